@@ -1,0 +1,70 @@
+/** Who computes a decoder. Backends differ in speed, never in meaning: `reference` is the oracle for the others. */
+import type { DecoderSpec } from '../model/spec.ts';
+import type { DecoderWeights } from '../model/weights.ts';
+
+export type BackendName = 'reference' | 'onnx' | 'webgpu';
+
+export interface LoadOptions {
+  /** Longest sequence that will be asked for; the key-value memory is planned for it. */
+  readonly contextTokens: number;
+  readonly threads?: number;
+  /** Directory for files derived from the weights (packed graphs); absent: nothing is kept on disk. */
+  readonly cacheDirectory?: string;
+  /** sha256 or another stable name of the weights, to name derived files. */
+  readonly digest?: string;
+  readonly onProgress?: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface Backend {
+  readonly name: BackendName;
+  /** @throws HearthError `unsupported`, `out-of-memory`, `invalid-input`, `cancelled`. */
+  load(spec: DecoderSpec, weights: DecoderWeights, options: LoadOptions): Promise<Decoder>;
+}
+
+/** A loaded model. One `run` at a time; the scheduler owns the order. */
+export interface Decoder {
+  readonly spec: DecoderSpec;
+  readonly backend: BackendName;
+  readonly contextTokens: number;
+  /** Most tokens, summed over the batch, that one `run` takes; longer prompts are fed in chunks. */
+  readonly maxTokensPerRun: number;
+  /** Sequences that one `run` may take. */
+  readonly maxSequencesPerRun: number;
+  /** Sentences for the model card: every place where a weight is not computed in its stored precision, and why. */
+  readonly notes: readonly string[];
+  createSequence(): Sequence;
+  /**
+   * Appends each slice's tokens to its sequence and computes their logits.
+   * @returns for each slice the rows asked for, `[rows, vocabularySize]` f32, in a buffer the caller may keep.
+   * @throws HearthError `context-overflow` before anything is changed, `out-of-memory`, `device-lost`.
+   */
+  run(batch: readonly SequenceSlice[]): Promise<Float32Array[]>;
+  memory(): DecoderMemory;
+  dispose(): Promise<void>;
+}
+
+export interface SequenceSlice {
+  readonly sequence: Sequence;
+  readonly tokens: readonly number[];
+  readonly logits: 'none' | 'last' | 'all';
+}
+
+/** The key-value cache of one token sequence in one decoder. */
+export interface Sequence {
+  /** Tokens whose keys and values are cached. */
+  readonly length: number;
+  /**
+   * Forgets every token from `length` on.
+   * @returns the length kept: `length`, or less where a sliding window no longer holds what that position needs.
+   */
+  truncate(length: number): number;
+  /** A sequence with the same cached tokens, sharing memory where the backend can. */
+  fork(): Sequence;
+  dispose(): void;
+}
+
+export interface DecoderMemory {
+  readonly weightBytes: number;
+  readonly cacheBytes: number;
+}

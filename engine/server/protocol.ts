@@ -1,0 +1,215 @@
+/**
+ * Everything that is said between the extension (or any other client) and the engine process: JSON-RPC over the
+ * channel the child inherits, no socket. This file is all that `extension/` may import from `engine/`. Both sides
+ * validate what they receive. Requests are cancelled with JSON-RPC's own `$/cancelRequest`.
+ */
+import { NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc';
+import { z } from 'zod';
+
+export const protocolVersion = 1;
+
+// ---- Shared shapes ----
+
+export const backendChoice = z.enum(['auto', 'webgpu', 'onnx', 'reference']);
+export const thinkingMode = z.enum(['off', 'on', 'low', 'medium', 'high']);
+export type ThinkingMode = z.infer<typeof thinkingMode>;
+
+export const sampling = z.object({
+  /** 0 is greedy. Absent values are the model's published defaults. */
+  temperature: z.number().min(0).max(5).optional(),
+  topK: z.number().int().min(0).optional(),
+  topP: z.number().min(0).max(1).optional(),
+  minP: z.number().min(0).max(1).optional(),
+  repetitionPenalty: z.number().min(0.01).max(10).optional(),
+  presencePenalty: z.number().min(-2).max(2).optional(),
+  seed: z.number().int().optional(),
+  /** Added to the logits of token ids. */
+  logitBias: z.record(z.string().regex(/^\d+$/), z.number().min(-100).max(100)).optional(),
+});
+export type Sampling = z.infer<typeof sampling>;
+
+export const statistics = z.object({
+  promptTokens: z.number(),
+  /** Of the prompt, how many came from the cache. */
+  cachedTokens: z.number(),
+  generatedTokens: z.number(),
+  timeToFirstTokenMs: z.number(),
+  tokensPerSecond: z.number(),
+});
+export type Statistics = z.infer<typeof statistics>;
+
+/** Why generation ended. `length` is the token limit, `context` the end of the context. */
+export const finishReason = z.enum(['stop', 'length', 'context', 'cancelled']);
+export type FinishReason = z.infer<typeof finishReason>;
+
+// ---- Models ----
+
+export const modelCard = z.object({
+  /** Catalogue id, or the path it was loaded from. */
+  id: z.string(),
+  name: z.string(),
+  family: z.string(),
+  backend: z.string(),
+  contextTokens: z.number(),
+  parameters: z.number(),
+  weightBytes: z.number(),
+  /** Which thinking modes change anything for this model. `['off']`: it cannot think. */
+  thinkingModes: z.array(thinkingMode),
+  fillInTheMiddle: z.boolean(),
+  chat: z.boolean(),
+  /** Sentences the user should know: precision, backend fallbacks. */
+  notes: z.array(z.string()),
+});
+export type ModelCard = z.infer<typeof modelCard>;
+
+export const loadParams = z.object({
+  /** Catalogue id, or an absolute path to a GGUF file or a safetensors directory. */
+  model: z.string(),
+  backend: backendChoice.default('auto'),
+  contextTokens: z.number().int().min(16).optional(),
+  threads: z.number().int().min(1).max(1024).optional(),
+});
+export type LoadParams = z.input<typeof loadParams>;
+
+export const modelEntry = z.object({
+  id: z.string(),
+  name: z.string(),
+  description: z.string(),
+  licence: z.string(),
+  parameters: z.number(),
+  downloadBytes: z.number(),
+  /** What is on disk. */
+  state: z.enum(['absent', 'partial', 'present']),
+  path: z.string().optional(),
+  /** What this machine can do with it, in one sentence. */
+  fit: z.object({ verdict: z.enum(['good', 'slow', 'no']), reason: z.string() }),
+  recommended: z.boolean(),
+});
+export type ModelEntry = z.infer<typeof modelEntry>;
+
+export const modelName = z.object({ model: z.string() });
+
+// ---- Generation ----
+
+export const completeParams = z.object({
+  /** Text before and after the cursor, whole or already cut; the engine cuts to the context. */
+  prefix: z.string(),
+  suffix: z.string(),
+  path: z.string().optional(),
+  languageId: z.string().optional(),
+  /** Related text that goes before the file, least changing first. */
+  snippets: z.array(z.object({ path: z.string(), text: z.string() })).default([]),
+  maxTokens: z.number().int().min(1).default(64),
+  /** One line, or as many as the scope takes. */
+  multiline: z.boolean().default(false),
+  sampling: sampling.default({}),
+});
+export type CompleteParams = z.input<typeof completeParams>;
+
+export const completeResult = z.object({ text: z.string(), finish: finishReason, statistics });
+export type CompleteResult = z.infer<typeof completeResult>;
+
+export const chatMessage = z.object({ role: z.enum(['system', 'user', 'assistant']), content: z.string() });
+export type ChatMessage = z.infer<typeof chatMessage>;
+
+export const chatParams = z.object({
+  /** Chosen by the client; deltas of this request carry it. */
+  stream: z.string(),
+  messages: z.array(chatMessage).min(1),
+  thinking: thinkingMode.default('off'),
+  maxTokens: z.number().int().min(1).optional(),
+  stop: z.array(z.string()).default([]),
+  sampling: sampling.default({}),
+});
+export type ChatParams = z.input<typeof chatParams>;
+
+export const chatResult = z.object({
+  text: z.string(),
+  thinking: z.string(),
+  finish: finishReason,
+  statistics,
+  /** Earliest messages that were left out because the context is full. */
+  droppedMessages: z.number(),
+});
+export type ChatResult = z.infer<typeof chatResult>;
+
+export const generateParams = z.object({
+  stream: z.string(),
+  prompt: z.string(),
+  /** Without the chat template. */
+  raw: z.boolean().default(false),
+  maxTokens: z.number().int().min(1).default(256),
+  stop: z.array(z.string()).default([]),
+  sampling: sampling.default({}),
+});
+export type GenerateParams = z.input<typeof generateParams>;
+
+export const summariseParams = z.object({
+  stream: z.string(),
+  path: z.string(),
+  text: z.string(),
+  languageId: z.string().optional(),
+  /** Top-level symbols, for cutting long files where their structure does; zero-based lines, end inclusive. */
+  symbols: z.array(z.object({ name: z.string(), startLine: z.number(), endLine: z.number() })).default([]),
+  maxTokens: z.number().int().min(1).default(512),
+});
+export type SummariseParams = z.input<typeof summariseParams>;
+
+export const summariseResult = z.object({
+  text: z.string(),
+  finish: finishReason,
+  /** Parts the file was read in; 1: in one pass. */
+  parts: z.number(),
+  statistics,
+});
+export type SummariseResult = z.infer<typeof summariseResult>;
+
+/** A piece of a streaming answer. */
+export const delta = z.object({ stream: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() });
+export type Delta = z.infer<typeof delta>;
+
+export const progress = z.object({
+  task: z.enum(['load', 'download', 'verify', 'summarise']),
+  /** Model id or the stream of the request. */
+  subject: z.string(),
+  message: z.string(),
+  done: z.number(),
+  total: z.number(),
+  unit: z.enum(['bytes', 'parts']),
+});
+export type Progress = z.infer<typeof progress>;
+
+export const engineStatus = z.object({
+  protocolVersion: z.number(),
+  state: z.enum(['empty', 'loading', 'ready', 'busy']),
+  model: modelCard.optional(),
+  queuedRequests: z.number(),
+  residentBytes: z.number(),
+  cacheBytes: z.number(),
+  /** Of the last request that generated. */
+  last: statistics.optional(),
+});
+export type EngineStatus = z.infer<typeof engineStatus>;
+
+/** What a failed request carries as JSON-RPC error data. */
+export const errorData = z.object({ code: z.string() });
+
+// ---- Messages ----
+
+export const messages = {
+  load: new RequestType<LoadParams, ModelCard, z.infer<typeof errorData>>('load'),
+  unload: new RequestType0<null, z.infer<typeof errorData>>('unload'),
+  status: new RequestType0<EngineStatus, z.infer<typeof errorData>>('status'),
+  complete: new RequestType<CompleteParams, CompleteResult, z.infer<typeof errorData>>('complete'),
+  chat: new RequestType<ChatParams, ChatResult, z.infer<typeof errorData>>('chat'),
+  generate: new RequestType<GenerateParams, ChatResult, z.infer<typeof errorData>>('generate'),
+  summarise: new RequestType<SummariseParams, SummariseResult, z.infer<typeof errorData>>('summarise'),
+  models: {
+    list: new RequestType0<ModelEntry[], z.infer<typeof errorData>>('models/list'),
+    pull: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/pull'),
+    verify: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/verify'),
+    remove: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/remove'),
+  },
+  delta: new NotificationType<Delta>('delta'),
+  progress: new NotificationType<Progress>('progress'),
+} as const;

@@ -1,0 +1,15 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['test/unit/**/*.test.ts'],
+    testTimeout: 60_000,
+    // Model tests hold whole checkpoints; two at a time is what a small machine bears.
+    maxWorkers: 2,
+    coverage: {
+      provider: 'v8',
+      include: ['engine/**/*.ts', 'extension/**/*.ts', 'media/**/*.ts'],
+      reporter: ['text-summary', 'lcov'],
+    },
+  },
+});
