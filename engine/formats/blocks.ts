@@ -1,0 +1,82 @@
+/** How many bytes tensors take: the block of every type, and checked products of dimensions. */
+import { invalidInput } from '../errors.ts';
+import type { TensorType } from './tensor.ts';
+
+export interface BlockLayout {
+  /** Consecutive elements of a row that share one block; 1 for plain types. */
+  readonly elements: number;
+  readonly bytes: number;
+}
+
+const plain = (bytes: number): BlockLayout => ({ elements: 1, bytes });
+const block32 = (bytes: number): BlockLayout => ({ elements: 32, bytes });
+const block256 = (bytes: number): BlockLayout => ({ elements: 256, bytes });
+
+/** Quantised blocks are ggml's (ggml-common.h): scales and packed values of 32 or 256 elements together. */
+const layouts: Readonly<Record<TensorType, BlockLayout>> = {
+  F64: plain(8),
+  F32: plain(4),
+  F16: plain(2),
+  BF16: plain(2),
+  F8_E4M3: plain(1),
+  F8_E5M2: plain(1),
+  F8_E8M0: plain(1),
+  I8: plain(1),
+  U8: plain(1),
+  I16: plain(2),
+  U16: plain(2),
+  I32: plain(4),
+  U32: plain(4),
+  I64: plain(8),
+  U64: plain(8),
+  BOOL: plain(1),
+  Q4_0: block32(18),
+  Q4_1: block32(20),
+  Q5_0: block32(22),
+  Q5_1: block32(24),
+  Q8_0: block32(34),
+  Q2_K: block256(84),
+  Q3_K: block256(110),
+  Q4_K: block256(144),
+  Q5_K: block256(176),
+  Q6_K: block256(210),
+  IQ4_NL: block32(18),
+  IQ4_XS: block256(136),
+  MXFP4: block32(17),
+};
+
+export const tensorTypes = Object.keys(layouts) as readonly TensorType[];
+
+export function blockLayout(type: TensorType): BlockLayout {
+  return layouts[type];
+}
+
+/** @throws HearthError `invalid-input` when the count is not a safe integer. */
+export function elementCountOf(shape: readonly number[]): number {
+  // A zero dimension does not excuse an overflow in the others.
+  let count = 1;
+  for (const dimension of shape) {
+    if (!Number.isSafeInteger(dimension) || dimension < 0) throw invalidInput(`dimension ${dimension} is no size`);
+    if (dimension > 0) count *= dimension;
+  }
+  if (!Number.isSafeInteger(count)) throw invalidInput(`shape [${shape.join(', ')}] has more than 2^53 elements`);
+  return shape.includes(0) ? 0 : count;
+}
+
+/**
+ * Bytes of a tensor of `shape`; its last dimension must be whole blocks.
+ * @throws HearthError `invalid-input` for a row that is not whole blocks, or a size beyond 2^53.
+ */
+export function byteLengthOf(type: TensorType, shape: readonly number[]): number {
+  const { elements, bytes } = layouts[type];
+  const count = elementCountOf(shape);
+  const row = shape.at(-1) ?? 1;
+  if (row % elements !== 0) {
+    throw invalidInput(`a row of ${row} elements is not a multiple of the ${elements} elements of a ${type} block`);
+  }
+  const byteLength = (count / elements) * bytes;
+  if (!Number.isSafeInteger(byteLength)) {
+    throw invalidInput(`shape [${shape.join(', ')}] of ${type} has more than 2^53 bytes`);
+  }
+  return byteLength;
+}

@@ -1,0 +1,62 @@
+/** Plain element types to f32. Each function fills `destination` from as many elements as it holds. */
+import { float8E4m3Values, float8E5m2Values, float8E8m0Values, float16Values } from './floatTables.ts';
+
+type Decode = (bytes: Uint8Array, destination: Float32Array) => void;
+
+/** The bytes as elements of `size` bytes; copied when they do not start on a multiple of it. */
+function aligned<T>(
+  View: new (buffer: ArrayBufferLike, byteOffset: number, length: number) => T,
+  size: number,
+  bytes: Uint8Array,
+): T {
+  const source = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
+  return new View(source.buffer, source.byteOffset, source.byteLength / size);
+}
+
+export const float64: Decode = (bytes, destination) => destination.set(aligned(Float64Array, 8, bytes));
+
+export const float32: Decode = (bytes, destination) =>
+  // Byte by byte, so that the payload of a NaN survives.
+  new Uint8Array(destination.buffer, destination.byteOffset, destination.byteLength).set(bytes);
+
+export const float16: Decode = (bytes, destination) => {
+  const bits = aligned(Uint16Array, 2, bytes);
+  for (let i = 0; i < destination.length; i++) destination[i] = float16Values[bits[i] ?? 0] ?? 0;
+};
+
+export const bfloat16: Decode = (bytes, destination) => {
+  const bits = aligned(Uint16Array, 2, bytes);
+  const words = new Uint32Array(destination.buffer, destination.byteOffset, destination.length);
+  for (let i = 0; i < words.length; i++) words[i] = (bits[i] ?? 0) << 16;
+};
+
+const byTable =
+  (values: Float32Array): Decode =>
+  (bytes, destination) => {
+    for (let i = 0; i < destination.length; i++) destination[i] = values[bytes[i] ?? 0] ?? 0;
+  };
+
+export const float8E4m3: Decode = byTable(float8E4m3Values);
+export const float8E5m2: Decode = byTable(float8E5m2Values);
+export const float8E8m0: Decode = byTable(float8E8m0Values);
+
+export const int8: Decode = (bytes, destination) => destination.set(aligned(Int8Array, 1, bytes));
+export const uint8: Decode = (bytes, destination) => destination.set(bytes);
+export const int16: Decode = (bytes, destination) => destination.set(aligned(Int16Array, 2, bytes));
+export const uint16: Decode = (bytes, destination) => destination.set(aligned(Uint16Array, 2, bytes));
+export const int32: Decode = (bytes, destination) => destination.set(aligned(Int32Array, 4, bytes));
+export const uint32: Decode = (bytes, destination) => destination.set(aligned(Uint32Array, 4, bytes));
+
+/** Integers above 2^53 are rounded to f64 first, then to f32. */
+export const int64: Decode = (bytes, destination) => {
+  const values = aligned(BigInt64Array, 8, bytes);
+  for (let i = 0; i < destination.length; i++) destination[i] = Number(values[i]);
+};
+export const uint64: Decode = (bytes, destination) => {
+  const values = aligned(BigUint64Array, 8, bytes);
+  for (let i = 0; i < destination.length; i++) destination[i] = Number(values[i]);
+};
+
+export const boolean: Decode = (bytes, destination) => {
+  for (let i = 0; i < destination.length; i++) destination[i] = bytes[i] === 0 ? 0 : 1;
+};

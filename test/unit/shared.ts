@@ -1,0 +1,28 @@
+/** Data that is not ours to redistribute lies beside the project, in `../shared`. Tests that need it are skipped without it. */
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe } from 'vitest';
+
+const projectRoot = fileURLToPath(new URL('../../', import.meta.url));
+
+/** Absolute path of `../shared/<path>`, whether it exists or not. */
+export function sharedFile(path: string): string {
+  return fileURLToPath(new URL(`../shared/${path}`, `file://${projectRoot}`));
+}
+
+/** Absolute path of `test/fixtures/<path>`. */
+export function fixtureFile(path: string): string {
+  return fileURLToPath(new URL(`test/fixtures/${path}`, `file://${projectRoot}`));
+}
+
+/** A suite that needs every one of `paths` (relative to `../shared`); skipped, with the reason printed, where one is absent. */
+export function describeShared(name: string, paths: readonly string[], body: () => void): void {
+  const missing = paths.filter((path) => !existsSync(sharedFile(path)));
+  if (missing.length === 0) {
+    describe(name, body);
+    return;
+  }
+  const reason = `skipped: ../shared lacks ${missing.join(', ')}`;
+  console.warn(`${name}: ${reason}`);
+  describe.skip(`${name} (${reason})`, body);
+}
