@@ -1,0 +1,113 @@
+import type { Decoder, Sequence, SequenceSlice } from '../../../engine/backend/backend.ts';
+import type { DecoderSpec } from '../../../engine/model/spec.ts';
+
+/** What a fake decoder was asked to do, in order. */
+export interface FakeRun {
+  readonly tokens: readonly number[];
+  /** Tokens of the sequence before the run. */
+  readonly start: number;
+}
+
+class FakeSequence implements Sequence {
+  tokens: number[] = [];
+  disposed = false;
+  readonly #live: Set<FakeSequence>;
+
+  constructor(live: Set<FakeSequence>) {
+    this.#live = live;
+    live.add(this);
+  }
+
+  get length(): number {
+    return this.tokens.length;
+  }
+
+  truncate(length: number): number {
+    this.tokens.length = length;
+    return length;
+  }
+
+  fork(): Sequence {
+    const copy = new FakeSequence(this.#live);
+    copy.tokens = [...this.tokens];
+    return copy;
+  }
+
+  dispose(): void {
+    this.disposed = true;
+    this.#live.delete(this);
+  }
+}
+
+export interface FakeDecoderOptions {
+  readonly vocabularySize?: number;
+  readonly contextTokens?: number;
+  /** The token that follows a sequence; by default a hash of all its tokens, so that a wrong cache shows. */
+  readonly follow?: (tokens: readonly number[]) => number;
+  readonly beforeRun?: (batch: readonly SequenceSlice[]) => void | Promise<void>;
+}
+
+/** The next token by default: depends on every token before it and its place. */
+export function hashOf(tokens: readonly number[], vocabularySize: number): number {
+  let hash = 7;
+  for (const [i, token] of tokens.entries()) hash = (Math.imul(hash, 31) + token * 17 + i) >>> 0;
+  return hash % vocabularySize;
+}
+
+const spec: DecoderSpec = {
+  family: 'llama',
+  vocabularySize: 0,
+  hiddenSize: 1,
+  normEpsilon: 1e-5,
+  contextTokens: 0,
+  tiedEmbeddings: true,
+  layers: [],
+};
+
+/** A decoder whose logits put all weight on one token, computed from the tokens that the sequence really holds. */
+export class FakeDecoder implements Decoder {
+  readonly spec: DecoderSpec;
+  readonly backend = 'reference';
+  readonly contextTokens: number;
+  readonly maxTokensPerRun = 4096;
+  readonly maxSequencesPerRun = 1;
+  readonly notes = [];
+  readonly runs: FakeRun[] = [];
+  readonly live = new Set<FakeSequence>();
+  readonly #options: FakeDecoderOptions;
+
+  constructor(options: FakeDecoderOptions = {}) {
+    this.#options = options;
+    this.contextTokens = options.contextTokens ?? 256;
+    this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
+  }
+
+  createSequence(): Sequence {
+    return new FakeSequence(this.live);
+  }
+
+  async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
+    await this.#options.beforeRun?.(batch);
+    return batch.map((slice) => this.#step(slice));
+  }
+
+  memory(): { weightBytes: number; cacheBytes: number } {
+    return { weightBytes: 0, cacheBytes: 0 };
+  }
+
+  async dispose(): Promise<void> {
+    this.live.clear();
+  }
+
+  #step({ sequence, tokens, logits }: SequenceSlice): Float32Array {
+    if (!(sequence instanceof FakeSequence) || sequence.disposed) throw new Error('A sequence was used after its end.');
+    if (sequence.length + tokens.length > this.contextTokens) throw new Error('The fake context is full.');
+    this.runs.push({ tokens: [...tokens], start: sequence.length });
+    sequence.tokens.push(...tokens);
+    if (logits === 'none') return new Float32Array(0);
+    const row = new Float32Array(this.spec.vocabularySize).fill(-20);
+    const follow = this.#options.follow ?? ((all) => hashOf(all, this.spec.vocabularySize));
+    row[follow(sequence.tokens)] = 20;
+    return row;
+  }
+}

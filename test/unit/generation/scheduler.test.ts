@@ -1,0 +1,309 @@
+import { describe, expect, it } from 'vitest';
+import type { SequenceSlice } from '../../../engine/backend/backend.ts';
+import { SequencePool } from '../../../engine/cache/sequencePool.ts';
+import { HearthError } from '../../../engine/errors.ts';
+import type { RequestClass } from '../../../engine/generation/nextStep.ts';
+import { seededRandom } from '../../../engine/generation/random.ts';
+import { argmax } from '../../../engine/generation/sampler.ts';
+import { Scheduler, type TokenRequest } from '../../../engine/generation/scheduler.ts';
+import { FakeDecoder, type FakeDecoderOptions, hashOf } from './fakeDecoder.ts';
+
+const vocabularySize = 50;
+
+function setUp(options: FakeDecoderOptions & { readonly chunkTokens?: number; readonly maxPending?: number } = {}) {
+  const decoder = new FakeDecoder({ vocabularySize, ...options });
+  const pool = new SequencePool({
+    createSequence: () => decoder.createSequence(),
+    bytesPerToken: 1,
+    budgetBytes: 10_000,
+    maxIdlePerOwner: 2,
+  });
+  let clock = 0;
+  const scheduler = new Scheduler({
+    decoder,
+    pool,
+    chunkTokens: options.chunkTokens ?? 8,
+    maxPending: options.maxPending ?? 64,
+    now: () => clock++,
+    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+  });
+  return { decoder, pool, scheduler };
+}
+
+interface Recorded extends TokenRequest {
+  readonly received: number[];
+}
+
+function request(prompt: readonly number[], fields: Partial<TokenRequest> = {}): Recorded {
+  const received: number[] = [];
+  return {
+    requestClass: 'chat',
+    prompt,
+    maxTokens: 5,
+    choose: argmax,
+    deliver: (token) => {
+      received.push(token);
+      return 'continue';
+    },
+    ...fields,
+    received,
+  };
+}
+
+/** What the fake decoder says when it has the whole sequence right. */
+function expectedTokens(prompt: readonly number[], count: number): number[] {
+  const tokens = [...prompt];
+  for (let i = 0; i < count; i++) tokens.push(hashOf(tokens, vocabularySize));
+  return tokens.slice(prompt.length);
+}
+
+const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => (from + i) % 50);
+
+describe('the scheduler', () => {
+  it('feeds the prompt in chunks, then one token a step', async () => {
+    const { decoder, scheduler } = setUp();
+    const chat = request(range(20));
+    const outcome = await scheduler.submit(chat);
+    expect(decoder.runs.map(({ tokens }) => tokens.length)).toEqual([8, 8, 4, 1, 1, 1, 1]);
+    expect(chat.received).toEqual(expectedTokens(range(20), 5));
+    expect(outcome).toMatchObject({ finish: 'length', generatedTokens: 5, cachedTokens: 0 });
+  });
+
+  it('reports times in order', async () => {
+    const { scheduler } = setUp();
+    const { submittedMs, firstTokenMs, endedMs } = await scheduler.submit(request(range(20)));
+    expect(submittedMs).toBeLessThan(firstTokenMs);
+    expect(firstTokenMs).toBeLessThan(endedMs);
+  });
+
+  it('stops in the step that says so', async () => {
+    const { decoder, scheduler } = setUp();
+    let count = 0;
+    const outcome = await scheduler.submit(
+      request(range(4), { maxTokens: 100, deliver: () => (++count === 3 ? 'stop' : 'continue') }),
+    );
+    expect(outcome).toMatchObject({ finish: 'stop', generatedTokens: 3 });
+    expect(decoder.runs).toHaveLength(3);
+  });
+
+  it('ends when the context is full, without asking the decoder for more than it holds', async () => {
+    const { scheduler } = setUp({ contextTokens: 10 });
+    const chat = request(range(7), { maxTokens: 100 });
+    const outcome = await scheduler.submit(chat);
+    expect(outcome.finish).toBe('context');
+    expect(chat.received).toEqual(expectedTokens(range(7), 4));
+  });
+
+  it('refuses a prompt longer than the context, with both numbers', async () => {
+    const { scheduler } = setUp({ contextTokens: 10 });
+    await expect(scheduler.submit(request(range(11)))).rejects.toThrow(/11 tokens.*holds 10/);
+    await expect(scheduler.submit(request([]))).rejects.toMatchObject({ code: 'invalid-input' });
+  });
+
+  it('computes a second turn only where it differs from the first', async () => {
+    const { scheduler } = setUp();
+    const first = request(range(20));
+    await scheduler.submit(first);
+    const prompt = [...range(20), ...first.received, 3, 4];
+    const second = request(prompt);
+    // The last sampled token was never run.
+    expect(await scheduler.submit(second)).toMatchObject({ cachedTokens: 24 });
+    expect(second.received).toEqual(expectedTokens(prompt, 5));
+  });
+
+  it('lets a keystroke cut in between the tokens of a chat, which then goes on unharmed', async () => {
+    const { scheduler } = setUp();
+    const order: string[] = [];
+    const keystroke = request(range(12, 30), {
+      requestClass: 'keystroke',
+      deliver: () => {
+        order.push('keystroke');
+        return 'continue';
+      },
+    });
+    let pressed: Promise<unknown> | undefined;
+    const received: number[] = [];
+    await scheduler.submit(
+      request(range(20), {
+        deliver: (token) => {
+          received.push(token);
+          order.push('chat');
+          if (received.length === 2) pressed = scheduler.submit(keystroke);
+          return 'continue';
+        },
+      }),
+    );
+    await pressed;
+    expect(order).toEqual([...Array(2).fill('chat'), ...Array(5).fill('keystroke'), ...Array(3).fill('chat')]);
+    expect(received).toEqual(expectedTokens(range(20), 5));
+  });
+
+  it('lets a keystroke cut in between the chunks of a long prompt', async () => {
+    let pressed: Promise<unknown> | undefined;
+    const keystroke = request(range(5, 40), { requestClass: 'keystroke', maxTokens: 1 });
+    const { decoder, scheduler } = setUp({
+      beforeRun: () => {
+        pressed ??= scheduler.submit(keystroke);
+      },
+    });
+    await scheduler.submit(request(range(24), { maxTokens: 1 }));
+    await pressed;
+    expect(decoder.runs.map(({ tokens }) => tokens.length)).toEqual([8, 5, 8, 8]);
+  });
+
+  it('answers in order of arrival within a class', async () => {
+    const { scheduler } = setUp();
+    const done: number[] = [];
+    const all = [1, 2, 3].map((n) => scheduler.submit(request(range(4, n))).then(() => done.push(n)));
+    await Promise.all(all);
+    expect(done).toEqual([1, 2, 3]);
+  });
+
+  it('cancels before the next step and keeps what was computed', async () => {
+    const { decoder, scheduler } = setUp();
+    const controller = new AbortController();
+    const received: number[] = [];
+    const outcome = await scheduler.submit(
+      request(range(20), {
+        maxTokens: 100,
+        signal: controller.signal,
+        deliver: (token) => {
+          received.push(token);
+          if (received.length === 3) controller.abort();
+          return 'continue';
+        },
+      }),
+    );
+    expect(outcome).toMatchObject({ finish: 'cancelled', generatedTokens: 3 });
+    expect(received).toHaveLength(3);
+    expect(await scheduler.submit(request([...range(20), ...received]))).toMatchObject({ cachedTokens: 22 });
+    expect(decoder.live.size).toBe(1);
+  });
+
+  it('cancels between two chunks of the prompt', async () => {
+    const controller = new AbortController();
+    const { decoder, scheduler } = setUp({ beforeRun: () => controller.abort() });
+    expect(await scheduler.submit(request(range(40), { signal: controller.signal }))).toMatchObject({
+      finish: 'cancelled',
+      generatedTokens: 0,
+    });
+    expect(decoder.runs).toHaveLength(1);
+  });
+
+  it('cancels a waiting request while another one runs', async () => {
+    const { scheduler } = setUp();
+    const controller = new AbortController();
+    const order: string[] = [];
+    const running = scheduler
+      .submit(
+        request(range(8), {
+          maxTokens: 10,
+          deliver: () => {
+            controller.abort();
+            return 'continue';
+          },
+        }),
+      )
+      .then(() => order.push('running'));
+    const waiting = scheduler
+      .submit(request(range(8), { signal: controller.signal }))
+      .then(({ finish }) => order.push(`waiting ${finish}`));
+    await Promise.all([running, waiting]);
+    expect(order).toEqual(['waiting cancelled', 'running']);
+  });
+
+  it('refuses more requests than may wait, with a typed error, and takes them again later', async () => {
+    const { scheduler } = setUp({ maxPending: 2 });
+    const accepted = [scheduler.submit(request(range(4))), scheduler.submit(request(range(4)))];
+    await expect(scheduler.submit(request(range(4)))).rejects.toMatchObject({ code: 'unavailable' });
+    await Promise.all(accepted);
+    await expect(scheduler.submit(request(range(4)))).resolves.toMatchObject({ finish: 'length' });
+  });
+
+  it('ends a request whose run fails alone, and drops its sequence', async () => {
+    const broken = (batch: readonly SequenceSlice[]): void => {
+      if (batch[0]?.tokens.includes(49)) throw new HearthError('out-of-memory', 'No memory for the cache.');
+    };
+    const { decoder, scheduler } = setUp({ beforeRun: broken });
+    const good = scheduler.submit(request(range(4)));
+    const bad = scheduler.submit(request([1, 49]));
+    const next = request(range(6));
+    await expect(bad).rejects.toMatchObject({ code: 'out-of-memory' });
+    await expect(good).resolves.toMatchObject({ finish: 'length' });
+    await expect(scheduler.submit(next)).resolves.toMatchObject({ finish: 'length' });
+    expect(next.received).toEqual(expectedTokens(range(6), 5));
+    for (const sequence of decoder.live) expect(sequence.tokens).not.toContain(49);
+  });
+
+  it('ends a request whose consumer throws alone', async () => {
+    const { scheduler } = setUp();
+    const bad = scheduler.submit(
+      request(range(4), {
+        deliver: () => {
+          throw new Error('consumer');
+        },
+      }),
+    );
+    await expect(bad).rejects.toThrow('consumer');
+    await expect(scheduler.submit(request(range(4)))).resolves.toMatchObject({ finish: 'length' });
+  });
+
+  it('computes a warm-up without sampling, so that the next request finds it cached', async () => {
+    const { scheduler } = setUp();
+    const choose = (): number => {
+      throw new Error('sampled');
+    };
+    const warmUp = request(range(30), { requestClass: 'warm-up', maxTokens: 0, choose });
+    expect(await scheduler.submit(warmUp)).toMatchObject({ generatedTokens: 0 });
+    expect(await scheduler.submit(request(range(40)))).toMatchObject({ cachedTokens: 30 });
+  });
+
+  it('ends everything as cancelled when it is closed, and takes nothing afterwards', async () => {
+    const { scheduler } = setUp();
+    const pending = [scheduler.submit(request(range(20))), scheduler.submit(request(range(20)))];
+    await scheduler.close();
+    for (const outcome of await Promise.all(pending)) expect(outcome.finish).toBe('cancelled');
+    expect(scheduler.pending).toBe(0);
+    await expect(scheduler.submit(request(range(4)))).rejects.toMatchObject({ code: 'unavailable' });
+  });
+
+  it('loses no request and mixes up no tokens under a random load', async () => {
+    const random = seededRandom(3);
+    const pick = (count: number): number => Math.floor(random() * count);
+    const failing = (batch: readonly SequenceSlice[]): void => {
+      if (batch[0]?.tokens.at(-1) === 48) throw new Error('broken request');
+    };
+    const { decoder, pool, scheduler } = setUp({ beforeRun: failing, maxPending: 1000 });
+    const classes: RequestClass[] = ['keystroke', 'chat', 'summary', 'warm-up'];
+    const results = { done: 0, cancelled: 0, failed: 0 };
+    const conversations = Array.from({ length: 6 }, (_, n) => range(20 + 5 * n, 7 * n));
+    const one = async (): Promise<void> => {
+      const prompt = (conversations[pick(6)] ?? []).slice(0, 18 + pick(30)).map((token) => token % 47);
+      if (random() < 0.05) prompt.push(48);
+      const controller = new AbortController();
+      const requestClass = classes[pick(4)] ?? 'chat';
+      const own = request(prompt, { requestClass, maxTokens: 1 + pick(8), signal: controller.signal });
+      const outcome = scheduler.submit(own);
+      if (random() < 0.2) {
+        for (let turns = pick(20); turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve));
+        controller.abort();
+      }
+      try {
+        const { finish } = await outcome;
+        expect(own.received).toEqual(expectedTokens(prompt, own.received.length));
+        results[finish === 'cancelled' ? 'cancelled' : 'done']++;
+      } catch (error) {
+        expect(String(error)).toContain('broken request');
+        results.failed++;
+      }
+    };
+    for (let burst = 0; burst < 40; burst++) await Promise.all(Array.from({ length: 15 }, one));
+    expect(results.done + results.cancelled + results.failed).toBe(600);
+    expect(results.cancelled).toBeGreaterThan(20);
+    expect(results.failed).toBeGreaterThan(10);
+    expect(scheduler.pending).toBe(0);
+    expect(decoder.live.size).toBeLessThanOrEqual(8);
+    pool.clear();
+    expect(decoder.live.size).toBe(0);
+  });
+});
