@@ -1,16 +1,26 @@
 // Builds everything that ships into dist/: the extension (CommonJS, as VS Code loads it), the engine process, the
-// command line, and the webview's script and style. `--watch` rebuilds on change, `--production` minifies.
+// command line, and the webview's script and style. `--watch` rebuilds on change, `--production` minifies, `--outdir DIR`.
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import * as esbuild from 'esbuild';
 
-const watch = process.argv.includes('--watch');
-const production = process.argv.includes('--production');
+const { values } = parseArgs({
+  options: {
+    watch: { type: 'boolean', default: false },
+    production: { type: 'boolean', default: false },
+    outdir: { type: 'string', default: 'dist' },
+  },
+});
+const { watch, production, outdir } = values;
 
 const common = {
   bundle: true,
   sourcemap: !production,
   minify: production,
   logLevel: 'warning',
-  outdir: 'dist',
+  outdir,
+  metafile: true,
   loader: { '.wgsl': 'text', '.txt': 'text' },
 };
 // Native modules stay in node_modules; the package carries the one platform's binaries.
@@ -33,7 +43,11 @@ const builds = [
   { ...common, platform: 'browser', target: 'es2022', format: 'iife', entryPoints: { chat: 'media/chat.ts' } },
 ];
 
-for (const options of builds) {
-  if (watch) await (await esbuild.context(options)).watch();
-  else await esbuild.build(options);
+if (watch) {
+  for (const options of builds) await (await esbuild.context(options)).watch();
+} else {
+  const results = await Promise.all(builds.map((options) => esbuild.build(options)));
+  // scripts/package.ts reads from it whose licences the package must carry.
+  const inputs = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.inputs)));
+  writeFileSync(join(outdir, 'inputs.json'), JSON.stringify([...inputs]));
 }

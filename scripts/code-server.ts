@@ -1,0 +1,66 @@
+/**
+ * A real VS Code that needs no desktop: the npm package code-server, installed once into the user's cache.
+ *
+ * Its own install script compiles six native modules (about three minutes on two cores, and Kerberos headers). Of
+ * those, an editor needs two: spdlog (log files) and native-watchdog (ends the extension host with the server). node-pty,
+ * the file watcher and ripgrep ship prebuilt. So scripts are off, and just those modules are built, where there is a compiler.
+ */
+import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { withLock } from './shared/lock.ts';
+import { devCache } from './shared/paths.ts';
+import { npm } from './shared/process.ts';
+
+export const codeServerVersion = '4.139.1';
+const builtModules = ['@vscode/spdlog', '@vscode/native-watchdog', 'node-pty'];
+
+/** Path of code-server's entry script; installs it first where it is absent. */
+export async function ensureCodeServer(log: (line: string) => void): Promise<string> {
+  const folder = join(devCache, `code-server-${codeServerVersion}`);
+  const entry = join(folder, 'node_modules', 'code-server', 'out', 'node', 'entry.js');
+  if (process.platform === 'win32') {
+    throw new Error('code-server does not run on Windows. Install VS Code, whose `code` command is used instead.');
+  }
+  // The folder gets its name by one rename after the last step: where it exists, it is complete.
+  if (existsSync(entry)) return entry;
+  const waiting = () => log('Waiting for another process that installs code-server.');
+  await withLock(`${folder}.lock`, waiting, async () => {
+    if (existsSync(entry)) return;
+    const partial = `${folder}.partial`;
+    rmSync(partial, { recursive: true, force: true });
+    rmSync(folder, { recursive: true, force: true });
+    await install(partial, log);
+    renameSync(partial, folder);
+  });
+  return entry;
+}
+
+async function install(folder: string, log: (line: string) => void): Promise<void> {
+  const startMs = Date.now();
+  log(`Installing code-server ${codeServerVersion} (VS Code in the browser) once, about a minute.`);
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
+  const quiet = { output: 'quiet', env: nestedEnvironment() } as const;
+  const flags = ['--ignore-scripts', '--no-audit', '--no-fund'];
+  await npm(['install', `code-server@${codeServerVersion}`, ...flags], { cwd: folder, ...quiet });
+  const vscode = join(folder, 'node_modules', 'code-server', 'lib', 'vscode');
+  await npm(['install', '--omit=dev', ...flags], { cwd: vscode, ...quiet });
+  await npm(['install', '--omit=dev', ...flags], { cwd: join(vscode, 'extensions'), ...quiet });
+  for (const module of builtModules) {
+    await npm(['rebuild', module], { cwd: vscode, ...quiet }).catch((error: unknown) => {
+      const reason = error instanceof Error ? error.message : String(error);
+      log(
+        `code-server goes without ${module}, which could not be built (no compiler, python3 or headers?):\n${reason}`,
+      );
+    });
+  }
+  log(`code-server is installed (${Math.round((Date.now() - startMs) / 1000)} s).`);
+}
+
+/** Without what an outer `npm run` says of its own project, which would misdirect an install elsewhere. */
+function nestedEnvironment(): NodeJS.ProcessEnv {
+  const outer = /^npm_(package_|lifecycle_|config_local_prefix$|config_onnxruntime)/;
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !outer.test(name)));
+}
+
+if (import.meta.main) console.log(await ensureCodeServer((line) => console.error(line)));

@@ -1,0 +1,39 @@
+/** ThirdPartyNotices.txt: the licence of every package whose code is in the bundles or lies beside them. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { projectRoot } from './shared/paths.ts';
+
+const manifest = z.object({
+  name: z.string(),
+  version: z.string(),
+  license: z.string().default('not stated'),
+  homepage: z.string().optional(),
+  repository: z.union([z.string(), z.object({ url: z.string() })]).optional(),
+});
+
+const rule = '-'.repeat(80);
+
+/** `inputs`: the files that esbuild bundled, relative to the project; `shipped`: packages that are copied whole. */
+export function notices(inputs: readonly string[], shipped: readonly string[]): string {
+  const bundled = inputs.map(packageFolder).filter((folder) => folder !== undefined);
+  const folders = new Set([...bundled, ...shipped.map((name) => join('node_modules', name))]);
+  const entries = [...folders].map((folder) => notice(join(projectRoot, folder))).sort();
+  const head = 'Hearth contains the following third-party software, each under its own licence.';
+  return `${[head, ...entries].join(`\n\n${rule}\n\n`)}\n`;
+}
+
+/** `node_modules/@scope/name` for any file inside it, nested installs included. */
+function packageFolder(input: string): string | undefined {
+  return /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(input)?.[0];
+}
+
+function notice(folder: string): string {
+  const about = manifest.parse(JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')));
+  const repository = typeof about.repository === 'string' ? about.repository : about.repository?.url;
+  const source = about.homepage ?? repository ?? `https://www.npmjs.com/package/${about.name}`;
+  const texts = readdirSync(folder)
+    .filter((file) => /^(licen[cs]e|copying|notice)/i.test(file))
+    .map((file) => readFileSync(join(folder, file), 'utf8').trim());
+  return [`${about.name} ${about.version}\nLicence: ${about.license}\n${source}`, ...texts].join('\n\n');
+}

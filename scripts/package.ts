@@ -1,0 +1,113 @@
+/**
+ * One platform's VSIX: production bundles, and of the native modules that platform's binaries alone.
+ *
+ *     npm run package [-- --target linux-x64] [--out FILE]
+ *
+ * The bundles import onnxruntime-node and webgpu by name. Both lie in dist/node_modules of the VSIX, as they came from npm
+ * but for the other platforms' binaries, so that the same import works from a checkout and from an installed extension.
+ */
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { parseArgs } from 'node:util';
+import { z } from 'zod';
+import { notices } from './notices.ts';
+import { hostTarget, projectRoot } from './shared/paths.ts';
+import { run } from './shared/process.ts';
+
+export const maxPackageBytes = 60 * 2 ** 20;
+
+const targets = {
+  'linux-x64': { onnxruntime: 'linux/x64', dawn: 'linux-x64' },
+  'linux-arm64': { onnxruntime: 'linux/arm64', dawn: 'linux-arm64' },
+  'darwin-arm64': { onnxruntime: 'darwin/arm64', dawn: 'darwin-universal' },
+  // onnxruntime-node has no binary for Intel Macs since 1.24: the engine falls back to its other backends there.
+  'darwin-x64': { onnxruntime: undefined, dawn: 'darwin-universal' },
+  'win32-x64': { onnxruntime: 'win32/x64', dawn: 'win32-x64' },
+  'win32-arm64': { onnxruntime: 'win32/arm64', dawn: 'win32-arm64' },
+} as const;
+type Target = keyof typeof targets;
+
+/** What the manifest of an installed extension has no use for. */
+const developmentKeys = ['scripts', 'dependencies', 'devDependencies', 'allowScripts'];
+/** Source maps, typings, and the second copy of a library that npm packed where the original had a symbolic link. */
+const unused = /\.map$|\.d\.ts$|libonnxruntime\.\d+\.\d+\.\d+\.dylib$/;
+const documents = ['README.md', 'CHANGELOG.md', 'LICENSE', '.vscodeignore', 'media', 'l10n', 'package.nls.json'];
+
+export async function packageExtension(target: Target, out: string): Promise<string> {
+  const staging = join(projectRoot, '.cache', 'package', target);
+  rmSync(staging, { recursive: true, force: true });
+  mkdirSync(staging, { recursive: true });
+  const dist = join(staging, 'dist');
+  const build = ['esbuild.mjs', '--production', `--outdir=${relative(projectRoot, dist)}`];
+  await run(process.execPath, build, { cwd: projectRoot });
+  const native = copyNativeModules(target, join(dist, 'node_modules'));
+  stageDocuments(staging);
+  const inputs = z.array(z.string()).parse(readJson(join(dist, 'inputs.json')));
+  writeFileSync(join(staging, 'ThirdPartyNotices.txt'), notices(inputs, native));
+  mkdirSync(dirname(out), { recursive: true });
+  const vsce = join(projectRoot, 'node_modules', '@vscode', 'vsce', 'vsce');
+  const options = ['package', '--no-dependencies', '--no-rewrite-relative-links', '--allow-missing-repository'];
+  await run(process.execPath, [vsce, ...options, '--target', target, '--out', out], { cwd: staging, output: 'quiet' });
+  rmSync(staging, { recursive: true });
+  return out;
+}
+
+/** Returns the packages it copied. */
+function copyNativeModules(target: Target, nodeModules: string): string[] {
+  const { onnxruntime, dawn } = targets[target];
+  const copy = (path: string) =>
+    cpSync(join(projectRoot, 'node_modules', path), join(nodeModules, path), {
+      recursive: true,
+      filter: (from) => !unused.test(from),
+    });
+  copy('webgpu/package.json');
+  copy('webgpu/index.js');
+  copy(`webgpu/dist/${dawn}`);
+  if (onnxruntime === undefined) return ['webgpu'];
+  copy('onnxruntime-node/package.json');
+  copy('onnxruntime-node/dist');
+  copy(`onnxruntime-node/bin/napi-v6/${onnxruntime}`);
+  copy('onnxruntime-common/package.json');
+  copy('onnxruntime-common/dist/cjs');
+  copy('onnxruntime-common/dist/esm');
+  return ['webgpu', 'onnxruntime-node', 'onnxruntime-common'];
+}
+
+function stageDocuments(staging: string): void {
+  for (const name of documents) {
+    const from = join(projectRoot, name);
+    if (existsSync(from)) cpSync(from, join(staging, name), { recursive: true });
+  }
+  const manifest = z.record(z.string(), z.unknown()).parse(readJson(join(projectRoot, 'package.json')));
+  for (const key of developmentKeys) delete manifest[key];
+  writeFileSync(join(staging, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+}
+
+function readJson(path: string): unknown {
+  return JSON.parse(readFileSync(path, 'utf8'));
+}
+
+export function isTarget(name: string): name is Target {
+  return Object.hasOwn(targets, name);
+}
+
+export function defaultPackagePath(target: string): string {
+  return join(projectRoot, 'dist', `hearth-${target}.vsix`);
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: { target: { type: 'string', default: hostTarget }, out: { type: 'string' } },
+  });
+  if (!isTarget(values.target)) {
+    console.error(`No package for ${values.target}. Targets: ${Object.keys(targets).join(', ')}.`);
+    process.exit(1);
+  }
+  const file = await packageExtension(values.target, values.out ?? defaultPackagePath(values.target));
+  const bytes = statSync(file).size;
+  console.log(`${relative(process.cwd(), file)}: ${(bytes / 2 ** 20).toFixed(1)} MiB`);
+  if (bytes > maxPackageBytes) {
+    console.error(`That is over ${maxPackageBytes / 2 ** 20} MiB, the most a package may take.`);
+    process.exit(1);
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * A vitest reporter that writes what a run came to, for scripts/test.ts to add up: to the file named by the environment
+ * variable HEARTH_TEST_SUMMARY, which is absent when vitest is run by hand.
+ */
+import { writeFileSync } from 'node:fs';
+import type { Reporter, TestModule } from 'vitest/node';
+import { z } from 'zod';
+
+export const testSummary = z.object({
+  passed: z.number(),
+  failed: z.number(),
+  skipped: z.array(z.object({ name: z.string(), reason: z.string() })),
+});
+export type TestSummary = z.infer<typeof testSummary>;
+
+export const summaryVariable = 'HEARTH_TEST_SUMMARY';
+
+export default class SummaryReporter implements Reporter {
+  onTestRunEnd(modules: readonly TestModule[], unhandledErrors: readonly unknown[]): void {
+    const path = process.env[summaryVariable];
+    if (path === undefined) return;
+    const summary: TestSummary = { passed: 0, failed: unhandledErrors.length, skipped: [] };
+    for (const module of modules) addModule(summary, module);
+    writeFileSync(path, JSON.stringify(summary));
+  }
+}
+
+function addModule(summary: TestSummary, module: TestModule): void {
+  // A file that cannot be imported has no tests to fail.
+  summary.failed += module.errors().length;
+  for (const suite of module.children.allSuites()) summary.failed += suite.errors().length;
+  for (const test of module.children.allTests()) {
+    const result = test.result();
+    if (result.state === 'passed') summary.passed++;
+    else if (result.state === 'failed') summary.failed++;
+    else summary.skipped.push({ name: test.fullName, reason: skipReason(test.fullName, result) });
+  }
+}
+
+/** Given to `context.skip(reason)`, or in the suite's name: see test/unit/shared.ts. */
+function skipReason(name: string, result: object): string {
+  if ('note' in result && typeof result.note === 'string') return result.note;
+  return /\(skipped: (.+?)\)/.exec(name)?.[1] ?? 'no reason given';
+}

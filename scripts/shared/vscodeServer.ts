@@ -1,0 +1,100 @@
+/** A running code-server: on loopback, with its own user data, ended together with all that it started. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { run, stopGroup } from './process.ts';
+
+export interface ServerOptions {
+  /** From `ensureCodeServer`. */
+  entry: string;
+  userDataDir: string;
+  extensionsDir: string;
+  /** 0: any free port. */
+  port: number;
+  /** Asked for by the page. Undefined: whoever can reach the port is let in. */
+  password: string | undefined;
+  /** False: every workspace counts as trusted. */
+  workspaceTrust: boolean;
+  openBrowser: boolean;
+  /** Written to the user's settings.json where there is none yet. */
+  settings: Readonly<Record<string, unknown>>;
+  onOutput: (line: string) => void;
+}
+
+export interface RunningServer {
+  /** `http://127.0.0.1:PORT` */
+  url: string;
+  pid: number;
+  exited: Promise<void>;
+  stop: () => Promise<void>;
+}
+
+export const quietSettings = {
+  'telemetry.telemetryLevel': 'off',
+  'update.mode': 'none',
+  'extensions.autoCheckUpdates': false,
+  'extensions.autoUpdate': false,
+} as const;
+
+export async function startServer(options: ServerOptions, folder?: string): Promise<RunningServer> {
+  writeSettings(options);
+  const args = [options.entry, ...serverArguments(options), ...(folder === undefined ? [] : [folder])];
+  // Its own process group, so that pty hosts, extension hosts and engines can be ended with it.
+  const child = spawn(process.execPath, args, {
+    env: serverEnvironment(options.password),
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  });
+  const exited = once(child, 'exit').then(() => undefined);
+  const stop = () => stopGroup(child);
+  const url = new Promise<string>((resolve, reject) => {
+    const onLine = (line: string) => {
+      options.onOutput(line);
+      const address = /server listening on (http:\/\/\S+?)\/?$/i.exec(line)?.[1];
+      if (address !== undefined) resolve(address);
+    };
+    createInterface(child.stdout).on('line', onLine);
+    createInterface(child.stderr).on('line', onLine);
+    child.once('error', reject);
+    exited.then(
+      () => reject(new Error('code-server ended before it was ready. Its last output stands above.')),
+      reject,
+    );
+  });
+  return { url: await url, pid: child.pid ?? 0, exited, stop };
+}
+
+export async function installExtension(options: Omit<ServerOptions, 'onOutput'>, vsix: string): Promise<void> {
+  const folders = ['--user-data-dir', options.userDataDir, '--extensions-dir', options.extensionsDir];
+  const config = ['--config', join(options.userDataDir, 'code-server.yaml')];
+  const args = [options.entry, ...folders, ...config, '--install-extension', vsix, '--force'];
+  await run(process.execPath, args, { env: serverEnvironment(undefined), output: 'quiet' });
+}
+
+function serverArguments(options: ServerOptions): string[] {
+  const args = ['--auth', options.password === undefined ? 'none' : 'password'];
+  args.push('--bind-addr', `127.0.0.1:${options.port}`, '--disable-proxy');
+  args.push('--user-data-dir', options.userDataDir, '--extensions-dir', options.extensionsDir);
+  // Otherwise it reads, or creates, the user's own ~/.config/code-server/config.yaml.
+  args.push('--config', join(options.userDataDir, 'code-server.yaml'));
+  args.push('--disable-telemetry', '--disable-update-check', '--disable-getting-started-override');
+  if (!options.workspaceTrust) args.push('--disable-workspace-trust');
+  if (options.openBrowser) args.push('--open');
+  return args;
+}
+
+/** Variables that would bind it elsewhere, or hand the folder to a VS Code whose terminal we were started from, stay out. */
+function serverEnvironment(password: string | undefined): NodeJS.ProcessEnv {
+  const misleading = /^(PORT|PASSWORD|HASHED_PASSWORD|CODE_SERVER_\w+|VSCODE_\w+|NODE_OPTIONS)$/;
+  const kept = Object.entries(process.env).filter(([name]) => !misleading.test(name));
+  return { ...Object.fromEntries(kept), ...(password === undefined ? {} : { PASSWORD: password }) };
+}
+
+function writeSettings(options: ServerOptions): void {
+  const path = join(options.userDataDir, 'User', 'settings.json');
+  if (existsSync(path)) return;
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, `${JSON.stringify(options.settings, null, 2)}\n`);
+}

@@ -1,0 +1,64 @@
+/**
+ * `npm test`: types and lint, the build, unit tests with coverage, end-to-end tests. The last line adds up all suites:
+ * `N passed, N failed, N skipped`.
+ */
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { summaryVariable, type TestSummary, testSummary } from './reporter.ts';
+import { projectRoot } from './shared/paths.ts';
+import { npm, run } from './shared/process.ts';
+
+const total: TestSummary = { passed: 0, failed: 0, skipped: [] };
+
+function heading(title: string): void {
+  console.log(`\n──── ${title} ────\n`);
+}
+
+/** A step without tests of its own counts only when it fails. */
+async function step(title: string, task: () => Promise<unknown>): Promise<boolean> {
+  heading(title);
+  try {
+    await task();
+    return true;
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    total.failed++;
+    return false;
+  }
+}
+
+async function suite(title: string, args: readonly string[]): Promise<void> {
+  heading(title);
+  const summaryPath = join(projectRoot, '.cache', 'test-summary.json');
+  mkdirSync(join(projectRoot, '.cache'), { recursive: true });
+  rmSync(summaryPath, { force: true });
+  const vitest = join(projectRoot, 'node_modules', 'vitest', 'vitest.mjs');
+  const env = { ...process.env, [summaryVariable]: summaryPath };
+  const failure = await run(process.execPath, [vitest, 'run', ...args, '--reporter=default', '--reporter=./scripts/reporter.ts'], { cwd: projectRoot, env }).then(
+    () => undefined,
+    (error: Error) => error,
+  );
+  const summary = existsSync(summaryPath)
+    ? testSummary.parse(JSON.parse(readFileSync(summaryPath, 'utf8')))
+    : { passed: 0, failed: 0, skipped: [] };
+  total.passed += summary.passed;
+  total.failed += summary.failed;
+  total.skipped.push(...summary.skipped);
+  if (failure !== undefined && summary.failed === 0) {
+    console.error(failure.message);
+    total.failed++;
+  }
+}
+
+const inProject = { cwd: projectRoot };
+await step('Types and lint', () => npm(['run', 'check'], inProject));
+const built = await step('Build', () => npm(['run', 'build'], inProject));
+await suite('Unit tests', ['--coverage']);
+if (built) await suite('End-to-end tests', ['--config', 'test/e2e/vitest.config.ts']);
+
+if (total.skipped.length > 0) {
+  heading('Skipped');
+  for (const { name, reason } of total.skipped) console.log(`${name}\n    ${reason}`);
+}
+console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped.length} skipped`);
+process.exitCode = total.failed === 0 ? 0 : 1;
