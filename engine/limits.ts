@@ -4,6 +4,46 @@
  */
 export const limits = {
   // Each group is used by the folder it is named after.
+  formats: {
+    // safetensors' own cap. DeepSeek-V3's 91,991 tensors would take 14 MB in one header.
+    safetensorsHeaderBytes: 100_000_000,
+    // DeepSeek-V3's model.safetensors.index.json has 9 MB.
+    safetensorsIndexBytes: 64 * 1024 * 1024,
+    // Twice DeepSeek-V3 (91,991), the published checkpoint with most tensors a family of ours has.
+    tensors: 200_000,
+    // DeepSeek-V3 has 163 shards.
+    shards: 1024,
+    // File systems allow 255.
+    shardNameBytes: 255,
+    // Published names stay under 100.
+    tensorNameBytes: 1024,
+    // Published tensors have up to five (convolutions of video models).
+    dimensions: 8,
+    // Values under `__metadata__`: trainers write their settings there, up to hundreds of KB.
+    safetensorsMetadataBytes: 16 * 1024 * 1024,
+    safetensorsMetadataKeys: 10_000,
+    // JSON that is skipped over (an index's `metadata`) is at most two levels deep.
+    jsonDepth: 16,
+    // A vocabulary of 262,000 with 515,000 merges takes 16 MB.
+    ggufHeaderBytes: 64 * 1024 * 1024,
+    // Published files have under 100 keys, and under 2,000 tensors: experts are stacked.
+    ggufMetadataKeys: 1 << 16,
+    ggufTensors: 1 << 16,
+    // docs/gguf.md of ggml: a key has at most 2^16 - 1 bytes, a tensor name 64, a tensor 4 dimensions.
+    ggufKeyBytes: 65_535,
+    ggufTensorNameBytes: 64,
+    ggufDimensions: 4,
+    // Chat templates are the longest texts: up to about 100 KB.
+    ggufStringBytes: 1024 * 1024,
+    // 32 by default; nothing needs more than a page.
+    ggufAlignmentBytes: 1 << 20,
+    // Headers are read through one buffer of this size.
+    headerChunkBytes: 256 * 1024,
+    // Files of one checkpoint that are open at once; a process may have 256 on macOS.
+    openFiles: 16,
+    // One operating-system read; Node.js takes less than 2 GiB at once.
+    readChunkBytes: 64 * 1024 * 1024,
+  },
   model: {
     // The largest published config.json is about 100 KB (quantisation lists of single modules).
     configBytes: 4 * 1024 * 1024,
@@ -46,5 +86,40 @@ export const limits = {
     lockStaleMs: 60_000,
     // Left free on the disk after a download, for everything else that writes there.
     diskReserveBytes: 256 * 1024 * 1024,
+  },
+  text: {
+    // GPT-OSS's tokenizer.json has 28 MB, the largest of our families; Gemma 3's has 33 MB.
+    tokenizerJsonBytes: 128 * 1024 * 1024,
+    // tokenizer_config.json, generation_config.json and templates: under 1 MB even with every added token listed.
+    tokenizerConfigBytes: 16 * 1024 * 1024,
+    // The largest published vocabulary is about 262,000, the longest list of merges 515,000.
+    vocabularyTokens: 1 << 20,
+    merges: 1 << 21,
+    // DeepSeek has 818; reserved tokens are numbered into the thousands at most.
+    addedTokens: 1 << 16,
+    // Runs of blanks are the longest tokens: 128 in o200k, 256 in some others.
+    tokenChars: 4096,
+    // Published patterns have under 600 characters, in at most six steps.
+    patternChars: 8192,
+    patternSteps: 16,
+    // Pieces of text whose ids are remembered, twice over: at most about 16 MB. A 1 MB source file has 12,000.
+    cachedPieces: 32_768,
+    // The longest published template has about 30 KB.
+    templateChars: 512 * 1024,
+    // A thousand messages take about 200 steps each in the longest published template.
+    templateSteps: 500_000,
+    // Published templates nest about 30 deep. The interpreter takes about four stack frames a level.
+    templateDepth: 400,
+    // A million-token prompt is about 4 MB of text.
+    templateOutputChars: 16 * 1024 * 1024,
+    // Lists a template builds: messages, tools, `range`.
+    templateItems: 100_000,
+    // `indent` of tojson and the indent filter; people write 2 or 4.
+    templateIndent: 64,
+    // What a single step may still hide (a list that contains itself many times over, written out) ends here.
+    templateMs: 700,
+    // OpenAI's API takes 4 stop strings; each held-back character is compared with all of them.
+    stopStrings: 64,
+    stopStringChars: 1024,
   },
 } as const;

@@ -1,0 +1,172 @@
+/** Untrusted bytes, read in order through one bounded buffer. Every read is checked against the end first. */
+import { HearthError, invalidInput } from '../errors.ts';
+import { limits } from '../limits.ts';
+
+/** Bytes with random access. Reads are synchronous: only headers come through here, and parsing them takes longer. */
+export interface ByteSource {
+  /** For messages. */
+  readonly name: string;
+  readonly byteLength: number;
+  /** Fills `destination` from `position`. The range lies inside the source. */
+  read(position: number, destination: Uint8Array): void;
+}
+
+/** A name from outside, short enough for a message. */
+export const quoted = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
+
+export class ByteReader {
+  readonly #source: ByteSource;
+  /** Nothing is read at or behind this; why, for the message. */
+  #end: number;
+  #endReason = 'the file ends';
+  #chunk: Uint8Array;
+  #view: DataView;
+  #chunkStart = 0;
+  #chunkLength = 0;
+  #position = 0;
+  /** What is being read, for messages: 'tensor "output.weight"'. */
+  context = 'header';
+
+  constructor(source: ByteSource) {
+    this.#source = source;
+    this.#end = source.byteLength;
+    this.#chunk = new Uint8Array(Math.min(limits.formats.headerChunkBytes, source.byteLength));
+    this.#view = new DataView(this.#chunk.buffer);
+  }
+
+  get position(): number {
+    return this.#position;
+  }
+
+  get remainingBytes(): number {
+    return this.#end - this.#position;
+  }
+
+  /** Moves the end forward in the file: `reason` completes 'reason inside tensor "x"'. */
+  endAt(position: number, reason: string): void {
+    if (position >= this.#end) return;
+    this.#end = position;
+    this.#endReason = reason;
+  }
+
+  fail(problem: string): HearthError {
+    return invalidInput(`${this.#source.name}: ${this.context}: ${problem}.`);
+  }
+
+  failUnsupported(problem: string): HearthError {
+    return new HearthError('unsupported', `${this.#source.name}: ${this.context}: ${problem}.`);
+  }
+
+  uint8(): number {
+    return this.#chunk[this.#take(1)] ?? 0;
+  }
+
+  int8(): number {
+    return this.#view.getInt8(this.#take(1));
+  }
+
+  uint16(): number {
+    return this.#view.getUint16(this.#take(2), true);
+  }
+
+  int16(): number {
+    return this.#view.getInt16(this.#take(2), true);
+  }
+
+  uint32(): number {
+    return this.#view.getUint32(this.#take(4), true);
+  }
+
+  int32(): number {
+    return this.#view.getInt32(this.#take(4), true);
+  }
+
+  float32(): number {
+    return this.#view.getFloat32(this.#take(4), true);
+  }
+
+  float64(): number {
+    return this.#view.getFloat64(this.#take(8), true);
+  }
+
+  uint64(): bigint {
+    return this.#view.getBigUint64(this.#take(8), true);
+  }
+
+  int64(): bigint {
+    return this.#view.getBigInt64(this.#take(8), true);
+  }
+
+  /** A u64 that counts something, at most `max`. */
+  count(what: string, max: number): number {
+    const at = this.#take(8);
+    const value = this.#view.getUint32(at + 4, true) * 2 ** 32 + this.#view.getUint32(at, true);
+    if (value > max) throw this.fail(`${what} is ${value}, at most ${max} is allowed`);
+    return value;
+  }
+
+  /** The next byte, left in place; -1 at the end. */
+  peek(): number {
+    if (this.#position >= this.#end) return -1;
+    return this.#chunk[this.#load(1)] ?? -1;
+  }
+
+  /** `length` bytes into a new buffer, allocated only when they are there. */
+  bytes(length: number): Uint8Array<ArrayBuffer> {
+    this.#need(length);
+    const bytes = new Uint8Array(length);
+    if (length <= this.#chunk.byteLength) {
+      const at = this.#load(length);
+      bytes.set(this.#chunk.subarray(at, at + length));
+    } else {
+      this.#source.read(this.#position, bytes);
+    }
+    this.#position += length;
+    return bytes;
+  }
+
+  /** What lies between `begin` and the position, read again into a new buffer. */
+  bytesSince(begin: number): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(this.#position - begin);
+    this.#source.read(begin, bytes);
+    return bytes;
+  }
+
+  skip(length: number): void {
+    this.#need(length);
+    this.#position += length;
+  }
+
+  /** UTF-8, refused when it is not. */
+  text(length: number, what: string): string {
+    const bytes = this.bytes(length);
+    try {
+      return utf8.decode(bytes);
+    } catch {
+      throw this.fail(`${what} is not UTF-8`);
+    }
+  }
+
+  #need(length: number): void {
+    if (length > this.remainingBytes) throw this.fail(`${this.#endReason} inside it`);
+  }
+
+  #take(length: number): number {
+    this.#need(length);
+    const at = this.#load(length);
+    this.#position += length;
+    return at;
+  }
+
+  /** Offset in the chunk where `length` bytes from the position lie; the caller has checked that they exist. */
+  #load(length: number): number {
+    const at = this.#position - this.#chunkStart;
+    if (at >= 0 && at + length <= this.#chunkLength) return at;
+    this.#chunkStart = this.#position;
+    this.#chunkLength = Math.min(this.#chunk.byteLength, this.#source.byteLength - this.#position);
+    this.#source.read(this.#position, this.#chunk.subarray(0, this.#chunkLength));
+    return 0;
+  }
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
