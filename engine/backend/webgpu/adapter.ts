@@ -1,0 +1,145 @@
+/**
+ * Which GPU there is, what it can do, and in plain words why something is not used. Features are discovered, never
+ * assumed: the poorest adapter has subgroups of 4, no f16, and 128 MiB bindings.
+ */
+import { HearthError } from '../../errors.ts';
+
+export interface GpuCapabilities {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly description: string;
+  /** A rasteriser that runs on the CPU: right, but slower than the onnx backend. */
+  readonly software: boolean;
+  /** `enable f16;` in shaders, f16 buffers. */
+  readonly f16: boolean;
+  /** Smallest and largest subgroup a shader may meet; absent: no subgroup operations. */
+  readonly subgroups?: { readonly min: number; readonly max: number };
+  /** f16 → f32 tiles of the experimental subgroup-matrix feature; absent: plain tiles. */
+  readonly subgroupMatrix?: { readonly m: number; readonly n: number; readonly k: number };
+  readonly timestamps: boolean;
+  readonly maxBindingBytes: number;
+  readonly maxBufferBytes: number;
+  readonly maxWorkgroupInvocations: number;
+  readonly maxWorkgroupBytes: number;
+  readonly maxBindingsPerKernel: number;
+  /** Sentences for the log and `status`: what was found, and why a feature is off. */
+  readonly notes: readonly string[];
+}
+
+export interface GpuOptions {
+  /** Part of the adapter's name, when there are several. */
+  readonly adapter?: string;
+  /** Use as if the adapter lacked them: tests run every kernel's poorest path this way. */
+  readonly without?: readonly ('f16' | 'subgroups' | 'subgroupMatrix')[];
+  /** Keep Dawn's validation and bounds checks (tests); a release run whose kernels are proved turns them off. */
+  readonly validate?: boolean;
+}
+
+const subgroupMatrixFeature = 'chromium-experimental-subgroup-matrix';
+
+/** Toggles of Dawn (src/dawn/native/Toggles.cpp) and what each buys. */
+function dawnToggles(validate: boolean): string[] {
+  const always = [
+    'allow_unsafe_apis', // subgroup matrices are behind it
+    'vulkan_enable_f16_on_nvidia', // Dawn hides f16 on NVIDIA's Vulkan driver otherwise
+  ];
+  const fast = [
+    'skip_validation',
+    'disable_robustness', // no bounds clamp on every load
+    'disable_workgroup_init', // kernels write workgroup memory before they read it
+  ];
+  return validate ? always : [...always, ...fast];
+}
+
+interface SubgroupMatrixConfig {
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+function subgroupMatrixOf(info: GPUAdapterInfo): GpuCapabilities['subgroupMatrix'] {
+  const configs: unknown = Reflect.get(info, 'subgroupMatrixConfigs');
+  if (!Array.isArray(configs)) return undefined;
+  const fit = (configs as SubgroupMatrixConfig[]).find(
+    (config) => config.componentType === 'f16' && config.resultComponentType === 'f32',
+  );
+  return fit ? { m: fit.M, n: fit.N, k: fit.K } : undefined;
+}
+
+/** Vulkan device types are not exposed; software rasterisers are known by name. */
+const softwareNames = /swiftshader|llvmpipe|lavapipe|software|microsoft basic render/i;
+
+function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabilities {
+  const { info, limits, features } = adapter;
+  const notes: string[] = [];
+  const wanted = (name: 'f16' | 'subgroups' | 'subgroupMatrix', feature: string, instead: string): boolean => {
+    if (options.without?.includes(name)) notes.push(`${name}: switched off by the caller; ${instead}.`);
+    else if (!features.has(feature as GPUFeatureName)) notes.push(`${name}: the adapter has not got it; ${instead}.`);
+    else return true;
+    return false;
+  };
+  const f16 = wanted('f16', 'shader-f16', 'weights and cache that are f16 are unpacked from 32-bit words');
+  const subgroups = wanted('subgroups', 'subgroups', 'sums go through workgroup memory');
+  const matrices = wanted('subgroupMatrix', subgroupMatrixFeature, 'prompts are computed in plain tiles');
+  const matrix = f16 && subgroups && matrices ? subgroupMatrixOf(info) : undefined;
+  return {
+    vendor: info.vendor,
+    architecture: info.architecture,
+    description: info.description || info.device,
+    software: softwareNames.test(`${info.vendor} ${info.architecture} ${info.device} ${info.description}`),
+    f16,
+    ...(subgroups ? { subgroups: { min: info.subgroupMinSize, max: info.subgroupMaxSize } } : {}),
+    ...(matrix ? { subgroupMatrix: matrix } : {}),
+    timestamps: features.has('timestamp-query'),
+    maxBindingBytes: limits.maxStorageBufferBindingSize,
+    maxBufferBytes: limits.maxBufferSize,
+    maxWorkgroupInvocations: limits.maxComputeInvocationsPerWorkgroup,
+    maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
+    maxBindingsPerKernel: limits.maxStorageBuffersPerShaderStage,
+    notes,
+  };
+}
+
+export interface OpenedGpu {
+  /** Dawn lives as long as this object is reachable; letting it go ends its threads. */
+  readonly instance: GPU;
+  readonly device: GPUDevice;
+  readonly capabilities: GpuCapabilities;
+}
+
+/** @throws HearthError `unavailable` when there is no adapter, saying what was tried. */
+export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
+  const { create, globals } = await import('webgpu');
+  Object.assign(globalThis, globals);
+  const flags = [`enable-dawn-features=${dawnToggles(options.validate ?? false).join(',')}`];
+  if (options.adapter) flags.push(`adapter=${options.adapter}`);
+  const instance = create(flags);
+  const adapter = await instance.requestAdapter({ powerPreference: 'high-performance' });
+  if (!adapter) {
+    throw new HearthError(
+      'unavailable',
+      'No GPU was found (no Vulkan, Metal or Direct3D 12 driver answered). Hearth goes on with the CPU; install or update the graphics driver to use the GPU.',
+    );
+  }
+  const capabilities = capabilitiesOf(adapter, options);
+  const features: string[] = [];
+  if (capabilities.f16) features.push('shader-f16');
+  if (capabilities.subgroups) features.push('subgroups');
+  if (capabilities.subgroupMatrix) features.push(subgroupMatrixFeature);
+  if (capabilities.timestamps) features.push('timestamp-query');
+  const device = await adapter.requestDevice({
+    label: 'hearth',
+    requiredFeatures: features as GPUFeatureName[],
+    requiredLimits: {
+      maxStorageBufferBindingSize: capabilities.maxBindingBytes,
+      maxBufferSize: capabilities.maxBufferBytes,
+      maxComputeInvocationsPerWorkgroup: capabilities.maxWorkgroupInvocations,
+      maxComputeWorkgroupSizeX: adapter.limits.maxComputeWorkgroupSizeX,
+      maxComputeWorkgroupStorageSize: capabilities.maxWorkgroupBytes,
+      maxStorageBuffersPerShaderStage: capabilities.maxBindingsPerKernel,
+    },
+  });
+  return { instance, device, capabilities };
+}
