@@ -19,19 +19,19 @@ export class ByteReader {
   /** Nothing is read at or behind this; why, for the message. */
   #end: number;
   #endReason = 'the file ends';
-  #chunk: Uint8Array;
-  #view: DataView;
+  readonly #chunk: Buffer<ArrayBuffer>;
+  readonly #view: DataView;
   #chunkStart = 0;
   #chunkLength = 0;
   #position = 0;
-  /** What is being read, for messages: 'tensor "output.weight"'. */
-  context = 'header';
+  #contextKind = 'header';
+  #contextName: string | number | undefined;
 
   constructor(source: ByteSource) {
     this.#source = source;
     this.#end = source.byteLength;
-    this.#chunk = new Uint8Array(Math.min(limits.formats.headerChunkBytes, source.byteLength));
-    this.#view = new DataView(this.#chunk.buffer);
+    this.#chunk = Buffer.alloc(Math.min(limits.formats.headerChunkBytes, source.byteLength));
+    this.#view = new DataView(this.#chunk.buffer, this.#chunk.byteOffset, this.#chunk.byteLength);
   }
 
   get position(): number {
@@ -49,12 +49,18 @@ export class ByteReader {
     this.#endReason = reason;
   }
 
+  /** What is being read, for messages: `within('tensor', 'output.weight')`. No text is built unless one is needed. */
+  within(kind: string, name?: string | number): void {
+    this.#contextKind = kind;
+    this.#contextName = name;
+  }
+
   fail(problem: string): HearthError {
-    return invalidInput(`${this.#source.name}: ${this.context}: ${problem}.`);
+    return invalidInput(this.#message(problem));
   }
 
   failUnsupported(problem: string): HearthError {
-    return new HearthError('unsupported', `${this.#source.name}: ${this.context}: ${problem}.`);
+    return new HearthError('unsupported', this.#message(problem));
   }
 
   uint8(): number {
@@ -132,6 +138,21 @@ export class ByteReader {
     return bytes;
   }
 
+  /**
+   * The ASCII bytes from the position on for which `accepted` is not 0, as far as the buffer holds them; maybe none
+   * though more follow.
+   */
+  asciiRun(accepted: Uint8Array): string {
+    if (this.#position >= this.#end) return '';
+    const chunk = this.#chunk;
+    const start = this.#load(1);
+    const limit = Math.min(this.#chunkLength, start + this.#end - this.#position);
+    let stop = start;
+    while (stop < limit && accepted[chunk[stop] ?? 0] !== 0) stop++;
+    this.#position += stop - start;
+    return chunk.toString('latin1', start, stop);
+  }
+
   skip(length: number): void {
     this.#need(length);
     this.#position += length;
@@ -145,6 +166,11 @@ export class ByteReader {
     } catch {
       throw this.fail(`${what} is not UTF-8`);
     }
+  }
+
+  #message(problem: string): string {
+    const name = typeof this.#contextName === 'string' ? quoted(this.#contextName) : this.#contextName;
+    return `${this.#source.name}: ${this.#contextKind}${name === undefined ? '' : ` ${name}`}: ${problem}.`;
   }
 
   #need(length: number): void {

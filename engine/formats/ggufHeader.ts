@@ -5,7 +5,7 @@
 import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { byteLengthOf } from './blocks.ts';
-import { ByteReader, type ByteSource, quoted } from './byteReader.ts';
+import { ByteReader, type ByteSource } from './byteReader.ts';
 import type { GgufValue } from './ggufMetadata.ts';
 import { readGgufValue } from './ggufValue.ts';
 import type { StoredTensor } from './rangedFile.ts';
@@ -65,10 +65,10 @@ const defaultAlignment = 32;
 export function parseGgufHeader(source: ByteSource, part = 0): GgufHeader {
   const reader = new ByteReader(source);
   reader.endAt(limits.formats.ggufHeaderBytes, `the header is longer than ${limits.formats.ggufHeaderBytes} bytes`);
-  reader.context = 'magic';
+  reader.within('magic');
   if (reader.uint32() !== magic) throw reader.fail('this is not a GGUF file');
   const version = readVersion(reader);
-  reader.context = 'header';
+  reader.within('header');
   const tensorCount = reader.count('the number of tensors', limits.formats.ggufTensors);
   const keyCount = reader.count('the number of metadata keys', limits.formats.ggufMetadataKeys);
   const metadata = readMetadata(reader, keyCount);
@@ -78,7 +78,7 @@ export function parseGgufHeader(source: ByteSource, part = 0): GgufHeader {
 }
 
 function readVersion(reader: ByteReader): 2 | 3 {
-  reader.context = 'version';
+  reader.within('version');
   const version = reader.uint32();
   if (version === 2 || version === 3) return version;
   // ggml tells a foreign byte order by the small number in the upper half.
@@ -90,11 +90,11 @@ function readVersion(reader: ByteReader): 2 | 3 {
 function readMetadata(reader: ByteReader, keyCount: number): Map<string, GgufValue> {
   const metadata = new Map<string, GgufValue>();
   for (let i = 0; i < keyCount; i++) {
-    reader.context = `metadata key ${i}`;
+    reader.within('metadata key', i);
     const keyBytes = reader.count('the length of its name', limits.formats.ggufKeyBytes);
     if (keyBytes === 0) throw reader.fail('its name is empty');
     const key = reader.text(keyBytes, 'its name');
-    reader.context = `metadata key ${quoted(key)}`;
+    reader.within('metadata key', key);
     if (metadata.has(key)) throw reader.fail('it appears twice');
     metadata.set(key, readGgufValue(reader));
   }
@@ -106,7 +106,7 @@ function alignmentOf(reader: ByteReader, metadata: ReadonlyMap<string, GgufValue
   const value = metadata.get(key) ?? defaultAlignment;
   const max = limits.formats.ggufAlignmentBytes;
   if (typeof value === 'number' && value >= 1 && value <= max && Number.isInteger(Math.log2(value))) return value;
-  reader.context = `metadata key ${quoted(key)}`;
+  reader.within('metadata key', key);
   throw reader.fail(`it must be a power of two up to ${max}`);
 }
 
@@ -128,7 +128,7 @@ interface TableRow {
 function readTensors(reader: ByteReader, count: number, options: TableOptions): Map<string, StoredTensor> {
   const rows = new Map<string, TableRow>();
   for (let i = 0; i < count; i++) {
-    reader.context = `tensor ${i}`;
+    reader.within('tensor', i);
     const row = readTableRow(reader);
     if (rows.has(row.name)) throw reader.fail('its name appears twice');
     rows.set(row.name, row);
@@ -140,7 +140,7 @@ function readTableRow(reader: ByteReader): TableRow {
   const nameBytes = reader.count('the length of its name', limits.formats.ggufTensorNameBytes);
   if (nameBytes === 0) throw reader.fail('its name is empty');
   const name = reader.text(nameBytes, 'its name');
-  reader.context = `tensor ${quoted(name)}`;
+  reader.within('tensor', name);
   const dimensionCount = reader.uint32();
   if (dimensionCount > limits.formats.ggufDimensions) {
     throw reader.fail(`${dimensionCount} dimensions, at most ${limits.formats.ggufDimensions} are allowed`);
@@ -186,7 +186,7 @@ function placeTensors(
   const tensors = new Map<string, StoredTensor>();
   let expected = 0;
   for (const { name, type, shape, byteLength, offset } of rows.values()) {
-    reader.context = `tensor ${quoted(name)}`;
+    reader.within('tensor', name);
     if (offset !== expected) throw reader.fail(`its offset is ${offset}, but the tensors before it end at ${expected}`);
     const fileOffset = dataStart + offset;
     if (fileOffset + byteLength > fileBytes) {

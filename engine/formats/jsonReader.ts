@@ -9,6 +9,10 @@ const code = (character: string): number => character.charCodeAt(0);
 const quote = code('"');
 const backslash = code('\\');
 const whitespace: ReadonlySet<number> = new Set([' ', '\n', '\r', '\t'].map(code));
+/** ASCII that stands for itself in a JSON text. */
+const plainCharacters = Uint8Array.from({ length: 256 }, (_, byte) =>
+  byte >= 0x20 && byte < 0x80 && byte !== quote && byte !== backslash ? 1 : 0,
+);
 const isDigit = (byte: number): boolean => byte >= 0x30 && byte <= 0x39;
 
 export class JsonReader {
@@ -22,25 +26,24 @@ export class JsonReader {
     this.#maxStringBytes = maxStringBytes;
   }
 
-  /** `onMember` reads the value of each member. @returns the number of members. */
-  object(onMember: (key: string) => void): number {
+  /** The names of an object's members; the loop's body reads each value. */
+  *members(): Generator<string> {
     this.#expect('{');
-    if (this.#accept('}')) return 0;
-    let members = 0;
+    if (this.#accept('}')) return;
     do {
-      const key = this.string('a name');
+      const name = this.string('a name');
       this.#expect(':');
-      onMember(key);
-      members++;
+      yield name;
     } while (this.#accept(','));
     this.#expect('}');
-    return members;
   }
 
-  array(onElement: () => void): void {
+  /** The indices of an array's elements; the loop's body reads each element. */
+  *elements(): Generator<number> {
     this.#expect('[');
     if (this.#accept(']')) return;
-    do onElement();
+    let index = 0;
+    do yield index++;
     while (this.#accept(','));
     this.#expect(']');
   }
@@ -51,8 +54,9 @@ export class JsonReader {
     if (!isDigit(first)) throw this.#reader.fail(`${what} is not a whole number of at least 0`);
     let value = 0;
     let digits = 0;
-    while (isDigit(this.#reader.peek())) {
-      value = value * 10 + (this.#reader.uint8() - 0x30);
+    for (let byte = first; isDigit(byte); byte = this.#reader.peek()) {
+      this.#reader.uint8();
+      value = value * 10 + (byte - 0x30);
       digits++;
     }
     if (digits > 16 || !Number.isSafeInteger(value)) throw this.#reader.fail(`${what} is beyond 2^53`);
@@ -67,18 +71,21 @@ export class JsonReader {
   string(what: string): string {
     if (this.#next() !== quote) throw this.#reader.fail(`${what} is not a text in quotes`);
     this.#reader.uint8();
-    const { length, ascii, escaped } = this.#scanString(what);
-    if (ascii && !escaped) return this.#scratch.latin1Slice(0, length);
-    return this.#decode(length, what);
+    const text = this.#reader.asciiRun(plainCharacters);
+    if (text.length > this.#maxStringBytes) throw this.#tooLong(what);
+    if (this.#reader.peek() !== quote) return this.#unusualString(what, this.#pushText(0, text, what));
+    this.#reader.uint8();
+    return text;
   }
 
   /** Reads any value and forgets it. */
   skip(depth = 0): void {
-    if (depth > limits.formats.jsonDepth)
+    if (depth > limits.formats.jsonDepth) {
       throw this.#reader.fail(`it is nested more than ${limits.formats.jsonDepth} deep`);
+    }
     const next = this.#next();
-    if (next === code('{')) this.object(() => this.skip(depth + 1));
-    else if (next === code('[')) this.array(() => this.skip(depth + 1));
+    if (next === code('{')) for (const _ of this.members()) this.skip(depth + 1);
+    else if (next === code('[')) for (const _ of this.elements()) this.skip(depth + 1);
     else if (next === quote) this.string('a text');
     else this.#skipScalar();
   }
@@ -106,30 +113,15 @@ export class JsonReader {
     }
   }
 
-  /** Moves the bytes up to the closing quote into the scratch buffer. */
-  #scanString(what: string): { length: number; ascii: boolean; escaped: boolean } {
-    let length = 0;
-    let ascii = true;
-    let escaped = false;
+  /** A text that is not plain ASCII in one piece; its first `length` bytes are in the scratch buffer. */
+  #unusualString(what: string, length: number): string {
     for (let byte = this.#reader.uint8(); byte !== quote; byte = this.#reader.uint8()) {
       if (byte < 0x20) throw this.#reader.fail(`${what} holds a control character`);
-      length = this.#push(length, byte, what);
-      if (byte >= 0x80) ascii = false;
-      if (byte !== backslash) continue;
-      escaped = true;
-      length = this.#push(length, this.#reader.uint8(), what);
+      length = this.#push(length, [byte], what);
+      // What follows a backslash, a quote included, belongs to it.
+      if (byte === backslash) length = this.#push(length, [this.#reader.uint8()], what);
+      length = this.#pushText(length, this.#reader.asciiRun(plainCharacters), what);
     }
-    return { length, ascii, escaped };
-  }
-
-  #push(length: number, byte: number, what: string): number {
-    if (length >= this.#maxStringBytes) throw this.#reader.fail(`${what} is longer than ${this.#maxStringBytes} bytes`);
-    if (length === this.#scratch.byteLength) this.#scratch = Buffer.concat([this.#scratch, Buffer.alloc(length)]);
-    this.#scratch[length] = byte;
-    return length + 1;
-  }
-
-  #decode(length: number, what: string): string {
     try {
       const text: unknown = JSON.parse(`"${utf8.decode(this.#scratch.subarray(0, length))}"`);
       if (typeof text === 'string' && text.isWellFormed()) return text;
@@ -137,6 +129,22 @@ export class JsonReader {
       // Bad UTF-8 or a bad escape: said below.
     }
     throw this.#reader.fail(`${what} is not a valid JSON text`);
+  }
+
+  #push(length: number, bytes: ArrayLike<number>, what: string): number {
+    const end = length + bytes.length;
+    if (end > this.#maxStringBytes) throw this.#tooLong(what);
+    if (end > this.#scratch.byteLength) this.#scratch = Buffer.concat([this.#scratch, Buffer.alloc(end)]);
+    this.#scratch.set(bytes, length);
+    return end;
+  }
+
+  #pushText(length: number, ascii: string, what: string): number {
+    return this.#push(length, Buffer.from(ascii, 'latin1'), what);
+  }
+
+  #tooLong(what: string): Error {
+    return this.#reader.fail(`${what} is longer than ${this.#maxStringBytes} bytes`);
   }
 
   #next(): number {

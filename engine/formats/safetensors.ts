@@ -54,14 +54,17 @@ export function parseIndex(source: ByteSource): Map<string, string> {
   reader.endAt(max, `the index is longer than ${max} bytes`);
   const json = new JsonReader(reader, limits.formats.tensorNameBytes);
   let shardOf: Map<string, string> | undefined;
-  json.object((key) => {
-    reader.context = quoted(key);
-    if (key !== 'weight_map') return json.skip();
-    if (shardOf !== undefined) throw reader.fail('it appears twice');
-    shardOf = readWeightMap(reader, json);
-  });
+  for (const key of json.members()) {
+    reader.within('key', key);
+    if (key === 'weight_map') {
+      if (shardOf !== undefined) throw reader.fail('it appears twice');
+      shardOf = readWeightMap(reader, json);
+    } else {
+      json.skip();
+    }
+  }
   json.end();
-  reader.context = 'weight_map';
+  reader.within('weight_map');
   if (shardOf === undefined || shardOf.size === 0) throw reader.fail('it is missing or empty');
   return shardOf;
 }
@@ -70,15 +73,15 @@ function readWeightMap(reader: ByteReader, json: JsonReader): Map<string, string
   const shardOf = new Map<string, string>();
   /** One string a shard, not one a tensor. */
   const shards = new Map<string, string>();
-  json.object((name) => {
-    reader.context = `weight_map: tensor ${quoted(name)}`;
+  for (const name of json.members()) {
+    reader.within('weight_map: tensor', name);
     if (shardOf.has(name)) throw reader.fail('its name appears twice');
     if (shardOf.size >= limits.formats.tensors) throw reader.fail(`more than ${limits.formats.tensors} tensors`);
     const shard = json.string('its file name');
     if (!shards.has(shard)) shards.set(shard, requireShardName(reader, shard));
     if (shards.size > limits.formats.shards) throw reader.fail(`more than ${limits.formats.shards} files`);
     shardOf.set(name, shards.get(shard) ?? shard);
-  });
+  }
   return shardOf;
 }
 

@@ -48,14 +48,14 @@ const lengthBytes = 8;
 
 export function parseSafetensorsHeader(source: ByteSource, part = 0): Map<string, StoredTensor> {
   const reader = new ByteReader(source);
-  reader.context = 'header length';
+  reader.within('header length');
   const headerBytes = reader.count('the header length', limits.formats.safetensorsHeaderBytes);
   const dataStart = lengthBytes + headerBytes;
   if (dataStart > source.byteLength) {
     throw reader.fail(`a header of ${headerBytes} bytes does not fit into a file of ${source.byteLength}`);
   }
   reader.endAt(dataStart, 'the header ends');
-  reader.context = 'header';
+  reader.within('header');
   // Whitespace before it is not allowed, so that a file cannot be valid as something else.
   if (reader.peek() !== '{'.charCodeAt(0)) throw reader.fail('it does not start with "{"');
   const tensors = readTensors(reader, part, dataStart);
@@ -67,8 +67,8 @@ function readTensors(reader: ByteReader, part: number, dataStart: number): Map<s
   const json = new JsonReader(reader, limits.formats.safetensorsMetadataBytes);
   const tensors = new Map<string, StoredTensor>();
   let hasMetadata = false;
-  json.object((name) => {
-    reader.context = `tensor ${quoted(name)}`;
+  for (const name of json.members()) {
+    reader.within('tensor', name);
     if (name === '__metadata__') {
       if (hasMetadata) throw reader.fail('its name appears twice');
       hasMetadata = true;
@@ -78,8 +78,8 @@ function readTensors(reader: ByteReader, part: number, dataStart: number): Map<s
       if (tensors.size >= limits.formats.tensors) throw reader.fail(`more than ${limits.formats.tensors} tensors`);
       tensors.set(name, readTensor(reader, json, name, part, dataStart));
     }
-    reader.context = 'header';
-  });
+    reader.within('header');
+  }
   json.end();
   return tensors;
 }
@@ -87,12 +87,12 @@ function readTensors(reader: ByteReader, part: number, dataStart: number): Map<s
 /** Training settings that nothing here needs: checked to be texts and dropped. */
 function readMetadata(reader: ByteReader, json: JsonReader): void {
   const keys = new Set<string>();
-  json.object((key) => {
+  for (const key of json.members()) {
     if (keys.has(key)) throw reader.fail(`its key ${quoted(key)} appears twice`);
     if (keys.size >= limits.formats.safetensorsMetadataKeys) throw reader.fail('it has too many keys');
     keys.add(key);
-    json.string(`its value ${quoted(key)}`);
-  });
+    json.string('a value');
+  }
 }
 
 function readTensor(reader: ByteReader, json: JsonReader, name: string, part: number, dataStart: number): StoredTensor {
@@ -100,13 +100,13 @@ function readTensor(reader: ByteReader, json: JsonReader, name: string, part: nu
   let type: TensorType | undefined;
   let shape: number[] | undefined;
   let offsets: number[] | undefined;
-  json.object((field) => {
+  for (const field of json.members()) {
     if (field === 'dtype' && type === undefined) type = readType(reader, json);
     else if (field === 'shape' && shape === undefined)
       shape = readIntegers(reader, json, 'shape', limits.formats.dimensions);
     else if (field === 'data_offsets' && offsets === undefined) offsets = readIntegers(reader, json, 'data_offsets', 2);
     else throw reader.fail(`its field ${quoted(field)} is unknown or appears twice`);
-  });
+  }
   if (type === undefined) throw reader.fail('its dtype is missing');
   if (shape === undefined) throw reader.fail('its shape is missing');
   const [begin, end] = offsets ?? [];
@@ -130,10 +130,10 @@ function readType(reader: ByteReader, json: JsonReader): TensorType {
 
 function readIntegers(reader: ByteReader, json: JsonReader, field: string, max: number): number[] {
   const values: number[] = [];
-  json.array(() => {
-    if (values.length === max) throw reader.fail(`its ${field} has more than ${max} numbers`);
-    values.push(json.integer(`a number in its ${field}`));
-  });
+  for (const index of json.elements()) {
+    if (index === max) throw reader.fail(`its ${field} has more than ${max} numbers`);
+    values.push(json.integer(field));
+  }
   return values;
 }
 
@@ -155,7 +155,7 @@ function requireExactCover(
   const inOrder = [...tensors.values()].sort((a, b) => a.fileOffset - b.fileOffset || a.byteLength - b.byteLength);
   let expected = dataStart;
   for (const { name, fileOffset, byteLength } of inOrder) {
-    reader.context = `tensor ${quoted(name)}`;
+    reader.within('tensor', name);
     if (fileOffset !== expected) {
       const fault = fileOffset < expected ? 'overlap the tensor before it' : 'leave a hole before it';
       throw reader.fail(`its data_offsets ${fault}`);
@@ -163,6 +163,6 @@ function requireExactCover(
     expected += byteLength;
     if (expected > fileBytes) throw reader.fail('its data_offsets reach behind the end of the file');
   }
-  reader.context = 'data';
+  reader.within('data');
   if (expected !== fileBytes) throw reader.fail(`${fileBytes - expected} bytes at the end belong to no tensor`);
 }
