@@ -1,0 +1,137 @@
+/**
+ * The reference backend: plain TypeScript, f32 values with float64 sums, no cleverness. It is the oracle that the
+ * other backends are tested against; start reading at forward.ts.
+ */
+import { HearthError, invalidInput, throwIfAborted } from '../../errors.ts';
+import type { DecoderSpec } from '../../model/spec.ts';
+import { listWeights } from '../../model/weightList.ts';
+import type { DecoderWeights, Weight } from '../../model/weights.ts';
+import { readValues } from '../../model/weightValues.ts';
+import { rowsOf, weightBytesOf } from '../../model/weightViews.ts';
+import type { Backend, Decoder, DecoderMemory, LoadOptions, SequenceSlice } from '../backend.ts';
+import { ReferenceSequence } from './cache.ts';
+import { forward } from './forward.ts';
+import { linear } from './linear.ts';
+import { type LoadedDecoder, loadDecoder } from './loaded.ts';
+
+const maxTokensPerRun = 1024;
+const maxSequencesPerRun = 64;
+
+export const referenceBackend: Backend = {
+  name: 'reference',
+  async load(spec, weights, options) {
+    requireMemory(weights);
+    const loaded = await loadDecoder(spec, weights, countingReader(weights, options));
+    return new ReferenceDecoder(loaded, residentBytes(weights), options.contextTokens);
+  },
+};
+
+class ReferenceDecoder implements Decoder {
+  readonly spec: DecoderSpec;
+  readonly backend = 'reference';
+  readonly contextTokens: number;
+  readonly maxTokensPerRun = maxTokensPerRun;
+  readonly maxSequencesPerRun = maxSequencesPerRun;
+  /** f32 holds every stored value, so nothing is lost. */
+  readonly notes: readonly string[] = [];
+  private readonly loaded: LoadedDecoder;
+  private readonly weightBytes: number;
+  private readonly sequences = new Set<ReferenceSequence>();
+
+  constructor(loaded: LoadedDecoder, weightBytes: number, contextTokens: number) {
+    this.spec = loaded.spec;
+    this.loaded = loaded;
+    this.weightBytes = weightBytes;
+    this.contextTokens = contextTokens;
+  }
+
+  createSequence(): ReferenceSequence {
+    return ReferenceSequence.empty(this.sequences, this.spec);
+  }
+
+  async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
+    const slices = batch.map((slice) => ({ ...slice, sequence: this.ownSequence(slice) }));
+    this.checkBatch(slices);
+    const hidden = await forward(this.loaded, slices);
+    const { hiddenSize } = this.spec;
+    let row = 0;
+    return slices.map(({ sequence, tokens, logits }) => {
+      const end = row + tokens.length;
+      const first = logits === 'all' ? row : logits === 'last' && tokens.length > 0 ? end - 1 : end;
+      sequence.length += tokens.length;
+      row = end;
+      return linear(hidden.subarray(first * hiddenSize, end * hiddenSize), this.loaded.head);
+    });
+  }
+
+  private ownSequence({ sequence }: SequenceSlice): ReferenceSequence {
+    if (sequence instanceof ReferenceSequence && this.sequences.has(sequence)) return sequence;
+    throw new Error('a sequence of another decoder, or one that was disposed');
+  }
+
+  private checkBatch(slices: readonly { sequence: ReferenceSequence; tokens: readonly number[] }[]): void {
+    if (new Set(slices.map(({ sequence }) => sequence)).size < slices.length) {
+      throw new Error('a sequence may appear once in a run');
+    }
+    if (slices.length > maxSequencesPerRun || slices.flatMap(({ tokens }) => tokens).length > maxTokensPerRun) {
+      throw new Error('a run larger than maxSequencesPerRun or maxTokensPerRun');
+    }
+    for (const { sequence, tokens } of slices) {
+      const needed = sequence.length + tokens.length;
+      if (needed > this.contextTokens) {
+        throw new HearthError(
+          'context-overflow',
+          `${needed} tokens do not fit the context of ${this.contextTokens}; nothing was changed. Shorten the prompt.`,
+        );
+      }
+      const strange = tokens.find((id) => !Number.isInteger(id) || id < 0 || id >= this.spec.vocabularySize);
+      if (strange !== undefined) throw invalidInput(`Token ${strange} is not in the vocabulary.`);
+    }
+  }
+
+  memory(): DecoderMemory {
+    const cacheBytes = [...this.sequences].reduce((sum, sequence) => sum + sequence.bytes, 0);
+    return { weightBytes: this.weightBytes, cacheBytes };
+  }
+
+  async dispose(): Promise<void> {
+    this.sequences.clear();
+  }
+}
+
+/** Bytes of the weights that stay in memory as f32: all but the embedding and the routed experts. */
+function residentBytes(weights: DecoderWeights): number {
+  return residentWeights(weights).reduce((sum, { shape }) => sum + shape.reduce((product, n) => product * n, 4), 0);
+}
+
+function residentWeights(weights: DecoderWeights): Weight[] {
+  return listWeights(weights)
+    .filter(({ role }) => role !== 'embedding' && role !== 'routed-experts')
+    .map(({ weight }) => weight);
+}
+
+function requireMemory(weights: DecoderWeights): void {
+  const needed = residentBytes(weights);
+  const available = process.availableMemory();
+  if (needed <= available) return;
+  const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
+  throw new HearthError(
+    'out-of-memory',
+    `The reference backend holds weights as 32-bit floats: ${gigabytes(needed)} GB, and ${gigabytes(available)} GB are free. Use another backend.`,
+  );
+}
+
+function countingReader(
+  weights: DecoderWeights,
+  { onProgress, signal }: LoadOptions,
+): (weight: Weight) => Promise<Float32Array> {
+  const totalBytes = residentWeights(weights).reduce((sum, weight) => sum + weightBytesOf(weight), 0);
+  let doneBytes = 0;
+  return async (weight) => {
+    throwIfAborted(signal);
+    const values = await readValues(weight, 0, rowsOf(weight.shape));
+    doneBytes += weightBytesOf(weight);
+    onProgress?.({ doneBytes, totalBytes });
+    return values;
+  };
+}

@@ -1,0 +1,98 @@
+/** Opening a checkpoint: which family it is, and its weights by role. */
+import { open, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { HearthError, invalidInput, unsupported } from '../errors.ts';
+import { openGguf } from '../formats/gguf.ts';
+import { openSafetensors } from '../formats/safetensors.ts';
+import type { TensorFile } from '../formats/tensor.ts';
+import { limits } from '../limits.ts';
+import type { FamilyBuilder } from './family.ts';
+import { ggufKeys } from './ggufKeys.ts';
+import { llama } from './llama.ts';
+import type { Model } from './model.ts';
+import { qwen2 } from './qwen2.ts';
+import { qwen3 } from './qwen3.ts';
+import type { DecoderSpec } from './spec.ts';
+
+const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3];
+
+/**
+ * Opens a GGUF file, or a directory with config.json and safetensors.
+ * @throws HearthError `not-found`, `invalid-input` or `unsupported` naming the key or tensor, `unavailable`.
+ */
+export async function openModel(path: string): Promise<Model> {
+  const found = await stat(path).catch((error: unknown) => {
+    throw new HearthError('not-found', `There is no model at ${path}.`, { cause: error });
+  });
+  return found.isDirectory() ? openDirectory(path) : openGgufModel(path);
+}
+
+/** The spec that a published config.json describes, without any weights. */
+export function specFromConfig(config: unknown): DecoderSpec {
+  return familyOfConfig(config).specFromConfig(config);
+}
+
+async function openDirectory(path: string): Promise<Model> {
+  const config = await readConfig(join(path, 'config.json'));
+  const family = familyOfConfig(config);
+  const spec = family.specFromConfig(config);
+  return withOpenFile(await openSafetensors(path), (file) => ({
+    path,
+    spec,
+    weights: family.weightsFromHuggingFace(spec, file, config),
+    file,
+  }));
+}
+
+async function openGgufModel(path: string): Promise<Model> {
+  return withOpenFile(await openGguf(path), async (file) => {
+    const keys = ggufKeys(file.metadata);
+    const family = families.find(({ ggufArchitecture }) => ggufArchitecture === keys.architecture);
+    if (!family)
+      throw unsupported(
+        `GGUF key general.architecture: ${keys.architecture} is not one of ${known('ggufArchitecture')}.`,
+      );
+    const spec = await family.specFromGguf(keys, file);
+    return { path, spec, weights: family.weightsFromGguf(spec, file), file };
+  });
+}
+
+/** Closes the file when the model in it turns out to be none. */
+async function withOpenFile<F extends TensorFile>(file: F, read: (file: F) => Model | Promise<Model>): Promise<Model> {
+  try {
+    return await read(file);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function readConfig(path: string): Promise<unknown> {
+  const file = await open(path).catch((error: unknown) => {
+    throw new HearthError('not-found', `There is no ${path}. A model directory holds config.json and safetensors.`, {
+      cause: error,
+    });
+  });
+  try {
+    const { size } = await file.stat();
+    if (size > limits.model.configBytes) throw invalidInput(`${path} has ${size} bytes; no configuration is so long.`);
+    return JSON.parse(await file.readFile('utf8'));
+  } catch (error) {
+    if (error instanceof SyntaxError) throw new HearthError('invalid-input', `${path} is no JSON.`, { cause: error });
+    throw error;
+  } finally {
+    await file.close();
+  }
+}
+
+function familyOfConfig(config: unknown): FamilyBuilder {
+  const type = typeof config === 'object' && config !== null && 'model_type' in config ? config.model_type : undefined;
+  if (typeof type !== 'string') throw invalidInput('config.json, key model_type is missing.');
+  const family = families.find(({ modelTypes }) => modelTypes.includes(type));
+  if (!family) throw unsupported(`config.json, key model_type: ${type} is not one of ${known('modelTypes')}.`);
+  return family;
+}
+
+function known(key: 'modelTypes' | 'ggufArchitecture'): string {
+  return families.flatMap((family) => family[key]).join(', ');
+}

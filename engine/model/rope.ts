@@ -1,0 +1,75 @@
+/**
+ * Rotary position embedding (Su et al. 2021) and its extensions, in float64. A backend multiplies a token's position
+ * by `inverseFrequencies`, and cos and sin by `attentionFactor`; everything else about a long context is in here.
+ */
+import type { RopeSpec, YarnSpec } from './spec.ts';
+
+/** Radians a position for each pair of a head. `[dimensions / 2]` */
+export function inverseFrequencies(rope: RopeSpec): Float64Array {
+  const plain = new Float64Array(rope.dimensions / 2);
+  for (let i = 0; i < plain.length; i++) plain[i] = rope.theta ** ((-2 * i) / rope.dimensions);
+  if (rope.yarn) return yarnFrequencies(plain, rope, rope.yarn);
+  return plain.map((frequency, i) => frequency / ((rope.frequencyFactors?.[i] ?? 1) * (rope.linearFactor ?? 1)));
+}
+
+/** Multiplies cos and sin (so scores of the rotated dimensions by its square). */
+export function attentionFactor(rope: RopeSpec): number {
+  return rope.yarn?.attentionFactor ?? 1;
+}
+
+/**
+ * YaRN (Peng et al. 2023, section 3.2), as transformers' `_compute_yarn_parameters`: slow frequencies are divided by the
+ * factor, fast ones are kept, those between are blended. Static: the same at every length.
+ */
+function yarnFrequencies(plain: Float64Array, rope: RopeSpec, yarn: YarnSpec): Float64Array {
+  const { low, high } = yarnCorrectionRange(rope, yarn);
+  return plain.map((frequency, i) => {
+    const interpolated = Math.min(Math.max((i - low) / (high - low), 0), 1);
+    return (frequency / yarn.factor) * interpolated + frequency * (1 - interpolated);
+  });
+}
+
+/** The pairs between which YaRN blends: those that turn `betaFast` and `betaSlow` times within the original context. */
+export function yarnCorrectionRange(rope: RopeSpec, yarn: YarnSpec): { readonly low: number; readonly high: number } {
+  const pairThatTurns = (rotations: number): number =>
+    (rope.dimensions * Math.log(yarn.originalContextTokens / (rotations * 2 * Math.PI))) / (2 * Math.log(rope.theta));
+  let low = pairThatTurns(yarn.betaFast);
+  let high = pairThatTurns(yarn.betaSlow);
+  if (yarn.truncate) {
+    low = Math.floor(low);
+    high = Math.ceil(high);
+  }
+  low = Math.max(low, 0);
+  // `dimensions - 1`, not `dimensions / 2 - 1`: so does the paper's code and transformers.
+  high = Math.min(high, rope.dimensions - 1);
+  return { low, high: low === high ? high + 0.001 : high };
+}
+
+/** YaRN's temperature of one stretch: `0.1 · mscale · ln(factor) + 1`. */
+export function yarnMscale(factor: number, mscale = 1): number {
+  return factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1;
+}
+
+/** The factor on cos and sin where the configuration does not state one. */
+export function yarnAttentionFactor(factor: number, mscale?: number, mscaleAllDim?: number): number {
+  return mscale && mscaleAllDim ? yarnMscale(factor, mscale) / yarnMscale(factor, mscaleAllDim) : yarnMscale(factor);
+}
+
+export interface Llama3Scaling {
+  readonly factor: number;
+  readonly lowFreqFactor: number;
+  readonly highFreqFactor: number;
+  readonly originalContextTokens: number;
+}
+
+/** `rope_type: llama3` as divisors of the plain frequencies (transformers' `_compute_llama3_parameters`). */
+export function llama3FrequencyFactors(theta: number, dimensions: number, scaling: Llama3Scaling): number[] {
+  const { factor, lowFreqFactor, highFreqFactor, originalContextTokens } = scaling;
+  return Array.from(inverseFrequencies({ theta, dimensions, layout: 'half-split' }), (frequency) => {
+    const turns = (originalContextTokens * frequency) / (2 * Math.PI);
+    if (turns < lowFreqFactor) return factor;
+    if (turns > highFreqFactor) return 1;
+    const smooth = (turns - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
+    return 1 / ((1 - smooth) / factor + smooth);
+  });
+}

@@ -1,0 +1,4 @@
+import { referenceBackend } from '../../../engine/backend/reference/index.ts';
+import { checkGolden, float32Bounds, goldenCases } from '../goldens.ts';
+
+for (const golden of goldenCases) checkGolden(referenceBackend, golden, float32Bounds);
