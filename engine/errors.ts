@@ -5,23 +5,25 @@
  * A message says what happened, what was kept, and what to do next.
  */
 
-export type ErrorCode =
+export const errorCodes = [
   /** Bytes from outside (model file, configuration, template, request) do not have the form they must have. */
-  | 'invalid-input'
+  'invalid-input',
   /** The form is right, but Hearth does not implement it (tensor type, architecture, operator). */
-  | 'unsupported'
+  'unsupported',
   /** A model, file or tensor that was named does not exist. */
-  | 'not-found'
+  'not-found',
   /** Host or device memory does not hold what was asked for. */
-  | 'out-of-memory'
+  'out-of-memory',
   /** The prompt and the answer do not fit into the context. */
-  | 'context-overflow'
+  'context-overflow',
   /** The compute device went away. */
-  | 'device-lost'
+  'device-lost',
   /** A download, disk or process failed; trying again may help. */
-  | 'unavailable'
+  'unavailable',
   /** The caller cancelled. */
-  | 'cancelled';
+  'cancelled',
+] as const;
+export type ErrorCode = (typeof errorCodes)[number];
 
 export class HearthError extends Error {
   readonly code: ErrorCode;
