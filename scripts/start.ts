@@ -94,7 +94,7 @@ async function startInBrowser(folder: string, port: number, openBrowser: boolean
   const userDataDir = join(devCache, 'start', 'user-data');
   const extensionsDir = join(devCache, 'start', 'extensions');
   const options = { entry, userDataDir, extensionsDir, port, password, workspaceTrust: true, openBrowser };
-  await installExtension({ ...options, settings: quietSettings }, vsix);
+  await installExtension({ entry, userDataDir, extensionsDir }, vsix);
   const onOutput = (line: string) => {
     if (/error|EADDRINUSE/i.test(line)) console.error(line);
   };

@@ -34,7 +34,11 @@ async function suite(title: string, args: readonly string[]): Promise<void> {
   rmSync(summaryPath, { force: true });
   const vitest = join(projectRoot, 'node_modules', 'vitest', 'vitest.mjs');
   const env = { ...process.env, [summaryVariable]: summaryPath };
-  const failure = await run(process.execPath, [vitest, 'run', ...args, '--reporter=default', '--reporter=./scripts/reporter.ts'], { cwd: projectRoot, env }).then(
+  const failure = await run(
+    process.execPath,
+    [vitest, 'run', ...args, '--reporter=default', '--reporter=./scripts/reporter.ts'],
+    { cwd: projectRoot, env },
+  ).then(
     () => undefined,
     (error: Error) => error,
   );

@@ -1,14 +1,12 @@
 /** Where the scripts read and write. */
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { defaultStoreDirectory } from '../../engine/store/paths.ts';
 
 export const projectRoot = fileURLToPath(new URL('../../', import.meta.url));
 
-/** Things that outlive a checkout: a fresh clone finds VS Code and the models of the one before. */
-export const userCache = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'hearth');
-
-export const devCache = join(userCache, 'dev');
+/** Beside the models, so that it outlives a checkout: a fresh clone finds the VS Code of the one before. */
+export const devCache = join(defaultStoreDirectory(), 'dev');
 
 /** `linux-x64`, as `vsce package --target` names it. */
 export const hostTarget = `${process.platform}-${process.arch}`;

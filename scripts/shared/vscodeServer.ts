@@ -6,11 +6,14 @@ import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { run, stopGroup } from './process.ts';
 
-export interface ServerOptions {
+export interface InstallOptions {
   /** From `ensureCodeServer`. */
   entry: string;
   userDataDir: string;
   extensionsDir: string;
+}
+
+export interface ServerOptions extends InstallOptions {
   /** 0: any free port. */
   port: number;
   /** Asked for by the page. Undefined: whoever can reach the port is let in. */
@@ -66,7 +69,7 @@ export async function startServer(options: ServerOptions, folder?: string): Prom
   return { url: await url, pid: child.pid ?? 0, exited, stop };
 }
 
-export async function installExtension(options: Omit<ServerOptions, 'onOutput'>, vsix: string): Promise<void> {
+export async function installExtension(options: InstallOptions, vsix: string): Promise<void> {
   const folders = ['--user-data-dir', options.userDataDir, '--extensions-dir', options.extensionsDir];
   const config = ['--config', join(options.userDataDir, 'code-server.yaml')];
   const args = [options.entry, ...folders, ...config, '--install-extension', vsix, '--force'];

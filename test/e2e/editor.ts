@@ -1,0 +1,151 @@
+/** A VS Code window on a workspace of its own, in a real browser, as the tests drive it. */
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { type Browser, chromium, type FrameLocator, type Locator, type Page } from 'playwright-core';
+import { inject } from 'vitest';
+import { projectRoot } from '../../scripts/shared/paths.ts';
+import { quietSettings, type RunningServer, startServer } from '../../scripts/shared/vscodeServer.ts';
+
+export interface EditorOptions {
+  /** Path within the workspace to content. */
+  files: Readonly<Record<string, string>>;
+  settings?: Readonly<Record<string, unknown>>;
+  /** True: VS Code asks whether it may trust the folder; it starts in restricted mode. */
+  workspaceTrust?: boolean;
+  viewport?: { width: number; height: number };
+}
+
+const readyMs = 60_000;
+/** No other AI, no tours, no animation: only Hearth and the editor. */
+const calmSettings = {
+  ...quietSettings,
+  'workbench.startupEditor': 'none',
+  'workbench.tips.enabled': false,
+  'workbench.reduceMotion': 'on',
+  'workbench.secondarySideBar.defaultVisibility': 'hidden',
+  'chat.disableAIFeatures': false,
+  'chat.commandCenter.enabled': false,
+  'editor.quickSuggestions': { other: 'off', comments: 'off', strings: 'off' },
+  'editor.suggestOnTriggerCharacters': false,
+  'editor.acceptSuggestionOnEnter': 'off',
+  'git.openRepositoryInParentFolders': 'never',
+  'security.workspace.trust.startupPrompt': 'never',
+  'security.workspace.trust.banner': 'never',
+  'files.autoSave': 'off',
+} as const;
+
+export class Editor {
+  readonly page: Page;
+  readonly workspace: string;
+  private readonly scratch: string;
+  private readonly server: RunningServer;
+  private readonly browser: Browser;
+
+  private constructor(page: Page, scratch: string, server: RunningServer, browser: Browser) {
+    this.page = page;
+    this.scratch = scratch;
+    this.workspace = join(scratch, 'workspace');
+    this.server = server;
+    this.browser = browser;
+  }
+
+  static async open(options: EditorOptions): Promise<Editor> {
+    const prepared = inject('prepared');
+    const scratch = mkdtempSync(join(tmpdir(), 'hearth-editor-'));
+    const workspace = join(scratch, 'workspace');
+    for (const [path, content] of Object.entries(options.files)) {
+      mkdirSync(dirname(join(workspace, path)), { recursive: true });
+      writeFileSync(join(workspace, path), content);
+    }
+    const server = await startServer({
+      entry: prepared.codeServer,
+      userDataDir: join(scratch, 'user-data'),
+      extensionsDir: prepared.extensionsDir,
+      port: 0,
+      // On loopback for a minute, with a scratch folder behind it.
+      password: undefined,
+      workspaceTrust: options.workspaceTrust ?? false,
+      openBrowser: false,
+      settings: { ...calmSettings, ...options.settings },
+      onOutput: () => undefined,
+    });
+    const browser = await launchBrowser(prepared.browser);
+    const page = await browser.newPage({ viewport: options.viewport ?? { width: 1280, height: 800 } });
+    const editor = new Editor(page, scratch, server, browser);
+    await page.goto(`${server.url}/?folder=${encodeURIComponent(workspace)}`);
+    await editor.untilReady();
+    return editor;
+  }
+
+  async close(): Promise<void> {
+    await this.browser.close();
+    await this.server.stop();
+    rmSync(this.scratch, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /** The process id of the server; all processes of this editor are below it. */
+  get serverPid(): number {
+    return this.server.pid;
+  }
+
+  async reload(): Promise<void> {
+    await this.page.reload();
+    await this.untilReady();
+  }
+
+  /** Runs the command of that title by the command palette. */
+  async command(title: string): Promise<void> {
+    await this.page.keyboard.press('F1');
+    const input = this.page.locator('.quick-input-widget input.input').first();
+    await input.waitFor();
+    await input.fill(`>${title}`);
+    await this.page.locator('.quick-input-list .monaco-list-row.focused', { hasText: title }).waitFor();
+    await this.page.keyboard.press('Enter');
+  }
+
+  /** Opens a file of the workspace, as Ctrl+P does. */
+  async openFile(path: string): Promise<void> {
+    await this.page.keyboard.press('Control+P');
+    const input = this.page.locator('.quick-input-widget input.input').first();
+    await input.waitFor();
+    await input.fill(path);
+    await this.page.locator('.quick-input-list .monaco-list-row.focused').waitFor();
+    await this.page.keyboard.press('Enter');
+    await this.page.locator(`.tab.active[data-resource-name="${path.split('/').at(-1)}"]`).waitFor();
+  }
+
+  /** The item of the status bar with that text. */
+  statusItem(text: string | RegExp): Locator {
+    return this.page.locator('.statusbar-item', { hasText: text });
+  }
+
+  /** The document inside the visible webview. */
+  webview(): FrameLocator {
+    return this.page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
+  }
+
+  async screenshot(name: string): Promise<void> {
+    await this.page.screenshot({ path: join(projectRoot, 'test', 'e2e', 'results', `${name}.png`) });
+  }
+
+  /** Keeps the logs of the server and its extensions beside the screenshots. */
+  keepLogs(name: string): void {
+    const logs = join(this.scratch, 'user-data', 'logs');
+    cpSync(logs, join(projectRoot, 'test', 'e2e', 'results', `${name}-logs`), { recursive: true });
+  }
+
+  private async untilReady(): Promise<void> {
+    await this.page.locator('.monaco-workbench .part.statusbar').waitFor({ timeout: readyMs });
+    await this.statusItem('Hearth').waitFor({ timeout: readyMs });
+  }
+}
+
+async function launchBrowser(executablePath: string): Promise<Browser> {
+  const quiet = ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'];
+  const root = process.getuid?.() === 0;
+  return chromium.launch({
+    executablePath,
+    args: [...quiet, '--disable-component-update', '--disable-sync', ...(root ? ['--no-sandbox'] : [])],
+  });
+}

@@ -1,0 +1,81 @@
+/** The VSIX as a user gets it: what it weighs, what is in it, and that it needs nothing else. */
+import { execFile } from 'node:child_process';
+import { createWriteStream, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { openPromise } from 'yauzl';
+import { startEngine } from '../../engine/server/client.ts';
+import { messages } from '../../engine/server/protocol.ts';
+import { maxPackageBytes } from '../../scripts/package.ts';
+
+const { vsix } = inject('prepared');
+
+async function unpack(archive: string, folder: string): Promise<string[]> {
+  const zip = await openPromise(archive);
+  const names: string[] = [];
+  for await (const entry of zip.eachEntry()) {
+    names.push(entry.fileName);
+    const path = join(folder, entry.fileName);
+    mkdirSync(dirname(path), { recursive: true });
+    await pipeline(await zip.openReadStreamPromise(entry), createWriteStream(path));
+  }
+  return names.sort();
+}
+
+describe('the packaged extension', () => {
+  // Outside the project, so that no import can find the project's node_modules.
+  const folder = mkdtempSync(join(tmpdir(), 'hearth-vsix-'));
+  let names: string[];
+  beforeAll(async () => {
+    names = await unpack(vsix, folder);
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  test('weighs less than 60 MB', () => {
+    expect(statSync(vsix).size).toBeLessThan(maxPackageBytes);
+  });
+
+  test('holds bundles, documents and pictures, and nothing else of the project', () => {
+    const own = names.filter((name) => !name.startsWith('extension/dist/node_modules/'));
+    const expected =
+      /^(\[Content_Types\]\.xml|extension\.vsixmanifest|extension\/(package(\.nls)?\.json|readme\.md|changelog\.md|LICENSE\.txt|ThirdPartyNotices\.txt|dist\/[\w-]+\.(cjs|mjs|js|css|wasm)|media\/[\w/.-]+\.(svg|png|md|css)|l10n\/[\w.-]+\.json))$/;
+    expect(own.filter((name) => !expected.test(name))).toEqual([]);
+    expect(own).toContain('extension/dist/engine.mjs');
+    expect(own).toContain('extension/dist/extension.cjs');
+  });
+
+  test('holds the native modules of this platform alone', () => {
+    const binaries = names.filter((name) => name.endsWith('.node'));
+    const onnxruntime = `onnxruntime-node/bin/napi-v6/${process.platform}/${process.arch}/onnxruntime_binding.node`;
+    const dawn = `webgpu/dist/${process.platform}-${process.platform === 'darwin' ? 'universal' : process.arch}/dawn.node`;
+    expect(binaries).toEqual([onnxruntime, dawn].map((path) => `extension/dist/node_modules/${path}`));
+  });
+
+  test('holds no source, no typings and no source map', () => {
+    expect(names.filter((name) => /\.(ts|map)$/.test(name))).toEqual([]);
+  });
+
+  test('starts its engine from the unpacked files alone and tells a story by it', async () => {
+    const engine = startEngine(join(folder, 'extension', 'dist', 'engine.mjs'));
+    try {
+      const card = await engine.request(messages.load, { model: 'smollm2-135m-instruct', backend: 'onnx' });
+      expect(card.backend).toBe('onnx');
+      const prompt = { stream: 's', prompt: 'Once upon a time', raw: true, maxTokens: 8, sampling: { temperature: 0 } };
+      const { text } = await engine.request(messages.generate, prompt);
+      expect(text.trim().split(' ').length).toBeGreaterThan(3);
+    } finally {
+      await engine.stop();
+    }
+  });
+
+  test('has a command line that works from the unpacked files alone', async () => {
+    const cli = join(folder, 'extension', 'dist', 'cli.mjs');
+    const { stdout } = await promisify(execFile)(process.execPath, [cli, 'models', 'list', '--json'], { cwd: folder });
+    expect(JSON.parse(stdout)).toContainEqual(
+      expect.objectContaining({ id: 'smollm2-135m-instruct', state: 'present' }),
+    );
+  });
+});
