@@ -1,0 +1,108 @@
+/** What an installed model's folder says of itself, and the step that makes a folder an installed model. */
+import { createHash } from 'node:crypto';
+import { mkdir, opendir, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { z } from 'zod';
+import { limits } from '../limits.ts';
+import type { CatalogueEntry } from './catalogue.ts';
+import { diskError, errorCode, fileBytes, readJson, syncFolder, writeJson } from './files.ts';
+import { isSafeFileName, isSha256, modelFolder } from './paths.ts';
+import type { Fetched } from './sources.ts';
+
+const digest = z.string().refine(isSha256);
+const manifest = z.object({
+  version: z.literal(1),
+  id: z.string(),
+  /** Names the folder: of the only file, or of the list of files. */
+  digest,
+  files: z
+    .array(z.object({ name: z.string().refine(isSafeFileName), bytes: z.number().int().nonnegative(), sha256: digest }))
+    .min(1)
+    .max(limits.store.filesPerModel),
+  source: z.string(),
+  installedAt: z.string(),
+});
+export type Manifest = z.infer<typeof manifest>;
+
+export const manifestName = 'manifest.json';
+
+export interface Installed {
+  readonly folder: string;
+  readonly manifest: Manifest;
+}
+
+/** All models whose files are there. Folders that are damaged or of another program are not listed. */
+export async function listInstalled(root: string): Promise<readonly Installed[]> {
+  const installed: Installed[] = [];
+  try {
+    let seen = 0;
+    for await (const item of await opendir(join(root, 'models'))) {
+      if (++seen > limits.store.installedModels) break;
+      const found = item.isDirectory() ? await readInstalled(root, item.name) : undefined;
+      if (found) installed.push(found);
+    }
+  } catch (error) {
+    if (errorCode(error) !== 'ENOENT') throw error;
+  }
+  return installed;
+}
+
+export async function findInstalled(root: string, id: string): Promise<Installed | undefined> {
+  return (await listInstalled(root)).find((installed) => installed.manifest.id === id);
+}
+
+async function readInstalled(root: string, folderName: string): Promise<Installed | undefined> {
+  const named = folderName.startsWith('sha256-') ? folderName.slice('sha256-'.length) : '';
+  if (!isSha256(named)) return undefined;
+  const folder = modelFolder(root, named);
+  const found = manifest.safeParse(await readJson(join(folder, manifestName))).data;
+  if (found?.digest !== named) return undefined;
+  const sizes = await Promise.all(found.files.map((file) => fileBytes(join(folder, file.name))));
+  return found.files.every((file, index) => file.bytes === sizes[index]) ? { folder, manifest: found } : undefined;
+}
+
+/** The digest that names a model: its file's own, or that of the sorted list of its files' digests and names. */
+export function modelDigest(files: Manifest['files']): string {
+  const [only] = files;
+  if (only && files.length === 1) return only.sha256;
+  const lines = files.map((file) => `${file.sha256}  ${file.name}\n`).sort();
+  return createHash('sha256').update(lines.join('')).digest('hex');
+}
+
+/** Turns a folder of verified files into an installed model, in one rename. */
+export async function install(
+  root: string,
+  entry: CatalogueEntry,
+  fetched: Fetched,
+  source: string,
+): Promise<Installed> {
+  const files = fetched.files.map(({ name, bytes, sha256 }) => ({ name, bytes, sha256 }));
+  const content: Manifest = {
+    version: 1,
+    id: entry.id,
+    digest: modelDigest(files),
+    files,
+    source,
+    installedAt: new Date().toISOString(),
+  };
+  const folder = modelFolder(root, content.digest);
+  try {
+    await writeJson(join(fetched.folder, manifestName), content);
+    await mkdir(dirname(folder), { recursive: true });
+    // What lies there is no installed model, or it would not have been fetched again.
+    await rm(folder, { recursive: true, force: true });
+    await rename(fetched.folder, folder);
+    await syncFolder(dirname(folder));
+    for (const file of files) await rm(join(folder, `${file.name}.state.json`), { force: true });
+  } catch (error) {
+    throw diskError(error, folder);
+  }
+  return { folder, manifest: content };
+}
+
+/** What is handed to the loader: the GGUF file, or the folder of a safetensors checkpoint. */
+export function pathToLoad({ folder, manifest: content }: Installed): string {
+  const [only] = content.files;
+  const single = only && content.files.length === 1 && only.name.endsWith('.gguf');
+  return single ? join(folder, basename(only.name)) : folder;
+}

