@@ -1,0 +1,18 @@
+/** Runs inside desktop VS Code's extension host: what must hold when a window opens and nothing has been asked yet. */
+import assert from 'node:assert/strict';
+import * as vscode from 'vscode';
+
+const commands = ['openChat', 'newChat', 'stop', 'summariseFile', 'thinking', 'chooseModel', 'restartEngine'];
+
+/** VS Code ends with status 1 when this rejects. */
+export async function run(): Promise<void> {
+  const extension = vscode.extensions.getExtension('hearth.hearth');
+  assert.ok(extension, 'the extension is not installed');
+  const startMs = performance.now();
+  await extension.activate();
+  const activationMs = performance.now() - startMs;
+  assert.ok(activationMs < 1_000, `activation took ${activationMs} ms`);
+  const registered = await vscode.commands.getCommands(true);
+  for (const command of commands) assert.ok(registered.includes(`hearth.${command}`), `hearth.${command} is missing`);
+  await vscode.commands.executeCommand('hearth.openChat');
+}
