@@ -59,6 +59,22 @@ export const limits = {
     // Ten times the longest context that is claimed today.
     contextTokens: 100_000_000,
   },
+  generation: {
+    // Requests that wait or run at once; an editor has a few.
+    pendingRequests: 64,
+    // Computed between two looks at the queue: about 0.2 s for a small model on two cores, what a keystroke waits at most.
+    chunkTokens: 128,
+    // No vocabulary packs more characters into a token on average; text beyond is not even encoded.
+    charsPerToken: 16,
+    // A longer completion prompt delays the first suggestion by seconds on a processor.
+    completionPromptTokens: 2048,
+    // Small models lose the thread in longer parts, and progress is seen part by part.
+    summaryPartTokens: 3000,
+    // A megabyte of source in parts of 3,000 tokens is about 100.
+    summaryParts: 512,
+    // Each round shortens the text to a third or less, so 512 parts need at most six.
+    summaryRounds: 8,
+  },
   store: {
     // DeepSeek-V3.1 is 0.69 TB; the largest open checkpoints are about twice that.
     modelBytes: 2e12,

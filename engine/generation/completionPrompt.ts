@@ -1,5 +1,6 @@
 /** The prompt of an inline completion: fill-in-the-middle where the vocabulary has it, else a plain continuation. */
 import { limits } from '../limits.ts';
+import { fillInTheMiddlePrompt } from '../text/fillInTheMiddle.ts';
 import type { FillInTheMiddle, Tokenizer } from '../text/tokenizer.ts';
 import { commentLine } from './comments.ts';
 
@@ -22,6 +23,8 @@ export interface CompletionPrompt {
   readonly healing: Uint8Array;
 }
 
+/** Of fill-in-the-middle: prefix, suffix, middle. */
+const markerTokens = 3;
 const nothing = new Uint8Array(0);
 
 /** At most `budgetTokens` ids. What changes least comes first, so that the cache serves it. */
@@ -41,16 +44,13 @@ export function completionPrompt(
 }
 
 function fillIn(tokenizer: Tokenizer, fim: FillInTheMiddle, source: CompletionSource, budgetTokens: number): number[] {
-  const budget = budgetTokens - 3;
+  const budget = budgetTokens - markerTokens;
   const suffix = head(tokenizer, source.suffix, Math.floor(budget / 4));
   const title = fileTitle(tokenizer, fim.fileSeparator, source);
   const rest = budget - suffix.length - title.length;
   const prefix = tail(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
   const snippets = snippetIds(tokenizer, fim.fileSeparator, source, rest - prefix.length);
-  const before = [fim.prefix, ...prefix];
-  const after = [fim.suffix, ...suffix];
-  const file = fim.order === 'prefix-suffix-middle' ? [...before, ...after] : [...after, ...before];
-  return [...snippets, ...title, ...file, fim.middle];
+  return [...snippets, ...title, ...fillInTheMiddlePrompt(fim, prefix, suffix)];
 }
 
 function continuation(tokenizer: Tokenizer, source: CompletionSource, budgetTokens: number): number[] {
