@@ -1,0 +1,130 @@
+/**
+ * Byte-pair merging (Sennrich et al. 2016): of all neighbouring symbols that may merge, the pair of the lowest rank
+ * merges first, the leftmost of equals, until none may. Both kinds of vocabulary are this one loop: byte-level ones
+ * rank by the order of their merge list, SentencePiece ones by the score of the merged token.
+ */
+
+/** Which pairs of symbols merge, into what, and how early. */
+export class MergeTable {
+  /** Open addressing; an entry is left + 1 (0: free), right, rank, merged. */
+  readonly #entries: Int32Array;
+  readonly #mask: number;
+
+  constructor(capacity: number) {
+    const slots = 2 ** Math.ceil(Math.log2(Math.max(2, capacity * 2)));
+    this.#entries = new Int32Array(slots * 4);
+    this.#mask = slots - 1;
+  }
+
+  /** The first entry for a pair stays. `rank` is below 2^21. */
+  add(left: number, right: number, rank: number, merged: number): void {
+    const entry = this.#locate(left, right);
+    if (this.#entries[entry] !== 0) return;
+    this.#entries.set([left + 1, right, rank, merged], entry);
+  }
+
+  /** A handle for `rank` and `merged`, or -1. */
+  find(left: number, right: number): number {
+    const entry = this.#locate(left, right);
+    return this.#entries[entry] === 0 ? -1 : entry;
+  }
+
+  rank(entry: number): number {
+    return this.#entries[entry + 2] ?? 0;
+  }
+
+  merged(entry: number): number {
+    return this.#entries[entry + 3] ?? 0;
+  }
+
+  #locate(left: number, right: number): number {
+    const entries = this.#entries;
+    let slot = Math.imul(Math.imul(left, 0x9e3779b1) ^ right, 0x85ebca6b);
+    slot = (slot ^ (slot >>> 15)) & this.#mask;
+    for (; ; slot = (slot + 1) & this.#mask) {
+      const entry = slot * 4;
+      const stored = entries[entry];
+      if (stored === 0 || (stored === left + 1 && entries[entry + 1] === right)) return entry;
+    }
+  }
+}
+
+/** Heap keys are rank · 2^31 + position: exact in a double, and ordered as the merges are. */
+const positions = 2 ** 31;
+const gone = -1;
+
+/** Merges `symbols` in place and returns how many are left. */
+export function mergePairs(symbols: Int32Array, table: MergeTable): number {
+  const count = symbols.length;
+  const next = new Int32Array(count);
+  const previous = new Int32Array(count);
+  for (let i = 0; i < count; i++) {
+    next[i] = i + 1 < count ? i + 1 : gone;
+    previous[i] = i - 1;
+  }
+  const heap: number[] = [];
+
+  const offer = (left: number): void => {
+    const right = next[left] ?? gone;
+    if (right === gone) return;
+    const entry = table.find(symbols[left] ?? 0, symbols[right] ?? 0);
+    if (entry >= 0) pushHeap(heap, table.rank(entry) * positions + left);
+  };
+  for (let i = 0; i < count; i++) offer(i);
+
+  for (let key = popHeap(heap); key !== undefined; key = popHeap(heap)) {
+    const rank = Math.floor(key / positions);
+    const left = key - rank * positions;
+    const right = next[left] ?? gone;
+    if (symbols[left] === gone || right === gone) continue;
+    const entry = table.find(symbols[left] ?? 0, symbols[right] ?? 0);
+    // A neighbour has merged since this was offered; what is there now was offered too.
+    if (entry < 0 || table.rank(entry) !== rank) continue;
+    symbols[left] = table.merged(entry);
+    symbols[right] = gone;
+    const after = next[right] ?? gone;
+    next[left] = after;
+    if (after !== gone) previous[after] = left;
+    const before = previous[left] ?? gone;
+    if (before !== gone) offer(before);
+    offer(left);
+  }
+  return compact(symbols);
+}
+
+function compact(symbols: Int32Array): number {
+  let kept = 0;
+  for (const symbol of symbols) if (symbol !== gone) symbols[kept++] = symbol;
+  return kept;
+}
+
+function pushHeap(heap: number[], key: number): void {
+  let at = heap.length;
+  heap.push(key);
+  while (at > 0) {
+    const parent = (at - 1) >> 1;
+    const above = heap[parent] ?? 0;
+    if (above <= key) break;
+    heap[at] = above;
+    at = parent;
+  }
+  heap[at] = key;
+}
+
+function popHeap(heap: number[]): number | undefined {
+  const least = heap[0];
+  const last = heap.pop();
+  if (last === undefined || heap.length === 0) return least;
+  let at = 0;
+  for (;;) {
+    let child = 2 * at + 1;
+    if (child >= heap.length) break;
+    if (child + 1 < heap.length && (heap[child + 1] ?? 0) < (heap[child] ?? 0)) child++;
+    const below = heap[child] ?? 0;
+    if (below >= last) break;
+    heap[at] = below;
+    at = child;
+  }
+  heap[at] = last;
+  return least;
+}

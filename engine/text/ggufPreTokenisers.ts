@@ -1,0 +1,87 @@
+/**
+ * What `tokenizer.ggml.pre` stands for: a GGUF names its pre-tokeniser and leaves the patterns to the reader. They
+ * are those of the published tokenizer.json files; llama.cpp's src/llama-vocab.cpp has the names and, for the rest,
+ * the patterns too.
+ */
+import { gpt2Pattern } from './preTokenise.ts';
+
+export interface NamedPreTokeniser {
+  /** One pattern a step, all of them keeping what is between their matches. */
+  readonly patterns: readonly string[];
+  /** The family's tokenizer.json normalises to NFC. */
+  readonly nfc?: boolean;
+  /** `ignore_merges` of the family's tokenizer.json. */
+  readonly wholePieces?: boolean;
+  /** The begin token precedes a text unless the file says otherwise. */
+  readonly addBegin?: boolean;
+}
+
+const contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+const rest = ' ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
+const llama3Pattern = `${contractions}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|${rest}`;
+const qwen2Pattern = `${contractions}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|${rest}`;
+
+const upper = '\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}';
+const lower = '\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}';
+const casedWords = (ending: string): string =>
+  `[^\\r\\n\\p{L}\\p{N}]?[${upper}]*[${lower}]+${ending}|[^\\r\\n\\p{L}\\p{N}]?[${upper}]+[${lower}]*${ending}`;
+const restWithSlash = ' ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
+
+/** The cased letters of Unicode, as DeepSeek-LLM's tokenizer.json lists them. Escaped: what NFC would change. */
+const casedLetters =
+  'A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼ' +
+  'ℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃';
+
+const llama3: NamedPreTokeniser = { patterns: [llama3Pattern], wholePieces: true, addBegin: true };
+const gpt2: NamedPreTokeniser = { patterns: [gpt2Pattern] };
+const digitsThenGpt2: NamedPreTokeniser = { patterns: ['\\p{N}', gpt2Pattern] };
+const qwen2: NamedPreTokeniser = { patterns: [qwen2Pattern], nfc: true };
+const gpt4o: NamedPreTokeniser = {
+  patterns: [`${casedWords(`${contractions}?`)}|\\p{N}{1,3}|${restWithSlash}`],
+  wholePieces: true,
+};
+
+export const namedPreTokenisers: ReadonlyMap<string, NamedPreTokeniser> = new Map<string, NamedPreTokeniser>([
+  ['gpt-2', gpt2],
+  ['gpt2', gpt2],
+  ['smollm', digitsThenGpt2],
+  ['starcoder', digitsThenGpt2],
+  ['refact', digitsThenGpt2],
+  ['codeshell', digitsThenGpt2],
+  ['command-r', digitsThenGpt2],
+  ['llama3', llama3],
+  ['llama-v3', llama3],
+  ['llama-bpe', llama3],
+  ['dbrx', { patterns: [llama3Pattern] }],
+  ['smaug-bpe', { patterns: [llama3Pattern] }],
+  ['qwen2', qwen2],
+  ['deepseek-r1-qwen', qwen2],
+  ['gpt-4o', gpt4o],
+  ['tekken', { patterns: [`${casedWords('')}|\\p{N}|${restWithSlash}`], wholePieces: true, addBegin: true }],
+  [
+    'deepseek-llm',
+    {
+      patterns: [
+        '[\\r\\n]',
+        `\\s?[${casedLetters}]+`,
+        '\\s?[!-/:-~！-／：-～‘-‟　-。]+',
+        '\\s+$',
+        '[一-龥ࠀ-一가-퟿]+',
+        '\\p{N}+',
+      ],
+    },
+  ],
+  ['deepseek-coder', { patterns: ['[\\r\\n]', '\\s?\\p{L}+', '\\s?\\p{P}+', '[一-龥ࠀ-一가-퟿]+', '\\p{N}'] }],
+  [
+    'deepseek-v3',
+    {
+      patterns: [
+        '\\p{N}{1,3}',
+        '[一-龥぀-ゟ゠-ヿ]+',
+        '[!"#$%&\'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+',
+      ],
+    },
+  ],
+  // llama.cpp's own, for files that name none.
+  ['default', { patterns: ['[\\p{P}\\$\\+<=>\\^~\\|]+', gpt2Pattern, '\\p{N}+', '[0-9][0-9][0-9]'] }],
+]);

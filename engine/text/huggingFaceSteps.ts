@@ -1,0 +1,139 @@
+/** What a tokenizer.json does to text before merging: its `normalizer` and `pre_tokenizer`. */
+import { z } from 'zod';
+import { invalidInput, unsupported } from '../errors.ts';
+import { limits } from '../limits.ts';
+import { gpt2Pattern, regexStep, type SplitStep, textStep } from './preTokenise.ts';
+
+type Normalise = (text: string, first: boolean) => string;
+
+const typed = z.object({ type: z.string() });
+const pattern = z.union([z.object({ String: z.string() }), z.object({ Regex: z.string() })]);
+
+const sequenceNormaliser = z.object({ normalizers: z.array(z.unknown()).max(limits.text.patternSteps) });
+const prepend = z.object({ prepend: z.string() });
+const replace = z.object({ pattern: z.object({ String: z.string().min(1) }), content: z.string() });
+
+/** @throws HearthError `unsupported` naming a normaliser that byte-pair vocabularies do not use. */
+export function readNormaliser(config: unknown): (text: string) => string {
+  if (config === null || config === undefined) return (text) => text;
+  const { type } = parse(typed, config, 'normalizer');
+  switch (type) {
+    case 'Sequence': {
+      const steps = parse(sequenceNormaliser, config, type).normalizers.map(readNormaliser);
+      return (text) => steps.reduce((value, step) => step(value), text);
+    }
+    case 'NFC':
+    case 'NFD':
+    case 'NFKC':
+    case 'NFKD':
+      return (text) => text.normalize(type);
+    case 'Prepend': {
+      const start = parse(prepend, config, type).prepend;
+      return (text) => (text === '' ? '' : start + text);
+    }
+    case 'Replace': {
+      const { pattern: from, content } = parse(replace, config, type);
+      return (text) => text.replaceAll(from.String, () => content);
+    }
+    default:
+      throw unsupported(`The tokenizer's normalizer "${type}" is not supported.`);
+  }
+}
+
+export interface PreTokeniser {
+  readonly steps: readonly SplitStep[];
+  readonly byteLevel: boolean;
+  /** Runs before the steps; the identity but for prefixed and escaped blanks. */
+  readonly prepare: Normalise;
+}
+
+const split = z.object({ pattern, behavior: z.string(), invert: z.boolean().default(false) });
+const digits = z.object({ individual_digits: z.boolean().default(false) });
+const byteLevel = z.object({ add_prefix_space: z.boolean().default(true), use_regex: z.boolean().default(true) });
+const metaspace = z.object({
+  replacement: z.string().default('▁'),
+  prepend_scheme: z.enum(['always', 'first', 'never']).optional(),
+  add_prefix_space: z.boolean().default(true),
+  split: z.boolean().default(true),
+});
+const sequence = z.object({ pretokenizers: z.array(z.unknown()).max(limits.text.patternSteps) });
+
+/** @throws HearthError `unsupported` naming a step that byte-pair vocabularies do not use. */
+export function readPreTokeniser(config: unknown): PreTokeniser {
+  const steps: SplitStep[] = [];
+  let isByteLevel = false;
+  let prepare: Normalise = (text) => text;
+  for (const item of flatten(config)) {
+    const { type } = parse(typed, item, 'pre_tokenizer');
+    switch (type) {
+      case 'Split':
+        steps.push(readSplit(item));
+        break;
+      case 'Digits':
+        steps.push(regexStep(parse(digits, item, type).individual_digits ? '\\p{N}' : '\\p{N}+'));
+        break;
+      case 'ByteLevel': {
+        const level = parse(byteLevel, item, type);
+        isByteLevel = true;
+        if (level.add_prefix_space) prepare = prefixed(prepare, steps);
+        if (level.use_regex) steps.push(regexStep(gpt2Pattern));
+        break;
+      }
+      case 'Metaspace': {
+        const space = parse(metaspace, item, type);
+        const scheme = space.prepend_scheme ?? (space.add_prefix_space ? 'always' : 'never');
+        prepare = escaped(prepare, space.replacement, scheme);
+        if (space.split) steps.push(regexStep(wordsAfter(space.replacement)));
+        break;
+      }
+      default:
+        throw unsupported(`The tokenizer's pre_tokenizer "${type}" is not supported.`);
+    }
+  }
+  if (steps.length > limits.text.patternSteps) throw invalidInput(`The tokenizer cuts text in ${steps.length} steps.`);
+  return { steps, byteLevel: isByteLevel, prepare };
+}
+
+function flatten(config: unknown): unknown[] {
+  if (config === null || config === undefined) return [];
+  if (parse(typed, config, 'pre_tokenizer').type !== 'Sequence') return [config];
+  return parse(sequence, config, 'Sequence').pretokenizers;
+}
+
+function readSplit(config: unknown): SplitStep {
+  const { pattern: where, behavior, invert } = parse(split, config, 'Split');
+  const keep = behavior === 'Isolated' ? 'both' : invert ? 'matches' : 'between';
+  if (behavior !== 'Isolated' && behavior !== 'Removed') {
+    throw unsupported(`The tokenizer splits with behavior "${behavior}", which is not supported.`);
+  }
+  return 'Regex' in where ? regexStep(where.Regex, keep) : textStep(where.String, keep);
+}
+
+/** Each mark begins a piece that goes on to the next mark. */
+function wordsAfter(mark: string): string {
+  const code = `\\x{${mark.codePointAt(0)?.toString(16)}}`;
+  return `${code}?[^${code}]+|${code}`;
+}
+
+function prefixed(prepare: Normalise, steps: readonly SplitStep[]): Normalise {
+  if (steps.length > 0) throw unsupported('The tokenizer puts a blank before every piece, which is not supported.');
+  return (text, first) => {
+    const prepared = prepare(text, first);
+    return prepared.startsWith(' ') ? prepared : ` ${prepared}`;
+  };
+}
+
+function escaped(prepare: Normalise, mark: string, scheme: 'always' | 'first' | 'never'): Normalise {
+  if ([...mark].length !== 1) throw invalidInput('The tokenizer replaces blanks by more than one character.');
+  return (text, first) => {
+    const marked = prepare(text, first).replaceAll(' ', mark);
+    const wanted = scheme === 'always' || (scheme === 'first' && first);
+    return wanted && !marked.startsWith(mark) ? mark + marked : marked;
+  };
+}
+
+function parse<T>(schema: z.ZodType<T>, value: unknown, name: string): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw invalidInput(`The tokenizer's ${name} is malformed: ${z.prettifyError(result.error)}`);
+}

@@ -1,0 +1,98 @@
+/**
+ * Cutting text into the pieces that byte pairs merge within. A step cuts every piece that the step before it left.
+ * The translation of Oniguruma patterns (what published files are written in) to JavaScript ones is
+ * `@huggingface/tokenizers`'; its own splitting is not used, as `Digits` and `ByteLevel` there know ASCII digits and
+ * JavaScript's idea of white space only, where the originals mean Unicode's.
+ */
+import { SplitPreTokenizer } from '@huggingface/tokenizers';
+import { invalidInput, unsupported } from '../errors.ts';
+import { limits } from '../limits.ts';
+
+/** GPT-2's pattern, which a `ByteLevel` step brings along (openai/gpt-2, encoder.py). */
+export const gpt2Pattern = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`;
+
+export interface SplitStep {
+  readonly pattern: RegExp;
+  /** Matches and what lies between them are pieces, or only one of the two. */
+  readonly keep: 'both' | 'between' | 'matches';
+}
+
+export function regexStep(source: string, keep: SplitStep['keep'] = 'both'): SplitStep {
+  requireTamePattern(source);
+  let pattern: RegExp | null;
+  try {
+    pattern = new SplitPreTokenizer({ type: 'Split', pattern: { Regex: source }, behavior: 'Isolated' }).pattern;
+  } catch (error) {
+    throw unsupported(`The tokenizer's pattern ${quote(source)} cannot be used: ${(error as Error).message}`);
+  }
+  if (pattern === null) throw invalidInput(`The tokenizer's pattern ${quote(source)} is empty.`);
+  return { pattern, keep };
+}
+
+export function textStep(text: string, keep: SplitStep['keep'] = 'both'): SplitStep {
+  if (text === '') throw invalidInput('The tokenizer splits at an empty text.');
+  return { pattern: new RegExp(text.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&'), 'gu'), keep };
+}
+
+export function preTokenise(text: string, steps: readonly SplitStep[]): readonly string[] {
+  let pieces: readonly string[] = text === '' ? [] : [text];
+  for (const step of steps) {
+    // Most pieces of a later step are short and stay whole, so nothing is allocated for them.
+    const cut: string[] = [];
+    for (const piece of pieces) splitInto(cut, piece, step);
+    pieces = cut;
+  }
+  return pieces;
+}
+
+function splitInto(pieces: string[], text: string, step: SplitStep): void {
+  if (step.keep === 'both') {
+    const matches = text.match(step.pattern);
+    if (matches === null) {
+      pieces.push(text);
+      return;
+    }
+    // Published patterns leave nothing out, and `match` is twice as fast as positions are.
+    let covered = 0;
+    for (const match of matches) covered += match.length;
+    if (covered === text.length) {
+      for (const match of matches) if (match !== '') pieces.push(match);
+      return;
+    }
+  }
+  let end = 0;
+  for (const match of text.matchAll(step.pattern)) {
+    if (step.keep !== 'matches' && match.index > end) pieces.push(text.slice(end, match.index));
+    if (step.keep !== 'between' && match[0] !== '') pieces.push(match[0]);
+    end = match.index + match[0].length;
+  }
+  if (step.keep !== 'matches' && end < text.length) pieces.push(text.slice(end));
+}
+
+/**
+ * Refuses what can take exponential time: a repetition of something that itself repeats without bound. Patterns come
+ * with a checkpoint, and no published one of our families needs that.
+ */
+function requireTamePattern(source: string): void {
+  if (source.length > limits.text.patternChars) {
+    throw invalidInput(
+      `A tokenizer pattern has ${source.length} characters; at most ${limits.text.patternChars} are allowed.`,
+    );
+  }
+  const repeats: boolean[] = [false];
+  for (const { 0: token } of source.matchAll(
+    /\\.|\[(?:\\.|[^\]\\])*\]|\((?:\?[^:)a-z]*:?)?|\)[+*{]?|[+*]|\{\d*,\}|./gsu,
+  )) {
+    if (token.startsWith('(')) repeats.push(false);
+    else if (token.startsWith(')')) {
+      const inner = repeats.pop() ?? false;
+      const outer = token.length > 1;
+      if (inner && outer) throw invalidInput(`The tokenizer's pattern ${quote(source)} repeats a repetition.`);
+      repeats[repeats.length - 1] = (repeats.at(-1) ?? false) || inner || outer;
+    } else if (/^(?:[+*]|\{\d*,\})$/.test(token)) repeats[repeats.length - 1] = true;
+  }
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text.length > 80 ? `${text.slice(0, 79)}…` : text);
+}
