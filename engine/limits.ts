@@ -20,7 +20,7 @@ export const limits = {
     // Published tensors have up to five (convolutions of video models).
     dimensions: 8,
     // Values under `__metadata__`: trainers write their settings there, up to hundreds of KB.
-    safetensorsMetadataBytes: 16 * 1024 * 1024,
+    safetensorsMetadataBytes: 4 * 1024 * 1024,
     safetensorsMetadataKeys: 10_000,
     // JSON that is skipped over (an index's `metadata`) is at most two levels deep.
     jsonDepth: 16,

@@ -44,7 +44,7 @@ export class ByteReader {
 
   /** Moves the end forward in the file: `reason` completes 'reason inside tensor "x"'. */
   endAt(position: number, reason: string): void {
-    if (position >= this.#end) return;
+    if (position > this.#end) return;
     this.#end = position;
     this.#endReason = reason;
   }
@@ -61,6 +61,10 @@ export class ByteReader {
 
   failUnsupported(problem: string): HearthError {
     return new HearthError('unsupported', this.#message(problem));
+  }
+
+  failAtEnd(): HearthError {
+    return this.fail(`${this.#endReason} inside it`);
   }
 
   uint8(): number {
@@ -143,14 +147,13 @@ export class ByteReader {
    * though more follow.
    */
   asciiRun(accepted: Uint8Array): string {
-    if (this.#position >= this.#end) return '';
-    const chunk = this.#chunk;
-    const start = this.#load(1);
-    const limit = Math.min(this.#chunkLength, start + this.#end - this.#position);
-    let stop = start;
-    while (stop < limit && accepted[chunk[stop] ?? 0] !== 0) stop++;
-    this.#position += stop - start;
-    return chunk.toString('latin1', start, stop);
+    const [start, stop] = this.#run(accepted);
+    return this.#chunk.toString('latin1', start, stop);
+  }
+
+  /** Moves behind all bytes for which `accepted` is not 0. */
+  skipRun(accepted: Uint8Array): void {
+    for (let [start, stop] = this.#run(accepted); stop > start; [start, stop] = this.#run(accepted));
   }
 
   skip(length: number): void {
@@ -168,13 +171,24 @@ export class ByteReader {
     }
   }
 
+  #run(accepted: Uint8Array): [start: number, stop: number] {
+    if (this.#position >= this.#end) return [0, 0];
+    const chunk = this.#chunk;
+    const start = this.#load(1);
+    const limit = Math.min(this.#chunkLength, start + this.#end - this.#position);
+    let stop = start;
+    while (stop < limit && accepted[chunk[stop] ?? 0] !== 0) stop++;
+    this.#position += stop - start;
+    return [start, stop];
+  }
+
   #message(problem: string): string {
     const name = typeof this.#contextName === 'string' ? quoted(this.#contextName) : this.#contextName;
     return `${this.#source.name}: ${this.#contextKind}${name === undefined ? '' : ` ${name}`}: ${problem}.`;
   }
 
   #need(length: number): void {
-    if (length > this.remainingBytes) throw this.fail(`${this.#endReason} inside it`);
+    if (length > this.remainingBytes) throw this.failAtEnd();
   }
 
   #take(length: number): number {

@@ -71,8 +71,8 @@ function readString(reader: ByteReader): string {
 
 function readArray(reader: ByteReader): GgufValue {
   const type = reader.uint32();
-  const count = reader.count('the length of its array', Number.MAX_SAFE_INTEGER);
   if (type === arrayType) throw reader.failUnsupported('arrays of arrays are not supported');
+  const count = reader.count('the length of its array', Number.MAX_SAFE_INTEGER);
   if (type === stringType) return readStrings(reader, count);
   const element = elements.get(type);
   if (element === undefined) throw reader.fail(`${type} is no value type`);

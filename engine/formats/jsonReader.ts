@@ -8,11 +8,11 @@ import { type ByteReader, quoted } from './byteReader.ts';
 const code = (character: string): number => character.charCodeAt(0);
 const quote = code('"');
 const backslash = code('\\');
-const whitespace: ReadonlySet<number> = new Set([' ', '\n', '\r', '\t'].map(code));
+const byteSet = (accepted: (byte: number) => boolean): Uint8Array =>
+  Uint8Array.from({ length: 256 }, (_, byte) => (accepted(byte) ? 1 : 0));
+const whitespace = byteSet((byte) => byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09);
 /** ASCII that stands for itself in a JSON text. */
-const plainCharacters = Uint8Array.from({ length: 256 }, (_, byte) =>
-  byte >= 0x20 && byte < 0x80 && byte !== quote && byte !== backslash ? 1 : 0,
-);
+const plainCharacters = byteSet((byte) => byte >= 0x20 && byte < 0x80 && byte !== quote && byte !== backslash);
 const isDigit = (byte: number): boolean => byte >= 0x30 && byte <= 0x39;
 
 export class JsonReader {
@@ -51,15 +51,15 @@ export class JsonReader {
   /** A whole number from 0 to 2^53 - 1, written with digits only. */
   integer(what: string): number {
     const first = this.#next();
-    if (!isDigit(first)) throw this.#reader.fail(`${what} is not a whole number of at least 0`);
+    if (!isDigit(first)) throw this.#unexpected(`${what} is not a whole number of at least 0`);
     let value = 0;
     let digits = 0;
     for (let byte = first; isDigit(byte); byte = this.#reader.peek()) {
       this.#reader.uint8();
       value = value * 10 + (byte - 0x30);
       digits++;
+      if (!Number.isSafeInteger(value) || digits > 16) throw this.#reader.fail(`${what} is beyond 2^53`);
     }
-    if (digits > 16 || !Number.isSafeInteger(value)) throw this.#reader.fail(`${what} is beyond 2^53`);
     if (digits > 1 && first === 0x30) throw this.#reader.fail(`${what} starts with 0`);
     const after = this.#reader.peek();
     if (after === code('.') || after === code('e') || after === code('E')) {
@@ -69,7 +69,7 @@ export class JsonReader {
   }
 
   string(what: string): string {
-    if (this.#next() !== quote) throw this.#reader.fail(`${what} is not a text in quotes`);
+    if (this.#next() !== quote) throw this.#unexpected(`${what} is not a text in quotes`);
     this.#reader.uint8();
     const text = this.#reader.asciiRun(plainCharacters);
     if (text.length > this.#maxStringBytes) throw this.#tooLong(what);
@@ -147,8 +147,11 @@ export class JsonReader {
     return this.#reader.fail(`${what} is longer than ${this.#maxStringBytes} bytes`);
   }
 
+  /** The next byte that is not white space, left in place; -1 at the end. */
   #next(): number {
-    while (whitespace.has(this.#reader.peek())) this.#reader.uint8();
+    const byte = this.#reader.peek();
+    if (whitespace[byte] !== 1) return byte;
+    this.#reader.skipRun(whitespace);
     return this.#reader.peek();
   }
 
@@ -159,7 +162,11 @@ export class JsonReader {
   }
 
   #expect(character: string): void {
-    if (!this.#accept(character)) throw this.#reader.fail(`"${character}" is missing in its JSON`);
+    if (!this.#accept(character)) throw this.#unexpected(`"${character}" is missing in its JSON`);
+  }
+
+  #unexpected(problem: string): Error {
+    return this.#next() === -1 ? this.#reader.failAtEnd() : this.#reader.fail(problem);
   }
 }
 
