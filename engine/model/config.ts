@@ -49,6 +49,9 @@ export const decoderFields = {
   rope_scaling: optional(ropeScaling),
   /** Where transformers 5 writes `rope_theta` and `rope_scaling` together. */
   rope_parameters: optional(ropeScaling),
+};
+
+const quantisedConfig = z.looseObject({
   quantization_config: optional(
     z.looseObject({
       quant_method: z.string(),
@@ -56,7 +59,12 @@ export const decoderFields = {
       weight_block_size: optional(z.tuple([width, width])),
     }),
   ),
-};
+});
+
+/** `quantization_config.quant_method`, undefined for plain floats. */
+export function quantisationMethodOf(config: unknown): string | undefined {
+  return parseConfig(quantisedConfig, config).quantization_config?.quant_method;
+}
 
 export type DecoderConfig = z.infer<z.ZodObject<typeof decoderFields>>;
 
@@ -78,9 +86,16 @@ export function requireValue(key: string, value: unknown, ...computed: readonly 
   throw unsupported(`config.json, key ${key}: Hearth computes ${allowed}, not ${JSON.stringify(value)}.`);
 }
 
-/** For families whose published weights are plain floats; GPTQ, AWQ and the like need kernels of their own. */
-export function requireUnquantised(config: DecoderConfig): void {
-  requireValue('quantization_config.quant_method', config.quantization_config?.quant_method, undefined);
+/**
+ * Rows and columns that share one scale where weights are F8_E4M3 (DeepSeek-V3 and Qwen's FP8 checkpoints); undefined for plain floats.
+ * @throws HearthError `unsupported` for GPTQ, AWQ and the like, which need kernels of their own.
+ */
+export function fp8BlockOf(config: unknown): readonly [rows: number, columns: number] | undefined {
+  const { quantization_config: quantisation } = parseConfig(quantisedConfig, config);
+  if (!quantisation) return undefined;
+  requireValue('quantization_config.quant_method', quantisation.quant_method, 'fp8');
+  requireValue('quantization_config.fmt', quantisation.fmt ?? 'e4m3', 'e4m3');
+  return required(quantisation.weight_block_size, 'quantization_config.weight_block_size');
 }
 
 export function requireSiluActivation(config: DecoderConfig): void {
@@ -109,7 +124,7 @@ export function ropeFromConfig(
     case 'default':
       return { theta, ...head };
     case 'linear':
-      return { theta, ...head, linearFactor: required(settings.factor, 'factor') };
+      return { theta, ...head, linearFactor: required(settings.factor, 'rope_scaling.factor') };
     case 'llama3':
       return { theta, ...head, frequencyFactors: llama3FrequencyFactors(theta, head.dimensions, llama3Of(settings)) };
     case 'yarn':
@@ -123,7 +138,7 @@ export function ropeFromConfig(
 /** transformers' `_compute_yarn_parameters`, with its defaults. */
 function yarnFromConfig(config: DecoderConfig, settings: RopeScaling): YarnSpec {
   const originalContextTokens = settings.original_max_position_embeddings ?? config.max_position_embeddings;
-  const factor = required(settings.factor, 'factor');
+  const factor = required(settings.factor, 'rope_scaling.factor');
   return {
     factor,
     originalContextTokens,
@@ -136,15 +151,18 @@ function yarnFromConfig(config: DecoderConfig, settings: RopeScaling): YarnSpec 
 
 function llama3Of(settings: RopeScaling) {
   return {
-    factor: required(settings.factor, 'factor'),
-    lowFreqFactor: required(settings.low_freq_factor, 'low_freq_factor'),
-    highFreqFactor: required(settings.high_freq_factor, 'high_freq_factor'),
-    originalContextTokens: required(settings.original_max_position_embeddings, 'original_max_position_embeddings'),
+    factor: required(settings.factor, 'rope_scaling.factor'),
+    lowFreqFactor: required(settings.low_freq_factor, 'rope_scaling.low_freq_factor'),
+    highFreqFactor: required(settings.high_freq_factor, 'rope_scaling.high_freq_factor'),
+    originalContextTokens: required(
+      settings.original_max_position_embeddings,
+      'rope_scaling.original_max_position_embeddings',
+    ),
   };
 }
 
 function required<T>(value: T | undefined, key: string): T {
-  if (value === undefined) throw invalidInput(`config.json, key rope_scaling.${key} is missing.`);
+  if (value === undefined) throw invalidInput(`config.json, key ${key} is missing.`);
   return value;
 }
 

@@ -9,11 +9,11 @@ import { checkedSpec } from './checkSpec.ts';
 import {
   contextTokensOf,
   decoderFields,
+  fp8BlockOf,
   headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
-  requireUnquantised,
   requireValue,
   ropeFromConfig,
 } from './config.ts';
@@ -61,7 +61,6 @@ function llamaLayers(sizes: LlamaSizes): DecoderSpec['layers'] {
 function specFromConfig(config: unknown): DecoderSpec {
   const parsed = parseConfig(llamaConfig, config);
   requireSiluActivation(parsed);
-  requireUnquantised(parsed);
   requireValue('mlp_bias', parsed.mlp_bias ?? false, false);
   const headDim = headDimOf(parsed);
   const attentionBias = parsed.attention_bias ?? false;
@@ -119,6 +118,7 @@ export const llama: FamilyBuilder = {
   ggufArchitecture: 'llama',
   specFromConfig,
   specFromGguf,
-  weightsFromHuggingFace: (spec, file) => decoderWeights(spec, tensorTable(file), huggingFaceNames),
+  weightsFromHuggingFace: (spec, file, config) =>
+    decoderWeights(spec, tensorTable(file, fp8BlockOf(config)), huggingFaceNames),
   weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
 };

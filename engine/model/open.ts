@@ -6,15 +6,18 @@ import { openGguf } from '../formats/gguf.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor.ts';
 import { limits } from '../limits.ts';
+import { deepseekV3 } from './deepseekV3.ts';
 import type { FamilyBuilder } from './family.ts';
 import { ggufKeys } from './ggufKeys.ts';
+import { gptOss, isOriginal } from './gptOss.ts';
 import { llama } from './llama.ts';
 import type { Model } from './model.ts';
 import { qwen2 } from './qwen2.ts';
 import { qwen3 } from './qwen3.ts';
+import { qwen3Moe } from './qwen3Moe.ts';
 import type { DecoderSpec } from './spec.ts';
 
-const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3];
+const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3, qwen3Moe, gptOss, deepseekV3];
 
 /**
  * Opens a GGUF file, or a directory with config.json and safetensors.
@@ -86,6 +89,7 @@ async function readConfig(path: string): Promise<unknown> {
 }
 
 function familyOfConfig(config: unknown): FamilyBuilder {
+  if (isOriginal(config)) return gptOss;
   const type = typeof config === 'object' && config !== null && 'model_type' in config ? config.model_type : undefined;
   if (typeof type !== 'string') throw invalidInput('config.json, key model_type is missing.');
   const family = families.find(({ modelTypes }) => modelTypes.includes(type));

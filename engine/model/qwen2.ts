@@ -9,11 +9,11 @@ import { checkedSpec } from './checkSpec.ts';
 import {
   contextTokensOf,
   decoderFields,
+  fp8BlockOf,
   headDimOf,
   optional,
   parseConfig,
   requireSiluActivation,
-  requireUnquantised,
   requireValue,
   ropeFromConfig,
   size,
@@ -83,7 +83,6 @@ export function qwenSlidingWindows(config: {
 function specFromConfig(config: unknown): DecoderSpec {
   const parsed = parseConfig(qwen2Config, config);
   requireSiluActivation(parsed);
-  requireUnquantised(parsed);
   const headDim = headDimOf(parsed);
   const rope = ropeFromConfig(parsed, { dimensions: headDim, layout: 'half-split' });
   const sizes: Qwen2Sizes = {
@@ -125,6 +124,7 @@ export const qwen2: FamilyBuilder = {
   ggufArchitecture: 'qwen2',
   specFromConfig,
   specFromGguf,
-  weightsFromHuggingFace: (spec, file) => decoderWeights(spec, tensorTable(file), huggingFaceNames),
+  weightsFromHuggingFace: (spec, file, config) =>
+    decoderWeights(spec, tensorTable(file, fp8BlockOf(config)), huggingFaceNames),
   weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
 };

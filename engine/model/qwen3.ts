@@ -7,10 +7,10 @@ import { checkedSpec } from './checkSpec.ts';
 import {
   contextTokensOf,
   decoderFields,
+  fp8BlockOf,
   optional,
   parseConfig,
   requireSiluActivation,
-  requireUnquantised,
   requireValue,
   ropeFromConfig,
 } from './config.ts';
@@ -57,7 +57,6 @@ export function qwen3Attention(sizes: Qwen3AttentionSizes, slidingWindow?: numbe
 /** One attention a layer, from config.json. */
 export function qwen3AttentionsFromConfig(config: Qwen3Config): GroupedQueryAttentionSpec[] {
   requireSiluActivation(config);
-  requireUnquantised(config);
   requireValue('attention_bias', config.attention_bias ?? false, false);
   // 128 in every published model, which on several is not hidden_size / num_attention_heads; also transformers' default.
   const headDim = config.head_dim ?? 128;
@@ -130,6 +129,7 @@ export const qwen3: FamilyBuilder = {
   ggufArchitecture: 'qwen3',
   specFromConfig,
   specFromGguf,
-  weightsFromHuggingFace: (spec, file) => decoderWeights(spec, tensorTable(file), huggingFaceNames),
+  weightsFromHuggingFace: (spec, file, config) =>
+    decoderWeights(spec, tensorTable(file, fp8BlockOf(config)), huggingFaceNames),
   weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
 };

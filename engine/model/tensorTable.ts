@@ -10,7 +10,8 @@ export interface TensorTable {
   has(name: string): boolean;
   /** @throws HearthError `invalid-input` where there is no such tensor or its shape differs. */
   info(name: string, shape: readonly number[]): TensorInfo;
-  weight(name: string, shape: readonly number[]): Weight;
+  /** `as`: the same elements grouped otherwise, in rows of whole blocks. */
+  weight(name: string, shape: readonly number[], as?: readonly number[]): Weight;
   /** `stem.weight`, and `stem.bias` where `bias` says so. */
   linear(stem: string, shape: readonly [out: number, input: number], bias: boolean): Linear;
 }
@@ -20,12 +21,10 @@ const computedTypes: ReadonlySet<TensorType> = new Set<TensorType>([
   ...(['Q2_K', 'Q3_K', 'Q4_K', 'Q5_K', 'Q6_K', 'IQ4_NL', 'IQ4_XS'] as const),
 ]);
 
-export interface TableOptions {
-  /** Rows and columns that share one scale in F8_E4M3 weights (`quantization_config.weight_block_size`). */
-  readonly fp8Block?: readonly [rows: number, columns: number];
-}
+/** Rows and columns that share one scale in F8_E4M3 weights. */
+type Fp8Block = readonly [rows: number, columns: number];
 
-export function tensorTable(file: TensorFile, options: TableOptions = {}): TensorTable {
+export function tensorTable(file: TensorFile, fp8Block?: Fp8Block): TensorTable {
   const info = (name: string, shape: readonly number[]): TensorInfo => {
     const found = file.tensors.get(name);
     if (!found) throw invalidInput(`The checkpoint has no tensor ${name}. Is a shard missing?`);
@@ -36,12 +35,12 @@ export function tensorTable(file: TensorFile, options: TableOptions = {}): Tenso
     }
     return found;
   };
-  const weight = (name: string, shape: readonly number[]): Weight => {
+  const weight = (name: string, shape: readonly number[], as = shape): Weight => {
     const { type } = info(name, shape);
     if (!computedTypes.has(type))
       throw unsupported(`Tensor ${name} is of type ${type}, which is no weight Hearth knows.`);
-    const stored = storedWeight(file, name, type, shape);
-    return type === 'F8_E4M3' ? withBlockScale(file, stored, info, options) : stored;
+    const stored = storedWeight(file, name, type, as);
+    return type === 'F8_E4M3' ? withBlockScale(file, stored, info, fp8Block) : stored;
   };
   return {
     file,
@@ -59,7 +58,7 @@ function withBlockScale(
   file: TensorFile,
   stored: Weight,
   find: TensorTable['info'],
-  { fp8Block }: TableOptions,
+  fp8Block: Fp8Block | undefined,
 ): Weight {
   if (!fp8Block) {
     throw invalidInput(`Tensor ${stored.name} is FP8, but quantization_config.weight_block_size is missing.`);

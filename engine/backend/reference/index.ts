@@ -91,7 +91,7 @@ class ReferenceDecoder implements Decoder {
 
   memory(): DecoderMemory {
     const cacheBytes = [...this.sequences].reduce((sum, sequence) => sum + sequence.bytes, 0);
-    return { weightBytes: this.weightBytes, cacheBytes };
+    return { weightBytes: this.weightBytes + this.loaded.experts.bytes, cacheBytes };
   }
 
   async dispose(): Promise<void> {

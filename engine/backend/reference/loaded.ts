@@ -13,6 +13,7 @@ import type {
 } from '../../model/weights.ts';
 import { readValues } from '../../model/weightValues.ts';
 import { columnsOf, rowsOf } from '../../model/weightViews.ts';
+import { ExpertCache } from './expertCache.ts';
 import type { Matrix } from './linear.ts';
 
 export interface LoadedLinear {
@@ -74,6 +75,7 @@ export interface LoadedDecoder {
   readonly layers: readonly LoadedLayer[];
   readonly finalNorm: Float32Array;
   readonly head: Matrix;
+  readonly experts: ExpertCache;
 }
 
 /** Reads one weight; counts and cancels. */
@@ -85,12 +87,13 @@ export async function loadDecoder(
   read: ReadWeight,
 ): Promise<LoadedDecoder> {
   const layers: LoadedLayer[] = [];
+  const experts = new ExpertCache();
   for (const layer of weights.layers) {
     layers.push({
       attentionNorm: await read(layer.attentionNorm),
       attention: await loadAttention(layer.attention, read),
       feedForwardNorm: await read(layer.feedForwardNorm),
-      feedForward: await loadFeedForward(layer.feedForward, read),
+      feedForward: await loadFeedForward(layer.feedForward, read, experts),
     });
   }
   return {
@@ -99,6 +102,7 @@ export async function loadDecoder(
     layers,
     finalNorm: await read(weights.finalNorm),
     head: await matrix(weights.head, read),
+    experts,
   };
 }
 
@@ -134,8 +138,12 @@ async function loadLatent(weights: LatentWeights, read: ReadWeight): Promise<Lat
   };
 }
 
-async function loadFeedForward(weights: FeedForwardWeights, read: ReadWeight): Promise<GatedNetwork | ExpertsLayer> {
-  return weights.kind === 'dense' ? loadDense(weights, read) : loadExperts(weights, read);
+async function loadFeedForward(
+  weights: FeedForwardWeights,
+  read: ReadWeight,
+  experts: ExpertCache,
+): Promise<GatedNetwork | ExpertsLayer> {
+  return weights.kind === 'dense' ? loadDense(weights, read) : loadExperts(weights, read, experts);
 }
 
 async function loadDense({ gate, up, down }: DenseWeights, read: ReadWeight): Promise<GatedNetwork> {
@@ -147,19 +155,20 @@ async function loadDense({ gate, up, down }: DenseWeights, read: ReadWeight): Pr
   };
 }
 
-async function loadExperts(weights: ExpertsWeights, read: ReadWeight): Promise<ExpertsLayer> {
+async function loadExperts(weights: ExpertsWeights, read: ReadWeight, cache: ExpertCache): Promise<ExpertsLayer> {
   const { gate, up, down } = weights;
+  const expand = async (index: number): Promise<GatedNetwork> => ({
+    kind: 'dense',
+    gate: await oneExpert(gate, index),
+    up: await oneExpert(up, index),
+    down: await oneExpert(down, index),
+  });
   return {
     kind: 'experts',
     router: await loadLinear(weights.router, read),
     ...(weights.selectionBias && { selectionBias: await read(weights.selectionBias) }),
     ...(weights.shared && { shared: await loadDense(weights.shared, read) }),
-    expert: async (index) => ({
-      kind: 'dense',
-      gate: await oneExpert(gate, index),
-      up: await oneExpert(up, index),
-      down: await oneExpert(down, index),
-    }),
+    expert: (index) => cache.get(`${gate.weight.name} ${index}`, () => expand(index)),
   };
 }
 
