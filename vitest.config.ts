@@ -1,6 +1,11 @@
+import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
+  resolve: {
+    // The `vscode` module exists only inside VS Code.
+    alias: { vscode: fileURLToPath(new URL('test/unit/extension/vscode.ts', import.meta.url)) },
+  },
   test: {
     include: ['test/unit/**/*.test.ts'],
     testTimeout: 60_000,

@@ -1,0 +1,99 @@
+import { z } from 'zod';
+import { chip, type Outcome, outcome, type Turn } from '../messages.ts';
+
+/** A chip with the text that the model got. */
+export const attachment = chip.extend({
+  path: z.string(),
+  languageId: z.string(),
+  text: z.string(),
+});
+export type Attachment = z.infer<typeof attachment>;
+
+/** A turn as it is kept: what the page shows, and what the model was given. */
+export interface StoredTurn {
+  view: Turn;
+  attachments: Attachment[];
+}
+
+export interface Conversation {
+  id: string;
+  turns: StoredTurn[];
+}
+
+/** What happens in a conversation, one line of its journal each. Turns are named, so lines may interleave. */
+export const journalRecord = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('chat'), version: z.literal(1), id: z.string(), at: z.number() }),
+  z.object({
+    type: z.literal('ask'),
+    turn: z.string(),
+    at: z.number(),
+    kind: z.enum(['chat', 'summary']),
+    question: z.string(),
+    attachments: z.array(attachment),
+  }),
+  z.object({ type: z.literal('begin'), turn: z.string(), model: z.string() }),
+  z.object({ type: z.literal('delta'), turn: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() }),
+  /** The final text, where it is not the sum of the deltas. */
+  z.object({ type: z.literal('text'), turn: z.string(), thinking: z.string(), answer: z.string() }),
+  z.object({ type: z.literal('end'), turn: z.string(), outcome }),
+  /** A turn that the user replaced. */
+  z.object({ type: z.literal('drop'), turn: z.string() }),
+]);
+export type JournalRecord = z.infer<typeof journalRecord>;
+
+export const isRunning = (turn: StoredTurn): boolean => turn.view.outcome.kind === 'running';
+
+export const findTurn = (conversation: Conversation, id: string): StoredTurn | undefined =>
+  conversation.turns.find((turn) => turn.view.id === id);
+
+/** Brings a conversation up to date with one event. Events of turns that it does not have change nothing. */
+export function apply(conversation: Conversation, record: JournalRecord): void {
+  if (record.type === 'chat') return;
+  if (record.type === 'ask') {
+    if (findTurn(conversation, record.turn) === undefined) conversation.turns.push(asked(record));
+    return;
+  }
+  if (record.type === 'drop') {
+    conversation.turns = conversation.turns.filter((turn) => turn.view.id !== record.turn);
+    return;
+  }
+  const turn = findTurn(conversation, record.turn)?.view;
+  if (turn !== undefined) applyToTurn(turn, record);
+}
+
+type TurnRecord = Exclude<JournalRecord, { type: 'chat' | 'ask' | 'drop' }>;
+
+function applyToTurn(turn: Turn, record: TurnRecord): void {
+  if (record.type === 'begin') turn.model = record.model;
+  else if (record.type === 'end') turn.outcome = record.outcome;
+  else if (record.type === 'text') {
+    turn.thinking = record.thinking;
+    turn.answer = record.answer;
+  } else if (record.kind === 'thinking') turn.thinking += record.text;
+  else turn.answer += record.text;
+}
+
+function asked(record: Extract<JournalRecord, { type: 'ask' }>): StoredTurn {
+  const running: Outcome = { kind: 'running', note: '' };
+  return {
+    view: {
+      id: record.turn,
+      kind: record.kind,
+      question: record.question,
+      chips: record.attachments.map(({ id, label, detail, tokens }) => ({ id, label, detail, tokens })),
+      thinking: '',
+      answer: '',
+      model: '',
+      outcome: running,
+    },
+    attachments: record.attachments,
+  };
+}
+
+/** The conversation that a journal tells. What was being answered when it breaks off is marked as interrupted. */
+export function replay(id: string, records: Iterable<JournalRecord>): Conversation {
+  const conversation: Conversation = { id, turns: [] };
+  for (const record of records) apply(conversation, record);
+  for (const turn of conversation.turns) if (isRunning(turn)) turn.view.outcome = { kind: 'interrupted' };
+  return conversation;
+}

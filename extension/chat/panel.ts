@@ -1,0 +1,69 @@
+import * as vscode from 'vscode';
+import type { ModelEntry } from '../../engine/server/protocol.ts';
+import type { EngineView } from '../client/view.ts';
+import { formatBytes, formatParameters, percent } from '../format.ts';
+import type { Controls, Notice } from '../messages.ts';
+import { canThink, modeLabel, type Thinking } from '../thinking.ts';
+
+/** What is shown above the question box for a state of the engine. */
+export function noticeOf({ state }: EngineView): Notice {
+  switch (state.kind) {
+    case 'idle':
+    case 'ready':
+      return { kind: 'none' };
+    case 'starting':
+      return { kind: 'progress', text: vscode.l10n.t('Starting the engine') };
+    case 'restarting':
+      return { kind: 'progress', text: vscode.l10n.t('The engine stopped unexpectedly and is being started again') };
+    case 'loading':
+      return progress(vscode.l10n.t('Loading {0}', state.name), state);
+    case 'downloading':
+      return progress(vscode.l10n.t('Downloading {0}', state.name), state);
+    case 'no-model':
+      return {
+        kind: 'no-model',
+        text: vscode.l10n.t('Hearth needs a model to answer. It is downloaded once and stays on this computer.'),
+        offers: state.offers.map(offer),
+      };
+    case 'failed':
+      return {
+        kind: 'problem',
+        text: state.message,
+        actions: state.remedy === 'restart' ? ['restart', 'show-log'] : ['choose-model', 'show-log'],
+      };
+  }
+}
+
+const offer = (entry: ModelEntry): { id: string; label: string; detail: string } => ({
+  id: entry.id,
+  label: `${entry.name} (${formatBytes(entry.downloadBytes)})`,
+  detail: `${entry.description} ${entry.fit.reason}`.trim(),
+});
+
+function progress(text: string, { done, total }: { done: number; total: number }): Notice {
+  const share = percent(done, total);
+  if (share === undefined) return { kind: 'progress', text };
+  return { kind: 'progress', text: `${text} (${share}%)`, share: share / 100 };
+}
+
+export function controlsOf({ state }: EngineView, thinking: Thinking): Controls {
+  if (state.kind !== 'ready') {
+    const name = 'name' in state ? state.name : vscode.l10n.t('Choose model');
+    return { model: name, modelDetail: '', thinking: modeLabel('off'), thinkingOn: false, canThink: false };
+  }
+  const { card } = state;
+  const mode = thinking.mode(card);
+  const facts = [
+    vscode.l10n.t('{0} parameters', formatParameters(card.parameters)),
+    vscode.l10n.t('{0} tokens of context', card.contextTokens),
+    vscode.l10n.t('computed by {0}', card.backend),
+    ...card.notes,
+  ];
+  return {
+    model: card.name,
+    modelDetail: facts.join('\n'),
+    thinking: modeLabel(mode),
+    thinkingOn: mode !== 'off',
+    canThink: canThink(card.thinkingModes),
+  };
+}

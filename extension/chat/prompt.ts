@@ -1,0 +1,52 @@
+import type { ChatMessage } from '../../engine/server/protocol.ts';
+import type { Attachment, StoredTurn } from './conversation.ts';
+
+/** Stable from turn to turn, so that the engine's cache keeps it. */
+const system = [
+  "You are Hearth, a coding assistant that runs on the user's own computer.",
+  'Answer briefly and precisely, in Markdown. Put code into fenced blocks that name their language.',
+].join(' ');
+
+/**
+ * What the model gets for the last turn: the earlier ones first, each in the very words that were sent before. Turns
+ * without an answer are left out, because many templates require that question and answer alternate.
+ */
+export function promptMessages(turns: readonly StoredTurn[], instructions: string): ChatMessage[] {
+  const content = instructions === '' ? system : `${system}\n\n${instructions}`;
+  const messages: ChatMessage[] = [{ role: 'system', content }];
+  const sent = new Set<string>();
+  const forgetful = turns.some(({ view }) => view.outcome.kind === 'done' && view.outcome.dropped > 0);
+  const last = turns.length - 1;
+  turns.forEach((turn, index) => {
+    const answer = turn.view.answer.trim();
+    if (index < last && answer === '') return;
+    // Once early messages no longer fit, "as above" may point to one that the model does not see.
+    const known = forgetful && index === last ? new Set<string>() : sent;
+    messages.push({ role: 'user', content: question(turn, known) });
+    if (index < last) messages.push({ role: 'assistant', content: answer });
+  });
+  return messages;
+}
+
+/** Attached text once; where the same text went with an earlier question, its name is enough. */
+function question(turn: StoredTurn, sent: Set<string>): string {
+  const parts = turn.attachments
+    .filter((attached) => attached.text !== '')
+    .map((attached) => {
+      const key = `${attached.path}\n${attached.detail}\n${attached.text}`;
+      if (sent.has(key)) return `${title(attached)}, as above.`;
+      sent.add(key);
+      return `${title(attached)}:\n\n${fenced(attached)}`;
+    });
+  return [...parts, turn.view.question].join('\n\n');
+}
+
+const title = (attached: Attachment): string =>
+  attached.detail === '' ? `\`${attached.path}\`` : `\`${attached.path}\` (${attached.detail})`;
+
+/** The fence is longer than any in the text, so that a file cannot end its own block. */
+function fenced(attached: Attachment): string {
+  const longest = Math.max(2, ...[...attached.text.matchAll(/`+/g)].map((run) => run[0].length));
+  const fence = '`'.repeat(longest + 1);
+  return `${fence}${attached.languageId}\n${attached.text}\n${fence}`;
+}

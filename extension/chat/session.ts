@@ -1,0 +1,231 @@
+import { randomUUID } from 'node:crypto';
+import * as vscode from 'vscode';
+import type { Progress, Statistics } from '../../engine/server/protocol.ts';
+import type { EngineClient, StreamHandlers } from '../client/client.ts';
+import { EngineFailure, isCancelled, sentence } from '../client/failure.ts';
+import type { EngineHost } from '../client/host.ts';
+import type { Log } from '../log.ts';
+import type { Outcome, ToPage, Turn } from '../messages.ts';
+import { chatSettings } from '../settings.ts';
+import type { Thinking } from '../thinking.ts';
+import { type Attachment, findTurn, type JournalRecord } from './conversation.ts';
+import { failedOutcome, progressNote } from './outcome.ts';
+import { promptMessages } from './prompt.ts';
+import type { ChatStore } from './store.ts';
+
+/** A file to be summarised. `symbols`: zero-based lines, end inclusive. */
+export interface SummaryRequest {
+  uri: string;
+  path: string;
+  languageId: string;
+  text: string;
+  symbols: { name: string; startLine: number; endLine: number }[];
+}
+
+interface Answer {
+  text: string;
+  thinking: string;
+  finish: 'stop' | 'length' | 'context' | 'cancelled';
+  statistics: Statistics;
+  droppedMessages: number;
+}
+
+type Run = (client: EngineClient, handlers: StreamHandlers, token: vscode.CancellationToken) => Promise<Answer>;
+
+/**
+ * The conversation at work: asks the engine, keeps what it says as it comes, and tells whoever listens what to show. One
+ * answer at a time.
+ */
+export class ChatSession {
+  private readonly engine: EngineHost;
+  private readonly store: ChatStore;
+  private readonly thinking: Thinking;
+  private readonly log: Log;
+  private readonly said = new vscode.EventEmitter<ToPage>();
+  readonly onMessage = this.said.event;
+  private running: { turn: string; source: vscode.CancellationTokenSource } | undefined;
+  /** Of files whose summary is on screen, for trying again; a closed window forgets them. */
+  private readonly summaries = new Map<string, SummaryRequest>();
+
+  constructor(engine: EngineHost, store: ChatStore, thinking: Thinking, log: Log) {
+    this.engine = engine;
+    this.store = store;
+    this.thinking = thinking;
+    this.log = log;
+  }
+
+  get turns(): Turn[] {
+    return this.store.conversation.turns.map((turn) => turn.view);
+  }
+
+  get busy(): boolean {
+    return this.running !== undefined;
+  }
+
+  /** Resolves when the answer is complete, was stopped or failed; never rejects. */
+  async ask(question: string, attachments: Attachment[]): Promise<void> {
+    if (this.running !== undefined) return;
+    const turn = this.open('chat', question, attachments);
+    await this.answer(turn, (client, handlers, token) => this.chat(turn, client, handlers, token));
+  }
+
+  async summarise(request: SummaryRequest): Promise<void> {
+    if (this.running !== undefined) return;
+    const lines = request.text.split('\n').length;
+    const name = request.path.split('/').at(-1) ?? request.path;
+    const chip = { id: `file:${request.uri}`, label: name, detail: vscode.l10n.t('{0} lines', lines), tokens: 0 };
+    const attachment = { ...chip, path: request.path, languageId: request.languageId, text: '' };
+    const turn = this.open('summary', vscode.l10n.t('Summarise {0}', request.path), [attachment]);
+    this.summaries.set(turn, request);
+    await this.answer(turn, (client, handlers, token) => summary(request, turn, client, handlers, token));
+  }
+
+  stop(): void {
+    this.running?.source.cancel();
+  }
+
+  async startNew(): Promise<void> {
+    if (this.running !== undefined) {
+      this.record({ type: 'end', turn: this.running.turn, outcome: { kind: 'stopped' } });
+      this.stop();
+      this.running = undefined;
+    }
+    const left = this.store.startNew();
+    this.said.fire({ type: 'conversation', turns: [] });
+    await left;
+  }
+
+  /** Asks the same again. An attempt that brought no text is replaced. */
+  async retry(id: string): Promise<void> {
+    const old = findTurn(this.store.conversation, id);
+    if (old === undefined || this.running !== undefined) return;
+    if (old.view.answer === '') {
+      this.store.record({ type: 'drop', turn: id });
+      this.said.fire({ type: 'conversation', turns: this.turns });
+    }
+    const request = this.summaries.get(id);
+    if (request !== undefined) await this.summarise(request);
+    else if (old.view.kind === 'chat') await this.ask(old.view.question, old.attachments);
+  }
+
+  /** What the engine does before the first word comes. */
+  showProgress(note: string, share: number | undefined): void {
+    const turn = this.running && findTurn(this.store.conversation, this.running.turn)?.view;
+    if (turn === undefined || turn.answer !== '' || turn.thinking !== '') return;
+    this.becomes(turn.id, { kind: 'running', note, ...(share === undefined ? {} : { share }) });
+  }
+
+  async close(): Promise<void> {
+    this.stop();
+    await this.store.close();
+    this.said.dispose();
+  }
+
+  private open(kind: Turn['kind'], question: string, attachments: Attachment[]): string {
+    const turn = randomUUID();
+    this.store.record({ type: 'ask', turn, at: Date.now(), kind, question, attachments });
+    const view = findTurn(this.store.conversation, turn)?.view;
+    if (view !== undefined) this.said.fire({ type: 'turn', turn: structuredClone(view) });
+    return turn;
+  }
+
+  private async answer(turn: string, run: Run): Promise<void> {
+    const source = new vscode.CancellationTokenSource();
+    this.running = { turn, source };
+    let outcome: Outcome;
+    try {
+      const client = await orCancelled(this.engine.client(), source.token);
+      const card = await orCancelled(client.ready(), source.token);
+      this.record({ type: 'begin', turn, model: card.name });
+      const answer = await run(client, this.handlers(turn), source.token);
+      this.settle(turn, answer);
+      outcome = finished(answer);
+    } catch (error) {
+      if (!isCancelled(error)) this.log.error(`Chat: ${sentence(error)}`);
+      outcome = failedOutcome(error, this.textOf(turn) !== '');
+    }
+    if (this.running?.turn === turn) this.running = undefined;
+    source.dispose();
+    this.record({ type: 'end', turn, outcome });
+    this.said.fire({ type: 'outcome', turn, outcome });
+  }
+
+  private async chat(
+    turn: string,
+    client: EngineClient,
+    handlers: StreamHandlers,
+    token: vscode.CancellationToken,
+  ): Promise<Answer> {
+    const settings = chatSettings();
+    const card = await client.ready();
+    const params = {
+      stream: turn,
+      messages: promptMessages(this.store.conversation.turns, settings.instructions),
+      thinking: this.thinking.mode(card),
+      sampling: settings.sampling,
+      ...(settings.maxTokens === undefined ? {} : { maxTokens: settings.maxTokens }),
+    };
+    return client.chat(params, handlers, token);
+  }
+
+  private handlers(turn: string): StreamHandlers {
+    return {
+      onDelta: ({ kind, text }) => {
+        this.record({ type: 'delta', turn, kind, text });
+        this.said.fire({ type: 'delta', turn, kind, text });
+      },
+      onProgress: (step: Progress) => {
+        const { note, share } = progressNote(step);
+        this.showProgress(note, share);
+      },
+    };
+  }
+
+  /** The result is what counts where it differs from what was streamed. */
+  private settle(turn: string, answer: Answer): void {
+    const view = findTurn(this.store.conversation, turn)?.view;
+    if (view === undefined || (view.answer === answer.text && view.thinking === answer.thinking)) return;
+    this.record({ type: 'text', turn, thinking: answer.thinking, answer: answer.text });
+    this.said.fire({ type: 'turn', turn: structuredClone(view) });
+  }
+
+  /** A conversation that was left while it was being answered gets no more lines. */
+  private record(record: JournalRecord & { turn: string }): void {
+    if (findTurn(this.store.conversation, record.turn) !== undefined) this.store.record(record);
+  }
+
+  private becomes(turn: string, outcome: Outcome): void {
+    const view = findTurn(this.store.conversation, turn)?.view;
+    if (view !== undefined) view.outcome = outcome;
+    this.said.fire({ type: 'outcome', turn, outcome });
+  }
+
+  private textOf(turn: string): string {
+    return findTurn(this.store.conversation, turn)?.view.answer ?? '';
+  }
+}
+
+async function summary(
+  request: SummaryRequest,
+  stream: string,
+  client: EngineClient,
+  handlers: StreamHandlers,
+  token: vscode.CancellationToken,
+): Promise<Answer> {
+  const { path, text, languageId, symbols } = request;
+  const result = await client.summarise({ stream, path, text, languageId, symbols }, handlers, token);
+  return { ...result, thinking: '', droppedMessages: 0 };
+}
+
+function finished(answer: Answer): Outcome {
+  if (answer.finish === 'cancelled') return { kind: 'stopped', figures: answer.statistics };
+  return { kind: 'done', reason: answer.finish, figures: answer.statistics, dropped: answer.droppedMessages };
+}
+
+/** The engine's start and a model's load are shared with others: cancelling only stops waiting for them. */
+function orCancelled<T>(value: Promise<T>, token: vscode.CancellationToken): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const subscription = token.onCancellationRequested(() => reject(new EngineFailure('cancelled', 'Stopped.')));
+    value.then(resolve, reject).finally(() => subscription.dispose());
+  });
+}

@@ -1,0 +1,57 @@
+import * as vscode from 'vscode';
+import type { Texts } from '../messages.ts';
+
+/** The page's texts in the user's language. Called when the page is made: `l10n` is not ready before activation. */
+export function pageTexts(): Texts {
+  const { t } = vscode.l10n;
+  return {
+    conversation: t('Conversation'),
+    you: t('You'),
+    answer: t('Hearth'),
+    emptyTitle: t('Ask about your code'),
+    emptyText: t('The model runs on this computer. Nothing you write leaves it.'),
+    examples: [
+      t('Explain what this file does, step by step'),
+      t('Find bugs and risky edge cases in this code'),
+      t('Write unit tests for the most important function here'),
+    ],
+    examplesLabel: t('Examples'),
+    placeholder: t('Ask about your code'),
+    send: t('Send'),
+    stop: t('Stop'),
+    copy: t('Copy'),
+    copied: t('Copied'),
+    insert: t('Insert at cursor'),
+    copyAnswer: t('Copy answer'),
+    thinking: t('Thinking…'),
+    thoughts: t('Thoughts'),
+    thinkingMode: t('Thinking: {0}', '{0}'),
+    cannotThink: t('This model answers without thinking'),
+    chooseModel: t('Choose model'),
+    contextLabel: t('Goes with your question'),
+    removeChip: t('Remove {0}', '{0}'),
+    addChip: t('Add {0}', '{0}'),
+    chipTokens: t('about {0} tokens', '{0}'),
+    stopped: t('You stopped this answer.'),
+    interrupted: t('This answer was interrupted when the window closed. What had come is kept.'),
+    cutByLength: t('The answer reached the length limit of the settings.'),
+    cutByContext: t("The answer reached the end of the model's context. Start a new chat to go on."),
+    dropped: t('{0} earlier messages no longer fit into the context and were left out.', '{0}'),
+    speed: t('{0} tokens/s', '{0}'),
+    promptTokens: t('{0} prompt tokens, {1} cached', '{0}', '{1}'),
+    firstToken: t('first word after {0} s', '{0}'),
+    image: t('image'),
+    answered: t('The answer is complete.'),
+    scrollDown: t('Go to the end'),
+    download: t('Download'),
+    otherModels: t('Other models'),
+    actions: {
+      retry: t('Try again'),
+      restart: t('Restart the engine'),
+      'choose-model': t('Choose a model'),
+      'show-log': t('Show log'),
+      'new-chat': t('New chat'),
+      settings: t('Settings'),
+    },
+  };
+}

@@ -1,0 +1,285 @@
+import * as vscode from 'vscode';
+import type { CancellationToken } from 'vscode-jsonrpc/node';
+import { z } from 'zod';
+import {
+  type ChatParams,
+  type ChatResult,
+  type CompleteParams,
+  type CompleteResult,
+  chatResult,
+  completeResult,
+  type Delta,
+  delta,
+  type LoadParams,
+  type ModelCard,
+  type ModelEntry,
+  messages,
+  modelCard,
+  modelEntry,
+  type Progress,
+  progress,
+  type Statistics,
+  type SummariseParams,
+  type SummariseResult,
+  summariseResult,
+} from '../../engine/server/protocol.ts';
+import type { Log } from '../log.ts';
+import { chooseModel, fileName } from '../models/choose.ts';
+import { engineSettings } from '../settings.ts';
+import type { Launch } from './connection.ts';
+import { EngineFailure, isCancelled, sentence } from './failure.ts';
+import { EngineProcess, type ProcessState } from './process.ts';
+import type { EngineView } from './view.ts';
+
+export interface StreamHandlers {
+  onDelta(piece: Delta): void;
+  onProgress?(step: Progress): void;
+}
+
+/**
+ * The engine as the rest of the extension sees it: requests that find a model loaded, and one view of what it is doing.
+ * It decides which model is loaded (settings, what is on disk) and loads it again after a restart.
+ */
+export class EngineClient {
+  private readonly process: EngineProcess;
+  private readonly log: Log;
+  private readonly changed = new vscode.EventEmitter<EngineView>();
+  readonly onView = this.changed.event;
+  private current: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
+  private readonly streams = new Map<string, StreamHandlers>();
+  private readonly downloads = new Map<string, (step: Progress) => void>();
+  /** The load under way or done, with what it was asked for. */
+  private loading: { key: string; card: Promise<ModelCard> } | undefined;
+
+  constructor(launch: () => Launch, log: Log) {
+    this.log = log;
+    this.process = new EngineProcess(launch, log);
+    this.process.onNotification(messages.delta, delta, (piece) => this.streams.get(piece.stream)?.onDelta(piece));
+    this.process.onNotification(messages.progress, progress, (step) => this.onProgress(step));
+    this.process.onState((state) => this.onProcess(state));
+  }
+
+  get view(): EngineView {
+    return this.current;
+  }
+
+  get pid(): number | undefined {
+    return this.process.pid;
+  }
+
+  /** The model that answers without any wait, if there is one. */
+  get warmModel(): ModelCard | undefined {
+    return this.current.state.kind === 'ready' ? this.current.state.card : undefined;
+  }
+
+  /**
+   * Makes sure that the chosen model is loaded. Fails with code `no-model` when there is none on this machine, and with
+   * the engine's own failure when it cannot be loaded. Calls that ask for the same share one load.
+   */
+  ready(): Promise<ModelCard> {
+    const key = JSON.stringify(engineSettings());
+    if (this.loading?.key === key) return this.loading.card;
+    const card = this.load();
+    this.loading = { key, card };
+    card.catch(() => {
+      if (this.loading?.card === card) this.loading = undefined;
+    });
+    return card;
+  }
+
+  /** After a changed setting: loads what is asked for now, if a model was wanted at all. */
+  async reload(): Promise<void> {
+    if (this.current.state.kind !== 'idle') await this.ready();
+  }
+
+  async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {
+    return this.generating(() => this.process.request(messages.complete, params, completeResult, token));
+  }
+
+  async chat(params: ChatParams, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {
+    return this.streaming(params.stream, handlers, () =>
+      this.process.request(messages.chat, params, chatResult, token),
+    );
+  }
+
+  async summarise(
+    params: SummariseParams,
+    handlers: StreamHandlers,
+    token: CancellationToken,
+  ): Promise<SummariseResult> {
+    return this.streaming(params.stream, handlers, () =>
+      this.process.request(messages.summarise, params, summariseResult, token),
+    );
+  }
+
+  models(): Promise<ModelEntry[]> {
+    return this.process.request(messages.models.list, undefined, z.array(modelEntry));
+  }
+
+  /** Downloads, or resumes; `onStep` gets the progress. */
+  async pull(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
+    const before = this.current.state;
+    this.downloads.set(entry.id, (step) => {
+      onStep(step);
+      if (this.warmModel === undefined) this.show(downloading(entry, step));
+    });
+    try {
+      return await this.process.request(messages.models.pull, { model: entry.id }, modelEntry, token);
+    } finally {
+      this.downloads.delete(entry.id);
+      if (this.current.state.kind === 'downloading') this.show(before);
+    }
+  }
+
+  async verify(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
+    this.downloads.set(entry.id, onStep);
+    try {
+      return await this.process.request(messages.models.verify, { model: entry.id }, modelEntry, token);
+    } finally {
+      this.downloads.delete(entry.id);
+    }
+  }
+
+  async remove(entry: ModelEntry): Promise<ModelEntry> {
+    if (this.warmModel?.id === entry.id) {
+      await this.process.request(messages.unload, undefined, z.null());
+      this.loading = undefined;
+      this.show({ kind: 'idle' });
+    }
+    return this.process.request(messages.models.remove, { model: entry.id }, modelEntry);
+  }
+
+  /** A fresh process, with the model loaded again. */
+  async restart(): Promise<void> {
+    this.loading = undefined;
+    await this.process.restart();
+    await this.ready();
+  }
+
+  async stop(): Promise<void> {
+    this.loading = undefined;
+    await this.process.stop();
+  }
+
+  dispose(): void {
+    this.process.dispose();
+    this.changed.dispose();
+  }
+
+  private async load(): Promise<ModelCard> {
+    try {
+      const params = await this.chosenModel();
+      this.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
+      const card = await this.process.request(messages.load, params.load, modelCard);
+      for (const note of card.notes) this.log.info(`${card.name}: ${note}`);
+      this.log.info(`${card.name} is ready on '${card.backend}' with ${card.contextTokens} tokens of context.`);
+      this.show({ kind: 'ready', card });
+      return card;
+    } catch (error) {
+      this.showLoadFailure(error);
+      throw error;
+    }
+  }
+
+  private async chosenModel(): Promise<{ load: LoadParams; name: string }> {
+    const settings = engineSettings();
+    const choice = chooseModel(settings.model, await this.models());
+    if (choice.kind === 'unknown') {
+      throw new EngineFailure(
+        'not-found',
+        vscode.l10n.t('The setting "hearth.model" names "{0}", which is no known model and no file.', choice.model),
+      );
+    }
+    if (choice.kind === 'download') {
+      this.show({ kind: 'no-model', offers: choice.offers });
+      throw new EngineFailure('no-model', vscode.l10n.t('There is no model on this computer yet.'));
+    }
+    const load: LoadParams = { model: choice.model, backend: settings.backend };
+    if (settings.contextTokens !== undefined) load.contextTokens = settings.contextTokens;
+    if (settings.threads !== undefined) load.threads = settings.threads;
+    return { load, name: choice.name };
+  }
+
+  private showLoadFailure(error: unknown): void {
+    const code = error instanceof EngineFailure ? error.code : 'internal';
+    // The view already says these: what to download, or that the process is being started again.
+    if (code === 'no-model' || code === 'engine-ended' || code === 'engine-given-up') return;
+    this.log.error(`Loading the model: ${sentence(error)}`);
+    this.show({ kind: 'failed', message: sentence(error), remedy: 'choose-model' });
+  }
+
+  private async generating<T extends { statistics: Statistics }>(run: () => Promise<T>): Promise<T> {
+    await this.ready();
+    this.count(1);
+    let last: Statistics | undefined;
+    try {
+      const result = await run();
+      if (result.statistics.generatedTokens > 0) last = result.statistics;
+      return result;
+    } catch (error) {
+      if (!isCancelled(error)) this.log.warn(`A request failed: ${sentence(error)}`);
+      throw error;
+    } finally {
+      this.count(-1, last);
+    }
+  }
+
+  private async streaming<T extends { statistics: Statistics }>(
+    stream: string,
+    handlers: StreamHandlers,
+    run: () => Promise<T>,
+  ): Promise<T> {
+    this.streams.set(stream, handlers);
+    try {
+      return await this.generating(run);
+    } finally {
+      this.streams.delete(stream);
+    }
+  }
+
+  private onProgress(step: Progress): void {
+    if (step.task === 'summarise') this.streams.get(step.subject)?.onProgress?.(step);
+    else if (step.task === 'load') this.onLoadStep(step);
+    else this.downloads.get(step.subject)?.(step);
+  }
+
+  private onLoadStep(step: Progress): void {
+    if (this.current.state.kind !== 'loading') return;
+    this.show({ ...this.current.state, done: step.done, total: step.total });
+  }
+
+  private onProcess(state: ProcessState): void {
+    if (state.kind === 'starting') this.show({ kind: 'starting' });
+    else if (state.kind === 'running' && this.current.state.kind === 'starting') this.show({ kind: 'idle' });
+    else if (state.kind === 'waiting') this.show({ kind: 'restarting', delayMs: state.delayMs });
+    else if (state.kind === 'failed') this.show({ kind: 'failed', message: state.message, remedy: 'restart' });
+    else if (state.kind === 'stopped') this.show({ kind: 'idle' });
+    if (state.kind === 'waiting') this.loadAgain();
+    if (state.kind !== 'starting' && state.kind !== 'running') this.loading = undefined;
+  }
+
+  /** The process comes back without a model. Whoever asks meanwhile shares this load. */
+  private loadAgain(): void {
+    this.loading = undefined;
+    queueMicrotask(() => {
+      this.ready().catch((error: unknown) => this.log.debug(`Loading after a restart: ${sentence(error)}`));
+    });
+  }
+
+  private count(change: 1 | -1, last = this.current.last): void {
+    this.current = { ...this.current, running: this.current.running + change, last };
+    this.changed.fire(this.current);
+  }
+
+  private show(state: EngineView['state']): void {
+    this.current = { ...this.current, state };
+    this.changed.fire(this.current);
+  }
+}
+
+const downloading = (entry: ModelEntry, step: Progress): EngineView['state'] => ({
+  kind: 'downloading',
+  name: entry.name || fileName(entry.id),
+  done: step.done,
+  total: step.total || entry.downloadBytes,
+});

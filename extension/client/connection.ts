@@ -1,0 +1,182 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import * as vscode from 'vscode';
+import {
+  type CancellationToken,
+  ConnectionError,
+  createMessageConnection,
+  ErrorCodes,
+  IPCMessageReader,
+  IPCMessageWriter,
+  type MessageConnection,
+  type NotificationType,
+  type RequestType,
+  type RequestType0,
+  ResponseError,
+} from 'vscode-jsonrpc/node';
+import { z } from 'zod';
+import { errorData } from '../../engine/server/protocol.ts';
+import { limits } from '../limits.ts';
+import type { Log } from '../log.ts';
+import { EngineFailure, engineEnded, isEngineCode, sentence } from './failure.ts';
+
+/** JSON-RPC's code for a request that was cancelled; the Language Server Protocol gave it this number. */
+const requestCancelled = -32800;
+
+export interface Launch {
+  /** Absolute path of the engine's bundle. */
+  entry: string;
+  /** Added to the extension host's environment. */
+  env: Readonly<Record<string, string>>;
+}
+
+/** One life of the engine process and the typed channel to it. It is never reused after the process ended. */
+export class EngineConnection {
+  /** Settles when the process has ended and everything it said has been delivered. */
+  readonly ended: Promise<string>;
+  private readonly child: ChildProcess;
+  private readonly rpc: MessageConnection;
+  private readonly log: Log;
+  private readonly pending = new Set<(error: EngineFailure) => void>();
+  private over = false;
+
+  constructor(launch: Launch, log: Log) {
+    this.log = log;
+    this.child = fork(launch.entry, [], {
+      // The extension host is Electron on the desktop and Node in a remote; both run a script as plain Node this way.
+      execPath: process.execPath,
+      execArgv: [],
+      env: { ...process.env, ...launch.env, ELECTRON_RUN_AS_NODE: '1' },
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      windowsHide: true,
+    });
+    this.forwardOutput();
+    this.rpc = createMessageConnection(new IPCMessageReader(this.child), new IPCMessageWriter(this.child), {
+      error: (message) => log.error(message),
+      warn: (message) => log.warn(message),
+      info: (message) => log.info(message),
+      log: (message) => log.debug(message),
+    });
+    this.rpc.onError(([error]) => log.warn(`Channel to the engine: ${error.message}`));
+    this.ended = this.whenEnded();
+    this.rpc.listen();
+  }
+
+  get pid(): number | undefined {
+    return this.child.pid;
+  }
+
+  /** Calls `handle` for each valid notification; others are logged and dropped. */
+  onNotification<T>(type: NotificationType<T>, schema: z.ZodType<T>, handle: (value: T) => void): void {
+    this.rpc.onNotification(type.method, (raw: unknown) => {
+      const parsed = schema.safeParse(raw);
+      if (parsed.success) handle(parsed.data);
+      else this.log.warn(`The engine sent an invalid '${type.method}': ${z.prettifyError(parsed.error)}`);
+    });
+  }
+
+  async request<P, R>(
+    type: RequestType<P, R, unknown> | RequestType0<R, unknown>,
+    params: P | undefined,
+    schema: z.ZodType<R>,
+    token?: CancellationToken,
+  ): Promise<R> {
+    const raw = await this.raceEnd(this.send(type.method, params, token));
+    const parsed = schema.safeParse(raw);
+    if (parsed.success) return parsed.data;
+    this.log.error(`The engine's answer to '${type.method}' is not valid: ${z.prettifyError(parsed.error)}`);
+    throw new EngineFailure(
+      'protocol',
+      vscode.l10n.t('The engine gave an answer that this version of Hearth does not understand.'),
+    );
+  }
+
+  /** Asks the process to end, and ends it when it does not. */
+  async stop(): Promise<void> {
+    if (this.over) return;
+    // The engine ends by itself when its channel closes.
+    if (this.child.connected) this.child.disconnect();
+    const gone = await withTimeout(this.ended, limits.engine.stopMs);
+    if (gone === undefined) this.kill();
+  }
+
+  kill(): void {
+    this.child.kill('SIGKILL');
+  }
+
+  private send(method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> {
+    if (this.over) return Promise.reject(engineEnded());
+    const args: unknown[] = params === undefined ? [] : [params];
+    if (token !== undefined) args.push(token);
+    return this.rpc.sendRequest(method, ...args).catch((error: unknown) => {
+      throw toFailure(error);
+    });
+  }
+
+  /** Rejects as soon as the process is gone: the connection itself would leave the request pending for ever. */
+  private raceEnd<T>(answer: Promise<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      this.pending.add(reject);
+      answer.then(resolve, reject).finally(() => this.pending.delete(reject));
+    });
+  }
+
+  private async whenEnded(): Promise<string> {
+    const how = await new Promise<string>((resolve) => {
+      this.child.once('error', (error) => resolve(`could not run: ${error.message}`));
+      this.child.once('exit', (code, signal) => resolve(signal ? `signal ${signal}` : `exit status ${code}`));
+    });
+    // What was written before the end may still be in the channel.
+    if (this.child.connected) {
+      await withTimeout(new Promise((resolve) => this.child.once('disconnect', resolve)), limits.engine.drainMs);
+    }
+    // The connection hands messages on one per turn of the event loop.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    this.over = true;
+    for (const reject of [...this.pending]) reject(engineEnded());
+    this.rpc.dispose();
+    return how;
+  }
+
+  private forwardOutput(): void {
+    for (const [stream, write] of [
+      [this.child.stdout, (line: string) => this.log.info(line)],
+      [this.child.stderr, (line: string) => this.log.warn(line)],
+    ] as const) {
+      if (stream === null) continue;
+      createInterface({ input: stream }).on('line', (line) => write(line.slice(0, limits.engine.logLineChars)));
+    }
+  }
+}
+
+function toFailure(error: unknown): EngineFailure {
+  if (error instanceof EngineFailure) return error;
+  if (error instanceof ResponseError) {
+    if (error.code === ErrorCodes.PendingResponseRejected) return engineEnded();
+    const data = errorData.safeParse(error.data);
+    if (data.success && isEngineCode(data.data.code)) return new EngineFailure(data.data.code, error.message);
+    if (error.code === requestCancelled) return new EngineFailure('cancelled', error.message);
+    return new EngineFailure('internal', error.message, { cause: error });
+  }
+  // Thrown by the channel itself: closed, disposed, or the write failed because the process is going away.
+  if (error instanceof ConnectionError || isChannelError(error)) return engineEnded();
+  return new EngineFailure('internal', sentence(error), { cause: error });
+}
+
+function isChannelError(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return code === 'ERR_IPC_CHANNEL_CLOSED' || code === 'ERR_IPC_DISCONNECTED' || code === 'EPIPE';
+}
+
+/** The value, or undefined when it takes longer than `ms`. */
+async function withTimeout<T>(value: Promise<T>, ms: number): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), ms);
+  });
+  try {
+    return await Promise.race([value, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

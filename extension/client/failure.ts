@@ -1,0 +1,67 @@
+import * as vscode from 'vscode';
+
+/**
+ * Why a request to the engine failed. The first three are the extension's own; the rest are the engine's codes
+ * (engine/errors.ts), which arrive as the error data of a response.
+ */
+export type FailureCode =
+  /** The process ended while the request was running. */
+  | 'engine-ended'
+  /** The process ended too often; it is not started again by itself. */
+  | 'engine-given-up'
+  /** The engine said something that the protocol does not allow. */
+  | 'protocol'
+  /** There is no model on this machine yet. */
+  | 'no-model'
+  | 'invalid-input'
+  | 'unsupported'
+  | 'not-found'
+  | 'out-of-memory'
+  | 'context-overflow'
+  | 'device-lost'
+  | 'unavailable'
+  | 'cancelled'
+  /** A broken invariant in the engine. */
+  | 'internal';
+
+const engineCodes: ReadonlySet<string> = new Set<FailureCode>([
+  'invalid-input',
+  'unsupported',
+  'not-found',
+  'out-of-memory',
+  'context-overflow',
+  'device-lost',
+  'unavailable',
+  'cancelled',
+]);
+
+/** The message is a sentence for the user: what happened, what was kept, what to do. */
+export class EngineFailure extends Error {
+  readonly code: FailureCode;
+
+  constructor(code: FailureCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'EngineFailure';
+    this.code = code;
+  }
+}
+
+export function isEngineCode(code: string): code is FailureCode {
+  return engineCodes.has(code);
+}
+
+export const isCancelled = (error: unknown): boolean => error instanceof EngineFailure && error.code === 'cancelled';
+
+export const engineEnded = (): EngineFailure =>
+  new EngineFailure('engine-ended', vscode.l10n.t('The engine stopped unexpectedly. It is being started again.'));
+
+export const engineGivenUp = (): EngineFailure =>
+  new EngineFailure(
+    'engine-given-up',
+    vscode.l10n.t('The engine stopped several times in a row, so it is no longer started by itself.'),
+  );
+
+/** What any thrown value says to a person. */
+export function sentence(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,169 @@
+import * as vscode from 'vscode';
+import type { CancellationToken, NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc/node';
+import type { z } from 'zod';
+import { engineStatus, messages, protocolVersion } from '../../engine/server/protocol.ts';
+import { limits } from '../limits.ts';
+import type { Log } from '../log.ts';
+import { Backoff } from './backoff.ts';
+import { EngineConnection, type Launch } from './connection.ts';
+import { EngineFailure, engineEnded, engineGivenUp, sentence } from './failure.ts';
+
+export type ProcessState =
+  | { kind: 'stopped' }
+  | { kind: 'starting' }
+  | { kind: 'running' }
+  /** It crashed and is started again after the delay. */
+  | { kind: 'waiting'; delayMs: number }
+  /** It is not started again until `restart` is called. */
+  | { kind: 'failed'; message: string };
+
+type Subscription = (connection: EngineConnection) => void;
+
+/**
+ * Keeps the engine process alive: starts it on the first use, starts it again after a crash with growing delays, stops
+ * trying after the last one, and ends it with the extension.
+ */
+export class EngineProcess {
+  private readonly launch: () => Launch;
+  private readonly log: Log;
+  private readonly backoff = new Backoff();
+  private readonly subscriptions: Subscription[] = [];
+  private readonly changed = new vscode.EventEmitter<ProcessState>();
+  readonly onState = this.changed.event;
+  private current: ProcessState = { kind: 'stopped' };
+  /** The process that counts, from its start on. The end of any other one was asked for. */
+  private live: EngineConnection | undefined;
+  /** Resolves once `live`, or the one that a pending restart will start, answers. */
+  private ready: Promise<EngineConnection> | undefined;
+  private cancelWait: (() => void) | undefined;
+  private startedAtMs = 0;
+
+  /** `launch` is asked at every start, so that changed settings take effect with the next process. */
+  constructor(launch: () => Launch, log: Log) {
+    this.launch = launch;
+    this.log = log;
+  }
+
+  get state(): ProcessState {
+    return this.current;
+  }
+
+  get pid(): number | undefined {
+    return this.live?.pid;
+  }
+
+  /** Applies to the running process and to every later one. */
+  onNotification<T>(type: NotificationType<T>, schema: z.ZodType<T>, handle: (value: T) => void): void {
+    const subscribe: Subscription = (connection) => connection.onNotification(type, schema, handle);
+    this.subscriptions.push(subscribe);
+    if (this.live !== undefined) subscribe(this.live);
+  }
+
+  async request<P, R>(
+    type: RequestType<P, R, unknown> | RequestType0<R, unknown>,
+    params: P | undefined,
+    schema: z.ZodType<R>,
+    token?: CancellationToken,
+  ): Promise<R> {
+    const connection = await this.start();
+    return connection.request(type, params, schema, token);
+  }
+
+  /** The running process; starts it where there is none, waits where a restart is due, fails after the last one. */
+  start(): Promise<EngineConnection> {
+    if (this.current.kind === 'failed') return Promise.reject(engineGivenUp());
+    this.ready ??= this.open();
+    return this.ready;
+  }
+
+  /** Forgets past crashes and starts a fresh process. */
+  async restart(): Promise<void> {
+    await this.stop();
+    this.backoff.reset();
+    await this.start();
+  }
+
+  async stop(): Promise<void> {
+    const connection = this.live;
+    this.forget();
+    this.become({ kind: 'stopped' });
+    await connection?.stop();
+  }
+
+  dispose(): void {
+    void this.stop();
+    this.changed.dispose();
+  }
+
+  private async open(): Promise<EngineConnection> {
+    this.become({ kind: 'starting' });
+    this.startedAtMs = Date.now();
+    const connection = new EngineConnection(this.launch(), this.log);
+    this.live = connection;
+    for (const subscribe of this.subscriptions) subscribe(connection);
+    void connection.ended.then((how) => this.afterEnd(connection, how));
+    try {
+      await this.handshake(connection);
+    } catch (error) {
+      connection.kill();
+      throw error;
+    }
+    if (this.live !== connection) throw engineEnded();
+    this.log.info(`The engine runs as process ${connection.pid}.`);
+    this.become({ kind: 'running' });
+    return connection;
+  }
+
+  private async handshake(connection: EngineConnection): Promise<void> {
+    const timer = setTimeout(() => connection.kill(), limits.engine.handshakeMs);
+    try {
+      const status = await connection.request(messages.status, undefined, engineStatus);
+      if (status.protocolVersion === protocolVersion) return;
+      const message = vscode.l10n.t('The engine and the extension are of different versions. Please reinstall Hearth.');
+      this.fail(message);
+      throw new EngineFailure('protocol', message);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  private afterEnd(connection: EngineConnection, how: string): void {
+    if (this.live !== connection) return;
+    this.forget();
+    this.log.error(`The engine ended (${how}).`);
+    const delayMs = this.backoff.next(Date.now() - this.startedAtMs);
+    if (delayMs === undefined) this.fail(engineGivenUp().message);
+    else this.startAfter(delayMs);
+  }
+
+  private startAfter(delayMs: number): void {
+    this.log.info(`The engine is started again in ${delayMs} ms.`);
+    this.ready = new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(resolve, delayMs);
+      this.cancelWait = () => {
+        clearTimeout(timer);
+        reject(engineEnded());
+      };
+    }).then(() => this.open());
+    // A process that does not start ends, and `afterEnd` deals with every end.
+    this.ready.catch((error: unknown) => this.log.debug(`Starting the engine: ${sentence(error)}`));
+    this.become({ kind: 'waiting', delayMs });
+  }
+
+  private forget(): void {
+    this.cancelWait?.();
+    this.cancelWait = undefined;
+    this.live = undefined;
+    this.ready = undefined;
+  }
+
+  private fail(message: string): void {
+    this.forget();
+    this.become({ kind: 'failed', message });
+  }
+
+  private become(state: ProcessState): void {
+    this.current = state;
+    this.changed.fire(state);
+  }
+}

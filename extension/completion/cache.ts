@@ -1,0 +1,78 @@
+import { limits } from '../limits.ts';
+
+interface Entry {
+  document: string;
+  prefix: string;
+  suffix: string;
+  multiline: boolean;
+  /** As the model gave it; it is trimmed anew wherever it is shown. */
+  text: string;
+}
+
+export interface Place {
+  document: string;
+  prefix: string;
+  suffix: string;
+}
+
+export interface Hit {
+  /** What is left of the model's text after what has been typed of it. */
+  text: string;
+  multiline: boolean;
+}
+
+/**
+ * Past suggestions, least recently used first out. A suggestion also answers for the places that typing along it leads
+ * to, closing brackets that the editor puts behind the cursor included.
+ */
+export class CompletionCache {
+  /** Most recently used last. */
+  private entries: Entry[] = [];
+
+  get size(): number {
+    return this.entries.length;
+  }
+
+  put(place: Place, text: string, multiline: boolean): void {
+    this.entries = this.entries.filter((entry) => !samePlace(entry, place));
+    this.entries.push({ ...place, text, multiline });
+    if (this.entries.length > limits.completion.cacheEntries) this.entries.shift();
+  }
+
+  get(place: Place): Hit | undefined {
+    for (let index = this.entries.length - 1; index >= 0; index--) {
+      const entry = this.entries[index];
+      const text = entry === undefined ? undefined : remainder(entry, place);
+      if (entry === undefined || text === undefined) continue;
+      this.entries.splice(index, 1);
+      this.entries.push(entry);
+      return { text, multiline: entry.multiline };
+    }
+    return undefined;
+  }
+
+  clear(): void {
+    this.entries = [];
+  }
+}
+
+const samePlace = (entry: Place, place: Place): boolean =>
+  entry.document === place.document && entry.prefix === place.prefix && entry.suffix === place.suffix;
+
+function remainder(entry: Entry, place: Place): string | undefined {
+  if (entry.document !== place.document || !place.prefix.startsWith(entry.prefix)) return undefined;
+  const typed = place.prefix.slice(entry.prefix.length);
+  if (!entry.text.startsWith(typed)) return undefined;
+  if (!sameSuffix(entry.suffix, place.suffix, typed)) return undefined;
+  const text = entry.text.slice(typed.length);
+  return text === '' && typed !== '' ? undefined : text;
+}
+
+/** Equal, or only the closing halves of what was typed were added by the editor. The end may have been cut off. */
+function sameSuffix(before: string, now: string, typed: string): boolean {
+  if (before === now) return true;
+  const added = /^[)\]}"'`]{1,4}/.exec(now)?.[0] ?? '';
+  if (added === '' || added.length > typed.length) return false;
+  const rest = now.slice(added.length);
+  return before === rest || (rest.length >= limits.completion.suffixChars - added.length && before.startsWith(rest));
+}

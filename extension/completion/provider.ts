@@ -1,0 +1,156 @@
+import * as vscode from 'vscode';
+import type { EngineClient } from '../client/client.ts';
+import { isCancelled, sentence } from '../client/failure.ts';
+import type { EngineHost } from '../client/host.ts';
+import type { Log } from '../log.ts';
+import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
+import { CompletionCache, type Place } from './cache.ts';
+import { AdaptiveDebounce } from './debounce.ts';
+import { type Moment, momentAt, wantsSeveralLines, worthAsking } from './moment.ts';
+import { trimSuggestion } from './trim.ts';
+
+/** Documents that are no source text of the user's. */
+const foreignSchemes = new Set(['output', 'debug', 'git', 'vscode-scm', 'comment', 'walkThrough', 'search-editor']);
+
+/** Offers the model's continuation at the cursor. */
+export class CompletionProvider implements vscode.InlineCompletionItemProvider {
+  private readonly engine: EngineHost;
+  private readonly log: Log;
+  private readonly warmUp: () => void;
+  private readonly cache = new CompletionCache();
+  private readonly debounce = new AdaptiveDebounce();
+  private running: vscode.CancellationTokenSource | undefined;
+  /** Until the user resumes or the window closes. */
+  paused = false;
+
+  /** `warmUp` is called when there was something to complete and no model was loaded. */
+  constructor(engine: EngineHost, log: Log, warmUp: () => void) {
+    this.engine = engine;
+    this.log = log;
+    this.warmUp = warmUp;
+  }
+
+  /** Another model answers differently. */
+  forget(): void {
+    this.cache.clear();
+  }
+
+  async provideInlineCompletionItems(
+    document: vscode.TextDocument,
+    position: vscode.Position,
+    context: vscode.InlineCompletionContext,
+    token: vscode.CancellationToken,
+  ): Promise<vscode.InlineCompletionItem[]> {
+    const settings = completionSettings();
+    if (!this.isOn(document, settings)) return [];
+    const invoked = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
+    const selected = context.selectedCompletionInfo;
+    const moment = momentAt(document, position, selected && insertion(selected));
+    const card = this.engine.current?.warmModel;
+    if (!invoked && !worthAsking(moment, card?.fillInTheMiddle ?? false)) return [];
+    if (card === undefined) {
+      this.warmUp();
+      return [];
+    }
+    const question = { document, moment, settings, invoked, place: placeOf(card.id, document, moment) };
+    const text = this.remembered(question) ?? (await this.ask(question, token));
+    return text === '' ? [] : [item(text, position, selected)];
+  }
+
+  private isOn(document: vscode.TextDocument, settings: CompletionSettings): boolean {
+    if (this.paused || !settings.enabled || foreignSchemes.has(document.uri.scheme)) return false;
+    return languageEnabled(settings.languages, document.languageId);
+  }
+
+  private remembered({ place, moment }: Question): string | undefined {
+    const hit = this.cache.get(place);
+    if (hit === undefined) return undefined;
+    return trimSuggestion(hit.text, moment, hit.multiline);
+  }
+
+  /** The trimmed suggestion, or '' when there is none, it failed or it is not wanted any more. */
+  private async ask(question: Question, token: vscode.CancellationToken): Promise<string> {
+    this.running?.cancel();
+    const source = new vscode.CancellationTokenSource();
+    this.running = source;
+    const subscription = token.onCancellationRequested(() => source.cancel());
+    try {
+      if (!question.invoked) await pause(this.debounce.delayMs(question.settings.debounceMs), source.token);
+      const client = this.engine.current;
+      if (client === undefined || source.token.isCancellationRequested) return '';
+      return await this.request(client, question, source.token);
+    } catch (error) {
+      if (!isCancelled(error)) this.log.warn(`Completion: ${sentence(error)}`);
+      return '';
+    } finally {
+      subscription.dispose();
+      source.dispose();
+      if (this.running === source) this.running = undefined;
+    }
+  }
+
+  private async request(
+    client: EngineClient,
+    { document, moment, settings, place }: Question,
+    token: vscode.CancellationToken,
+  ): Promise<string> {
+    const startedMs = Date.now();
+    const multiline = wantsSeveralLines(moment, settings.multiline);
+    const params = {
+      prefix: moment.prefix,
+      suffix: moment.suffix,
+      languageId: moment.languageId,
+      path: vscode.workspace.asRelativePath(document.uri),
+      maxTokens: settings.maxTokens,
+      multiline,
+      sampling: { temperature: 0 },
+    };
+    const { text, finish } = await client.complete(params, token);
+    if (finish === 'cancelled') return '';
+    this.debounce.note(Date.now() - startedMs);
+    this.cache.put(place, text, multiline);
+    return trimSuggestion(text, moment, multiline);
+  }
+}
+
+interface Question {
+  document: vscode.TextDocument;
+  moment: Moment;
+  place: Place;
+  settings: CompletionSettings;
+  /** By the user's own command: no waiting. */
+  invoked: boolean;
+}
+
+const placeOf = (model: string, document: vscode.TextDocument, { prefix, suffix }: Moment): Place => ({
+  document: `${model} ${document.uri.toString()}`,
+  prefix,
+  suffix,
+});
+
+const insertion = (selected: vscode.SelectedCompletionInfo): { text: string; startCharacter: number } => ({
+  text: selected.text,
+  startCharacter: selected.range.start.character,
+});
+
+/** Where the suggestion widget has an item selected, VS Code shows only what extends that item over the same range. */
+function item(
+  text: string,
+  position: vscode.Position,
+  selected: vscode.SelectedCompletionInfo | undefined,
+): vscode.InlineCompletionItem {
+  if (selected !== undefined) return new vscode.InlineCompletionItem(selected.text + text, selected.range);
+  return new vscode.InlineCompletionItem(text, new vscode.Range(position, position));
+}
+
+function pause(ms: number, token: vscode.CancellationToken): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(done, ms);
+    const subscription = token.onCancellationRequested(done);
+    function done(): void {
+      clearTimeout(timer);
+      subscription.dispose();
+      resolve();
+    }
+  });
+}

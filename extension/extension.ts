@@ -1,0 +1,178 @@
+import { join } from 'node:path';
+import * as vscode from 'vscode';
+import { ContextTracker } from './chat/context.ts';
+import { ChatSession } from './chat/session.ts';
+import { ChatStore } from './chat/store.ts';
+import { isCancelled, sentence } from './client/failure.ts';
+import { EngineHost } from './client/host.ts';
+import { CompletionProvider } from './completion/provider.ts';
+import { showMenu, toggleLanguage } from './menu.ts';
+import { FirstRun } from './models/firstRun.ts';
+import { ModelManager } from './models/manager.ts';
+import { modelsDirectory } from './settings.ts';
+import { StatusBar } from './status.ts';
+import { summaryRequest } from './summarise.ts';
+import { Thinking } from './thinking.ts';
+
+const chatViewId = 'hearth.chat';
+
+interface Parts {
+  context: vscode.ExtensionContext;
+  log: vscode.LogOutputChannel;
+  engine: EngineHost;
+  thinking: Thinking;
+  models: ModelManager;
+  firstRun: FirstRun;
+  completion: CompletionProvider;
+  status: StatusBar;
+}
+
+let running: { engine: EngineHost; chat: LazyChat } | undefined;
+
+/** Registers everything and starts nothing: the engine comes with the first key or question. */
+export function activate(context: vscode.ExtensionContext): void {
+  const log = vscode.window.createOutputChannel('Hearth', { log: true });
+  const engine = new EngineHost(() => createClient(context, log));
+  const thinking = new Thinking(context.globalState, engine);
+  const models = new ModelManager(engine);
+  const firstRun = new FirstRun(engine, models, context.globalState, log);
+  const completion = new CompletionProvider(engine, log, () => firstRun.warmUp());
+  const status = new StatusBar(engine, thinking, () => completion.paused);
+  const parts: Parts = { context, log, engine, thinking, models, firstRun, completion, status };
+  const chat = new LazyChat(parts);
+  running = { engine, chat };
+  context.subscriptions.push(log, engine, thinking, status, chat);
+  context.subscriptions.push(
+    vscode.languages.registerInlineCompletionItemProvider({ pattern: '**' }, completion),
+    vscode.window.registerWebviewViewProvider(chatViewId, {
+      resolveWebviewView: async (view) => (await chat.open()).view.attach(view),
+    }),
+    engine.onView(() => status.refresh()),
+    thinking.onChange(() => status.refresh()),
+    vscode.workspace.onDidChangeConfiguration((event) => onSettings(event, parts)),
+  );
+  registerCommands(parts, chat);
+}
+
+/** VS Code waits a few seconds for this: the engine ends with the window, and the last words reach the disk. */
+export async function deactivate(): Promise<void> {
+  await Promise.all([running?.engine.stop(), running?.chat.close()]);
+  running = undefined;
+}
+
+async function createClient(context: vscode.ExtensionContext, log: vscode.LogOutputChannel) {
+  const { EngineClient } = await import('./client/client.ts');
+  const entry = context.asAbsolutePath(join('dist', 'engine.mjs'));
+  return new EngineClient(() => ({ entry, env: engineEnvironment() }), log);
+}
+
+/**
+ * Unless the user names a folder, models are where the engine keeps them for the command line too (engine/store), and
+ * not in VS Code's storage for extensions: a model of many gigabytes is on this computer once, for every editor.
+ */
+function engineEnvironment(): Record<string, string> {
+  const folder = modelsDirectory();
+  return folder === '' ? {} : { HEARTH_HOME: folder };
+}
+
+/** The chat's parts, made when the view is first shown or a command needs it. */
+class LazyChat {
+  private readonly parts: Parts;
+  private opening: ReturnType<LazyChat['create']> | undefined;
+
+  constructor(parts: Parts) {
+    this.parts = parts;
+  }
+
+  open(): ReturnType<LazyChat['create']> {
+    this.opening ??= this.create();
+    return this.opening;
+  }
+
+  async close(): Promise<void> {
+    await (await this.opening)?.session.close();
+  }
+
+  async dispose(): Promise<void> {
+    const opened = await this.opening;
+    opened?.view.dispose();
+    opened?.tracker.dispose();
+  }
+
+  private async create() {
+    const { ChatView } = await import('./chat/view.ts');
+    const { context, log, engine, thinking, models } = this.parts;
+    const folder = vscode.Uri.joinPath(context.storageUri ?? context.globalStorageUri, 'chats').fsPath;
+    const store = new ChatStore(folder, log);
+    await store.restore();
+    const session = new ChatSession(engine, store, thinking, log);
+    const tracker = new ContextTracker();
+    const { extensionUri } = context;
+    const view = new ChatView({ extensionUri, engine, session, context: tracker, thinking, models, log });
+    return { session, tracker, view };
+  }
+}
+
+function registerCommands(parts: Parts, chat: LazyChat): void {
+  const { context, log, engine, thinking, models, firstRun, completion, status } = parts;
+  const show = async () => {
+    await vscode.commands.executeCommand(`${chatViewId}.focus`);
+    const opened = await chat.open();
+    opened.view.focusInput();
+    return opened;
+  };
+  const commands: Record<string, (...args: unknown[]) => unknown> = {
+    'hearth.openChat': show,
+    'hearth.newChat': async () => (await show()).session.startNew(),
+    'hearth.stop': async () => (await chat.open()).session.stop(),
+    'hearth.summariseFile': async (target) => {
+      const request = await summaryRequest(target);
+      if (request !== undefined) await (await show()).session.summarise(request);
+    },
+    'hearth.addToChat': async () => (await show()).tracker.add(),
+    'hearth.thinking': () => thinking.pick(),
+    'hearth.chooseModel': () => models.open(),
+    'hearth.menu': () => showMenu(engine, thinking, completion),
+    'hearth.toggleCompletions': () => {
+      completion.paused = !completion.paused;
+      status.refresh();
+    },
+    'hearth.toggleLanguage': toggleLanguage,
+    'hearth.restartEngine': async () => {
+      firstRun.again();
+      await (await engine.client()).restart();
+    },
+    'hearth.showLog': () => log.show(),
+    'hearth.openSettings': () =>
+      vscode.commands.executeCommand('workbench.action.openSettings', `@ext:${context.extension.id}`),
+  };
+  for (const [name, run] of Object.entries(commands)) {
+    context.subscriptions.push(
+      vscode.commands.registerCommand(name, async (...args: unknown[]) => {
+        try {
+          return await run(...args);
+        } catch (error) {
+          if (isCancelled(error)) return undefined;
+          log.error(`${name}: ${sentence(error)}`);
+          void vscode.window.showErrorMessage(sentence(error));
+          return undefined;
+        }
+      }),
+    );
+  }
+}
+
+const loadSettings = ['model', 'backend', 'contextTokens', 'threads'].map((key) => `hearth.${key}`);
+
+function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void {
+  const report = (error: unknown) => parts.log.warn(`After a changed setting: ${sentence(error)}`);
+  if (event.affectsConfiguration('hearth.modelsDirectory')) {
+    parts.firstRun.again();
+    // The process has the folder from its environment.
+    if (parts.engine.current) parts.engine.current.restart().catch(report);
+  } else if (loadSettings.some((key) => event.affectsConfiguration(key))) {
+    parts.firstRun.again();
+    parts.completion.forget();
+    parts.engine.current?.reload().catch(report);
+  }
+}

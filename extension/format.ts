@@ -1,0 +1,23 @@
+import * as vscode from 'vscode';
+
+/** Decimal units, as disks and downloads are sold. */
+export function formatBytes(bytes: number): string {
+  if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(1)} GB`;
+  if (bytes >= 1e6) return `${Math.round(bytes / 1e6)} MB`;
+  return `${Math.max(1, Math.round(bytes / 1e3))} kB`;
+}
+
+export function formatParameters(parameters: number): string {
+  if (parameters >= 1e9) return `${(parameters / 1e9).toFixed(parameters < 1e10 ? 1 : 0)} B`;
+  return `${Math.round(parameters / 1e6)} M`;
+}
+
+export function formatSpeed(tokensPerSecond: number): string {
+  const digits = tokensPerSecond < 10 ? 1 : 0;
+  return vscode.l10n.t('{0} tokens/s', tokensPerSecond.toFixed(digits));
+}
+
+/** 0 to 100, or undefined while the total is not known. */
+export function percent(done: number, total: number): number | undefined {
+  return total > 0 ? Math.min(100, Math.floor((done / total) * 100)) : undefined;
+}

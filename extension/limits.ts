@@ -1,0 +1,61 @@
+/** Every cap of the extension's side, with its reason. The engine's own are in engine/limits.ts. */
+export const limits = {
+  engine: {
+    /** Waits before each restart after a crash; after the last one the user is asked. A run of bad luck passes within
+     * seconds, a broken installation must not burn a core for ever. */
+    restartDelaysMs: [0, 1_000, 4_000, 15_000],
+    /** A run that lasted this long was healthy: the next crash starts from the first delay again. */
+    healthyAfterMs: 120_000,
+    /** From fork to the first answer. Slow disks and virus scanners take seconds, never a minute. */
+    handshakeMs: 60_000,
+    /** Between asking the engine to end and killing it; VS Code itself gives an extension about five seconds. */
+    stopMs: 1_500,
+    /** How long messages that were under way when the process ended may still arrive. */
+    drainMs: 300,
+    /** Lines of native output (ONNX Runtime, Dawn) are cut here before they reach the log. */
+    logLineChars: 4_000,
+  },
+  completion: {
+    /** Suggestions kept. A session of typing revisits the last few dozen places at most. */
+    cacheEntries: 250,
+    /** Prefix and suffix sent to the engine. 256 lines before and 64 after is where measured gains level off. */
+    prefixLines: 256,
+    suffixLines: 64,
+    /** The same in characters, for minified files: one line may be megabytes. */
+    prefixChars: 24_000,
+    suffixChars: 6_000,
+    /** The prefix starts on a multiple of this, so that it grows from a fixed start while one types and the engine's
+     * cached prompt keeps its beginning. */
+    anchorLines: 64,
+    /** A pause asked for after slow answers never grows beyond this; it would feel like nothing happens. */
+    debounceMs: 600,
+    /** Lines of a multi-line suggestion: more than a screen half is never read before accepting. */
+    multilineLines: 24,
+  },
+  chat: {
+    /** Characters a token, low on purpose (code has about 3 to 4), so that an estimate never promises too much room. */
+    charsPerToken: 3,
+    /** Share of the model's context that attached text may take; the rest is for the conversation and the answer. */
+    attachmentShare: 0.4,
+    /** Attached text is journalled with the conversation; this bounds a turn on disk however long the context is. */
+    attachmentChars: 400_000,
+    /** A question typed or pasted by hand. */
+    questionChars: 200_000,
+    /** A journal larger than this is not read into memory; a long chat is some hundred kilobytes. */
+    journalBytes: 64 * 1024 * 1024,
+    /** Streamed text is written to the journal this often: what a crash can take is what was said in this time. */
+    journalFlushMs: 100,
+    /** The context that is assumed while no model is loaded; the smallest that current models have. */
+    assumedContextTokens: 2_048,
+    /** Between the last move of the cursor and the new context chip. */
+    contextSettleMs: 80,
+  },
+  webview: {
+    /** A code block or answer that is copied or inserted. The longest answers are some tens of kilobytes. */
+    codeChars: 400_000,
+    /** Links that the user may open; longer ones are more likely to carry data away than to lead anywhere. */
+    linkChars: 2_048,
+    /** Ids, paths and error texts. The longest path of any platform is 32,767 characters, real ones some hundred. */
+    nameChars: 4_096,
+  },
+} as const;

@@ -1,0 +1,179 @@
+/**
+ * Everything that is said between the extension and the chat view's page. Both sides validate what they receive. The page
+ * (media/) may import nothing else of the extension.
+ */
+import { z } from 'zod';
+import { limits } from './limits.ts';
+
+// ---- Shared shapes ----
+
+/** A file or selection that goes with a question. Its text stays in the extension. */
+export const chip = z.object({
+  id: z.string(),
+  label: z.string(),
+  /** Which lines, and whether something was left out. */
+  detail: z.string(),
+  /** Estimated. */
+  tokens: z.number(),
+});
+export type Chip = z.infer<typeof chip>;
+
+/** What an error card or notice offers; the extension knows how to do it. */
+export const action = z.enum(['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings']);
+export type Action = z.infer<typeof action>;
+
+export const figures = z.object({
+  promptTokens: z.number(),
+  cachedTokens: z.number(),
+  generatedTokens: z.number(),
+  timeToFirstTokenMs: z.number(),
+  tokensPerSecond: z.number(),
+});
+export type Figures = z.infer<typeof figures>;
+
+export const outcome = z.discriminatedUnion('kind', [
+  /** Being answered. `note` says what is going on before text comes; `share` is 0 to 1 where that is known. */
+  z.object({ kind: z.literal('running'), note: z.string(), share: z.number().optional() }),
+  /** `length`: the limit on answers; `context`: the model's context is full. */
+  z.object({
+    kind: z.literal('done'),
+    reason: z.enum(['stop', 'length', 'context']),
+    figures,
+    /** Earliest messages that the model did not see, because its context is full. */
+    dropped: z.number(),
+  }),
+  /** By the user. */
+  z.object({ kind: z.literal('stopped'), figures: figures.optional() }),
+  /** The window or the computer went away while it was being answered. */
+  z.object({ kind: z.literal('interrupted') }),
+  z.object({ kind: z.literal('failed'), message: z.string(), actions: z.array(action) }),
+]);
+export type Outcome = z.infer<typeof outcome>;
+
+/** One question and its answer. */
+export const turn = z.object({
+  id: z.string(),
+  kind: z.enum(['chat', 'summary']),
+  question: z.string(),
+  chips: z.array(chip),
+  thinking: z.string(),
+  answer: z.string(),
+  /** Name of the model that answered. */
+  model: z.string(),
+  outcome,
+});
+export type Turn = z.infer<typeof turn>;
+
+/** What is above the question box when the engine cannot answer yet. */
+export const notice = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('none') }),
+  z.object({ kind: z.literal('progress'), text: z.string(), share: z.number().optional() }),
+  z.object({
+    kind: z.literal('no-model'),
+    text: z.string(),
+    offers: z.array(z.object({ id: z.string(), label: z.string(), detail: z.string() })),
+  }),
+  z.object({ kind: z.literal('problem'), text: z.string(), actions: z.array(action) }),
+]);
+export type Notice = z.infer<typeof notice>;
+
+/** The controls below the question box. */
+export const controls = z.object({
+  model: z.string(),
+  modelDetail: z.string(),
+  /** Label of the thinking mode. */
+  thinking: z.string(),
+  thinkingOn: z.boolean(),
+  canThink: z.boolean(),
+});
+export type Controls = z.infer<typeof controls>;
+
+export const context = z.object({
+  chips: z.array(chip),
+  /** What the active editor could add, where it was removed. */
+  addable: z.string().optional(),
+});
+export type Context = z.infer<typeof context>;
+
+// ---- Extension to page ----
+
+export const toPage = z.discriminatedUnion('type', [
+  /** The whole conversation: first, and whenever another one is shown. */
+  z.object({ type: z.literal('conversation'), turns: z.array(turn) }),
+  /** A new turn at the end. */
+  z.object({ type: z.literal('turn'), turn }),
+  z.object({ type: z.literal('delta'), turn: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() }),
+  z.object({ type: z.literal('outcome'), turn: z.string(), outcome }),
+  z.object({ type: z.literal('notice'), notice }),
+  z.object({ type: z.literal('controls'), controls }),
+  z.object({ type: z.literal('context'), context }),
+  z.object({ type: z.literal('focus') }),
+]);
+export type ToPage = z.infer<typeof toPage>;
+
+// ---- Page to extension ----
+
+const code = z.string().max(limits.webview.codeChars);
+const name = z.string().max(limits.webview.nameChars);
+export const toHost = z.discriminatedUnion('type', [
+  /** The page can show things now. */
+  z.object({ type: z.literal('ready') }),
+  z.object({ type: z.literal('send'), text: z.string().min(1).max(limits.chat.questionChars) }),
+  z.object({ type: z.literal('stop') }),
+  z.object({ type: z.literal('copy'), text: code }),
+  z.object({ type: z.literal('insert'), text: code }),
+  z.object({ type: z.literal('open-link'), href: z.string().max(limits.webview.linkChars) }),
+  z.object({ type: z.literal('remove-chip'), id: name }),
+  z.object({ type: z.literal('add-context') }),
+  z.object({ type: z.literal('pick-thinking') }),
+  z.object({ type: z.literal('pick-model') }),
+  z.object({ type: z.literal('download'), model: name }),
+  z.object({ type: z.literal('action'), action, turn: name.optional() }),
+  /** Something broke in the page; goes to the log. */
+  z.object({ type: z.literal('page-error'), message: name }),
+]);
+export type ToHost = z.infer<typeof toHost>;
+
+// ---- Texts ----
+
+/** The page's fixed texts, translated by the extension. `{0}` is filled in by the page. */
+export const texts = z.object({
+  conversation: z.string(),
+  you: z.string(),
+  answer: z.string(),
+  emptyTitle: z.string(),
+  emptyText: z.string(),
+  examples: z.array(z.string()).length(3),
+  examplesLabel: z.string(),
+  placeholder: z.string(),
+  send: z.string(),
+  stop: z.string(),
+  copy: z.string(),
+  copied: z.string(),
+  insert: z.string(),
+  copyAnswer: z.string(),
+  thinking: z.string(),
+  thoughts: z.string(),
+  thinkingMode: z.string(),
+  cannotThink: z.string(),
+  chooseModel: z.string(),
+  contextLabel: z.string(),
+  removeChip: z.string(),
+  addChip: z.string(),
+  chipTokens: z.string(),
+  stopped: z.string(),
+  interrupted: z.string(),
+  cutByLength: z.string(),
+  cutByContext: z.string(),
+  dropped: z.string(),
+  speed: z.string(),
+  promptTokens: z.string(),
+  firstToken: z.string(),
+  image: z.string(),
+  answered: z.string(),
+  scrollDown: z.string(),
+  download: z.string(),
+  otherModels: z.string(),
+  actions: z.record(action, z.string()),
+});
+export type Texts = z.infer<typeof texts>;

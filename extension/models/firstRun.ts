@@ -1,0 +1,70 @@
+import * as vscode from 'vscode';
+import { EngineFailure, sentence } from '../client/failure.ts';
+import type { EngineHost } from '../client/host.ts';
+import { formatBytes } from '../format.ts';
+import type { Log } from '../log.ts';
+import type { ModelManager } from './manager.ts';
+
+const declinedKey = 'hearth.offerDeclined';
+
+/** Loads the model in the background for completions, and offers a download once where there is none. */
+export class FirstRun {
+  private readonly engine: EngineHost;
+  private readonly models: ModelManager;
+  private readonly memory: vscode.Memento;
+  private readonly log: Log;
+  /** A failure is not tried again at every key; a changed setting or the user's own action clears it. */
+  private settled = false;
+
+  constructor(engine: EngineHost, models: ModelManager, memory: vscode.Memento, log: Log) {
+    this.engine = engine;
+    this.models = models;
+    this.memory = memory;
+    this.log = log;
+  }
+
+  warmUp(): void {
+    if (this.settled) return;
+    this.settled = true;
+    void this.load();
+  }
+
+  /** The next key may try again. */
+  again(): void {
+    this.settled = false;
+  }
+
+  private async load(): Promise<void> {
+    try {
+      const client = await this.engine.client();
+      await client.ready();
+      // Should the model go away (engine stopped, model removed), the next key loads it again.
+      this.settled = false;
+    } catch (error) {
+      this.log.info(`No completions yet: ${sentence(error)}`);
+      if (error instanceof EngineFailure && error.code === 'no-model') await this.offer();
+    }
+  }
+
+  private async offer(): Promise<void> {
+    const { state } = this.engine.view;
+    if (state.kind !== 'no-model' || this.memory.get(declinedKey) === true) return;
+    const labels = new Map(
+      state.offers.map((entry) => [
+        vscode.l10n.t('Download {0} ({1})', entry.name, formatBytes(entry.downloadBytes)),
+        entry.id,
+      ]),
+    );
+    const other = vscode.l10n.t('Other models');
+    const never = vscode.l10n.t("Don't ask again");
+    const answer = await vscode.window.showInformationMessage(
+      vscode.l10n.t('Hearth needs a model to complete and answer. It is downloaded once and stays on this computer.'),
+      ...labels.keys(),
+      other,
+      never,
+    );
+    if (answer === never) await this.memory.update(declinedKey, true);
+    else if (answer === other) await this.models.open();
+    else if (answer !== undefined) await this.models.download(labels.get(answer) ?? '');
+  }
+}

@@ -1,0 +1,211 @@
+import * as vscode from 'vscode';
+import type { ModelEntry, Progress } from '../../engine/server/protocol.ts';
+import type { EngineClient } from '../client/client.ts';
+import { isCancelled, sentence } from '../client/failure.ts';
+import type { EngineHost } from '../client/host.ts';
+import { formatBytes, formatParameters, percent } from '../format.ts';
+import { engineSettings, writeSetting } from '../settings.ts';
+
+interface ModelItem extends vscode.QuickPickItem {
+  entry?: ModelEntry;
+  action?: 'file' | 'automatic';
+}
+
+/** Lists, downloads, checks, removes and chooses models. */
+export class ModelManager {
+  private readonly engine: EngineHost;
+
+  constructor(engine: EngineHost) {
+    this.engine = engine;
+  }
+
+  async open(): Promise<void> {
+    const client = await this.engine.client();
+    const picker = vscode.window.createQuickPick<ModelItem>();
+    picker.title = vscode.l10n.t('Hearth: Models');
+    picker.placeholder = vscode.l10n.t('Choose the model that answers; absent ones are downloaded first');
+    picker.matchOnDescription = true;
+    picker.matchOnDetail = true;
+    picker.busy = true;
+    picker.onDidHide(() => picker.dispose());
+    picker.onDidAccept(() => {
+      const item = picker.selectedItems[0];
+      picker.hide();
+      if (item !== undefined) void this.report(this.accept(client, item));
+    });
+    picker.onDidTriggerItemButton(({ item, button }) => {
+      picker.hide();
+      if (item.entry !== undefined) void this.report(this.press(client, item.entry, button));
+    });
+    picker.show();
+    try {
+      picker.items = this.items(await client.models());
+    } catch (error) {
+      picker.hide();
+      void vscode.window.showErrorMessage(sentence(error));
+    }
+    picker.busy = false;
+  }
+
+  /** One click from the welcome card or the notification: download, choose, load. */
+  async download(id: string): Promise<void> {
+    const client = await this.engine.client();
+    const entry = (await client.models()).find((candidate) => candidate.id === id);
+    if (entry !== undefined) await this.report(this.pullAndUse(client, entry, false));
+  }
+
+  private items(entries: readonly ModelEntry[]): ModelItem[] {
+    const chosen = engineSettings().model;
+    const used = this.engine.current?.warmModel?.id;
+    const present = entries.filter((entry) => entry.state === 'present');
+    const absent = entries.filter((entry) => entry.state !== 'present');
+    const heading = (label: string): ModelItem => ({ label, kind: vscode.QuickPickItemKind.Separator });
+    return [
+      ...(present.length > 0 ? [heading(vscode.l10n.t('On this computer'))] : []),
+      ...present.map((entry) => modelItem(entry, entry.id === used)),
+      heading(vscode.l10n.t('To download')),
+      ...absent.map((entry) => modelItem(entry, false)),
+      heading(''),
+      {
+        label: `${chosen === '' ? '$(check) ' : ''}${vscode.l10n.t('Automatic')}`,
+        description: vscode.l10n.t('the best of those on this computer'),
+        action: 'automatic',
+        alwaysShow: true,
+      },
+      {
+        label: `$(folder-opened) ${vscode.l10n.t('A model file…')}`,
+        description: 'GGUF',
+        action: 'file',
+        alwaysShow: true,
+      },
+    ];
+  }
+
+  private async accept(client: EngineClient, item: ModelItem): Promise<void> {
+    if (item.action === 'automatic') return this.use(client, '');
+    if (item.action === 'file') return this.useFile(client);
+    if (item.entry === undefined) return;
+    if (item.entry.state === 'present') return this.use(client, item.entry.id);
+    return this.pullAndUse(client, item.entry, true);
+  }
+
+  private async press(client: EngineClient, entry: ModelEntry, button: vscode.QuickInputButton): Promise<void> {
+    if (button === verifyButton()) return this.verify(client, entry);
+    if (button === removeButton()) return this.remove(client, entry);
+    return this.pullAndUse(client, entry, true);
+  }
+
+  private async use(client: EngineClient, model: string): Promise<void> {
+    await writeSetting('model', model);
+    await withProgress(vscode.l10n.t('Loading the model'), false, () => client.ready());
+  }
+
+  private async useFile(client: EngineClient): Promise<void> {
+    const [file] =
+      (await vscode.window.showOpenDialog({ filters: { GGUF: ['gguf'] }, title: vscode.l10n.t('A model file') })) ?? [];
+    if (file !== undefined) await this.use(client, file.fsPath);
+  }
+
+  /** `ask`: the size has not been shown on the button that was pressed. */
+  private async pullAndUse(client: EngineClient, entry: ModelEntry, ask: boolean): Promise<void> {
+    if (ask && !(await confirmDownload(entry))) return;
+    const title = vscode.l10n.t('Downloading {0}', entry.name);
+    await withProgress(title, true, (onStep, token) => client.pull(entry, onStep, token));
+    await this.use(client, entry.id);
+  }
+
+  private async verify(client: EngineClient, entry: ModelEntry): Promise<void> {
+    const title = vscode.l10n.t('Checking {0}', entry.name);
+    const after = await withProgress(title, true, (onStep, token) => client.verify(entry, onStep, token));
+    const text =
+      after.state === 'present'
+        ? vscode.l10n.t('{0} is complete: its digest is the published one.', entry.name)
+        : vscode.l10n.t('{0} is damaged. Download it again: what is intact is kept.', entry.name);
+    void vscode.window.showInformationMessage(text);
+  }
+
+  private async remove(client: EngineClient, entry: ModelEntry): Promise<void> {
+    const remove = vscode.l10n.t('Remove');
+    const answer = await vscode.window.showWarningMessage(
+      vscode.l10n.t('Remove {0} ({1}) from this computer?', entry.name, formatBytes(entry.downloadBytes)),
+      { modal: true },
+      remove,
+    );
+    if (answer !== remove) return;
+    await client.remove(entry);
+    if (engineSettings().model === entry.id) await writeSetting('model', undefined);
+  }
+
+  private async report(work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (error) {
+      if (!isCancelled(error)) void vscode.window.showErrorMessage(sentence(error));
+    }
+  }
+}
+
+const buttons = new Map<string, vscode.QuickInputButton>();
+/** One object a button, so that a press can be told by identity. */
+function button(icon: string, tooltip: string): vscode.QuickInputButton {
+  const known = buttons.get(icon) ?? { iconPath: new vscode.ThemeIcon(icon), tooltip };
+  buttons.set(icon, known);
+  return known;
+}
+const verifyButton = () => button('verified', vscode.l10n.t('Check its digest'));
+const removeButton = () => button('trash', vscode.l10n.t('Remove from this computer'));
+const downloadButton = () => button('cloud-download', vscode.l10n.t('Download'));
+
+function modelItem(entry: ModelEntry, used: boolean): ModelItem {
+  const icon = used
+    ? 'check'
+    : entry.fit.verdict === 'no'
+      ? 'circle-slash'
+      : entry.state === 'present'
+        ? 'database'
+        : 'cloud';
+  const description = [
+    formatParameters(entry.parameters),
+    formatBytes(entry.downloadBytes),
+    entry.licence,
+    ...(entry.state === 'partial' ? [vscode.l10n.t('partly downloaded')] : []),
+    ...(entry.recommended ? [vscode.l10n.t('recommended')] : []),
+  ].join(' · ');
+  return {
+    label: `$(${icon}) ${entry.name}`,
+    description,
+    detail: `${entry.description} ${entry.fit.reason}`.trim(),
+    entry,
+    buttons: entry.state === 'present' ? [verifyButton(), removeButton()] : [downloadButton()],
+  };
+}
+
+async function confirmDownload(entry: ModelEntry): Promise<boolean> {
+  const download = entry.state === 'partial' ? vscode.l10n.t('Resume') : vscode.l10n.t('Download');
+  const answer = await vscode.window.showInformationMessage(
+    vscode.l10n.t('Download {0} ({1})?', entry.name, formatBytes(entry.downloadBytes)),
+    { modal: true, detail: `${entry.fit.reason}\n${vscode.l10n.t('Licence: {0}', entry.licence)}` },
+    download,
+  );
+  return answer === download;
+}
+
+/** A notification with percent, and with cancel where `cancellable`. */
+async function withProgress<T>(
+  title: string,
+  cancellable: boolean,
+  work: (onStep: (step: Progress) => void, token: vscode.CancellationToken) => Promise<T>,
+): Promise<T> {
+  const options = { location: vscode.ProgressLocation.Notification, title, cancellable };
+  return vscode.window.withProgress(options, (bar, token) => {
+    let shown = 0;
+    const onStep = (step: Progress): void => {
+      const now = percent(step.done, step.total);
+      if (now === undefined || now <= shown) return;
+      const sizes = step.unit === 'bytes' ? `${formatBytes(step.done)} / ${formatBytes(step.total)}` : step.message;
+      bar.report({ message: sizes, increment: now - shown });
+      shown = now;
+    };
+    return work(onStep, token);
+  });
+}

@@ -1,0 +1,81 @@
+import * as vscode from 'vscode';
+import type { LoadParams, Sampling } from '../engine/server/protocol.ts';
+
+/** The settings as typed values. They are read anew each time: VS Code caches them. */
+const section = 'hearth';
+
+export type Backend = NonNullable<LoadParams['backend']>;
+export type Multiline = 'auto' | 'always' | 'never';
+
+export interface EngineSettings {
+  /** Catalogue id, absolute path, or '' for the automatic choice. */
+  model: string;
+  backend: Backend;
+  /** Undefined: what the model was trained for, as far as memory allows. */
+  contextTokens: number | undefined;
+  threads: number | undefined;
+}
+
+export interface CompletionSettings {
+  enabled: boolean;
+  debounceMs: number;
+  languages: Readonly<Record<string, boolean>>;
+  multiline: Multiline;
+  maxTokens: number;
+}
+
+export interface ChatSettings {
+  instructions: string;
+  includeActiveFile: boolean;
+  maxTokens: number | undefined;
+  sampling: Sampling;
+}
+
+const read = <T>(key: string, fallback: T): T => vscode.workspace.getConfiguration(section).get(key, fallback) as T;
+/** In package.json 0 stands for "the model's own" or "automatic", because a settings editor has no empty number. */
+const orAutomatic = (value: number): number | undefined => (value > 0 ? Math.floor(value) : undefined);
+
+export function engineSettings(): EngineSettings {
+  return {
+    model: read('model', '').trim(),
+    backend: read<Backend>('backend', 'auto'),
+    contextTokens: orAutomatic(read('contextTokens', 0)),
+    threads: orAutomatic(read('threads', 0)),
+  };
+}
+
+export const modelsDirectory = (): string => read('modelsDirectory', '').trim();
+
+export function completionSettings(): CompletionSettings {
+  return {
+    enabled: read('completion.enabled', true),
+    debounceMs: Math.max(0, read('completion.debounce', 50)),
+    languages: read<Record<string, boolean>>('completion.languages', { '*': true }),
+    multiline: read<Multiline>('completion.multiline', 'auto'),
+    maxTokens: Math.max(1, Math.floor(read('completion.maxTokens', 64))),
+  };
+}
+
+export function chatSettings(): ChatSettings {
+  const sampling: Sampling = {};
+  const temperature = read<number | null>('chat.temperature', null);
+  const topP = read<number | null>('chat.topP', null);
+  if (temperature !== null) sampling.temperature = temperature;
+  if (topP !== null) sampling.topP = topP;
+  return {
+    instructions: read('chat.instructions', '').trim(),
+    includeActiveFile: read('chat.includeActiveFile', true),
+    maxTokens: orAutomatic(read('chat.maxTokens', 0)),
+    sampling,
+  };
+}
+
+/** Whether suggestions are on for a language: its own entry, else that of '*'. */
+export function languageEnabled(languages: Readonly<Record<string, boolean>>, languageId: string): boolean {
+  return languages[languageId] ?? languages['*'] ?? true;
+}
+
+/** Writes a user setting: everything that Hearth's own menus change belongs to the user, not to a repository. */
+export async function writeSetting(key: string, value: unknown): Promise<void> {
+  await vscode.workspace.getConfiguration(section).update(key, value, vscode.ConfigurationTarget.Global);
+}

@@ -1,0 +1,114 @@
+import * as vscode from 'vscode';
+import type { EngineHost } from './client/host.ts';
+import type { EngineView } from './client/view.ts';
+import { formatBytes, formatSpeed, percent } from './format.ts';
+import { canThink, modeLabel, type Thinking } from './thinking.ts';
+
+export interface StatusText {
+  text: string;
+  tooltip: string;
+  problem: boolean;
+}
+
+/** What the status bar says; pure, for the tests. `paused`: no completions are asked for. */
+export function statusText(view: EngineView, paused: boolean): StatusText {
+  const { state } = view;
+  const say = (icon: string, text: string, tooltip: string, problem = false): StatusText => ({
+    text: `$(${icon}) ${text}`,
+    tooltip,
+    problem,
+  });
+  switch (state.kind) {
+    case 'idle':
+      return say('flame', 'Hearth', vscode.l10n.t('The model is loaded when it is first needed.'));
+    case 'starting':
+      return say('loading~spin', 'Hearth', vscode.l10n.t('The engine is starting.'));
+    case 'no-model':
+      return say('cloud-download', 'Hearth', vscode.l10n.t('There is no model on this computer yet.'));
+    case 'downloading':
+      return say('loading~spin', share(state), vscode.l10n.t('Downloading {0}: {1}', state.name, bytes(state)));
+    case 'loading':
+      return say('loading~spin', share(state), vscode.l10n.t('Loading {0}', state.name));
+    case 'restarting':
+      return say('sync~spin', 'Hearth', vscode.l10n.t('The engine stopped unexpectedly. It is being started again.'));
+    case 'failed':
+      return say('error', 'Hearth', state.message, true);
+    case 'ready':
+      return readyText(view, state.card.name, paused);
+  }
+}
+
+function readyText(view: EngineView, name: string, paused: boolean): StatusText {
+  const icon = view.running > 0 ? 'loading~spin' : paused ? 'debug-pause' : 'flame';
+  const speed = view.last === undefined ? '' : `  ${formatSpeed(view.last.tokensPerSecond)}`;
+  const lines = [view.running > 0 ? vscode.l10n.t('{0} is working.', name) : vscode.l10n.t('{0} is ready.', name)];
+  if (paused) lines.push(vscode.l10n.t('Completions are paused.'));
+  if (view.last !== undefined) {
+    lines.push(
+      vscode.l10n.t(
+        'Last answer: {0} prompt tokens, {1} of them from the cache; first token after {2} ms.',
+        view.last.promptTokens,
+        view.last.cachedTokens,
+        Math.round(view.last.timeToFirstTokenMs),
+      ),
+    );
+  }
+  return { text: `$(${icon}) ${name}${speed}`, tooltip: lines.join('\n\n'), problem: false };
+}
+
+const share = (state: { name: string; done: number; total: number }): string => {
+  const done = percent(state.done, state.total);
+  return done === undefined ? state.name : `${state.name} ${done}%`;
+};
+
+const bytes = (state: { done: number; total: number }): string =>
+  vscode.l10n.t('{0} of {1}', formatBytes(state.done), formatBytes(state.total));
+
+/** The two items at the right: model and state, and the thinking switch. */
+export class StatusBar {
+  private readonly main = vscode.window.createStatusBarItem('hearth.status', vscode.StatusBarAlignment.Right, 100);
+  private readonly switch = vscode.window.createStatusBarItem('hearth.thinking', vscode.StatusBarAlignment.Right, 99);
+  private readonly engine: EngineHost;
+  private readonly thinking: Thinking;
+  private readonly paused: () => boolean;
+
+  constructor(engine: EngineHost, thinking: Thinking, paused: () => boolean) {
+    this.engine = engine;
+    this.thinking = thinking;
+    this.paused = paused;
+    this.main.name = 'Hearth';
+    this.main.command = 'hearth.menu';
+    this.switch.name = vscode.l10n.t('Hearth: thinking');
+    this.switch.command = 'hearth.thinking';
+    this.refresh();
+    this.main.show();
+  }
+
+  refresh(): void {
+    const view = this.engine.view;
+    const { text, tooltip, problem } = statusText(view, this.paused());
+    this.main.text = text;
+    this.main.tooltip = tooltip;
+    this.main.accessibilityInformation = { label: `Hearth. ${tooltip}` };
+    this.main.backgroundColor = problem ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
+    if (view.state.kind === 'ready') this.showSwitch(view.state.card);
+    else this.switch.hide();
+  }
+
+  dispose(): void {
+    this.main.dispose();
+    this.switch.dispose();
+  }
+
+  private showSwitch(card: Parameters<Thinking['mode']>[0]): void {
+    const able = canThink(card.thinkingModes);
+    const mode = modeLabel(this.thinking.mode(card));
+    this.switch.text = able ? `$(lightbulb) ${mode}` : '$(lightbulb)';
+    this.switch.tooltip = able
+      ? vscode.l10n.t('Thinking: {0}. Click to change.', mode)
+      : vscode.l10n.t('This model answers without thinking.');
+    this.switch.color = able ? undefined : new vscode.ThemeColor('disabledForeground');
+    this.switch.accessibilityInformation = { label: this.switch.tooltip };
+    this.switch.show();
+  }
+}

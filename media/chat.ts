@@ -1,0 +1,72 @@
+/**
+ * The chat view's page. What tests and assistive technology can rely on:
+ *
+ *   #transcript (role=log)    the turns; #empty is shown in its place while there are none
+ *   .turn[data-turn][data-kind=chat|summary][data-state=running|done|stopped|interrupted|failed]
+ *     .question .question-text, .chips .chip
+ *     .answer .thoughts (details), .answer-text, .progress-line, .turn-footer: .remark, .card.error [data-action], .figures
+ *     .code: .code-language, [data-action=copy], [data-action=insert]
+ *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer
+ *   #chips .chip[data-chip]   what goes with the question, each with a remove button
+ *   #question                 the text box: Enter sends, Shift+Enter breaks the line, Escape stops, Up recalls
+ *   #model, #thinking         open the pickers; #thinking has aria-pressed
+ *   #send, #stop              one of them is visible
+ *   #announcer (aria-live)    says when an answer is complete
+ */
+import type { ToPage } from '../extension/messages.ts';
+import './chat.css';
+import { Composer } from './composer.ts';
+import { Host } from './host.ts';
+import { Transcript } from './transcript.ts';
+
+const host = new Host();
+const composer = new Composer(host);
+const transcript = new Transcript(host, (question) => {
+  composer.setText(question);
+  composer.focus();
+});
+composer.recall = () => transcript.lastQuestion;
+let runningTurn: string | undefined;
+
+function setRunning(turn: string | undefined): void {
+  runningTurn = turn;
+  composer.setRunning(turn !== undefined);
+}
+
+function handle(message: ToPage): void {
+  switch (message.type) {
+    case 'conversation':
+      transcript.showAll(message.turns);
+      setRunning(message.turns.find((turn) => turn.outcome.kind === 'running')?.id);
+      return;
+    case 'turn':
+      transcript.show(message.turn);
+      if (message.turn.outcome.kind === 'running') setRunning(message.turn.id);
+      return;
+    case 'delta':
+      transcript.append(message.turn, message.kind, message.text);
+      return;
+    case 'outcome':
+      transcript.showOutcome(message.turn, message.outcome);
+      if (message.outcome.kind !== 'running' && message.turn === runningTurn) setRunning(undefined);
+      return;
+    case 'notice':
+      composer.showNotice(message.notice);
+      return;
+    case 'controls':
+      composer.showControls(message.controls);
+      return;
+    case 'context':
+      composer.showContext(message.context);
+      return;
+    case 'focus':
+      composer.focus();
+  }
+}
+
+document.body.append(transcript.element, composer.element);
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Escape' && runningTurn !== undefined) host.send({ type: 'stop' });
+});
+host.listen(handle);
+host.send({ type: 'ready' });

@@ -1,0 +1,2 @@
+/** esbuild gathers imported styles into dist/chat.css. */
+declare module '*.css';

@@ -1,0 +1,70 @@
+type Child = Node | string;
+interface Properties {
+  class?: string;
+  id?: string;
+  text?: string;
+  title?: string;
+  attributes?: Readonly<Record<string, string>>;
+  onClick?: (event: MouseEvent) => void;
+}
+
+/** Makes an element. There is no way here to set markup: that is markdown.ts alone. */
+export function element<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  properties: Properties = {},
+  children: readonly Child[] = [],
+): HTMLElementTagNameMap[K] {
+  const made = document.createElement(tag);
+  if (properties.class !== undefined) made.className = properties.class;
+  if (properties.id !== undefined) made.id = properties.id;
+  if (properties.text !== undefined) made.textContent = properties.text;
+  if (properties.title !== undefined) made.title = properties.title;
+  for (const [name, value] of Object.entries(properties.attributes ?? {})) made.setAttribute(name, value);
+  const { onClick } = properties;
+  if (onClick !== undefined) made.addEventListener('click', (event) => onClick(event as MouseEvent));
+  made.append(...children);
+  return made;
+}
+
+/** A button with an icon, named for screen readers by its tooltip. */
+export function iconButton(icon: Icon, title: string, onClick: () => void, className = ''): HTMLButtonElement {
+  const attributes = { type: 'button', 'aria-label': title };
+  return element('button', { class: `icon-button ${className}`.trim(), title, attributes, onClick }, [drawIcon(icon)]);
+}
+
+/** Stroked paths on a 16 by 16 grid. */
+const icons = {
+  send: 'M8 13.5V2.5M3.5 7 8 2.5 12.5 7',
+  stop: 'M4.5 4.5h7v7h-7z',
+  copy: 'M5.5 5.5h7.5v8H5.5zM3 10.5v-8h7.5',
+  check: 'M3 8.5 6.5 12 13 4.5',
+  insert: 'M2.5 3.5h11M2.5 12.5h11M6 8h7.5M2.5 6 4.5 8l-2 2',
+  close: 'M4 4l8 8M12 4l-8 8',
+  add: 'M8 3v10M3 8h10',
+  down: 'M8 3v10M3.5 8.5 8 13l4.5-4.5',
+  chevron: 'M6 4l4 4-4 4',
+  file: 'M4 2h5.5L12.5 5v9H4zM9 2.5V5.5h3',
+  bulb: 'M6 12h4M6.5 14h3M8 2a4 4 0 0 0-2.4 7.2c.4.3.6.7.6 1.3h3.6c0-.6.2-1 .6-1.3A4 4 0 0 0 8 2z',
+  model: 'M8 2 13.5 5v6L8 14 2.5 11V5zM2.5 5 8 8l5.5-3M8 8v6',
+  warning: 'M8 2.5 14.5 13.5h-13zM8 6.5v3.5M8 11.8v.4',
+  flame:
+    'M8 1.8c.6 2.6 3.9 4 3.9 7.4A3.9 3.9 0 0 1 8 13.2a3.9 3.9 0 0 1-3.9-4c0-1.6.8-2.6 1.6-3.4.1 1 .5 1.7 1.2 2C6.6 5.500 7 3.200 8 1.800zM2.500 15h11',
+} as const;
+export type Icon = keyof typeof icons;
+
+export function drawIcon(icon: Icon): SVGSVGElement {
+  const namespace = 'http://www.w3.org/2000/svg';
+  const svg = document.createElementNS(namespace, 'svg');
+  svg.setAttribute('viewBox', '0 0 16 16');
+  svg.setAttribute('aria-hidden', 'true');
+  svg.classList.add('icon', `icon-${icon}`);
+  const path = document.createElementNS(namespace, 'path');
+  path.setAttribute('d', icons[icon]);
+  svg.append(path);
+  return svg;
+}
+
+/** `{0}` and `{1}` in a text. */
+export function fill(text: string, ...values: (string | number)[]): string {
+  return text.replace(/\{(\d)\}/g, (whole, index: string) => String(values[Number(index)] ?? whole));
+}

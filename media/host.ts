@@ -1,0 +1,50 @@
+import { z } from 'zod';
+import { type Texts, type ToHost, type ToPage, texts, toPage } from '../extension/messages.ts';
+
+// zod compiles schemas with `new Function` where it can; the page's policy forbids that, and asking would be reported.
+z.config({ jitless: true });
+
+interface VsCodeApi {
+  postMessage(message: ToHost): void;
+  getState(): unknown;
+  setState(state: unknown): void;
+}
+
+declare function acquireVsCodeApi(): VsCodeApi;
+
+const pageState = z.object({ draft: z.string() });
+
+/** The extension, as the page sees it. */
+export class Host {
+  private readonly api = acquireVsCodeApi();
+  readonly texts: Texts = texts.parse(JSON.parse(document.body.dataset['texts'] ?? '{}'));
+
+  send(message: ToHost): void {
+    this.api.postMessage(message);
+  }
+
+  /** Messages that are not of the protocol are reported and dropped. */
+  listen(handle: (message: ToPage) => void): void {
+    window.addEventListener('message', (event: MessageEvent<unknown>) => {
+      const parsed = toPage.safeParse(event.data);
+      if (parsed.success) handle(parsed.data);
+      else this.report(`message: ${z.prettifyError(parsed.error)}`);
+    });
+    window.addEventListener('error', (event) => this.report(event.message));
+    window.addEventListener('unhandledrejection', (event) => this.report(String(event.reason)));
+  }
+
+  /** What was being typed survives when the view is hidden. */
+  get draft(): string {
+    const parsed = pageState.safeParse(this.api.getState());
+    return parsed.success ? parsed.data.draft : '';
+  }
+
+  set draft(draft: string) {
+    this.api.setState({ draft });
+  }
+
+  private report(message: string): void {
+    this.send({ type: 'page-error', message: message.slice(0, 4_000) });
+  }
+}

@@ -1,0 +1,121 @@
+import DOMPurify from 'dompurify';
+import { Marked, type Token, type Tokens, type TokensList } from 'marked';
+import { highlight } from './highlight.ts';
+
+/**
+ * What a model writes, as DOM. Three walls, each sufficient: raw HTML is text here and addresses never become attributes;
+ * DOMPurify lets through the few elements and the one attribute that the renderer makes; the page's CSP loads nothing.
+ */
+const allowedTags = [
+  ...['p', 'br', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'blockquote', 'pre', 'code', 'span', 'em', 'strong', 'del'],
+  ...['ul', 'ol', 'li', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'a'],
+];
+/** `name` carries the number of a link from the renderer to `activateLinks`, and is removed there. */
+const allowedAttributes = ['class', 'start', 'align', 'name'];
+const allowedClasses =
+  /^(hljs(-[\w-]+)?|language-[\w#+.-]{1,40}|language_|function_|class_|inherited__|invoke__|constant_|image)$/;
+/** Beyond this many characters, code is coloured only once it is complete. */
+const liveHighlightChars = 6_000;
+
+export interface RenderOptions {
+  /** The block is still being written. */
+  open: boolean;
+  /** Stands before the description of an image, which is never loaded. */
+  imageLabel: string;
+  onLink(href: string): void;
+}
+
+const escapes: Readonly<Record<string, string>> = {
+  '&': '&amp;',
+  '<': '&lt;',
+  '>': '&gt;',
+  '"': '&quot;',
+  "'": '&#39;',
+};
+const escapeText = (text: string): string => text.replace(/[&<>"']/g, (char) => escapes[char] ?? char);
+
+/** The address as it may be offered, or undefined: only the web. The extension checks it again and asks the user. */
+export function offeredLink(href: string): string | undefined {
+  if (!/^https?:\/\//i.test(href) || !URL.canParse(href)) return undefined;
+  return new URL(href).href;
+}
+
+function parserFor(options: RenderOptions, links: string[]): Marked {
+  const link = (href: string, inner: string): string => {
+    const offered = offeredLink(href);
+    if (offered === undefined) return inner;
+    links.push(offered);
+    return `<a name="${links.length - 1}">${inner}</a>`;
+  };
+  return new Marked({
+    gfm: true,
+    renderer: {
+      html: ({ text }: Tokens.HTML | Tokens.Tag) => escapeText(text),
+      image: ({ href, text }: Tokens.Image) =>
+        link(
+          href,
+          `<span class="image">[${escapeText(options.imageLabel)}${text === '' ? '' : `: ${escapeText(text)}`}]</span>`,
+        ),
+      link({ href, tokens }: Tokens.Link) {
+        return link(href, this.parser.parseInline(tokens));
+      },
+      code: ({ text, lang }: Tokens.Code) => codeMarkup(text, lang ?? '', options.open),
+      checkbox: ({ checked }: Tokens.Checkbox) => (checked ? '☑ ' : '☐ '),
+    },
+  });
+}
+
+function codeMarkup(text: string, info: string, open: boolean): string {
+  const language = (/^[\w#+.-]{1,40}/.exec(info.trim())?.[0] ?? '').toLowerCase();
+  const coloured = open && text.length > liveHighlightChars ? undefined : highlight(text, language);
+  return `<pre><code class="hljs language-${language || 'text'}">${coloured ?? escapeText(text)}</code></pre>`;
+}
+
+const lexer = new Marked({ gfm: true });
+
+/** Top-level blocks of a text; `raw` of all of them together is the text. */
+export function blocksOf(markdown: string): TokensList {
+  return lexer.lexer(markdown);
+}
+
+export function renderBlocks(blocks: readonly Token[], options: RenderOptions): DocumentFragment {
+  const links: string[] = [];
+  const html = parserFor(options, links).parser([...blocks]);
+  const fragment = sanitise(html);
+  activateLinks(fragment, links, options.onLink);
+  return fragment;
+}
+
+function sanitise(html: string): DocumentFragment {
+  const fragment = DOMPurify.sanitize(html, {
+    ALLOWED_TAGS: allowedTags,
+    ALLOWED_ATTR: allowedAttributes,
+    ALLOW_DATA_ATTR: false,
+    ALLOW_ARIA_ATTR: false,
+    RETURN_DOM_FRAGMENT: true,
+  });
+  for (const marked of fragment.querySelectorAll('[class]')) {
+    const kept = [...marked.classList].filter((name) => allowedClasses.test(name));
+    marked.setAttribute('class', kept.join(' '));
+  }
+  return fragment;
+}
+
+/** Links are no anchors with an address, which the browser would prefetch, drag or follow, but buttons that ask. */
+function activateLinks(fragment: DocumentFragment, links: readonly string[], onLink: (href: string) => void): void {
+  for (const anchor of fragment.querySelectorAll('a')) {
+    const href = links[Number(anchor.getAttribute('name') ?? NaN)];
+    const link = document.createElement('span');
+    link.append(...anchor.childNodes);
+    anchor.replaceWith(link);
+    if (href === undefined) continue;
+    link.className = 'link';
+    link.title = href;
+    link.tabIndex = 0;
+    link.setAttribute('role', 'link');
+    link.addEventListener('click', () => onLink(href));
+    link.addEventListener('keydown', (event) => {
+      if (event.key === 'Enter') onLink(href);
+    });
+  }
+}

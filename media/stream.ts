@@ -1,0 +1,102 @@
+import type { Token } from 'marked';
+import { blocksOf, type RenderOptions, renderBlocks } from './markdown.ts';
+
+/** A reference definition gives links above it a target: only the whole text can be rendered rightly then. */
+const definition = /^ {0,3}\[[^\]\n]+\]:/m;
+
+interface Options extends Omit<RenderOptions, 'open'> {
+  /** Called for each rendered block, to add what markdown does not have: buttons on code. */
+  decorate(block: HTMLElement, open: boolean): void;
+}
+
+/**
+ * Markdown that grows. Blocks that can no longer change are rendered once; per frame only the last one, which the next
+ * characters may still change, is rendered anew.
+ */
+export class StreamingMarkdown {
+  readonly element: HTMLElement;
+  private readonly options: Options;
+  private text = '';
+  /** Where the text of the open blocks begins, and their element. */
+  private settled = 0;
+  private tail: HTMLElement | undefined;
+  private frame = 0;
+
+  constructor(element: HTMLElement, options: Options) {
+    this.element = element;
+    this.options = options;
+  }
+
+  get markdown(): string {
+    return this.text;
+  }
+
+  append(text: string): void {
+    // The lexer counts every line end as one character.
+    this.text += text.replaceAll('\r', '');
+    if (this.frame === 0) this.frame = requestAnimationFrame(() => this.draw());
+  }
+
+  /** Replaces everything; the text is complete. */
+  set(text: string): void {
+    this.reset();
+    this.text = text.replaceAll('\r', '');
+    this.finish();
+  }
+
+  /** Renders the complete text. */
+  finish(): void {
+    this.cancelFrame();
+    if (definition.test(this.text)) this.reset();
+    this.advance();
+    if (this.tail !== undefined) this.fillBlock(this.tail, blocksOf(this.text.slice(this.settled)), false);
+    this.tail = undefined;
+    this.settled = this.text.length;
+  }
+
+  /** Draws what has come, as each frame does. */
+  draw(): void {
+    this.cancelFrame();
+    this.advance();
+    const rest = this.text.slice(this.settled);
+    if (rest.trim() === '') return;
+    this.tail ??= this.newBlock();
+    this.fillBlock(this.tail, blocksOf(rest), true);
+  }
+
+  private cancelFrame(): void {
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+  }
+
+  private reset(): void {
+    this.element.replaceChildren();
+    this.settled = 0;
+    this.tail = undefined;
+  }
+
+  /** Settles every block but the last, and the blank lines after it, which may yet belong to a list. */
+  private advance(): void {
+    const blocks = blocksOf(this.text.slice(this.settled));
+    const last = blocks.findLastIndex((block) => block.type !== 'space');
+    for (const block of blocks.slice(0, Math.max(0, last))) {
+      this.settled += block.raw.length;
+      if (block.type === 'space') continue;
+      this.fillBlock(this.tail ?? this.newBlock(), [block], false);
+      this.tail = undefined;
+    }
+    if (this.tail === undefined && last >= 0) this.tail = this.newBlock();
+  }
+
+  private newBlock(): HTMLElement {
+    const block = document.createElement('div');
+    block.className = 'block';
+    this.element.append(block);
+    return block;
+  }
+
+  private fillBlock(block: HTMLElement, tokens: readonly Token[], open: boolean): void {
+    block.replaceChildren(renderBlocks(tokens, { ...this.options, open }));
+    this.options.decorate(block, open);
+  }
+}

@@ -1,0 +1,121 @@
+import type { Outcome, Turn } from '../extension/messages.ts';
+import { drawIcon, element, iconButton } from './dom.ts';
+import type { Host } from './host.ts';
+import { TurnView } from './turn.ts';
+
+/** Nearer to the end than this, the view follows what is being written. */
+const followPixels = 48;
+/** What is read out of a finished answer; the rest is there to be read at leisure. */
+const announcedChars = 1_000;
+
+/** The conversation, or the welcome where there is none. */
+export class Transcript {
+  readonly element: HTMLElement;
+  private readonly host: Host;
+  private readonly list: HTMLElement;
+  private readonly empty: HTMLElement;
+  private readonly scroller: HTMLElement;
+  private readonly toEnd: HTMLButtonElement;
+  private readonly announcer: HTMLElement;
+  private readonly turns = new Map<string, TurnView>();
+  private following = true;
+
+  /** `ask` puts an example into the question box. */
+  constructor(host: Host, ask: (question: string) => void) {
+    this.host = host;
+    const { texts } = host;
+    this.list = element('div', {
+      id: 'transcript',
+      attributes: { role: 'log', 'aria-live': 'off', 'aria-label': texts.conversation },
+    });
+    this.empty = welcome(host, ask);
+    this.scroller = element('main', { class: 'scroller', attributes: { tabindex: '-1' } }, [this.empty, this.list]);
+    this.toEnd = iconButton('down', texts.scrollDown, () => this.scrollToEnd(), 'to-end');
+    this.toEnd.hidden = true;
+    this.announcer = element('div', {
+      class: 'visually-hidden',
+      id: 'announcer',
+      attributes: { 'aria-live': 'polite' },
+    });
+    this.element = element('div', { class: 'transcript-area' }, [this.scroller, this.toEnd, this.announcer]);
+    this.scroller.addEventListener('scroll', () => this.onScroll(), { passive: true });
+    new ResizeObserver(() => this.follow()).observe(this.list);
+  }
+
+  get lastQuestion(): string | undefined {
+    return [...this.list.querySelectorAll('.question-text')].at(-1)?.textContent ?? undefined;
+  }
+
+  showAll(turns: readonly Turn[]): void {
+    this.turns.clear();
+    this.list.replaceChildren();
+    for (const turn of turns) this.add(turn);
+    this.empty.hidden = turns.length > 0;
+    this.scrollToEnd();
+  }
+
+  /** A new turn, or one whose text was corrected. */
+  show(turn: Turn): void {
+    const known = this.turns.get(turn.id);
+    if (known !== undefined) known.show(turn);
+    else {
+      this.add(turn);
+      this.scrollToEnd();
+    }
+    this.empty.hidden = true;
+  }
+
+  append(id: string, kind: 'text' | 'thinking', text: string): void {
+    this.turns.get(id)?.append(kind, text);
+  }
+
+  showOutcome(id: string, outcome: Outcome): void {
+    const turn = this.turns.get(id);
+    turn?.showOutcome(outcome);
+    if (turn !== undefined && outcome.kind === 'done') {
+      this.announcer.textContent = `${this.host.texts.answered} ${turn.answerText.slice(0, announcedChars)}`;
+    }
+  }
+
+  private add(turn: Turn): void {
+    const view = new TurnView(turn, this.host);
+    this.turns.set(turn.id, view);
+    this.list.append(view.element);
+  }
+
+  private onScroll(): void {
+    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
+    this.following = scrollHeight - scrollTop - clientHeight < followPixels;
+    this.toEnd.hidden = this.following;
+  }
+
+  private follow(): void {
+    if (this.following) this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  private scrollToEnd(): void {
+    this.following = true;
+    this.follow();
+    this.toEnd.hidden = true;
+  }
+}
+
+function welcome(host: Host, ask: (question: string) => void): HTMLElement {
+  const { texts } = host;
+  const examples = texts.examples.map((example) =>
+    element('li', {}, [
+      element('button', {
+        class: 'example',
+        text: example,
+        attributes: { type: 'button' },
+        onClick: () => ask(example),
+      }),
+    ]),
+  );
+  return element('section', { id: 'empty' }, [
+    element('div', { class: 'emblem' }, [drawIcon('flame')]),
+    element('h2', { text: texts.emptyTitle }),
+    element('p', { text: texts.emptyText }),
+    element('ul', { class: 'examples', attributes: { 'aria-label': texts.examplesLabel } }, examples),
+  ]);
+}

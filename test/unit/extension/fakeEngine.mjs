@@ -1,0 +1,126 @@
+// A scripted engine: speaks the protocol's method names over the IPC channel, with behaviour chosen by the FAKE_* variables
+// and by what it is asked. It imports nothing of Hearth, so that both sides of the protocol are written down twice.
+import process from 'node:process';
+import { createMessageConnection, IPCMessageReader, IPCMessageWriter, ResponseError } from 'vscode-jsonrpc/node';
+
+const rpc = createMessageConnection(new IPCMessageReader(process), new IPCMessageWriter(process));
+const env = process.env;
+const figures = { promptTokens: 20, cachedTokens: 5, generatedTokens: 3, timeToFirstTokenMs: 4, tokensPerSecond: 50 };
+const card = (id) => ({
+  id,
+  name: `Model ${id}`,
+  family: 'llama',
+  backend: 'onnx',
+  contextTokens: 2048,
+  parameters: 135e6,
+  weightBytes: 1e8,
+  thinkingModes: id === 'thinker' ? ['off', 'on'] : ['off'],
+  fillInTheMiddle: false,
+  chat: true,
+  notes: [],
+});
+const entry = (id, state) => ({
+  id,
+  name: `Model ${id}`,
+  description: 'For tests.',
+  licence: 'Apache-2.0',
+  parameters: 135e6,
+  downloadBytes: 1e8,
+  state,
+  fit: { verdict: 'good', reason: 'Fits.' },
+  recommended: id === 'small',
+});
+let loaded;
+let entries = [entry('small', env.FAKE_MODEL_STATE ?? 'present'), entry('thinker', 'absent')];
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const fail = (code, message) => new ResponseError(-32000, message, { code });
+
+if (env.FAKE_EXIT_AT_START) process.exit(3);
+if (env.FAKE_STDERR) process.stderr.write(`${env.FAKE_STDERR}\n`);
+
+rpc.onRequest('status', () => ({
+  protocolVersion: Number(env.FAKE_PROTOCOL ?? 1),
+  state: loaded ? 'ready' : 'empty',
+  ...(loaded ? { model: loaded } : {}),
+  queuedRequests: 0,
+  residentBytes: 1,
+  cacheBytes: 0,
+}));
+rpc.onRequest('load', async ({ model }) => {
+  rpc.sendNotification('progress', {
+    task: 'load',
+    subject: model,
+    message: 'Reading',
+    done: 1,
+    total: 2,
+    unit: 'bytes',
+  });
+  if (model === 'broken') throw fail('out-of-memory', 'The model does not fit.');
+  await sleep(5);
+  loaded = card(model);
+  return loaded;
+});
+rpc.onRequest('unload', () => {
+  loaded = undefined;
+  return null;
+});
+rpc.onRequest('models/list', () => entries);
+rpc.onRequest('models/pull', async ({ model }, token) => {
+  for (let done = 1; done <= 4; done++) {
+    if (token.isCancellationRequested) throw fail('cancelled', 'The request was cancelled.');
+    rpc.sendNotification('progress', {
+      task: 'download',
+      subject: model,
+      message: 'Downloading',
+      done,
+      total: 4,
+      unit: 'bytes',
+    });
+    await sleep(Number(env.FAKE_PULL_MS ?? 2));
+  }
+  entries = entries.map((e) => (e.id === model ? { ...e, state: 'present' } : e));
+  return entries.find((e) => e.id === model);
+});
+rpc.onRequest('complete', async ({ prefix }, token) => {
+  if (prefix.includes('SLOW')) {
+    while (!token.isCancellationRequested) await sleep(2);
+    throw fail('cancelled', 'The request was cancelled.');
+  }
+  if (prefix.includes('INVALID')) return { text: 5 };
+  return { text: 'return 1;', finish: 'stop', statistics: figures };
+});
+rpc.onRequest('chat', async ({ stream, messages }, token) => {
+  const question = messages.at(-1).content;
+  if (question.includes('OVERFLOW')) throw fail('context-overflow', 'The question does not fit.');
+  if (question.includes('BUG')) throw new Error('a broken invariant');
+  rpc.sendNotification('delta', { stream, kind: 'nonsense', text: 4 });
+  let text = '';
+  for (const piece of ['One ', 'two ', 'three.']) {
+    if (token.isCancellationRequested)
+      return { text, thinking: '', finish: 'cancelled', statistics: figures, droppedMessages: 0 };
+    text += piece;
+    await rpc.sendNotification('delta', { stream, kind: 'text', text: piece });
+    if (question.includes('CRASH')) process.kill(process.pid, 'SIGKILL');
+    await sleep(question.includes('SLOW') ? 30 : 2);
+  }
+  return { text, thinking: '', finish: 'stop', statistics: figures, droppedMessages: 0 };
+});
+rpc.onRequest('summarise', async ({ stream, text }) => {
+  for (let done = 0; done <= 2; done++) {
+    rpc.sendNotification('progress', {
+      task: 'summarise',
+      subject: stream,
+      message: `Part ${done}`,
+      done,
+      total: 2,
+      unit: 'parts',
+    });
+  }
+  rpc.sendNotification('delta', { stream, kind: 'text', text: 'A summary.' });
+  return { text: 'A summary.', finish: 'stop', parts: text.length > 100 ? 2 : 1, statistics: figures };
+});
+process.on('disconnect', () => {
+  if (!env.FAKE_STUBBORN) process.exit(0);
+});
+if (env.FAKE_STUBBORN) setInterval(() => {}, 1000);
+rpc.listen();
