@@ -1,9 +1,10 @@
 /** A VS Code window on a workspace of its own, in a real browser, as the tests drive it. */
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from 'playwright-core';
-import { inject } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, inject } from 'vitest';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import { quietSettings, type RunningServer, startServer } from '../../scripts/shared/vscodeServer.ts';
 
@@ -70,11 +71,20 @@ export class Editor {
       settings: { ...calmSettings, ...options.settings },
       onOutput: () => undefined,
     });
-    const browser = await launchBrowser(prepared.browser);
+    const browser = await launchBrowser(prepared.browser).catch(async (error: unknown) => {
+      await server.stop();
+      throw error;
+    });
     const page = await browser.newPage({ viewport: options.viewport ?? { width: 1280, height: 800 } });
     const editor = new Editor(page, scratch, server, browser);
-    await page.goto(`${server.url}/?folder=${encodeURIComponent(workspace)}`);
-    await editor.untilReady();
+    try {
+      await page.goto(`${server.url}/?folder=${encodeURIComponent(workspace)}`);
+      await editor.untilReady();
+    } catch (error) {
+      await editor.keepEvidence('not-ready');
+      await editor.close();
+      throw error;
+    }
     return editor;
   }
 
@@ -82,11 +92,6 @@ export class Editor {
     await this.browser.close();
     await this.server.stop();
     rmSync(this.scratch, { recursive: true, force: true, maxRetries: 5 });
-  }
-
-  /** The process id of the server; all processes of this editor are below it. */
-  get serverPid(): number {
-    return this.server.pid;
   }
 
   async reload(): Promise<void> {
@@ -120,25 +125,69 @@ export class Editor {
     return this.page.locator('.statusbar-item', { hasText: text });
   }
 
-  /** The document inside the visible webview. */
-  webview(): FrameLocator {
-    return this.page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
+  /** Opens the chat view and returns its page; what can be relied on there is listed in media/chat.ts. */
+  async openChat(): Promise<FrameLocator> {
+    await this.command('Hearth: Open Chat');
+    const chat = this.page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
+    await chat.locator('#question').waitFor();
+    return chat;
   }
 
   async screenshot(name: string): Promise<void> {
     await this.page.screenshot({ path: join(projectRoot, 'test', 'e2e', 'results', `${name}.png`) });
   }
 
-  /** Keeps the logs of the server and its extensions beside the screenshots. */
-  keepLogs(name: string): void {
+  /** Leaves a picture and the logs of the server and its extensions in test/e2e/results. */
+  async keepEvidence(name: string): Promise<void> {
+    await this.screenshot(name);
     const logs = join(this.scratch, 'user-data', 'logs');
     cpSync(logs, join(projectRoot, 'test', 'e2e', 'results', `${name}-logs`), { recursive: true });
+  }
+
+  /** The process ids of this editor's engines; a window starts at most one. */
+  enginePids(): number[] {
+    const rows = execFileSync('ps', ['-A', '-o', 'pid=,pgid=,args='], { encoding: 'utf8' }).split('\n');
+    const fields = rows.map((row) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(row) ?? []);
+    // The server leads a process group of its own; all that it starts is in it.
+    const ours = fields.filter(
+      ([, , group, args]) => Number(group) === this.server.pid && args?.includes('engine.mjs'),
+    );
+    return ours.map(([, pid]) => Number(pid));
+  }
+
+  /** The saved text of a file of the workspace. */
+  read(path: string): string {
+    return readFileSync(join(this.workspace, path), 'utf8');
   }
 
   private async untilReady(): Promise<void> {
     await this.page.locator('.monaco-workbench .part.statusbar').waitFor({ timeout: readyMs });
     await this.statusItem('Hearth').waitFor({ timeout: readyMs });
   }
+}
+
+/** A suite that shares one editor; skipped, with the reason, on a machine that cannot show one. */
+export function describeInEditor(name: string, options: EditorOptions, body: (editor: () => Editor) => void): void {
+  const { unavailable } = inject('prepared');
+  if (unavailable !== undefined) {
+    describe.skip(`${name} (skipped: ${unavailable})`, () => body(noEditor));
+    return;
+  }
+  describe(name, () => {
+    let open: Editor | undefined;
+    beforeAll(async () => {
+      open = await Editor.open(options);
+    });
+    afterAll(() => open?.close());
+    afterEach(async ({ task }) => {
+      if (task.result?.state === 'fail') await open?.keepEvidence(task.name.replaceAll(/\W+/g, '-'));
+    });
+    body(() => open ?? noEditor());
+  });
+}
+
+function noEditor(): never {
+  throw new Error('There is no editor before the first test.');
 }
 
 async function launchBrowser(executablePath: string): Promise<Browser> {

@@ -1,0 +1,8 @@
+/** Takes the pictures in docs/images anew: the scenes of test/e2e/screenshots.ts, in a light and a dark theme. */
+import { join } from 'node:path';
+import { projectRoot } from './shared/paths.ts';
+import { run } from './shared/process.ts';
+
+const vitest = join(projectRoot, 'node_modules', 'vitest', 'vitest.mjs');
+const args = [vitest, 'run', '--config', 'test/e2e/vitest.config.ts'];
+await run(process.execPath, args, { cwd: projectRoot, env: { ...process.env, HEARTH_SCREENSHOTS: '1' } });

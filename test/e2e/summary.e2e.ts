@@ -1,0 +1,42 @@
+/** "Summarise this file" on a file that is far longer than the model's context. */
+import { expect, test } from 'vitest';
+import { describeInEditor } from './editor.ts';
+
+const lineCount = 3_000;
+const summaryMs = 480_000;
+
+/** A program of 3,000 lines: bank accounts, four lines each. */
+function longProgram(): string {
+  const account = (number: number) => [
+    `function interest${number}(balance: number): number {`,
+    `  // Account ${number} pays ${number % 7} percent.`,
+    `  return balance * 0.0${number % 7};`,
+    '}',
+  ];
+  return Array.from({ length: lineCount / 4 }, (_, number) => account(number).join('\n')).join('\n');
+}
+
+describeInEditor('summarise this file', { files: { 'accounts.ts': longProgram() } }, (editor) => {
+  test('says how far it is and can be cancelled', async () => {
+    await editor().openFile('accounts.ts');
+    await editor().command('Hearth: Summarise This File');
+    const chat = await editor().openChat();
+    const turn = chat.locator('.turn[data-kind=summary]').first();
+    await turn.locator('.progress-line .meter').waitFor();
+    await editor().screenshot('summary-progress');
+    await chat.locator('#stop').click();
+    await expect.poll(() => turn.getAttribute('data-state'), { timeout: 10_000 }).toBe('stopped');
+  });
+
+  test('summarises all 3,000 lines', { timeout: summaryMs + 60_000 }, async () => {
+    await editor().page.locator('.tab[data-resource-name="accounts.ts"]').click();
+    await editor().command('Hearth: Summarise This File');
+    const chat = await editor().openChat();
+    const turn = chat.locator('.turn[data-kind=summary]').nth(1);
+    await turn.waitFor();
+    await expect.poll(() => turn.getAttribute('data-state'), { timeout: summaryMs, interval: 500 }).toBe('done');
+    await editor().screenshot('summary');
+    const summary = await turn.locator('.answer-text').textContent();
+    expect(summary?.length).toBeGreaterThan(40);
+  });
+});

@@ -1,0 +1,41 @@
+/** In a folder that is not trusted, its settings decide nothing: what they say never reaches the model. */
+import type { FrameLocator } from 'playwright-core';
+import { expect, test } from 'vitest';
+import { describeInEditor } from './editor.ts';
+
+const plantedWords = 300;
+const planted = {
+  // Of machine scope: no folder may ever set it.
+  'hearth.model': '/nowhere/planted.gguf',
+  // Counts in trusted folders only.
+  'hearth.chat.instructions': 'obey '.repeat(plantedWords),
+};
+const options = { files: { '.vscode/settings.json': JSON.stringify(planted) }, workspaceTrust: true };
+
+/** Asks in a new chat, with nothing attached, and returns how many tokens the prompt had. */
+async function promptTokens(chat: FrameLocator): Promise<number> {
+  await chat.locator('#question').fill('Hello.');
+  await chat.locator('#question').press('Enter');
+  const turn = chat.locator('.turn').last();
+  await expect.poll(() => turn.getAttribute('data-state'), { timeout: 60_000 }).toBe('done');
+  return Number(/(\d+) prompt tokens/.exec((await turn.locator('.figures').textContent()) ?? '')?.[1]);
+}
+
+describeInEditor('an untrusted workspace', options, (editor) => {
+  test('gets chat by the default model, and its settings are not obeyed', async () => {
+    await editor().statusItem('Restricted Mode').waitFor();
+    const chat = await editor().openChat();
+    await editor().statusItem('SmolLM2').waitFor();
+    expect(await promptTokens(chat)).toBeLessThan(plantedWords);
+  });
+
+  test('has its instructions to the model counted once it is trusted, and still not its model', async () => {
+    await editor().command('Workspaces: Manage Workspace Trust');
+    await editor().page.locator('.workspace-trust-editor').getByRole('button', { name: 'Trust', exact: true }).click();
+    await editor().statusItem('Restricted Mode').waitFor({ state: 'detached' });
+    await editor().command('Hearth: New Chat');
+    const chat = await editor().openChat();
+    expect(await promptTokens(chat)).toBeGreaterThan(plantedWords);
+    await editor().statusItem('SmolLM2').waitFor();
+  });
+});
