@@ -198,7 +198,6 @@ const unreachable = new Set([
   'EHOSTUNREACH',
   'ENETUNREACH',
   'UND_ERR_CONNECT_TIMEOUT',
-  'CERT_HAS_EXPIRED',
 ]);
 
 function networkFailure(url: URL, error: unknown): Error {
@@ -206,9 +205,16 @@ function networkFailure(url: URL, error: unknown): Error {
   const code = cause instanceof Error ? Reflect.get(cause, 'code') : undefined;
   const reason = typeof code === 'string' ? code : cause instanceof Error ? cause.message : String(cause);
   const tls = typeof code === 'string' && /CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO_VERIFY/.test(code);
-  const hint = tls ? ' Behind a proxy that inspects traffic, NODE_EXTRA_CA_CERTS names its certificate.' : '';
-  const retry = tls ? 'never' : unreachable.has(String(code)) ? 'if-it-worked-before' : 'later';
-  return new HttpFailure(`${url.host} cannot be reached (${reason}).${hint}`, retry, { cause: error });
+  if (tls) {
+    const hint = 'Behind a proxy that inspects traffic, NODE_EXTRA_CA_CERTS names its certificate.';
+    return new HttpFailure(`${url.host} has no certificate that is trusted (${reason}). ${hint}`, 'never', {
+      cause: error,
+    });
+  }
+  if (unreachable.has(String(code))) {
+    return new HttpFailure(`${url.host} cannot be reached (${reason}).`, 'if-it-worked-before', { cause: error });
+  }
+  return new HttpFailure(`The connection to ${url.host} broke (${reason}).`, 'later', { cause: error });
 }
 
 function rootCause(error: unknown): unknown {

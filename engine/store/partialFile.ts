@@ -74,8 +74,10 @@ export class PartialFile {
     const file = new PartialFile(folder, name, handle);
     try {
       const state = await readState(folder, name);
-      const known = state !== undefined && (state.sha256 !== undefined || state.etag !== undefined);
-      const other = expected.sha256 !== undefined && state?.sha256 !== expected.sha256;
+      // A state that says complete beside a partial: the process died between verifying and naming the file.
+      const identity = { sha256: state?.sha256 ?? state?.complete?.sha256, etag: state?.etag };
+      const known = identity.sha256 !== undefined || identity.etag !== undefined;
+      const other = expected.sha256 !== undefined && identity.sha256 !== expected.sha256;
       if (!known || other) {
         await file.restart();
         return file;
@@ -85,7 +87,7 @@ export class PartialFile {
         file.hash.update(chunk);
         file.written += chunk.length;
       }
-      file.identity = { sha256: state.sha256, etag: state.etag };
+      file.identity = identity;
       return file;
     } catch (error) {
       await handle.close();

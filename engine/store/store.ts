@@ -6,7 +6,7 @@ import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.t
 import { type CatalogueEntry, catalogue, defaultModelId, findEntry, requireEntry } from './catalogue.ts';
 import { defaultRetry, type RetryPolicy } from './download.ts';
 import { DiskFull, diskError, errorCode, hashFile, showBytes } from './files.ts';
-import { chooseModel, type Fit, judge, type RecommendOptions } from './fit.ts';
+import { chooseModel, type Fit, hardwareNeeds, judge, type RecommendOptions } from './fit.ts';
 import { detectHardware, type Gpu, type Hardware } from './hardware.ts';
 import { collect } from './importModel.ts';
 import { withLock } from './lock.ts';
@@ -35,6 +35,9 @@ export interface StoredModel {
   readonly path?: string;
   /** Bytes that an unfinished download has already. */
   readonly partialBytes: number;
+  /** What hardware it needs, on any machine. */
+  readonly needs: string;
+  /** What this machine can do with it. */
   readonly fit: Fit;
   readonly recommended: boolean;
 }
@@ -86,7 +89,7 @@ export class Store {
       throw notFound(`${entry.name} is not on this machine yet: \`hearth models pull ${entry.id}\` gets it (${size}).`);
     }
     const path = resolve(idOrPath);
-    if (!idOrPath.includes('\0') && (await exists(path))) return path;
+    if (idOrPath !== '' && !idOrPath.includes('\0') && (await exists(path))) return path;
     const shown = JSON.stringify(idOrPath.slice(0, 200));
     throw notFound(
       `${shown} is neither a model of the catalogue (\`hearth models list\`) nor a file or folder on this machine.`,
@@ -165,7 +168,12 @@ export class Store {
     models: readonly Installed[],
   ): Promise<StoredModel> {
     const installed = models.find((model) => model.manifest.id === entry.id);
-    const common = { entry, fit: judge(entry, hardware), recommended: entry === recommended };
+    const common = {
+      entry,
+      needs: hardwareNeeds(entry),
+      fit: judge(entry, hardware),
+      recommended: entry === recommended,
+    };
     if (installed) return { ...common, state: 'present', path: pathToLoad(installed), partialBytes: 0 };
     const partialBytes = await stagedBytes(this.directory, entry);
     return { ...common, state: partialBytes > 0 ? 'partial' : 'absent', partialBytes };

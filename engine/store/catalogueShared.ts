@@ -1,0 +1,38 @@
+/** What the catalogue's entries have in common. */
+import type { CatalogueEntryInput } from './catalogue.ts';
+
+export const apache = { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0', open: true };
+export const mit = { name: 'MIT', url: 'https://opensource.org/license/mit', open: true };
+export const both: CatalogueEntryInput['roles'] = ['completion', 'chat'];
+
+export interface HubGguf {
+  readonly id: string;
+  readonly name: string;
+  readonly description: string;
+  readonly parameters: number;
+  readonly quantisation: string;
+  readonly cacheBytesPerToken: number;
+  readonly rank: number;
+  readonly repository: string;
+  readonly revision: string;
+  readonly file: { readonly name: string; readonly bytes: number; readonly sha256: string };
+}
+
+/** What the entries of one GGUF file from the hub have in common. */
+export function hubGguf(model: HubGguf) {
+  return {
+    id: model.id,
+    name: model.name,
+    description: model.description,
+    licence: apache,
+    parameters: model.parameters,
+    activeParameters: model.parameters,
+    quantisation: model.quantisation,
+    downloadBytes: model.file.bytes,
+    bytesPerToken: model.file.bytes,
+    cacheBytesPerToken: model.cacheBytesPerToken,
+    rank: model.rank,
+    files: [model.file],
+    sources: [{ kind: 'hub' as const, repository: model.repository, revision: model.revision }],
+  };
+}

@@ -1,0 +1,144 @@
+/** An HTTP server on loopback that serves files as well or as badly as a test asks it to. */
+import { stat } from 'node:fs/promises';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as wait } from 'node:timers/promises';
+
+export interface Request {
+  readonly path: string;
+  readonly headers: IncomingMessage['headers'];
+}
+
+export type Handler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+
+export interface FileServer {
+  readonly origin: string;
+  readonly requests: Request[];
+  /** Replaces what the server does. */
+  handle: Handler;
+  /** Body bytes handed to connections. */
+  bytesSent: number;
+  close(): Promise<void>;
+}
+
+export async function startServer(handle: Handler): Promise<FileServer> {
+  const http = createServer((request, response) => {
+    server.requests.push({ path: request.url ?? '', headers: request.headers });
+    Promise.resolve(server.handle(request, response)).catch(() => response.destroy());
+  });
+  await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve));
+  const { port } = http.address() as AddressInfo;
+  const server: FileServer = {
+    origin: `http://127.0.0.1:${port}`,
+    requests: [],
+    handle,
+    bytesSent: 0,
+    close: () => {
+      http.closeAllConnections();
+      return new Promise((resolve) => http.close(() => resolve()));
+    },
+  };
+  return server;
+}
+
+export interface FileOptions {
+  readonly etag?: string;
+  /** Answers every request with the whole file. */
+  readonly ignoreRanges?: boolean;
+  /** Breaks the connection after so many body bytes. */
+  readonly cutAfter?: number;
+  /** The client's file: the cut waits for the bytes to be in it, as a client drops what it has not read by then. */
+  readonly landsIn?: (() => string) | undefined;
+  readonly chunkBytes?: number;
+  readonly chunkPauseMs?: number;
+  readonly headers?: Record<string, string>;
+  /** Leaves content-length out. */
+  readonly chunked?: boolean;
+}
+
+/** Answers as a good server does, apart from what `options` ask. */
+export async function sendFile(
+  server: FileServer,
+  request: IncomingMessage,
+  response: ServerResponse,
+  content: Buffer,
+  options: FileOptions = {},
+): Promise<void> {
+  const { start, satisfiable } = requestedRange(request, content.length, options);
+  const headers: Record<string, string> = { ...(options.etag && { etag: options.etag }), ...options.headers };
+  if (!satisfiable) {
+    response.writeHead(416, { ...headers, 'content-range': `bytes */${content.length}` }).end();
+    return;
+  }
+  const body = content.subarray(start ?? 0);
+  if (!options.chunked) headers['content-length'] = String(body.length);
+  if (start !== undefined) headers['content-range'] = `bytes ${start}-${content.length - 1}/${content.length}`;
+  response.writeHead(start === undefined ? 200 : 206, headers);
+  response.flushHeaders();
+  await sendBody(server, response, body, start ?? 0, options);
+}
+
+function requestedRange(request: IncomingMessage, bytes: number, options: FileOptions) {
+  const start = /^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1];
+  const condition = request.headers['if-range'];
+  if (start === undefined || options.ignoreRanges || (condition !== undefined && condition !== options.etag)) {
+    return { start: undefined, satisfiable: true };
+  }
+  return { start: Number(start), satisfiable: Number(start) < bytes };
+}
+
+async function sendBody(
+  server: FileServer,
+  response: ServerResponse,
+  body: Buffer,
+  start: number,
+  options: FileOptions,
+) {
+  const chunkBytes = options.chunkBytes ?? 1 << 16;
+  const end = Math.min(body.length, options.cutAfter ?? body.length);
+  for (let sent = 0; sent < end; ) {
+    const chunk = body.subarray(sent, Math.min(sent + chunkBytes, end));
+    if (response.destroyed) return;
+    await new Promise<void>((resolve) => response.write(chunk, () => resolve()));
+    sent += chunk.length;
+    server.bytesSent += chunk.length;
+    if (options.chunkPauseMs !== undefined) await wait(options.chunkPauseMs);
+  }
+  if (options.cutAfter !== undefined && options.cutAfter < body.length) {
+    if (options.landsIn) await untilFileHas(options.landsIn(), start + end);
+    response.destroy();
+    return;
+  }
+  response.end();
+}
+
+async function untilFileHas(path: string, bytes: number): Promise<void> {
+  for (let tries = 0; tries < 1000; tries++) {
+    const size = await stat(path)
+      .then((status) => status.size)
+      .catch(() => 0);
+    if (size >= bytes) return;
+    await wait(5);
+  }
+}
+
+/** The hub: its own address redirects to the delivery network, saying digest and size on the way. */
+export function sendHubFile(
+  server: FileServer,
+  request: IncomingMessage,
+  response: ServerResponse,
+  content: Buffer,
+  sha256: string,
+  options: FileOptions = {},
+): Promise<void> {
+  if (request.url?.startsWith('/cdn/')) return sendFile(server, request, response, content, options);
+  response
+    .writeHead(302, {
+      location: `/cdn${request.url ?? ''}?signature=secret`,
+      'x-linked-etag': `"${sha256}"`,
+      'x-linked-size': String(content.length),
+      'content-length': '0',
+    })
+    .end();
+  return Promise.resolve();
+}
