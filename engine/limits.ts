@@ -127,13 +127,13 @@ export const limits = {
     // Published templates nest about 30 deep. The interpreter takes about four stack frames a level.
     templateDepth: 400,
     // A million-token prompt is about 4 MB of text.
-    templateOutputChars: 16 * 1024 * 1024,
+    templateOutputChars: 8 * 1024 * 1024,
     // Lists a template builds: messages, tools, `range`.
     templateItems: 100_000,
     // `indent` of tojson and the indent filter; people write 2 or 4.
     templateIndent: 64,
     // What a single step may still hide (a list that contains itself many times over, written out) ends here.
-    templateMs: 700,
+    templateMs: 500,
     // OpenAI's API takes 4 stop strings; each held-back character is compared with all of them.
     stopStrings: 64,
     stopStringChars: 1024,
