@@ -1,0 +1,68 @@
+/** An inline completion: the prompt, the generation, and where it ends. */
+import { limits } from '../limits.ts';
+import type { Tokenizer } from '../text/tokenizer.ts';
+import { type CompletionSource, completionPrompt } from './completionPrompt.ts';
+import { trimCompletion } from './completionTrim.ts';
+import { type FinishReason, type GenerationStatistics, generate } from './generate.ts';
+import type { SamplerSettings } from './sampler.ts';
+import type { Scheduler } from './scheduler.ts';
+import { HealedText } from './tokenHealing.ts';
+
+export interface CompletionRequest extends CompletionSource {
+  readonly maxTokens: number;
+  readonly multiline: boolean;
+  readonly sampling: SamplerSettings;
+  readonly random: () => number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Completion {
+  readonly text: string;
+  readonly finish: FinishReason;
+  readonly statistics: GenerationStatistics;
+}
+
+const nothingToContinue: Completion = {
+  text: '',
+  finish: 'stop',
+  statistics: { promptTokens: 0, cachedTokens: 0, generatedTokens: 0, timeToFirstTokenMs: 0, tokensPerSecond: 0 },
+};
+
+export async function complete(
+  scheduler: Scheduler,
+  tokenizer: Tokenizer,
+  contextTokens: number,
+  request: CompletionRequest,
+): Promise<Completion> {
+  const maxTokens = Math.min(request.maxTokens, Math.floor(contextTokens / 2));
+  const budgetTokens = Math.min(contextTokens - maxTokens, limits.generation.completionPromptTokens);
+  const { ids, healing } = completionPrompt(tokenizer, request, budgetTokens);
+  if (ids.length === 0) return nothingToContinue;
+  let written = '';
+  const parser = new HealedText(tokenizer, healing);
+  const { finish, statistics } = await generate(scheduler, {
+    requestClass: 'keystroke',
+    prompt: ids,
+    maxTokens,
+    sampling: request.sampling,
+    random: request.random,
+    stopIds: tokenizer.endIds,
+    stopStrings: [],
+    parser,
+    constrain: (logits) => parser.constrain(logits),
+    onPiece: ({ text }) => {
+      written += text;
+      // Only a line break can end a scope.
+      return text.includes('\n') && trimCompletion(written, request, false).complete ? 'stop' : 'continue';
+    },
+    signal: request.signal,
+  });
+  return { text: wholeLines(written, finish, request), finish, statistics };
+}
+
+/** Of a completion that was cut off by its length, the lines that are whole; of a single line, what there is. */
+function wholeLines(written: string, finish: FinishReason, request: CompletionRequest): string {
+  const { text, complete: ended } = trimCompletion(written, request, finish === 'stop');
+  if (ended || finish === 'stop' || !text.trimStart().includes('\n')) return text;
+  return text.slice(0, text.lastIndexOf('\n')).trimEnd();
+}

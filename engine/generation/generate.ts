@@ -1,0 +1,130 @@
+/** From a prompt to a stream of text: tokens become characters, stop rules end it, and it is measured. */
+import { StopStrings } from '../text/stopStrings.ts';
+import type { OutputParser, OutputPiece } from '../text/thinking.ts';
+import type { RequestClass } from './nextStep.ts';
+import { type SamplerSettings, sample } from './sampler.ts';
+import type { Scheduler, TokenOutcome } from './scheduler.ts';
+
+export type FinishReason = TokenOutcome['finish'];
+
+export interface GenerationStatistics {
+  readonly promptTokens: number;
+  /** Of the prompt, how many came from the cache. */
+  readonly cachedTokens: number;
+  readonly generatedTokens: number;
+  readonly timeToFirstTokenMs: number;
+  /** Of the tokens after the first. */
+  readonly tokensPerSecond: number;
+}
+
+export interface GenerationRequest {
+  readonly requestClass: RequestClass;
+  readonly prompt: readonly number[];
+  readonly maxTokens: number;
+  readonly sampling: SamplerSettings;
+  /** Uniform in [0, 1). */
+  readonly random: () => number;
+  /** Tokens that end the answer and are no part of it. */
+  readonly stopIds: ReadonlySet<number>;
+  /** End the answer and are no part of it; thinking may contain them. */
+  readonly stopStrings: readonly string[];
+  /** Makes text of tokens, and tells thinking from answer. */
+  readonly parser: OutputParser;
+  /** Excludes tokens by logits of `-Infinity`. */
+  readonly constrain?: ((logits: Float32Array) => Float32Array) | undefined;
+  readonly onPiece: (piece: OutputPiece) => 'continue' | 'stop';
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Generated {
+  readonly text: string;
+  readonly thinking: string;
+  readonly finish: FinishReason;
+  readonly statistics: GenerationStatistics;
+}
+
+/** @throws HearthError as `Scheduler.submit` does. Cancelling is an end: what was written until then is returned. */
+export async function generate(scheduler: Scheduler, request: GenerationRequest): Promise<Generated> {
+  const answer = new Answer(request);
+  const { requestClass, prompt, maxTokens, signal } = request;
+  const outcome = await scheduler.submit({
+    requestClass,
+    prompt,
+    maxTokens,
+    choose: (logits) => answer.choose(logits),
+    deliver: (token) => answer.take(token),
+    signal,
+  });
+  answer.end();
+  const { text, thinking } = answer;
+  return { text, thinking, finish: outcome.finish, statistics: statisticsOf(prompt.length, outcome) };
+}
+
+class Answer {
+  text = '';
+  thinking = '';
+  readonly #request: GenerationRequest;
+  readonly #stops: StopStrings;
+  readonly #sequence: Set<number>;
+  readonly #generated = new Set<number>();
+  #stopped = false;
+
+  constructor(request: GenerationRequest) {
+    this.#request = request;
+    this.#stops = new StopStrings(request.stopStrings);
+    this.#sequence = new Set(request.prompt);
+  }
+
+  choose(logits: Float32Array): number {
+    const { sampling, random, constrain } = this.#request;
+    const history = { sequence: this.#sequence, generated: this.#generated };
+    return sample(constrain?.(logits) ?? logits, sampling, history, random);
+  }
+
+  take(token: number): 'continue' | 'stop' {
+    this.#sequence.add(token);
+    this.#generated.add(token);
+    if (this.#request.stopIds.has(token)) return 'stop';
+    this.#read(this.#request.parser.push(token));
+    return this.#stopped ? 'stop' : 'continue';
+  }
+
+  /** Delivers what was held back in case it became a stop string, a tag or the rest of a character. */
+  end(): void {
+    this.#read(this.#request.parser.end());
+    if (!this.#stopped) this.#deliver({ kind: 'text', text: this.#stops.end() });
+  }
+
+  #read(pieces: readonly OutputPiece[]): void {
+    for (const piece of pieces) {
+      if (this.#stopped) return;
+      if (piece.kind === 'thinking') {
+        this.#deliver(piece);
+        continue;
+      }
+      const { text, stop } = this.#stops.push(piece.text);
+      this.#deliver({ kind: 'text', text });
+      if (stop !== undefined) this.#stopped = true;
+    }
+  }
+
+  #deliver(piece: OutputPiece): void {
+    if (piece.text === '') return;
+    if (piece.kind === 'thinking') this.thinking += piece.text;
+    else this.text += piece.text;
+    if (this.#request.onPiece(piece) === 'stop') this.#stopped = true;
+  }
+}
+
+function statisticsOf(promptTokens: number, outcome: TokenOutcome): GenerationStatistics {
+  const { cachedTokens, generatedTokens, submittedMs, firstTokenMs, endedMs } = outcome;
+  // The first token belongs to the prompt: it comes with the last of its logits.
+  const decodeMs = endedMs - firstTokenMs;
+  return {
+    promptTokens,
+    cachedTokens,
+    generatedTokens,
+    timeToFirstTokenMs: firstTokenMs - submittedMs,
+    tokensPerSecond: decodeMs > 0 ? (1000 * Math.max(0, generatedTokens - 1)) / decodeMs : 0,
+  };
+}

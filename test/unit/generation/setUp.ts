@@ -1,0 +1,59 @@
+import { SequencePool } from '../../../engine/cache/sequencePool.ts';
+import { Scheduler } from '../../../engine/generation/scheduler.ts';
+import type { Tokenizer } from '../../../engine/text/tokenizer.ts';
+import { FakeDecoder, type FakeDecoderOptions } from './fakeDecoder.ts';
+
+/** A scheduler over a fake decoder, one millisecond between any two looks at the clock. */
+export function schedulerOf(decoder: FakeDecoder, chunkTokens = 64): Scheduler {
+  let clock = 0;
+  return new Scheduler({
+    decoder,
+    pool: new SequencePool({
+      createSequence: () => decoder.createSequence(),
+      bytesPerToken: 1,
+      budgetBytes: 1_000_000,
+      maxIdlePerOwner: 2,
+    }),
+    chunkTokens,
+    maxPending: 64,
+    now: () => clock++,
+    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+  });
+}
+
+/** A model that answers every prompt with the tokens that `reply` gives for its text. */
+export function replying(
+  tokenizer: Tokenizer,
+  reply: (prompt: string, ids: readonly number[]) => readonly number[],
+  options: FakeDecoderOptions = {},
+): { decoder: FakeDecoder; prompts: string[] } {
+  const prompts: string[] = [];
+  let prompt: readonly number[] = [];
+  let answer: readonly number[] = [];
+  const follow = (tokens: readonly number[]): number => {
+    const continues = prompt.length > 0 && tokens.length > prompt.length && startsWith(tokens, prompt);
+    if (!continues || !startsWith([...prompt, ...answer], tokens)) {
+      prompt = [...tokens];
+      const text = showIds(tokenizer, tokens);
+      prompts.push(text);
+      answer = reply(text, tokens);
+    }
+    return answer[tokens.length - prompt.length] ?? [...tokenizer.endIds][0] ?? 0;
+  };
+  const decoder = new FakeDecoder({
+    vocabularySize: tokenizer.vocabularySize,
+    contextTokens: 4096,
+    follow,
+    ...options,
+  });
+  return { decoder, prompts };
+}
+
+/** Text of ids, framing tokens by name. */
+export function showIds(tokenizer: Tokenizer, ids: readonly number[]): string {
+  return Buffer.concat(ids.map((id) => tokenizer.bytesOf(id))).toString();
+}
+
+function startsWith(tokens: readonly number[], beginning: readonly number[]): boolean {
+  return beginning.every((token, i) => tokens[i] === token);
+}
