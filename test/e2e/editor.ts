@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, inject } from 'vitest';
+import { z } from 'zod';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import { quietSettings, type RunningServer, startServer } from '../../scripts/shared/vscodeServer.ts';
 
@@ -120,6 +121,13 @@ export class Editor {
     await this.page.locator(`.tab.active[data-resource-name="${path.split('/').at(-1)}"]`).waitFor();
   }
 
+  /** Changes the user's settings while the window is open; VS Code watches the file. */
+  change(settings: Readonly<Record<string, unknown>>): void {
+    const path = join(this.scratch, 'user-data', 'User', 'settings.json');
+    const before = z.record(z.string(), z.unknown()).parse(JSON.parse(readFileSync(path, 'utf8')));
+    writeFileSync(path, JSON.stringify({ ...before, ...settings }, null, 2));
+  }
+
   /** The item of the status bar with that text. */
   statusItem(text: string | RegExp): Locator {
     return this.page.locator('.statusbar-item', { hasText: text });
@@ -133,8 +141,8 @@ export class Editor {
     return chat;
   }
 
-  async screenshot(name: string): Promise<void> {
-    await this.page.screenshot({ path: join(projectRoot, 'test', 'e2e', 'results', `${name}.png`) });
+  async screenshot(name: string, folder = 'test/e2e/results'): Promise<void> {
+    await this.page.screenshot({ path: join(projectRoot, folder, `${name}.png`) });
   }
 
   /** Leaves a picture and the logs of the server and its extensions in test/e2e/results. */
