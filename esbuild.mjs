@@ -36,7 +36,7 @@ const builds = [
   {
     ...node,
     format: 'esm',
-    entryPoints: { engine: 'engine/main.ts', cli: 'engine/cli.ts' },
+    entryPoints: { engine: 'engine/main.ts', cli: 'engine/cli.ts', onnxWorker: 'engine/backend/onnx/worker.ts' },
     outExtension: { '.js': '.mjs' },
     banner,
   },

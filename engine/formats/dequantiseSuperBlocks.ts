@@ -35,7 +35,7 @@ export const q2_k: Decode = (bytes, destination) => {
 };
 
 /** Scale 0 to 15 of Q3_K: low 4 bits in bytes 0 to 7, high 2 bits in bytes 8 to 11; stored plus 32. */
-function q3Scale(bytes: Uint8Array, at: number, sub: number): number {
+export function q3Scale(bytes: Uint8Array, at: number, sub: number): number {
   const low = (byteAt(bytes, at + (sub & 7)) >> (sub < 8 ? 0 : 4)) & 15;
   const high = (byteAt(bytes, at + 8 + (sub & 3)) >> (2 * (sub >> 2))) & 3;
   return (low | (high << 4)) - 32;
@@ -64,13 +64,13 @@ export const q3_k: Decode = (bytes, destination) => {
 };
 
 /** Scale of sub-block 0 to 7 of Q4_K and Q5_K; 6 bits of `scales[12]` (ggml `get_scale_min_k4`). */
-function q45Scale(bytes: Uint8Array, at: number, sub: number): number {
+export function q45Scale(bytes: Uint8Array, at: number, sub: number): number {
   if (sub < 4) return byteAt(bytes, at + sub) & 63;
   return (byteAt(bytes, at + sub + 4) & 15) | ((byteAt(bytes, at + sub - 4) >> 6) << 4);
 }
 
 /** Minimum of sub-block 0 to 7 of Q4_K and Q5_K. */
-function q45Minimum(bytes: Uint8Array, at: number, sub: number): number {
+export function q45Minimum(bytes: Uint8Array, at: number, sub: number): number {
   if (sub < 4) return byteAt(bytes, at + sub + 4) & 63;
   return (byteAt(bytes, at + sub + 4) >> 4) | ((byteAt(bytes, at + sub) >> 6) << 4);
 }

@@ -1,0 +1,89 @@
+/**
+ * A decoder as an ONNX graph: token ids in, logits of the rows asked for and new cache rows out. Any number of tokens
+ * of one sequence a run.
+ */
+
+import { unsupported } from '../../errors.ts';
+import type { DecoderSpec, LayerSpec } from '../../model/spec.ts';
+import type { DecoderWeights, LayerWeights } from '../../model/weights.ts';
+import { AttentionInputs, groupedQueryAttention } from './attention.ts';
+import { feedForward } from './feedForward.ts';
+import { GraphBuilder, type Value } from './graphBuilder.ts';
+import { type GraphContext, linear, lookUp } from './linear.ts';
+import { addAndNorm, type Residual } from './norm.ts';
+import type { RunPlan } from './plan.ts';
+import { WeightsLayout } from './weightsFile.ts';
+
+export interface DecoderGraph {
+  /** An ONNX ModelProto. */
+  readonly model: Uint8Array;
+  readonly layout: WeightsLayout;
+  readonly plan: RunPlan;
+  /** What is not computed as it is stored. */
+  readonly notes: readonly string[];
+}
+
+export interface GraphOptions {
+  readonly weightsFile: string;
+  readonly accuracyLevel: 0 | 4;
+}
+
+/** Reads nothing: the weights are planned into `layout`, which writes them. */
+export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, options: GraphOptions): DecoderGraph {
+  const graph = new GraphBuilder(options.weightsFile);
+  const layout = new WeightsLayout();
+  const { accuracyLevel } = options;
+  const context = { graph, layout, accuracyLevel, normEpsilon: spec.normEpsilon, blockMeans: new Map() };
+  const inputs = new AttentionInputs(graph);
+
+  const ids = graph.input('ids', 'int64', [1, 'tokens']);
+  let residual: Residual = { stream: lookUp(context, weights.embedding, ids) };
+  for (const [index, layerSpec] of spec.layers.entries()) {
+    const layerWeights = weights.layers[index];
+    if (!layerWeights) throw new Error(`layer ${index} has a spec and no weights`);
+    residual = layer(context, inputs, layerSpec, layerWeights, residual);
+  }
+  const { normed } = addAndNorm(context, residual, weights.finalNorm);
+  // The head is the largest product of a small model: only rows that were asked for go through it.
+  const wanted = graph.op('Gather', [normed, graph.input('rows', 'int64', ['rows'])], { axis: 1 });
+  const logits = linear(context, wanted, { weight: weights.head });
+  graph.output(logits, 'logits', 'float32', [1, 'rows', spec.vocabularySize]);
+  graph.output(graph.op('Concat', inputs.cached, { axis: 0 }), 'cached', 'float32', ['values', 'tokens']);
+
+  const { rotations, spans, layers } = inputs;
+  const { vocabularySize } = spec;
+  const numAttentionHeads = Math.max(...spec.layers.map(({ attention }) => attention.numAttentionHeads));
+  return {
+    model: graph.encode(),
+    layout,
+    plan: { vocabularySize, numAttentionHeads, rotations, spans, layers },
+    notes: [],
+  };
+}
+
+function layer(
+  context: GraphContext,
+  inputs: AttentionInputs,
+  spec: LayerSpec,
+  weights: LayerWeights,
+  residual: Residual,
+): Residual {
+  const before = addAndNorm(context, residual, weights.attentionNorm);
+  const attended = attention(context, inputs, spec, weights, before.normed);
+  const between = addAndNorm(context, { stream: before.stream, addition: attended }, weights.feedForwardNorm);
+  const addition = feedForward(context, spec.feedForward, weights.feedForward, between.normed);
+  return { stream: between.stream, addition };
+}
+
+function attention(
+  context: GraphContext,
+  inputs: AttentionInputs,
+  { attention: spec }: LayerSpec,
+  { attention: weights }: LayerWeights,
+  input: Value,
+): Value {
+  if (spec.kind === 'grouped-query' && weights.kind === 'grouped-query') {
+    return groupedQueryAttention(context, inputs, spec, weights, input);
+  }
+  throw unsupported('The ONNX backend does not compute latent attention.');
+}

@@ -1,0 +1,171 @@
+/** Collects the nodes of a graph. Values are known by name; an operator's method returns the name of what it computes. */
+import {
+  type Attribute,
+  type ElementType,
+  elementBytes,
+  encodeModel,
+  type Graph,
+  type Initializer,
+  type Node,
+  type ValueInfo,
+} from './onnxFile.ts';
+
+/** The name of a tensor in the graph. */
+export type Value = string;
+export type Attributes = Readonly<Record<string, number | string | readonly number[] | Attribute>>;
+
+/** A tensor that lies in the weights file. */
+export interface StoredTensor {
+  readonly type: ElementType;
+  readonly shape: readonly number[];
+  readonly offset: number;
+}
+
+/** Operators that ONNX Runtime adds (its docs/ContribOperators.md). */
+const microsoft = 'com.microsoft';
+const operatorSets = { '': 21, [microsoft]: 1 };
+
+/** An optional input that is left out. */
+export const absent: Value = '';
+
+export class GraphBuilder {
+  private readonly nodes: Node[] = [];
+  private readonly initializers: Initializer[] = [];
+  private readonly inputs: ValueInfo[] = [];
+  private readonly outputs: ValueInfo[] = [];
+  private readonly constants = new Map<string, Value>();
+  private readonly names: { count: number };
+  private readonly weightsFile: string;
+
+  /** `weightsFile`: name of the file that `stored` tensors lie in, relative to the model. */
+  constructor(weightsFile: string, names = { count: 0 }) {
+    this.weightsFile = weightsFile;
+    this.names = names;
+  }
+
+  /** A graph for an `If`: it sees the values of this one, and its names are unlike any here. */
+  branch(): GraphBuilder {
+    return new GraphBuilder(this.weightsFile, this.names);
+  }
+
+  /** A standard operator with one output. */
+  op(operator: string, inputs: readonly Value[], attributes: Attributes = {}): Value {
+    return this.add('', operator, inputs, attributes, 1)[0] as Value;
+  }
+
+  /** An operator of ONNX Runtime's own with one output. */
+  contrib(operator: string, inputs: readonly Value[], attributes: Attributes = {}): Value {
+    return this.add(microsoft, operator, inputs, attributes, 1)[0] as Value;
+  }
+
+  /** As `contrib`; false leaves an optional output out. */
+  contribOutputs(
+    operator: string,
+    inputs: readonly Value[],
+    attributes: Attributes,
+    outputs: readonly boolean[],
+  ): Value[] {
+    const names = outputs.map((wanted) => (wanted ? this.name(operator) : absent));
+    this.push(microsoft, operator, inputs, attributes, names);
+    return names.filter((name) => name !== absent);
+  }
+
+  /** Parts of `value` along `axis`; `sizes` are numbers, or the name of a value that holds them. */
+  split(
+    value: Value,
+    sizes: readonly number[] | { readonly sizes: Value; readonly count: number },
+    axis = -1,
+  ): Value[] {
+    const [sizesValue, count] = 'count' in sizes ? [sizes.sizes, sizes.count] : [this.int64(sizes), sizes.length];
+    return this.add('', 'Split', [value, sizesValue], { axis }, count);
+  }
+
+  /** 0 keeps a dimension, -1 stands for the rest. */
+  reshape(value: Value, shape: readonly number[]): Value {
+    return this.op('Reshape', [value, this.int64(shape)]);
+  }
+
+  transpose(value: Value, permutation: readonly number[]): Value {
+    return this.op('Transpose', [value], { perm: permutation });
+  }
+
+  int64(values: readonly number[]): Value {
+    const data = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
+    return this.constant('int64', [values.length], data, `int64 ${values.join()}`);
+  }
+
+  float32(value: number): Value {
+    return this.constant('float32', [], new Uint8Array(Float32Array.of(value).buffer), `float32 ${value}`);
+  }
+
+  private constant(type: ElementType, shape: readonly number[], data: Uint8Array, key: string): Value {
+    const known = this.constants.get(key);
+    if (known !== undefined) return known;
+    const name = this.name('constant');
+    this.initializers.push({ name, type, shape, data });
+    this.constants.set(key, name);
+    return name;
+  }
+
+  /** `shape` may group the stored elements differently. */
+  stored(tensor: StoredTensor, shape: readonly number[] = tensor.shape): Value {
+    const name = this.name('weight');
+    const byteLength = shape.reduce((product, size) => product * size, elementBytes[tensor.type]);
+    const data = { file: this.weightsFile, offset: tensor.offset, byteLength };
+    this.initializers.push({ name, type: tensor.type, shape, data });
+    return name;
+  }
+
+  input(name: Value, type: ElementType, shape: readonly (number | string)[]): Value {
+    this.inputs.push({ name, type, shape });
+    return name;
+  }
+
+  output(value: Value, name: string, type: ElementType, shape: readonly (number | string)[]): void {
+    this.push('', 'Identity', [value], {}, [name]);
+    this.outputs.push({ name, type, shape });
+  }
+
+  /** @returns the branch as an attribute; its outputs are `values`, of unstated shape. */
+  asBranch(values: readonly Value[], type: ElementType, shape: readonly (number | string)[]): Attribute {
+    for (const value of values) this.outputs.push({ name: value, type, shape });
+    return { graph: this.graph('branch') };
+  }
+
+  encode(): Uint8Array {
+    return encodeModel(this.graph('decoder'), operatorSets);
+  }
+
+  private graph(name: string): Graph {
+    const { nodes, initializers, inputs, outputs } = this;
+    return { name, nodes, initializers, inputs, outputs };
+  }
+
+  private add(domain: string, operator: string, inputs: readonly Value[], attributes: Attributes, count: number) {
+    const names = Array.from({ length: count }, () => this.name(operator));
+    this.push(domain, operator, inputs, attributes, names);
+    return names;
+  }
+
+  private push(
+    domain: string,
+    operator: string,
+    inputs: readonly Value[],
+    attributes: Attributes,
+    outputs: readonly Value[],
+  ): void {
+    const typed = Object.entries(attributes).map(([name, value]) => [name, asAttribute(value)] as const);
+    this.nodes.push({ operator, domain, inputs, outputs, attributes: Object.fromEntries(typed) });
+  }
+
+  private name(hint: string): Value {
+    return `${hint}_${this.names.count++}`;
+  }
+}
+
+/** A plain number is an integer attribute; float attributes are written `{ float: 1 }`. */
+function asAttribute(value: Attributes[string]): Attribute {
+  if (typeof value === 'number') return { int: value };
+  if (typeof value === 'string') return { string: value };
+  return 'length' in value ? { ints: value } : value;
+}

@@ -1,0 +1,138 @@
+/** Runs the graph over the tokens of one sequence. */
+import { type InferenceSession, Tensor } from 'onnxruntime-node';
+import { attentionFactor, inverseFrequencies } from '../../model/rope.ts';
+import { KeyValueCache } from './keyValueCache.ts';
+import type { RotationPlan, RunPlan } from './plan.ts';
+
+/** Bytes of attention scores that one run of the graph may need; longer prompts at long contexts go in smaller pieces. */
+const scoreBytes = 256 * 1024 * 1024;
+
+interface Rotation {
+  readonly frequencies: Float64Array;
+  readonly factor: number;
+}
+
+export class GraphRun {
+  private readonly session: InferenceSession;
+  private readonly plan: RunPlan;
+  private readonly rotations: readonly Rotation[];
+
+  constructor(session: InferenceSession, plan: RunPlan) {
+    this.session = session;
+    this.plan = plan;
+    this.rotations = plan.rotations.map(({ rope, scale }: RotationPlan) => ({
+      frequencies: inverseFrequencies(rope),
+      factor: attentionFactor(rope) * scale,
+    }));
+  }
+
+  emptyCache(): KeyValueCache {
+    return KeyValueCache.empty(this.plan);
+  }
+
+  /** Appends `tokens` to the cache. @returns the logits of the rows asked for. `[rows, vocabulary]` */
+  async run(cache: KeyValueCache, tokens: readonly number[], logits: 'none' | 'last' | 'all'): Promise<Float32Array> {
+    const pieces: Float32Array[] = [];
+    for (let first = 0; first < tokens.length; ) {
+      const count = Math.min(tokens.length - first, this.tokensThatFit(cache));
+      const isLast = first + count === tokens.length;
+      const rows = logits === 'all' ? range(count) : logits === 'last' && isLast ? [count - 1] : [];
+      pieces.push(await this.runPiece(cache, tokens.slice(first, first + count), rows));
+      first += count;
+    }
+    return concatenated(pieces.filter(({ length }) => length > 0));
+  }
+
+  private tokensThatFit({ extent }: KeyValueCache): number {
+    const bytesPerTokenPair = 4 * this.plan.numAttentionHeads;
+    return Math.max(1, Math.floor(scoreBytes / bytesPerTokenPair / (extent.length + 1024)));
+  }
+
+  private async runPiece(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {
+    const count = tokens.length;
+    const results = await this.session.run({
+      ids: int64(tokens, [1, count]),
+      rows: int64(rows, [rows.length]),
+      ...this.rotationFeeds(cache.extent.length, count),
+      ...this.spanFeeds(cache, count),
+      ...cache.feeds(),
+    });
+    cache.append(floats(results['cached']), count);
+    return floats(results['logits']);
+  }
+
+  private rotationFeeds(firstPosition: number, count: number): Record<string, Tensor> {
+    const feeds: Record<string, Tensor> = {};
+    for (const [index, { frequencies, factor }] of this.rotations.entries()) {
+      const pairs = frequencies.length;
+      const cos = new Float32Array(count * pairs);
+      const sin = new Float32Array(count * pairs);
+      for (let at = 0; at < cos.length; at++) {
+        const angle = (firstPosition + Math.floor(at / pairs)) * (frequencies[at % pairs] as number);
+        cos[at] = factor * Math.cos(angle);
+        sin[at] = factor * Math.sin(angle);
+      }
+      feeds[`cos.${index}`] = new Tensor('float32', cos, [count, pairs]);
+      feeds[`sin.${index}`] = new Tensor('float32', sin, [count, pairs]);
+    }
+    return feeds;
+  }
+
+  private spanFeeds(cache: KeyValueCache, count: number): Record<string, Tensor> {
+    const feeds: Record<string, Tensor> = {};
+    for (const [index, { slidingWindow }] of this.plan.spans.entries()) {
+      const room = cache.room(index);
+      const held = cache.extent.held(index);
+      const mask = attentionMask({ count, room, held, slidingWindow: slidingWindow ?? Number.POSITIVE_INFINITY });
+      feeds[`mask.${index}`] = new Tensor('float32', mask, [count, room + count]);
+      feeds[`sizes.${index}`] = int64([room, count], [2]);
+    }
+    return feeds;
+  }
+}
+
+interface MaskDims {
+  readonly count: number;
+  readonly room: number;
+  readonly held: number;
+  readonly slidingWindow: number;
+}
+
+/** 0 where the new token of that row sees the cached or new token of that column, else −∞. `[count, room + count]` */
+export function attentionMask({ count, room, held, slidingWindow }: MaskDims): Float32Array {
+  const width = room + count;
+  const mask = new Float32Array(count * width);
+  const hidden = Number.NEGATIVE_INFINITY;
+  for (let row = 0; row < count; row++) {
+    const at = row * width;
+    mask.fill(hidden, at + held, at + room);
+    mask.fill(hidden, at + room + row + 1, at + width);
+    // Counted from the first cached token, this row is at held + row and sees from there back.
+    const unseen = held + row - slidingWindow + 1;
+    if (unseen > 0) mask.fill(hidden, at, at + Math.min(unseen, held));
+    if (unseen > held) mask.fill(hidden, at + room, at + room + unseen - held);
+  }
+  return mask;
+}
+
+function floats(tensor: InferenceSession.ReturnType[string] | undefined): Float32Array {
+  if (!(tensor?.data instanceof Float32Array)) throw new Error('the graph returned no floats');
+  return tensor.data;
+}
+
+function int64(values: readonly number[], dims: readonly number[]): Tensor {
+  return new Tensor('int64', BigInt64Array.from(values, BigInt), dims);
+}
+
+const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+
+function concatenated(pieces: readonly Float32Array[]): Float32Array {
+  if (pieces.length === 1 && pieces[0]) return pieces[0];
+  const all = new Float32Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    all.set(piece, at);
+    at += piece.length;
+  }
+  return all;
+}

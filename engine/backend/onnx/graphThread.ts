@@ -1,0 +1,83 @@
+/** The session and the key-value caches of one loaded decoder, as the thread that owns them sees them. */
+import { InferenceSession } from 'onnxruntime-node';
+import { GraphRun } from './graphRun.ts';
+import type { KeyValueCache } from './keyValueCache.ts';
+import type { ExtentState, FromThread, ThreadGraph, ThreadSlice, ToThread } from './messages.ts';
+
+export class GraphThread {
+  private readonly session: InferenceSession;
+  private readonly graphRun: GraphRun;
+  private readonly caches = new Map<number, KeyValueCache>();
+
+  private constructor(session: InferenceSession, graphRun: GraphRun) {
+    this.session = session;
+    this.graphRun = graphRun;
+  }
+
+  static async load({ model, weightsDirectory, threads, plan }: ThreadGraph): Promise<GraphThread> {
+    const session = await InferenceSession.create(model, {
+      executionProviders: ['cpu'],
+      intraOpNumThreads: threads,
+      interOpNumThreads: 1,
+      graphOptimizationLevel: 'all',
+      extra: { session: { model_external_initializers_file_folder_path: weightsDirectory } },
+    });
+    return new GraphThread(session, new GraphRun(session, plan));
+  }
+
+  async handle(message: Exclude<ToThread, { kind: 'load' }>): Promise<FromThread | undefined> {
+    switch (message.kind) {
+      case 'create':
+        this.caches.set(message.sequence, this.graphRun.emptyCache());
+        return undefined;
+      case 'fork':
+        this.caches.set(message.sequence, this.cache(message.from).fork());
+        return undefined;
+      case 'truncate':
+        this.cache(message.sequence).extent.truncate(message.length);
+        return undefined;
+      case 'dispose':
+        this.cache(message.sequence).dispose();
+        this.caches.delete(message.sequence);
+        return undefined;
+      case 'run':
+        return this.run(message.slices);
+      case 'end':
+        this.caches.clear();
+        await this.session.release();
+        return { kind: 'done', logits: [], extents: [], cacheBytes: 0 };
+    }
+  }
+
+  private async run(slices: readonly ThreadSlice[]): Promise<FromThread> {
+    const before = slices.map(({ sequence }) => this.cache(sequence).extent.length);
+    const logits: Float32Array[] = [];
+    try {
+      for (const { sequence, tokens, logits: wanted } of slices) {
+        logits.push(await this.graphRun.run(this.cache(sequence), tokens, wanted));
+      }
+    } catch (error) {
+      for (const [i, { sequence }] of slices.entries()) this.cache(sequence).extent.truncate(before[i] ?? 0);
+      return { kind: 'failed', message: messageOf(error), extents: this.extentsOf(slices) };
+    }
+    return { kind: 'done', logits, extents: this.extentsOf(slices), cacheBytes: this.cacheBytes() };
+  }
+
+  private extentsOf(slices: readonly ThreadSlice[]): ExtentState[] {
+    return slices.map(({ sequence }) => this.cache(sequence).extent.state());
+  }
+
+  private cacheBytes(): number {
+    let bytes = 0;
+    for (const cache of this.caches.values()) bytes += cache.bytes;
+    return bytes;
+  }
+
+  private cache(sequence: number): KeyValueCache {
+    const cache = this.caches.get(sequence);
+    if (!cache) throw new Error(`there is no sequence ${sequence}`);
+    return cache;
+  }
+}
+
+export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

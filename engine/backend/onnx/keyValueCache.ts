@@ -1,0 +1,150 @@
+/**
+ * Keys and values of one sequence. A row holds one value of a head for all tokens, so that the graph reads it in order;
+ * rows have room for some more tokens than they hold, and grow by about an eighth.
+ */
+import { Tensor } from 'onnxruntime-node';
+import { CacheExtent } from './cacheExtent.ts';
+import type { LayerCachePlan, RunPlan } from './plan.ts';
+
+/** What lies beyond the length is masked: an eighth of the room or one page. */
+const pageTokens = 64;
+/** FusedMatMul leaves its output unwritten when there is nothing to sum over. */
+const emptyRoom = 1;
+
+export function roomFor(tokens: number): number {
+  return tokens === 0 ? emptyRoom : Math.ceil((tokens + tokens / 8) / pageTokens) * pageTokens;
+}
+
+/** `[rows, columns]`: new tokens as the graph returns them, or a block of a cache. */
+interface Columns {
+  readonly values: Float32Array;
+  readonly columns: number;
+}
+
+/** Keys, then values, of one layer: `[rows, room]`. Forked sequences share it until one of them writes. */
+class LayerBlock implements Columns {
+  readonly values: Float32Array;
+  readonly columns: number;
+  readonly rows: number;
+  readonly keys: Tensor;
+  readonly cachedValues: Tensor;
+  owners = 1;
+
+  constructor(plan: LayerCachePlan, room: number) {
+    const { keyValueHeads, keyDim, valueDim, valuesInKeys } = plan;
+    const keyRows = keyValueHeads * keyDim;
+    const firstValueRow = valuesInKeys ? 0 : keyRows;
+    this.rows = rowsOf(plan);
+    this.columns = room;
+    this.values = new Float32Array(this.rows * room);
+    const tensor = (firstRow: number, dim: number) =>
+      new Tensor('float32', this.values.subarray(firstRow * room, (firstRow + keyValueHeads * dim) * room), [
+        keyValueHeads,
+        1,
+        dim,
+        room,
+      ]);
+    this.keys = tensor(0, keyDim);
+    this.cachedValues = tensor(firstValueRow, valueDim);
+  }
+
+  /** Columns `[first, first + count)` of `source` from column `at` on. */
+  copy(source: Columns, first: number, count: number, at: number): void {
+    const { values, columns } = source;
+    if (count === 1) {
+      // A decode step writes one value in every row of every layer.
+      for (let from = first, to = at; to < this.values.length; from += columns, to += this.columns) {
+        this.values[to] = values[from] as number;
+      }
+      return;
+    }
+    for (let row = 0; row < this.rows; row++) {
+      const from = row * columns + first;
+      this.values.set(values.subarray(from, from + count), row * this.columns + at);
+    }
+  }
+}
+
+function rowsOf({ keyValueHeads, keyDim, valueDim, valuesInKeys }: LayerCachePlan): number {
+  return keyValueHeads * (keyDim + (valuesInKeys ? 0 : valueDim));
+}
+
+export class KeyValueCache {
+  readonly extent: CacheExtent;
+  private readonly plan: RunPlan;
+  private readonly blocks: LayerBlock[];
+
+  private constructor(plan: RunPlan, extent: CacheExtent, blocks: LayerBlock[]) {
+    this.plan = plan;
+    this.extent = extent;
+    this.blocks = blocks;
+  }
+
+  static empty(plan: RunPlan): KeyValueCache {
+    return new KeyValueCache(
+      plan,
+      new CacheExtent(plan.spans),
+      plan.layers.map((layer) => new LayerBlock(layer, roomFor(0))),
+    );
+  }
+
+  fork(): KeyValueCache {
+    for (const block of this.blocks) block.owners++;
+    return new KeyValueCache(this.plan, this.extent.copy(), [...this.blocks]);
+  }
+
+  dispose(): void {
+    for (const block of this.blocks) block.owners--;
+    this.blocks.length = 0;
+  }
+
+  /** Columns of the inputs of a span, beyond the tokens held. */
+  room(span: number): number {
+    const layer = this.plan.layers.findIndex((plan) => plan.span === span);
+    return this.blocks[layer]?.columns ?? 0;
+  }
+
+  /** Inputs of the graph. */
+  feeds(): Record<string, Tensor> {
+    const feeds: Record<string, Tensor> = {};
+    for (const [layer, { keys, cachedValues }] of this.blocks.entries()) {
+      feeds[`keys.${layer}`] = keys;
+      feeds[`values.${layer}`] = cachedValues;
+    }
+    return feeds;
+  }
+
+  /** `cached`: the graph's output, keys and values of every layer one below the other. `[rows, tokens]` */
+  append(cached: Float32Array, tokens: number): void {
+    const before = this.extent.copy();
+    this.extent.append(tokens);
+    let at = 0;
+    for (const [layer, plan] of this.plan.layers.entries()) {
+      const values = cached.subarray(at, at + rowsOf(plan) * tokens);
+      this.appendLayer(layer, plan, { values, columns: tokens }, before);
+      at += values.length;
+    }
+  }
+
+  private appendLayer(layer: number, plan: LayerCachePlan, fresh: Columns, before: CacheExtent): void {
+    const block = this.blocks[layer];
+    if (!block) throw new Error(`no cache for layer ${layer}`);
+    const held = before.held(plan.span);
+    const keptOld = Math.max(0, before.length - this.extent.start(plan.span));
+    const keptFresh = Math.min(fresh.columns, this.extent.held(plan.span));
+    let target = block;
+    const stays = block.owners === 1 && keptOld === held && held + keptFresh <= block.columns;
+    if (!stays) {
+      target = new LayerBlock(plan, roomFor(keptOld + keptFresh));
+      target.copy(block, held - keptOld, keptOld, 0);
+      block.owners--;
+      this.blocks[layer] = target;
+    }
+    target.copy(fresh, fresh.columns - keptFresh, keptFresh, keptOld);
+  }
+
+  /** Bytes of the blocks, those shared with forks divided among their owners. */
+  get bytes(): number {
+    return this.blocks.reduce((sum, { values, owners }) => sum + values.byteLength / owners, 0);
+  }
+}

@@ -1,0 +1,135 @@
+/** Products with weights, and the values of embedding rows. */
+import type { Linear, Weight } from '../../model/weights.ts';
+import type { GraphBuilder, Value } from './graphBuilder.ts';
+import {
+  allRows,
+  gridOf,
+  type StoredIntegers,
+  type StoredMatrix,
+  type WeightRows,
+  type WeightsLayout,
+} from './weightsFile.ts';
+
+/** What the parts of a decoder's graph are built with. */
+export interface GraphContext {
+  readonly graph: GraphBuilder;
+  readonly layout: WeightsLayout;
+  /** MatMulNBits' accuracy_level: 4 rounds the other factor to 8-bit integers by blocks, as llama.cpp does; 0 keeps it. */
+  readonly accuracyLevel: 0 | 4;
+  readonly normEpsilon: number;
+  /** Means over blocks of values that several weights multiply. */
+  readonly blockMeans: Map<string, Value>;
+}
+
+/** Rows of several weights with one bias each or none. */
+export interface LinearRows {
+  readonly weight: WeightRows;
+  readonly bias?: Weight;
+}
+
+export const linearRows = ({ weight, bias }: Linear): LinearRows => ({
+  weight: allRows(weight),
+  ...(bias && { bias }),
+});
+
+/** `input · weightᵀ + bias` for each of `linears`, in one product where neighbours are stored alike. `[1, tokens, out]` each */
+export function linears(context: GraphContext, input: Value, parts: readonly LinearRows[]): Value[] {
+  return runsOf(parts).flatMap((run) => {
+    const product = multiply(
+      context,
+      input,
+      context.layout.matrix(run.map(({ weight }) => weight)),
+      biasOf(context, run),
+    );
+    return run.length === 1
+      ? [product]
+      : context.graph.split(
+          product,
+          run.map(({ weight }) => weight.rows),
+        );
+  });
+}
+
+/** `[1, tokens, out]` */
+export function linear(context: GraphContext, input: Value, part: Linear): Value {
+  return linears(context, input, [linearRows(part)])[0] as Value;
+}
+
+/** Neighbours on the same grid, with or without biases. */
+function runsOf(parts: readonly LinearRows[]): LinearRows[][] {
+  const runs: LinearRows[][] = [];
+  for (const part of parts) {
+    const last = runs.at(-1);
+    const neighbour = last?.[0];
+    const alike =
+      neighbour &&
+      neighbour.weight.weight.type === part.weight.weight.type &&
+      gridOf(neighbour.weight.weight) === gridOf(part.weight.weight) &&
+      (neighbour.bias === undefined) === (part.bias === undefined);
+    if (alike) last.push(part);
+    else runs.push([part]);
+  }
+  return runs;
+}
+
+function biasOf({ layout }: GraphContext, run: readonly LinearRows[]) {
+  const biases = run.flatMap(({ bias }) => (bias ? [bias] : []));
+  return biases.length === 0 ? undefined : layout.vector(biases);
+}
+
+function multiply(context: GraphContext, input: Value, matrix: StoredMatrix, bias: ReturnType<typeof biasOf>): Value {
+  const { graph } = context;
+  if (matrix.kind === 'integers') return multiplyIntegers(context, input, matrix, bias && graph.stored(bias));
+  const product = graph.contrib('FusedMatMul', [input, graph.stored(matrix.values)], { transB: 1 });
+  return bias ? graph.op('Add', [product, graph.stored(bias)]) : product;
+}
+
+/** Σ (scale · code + minimum) · x = Σ scale · code · x + Σ minimum · (sum of x over the block) */
+function multiplyIntegers(context: GraphContext, input: Value, matrix: StoredIntegers, bias: Value | undefined): Value {
+  const { graph, accuracyLevel } = context;
+  const { rows, columns, bits, elementsPerScale, codes, scales, minimums } = matrix;
+  const blocks = columns / elementsPerScale;
+  const product = graph.contrib(
+    'MatMulNBits',
+    [
+      input,
+      graph.stored(codes, [rows, blocks, (elementsPerScale * bits) / 8]),
+      graph.stored(scales, [rows * blocks]),
+      ...(bias === undefined ? [] : ['', '', bias]),
+    ],
+    { K: columns, N: rows, bits, block_size: elementsPerScale, accuracy_level: accuracyLevel },
+  );
+  if (!minimums) return product;
+  const means = blockMeans(context, input, elementsPerScale);
+  return graph.op('Add', [product, graph.contrib('FusedMatMul', [means, graph.stored(minimums)], { transB: 1 })]);
+}
+
+/** Means over each `block` neighbours of the last dimension. `[1, tokens, width / block]` */
+function blockMeans({ graph, blockMeans }: GraphContext, input: Value, block: number): Value {
+  const key = `${input}/${block}`;
+  const known = blockMeans.get(key);
+  if (known !== undefined) return known;
+  // The tokens are the pool's channels.
+  const means = graph.op('AveragePool', [input], { kernel_shape: [block], strides: [block] });
+  blockMeans.set(key, means);
+  return means;
+}
+
+/** Rows of a weight by number. `rows` is `[1, tokens]` int64; `[1, tokens, columns]` */
+export function lookUp({ graph, layout }: GraphContext, weight: Weight, rows: Value): Value {
+  const matrix = layout.matrix([allRows(weight)]);
+  if (matrix.kind === 'floats') return graph.op('Gather', [graph.stored(matrix.values), rows]);
+  const { bits, elementsPerScale, columns, codes, scales, minimums } = matrix;
+  const values = graph.contrib('GatherBlockQuantized', [graph.stored(codes), rows, graph.stored(scales)], {
+    bits,
+    block_size: elementsPerScale,
+    gather_axis: 0,
+    quantize_axis: 1,
+  });
+  if (!minimums) return values;
+  const blocks = graph.reshape(values, [0, 0, columns / elementsPerScale, elementsPerScale]);
+  const stored = graph.op('Gather', [graph.stored(minimums), rows]);
+  const addends = graph.op('Mul', [stored, graph.float32(1 / elementsPerScale)]);
+  const sums = graph.op('Add', [blocks, graph.op('Unsqueeze', [addends, graph.int64([-1])])]);
+  return graph.reshape(sums, [0, 0, columns]);
+}

@@ -1,0 +1,33 @@
+/** What the thread that runs the graph has to know besides the graph itself: plain data, sent to it once. */
+import type { RopeSpec } from '../../model/spec.ts';
+
+export interface RunPlan {
+  readonly vocabularySize: number;
+  readonly numAttentionHeads: number;
+  readonly rotations: readonly RotationPlan[];
+  readonly spans: readonly SpanPlan[];
+  readonly layers: readonly LayerCachePlan[];
+}
+
+/** Inputs `cos.<index>` and `sin.<index>`: tables of one rotation at the positions of the run's tokens. */
+export interface RotationPlan {
+  readonly rope: RopeSpec;
+  /** Multiplies cos and sin: a softmax scale costs nothing in the queries' rotation. */
+  readonly scale: number;
+}
+
+/** Layers that see the same tokens share inputs `mask.<index>` and `sizes.<index>`. */
+export interface SpanPlan {
+  /** Key j is visible to query i iff `0 <= i - j < slidingWindow`; absent: every earlier key. */
+  readonly slidingWindow?: number;
+}
+
+/** The cache of one layer: inputs `keys.<layer>` `[kvHeads, 1, keyDim, capacity]` and `values.<layer>` alike. */
+export interface LayerCachePlan {
+  readonly span: number;
+  readonly keyValueHeads: number;
+  readonly keyDim: number;
+  readonly valueDim: number;
+  /** The values are the first `valueDim` of the keys (latent attention). */
+  readonly valuesInKeys: boolean;
+}

@@ -1,0 +1,70 @@
+/** The decoder's end of the thread that runs the graph. */
+import { Worker } from 'node:worker_threads';
+import { HearthError } from '../../errors.ts';
+import type { ExtentState, FromThread, ToThread } from './messages.ts';
+
+/** esbuild bundles the thread as a file of its own beside the engine's. */
+const workerFile = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './onnxWorker.mjs', import.meta.url);
+
+type Done = Extract<FromThread, { kind: 'done' }>;
+
+interface Waiting {
+  readonly resolve: (answer: Done) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** A failed run, with what the caches hold after it. */
+export class RunFailure extends HearthError {
+  readonly extents: readonly ExtentState[];
+
+  constructor(message: string, extents: readonly ExtentState[]) {
+    const memory = /bad_alloc|allocat|out of memory/i.test(message);
+    super(
+      memory ? 'out-of-memory' : 'unsupported',
+      memory
+        ? `The processor's memory does not hold this computation (${message}). Choose a smaller model or context.`
+        : `ONNX Runtime refused the computation: ${message}`,
+    );
+    this.extents = extents;
+  }
+}
+
+export class ThreadClient {
+  private readonly worker = new Worker(workerFile, { name: 'hearth-onnx' });
+  private readonly waiting: Waiting[] = [];
+  private failure: Error | undefined;
+
+  constructor() {
+    this.worker.on('message', (answer: FromThread) => this.settle(answer));
+    this.worker.on('error', (error: Error) => this.fail(error));
+    this.worker.on('exit', () => this.fail(new HearthError('device-lost', 'The computing thread has ended.')));
+    // Waiting for an answer keeps the process alive; an idle model does not.
+    this.worker.unref();
+  }
+
+  /** For messages that are not answered. */
+  tell(message: ToThread): void {
+    if (!this.failure) this.worker.postMessage(message);
+  }
+
+  ask(message: ToThread): Promise<Done> {
+    return new Promise((resolve, reject) => {
+      if (this.failure) return reject(this.failure);
+      this.waiting.push({ resolve, reject });
+      this.worker.ref();
+      this.worker.postMessage(message);
+    });
+  }
+
+  private settle(answer: FromThread): void {
+    const waiting = this.waiting.shift();
+    if (this.waiting.length === 0) this.worker.unref();
+    if (answer.kind === 'done') waiting?.resolve(answer);
+    else waiting?.reject(new RunFailure(answer.message, answer.extents));
+  }
+
+  private fail(error: Error): void {
+    this.failure ??= error;
+    for (const { reject } of this.waiting.splice(0)) reject(this.failure);
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * The file that the graph's weights lie in: integer grids and floats as ONNX Runtime's operators read them. Planned
+ * while the graph is built, written once, mapped into memory by the runtime.
+ */
+import { type FileHandle, open } from 'node:fs/promises';
+import { HearthError, throwIfAborted } from '../../errors.ts';
+import { blockLayout } from '../../formats/blocks.ts';
+import type { Weight } from '../../model/weights.ts';
+import { readValues } from '../../model/weightValues.ts';
+import { columnsOf, rowBytesOf, rowsOf } from '../../model/weightViews.ts';
+import type { StoredTensor } from './graphBuilder.ts';
+import { type IntegerGrid, integerGrids, packRows } from './integerGrids.ts';
+import { type ElementType, elementBytes } from './onnxFile.ts';
+
+/** Changes whenever the same weights would be laid out differently. */
+export const weightsFileVersion = 1;
+
+/** Rows `[firstRow, firstRow + rows)` of a weight. */
+export interface WeightRows {
+  readonly weight: Weight;
+  readonly firstRow: number;
+  readonly rows: number;
+}
+
+export const allRows = (weight: Weight): WeightRows => ({ weight, firstRow: 0, rows: rowsOf(weight.shape) });
+
+export type StoredMatrix = StoredIntegers | StoredFloats;
+
+/** value = scale · code + minimum */
+export interface StoredIntegers {
+  readonly kind: 'integers';
+  readonly rows: number;
+  readonly columns: number;
+  readonly bits: 4 | 8;
+  readonly elementsPerScale: number;
+  /** `[rows, columns · bits / 8]` u8 */
+  readonly codes: StoredTensor;
+  /** `[rows, columns / elementsPerScale]` f32 */
+  readonly scales: StoredTensor;
+  /** As `scales`, but times `elementsPerScale`: they multiply the mean of the other factor over a block. */
+  readonly minimums?: StoredTensor;
+}
+
+export interface StoredFloats {
+  readonly kind: 'floats';
+  readonly rows: number;
+  readonly columns: number;
+  /** `[rows, columns]` f32 */
+  readonly values: StoredTensor;
+}
+
+/** The grid that a weight is computed on; undefined: in floats. */
+export function gridOf({ type, blockScale }: Weight): IntegerGrid | undefined {
+  return blockScale ? undefined : integerGrids[type];
+}
+
+interface Job {
+  readonly parts: readonly WeightRows[];
+  readonly targets: Readonly<Record<string, StoredTensor>>;
+}
+
+/** Files are mapped by pages; on Windows at multiples of 64 KiB. */
+const largeAlignmentBytes = 64 * 1024;
+const smallAlignmentBytes = 64;
+/** Read, packed and written at once. */
+const chunkBytes = 4 * 1024 * 1024;
+
+export class WeightsLayout {
+  byteLength = 0;
+  private readonly jobs: Job[] = [];
+  private readonly whole = new Map<Weight, StoredMatrix>();
+
+  /** The rows of `parts`, all on one grid, one after the other. A whole weight is stored once however often it is used. */
+  matrix(parts: readonly WeightRows[]): StoredMatrix {
+    const first = parts[0]?.weight;
+    if (!first) throw new Error('a matrix without rows');
+    const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+    const isWhole = parts.length === 1 && rows === rowsOf(first.shape);
+    const known = isWhole ? this.whole.get(first) : undefined;
+    if (known) return known;
+    const matrix = this.place(first, rows);
+    this.jobs.push({ parts, targets: targetsOf(matrix) });
+    if (isWhole) this.whole.set(first, matrix);
+    return matrix;
+  }
+
+  /** The values of `parts`, one after the other. `[n]` f32 */
+  vector(parts: readonly Weight[]): StoredTensor {
+    const count = parts.flatMap(({ shape }) => [shape.reduce((product, size) => product * size, 1)]);
+    const values = this.allocate('float32', [count.reduce((sum, each) => sum + each, 0)]);
+    this.jobs.push({ parts: parts.map(allRows), targets: { values } });
+    return values;
+  }
+
+  private place(weight: Weight, rows: number): StoredMatrix {
+    const grid = gridOf(weight);
+    const columns = columnsOf(weight.shape);
+    if (!grid) return { kind: 'floats', rows, columns, values: this.allocate('float32', [rows, columns]) };
+    const { bits, elementsPerScale } = grid;
+    const scaleShape = [rows, columns / elementsPerScale];
+    return {
+      kind: 'integers',
+      rows,
+      columns,
+      bits,
+      elementsPerScale,
+      codes: this.allocate('uint8', [rows, (columns * bits) / 8]),
+      scales: this.allocate('float32', scaleShape),
+      ...(grid.minimum && { minimums: this.allocate('float32', scaleShape) }),
+    };
+  }
+
+  private allocate(type: ElementType, shape: readonly number[]): StoredTensor {
+    const byteLength = shape.reduce((product, size) => product * size, elementBytes[type]);
+    const alignment = byteLength < largeAlignmentBytes ? smallAlignmentBytes : largeAlignmentBytes;
+    const offset = Math.ceil(this.byteLength / alignment) * alignment;
+    this.byteLength = offset + byteLength;
+    return { type, shape, offset };
+  }
+
+  /** Stored bytes of the weights that `write` reads. */
+  get sourceBytes(): number {
+    return this.jobs.flatMap(({ parts }) => parts).reduce((sum, part) => sum + part.rows * rowBytesOf(part.weight), 0);
+  }
+
+  /** @throws HearthError `unavailable` when the disk does not take the file, `cancelled`. */
+  async write(path: string, onBytes: (sourceBytes: number) => void, signal?: AbortSignal): Promise<void> {
+    const file = await open(path, 'w').catch((error: unknown) => refuse(path, error));
+    try {
+      await file.truncate(this.byteLength);
+      for (const job of this.jobs) await writeJob(file, job, onBytes, signal);
+      await file.sync();
+    } catch (error) {
+      if (error instanceof HearthError) throw error;
+      refuse(path, error);
+    } finally {
+      await file.close();
+    }
+  }
+}
+
+function refuse(path: string, cause: unknown): never {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  throw new HearthError(
+    'unavailable',
+    `The weights could not be written to ${path} for the CPU: ${reason}. Free some space there.`,
+    { cause },
+  );
+}
+
+function targetsOf(matrix: StoredMatrix): Job['targets'] {
+  if (matrix.kind === 'floats') return { values: matrix.values };
+  const { codes, scales, minimums } = matrix;
+  return { codes, scales, ...(minimums && { minimums }) };
+}
+
+async function writeJob(
+  file: FileHandle,
+  { parts, targets }: Job,
+  onBytes: (sourceBytes: number) => void,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const positions = new Map(Object.entries(targets).map(([name, { offset }]) => [name, offset]));
+  for (const { weight, firstRow, rows } of parts) {
+    const rowBytes = rowBytesOf(weight);
+    const step = Math.max(1, Math.floor(chunkBytes / rowBytes));
+    for (let row = 0; row < rows; row += step) {
+      throwIfAborted(signal);
+      const count = Math.min(step, rows - row);
+      for (const [name, values] of Object.entries(await storedRows(weight, firstRow + row, count))) {
+        const position = positions.get(name) ?? 0;
+        await file.write(values, 0, values.length, position);
+        positions.set(name, position + values.length);
+      }
+      onBytes(count * rowBytes);
+    }
+  }
+}
+
+/** Bytes of rows for each target. */
+async function storedRows(weight: Weight, firstRow: number, rows: number): Promise<Record<string, Uint8Array>> {
+  const grid = gridOf(weight);
+  if (!grid) return { values: bytesOf(await readValues(weight, firstRow, rows)) };
+  const bytes = await weight.readRows(firstRow, rows);
+  const { codes, scales, minimums } = packRows(weight.type, grid, blockLayout(weight.type), bytes);
+  if (!minimums) return { codes, scales: bytesOf(scales) };
+  for (let i = 0; i < minimums.length; i++) minimums[i] = (minimums[i] as number) * grid.elementsPerScale;
+  return { codes, scales: bytesOf(scales), minimums: bytesOf(minimums) };
+}
+
+const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array =>
+  new Uint8Array(buffer, byteOffset, byteLength);

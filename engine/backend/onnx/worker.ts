@@ -1,0 +1,33 @@
+/**
+ * The thread that runs the graph. onnxruntime-node computes on the thread that calls `session.run`, and the engine has
+ * to hear a cancellation meanwhile.
+ */
+import { type MessagePort, parentPort } from 'node:worker_threads';
+import { GraphThread, messageOf } from './graphThread.ts';
+import type { FromThread, ToThread } from './messages.ts';
+
+function listen(port: MessagePort): void {
+  let thread: GraphThread | undefined;
+  // A message is handled when the ones before it are.
+  let previous: Promise<void> = Promise.resolve();
+  const handle = async (message: ToThread): Promise<FromThread | undefined> => {
+    if (message.kind !== 'load') return thread?.handle(message);
+    thread = await GraphThread.load(message.graph);
+    return { kind: 'done', logits: [], extents: [], cacheBytes: 0 };
+  };
+  port.on('message', (message: ToThread) => {
+    previous = previous.then(async () => {
+      const answer = await handle(message).catch(
+        (error: unknown): FromThread => ({ kind: 'failed', message: messageOf(error), extents: [] }),
+      );
+      if (answer)
+        port.postMessage(
+          answer,
+          answer.kind === 'done' ? answer.logits.map(({ buffer }) => buffer as ArrayBuffer) : [],
+        );
+      if (message.kind === 'end') port.close();
+    });
+  });
+}
+
+if (parentPort) listen(parentPort);
