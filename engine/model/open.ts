@@ -6,6 +6,9 @@ import { openGguf } from '../formats/gguf.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor.ts';
 import { limits } from '../limits.ts';
+import { tokenizerFromGguf } from '../text/gguf.ts';
+import { tokenizerFromDirectory } from '../text/huggingFace.ts';
+import type { Tokenizer } from '../text/tokenizer.ts';
 import { deepseekV3 } from './deepseekV3.ts';
 import type { FamilyBuilder } from './family.ts';
 import { ggufKeys } from './ggufKeys.ts';
@@ -39,10 +42,11 @@ async function openDirectory(path: string): Promise<Model> {
   const config = await readConfig(join(path, 'config.json'));
   const family = familyOfConfig(config);
   const spec = family.specFromConfig(config);
-  return withOpenFile(await openSafetensors(path), (file) => ({
+  return withOpenFile(await openSafetensors(path), async (file) => ({
     path,
     spec,
     weights: family.weightsFromHuggingFace(spec, file, config),
+    ...fittingTokenizer(spec, await tokenizerFromDirectory(path)),
     file,
   }));
 }
@@ -56,8 +60,16 @@ async function openGgufModel(path: string): Promise<Model> {
         `GGUF key general.architecture: ${keys.architecture} is not one of ${known('ggufArchitecture')}.`,
       );
     const spec = await family.specFromGguf(keys, file);
-    return { path, spec, weights: family.weightsFromGguf(spec, file), file };
+    const weights = family.weightsFromGguf(spec, file);
+    return { path, spec, weights, ...fittingTokenizer(spec, tokenizerFromGguf(file.metadata)), file };
   });
+}
+
+/** A vocabulary may be smaller than the model's, which is padded, but no id may lie beyond it. */
+function fittingTokenizer({ vocabularySize }: DecoderSpec, tokenizer: Tokenizer | undefined): Pick<Model, 'tokenizer'> {
+  if (!tokenizer) return {};
+  if (tokenizer.vocabularySize <= vocabularySize) return { tokenizer };
+  throw invalidInput(`The tokenizer has ${tokenizer.vocabularySize} tokens, the model's embedding ${vocabularySize}.`);
 }
 
 /** Closes the file when the model in it turns out to be none. */
