@@ -1,9 +1,10 @@
 /**
  * WGSL that reads a quantised matrix. Every type is seen as units of eight values: two runs of four consecutive columns,
  * which is what one word of a four-bit block holds in ggml's order (low nibbles, then high nibbles sixteen columns on).
+ * For a storage buffer `NAME: array<u32>` the code defines
  *
- *     fn weight_unit(row: u32, unit: u32) -> Unit     the eight values
- *     fn unit_columns(unit: u32) -> vec2u             where they stand: column / 4 of each run
+ *     fn NAME_unit(row: u32, unit: u32) -> Unit     the eight values
+ *     fn NAME_columns(unit: u32) -> vec2u           where they stand: column / 4 of each run
  *
  * Must equal `dequantise` of engine/formats.
  */
@@ -11,12 +12,16 @@ import { unsupported } from '../../errors.ts';
 import type { TensorType } from '../../formats/tensor.ts';
 import type { MatrixLayout } from './weightLayout.ts';
 
-const common = /* wgsl */ `
+/** Once a kernel, before any `weightCode`. */
+export const unitCode = /* wgsl */ `
 struct Unit { a: vec4f, b: vec4f }
 fn word_byte(word: u32, index: u32) -> u32 { return (word >> (8u * index)) & 0xffu; }
 fn low_nibbles(word: u32) -> vec4u { return (vec4u(word) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(15u); }
 fn bytes_of(word: u32) -> vec4u { return (vec4u(word) >> vec4u(0u, 8u, 16u, 24u)) & vec4u(255u); }
 fn signed_bytes(word: u32) -> vec4f { return vec4f(vec4i(vec4u(word) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u)); }
+`;
+
+const access = /* wgsl */ `
 fn half_at(base: u32, index: u32) -> f32 { return unpack2x16float(weight[base + index / 2u] >> (16u * (index & 1u))).x; }
 fn byte_at(base: u32, index: u32) -> u32 { return word_byte(weight[base + index / 4u], index & 3u); }
 `;
@@ -44,7 +49,7 @@ const iq4Values = /* wgsl */ `
 const iq4 = array<f32, 16>(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
 fn codes(n: vec4u) -> vec4f { return vec4f(iq4[n.x], iq4[n.y], iq4[n.z], iq4[n.w]); }`;
 
-type Reader = (plane: readonly number[], layout: MatrixLayout) => string;
+type Reader = (plane: readonly number[]) => string;
 
 const readers: Partial<Readonly<Record<TensorType, Reader>>> = {
   F32: () => /* wgsl */ `${sequential}
@@ -248,8 +253,21 @@ export interface BlockScaleShape {
   readonly blockColumns: number;
 }
 
-/** WGSL for a storage buffer named `weight` (array of u32) that holds a matrix in `layout`. */
-export function weightCode(layout: MatrixLayout, blockScale?: BlockScaleShape): string {
+/** Everything a reader declares; WGSL has no generics, so each matrix of a kernel gets its own copy by name. */
+const readerNames =
+  /\b(COLUMNS|BLOCKS|SCALE_ROWS|SCALE_WIDTH|SCALE_COLUMNS|half_at|byte_at|bf16|f8|fifth|run|scale3|scale6|scale_min|high_bits|codes|iq4|e2m1)\b/g;
+
+/**
+ * Columns that consecutive units cover completely: a tile of this width (or a multiple) holds whole units.
+ * @throws HearthError `unsupported`
+ */
+export function unitSpan(type: TensorType): 32 | 64 | 128 {
+  if (type === 'Q2_K' || type === 'Q3_K' || type === 'Q6_K') return 128;
+  return type === 'Q4_K' || type === 'Q5_K' ? 64 : 32;
+}
+
+/** WGSL for the storage buffer `name` that holds a matrix in `layout`. */
+export function weightCode(name: string, layout: MatrixLayout, blockScale?: BlockScaleShape): string {
   const reader = readers[layout.type];
   if (!reader) throw unsupported(`Weights of type ${layout.type} cannot be computed on the GPU.`);
   const constants = [`const COLUMNS = ${layout.columns}u;`, `const BLOCKS = ${layout.blocksPerRow}u;`];
@@ -261,5 +279,10 @@ export function weightCode(layout: MatrixLayout, blockScale?: BlockScaleShape): 
       `const SCALE_COLUMNS = ${Math.ceil(layout.columns / blockColumns)}u;`,
     );
   }
-  return [...constants, common, reader(layout.planeWords, layout)].join('\n');
+  return [...constants, access, reader(layout.planeWords)]
+    .join('\n')
+    .replace(readerNames, `${name}_$1`)
+    .replace(/\bunit_columns\b/g, `${name}_columns`)
+    .replace(/\bweight_unit\b/g, `${name}_unit`)
+    .replace(/\bweight\b/g, name);
 }

@@ -1,103 +1,110 @@
 /**
- * y[m, row] = Σ x[m, column] · W[row, column] (+ bias) for 1 to 16 rows of x: decode, small batches, draft verification.
+ * y[m, row] (+)= Σ x[m, column] · W[row, column] (+ bias[row]) for 1 to 16 rows of x: decode, small batches, draft
+ * verification. With `norm`, x is first normalised: x · gain / rms(x), at no cost beyond reading gain.
  *
- * Bindings: weight (read, u32 words in `MatrixLayout`), x `[m, columns]` f32 as vec4 (read), y `[m, rows]` f32 (write).
- * Workgroup: `threads`, which share the columns of `rowsPerGroup` output rows. Needs nothing; uses subgroups when they
- * are there. Must equal `linear` of backend/reference.
+ * Bindings: weight, x `[tokens, heads? · columns]` vec4f, gain? `[columns]` vec4f, bias? `[rows]` f32; y `[tokens, rows]` f32 (write).
+ * Workgroup: 64 threads, which share the columns of `rowsPerGroup` output rows; groups in x, then y. Needs nothing; uses
+ * subgroups. Must equal `linear` after `rmsNorm` of backend/reference.
  */
 import type { GpuCapabilities } from '../adapter.ts';
 import type { KernelSource } from '../gpu.ts';
-import { type BlockScaleShape, weightCode } from '../weightCode.ts';
+import { type BlockScaleShape, unitCode, weightCode } from '../weightCode.ts';
 import type { MatrixLayout } from '../weightLayout.ts';
+import { declareBuffers, read, write } from './bindings.ts';
+import { reductionCode, subgroupsEnable } from './reduction.ts';
 
-export interface MatrixVectorShape {
+/** What a product of a matrix with rows of x may have besides. Shared with matrixMatrix. */
+export interface ProductShape {
   readonly layout: MatrixLayout;
   readonly blockScale?: BlockScaleShape;
+  /** y has `outputRows` a token, of which this matrix (or this piece of one) gives those from `firstRow` on. */
+  readonly firstRow?: number;
+  readonly outputRows?: number;
+  readonly bias?: boolean;
+  /** Add to what y holds: the residual stream. */
+  readonly accumulate?: boolean;
+  /** The matrix is a stack of heads of so many rows, each of which multiplies its own `columns` values of x. */
+  readonly rowsPerHead?: number;
+}
+
+export interface MatrixVectorShape extends ProductShape {
   /** Rows of x, 1 to 16. */
   readonly tokens: number;
+  readonly norm?: { readonly epsilon: number };
 }
 
 export const rowsPerGroup = 4;
 const threads = 64;
 
 export function matrixVectorKernel(shape: MatrixVectorShape, capabilities: GpuCapabilities): KernelSource {
-  const { layout, tokens } = shape;
-  const sums = rowsPerGroup * tokens;
+  const { layout, tokens, norm } = shape;
+  const tokenIndices = Array.from({ length: tokens }, (_, m) => m);
+  const buffers = declareBuffers([
+    read('weight', 'u32'),
+    read('x', 'vec4f'),
+    ...(norm ? [read('gain', 'vec4f')] : []),
+    ...(shape.bias ? [read('bias')] : []),
+    write('y'),
+  ]);
+  const scale = norm
+    ? ` * inverseSqrt(totals[${tokens}u + m / 4u][m % 4u] / f32(weight_COLUMNS) + ${norm.epsilon})`
+    : '';
+  const sums = tokenIndices.map((m) => `sum${m}`);
+  const squares = norm ? Array.from({ length: Math.ceil(tokens / 4) }, (_, i) => `squares${i}`) : [];
   const code = /* wgsl */ `
-${capabilities.subgroups ? 'enable subgroups;' : ''}
-@group(0) @binding(0) var<storage, read> weight: array<u32>;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-${weightCode(layout, shape.blockScale)}
+${subgroupsEnable(capabilities)}
+${buffers.code}
+${unitCode}
+${weightCode('weight', layout, shape.blockScale)}
 const ROWS = ${layout.rows}u;
+const FIRST_ROW = ${shape.firstRow ?? 0}u;
+const OUTPUT_ROWS = ${shape.outputRows ?? layout.rows}u;
 const UNITS = ${layout.columns / 8}u;
-${reduction(sums, threads, capabilities)}
+const X_WIDTH = ${((shape.rowsPerHead ? layout.rows / shape.rowsPerHead : 1) * layout.columns) / 4}u;
+fn products(w0: Unit, w1: Unit, w2: Unit, w3: Unit, a: vec4f, b: vec4f) -> vec4f {
+  return vec4f(dot(w0.a, a) + dot(w0.b, b), dot(w1.a, a) + dot(w1.b, b), dot(w2.a, a) + dot(w2.b, b), dot(w3.a, a) + dot(w3.b, b));
+}
+${reductionCode(sums.length + squares.length, threads, capabilities)}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {
   let first_row = (group.y * groups.x + group.x) * ${rowsPerGroup}u;
-  var sum: array<f32, ${sums}>;
+  let rows = min(vec4u(first_row) + vec4u(0u, 1u, 2u, 3u), vec4u(ROWS - 1u));
+  ${[...sums, ...squares].map((name) => `var ${name} = vec4f();`).join(' ')}
   for (var unit = thread; unit < UNITS; unit += ${threads}u) {
-    let columns = unit_columns(unit);
-    for (var r = 0u; r < ${rowsPerGroup}u; r++) {
-      let w = weight_unit(min(first_row + r, ROWS - 1u), unit);
-      for (var m = 0u; m < ${tokens}u; m++) {
-        let at = m * (COLUMNS / 4u);
-        sum[r * ${tokens}u + m] += dot(w.a, x[at + columns.x]) + dot(w.b, x[at + columns.y]);
-      }
-    }
+    let columns = weight_columns(unit);
+    let w0 = weight_unit(rows.x, unit);
+    let w1 = weight_unit(rows.y, unit);
+    let w2 = weight_unit(rows.z, unit);
+    let w3 = weight_unit(rows.w, unit);
+    ${tokenIndices.map((m) => (shape.rowsPerHead ? perHead(m, shape.rowsPerHead) : shared(m, norm !== undefined))).join('\n    ')}
   }
-  reduce(&sum, thread);
-  if (thread < ${sums}u) {
-    let row = first_row + thread / ${tokens}u;
-    if (row < ROWS) { y[(thread % ${tokens}u) * ROWS + row] = totals[thread]; }
+  reduce(thread, ${[...sums, ...squares].join(', ')});
+  for (var i = thread; i < ${rowsPerGroup * tokens}u; i += ${threads}u) {
+    let row = first_row + i % 4u;
+    if (row >= ROWS) { continue; }
+    let m = i / 4u;
+    let at = m * OUTPUT_ROWS + FIRST_ROW + row;
+    y[at] = totals[m][i % 4u]${scale} ${shape.bias ? '+ bias[FIRST_ROW + row]' : ''} ${shape.accumulate ? '+ y[at]' : ''};
   }
 }
 `;
   return {
     label: `matrixVector ${layout.type} ${layout.rows}x${layout.columns}x${tokens}`,
     code,
-    bindings: ['read', 'read', 'write'],
+    bindings: buffers.bindings,
   };
 }
 
-/** Sums `count` values over the workgroup's threads into `totals`, by subgroups where there are any. */
-export function reduction(count: number, threads: number, capabilities: GpuCapabilities): string {
-  if (capabilities.subgroups) {
-    const most = Math.ceil(threads / capabilities.subgroups.min);
-    return /* wgsl */ `
-var<workgroup> partial: array<f32, ${most * count}>;
-var<workgroup> totals: array<f32, ${count}>;
-fn reduce(sum: ptr<function, array<f32, ${count}>>, thread: u32) {
-  for (var i = thread; i < ${most * count}u; i += ${threads}u) { partial[i] = 0.0; }
-  workgroupBarrier();
-  // Subgroup ids are not in WGSL's core; a subgroup's first thread claims its slot by its own index.
-  for (var i = 0u; i < ${count}u; i++) {
-    let value = subgroupAdd((*sum)[i]);
-    let leader = subgroupBroadcastFirst(thread);
-    if (thread == leader) { partial[(leader / ${capabilities.subgroups.min}u) * ${count}u + i] = value; }
-  }
-  workgroupBarrier();
-  for (var i = thread; i < ${count}u; i += ${threads}u) {
-    var total = 0.0;
-    for (var s = 0u; s < ${most}u; s++) { total += partial[s * ${count}u + i]; }
-    totals[i] = total;
-  }
-  workgroupBarrier();
-}`;
-  }
-  return /* wgsl */ `
-var<workgroup> partial: array<f32, ${threads}>;
-var<workgroup> totals: array<f32, ${count}>;
-fn reduce(sum: ptr<function, array<f32, ${count}>>, thread: u32) {
-  for (var i = 0u; i < ${count}u; i++) {
-    partial[thread] = (*sum)[i];
-    workgroupBarrier();
-    for (var step = ${threads / 2}u; step > 0u; step /= 2u) {
-      if (thread < step) { partial[thread] += partial[thread + step]; }
-      workgroupBarrier();
-    }
-    if (thread == 0u) { totals[i] = partial[0]; }
-    workgroupBarrier();
-  }
-}`;
+/** All rows multiply the same x. */
+function shared(m: number, norm: boolean): string {
+  const load = `let a = x[${m}u * X_WIDTH + columns.x]; let b = x[${m}u * X_WIDTH + columns.y];`;
+  return norm
+    ? `{ ${load} squares${m >> 2}[${m & 3}] += dot(a, a) + dot(b, b); sum${m} += products(w0, w1, w2, w3, a * gain[columns.x], b * gain[columns.y]); }`
+    : `{ ${load} sum${m} += products(w0, w1, w2, w3, a, b); }`;
+}
+
+/** Each row multiplies the x of its own head; `rowsPerHead` is a multiple of four, so a group's rows share it. */
+function perHead(m: number, rowsPerHead: number): string {
+  const at = `${m}u * X_WIDTH + (first_row / ${rowsPerHead}u) * (weight_COLUMNS / 4u)`;
+  return `{ let at = ${at}; sum${m} += products(w0, w1, w2, w3, x[at + columns.x], x[at + columns.y]); }`;
 }
