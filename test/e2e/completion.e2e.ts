@@ -4,7 +4,7 @@ import { describeInEditor } from './editor.ts';
 
 const typed = 'def add(a, b):\n    """Return the sum of a and b."""\n    return ';
 
-describeInEditor('inline completion', { files: { 'sums.py': '# Sums\n' } }, (editor) => {
+describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } }, (editor) => {
   test('shows what the model would write next, and Tab puts it into the file', async () => {
     const { page } = editor();
     await editor().openFile('sums.py');

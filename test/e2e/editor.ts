@@ -19,6 +19,8 @@ export interface EditorOptions {
 }
 
 const readyMs = 60_000;
+const keyAttempts = 5;
+const keyMs = 2_000;
 /** No other AI, no tours, no animation: only Hearth and the editor. */
 const calmSettings = {
   ...quietSettings,
@@ -102,23 +104,28 @@ export class Editor {
 
   /** Runs the command of that title by the command palette. */
   async command(title: string): Promise<void> {
-    await this.page.keyboard.press('F1');
-    const input = this.page.locator('.quick-input-widget input.input').first();
-    await input.waitFor();
-    await input.fill(`>${title}`);
-    await this.page.locator('.quick-input-list .monaco-list-row.focused', { hasText: title }).waitFor();
-    await this.page.keyboard.press('Enter');
+    await this.quickInput('F1', `>${title}`, title);
   }
 
-  /** Opens a file of the workspace, as Ctrl+P does. */
+  /** Opens a file of the workspace, or returns to it; the cursor is in its text then. */
   async openFile(path: string): Promise<void> {
-    await this.page.keyboard.press('Control+P');
+    const name = path.split('/').at(-1) ?? path;
+    await this.quickInput('Control+P', path, name);
+    await this.page.locator(`.tab.active[data-resource-name="${name}"]`).waitFor();
+    await this.page.locator('.editor-group-container.active .monaco-editor.focused').waitFor();
+  }
+
+  private async quickInput(key: string, text: string, chosen: string): Promise<void> {
     const input = this.page.locator('.quick-input-widget input.input').first();
-    await input.waitFor();
-    await input.fill(path);
-    await this.page.locator('.quick-input-list .monaco-list-row.focused').waitFor();
+    // A key that is pressed while the focus moves into or out of a webview is lost.
+    for (let attempt = 0; attempt < keyAttempts && !(await input.isVisible()); attempt++) {
+      await this.page.keyboard.press(key);
+      await input.waitFor({ timeout: keyMs }).catch(() => undefined);
+    }
+    await input.fill(text);
+    await this.page.locator('.quick-input-list .monaco-list-row.focused', { hasText: chosen }).waitFor();
     await this.page.keyboard.press('Enter');
-    await this.page.locator(`.tab.active[data-resource-name="${path.split('/').at(-1)}"]`).waitFor();
+    await input.waitFor({ state: 'hidden' });
   }
 
   /** Changes the user's settings while the window is open; VS Code watches the file. */

@@ -73,7 +73,7 @@ describeInEditor('pictures', { files, settings }, (editor) => {
 
   test('a completion', async () => {
     const { page } = editor();
-    await page.locator('.tab[data-resource-name="station.py"]').click();
+    await editor().openFile('station.py');
     await page.keyboard.press('Control+End');
     await page.keyboard.type('    def coldest(self) -> Reading:\n', { delay: 20 });
     await page.keyboard.type('        return ', { delay: 20 });
@@ -85,7 +85,7 @@ describeInEditor('pictures', { files, settings }, (editor) => {
 
   test('a summary of the file', async () => {
     await editor().command('Hearth: New Chat');
-    await editor().page.locator('.tab[data-resource-name="station.py"]').click();
+    await editor().openFile('station.py');
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().openChat();
     await chat.locator('.turn[data-state=done]').first().waitFor({ timeout: 100_000 });

@@ -29,7 +29,7 @@ describeInEditor('summarise this file', { files: { 'accounts.ts': longProgram() 
   });
 
   test('summarises all 3,000 lines', { timeout: summaryMs + 60_000 }, async () => {
-    await editor().page.locator('.tab[data-resource-name="accounts.ts"]').click();
+    await editor().openFile('accounts.ts');
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().openChat();
     const turn = chat.locator('.turn[data-kind=summary]').nth(1);
