@@ -62,6 +62,8 @@ export const limits = {
   generation: {
     // Requests that wait or run at once; an editor has a few.
     pendingRequests: 64,
+    // A chat and the one before it; each may be as long as the context.
+    idleSequencesPerClass: 2,
     // Computed between two looks at the queue: about 0.2 s for a small model on two cores, what a keystroke waits at most.
     chunkTokens: 128,
     // No vocabulary packs more characters into a token on average; text beyond is not even encoded.

@@ -4,7 +4,7 @@
  * validate what they receive. Requests are cancelled with JSON-RPC's own `$/cancelRequest`.
  */
 import { NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc';
-import { z } from 'zod';
+import * as z from 'zod';
 
 export const protocolVersion = 1;
 

@@ -1,0 +1,63 @@
+/** Which backends can compute here, in the order in which `auto` tries them. */
+import type { Backend, BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
+import { HearthError } from '../errors.ts';
+import type { DecoderSpec } from '../model/spec.ts';
+import type { DecoderWeights } from '../model/weights.ts';
+
+export const backendChoices = ['auto', 'webgpu', 'onnx', 'reference'] as const satisfies readonly (
+  | BackendName
+  | 'auto'
+)[];
+export type BackendChoice = (typeof backendChoices)[number];
+
+interface Candidate {
+  readonly name: BackendName;
+  /** Loaded on demand: native libraries cost time and memory, and may be missing on a platform. */
+  readonly open: () => Promise<Backend>;
+}
+
+/** The fastest first. */
+const candidates: readonly Candidate[] = [
+  { name: 'reference', open: async () => (await import('../backend/reference/index.ts')).referenceBackend },
+];
+
+/**
+ * Loads by the backend that was asked for; `auto` takes the next one where one cannot compute this model here, and `notes`
+ * says so.
+ */
+export async function loadDecoder(
+  choice: BackendChoice,
+  spec: DecoderSpec,
+  weights: DecoderWeights,
+  options: LoadOptions,
+): Promise<{ decoder: Decoder; notes: string[] }> {
+  const chosen = candidates.filter(({ name }) => choice === 'auto' || choice === name);
+  if (chosen.length === 0) throw new HearthError('unsupported', `The backend '${choice}' is not part of this version.`);
+  const notes: string[] = [];
+  let failure: unknown;
+  for (const candidate of chosen) {
+    try {
+      const backend = await open(candidate);
+      return { decoder: await backend.load(spec, weights, options), notes };
+    } catch (error) {
+      if (!mayTryNext(error)) throw error;
+      failure = error;
+      notes.push(`Not on '${candidate.name}': ${error.message}`);
+    }
+  }
+  throw failure;
+}
+
+async function open({ name, open }: Candidate): Promise<Backend> {
+  try {
+    return await open();
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new HearthError('unavailable', `The backend '${name}' cannot start on this machine: ${reason}`, {
+      cause: error,
+    });
+  }
+}
+
+const mayTryNext = (error: unknown): error is HearthError =>
+  error instanceof HearthError && ['unsupported', 'unavailable', 'device-lost', 'out-of-memory'].includes(error.code);

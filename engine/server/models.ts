@@ -1,0 +1,57 @@
+/** The models on disk, as the protocol shows them, with progress. */
+import type { StoreProgress } from '../store/progress.ts';
+import { type Store, toModelEntry } from '../store/store.ts';
+import type { ModelEntry, Progress } from './protocol.ts';
+
+export class EngineModels {
+  readonly #store: Store;
+  readonly #onProgress: (progress: Progress) => void;
+
+  constructor(store: Store, onProgress: (progress: Progress) => void) {
+    this.#store = store;
+    this.#onProgress = onProgress;
+  }
+
+  async list(): Promise<ModelEntry[]> {
+    return (await this.#store.list()).map(toModelEntry);
+  }
+
+  async recommend(): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.recommend());
+  }
+
+  async pull(id: string, signal?: AbortSignal): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.pull(id, { signal, onProgress: (step) => this.#report(id, step) }));
+  }
+
+  /** Takes a file or folder that was brought here by hand. */
+  async add(path: string, signal?: AbortSignal): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.add(path, { signal, onProgress: (step) => this.#report(path, step) }));
+  }
+
+  async verify(id: string, signal?: AbortSignal): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.verify(id, { signal, onProgress: (step) => this.#report(id, step) }));
+  }
+
+  async remove(id: string): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.remove(id));
+  }
+
+  #report(subject: string, { phase, source, doneBytes, totalBytes }: StoreProgress): void {
+    const messages: Record<StoreProgress['phase'], string> = {
+      waiting: 'Waiting for another process that gets the same model',
+      download: `Downloading from ${source}`,
+      extract: `Unpacking from ${source}`,
+      verify: 'Verifying',
+      copy: `Copying from ${source}`,
+    };
+    this.#onProgress({
+      task: phase === 'verify' ? 'verify' : 'download',
+      subject,
+      message: messages[phase],
+      done: doneBytes,
+      total: totalBytes,
+      unit: 'bytes',
+    });
+  }
+}

@@ -1,0 +1,262 @@
+/** The engine: one model at a time and requests to it. It knows no wire; rpc.ts puts it on one. */
+import { basename, join } from 'node:path';
+import type { z } from 'zod';
+import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
+import { type ChatAnswer, type ChatModel, chat } from '../generation/chat.ts';
+import { complete } from '../generation/completion.ts';
+import { type Generated, type GenerationStatistics, generate } from '../generation/generate.ts';
+import { seededRandom } from '../generation/random.ts';
+import { greedy, type SamplerSettings } from '../generation/sampler.ts';
+import { samplerSettings } from '../generation/samplingDefaults.ts';
+import { summarise } from '../generation/summary.ts';
+import { findEntry } from '../store/catalogue.ts';
+import { openStore, type Store } from '../store/store.ts';
+import { type OutputPiece, ThinkTagParser } from '../text/thinking.ts';
+import { type LoadedModel, loadModel } from './loaded.ts';
+import { EngineModels } from './models.ts';
+import {
+  type ChatResult,
+  type CompleteResult,
+  type chatParams,
+  type completeParams,
+  type Delta,
+  type EngineStatus,
+  type generateParams,
+  type loadParams,
+  type ModelCard,
+  type Progress,
+  protocolVersion,
+  type Sampling,
+  type SummariseResult,
+  type summariseParams,
+} from './protocol.ts';
+
+export interface EngineOptions {
+  /** Where models are kept; absent: the platform's cache folder. */
+  readonly storeDirectory?: string;
+  readonly onDelta: (delta: Delta) => void;
+  readonly onProgress: (progress: Progress) => void;
+}
+
+export class Engine {
+  readonly models: EngineModels;
+  readonly #options: EngineOptions;
+  readonly #store: Store;
+  #model: { readonly key: string; readonly loaded: LoadedModel } | undefined;
+  /** The load that was asked for last and is not done; it replaces `#model`. */
+  #loading: { readonly key: string; readonly card: Promise<ModelCard>; readonly abort: () => void } | undefined;
+  /** Loads and unloads go one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #last: GenerationStatistics | undefined;
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+    this.#store = openStore(options.storeDirectory === undefined ? {} : { directory: options.storeDirectory });
+    this.models = new EngineModels(this.#store, options.onProgress);
+  }
+
+  /**
+   * Replaces the model that is loaded, unless it is the same with the same settings. A later load ends an earlier one as
+   * cancelled.
+   */
+  async load(params: z.output<typeof loadParams>, signal?: AbortSignal): Promise<ModelCard> {
+    throwIfAborted(signal);
+    const key = JSON.stringify([params.model, params.backend, params.contextTokens, params.threads]);
+    if (this.#loading?.key === key) return this.#loading.card;
+    if (!this.#loading && this.#model?.key === key) return this.#model.loaded.card;
+    this.#loading?.abort();
+    const controller = new AbortController();
+    const abort = (): void => controller.abort();
+    signal?.addEventListener('abort', abort, { once: true });
+    const card = this.#inTurn(() => this.#replace(params, key, controller.signal));
+    const loading = { key, card, abort };
+    this.#loading = loading;
+    try {
+      return await card;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+      if (this.#loading === loading) this.#loading = undefined;
+    }
+  }
+
+  async unload(): Promise<void> {
+    this.#loading?.abort();
+    await this.#inTurn(() => this.#drop());
+  }
+
+  status(): EngineStatus {
+    const loaded = this.#model?.loaded;
+    const pending = loaded?.scheduler.pending ?? 0;
+    const idle = loaded ? 'ready' : 'empty';
+    return {
+      protocolVersion,
+      state: this.#loading ? 'loading' : pending > 0 ? 'busy' : idle,
+      ...(loaded && { model: loaded.card }),
+      // The first of them runs.
+      queuedRequests: Math.max(0, pending - 1),
+      residentBytes: process.memoryUsage.rss(),
+      cacheBytes: loaded?.decoder.memory().cacheBytes ?? 0,
+      ...(this.#last && { last: this.#last }),
+    };
+  }
+
+  async complete(params: z.output<typeof completeParams>, signal?: AbortSignal): Promise<CompleteResult> {
+    const { scheduler, tokenizer, contextTokens } = this.#ready();
+    // A completion is what most likely stands there: greedy unless asked otherwise.
+    const { sampling, random } = drawing(params.sampling, greedy);
+    const request = { ...params, sampling, random, signal };
+    const completion = this.#note(await complete(scheduler, tokenizer, contextTokens, request));
+    // Half a completion is of no use to anyone.
+    if (completion.finish === 'cancelled') throw cancelled();
+    return completion;
+  }
+
+  /** A cancelled answer is returned as far as it came. */
+  async chat(params: z.output<typeof chatParams>, signal?: AbortSignal): Promise<ChatResult> {
+    const model = this.#ready();
+    const answer = await chat(model, {
+      requestClass: 'chat',
+      messages: params.messages,
+      thinking: params.thinking,
+      maxTokens: params.maxTokens,
+      stopStrings: params.stop,
+      ...drawing(params.sampling, model.sampling),
+      onPiece: (piece) => this.#deliver(params.stream, piece),
+      signal,
+    });
+    return this.#note(answer);
+  }
+
+  /** `raw` continues the prompt, in which framing tokens count; otherwise it is a question to the chat. */
+  async generate(params: z.output<typeof generateParams>, signal?: AbortSignal): Promise<ChatResult> {
+    const { stream, prompt, raw, maxTokens, stop } = params;
+    if (!raw) {
+      const messages = [{ role: 'user' as const, content: prompt }];
+      return this.chat({ stream, messages, thinking: 'off', maxTokens, stop, sampling: params.sampling }, signal);
+    }
+    const { scheduler, tokenizer, sampling } = this.#ready();
+    const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
+    const generated = await generate(scheduler, {
+      requestClass: 'chat',
+      prompt: [...begin, ...tokenizer.encode(prompt, { special: 'parse' })],
+      maxTokens,
+      ...drawing(params.sampling, sampling),
+      stopIds: tokenizer.endIds,
+      stopStrings: stop,
+      parser: new ThinkTagParser(tokenizer, false),
+      onPiece: (piece) => {
+        this.#deliver(stream, piece);
+        return 'continue';
+      },
+      signal,
+    });
+    return { ...this.#note(generated), droppedMessages: 0 };
+  }
+
+  async summarise(params: z.output<typeof summariseParams>, signal?: AbortSignal): Promise<SummariseResult> {
+    const model = this.#ready();
+    const { stream, ...request } = params;
+    const summary = await summarise(
+      {
+        contextTokens: model.contextTokens,
+        countTokens: (text) => model.tokenizer.encode(text, { special: 'plain' }).length,
+        countPrompt: (messages) => model.format.prompt(messages, 'off').ids.length,
+        ask: (messages, maxTokens, onText) =>
+          this.#ask(model, { messages, maxTokens, onText, signal }).then((answer) => this.#note(answer)),
+      },
+      {
+        ...request,
+        onText: (text) => this.#deliver(stream, { kind: 'text', text }),
+        onProgress: (step) => this.#options.onProgress({ task: 'summarise', subject: stream, unit: 'parts', ...step }),
+      },
+    );
+    if (summary.finish === 'cancelled') throw cancelled();
+    return summary;
+  }
+
+  #ask(
+    model: ReadyModel,
+    request: Pick<Parameters<typeof chat>[1], 'messages' | 'maxTokens' | 'signal'> & { onText: (text: string) => void },
+  ): Promise<ChatAnswer> {
+    const { onText, ...rest } = request;
+    return chat(model, {
+      ...rest,
+      requestClass: 'summary',
+      thinking: 'off',
+      stopStrings: [],
+      ...drawing({}, { ...greedy, repetitionPenalty: summaryRepetitionPenalty }),
+      onPiece: ({ kind, text }) => {
+        if (kind === 'text') onText(text);
+      },
+    });
+  }
+
+  async #replace(params: z.output<typeof loadParams>, key: string, signal: AbortSignal): Promise<ModelCard> {
+    throwIfAborted(signal);
+    const path = await this.#store.resolve(params.model);
+    await this.#drop();
+    const name = findEntry(params.model)?.name ?? basename(path);
+    const loaded = await loadModel({
+      ...params,
+      id: params.model,
+      name,
+      path,
+      cacheDirectory: join(this.#store.directory, 'derived'),
+      onProgress: ({ doneBytes, totalBytes }) =>
+        this.#options.onProgress({
+          task: 'load',
+          subject: params.model,
+          message: `Loading ${name}`,
+          done: doneBytes,
+          total: totalBytes,
+          unit: 'bytes',
+        }),
+      signal,
+    });
+    this.#model = { key, loaded };
+    return loaded.card;
+  }
+
+  async #drop(): Promise<void> {
+    const model = this.#model;
+    this.#model = undefined;
+    await model?.loaded.close();
+  }
+
+  #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  #ready(): ReadyModel {
+    if (!this.#model) {
+      const message = this.#loading ? 'The model is still being loaded; ask again when it is.' : 'No model is loaded.';
+      throw new HearthError('unavailable', message);
+    }
+    const { scheduler, text, card, sampling } = this.#model.loaded;
+    if (text) return { scheduler, ...text, contextTokens: card.contextTokens, sampling };
+    throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
+  }
+
+  #deliver(stream: string, { kind, text }: OutputPiece): void {
+    this.#options.onDelta({ stream, kind, text });
+  }
+
+  #note<Answer extends Pick<Generated, 'statistics'>>(answer: Answer): Answer {
+    if (answer.statistics.generatedTokens > 0) this.#last = answer.statistics;
+    return answer;
+  }
+}
+
+interface ReadyModel extends ChatModel {
+  readonly sampling: SamplerSettings;
+}
+
+/** Greedy summaries of small models fall into loops without it. */
+const summaryRepetitionPenalty = 1.1;
+
+function drawing(requested: Sampling, defaults: SamplerSettings): { sampling: SamplerSettings; random: () => number } {
+  const seed = requested.seed ?? Math.floor(Math.random() * 2 ** 32);
+  return { sampling: samplerSettings(requested, defaults), random: seededRandom(seed) };
+}

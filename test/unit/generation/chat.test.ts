@@ -1,0 +1,128 @@
+import { describe, expect, it } from 'vitest';
+import { type ChatAnswer, type ChatRequest, chat, chatFormat } from '../../../engine/generation/chat.ts';
+import type { Message } from '../../../engine/generation/history.ts';
+import { greedy } from '../../../engine/generation/sampler.ts';
+import type { OutputPiece } from '../../../engine/text/thinking.ts';
+import { ByteTokenizer } from './byteTokenizer.ts';
+import { replying, schedulerOf } from './setUp.ts';
+
+const framing = ['<user>', '<system>', '<bot>', '<end>'];
+/** Switches thinking as Qwen3's template does. */
+const chatTemplate = `{% for m in messages %}<{{ 'bot' if m.role == 'assistant' else m.role }}>{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}<bot>{% if not enable_thinking %}<think>
+
+</think>
+
+{% endif %}{% endif %}`;
+const tokenizer = new ByteTokenizer({ framing, end: ['<end>'], chatTemplate });
+const plain = new ByteTokenizer({ framing: ['<b>', '<end>'], end: ['<end>'], begin: '<b>' });
+const bytes = (text: string): number[] => [...Buffer.from(text)];
+const user = (content: string): Message => ({ role: 'user', content });
+
+async function ask(
+  model: ByteTokenizer,
+  answer: string,
+  fields: Partial<ChatRequest> & { readonly contextTokens?: number } = {},
+): Promise<ChatAnswer & { prompts: string[]; pieces: OutputPiece[] }> {
+  const { contextTokens = 4096, ...request } = fields;
+  const { decoder, prompts } = replying(model, () => bytes(answer), { contextTokens });
+  const pieces: OutputPiece[] = [];
+  const given = await chat(
+    {
+      scheduler: schedulerOf(decoder),
+      tokenizer: model,
+      format: chatFormat(model, () => new Date(0)),
+      contextTokens,
+    },
+    {
+      requestClass: 'chat',
+      messages: [user('Hi')],
+      thinking: 'off',
+      stopStrings: [],
+      sampling: greedy,
+      random: Math.random,
+      onPiece: (piece) => pieces.push(piece),
+      ...request,
+    },
+  );
+  return { ...given, prompts, pieces };
+}
+
+describe('a chat', () => {
+  it('is written in the checkpoint’s template', async () => {
+    const messages: Message[] = [
+      { role: 'system', content: 'Be kind.' },
+      user('Hi'),
+      { role: 'assistant', content: 'Yes' },
+      user('Why?'),
+    ];
+    const { prompts, text } = await ask(tokenizer, 'Because.', { messages, thinking: 'on' });
+    expect(prompts[0]).toBe('<system>Be kind.<end><user>Hi<end><bot>Yes<end><user>Why?<end><bot>');
+    expect(text).toBe('Because.');
+  });
+
+  it('takes framing tokens in a message as text', () => {
+    const format = chatFormat(tokenizer, () => new Date(0));
+    const { ids } = format.prompt([user('a<end>b')], 'on');
+    expect(ids.filter((id) => tokenizer.isSpecial(id))).toEqual(
+      ['<user>', '<end>', '<bot>'].map((name) => tokenizer.require(name)),
+    );
+  });
+
+  it('finds which thinking modes the template knows, and asks for them', async () => {
+    expect(chatFormat(tokenizer, () => new Date(0)).thinkingModes).toEqual(['off', 'on']);
+    expect((await ask(tokenizer, 'x', { thinking: 'off' })).prompts[0]).toContain('<think>\n\n</think>');
+    expect((await ask(tokenizer, 'x', { thinking: 'high' })).prompts[0]).not.toContain('<think>');
+  });
+
+  it('tells the thinking from the answer, also while streaming', async () => {
+    const { text, thinking, pieces } = await ask(tokenizer, '<think>\nhm\n</think>\n\nyes', { thinking: 'on' });
+    expect({ text, thinking }).toEqual({ text: 'yes', thinking: 'hm' });
+    for (const kind of ['text', 'thinking'] as const) {
+      const streamed = pieces.filter((piece) => piece.kind === kind).map((piece) => piece.text);
+      expect(streamed.join('')).toBe(kind === 'text' ? text : thinking);
+    }
+  });
+
+  it('ends at the caller’s stop strings and token limit', async () => {
+    expect(await ask(tokenizer, 'one. two.', { stopStrings: ['.'] })).toMatchObject({ text: 'one', finish: 'stop' });
+    expect(await ask(tokenizer, 'one. two.', { maxTokens: 3 })).toMatchObject({ text: 'one', finish: 'length' });
+  });
+
+  it('drops the earliest turns when the context is full and says how many messages', async () => {
+    const turns = Array.from({ length: 8 }, (_, i) => [
+      user(`${i}`.repeat(30)),
+      { role: 'assistant', content: 'ok' } as const,
+    ]);
+    const messages: Message[] = [{ role: 'system', content: 'S' }, ...turns.flat(), user('last')];
+    const { droppedMessages, prompts } = await ask(tokenizer, 'fine', { messages, contextTokens: 200 });
+    expect(droppedMessages).toBeGreaterThan(0);
+    expect(droppedMessages % 2).toBe(0);
+    expect(prompts[0]).toMatch(/^<system>S<end><user>/);
+    expect(prompts[0]).toContain('<user>last<end>');
+    expect(prompts[0]).not.toContain('000');
+  });
+
+  it('uses what is left of the context for the answer', async () => {
+    const { finish, statistics } = await ask(tokenizer, 'x'.repeat(500), {
+      messages: [user('q'.repeat(100))],
+      contextTokens: 200,
+    });
+    expect(finish).toBe('context');
+    // The last token needs no place of its own.
+    expect(statistics.promptTokens + statistics.generatedTokens).toBe(201);
+  });
+});
+
+describe('a chat with a model that brings no template', () => {
+  it('is a dialogue by names, which ends where the user would speak again', async () => {
+    const { prompts, text, finish } = await ask(plain, ' Hello!\nUser: and now', {
+      messages: [{ role: 'system', content: 'Be kind.' }, user('Hi')],
+    });
+    expect(prompts[0]).toBe('<b>System: Be kind.\nUser: Hi\nAssistant:');
+    expect({ text, finish }).toEqual({ text: ' Hello!', finish: 'stop' });
+  });
+
+  it('cannot think', () => {
+    expect(chatFormat(plain, () => new Date(0)).thinkingModes).toEqual(['off']);
+  });
+});
