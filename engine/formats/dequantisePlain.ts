@@ -48,14 +48,16 @@ export const int32: Decode = (bytes, destination) => destination.set(aligned(Int
 export const uint32: Decode = (bytes, destination) => destination.set(aligned(Uint32Array, 4, bytes));
 
 /** Integers above 2^53 are rounded to f64 first, then to f32. */
-export const int64: Decode = (bytes, destination) => {
-  const values = aligned(BigInt64Array, 8, bytes);
-  for (let i = 0; i < destination.length; i++) destination[i] = Number(values[i]);
-};
-export const uint64: Decode = (bytes, destination) => {
-  const values = aligned(BigUint64Array, 8, bytes);
-  for (let i = 0; i < destination.length; i++) destination[i] = Number(values[i]);
-};
+const sixtyFour =
+  (highAt: (words: DataView, at: number) => number): Decode =>
+  (bytes, destination) => {
+    const words = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    for (let i = 0; i < destination.length; i++) {
+      destination[i] = highAt(words, 8 * i + 4) * 2 ** 32 + words.getUint32(8 * i, true);
+    }
+  };
+export const int64: Decode = sixtyFour((words, at) => words.getInt32(at, true));
+export const uint64: Decode = sixtyFour((words, at) => words.getUint32(at, true));
 
 export const boolean: Decode = (bytes, destination) => {
   for (let i = 0; i < destination.length; i++) destination[i] = bytes[i] === 0 ? 0 : 1;

@@ -1,10 +1,11 @@
 /** Tensors read by range out of one or more files, of which a bounded number is open at once. */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { type FileHandle, open, stat } from 'node:fs/promises';
+import { type FileHandle, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { HearthError, invalidInput, notFound } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { type ByteSource, quoted } from './byteReader.ts';
+import { FilePool } from './filePool.ts';
 import type { TensorFile, TensorInfo } from './tensor.ts';
 
 export interface StoredTensor extends TensorInfo {
@@ -66,17 +67,10 @@ function fileSource(path: string, descriptor: number): ByteSource {
   };
 }
 
-interface OpenPart {
-  readonly handle: Promise<FileHandle>;
-  users: number;
-}
-
 export class RangedTensorFile implements TensorFile {
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   readonly #paths: readonly string[];
-  /** Least recently used first. */
-  readonly #open = new Map<number, OpenPart>();
-  #closed = false;
+  readonly #pool = new FilePool(limits.formats.openFiles);
 
   constructor(paths: readonly string[], tensors: ReadonlyMap<string, StoredTensor>) {
     this.#paths = paths;
@@ -91,49 +85,16 @@ export class RangedTensorFile implements TensorFile {
     if (!inside || byteOffset + length > tensor.byteLength) {
       throw invalidInput(`Bytes ${byteOffset} to ${byteOffset + length} are outside tensor ${quoted(name)}.`);
     }
-    return this.#readPart(tensor.part, tensor.fileOffset + byteOffset, length);
+    const path = this.#paths[tensor.part] ?? '';
+    try {
+      return await this.#pool.use(path, (handle) => readRange(path, handle, tensor.fileOffset + byteOffset, length));
+    } catch (error) {
+      throw error instanceof HearthError ? error : unavailable(path, `cannot be read (${messageOf(error)})`, error);
+    }
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
-    const parts = [...this.#open.values()];
-    this.#open.clear();
-    await Promise.all(parts.map(({ handle }) => handle.then((opened) => opened.close()).catch(() => undefined)));
-  }
-
-  async #readPart(part: number, position: number, length: number): Promise<Uint8Array> {
-    const path = this.#paths[part] ?? '';
-    const bytes = allocate(path, length);
-    const opened = this.#acquire(part, path);
-    try {
-      await readFully(path, await opened.handle, position, bytes);
-    } catch (error) {
-      if (error instanceof HearthError) throw error;
-      this.#open.delete(part);
-      throw unavailable(path, `cannot be read (${messageOf(error)})`, error);
-    } finally {
-      opened.users--;
-      this.#closeIdle();
-    }
-    return bytes;
-  }
-
-  #acquire(part: number, path: string): OpenPart {
-    if (this.#closed) throw unavailable(path, 'was closed');
-    const opened = this.#open.get(part) ?? { handle: open(path, 'r'), users: 0 };
-    opened.users++;
-    this.#open.delete(part);
-    this.#open.set(part, opened);
-    return opened;
-  }
-
-  #closeIdle(): void {
-    for (const [part, opened] of this.#open) {
-      if (this.#open.size <= limits.formats.openFiles) return;
-      if (opened.users > 0) continue;
-      this.#open.delete(part);
-      void opened.handle.then((handle) => handle.close()).catch(() => undefined);
-    }
+    await this.#pool.close();
   }
 }
 
@@ -146,11 +107,13 @@ function allocate(path: string, length: number): Uint8Array {
   }
 }
 
-async function readFully(path: string, handle: FileHandle, position: number, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.byteLength; ) {
-    const wanted = Math.min(bytes.byteLength - done, limits.formats.readChunkBytes);
+async function readRange(path: string, handle: FileHandle, position: number, length: number): Promise<Uint8Array> {
+  const bytes = allocate(path, length);
+  for (let done = 0; done < length; ) {
+    const wanted = Math.min(length - done, limits.formats.readChunkBytes);
     const { bytesRead } = await handle.read(bytes, done, wanted, position + done);
     if (bytesRead === 0) throw unavailable(path, 'became shorter since it was opened');
     done += bytesRead;
   }
+  return bytes;
 }

@@ -234,6 +234,13 @@ describe('reading tensors', () => {
     await file.close();
   });
 
+  it('ends reads in progress and opens nothing more when it is closed', async () => {
+    const file = await openGguf(write('closing.gguf', soundGguf()));
+    const reads = Array.from({ length: 50 }, () => file.read('b').then((bytes) => bytes.length, String));
+    await file.close();
+    for (const outcome of await Promise.all(reads)) expect(String(outcome)).toMatch(/^18$|cannot be read/);
+  });
+
   it('refuses to read after closing', async () => {
     const file = await openGguf(write('closed.gguf', soundGguf()));
     await file.close();

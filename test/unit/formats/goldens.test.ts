@@ -80,7 +80,7 @@ const stories = 'models/stories260K/stories260K-f32.gguf';
 describeShared('stories260K', [stories], () => {
   it('gives its vocabulary, sizes and tensors', async () => {
     const file = await openGguf(sharedFile(stories));
-    // Sizes as in the table of llama2.c's doc/stories260K.md.
+    // Sizes as in the training command in llama2.c's doc/stories260K.md.
     expect(metadataString(file, 'general.architecture')).toBe('llama');
     expect(metadataNumber(file, 'llama.embedding_length')).toBe(64);
     const tokens = metadataStringArray(file, 'tokenizer.ggml.tokens');

@@ -180,7 +180,7 @@ describe('a large file with a hostile header', () => {
     ['90 MB of blanks', '{'],
     ['one text of 90 MB in __metadata__', '{"__metadata__":{"k":"'],
     ['one number of 90 MB', '{"a":{"shape":['],
-  ])('%s is refused in less than a second, in 64 MiB', async (_, start) => {
+  ])('%s is refused within a second of processor time, in 64 MiB', async (_, start) => {
     const directory = mkdtempSync(join(tmpdir(), 'hearth-sparse-'));
     const path = join(directory, 'model.safetensors');
     const descriptor = openSync(path, 'w');
@@ -192,10 +192,12 @@ describe('a large file with a hostile header', () => {
     closeSync(descriptor);
     try {
       const before = process.memoryUsage();
-      const started = performance.now();
+      const started = process.cpuUsage();
       await expect(openSafetensors(path)).rejects.toThrow(expect.objectContaining({ code: 'invalid-input' }) as Error);
       const after = process.memoryUsage();
-      expect(performance.now() - started).toBeLessThan(1000);
+      // Processor time, so that other work on the machine does not count.
+      const { user, system } = process.cpuUsage(started);
+      expect((user + system) / 1000).toBeLessThan(1000);
       expect(after.arrayBuffers + after.heapUsed - before.arrayBuffers - before.heapUsed).toBeLessThan(64 * 2 ** 20);
     } finally {
       rmSync(directory, { recursive: true });

@@ -1,4 +1,3 @@
-import { performance } from 'node:perf_hooks';
 import { describe, expect, it } from 'vitest';
 import { judge, makeMutant, seeds, type Verdict } from '../../fuzz/mutants.ts';
 
@@ -11,17 +10,18 @@ describe('damaged model files', () => {
     expect(judge({ format, seed: name, bytes })).toBe('accepted');
   });
 
-  it(`are refused by typed errors or are sound, each within a second (${count} mutants)`, () => {
+  it(`are refused by typed errors or are sound, each within a second of processor time (${count} mutants)`, () => {
     const verdicts: Record<Verdict, number> = { accepted: 0, 'invalid-input': 0, unsupported: 0 };
     for (let number = 0; number < count; number++) {
       const mutant = makeMutant(campaign, number);
-      const started = performance.now();
+      const started = process.cpuUsage();
       try {
         verdicts[judge(mutant)]++;
       } catch (error) {
         throw new Error(`mutant ${number} of campaign ${campaign} (${mutant.format})`, { cause: error });
       }
-      expect(performance.now() - started, `mutant ${number}`).toBeLessThan(1000);
+      const { user, system } = process.cpuUsage(started);
+      expect((user + system) / 1000, `mutant ${number}`).toBeLessThan(1000);
     }
     // The damage is neither harmless nor so coarse that only the first check is met.
     expect(verdicts.accepted).toBeGreaterThan(count / 100);
