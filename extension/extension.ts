@@ -1,8 +1,6 @@
 import { join } from 'node:path';
 import * as vscode from 'vscode';
-import { ContextTracker } from './chat/context.ts';
-import { ChatSession } from './chat/session.ts';
-import { ChatStore } from './chat/store.ts';
+import type { Chat } from './chat/chat.ts';
 import { isCancelled, sentence } from './client/failure.ts';
 import { EngineHost } from './client/host.ts';
 import { CompletionProvider } from './completion/provider.ts';
@@ -41,7 +39,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const parts: Parts = { context, log, engine, thinking, models, firstRun, completion, status };
   const chat = new LazyChat(parts);
   running = { engine, chat };
-  context.subscriptions.push(log, engine, thinking, status, chat);
+  context.subscriptions.push(log, engine, thinking, status);
   context.subscriptions.push(
     vscode.languages.registerInlineCompletionItemProvider({ pattern: '**' }, completion),
     vscode.window.registerWebviewViewProvider(chatViewId, {
@@ -75,41 +73,24 @@ function engineEnvironment(): Record<string, string> {
   return folder === '' ? {} : { HEARTH_HOME: folder };
 }
 
-/** The chat's parts, made when the view is first shown or a command needs it. */
+/** The chat, made when the view is first shown or a command needs it. */
 class LazyChat {
   private readonly parts: Parts;
-  private opening: ReturnType<LazyChat['create']> | undefined;
+  private opening: Promise<Chat> | undefined;
 
   constructor(parts: Parts) {
     this.parts = parts;
   }
 
-  open(): ReturnType<LazyChat['create']> {
-    this.opening ??= this.create();
+  open(): Promise<Chat> {
+    this.opening ??= import('./chat/chat.ts').then(({ Chat }) => Chat.open(this.parts));
     return this.opening;
   }
 
   async close(): Promise<void> {
-    await (await this.opening)?.session.close();
-  }
-
-  async dispose(): Promise<void> {
-    const opened = await this.opening;
-    opened?.view.dispose();
-    opened?.tracker.dispose();
-  }
-
-  private async create() {
-    const { ChatView } = await import('./chat/view.ts');
-    const { context, log, engine, thinking, models } = this.parts;
-    const folder = vscode.Uri.joinPath(context.storageUri ?? context.globalStorageUri, 'chats').fsPath;
-    const store = new ChatStore(folder, log);
-    await store.restore();
-    const session = new ChatSession(engine, store, thinking, log);
-    const tracker = new ContextTracker();
-    const { extensionUri } = context;
-    const view = new ChatView({ extensionUri, engine, session, context: tracker, thinking, models, log });
-    return { session, tracker, view };
+    const chat = await this.opening;
+    this.opening = undefined;
+    await chat?.close();
   }
 }
 

@@ -2,7 +2,7 @@
  * Everything that is said between the extension and the chat view's page. Both sides validate what they receive. The page
  * (media/) may import nothing else of the extension.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { limits } from './limits.ts';
 
 // ---- Shared shapes ----

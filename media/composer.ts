@@ -126,8 +126,6 @@ export class Composer {
   private onInput(): void {
     this.host.draft = this.box.value;
     this.sendButton.disabled = this.box.value.trim() === '';
-    this.box.style.height = 'auto';
-    this.box.style.height = `${this.box.scrollHeight}px`;
   }
 
   private submit(): void {

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Texts, type ToHost, type ToPage, texts, toPage } from '../extension/messages.ts';
 
 // zod compiles schemas with `new Function` where it can; the page's policy forbids that, and asking would be reported.

@@ -13,7 +13,7 @@ const allowedTags = [
 /** `name` carries the number of a link from the renderer to `activateLinks`, and is removed there. */
 const allowedAttributes = ['class', 'start', 'align', 'name'];
 const allowedClasses =
-  /^(hljs(-[\w-]+)?|language-[\w#+.-]{1,40}|language_|function_|class_|inherited__|invoke__|constant_|image)$/;
+  /^(hljs(-[\w-]+)?|language-[\w#+.-]{1,40}|language_|function_|class_|inherited__|invoke__|constant_|image|task)$/;
 /** Beyond this many characters, code is coloured only once it is complete. */
 const liveHighlightChars = 6_000;
 
@@ -60,6 +60,9 @@ function parserFor(options: RenderOptions, links: string[]): Marked {
         return link(href, this.parser.parseInline(tokens));
       },
       code: ({ text, lang }: Tokens.Code) => codeMarkup(text, lang ?? '', options.open),
+      listitem({ task, tokens }: Tokens.ListItem) {
+        return `<li${task ? ' class="task"' : ''}>${this.parser.parse(tokens)}</li>\n`;
+      },
       checkbox: ({ checked }: Tokens.Checkbox) => (checked ? '☑ ' : '☐ '),
     },
   });

@@ -39,7 +39,9 @@ export class Transcript {
     });
     this.element = element('div', { class: 'transcript-area' }, [this.scroller, this.toEnd, this.announcer]);
     this.scroller.addEventListener('scroll', () => this.onScroll(), { passive: true });
-    new ResizeObserver(() => this.follow()).observe(this.list);
+    const observer = new ResizeObserver(() => this.follow());
+    observer.observe(this.list);
+    observer.observe(this.scroller);
   }
 
   get lastQuestion(): string | undefined {
@@ -90,7 +92,7 @@ export class Transcript {
   }
 
   private follow(): void {
-    if (this.following) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (this.following && this.turns.size > 0) this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
   private scrollToEnd(): void {
@@ -113,7 +115,7 @@ function welcome(host: Host, ask: (question: string) => void): HTMLElement {
     ]),
   );
   return element('section', { id: 'empty' }, [
-    element('div', { class: 'emblem' }, [drawIcon('flame')]),
+    element('div', { class: 'emblem' }, [drawIcon('arch'), drawIcon('flame')]),
     element('h2', { text: texts.emptyTitle }),
     element('p', { text: texts.emptyText }),
     element('ul', { class: 'examples', attributes: { 'aria-label': texts.examplesLabel } }, examples),

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { chip, type Outcome, outcome, type Turn } from '../messages.ts';
 
 /** A chip with the text that the model got. */

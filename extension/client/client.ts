@@ -1,6 +1,6 @@
 import * as vscode from 'vscode';
 import type { CancellationToken } from 'vscode-jsonrpc/node';
-import { z } from 'zod';
+import * as z from 'zod';
 import {
   type ChatParams,
   type ChatResult,

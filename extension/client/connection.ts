@@ -14,7 +14,7 @@ import {
   type RequestType0,
   ResponseError,
 } from 'vscode-jsonrpc/node';
-import { z } from 'zod';
+import * as z from 'zod';
 import { errorData } from '../../engine/server/protocol.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';

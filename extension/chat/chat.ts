@@ -1,0 +1,48 @@
+import * as vscode from 'vscode';
+import type { EngineHost } from '../client/host.ts';
+import type { Log } from '../log.ts';
+import type { ModelManager } from '../models/manager.ts';
+import type { Thinking } from '../thinking.ts';
+import { ContextTracker } from './context.ts';
+import { ChatSession } from './session.ts';
+import { ChatStore } from './store.ts';
+import { ChatView } from './view.ts';
+
+export interface ChatNeeds {
+  context: vscode.ExtensionContext;
+  engine: EngineHost;
+  thinking: Thinking;
+  models: ModelManager;
+  log: Log;
+}
+
+/** The chat's parts, joined. */
+export class Chat {
+  readonly session: ChatSession;
+  readonly tracker: ContextTracker;
+  readonly view: ChatView;
+
+  private constructor({ context, engine, thinking, models, log }: ChatNeeds, store: ChatStore) {
+    this.session = new ChatSession(engine, store, thinking, log);
+    this.tracker = new ContextTracker();
+    const { extensionUri } = context;
+    const { session, tracker } = this;
+    this.view = new ChatView({ extensionUri, engine, session, context: tracker, thinking, models, log });
+  }
+
+  /** With the conversation that was on screen last. */
+  static async open(needs: ChatNeeds): Promise<Chat> {
+    const { storageUri, globalStorageUri } = needs.context;
+    const folder = vscode.Uri.joinPath(storageUri ?? globalStorageUri, 'chats').fsPath;
+    const store = new ChatStore(folder, needs.log);
+    await store.restore();
+    return new Chat(needs, store);
+  }
+
+  /** What was said so far reaches the disk. */
+  async close(): Promise<void> {
+    this.view.dispose();
+    this.tracker.dispose();
+    await this.session.close();
+  }
+}
