@@ -110,7 +110,7 @@ export function diskError(error: unknown, path: string): unknown {
     const message = `The disk is full: ${path} could not be written. What was already downloaded is kept.`;
     return new DiskFull(message, { cause: error });
   }
-  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
+  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS' || code === 'ENOTDIR' || code === 'EEXIST') {
     const message = `${path} cannot be written (${code}). HEARTH_HOME names another folder for the models.`;
     return new DiskFull(message, { cause: error });
   }

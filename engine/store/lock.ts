@@ -3,7 +3,7 @@
  * file made exclusively; its holder touches it, and one whose holder died is taken over.
  */
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, open, rm, stat, unlink, utimes, writeFile } from 'node:fs/promises';
+import { link, mkdir, open, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
@@ -31,7 +31,7 @@ export async function withLock<T>(path: string, options: LockOptions, work: () =
   });
   while (!(await acquire(path, token))) {
     throwIfAborted(options.signal);
-    await removeIfStale(path);
+    if (await removeIfStale(path)) continue;
     await options.onWait?.();
     await pause(options.signal);
   }
@@ -97,11 +97,11 @@ async function release(path: string, token: string): Promise<void> {
 }
 
 /**
- * Removes a lock whose holder is gone. Removing is itself guarded by a second lock, or a slow process could remove the
- * lock that a quick one has just taken over.
+ * Removes a lock whose holder is gone; says whether it did. Removing is itself guarded by a second lock, or a slow
+ * process could remove the lock that a quick one has just taken over.
  */
-async function removeIfStale(path: string): Promise<void> {
-  if (!(await isStale(path))) return;
+async function removeIfStale(path: string): Promise<boolean> {
+  if (!(await isStale(path))) return false;
   const guard = `${path}.takeover`;
   try {
     await writeFile(guard, '', { flag: 'wx' });
@@ -109,12 +109,12 @@ async function removeIfStale(path: string): Promise<void> {
     if (errorCode(error) !== 'EEXIST') throw diskError(error, path);
     // Taking over lasts microseconds; a guard this old belongs to a process that died in between.
     if ((await ageMs(guard)) > limits.store.lockStaleMs) await rm(guard, { force: true });
-    return;
+    return false;
   }
   try {
-    if (await isStale(path)) await unlink(path);
-  } catch (error) {
-    if (errorCode(error) !== 'ENOENT') throw error;
+    if (!(await isStale(path))) return false;
+    await rm(path, { force: true });
+    return true;
   } finally {
     await rm(guard, { force: true });
   }

@@ -42,7 +42,7 @@ export async function listInstalled(root: string): Promise<readonly Installed[]>
       if (found) installed.push(found);
     }
   } catch (error) {
-    if (errorCode(error) !== 'ENOENT') throw error;
+    if (errorCode(error) !== 'ENOENT' && errorCode(error) !== 'ENOTDIR') throw error;
   }
   return installed;
 }

