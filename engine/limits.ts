@@ -59,6 +59,16 @@ export const limits = {
     // Ten times the longest context that is claimed today.
     contextTokens: 100_000_000,
   },
+  cli: {
+    // The largest generated sources are a few megabytes.
+    sourceBytes: 16 * 1024 * 1024,
+    // Teacher-forced logits of a 200,000-token vocabulary take 0.8 MB a token.
+    ids: 1_000_000,
+    // A listing for a question; beyond, only names are looked at.
+    workspaceFiles: 20_000,
+    // Enough of a file to see whether it shares words with a question.
+    workspaceFileBytes: 64 * 1024,
+  },
   generation: {
     // Requests that wait or run at once; an editor has a few.
     pendingRequests: 64,

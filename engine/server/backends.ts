@@ -18,6 +18,7 @@ interface Candidate {
 
 /** The fastest first. */
 const candidates: readonly Candidate[] = [
+  { name: 'onnx', open: async () => (await import('../backend/onnx/index.ts')).onnxBackend },
   { name: 'reference', open: async () => (await import('../backend/reference/index.ts')).referenceBackend },
 ];
 

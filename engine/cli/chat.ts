@@ -1,0 +1,52 @@
+import { cancelled } from '../errors.ts';
+import { chatParams, thinkingMode } from '../server/protocol.ts';
+import type { Command } from './command.ts';
+import { json, samplingOf, samplingOptions, stream, streaming, withEngine } from './session.ts';
+import { workspaceContext } from './workspace.ts';
+
+export const chat: Command = {
+  name: 'chat',
+  usage: 'QUESTION',
+  summary: 'Answers a question, about a folder if one is given.',
+  options: [
+    {
+      name: 'workspace',
+      value: 'DIR',
+      help: 'include a listing of the folder and the files that share words with the question',
+    },
+    {
+      name: 'think',
+      value: 'MODE',
+      help: `think first, as far as the model can: ${thinkingMode.options.join(', ')} (off)`,
+    },
+    ...samplingOptions,
+  ],
+  async run(values, terminal) {
+    const question = values.only('The question');
+    const thinking = values.oneOf('think', thinkingMode.options) ?? 'off';
+    const maxTokens = values.count('max-tokens');
+    const machine = values.switch('json');
+    const directory = values.text('workspace');
+    await withEngine(values, terminal, machine ? undefined : streaming(terminal), async ({ engine, card }) => {
+      const context =
+        directory === undefined ? undefined : await workspaceContext(directory, question, card.contextTokens);
+      if (context) terminal.err(`${context.note}\n`);
+      if (thinking !== 'off' && !card.thinkingModes.includes(thinking)) {
+        const known = card.thinkingModes.join(', ');
+        terminal.err(`${card.name} does not know --think ${thinking}; the nearest of ${known} is used.\n`);
+      }
+      const content = context ? `${context.text}\n\n${question}` : question;
+      const params = chatParams.parse({
+        stream,
+        messages: [{ role: 'user', content }],
+        thinking,
+        sampling: samplingOf(values),
+        ...(maxTokens !== undefined && { maxTokens }),
+      });
+      const answer = await engine.chat(params, terminal.signal);
+      if (answer.finish === 'cancelled') throw cancelled();
+      if (machine) json(terminal, { model: card.id, backend: card.backend, files: context?.files ?? [], ...answer });
+      else terminal.out('\n');
+    });
+  },
+};

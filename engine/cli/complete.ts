@@ -1,0 +1,52 @@
+import { extname } from 'node:path';
+import { invalidInput } from '../errors.ts';
+import { completeParams } from '../server/protocol.ts';
+import type { Command } from './command.ts';
+import { languageOf, readSource } from './files.ts';
+import { json, samplingOf, samplingOptions, withEngine } from './session.ts';
+
+export const complete: Command = {
+  name: 'complete',
+  usage: 'FILE:LINE:COLUMN',
+  summary: 'Completes code at a place in a file; lines and columns count from 1.',
+  options: [{ name: 'multiline', help: 'as many lines as the scope takes' }, ...samplingOptions],
+  async run(values, terminal) {
+    const { path, line, column } = placeOf(values.only('FILE:LINE:COLUMN'));
+    const text = await readSource(path);
+    const cursor = offsetOf(text, path, line, column);
+    const maxTokens = values.count('max-tokens');
+    const params = completeParams.parse({
+      prefix: text.slice(0, cursor),
+      suffix: text.slice(cursor),
+      path,
+      languageId: languageOf(extname(path)),
+      multiline: values.switch('multiline'),
+      sampling: samplingOf(values),
+      ...(maxTokens !== undefined && { maxTokens }),
+    });
+    await withEngine(values, terminal, undefined, async ({ engine, card }) => {
+      const completion = await engine.complete(params, terminal.signal);
+      if (values.switch('json')) json(terminal, { model: card.id, backend: card.backend, ...completion });
+      else terminal.out(`${completion.text}\n`);
+    });
+  },
+};
+
+function placeOf(argument: string): { path: string; line: number; column: number } {
+  // From the end, since a Windows path holds a colon of its own.
+  const [, path, line, column] = /^(.+):(\d+):(\d+)$/.exec(argument) ?? [];
+  if (path === undefined || Number(line) < 1 || Number(column) < 1) {
+    throw invalidInput(`'${argument}' is not FILE:LINE:COLUMN, with lines and columns from 1.`);
+  }
+  return { path, line: Number(line), column: Number(column) };
+}
+
+function offsetOf(text: string, path: string, line: number, column: number): number {
+  const lines = text.split('\n');
+  const content = lines[line - 1]?.replace(/\r$/, '');
+  if (content === undefined) throw invalidInput(`${path} has ${lines.length} lines, no line ${line}.`);
+  if (column > content.length + 1) {
+    throw invalidInput(`Line ${line} of ${path} has ${content.length} characters; column ${column} is behind its end.`);
+  }
+  return lines.slice(0, line - 1).reduce((sum, { length }) => sum + length + 1, 0) + column - 1;
+}

@@ -1,0 +1,53 @@
+/** A decoder alone, for commands that feed it token ids. */
+import { join } from 'node:path';
+import type { Decoder } from '../backend/backend.ts';
+import { openModel } from '../model/open.ts';
+import { decoderFor } from '../server/loaded.ts';
+import { defaultModelId } from '../store/catalogue.ts';
+import { openStore } from '../store/store.ts';
+import type { Values } from './command.ts';
+import { ProgressLine, type Terminal } from './terminal.ts';
+
+export interface OpenDecoder {
+  /** As it was named. */
+  readonly model: string;
+  readonly decoder: Decoder;
+  readonly notes: readonly string[];
+  /** Of all tensors. */
+  readonly fileBytes: number;
+  readonly loadMs: number;
+}
+
+export async function withDecoder<Result>(
+  values: Values,
+  terminal: Terminal,
+  contextTokens: number,
+  run: (open: OpenDecoder) => Promise<Result>,
+): Promise<Result> {
+  const store = openStore();
+  const progress = new ProgressLine(terminal);
+  const start = performance.now();
+  const name = values.text('model') ?? defaultModelId;
+  const model = await openModel(await store.resolve(name));
+  try {
+    const { decoder, notes } = await decoderFor(model, {
+      backend: values.backend(),
+      contextTokens: values.number('context', { least: contextTokens, integer: true }) ?? Math.max(16, contextTokens),
+      threads: values.count('threads'),
+      cacheDirectory: join(store.directory, 'derived'),
+      onProgress: ({ doneBytes, totalBytes }) => progress.show('Loading', doneBytes, totalBytes, 'bytes'),
+      signal: terminal.signal,
+    });
+    progress.end();
+    const loadMs = performance.now() - start;
+    const fileBytes = [...model.file.tensors.values()].reduce((sum, { byteLength }) => sum + byteLength, 0);
+    try {
+      return await run({ model: name, decoder, notes: [...notes, ...decoder.notes], fileBytes, loadMs });
+    } finally {
+      await decoder.dispose();
+    }
+  } finally {
+    progress.end();
+    await model.file.close();
+  }
+}

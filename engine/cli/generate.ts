@@ -1,0 +1,33 @@
+import { cancelled } from '../errors.ts';
+import { generateParams } from '../server/protocol.ts';
+import type { Command } from './command.ts';
+import { json, samplingOf, samplingOptions, stream, streaming, withEngine } from './session.ts';
+
+export const generate: Command = {
+  name: 'generate',
+  usage: '--prompt TEXT',
+  summary: 'Answers a prompt, or continues it.',
+  options: [
+    { name: 'prompt', value: 'TEXT', help: 'what to answer' },
+    { name: 'raw', help: 'continue the text as it stands, without the chat template; framing tokens in it count' },
+    ...samplingOptions,
+  ],
+  async run(values, terminal) {
+    values.none();
+    const maxTokens = values.count('max-tokens');
+    const params = generateParams.parse({
+      stream,
+      prompt: values.required('prompt'),
+      raw: values.switch('raw'),
+      sampling: samplingOf(values),
+      ...(maxTokens !== undefined && { maxTokens }),
+    });
+    const machine = values.switch('json');
+    await withEngine(values, terminal, machine ? undefined : streaming(terminal), async ({ engine, card }) => {
+      const answer = await engine.generate(params, terminal.signal);
+      if (answer.finish === 'cancelled') throw cancelled();
+      if (machine) json(terminal, { model: card.id, backend: card.backend, ...answer });
+      else terminal.out('\n');
+    });
+  },
+};

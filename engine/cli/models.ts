@@ -1,0 +1,85 @@
+import { HearthError, invalidInput } from '../errors.ts';
+import type { ModelEntry } from '../server/protocol.ts';
+import { Engine } from '../server/service.ts';
+import { defaultModelId } from '../store/catalogue.ts';
+import type { Command, Values } from './command.ts';
+import { json, report, sizeOf } from './session.ts';
+import { ProgressLine, type Terminal } from './terminal.ts';
+
+type Action = (engine: Engine, values: Values, terminal: Terminal) => Promise<void>;
+
+const actions: Readonly<Record<string, Action>> = { list, pull, verify, remove, recommend, add };
+
+export const models: Command = {
+  name: 'models',
+  usage: 'list | pull [ID] | verify [ID] | remove ID | recommend | add PATH',
+  summary: 'Shows, gets, checks and removes models. Without an id: the default model.',
+  options: [],
+  async run(values, terminal) {
+    const [name = ''] = values.positionals;
+    const action = Object.hasOwn(actions, name) ? actions[name] : undefined;
+    if (!action) throw invalidInput(`hearth models takes ${Object.keys(actions).join(', ')}; not '${name}'.`);
+    const progress = new ProgressLine(terminal);
+    const engine = new Engine({ onDelta: () => {}, onProgress: (step) => report(progress, step) });
+    try {
+      await action(engine, values, terminal);
+    } finally {
+      progress.end();
+    }
+  },
+};
+
+async function list(engine: Engine, values: Values, terminal: Terminal): Promise<void> {
+  argument(values, { required: false, last: 0 });
+  const entries = await engine.models.list();
+  if (values.switch('json')) json(terminal, entries);
+  else for (const entry of entries) terminal.out(`${describe(entry)}\n`);
+}
+
+async function recommend(engine: Engine, values: Values, terminal: Terminal): Promise<void> {
+  argument(values, { required: false, last: 0 });
+  const entry = await engine.models.recommend();
+  if (values.switch('json')) json(terminal, entry);
+  else terminal.out(`${describe(entry)}\n`);
+}
+
+async function pull(engine: Engine, values: Values, terminal: Terminal): Promise<void> {
+  const entry = await engine.models.pull(argument(values, { required: false, last: 1 }), terminal.signal);
+  show(entry, 'is on this machine', values, terminal);
+}
+
+async function add(engine: Engine, values: Values, terminal: Terminal): Promise<void> {
+  const entry = await engine.models.add(argument(values, { required: true, last: 1 }), terminal.signal);
+  show(entry, 'is on this machine', values, terminal);
+}
+
+async function verify(engine: Engine, values: Values, terminal: Terminal): Promise<void> {
+  const entry = await engine.models.verify(argument(values, { required: false, last: 1 }), terminal.signal);
+  show(entry, 'is intact', values, terminal);
+}
+
+async function remove(engine: Engine, values: Values, terminal: Terminal): Promise<void> {
+  const entry = await engine.models.remove(argument(values, { required: true, last: 1 }));
+  show(entry, 'was removed', values, terminal);
+}
+
+/** The argument after the action. */
+function argument(values: Values, { required, last }: { readonly required: boolean; readonly last: number }): string {
+  const [action, first, ...others] = values.positionals;
+  const extra = last === 0 ? first : others[0];
+  if (extra !== undefined) throw invalidInput(`'${extra}' is one argument too many.`);
+  if (first === undefined && required)
+    throw new HearthError('invalid-input', `hearth models ${action} takes an argument.`);
+  return first ?? defaultModelId;
+}
+
+function show(entry: ModelEntry, what: string, values: Values, terminal: Terminal): void {
+  if (values.switch('json')) json(terminal, entry);
+  else terminal.out(`${sizeOf(entry)} ${what}${entry.path === undefined ? '.' : `: ${entry.path}`}\n`);
+}
+
+function describe(entry: ModelEntry): string {
+  const state = { absent: '', partial: ', partly downloaded', present: ', on this machine' }[entry.state];
+  const recommended = entry.recommended ? ' (recommended here)' : '';
+  return `${entry.id}${recommended}\n  ${sizeOf(entry)}, ${entry.licence}${state}\n  ${entry.fit.reason}`;
+}

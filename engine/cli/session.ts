@@ -1,0 +1,102 @@
+/** An engine inside the command's own process, with a model loaded and what it says shown. */
+import { HearthError } from '../errors.ts';
+import { loadParams, type ModelCard, type ModelEntry, type Progress } from '../server/protocol.ts';
+import { Engine } from '../server/service.ts';
+import { defaultModelId } from '../store/catalogue.ts';
+import type { Values } from './command.ts';
+import { ProgressLine, type Terminal } from './terminal.ts';
+
+/** The one stream of a command. */
+export const stream = 'cli';
+
+export interface Session {
+  readonly engine: Engine;
+  readonly card: ModelCard;
+}
+
+/** What a command does with the pieces of an answer. */
+export interface Show {
+  readonly text: (piece: string) => void;
+  readonly thinking: (piece: string) => void;
+}
+
+const showNothing: Show = { text: () => {}, thinking: () => {} };
+
+/** Loads the model that was named, or the default one, which is fetched when it is absent; ends with the engine unloaded. */
+export async function withEngine<Result>(
+  values: Values,
+  terminal: Terminal,
+  show: Show | undefined,
+  run: (session: Session) => Promise<Result>,
+): Promise<Result> {
+  const { text, thinking } = show ?? showNothing;
+  const progress = new ProgressLine(terminal);
+  const engine = new Engine({
+    onDelta: (delta) => (delta.kind === 'thinking' ? thinking(delta.text) : text(delta.text)),
+    onProgress: (step) => report(progress, step),
+  });
+  try {
+    const model = await chooseModel(engine, values, terminal);
+    const card = await engine.load(loadParams.parse(loadRequest(values, model)), terminal.signal);
+    progress.end();
+    return await run({ engine, card });
+  } finally {
+    progress.end();
+    await engine.unload();
+  }
+}
+
+export function report(line: ProgressLine, { message, done, total, unit }: Progress): void {
+  if (done >= total) line.end();
+  else line.show(message, done, total, unit);
+}
+
+async function chooseModel(engine: Engine, values: Values, terminal: Terminal): Promise<string> {
+  const named = values.text('model');
+  if (named !== undefined) return named;
+  const models = await engine.models.list();
+  const present = models.filter(({ state }) => state === 'present');
+  const chosen =
+    present.find(({ recommended }) => recommended) ?? present.find(({ id }) => id === defaultModelId) ?? present[0];
+  if (chosen) return chosen.id;
+  const fallback = models.find(({ id }) => id === defaultModelId);
+  if (!fallback) throw new HearthError('not-found', 'There is no model here; name one with --model.');
+  terminal.err(`There is no model on this machine yet; getting ${sizeOf(fallback)}.\n`);
+  await engine.models.pull(fallback.id, terminal.signal);
+  return fallback.id;
+}
+
+export const sizeOf = ({ name, downloadBytes }: ModelEntry): string =>
+  `${name} (${downloadBytes >= 1e9 ? `${(downloadBytes / 1e9).toFixed(1)} GB` : `${Math.ceil(downloadBytes / 1e6)} MB`})`;
+
+function loadRequest(values: Values, model: string) {
+  const contextTokens = values.number('context', { least: 16, integer: true });
+  const threads = values.count('threads');
+  return {
+    model,
+    backend: values.backend(),
+    ...(contextTokens !== undefined && { contextTokens }),
+    ...(threads !== undefined && { threads }),
+  };
+}
+
+/** Options that set how an answer is sampled. */
+export const samplingOptions = [
+  { name: 'max-tokens', value: 'N', help: 'longest answer in tokens' },
+  { name: 'temperature', value: 'T', help: '0 is always the most probable token (the model’s own default)' },
+  { name: 'seed', value: 'S', help: 'the same seed gives the same text' },
+] as const;
+
+export function samplingOf(values: Values): { temperature?: number; seed?: number } {
+  const temperature = values.number('temperature', { least: 0, integer: false });
+  const seed = values.number('seed', { least: Number.MIN_SAFE_INTEGER, integer: true });
+  return { ...(temperature !== undefined && { temperature }), ...(seed !== undefined && { seed }) };
+}
+
+/** Shows an answer as it comes; its thinking goes to stderr, greyed on a screen. */
+export function streaming(terminal: Terminal): Show {
+  const [grey, plain] = terminal.interactive ? ['\u001b[90m', '\u001b[39m'] : ['', ''];
+  return { text: terminal.out, thinking: (piece) => terminal.err(`${grey}${piece}${plain}`) };
+}
+
+export const json = (terminal: Terminal, value: unknown): void => terminal.out(`${JSON.stringify(value, null, 2)}\n`);
