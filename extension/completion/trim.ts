@@ -29,7 +29,7 @@ const isCloser = (line: string): boolean => /^\s*([)\]}]|end\b|<\/)/.test(line);
 /** Ends where the block that the cursor is in, or that the line opens, ends. */
 function cutScope(text: string, moment: Moment): string {
   const lines = text.split('\n');
-  const opened = opensBlock(moment.linePrefix + (lines[0] ?? ''), moment.languageId);
+  const opened = moment.linePrefix.trim() !== '' && opensBlock(moment.linePrefix + (lines[0] ?? ''), moment.languageId);
   const base = indentOf(moment.linePrefix);
   const kept = [lines[0] ?? ''];
   for (const line of lines.slice(1, limits.completion.multilineLines)) {
@@ -92,7 +92,8 @@ function unescapedIndex(text: string, quote: string): number {
 /** Drops the end of the suggestion that repeats what follows on the line, and everything from a line that comes next. */
 function cutRepeatedSuffix(text: string, moment: Moment): string {
   const rest = moment.lineSuffix.trimEnd();
-  if (rest !== '' && text.trimEnd().endsWith(rest)) text = text.trimEnd().slice(0, -rest.length);
+  // Brackets and quotes alone are `cutAtClosed`'s: here they could be the suggestion's own.
+  if (/[\w;,]/.test(rest) && text.trimEnd().endsWith(rest)) text = text.trimEnd().slice(0, -rest.length);
   const next = nextFilled(moment)?.trim();
   if (next === undefined) return text;
   const lines = text.split('\n');

@@ -1,0 +1,249 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { apply, type Conversation, type JournalRecord, replay } from '../../../extension/chat/conversation.ts';
+import { Journal, parseJournal, readJournal } from '../../../extension/chat/journal.ts';
+import { ChatStore } from '../../../extension/chat/store.ts';
+
+let folder = '';
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'hearth-history-'));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const figures = { promptTokens: 9, cachedTokens: 4, generatedTokens: 2, timeToFirstTokenMs: 3, tokensPerSecond: 50 };
+const ask = (turn: string, question = `question ${turn}`): JournalRecord => ({
+  type: 'ask',
+  turn,
+  at: 5,
+  kind: 'chat',
+  question,
+  attachments: [
+    { id: 'file:a', label: 'a.ts', detail: '', tokens: 3, path: 'src/a.ts', languageId: 'typescript', text: 'let ä;\n' },
+  ],
+});
+const text = (turn: string, piece: string): JournalRecord => ({ type: 'delta', turn, kind: 'text', text: piece });
+const thought = (turn: string, piece: string): JournalRecord => ({ type: 'delta', turn, kind: 'thinking', text: piece });
+const done = (turn: string): JournalRecord => ({
+  type: 'end',
+  turn,
+  outcome: { kind: 'done', reason: 'stop', figures, dropped: 0 },
+});
+
+const story: JournalRecord[] = [
+  { type: 'chat', version: 1, id: 'c', at: 1 },
+  ask('1', 'Wieso "funktioniert" das\nnicht? 🔥'),
+  { type: 'begin', turn: '1', model: 'Small' },
+  thought('1', 'Hm, '),
+  thought('1', 'wait.'),
+  text('1', 'Because of '),
+  text('1', '`\\n` — 🔥.'),
+  done('1'),
+  ask('2'),
+  text('2', 'Half an ans'),
+];
+
+const quiet = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} };
+
+describe('a conversation told by its journal', () => {
+  it('is what happened, with the answer that breaks off marked as interrupted', () => {
+    const { turns } = replay('c', story);
+    expect(turns.map(({ view }) => [view.question, view.thinking, view.answer, view.model, view.outcome.kind])).toEqual([
+      ['Wieso "funktioniert" das\nnicht? 🔥', 'Hm, wait.', 'Because of `\\n` — 🔥.', 'Small', 'done'],
+      ['question 2', '', 'Half an ans', '', 'interrupted'],
+    ]);
+    expect(turns[0]?.view.chips).toEqual([{ id: 'file:a', label: 'a.ts', detail: '', tokens: 3 }]);
+  });
+
+  it('is the same when two windows wrote into one file', () => {
+    const mixed = [story[0], story[1], ask('9'), story[2], text('9', 'other'), ...story.slice(3), done('9')];
+    const [first, other] = replay('c', mixed as JournalRecord[]).turns;
+    expect(first?.view.answer).toBe('Because of `\\n` — 🔥.');
+    expect(other?.view.answer).toBe('other');
+  });
+
+  it('has a final text in place of the pieces where one was recorded', () => {
+    const told = [ask('1'), text('1', ' draft'), { type: 'text', turn: '1', thinking: '', answer: 'Final.' }] as const;
+    expect(replay('c', told as unknown as JournalRecord[]).turns[0]?.view.answer).toBe('Final.');
+  });
+
+  it('lacks a turn that the user replaced', () => {
+    expect(replay('c', [...story, { type: 'drop', turn: '2' }]).turns).toHaveLength(1);
+  });
+
+  it('ignores events of turns that it does not have', () => {
+    expect(replay('c', [text('nobody', 'x'), done('nobody')]).turns).toEqual([]);
+  });
+});
+
+describe('the journal', () => {
+  const write = async (records: readonly JournalRecord[], path: string) => {
+    const journal = new Journal(path, (error) => {
+      throw error;
+    });
+    for (const record of records) journal.append(record);
+    await journal.close();
+  };
+
+  it('reads back what was written', async () => {
+    const path = join(folder, 'c.jsonl');
+    await write(story, path);
+    const read = await readJournal(path);
+    expect(read?.skipped).toBe(0);
+    expect(replay('c', read?.records ?? [])).toEqual(replay('c', story));
+  });
+
+  it('gathers streamed pieces into fewer lines and keeps their order among other events', async () => {
+    const path = join(folder, 'c.jsonl');
+    await write([ask('1'), text('1', 'a'), text('1', 'b'), thought('1', 'c'), text('1', 'd'), done('1')], path);
+    const { records } = parseJournal(readFileSync(path, 'utf8'));
+    expect(records.map((record) => (record.type === 'delta' ? `${record.kind} ${record.text}` : record.type))).toEqual([
+      'ask',
+      'text ab',
+      'thinking c',
+      'text d',
+      'end',
+    ]);
+  });
+
+  it('loses nothing before the byte it breaks off at, and can be continued there', async () => {
+    const path = join(folder, 'c.jsonl');
+    const lines = story.map((record) => `${JSON.stringify(record)}\n`);
+    const whole = Buffer.from(lines.join(''));
+    const ends = lines.map((_, index) => Buffer.byteLength(lines.slice(0, index + 1).join('')));
+    for (let length = 0; length <= whole.length; length++) {
+      const { records, skipped } = parseJournal(whole.subarray(0, length).toString());
+      // A line is complete with its last brace, whether or not its line end was written.
+      const complete = ends.filter((end) => end - 1 <= length).length;
+      expect(records, `${length} bytes`).toEqual(story.slice(0, complete));
+      expect(skipped).toBeLessThanOrEqual(1);
+    }
+    for (let length = 0; length <= whole.length; length += 37) {
+      writeFileSync(path, whole.subarray(0, length));
+      const kept = (await readJournal(path))?.records ?? [];
+      await write([ask('new'), text('new', 'after the crash'), done('new')], path);
+      const after = (await readJournal(path))?.records ?? [];
+      expect(after.slice(0, kept.length)).toEqual(kept);
+      expect(after.slice(kept.length).map((record) => record.type)).toEqual(['ask', 'delta', 'end']);
+    }
+  });
+
+  it('skips what it does not understand and says how much', () => {
+    const garbage = ['null', '[]', '{"type":"unknown"}', '{"type":"delta","turn":5}', '\u0000\u0000', '{"type":'];
+    const { records, skipped } = parseJournal(`${garbage.join('\n')}\n${JSON.stringify(ask('1'))}\n`);
+    expect(records).toHaveLength(1);
+    expect(skipped).toBe(garbage.length);
+  });
+
+  it('is absent, not an error, before the first question', async () => {
+    expect(await readJournal(join(folder, 'none.jsonl'))).toBeUndefined();
+  });
+
+  it('reports a disk that refuses and goes on', async () => {
+    writeFileSync(join(folder, 'file'), '');
+    const errors: unknown[] = [];
+    const journal = new Journal(join(folder, 'file', 'c.jsonl'), (error) => errors.push(error));
+    journal.append(ask('1'));
+    journal.append(done('1'));
+    await journal.close();
+    expect(errors).toHaveLength(2);
+  });
+});
+
+describe('the store', () => {
+  const reopen = async () => {
+    const store = new ChatStore(folder, quiet);
+    await store.restore();
+    return store;
+  };
+
+  it('has an empty conversation at first, and no file for it', async () => {
+    const store = await reopen();
+    expect(store.conversation.turns).toEqual([]);
+    await store.close();
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it('takes up the conversation that was on screen', async () => {
+    const store = await reopen();
+    for (const record of story.slice(1)) store.record(record);
+    await store.close();
+    const again = await reopen();
+    expect(again.conversation.turns.map(({ view }) => view.answer)).toEqual(['Because of `\\n` — 🔥.', 'Half an ans']);
+    again.record(ask('3'));
+    await again.close();
+    expect((await reopen()).conversation.turns).toHaveLength(3);
+  });
+
+  it('starts anew when asked to, and keeps the old file', async () => {
+    const store = await reopen();
+    store.record(ask('1'));
+    await store.startNew();
+    await store.close();
+    expect((await reopen()).conversation.turns).toEqual([]);
+    expect(readdirSync(folder).filter((name) => name.endsWith('.jsonl'))).toHaveLength(1);
+  });
+
+  it('does not follow a pointer out of its folder', async () => {
+    writeFileSync(join(folder, 'current'), '../../../etc/passwd');
+    expect((await reopen()).conversation.turns).toEqual([]);
+  });
+
+  it('opens after its journal was cut anywhere', async () => {
+    const store = await reopen();
+    for (const record of story.slice(1)) store.record(record);
+    await store.close();
+    const path = join(folder, `${store.conversation.id}.jsonl`);
+    const size = readFileSync(path).length;
+    for (let length = size; length >= 0; length -= 61) {
+      truncateSync(path, length);
+      const cut = await reopen();
+      expect(cut.conversation.turns.length).toBeLessThanOrEqual(2);
+      await cut.close();
+    }
+  });
+});
+
+describe('a process that is killed while it writes', () => {
+  /** Streams numbered pieces and says on stdout, after each flush, how many must be in the file by then. */
+  const script = (journal: string, path: string) => `
+    import { Journal } from ${JSON.stringify(journal)};
+    const journal = new Journal(${JSON.stringify(path)}, (error) => { throw error; });
+    journal.append({ type: 'ask', turn: 't', at: 0, kind: 'chat', question: 'q', attachments: [] });
+    for (let piece = 0; ; piece++) {
+      journal.append({ type: 'delta', turn: 't', kind: 'text', text: piece + ' ' });
+      if (piece % 7 === 0) { await journal.flush(); process.stdout.write(piece + '\\n'); }
+    }`;
+
+  const killed = (child: ChildProcess, afterLines: number): Promise<number> =>
+    new Promise((resolve) => {
+      let out = '';
+      child.stdout?.on('data', (chunk: Buffer) => {
+        out += chunk.toString();
+        if (out.split('\n').length > afterLines) child.kill('SIGKILL');
+      });
+      child.once('close', () => resolve(Number(out.split('\n').filter(Boolean).at(-1))));
+    });
+
+  it('loses nothing that was flushed, 30 times out of 30', async () => {
+    const bundle = join(folder, 'journal.mjs');
+    const entry = fileURLToPath(new URL('../../../extension/chat/journal.ts', import.meta.url));
+    await build({ entryPoints: [entry], bundle: true, format: 'esm', platform: 'node', outfile: bundle });
+    for (let round = 0; round < 30; round++) {
+      const path = join(folder, `${round}.jsonl`);
+      const source = join(folder, `${round}.mjs`);
+      writeFileSync(source, script(bundle, path));
+      const child = spawn(process.execPath, [source], { stdio: ['ignore', 'pipe', 'inherit'] });
+      const promised = await killed(child, 1 + ((round * 13) % 40));
+      const conversation: Conversation = { id: 'c', turns: [] };
+      for (const record of (await readJournal(path))?.records ?? []) apply(conversation, record);
+      const pieces = (conversation.turns[0]?.view.answer ?? '').trim().split(' ').map(Number);
+      expect(pieces.length).toBeGreaterThan(promised);
+      expect(pieces.every((piece, index) => piece === index)).toBe(true);
+    }
+  });
+});
