@@ -1,0 +1,34 @@
+/**
+ * h[t, column] = E[id of row t, column]: the embedding rows of a batch.
+ *
+ * Bindings: weight, rows (Row), h `[tokens, hidden]` vec4f (write). Workgroup: 64 threads a token; groups: tokens in x.
+ * A matrix in pieces is one dispatch a piece, each serving the ids it holds. Needs nothing. Must equal the reference's
+ * embedding look-up.
+ */
+import type { KernelSource } from '../gpu.ts';
+import { type BlockScaleShape, unitCode, weightCode } from '../weightCode.ts';
+import type { MatrixLayout } from '../weightLayout.ts';
+import { declareBuffers, read, write } from './bindings.ts';
+import { rowStruct } from './cacheCode.ts';
+
+export function embedKernel(layout: MatrixLayout, firstRow = 0, blockScale?: BlockScaleShape): KernelSource {
+  const buffers = declareBuffers([read('weight', 'u32'), read('rows', 'Row'), write('h', 'vec4f')]);
+  const code = /* wgsl */ `
+${rowStruct}
+${buffers.code}
+${unitCode}
+${weightCode('weight', layout, blockScale)}
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let id = rows[group.x].id;
+  if (id < ${firstRow}u || id >= ${firstRow + layout.rows}u) { return; }
+  for (var unit = thread; unit < ${layout.columns / 8}u; unit += 64u) {
+    let w = weight_unit(id - ${firstRow}u, unit);
+    let columns = weight_columns(unit);
+    h[group.x * ${layout.columns / 4}u + columns.x] = w.a;
+    h[group.x * ${layout.columns / 4}u + columns.y] = w.b;
+  }
+}
+`;
+  return { label: `embed ${layout.type} ${layout.rows}x${layout.columns}`, code, bindings: buffers.bindings };
+}

@@ -1,0 +1,103 @@
+/**
+ * What stands between the projections and attention: RMS norm of query and key heads (Qwen3), rotation, and writing keys
+ * and values into their cache pages.
+ *
+ * Bindings: rows (Row), pages u32, angles `[tokens, pairs]` vec2f (cos, sin, attention factor included; computed on the host in
+ * float64, so that position 131071 is as exact as position 1), key `[tokens, kvHeads · headDim]`, value alike, norms?
+ * `[2, headDim]` (query's, key's); query `[tokens, heads · headDim]` (write, in place), key_cache, value_cache u32 (write).
+ * Workgroup: one head of one token; groups: heads + 2 kvHeads in x, tokens in y. Needs nothing.
+ * Must equal `rmsNorm` and `rotate` of backend/reference.
+ */
+import type { GroupedQueryAttentionSpec } from '../../../model/spec.ts';
+import type { KernelSource } from '../gpu.ts';
+import { declareBuffers, read, write } from './bindings.ts';
+import { type CachePrecision, pageTokens, rowStruct, writeCache } from './cacheCode.ts';
+
+/** WGSL `rotate(i)`: element i of `head` after rotation of its first `dimensions`. */
+export function rotationCode(layout: 'half-split' | 'interleaved', dimensions: number): string {
+  const pairs = dimensions / 2;
+  const body =
+    layout === 'half-split'
+      ? `let pair = i % ${pairs}u; let upper = i >= ${pairs}u; let other = head[select(i + ${pairs}u, i - ${pairs}u, upper)];`
+      : 'let pair = i / 2u; let upper = (i & 1u) == 1u; let other = head[i ^ 1u];';
+  return /* wgsl */ `
+fn rotate(i: u32, token: u32) -> f32 {
+  if (i >= ${dimensions}u) { return head[i]; }
+  ${body}
+  let angle = angles[token * ${pairs}u + pair];
+  return head[i] * angle.x + select(-other, other, upper) * angle.y;
+}`;
+}
+
+export function prepareHeadsKernel(
+  spec: GroupedQueryAttentionSpec,
+  epsilon: number,
+  precision: CachePrecision,
+): KernelSource {
+  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = spec;
+  const buffers = declareBuffers([
+    read('rows', 'Row'),
+    read('pages', 'u32'),
+    read('angles', 'vec2f'),
+    read('key'),
+    read('value'),
+    ...(spec.qkNorm ? [read('norms')] : []),
+    write('query'),
+    write('key_cache', 'u32'),
+    write('value_cache', 'u32'),
+  ]);
+  const threads = Math.min(64, headDim);
+  const code = /* wgsl */ `
+${rowStruct}
+${buffers.code}
+var<workgroup> head: array<f32, ${headDim}>;
+var<workgroup> rotated: array<f32, ${headDim}>;
+${rotationCode(spec.rope.layout, spec.rope.dimensions)}
+${writeCache('key_cache', precision)}
+${writeCache('value_cache', precision)}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let token = group.y;
+  let is_query = group.x < ${heads}u;
+  let is_value = group.x >= ${heads + kvHeads}u;
+  let kv_head = (group.x - ${heads}u) % ${kvHeads}u;
+  for (var i = thread; i < ${headDim}u; i += ${threads}u) {
+    if (is_query) { head[i] = query[(token * ${heads}u + group.x) * ${headDim}u + i]; }
+    else if (is_value) { head[i] = value[(token * ${kvHeads}u + kv_head) * ${headDim}u + i]; }
+    else { head[i] = key[(token * ${kvHeads}u + kv_head) * ${headDim}u + i]; }
+  }
+  workgroupBarrier();
+  ${spec.qkNorm ? normCode(headDim, threads, epsilon) : ''}
+  for (var i = thread; i < ${headDim}u; i += ${threads}u) {
+    if (is_value) { rotated[i] = head[i]; } else { rotated[i] = rotate(i, token); }
+  }
+  workgroupBarrier();
+  let row = rows[token];
+  let page = pages[row.table + row.position / ${pageTokens}u];
+  let start = ((page * ${kvHeads}u + kv_head) * ${pageTokens}u + row.position % ${pageTokens}u) * ${headDim / 4}u;
+  for (var quad = thread; quad < ${headDim / 4}u; quad += ${threads}u) {
+    let four = vec4f(rotated[4u * quad], rotated[4u * quad + 1u], rotated[4u * quad + 2u], rotated[4u * quad + 3u]);
+    if (is_query) {
+      let at = (token * ${heads}u + group.x) * ${headDim}u + 4u * quad;
+      query[at] = four.x; query[at + 1u] = four.y; query[at + 2u] = four.z; query[at + 3u] = four.w;
+    }
+    else if (is_value) { write_value_cache(start + quad, four); }
+    else { write_key_cache(start + quad, four); }
+  }
+}
+`;
+  return { label: `prepareHeads ${heads}/${kvHeads}x${headDim}`, code, bindings: buffers.bindings };
+}
+
+/** Each thread sums the squares of the whole head by itself: heads are short, and no barrier is needed between sums. */
+function normCode(headDim: number, threads: number, epsilon: number): string {
+  return /* wgsl */ `
+  var squares = 0.0;
+  for (var i = 0u; i < ${headDim}u; i++) { squares += head[i] * head[i]; }
+  let scale = inverseSqrt(squares / ${headDim}.0 + ${epsilon});
+  workgroupBarrier();
+  if (!is_value) {
+    for (var i = thread; i < ${headDim}u; i += ${threads}u) { head[i] *= scale * norms[select(${headDim}u, 0u, is_query) + i]; }
+  }
+  workgroupBarrier();`;
+}

@@ -1,0 +1,55 @@
+/** A recorded list of dispatches: bound once, encoded again for every run. */
+import type { Gpu, Kernel, KernelSource } from './gpu.ts';
+
+export type Groups = readonly [number, number?, number?];
+
+interface Step {
+  readonly kernel: Kernel;
+  readonly bindGroup: GPUBindGroup;
+  readonly groups: Groups | (() => Groups);
+}
+
+/** Collects steps while their pipelines compile side by side. */
+export class PlanBuilder {
+  readonly #gpu: Gpu;
+  readonly #steps: Promise<Step>[] = [];
+
+  constructor(gpu: Gpu) {
+    this.#gpu = gpu;
+  }
+
+  /** `groups`: fixed, or asked for at each run. */
+  add(source: KernelSource, buffers: readonly GPUBuffer[], groups: Groups | (() => Groups)): void {
+    const step = this.#gpu.kernel(source).then((kernel) => {
+      return { kernel, bindGroup: this.#gpu.bind(kernel, buffers), groups };
+    });
+    // A failure is seen by `finish`; until then it must not count as unhandled.
+    step.catch(() => {});
+    this.#steps.push(step);
+  }
+
+  async finish(): Promise<Plan> {
+    return new Plan(await Promise.all(this.#steps));
+  }
+}
+
+export class Plan {
+  readonly #steps: readonly Step[];
+
+  constructor(steps: readonly Step[]) {
+    this.#steps = steps;
+  }
+
+  get dispatches(): number {
+    return this.#steps.length;
+  }
+
+  encode(pass: GPUComputePassEncoder): void {
+    for (const { kernel, bindGroup, groups } of this.#steps) {
+      const [x, y = 1, z = 1] = typeof groups === 'function' ? groups() : groups;
+      pass.setPipeline(kernel.pipeline);
+      pass.setBindGroup(0, bindGroup);
+      pass.dispatchWorkgroups(x, y, z);
+    }
+  }
+}
