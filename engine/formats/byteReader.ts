@@ -147,13 +147,14 @@ export class ByteReader {
    * though more follow.
    */
   asciiRun(accepted: Uint8Array): string {
-    const [start, stop] = this.#run(accepted);
-    return this.#chunk.toString('latin1', start, stop);
+    const length = this.#run(accepted);
+    const stop = this.#position - this.#chunkStart;
+    return this.#chunk.toString('latin1', stop - length, stop);
   }
 
   /** Moves behind all bytes for which `accepted` is not 0. */
   skipRun(accepted: Uint8Array): void {
-    for (let [start, stop] = this.#run(accepted); stop > start; [start, stop] = this.#run(accepted));
+    while (this.#run(accepted) > 0);
   }
 
   skip(length: number): void {
@@ -171,15 +172,16 @@ export class ByteReader {
     }
   }
 
-  #run(accepted: Uint8Array): [start: number, stop: number] {
-    if (this.#position >= this.#end) return [0, 0];
+  /** Moves behind the accepted bytes that the buffer holds. @returns how many. */
+  #run(accepted: Uint8Array): number {
+    if (this.#position >= this.#end) return 0;
     const chunk = this.#chunk;
     const start = this.#load(1);
     const limit = Math.min(this.#chunkLength, start + this.#end - this.#position);
     let stop = start;
     while (stop < limit && accepted[chunk[stop] ?? 0] !== 0) stop++;
     this.#position += stop - start;
-    return [start, stop];
+    return stop - start;
   }
 
   #message(problem: string): string {

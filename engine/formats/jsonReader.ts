@@ -20,32 +20,37 @@ export class JsonReader {
   readonly #maxStringBytes: number;
   /** The string being read; grows to the largest one. */
   #scratch = Buffer.alloc(256);
+  /** The list being read: arrays that grow keep room for more, and a header has tens of thousands. */
+  readonly #integers: number[] = [];
+  /** Nothing was read since the last opening bracket, so no comma is due. */
+  #afterOpening = false;
 
   constructor(reader: ByteReader, maxStringBytes: number) {
     this.#reader = reader;
     this.#maxStringBytes = maxStringBytes;
   }
 
-  /** The names of an object's members; the loop's body reads each value. */
-  *members(): Generator<string> {
+  beginObject(): void {
     this.#expect('{');
-    if (this.#accept('}')) return;
-    do {
-      const name = this.string('a name');
-      this.#expect(':');
-      yield name;
-    } while (this.#accept(','));
-    this.#expect('}');
+    this.#afterOpening = true;
   }
 
-  /** The indices of an array's elements; the loop's body reads each element. */
-  *elements(): Generator<number> {
+  /** The name of the next member, whose value is read next; undefined behind the last. */
+  nextName(): string | undefined {
+    if (this.#endsAt('}')) return undefined;
+    const name = this.string('a name');
+    this.#expect(':');
+    return name;
+  }
+
+  beginArray(): void {
     this.#expect('[');
-    if (this.#accept(']')) return;
-    let index = 0;
-    do yield index++;
-    while (this.#accept(','));
-    this.#expect(']');
+    this.#afterOpening = true;
+  }
+
+  /** Whether an element follows, to be read next. */
+  nextElement(): boolean {
+    return !this.#endsAt(']');
   }
 
   /** A whole number from 0 to 2^53 - 1, written with digits only. */
@@ -68,6 +73,17 @@ export class JsonReader {
     return value;
   }
 
+  /** A list of at most `max` whole numbers. */
+  integers(what: string, max: number): number[] {
+    this.beginArray();
+    let count = 0;
+    while (this.nextElement()) {
+      if (count === max) throw this.#reader.fail(`${what} has more than ${max} numbers`);
+      this.#integers[count++] = this.integer(what);
+    }
+    return this.#integers.slice(0, count);
+  }
+
   string(what: string): string {
     if (this.#next() !== quote) throw this.#unexpected(`${what} is not a text in quotes`);
     this.#reader.uint8();
@@ -84,10 +100,17 @@ export class JsonReader {
       throw this.#reader.fail(`it is nested more than ${limits.formats.jsonDepth} deep`);
     }
     const next = this.#next();
-    if (next === code('{')) for (const _ of this.members()) this.skip(depth + 1);
-    else if (next === code('[')) for (const _ of this.elements()) this.skip(depth + 1);
-    else if (next === quote) this.string('a text');
-    else this.#skipScalar();
+    if (next === code('{')) {
+      this.beginObject();
+      while (this.nextName() !== undefined) this.skip(depth + 1);
+    } else if (next === code('[')) {
+      this.beginArray();
+      while (this.nextElement()) this.skip(depth + 1);
+    } else if (next === quote) {
+      this.string('a text');
+    } else {
+      this.#skipScalar();
+    }
   }
 
   /** Only white space is left. */
@@ -153,6 +176,14 @@ export class JsonReader {
     if (whitespace[byte] !== 1) return byte;
     this.#reader.skipRun(whitespace);
     return this.#reader.peek();
+  }
+
+  /** Steps over the closing bracket, or the comma that is due before another element. */
+  #endsAt(closing: string): boolean {
+    const ends = this.#accept(closing);
+    if (!ends && !this.#afterOpening) this.#expect(',');
+    this.#afterOpening = false;
+    return ends;
   }
 
   #accept(character: string): boolean {

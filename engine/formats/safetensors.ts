@@ -54,7 +54,8 @@ export function parseIndex(source: ByteSource): Map<string, string> {
   reader.endAt(max, `the index is longer than ${max} bytes`);
   const json = new JsonReader(reader, limits.formats.tensorNameBytes);
   let shardOf: Map<string, string> | undefined;
-  for (const key of json.members()) {
+  json.beginObject();
+  for (let key = json.nextName(); key !== undefined; key = json.nextName()) {
     reader.within('key', key);
     if (key === 'weight_map') {
       if (shardOf !== undefined) throw reader.fail('it appears twice');
@@ -73,7 +74,8 @@ function readWeightMap(reader: ByteReader, json: JsonReader): Map<string, string
   const shardOf = new Map<string, string>();
   /** One string a shard, not one a tensor. */
   const shards = new Map<string, string>();
-  for (const name of json.members()) {
+  json.beginObject();
+  for (let name = json.nextName(); name !== undefined; name = json.nextName()) {
     reader.within('weight_map: tensor', name);
     if (shardOf.has(name)) throw reader.fail('its name appears twice');
     if (shardOf.size >= limits.formats.tensors) throw reader.fail(`more than ${limits.formats.tensors} tensors`);

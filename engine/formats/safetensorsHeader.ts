@@ -67,7 +67,8 @@ function readTensors(reader: ByteReader, part: number, dataStart: number): Map<s
   const json = new JsonReader(reader, limits.formats.safetensorsMetadataBytes);
   const tensors = new Map<string, StoredTensor>();
   let hasMetadata = false;
-  for (const name of json.members()) {
+  json.beginObject();
+  for (let name = json.nextName(); name !== undefined; name = json.nextName()) {
     reader.within('tensor', name);
     if (name === '__metadata__') {
       if (hasMetadata) throw reader.fail('its name appears twice');
@@ -87,7 +88,8 @@ function readTensors(reader: ByteReader, part: number, dataStart: number): Map<s
 /** Training settings that nothing here needs: checked to be texts and dropped. */
 function readMetadata(reader: ByteReader, json: JsonReader): void {
   const keys = new Set<string>();
-  for (const key of json.members()) {
+  json.beginObject();
+  for (let key = json.nextName(); key !== undefined; key = json.nextName()) {
     if (keys.has(key)) throw reader.fail(`its key ${quoted(key)} appears twice`);
     if (keys.size >= limits.formats.safetensorsMetadataKeys) throw reader.fail('it has too many keys');
     keys.add(key);
@@ -100,11 +102,11 @@ function readTensor(reader: ByteReader, json: JsonReader, name: string, part: nu
   let type: TensorType | undefined;
   let shape: number[] | undefined;
   let offsets: number[] | undefined;
-  for (const field of json.members()) {
+  json.beginObject();
+  for (let field = json.nextName(); field !== undefined; field = json.nextName()) {
     if (field === 'dtype' && type === undefined) type = readType(reader, json);
-    else if (field === 'shape' && shape === undefined)
-      shape = readIntegers(reader, json, 'shape', limits.formats.dimensions);
-    else if (field === 'data_offsets' && offsets === undefined) offsets = readIntegers(reader, json, 'data_offsets', 2);
+    else if (field === 'shape' && shape === undefined) shape = json.integers('shape', limits.formats.dimensions);
+    else if (field === 'data_offsets' && offsets === undefined) offsets = json.integers('data_offsets', 2);
     else throw reader.fail(`its field ${quoted(field)} is unknown or appears twice`);
   }
   if (type === undefined) throw reader.fail('its dtype is missing');
@@ -126,15 +128,6 @@ function readType(reader: ByteReader, json: JsonReader): TensorType {
   if (type !== undefined) return type;
   if (unsupportedTypes.has(dtype)) throw reader.failUnsupported(`dtype ${dtype} is not supported`);
   throw reader.fail(`${quoted(dtype)} is no dtype`);
-}
-
-function readIntegers(reader: ByteReader, json: JsonReader, field: string, max: number): number[] {
-  const values: number[] = [];
-  for (const index of json.elements()) {
-    if (index === max) throw reader.fail(`its ${field} has more than ${max} numbers`);
-    values.push(json.integer(field));
-  }
-  return values;
 }
 
 function checkedLength(reader: ByteReader, type: TensorType, shape: readonly number[]): number {

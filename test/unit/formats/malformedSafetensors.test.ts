@@ -1,4 +1,5 @@
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -199,6 +200,37 @@ describe('a large file with a hostile header', () => {
       const { user, system } = process.cpuUsage(started);
       expect((user + system) / 1000).toBeLessThan(1000);
       expect(after.arrayBuffers + after.heapUsed - before.arrayBuffers - before.heapUsed).toBeLessThan(64 * 2 ** 20);
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
+});
+
+describe('a header of as many tensors as are allowed', () => {
+  const headerOf = (count: number): string =>
+    `{${Array.from({ length: count }, (_, i) => `"t${i}":{"dtype":"U8","shape":[],"data_offsets":[${i},${i + 1}]}`)}}`;
+
+  it('is refused with one more', () => {
+    const count = limits.formats.tensors + 1;
+    expect(thrown(safetensors(headerOf(count), zeros(count)))).toMatchObject({ code: 'invalid-input' });
+  });
+
+  it('is read in no more memory than the file and 64 MiB, garbage included', () => {
+    const directory = mkdtempSync(join(tmpdir(), 'hearth-tensors-'));
+    const path = join(directory, 'model.safetensors');
+    const file = safetensors(headerOf(limits.formats.tensors), zeros(limits.formats.tensors));
+    writeFileSync(path, file);
+    // In a process of its own, whose peak is not hidden by what other tests took.
+    const script = `
+      const { openSafetensors } = await import(${JSON.stringify(new URL('../../../engine/formats/safetensors.ts', import.meta.url))});
+      const before = process.memoryUsage.rss();
+      const { tensors } = await openSafetensors(process.argv[1]);
+      console.log(JSON.stringify([tensors.size, process.resourceUsage().maxRSS * 1024 - before]));`;
+    try {
+      const printed = execFileSync(process.execPath, ['--input-type=module', '-e', script, path], { encoding: 'utf8' });
+      const [tensors, grownBytes] = JSON.parse(printed);
+      expect(tensors).toBe(limits.formats.tensors);
+      expect(grownBytes).toBeLessThan(file.byteLength + 64 * 2 ** 20);
     } finally {
       rmSync(directory, { recursive: true });
     }
