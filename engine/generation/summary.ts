@@ -121,7 +121,14 @@ class SummaryRun {
   async #note(prompt: readonly Message[], lines: Omit<Note, 'text'>): Promise<Note> {
     const { text } = await this.#ask(prompt, this.#noteTokens(), () => {});
     const { startLine, endLine, names } = lines;
-    return { startLine, endLine, names, text: text.trim().replaceAll(/\s*\n\s*/g, ' ') };
+    const oneLine = text.trim().replaceAll(/\s*\n\s*/g, ' ');
+    return { startLine, endLine, names, text: this.#shortened(oneLine, this.#noteTokens()) };
+  }
+
+  /** What a model wrote in some tokens may take more of them to read: broken characters, odd spacing. */
+  #shortened(text: string, maxTokens: number): string {
+    if (this.#summariser.countTokens(text) <= maxTokens) return text;
+    return this.#shortened(text.slice(0, Math.floor(text.length * 0.7)), maxTokens);
   }
 
   /** The summary of the notes; where they are too long together, first of groups of them. */

@@ -111,6 +111,14 @@ describe('a summary', () => {
     expect(prompts.length).toBeGreaterThan(parts + 2);
   });
 
+  it('shortens notes that take more tokens to read than to write', async () => {
+    const { summariser } = setUp(600, () => 'word '.repeat(400));
+    const { text } = await summarise(summariser, request(longFile(40)));
+    for (const line of text.split('\n').filter((item) => item.startsWith('- **'))) {
+      expect(words(line)).toBeLessThanOrEqual(100 + 3);
+    }
+  });
+
   it('adds up what it cost', async () => {
     const { prompts, summariser } = setUp(1000, () => 'note');
     const { statistics } = await summarise(summariser, request(longFile(20)));

@@ -1,0 +1,27 @@
+import { mkdir, rm } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import { build } from 'esbuild';
+
+const root = resolve(import.meta.dirname, '../../..');
+
+/** Bundles an entry point as the product is bundled, in a folder from which native modules are found. */
+export async function bundle(entry: string): Promise<{ path: string; remove: () => Promise<void> }> {
+  const directory = join(root, 'node_modules', '.cache', 'hearth-test', `${process.pid}-${Date.now()}`);
+  await mkdir(directory, { recursive: true });
+  const path = join(directory, basename(entry).replace(/\.ts$/, '.mjs'));
+  await build({
+    entryPoints: [join(root, entry)],
+    outfile: path,
+    bundle: true,
+    platform: 'node',
+    target: 'node20',
+    format: 'esm',
+    external: ['onnxruntime-node', 'webgpu'],
+    loader: { '.wgsl': 'text' },
+    banner: {
+      js: "import { createRequire as hearthCreateRequire } from 'node:module'; const require = hearthCreateRequire(import.meta.url);",
+    },
+    logLevel: 'error',
+  });
+  return { path, remove: () => rm(directory, { recursive: true, force: true }) };
+}
