@@ -1,0 +1,191 @@
+import { describe, expect, it } from 'vitest';
+import { longestContextTokens, withContext, withYarn } from '../../../engine/model/longContext.ts';
+import { specFromConfig } from '../../../engine/model/open.ts';
+import { inverseFrequencies } from '../../../engine/model/rope.ts';
+import type { GroupedQueryAttentionSpec } from '../../../engine/model/spec.ts';
+
+const llama = {
+  model_type: 'llama',
+  hidden_act: 'silu',
+  hidden_size: 64,
+  intermediate_size: 128,
+  max_position_embeddings: 1024,
+  num_attention_heads: 4,
+  num_hidden_layers: 2,
+  rms_norm_eps: 1e-5,
+  vocab_size: 256,
+};
+const qwen3 = { ...llama, model_type: 'qwen3', head_dim: 32, max_position_embeddings: 40960, rope_theta: 1e6 };
+const qwen3Moe = {
+  ...qwen3,
+  model_type: 'qwen3_moe',
+  num_experts: 8,
+  num_experts_per_tok: 2,
+  moe_intermediate_size: 32,
+};
+const deepseek = {
+  ...llama,
+  model_type: 'deepseek_v3',
+  kv_lora_rank: 16,
+  qk_nope_head_dim: 8,
+  qk_rope_head_dim: 8,
+  v_head_dim: 8,
+  first_k_dense_replace: 1,
+  moe_intermediate_size: 32,
+  n_routed_experts: 8,
+  num_experts_per_tok: 2,
+  n_group: 2,
+  topk_group: 1,
+  routed_scaling_factor: 1,
+};
+
+describe('a configuration that Hearth cannot compute is refused by the name of its key', () => {
+  it.each([
+    ['hidden_act', { ...llama, hidden_act: 'gelu' }],
+    ['mlp_bias', { ...llama, mlp_bias: true }],
+    ['rope_scaling.rope_type', { ...llama, rope_scaling: { type: 'dynamic', factor: 2 } }],
+    ['model_type', { ...llama, model_type: 'mamba' }],
+    ['attention_bias', { ...qwen3, attention_bias: true }],
+    ['shared_expert_intermediate_size', { ...qwen3Moe, shared_expert_intermediate_size: 64 }],
+    ['scoring_func', { ...deepseek, scoring_func: 'softmax' }],
+    ['topk_method', { ...deepseek, topk_method: 'greedy' }],
+    ['moe_layer_freq', { ...deepseek, moe_layer_freq: 2 }],
+  ])('%s', (key, config) => {
+    expect(() => specFromConfig(config)).toThrow(
+      expect.objectContaining({ code: 'unsupported', message: expect.stringContaining(`key ${key}:`) }),
+    );
+  });
+});
+
+describe('a malformed configuration is refused by the name of its key', () => {
+  it.each([
+    ['hidden_size', { ...llama, hidden_size: undefined }],
+    ['hidden_size', { ...llama, hidden_size: 1e12 }],
+    ['num_hidden_layers', { ...llama, num_hidden_layers: 2.5 }],
+    ['vocab_size', { ...llama, vocab_size: '256' }],
+    ['rms_norm_eps', { ...llama, rms_norm_eps: -1 }],
+    ['max_position_embeddings', { ...llama, max_position_embeddings: 0 }],
+    ['rope_scaling.factor', { ...llama, rope_scaling: { rope_type: 'yarn' } }],
+    ['rope_scaling.low_freq_factor', { ...llama, rope_scaling: { rope_type: 'llama3', factor: 8 } }],
+    ['sliding_window', { ...qwen3, use_sliding_window: true }],
+    ['num_experts', { ...qwen3Moe, num_experts: -1 }],
+    ['model_type', null],
+    ['model_type', []],
+  ])('%s', (key, config) => {
+    expect(() => specFromConfig(config)).toThrow(
+      expect.objectContaining({ code: 'invalid-input', message: expect.stringContaining(`key ${key}`) }),
+    );
+  });
+
+  it.each([
+    ['4 query heads on 3 key-value heads', { ...llama, num_key_value_heads: 3 }],
+    ['a head of 12.8 elements', { ...llama, num_attention_heads: 5 }],
+    ['choosing 9 of 8 experts', { ...qwen3Moe, num_experts_per_tok: 9 }],
+    ['8 experts in 3 groups', { ...deepseek, n_group: 3 }],
+    ['choosing 5 experts from 1 of 2 groups', { ...deepseek, num_experts_per_tok: 5 }],
+  ])('%s', (relation, config) => {
+    expect(() => specFromConfig(config)).toThrow(
+      expect.objectContaining({ code: 'invalid-input', message: expect.stringContaining(relation) }),
+    );
+  });
+});
+
+function attentionOf(config: unknown, layer = 0): GroupedQueryAttentionSpec {
+  const attention = specFromConfig(config).layers[layer]?.attention;
+  if (attention?.kind !== 'grouped-query') throw new Error('no grouped-query attention');
+  return attention;
+}
+
+describe('rotary settings', () => {
+  it('are the same under rope_scaling and under rope_parameters', () => {
+    const rope_scaling = { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 256 };
+    const older = specFromConfig({ ...qwen3, rope_scaling });
+    const { rope_theta, ...rest } = qwen3;
+    const newer = specFromConfig({ ...rest, rope_parameters: { ...rope_scaling, rope_theta } });
+    expect(newer).toEqual(older);
+  });
+
+  it('take the base of 10000 where the configuration has none', () => {
+    expect(attentionOf(llama).rope.theta).toBe(10000);
+  });
+
+  it('of Llama 3 become divisors', () => {
+    const llama3 = { factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 512 };
+    const { rope } = attentionOf({ ...llama, rope_scaling: { rope_type: 'llama3', ...llama3 } });
+    expect(rope.frequencyFactors?.[0]).toBe(1);
+    expect(rope.frequencyFactors?.at(-1)).toBe(8);
+  });
+
+  it('with YaRN claim the stretched context', () => {
+    const rope_scaling = { rope_type: 'yarn', factor: 4, original_max_position_embeddings: 32768 };
+    expect(specFromConfig({ ...qwen3, rope_scaling }).contextTokens).toBe(131072);
+  });
+});
+
+describe('a sliding window', () => {
+  it('of Qwen starts after max_window_layers, when it is switched on', () => {
+    const config = { ...qwen3, use_sliding_window: true, sliding_window: 16, max_window_layers: 1 };
+    expect(attentionOf(config, 0).slidingWindow).toBeUndefined();
+    expect(attentionOf(config, 1).slidingWindow).toBe(16);
+  });
+
+  it('that is only mentioned is none', () => {
+    expect(attentionOf({ ...qwen3, sliding_window: 16, max_window_layers: 0 }).slidingWindow).toBeUndefined();
+  });
+});
+
+it('dense layers among experts stay dense', () => {
+  const kinds = (config: unknown) => specFromConfig(config).layers.map(({ feedForward }) => feedForward.kind);
+  expect(kinds({ ...qwen3Moe, num_hidden_layers: 4, mlp_only_layers: [1] })).toEqual([
+    'experts',
+    'dense',
+    'experts',
+    'experts',
+  ]);
+  expect(kinds({ ...qwen3Moe, num_hidden_layers: 4, decoder_sparse_step: 2 })).toEqual([
+    'dense',
+    'experts',
+    'dense',
+    'experts',
+  ]);
+});
+
+it('DeepSeek without q_lora_rank projects its query directly', () => {
+  const attention = specFromConfig(deepseek).layers[0]?.attention;
+  expect(attention).toMatchObject({ kind: 'latent', keyValueRank: 16 });
+  expect(attention).not.toHaveProperty('queryRank');
+});
+
+describe('a longer context on request', () => {
+  const spec = specFromConfig(qwen3);
+
+  it('changes nothing where the shipped one suffices', () => {
+    expect(withContext(spec, 40960)).toBe(spec);
+  });
+
+  it('stretches from the 32768 tokens that Qwen names, by no more than needed', () => {
+    const stretched = withContext(spec, 65536);
+    expect(stretched.contextTokens).toBe(65536);
+    expect(stretched.layers[0]?.attention.rope.yarn).toMatchObject({ factor: 2, originalContextTokens: 32768 });
+  });
+
+  it('is what the documented configuration gives', () => {
+    // QwenLM/Qwen3 docs/source/inference/transformers.md.
+    const rope_scaling = { rope_type: 'yarn', factor: 4.0, original_max_position_embeddings: 32768 };
+    expect(withYarn(spec, 4)).toEqual(specFromConfig({ ...qwen3, rope_scaling }));
+    expect(longestContextTokens(spec)).toBe(131072);
+  });
+
+  it('beyond what the publisher validated is refused', () => {
+    expect(() => withContext(spec, 200_000)).toThrow(expect.objectContaining({ code: 'unsupported' }));
+    expect(() => withContext(specFromConfig(llama), 2048)).toThrow(expect.objectContaining({ code: 'unsupported' }));
+    expect(longestContextTokens(specFromConfig(llama))).toBe(1024);
+  });
+
+  it('turns slow pairs more slowly', () => {
+    const before = inverseFrequencies(attentionOf(qwen3).rope);
+    const after = inverseFrequencies(withYarn(spec, 4).layers[0]?.attention.rope ?? attentionOf(qwen3).rope);
+    expect((before.at(-1) ?? 0) / (after.at(-1) ?? 1)).toBeCloseTo(4, 10);
+    expect(after[0]).toBe(before[0]);
+  });
+});
