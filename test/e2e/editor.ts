@@ -5,7 +5,6 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, inject } from 'vitest';
-import { z } from 'zod';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import { quietSettings, type RunningServer, startServer } from '../../scripts/shared/vscodeServer.ts';
 
@@ -15,7 +14,6 @@ export interface EditorOptions {
   settings?: Readonly<Record<string, unknown>>;
   /** True: VS Code asks whether it may trust the folder; it starts in restricted mode. */
   workspaceTrust?: boolean;
-  viewport?: { width: number; height: number };
 }
 
 const readyMs = 60_000;
@@ -78,7 +76,7 @@ export class Editor {
       await server.stop();
       throw error;
     });
-    const page = await browser.newPage({ viewport: options.viewport ?? { width: 1280, height: 800 } });
+    const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
     const editor = new Editor(page, scratch, server, browser);
     try {
       await page.goto(`${server.url}/?folder=${encodeURIComponent(workspace)}`);
@@ -117,22 +115,23 @@ export class Editor {
 
   private async quickInput(key: string, text: string, chosen: string): Promise<void> {
     const input = this.page.locator('.quick-input-widget input.input').first();
-    // A key that is pressed while the focus moves into or out of a webview is lost.
-    for (let attempt = 0; attempt < keyAttempts && !(await input.isVisible()); attempt++) {
-      await this.page.keyboard.press(key);
-      await input.waitFor({ timeout: keyMs }).catch(() => undefined);
+    const row = this.page.locator('.quick-input-list .monaco-list-row.focused', { hasText: chosen });
+    const open = async () => {
+      if (!(await input.isVisible())) await this.page.keyboard.press(key);
+      await input.fill(text, { timeout: keyMs });
+      await row.waitFor({ timeout: keyMs });
+    };
+    // The input closes, or never opens, when a webview takes the focus at that moment.
+    for (let attempt = 1; attempt < keyAttempts; attempt++) {
+      const done = await open().then(
+        () => true,
+        () => false,
+      );
+      if (done) break;
     }
-    await input.fill(text);
-    await this.page.locator('.quick-input-list .monaco-list-row.focused', { hasText: chosen }).waitFor();
+    await open();
     await this.page.keyboard.press('Enter');
     await input.waitFor({ state: 'hidden' });
-  }
-
-  /** Changes the user's settings while the window is open; VS Code watches the file. */
-  change(settings: Readonly<Record<string, unknown>>): void {
-    const path = join(this.scratch, 'user-data', 'User', 'settings.json');
-    const before = z.record(z.string(), z.unknown()).parse(JSON.parse(readFileSync(path, 'utf8')));
-    writeFileSync(path, JSON.stringify({ ...before, ...settings }, null, 2));
   }
 
   /** The item of the status bar with that text. */
@@ -140,9 +139,13 @@ export class Editor {
     return this.page.locator('.statusbar-item', { hasText: text });
   }
 
-  /** Opens the chat view and returns its page; what can be relied on there is listed in media/chat.ts. */
   async openChat(): Promise<FrameLocator> {
     await this.command('Hearth: Open Chat');
+    return this.chat();
+  }
+
+  /** The chat's page once it is there; what can be relied on in it is listed in media/chat.ts. */
+  async chat(): Promise<FrameLocator> {
     const chat = this.page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
     await chat.locator('#question').waitFor();
     return chat;

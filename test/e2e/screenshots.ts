@@ -6,8 +6,6 @@ import { projectRoot } from '../../scripts/shared/paths.ts';
 import { describeInEditor, type Editor } from './editor.ts';
 
 const images = 'docs/images';
-const themes = { light: 'Light 2026', dark: 'Dark 2026' } as const;
-
 const station = `"""A weather station that keeps its readings in memory."""
 from dataclasses import dataclass, field
 from statistics import mean
@@ -37,21 +35,30 @@ class Station:
 
 async function inBothThemes(editor: Editor, name: string): Promise<void> {
   mkdirSync(join(projectRoot, images), { recursive: true });
-  for (const [kind, theme] of Object.entries(themes)) {
-    editor.change({ 'workbench.colorTheme': theme });
-    await editor.page.locator(`.monaco-workbench.${kind === 'dark' ? 'vs-dark' : 'vs'}`).waitFor();
+  for (const colorScheme of ['light', 'dark'] as const) {
+    await editor.page.emulateMedia({ colorScheme });
+    await editor.page.locator(`.monaco-workbench.${colorScheme === 'dark' ? 'vs-dark' : 'vs'}`).waitFor();
     // Webviews repaint a moment later.
     await editor.page.waitForTimeout(1_000);
-    await editor.screenshot(`${name}-${kind}`, images);
+    await editor.screenshot(`${name}-${colorScheme}`, images);
   }
 }
 
-async function closePanels(editor: Editor): Promise<void> {
-  await editor.command('Notifications: Clear All Notifications');
+/** The side bar starts with room for a file list, not for a conversation. */
+async function widenSideBar({ page }: Editor): Promise<void> {
+  const edge = await page.locator('.part.sidebar').boundingBox();
+  if (edge === null) return;
+  const x = edge.x + edge.width;
+  await page.mouse.move(x, 400);
+  await page.mouse.down();
+  await page.mouse.move(x + 130, 400, { steps: 5 });
+  await page.mouse.up();
+  await page.mouse.move(x + 400, 400);
 }
 
 const settings = {
-  'workbench.colorTheme': themes.light,
+  'window.autoDetectColorScheme': true,
+  'files.autoSave': 'afterDelay',
   'editor.minimap.enabled': false,
   'editor.fontSize': 14,
   'breadcrumbs.enabled': false,
@@ -63,11 +70,11 @@ describeInEditor('pictures', { files, settings }, (editor) => {
   test('an answer in the chat', async () => {
     await editor().openFile('station.py');
     const chat = await editor().openChat();
+    await widenSideBar(editor());
     await chat.locator('#question').fill('Write a Python function that returns the coldest reading of a list.');
     await chat.locator('#question').press('Enter');
     const turn = chat.locator('.turn').first();
     await turn.and(chat.locator('[data-state=done]')).waitFor({ timeout: 100_000 });
-    await closePanels(editor());
     await inBothThemes(editor(), 'chat');
   });
 
@@ -75,19 +82,18 @@ describeInEditor('pictures', { files, settings }, (editor) => {
     const { page } = editor();
     await editor().openFile('station.py');
     await page.keyboard.press('Control+End');
-    await page.keyboard.type('    def coldest(self) -> Reading:\n', { delay: 20 });
-    await page.keyboard.type('        return ', { delay: 20 });
+    // The editor indents by itself.
+    await page.keyboard.type('    def coldest(self) -> Reading:\nreturn ', { delay: 20 });
     await page.locator('.ghost-text-decoration').first().waitFor();
     await inBothThemes(editor(), 'completion');
-    await page.keyboard.press('Escape');
-    await page.keyboard.press('Control+Z');
+    await page.keyboard.press('Tab');
   });
 
   test('a summary of the file', async () => {
     await editor().command('Hearth: New Chat');
     await editor().openFile('station.py');
     await editor().command('Hearth: Summarise This File');
-    const chat = await editor().openChat();
+    const chat = await editor().chat();
     await chat.locator('.turn[data-state=done]').first().waitFor({ timeout: 100_000 });
     await inBothThemes(editor(), 'summary');
   });

@@ -20,7 +20,7 @@ describeInEditor('summarise this file', { files: { 'accounts.ts': longProgram() 
   test('says how far it is and can be cancelled', async () => {
     await editor().openFile('accounts.ts');
     await editor().command('Hearth: Summarise This File');
-    const chat = await editor().openChat();
+    const chat = await editor().chat();
     const turn = chat.locator('.turn[data-kind=summary]').first();
     await turn.locator('.progress-line .meter').waitFor();
     await editor().screenshot('summary-progress');
@@ -31,7 +31,7 @@ describeInEditor('summarise this file', { files: { 'accounts.ts': longProgram() 
   test('summarises all 3,000 lines', { timeout: summaryMs + 60_000 }, async () => {
     await editor().openFile('accounts.ts');
     await editor().command('Hearth: Summarise This File');
-    const chat = await editor().openChat();
+    const chat = await editor().chat();
     const turn = chat.locator('.turn[data-kind=summary]').nth(1);
     await turn.waitFor();
     await expect.poll(() => turn.getAttribute('data-state'), { timeout: summaryMs, interval: 500 }).toBe('done');
