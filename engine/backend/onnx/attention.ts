@@ -11,6 +11,7 @@ import type { GraphBuilder, Value } from './graphBuilder.ts';
 import { type GraphContext, linear, linearRows, linears } from './linear.ts';
 import { rmsNorm } from './norm.ts';
 import type { LayerCachePlan, RotationPlan, SpanPlan } from './plan.ts';
+import { allRows } from './weightsFile.ts';
 
 /** Names the inputs that layers share, and collects what every layer caches. */
 export class AttentionInputs {
@@ -83,7 +84,7 @@ export function groupedQueryAttention(
     value: tokensLast(graph, value, numKeyValueHeads, headDim),
     dims: { keyValueHeads: numKeyValueHeads, keyDim: headDim, valueDim: headDim, valuesInKeys: false },
     slidingWindow: spec.slidingWindow,
-    ...(weights.sinks && { sinks: graph.stored(context.layout.vector([weights.sinks])) }),
+    ...(weights.sinks && { sinks: graph.stored(context.layout.floats([allRows(weights.sinks)])) }),
   });
   const rows = graph.transpose(mixed, [2, 0, 1, 3]);
   return linear(context, graph.reshape(rows, [1, -1, numAttentionHeads * headDim]), weights.output);

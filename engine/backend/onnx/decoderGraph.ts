@@ -3,12 +3,12 @@
  * of one sequence a run.
  */
 
-import { unsupported } from '../../errors.ts';
 import type { DecoderSpec, LayerSpec } from '../../model/spec.ts';
 import type { DecoderWeights, LayerWeights } from '../../model/weights.ts';
 import { AttentionInputs, groupedQueryAttention } from './attention.ts';
 import { feedForward } from './feedForward.ts';
 import { GraphBuilder, type Value } from './graphBuilder.ts';
+import { latentAttention } from './latentAttention.ts';
 import { type GraphContext, linear, lookUp } from './linear.ts';
 import { addAndNorm, type Residual } from './norm.ts';
 import type { RunPlan } from './plan.ts';
@@ -85,5 +85,8 @@ function attention(
   if (spec.kind === 'grouped-query' && weights.kind === 'grouped-query') {
     return groupedQueryAttention(context, inputs, spec, weights, input);
   }
-  throw unsupported('The ONNX backend does not compute latent attention.');
+  if (spec.kind === 'latent' && weights.kind === 'latent') {
+    return latentAttention(context, inputs, spec, weights, input);
+  }
+  throw new Error(`${weights.kind} weights for ${spec.kind} attention`);
 }

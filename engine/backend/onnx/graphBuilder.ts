@@ -80,6 +80,12 @@ export class GraphBuilder {
     return this.add('', 'Split', [value, sizesValue], { axis }, count);
   }
 
+  /** The largest along the last dimension, in falling order. */
+  largest(value: Value, count: number): { readonly values: Value; readonly indices: Value } {
+    const [values, indices] = this.add('', 'TopK', [value, this.int64([count])], { axis: -1 }, 2);
+    return { values: values as Value, indices: indices as Value };
+  }
+
   /** 0 keeps a dimension, -1 stands for the rest. */
   reshape(value: Value, shape: readonly number[]): Value {
     return this.op('Reshape', [value, this.int64(shape)]);
@@ -126,19 +132,28 @@ export class GraphBuilder {
     this.outputs.push({ name, type, shape });
   }
 
-  /** @returns the branch as an attribute; its outputs are `values`, of unstated shape. */
-  asBranch(values: readonly Value[], type: ElementType, shape: readonly (number | string)[]): Attribute {
-    for (const value of values) this.outputs.push({ name: value, type, shape });
-    return { graph: this.graph('branch') };
+  /** The next output of a branch. */
+  result(value: Value, type: ElementType, shape: readonly (number | string)[]): void {
+    this.outputs.push({ name: this.op('Identity', [value]), type, shape });
+  }
+
+  /** `If`: the outputs of the branch taken. */
+  conditional(
+    condition: Value,
+    branches: { readonly then: GraphBuilder; readonly else: GraphBuilder },
+    outputs: number,
+  ): Value[] {
+    const attributes = { then_branch: { graph: branches.then.graph() }, else_branch: { graph: branches.else.graph() } };
+    return this.add('', 'If', [condition], attributes, outputs);
   }
 
   encode(): Uint8Array {
-    return encodeModel(this.graph('decoder'), operatorSets);
+    return encodeModel(this.graph(), operatorSets);
   }
 
-  private graph(name: string): Graph {
+  graph(): Graph {
     const { nodes, initializers, inputs, outputs } = this;
-    return { name, nodes, initializers, inputs, outputs };
+    return { name: 'graph', nodes, initializers, inputs, outputs };
   }
 
   private add(domain: string, operator: string, inputs: readonly Value[], attributes: Attributes, count: number) {

@@ -1,6 +1,6 @@
 /** Products with weights, and the values of embedding rows. */
 import type { Linear, Weight } from '../../model/weights.ts';
-import type { GraphBuilder, Value } from './graphBuilder.ts';
+import type { GraphBuilder, StoredTensor, Value } from './graphBuilder.ts';
 import {
   allRows,
   gridOf,
@@ -24,12 +24,12 @@ export interface GraphContext {
 /** Rows of several weights with one bias each or none. */
 export interface LinearRows {
   readonly weight: WeightRows;
-  readonly bias?: Weight;
+  readonly bias?: WeightRows;
 }
 
 export const linearRows = ({ weight, bias }: Linear): LinearRows => ({
   weight: allRows(weight),
-  ...(bias && { bias }),
+  ...(bias && { bias: allRows(bias) }),
 });
 
 /** `input · weightᵀ + bias` for each of `linears`, in one product where neighbours are stored alike. `[1, tokens, out]` each */
@@ -72,12 +72,12 @@ function runsOf(parts: readonly LinearRows[]): LinearRows[][] {
   return runs;
 }
 
-function biasOf({ layout }: GraphContext, run: readonly LinearRows[]) {
+function biasOf({ layout }: GraphContext, run: readonly LinearRows[]): StoredTensor | undefined {
   const biases = run.flatMap(({ bias }) => (bias ? [bias] : []));
-  return biases.length === 0 ? undefined : layout.vector(biases);
+  return biases.length === 0 ? undefined : layout.floats(biases);
 }
 
-function multiply(context: GraphContext, input: Value, matrix: StoredMatrix, bias: ReturnType<typeof biasOf>): Value {
+function multiply(context: GraphContext, input: Value, matrix: StoredMatrix, bias: StoredTensor | undefined): Value {
   const { graph } = context;
   if (matrix.kind === 'integers') return multiplyIntegers(context, input, matrix, bias && graph.stored(bias));
   const product = graph.contrib('FusedMatMul', [input, graph.stored(matrix.values)], { transB: 1 });

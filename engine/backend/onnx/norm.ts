@@ -2,10 +2,11 @@
 import type { Weight } from '../../model/weights.ts';
 import type { Value } from './graphBuilder.ts';
 import type { GraphContext } from './linear.ts';
+import { allRows } from './weightsFile.ts';
 
 /** Over the last dimension, times `weight`. */
 export function rmsNorm({ graph, layout, normEpsilon }: GraphContext, input: Value, weight: Weight): Value {
-  const scale = graph.stored(layout.vector([weight]));
+  const scale = graph.stored(layout.floats([allRows(weight)]));
   return graph.op('SimplifiedLayerNormalization', [input, scale], {
     axis: -1,
     epsilon: { float: normEpsilon },
@@ -25,7 +26,7 @@ export function addAndNorm(context: GraphContext, { stream, addition }: Residual
   const { graph, layout, normEpsilon } = context;
   const [normed, sum] = graph.contribOutputs(
     'SkipSimplifiedLayerNormalization',
-    [stream, addition, graph.stored(layout.vector([weight]))],
+    [stream, addition, graph.stored(layout.floats([allRows(weight)]))],
     { epsilon: { float: normEpsilon } },
     [true, false, false, true],
   );

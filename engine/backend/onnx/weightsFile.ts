@@ -54,9 +54,17 @@ export function gridOf({ type, blockScale }: Weight): IntegerGrid | undefined {
   return blockScale ? undefined : integerGrids[type];
 }
 
+/** Rows, and where they go: to `values`, or to `codes`, `scales` and `minimums`. */
 interface Job {
   readonly parts: readonly WeightRows[];
-  readonly targets: Readonly<Record<string, StoredTensor>>;
+  readonly targets: Readonly<Partial<Record<keyof PackedBytes, StoredTensor>>>;
+}
+
+interface PackedBytes {
+  readonly values?: Uint8Array;
+  readonly codes?: Uint8Array;
+  readonly scales?: Uint8Array;
+  readonly minimums?: Uint8Array;
 }
 
 /** Files are mapped by pages; on Windows at multiples of 64 KiB. */
@@ -84,11 +92,11 @@ export class WeightsLayout {
     return matrix;
   }
 
-  /** The values of `parts`, one after the other. `[n]` f32 */
-  vector(parts: readonly Weight[]): StoredTensor {
-    const count = parts.flatMap(({ shape }) => [shape.reduce((product, size) => product * size, 1)]);
-    const values = this.allocate('float32', [count.reduce((sum, each) => sum + each, 0)]);
-    this.jobs.push({ parts: parts.map(allRows), targets: { values } });
+  /** The values of `parts`, one after the other, whatever they are stored as. `[n]` f32 */
+  floats(parts: readonly WeightRows[]): StoredTensor {
+    const count = parts.reduce((sum, { weight, rows }) => sum + rows * columnsOf(weight.shape), 0);
+    const values = this.allocate('float32', [count]);
+    this.jobs.push({ parts, targets: { values } });
     return values;
   }
 
@@ -167,7 +175,10 @@ async function writeJob(
     for (let row = 0; row < rows; row += step) {
       throwIfAborted(signal);
       const count = Math.min(step, rows - row);
-      for (const [name, values] of Object.entries(await storedRows(weight, firstRow + row, count))) {
+      const packed = targets.values
+        ? await floatRows(weight, firstRow + row, count)
+        : await packedRows(weight, firstRow + row, count);
+      for (const [name, values] of Object.entries(packed)) {
         const position = positions.get(name) ?? 0;
         await file.write(values, 0, values.length, position);
         positions.set(name, position + values.length);
@@ -177,10 +188,13 @@ async function writeJob(
   }
 }
 
-/** Bytes of rows for each target. */
-async function storedRows(weight: Weight, firstRow: number, rows: number): Promise<Record<string, Uint8Array>> {
+async function floatRows(weight: Weight, firstRow: number, rows: number): Promise<PackedBytes> {
+  return { values: bytesOf(await readValues(weight, firstRow, rows)) };
+}
+
+async function packedRows(weight: Weight, firstRow: number, rows: number): Promise<PackedBytes> {
   const grid = gridOf(weight);
-  if (!grid) return { values: bytesOf(await readValues(weight, firstRow, rows)) };
+  if (!grid) throw new Error(`${weight.name} of ${weight.type} has no integer grid`);
   const bytes = await weight.readRows(firstRow, rows);
   const { codes, scales, minimums } = packRows(weight.type, grid, blockLayout(weight.type), bytes);
   if (!minimums) return { codes, scales: bytesOf(scales) };
