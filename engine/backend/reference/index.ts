@@ -2,13 +2,14 @@
  * The reference backend: plain TypeScript, f32 values with float64 sums, no cleverness. It is the oracle that the
  * other backends are tested against; start reading at forward.ts.
  */
-import { HearthError, invalidInput, throwIfAborted } from '../../errors.ts';
+import { HearthError, throwIfAborted } from '../../errors.ts';
 import type { DecoderSpec } from '../../model/spec.ts';
 import { listWeights } from '../../model/weightList.ts';
 import type { DecoderWeights, Weight } from '../../model/weights.ts';
 import { readValues } from '../../model/weightValues.ts';
 import { rowsOf, weightBytesOf } from '../../model/weightViews.ts';
 import type { Backend, Decoder, DecoderMemory, LoadOptions, SequenceSlice } from '../backend.ts';
+import { checkedBatch } from '../batch.ts';
 import { ReferenceSequence } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
@@ -50,8 +51,9 @@ class ReferenceDecoder implements Decoder {
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
-    const slices = batch.map((slice) => ({ ...slice, sequence: this.ownSequence(slice) }));
-    this.checkBatch(slices);
+    const slices = checkedBatch(batch, this, (sequence) =>
+      sequence instanceof ReferenceSequence && this.sequences.has(sequence) ? sequence : undefined,
+    );
     const hidden = await forward(this.loaded, slices);
     const { hiddenSize } = this.spec;
     let row = 0;
@@ -62,31 +64,6 @@ class ReferenceDecoder implements Decoder {
       row = end;
       return linear(hidden.subarray(first * hiddenSize, end * hiddenSize), this.loaded.head);
     });
-  }
-
-  private ownSequence({ sequence }: SequenceSlice): ReferenceSequence {
-    if (sequence instanceof ReferenceSequence && this.sequences.has(sequence)) return sequence;
-    throw new Error('a sequence of another decoder, or one that was disposed');
-  }
-
-  private checkBatch(slices: readonly { sequence: ReferenceSequence; tokens: readonly number[] }[]): void {
-    if (new Set(slices.map(({ sequence }) => sequence)).size < slices.length) {
-      throw new Error('a sequence may appear once in a run');
-    }
-    if (slices.length > maxSequencesPerRun || slices.flatMap(({ tokens }) => tokens).length > maxTokensPerRun) {
-      throw new Error('a run larger than maxSequencesPerRun or maxTokensPerRun');
-    }
-    for (const { sequence, tokens } of slices) {
-      const needed = sequence.length + tokens.length;
-      if (needed > this.contextTokens) {
-        throw new HearthError(
-          'context-overflow',
-          `${needed} tokens do not fit the context of ${this.contextTokens}; nothing was changed. Shorten the prompt.`,
-        );
-      }
-      const strange = tokens.find((id) => !Number.isInteger(id) || id < 0 || id >= this.spec.vocabularySize);
-      if (strange !== undefined) throw invalidInput(`Token ${strange} is not in the vocabulary.`);
-    }
   }
 
   memory(): DecoderMemory {
