@@ -33,12 +33,12 @@ export interface EngineProcess {
 
 export function startEngine(
   entry: string,
-  options: { readonly execArgv?: readonly string[]; readonly env?: NodeJS.ProcessEnv } = {},
+  options: { readonly env?: NodeJS.ProcessEnv; readonly stderr?: 'inherit' | 'ignore' } = {},
 ): EngineProcess {
   const child = fork(entry, [], {
-    execArgv: [...(options.execArgv ?? [])],
+    execArgv: [],
     env: { ...process.env, ...options.env },
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    stdio: ['ignore', 'ignore', options.stderr ?? 'inherit', 'ipc'],
   });
   const connection = createMessageConnection(new IPCMessageReader(child), new IPCMessageWriter(child));
   connection.listen();
