@@ -10,8 +10,8 @@ import {
   type FeedForwardSpec,
 } from './spec.ts';
 import { listWeights, type WeightRole } from './weightList.ts';
-import { columnsOf, rowsOf, weightBytesOf } from './weightViews.ts';
 import type { Weight } from './weights.ts';
+import { columnsOf, rowsOf, weightBytesOf } from './weightViews.ts';
 
 export interface SpecDescription {
   readonly family: Family;

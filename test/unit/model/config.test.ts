@@ -1,8 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { llama as llamaFamily } from '../../../engine/model/llama.ts';
 import { longestContextTokens, withContext, withYarn } from '../../../engine/model/longContext.ts';
 import { specFromConfig } from '../../../engine/model/open.ts';
 import { inverseFrequencies } from '../../../engine/model/rope.ts';
 import type { GroupedQueryAttentionSpec } from '../../../engine/model/spec.ts';
+import { MemoryFile } from './memoryFile.ts';
 
 const llama = {
   model_type: 'llama',
@@ -88,6 +90,17 @@ describe('a malformed configuration is refused by the name of its key', () => {
       expect.objectContaining({ code: 'invalid-input', message: expect.stringContaining(relation) }),
     );
   });
+});
+
+it('weights quantised in a way that Hearth has no kernels for are refused by the name of the method', () => {
+  const config = { ...llama, quantization_config: { quant_method: 'gptq', bits: 4 } };
+  const build = () => llamaFamily.weightsFromHuggingFace(specFromConfig(config), new MemoryFile(new Map()), config);
+  expect(build).toThrow(
+    expect.objectContaining({
+      code: 'unsupported',
+      message: expect.stringContaining('quantization_config.quant_method'),
+    }),
+  );
 });
 
 function attentionOf(config: unknown, layer = 0): GroupedQueryAttentionSpec {
