@@ -135,17 +135,18 @@ export const limits = {
     // The longest published template has about 30 KB.
     templateChars: 512 * 1024,
     // A thousand messages take about 200 steps each in the longest published template.
-    templateSteps: 500_000,
+    templateSteps: 300_000,
     // Published templates nest about 30 deep. The interpreter takes about four stack frames a level.
     templateDepth: 400,
-    // A million-token prompt is about 4 MB of text.
-    templateOutputChars: 8 * 1024 * 1024,
-    // Lists a template builds: messages, tools, `range`.
+    // What a template may add to what it is given; published ones add under 20 KB.
+    templateOutputChars: 1024 * 1024,
+    // Lists a template builds: messages, tools, `range`; and how deep they nest.
     templateItems: 100_000,
-    // `indent` of tojson and the indent filter; people write 2 or 4.
-    templateIndent: 64,
-    // What a single step may still hide (a list that contains itself many times over, written out) ends here.
-    templateMs: 500,
+    templateNesting: 64,
+    // Indents and separators; people write 2 or 4, and a comma.
+    templateWidth: 64,
+    // The net below the other bounds, by the clock: a template needs 30 ms, and a busy machine ten times as long.
+    templateMs: 5000,
     // OpenAI's API takes 4 stop strings; each held-back character is compared with all of them.
     stopStrings: 64,
     stopStringChars: 1024,

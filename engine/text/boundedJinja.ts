@@ -1,18 +1,24 @@
 /**
- * Jinja templates come with a checkpoint and are as trustworthy as it is: one may loop for ever, double a string
- * until memory ends, or call itself. `@huggingface/jinja` has no bounds, but every node of a template passes through
- * `Interpreter.evaluate`, so a subclass counts steps and depth there and measures each value that comes out. What a
- * single step may still hide (writing out a list that holds itself a thousand times over) ends at a deadline.
- * `range`, which would build its list before anything is counted, and the clock are our own.
+ * Jinja templates come with a checkpoint and are as trustworthy as it is: one may loop for ever, double a text until
+ * memory ends, or call itself. `@huggingface/jinja` has no bounds, but every node of a template passes through
+ * `Interpreter.evaluate`, so a subclass bounds what happens there: steps, to which every value that comes out adds by
+ * its size, so that work on long texts counts too; depth; and the size of values, lists with all that they hold. What
+ * makes much of little in one step (`range`, `replace`, indents and separators) is checked before. All of it grows
+ * with what the template is given, and none of it depends on the machine; a deadline is the net below.
  */
 import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
 import { HearthError, invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { type Node, operationOf, type Program, stringLiteral, type Value, valueOfArgument } from './jinjaNodes.ts';
+import { rangeOf, replacedLength, strftime, strip } from './pythonFunctions.ts';
 import { DeadlineError, withDeadline } from './watchdog.ts';
 
-export type Program = ReturnType<typeof parse>;
-type Node = NonNullable<Parameters<Interpreter['evaluate']>[0]>;
-type Value = ReturnType<Interpreter['evaluate']>;
+export type { Program } from './jinjaNodes.ts';
+
+const { templateSteps, templateDepth, templateOutputChars, templateItems, templateNesting, templateWidth } =
+  limits.text;
+/** A step is worth so many characters or items. */
+const sizeOfStep = 64;
 
 /** @throws HearthError `invalid-input` for a template that is too long, too deep, or no Jinja. */
 export function compileTemplate(source: string): Program {
@@ -30,7 +36,7 @@ export function runTemplate(program: Program, variables: Readonly<Record<string,
   return bounded(() => {
     const environment = new Environment();
     for (const [name, value] of Object.entries({ ...globals(now), ...variables })) environment.set(name, value);
-    const text: unknown = new BoundedInterpreter(environment).run(program).value;
+    const text: unknown = new BoundedInterpreter(environment, charactersIn(variables)).run(program).value;
     return typeof text === 'string' ? text : '';
   });
 }
@@ -41,7 +47,7 @@ function bounded<T>(work: () => T): T {
   } catch (error) {
     if (error instanceof HearthError) throw error;
     if (error instanceof DeadlineError) throw tooMuch(`more than ${limits.text.templateMs} ms`);
-    // The stack or a string's greatest length is exceeded.
+    // The stack or a text's greatest length is exceeded.
     if (error instanceof RangeError) throw tooMuch('more memory than it may');
     const reason = error instanceof Error ? error.message : String(error);
     throw invalidInput(`The model's chat template fails: ${reason.slice(0, 300)}`);
@@ -52,102 +58,130 @@ function tooMuch(what: string): HearthError {
   return invalidInput(`The model's chat template takes ${what}, so it was stopped.`);
 }
 
+function charactersIn(value: unknown): number {
+  if (typeof value === 'string') return value.length;
+  if (typeof value !== 'object' || value === null) return 0;
+  return Object.entries(value).reduce((sum, [key, item]) => sum + key.length + charactersIn(item), 0);
+}
+
 class BoundedInterpreter extends Interpreter {
-  #steps = 0;
+  #stepsLeft: number;
   #depth = 0;
-  /** Expressions whose number is a width that something is padded to. */
+  readonly #maxChars: number;
+  /** Arguments that something is padded or joined with. */
   readonly #widths = new WeakSet<Node>();
+  /** Characters that lists and mappings come to when they are written out. */
+  readonly #weights = new WeakMap<object, number>();
+
+  constructor(environment: Environment, givenChars: number) {
+    super(environment);
+    this.#stepsLeft = templateSteps + givenChars;
+    this.#maxChars = templateOutputChars + 2 * givenChars;
+  }
 
   override evaluate(node: Node | undefined, environment: Environment): Value {
-    if (++this.#steps > limits.text.templateSteps) throw tooMuch(`more than ${limits.text.templateSteps} steps`);
-    if (++this.#depth > limits.text.templateDepth) throw tooMuch(`more than ${limits.text.templateDepth} levels`);
+    this.#spend(1);
+    if (++this.#depth > templateDepth) throw tooMuch(`more than ${templateDepth} levels`);
     try {
-      this.#noteWidths(node);
-      const value = this.#pythonStrip(node, environment) ?? super.evaluate(node, environment);
-      requireSmall(value.value);
-      if (node !== undefined && this.#widths.has(node)) requireNarrow(value.value);
+      const value = this.#special(node, environment) ?? super.evaluate(node, environment);
+      this.#measure(value);
+      if (node !== undefined && this.#widths.has(node)) requireNarrow(value);
       return value;
     } finally {
       this.#depth--;
     }
   }
 
-  #noteWidths(node: Node | undefined): void {
-    if (!isFilter(node) || !isCall(node.filter)) return;
-    if (!['indent', 'tojson'].includes(nameOf(node.filter.callee) ?? '')) return;
-    for (const argument of node.filter.args) this.#widths.add(valueOfArgument(argument));
+  #spend(steps: number): void {
+    this.#stepsLeft -= steps;
+    if (this.#stepsLeft < 0) throw tooMuch('too many steps');
   }
 
-  /** The library's `strip`, `lstrip` and `rstrip` take blanks whatever they are told to take. */
-  #pythonStrip(node: Node | undefined, environment: Environment): Value | undefined {
-    if (!isCall(node) || node.args.length !== 1 || !isMember(node.callee)) return undefined;
-    const method = nameOf(node.callee.property);
-    if (method !== 'strip' && method !== 'lstrip' && method !== 'rstrip') return undefined;
-    const text: unknown = this.evaluate(node.callee.object, environment).value;
-    const characters: unknown = this.evaluate(node.args[0], environment).value;
-    if (typeof text !== 'string' || typeof characters !== 'string') return undefined;
-    return super.evaluate(stringLiteral(strip(text, new Set(characters), method)), environment);
+  #measure(value: Value): void {
+    const content: unknown = value.value;
+    if (typeof content === 'string') {
+      this.#requireLength(content.length);
+      this.#spend(content.length / sizeOfStep);
+    } else if (Array.isArray(content) || content instanceof Map) {
+      this.#spend((content instanceof Map ? content.size : content.length) / sizeOfStep);
+      this.#requireLength(this.#weigh(value, 0).weight);
+    }
+  }
+
+  #requireLength(characters: number): void {
+    if (!(characters <= this.#maxChars)) throw tooMuch(`more than ${this.#maxChars} characters`);
+  }
+
+  /** A namespace is `mutable`, and so is what holds one: their weight is not remembered. */
+  #weigh(value: Value, depth: number): { weight: number; mutable: boolean } {
+    const content: unknown = value.value;
+    if (typeof content === 'string') return { weight: content.length, mutable: false };
+    if (!Array.isArray(content) && !(content instanceof Map)) return { weight: 8, mutable: false };
+    const known = this.#weights.get(content);
+    if (known !== undefined) return { weight: known, mutable: false };
+    if (depth > templateNesting) throw tooMuch(`lists nested more than ${templateNesting} deep`);
+    const entries: Iterable<[unknown, Value]> = content.entries();
+    let weight = 0;
+    let mutable = value.type === 'NamespaceValue';
+    if ((content instanceof Map ? content.size : content.length) > templateItems) {
+      throw tooMuch(`a list of more than ${templateItems} items`);
+    }
+    for (const [key, item] of entries) {
+      this.#spend(1);
+      const held = this.#weigh(item, depth + 1);
+      weight += held.weight + (typeof key === 'string' ? key.length : 0) + 4;
+      mutable ||= held.mutable;
+      this.#requireLength(weight);
+    }
+    if (!mutable) this.#weights.set(content, weight);
+    return { weight, mutable };
+  }
+
+  /** Operations that are bounded before they run, or that the library does unlike Python. */
+  #special(node: Node | undefined, environment: Environment): Value | undefined {
+    const operation = operationOf(node);
+    if (operation === undefined) return undefined;
+    const { name, operand, args } = operation;
+    switch (name) {
+      case 'indent':
+      case 'tojson':
+      case 'join':
+        for (const argument of args) this.#widths.add(valueOfArgument(argument));
+        return undefined;
+      case 'replace':
+        this.#requireLength(replacedLength(...this.#texts(environment, [operand, args[0], args[1]])));
+        return undefined;
+      case 'strip':
+      case 'lstrip':
+      case 'rstrip': {
+        // The library's take all blanks, whatever they are told to take.
+        if (args.length !== 1) return undefined;
+        const [text, characters] = this.#texts(environment, [operand, args[0], undefined]);
+        return super.evaluate(stringLiteral(strip(text, characters, name)), environment);
+      }
+      default:
+        return undefined;
+    }
+  }
+
+  #texts(environment: Environment, nodes: readonly (Node | undefined)[]): [string, string, string] {
+    const [first = '', second = '', third = ''] = nodes.map((node) => {
+      const text: unknown = node === undefined ? '' : this.evaluate(node, environment).value;
+      return typeof text === 'string' ? text : '';
+    });
+    return [first, second, third];
   }
 }
 
-function strip(text: string, characters: ReadonlySet<string>, method: 'strip' | 'lstrip' | 'rstrip'): string {
-  let start = 0;
-  let end = text.length;
-  if (method !== 'rstrip') while (start < end && characters.has(text.charAt(start))) start++;
-  if (method !== 'lstrip') while (end > start && characters.has(text.charAt(end - 1))) end--;
-  return text.slice(start, end);
-}
-
-function requireSmall(value: unknown): void {
-  const { templateOutputChars, templateItems } = limits.text;
-  if (typeof value === 'string') {
-    if (value.length > templateOutputChars) throw tooMuch(`more than ${templateOutputChars} characters`);
-  } else if (Array.isArray(value) || value instanceof Map) {
-    const items = value instanceof Map ? value.size : value.length;
-    if (items > templateItems) throw tooMuch(`a list of more than ${templateItems} items`);
-  }
-}
-
-function requireNarrow(value: unknown): void {
-  if (typeof value === 'number' && value > limits.text.templateIndent) {
-    throw tooMuch(`an indent of more than ${limits.text.templateIndent}`);
+function requireNarrow(value: Value): void {
+  const content: unknown = value.value;
+  const width = typeof content === 'string' ? content.length : content;
+  if (typeof width === 'number' && width > templateWidth) {
+    throw tooMuch(`an indent or separator of more than ${templateWidth}`);
   }
   // `**{'indent': …}`
-  if (value instanceof Map) for (const entry of value.values()) requireNarrow((entry as Value).value);
+  if (content instanceof Map) for (const entry of content.values()) requireNarrow(entry as Value);
 }
-
-// ---- The few nodes that are looked into; the library does not export their classes ----
-
-type CallNode = Node & { readonly callee: Node; readonly args: readonly Node[] };
-
-function isCall(node: Node | undefined): node is CallNode {
-  return node?.type === 'CallExpression';
-}
-
-function isFilter(node: Node | undefined): node is Node & { readonly filter: Node } {
-  return node?.type === 'FilterExpression' || node?.type === 'FilterStatement';
-}
-
-function isMember(node: Node): node is Node & { readonly object: Node; readonly property: Node } {
-  return node.type === 'MemberExpression' && !('computed' in node && node.computed === true);
-}
-
-function nameOf(node: Node): string | undefined {
-  return node.type === 'Identifier' && 'value' in node ? String(node.value) : undefined;
-}
-
-/** The expression of `name=…` and `**…`. */
-function valueOfArgument(node: Node): Node {
-  if (node.type === 'KeywordArgumentExpression' && 'value' in node) return node.value as Node;
-  if (node.type === 'KeywordSpreadExpression' && 'argument' in node) return node.argument as Node;
-  return node;
-}
-
-function stringLiteral(value: string): Node {
-  return { type: 'StringLiteral', value } as Node;
-}
-
-// ---- Functions that templates expect ----
 
 function globals(now: Date): Record<string, unknown> {
   return {
@@ -157,41 +191,14 @@ function globals(now: Date): Record<string, unknown> {
     False: false,
     none: null,
     None: null,
-    range,
+    range: (...args: unknown[]) => {
+      const { start, step, count } = rangeOf(args);
+      if (!(count <= templateItems)) throw tooMuch(`a range of more than ${templateItems} numbers`);
+      return Array.from({ length: count }, (_, index) => start + index * step);
+    },
     strftime_now: (format: unknown) => strftime(now, String(format)),
     raise_exception: (message: unknown) => {
       throw invalidInput(`The model's chat template refuses this conversation: ${String(message).slice(0, 300)}`);
     },
   };
-}
-
-function range(...args: unknown[]): number[] {
-  const [first, second, third] = args;
-  const start = second === undefined ? 0 : Number(first);
-  const stop = Number(second === undefined ? first : second);
-  const step = third === undefined ? 1 : Number(third);
-  const count = Math.max(0, Math.ceil((stop - start) / step));
-  if (!(count <= limits.text.templateItems)) throw tooMuch(`a range of more than ${limits.text.templateItems} numbers`);
-  return Array.from({ length: count }, (_, index) => start + index * step);
-}
-
-/** Python's directives that templates use, in English and local time. */
-function strftime(now: Date, format: string): string {
-  const english = (options: Intl.DateTimeFormatOptions): string => now.toLocaleString('en-US', options);
-  const two = (value: number): string => String(value).padStart(2, '0');
-  const directives: Record<string, () => string> = {
-    Y: () => String(now.getFullYear()),
-    y: () => two(now.getFullYear() % 100),
-    m: () => two(now.getMonth() + 1),
-    d: () => two(now.getDate()),
-    B: () => english({ month: 'long' }),
-    b: () => english({ month: 'short' }),
-    A: () => english({ weekday: 'long' }),
-    a: () => english({ weekday: 'short' }),
-    H: () => two(now.getHours()),
-    M: () => two(now.getMinutes()),
-    S: () => two(now.getSeconds()),
-    '%': () => '%',
-  };
-  return format.replace(/%(.)/g, (whole, directive: string) => directives[directive]?.() ?? whole);
 }

@@ -78,9 +78,9 @@ export class ChannelParser implements OutputParser {
   #closeHeader(): OutputPiece[] {
     const state = this.#state;
     if (typeof state === 'string') return [];
-    const text = (state.channel ?? state.header).trim();
+    const text = state.channel ?? state.header;
     this.#state = { header: '', channel: undefined };
-    const isHeader = state.channel !== undefined ? text.length < 40 : /^(?:assistant)?$/.test(text);
+    const isHeader = state.channel !== undefined ? text.length < 40 : /^\s*(?:assistant\s*)?$/.test(text);
     return isHeader ? [] : this.#show('text', text);
   }
 

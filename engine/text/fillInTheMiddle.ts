@@ -45,14 +45,12 @@ const published: readonly Markers[] = [
   { prefix: '[PREFIX]', suffix: '[SUFFIX]', order: 'suffix-prefix-middle' },
 ];
 
-/** Every name that fill-in-the-middle tokens have. */
+/** Names that are no words: what has one of them is a fill-in-the-middle token. */
 export const fillInTheMiddleNames: ReadonlySet<string> = new Set(
-  published.flatMap((markers) => [
-    markers.prefix,
-    markers.suffix,
-    ...(markers.middle === undefined ? [] : [markers.middle]),
-    ...(markers.pad === undefined ? [] : [markers.pad]),
-  ]),
+  published
+    .flatMap((markers) => [markers.prefix, markers.suffix, markers.middle, markers.pad])
+    .filter((name) => name?.includes('fim'))
+    .filter((name) => name !== undefined),
 );
 
 /** The first published set that a vocabulary has in full. `idOf` must know framing tokens only. */

@@ -72,8 +72,7 @@ function readAddedTokens(tokens: readonly string[], types: ArrayLike<number>): A
   const added: AddedToken[] = [];
   for (const [id, text] of tokens.entries()) {
     const type = types[id];
-    // Some converters forget the type of these; llama.cpp corrects it by name too.
-    const named = type !== tokenType.userDefined && (fillInTheMiddleNames.has(text) || endTokenNames.has(text));
+    const named = type !== tokenType.userDefined && isFramingName(text);
     const special = type === tokenType.control || type === tokenType.unknown || named;
     if (text === '' || !(special || type === tokenType.userDefined)) continue;
     added.push({ id, text, special: special || looksSpecial(text) });
@@ -84,19 +83,26 @@ function readAddedTokens(tokens: readonly string[], types: ArrayLike<number>): A
   return added;
 }
 
+/**
+ * Some converters forget the type of these, and llama.cpp corrects it by name too. Not of `</s>`, which it does as
+ * well: in Qwen's vocabulary that is a word of HTML.
+ */
+function isFramingName(text: string): boolean {
+  return fillInTheMiddleNames.has(text) || (endTokenNames.has(text) && looksSpecial(text));
+}
+
 // ---- tokenizer.ggml.model "gpt2": byte-level pairs in order of their merge list ----
 
 function byteLevelVocabulary(file: GgufMetadata, { tokens, added }: Tokens): Vocabulary {
-  const ids = mergeable(tokens, added);
   const name = optionalMetadata(file, 'tokenizer.ggml.pre', metadataString) ?? 'default';
   const pre = namedPreTokenisers.get(name);
   if (pre === undefined) throw unsupported(`The GGUF's pre-tokeniser "${name}" (tokenizer.ggml.pre) is not supported.`);
   return {
     tokens,
     added,
-    ids,
+    ids: mergeable(tokens, added),
     spelling: 'byte-level',
-    merges: readMerges(file, ids),
+    merges: readMerges(file, mergeable(tokens, [])),
     wholePieces: pre.wholePieces ?? false,
     fuseUnknown: false,
     normalise: pre.nfc ? (text) => text.normalize('NFC') : (text) => text,

@@ -24,14 +24,14 @@ const addedToken = z.object({
 
 const tokenizerFile = z.object({
   added_tokens: z.array(addedToken).max(limits.text.addedTokens).nullish(),
-  normalizer: z.unknown(),
-  pre_tokenizer: z.unknown(),
-  post_processor: z.unknown(),
-  decoder: z.unknown(),
+  normalizer: z.unknown().optional(),
+  pre_tokenizer: z.unknown().optional(),
+  post_processor: z.unknown().optional(),
+  decoder: z.unknown().optional(),
   model: z.object({
     type: z.string().default('BPE'),
-    vocab: z.unknown(),
-    merges: z.unknown(),
+    vocab: z.unknown().optional(),
+    merges: z.unknown().optional(),
     unk_token: z.string().nullish(),
     fuse_unk: z.boolean().nullish(),
     byte_fallback: z.boolean().nullish(),
