@@ -63,6 +63,15 @@ export class ByteReader {
     return new HearthError('unsupported', this.#message(problem));
   }
 
+  /** What `compute` gives; its refusals are told with what is being read. */
+  checked<T>(compute: () => T): T {
+    try {
+      return compute();
+    } catch (error) {
+      throw error instanceof HearthError ? this.fail(error.message) : error;
+    }
+  }
+
   failAtEnd(): HearthError {
     return this.fail(`${this.#endReason} inside it`);
   }

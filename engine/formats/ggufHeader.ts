@@ -2,7 +2,6 @@
  * The header of one GGUF file (ggml docs/gguf.md): magic, version, counts, metadata, tensor table. Everything in it is
  * untrusted; nothing is allocated before the bytes that justify it are known to be there.
  */
-import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { byteLengthOf } from './blocks.ts';
 import { ByteReader, type ByteSource } from './byteReader.ts';
@@ -153,7 +152,7 @@ function readTableRow(reader: ByteReader): TableRow {
   }
   shape.reverse();
   const type = readTensorType(reader);
-  return { name, type, shape, byteLength: checkedLength(reader, type, shape), offset: readOffset(reader) };
+  return { name, type, shape, byteLength: reader.checked(() => byteLengthOf(type, shape)), offset: readOffset(reader) };
 }
 
 function readTensorType(reader: ByteReader): TensorType {
@@ -166,14 +165,6 @@ function readTensorType(reader: ByteReader): TensorType {
 }
 
 const readOffset = (reader: ByteReader): number => reader.count('its offset', Number.MAX_SAFE_INTEGER);
-
-function checkedLength(reader: ByteReader, type: TensorType, shape: readonly number[]): number {
-  try {
-    return byteLengthOf(type, shape);
-  } catch (error) {
-    throw error instanceof HearthError ? reader.fail(error.message) : error;
-  }
-}
 
 /** ggml writes tensors in the order of the table, each padded to the alignment, and reads no other layout. */
 function placeTensors(

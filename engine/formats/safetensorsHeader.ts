@@ -2,7 +2,6 @@
  * The header of one safetensors file: u64 length, then JSON `{ name: { dtype, shape, data_offsets } }`. The rules are
  * those of the safetensors crate: names once, data without holes or overlaps, covering the rest of the file exactly.
  */
-import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { byteLengthOf } from './blocks.ts';
 import { ByteReader, type ByteSource, quoted } from './byteReader.ts';
@@ -113,7 +112,7 @@ function readTensor(reader: ByteReader, json: JsonReader, name: string, part: nu
   if (shape === undefined) throw reader.fail('its shape is missing');
   const [begin, end] = offsets ?? [];
   if (begin === undefined || end === undefined) throw reader.fail('its data_offsets are missing or not two numbers');
-  const byteLength = checkedLength(reader, type, shape);
+  const byteLength = reader.checked(() => byteLengthOf(type, shape));
   if (end - begin !== byteLength) {
     throw reader.fail(
       `data_offsets [${begin}, ${end}] hold ${end - begin} bytes, ${type} [${shape.join(', ')}] needs ${byteLength}`,
@@ -128,14 +127,6 @@ function readType(reader: ByteReader, json: JsonReader): TensorType {
   if (type !== undefined) return type;
   if (unsupportedTypes.has(dtype)) throw reader.failUnsupported(`dtype ${dtype} is not supported`);
   throw reader.fail(`${quoted(dtype)} is no dtype`);
-}
-
-function checkedLength(reader: ByteReader, type: TensorType, shape: readonly number[]): number {
-  try {
-    return byteLengthOf(type, shape);
-  } catch (error) {
-    throw error instanceof HearthError ? reader.fail(error.message) : error;
-  }
 }
 
 /** Holes could hide data that is something else as well; overlaps could alias tensors. */

@@ -1,5 +1,6 @@
 /** Seeded damage to sound model files, and the judgement of what the readers make of it. */
 
+import { isDeepStrictEqual } from 'node:util';
 import { HearthError } from '../../engine/errors.ts';
 import { byteLengthOf } from '../../engine/formats/blocks.ts';
 import { dequantise } from '../../engine/formats/dequantise.ts';
@@ -327,9 +328,11 @@ export function judge({ format, bytes }: Mutant): Verdict {
 function read(format: Format, bytes: Uint8Array): void {
   const source = build.memorySource(bytes);
   if (format === 'index') {
-    requirePlainNames(parseIndex(source));
+    requireIndex(parseIndex(source), bytes);
   } else if (format === 'safetensors') {
-    requireSound(parseSafetensorsHeader(source), bytes);
+    const tensors = parseSafetensorsHeader(source);
+    requireSound(tensors, bytes);
+    requireSameHeader(tensors, bytes);
   } else {
     const { metadata, tensors } = parseGgufHeader(source);
     for (const value of metadata.values()) if (value instanceof GgufStrings) value.toArray();
@@ -337,10 +340,25 @@ function read(format: Format, bytes: Uint8Array): void {
   }
 }
 
-function requirePlainNames(shardOf: ReadonlyMap<string, string>): void {
+/** An accepted index is JSON, says what `JSON.parse` reads in it, and leads nowhere else. */
+function requireIndex(shardOf: ReadonlyMap<string, string>, bytes: Uint8Array): void {
+  const { weight_map } = JSON.parse(Buffer.from(bytes).toString('utf8'));
+  if (!isDeepStrictEqual(new Map(Object.entries(weight_map)), shardOf)) throw new Error('another weight_map');
   for (const shard of shardOf.values()) {
     if (/[/\\:\0]|^\./.test(shard)) throw new Error(`the shard name ${JSON.stringify(shard)} was let through`);
   }
+}
+
+/** An accepted header is JSON, and says what `JSON.parse` reads in it. */
+function requireSameHeader(tensors: ReadonlyMap<string, StoredTensor>, bytes: Uint8Array): void {
+  const headerBytes = Number(Buffer.from(bytes).readBigUInt64LE());
+  const { __metadata__, ...header } = JSON.parse(Buffer.from(bytes).toString('utf8', 8, 8 + headerBytes));
+  const read = [...tensors.values()].map(({ name, type, shape, fileOffset, byteLength }) => {
+    const begin = fileOffset - 8 - headerBytes;
+    return [name, { dtype: type, shape, data_offsets: [begin, begin + byteLength] }] as const;
+  });
+  if (!isDeepStrictEqual(new Map(Object.entries(header)), new Map<string, unknown>(read)))
+    throw new Error('another header');
 }
 
 /** What a reader promises of a file that it accepts; and its tensors can be dequantised. */
