@@ -30,6 +30,8 @@ export async function withEngine<Result>(
   run: (session: Session) => Promise<Result>,
 ): Promise<Result> {
   const { text, thinking } = show ?? showNothing;
+  // Before anything is fetched: a wrong option should not cost a download.
+  const settings = loadSettings(values);
   const progress = new ProgressLine(terminal);
   const engine = new Engine({
     onDelta: (delta) => (delta.kind === 'thinking' ? thinking(delta.text) : text(delta.text)),
@@ -37,7 +39,7 @@ export async function withEngine<Result>(
   });
   try {
     const model = await chooseModel(engine, values, terminal);
-    const card = await engine.load(loadParams.parse(loadRequest(values, model)), terminal.signal);
+    const card = await engine.load(loadParams.parse({ model, ...settings }), terminal.signal);
     progress.end();
     return await run({ engine, card });
   } finally {
@@ -69,11 +71,10 @@ async function chooseModel(engine: Engine, values: Values, terminal: Terminal): 
 export const sizeOf = ({ name, downloadBytes }: ModelEntry): string =>
   `${name} (${downloadBytes >= 1e9 ? `${(downloadBytes / 1e9).toFixed(1)} GB` : `${Math.ceil(downloadBytes / 1e6)} MB`})`;
 
-function loadRequest(values: Values, model: string) {
+function loadSettings(values: Values) {
   const contextTokens = values.number('context', { least: 16, integer: true });
   const threads = values.count('threads');
   return {
-    model,
     backend: values.backend(),
     ...(contextTokens !== undefined && { contextTokens }),
     ...(threads !== undefined && { threads }),

@@ -9,9 +9,13 @@ export interface Terminal {
   readonly signal: AbortSignal;
 }
 
+/** Shorter work is done before anyone would read how far it is. */
+const patienceMs = 1000;
+
 /** One line on stderr that says how far something is; where nobody watches, a line for every tenth. */
 export class ProgressLine {
   readonly #terminal: Terminal;
+  #startedMs: number | undefined;
   #shown = '';
   #lastTenth = -1;
 
@@ -20,6 +24,9 @@ export class ProgressLine {
   }
 
   show(message: string, done: number, total: number, unit: 'bytes' | 'parts'): void {
+    const now = performance.now();
+    this.#startedMs ??= now;
+    if (now - this.#startedMs < patienceMs) return;
     const share = total > 0 ? Math.min(1, done / total) : 0;
     const amount = unit === 'bytes' ? `${megabytes(done)} of ${megabytes(total)}` : `${done} of ${total}`;
     const line = `${message}: ${Math.floor(share * 100)} % (${amount})`;
@@ -40,6 +47,7 @@ export class ProgressLine {
     if (this.#shown !== '') this.#terminal.err(`\r${' '.repeat(this.#shown.length)}\r`);
     this.#shown = '';
     this.#lastTenth = -1;
+    this.#startedMs = undefined;
   }
 }
 

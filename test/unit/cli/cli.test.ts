@@ -1,0 +1,220 @@
+import { spawn } from 'node:child_process';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openSafetensors } from '../../../engine/formats/safetensors.ts';
+import { bundle } from '../server/bundle.ts';
+import { makeTinyModel } from '../server/tinyModel.ts';
+
+const golden = resolve(import.meta.dirname, '../../fixtures/goldens/llama');
+let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
+let cli: Awaited<ReturnType<typeof bundle>>;
+let folder: string;
+
+beforeAll(async () => {
+  [tiny, cli] = await Promise.all([makeTinyModel(), bundle('engine/cli.ts')]);
+  folder = await mkdtemp(join(tmpdir(), 'hearth-cli-'));
+});
+afterAll(async () => {
+  await Promise.all([tiny.remove(), cli.remove(), rm(folder, { recursive: true, force: true })]);
+});
+
+interface Ended {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `hearth` in the test's folder, with a store of its own. */
+function hearth(args: readonly string[], onOutput?: (stop: (signal: NodeJS.Signals) => void) => void): Promise<Ended> {
+  const child = spawn(process.execPath, [cli.path, ...args], {
+    cwd: folder,
+    env: { ...process.env, HEARTH_HOME: join(folder, 'store') },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const out: Buffer[] = [];
+  const err: Buffer[] = [];
+  child.stdout.on('data', (chunk: Buffer) => {
+    out.push(chunk);
+    onOutput?.((signal) => child.kill(signal));
+  });
+  child.stderr.on('data', (chunk: Buffer) => err.push(chunk));
+  return new Promise((done) =>
+    child.on('close', (status) =>
+      done({ status, stdout: Buffer.concat(out).toString(), stderr: Buffer.concat(err).toString() }),
+    ),
+  );
+}
+
+const model = (): string[] => ['--model', tiny.path, '--backend', 'reference'];
+const greedy = ['--temperature', '0', '--max-tokens', '12'];
+
+async function file(name: string, text: string): Promise<string> {
+  await writeFile(join(folder, name), text);
+  return name;
+}
+
+describe('hearth', () => {
+  it('shows its help and its version', async () => {
+    const { version } = JSON.parse(await readFile(resolve(import.meta.dirname, '../../../package.json'), 'utf8'));
+    expect(await hearth(['--version'])).toMatchObject({ status: 0, stdout: `${version}\n` });
+    const help = await hearth([]);
+    expect(help.status).toBe(0);
+    for (const command of ['chat', 'complete', 'summarise', 'generate', 'logits', 'bench', 'models']) {
+      expect(help.stdout).toContain(`  ${command} `);
+    }
+    expect((await hearth(['generate', '--help'])).stdout).toContain('--raw');
+  });
+
+  it('says in one line what is wrong with a call, with exit status 1', async () => {
+    const wrong: [string[], RegExp][] = [
+      [['dance'], /no command 'dance'/],
+      [['generate'], /--prompt is missing/],
+      [['generate', '--prompt', 'x', '--loud'], /Unknown option '--loud'/],
+      [['generate', '--prompt', 'x', '--max-tokens', '0'], /--max-tokens takes a whole number of at least 1, not '0'/],
+      [['generate', '--prompt', 'x', '--temperature', 'hot'], /--temperature takes a number/],
+      [['generate', '--prompt', 'x', '--backend', 'abacus'], /--backend takes auto/],
+      [['generate', '--prompt', 'x', '--model', '/no/such/model'], /\/no\/such\/model/],
+      [['chat'], /The question is missing/],
+      [['chat', 'a', 'b'], /'b' is one argument too many/],
+      [['complete', 'a.ts'], /FILE:LINE:COLUMN/],
+      [['complete', 'absent.ts:1:1'], /no file absent.ts/],
+      [['summarise', 'absent.ts'], /no file absent.ts/],
+      [['models', 'dance'], /not 'dance'/],
+      [['models', 'verify', 'no-such-model'], /no-such-model/],
+    ];
+    const results = await Promise.all(wrong.map(([args]) => hearth(args)));
+    for (const [i, { status, stdout, stderr }] of results.entries()) {
+      expect(stderr).toMatch(wrong[i]?.[1] ?? /never/);
+      expect(stderr).toMatch(/^hearth: [^\n]+\n$/);
+      expect({ status, stdout }).toEqual({ status: 1, stdout: '' });
+    }
+  });
+
+  it('generates the same greedy text streamed and as JSON', async () => {
+    const streamed = await hearth(['generate', '--prompt', 'tell me', ...greedy, ...model()]);
+    const machine = await hearth(['generate', '--prompt', 'tell me', ...greedy, ...model(), '--json']);
+    const answer = JSON.parse(machine.stdout);
+    expect(streamed.status).toBe(0);
+    expect(streamed.stdout).toBe(`${answer.text}\n`);
+    expect(answer).toMatchObject({ backend: 'reference', finish: 'length', statistics: { generatedTokens: 12 } });
+  });
+
+  it('chats about a folder and says which files went along', async () => {
+    const workspace = join(folder, 'workspace');
+    await mkdir(workspace, { recursive: true });
+    await writeFile(join(workspace, 'parser.ts'), 'export function parseNumber(text: string) {}\n');
+    await writeFile(join(workspace, 'other.ts'), 'export const colour = 1;\n');
+    const args = ['chat', 'Where is parseNumber?', '--workspace', workspace, ...greedy, ...model(), '--json'];
+    const { status, stdout, stderr } = await hearth(args);
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ files: ['parser.ts'], finish: 'length' });
+    expect(stderr).toContain('parser.ts:1-');
+    expect((await hearth(['chat', 'x', '--workspace', '/no/such', ...model()])).stderr).toContain('no folder /no/such');
+  });
+
+  it('completes at a place in a file, and refuses a place that is not there', async () => {
+    const name = await file('code.ts', 'const a = 1;\nconst b = ;\n');
+    const { status, stdout } = await hearth(['complete', `${name}:2:11`, ...model(), '--json', '--max-tokens', '6']);
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout)).toHaveProperty('text');
+    expect((await hearth(['complete', `${name}:9:1`, ...model()])).stderr).toContain('no line 9');
+    expect((await hearth(['complete', `${name}:1:99`, ...model()])).stderr).toContain('column 99');
+  });
+
+  it('summarises a file with its lines when it is long', async () => {
+    const text = Array.from({ length: 60 }, (_, i) => `def f${i}(x):\n    return x + ${i}\n`).join('\n');
+    const name = await file('long.py', text);
+    const { status, stdout, stderr } = await hearth([
+      'summarise',
+      name,
+      ...model(),
+      '--context',
+      '512',
+      '--max-tokens',
+      '8',
+    ]);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/- \*\*Lines 1–\d+\*\*: /);
+    expect(stderr).toContain('long.py, lines 1–');
+  });
+
+  it('writes teacher-forced logits that are the golden ones', async () => {
+    const reference = await openSafetensors(join(golden, 'golden.safetensors'));
+    const ids = new BigInt64Array((await reference.read('input_ids')).buffer);
+    const expected = new Float32Array((await reference.read('logits')).buffer);
+    await reference.close();
+    const idsFile = await file('ids.json', JSON.stringify([...ids].map(Number)));
+    const args = [
+      'logits',
+      '--model',
+      golden,
+      '--ids',
+      idsFile,
+      '--backend',
+      'reference',
+      '--out',
+      'out.f32',
+      '--json',
+    ];
+    const { status, stdout } = await hearth(args);
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout).shape).toEqual([ids.length, 512]);
+    const bytes = await readFile(join(folder, 'out.f32'));
+    const actual = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+    expect(actual).toHaveLength(expected.length);
+    const mean = expected.reduce((a, b) => a + b, 0) / expected.length;
+    const deviation = Math.sqrt(expected.reduce((sum, value) => sum + (value - mean) ** 2, 0) / expected.length);
+    const largest = actual.reduce((most, value, i) => Math.max(most, Math.abs(value - (expected[i] ?? 0))), 0);
+    expect(largest / deviation).toBeLessThan(1e-4);
+  });
+
+  it('leaves no half-written file when the ids are wrong', async () => {
+    const idsFile = await file('bad.json', '[1, 2, 999999]');
+    const args = ['logits', '--model', golden, '--ids', idsFile, '--backend', 'reference', '--out', 'bad.f32'];
+    expect(await hearth(args)).toMatchObject({ status: 1, stdout: '' });
+    for (const name of ['bad.f32', 'bad.f32.part']) await expect(readFile(join(folder, name))).rejects.toThrow();
+    const text = await file('text.json', '"ids"');
+    expect((await hearth(['logits', '--model', golden, '--ids', text, '--out', 'x'])).stderr).toContain('text.json');
+  });
+
+  it('measures, and gives the figures to machines', async () => {
+    const args = [
+      'bench',
+      '--model',
+      golden,
+      '--backend',
+      'reference',
+      '--prompt-tokens',
+      '8',
+      '--tokens',
+      '4',
+      '--json',
+    ];
+    const { stdout } = await hearth(args);
+    const figures = JSON.parse(stdout);
+    expect(figures).toMatchObject({ backend: 'reference', promptTokens: 8, tokens: 4 });
+    for (const key of ['prefillTokensPerSecond', 'decodeTokensPerSecond', 'loadMs', 'fileBytes']) {
+      expect(figures[key]).toBeGreaterThan(0);
+    }
+  });
+
+  it('lists models for people and machines', async () => {
+    const list = JSON.parse((await hearth(['models', 'list', '--json'])).stdout);
+    expect(list).toContainEqual(expect.objectContaining({ id: 'smollm2-135m-instruct', state: 'absent' }));
+    expect((await hearth(['models', 'list'])).stdout).toContain('smollm2-135m-instruct');
+    expect(JSON.parse((await hearth(['models', 'recommend', '--json'])).stdout)).toHaveProperty('fit');
+  });
+
+  it('ends at once on Ctrl-C, with the status that shells know', async () => {
+    const args = ['generate', '--prompt', 'tell me', '--temperature', '0', '--max-tokens', '2000', ...model()];
+    let stopped = false;
+    const { status, stderr } = await hearth(args, (stop) => {
+      if (!stopped) stop('SIGINT');
+      stopped = true;
+    });
+    expect(status).toBe(130);
+    expect(stderr).toContain('Cancelled.');
+  });
+});
