@@ -10,8 +10,8 @@ interface Options extends Omit<RenderOptions, 'open'> {
 }
 
 /**
- * Markdown that grows. Blocks that can no longer change are rendered once; per frame only the last one, which the next
- * characters may still change, is rendered anew.
+ * Markdown that grows. Blocks that can no longer change are rendered once; per frame only the last two, which the next
+ * characters may still change, are rendered anew.
  */
 export class StreamingMarkdown {
   readonly element: HTMLElement;
@@ -75,17 +75,20 @@ export class StreamingMarkdown {
     this.tail = undefined;
   }
 
-  /** Settles every block but the last, and the blank lines after it, which may yet belong to a list. */
+  /**
+   * Settles every block but the last two and the blank lines after them: `3.` is a paragraph of its own until the next
+   * character makes it an item of the list above.
+   */
   private advance(): void {
     const blocks = blocksOf(this.text.slice(this.settled));
-    const last = blocks.findLastIndex((block) => block.type !== 'space');
-    for (const block of blocks.slice(0, Math.max(0, last))) {
+    const filled = blocks.flatMap((block, index) => (block.type === 'space' ? [] : [index]));
+    for (const block of blocks.slice(0, filled.at(-2) ?? 0)) {
       this.settled += block.raw.length;
       if (block.type === 'space') continue;
       this.fillBlock(this.tail ?? this.newBlock(), [block], false);
       this.tail = undefined;
     }
-    if (this.tail === undefined && last >= 0) this.tail = this.newBlock();
+    if (this.tail === undefined && filled.length > 0) this.tail = this.newBlock();
   }
 
   private newBlock(): HTMLElement {
