@@ -30,6 +30,7 @@ export class OnnxDecoder implements Decoder {
   private readonly loaded: LoadedGraph;
   private cacheBytes = 0;
   private sequences = 0;
+  private end: Promise<void> | undefined;
 
   constructor(loaded: LoadedGraph) {
     this.loaded = loaded;
@@ -94,9 +95,9 @@ export class OnnxDecoder implements Decoder {
     return { weightBytes: this.loaded.weightBytes, cacheBytes: this.cacheBytes };
   }
 
-  async dispose(): Promise<void> {
-    await this.loaded.thread.ask({ kind: 'end' });
-    await this.loaded.cleanUp();
+  dispose(): Promise<void> {
+    this.end ??= this.loaded.thread.end().finally(this.loaded.cleanUp);
+    return this.end;
   }
 }
 

@@ -5,7 +5,7 @@
 import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { throwIfAborted } from '../../errors.ts';
+import { HearthError, throwIfAborted } from '../../errors.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { OnnxDecoder } from './decoder.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
@@ -61,9 +61,13 @@ interface Place {
 
 async function weightsPlace({ cacheDirectory, digest }: LoadOptions): Promise<Place> {
   if (cacheDirectory === undefined || digest === undefined) {
-    return { directory: await mkdtemp(join(tmpdir(), 'hearth-')), file: 'weights', kept: false };
+    return { directory: await mkdtemp(join(tmpdir(), 'hearth-onnx-')), file: 'weights', kept: false };
   }
-  await mkdir(cacheDirectory, { recursive: true });
+  await mkdir(cacheDirectory, { recursive: true }).catch((error: unknown) => {
+    throw new HearthError('unavailable', `The folder ${cacheDirectory} for packed weights cannot be created.`, {
+      cause: error,
+    });
+  });
   return { directory: cacheDirectory, file: `${digest}.onnx${weightsFileVersion}.weights`, kept: true };
 }
 
@@ -94,8 +98,13 @@ async function writeWeights({ layout }: DecoderGraph, place: Place, options: Loa
 async function startThread({ model, plan }: DecoderGraph, place: Place, options: LoadOptions): Promise<ThreadClient> {
   const thread = new ThreadClient();
   const threads = options.threads ?? defaultThreads();
-  await thread.ask({ kind: 'load', graph: { model, weightsDirectory: place.directory, threads, plan } });
-  return thread;
+  try {
+    await thread.ask({ kind: 'load', graph: { model, weightsDirectory: place.directory, threads, plan } });
+    return thread;
+  } catch (error) {
+    thread.tell({ kind: 'end' });
+    throw error;
+  }
 }
 
 async function cleanUp({ directory, kept }: Place): Promise<void> {

@@ -56,6 +56,11 @@ export class ThreadClient {
     });
   }
 
+  /** Gives the memory of the graph and the caches back. */
+  async end(): Promise<void> {
+    if (!this.failure) await this.ask({ kind: 'end' });
+  }
+
   private settle(answer: FromThread): void {
     const waiting = this.waiting.shift();
     if (this.waiting.length === 0) this.worker.unref();

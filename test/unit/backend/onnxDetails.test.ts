@@ -1,0 +1,238 @@
+import { mkdtemp, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import type { Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
+import { CacheExtent } from '../../../engine/backend/onnx/cacheExtent.ts';
+import { attentionMask } from '../../../engine/backend/onnx/graphRun.ts';
+import { onnxBackend } from '../../../engine/backend/onnx/index.ts';
+import { coresOfCpuInfo } from '../../../engine/backend/onnx/threads.ts';
+import { openModel } from '../../../engine/model/open.ts';
+import { fixtureFile } from '../shared.ts';
+
+const llama = fixtureFile('goldens/llama');
+
+async function load(options: Partial<LoadOptions> = {}): Promise<Decoder> {
+  const { spec, weights, file } = await openModel(llama);
+  try {
+    const decoder = await onnxBackend.load(spec, weights, { contextTokens: 4096, ...options });
+    onTestFinished(() => decoder.dispose());
+    return decoder;
+  } finally {
+    await file.close();
+  }
+}
+
+async function temporaryDirectory(): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'hearth-test-'));
+  onTestFinished(() => rm(directory, { recursive: true }));
+  return directory;
+}
+
+const temporaryWeights = async (): Promise<string[]> =>
+  (await readdir(tmpdir())).filter((name) => name.startsWith('hearth-onnx-'));
+
+describe('loading', () => {
+  it('computes after the model file is closed', async () => {
+    const decoder = await load();
+    const [logits] = await decoder.run([{ sequence: decoder.createSequence(), tokens: [1, 2], logits: 'last' }]);
+    expect(logits).toHaveLength(512);
+  });
+
+  it('writes the packed weights once, under the name of the digest', async () => {
+    const cacheDirectory = join(await temporaryDirectory(), 'derived');
+    await load({ cacheDirectory, digest: 'abc' });
+    const [name = '', ...others] = await readdir(cacheDirectory);
+    expect(name).toMatch(/^abc\./);
+    expect(others).toEqual([]);
+    const written = await stat(join(cacheDirectory, name));
+    await load({ cacheDirectory, digest: 'abc' });
+    expect((await stat(join(cacheDirectory, name))).mtimeMs).toBe(written.mtimeMs);
+  });
+
+  it('writes packed weights again that were cut short', async () => {
+    const cacheDirectory = await temporaryDirectory();
+    const first = await load({ cacheDirectory, digest: 'abc' });
+    const [name = ''] = await readdir(cacheDirectory);
+    const { size } = await stat(join(cacheDirectory, name));
+    await first.dispose();
+    await truncate(join(cacheDirectory, name), size / 2);
+    await writeFile(join(cacheDirectory, `${name}.1.partial`), 'left by a killed process');
+    await load({ cacheDirectory, digest: 'abc' });
+    expect((await stat(join(cacheDirectory, name))).size).toBe(size);
+  });
+
+  it('leaves nothing on the disk when it may keep nothing', async () => {
+    const before = await temporaryWeights();
+    const decoder = await load();
+    await decoder.dispose();
+    expect(await temporaryWeights()).toEqual(before);
+  });
+
+  it('says how far it is, up to the end', async () => {
+    const seen: number[] = [];
+    let total = 0;
+    await load({
+      onProgress: ({ doneBytes, totalBytes }) => {
+        seen.push(doneBytes);
+        total = totalBytes;
+      },
+    });
+    expect(seen.at(-1)).toBe(total);
+    expect(seen).toEqual([...seen].sort((a, b) => a - b));
+  });
+
+  it('stops when it is told to, and leaves nothing on the disk', async () => {
+    const before = await temporaryWeights();
+    const cacheDirectory = await temporaryDirectory();
+    const signal = AbortSignal.abort();
+    await expect(load({ signal })).rejects.toMatchObject({ code: 'cancelled' });
+    await expect(load({ signal, cacheDirectory, digest: 'abc' })).rejects.toMatchObject({ code: 'cancelled' });
+    expect(await temporaryWeights()).toEqual(before);
+    expect(await readdir(cacheDirectory)).toEqual([]);
+  });
+
+  it('names the place where the weights cannot be written', async () => {
+    const cacheDirectory = join(await temporaryDirectory(), 'file');
+    await writeFile(cacheDirectory, '');
+    await expect(load({ cacheDirectory, digest: 'abc' })).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringContaining(cacheDirectory),
+    });
+  });
+});
+
+describe('a run', () => {
+  it('leaves the thread that asked free', async () => {
+    const decoder = await load();
+    const tokens = Array.from({ length: 512 }, (_, i) => i);
+    let turns = 0;
+    const timer = setInterval(() => turns++, 1);
+    for (let i = 0; i < 4; i++) await decoder.run([{ sequence: decoder.createSequence(), tokens, logits: 'none' }]);
+    clearInterval(timer);
+    expect(turns).toBeGreaterThan(4);
+  });
+
+  it('computes the same on one thread and on two', async () => {
+    const logits: (Float32Array | undefined)[] = [];
+    for (const threads of [1, 2]) {
+      const decoder = await load({ threads });
+      const tokens = [5, 6, 7, 8, 9];
+      logits.push((await decoder.run([{ sequence: decoder.createSequence(), tokens, logits: 'all' }]))[0]);
+    }
+    expect(logits[1]).toEqual(logits[0]);
+  });
+
+  it('refuses tokens outside the vocabulary and changes nothing', async () => {
+    const decoder = await load();
+    const sequence = decoder.createSequence();
+    await expect(decoder.run([{ sequence, tokens: [1, 512], logits: 'last' }])).rejects.toMatchObject({
+      code: 'invalid-input',
+    });
+    expect(sequence.length).toBe(0);
+  });
+
+  it('refuses a sequence that was disposed, and one of another decoder', async () => {
+    const [decoder, other] = [await load(), await load()];
+    const sequence = decoder.createSequence();
+    sequence.dispose();
+    await expect(decoder.run([{ sequence, tokens: [1], logits: 'last' }])).rejects.toThrow('disposed');
+    const foreign = other.createSequence();
+    await expect(decoder.run([{ sequence: foreign, tokens: [1], logits: 'last' }])).rejects.toThrow('another decoder');
+  });
+});
+
+describe('the cache', () => {
+  // 3 layers, keys and values of 2 heads of 16 f32.
+  const tokenBytes = 3 * 2 * 2 * 16 * 4;
+
+  it('takes at most an eighth or a page more than its tokens need', async () => {
+    const decoder = await load();
+    const sequence = decoder.createSequence();
+    for (const tokens of [1, 99, 400, 512, 512]) {
+      await decoder.run([{ sequence, tokens: new Array(tokens).fill(3), logits: 'none' }]);
+      const { cacheBytes } = decoder.memory();
+      expect(cacheBytes).toBeGreaterThanOrEqual(sequence.length * tokenBytes);
+      expect(cacheBytes).toBeLessThanOrEqual((sequence.length * 1.125 + 64) * tokenBytes);
+    }
+  });
+
+  it('is shared by forks until one writes', async () => {
+    const decoder = await load();
+    const sequence = decoder.createSequence();
+    await decoder.run([{ sequence, tokens: new Array(200).fill(3), logits: 'none' }]);
+    const { cacheBytes } = decoder.memory();
+    const fork = sequence.fork();
+    await decoder.run([{ sequence: decoder.createSequence(), tokens: [], logits: 'none' }]);
+    expect(decoder.memory().cacheBytes).toBeLessThan(1.05 * cacheBytes);
+    await decoder.run([{ sequence: fork, tokens: [3], logits: 'none' }]);
+    expect(decoder.memory().cacheBytes).toBeGreaterThan(1.9 * cacheBytes);
+  });
+
+  it('is given back when the sequence is disposed', async () => {
+    const decoder = await load();
+    const kept = decoder.createSequence();
+    const sequence = decoder.createSequence();
+    await decoder.run([{ sequence, tokens: new Array(500).fill(3), logits: 'none' }]);
+    sequence.dispose();
+    await decoder.run([{ sequence: kept, tokens: [3], logits: 'none' }]);
+    expect(decoder.memory().cacheBytes).toBeLessThanOrEqual(64 * tokenBytes);
+  });
+});
+
+describe('what caches hold', () => {
+  it('is every token without a window', () => {
+    const extent = new CacheExtent([{}]);
+    extent.append(10_000);
+    expect(extent.held(0)).toBe(10_000);
+    expect(extent.truncate(1)).toBe(1);
+  });
+
+  it('is at least what the next token sees through a window, and never much more', () => {
+    const extent = new CacheExtent([{ slidingWindow: 128 }]);
+    for (let i = 0; i < 3000; i++) {
+      extent.append(1);
+      expect(extent.held(0)).toBeGreaterThanOrEqual(Math.min(extent.length, 127));
+      expect(extent.held(0)).toBeLessThanOrEqual(127 + 512);
+    }
+  });
+
+  it('allows a short way back through a window, and starts over for a long one', () => {
+    const extent = new CacheExtent([{}, { slidingWindow: 128 }]);
+    extent.append(3000);
+    expect(extent.truncate(2800)).toBe(2800);
+    expect(extent.truncate(2000)).toBe(0);
+    expect([extent.held(0), extent.held(1)]).toEqual([0, 0]);
+  });
+});
+
+describe('the attention mask', () => {
+  /** Rows of 'x' for hidden columns, 'o' for visible ones. */
+  const drawn = (dims: Parameters<typeof attentionMask>[0]): string[] => {
+    const width = dims.room + dims.count;
+    const marks = Array.from(attentionMask(dims), (value) => (value === 0 ? 'o' : 'x')).join('');
+    return Array.from({ length: dims.count }, (_, row) => marks.slice(row * width, (row + 1) * width));
+  };
+
+  it('hides the empty room of the cache and later tokens', () => {
+    const mask = drawn({ count: 3, room: 4, held: 2, slidingWindow: Number.POSITIVE_INFINITY });
+    expect(mask).toEqual(['ooxxoxx', 'ooxxoox', 'ooxxooo']);
+  });
+
+  it('hides what has left a window, of cached and of new tokens', () => {
+    const mask = drawn({ count: 4, room: 4, held: 3, slidingWindow: 3 });
+    expect(mask).toEqual(['xooxoxxx', 'xxoxooxx', 'xxxxooox', 'xxxxxooo']);
+  });
+});
+
+describe('counting cores', () => {
+  it('counts two threads of one core once', () => {
+    const processor = (package_: number, core: number) =>
+      `processor\t: 0\nphysical id\t: ${package_}\ncore id\t\t: ${core}\n`;
+    expect(coresOfCpuInfo([processor(0, 0), processor(0, 1), processor(0, 0), processor(1, 0)].join('\n'))).toBe(3);
+  });
+
+  it('does not guess where the file does not tell', () => {
+    expect(coresOfCpuInfo('processor\t: 0\nBogoMIPS\t: 50.00\n')).toBeUndefined();
+  });
+});
