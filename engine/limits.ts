@@ -130,6 +130,8 @@ export const limits = {
     // Published patterns have under 600 characters, in at most six steps.
     patternChars: 8192,
     patternSteps: 16,
+    // For patterns that no published checkpoint of ours has: a megabyte takes them under 200 ms.
+    patternMs: 3000,
     // Pieces of text whose ids are remembered, twice over: at most about 16 MB. A 1 MB source file has 12,000.
     cachedPieces: 32_768,
     // The longest published template has about 30 KB.

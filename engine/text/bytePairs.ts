@@ -19,8 +19,12 @@ export class MergeTable {
   /** The first entry for a pair stays. `rank` is below 2^21. */
   add(left: number, right: number, rank: number, merged: number): void {
     const entry = this.#locate(left, right);
-    if (this.#entries[entry] !== 0) return;
-    this.#entries.set([left + 1, right, rank, merged], entry);
+    const entries = this.#entries;
+    if (entries[entry] !== 0) return;
+    entries[entry] = left + 1;
+    entries[entry + 1] = right;
+    entries[entry + 2] = rank;
+    entries[entry + 3] = merged;
   }
 
   /** A handle for `rank` and `merged`, or -1. */

@@ -106,7 +106,7 @@ function byteLevelVocabulary(file: GgufMetadata, { tokens, added }: Tokens): Voc
     wholePieces: pre.wholePieces ?? false,
     fuseUnknown: false,
     normalise: pre.nfc ? (text) => text.normalize('NFC') : (text) => text,
-    splitSteps: pre.patterns.map((pattern) => regexStep(pattern)),
+    splitSteps: pre.patterns.map((pattern) => regexStep(pattern, 'both', true)),
     leadingBlank: false,
     addBegin: pre.addBegin ?? false,
   };

@@ -85,3 +85,10 @@ export const namedPreTokenisers: ReadonlyMap<string, NamedPreTokeniser> = new Ma
   // llama.cpp's own, for files that name none.
   ['default', { patterns: ['[\\p{P}\\$\\+<=>\\^~\\|]+', gpt2Pattern, '\\p{N}+', '[0-9][0-9][0-9]'] }],
 ]);
+
+const published = new Set([...namedPreTokenisers.values()].flatMap((pre) => pre.patterns));
+
+/** Whether a tokenizer.json's pattern is one of these; some write line ends as they are, some escape them. */
+export function isPublishedPattern(pattern: string): boolean {
+  return published.has(pattern.replaceAll('\r', '\\r').replaceAll('\n', '\\n'));
+}

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { isPublishedPattern } from './ggufPreTokenisers.ts';
 import { gpt2Pattern, regexStep, type SplitStep, textStep } from './preTokenise.ts';
 
 type Normalise = (text: string, first: boolean) => string;
@@ -70,20 +71,20 @@ export function readPreTokeniser(config: unknown): PreTokeniser {
         steps.push(readSplit(item));
         break;
       case 'Digits':
-        steps.push(regexStep(parse(digits, item, type).individual_digits ? '\\p{N}' : '\\p{N}+'));
+        steps.push(regexStep(parse(digits, item, type).individual_digits ? '\\p{N}' : '\\p{N}+', 'both', true));
         break;
       case 'ByteLevel': {
         const level = parse(byteLevel, item, type);
         isByteLevel = true;
         if (level.add_prefix_space) prepare = prefixed(prepare, steps);
-        if (level.use_regex) steps.push(regexStep(gpt2Pattern));
+        if (level.use_regex) steps.push(regexStep(gpt2Pattern, 'both', true));
         break;
       }
       case 'Metaspace': {
         const space = parse(metaspace, item, type);
         const scheme = space.prepend_scheme ?? (space.add_prefix_space ? 'always' : 'never');
         prepare = escaped(prepare, space.replacement, scheme);
-        if (space.split) steps.push(regexStep(wordsAfter(space.replacement)));
+        if (space.split) steps.push(regexStep(wordsAfter(space.replacement), 'both', true));
         break;
       }
       default:
@@ -106,7 +107,9 @@ function readSplit(config: unknown): SplitStep {
   if (behavior !== 'Isolated' && behavior !== 'Removed') {
     throw unsupported(`The tokenizer splits with behavior "${behavior}", which is not supported.`);
   }
-  return 'Regex' in where ? regexStep(where.Regex, keep) : textStep(where.String, keep);
+  return 'Regex' in where
+    ? regexStep(where.Regex, keep, isPublishedPattern(where.Regex))
+    : textStep(where.String, keep);
 }
 
 /** Each mark begins a piece that goes on to the next mark. */

@@ -7,6 +7,7 @@
 import { SplitPreTokenizer } from '@huggingface/tokenizers';
 import { invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { DeadlineError, withDeadline } from './watchdog.ts';
 
 /** GPT-2's pattern, which a `ByteLevel` step brings along (openai/gpt-2, encoder.py). */
 export const gpt2Pattern = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`;
@@ -15,10 +16,13 @@ export interface SplitStep {
   readonly pattern: RegExp;
   /** Matches and what lies between them are pieces, or only one of the two. */
   readonly keep: 'both' | 'between' | 'matches';
+  /** Takes time in proportion to the text; other patterns run against a deadline. */
+  readonly tame: boolean;
 }
 
-export function regexStep(source: string, keep: SplitStep['keep'] = 'both'): SplitStep {
-  requireTamePattern(source);
+/** @param tame the pattern is ours or a published one. */
+export function regexStep(source: string, keep: SplitStep['keep'] = 'both', tame = false): SplitStep {
+  if (!tame) requireNoNestedRepetition(source);
   let pattern: RegExp | null;
   try {
     pattern = new SplitPreTokenizer({ type: 'Split', pattern: { Regex: source }, behavior: 'Isolated' }).pattern;
@@ -26,15 +30,26 @@ export function regexStep(source: string, keep: SplitStep['keep'] = 'both'): Spl
     throw unsupported(`The tokenizer's pattern ${quote(source)} cannot be used: ${(error as Error).message}`);
   }
   if (pattern === null) throw invalidInput(`The tokenizer's pattern ${quote(source)} is empty.`);
-  return { pattern, keep };
+  return { pattern, keep, tame };
 }
 
 export function textStep(text: string, keep: SplitStep['keep'] = 'both'): SplitStep {
   if (text === '') throw invalidInput('The tokenizer splits at an empty text.');
-  return { pattern: new RegExp(text.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&'), 'gu'), keep };
+  return { pattern: new RegExp(text.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&'), 'gu'), keep, tame: true };
 }
 
+/** @throws HearthError `invalid-input` when a pattern of the checkpoint takes too long on `text`. */
 export function preTokenise(text: string, steps: readonly SplitStep[]): readonly string[] {
+  if (steps.every((step) => step.tame)) return cutBySteps(text, steps);
+  try {
+    return withDeadline(limits.text.patternMs, () => cutBySteps(text, steps));
+  } catch (error) {
+    if (!(error instanceof DeadlineError)) throw error;
+    throw invalidInput(`A pattern of the tokenizer takes more than ${limits.text.patternMs} ms, so it was stopped.`);
+  }
+}
+
+function cutBySteps(text: string, steps: readonly SplitStep[]): readonly string[] {
   let pieces: readonly string[] = text === '' ? [] : [text];
   for (const step of steps) {
     // Most pieces of a later step are short and stay whole, so nothing is allocated for them.
@@ -73,7 +88,7 @@ function splitInto(pieces: string[], text: string, step: SplitStep): void {
  * Refuses what can take exponential time: a repetition of something that itself repeats without bound. Patterns come
  * with a checkpoint, and no published one of our families needs that.
  */
-function requireTamePattern(source: string): void {
+function requireNoNestedRepetition(source: string): void {
   if (source.length > limits.text.patternChars) {
     throw invalidInput(
       `A tokenizer pattern has ${source.length} characters; at most ${limits.text.patternChars} are allowed.`,

@@ -20,8 +20,9 @@ export interface PromptOptions {
 
 export interface ChatPrompt {
   readonly ids: readonly number[];
-  /** Ids that end the turn. */
+  /** Ids that end the turn, and texts that do. */
   readonly stops: ReadonlySet<number>;
+  readonly stopStrings: readonly string[];
   /** Reads what follows this prompt. */
   parser(): OutputParser;
 }
@@ -39,13 +40,15 @@ const chatMl =
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 /**
- * The format of the checkpoint's own template; undefined for one that cannot chat.
+ * The format of the checkpoint's own template; ChatML or names and colons for one that brings none.
  * @throws HearthError `invalid-input` when the template is none.
  */
-export function promptFormatOf(tokenizer: Tokenizer): PromptFormat | undefined {
+export function promptFormatOf(tokenizer: Tokenizer): PromptFormat {
   const knowsChatMl = tokenizer.framing.has('<|im_start|>') && tokenizer.framing.has('<|im_end|>');
   const source = tokenizer.chatTemplate ?? (knowsChatMl ? chatMl : undefined);
-  return source === undefined ? undefined : new TemplateFormat(tokenizer, compileChatTemplate(source));
+  return source === undefined
+    ? new DialogueFormat(tokenizer)
+    : new TemplateFormat(tokenizer, compileChatTemplate(source));
 }
 
 class TemplateFormat implements PromptFormat {
@@ -69,6 +72,30 @@ class TemplateFormat implements PromptFormat {
     const parser = ChannelParser.suits(tokenizer)
       ? () => new ChannelParser(tokenizer)
       : () => new ThinkTagParser(tokenizer, endsInsideThinking(ending));
-    return { ids, stops: tokenizer.endIds, parser };
+    return { ids, stops: tokenizer.endIds, stopStrings: [], parser };
+  }
+}
+
+/** For models that were never taught to converse: they continue a dialogue as they would a book. */
+class DialogueFormat implements PromptFormat {
+  readonly thinkingModes: readonly ThinkingMode[] = ['off'];
+  readonly #tokenizer: Tokenizer;
+
+  constructor(tokenizer: Tokenizer) {
+    this.#tokenizer = tokenizer;
+  }
+
+  render(messages: readonly ChatMessage[]): ChatPrompt {
+    const tokenizer = this.#tokenizer;
+    const names = { system: 'System', user: 'User', assistant: 'Assistant', tool: 'Tool' };
+    const turns = messages.map(({ role, content }) => `${names[role]}: ${content}\n`);
+    const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
+    const ids = tokenizer.encode(`${turns.join('')}${names.assistant}:`, { special: 'plain' });
+    return {
+      ids: [...begin, ...ids],
+      stops: tokenizer.endIds,
+      stopStrings: [`\n${names.user}:`],
+      parser: () => new ThinkTagParser(tokenizer, false),
+    };
   }
 }

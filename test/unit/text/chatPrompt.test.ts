@@ -119,8 +119,8 @@ describeShared('Conversations in published formats', publishedFiles, () => {
   it('end the prompt as the family does for each mode', async () => {
     const ending = async (model: string, thinking: 'off' | 'on' | 'high'): Promise<string> => {
       const tokenizer = await publishedTokenizer(model);
-      const prompt = promptFormatOf(tokenizer)?.render([{ role: 'user', content: 'Hi' }], { thinking, now });
-      return bytesOf(tokenizer, prompt?.ids ?? []);
+      const prompt = promptFormatOf(tokenizer).render([{ role: 'user', content: 'Hi' }], { thinking, now });
+      return bytesOf(tokenizer, prompt.ids);
     };
     expect(await ending('Qwen3-0.6B', 'off')).toMatch(/assistant\n<think>\n\n<\/think>\n\n$/);
     expect(await ending('Qwen3-0.6B', 'on')).toMatch(/assistant\n$/);
@@ -133,10 +133,10 @@ describeShared('Conversations in published formats', publishedFiles, () => {
 
   it('read thinking that the prompt opened', async () => {
     const tokenizer = await publishedTokenizer('DeepSeek-V3.1');
-    const prompt = promptFormatOf(tokenizer)?.render([{ role: 'user', content: 'Hi' }], { thinking: 'on', now });
-    const parser = prompt?.parser();
+    const prompt = promptFormatOf(tokenizer).render([{ role: 'user', content: 'Hi' }], { thinking: 'on', now });
+    const parser = prompt.parser();
     const ids = tokenizer.encode('Hm.</think>Hello', { special: 'parse' });
-    const pieces = [...ids.flatMap((id) => parser?.push(id) ?? []), ...(parser?.end() ?? [])];
+    const pieces = [...ids.flatMap((id) => parser.push(id)), ...parser.end()];
     expect(
       pieces
         .filter((piece) => piece.kind === 'thinking')
@@ -149,7 +149,7 @@ describeShared('Conversations in published formats', publishedFiles, () => {
         .map((piece) => piece.text)
         .join(''),
     ).toBe('Hello');
-    expect(prompt?.stops.has(1)).toBe(true);
+    expect(prompt.stops.has(1)).toBe(true);
   });
 });
 
@@ -240,15 +240,19 @@ describe('thinkingModes', () => {
 });
 
 describe('promptFormatOf', () => {
-  it('is ChatML where a vocabulary has its tokens and no template, and nothing where it has neither', () => {
-    const prompt = promptFormatOf(smallTokenizer())?.render([{ role: 'user', content: 'Hi' }], {
-      thinking: 'off',
-      now,
-    });
-    expect(bytesOf(smallTokenizer(), prompt?.ids ?? [])).toBe(
-      '<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n',
-    );
-    expect(promptFormatOf(tokenizerFromJson(smallTokenizerJson({ added_tokens: [] })))).toBeUndefined();
+  const question: ChatMessage[] = [{ role: 'user', content: 'Hi' }];
+
+  it('is ChatML where a vocabulary has its tokens and no template', () => {
+    const prompt = promptFormatOf(smallTokenizer()).render(question, { thinking: 'off', now });
+    expect(bytesOf(smallTokenizer(), prompt.ids)).toBe('<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n');
+    expect(prompt.stops.has(301)).toBe(true);
+  });
+
+  it('is a dialogue where it has neither, and ends before the next question', () => {
+    const bare = tokenizerFromJson(smallTokenizerJson({ added_tokens: [] }));
+    const prompt = promptFormatOf(bare).render(question, { thinking: 'on', now });
+    expect(bare.decode(prompt.ids)).toBe('User: Hi\nAssistant:');
+    expect(prompt.stopStrings).toEqual(['\nUser:']);
   });
 });
 

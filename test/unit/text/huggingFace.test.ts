@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { HearthError } from '../../../engine/errors.ts';
 import { tokenizerFromDirectory, tokenizerFromJson } from '../../../engine/text/huggingFace.ts';
+import { readPreTokeniser } from '../../../engine/text/huggingFaceSteps.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
 import {
   publishedFiles,
@@ -56,6 +57,13 @@ describeShared('Published tokenizer.json files', publishedFiles, () => {
         expect(ids.filter((id) => framing.has(id))).toEqual([]);
         expect(Buffer.concat(ids.map((id) => tokenizer.bytesOf(id))).toString()).toBe(`a${name}b ${name}\n${name}`);
       }
+    }
+  });
+
+  it('have patterns that are known, and so need no deadline', () => {
+    for (const file of publishedFiles) {
+      const { pre_tokenizer } = readJson<{ pre_tokenizer: unknown }>(sharedFile(file));
+      expect(readPreTokeniser(pre_tokenizer).steps.map((step) => step.tame)).not.toContain(false);
     }
   });
 
@@ -335,6 +343,12 @@ describe('Malformed tokenizer files', () => {
       expect((error as HearthError).message).toMatch(message);
     });
   }
+
+  it('are stopped when a pattern takes too long on a text', () => {
+    const tokenizer = tokenizerFromJson(smallTokenizerJson(split({ Regex: '\\s*\\s*\\s*\\s*\\s*x' })));
+    expect(tokenizer.encode('a x', { special: 'plain' })).toHaveLength(3);
+    expect(() => tokenizer.encode(' '.repeat(20_000), { special: 'plain' })).toThrow(/takes more than/);
+  });
 
   it('are refused before they are parsed when they are no JSON, and absent ones are no error', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'hearth-tokenizer-'));
