@@ -52,8 +52,7 @@ export async function complete(
     constrain: (logits) => parser.constrain(logits),
     onPiece: ({ text }) => {
       written += text;
-      // Only a line break can end a scope.
-      return text.includes('\n') && trimCompletion(written, request, false).complete ? 'stop' : 'continue';
+      return trimCompletion(written, request, false).complete ? 'stop' : 'continue';
     },
     signal: request.signal,
   });

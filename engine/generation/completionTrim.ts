@@ -53,7 +53,10 @@ function multilineScope(generated: string, cursor: Cursor, ended: boolean): Trim
     const kept = scope.take(lines[i] ?? '');
     if (kept !== undefined) return { text: lines.slice(0, kept).join('\n'), complete: true };
   }
-  return { text: generated, complete: false };
+  const kept = ended ? undefined : scope.leftBy(lines[whole] ?? '');
+  return kept === undefined
+    ? { text: generated, complete: false }
+    : { text: lines.slice(0, kept).join('\n'), complete: true };
 }
 
 /** Takes the lines of a completion one by one and says when it has left the scope that the cursor is in. */
@@ -95,12 +98,23 @@ class Scope {
     return closes && this.#depth <= 0 ? index + 1 : undefined;
   }
 
+  /** As `take`, for a line that is still being written: known once its first word is, which spares the rest of it. */
+  leftBy(line: string): number | undefined {
+    const index = this.#lines.length;
+    const firstWordStands = /^\s*(\w+\W|[^\w\s])/.test(line);
+    return index > 0 && firstWordStands ? this.#endByIndentation(line) : undefined;
+  }
+
   #endBefore(line: string, index: number): number | undefined {
     if (line.trim() === '') return undefined;
     const end = this.#blankSince ?? index;
     if (line.trimEnd() === this.#nextSuffixLine && (index > 0 || this.#siblings)) return end;
     if (index > 1 && line === this.#lines[index - 1] && line === this.#lines[index - 2]) return index - 1;
-    if (index === 0) return undefined;
+    return index === 0 ? undefined : this.#endByIndentation(line);
+  }
+
+  #endByIndentation(line: string): number | undefined {
+    const end = this.#blankSince ?? this.#lines.length;
     const indentation = indentationOf(line);
     if (indentation < this.#indentation) return end;
     if (indentation > this.#indentation) return undefined;

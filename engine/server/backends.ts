@@ -10,7 +10,7 @@ export const backendChoices = ['auto', 'webgpu', 'onnx', 'reference'] as const s
 )[];
 export type BackendChoice = (typeof backendChoices)[number];
 
-interface Candidate {
+export interface Candidate {
   readonly name: BackendName;
   /** Loaded on demand: native libraries cost time and memory, and may be missing on a platform. */
   readonly open: () => Promise<Backend>;
@@ -31,11 +31,12 @@ export async function loadDecoder(
   spec: DecoderSpec,
   weights: DecoderWeights,
   options: LoadOptions,
+  among: readonly Candidate[] = candidates,
 ): Promise<{ decoder: Decoder; notes: string[] }> {
-  const chosen = candidates.filter(({ name }) => choice === 'auto' || choice === name);
+  const chosen = among.filter(({ name }) => choice === 'auto' || choice === name);
   if (chosen.length === 0) throw new HearthError('unsupported', `The backend '${choice}' is not part of this version.`);
   const notes: string[] = [];
-  let failure: unknown;
+  let failure: HearthError | undefined;
   for (const candidate of chosen) {
     try {
       const backend = await open(candidate);
@@ -46,6 +47,7 @@ export async function loadDecoder(
       notes.push(`Not on '${candidate.name}': ${error.message}`);
     }
   }
+  if (failure && notes.length > 1) throw new HearthError(failure.code, notes.join(' '), { cause: failure });
   throw failure;
 }
 

@@ -100,6 +100,15 @@ describe('a completion of several lines', () => {
     expect(trim('def f():|', '\n  a\nb\n', { ended: false })).toEqual({ text: '\n  a', complete: true });
   });
 
+  it('knows that a scope is left as soon as the next line shows its first word', () => {
+    const cut = { text: '\n    return 1', complete: true };
+    expect(trim('def f():|', '\n    return 1\n\nde', { ended: false }).complete).toBe(false);
+    expect(trim('def f():|', '\n    return 1\n\ndef ', { ended: false })).toEqual(cut);
+    expect(trim('def f():|', '\n    return 1\nels', { ended: false }).complete).toBe(false);
+    expect(trim('def f():|', '\n    return 1\nelse:', { ended: false }).complete).toBe(false);
+    expect(trim('def f():\n    |', 'a = 1\n\n    b ', { ended: false })).toEqual({ text: 'a = 1', complete: true });
+  });
+
   it('counts tabs as columns', () => {
     expect(textOf('\tif a {|', '\n\t\tb()\n\t}\n\tc()')).toBe('\n\t\tb()\n\t}');
   });

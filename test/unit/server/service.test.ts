@@ -106,6 +106,15 @@ describe('the engine with a model', () => {
     expect(engine.status().last).toEqual(second.statistics);
   });
 
+  it('computes a second turn from where the first one ended', async () => {
+    const question = { role: 'user' as const, content: 'tell me about the sea' };
+    const thinking = 'on';
+    const first = await engine.chat(ask('turn1', { messages: [question], thinking }));
+    const messages = [question, { role: 'assistant', content: first.text }, { role: 'user', content: 'more' }];
+    const second = await engine.chat(ask('turn2', { messages, thinking }));
+    expect(second.statistics.cachedTokens).toBeGreaterThanOrEqual(first.statistics.promptTokens);
+  });
+
   it('gives the same text for the same seed and other text for another', async () => {
     const draw = (seed: number) => engine.chat(ask('seeded', { sampling: { temperature: 1.5, seed } }));
     const [one, again, other] = [await draw(1), await draw(1), await draw(2)];
