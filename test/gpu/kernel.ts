@@ -39,41 +39,66 @@ export function randomBytes(count: number, seed: number): Uint8Array<ArrayBuffer
 const poison = 0x7fc0dead; // a NaN that nothing computes
 const guardWords = 64;
 
+type Words = Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>;
+
 /** Runs `source` once with these inputs and returns its last binding, checking that nothing beyond it was written. */
 export async function runKernel(
   gpu: Gpu,
   source: KernelSource,
-  inputs: readonly (Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>)[],
+  inputs: readonly Words[],
   outputWords: number,
   workgroups: readonly [number, number?, number?],
 ): Promise<Float32Array> {
+  const [output] = await runKernelOutputs(gpu, source, inputs, [outputWords], workgroups);
+  return output ?? new Float32Array();
+}
+
+/** The same for a kernel whose last bindings are all outputs: poisoned words, or what they hold before. */
+export async function runKernelOutputs(
+  gpu: Gpu,
+  source: KernelSource,
+  inputs: readonly Words[],
+  outputs: readonly (number | Words)[],
+  workgroups: readonly [number, number?, number?],
+): Promise<Float32Array<ArrayBuffer>[]> {
   const { device } = gpu;
   const kernel = await gpu.kernel(source);
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC | GPUBufferUsage.UNIFORM;
-  const buffers = await Promise.all(inputs.map((input, i) => gpu.allocate(`input ${i}`, input.byteLength, usage)));
-  inputs.forEach((input, i) => {
+  const filled = [...inputs, ...outputs.map(guarded)];
+  const buffers = await Promise.all(filled.map((words, i) => gpu.allocate(`binding ${i}`, words.byteLength, usage)));
+  filled.forEach((words, i) => {
     const buffer = buffers[i];
-    if (buffer) device.queue.writeBuffer(buffer, 0, input);
+    if (buffer) device.queue.writeBuffer(buffer, 0, words);
   });
-  const output = await gpu.allocate('output', (outputWords + guardWords) * 4, usage);
-  device.queue.writeBuffer(output, 0, new Uint32Array(outputWords + guardWords).fill(poison));
   device.pushErrorScope('validation');
   const encoder = device.createCommandEncoder();
   const pass = encoder.beginComputePass();
   pass.setPipeline(kernel.pipeline);
-  pass.setBindGroup(0, gpu.bind(kernel, [...buffers, output]));
+  pass.setBindGroup(0, gpu.bind(kernel, buffers));
   pass.dispatchWorkgroups(workgroups[0], workgroups[1] ?? 1, workgroups[2] ?? 1);
   pass.end();
   device.queue.submit([encoder.finish()]);
   expect(await device.popErrorScope()).toBeNull();
-  const bytes = await gpu.readBack(output, (outputWords + guardWords) * 4);
-  for (const buffer of [...buffers, output]) gpu.free(buffer);
-  const guard = new Uint32Array(bytes, outputWords * 4);
-  expect(
-    guard.every((word) => word === poison),
-    'guard words are untouched',
-  ).toBe(true);
-  return new Float32Array(bytes, 0, outputWords);
+  const results: Float32Array<ArrayBuffer>[] = [];
+  for (const [i, output] of outputs.entries()) {
+    const buffer = buffers[inputs.length + i];
+    if (buffer) results.push(await readGuarded(gpu, buffer, typeof output === 'number' ? output : output.length));
+  }
+  for (const buffer of buffers) gpu.free(buffer);
+  return results;
+}
+
+function guarded(output: number | Words): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array((typeof output === 'number' ? output : output.length) + guardWords).fill(poison);
+  if (typeof output !== 'number') words.set(new Uint32Array(output.buffer, output.byteOffset, output.length));
+  return words;
+}
+
+async function readGuarded(gpu: Gpu, buffer: GPUBuffer, words: number): Promise<Float32Array<ArrayBuffer>> {
+  const bytes = await gpu.readBack(buffer, (words + guardWords) * 4);
+  const untouched = new Uint32Array(bytes, words * 4).every((word) => word === poison);
+  expect(untouched, 'guard words are untouched').toBe(true);
+  return new Float32Array(bytes, 0, words);
 }
 
 /** Normalised mean squared error: Σ(a − b)² / Σ b². */

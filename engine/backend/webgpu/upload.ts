@@ -6,7 +6,7 @@ import { readValues } from '../../model/weightValues.ts';
 import { columnsOf, rowsOf, weightBytesOf } from '../../model/weightViews.ts';
 import type { LoadOptions } from '../backend.ts';
 import type { Gpu } from './gpu.ts';
-import type { BlockScaleShape } from './weightCode.ts';
+import { type BlockScaleShape, scaleRowsOf } from './weightCode.ts';
 import { type MatrixLayout, matrixLayout, splitPlanes } from './weightLayout.ts';
 
 /** Rows `[firstRow, firstRow + layout.rows)` of a matrix. */
@@ -21,6 +21,13 @@ export interface GpuMatrix {
   readonly columns: number;
   readonly pieces: readonly MatrixPiece[];
   readonly blockScale?: BlockScaleShape;
+}
+
+function blockScaleOf({ blockScale, shape }: Weight): BlockScaleShape | undefined {
+  if (!blockScale) return undefined;
+  const { blockRows, blockColumns } = blockScale;
+  const [, rowsPerMatrix] = shape.length === 3 ? shape : [];
+  return { blockRows, blockColumns, ...(rowsPerMatrix !== undefined && { rowsPerMatrix }) };
 }
 
 /** What the host holds at once while a matrix streams through. */
@@ -39,19 +46,19 @@ export class Uploader {
     this.#totalBytes = totalBytes;
   }
 
-  /** All leading dimensions are rows. */
+  /** All leading dimensions are rows; a piece of a stack holds whole matrices. */
   async matrix(weight: Weight): Promise<GpuMatrix> {
     const rows = rowsOf(weight.shape);
     const columns = columnsOf(weight.shape);
-    const { blockScale } = weight;
-    const scales = await blockScale?.read();
+    const blockScale = blockScaleOf(weight);
+    const scales = await weight.blockScale?.read();
     const scaleColumns = blockScale ? Math.ceil(columns / blockScale.blockColumns) : 0;
     const pieces: MatrixPiece[] = [];
     const step = this.#rowsPerPiece(weight, rows, columns);
     for (let firstRow = 0; firstRow < rows; firstRow += step) {
       const count = Math.min(step, rows - firstRow);
-      const firstScale = blockScale ? (firstRow / blockScale.blockRows) * scaleColumns : 0;
-      const scaleWords = blockScale ? Math.ceil(count / blockScale.blockRows) * scaleColumns : 0;
+      const firstScale = blockScale ? scaleRowsOf(blockScale, firstRow) * scaleColumns : 0;
+      const scaleWords = blockScale ? scaleRowsOf(blockScale, count) * scaleColumns : 0;
       const layout = matrixLayout(weight.type, count, columns, scaleWords);
       const buffer = await this.#allocate(weight.name, layout.totalWords * 4);
       await this.#stream(weight, firstRow, layout, buffer);
@@ -83,7 +90,8 @@ export class Uploader {
     const rowBytes = byteLengthOf(weight.type, [1, columns]);
     const most = Math.floor((this.#gpu.capabilities.maxBindingBytes - 4096) / rowBytes);
     if (most >= rows) return rows;
-    const unit = Math.max(4, weight.blockScale?.blockRows ?? 4);
+    const unit =
+      weight.shape.length === 3 ? (weight.shape.at(-2) ?? 1) : Math.max(4, weight.blockScale?.blockRows ?? 4);
     return Math.max(unit, most - (most % unit));
   }
 

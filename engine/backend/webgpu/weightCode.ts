@@ -82,7 +82,7 @@ fn f8(word: u32) -> vec4f {
 }
 fn weight_unit(row: u32, unit: u32) -> Unit {
   let at = (row * COLUMNS + unit * 8u) / 4u;
-  let scale = bitcast<f32>(weight[${plane[1]}u + (row / SCALE_ROWS) * SCALE_COLUMNS + (unit * 8u) / SCALE_WIDTH]);
+  let scale = bitcast<f32>(weight[${plane[1]}u + scale_row(row) * SCALE_COLUMNS + (unit * 8u) / SCALE_WIDTH]);
   return Unit(f8(weight[at]) * scale, f8(weight[at + 1u]) * scale);
 }`,
   Q8_0: (plane) => /* wgsl */ `${sequential}
@@ -251,11 +251,20 @@ fn weight_unit(row: u32, unit: u32) -> Unit {
 export interface BlockScaleShape {
   readonly blockRows: number;
   readonly blockColumns: number;
+  /** A stack of matrices of so many rows each (experts, heads): blocks start anew in every one. */
+  readonly rowsPerMatrix?: number;
+}
+
+/** Rows of blocks of the first `rows` rows, which are whole matrices of a stack. */
+export function scaleRowsOf({ blockRows, rowsPerMatrix }: BlockScaleShape, rows: number): number {
+  return rowsPerMatrix === undefined
+    ? Math.ceil(rows / blockRows)
+    : (rows / rowsPerMatrix) * Math.ceil(rowsPerMatrix / blockRows);
 }
 
 /** Everything a reader declares; WGSL has no generics, so each matrix of a kernel gets its own copy by name. */
 const readerNames =
-  /\b(COLUMNS|BLOCKS|SCALE_ROWS|SCALE_WIDTH|SCALE_COLUMNS|half_at|byte_at|bf16|f8|fifth|run|scale3|scale6|scale_min|high_bits|codes|iq4|e2m1)\b/g;
+  /\b(COLUMNS|BLOCKS|scale_row|SCALE_WIDTH|SCALE_COLUMNS|half_at|byte_at|bf16|f8|fifth|run|scale3|scale6|scale_min|high_bits|codes|iq4|e2m1)\b/g;
 
 /**
  * Columns that consecutive units cover completely: a tile of this width (or a multiple) holds whole units.
@@ -272,9 +281,16 @@ export function weightCode(name: string, layout: MatrixLayout, blockScale?: Bloc
   if (!reader) throw unsupported(`Weights of type ${layout.type} cannot be computed on the GPU.`);
   const constants = [`const COLUMNS = ${layout.columns}u;`, `const BLOCKS = ${layout.blocksPerRow}u;`];
   if (layout.type === 'F8_E4M3') {
-    const { blockRows, blockColumns } = blockScale ?? { blockRows: layout.rows, blockColumns: layout.columns };
+    const { blockRows, blockColumns, rowsPerMatrix } = blockScale ?? {
+      blockRows: layout.rows,
+      blockColumns: layout.columns,
+    };
+    const scaleRow =
+      rowsPerMatrix === undefined || rowsPerMatrix % blockRows === 0
+        ? `row / ${blockRows}u`
+        : `(row / ${rowsPerMatrix}u) * ${Math.ceil(rowsPerMatrix / blockRows)}u + (row % ${rowsPerMatrix}u) / ${blockRows}u`;
     constants.push(
-      `const SCALE_ROWS = ${blockRows}u;`,
+      `fn scale_row(row: u32) -> u32 { return ${scaleRow}; }`,
       `const SCALE_WIDTH = ${blockColumns}u;`,
       `const SCALE_COLUMNS = ${Math.ceil(layout.columns / blockColumns)}u;`,
     );

@@ -1,0 +1,125 @@
+/**
+ * Which experts each token goes to, and with what weight: the three routers of `RouterSpec`.
+ *
+ * Bindings: logits `[tokens, experts]`, selection_bias? `[experts]`; chosen `[tokens, topK]` u32 (write), weights
+ * `[tokens, topK]` (write). Workgroup: one token, a thread an expert; groups: tokens in x. Needs nothing.
+ * Must equal `route` of backend/reference but for the choice between scores that f32 cannot tell apart.
+ */
+import type { ExpertsSpec, RouterSpec } from '../../../model/spec.ts';
+import type { KernelSource } from '../gpu.ts';
+import { declareBuffers, read, write } from './bindings.ts';
+
+/** No score comes near: a sigmoid with a bias, or a logit. */
+const dropped = '-3.0e38';
+
+export function routerKernel(spec: ExpertsSpec, selectionBias: boolean): KernelSource {
+  const { numExperts: experts, expertsPerToken: topK, router } = spec;
+  const threads = Math.min(256, Math.ceil(experts / 32) * 32);
+  const buffers = declareBuffers([
+    read('logits'),
+    ...(selectionBias ? [read('selection_bias')] : []),
+    write('chosen', 'u32'),
+    write('weights'),
+  ]);
+  const score = scoreCode(router, selectionBias);
+  const code = /* wgsl */ `
+${buffers.code}
+var<workgroup> score: array<f32, ${experts}>;
+var<workgroup> selection: array<f32, ${experts}>;
+var<workgroup> picked: array<u32, ${topK}>;
+${groupCode(router, experts, threads)}
+// Experts before this one: those of larger selection, or of equal selection and lower index.
+fn rank(expert: u32) -> u32 {
+  let own = selection[expert];
+  var before = 0u;
+  for (var other = 0u; other < ${experts}u; other++) {
+    let value = selection[other];
+    before += select(0u, 1u, value > own || (value == own && other < expert));
+  }
+  return before;
+}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  for (var expert = thread; expert < ${experts}u; expert += ${threads}u) {
+    let logit = logits[group.x * ${experts}u + expert];
+    ${score.each}
+  }
+  workgroupBarrier();
+  ${router.kind === 'sigmoid-grouped' ? 'keep_best_groups(thread);' : ''}
+  for (var expert = thread; expert < ${experts}u; expert += ${threads}u) {
+    let slot = rank(expert);
+    if (slot < ${topK}u) { picked[slot] = expert; }
+  }
+  workgroupBarrier();
+  let largest = score[picked[0]];
+  var sum = 0.0;
+  ${score.sum(experts, topK)}
+  for (var slot = thread; slot < ${topK}u; slot += ${threads}u) {
+    let own = score[picked[slot]];
+    chosen[group.x * ${topK}u + slot] = picked[slot];
+    weights[group.x * ${topK}u + slot] = ${score.weight} * ${spec.routedScale};
+  }
+}
+`;
+  return { label: `router ${router.kind} ${topK} of ${experts}`, code, bindings: buffers.bindings };
+}
+
+/**
+ * `each` sets an expert's `score` and `selection` from its `logit`, `sum` fills `sum`, `weight` is made of `own`, `largest` and `sum`.
+ * Softmax never needs its scores to choose: logits have the same order.
+ */
+function scoreCode(
+  router: RouterSpec,
+  selectionBias: boolean,
+): { readonly each: string; readonly sum: (experts: number, topK: number) => string; readonly weight: string } {
+  if (router.kind === 'sigmoid-grouped') {
+    return {
+      each: `score[expert] = 1.0 / (1.0 + exp(min(-logit, 80.0)));
+    selection[expert] = score[expert]${selectionBias ? ' + selection_bias[expert]' : ''};`,
+      sum: (_, topK) =>
+        router.renormalise ? `for (var i = 0u; i < ${topK}u; i++) { sum += score[picked[i]]; }` : 'sum = 1.0;',
+      weight: 'own / sum',
+    };
+  }
+  // Renormalised over the chosen, a softmax over all is one over the chosen: the sum over all cancels.
+  const overChosen = router.kind === 'topk-then-softmax' || router.renormalise;
+  return {
+    each: 'score[expert] = logit; selection[expert] = logit;',
+    sum: (experts, topK) =>
+      overChosen
+        ? `for (var i = 0u; i < ${topK}u; i++) { sum += exp(score[picked[i]] - largest); }`
+        : `for (var i = 0u; i < ${experts}u; i++) { sum += exp(score[i] - largest); }`,
+    weight: 'exp(own - largest) / sum',
+  };
+}
+
+/** A group counts by its two best experts; those of lesser groups are dropped. */
+function groupCode(router: RouterSpec, experts: number, threads: number): string {
+  if (router.kind !== 'sigmoid-grouped') return '';
+  const { groups, groupsUsed } = router;
+  const width = experts / groups;
+  return /* wgsl */ `
+var<workgroup> group_score: array<f32, ${groups}>;
+fn keep_best_groups(thread: u32) {
+  for (var g = thread; g < ${groups}u; g += ${threads}u) {
+    var best = ${dropped};
+    var second = ${dropped};
+    for (var expert = g * ${width}u; expert < (g + 1u) * ${width}u; expert++) {
+      let value = selection[expert];
+      second = max(second, min(best, value));
+      best = max(best, value);
+    }
+    group_score[g] = best${width > 1 ? ' + second' : ''};
+  }
+  workgroupBarrier();
+  for (var expert = thread; expert < ${experts}u; expert += ${threads}u) {
+    let own = expert / ${width}u;
+    var before = 0u;
+    for (var g = 0u; g < ${groups}u; g++) {
+      if (group_score[g] > group_score[own] || (group_score[g] == group_score[own] && g < own)) { before++; }
+    }
+    if (before >= ${groupsUsed}u) { selection[expert] = ${dropped}; }
+  }
+  workgroupBarrier();
+}`;
+}
