@@ -1,4 +1,3 @@
-import type * as vscode from 'vscode';
 import { limits } from '../limits.ts';
 import type { Multiline } from '../settings.ts';
 
@@ -13,7 +12,12 @@ export interface Moment {
   lineSuffix: string;
 }
 
-type Document = Pick<vscode.TextDocument, 'languageId' | 'lineCount' | 'lineAt'>;
+/** The part of vscode.TextDocument that is needed. */
+interface Document {
+  readonly languageId: string;
+  readonly lineCount: number;
+  lineAt(line: number): { readonly text: string };
+}
 
 /**
  * `inserted`: text that stands in for what is between its start and the cursor, when the suggestion widget has an item
@@ -21,7 +25,7 @@ type Document = Pick<vscode.TextDocument, 'languageId' | 'lineCount' | 'lineAt'>
  */
 export function momentAt(
   document: Document,
-  position: vscode.Position,
+  position: { readonly line: number; readonly character: number },
   inserted?: { text: string; startCharacter: number },
 ): Moment {
   const line = document.lineAt(position.line).text;

@@ -18,7 +18,7 @@ function moment(text: string, languageId = 'typescript'): Moment {
 const documentOf = (lines: string[], languageId = 'typescript') => ({
   languageId,
   lineCount: lines.length,
-  lineAt: (line: number) => ({ text: lines[line] ?? '' }) as never,
+  lineAt: (line: number) => ({ text: lines[line] ?? '' }),
 });
 
 const trim = (text: string, raw: string, multiline = false, languageId = 'typescript') =>

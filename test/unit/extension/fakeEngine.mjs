@@ -101,7 +101,7 @@ rpc.onRequest('chat', async ({ stream, messages }, token) => {
     text += piece;
     await rpc.sendNotification('delta', { stream, kind: 'text', text: piece });
     if (question.includes('CRASH')) process.kill(process.pid, 'SIGKILL');
-    await sleep(question.includes('SLOW') ? 30 : 2);
+    await sleep(question.includes('GLACIAL') ? 600 : question.includes('SLOW') ? 30 : 2);
   }
   return { text, thinking: '', finish: 'stop', statistics: figures, droppedMessages: 0 };
 });

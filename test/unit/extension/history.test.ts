@@ -23,11 +23,24 @@ const ask = (turn: string, question = `question ${turn}`): JournalRecord => ({
   kind: 'chat',
   question,
   attachments: [
-    { id: 'file:a', label: 'a.ts', detail: '', tokens: 3, path: 'src/a.ts', languageId: 'typescript', text: 'let ä;\n' },
+    {
+      id: 'file:a',
+      label: 'a.ts',
+      detail: '',
+      tokens: 3,
+      path: 'src/a.ts',
+      languageId: 'typescript',
+      text: 'let ä;\n',
+    },
   ],
 });
 const text = (turn: string, piece: string): JournalRecord => ({ type: 'delta', turn, kind: 'text', text: piece });
-const thought = (turn: string, piece: string): JournalRecord => ({ type: 'delta', turn, kind: 'thinking', text: piece });
+const thought = (turn: string, piece: string): JournalRecord => ({
+  type: 'delta',
+  turn,
+  kind: 'thinking',
+  text: piece,
+});
 const done = (turn: string): JournalRecord => ({
   type: 'end',
   turn,
@@ -52,10 +65,12 @@ const quiet = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {}
 describe('a conversation told by its journal', () => {
   it('is what happened, with the answer that breaks off marked as interrupted', () => {
     const { turns } = replay('c', story);
-    expect(turns.map(({ view }) => [view.question, view.thinking, view.answer, view.model, view.outcome.kind])).toEqual([
-      ['Wieso "funktioniert" das\nnicht? 🔥', 'Hm, wait.', 'Because of `\\n` — 🔥.', 'Small', 'done'],
-      ['question 2', '', 'Half an ans', '', 'interrupted'],
-    ]);
+    expect(turns.map(({ view }) => [view.question, view.thinking, view.answer, view.model, view.outcome.kind])).toEqual(
+      [
+        ['Wieso "funktioniert" das\nnicht? 🔥', 'Hm, wait.', 'Because of `\\n` — 🔥.', 'Small', 'done'],
+        ['question 2', '', 'Half an ans', '', 'interrupted'],
+      ],
+    );
     expect(turns[0]?.view.chips).toEqual([{ id: 'file:a', label: 'a.ts', detail: '', tokens: 3 }]);
   });
 

@@ -1,0 +1,180 @@
+import { describe, expect, it } from 'vitest';
+import { CancellationTokenSource } from 'vscode-jsonrpc/node';
+import type { ModelEntry } from '../../../engine/server/protocol.ts';
+import { EngineFailure } from '../../../extension/client/failure.ts';
+import { chooseModel } from '../../../extension/models/choose.ts';
+import { clientOf, untilState } from './support.ts';
+import { settings } from './vscode.ts';
+
+const never = new CancellationTokenSource().token;
+const codeOf = (promise: Promise<unknown>): Promise<string | undefined> =>
+  promise.then(
+    () => undefined,
+    (error: unknown) => (error instanceof EngineFailure ? error.code : String(error)),
+  );
+
+function entry(id: string, over: Partial<ModelEntry> = {}): ModelEntry {
+  return {
+    id,
+    name: id.toUpperCase(),
+    description: '',
+    licence: 'MIT',
+    parameters: 1,
+    downloadBytes: 1,
+    state: 'absent',
+    fit: { verdict: 'good', reason: '' },
+    recommended: false,
+    ...over,
+  };
+}
+
+describe('the choice of a model', () => {
+  const small = entry('small', { parameters: 1e8, downloadBytes: 1e8 });
+  const best = entry('best', { parameters: 7e9, downloadBytes: 5e9, recommended: true });
+  const huge = entry('huge', { parameters: 1e12, fit: { verdict: 'no', reason: '' } });
+  const present = (model: ModelEntry): ModelEntry => ({ ...model, state: 'present' });
+
+  it('takes the setting when it is on disk', () => {
+    expect(chooseModel('small', [present(small), present(best)])).toMatchObject({ kind: 'use', model: 'small' });
+  });
+
+  it('offers the setting when it is not', () => {
+    expect(chooseModel('best', [small, best])).toEqual({ kind: 'download', offers: [best] });
+  });
+
+  it('takes an absolute path as it is', () => {
+    expect(chooseModel('/models/My.gguf', [])).toEqual({ kind: 'use', model: '/models/My.gguf', name: 'My.gguf' });
+  });
+
+  it('says that it does not know anything else', () => {
+    expect(chooseModel('nonsense', [small])).toEqual({ kind: 'unknown', model: 'nonsense' });
+  });
+
+  it('is by itself the recommended one on disk, else the largest that runs well', () => {
+    expect(chooseModel('', [present(small), present(best)])).toMatchObject({ model: 'best' });
+    const medium = entry('medium', { parameters: 1e9 });
+    expect(chooseModel('', [present(small), present(medium), best])).toMatchObject({ model: 'medium' });
+    const slow = entry('slow', { parameters: 1e10, fit: { verdict: 'slow', reason: '' } });
+    expect(chooseModel('', [present(small), present(slow)])).toMatchObject({ model: 'small' });
+  });
+
+  it('never takes or offers what does not fit', () => {
+    expect(chooseModel('', [present(huge), small])).toEqual({ kind: 'download', offers: [small] });
+    expect(chooseModel('', [huge])).toEqual({ kind: 'download', offers: [] });
+  });
+
+  it('offers the quickest download and the best', () => {
+    expect(chooseModel('', [best, small, huge])).toEqual({ kind: 'download', offers: [small, best] });
+    expect(chooseModel('', [best])).toEqual({ kind: 'download', offers: [best] });
+  });
+});
+
+describe("the engine's client", () => {
+  it('loads the model once for all who ask', async () => {
+    const client = clientOf();
+    const [a, b] = await Promise.all([client.ready(), client.ready()]);
+    expect(a).toBe(b);
+    expect(client.view.state).toMatchObject({ kind: 'ready', card: { id: 'small' } });
+  });
+
+  it('shows how it starts, loads and is ready', async () => {
+    const client = clientOf();
+    const seen: string[] = [];
+    client.onView(({ state }) => state.kind !== seen.at(-1) && seen.push(state.kind));
+    await client.ready();
+    expect(seen).toEqual(['starting', 'idle', 'loading', 'ready']);
+  });
+
+  it('counts requests that run, and keeps the figures of the last', async () => {
+    const client = clientOf();
+    const counts: number[] = [];
+    client.onView(({ running }) => running !== counts.at(-1) && counts.push(running));
+    await client.complete({ prefix: 'const x = ', suffix: '' }, never);
+    expect(counts).toEqual([0, 1, 0]);
+    expect(client.view.last?.tokensPerSecond).toBe(50);
+  });
+
+  it('hands each stream its own pieces and steps', async () => {
+    const client = clientOf();
+    const streamed = async (stream: string): Promise<string> => {
+      let text = '';
+      const messages = [{ role: 'user' as const, content: stream }];
+      const onDelta = (piece: { text: string }) => {
+        text += piece.text;
+      };
+      await client.chat({ stream, messages }, { onDelta }, never);
+      return text;
+    };
+    expect(await Promise.all([streamed('a'), streamed('b')])).toEqual(['One two three.', 'One two three.']);
+    const steps: string[] = [];
+    const handlers = { onDelta: () => {}, onProgress: (step: { message: string }) => steps.push(step.message) };
+    await client.summarise({ stream: 'c', path: 'a.ts', text: 'x' }, handlers, never);
+    expect(steps).toEqual(['Part 0', 'Part 1', 'Part 2']);
+  });
+
+  it('says that there is no model, and what to download', async () => {
+    const client = clientOf({ FAKE_MODEL_STATE: 'absent' });
+    expect(await codeOf(client.ready())).toBe('no-model');
+    expect(client.view.state).toMatchObject({ kind: 'no-model', offers: [{ id: 'small' }] });
+  });
+
+  it('downloads with progress, and can use the model then', async () => {
+    const client = clientOf({ FAKE_MODEL_STATE: 'absent' });
+    await codeOf(client.ready());
+    const [offered] = await client.models();
+    if (offered === undefined) throw new Error('the scripted engine lists models');
+    const done: number[] = [];
+    const shown: string[] = [];
+    client.onView(({ state }) => shown.push(state.kind));
+    await client.pull(offered, (step) => done.push(step.done), never);
+    expect(done).toEqual([1, 2, 3, 4]);
+    expect(shown).toContain('downloading');
+    expect((await client.ready()).id).toBe('small');
+  });
+
+  it('cancels a download in the engine', async () => {
+    const client = clientOf({ FAKE_MODEL_STATE: 'absent', FAKE_PULL_MS: '30' });
+    const [offered] = await client.models();
+    if (offered === undefined) throw new Error('the scripted engine lists models');
+    const source = new CancellationTokenSource();
+    expect(await codeOf(client.pull(offered, () => source.cancel(), source.token))).toBe('cancelled');
+  });
+
+  it('shows why a model could not be loaded, and loads another when the setting changes', async () => {
+    const client = clientOf();
+    settings.set('hearth.model', '/models/broken');
+    // The scripted engine refuses the name 'broken'; a path stands for any file.
+    expect(await codeOf(client.ready())).toBeUndefined();
+    settings.set('hearth.model', 'nonsense');
+    expect(await codeOf(client.ready())).toBe('not-found');
+    expect(client.view.state).toMatchObject({ kind: 'failed', remedy: 'choose-model' });
+    settings.set('hearth.model', 'small');
+    await client.reload();
+    expect(client.warmModel?.id).toBe('small');
+  });
+
+  it('loads the model again by itself after a crash', async () => {
+    const client = clientOf();
+    await client.ready();
+    const before = client.pid;
+    process.kill(before ?? 0, 'SIGKILL');
+    await untilState(client, 'restarting');
+    expect(client.warmModel).toBeUndefined();
+    await untilState(client, 'ready');
+    expect(client.pid).not.toBe(before);
+  });
+
+  it('serves what was asked during the restart', async () => {
+    const client = clientOf();
+    await client.ready();
+    process.kill(client.pid ?? 0, 'SIGKILL');
+    await untilState(client, 'restarting');
+    expect((await client.complete({ prefix: 'x = ', suffix: '' }, never)).text).toBe('return 1;');
+  });
+
+  it('does not load anything for a changed setting before a model was wanted', async () => {
+    const client = clientOf();
+    await client.reload();
+    expect(client.pid).toBeUndefined();
+  });
+});

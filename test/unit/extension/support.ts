@@ -1,0 +1,52 @@
+/** What several tests of the extension need: the scripted engine, a silent log, waiting for a state. */
+import { fileURLToPath } from 'node:url';
+import { afterEach } from 'vitest';
+import { EngineClient } from '../../../extension/client/client.ts';
+import { EngineHost } from '../../../extension/client/host.ts';
+import type { EngineState } from '../../../extension/client/view.ts';
+import type { Log } from '../../../extension/log.ts';
+import { settings } from './vscode.ts';
+
+export const fakeEngine = fileURLToPath(new URL('fakeEngine.mjs', import.meta.url));
+export const logged: string[] = [];
+const write = (level: string) => (message: string) => void logged.push(`${level} ${message}`);
+export const log: Log = { error: write('error'), warn: write('warn'), info: write('info'), debug: write('debug') };
+
+const clients: EngineClient[] = [];
+
+/** A client of the scripted engine; it is stopped after the test. `env` is read at each start of the process. */
+export function clientOf(env: Record<string, string> = {}): EngineClient {
+  const client = new EngineClient(() => ({ entry: fakeEngine, env }), log);
+  clients.push(client);
+  return client;
+}
+
+export const hostOf = (client: EngineClient): EngineHost => new EngineHost(() => Promise.resolve(client));
+
+/** Resolves when the engine's view is in that state. */
+export const untilState = (client: EngineClient, kind: EngineState['kind']): Promise<void> =>
+  new Promise((resolve) => {
+    if (client.view.state.kind === kind) resolve();
+    client.onView(({ state }) => state.kind === kind && resolve());
+  });
+
+/** A vscode.Memento in memory. */
+export class MemoryMemento {
+  private readonly values = new Map<string, unknown>();
+  keys(): readonly string[] {
+    return [...this.values.keys()];
+  }
+  get<T>(key: string, fallback?: T): T {
+    return (this.values.get(key) ?? fallback) as T;
+  }
+  update(key: string, value: unknown): Promise<void> {
+    this.values.set(key, value);
+    return Promise.resolve();
+  }
+}
+
+afterEach(async () => {
+  await Promise.all(clients.splice(0).map((client) => client.stop()));
+  settings.clear();
+  logged.length = 0;
+});
