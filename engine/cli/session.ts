@@ -34,7 +34,11 @@ export async function withEngine<Result>(
   const settings = loadSettings(values);
   const progress = new ProgressLine(terminal);
   const engine = new Engine({
-    onDelta: (delta) => (delta.kind === 'thinking' ? thinking(delta.text) : text(delta.text)),
+    onDelta: (delta) => {
+      progress.end();
+      if (delta.kind === 'thinking') thinking(delta.text);
+      else text(delta.text);
+    },
     onProgress: (step) => report(progress, step),
   });
   try {

@@ -40,18 +40,25 @@ export class HealedText implements OutputParser {
 
 const textPiece = (text: string): OutputPiece[] => (text === '' ? [] : [{ kind: 'text', text }]);
 
-/** Token ids by their first byte: made once for a vocabulary. */
-type FirstBytes = readonly (readonly number[])[];
+/** Token ids by their first two bytes, `256 · first + second`; those of a single byte at `oneByte + first`. */
+type ByBeginning = ReadonlyMap<number, readonly number[]>;
 
-const indexes = new WeakMap<Tokenizer, FirstBytes>();
+const oneByte = 1 << 16;
+const indexes = new WeakMap<Tokenizer, ByBeginning>();
 
-function indexOf(tokenizer: Tokenizer): FirstBytes {
+/** Looks at the whole vocabulary once, so that the first completion need not. */
+export function prepareHealing(tokenizer: Tokenizer): ByBeginning {
   const known = indexes.get(tokenizer);
   if (known) return known;
-  const index: number[][] = Array.from({ length: 256 }, () => []);
+  const index = new Map<number, number[]>();
   for (let id = 0; id < tokenizer.vocabularySize; id++) {
-    const first = tokenizer.isSpecial(id) ? undefined : tokenizer.bytesOf(id)[0];
-    if (first !== undefined) index[first]?.push(id);
+    if (tokenizer.isSpecial(id)) continue;
+    const [first, second] = tokenizer.bytesOf(id);
+    if (first === undefined) continue;
+    const key = second === undefined ? oneByte + first : 256 * first + second;
+    const ids = index.get(key);
+    if (ids) ids.push(id);
+    else index.set(key, [id]);
   }
   indexes.set(tokenizer, index);
   return index;
@@ -59,11 +66,15 @@ function indexOf(tokenizer: Tokenizer): FirstBytes {
 
 /** Ids whose bytes begin with `bytes`, or begin it. `bytes` is not empty. */
 export function tokensTowards(tokenizer: Tokenizer, bytes: Uint8Array): number[] {
-  const candidates = indexOf(tokenizer)[bytes[0] ?? 0] ?? [];
+  const index = prepareHealing(tokenizer);
+  const [first = 0, second] = bytes;
+  const seconds = second === undefined ? Array.from({ length: 256 }, (_, byte) => byte) : [second];
+  const keys = [oneByte + first, ...seconds.map((byte) => 256 * first + byte)];
+  const candidates = keys.flatMap((key) => index.get(key) ?? []);
   return candidates.filter((id) => {
     const own = tokenizer.bytesOf(id);
     const length = Math.min(own.length, bytes.length);
-    for (let i = 1; i < length; i++) if (own[i] !== bytes[i]) return false;
+    for (let i = 2; i < length; i++) if (own[i] !== bytes[i]) return false;
     return true;
   });
 }

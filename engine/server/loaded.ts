@@ -10,6 +10,7 @@ import { type ChatFormat, chatFormat } from '../generation/chat.ts';
 import type { SamplerSettings } from '../generation/sampler.ts';
 import { generationConfig, samplingDefaults } from '../generation/samplingDefaults.ts';
 import { Scheduler } from '../generation/scheduler.ts';
+import { prepareHealing } from '../generation/tokenHealing.ts';
 import { limits } from '../limits.ts';
 import { longestContextTokens, withContext } from '../model/longContext.ts';
 import type { Model } from '../model/model.ts';
@@ -98,6 +99,7 @@ interface Parts {
 
 function assemble(model: Model, decoder: Decoder, { sampling, notes, request }: Parts): LoadedModel {
   const { tokenizer } = model;
+  if (tokenizer && !tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
   const format = tokenizer && chatFormat(tokenizer, () => new Date());
   const pool = new SequencePool({
     createSequence: () => decoder.createSequence(),

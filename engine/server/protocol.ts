@@ -38,7 +38,10 @@ export const statistics = z.object({
 });
 export type Statistics = z.infer<typeof statistics>;
 
-/** Why generation ended. `length` is the token limit, `context` the end of the context. */
+/**
+ * Why generation ended. `length` is the token limit, `context` the end of the context. A cancelled chat or generate
+ * returns what was written until then, as `cancelled`; a cancelled complete or summarise fails with code `cancelled`.
+ */
 export const finishReason = z.enum(['stop', 'length', 'context', 'cancelled']);
 export type FinishReason = z.infer<typeof finishReason>;
 
@@ -191,7 +194,7 @@ export const engineStatus = z.object({
 });
 export type EngineStatus = z.infer<typeof engineStatus>;
 
-/** What a failed request carries as JSON-RPC error data. */
+/** What a failed request carries as JSON-RPC error data: a code of engine/errors.ts, or `internal` for a broken invariant. */
 export const errorData = z.object({ code: z.string() });
 
 // ---- Messages ----

@@ -126,18 +126,9 @@ describe('hearth', () => {
   it('summarises a file with its lines when it is long', async () => {
     const text = Array.from({ length: 60 }, (_, i) => `def f${i}(x):\n    return x + ${i}\n`).join('\n');
     const name = await file('long.py', text);
-    const { status, stdout, stderr } = await hearth([
-      'summarise',
-      name,
-      ...model(),
-      '--context',
-      '512',
-      '--max-tokens',
-      '8',
-    ]);
+    const { status, stdout } = await hearth(['summarise', name, ...model(), '--context', '512', '--max-tokens', '8']);
     expect(status).toBe(0);
     expect(stdout).toMatch(/- \*\*Lines 1–\d+\*\*: /);
-    expect(stderr).toContain('long.py, lines 1–');
   });
 
   it('writes teacher-forced logits that are the golden ones', async () => {
