@@ -7,60 +7,10 @@ import {
   type ProductShape,
   rowsPerGroup,
 } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
-import { type MatrixLayout, matrixLayout, splitPlanes } from '../../engine/backend/webgpu/weightLayout.ts';
 import { blockLayout } from '../../engine/formats/blocks.ts';
-import { dequantise } from '../../engine/formats/dequantise.ts';
-import { openSafetensors } from '../../engine/formats/safetensors.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import { normalisedError, randomValues, runKernel, useGpu } from './kernel.ts';
-
-// biome-ignore format: one line of names
-const blockTypes: readonly TensorType[] = [
-  'Q8_0', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q2_K', 'Q3_K', 'Q4_K', 'Q5_K', 'Q6_K', 'IQ4_NL', 'IQ4_XS', 'MXFP4',
-];
-const allTypes: readonly TensorType[] = ['F32', 'F16', 'BF16', 'F8_E4M3', ...blockTypes];
-
-const fixture = new URL('../fixtures/gguf/codecs.safetensors', import.meta.url).pathname;
-
-/** Rows of `type`: libggml's own quantisations of the codec fixture, repeated; F32 and F8 are made here. */
-async function storedRows(type: TensorType, rows: number, columns: number): Promise<Uint8Array> {
-  const { elements, bytes } = blockLayout(type);
-  const made = new Uint8Array(((rows * columns) / elements) * bytes);
-  if (type === 'F32') return new Uint8Array(randomValues(rows * columns, 7).buffer);
-  // Every code but the two NaNs.
-  if (type === 'F8_E4M3') return made.map((_, i) => (((i * 37) % 127) | (i & 128)) & 0xff);
-  const file = await openSafetensors(fixture);
-  const source = await file.read(`${type}.bytes`);
-  await file.close();
-  const whole = source.length - (source.length % bytes);
-  return made.map((_, i) => source[i % whole] ?? 0);
-}
-
-interface Matrix {
-  readonly layout: MatrixLayout;
-  readonly words: Uint32Array<ArrayBuffer>;
-  /** `[rows, columns]`, block scales applied. */
-  readonly values: Float32Array;
-  readonly blockScale?: { readonly blockRows: number; readonly blockColumns: number };
-}
-
-async function matrixOf(type: TensorType, rows: number, columns: number): Promise<Matrix> {
-  const bytes = await storedRows(type, rows, columns);
-  const scaled = type === 'F8_E4M3';
-  const scaleColumns = Math.ceil(columns / 128);
-  const scales = randomValues(Math.ceil(rows / 128) * scaleColumns, 3);
-  const layout = matrixLayout(type, rows, columns, scaled ? scales.length : 0);
-  const words = new Uint32Array(layout.totalWords);
-  splitPlanes(layout, 0, bytes, (offset, piece) => new Uint8Array(words.buffer).set(piece, offset));
-  const values = dequantise(type, bytes);
-  if (!scaled) return { layout, words, values };
-  new Float32Array(words.buffer).set(scales, layout.planeWords[1] ?? 0);
-  const scaledValues = values.map((value, i) => {
-    const row = Math.floor(i / columns);
-    return value * (scales[(row >> 7) * scaleColumns + ((i % columns) >> 7)] ?? 0);
-  });
-  return { layout, words, values: scaledValues, blockScale: { blockRows: 128, blockColumns: 128 } };
-}
+import { allTypes, blockTypes, codecFixture, type Matrix, matrixOf } from './matrices.ts';
 
 interface Options {
   readonly tokens: number;
@@ -139,7 +89,7 @@ async function checkProduct(
 }
 
 it('has a fixture for every block type', () => {
-  const names = Object.keys(JSON.parse(readFileSync(fixture.replace('.safetensors', '.json'), 'utf8')) as object);
+  const names = Object.keys(JSON.parse(readFileSync(codecFixture.replace('.safetensors', '.json'), 'utf8')) as object);
   for (const type of blockTypes) expect(names).toContain(type);
 });
 

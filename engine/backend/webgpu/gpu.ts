@@ -31,6 +31,7 @@ export class Gpu {
   readonly #opened: OpenedGpu;
   readonly #kernels = new Map<string, Promise<Kernel>>();
   #allocatedBytes = 0;
+  #firstError: string | undefined;
 
   private constructor(opened: OpenedGpu) {
     this.#opened = opened;
@@ -38,6 +39,9 @@ export class Gpu {
     this.capabilities = opened.capabilities;
     void opened.device.lost.then((info) => {
       this.lossMessage = info.message || info.reason;
+    });
+    opened.device.addEventListener('uncapturederror', ({ error }) => {
+      this.#firstError ??= error.message;
     });
   }
 
@@ -49,13 +53,26 @@ export class Gpu {
     return this.#allocatedBytes;
   }
 
-  throwIfLost(): void {
+  /** Throws once the device is gone, or a call that it took turned out to be invalid. */
+  throwIfFailed(): void {
     if (this.lossMessage !== undefined) {
       throw new HearthError(
         'device-lost',
         `The GPU stopped answering (${this.lossMessage}). The conversation is kept.`,
       );
     }
+    if (this.#firstError !== undefined) throw new Error(this.#firstError);
+  }
+
+  /**
+   * Throws what `error` of a GPU call stands for: the device's loss, or the first validation error, which names its cause better.
+   * Returns when it is neither.
+   */
+  async explain(error: unknown): Promise<void> {
+    // Word of a loss comes with the next events, after the call that failed for it.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    if (error instanceof HearthError) return;
+    this.throwIfFailed();
   }
 
   /**
@@ -63,7 +80,7 @@ export class Gpu {
    * @throws HearthError `out-of-memory` with the size asked for and what is already held.
    */
   async allocate(label: string, byteLength: number, usage: GPUBufferUsageFlags): Promise<GPUBuffer> {
-    this.throwIfLost();
+    this.throwIfFailed();
     const size = Math.max(16, Math.ceil(byteLength / 16) * 16);
     if (size > this.capabilities.maxBufferBytes) {
       throw new HearthError(
@@ -102,7 +119,7 @@ export class Gpu {
   }
 
   async #compile(source: KernelSource): Promise<Kernel> {
-    this.throwIfLost();
+    this.throwIfFailed();
     const { device } = this;
     const layout = device.createBindGroupLayout({
       label: source.label,

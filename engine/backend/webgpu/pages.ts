@@ -49,17 +49,39 @@ export class PagePool {
   }
 }
 
+/** A page that left its window. */
+const released = -1;
+/** Tokens that a sliding window keeps beyond what the next token sees, so that a short way back costs nothing. */
+const rewindTokens = 256;
+
+/** Window layers keep what a token at every multiple of this sees: an edited conversation goes on from there. */
+export const snapshotTokens = (slidingWindow: number): number => Math.max(512, 4 * slidingWindow);
+
+/** Most pages that one sequence of `tokens` holds while up to `runTokens` are added. */
+export function mostPages(tokens: number, runTokens: number, slidingWindow: number | undefined): number {
+  const all = Math.ceil(tokens / pageTokens);
+  if (slidingWindow === undefined) return all;
+  const snapshots = Math.floor(tokens / snapshotTokens(slidingWindow));
+  const recent = slidingWindow + rewindTokens + runTokens;
+  const windowPages = Math.ceil(slidingWindow / pageTokens) + 1;
+  return Math.min(all, snapshots * windowPages + Math.ceil(recent / pageTokens) + 2);
+}
+
 /** Pages of one sequence, in order. */
 export class PageTable {
   readonly pages: number[];
   readonly #pool: PagePool;
+  readonly #slidingWindow: number | undefined;
+  /** Pages before this one were looked at by `slide`. */
+  #slidTo = 0;
 
-  constructor(pool: PagePool, pages: readonly number[] = []) {
+  constructor(pool: PagePool, slidingWindow: number | undefined, pages: readonly number[] = []) {
     this.#pool = pool;
+    this.#slidingWindow = slidingWindow;
     this.pages = [...pages];
   }
 
-  /** Pages that `prepare` would take. */
+  /** Most pages that `prepare` would take. */
   pagesNeeded(length: number, end: number): number {
     const last = this.pages[Math.floor(length / pageTokens)];
     const copies = length % pageTokens > 0 && last !== undefined && this.#pool.isShared(last) ? 1 : 0;
@@ -83,12 +105,51 @@ export class PageTable {
     return copy;
   }
 
+  /** Releases the pages that neither a token at or near `length` nor one at a snapshot sees. */
+  slide(length: number): void {
+    const window = this.#slidingWindow;
+    if (window === undefined) return;
+    const end = Math.floor(Math.max(0, length - window - rewindTokens) / pageTokens);
+    for (; this.#slidTo < end; this.#slidTo++) {
+      const nextSnapshot =
+        Math.ceil(((this.#slidTo + 1) * pageTokens) / snapshotTokens(window)) * snapshotTokens(window);
+      if ((this.#slidTo + 1) * pageTokens > nextSnapshot - window) continue;
+      this.#release(this.#slidTo);
+      this.pages[this.#slidTo] = released;
+    }
+  }
+
+  /** The largest length up to `length` whose next token finds all that it sees. */
+  reachable(length: number): number {
+    const window = this.#slidingWindow;
+    if (window === undefined) return length;
+    for (let end = length; end > 0; ) {
+      const first = Math.floor(Math.max(0, end - window + 1) / pageTokens);
+      const seen = this.pages.slice(first, Math.ceil(end / pageTokens));
+      const hole = seen.lastIndexOf(released);
+      if (hole < 0) return end;
+      // Every longer length would see the hole, up to the one that ends where it starts.
+      end = (first + hole) * pageTokens;
+    }
+    return 0;
+  }
+
   truncate(length: number): void {
-    for (const page of this.pages.splice(Math.ceil(length / pageTokens))) this.#pool.release(page);
+    const kept = Math.ceil(length / pageTokens);
+    for (let index = kept; index < this.pages.length; index++) this.#release(index);
+    this.pages.length = Math.min(this.pages.length, kept);
+    this.#slidTo = Math.min(this.#slidTo, kept);
   }
 
   fork(): PageTable {
-    for (const page of this.pages) this.#pool.share(page);
-    return new PageTable(this.#pool, this.pages);
+    for (const page of this.pages) if (page !== released) this.#pool.share(page);
+    const fork = new PageTable(this.#pool, this.#slidingWindow, this.pages);
+    fork.#slidTo = this.#slidTo;
+    return fork;
+  }
+
+  #release(index: number): void {
+    const page = this.pages[index];
+    if (page !== undefined && page !== released) this.#pool.release(page);
   }
 }

@@ -19,7 +19,7 @@ export class PlanBuilder {
   }
 
   /** `groups`: fixed, or asked for at each run. */
-  add(source: KernelSource, buffers: readonly GPUBuffer[], groups: Groups | (() => Groups)): void {
+  add(source: KernelSource, buffers: readonly (GPUBuffer | GPUBufferBinding)[], groups: Groups | (() => Groups)): void {
     const step = this.#gpu.kernel(source).then((kernel) => {
       return { kernel, bindGroup: this.#gpu.bind(kernel, buffers), groups };
     });

@@ -21,6 +21,13 @@ fn bytes_of(word: u32) -> vec4u { return (vec4u(word) >> vec4u(0u, 8u, 16u, 24u)
 fn signed_bytes(word: u32) -> vec4f { return vec4f(vec4i(vec4u(word) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u)); }
 `;
 
+/** One unit of four rows, times the same values of x. Needs `unitCode`. */
+export const productsCode = /* wgsl */ `
+fn products(w0: Unit, w1: Unit, w2: Unit, w3: Unit, a: vec4f, b: vec4f) -> vec4f {
+  return vec4f(dot(w0.a, a) + dot(w0.b, b), dot(w1.a, a) + dot(w1.b, b), dot(w2.a, a) + dot(w2.b, b), dot(w3.a, a) + dot(w3.b, b));
+}
+`;
+
 const access = /* wgsl */ `
 fn half_at(base: u32, index: u32) -> f32 { return unpack2x16float(weight[base + index / 2u] >> (16u * (index & 1u))).x; }
 fn byte_at(base: u32, index: u32) -> u32 { return word_byte(weight[base + index / 4u], index & 3u); }

@@ -95,6 +95,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   };
 }
 
+/** Workgroups for a matrix of `rows`; more than a dimension takes go on in y. */
+export function matrixVectorGroups(rows: number): [number, number] {
+  const groups = Math.ceil(rows / rowsPerGroup);
+  const y = Math.ceil(groups / 65_535);
+  return [Math.ceil(groups / y), y];
+}
+
 /** All rows multiply the same x. */
 function shared(m: number, norm: boolean): string {
   const load = `let a = x[${m}u * X_WIDTH + columns.x]; let b = x[${m}u * X_WIDTH + columns.y];`;

@@ -1,0 +1,196 @@
+/** A decoder on the GPU: takes a batch, writes its inputs, submits the recorded dispatches, reads back the logits asked for. */
+import type { DecoderSpec } from '../../model/spec.ts';
+import type { Decoder, DecoderMemory, SequenceSlice } from '../backend.ts';
+import { checkedBatch, type OwnSlice } from '../batch.ts';
+import { copyPage } from './decoderCache.ts';
+import { type DecoderParts, headPlan, layersPlan, type PlanRows, queriesPerTile } from './decoderPlan.ts';
+import { logitRowsAtOnce } from './decoderScratch.ts';
+import { type PageCopy, requirePages, WebgpuSequence } from './decoderSequence.ts';
+import type { Gpu } from './gpu.ts';
+import type { Plan } from './plan.ts';
+
+/** Most rows that are computed as rows, not as a prompt's tiles. */
+export const vectorTokens = 16;
+export const maxTokensPerRun = 512;
+export const maxSequencesPerRun = 16;
+
+type Slice = OwnSlice<WebgpuSequence>;
+
+export interface LoadedParts extends DecoderParts {
+  readonly contextTokens: number;
+  readonly notes: readonly string[];
+  readonly weightBytes: number;
+}
+
+export class WebgpuDecoder implements Decoder {
+  readonly spec: DecoderSpec;
+  readonly backend = 'webgpu';
+  readonly contextTokens: number;
+  readonly maxTokensPerRun = maxTokensPerRun;
+  readonly maxSequencesPerRun = maxSequencesPerRun;
+  readonly notes: readonly string[];
+  readonly #parts: LoadedParts;
+  readonly #gpu: Gpu;
+  readonly #sequences = new Set<WebgpuSequence>();
+  readonly #plans = new Map<string, Promise<Plan>>();
+  #readBuffer: GPUBuffer | undefined;
+
+  constructor(parts: LoadedParts) {
+    this.#parts = parts;
+    this.#gpu = parts.gpu;
+    this.spec = parts.spec;
+    this.contextTokens = parts.contextTokens;
+    this.notes = parts.notes;
+  }
+
+  /** Compiles what a chat needs first: one token, and a prompt. */
+  async warm(): Promise<void> {
+    await Promise.all([this.#layersPlan('prompt'), this.#layersPlan(1), this.#headPlan(1, 'hidden')]);
+    this.#readBuffer = await this.#gpu.allocate(
+      'logits on their way',
+      4 * logitRowsAtOnce * this.spec.vocabularySize,
+      GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    );
+  }
+
+  createSequence(): WebgpuSequence {
+    return WebgpuSequence.empty(this.#sequences, this.#parts.cache);
+  }
+
+  async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
+    this.#gpu.throwIfFailed();
+    const slices = checkedBatch(batch, this, (sequence) =>
+      sequence instanceof WebgpuSequence && this.#sequences.has(sequence) ? sequence : undefined,
+    );
+    requirePages(this.#parts.cache, slices);
+    const rows = slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    if (rows === 0) return slices.map(() => new Float32Array());
+    try {
+      const logits = await this.#compute(slices, rowsOfPlan(rows));
+      this.#gpu.throwIfFailed();
+      for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
+      return this.#split(slices, logits);
+    } catch (error) {
+      await this.#gpu.explain(error);
+      throw error;
+    }
+  }
+
+  /** @returns the logits asked for, slice after slice. `[rows, vocabulary]` */
+  async #compute(slices: readonly Slice[], rows: PlanRows): Promise<Float32Array> {
+    const chosen = chosenRows(slices);
+    // The rows of a decode step are its logits' rows: one pass does it all.
+    const direct = rows !== 'prompt' && chosen.length > 0 && chosen.every((row, i) => row === i);
+    const layers = await this.#layersPlan(rows);
+    const head = direct ? await this.#headPlan(rowsOfHead(chosen.length), 'hidden') : undefined;
+    const copies = slices.flatMap(({ sequence, tokens }) => sequence.prepare(tokens.length));
+    this.#parts.inputs.write(slices, queriesPerTile(this.spec, rows));
+    const encoder = this.#encoder(copies);
+    const pass = encoder.beginComputePass();
+    layers.encode(pass);
+    head?.encode(pass);
+    pass.end();
+    const { queue } = this.#gpu.device;
+    if (direct) {
+      const logits = new Float32Array(chosen.length * this.spec.vocabularySize);
+      await this.#submitAndRead(encoder, logits);
+      return logits;
+    }
+    queue.submit([encoder.finish()]);
+    // A caller that cancels waits for one run, not for all that it has queued.
+    if (chosen.length === 0) await queue.onSubmittedWorkDone();
+    return this.#gatheredLogits(chosen);
+  }
+
+  async #gatheredLogits(chosen: readonly number[]): Promise<Float32Array> {
+    const { scratch } = this.#parts;
+    const { vocabularySize, hiddenSize } = this.spec;
+    const logits = new Float32Array(chosen.length * vocabularySize);
+    for (let first = 0; first < chosen.length; first += logitRowsAtOnce) {
+      const group = chosen.slice(first, first + logitRowsAtOnce);
+      const plan = await this.#headPlan(rowsOfHead(group.length), 'chosen');
+      const encoder = this.#encoder([]);
+      const bytes = 4 * hiddenSize;
+      for (const [i, row] of group.entries()) {
+        encoder.copyBufferToBuffer(scratch.hidden, row * bytes, scratch.chosen, i * bytes, bytes);
+      }
+      const pass = encoder.beginComputePass();
+      plan.encode(pass);
+      pass.end();
+      await this.#submitAndRead(
+        encoder,
+        logits.subarray(first * vocabularySize, (first + group.length) * vocabularySize),
+      );
+    }
+    return logits;
+  }
+
+  #encoder(copies: readonly PageCopy[]): GPUCommandEncoder {
+    const encoder = this.#gpu.device.createCommandEncoder();
+    for (const { span, ...copy } of copies) copyPage(encoder, this.spec, this.#parts.cache, span, copy);
+    return encoder;
+  }
+
+  async #submitAndRead(encoder: GPUCommandEncoder, logits: Float32Array): Promise<void> {
+    const staging = this.#readBuffer;
+    if (!staging) throw new Error('the decoder is warmed before it runs');
+    encoder.copyBufferToBuffer(this.#parts.scratch.logits, 0, staging, 0, logits.byteLength);
+    this.#gpu.device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(GPUMapMode.READ, 0, logits.byteLength);
+    logits.set(new Float32Array(staging.getMappedRange(0, logits.byteLength)));
+    staging.unmap();
+  }
+
+  #split(slices: readonly Slice[], logits: Float32Array): Float32Array[] {
+    const { vocabularySize } = this.spec;
+    let at = 0;
+    return slices.map((slice) => {
+      const end = at + rowsAsked(slice) * vocabularySize;
+      const own = logits.slice(at, end);
+      at = end;
+      return own;
+    });
+  }
+
+  #layersPlan(rows: PlanRows): Promise<Plan> {
+    return this.#plan(`layers ${rows}`, () => layersPlan(this.#parts, rows));
+  }
+
+  #headPlan(rows: number, input: 'hidden' | 'chosen'): Promise<Plan> {
+    return this.#plan(`head ${rows} ${input}`, () => headPlan(this.#parts, rows, this.#parts.scratch[input]));
+  }
+
+  #plan(key: string, make: () => Promise<Plan>): Promise<Plan> {
+    const plan = this.#plans.get(key) ?? make();
+    this.#plans.set(key, plan);
+    return plan;
+  }
+
+  memory(): DecoderMemory {
+    return { weightBytes: this.#parts.weightBytes, cacheBytes: this.#parts.cache.bytes };
+  }
+
+  async dispose(): Promise<void> {
+    this.#sequences.clear();
+    this.#gpu.dispose();
+  }
+}
+
+const rowsAsked = ({ tokens, logits }: Slice): number =>
+  logits === 'all' ? tokens.length : logits === 'last' ? Math.min(1, tokens.length) : 0;
+
+/** Rows of the batch whose logits are asked for. */
+function chosenRows(slices: readonly Slice[]): number[] {
+  const chosen: number[] = [];
+  let end = 0;
+  for (const slice of slices) {
+    end += slice.tokens.length;
+    for (let row = end - rowsAsked(slice); row < end; row++) chosen.push(row);
+  }
+  return chosen;
+}
+
+/** A few sizes serve all: rows that are not there cost little, another set of pipelines much. */
+const bucket = (rows: number): number => 2 ** Math.ceil(Math.log2(rows));
+const rowsOfHead = bucket;
+const rowsOfPlan = (rows: number): PlanRows => (rows <= vectorTokens ? bucket(rows) : 'prompt');

@@ -1,0 +1,89 @@
+/** A sequence of the WebGPU decoder: its length, and which pages hold its keys and values. */
+import { HearthError } from '../../errors.ts';
+import type { Sequence } from '../backend.ts';
+import { createTables, type DecoderCache } from './decoderCache.ts';
+import type { PageTable } from './pages.ts';
+
+/** A page to be copied in every layer of a span before it is written to. */
+export interface PageCopy {
+  readonly span: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+export class WebgpuSequence implements Sequence {
+  length = 0;
+  /** One for each span of the cache. */
+  readonly tables: readonly PageTable[];
+  readonly #owner: Set<WebgpuSequence>;
+
+  /** `owner`: the live sequences of the decoder that made this one. */
+  constructor(owner: Set<WebgpuSequence>, tables: readonly PageTable[]) {
+    this.#owner = owner;
+    this.tables = tables;
+    owner.add(this);
+  }
+
+  static empty(owner: Set<WebgpuSequence>, cache: DecoderCache): WebgpuSequence {
+    return new WebgpuSequence(owner, createTables(cache));
+  }
+
+  truncate(length: number): number {
+    if (!Number.isInteger(length) || length < 0) throw new RangeError(`a sequence cannot have ${length} tokens`);
+    if (length >= this.length) return this.length;
+    let kept = length;
+    for (let before = -1; before !== kept; ) {
+      before = kept;
+      kept = this.tables.reduce((least, table) => table.reachable(least), kept);
+    }
+    for (const table of this.tables) table.truncate(kept);
+    this.length = kept;
+    return kept;
+  }
+
+  fork(): WebgpuSequence {
+    const fork = new WebgpuSequence(
+      this.#owner,
+      this.tables.map((table) => table.fork()),
+    );
+    fork.length = this.length;
+    return fork;
+  }
+
+  dispose(): void {
+    if (!this.#owner.delete(this)) return;
+    for (const table of this.tables) table.truncate(0);
+    this.length = 0;
+  }
+
+  /** Takes the pages for `tokens` more tokens. */
+  prepare(tokens: number): PageCopy[] {
+    return this.tables.flatMap((table, span) => {
+      const copy = table.prepare(this.length, this.length + tokens);
+      return copy ? [{ span, ...copy }] : [];
+    });
+  }
+
+  advance(tokens: number): void {
+    this.length += tokens;
+    for (const table of this.tables) table.slide(this.length);
+  }
+}
+
+/** @throws HearthError `out-of-memory` when the pages that a batch needs are not free; nothing is changed then. */
+export function requirePages(
+  cache: DecoderCache,
+  slices: readonly { readonly sequence: WebgpuSequence; readonly tokens: readonly number[] }[],
+): void {
+  for (const [span, { pool }] of cache.spans.entries()) {
+    const needed = slices.reduce((sum, { sequence, tokens }) => {
+      const { length, tables } = sequence;
+      return sum + (tables[span]?.pagesNeeded(length, length + tokens.length) ?? 0);
+    }, 0);
+    if (needed <= pool.freePages) continue;
+    throw new HearthError(
+      'out-of-memory',
+      `The conversations that are open fill the GPU's context memory of ${cache.tokens} tokens; nothing was changed. Close one, or load the model with a shorter context.`,
+    );
+  }
+}

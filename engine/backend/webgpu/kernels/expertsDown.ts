@@ -1,0 +1,94 @@
+/**
+ * y[t] (+)= Σ over slots of weight · (W[expert] · act[t, slot] + bias[expert]) for few tokens: the second half of the chosen
+ * experts and their weighted sum, onto the residual stream.
+ *
+ * Bindings: matrix (of a stack of experts), act `[tokens, topK, columns]` vec4f, bias? `[experts, rows]`, chosen and
+ * weights `[tokens, topK]`; y `[tokens, rows]` (write). A stack in pieces is one dispatch a piece, each adding the experts
+ * it holds. Workgroup: 64 threads, which share the columns of all slots of four rows; groups: rows in x, tokens in y. Needs rows in
+ * multiples of four; uses subgroups. Must equal `expertNetworks` of backend/reference after its activation.
+ */
+import type { GpuCapabilities } from '../adapter.ts';
+import type { KernelSource } from '../gpu.ts';
+import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
+import type { MatrixLayout } from '../weightLayout.ts';
+import { declareBuffers, read, write } from './bindings.ts';
+import { reductionCode, subgroupsEnable } from './reduction.ts';
+
+export interface ExpertsDownShape {
+  readonly layout: MatrixLayout;
+  readonly blockScale?: BlockScaleShape;
+  /** Row of the stack that this piece starts with; whole experts. */
+  readonly firstRow: number;
+  /** Rows of one expert. */
+  readonly rows: number;
+  readonly topK: number;
+  readonly bias: boolean;
+  /** Add to what y holds; every piece but the first must. */
+  readonly accumulate: boolean;
+}
+
+const threads = 64;
+const rowsPerGroup = 4;
+
+export function expertsDownKernel(shape: ExpertsDownShape, capabilities: GpuCapabilities): KernelSource {
+  const { layout, rows, topK } = shape;
+  const firstExpert = shape.firstRow / rows;
+  const endExpert = firstExpert + layout.rows / rows;
+  const buffers = declareBuffers([
+    read('matrix', 'u32'),
+    read('act', 'vec4f'),
+    ...(shape.bias ? [read('bias')] : []),
+    read('chosen', 'u32'),
+    read('weights'),
+    write('y'),
+  ]);
+  const code = /* wgsl */ `
+${subgroupsEnable(capabilities)}
+${buffers.code}
+${unitCode}
+${productsCode}
+${weightCode('matrix', layout, shape.blockScale)}
+const UNITS = ${layout.columns / 8}u;
+fn held(expert: u32) -> bool { return expert >= ${firstExpert}u && expert < ${endExpert}u; }
+${reductionCode(1, threads, capabilities)}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let first_visit = group.y * ${topK}u;
+  var sum = vec4f();
+  // One loop over the columns of all slots: fewer threads idle at its end.
+  for (var i = thread; i < ${topK}u * UNITS; i += ${threads}u) {
+    let visit = first_visit + i / UNITS;
+    let unit = i % UNITS;
+    let expert = chosen[visit];
+    if (!held(expert)) { continue; }
+    let row = (expert - ${firstExpert}u) * ${rows}u + ${rowsPerGroup}u * group.x;
+    let columns = matrix_columns(unit);
+    let a = act[visit * ${layout.columns / 4}u + columns.x];
+    let b = act[visit * ${layout.columns / 4}u + columns.y];
+    sum += weights[visit] * products(matrix_unit(row, unit), matrix_unit(row + 1u, unit), matrix_unit(row + 2u, unit), matrix_unit(row + 3u, unit), a, b);
+  }
+  reduce(thread, sum);
+  if (thread >= ${rowsPerGroup}u) { return; }
+  let row = ${rowsPerGroup}u * group.x + thread;
+  var total = totals[0][thread];
+  ${shape.bias ? biasCode(rows, topK) : ''}
+  y[group.y * ${rows}u + row] = total${shape.accumulate ? ` + y[group.y * ${rows}u + row]` : ''};
+}
+`;
+  return {
+    label: `expertsDown ${layout.type} ${rows}x${layout.columns} of ${topK}`,
+    code,
+    bindings: buffers.bindings,
+  };
+}
+
+function biasCode(rows: number, topK: number): string {
+  return /* wgsl */ `for (var visit = first_visit; visit < first_visit + ${topK}u; visit++) {
+    if (held(chosen[visit])) { total += weights[visit] * bias[chosen[visit] * ${rows}u + row]; }
+  }`;
+}
+
+export const expertsDownGroups = ({ rows }: ExpertsDownShape, tokens: number): [number, number] => [
+  rows / rowsPerGroup,
+  tokens,
+];
