@@ -30,9 +30,11 @@ function main(): void {
     info: () => {},
     log: () => {},
   });
+  // The parent may go away in the middle of an answer; 'disconnect' then ends the process.
+  const lost = (error: unknown): void => log(`A message could not be sent: ${error}`);
   const engine = new Engine({
-    onDelta: (delta) => void connection.sendNotification(messages.delta, delta),
-    onProgress: (progress) => void connection.sendNotification(messages.progress, progress),
+    onDelta: (delta) => void connection.sendNotification(messages.delta, delta).catch(lost),
+    onProgress: (progress) => void connection.sendNotification(messages.progress, progress).catch(lost),
   });
   serve(connection, engine, log);
   connection.listen();
