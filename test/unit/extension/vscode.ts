@@ -95,6 +95,7 @@ export const l10n = {
 export const settings = new Map<string, unknown>();
 
 export const workspace = {
+  asRelativePath: (uri: { toString(): string }) => uri.toString().replace(/^\w+:\/\/\//, ''),
   getConfiguration: (section: string) => ({
     get: (key: string, fallback?: unknown) => settings.get(`${section}.${key}`) ?? fallback,
   }),

@@ -1,0 +1,98 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
+import { chatSettings, completionSettings, engineSettings, modelsDirectory } from '../../../extension/settings.ts';
+import { settings } from './vscode.ts';
+
+const root = fileURLToPath(new URL('../../../', import.meta.url));
+const property = z.looseObject({ scope: z.string(), markdownDescription: z.string(), default: z.unknown() });
+const manifest = z
+  .looseObject({
+    main: z.string(),
+    icon: z.string(),
+    capabilities: z.object({
+      untrustedWorkspaces: z.object({
+        supported: z.literal('limited'),
+        description: z.string(),
+        restrictedConfigurations: z.array(z.string()),
+      }),
+      virtualWorkspaces: z.boolean(),
+    }),
+    contributes: z.looseObject({
+      commands: z.array(z.looseObject({ command: z.string(), title: z.string() })),
+      configuration: z.array(
+        z.object({ id: z.string(), order: z.number(), title: z.string(), properties: z.record(z.string(), property) }),
+      ),
+      menus: z.record(z.string(), z.array(z.looseObject({ command: z.string() }))),
+      walkthroughs: z.array(
+        z.looseObject({ steps: z.array(z.looseObject({ media: z.object({ svg: z.string() }).loose() })) }),
+      ),
+    }),
+  })
+  .parse(JSON.parse(readFileSync(`${root}package.json`, 'utf8')));
+const texts = z.record(z.string(), z.string()).parse(JSON.parse(readFileSync(`${root}package.nls.json`, 'utf8')));
+const properties = Object.assign({}, ...manifest.contributes.configuration.map((part) => part.properties)) as Record<
+  string,
+  z.infer<typeof property>
+>;
+const source = readdirSync(`${root}extension`, { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('.ts'))
+  .map((name) => readFileSync(`${root}extension/${name}`, 'utf8'))
+  .join('\n');
+
+describe('the manifest', () => {
+  it('has every text it refers to, and no other', () => {
+    const used = [...readFileSync(`${root}package.json`, 'utf8').matchAll(/"%([^%"]+)%"/g)].map((match) => match[1]);
+    expect([...new Set(used)].sort()).toEqual(Object.keys(texts).sort());
+  });
+
+  it('declares exactly the commands that the extension registers', () => {
+    const registered = [...source.matchAll(/^\s{4}'(hearth\.\w+)':/gm)].map((match) => match[1]);
+    expect(manifest.contributes.commands.map(({ command }) => command).sort()).toEqual(registered.sort());
+  });
+
+  it('puts only declared commands into menus, and runs only declared ones', () => {
+    const declared = manifest.contributes.commands.map(({ command }) => command);
+    for (const { command } of Object.values(manifest.contributes.menus).flat()) expect(declared).toContain(command);
+    for (const [, command] of source.matchAll(/'(hearth\.[a-z]\w+)'\s*[,)\]]/g)) {
+      if (!['hearth.status', 'hearth.chat', 'hearth.modelsDirectory', 'hearth.offerDeclined'].includes(command ?? '')) {
+        expect(declared).toContain(command);
+      }
+    }
+  });
+
+  it('declares exactly the settings that the extension reads, with the defaults that it falls back to', () => {
+    const read = [...source.matchAll(/\bread(?:<[^(]+>)?\('([\w.]+)'/g)].map((match) => `hearth.${match[1]}`);
+    expect(Object.keys(properties).sort()).toEqual([...new Set(read)].sort());
+    const fallbacks = [engineSettings(), completionSettings(), chatSettings(), modelsDirectory()];
+    for (const [key, { default: value }] of Object.entries(properties)) settings.set(key, value);
+    // The languages' own defaults are VS Code's to merge.
+    settings.delete('hearth.completion.languages');
+    expect([engineSettings(), completionSettings(), chatSettings(), modelsDirectory()]).toEqual(fallbacks);
+    settings.clear();
+  });
+
+  it('lets no folder name what is run, loaded or written: such settings are of the machine', () => {
+    for (const key of ['model', 'backend', 'contextTokens', 'threads', 'modelsDirectory']) {
+      expect(properties[`hearth.${key}`]?.scope).toBe('machine');
+    }
+    const { restrictedConfigurations } = manifest.capabilities.untrustedWorkspaces;
+    expect(restrictedConfigurations).toContain('hearth.chat.instructions');
+    for (const key of restrictedConfigurations) expect(Object.keys(properties)).toContain(key);
+  });
+
+  it('names files that exist', () => {
+    const { icon, contributes } = manifest;
+    const pictures = contributes.walkthroughs.flatMap(({ steps }) => steps.map(({ media }) => media.svg));
+    for (const file of [icon, 'media/hearth.svg', ...pictures]) expect(existsSync(`${root}${file}`), file).toBe(true);
+    expect(contributes.walkthroughs[0]?.steps).toHaveLength(4);
+  });
+});
+
+describe('the source of the extension', () => {
+  it('says nothing to a person outside of l10n', () => {
+    const shown = [...source.matchAll(/show(?:Information|Warning|Error)Message\(\s*(['"`])/g)];
+    expect(shown.map((match) => match[0])).toEqual([]);
+  });
+});

@@ -1,0 +1,142 @@
+import { describe, expect, it } from 'vitest';
+import { CompletionProvider } from '../../../extension/completion/provider.ts';
+import { clientOf, hostOf, log } from './support.ts';
+import { CancellationTokenSource, InlineCompletionTriggerKind, Position, Range, settings } from './vscode.ts';
+
+const automatic = { triggerKind: InlineCompletionTriggerKind.Automatic, selectedCompletionInfo: undefined };
+
+function document(text: string, languageId = 'typescript', scheme = 'file') {
+  const lines = text.split('\n');
+  return {
+    languageId,
+    lineCount: lines.length,
+    lineAt: (line: number) => ({ text: lines[line] ?? '' }),
+    uri: { scheme, toString: () => `${scheme}:///a.ts` },
+  };
+}
+
+const endOf = (text: string): Position =>
+  new Position(text.split('\n').length - 1, text.split('\n').at(-1)?.length ?? 0);
+
+async function open(env: Record<string, string> = {}, warm = true) {
+  const client = clientOf(env);
+  const host = hostOf(client);
+  await host.client();
+  if (warm) await client.ready();
+  let warmUps = 0;
+  const provider = new CompletionProvider(host, log, () => {
+    warmUps += 1;
+  });
+  let requests = 0;
+  client.onView(({ running }) => {
+    if (running === 1) requests += 1;
+  });
+  const ask = async (
+    text: string,
+    over: object = {},
+    token = new CancellationTokenSource().token,
+    doc = document(text),
+  ) => {
+    const context = { ...automatic, ...over };
+    const items = await provider.provideInlineCompletionItems(
+      doc as never,
+      endOf(text) as never,
+      context as never,
+      token as never,
+    );
+    return items.map((item) => item.insertText);
+  };
+  return { provider, client, ask, requests: () => requests, warmUps: () => warmUps };
+}
+
+describe('inline completion', () => {
+  it('offers what the model says', async () => {
+    const { ask } = await open();
+    expect(await ask('function one() {\n  ')).toEqual(['return 1;']);
+  });
+
+  it('asks once while the user types along the suggestion', async () => {
+    const { ask, requests } = await open();
+    await ask('function one() {\n  ');
+    expect(await ask('function one() {\n  ret')).toEqual(['urn 1;']);
+    expect(await ask('function one() {\n  return')).toEqual([' 1;']);
+    expect(requests()).toBe(1);
+    await ask('function one() {\n  x = ');
+    expect(requests()).toBe(2);
+  });
+
+  it('waits for no model: it asks for one to be loaded, and is silent', async () => {
+    const { ask, client, warmUps } = await open({}, false);
+    expect(await ask('function one() {\n  ')).toEqual([]);
+    expect([warmUps(), client.pid]).toEqual([1, undefined]);
+  });
+
+  it('asks for no model where there is nothing to complete', async () => {
+    const { ask, warmUps } = await open({}, false);
+    await ask('');
+    expect(warmUps()).toBe(0);
+  });
+
+  it('is cancelled in the engine when VS Code cancels', async () => {
+    const { ask, client } = await open();
+    const source = new CancellationTokenSource();
+    const asked = ask('const SLOW = ', {}, source.token);
+    await new Promise<void>((resolve) => client.onView(({ running }) => running === 1 && resolve()));
+    source.cancel();
+    expect(await asked).toEqual([]);
+    expect(client.view.running).toBe(0);
+  });
+
+  it('cancels the last question when the text has changed', async () => {
+    const { ask, client } = await open();
+    const first = ask('const SLOW = ');
+    await new Promise<void>((resolve) => client.onView(({ running }) => running === 1 && resolve()));
+    expect(await ask('const other = ')).toEqual(['return 1;']);
+    expect(await first).toEqual([]);
+  });
+
+  it('does not ask at all when the next key comes within the pause', async () => {
+    const { ask, requests } = await open();
+    const source = new CancellationTokenSource();
+    const asked = ask('const x = ', {}, source.token);
+    source.cancel();
+    expect(await asked).toEqual([]);
+    expect(requests()).toBe(0);
+  });
+
+  it.each([
+    ['completions are off', () => settings.set('hearth.completion.enabled', false)],
+    ['the language is off', () => settings.set('hearth.completion.languages', { typescript: false, '*': true })],
+    ['every language that is not named is off', () => settings.set('hearth.completion.languages', { '*': false })],
+  ])('is silent where %s', async (_, arrange) => {
+    const { ask } = await open();
+    arrange();
+    expect(await ask('const x = ')).toEqual([]);
+  });
+
+  it('is silent while it is paused, and in documents that are no source', async () => {
+    const { ask, provider } = await open();
+    expect(await ask('const x = ', {}, undefined, document('const x = ', 'log', 'output'))).toEqual([]);
+    provider.paused = true;
+    expect(await ask('const x = ')).toEqual([]);
+  });
+
+  it('extends the item that the suggestion widget has selected, over the same range', async () => {
+    const { provider } = await open();
+    const range = new Range(new Position(0, 4), new Position(0, 6));
+    const context = { ...automatic, selectedCompletionInfo: { range, text: 'compute = ' } };
+    const items = await provider.provideInlineCompletionItems(
+      document('let co') as never,
+      new Position(0, 6) as never,
+      context as never,
+      new CancellationTokenSource().token as never,
+    );
+    expect(items).toMatchObject([{ insertText: 'compute = return 1;', range }]);
+  });
+
+  it('is silent and goes on when the engine answers nonsense', async () => {
+    const { ask } = await open();
+    expect(await ask('const INVALID = ')).toEqual([]);
+    expect(await ask('const x = ')).toEqual(['return 1;']);
+  });
+});
