@@ -171,7 +171,8 @@ async function checkDown(test: Omit<ExpertsCase, 'activation' | 'norm'>, accumul
     const shape: ExpertsDownShape = { layout, ...scale, firstRow, rows, topK, bias, accumulate: accumulate || i > 0 };
     const inputs = [words, act, ...(bias ? [biases] : []), chosen, weights];
     const source = expertsDownKernel(shape, held.gpu.capabilities);
-    [y = y] = await runKernelOutputs(held.gpu, source, inputs, [y], expertsDownGroups(shape, tokens));
+    const [result = y] = await runKernelOutputs(held.gpu, source, inputs, [y], expertsDownGroups(shape, tokens));
+    y = result;
   }
   const expected = Array.from({ length: tokens * rows }, (_, i) => {
     const token = Math.floor(i / rows);
