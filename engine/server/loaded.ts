@@ -6,7 +6,6 @@ import { setImmediate } from 'node:timers/promises';
 import type { Decoder } from '../backend/backend.ts';
 import { SequencePool } from '../cache/sequencePool.ts';
 import { invalidInput, throwIfAborted } from '../errors.ts';
-import { type ChatFormat, chatFormat } from '../generation/chat.ts';
 import type { SamplerSettings } from '../generation/sampler.ts';
 import { generationConfig, samplingDefaults } from '../generation/samplingDefaults.ts';
 import { Scheduler } from '../generation/scheduler.ts';
@@ -17,6 +16,7 @@ import type { Model } from '../model/model.ts';
 import { openModel } from '../model/open.ts';
 import type { DecoderSpec } from '../model/spec.ts';
 import { listWeights } from '../model/weightList.ts';
+import { type PromptFormat, promptFormatOf } from '../text/promptFormat.ts';
 import { readOptionalJson } from '../text/readConfig.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type BackendChoice, loadDecoder } from './backends.ts';
@@ -43,7 +43,7 @@ export interface LoadedModel {
   readonly scheduler: Scheduler;
   readonly pool: SequencePool;
   /** Absent: the checkpoint has no vocabulary, so it can be measured but not talked to. */
-  readonly text?: { readonly tokenizer: Tokenizer; readonly format: ChatFormat };
+  readonly text?: { readonly tokenizer: Tokenizer; readonly format: PromptFormat };
   readonly sampling: SamplerSettings;
   close(): Promise<void>;
 }
@@ -100,7 +100,7 @@ interface Parts {
 function assemble(model: Model, decoder: Decoder, { sampling, notes, request }: Parts): LoadedModel {
   const { tokenizer } = model;
   if (tokenizer && !tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
-  const format = tokenizer && chatFormat(tokenizer, () => new Date());
+  const format = tokenizer && promptFormatOf(tokenizer);
   const pool = new SequencePool({
     createSequence: () => decoder.createSequence(),
     bytesPerToken: cacheBytesPerToken(decoder.spec),

@@ -12,6 +12,7 @@ import { summarise } from '../generation/summary.ts';
 import { findEntry } from '../store/catalogue.ts';
 import { openStore, type Store } from '../store/store.ts';
 import { type OutputPiece, ThinkTagParser } from '../text/thinking.ts';
+import type { Tokenizer } from '../text/tokenizer.ts';
 import { type LoadedModel, loadModel } from './loaded.ts';
 import { EngineModels } from './models.ts';
 import {
@@ -160,7 +161,7 @@ export class Engine {
       {
         contextTokens: model.contextTokens,
         countTokens: (text) => model.tokenizer.encode(text, { special: 'plain' }).length,
-        countPrompt: (messages) => model.format.prompt(messages, 'off').ids.length,
+        countPrompt: (messages) => model.format.render(messages, { thinking: 'off', now: model.now() }).ids.length,
         ask: (messages, maxTokens, onText) =>
           this.#ask(model, { messages, maxTokens, onText, signal }).then((answer) => this.#note(answer)),
       },
@@ -235,7 +236,7 @@ export class Engine {
       throw new HearthError('unavailable', message);
     }
     const { scheduler, text, card, sampling } = this.#model.loaded;
-    if (text) return { scheduler, ...text, contextTokens: card.contextTokens, sampling };
+    if (text) return { scheduler, ...text, contextTokens: card.contextTokens, sampling, now: () => new Date() };
     throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
   }
 
@@ -250,6 +251,7 @@ export class Engine {
 }
 
 interface ReadyModel extends ChatModel {
+  readonly tokenizer: Tokenizer;
   readonly sampling: SamplerSettings;
 }
 

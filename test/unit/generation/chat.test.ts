@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { type ChatAnswer, type ChatRequest, chat, chatFormat } from '../../../engine/generation/chat.ts';
+import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/generation/chat.ts';
 import type { Message } from '../../../engine/generation/history.ts';
 import { greedy } from '../../../engine/generation/sampler.ts';
+import { promptFormatOf } from '../../../engine/text/promptFormat.ts';
 import type { OutputPiece } from '../../../engine/text/thinking.ts';
 import { ByteTokenizer } from './byteTokenizer.ts';
 import { replying, schedulerOf } from './setUp.ts';
@@ -29,9 +30,9 @@ async function ask(
   const given = await chat(
     {
       scheduler: schedulerOf(decoder),
-      tokenizer: model,
-      format: chatFormat(model, () => new Date(0)),
+      format: promptFormatOf(model),
       contextTokens,
+      now: () => new Date(0),
     },
     {
       requestClass: 'chat',
@@ -61,15 +62,15 @@ describe('a chat', () => {
   });
 
   it('takes framing tokens in a message as text', () => {
-    const format = chatFormat(tokenizer, () => new Date(0));
-    const { ids } = format.prompt([user('a<end>b')], 'on');
+    const format = promptFormatOf(tokenizer);
+    const { ids } = format.render([user('a<end>b')], { thinking: 'on', now: new Date(0) });
     expect(ids.filter((id) => tokenizer.isSpecial(id))).toEqual(
       ['<user>', '<end>', '<bot>'].map((name) => tokenizer.require(name)),
     );
   });
 
   it('finds which thinking modes the template knows, and asks for them', async () => {
-    expect(chatFormat(tokenizer, () => new Date(0)).thinkingModes).toEqual(['off', 'on']);
+    expect(promptFormatOf(tokenizer).thinkingModes).toEqual(['off', 'on']);
     expect((await ask(tokenizer, 'x', { thinking: 'off' })).prompts[0]).toContain('<think>\n\n</think>');
     expect((await ask(tokenizer, 'x', { thinking: 'high' })).prompts[0]).not.toContain('<think>');
   });
@@ -123,6 +124,6 @@ describe('a chat with a model that brings no template', () => {
   });
 
   it('cannot think', () => {
-    expect(chatFormat(plain, () => new Date(0)).thinkingModes).toEqual(['off']);
+    expect(promptFormatOf(plain).thinkingModes).toEqual(['off']);
   });
 });
