@@ -45,8 +45,8 @@ function languageItem(languageId: string): vscode.QuickPickItem & { command: str
   const on = languageEnabled(completionSettings().languages, languageId);
   return {
     label: on
-      ? `$(circle-slash) ${vscode.l10n.t('No completions in {0}', languageId)}`
-      : `$(check) ${vscode.l10n.t('Completions in {0}', languageId)}`,
+      ? `$(circle-slash) ${vscode.l10n.t('Turn off completions in {0}', languageId)}`
+      : `$(check) ${vscode.l10n.t('Turn on completions in {0}', languageId)}`,
     command: 'hearth.toggleLanguage',
   };
 }

@@ -168,7 +168,7 @@ export const texts = z.object({
   dropped: z.string(),
   speed: z.string(),
   promptTokens: z.string(),
-  firstToken: z.string(),
+  figuresDetail: z.string(),
   image: z.string(),
   answered: z.string(),
   scrollDown: z.string(),

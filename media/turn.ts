@@ -164,8 +164,9 @@ export class TurnView {
     const { texts } = this.host;
     const speed = fill(texts.speed, figures.tokensPerSecond.toFixed(figures.tokensPerSecond < 10 ? 1 : 0));
     const prompt = fill(texts.promptTokens, figures.promptTokens, figures.cachedTokens);
-    const first = fill(texts.firstToken, (figures.timeToFirstTokenMs / 1000).toFixed(1));
-    return element('span', { class: 'figures', text: `${speed} · ${prompt}`, title: first });
+    const seconds = (figures.timeToFirstTokenMs / 1000).toFixed(1);
+    const detail = fill(texts.figuresDetail, figures.promptTokens, figures.cachedTokens, seconds);
+    return element('span', { class: 'figures', text: `${speed} · ${prompt}`, title: detail });
   }
 }
 

@@ -165,8 +165,9 @@ function modelItem(entry: ModelEntry, used: boolean): ModelItem {
         ? 'database'
         : 'cloud';
   const description = [
-    formatParameters(entry.parameters),
     formatBytes(entry.downloadBytes),
+    fitLabel(entry),
+    formatParameters(entry.parameters),
     entry.licence,
     ...(entry.state === 'partial' ? [vscode.l10n.t('partly downloaded')] : []),
     ...(entry.recommended ? [vscode.l10n.t('recommended')] : []),
@@ -174,10 +175,19 @@ function modelItem(entry: ModelEntry, used: boolean): ModelItem {
   return {
     label: `$(${icon}) ${entry.name}`,
     description,
-    detail: `${entry.description} ${entry.fit.reason}`.trim(),
+    detail: entry.fit.verdict === 'good' ? entry.description : entry.fit.reason,
     entry,
     buttons: entry.state === 'present' ? [verifyButton(), removeButton()] : [downloadButton()],
   };
+}
+
+function fitLabel({ fit }: ModelEntry): string {
+  const labels: Record<ModelEntry['fit']['verdict'], string> = {
+    good: vscode.l10n.t('runs well here'),
+    slow: vscode.l10n.t('slow here'),
+    no: vscode.l10n.t('too large for this computer'),
+  };
+  return labels[fit.verdict];
 }
 
 async function confirmDownload(entry: ModelEntry): Promise<boolean> {
