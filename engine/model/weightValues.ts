@@ -10,6 +10,19 @@ export async function readValues(weight: Weight, start: number, count: number): 
   return values;
 }
 
+/** The same values as f32, for those who need single elements of what is stored in blocks. */
+export function expandedWeight(weight: Weight): Weight {
+  return {
+    name: weight.name,
+    type: 'F32',
+    shape: weight.shape,
+    async readRows(start, count) {
+      const { buffer, byteOffset, byteLength } = await readValues(weight, start, count);
+      return new Uint8Array(buffer, byteOffset, byteLength);
+    },
+  };
+}
+
 async function applyBlockScale(values: Float32Array, weight: Weight, firstRow: number): Promise<void> {
   if (!weight.blockScale) return;
   const { blockRows, blockColumns } = weight.blockScale;

@@ -158,7 +158,7 @@ function stackedScale(first: BlockScale, parts: readonly Weight[]): BlockScale {
   };
 }
 
-/** `[experts, in, out]` as `[experts, out, in]`; every read fetches whole experts, so ask for whole experts. */
+/** `[experts, in, out]` as `[experts, out, in]`, block scales too; every read fetches whole experts, so ask for whole experts. */
 export function transposedWeight(weight: Weight): Weight {
   const [experts = 1, inputs = 1, outputs = 1] = weight.shape;
   const { elements, bytes } = blockLayout(weight.type);
@@ -167,6 +167,7 @@ export function transposedWeight(weight: Weight): Weight {
     name: weight.name,
     type: weight.type,
     shape: [experts, outputs, inputs],
+    ...(weight.blockScale && { blockScale: transposedScale(weight.blockScale, [experts, inputs, outputs]) }),
     async readRows(start, count) {
       const rows = new Uint8Array(count * inputs * bytes);
       for (let row = start, at = 0; row < start + count; ) {
@@ -177,6 +178,23 @@ export function transposedWeight(weight: Weight): Weight {
         row += taken;
       }
       return rows;
+    },
+  };
+}
+
+function transposedScale(scale: BlockScale, [experts, inputs, outputs]: readonly [number, number, number]): BlockScale {
+  const { blockRows, blockColumns } = scale;
+  return {
+    blockRows: blockColumns,
+    blockColumns: blockRows,
+    async read() {
+      const stored = await scale.read();
+      const [rows, columns] = [Math.ceil(inputs / blockRows), Math.ceil(outputs / blockColumns)];
+      return Float32Array.from({ length: experts * rows * columns }, (_, i) => {
+        const expert = Math.floor(i / (rows * columns));
+        const [column, row] = [Math.floor(i / rows) % columns, i % rows];
+        return stored[(expert * rows + row) * columns + column] ?? 0;
+      });
     },
   };
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { tensorTable } from '../../../engine/model/tensorTable.ts';
 import type { Weight } from '../../../engine/model/weights.ts';
-import { readValues } from '../../../engine/model/weightValues.ts';
+import { expandedWeight, readValues } from '../../../engine/model/weightValues.ts';
 import { joinRows, rowsOf, selectRows, stackedWeight, transposedWeight } from '../../../engine/model/weightViews.ts';
 import { counting, floats, MemoryFile } from './memoryFile.ts';
 
@@ -93,6 +93,40 @@ describe('FP8 block scales', () => {
     type: 'F8_E4M3' as const,
     shape,
     bytes: new Uint8Array(shape.reduce((a, b) => a * b, 1)).fill(0x38),
+  });
+
+  it('turn with a transposed tensor', async () => {
+    const tensors = table(
+      [
+        ['a', ones([3, 5])],
+        ['a_scale_inv', floats([2, 3], [1, 2, 3, 4, 5, 6])],
+        ['b', ones([3, 5])],
+        ['b_scale_inv', floats([2, 3], [7, 8, 9, 10, 11, 12])],
+      ],
+      [2, 2],
+    );
+    const weight = stackedWeight(['a', 'b'].map((name) => tensors.weight(name, [3, 5])));
+    const transposed = transposedWeight(weight);
+    const stored = await all(weight);
+    const expected = Array.from({ length: 30 }, (_, i) => {
+      const [expert, column, row] = [Math.floor(i / 15), Math.floor(i / 3) % 5, i % 3];
+      return stored[expert * 15 + row * 5 + column];
+    });
+    expect(await all(transposed)).toEqual(expected);
+    await expectSameInPieces(transposed);
+  });
+
+  it('are applied when a weight is expanded', async () => {
+    const tensors = table(
+      [
+        ['w', ones([2, 3])],
+        ['w_scale_inv', floats([1, 2], [3, 4])],
+      ],
+      [2, 2],
+    );
+    const expanded = expandedWeight(tensors.weight('w', [2, 3]));
+    expect(expanded.type).toBe('F32');
+    expect(await all(expanded)).toEqual([3, 3, 4, 3, 3, 4]);
   });
 
   it('multiply whole and partial blocks', async () => {
