@@ -13,11 +13,17 @@ export type BackendChoice = (typeof backendChoices)[number];
 export interface Candidate {
   readonly name: BackendName;
   /** Loaded on demand: native libraries cost time and memory, and may be missing on a platform. */
-  readonly open: () => Promise<Backend>;
+  readonly open: (choice: BackendChoice) => Promise<Backend>;
 }
 
 /** The fastest first. */
 const candidates: readonly Candidate[] = [
+  {
+    name: 'webgpu',
+    // A software GPU is for those who ask for it: the CPU backend is faster.
+    open: async (choice) =>
+      (await import('../backend/webgpu/index.ts')).createWebgpuBackend({ gpu: { refuseSoftware: choice === 'auto' } }),
+  },
   { name: 'onnx', open: async () => (await import('../backend/onnx/index.ts')).onnxBackend },
   { name: 'reference', open: async () => (await import('../backend/reference/index.ts')).referenceBackend },
 ];
@@ -39,7 +45,7 @@ export async function loadDecoder(
   let failure: HearthError | undefined;
   for (const candidate of chosen) {
     try {
-      const backend = await open(candidate);
+      const backend = await open(candidate, choice);
       return { decoder: await backend.load(spec, weights, options), notes };
     } catch (error) {
       if (!mayTryNext(error)) throw error;
@@ -51,9 +57,9 @@ export async function loadDecoder(
   throw failure;
 }
 
-async function open({ name, open }: Candidate): Promise<Backend> {
+async function open({ name, open }: Candidate, choice: BackendChoice): Promise<Backend> {
   try {
-    return await open();
+    return await open(choice);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new HearthError('unavailable', `The backend '${name}' cannot start on this machine: ${reason}`, {

@@ -29,9 +29,11 @@ export interface GpuCapabilities {
 export interface GpuOptions {
   /** Part of the adapter's name, when there are several. */
   readonly adapter?: string;
+  /** Throw `unavailable` where the only adapter is a rasteriser that runs on the CPU. */
+  readonly refuseSoftware?: boolean;
   /** Use as if the adapter lacked them: tests run every kernel's poorest path this way. */
   readonly without?: readonly ('f16' | 'subgroups' | 'subgroupMatrix')[];
-  /** Keep Dawn's validation and bounds checks (tests); a release run whose kernels are proved turns them off. */
+  /** Keep Dawn's validation of calls and shaders (tests); a release run whose kernels are proved turns it off. */
   readonly validate?: boolean;
 }
 
@@ -43,12 +45,11 @@ function dawnToggles(validate: boolean): string[] {
     'allow_unsafe_apis', // subgroup matrices are behind it
     'vulkan_enable_f16_on_nvidia', // Dawn hides f16 on NVIDIA's Vulkan driver otherwise
   ];
-  const fast = [
-    'skip_validation',
-    'disable_robustness', // no bounds clamp on every load
+  const proved = [
+    'disable_robustness', // no bounds clamp on every load; SwiftShader compiles matrixMatrix 30 times as fast
     'disable_workgroup_init', // kernels write workgroup memory before they read it
   ];
-  return validate ? always : [...always, ...fast];
+  return [...always, ...proved, ...(validate ? [] : ['skip_validation'])];
 }
 
 interface SubgroupMatrixConfig {
@@ -109,9 +110,19 @@ export interface OpenedGpu {
   readonly capabilities: GpuCapabilities;
 }
 
+/** A native library, which a platform or a broken installation may lack. */
+async function loadDawn(): Promise<typeof import('webgpu')> {
+  try {
+    return await import('webgpu');
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new HearthError('unavailable', `The GPU library (Dawn) cannot be loaded: ${reason}`, { cause: error });
+  }
+}
+
 /** @throws HearthError `unavailable` when there is no adapter, saying what was tried. */
 export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
-  const { create, globals } = await import('webgpu');
+  const { create, globals } = await loadDawn();
   Object.assign(globalThis, globals);
   const flags = [`enable-dawn-features=${dawnToggles(options.validate ?? false).join(',')}`];
   if (options.adapter) flags.push(`adapter=${options.adapter}`);
@@ -124,6 +135,12 @@ export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
     );
   }
   const capabilities = capabilitiesOf(adapter, options);
+  if (capabilities.software && options.refuseSoftware) {
+    throw new HearthError(
+      'unavailable',
+      `The only GPU found is computed by software (${capabilities.description}), which is slower than the CPU backend.`,
+    );
+  }
   const features: string[] = [];
   if (capabilities.f16) features.push('shader-f16');
   if (capabilities.subgroups) features.push('subgroups');

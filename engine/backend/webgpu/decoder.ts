@@ -82,7 +82,7 @@ export class WebgpuDecoder implements Decoder {
     // The rows of a decode step are its logits' rows: one pass does it all.
     const direct = rows !== 'prompt' && chosen.length > 0 && chosen.every((row, i) => row === i);
     const layers = await this.#layersPlan(rows);
-    const head = direct ? await this.#headPlan(rowsOfHead(chosen.length), 'hidden') : undefined;
+    const head = direct ? await this.#headPlan(bucket(chosen.length), 'hidden') : undefined;
     const copies = slices.flatMap(({ sequence, tokens }) => sequence.prepare(tokens.length));
     this.#parts.inputs.write(slices, queriesPerTile(this.spec, rows));
     const encoder = this.#encoder(copies);
@@ -108,7 +108,7 @@ export class WebgpuDecoder implements Decoder {
     const logits = new Float32Array(chosen.length * vocabularySize);
     for (let first = 0; first < chosen.length; first += logitRowsAtOnce) {
       const group = chosen.slice(first, first + logitRowsAtOnce);
-      const plan = await this.#headPlan(rowsOfHead(group.length), 'chosen');
+      const plan = await this.#headPlan(bucket(group.length), 'chosen');
       const encoder = this.#encoder([]);
       const bytes = 4 * hiddenSize;
       for (const [i, row] of group.entries()) {
@@ -191,6 +191,5 @@ function chosenRows(slices: readonly Slice[]): number[] {
 }
 
 /** A few sizes serve all: rows that are not there cost little, another set of pipelines much. */
-const bucket = (rows: number): number => 2 ** Math.ceil(Math.log2(rows));
-const rowsOfHead = bucket;
+const bucket = (rows: number): number => (rows <= 1 ? 1 : rows <= 4 ? 4 : vectorTokens);
 const rowsOfPlan = (rows: number): PlanRows => (rows <= vectorTokens ? bucket(rows) : 'prompt');
