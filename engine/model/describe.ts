@@ -1,14 +1,10 @@
 /** What a model is made of, in numbers: for model cards, and to judge what fits before anything is loaded. */
+import { elementCountOf } from '../formats/blocks.ts';
 import type { TensorType } from '../formats/tensor.ts';
 import { longestContextTokens } from './longContext.ts';
 import type { Model } from './model.ts';
-import {
-  type AttentionSpec,
-  cacheValuesPerToken,
-  type DecoderSpec,
-  type Family,
-  type FeedForwardSpec,
-} from './spec.ts';
+import { cacheValuesPerToken, type DecoderSpec, type Family } from './spec.ts';
+import { specTensors } from './specTensors.ts';
 import { listWeights, type WeightRole } from './weightList.ts';
 import type { Weight } from './weights.ts';
 import { columnsOf, rowsOf, weightBytesOf } from './weightViews.ts';
@@ -41,23 +37,19 @@ export interface ModelDescription extends SpecDescription {
 }
 
 export function describeSpec(spec: DecoderSpec): SpecDescription {
-  const { hiddenSize, vocabularySize, layers } = spec;
-  const matrix = vocabularySize * hiddenSize;
-  // The head is multiplied with whether or not it doubles as the embedding.
-  let total = hiddenSize + (spec.tiedEmbeddings ? matrix : 2 * matrix);
-  let active = hiddenSize + matrix;
-  for (const { attention, feedForward } of layers) {
-    const always = 2 * hiddenSize + attentionParameters(attention, hiddenSize);
-    total += always + feedForwardParameters(feedForward, hiddenSize, 'all');
-    active += always + feedForwardParameters(feedForward, hiddenSize, 'chosen');
+  let [parameters, activeParameters] = [0, 0];
+  for (const { role, shape } of specTensors(spec)) {
+    const count = elementCountOf(shape);
+    parameters += count;
+    activeParameters += activePart(spec, role, count);
   }
   return {
     family: spec.family,
-    parameters: total,
-    activeParameters: active,
+    parameters,
+    activeParameters,
     contextTokens: spec.contextTokens,
     longestContextTokens: longestContextTokens(spec),
-    cacheValuesPerToken: layers.reduce((sum, { attention }) => sum + cacheValuesPerToken(attention), 0),
+    cacheValuesPerToken: spec.layers.reduce((sum, { attention }) => sum + cacheValuesPerToken(attention), 0),
   };
 }
 
@@ -80,41 +72,23 @@ export function describeModel({ spec, weights }: Pick<Model, 'spec' | 'weights'>
   return {
     ...described,
     weightBytes: list.reduce((sum, { bytes }) => sum + bytes, 0),
-    activeWeightBytes: list.reduce((sum, { role, bytes }) => sum + bytes * activeShare(spec, role), 0),
+    activeWeightBytes: activeBytesOf(spec, list),
     bytesByType,
     groups: list,
   };
 }
 
-function activeShare(spec: DecoderSpec, role: WeightRole): number {
+/** Bytes of `groups` that one token at decode makes a backend read. */
+export function activeBytesOf(spec: DecoderSpec, groups: readonly WeightGroup[]): number {
+  return groups.reduce((sum, { role, bytes }) => sum + activePart(spec, role, bytes), 0);
+}
+
+/** Of an `amount` in one role. The embedding is looked up in, not multiplied with; a head that doubles as one is listed as the head. */
+function activePart(spec: DecoderSpec, role: WeightRole, amount: number): number {
   if (role === 'embedding') return 0;
-  if (role !== 'routed-experts') return 1;
+  if (role !== 'routed-experts') return amount;
   const experts = spec.layers.map(({ feedForward }) => feedForward).find(({ kind }) => kind === 'experts');
-  return experts?.kind === 'experts' ? experts.expertsPerToken / experts.numExperts : 1;
-}
-
-function attentionParameters(attention: AttentionSpec, hidden: number): number {
-  if (attention.kind === 'latent') {
-    const { numAttentionHeads: heads, queryRank, keyValueRank, nopeHeadDim, ropeHeadDim, valueHeadDim } = attention;
-    const queryWidth = heads * (nopeHeadDim + ropeHeadDim);
-    const query = queryRank === undefined ? hidden * queryWidth : (hidden + 1 + queryWidth) * queryRank;
-    const down = hidden * (keyValueRank + ropeHeadDim) + keyValueRank;
-    return query + down + keyValueRank * heads * (nopeHeadDim + valueHeadDim) + heads * valueHeadDim * hidden;
-  }
-  const { numAttentionHeads, numKeyValueHeads, headDim, bias, qkNorm, sinks } = attention;
-  const queryWidth = numAttentionHeads * headDim;
-  const qkvWidth = queryWidth + 2 * numKeyValueHeads * headDim;
-  const biases = (bias.qkv ? qkvWidth : 0) + (bias.output ? hidden : 0);
-  return hidden * (qkvWidth + queryWidth) + biases + (qkNorm ? 2 * headDim : 0) + (sinks ? numAttentionHeads : 0);
-}
-
-function feedForwardParameters(feedForward: FeedForwardSpec, hidden: number, which: 'all' | 'chosen'): number {
-  if (feedForward.kind === 'dense') return 3 * hidden * feedForward.intermediateSize;
-  const { numExperts, expertsPerToken, intermediateSize, router, bias, sharedIntermediateSize } = feedForward;
-  const expert = 3 * hidden * intermediateSize + (bias ? 2 * intermediateSize + hidden : 0);
-  const routing = numExperts * (hidden + (bias ? 1 : 0) + (router.kind === 'sigmoid-grouped' ? 1 : 0));
-  const shared = 3 * hidden * (sharedIntermediateSize ?? 0);
-  return expert * (which === 'all' ? numExperts : expertsPerToken) + routing + shared;
+  return experts?.kind === 'experts' ? (amount * experts.expertsPerToken) / experts.numExperts : amount;
 }
 
 function elementsOf({ shape }: Weight): number {

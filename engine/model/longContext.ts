@@ -41,11 +41,17 @@ export function withContext(spec: DecoderSpec, contextTokens: number): DecoderSp
   return withYarn(spec, contextTokens / originalContextTokensOf(spec));
 }
 
+/** What `withYarn` may be asked for; undefined where the publisher documents nothing, or the configuration stretches already. */
+export function yarnOnRequest(
+  spec: DecoderSpec,
+): { readonly largestFactor: number; readonly originalContextTokens: number } | undefined {
+  return canStretch(spec) ? { largestFactor, originalContextTokens: originalContextTokensOf(spec) } : undefined;
+}
+
 /** The longest context that `withContext` can give. */
 export function longestContextTokens(spec: DecoderSpec): number {
-  return canStretch(spec)
-    ? Math.max(spec.contextTokens, largestFactor * originalContextTokensOf(spec))
-    : spec.contextTokens;
+  const yarn = yarnOnRequest(spec);
+  return Math.max(spec.contextTokens, yarn ? yarn.largestFactor * yarn.originalContextTokens : 0);
 }
 
 function canStretch(spec: DecoderSpec): boolean {

@@ -82,7 +82,8 @@ async function withOpenFile<F extends TensorFile>(file: F, read: (file: F) => Mo
   }
 }
 
-async function readConfig(path: string): Promise<unknown> {
+/** A config.json, of any family or none. @throws HearthError `not-found`, or `invalid-input` for what is no JSON or far too long. */
+export async function readConfig(path: string): Promise<unknown> {
   const file = await open(path).catch((error: unknown) => {
     throw new HearthError('not-found', `There is no ${path}. A model directory holds config.json and safetensors.`, {
       cause: error,

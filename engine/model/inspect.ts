@@ -1,0 +1,133 @@
+/** What a spec says of its model, and what that costs in memory: to explain and compare models before they are loaded. */
+import { activeBytesOf, describeSpec, type WeightGroup } from './describe.ts';
+import { yarnOnRequest } from './longContext.ts';
+import {
+  type AttentionSpec,
+  cacheValuesPerToken,
+  type DecoderSpec,
+  type Family,
+  type FeedForwardSpec,
+  type LayerSpec,
+} from './spec.ts';
+
+/** Keys and values are kept in f16, as on a GPU; the CPU backends keep f32. */
+export const cacheBytesPerValue = 2;
+
+/** Layers that are alike, however they are interleaved with others. */
+export interface LayersOf<Spec> {
+  readonly layers: number;
+  readonly spec: Spec;
+}
+
+export interface InspectedWeights {
+  readonly groups: readonly WeightGroup[];
+  readonly bytes: number;
+  /** Read to generate one token. */
+  readonly bytesPerToken: number;
+}
+
+export interface ContextMemory {
+  readonly contextTokens: number;
+  /** Of keys and values, in f16. */
+  readonly cacheBytes: number;
+  /** Of weights and cache. Absent: the model does not reach this context. */
+  readonly bytes?: number;
+}
+
+export interface Inspection {
+  readonly family: Family;
+  readonly parameters: number;
+  /** Parameters that one token is multiplied with. */
+  readonly activeParameters: number;
+  readonly vocabularySize: number;
+  readonly hiddenSize: number;
+  readonly normEpsilon: number;
+  readonly tiedEmbeddings: boolean;
+  readonly layers: number;
+  readonly attention: readonly LayersOf<AttentionSpec>[];
+  readonly feedForward: readonly LayersOf<FeedForwardSpec>[];
+  /** As the configuration has it: trained for, or reached by the rotary settings in `attention`. */
+  readonly contextTokens: number;
+  /** With `yarnOnRequest`. */
+  readonly longestContextTokens: number;
+  readonly yarnOnRequest?: { readonly largestFactor: number; readonly originalContextTokens: number };
+  readonly weights: InspectedWeights;
+  readonly cache: {
+    /** By which every token makes the cache of the layers without a window grow. */
+    readonly bytesPerToken: number;
+    /** Of the layers with a window, once it is full. */
+    readonly windowBytes: number;
+  };
+  readonly memory: readonly ContextMemory[];
+}
+
+export function inspectSpec(
+  spec: DecoderSpec,
+  groups: readonly WeightGroup[],
+  contexts: readonly number[],
+): Inspection {
+  const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings, contextTokens, layers } = spec;
+  const { family, parameters, activeParameters, longestContextTokens } = describeSpec(spec);
+  const yarn = yarnOnRequest(spec);
+  const bytes = groups.reduce((sum, group) => sum + group.bytes, 0);
+  const [growing, sliding] = [layers.filter((layer) => !windowOf(layer)), layers.filter(windowOf)];
+  return {
+    family,
+    parameters,
+    activeParameters,
+    vocabularySize,
+    hiddenSize,
+    normEpsilon,
+    tiedEmbeddings,
+    layers: layers.length,
+    attention: alike(layers.map(({ attention }) => attention)),
+    feedForward: alike(layers.map(({ feedForward }) => feedForward)),
+    contextTokens,
+    longestContextTokens,
+    ...(yarn && { yarnOnRequest: yarn }),
+    weights: { groups, bytes, bytesPerToken: activeBytesOf(spec, groups) },
+    cache: {
+      bytesPerToken: cacheBytes({ layers: growing }, 1),
+      windowBytes: cacheBytes({ layers: sliding }, Number.POSITIVE_INFINITY),
+    },
+    memory: contexts.map((tokens) => {
+      const cached = cacheBytes(spec, tokens);
+      const reached = tokens <= longestContextTokens;
+      return { contextTokens: tokens, cacheBytes: cached, ...(reached && { bytes: bytes + cached }) };
+    }),
+  };
+}
+
+/** Bytes of keys and values of one sequence of `tokens`. A layer with a window keeps no more than that. */
+export function cacheBytes({ layers }: Pick<DecoderSpec, 'layers'>, tokens: number): number {
+  return layers.reduce((sum, layer) => {
+    const kept = Math.min(tokens, windowOf(layer) ?? tokens);
+    return sum + kept * cacheBytesPerValue * cacheValuesPerToken(layer.attention);
+  }, 0);
+}
+
+/** The longest context whose cache takes at most `bytes`; none is longer than `mostTokens`. */
+export function contextThatFits(spec: Pick<DecoderSpec, 'layers'>, bytes: number, mostTokens: number): number {
+  let [fits, beyond] = [0, mostTokens + 1];
+  while (beyond - fits > 1) {
+    const middle = Math.floor((fits + beyond) / 2);
+    if (cacheBytes(spec, middle) <= bytes) fits = middle;
+    else beyond = middle;
+  }
+  return fits;
+}
+
+function windowOf({ attention }: LayerSpec): number | undefined {
+  return attention.kind === 'grouped-query' ? attention.slidingWindow : undefined;
+}
+
+function alike<Spec>(specs: readonly Spec[]): LayersOf<Spec>[] {
+  const groups = new Map<string, { layers: number; spec: Spec }>();
+  for (const spec of specs) {
+    const key = JSON.stringify(spec);
+    const group = groups.get(key);
+    if (group) group.layers++;
+    else groups.set(key, { layers: 1, spec });
+  }
+  return [...groups.values()];
+}
