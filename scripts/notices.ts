@@ -35,5 +35,6 @@ function notice(folder: string): string {
   const texts = readdirSync(folder)
     .filter((file) => /^(licen[cs]e|copying|notice)/i.test(file))
     .map((file) => readFileSync(join(folder, file), 'utf8').trim());
+  if (texts.length === 0) texts.push('(The package comes without the text of its licence; the address above has it.)');
   return [`${about.name} ${about.version}\nLicence: ${about.license}\n${source}`, ...texts].join('\n\n');
 }

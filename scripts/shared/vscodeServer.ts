@@ -1,7 +1,8 @@
 /** A running code-server: on loopback, with its own user data, ended together with all that it started. */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { run, stopGroup } from './process.ts';
@@ -23,6 +24,8 @@ export interface ServerOptions extends InstallOptions {
   openBrowser: boolean;
   /** Written to the user's settings.json where there is none yet. */
   settings: Readonly<Record<string, unknown>>;
+  /** The same for settings of machine scope, which count in the server's own file alone. */
+  machineSettings?: Readonly<Record<string, unknown>>;
   onOutput: (line: string) => void;
 }
 
@@ -42,7 +45,8 @@ export const quietSettings = {
 } as const;
 
 export async function startServer(options: ServerOptions, folder?: string): Promise<RunningServer> {
-  writeSettings(options);
+  writeSettings(options.userDataDir, 'User', options.settings);
+  writeSettings(options.userDataDir, 'Machine', options.machineSettings ?? {});
   const args = [options.entry, ...serverArguments(options), ...(folder === undefined ? [] : [folder])];
   // Its own process group, so that pty hosts, extension hosts and engines can be ended with it.
   const child = spawn(process.execPath, args, {
@@ -50,7 +54,8 @@ export async function startServer(options: ServerOptions, folder?: string): Prom
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   });
-  const exited = once(child, 'exit').then(() => undefined);
+  const watchdog = child.pid === undefined ? undefined : endWithUs(child.pid);
+  const exited = once(child, 'exit').then(() => void watchdog?.kill());
   const stop = () => stopGroup(child);
   const url = new Promise<string>((resolve, reject) => {
     const onLine = (line: string) => {
@@ -67,6 +72,15 @@ export async function startServer(options: ServerOptions, folder?: string): Prom
     );
   });
   return { url: await url, pid: child.pid ?? 0, exited, stop };
+}
+
+/** A detached group would outlive a parent that is killed. A process that waits for the end of our pipe to it ends the group then. */
+function endWithUs(group: number): ChildProcess {
+  const code = `process.stdin.resume().on('end', () => { try { process.kill(-${group}, 'SIGKILL'); } catch {} });`;
+  const watchdog = spawn(process.execPath, ['-e', code], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+  watchdog.unref();
+  if (watchdog.stdin instanceof Socket) watchdog.stdin.unref();
+  return watchdog;
 }
 
 export async function installExtension(options: InstallOptions, vsix: string): Promise<void> {
@@ -95,9 +109,13 @@ function serverEnvironment(password: string | undefined): NodeJS.ProcessEnv {
   return { ...Object.fromEntries(kept), ...(password === undefined ? {} : { PASSWORD: password }) };
 }
 
-function writeSettings(options: ServerOptions): void {
-  const path = join(options.userDataDir, 'User', 'settings.json');
+function writeSettings(
+  userDataDir: string,
+  kind: 'User' | 'Machine',
+  settings: Readonly<Record<string, unknown>>,
+): void {
+  const path = join(userDataDir, kind, 'settings.json');
   if (existsSync(path)) return;
   mkdirSync(dirname(path), { recursive: true });
-  writeFileSync(path, `${JSON.stringify(options.settings, null, 2)}\n`);
+  writeFileSync(path, `${JSON.stringify(settings, null, 2)}\n`);
 }

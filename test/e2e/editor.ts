@@ -12,11 +12,15 @@ export interface EditorOptions {
   /** Path within the workspace to content. */
   files: Readonly<Record<string, string>>;
   settings?: Readonly<Record<string, unknown>>;
+  /** Of machine scope: `hearth.model` and others that no folder may set. */
+  machineSettings?: Readonly<Record<string, unknown>>;
   /** True: VS Code asks whether it may trust the folder; it starts in restricted mode. */
   workspaceTrust?: boolean;
 }
 
 const readyMs = 60_000;
+/** For whatever is waited for without a limit of its own; small machines have busy moments. */
+const actionMs = 60_000;
 const keyAttempts = 5;
 const keyMs = 2_000;
 /** No other AI, no tours, no animation: only Hearth and the editor. */
@@ -70,6 +74,7 @@ export class Editor {
       workspaceTrust: options.workspaceTrust ?? false,
       openBrowser: false,
       settings: { ...calmSettings, ...options.settings },
+      machineSettings: options.machineSettings ?? {},
       onOutput: () => undefined,
     });
     const browser = await launchBrowser(prepared.browser).catch(async (error: unknown) => {
@@ -77,6 +82,7 @@ export class Editor {
       throw error;
     });
     const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+    page.setDefaultTimeout(actionMs);
     const editor = new Editor(page, scratch, server, browser);
     try {
       await page.goto(`${server.url}/?folder=${encodeURIComponent(workspace)}`);

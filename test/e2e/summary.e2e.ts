@@ -3,22 +3,17 @@ import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 
 const lineCount = 3_000;
-const summaryMs = 480_000;
+const summaryMs = 900_000;
 
-/** A program of 3,000 lines: bank accounts, four lines each. */
+/** A program of 3,000 short lines; twice what the model's context of 8,192 tokens holds. */
 function longProgram(): string {
-  const account = (number: number) => [
-    `function interest${number}(balance: number): number {`,
-    `  // Account ${number} pays ${number % 7} percent.`,
-    `  return balance * 0.0${number % 7};`,
-    '}',
-  ];
-  return Array.from({ length: lineCount / 4 }, (_, number) => account(number).join('\n')).join('\n');
+  const square = (number: number) => `function square${number}() {\n  return ${number} * ${number};\n}\n`;
+  return Array.from({ length: lineCount / 4 }, (_, number) => square(number)).join('\n');
 }
 
-describeInEditor('summarise this file', { files: { 'accounts.ts': longProgram() } }, (editor) => {
+describeInEditor('summarise this file', { files: { 'squares.ts': longProgram() } }, (editor) => {
   test('says how far it is and can be cancelled', async () => {
-    await editor().openFile('accounts.ts');
+    await editor().openFile('squares.ts');
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().chat();
     const turn = chat.locator('.turn[data-kind=summary]').first();
@@ -29,7 +24,7 @@ describeInEditor('summarise this file', { files: { 'accounts.ts': longProgram() 
   });
 
   test('summarises all 3,000 lines', { timeout: summaryMs + 60_000 }, async () => {
-    await editor().openFile('accounts.ts');
+    await editor().openFile('squares.ts');
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().chat();
     const turn = chat.locator('.turn[data-kind=summary]').nth(1);

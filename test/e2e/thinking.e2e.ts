@@ -1,0 +1,54 @@
+/** The thinking switch, with a model that has one. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { FrameLocator, Locator } from 'playwright-core';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeInEditor } from './editor.ts';
+import { writeThinkingModel } from './thinkingModel.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'hearth-model-'));
+const model = join(folder, 'thinker.gguf');
+const options = { files: { 'a.py': 'x = 1\n' }, machineSettings: { 'hearth.model': model } };
+
+async function answered(chat: FrameLocator, question: string): Promise<Locator> {
+  const turns = await chat.locator('.turn').count();
+  await chat.locator('#question').fill(question);
+  await chat.locator('#question').press('Enter');
+  const turn = chat.locator('.turn').nth(turns);
+  await expect.poll(() => turn.getAttribute('data-state'), { timeout: 90_000 }).toBe('done');
+  return turn;
+}
+
+describeInEditor('the thinking switch', options, (editor) => {
+  beforeAll(() => writeThinkingModel(model));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  test('is off at first: the model answers at once', async () => {
+    const chat = await editor().openChat();
+    await editor().statusItem('Off').waitFor();
+    const turn = await answered(chat, 'Say hello.');
+    expect(await turn.locator('.thoughts').isVisible()).toBe(false);
+    expect(await turn.locator('.answer-text').textContent()).not.toBe('');
+  });
+
+  test('makes the model think first, and shows what it thinks apart from the answer', async () => {
+    const chat = await editor().chat();
+    await chat.locator('#thinking').click();
+    await chat.locator('#thinking[aria-pressed=true]').waitFor();
+    await editor().statusItem('On').waitFor();
+    const turn = await answered(chat, 'Say hello.');
+    await editor().screenshot('thinking');
+    expect(await turn.locator('.thoughts').isVisible()).toBe(true);
+    expect(await turn.locator('.thoughts-text').textContent()).not.toBe('');
+  });
+
+  test('stays where it was put when the window is reloaded, and is switched back in the status bar', async () => {
+    await editor().reload();
+    const chat = await editor().openChat();
+    await chat.locator('#thinking[aria-pressed=true]').waitFor();
+    await editor().statusItem('On').click();
+    await chat.locator('#thinking[aria-pressed=false]').waitFor();
+    await editor().statusItem('Off').waitFor();
+  });
+});
