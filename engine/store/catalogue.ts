@@ -60,14 +60,14 @@ const catalogueEntry = z.object({
     open: z.boolean(),
   }),
   parameters: z.number().int().positive(),
-  /** Used for one token: fewer than `parameters` in a mixture of experts. */
+  /** Used for one token, embedding included: fewer than `parameters` in a mixture of experts. */
   activeParameters: z.number().int().positive(),
   /** How the weights are stored. */
   quantisation: z.string(),
   downloadBytes: z.number().int().positive().max(limits.store.modelBytes),
   /** `downloadBytes` was computed from the configuration, not read from the published files. */
   downloadEstimated: z.boolean().default(false),
-  /** Weights read to generate one token. */
+  /** Weights read to generate one token; of a dense model the whole file, embedding and vocabulary included. */
   bytesPerToken: z.number().int().positive(),
   /** Keys and values of one token in f16, in the layers whose cache grows with the context. */
   cacheBytesPerToken: z.number().int().positive(),

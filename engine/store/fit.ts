@@ -29,6 +29,12 @@ export function memoryNeededBytes(entry: CatalogueEntry): number {
   return entry.downloadBytes + contextTokens * entry.cacheBytesPerToken + overheadBytes;
 }
 
+/** What weights and cache may take at most: of the graphics card or the machine, whichever has more room. */
+export function memoryForModelBytes({ gpu, totalMemoryBytes }: Hardware): number {
+  const gpuBytes = gpu && !gpu.unified ? (gpu.memoryBytes ?? 0) * usableShareOfGpuMemory : 0;
+  return Math.max(0, Math.max(gpuBytes, totalMemoryBytes * usableShareOfMemory) - overheadBytes);
+}
+
 /** Tokens a second that the processor can reach at best: each one reads `bytesPerToken` of weights from memory. */
 export function processorTokensPerSecond(entry: CatalogueEntry, hardware: Hardware): number {
   const bytesPerSecond = Math.min(hardware.cores * bytesPerSecondPerCore, bytesPerSecondOfMemory);

@@ -1,0 +1,32 @@
+import { invalidInput } from '../errors.ts';
+import { detectHardware } from '../store/hardware.ts';
+import { type InspectedModel, inspectModel } from '../store/inspectModel.ts';
+import { openStore } from '../store/store.ts';
+import type { Command } from './command.ts';
+import { comparison, explanation } from './inspectText.ts';
+import { json } from './session.ts';
+
+/** A file with its surroundings, a long conversation, a repository: what memory is shown for. */
+const usualContexts = [8192, 32_768, 131_072];
+
+export const inspect: Command = {
+  name: 'inspect',
+  usage: 'MODEL…',
+  summary:
+    'Explains a model, or compares several, without loading them: catalogue ids, files, folders or a config.json.',
+  options: [],
+  async run(values, terminal) {
+    if (values.positionals.length === 0) throw invalidInput('A model is missing: hearth inspect MODEL….');
+    const asked = values.count('context');
+    const contexts = [...new Set([...usualContexts, ...(asked === undefined ? [] : [asked])])].sort((a, b) => a - b);
+    const options = { contexts, hardware: detectHardware() };
+    const store = openStore();
+    const models: InspectedModel[] = [];
+    // One after the other: each may read tens of megabytes of vocabulary.
+    for (const name of values.positionals) models.push(await inspectModel(store, name, options));
+    const [first, second] = models;
+    if (values.switch('json')) json(terminal, models);
+    else if (first && second === undefined) terminal.out(explanation(first));
+    else terminal.out(comparison(models));
+  },
+};
