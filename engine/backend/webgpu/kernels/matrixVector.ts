@@ -8,7 +8,7 @@
  */
 import type { GpuCapabilities } from '../adapter.ts';
 import type { KernelSource } from '../gpu.ts';
-import { type BlockScaleShape, unitCode, weightCode } from '../weightCode.ts';
+import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
 import type { MatrixLayout } from '../weightLayout.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
@@ -55,15 +55,13 @@ export function matrixVectorKernel(shape: MatrixVectorShape, capabilities: GpuCa
 ${subgroupsEnable(capabilities)}
 ${buffers.code}
 ${unitCode}
+${productsCode}
 ${weightCode('weight', layout, shape.blockScale)}
 const ROWS = ${layout.rows}u;
 const FIRST_ROW = ${shape.firstRow ?? 0}u;
 const OUTPUT_ROWS = ${shape.outputRows ?? layout.rows}u;
 const UNITS = ${layout.columns / 8}u;
 const X_WIDTH = ${((shape.rowsPerHead ? layout.rows / shape.rowsPerHead : 1) * layout.columns) / 4}u;
-fn products(w0: Unit, w1: Unit, w2: Unit, w3: Unit, a: vec4f, b: vec4f) -> vec4f {
-  return vec4f(dot(w0.a, a) + dot(w0.b, b), dot(w1.a, a) + dot(w1.b, b), dot(w2.a, a) + dot(w2.b, b), dot(w3.a, a) + dot(w3.b, b));
-}
 ${reductionCode(sums.length + squares.length, threads, capabilities)}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {

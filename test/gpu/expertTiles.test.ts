@@ -1,0 +1,198 @@
+import { describe, expect, it } from 'vitest';
+import { expertNetworks } from '../../engine/backend/reference/feedForward.ts';
+import { linear } from '../../engine/backend/reference/linear.ts';
+import { route } from '../../engine/backend/reference/router.ts';
+import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/activation.ts';
+import { combineExpertsGroups, combineExpertsKernel } from '../../engine/backend/webgpu/kernels/combineExperts.ts';
+import {
+  type ExpertTilesShape,
+  expertTilesGroups,
+  expertTilesKernel,
+} from '../../engine/backend/webgpu/kernels/expertTiles.ts';
+import {
+  type Grouping,
+  groupExpertsKernel,
+  groupingBytes,
+  mostTiles,
+} from '../../engine/backend/webgpu/kernels/groupExperts.ts';
+import type { ExpertsSpec } from '../../engine/model/spec.ts';
+import { normalisedError, randomGenerator, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
+import { matrixOf } from './matrices.ts';
+
+const held = useGpu();
+
+const params = (tokens: number) => new Uint32Array([tokens, 0, 0, 0]);
+
+async function grouped(grouping: Grouping, chosen: Uint32Array<ArrayBuffer>): Promise<Uint32Array<ArrayBuffer>> {
+  const tokens = chosen.length / grouping.topK;
+  const words = groupingBytes(grouping) / 4;
+  const inputs = [chosen, params(tokens)];
+  const [result] = await runKernelOutputs(held.gpu, groupExpertsKernel(grouping), inputs, [words], [1]);
+  return new Uint32Array(result?.buffer ?? new ArrayBuffer(0), 0, words);
+}
+
+/** `topK` different experts a token, the lower ones more often. */
+function unevenChoice(tokens: number, topK: number, numExperts: number): Uint32Array<ArrayBuffer> {
+  const next = randomGenerator(41);
+  return Uint32Array.from(
+    Array.from({ length: tokens }, () => {
+      const left = Array.from({ length: numExperts }, (_, expert) => expert);
+      return Array.from({ length: topK }, () => left.splice(Math.floor(next() ** 2 * left.length), 1)[0] ?? 0);
+    }).flat(),
+  );
+}
+
+describe('grouping by expert', () => {
+  async function check(grouping: Grouping, chosen: Uint32Array<ArrayBuffer>): Promise<void> {
+    const words = await grouped(grouping, chosen);
+    const tokens = chosen.length / grouping.topK;
+    const [tiles = 0] = words;
+    const order = [...words.subarray(4 + 4 * mostTiles(grouping, grouping.maxTokens))].slice(0, chosen.length);
+    expect([...order].sort((a, b) => a - b)).toEqual([...chosen.keys()]);
+    expect(tiles).toBeLessThanOrEqual(mostTiles(grouping, tokens));
+    const counts = new Map<number, number>();
+    let visited = 0;
+    for (let tile = 0; tile < tiles; tile++) {
+      const [expert = 0, first = 0, count = 0] = words.subarray(4 + 4 * tile);
+      expect(first).toBe(visited);
+      expect(count).toBeGreaterThan(0);
+      expect(count).toBeLessThanOrEqual(grouping.tileTokens);
+      for (const visit of order.slice(first, first + count)) expect(chosen[visit]).toBe(expert);
+      visited += count;
+      counts.set(expert, (counts.get(expert) ?? 0) + 1);
+    }
+    expect(visited).toBe(chosen.length);
+    for (const [expert, made] of counts) {
+      const visits = chosen.filter((each) => each === expert).length;
+      expect(made).toBe(Math.ceil(visits / grouping.tileTokens));
+    }
+  }
+
+  it('one visit of one expert', () =>
+    check({ numExperts: 1, topK: 1, tileTokens: 16, maxTokens: 1 }, Uint32Array.of(0)));
+  it('fewer tokens than the buffer is made for', () =>
+    check({ numExperts: 32, topK: 4, tileTokens: 16, maxTokens: 512 }, unevenChoice(67, 4, 32)));
+  it('8 of 256 for 512 tokens', () =>
+    check({ numExperts: 256, topK: 8, tileTokens: 64, maxTokens: 512 }, unevenChoice(512, 8, 256)));
+  it('more experts than threads, all tokens to the last', () =>
+    check({ numExperts: 300, topK: 1, tileTokens: 32, maxTokens: 65 }, new Uint32Array(65).fill(299)));
+});
+
+it('products of grouped visits, in pieces, equal those of each visit', async () => {
+  const [numExperts, topK, tokens, rows, columns] = [5, 2, 37, 36, 256];
+  const grouping: Grouping = { numExperts, topK, tileTokens: 16, maxTokens: 40 };
+  const chosen = unevenChoice(tokens, topK, numExperts);
+  const words = await grouped(grouping, chosen);
+  const x = randomValues(tokens * columns, 1);
+  const bias = randomValues(numExperts * rows, 2);
+  const whole = await matrixOf('Q4_K', rows, columns, { matrices: numExperts, first: 0, end: numExperts });
+  let y = new Float32Array(tokens * topK * rows).fill(Number.NaN);
+  for (const [first, end] of [
+    [0, 2],
+    [2, 5],
+  ] as const) {
+    const { layout, words: weight } = await matrixOf('Q4_K', rows, columns, { matrices: numExperts, first, end });
+    const shape: ExpertTilesShape = { layout, firstRow: first * rows, rows, bias: true, input: 'tokens', grouping };
+    const inputs = [weight, x, bias, words];
+    const groups = expertTilesGroups(shape, tokens);
+    const [result = y] = await runKernelOutputs(held.gpu, expertTilesKernel(shape), inputs, [y], groups);
+    y = result;
+  }
+  const expected = Array.from({ length: y.length }, (_, i) => {
+    const visit = Math.floor(i / rows);
+    const row = (chosen[visit] ?? 0) * rows + (i % rows);
+    let sum = bias[row] ?? 0;
+    for (let c = 0; c < columns; c++) {
+      sum += (x[Math.floor(visit / topK) * columns + c] ?? 0) * (whole.values[row * columns + c] ?? 0);
+    }
+    return sum;
+  });
+  expect(normalisedError(y, expected)).toBeLessThan(1e-10);
+});
+
+it('a prompt through router, grouped experts and their sum equals the reference', async () => {
+  const [numExperts, topK, tokens, hidden, intermediate] = [6, 3, 70, 160, 136];
+  const spec: ExpertsSpec = {
+    kind: 'experts',
+    numExperts,
+    expertsPerToken: topK,
+    intermediateSize: intermediate,
+    router: { kind: 'softmax-then-topk', renormalise: true },
+    bias: true,
+    activation: { kind: 'swiglu-clamped', alpha: 1.702, limit: 7 },
+    routedScale: 1,
+  };
+  const stack = { matrices: numExperts, first: 0, end: numExperts };
+  const gate = await matrixOf('F8_E4M3', intermediate, hidden, stack);
+  const up = await matrixOf('F8_E4M3', intermediate, hidden, stack, 1);
+  // Its columns are 136: whole units, not whole tiles.
+  const down = await matrixOf('BF16', hidden, intermediate, stack);
+  const biasOf = (rows: number, seed: number) => randomValues(numExperts * rows, seed);
+  const biases = { gate: biasOf(intermediate, 1), up: biasOf(intermediate, 2), down: biasOf(hidden, 3) };
+  const router = { rows: numExperts, columns: hidden, values: randomValues(numExperts * hidden, 4) };
+  const input = randomValues(tokens * hidden, 5, 0.1);
+  const expertOf = (matrix: typeof gate, bias: Float32Array, rows: number, index: number) => {
+    const { columns } = matrix.layout;
+    const values = matrix.values.slice(index * rows * columns, (index + 1) * rows * columns);
+    return { weight: { rows, columns, values }, bias: bias.slice(index * rows, (index + 1) * rows) };
+  };
+  const expected = await expertNetworks(
+    spec,
+    {
+      kind: 'experts',
+      router: { weight: router },
+      expert: async (index) => ({
+        kind: 'dense',
+        gate: expertOf(gate, biases.gate, intermediate, index),
+        up: expertOf(up, biases.up, intermediate, index),
+        down: expertOf(down, biases.down, hidden, index),
+      }),
+    },
+    input,
+  );
+
+  const { gpu } = held;
+  const logits = linear(input, router);
+  const choices = Array.from({ length: tokens }, (_, token) =>
+    route(spec, logits.subarray(token * numExperts, (token + 1) * numExperts)),
+  ).flat();
+  const chosen = Uint32Array.from(choices, ({ expert }) => expert);
+  const weights = Float32Array.from(choices, ({ weight }) => weight);
+  const grouping: Grouping = { numExperts, topK, tileTokens: 64, maxTokens: tokens };
+  const words = await grouped(grouping, chosen);
+  const product = async (
+    matrix: typeof gate,
+    rows: number,
+    x: Float32Array<ArrayBuffer>,
+    bias: Float32Array<ArrayBuffer>,
+    rest: Pick<ExpertTilesShape, 'input'>,
+  ) => {
+    const { layout, blockScale } = matrix;
+    const shape = { layout, ...(blockScale && { blockScale }), firstRow: 0, rows, bias: true, grouping, ...rest };
+    const inputs = [matrix.words, x, bias, words];
+    const size = tokens * topK * rows;
+    return Float32Array.from(
+      await runKernel(gpu, expertTilesKernel(shape), inputs, size, expertTilesGroups(shape, tokens)),
+    );
+  };
+  const gated = await product(gate, intermediate, input, biases.gate, { input: 'tokens' });
+  const upped = await product(up, intermediate, input, biases.up, { input: 'tokens' });
+  const [act = upped] = await runKernelOutputs(
+    gpu,
+    activationKernel(spec.activation, intermediate),
+    [gated],
+    [upped],
+    activationGroups(intermediate, tokens * topK),
+  );
+  const given = await product(down, hidden, Float32Array.from(act), biases.down, { input: 'visits' });
+  const before = randomValues(tokens * hidden, 6);
+  const [y = []] = await runKernelOutputs(
+    gpu,
+    combineExpertsKernel(hidden, topK, true),
+    [given, weights],
+    [before],
+    combineExpertsGroups(hidden, tokens),
+  );
+  const total = expected.map((value, i) => value + (before[i] ?? 0));
+  expect(normalisedError(y, total)).toBeLessThan(1e-10);
+});
