@@ -30,8 +30,8 @@ export class Composer {
     this.sendButton.id = 'send';
     this.stopButton = iconButton('stop', texts.stop, () => host.send({ type: 'stop' }), 'stop');
     this.stopButton.id = 'stop';
-    this.model = this.control('model', 'model', () => host.send({ type: 'pick-model' }));
-    this.thinking = this.control('thinking', 'bulb', () => host.send({ type: 'pick-thinking' }));
+    this.model = this.control('model', 'model', texts.chooseModel, () => host.send({ type: 'pick-model' }));
+    this.thinking = this.control('thinking', 'bulb', texts.cannotThink, () => host.send({ type: 'pick-thinking' }));
     const controls = [
       this.model,
       this.thinking,
@@ -99,8 +99,13 @@ export class Composer {
     this.notice.replaceChildren(...this.noticeParts(notice));
   }
 
-  private control(id: string, icon: 'model' | 'bulb', onClick: () => void): HTMLButtonElement {
-    const button = element('button', { id, class: 'control', attributes: { type: 'button' }, onClick });
+  private control(id: string, icon: 'model' | 'bulb', name: string, onClick: () => void): HTMLButtonElement {
+    const button = element('button', {
+      id,
+      class: 'control',
+      attributes: { type: 'button', 'aria-label': name },
+      onClick,
+    });
     button.append(drawIcon(icon), element('span', { class: 'control-label' }));
     return button;
   }

@@ -1,4 +1,4 @@
-import type { Figures, Outcome, Turn } from '../extension/messages.ts';
+import type { Action, Figures, Outcome, Turn } from '../extension/messages.ts';
 import { drawIcon, element, fill, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 import { StreamingMarkdown } from './stream.ts';
@@ -118,7 +118,7 @@ export class TurnView {
       case 'stopped':
         return [remark(texts.stopped)];
       case 'interrupted':
-        return [remark(texts.interrupted)];
+        return [remark(texts.interrupted), element('div', { class: 'card-actions' }, [this.action('retry', true)])];
       case 'failed':
         return [this.errorCard(outcome)];
       case 'done': {
@@ -132,14 +132,7 @@ export class TurnView {
   }
 
   private errorCard({ message, actions }: Extract<Outcome, { kind: 'failed' }>): HTMLElement {
-    const buttons = actions.map((action, index) =>
-      element('button', {
-        class: index === 0 ? 'button' : 'button secondary',
-        text: this.host.texts.actions[action],
-        attributes: { type: 'button', 'data-action': action },
-        onClick: () => this.host.send({ type: 'action', action, turn: this.id }),
-      }),
-    );
+    const buttons = actions.map((action, index) => this.action(action, index > 0));
     return element('div', { class: 'card error', attributes: { role: 'alert' } }, [
       drawIcon('warning'),
       element('div', { class: 'card-body' }, [
@@ -147,6 +140,15 @@ export class TurnView {
         element('div', { class: 'card-actions' }, buttons),
       ]),
     ]);
+  }
+
+  private action(action: Action, secondary: boolean): HTMLElement {
+    return element('button', {
+      class: secondary ? 'button secondary' : 'button',
+      text: this.host.texts.actions[action],
+      attributes: { type: 'button', 'data-action': action },
+      onClick: () => this.host.send({ type: 'action', action, turn: this.id }),
+    });
   }
 
   private meta(outcome: Exclude<Outcome, { kind: 'running' }>): HTMLElement {

@@ -2,6 +2,7 @@ import * as vscode from 'vscode';
 import type { EngineHost } from '../client/host.ts';
 import type { Log } from '../log.ts';
 import type { ModelManager } from '../models/manager.ts';
+import { summaryRequest } from '../summarise.ts';
 import type { Thinking } from '../thinking.ts';
 import { ContextTracker } from './context.ts';
 import { ChatSession } from './session.ts';
@@ -23,7 +24,8 @@ export class Chat {
   readonly view: ChatView;
 
   private constructor({ context, engine, thinking, models, log }: ChatNeeds, store: ChatStore) {
-    this.session = new ChatSession(engine, store, thinking, log);
+    const reread = (uri: string) => summaryRequest(vscode.Uri.parse(uri, true));
+    this.session = new ChatSession(engine, store, thinking, log, reread);
     this.tracker = new ContextTracker();
     const { extensionUri } = context;
     const { session, tracker } = this;

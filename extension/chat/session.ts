@@ -44,10 +44,17 @@ export class ChatSession {
   private readonly said = new vscode.EventEmitter<ToPage>();
   readonly onMessage = this.said.event;
   private running: { turn: string; source: vscode.CancellationTokenSource } | undefined;
-  /** Of files whose summary is on screen, for trying again; a closed window forgets them. */
-  private readonly summaries = new Map<string, SummaryRequest>();
+  private readonly reread: (uri: string) => Promise<SummaryRequest | undefined>;
 
-  constructor(engine: EngineHost, store: ChatStore, thinking: Thinking, log: Log) {
+  /** `reread`: a file as it is now, for summarising it again. */
+  constructor(
+    engine: EngineHost,
+    store: ChatStore,
+    thinking: Thinking,
+    log: Log,
+    reread: (uri: string) => Promise<SummaryRequest | undefined>,
+  ) {
+    this.reread = reread;
     this.engine = engine;
     this.store = store;
     this.thinking = thinking;
@@ -73,10 +80,9 @@ export class ChatSession {
     if (this.running !== undefined) return;
     const lines = request.text.split('\n').length;
     const name = request.path.split('/').at(-1) ?? request.path;
-    const chip = { id: `file:${request.uri}`, label: name, detail: vscode.l10n.t('{0} lines', lines), tokens: 0 };
+    const chip = { id: request.uri, label: name, detail: vscode.l10n.t('{0} lines', lines), tokens: 0 };
     const attachment = { ...chip, path: request.path, languageId: request.languageId, text: '' };
     const turn = this.open('summary', vscode.l10n.t('Summarise {0}', request.path), [attachment]);
-    this.summaries.set(turn, request);
     await this.answer(turn, (client, handlers, token) => summary(request, turn, client, handlers, token));
   }
 
@@ -103,9 +109,9 @@ export class ChatSession {
       this.store.record({ type: 'drop', turn: id });
       this.said.fire({ type: 'conversation', turns: this.turns });
     }
-    const request = this.summaries.get(id);
+    if (old.view.kind === 'chat') return this.ask(old.view.question, old.attachments);
+    const request = await this.reread(old.view.chips[0]?.id ?? '');
     if (request !== undefined) await this.summarise(request);
-    else if (old.view.kind === 'chat') await this.ask(old.view.question, old.attachments);
   }
 
   /** What the engine does before the first word comes. */

@@ -123,11 +123,14 @@ export class EngineClient {
       onStep(step);
       if (this.warmModel === undefined) this.show(downloading(entry, step));
     });
+    let after: EngineView['state'] = before;
     try {
-      return await this.process.request(messages.models.pull, { model: entry.id }, modelEntry, token);
+      const pulled = await this.process.request(messages.models.pull, { model: entry.id }, modelEntry, token);
+      after = { kind: 'idle' };
+      return pulled;
     } finally {
       this.downloads.delete(entry.id);
-      if (this.current.state.kind === 'downloading') this.show(before);
+      if (this.current.state.kind === 'downloading') this.show(after);
     }
   }
 
@@ -169,6 +172,8 @@ export class EngineClient {
   private async load(): Promise<ModelCard> {
     try {
       const params = await this.chosenModel();
+      // Another model replaces the one that answers now.
+      await this.untilIdle();
       this.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
       const card = await this.process.request(messages.load, params.load, modelCard);
       for (const note of card.notes) this.log.info(`${card.name}: ${note}`);
@@ -179,6 +184,17 @@ export class EngineClient {
       this.showLoadFailure(error);
       throw error;
     }
+  }
+
+  private untilIdle(): Promise<void> {
+    if (this.current.running === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const subscription = this.onView(({ running }) => {
+        if (running > 0) return;
+        subscription.dispose();
+        resolve();
+      });
+    });
   }
 
   private async chosenModel(): Promise<{ load: LoadParams; name: string }> {

@@ -49,22 +49,20 @@ export class FirstRun {
   private async offer(): Promise<void> {
     const { state } = this.engine.view;
     if (state.kind !== 'no-model' || this.memory.get(declinedKey) === true) return;
-    const labels = new Map(
-      state.offers.map((entry) => [
-        vscode.l10n.t('Download {0} ({1})', entry.name, formatBytes(entry.downloadBytes)),
-        entry.id,
-      ]),
-    );
+    const first = state.offers[0];
+    if (first === undefined) return;
+    const download = vscode.l10n.t('Download ({0})', formatBytes(first.downloadBytes));
     const other = vscode.l10n.t('Other models');
     const never = vscode.l10n.t("Don't ask again");
     const answer = await vscode.window.showInformationMessage(
-      vscode.l10n.t('Hearth needs a model to complete and answer. It is downloaded once and stays on this computer.'),
-      ...labels.keys(),
-      other,
-      never,
+      vscode.l10n.t(
+        'Hearth needs a model to complete and answer. {0} is downloaded once and stays on this computer.',
+        first.name,
+      ),
+      ...[download, other, never],
     );
     if (answer === never) await this.memory.update(declinedKey, true);
     else if (answer === other) await this.models.open();
-    else if (answer !== undefined) await this.models.download(labels.get(answer) ?? '');
+    else if (answer === download) await this.models.download(first.id);
   }
 }

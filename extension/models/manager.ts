@@ -106,12 +106,13 @@ export class ModelManager {
     if (file !== undefined) await this.use(client, file.fsPath);
   }
 
-  /** `ask`: the size has not been shown on the button that was pressed. */
+  /** `ask`: not yet confirmed by a button that showed the size. Then it is also no wish for this model in particular. */
   private async pullAndUse(client: EngineClient, entry: ModelEntry, ask: boolean): Promise<void> {
     if (ask && !(await confirmDownload(entry))) return;
     const title = vscode.l10n.t('Downloading {0}', entry.name);
     await withProgress(title, true, (onStep, token) => client.pull(entry, onStep, token));
-    await this.use(client, entry.id);
+    if (ask) await this.use(client, entry.id);
+    else await client.ready();
   }
 
   private async verify(client: EngineClient, entry: ModelEntry): Promise<void> {
@@ -210,10 +211,10 @@ async function withProgress<T>(
   return vscode.window.withProgress(options, (bar, token) => {
     let shown = 0;
     const onStep = (step: Progress): void => {
-      const now = percent(step.done, step.total);
-      if (now === undefined || now <= shown) return;
-      const sizes = step.unit === 'bytes' ? `${formatBytes(step.done)} / ${formatBytes(step.total)}` : step.message;
-      bar.report({ message: sizes, increment: now - shown });
+      const now = percent(step.done, step.total) ?? shown;
+      const sizes = step.unit === 'bytes' ? ` ${formatBytes(step.done)} / ${formatBytes(step.total)}` : '';
+      // A second stage (checking, unpacking) begins anew; the bar only ever grows.
+      bar.report({ message: `${step.message}${sizes}`, increment: Math.max(0, now - shown) });
       shown = now;
     };
     return work(onStep, token);

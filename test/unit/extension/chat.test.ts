@@ -126,6 +126,8 @@ describe('attached text', () => {
 });
 
 describe('the chat at work', () => {
+  const reread = (uri: string) =>
+    Promise.resolve({ uri, path: 'src/b.ts', languageId: 'typescript', text: 'b', symbols: [] });
   const opened: ChatSession[] = [];
   afterEach(async () => {
     await Promise.all(opened.splice(0).map((session) => session.close()));
@@ -136,7 +138,7 @@ describe('the chat at work', () => {
     await host.client();
     const store = new ChatStore(folder, log);
     await store.restore();
-    const session = new ChatSession(host, store, new Thinking(new MemoryMemento(), host), log);
+    const session = new ChatSession(host, store, new Thinking(new MemoryMemento(), host), log, reread);
     opened.push(session);
     const said: ToPage[] = [];
     session.onMessage((message) => said.push(message));
@@ -253,6 +255,22 @@ describe('the chat at work', () => {
       message.type === 'outcome' && message.outcome.kind === 'running' ? [message.outcome.share] : [],
     );
     expect(shares).toEqual([0, 0.5, 1]);
+  });
+
+  it('summarises a file again as it is by then', async () => {
+    const { session } = await open(clientOf());
+    await session.summarise({
+      uri: 'file:///b.ts',
+      path: 'src/b.ts',
+      languageId: 'typescript',
+      text: 'old',
+      symbols: [],
+    });
+    await session.retry(last(session)?.id ?? '');
+    expect(session.turns.map(({ kind, chips }) => [kind, chips[0]?.id])).toEqual([
+      ['summary', 'file:///b.ts'],
+      ['summary', 'file:///b.ts'],
+    ]);
   });
 });
 

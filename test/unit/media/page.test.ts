@@ -1,0 +1,291 @@
+// @vitest-environment jsdom
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { pageTexts } from '../../../extension/chat/texts.ts';
+import { type ToHost, type ToPage, type Turn, toHost } from '../../../extension/messages.ts';
+
+const figures = {
+  promptTokens: 140,
+  cachedTokens: 90,
+  generatedTokens: 20,
+  timeToFirstTokenMs: 210,
+  tokensPerSecond: 42,
+};
+const turn = (over: Partial<Turn> = {}): Turn => ({
+  id: 't1',
+  kind: 'chat',
+  question: 'Why?',
+  chips: [],
+  thinking: '',
+  answer: '',
+  model: 'M',
+  outcome: { kind: 'running', note: '' },
+  ...over,
+});
+const done: Turn['outcome'] = { kind: 'done', reason: 'stop', figures, dropped: 0 };
+
+let sent: ToHost[] = [];
+let state: unknown;
+const $ = <T extends HTMLElement>(selector: string): T => {
+  const found = document.querySelector<T>(selector);
+  if (found === null) throw new Error(`no ${selector}`);
+  return found;
+};
+
+async function tell(...messages: ToPage[]): Promise<void> {
+  for (const data of messages) window.dispatchEvent(new MessageEvent('message', { data }));
+  await new Promise((resolve) => requestAnimationFrame(() => resolve(undefined)));
+}
+
+const key = (target: HTMLElement, name: string, over: KeyboardEventInit = {}) =>
+  target.dispatchEvent(new KeyboardEvent('keydown', { key: name, bubbles: true, cancelable: true, ...over }));
+
+function type(text: string): void {
+  $<HTMLTextAreaElement>('#question').value = text;
+  $('#question').dispatchEvent(new Event('input'));
+}
+
+/** The page lives as long as its window; here one window sees many pages. */
+const listeners: (() => void)[] = [];
+for (const target of [window, document]) {
+  const add = target.addEventListener.bind(target);
+  target.addEventListener = (name: string, listener: EventListener, options?: AddEventListenerOptions) => {
+    listeners.push(() => target.removeEventListener(name, listener));
+    add(name, listener, options);
+  };
+}
+afterEach(() => {
+  for (const remove of listeners.splice(0)) remove();
+});
+
+beforeEach(async () => {
+  sent = [];
+  state = undefined;
+  document.body.replaceChildren();
+  document.body.dataset['texts'] = JSON.stringify(pageTexts());
+  vi.stubGlobal(
+    'ResizeObserver',
+    class {
+      observe() {}
+    },
+  );
+  vi.stubGlobal('acquireVsCodeApi', () => ({
+    postMessage: (message: ToHost) => sent.push(message),
+    getState: () => state,
+    setState: (next: unknown) => {
+      state = next;
+    },
+  }));
+  vi.resetModules();
+  await import('../../../media/chat.ts');
+});
+
+describe('the chat page', () => {
+  it('says that it is ready and shows the welcome', () => {
+    expect(sent).toEqual([{ type: 'ready' }]);
+    expect($('#empty').hidden).toBe(false);
+    expect(document.querySelectorAll('.example')).toHaveLength(3);
+  });
+
+  it('puts an example into the question box without sending it', () => {
+    $('.example').click();
+    expect($<HTMLTextAreaElement>('#question').value).toBe(pageTexts().examples[0]);
+    expect(sent).toHaveLength(1);
+  });
+
+  it('sends with Enter, breaks the line with Shift+Enter, and leaves an input method alone', () => {
+    type('Hello');
+    key($('#question'), 'Enter', { shiftKey: true });
+    key($('#question'), 'Enter', { isComposing: true });
+    expect(sent).toHaveLength(1);
+    key($('#question'), 'Enter');
+    expect(sent.at(-1)).toEqual({ type: 'send', text: 'Hello' });
+    expect($<HTMLTextAreaElement>('#question').value).toBe('');
+  });
+
+  it('does not send blanks', () => {
+    type('  \n');
+    key($('#question'), 'Enter');
+    expect([sent.length, $<HTMLButtonElement>('#send').disabled]).toEqual([1, true]);
+  });
+
+  it('keeps what is being typed for when the view comes back', () => {
+    type('half a thought');
+    expect(state).toEqual({ draft: 'half a thought' });
+  });
+
+  it('streams an answer and then shows its figures', async () => {
+    await tell({ type: 'turn', turn: turn() });
+    expect([$('#empty').hidden, $('#send').hidden, $('#stop').hidden]).toEqual([true, true, false]);
+    await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'Because **of' });
+    await tell({ type: 'delta', turn: 't1', kind: 'text', text: '** it.' });
+    expect($('.answer-text').innerHTML).toContain('<strong>of</strong>');
+    expect($('.turn').getAttribute('aria-busy')).toBe('true');
+    await tell({ type: 'outcome', turn: 't1', outcome: done });
+    expect($('.turn').dataset['state']).toBe('done');
+    expect($('.figures').textContent).toBe('42 tokens/s · 140 prompt, 90 cached');
+    expect([$('#send').hidden, $('#stop').hidden]).toEqual([false, true]);
+    expect($('#announcer').textContent).toContain('Because **of** it.');
+  });
+
+  it('stops with the button and with Escape, only while it answers', async () => {
+    key(document.body, 'Escape');
+    expect(sent).toHaveLength(1);
+    await tell({ type: 'turn', turn: turn() });
+    $('#stop').click();
+    key(document.body, 'Escape');
+    expect(sent.slice(1)).toEqual([{ type: 'stop' }, { type: 'stop' }]);
+    type('next');
+    key($('#question'), 'Enter');
+    expect(sent).toHaveLength(3);
+  });
+
+  it('shows thinking folded while it streams', async () => {
+    await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'thinking', text: 'Hm.' });
+    const thoughts = $<HTMLDetailsElement>('.thoughts');
+    expect([thoughts.hidden, thoughts.open, thoughts.querySelector('summary')?.textContent]).toEqual([
+      false,
+      false,
+      'Thinking…',
+    ]);
+    await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'So.' });
+    expect(thoughts.querySelector('summary')?.textContent).toBe('Thoughts');
+    expect(thoughts.textContent).toContain('Hm.');
+  });
+
+  it('shows progress until the first word', async () => {
+    await tell({ type: 'turn', turn: turn({ outcome: { kind: 'running', note: 'Part 2 of 4', share: 0.25 } }) });
+    expect($('.progress-note').textContent).toBe('Part 2 of 4');
+    expect($('.turn [role=progressbar]').getAttribute('aria-valuenow')).toBe('25');
+    await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'It' });
+    await tell({ type: 'outcome', turn: 't1', outcome: { kind: 'running', note: 'Part 3 of 4' } });
+    expect(document.querySelector('.progress-note')).toBeNull();
+  });
+
+  it('takes up an answer in the middle when the view comes back', async () => {
+    await tell({ type: 'conversation', turns: [turn({ answer: 'Half an ' })] });
+    await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'answer.' });
+    expect($('.answer-text').textContent?.trim()).toBe('Half an answer.');
+    expect($('#stop').hidden).toBe(false);
+  });
+
+  it('replaces the text where the final one differs', async () => {
+    await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: 'Draft' });
+    await tell({ type: 'turn', turn: turn({ answer: 'Final', outcome: done }) });
+    expect($('.answer-text').textContent?.trim()).toBe('Final');
+  });
+
+  it.each([
+    ['stopped', { kind: 'stopped' } as const, pageTexts().stopped],
+    ['interrupted', { kind: 'interrupted' } as const, pageTexts().interrupted],
+    ['cut by length', { ...done, reason: 'length' } as const, pageTexts().cutByLength],
+    ['cut by the context', { ...done, reason: 'context' } as const, pageTexts().cutByContext],
+  ])('marks an answer that was %s', async (_, outcome, words) => {
+    await tell({ type: 'conversation', turns: [turn({ answer: 'x', outcome })] });
+    expect($('.remark').textContent).toBe(words);
+  });
+
+  it('says how many messages no longer fit', async () => {
+    await tell({ type: 'conversation', turns: [turn({ answer: 'x', outcome: { ...done, dropped: 3 } })] });
+    expect($('.remark').textContent).toMatch(/^3 earlier/);
+  });
+
+  it('shows a failure as a card whose buttons do what they say', async () => {
+    const outcome = { kind: 'failed', message: 'It stopped.', actions: ['retry', 'show-log'] } as const;
+    await tell({ type: 'conversation', turns: [turn({ outcome: { ...outcome, actions: [...outcome.actions] } })] });
+    expect($('.card').getAttribute('role')).toBe('alert');
+    $('.card [data-action=retry]').click();
+    expect(sent.at(-1)).toEqual({ type: 'action', action: 'retry', turn: 't1' });
+  });
+
+  it('copies and inserts the code of a block, exactly', async () => {
+    const answer = '```py\nif a < b:\n    print("&")\n```\n\nand `more`';
+    await tell({ type: 'conversation', turns: [turn({ answer, outcome: done })] });
+    $('.code [data-action=copy]').click();
+    $('.code [data-action=insert]').click();
+    const code = 'if a < b:\n    print("&")';
+    expect(sent.slice(1)).toEqual([
+      { type: 'copy', text: code },
+      { type: 'insert', text: code },
+    ]);
+  });
+
+  it('has no buttons on code that is still being written', async () => {
+    await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: '```py\nif a' });
+    expect(document.querySelector('.code button')).toBeNull();
+  });
+
+  it('shows what goes along, and lets the user remove or add it', async () => {
+    await tell({ type: 'context', context: { chips: [{ id: 'file:a', label: 'a.ts', detail: '', tokens: 1200 }] } });
+    expect($('#chips .chip').title).toContain('about 1,200 tokens');
+    $('#chips .chip button').click();
+    expect(sent.at(-1)).toEqual({ type: 'remove-chip', id: 'file:a' });
+    await tell({ type: 'context', context: { chips: [], addable: 'a.ts' } });
+    $('#chips .addable').click();
+    expect(sent.at(-1)).toEqual({ type: 'add-context' });
+  });
+
+  it('offers downloads with their size', async () => {
+    const offers = [{ id: 'small', label: 'Small (98 MB)', detail: '' }];
+    await tell({ type: 'notice', notice: { kind: 'no-model', text: 'Hearth needs a model.', offers } });
+    const button = $('#notice .button');
+    expect(button.textContent).toBe('Download Small (98 MB)');
+    button.click();
+    expect(sent.at(-1)).toEqual({ type: 'download', model: 'small' });
+    await tell({ type: 'notice', notice: { kind: 'none' } });
+    expect($('#notice').children).toHaveLength(0);
+  });
+
+  it('names the model and the thinking mode, and opens their pickers', async () => {
+    const controls = { model: 'Qwen3 4B', modelDetail: 'x', thinking: 'On', thinkingOn: true, canThink: true };
+    await tell({ type: 'controls', controls });
+    expect($('#model').getAttribute('aria-label')).toBe('Choose model: Qwen3 4B');
+    expect([$('#thinking').getAttribute('aria-pressed'), $('#thinking').textContent]).toEqual(['true', 'On']);
+    $('#model').click();
+    $('#thinking').click();
+    expect(sent.slice(1)).toEqual([{ type: 'pick-model' }, { type: 'pick-thinking' }]);
+    await tell({ type: 'controls', controls: { ...controls, thinkingOn: false, canThink: false } });
+    expect($('#thinking').title).toBe(pageTexts().cannotThink);
+  });
+
+  it('brings the last question back with Up in an empty box', async () => {
+    await tell({ type: 'conversation', turns: [turn({ outcome: done })] });
+    key($('#question'), 'ArrowUp');
+    expect($<HTMLTextAreaElement>('#question').value).toBe('Why?');
+  });
+
+  it('shows a question as it was written, not as markup', async () => {
+    await tell({ type: 'conversation', turns: [turn({ question: '<img src=x onerror=1>\n**b**', outcome: done })] });
+    expect($('.question-text').textContent).toBe('<img src=x onerror=1>\n**b**');
+    expect(document.querySelector('.question img, .question strong')).toBeNull();
+  });
+
+  it('reports messages that are not of the protocol and goes on', async () => {
+    await tell({ type: 'nonsense' } as never, null as never, {
+      type: 'delta',
+      turn: 'unknown',
+      kind: 'text',
+      text: 'x',
+    });
+    expect(sent.slice(1).map((message) => message.type)).toEqual(['page-error', 'page-error']);
+    await tell({ type: 'turn', turn: turn() });
+    expect(document.querySelectorAll('.turn')).toHaveLength(1);
+  });
+
+  it('says nothing that the extension would refuse', () => {
+    type('Hello');
+    key($('#question'), 'Enter');
+    for (const button of document.querySelectorAll('button')) button.click();
+    for (const message of sent) expect(toHost.safeParse(message).success, JSON.stringify(message)).toBe(true);
+  });
+
+  it('gives every control a name, and every list a meaning', async () => {
+    const chips = [{ id: 'a', label: 'a.ts', detail: '', tokens: 1 }];
+    await tell({ type: 'conversation', turns: [turn({ chips, answer: '```js\n1\n```', outcome: done })] });
+    for (const button of document.querySelectorAll('button')) {
+      expect(button.getAttribute('aria-label') ?? button.textContent, button.outerHTML).not.toBe('');
+    }
+    for (const icon of document.querySelectorAll('svg')) expect(icon.getAttribute('aria-hidden')).toBe('true');
+    expect($('#question').getAttribute('aria-label')).toBe(pageTexts().placeholder);
+    expect($('#transcript').getAttribute('role')).toBe('log');
+  });
+});
