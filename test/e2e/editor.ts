@@ -214,7 +214,7 @@ function noEditor(): never {
   throw new Error('There is no editor before the first test.');
 }
 
-async function launchBrowser(executablePath: string): Promise<Browser> {
+export async function launchBrowser(executablePath: string): Promise<Browser> {
   const quiet = ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'];
   const root = process.getuid?.() === 0;
   return chromium.launch({

@@ -1,0 +1,125 @@
+/** The chat's page alone in a real browser, under its real policy: hostile answers load nothing, run nothing, open nothing. */
+import { createServer, type Server } from 'node:http';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { chatPage } from '../../extension/chat/html.ts';
+import { action, type ToHost, type ToPage, texts } from '../../extension/messages.ts';
+import { projectRoot } from '../../scripts/shared/paths.ts';
+import { payloads } from '../unit/media/payloads.ts';
+import { launchBrowser } from './editor.ts';
+
+declare global {
+  interface Window {
+    sent: ToHost[];
+    pwned?: unknown;
+  }
+}
+
+const { browser: executablePath } = inject('prepared');
+const reason = executablePath === '' ? ' (skipped: no Chromium, Chrome or Edge is installed)' : '';
+
+/** Each text is its own name. */
+const namedTexts = texts.parse({
+  ...Object.fromEntries(Object.keys(texts.shape).map((key) => [key, key])),
+  examples: ['one', 'two', 'three'],
+  actions: Object.fromEntries(action.options.map((name) => [name, name])),
+});
+
+async function serve(): Promise<{ server: Server; origin: string; asked: string[] }> {
+  const entryPoints = [join(projectRoot, 'media', 'chat.ts')];
+  const built = await build({ entryPoints, bundle: true, write: false, outdir: 'out', format: 'iife' });
+  const file = (suffix: string) => built.outputFiles.find(({ path }) => path.endsWith(suffix))?.text ?? '';
+  const where = { scriptUri: '/chat.js', styleUri: '/chat.css', cspSource: "'self'" };
+  const asked: string[] = [];
+  const server = createServer(({ url = '' }, response) => {
+    asked.push(url);
+    const type = url.endsWith('.js') ? 'text/javascript' : url.endsWith('.css') ? 'text/css' : 'text/html';
+    response.setHeader('content-type', type);
+    response.end(url === '/' ? chatPage({ ...where, language: 'en', texts: namedTexts }) : file(url.slice(-4)));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('The server has no port.');
+  return { server, origin: `http://127.0.0.1:${address.port}`, asked };
+}
+
+/** One payload in every place that shows text, streamed in two halves; then everything is clicked and hovered. */
+async function suffer(page: Page, payload: string): Promise<void> {
+  const half = Math.floor(payload.length / 2);
+  const turn = 't';
+  const running = { kind: 'running', note: payload } as const;
+  const chips = [{ id: payload, label: payload, detail: payload, tokens: 1 }];
+  const empty = { id: turn, kind: 'chat', question: payload, chips, thinking: '', answer: '', model: payload } as const;
+  const before: ToPage[] = [
+    { type: 'conversation', turns: [{ ...empty, chips, outcome: running }] },
+    { type: 'notice', notice: { kind: 'problem', text: payload, actions: ['retry'] } },
+    { type: 'context', context: { chips, addable: payload } },
+    { type: 'delta', turn, kind: 'thinking', text: payload },
+    { type: 'delta', turn, kind: 'text', text: payload.slice(0, half) },
+  ];
+  const after: ToPage[] = [
+    { type: 'delta', turn, kind: 'text', text: payload.slice(half) },
+    { type: 'outcome', turn, outcome: { kind: 'failed', message: payload, actions: ['retry'] } },
+  ];
+  await page.evaluate(
+    async ([first, second]) => {
+      const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+      for (const message of first ?? []) window.postMessage(message, '*');
+      await frame();
+      await frame();
+      for (const message of second ?? []) window.postMessage(message, '*');
+      await frame();
+      await frame();
+      for (const target of document.querySelectorAll<HTMLElement>('#transcript *, #notice *, #chips *')) {
+        target.click?.();
+        for (const type of ['auxclick', 'mouseover', 'pointerenter', 'focus', 'toggle']) {
+          target.dispatchEvent(new Event(type, { bubbles: true }));
+        }
+      }
+    },
+    [before, after],
+  );
+}
+
+describe.skipIf(executablePath === '')(`hostile answers in a browser${reason}`, () => {
+  let served: Awaited<ReturnType<typeof serve>>;
+  let browser: Browser;
+  let page: Page;
+  const requests: string[] = [];
+  beforeAll(async () => {
+    served = await serve();
+    browser = await launchBrowser(executablePath);
+    page = await browser.newPage();
+    page.on('request', (request) => requests.push(request.url()));
+    await page.addInitScript(() => {
+      window.sent = [];
+      const postMessage = (message: ToHost) => window.sent.push(message);
+      Reflect.set(window, 'acquireVsCodeApi', () => ({ postMessage, getState: () => undefined, setState: () => {} }));
+    });
+    await page.goto(served.origin);
+    await page.locator('#question').waitFor();
+  });
+  afterAll(async () => {
+    await browser?.close();
+    served?.server.close();
+  });
+
+  test('load nothing, run nothing and offer only links of the web', async () => {
+    const own = [`${served.origin}/`, `${served.origin}/chat.css`, `${served.origin}/chat.js`];
+    expect(requests.sort()).toEqual(own);
+    for (const payload of payloads) await suffer(page, payload);
+    expect(payloads.length).toBeGreaterThanOrEqual(200);
+    expect(requests).toEqual(own);
+    expect(served.asked.sort()).toEqual(['/', '/chat.css', '/chat.js']);
+    expect(page.url()).toBe(`${served.origin}/`);
+    expect(page.context().pages()).toHaveLength(1);
+    const { pwned, sent } = await page.evaluate(() => ({ pwned: window.pwned, sent: window.sent }));
+    expect(pwned).toBeUndefined();
+    const links = sent.flatMap((message) => (message.type === 'open-link' ? [message.href] : []));
+    expect(links.length).toBeGreaterThan(0);
+    expect(links.filter((href) => !/^https?:\/\//.test(href))).toEqual([]);
+    expect(sent.filter((message) => message.type === 'page-error')).toEqual([]);
+  });
+});
