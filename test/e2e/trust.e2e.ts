@@ -18,7 +18,7 @@ async function promptTokens(chat: FrameLocator): Promise<number> {
   await chat.locator('#question').press('Enter');
   const turn = chat.locator('.turn').last();
   await expect.poll(() => turn.getAttribute('data-state'), { timeout: 60_000 }).toBe('done');
-  return Number(/(\d+) prompt tokens/.exec((await turn.locator('.figures').textContent()) ?? '')?.[1]);
+  return Number(/(\d+) prompt/.exec((await turn.locator('.figures').textContent()) ?? '')?.[1]);
 }
 
 describeInEditor('an untrusted workspace', options, (editor) => {
