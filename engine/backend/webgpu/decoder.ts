@@ -2,8 +2,10 @@
 import type { DecoderSpec } from '../../model/spec.ts';
 import type { Decoder, DecoderMemory, SequenceSlice } from '../backend.ts';
 import { checkedBatch, type OwnSlice } from '../batch.ts';
+import { queriesPerTile } from './decoderAttention.ts';
 import { copyPage } from './decoderCache.ts';
-import { type DecoderParts, headPlan, layersPlan, type PlanRows, queriesPerTile } from './decoderPlan.ts';
+import { headPlan, layersPlan } from './decoderPlan.ts';
+import type { DecoderParts, PlanRows } from './decoderRecorder.ts';
 import { logitRowsAtOnce } from './decoderScratch.ts';
 import { type PageCopy, requirePages, WebgpuSequence } from './decoderSequence.ts';
 import type { Gpu } from './gpu.ts';

@@ -6,23 +6,40 @@ import { attentionShape } from './kernels/attention.ts';
 /** Rows of logits that are computed and read back at once. */
 export const logitRowsAtOnce = 16;
 
+/** `[tokens, …]` each, but for `parts`, `chosen` and `logits`. */
 export interface Scratch {
-  /** The residual stream. `[tokens, hidden]` */
+  /** The residual stream: `hidden`. */
   readonly hidden: GPUBuffer;
-  /** `[tokens, hidden]` */
+  /** `hidden` */
   readonly normed: GPUBuffer;
-  /** `[tokens, heads · headDim]` */
+  /** Latent: the compressed query, and the same normalised. `queryRank` */
+  readonly queryDown: GPUBuffer;
+  readonly queryNormed: GPUBuffer;
+  /** `heads · headDim`; latent: `heads · (nope + rope)` */
   readonly query: GPUBuffer;
-  /** `[tokens, kvHeads · headDim]` */
+  /** `kvHeads · headDim`; latent: `keyValueRank + rope` in `key` */
   readonly key: GPUBuffer;
   readonly value: GPUBuffer;
-  /** `[tokens, heads · headDim]` */
+  /** Latent: `heads · nope`, `heads · rope`, `heads · keyValueRank` */
+  readonly nopeQuery: GPUBuffer;
+  readonly ropeQuery: GPUBuffer;
+  readonly latentQuery: GPUBuffer;
+  /** `heads · headDim`; latent: `heads · keyValueRank` */
   readonly attended: GPUBuffer;
+  /** Latent: `heads · value` */
+  readonly headValues: GPUBuffer;
   /** `[splits, up to vectorTokens, heads, headDim + 4]` */
   readonly parts: GPUBuffer;
-  /** `[tokens, intermediate]` */
+  /** `intermediate` */
   readonly gate: GPUBuffer;
   readonly up: GPUBuffer;
+  /** Router logits: `experts` */
+  readonly scores: GPUBuffer;
+  /** Experts' numbers and their weights: `topK` */
+  readonly experts: GPUBuffer;
+  readonly expertWeights: GPUBuffer;
+  /** `topK · intermediate` of the chosen experts */
+  readonly expertStates: GPUBuffer;
   /** Rows of `hidden` whose logits are asked for. `[logitRowsAtOnce, hidden]` */
   readonly chosen: GPUBuffer;
   /** `[logitRowsAtOnce, vocabulary]` */
@@ -37,34 +54,77 @@ export interface ScratchLimits {
   readonly splits: number;
 }
 
-export async function allocateScratch(gpu: Gpu, spec: DecoderSpec, limits: ScratchLimits): Promise<Scratch> {
-  const { hiddenSize, vocabularySize } = spec;
-  const shapes = spec.layers.map(({ attention }) => attentionShape(attention));
-  const widest = (width: (shape: (typeof shapes)[number]) => number) => Math.max(...shapes.map(width));
-  const queryWidth = widest(({ heads, valueDim }) => heads * valueDim);
-  const keyWidth = widest(({ kvHeads, keyDim }) => kvHeads * keyDim);
-  const partWidth = widest(({ heads, valueDim }) => heads * (valueDim + 4));
-  const intermediate = Math.max(...spec.layers.map(({ feedForward }) => intermediateWidth(feedForward)));
-  const rows = limits.maxTokensPerRun;
-  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-  const values = (label: string, count: number) => gpu.allocate(label, 4 * count, usage);
-  const before = gpu.allocatedBytes;
-  const scratch = {
-    hidden: await values('hidden states', rows * hiddenSize),
-    normed: await values('normalised states', rows * hiddenSize),
-    query: await values('queries', rows * queryWidth),
-    key: await values('new keys', rows * keyWidth),
-    value: await values('new values', rows * keyWidth),
-    attended: await values('attention output', rows * queryWidth),
-    parts: await values('attention parts', limits.splits * limits.vectorTokens * partWidth),
-    gate: await values('gates', rows * intermediate),
-    up: await values('feed-forward states', rows * intermediate),
-    chosen: await values('last hidden states', logitRowsAtOnce * hiddenSize),
-    logits: await values('logits', logitRowsAtOnce * vocabularySize),
-  };
-  return { ...scratch, bytes: gpu.allocatedBytes - before };
+/** Values a token of every buffer that holds some for each token of a run. */
+function widths(spec: DecoderSpec) {
+  const grouped = spec.layers.flatMap(({ attention }) => (attention.kind === 'grouped-query' ? [attention] : []));
+  const latent = spec.layers.flatMap(({ attention }) => (attention.kind === 'latent' ? [attention] : []));
+  const dense = spec.layers.map(({ feedForward }) => feedForward);
+  const experts = dense.flatMap((feedForward) => (feedForward.kind === 'experts' ? [feedForward] : []));
+  const queries = grouped.map(({ numAttentionHeads, headDim }) => numAttentionHeads * headDim);
+  const keys = grouped.map(({ numKeyValueHeads, headDim }) => numKeyValueHeads * headDim);
+  const ofHeads = (width: (spec: (typeof latent)[number]) => number) =>
+    latent.map((attention) => attention.numAttentionHeads * width(attention));
+  const latents = ofHeads(({ keyValueRank }) => keyValueRank);
+  return {
+    hidden: [spec.hiddenSize],
+    normed: [spec.hiddenSize],
+    queryDown: latent.map(({ queryRank = 0 }) => queryRank),
+    queryNormed: latent.map(({ queryRank = 0 }) => queryRank),
+    query: [...queries, ...ofHeads(({ nopeHeadDim, ropeHeadDim }) => nopeHeadDim + ropeHeadDim)],
+    key: [...keys, ...latent.map(({ keyValueRank, ropeHeadDim }) => keyValueRank + ropeHeadDim)],
+    value: keys,
+    nopeQuery: ofHeads(({ nopeHeadDim }) => nopeHeadDim),
+    ropeQuery: ofHeads(({ ropeHeadDim }) => ropeHeadDim),
+    latentQuery: latents,
+    attended: [...queries, ...latents],
+    headValues: ofHeads(({ valueHeadDim }) => valueHeadDim),
+    gate: dense.map(denseWidth),
+    up: dense.map(denseWidth),
+    scores: experts.map(({ numExperts }) => numExperts),
+    experts: experts.map(({ expertsPerToken }) => expertsPerToken),
+    expertWeights: experts.map(({ expertsPerToken }) => expertsPerToken),
+    expertStates: experts.map(({ expertsPerToken, intermediateSize }) => expertsPerToken * intermediateSize),
+  } satisfies Partial<Record<keyof Scratch, number[]>>;
 }
 
-function intermediateWidth(feedForward: FeedForwardSpec): number {
-  return feedForward.kind === 'dense' ? feedForward.intermediateSize : (feedForward.sharedIntermediateSize ?? 1);
+function denseWidth(feedForward: FeedForwardSpec): number {
+  return feedForward.kind === 'dense' ? feedForward.intermediateSize : (feedForward.sharedIntermediateSize ?? 0);
+}
+
+export async function allocateScratch(gpu: Gpu, spec: DecoderSpec, limits: ScratchLimits): Promise<Scratch> {
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+  const before = gpu.allocatedBytes;
+  const values = (label: string, count: number) => gpu.allocate(`${label} of a run`, 4 * count, usage);
+  const wanted = widths(spec);
+  const perToken = (name: keyof typeof wanted) => values(name, limits.maxTokensPerRun * Math.max(0, ...wanted[name]));
+  const partWidth = Math.max(
+    ...spec.layers.map(({ attention }) => {
+      const { heads, valueDim } = attentionShape(attention);
+      return heads * (valueDim + 4);
+    }),
+  );
+  return {
+    hidden: await perToken('hidden'),
+    normed: await perToken('normed'),
+    queryDown: await perToken('queryDown'),
+    queryNormed: await perToken('queryNormed'),
+    query: await perToken('query'),
+    key: await perToken('key'),
+    value: await perToken('value'),
+    nopeQuery: await perToken('nopeQuery'),
+    ropeQuery: await perToken('ropeQuery'),
+    latentQuery: await perToken('latentQuery'),
+    attended: await perToken('attended'),
+    headValues: await perToken('headValues'),
+    gate: await perToken('gate'),
+    up: await perToken('up'),
+    scores: await perToken('scores'),
+    experts: await perToken('experts'),
+    expertWeights: await perToken('expertWeights'),
+    expertStates: await perToken('expertStates'),
+    parts: await values('attention parts', limits.splits * limits.vectorTokens * partWidth),
+    chosen: await values('last hidden states', logitRowsAtOnce * spec.hiddenSize),
+    logits: await values('logits', logitRowsAtOnce * spec.vocabularySize),
+    bytes: gpu.allocatedBytes - before,
+  };
 }

@@ -5,11 +5,14 @@ import type {
   AttentionWeights,
   DecoderWeights,
   DenseWeights,
+  ExpertsWeights,
   FeedForwardWeights,
   GroupedQueryWeights,
+  LatentWeights,
   Linear,
   Weight,
 } from '../../model/weights.ts';
+import { transposedWeight } from '../../model/weightViews.ts';
 import type { GpuMatrix, Uploader } from './upload.ts';
 
 export interface GpuLinear {
@@ -37,11 +40,35 @@ export interface GpuDense {
   readonly down: GpuLinear;
 }
 
+export interface GpuLatent {
+  readonly kind: 'latent';
+  readonly queryDown?: GpuLinear;
+  readonly queryNorm?: GPUBuffer;
+  readonly queryUp: GpuLinear;
+  readonly keyValueDown: GpuLinear;
+  readonly keyValueNorm: GPUBuffer;
+  /** `[heads, keyValueRank, nope]`: turns a query into one for latents. */
+  readonly keyUp: GpuLinear;
+  /** `[heads, value, keyValueRank]` */
+  readonly valueUp: GpuLinear;
+  readonly output: GpuLinear;
+}
+
+export interface GpuExperts {
+  readonly kind: 'experts';
+  readonly router: GpuLinear;
+  readonly selectionBias?: GPUBuffer;
+  readonly gate: GpuLinear;
+  readonly up: GpuLinear;
+  readonly down: GpuLinear;
+  readonly shared?: GpuDense;
+}
+
 export interface GpuLayer {
   readonly attentionNorm: GPUBuffer;
-  readonly attention: GpuGroupedQuery;
+  readonly attention: GpuGroupedQuery | GpuLatent;
   readonly feedForwardNorm: GPUBuffer;
-  readonly feedForward: GpuDense;
+  readonly feedForward: GpuDense | GpuExperts;
 }
 
 export interface GpuWeights {
@@ -71,9 +98,44 @@ export async function uploadWeights(weights: DecoderWeights, uploader: Uploader)
   };
 }
 
-function uploadAttention(weights: AttentionWeights, uploader: Uploader): Promise<GpuGroupedQuery> {
-  if (weights.kind === 'latent') throw unsupported('Latent attention is not computed on the GPU yet.');
-  return uploadGroupedQuery(weights, uploader);
+function uploadAttention(weights: AttentionWeights, uploader: Uploader): Promise<GpuGroupedQuery | GpuLatent> {
+  return weights.kind === 'latent' ? uploadLatent(weights, uploader) : uploadGroupedQuery(weights, uploader);
+}
+
+async function uploadLatent(weights: LatentWeights, uploader: Uploader): Promise<GpuLatent> {
+  const { queryDown, queryNorm, keyUp } = weights;
+  const matrix = async (weight: Weight) => ({ weight: await uploader.matrix(weight) });
+  return {
+    kind: 'latent',
+    ...(queryDown && { queryDown: await matrix(queryDown) }),
+    ...(queryNorm && { queryNorm: await uploader.vector(queryNorm) }),
+    queryUp: await matrix(weights.queryUp),
+    keyValueDown: await matrix(weights.keyValueDown),
+    keyValueNorm: await uploader.vector(weights.keyValueNorm),
+    keyUp: await matrix(keyUp.transposed ? keyUp.weight : transposedHeads(keyUp.weight)),
+    valueUp: await matrix(weights.valueUp),
+    output: await matrix(weights.output),
+  };
+}
+
+/** `[heads, nope, rank]` as `[heads, rank, nope]`, block scales included. */
+function transposedHeads(weight: Weight): Weight {
+  const transposed = transposedWeight(weight);
+  const { blockScale } = weight;
+  if (!blockScale) return transposed;
+  const { blockRows, blockColumns } = blockScale;
+  const [, rows = 1, columns = 1] = weight.shape;
+  const scaleRows = Math.ceil(rows / blockRows);
+  const scaleColumns = Math.ceil(columns / blockColumns);
+  const read = async () => {
+    const stored = await blockScale.read();
+    return stored.map((_, i) => {
+      const head = Math.floor(i / (scaleRows * scaleColumns));
+      const column = Math.floor(i / scaleRows) % scaleColumns;
+      return stored[(head * scaleRows + (i % scaleRows)) * scaleColumns + column] ?? 0;
+    });
+  };
+  return { ...transposed, blockScale: { blockRows: blockColumns, blockColumns: blockRows, read } };
 }
 
 async function uploadGroupedQuery(weights: GroupedQueryWeights, uploader: Uploader): Promise<GpuGroupedQuery> {
@@ -89,9 +151,21 @@ async function uploadGroupedQuery(weights: GroupedQueryWeights, uploader: Upload
   };
 }
 
-function uploadFeedForward(weights: FeedForwardWeights, uploader: Uploader): Promise<GpuDense> {
-  if (weights.kind === 'experts') throw unsupported('Experts are not computed on the GPU yet.');
-  return uploadDense(weights, uploader);
+function uploadFeedForward(weights: FeedForwardWeights, uploader: Uploader): Promise<GpuDense | GpuExperts> {
+  return weights.kind === 'dense' ? uploadDense(weights, uploader) : uploadExperts(weights, uploader);
+}
+
+async function uploadExperts(weights: ExpertsWeights, uploader: Uploader): Promise<GpuExperts> {
+  const { selectionBias, shared } = weights;
+  return {
+    kind: 'experts',
+    router: await uploadLinear(weights.router, uploader),
+    ...(selectionBias && { selectionBias: await uploader.vector(selectionBias) }),
+    gate: await uploadLinear(weights.gate, uploader),
+    up: await uploadLinear(weights.up, uploader),
+    down: await uploadLinear(weights.down, uploader),
+    ...(shared && { shared: await uploadDense(shared, uploader) }),
+  };
 }
 
 async function uploadDense({ gate, up, down }: DenseWeights, uploader: Uploader): Promise<GpuDense> {

@@ -1,0 +1,119 @@
+/** The feed-forward part of one layer, dense or of experts, onto the residual stream. */
+import type { Activation, DenseSpec, ExpertsSpec } from '../../model/spec.ts';
+import type { Recorder } from './decoderRecorder.ts';
+import type { GpuDense, GpuExperts, GpuLinear } from './decoderWeights.ts';
+import { activationGroups, activationKernel } from './kernels/activation.ts';
+import { expertsDownGroups, expertsDownKernel } from './kernels/expertsDown.ts';
+import { type GatedShape, gatedVectorGroups, gatedVectorKernel, jointPieces } from './kernels/gatedVector.ts';
+import { routerKernel } from './kernels/router.ts';
+
+export function recordDense(recorder: Recorder, spec: DenseSpec, weights: GpuDense, norm: GPUBuffer): void {
+  const { scratch, spec: decoder } = recorder.parts;
+  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
+  recordGated(recorder, spec.activation, weights, x, gain);
+}
+
+/** down(activation(gate · x) · (up · x)), added to the residual stream. */
+function recordGated(
+  recorder: Recorder,
+  activation: Activation,
+  { gate, up, down }: GpuDense,
+  x: GPUBuffer,
+  gain: { readonly gain?: GPUBuffer },
+): void {
+  const { inputs, scratch, gpu } = recorder.parts;
+  const width = gate.weight.rows;
+  if (recorder.rows === 'prompt') {
+    recorder.product(gate, x, scratch.gate, gain);
+    recorder.product(up, x, scratch.up, gain);
+    recorder.add(activationKernel(activation, width), [scratch.gate, scratch.up], () =>
+      activationGroups(width, inputs.tokens),
+    );
+  } else {
+    for (const { buffers, ...shape } of gatedShapes(recorder, gate, up, width, activation, gain)) {
+      const operands = [...buffers, x, ...(gain.gain ? [gain.gain] : []), scratch.up];
+      const whole = { ...shape, tokens: recorder.rows };
+      recorder.add(gatedVectorKernel(whole, gpu.capabilities), operands, gatedVectorGroups(whole));
+    }
+  }
+  recorder.product(down, scratch.up, scratch.hidden, { accumulate: true });
+}
+
+/** Every dispatch of a gated product: one, but for matrices in pieces. */
+function gatedShapes(
+  recorder: Recorder,
+  gate: GpuLinear,
+  up: GpuLinear,
+  rows: number,
+  activation: Activation,
+  { gain }: { readonly gain?: GPUBuffer },
+): (Omit<GatedShape, 'tokens' | 'experts'> & { readonly buffers: readonly GPUBuffer[] })[] {
+  const { normEpsilon } = recorder.parts.spec;
+  return jointPieces(gate.weight.pieces, up.weight.pieces).map((joint) => ({
+    gate: { ...joint.gate, ...(gate.weight.blockScale && { blockScale: gate.weight.blockScale }) },
+    up: { ...joint.up, ...(up.weight.blockScale && { blockScale: up.weight.blockScale }) },
+    firstRow: joint.firstRow,
+    endRow: joint.endRow,
+    rows,
+    activation,
+    ...(gain && { norm: { epsilon: normEpsilon } }),
+    buffers: [joint.gate.buffer, joint.up.buffer],
+  }));
+}
+
+export function recordExperts(recorder: Recorder, spec: ExpertsSpec, weights: GpuExperts, norm: GPUBuffer): void {
+  const { inputs, scratch, spec: decoder } = recorder.parts;
+  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
+  recorder.product(weights.router, x, scratch.scores, gain);
+  const { selectionBias } = weights;
+  recorder.add(
+    routerKernel(spec, selectionBias !== undefined),
+    [scratch.scores, ...(selectionBias ? [selectionBias] : []), scratch.experts, scratch.expertWeights],
+    () => [inputs.tokens],
+  );
+  recordExpertStates(recorder, spec, weights, x, gain);
+  // After the experts' states, which are made of the residual stream that this adds to.
+  if (weights.shared) recordGated(recorder, spec.activation, weights.shared, x, gain);
+  recordExpertsDown(recorder, spec, weights.down);
+}
+
+/** activation(gate · x) · (up · x) of the chosen experts, into `expertStates`. */
+function recordExpertStates(
+  recorder: Recorder,
+  spec: ExpertsSpec,
+  { gate, up }: GpuExperts,
+  x: GPUBuffer,
+  gain: { readonly gain?: GPUBuffer },
+): void {
+  const { inputs, scratch, gpu } = recorder.parts;
+  const experts = { topK: spec.expertsPerToken, bias: gate.bias !== undefined };
+  const biases = gate.bias && up.bias ? [gate.bias, up.bias] : [];
+  for (const { buffers, ...shape } of gatedShapes(recorder, gate, up, spec.intermediateSize, spec.activation, gain)) {
+    const whole = { ...shape, experts, tokens: 1 };
+    recorder.add(
+      gatedVectorKernel(whole, gpu.capabilities),
+      [...buffers, x, ...(gain.gain ? [gain.gain] : []), ...biases, scratch.experts, scratch.expertStates],
+      () => gatedVectorGroups({ ...whole, tokens: inputs.tokens }),
+    );
+  }
+}
+
+function recordExpertsDown(recorder: Recorder, spec: ExpertsSpec, { weight, bias }: GpuLinear): void {
+  const { inputs, scratch, gpu, spec: decoder } = recorder.parts;
+  for (const { layout, firstRow, buffer } of weight.pieces) {
+    const shape = {
+      layout,
+      firstRow,
+      rows: decoder.hiddenSize,
+      topK: spec.expertsPerToken,
+      bias: bias !== undefined,
+      accumulate: true,
+      ...(weight.blockScale && { blockScale: weight.blockScale }),
+    };
+    recorder.add(
+      expertsDownKernel(shape, gpu.capabilities),
+      [buffer, scratch.expertStates, ...(bias ? [bias] : []), scratch.experts, scratch.expertWeights, scratch.hidden],
+      () => expertsDownGroups(shape, inputs.tokens),
+    );
+  }
+}
