@@ -17,7 +17,9 @@ const { watch, production, outdir } = values;
 const common = {
   bundle: true,
   sourcemap: !production,
-  minify: production,
+  // Names stay, so that a user's log can be read.
+  minifyWhitespace: production,
+  minifySyntax: production,
   logLevel: 'warning',
   outdir,
   metafile: true,

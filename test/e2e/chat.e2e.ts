@@ -1,30 +1,9 @@
 /** A conversation with the real model: streamed, stopped, kept. */
-import type { FrameLocator, Locator } from 'playwright-core';
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
+import { answered, answerLength, answerText, ask, untilEnded, untilStreaming } from './turns.ts';
 
 const longQuestion = 'Write a long story about a lighthouse keeper.';
-
-async function ask(chat: FrameLocator, question: string): Promise<Locator> {
-  const before = await chat.locator('.turn').count();
-  await chat.locator('#question').fill(question);
-  await chat.locator('#question').press('Enter');
-  const turn = chat.locator('.turn').nth(before);
-  await turn.waitFor();
-  return turn;
-}
-
-const state = (turn: Locator) => turn.getAttribute('data-state');
-const answerLength = async (turn: Locator) => ((await turn.locator('.answer-text').textContent()) ?? '').length;
-
-async function untilStreaming(turn: Locator, chars: number): Promise<void> {
-  await expect.poll(() => answerLength(turn), { timeout: 60_000, interval: 50 }).toBeGreaterThan(chars);
-  expect(await state(turn)).toBe('running');
-}
-
-async function untilState(turn: Locator, wanted: string, timeout = 60_000): Promise<void> {
-  await expect.poll(() => state(turn), { timeout, interval: 50 }).toBe(wanted);
-}
 
 describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' } }, (editor) => {
   test('streams an answer word by word, and stops when told to', async () => {
@@ -34,7 +13,7 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' } }, (editor)
     const early = await answerLength(turn);
     await untilStreaming(turn, early + 40);
     await chat.locator('#stop').click();
-    await untilState(turn, 'stopped', 5_000);
+    await untilEnded(turn, 'stopped', 5_000);
     const kept = await answerLength(turn);
     expect(kept).toBeGreaterThan(early);
     // Nothing more comes.
@@ -44,9 +23,8 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' } }, (editor)
 
   test('answers the next question after a stop, and says how fast it was', async () => {
     const chat = await editor().openChat();
-    const turn = await ask(chat, 'What is the capital of France? One word.');
-    await untilState(turn, 'done');
-    expect(await turn.locator('.answer-text').textContent()).toContain('Paris');
+    const turn = await answered(chat, 'What is the capital of France? One word.');
+    expect(await answerText(turn)).toContain('Paris');
     expect(await turn.locator('.figures').textContent()).toMatch(/\d tokens\/s/);
     await editor()
       .statusItem(/SmolLM2.*\d/)
@@ -74,11 +52,10 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' } }, (editor)
     const killed = editor().enginePids();
     expect(killed).toHaveLength(1);
     for (const pid of killed) process.kill(pid, 'SIGKILL');
-    await untilState(turn, 'failed');
+    await untilEnded(turn, 'failed');
     expect(await answerLength(turn)).toBeGreaterThanOrEqual(shown);
     await editor().screenshot('engine-killed');
-    const next = await ask(chat, 'Say hello.');
-    await untilState(next, 'done');
+    const next = await answered(chat, 'Say hello.');
     expect(await answerLength(next)).toBeGreaterThan(0);
     expect(editor().enginePids()).toHaveLength(1);
     expect(editor().enginePids()).not.toEqual(killed);

@@ -1,6 +1,7 @@
 /** "Summarise this file" on a file that is far longer than the model's context. */
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
+import { answerLength, untilEnded } from './turns.ts';
 
 const lineCount = 3_000;
 const summaryMs = 900_000;
@@ -20,7 +21,7 @@ describeInEditor('summarise this file', { files: { 'squares.ts': longProgram() }
     await turn.locator('.progress-line .meter').waitFor();
     await editor().screenshot('summary-progress');
     await chat.locator('#stop').click();
-    await expect.poll(() => turn.getAttribute('data-state'), { timeout: 10_000 }).toBe('stopped');
+    await untilEnded(turn, 'stopped', 10_000);
   });
 
   test('summarises all 3,000 lines', { timeout: summaryMs + 60_000 }, async () => {
@@ -29,9 +30,8 @@ describeInEditor('summarise this file', { files: { 'squares.ts': longProgram() }
     const chat = await editor().chat();
     const turn = chat.locator('.turn[data-kind=summary]').nth(1);
     await turn.waitFor();
-    await expect.poll(() => turn.getAttribute('data-state'), { timeout: summaryMs, interval: 500 }).toBe('done');
+    await untilEnded(turn, 'done', summaryMs);
     await editor().screenshot('summary');
-    const summary = await turn.locator('.answer-text').textContent();
-    expect(summary?.length).toBeGreaterThan(40);
+    expect(await answerLength(turn)).toBeGreaterThan(40);
   });
 });

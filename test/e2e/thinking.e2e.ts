@@ -2,23 +2,14 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { FrameLocator, Locator } from 'playwright-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 import { writeThinkingModel } from './thinkingModel.ts';
+import { answered, answerText } from './turns.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-model-'));
 const model = join(folder, 'thinker.gguf');
 const options = { files: { 'a.py': 'x = 1\n' }, machineSettings: { 'hearth.model': model } };
-
-async function answered(chat: FrameLocator, question: string): Promise<Locator> {
-  const turns = await chat.locator('.turn').count();
-  await chat.locator('#question').fill(question);
-  await chat.locator('#question').press('Enter');
-  const turn = chat.locator('.turn').nth(turns);
-  await expect.poll(() => turn.getAttribute('data-state'), { timeout: 90_000 }).toBe('done');
-  return turn;
-}
 
 describeInEditor('the thinking switch', options, (editor) => {
   beforeAll(() => writeThinkingModel(model));
@@ -29,7 +20,7 @@ describeInEditor('the thinking switch', options, (editor) => {
     await editor().statusItem('Off').waitFor();
     const turn = await answered(chat, 'Say hello.');
     expect(await turn.locator('.thoughts').isVisible()).toBe(false);
-    expect(await turn.locator('.answer-text').textContent()).not.toBe('');
+    expect(await answerText(turn)).not.toBe('');
   });
 
   test('makes the model think first, and shows what it thinks apart from the answer', async () => {

@@ -2,6 +2,7 @@
 import type { FrameLocator } from 'playwright-core';
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
+import { answered } from './turns.ts';
 
 const plantedWords = 300;
 const planted = {
@@ -14,10 +15,7 @@ const options = { files: { '.vscode/settings.json': JSON.stringify(planted) }, w
 
 /** Asks in a new chat, with nothing attached, and returns how many tokens the prompt had. */
 async function promptTokens(chat: FrameLocator): Promise<number> {
-  await chat.locator('#question').fill('Hello.');
-  await chat.locator('#question').press('Enter');
-  const turn = chat.locator('.turn').last();
-  await expect.poll(() => turn.getAttribute('data-state'), { timeout: 60_000 }).toBe('done');
+  const turn = await answered(chat, 'Hello.');
   return Number(/(\d+) prompt/.exec((await turn.locator('.figures').textContent()) ?? '')?.[1]);
 }
 
