@@ -135,7 +135,7 @@ function idsFrom(logits: Float32Array, leastLogit: number): Int32Array {
   return ids.subarray(0, count);
 }
 
-/** Ids of the k largest logits, by a heap whose root is the least of them: no sort of the vocabulary. */
+/** Ids of the k largest logits, in order, by a heap whose root is the least of them: no sort of the vocabulary. */
 function largestK(logits: Float32Array, k: number): Int32Array {
   const heap = new Int32Array(k);
   const logit = (id: number): number => logits[id] ?? 0;
@@ -162,7 +162,7 @@ function largestK(logits: Float32Array, k: number): Int32Array {
     sinkFrom(0);
     least = logit(heap[0] ?? 0);
   }
-  return heap;
+  return heap.sort();
 }
 
 /** Whether `a` ranks before `b`: larger first, the lower id among equals. */
@@ -171,10 +171,10 @@ function before(key: (id: number) => number, a: number, b: number): boolean {
   return keyA > keyB || (keyA === keyB && a < b);
 }
 
-/** Candidates that are narrowed in place; what is kept stands in front. */
+/** Candidates that are narrowed in place; what is kept stands in front, in the order of ids, which the draw follows. */
 class Selection {
-  readonly #ids: Int32Array;
-  readonly #weights: Float64Array;
+  #ids: Int32Array;
+  #weights: Float64Array;
   #count: number;
 
   constructor(ids: Int32Array, weights: Float64Array) {
@@ -205,6 +205,22 @@ class Selection {
    * sort would visit the whole vocabulary log(n) times.
    */
   keepMass(mass: number): void {
+    const [ids, weights] = [this.#ids.slice(0, this.#count), this.#weights.slice(0, this.#count)];
+    const kept = this.#partitionMass(mass);
+    let last = 0;
+    for (let i = 1; i < kept; i++) if (this.#ranksBefore(last, i)) last = i;
+    const [least, leastId] = [this.#weight(last), this.#ids[last] ?? 0];
+    [this.#ids, this.#weights, this.#count] = [ids, weights, 0];
+    for (const [i, weight] of weights.entries()) {
+      const id = ids[i] ?? 0;
+      if (weight < least || (weight === least && id > leastId)) continue;
+      ids[this.#count] = id;
+      weights[this.#count++] = weight;
+    }
+  }
+
+  /** Moves what `keepMass` keeps to the front. @returns how many. */
+  #partitionMass(mass: number): number {
     let low = 0;
     let high = this.#count;
     let missing = mass;
@@ -218,7 +234,7 @@ class Selection {
         if (missing <= 0) break;
       }
     }
-    this.#count = Math.max(1, missing > 0 ? high : low);
+    return Math.max(1, missing > 0 ? high : low);
   }
 
   candidates(): Candidates {

@@ -1,0 +1,143 @@
+/**
+ * Sampling, first half: penalties applied to the logits in place, and of every chunk of 1024 tokens the 64 most probable, in
+ * order, with the chunk's sum of probabilities. `sampleDraw` is the second half.
+ *
+ * Bindings: settings (one a row), history u32 `[rows, ceil(vocabulary / 16)]` (two bits a token: in the sequence, in the
+ * answer); logits `[rows, vocabulary]`, parts u32 (write). Workgroup: 256 threads a chunk; groups: chunks in x, rows in y.
+ * Needs nothing; uses subgroups. Must equal `penalise` of generation/sampler.ts, without its logit bias.
+ */
+import type { GpuCapabilities } from '../adapter.ts';
+import type { KernelSource } from '../gpu.ts';
+import { declareBuffers, read, write } from './bindings.ts';
+import { reductionCode, subgroupsEnable } from './reduction.ts';
+
+export const chunkTokens = 1024;
+/** Candidates that a chunk hands on: the largest top-k that is drawn on the GPU. */
+export const mostCandidates = 64;
+/** One chunk a thread of the second half. */
+export const mostChunks = 256;
+/** A logit that is not a number becomes this, larger than any other: the draw then gives no token. */
+export const notANumber = '3.4e38';
+/** Stands for minus infinity, which WGSL does not promise. */
+export const excluded = '-3.0e38';
+
+/** As the generation's SamplerSettings; `topK` 1 is greedy, 0 all. */
+export interface SampleSettings {
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly repetitionPenalty: number;
+  readonly presencePenalty: number;
+}
+
+/** Whether the draw is the CPU sampler's own, but for rounding. */
+export function samplesOnGpu({ temperature, topK }: SampleSettings, vocabularySize: number): boolean {
+  return vocabularySize <= mostChunks * chunkTokens && (temperature === 0 || topK <= mostCandidates);
+}
+
+export const settingsWords = 8;
+
+/** One row of `settings`. */
+export function packSettings(settings: SampleSettings): Uint32Array<ArrayBuffer> {
+  const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty } = settings;
+  const greedy = temperature === 0;
+  const words = new Uint32Array(settingsWords);
+  const floats = [greedy ? 1 : temperature, topP, minP, repetitionPenalty, presencePenalty];
+  new Float32Array(words.buffer).set(floats);
+  words[5] = greedy ? 1 : topK;
+  return words;
+}
+
+/** Without overflow: what is 80 temperatures below the largest weighs nothing. */
+export const settingsCode = /* wgsl */ `
+struct Settings { temperature: f32, top_p: f32, min_p: f32, repetition: f32, presence: f32, top_k: u32, unused0: u32, unused1: u32 }
+fn weight_of(logit: f32, largest: f32, temperature: f32) -> f32 {
+  let least = -80.0 * temperature;
+  let difference = max(logit - largest, least);
+  return select(0.0, exp(difference / temperature), difference > least);
+}`;
+
+/** Words of one chunk in `parts`: sum, largest logit, candidates' logits, their ids. */
+export const partWords = 2 + 2 * mostCandidates;
+export const chunksOf = (vocabularySize: number): number => Math.ceil(vocabularySize / chunkTokens);
+export const historyWords = (vocabularySize: number): number => Math.ceil(vocabularySize / 16);
+
+const threads = 256;
+const each = chunkTokens / threads;
+
+export function sampleChunksKernel(vocabularySize: number, capabilities: GpuCapabilities): KernelSource {
+  const buffers = declareBuffers([
+    read('settings', 'Settings'),
+    read('history', 'u32'),
+    write('logits'),
+    write('parts', 'u32'),
+  ]);
+  const own = Array.from({ length: each }, (_, i) => i);
+  const code = /* wgsl */ `
+${subgroupsEnable(capabilities)}
+${settingsCode}
+${buffers.code}
+const VOCABULARY = ${vocabularySize}u;
+var<workgroup> keys: array<f32, ${chunkTokens}>;
+var<workgroup> ids: array<u32, ${chunkTokens}>;
+${reductionCode(1, threads, capabilities)}
+fn penalised(stored: f32, bits: u32, rule: Settings) -> f32 {
+  var logit = max(stored, ${excluded});
+  if ((bits & 1u) != 0u && rule.repetition != 1.0) {
+    logit = select(logit * rule.repetition, logit / rule.repetition, logit > 0.0);
+  }
+  if ((bits & 2u) != 0u) { logit -= rule.presence; }
+  logit = max(logit, ${excluded});
+  return select(logit, ${notANumber}, (bitcast<u32>(stored) & 0x7fffffffu) > 0x7f800000u);
+}
+fn before(a: u32, b: u32) -> bool { return keys[a] > keys[b] || (keys[a] == keys[b] && ids[a] < ids[b]); }
+/** Bitonic: largest first, the lower id among equals. */
+fn sort(thread: u32) {
+  for (var size = 2u; size <= ${chunkTokens}u; size *= 2u) {
+    for (var stride = size / 2u; stride > 0u; stride /= 2u) {
+      workgroupBarrier();
+      for (var pair = thread; pair < ${chunkTokens / 2}u; pair += ${threads}u) {
+        let low = 2u * pair - (pair & (stride - 1u));
+        let high = low + stride;
+        if (before(high, low) == ((low & size) == 0u)) {
+          let key = keys[low]; keys[low] = keys[high]; keys[high] = key;
+          let id = ids[low]; ids[low] = ids[high]; ids[high] = id;
+        }
+      }
+    }
+  }
+  workgroupBarrier();
+}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let rule = settings[group.y];
+  for (var i = thread; i < ${chunkTokens}u; i += ${threads}u) {
+    let id = group.x * ${chunkTokens}u + i;
+    var key = ${excluded};
+    if (id < VOCABULARY) {
+      let at = group.y * VOCABULARY + id;
+      let word = history[group.y * ${historyWords(vocabularySize)}u + id / 16u];
+      key = penalised(logits[at], (word >> (2u * (id & 15u))) & 3u, rule);
+      logits[at] = key;
+    }
+    keys[i] = key;
+    ids[i] = id;
+  }
+  sort(thread);
+  let largest = keys[0];
+  let sum = vec4f(${own.map((i) => `weight_of(keys[thread + ${i * threads}u], largest, rule.temperature)`).join(', ')});
+  reduce(thread, sum);
+  let part = (group.y * ${chunksOf(vocabularySize)}u + group.x) * ${partWords}u;
+  if (thread == 0u) {
+    parts[part] = bitcast<u32>(dot(totals[0], vec4f(1.0)));
+    parts[part + 1u] = bitcast<u32>(largest);
+  }
+  if (thread < ${mostCandidates}u) {
+    parts[part + 2u + thread] = bitcast<u32>(keys[thread]);
+    parts[part + ${2 + mostCandidates}u + thread] = ids[thread];
+  }
+}
+`;
+  return { label: `sampleChunks ${vocabularySize}`, code, bindings: buffers.bindings };
+}

@@ -1,0 +1,279 @@
+/**
+ * Sampling, second half: top-k, top-p, min-p and the draw, from what `sampleChunks` left of a row of logits.
+ *
+ * Equal to `sample` of generation/sampler.ts given the same uniform, for every setting that `samplesOnGpu` takes, but for
+ * rounding: probabilities are summed in f32, so a uniform within about 1e-6 of a border between two tokens, or a top-p within
+ * as much of a candidate's, may fall on the other side. Up to 64 candidates (any top-k; mostly top-p and min-p) are drawn from a list;
+ * a wider set by its least logit, found by bisection, and a walk over chunks.
+ *
+ * Bindings: settings, uniforms `[rows, steps]`, logits `[rows, vocabulary]` (penalised), parts u32; history u32 (write: the
+ * token is added), drawn u32 `[rows, 1 + steps]` (write): how many were drawn, then their ids, 0xffffffff where the logits were
+ * no numbers or all excluded. Workgroup: 256 threads a row, one for each chunk; groups: rows in x. Needs nothing; uses subgroups.
+ */
+import type { GpuCapabilities } from '../adapter.ts';
+import type { KernelSource } from '../gpu.ts';
+import { declareBuffers, read, write } from './bindings.ts';
+import { reductionCode, subgroupsEnable } from './reduction.ts';
+import {
+  chunksOf,
+  chunkTokens,
+  excluded,
+  historyWords,
+  mostCandidates,
+  mostChunks,
+  partWords,
+  settingsCode,
+} from './sampleChunks.ts';
+
+const threads = mostChunks;
+const each = chunkTokens / threads;
+
+export function sampleDrawKernel(vocabularySize: number, steps: number, capabilities: GpuCapabilities): KernelSource {
+  const chunks = chunksOf(vocabularySize);
+  if (chunks > mostChunks) throw new Error(`${vocabularySize} tokens are more than are drawn from on the GPU`);
+  const buffers = declareBuffers([
+    read('settings', 'Settings'),
+    read('uniforms'),
+    read('logits'),
+    read('parts', 'u32'),
+    write('history', 'u32'),
+    write('drawn', 'u32'),
+  ]);
+  const code = /* wgsl */ `
+${subgroupsEnable(capabilities)}
+${settingsCode}
+${buffers.code}
+const VOCABULARY = ${vocabularySize}u;
+const CHUNKS = ${chunks}u;
+${reductionCode(1, threads, capabilities)}
+${candidatesCode}
+${listCode}
+${bisectionCode}
+${walkCode}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let row = group.x;
+  let rule = settings[row];
+  // A plain temperature needs the largest logit alone.
+  let whole = rule.top_k == 0u && rule.top_p >= 1.0 && rule.min_p <= 0.0;
+  let rounds = select(select(${mostCandidates}u, 1u, whole), rule.top_k, rule.top_k > 0u);
+  merge_candidates(row, rounds, thread);
+  let largest = top_logit[0];
+  let part = (row * CHUNKS + min(thread, CHUNKS - 1u)) * ${partWords}u;
+  var mass = 0.0;
+  if (thread < CHUNKS) { mass = bitcast<f32>(parts[part]) * weight_of(bitcast<f32>(parts[part + 1u]), largest, rule.temperature); }
+  reduce(thread, vec4f(mass, 0.0, 0.0, 0.0));
+  let uniform_value = min(uniforms[row * ${steps}u + drawn[row * ${steps + 1}u]], 0.99999994);
+  close_list(rounds, totals[0].x, rule, thread);
+  if (workgroupUniformLoad(&list_count) > 0u) { draw_from_list(uniform_value, thread); }
+  else { draw_from_all(row, mass, whole, uniform_value, rule, thread); }
+  workgroupBarrier();
+  if (thread == 0u) {
+    let valid = abs(largest) < 2.9e38;
+    let id = atomicLoad(&winner);
+    let at = row * ${steps + 1}u;
+    let step = drawn[at];
+    drawn[at + 1u + step] = select(0xffffffffu, id, valid);
+    drawn[at] = step + 1u;
+    if (valid) { history[row * ${historyWords(vocabularySize)}u + id / 16u] |= 3u << (2u * (id & 15u)); }
+  }
+}
+`;
+  return { label: `sampleDraw ${vocabularySize}`, code, bindings: buffers.bindings };
+}
+
+/** `merge_candidates`: the chunks' sorted lists merged, one candidate a round, into `top_logit` and `top_id`. */
+const candidatesCode = /* wgsl */ `
+var<workgroup> head_logit: array<f32, ${threads}>;
+var<workgroup> head_id: array<u32, ${threads}>;
+var<workgroup> group_logit: array<f32, 16>;
+var<workgroup> group_id: array<u32, 16>;
+var<workgroup> top_logit: array<f32, ${mostCandidates}>;
+var<workgroup> top_id: array<u32, ${mostCandidates}>;
+fn merge_candidates(row: u32, rounds: u32, thread: u32) {
+  let part = (row * CHUNKS + min(thread, CHUNKS - 1u)) * ${partWords}u + 2u;
+  var taken = select(${mostCandidates}u, 0u, thread < CHUNKS);
+  for (var r = 0u; r < rounds; r++) {
+    if (taken < ${mostCandidates}u) {
+      head_logit[thread] = bitcast<f32>(parts[part + taken]);
+      head_id[thread] = parts[part + ${mostCandidates}u + taken];
+    } else {
+      head_logit[thread] = ${excluded};
+      head_id[thread] = 0xffffffffu;
+    }
+    workgroupBarrier();
+    if (thread < 16u) {
+      var best = 16u * thread;
+      for (var i = best + 1u; i < 16u * thread + 16u; i++) {
+        if (head_logit[i] > head_logit[best] || (head_logit[i] == head_logit[best] && head_id[i] < head_id[best])) { best = i; }
+      }
+      group_logit[thread] = head_logit[best];
+      group_id[thread] = head_id[best];
+    }
+    workgroupBarrier();
+    var best = 0u;
+    for (var i = 1u; i < 16u; i++) {
+      if (group_logit[i] > group_logit[best] || (group_logit[i] == group_logit[best] && group_id[i] < group_id[best])) { best = i; }
+    }
+    if (thread == 0u) { top_logit[r] = group_logit[best]; top_id[r] = group_id[best]; }
+    if (head_id[thread] == group_id[best]) { taken++; }
+  }
+  workgroupBarrier();
+}`;
+
+/** `close_list`: how many of the candidates are drawn from, 0 when the list does not hold all that are. */
+const listCode = /* wgsl */ `
+var<workgroup> top_weight: array<f32, ${mostCandidates}>;
+var<workgroup> list_count: u32;
+var<workgroup> list_mass: f32;
+var<workgroup> winner: atomic<u32>;
+fn close_list(rounds: u32, whole_mass: f32, rule: Settings, thread: u32) {
+  if (thread < rounds) { top_weight[thread] = weight_of(top_logit[thread], top_logit[0], rule.temperature); }
+  if (thread == 0u) { atomicStore(&winner, 0u); }
+  workgroupBarrier();
+  if (thread > 0u) { return; }
+  var all = whole_mass;
+  if (rule.top_k > 0u) {
+    all = 0.0;
+    for (var r = 0u; r < rounds; r++) { all += top_weight[r]; }
+  }
+  let target_mass = select(3.0e38, rule.top_p * all, rule.top_p < 1.0);
+  var closed = rule.top_k > 0u;
+  var mass = 0.0;
+  var count = 0u;
+  for (var r = 0u; r < rounds; r++) {
+    // The most probable token always stays.
+    if (r > 0u && (mass >= target_mass || top_weight[r] < rule.min_p)) { closed = true; break; }
+    mass += top_weight[r];
+    count++;
+  }
+  list_count = select(0u, count, closed || mass >= target_mass);
+  list_mass = mass;
+}
+// In the order of ids: the last one whose predecessors weigh no more than the draw.
+fn draw_from_list(uniform_value: f32, thread: u32) {
+  if (thread >= list_count) { return; }
+  var before = 0.0;
+  for (var other = 0u; other < list_count; other++) {
+    if (top_id[other] < top_id[thread]) { before += top_weight[other]; }
+  }
+  if (top_weight[thread] > 0.0 && before <= uniform_value * list_mass) { atomicMax(&winner, top_id[thread]); }
+}`;
+
+/** The least logit of a nucleus, by bisection over floats in the order of their bits. */
+const bisectionCode = /* wgsl */ `
+fn key_of(logit: f32) -> u32 {
+  let bits = bitcast<u32>(logit);
+  return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}
+fn logit_of(key: u32) -> f32 { return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u)); }
+/** Of all tokens whose key is at least so large; every thread gets it. */
+fn mass_from(row: u32, key: u32, rule: Settings, thread: u32) -> f32 {
+  var mass = 0.0;
+  for (var id = thread; id < VOCABULARY; id += ${threads}u) {
+    let logit = logits[row * VOCABULARY + id];
+    if (key_of(logit) >= key) { mass += weight_of(logit, top_logit[0], rule.temperature); }
+  }
+  reduce(thread, vec4f(mass, 0.0, 0.0, 0.0));
+  let all = totals[0].x;
+  workgroupBarrier();
+  return all;
+}
+/** The nucleus: all tokens of larger key than x, and of those of this key the y with the lowest ids. */
+fn nucleus(row: u32, target_mass: f32, rule: Settings, thread: u32) -> vec2u {
+  var low = key_of(top_logit[0] - 48.0 * rule.temperature);
+  var high = key_of(top_logit[0]);
+  for (var bit = 0u; bit < 32u; bit++) {
+    let middle = low + (high - low + 1u) / 2u;
+    let enough = mass_from(row, middle, rule, thread) >= target_mass;
+    low = select(low, middle, enough);
+    high = select(max(middle, low + 1u) - 1u, high, enough);
+  }
+  let missing = target_mass - mass_from(row, low + 1u, rule, thread);
+  return vec2u(low, u32(clamp(ceil(missing / weight_of(logit_of(low), top_logit[0], rule.temperature)), 1.0, 1.0e6)));
+}`;
+
+/** A draw from any number of tokens: first the chunk, then the token in it, both in the order of ids. */
+const walkCode = /* wgsl */ `
+var<workgroup> masses: array<f32, ${threads}>;
+var<workgroup> ties: array<u32, ${threads}>;
+var<workgroup> ties_before_chunk: u32;
+fn kept_weight(logit: f32, cut: vec2u, rule: Settings) -> f32 {
+  let weight = weight_of(logit, top_logit[0], rule.temperature);
+  return select(0.0, weight, key_of(logit) >= cut.x && weight >= rule.min_p);
+}
+fn ties_before(thread: u32) -> u32 {
+  var sum = 0u;
+  for (var i = 0u; i < thread; i++) { sum += ties[i]; }
+  return sum;
+}
+fn mass_before(thread: u32) -> f32 {
+  var sum = 0.0;
+  for (var i = 0u; i < thread; i++) { sum += masses[i]; }
+  return sum;
+}
+fn draw_from_all(row: u32, chunk_mass: f32, whole: bool, uniform_value: f32, rule: Settings, thread: u32) {
+  var cut = vec2u(key_of(top_logit[0] - 48.0 * rule.temperature), 0xffffffffu);
+  let target_mass = rule.top_p * totals[0].x;
+  workgroupBarrier();
+  if (rule.top_p < 1.0) { cut = nucleus(row, target_mass, rule, thread); }
+  // What a chunk keeps: its tokens above the cut, and its share of those at the cut.
+  var mass = chunk_mass;
+  var own_ties = 0u;
+  var tie_weight = 0.0;
+  if (!whole) {
+    mass = 0.0;
+    let end = min((thread + 1u) * ${chunkTokens}u, VOCABULARY);
+    for (var id = thread * ${chunkTokens}u; id < end; id++) {
+      let logit = logits[row * VOCABULARY + id];
+      let weight = kept_weight(logit, cut, rule);
+      if (key_of(logit) == cut.x) { own_ties++; tie_weight = weight; } else { mass += weight; }
+    }
+  }
+  ties[thread] = own_ties;
+  workgroupBarrier();
+  let earlier = ties_before(thread);
+  mass += tie_weight * f32(min(own_ties, cut.y - min(cut.y, earlier)));
+  masses[thread] = mass;
+  workgroupBarrier();
+  let drawn_mass = uniform_value * mass_before(${threads}u);
+  if (mass > 0.0 && mass_before(thread) <= drawn_mass) { atomicMax(&winner, thread); }
+  workgroupBarrier();
+  let chunk = atomicLoad(&winner);
+  let rest = drawn_mass - mass_before(chunk);
+  if (thread == chunk) { ties_before_chunk = earlier; }
+  workgroupBarrier();
+  if (thread == 0u) { atomicStore(&winner, 0u); }
+  draw_from_chunk(row, chunk, rest, cut, rule, thread);
+}
+fn draw_from_chunk(row: u32, chunk: u32, rest: f32, cut: vec2u, rule: Settings, thread: u32) {
+  let first = chunk * ${chunkTokens}u + thread * ${each}u;
+  let end = min(first + ${each}u, VOCABULARY);
+  var own_ties = 0u;
+  for (var id = first; id < end; id++) {
+    if (key_of(logits[row * VOCABULARY + id]) == cut.x) { own_ties++; }
+  }
+  ties[thread] = own_ties;
+  workgroupBarrier();
+  let earlier = ties_before_chunk + ties_before(thread);
+  var mass = 0.0;
+  var seen = earlier;
+  for (var id = first; id < end; id++) {
+    let logit = logits[row * VOCABULARY + id];
+    let is_tie = key_of(logit) == cut.x;
+    if (!is_tie || seen < cut.y) { mass += kept_weight(logit, cut, rule); }
+    if (is_tie) { seen++; }
+  }
+  masses[thread] = mass;
+  workgroupBarrier();
+  var before = mass_before(thread);
+  seen = earlier;
+  for (var id = first; id < end; id++) {
+    let logit = logits[row * VOCABULARY + id];
+    let is_tie = key_of(logit) == cut.x;
+    let weight = select(0.0, kept_weight(logit, cut, rule), !is_tie || seen < cut.y);
+    if (weight > 0.0 && before <= rest) { atomicMax(&winner, id); }
+    before += weight;
+    if (is_tie) { seen++; }
+  }
+}`;

@@ -1,0 +1,170 @@
+import { describe, expect, it } from 'vitest';
+import {
+  chunksOf,
+  historyWords,
+  packSettings,
+  partWords,
+  type SampleSettings,
+  sampleChunksKernel,
+  samplesOnGpu,
+} from '../../engine/backend/webgpu/kernels/sampleChunks.ts';
+import { sampleDrawKernel } from '../../engine/backend/webgpu/kernels/sampleDraw.ts';
+import { candidatesOf, greedy, penalise, sample, type TokenHistory } from '../../engine/generation/sampler.ts';
+import { normalisedError, randomGenerator, randomValues, runKernelOutputs, useGpu } from './kernel.ts';
+
+const held = useGpu();
+const steps = 3;
+
+type Case = Partial<SampleSettings> & { readonly uniform: number };
+
+/** Rows as `Words`, one after the other. */
+const joined = (rows: readonly Float32Array[]) => Float32Array.from(rows.flatMap((row) => [...row]));
+
+const noHistory: TokenHistory = { sequence: new Set(), generated: new Set() };
+
+function packHistory(vocabulary: number, { sequence, generated }: TokenHistory): Uint32Array {
+  const words = new Uint32Array(historyWords(vocabulary));
+  const mark = (id: number, bit: number) => {
+    words[id >> 4] = (words[id >> 4] ?? 0) | (bit << (2 * (id & 15)));
+  };
+  for (const id of sequence) mark(id, 1);
+  for (const id of generated) mark(id, 2);
+  return words;
+}
+
+/** Draws once for every case, all in one dispatch, each from the same logits; the drawn ids at step 1 of 3. */
+async function draw(logits: Float32Array, cases: readonly Case[], history = noHistory) {
+  const vocabulary = logits.length;
+  const { gpu } = held;
+  const rows = cases.length;
+  const settings = cases.map((each) => packSettings({ ...greedy, ...each }));
+  const words = Uint32Array.from(settings.flatMap((each) => [...each]));
+  const marks = Uint32Array.from(cases.flatMap(() => [...packHistory(vocabulary, history)]));
+  const [adjusted, parts] = await runKernelOutputs(
+    gpu,
+    sampleChunksKernel(vocabulary, gpu.capabilities),
+    [words, marks],
+    [joined(cases.map(() => logits)), rows * chunksOf(vocabulary) * partWords],
+    [chunksOf(vocabulary), rows],
+  );
+  if (!adjusted || !parts) throw new Error('two outputs');
+  const uniforms = Float32Array.from(cases.flatMap(({ uniform }) => [0.5, uniform, 0.5]));
+  const before = Uint32Array.from(cases.flatMap(() => [1, 77, 0, 0]));
+  const partBits = new Uint32Array(parts.buffer, 0, parts.length);
+  const [after, drawn] = await runKernelOutputs(
+    gpu,
+    sampleDrawKernel(vocabulary, steps, gpu.capabilities),
+    [words, uniforms, Float32Array.from(adjusted), partBits],
+    [marks, before],
+    [rows],
+  );
+  const bits = new Uint32Array(drawn?.buffer ?? new ArrayBuffer(0), 0, rows * (steps + 1));
+  const stride = historyWords(vocabulary);
+  return cases.map((_, row) => ({
+    drawn: [...bits.subarray(row * (steps + 1), (row + 1) * (steps + 1))],
+    adjusted: adjusted.subarray(row * vocabulary, (row + 1) * vocabulary),
+    history: new Uint32Array(after?.buffer ?? new ArrayBuffer(0), 4 * row * stride, stride),
+  }));
+}
+
+/** The CPU's choice, or that of a uniform as near as f32 sums can tell. */
+async function check(logits: Float32Array, cases: readonly Case[], history = noHistory): Promise<void> {
+  const results = await draw(logits, cases, history);
+  for (const [row, { uniform, ...settings }] of cases.entries()) {
+    const full = { ...greedy, ...settings };
+    const choices = [0, -2e-6, 2e-6].map((shift) =>
+      sample(logits, full, history, () => Math.min(Math.max(Math.fround(uniform) + shift, 0), 1 - 1e-9)),
+    );
+    const [count, earlier, id = -1, later] = results[row]?.drawn ?? [];
+    expect([count, earlier, later]).toEqual([2, 77, 0]);
+    expect(choices, `case ${row}`).toContain(id);
+    expect(((results[row]?.history[id >> 4] ?? 0) >> (2 * (id & 15))) & 3).toBe(3);
+  }
+}
+
+/** As a model's: a few likely tokens, a long tail. */
+function peaked(count: number, seed: number): Float32Array {
+  const next = randomGenerator(seed);
+  return Float32Array.from({ length: count }, () => -3 * Math.log(1 / (next() + 1e-9) - 1 + 1e-9) * next());
+}
+
+const uniforms = [0, 0.1, 0.37, 0.62, 0.88, 0.999];
+const forAll = (settings: Partial<SampleSettings>): Case[] => uniforms.map((uniform) => ({ ...settings, uniform }));
+
+describe('a token drawn on the GPU is the one that the CPU draws', () => {
+  it('greedy, the lowest id among equals', async () => {
+    const logits = peaked(2500, 1);
+    logits[1024] = 50;
+    logits[1025] = 50;
+    logits[2400] = 50;
+    await check(logits, [{ uniform: 0.9 }]);
+    const [result] = await draw(logits, [{ uniform: 0.9 }]);
+    expect(result?.drawn[2]).toBe(1024);
+  });
+
+  it('of one token', () => check(Float32Array.of(-3), [{ uniform: 0.5 }, { uniform: 0.5, temperature: 1 }]));
+
+  it('with top-k, top-p and min-p from lists', async () => {
+    const logits = peaked(2500, 2);
+    await check(logits, [
+      ...forAll({ temperature: 0.7, topK: 20, topP: 0.8 }),
+      ...forAll({ temperature: 1.5, topK: 64 }),
+      ...forAll({ temperature: 0.6, topP: 0.5 }),
+      ...forAll({ temperature: 1, minP: 0.2 }),
+      ...forAll({ temperature: 1, topK: 40, topP: 0.95, minP: 0.1 }),
+    ]);
+  });
+
+  it('from all tokens, and from wide nuclei', async () => {
+    // So flat that any nucleus holds hundreds; equal logits stand at its border.
+    const logits = randomValues(2500, 3, 2).map((value) => Math.round(8 * value) / 8);
+    const settings = { temperature: 1, topP: 0.9 };
+    expect(candidatesOf(logits, { ...greedy, ...settings }, noHistory).ids.length).toBeGreaterThan(64);
+    await check(logits, [
+      ...forAll({ temperature: 1 }),
+      ...forAll(settings),
+      ...forAll({ temperature: 1, minP: 0.1 }),
+      ...forAll({ temperature: 2, topP: 0.7, minP: 0.3 }),
+    ]);
+  });
+
+  it('with penalties on what was said', async () => {
+    const logits = peaked(2500, 4);
+    const ids = [...logits.keys()].sort((a, b) => (logits[b] ?? 0) - (logits[a] ?? 0));
+    const history = { sequence: new Set(ids.slice(0, 30)), generated: new Set(ids.slice(0, 10)) };
+    const settings = { repetitionPenalty: 1.3, presencePenalty: 0.5 };
+    await check(logits, [{ ...settings, uniform: 0 }, ...forAll({ ...settings, temperature: 1, topK: 20 })], history);
+    const [result] = await draw(logits, [{ ...settings, uniform: 0 }], history);
+    expect(normalisedError(result?.adjusted ?? [], penalise(logits, { ...greedy, ...settings }, history))).toBeLessThan(
+      1e-13,
+    );
+  });
+
+  it('from the vocabulary of GPT-OSS, of 201,088', () =>
+    check(peaked(201_088, 5), [
+      { uniform: 0.4 },
+      { temperature: 1, uniform: 0.73 },
+      { temperature: 1, topK: 50, topP: 0.9, uniform: 0.5 },
+      { temperature: 3, topP: 0.9, uniform: 0.6 },
+    ]));
+
+  it('never when it is excluded; none when logits are no numbers', async () => {
+    const logits = new Float32Array(100).fill(Number.NEGATIVE_INFINITY);
+    logits[70] = -1000;
+    await check(logits, [
+      { uniform: 0.5 },
+      { temperature: 1, uniform: 0.99 },
+      { temperature: 0.1, topK: 64, uniform: 0.99 },
+    ]);
+    logits[3] = Number.NaN;
+    const [result] = await draw(logits, [{ temperature: 1, uniform: 0.5 }]);
+    expect(result?.drawn[2]).toBe(0xffffffff);
+  });
+});
+
+it('leaves to the CPU what it cannot draw', () => {
+  const settings = { ...greedy, temperature: 1 };
+  expect(samplesOnGpu({ ...settings, topK: 64 }, 201_088)).toBe(true);
+  expect(samplesOnGpu({ ...settings, topK: 65 }, 201_088)).toBe(false);
+  expect(samplesOnGpu(settings, 262_145)).toBe(false);
+});
