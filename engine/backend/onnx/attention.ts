@@ -8,7 +8,7 @@
 import type { GroupedQueryAttentionSpec, RopeSpec } from '../../model/spec.ts';
 import type { GroupedQueryWeights } from '../../model/weights.ts';
 import type { GraphBuilder, Value } from './graphBuilder.ts';
-import { type GraphContext, linear, linearRows, linears } from './linear.ts';
+import { type GraphContext, headLinears, linear, linearRows } from './linear.ts';
 import { rmsNorm } from './norm.ts';
 import type { LayerCachePlan, RotationPlan, SpanPlan } from './plan.ts';
 import { allRows } from './weightsFile.ts';
@@ -18,8 +18,7 @@ export class AttentionInputs {
   readonly rotations: RotationPlan[] = [];
   readonly spans: SpanPlan[] = [];
   readonly layers: LayerCachePlan[] = [];
-  /** New keys and values of every layer in order. `[kvHeads · headDim, tokens]` each */
-  readonly cached: Value[] = [];
+  private readonly newRows: { readonly value: Value; readonly dim: number; readonly rows: number }[] = [];
   private readonly graph: GraphBuilder;
 
   constructor(graph: GraphBuilder) {
@@ -55,9 +54,22 @@ export class AttentionInputs {
     const { keyValueHeads, keyDim, valueDim, valuesInKeys, span } = plan;
     const input = (name: string, dim: number): Value =>
       this.graph.input(`${name}.${layer}`, 'float32', [keyValueHeads, 1, dim, `cached.${span}`]);
-    this.cached.push(this.graph.reshape(newKeys, [keyValueHeads * keyDim, -1]));
-    if (!valuesInKeys) this.cached.push(this.graph.reshape(newValues, [keyValueHeads * valueDim, -1]));
+    this.newRows.push({ value: newKeys, dim: keyDim, rows: keyValueHeads * keyDim });
+    if (!valuesInKeys) this.newRows.push({ value: newValues, dim: valueDim, rows: keyValueHeads * valueDim });
     return { keys: input('keys', keyDim), values: input('values', valueDim) };
+  }
+
+  /** New keys and values of every layer, one below the other. `[rows, tokens]` */
+  allNewRows(): Value {
+    const { graph, newRows } = this;
+    const flat = (value: Value, rows: number): Value => graph.reshape(value, [rows, -1]);
+    const values = newRows.map(({ value }) => value);
+    const allRows = newRows.reduce((sum, { rows }) => sum + rows, 0);
+    // Fewer nodes where the layers' shapes are alike.
+    if (new Set(newRows.map(({ dim }) => dim)).size === 1)
+      return flat(graph.op('Concat', values, { axis: 0 }), allRows);
+    const flatValues = newRows.map(({ value, rows }) => flat(value, rows));
+    return graph.op('Concat', flatValues, { axis: 0 });
   }
 }
 
@@ -71,17 +83,17 @@ export function groupedQueryAttention(
 ): Value {
   const { graph } = context;
   const { numAttentionHeads, numKeyValueHeads, headDim, softmaxScale } = spec;
-  const projected = linears(context, input, [weights.query, weights.key, weights.value].map(linearRows));
-  let [query, key, value] = projected as [Value, Value, Value];
-  if (weights.queryNorm) query = headNorm(context, query, { heads: numAttentionHeads, headDim }, weights.queryNorm);
-  if (weights.keyNorm) key = headNorm(context, key, { heads: numKeyValueHeads, headDim }, weights.keyNorm);
-  query = rotate(context, inputs, query, spec.rope, { heads: numAttentionHeads, scale: softmaxScale });
-  key = rotate(context, inputs, key, spec.rope, { heads: numKeyValueHeads, scale: 1 });
-  const grouped = graph.reshape(query, [-1, numKeyValueHeads, numAttentionHeads / numKeyValueHeads, headDim]);
+  const parts = [weights.query, weights.key, weights.value].map(linearRows);
+  let [query, key, value] = headLinears(context, input, parts, headDim) as [Value, Value, Value];
+  if (weights.queryNorm) query = rmsNorm(context, query, weights.queryNorm);
+  if (weights.keyNorm) key = rmsNorm(context, key, weights.keyNorm);
+  query = rotate(context, inputs, query, spec.rope, softmaxScale);
+  key = rotate(context, inputs, key, spec.rope, 1);
+  const group = numAttentionHeads / numKeyValueHeads;
   const mixed = attend(context, inputs, {
-    query: graph.transpose(grouped, [1, 2, 0, 3]),
-    key: tokensLast(graph, key, numKeyValueHeads, headDim),
-    value: tokensLast(graph, value, numKeyValueHeads, headDim),
+    query: graph.reshape(query, [numKeyValueHeads, group, -1, headDim]),
+    key: tokensLast(graph, key),
+    value: tokensLast(graph, value),
     dims: { keyValueHeads: numKeyValueHeads, keyDim: headDim, valueDim: headDim, valuesInKeys: false },
     slidingWindow: spec.slidingWindow,
     ...(weights.sinks && { sinks: graph.stored(context.layout.floats([allRows(weights.sinks)])) }),
@@ -90,40 +102,24 @@ export function groupedQueryAttention(
   return linear(context, graph.reshape(rows, [1, -1, numAttentionHeads * headDim]), weights.output);
 }
 
-interface Heads {
-  readonly heads: number;
-  readonly headDim: number;
-}
-
-function headNorm(
-  context: GraphContext,
-  value: Value,
-  { heads, headDim }: Heads,
-  weight: GroupedQueryWeights['sinks'],
-) {
-  if (!weight) return value;
-  const { graph } = context;
-  const normed = rmsNorm(context, graph.reshape(value, [0, -1, heads, headDim]), weight);
-  return graph.reshape(normed, [0, 0, heads * headDim]);
-}
-
-/** `[1, tokens, heads · headDim]` */
+/** `[1, heads, tokens, headDim]`; `scale` multiplies the result. */
 export function rotate(
   { graph }: GraphContext,
   inputs: AttentionInputs,
   value: Value,
   rope: RopeSpec,
-  { heads, scale }: { readonly heads: number; readonly scale: number },
+  scale: number,
 ): Value {
   const { cos, sin } = inputs.rotation(rope, scale);
-  const attributes = { interleaved: rope.layout === 'interleaved' ? 1 : 0, num_heads: heads };
   // A single position is that of the first token; the tables begin there.
-  return graph.contrib('RotaryEmbedding', [value, graph.int64([0]), cos, sin], attributes);
+  return graph.contrib('RotaryEmbedding', [value, graph.int64([0]), cos, sin], {
+    interleaved: rope.layout === 'interleaved' ? 1 : 0,
+  });
 }
 
-/** `[1, tokens, heads · headDim]` to `[heads, 1, headDim, tokens]` */
-export function tokensLast(graph: GraphBuilder, value: Value, heads: number, headDim: number): Value {
-  return graph.transpose(graph.reshape(value, [-1, heads, 1, headDim]), [1, 2, 3, 0]);
+/** `[1, heads, tokens, headDim]` to `[heads, 1, headDim, tokens]` */
+export function tokensLast(graph: GraphBuilder, value: Value): Value {
+  return graph.transpose(value, [1, 0, 3, 2]);
 }
 
 export interface Attended {

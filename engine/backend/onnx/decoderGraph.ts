@@ -48,7 +48,7 @@ export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, op
   const wanted = graph.op('Gather', [normed, graph.input('rows', 'int64', ['rows'])], { axis: 1 });
   const logits = linear(context, wanted, { weight: weights.head });
   graph.output(logits, 'logits', 'float32', [1, 'rows', spec.vocabularySize]);
-  graph.output(graph.op('Concat', inputs.cached, { axis: 0 }), 'cached', 'float32', ['values', 'tokens']);
+  graph.output(inputs.allNewRows(), 'cached', 'float32', ['values', 'tokens']);
 
   const { rotations, spans, layers } = inputs;
   const { vocabularySize } = spec;

@@ -19,7 +19,8 @@ export class GraphThread {
       executionProviders: ['cpu'],
       intraOpNumThreads: threads,
       interOpNumThreads: 1,
-      graphOptimizationLevel: 'all',
+      // What 'extended' does to these graphs (transposes into products) makes them slower.
+      graphOptimizationLevel: 'basic',
       extra: { session: { model_external_initializers_file_folder_path: weightsDirectory } },
     });
     return new GraphThread(session, new GraphRun(session, plan));

@@ -6,7 +6,7 @@ import type { LatentAttentionSpec } from '../../model/spec.ts';
 import type { LatentWeights, Weight } from '../../model/weights.ts';
 import { type AttentionInputs, attend, rotate, tokensLast } from './attention.ts';
 import type { Value } from './graphBuilder.ts';
-import { type GraphContext, linear } from './linear.ts';
+import { type GraphContext, headLinears, linear, linearRows } from './linear.ts';
 import { rmsNorm } from './norm.ts';
 import { allRows } from './weightsFile.ts';
 
@@ -20,18 +20,16 @@ export function latentAttention(
 ): Value {
   const { graph } = context;
   const { numAttentionHeads, keyValueRank, ropeHeadDim, valueHeadDim } = spec;
-  const [down, roped] = graph.split(linear(context, input, { weight: weights.keyValueDown }), [
-    keyValueRank,
-    ropeHeadDim,
-  ]);
-  const latent = rmsNorm(context, down as Value, weights.keyValueNorm);
-  // One key for all heads, and not normalised.
-  const position = rotate(context, inputs, roped as Value, spec.rope, { heads: 1, scale: 1 });
   const width = keyValueRank + ropeHeadDim;
+  const compressed = headLinears(context, input, [linearRows({ weight: weights.keyValueDown })], width)[0] as Value;
+  const [down, roped] = graph.split(compressed, [keyValueRank, ropeHeadDim]) as [Value, Value];
+  const latent = rmsNorm(context, down, weights.keyValueNorm);
+  // One key for all heads, and not normalised.
+  const position = rotate(context, inputs, roped, spec.rope, 1);
   const mixed = attend(context, inputs, {
     query: absorbedQuery(context, inputs, spec, weights, input),
-    key: tokensLast(graph, graph.op('Concat', [latent, position], { axis: -1 }), 1, width),
-    value: tokensLast(graph, latent, 1, keyValueRank),
+    key: tokensLast(graph, graph.op('Concat', [latent, position], { axis: -1 })),
+    value: tokensLast(graph, latent),
     dims: { keyValueHeads: 1, keyDim: width, valueDim: keyValueRank, valuesInKeys: true },
     slidingWindow: undefined,
   });
@@ -54,21 +52,18 @@ function absorbedQuery(
   const { numAttentionHeads, keyValueRank, nopeHeadDim, ropeHeadDim, softmaxScale } = spec;
   const compressed = weights.queryDown ? linear(context, input, { weight: weights.queryDown }) : input;
   const normed = weights.queryNorm ? rmsNorm(context, compressed, weights.queryNorm) : compressed;
-  const query = linear(context, normed, { weight: weights.queryUp });
-  const perHead = graph.reshape(query, [1, -1, numAttentionHeads, nopeHeadDim + ropeHeadDim]);
-  const [nope, roped] = graph.split(perHead, [nopeHeadDim, ropeHeadDim]) as [Value, Value];
-  const flat = graph.reshape(roped, [1, -1, numAttentionHeads * ropeHeadDim]);
-  const rotated = rotate(context, inputs, flat, spec.rope, { heads: numAttentionHeads, scale: softmaxScale });
+  const headDim = nopeHeadDim + ropeHeadDim;
+  const query = headLinears(context, normed, [linearRows({ weight: weights.queryUp })], headDim)[0] as Value;
+  const [nope, roped] = graph.split(query, [nopeHeadDim, ropeHeadDim]) as [Value, Value];
   const { weight, transposed } = weights.keyUp;
   const keyUp = transposed
     ? floatMatrix(context, weight, [numAttentionHeads, keyValueRank, nopeHeadDim])
     : floatMatrix(context, weight, [numAttentionHeads, nopeHeadDim, keyValueRank]);
-  const absorbed = graph.contrib('FusedMatMul', [graph.transpose(nope, [0, 2, 1, 3]), keyUp], {
+  const absorbed = graph.contrib('FusedMatMul', [nope, keyUp], {
     transB: transposed ? 1 : 0,
     alpha: { float: softmaxScale },
   });
-  const position = graph.transpose(graph.reshape(rotated, [1, -1, numAttentionHeads, ropeHeadDim]), [0, 2, 1, 3]);
-  return graph.op('Concat', [absorbed, position], { axis: -1 });
+  return graph.op('Concat', [absorbed, rotate(context, inputs, roped, spec.rope, softmaxScale)], { axis: -1 });
 }
 
 /** A batch of matrices, one a head: no operator multiplies batches of quantised ones. */

@@ -32,21 +32,37 @@ export const linearRows = ({ weight, bias }: Linear): LinearRows => ({
   ...(bias && { bias: allRows(bias) }),
 });
 
-/** `input · weightᵀ + bias` for each of `linears`, in one product where neighbours are stored alike. `[1, tokens, out]` each */
+/** `input · weightᵀ + bias` for each of `parts`. `[1, tokens, out]` each */
 export function linears(context: GraphContext, input: Value, parts: readonly LinearRows[]): Value[] {
-  return runsOf(parts).flatMap((run) => {
-    const product = multiply(
-      context,
-      input,
-      context.layout.matrix(run.map(({ weight }) => weight)),
-      biasOf(context, run),
-    );
-    return run.length === 1
-      ? [product]
-      : context.graph.split(
-          product,
-          run.map(({ weight }) => weight.rows),
-        );
+  return products(context, input, parts).flatMap(({ product, rows }) =>
+    rows.length === 1 ? [product] : context.graph.split(product, rows),
+  );
+}
+
+/** As `linears` for parts that are heads of `headDim` rows. `[1, heads, tokens, headDim]` each */
+export function headLinears(
+  context: GraphContext,
+  input: Value,
+  parts: readonly LinearRows[],
+  headDim: number,
+): Value[] {
+  const { graph } = context;
+  return products(context, input, parts).flatMap(({ product, rows }) => {
+    const heads = rows.map((count) => count / headDim);
+    const all = heads.reduce((sum, count) => sum + count, 0);
+    const byHead = graph.transpose(graph.reshape(product, [1, -1, all, headDim]), [0, 2, 1, 3]);
+    return heads.length === 1 ? [byHead] : graph.split(byHead, heads, 1);
+  });
+}
+
+/** One product for neighbours that are stored alike, and how many of its columns belong to each. */
+function products(context: GraphContext, input: Value, parts: readonly LinearRows[]) {
+  return runsOf(parts).map((run) => {
+    const matrix = context.layout.matrix(run.map(({ weight }) => weight));
+    return {
+      product: multiply(context, input, matrix, biasOf(context, run)),
+      rows: run.map(({ weight }) => weight.rows),
+    };
   });
 }
 
