@@ -12,6 +12,7 @@ import {
 } from './kernels/attention.ts';
 import { prepareHeadsKernel } from './kernels/prepareHeads.ts';
 import { prepareLatentKernel } from './kernels/prepareLatent.ts';
+import { canProjectHeads, projectHeadsGroups, projectHeadsKernel } from './kernels/projectHeads.ts';
 
 const tokensOf = (rows: PlanRows): number => (rows === 'prompt' ? Number.MAX_SAFE_INTEGER : rows);
 
@@ -22,6 +23,46 @@ export function queriesPerTile(spec: DecoderSpec, rows: PlanRows): number {
 }
 
 export function recordGroupedQuery(
+  recorder: Recorder,
+  spec: GroupedQueryAttentionSpec,
+  weights: GpuGroupedQuery,
+  norm: GPUBuffer,
+  cache: LayerCache,
+): void {
+  const { scratch } = recorder.parts;
+  if (!recordProjection(recorder, spec, weights, norm, cache)) recordHeads(recorder, spec, weights, norm, cache);
+  recordSoftmax(recorder, attentionShape(spec), [scratch.query, cache.keys, valuesOf(cache)], cache, weights.sinks);
+  recorder.product(weights.output, scratch.attended, scratch.hidden, { accumulate: true });
+}
+
+/** Queries, keys and values in one dispatch, where the model, the adapter and the number of rows allow it. */
+function recordProjection(
+  recorder: Recorder,
+  spec: GroupedQueryAttentionSpec,
+  weights: GpuGroupedQuery,
+  norm: GPUBuffer,
+  cache: LayerCache,
+): boolean {
+  const { inputs, scratch, gpu, spec: decoder } = recorder.parts;
+  const [query, key, value] = [weights.query, weights.key, weights.value].map(({ weight: { pieces, blockScale } }) =>
+    pieces.length === 1 && pieces[0] ? { ...pieces[0], ...(blockScale && { blockScale }) } : undefined,
+  );
+  if (recorder.rows === 'prompt' || !query || !key || !value || !canProjectHeads(spec, gpu.capabilities)) return false;
+  const shape = { spec, query, key, value, tokens: recorder.rows, normEpsilon: decoder.normEpsilon };
+  recorder.add(
+    projectHeadsKernel({ ...shape, precision: recorder.parts.cache.precision }, gpu.capabilities),
+    [
+      ...[query.buffer, key.buffer, value.buffer, scratch.hidden, norm, ...(weights.biases ? [weights.biases] : [])],
+      ...[inputs.rowBuffer, pagesOf(recorder, cache), inputs.anglesOf(spec), inputs.paramBuffer],
+      ...[scratch.query, cache.keys, valuesOf(cache)],
+    ],
+    projectHeadsGroups(spec),
+  );
+  return true;
+}
+
+/** The same in tiles, or with heads that are normalised. */
+function recordHeads(
   recorder: Recorder,
   spec: GroupedQueryAttentionSpec,
   weights: GpuGroupedQuery,
@@ -42,8 +83,6 @@ export function recordGroupedQuery(
     spec.numAttentionHeads + 2 * spec.numKeyValueHeads,
     inputs.tokens,
   ]);
-  recordSoftmax(recorder, attentionShape(spec), [scratch.query, cache.keys, valuesOf(cache)], cache, weights.sinks);
-  recorder.product(weights.output, scratch.attended, scratch.hidden, { accumulate: true });
 }
 
 /** In absorbed form: queries are turned into the latents' space, and what they gather is turned back head by head. */

@@ -27,6 +27,8 @@ export interface GpuGroupedQuery {
   readonly key: GpuLinear;
   readonly value: GpuLinear;
   readonly output: GpuLinear;
+  /** Those of query, key and value in one: `[heads + 2 kvHeads, headDim]` */
+  readonly biases?: GPUBuffer;
   /** `[2, headDim]`: the query's, the key's. */
   readonly norms?: GPUBuffer;
   /** `[heads]` */
@@ -140,8 +142,10 @@ function transposedHeads(weight: Weight): Weight {
 
 async function uploadGroupedQuery(weights: GroupedQueryWeights, uploader: Uploader): Promise<GpuGroupedQuery> {
   const { queryNorm, keyNorm, sinks } = weights;
+  const biases = [weights.query, weights.key, weights.value].flatMap(({ bias }) => (bias ? [bias] : []));
   return {
     kind: 'grouped-query',
+    ...(biases.length === 3 && { biases: await uploader.vector(...biases) }),
     query: await uploadLinear(weights.query, uploader),
     key: await uploadLinear(weights.key, uploader),
     value: await uploadLinear(weights.value, uploader),

@@ -1,0 +1,170 @@
+/**
+ * Query, key and value of 1 to 16 rows of x in one dispatch: x is normalised, multiplied, biased and rotated, queries are
+ * kept, keys and values go into their cache pages. For models that do not normalise heads: every workgroup computes whole pairs
+ * of rotated elements, but no whole head.
+ *
+ * Bindings: query_weight, key_weight, value_weight u32, x `[tokens, columns]` vec4f, gain `[columns]` vec4f, bias?
+ * `[heads + 2 kvHeads, headDim]`, rows (Row), pages u32, angles `[tokens, pairs]` vec2f (as for prepareHeads), params
+ * { tokens } (uniform); query `[tokens, heads · headDim]`, key_cache, value_cache u32 (write).
+ * Workgroup: 64 threads, which share the columns of four rows of one head; groups: (heads + 2 kvHeads) · headDim / 4 in x.
+ * Needs 12 storage buffers; uses subgroups. Must equal `linear` and `rotate` after `rmsNorm` of backend/reference.
+ */
+import type { GroupedQueryAttentionSpec } from '../../../model/spec.ts';
+import type { GpuCapabilities } from '../adapter.ts';
+import type { KernelSource } from '../gpu.ts';
+import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
+import type { MatrixLayout } from '../weightLayout.ts';
+import { declareBuffers, read, write } from './bindings.ts';
+import { type CachePrecision, pageTokens, rowStruct } from './cacheCode.ts';
+import { reductionCode, subgroupsEnable } from './reduction.ts';
+
+interface Projection {
+  readonly layout: MatrixLayout;
+  readonly blockScale?: BlockScaleShape;
+}
+
+export interface ProjectHeadsShape {
+  readonly spec: GroupedQueryAttentionSpec;
+  readonly query: Projection;
+  readonly key: Projection;
+  readonly value: Projection;
+  /** Rows of x, 1 to 16. */
+  readonly tokens: number;
+  readonly normEpsilon: number;
+  readonly precision: CachePrecision;
+}
+
+const threads = 64;
+const storageBuffers = 12;
+
+/** Whether the fused form serves this attention on this adapter. */
+export function canProjectHeads(spec: GroupedQueryAttentionSpec, capabilities: GpuCapabilities): boolean {
+  return !spec.qkNorm && spec.rope.dimensions % 4 === 0 && capabilities.maxBindingsPerKernel >= storageBuffers;
+}
+
+export function projectHeadsKernel(shape: ProjectHeadsShape, capabilities: GpuCapabilities): KernelSource {
+  const { spec, tokens, precision } = shape;
+  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = spec;
+  const tokenIndices = Array.from({ length: tokens }, (_, m) => m);
+  const squares = Array.from({ length: Math.ceil(tokens / 4) }, (_, i) => `squares${i}`);
+  const sums = [...tokenIndices.map((m) => `sum${m}`), ...squares];
+  const { columns } = shape.query.layout;
+  const buffers = declareBuffers([
+    ...[read('query_weight', 'u32'), read('key_weight', 'u32'), read('value_weight', 'u32')],
+    ...[read('x', 'vec4f'), read('gain', 'vec4f')],
+    ...(spec.bias.qkv ? [read('bias')] : []),
+    ...[read('rows', 'Row'), read('pages', 'u32'), read('angles', 'vec2f')],
+    { name: 'params', type: 'Params', kind: 'uniform' },
+    ...[write('query'), write('key_cache', 'u32'), write('value_cache', 'u32')],
+  ]);
+  const loop = (name: string) => productLoop(name, tokenIndices, columns);
+  const code = /* wgsl */ `
+${subgroupsEnable(capabilities)}
+struct Params { tokens: u32, unused0: u32, unused1: u32, unused2: u32 }
+${rowStruct}
+${buffers.code}
+${unitCode}
+${productsCode}
+${weightCode('query_weight', shape.query.layout, shape.query.blockScale)}
+${weightCode('key_weight', shape.key.layout, shape.key.blockScale)}
+${weightCode('value_weight', shape.value.layout, shape.value.blockScale)}
+${reductionCode(sums.length, threads, capabilities)}
+${rowsOfHead(spec)}
+${storePair('key_cache', precision)}
+${storePair('value_cache', precision)}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let head = group.x / ${headDim / 4}u;
+  let within = rows_of_head(group.x % ${headDim / 4}u);
+  ${sums.map((name) => `var ${name} = vec4f();`).join(' ')}
+  if (head < ${heads}u) {
+    let own = head * ${headDim}u + within;${loop('query_weight')}
+  } else if (head < ${heads + kvHeads}u) {
+    let own = (head - ${heads}u) * ${headDim}u + within;${loop('key_weight')}
+  } else {
+    let own = (head - ${heads + kvHeads}u) * ${headDim}u + within;${loop('value_weight')}
+  }
+  reduce(thread, ${sums.join(', ')});
+  if (thread >= min(params.tokens, ${tokens}u)) { return; }
+  let scale = inverseSqrt(totals[${tokens}u + thread / 4u][thread % 4u] / ${columns}.0 + ${shape.normEpsilon});
+  var y = totals[thread] * scale;
+  ${spec.bias.qkv ? `let b = head * ${headDim}u + within; y += vec4f(bias[b.x], bias[b.y], bias[b.z], bias[b.w]);` : ''}
+  if (head < ${heads + kvHeads}u) { y = rotate_pairs(y, within, thread); }
+  if (head < ${heads}u) {
+    let at = (thread * ${heads}u + head) * ${headDim}u + within;
+    query[at.x] = y.x; query[at.y] = y.y; query[at.z] = y.z; query[at.w] = y.w;
+    return;
+  }
+  let row = rows[thread];
+  let page = pages[row.table + row.position / ${pageTokens}u];
+  let kv_head = (head - ${heads}u) % ${kvHeads}u;
+  let at = ((page * ${kvHeads}u + kv_head) * ${pageTokens}u + row.position % ${pageTokens}u) * ${headDim}u + within;
+  if (head < ${heads + kvHeads}u) {
+    store_key_cache(at.x, y.xy);
+    store_key_cache(at.z, y.zw);
+  } else {
+    store_value_cache(at.x, y.xy);
+    store_value_cache(at.z, y.zw);
+  }
+}
+`;
+  return {
+    label: `projectHeads ${shape.query.layout.type} ${heads}/${kvHeads}x${headDim}x${tokens}`,
+    code,
+    bindings: buffers.bindings,
+  };
+}
+
+export const projectHeadsGroups = (spec: GroupedQueryAttentionSpec): [number] => [
+  ((spec.numAttentionHeads + 2 * spec.numKeyValueHeads) * spec.headDim) / 4,
+];
+
+/** Fills the sums with four rows, `own`, of the matrix `name`. */
+function productLoop(name: string, tokens: readonly number[], columns: number): string {
+  return /* wgsl */ `
+    for (var unit = thread; unit < ${columns / 8}u; unit += ${threads}u) {
+      let columns = ${name}_columns(unit);
+      let w0 = ${name}_unit(own.x, unit);
+      let w1 = ${name}_unit(own.y, unit);
+      let w2 = ${name}_unit(own.z, unit);
+      let w3 = ${name}_unit(own.w, unit);
+      let gain_a = gain[columns.x];
+      let gain_b = gain[columns.y];
+      ${tokens
+        .map((m) => {
+          const load = `let a = x[${(m * columns) / 4}u + columns.x]; let b = x[${(m * columns) / 4}u + columns.y];`;
+          return `{ ${load} squares${m >> 2}[${m & 3}] += dot(a, a) + dot(b, b); sum${m} += products(w0, w1, w2, w3, a * gain_a, b * gain_b); }`;
+        })
+        .join('\n      ')}
+    }`;
+}
+
+/** Four rows of a head that hold two whole pairs of the rotation, and the rotation of both. */
+function rowsOfHead({ rope, headDim }: GroupedQueryAttentionSpec): string {
+  const pairs = rope.dimensions / 2;
+  const split = rope.layout === 'half-split';
+  const guard = rope.dimensions < headDim ? `if (within.x >= ${rope.dimensions}u) { return y; }` : '';
+  return /* wgsl */ `
+fn rows_of_head(slot: u32) -> vec4u {
+  ${split ? `if (slot < ${pairs / 2}u) { return 2u * slot + vec4u(0u, 1u, ${pairs}u, ${pairs + 1}u); }` : ''}
+  return 4u * slot + vec4u(0u, 1u, 2u, 3u);
+}
+fn rotate_pairs(y: vec4f, within: vec4u, token: u32) -> vec4f {
+  ${guard}
+  let pair = token * ${pairs}u + within.x${split ? '' : ' / 2u'};
+  let first = angles[pair];
+  let second = angles[pair + 1u];
+  ${
+    split
+      ? 'return vec4f(y.x * first.x - y.z * first.y, y.y * second.x - y.w * second.y, y.z * first.x + y.x * first.y, y.w * second.x + y.y * second.y);'
+      : 'return vec4f(y.x * first.x - y.y * first.y, y.y * first.x + y.x * first.y, y.z * second.x - y.w * second.y, y.w * second.x + y.z * second.y);'
+  }
+}`;
+}
+
+/** Two consecutive values at value index `at`, which is even. */
+function storePair(name: string, precision: CachePrecision): string {
+  return precision === 'f16'
+    ? `fn store_${name}(at: u32, pair: vec2f) { ${name}[at / 2u] = pack2x16float(pair); }`
+    : `fn store_${name}(at: u32, pair: vec2f) { ${name}[at] = bitcast<u32>(pair.x); ${name}[at + 1u] = bitcast<u32>(pair.y); }`;
+}
