@@ -14,7 +14,8 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-export type Adapter = 'swiftshader' | 'lavapipe';
+export const adapters = ['swiftshader', 'lavapipe'] as const;
+export type Adapter = (typeof adapters)[number];
 
 /** How to start Node so that Dawn finds this adapter and no other. */
 export interface AdapterLaunch {
@@ -25,7 +26,8 @@ export interface AdapterLaunch {
 const cache = process.env['HEARTH_DEV_CACHE'] ?? join(homedir(), '.cache', 'hearth', 'dev');
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
-class Unavailable extends Error {}
+/** Why this machine cannot have an adapter. */
+export class Unavailable extends Error {}
 
 function apt(...parameters: string[]): void {
   const { status } = spawnSync('apt-get', ['-qq', ...parameters], { stdio: ['ignore', 'ignore', 'inherit'] });

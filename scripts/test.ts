@@ -1,9 +1,11 @@
 /**
- * `npm test`: types and lint, the build, unit tests with coverage, end-to-end tests. The last line adds up all suites:
+ * `npm test`: types and lint, the build, unit tests with coverage, GPU tests on software adapters,
+ * end-to-end tests. The last line adds up all suites:
  * `N passed, N failed, N skipped`.
  */
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { type Adapter, adapterLaunch, adapters, Unavailable } from './on-adapter.ts';
 import { summaryVariable, type TestSummary, testSummary } from './reporter.ts';
 import { projectRoot } from './shared/paths.ts';
 import { npm, run } from './shared/process.ts';
@@ -27,16 +29,26 @@ async function step(title: string, task: () => Promise<unknown>): Promise<boolea
   }
 }
 
-async function suite(title: string, args: readonly string[]): Promise<void> {
+interface Launch {
+  readonly command: readonly string[];
+  readonly env: Record<string, string>;
+}
+
+async function suite(
+  title: string,
+  args: readonly string[],
+  launch: Launch = { command: [process.execPath], env: {} },
+): Promise<void> {
   heading(title);
   const summaryPath = join(projectRoot, '.cache', 'test-summary.json');
   mkdirSync(join(projectRoot, '.cache'), { recursive: true });
   rmSync(summaryPath, { force: true });
   const vitest = join(projectRoot, 'node_modules', 'vitest', 'vitest.mjs');
-  const env = { ...process.env, [summaryVariable]: summaryPath };
+  const env = { ...process.env, ...launch.env, [summaryVariable]: summaryPath };
+  const [program = process.execPath, ...before] = launch.command;
   const failure = await run(
-    process.execPath,
-    [vitest, 'run', ...args, '--reporter=default', '--reporter=./scripts/reporter.ts'],
+    program,
+    [...before, vitest, 'run', ...args, '--reporter=default', '--reporter=./scripts/reporter.ts'],
     { cwd: projectRoot, env },
   ).then(
     () => undefined,
@@ -54,10 +66,23 @@ async function suite(title: string, args: readonly string[]): Promise<void> {
   }
 }
 
+async function gpuSuite(adapter: Adapter): Promise<void> {
+  const title = `GPU tests on ${adapter}`;
+  try {
+    const { command, env } = adapterLaunch(adapter);
+    const launch = { command, env: { ...env, HEARTH_TEST_ADAPTER: adapter } };
+    await suite(title, ['--config', 'test/gpu/vitest.config.ts'], launch);
+  } catch (error) {
+    if (!(error instanceof Unavailable)) throw error;
+    total.skipped.push({ name: title, reason: error.message });
+  }
+}
+
 const inProject = { cwd: projectRoot };
 await step('Types and lint', () => npm(['run', 'check'], inProject));
 const built = await step('Build', () => npm(['run', 'build'], inProject));
 await suite('Unit tests', ['--coverage']);
+for (const adapter of adapters) await gpuSuite(adapter);
 if (built) await suite('End-to-end tests', ['--config', 'test/e2e/vitest.config.ts']);
 
 if (total.skipped.length > 0) {

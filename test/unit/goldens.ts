@@ -2,7 +2,7 @@
  * The golden checkpoints against any backend: tiny random models of every family, with the logits and the greedy text
  * that Hugging Face transformers computes from them (test/fixtures/goldens/README.md).
  */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
 import type { Backend, Decoder, LoadOptions, Sequence } from '../../engine/backend/backend.ts';
 import { dequantise } from '../../engine/formats/dequantise.ts';
 import { openSafetensors } from '../../engine/formats/safetensors.ts';
@@ -68,13 +68,17 @@ export async function readGolden(path: string): Promise<Golden> {
   return golden;
 }
 
-/** Registers the tests of one golden on one backend. */
+/** Registers the tests of one golden on one backend; `wanted` leaves some out where a device is slow. */
 export function checkGolden(
   backend: Backend,
   golden: GoldenCase,
   bounds: GoldenBounds,
   options: Partial<LoadOptions> = {},
+  wanted = /(?:)/,
 ): void {
+  const check = (name: string, body: (context: TestContext) => Promise<void>) => {
+    if (wanted.test(name)) it(name, body);
+  };
   describe(`${golden.name} on ${backend.name}`, () => {
     let model: Model;
     let expected: Golden;
@@ -109,25 +113,25 @@ export function checkGolden(
       }
     };
 
-    it('gives the golden logits for a whole prompt', async () => {
+    check('gives the golden logits for a whole prompt', async () => {
       const sequence = decoder.createSequence();
       await feed(sequence, [expected.ids.length]);
       sequence.dispose();
     });
 
-    it('gives the golden logits token by token from the cache', async () => {
+    check('gives the golden logits token by token from the cache', async () => {
       const sequence = decoder.createSequence();
       await feed(sequence, [1]);
       sequence.dispose();
     });
 
-    it('gives the golden logits in uneven chunks', async () => {
+    check('gives the golden logits in uneven chunks', async () => {
       const sequence = decoder.createSequence();
       await feed(sequence, [3, 1, 17, 64, 2]);
       sequence.dispose();
     });
 
-    it('continues with the golden greedy text', async () => {
+    check('continues with the golden greedy text', async () => {
       const sequence = decoder.createSequence();
       await feed(sequence, [64], expected.ids.length - 1);
       const text: number[] = [];
@@ -142,7 +146,7 @@ export function checkGolden(
       sequence.dispose();
     });
 
-    it('keeps two sequences in one run apart', async ({ skip }) => {
+    check('keeps two sequences in one run apart', async ({ skip }) => {
       if (decoder.maxSequencesPerRun < 2) skip('this decoder runs one sequence at a time');
       const first = decoder.createSequence();
       const second = decoder.createSequence();
@@ -161,7 +165,7 @@ export function checkGolden(
       second.dispose();
     });
 
-    it('keeps two sequences in turn apart', async () => {
+    check('keeps two sequences in turn apart', async () => {
       const sequences = [decoder.createSequence(), decoder.createSequence()];
       for (let end = 9; end <= 90; end += 9) {
         for (const [i, sequence] of sequences.entries()) await feed(sequence, [4 + i], end + 5 * i);
@@ -169,7 +173,7 @@ export function checkGolden(
       for (const sequence of sequences) sequence.dispose();
     });
 
-    it('forgets what was truncated', async () => {
+    check('forgets what was truncated', async () => {
       const sequence = decoder.createSequence();
       await feed(sequence, [64], 120);
       await decoder.run([{ sequence, tokens: expected.ids.slice(0, 9), logits: 'none' }]);
@@ -180,7 +184,7 @@ export function checkGolden(
       sequence.dispose();
     });
 
-    it('forks into two sequences that go their own ways', async () => {
+    check('forks into two sequences that go their own ways', async () => {
       const sequence = decoder.createSequence();
       await feed(sequence, [64], 90);
       const fork = sequence.fork();
@@ -194,7 +198,7 @@ export function checkGolden(
       fork.dispose();
     });
 
-    it('gives rows for the last token, for all, or for none, as asked', async () => {
+    check('gives rows for the last token, for all, or for none, as asked', async () => {
       const sequence = decoder.createSequence();
       const none = await decoder.run([{ sequence, tokens: expected.ids.slice(0, 5), logits: 'none' }]);
       expect(none.map((rows) => rows.length)).toEqual([0]);
@@ -204,7 +208,7 @@ export function checkGolden(
       sequence.dispose();
     });
 
-    it('refuses what does not fit the context and changes nothing', async () => {
+    check('refuses what does not fit the context and changes nothing', async () => {
       const sequence = decoder.createSequence();
       await feed(sequence, [64], 64);
       const size = Math.min(decoder.maxTokensPerRun, decoder.contextTokens);
