@@ -233,6 +233,23 @@ describe('gate, up and activation of the chosen experts', () => {
     }));
 });
 
+describe("at published models' widths", () => {
+  const gptOss = { types: ['MXFP4', 'MXFP4'], rows: 8, columns: 2880, tokens: 2, numExperts: 32, topK: 4 } as const;
+  it('gate and up of GPT-OSS', () => checkGateUp({ ...gptOss, activation: clamped, norm: true, bias: true }));
+  it('down of GPT-OSS', () => checkDown({ ...gptOss, bias: true }, true));
+  it('gate and up of DeepSeek-V3', () =>
+    checkGateUp({
+      types: ['F8_E4M3', 'F8_E4M3'],
+      rows: 4,
+      columns: 7168,
+      tokens: 1,
+      numExperts: 16,
+      topK: 8,
+      activation: silu,
+      norm: true,
+    }));
+});
+
 describe('down and the weighted sum of the chosen experts', () => {
   it('MXFP4 with biases, added to the residual stream: 4 of 32, one token', () =>
     checkDown(
