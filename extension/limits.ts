@@ -37,6 +37,9 @@ export const limits = {
     charsPerToken: 3,
     /** Share of the model's context that attached text may take; the rest is for the conversation and the answer. */
     attachmentShare: 0.4,
+    /** On the CPU a prompt is read at some hundred tokens a second: with more than this attached, the first word of
+     * every answer would take longer than people wait. */
+    cpuAttachmentTokens: 1_200,
     /** Attached text is journalled with the conversation; this bounds a turn on disk however long the context is. */
     attachmentChars: 400_000,
     /** A question typed or pasted by hand. */

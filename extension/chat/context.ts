@@ -1,4 +1,5 @@
 import * as vscode from 'vscode';
+import type { ModelCard } from '../../engine/server/protocol.ts';
 import { limits } from '../limits.ts';
 import type { Attachment } from './conversation.ts';
 
@@ -12,10 +13,12 @@ export interface Focus {
   visible: { start: number; end: number };
 }
 
-/** Characters that attached text may have for a model with this context. */
-export function attachmentChars(contextTokens: number): number {
-  const { attachmentShare, charsPerToken } = limits.chat;
-  return Math.min(limits.chat.attachmentChars, Math.floor(contextTokens * attachmentShare * charsPerToken));
+/** Characters that attached text may have for this model; `undefined`: none is loaded yet. */
+export function attachmentChars(card: Pick<ModelCard, 'contextTokens' | 'backend'> | undefined): number {
+  const { attachmentShare, charsPerToken, assumedContextTokens, cpuAttachmentTokens } = limits.chat;
+  const share = Math.floor((card?.contextTokens ?? assumedContextTokens) * attachmentShare);
+  const tokens = card?.backend === 'webgpu' ? share : Math.min(share, cpuAttachmentTokens);
+  return Math.min(limits.chat.attachmentChars, tokens * charsPerToken);
 }
 
 /**
@@ -62,11 +65,9 @@ function growing(lines: readonly string[], wanted: Lines, centre: number, maxCha
   }
 }
 
-/** What the active editor shows, or undefined where it is no text of the user's. */
-export function focusOf(editor: vscode.TextEditor | undefined): Focus | undefined {
+function focusOf(editor: vscode.TextEditor | undefined): Focus | undefined {
   if (editor === undefined) return undefined;
   const { document, selection } = editor;
-  if (['output', 'debug', 'vscode-scm', 'comment'].includes(document.uri.scheme)) return undefined;
   const range = editor.visibleRanges[0];
   // A selection that ends at the start of a line does not mean that line.
   const lastLine = selection.end.character === 0 && !selection.isEmpty ? selection.end.line - 1 : selection.end.line;
@@ -80,9 +81,13 @@ export function focusOf(editor: vscode.TextEditor | undefined): Focus | undefine
   };
 }
 
+/** Editors that show no text of the user's: to look at the log is not to turn away from the file. */
+const foreignSchemes = new Set(['output', 'debug', 'vscode-scm', 'comment']);
+
 /** Follows the active editor, and remembers for which files the user took the chip away. */
 export class ContextTracker {
   private readonly removed = new Set<string>();
+  private readonly added = new Set<string>();
   private readonly changed = new vscode.EventEmitter<void>();
   readonly onChange = this.changed.event;
   private readonly subscriptions: vscode.Disposable;
@@ -91,7 +96,7 @@ export class ContextTracker {
   private timer: NodeJS.Timeout | undefined;
 
   constructor() {
-    this.editor = vscode.window.activeTextEditor;
+    this.follow(vscode.window.activeTextEditor);
     this.subscriptions = vscode.Disposable.from(
       vscode.window.onDidChangeActiveTextEditor((editor) => this.follow(editor)),
       vscode.window.onDidChangeTextEditorSelection(({ textEditor }) => this.follow(textEditor)),
@@ -100,12 +105,12 @@ export class ContextTracker {
   }
 
   /** What goes with the next question. */
-  attachments(contextTokens: number, includeActiveFile: boolean): Attachment[] {
+  attachments(maxChars: number, includeActiveFile: boolean): Attachment[] {
     const focus = focusOf(this.editor);
     if (focus === undefined || this.removed.has(keyOf(focus))) return [];
     if (focus.selection === undefined && !includeActiveFile && !this.added.has(focus.uri)) return [];
     if (focus.lines.every((line) => line.trim() === '')) return [];
-    return [attach(focus, attachmentChars(contextTokens))];
+    return [attach(focus, maxChars)];
   }
 
   /** The name of what could be added: there is an editor, and nothing of it goes along. */
@@ -134,9 +139,8 @@ export class ContextTracker {
     this.changed.dispose();
   }
 
-  private readonly added = new Set<string>();
-
   private follow(editor: vscode.TextEditor | undefined): void {
+    if (editor !== undefined && foreignSchemes.has(editor.document.uri.scheme)) return;
     const stillOpen = this.editor !== undefined && vscode.window.visibleTextEditors.includes(this.editor);
     this.editor = editor ?? (stillOpen ? this.editor : undefined);
     clearTimeout(this.timer);

@@ -1,13 +1,12 @@
 import * as vscode from 'vscode';
 import { sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
-import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type Action, type ToHost, type ToPage, toHost } from '../messages.ts';
 import type { ModelManager } from '../models/manager.ts';
 import { chatSettings } from '../settings.ts';
 import type { Thinking } from '../thinking.ts';
-import type { ContextTracker } from './context.ts';
+import { attachmentChars, type ContextTracker } from './context.ts';
 import type { Attachment } from './conversation.ts';
 import { chatPage } from './html.ts';
 import { openLink } from './links.ts';
@@ -149,8 +148,8 @@ export class ChatView {
   }
 
   private attachments(): Attachment[] {
-    const contextTokens = this.parts.engine.current?.warmModel?.contextTokens ?? limits.chat.assumedContextTokens;
-    return this.parts.context.attachments(contextTokens, chatSettings().includeActiveFile);
+    const maxChars = attachmentChars(this.parts.engine.current?.warmModel);
+    return this.parts.context.attachments(maxChars, chatSettings().includeActiveFile);
   }
 
   private onEngine(): void {

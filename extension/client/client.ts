@@ -221,7 +221,8 @@ export class EngineClient {
     // The view already says these: what to download, or that the process is being started again.
     if (code === 'no-model' || code === 'engine-ended' || code === 'engine-given-up') return;
     this.log.error(`Loading the model: ${sentence(error)}`);
-    this.show({ kind: 'failed', message: sentence(error), remedy: 'choose-model' });
+    const remedy = code === 'internal' || code === 'device-lost' ? 'restart' : 'choose-model';
+    this.show({ kind: 'failed', message: sentence(error), remedy });
   }
 
   private async generating<T extends { statistics: Statistics }>(run: () => Promise<T>): Promise<T> {

@@ -107,9 +107,12 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     };
     const { text, finish } = await client.complete(params, token);
     if (finish === 'cancelled') return '';
-    this.debounce.note(Date.now() - startedMs);
+    const tookMs = Date.now() - startedMs;
+    const shown = trimSuggestion(text, moment, multiline);
+    this.log.debug(`Completion: ${text.length} characters in ${tookMs} ms, ${shown.length} of them shown.`);
+    this.debounce.note(tookMs);
     this.cache.put(place, text, multiline);
-    return trimSuggestion(text, moment, multiline);
+    return shown;
   }
 }
 

@@ -119,8 +119,11 @@ describe('attached text', () => {
   });
 
   it('takes a share of the context and never promises more tokens than it estimates', () => {
-    expect(attachmentChars(2048)).toBe(Math.floor(2048 * 0.4 * 3));
-    expect(attachmentChars(10_000_000)).toBe(limits.chat.attachmentChars);
+    expect(attachmentChars({ contextTokens: 10_000, backend: 'webgpu' })).toBe(4_000 * 3);
+    expect(attachmentChars({ contextTokens: 10_000, backend: 'onnx' })).toBe(limits.chat.cpuAttachmentTokens * 3);
+    expect(attachmentChars({ contextTokens: 1_000, backend: 'onnx' })).toBe(400 * 3);
+    expect(attachmentChars({ contextTokens: 1e9, backend: 'webgpu' })).toBe(limits.chat.attachmentChars);
+    expect(attachmentChars(undefined)).toBeGreaterThan(0);
     expect(attach(focus(), 10_000).tokens).toBe(Math.ceil(focus().lines.join('\n').length / 3));
   });
 });
