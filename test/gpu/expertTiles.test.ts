@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { expertNetworks } from '../../engine/backend/reference/feedForward.ts';
 import { linear } from '../../engine/backend/reference/linear.ts';
-import { route } from '../../engine/backend/reference/router.ts';
+import type { GatedNetwork, LoadedLinear } from '../../engine/backend/reference/loaded.ts';
+import { type Choice, route } from '../../engine/backend/reference/router.ts';
 import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/activation.ts';
 import { combineExpertsGroups, combineExpertsKernel } from '../../engine/backend/webgpu/kernels/combineExperts.ts';
 import {
@@ -15,9 +16,10 @@ import {
   groupingBytes,
   mostTiles,
 } from '../../engine/backend/webgpu/kernels/groupExperts.ts';
+import type { TensorType } from '../../engine/formats/tensor.ts';
 import type { ExpertsSpec } from '../../engine/model/spec.ts';
 import { normalisedError, randomGenerator, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
-import { matrixOf } from './matrices.ts';
+import { type Matrix, matrixOf } from './matrices.ts';
 
 const held = useGpu();
 
@@ -110,89 +112,106 @@ it('products of grouped visits, in pieces, equal those of each visit', async () 
   expect(normalisedError(y, expected)).toBeLessThan(1e-10);
 });
 
-it('a prompt through router, grouped experts and their sum equals the reference', async () => {
-  const [numExperts, topK, tokens, hidden, intermediate] = [6, 3, 70, 160, 136];
-  const spec: ExpertsSpec = {
-    kind: 'experts',
-    numExperts,
-    expertsPerToken: topK,
-    intermediateSize: intermediate,
-    router: { kind: 'softmax-then-topk', renormalise: true },
-    bias: true,
-    activation: { kind: 'swiglu-clamped', alpha: 1.702, limit: 7 },
-    routedScale: 1,
-  };
+/** A layer whose prompt is computed on both sides. */
+const [numExperts, topK, tokens, hidden, intermediate] = [6, 3, 70, 160, 136];
+const spec: ExpertsSpec = {
+  kind: 'experts',
+  numExperts,
+  expertsPerToken: topK,
+  intermediateSize: intermediate,
+  router: { kind: 'softmax-then-topk', renormalise: true },
+  bias: true,
+  activation: { kind: 'swiglu-clamped', alpha: 1.702, limit: 7 },
+  routedScale: 1,
+};
+
+interface Half {
+  readonly matrix: Matrix;
+  readonly rows: number;
+  readonly bias: Float32Array<ArrayBuffer>;
+}
+
+async function layerOf(): Promise<{ readonly gate: Half; readonly up: Half; readonly down: Half }> {
   const stack = { matrices: numExperts, first: 0, end: numExperts };
-  const gate = await matrixOf('F8_E4M3', intermediate, hidden, stack);
-  const up = await matrixOf('F8_E4M3', intermediate, hidden, stack, 1);
-  // Its columns are 136: whole units, not whole tiles.
-  const down = await matrixOf('BF16', hidden, intermediate, stack);
-  const biasOf = (rows: number, seed: number) => randomValues(numExperts * rows, seed);
-  const biases = { gate: biasOf(intermediate, 1), up: biasOf(intermediate, 2), down: biasOf(hidden, 3) };
+  const half = async (type: TensorType, rows: number, columns: number, seed: number): Promise<Half> => ({
+    matrix: await matrixOf(type, rows, columns, stack, seed),
+    rows,
+    bias: randomValues(numExperts * rows, seed),
+  });
+  return {
+    gate: await half('F8_E4M3', intermediate, hidden, 1),
+    up: await half('F8_E4M3', intermediate, hidden, 2),
+    // Its columns are whole units, not whole tiles.
+    down: await half('BF16', hidden, intermediate, 3),
+  };
+}
+
+/** One expert, as the reference takes it. */
+function expertOf({ matrix, rows, bias }: Half, index: number): LoadedLinear {
+  const { columns } = matrix.layout;
+  const values = matrix.values.slice(index * rows * columns, (index + 1) * rows * columns);
+  return { weight: { rows, columns, values }, bias: bias.slice(index * rows, (index + 1) * rows) };
+}
+
+/** `[tokens, topK, rows]` */
+async function productOf(
+  { matrix, rows, bias }: Half,
+  x: Float32Array<ArrayBuffer>,
+  input: ExpertTilesShape['input'],
+  grouping: Grouping,
+  words: Uint32Array<ArrayBuffer>,
+): Promise<Float32Array<ArrayBuffer>> {
+  const { layout, blockScale } = matrix;
+  const shape = { layout, ...(blockScale && { blockScale }), firstRow: 0, rows, bias: true, input, grouping };
+  const inputs = [matrix.words, x, bias, words];
+  const groups = expertTilesGroups(shape, tokens);
+  return Float32Array.from(await runKernel(held.gpu, expertTilesKernel(shape), inputs, tokens * topK * rows, groups));
+}
+
+/** `[tokens, hidden]`: `before`, and on it what the chosen experts give. */
+async function promptOnGpu(
+  { gate, up, down }: Awaited<ReturnType<typeof layerOf>>,
+  input: Float32Array<ArrayBuffer>,
+  choices: readonly Choice[],
+  before: Float32Array<ArrayBuffer>,
+): Promise<Float32Array> {
+  const { gpu } = held;
+  const grouping: Grouping = { numExperts, topK, tileTokens: 64, maxTokens: tokens };
+  const words = await grouped(
+    grouping,
+    Uint32Array.from(choices, ({ expert }) => expert),
+  );
+  const gated = await productOf(gate, input, 'tokens', grouping, words);
+  const upped = await productOf(up, input, 'tokens', grouping, words);
+  const activation = activationKernel(spec.activation, intermediate);
+  const activationSize = activationGroups(intermediate, tokens * topK);
+  const [act = upped] = await runKernelOutputs(gpu, activation, [gated], [upped], activationSize);
+  const given = await productOf(down, act, 'visits', grouping, words);
+  const weights = Float32Array.from(choices, ({ weight }) => weight);
+  const combine = combineExpertsKernel(hidden, topK, true);
+  const groups = combineExpertsGroups(hidden, tokens);
+  const [y = before] = await runKernelOutputs(gpu, combine, [given, weights], [before], groups);
+  return y;
+}
+
+it('a prompt through grouped experts and their sum equals the reference', async () => {
+  const layer = await layerOf();
   const router = { rows: numExperts, columns: hidden, values: randomValues(numExperts * hidden, 4) };
   const input = randomValues(tokens * hidden, 5, 0.1);
-  const expertOf = (matrix: typeof gate, bias: Float32Array, rows: number, index: number) => {
-    const { columns } = matrix.layout;
-    const values = matrix.values.slice(index * rows * columns, (index + 1) * rows * columns);
-    return { weight: { rows, columns, values }, bias: bias.slice(index * rows, (index + 1) * rows) };
-  };
-  const expected = await expertNetworks(
-    spec,
-    {
-      kind: 'experts',
-      router: { weight: router },
-      expert: async (index) => ({
-        kind: 'dense',
-        gate: expertOf(gate, biases.gate, intermediate, index),
-        up: expertOf(up, biases.up, intermediate, index),
-        down: expertOf(down, biases.down, hidden, index),
-      }),
-    },
-    input,
-  );
+  const expert = async (index: number): Promise<GatedNetwork> => ({
+    kind: 'dense',
+    gate: expertOf(layer.gate, index),
+    up: expertOf(layer.up, index),
+    down: expertOf(layer.down, index),
+  });
+  const expected = await expertNetworks(spec, { kind: 'experts', router: { weight: router }, expert }, input);
 
-  const { gpu } = held;
   const logits = linear(input, router);
   const choices = Array.from({ length: tokens }, (_, token) =>
     route(spec, logits.subarray(token * numExperts, (token + 1) * numExperts)),
   ).flat();
-  const chosen = Uint32Array.from(choices, ({ expert }) => expert);
-  const weights = Float32Array.from(choices, ({ weight }) => weight);
-  const grouping: Grouping = { numExperts, topK, tileTokens: 64, maxTokens: tokens };
-  const words = await grouped(grouping, chosen);
-  const product = async (
-    matrix: typeof gate,
-    rows: number,
-    x: Float32Array<ArrayBuffer>,
-    bias: Float32Array<ArrayBuffer>,
-    rest: Pick<ExpertTilesShape, 'input'>,
-  ) => {
-    const { layout, blockScale } = matrix;
-    const shape = { layout, ...(blockScale && { blockScale }), firstRow: 0, rows, bias: true, grouping, ...rest };
-    const inputs = [matrix.words, x, bias, words];
-    const size = tokens * topK * rows;
-    return Float32Array.from(
-      await runKernel(gpu, expertTilesKernel(shape), inputs, size, expertTilesGroups(shape, tokens)),
-    );
-  };
-  const gated = await product(gate, intermediate, input, biases.gate, { input: 'tokens' });
-  const upped = await product(up, intermediate, input, biases.up, { input: 'tokens' });
-  const [act = upped] = await runKernelOutputs(
-    gpu,
-    activationKernel(spec.activation, intermediate),
-    [gated],
-    [upped],
-    activationGroups(intermediate, tokens * topK),
-  );
-  const given = await product(down, hidden, Float32Array.from(act), biases.down, { input: 'visits' });
   const before = randomValues(tokens * hidden, 6);
-  const [y = []] = await runKernelOutputs(
-    gpu,
-    combineExpertsKernel(hidden, topK, true),
-    [given, weights],
-    [before],
-    combineExpertsGroups(hidden, tokens),
-  );
+  const y = await promptOnGpu(layer, input, choices, before);
   const total = expected.map((value, i) => value + (before[i] ?? 0));
   expect(normalisedError(y, total)).toBeLessThan(1e-10);
 });

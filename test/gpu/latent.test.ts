@@ -130,102 +130,95 @@ describe('queries and latents are prepared as the reference does', () => {
 });
 
 describe('latent attention', () => {
+  const yarn = { factor: 4, originalContextTokens: 16, betaFast: 32, betaSlow: 1, truncate: true, attentionFactor: 1 };
+  const rope: RopeSpec = { theta: 10000, dimensions: 16, layout: 'interleaved', yarn };
+  const [heads, rank, nope, hidden] = [4, 64, 32, 40];
+  const spec = latentSpec(heads, rank, nope, rope);
+  const value = spec.valueHeadDim;
+  const tokens = 35;
+  const positions = Array.from({ length: tokens }, (_, position) => position);
+  // The sequence's table starts at word 3; its second page lies before its first.
+  const pages = Uint32Array.of(9, 9, 9, 2, 0);
+
+  const matrix = (rows: number, columns: number, seed: number) => ({
+    rows,
+    columns,
+    values: randomValues(rows * columns, seed, 0.5),
+  });
+  const weights = {
+    kind: 'latent',
+    queryUp: matrix(heads * (nope + 16), hidden, 1),
+    keyValueDown: matrix(rank + 16, hidden, 2),
+    keyValueNorm: randomValues(rank, 3, 2),
+    /** `[heads, nope, rank]` */
+    keyUp: randomValues(heads * nope * rank, 4, 0.5),
+    /** `[heads, value, rank]` */
+    valueUp: randomValues(heads * value * rank, 5, 0.5),
+    // The identity, so that what comes out is what the heads give.
+    output: {
+      rows: heads * value,
+      columns: heads * value,
+      values: new Float32Array((heads * value) ** 2).map((_, i) => (i % (heads * value + 1) === 0 ? 1 : 0)),
+    },
+  } as const;
+
   /** Row-major `[rows, columns]` as F32 words. */
   const stored = (values: Float32Array, rows: number) => ({
     layout: matrixLayout('F32', rows, values.length / rows),
     words: new Uint32Array(Float32Array.from(values).buffer),
   });
 
-  it('through absorbed products head by head equals the reference', async () => {
-    const yarn = {
-      factor: 4,
-      originalContextTokens: 16,
-      betaFast: 32,
-      betaSlow: 1,
-      truncate: true,
-      attentionFactor: 1,
-    };
-    const rope: RopeSpec = { theta: 10000, dimensions: 16, layout: 'interleaved', yarn };
-    const [heads, rank, nope, hidden] = [4, 64, 32, 40];
-    const spec = latentSpec(heads, rank, nope, rope);
-    const value = spec.valueHeadDim;
-    const positions = Array.from({ length: 35 }, (_, position) => position);
-    const tokens = positions.length;
-    const matrix = (rows: number, columns: number, seed: number) => ({
-      rows,
-      columns,
-      values: randomValues(rows * columns, seed, 0.5),
-    });
-    const queryUp = matrix(heads * (nope + 16), hidden, 1);
-    const keyValueDown = matrix(rank + 16, hidden, 2);
-    const gain = randomValues(rank, 3, 2);
-    const keyUp = randomValues(heads * nope * rank, 4, 0.5);
-    const valueUp = randomValues(heads * value * rank, 5, 0.5);
-    const identity = new Float32Array((heads * value) ** 2).map((_, i) => (i % (heads * value + 1) === 0 ? 1 : 0));
-    const input = randomValues(tokens * hidden, 6);
-    const expected = latentAttention(
-      spec,
-      {
-        kind: 'latent',
-        queryUp,
-        keyValueDown,
-        keyValueNorm: gain,
-        keyUp,
-        valueUp,
-        output: { rows: heads * value, columns: heads * value, values: identity },
-      },
-      input,
-      [
-        {
-          firstRow: 0,
-          count: tokens,
-          firstPosition: 0,
-          cache: { keys: new TokenRows(16), values: new TokenRows(rank) },
-        },
-      ],
-      epsilon,
-    );
-
-    const { gpu } = held;
-    const pages = Uint32Array.of(9, 9, 9, 2, 0);
-    const query = linear(input, queryUp);
-    const prepared = await prepare(spec, 'f32', positions, pages, { query, latent: linear(input, keyValueDown), gain });
-    const transposed = new Float32Array(keyUp.length).map((_, i) => {
+  /** The key's expansion as it is multiplied: `[heads, rank, nope]`. */
+  const transposedKeyUp = () =>
+    new Float32Array(weights.keyUp.length).map((_, i) => {
       const [head, row, column] = [Math.floor(i / (rank * nope)), Math.floor(i / nope) % rank, i % nope];
-      return keyUp[(head * nope + column) * rank + row] ?? 0;
+      return weights.keyUp[(head * nope + column) * rank + row] ?? 0;
     });
-    const up = stored(transposed, heads * rank);
-    const perHead = { layout: up.layout, rowsPerHead: rank };
-    const params = new Uint32Array([tokens, 0, 0, 0]);
-    const absorbed = await runKernel(
-      gpu,
-      matrixMatrixKernel(perHead),
-      [up.words, prepared.nope, params],
-      tokens * heads * rank,
-      matrixMatrixGroups(perHead, tokens),
+
+  /** `[tokens, heads · rank]`, as a prompt's product. */
+  async function absorbed(nopeQuery: Float32Array<ArrayBuffer>): Promise<Float32Array<ArrayBuffer>> {
+    const { layout, words } = stored(transposedKeyUp(), heads * rank);
+    const shape = { layout, rowsPerHead: rank };
+    const inputs = [words, nopeQuery, new Uint32Array([tokens, 0, 0, 0])];
+    const groups = matrixMatrixGroups(shape, tokens);
+    return Float32Array.from(
+      await runKernel(held.gpu, matrixMatrixKernel(shape), inputs, tokens * heads * rank, groups),
     );
+  }
+
+  /** `[tokens, heads · rank]` */
+  function attended(query: Float32Array<ArrayBuffer>, { rope: ropeQuery, cache }: Prepared): Promise<Float32Array> {
     const shape = attentionShape(spec);
     const tile = attentionTile(shape, tokens);
     const tiles = positions
       .filter((position) => position % tile.queries === 0)
       .flatMap((first) => [first, Math.min(tile.queries, tokens - first)]);
-    const attended = await runKernel(
-      gpu,
-      attentionKernel(shape, tile, 1, 'f32'),
-      [rowsAt(positions), pages, Uint32Array.from(tiles), Float32Array.from(absorbed), prepared.rope, prepared.cache],
-      tokens * heads * rank,
-      [heads / tile.headsPerTile, tiles.length / 2, 1],
-    );
-    const down = stored(valueUp, heads * value);
+    const source = attentionKernel(shape, tile, 1, 'f32');
+    const inputs = [rowsAt(positions), pages, Uint32Array.from(tiles), query, ropeQuery, cache];
+    const groups = [heads / tile.headsPerTile, tiles.length / 2, 1] as const;
+    return runKernel(held.gpu, source, inputs, tokens * heads * rank, groups);
+  }
+
+  /** `[count, heads · value]`, as rows of a decode step. */
+  function expanded(mixed: Float32Array<ArrayBuffer>, count: number): Promise<Float32Array> {
+    const { layout, words } = stored(weights.valueUp, heads * value);
+    const source = matrixVectorKernel({ layout, rowsPerHead: value, tokens: count }, held.gpu.capabilities);
+    const groups = [(heads * value) / rowsPerGroup] as const;
+    return runKernel(held.gpu, source, [words, mixed], count * heads * value, groups);
+  }
+
+  it('through absorbed products head by head equals the reference', async () => {
+    const input = randomValues(tokens * hidden, 6);
+    const cache = { keys: new TokenRows(16), values: new TokenRows(rank) };
+    const span = { firstRow: 0, count: tokens, firstPosition: 0, cache };
+    const expected = latentAttention(spec, weights, input, [span], epsilon);
+
+    const query = linear(input, weights.queryUp);
+    const latent = linear(input, weights.keyValueDown);
+    const prepared = await prepare(spec, 'f32', positions, pages, { query, latent, gain: weights.keyValueNorm });
+    const mixed = await attended(await absorbed(prepared.nope), prepared);
     const last = 5;
-    const mixed = Float32Array.from(attended.subarray((tokens - last) * heads * rank));
-    const values = await runKernel(
-      gpu,
-      matrixVectorKernel({ layout: down.layout, rowsPerHead: value, tokens: last }, gpu.capabilities),
-      [down.words, mixed],
-      last * heads * value,
-      [(heads * value) / rowsPerGroup],
-    );
+    const values = await expanded(Float32Array.from(mixed.subarray((tokens - last) * heads * rank)), last);
     expect(normalisedError(values, expected.subarray((tokens - last) * heads * value))).toBeLessThan(1e-10);
   });
 });
