@@ -8,7 +8,9 @@ export default defineConfig({
   },
   test: {
     include: ['test/unit/**/*.test.ts'],
-    testTimeout: 60_000,
+    // A hang is caught, a busy machine is borne.
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
     // Model tests hold whole checkpoints; two at a time is what a small machine bears.
     maxWorkers: 2,
     coverage: {
