@@ -33,9 +33,8 @@ function packHistory(vocabulary: number, { sequence, generated }: TokenHistory):
 }
 
 /** Draws once for every case, all in one dispatch, each from the same logits; the drawn ids at step 1 of 3. */
-async function draw(logits: Float32Array, cases: readonly Case[], history = noHistory) {
+async function draw(logits: Float32Array, cases: readonly Case[], history = noHistory, gpu = held.gpu) {
   const vocabulary = logits.length;
-  const { gpu } = held;
   const rows = cases.length;
   const settings = cases.map((each) => packSettings({ ...greedy, ...each }));
   const words = Uint32Array.from(settings.flatMap((each) => [...each]));
@@ -68,8 +67,8 @@ async function draw(logits: Float32Array, cases: readonly Case[], history = noHi
 }
 
 /** The CPU's choice, or that of a uniform as near as f32 sums can tell. */
-async function check(logits: Float32Array, cases: readonly Case[], history = noHistory): Promise<void> {
-  const results = await draw(logits, cases, history);
+async function check(logits: Float32Array, cases: readonly Case[], history = noHistory, gpu = held.gpu): Promise<void> {
+  const results = await draw(logits, cases, history, gpu);
   for (const [row, { uniform, ...settings }] of cases.entries()) {
     const full = { ...greedy, ...settings };
     const choices = [0, -2e-6, 2e-6].map((shift) =>
@@ -160,6 +159,17 @@ describe('a token drawn on the GPU is the one that the CPU draws', () => {
     const [result] = await draw(logits, [{ temperature: 1, uniform: 0.5 }]);
     expect(result?.drawn[2]).toBe(0xffffffff);
   });
+});
+
+describe('without subgroups', () => {
+  const poorest = useGpu(true);
+  it('sums go through workgroup memory', () =>
+    check(
+      randomValues(1500, 6, 2),
+      [...forAll({ temperature: 1 }), ...forAll({ temperature: 1, topP: 0.9 }), ...forAll({ temperature: 1, topK: 9 })],
+      noHistory,
+      poorest.gpu,
+    ));
 });
 
 it('leaves to the CPU what it cannot draw', () => {
