@@ -11,6 +11,7 @@ import { GraphBuilder, type Value } from './graphBuilder.ts';
 import { latentAttention } from './latentAttention.ts';
 import { type GraphContext, linear, lookUp } from './linear.ts';
 import { addAndNorm, type Residual } from './norm.ts';
+import { notesOn } from './notes.ts';
 import type { RunPlan } from './plan.ts';
 import { WeightsLayout } from './weightsFile.ts';
 
@@ -57,7 +58,7 @@ export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, op
     model: graph.encode(),
     layout,
     plan: { vocabularySize, numAttentionHeads, rotations, spans, layers },
-    notes: [],
+    notes: notesOn(weights, accuracyLevel > 0),
   };
 }
 
