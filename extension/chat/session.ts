@@ -153,7 +153,7 @@ export class ChatSession {
     if (this.running?.turn === turn) this.running = undefined;
     source.dispose();
     this.record({ type: 'end', turn, outcome });
-    this.said.fire({ type: 'outcome', turn, outcome });
+    this.tell({ type: 'outcome', turn, outcome });
   }
 
   private async chat(
@@ -178,7 +178,7 @@ export class ChatSession {
     return {
       onDelta: ({ kind, text }) => {
         this.record({ type: 'delta', turn, kind, text });
-        this.said.fire({ type: 'delta', turn, kind, text });
+        this.tell({ type: 'delta', turn, kind, text });
       },
       onProgress: (step: Progress) => {
         const { note, share } = progressNote(step);
@@ -195,6 +195,11 @@ export class ChatSession {
     this.said.fire({ type: 'turn', turn: structuredClone(view) });
   }
 
+  /** What happens in a conversation that was left is no longer shown. */
+  private tell(message: ToPage & { turn: string }): void {
+    if (findTurn(this.store.conversation, message.turn) !== undefined) this.said.fire(message);
+  }
+
   /** A conversation that was left while it was being answered gets no more lines. */
   private record(record: JournalRecord & { turn: string }): void {
     if (findTurn(this.store.conversation, record.turn) !== undefined) this.store.record(record);
@@ -203,7 +208,7 @@ export class ChatSession {
   private becomes(turn: string, outcome: Outcome): void {
     const view = findTurn(this.store.conversation, turn)?.view;
     if (view !== undefined) view.outcome = outcome;
-    this.said.fire({ type: 'outcome', turn, outcome });
+    this.tell({ type: 'outcome', turn, outcome });
   }
 
   private textOf(turn: string): string {
