@@ -44,6 +44,7 @@ export class ChatSession {
   private readonly said = new vscode.EventEmitter<ToPage>();
   readonly onMessage = this.said.event;
   private running: { turn: string; source: vscode.CancellationTokenSource } | undefined;
+  private closed = false;
   private readonly reread: (uri: string) => Promise<SummaryRequest | undefined>;
 
   /** `reread`: a file as it is now, for summarising it again. */
@@ -121,7 +122,9 @@ export class ChatSession {
     this.becomes(turn.id, { kind: 'running', note, ...(share === undefined ? {} : { share }) });
   }
 
+  /** What is being answered stays open in the journal: the next window shows it as interrupted. */
   async close(): Promise<void> {
+    this.closed = true;
     this.stop();
     await this.store.close();
     this.said.dispose();
@@ -200,9 +203,10 @@ export class ChatSession {
     if (findTurn(this.store.conversation, message.turn) !== undefined) this.said.fire(message);
   }
 
-  /** A conversation that was left while it was being answered gets no more lines. */
+  /** A conversation that was left while it was being answered gets no more lines, nor does a closed one. */
   private record(record: JournalRecord & { turn: string }): void {
-    if (findTurn(this.store.conversation, record.turn) !== undefined) this.store.record(record);
+    if (this.closed || findTurn(this.store.conversation, record.turn) === undefined) return;
+    this.store.record(record);
   }
 
   private becomes(turn: string, outcome: Outcome): void {

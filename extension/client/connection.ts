@@ -39,6 +39,7 @@ export class EngineConnection {
   private readonly log: Log;
   private readonly pending = new Set<(error: EngineFailure) => void>();
   private over = false;
+  private stopping = false;
 
   constructor(launch: Launch, log: Log) {
     this.log = log;
@@ -94,6 +95,7 @@ export class EngineConnection {
   /** Asks the process to end, and ends it when it does not. */
   async stop(): Promise<void> {
     if (this.over) return;
+    this.stopping = true;
     // The engine ends by itself when its channel closes.
     if (this.child.connected) this.child.disconnect();
     const gone = await withTimeout(this.ended, limits.engine.stopMs);
@@ -105,11 +107,12 @@ export class EngineConnection {
   }
 
   private send(method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> {
-    if (this.over) return Promise.reject(engineEnded());
+    if (this.over) return Promise.reject(this.gone());
     const args: unknown[] = params === undefined ? [] : [params];
     if (token !== undefined) args.push(token);
     return this.rpc.sendRequest(method, ...args).catch((error: unknown) => {
-      throw toFailure(error);
+      const failure = toFailure(error);
+      throw failure.code === 'engine-ended' ? this.gone() : failure;
     });
   }
 
@@ -133,9 +136,14 @@ export class EngineConnection {
     // The connection hands messages on one per turn of the event loop.
     await new Promise((resolve) => setTimeout(resolve, 0));
     this.over = true;
-    for (const reject of [...this.pending]) reject(engineEnded());
+    for (const reject of [...this.pending]) reject(this.gone());
     this.rpc.dispose();
     return how;
+  }
+
+  /** An end that was asked for is no failure of the requests that it took along. */
+  private gone(): EngineFailure {
+    return this.stopping ? new EngineFailure('cancelled', 'The engine was stopped.') : engineEnded();
   }
 
   private forwardOutput(): void {

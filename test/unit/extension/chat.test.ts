@@ -202,6 +202,17 @@ describe('the chat at work', () => {
     await answering;
   });
 
+  it('marks an answer as interrupted, not as stopped by the user, when the window was closed', async () => {
+    const { session, client } = await open(clientOf());
+    const answering = session.ask('SLOW', []);
+    await new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
+    await session.close();
+    await answering;
+    const { session: next } = await open(client);
+    expect(last(next)?.outcome).toEqual({ kind: 'interrupted' });
+    expect(last(next)?.answer).toMatch(/^One /);
+  });
+
   it.each([
     ['OVERFLOW', ['new-chat'], 'start a new chat'],
     ['BUG', ['retry', 'show-log'], 'an error of its own'],

@@ -14,7 +14,7 @@ const card = (id) => ({
   contextTokens: 2048,
   parameters: 135e6,
   weightBytes: 1e8,
-  thinkingModes: id === 'thinker' ? ['off', 'on'] : ['off'],
+  thinkingModes: id.endsWith('thinker') ? ['off', 'on'] : ['off'],
   fillInTheMiddle: false,
   chat: true,
   notes: [],
@@ -79,6 +79,11 @@ rpc.onRequest('models/pull', async ({ model }, token) => {
     await sleep(Number(env.FAKE_PULL_MS ?? 2));
   }
   entries = entries.map((e) => (e.id === model ? { ...e, state: 'present' } : e));
+  return entries.find((e) => e.id === model);
+});
+rpc.onRequest('models/verify', ({ model }) => entries.find((e) => e.id === model));
+rpc.onRequest('models/remove', ({ model }) => {
+  entries = entries.map((e) => (e.id === model ? { ...e, state: 'absent' } : e));
   return entries.find((e) => e.id === model);
 });
 rpc.onRequest('complete', async ({ prefix }, token) => {

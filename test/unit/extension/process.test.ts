@@ -196,6 +196,14 @@ describe('the engine process', () => {
     expect(process.state.kind).toBe('stopped');
   });
 
+  it('cancels what was running when it is stopped on purpose', async () => {
+    const process = engine();
+    const answer = failureOf(process.request(messages.complete, { prefix: 'SLOW', suffix: '' }, completeResult));
+    await process.start();
+    await process.stop();
+    expect((await answer).code).toBe('cancelled');
+  });
+
   it('kills an engine that does not end when it is told to', async () => {
     const process = engine({ FAKE_STUBBORN: '1' });
     await process.start();

@@ -5,7 +5,7 @@ import { EngineClient } from '../../../extension/client/client.ts';
 import { EngineHost } from '../../../extension/client/host.ts';
 import type { EngineState } from '../../../extension/client/view.ts';
 import type { Log } from '../../../extension/log.ts';
-import { settings } from './vscode.ts';
+import { settings, user } from './vscode.ts';
 
 export const fakeEngine = fileURLToPath(new URL('fakeEngine.mjs', import.meta.url));
 export const logged: string[] = [];
@@ -48,5 +48,6 @@ export class MemoryMemento {
 afterEach(async () => {
   await Promise.all(clients.splice(0).map((client) => client.stop()));
   settings.clear();
+  user.reset();
   logged.length = 0;
 });

@@ -94,9 +94,164 @@ export const l10n = {
 /** What `workspace.getConfiguration` returns; tests write into it. */
 export const settings = new Map<string, unknown>();
 
+/** What the user was asked and shown, and what they answer: the first wanted label that is on offer, else nothing. */
+export const user = {
+  asked: [] as { message: string; detail: string; choices: string[] }[],
+  opened: [] as string[],
+  copied: [] as string[],
+  commands: [] as string[],
+  progress: [] as string[],
+  wants: [] as string[],
+  /** Picks from the next quick pick, or presses a button on its item. */
+  picks: undefined as { label: string; button?: string } | undefined,
+  cancels: false,
+  reset(): void {
+    for (const list of [this.asked, this.opened, this.copied, this.commands, this.progress, this.wants])
+      list.length = 0;
+    this.picks = undefined;
+    this.cancels = false;
+    window.activeTextEditor = undefined;
+  },
+};
+
+interface Options {
+  modal?: boolean;
+  detail?: string;
+}
+
+function ask(message: string, ...rest: (string | Options)[]): Promise<string | undefined> {
+  const choices = rest.filter((item) => typeof item === 'string');
+  const options = rest.find((item) => typeof item === 'object');
+  user.asked.push({ message, detail: options?.detail ?? '', choices });
+  return Promise.resolve(choices.find((choice) => user.wants.includes(choice)));
+}
+
+export class ThemeIcon {
+  readonly id: string;
+  constructor(id: string) {
+    this.id = id;
+  }
+}
+export class ThemeColor extends ThemeIcon {}
+export const ProgressLocation = { Notification: 15 } as const;
+export const QuickPickItemKind = { Separator: -1, Default: 0 } as const;
+export const ConfigurationTarget = { Global: 1 } as const;
+
+interface Item {
+  label: string;
+  buttons?: { tooltip?: string }[];
+}
+
+class QuickPick {
+  readonly accepted = new EventEmitter<void>();
+  readonly pressed = new EventEmitter<{ item: Item; button: { tooltip?: string } }>();
+  readonly hidden = new EventEmitter<void>();
+  readonly onDidAccept = this.accepted.event;
+  readonly onDidTriggerItemButton = this.pressed.event;
+  readonly onDidHide = this.hidden.event;
+  selectedItems: Item[] = [];
+  private all: Item[] = [];
+  get items(): Item[] {
+    return this.all;
+  }
+  /** The user chooses as soon as there is something to choose from. */
+  set items(items: Item[]) {
+    this.all = items;
+    const item = items.find(({ label }) => user.picks !== undefined && label.includes(user.picks.label));
+    const button = item?.buttons?.find(({ tooltip }) => tooltip === user.picks?.button);
+    queueMicrotask(() => {
+      if (item === undefined) return;
+      this.selectedItems = [item];
+      if (button === undefined) this.accepted.fire();
+      else this.pressed.fire({ item, button });
+    });
+  }
+  show(): void {}
+  hide(): void {
+    this.hidden.fire();
+  }
+  dispose(): void {}
+}
+
+interface Step {
+  message?: string;
+  increment?: number;
+}
+
+export const window = {
+  activeTextEditor: undefined as unknown,
+  visibleTextEditors: [] as unknown[],
+  showInformationMessage: ask,
+  showWarningMessage: ask,
+  showErrorMessage: ask,
+  showQuickPick<T extends Item>(items: T[]): Promise<T | undefined> {
+    return Promise.resolve(items.find(({ label }) => user.picks !== undefined && label.includes(user.picks.label)));
+  },
+  createQuickPick: () => new QuickPick(),
+  withProgress<T>(
+    { title }: { title: string },
+    task: (bar: { report(step: Step): void }, token: unknown) => Promise<T>,
+  ): Promise<T> {
+    const source = new CancellationTokenSource();
+    const report = (step: Step) => {
+      user.progress.push(`${title}: ${step.message ?? ''} +${step.increment ?? 0}`);
+      if (user.cancels) source.cancel();
+    };
+    return task({ report }, source.token);
+  },
+  onDidChangeActiveTextEditor: new EventEmitter<unknown>().event,
+  onDidChangeTextEditorSelection: new EventEmitter<unknown>().event,
+  onDidChangeVisibleTextEditors: new EventEmitter<unknown>().event,
+  showTextDocument: () => Promise.resolve(),
+};
+
+export const commands = {
+  executeCommand(name: string, ...args: unknown[]): Promise<unknown> {
+    user.commands.push([name, ...args].join(' '));
+    return Promise.resolve(undefined);
+  },
+};
+
+export const env = {
+  language: 'en',
+  clipboard: {
+    writeText(text: string): Promise<void> {
+      user.copied.push(text);
+      return Promise.resolve();
+    },
+  },
+  openExternal(uri: Uri): Promise<boolean> {
+    user.opened.push(uri.toString());
+    return Promise.resolve(true);
+  },
+};
+
+export class Uri {
+  private readonly text: string;
+  private constructor(text: string) {
+    this.text = text;
+  }
+  static parse(text: string): Uri {
+    return new Uri(text);
+  }
+  static joinPath(base: Uri, ...parts: string[]): Uri {
+    return new Uri([base.text, ...parts].join('/'));
+  }
+  get fsPath(): string {
+    return this.text.replace(/^file:\/\//, '');
+  }
+  toString(): string {
+    return this.text;
+  }
+}
+
 export const workspace = {
   asRelativePath: (uri: { toString(): string }) => uri.toString().replace(/^\w+:\/\/\//, ''),
   getConfiguration: (section: string) => ({
     get: (key: string, fallback?: unknown) => settings.get(`${section}.${key}`) ?? fallback,
+    update(key: string, value: unknown): Promise<void> {
+      settings.set(`${section}.${key}`, value);
+      return Promise.resolve();
+    },
   }),
 };

@@ -1,0 +1,290 @@
+/** What the user is asked before anything large, outward or final happens, and what the page can and cannot cause. */
+import { describe, expect, it, vi } from 'vitest';
+import { ContextTracker } from '../../../extension/chat/context.ts';
+import { openLink } from '../../../extension/chat/links.ts';
+import { ChatSession } from '../../../extension/chat/session.ts';
+import { ChatStore } from '../../../extension/chat/store.ts';
+import { ChatView } from '../../../extension/chat/view.ts';
+import type { EngineClient } from '../../../extension/client/client.ts';
+import { type ToPage, toPage } from '../../../extension/messages.ts';
+import { FirstRun } from '../../../extension/models/firstRun.ts';
+import { ModelManager } from '../../../extension/models/manager.ts';
+import { Thinking } from '../../../extension/thinking.ts';
+import { clientOf, hostOf, log, logged, MemoryMemento, untilState } from './support.ts';
+import { EventEmitter, Position, Selection, settings, Uri, user, window } from './vscode.ts';
+
+const absent = { FAKE_MODEL_STATE: 'absent' };
+const until = (check: () => boolean) => vi.waitFor(() => expect(check()).toBe(true), { timeout: 10_000 });
+
+async function managerOf(client: EngineClient): Promise<ModelManager> {
+  const host = hostOf(client);
+  await host.client();
+  return new ModelManager(host);
+}
+
+describe('the model manager', () => {
+  it('downloads only after the size was confirmed, then uses the model', async () => {
+    const client = clientOf(absent);
+    const manager = await managerOf(client);
+    user.picks = { label: 'Model small' };
+    await manager.open();
+    await until(() => user.asked.length === 1);
+    expect(user.asked[0]).toMatchObject({ message: 'Download Model small (100 MB)?', choices: ['Download'] });
+    expect(user.asked[0]?.detail).toContain('Licence: Apache-2.0');
+    expect((await client.models())[0]?.state).toBe('absent');
+    user.wants.push('Download');
+    await manager.open();
+    await untilState(client, 'ready');
+    expect(settings.get('hearth.model')).toBe('small');
+    expect(user.progress.filter((line) => line.startsWith('Downloading Model small'))).toHaveLength(4);
+  });
+
+  it('stops a download when the user cancels, and says nothing more', async () => {
+    const client = clientOf({ ...absent, FAKE_PULL_MS: '20' });
+    const manager = await managerOf(client);
+    user.picks = { label: 'Model small' };
+    user.wants.push('Download');
+    user.cancels = true;
+    await manager.open();
+    await until(() => user.progress.length > 0);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect((await client.models())[0]?.state).toBe('absent');
+    expect(user.asked).toHaveLength(1);
+  });
+
+  it('takes one click from a button that shows the size, and leaves the choice automatic', async () => {
+    const client = clientOf(absent);
+    await (await managerOf(client)).download('small');
+    expect(client.warmModel?.id).toBe('small');
+    expect([user.asked, settings.get('hearth.model')]).toEqual([[], undefined]);
+  });
+
+  it('removes a model only after the user confirmed it', async () => {
+    const client = clientOf();
+    const manager = await managerOf(client);
+    user.picks = { label: 'Model small', button: 'Remove from this computer' };
+    await manager.open();
+    await until(() => user.asked.length === 1);
+    expect(user.asked[0]?.message).toBe('Remove Model small (100 MB) from this computer?');
+    expect((await client.models())[0]?.state).toBe('present');
+    user.wants.push('Remove');
+    await manager.open();
+    await vi.waitFor(async () => expect((await client.models())[0]?.state).toBe('absent'));
+  });
+
+  it('checks the digest of a model and says what came out', async () => {
+    const manager = await managerOf(clientOf());
+    user.picks = { label: 'Model small', button: 'Check its digest' };
+    await manager.open();
+    await until(() => user.asked.length === 1);
+    expect(user.asked[0]?.message).toBe('Model small is complete: its digest is the published one.');
+  });
+
+  it('uses a model that is there, and the automatic choice', async () => {
+    const client = clientOf();
+    const manager = await managerOf(client);
+    user.picks = { label: 'Model small' };
+    await manager.open();
+    await untilState(client, 'ready');
+    expect(settings.get('hearth.model')).toBe('small');
+    user.picks = { label: 'Automatic' };
+    await manager.open();
+    await until(() => settings.get('hearth.model') === '');
+    await client.ready();
+  });
+});
+
+describe('the first run', () => {
+  const firstRunOf = async (client: EngineClient, memory = new MemoryMemento()) => {
+    const host = hostOf(client);
+    await host.client();
+    return new FirstRun(host, new ModelManager(host), memory, log);
+  };
+
+  it('asks nothing when a model is there: it is loaded in the background', async () => {
+    const client = clientOf();
+    (await firstRunOf(client)).warmUp();
+    await untilState(client, 'ready');
+    expect(user.asked).toEqual([]);
+  });
+
+  it('offers the download once, with its size, and downloads on one click', async () => {
+    const client = clientOf(absent);
+    const firstRun = await firstRunOf(client);
+    user.wants.push('Download (100 MB)');
+    firstRun.warmUp();
+    firstRun.warmUp();
+    await untilState(client, 'ready');
+    expect(user.asked.map(({ choices }) => choices)).toEqual([
+      ['Download (100 MB)', 'Other models', "Don't ask again"],
+    ]);
+  });
+
+  it('does not download or ask again when the user closes the question', async () => {
+    const client = clientOf(absent);
+    const firstRun = await firstRunOf(client);
+    firstRun.warmUp();
+    await until(() => user.asked.length === 1);
+    firstRun.warmUp();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect([user.asked.length, (await client.models())[0]?.state]).toEqual([1, 'absent']);
+  });
+
+  it('remembers that the user does not want to be asked', async () => {
+    const memory = new MemoryMemento();
+    user.wants.push("Don't ask again");
+    (await firstRunOf(clientOf(absent), memory)).warmUp();
+    await until(() => user.asked.length === 1);
+    const client = clientOf(absent);
+    (await firstRunOf(client, memory)).warmUp();
+    await untilState(client, 'no-model');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(user.asked).toHaveLength(1);
+  });
+});
+
+describe('the thinking command', () => {
+  const thinkingOf = async (model: string) => {
+    settings.set('hearth.model', model);
+    const client = clientOf();
+    const host = hostOf(client);
+    await host.client();
+    return { client, thinking: new Thinking(new MemoryMemento(), host) };
+  };
+
+  it('says that a model cannot think, and offers another', async () => {
+    const { thinking } = await thinkingOf('small');
+    user.wants.push('Choose a model');
+    await thinking.pick();
+    expect(user.asked[0]?.message).toMatch(/^Model small answers without thinking/);
+    expect(user.commands).toEqual(['hearth.chooseModel']);
+  });
+
+  it('switches a model with two modes over', async () => {
+    // A path is passed on as it is; the scripted engine has a thinking model of that name.
+    const { client, thinking } = await thinkingOf('/models/thinker');
+    await thinking.pick();
+    const card = await client.ready();
+    expect(thinking.mode(card)).toBe('on');
+    await thinking.pick();
+    expect(thinking.mode(card)).toBe('off');
+  });
+});
+
+describe('a link that a model wrote', () => {
+  it('is opened only after the user saw all of it and agreed', async () => {
+    const href = 'https://evil.example/?secret=everything';
+    await openLink(href);
+    expect(user.asked[0]).toMatchObject({ message: 'Open evil.example in the browser?' });
+    expect(user.asked[0]?.detail).toContain(href);
+    expect(user.opened).toEqual([]);
+    user.wants.push('Open');
+    await openLink(href);
+    expect(user.opened).toEqual([href]);
+  });
+
+  it('is not even asked about when it leads anywhere but to the web', async () => {
+    user.wants.push('Open');
+    for (const href of ['command:x', 'file:///etc/passwd', 'javascript:1', 'vscode://x']) await openLink(href);
+    expect([user.asked, user.opened]).toEqual([[], []]);
+  });
+});
+
+describe('the chat view', () => {
+  async function open() {
+    const client = clientOf();
+    const engine = hostOf(client);
+    await engine.client();
+    const thinking = new Thinking(new MemoryMemento(), engine);
+    const store = new ChatStore('/nonexistent/hearth', log);
+    const session = new ChatSession(engine, store, thinking, log, () => Promise.resolve(undefined));
+    const context = new ContextTracker();
+    const extensionUri = Uri.parse('file:///ext') as never;
+    const models = new ModelManager(engine);
+    const view = new ChatView({ extensionUri, engine, session, context, thinking, models, log });
+    const posted: ToPage[] = [];
+    const received = new EventEmitter<unknown>();
+    const webview = {
+      options: {},
+      html: '',
+      cspSource: 'https://r',
+      asWebviewUri: (uri: Uri) => uri,
+      onDidReceiveMessage: received.event,
+      postMessage: (message: ToPage) => posted.push(message),
+    };
+    const events = { onDidDispose: new EventEmitter().event, onDidChangeVisibility: new EventEmitter().event };
+    view.attach({ webview, visible: true, ...events } as never);
+    return { client, session, view, posted, webview, say: (message: unknown) => received.fire(message) };
+  }
+
+  it('gives the page its own folder and nothing else', async () => {
+    const { webview } = await open();
+    expect(webview.options).toMatchObject({ enableScripts: true });
+    expect(String(Reflect.get(webview.options, 'localResourceRoots'))).toBe('file:///ext/dist');
+    expect(webview.html).toContain("default-src 'none'");
+  });
+
+  it('shows everything when the page is ready, loads the model, and speaks the protocol', async () => {
+    const { client, posted, say } = await open();
+    say({ type: 'ready' });
+    await untilState(client, 'ready');
+    expect(posted.slice(0, 4).map(({ type }) => type)).toEqual(['conversation', 'notice', 'controls', 'context']);
+    expect(posted.filter((message) => !toPage.safeParse(message).success)).toEqual([]);
+    expect(posted.findLast(({ type }) => type === 'controls')).toMatchObject({ controls: { model: 'Model small' } });
+  });
+
+  it('focuses the box once the page listens', async () => {
+    const { view, posted, say } = await open();
+    view.focusInput();
+    say({ type: 'ready' });
+    expect(posted.at(-1)).toEqual({ type: 'focus' });
+  });
+
+  it('drops what is not of the protocol', async () => {
+    const { posted, say } = await open();
+    for (const message of [null, 'x', { type: 'evil' }, { type: 'insert', text: 5 }]) say(message);
+    expect([posted, user.commands]).toEqual([[], []]);
+    expect(logged.filter((line) => line.startsWith('warn The chat page'))).toHaveLength(4);
+  });
+
+  it('asks the session, with what the active editor shows', async () => {
+    const { session, say } = await open();
+    say({ type: 'send', text: 'Hello?' });
+    await until(() => session.turns[0]?.outcome.kind === 'done');
+    expect(session.turns[0]).toMatchObject({ question: 'Hello?', answer: 'One two three.' });
+  });
+
+  it('inserts code at the cursor, in place of the selection', async () => {
+    const replaced: string[] = [];
+    const selection = new Selection(new Position(0, 0), new Position(0, 1));
+    const edit = { replace: (_: unknown, text: string) => replaced.push(text) };
+    window.activeTextEditor = {
+      document: { uri: { scheme: 'output' } },
+      selections: [selection],
+      edit: (change: (builder: typeof edit) => void) => Promise.resolve(change(edit)),
+    };
+    const { say } = await open();
+    say({ type: 'insert', text: 'let a;' });
+    await until(() => replaced.length === 1);
+    expect(replaced).toEqual(['let a;']);
+  });
+
+  it('does what its buttons say, and no other command', async () => {
+    const { say } = await open();
+    say({ type: 'copy', text: 'code' });
+    for (const action of ['restart', 'choose-model', 'show-log', 'new-chat', 'settings'])
+      say({ type: 'action', action });
+    say({ type: 'pick-thinking' });
+    say({ type: 'action', action: 'workbench.action.quit' });
+    await until(() => user.commands.length === 6);
+    expect(user.copied).toEqual(['code']);
+    expect(user.commands).toEqual([
+      'hearth.restartEngine',
+      'hearth.chooseModel',
+      'hearth.showLog',
+      'hearth.newChat',
+      'workbench.action.openSettings hearth',
+      'hearth.thinking',
+    ]);
+  });
+});
