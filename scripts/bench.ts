@@ -1,10 +1,12 @@
 /**
  * Decode and prefill speed on the CPU beside llama.cpp: same files, same threads, same machine, one run, repetitions
- * taken in turn so that both meet the same disturbances. Prints medians, and medians of the ratios of each turn.
+ * taken in turn so that both meet the same disturbances. Prints medians, medians of the ratios of each turn, and the
+ * ratio of each side's best turn, which other work on the machine distorts least.
  *
- *   npm run bench -- [--threads N] [--repetitions N] [--prompt N] [--tokens N] [--depth N] [--model FILE]… [--json]
+ *   npm run bench -- [--threads N] [--repetitions N] [--prompt N] [--tokens N] [--depth N] [--model FILE]… [--fetch-peer] [--json]
  *
- * The peer is `llama-bench` from $HEARTH_LLAMA_BENCH or the PATH; without one, Hearth's figures stand alone.
+ * The peer is `llama-bench` from $HEARTH_LLAMA_BENCH or the PATH, else with --fetch-peer the library that npm's
+ * node-llama-cpp brings (100 MB into .cache); without either, Hearth's figures stand alone.
  */
 import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
@@ -17,6 +19,7 @@ import { defaultStoreDirectory } from '../engine/store/paths.ts';
 import { openHearth } from './bench-hearth.ts';
 import { findLlamaBench, type Peer } from './bench-llama.ts';
 import { type BenchType, writeBenchModel } from './bench-model.ts';
+import { fetchNodeLlamaCpp } from './bench-node-llama.ts';
 
 export interface Workload {
   readonly promptTokens: number;
@@ -39,6 +42,7 @@ interface Result {
   readonly peer?: Speeds;
   /** Medians over the turns of Hearth's speed by the peer's. */
   readonly ratio?: Speeds;
+  readonly ratioOfBests?: Speeds;
   readonly residentBytes: number;
 }
 
@@ -50,6 +54,7 @@ const { values } = parseArgs({
     tokens: { type: 'string', default: '32' },
     depth: { type: 'string', default: '0' },
     model: { type: 'string', multiple: true },
+    'fetch-peer': { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
   },
 });
@@ -93,6 +98,10 @@ async function measure(path: string, workload: Workload, repetitions: number, pe
           decode: turn.hearth.decode / turn.peer.decode,
         })),
       ),
+      ratioOfBests: {
+        prefill: best(peers, (turn) => turn.hearth.prefill) / best(peers, (turn) => turn.peer.prefill),
+        decode: best(peers, (turn) => turn.hearth.decode) / best(peers, (turn) => turn.peer.decode),
+      },
     }),
     residentBytes,
   };
@@ -100,6 +109,10 @@ async function measure(path: string, workload: Workload, repetitions: number, pe
 
 function medians(speeds: readonly Speeds[]): Speeds {
   return { prefill: median(speeds.map(({ prefill }) => prefill)), decode: median(speeds.map(({ decode }) => decode)) };
+}
+
+function best<T>(turns: readonly T[], speed: (turn: T) => number): number {
+  return Math.max(...turns.map(speed));
 }
 
 function median(numbers: readonly number[]): number {
@@ -115,18 +128,22 @@ function printTable(results: readonly Result[], { promptTokens, decodeTokens, de
   console.log(
     `prefill of ${promptTokens} tokens, decode of ${decodeTokens} at a depth of ${depthTokens}; tokens a second\n`,
   );
-  console.log('| model | MB | prefill | llama.cpp | ratio | decode | llama.cpp | ratio | resident MB |');
-  console.log('|---|---:|---:|---:|---:|---:|---:|---:|---:|');
-  for (const { model, fileBytes, hearth, peer, ratio: ratios, residentBytes } of results) {
+  console.log(
+    '| model | MB | prefill | llama.cpp | ratio | of bests | decode | llama.cpp | ratio | of bests | resident MB |',
+  );
+  console.log('|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|');
+  for (const { model, fileBytes, hearth, peer, ratio: ratios, ratioOfBests, residentBytes } of results) {
     const cells = [
       model,
       (fileBytes / 1e6).toFixed(0),
       speed(hearth.prefill),
       speed(peer?.prefill),
       ratio(ratios?.prefill),
+      ratio(ratioOfBests?.prefill),
       speed(hearth.decode),
       speed(peer?.decode),
       ratio(ratios?.decode),
+      ratio(ratioOfBests?.decode),
       (residentBytes / 1e6).toFixed(0),
     ];
     console.log(`| ${cells.join(' | ')} |`);
@@ -139,13 +156,16 @@ const workload: Workload = {
   depthTokens: Number(values.depth),
   threads: values.threads === undefined ? defaultThreads() : Number(values.threads),
 };
-const peer = findLlamaBench();
-if (!peer) console.error('No llama-bench on the PATH or in $HEARTH_LLAMA_BENCH: Hearth is measured alone.');
+const peer = findLlamaBench() ?? (values['fetch-peer'] ? fetchNodeLlamaCpp() : undefined);
+if (!peer)
+  console.error('No llama-bench on the PATH or in $HEARTH_LLAMA_BENCH, and no --fetch-peer: Hearth is measured alone.');
+const busy = loadavg()[0] ?? 0;
+if (busy > 0.5) console.error(`Other work keeps ${busy.toFixed(1)} threads busy: the figures will be low and uneven.`);
 const results: Result[] = [];
 for (const path of values.model ?? (await defaultModels())) {
   results.push(await measure(path, workload, Number(values.repetitions), peer));
 }
-const machine = `${cpus()[0]?.model.trim()}, ${workload.threads} threads, Node ${process.version}, load ${loadavg()[0]?.toFixed(1)}`;
+const machine = `${cpus()[0]?.model.trim()}, ${workload.threads} threads, Node ${process.version}, load ${busy.toFixed(1)} before`;
 if (values.json) {
   console.log(JSON.stringify({ machine, peer: peer?.version, workload, results }, null, 1));
 } else {
