@@ -1,11 +1,11 @@
 /** Runs the graph over the tokens of one sequence. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/rope.ts';
-import { KeyValueCache } from './keyValueCache.ts';
+import { KeyValueCache, roomFor } from './keyValueCache.ts';
 import type { RotationPlan, RunPlan } from './plan.ts';
 
-/** Bytes of attention scores that one run of the graph may need; longer prompts at long contexts go in smaller pieces. */
-const scoreBytes = 256 * 1024 * 1024;
+/** Bytes of attention scores that one run of the graph may need; prompts at long contexts go in smaller pieces. */
+const defaultScoreBytes = 256 * 1024 * 1024;
 
 interface Rotation {
   readonly frequencies: Float64Array;
@@ -17,9 +17,12 @@ export class GraphRun {
   private readonly plan: RunPlan;
   private readonly rotations: readonly Rotation[];
 
-  constructor(session: InferenceSession, plan: RunPlan) {
+  private readonly scoreBytes: number;
+
+  constructor(session: InferenceSession, plan: RunPlan, scoreBytes = defaultScoreBytes) {
     this.session = session;
     this.plan = plan;
+    this.scoreBytes = scoreBytes;
     this.rotations = plan.rotations.map(({ rope, scale }: RotationPlan) => ({
       frequencies: inverseFrequencies(rope),
       factor: attentionFactor(rope) * scale,
@@ -44,8 +47,11 @@ export class GraphRun {
   }
 
   private tokensThatFit({ extent }: KeyValueCache): number {
-    const bytesPerTokenPair = 4 * this.plan.numAttentionHeads;
-    return Math.max(1, Math.floor(scoreBytes / bytesPerTokenPair / (extent.length + 1024)));
+    const bytesOfTokenPair = 4 * this.plan.numAttentionHeads;
+    // A piece of n tokens has n · (cached + n) scores a head.
+    const pairs = this.scoreBytes / bytesOfTokenPair;
+    const cached = roomFor(extent.length);
+    return Math.max(1, Math.floor((Math.sqrt(cached * cached + 4 * pairs) - cached) / 2));
   }
 
   private async runPiece(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {

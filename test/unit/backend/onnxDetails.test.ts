@@ -1,13 +1,17 @@
 import { mkdtemp, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { InferenceSession } from 'onnxruntime-node';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
 import { CacheExtent } from '../../../engine/backend/onnx/cacheExtent.ts';
-import { attentionMask } from '../../../engine/backend/onnx/graphRun.ts';
+import { buildDecoderGraph } from '../../../engine/backend/onnx/decoderGraph.ts';
+import { attentionMask, GraphRun } from '../../../engine/backend/onnx/graphRun.ts';
 import { onnxBackend } from '../../../engine/backend/onnx/index.ts';
+import { notesOn } from '../../../engine/backend/onnx/notes.ts';
 import { coresOfCpuInfo } from '../../../engine/backend/onnx/threads.ts';
 import { openModel } from '../../../engine/model/open.ts';
+import { largestDifference } from '../goldens.ts';
 import { fixtureFile } from '../shared.ts';
 
 const llama = fixtureFile('goldens/llama');
@@ -139,6 +143,44 @@ describe('a run', () => {
     await expect(decoder.run([{ sequence, tokens: [1], logits: 'last' }])).rejects.toThrow('disposed');
     const foreign = other.createSequence();
     await expect(decoder.run([{ sequence: foreign, tokens: [1], logits: 'last' }])).rejects.toThrow('another decoder');
+  });
+});
+
+describe('a prompt whose attention scores would take too much memory', () => {
+  it('goes in pieces, to the same logits', async () => {
+    const { spec, weights, file } = await openModel(llama);
+    const directory = await temporaryDirectory();
+    const graph = buildDecoderGraph(spec, weights, { weightsFile: 'weights', accuracyLevel: 0 });
+    await graph.layout.write(join(directory, 'weights'), () => {});
+    await file.close();
+    const session = await InferenceSession.create(graph.model, {
+      extra: { session: { model_external_initializers_file_folder_path: directory } },
+    });
+    const tokens = Array.from({ length: 100 }, (_, i) => i);
+    const [whole, pieces] = [new GraphRun(session, graph.plan), new GraphRun(session, graph.plan, 6 * 4 * 500)];
+    const expected = await whole.run(whole.emptyCache(), tokens, 'all');
+    const actual = await pieces.run(pieces.emptyCache(), tokens, 'all');
+    expect(actual).toHaveLength(expected.length);
+    expect(largestDifference(actual, expected)).toBeLessThan(1e-4);
+    await session.release();
+  });
+});
+
+describe('the model card', () => {
+  it('speaks of no rounding where no weight is quantised', async () => {
+    const { weights, file } = await openModel(llama);
+    expect(notesOn(weights, true)).toEqual(['BF16 weights are held as 32-bit floats: the same values, more memory.']);
+    await file.close();
+  });
+
+  it('names the types whose products round, and those that take more memory', async () => {
+    const { weights, file } = await openModel(fixtureFile('goldens/gguf/gpt-oss-bf16.gguf'));
+    const [rounded, widened, floats] = notesOn(weights, true);
+    expect(rounded).toContain('MXFP4');
+    expect(widened).toContain('MXFP4');
+    expect(floats).toContain('BF16');
+    expect(notesOn(weights, false)).toEqual([widened, floats]);
+    await file.close();
   });
 });
 
