@@ -3,18 +3,22 @@ import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 import { answerLength, untilEnded } from './turns.ts';
 
-const lineCount = 3_000;
 const summaryMs = 900_000;
 
-/** A program of 3,000 short lines; twice what the model's context of 8,192 tokens holds. */
+const adjectives =
+  'red big old new cold warm soft dry sweet dark light fast slow calm loud thin deep wide young clean fresh sharp round flat tall';
+const nouns =
+  'apple river house stone bread garden table window road forest cloud bridge paper silver winter summer letter market island harbor mountain village kitchen pocket button ladder engine mirror candle basket';
+
+/** A program of 3,000 short lines, which do not fit into the model's context of 8,192 tokens. */
 function longProgram(): string {
-  const square = (number: number) => `function square${number}() {\n  return ${number} * ${number};\n}\n`;
-  return Array.from({ length: lineCount / 4 }, (_, number) => square(number)).join('\n');
+  const names = adjectives.split(' ').flatMap((adjective) => nouns.split(' ').map((noun) => `${adjective}_${noun}`));
+  return names.map((name) => `function ${name}() {\n  return '${name.replace('_', ' ')}';\n}\n`).join('\n');
 }
 
-describeInEditor('summarise this file', { files: { 'squares.ts': longProgram() } }, (editor) => {
+describeInEditor('summarise this file', { files: { 'things.js': longProgram() } }, (editor) => {
   test('says how far it is and can be cancelled', async () => {
-    await editor().openFile('squares.ts');
+    await editor().openFile('things.js');
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().chat();
     const turn = chat.locator('.turn[data-kind=summary]').first();
@@ -25,7 +29,7 @@ describeInEditor('summarise this file', { files: { 'squares.ts': longProgram() }
   });
 
   test('summarises all 3,000 lines', { timeout: summaryMs + 60_000 }, async () => {
-    await editor().openFile('squares.ts');
+    await editor().openFile('things.js');
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().chat();
     const turn = chat.locator('.turn[data-kind=summary]').nth(1);
