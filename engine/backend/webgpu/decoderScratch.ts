@@ -1,5 +1,6 @@
 /** The buffers that a token's values pass through, allocated once for the largest run. */
 import type { DecoderSpec, FeedForwardSpec } from '../../model/spec.ts';
+import { paddedWidth } from './decoderWeights.ts';
 import type { Gpu } from './gpu.ts';
 import { attentionShape } from './kernels/attention.ts';
 
@@ -88,7 +89,8 @@ function widths(spec: DecoderSpec) {
 }
 
 function denseWidth(feedForward: FeedForwardSpec): number {
-  return feedForward.kind === 'dense' ? feedForward.intermediateSize : (feedForward.sharedIntermediateSize ?? 0);
+  const { kind } = feedForward;
+  return paddedWidth(kind === 'dense' ? feedForward.intermediateSize : (feedForward.sharedIntermediateSize ?? 0));
 }
 
 export async function allocateScratch(gpu: Gpu, spec: DecoderSpec, limits: ScratchLimits): Promise<Scratch> {

@@ -1,5 +1,6 @@
 /** The weights as the GPU holds them, by role. */
 import { unsupported } from '../../errors.ts';
+import { blockLayout } from '../../formats/blocks.ts';
 import type { DecoderSpec } from '../../model/spec.ts';
 import type {
   AttentionWeights,
@@ -12,7 +13,7 @@ import type {
   Linear,
   Weight,
 } from '../../model/weights.ts';
-import { transposedWeight } from '../../model/weightViews.ts';
+import { columnsOf, rowsOf, transposedWeight } from '../../model/weightViews.ts';
 import type { GpuMatrix, Uploader } from './upload.ts';
 
 export interface GpuLinear {
@@ -173,8 +174,42 @@ async function uploadExperts(weights: ExpertsWeights, uploader: Uploader): Promi
 }
 
 async function uploadDense({ gate, up, down }: DenseWeights, uploader: Uploader): Promise<GpuDense> {
-  const matrix = async (weight: Weight) => ({ weight: await uploader.matrix(weight) });
-  return { kind: 'dense', gate: await matrix(gate), up: await matrix(up), down: await matrix(down) };
+  const width = paddedWidth(rowsOf(gate.shape));
+  const matrix = async (weight: Weight, rows: number, columns: number) => ({
+    weight: await uploader.matrix(paddedWeight(weight, rows, columns)),
+  });
+  return {
+    kind: 'dense',
+    gate: await matrix(gate, width, columnsOf(gate.shape)),
+    up: await matrix(up, width, columnsOf(up.shape)),
+    down: await matrix(down, rowsOf(down.shape), width),
+  };
+}
+
+/** Kernels read eight columns at a time. Networks whose width is no multiple (stories260K has 172) get states that stay zero. */
+export const paddedWidth = (width: number): number => Math.ceil(width / 8) * 8;
+
+/** `[out, in]` as the larger `[rows, columns]`, zeros beyond. */
+function paddedWeight(weight: Weight, rows: number, columns: number): Weight {
+  const stored = rowsOf(weight.shape);
+  if (stored === rows && columnsOf(weight.shape) === columns) return weight;
+  const { elements, bytes } = blockLayout(weight.type);
+  if (elements !== 1 || weight.blockScale) {
+    throw unsupported(`${weight.name}: ${weight.type} in a network of a width that is not a multiple of 8.`);
+  }
+  const from = columnsOf(weight.shape) * bytes;
+  return {
+    name: weight.name,
+    type: weight.type,
+    shape: [rows, columns],
+    async readRows(start, count) {
+      const padded = new Uint8Array(count * columns * bytes);
+      const held = Math.max(0, Math.min(stored - start, count));
+      const own = held > 0 ? await weight.readRows(start, held) : padded;
+      for (let i = 0; i < held; i++) padded.set(own.subarray(i * from, (i + 1) * from), i * columns * bytes);
+      return padded;
+    },
+  };
 }
 
 async function uploadLinear({ weight, bias }: Linear, uploader: Uploader): Promise<GpuLinear> {
@@ -184,7 +219,10 @@ async function uploadLinear({ weight, bias }: Linear, uploader: Uploader): Promi
 /** What the kernels ask of a model's dimensions: heads are read four values at a time, matrix rows eight. */
 export function requireDimensions(spec: DecoderSpec): void {
   if (spec.hiddenSize % 8 !== 0) throw unsupported(`A hidden size of ${spec.hiddenSize} is not a multiple of 8.`);
-  for (const { attention } of spec.layers) {
+  for (const { attention, feedForward } of spec.layers) {
+    if (feedForward.kind === 'experts' && feedForward.intermediateSize % 8 !== 0) {
+      throw unsupported(`Experts of width ${feedForward.intermediateSize} are not a multiple of 8.`);
+    }
     if (attention.kind === 'grouped-query' && attention.headDim % 4 !== 0) {
       throw unsupported(`Heads of ${attention.headDim} values are not a multiple of 4.`);
     }
