@@ -112,14 +112,59 @@ export type CompleteParams = z.input<typeof completeParams>;
 export const completeResult = z.object({ text: z.string(), finish: finishReason, statistics });
 export type CompleteResult = z.infer<typeof completeResult>;
 
-export const chatMessage = z.object({ role: z.enum(['system', 'user', 'assistant']), content: z.string() });
+export const toolCall = z.object({
+  /** Unique in its conversation; the result names it. */
+  id: z.string(),
+  name: z.string(),
+  /** JSON text, as the model wrote it. */
+  arguments: z.string(),
+});
+export type ToolCall = z.infer<typeof toolCall>;
+
+export const chatMessage = z.discriminatedUnion('role', [
+  z.object({ role: z.literal('system'), content: z.string() }),
+  z.object({ role: z.literal('user'), content: z.string() }),
+  z.object({
+    role: z.literal('assistant'),
+    content: z.string(),
+    /** What it thought before; formats that drop it leave it out. */
+    thinking: z.string().optional(),
+    toolCalls: z.array(toolCall).optional(),
+  }),
+  z.object({ role: z.literal('tool'), toolCallId: z.string(), content: z.string() }),
+]);
 export type ChatMessage = z.infer<typeof chatMessage>;
+
+export const tool = z.object({
+  name: z.string().regex(/^[\w.-]{1,64}$/),
+  description: z.string().default(''),
+  /** JSON Schema of the arguments, an object's. */
+  parameters: z.record(z.string(), z.unknown()).default({ type: 'object', properties: {} }),
+});
+export type Tool = z.infer<typeof tool>;
+
+/** `none` hides nothing but forbids calls; `required` and a name force one. */
+export const toolChoice = z.union([z.enum(['auto', 'none', 'required']), z.object({ name: z.string() })]);
+export type ToolChoice = z.infer<typeof toolChoice>;
+
+/** What the answer (not the thinking) must be. */
+export const responseFormat = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('text') }),
+  z.object({ kind: z.literal('json') }),
+  z.object({ kind: z.literal('json-schema'), schema: z.record(z.string(), z.unknown()) }),
+]);
+export type ResponseFormat = z.infer<typeof responseFormat>;
 
 export const chatParams = z.object({
   /** Chosen by the client; deltas of this request carry it. */
   stream: z.string(),
   messages: z.array(chatMessage).min(1),
   thinking: thinkingMode.default('off'),
+  /** Thinking is closed gracefully after as many tokens; absent: the mode decides alone. */
+  thinkingTokens: z.number().int().min(0).optional(),
+  tools: z.array(tool).default([]),
+  toolChoice: toolChoice.default('auto'),
+  responseFormat: responseFormat.default({ kind: 'text' }),
   maxTokens: z.number().int().min(1).optional(),
   stop: z.array(z.string()).default([]),
   sampling: sampling.default({}),
@@ -129,7 +174,9 @@ export type ChatParams = z.input<typeof chatParams>;
 export const chatResult = z.object({
   text: z.string(),
   thinking: z.string(),
-  finish: finishReason,
+  toolCalls: z.array(toolCall),
+  /** `tool-calls`: the model waits for the results of `toolCalls`. */
+  finish: z.enum([...finishReason.options, 'tool-calls']),
   statistics,
   /** Earliest messages that were left out because the context is full. */
   droppedMessages: z.number(),
@@ -167,8 +214,19 @@ export const summariseResult = z.object({
 });
 export type SummariseResult = z.infer<typeof summariseResult>;
 
-/** A piece of a streaming answer. */
-export const delta = z.object({ stream: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() });
+/** A piece of a streaming answer. Of a tool call, `text` is a piece of its arguments; the first piece may be empty. */
+export const delta = z.discriminatedUnion('kind', [
+  z.object({ stream: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() }),
+  z.object({
+    stream: z.string(),
+    kind: z.literal('tool-call'),
+    /** Which call of this answer, from 0. */
+    index: z.number().int().min(0),
+    id: z.string(),
+    name: z.string(),
+    text: z.string(),
+  }),
+]);
 export type Delta = z.infer<typeof delta>;
 
 export const progress = z.object({
@@ -194,6 +252,11 @@ export const engineStatus = z.object({
 });
 export type EngineStatus = z.infer<typeof engineStatus>;
 
+export const streamName = z.object({ stream: z.string() });
+
+export const countTokensParams = z.object({ texts: z.array(z.string()) });
+export type CountTokensParams = z.input<typeof countTokensParams>;
+
 /** What a failed request carries as JSON-RPC error data: a code of engine/errors.ts, or `internal` for a broken invariant. */
 export const errorData = z.object({ code: z.string() });
 
@@ -213,6 +276,10 @@ export const messages = {
     verify: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/verify'),
     remove: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/remove'),
   },
+  /** Tokens of each text in the loaded model's vocabulary, framing tokens as text. */
+  countTokens: new RequestType<CountTokensParams, number[], z.infer<typeof errorData>>('countTokens'),
+  /** Ends the thinking of a running chat, whose answer follows; without effect when it does not think. */
+  answerNow: new NotificationType<z.infer<typeof streamName>>('answerNow'),
   delta: new NotificationType<Delta>('delta'),
   progress: new NotificationType<Progress>('progress'),
 } as const;

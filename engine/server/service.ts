@@ -18,7 +18,7 @@ import { EngineModels } from './models.ts';
 import {
   type ChatResult,
   type CompleteResult,
-  type chatParams,
+  chatParams,
   type completeParams,
   type Delta,
   type EngineStatus,
@@ -115,9 +115,13 @@ export class Engine {
   /** A cancelled answer is returned as far as it came. */
   async chat(params: z.output<typeof chatParams>, signal?: AbortSignal): Promise<ChatResult> {
     const model = this.#ready();
+    const messages = params.messages.flatMap((message) => (message.role === 'tool' ? [] : [message]));
+    if (params.tools.length > 0 || messages.length < params.messages.length || params.responseFormat.kind !== 'text') {
+      throw new HearthError('unsupported', 'This version offers neither tools nor answers in a given format.');
+    }
     const answer = await chat(model, {
       requestClass: 'chat',
-      messages: params.messages,
+      messages,
       thinking: params.thinking,
       maxTokens: params.maxTokens,
       stopStrings: params.stop,
@@ -125,7 +129,7 @@ export class Engine {
       onPiece: (piece) => this.#deliver(params.stream, piece),
       signal,
     });
-    return this.#note(answer);
+    return { ...this.#note(answer), toolCalls: [] };
   }
 
   /** `raw` continues the prompt, in which framing tokens count; otherwise it is a question to the chat. */
@@ -133,7 +137,7 @@ export class Engine {
     const { stream, prompt, raw, maxTokens, stop } = params;
     if (!raw) {
       const messages = [{ role: 'user' as const, content: prompt }];
-      return this.chat({ stream, messages, thinking: 'off', maxTokens, stop, sampling: params.sampling }, signal);
+      return this.chat(chatParams.parse({ stream, messages, maxTokens, stop, sampling: params.sampling }), signal);
     }
     const { scheduler, tokenizer, sampling } = this.#ready();
     const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
@@ -151,7 +155,7 @@ export class Engine {
       },
       signal,
     });
-    return { ...this.#note(generated), droppedMessages: 0 };
+    return { ...this.#note(generated), toolCalls: [], droppedMessages: 0 };
   }
 
   async summarise(params: z.output<typeof summariseParams>, signal?: AbortSignal): Promise<SummariseResult> {

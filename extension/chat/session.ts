@@ -174,12 +174,15 @@ export class ChatSession {
       sampling: settings.sampling,
       ...(settings.maxTokens === undefined ? {} : { maxTokens: settings.maxTokens }),
     };
-    return client.chat(params, handlers, token);
+    const answer = await client.chat(params, handlers, token);
+    // No tools are offered here.
+    return { ...answer, finish: answer.finish === 'tool-calls' ? 'stop' : answer.finish };
   }
 
   private handlers(turn: string): StreamHandlers {
     return {
       onDelta: ({ kind, text }) => {
+        if (kind === 'tool-call') return;
         this.record({ type: 'delta', turn, kind, text });
         this.tell({ type: 'delta', turn, kind, text });
       },
