@@ -102,13 +102,13 @@ rpc.onRequest('chat', async ({ stream, messages }, token) => {
   let text = '';
   for (const piece of ['One ', 'two ', 'three.']) {
     if (token.isCancellationRequested)
-      return { text, thinking: '', finish: 'cancelled', statistics: figures, droppedMessages: 0 };
+      return { text, thinking: '', toolCalls: [], finish: 'cancelled', statistics: figures, droppedMessages: 0 };
     text += piece;
     await rpc.sendNotification('delta', { stream, kind: 'text', text: piece });
     if (question.includes('CRASH')) process.kill(process.pid, 'SIGKILL');
     await sleep(question.includes('GLACIAL') ? 600 : question.includes('SLOW') ? 30 : 2);
   }
-  return { text, thinking: '', finish: 'stop', statistics: figures, droppedMessages: 0 };
+  return { text, thinking: '', toolCalls: [], finish: 'stop', statistics: figures, droppedMessages: 0 };
 });
 rpc.onRequest('summarise', async ({ stream, text }) => {
   for (let done = 0; done <= 2; done++) {
