@@ -127,6 +127,7 @@ function assemble(model: Model, decoder: Decoder, { sampling, notes, request }: 
       thinkingModes: [...(format?.thinkingModes ?? ['off' as const])],
       fillInTheMiddle: tokenizer?.fillInTheMiddle !== undefined,
       chat: tokenizer?.chatTemplate !== undefined,
+      toolCalling: false,
       notes: [...notes, ...decoder.notes],
     },
     decoder,

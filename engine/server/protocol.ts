@@ -60,6 +60,8 @@ export const modelCard = z.object({
   thinkingModes: z.array(thinkingMode),
   fillInTheMiddle: z.boolean(),
   chat: z.boolean(),
+  /** Its prompt format can offer tools. */
+  toolCalling: z.boolean(),
   /** Sentences the user should know: precision, backend fallbacks. */
   notes: z.array(z.string()),
 });
@@ -79,6 +81,9 @@ export const modelEntry = z.object({
   name: z.string(),
   description: z.string(),
   licence: z.string(),
+  family: z.string(),
+  /** It was trained for; the card of the loaded model says what memory allows. */
+  contextTokens: z.number(),
   parameters: z.number(),
   downloadBytes: z.number(),
   /** What is on disk. */

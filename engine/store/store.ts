@@ -290,6 +290,8 @@ export function toModelEntry(model: StoredModel) {
     name: entry.name,
     description: entry.description,
     licence: entry.licence.name,
+    family: entry.family,
+    contextTokens: entry.contextTokens,
     parameters: entry.parameters,
     downloadBytes: entry.downloadBytes,
     state: model.state,

@@ -19,6 +19,8 @@ function entry(id: string, over: Partial<ModelEntry> = {}): ModelEntry {
     name: id.toUpperCase(),
     description: '',
     licence: 'MIT',
+    family: 'llama',
+    contextTokens: 8192,
     parameters: 1,
     downloadBytes: 1,
     state: 'absent',

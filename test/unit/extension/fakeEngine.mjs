@@ -17,6 +17,7 @@ const card = (id) => ({
   thinkingModes: id.endsWith('thinker') ? ['off', 'on'] : ['off'],
   fillInTheMiddle: false,
   chat: true,
+  toolCalling: id.endsWith('thinker'),
   notes: [],
 });
 const entry = (id, state) => ({
@@ -24,6 +25,8 @@ const entry = (id, state) => ({
   name: `Model ${id}`,
   description: 'For tests.',
   licence: 'Apache-2.0',
+  family: id === 'thinker' ? 'qwen3' : 'llama',
+  contextTokens: 8192,
   parameters: 135e6,
   downloadBytes: 1e8,
   state,

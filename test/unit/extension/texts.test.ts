@@ -21,6 +21,7 @@ const card: ModelCard = {
   thinkingModes: ['off', 'on'],
   fillInTheMiddle: true,
   chat: true,
+  toolCalling: true,
   notes: ['Weights are rounded to 4 bits.'],
 };
 const last = {
@@ -88,6 +89,7 @@ describe("the chat's panel", () => {
     const offers = [
       {
         ...{ id: 's', name: 'Small', description: 'Tiny.', licence: 'MIT', parameters: 1, downloadBytes: 98e6 },
+        ...{ family: 'llama', contextTokens: 8192 },
         ...{ state: 'absent' as const, fit: { verdict: 'good' as const, reason: 'Fits.' }, recommended: true },
       },
     ];
