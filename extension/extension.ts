@@ -105,6 +105,9 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
   const commands: Record<string, (...args: unknown[]) => unknown> = {
     'hearth.openChat': show,
     'hearth.newChat': async () => (await show()).session.startNew(),
+    'hearth.chats': async () => (await chat.open()).sessions.show(),
+    'hearth.renameChat': async () => (await chat.open()).sessions.renameCurrent(),
+    'hearth.exportChat': async () => (await chat.open()).sessions.exportCurrent(),
     'hearth.stop': async () => (await chat.open()).session.stop(),
     'hearth.summariseFile': async (target) => {
       const request = await summaryRequest(target);

@@ -21,3 +21,12 @@ export function formatSpeed(tokensPerSecond: number): string {
 export function percent(done: number, total: number): number | undefined {
   return total > 0 ? Math.min(100, Math.floor((done / total) * 100)) : undefined;
 }
+
+/** How long ago, in the largest whole unit. */
+export function formatAge(ms: number): string {
+  const minutes = Math.floor(ms / 60_000);
+  if (minutes < 1) return vscode.l10n.t('now');
+  if (minutes < 60) return vscode.l10n.t('{0} min ago', minutes);
+  if (minutes < 24 * 60) return vscode.l10n.t('{0} h ago', Math.floor(minutes / 60));
+  return vscode.l10n.t('{0} d ago', Math.floor(minutes / (24 * 60)));
+}

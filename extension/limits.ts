@@ -44,6 +44,8 @@ export const limits = {
     attachmentChars: 400_000,
     /** A question typed or pasted by hand. */
     questionChars: 200_000,
+    /** A first question as a title: about what a list shows of it. */
+    titleChars: 80,
     /** A journal larger than this is not read into memory; a long chat is some hundred kilobytes. */
     journalBytes: 64 * 1024 * 1024,
     /** Streamed text is written to the journal this often: what a crash can take is what was said in this time. */

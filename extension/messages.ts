@@ -119,6 +119,8 @@ export const toHost = z.discriminatedUnion('type', [
   /** The page can show things now. */
   z.object({ type: z.literal('ready') }),
   z.object({ type: z.literal('send'), text: z.string().min(1).max(limits.chat.questionChars) }),
+  /** In the same words, or in others: that turn and all after it are replaced. */
+  z.object({ type: z.literal('resend'), turn: name, text: z.string().min(1).max(limits.chat.questionChars) }),
   z.object({ type: z.literal('stop') }),
   z.object({ type: z.literal('copy'), text: code }),
   z.object({ type: z.literal('insert'), text: code }),
@@ -152,6 +154,10 @@ export const texts = z.object({
   copied: z.string(),
   insert: z.string(),
   copyAnswer: z.string(),
+  edit: z.string(),
+  editNote: z.string(),
+  cancel: z.string(),
+  regenerate: z.string(),
   thinking: z.string(),
   thoughts: z.string(),
   thinkingMode: z.string(),

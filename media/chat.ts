@@ -3,8 +3,9 @@
  *
  *   #transcript (role=log)    the turns; #empty is shown in its place while there are none
  *   .turn[data-turn][data-kind=chat|summary][data-state=running|done|stopped|interrupted|failed]
- *     .question .question-text, .chips .chip
- *     .answer .thoughts (details), .answer-text, .progress-line, .turn-footer: .remark, .card.error [data-action], .figures
+ *     .question .question-text, .edit, .question-form while it is edited, .chips .chip
+ *     .answer .thoughts (details), .answer-text, .progress-line, .turn-footer: .remark, .card.error [data-action],
+ *       .again, .figures
  *     .code: .code-language, [data-action=copy], [data-action=insert]
  *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer
  *   #chips .chip[data-chip]   what goes with the question, each with a remove button
@@ -31,6 +32,8 @@ let runningTurn: string | undefined;
 function setRunning(turn: string | undefined): void {
   runningTurn = turn;
   composer.setRunning(turn !== undefined);
+  // What would ask anew is out of sight until the answer is there.
+  document.body.classList.toggle('answering', turn !== undefined);
 }
 
 function handle(message: ToPage): void {

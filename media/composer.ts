@@ -1,7 +1,6 @@
 import type { Chip, Context, Controls, Notice } from '../extension/messages.ts';
-import { drawIcon, element, fill, iconButton } from './dom.ts';
+import { drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts';
 import type { Host } from './host.ts';
-import { meter } from './turn.ts';
 
 /** The question box with what goes along, the model, the thinking switch, and send or stop. */
 export class Composer {
@@ -183,32 +182,21 @@ export class Composer {
   private offers(notice: Extract<Notice, { kind: 'no-model' }>): HTMLElement[] {
     const { texts } = this.host;
     const download = notice.offers.map((offer, index) =>
-      button(
+      textButton(
         `${texts.download} ${offer.label}`,
         index > 0,
         () => this.host.send({ type: 'download', model: offer.id }),
         offer.detail,
       ),
     );
-    return [...download, button(texts.otherModels, true, () => this.host.send({ type: 'pick-model' }))];
+    return [...download, textButton(texts.otherModels, true, () => this.host.send({ type: 'pick-model' }))];
   }
 
   private remedies(notice: Extract<Notice, { kind: 'problem' }>): HTMLElement[] {
     return notice.actions.map((action, index) =>
-      button(this.host.texts.actions[action], index > 0, () => this.host.send({ type: 'action', action })),
+      textButton(this.host.texts.actions[action], index > 0, () => this.host.send({ type: 'action', action })),
     );
   }
-}
-
-function button(text: string, secondary: boolean, onClick: () => void, title?: string): HTMLButtonElement {
-  const className = secondary ? 'button secondary' : 'button';
-  return element('button', {
-    class: className,
-    text,
-    attributes: { type: 'button' },
-    onClick,
-    ...(title === undefined ? {} : { title }),
-  });
 }
 
 function label(control: HTMLElement, text: string, title: string, name: string): void {

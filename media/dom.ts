@@ -32,6 +32,37 @@ export function iconButton(icon: Icon, title: string, onClick: () => void, class
   return element('button', { class: `icon-button ${className}`.trim(), title, attributes, onClick }, [drawIcon(icon)]);
 }
 
+export function textButton(text: string, secondary: boolean, onClick: () => void, title?: string): HTMLButtonElement {
+  return element('button', {
+    class: secondary ? 'button secondary' : 'button',
+    text,
+    attributes: { type: 'button' },
+    onClick,
+    ...(title === undefined ? {} : { title }),
+  });
+}
+
+/** Shows for a moment on a copy button that it was done. */
+export function confirmed(button: HTMLButtonElement, done: string): void {
+  const label = button.title;
+  button.replaceChildren(drawIcon('check'));
+  button.title = done;
+  button.setAttribute('aria-label', done);
+  setTimeout(() => {
+    button.replaceChildren(drawIcon('copy'));
+    button.title = label;
+    button.setAttribute('aria-label', label);
+  }, 1_500);
+}
+
+export function meter(share: number, label: string): HTMLElement {
+  const bar = element('div', { class: 'meter-bar' });
+  bar.style.width = `${Math.round(share * 100)}%`;
+  const now = String(Math.round(share * 100));
+  const range = { 'aria-valuemin': '0', 'aria-valuemax': '100', 'aria-valuenow': now };
+  return element('div', { class: 'meter', attributes: { role: 'progressbar', 'aria-label': label, ...range } }, [bar]);
+}
+
 /** Stroked paths on a 16 by 16 grid. */
 const icons = {
   send: 'M8 13.5V2.5M3.5 7 8 2.5 12.5 7',
@@ -41,6 +72,8 @@ const icons = {
   insert: 'M2.5 3.5h11M2.5 12.5h11M6 8h7.5M2.5 6 4.5 8l-2 2',
   close: 'M4 4l8 8M12 4l-8 8',
   add: 'M8 3v10M3 8h10',
+  edit: 'M3 13l.7-2.9 7-7 2.2 2.2-7 7zM9.3 4.5l2.2 2.2',
+  again: 'M12.8 6.2A5 5 0 1 0 13 9M13 3v3.4H9.6',
   down: 'M8 3v10M3.5 8.5 8 13l4.5-4.5',
   chevron: 'M6 4l4 4-4 4',
   file: 'M4 2h5.5L12.5 5v9H4zM9 2.5V5.5h3',

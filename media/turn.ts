@@ -1,6 +1,8 @@
 import type { Action, Figures, Outcome, Turn } from '../extension/messages.ts';
-import { drawIcon, element, fill, iconButton } from './dom.ts';
+import { decorateCode } from './code.ts';
+import { confirmed, drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts';
 import type { Host } from './host.ts';
+import { QuestionView } from './question.ts';
 import { StreamingMarkdown } from './stream.ts';
 
 /** One question and its answer. */
@@ -8,6 +10,7 @@ export class TurnView {
   readonly element: HTMLElement;
   private readonly host: Host;
   private readonly id: string;
+  private readonly question: string;
   private readonly thoughts: HTMLDetailsElement;
   private readonly thoughtsLabel: HTMLElement;
   private readonly thinking: StreamingMarkdown;
@@ -18,6 +21,7 @@ export class TurnView {
   constructor(turn: Turn, host: Host) {
     this.host = host;
     this.id = turn.id;
+    this.question = turn.question;
     const { texts } = host;
     this.thinking = this.markdown('thoughts-text');
     this.answer = this.markdown('answer-text');
@@ -29,7 +33,7 @@ export class TurnView {
     this.footer = element('footer', { class: 'turn-footer' });
     const label = element('h3', { class: 'visually-hidden', text: texts.answer });
     this.element = element('article', { class: 'turn', attributes: { 'data-turn': turn.id, 'data-kind': turn.kind } }, [
-      this.question(turn),
+      new QuestionView(turn, host).element,
       element('section', { class: 'answer' }, [label, this.thoughts, this.answer.element, this.progress, this.footer]),
     ]);
     this.show(turn);
@@ -86,17 +90,6 @@ export class TurnView {
     });
   }
 
-  private question(turn: Turn): HTMLElement {
-    const chips = turn.chips.map((chip) =>
-      element('li', { class: 'chip', title: chip.detail }, [drawIcon('file'), element('span', { text: chip.label })]),
-    );
-    return element('section', { class: 'question' }, [
-      element('h3', { class: 'visually-hidden', text: this.host.texts.you }),
-      element('p', { class: 'question-text', text: turn.question }),
-      ...(chips.length > 0 ? [element('ul', { class: 'chips' }, chips)] : []),
-    ]);
-  }
-
   private showProgress({ note, share }: Extract<Outcome, { kind: 'running' }>): void {
     if (this.answer.markdown !== '' || this.thinking.markdown !== '') {
       this.progress.replaceChildren();
@@ -143,12 +136,10 @@ export class TurnView {
   }
 
   private action(action: Action, secondary: boolean): HTMLElement {
-    return element('button', {
-      class: secondary ? 'button secondary' : 'button',
-      text: this.host.texts.actions[action],
-      attributes: { type: 'button', 'data-action': action },
-      onClick: () => this.host.send({ type: 'action', action, turn: this.id }),
-    });
+    const send = () => this.host.send({ type: 'action', action, turn: this.id });
+    const button = textButton(this.host.texts.actions[action], secondary, send);
+    button.dataset['action'] = action;
+    return button;
   }
 
   private meta(outcome: Exclude<Outcome, { kind: 'running' }>): HTMLElement {
@@ -156,10 +147,15 @@ export class TurnView {
     const figures = outcome.kind === 'done' || outcome.kind === 'stopped' ? outcome.figures : undefined;
     const copy = iconButton('copy', texts.copyAnswer, () => {
       this.host.send({ type: 'copy', text: this.answer.markdown });
-      confirm(copy, texts.copied);
+      confirmed(copy, texts.copied);
     });
-    const children = this.answer.markdown === '' ? [] : [copy];
+    const again = iconButton('again', texts.regenerate, () => this.regenerate(), 'again');
+    const children = this.answer.markdown === '' ? [again] : [copy, again];
     return element('div', { class: 'meta' }, [...children, ...(figures ? [this.figures(figures)] : [])]);
+  }
+
+  private regenerate(): void {
+    this.host.send({ type: 'resend', turn: this.id, text: this.question });
   }
 
   private figures(figures: Figures): HTMLElement {
@@ -170,59 +166,4 @@ export class TurnView {
     const detail = fill(texts.figuresDetail, figures.promptTokens, figures.cachedTokens, seconds);
     return element('span', { class: 'figures', text: `${speed} · ${prompt}`, title: detail });
   }
-}
-
-export function meter(share: number, label: string): HTMLElement {
-  const bar = element('div', { class: 'meter-bar' });
-  bar.style.width = `${Math.round(share * 100)}%`;
-  const now = String(Math.round(share * 100));
-  const range = { 'aria-valuemin': '0', 'aria-valuemax': '100', 'aria-valuenow': now };
-  return element('div', { class: 'meter', attributes: { role: 'progressbar', 'aria-label': label, ...range } }, [bar]);
-}
-
-/** Gives code blocks a head with the language, and the buttons once the code is complete. */
-function decorateCode(block: HTMLElement, open: boolean, host: Host): void {
-  for (const pre of block.querySelectorAll('pre')) {
-    const code = pre.querySelector('code');
-    if (code === null) continue;
-    const language =
-      [...code.classList].find((name) => name.startsWith('language-'))?.slice('language-'.length) ?? 'text';
-    const head = element('div', { class: 'code-head' }, [element('span', { class: 'code-language', text: language })]);
-    if (!open) head.append(...codeButtons(code, host));
-    const wrapper = element('div', { class: 'code' });
-    pre.tabIndex = 0;
-    pre.replaceWith(wrapper);
-    wrapper.append(head, pre);
-  }
-  for (const table of block.querySelectorAll('table')) {
-    const scroller = element('div', { class: 'table-scroll' });
-    table.replaceWith(scroller);
-    scroller.append(table);
-  }
-}
-
-function codeButtons(code: HTMLElement, host: Host): HTMLElement[] {
-  const { texts } = host;
-  const text = () => (code.textContent ?? '').replace(/\n$/, '');
-  const copy = iconButton('copy', texts.copy, () => {
-    host.send({ type: 'copy', text: text() });
-    confirm(copy, texts.copied);
-  });
-  copy.dataset['action'] = 'copy';
-  const insert = iconButton('insert', texts.insert, () => host.send({ type: 'insert', text: text() }));
-  insert.dataset['action'] = 'insert';
-  return [copy, insert];
-}
-
-/** Shows for a moment that it was done. */
-function confirm(button: HTMLButtonElement, done: string): void {
-  const label = button.title;
-  button.replaceChildren(drawIcon('check'));
-  button.title = done;
-  button.setAttribute('aria-label', done);
-  setTimeout(() => {
-    button.replaceChildren(drawIcon('copy'));
-    button.title = label;
-    button.setAttribute('aria-label', label);
-  }, 1_500);
 }

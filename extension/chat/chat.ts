@@ -6,6 +6,7 @@ import { summaryRequest } from '../summarise.ts';
 import type { Thinking } from '../thinking.ts';
 import { ContextTracker } from './context.ts';
 import { ChatSession } from './session.ts';
+import { ChatSessions } from './sessions.ts';
 import { ChatStore } from './store.ts';
 import { ChatView } from './view.ts';
 
@@ -20,12 +21,14 @@ export interface ChatNeeds {
 /** The chat's parts, joined. */
 export class Chat {
   readonly session: ChatSession;
+  readonly sessions: ChatSessions;
   readonly tracker: ContextTracker;
   readonly view: ChatView;
 
   private constructor({ context, engine, thinking, models, log }: ChatNeeds, store: ChatStore) {
     const reread = (uri: string) => summaryRequest(vscode.Uri.parse(uri, true));
     this.session = new ChatSession(engine, store, thinking, log, reread);
+    this.sessions = new ChatSessions(store, this.session);
     this.tracker = new ContextTracker();
     const { extensionUri } = context;
     const { session, tracker } = this;

@@ -17,6 +17,8 @@ export interface StoredTurn {
 
 export interface Conversation {
   id: string;
+  /** Given by the user; empty: the first question stands for it. */
+  title: string;
   turns: StoredTurn[];
 }
 
@@ -38,8 +40,11 @@ export const journalRecord = z.discriminatedUnion('type', [
   z.object({ type: z.literal('end'), turn: z.string(), outcome }),
   /** A turn that the user replaced. */
   z.object({ type: z.literal('drop'), turn: z.string() }),
+  z.object({ type: z.literal('title'), title: z.string() }),
 ]);
 export type JournalRecord = z.infer<typeof journalRecord>;
+
+export const emptyConversation = (id: string): Conversation => ({ id, title: '', turns: [] });
 
 export const isRunning = (turn: StoredTurn): boolean => turn.view.outcome.kind === 'running';
 
@@ -49,6 +54,10 @@ export const findTurn = (conversation: Conversation, id: string): StoredTurn | u
 /** Brings a conversation up to date with one event. Events of turns that it does not have change nothing. */
 export function apply(conversation: Conversation, record: JournalRecord): void {
   if (record.type === 'chat') return;
+  if (record.type === 'title') {
+    conversation.title = record.title;
+    return;
+  }
   if (record.type === 'ask') {
     if (findTurn(conversation, record.turn) === undefined) conversation.turns.push(asked(record));
     return;
@@ -61,7 +70,7 @@ export function apply(conversation: Conversation, record: JournalRecord): void {
   if (turn !== undefined) applyToTurn(turn, record);
 }
 
-type TurnRecord = Exclude<JournalRecord, { type: 'chat' | 'ask' | 'drop' }>;
+type TurnRecord = Exclude<JournalRecord, { type: 'chat' | 'ask' | 'drop' | 'title' }>;
 
 function applyToTurn(turn: Turn, record: TurnRecord): void {
   if (record.type === 'begin') turn.model = record.model;
@@ -92,7 +101,7 @@ function asked(record: Extract<JournalRecord, { type: 'ask' }>): StoredTurn {
 
 /** The conversation that a journal tells. What was being answered when it breaks off is marked as interrupted. */
 export function replay(id: string, records: Iterable<JournalRecord>): Conversation {
-  const conversation: Conversation = { id, turns: [] };
+  const conversation = emptyConversation(id);
   for (const record of records) apply(conversation, record);
   for (const turn of conversation.turns) if (isRunning(turn)) turn.view.outcome = { kind: 'interrupted' };
   return conversation;

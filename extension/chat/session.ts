@@ -8,7 +8,7 @@ import type { Log } from '../log.ts';
 import type { Outcome, ToPage, Turn } from '../messages.ts';
 import { chatSettings } from '../settings.ts';
 import type { Thinking } from '../thinking.ts';
-import { type Attachment, findTurn, type JournalRecord } from './conversation.ts';
+import { type Attachment, type Conversation, findTurn, type JournalRecord, type StoredTurn } from './conversation.ts';
 import { failedOutcome, progressNote } from './outcome.ts';
 import { promptMessages } from './prompt.ts';
 import type { ChatStore } from './store.ts';
@@ -62,8 +62,12 @@ export class ChatSession {
     this.log = log;
   }
 
+  get conversation(): Conversation {
+    return this.store.conversation;
+  }
+
   get turns(): Turn[] {
-    return this.store.conversation.turns.map((turn) => turn.view);
+    return this.conversation.turns.map((turn) => turn.view);
   }
 
   get busy(): boolean {
@@ -92,32 +96,46 @@ export class ChatSession {
   }
 
   async startNew(): Promise<void> {
-    if (this.running !== undefined) {
-      this.record({ type: 'end', turn: this.running.turn, outcome: { kind: 'stopped' } });
-      this.stop();
-      this.running = undefined;
-    }
+    this.leave();
     const left = this.store.startNew();
-    this.said.fire({ type: 'conversation', turns: [] });
+    this.showConversation();
     await left;
+  }
+
+  /** Puts an earlier conversation on screen. */
+  async openChat(id: string): Promise<void> {
+    if (id === this.conversation.id) return;
+    this.leave();
+    const found = await this.store.open(id);
+    this.showConversation();
+    if (!found) throw new Error(vscode.l10n.t('That chat is no longer on this computer.'));
+  }
+
+  /** Asks again from that turn on, in other words or the same: it and what followed are replaced. */
+  async resend(id: string, question: string): Promise<void> {
+    const { turns } = this.store.conversation;
+    const at = turns.findIndex(({ view }) => view.id === id);
+    const old = turns[at];
+    if (old === undefined || this.running !== undefined) return;
+    for (const { view } of turns.slice(at)) this.store.record({ type: 'drop', turn: view.id });
+    this.showConversation();
+    await this.askAgain(old, question);
   }
 
   /** Asks the same again. An attempt that brought no text is replaced. */
   async retry(id: string): Promise<void> {
-    const old = findTurn(this.store.conversation, id);
+    const old = findTurn(this.conversation, id);
     if (old === undefined || this.running !== undefined) return;
     if (old.view.answer === '') {
       this.store.record({ type: 'drop', turn: id });
-      this.said.fire({ type: 'conversation', turns: this.turns });
+      this.showConversation();
     }
-    if (old.view.kind === 'chat') return this.ask(old.view.question, old.attachments);
-    const request = await this.reread(old.view.chips[0]?.id ?? '');
-    if (request !== undefined) await this.summarise(request);
+    await this.askAgain(old, old.view.question);
   }
 
   /** What the engine does before the first word comes. */
   showProgress(note: string, share: number | undefined): void {
-    const turn = this.running && findTurn(this.store.conversation, this.running.turn)?.view;
+    const turn = this.running && findTurn(this.conversation, this.running.turn)?.view;
     if (turn === undefined || turn.answer !== '' || turn.thinking !== '') return;
     this.becomes(turn.id, { kind: 'running', note, ...(share === undefined ? {} : { share }) });
   }
@@ -130,10 +148,28 @@ export class ChatSession {
     this.said.dispose();
   }
 
+  private async askAgain({ view, attachments }: StoredTurn, question: string): Promise<void> {
+    if (view.kind === 'chat') return this.ask(question, attachments);
+    const request = await this.reread(view.chips[0]?.id ?? '');
+    if (request !== undefined) await this.summarise(request);
+  }
+
+  /** Ends what is being answered, as stopped. */
+  private leave(): void {
+    if (this.running === undefined) return;
+    this.record({ type: 'end', turn: this.running.turn, outcome: { kind: 'stopped' } });
+    this.stop();
+    this.running = undefined;
+  }
+
+  private showConversation(): void {
+    this.said.fire({ type: 'conversation', turns: structuredClone(this.turns) });
+  }
+
   private open(kind: Turn['kind'], question: string, attachments: Attachment[]): string {
     const turn = randomUUID();
     this.store.record({ type: 'ask', turn, at: Date.now(), kind, question, attachments });
-    const view = findTurn(this.store.conversation, turn)?.view;
+    const view = findTurn(this.conversation, turn)?.view;
     if (view !== undefined) this.said.fire({ type: 'turn', turn: structuredClone(view) });
     return turn;
   }
@@ -169,7 +205,7 @@ export class ChatSession {
     const card = await client.ready();
     const params = {
       stream: turn,
-      messages: promptMessages(this.store.conversation.turns, settings.instructions),
+      messages: promptMessages(this.conversation.turns, settings.instructions),
       thinking: this.thinking.mode(card),
       sampling: settings.sampling,
       ...(settings.maxTokens === undefined ? {} : { maxTokens: settings.maxTokens }),
@@ -195,7 +231,7 @@ export class ChatSession {
 
   /** The result is what counts where it differs from what was streamed. */
   private settle(turn: string, answer: Answer): void {
-    const view = findTurn(this.store.conversation, turn)?.view;
+    const view = findTurn(this.conversation, turn)?.view;
     if (view === undefined || (view.answer === answer.text && view.thinking === answer.thinking)) return;
     this.record({ type: 'text', turn, thinking: answer.thinking, answer: answer.text });
     this.said.fire({ type: 'turn', turn: structuredClone(view) });
@@ -203,23 +239,23 @@ export class ChatSession {
 
   /** What happens in a conversation that was left is no longer shown. */
   private tell(message: ToPage & { turn: string }): void {
-    if (findTurn(this.store.conversation, message.turn) !== undefined) this.said.fire(message);
+    if (findTurn(this.conversation, message.turn) !== undefined) this.said.fire(message);
   }
 
   /** A conversation that was left while it was being answered gets no more lines, nor does a closed one. */
   private record(record: JournalRecord & { turn: string }): void {
-    if (this.closed || findTurn(this.store.conversation, record.turn) === undefined) return;
+    if (this.closed || findTurn(this.conversation, record.turn) === undefined) return;
     this.store.record(record);
   }
 
   private becomes(turn: string, outcome: Outcome): void {
-    const view = findTurn(this.store.conversation, turn)?.view;
+    const view = findTurn(this.conversation, turn)?.view;
     if (view !== undefined) view.outcome = outcome;
     this.tell({ type: 'outcome', turn, outcome });
   }
 
   private textOf(turn: string): string {
-    return findTurn(this.store.conversation, turn)?.view.answer ?? '';
+    return findTurn(this.conversation, turn)?.view.answer ?? '';
   }
 }
 

@@ -3,19 +3,19 @@ import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sentence } from '../client/failure.ts';
 import type { Log } from '../log.ts';
-import { apply, type Conversation, type JournalRecord, replay } from './conversation.ts';
+import { apply, type Conversation, emptyConversation, type JournalRecord, replay } from './conversation.ts';
 import { Journal, readJournal } from './journal.ts';
+import { ChatLibrary, isChatId } from './library.ts';
 
 /** Names the conversation on screen. VS Code's workspaceState would do, but reaches the disk seconds later. */
 const pointer = 'current';
-/** It becomes part of a path. */
-const validId = /^[a-z0-9-]{1,64}$/;
 
-/** The conversation on screen and its file. Earlier ones stay in the folder. */
+/** The conversation on screen and its file, beside those of earlier ones. */
 export class ChatStore {
+  readonly library: ChatLibrary;
   private readonly folder: string;
   private readonly log: Log;
-  private current: Conversation = { id: newId(), turns: [] };
+  private current: Conversation = emptyConversation(newId());
   private journal: Journal;
   private written = false;
 
@@ -23,6 +23,7 @@ export class ChatStore {
   constructor(folder: string, log: Log) {
     this.folder = folder;
     this.log = log;
+    this.library = new ChatLibrary(folder);
     this.journal = this.journalOf(this.current.id);
   }
 
@@ -32,24 +33,38 @@ export class ChatStore {
 
   /** Takes up the conversation that was on screen before the window was closed or killed. */
   async restore(): Promise<void> {
-    const id = await readFile(join(this.folder, pointer), 'utf8').catch(() => '');
-    if (!validId.test(id)) return;
-    const found = await readJournal(this.pathOf(id));
-    if (found === undefined) return;
-    if (found.skipped > 0) this.log.warn(`Chat history: ${found.skipped} line(s) were not readable and left out.`);
-    this.current = replay(id, found.records);
-    this.journal = this.journalOf(id);
-    this.written = true;
+    await this.take(await readFile(join(this.folder, pointer), 'utf8').catch(() => ''));
+  }
+
+  /** Puts an earlier conversation on screen. False: it is gone. */
+  async open(id: string): Promise<boolean> {
+    const left = this.journal;
+    await left.flush();
+    if (!(await this.take(id))) return false;
+    await left.close();
+    await this.point(id);
+    return true;
   }
 
   /** An empty conversation. Its file comes with the first question. */
   async startNew(): Promise<void> {
     const left = this.journal;
-    this.current = { id: newId(), turns: [] };
+    this.current = emptyConversation(newId());
     this.journal = this.journalOf(this.current.id);
     this.written = false;
     await left.close();
     await this.point('');
+  }
+
+  /** Names a conversation, on screen or not. */
+  async rename(id: string, title: string): Promise<void> {
+    if (id === this.current.id) {
+      this.record({ type: 'title', title });
+      return this.journal.flush();
+    }
+    const journal = this.journalOf(id);
+    journal.append({ type: 'title', title });
+    await journal.close();
   }
 
   /** Applies an event and journals it. */
@@ -63,8 +78,24 @@ export class ChatStore {
     this.journal.append(record);
   }
 
+  /** Everything that was said so far is in its file. */
+  flush(): Promise<void> {
+    return this.journal.flush();
+  }
+
   close(): Promise<void> {
     return this.journal.close();
+  }
+
+  private async take(id: string): Promise<boolean> {
+    if (!isChatId(id)) return false;
+    const found = await readJournal(this.library.pathOf(id));
+    if (found === undefined) return false;
+    if (found.skipped > 0) this.log.warn(`Chat history: ${found.skipped} line(s) were not readable and left out.`);
+    this.current = replay(id, found.records);
+    this.journal = this.journalOf(id);
+    this.written = true;
+    return true;
   }
 
   private async point(id: string): Promise<void> {
@@ -78,12 +109,9 @@ export class ChatStore {
     }
   }
 
-  private pathOf(id: string): string {
-    return join(this.folder, `${id}.jsonl`);
-  }
-
   private journalOf(id: string): Journal {
-    return new Journal(this.pathOf(id), (error) => this.log.error(`Chat history was not saved: ${sentence(error)}`));
+    const failed = (error: unknown) => this.log.error(`Chat history was not saved: ${sentence(error)}`);
+    return new Journal(this.library.pathOf(id), failed);
   }
 }
 

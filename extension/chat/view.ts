@@ -96,6 +96,8 @@ export class ChatView {
         return this.onReady();
       case 'send':
         return session.ask(message.text, this.attachments());
+      case 'resend':
+        return session.resend(message.turn, message.text);
       case 'stop':
         return session.stop();
       case 'copy':

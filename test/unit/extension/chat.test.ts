@@ -239,6 +239,43 @@ describe('the chat at work', () => {
     expect(session.turns.map(({ question }) => question)).toEqual(['OVERFLOW', 'CRASH', 'CRASH']);
   });
 
+  it('asks anew in other words: the turn and what followed are replaced, what went along is the same', async () => {
+    const { session, said, client } = await open(clientOf());
+    await session.ask('one', [attachment()]);
+    await session.ask('two', []);
+    const [first] = session.turns;
+    await session.resend(first?.id ?? '', 'uno');
+    expect(session.turns.map(({ question, answer }) => [question, answer])).toEqual([['uno', 'One two three.']]);
+    expect(last(session)?.chips).toEqual(first?.chips);
+    expect(said.find((message) => message.type === 'conversation')).toEqual({ type: 'conversation', turns: [] });
+    await session.close();
+    expect((await open(client)).session.turns).toEqual(session.turns);
+  });
+
+  it('asks nothing anew while it answers', async () => {
+    const { session } = await open(clientOf());
+    const answering = session.ask('SLOW', []);
+    await session.resend(last(session)?.id ?? '', 'other');
+    await answering;
+    expect(session.turns.map(({ question }) => question)).toEqual(['SLOW']);
+  });
+
+  it('goes back to an earlier chat in the middle of an answer', async () => {
+    const { session, said, client } = await open(clientOf());
+    await session.ask('one', []);
+    const earlier = session.conversation.id;
+    await session.startNew();
+    const answering = session.ask('SLOW', []);
+    await new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
+    await session.openChat(earlier);
+    await answering;
+    expect(session.turns.map(({ question }) => question)).toEqual(['one']);
+    expect(said.at(-1)).toMatchObject({ type: 'conversation', turns: [{ question: 'one' }] });
+    await session.close();
+    expect((await open(client)).session.conversation.id).toBe(earlier);
+    await expect(session.openChat('gone')).rejects.toThrow('no longer on this computer');
+  });
+
   it('answers one question at a time', async () => {
     const { session } = await open(clientOf());
     const first = session.ask('SLOW', []);

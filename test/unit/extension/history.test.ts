@@ -5,8 +5,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { apply, type Conversation, type JournalRecord, replay } from '../../../extension/chat/conversation.ts';
+import { apply, emptyConversation, type JournalRecord, replay } from '../../../extension/chat/conversation.ts';
 import { Journal, parseJournal, readJournal } from '../../../extension/chat/journal.ts';
+import { titleOf } from '../../../extension/chat/library.ts';
+import { conversationMarkdown } from '../../../extension/chat/markdown.ts';
+import { chatItems } from '../../../extension/chat/sessions.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 
 let folder = '';
@@ -223,6 +226,88 @@ describe('the store', () => {
   });
 });
 
+describe('the conversations of a workspace', () => {
+  const said = async (...questions: string[]) => {
+    const store = new ChatStore(folder, quiet);
+    for (const [index, question] of questions.entries()) {
+      store.record(ask(`${index}`, question));
+      store.record(text(`${index}`, `answer to ${question}`));
+      store.record(done(`${index}`));
+    }
+    await store.close();
+    return store;
+  };
+
+  it('are listed with their first question, the latest first, and without those in which nothing was asked', async () => {
+    const older = await said('How do I sort?', 'And backwards?');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    const newer = await said('What is a monad?\nBriefly.');
+    writeFileSync(join(folder, 'empty.jsonl'), '{"type":"chat","version":1,"id":"empty","at":1}\n');
+    const list = await newer.library.list();
+    expect(list.map(({ id, title, questions }) => [id, title, questions])).toEqual([
+      [newer.conversation.id, 'What is a monad?', 1],
+      [older.conversation.id, 'How do I sort?', 2],
+    ]);
+  });
+
+  it('are found by what was said in them, every word of the query somewhere', async () => {
+    const { library, conversation } = await said('How do I sort?', 'And backwards?');
+    await said('What is a monad?');
+    const list = await library.list();
+    const found = (query: string) => chatItems(list, query, '').map(({ entry }) => entry.title);
+    expect(found('BACKWARDS sort')).toEqual(['How do I sort?']);
+    expect(found('answer')).toHaveLength(2);
+    expect(found('sort monad')).toEqual([]);
+    expect(chatItems(list, 'backwards', conversation.id)[0]).toMatchObject({
+      label: '$(check) How do I sort?',
+      detail: expect.stringContaining('And backwards?'),
+    });
+  });
+
+  it('can be named, on screen or not, and the name lasts', async () => {
+    const old = await said('one');
+    const store = await said('two');
+    await store.rename(old.conversation.id, 'First');
+    await store.rename(store.conversation.id, 'Second');
+    const titles = async () => (await new ChatStore(folder, quiet).library.list()).map(({ title }) => title).sort();
+    expect(await titles()).toEqual(['First', 'Second']);
+    expect(titleOf(store.conversation)).toBe('Second');
+    await store.close();
+  });
+
+  it('can be put on screen again, and are what the next window shows', async () => {
+    const old = await said('one');
+    const store = await said('two');
+    expect(await store.open(old.conversation.id)).toBe(true);
+    expect(store.conversation.turns.map(({ view }) => view.question)).toEqual(['one']);
+    const next = new ChatStore(folder, quiet);
+    await next.restore();
+    expect(next.conversation.id).toBe(old.conversation.id);
+    expect(await store.open('../../etc/passwd')).toBe(false);
+    expect(await store.open('gone')).toBe(false);
+    expect(store.conversation.id).toBe(old.conversation.id);
+  });
+
+  it('can be deleted', async () => {
+    const { library, conversation } = await said('one');
+    await library.remove(conversation.id);
+    expect([await library.list(), readdirSync(folder)]).toEqual([[], ['current']]);
+  });
+
+  it('are exported as markdown, with what the model got and thought', () => {
+    const exported = conversationMarkdown(replay('c', story));
+    expect(exported).toBe(
+      [
+        '# Wieso "funktioniert" das',
+        '## You\n\nWieso "funktioniert" das\nnicht? 🔥\n\n*With: a.ts*',
+        '## Small\n\n> Hm, wait.\n\nBecause of `\\n` — 🔥.',
+        '## You\n\nquestion 2\n\n*With: a.ts*',
+        '## Hearth\n\nHalf an ans\n',
+      ].join('\n\n'),
+    );
+  });
+});
+
 describe('a process that is killed while it writes', () => {
   /** Streams numbered pieces and says on stdout, after each flush, how many must be in the file by then. */
   const script = (journal: string, path: string) => `
@@ -254,7 +339,7 @@ describe('a process that is killed while it writes', () => {
       writeFileSync(source, script(bundle, path));
       const child = spawn(process.execPath, [source], { stdio: ['ignore', 'pipe', 'inherit'] });
       const promised = await killed(child, 1 + ((round * 13) % 40));
-      const conversation: Conversation = { id: 'c', turns: [] };
+      const conversation = emptyConversation('c');
       for (const record of (await readJournal(path))?.records ?? []) apply(conversation, record);
       const pieces = (conversation.turns[0]?.view.answer ?? '').trim().split(' ').map(Number);
       expect(pieces.length).toBeGreaterThan(promised);

@@ -209,6 +209,37 @@ describe('the chat page', () => {
     ]);
   });
 
+  it('asks again, in the same words or in others', async () => {
+    await tell({ type: 'conversation', turns: [turn({ answer: 'A', outcome: done })] });
+    $('.again').click();
+    expect(sent.at(-1)).toEqual({ type: 'resend', turn: 't1', text: 'Why?' });
+    $('.edit').click();
+    const box = $<HTMLTextAreaElement>('.question-edit');
+    expect([box.value, document.activeElement]).toEqual(['Why?', box]);
+    box.value = 'Why not?';
+    key(box, 'Enter', { shiftKey: true });
+    expect(sent).toHaveLength(2);
+    key(box, 'Enter');
+    expect(sent.at(-1)).toEqual({ type: 'resend', turn: 't1', text: 'Why not?' });
+  });
+
+  it('leaves a question as it was when editing is given up, with the focus where it began', async () => {
+    await tell({ type: 'conversation', turns: [turn({ answer: 'A', outcome: done })] });
+    $('.edit').click();
+    $<HTMLTextAreaElement>('.question-edit').value = 'other';
+    key($('.question-edit'), 'Escape');
+    expect([$('.question-text').textContent, document.querySelector('.question-edit')]).toEqual(['Why?', null]);
+    expect(document.activeElement).toBe($('.edit'));
+    expect(sent).toHaveLength(1);
+  });
+
+  it('offers to edit what the user wrote, and not what a summary asks', async () => {
+    await tell({ type: 'conversation', turns: [turn({ kind: 'summary', outcome: done })] });
+    expect(document.querySelector('.edit')).toBeNull();
+    await tell({ type: 'turn', turn: turn({ id: 't2' }) });
+    expect(document.body.classList.contains('answering')).toBe(true);
+  });
+
   it('has no buttons on code that is still being written', async () => {
     await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: '```py\nif a' });
     expect(document.querySelector('.code button')).toBeNull();

@@ -1,0 +1,87 @@
+import { readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { limits } from '../limits.ts';
+import { type Conversation, replay } from './conversation.ts';
+import { readJournal } from './journal.ts';
+
+/** A kept conversation, as a list shows it. */
+export interface ChatEntry {
+  id: string;
+  /** Empty while nothing was asked. */
+  title: string;
+  questions: number;
+  /** Milliseconds since 1970, of its last line. */
+  changedAt: number;
+  /** Everything that was said, for searching. */
+  text: string;
+}
+
+/** It becomes part of a path. */
+const validId = /^[a-z0-9-]{1,64}$/;
+export const isChatId = (id: string): boolean => validId.test(id);
+
+/** The conversations of a workspace: one journal each in one folder. */
+export class ChatLibrary {
+  private readonly folder: string;
+  private readonly known = new Map<string, { stamp: string; entry: ChatEntry }>();
+
+  constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  pathOf(id: string): string {
+    return join(this.folder, `${id}.jsonl`);
+  }
+
+  /** The latest first. Journals that did not change since the last call are not read again. */
+  async list(): Promise<ChatEntry[]> {
+    const names = await readdir(this.folder).catch(() => []);
+    const ids = names.flatMap((name) => (name.endsWith('.jsonl') ? [name.slice(0, -'.jsonl'.length)] : []));
+    const entries = await Promise.all(ids.filter(isChatId).map((id) => this.entry(id)));
+    const filled = entries.flatMap((entry) => (entry === undefined || entry.questions === 0 ? [] : [entry]));
+    return filled.sort((a, b) => b.changedAt - a.changedAt);
+  }
+
+  async read(id: string): Promise<Conversation | undefined> {
+    const found = isChatId(id) ? await readJournal(this.pathOf(id)) : undefined;
+    return found && replay(id, found.records);
+  }
+
+  async remove(id: string): Promise<void> {
+    if (!isChatId(id)) return;
+    this.known.delete(id);
+    await rm(this.pathOf(id), { force: true });
+  }
+
+  private async entry(id: string): Promise<ChatEntry | undefined> {
+    const file = await stat(this.pathOf(id)).catch(() => undefined);
+    if (file === undefined) return undefined;
+    const stamp = `${file.mtimeMs} ${file.size}`;
+    const known = this.known.get(id);
+    if (known?.stamp === stamp) return known.entry;
+    const conversation = await this.read(id);
+    if (conversation === undefined) return undefined;
+    const entry = entryOf(conversation, file.mtimeMs);
+    this.known.set(id, { stamp, entry });
+    return entry;
+  }
+}
+
+function entryOf(conversation: Conversation, changedAt: number): ChatEntry {
+  const views = conversation.turns.map(({ view }) => view);
+  return {
+    id: conversation.id,
+    title: titleOf(conversation),
+    questions: views.length,
+    changedAt,
+    text: views.map(({ question, answer }) => `${question}\n${answer}`).join('\n'),
+  };
+}
+
+/** What the user named it, else the beginning of the first question. */
+export function titleOf({ title, turns }: Conversation): string {
+  if (title !== '') return title;
+  const [line = ''] = (turns[0]?.view.question ?? '').trim().split('\n', 1);
+  const { titleChars } = limits.chat;
+  return line.length > titleChars ? `${line.slice(0, titleChars)}…` : line;
+}

@@ -1,0 +1,36 @@
+import { confirmed, element, iconButton } from './dom.ts';
+import type { Host } from './host.ts';
+
+/** Gives code blocks a head with the language, and the buttons once the code is complete. */
+export function decorateCode(block: HTMLElement, open: boolean, host: Host): void {
+  for (const pre of block.querySelectorAll('pre')) {
+    const code = pre.querySelector('code');
+    if (code === null) continue;
+    const language =
+      [...code.classList].find((name) => name.startsWith('language-'))?.slice('language-'.length) ?? 'text';
+    const head = element('div', { class: 'code-head' }, [element('span', { class: 'code-language', text: language })]);
+    if (!open) head.append(...codeButtons(code, host));
+    const wrapper = element('div', { class: 'code' });
+    pre.tabIndex = 0;
+    pre.replaceWith(wrapper);
+    wrapper.append(head, pre);
+  }
+  for (const table of block.querySelectorAll('table')) {
+    const scroller = element('div', { class: 'table-scroll' });
+    table.replaceWith(scroller);
+    scroller.append(table);
+  }
+}
+
+function codeButtons(code: HTMLElement, host: Host): HTMLElement[] {
+  const { texts } = host;
+  const text = () => (code.textContent ?? '').replace(/\n$/, '');
+  const copy = iconButton('copy', texts.copy, () => {
+    host.send({ type: 'copy', text: text() });
+    confirmed(copy, texts.copied);
+  });
+  copy.dataset['action'] = 'copy';
+  const insert = iconButton('insert', texts.insert, () => host.send({ type: 'insert', text: text() }));
+  insert.dataset['action'] = 'insert';
+  return [copy, insert];
+}
