@@ -20,6 +20,10 @@ export const errorCodes = [
   'device-lost',
   /** A download, disk or process failed; trying again may help. */
   'unavailable',
+  /** Too many requests wait already; trying again later will help. */
+  'busy',
+  /** The request was not done by its deadline. */
+  'timeout',
   /** The caller cancelled. */
   'cancelled',
 ] as const;

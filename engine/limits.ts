@@ -70,8 +70,13 @@ export const limits = {
     workspaceFileBytes: 64 * 1024,
   },
   generation: {
-    // Requests that wait or run at once; an editor has a few.
-    pendingRequests: 64,
+    // Requests of one class that wait or run at once; an editor has a few, a team's server some dozens.
+    pendingRequestsPerClass: 64,
+    // How long better classes may hold a class up before it gets one step: short enough that a chat is seen to go on
+    // while someone types, rare enough that typing does not feel it. Warm-ups wait for idleness.
+    patienceMs: { keystroke: Number.POSITIVE_INFINITY, chat: 1000, summary: 5000, 'warm-up': Number.POSITIVE_INFINITY },
+    // Nobody waits longer for a suggestion at the cursor.
+    completionMs: 20_000,
     // A chat and the one before it; each may be as long as the context.
     idleSequencesPerClass: 2,
     // Computed between two looks at the queue: about 0.2 s for a small model on two cores, what a keystroke waits at most.

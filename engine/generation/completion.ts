@@ -54,6 +54,7 @@ export async function complete(
       written += text;
       return trimCompletion(written, request, false).complete ? 'stop' : 'continue';
     },
+    timeoutMs: limits.generation.completionMs,
     signal: request.signal,
   });
   return { text: wholeLines(written, finish, request), finish, statistics };

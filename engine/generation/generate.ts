@@ -1,9 +1,10 @@
 /** From a prompt to a stream of text: tokens become characters, stop rules end it, and it is measured. */
 import { StopStrings } from '../text/stopStrings.ts';
 import type { OutputParser, OutputPiece } from '../text/thinking.ts';
+import type { TokenOutcome } from './job.ts';
 import type { RequestClass } from './nextStep.ts';
 import { type SamplerSettings, sample } from './sampler.ts';
-import type { Scheduler, TokenOutcome } from './scheduler.ts';
+import type { Scheduler } from './scheduler.ts';
 
 export type FinishReason = TokenOutcome['finish'];
 
@@ -33,6 +34,8 @@ export interface GenerationRequest {
   /** Excludes tokens by logits of `-Infinity`. */
   readonly constrain?: ((logits: Float32Array) => Float32Array) | undefined;
   readonly onPiece: (piece: OutputPiece) => 'continue' | 'stop';
+  /** Counted from now: what is not done by then fails with `timeout`. */
+  readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -46,13 +49,14 @@ export interface Generated {
 /** @throws HearthError as `Scheduler.submit` does. Cancelling is an end: what was written until then is returned. */
 export async function generate(scheduler: Scheduler, request: GenerationRequest): Promise<Generated> {
   const answer = new Answer(request);
-  const { requestClass, prompt, maxTokens, signal } = request;
+  const { requestClass, prompt, maxTokens, timeoutMs, signal } = request;
   const outcome = await scheduler.submit({
     requestClass,
     prompt,
     maxTokens,
     choose: (logits) => answer.choose(logits),
     deliver: (token) => answer.take(token),
+    timeoutMs,
     signal,
   });
   answer.end();

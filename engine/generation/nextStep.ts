@@ -5,15 +5,14 @@ export const requestClasses = ['keystroke', 'chat', 'summary', 'warm-up'] as con
 export type RequestClass = (typeof requestClasses)[number];
 
 /** What the decision looks at. */
-export interface PendingRequest {
-  readonly id: number;
+export interface Candidate {
   readonly requestClass: RequestClass;
-  /** Smaller is earlier. */
-  readonly arrival: number;
   /** It holds a sequence, so it is known what is cached. */
   readonly admitted: boolean;
   /** Tokens known and not yet in the cache: the rest of the prompt, or the one token just sampled. */
   readonly waitingTokens: number;
+  /** Guesses at what follows, to be verified in the same run; 0 while the prompt is computed. */
+  readonly draftTokens: number;
   /** It samples once its tokens are computed; a warm-up does not. */
   readonly samples: boolean;
 }
@@ -21,31 +20,58 @@ export interface PendingRequest {
 export interface StepLimits {
   /** Prompt tokens computed between two decisions: what a keystroke or a cancellation waits for at most. */
   readonly chunkTokens: number;
+  /** Sequences that one run may take. */
+  readonly maxSequences: number;
 }
 
-export interface StepSlice {
-  readonly id: number;
+export interface StepSlice<Request> {
+  readonly request: Request;
+  /** Of the waiting tokens. */
   readonly tokens: number;
-  readonly logits: 'none' | 'last';
+  /** Guesses after them; then every row's logits are asked for. */
+  readonly drafts: number;
+  readonly logits: 'none' | 'last' | 'all';
 }
 
-export type NextStep =
+export type NextStep<Request> =
   /** Give the request a sequence, then decide again. */
-  { readonly kind: 'admit'; readonly id: number } | { readonly kind: 'run'; readonly slices: readonly StepSlice[] };
+  | { readonly kind: 'admit'; readonly request: Request }
+  | { readonly kind: 'run'; readonly slices: readonly StepSlice<Request>[] };
 
-/** By class, then in order of arrival; a request runs to its end unless a better class cuts in. */
-export function nextStep(pending: Iterable<PendingRequest>, { chunkTokens }: StepLimits): NextStep | undefined {
-  let first: PendingRequest | undefined;
-  for (const request of pending) if (!first || goesBefore(request, first)) first = request;
+/**
+ * One run for the first request; where the decoder takes several sequences, those that decode ride along, and the
+ * chunk's rest goes to prompts of the same class.
+ * @param ordered the first goes first.
+ */
+export function nextStep<Request extends Candidate>(
+  ordered: readonly Request[],
+  { chunkTokens, maxSequences }: StepLimits,
+): NextStep<Request> | undefined {
+  const [first] = ordered;
   if (!first) return undefined;
-  const { id, admitted, waitingTokens, samples } = first;
-  if (!admitted) return { kind: 'admit', id };
-  const tokens = Math.min(waitingTokens, chunkTokens);
-  const logits = samples && tokens === waitingTokens ? 'last' : 'none';
-  return { kind: 'run', slices: [{ id, tokens, logits }] };
+  const slices: StepSlice<Request>[] = [];
+  let roomTokens = chunkTokens;
+  for (const request of ordered) {
+    if (slices.length === maxSequences || roomTokens === 0) break;
+    const isPeer = request.requestClass === first.requestClass;
+    if (!request.admitted) {
+      if (isPeer) return { kind: 'admit', request };
+      continue;
+    }
+    if (!isPeer && !decodes(request)) continue;
+    const slice = sliceOf(request, roomTokens);
+    slices.push(slice);
+    roomTokens -= slice.tokens + slice.drafts;
+  }
+  return { kind: 'run', slices };
 }
 
-function goesBefore(a: PendingRequest, b: PendingRequest): boolean {
-  const byClass = requestClasses.indexOf(a.requestClass) - requestClasses.indexOf(b.requestClass);
-  return byClass < 0 || (byClass === 0 && a.arrival < b.arrival);
+const decodes = ({ waitingTokens, samples }: Candidate): boolean => samples && waitingTokens === 1;
+
+function sliceOf<Request extends Candidate>(request: Request, roomTokens: number): StepSlice<Request> {
+  const { waitingTokens, draftTokens, samples } = request;
+  const tokens = Math.min(waitingTokens, roomTokens);
+  const drafts = decodes(request) ? Math.min(draftTokens, roomTokens - tokens) : 0;
+  const last = samples && tokens === waitingTokens;
+  return { request, tokens, drafts, logits: last ? (drafts > 0 ? 'all' : 'last') : 'none' };
 }

@@ -1,80 +1,64 @@
-/** The one loop that drives a decoder: `schedule → run → sample → deliver`. */
+/**
+ * The one loop that drives a decoder: `schedule → run → sample → deliver`. Whose turn it is, the queue decides
+ * (requestQueue.ts); here its decisions are carried out.
+ */
 import type { Decoder } from '../backend/backend.ts';
-import type { Lease, SequencePool } from '../cache/sequencePool.ts';
+import type { SequencePool } from '../cache/sequencePool.ts';
 import { HearthError, invalidInput } from '../errors.ts';
-import { nextStep, type PendingRequest, type RequestClass, type StepSlice } from './nextStep.ts';
+import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
+import type { StepSlice } from './nextStep.ts';
+import { type QueueLimits, RequestQueue } from './requestQueue.ts';
+import { type SchedulerStatistics, StatisticsRecorder } from './schedulerStatistics.ts';
 
-export interface TokenRequest {
-  readonly requestClass: RequestClass;
-  readonly prompt: readonly number[];
-  /** 0: the prompt is computed and kept in the cache, nothing is sampled. */
-  readonly maxTokens: number;
-  /** @param logits `[vocabulary]` */
-  readonly choose: (logits: Float32Array) => number;
-  /** Called with every token as it is chosen. */
-  readonly deliver: (token: number) => 'continue' | 'stop';
-  readonly signal?: AbortSignal | undefined;
-}
-
-export interface TokenOutcome {
-  readonly finish: 'stop' | 'length' | 'context' | 'cancelled';
-  readonly cachedTokens: number;
-  readonly generatedTokens: number;
-  readonly submittedMs: number;
-  /** Equal to `endedMs` when nothing was generated. */
-  readonly firstTokenMs: number;
-  readonly endedMs: number;
-}
-
-export interface SchedulerOptions {
+export interface SchedulerOptions extends Omit<QueueLimits, 'maxSequences'> {
   readonly decoder: Decoder;
   readonly pool: SequencePool;
-  readonly chunkTokens: number;
-  readonly maxPending: number;
   /** Milliseconds, never going back. */
   readonly now: () => number;
   /** Lets the process take in messages (new requests, cancellations) between two steps. */
   readonly breathe: () => Promise<void>;
 }
 
-interface Job {
-  readonly id: number;
-  readonly request: TokenRequest;
-  readonly submittedMs: number;
-  /** Prompt and answer so far. */
-  readonly tokens: number[];
-  lease?: Lease;
-  firstTokenMs?: number;
-  readonly resolve: (outcome: TokenOutcome) => void;
-  readonly reject: (error: unknown) => void;
-}
+type Slice = StepSlice<Job>;
 
 export class Scheduler {
   readonly #options: SchedulerOptions;
-  readonly #jobs = new Map<number, Job>();
-  #nextId = 0;
+  readonly #queue: RequestQueue<Job>;
+  readonly #statistics = new StatisticsRecorder();
   #working: Promise<void> | undefined;
   #closed = false;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
+    this.#queue = new RequestQueue({ ...options, maxSequences: options.decoder.maxSequencesPerRun });
   }
 
   /** Requests that wait or run. */
   get pending(): number {
-    return this.#jobs.size;
+    return this.#queue.size;
+  }
+
+  statistics(): SchedulerStatistics {
+    return this.#statistics.snapshot();
   }
 
   /**
    * @returns how it ended; cancelling is an end, not an error.
-   * @throws HearthError `context-overflow`, `unavailable` (too many wait), and what the decoder throws.
+   * @throws HearthError `context-overflow`, `busy` (too many wait), `timeout`, `unavailable` (the model is going), and
+   * what the decoder throws.
    */
   submit(request: TokenRequest): Promise<TokenOutcome> {
     return new Promise((resolve, reject) => {
       this.#check(request);
-      const id = this.#nextId++;
-      const submittedMs = this.#options.now();
-      this.#jobs.set(id, { id, request, submittedMs, tokens: [...request.prompt], resolve, reject });
+      const nowMs = this.#options.now();
+      const job = new Job(request, nowMs, { resolve, reject });
+      try {
+        this.#queue.add(job, nowMs);
+      } catch (error) {
+        this.#statistics.count(request.requestClass, 'refused');
+        throw error;
+      }
+      this.#statistics.count(request.requestClass, 'submitted');
       this.#working ??= this.#work();
     });
   }
@@ -89,21 +73,22 @@ export class Scheduler {
     // A request submitted in the same turn takes part in the first decision.
     await this.#options.breathe();
     for (;;) {
-      this.#endCancelled();
-      const step = nextStep(this.#pendingRequests(), this.#options);
+      const nowMs = this.#options.now();
+      this.#endUnwanted(nowMs);
+      const step = this.#queue.next(nowMs);
       if (!step) {
         // Not in a `finally`: a request submitted before that ran would find a loop that takes no more.
         this.#working = undefined;
         return;
       }
-      if (step.kind === 'admit') this.#admit(step.id);
-      else await this.#run(step.slices);
+      if (step.kind === 'admit') this.#admit(step.request, nowMs);
+      else await this.#run(step.slices, nowMs);
       await this.#options.breathe();
     }
   }
 
   #check({ prompt }: TokenRequest): void {
-    const { decoder, maxPending } = this.#options;
+    const { decoder } = this.#options;
     if (this.#closed)
       throw new HearthError('unavailable', 'The model is being unloaded; ask again once one is loaded.');
     if (prompt.length === 0) throw invalidInput('The prompt is empty.');
@@ -113,110 +98,140 @@ export class Scheduler {
         `The prompt has ${prompt.length} tokens; the context holds ${decoder.contextTokens}. Shorten it or load the model with a longer context.`,
       );
     }
-    if (this.#jobs.size >= maxPending) {
-      throw new HearthError('unavailable', `${maxPending} requests are waiting already; try again when some are done.`);
-    }
   }
 
-  *#pendingRequests(): Generator<PendingRequest> {
-    for (const { id, request, lease, tokens } of this.#jobs.values()) {
-      yield {
-        id,
-        requestClass: request.requestClass,
-        arrival: id,
-        admitted: lease !== undefined,
-        waitingTokens: tokens.length - (lease?.sequence.length ?? 0),
-        samples: request.maxTokens > 0,
-      };
-    }
-  }
-
-  #endCancelled(): void {
-    for (const job of this.#jobs.values()) {
+  #endUnwanted(nowMs: number): void {
+    for (const job of this.#queue) {
       if (this.#closed || job.request.signal?.aborted) this.#finish(job, 'cancelled');
+      else if (nowMs >= job.deadlineMs) this.#expire(job);
     }
   }
 
-  #admit(id: number): void {
-    const job = this.#job(id);
+  #admit(job: Job, nowMs: number): void {
     try {
-      job.lease = this.#options.pool.acquire(job.tokens, job.request.requestClass);
+      job.lease = this.#options.pool.acquire(job.tokens, job.requestClass);
     } catch (error) {
       this.#fail(job, error);
-    }
-  }
-
-  async #run(slices: readonly StepSlice[]): Promise<void> {
-    const work = slices.map((slice) => {
-      const job = this.#job(slice.id);
-      const lease = leaseOf(job);
-      const start = lease.sequence.length;
-      const tokens = job.tokens.slice(start, start + slice.tokens);
-      return { job, slice: { sequence: lease.sequence, tokens, logits: slice.logits } };
-    });
-    let logits: Float32Array[];
-    try {
-      logits = await this.#options.decoder.run(work.map(({ slice }) => slice));
-    } catch (error) {
-      for (const { job } of work) this.#fail(job, error);
       return;
     }
-    for (const [i, { job, slice }] of work.entries()) {
-      if (job.request.maxTokens === 0 && leaseOf(job).sequence.length === job.tokens.length)
-        this.#finish(job, 'length');
-      else if (slice.logits === 'last') this.#deliver(job, logits[i]);
-    }
+    if (job.cachedTokens !== undefined) return;
+    job.cachedTokens = job.lease.cachedTokens;
+    this.#statistics.admitted(job.requestClass, nowMs - job.submittedMs, job.cachedTokens);
   }
 
-  #deliver(job: Job, logits: Float32Array | undefined): void {
-    const { request, tokens } = job;
+  async #run(slices: readonly Slice[], startMs: number): Promise<void> {
+    let logits: Float32Array[];
     try {
-      if (!logits) throw new Error('The decoder gave no logits for a slice that asked for them.');
-      const token = request.choose(logits);
-      job.firstTokenMs ??= this.#options.now();
-      tokens.push(token);
-      if (request.deliver(token) === 'stop') this.#finish(job, 'stop');
-      else if (tokens.length - request.prompt.length >= request.maxTokens) this.#finish(job, 'length');
-      else if (tokens.length > this.#options.decoder.contextTokens) this.#finish(job, 'context');
+      logits = await this.#options.decoder.run(slices.map(work));
+    } catch (error) {
+      await this.#runAlone(slices, error);
+      return;
+    }
+    const endMs = this.#options.now();
+    this.#queue.charge(slices, endMs - startMs, endMs);
+    this.#statistics.step(slices, endMs - startMs);
+    for (const [i, slice] of slices.entries()) this.#computed(slice, logits[i]);
+  }
+
+  /** After a failed run: the request that it happened to fails alone. */
+  async #runAlone(slices: readonly Slice[], error: unknown): Promise<void> {
+    const [only, ...others] = slices;
+    if (others.length === 0) {
+      if (only) this.#fail(only.request, error);
+      return;
+    }
+    for (const slice of slices) await this.#run([slice], this.#options.now());
+  }
+
+  #computed({ request: job, drafts, logits: asked }: Slice, logits: Float32Array | undefined): void {
+    if (!job.samples && job.waitingTokens === 0) this.#finish(job, 'length');
+    if (asked === 'none') return;
+    try {
+      const finish = this.#choose(job, job.drafts.slice(0, drafts), logits);
+      // What was guessed wrong is forgotten; the last token chosen was never run.
+      job.sequence.truncate(job.tokens.length - 1);
+      if (finish) this.#finish(job, finish);
     } catch (error) {
       this.#fail(job, error);
     }
+  }
+
+  /**
+   * Chooses the token after the last one, and one more for every guess that came true. Each is drawn from the model's own
+   * distribution at its place, so guesses change nothing but the speed.
+   * @param logits `[1 + drafts, vocabulary]`
+   */
+  #choose(job: Job, drafts: readonly number[], logits: Float32Array | undefined): TokenOutcome['finish'] | undefined {
+    const { vocabularySize } = this.#options.decoder.spec;
+    if (logits?.length !== (1 + drafts.length) * vocabularySize)
+      throw new Error('The decoder gave no logits for a slice that asked for them.');
+    for (let row = 0; row <= drafts.length; row++) {
+      const token = job.request.choose(logits.subarray(row * vocabularySize, (row + 1) * vocabularySize));
+      const finish = this.#deliver(job, token);
+      if (finish || token !== drafts[row]) return finish;
+    }
+    return undefined;
+  }
+
+  #deliver(job: Job, token: number): TokenOutcome['finish'] | undefined {
+    const { request, tokens } = job;
+    job.firstTokenMs ??= this.#options.now();
+    tokens.push(token);
+    if (request.deliver(token) === 'stop') return 'stop';
+    if (job.generatedTokens >= request.maxTokens) return 'length';
+    return tokens.length > this.#options.decoder.contextTokens ? 'context' : undefined;
   }
 
   #finish(job: Job, finish: TokenOutcome['finish']): void {
     const endedMs = this.#options.now();
-    this.#jobs.delete(job.id);
     try {
-      if (job.lease) this.#options.pool.release(job.lease, job.tokens);
+      this.#end(job);
     } catch (error) {
+      this.#statistics.count(job.requestClass, 'failed');
       job.reject(error);
       return;
     }
-    job.resolve({
-      finish,
-      cachedTokens: job.lease?.cachedTokens ?? 0,
-      generatedTokens: job.tokens.length - job.request.prompt.length,
-      submittedMs: job.submittedMs,
-      firstTokenMs: job.firstTokenMs ?? endedMs,
-      endedMs,
-    });
+    this.#statistics.count(job.requestClass, finish === 'cancelled' ? 'cancelled' : 'finished');
+    this.#statistics.count(job.requestClass, 'generatedTokens', job.generatedTokens);
+    job.resolve(job.outcome(finish, endedMs));
+  }
+
+  #expire(job: Job): void {
+    this.#statistics.count(job.requestClass, 'failed');
+    const seconds = Math.ceil((job.request.timeoutMs ?? 0) / 1000);
+    const error = new HearthError(
+      'timeout',
+      `The answer took longer than ${seconds} s; what was read of it stays in the cache.`,
+    );
+    try {
+      this.#end(job);
+      job.reject(error);
+    } catch (other) {
+      job.reject(other);
+    }
+  }
+
+  /** Gives the sequence back with what it holds. */
+  #end(job: Job): void {
+    this.#queue.delete(job);
+    if (job.lease) this.#options.pool.release(job.lease, job.tokens);
   }
 
   /** What a failed request has written is in doubt, so its sequence is dropped. */
   #fail(job: Job, error: unknown): void {
-    this.#jobs.delete(job.id);
+    this.#statistics.count(job.requestClass, 'failed');
+    this.#queue.delete(job);
     if (job.lease) this.#options.pool.discard(job.lease);
     job.reject(error);
   }
-
-  #job(id: number): Job {
-    const job = this.#jobs.get(id);
-    if (!job) throw new Error(`The step names request ${id}, which is not pending.`);
-    return job;
-  }
 }
 
-function leaseOf(job: Job): Lease {
-  if (!job.lease) throw new Error(`Request ${job.id} runs without a sequence.`);
-  return job.lease;
+function work({ request, tokens, drafts, logits }: Slice) {
+  const { sequence } = request;
+  const start = sequence.length;
+  return {
+    sequence,
+    tokens: [...request.tokens.slice(start, start + tokens), ...request.drafts.slice(0, drafts)],
+    logits,
+  };
 }

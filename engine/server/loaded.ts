@@ -111,7 +111,8 @@ function assemble(model: Model, decoder: Decoder, { sampling, notes, request }: 
     decoder,
     pool,
     chunkTokens: Math.min(limits.generation.chunkTokens, decoder.maxTokensPerRun),
-    maxPending: limits.generation.pendingRequests,
+    maxPendingPerClass: limits.generation.pendingRequestsPerClass,
+    patienceMs: limits.generation.patienceMs,
     now: () => performance.now(),
     breathe: () => setImmediate(),
   });

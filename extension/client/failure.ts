@@ -20,6 +20,8 @@ export type FailureCode =
   | 'context-overflow'
   | 'device-lost'
   | 'unavailable'
+  | 'busy'
+  | 'timeout'
   | 'cancelled'
   /** A broken invariant in the engine. */
   | 'internal';
@@ -32,6 +34,8 @@ const engineCodes: ReadonlySet<string> = new Set<FailureCode>([
   'context-overflow',
   'device-lost',
   'unavailable',
+  'busy',
+  'timeout',
   'cancelled',
 ]);
 

@@ -6,6 +6,8 @@ export interface FakeRun {
   readonly tokens: readonly number[];
   /** Tokens of the sequence before the run. */
   readonly start: number;
+  /** How many sequences the run took. */
+  readonly sequences: number;
 }
 
 class FakeSequence implements Sequence {
@@ -23,8 +25,8 @@ class FakeSequence implements Sequence {
   }
 
   truncate(length: number): number {
-    this.tokens.length = length;
-    return length;
+    this.tokens.length = Math.min(length, this.tokens.length);
+    return this.tokens.length;
   }
 
   fork(): Sequence {
@@ -44,6 +46,7 @@ export interface FakeDecoderOptions {
   readonly contextTokens?: number;
   /** The token that follows a sequence; by default a hash of all its tokens, so that a wrong cache shows. */
   readonly follow?: (tokens: readonly number[]) => number;
+  readonly maxSequencesPerRun?: number;
   readonly beforeRun?: (batch: readonly SequenceSlice[]) => void | Promise<void>;
 }
 
@@ -70,7 +73,7 @@ export class FakeDecoder implements Decoder {
   readonly backend = 'reference';
   readonly contextTokens: number;
   readonly maxTokensPerRun = 4096;
-  readonly maxSequencesPerRun = 1;
+  readonly maxSequencesPerRun: number;
   readonly notes = [];
   readonly runs: FakeRun[] = [];
   readonly live = new Set<FakeSequence>();
@@ -79,6 +82,7 @@ export class FakeDecoder implements Decoder {
   constructor(options: FakeDecoderOptions = {}) {
     this.#options = options;
     this.contextTokens = options.contextTokens ?? 256;
+    this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
   }
 
@@ -88,7 +92,7 @@ export class FakeDecoder implements Decoder {
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
     await this.#options.beforeRun?.(batch);
-    return batch.map((slice) => this.#step(slice));
+    return batch.map((slice) => this.#step(slice, batch.length));
   }
 
   memory(): { weightBytes: number; cacheBytes: number } {
@@ -99,15 +103,19 @@ export class FakeDecoder implements Decoder {
     this.live.clear();
   }
 
-  #step({ sequence, tokens, logits }: SequenceSlice): Float32Array {
+  #step({ sequence, tokens, logits }: SequenceSlice, sequences: number): Float32Array {
     if (!(sequence instanceof FakeSequence) || sequence.disposed) throw new Error('A sequence was used after its end.');
     if (sequence.length + tokens.length > this.contextTokens) throw new Error('The fake context is full.');
-    this.runs.push({ tokens: [...tokens], start: sequence.length });
-    sequence.tokens.push(...tokens);
-    if (logits === 'none') return new Float32Array(0);
-    const row = new Float32Array(this.spec.vocabularySize).fill(-20);
-    const follow = this.#options.follow ?? ((all) => hashOf(all, this.spec.vocabularySize));
-    row[follow(sequence.tokens)] = 20;
-    return row;
+    this.runs.push({ tokens: [...tokens], start: sequence.length, sequences });
+    const { vocabularySize } = this.spec;
+    const firstRow = logits === 'all' ? 0 : logits === 'last' ? tokens.length - 1 : tokens.length;
+    const rows = new Float32Array((tokens.length - firstRow) * vocabularySize).fill(-20);
+    for (const [i, token] of tokens.entries()) {
+      sequence.tokens.push(token);
+      if (i < firstRow) continue;
+      const follow = this.#options.follow ?? ((all) => hashOf(all, vocabularySize));
+      rows[(i - firstRow) * vocabularySize + follow(sequence.tokens)] = 20;
+    }
+    return rows;
   }
 }

@@ -2,11 +2,13 @@ import { describe, expect, it } from 'vitest';
 import type { SequenceSlice } from '../../../engine/backend/backend.ts';
 import { SequencePool } from '../../../engine/cache/sequencePool.ts';
 import { HearthError } from '../../../engine/errors.ts';
+import type { TokenRequest } from '../../../engine/generation/job.ts';
 import type { RequestClass } from '../../../engine/generation/nextStep.ts';
 import { seededRandom } from '../../../engine/generation/random.ts';
 import { argmax } from '../../../engine/generation/sampler.ts';
-import { Scheduler, type TokenRequest } from '../../../engine/generation/scheduler.ts';
+import { Scheduler } from '../../../engine/generation/scheduler.ts';
 import { FakeDecoder, type FakeDecoderOptions, hashOf } from './fakeDecoder.ts';
+import { patient } from './setUp.ts';
 
 const vocabularySize = 50;
 
@@ -23,7 +25,8 @@ function setUp(options: FakeDecoderOptions & { readonly chunkTokens?: number; re
     decoder,
     pool,
     chunkTokens: options.chunkTokens ?? 8,
-    maxPending: options.maxPending ?? 64,
+    maxPendingPerClass: options.maxPending ?? 64,
+    patienceMs: patient,
     now: () => clock++,
     breathe: () => new Promise((resolve) => setImmediate(resolve)),
   });
@@ -159,6 +162,84 @@ describe('the scheduler', () => {
     expect(done).toEqual([1, 2, 3]);
   });
 
+  it('computes the answers of several requests in one run where the decoder can', async () => {
+    const { decoder, scheduler } = setUp({ maxSequencesPerRun: 3, chunkTokens: 16 });
+    const all = [request(range(4)), request(range(5, 9)), request(range(3, 30))];
+    await Promise.all(all.map((each) => scheduler.submit(each)));
+    for (const { prompt, received } of all) expect(received).toEqual(expectedTokens(prompt, 5));
+    expect(decoder.runs.filter(({ tokens, sequences }) => tokens.length === 1 && sequences === 3)).toHaveLength(12);
+  });
+
+  it('goes on with a chat in the very runs that read a keystroke', async () => {
+    const { decoder, scheduler } = setUp({ maxSequencesPerRun: 2 });
+    const keystroke = request(range(12, 30), { requestClass: 'keystroke', maxTokens: 2 });
+    const received: number[] = [];
+    let pressed: Promise<unknown> | undefined;
+    await scheduler.submit(
+      request(range(4), {
+        deliver: (token) => {
+          received.push(token);
+          if (received.length === 2) pressed = scheduler.submit(keystroke);
+          return 'continue';
+        },
+      }),
+    );
+    await pressed;
+    expect(received).toEqual(expectedTokens(range(4), 5));
+    expect(keystroke.received).toEqual(expectedTokens(range(12, 30), 2));
+    expect(decoder.runs.filter(({ sequences }) => sequences === 2).length).toBeGreaterThan(2);
+  });
+
+  it('gives two chats the same share of the time, whoever came first', async () => {
+    const { scheduler } = setUp();
+    const order: string[] = [];
+    const talking = (name: string, from: number) =>
+      request(range(4, from), {
+        maxTokens: 10,
+        deliver: () => {
+          order.push(name);
+          return 'continue';
+        },
+      });
+    await Promise.all([scheduler.submit(talking('a', 0)), scheduler.submit(talking('b', 20))]);
+    for (let i = 2; i <= 20; i += 2) {
+      const soFar = order.slice(0, i).filter((name) => name === 'a').length;
+      expect(Math.abs(soFar - i / 2)).toBeLessThanOrEqual(1);
+    }
+  });
+
+  it('fails what is not done by its deadline, and keeps what was computed for the next one', async () => {
+    const { scheduler } = setUp();
+    const slow = request(range(20), { maxTokens: 100, timeoutMs: 20 });
+    await expect(scheduler.submit(slow)).rejects.toMatchObject({ code: 'timeout' });
+    expect(slow.received.length).toBeGreaterThan(2);
+    expect(slow.received.length).toBeLessThan(100);
+    expect(await scheduler.submit(request(range(30)))).toMatchObject({ cachedTokens: 20 });
+  });
+
+  it('counts what it did, by class', async () => {
+    const { scheduler } = setUp({ maxPending: 1 });
+    await scheduler.submit(request(range(20)));
+    await scheduler.submit(request(range(20), { requestClass: 'keystroke', maxTokens: 1 }));
+    const controller = new AbortController();
+    controller.abort();
+    const stopped = scheduler.submit(request(range(4), { signal: controller.signal }));
+    await expect(scheduler.submit(request(range(4)))).rejects.toMatchObject({ code: 'busy' });
+    await stopped;
+    const { classes, steps, slices } = scheduler.statistics();
+    expect(classes.chat).toMatchObject({
+      submitted: 2,
+      finished: 1,
+      cancelled: 1,
+      refused: 1,
+      failed: 0,
+      computedTokens: 24,
+      generatedTokens: 5,
+    });
+    expect(classes.keystroke).toMatchObject({ submitted: 1, cachedTokens: 19, computedTokens: 1, generatedTokens: 1 });
+    expect({ steps, slices }).toEqual({ steps: 8, slices: 8 });
+  });
+
   it('cancels before the next step and keeps what was computed', async () => {
     const { decoder, scheduler } = setUp();
     const controller = new AbortController();
@@ -212,28 +293,34 @@ describe('the scheduler', () => {
     expect(order).toEqual(['waiting cancelled', 'running']);
   });
 
-  it('refuses more requests than may wait, with a typed error, and takes them again later', async () => {
+  it('refuses more requests of a class than may wait, with a typed error, and takes them again later', async () => {
     const { scheduler } = setUp({ maxPending: 2 });
     const accepted = [scheduler.submit(request(range(4))), scheduler.submit(request(range(4)))];
-    await expect(scheduler.submit(request(range(4)))).rejects.toMatchObject({ code: 'unavailable' });
+    await expect(scheduler.submit(request(range(4)))).rejects.toMatchObject({ code: 'busy' });
+    const keystroke = request(range(4), { requestClass: 'keystroke' });
+    await expect(scheduler.submit(keystroke)).resolves.toMatchObject({ finish: 'length' });
     await Promise.all(accepted);
     await expect(scheduler.submit(request(range(4)))).resolves.toMatchObject({ finish: 'length' });
   });
 
-  it('ends a request whose run fails alone, and drops its sequence', async () => {
-    const broken = (batch: readonly SequenceSlice[]): void => {
-      if (batch[0]?.tokens.includes(49)) throw new HearthError('out-of-memory', 'No memory for the cache.');
-    };
-    const { decoder, scheduler } = setUp({ beforeRun: broken });
-    const good = scheduler.submit(request(range(4)));
-    const bad = scheduler.submit(request([1, 49]));
-    const next = request(range(6));
-    await expect(bad).rejects.toMatchObject({ code: 'out-of-memory' });
-    await expect(good).resolves.toMatchObject({ finish: 'length' });
-    await expect(scheduler.submit(next)).resolves.toMatchObject({ finish: 'length' });
-    expect(next.received).toEqual(expectedTokens(range(6), 5));
-    for (const sequence of decoder.live) expect(sequence.tokens).not.toContain(49);
-  });
+  it.each([1, 4])(
+    'ends a request whose run fails alone, and drops its sequence (runs of up to %i)',
+    async (maxSequencesPerRun) => {
+      const broken = (batch: readonly SequenceSlice[]): void => {
+        if (batch.some(({ tokens }) => tokens.includes(49)))
+          throw new HearthError('out-of-memory', 'No memory for the cache.');
+      };
+      const { decoder, scheduler } = setUp({ beforeRun: broken, maxSequencesPerRun });
+      const good = scheduler.submit(request(range(4)));
+      const bad = scheduler.submit(request([1, 49]));
+      const next = request(range(6));
+      await expect(bad).rejects.toMatchObject({ code: 'out-of-memory' });
+      await expect(good).resolves.toMatchObject({ finish: 'length' });
+      await expect(scheduler.submit(next)).resolves.toMatchObject({ finish: 'length' });
+      expect(next.received).toEqual(expectedTokens(range(6), 5));
+      for (const sequence of decoder.live) expect(sequence.tokens).not.toContain(49);
+    },
+  );
 
   it('ends a request whose consumer throws alone', async () => {
     const { scheduler } = setUp();
@@ -267,43 +354,46 @@ describe('the scheduler', () => {
     await expect(scheduler.submit(request(range(4)))).rejects.toMatchObject({ code: 'unavailable' });
   });
 
-  it('loses no request and mixes up no tokens under a random load', async () => {
-    const random = seededRandom(3);
-    const pick = (count: number): number => Math.floor(random() * count);
-    const failing = (batch: readonly SequenceSlice[]): void => {
-      if (batch[0]?.tokens.at(-1) === 48) throw new Error('broken request');
-    };
-    const { decoder, pool, scheduler } = setUp({ beforeRun: failing, maxPending: 1000 });
-    const classes: RequestClass[] = ['keystroke', 'chat', 'summary', 'warm-up'];
-    const results = { done: 0, cancelled: 0, failed: 0 };
-    const conversations = Array.from({ length: 6 }, (_, n) => range(20 + 5 * n, 7 * n));
-    const one = async (): Promise<void> => {
-      const prompt = (conversations[pick(6)] ?? []).slice(0, 18 + pick(30)).map((token) => token % 47);
-      if (random() < 0.05) prompt.push(48);
-      const controller = new AbortController();
-      const requestClass = classes[pick(4)] ?? 'chat';
-      const own = request(prompt, { requestClass, maxTokens: 1 + pick(8), signal: controller.signal });
-      const outcome = scheduler.submit(own);
-      if (random() < 0.2) {
-        for (let turns = pick(20); turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve));
-        controller.abort();
-      }
-      try {
-        const { finish } = await outcome;
-        expect(own.received).toEqual(expectedTokens(prompt, own.received.length));
-        results[finish === 'cancelled' ? 'cancelled' : 'done']++;
-      } catch (error) {
-        expect(String(error)).toContain('broken request');
-        results.failed++;
-      }
-    };
-    for (let burst = 0; burst < 40; burst++) await Promise.all(Array.from({ length: 15 }, one));
-    expect(results.done + results.cancelled + results.failed).toBe(600);
-    expect(results.cancelled).toBeGreaterThan(20);
-    expect(results.failed).toBeGreaterThan(10);
-    expect(scheduler.pending).toBe(0);
-    expect(decoder.live.size).toBeLessThanOrEqual(8);
-    pool.clear();
-    expect(decoder.live.size).toBe(0);
-  });
+  it.each([1, 5])(
+    'loses no request and mixes up no tokens under a random load (runs of up to %i)',
+    async (maxSequencesPerRun) => {
+      const random = seededRandom(3);
+      const pick = (count: number): number => Math.floor(random() * count);
+      const failing = (batch: readonly SequenceSlice[]): void => {
+        if (batch.some(({ tokens }) => tokens.at(-1) === 48)) throw new Error('broken request');
+      };
+      const { decoder, pool, scheduler } = setUp({ beforeRun: failing, maxPending: 1000, maxSequencesPerRun });
+      const classes: RequestClass[] = ['keystroke', 'chat', 'summary', 'warm-up'];
+      const results = { done: 0, cancelled: 0, failed: 0 };
+      const conversations = Array.from({ length: 6 }, (_, n) => range(20 + 5 * n, 7 * n));
+      const one = async (): Promise<void> => {
+        const prompt = (conversations[pick(6)] ?? []).slice(0, 18 + pick(30)).map((token) => token % 47);
+        if (random() < 0.05) prompt.push(48);
+        const controller = new AbortController();
+        const requestClass = classes[pick(4)] ?? 'chat';
+        const own = request(prompt, { requestClass, maxTokens: 1 + pick(8), signal: controller.signal });
+        const outcome = scheduler.submit(own);
+        if (random() < 0.2) {
+          for (let turns = pick(20); turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve));
+          controller.abort();
+        }
+        try {
+          const { finish } = await outcome;
+          expect(own.received).toEqual(expectedTokens(prompt, own.received.length));
+          results[finish === 'cancelled' ? 'cancelled' : 'done']++;
+        } catch (error) {
+          expect(String(error)).toContain('broken request');
+          results.failed++;
+        }
+      };
+      for (let burst = 0; burst < 40; burst++) await Promise.all(Array.from({ length: 15 }, one));
+      expect(results.done + results.cancelled + results.failed).toBe(600);
+      expect(results.cancelled).toBeGreaterThan(20);
+      expect(results.failed).toBeGreaterThan(10);
+      expect(scheduler.pending).toBe(0);
+      expect(decoder.live.size).toBeLessThanOrEqual(8);
+      pool.clear();
+      expect(decoder.live.size).toBe(0);
+    },
+  );
 });

@@ -1,0 +1,86 @@
+/** What the scheduler did since it was made, counted by class. */
+import type { RequestClass, StepSlice } from './nextStep.ts';
+
+export interface ClassStatistics {
+  readonly submitted: number;
+  readonly finished: number;
+  readonly cancelled: number;
+  /** Timeouts among them. */
+  readonly failed: number;
+  /** Refused because too many waited; not among the submitted. */
+  readonly refused: number;
+  readonly cachedTokens: number;
+  /** Of prompts, and each sampled one that was fed back. */
+  readonly computedTokens: number;
+  readonly generatedTokens: number;
+  /** From submission to admission, over all that were admitted. */
+  readonly waitedMs: number;
+  readonly longestWaitMs: number;
+}
+
+export interface SchedulerStatistics {
+  readonly steps: number;
+  /** Over all steps: divided by `steps`, how many sequences a run took. */
+  readonly slices: number;
+  readonly busyMs: number;
+  /** Requests that gave their sequence back because better ones needed the memory. */
+  readonly suspensions: number;
+  readonly classes: Readonly<Record<RequestClass, ClassStatistics>>;
+}
+
+type Counts = { -readonly [Name in keyof ClassStatistics]: number };
+type Counted = Exclude<keyof Counts, 'longestWaitMs'>;
+
+const nothing = (): Counts => ({
+  submitted: 0,
+  finished: 0,
+  cancelled: 0,
+  failed: 0,
+  refused: 0,
+  cachedTokens: 0,
+  computedTokens: 0,
+  generatedTokens: 0,
+  waitedMs: 0,
+  longestWaitMs: 0,
+});
+
+export class StatisticsRecorder {
+  readonly #classes = { keystroke: nothing(), chat: nothing(), summary: nothing(), 'warm-up': nothing() };
+  #steps = 0;
+  #slices = 0;
+  #busyMs = 0;
+  #suspensions = 0;
+
+  count(requestClass: RequestClass, what: Counted, by = 1): void {
+    this.#classes[requestClass][what] += by;
+  }
+
+  admitted(requestClass: RequestClass, waitedMs: number, cachedTokens: number): void {
+    const counts = this.#classes[requestClass];
+    counts.waitedMs += waitedMs;
+    counts.longestWaitMs = Math.max(counts.longestWaitMs, waitedMs);
+    counts.cachedTokens += cachedTokens;
+  }
+
+  step(slices: readonly StepSlice<{ readonly requestClass: RequestClass }>[], tookMs: number): void {
+    this.#steps++;
+    this.#slices += slices.length;
+    this.#busyMs += tookMs;
+    for (const { request, tokens, drafts } of slices)
+      this.count(request.requestClass, 'computedTokens', tokens + drafts);
+  }
+
+  suspended(): void {
+    this.#suspensions++;
+  }
+
+  snapshot(): SchedulerStatistics {
+    return {
+      steps: this.#steps,
+      slices: this.#slices,
+      busyMs: this.#busyMs,
+      suspensions: this.#suspensions,
+      classes: structuredClone(this.#classes),
+    };
+  }
+}
