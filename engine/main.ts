@@ -35,6 +35,7 @@ function main(): void {
   const engine = new Engine({
     onDelta: (delta) => void connection.sendNotification(messages.delta, delta).catch(lost),
     onProgress: (progress) => void connection.sendNotification(messages.progress, progress).catch(lost),
+    onModelChange: (change) => void connection.sendNotification(messages.modelChange, change).catch(lost),
   });
   serve(connection, engine, log);
   connection.listen();

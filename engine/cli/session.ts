@@ -40,6 +40,7 @@ export async function withEngine<Result>(
       else text(delta.text);
     },
     onProgress: (step) => report(progress, step),
+    onModelChange: ({ message }) => terminal.err(`\n${message}\n`),
   });
   try {
     const model = await chooseModel(engine, values, terminal);

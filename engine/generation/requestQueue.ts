@@ -45,7 +45,7 @@ interface ClassState {
 }
 
 export class RequestQueue<Request extends QueuedRequest> implements Iterable<Request> {
-  readonly #limits: QueueLimits;
+  #limits: QueueLimits;
   readonly #turns = new Map<Request, Turn>();
   readonly #classes = new Map<RequestClass, ClassState>(
     requestClasses.map((name) => [name, { pending: 0, virtualMs: 0, servedAtMs: 0 }]),
@@ -91,6 +91,11 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
 
   next(nowMs: number): NextStep<Request> | undefined {
     return nextStep(this.#ordered(nowMs), this.#limits);
+  }
+
+  /** Another machine takes other runs. */
+  resize(limits: StepLimits): void {
+    this.#limits = { ...this.#limits, ...limits };
   }
 
   /** What was computed, and how long that took: divided among the slices by their tokens. */

@@ -6,13 +6,19 @@ import type { Decoder } from '../backend/backend.ts';
 import type { SequencePool } from '../cache/sequencePool.ts';
 import { HearthError, invalidInput } from '../errors.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
-import type { StepSlice } from './nextStep.ts';
+import type { StepLimits, StepSlice } from './nextStep.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
 import { type SchedulerStatistics, StatisticsRecorder } from './schedulerStatistics.ts';
 
-export interface SchedulerOptions extends Omit<QueueLimits, 'maxSequences'> {
+/** What computes, and what it has computed. Both go when the device goes. */
+export interface Machine {
   readonly decoder: Decoder;
   readonly pool: SequencePool;
+}
+
+export interface SchedulerOptions extends Machine, Omit<QueueLimits, 'maxSequences'> {
+  /** After `device-lost`: another machine, on which every request goes on from its own tokens. Absent: the requests fail. */
+  readonly recover?: (loss: HearthError, lost: Decoder) => Promise<Machine>;
   /** Milliseconds, never going back. */
   readonly now: () => number;
   /** Lets the process take in messages (new requests, cancellations) between two steps. */
@@ -24,13 +30,19 @@ type Slice = StepSlice<Job>;
 export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #queue: RequestQueue<Job>;
+  #machine: Machine;
   readonly #statistics = new StatisticsRecorder();
   #working: Promise<void> | undefined;
   #closed = false;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
-    this.#queue = new RequestQueue({ ...options, maxSequences: options.decoder.maxSequencesPerRun });
+    this.#machine = options;
+    this.#queue = new RequestQueue({ ...options, ...this.#stepLimits() });
+  }
+
+  get decoder(): Decoder {
+    return this.#machine.decoder;
   }
 
   /** Requests that wait or run. */
@@ -88,7 +100,7 @@ export class Scheduler {
   }
 
   #check({ prompt }: TokenRequest): void {
-    const { decoder } = this.#options;
+    const { decoder } = this;
     if (this.#closed)
       throw new HearthError('unavailable', 'The model is being unloaded; ask again once one is loaded.');
     if (prompt.length === 0) throw invalidInput('The prompt is empty.');
@@ -109,7 +121,7 @@ export class Scheduler {
 
   #admit(job: Job, nowMs: number): void {
     try {
-      job.lease = this.#options.pool.acquire(job.tokens, job.requestClass);
+      job.lease = this.#machine.pool.acquire(job.tokens, job.requestClass);
     } catch (error) {
       this.#fail(job, error);
       return;
@@ -122,15 +134,41 @@ export class Scheduler {
   async #run(slices: readonly Slice[], startMs: number): Promise<void> {
     let logits: Float32Array[];
     try {
-      logits = await this.#options.decoder.run(slices.map(work));
+      logits = await this.decoder.run(slices.map(work));
     } catch (error) {
-      await this.#runAlone(slices, error);
+      if (isLoss(error)) await this.#recover(error);
+      else await this.#runAlone(slices, error);
       return;
     }
     const endMs = this.#options.now();
     this.#queue.charge(slices, endMs - startMs, endMs);
     this.#statistics.step(slices, endMs - startMs);
     for (const [i, slice] of slices.entries()) this.#computed(slice, logits[i]);
+  }
+
+  /** Every request keeps its tokens and is admitted anew; what was cached is computed again. */
+  async #recover(loss: HearthError): Promise<void> {
+    const { decoder, pool } = this.#machine;
+    for (const job of this.#queue) {
+      if (job.lease) pool.discard(job.lease);
+      job.lease = undefined;
+    }
+    pool.clear();
+    try {
+      if (!this.#options.recover) throw loss;
+      this.#machine = await this.#options.recover(loss, decoder);
+      this.#queue.resize(this.#stepLimits());
+    } catch (error) {
+      for (const job of [...this.#queue]) this.#fail(job, error);
+    }
+  }
+
+  #stepLimits(): StepLimits {
+    const { maxTokensPerRun, maxSequencesPerRun } = this.decoder;
+    return {
+      chunkTokens: Math.min(this.#options.chunkTokens, maxTokensPerRun),
+      maxSequences: maxSequencesPerRun,
+    };
   }
 
   /** After a failed run: the request that it happened to fails alone. */
@@ -162,7 +200,7 @@ export class Scheduler {
    * @param logits `[1 + drafts, vocabulary]`
    */
   #choose(job: Job, drafts: readonly number[], logits: Float32Array | undefined): TokenOutcome['finish'] | undefined {
-    const { vocabularySize } = this.#options.decoder.spec;
+    const { vocabularySize } = this.decoder.spec;
     if (logits?.length !== (1 + drafts.length) * vocabularySize)
       throw new Error('The decoder gave no logits for a slice that asked for them.');
     for (let row = 0; row <= drafts.length; row++) {
@@ -179,7 +217,7 @@ export class Scheduler {
     tokens.push(token);
     if (request.deliver(token) === 'stop') return 'stop';
     if (job.generatedTokens >= request.maxTokens) return 'length';
-    return tokens.length > this.#options.decoder.contextTokens ? 'context' : undefined;
+    return tokens.length > this.decoder.contextTokens ? 'context' : undefined;
   }
 
   #finish(job: Job, finish: TokenOutcome['finish']): void {
@@ -214,17 +252,19 @@ export class Scheduler {
   /** Gives the sequence back with what it holds. */
   #end(job: Job): void {
     this.#queue.delete(job);
-    if (job.lease) this.#options.pool.release(job.lease, job.tokens);
+    if (job.lease) this.#machine.pool.release(job.lease, job.tokens);
   }
 
   /** What a failed request has written is in doubt, so its sequence is dropped. */
   #fail(job: Job, error: unknown): void {
     this.#statistics.count(job.requestClass, 'failed');
     this.#queue.delete(job);
-    if (job.lease) this.#options.pool.discard(job.lease);
+    if (job.lease) this.#machine.pool.discard(job.lease);
     job.reject(error);
   }
 }
+
+const isLoss = (error: unknown): error is HearthError => error instanceof HearthError && error.code === 'device-lost';
 
 function work({ request, tokens, drafts, logits }: Slice) {
   const { sequence } = request;

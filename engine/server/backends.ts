@@ -17,7 +17,7 @@ export interface Candidate {
 }
 
 /** The fastest first. */
-const candidates: readonly Candidate[] = [
+export const candidates: readonly Candidate[] = [
   {
     name: 'webgpu',
     // A software GPU is for those who ask for it: the CPU backend is faster.
@@ -27,6 +27,12 @@ const candidates: readonly Candidate[] = [
   { name: 'onnx', open: async () => (await import('../backend/onnx/index.ts')).onnxBackend },
   { name: 'reference', open: async () => (await import('../backend/reference/index.ts')).referenceBackend },
 ];
+
+export interface LoadedDecoder {
+  readonly decoder: Decoder;
+  /** Why a faster backend was not taken. */
+  readonly notes: readonly string[];
+}
 
 /**
  * Loads by the backend that was asked for; `auto` takes the next one where one cannot compute this model here, and `notes`
@@ -38,7 +44,7 @@ export async function loadDecoder(
   weights: DecoderWeights,
   options: LoadOptions,
   among: readonly Candidate[] = candidates,
-): Promise<{ decoder: Decoder; notes: string[] }> {
+): Promise<LoadedDecoder> {
   const chosen = among.filter(({ name }) => choice === 'auto' || choice === name);
   if (chosen.length === 0) throw new HearthError('unsupported', `The backend '${choice}' is not part of this version.`);
   const notes: string[] = [];

@@ -3,12 +3,12 @@ import { stat } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import type { Decoder } from '../backend/backend.ts';
+import type { Decoder, LoadOptions } from '../backend/backend.ts';
 import { SequencePool } from '../cache/sequencePool.ts';
-import { invalidInput, throwIfAborted } from '../errors.ts';
+import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import type { SamplerSettings } from '../generation/sampler.ts';
 import { generationConfig, samplingDefaults } from '../generation/samplingDefaults.ts';
-import { Scheduler } from '../generation/scheduler.ts';
+import { type Machine, Scheduler } from '../generation/scheduler.ts';
 import { prepareHealing } from '../generation/tokenHealing.ts';
 import { limits } from '../limits.ts';
 import { longestContextTokens, withContext } from '../model/longContext.ts';
@@ -19,9 +19,10 @@ import { listWeights } from '../model/weightList.ts';
 import { type PromptFormat, promptFormatOf } from '../text/promptFormat.ts';
 import { readOptionalJson } from '../text/readConfig.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
-import { type BackendChoice, loadDecoder } from './backends.ts';
+import { type BackendChoice, type Candidate, type LoadedDecoder, loadDecoder } from './backends.ts';
 import { cacheBudgetBytes, cacheBytesPerToken, defaultContextTokens } from './plan.ts';
 import type { ModelCard } from './protocol.ts';
+import { type Recovered, Recovery } from './recovery.ts';
 
 export interface LoadRequest {
   /** As the user named it, and where that lies. */
@@ -34,14 +35,15 @@ export interface LoadRequest {
   /** For files derived from the weights. */
   readonly cacheDirectory?: string | undefined;
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
+  /** The model goes on differently from how it was loaded. */
+  readonly onChange?: (change: { readonly message: string; readonly card: ModelCard }) => void;
   readonly signal: AbortSignal;
 }
 
 export interface LoadedModel {
+  /** What it is now: a lost device may have been replaced. */
   readonly card: ModelCard;
-  readonly decoder: Decoder;
   readonly scheduler: Scheduler;
-  readonly pool: SequencePool;
   /** Absent: the checkpoint has no vocabulary, so it can be measured but not talked to. */
   readonly text?: { readonly tokenizer: Tokenizer; readonly format: PromptFormat };
   readonly sampling: SamplerSettings;
@@ -52,12 +54,12 @@ export async function loadModel(request: LoadRequest): Promise<LoadedModel> {
   const model = await openModel(request.path);
   try {
     const sampling = samplingDefaults(model.spec.family, await readGenerationConfig(request.path));
-    const { decoder, notes } = await decoderFor(model, request);
+    const loaded = await decoderFor(model, request);
     try {
       throwIfAborted(request.signal);
-      return assemble(model, decoder, { sampling, notes, request });
+      return assemble(model, loaded, { sampling, request });
     } catch (error) {
-      await decoder.dispose();
+      await loaded.decoder.dispose();
       throw error;
     }
   } catch (error) {
@@ -70,17 +72,19 @@ export async function loadModel(request: LoadRequest): Promise<LoadedModel> {
 export async function decoderFor(
   model: Model,
   request: Omit<LoadRequest, 'id' | 'name' | 'path'>,
-): Promise<{ decoder: Decoder; notes: string[] }> {
+  among?: readonly Candidate[],
+): Promise<LoadedDecoder> {
   const spec = specFor(model, request.contextTokens);
   const { threads, cacheDirectory, onProgress, signal } = request;
   const digest = storedDigest(model.path);
-  return loadDecoder(request.backend, spec, model.weights, {
+  const options: LoadOptions = {
     contextTokens: request.contextTokens ?? defaultContextTokens(spec, bytesOf(model), freemem()),
     onProgress,
     signal,
     ...(threads !== undefined && { threads }),
     ...(cacheDirectory !== undefined && digest !== undefined && { cacheDirectory, digest }),
-  });
+  };
+  return loadDecoder(request.backend, spec, model.weights, options, among);
 }
 
 function specFor(model: Model, contextTokens: number | undefined): DecoderSpec {
@@ -93,56 +97,91 @@ function specFor(model: Model, contextTokens: number | undefined): DecoderSpec {
 
 interface Parts {
   readonly sampling: SamplerSettings;
-  readonly notes: readonly string[];
   readonly request: LoadRequest;
 }
 
-function assemble(model: Model, decoder: Decoder, { sampling, notes, request }: Parts): LoadedModel {
+function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Parts): LoadedModel {
   const { tokenizer } = model;
   if (tokenizer && !tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
   const format = tokenizer && promptFormatOf(tokenizer);
-  const pool = new SequencePool({
-    createSequence: () => decoder.createSequence(),
-    bytesPerToken: cacheBytesPerToken(decoder.spec),
-    budgetBytes: cacheBudgetBytes(decoder.spec, decoder.contextTokens),
-    maxIdlePerOwner: limits.generation.idleSequencesPerClass,
-  });
+  const cardOf = (now: LoadedDecoder) => modelCard(model, now, request, format);
+  let [card, machine] = [cardOf(loaded), machineOf(loaded.decoder)];
   const scheduler = new Scheduler({
-    decoder,
-    pool,
-    chunkTokens: Math.min(limits.generation.chunkTokens, decoder.maxTokensPerRun),
+    ...machine,
+    recover: recoveryOf(model, request, (recovered) => {
+      [card, machine] = [cardOf(recovered), machineOf(recovered.decoder)];
+      request.onChange?.({ message: recovered.notice, card });
+      return machine;
+    }),
+    chunkTokens: limits.generation.chunkTokens,
     maxPendingPerClass: limits.generation.pendingRequestsPerClass,
     patienceMs: limits.generation.patienceMs,
     now: () => performance.now(),
     breathe: () => setImmediate(),
   });
   return {
-    card: {
-      id: request.id,
-      name: request.name,
-      family: decoder.spec.family,
-      backend: decoder.backend,
-      contextTokens: decoder.contextTokens,
-      parameters: parametersOf(model),
-      weightBytes: bytesOf(model),
-      thinkingModes: [...(format?.thinkingModes ?? ['off' as const])],
-      fillInTheMiddle: tokenizer?.fillInTheMiddle !== undefined,
-      chat: tokenizer?.chatTemplate !== undefined,
-      toolCalling: false,
-      notes: [...notes, ...decoder.notes],
+    get card() {
+      return card;
     },
-    decoder,
     scheduler,
-    pool,
     ...(tokenizer && format && { text: { tokenizer, format } }),
     sampling,
     async close() {
       await scheduler.close();
-      pool.clear();
-      await decoder.dispose();
+      machine.pool.clear();
+      await machine.decoder.dispose();
       // Not before: a backend may read rows of a weight when it needs them.
       await model.file.close();
     },
+  };
+}
+
+function machineOf(decoder: Decoder): Machine {
+  const pool = new SequencePool({
+    createSequence: () => decoder.createSequence(),
+    bytesPerToken: cacheBytesPerToken(decoder.spec),
+    budgetBytes: cacheBudgetBytes(decoder.spec, decoder.contextTokens),
+    maxIdlePerOwner: limits.generation.idleSequencesPerClass,
+  });
+  return { decoder, pool };
+}
+
+/** Loads the model anew when its device is lost; `take` puts what was loaded into use. */
+function recoveryOf(
+  model: Model,
+  request: LoadRequest,
+  take: (recovered: Recovered) => Machine,
+): (loss: HearthError, lost: Decoder) => Promise<Machine> {
+  // Whoever asked for the load is long answered: nothing cancels this one.
+  const again = { ...request, signal: new AbortController().signal, onProgress: () => {} };
+  const recovery = new Recovery({
+    choice: request.backend,
+    load: (among) => decoderFor(model, again, among),
+    now: () => performance.now(),
+  });
+  return async (loss, lost) => take(await recovery.another(lost, loss));
+}
+
+function modelCard(
+  model: Model,
+  { decoder, notes }: LoadedDecoder,
+  { id, name }: LoadRequest,
+  format: PromptFormat | undefined,
+): ModelCard {
+  const { tokenizer } = model;
+  return {
+    id,
+    name,
+    family: decoder.spec.family,
+    backend: decoder.backend,
+    contextTokens: decoder.contextTokens,
+    parameters: parametersOf(model),
+    weightBytes: bytesOf(model),
+    thinkingModes: [...(format?.thinkingModes ?? ['off' as const])],
+    fillInTheMiddle: tokenizer?.fillInTheMiddle !== undefined,
+    chat: tokenizer?.chatTemplate !== undefined,
+    toolCalling: false,
+    notes: [...notes, ...decoder.notes],
   };
 }
 

@@ -67,6 +67,10 @@ export const modelCard = z.object({
 });
 export type ModelCard = z.infer<typeof modelCard>;
 
+/** The loaded model goes on differently: its device was lost, and set up again or replaced by the CPU. */
+export const modelChange = z.object({ message: z.string(), card: modelCard });
+export type ModelChange = z.infer<typeof modelChange>;
+
 export const loadParams = z.object({
   /** Catalogue id, or an absolute path to a GGUF file or a safetensors directory. */
   model: z.string(),
@@ -287,4 +291,5 @@ export const messages = {
   answerNow: new NotificationType<z.infer<typeof streamName>>('answerNow'),
   delta: new NotificationType<Delta>('delta'),
   progress: new NotificationType<Progress>('progress'),
+  modelChange: new NotificationType<ModelChange>('modelChange'),
 } as const;

@@ -25,6 +25,7 @@ import {
   type generateParams,
   type loadParams,
   type ModelCard,
+  type ModelChange,
   type Progress,
   protocolVersion,
   type Sampling,
@@ -37,6 +38,8 @@ export interface EngineOptions {
   readonly storeDirectory?: string;
   readonly onDelta: (delta: Delta) => void;
   readonly onProgress: (progress: Progress) => void;
+  /** The loaded model goes on differently: its device was lost and replaced. */
+  readonly onModelChange?: (change: ModelChange) => void;
 }
 
 export class Engine {
@@ -96,7 +99,7 @@ export class Engine {
       // The first of them runs.
       queuedRequests: Math.max(0, pending - 1),
       residentBytes: process.memoryUsage.rss(),
-      cacheBytes: loaded?.decoder.memory().cacheBytes ?? 0,
+      cacheBytes: loaded?.scheduler.decoder.memory().cacheBytes ?? 0,
       ...(this.#last && { last: this.#last }),
     };
   }
@@ -216,6 +219,7 @@ export class Engine {
           total: totalBytes,
           unit: 'bytes',
         }),
+      onChange: (change) => this.#options.onModelChange?.(change),
       signal,
     });
     this.#model = { key, loaded };

@@ -12,9 +12,11 @@ import {
   delta,
   type LoadParams,
   type ModelCard,
+  type ModelChange,
   type ModelEntry,
   messages,
   modelCard,
+  modelChange,
   modelEntry,
   type Progress,
   progress,
@@ -56,6 +58,7 @@ export class EngineClient {
     this.process = new EngineProcess(launch, log);
     this.process.onNotification(messages.delta, delta, (piece) => this.streams.get(piece.stream)?.onDelta(piece));
     this.process.onNotification(messages.progress, progress, (step) => this.onProgress(step));
+    this.process.onNotification(messages.modelChange, modelChange, (change) => this.onModelChange(change));
     this.process.onState((state) => this.onProcess(state));
   }
 
@@ -176,8 +179,7 @@ export class EngineClient {
       await this.untilIdle();
       this.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
       const card = await this.process.request(messages.load, params.load, modelCard);
-      for (const note of card.notes) this.log.info(`${card.name}: ${note}`);
-      this.log.info(`${card.name} is ready on '${card.backend}' with ${card.contextTokens} tokens of context.`);
+      this.logCard(card);
       this.show({ kind: 'ready', card });
       return card;
     } catch (error) {
@@ -258,6 +260,21 @@ export class EngineClient {
     if (step.task === 'summarise') this.streams.get(step.subject)?.onProgress?.(step);
     else if (step.task === 'load') this.onLoadStep(step);
     else this.downloads.get(step.subject)?.(step);
+  }
+
+  /** Its device was lost: what computes now stands on the card. */
+  private onModelChange({ message, card }: ModelChange): void {
+    this.log.warn(message);
+    this.logCard(card);
+    if (this.loading) this.loading = { ...this.loading, card: Promise.resolve(card) };
+    if (this.current.state.kind !== 'ready') return;
+    if (card.backend !== this.current.state.card.backend) void vscode.window.showWarningMessage(message);
+    this.show({ kind: 'ready', card });
+  }
+
+  private logCard(card: ModelCard): void {
+    for (const note of card.notes) this.log.info(`${card.name}: ${note}`);
+    this.log.info(`${card.name} is ready on '${card.backend}' with ${card.contextTokens} tokens of context.`);
   }
 
   private onLoadStep(step: Progress): void {

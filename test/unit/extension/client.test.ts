@@ -1,10 +1,10 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import type { ModelEntry } from '../../../engine/server/protocol.ts';
 import { EngineFailure } from '../../../extension/client/failure.ts';
 import { chooseModel } from '../../../extension/models/choose.ts';
 import { clientOf, untilState } from './support.ts';
-import { settings } from './vscode.ts';
+import { settings, window } from './vscode.ts';
 
 const never = new CancellationTokenSource().token;
 const codeOf = (promise: Promise<unknown>): Promise<string | undefined> =>
@@ -94,6 +94,18 @@ describe("the engine's client", () => {
     await client.complete({ prefix: 'const x = ', suffix: '' }, never);
     expect(counts).toEqual([0, 1, 0]);
     expect(client.view.last?.tokensPerSecond).toBe(50);
+  });
+
+  it('shows what computes now, and a warning, when the device was lost and replaced', async () => {
+    const client = clientOf();
+    await client.ready();
+    const warned = vi.spyOn(window, 'showWarningMessage');
+    const messages = [{ role: 'user' as const, content: 'UNPLUG' }];
+    await client.chat({ stream: 'a', messages }, { onDelta: () => {} }, never);
+    expect(client.warmModel?.backend).toBe('reference');
+    expect((await client.ready()).backend).toBe('reference');
+    expect(warned).toHaveBeenCalledWith('The GPU stopped answering.');
+    warned.mockRestore();
   });
 
   it('hands each stream its own pieces and steps', async () => {

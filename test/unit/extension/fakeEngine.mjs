@@ -101,6 +101,10 @@ rpc.onRequest('chat', async ({ stream, messages }, token) => {
   const question = messages.at(-1).content;
   if (question.includes('OVERFLOW')) throw fail('context-overflow', 'The question does not fit.');
   if (question.includes('BUG')) throw new Error('a broken invariant');
+  if (question.includes('UNPLUG')) {
+    loaded = { ...loaded, backend: 'reference' };
+    rpc.sendNotification('modelChange', { message: 'The GPU stopped answering.', card: loaded });
+  }
   rpc.sendNotification('delta', { stream, kind: 'nonsense', text: 4 });
   let text = '';
   for (const piece of ['One ', 'two ', 'three.']) {

@@ -1,4 +1,4 @@
-import type { Decoder, Sequence, SequenceSlice } from '../../../engine/backend/backend.ts';
+import type { BackendName, Decoder, Sequence, SequenceSlice } from '../../../engine/backend/backend.ts';
 import type { DecoderSpec } from '../../../engine/model/spec.ts';
 
 /** What a fake decoder was asked to do, in order. */
@@ -42,6 +42,7 @@ class FakeSequence implements Sequence {
 }
 
 export interface FakeDecoderOptions {
+  readonly backend?: BackendName;
   readonly vocabularySize?: number;
   readonly contextTokens?: number;
   /** The token that follows a sequence; by default a hash of all its tokens, so that a wrong cache shows. */
@@ -70,7 +71,7 @@ const spec: DecoderSpec = {
 /** A decoder whose logits put all weight on one token, computed from the tokens that the sequence really holds. */
 export class FakeDecoder implements Decoder {
   readonly spec: DecoderSpec;
-  readonly backend = 'reference';
+  readonly backend: BackendName;
   readonly contextTokens: number;
   readonly maxTokensPerRun = 4096;
   readonly maxSequencesPerRun: number;
@@ -81,6 +82,7 @@ export class FakeDecoder implements Decoder {
 
   constructor(options: FakeDecoderOptions = {}) {
     this.#options = options;
+    this.backend = options.backend ?? 'reference';
     this.contextTokens = options.contextTokens ?? 256;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
