@@ -1,6 +1,6 @@
 // Builds everything that ships into dist/: the extension (CommonJS, as VS Code loads it), the engine process, the
 // command line, and the webview's script and style. `--watch` rebuilds on change, `--production` minifies, `--outdir DIR`.
-import { writeFileSync } from 'node:fs';
+import { cpSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import * as esbuild from 'esbuild';
@@ -27,9 +27,14 @@ const common = {
 };
 // Native modules stay in node_modules; the package carries the one platform's binaries.
 const external = ['vscode', 'onnxruntime-node', 'webgpu'];
-// Bundled CommonJS dependencies call require() inside an ES module.
+// Bundled CommonJS dependencies call require() and read __filename inside an ES module.
 const banner = {
-  js: "import { createRequire as hearthCreateRequire } from 'node:module'; const require = hearthCreateRequire(import.meta.url);",
+  js: [
+    "import { createRequire as hearthCreateRequire } from 'node:module';",
+    "import { fileURLToPath as hearthFileURLToPath } from 'node:url';",
+    'const require = hearthCreateRequire(import.meta.url);',
+    'const __filename = hearthFileURLToPath(import.meta.url);',
+  ].join('\n'),
 };
 const node = { ...common, platform: 'node', target: 'node20', external };
 
@@ -38,12 +43,23 @@ const builds = [
   {
     ...node,
     format: 'esm',
-    entryPoints: { engine: 'engine/main.ts', cli: 'engine/cli.ts', onnxWorker: 'engine/backend/onnx/worker.ts' },
+    entryPoints: {
+      engine: 'engine/main.ts',
+      indexer: 'engine/indexer.ts',
+      cli: 'engine/cli.ts',
+      onnxWorker: 'engine/backend/onnx/worker.ts',
+    },
     outExtension: { '.js': '.mjs' },
     banner,
   },
   { ...common, platform: 'browser', target: 'es2022', format: 'iife', entryPoints: { chat: 'media/chat.ts' } },
 ];
+
+// The wanted grammars alone: those of engine/syntax/grammars.ts.
+const grammars = 'bash c-sharp cpp go java javascript php python ruby rust tsx typescript'.split(' ');
+for (const name of ['tree-sitter', ...grammars.map((grammar) => `tree-sitter-${grammar}`)]) {
+  cpSync(`node_modules/@vscode/tree-sitter-wasm/wasm/${name}.wasm`, join(outdir, 'grammars', `${name}.wasm`));
+}
 
 if (watch) {
   for (const options of builds) await (await esbuild.context(options)).watch();

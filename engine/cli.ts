@@ -6,6 +6,7 @@ import { chat } from './cli/chat.ts';
 import { type Command, commandHelp, commonOptions, optionTable, readArguments } from './cli/command.ts';
 import { complete } from './cli/complete.ts';
 import { generate } from './cli/generate.ts';
+import { index, search } from './cli/indexFolder.ts';
 import { inspect } from './cli/inspect.ts';
 import { logits } from './cli/logits.ts';
 import { models } from './cli/models.ts';
@@ -13,7 +14,18 @@ import { summarise } from './cli/summarise.ts';
 import type { Terminal } from './cli/terminal.ts';
 import { HearthError, invalidInput } from './errors.ts';
 
-const commands: readonly Command[] = [chat, complete, summarise, generate, logits, bench, inspect, models];
+const commands: readonly Command[] = [
+  chat,
+  complete,
+  summarise,
+  index,
+  search,
+  generate,
+  logits,
+  bench,
+  inspect,
+  models,
+];
 
 function help(): string {
   const left = commands.map(({ name, usage }) => `  ${`${name} ${usage}`.trimEnd()}`);

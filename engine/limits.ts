@@ -92,6 +92,31 @@ export const limits = {
     // Each round shortens the text to a third or less, so 512 parts need at most six.
     summaryRounds: 8,
   },
+  repository: {
+    // Hand-written sources stay below; larger ones are tables and bundles.
+    fileBytes: 1024 * 1024,
+    // Five times the Linux kernel; a walk beyond fills memory rather than answers questions.
+    files: 500_000,
+    // Minified code has thousands of characters a line, prose and code under 120; short files are left alone.
+    generatedChars: 20_000,
+    meanLineChars: 300,
+    // One transaction: what a crash makes to be done again, and what a reader may wait for.
+    transactionMs: 500,
+    // Paths that are looked at one by one; above, a scan of all is cheaper.
+    changesBeforeScan: 500,
+    // Between two reports of how far it is.
+    stateMs: 1000,
+    // Different terms of one question; a stack trace has hundreds.
+    questionTerms: 40,
+    // A question's words that stand in more of the chunks than this share say nothing, if there are rarer ones.
+    commonShare: 0.2,
+    // Answers of any kind in one message.
+    results: 1000,
+    // Edges of the import graph; the Linux kernel has half a million.
+    imports: 1_000_000,
+    // Parsed to tell a mention in code from one in a comment or string; about 5 ms each.
+    parsedForReferences: 100,
+  },
   store: {
     // DeepSeek-V3.1 is 0.69 TB; the largest open checkpoints are about twice that.
     modelBytes: 2e12,

@@ -1,0 +1,80 @@
+/** Which chunks answer a question: BM25 over paths, names and text (Robertson & Zaragoza, 2009; SQLite's FTS5). */
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import { limits } from '../limits.ts';
+import { questionTerms } from './terms.ts';
+
+/** A stretch of a file; lines count from 1, both included. */
+export interface Hit {
+  readonly path: string;
+  readonly firstLine: number;
+  readonly lastLine: number;
+  /** Greater is better; comparable within one answer. */
+  readonly score: number;
+}
+
+/** Weights of path, names and body. A file named after the question's words is about it; a mention is not. */
+const rank = 'bm25(2.0, 3.0, 1.0)';
+/** Two stretches of a file tell where to look; a third would push another file out. */
+const hitsPerFile = 2;
+
+export class ChunkSearch {
+  readonly #match: StatementSync;
+  readonly #place: StatementSync;
+  readonly #frequency: StatementSync;
+  readonly #chunkCount: StatementSync;
+  readonly #frequencies = new Map<string, number>();
+  #chunks = 0;
+
+  constructor(database: DatabaseSync) {
+    this.#match = database.prepare(
+      'SELECT rowid, rank FROM terms WHERE terms MATCH ? AND rank MATCH ? ORDER BY rank LIMIT ?',
+    );
+    this.#place = database.prepare(
+      'SELECT path, first_line, last_line FROM chunks JOIN files ON files.id = chunks.file WHERE chunks.id = ?',
+    );
+    this.#frequency = database.prepare('SELECT doc FROM vocabulary WHERE term = ?');
+    this.#chunkCount = database.prepare('SELECT max(id) AS n FROM chunks');
+  }
+
+  search(question: string, limit: number): Hit[] {
+    const terms = this.#telling(questionTerms(question).slice(0, limits.repository.questionTerms));
+    if (terms.length === 0) return [];
+    const hits: Hit[] = [];
+    const perFile = new Map<string, number>();
+    for (const { rowid, score } of this.#ranked(terms, limit * 4 + 20)) {
+      const place = this.#place.get(rowid);
+      if (!place) continue;
+      const path = String(place['path']);
+      const earlier = perFile.get(path) ?? 0;
+      if (earlier === hitsPerFile) continue;
+      perFile.set(path, earlier + 1);
+      hits.push({ path, firstLine: Number(place['first_line']), lastLine: Number(place['last_line']), score });
+      if (hits.length === limit) break;
+    }
+    return hits;
+  }
+
+  #ranked(terms: readonly string[], limit: number): { rowid: number; score: number }[] {
+    const match = terms.map((term) => `"${term}"`).join(' OR ');
+    const rows = this.#match.all(match, rank, limit);
+    return rows.map((row) => ({ rowid: Number(row['rowid']), score: -Number(row['rank']) }));
+  }
+
+  /** Without the terms that so many chunks hold that looking through them tells nothing and takes longest. */
+  #telling(terms: readonly string[]): readonly string[] {
+    const rare = terms.filter((term) => this.#frequencyOf(term) <= limits.repository.commonShare * this.#chunks);
+    return rare.length > 0 ? rare : terms;
+  }
+
+  /** In how many chunks; 0 as well for a term that is stored under its stem only. */
+  #frequencyOf(term: string): number {
+    const chunks = Number(this.#chunkCount.get()?.['n'] ?? 0);
+    if (Math.abs(chunks - this.#chunks) > this.#chunks / 10) this.#frequencies.clear();
+    if (this.#frequencies.size === 0) this.#chunks = chunks;
+    const known = this.#frequencies.get(term);
+    if (known !== undefined) return known;
+    const frequency = Number(this.#frequency.get(term)?.['doc'] ?? 0);
+    this.#frequencies.set(term, frequency);
+    return frequency;
+  }
+}

@@ -1,0 +1,24 @@
+/** What the index is doing, for the user to see. */
+import type { DatabaseSync } from 'node:sqlite';
+
+export type IndexPhase = 'idle' | 'scanning' | 'indexing' | 'paused';
+
+export interface IndexState {
+  readonly phase: IndexPhase;
+  /** Files in the index, and files that are known to wait. */
+  readonly files: number;
+  readonly pending: number;
+  readonly chunks: number;
+  readonly symbols: number;
+  /** Files whose content is left out, by reason. */
+  readonly skipped: Readonly<Record<string, number>>;
+  /** What went wrong last, as a sentence. */
+  readonly problem?: string;
+}
+
+export function countsOf(database: DatabaseSync): Pick<IndexState, 'files' | 'chunks' | 'symbols' | 'skipped'> {
+  const count = (table: string): number => Number(database.prepare(`SELECT count(*) AS n FROM ${table}`).get()?.['n']);
+  const rows = database.prepare("SELECT skipped, count(*) AS n FROM files WHERE skipped <> '' GROUP BY skipped").all();
+  const skipped = Object.fromEntries(rows.map((row) => [String(row['skipped']), Number(row['n'])]));
+  return { files: count('files'), chunks: count('chunks'), symbols: count('symbols'), skipped };
+}

@@ -1,0 +1,49 @@
+/** The files of a folder that belong into the index. */
+import { type Dirent, readdirSync, type Stats, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { IgnoreRules } from './ignored.ts';
+
+export interface FoundFile {
+  /** Relative to the folder, with `/`. */
+  readonly path: string;
+  readonly bytes: number;
+  readonly modifiedMs: number;
+}
+
+/** The files of one folder after the other, those of `from` first. Links are not followed: they may lead out, or round. */
+export function* walk(directory: string, rules: IgnoreRules, from = ''): Generator<FoundFile[]> {
+  const folders = [from];
+  for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
+    const files: FoundFile[] = [];
+    for (const entry of entriesOf(join(directory, folder))) {
+      const path = folder === '' ? entry.name : `${folder}/${entry.name}`;
+      const isFolder = entry.isDirectory();
+      if ((!isFolder && !entry.isFile()) || rules.ignores(path, isFolder)) continue;
+      if (isFolder) folders.push(path);
+      else {
+        const found = fileAt(directory, path);
+        if (found) files.push(found);
+      }
+    }
+    yield files;
+  }
+}
+
+/** Undefined where there is no such file. */
+export function fileAt(directory: string, path: string): FoundFile | undefined {
+  const stats = statsOf(join(directory, path));
+  return stats?.isFile() ? { path, bytes: stats.size, modifiedMs: stats.mtimeMs } : undefined;
+}
+
+export const isFolder = (path: string): boolean => statsOf(path)?.isDirectory() ?? false;
+
+const statsOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false });
+
+function entriesOf(folder: string): Dirent[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true });
+  } catch {
+    // Gone meanwhile, or not ours to read.
+    return [];
+  }
+}

@@ -1,0 +1,108 @@
+/** Puts files into the index and takes them out. The caller opens the transaction. */
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
+import type { SourceParts } from '../syntax/source.ts';
+import { termsOf } from './terms.ts';
+import type { FoundFile } from './walk.ts';
+
+/** Why a file's content is not in the index. */
+export type Skipped = 'too-large' | 'binary' | 'generated' | 'unreadable';
+
+export interface KnownFile {
+  readonly id: number;
+  readonly bytes: number;
+  readonly modifiedMs: number;
+  readonly digest: string;
+}
+
+export class IndexWriter {
+  readonly #find: StatementSync;
+  readonly #insertFile: StatementSync;
+  readonly #touch: StatementSync;
+  readonly #insertChunk: StatementSync;
+  readonly #insertTerms: StatementSync;
+  readonly #insertSymbol: StatementSync;
+  readonly #insertImport: StatementSync;
+  readonly #within: StatementSync;
+  readonly #deletions: readonly StatementSync[];
+
+  constructor(database: DatabaseSync) {
+    const prepare = (sql: string): StatementSync => database.prepare(sql);
+    this.#find = prepare('SELECT id, bytes, modified_ms, digest FROM files WHERE path = ?');
+    this.#insertFile = prepare(
+      'INSERT INTO files (path, bytes, modified_ms, digest, skipped) VALUES (?, ?, ?, ?, ?) RETURNING id',
+    );
+    this.#touch = prepare('UPDATE files SET bytes = ?, modified_ms = ? WHERE id = ?');
+    this.#insertChunk = prepare('INSERT INTO chunks (file, first_line, last_line) VALUES (?, ?, ?) RETURNING id');
+    this.#insertTerms = prepare('INSERT INTO terms (rowid, path, names, body) VALUES (?, ?, ?, ?)');
+    this.#insertSymbol = prepare(
+      'INSERT INTO symbols (file, name, kind, container, first_line, last_line, name_line) VALUES (?, ?, ?, ?, ?, ?, ?)',
+    );
+    this.#insertImport = prepare('INSERT INTO imports (file, target) VALUES (?, ?)');
+    // Everything between `folder/` and the character after the slash.
+    this.#within = prepare('SELECT id FROM files WHERE path >= ? AND path < ?');
+    this.#deletions = [
+      'DELETE FROM terms WHERE rowid IN (SELECT id FROM chunks WHERE file = ?)',
+      'DELETE FROM chunks WHERE file = ?',
+      'DELETE FROM symbols WHERE file = ?',
+      'DELETE FROM imports WHERE file = ?',
+      'DELETE FROM files WHERE id = ?',
+    ].map(prepare);
+  }
+
+  find(path: string): KnownFile | undefined {
+    const row = this.#find.get(path);
+    return (
+      row && {
+        id: Number(row['id']),
+        bytes: Number(row['bytes']),
+        modifiedMs: Number(row['modified_ms']),
+        digest: String(row['digest']),
+      }
+    );
+  }
+
+  /** The content is as before, only its date is not. */
+  touch(id: number, { bytes, modifiedMs }: FoundFile): void {
+    this.#touch.run(bytes, modifiedMs, id);
+  }
+
+  put(file: FoundFile, digest: string, text: string, parts: SourceParts): void {
+    const id = this.#replace(file, digest, '');
+    const lines = text.split('\n');
+    const pathTerms = termsOf(file.path);
+    for (const { firstLine, lastLine } of parts.chunks) {
+      const chunk = Number(this.#insertChunk.get(id, firstLine, lastLine)?.['id']);
+      const inside = parts.definitions.filter((own) => own.firstLine <= lastLine && own.lastLine >= firstLine);
+      const names = termsOf(inside.map(({ name }) => name).join(' '));
+      this.#insertTerms.run(chunk, pathTerms, names, termsOf(lines.slice(firstLine - 1, lastLine).join('\n')));
+    }
+    for (const { name, kind, container, firstLine, lastLine, nameLine } of parts.definitions) {
+      this.#insertSymbol.run(id, name, kind, container, firstLine, lastLine, nameLine);
+    }
+    for (const target of parts.imports) this.#insertImport.run(id, target);
+  }
+
+  /** Remembered, so that it is not read again until it changes. */
+  putSkipped(file: FoundFile, why: Skipped): void {
+    this.#replace(file, '', why);
+  }
+
+  remove(id: number): void {
+    for (const deletion of this.#deletions) deletion.run(id);
+  }
+
+  /** A file, or everything in a folder. Returns whether there was anything. */
+  removePath(path: string): boolean {
+    const file = this.find(path);
+    const ids = this.#within.all(`${path}/`, `${path}0`).map((row) => Number(row['id']));
+    if (file) ids.push(file.id);
+    for (const id of ids) this.remove(id);
+    return ids.length > 0;
+  }
+
+  #replace({ path, bytes, modifiedMs }: FoundFile, digest: string, skipped: string): number {
+    const known = this.find(path);
+    if (known) this.remove(known.id);
+    return Number(this.#insertFile.get(path, bytes, modifiedMs, digest, skipped)?.['id']);
+  }
+}

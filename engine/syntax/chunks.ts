@@ -1,0 +1,121 @@
+/**
+ * Cuts a file where its syntax does: whole definitions as long as they fit, smaller neighbours together, larger ones at
+ * their members (after Zhang et al., "cAST: Enhancing code retrieval-augmented generation with structural chunking", 2025).
+ */
+import type { Node } from './treeSitter.ts';
+
+/** Lines count from 1, both included. */
+export interface Chunk {
+  readonly firstLine: number;
+  readonly lastLine: number;
+}
+
+/** About what fits on a screen, and 500 to 1000 tokens. */
+const maxLines = 50;
+const maxChars = 3000;
+
+/** A stretch of lines, from 0 and both included, with the node that it holds if it holds only one. */
+interface Unit {
+  readonly first: number;
+  readonly last: number;
+  readonly node: Node | undefined;
+}
+
+/** @param root undefined where the language has no grammar: cut at blank lines. */
+export function chunksOf(lines: readonly string[], root: Node | undefined): Chunk[] {
+  const size = new LineSizes(lines);
+  const whole: Unit = { first: 0, last: lines.length - 1, node: root };
+  const pieces = size.fits(0, whole.last) ? [whole] : cut(whole, size, lines);
+  return pieces
+    .filter(({ first, last }) => size.chars(first, last) > last - first + 1)
+    .map(({ first, last }) => ({ firstLine: first + 1, lastLine: last + 1 }));
+}
+
+class LineSizes {
+  /** Characters before each line, line ends included. */
+  readonly #before: number[] = [0];
+
+  constructor(lines: readonly string[]) {
+    let total = 0;
+    for (const line of lines) {
+      total += line.length + 1;
+      this.#before.push(total);
+    }
+  }
+
+  chars(first: number, last: number): number {
+    return (this.#before[last + 1] ?? 0) - (this.#before[first] ?? 0);
+  }
+
+  fits(first: number, last: number): boolean {
+    return last - first < maxLines && this.chars(first, last) <= maxChars;
+  }
+}
+
+function cut(unit: Unit, size: LineSizes, lines: readonly string[]): Unit[] {
+  const units = unit.node ? unitsOf(unit, unit.node) : [];
+  if (units.length < 2) {
+    const [only] = units;
+    // A node that fills its parent: `export class …` holds the class.
+    if (only?.node && only.node.id !== unit.node?.id) return cut({ ...unit, node: only.node }, size, lines);
+    return cutAtBlankLines(unit, size, lines);
+  }
+  const pieces: Unit[] = [];
+  let pending: Unit | undefined;
+  for (const next of units) {
+    if (pending && size.fits(pending.first, next.last)) {
+      pending = { first: pending.first, last: next.last, node: undefined };
+      continue;
+    }
+    if (pending) pieces.push(pending);
+    pending = undefined;
+    if (size.fits(next.first, next.last)) pending = next;
+    else pieces.push(...cut(next, size, lines));
+  }
+  if (pending) pieces.push(pending);
+  return pieces;
+}
+
+/** One unit a child, tiling the lines of `unit`. A comment goes with what follows it. */
+function unitsOf({ first, last }: Unit, node: Node): Unit[] {
+  const starts: { row: number; node: Node }[] = [];
+  let commentRow: number | undefined;
+  let previousEnd = first - 1;
+  for (const child of node.children) {
+    if (!child) continue;
+    const row = child.startPosition.row;
+    const begin = commentRow ?? row;
+    if (/comment/.test(child.type)) commentRow ??= row;
+    else {
+      commentRow = undefined;
+      // Only where a line begins with it can it be cut.
+      if (begin > previousEnd || starts.length === 0) starts.push({ row: begin, node: child });
+    }
+    previousEnd = child.endPosition.column === 0 ? child.endPosition.row - 1 : child.endPosition.row;
+  }
+  return starts.map(({ row, node: child }, i) => ({
+    first: i === 0 ? first : row,
+    last: (starts[i + 1]?.row ?? last + 1) - 1,
+    node: child,
+  }));
+}
+
+/** Stretches of the greatest size, ended at the last blank line of their second half. */
+function cutAtBlankLines({ first, last }: Unit, size: LineSizes, lines: readonly string[]): Unit[] {
+  const pieces: Unit[] = [];
+  let start = first;
+  while (start <= last) {
+    let end = start;
+    while (end < last && size.fits(start, end + 1)) end++;
+    if (end < last) {
+      for (let line = end; line > start + (end - start) / 2; line--) {
+        if (lines[line]?.trim() !== '') continue;
+        end = line;
+        break;
+      }
+    }
+    pieces.push({ first: start, last: end, node: undefined });
+    start = end + 1;
+  }
+  return pieces;
+}

@@ -1,0 +1,167 @@
+/**
+ * Which grammar reads a file, and which of its nodes are definitions and imports. A definition is captured by its kind, its
+ * name as `@name`; what an import names as `@import`.
+ */
+
+export const grammars = [
+  'bash',
+  'c-sharp',
+  'cpp',
+  'go',
+  'java',
+  'javascript',
+  'php',
+  'python',
+  'ruby',
+  'rust',
+  'tsx',
+  'typescript',
+] as const;
+export type Grammar = (typeof grammars)[number];
+
+const extensions: Readonly<Record<Grammar, readonly string[]>> = {
+  bash: ['sh', 'bash'],
+  'c-sharp': ['cs'],
+  // C is read with the grammar of C++: there is no other in the package.
+  cpp: ['c', 'h', 'cc', 'cpp', 'cxx', 'hh', 'hpp', 'hxx', 'inl', 'ino', 'cu', 'cuh'],
+  go: ['go'],
+  java: ['java'],
+  javascript: ['js', 'mjs', 'cjs', 'jsx'],
+  php: ['php'],
+  python: ['py', 'pyi'],
+  ruby: ['rb', 'rake'],
+  rust: ['rs'],
+  tsx: ['tsx'],
+  typescript: ['ts', 'mts', 'cts'],
+};
+
+const byExtension = new Map(grammars.flatMap((grammar) => extensions[grammar].map((ending) => [ending, grammar])));
+
+/** @param path ends in a file name; undefined where no grammar is known. */
+export function grammarOf(path: string): Grammar | undefined {
+  const dot = path.lastIndexOf('.');
+  return dot < 0 ? undefined : byExtension.get(path.slice(dot + 1).toLowerCase());
+}
+
+const ecmaScript = `
+  (function_declaration name: (identifier) @name) @function
+  (generator_function_declaration name: (identifier) @name) @function
+  (method_definition name: (_) @name) @method
+  (variable_declarator name: (identifier) @name value: [(arrow_function) (function_expression)]) @function
+  (program (lexical_declaration (variable_declarator name: (identifier) @name) @constant))
+  (program (variable_declaration (variable_declarator name: (identifier) @name) @constant))
+  (export_statement (lexical_declaration (variable_declarator name: (identifier) @name) @constant))
+  (assignment_expression
+    left: (member_expression property: (property_identifier) @name)
+    right: [(arrow_function) (function_expression) (class)]) @function
+  (pair key: (property_identifier) @name value: [(arrow_function) (function_expression)]) @method
+  (import_statement source: (string (string_fragment) @import))
+  (export_statement source: (string (string_fragment) @import))
+  (call_expression
+    function: [(identifier) (import)] @callee
+    arguments: (arguments . (string (string_fragment) @import))
+    (#match? @callee "^(require|import)$"))`;
+
+const typeScript = `${ecmaScript}
+  (function_signature name: (identifier) @name) @function
+  (class_declaration name: (type_identifier) @name) @class
+  (abstract_class_declaration name: (type_identifier) @name) @class
+  (interface_declaration name: (type_identifier) @name) @interface
+  (type_alias_declaration name: (type_identifier) @name) @type
+  (enum_declaration name: (identifier) @name) @enum
+  (method_signature name: (_) @name) @method
+  (abstract_method_signature name: (_) @name) @method
+  (public_field_definition name: (_) @name) @field`;
+
+export const definitionQueries: Readonly<Record<Grammar, string>> = {
+  bash: '(function_definition name: (word) @name) @function',
+  'c-sharp': `
+    (class_declaration name: (identifier) @name) @class
+    (interface_declaration name: (identifier) @name) @interface
+    (struct_declaration name: (identifier) @name) @struct
+    (record_declaration name: (identifier) @name) @class
+    (enum_declaration name: (identifier) @name) @enum
+    (delegate_declaration name: (identifier) @name) @type
+    (method_declaration name: (identifier) @name) @method
+    (constructor_declaration name: (identifier) @name) @method
+    (property_declaration name: (identifier) @name) @field
+    (using_directive [(identifier) (qualified_name)] @import)`,
+  cpp: `
+    (function_definition declarator: (function_declarator declarator: (_) @name)) @function
+    (function_definition
+      declarator: (pointer_declarator declarator: (function_declarator declarator: (_) @name))) @function
+    (function_definition
+      declarator: (reference_declarator (function_declarator declarator: (_) @name))) @function
+    (class_specifier name: (_) @name body: (_)) @class
+    (struct_specifier name: (_) @name body: (_)) @struct
+    (union_specifier name: (_) @name body: (_)) @struct
+    (enum_specifier name: (_) @name body: (_)) @enum
+    (type_definition declarator: (type_identifier) @name) @type
+    (alias_declaration name: (type_identifier) @name) @type
+    (namespace_definition name: (_) @name) @module
+    (preproc_def name: (identifier) @name) @constant
+    (preproc_function_def name: (identifier) @name) @function
+    (translation_unit (declaration declarator: (init_declarator declarator: (identifier) @name)) @variable)
+    (preproc_include path: (_) @import)`,
+  go: `
+    (function_declaration name: (identifier) @name) @function
+    (method_declaration name: (field_identifier) @name) @method
+    (type_spec name: (type_identifier) @name) @type
+    (type_alias name: (type_identifier) @name) @type
+    (source_file (const_declaration (const_spec name: (identifier) @name) @constant))
+    (source_file (var_declaration (var_spec name: (identifier) @name) @variable))
+    (import_spec path: (interpreted_string_literal) @import)`,
+  java: `
+    (class_declaration name: (identifier) @name) @class
+    (interface_declaration name: (identifier) @name) @interface
+    (enum_declaration name: (identifier) @name) @enum
+    (record_declaration name: (identifier) @name) @class
+    (annotation_type_declaration name: (identifier) @name) @interface
+    (method_declaration name: (identifier) @name) @method
+    (constructor_declaration name: (identifier) @name) @method
+    (field_declaration declarator: (variable_declarator name: (identifier) @name)) @field
+    (import_declaration (scoped_identifier) @import)`,
+  javascript: `${ecmaScript}
+    (class_declaration name: (identifier) @name) @class
+    (field_definition property: (_) @name) @field`,
+  php: `
+    (function_definition name: (name) @name) @function
+    (class_declaration name: (name) @name) @class
+    (interface_declaration name: (name) @name) @interface
+    (trait_declaration name: (name) @name) @class
+    (enum_declaration name: (name) @name) @enum
+    (method_declaration name: (name) @name) @method
+    (namespace_use_clause (qualified_name) @import)`,
+  python: `
+    (function_definition name: (identifier) @name) @function
+    (class_definition name: (identifier) @name) @class
+    (module (expression_statement (assignment left: (identifier) @name)) @constant)
+    (import_statement name: (dotted_name) @import)
+    (import_statement name: (aliased_import name: (dotted_name) @import))
+    (import_from_statement module_name: (_) @import)`,
+  ruby: `
+    (method name: (_) @name) @method
+    (singleton_method name: (_) @name) @method
+    (class name: (_) @name) @class
+    (module name: (_) @name) @module
+    (program (assignment left: (constant) @name) @constant)
+    (call
+      method: (identifier) @callee
+      arguments: (argument_list (string (string_content) @import))
+      (#match? @callee "^require"))`,
+  rust: `
+    (function_item name: (identifier) @name) @function
+    (function_signature_item name: (identifier) @name) @function
+    (struct_item name: (type_identifier) @name) @struct
+    (enum_item name: (type_identifier) @name) @enum
+    (union_item name: (type_identifier) @name) @struct
+    (trait_item name: (type_identifier) @name) @interface
+    (type_item name: (type_identifier) @name) @type
+    (mod_item name: (identifier) @name body: (_)) @module
+    (const_item name: (identifier) @name) @constant
+    (static_item name: (identifier) @name) @variable
+    (macro_definition name: (identifier) @name) @function
+    (use_declaration argument: (_) @import)`,
+  tsx: typeScript,
+  typescript: typeScript,
+};
