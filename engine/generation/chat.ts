@@ -1,17 +1,20 @@
 /** A conversation: the turns that fit, and the answer told from the thinking. */
+import type { ChatMessage, Tool } from '../text/conversation.ts';
+import type { OutputPiece } from '../text/output.ts';
 import type { PromptFormat } from '../text/promptFormat.ts';
-import type { OutputPiece } from '../text/thinking.ts';
 import type { ThinkingMode } from '../text/thinkingModes.ts';
 import { type Generated, generate } from './generate.ts';
-import { fitHistory, type Message } from './history.ts';
+import { fitHistory } from './history.ts';
 import type { RequestClass } from './nextStep.ts';
 import type { SamplerSettings } from './sampler.ts';
 import type { Scheduler } from './scheduler.ts';
 
 export interface ChatRequest {
   readonly requestClass: RequestClass;
-  readonly messages: readonly Message[];
+  readonly messages: readonly ChatMessage[];
   readonly thinking: ThinkingMode;
+  /** What the model may call. */
+  readonly tools?: readonly Tool[] | undefined;
   /** Absent: until the context is full. */
   readonly maxTokens?: number | undefined;
   readonly stopStrings: readonly string[];
@@ -37,11 +40,11 @@ export interface ChatModel {
 /** @throws HearthError `context-overflow` when the last message alone does not fit. */
 export async function chat(model: ChatModel, request: ChatRequest): Promise<ChatAnswer> {
   const { format, contextTokens } = model;
-  const { thinking, onPiece, ...common } = request;
-  const options = { thinking, now: model.now() };
+  const { thinking, tools, onPiece, ...common } = request;
+  const options = { thinking, tools, now: model.now() };
   // Room for an answer, whatever it will need: without a limit, a quarter of the context.
   const reserved = Math.min(request.maxTokens ?? contextTokens, Math.floor(contextTokens / 4));
-  const count = (messages: readonly Message[]): number => format.render(messages, options).ids.length;
+  const count = (messages: readonly ChatMessage[]): number => format.render(messages, options).ids.length;
   const { messages, droppedMessages } = fitHistory(request.messages, count, contextTokens - reserved);
   const prompt = format.render(messages, options);
   const generated = await generate(model.scheduler, {

@@ -1,6 +1,6 @@
 /** From a prompt to a stream of text: tokens become characters, stop rules end it, and it is measured. */
+import type { OutputParser, OutputPiece } from '../text/output.ts';
 import { StopStrings } from '../text/stopStrings.ts';
-import type { OutputParser, OutputPiece } from '../text/thinking.ts';
 import type { TokenOutcome } from './job.ts';
 import type { RequestClass } from './nextStep.ts';
 import { type SamplerSettings, sample } from './sampler.ts';
@@ -39,9 +39,18 @@ export interface GenerationRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface GeneratedCall {
+  /** Which call of the answer, as its pieces said. */
+  readonly index: number;
+  readonly name: string;
+  /** A JSON object. */
+  readonly arguments: string;
+}
+
 export interface Generated {
   readonly text: string;
   readonly thinking: string;
+  readonly calls: readonly GeneratedCall[];
   readonly finish: FinishReason;
   readonly statistics: GenerationStatistics;
 }
@@ -61,12 +70,19 @@ export async function generate(scheduler: Scheduler, request: GenerationRequest)
   });
   answer.end();
   const { text, thinking } = answer;
-  return { text, thinking, finish: outcome.finish, statistics: statisticsOf(prompt.length, outcome) };
+  return {
+    text,
+    thinking,
+    calls: answer.calls(),
+    finish: outcome.finish,
+    statistics: statisticsOf(prompt.length, outcome),
+  };
 }
 
 class Answer {
   text = '';
   thinking = '';
+  readonly #calls: { readonly name: string; json: string }[] = [];
   readonly #request: GenerationRequest;
   readonly #stops: StopStrings;
   readonly #sequence: Set<number>;
@@ -99,10 +115,15 @@ class Answer {
     if (!this.#stopped) this.#deliver({ kind: 'text', text: this.#stops.end() });
   }
 
+  /** Those that are whole: a call that was cut off or broken is none. */
+  calls(): GeneratedCall[] {
+    return this.#calls.flatMap(({ name, json }, index) => (isJson(json) ? [{ index, name, arguments: json }] : []));
+  }
+
   #read(pieces: readonly OutputPiece[]): void {
     for (const piece of pieces) {
       if (this.#stopped) return;
-      if (piece.kind === 'thinking') {
+      if (piece.kind !== 'text') {
         this.#deliver(piece);
         continue;
       }
@@ -113,10 +134,23 @@ class Answer {
   }
 
   #deliver(piece: OutputPiece): void {
-    if (piece.text === '') return;
-    if (piece.kind === 'thinking') this.thinking += piece.text;
+    if (piece.kind === 'tool-call') {
+      this.#calls[piece.index] ??= { name: piece.name, json: '' };
+      const call = this.#calls[piece.index];
+      if (call) call.json += piece.text;
+    } else if (piece.text === '') return;
+    else if (piece.kind === 'thinking') this.thinking += piece.text;
     else this.text += piece.text;
     if (this.#request.onPiece(piece) === 'stop') this.#stopped = true;
+  }
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -1,13 +1,9 @@
 /** Which turns of a conversation go into the prompt when the context does not hold them all. */
 import { HearthError } from '../errors.ts';
-
-export interface Message {
-  readonly role: 'system' | 'user' | 'assistant';
-  readonly content: string;
-}
+import type { ChatMessage } from '../text/conversation.ts';
 
 export interface FittedHistory {
-  readonly messages: readonly Message[];
+  readonly messages: readonly ChatMessage[];
   readonly droppedMessages: number;
 }
 
@@ -18,8 +14,8 @@ export interface FittedHistory {
  * @throws HearthError `context-overflow` when the last turn alone is too long.
  */
 export function fitHistory(
-  messages: readonly Message[],
-  countTokens: (messages: readonly Message[]) => number,
+  messages: readonly ChatMessage[],
+  countTokens: (messages: readonly ChatMessage[]) => number,
   budgetTokens: number,
 ): FittedHistory {
   const total = countTokens(messages);
@@ -44,7 +40,7 @@ export function fitHistory(
 }
 
 /** Indexes at which the conversation may begin: at each user message after the first turn, so that roles stay in order. */
-function turnStarts(messages: readonly Message[], firstTurn: number): number[] {
+function turnStarts(messages: readonly ChatMessage[], firstTurn: number): number[] {
   const starts = messages.flatMap(({ role }, i) => (role === 'user' && i > firstTurn ? [i] : []));
   return starts.length > 0 ? starts : [firstTurn];
 }

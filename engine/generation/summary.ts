@@ -1,8 +1,8 @@
 /** Summaries of files: in one pass when the file fits the context, else part by part and then of the parts. */
 import { cancelled, HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
+import type { ChatMessage } from '../text/conversation.ts';
 import type { FinishReason, GenerationStatistics } from './generate.ts';
-import type { Message } from './history.ts';
 import { type Section, type SymbolRange, sectionsOf } from './sections.ts';
 
 export interface SummaryRequest {
@@ -22,9 +22,9 @@ export interface Summariser {
   readonly contextTokens: number;
   /** Of a text alone, and of a whole prompt. */
   readonly countTokens: (text: string) => number;
-  readonly countPrompt: (messages: readonly Message[]) => number;
+  readonly countPrompt: (messages: readonly ChatMessage[]) => number;
   readonly ask: (
-    messages: readonly Message[],
+    messages: readonly ChatMessage[],
     maxTokens: number,
     onText: (text: string) => void,
   ) => Promise<{ text: string; finish: FinishReason; statistics: GenerationStatistics }>;
@@ -88,7 +88,7 @@ class SummaryRun {
   }
 
   /** A count of the whole prompt is spared where the text alone is too long. */
-  #promptFits(text: string, prompt: readonly Message[], answerTokens: number): boolean {
+  #promptFits(text: string, prompt: readonly ChatMessage[], answerTokens: number): boolean {
     const { contextTokens, countPrompt } = this.#summariser;
     if (text.length > contextTokens * limits.generation.charsPerToken) return false;
     return countPrompt(prompt) + answerTokens <= contextTokens;
@@ -118,7 +118,7 @@ class SummaryRun {
     return Math.min(noteTokens, Math.floor(this.#summariser.contextTokens / 6));
   }
 
-  async #note(prompt: readonly Message[], lines: Omit<Note, 'text'>): Promise<Note> {
+  async #note(prompt: readonly ChatMessage[], lines: Omit<Note, 'text'>): Promise<Note> {
     const { text } = await this.#ask(prompt, this.#noteTokens(), () => {});
     const { startLine, endLine, names } = lines;
     const oneLine = text.trim().replaceAll(/\s*\n\s*/g, ' ');
@@ -169,7 +169,7 @@ class SummaryRun {
   }
 
   async #ask(
-    prompt: readonly Message[],
+    prompt: readonly ChatMessage[],
     maxTokens: number,
     onText: (text: string) => void,
   ): Promise<{ text: string; finish: FinishReason }> {
@@ -226,24 +226,24 @@ function longestLabel(text: string, symbols: readonly SymbolRange[]): Section {
   return { startLine: lines, endLine: lines + 1, names, text: '' };
 }
 
-const ask = (content: string): Message[] => [{ role: 'user', content }];
+const ask = (content: string): ChatMessage[] => [{ role: 'user', content }];
 const fenced = (languageId: string | undefined, text: string): string => `\`\`\`${languageId ?? ''}\n${text}\n\`\`\``;
 
 // The text comes before the question: small models follow best what stands last.
 
-function wholeFilePrompt({ path, languageId }: SummaryRequest, text: string): Message[] {
+function wholeFilePrompt({ path, languageId }: SummaryRequest, text: string): ChatMessage[] {
   return ask(
     `This is the file ${path}:\n\n${fenced(languageId, text)}\n\nSummarise it for a programmer: what it is for, its main parts and how they work together. Be brief and name the functions and types that matter.`,
   );
 }
 
-function partPrompt({ path, languageId }: SummaryRequest, section: Section): Message[] {
+function partPrompt({ path, languageId }: SummaryRequest, section: Section): ChatMessage[] {
   return ask(
     `These are ${label(section)} of the file ${path}:\n\n${fenced(languageId, section.text)}\n\nSay in at most three sentences what these lines do. Name the functions and types that matter.`,
   );
 }
 
-function notesPrompt({ path }: SummaryRequest, notes: readonly Note[], scope: 'whole' | 'part'): Message[] {
+function notesPrompt({ path }: SummaryRequest, notes: readonly Note[], scope: 'whole' | 'part'): ChatMessage[] {
   const list = notes.map(outlineItem).join('\n');
   const question =
     scope === 'whole'

@@ -1,6 +1,6 @@
 /** An answer that must begin with given bytes: which tokens may come next, and the text after those bytes. */
 import { HearthError } from '../errors.ts';
-import type { OutputParser, OutputPiece } from '../text/thinking.ts';
+import { type OutputParser, type OutputPiece, piece } from '../text/output.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { Utf8Stream } from '../text/utf8Stream.ts';
 
@@ -26,19 +26,17 @@ export class HealedText implements OutputParser {
   }
 
   push(id: number): OutputPiece[] {
-    if (this.#tokenizer.isSpecial(id)) return textPiece(this.#utf8.end());
+    if (this.#tokenizer.isSpecial(id)) return piece('text', this.#utf8.end());
     const bytes = this.#tokenizer.bytesOf(id);
     const known = Math.min(this.#missing.length, bytes.length);
     this.#missing = this.#missing.subarray(known);
-    return textPiece(this.#utf8.push(bytes.subarray(known)));
+    return piece('text', this.#utf8.push(bytes.subarray(known)));
   }
 
   end(): OutputPiece[] {
-    return textPiece(this.#utf8.end());
+    return piece('text', this.#utf8.end());
   }
 }
-
-const textPiece = (text: string): OutputPiece[] => (text === '' ? [] : [{ kind: 'text', text }]);
 
 /** Token ids by their first two bytes, `256 · first + second`; those of a single byte at `oneByte + first`. */
 type ByBeginning = ReadonlyMap<number, readonly number[]>;

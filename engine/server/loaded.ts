@@ -180,7 +180,7 @@ function modelCard(
     thinkingModes: [...(format?.thinkingModes ?? ['off' as const])],
     fillInTheMiddle: tokenizer?.fillInTheMiddle !== undefined,
     chat: tokenizer?.chatTemplate !== undefined,
-    toolCalling: false,
+    toolCalling: format?.toolCalling ?? false,
     notes: [...notes, ...decoder.notes],
   };
 }

@@ -4,6 +4,7 @@ import { answering } from './answers.ts';
 import {
   chatParams,
   completeParams,
+  countTokensParams,
   generateParams,
   loadParams,
   messages,
@@ -25,6 +26,7 @@ export function serve(connection: MessageConnection, engine: Engine, log: (line:
   handle(messages.chat, chatParams, (params, signal) => engine.chat(params, signal));
   handle(messages.generate, generateParams, (params, signal) => engine.generate(params, signal));
   handle(messages.summarise, summariseParams, (params, signal) => engine.summarise(params, signal));
+  handle(messages.countTokens, countTokensParams, async (params) => engine.countTokens(params));
   handle0(messages.models.list, () => engine.models.list());
   handle(messages.models.pull, modelName, ({ model }, signal) => engine.models.pull(model, signal));
   handle(messages.models.verify, modelName, ({ model }, signal) => engine.models.verify(model, signal));

@@ -11,7 +11,9 @@ import { samplerSettings } from '../generation/samplingDefaults.ts';
 import { summarise } from '../generation/summary.ts';
 import { findEntry } from '../store/catalogue.ts';
 import { openStore, type Store } from '../store/store.ts';
-import { type OutputPiece, ThinkTagParser } from '../text/thinking.ts';
+import { callId, firstFreeCall } from '../text/conversation.ts';
+import type { OutputPiece } from '../text/output.ts';
+import { TaggedParser } from '../text/taggedParser.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type LoadedModel, loadModel } from './loaded.ts';
 import { EngineModels } from './models.ts';
@@ -20,6 +22,7 @@ import {
   type CompleteResult,
   chatParams,
   type completeParams,
+  type countTokensParams,
   type Delta,
   type EngineStatus,
   type generateParams,
@@ -118,21 +121,29 @@ export class Engine {
   /** A cancelled answer is returned as far as it came. */
   async chat(params: z.output<typeof chatParams>, signal?: AbortSignal): Promise<ChatResult> {
     const model = this.#ready();
-    const messages = params.messages.flatMap((message) => (message.role === 'tool' ? [] : [message]));
-    if (params.tools.length > 0 || messages.length < params.messages.length || params.responseFormat.kind !== 'text') {
-      throw new HearthError('unsupported', 'This version offers neither tools nor answers in a given format.');
-    }
-    const answer = await chat(model, {
+    const { stream, messages, tools } = params;
+    if (tools.length > 0 && !model.format.toolCalling)
+      throw new HearthError('unsupported', 'This model was never taught to converse, so it cannot be offered tools.');
+    const firstCall = firstFreeCall(messages);
+    const { calls, ...answer } = await chat(model, {
       requestClass: 'chat',
       messages,
+      tools,
       thinking: params.thinking,
       maxTokens: params.maxTokens,
       stopStrings: params.stop,
       ...drawing(params.sampling, model.sampling),
-      onPiece: (piece) => this.#deliver(params.stream, piece),
+      onPiece: (piece) => this.#deliver(stream, piece, firstCall),
       signal,
     });
-    return { ...this.#note(answer), toolCalls: [] };
+    const toolCalls = calls.map(({ index, ...call }) => ({ id: callId(firstCall + index), ...call }));
+    const finish = toolCalls.length > 0 && answer.finish === 'stop' ? 'tool-calls' : answer.finish;
+    return { ...this.#note(answer), toolCalls, finish };
+  }
+
+  countTokens({ texts }: z.output<typeof countTokensParams>): number[] {
+    const { tokenizer } = this.#ready();
+    return texts.map((text) => tokenizer.encode(text, { special: 'plain' }).length);
   }
 
   /** `raw` continues the prompt, in which framing tokens count; otherwise it is a question to the chat. */
@@ -144,14 +155,14 @@ export class Engine {
     }
     const { scheduler, tokenizer, sampling } = this.#ready();
     const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
-    const generated = await generate(scheduler, {
+    const { calls: _, ...generated } = await generate(scheduler, {
       requestClass: 'chat',
       prompt: [...begin, ...tokenizer.encode(prompt, { special: 'parse' })],
       maxTokens,
       ...drawing(params.sampling, sampling),
       stopIds: tokenizer.endIds,
       stopStrings: stop,
-      parser: new ThinkTagParser(tokenizer, false),
+      parser: new TaggedParser(tokenizer, false),
       onPiece: (piece) => {
         this.#deliver(stream, piece);
         return 'continue';
@@ -248,8 +259,9 @@ export class Engine {
     throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
   }
 
-  #deliver(stream: string, { kind, text }: OutputPiece): void {
-    this.#options.onDelta({ stream, kind, text });
+  #deliver(stream: string, piece: OutputPiece, firstCall = 1): void {
+    if (piece.kind !== 'tool-call') this.#options.onDelta({ stream, ...piece });
+    else this.#options.onDelta({ stream, ...piece, id: callId(firstCall + piece.index) });
   }
 
   #note<Answer extends Pick<Generated, 'statistics'>>(answer: Answer): Answer {

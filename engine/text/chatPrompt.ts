@@ -16,17 +16,15 @@
  */
 import { invalidInput } from '../errors.ts';
 import type { ChatTemplate, TemplateMessage, TemplateOptions } from './chatTemplate.ts';
+import { type ChatMessage, type Tool, toolNames } from './conversation.ts';
 import { ThinkingSplitter } from './thinking.ts';
 import type { PromptPart, Tokenizer } from './tokenizer.ts';
+import { type ToolSyntax, templateCall, templateTool, withoutToolRoles } from './toolSyntax.ts';
 
-export interface ChatMessage {
-  readonly role: 'system' | 'user' | 'assistant' | 'tool';
-  readonly content: string;
-  /** What an assistant thought before it said `content`. Most templates leave it out. */
-  readonly thinking?: string;
+export interface ChatOptions extends Omit<TemplateOptions, 'messages' | 'bosToken' | 'eosToken'> {
+  readonly tools?: readonly Tool[];
+  readonly toolSyntax?: ToolSyntax;
 }
-
-export type ChatOptions = Omit<TemplateOptions, 'messages' | 'bosToken' | 'eosToken'>;
 
 export interface EncodedChat {
   readonly ids: number[];
@@ -41,11 +39,16 @@ export function encodeChat(
   messages: readonly ChatMessage[],
   options: ChatOptions,
 ): EncodedChat {
-  const conversation = messages.map(templateMessage);
-  const disguise = new Disguise(tokenizer, [conversation, options.variables ?? {}, template.source]);
+  const { tools = [], toolSyntax, ...rest } = options;
+  const inTemplate = toolSyntax?.inTemplate !== false;
+  const turns = inTemplate ? messages : withoutToolRoles(messages, tools);
+  const conversation = turns.map((turn) => templateMessage(turn, toolNames(messages), toolSyntax));
+  const shownTools = inTemplate && tools.length > 0 ? { tools: tools.map(templateTool) } : {};
+  const variables = { ...options.variables, ...shownTools };
+  const disguise = new Disguise(tokenizer, [conversation, variables, template.source]);
   const text = template.render({
-    ...options,
-    ...(options.variables === undefined ? {} : { variables: disguise.fields(options.variables) }),
+    ...rest,
+    variables: disguise.fields(variables),
     messages: conversation.map(({ role, content, ...rest }) => ({
       role,
       content: disguise.put(content ?? ''),
@@ -60,13 +63,25 @@ export function encodeChat(
   return { ids: tokenizer.encodeParts(parts), ending: text.slice(-64) };
 }
 
-function templateMessage(message: ChatMessage): TemplateMessage {
+function templateMessage(
+  message: ChatMessage,
+  names: ReadonlyMap<string, string>,
+  syntax: ToolSyntax | undefined,
+): TemplateMessage {
   const { role, content } = message;
+  if (role === 'tool') {
+    // Llama 3 and Mistral read the name, most templates neither.
+    return { role, content, name: names.get(message.toolCallId) ?? '', tool_call_id: message.toolCallId };
+  }
   if (role !== 'assistant') return { role, content };
+  const { toolCalls = [] } = message;
+  const calls =
+    toolCalls.length > 0 ? { tool_calls: toolCalls.map((call) => templateCall(call, syntax?.given ?? 'json')) } : {};
   const { thinking, answer } =
     message.thinking === undefined ? splitThinking(content) : { ...message, answer: content };
   // Qwen3 reads `reasoning_content`, GPT-OSS `thinking`.
-  return thinking ? { role, content: answer, reasoning_content: thinking, thinking } : { role, content: answer };
+  const thought = thinking ? { reasoning_content: thinking, thinking } : {};
+  return { role, content: answer, ...thought, ...calls };
 }
 
 /** Clients that know of no thinking send it back as part of the message. */

@@ -1,21 +1,30 @@
 /** How a model is talked to: a conversation to ids, and what it generates back to thinking and text. */
 import { ChannelParser } from './channels.ts';
-import { type ChatMessage, encodeChat } from './chatPrompt.ts';
+import { encodeChat } from './chatPrompt.ts';
 import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
-import { type OutputParser, ThinkTagParser } from './thinking.ts';
+import type { ChatMessage, Tool } from './conversation.ts';
+import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';
+import { HarmonyFormat } from './harmony.ts';
+import type { OutputParser } from './output.ts';
+import { TaggedParser } from './taggedParser.ts';
 import {
   endsInsideThinking,
   nearestThinkingMode,
+  probeThinking,
   type ThinkingMode,
   thinkingModes,
   thinkingVariables,
 } from './thinkingModes.ts';
 import type { Tokenizer } from './tokenizer.ts';
+import { ToolCallSplitter } from './toolCallText.ts';
+import { type ToolSyntax, toolSyntaxOf } from './toolSyntax.ts';
 
 export interface PromptOptions {
   readonly thinking: ThinkingMode;
   /** For templates that tell the model the date. */
   readonly now: Date;
+  /** What the model may call. */
+  readonly tools?: readonly Tool[] | undefined;
 }
 
 export interface ChatPrompt {
@@ -30,6 +39,8 @@ export interface ChatPrompt {
 export interface PromptFormat {
   /** The modes that change anything: see `thinkingModes`. */
   readonly thinkingModes: readonly ThinkingMode[];
+  /** Tools may be offered. */
+  readonly toolCalling: boolean;
   /** @throws HearthError `invalid-input` when the format refuses the conversation. */
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt;
 }
@@ -40,44 +51,69 @@ const chatMl =
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 /**
- * The format of the checkpoint's own template; ChatML or names and colons for one that brings none.
+ * The format of the family where its documents say more than its template, else the checkpoint's own template;
+ * ChatML or names and colons for one that brings none.
  * @throws HearthError `invalid-input` when the template is none.
  */
 export function promptFormatOf(tokenizer: Tokenizer): PromptFormat {
+  if (ChannelParser.suits(tokenizer)) return new HarmonyFormat(tokenizer);
   const knowsChatMl = tokenizer.framing.has('<|im_start|>') && tokenizer.framing.has('<|im_end|>');
   const source = tokenizer.chatTemplate ?? (knowsChatMl ? chatMl : undefined);
-  return source === undefined
-    ? new DialogueFormat(tokenizer)
-    : new TemplateFormat(tokenizer, compileChatTemplate(source));
+  if (source === undefined) return new DialogueFormat(tokenizer);
+  const template = compileChatTemplate(source);
+  const version = deepSeekVersion(tokenizer, template);
+  return version ? new DeepSeekFormat(tokenizer, version) : new TemplateFormat(tokenizer, template);
+}
+
+/** R1 and its relatives share the vocabulary, and are written by their own templates. */
+function deepSeekVersion(tokenizer: Tokenizer, template: ChatTemplate): DeepSeekVersion | undefined {
+  const marks = [
+    '<｜User｜>',
+    '<｜Assistant｜>',
+    '<｜tool▁calls▁begin｜>',
+    '<｜tool▁sep｜>',
+    '<｜tool▁outputs▁begin｜>',
+  ];
+  if (!marks.every((mark) => tokenizer.framing.has(mark))) return undefined;
+  const ending = (mode: ThinkingMode): string => probeThinking(template, tokenizer, mode).slice(-30);
+  if (/<｜Assistant｜>$/.test(ending('off')) && ending('on') === ending('off')) return 'v3';
+  const isV31 = /<｜Assistant｜><\/think>$/.test(ending('off')) && /<｜Assistant｜><think>$/.test(ending('on'));
+  return isV31 ? 'v3.1' : undefined;
 }
 
 class TemplateFormat implements PromptFormat {
+  readonly toolCalling = true;
   readonly thinkingModes: readonly ThinkingMode[];
   readonly #tokenizer: Tokenizer;
   readonly #template: ChatTemplate;
+  readonly #toolSyntax: ToolSyntax;
 
   constructor(tokenizer: Tokenizer, template: ChatTemplate) {
     this.#tokenizer = tokenizer;
     this.#template = template;
     this.thinkingModes = thinkingModes(template, tokenizer);
+    this.#toolSyntax = toolSyntaxOf(template, tokenizer);
   }
 
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
     const tokenizer = this.#tokenizer;
+    const { tools = [] } = options;
     const { ids, ending } = encodeChat(tokenizer, this.#template, messages, {
       addGenerationPrompt: true,
       variables: thinkingVariables(nearestThinkingMode(options.thinking, this.thinkingModes)),
       now: options.now,
+      tools,
+      toolSyntax: this.#toolSyntax,
     });
-    const parser = ChannelParser.suits(tokenizer)
-      ? () => new ChannelParser(tokenizer)
-      : () => new ThinkTagParser(tokenizer, endsInsideThinking(ending));
+    const calls = (): ToolCallSplitter[] => (tools.length > 0 ? [new ToolCallSplitter(this.#toolSyntax, tools)] : []);
+    const parser = (): OutputParser => new TaggedParser(tokenizer, endsInsideThinking(ending), ...calls());
     return { ids, stops: tokenizer.endIds, stopStrings: [], parser };
   }
 }
 
 /** For models that were never taught to converse: they continue a dialogue as they would a book. */
 class DialogueFormat implements PromptFormat {
+  readonly toolCalling = false;
   readonly thinkingModes: readonly ThinkingMode[] = ['off'];
   readonly #tokenizer: Tokenizer;
 
@@ -95,7 +131,7 @@ class DialogueFormat implements PromptFormat {
       ids: [...begin, ...ids],
       stops: tokenizer.endIds,
       stopStrings: [`\n${names.user}:`],
-      parser: () => new ThinkTagParser(tokenizer, false),
+      parser: () => new TaggedParser(tokenizer, false),
     };
   }
 }

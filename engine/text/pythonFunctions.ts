@@ -47,3 +47,11 @@ export function strftime(now: Date, format: string): string {
   };
   return format.replace(/%(.)/g, (whole, directive: string) => directives[directive]?.() ?? whole);
 }
+
+/** `json.dumps(value, ensure_ascii=False)` */
+export function pythonJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(pythonJson).join(', ')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const members = Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${pythonJson(item)}`);
+  return `{${members.join(', ')}}`;
+}

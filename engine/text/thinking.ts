@@ -1,19 +1,6 @@
 /** Telling what a model thinks from what it answers, while it streams. */
+import { type OutputPiece, piece } from './output.ts';
 import { partialMatchLength } from './partialMatch.ts';
-import type { Tokenizer } from './tokenizer.ts';
-import { TokenTextStream } from './utf8Stream.ts';
-
-export interface OutputPiece {
-  readonly kind: 'text' | 'thinking';
-  /** Never empty. */
-  readonly text: string;
-}
-
-/** Reads what a model generates. Malformed output becomes text, never an exception. */
-export interface OutputParser {
-  push(id: number): OutputPiece[];
-  end(): OutputPiece[];
-}
 
 const open = '<think>';
 const close = '</think>';
@@ -92,28 +79,5 @@ export class ThinkingSplitter {
     if (this.#held === '') return false;
     this.#state = 'text';
     return true;
-  }
-}
-
-function piece(kind: OutputPiece['kind'], text: string): OutputPiece[] {
-  return text === '' ? [] : [{ kind, text }];
-}
-
-/** For every family but GPT-OSS. */
-export class ThinkTagParser implements OutputParser {
-  readonly #text: TokenTextStream;
-  readonly #splitter: ThinkingSplitter;
-
-  constructor(tokenizer: Tokenizer, insideThinking: boolean) {
-    this.#text = new TokenTextStream(tokenizer);
-    this.#splitter = new ThinkingSplitter(insideThinking);
-  }
-
-  push(id: number): OutputPiece[] {
-    return this.#splitter.push(this.#text.push(id));
-  }
-
-  end(): OutputPiece[] {
-    return [...this.#splitter.push(this.#text.end()), ...this.#splitter.end()];
   }
 }

@@ -23,15 +23,7 @@ export function endsInsideThinking(prompt: string): boolean {
  * variables. Only `off`: the model does not think; only `on`: it always does.
  */
 export function thinkingModes(template: ChatTemplate, tokenizer: Pick<Tokenizer, 'templateTokens'>): ThinkingMode[] {
-  const prompt = (mode: ThinkingMode): string =>
-    template.render({
-      messages: [{ role: 'user', content: 'x' }],
-      addGenerationPrompt: true,
-      bosToken: tokenizer.templateTokens.begin,
-      eosToken: tokenizer.templateTokens.end,
-      variables: thinkingVariables(mode),
-      now: new Date(0),
-    });
+  const prompt = (mode: ThinkingMode): string => probeThinking(template, tokenizer, mode);
   try {
     const [off, on, low, high] = [prompt('off'), prompt('on'), prompt('low'), prompt('high')];
     const modes: ThinkingMode[] = off === on ? [] : ['off'];
@@ -44,6 +36,22 @@ export function thinkingModes(template: ChatTemplate, tokenizer: Pick<Tokenizer,
     if (error instanceof HearthError) return ['off'];
     throw error;
   }
+}
+
+/** The prompt of a short question. */
+export function probeThinking(
+  template: ChatTemplate,
+  tokenizer: Pick<Tokenizer, 'templateTokens'>,
+  mode: ThinkingMode,
+): string {
+  return template.render({
+    messages: [{ role: 'user', content: 'x' }],
+    addGenerationPrompt: true,
+    bosToken: tokenizer.templateTokens.begin,
+    eosToken: tokenizer.templateTokens.end,
+    variables: thinkingVariables(mode),
+    now: new Date(0),
+  });
 }
 
 /** The mode a model is asked for when it lacks the wanted one. */

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/generation/chat.ts';
-import type { Message } from '../../../engine/generation/history.ts';
 import { greedy } from '../../../engine/generation/sampler.ts';
+import type { ChatMessage } from '../../../engine/text/conversation.ts';
+import type { OutputPiece } from '../../../engine/text/output.ts';
 import { promptFormatOf } from '../../../engine/text/promptFormat.ts';
-import type { OutputPiece } from '../../../engine/text/thinking.ts';
 import { ByteTokenizer } from './byteTokenizer.ts';
 import { replying, schedulerOf } from './setUp.ts';
 
@@ -17,7 +17,7 @@ const chatTemplate = `{% for m in messages %}<{{ 'bot' if m.role == 'assistant' 
 const tokenizer = new ByteTokenizer({ framing, end: ['<end>'], chatTemplate });
 const plain = new ByteTokenizer({ framing: ['<b>', '<end>'], end: ['<end>'], begin: '<b>' });
 const bytes = (text: string): number[] => [...Buffer.from(text)];
-const user = (content: string): Message => ({ role: 'user', content });
+const user = (content: string): ChatMessage => ({ role: 'user', content });
 
 async function ask(
   model: ByteTokenizer,
@@ -50,7 +50,7 @@ async function ask(
 
 describe('a chat', () => {
   it('is written in the checkpoint’s template', async () => {
-    const messages: Message[] = [
+    const messages: ChatMessage[] = [
       { role: 'system', content: 'Be kind.' },
       user('Hi'),
       { role: 'assistant', content: 'Yes' },
@@ -94,7 +94,7 @@ describe('a chat', () => {
       user(`${i}`.repeat(30)),
       { role: 'assistant', content: 'ok' } as const,
     ]);
-    const messages: Message[] = [{ role: 'system', content: 'S' }, ...turns.flat(), user('last')];
+    const messages: ChatMessage[] = [{ role: 'system', content: 'S' }, ...turns.flat(), user('last')];
     const { droppedMessages, prompts } = await ask(tokenizer, 'fine', { messages, contextTokens: 200 });
     expect(droppedMessages).toBeGreaterThan(0);
     expect(droppedMessages % 2).toBe(0);
@@ -111,6 +111,41 @@ describe('a chat', () => {
     expect(finish).toBe('context');
     // The last token needs no place of its own.
     expect(statistics.promptTokens + statistics.generatedTokens).toBe(201);
+  });
+});
+
+describe('a chat with tools', () => {
+  const tools = [{ name: 'read', description: 'Reads a file.', parameters: { type: 'object' } }];
+  const call = '<tool_call>\n{"name": "read", "arguments": {"path": "a.ts"}}\n</tool_call>';
+
+  it('shows them to a template that knows of none, with the calls and results before', async () => {
+    const messages: ChatMessage[] = [
+      user('What is in a.ts?'),
+      { role: 'assistant', content: '', toolCalls: [{ id: 'call_1', name: 'read', arguments: '{"path": "a.ts"}' }] },
+      { role: 'tool', toolCallId: 'call_1', content: 'nothing' },
+    ];
+    const { prompts } = await ask(tokenizer, 'Nothing.', { messages, tools, thinking: 'on' });
+    expect(prompts[0]).toMatch(/^<system># Tools\n/);
+    expect(prompts[0]).toContain('"name":"read","description":"Reads a file."');
+    expect(prompts[0]).toContain(`<bot>${call}<end><user><tool_response>\nnothing\n</tool_response><end><bot>`);
+  });
+
+  it('tells calls from the answer, and their arguments while they come', async () => {
+    const { text, calls, pieces } = await ask(tokenizer, `I look.\n${call}`, { tools });
+    expect(text).toBe('I look.');
+    expect(calls).toEqual([{ index: 0, name: 'read', arguments: '{"path": "a.ts"}' }]);
+    const streamed = pieces.flatMap((piece) => (piece.kind === 'tool-call' ? [piece.text] : []));
+    expect(streamed.join('')).toBe('{"path": "a.ts"}');
+    expect(streamed.length).toBeGreaterThan(10);
+  });
+
+  it('leaves a call that was cut off out of the answer’s calls', async () => {
+    const { calls, finish } = await ask(tokenizer, call, { tools, maxTokens: call.length - 30 });
+    expect({ calls, finish }).toEqual({ calls: [], finish: 'length' });
+  });
+
+  it('takes calls as text where no tools were offered', async () => {
+    expect(await ask(tokenizer, call)).toMatchObject({ text: call, calls: [] });
   });
 });
 

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { type Generated, type GenerationRequest, generate } from '../../../engine/generation/generate.ts';
 import { greedy } from '../../../engine/generation/sampler.ts';
-import { type OutputPiece, ThinkTagParser } from '../../../engine/text/thinking.ts';
+import type { OutputPiece } from '../../../engine/text/output.ts';
+import { TaggedParser } from '../../../engine/text/taggedParser.ts';
 import { ByteTokenizer } from './byteTokenizer.ts';
 import { replying, schedulerOf } from './setUp.ts';
 
@@ -23,7 +24,7 @@ async function run(
     random: Math.random,
     stopIds: tokenizer.endIds,
     stopStrings: [],
-    parser: new ThinkTagParser(tokenizer, false),
+    parser: new TaggedParser(tokenizer, false),
     onPiece: (piece) => {
       pieces.push(piece);
       return 'continue';

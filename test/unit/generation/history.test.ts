@@ -1,15 +1,16 @@
 import { describe, expect, it } from 'vitest';
-import { fitHistory, type Message } from '../../../engine/generation/history.ts';
+import { fitHistory } from '../../../engine/generation/history.ts';
+import type { ChatMessage } from '../../../engine/text/conversation.ts';
 
-const system: Message = { role: 'system', content: 'sys' };
-const user = (content: string): Message => ({ role: 'user', content });
-const assistant = (content: string): Message => ({ role: 'assistant', content });
+const system: ChatMessage = { role: 'system', content: 'sys' };
+const user = (content: string): ChatMessage => ({ role: 'user', content });
+const assistant = (content: string): ChatMessage => ({ role: 'assistant', content });
 /** A token a character, and one a message. */
-const count = (messages: readonly Message[]): number =>
+const count = (messages: readonly ChatMessage[]): number =>
   messages.reduce((sum, { content }) => sum + content.length + 1, 0);
 
 /** `turns` turns of 20 tokens each, and a last question. */
-const conversation = (turns: number): Message[] => [
+const conversation = (turns: number): ChatMessage[] => [
   system,
   ...Array.from({ length: turns }, () => [user('u'.repeat(9)), assistant('a'.repeat(9))]).flat(),
   user('last'),

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { FinishReason } from '../../../engine/generation/generate.ts';
-import type { Message } from '../../../engine/generation/history.ts';
 import { type Summariser, type SummaryRequest, summarise } from '../../../engine/generation/summary.ts';
 import { limits } from '../../../engine/limits.ts';
+import type { ChatMessage } from '../../../engine/text/conversation.ts';
 
 const words = (text: string): number => text.split(/\s+/).filter(Boolean).length + (text.match(/\n/g)?.length ?? 0);
 
@@ -11,7 +11,8 @@ function setUp(contextTokens: number, answer: (prompt: string, n: number) => str
   const summariser: Summariser = {
     contextTokens,
     countTokens: words,
-    countPrompt: (messages: readonly Message[]) => messages.reduce((sum, { content }) => sum + words(content) + 5, 0),
+    countPrompt: (messages: readonly ChatMessage[]) =>
+      messages.reduce((sum, { content }) => sum + words(content) + 5, 0),
     ask: async (messages, maxTokens, onText) => {
       const prompt = messages.map(({ content }) => content).join('\n');
       expect(summariser.countPrompt(messages) + maxTokens).toBeLessThanOrEqual(contextTokens);

@@ -106,6 +106,10 @@ describe('the engine with a model', () => {
     expect(engine.status().last).toEqual(second.statistics);
   });
 
+  it('counts tokens in the model’s vocabulary, framing as text', () => {
+    expect(engine.countTokens({ texts: ['', 'a', '<|end|>'] })).toEqual([0, 1, 6]); // 'nd' is a token
+  });
+
   it('computes a second turn from where the first one ended', async () => {
     const question = { role: 'user' as const, content: 'tell me about the sea' };
     const thinking = 'on';

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { type ChatMessage, encodeChat } from '../../../engine/text/chatPrompt.ts';
+import { encodeChat } from '../../../engine/text/chatPrompt.ts';
 import { compileChatTemplate } from '../../../engine/text/chatTemplate.ts';
+import type { ChatMessage } from '../../../engine/text/conversation.ts';
 import { fillInTheMiddlePrompt } from '../../../engine/text/fillInTheMiddle.ts';
 import { tokenizerFromJson } from '../../../engine/text/huggingFace.ts';
 import { promptFormatOf } from '../../../engine/text/promptFormat.ts';

@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { ChannelParser } from '../../../engine/text/channels.ts';
 import { tokenizerFromJson } from '../../../engine/text/huggingFace.ts';
-import { type OutputPiece, ThinkingSplitter, ThinkTagParser } from '../../../engine/text/thinking.ts';
+import type { OutputPiece } from '../../../engine/text/output.ts';
+import { TaggedParser } from '../../../engine/text/taggedParser.ts';
+import { ThinkingSplitter } from '../../../engine/text/thinking.ts';
 import { smallTokenizer, smallTokenizerJson } from './vocabularies.ts';
 
 function joined(pieces: readonly OutputPiece[]): { thinking: string; text: string } {
@@ -58,12 +60,12 @@ describe('ThinkingSplitter', () => {
   });
 });
 
-describe('ThinkTagParser', () => {
+describe('TaggedParser', () => {
   it('reads ids, with the tags as tokens or as text, and shows no special token', () => {
     const tokenizer = smallTokenizer();
     for (const special of ['plain', 'parse'] as const) {
       const ids = [...tokenizer.encode('<think>\né 日</think>\n\nhello 👍', { special }), 301];
-      const parser = new ThinkTagParser(tokenizer, false);
+      const parser = new TaggedParser(tokenizer, false);
       const pieces = [...ids.flatMap((id) => parser.push(id)), ...parser.end()];
       expect(joined(pieces)).toEqual({ thinking: 'é 日', text: 'hello 👍' });
     }
@@ -76,7 +78,7 @@ describe('ChannelParser', () => {
     smallTokenizerJson({ added_tokens: names.map((content, index) => ({ id: 300 + index, content, special: true })) }),
   );
   const parse = (output: string): { thinking: string; text: string } => {
-    const parser = new ChannelParser(tokenizer);
+    const parser = new ChannelParser(tokenizer, []);
     const ids = tokenizer.encode(output, { special: 'parse' });
     return joined([...ids.flatMap((id) => parser.push(id)), ...parser.end()]);
   };

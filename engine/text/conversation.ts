@@ -1,0 +1,56 @@
+/** A conversation as every prompt format is given it. */
+import { invalidInput } from '../errors.ts';
+
+export interface ToolCall {
+  readonly id: string;
+  readonly name: string;
+  /** JSON text, as the model wrote it. */
+  readonly arguments: string;
+}
+
+export type ChatMessage =
+  | { readonly role: 'system' | 'user'; readonly content: string }
+  | {
+      readonly role: 'assistant';
+      readonly content: string;
+      /** What it thought before it said `content`. Most formats leave it out. */
+      readonly thinking?: string | undefined;
+      readonly toolCalls?: readonly ToolCall[] | undefined;
+    }
+  | { readonly role: 'tool'; readonly toolCallId: string; readonly content: string };
+
+export interface Tool {
+  readonly name: string;
+  readonly description: string;
+  /** JSON Schema of the arguments, an object's. */
+  readonly parameters: Readonly<Record<string, unknown>>;
+}
+
+/** The tool that each call of the conversation names, by the call's id. */
+export function toolNames(messages: readonly ChatMessage[]): ReadonlyMap<string, string> {
+  const calls = messages.flatMap((message) => (message.role === 'assistant' ? (message.toolCalls ?? []) : []));
+  return new Map(calls.map(({ id, name }) => [id, name]));
+}
+
+/** Calls are numbered through a conversation. */
+export function callId(number: number): string {
+  return `call_${number}`;
+}
+
+/** The number that no call of the conversation has, nor any after it. */
+export function firstFreeCall(messages: readonly ChatMessage[]): number {
+  const numbers = [...toolNames(messages).keys()].map((id) => Number(/^call_(\d{1,9})$/.exec(id)?.[1] ?? 0));
+  return 1 + numbers.reduce((a, b) => Math.max(a, b), 0);
+}
+
+/** @throws HearthError `invalid-input` when the arguments are no JSON object. */
+export function argumentsOf({ name, arguments: json }: ToolCall): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch {
+    value = undefined;
+  }
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value };
+  throw invalidInput(`The arguments of the call of '${name}' are no JSON object; leave the call out.`);
+}

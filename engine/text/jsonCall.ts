@@ -1,0 +1,109 @@
+/** `{"name": "f", "arguments": {…}}`, as Hermes, Qwen and (with `parameters`) Llama 3 write a call. */
+import { JsonObjectScanner } from './jsonScanner.ts';
+import type { CallProgress, CallReader } from './toolCallText.ts';
+
+const head = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)/;
+
+export class JsonCallReader implements CallReader {
+  readonly #open: string;
+  readonly #close: string;
+  readonly #scanner = new JsonObjectScanner();
+  #state: 'head' | 'arguments' | 'tail' = 'head';
+  #text = '';
+  /** Of `#text`, what was read. */
+  #at = 0;
+
+  /** @param close empty: the call is over when its JSON is. */
+  constructor(open: string, close: string) {
+    this.#open = open;
+    this.#close = close;
+  }
+
+  push(text: string): CallProgress {
+    this.#text += text;
+    const started = this.#state === 'head' ? this.#readHead() : {};
+    if (started.broken !== undefined || started.rest !== undefined) return started;
+    const read = this.#state === 'arguments' ? this.#readArguments() : {};
+    const ended = this.#state === 'tail' && read.broken === undefined ? this.#readTail() : {};
+    return { ...started, ...read, ...ended };
+  }
+
+  end(): CallProgress {
+    if (this.#state === 'tail') return { rest: restOf(this.#text.slice(this.#at)) };
+    if (this.#state === 'head') return wholeCall(this.#text, '') ?? { broken: this.#open + this.#text };
+    return { broken: this.#open + this.#text };
+  }
+
+  #readHead(): CallProgress {
+    const match = head.exec(this.#text);
+    const name = nameOf(match?.[1]);
+    if (match && name !== undefined) {
+      this.#state = 'arguments';
+      this.#at = match[0].length;
+      return { name };
+    }
+    if (this.#close === '') return mayBeBareCall(this.#text) ? {} : { broken: this.#text };
+    // Other orders of keys are read as a whole.
+    const end = this.#text.indexOf(this.#close);
+    if (end < 0) return {};
+    const after = this.#text.slice(end + this.#close.length);
+    const broken = this.#open + this.#text.slice(0, end + this.#close.length);
+    return wholeCall(this.#text.slice(0, end), after) ?? { broken, rest: after };
+  }
+
+  #readArguments(): CallProgress {
+    const start = this.#at;
+    while (this.#at < this.#text.length) {
+      const state = this.#scanner.push(this.#text.charAt(this.#at));
+      if (state === 'invalid') return { broken: this.#open + this.#text };
+      this.#at++;
+      if (state === 'more') continue;
+      this.#state = 'tail';
+      break;
+    }
+    return { arguments: this.#text.slice(start, this.#at) };
+  }
+
+  #readTail(): CallProgress {
+    const tail = this.#text.slice(this.#at).trimStart();
+    if (tail === '') return {};
+    const inner = tail.slice(1).trimStart();
+    if (tail.startsWith('}')) {
+      if (inner.startsWith(this.#close)) return { rest: inner.slice(this.#close.length) };
+      if (this.#close.startsWith(inner)) return {};
+    }
+    // The call itself is whole; whatever was written instead of its end is text.
+    return { rest: restOf(tail) };
+  }
+}
+
+function restOf(tail: string): string {
+  return tail.replace(/^\s*\}/, '');
+}
+
+function mayBeBareCall(text: string): boolean {
+  const dense = text.replace(/\s+/g, '');
+  return '{"name":"'.startsWith(dense) || dense.startsWith('{"name":"');
+}
+
+function wholeCall(text: string, rest: string): CallProgress | undefined {
+  const call = parse(text);
+  if (typeof call !== 'object' || call === null || !('name' in call) || typeof call.name !== 'string') return undefined;
+  const given = 'arguments' in call ? call.arguments : 'parameters' in call ? call.parameters : {};
+  const value = typeof given === 'string' ? parse(given) : given;
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
+  return { name: call.name, arguments: JSON.stringify(value), rest };
+}
+
+function nameOf(json: string | undefined): string | undefined {
+  const name = json === undefined ? undefined : parse(json);
+  return typeof name === 'string' ? name : undefined;
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
