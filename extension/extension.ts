@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import * as vscode from 'vscode';
+import type { OpenParams } from '../engine/repository/protocol.ts';
 import type { Chat } from './chat/chat.ts';
 import { isCancelled, sentence } from './client/failure.ts';
 import { EngineHost } from './client/host.ts';
@@ -7,6 +8,9 @@ import { CompletionProvider } from './completion/provider.ts';
 import { showMenu, toggleLanguage } from './menu.ts';
 import { FirstRun } from './models/firstRun.ts';
 import { ModelManager } from './models/manager.ts';
+import { RepositoryIndex } from './repository/repositoryIndex.ts';
+import { IndexStatus, showIndexMenu } from './repository/status.ts';
+import { WorkspaceWatch, workspaceOptions } from './repository/workspace.ts';
 import { modelsDirectory } from './settings.ts';
 import { StatusBar } from './status.ts';
 import { summaryRequest } from './summarise.ts';
@@ -22,10 +26,11 @@ interface Parts {
   models: ModelManager;
   firstRun: FirstRun;
   completion: CompletionProvider;
+  index: RepositoryIndex;
   status: StatusBar;
 }
 
-let running: { engine: EngineHost; chat: LazyChat } | undefined;
+let running: { engine: EngineHost; index: RepositoryIndex; chat: LazyChat } | undefined;
 
 /** Registers everything and starts nothing: the engine comes with the first key or question. */
 export function activate(context: vscode.ExtensionContext): void {
@@ -35,11 +40,13 @@ export function activate(context: vscode.ExtensionContext): void {
   const models = new ModelManager(engine);
   const firstRun = new FirstRun(engine, models, context.globalState, log);
   const completion = new CompletionProvider(engine, log, () => firstRun.warmUp());
+  const index = createIndex(context, log);
   const status = new StatusBar(engine, thinking, () => completion.paused);
-  const parts: Parts = { context, log, engine, thinking, models, firstRun, completion, status };
+  const parts: Parts = { context, log, engine, thinking, models, firstRun, completion, index, status };
   const chat = new LazyChat(parts);
-  running = { engine, chat };
-  context.subscriptions.push(log, engine, thinking, status);
+  running = { engine, index, chat };
+  context.subscriptions.push(log, engine, thinking, status, index);
+  context.subscriptions.push(new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     vscode.languages.registerInlineCompletionItemProvider({ pattern: '**' }, completion),
     vscode.window.registerWebviewViewProvider(chatViewId, {
@@ -54,7 +61,7 @@ export function activate(context: vscode.ExtensionContext): void {
 
 /** VS Code waits a few seconds for this: the engine ends with the window, and the last words reach the disk. */
 export async function deactivate(): Promise<void> {
-  await Promise.all([running?.engine.stop(), running?.chat.close()]);
+  await Promise.all([running?.engine.stop(), running?.index.stop(), running?.chat.close()]);
   running = undefined;
 }
 
@@ -62,6 +69,15 @@ async function createClient(context: vscode.ExtensionContext, log: vscode.LogOut
   const { EngineClient } = await import('./client/client.ts');
   const entry = context.asAbsolutePath(join('dist', 'engine.mjs'));
   return new EngineClient(() => ({ entry, env: engineEnvironment() }), log);
+}
+
+function createIndex(context: vscode.ExtensionContext, log: vscode.LogOutputChannel): RepositoryIndex {
+  const entry = context.asAbsolutePath(join('dist', 'indexer.mjs'));
+  const create = async (options: () => OpenParams) => {
+    const { IndexClient } = await import('./repository/indexClient.ts');
+    return new IndexClient(() => ({ entry, env: {} }), log, options);
+  };
+  return new RepositoryIndex(create, () => workspaceOptions(context.storageUri), log);
 }
 
 /**
@@ -95,7 +111,7 @@ class LazyChat {
 }
 
 function registerCommands(parts: Parts, chat: LazyChat): void {
-  const { context, log, engine, thinking, models, firstRun, completion, status } = parts;
+  const { context, log, engine, thinking, models, firstRun, completion, index, status } = parts;
   const show = async () => {
     await vscode.commands.executeCommand(`${chatViewId}.focus`);
     const opened = await chat.open();
@@ -116,12 +132,15 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
     'hearth.addToChat': async () => (await show()).tracker.add(),
     'hearth.thinking': () => thinking.pick(),
     'hearth.chooseModel': () => models.open(),
-    'hearth.menu': () => showMenu(engine, thinking, completion),
+    'hearth.menu': () => showMenu(engine, thinking, completion, index),
     'hearth.toggleCompletions': () => {
       completion.paused = !completion.paused;
       status.refresh();
     },
     'hearth.toggleLanguage': toggleLanguage,
+    'hearth.indexMenu': () => showIndexMenu(index),
+    'hearth.pauseIndex': () => index.setPaused(!index.isPaused),
+    'hearth.rebuildIndex': () => index.rebuild(),
     'hearth.restartEngine': async () => {
       firstRun.again();
       await (await engine.client()).restart();
@@ -158,5 +177,7 @@ function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void 
     parts.firstRun.again();
     parts.completion.forget();
     parts.engine.current?.reload().catch(report);
+  } else if (['hearth.index.enabled', 'files.exclude'].some((key) => event.affectsConfiguration(key))) {
+    parts.index.reopen().catch(report);
   }
 }

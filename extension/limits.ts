@@ -55,6 +55,12 @@ export const limits = {
     /** Between the last move of the cursor and the new context chip. */
     contextSettleMs: 80,
   },
+  index: {
+    /** After the window opened: language servers and the editor itself come first. */
+    startMs: 5_000,
+    /** Between the first change on disk and telling the indexer: a save is one message, a build as well. */
+    settleMs: 300,
+  },
   webview: {
     /** A code block or answer that is copied or inserted. The longest answers are some tens of kilobytes. */
     codeChars: 400_000,

@@ -1,11 +1,18 @@
 import * as vscode from 'vscode';
 import type { EngineHost } from './client/host.ts';
 import type { CompletionProvider } from './completion/provider.ts';
+import type { RepositoryIndex } from './repository/repositoryIndex.ts';
+import { indexSentence } from './repository/status.ts';
 import { completionSettings, languageEnabled, writeSetting } from './settings.ts';
 import { canThink, modeLabel, type Thinking } from './thinking.ts';
 
 /** What a click on the status bar offers. */
-export async function showMenu(engine: EngineHost, thinking: Thinking, completion: CompletionProvider): Promise<void> {
+export async function showMenu(
+  engine: EngineHost,
+  thinking: Thinking,
+  completion: CompletionProvider,
+  index: RepositoryIndex,
+): Promise<void> {
   const { state } = engine.view;
   const card = state.kind === 'ready' ? state.card : undefined;
   const languageId = vscode.window.activeTextEditor?.document.languageId;
@@ -32,6 +39,11 @@ export async function showMenu(engine: EngineHost, thinking: Thinking, completio
       command: 'hearth.toggleCompletions',
     },
     ...(languageId === undefined ? [] : [languageItem(languageId)]),
+    {
+      label: `$(search) ${vscode.l10n.t('Repository index…')}`,
+      description: indexSentence(index.view),
+      command: 'hearth.indexMenu',
+    },
     { label: '', kind: vscode.QuickPickItemKind.Separator },
     { label: `$(debug-restart) ${vscode.l10n.t('Restart the engine')}`, command: 'hearth.restartEngine' },
     { label: `$(output) ${vscode.l10n.t('Show log')}`, command: 'hearth.showLog' },

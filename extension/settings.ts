@@ -70,6 +70,8 @@ export function chatSettings(): ChatSettings {
   };
 }
 
+export const indexEnabled = (): boolean => read('index.enabled', true);
+
 /** Whether suggestions are on for a language: its own entry, else that of '*'. */
 export function languageEnabled(languages: Readonly<Record<string, boolean>>, languageId: string): boolean {
   return languages[languageId] ?? languages['*'] ?? true;

@@ -17,15 +17,26 @@ export type ProcessState =
   /** It is not started again until `restart` is called. */
   | { kind: 'failed'; message: string };
 
+/** What a process is for. */
+export interface ProcessRole {
+  /** In the log. */
+  name: string;
+  /** Its first request. A process of the wrong version, or one that cannot work here, is not started again. */
+  greet(connection: EngineConnection): Promise<unknown>;
+}
+
+const engineRole: ProcessRole = { name: 'The engine', greet: checkVersion };
+
 type Subscription = (connection: EngineConnection) => void;
 
 /**
- * Keeps the engine process alive: starts it on the first use, starts it again after a crash with growing delays, stops
+ * Keeps the engine's process, or another child, alive: starts it on the first use, starts it again after a crash with growing delays, stops
  * trying after the last one, and ends it with the extension.
  */
 export class EngineProcess {
   private readonly launch: () => Launch;
   private readonly log: Log;
+  private readonly role: ProcessRole;
   private readonly backoff = new Backoff();
   private readonly subscriptions: Subscription[] = [];
   private readonly changed = new vscode.EventEmitter<ProcessState>();
@@ -39,9 +50,10 @@ export class EngineProcess {
   private startedAtMs = 0;
 
   /** `launch` is asked at every start, so that changed settings take effect with the next process. */
-  constructor(launch: () => Launch, log: Log) {
+  constructor(launch: () => Launch, log: Log, role: ProcessRole = engineRole) {
     this.launch = launch;
     this.log = log;
+    this.role = role;
   }
 
   get state(): ProcessState {
@@ -71,7 +83,8 @@ export class EngineProcess {
 
   /** The running process; starts it where there is none, waits where a restart is due, fails after the last one. */
   start(): Promise<EngineConnection> {
-    if (this.current.kind === 'failed') return Promise.reject(engineGivenUp());
+    if (this.current.kind === 'failed')
+      return Promise.reject(new EngineFailure('engine-given-up', this.current.message));
     this.ready ??= this.open();
     return this.ready;
   }
@@ -105,11 +118,14 @@ export class EngineProcess {
     try {
       await this.handshake(connection);
     } catch (error) {
+      if (error instanceof EngineFailure && (error.code === 'protocol' || error.code === 'unsupported')) {
+        this.fail(error.message);
+      }
       connection.kill();
       throw error;
     }
     if (this.live !== connection) throw engineEnded();
-    this.log.info(`The engine runs as process ${connection.pid}.`);
+    this.log.info(`${this.role.name} runs as process ${connection.pid}.`);
     this.become({ kind: 'running' });
     return connection;
   }
@@ -117,11 +133,7 @@ export class EngineProcess {
   private async handshake(connection: EngineConnection): Promise<void> {
     const timer = setTimeout(() => connection.kill(), limits.engine.handshakeMs);
     try {
-      const status = await connection.request(messages.status, undefined, engineStatus);
-      if (status.protocolVersion === protocolVersion) return;
-      const message = vscode.l10n.t('The engine and the extension are of different versions. Please reinstall Hearth.');
-      this.fail(message);
-      throw new EngineFailure('protocol', message);
+      await this.role.greet(connection);
     } finally {
       clearTimeout(timer);
     }
@@ -130,14 +142,14 @@ export class EngineProcess {
   private afterEnd(connection: EngineConnection, how: string): void {
     if (this.live !== connection) return;
     this.forget();
-    this.log.error(`The engine ended (${how}).`);
+    this.log.error(`${this.role.name} ended (${how}).`);
     const delayMs = this.backoff.next(Date.now() - this.startedAtMs);
     if (delayMs === undefined) this.fail(engineGivenUp().message);
     else this.startAfter(delayMs);
   }
 
   private startAfter(delayMs: number): void {
-    this.log.info(`The engine is started again in ${delayMs} ms.`);
+    this.log.info(`${this.role.name} is started again in ${delayMs} ms.`);
     this.ready = new Promise<void>((resolve, reject) => {
       const timer = setTimeout(resolve, delayMs);
       this.cancelWait = () => {
@@ -146,7 +158,7 @@ export class EngineProcess {
       };
     }).then(() => this.open());
     // A process that does not start ends, and `afterEnd` deals with every end.
-    this.ready.catch((error: unknown) => this.log.debug(`Starting the engine: ${sentence(error)}`));
+    this.ready.catch((error: unknown) => this.log.debug(`${this.role.name} starts: ${sentence(error)}`));
     this.become({ kind: 'waiting', delayMs });
   }
 
@@ -166,4 +178,14 @@ export class EngineProcess {
     this.current = state;
     this.changed.fire(state);
   }
+}
+
+/** @throws EngineFailure `protocol` when the engine is of another version than the extension. */
+async function checkVersion(connection: EngineConnection): Promise<unknown> {
+  const status = await connection.request(messages.status, undefined, engineStatus);
+  if (status.protocolVersion === protocolVersion) return status;
+  throw new EngineFailure(
+    'protocol',
+    vscode.l10n.t('The engine and the extension are of different versions. Please reinstall Hearth.'),
+  );
 }

@@ -1,0 +1,190 @@
+import * as vscode from 'vscode';
+import type { CancellationToken } from 'vscode-jsonrpc/node';
+import type {
+  IndexState,
+  MapParams,
+  OpenParams,
+  Passage,
+  Reference,
+  RepositoryMap,
+  SymbolPlace,
+} from '../../engine/repository/protocol.ts';
+import { EngineFailure, sentence } from '../client/failure.ts';
+import type { ProcessState } from '../client/process.ts';
+import type { Log } from '../log.ts';
+import type { IndexClient } from './indexClient.ts';
+
+export type IndexView =
+  /** Why there is none, as a sentence. */
+  | { kind: 'off'; reason: string }
+  /** Nothing has asked for it yet, or it is being started. */
+  | { kind: 'starting' }
+  | { kind: 'open'; state: IndexState }
+  | { kind: 'failed'; message: string };
+
+/**
+ * The index of the workspace as the rest of the extension sees it. Its process starts with the first question, or once the
+ * window has settled, and comes back after a crash. Where there is no index every answer is empty, and `view` says why.
+ */
+export class RepositoryIndex {
+  private readonly create: (options: () => OpenParams) => Promise<IndexClient>;
+  private readonly options: () => OpenParams | string;
+  private readonly log: Log;
+  private readonly changed = new vscode.EventEmitter<IndexView>();
+  readonly onView = this.changed.event;
+  private opening: Promise<IndexClient> | undefined;
+  private opened: IndexClient | undefined;
+  private current: IndexView = { kind: 'starting' };
+  private paused = false;
+
+  /**
+   * `create` is called when the index is first needed; `options` says what to index, or why nothing is, at each start of
+   * the process.
+   */
+  constructor(
+    create: (options: () => OpenParams) => Promise<IndexClient>,
+    options: () => OpenParams | string,
+    log: Log,
+  ) {
+    this.create = create;
+    this.options = options;
+    this.log = log;
+  }
+
+  get view(): IndexView {
+    const options = this.options();
+    return typeof options === 'string' ? { kind: 'off', reason: options } : this.current;
+  }
+
+  /** Whether questions are answered. */
+  get available(): boolean {
+    const { kind } = this.view;
+    return kind !== 'off' && kind !== 'failed';
+  }
+
+  get isPaused(): boolean {
+    return this.paused;
+  }
+
+  get pid(): number | undefined {
+    return this.opened?.pid;
+  }
+
+  /** Stretches of files that answer a question, the best first; at most two of one file. */
+  search(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
+    return this.ask((client) => client.search(question, limit, token), []);
+  }
+
+  /** For a box that one types into: so named, so beginning, or of these words. */
+  symbols(name: string, limit: number, token?: CancellationToken): Promise<SymbolPlace[]> {
+    return this.ask((client) => client.symbols(name, limit, token), []);
+  }
+
+  definitions(name: string, limit: number, token?: CancellationToken): Promise<SymbolPlace[]> {
+    return this.ask((client) => client.definitions(name, limit, token), []);
+  }
+
+  /** Where the name stands in code, its definitions left out. */
+  references(name: string, limit: number, token?: CancellationToken): Promise<Reference[]> {
+    return this.ask((client) => client.references(name, limit, token), []);
+  }
+
+  /** What a file defines, in its order. */
+  outline(path: string, token?: CancellationToken): Promise<SymbolPlace[]> {
+    return this.ask((client) => client.outline(path, token), []);
+  }
+
+  map(params: MapParams, token?: CancellationToken): Promise<RepositoryMap> {
+    return this.ask((client) => client.map(params, token), { text: '', files: 0, ofFiles: 0 });
+  }
+
+  /** Starts the process where there is something to index. */
+  start(): void {
+    if (this.available) this.report(this.client().then((client) => client.start()));
+  }
+
+  /** Files that changed on disk. Where nothing runs, the next start finds them. */
+  update(paths: string[]): void {
+    if (this.opened?.isRunning) this.report(this.opened.update(paths));
+  }
+
+  /** Compares everything with the disk, say after a switch of branches. */
+  rescan(): void {
+    if (this.opened?.isRunning) this.report(this.opened.tell('rescan'));
+  }
+
+  async setPaused(paused: boolean): Promise<void> {
+    this.paused = paused;
+    if (this.opened?.isRunning) await this.opened.tell(paused ? 'pause' : 'resume');
+  }
+
+  /** Throws the index away and makes it anew, in a fresh process if the last one failed. */
+  async rebuild(): Promise<void> {
+    const { view } = this;
+    if (view.kind === 'off') throw new EngineFailure('unavailable', view.reason);
+    this.paused = false;
+    const client = await this.client();
+    if (view.kind === 'failed') await client.restart();
+    await client.rebuild();
+  }
+
+  /** After changed folders, settings or trust. */
+  async reopen(): Promise<void> {
+    await this.opened?.stop();
+    this.show({ kind: 'starting' });
+    this.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.opened?.stop();
+  }
+
+  dispose(): void {
+    this.opened?.dispose();
+    this.changed.dispose();
+  }
+
+  private client(): Promise<IndexClient> {
+    this.opening ??= this.create(() => this.openParams()).then((client) => {
+      this.opened = client;
+      client.onIndexState((state) => this.show({ kind: 'open', state }));
+      client.onProcessState((state) => this.onProcess(client, state));
+      return client;
+    });
+    return this.opening;
+  }
+
+  private openParams(): OpenParams {
+    const options = this.options();
+    if (typeof options === 'string') throw new EngineFailure('unsupported', options);
+    return options;
+  }
+
+  private async ask<Result>(run: (client: IndexClient) => Promise<Result>, none: Result): Promise<Result> {
+    if (!this.available) return none;
+    try {
+      return await run(await this.client());
+    } catch (error) {
+      // A question goes on without the index; what happened to it shows in `view`.
+      if (!(error instanceof EngineFailure) || !absent.has(error.code)) throw error;
+      return none;
+    }
+  }
+
+  private report(request: Promise<unknown>): void {
+    request.catch((error: unknown) => this.log.warn(`Index: ${sentence(error)}`));
+  }
+
+  private onProcess(client: IndexClient, state: ProcessState): void {
+    if (state.kind === 'failed') this.show({ kind: 'failed', message: state.message });
+    else if (state.kind === 'starting' || state.kind === 'waiting') this.show({ kind: 'starting' });
+    else if (state.kind === 'running' && this.paused) this.report(client.tell('pause'));
+  }
+
+  private show(view: IndexView): void {
+    this.current = view;
+    this.changed.fire(this.view);
+  }
+}
+
+const absent: ReadonlySet<string> = new Set(['engine-ended', 'engine-given-up', 'unsupported']);

@@ -1,0 +1,73 @@
+import { join } from 'node:path';
+import * as vscode from 'vscode';
+import type { OpenParams } from '../../engine/repository/protocol.ts';
+import { limits } from '../limits.ts';
+import { indexEnabled } from '../settings.ts';
+import type { RepositoryIndex } from './repositoryIndex.ts';
+
+/** What to index of this window, or a sentence that says why nothing is. */
+export function workspaceOptions(storage: vscode.Uri | undefined): OpenParams | string {
+  if (!indexEnabled()) return vscode.l10n.t('The repository index is switched off in the settings.');
+  if (!vscode.workspace.isTrusted) return vscode.l10n.t('The folder is not trusted, so it is not indexed.');
+  const folders = (vscode.workspace.workspaceFolders ?? []).filter(({ uri }) => uri.scheme === 'file');
+  if (folders.length === 0 || storage === undefined) return vscode.l10n.t('No folder on a disk is open.');
+  const several = (vscode.workspace.workspaceFolders ?? []).length > 1;
+  return {
+    database: join(storage.fsPath, 'index', 'index.db'),
+    // The names that `asRelativePath` gives to files.
+    folders: folders.map(({ name, uri }) => ({ name: several ? name : '', directory: uri.fsPath })),
+    excludes: excludedGlobs(),
+  };
+}
+
+/** Those that hold without a condition. */
+function excludedGlobs(): string[] {
+  const excludes = vscode.workspace.getConfiguration('files').get<Record<string, unknown>>('exclude', {});
+  return Object.keys(excludes).filter((glob) => excludes[glob] === true);
+}
+
+/** Tells the index what changes on disk, a while after the first change, so that a build is told in one message. */
+export class WorkspaceWatch {
+  private readonly index: RepositoryIndex;
+  private readonly paths = new Set<string>();
+  private readonly subscriptions: vscode.Disposable[];
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(index: RepositoryIndex) {
+    this.index = index;
+    const watcher = vscode.workspace.createFileSystemWatcher('**/*');
+    const note = (uri: vscode.Uri) => this.note(uri);
+    this.subscriptions = [
+      watcher,
+      watcher.onDidCreate(note),
+      watcher.onDidChange(note),
+      watcher.onDidDelete(note),
+      vscode.workspace.onDidSaveTextDocument(({ uri }) => this.note(uri)),
+      vscode.workspace.onDidChangeWorkspaceFolders(() => void index.reopen()),
+      vscode.workspace.onDidGrantWorkspaceTrust(() => index.start()),
+    ];
+    // Whoever asks first starts it; else it waits until the window has settled.
+    this.timer = setTimeout(() => index.start(), limits.index.startMs);
+  }
+
+  dispose(): void {
+    clearTimeout(this.timer);
+    for (const subscription of this.subscriptions) subscription.dispose();
+  }
+
+  private note(uri: vscode.Uri): void {
+    if (uri.scheme !== 'file' || vscode.workspace.getWorkspaceFolder(uri) === undefined) return;
+    const path = vscode.workspace.asRelativePath(uri);
+    // A switch of branches; nothing else inside is source.
+    if (/(^|\/)\.git\/HEAD$/.test(path)) this.index.rescan();
+    if (/(^|\/)(\.git|node_modules)(\/|$)/.test(path)) return;
+    if (this.paths.size === 0) this.timer = setTimeout(() => this.tell(), limits.index.settleMs);
+    this.paths.add(path);
+  }
+
+  private tell(): void {
+    const paths = [...this.paths];
+    this.paths.clear();
+    this.index.update(paths);
+  }
+}
