@@ -5,6 +5,7 @@ import { bench } from './cli/bench.ts';
 import { chat } from './cli/chat.ts';
 import { type Command, commandHelp, commonOptions, optionTable, readArguments } from './cli/command.ts';
 import { complete } from './cli/complete.ts';
+import { devices } from './cli/devices.ts';
 import { generate } from './cli/generate.ts';
 import { index, search } from './cli/indexFolder.ts';
 import { inspect } from './cli/inspect.ts';
@@ -24,6 +25,7 @@ const commands: readonly Command[] = [
   logits,
   bench,
   inspect,
+  devices,
   models,
 ];
 

@@ -7,6 +7,8 @@ export type BackendName = 'reference' | 'onnx' | 'webgpu';
 export interface LoadOptions {
   /** Longest sequence that will be asked for; the key-value memory is planned for it. */
   readonly contextTokens: number;
+  /** Where memory is short a shorter context will do, down to this; absent: not. */
+  readonly leastContextTokens?: number;
   readonly threads?: number;
   /** Directory for files derived from the weights (packed graphs); absent: nothing is kept on disk. */
   readonly cacheDirectory?: string;

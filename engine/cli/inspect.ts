@@ -1,5 +1,5 @@
 import { invalidInput } from '../errors.ts';
-import { detectHardware } from '../store/hardware.ts';
+import { detectMachine } from '../store/hardware.ts';
 import { type InspectedModel, inspectModel } from '../store/inspectModel.ts';
 import { openStore } from '../store/store.ts';
 import type { Command } from './command.ts';
@@ -19,7 +19,7 @@ export const inspect: Command = {
     if (values.positionals.length === 0) throw invalidInput('A model is missing: hearth inspect MODEL….');
     const asked = values.count('context');
     const contexts = [...new Set([...usualContexts, ...(asked === undefined ? [] : [asked])])].sort((a, b) => a - b);
-    const options = { contexts, hardware: detectHardware() };
+    const options = { contexts, hardware: await detectMachine() };
     const store = openStore();
     const models: InspectedModel[] = [];
     // One after the other: each may read tens of megabytes of vocabulary.

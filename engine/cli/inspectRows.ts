@@ -1,7 +1,7 @@
 /** What `hearth inspect` says of one model: a line a fact, short enough to stand beside other models' in a table. */
 import type { WeightRole } from '../model/weightList.ts';
-import { showBytes } from '../store/files.ts';
 import type { InspectedModel } from '../store/inspectModel.ts';
+import { showBytes } from '../units.ts';
 import { architectureRows, count } from './inspectArchitecture.ts';
 
 export interface Row {

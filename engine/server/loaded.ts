@@ -4,6 +4,7 @@ import { freemem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import type { Decoder, LoadOptions } from '../backend/backend.ts';
+import { DoesNotFit } from '../backend/webgpu/memoryPlan.ts';
 import { SequencePool } from '../cache/sequencePool.ts';
 import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import type { SamplerSettings } from '../generation/sampler.ts';
@@ -16,11 +17,13 @@ import type { Model } from '../model/model.ts';
 import { openModel } from '../model/open.ts';
 import type { DecoderSpec } from '../model/spec.ts';
 import { listWeights } from '../model/weightList.ts';
+import { catalogue } from '../store/catalogue.ts';
+import { bestWithin } from '../store/fit.ts';
 import { type PromptFormat, promptFormatOf } from '../text/promptFormat.ts';
 import { readOptionalJson } from '../text/readConfig.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type BackendChoice, type Candidate, type LoadedDecoder, loadDecoder } from './backends.ts';
-import { cacheBudgetBytes, cacheBytesPerToken, defaultContextTokens } from './plan.ts';
+import { cacheBudgetBytes, cacheBytesPerToken, defaultContextTokens, leastContextTokens } from './plan.ts';
 import type { ModelCard } from './protocol.ts';
 import { type Recovered, Recovery } from './recovery.ts';
 
@@ -78,13 +81,31 @@ export async function decoderFor(
   const { threads, cacheDirectory, onProgress, signal } = request;
   const digest = storedDigest(model.path);
   const options: LoadOptions = {
-    contextTokens: request.contextTokens ?? defaultContextTokens(spec, bytesOf(model), freemem()),
+    ...contextFor(spec, bytesOf(model), request.contextTokens),
     onProgress,
     signal,
     ...(threads !== undefined && { threads }),
     ...(cacheDirectory !== undefined && digest !== undefined && { cacheDirectory, digest }),
   };
-  return loadDecoder(request.backend, spec, model.weights, options, among);
+  try {
+    return await loadDecoder(request.backend, spec, model.weights, options, among);
+  } catch (error) {
+    throw error instanceof DoesNotFit && error.contextTokens === 0 ? withSuggestion(error) : error;
+  }
+}
+
+/** No context helps: another model does. */
+function withSuggestion(error: DoesNotFit): DoesNotFit {
+  const entry = bestWithin(catalogue, error.freeBytes);
+  const suggestion = entry ? ` ${entry.name} (${entry.id}) would fit.` : '';
+  return new DoesNotFit(`${error.message}${suggestion}`, error.freeBytes, 0);
+}
+
+/** What was asked for, or as much of the usual as fits. */
+function contextFor(spec: DecoderSpec, weightBytes: number, asked: number | undefined) {
+  if (asked !== undefined) return { contextTokens: asked };
+  const contextTokens = defaultContextTokens(spec, weightBytes, freemem());
+  return { contextTokens, leastContextTokens: Math.min(leastContextTokens, contextTokens) };
 }
 
 function specFor(model: Model, contextTokens: number | undefined): DecoderSpec {

@@ -4,7 +4,7 @@ import { cacheValuesPerToken, type DecoderSpec } from '../model/spec.ts';
 /** A file with its surroundings, or a long conversation. */
 const usualContextTokens = 8192;
 /** Less is of no use to a chat. */
-const leastContextTokens = 1024;
+export const leastContextTokens = 1024;
 /** Sequences that may be as long as the context at the same time: a chat, a completion, and one of a summary or an old chat. */
 const fullSequences = 3;
 /** Of the memory that is free after the weights are loaded; the editor and its extensions need the rest. */

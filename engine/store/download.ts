@@ -2,7 +2,8 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import { cancelled, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { hashFile, requireSpace, showBytes } from './files.ts';
+import { showBytes } from '../units.ts';
+import { hashFile, requireSpace } from './files.ts';
 import { get, HttpFailure, type HttpResponse, showAddress, statusFailure } from './http.ts';
 import { type FinishedFile, findFinished, PartialFile } from './partialFile.ts';
 

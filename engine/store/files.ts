@@ -5,6 +5,7 @@ import { open, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { showBytes } from '../units.ts';
 
 export function errorCode(error: unknown): string | undefined {
   const code = error instanceof Error ? Reflect.get(error, 'code') : undefined;
@@ -115,16 +116,4 @@ export function diskError(error: unknown, path: string): unknown {
     return new DiskFull(message, { cause: error });
   }
   return error;
-}
-
-/** `98 MB`: three significant digits, decimal units as download pages use them. */
-export function showBytes(bytes: number): string {
-  const units = ['bytes', 'kB', 'MB', 'GB', 'TB'];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 999.5 && unit < units.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  return `${unit === 0 ? value : Number(value.toPrecision(3))} ${units[unit] ?? ''}`;
 }

@@ -1,6 +1,7 @@
 /** Which models a machine can run, before anything is downloaded. Estimates, and said as such. */
+
+import { showBytes } from '../units.ts';
 import type { CatalogueEntry } from './catalogue.ts';
-import { showBytes } from './files.ts';
 import type { Hardware } from './hardware.ts';
 
 export interface Fit {
@@ -90,4 +91,13 @@ export function chooseModel(entries: readonly CatalogueEntry[], hardware: Hardwa
     undefined,
   );
   return best ?? entries.find((entry) => entry.id === options.fallbackId);
+}
+
+/** Of those that run on `bytes` of memory, the best. */
+export function bestWithin(entries: readonly CatalogueEntry[], bytes: number): CatalogueEntry | undefined {
+  const fitting = entries.filter((entry) => memoryNeededBytes(entry) <= bytes);
+  return fitting.reduce<CatalogueEntry | undefined>(
+    (best, entry) => (best === undefined || entry.rank > best.rank ? entry : best),
+    undefined,
+  );
 }

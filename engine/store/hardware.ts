@@ -1,5 +1,7 @@
 /** What this machine has to offer a model. */
+
 import { availableParallelism, freemem, totalmem } from 'node:os';
+import { graphicsCards } from '../backend/webgpu/graphicsCards.ts';
 
 export interface Gpu {
   readonly name: string;
@@ -31,4 +33,10 @@ export function detectHardware(gpu?: Gpu): Hardware {
     cores: availableParallelism(),
     ...(gpu && { gpu }),
   };
+}
+
+/** The same with the largest graphics card that the system tells of. */
+export async function detectMachine(): Promise<Hardware> {
+  const [card] = await graphicsCards();
+  return detectHardware(card && { name: card.name, memoryBytes: card.totalBytes, unified: card.unified });
 }

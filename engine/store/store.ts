@@ -3,11 +3,12 @@ import { createHash } from 'node:crypto';
 import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.ts';
+import { showBytes } from '../units.ts';
 import { type CatalogueEntry, catalogue, defaultModelId, findEntry, requireEntry } from './catalogue.ts';
 import { defaultRetry, type RetryPolicy } from './download.ts';
-import { DiskFull, diskError, errorCode, hashFile, showBytes } from './files.ts';
+import { DiskFull, diskError, errorCode, hashFile } from './files.ts';
 import { chooseModel, type Fit, hardwareNeeds, judge, type RecommendOptions } from './fit.ts';
-import { detectHardware, type Gpu, type Hardware } from './hardware.ts';
+import { detectMachine, type Hardware } from './hardware.ts';
 import { collect } from './importModel.ts';
 import { withLock } from './lock.ts';
 import { findInstalled, type Installed, install, listInstalled, manifestName, pathToLoad } from './manifest.ts';
@@ -19,7 +20,6 @@ import { type Endpoints, endpointsFrom, fetchModel, sourceName, stagedBytes, sta
 export interface StoreOptions {
   /** Root of the store. Default: see `defaultStoreDirectory`. */
   readonly directory?: string;
-  readonly gpu?: Gpu;
   /** Of the running engine; `recommend` stays within them. Absent: all. */
   readonly families?: RecommendOptions['families'];
   readonly entries?: readonly CatalogueEntry[];
@@ -59,7 +59,7 @@ export class Store {
 
   /** Every model of the catalogue with what is known of it here. */
   async list(): Promise<readonly StoredModel[]> {
-    const hardware = this.hardware();
+    const hardware = await this.hardware();
     const recommended = this.choose(hardware);
     const installed = await listInstalled(this.directory);
     return Promise.all(this.entries.map((entry) => this.describe(entry, hardware, recommended, installed)));
@@ -67,13 +67,13 @@ export class Store {
 
   async get(id: string): Promise<StoredModel> {
     const entry = requireEntry(id, this.entries);
-    const hardware = this.hardware();
+    const hardware = await this.hardware();
     return this.describe(entry, hardware, this.choose(hardware), await listInstalled(this.directory));
   }
 
   /** The model for this machine, and why. */
   async recommend(): Promise<StoredModel> {
-    const hardware = this.hardware();
+    const hardware = await this.hardware();
     const chosen = this.choose(hardware);
     if (!chosen) throw notFound('The catalogue is empty.');
     return this.describe(chosen, hardware, chosen, await listInstalled(this.directory));
@@ -152,8 +152,8 @@ export class Store {
     return this.get(id);
   }
 
-  private hardware(): Hardware {
-    return this.options.hardware ?? detectHardware(this.options.gpu);
+  private async hardware(): Promise<Hardware> {
+    return this.options.hardware ?? detectMachine();
   }
 
   private choose(hardware: Hardware): CatalogueEntry | undefined {

@@ -3,6 +3,8 @@
  * assumed: the poorest adapter has subgroups of 4, no f16, and 128 MiB bindings.
  */
 import { HearthError } from '../../errors.ts';
+import { showBytes } from '../../units.ts';
+import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
 
 export interface GpuCapabilities {
   readonly vendor: string;
@@ -22,6 +24,8 @@ export interface GpuCapabilities {
   readonly maxWorkgroupInvocations: number;
   readonly maxWorkgroupBytes: number;
   readonly maxBindingsPerKernel: number;
+  /** Absent: not known. */
+  readonly memory?: GraphicsCard;
   /** Sentences for the log and `status`: what was found, and why a feature is off. */
   readonly notes: readonly string[];
 }
@@ -33,6 +37,8 @@ export interface GpuOptions {
   readonly refuseSoftware?: boolean;
   /** Use as if the adapter lacked them: tests run every kernel's poorest path this way. */
   readonly without?: readonly ('f16' | 'subgroups' | 'subgroupMatrix')[];
+  /** Use as if the adapter had no more: tests come to its ends this way. */
+  readonly atMost?: { readonly bindingBytes?: number; readonly bufferBytes?: number; readonly memoryBytes?: number };
   /** Keep Dawn's validation of calls and shaders (tests); a release run whose kernels are proved turns it off. */
   readonly validate?: boolean;
 }
@@ -94,13 +100,50 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
     ...(subgroups ? { subgroups: { min: info.subgroupMinSize, max: info.subgroupMaxSize } } : {}),
     ...(matrix ? { subgroupMatrix: matrix } : {}),
     timestamps: features.has('timestamp-query'),
-    maxBindingBytes: limits.maxStorageBufferBindingSize,
-    maxBufferBytes: limits.maxBufferSize,
+    maxBindingBytes: Math.min(limits.maxStorageBufferBindingSize, options.atMost?.bindingBytes ?? limits.maxBufferSize),
+    maxBufferBytes: Math.min(limits.maxBufferSize, options.atMost?.bufferBytes ?? limits.maxBufferSize),
     maxWorkgroupInvocations: limits.maxComputeInvocationsPerWorkgroup,
     maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
     maxBindingsPerKernel: limits.maxStorageBuffersPerShaderStage,
     notes,
   };
+}
+
+async function withMemory(capabilities: GpuCapabilities, { atMost }: GpuOptions): Promise<GpuCapabilities> {
+  const known = await memoryOf(capabilities);
+  if (known) {
+    const freeBytes = Math.min(known.freeBytes, atMost?.memoryBytes ?? known.freeBytes);
+    return { ...capabilities, memory: { ...known, freeBytes } };
+  }
+  const note = 'memory: neither the adapter nor the system tells it; what does not fit is noticed while it is loaded.';
+  return { ...capabilities, notes: [...capabilities.notes, note] };
+}
+
+/** One sentence: what it is, and what of it is used. */
+export function describeGpu(capabilities: GpuCapabilities): string {
+  const {
+    vendor,
+    description,
+    software,
+    f16,
+    subgroups,
+    subgroupMatrix: matrix,
+    maxBindingBytes,
+    memory,
+  } = capabilities;
+  const size =
+    subgroups && (subgroups.min === subgroups.max ? `${subgroups.min}` : `${subgroups.min} to ${subgroups.max}`);
+  const used = [
+    ...(f16 ? ['f16'] : []),
+    ...(size === undefined ? [] : [`subgroups of ${size}`]),
+    ...(matrix ? [`subgroup matrices of ${matrix.m}x${matrix.n}x${matrix.k}`] : []),
+    `bindings of up to ${showBytes(maxBindingBytes)}`,
+  ];
+  const kind = software ? ' (a GPU computed by software)' : '';
+  const room = memory
+    ? `; ${showBytes(memory.freeBytes)} of ${showBytes(memory.totalBytes)} of memory are free${memory.unified ? ', shared with the processor' : ''}`
+    : '';
+  return `${description || vendor}${kind}: ${used.join(', ')}${room}.`;
 }
 
 export interface OpenedGpu {
@@ -134,7 +177,7 @@ export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
       'No GPU was found (no Vulkan, Metal or Direct3D 12 driver answered). Hearth goes on with the CPU; install or update the graphics driver to use the GPU.',
     );
   }
-  const capabilities = capabilitiesOf(adapter, options);
+  const capabilities = await withMemory(capabilitiesOf(adapter, options), options);
   if (capabilities.software && options.refuseSoftware) {
     throw new HearthError(
       'unavailable',

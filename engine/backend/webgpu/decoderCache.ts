@@ -31,6 +31,8 @@ export interface CacheOptions {
   readonly contextTokens: number;
   readonly maxTokensPerRun: number;
   readonly precision: CachePrecision;
+  /** More than one context is given room only within this. */
+  readonly budgetBytes: number;
 }
 
 export interface DecoderCache {
@@ -60,6 +62,7 @@ export async function allocateCache(gpu: Gpu, spec: DecoderSpec, options: CacheO
     const plan = planSpans(spec, options, contexts);
     const largest = Math.max(...spec.layers.map((layer) => bufferBytes(layer.attention, plan, options)));
     if (contexts > 1 && largest > gpu.capabilities.maxBindingBytes) continue;
+    if (contexts > 1 && bytesOfLayers(spec, plan, options) > options.budgetBytes) continue;
     const made: GPUBuffer[] = [];
     try {
       const layers = await allocateLayers(gpu, spec, plan, { ...options, made });
@@ -79,12 +82,14 @@ export async function allocateCache(gpu: Gpu, spec: DecoderSpec, options: CacheO
 /** A function, since the constants exist only once Dawn is loaded. */
 const cacheUsage = () => GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
 
+type SpanOptions = Omit<CacheOptions, 'budgetBytes'>;
+
 interface SpanPlan {
   readonly slidingWindow: number | undefined;
   readonly pages: number;
 }
 
-function planSpans(spec: DecoderSpec, options: CacheOptions, contexts: number): SpanPlan[] {
+function planSpans(spec: DecoderSpec, options: SpanOptions, contexts: number): SpanPlan[] {
   const windows = new Set(spec.layers.map(({ attention }) => slidingWindowOf(attention)));
   return [...windows].map((slidingWindow) => {
     const each = mostPages(options.contextTokens, options.maxTokensPerRun, slidingWindow);
@@ -102,8 +107,20 @@ function pageBytes(attention: AttentionSpec, precision: CachePrecision): number 
   return pageTokens * values * cacheValueBytes(precision);
 }
 
-function bufferBytes(attention: AttentionSpec, plan: readonly SpanPlan[], { precision }: CacheOptions): number {
+function bufferBytes(attention: AttentionSpec, plan: readonly SpanPlan[], { precision }: SpanOptions): number {
   return (plan[spanOf(attention, plan)]?.pages ?? 0) * pageBytes(attention, precision);
+}
+
+function bytesOfLayers({ layers }: DecoderSpec, plan: readonly SpanPlan[], options: SpanOptions): number {
+  return layers.reduce(
+    (sum, { attention }) => sum + (attention.kind === 'latent' ? 1 : 2) * bufferBytes(attention, plan, options),
+    0,
+  );
+}
+
+/** Keys and values of one sequence as long as the context. */
+export function cacheBytes(spec: DecoderSpec, options: SpanOptions): number {
+  return bytesOfLayers(spec, planSpans(spec, options, 1), options);
 }
 
 async function allocateLayers(

@@ -1,7 +1,7 @@
 /** The buffers that a token's values pass through, allocated once for the largest run. */
 import type { DecoderSpec, FeedForwardSpec } from '../../model/spec.ts';
 import { paddedWidth } from './decoderWeights.ts';
-import type { Gpu } from './gpu.ts';
+import type { Allocator } from './gpu.ts';
 import { attentionShape } from './kernels/attention.ts';
 
 /** Rows of logits that are computed and read back at once. */
@@ -93,7 +93,7 @@ function denseWidth(feedForward: FeedForwardSpec): number {
   return paddedWidth(kind === 'dense' ? feedForward.intermediateSize : (feedForward.sharedIntermediateSize ?? 0));
 }
 
-export async function allocateScratch(gpu: Gpu, spec: DecoderSpec, limits: ScratchLimits): Promise<Scratch> {
+export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits: ScratchLimits): Promise<Scratch> {
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
   const before = gpu.allocatedBytes;
   const values = (label: string, count: number) => gpu.allocate(`${label} of a run`, 4 * count, usage);
@@ -129,4 +129,19 @@ export async function allocateScratch(gpu: Gpu, spec: DecoderSpec, limits: Scrat
     logits: await values('logits', logitRowsAtOnce * spec.vocabularySize),
     bytes: gpu.allocatedBytes - before,
   };
+}
+
+/** What `allocateScratch` will take. */
+export async function scratchBytes(spec: DecoderSpec, limits: ScratchLimits): Promise<number> {
+  let allocatedBytes = 0;
+  const account: Allocator = {
+    get allocatedBytes() {
+      return allocatedBytes;
+    },
+    async allocate(_, size) {
+      allocatedBytes += size;
+      return { size } as GPUBuffer;
+    },
+  };
+  return (await allocateScratch(account, spec, limits)).bytes;
 }

@@ -23,6 +23,9 @@ export interface Kernel {
 
 const bindingType = { read: 'read-only-storage', write: 'storage', uniform: 'uniform' } as const;
 
+/** What hands out memory: the GPU, or an account of what it would. */
+export type Allocator = Pick<Gpu, 'allocate' | 'allocatedBytes'>;
+
 export class Gpu {
   readonly device: GPUDevice;
   readonly capabilities: GpuCapabilities;

@@ -2,19 +2,21 @@
  * The WebGPU backend: WGSL kernels on Dawn (Vulkan, Metal, Direct3D 12). Start reading at decoderPlan.ts.
  */
 
+import { describeModel } from '../../model/describe.ts';
 import type { DecoderSpec } from '../../model/spec.ts';
 import { listWeights } from '../../model/weightList.ts';
 import type { DecoderWeights } from '../../model/weights.ts';
 import { weightBytesOf } from '../../model/weightViews.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
-import type { GpuOptions } from './adapter.ts';
+import { describeGpu, type GpuOptions } from './adapter.ts';
 import { maxSequencesPerRun, maxTokensPerRun, vectorTokens, WebgpuDecoder } from './decoder.ts';
-import { allocateCache } from './decoderCache.ts';
+import { allocateCache, cacheBytes } from './decoderCache.ts';
 import { RunInputs } from './decoderInputs.ts';
-import { allocateScratch } from './decoderScratch.ts';
+import { allocateScratch, scratchBytes } from './decoderScratch.ts';
 import { requireDimensions, uploadWeights } from './decoderWeights.ts';
 import { Gpu } from './gpu.ts';
 import type { CachePrecision } from './kernels/cacheCode.ts';
+import { contextFor } from './memoryPlan.ts';
 import { Uploader } from './upload.ts';
 
 export interface WebgpuOptions {
@@ -50,13 +52,14 @@ async function loadOn(
   weights: DecoderWeights,
   options: LoadOptions & { readonly precision: CachePrecision },
 ): Promise<WebgpuDecoder> {
-  const limits = { contextTokens: options.contextTokens, maxTokensPerRun, maxSequencesPerRun };
+  const { contextTokens, budgetBytes, notes } = await planMemory(gpu, spec, weights, options);
+  const limits = { contextTokens, maxTokensPerRun, maxSequencesPerRun };
   const totalBytes = listWeights(weights).reduce((sum, { weight }) => sum + weightBytesOf(weight), 0);
   const uploader = new Uploader(gpu, options, totalBytes);
   const uploaded = await uploadWeights(weights, uploader);
   const weightBytes = gpu.allocatedBytes;
-  const scratch = await allocateScratch(gpu, spec, { maxTokensPerRun, vectorTokens, splits });
-  const cache = await allocateCache(gpu, spec, { ...limits, precision: options.precision });
+  const scratch = await allocateScratch(gpu, spec, scratchLimits);
+  const cache = await allocateCache(gpu, spec, { ...limits, precision: options.precision, budgetBytes });
   const inputs = await RunInputs.allocate(gpu, spec, cache, limits);
   const decoder = new WebgpuDecoder({
     gpu,
@@ -66,16 +69,47 @@ async function loadOn(
     inputs,
     scratch,
     splits,
-    contextTokens: options.contextTokens,
-    notes: notesOf(gpu, options.precision),
+    contextTokens,
+    notes: [...notesOf(gpu, options.precision), ...notes],
     weightBytes,
   });
   await decoder.warm();
   return decoder;
 }
 
+const scratchLimits = { maxTokensPerRun, vectorTokens, splits };
+
+interface PlannedMemory {
+  readonly contextTokens: number;
+  /** For keys and values. */
+  readonly budgetBytes: number;
+  readonly notes: readonly string[];
+}
+
+/** @throws DoesNotFit before anything is loaded, where the memory of the GPU is known. */
+async function planMemory(
+  { capabilities: { memory } }: Gpu,
+  spec: DecoderSpec,
+  weights: DecoderWeights,
+  options: LoadOptions & { readonly precision: CachePrecision },
+): Promise<PlannedMemory> {
+  const { precision, contextTokens: wanted } = options;
+  if (!memory) return { contextTokens: wanted, budgetBytes: Number.POSITIVE_INFINITY, notes: [] };
+  const needs = {
+    weightBytes: describeModel({ spec, weights }).weightBytes,
+    scratchBytes: await scratchBytes(spec, scratchLimits),
+    cacheBytes: (contextTokens: number) => cacheBytes(spec, { contextTokens, maxTokensPerRun, precision }),
+  };
+  const contextTokens = contextFor(needs, options, memory);
+  const shorter = `The context is ${contextTokens} tokens instead of ${wanted}: as many as fit the memory of this GPU.`;
+  return {
+    contextTokens,
+    budgetBytes: memory.freeBytes - needs.weightBytes - needs.scratchBytes,
+    notes: contextTokens < wanted ? [shorter] : [],
+  };
+}
+
 function notesOf({ capabilities }: Gpu, precision: CachePrecision): string[] {
-  const used = `Computed on ${capabilities.description || capabilities.vendor}.`;
   const cache = precision === 'f16' ? ['Keys and values are kept as f16.'] : [];
-  return [used, ...cache, ...capabilities.notes];
+  return [`Computed on ${describeGpu(capabilities)}`, ...cache, ...capabilities.notes];
 }

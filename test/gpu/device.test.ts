@@ -1,0 +1,121 @@
+/** What a device does to a model: its loss, its limits, its memory. On the real adapter, with golden checkpoints. */
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import type { GpuOptions } from '../../engine/backend/webgpu/adapter.ts';
+import { Gpu } from '../../engine/backend/webgpu/gpu.ts';
+import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
+import { argmax } from '../../engine/generation/sampler.ts';
+import { openModel } from '../../engine/model/open.ts';
+import { type LoadedModel, loadModel } from '../../engine/server/loaded.ts';
+import { readGolden } from '../unit/goldens.ts';
+import { fixtureFile } from '../unit/shared.ts';
+
+const path = fixtureFile('goldens/llama');
+const golden = await readGolden(fixtureFile('goldens/llama/golden.safetensors'));
+
+/** Every GPU that is opened from here on. */
+function openedGpus(): Gpu[] {
+  const opened: Gpu[] = [];
+  const open = Gpu.open.bind(Gpu);
+  vi.spyOn(Gpu, 'open').mockImplementation(async (options) => {
+    const gpu = await open(options);
+    opened.push(gpu);
+    return gpu;
+  });
+  return opened;
+}
+
+afterEach(() => vi.restoreAllMocks());
+
+async function loadLlama(gpu: GpuOptions, contextTokens = 256, onProgress = () => {}) {
+  const model = await openModel(path);
+  try {
+    const backend = createWebgpuBackend({ gpu, cachePrecision: 'f32' });
+    return await backend.load(model.spec, model.weights, { contextTokens, onProgress });
+  } finally {
+    await model.file.close();
+  }
+}
+
+describe('a device that is lost', () => {
+  /** Greedy from the golden prompt; `onToken` may pull the plug. */
+  async function answer({ scheduler }: LoadedModel, onToken: (count: number) => void): Promise<number[]> {
+    const received: number[] = [];
+    await scheduler.submit({
+      requestClass: 'chat',
+      prompt: golden.ids,
+      maxTokens: 8,
+      choose: argmax,
+      deliver: (token) => {
+        received.push(token);
+        onToken(received.length);
+        return 'continue';
+      },
+    });
+    return received;
+  }
+
+  it('in the middle of an answer is set up again, and the answer goes on with the golden text', async () => {
+    const opened = openedGpus();
+    const messages: string[] = [];
+    const model = await loadModel({
+      id: 'llama',
+      name: 'llama',
+      path,
+      backend: 'webgpu',
+      contextTokens: 256,
+      onProgress: () => {},
+      onChange: ({ message }) => messages.push(message),
+      signal: new AbortController().signal,
+    });
+    const text = await answer(model, (count) => {
+      if (count === 5) opened[0]?.device.destroy();
+    });
+    expect(text).toEqual(golden.greedy.slice(0, 8));
+    expect(opened.length).toBe(2);
+    expect(messages).toEqual([expect.stringMatching(/^The GPU stopped answering .* set up again, and answers go on/)]);
+    // Again within ten minutes: a GPU that was asked for by name is not replaced.
+    const lostAgain = answer(model, (count) => {
+      if (count === 2) opened[1]?.device.destroy();
+    });
+    await expect(lostAgain).rejects.toMatchObject({ code: 'device-lost' });
+    await model.close();
+  });
+
+  it('while a model is loaded fails typed', async () => {
+    const opened = openedGpus();
+    const load = loadLlama({}, 256, () => opened[0]?.device.destroy());
+    await expect(load).rejects.toMatchObject({ code: 'device-lost' });
+  });
+});
+
+describe('a model that does not fit', () => {
+  it('is refused before anything is loaded, with the context that would fit', async () => {
+    const opened = openedGpus();
+    const memoryBytes = 60e6;
+    const load = loadLlama({ atMost: { memoryBytes } }, 131_072);
+    await expect(load).rejects.toMatchObject({ code: 'out-of-memory', freeBytes: memoryBytes });
+    await expect(load).rejects.toThrow(/Nothing was loaded\. A context of \d+ tokens fits\.$/);
+    expect(opened.map(({ allocatedBytes }) => allocatedBytes)).toEqual([0]);
+    const fitting = Number(/context of (\d+) tokens fits/.exec(String(await load.catch(String)))?.[1]);
+    const decoder = await loadLlama({ atMost: { memoryBytes } }, fitting);
+    expect(decoder.contextTokens).toBe(fitting);
+    await decoder.dispose();
+    expect(opened.at(-1)?.allocatedBytes).toBeLessThan(memoryBytes);
+  });
+
+  it('into one buffer fails typed, with the sizes', async () => {
+    const load = loadLlama({ atMost: { bufferBytes: 50_000 } });
+    await expect(load).rejects.toMatchObject({ code: 'out-of-memory' });
+    await expect(load).rejects.toThrow(/needs \d+ bytes in one buffer; this GPU allows 50000/);
+  });
+
+  it('because the device refuses an allocation fails typed, with what is held', async () => {
+    const gpu = await Gpu.open();
+    const usage = GPUBufferUsage.STORAGE;
+    vi.spyOn(gpu.device, 'createBuffer').mockImplementationOnce((descriptor) =>
+      gpu.device.createBuffer({ ...descriptor, size: 2 ** 52 }),
+    );
+    await expect(gpu.allocate('a matrix', 1024, usage)).rejects.toMatchObject({ code: 'out-of-memory' });
+    gpu.dispose();
+  });
+});
