@@ -1,6 +1,7 @@
 /** What every kernel test needs: a validating device, poisoned outputs between guard words, seeded data, error bounds. */
 import { afterAll, beforeAll, expect } from 'vitest';
 import { Gpu, type KernelSource } from '../../engine/backend/webgpu/gpu.ts';
+import { figure } from '../figures.ts';
 
 /** `poorest`: the adapter as if it had no subgroups, f16 or matrices. */
 export function useGpu(poorest = false): { readonly gpu: Gpu } {
@@ -62,6 +63,7 @@ export async function runKernelOutputs(
   workgroups: readonly [number, number?, number?],
 ): Promise<Float32Array<ArrayBuffer>[]> {
   const { device } = gpu;
+  lastKernel = source.label;
   const kernel = await gpu.kernel(source);
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC | GPUBufferUsage.UNIFORM;
   const filled = [...inputs, ...outputs.map(guarded)];
@@ -101,8 +103,17 @@ async function readGuarded(gpu: Gpu, buffer: GPUBuffer, words: number): Promise<
   return new Float32Array(bytes, 0, words);
 }
 
+/** The kernel that ran last, whose output a test is about to judge. */
+let lastKernel = '';
+
 /** Normalised mean squared error: Σ(a − b)² / Σ b². */
 export function normalisedError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  const error = squaredError(actual, expected);
+  figure({ kernel: lastKernel, error });
+  return error;
+}
+
+function squaredError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
   let error = 0;
   let power = 0;
   for (let i = 0; i < expected.length; i++) {

@@ -8,6 +8,7 @@ import { dequantise } from '../../engine/formats/dequantise.ts';
 import { openSafetensors } from '../../engine/formats/safetensors.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
+import { figure } from '../figures.ts';
 import { fixtureFile } from './shared.ts';
 
 export interface GoldenCase {
@@ -99,7 +100,9 @@ export function checkGolden(
       const { vocabularySize } = decoder.spec;
       const wanted = expected.logits.subarray(first * vocabularySize, first * vocabularySize + logits.length);
       expect(logits.length).toBe(wanted.length);
-      expect(largestDifference(logits, wanted) / expected.deviation).toBeLessThan(bounds.maxDeviation);
+      const deviation = largestDifference(logits, wanted) / expected.deviation;
+      figure({ golden: golden.name, deviation });
+      expect(deviation).toBeLessThan(bounds.maxDeviation);
     };
 
     /** Feeds golden ids from where the sequence stands, in chunks of these sizes in turn, up to `end`. */
@@ -141,6 +144,7 @@ export function checkGolden(
         next = argmax(logits ?? new Float32Array());
         text.push(next);
       }
+      figure({ golden: golden.name, sameGreedy: String(text.every((token, i) => token === expected.greedy[i])) });
       if (bounds.sameGreedyText) expect(text).toEqual(expected.greedy);
       else expect(text).toHaveLength(expected.greedy.length);
       sequence.dispose();
