@@ -4,6 +4,7 @@ import { cpSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import * as esbuild from 'esbuild';
+import { grammars } from './engine/syntax/grammars.ts';
 
 const { values } = parseArgs({
   options: {
@@ -55,8 +56,6 @@ const builds = [
   { ...common, platform: 'browser', target: 'es2022', format: 'iife', entryPoints: { chat: 'media/chat.ts' } },
 ];
 
-// The wanted grammars alone: those of engine/syntax/grammars.ts.
-const grammars = 'bash c-sharp cpp go java javascript php python ruby rust tsx typescript'.split(' ');
 for (const name of ['tree-sitter', ...grammars.map((grammar) => `tree-sitter-${grammar}`)]) {
   cpSync(`node_modules/@vscode/tree-sitter-wasm/wasm/${name}.wasm`, join(outdir, 'grammars', `${name}.wasm`));
 }

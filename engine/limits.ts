@@ -110,6 +110,8 @@ export const limits = {
     questionTerms: 40,
     // A question's words that stand in more of the chunks than this share say nothing, if there are rarer ones.
     commonShare: 0.2,
+    // In a smaller index no question takes long.
+    chunksBeforeCommon: 1000,
     // Answers of any kind in one message.
     results: 1000,
     // Edges of the import graph; the Linux kernel has half a million.

@@ -44,8 +44,8 @@ export class IgnoreRules {
   #rulesOf(folder: string): Ignore | undefined {
     if (this.#byFolder.has(folder)) return this.#byFolder.get(folder);
     const files = folder === '' ? ['.git/info/exclude', '.gitignore'] : ['.gitignore'];
-    const texts = files.map((name) => textOf(join(this.#directory, folder, name)));
-    const rules = texts.every((text) => text === '') ? undefined : ignore().add(texts);
+    const text = files.map((name) => textOf(join(this.#directory, folder, name))).join('\n');
+    const rules = text.trim() === '' ? undefined : ignore().add(text);
     this.#byFolder.set(folder, rules);
     return rules;
   }

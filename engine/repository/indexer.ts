@@ -10,7 +10,7 @@ import { partsOf } from '../syntax/source.ts';
 import { contentOf } from './content.ts';
 import type { Root, Roots } from './roots.ts';
 import { countsOf, type IndexPhase, type IndexState } from './state.ts';
-import { type FoundFile, fileAt, isFolder, walk } from './walk.ts';
+import { type FoundFile, fileAt, isFolder, leadsThroughLink, walk } from './walk.ts';
 import { IndexWriter } from './writer.ts';
 
 export class Indexer {
@@ -178,7 +178,8 @@ export class Indexer {
     const absolute = join(root.directory, inside);
     const folder = isFolder(absolute);
     const file = fileAt(root.directory, inside);
-    if ((!file && !folder) || root.rules().ignoresAnywhere(inside, folder)) {
+    const out = root.rules().ignoresAnywhere(inside, folder) || leadsThroughLink(root.directory, inside);
+    if (out || (!file && !folder)) {
       this.#begin();
       this.#writer.removePath(path);
     } else if (file) await this.#index(root, file);

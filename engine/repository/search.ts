@@ -22,6 +22,7 @@ export class ChunkSearch {
   readonly #place: StatementSync;
   readonly #frequency: StatementSync;
   readonly #chunkCount: StatementSync;
+  /** Of terms, when the index held `#chunks`. */
   readonly #frequencies = new Map<string, number>();
   #chunks = 0;
 
@@ -62,15 +63,18 @@ export class ChunkSearch {
 
   /** Without the terms that so many chunks hold that looking through them tells nothing and takes longest. */
   #telling(terms: readonly string[]): readonly string[] {
-    const rare = terms.filter((term) => this.#frequencyOf(term) <= limits.repository.commonShare * this.#chunks);
+    const chunks = Number(this.#chunkCount.get()?.['n'] ?? 0);
+    if (chunks < limits.repository.chunksBeforeCommon) return terms;
+    if (Math.abs(chunks - this.#chunks) > this.#chunks / 10) {
+      this.#frequencies.clear();
+      this.#chunks = chunks;
+    }
+    const rare = terms.filter((term) => this.#frequencyOf(term) <= limits.repository.commonShare * chunks);
     return rare.length > 0 ? rare : terms;
   }
 
   /** In how many chunks; 0 as well for a term that is stored under its stem only. */
   #frequencyOf(term: string): number {
-    const chunks = Number(this.#chunkCount.get()?.['n'] ?? 0);
-    if (Math.abs(chunks - this.#chunks) > this.#chunks / 10) this.#frequencies.clear();
-    if (this.#frequencies.size === 0) this.#chunks = chunks;
     const known = this.#frequencies.get(term);
     if (known !== undefined) return known;
     const frequency = Number(this.#frequency.get(term)?.['doc'] ?? 0);

@@ -1,5 +1,5 @@
 /** The files of a folder that belong into the index. */
-import { type Dirent, readdirSync, type Stats, statSync } from 'node:fs';
+import { type Dirent, lstatSync, readdirSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 import type { IgnoreRules } from './ignored.ts';
 
@@ -29,7 +29,7 @@ export function* walk(directory: string, rules: IgnoreRules, from = ''): Generat
   }
 }
 
-/** Undefined where there is no such file. */
+/** Undefined where there is no such file; a link is none. */
 export function fileAt(directory: string, path: string): FoundFile | undefined {
   const stats = statsOf(join(directory, path));
   return stats?.isFile() ? { path, bytes: stats.size, modifiedMs: stats.mtimeMs } : undefined;
@@ -37,7 +37,20 @@ export function fileAt(directory: string, path: string): FoundFile | undefined {
 
 export const isFolder = (path: string): boolean => statsOf(path)?.isDirectory() ?? false;
 
-const statsOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false });
+/** Whether a link is among the folders that a path leads through. */
+export function leadsThroughLink(directory: string, path: string): boolean {
+  const parts = path.split('/').slice(0, -1);
+  return parts.some((_, i) => statsOf(join(directory, ...parts.slice(0, i + 1)))?.isSymbolicLink() ?? false);
+}
+
+function statsOf(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false });
+  } catch {
+    // A part of the path is a file, or not ours to look into.
+    return undefined;
+  }
+}
 
 function entriesOf(folder: string): Dirent[] {
   try {

@@ -76,6 +76,8 @@ function cut(unit: Unit, size: LineSizes, lines: readonly string[]): Unit[] {
   return pieces;
 }
 
+const rowsOf = ({ startPosition, endPosition }: Node): number => endPosition.row - startPosition.row;
+
 /** One unit a child, tiling the lines of `unit`. A comment goes with what follows it. */
 function unitsOf({ first, last }: Unit, node: Node): Unit[] {
   const starts: { row: number; node: Node }[] = [];
@@ -85,12 +87,16 @@ function unitsOf({ first, last }: Unit, node: Node): Unit[] {
     if (!child) continue;
     const row = child.startPosition.row;
     const begin = commentRow ?? row;
-    if (/comment/.test(child.type)) commentRow ??= row;
-    else {
-      commentRow = undefined;
-      // Only where a line begins with it can it be cut.
-      if (begin > previousEnd || starts.length === 0) starts.push({ row: begin, node: child });
+    if (/comment/.test(child.type)) {
+      // One at the end of a line belongs to it.
+      if (row > previousEnd) commentRow ??= row;
+      continue;
     }
+    commentRow = undefined;
+    const before = starts.at(-1);
+    // Only where a line begins with it can it be cut. Of what shares a line, `class A {…}`, the longest is looked into.
+    if (begin > previousEnd || !before) starts.push({ row: begin, node: child });
+    else if (rowsOf(child) > rowsOf(before.node)) before.node = child;
     previousEnd = child.endPosition.column === 0 ? child.endPosition.row - 1 : child.endPosition.row;
   }
   return starts.map(({ row, node: child }, i) => ({

@@ -50,9 +50,9 @@ export function symbolsOf(matches: readonly QueryMatch[]): FileSymbols {
   for (const match of matches) {
     const own = foundIn(match);
     if (own) {
-      // Patterns overlap: a constant that holds a function is matched twice, and the first pattern says more.
+      // Patterns overlap: a constant that holds a function is matched as both.
       const key = `${own.definition.nameLine} ${own.definition.name}`;
-      if (!found.has(key)) found.set(key, own);
+      if ((found.get(key)?.definition.kind ?? 'constant') === 'constant') found.set(key, own);
     }
     const imported = match.captures.find(({ name }) => name === 'import')?.node.text;
     if (imported !== undefined) imports.add(imported.replaceAll(/^["'<]|["'>]$/g, ''));

@@ -1,4 +1,4 @@
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, rm, symlink } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { build } from 'esbuild';
 
@@ -19,9 +19,14 @@ export async function bundle(entry: string): Promise<{ path: string; remove: () 
     external: ['onnxruntime-node', 'webgpu'],
     loader: { '.wgsl': 'text' },
     banner: {
-      js: "import { createRequire as hearthCreateRequire } from 'node:module'; const require = hearthCreateRequire(import.meta.url);",
+      js: [
+        "import { createRequire as hearthCreateRequire } from 'node:module';",
+        'const require = hearthCreateRequire(import.meta.url);',
+        'const __filename = import.meta.filename;',
+      ].join('\n'),
     },
     logLevel: 'error',
   });
+  await symlink(join(root, 'node_modules/@vscode/tree-sitter-wasm/wasm'), join(directory, 'grammars'));
   return { path, remove: () => rm(directory, { recursive: true, force: true }) };
 }
