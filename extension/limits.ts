@@ -41,7 +41,9 @@ export const limits = {
      * every answer would take longer than people wait. */
     cpuAttachmentTokens: 1_200,
     /** Attached text is journalled with the conversation; this bounds a turn on disk however long the context is. */
-    attachmentChars: 400_000,
+    attachmentTokens: 131_072,
+    /** Share of the context that the engine keeps free for an answer. */
+    answerShare: 0.25,
     /** A question typed or pasted by hand. */
     questionChars: 200_000,
     /** A first question as a title: about what a list shows of it. */
@@ -60,6 +62,24 @@ export const limits = {
     startMs: 5_000,
     /** Between the first change on disk and telling the indexer: a save is one message, a build as well. */
     settleMs: 300,
+  },
+  context: {
+    /** Of a mentioned folder, beside the names of all: more would not fit any context. */
+    folderFiles: 40,
+    /** Looked through for mentions and folders; beyond, typing a longer name finds them no more. */
+    listedFiles: 20_000,
+    /** How long a list of the workspace's files is used. */
+    listMs: 10_000,
+    /** Shown at once while a mention is typed. */
+    suggestions: 12,
+    /** Definitions of one name; overloads and classes of the same name rarely have more. */
+    symbols: 3,
+    /** Diagnostics of a mention; who has more has one cause. */
+    problems: 100,
+    /** Passages asked of the index; the planner takes what fits. */
+    passages: 20,
+    /** Of the repository map: an overview, not an index. */
+    mapChars: 6_000,
   },
   webview: {
     /** A code block or answer that is copied or inserted. The longest answers are some tens of kilobytes. */

@@ -13,8 +13,10 @@ export const chip = z.object({
   label: z.string(),
   /** Which lines, and whether something was left out. */
   detail: z.string(),
-  /** Estimated. */
+  /** Estimated; 0: not known before it is sent. */
   tokens: z.number(),
+  /** As it stands in the question; without it the chip is no mention. */
+  mention: z.string().optional(),
 });
 export type Chip = z.infer<typeof chip>;
 
@@ -50,16 +52,33 @@ export const outcome = z.discriminatedUnion('kind', [
 ]);
 export type Outcome = z.infer<typeof outcome>;
 
+/** A place in the workspace that an answer names. */
+export const citation = z.object({
+  /** As it stands in the answer. */
+  text: z.string(),
+  path: z.string(),
+  /** From 1, end inclusive. */
+  line: z.number(),
+  endLine: z.number(),
+});
+export type Citation = z.infer<typeof citation>;
+
 /** One question and its answer. */
 export const turn = z.object({
   id: z.string(),
   kind: z.enum(['chat', 'summary']),
   question: z.string(),
   chips: z.array(chip),
+  /** What was wanted and did not go along. */
+  omitted: z.array(z.string()),
   thinking: z.string(),
   answer: z.string(),
   /** Name of the model that answered. */
   model: z.string(),
+  /** Places that the answer names, all of which exist. */
+  citations: z.array(citation),
+  /** Taken out of the answer, because there is no such place. */
+  removedCitations: z.number(),
   outcome,
 });
 export type Turn = z.infer<typeof turn>;
@@ -85,6 +104,8 @@ export const controls = z.object({
   thinking: z.string(),
   thinkingOn: z.boolean(),
   canThink: z.boolean(),
+  /** Tokens of the model's window; 0 while none is loaded. */
+  contextTokens: z.number(),
 });
 export type Controls = z.infer<typeof controls>;
 
@@ -94,6 +115,18 @@ export const context = z.object({
   addable: z.string().optional(),
 });
 export type Context = z.infer<typeof context>;
+
+/** What a mention that is being typed may become. */
+export const suggestion = z.object({
+  kind: z.enum(['file', 'folder', 'symbol', 'selection', 'problems', 'diff', 'terminal', 'repository']),
+  label: z.string(),
+  detail: z.string(),
+  /** Takes the place of what is typed. */
+  text: z.string(),
+  /** A value is still to come. */
+  open: z.boolean(),
+});
+export type Suggestion = z.infer<typeof suggestion>;
 
 // ---- Extension to page ----
 
@@ -107,6 +140,8 @@ export const toPage = z.discriminatedUnion('type', [
   z.object({ type: z.literal('notice'), notice }),
   z.object({ type: z.literal('controls'), controls }),
   z.object({ type: z.literal('context'), context }),
+  /** For the query that the page sent. */
+  z.object({ type: z.literal('suggestions'), query: z.string(), items: z.array(suggestion) }),
   z.object({ type: z.literal('focus') }),
 ]);
 export type ToPage = z.infer<typeof toPage>;
@@ -124,6 +159,13 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('stop') }),
   z.object({ type: z.literal('copy'), text: code }),
   z.object({ type: z.literal('insert'), text: code }),
+  /** What is being typed, for the chips of its mentions. */
+  z.object({ type: z.literal('draft'), text: z.string().max(limits.chat.questionChars) }),
+  /** What stands after `@` or `#`. */
+  z.object({ type: z.literal('suggest'), query: name }),
+  /** A citation of that turn, by its text; or the text that went with it, by its chip. */
+  z.object({ type: z.literal('open-citation'), turn: name, text: name }),
+  z.object({ type: z.literal('open-chip'), turn: name, id: name }),
   z.object({ type: z.literal('open-link'), href: z.string().max(limits.webview.linkChars) }),
   z.object({ type: z.literal('remove-chip'), id: name }),
   z.object({ type: z.literal('add-context') }),
@@ -164,6 +206,12 @@ export const texts = z.object({
   cannotThink: z.string(),
   chooseModel: z.string(),
   contextLabel: z.string(),
+  sentLabel: z.string(),
+  omitted: z.string(),
+  mentions: z.string(),
+  usage: z.string(),
+  removedCitation: z.string(),
+  removedCitations: z.string(),
   removeChip: z.string(),
   addChip: z.string(),
   chipTokens: z.string(),

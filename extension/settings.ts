@@ -27,6 +27,7 @@ export interface CompletionSettings {
 export interface ChatSettings {
   instructions: string;
   includeActiveFile: boolean;
+  searchWorkspace: boolean;
   maxTokens: number | undefined;
   sampling: Sampling;
 }
@@ -65,6 +66,7 @@ export function chatSettings(): ChatSettings {
   return {
     instructions: read('chat.instructions', '').trim(),
     includeActiveFile: read('chat.includeActiveFile', true),
+    searchWorkspace: read('chat.searchWorkspace', true),
     maxTokens: orAutomatic(read('chat.maxTokens', 0)),
     sampling,
   };

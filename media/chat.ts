@@ -4,12 +4,14 @@
  *   #transcript (role=log)    the turns; #empty is shown in its place while there are none
  *   .turn[data-turn][data-kind=chat|summary][data-state=running|done|stopped|interrupted|failed]
  *     .question .question-text, .edit, .question-form while it is edited, .chips .chip
- *     .answer .thoughts (details), .answer-text, .progress-line, .turn-footer: .remark, .card.error [data-action],
+ *     .answer .thoughts (details), .answer-text with .citation, .progress-line, .turn-footer: .remark, .card.error [data-action],
  *       .again, .figures
  *     .code: .code-language, [data-action=copy], [data-action=insert]
  *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer
  *   #chips .chip[data-chip]   what goes with the question, each with a remove button
  *   #question                 the text box: Enter sends, Shift+Enter breaks the line, Escape stops, Up recalls
+ *   #mentions [role=option]   what a mention that is typed after `@` or `#` may become
+ *   #usage                    how full the model's window is
  *   #model, #thinking         open the pickers; #thinking has aria-pressed
  *   #send, #stop              one of them is visible
  *   #announcer (aria-live)    says when an answer is complete
@@ -40,6 +42,7 @@ function handle(message: ToPage): void {
   switch (message.type) {
     case 'conversation':
       transcript.showAll(message.turns);
+      composer.showUsage(transcript.usedTokens);
       setRunning(message.turns.find((turn) => turn.outcome.kind === 'running')?.id);
       return;
     case 'turn':
@@ -51,6 +54,7 @@ function handle(message: ToPage): void {
       return;
     case 'outcome':
       transcript.showOutcome(message.turn, message.outcome);
+      composer.showUsage(transcript.usedTokens);
       if (message.outcome.kind !== 'running' && message.turn === runningTurn) setRunning(undefined);
       return;
     case 'notice':
@@ -61,6 +65,9 @@ function handle(message: ToPage): void {
       return;
     case 'context':
       composer.showContext(message.context);
+      return;
+    case 'suggestions':
+      composer.showSuggestions(message.query, message.items);
       return;
     case 'focus':
       composer.focus();

@@ -1,19 +1,31 @@
-import type { Chip, Context, Controls, Notice } from '../extension/messages.ts';
+import type { Chip, Context, Controls, Notice, Suggestion } from '../extension/messages.ts';
+import { ContextChips } from './chips.ts';
 import { drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts';
 import type { Host } from './host.ts';
+import { MentionMenu } from './mentions.ts';
+import { UsageMeter } from './usage.ts';
+
+/** Between the last key and the chips of what was typed. */
+const draftMs = 150;
 
 /** The question box with what goes along, the model, the thinking switch, and send or stop. */
 export class Composer {
   readonly element: HTMLElement;
   private readonly host: Host;
   private readonly notice: HTMLElement;
-  private readonly chips: HTMLElement;
+  private readonly chips: ContextChips;
+  private readonly mentions: MentionMenu;
+  private readonly usage: UsageMeter;
   private readonly box: HTMLTextAreaElement;
   private readonly sendButton: HTMLButtonElement;
   private readonly stopButton: HTMLButtonElement;
   private readonly model: HTMLButtonElement;
   private readonly thinking: HTMLButtonElement;
   private running = false;
+  private contextTokens = 0;
+  private usedTokens = 0;
+  private sentMentions = '';
+  private draftTimer: ReturnType<typeof setTimeout> | undefined;
   private shownNotice = '';
   /** What the Up key brings back into an empty box. */
   recall: () => string | undefined = () => undefined;
@@ -22,9 +34,11 @@ export class Composer {
     this.host = host;
     const { texts } = host;
     this.notice = element('div', { id: 'notice', attributes: { 'aria-live': 'polite' } });
-    this.chips = element('ul', { class: 'chips', id: 'chips', attributes: { 'aria-label': texts.contextLabel } });
+    this.chips = new ContextChips(host, (chip) => this.removeChip(chip));
+    this.usage = new UsageMeter(host);
     const names = { 'aria-label': texts.placeholder, placeholder: texts.placeholder, rows: '1' };
     this.box = element('textarea', { id: 'question', attributes: names });
+    this.mentions = new MentionMenu(host, this.box);
     this.sendButton = iconButton('send', texts.send, () => this.submit(), 'send');
     this.sendButton.id = 'send';
     this.stopButton = iconButton('stop', texts.stop, () => host.send({ type: 'stop' }), 'stop');
@@ -35,11 +49,13 @@ export class Composer {
       this.model,
       this.thinking,
       element('span', { class: 'spacer' }),
+      this.usage.element,
       this.sendButton,
       this.stopButton,
     ];
     const frame = element('div', { class: 'composer' }, [
-      this.chips,
+      this.mentions.element,
+      this.chips.element,
       this.box,
       element('div', { class: 'composer-controls' }, controls),
     ]);
@@ -80,13 +96,22 @@ export class Composer {
     label(this.thinking, controls.canThink ? controls.thinking : '', title, title);
     this.thinking.setAttribute('aria-pressed', String(controls.thinkingOn));
     this.thinking.classList.toggle('unavailable', !controls.canThink);
+    this.contextTokens = controls.contextTokens;
+    this.showUsage(this.usedTokens);
   }
 
-  showContext({ chips, addable }: Context): void {
-    const items = chips.map((chip) => this.chip(chip));
-    if (addable !== undefined) items.push(this.addChip(addable));
-    this.chips.replaceChildren(...items);
-    this.chips.hidden = items.length === 0;
+  showContext(context: Context): void {
+    this.chips.show(context);
+  }
+
+  showSuggestions(query: string, items: readonly Suggestion[]): void {
+    this.mentions.show(query, items);
+  }
+
+  /** How full the model's window is after the last answer. */
+  showUsage(usedTokens: number): void {
+    this.usage.show(usedTokens, this.contextTokens);
+    this.usedTokens = usedTokens;
   }
 
   showNotice(notice: Notice): void {
@@ -110,9 +135,13 @@ export class Composer {
   }
 
   private listen(): void {
-    this.box.addEventListener('input', () => this.onInput());
+    this.box.addEventListener('input', () => {
+      this.onInput();
+      this.mentions.update();
+    });
+    this.box.addEventListener('click', () => this.mentions.update());
     this.box.addEventListener('keydown', (event) => {
-      if (event.isComposing) return;
+      if (event.isComposing || this.mentions.onKey(event)) return;
       if (event.key === 'Enter' && !event.shiftKey) {
         event.preventDefault();
         this.submit();
@@ -130,42 +159,31 @@ export class Composer {
   private onInput(): void {
     this.host.draft = this.box.value;
     this.sendButton.disabled = this.box.value.trim() === '';
+    clearTimeout(this.draftTimer);
+    this.draftTimer = setTimeout(() => this.sendDraft(), draftMs);
+  }
+
+  /** The extension shows chips for the mentions in it. */
+  private sendDraft(): void {
+    const mentions = this.box.value.match(/[@#][a-z]+(?::\S+)?/g)?.join(' ') ?? '';
+    if (mentions === this.sentMentions) return;
+    this.sentMentions = mentions;
+    this.host.send({ type: 'draft', text: this.box.value });
   }
 
   private submit(): void {
     const text = this.box.value.trim();
     if (text === '' || this.running) return;
+    this.mentions.close();
     this.host.send({ type: 'send', text });
     this.setText('');
   }
 
-  private chip(chip: Chip): HTMLElement {
-    const { texts } = this.host;
-    const size = fill(texts.chipTokens, chip.tokens.toLocaleString());
-    const title = [chip.label, chip.detail, size].filter((part) => part !== '').join('\n');
-    const remove = iconButton('close', fill(texts.removeChip, chip.label), () => {
-      this.host.send({ type: 'remove-chip', id: chip.id });
-      this.box.focus();
-    });
-    return element('li', { class: 'chip', title, attributes: { 'data-chip': chip.id } }, [
-      drawIcon('file'),
-      element('span', { class: 'chip-label', text: chip.label }),
-      ...(chip.detail === '' ? [] : [element('span', { class: 'chip-detail', text: chip.detail })]),
-      remove,
-    ]);
-  }
-
-  private addChip(name: string): HTMLElement {
-    const title = fill(this.host.texts.addChip, name);
-    const attributes = { type: 'button', 'aria-label': title };
-    const button = element('button', {
-      class: 'chip addable',
-      title,
-      attributes,
-      onClick: () => this.host.send({ type: 'add-context' }),
-    });
-    button.append(drawIcon('add'), element('span', { class: 'chip-label', text: name }));
-    return element('li', {}, [button]);
+  /** A mention is taken out of the text, whatever else goes along is the extension's to remember. */
+  private removeChip({ id, mention }: Chip): void {
+    if (mention === undefined) this.host.send({ type: 'remove-chip', id });
+    else this.setText(this.box.value.replace(mention, '').replace(/ {2,}/g, ' ').trimStart());
+    this.box.focus();
   }
 
   private noticeParts(notice: Notice): HTMLElement[] {

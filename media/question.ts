@@ -1,5 +1,6 @@
 import type { Turn } from '../extension/messages.ts';
-import { drawIcon, element, iconButton, textButton } from './dom.ts';
+import { sentChips } from './chips.ts';
+import { element, fill, iconButton, textButton } from './dom.ts';
 import type { Host } from './host.ts';
 
 /** What the user asked, and what went along; it can be asked anew in other words. */
@@ -17,13 +18,12 @@ export class QuestionView {
     this.text = element('p', { class: 'question-text', text: turn.question });
     // What a summary asks is not the user's text.
     this.edit = turn.kind === 'chat' ? iconButton('edit', texts.edit, () => this.startEditing(), 'edit') : undefined;
-    const chips = turn.chips.map((chip) =>
-      element('li', { class: 'chip', title: chip.detail }, [drawIcon('file'), element('span', { text: chip.label })]),
-    );
+    const omitted = turn.omitted.length > 0 ? [omission(turn.omitted, host)] : [];
     this.element = element('section', { class: 'question' }, [
       element('h3', { class: 'visually-hidden', text: texts.you }),
       element('div', { class: 'question-line' }, [...(this.edit === undefined ? [] : [this.edit]), this.text]),
-      ...(chips.length > 0 ? [element('ul', { class: 'chips' }, chips)] : []),
+      ...(turn.chips.length > 0 ? [sentChips(turn.chips, turn.id, host)] : []),
+      ...omitted,
     ]);
   }
 
@@ -68,3 +68,6 @@ export class QuestionView {
     this.edit?.focus();
   }
 }
+
+const omission = (omitted: readonly string[], { texts }: Host): HTMLElement =>
+  element('p', { class: 'omitted', text: fill(texts.omitted, omitted.join('; ')) });

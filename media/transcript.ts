@@ -48,6 +48,11 @@ export class Transcript {
     return [...this.list.querySelectorAll('.question-text')].at(-1)?.textContent ?? undefined;
   }
 
+  /** Of the model's window, after the last answer. */
+  get usedTokens(): number {
+    return [...this.turns.values()].findLast((turn) => turn.usedTokens > 0)?.usedTokens ?? 0;
+  }
+
   showAll(turns: readonly Turn[]): void {
     this.turns.clear();
     this.list.replaceChildren();

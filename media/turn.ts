@@ -1,4 +1,5 @@
 import type { Action, Figures, Outcome, Turn } from '../extension/messages.ts';
+import { linkCitations } from './citations.ts';
 import { decorateCode } from './code.ts';
 import { confirmed, drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts';
 import type { Host } from './host.ts';
@@ -9,8 +10,7 @@ import { StreamingMarkdown } from './stream.ts';
 export class TurnView {
   readonly element: HTMLElement;
   private readonly host: Host;
-  private readonly id: string;
-  private readonly question: string;
+  private turn: Turn;
   private readonly thoughts: HTMLDetailsElement;
   private readonly thoughtsLabel: HTMLElement;
   private readonly thinking: StreamingMarkdown;
@@ -20,8 +20,7 @@ export class TurnView {
 
   constructor(turn: Turn, host: Host) {
     this.host = host;
-    this.id = turn.id;
-    this.question = turn.question;
+    this.turn = turn;
     const { texts } = host;
     this.thinking = this.markdown('thoughts-text');
     this.answer = this.markdown('answer-text');
@@ -44,15 +43,19 @@ export class TurnView {
     return this.answer.markdown;
   }
 
+  /** Of the model's window; 0: not known. A summary's parts fill it one after the other. */
+  get usedTokens(): number {
+    const { kind, outcome } = this.turn;
+    const figures = kind === 'chat' && 'figures' in outcome ? outcome.figures : undefined;
+    return figures === undefined ? 0 : figures.promptTokens + figures.generatedTokens;
+  }
+
   show(turn: Turn): void {
+    this.turn = turn;
     this.thoughts.hidden = turn.thinking === '';
-    if (turn.outcome.kind === 'running') {
-      this.thinking.append(turn.thinking.slice(this.thinking.markdown.length));
-      this.answer.append(turn.answer.slice(this.answer.markdown.length));
-    } else {
-      this.thinking.set(turn.thinking);
-      this.answer.set(turn.answer);
-    }
+    const running = turn.outcome.kind === 'running';
+    become(this.thinking, turn.thinking, running);
+    become(this.answer, turn.answer, running);
     this.showOutcome(turn.outcome);
   }
 
@@ -68,6 +71,7 @@ export class TurnView {
   }
 
   showOutcome(outcome: Outcome): void {
+    this.turn = { ...this.turn, outcome };
     this.element.dataset['state'] = outcome.kind;
     this.element.setAttribute('aria-busy', String(outcome.kind === 'running'));
     if (outcome.kind === 'running') {
@@ -78,7 +82,10 @@ export class TurnView {
     this.answer.finish();
     this.thoughtsLabel.textContent = this.host.texts.thoughts;
     this.progress.replaceChildren();
-    this.footer.replaceChildren(...this.remarks(outcome), this.meta(outcome));
+    linkCitations(this.answer.element, this.turn.citations, ({ text }) =>
+      this.host.send({ type: 'open-citation', turn: this.turn.id, text }),
+    );
+    this.footer.replaceChildren(...this.remarks(outcome), ...this.removals(), this.meta(outcome));
   }
 
   private markdown(className: string): StreamingMarkdown {
@@ -124,6 +131,12 @@ export class TurnView {
     }
   }
 
+  private removals(): HTMLElement[] {
+    const count = this.turn.removedCitations;
+    const text = count === 1 ? this.host.texts.removedCitation : fill(this.host.texts.removedCitations, count);
+    return count === 0 ? [] : [element('p', { class: 'remark', text })];
+  }
+
   private errorCard({ message, actions }: Extract<Outcome, { kind: 'failed' }>): HTMLElement {
     const buttons = actions.map((action, index) => this.action(action, index > 0));
     return element('div', { class: 'card error', attributes: { role: 'alert' } }, [
@@ -136,7 +149,7 @@ export class TurnView {
   }
 
   private action(action: Action, secondary: boolean): HTMLElement {
-    const send = () => this.host.send({ type: 'action', action, turn: this.id });
+    const send = () => this.host.send({ type: 'action', action, turn: this.turn.id });
     const button = textButton(this.host.texts.actions[action], secondary, send);
     button.dataset['action'] = action;
     return button;
@@ -155,7 +168,7 @@ export class TurnView {
   }
 
   private regenerate(): void {
-    this.host.send({ type: 'resend', turn: this.id, text: this.question });
+    this.host.send({ type: 'resend', turn: this.turn.id, text: this.turn.question });
   }
 
   private figures(figures: Figures): HTMLElement {
@@ -166,4 +179,10 @@ export class TurnView {
     const detail = fill(texts.figuresDetail, figures.promptTokens, figures.cachedTokens, seconds);
     return element('span', { class: 'figures', text: `${speed} · ${prompt}`, title: detail });
   }
+}
+
+/** Text that goes on is appended; what was corrected, or is complete, takes the place of what is shown. */
+function become(shown: StreamingMarkdown, text: string, running: boolean): void {
+  if (running && text.startsWith(shown.markdown)) shown.append(text.slice(shown.markdown.length));
+  else shown.set(text);
 }

@@ -1,10 +1,13 @@
 import * as vscode from 'vscode';
 import type { EngineHost } from '../client/host.ts';
+import { ContextGatherer } from '../context/gather.ts';
+import type { Repository } from '../context/repository.ts';
+import { ContextTracker } from '../context/tracker.ts';
 import type { Log } from '../log.ts';
 import type { ModelManager } from '../models/manager.ts';
 import { summaryRequest } from '../summarise.ts';
 import type { Thinking } from '../thinking.ts';
-import { ContextTracker } from './context.ts';
+import { findPlace } from './places.ts';
 import { ChatSession } from './session.ts';
 import { ChatSessions } from './sessions.ts';
 import { ChatStore } from './store.ts';
@@ -16,6 +19,8 @@ export interface ChatNeeds {
   thinking: Thinking;
   models: ModelManager;
   log: Log;
+  /** Undefined: nothing is searched. */
+  repository?: Repository;
 }
 
 /** The chat's parts, joined. */
@@ -25,14 +30,15 @@ export class Chat {
   readonly tracker: ContextTracker;
   readonly view: ChatView;
 
-  private constructor({ context, engine, thinking, models, log }: ChatNeeds, store: ChatStore) {
+  private constructor({ context, engine, thinking, models, log, repository }: ChatNeeds, store: ChatStore) {
     const reread = (uri: string) => summaryRequest(vscode.Uri.parse(uri, true));
-    this.session = new ChatSession(engine, store, thinking, log, reread);
+    this.session = new ChatSession(engine, store, thinking, log, { reread, find: findPlace });
     this.sessions = new ChatSessions(store, this.session);
     this.tracker = new ContextTracker();
     const { extensionUri } = context;
     const { session, tracker } = this;
-    this.view = new ChatView({ extensionUri, engine, session, context: tracker, thinking, models, log });
+    const gatherer = new ContextGatherer(engine, tracker, repository);
+    this.view = new ChatView({ extensionUri, engine, session, tracker, gatherer, thinking, models, log });
   }
 
   /** With the conversation that was on screen last. */

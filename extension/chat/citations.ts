@@ -1,16 +1,14 @@
 /** `src/a.ts:12` and `src/a.ts:12-20` in an answer: found, checked, and taken out where there is no such place. */
+import type { Citation } from '../messages.ts';
 
-export interface Citation {
-  /** As it stands in the answer. */
-  text: string;
+/** A file as the workspace names it, and how many lines it has. */
+export interface Place {
   path: string;
-  /** From 1, end inclusive. */
-  line: number;
-  endLine: number;
+  lines: number;
 }
 
-/** How many lines a file has; undefined: there is no such file. */
-export type LineCount = (path: string) => Promise<number | undefined>;
+/** The file that a model means by a path; undefined: there is none. */
+export type FindPlace = (path: string) => Promise<Place | undefined>;
 
 /** Files without an ending that are commonly cited. */
 const bareNames = 'Makefile|Dockerfile|LICENSE|README|Gemfile|Rakefile|CMakeLists\\.txt';
@@ -46,10 +44,10 @@ export interface Checked {
 }
 
 /** Keeps what exists. Of a file that exists the name stays where the line does not; of one that does not, nothing. */
-export async function checkCitations(answer: string, lineCount: LineCount): Promise<Checked> {
-  const counts = new Map<string, number | undefined>();
+export async function checkCitations(answer: string, find: FindPlace): Promise<Checked> {
+  const places = new Map<string, Place | undefined>();
   for (const { path } of findCitations(answer)) {
-    if (!counts.has(path)) counts.set(path, await lineCount(path));
+    if (!places.has(path)) places.set(path, await find(path));
   }
   const kept = new Map<string, Citation>();
   let removed = 0;
@@ -57,16 +55,28 @@ export async function checkCitations(answer: string, lineCount: LineCount): Prom
     text.replaceAll(wrapped, (around: string) => {
       const [citation] = [...around.matchAll(pattern)].flatMap(citationOf);
       if (citation === undefined) return around;
-      const lines = counts.get(citation.path);
-      if (lines !== undefined && exists(citation, lines)) {
-        kept.set(citation.text, citation);
+      const place = places.get(citation.path);
+      if (place !== undefined && exists(citation, place)) {
+        kept.set(citation.text, { ...citation, path: place.path });
         return around;
       }
       removed += 1;
-      return lines === undefined ? '' : around.replace(citation.text, citation.path);
+      return place === undefined ? '' : around.replace(citation.text, citation.path);
     });
   const parts = proseOf(answer, true).map(({ text, code }) => (code ? text : checked(unlinked(text))));
   return { answer: tidied(parts.join(''), removed), citations: [...kept.values()], removed };
+}
+
+/** The lines that the outline of a summary names, as places in the file that it is about. */
+export function outlineCitations(summary: string, { path, lines }: Place): Citation[] {
+  const found = [...summary.matchAll(/\b[Ll]ines? (\d{1,7})(?:[–-](\d{1,7}))?/g)].map(([text, first, last]) => ({
+    text,
+    path,
+    line: Number(first),
+    endLine: Number(last ?? first),
+  }));
+  const existing = found.filter((citation) => exists(citation, { path, lines }));
+  return [...new Map(existing.map((citation) => [citation.text, citation])).values()];
 }
 
 const unlinked = (text: string): string =>
@@ -74,7 +84,8 @@ const unlinked = (text: string): string =>
     label === '' || target.includes(label.replaceAll('`', '')) ? `\`${target}\`` : `${label} (\`${target}\`)`,
   );
 
-const exists = ({ line, endLine }: Citation, lines: number): boolean => line >= 1 && endLine >= line && endLine <= lines;
+const exists = ({ line, endLine }: Citation, { lines }: Place): boolean =>
+  line >= 1 && endLine >= line && endLine <= lines;
 
 /** Blanks before punctuation and pairs of them, where something was taken out. */
 function tidied(answer: string, removed: number): string {

@@ -1,13 +1,17 @@
 import * as z from 'zod';
-import { chip, type Outcome, outcome, type Turn } from '../messages.ts';
+import { type Chip, chip, citation, type Outcome, outcome, type Turn } from '../messages.ts';
 
 /** A chip with the text that the model got. */
 export const attachment = chip.extend({
   path: z.string(),
   languageId: z.string(),
   text: z.string(),
+  /** In its file, from 1; 0: it is no part of one, or from before this was kept. */
+  firstLine: z.number().default(0),
 });
 export type Attachment = z.infer<typeof attachment>;
+
+export const chipOf = ({ id, label, detail, tokens }: Attachment): Chip => ({ id, label, detail, tokens });
 
 /** A turn as it is kept: what the page shows, and what the model was given. */
 export interface StoredTurn {
@@ -32,11 +36,15 @@ export const journalRecord = z.discriminatedUnion('type', [
     kind: z.enum(['chat', 'summary']),
     question: z.string(),
     attachments: z.array(attachment),
+    /** What was wanted and did not go along, by the words that the user sees. */
+    omitted: z.array(z.string()).default([]),
   }),
   z.object({ type: z.literal('begin'), turn: z.string(), model: z.string() }),
   z.object({ type: z.literal('delta'), turn: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() }),
   /** The final text, where it is not the sum of the deltas. */
   z.object({ type: z.literal('text'), turn: z.string(), thinking: z.string(), answer: z.string() }),
+  /** Places that the answer names and that exist, and how many it named that do not. */
+  z.object({ type: z.literal('cited'), turn: z.string(), citations: z.array(citation), removed: z.number() }),
   z.object({ type: z.literal('end'), turn: z.string(), outcome }),
   /** A turn that the user replaced. */
   z.object({ type: z.literal('drop'), turn: z.string() }),
@@ -75,7 +83,10 @@ type TurnRecord = Exclude<JournalRecord, { type: 'chat' | 'ask' | 'drop' | 'titl
 function applyToTurn(turn: Turn, record: TurnRecord): void {
   if (record.type === 'begin') turn.model = record.model;
   else if (record.type === 'end') turn.outcome = record.outcome;
-  else if (record.type === 'text') {
+  else if (record.type === 'cited') {
+    turn.citations = record.citations;
+    turn.removedCitations = record.removed;
+  } else if (record.type === 'text') {
     turn.thinking = record.thinking;
     turn.answer = record.answer;
   } else if (record.kind === 'thinking') turn.thinking += record.text;
@@ -89,14 +100,24 @@ function asked(record: Extract<JournalRecord, { type: 'ask' }>): StoredTurn {
       id: record.turn,
       kind: record.kind,
       question: record.question,
-      chips: record.attachments.map(({ id, label, detail, tokens }) => ({ id, label, detail, tokens })),
+      chips: record.attachments.map(chipOf),
+      omitted: record.omitted,
       thinking: '',
       answer: '',
       model: '',
+      citations: [],
+      removedCitations: 0,
       outcome: running,
     },
     attachments: record.attachments,
   };
+}
+
+/** Tokens of the window that the conversation fills, as the engine counted them for the last answer. */
+export function filledTokens(conversation: Conversation): number {
+  const chats = conversation.turns.flatMap(({ view }) => (view.kind === 'chat' ? [view.outcome] : []));
+  const figures = chats.flatMap((of) => ('figures' in of && of.figures !== undefined ? [of.figures] : [])).at(-1);
+  return figures === undefined ? 0 : figures.promptTokens + figures.generatedTokens;
 }
 
 /** The conversation that a journal tells. What was being answered when it breaks off is marked as interrupted. */

@@ -49,7 +49,14 @@ function progress(text: string, { done, total }: { done: number; total: number }
 export function controlsOf({ state }: EngineView, thinking: Thinking): Controls {
   if (state.kind !== 'ready') {
     const name = 'name' in state ? state.name : vscode.l10n.t('Choose model');
-    return { model: name, modelDetail: '', thinking: modeLabel('off'), thinkingOn: false, canThink: false };
+    return {
+      model: name,
+      modelDetail: '',
+      thinking: modeLabel('off'),
+      thinkingOn: false,
+      canThink: false,
+      contextTokens: 0,
+    };
   }
   const { card } = state;
   const mode = thinking.mode(card);
@@ -65,5 +72,6 @@ export function controlsOf({ state }: EngineView, thinking: Thinking): Controls 
     thinking: modeLabel(mode),
     thinkingOn: mode !== 'off',
     canThink: canThink(card.thinkingModes),
+    contextTokens: card.contextTokens,
   };
 }

@@ -38,11 +38,18 @@ function question(turn: StoredTurn, sent: Set<string>): string {
       sent.add(key);
       return `${title(attached)}:\n\n${fenced(attached)}`;
     });
-  return [...parts, turn.view.question].join('\n\n');
+  const citable = turn.attachments.some(({ firstLine, text }) => firstLine > 0 && text !== '');
+  return [...parts, ...(citable ? [citing] : []), turn.view.question].join('\n\n');
 }
 
-const title = (attached: Attachment): string =>
-  attached.detail === '' ? `\`${attached.path}\`` : `\`${attached.path}\` (${attached.detail})`;
+/** Beside the text, not in the system prompt: small models follow best what stands last. */
+const citing = 'Name the lines that an answer rests on like this: `path:line`.';
+
+/** As an answer should cite it. */
+function title({ path, firstLine, detail, text }: Attachment): string {
+  if (firstLine === 0 || detail === '') return `\`${path}\``;
+  return `\`${path}:${firstLine}-${firstLine + text.split('\n').length - 1}\``;
+}
 
 /** The fence is longer than any in the text, so that a file cannot end its own block. */
 function fenced(attached: Attachment): string {

@@ -4,10 +4,12 @@ import type { Progress, Statistics } from '../../engine/server/protocol.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { EngineFailure, isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
+import type { Gathered } from '../context/gather.ts';
 import type { Log } from '../log.ts';
 import type { Outcome, ToPage, Turn } from '../messages.ts';
 import { chatSettings } from '../settings.ts';
 import type { Thinking } from '../thinking.ts';
+import { type Checked, checkCitations, outlineCitations, type Place } from './citations.ts';
 import { type Attachment, type Conversation, findTurn, type JournalRecord, type StoredTurn } from './conversation.ts';
 import { failedOutcome, progressNote } from './outcome.ts';
 import { promptMessages } from './prompt.ts';
@@ -20,6 +22,14 @@ export interface SummaryRequest {
   languageId: string;
   text: string;
   symbols: { name: string; startLine: number; endLine: number }[];
+}
+
+/** What the conversation needs to know of the workspace's files. */
+export interface FileAccess {
+  /** A file as it is now, for summarising it again. */
+  reread(uri: string): Promise<SummaryRequest | undefined>;
+  /** The file that an answer means by a path; `attachments`: what the answer was about. */
+  find(path: string, attachments: readonly Attachment[]): Promise<Place | undefined>;
 }
 
 interface Answer {
@@ -45,17 +55,10 @@ export class ChatSession {
   readonly onMessage = this.said.event;
   private running: { turn: string; source: vscode.CancellationTokenSource } | undefined;
   private closed = false;
-  private readonly reread: (uri: string) => Promise<SummaryRequest | undefined>;
+  private readonly files: FileAccess;
 
-  /** `reread`: a file as it is now, for summarising it again. */
-  constructor(
-    engine: EngineHost,
-    store: ChatStore,
-    thinking: Thinking,
-    log: Log,
-    reread: (uri: string) => Promise<SummaryRequest | undefined>,
-  ) {
-    this.reread = reread;
+  constructor(engine: EngineHost, store: ChatStore, thinking: Thinking, log: Log, files: FileAccess) {
+    this.files = files;
     this.engine = engine;
     this.store = store;
     this.thinking = thinking;
@@ -75,9 +78,9 @@ export class ChatSession {
   }
 
   /** Resolves when the answer is complete, was stopped or failed; never rejects. */
-  async ask(question: string, attachments: Attachment[]): Promise<void> {
+  async ask(question: string, attachments: Attachment[], omitted: string[] = []): Promise<void> {
     if (this.running !== undefined) return;
-    const turn = this.open('chat', question, attachments);
+    const turn = this.open('chat', question, attachments, omitted);
     await this.answer(turn, (client, handlers, token) => this.chat(turn, client, handlers, token));
   }
 
@@ -86,7 +89,7 @@ export class ChatSession {
     const lines = request.text.split('\n').length;
     const name = request.path.split('/').at(-1) ?? request.path;
     const chip = { id: request.uri, label: name, detail: vscode.l10n.t('{0} lines', lines), tokens: 0 };
-    const attachment = { ...chip, path: request.path, languageId: request.languageId, text: '' };
+    const attachment = { ...chip, path: request.path, languageId: request.languageId, text: '', firstLine: 1 };
     const turn = this.open('summary', vscode.l10n.t('Summarise {0}', request.path), [attachment]);
     await this.answer(turn, (client, handlers, token) => summary(request, turn, client, handlers, token));
   }
@@ -111,15 +114,15 @@ export class ChatSession {
     if (!found) throw new Error(vscode.l10n.t('That chat is no longer on this computer.'));
   }
 
-  /** Asks again from that turn on, in other words or the same: it and what followed are replaced. */
-  async resend(id: string, question: string): Promise<void> {
+  /** Asks again from that turn on, in other words or the same: it and what followed are replaced. `gathered`: other text goes along. */
+  async resend(id: string, question: string, gathered?: Gathered): Promise<void> {
     const { turns } = this.store.conversation;
     const at = turns.findIndex(({ view }) => view.id === id);
     const old = turns[at];
     if (old === undefined || this.running !== undefined) return;
     for (const { view } of turns.slice(at)) this.store.record({ type: 'drop', turn: view.id });
     this.showConversation();
-    await this.askAgain(old, question);
+    await this.askAgain(old, question, gathered);
   }
 
   /** Asks the same again. An attempt that brought no text is replaced. */
@@ -148,9 +151,11 @@ export class ChatSession {
     this.said.dispose();
   }
 
-  private async askAgain({ view, attachments }: StoredTurn, question: string): Promise<void> {
-    if (view.kind === 'chat') return this.ask(question, attachments);
-    const request = await this.reread(view.chips[0]?.id ?? '');
+  private async askAgain({ view, attachments }: StoredTurn, question: string, gathered?: Gathered): Promise<void> {
+    if (view.kind === 'chat') {
+      return this.ask(question, gathered?.attachments ?? attachments, gathered?.omitted ?? view.omitted);
+    }
+    const request = await this.files.reread(view.chips[0]?.id ?? '');
     if (request !== undefined) await this.summarise(request);
   }
 
@@ -166,9 +171,9 @@ export class ChatSession {
     this.said.fire({ type: 'conversation', turns: structuredClone(this.turns) });
   }
 
-  private open(kind: Turn['kind'], question: string, attachments: Attachment[]): string {
+  private open(kind: Turn['kind'], question: string, attachments: Attachment[], omitted: string[] = []): string {
     const turn = randomUUID();
-    this.store.record({ type: 'ask', turn, at: Date.now(), kind, question, attachments });
+    this.store.record({ type: 'ask', turn, at: Date.now(), kind, question, attachments, omitted });
     const view = findTurn(this.conversation, turn)?.view;
     if (view !== undefined) this.said.fire({ type: 'turn', turn: structuredClone(view) });
     return turn;
@@ -183,7 +188,7 @@ export class ChatSession {
       const card = await orCancelled(client.ready(), source.token);
       this.record({ type: 'begin', turn, model: card.name });
       const answer = await run(client, this.handlers(turn), source.token);
-      this.settle(turn, answer);
+      await this.settle(turn, answer);
       outcome = finished(answer);
     } catch (error) {
       if (!isCancelled(error)) this.log.error(`Chat: ${sentence(error)}`);
@@ -229,17 +234,34 @@ export class ChatSession {
     };
   }
 
-  /** The result is what counts where it differs from what was streamed. */
-  private settle(turn: string, answer: Answer): void {
-    const view = findTurn(this.conversation, turn)?.view;
-    if (view === undefined || (view.answer === answer.text && view.thinking === answer.thinking)) return;
-    this.record({ type: 'text', turn, thinking: answer.thinking, answer: answer.text });
-    this.said.fire({ type: 'turn', turn: structuredClone(view) });
+  /** The result is what counts where it differs from what was streamed; places that do not exist are taken out of it. */
+  private async settle(turn: string, { text, thinking }: Answer): Promise<void> {
+    const stored = findTurn(this.conversation, turn);
+    if (stored === undefined) return;
+    const { view } = stored;
+    const { answer, citations, removed } = await this.checked(stored, text);
+    const corrected = view.answer !== answer || view.thinking !== thinking;
+    if (corrected) this.record({ type: 'text', turn, thinking, answer });
+    const cited = citations.length + removed > 0;
+    if (cited) this.record({ type: 'cited', turn, citations, removed });
+    if (corrected || cited) this.tell({ type: 'turn', turn: structuredClone(view) });
+  }
+
+  private async checked({ view, attachments }: StoredTurn, text: string): Promise<Checked> {
+    try {
+      if (view.kind === 'chat') return await checkCitations(text, (path) => this.files.find(path, attachments));
+      const place = await this.files.find(attachments[0]?.path ?? '', []);
+      return { answer: text, citations: place === undefined ? [] : outlineCitations(text, place), removed: 0 };
+    } catch (error) {
+      this.log.warn(`The places that an answer names were not checked: ${sentence(error)}`);
+      return { answer: text, citations: [], removed: 0 };
+    }
   }
 
   /** What happens in a conversation that was left is no longer shown. */
-  private tell(message: ToPage & { turn: string }): void {
-    if (findTurn(this.conversation, message.turn) !== undefined) this.said.fire(message);
+  private tell(message: ToPage & { turn: string | Turn }): void {
+    const id = typeof message.turn === 'string' ? message.turn : message.turn.id;
+    if (findTurn(this.conversation, id) !== undefined) this.said.fire(message);
   }
 
   /** A conversation that was left while it was being answered gets no more lines, nor does a closed one. */

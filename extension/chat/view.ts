@@ -1,16 +1,20 @@
 import * as vscode from 'vscode';
 import { sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
+import type { ContextGatherer } from '../context/gather.ts';
+import { parseMentions } from '../context/mentions.ts';
+import { nameOf } from '../context/sources.ts';
+import { MentionSuggester } from '../context/suggest.ts';
+import { type ContextTracker, focusId } from '../context/tracker.ts';
 import type { Log } from '../log.ts';
 import { type Action, type ToHost, type ToPage, toHost } from '../messages.ts';
 import type { ModelManager } from '../models/manager.ts';
-import { chatSettings } from '../settings.ts';
 import type { Thinking } from '../thinking.ts';
-import { attachmentChars, type ContextTracker } from './context.ts';
-import type { Attachment } from './conversation.ts';
+import { findTurn } from './conversation.ts';
 import { chatPage } from './html.ts';
 import { openLink } from './links.ts';
 import { controlsOf, noticeOf } from './panel.ts';
+import { openPlace } from './places.ts';
 import type { ChatSession } from './session.ts';
 import { pageTexts } from './texts.ts';
 
@@ -18,7 +22,8 @@ export interface ChatViewParts {
   extensionUri: vscode.Uri;
   engine: EngineHost;
   session: ChatSession;
-  context: ContextTracker;
+  tracker: ContextTracker;
+  gatherer: ContextGatherer;
   thinking: Thinking;
   models: ModelManager;
   log: Log;
@@ -32,13 +37,16 @@ export class ChatView {
   /** The page has said that it listens. */
   private listening = false;
   private focusWanted = false;
+  private draft = '';
+  private gathering = false;
+  private readonly suggester = new MentionSuggester();
 
   constructor(parts: ChatViewParts) {
     this.parts = parts;
     this.subscriptions = vscode.Disposable.from(
       parts.session.onMessage((message) => this.post(message)),
       parts.engine.onView(() => this.onEngine()),
-      parts.context.onChange(() => this.postContext()),
+      parts.tracker.onChange(() => this.postContext()),
       parts.thinking.onChange(() => this.postEngine()),
     );
   }
@@ -90,26 +98,35 @@ export class ChatView {
   }
 
   private handle(message: ToHost): unknown {
-    const { session, context, models } = this.parts;
+    const { session, tracker, models } = this.parts;
     switch (message.type) {
       case 'ready':
         return this.onReady();
       case 'send':
-        return session.ask(message.text, this.attachments());
+        return this.ask(message.text);
       case 'resend':
-        return session.resend(message.turn, message.text);
+        return this.resend(message.turn, message.text);
       case 'stop':
         return session.stop();
       case 'copy':
         return vscode.env.clipboard.writeText(message.text);
       case 'insert':
         return insertAtCursor(message.text);
+      case 'draft':
+        this.draft = message.text;
+        return this.postContext();
+      case 'suggest':
+        return this.suggest(message.query);
+      case 'open-citation':
+        return this.openCitation(message.turn, message.text);
+      case 'open-chip':
+        return this.openChip(message.turn, message.id);
       case 'open-link':
         return openLink(message.href);
       case 'remove-chip':
-        return context.remove(message.id);
+        return tracker.remove(message.id);
       case 'add-context':
-        return context.add();
+        return tracker.add();
       case 'pick-thinking':
         return vscode.commands.executeCommand('hearth.thinking');
       case 'pick-model':
@@ -149,9 +166,43 @@ export class ChatView {
     await client.ready().catch((error: unknown) => this.parts.log.info(`The model is not loaded: ${sentence(error)}`));
   }
 
-  private attachments(): Attachment[] {
-    const maxChars = attachmentChars(this.parts.engine.current?.warmModel);
-    return this.parts.context.attachments(maxChars, chatSettings().includeActiveFile);
+  /** Asks with what belongs to the question. What is asked while it is gathered is one question too many. */
+  async ask(question: string): Promise<void> {
+    const { session, gatherer } = this.parts;
+    if (this.gathering || session.busy) return;
+    this.gathering = true;
+    const gathered = gatherer.gather(question, session.conversation).finally(() => {
+      this.gathering = false;
+    });
+    const { attachments, omitted } = await gathered;
+    await session.ask(question, attachments, omitted);
+  }
+
+  /** What went along before goes along again, unless the new words mention something else. */
+  private async resend(id: string, question: string): Promise<void> {
+    const { session, gatherer } = this.parts;
+    const key = (text: string) => JSON.stringify(parseMentions(text).map(({ kind, value }) => [kind, value]));
+    const old = findTurn(session.conversation, id)?.view.question ?? '';
+    if (key(old) === key(question)) return session.resend(id, question);
+    return session.resend(id, question, await gatherer.gather(question, session.conversation));
+  }
+
+  private async suggest(query: string): Promise<void> {
+    this.post({ type: 'suggestions', query, items: await this.suggester.suggest(query) });
+  }
+
+  private async openCitation(id: string, text: string): Promise<void> {
+    const turn = findTurn(this.parts.session.conversation, id)?.view;
+    const citation = turn?.citations.find((known) => known.text === text);
+    if (citation !== undefined) await openPlace(citation);
+  }
+
+  private async openChip(id: string, chip: string): Promise<void> {
+    const turn = findTurn(this.parts.session.conversation, id);
+    const attached = turn?.attachments.find((known) => known.id === chip);
+    if (attached === undefined || attached.firstLine === 0) return;
+    const { path, firstLine: line, text } = attached;
+    await openPlace({ path, line, endLine: line + text.split('\n').length - 1 });
   }
 
   private onEngine(): void {
@@ -175,10 +226,10 @@ export class ChatView {
 
   private postContext(): void {
     if (!this.view?.visible) return;
-    const attachments = this.attachments();
-    const addable = this.parts.context.addable(attachments);
-    const chips = attachments.map(({ id, label, detail, tokens }) => ({ id, label, detail, tokens }));
-    this.post({ type: 'context', context: { chips, ...(addable === undefined ? {} : { addable }) } });
+    const chips = this.parts.gatherer.chips(this.draft);
+    const { focus } = this.parts.tracker;
+    const present = focus === undefined || chips.some(({ id }) => id === focusId(focus));
+    this.post({ type: 'context', context: { chips, ...(present ? {} : { addable: nameOf(focus.path) }) } });
   }
 
   private post(message: ToPage): void {

@@ -115,6 +115,11 @@ export class EngineClient {
     );
   }
 
+  /** In the loaded model's vocabulary. */
+  countTokens(texts: string[]): Promise<number[]> {
+    return this.process.request(messages.countTokens, { texts }, z.array(z.number()));
+  }
+
   models(): Promise<ModelEntry[]> {
     return this.process.request(messages.models.list, undefined, z.array(modelEntry));
   }

@@ -51,9 +51,11 @@ async function suffer(page: Page, payload: string): Promise<void> {
   const turn = 't';
   const running = { kind: 'running', note: payload } as const;
   const chips = [{ id: payload, label: payload, detail: payload, tokens: 1 }];
-  const empty = { id: turn, kind: 'chat', question: payload, chips, thinking: '', answer: '', model: payload } as const;
+  const citations = [{ text: payload, path: payload, line: 1, endLine: 1 }];
+  const context = { chips, omitted: [payload], citations, removedCitations: 2 };
+  const empty = { id: turn, kind: 'chat', question: payload, thinking: '', answer: '', model: payload } as const;
   const before: ToPage[] = [
-    { type: 'conversation', turns: [{ ...empty, chips, outcome: running }] },
+    { type: 'conversation', turns: [{ ...empty, ...context, outcome: running }] },
     { type: 'notice', notice: { kind: 'problem', text: payload, actions: ['retry'] } },
     { type: 'context', context: { chips, addable: payload } },
     { type: 'delta', turn, kind: 'thinking', text: payload },

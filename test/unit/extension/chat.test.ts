@@ -2,12 +2,11 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { attach, attachmentChars, type Focus } from '../../../extension/chat/context.ts';
 import type { Attachment, StoredTurn } from '../../../extension/chat/conversation.ts';
 import { chatPage } from '../../../extension/chat/html.ts';
 import { webLink } from '../../../extension/chat/links.ts';
 import { promptMessages } from '../../../extension/chat/prompt.ts';
-import { ChatSession } from '../../../extension/chat/session.ts';
+import { ChatSession, type FileAccess } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import { pageTexts } from '../../../extension/chat/texts.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
@@ -30,11 +29,17 @@ const attachment = (over: Partial<Attachment> = {}): Attachment => ({
   path: 'src/a.ts',
   languageId: 'typescript',
   text: 'let a = 1;',
+  firstLine: 1,
   ...over,
 });
 
+const blank = {
+  ...{ kind: 'chat' as const, chips: [], omitted: [], thinking: '', model: '' },
+  ...{ citations: [], removedCitations: 0 },
+};
+
 function turn(question: string, answer: string, attachments: Attachment[] = [], outcome?: Outcome): StoredTurn {
-  const view = { id: question, kind: 'chat' as const, question, chips: [], thinking: '', answer, model: '' };
+  const view = { ...blank, id: question, question, answer };
   return { view: { ...view, outcome: outcome ?? { kind: 'stopped' } }, attachments };
 }
 
@@ -57,8 +62,16 @@ describe('the prompt of a conversation', () => {
 
   it('carries attached text, once', () => {
     const [, first, , second] = contents([turn('one', 'x', [attachment()]), turn('two', '', [attachment()])]);
-    expect(first).toBe('user: `src/a.ts`:\n\n```typescript\nlet a = 1;\n```\n\none');
-    expect(second).toBe('user: `src/a.ts`, as above.\n\ntwo');
+    const citing = 'Name the lines that an answer rests on like this: `path:line`.';
+    expect(first).toBe(`user: \`src/a.ts\`:\n\n\`\`\`typescript\nlet a = 1;\n\`\`\`\n\n${citing}\n\none`);
+    expect(second).toBe(`user: \`src/a.ts\`, as above.\n\n${citing}\n\ntwo`);
+  });
+
+  it('names a part of a file as an answer should cite it, and asks for no lines where there are none', () => {
+    const part = attachment({ text: 'a\nb', firstLine: 7, detail: 'lines 7 to 8 of 20' });
+    expect(contents([turn('one', '', [part])])[1]).toContain('`src/a.ts:7-8`:');
+    const diff = attachment({ path: 'Changes', text: '+a', firstLine: 0 });
+    expect(contents([turn('one', '', [diff])])[1]).toBe('user: `Changes`:\n\n```typescript\n+a\n```\n\none');
   });
 
   it('carries attached text again when it has changed', () => {
@@ -79,58 +92,11 @@ describe('the prompt of a conversation', () => {
   });
 });
 
-describe('attached text', () => {
-  const focus = (over: Partial<Focus> = {}): Focus => ({
-    uri: 'file:///src/a.ts',
-    path: 'src/a.ts',
-    languageId: 'typescript',
-    lines: Array.from({ length: 100 }, (_, index) => `line ${index + 1}`),
-    selection: undefined,
-    visible: { start: 40, end: 60 },
-    ...over,
-  });
-
-  it('is the whole file where it fits', () => {
-    const { text, detail, label, id } = attach(focus(), 10_000);
-    expect([text.split('\n').length, detail, label, id]).toEqual([100, '', 'a.ts', 'file:file:///src/a.ts']);
-  });
-
-  it('is what the user looks at where it does not', () => {
-    const { text, detail } = attach(focus(), 90);
-    expect(text.length).toBeLessThanOrEqual(90);
-    // Eleven lines of eight characters, around the middle of what is visible.
-    expect(text.split('\n')[5]).toBe('line 51');
-    expect(detail).toBe('lines 46 to 56 of 100');
-  });
-
-  it('is the selection where there is one', () => {
-    const { text, label, id } = attach(focus({ selection: { start: 9, end: 11 } }), 10_000);
-    expect([text, label, id]).toEqual(['line 10\nline 11\nline 12', 'a.ts:10–12', 'selection:file:///src/a.ts']);
-  });
-
-  it('is the start of a selection that is too long', () => {
-    const { text } = attach(focus({ selection: { start: 9, end: 99 } }), 40);
-    expect(text.startsWith('line 10\n')).toBe(true);
-    expect(text.length).toBeLessThanOrEqual(40);
-  });
-
-  it('is cut within a line that is too long alone', () => {
-    expect(attach(focus({ lines: ['x'.repeat(1_000)], visible: { start: 0, end: 0 } }), 50).text).toHaveLength(50);
-  });
-
-  it('takes a share of the context and never promises more tokens than it estimates', () => {
-    expect(attachmentChars({ contextTokens: 10_000, backend: 'webgpu' })).toBe(4_000 * 3);
-    expect(attachmentChars({ contextTokens: 10_000, backend: 'onnx' })).toBe(limits.chat.cpuAttachmentTokens * 3);
-    expect(attachmentChars({ contextTokens: 1_000, backend: 'onnx' })).toBe(400 * 3);
-    expect(attachmentChars({ contextTokens: 1e9, backend: 'webgpu' })).toBe(limits.chat.attachmentChars);
-    expect(attachmentChars(undefined)).toBeGreaterThan(0);
-    expect(attach(focus(), 10_000).tokens).toBe(Math.ceil(focus().lines.join('\n').length / 3));
-  });
-});
-
 describe('the chat at work', () => {
-  const reread = (uri: string) =>
-    Promise.resolve({ uri, path: 'src/b.ts', languageId: 'typescript', text: 'b', symbols: [] });
+  const files: FileAccess = {
+    reread: (uri) => Promise.resolve({ uri, path: 'src/b.ts', languageId: 'typescript', text: 'b', symbols: [] }),
+    find: (path) => Promise.resolve(path.endsWith('a.ts') ? { path: 'src/a.ts', lines: 10 } : undefined),
+  };
   const opened: ChatSession[] = [];
   afterEach(async () => {
     await Promise.all(opened.splice(0).map((session) => session.close()));
@@ -141,7 +107,7 @@ describe('the chat at work', () => {
     await host.client();
     const store = new ChatStore(folder, log);
     await store.restore();
-    const session = new ChatSession(host, store, new Thinking(new MemoryMemento(), host), log, reread);
+    const session = new ChatSession(host, store, new Thinking(new MemoryMemento(), host), log, files);
     opened.push(session);
     const said: ToPage[] = [];
     session.onMessage((message) => said.push(message));
@@ -155,6 +121,21 @@ describe('the chat at work', () => {
     expect(last(session)).toMatchObject({ answer: 'One two three.', model: 'Model small', outcome: { kind: 'done' } });
     expect(said.map((message) => message.type)).toEqual(['turn', 'delta', 'delta', 'delta', 'outcome']);
     for (const message of said) expect(toPage.safeParse(message).success).toBe(true);
+  });
+
+  it('takes places that do not exist out of an answer, counts them, and keeps the others as links', async () => {
+    const { session, said, client } = await open(clientOf());
+    await session.ask('CITE', [attachment()]);
+    expect(last(session)).toMatchObject({
+      answer: 'It is in `a.ts:3` and.',
+      citations: [{ text: 'a.ts:3', path: 'src/a.ts', line: 3, endLine: 3 }],
+      removedCitations: 1,
+    });
+    expect(said.findLast((message) => message.type === 'turn')).toMatchObject({
+      turn: { answer: 'It is in `a.ts:3` and.' },
+    });
+    await session.close();
+    expect((await open(client)).session.turns).toEqual(session.turns);
   });
 
   it('is found again by the next window', async () => {

@@ -107,7 +107,8 @@ rpc.onRequest('chat', async ({ stream, messages }, token) => {
   }
   rpc.sendNotification('delta', { stream, kind: 'nonsense', text: 4 });
   let text = '';
-  for (const piece of ['One ', 'two ', 'three.']) {
+  const pieces = question.includes('CITE') ? ['It is in `a.ts:3`', ' and `gone.ts:3`.'] : ['One ', 'two ', 'three.'];
+  for (const piece of pieces) {
     if (token.isCancellationRequested)
       return { text, thinking: '', toolCalls: [], finish: 'cancelled', statistics: figures, droppedMessages: 0 };
     text += piece;
@@ -116,6 +117,11 @@ rpc.onRequest('chat', async ({ stream, messages }, token) => {
     await sleep(question.includes('GLACIAL') ? 600 : question.includes('SLOW') ? 30 : 2);
   }
   return { text, thinking: '', toolCalls: [], finish: 'stop', statistics: figures, droppedMessages: 0 };
+});
+// A word is a token.
+rpc.onRequest('countTokens', ({ texts }) => {
+  if (env.FAKE_COUNTS_NOT) throw fail('unsupported', 'This engine does not count.');
+  return texts.map((text) => text.split(/\s+/).filter(Boolean).length);
 });
 rpc.onRequest('summarise', async ({ stream, text }) => {
   for (let done = 0; done <= 2; done++) {

@@ -34,8 +34,10 @@ const ask = (turn: string, question = `question ${turn}`): JournalRecord => ({
       path: 'src/a.ts',
       languageId: 'typescript',
       text: 'let ä;\n',
+      firstLine: 1,
     },
   ],
+  omitted: [],
 });
 const text = (turn: string, piece: string): JournalRecord => ({ type: 'delta', turn, kind: 'text', text: piece });
 const thought = (turn: string, piece: string): JournalRecord => ({

@@ -1,11 +1,12 @@
 /** What the user is asked before anything large, outward or final happens, and what the page can and cannot cause. */
 import { describe, expect, it, vi } from 'vitest';
-import { ContextTracker } from '../../../extension/chat/context.ts';
 import { openLink } from '../../../extension/chat/links.ts';
 import { ChatSession } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import { ChatView } from '../../../extension/chat/view.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
+import { ContextGatherer } from '../../../extension/context/gather.ts';
+import { ContextTracker } from '../../../extension/context/tracker.ts';
 import { type ToPage, toPage } from '../../../extension/messages.ts';
 import { FirstRun } from '../../../extension/models/firstRun.ts';
 import { ModelManager } from '../../../extension/models/manager.ts';
@@ -197,11 +198,13 @@ describe('the chat view', () => {
     await engine.client();
     const thinking = new Thinking(new MemoryMemento(), engine);
     const store = new ChatStore('/nonexistent/hearth', log);
-    const session = new ChatSession(engine, store, thinking, log, () => Promise.resolve(undefined));
-    const context = new ContextTracker();
+    const files = { reread: () => Promise.resolve(undefined), find: () => Promise.resolve(undefined) };
+    const session = new ChatSession(engine, store, thinking, log, files);
+    const tracker = new ContextTracker();
+    const gatherer = new ContextGatherer(engine, tracker, undefined);
     const extensionUri = Uri.parse('file:///ext') as never;
     const models = new ModelManager(engine);
-    const view = new ChatView({ extensionUri, engine, session, context, thinking, models, log });
+    const view = new ChatView({ extensionUri, engine, session, tracker, gatherer, thinking, models, log });
     const posted: ToPage[] = [];
     const received = new EventEmitter<unknown>();
     const webview = {

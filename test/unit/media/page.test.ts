@@ -15,9 +15,12 @@ const turn = (over: Partial<Turn> = {}): Turn => ({
   kind: 'chat',
   question: 'Why?',
   chips: [],
+  omitted: [],
   thinking: '',
   answer: '',
   model: 'M',
+  citations: [],
+  removedCitations: 0,
   outcome: { kind: 'running', note: '' },
   ...over,
 });
@@ -43,6 +46,8 @@ function type(text: string): void {
   $<HTMLTextAreaElement>('#question').value = text;
   $('#question').dispatchEvent(new Event('input'));
 }
+
+const untilSent = (name: ToHost['type']) => vi.waitFor(() => expect(sent.at(-1)?.type).toBe(name));
 
 /** The page lives as long as its window; here one window sees many pages. */
 const listeners: (() => void)[] = [];
@@ -255,6 +260,93 @@ describe('the chat page', () => {
     expect(sent.at(-1)).toEqual({ type: 'add-context' });
   });
 
+  it('shows what went along and what was left out, and opens it', async () => {
+    const chips = [{ id: 'file:a', label: 'a.ts', detail: 'lines 1 to 2 of 9', tokens: 12 }];
+    await tell({ type: 'conversation', turns: [turn({ chips, omitted: ['b.ts: no room'], outcome: done })] });
+    expect($('.question .chip').title).toBe('a.ts\nlines 1 to 2 of 9\nabout 12 tokens');
+    expect($('.omitted').textContent).toBe('Left out: b.ts: no room');
+    $('.question .chip').click();
+    expect(sent.at(-1)).toEqual({ type: 'open-chip', turn: 't1', id: 'file:a' });
+  });
+
+  it('offers what a mention may become, and puts it into the text', async () => {
+    $('#question').focus();
+    type('see @fi');
+    await untilSent('suggest');
+    expect(sent.at(-1)).toEqual({ type: 'suggest', query: 'fi' });
+    const items = [
+      { kind: 'file' as const, label: 'file', detail: 'a file', text: '@file:', open: true },
+      { kind: 'file' as const, label: 'fib.ts', detail: '', text: '@file:fib.ts', open: false },
+    ];
+    await tell({ type: 'suggestions', query: 'old', items: items.slice(1) });
+    expect($('#mentions').hidden).toBe(true);
+    await tell({ type: 'suggestions', query: 'fi', items });
+    const box = $<HTMLTextAreaElement>('#question');
+    expect([$('#mentions').hidden, box.getAttribute('aria-expanded')]).toEqual([false, 'true']);
+    key(box, 'ArrowDown');
+    const active = $(`#${box.getAttribute('aria-activedescendant')}`);
+    expect([active.textContent, active.getAttribute('aria-selected')]).toEqual(['fib.ts', 'true']);
+    key(box, 'Enter');
+    expect([box.value, $('#mentions').hidden]).toEqual(['see @file:fib.ts ', true]);
+    await untilSent('draft');
+    expect(sent.at(-1)).toEqual({ type: 'draft', text: 'see @file:fib.ts ' });
+    expect(sent.some((message) => message.type === 'send')).toBe(false);
+  });
+
+  it('closes the list of mentions with Escape, and then sends with Enter', async () => {
+    $('#question').focus();
+    type('#');
+    await untilSent('suggest');
+    const items = [{ kind: 'diff' as const, label: 'diff', detail: '', text: '@diff', open: false }];
+    await tell({ type: 'suggestions', query: '', items });
+    key($('#question'), 'Escape');
+    key($('#question'), 'Enter');
+    expect(sent.at(-1)).toEqual({ type: 'send', text: '#' });
+    expect(sent.some((message) => message.type === 'stop')).toBe(false);
+  });
+
+  it('takes a mention out of the text with its chip', async () => {
+    type('why does @file:a.ts fail');
+    const chips = [{ id: '@file:a.ts', label: 'file:a.ts', detail: '', tokens: 0, mention: '@file:a.ts' }];
+    await tell({ type: 'context', context: { chips } });
+    $('#chips .chip button').click();
+    expect($<HTMLTextAreaElement>('#question').value).toBe('why does fail');
+  });
+
+  it('makes checked places links, in prose and code spans but not in blocks, and counts what was removed', async () => {
+    const answer = 'In `src/a.ts:1` and src/a.ts:12.\n\n```ts\nsrc/a.ts:12\n```';
+    const citations = [
+      { text: 'src/a.ts:1', path: 'src/a.ts', line: 1, endLine: 1 },
+      { text: 'src/a.ts:12', path: 'src/a.ts', line: 12, endLine: 12 },
+    ];
+    await tell({ type: 'conversation', turns: [turn({ answer, citations, removedCitations: 2, outcome: done })] });
+    const links = [...document.querySelectorAll<HTMLElement>('.citation')];
+    expect(links.map((link) => link.textContent)).toEqual(['src/a.ts:1', 'src/a.ts:12']);
+    links[1]?.click();
+    expect(sent.at(-1)).toEqual({ type: 'open-citation', turn: 't1', text: 'src/a.ts:12' });
+    expect($('.remark').textContent).toBe('2 mentions of places that do not exist were removed.');
+  });
+
+  it('shows an answer that was corrected while it ended', async () => {
+    await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: 'See gone.ts:1.' });
+    await tell({ type: 'turn', turn: turn({ answer: 'See.', removedCitations: 1 }) });
+    await tell({ type: 'outcome', turn: 't1', outcome: done });
+    expect($('.answer-text').textContent?.trim()).toBe('See.');
+    expect($('.remark').textContent).toBe('One mention of a place that does not exist was removed.');
+  });
+
+  it("shows how full the model's window is", async () => {
+    const controls = { model: 'M', modelDetail: '', thinking: 'Off', thinkingOn: false, canThink: false };
+    await tell({ type: 'controls', controls: { ...controls, contextTokens: 200 } });
+    expect($('#usage').hidden).toBe(true);
+    await tell({ type: 'conversation', turns: [turn({ answer: 'A', outcome: done })] });
+    expect($('#usage').textContent).toBe('80%');
+    expect($('#usage').getAttribute('aria-label')).toBe("160 of 200 tokens of the model's window are in use (80%)");
+    expect($('#usage').classList.contains('nearly-full')).toBe(true);
+    await tell({ type: 'conversation', turns: [turn({ kind: 'summary', answer: 'A', outcome: done })] });
+    expect($('#usage').hidden).toBe(true);
+  });
+
   it('offers downloads with their size', async () => {
     const offers = [{ id: 'small', label: 'Small (98 MB)', detail: '' }];
     await tell({ type: 'notice', notice: { kind: 'no-model', text: 'Hearth needs a model.', offers } });
@@ -267,7 +359,14 @@ describe('the chat page', () => {
   });
 
   it('names the model and the thinking mode, and opens their pickers', async () => {
-    const controls = { model: 'Qwen3 4B', modelDetail: 'x', thinking: 'On', thinkingOn: true, canThink: true };
+    const controls = {
+      model: 'Qwen3 4B',
+      modelDetail: 'x',
+      thinking: 'On',
+      thinkingOn: true,
+      canThink: true,
+      contextTokens: 0,
+    };
     await tell({ type: 'controls', controls });
     expect($('#model').getAttribute('aria-label')).toBe('Choose model: Qwen3 4B');
     expect([$('#thinking').getAttribute('aria-pressed'), $('#thinking').textContent]).toEqual(['true', 'On']);

@@ -1,0 +1,31 @@
+import * as vscode from 'vscode';
+import { meantFile, uriOf } from '../context/workspace.ts';
+import type { Citation } from '../messages.ts';
+import type { Place } from './citations.ts';
+import type { Attachment } from './conversation.ts';
+
+/** Models shorten paths: what went with the question is meant first, then the only file of the workspace that ends so. */
+export async function findPlace(path: string, attachments: readonly Attachment[]): Promise<Place | undefined> {
+  const attached = attachments.find((known) => known.firstLine > 0 && `/${known.path}`.endsWith(`/${path}`));
+  const uri = attached === undefined ? await meantFile(path) : await uriOf(attached.path);
+  if (uri === undefined) return undefined;
+  const document = await vscode.workspace.openTextDocument(uri);
+  return { path: vscode.workspace.asRelativePath(uri), lines: document.lineCount };
+}
+
+/** Shows the lines in an editor beside the chat. */
+export async function openPlace({ path, line, endLine }: Omit<Citation, 'text'>): Promise<void> {
+  const uri = await uriOf(path);
+  if (uri === undefined) {
+    void vscode.window.showInformationMessage(vscode.l10n.t('{0} is no longer there.', path));
+    return;
+  }
+  const document = await vscode.workspace.openTextDocument(uri);
+  const last = document.lineAt(Math.min(endLine, document.lineCount) - 1).range.end;
+  await vscode.window.showTextDocument(document, {
+    selection: new vscode.Range(
+      new vscode.Position(line - 1, 0),
+      endLine > line ? last : new vscode.Position(line - 1, 0),
+    ),
+  });
+}

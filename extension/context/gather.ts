@@ -1,0 +1,156 @@
+import * as vscode from 'vscode';
+import { type Attachment, type Conversation, chipOf, filledTokens } from '../chat/conversation.ts';
+import type { EngineHost } from '../client/host.ts';
+import { limits } from '../limits.ts';
+import type { Chip } from '../messages.ts';
+import { chatSettings } from '../settings.ts';
+import { contextBudget, countTokens, estimatedTokens } from './budget.ts';
+import { type Mention, parseMentions } from './mentions.ts';
+import { type Chosen, plan } from './planner.ts';
+import type { Passage, Repository } from './repository.ts';
+import { focusSource, mentionSources, nameOf, type Source } from './sources.ts';
+import type { ContextTracker, Focus } from './tracker.ts';
+
+/** What goes with a question, and what does not, by the words that the user sees. */
+export interface Gathered {
+  attachments: Attachment[];
+  omitted: string[];
+}
+
+/** Collects what could go with a question and lets the planner choose. */
+export class ContextGatherer {
+  private readonly engine: EngineHost;
+  private readonly tracker: ContextTracker;
+  private readonly repository: Repository | undefined;
+
+  constructor(engine: EngineHost, tracker: ContextTracker, repository: Repository | undefined) {
+    this.engine = engine;
+    this.tracker = tracker;
+    this.repository = repository;
+  }
+
+  async gather(question: string, conversation: Conversation): Promise<Gathered> {
+    const mentions = parseMentions(question);
+    const { sources: asked, missing } = await this.asked(mentions);
+    const focus = this.tracker.wanted(chatSettings().includeActiveFile);
+    const own = focus === undefined || asked.some(({ path }) => path === focus.path) ? [] : [focusSource(focus)];
+    const found = await this.found(question, mentions, focus, conversation);
+    const sources = distinct([...asked, ...own, ...found]);
+    const counts = await countTokens(
+      this.engine,
+      sources.map(({ lines }) => lines.join('\n')),
+    );
+    const candidates = sources.map((source, index) => ({ ...source, tokens: counts[index] ?? 0 }));
+    const budget = contextBudget(this.engine.current?.warmModel, filledTokens(conversation));
+    const { chosen, omitted } = plan(candidates, budget);
+    // That not everything a search found has room is no news.
+    const noRoom = omitted.filter(({ tier }) => tier === 'asked' || tier === 'editor');
+    return {
+      attachments: chosen.map(attachmentOf),
+      omitted: [
+        ...missing.map(({ text }) => vscode.l10n.t('{0}: there is no such thing', text)),
+        ...noRoom.map(({ label }) => vscode.l10n.t('{0}: no room', label)),
+      ],
+    };
+  }
+
+  /** What would go with a question as it stands; sizes are estimated. */
+  chips(draft: string): Chip[] {
+    const mentions = parseMentions(draft);
+    const focus = this.tracker.wanted(chatSettings().includeActiveFile);
+    const source = focus && focusSource(focus);
+    const candidates = source ? [{ ...source, tokens: estimatedTokens(source.lines.join('\n')) }] : [];
+    const budget = contextBudget(this.engine.current?.warmModel, 0);
+    const own = plan(candidates, budget).chosen.map((chosen) => chipOf(attachmentOf(chosen)));
+    const asked = mentions.map(({ text }) => ({
+      id: text,
+      label: text.slice(1),
+      detail: '',
+      tokens: 0,
+      mention: text,
+    }));
+    const label = vscode.l10n.t('Repository');
+    const found = this.searches(mentions, focus) && !mentions.some(({ kind }) => kind === 'repository');
+    return [...asked, ...own, ...(found ? [{ id: repositoryId, label, detail: '', tokens: 0 }] : [])];
+  }
+
+  /** Whether the repository is searched: when the user says so, or says nothing about what the question is about. */
+  private searches(mentions: readonly Mention[], focus: Focus | undefined): boolean {
+    if (this.repository?.ready !== true) return false;
+    if (mentions.some(({ kind }) => kind === 'repository')) return true;
+    const particular = mentions.length > 0 || focus?.selection !== undefined;
+    return chatSettings().searchWorkspace && !particular && !this.tracker.isRemoved(repositoryId);
+  }
+
+  private async asked(mentions: readonly Mention[]): Promise<{ sources: Source[]; missing: Mention[] }> {
+    const sources: Source[] = [];
+    const missing: Mention[] = [];
+    for (const mention of mentions) {
+      if (mention.kind === 'repository') continue;
+      const found = await mentionSources(mention, this.tracker.focus);
+      if (found.length === 0) missing.push(mention);
+      sources.push(...found);
+    }
+    return { sources, missing };
+  }
+
+  private async found(
+    question: string,
+    mentions: readonly Mention[],
+    focus: Focus | undefined,
+    conversation: Conversation,
+  ): Promise<Source[]> {
+    if (this.repository === undefined || !this.searches(mentions, focus)) return [];
+    const passages = await this.repository.search(question, limits.context.passages);
+    const known = conversation.turns.some(({ attachments }) => attachments.some(({ id }) => id === mapId));
+    const map = known || passages.length === 0 ? '' : await this.repository.map(limits.context.mapChars);
+    return [...mapSources(map), ...passages.filter(({ path }) => path !== focus?.path).map(passageSource)];
+  }
+}
+
+const mapId = 'map';
+const repositoryId = 'repository';
+
+function mapSources(map: string): Source[] {
+  if (map === '') return [];
+  const label = vscode.l10n.t('Repository map');
+  const lines = map.split('\n');
+  const about = { path: label, languageId: '', firstLine: 0, fileLines: lines.length, centre: 0, divisible: true };
+  return [{ id: mapId, tier: 'map', label, lines, ...about }];
+}
+
+function passageSource({ path, firstLine, lastLine, fileLines, text }: Passage): Source {
+  return {
+    id: `found:${path}:${firstLine}`,
+    tier: 'found',
+    label: `${nameOf(path)}:${firstLine}–${lastLine}`,
+    path,
+    languageId: /\.(\w+)$/.exec(path)?.[1] ?? '',
+    lines: text.split('\n'),
+    firstLine,
+    fileLines,
+    centre: 0,
+    divisible: false,
+  };
+}
+
+function distinct(sources: readonly Source[]): Source[] {
+  return [...new Map(sources.toReversed().map((source) => [source.id, source])).values()].toReversed();
+}
+
+export function attachmentOf({ candidate, start, end, tokens, text }: Chosen): Attachment {
+  const { id, label, path, languageId, firstLine, fileLines, lines } = candidate;
+  const whole = firstLine <= 1 && start === 0 && end === fileLines - 1;
+  const part = firstLine > 0 ? firstLine : 1;
+  const detail = vscode.l10n.t('lines {0} to {1} of {2}', part + start, part + end, fileLines);
+  return {
+    id,
+    label,
+    detail: whole || (firstLine === 0 && end - start + 1 === lines.length) ? '' : detail,
+    tokens,
+    path,
+    languageId,
+    text,
+    firstLine: firstLine === 0 ? 0 : firstLine + start,
+  };
+}

@@ -1,0 +1,159 @@
+import * as vscode from 'vscode';
+import { changesOf, gitRepository } from '../git.ts';
+import { limits } from '../limits.ts';
+import type { Mention } from './mentions.ts';
+import type { Candidate } from './planner.ts';
+import { type Focus, focusId } from './tracker.ts';
+import { filesIn, findSymbols, uriOf } from './workspace.ts';
+
+/** What a candidate is, before its tokens are counted. */
+export type Source = Omit<Candidate, 'tokens'>;
+
+/** What the user looks at: a selection was made for this question, a file may only happen to be open. */
+export function focusSource(focus: Focus): Source {
+  const { selection, visible } = focus;
+  const name = nameOf(focus.path);
+  const start = selection?.start ?? 0;
+  return {
+    id: focusId(focus),
+    tier: selection ? 'asked' : 'editor',
+    label: selection ? `${name}:${selection.start + 1}–${selection.end + 1}` : name,
+    path: focus.path,
+    languageId: focus.languageId,
+    lines: selection ? focus.lines.slice(start, selection.end + 1) : focus.lines,
+    firstLine: start + 1,
+    fileLines: focus.lines.length,
+    centre: selection ? 0 : Math.floor((visible.start + visible.end) / 2),
+    divisible: true,
+  };
+}
+
+/** What a mention stands for; empty where there is nothing of that name. `repository` is the planner's own. */
+export async function mentionSources(mention: Mention, focus: Focus | undefined): Promise<Source[]> {
+  switch (mention.kind) {
+    case 'file':
+      return fileSources(mention.value);
+    case 'folder':
+      return folderSources(mention.value);
+    case 'symbol':
+      return symbolSources(mention.value);
+    case 'selection':
+      return focus?.selection === undefined ? [] : [focusSource(focus)];
+    case 'problems':
+      return textSources('problems', vscode.l10n.t('Problems'), problems(focus));
+    case 'diff':
+      return textSources('diff', vscode.l10n.t('Changes'), await changes(focus), 'diff');
+    case 'terminal':
+      return textSources('terminal', vscode.l10n.t('Terminal'), await terminalSelection());
+    case 'repository':
+      return [];
+  }
+}
+
+async function fileSources(path: string): Promise<Source[]> {
+  const uri = await uriOf(path);
+  const document = uri && (await textDocument(uri));
+  return document === undefined ? [] : [documentSource(document, { start: 0, end: document.lineCount - 1 })];
+}
+
+/** Its files by name, and what they contain as far as it fits: those at the top first. */
+async function folderSources(path: string): Promise<Source[]> {
+  const folder = path.replace(/\/+$/, '');
+  const files = await filesIn(folder);
+  if (files.length === 0) return [];
+  const depth = (uri: vscode.Uri) => uri.path.split('/').length;
+  const nearest = files.sort((a, b) => depth(a) - depth(b)).slice(0, limits.context.folderFiles);
+  const documents = await Promise.all(nearest.map(textDocument));
+  const contents = documents.flatMap((document) => {
+    if (document === undefined || document.getText().trim() === '') return [];
+    return [
+      {
+        ...documentSource(document, { start: 0, end: document.lineCount - 1 }),
+        tier: 'found',
+        divisible: false,
+      } as const,
+    ];
+  });
+  const names = files.map((uri) => vscode.workspace.asRelativePath(uri)).sort();
+  return [{ ...textSource('folder', `${folder}/`, names.join('\n')), path: `${folder}/` }, ...contents];
+}
+
+async function symbolSources(name: string): Promise<Source[]> {
+  const found = await findSymbols(name);
+  const exact = found.filter((symbol) => symbol.name === name);
+  const sources = (exact.length > 0 ? exact : found).slice(0, limits.context.symbols).map(async (symbol) => {
+    const document = await textDocument(symbol.uri);
+    if (document === undefined) return [];
+    return [{ ...documentSource(document, symbol), label: symbol.name }];
+  });
+  return (await Promise.all(sources)).flat();
+}
+
+function documentSource(document: vscode.TextDocument, { start, end }: { start: number; end: number }): Source {
+  const path = vscode.workspace.asRelativePath(document.uri);
+  const lines = document.getText().split(/\r?\n/);
+  return {
+    id: `mention:${document.uri.toString()}:${start}`,
+    tier: 'asked',
+    label: nameOf(path),
+    path,
+    languageId: document.languageId,
+    lines: lines.slice(start, end + 1),
+    firstLine: start + 1,
+    fileLines: lines.length,
+    centre: 0,
+    divisible: true,
+  };
+}
+
+function textSource(id: string, label: string, text: string, languageId = ''): Source {
+  const lines = text.split(/\r?\n/);
+  const about = { path: label, languageId, firstLine: 0, fileLines: lines.length, centre: 0, divisible: true };
+  return { id: `mention:${id}`, tier: 'asked', label, lines, ...about };
+}
+
+const textSources = (id: string, label: string, text: string, languageId = ''): Source[] =>
+  text.trim() === '' ? [] : [textSource(id, label, text, languageId)];
+
+/** Of the file that the user looks at; where it has none, of all. */
+export function problems(focus: Focus | undefined): string {
+  const all = vscode.languages.getDiagnostics();
+  const own = all.filter(([uri]) => uri.toString() === focus?.uri);
+  const shown = own.some(([, found]) => found.length > 0) ? own : all;
+  return shown
+    .flatMap(([uri, found]) => found.map((problem) => problemLine(vscode.workspace.asRelativePath(uri), problem)))
+    .slice(0, limits.context.problems)
+    .join('\n');
+}
+
+export function problemLine(path: string, { range, severity, message }: vscode.Diagnostic): string {
+  const kind = severity === vscode.DiagnosticSeverity.Error ? 'error' : 'warning';
+  return `${path}:${range.start.line + 1}: ${kind}: ${message}`;
+}
+
+async function changes(focus: Focus | undefined): Promise<string> {
+  const repository = await gitRepository(focus && vscode.Uri.parse(focus.uri, true));
+  return repository === undefined ? '' : changesOf(repository);
+}
+
+/** VS Code has no interface for it: the selection is copied, and the clipboard put back as it was. */
+async function terminalSelection(): Promise<string> {
+  if (vscode.window.activeTerminal === undefined) return '';
+  const { clipboard } = vscode.env;
+  const before = await clipboard.readText();
+  await clipboard.writeText('');
+  await vscode.commands.executeCommand('workbench.action.terminal.copySelection');
+  const selection = await clipboard.readText();
+  await clipboard.writeText(before);
+  return selection;
+}
+
+/** Undefined for what is no text, or cannot be read. */
+async function textDocument(uri: vscode.Uri): Promise<vscode.TextDocument | undefined> {
+  return vscode.workspace.openTextDocument(uri).then(
+    (document) => document,
+    () => undefined,
+  );
+}
+
+export const nameOf = (path: string): string => path.split('/').at(-1) ?? path;

@@ -1,0 +1,89 @@
+import * as vscode from 'vscode';
+import { limits } from '../limits.ts';
+
+/** A named place in a file; lines from 0, end inclusive. */
+export interface FoundSymbol {
+  name: string;
+  container: string;
+  uri: vscode.Uri;
+  start: number;
+  end: number;
+}
+
+/** Where a path as the workspace names it leads; undefined: there is no such file in any of its folders. */
+export async function uriOf(path: string): Promise<vscode.Uri | undefined> {
+  const folders = vscode.workspace.workspaceFolders ?? [];
+  for (const folder of folders) {
+    for (const inside of insideOf(path, folder, folders.length)) {
+      const uri = vscode.Uri.joinPath(folder.uri, inside);
+      // A path that climbs out of the folder is not of the workspace.
+      if (vscode.workspace.getWorkspaceFolder(uri) !== undefined && (await isFile(uri))) return uri;
+    }
+  }
+  return undefined;
+}
+
+/** The file that someone means who names the end of its path; undefined: there is none, or more than one. */
+export async function meantFile(path: string): Promise<vscode.Uri | undefined> {
+  const exact = await uriOf(path);
+  if (exact !== undefined) return exact;
+  const found = await vscode.workspace.findFiles(`**/${escapeGlob(path.replace(/^\.?\//, ''))}`, hidden, 2);
+  return found.length === 1 ? found[0] : undefined;
+}
+
+/** With several folders the workspace's paths begin with the folder's name. */
+function insideOf(path: string, folder: vscode.WorkspaceFolder, folders: number): string[] {
+  const clean = path.replace(/^\.?\//, '');
+  const named = folders > 1 && clean.startsWith(`${folder.name}/`) ? [clean.slice(folder.name.length + 1)] : [];
+  return [...named, clean];
+}
+
+const isFile = (uri: vscode.Uri): Promise<boolean> =>
+  Promise.resolve(vscode.workspace.fs.stat(uri)).then(
+    ({ type }) => (type & vscode.FileType.File) !== 0,
+    () => false,
+  );
+
+/** Files below a folder that neither `files.exclude` nor the usual suspects hide; '' is the workspace. */
+export async function filesIn(folder: string): Promise<vscode.Uri[]> {
+  const below = folder === '' || folder === '.' ? '**/*' : `${escapeGlob(folder)}/**/*`;
+  return vscode.workspace.findFiles(below, hidden, limits.context.listedFiles);
+}
+
+const hidden = '**/{node_modules,.git,dist,out,build,target,__pycache__,.venv}/**';
+
+const escapeGlob = (path: string): string => path.replaceAll(/[[\]{}*?]/g, '[$&]');
+
+/** Symbols of that name, or like it, as the language extensions know them, each with all its lines. */
+export async function findSymbols(name: string): Promise<FoundSymbol[]> {
+  const found = await vscode.commands.executeCommand<vscode.SymbolInformation[] | undefined>(
+    'vscode.executeWorkspaceSymbolProvider',
+    name,
+  );
+  return Promise.all((found ?? []).slice(0, limits.context.suggestions).map(withBody));
+}
+
+/** A workspace symbol's own range is often that of its name. */
+async function withBody(symbol: vscode.SymbolInformation): Promise<FoundSymbol> {
+  const { uri, range } = symbol.location;
+  const enclosing = (await documentSymbols(uri)).find(
+    ({ name, start, end }) => name === symbol.name && start <= range.start.line && range.start.line <= end,
+  );
+  const lines = enclosing ?? { start: range.start.line, end: range.end.line };
+  return { name: symbol.name, container: symbol.containerName, uri, start: lines.start, end: lines.end };
+}
+
+/** Every symbol of a document, nested ones too, in the order of their lines. */
+export async function documentSymbols(uri: vscode.Uri): Promise<FoundSymbol[]> {
+  const found = await vscode.commands.executeCommand<(vscode.DocumentSymbol | vscode.SymbolInformation)[] | undefined>(
+    'vscode.executeDocumentSymbolProvider',
+    uri,
+  );
+  const flat = (symbol: vscode.DocumentSymbol | vscode.SymbolInformation, container: string): FoundSymbol[] => {
+    const range = 'range' in symbol ? symbol.range : symbol.location.range;
+    const own = { name: symbol.name, container, uri, start: range.start.line, end: range.end.line };
+    const children = 'children' in symbol ? symbol.children : [];
+    return [own, ...children.flatMap((child) => flat(child, symbol.name))];
+  };
+  return (found ?? []).flatMap((symbol) => flat(symbol, '')).sort((a, b) => a.start - b.start);
+}

@@ -1,0 +1,82 @@
+import type { Chip, Context } from '../extension/messages.ts';
+import { drawIcon, element, fill, type Icon, iconButton } from './dom.ts';
+import type { Host } from './host.ts';
+
+/** What goes with the next question, each with a button that takes it away. */
+export class ContextChips {
+  readonly element: HTMLElement;
+  private readonly host: Host;
+  private readonly onRemove: (chip: Chip) => void;
+
+  constructor(host: Host, onRemove: (chip: Chip) => void) {
+    this.host = host;
+    this.onRemove = onRemove;
+    const attributes = { 'aria-label': host.texts.contextLabel };
+    this.element = element('ul', { class: 'chips', id: 'chips', attributes });
+  }
+
+  show({ chips, addable }: Context): void {
+    const items = chips.map((chip) => this.chip(chip));
+    if (addable !== undefined) items.push(this.addChip(addable));
+    this.element.replaceChildren(...items);
+    this.element.hidden = items.length === 0;
+  }
+
+  private chip(chip: Chip): HTMLElement {
+    const { texts } = this.host;
+    const remove = iconButton('close', fill(texts.removeChip, chip.label), () => this.onRemove(chip));
+    return element('li', { class: 'chip', title: chipTitle(chip, this.host), attributes: { 'data-chip': chip.id } }, [
+      drawIcon(chipIcon(chip)),
+      element('span', { class: 'chip-label', text: chip.label }),
+      ...(chip.detail === '' ? [] : [element('span', { class: 'chip-detail', text: chip.detail })]),
+      remove,
+    ]);
+  }
+
+  private addChip(name: string): HTMLElement {
+    const title = fill(this.host.texts.addChip, name);
+    const attributes = { type: 'button', 'aria-label': title };
+    const button = element('button', {
+      class: 'chip addable',
+      title,
+      attributes,
+      onClick: () => this.host.send({ type: 'add-context' }),
+    });
+    button.append(drawIcon('add'), element('span', { class: 'chip-label', text: name }));
+    return element('li', {}, [button]);
+  }
+}
+
+/** What went with a question that was asked; a click shows it in the editor. */
+export function sentChips(chips: readonly Chip[], turn: string, host: Host): HTMLElement {
+  const items = chips.map((chip) => {
+    const onClick = () => host.send({ type: 'open-chip', turn, id: chip.id });
+    const title = chipTitle(chip, host);
+    const button = element('button', { class: 'chip sent', title, attributes: { type: 'button' }, onClick });
+    button.append(drawIcon(chipIcon(chip)), element('span', { class: 'chip-label', text: chip.label }));
+    return element('li', {}, [button]);
+  });
+  return element('ul', { class: 'chips', attributes: { 'aria-label': host.texts.sentLabel } }, items);
+}
+
+function chipTitle({ label, detail, tokens }: Chip, { texts }: Host): string {
+  const size = tokens === 0 ? '' : fill(texts.chipTokens, tokens.toLocaleString());
+  return [label, detail, size].filter((part) => part !== '').join('\n');
+}
+
+/** By the beginning of its id, which the extension chooses. */
+function chipIcon({ id, mention }: Chip): Icon {
+  const kind = (mention ?? id.replace(/^mention:/, '@')).replace(/^[@#]/, '').split(':', 1)[0];
+  const known: Readonly<Record<string, Icon>> = {
+    folder: 'folder',
+    symbol: 'symbol',
+    selection: 'selection',
+    problems: 'warning',
+    diff: 'diff',
+    terminal: 'terminal',
+    repository: 'search',
+    found: 'search',
+    map: 'map',
+  };
+  return known[kind ?? ''] ?? 'file';
+}
