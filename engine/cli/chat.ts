@@ -19,11 +19,13 @@ export const chat: Command = {
       value: 'MODE',
       help: `think first, as far as the model can: ${thinkingMode.options.join(', ')} (off)`,
     },
+    { name: 'thinking-tokens', value: 'N', help: 'end thinking after so many tokens (as long as it takes)' },
     ...samplingOptions,
   ],
   async run(values, terminal) {
     const question = values.only('The question');
     const thinking = values.oneOf('think', thinkingMode.options) ?? 'off';
+    const thinkingTokens = values.number('thinking-tokens', { least: 0, integer: true });
     const maxTokens = values.count('max-tokens');
     const machine = values.switch('json');
     const directory = values.text('workspace');
@@ -41,6 +43,7 @@ export const chat: Command = {
         messages: [{ role: 'user', content }],
         thinking,
         sampling: samplingOf(values),
+        ...(thinkingTokens !== undefined && { thinkingTokens }),
         ...(maxTokens !== undefined && { maxTokens }),
       });
       const answer = await engine.chat(params, terminal.signal);

@@ -3,11 +3,13 @@ import type { ChatMessage, Tool } from '../text/conversation.ts';
 import type { OutputPiece } from '../text/output.ts';
 import type { PromptFormat } from '../text/promptFormat.ts';
 import type { ThinkingMode } from '../text/thinkingModes.ts';
+import type { Tokenizer } from '../text/tokenizer.ts';
 import { type Generated, generate } from './generate.ts';
 import { fitHistory } from './history.ts';
 import type { RequestClass } from './nextStep.ts';
 import type { SamplerSettings } from './sampler.ts';
 import type { Scheduler } from './scheduler.ts';
+import { ThinkingLimit } from './thinkingLimit.ts';
 
 export interface ChatRequest {
   readonly requestClass: RequestClass;
@@ -15,6 +17,10 @@ export interface ChatRequest {
   readonly thinking: ThinkingMode;
   /** What the model may call. */
   readonly tools?: readonly Tool[] | undefined;
+  /** Thinking ends after as many tokens. */
+  readonly thinkingTokens?: number | undefined;
+  /** Aborted: thinking ends now. */
+  readonly answerNow?: AbortSignal | undefined;
   /** Absent: until the context is full. */
   readonly maxTokens?: number | undefined;
   readonly stopStrings: readonly string[];
@@ -32,28 +38,40 @@ export interface ChatAnswer extends Generated {
 export interface ChatModel {
   readonly scheduler: Scheduler;
   readonly format: PromptFormat;
+  readonly tokenizer: Tokenizer;
   readonly contextTokens: number;
   /** What a template that shows the date is told. */
   readonly now: () => Date;
 }
 
+const utf8 = new TextDecoder();
+
 /** @throws HearthError `context-overflow` when the last message alone does not fit. */
 export async function chat(model: ChatModel, request: ChatRequest): Promise<ChatAnswer> {
   const { format, contextTokens } = model;
-  const { thinking, tools, onPiece, ...common } = request;
+  const { thinking, tools, thinkingTokens, answerNow, onPiece, ...common } = request;
   const options = { thinking, tools, now: model.now() };
   // Room for an answer, whatever it will need: without a limit, a quarter of the context.
   const reserved = Math.min(request.maxTokens ?? contextTokens, Math.floor(contextTokens / 4));
   const count = (messages: readonly ChatMessage[]): number => format.render(messages, options).ids.length;
   const { messages, droppedMessages } = fitHistory(request.messages, count, contextTokens - reserved);
   const prompt = format.render(messages, options);
+  const parser = prompt.parser();
+  const limit = new ThinkingLimit({
+    parser,
+    close: prompt.closeThinking,
+    maxTokens: thinkingTokens,
+    answerNow,
+    endsSentence: (token) => /[.!?:;\n]$/.test(utf8.decode(model.tokenizer.bytesOf(token))),
+  });
   const generated = await generate(model.scheduler, {
     ...common,
     prompt: prompt.ids,
     maxTokens: request.maxTokens ?? contextTokens,
     stopIds: prompt.stops,
     stopStrings: [...prompt.stopStrings, ...request.stopStrings],
-    parser: prompt.parser(),
+    parser,
+    steers: [limit],
     onPiece: (piece) => {
       onPiece(piece);
       return 'continue';

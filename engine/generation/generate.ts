@@ -5,6 +5,7 @@ import type { TokenOutcome } from './job.ts';
 import type { RequestClass } from './nextStep.ts';
 import { type SamplerSettings, sample } from './sampler.ts';
 import type { Scheduler } from './scheduler.ts';
+import { onlyAllowed, type Steer } from './steer.ts';
 
 export type FinishReason = TokenOutcome['finish'];
 
@@ -33,6 +34,8 @@ export interface GenerationRequest {
   readonly parser: OutputParser;
   /** Excludes tokens by logits of `-Infinity`. */
   readonly constrain?: ((logits: Float32Array) => Float32Array) | undefined;
+  /** The first that forces a token, or says which may come, decides. */
+  readonly steers?: readonly Steer[] | undefined;
   readonly onPiece: (piece: OutputPiece) => 'continue' | 'stop';
   /** Counted from now: what is not done by then fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
@@ -95,10 +98,22 @@ class Answer {
     this.#sequence = new Set(request.prompt);
   }
 
-  choose(logits: Float32Array): number {
-    const { sampling, random, constrain } = this.#request;
-    const history = { sequence: this.#sequence, generated: this.#generated };
-    return sample(constrain?.(logits) ?? logits, sampling, history, random);
+  choose(logits: Float32Array): number | Promise<number> {
+    const { constrain, steers = [] } = this.#request;
+    for (const steer of steers) {
+      const forced = steer.forced();
+      if (forced !== undefined) return forced;
+    }
+    for (const steer of steers) {
+      const allowed = steer.allowed();
+      if (allowed) return allowed.then((tokens) => this.#sample(onlyAllowed(logits, tokens)));
+    }
+    return this.#sample(constrain?.(logits) ?? logits);
+  }
+
+  #sample(logits: Float32Array): number {
+    const { sampling, random } = this.#request;
+    return sample(logits, sampling, { sequence: this.#sequence, generated: this.#generated }, random);
   }
 
   take(token: number): 'continue' | 'stop' {
@@ -106,6 +121,7 @@ class Answer {
     this.#generated.add(token);
     if (this.#request.stopIds.has(token)) return 'stop';
     this.#read(this.#request.parser.push(token));
+    for (const steer of this.#request.steers ?? []) steer.take(token);
     return this.#stopped ? 'stop' : 'continue';
   }
 

@@ -8,8 +8,8 @@ export interface TokenRequest {
   readonly prompt: readonly number[];
   /** 0: the prompt is computed and kept in the cache, nothing is sampled. */
   readonly maxTokens: number;
-  /** @param logits `[vocabulary]` */
-  readonly choose: (logits: Float32Array) => number;
+  /** @param logits `[vocabulary]`; a promise where a grammar says first what may come. */
+  readonly choose: (logits: Float32Array) => number | Promise<number>;
   /** Called with every token as it is chosen. */
   readonly deliver: (token: number) => 'continue' | 'stop';
   /** Counted from submission: what is not done by then fails with `timeout`. */

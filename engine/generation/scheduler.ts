@@ -143,7 +143,7 @@ export class Scheduler {
     const endMs = this.#options.now();
     this.#queue.charge(slices, endMs - startMs, endMs);
     this.#statistics.step(slices, endMs - startMs);
-    for (const [i, slice] of slices.entries()) this.#computed(slice, logits[i]);
+    for (const [i, slice] of slices.entries()) await this.#computed(slice, logits[i]);
   }
 
   /** Every request keeps its tokens and is admitted anew; what was cached is computed again. */
@@ -181,11 +181,11 @@ export class Scheduler {
     for (const slice of slices) await this.#run([slice], this.#options.now());
   }
 
-  #computed({ request: job, drafts, logits: asked }: Slice, logits: Float32Array | undefined): void {
+  async #computed({ request: job, drafts, logits: asked }: Slice, logits: Float32Array | undefined): Promise<void> {
     if (!job.samples && job.waitingTokens === 0) this.#finish(job, 'length');
     if (asked === 'none') return;
     try {
-      const finish = this.#choose(job, job.drafts.slice(0, drafts), logits);
+      const finish = await this.#choose(job, job.drafts.slice(0, drafts), logits);
       // What was guessed wrong is forgotten; the last token chosen was never run.
       job.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
@@ -199,12 +199,17 @@ export class Scheduler {
    * distribution at its place, so guesses change nothing but the speed.
    * @param logits `[1 + drafts, vocabulary]`
    */
-  #choose(job: Job, drafts: readonly number[], logits: Float32Array | undefined): TokenOutcome['finish'] | undefined {
+  async #choose(
+    job: Job,
+    drafts: readonly number[],
+    logits: Float32Array | undefined,
+  ): Promise<TokenOutcome['finish'] | undefined> {
     const { vocabularySize } = this.decoder.spec;
     if (logits?.length !== (1 + drafts.length) * vocabularySize)
       throw new Error('The decoder gave no logits for a slice that asked for them.');
     for (let row = 0; row <= drafts.length; row++) {
-      const token = job.request.choose(logits.subarray(row * vocabularySize, (row + 1) * vocabularySize));
+      const chosen = job.request.choose(logits.subarray(row * vocabularySize, (row + 1) * vocabularySize));
+      const token = typeof chosen === 'number' ? chosen : await chosen;
       const finish = this.#deliver(job, token);
       if (finish || token !== drafts[row]) return finish;
     }

@@ -6,6 +6,7 @@ import { Utf8Stream } from '../text/utf8Stream.ts';
 
 /** Reads an answer that begins with the last token of the text before it, chosen again. */
 export class HealedText implements OutputParser {
+  readonly isThinking = false;
   readonly #tokenizer: Tokenizer;
   readonly #utf8 = new Utf8Stream();
   /** Bytes that are still to come again. */

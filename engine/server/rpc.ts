@@ -9,6 +9,7 @@ import {
   loadParams,
   messages,
   modelName,
+  streamName,
   summariseParams,
 } from './protocol.ts';
 import type { Engine } from './service.ts';
@@ -27,6 +28,11 @@ export function serve(connection: MessageConnection, engine: Engine, log: (line:
   handle(messages.generate, generateParams, (params, signal) => engine.generate(params, signal));
   handle(messages.summarise, summariseParams, (params, signal) => engine.summarise(params, signal));
   handle(messages.countTokens, countTokensParams, async (params) => engine.countTokens(params));
+  connection.onNotification(messages.answerNow, (params: unknown) => {
+    const parsed = streamName.safeParse(params);
+    // A notification has no answer, so what is malformed has no effect.
+    if (parsed.success) engine.answerNow(parsed.data);
+  });
   handle0(messages.models.list, () => engine.models.list());
   handle(messages.models.pull, modelName, ({ model }, signal) => engine.models.pull(model, signal));
   handle(messages.models.verify, modelName, ({ model }, signal) => engine.models.verify(model, signal));

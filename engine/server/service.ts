@@ -14,7 +14,6 @@ import { openStore, type Store } from '../store/store.ts';
 import { callId, firstFreeCall } from '../text/conversation.ts';
 import type { OutputPiece } from '../text/output.ts';
 import { TaggedParser } from '../text/taggedParser.ts';
-import type { Tokenizer } from '../text/tokenizer.ts';
 import { type LoadedModel, loadModel } from './loaded.ts';
 import { EngineModels } from './models.ts';
 import {
@@ -33,6 +32,7 @@ import {
   protocolVersion,
   type Sampling,
   type SummariseResult,
+  type streamName,
   type summariseParams,
 } from './protocol.ts';
 
@@ -55,6 +55,8 @@ export class Engine {
   /** Loads and unloads go one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
   #last: GenerationStatistics | undefined;
+  /** Ends the thinking of running chats, by stream. */
+  readonly #thinking = new Map<string, AbortController>();
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -125,7 +127,9 @@ export class Engine {
     if (tools.length > 0 && !model.format.toolCalling)
       throw new HearthError('unsupported', 'This model was never taught to converse, so it cannot be offered tools.');
     const firstCall = firstFreeCall(messages);
-    const { calls, ...answer } = await chat(model, {
+    const answerNow = new AbortController();
+    this.#thinking.set(stream, answerNow);
+    const answering = chat(model, {
       requestClass: 'chat',
       messages,
       tools,
@@ -133,12 +137,20 @@ export class Engine {
       maxTokens: params.maxTokens,
       stopStrings: params.stop,
       ...drawing(params.sampling, model.sampling),
+      thinkingTokens: params.thinkingTokens,
+      answerNow: answerNow.signal,
       onPiece: (piece) => this.#deliver(stream, piece, firstCall),
       signal,
     });
+    const { calls, ...answer } = await answering.finally(() => this.#thinking.delete(stream));
     const toolCalls = calls.map(({ index, ...call }) => ({ id: callId(firstCall + index), ...call }));
     const finish = toolCalls.length > 0 && answer.finish === 'stop' ? 'tool-calls' : answer.finish;
     return { ...this.#note(answer), toolCalls, finish };
+  }
+
+  /** Without effect on a stream that has ended or does not think. */
+  answerNow({ stream }: z.output<typeof streamName>): void {
+    this.#thinking.get(stream)?.abort();
   }
 
   countTokens({ texts }: z.output<typeof countTokensParams>): number[] {
@@ -271,7 +283,6 @@ export class Engine {
 }
 
 interface ReadyModel extends ChatModel {
-  readonly tokenizer: Tokenizer;
   readonly sampling: SamplerSettings;
 }
 

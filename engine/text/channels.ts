@@ -46,6 +46,10 @@ export class ChannelParser implements OutputParser {
     return names.every((name) => tokenizer.framing.has(name));
   }
 
+  get isThinking(): boolean {
+    return this.#state.kind === 'thinking';
+  }
+
   push(id: number): OutputPiece[] {
     const pieces = this.#take(this.#text.push(id));
     switch (this.#names.get(id)) {

@@ -38,6 +38,7 @@ export class DeepSeekFormat implements PromptFormat {
       ids: tokenizer.encodeParts(write.parts),
       stops: tokenizer.endIds,
       stopStrings: [],
+      closeThinking: tokenizer.encode('</think>', { special: 'parse' }),
       parser: () => new DeepSeekParser(tokenizer, { version, insideThinking: thinks, usesTools }),
     };
   }

@@ -38,6 +38,10 @@ export class DeepSeekParser implements OutputParser {
     this.#splitter = new ThinkingSplitter(options.insideThinking);
   }
 
+  get isThinking(): boolean {
+    return this.#splitter.isThinking;
+  }
+
   push(id: number): OutputPiece[] {
     const pieces = this.#take(this.#text.push(id));
     const name = this.#options.usesTools ? this.#names.get(id) : undefined;

@@ -66,6 +66,7 @@ export class HarmonyFormat implements PromptFormat {
       ids: tokenizer.encodeParts([...harmonyParts(tokenizer, history), ...assistantStart(tokenizer)]),
       stops: tokenizer.endIds,
       stopStrings: [],
+      closeThinking: tokenizer.encode('<|end|><|start|>assistant<|channel|>final<|message|>', { special: 'parse' }),
       parser: () => new ChannelParser(tokenizer, tools),
     };
   }

@@ -17,6 +17,8 @@ export type OutputPiece =
 
 /** Reads what a model generates. Malformed output becomes text, never an exception. */
 export interface OutputParser {
+  /** What comes next would be thinking. */
+  readonly isThinking: boolean;
   push(id: number): OutputPiece[];
   end(): OutputPiece[];
 }

@@ -32,6 +32,8 @@ export interface ChatPrompt {
   /** Ids that end the turn, and texts that do. */
   readonly stops: ReadonlySet<number>;
   readonly stopStrings: readonly string[];
+  /** What ends thinking and begins the answer, for a model that is to stop thinking. */
+  readonly closeThinking: readonly number[];
   /** Reads what follows this prompt. */
   parser(): OutputParser;
 }
@@ -107,8 +109,16 @@ class TemplateFormat implements PromptFormat {
     });
     const calls = (): ToolCallSplitter[] => (tools.length > 0 ? [new ToolCallSplitter(this.#toolSyntax, tools)] : []);
     const parser = (): OutputParser => new TaggedParser(tokenizer, endsInsideThinking(ending), ...calls());
-    return { ids, stops: tokenizer.endIds, stopStrings: [], parser };
+    const closeThinking = tokenizer.encode(thinkingEnd(tokenizer), { special: 'parse' });
+    return { ids, stops: tokenizer.endIds, stopStrings: [], closeThinking, parser };
   }
+}
+
+/** Qwen's own words (QwenLM/Qwen3, "Thinking budget"), with which its models were measured. */
+function thinkingEnd(tokenizer: Tokenizer): string {
+  const words =
+    'Considering the limited time by the user, I have to give the solution based on the thinking directly now.';
+  return `${tokenizer.framing.has('<|im_start|>') ? `\n\n${words}` : ''}\n</think>\n\n`;
 }
 
 /** For models that were never taught to converse: they continue a dialogue as they would a book. */
@@ -131,6 +141,7 @@ class DialogueFormat implements PromptFormat {
       ids: [...begin, ...ids],
       stops: tokenizer.endIds,
       stopStrings: [`\n${names.user}:`],
+      closeThinking: [],
       parser: () => new TaggedParser(tokenizer, false),
     };
   }

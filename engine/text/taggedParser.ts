@@ -16,6 +16,10 @@ export class TaggedParser implements OutputParser {
     this.#calls = calls;
   }
 
+  get isThinking(): boolean {
+    return this.#thinking.isThinking;
+  }
+
   push(id: number): OutputPiece[] {
     return this.#findCalls(this.#thinking.push(this.#text.push(id)));
   }

@@ -20,6 +20,10 @@ export class ThinkingSplitter {
     this.#state = insideThinking ? 'thinking' : 'start';
   }
 
+  get isThinking(): boolean {
+    return this.#state === 'thinking';
+  }
+
   push(text: string): OutputPiece[] {
     this.#held += text;
     const pieces: OutputPiece[] = [];

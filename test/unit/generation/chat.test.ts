@@ -31,6 +31,7 @@ async function ask(
     {
       scheduler: schedulerOf(decoder),
       format: promptFormatOf(model),
+      tokenizer: model,
       contextTokens,
       now: () => new Date(0),
     },
@@ -111,6 +112,61 @@ describe('a chat', () => {
     expect(finish).toBe('context');
     // The last token needs no place of its own.
     expect(statistics.promptTokens + statistics.generatedTokens).toBe(201);
+  });
+});
+
+describe('thinking', () => {
+  const thought = `<think>\n${'I wonder. '.repeat(50)}`;
+  /** Thinks for long, and answers once it may not think any more. */
+  async function think(fields: Partial<ChatRequest>): Promise<ChatAnswer & { tokens: number[] }> {
+    const { decoder } = replying(tokenizer, (prompt) => bytes(prompt.includes('</think>') ? 'yes' : thought));
+    const tokens: number[] = [];
+    const answer = await chat(
+      {
+        scheduler: schedulerOf(decoder),
+        format: promptFormatOf(tokenizer),
+        tokenizer,
+        contextTokens: 4096,
+        now: () => new Date(0),
+      },
+      {
+        requestClass: 'chat',
+        messages: [user('Hi')],
+        thinking: 'on',
+        stopStrings: [],
+        sampling: greedy,
+        random: Math.random,
+        onPiece: (piece) => tokens.push(piece.text.length),
+        ...fields,
+      },
+    );
+    return { ...answer, tokens };
+  }
+
+  it('ends at the end of a sentence within its limit, and the answer follows', async () => {
+    const { text, thinking } = await think({ thinkingTokens: 45 });
+    expect(text).toBe('yes');
+    // The template has no `<|im_start|>`, so none of Qwen's words.
+    expect(thinking).toBe('I wonder. I wonder. I wonder. I wonder.');
+  });
+
+  it('ends at its limit where no sentence ends', async () => {
+    const { text, thinking } = await think({ thinkingTokens: 6 });
+    expect({ text, thinking }).toEqual({ text: 'yes', thinking: 'I wo' });
+  });
+
+  it('ends when an answer is wanted now', async () => {
+    const answerNow = new AbortController();
+    let pieces = 0;
+    const { text, thinking } = await think({
+      answerNow: answerNow.signal,
+      onPiece: () => {
+        pieces++;
+        if (pieces === 12) answerNow.abort();
+      },
+    });
+    expect(text).toBe('yes');
+    expect(thinking.length).toBeLessThan(20);
   });
 });
 
