@@ -42,8 +42,22 @@ export interface Decoder {
    * @throws HearthError `context-overflow` before anything is changed, `out-of-memory`, `device-lost`.
    */
   run(batch: readonly SequenceSlice[]): Promise<Float32Array[]>;
+  /**
+   * Whether the key-value memory holds all of that now. Exact: what sequences share counts once, and what a write to shared
+   * memory copies counts too.
+   */
+  hasRoom(demands: readonly CacheDemand[]): boolean;
   memory(): DecoderMemory;
   dispose(): Promise<void>;
+}
+
+/** Sequences as long as the context that memory is planned for: a chat, a completion, and a summary or old chat. */
+export const fullContexts = 3;
+
+/** Tokens that a sequence is about to take. */
+export interface CacheDemand {
+  readonly sequence: Sequence;
+  readonly tokens: number;
 }
 
 export interface SequenceSlice {
@@ -68,5 +82,7 @@ export interface Sequence {
 
 export interface DecoderMemory {
   readonly weightBytes: number;
+  /** Of keys and values that sequences hold, and the most that they may hold. */
   readonly cacheBytes: number;
+  readonly cacheCapacityBytes: number;
 }

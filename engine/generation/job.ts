@@ -1,5 +1,5 @@
 /** A request as the scheduler carries it, from submission to its outcome. */
-import type { Lease } from '../cache/sequencePool.ts';
+import type { Lease } from '../cache/prefixCache.ts';
 import type { RequestClass } from './nextStep.ts';
 import type { QueuedRequest } from './requestQueue.ts';
 

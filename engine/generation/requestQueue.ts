@@ -86,7 +86,11 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   delete(request: Request): void {
     if (!this.#turns.delete(request)) throw new Error('A request ended twice.');
     this.#classOf(request).pending--;
-    this.unblock();
+    this.#unblock();
+  }
+
+  #unblock(): void {
+    for (const turn of this.#turns.values()) turn.blocked = false;
   }
 
   next(nowMs: number): NextStep<Request> | undefined {
@@ -96,6 +100,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   /** Another machine takes other runs. */
   resize(limits: StepLimits): void {
     this.#limits = { ...this.#limits, ...limits };
+    this.#unblock();
   }
 
   /** What was computed, and how long that took: divided among the slices by their tokens. */
@@ -112,13 +117,9 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     }
   }
 
-  /** Leaves the request out until memory is given back. */
+  /** Leaves the request out until another one ends. */
   block(request: Request): void {
     this.#turn(request).blocked = true;
-  }
-
-  unblock(): void {
-    for (const turn of this.#turns.values()) turn.blocked = false;
   }
 
   /**

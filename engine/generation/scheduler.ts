@@ -3,7 +3,7 @@
  * (requestQueue.ts); here its decisions are carried out.
  */
 import type { Decoder } from '../backend/backend.ts';
-import type { SequencePool } from '../cache/sequencePool.ts';
+import type { PrefixCache } from '../cache/prefixCache.ts';
 import { HearthError, invalidInput } from '../errors.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import type { StepLimits, StepSlice } from './nextStep.ts';
@@ -13,7 +13,7 @@ import { type SchedulerStatistics, StatisticsRecorder } from './schedulerStatist
 /** What computes, and what it has computed. Both go when the device goes. */
 export interface Machine {
   readonly decoder: Decoder;
-  readonly pool: SequencePool;
+  readonly cache: PrefixCache;
 }
 
 export interface SchedulerOptions extends Machine, Omit<QueueLimits, 'maxSequences'> {
@@ -121,39 +121,90 @@ export class Scheduler {
 
   #admit(job: Job, nowMs: number): void {
     try {
-      job.lease = this.#machine.pool.acquire(job.tokens, job.requestClass);
+      const lease = this.#machine.cache.acquire(job.tokens, job.requestClass);
+      job.lease = lease;
+      if (!this.#hasRoomFor(job)) return;
+      if (job.cachedTokens !== undefined) return;
+      job.cachedTokens = lease.cachedTokens;
+      this.#statistics.admitted(job.requestClass, nowMs - job.submittedMs, job.cachedTokens);
     } catch (error) {
       this.#fail(job, error);
-      return;
     }
-    if (job.cachedTokens !== undefined) return;
-    job.cachedTokens = job.lease.cachedTokens;
-    this.#statistics.admitted(job.requestClass, nowMs - job.submittedMs, job.cachedTokens);
+  }
+
+  /** Whether all that is admitted can be computed. If not, requests of worse classes make room, or this one waits. */
+  #hasRoomFor(job: Job): boolean {
+    const admitted = [...this.#queue].filter((other) => other.admitted);
+    for (;;) {
+      const demands = admitted.map(({ sequence, waitingTokens }) => ({ sequence, tokens: waitingTokens }));
+      // Alone it is tried whatever the account says: the decoder knows what to tell the user.
+      if (this.#machine.cache.makeRoom(demands) || admitted.length === 1) return true;
+      const victim = this.#queue.victimFor(job);
+      this.#suspend(victim && victim.requestClass !== job.requestClass ? victim : job);
+      if (!job.admitted) {
+        this.#queue.block(job);
+        return false;
+      }
+      admitted.splice(0, admitted.length, ...admitted.filter((other) => other.admitted));
+    }
+  }
+
+  /** Its tokens stay in the cache while there is room; what is lost is computed again. */
+  #suspend(job: Job): void {
+    const { lease } = job;
+    if (!lease) throw new Error('A request without a sequence has none to give back.');
+    job.lease = undefined;
+    job.drafts = [];
+    this.#machine.cache.release(lease, job.tokens);
+    this.#statistics.suspended();
   }
 
   async #run(slices: readonly Slice[], startMs: number): Promise<void> {
+    const fitting = this.#fitting(slices);
+    if (fitting.length === 0) return;
     let logits: Float32Array[];
     try {
-      logits = await this.decoder.run(slices.map(work));
+      logits = await this.decoder.run(fitting.map(work));
     } catch (error) {
       if (isLoss(error)) await this.#recover(error);
-      else await this.#runAlone(slices, error);
+      else await this.#runAlone(fitting, error);
       return;
     }
     const endMs = this.#options.now();
-    this.#queue.charge(slices, endMs - startMs, endMs);
-    this.#statistics.step(slices, endMs - startMs);
-    for (const [i, slice] of slices.entries()) await this.#computed(slice, logits[i]);
+    this.#queue.charge(fitting, endMs - startMs, endMs);
+    this.#statistics.step(fitting, endMs - startMs);
+    for (const [i, slice] of fitting.entries()) await this.#computed(slice, logits[i]);
+  }
+
+  /** The slices for which there is memory: all, else the first alone, for which another request may have to stand back. */
+  #fitting(slices: readonly Slice[]): readonly Slice[] {
+    const { cache } = this.#machine;
+    if (cache.makeRoom(slices.map(demand))) return slices;
+    const [first] = slices;
+    if (!first) return [];
+    while (!cache.makeRoom([demand(first)])) {
+      const victim = this.#queue.victimFor(first.request);
+      if (victim) {
+        this.#suspend(victim);
+        continue;
+      }
+      // Those that rank before it go on; alone it is tried whatever the account says.
+      if (![...this.#queue].some((other) => other.admitted && other !== first.request)) break;
+      this.#suspend(first.request);
+      this.#queue.block(first.request);
+      return [];
+    }
+    return [first];
   }
 
   /** Every request keeps its tokens and is admitted anew; what was cached is computed again. */
   async #recover(loss: HearthError): Promise<void> {
-    const { decoder, pool } = this.#machine;
+    const { decoder, cache } = this.#machine;
     for (const job of this.#queue) {
-      if (job.lease) pool.discard(job.lease);
+      if (job.lease) cache.discard(job.lease);
       job.lease = undefined;
     }
-    pool.clear();
+    cache.clear();
     try {
       if (!this.#options.recover) throw loss;
       this.#machine = await this.#options.recover(loss, decoder);
@@ -257,19 +308,21 @@ export class Scheduler {
   /** Gives the sequence back with what it holds. */
   #end(job: Job): void {
     this.#queue.delete(job);
-    if (job.lease) this.#machine.pool.release(job.lease, job.tokens);
+    if (job.lease) this.#machine.cache.release(job.lease, job.tokens);
   }
 
   /** What a failed request has written is in doubt, so its sequence is dropped. */
   #fail(job: Job, error: unknown): void {
     this.#statistics.count(job.requestClass, 'failed');
     this.#queue.delete(job);
-    if (job.lease) this.#machine.pool.discard(job.lease);
+    if (job.lease) this.#machine.cache.discard(job.lease);
     job.reject(error);
   }
 }
 
 const isLoss = (error: unknown): error is HearthError => error instanceof HearthError && error.code === 'device-lost';
+
+const demand = ({ request, tokens, drafts }: Slice) => ({ sequence: request.sequence, tokens: tokens + drafts });
 
 function work({ request, tokens, drafts, logits }: Slice) {
   const { sequence } = request;

@@ -5,7 +5,7 @@ import { basename, dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import type { Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/webgpu/memoryPlan.ts';
-import { SequencePool } from '../cache/sequencePool.ts';
+import { PrefixCache } from '../cache/prefixCache.ts';
 import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import type { SamplerSettings } from '../generation/sampler.ts';
 import { generationConfig, samplingDefaults } from '../generation/samplingDefaults.ts';
@@ -23,7 +23,7 @@ import { type PromptFormat, promptFormatOf } from '../text/promptFormat.ts';
 import { readOptionalJson } from '../text/readConfig.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type BackendChoice, type Candidate, type LoadedDecoder, loadDecoder } from './backends.ts';
-import { cacheBudgetBytes, cacheBytesPerToken, defaultContextTokens, leastContextTokens } from './plan.ts';
+import { defaultContextTokens, leastContextTokens } from './plan.ts';
 import type { ModelCard } from './protocol.ts';
 import { type Recovered, Recovery } from './recovery.ts';
 
@@ -149,7 +149,7 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
     sampling,
     async close() {
       await scheduler.close();
-      machine.pool.clear();
+      machine.cache.clear();
       await machine.decoder.dispose();
       // Not before: a backend may read rows of a weight when it needs them.
       await model.file.close();
@@ -158,13 +158,7 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
 }
 
 function machineOf(decoder: Decoder): Machine {
-  const pool = new SequencePool({
-    createSequence: () => decoder.createSequence(),
-    bytesPerToken: cacheBytesPerToken(decoder.spec),
-    budgetBytes: cacheBudgetBytes(decoder.spec, decoder.contextTokens),
-    maxIdlePerOwner: limits.generation.idleSequencesPerClass,
-  });
-  return { decoder, pool };
+  return { decoder, cache: new PrefixCache({ decoder, maxIdle: (owner) => idleSequences.get(owner) ?? 1 }) };
 }
 
 /** Loads the model anew when its device is lost; `take` puts what was loaded into use. */
@@ -205,6 +199,9 @@ function modelCard(
     notes: [...notes, ...decoder.notes],
   };
 }
+
+/** By class of request. */
+const idleSequences: ReadonlyMap<string, number> = new Map(Object.entries(limits.generation.idleSequences));
 
 function parametersOf({ weights }: Model): number {
   return listWeights(weights).reduce((sum, { weight }) => sum + weight.shape.reduce((a, b) => a * b, 1), 0);

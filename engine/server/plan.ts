@@ -1,12 +1,11 @@
 /** How much context a model gets when nobody asks for a certain one. */
+import { fullContexts } from '../backend/backend.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../model/spec.ts';
 
 /** A file with its surroundings, or a long conversation. */
 const usualContextTokens = 8192;
 /** Less is of no use to a chat. */
 export const leastContextTokens = 1024;
-/** Sequences that may be as long as the context at the same time: a chat, a completion, and one of a summary or an old chat. */
-const fullSequences = 3;
 /** Of the memory that is free after the weights are loaded; the editor and its extensions need the rest. */
 const cacheShareOfMemory = 0.5;
 
@@ -17,13 +16,8 @@ export function cacheBytesPerToken(spec: DecoderSpec): number {
 
 export function defaultContextTokens(spec: DecoderSpec, weightBytes: number, freeBytes: number): number {
   const forCache = Math.max(0, freeBytes - weightBytes) * cacheShareOfMemory;
-  const fitting = Math.floor(forCache / (fullSequences * cacheBytesPerToken(spec)));
+  const fitting = Math.floor(forCache / (fullContexts * cacheBytesPerToken(spec)));
   // A round number, so that the same machine gives the same context on a slightly different day.
   const rounded = Math.floor(fitting / 1024) * 1024;
   return Math.min(spec.contextTokens, usualContextTokens, Math.max(leastContextTokens, rounded));
-}
-
-/** What the sequences of one model may hold together. */
-export function cacheBudgetBytes(spec: DecoderSpec, contextTokens: number): number {
-  return fullSequences * contextTokens * cacheBytesPerToken(spec);
 }

@@ -5,6 +5,16 @@
 import type { ExtentState } from './messages.ts';
 import type { SpanPlan } from './plan.ts';
 
+/** What lies beyond the length is masked: an eighth of the room or one page. */
+const pageTokens = 64;
+/** FusedMatMul leaves its output unwritten when there is nothing to sum over. */
+const emptyRoom = 1;
+
+/** Columns of a block that holds as many tokens. */
+export function roomFor(tokens: number): number {
+  return tokens === 0 ? emptyRoom : Math.ceil((tokens + tokens / 8) / pageTokens) * pageTokens;
+}
+
 /** Tokens that a sliding window keeps beyond what the next token sees, so that a short way back costs nothing. */
 const rewindTokens = 256;
 
@@ -44,6 +54,12 @@ export class CacheExtent {
 
   start(span: number): number {
     return this.starts[span] ?? 0;
+  }
+
+  /** Most tokens that a span's block holds while `tokens` are added. */
+  mostHeld(span: number, tokens: number): number {
+    const window = this.spans[span]?.slidingWindow ?? Number.POSITIVE_INFINITY;
+    return Math.min(this.held(span), window - 1 + 2 * rewindTokens) + tokens;
   }
 
   held(span: number): number {

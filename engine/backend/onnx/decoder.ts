@@ -1,9 +1,18 @@
 /** A decoder whose graph runs on a thread of its own. */
 import { HearthError, invalidInput } from '../../errors.ts';
 import type { DecoderSpec } from '../../model/spec.ts';
-import type { Decoder, DecoderMemory, Sequence, SequenceSlice } from '../backend.ts';
+import {
+  type CacheDemand,
+  type Decoder,
+  type DecoderMemory,
+  fullContexts,
+  type Sequence,
+  type SequenceSlice,
+} from '../backend.ts';
 import { CacheExtent } from './cacheExtent.ts';
-import type { SpanPlan } from './plan.ts';
+import { CacheLedger, type CacheShares } from './cacheLedger.ts';
+import type { CacheState } from './messages.ts';
+import { type LayerCachePlan, rowsOf, type SpanPlan } from './plan.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 
 /** Enough rows for the matrix products to reach full speed, few enough that a cancellation is soon heard. */
@@ -14,6 +23,7 @@ export interface LoadedGraph {
   readonly contextTokens: number;
   readonly notes: readonly string[];
   readonly spans: readonly SpanPlan[];
+  readonly layers: readonly LayerCachePlan[];
   readonly weightBytes: number;
   readonly thread: ThreadClient;
   /** Removes what lies on the disk for this decoder alone. */
@@ -28,7 +38,7 @@ export class OnnxDecoder implements Decoder {
   readonly maxSequencesPerRun = 1;
   readonly notes: readonly string[];
   private readonly loaded: LoadedGraph;
-  private cacheBytes = 0;
+  private readonly ledger: CacheLedger;
   private sequences = 0;
   private end: Promise<void> | undefined;
 
@@ -37,18 +47,22 @@ export class OnnxDecoder implements Decoder {
     this.spec = loaded.spec;
     this.contextTokens = loaded.contextTokens;
     this.notes = loaded.notes;
+    const { spans, layers, contextTokens } = loaded;
+    const tokenBytes = layers.reduce((sum, layer) => sum + 4 * rowsOf(layer), 0);
+    const capacityBytes = fullContexts * contextTokens * tokenBytes;
+    this.ledger = new CacheLedger(spans.length, layers, capacityBytes);
   }
 
   createSequence(): OnnxSequence {
-    const sequence = this.newSequence(new CacheExtent(this.loaded.spans));
+    const sequence = this.newSequence(new CacheExtent(this.loaded.spans), this.ledger.open());
     this.loaded.thread.tell({ kind: 'create', sequence: sequence.id });
     return sequence;
   }
 
-  private newSequence(extent: CacheExtent): OnnxSequence {
+  private newSequence(extent: CacheExtent, shares: CacheShares): OnnxSequence {
     const { thread } = this.loaded;
-    return new OnnxSequence(this.sequences++, thread, extent, (copy, from) => {
-      const fork = this.newSequence(copy);
+    return new OnnxSequence(this.sequences++, thread, { extent, shares }, (copy, from) => {
+      const fork = this.newSequence(copy.extent, copy.shares);
       thread.tell({ kind: 'fork', sequence: fork.id, from });
       return fork;
     });
@@ -60,13 +74,12 @@ export class OnnxDecoder implements Decoder {
     for (const { sequence, tokens } of slices) this.check(sequence.length, tokens);
     const message = slices.map(({ sequence, tokens, logits }) => ({ sequence: sequence.id, tokens, logits }));
     try {
-      const { logits, extents, cacheBytes } = await this.loaded.thread.ask({ kind: 'run', slices: message });
-      this.cacheBytes = cacheBytes;
-      for (const [i, { sequence }] of slices.entries()) sequence.restore(extents[i]);
+      const { logits, caches } = await this.loaded.thread.ask({ kind: 'run', slices: message });
+      for (const [i, { sequence }] of slices.entries()) sequence.restore(caches[i]);
       return [...logits];
     } catch (error) {
       if (error instanceof RunFailure) {
-        for (const [i, { sequence }] of slices.entries()) sequence.restore(error.extents[i]);
+        for (const [i, { sequence }] of slices.entries()) sequence.restore(error.caches[i]);
       }
       throw error;
     }
@@ -90,9 +103,14 @@ export class OnnxDecoder implements Decoder {
     if (strange !== undefined) throw invalidInput(`Token ${strange} is not in the vocabulary.`);
   }
 
-  /** The cache is as large as it was after the last run. */
+  hasRoom(demands: readonly CacheDemand[]): boolean {
+    const needed = demands.reduce((sum, { sequence, tokens }) => sum + this.own(sequence).bytesFor(tokens), 0);
+    return this.ledger.usedBytes + needed <= this.ledger.capacityBytes;
+  }
+
   memory(): DecoderMemory {
-    return { weightBytes: this.loaded.weightBytes, cacheBytes: this.cacheBytes };
+    const { usedBytes, capacityBytes } = this.ledger;
+    return { weightBytes: this.loaded.weightBytes, cacheBytes: usedBytes, cacheCapacityBytes: capacityBytes };
   }
 
   dispose(): Promise<void> {
@@ -101,46 +119,61 @@ export class OnnxDecoder implements Decoder {
   }
 }
 
-type Fork = (extent: CacheExtent, from: number) => OnnxSequence;
+/** What is known here of the caches in the thread. */
+interface Mirror {
+  readonly extent: CacheExtent;
+  readonly shares: CacheShares;
+}
+
+type Fork = (copy: Mirror, from: number) => OnnxSequence;
 
 class OnnxSequence implements Sequence {
   readonly id: number;
   private readonly thread: ThreadClient;
-  private readonly extent: CacheExtent;
+  private readonly mirror: Mirror;
   private readonly forkOf: Fork;
   private disposed = false;
 
-  constructor(id: number, thread: ThreadClient, extent: CacheExtent, forkOf: Fork) {
+  constructor(id: number, thread: ThreadClient, mirror: Mirror, forkOf: Fork) {
     this.id = id;
     this.thread = thread;
-    this.extent = extent;
+    this.mirror = mirror;
     this.forkOf = forkOf;
   }
 
   get length(): number {
-    return this.extent.length;
+    return this.mirror.extent.length;
   }
 
   belongsTo(thread: ThreadClient): boolean {
     return this.thread === thread && !this.disposed;
   }
 
-  restore(state: Parameters<CacheExtent['restore']>[0] | undefined): void {
-    if (state) this.extent.restore(state);
+  /** Takes over what the thread says after a run. */
+  restore(state: CacheState | undefined): void {
+    if (!state) return;
+    if (state.length !== this.length) this.mirror.shares.written(state.columns);
+    this.mirror.extent.restore(state);
+  }
+
+  bytesFor(tokens: number): number {
+    return this.mirror.shares.bytesFor(this.mirror.extent, tokens);
   }
 
   truncate(length: number): number {
     if (length < this.length) this.thread.tell({ kind: 'truncate', sequence: this.id, length });
-    return this.extent.truncate(length);
+    return this.mirror.extent.truncate(length);
   }
 
   fork(): OnnxSequence {
-    return this.forkOf(this.extent.copy(), this.id);
+    const { extent, shares } = this.mirror;
+    return this.forkOf({ extent: extent.copy(), shares: shares.fork() }, this.id);
   }
 
   dispose(): void {
     if (this.disposed) return;
     this.disposed = true;
+    this.mirror.shares.dispose();
     this.thread.tell({ kind: 'dispose', sequence: this.id });
   }
 }

@@ -1,7 +1,8 @@
 /** Runs the graph over the tokens of one sequence. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/rope.ts';
-import { KeyValueCache, roomFor } from './keyValueCache.ts';
+import { roomFor } from './cacheExtent.ts';
+import { KeyValueCache } from './keyValueCache.ts';
 import type { RotationPlan, RunPlan } from './plan.ts';
 
 /** Bytes of attention scores that one run of the graph may need; prompts at long contexts go in smaller pieces. */

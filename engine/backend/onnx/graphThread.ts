@@ -2,7 +2,7 @@
 import { InferenceSession } from 'onnxruntime-node';
 import { GraphRun } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
-import type { ExtentState, FromThread, ThreadGraph, ThreadSlice, ToThread } from './messages.ts';
+import type { CacheState, FromThread, ThreadGraph, ThreadSlice, ToThread } from './messages.ts';
 
 export class GraphThread {
   private readonly session: InferenceSession;
@@ -46,7 +46,7 @@ export class GraphThread {
       case 'end':
         this.caches.clear();
         await this.session.release();
-        return { kind: 'done', logits: [], extents: [], cacheBytes: 0 };
+        return { kind: 'done', logits: [], caches: [] };
     }
   }
 
@@ -59,19 +59,13 @@ export class GraphThread {
       }
     } catch (error) {
       for (const [i, { sequence }] of slices.entries()) this.cache(sequence).extent.truncate(before[i] ?? 0);
-      return { kind: 'failed', message: messageOf(error), extents: this.extentsOf(slices) };
+      return { kind: 'failed', message: messageOf(error), caches: this.statesOf(slices) };
     }
-    return { kind: 'done', logits, extents: this.extentsOf(slices), cacheBytes: this.cacheBytes() };
+    return { kind: 'done', logits, caches: this.statesOf(slices) };
   }
 
-  private extentsOf(slices: readonly ThreadSlice[]): ExtentState[] {
-    return slices.map(({ sequence }) => this.cache(sequence).extent.state());
-  }
-
-  private cacheBytes(): number {
-    let bytes = 0;
-    for (const cache of this.caches.values()) bytes += cache.bytes;
-    return bytes;
+  private statesOf(slices: readonly ThreadSlice[]): CacheState[] {
+    return slices.map(({ sequence }) => this.cache(sequence).state());
   }
 
   private cache(sequence: number): KeyValueCache {

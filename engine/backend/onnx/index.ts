@@ -39,6 +39,7 @@ export function createOnnxBackend({ roundActivations }: OnnxOptions): Backend {
           contextTokens: options.contextTokens,
           notes: graph.notes,
           spans: graph.plan.spans,
+          layers: graph.plan.layers,
           weightBytes: graph.layout.byteLength,
           thread,
           cleanUp: () => cleanUp(place),

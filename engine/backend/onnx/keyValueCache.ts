@@ -3,17 +3,9 @@
  * rows have room for some more tokens than they hold, and grow by about an eighth.
  */
 import { Tensor } from 'onnxruntime-node';
-import { CacheExtent } from './cacheExtent.ts';
-import type { LayerCachePlan, RunPlan } from './plan.ts';
-
-/** What lies beyond the length is masked: an eighth of the room or one page. */
-const pageTokens = 64;
-/** FusedMatMul leaves its output unwritten when there is nothing to sum over. */
-const emptyRoom = 1;
-
-export function roomFor(tokens: number): number {
-  return tokens === 0 ? emptyRoom : Math.ceil((tokens + tokens / 8) / pageTokens) * pageTokens;
-}
+import { CacheExtent, roomFor } from './cacheExtent.ts';
+import type { CacheState } from './messages.ts';
+import { type LayerCachePlan, type RunPlan, rowsOf } from './plan.ts';
 
 /** `[rows, columns]`: new tokens as the graph returns them, or a block of a cache. */
 interface Columns {
@@ -65,10 +57,6 @@ class LayerBlock implements Columns {
   }
 }
 
-function rowsOf({ keyValueHeads, keyDim, valueDim, valuesInKeys }: LayerCachePlan): number {
-  return keyValueHeads * (keyDim + (valuesInKeys ? 0 : valueDim));
-}
-
 export class KeyValueCache {
   readonly extent: CacheExtent;
   private readonly plan: RunPlan;
@@ -98,10 +86,14 @@ export class KeyValueCache {
     this.blocks.length = 0;
   }
 
-  /** Columns of the inputs of a span, beyond the tokens held. */
+  /** Columns of the inputs of a span: the tokens held and the room beyond them. */
   room(span: number): number {
     const layer = this.plan.layers.findIndex((plan) => plan.span === span);
     return this.blocks[layer]?.columns ?? 0;
+  }
+
+  state(): CacheState {
+    return { ...this.extent.state(), columns: this.plan.spans.map((_, span) => this.room(span)) };
   }
 
   /** Inputs of the graph. */
@@ -141,10 +133,5 @@ export class KeyValueCache {
       this.blocks[layer] = target;
     }
     target.copy(fresh, fresh.columns - keptFresh, keptFresh, keptOld);
-  }
-
-  /** Bytes of the blocks, those shared with forks divided among their owners. */
-  get bytes(): number {
-    return this.blocks.reduce((sum, { values, owners }) => sum + values.byteLength / owners, 0);
   }
 }

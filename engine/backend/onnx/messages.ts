@@ -32,12 +32,16 @@ export interface ExtentState {
   readonly starts: readonly number[];
 }
 
-/** Answers to `load`, `run` and `end`, in order. `extents` are those of the run's slices. */
+/** After a run: also how many tokens the blocks of each span have room for. */
+export interface CacheState extends ExtentState {
+  readonly columns: readonly number[];
+}
+
+/** Answers to `load`, `run` and `end`, in order. `caches` are those of the run's slices. */
 export type FromThread =
   | {
       readonly kind: 'done';
       readonly logits: readonly Float32Array[];
-      readonly extents: readonly ExtentState[];
-      readonly cacheBytes: number;
+      readonly caches: readonly CacheState[];
     }
-  | { readonly kind: 'failed'; readonly message: string; readonly extents: readonly ExtentState[] };
+  | { readonly kind: 'failed'; readonly message: string; readonly caches: readonly CacheState[] };

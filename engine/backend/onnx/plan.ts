@@ -31,3 +31,8 @@ export interface LayerCachePlan {
   /** The values are the first `valueDim` of the keys (latent attention). */
   readonly valuesInKeys: boolean;
 }
+
+/** Values cached for one token. */
+export function rowsOf({ keyValueHeads, keyDim, valueDim, valuesInKeys }: LayerCachePlan): number {
+  return keyValueHeads * (keyDim + (valuesInKeys ? 0 : valueDim));
+}

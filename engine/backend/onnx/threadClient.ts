@@ -1,7 +1,7 @@
 /** The decoder's end of the thread that runs the graph. */
 import { Worker } from 'node:worker_threads';
 import { HearthError } from '../../errors.ts';
-import type { ExtentState, FromThread, ToThread } from './messages.ts';
+import type { CacheState, FromThread, ToThread } from './messages.ts';
 
 /** esbuild bundles the thread as a file of its own beside the engine's. */
 const workerFile = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './onnxWorker.mjs', import.meta.url);
@@ -15,9 +15,9 @@ interface Waiting {
 
 /** A failed run, with what the caches hold after it. */
 export class RunFailure extends HearthError {
-  readonly extents: readonly ExtentState[];
+  readonly caches: readonly CacheState[];
 
-  constructor(message: string, extents: readonly ExtentState[]) {
+  constructor(message: string, caches: readonly CacheState[]) {
     const memory = /bad_alloc|allocat|out of memory/i.test(message);
     super(
       memory ? 'out-of-memory' : 'unsupported',
@@ -25,7 +25,7 @@ export class RunFailure extends HearthError {
         ? `The processor's memory does not hold this computation (${message}). Choose a smaller model or context.`
         : `ONNX Runtime refused the computation: ${message}`,
     );
-    this.extents = extents;
+    this.caches = caches;
   }
 }
 
@@ -65,7 +65,7 @@ export class ThreadClient {
     const waiting = this.waiting.shift();
     if (this.waiting.length === 0) this.worker.unref();
     if (answer.kind === 'done') waiting?.resolve(answer);
-    else waiting?.reject(new RunFailure(answer.message, answer.extents));
+    else waiting?.reject(new RunFailure(answer.message, answer.caches));
   }
 
   private fail(error: Error): void {

@@ -13,12 +13,12 @@ function listen(port: MessagePort): void {
   const handle = async (message: ToThread): Promise<FromThread | undefined> => {
     if (message.kind !== 'load') return thread?.handle(message);
     thread = await GraphThread.load(message.graph);
-    return { kind: 'done', logits: [], extents: [], cacheBytes: 0 };
+    return { kind: 'done', logits: [], caches: [] };
   };
   port.on('message', (message: ToThread) => {
     previous = previous.then(async () => {
       const answer = await handle(message).catch(
-        (error: unknown): FromThread => ({ kind: 'failed', message: messageOf(error), extents: [] }),
+        (error: unknown): FromThread => ({ kind: 'failed', message: messageOf(error), caches: [] }),
       );
       if (answer)
         port.postMessage(

@@ -3,12 +3,20 @@
  * other backends are tested against; start reading at forward.ts.
  */
 import { HearthError, throwIfAborted } from '../../errors.ts';
-import type { DecoderSpec } from '../../model/spec.ts';
+import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec.ts';
 import { listWeights } from '../../model/weightList.ts';
 import type { DecoderWeights, Weight } from '../../model/weights.ts';
 import { readValues } from '../../model/weightValues.ts';
 import { rowsOf, weightBytesOf } from '../../model/weightViews.ts';
-import type { Backend, Decoder, DecoderMemory, LoadOptions, SequenceSlice } from '../backend.ts';
+import {
+  type Backend,
+  type CacheDemand,
+  type Decoder,
+  type DecoderMemory,
+  fullContexts,
+  type LoadOptions,
+  type SequenceSlice,
+} from '../backend.ts';
 import { checkedBatch } from '../batch.ts';
 import { ReferenceSequence } from './cache.ts';
 import { forward } from './forward.ts';
@@ -23,7 +31,7 @@ export const referenceBackend: Backend = {
   async load(spec, weights, options) {
     requireMemory(weights);
     const loaded = await loadDecoder(spec, weights, countingReader(weights, options));
-    return new ReferenceDecoder(loaded, residentBytes(weights), options.contextTokens);
+    return new ReferenceDecoder(loaded, residentBytes(weights), options);
   },
 };
 
@@ -37,13 +45,17 @@ class ReferenceDecoder implements Decoder {
   readonly notes: readonly string[] = [];
   private readonly loaded: LoadedDecoder;
   private readonly weightBytes: number;
+  private readonly tokenBytes: number;
+  private readonly cacheCapacityBytes: number;
   private readonly sequences = new Set<ReferenceSequence>();
 
-  constructor(loaded: LoadedDecoder, weightBytes: number, contextTokens: number) {
+  constructor(loaded: LoadedDecoder, weightBytes: number, { contextTokens }: LoadOptions) {
     this.spec = loaded.spec;
     this.loaded = loaded;
     this.weightBytes = weightBytes;
     this.contextTokens = contextTokens;
+    this.tokenBytes = loaded.spec.layers.reduce((sum, { attention }) => sum + 4 * cacheValuesPerToken(attention), 0);
+    this.cacheCapacityBytes = fullContexts * contextTokens * this.tokenBytes;
   }
 
   createSequence(): ReferenceSequence {
@@ -66,9 +78,17 @@ class ReferenceDecoder implements Decoder {
     });
   }
 
+  hasRoom(demands: readonly CacheDemand[]): boolean {
+    const wanted = new Map(demands.map(({ sequence, tokens }) => [sequence, tokens]));
+    let tokens = 0;
+    for (const sequence of this.sequences) tokens += sequence.length + (wanted.get(sequence) ?? 0);
+    return tokens * this.tokenBytes <= this.cacheCapacityBytes;
+  }
+
   memory(): DecoderMemory {
     const cacheBytes = [...this.sequences].reduce((sum, sequence) => sum + sequence.bytes, 0);
-    return { weightBytes: this.weightBytes + this.loaded.experts.bytes, cacheBytes };
+    const weightBytes = this.weightBytes + this.loaded.experts.bytes;
+    return { weightBytes, cacheBytes, cacheCapacityBytes: this.cacheCapacityBytes };
   }
 
   async dispose(): Promise<void> {

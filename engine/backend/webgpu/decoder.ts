@@ -1,13 +1,13 @@
 /** A decoder on the GPU: takes a batch, writes its inputs, submits the recorded dispatches, reads back the logits asked for. */
 import type { DecoderSpec } from '../../model/spec.ts';
-import type { Decoder, DecoderMemory, SequenceSlice } from '../backend.ts';
+import type { CacheDemand, Decoder, DecoderMemory, SequenceSlice } from '../backend.ts';
 import { checkedBatch, type OwnSlice } from '../batch.ts';
 import { queriesPerTile } from './decoderAttention.ts';
-import { copyPage } from './decoderCache.ts';
+import { copyPage, usedCacheBytes } from './decoderCache.ts';
 import { headPlan, layersPlan } from './decoderPlan.ts';
 import type { DecoderParts, PlanRows } from './decoderRecorder.ts';
 import { logitRowsAtOnce } from './decoderScratch.ts';
-import { type PageCopy, requirePages, WebgpuSequence } from './decoderSequence.ts';
+import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './decoderSequence.ts';
 import type { Gpu } from './gpu.ts';
 import type { Plan } from './plan.ts';
 
@@ -64,7 +64,10 @@ export class WebgpuDecoder implements Decoder {
     const slices = checkedBatch(batch, this, (sequence) =>
       sequence instanceof WebgpuSequence && this.#sequences.has(sequence) ? sequence : undefined,
     );
-    requirePages(this.#parts.cache, slices);
+    requirePages(
+      this.#parts.cache,
+      slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })),
+    );
     const rows = slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
     if (rows === 0) return slices.map(() => new Float32Array());
     try {
@@ -168,8 +171,16 @@ export class WebgpuDecoder implements Decoder {
     return plan;
   }
 
+  hasRoom(demands: readonly CacheDemand[]): boolean {
+    const own = demands.flatMap(({ sequence, tokens }) =>
+      sequence instanceof WebgpuSequence ? [{ sequence, tokens }] : [],
+    );
+    return hasPages(this.#parts.cache, own);
+  }
+
   memory(): DecoderMemory {
-    return { weightBytes: this.#parts.weightBytes, cacheBytes: this.#parts.cache.bytes };
+    const { weightBytes, cache } = this.#parts;
+    return { weightBytes, cacheBytes: usedCacheBytes(this.spec, cache), cacheCapacityBytes: cache.bytes };
   }
 
   async dispose(): Promise<void> {

@@ -4,12 +4,11 @@
  */
 import { HearthError } from '../../errors.ts';
 import { type AttentionSpec, cacheValuesPerToken, type DecoderSpec } from '../../model/spec.ts';
+import { fullContexts } from '../backend.ts';
 import type { Gpu } from './gpu.ts';
 import { type CachePrecision, cacheValueBytes, pageTokens } from './kernels/cacheCode.ts';
 import { mostPages, PagePool, PageTable } from './pages.ts';
 
-/** Sequences as long as the context that the memory is planned for: a chat, a completion and a summary or old chat. */
-const wantedContexts = 3;
 /** Copies of shared last pages, and the pages that many short sequences fill partly. */
 const sparePages = 32;
 
@@ -58,7 +57,7 @@ export const slidingWindowOf = (attention: AttentionSpec): number | undefined =>
  */
 export async function allocateCache(gpu: Gpu, spec: DecoderSpec, options: CacheOptions): Promise<DecoderCache> {
   requireBinding(gpu, spec, options);
-  for (let contexts = wantedContexts; ; contexts--) {
+  for (let contexts = fullContexts; ; contexts--) {
     const plan = planSpans(spec, options, contexts);
     const largest = Math.max(...spec.layers.map((layer) => bufferBytes(layer.attention, plan, options)));
     if (contexts > 1 && largest > gpu.capabilities.maxBindingBytes) continue;
@@ -177,4 +176,14 @@ export function copyPage(
       encoder.copyBufferToBuffer(cache.transfer, 0, buffer, to * bytes, bytes);
     }
   }
+}
+
+/** Bytes of the pages that sequences hold. */
+export function usedCacheBytes(spec: DecoderSpec, { spans, layers, precision }: DecoderCache): number {
+  return layers.reduce((sum, { span, values }, index) => {
+    const pool = spans[span]?.pool;
+    const attention = spec.layers[index]?.attention;
+    if (!pool || !attention) return sum;
+    return sum + (pool.pages - pool.freePages) * pageBytes(attention, precision) * (values ? 2 : 1);
+  }, 0);
 }

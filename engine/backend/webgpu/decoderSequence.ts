@@ -70,20 +70,24 @@ export class WebgpuSequence implements Sequence {
   }
 }
 
-/** @throws HearthError `out-of-memory` when the pages that a batch needs are not free; nothing is changed then. */
-export function requirePages(
-  cache: DecoderCache,
-  slices: readonly { readonly sequence: WebgpuSequence; readonly tokens: readonly number[] }[],
-): void {
-  for (const [span, { pool }] of cache.spans.entries()) {
-    const needed = slices.reduce((sum, { sequence, tokens }) => {
+type Demand = { readonly sequence: WebgpuSequence; readonly tokens: number };
+
+/** Whether the pages that all of that needs are free. */
+export function hasPages({ spans }: DecoderCache, demands: readonly Demand[]): boolean {
+  return spans.every(({ pool }, span) => {
+    const needed = demands.reduce((sum, { sequence, tokens }) => {
       const { length, tables } = sequence;
-      return sum + (tables[span]?.pagesNeeded(length, length + tokens.length) ?? 0);
+      return sum + (tables[span]?.pagesNeeded(length, length + tokens) ?? 0);
     }, 0);
-    if (needed <= pool.freePages) continue;
-    throw new HearthError(
-      'out-of-memory',
-      `The conversations that are open fill the GPU's context memory of ${cache.tokens} tokens; nothing was changed. Close one, or load the model with a shorter context.`,
-    );
-  }
+    return needed <= pool.freePages;
+  });
+}
+
+/** @throws HearthError `out-of-memory` when the pages that a batch needs are not free; nothing is changed then. */
+export function requirePages(cache: DecoderCache, demands: readonly Demand[]): void {
+  if (hasPages(cache, demands)) return;
+  throw new HearthError(
+    'out-of-memory',
+    `The conversations that are open fill the GPU's context memory of ${cache.tokens} tokens; nothing was changed. Close one, or load the model with a shorter context.`,
+  );
 }

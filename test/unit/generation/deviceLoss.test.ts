@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { SequencePool } from '../../../engine/cache/sequencePool.ts';
+import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import { argmax } from '../../../engine/generation/sampler.ts';
 import { type Machine, Scheduler } from '../../../engine/generation/scheduler.ts';
@@ -16,10 +16,9 @@ function machine(lostAt = Number.POSITIVE_INFINITY): Machine & { readonly decode
     if (runs++ >= lostAt) throw loss;
   };
   const decoder = new FakeDecoder({ vocabularySize, beforeRun });
-  const createSequence = () => decoder.createSequence();
   return {
     decoder,
-    pool: new SequencePool({ createSequence, bytesPerToken: 1, budgetBytes: 10_000, maxIdlePerOwner: 2 }),
+    cache: new PrefixCache({ decoder, maxIdle: () => 2 }),
   };
 }
 

@@ -1,4 +1,12 @@
-import type { BackendName, Decoder, Sequence, SequenceSlice } from '../../../engine/backend/backend.ts';
+import type {
+  BackendName,
+  CacheDemand,
+  Decoder,
+  DecoderMemory,
+  Sequence,
+  SequenceSlice,
+} from '../../../engine/backend/backend.ts';
+import { PagePool, PageTable } from '../../../engine/backend/webgpu/pages.ts';
 import type { DecoderSpec } from '../../../engine/model/spec.ts';
 
 /** What a fake decoder was asked to do, in order. */
@@ -10,13 +18,18 @@ export interface FakeRun {
   readonly sequences: number;
 }
 
+/** Tokens a page of the fake memory: the GPU's own bookkeeping. */
+const pageTokens = 32;
+
 class FakeSequence implements Sequence {
   tokens: number[] = [];
   disposed = false;
+  readonly table: PageTable;
   readonly #live: Set<FakeSequence>;
 
-  constructor(live: Set<FakeSequence>) {
+  constructor(live: Set<FakeSequence>, table: PageTable) {
     this.#live = live;
+    this.table = table;
     live.add(this);
   }
 
@@ -24,19 +37,27 @@ class FakeSequence implements Sequence {
     return this.tokens.length;
   }
 
+  append(tokens: readonly number[]): void {
+    this.table.prepare(this.length, this.length + tokens.length);
+    this.tokens.push(...tokens);
+  }
+
   truncate(length: number): number {
     this.tokens.length = Math.min(length, this.tokens.length);
+    this.table.truncate(this.tokens.length);
     return this.tokens.length;
   }
 
   fork(): Sequence {
-    const copy = new FakeSequence(this.#live);
+    const copy = new FakeSequence(this.#live, this.table.fork());
     copy.tokens = [...this.tokens];
     return copy;
   }
 
   dispose(): void {
+    if (this.disposed) throw new Error('A sequence was disposed twice.');
     this.disposed = true;
+    this.table.truncate(0);
     this.#live.delete(this);
   }
 }
@@ -48,6 +69,8 @@ export interface FakeDecoderOptions {
   /** The token that follows a sequence; by default a hash of all its tokens, so that a wrong cache shows. */
   readonly follow?: (tokens: readonly number[]) => number;
   readonly maxSequencesPerRun?: number;
+  /** Pages of 32 tokens that all sequences hold together. */
+  readonly pages?: number;
   readonly beforeRun?: (batch: readonly SequenceSlice[]) => void | Promise<void>;
 }
 
@@ -78,18 +101,20 @@ export class FakeDecoder implements Decoder {
   readonly notes = [];
   readonly runs: FakeRun[] = [];
   readonly live = new Set<FakeSequence>();
+  readonly pool: PagePool;
   readonly #options: FakeDecoderOptions;
 
   constructor(options: FakeDecoderOptions = {}) {
     this.#options = options;
     this.backend = options.backend ?? 'reference';
+    this.pool = new PagePool(options.pages ?? 10_000);
     this.contextTokens = options.contextTokens ?? 256;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
   }
 
   createSequence(): Sequence {
-    return new FakeSequence(this.live);
+    return new FakeSequence(this.live, new PageTable(this.pool, undefined));
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
@@ -97,8 +122,17 @@ export class FakeDecoder implements Decoder {
     return batch.map((slice) => this.#step(slice, batch.length));
   }
 
-  memory(): { weightBytes: number; cacheBytes: number } {
-    return { weightBytes: 0, cacheBytes: 0 };
+  hasRoom(demands: readonly CacheDemand[]): boolean {
+    const needed = demands.reduce((sum, { sequence, tokens }) => {
+      if (!(sequence instanceof FakeSequence)) throw new Error("another decoder's sequence");
+      return sum + sequence.table.pagesNeeded(sequence.length, sequence.length + tokens);
+    }, 0);
+    return needed <= this.pool.freePages;
+  }
+
+  memory(): DecoderMemory {
+    const { pages, freePages } = this.pool;
+    return { weightBytes: 0, cacheBytes: (pages - freePages) * pageTokens, cacheCapacityBytes: pages * pageTokens };
   }
 
   async dispose(): Promise<void> {
@@ -113,7 +147,7 @@ export class FakeDecoder implements Decoder {
     const firstRow = logits === 'all' ? 0 : logits === 'last' ? tokens.length - 1 : tokens.length;
     const rows = new Float32Array((tokens.length - firstRow) * vocabularySize).fill(-20);
     for (const [i, token] of tokens.entries()) {
-      sequence.tokens.push(token);
+      sequence.append([token]);
       if (i < firstRow) continue;
       const follow = this.#options.follow ?? ((all) => hashOf(all, vocabularySize));
       rows[(i - firstRow) * vocabularySize + follow(sequence.tokens)] = 20;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { SequenceSlice } from '../../../engine/backend/backend.ts';
-import { SequencePool } from '../../../engine/cache/sequencePool.ts';
+import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import type { TokenRequest } from '../../../engine/generation/job.ts';
 import type { RequestClass } from '../../../engine/generation/nextStep.ts';
@@ -14,23 +14,18 @@ const vocabularySize = 50;
 
 function setUp(options: FakeDecoderOptions & { readonly chunkTokens?: number; readonly maxPending?: number } = {}) {
   const decoder = new FakeDecoder({ vocabularySize, ...options });
-  const pool = new SequencePool({
-    createSequence: () => decoder.createSequence(),
-    bytesPerToken: 1,
-    budgetBytes: 10_000,
-    maxIdlePerOwner: 2,
-  });
+  const cache = new PrefixCache({ decoder, maxIdle: () => 2 });
   let clock = 0;
   const scheduler = new Scheduler({
     decoder,
-    pool,
+    cache,
     chunkTokens: options.chunkTokens ?? 8,
     maxPendingPerClass: options.maxPending ?? 64,
     patienceMs: patient,
     now: () => clock++,
     breathe: () => new Promise((resolve) => setImmediate(resolve)),
   });
-  return { decoder, pool, scheduler };
+  return { decoder, cache, scheduler };
 }
 
 interface Recorded extends TokenRequest {
@@ -362,7 +357,7 @@ describe('the scheduler', () => {
       const failing = (batch: readonly SequenceSlice[]): void => {
         if (batch.some(({ tokens }) => tokens.at(-1) === 48)) throw new Error('broken request');
       };
-      const { decoder, pool, scheduler } = setUp({ beforeRun: failing, maxPending: 1000, maxSequencesPerRun });
+      const { decoder, cache, scheduler } = setUp({ beforeRun: failing, maxPending: 1000, maxSequencesPerRun });
       const classes: RequestClass[] = ['keystroke', 'chat', 'summary', 'warm-up'];
       const results = { done: 0, cancelled: 0, failed: 0 };
       const conversations = Array.from({ length: 6 }, (_, n) => range(20 + 5 * n, 7 * n));
@@ -392,8 +387,72 @@ describe('the scheduler', () => {
       expect(results.failed).toBeGreaterThan(10);
       expect(scheduler.pending).toBe(0);
       expect(decoder.live.size).toBeLessThanOrEqual(8);
-      pool.clear();
+      cache.clear();
       expect(decoder.live.size).toBe(0);
     },
   );
+
+  it.each([
+    { pages: 12, maxSequencesPerRun: 1 },
+    { pages: 12, maxSequencesPerRun: 4 },
+    { pages: 20, maxSequencesPerRun: 8 },
+  ])(
+    'shares $pages pages among more than they hold, and every page comes back (runs of up to $maxSequencesPerRun)',
+    async (options) => {
+      const random = seededRandom(options.pages + options.maxSequencesPerRun);
+      const pick = (count: number): number => Math.floor(random() * count);
+      const { decoder, cache, scheduler } = setUp({ ...options, contextTokens: 256 });
+      const classes: RequestClass[] = ['keystroke', 'chat', 'summary', 'warm-up'];
+      const all = Array.from({ length: 150 }, () => {
+        const prompt = range(20 + pick(180), pick(50));
+        return request(prompt, { requestClass: classes[pick(4)] ?? 'chat', maxTokens: pick(30) });
+      });
+      for (let first = 0; first < all.length; first += 25) {
+        const outcomes = all.slice(first, first + 25).map((each) => scheduler.submit(each));
+        for (const { finish } of await Promise.all(outcomes)) expect(finish).toMatch(/length|context/);
+        const held = new Set([...decoder.live].flatMap(({ table }) => table.pages));
+        expect(decoder.pool.pages - decoder.pool.freePages).toBe(held.size);
+        expect(decoder.live.size).toBe(cache.idleSequences);
+      }
+      for (const { prompt, received } of all) expect(received).toEqual(expectedTokens(prompt, received.length));
+      expect(scheduler.statistics().suspensions).toBeGreaterThan(0);
+      cache.clear();
+      expect(decoder.pool.freePages).toBe(options.pages);
+    },
+  );
+
+  it('takes the memory of a summary for a keystroke, and computes the summary to its end afterwards', async () => {
+    // 256 tokens in all.
+    const { scheduler } = setUp({ pages: 8 });
+    const keystroke = request(range(200, 7), { requestClass: 'keystroke' });
+    const received: number[] = [];
+    let pressed: Promise<unknown> | undefined;
+    await scheduler.submit(
+      request(range(150), {
+        requestClass: 'summary',
+        maxTokens: 20,
+        deliver: (token) => {
+          received.push(token);
+          if (received.length === 5) pressed = scheduler.submit(keystroke);
+          return 'continue';
+        },
+      }),
+    );
+    await pressed;
+    expect(keystroke.received).toEqual(expectedTokens(range(200, 7), 5));
+    expect(received).toEqual(expectedTokens(range(150), 20));
+    expect(scheduler.statistics().suspensions).toBe(1);
+  });
+
+  it('lets the earlier of two chats that do not fit together finish first', async () => {
+    const { scheduler } = setUp({ pages: 8 });
+    const done: string[] = [];
+    const [first, second] = [request(range(120), { maxTokens: 60 }), request(range(120, 9), { maxTokens: 60 })];
+    await Promise.all([
+      scheduler.submit(first).then(() => done.push('first')),
+      scheduler.submit(second).then(() => done.push('second')),
+    ]);
+    expect(done).toEqual(['first', 'second']);
+    expect(second.received).toEqual(expectedTokens(range(120, 9), 60));
+  });
 });

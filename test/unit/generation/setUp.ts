@@ -1,4 +1,4 @@
-import { SequencePool } from '../../../engine/cache/sequencePool.ts';
+import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
 import { Scheduler } from '../../../engine/generation/scheduler.ts';
 import type { Tokenizer } from '../../../engine/text/tokenizer.ts';
 import { FakeDecoder, type FakeDecoderOptions } from './fakeDecoder.ts';
@@ -15,12 +15,7 @@ export const patient = {
 export function schedulerOf(decoder: FakeDecoder, chunkTokens = 64): Scheduler {
   return new Scheduler({
     decoder,
-    pool: new SequencePool({
-      createSequence: () => decoder.createSequence(),
-      bytesPerToken: 1,
-      budgetBytes: 1_000_000,
-      maxIdlePerOwner: 2,
-    }),
+    cache: new PrefixCache({ decoder, maxIdle: () => 2 }),
     chunkTokens,
     maxPendingPerClass: 64,
     patienceMs: patient,

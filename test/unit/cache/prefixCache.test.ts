@@ -1,30 +1,26 @@
 import { describe, expect, it } from 'vitest';
-import { type PoolOptions, SequencePool } from '../../../engine/cache/sequencePool.ts';
+import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
 import { FakeDecoder } from '../generation/fakeDecoder.ts';
 
 const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
+const pageTokens = 32;
 
-function setUp(options: Partial<PoolOptions> = {}) {
-  const decoder = new FakeDecoder({ contextTokens: 1000, vocabularySize: 10 });
-  const pool = new SequencePool({
-    createSequence: () => decoder.createSequence(),
-    bytesPerToken: 1,
-    budgetBytes: 1_000_000,
-    maxIdlePerOwner: 2,
-    ...options,
-  });
-  /** What a request does: take a sequence, compute the rest, give it back. */
+function setUp({ maxIdle = 2, pages = 10_000 }: { readonly maxIdle?: number; readonly pages?: number } = {}) {
+  const decoder = new FakeDecoder({ contextTokens: 1000, vocabularySize: 10, pages });
+  const cache = new PrefixCache({ decoder, maxIdle: () => maxIdle });
+  /** What a request does: take a sequence, see to room, compute the rest, give it back. */
   const use = async (tokens: number[], owner = 'chat'): Promise<number> => {
-    const lease = pool.acquire(tokens, owner);
+    const lease = cache.acquire(tokens, owner);
     const { sequence, cachedTokens } = lease;
+    cache.makeRoom([{ sequence, tokens: tokens.length - cachedTokens }]);
     await decoder.run([{ sequence, tokens: tokens.slice(cachedTokens), logits: 'none' }]);
-    pool.release(lease, tokens);
+    cache.release(lease, tokens);
     return cachedTokens;
   };
-  return { decoder, pool, use };
+  return { decoder, cache, use };
 }
 
-describe('a sequence pool', () => {
+describe('the prefix cache', () => {
   it('gives a new sequence for a prompt it has not seen', async () => {
     const { use } = setUp();
     expect(await use(range(40))).toBe(0);
@@ -60,7 +56,7 @@ describe('a sequence pool', () => {
   });
 
   it('copies a shared preamble instead of cutting another conversation short', async () => {
-    const { use } = setUp({ maxIdlePerOwner: 3 });
+    const { use } = setUp({ maxIdle: 3 });
     const first = [...range(20), ...range(200, 300)];
     const second = [...range(20), ...range(200, 600)];
     await use(first);
@@ -87,56 +83,71 @@ describe('a sequence pool', () => {
     expect(decoder.live.size).toBe(5);
   });
 
-  it('drops the longest unused sequences when the budget is spent, and counts what it holds', async () => {
-    const { pool, decoder, use } = setUp({ budgetBytes: 250 });
-    await use(range(100), 'chat');
-    await use(range(100, 1000), 'keystroke');
-    expect(pool.bytes).toBe(200);
-    await use(range(100, 2000), 'summary');
-    expect(pool.bytes).toBe(200);
-    expect(decoder.live.size).toBe(2);
-    expect(await use(range(101, 1000), 'keystroke')).toBe(100);
-    expect(await use(range(101), 'chat')).toBe(0);
+  it('drops the longest unused sequences when memory is spent, and no more than it must', async () => {
+    const { cache, decoder, use } = setUp({ pages: 8 });
+    await use(range(3 * pageTokens), 'chat');
+    await use(range(3 * pageTokens, 1000), 'keystroke');
+    expect(decoder.pool.freePages).toBe(2);
+    await use(range(3 * pageTokens, 2000), 'summary');
+    expect(cache.idleSequences).toBe(2);
+    expect(decoder.pool.freePages).toBe(2);
+    expect(await use(range(3 * pageTokens, 1000), 'keystroke')).toBe(3 * pageTokens - 1);
+    expect(await use(range(3 * pageTokens), 'chat')).toBe(0);
   });
 
-  it('makes room before a prompt is computed, not after', () => {
-    const { pool, decoder } = setUp({ budgetBytes: 250 });
-    const filled = pool.acquire(range(200), 'chat');
-    filled.sequence.truncate(0);
-    for (const sequence of decoder.live) sequence.tokens = range(200);
-    pool.release(filled, range(200));
-    pool.acquire(range(100, 500), 'keystroke');
-    expect(pool.bytes).toBe(0);
+  it('counts what sequences share once', async () => {
+    const { decoder, use } = setUp({ maxIdle: 4 });
+    const preamble = range(4 * pageTokens);
+    const free = decoder.pool.freePages;
+    for (const from of [1000, 2000, 3000]) await use([...preamble, ...range(5 * pageTokens, from)], 'chat');
+    expect(free - decoder.pool.freePages).toBe(4 + 3 * 5);
+  });
+
+  it('makes room before a prompt is computed, not after', async () => {
+    const { cache, decoder, use } = setUp({ pages: 8 });
+    await use(range(6 * pageTokens));
+    const { sequence } = cache.acquire(range(3 * pageTokens, 500), 'keystroke');
+    expect(cache.makeRoom([{ sequence, tokens: 3 * pageTokens }])).toBe(true);
+    expect(decoder.pool.freePages).toBe(8);
+    expect(cache.makeRoom([{ sequence, tokens: 9 * pageTokens }])).toBe(false);
+  });
+
+  it('serves a sequence that was restored from the disk', async () => {
+    const { cache, decoder, use } = setUp();
+    const sequence = decoder.createSequence();
+    await decoder.run([{ sequence, tokens: range(50), logits: 'none' }]);
+    cache.adopt(sequence, range(50), 'warm-up');
+    expect(await use(range(70), 'chat')).toBe(50);
   });
 
   it('remembers only the tokens that were computed', async () => {
-    const { pool, decoder, use } = setUp();
-    const lease = pool.acquire(range(40), 'chat');
+    const { cache, decoder, use } = setUp();
+    const lease = cache.acquire(range(40), 'chat');
     await decoder.run([{ sequence: lease.sequence, tokens: range(25), logits: 'none' }]);
-    pool.release(lease, range(40));
+    cache.release(lease, range(40));
     expect(await use(range(40))).toBe(25);
   });
 
   it('forgets a discarded sequence', async () => {
-    const { pool, decoder, use } = setUp();
-    const lease = pool.acquire(range(40), 'chat');
+    const { cache, decoder, use } = setUp();
+    const lease = cache.acquire(range(40), 'chat');
     await decoder.run([{ sequence: lease.sequence, tokens: range(40), logits: 'none' }]);
-    pool.discard(lease);
+    cache.discard(lease);
     expect(decoder.live.size).toBe(0);
     expect(await use(range(40))).toBe(0);
   });
 
   it('refuses a sequence that is given back twice, or with too few tokens', async () => {
-    const { pool, decoder } = setUp();
-    const lease = pool.acquire(range(40), 'chat');
+    const { cache, decoder } = setUp();
+    const lease = cache.acquire(range(40), 'chat');
     await decoder.run([{ sequence: lease.sequence, tokens: range(40), logits: 'none' }]);
-    expect(() => pool.release(lease, range(10))).toThrow('40 tokens was released with 10');
-    expect(() => pool.release(lease, range(40))).toThrow('twice');
+    expect(() => cache.release(lease, range(10))).toThrow('40 tokens was released with 10');
+    expect(() => cache.release(lease, range(40))).toThrow('twice');
   });
 
   it('copes with a decoder that cannot rewind as far as asked', () => {
-    const { pool, decoder } = setUp();
-    const lease = pool.acquire(range(60), 'chat');
+    const { cache, decoder } = setUp();
+    const lease = cache.acquire(range(60), 'chat');
     for (const sequence of decoder.live) {
       sequence.tokens = range(60);
       sequence.truncate = () => {
@@ -144,15 +155,16 @@ describe('a sequence pool', () => {
         return 0;
       };
     }
-    pool.release(lease, range(60));
-    expect(pool.acquire(range(50), 'chat').cachedTokens).toBe(0);
+    cache.release(lease, range(60));
+    expect(cache.acquire(range(50), 'chat').cachedTokens).toBe(0);
   });
 
   it('frees everything when cleared', async () => {
-    const { pool, decoder, use } = setUp();
+    const { cache, decoder, use } = setUp();
     await use(range(40));
-    pool.clear();
+    cache.clear();
     expect(decoder.live.size).toBe(0);
-    expect(pool.bytes).toBe(0);
+    expect(decoder.pool.freePages).toBe(decoder.pool.pages);
+    expect(cache.idleSequences).toBe(0);
   });
 });

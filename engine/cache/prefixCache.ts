@@ -1,0 +1,150 @@
+/**
+ * Keeps the key-value caches of recent requests, so that a prompt which begins like an earlier one is not computed again.
+ * A tree over token ids finds the longest known beginning; memory is the backend's own account, and what was unused longest
+ * makes room. All requests of one model share it; each kind (its owner) keeps a few sequences of its own: a keystroke
+ * displaces keystrokes, not the chat.
+ */
+import type { CacheDemand, Decoder, Sequence } from '../backend/backend.ts';
+import { PrefixTree } from './prefixTree.ts';
+
+export interface PrefixCacheOptions {
+  readonly decoder: Pick<Decoder, 'createSequence' | 'hasRoom'>;
+  /** Idle sequences that an owner keeps at most. */
+  readonly maxIdle: (owner: string) => number;
+}
+
+/** A sequence in use by one request. Its first `cachedTokens` tokens are computed. */
+export interface Lease {
+  readonly sequence: Sequence;
+  readonly cachedTokens: number;
+  readonly owner: string;
+}
+
+interface Idle {
+  readonly sequence: Sequence;
+  readonly tokens: readonly number[];
+  readonly owner: string;
+}
+
+/** A shorter common beginning is computed again: cheaper than a copy of the cache. */
+const leastSharedTokens = 16;
+
+export class PrefixCache {
+  readonly #options: PrefixCacheOptions;
+  readonly #tree = new PrefixTree<Idle>();
+  /** The longest unused first. */
+  readonly #idle = new Set<Idle>();
+  readonly #leased = new Set<Lease>();
+
+  constructor(options: PrefixCacheOptions) {
+    this.#options = options;
+  }
+
+  get idleSequences(): number {
+    return this.#idle.size;
+  }
+
+  /**
+   * A sequence that holds the longest known beginning of `tokens`, and nothing else. At least the last token is left
+   * to compute, since only computing gives logits.
+   */
+  acquire(tokens: readonly number[], owner: string): Lease {
+    const sequence = this.#reuse(tokens, owner) ?? this.#options.decoder.createSequence();
+    const lease: Lease = { sequence, cachedTokens: sequence.length, owner };
+    this.#leased.add(lease);
+    return lease;
+  }
+
+  /** Drops idle sequences, the longest unused first, until there is room. @returns whether there is. */
+  makeRoom(demands: readonly CacheDemand[]): boolean {
+    while (!this.#options.decoder.hasRoom(demands)) {
+      const [oldest] = this.#idle;
+      if (!oldest) return false;
+      this.#drop(oldest);
+    }
+    return true;
+  }
+
+  /** Gives the sequence back. `tokens` begins with the tokens that it holds. */
+  release(lease: Lease, tokens: readonly number[]): void {
+    this.#end(lease);
+    const { sequence, owner } = lease;
+    if (sequence.length > tokens.length) {
+      sequence.dispose();
+      throw new Error(`A sequence of ${sequence.length} tokens was released with ${tokens.length} token ids.`);
+    }
+    if (sequence.length === 0) {
+      sequence.dispose();
+      return;
+    }
+    this.#keep({ sequence, owner, tokens: tokens.slice(0, sequence.length) });
+  }
+
+  /** Takes in a sequence that nobody used yet: one that was restored from the disk. */
+  adopt(sequence: Sequence, tokens: readonly number[], owner: string): void {
+    this.#keep({ sequence, owner, tokens });
+  }
+
+  /** Drops a sequence whose contents are in doubt. */
+  discard(lease: Lease): void {
+    this.#end(lease);
+    lease.sequence.dispose();
+  }
+
+  /** Drops every idle sequence. */
+  clear(): void {
+    for (const idle of this.#idle) this.#drop(idle);
+  }
+
+  #end(lease: Lease): void {
+    if (!this.#leased.delete(lease)) throw new Error('A sequence was given back twice.');
+  }
+
+  #keep(idle: Idle): void {
+    this.#idle.add(idle);
+    this.#tree.insert(idle.tokens, idle);
+    const own = [...this.#idle].filter(({ owner }) => owner === idle.owner);
+    const excess = own.length - this.#options.maxIdle(idle.owner);
+    for (const oldest of own.slice(0, Math.max(0, excess))) this.#drop(oldest);
+  }
+
+  #reuse(tokens: readonly number[], owner: string): Sequence | undefined {
+    const { shared: known, values } = this.#tree.longest(tokens);
+    const shared = Math.min(known, tokens.length - 1);
+    if (shared < leastSharedTokens) return undefined;
+    const idle = this.#lastUsed(values, owner);
+    if (!idle) return undefined;
+    // What continues its own kind takes the sequence over; what merely shares a preamble leaves the rest to its owner.
+    const continues = idle.owner === owner && 2 * shared >= Math.min(idle.tokens.length, tokens.length);
+    if (continues) this.#remove(idle);
+    else this.#touch(idle);
+    const sequence = continues ? idle.sequence : idle.sequence.fork();
+    sequence.truncate(shared);
+    return sequence;
+  }
+
+  /** Among equals the last used of the same owner: most likely the same conversation. */
+  #lastUsed(among: readonly Idle[], owner: string): Idle | undefined {
+    const equals = new Set(among);
+    let found: Idle | undefined;
+    for (const idle of this.#idle) {
+      if (equals.has(idle) && (idle.owner === owner || found?.owner !== owner)) found = idle;
+    }
+    return found;
+  }
+
+  #touch(idle: Idle): void {
+    this.#idle.delete(idle);
+    this.#idle.add(idle);
+  }
+
+  #remove(idle: Idle): void {
+    this.#idle.delete(idle);
+    this.#tree.delete(idle.tokens, idle);
+  }
+
+  #drop(idle: Idle): void {
+    this.#remove(idle);
+    idle.sequence.dispose();
+  }
+}
