@@ -4,7 +4,9 @@ import type { OpenParams } from '../engine/repository/protocol.ts';
 import type { Chat } from './chat/chat.ts';
 import { isCancelled, sentence } from './client/failure.ts';
 import { EngineHost } from './client/host.ts';
+import { writeCommitMessage } from './commit.ts';
 import { CompletionProvider } from './completion/provider.ts';
+import { Proposals } from './edits/proposals.ts';
 import { showMenu, toggleLanguage } from './menu.ts';
 import { FirstRun } from './models/firstRun.ts';
 import { ModelManager } from './models/manager.ts';
@@ -14,6 +16,7 @@ import { WorkspaceWatch, workspaceOptions } from './repository/workspace.ts';
 import { modelsDirectory } from './settings.ts';
 import { StatusBar } from './status.ts';
 import { summaryRequest } from './summarise.ts';
+import { prepareTask, type Task, TaskActions, taskQuestion } from './tasks.ts';
 import { Thinking } from './thinking.ts';
 
 const chatViewId = 'hearth.chat';
@@ -27,6 +30,7 @@ interface Parts {
   firstRun: FirstRun;
   completion: CompletionProvider;
   index: RepositoryIndex;
+  proposals: Proposals;
   status: StatusBar;
 }
 
@@ -42,16 +46,18 @@ export function activate(context: vscode.ExtensionContext): void {
   const completion = new CompletionProvider(engine, log, () => firstRun.warmUp());
   const index = createIndex(context, log);
   const status = new StatusBar(engine, thinking, () => completion.paused);
-  const parts: Parts = { context, log, engine, thinking, models, firstRun, completion, index, status };
+  const proposals = new Proposals();
+  const parts: Parts = { context, log, engine, thinking, models, firstRun, completion, index, proposals, status };
   const chat = new LazyChat(parts);
   running = { engine, index, chat };
-  context.subscriptions.push(log, engine, thinking, status, index);
+  context.subscriptions.push(log, engine, thinking, status, index, proposals);
   context.subscriptions.push(new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     vscode.languages.registerInlineCompletionItemProvider({ pattern: '**' }, completion),
     vscode.window.registerWebviewViewProvider(chatViewId, {
       resolveWebviewView: async (view) => (await chat.open()).view.attach(view),
     }),
+    vscode.languages.registerCodeActionsProvider({ pattern: '**' }, new TaskActions()),
     engine.onView(() => status.refresh()),
     thinking.onChange(() => status.refresh()),
     vscode.workspace.onDidChangeConfiguration((event) => onSettings(event, parts)),
@@ -118,6 +124,10 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
     opened.view.focusInput();
     return opened;
   };
+  const task = (name: Task) => async (range: unknown) => {
+    const problems = await prepareTask(name, range instanceof vscode.Range ? range : undefined);
+    await (await show()).view.ask(taskQuestion(name, problems));
+  };
   const commands: Record<string, (...args: unknown[]) => unknown> = {
     'hearth.openChat': show,
     'hearth.newChat': async () => (await show()).session.startNew(),
@@ -129,6 +139,13 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
       const request = await summaryRequest(target);
       if (request !== undefined) await (await show()).session.summarise(request);
     },
+    'hearth.explain': task('explain'),
+    'hearth.fix': task('fix'),
+    'hearth.tests': task('tests'),
+    'hearth.document': task('document'),
+    'hearth.commitMessage': (view) => writeCommitMessage(engine, view),
+    'hearth.acceptProposal': () => parts.proposals.accept(),
+    'hearth.rejectProposal': () => parts.proposals.reject(),
     'hearth.addToChat': async () => (await show()).tracker.add(),
     'hearth.thinking': () => thinking.pick(),
     'hearth.chooseModel': () => models.open(),

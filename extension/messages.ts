@@ -159,6 +159,8 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('stop') }),
   z.object({ type: z.literal('copy'), text: code }),
   z.object({ type: z.literal('insert'), text: code }),
+  /** Shows the code as a change of the file that the turn is about. */
+  z.object({ type: z.literal('apply'), turn: name, text: code }),
   /** What is being typed, for the chips of its mentions. */
   z.object({ type: z.literal('draft'), text: z.string().max(limits.chat.questionChars) }),
   /** What stands after `@` or `#`. */
@@ -195,6 +197,7 @@ export const texts = z.object({
   copy: z.string(),
   copied: z.string(),
   insert: z.string(),
+  apply: z.string(),
   copyAnswer: z.string(),
   edit: z.string(),
   editNote: z.string(),

@@ -6,7 +6,7 @@
  *     .question .question-text, .edit, .question-form while it is edited, .chips .chip
  *     .answer .thoughts (details), .answer-text with .citation, .progress-line, .turn-footer: .remark, .card.error [data-action],
  *       .again, .figures
- *     .code: .code-language, [data-action=copy], [data-action=insert]
+ *     .code: .code-language, [data-action=apply|insert|copy]
  *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer
  *   #chips .chip[data-chip]   what goes with the question, each with a remove button
  *   #question                 the text box: Enter sends, Shift+Enter breaks the line, Escape stops, Up recalls

@@ -2,14 +2,14 @@ import { confirmed, element, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 
 /** Gives code blocks a head with the language, and the buttons once the code is complete. */
-export function decorateCode(block: HTMLElement, open: boolean, host: Host): void {
+export function decorateCode(block: HTMLElement, open: boolean, turn: string, host: Host): void {
   for (const pre of block.querySelectorAll('pre')) {
     const code = pre.querySelector('code');
     if (code === null) continue;
     const language =
       [...code.classList].find((name) => name.startsWith('language-'))?.slice('language-'.length) ?? 'text';
     const head = element('div', { class: 'code-head' }, [element('span', { class: 'code-language', text: language })]);
-    if (!open) head.append(...codeButtons(code, host));
+    if (!open) head.append(...codeButtons(code, turn, host));
     const wrapper = element('div', { class: 'code' });
     pre.tabIndex = 0;
     pre.replaceWith(wrapper);
@@ -22,7 +22,7 @@ export function decorateCode(block: HTMLElement, open: boolean, host: Host): voi
   }
 }
 
-function codeButtons(code: HTMLElement, host: Host): HTMLElement[] {
+function codeButtons(code: HTMLElement, turn: string, host: Host): HTMLElement[] {
   const { texts } = host;
   const text = () => (code.textContent ?? '').replace(/\n$/, '');
   const copy = iconButton('copy', texts.copy, () => {
@@ -32,5 +32,7 @@ function codeButtons(code: HTMLElement, host: Host): HTMLElement[] {
   copy.dataset['action'] = 'copy';
   const insert = iconButton('insert', texts.insert, () => host.send({ type: 'insert', text: text() }));
   insert.dataset['action'] = 'insert';
-  return [copy, insert];
+  const apply = iconButton('diff', texts.apply, () => host.send({ type: 'apply', turn, text: text() }));
+  apply.dataset['action'] = 'apply';
+  return [apply, insert, copy];
 }

@@ -93,7 +93,7 @@ export class TurnView {
     return new StreamingMarkdown(element('div', { class: `markdown ${className}` }), {
       imageLabel: texts.image,
       onLink: (href) => this.host.send({ type: 'open-link', href }),
-      decorate: (block, open) => decorateCode(block, open, this.host),
+      decorate: (block, open) => decorateCode(block, open, this.turn.id, this.host),
     });
   }
 

@@ -2,7 +2,9 @@ import * as vscode from 'vscode';
 import type { EngineHost } from '../client/host.ts';
 import { ContextGatherer } from '../context/gather.ts';
 import type { Repository } from '../context/repository.ts';
+import { MentionSuggester } from '../context/suggest.ts';
 import { ContextTracker } from '../context/tracker.ts';
+import type { Proposals } from '../edits/proposals.ts';
 import type { Log } from '../log.ts';
 import type { ModelManager } from '../models/manager.ts';
 import { summaryRequest } from '../summarise.ts';
@@ -19,8 +21,8 @@ export interface ChatNeeds {
   thinking: Thinking;
   models: ModelManager;
   log: Log;
-  /** Undefined: nothing is searched. */
-  repository?: Repository;
+  index: Repository;
+  proposals: Proposals;
 }
 
 /** The chat's parts, joined. */
@@ -30,15 +32,27 @@ export class Chat {
   readonly tracker: ContextTracker;
   readonly view: ChatView;
 
-  private constructor({ context, engine, thinking, models, log, repository }: ChatNeeds, store: ChatStore) {
+  private constructor({ context, engine, thinking, models, log, index, proposals }: ChatNeeds, store: ChatStore) {
     const reread = (uri: string) => summaryRequest(vscode.Uri.parse(uri, true));
     this.session = new ChatSession(engine, store, thinking, log, { reread, find: findPlace });
     this.sessions = new ChatSessions(store, this.session);
     this.tracker = new ContextTracker();
     const { extensionUri } = context;
     const { session, tracker } = this;
-    const gatherer = new ContextGatherer(engine, tracker, repository);
-    this.view = new ChatView({ extensionUri, engine, session, tracker, gatherer, thinking, models, log });
+    const gatherer = new ContextGatherer(engine, tracker, index);
+    const suggester = new MentionSuggester(index);
+    this.view = new ChatView({
+      extensionUri,
+      engine,
+      session,
+      tracker,
+      gatherer,
+      suggester,
+      proposals,
+      thinking,
+      models,
+      log,
+    });
   }
 
   /** With the conversation that was on screen last. */

@@ -22,6 +22,7 @@ export function pageTexts(): Texts {
     copy: t('Copy'),
     copied: t('Copied'),
     insert: t('Insert at cursor'),
+    apply: t('Show as a change of the file'),
     copyAnswer: t('Copy answer'),
     edit: t('Edit the question'),
     editNote: t('This answer and what follows are replaced.'),

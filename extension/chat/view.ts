@@ -4,8 +4,9 @@ import type { EngineHost } from '../client/host.ts';
 import type { ContextGatherer } from '../context/gather.ts';
 import { parseMentions } from '../context/mentions.ts';
 import { nameOf } from '../context/sources.ts';
-import { MentionSuggester } from '../context/suggest.ts';
+import type { MentionSuggester } from '../context/suggest.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
+import type { Proposals } from '../edits/proposals.ts';
 import type { Log } from '../log.ts';
 import { type Action, type ToHost, type ToPage, toHost } from '../messages.ts';
 import type { ModelManager } from '../models/manager.ts';
@@ -24,6 +25,8 @@ export interface ChatViewParts {
   session: ChatSession;
   tracker: ContextTracker;
   gatherer: ContextGatherer;
+  suggester: MentionSuggester;
+  proposals: Proposals;
   thinking: Thinking;
   models: ModelManager;
   log: Log;
@@ -39,7 +42,6 @@ export class ChatView {
   private focusWanted = false;
   private draft = '';
   private gathering = false;
-  private readonly suggester = new MentionSuggester();
 
   constructor(parts: ChatViewParts) {
     this.parts = parts;
@@ -112,6 +114,8 @@ export class ChatView {
         return vscode.env.clipboard.writeText(message.text);
       case 'insert':
         return insertAtCursor(message.text);
+      case 'apply':
+        return this.apply(message.turn, message.text);
       case 'draft':
         this.draft = message.text;
         return this.postContext();
@@ -188,7 +192,12 @@ export class ChatView {
   }
 
   private async suggest(query: string): Promise<void> {
-    this.post({ type: 'suggestions', query, items: await this.suggester.suggest(query) });
+    this.post({ type: 'suggestions', query, items: await this.parts.suggester.suggest(query) });
+  }
+
+  private apply(id: string, code: string): Promise<void> {
+    const attachments = findTurn(this.parts.session.conversation, id)?.attachments ?? [];
+    return this.parts.proposals.show(code, attachments);
   }
 
   private async openCitation(id: string, text: string): Promise<void> {

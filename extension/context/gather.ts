@@ -1,4 +1,5 @@
 import * as vscode from 'vscode';
+import type { Passage } from '../../engine/repository/protocol.ts';
 import { type Attachment, type Conversation, chipOf, filledTokens } from '../chat/conversation.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
@@ -7,7 +8,7 @@ import { chatSettings } from '../settings.ts';
 import { contextBudget, countTokens, estimatedTokens } from './budget.ts';
 import { type Mention, parseMentions } from './mentions.ts';
 import { type Chosen, plan } from './planner.ts';
-import type { Passage, Repository } from './repository.ts';
+import type { Repository } from './repository.ts';
 import { focusSource, mentionSources, nameOf, type Source } from './sources.ts';
 import type { ContextTracker, Focus } from './tracker.ts';
 
@@ -76,7 +77,7 @@ export class ContextGatherer {
 
   /** Whether the repository is searched: when the user says so, or says nothing about what the question is about. */
   private searches(mentions: readonly Mention[], focus: Focus | undefined): boolean {
-    if (this.repository?.ready !== true) return false;
+    if (this.repository?.available !== true) return false;
     if (mentions.some(({ kind }) => kind === 'repository')) return true;
     const particular = mentions.length > 0 || focus?.selection !== undefined;
     return chatSettings().searchWorkspace && !particular && !this.tracker.isRemoved(repositoryId);
@@ -87,7 +88,7 @@ export class ContextGatherer {
     const missing: Mention[] = [];
     for (const mention of mentions) {
       if (mention.kind === 'repository') continue;
-      const found = await mentionSources(mention, this.tracker.focus);
+      const found = await mentionSources(mention, this.tracker.focus, this.repository);
       if (found.length === 0) missing.push(mention);
       sources.push(...found);
     }
@@ -103,7 +104,8 @@ export class ContextGatherer {
     if (this.repository === undefined || !this.searches(mentions, focus)) return [];
     const passages = await this.repository.search(question, limits.context.passages);
     const known = conversation.turns.some(({ attachments }) => attachments.some(({ id }) => id === mapId));
-    const map = known || passages.length === 0 ? '' : await this.repository.map(limits.context.mapChars);
+    const maxChars = known || passages.length === 0 ? 0 : limits.context.mapChars;
+    const map = maxChars === 0 ? '' : (await this.repository.map({ maxChars })).text;
     return [...mapSources(map), ...passages.filter(({ path }) => path !== focus?.path).map(passageSource)];
   }
 }
@@ -119,7 +121,7 @@ function mapSources(map: string): Source[] {
   return [{ id: mapId, tier: 'map', label, lines, ...about }];
 }
 
-function passageSource({ path, firstLine, lastLine, fileLines, text }: Passage): Source {
+function passageSource({ path, firstLine, lastLine, text }: Passage): Source {
   return {
     id: `found:${path}:${firstLine}`,
     tier: 'found',
@@ -128,7 +130,7 @@ function passageSource({ path, firstLine, lastLine, fileLines, text }: Passage):
     languageId: /\.(\w+)$/.exec(path)?.[1] ?? '',
     lines: text.split('\n'),
     firstLine,
-    fileLines,
+    fileLines: 0,
     centre: 0,
     divisible: false,
   };
@@ -140,13 +142,11 @@ function distinct(sources: readonly Source[]): Source[] {
 
 export function attachmentOf({ candidate, start, end, tokens, text }: Chosen): Attachment {
   const { id, label, path, languageId, firstLine, fileLines, lines } = candidate;
-  const whole = firstLine <= 1 && start === 0 && end === fileLines - 1;
-  const part = firstLine > 0 ? firstLine : 1;
-  const detail = vscode.l10n.t('lines {0} to {1} of {2}', part + start, part + end, fileLines);
+  const whole = start === 0 && end === lines.length - 1 && (firstLine === 0 || lines.length === fileLines);
   return {
     id,
     label,
-    detail: whole || (firstLine === 0 && end - start + 1 === lines.length) ? '' : detail,
+    detail: whole ? '' : lineRange(Math.max(1, firstLine) + start, Math.max(1, firstLine) + end, fileLines),
     tokens,
     path,
     languageId,
@@ -154,3 +154,7 @@ export function attachmentOf({ candidate, start, end, tokens, text }: Chosen): A
     firstLine: firstLine === 0 ? 0 : firstLine + start,
   };
 }
+
+/** `of`: lines of the whole file; 0: not known. */
+const lineRange = (first: number, last: number, of: number): string =>
+  of === 0 ? vscode.l10n.t('lines {0} to {1}', first, last) : vscode.l10n.t('lines {0} to {1} of {2}', first, last, of);

@@ -14,7 +14,7 @@ export interface Candidate {
   lines: readonly string[];
   /** Number of the first line in its file, from 1; 0: these are no lines of a file. */
   firstLine: number;
-  /** Lines of the whole file. */
+  /** Lines of the whole file; 0: not known. */
   fileLines: number;
   /** Index of the line that a cut keeps, and grows from. */
   centre: number;

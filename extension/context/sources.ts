@@ -3,6 +3,7 @@ import { changesOf, gitRepository } from '../git.ts';
 import { limits } from '../limits.ts';
 import type { Mention } from './mentions.ts';
 import type { Candidate } from './planner.ts';
+import type { Repository } from './repository.ts';
 import { type Focus, focusId } from './tracker.ts';
 import { filesIn, findSymbols, uriOf } from './workspace.ts';
 
@@ -29,14 +30,18 @@ export function focusSource(focus: Focus): Source {
 }
 
 /** What a mention stands for; empty where there is nothing of that name. `repository` is the planner's own. */
-export async function mentionSources(mention: Mention, focus: Focus | undefined): Promise<Source[]> {
+export async function mentionSources(
+  mention: Mention,
+  focus: Focus | undefined,
+  repository: Repository | undefined,
+): Promise<Source[]> {
   switch (mention.kind) {
     case 'file':
       return fileSources(mention.value);
     case 'folder':
       return folderSources(mention.value);
     case 'symbol':
-      return symbolSources(mention.value);
+      return symbolSources(mention.value, repository);
     case 'selection':
       return focus?.selection === undefined ? [] : [focusSource(focus)];
     case 'problems':
@@ -78,8 +83,8 @@ async function folderSources(path: string): Promise<Source[]> {
   return [{ ...textSource('folder', `${folder}/`, names.join('\n')), path: `${folder}/` }, ...contents];
 }
 
-async function symbolSources(name: string): Promise<Source[]> {
-  const found = await findSymbols(name);
+async function symbolSources(name: string, repository: Repository | undefined): Promise<Source[]> {
+  const found = await findSymbols(name, repository);
   const exact = found.filter((symbol) => symbol.name === name);
   const sources = (exact.length > 0 ? exact : found).slice(0, limits.context.symbols).map(async (symbol) => {
     const document = await textDocument(symbol.uri);

@@ -2,11 +2,17 @@ import * as vscode from 'vscode';
 import { limits } from '../limits.ts';
 import type { Suggestion } from '../messages.ts';
 import { type MentionKind, mentionKinds, mentionText, mismatch, valued } from './mentions.ts';
+import type { Repository } from './repository.ts';
 import { filesIn, findSymbols } from './workspace.ts';
 
 /** What a mention that is being typed may become. It remembers the workspace's files for some seconds. */
 export class MentionSuggester {
+  private readonly repository: Repository | undefined;
   private files: { paths: string[]; atMs: number } | undefined;
+
+  constructor(repository: Repository | undefined) {
+    this.repository = repository;
+  }
 
   /** `query`: what stands after `@` or `#`, as far as it is typed. */
   async suggest(query: string): Promise<Suggestion[]> {
@@ -36,7 +42,7 @@ export class MentionSuggester {
   }
 
   private async symbols(query: string): Promise<Suggestion[]> {
-    const found = await findSymbols(query);
+    const found = await findSymbols(query, this.repository);
     return nearest(query, found, ({ name }) => name).map(({ name, uri }) => ({
       kind: 'symbol',
       label: name,

@@ -1,5 +1,6 @@
 import * as vscode from 'vscode';
 import { limits } from '../limits.ts';
+import type { Repository } from './repository.ts';
 
 /** A named place in a file; lines from 0, end inclusive. */
 export interface FoundSymbol {
@@ -54,13 +55,20 @@ const hidden = '**/{node_modules,.git,dist,out,build,target,__pycache__,.venv}/*
 
 const escapeGlob = (path: string): string => path.replaceAll(/[[\]{}*?]/g, '[$&]');
 
-/** Symbols of that name, or like it, as the language extensions know them, each with all its lines. */
-export async function findSymbols(name: string): Promise<FoundSymbol[]> {
+/** Symbols of that name, or like it: as the language extensions know them, else from the index; each with all its lines. */
+export async function findSymbols(name: string, repository: Repository | undefined): Promise<FoundSymbol[]> {
+  const { suggestions } = limits.context;
   const found = await vscode.commands.executeCommand<vscode.SymbolInformation[] | undefined>(
     'vscode.executeWorkspaceSymbolProvider',
     name,
   );
-  return Promise.all((found ?? []).slice(0, limits.context.suggestions).map(withBody));
+  if (found !== undefined && found.length > 0) return Promise.all(found.slice(0, suggestions).map(withBody));
+  const indexed = name === '' ? [] : ((await repository?.symbols(name, suggestions)) ?? []);
+  const located = indexed.map(async ({ path, name: known, container, firstLine, lastLine }) => {
+    const uri = await uriOf(path);
+    return uri === undefined ? [] : [{ name: known, container, uri, start: firstLine - 1, end: lastLine - 1 }];
+  });
+  return (await Promise.all(located)).flat();
 }
 
 /** A workspace symbol's own range is often that of its name. */

@@ -6,6 +6,7 @@ import { ChatStore } from '../../../extension/chat/store.ts';
 import { ChatView } from '../../../extension/chat/view.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
 import { ContextGatherer } from '../../../extension/context/gather.ts';
+import { MentionSuggester } from '../../../extension/context/suggest.ts';
 import { ContextTracker } from '../../../extension/context/tracker.ts';
 import { type ToPage, toPage } from '../../../extension/messages.ts';
 import { FirstRun } from '../../../extension/models/firstRun.ts';
@@ -202,9 +203,23 @@ describe('the chat view', () => {
     const session = new ChatSession(engine, store, thinking, log, files);
     const tracker = new ContextTracker();
     const gatherer = new ContextGatherer(engine, tracker, undefined);
+    const suggester = new MentionSuggester(undefined);
     const extensionUri = Uri.parse('file:///ext') as never;
+    const applied: string[] = [];
+    const proposals = { show: (code: string) => Promise.resolve(applied.push(code)) } as never;
     const models = new ModelManager(engine);
-    const view = new ChatView({ extensionUri, engine, session, tracker, gatherer, thinking, models, log });
+    const view = new ChatView({
+      extensionUri,
+      engine,
+      session,
+      tracker,
+      gatherer,
+      suggester,
+      proposals,
+      thinking,
+      models,
+      log,
+    });
     const posted: ToPage[] = [];
     const received = new EventEmitter<unknown>();
     const webview = {
@@ -217,7 +232,7 @@ describe('the chat view', () => {
     };
     const events = { onDidDispose: new EventEmitter().event, onDidChangeVisibility: new EventEmitter().event };
     view.attach({ webview, visible: true, ...events } as never);
-    return { client, session, view, posted, webview, say: (message: unknown) => received.fire(message) };
+    return { applied, client, session, view, posted, webview, say: (message: unknown) => received.fire(message) };
   }
 
   it('gives the page its own folder and nothing else', async () => {
@@ -270,6 +285,13 @@ describe('the chat view', () => {
     say({ type: 'insert', text: 'let a;' });
     await until(() => replaced.length === 1);
     expect(replaced).toEqual(['let a;']);
+  });
+
+  it('hands code to the diff editor, and writes nothing itself', async () => {
+    const { applied, say } = await open();
+    say({ type: 'apply', turn: 't', text: 'let a;' });
+    await until(() => applied.length === 1);
+    expect([applied, user.commands]).toEqual([['let a;'], []]);
   });
 
   it('does what its buttons say, and no other command', async () => {

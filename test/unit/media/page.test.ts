@@ -207,10 +207,12 @@ describe('the chat page', () => {
     await tell({ type: 'conversation', turns: [turn({ answer, outcome: done })] });
     $('.code [data-action=copy]').click();
     $('.code [data-action=insert]').click();
+    $('.code [data-action=apply]').click();
     const code = 'if a < b:\n    print("&")';
     expect(sent.slice(1)).toEqual([
       { type: 'copy', text: code },
       { type: 'insert', text: code },
+      { type: 'apply', turn: 't1', text: code },
     ]);
   });
 

@@ -1,0 +1,59 @@
+import * as vscode from 'vscode';
+import type { EngineHost } from './client/host.ts';
+import { contextBudget, countTokens } from './context/budget.ts';
+import { plan } from './context/planner.ts';
+import { changesOf, gitRepository } from './git.ts';
+
+const stream = 'commit-message';
+const maxTokens = 200;
+
+/** Writes a message for what is staged, or else for what has changed, into the box of source control. */
+export async function writeCommitMessage(engine: EngineHost, view: unknown): Promise<void> {
+  const repository = await gitRepository(rootOf(view));
+  const diff = repository === undefined ? '' : await changesOf(repository);
+  if (repository === undefined || diff.trim() === '') {
+    void vscode.window.showInformationMessage(vscode.l10n.t('There are no changes to write a message for.'));
+    return;
+  }
+  const location = vscode.ProgressLocation.Notification;
+  const title = vscode.l10n.t('Writing a commit message');
+  await vscode.window.withProgress({ location, title, cancellable: true }, async (_progress, token) => {
+    const client = await engine.client();
+    await client.ready();
+    const messages = [{ role: 'user' as const, content: question(await fitting(engine, diff)) }];
+    const box = repository.inputBox;
+    box.value = '';
+    const onDelta = ({ kind, text }: { kind: string; text: string }) => {
+      if (kind === 'text') box.value += text;
+    };
+    const answer = await client.chat({ stream, messages, maxTokens }, { onDelta }, token);
+    box.value = messageOf(answer.text);
+  });
+}
+
+const rootOf = (view: unknown): vscode.Uri | undefined =>
+  typeof view === 'object' && view !== null && 'rootUri' in view && view.rootUri instanceof vscode.Uri
+    ? view.rootUri
+    : undefined;
+
+/** As much of the diff as there is room for, from its beginning. */
+async function fitting(engine: EngineHost, diff: string): Promise<string> {
+  const [tokens = 0] = await countTokens(engine, [diff]);
+  const lines = diff.split('\n');
+  const shape = { firstLine: 0, fileLines: 0, centre: 0, divisible: true, languageId: 'diff' } as const;
+  const candidate = { id: 'diff', tier: 'asked', label: '', path: '', lines, tokens, ...shape } as const;
+  return plan([candidate], contextBudget(engine.current?.warmModel, 0)).chosen[0]?.text ?? '';
+}
+
+const question = (diff: string): string =>
+  `${diff}\n\nWrite the message of the commit with these changes: one line of at most 72 characters in the imperative, and nothing else.`;
+
+/** Without the quotes, fences and headings that models put around it. */
+export function messageOf(answer: string): string {
+  const lines = answer
+    .split('\n')
+    .filter((line) => !/^\s*(`{3}|#+\s*commit|commit message:?\s*$)/i.test(line))
+    .join('\n')
+    .trim();
+  return lines.replace(/^["'`*]+|["'`*]+$/g, '').trim();
+}

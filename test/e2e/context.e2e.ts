@@ -1,0 +1,84 @@
+/** A question about a workspace: what goes along, checked places in the answer, code shown as a change of its file. */
+import type { FrameLocator } from 'playwright-core';
+import { expect, test } from 'vitest';
+import { describeInEditor } from './editor.ts';
+import { answered, untilEnded } from './turns.ts';
+
+const python = 'def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n';
+const files = {
+  'sums.py': python,
+  'src/lighthouse.py':
+    'def light_the_lamp(keeper):\n    """Lights the lamp of the lighthouse."""\n    return keeper.match()\n',
+};
+
+describeInEditor('the chat and the workspace', { files }, (editor) => {
+  const chat = () => editor().chat();
+  const sent = (page: FrameLocator) => page.locator('.turn').last().locator('.question .chip');
+
+  test('completes a mention of a file, sends it along, and opens it', async () => {
+    const page = await editor().openChat();
+    await page.locator('#question').pressSequentially('Which functions are in @sum', { delay: 20 });
+    await page.locator('#mentions [role=option]', { hasText: 'sums.py' }).waitFor();
+    await editor().screenshot('mentions');
+    await page.locator('#question').press('Enter');
+    await expect.poll(() => page.locator('#question').inputValue()).toBe('Which functions are in @file:sums.py ');
+    await page.locator('#chips .chip', { hasText: 'file:sums.py' }).waitFor();
+    await page.locator('#question').press('Enter');
+    await untilEnded(page.locator('.turn').last(), 'done');
+    expect(await sent(page).allTextContents()).toEqual(['sums.py']);
+    expect(await page.locator('#usage').textContent()).toMatch(/^\d+%$/);
+    await sent(page).click();
+    await editor().page.locator('.tab.active[data-resource-name="sums.py"]').waitFor();
+  });
+
+  test('searches the repository when asked to, and says what it found', async () => {
+    const page = await chat();
+    await expect
+      .poll(
+        async () => {
+          await answered(page, '@repository Who lights the lamp of the lighthouse?');
+          return (await sent(page).allTextContents()).join();
+        },
+        { timeout: 100_000 },
+      )
+      .toContain('lighthouse.py:1–3');
+    await editor().screenshot('repository');
+  });
+
+  test('shows code as a change of its file, and writes it only when that is accepted', async () => {
+    const { page } = editor();
+    await editor().openFile('sums.py');
+    const view = await chat();
+    const turn = await answered(
+      view,
+      'Repeat exactly this code in a code block:\n```python\ndef multiply(a, b):\n    return a * b\n```',
+    );
+    const apply = turn.locator('.code [data-action=apply]').first();
+    await apply.click();
+    await page.locator('.tab.active', { hasText: 'proposed change' }).waitFor();
+    await editor().screenshot('proposal');
+    expect(editor().read('sums.py')).toBe(python);
+    await editor().command('Hearth: Reject the Change');
+    await page.locator('.tab', { hasText: 'proposed change' }).waitFor({ state: 'detached' });
+    expect(editor().read('sums.py')).toBe(python);
+    await apply.click();
+    await page.locator('.tab.active', { hasText: 'proposed change' }).waitFor();
+    await editor().command('Hearth: Accept the Change');
+    await page.locator('.tab', { hasText: 'proposed change' }).waitFor({ state: 'detached' });
+    await page.keyboard.press('Control+S');
+    await expect.poll(() => editor().read('sums.py')).not.toBe(python);
+  });
+
+  test('lists the chats, and finds one by what was said in it', async () => {
+    const { page } = editor();
+    await editor().command('Hearth: New Chat');
+    await editor().command('Hearth: Chats');
+    await page.locator('.quick-input-widget input.input').fill('lamp');
+    await page.locator('.quick-input-list .monaco-list-row', { hasText: 'Which functions' }).waitFor();
+    await editor().screenshot('chats');
+    await page.keyboard.press('Enter');
+    const view = await chat();
+    await view.locator('.turn').first().waitFor();
+    expect(await view.locator('.question-text').first().textContent()).toContain('Which functions');
+  });
+});
