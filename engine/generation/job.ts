@@ -2,6 +2,7 @@
 import type { Lease } from '../cache/prefixCache.ts';
 import type { RequestClass } from './nextStep.ts';
 import type { QueuedRequest } from './requestQueue.ts';
+import type { Drafter } from './speculation.ts';
 
 export interface TokenRequest {
   readonly requestClass: RequestClass;
@@ -41,6 +42,9 @@ export class Job implements QueuedRequest {
   firstTokenMs: number | undefined;
   /** Guesses at the tokens that follow. */
   drafts: readonly number[] = [];
+  drafter: Drafter | undefined;
+  /** Tokens that the drafter has seen. */
+  verifiedTokens = 0;
 
   constructor(
     request: TokenRequest,

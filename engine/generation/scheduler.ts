@@ -9,11 +9,14 @@ import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import type { StepLimits, StepSlice } from './nextStep.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
 import { type SchedulerStatistics, StatisticsRecorder } from './schedulerStatistics.ts';
+import type { Speculation } from './speculation.ts';
 
 /** What computes, and what it has computed. Both go when the device goes. */
 export interface Machine {
   readonly decoder: Decoder;
   readonly cache: PrefixCache;
+  /** Absent: nothing is guessed. */
+  readonly speculation?: Speculation;
 }
 
 export interface SchedulerOptions extends Machine, Omit<QueueLimits, 'maxSequences'> {
@@ -173,6 +176,8 @@ export class Scheduler {
     const endMs = this.#options.now();
     this.#queue.charge(fitting, endMs - startMs, endMs);
     this.#statistics.step(fitting, endMs - startMs);
+    const [first, second] = fitting;
+    if (first?.tokens === 1 && !second) this.#machine.speculation?.measured(first.drafts, endMs - startMs);
     for (const [i, slice] of fitting.entries()) await this.#computed(slice, logits[i]);
   }
 
@@ -240,9 +245,27 @@ export class Scheduler {
       // What was guessed wrong is forgotten; the last token chosen was never run.
       job.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
+      else this.#guess(job, drafts);
     } catch (error) {
       this.#fail(job, error);
     }
+  }
+
+  /** @param guesses those that were just verified */
+  #guess(job: Job, guesses: number): void {
+    const { speculation } = this.#machine;
+    if (!speculation) return;
+    const fresh = job.tokens.slice(job.verifiedTokens);
+    job.verifiedTokens = job.tokens.length;
+    if (job.drafter) {
+      for (const token of fresh) job.drafter.take(token);
+      job.drafter.verified(guesses, fresh.length - 1);
+      this.#statistics.guessed(job.requestClass, guesses, fresh.length - 1);
+    } else {
+      job.drafter = speculation.drafter(job.tokens);
+    }
+    const room = Math.min(job.request.maxTokens - job.generatedTokens, this.decoder.contextTokens - job.tokens.length);
+    job.drafts = job.drafter.propose(Math.max(0, room));
   }
 
   /**

@@ -13,6 +13,9 @@ export interface ClassStatistics {
   /** Of prompts, and each sampled one that was fed back. */
   readonly computedTokens: number;
   readonly generatedTokens: number;
+  /** Guesses at coming tokens that were verified, and how many of them came true. */
+  readonly guessedTokens: number;
+  readonly rightTokens: number;
   /** From submission to admission, over all that were admitted. */
   readonly waitedMs: number;
   readonly longestWaitMs: number;
@@ -40,6 +43,8 @@ const nothing = (): Counts => ({
   cachedTokens: 0,
   computedTokens: 0,
   generatedTokens: 0,
+  guessedTokens: 0,
+  rightTokens: 0,
   waitedMs: 0,
   longestWaitMs: 0,
 });
@@ -68,6 +73,12 @@ export class StatisticsRecorder {
     this.#busyMs += tookMs;
     for (const { request, tokens, drafts } of slices)
       this.count(request.requestClass, 'computedTokens', tokens + drafts);
+  }
+
+  guessed(requestClass: RequestClass, guesses: number, right: number): void {
+    if (guesses === 0) return;
+    this.count(requestClass, 'guessedTokens', guesses);
+    this.count(requestClass, 'rightTokens', right);
   }
 
   suspended(): void {

@@ -10,6 +10,7 @@ import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import type { SamplerSettings } from '../generation/sampler.ts';
 import { generationConfig, samplingDefaults } from '../generation/samplingDefaults.ts';
 import { type Machine, Scheduler } from '../generation/scheduler.ts';
+import { Speculation } from '../generation/speculation.ts';
 import { prepareHealing } from '../generation/tokenHealing.ts';
 import { limits } from '../limits.ts';
 import { longestContextTokens, withContext } from '../model/longContext.ts';
@@ -158,7 +159,11 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
 }
 
 function machineOf(decoder: Decoder): Machine {
-  return { decoder, cache: new PrefixCache({ decoder, maxIdle: (owner) => idleSequences.get(owner) ?? 1 }) };
+  return {
+    decoder,
+    cache: new PrefixCache({ decoder, maxIdle: (owner) => idleSequences.get(owner) ?? 1 }),
+    speculation: new Speculation(),
+  };
 }
 
 /** Loads the model anew when its device is lost; `take` puts what was loaded into use. */
