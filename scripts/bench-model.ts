@@ -4,7 +4,7 @@
  *
  *   node scripts/bench-model.ts qwen3-0.6b Q8_0 OUT.gguf
  */
-import { closeSync, openSync, renameSync, writeSync } from 'node:fs';
+import { dummyVocabulary, float16Bits, type MetadataValue, randomNumbers, writeGguf } from './shared/ggufWriter.ts';
 
 export interface BenchShape {
   readonly layers: number;
@@ -48,7 +48,6 @@ export const benchShapes: Readonly<Record<string, BenchShape>> = {
 const blockTypes = { Q4_0: { id: 2, bytes: 18 }, Q8_0: { id: 8, bytes: 34 } } as const;
 export type BenchType = keyof typeof blockTypes;
 const float32Id = 0;
-const alignment = 32;
 
 interface PlannedTensor {
   readonly name: string;
@@ -83,27 +82,7 @@ function plan(shape: BenchShape): PlannedTensor[] {
   return tensors;
 }
 
-/** GGUF value types. */
-const uint32Type = 4;
-const int32Type = 5;
-const float32Type = 6;
-const stringType = 8;
-const arrayType = 9;
-
-type MetadataValue =
-  | { readonly uint32: number }
-  | { readonly float32: number }
-  | { readonly string: string }
-  | { readonly strings: readonly string[] }
-  | { readonly int32s: readonly number[] };
-
 function metadata(name: string, shape: BenchShape): Record<string, MetadataValue> {
-  const used = ['<|bos|>', '<|eos|>', ...byteAlphabet(), 'ab'];
-  const padding = Array.from({ length: shape.vocabularySize - used.length }, (_, index) => `[PAD${index}]`);
-  const normal = 1;
-  const control = 3;
-  const unused = 5;
-  const kind = (index: number) => (index < 2 ? control : index < used.length ? normal : unused);
   return {
     'general.architecture': { string: 'qwen3' },
     'general.name': { string: `${name} with random weights` },
@@ -117,111 +96,14 @@ function metadata(name: string, shape: BenchShape): Record<string, MetadataValue
     'qwen3.attention.value_length': { uint32: shape.headDim },
     'qwen3.attention.layer_norm_rms_epsilon': { float32: 1e-6 },
     'qwen3.rope.freq_base': { float32: shape.ropeTheta },
-    'tokenizer.ggml.model': { string: 'gpt2' },
-    'tokenizer.ggml.pre': { string: 'qwen2' },
-    'tokenizer.ggml.tokens': { strings: [...used, ...padding] },
-    'tokenizer.ggml.token_type': { int32s: Array.from({ length: shape.vocabularySize }, (_, index) => kind(index)) },
-    'tokenizer.ggml.merges': { strings: ['a b'] },
-    'tokenizer.ggml.bos_token_id': { uint32: 0 },
-    'tokenizer.ggml.eos_token_id': { uint32: 1 },
+    ...dummyVocabulary(shape.vocabularySize, 'qwen2'),
   };
-}
-
-/** GPT-2's visible character for each byte (openai/gpt-2, encoder.py, `bytes_to_unicode`). */
-function byteAlphabet(): string[] {
-  const visible = (byte: number) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
-  let next = 256;
-  return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(visible(byte) ? byte : next++));
-}
-
-class Bytes {
-  private readonly parts: Buffer[] = [];
-  byteLength = 0;
-
-  private push(part: Buffer): void {
-    this.parts.push(part);
-    this.byteLength += part.length;
-  }
-  uint32(value: number): void {
-    const part = Buffer.alloc(4);
-    part.writeUInt32LE(value);
-    this.push(part);
-  }
-  uint64(value: number): void {
-    const part = Buffer.alloc(8);
-    part.writeBigUInt64LE(BigInt(value));
-    this.push(part);
-  }
-  float32(value: number): void {
-    const part = Buffer.alloc(4);
-    part.writeFloatLE(value);
-    this.push(part);
-  }
-  string(value: string): void {
-    this.uint64(Buffer.byteLength(value));
-    this.push(Buffer.from(value));
-  }
-  padTo(multiple: number): void {
-    this.push(Buffer.alloc((multiple - (this.byteLength % multiple)) % multiple));
-  }
-  concat(): Buffer {
-    return Buffer.concat(this.parts);
-  }
-}
-
-function writeMetadata(bytes: Bytes, entries: Record<string, MetadataValue>): void {
-  for (const [key, value] of Object.entries(entries)) {
-    bytes.string(key);
-    if ('uint32' in value) {
-      bytes.uint32(uint32Type);
-      bytes.uint32(value.uint32);
-    } else if ('float32' in value) {
-      bytes.uint32(float32Type);
-      bytes.float32(value.float32);
-    } else if ('string' in value) {
-      bytes.uint32(stringType);
-      bytes.string(value.string);
-    } else if ('strings' in value) {
-      bytes.uint32(arrayType);
-      bytes.uint32(stringType);
-      bytes.uint64(value.strings.length);
-      for (const item of value.strings) bytes.string(item);
-    } else {
-      bytes.uint32(arrayType);
-      bytes.uint32(int32Type);
-      bytes.uint64(value.int32s.length);
-      for (const item of value.int32s) bytes.uint32(item);
-    }
-  }
 }
 
 const tensorBytes = (tensor: PlannedTensor, type: BenchType): number => {
   const count = tensor.shape.reduce((product, size) => product * size, 1);
   return tensor.kind === 'norm' ? count * 4 : (count / 32) * blockTypes[type].bytes;
 };
-const align = (offset: number): number => Math.ceil(offset / alignment) * alignment;
-
-function header(name: string, shape: BenchShape, type: BenchType, tensors: readonly PlannedTensor[]): Buffer {
-  const entries = metadata(name, shape);
-  const bytes = new Bytes();
-  bytes.uint32(0x46554747); // 'GGUF'
-  bytes.uint32(3);
-  bytes.uint64(tensors.length);
-  bytes.uint64(Object.keys(entries).length);
-  writeMetadata(bytes, entries);
-  let offset = 0;
-  for (const tensor of tensors) {
-    bytes.string(tensor.name);
-    bytes.uint32(tensor.shape.length);
-    for (const size of tensor.shape.toReversed()) bytes.uint64(size);
-    bytes.uint32(tensor.kind === 'norm' ? float32Id : blockTypes[type].id);
-    bytes.uint64(offset);
-    offset += align(tensorBytes(tensor, type));
-  }
-  bytes.padTo(alignment);
-  return bytes.concat();
-}
-
 /** Blocks whose values have about the standard deviation 1 / sqrt(width), as trained weights do. */
 function randomBlocks(type: BenchType, byteLength: number, width: number, random: () => number): Uint8Array {
   const out = new Uint8Array(byteLength);
@@ -235,50 +117,19 @@ function randomBlocks(type: BenchType, byteLength: number, width: number, random
   return out;
 }
 
-/** Bits of a positive normal float16, rounded down. */
-function float16Bits(value: number): number {
-  const exponent = Math.floor(Math.log2(value));
-  return ((exponent + 15) << 10) | Math.floor((value / 2 ** exponent - 1) * 1024);
-}
-
-/** xorshift32: the same file every time. */
-function randomNumbers(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) / 0x1_0000_0000;
-  };
-}
-
 export function writeBenchModel(name: string, type: BenchType, path: string): void {
   const shape = benchShapes[name];
   if (shape === undefined) throw new Error(`Unknown shape ${name}; known: ${Object.keys(benchShapes).join(', ')}`);
-  const tensors = plan(shape);
   const random = randomNumbers(20_261_123);
-  const partial = `${path}.partial`;
-  const file = openSync(partial, 'w');
-  try {
-    writeSync(file, header(name, shape, type, tensors));
-    for (const tensor of tensors) writeTensor(file, tensor, type, random);
-  } finally {
-    closeSync(file);
-  }
-  renameSync(partial, path);
-}
-
-function writeTensor(file: number, tensor: PlannedTensor, type: BenchType, random: () => number): void {
-  const byteLength = tensorBytes(tensor, type);
-  const width = tensor.shape.at(-1) ?? 1;
-  const data =
-    tensor.kind === 'norm'
-      ? new Uint8Array(new Float32Array(width).fill(1).buffer)
-      : randomBlocks(type, byteLength, width, random);
-  const padding = new Uint8Array(align(byteLength) - byteLength);
-  for (const part of [data, padding]) {
-    for (let at = 0; at < part.length; ) at += writeSync(file, part, at);
-  }
+  const tensors = plan(shape).map((tensor) => {
+    const byteLength = tensorBytes(tensor, type);
+    const typeId = tensor.kind === 'norm' ? float32Id : blockTypes[type].id;
+    const width = tensor.shape.at(-1) ?? 1;
+    const ones = () => new Uint8Array(new Float32Array(width).fill(1).buffer);
+    const pieces = () => [tensor.kind === 'norm' ? ones() : randomBlocks(type, byteLength, width, random)];
+    return { ...tensor, typeId, byteLength, pieces };
+  });
+  writeGguf(path, metadata(name, shape), tensors);
 }
 
 if (import.meta.main) {

@@ -1,0 +1,47 @@
+/** llama.cpp's side, from the packed node-llama-cpp, a process of its own: node peer.mjs vulkan|cuda FILE WORKLOAD. */
+import { contextFor, type GpuWorkload, type SpeedAtDepth, someTokens } from './workload.ts';
+
+/** What is used of a sequence of node-llama-cpp. */
+interface LlamaSequence {
+  clearHistory(): Promise<void>;
+  evaluateWithoutGeneratingNewTokens(tokens: readonly number[]): Promise<void>;
+  evaluate(tokens: readonly number[], options: { readonly temperature: number }): AsyncIterable<number>;
+}
+
+async function measure(sequence: LlamaSequence, depth: number, workload: GpuWorkload): Promise<SpeedAtDepth> {
+  const { promptTokens, decodeTokens } = workload;
+  await sequence.clearHistory();
+  await sequence.evaluateWithoutGeneratingNewTokens(someTokens(Math.max(1, depth)));
+  let start = 0;
+  let decoded = -1;
+  for await (const _ of sequence.evaluate([5], { temperature: 0 })) {
+    // The first token comes with the prompt's evaluation.
+    if (decoded++ < 0) start = performance.now();
+    if (decoded === decodeTokens) break;
+  }
+  const decode = (decodeTokens * 1000) / (performance.now() - start);
+  start = performance.now();
+  await sequence.evaluateWithoutGeneratingNewTokens(someTokens(promptTokens));
+  const prefill = (promptTokens * 1000) / (performance.now() - start);
+  return { depth, prefill, decode };
+}
+
+const [gpu = 'vulkan', modelPath = '', json = '{}'] = process.argv.slice(2);
+const workload: GpuWorkload = JSON.parse(json);
+// Not a literal: it is looked up in the packed folder when this runs, and is no dependency of Hearth.
+const library = 'node-llama-cpp';
+const { getLlama } = await import(library);
+const llama = await getLlama({ gpu, build: 'never', logLevel: 'warn', progressLogs: false });
+if (llama.gpu !== gpu) throw new Error(`llama.cpp computes on '${llama.gpu}', not on '${gpu}'`);
+const model = await llama.loadModel({ modelPath, gpuLayers: 'max' });
+const context = await model.createContext({
+  contextSize: contextFor(workload) + 256,
+  batchSize: 512,
+  flashAttention: true,
+});
+const sequence: LlamaSequence = context.getSequence();
+await measure(sequence, 0, workload);
+const speeds: SpeedAtDepth[] = [];
+for (const depth of workload.depths) speeds.push(await measure(sequence, depth, workload));
+console.log(JSON.stringify({ devices: await llama.getGpuDeviceNames(), speeds }));
+process.exit(0);

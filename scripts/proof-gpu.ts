@@ -1,0 +1,120 @@
+/**
+ * `npm run proof:gpu`: everything that is claimed of the GPU engine, on both software adapters, in parts that take
+ * minutes each; what each part measured is kept in .cache/proof, and docs/proof.md gets the tables of all parts.
+ *
+ *   npm run proof:gpu -- [--adapter swiftshader|lavapipe] [--part NAME]… [--list] [--tables]
+ *
+ * `--tables` runs nothing and writes the tables from what was kept.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { type Adapter, adapterLaunch, adapters, Unavailable } from './on-adapter.ts';
+import { proofTables } from './proof-tables.ts';
+import { summaryVariable, testSummary } from './reporter.ts';
+import { kernelTests } from './shared/kernelTests.ts';
+import { projectRoot } from './shared/paths.ts';
+
+export interface Part {
+  readonly name: string;
+  readonly files: readonly string[];
+  /** Of golden checkpoints, a pattern of their names; `all` otherwise. */
+  readonly goldens: string;
+}
+
+/** What a part measured, as it is kept. */
+export interface PartResult {
+  readonly part: string;
+  readonly adapter: Adapter;
+  readonly date: string;
+  readonly seconds: number;
+  readonly passed: number;
+  readonly failed: number;
+  readonly figures: readonly Readonly<Record<string, string | number>>[];
+}
+
+const families = ['llama', 'qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'deepseek-v3-fp8'];
+const kept = join(projectRoot, '.cache', 'proof');
+
+const parts: readonly Part[] = [
+  ...kernelTests.map((name) => ({ name, files: [`test/gpu/${name}.test.ts`], goldens: 'all' })),
+  { name: 'device', files: ['test/gpu/device.test.ts'], goldens: 'all' },
+  ...families.flatMap((family) =>
+    ['safetensors', 'GGUF'].map((format) => ({
+      name: `${family}-${format}`,
+      files: ['test/gpu/goldens.test.ts'],
+      goldens: `^${family} ${format}$`,
+    })),
+  ),
+  { name: 'texts', files: ['test/gpu/texts.test.ts'], goldens: 'all' },
+  { name: 'realLayers', files: ['test/gpu/realLayers.test.ts'], goldens: 'all' },
+];
+
+function runPart(part: Part, adapter: Adapter): PartResult {
+  const { command, env } = adapterLaunch(adapter);
+  const [program = process.execPath, ...before] = command;
+  const figures = join(kept, 'figures.jsonl');
+  const summary = join(kept, 'summary.json');
+  for (const file of [figures, summary]) rmSync(file, { force: true });
+  const vitest = join(projectRoot, 'node_modules', 'vitest', 'vitest.mjs');
+  const reporters = ['--reporter=default', '--reporter=./scripts/reporter.ts'];
+  const start = performance.now();
+  spawnSync(program, [...before, vitest, 'run', '--config', 'test/gpu/vitest.config.ts', ...reporters, ...part.files], {
+    stdio: 'inherit',
+    cwd: projectRoot,
+    env: {
+      ...process.env,
+      ...env,
+      HEARTH_TEST_ADAPTER: adapter,
+      HEARTH_TEST_GOLDENS: part.goldens,
+      HEARTH_FIGURES: figures,
+      [summaryVariable]: summary,
+    },
+  });
+  const seconds = Math.round((performance.now() - start) / 1000);
+  const { passed, failed } = existsSync(summary)
+    ? testSummary.parse(JSON.parse(readFileSync(summary, 'utf8')))
+    : { passed: 0, failed: 1 };
+  const lines = existsSync(figures) ? readFileSync(figures, 'utf8').trim().split('\n') : [];
+  return {
+    part: part.name,
+    adapter,
+    date: new Date().toISOString().slice(0, 10),
+    seconds,
+    passed,
+    failed,
+    figures: lines.filter((line) => line !== '').map((line) => JSON.parse(line)),
+  };
+}
+
+const { values } = parseArgs({
+  options: {
+    adapter: { type: 'string' },
+    part: { type: 'string', multiple: true },
+    list: { type: 'boolean', default: false },
+    tables: { type: 'boolean', default: false },
+  },
+});
+const chosenParts = parts.filter(({ name }) => values.part?.includes(name) ?? true);
+const chosenAdapters = adapters.filter((name) => values.adapter === undefined || values.adapter === name);
+mkdirSync(kept, { recursive: true });
+if (values.list) console.log(parts.map(({ name }) => name).join('\n'));
+else if (!values.tables) run();
+if (!values.list) proofTables(kept);
+
+function run(): void {
+  for (const adapter of chosenAdapters) {
+    for (const part of chosenParts) {
+      try {
+        const result = runPart(part, adapter);
+        writeFileSync(join(kept, `${adapter}-${part.name}.json`), `${JSON.stringify(result)}\n`);
+        if (result.failed > 0) process.exitCode = 1;
+      } catch (error) {
+        if (!(error instanceof Unavailable)) throw error;
+        console.log(`SKIPPED ${adapter}: ${error.message}`);
+        break;
+      }
+    }
+  }
+}

@@ -1,0 +1,12 @@
+/** The tests of single kernels, in test/gpu: they need nothing but an adapter. */
+export const kernelTests = [
+  'products',
+  'experts',
+  'expertTiles',
+  'router',
+  'latent',
+  'heads',
+  'elements',
+  'sample',
+  'upload',
+];
