@@ -15,8 +15,8 @@ import type { CacheState } from './messages.ts';
 import { type LayerCachePlan, rowsOf, type SpanPlan } from './plan.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 
-/** Enough rows for the matrix products to reach full speed, few enough that a cancellation is soon heard. */
-const maxTokensPerRun = 512;
+/** Enough rows for the products to reach full speed; more would take memory for their scores, and hear a cancellation later. */
+const maxTokensPerRun = 256;
 
 export interface LoadedGraph {
   readonly spec: DecoderSpec;

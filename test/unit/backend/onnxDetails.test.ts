@@ -109,7 +109,7 @@ describe('loading', () => {
 describe('a run', () => {
   it('leaves the thread that asked free', async () => {
     const decoder = await load();
-    const tokens = Array.from({ length: 512 }, (_, i) => i);
+    const tokens = Array.from({ length: decoder.maxTokensPerRun }, (_, i) => i);
     let turns = 0;
     const timer = setInterval(() => turns++, 1);
     for (let i = 0; i < 4; i++) await decoder.run([{ sequence: decoder.createSequence(), tokens, logits: 'none' }]);
@@ -191,7 +191,7 @@ describe('the cache', () => {
   it('takes at most an eighth or a page more than its tokens need', async () => {
     const decoder = await load();
     const sequence = decoder.createSequence();
-    for (const tokens of [1, 99, 400, 512, 512]) {
+    for (const tokens of [1, 99, 156, 256, 256]) {
       await decoder.run([{ sequence, tokens: new Array(tokens).fill(3), logits: 'none' }]);
       const { cacheBytes } = decoder.memory();
       expect(cacheBytes).toBeGreaterThanOrEqual(sequence.length * tokenBytes);
@@ -215,7 +215,7 @@ describe('the cache', () => {
     const decoder = await load();
     const kept = decoder.createSequence();
     const sequence = decoder.createSequence();
-    await decoder.run([{ sequence, tokens: new Array(500).fill(3), logits: 'none' }]);
+    await decoder.run([{ sequence, tokens: new Array(250).fill(3), logits: 'none' }]);
     sequence.dispose();
     await decoder.run([{ sequence: kept, tokens: [3], logits: 'none' }]);
     expect(decoder.memory().cacheBytes).toBeLessThanOrEqual(64 * tokenBytes);
