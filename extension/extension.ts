@@ -6,6 +6,7 @@ import { isCancelled, sentence } from './client/failure.ts';
 import { EngineHost } from './client/host.ts';
 import { writeCommitMessage } from './commit.ts';
 import { CompletionProvider } from './completion/provider.ts';
+import { WarmUp } from './completion/warmUp.ts';
 import { Proposals } from './edits/proposals.ts';
 import { showMenu, toggleLanguage } from './menu.ts';
 import { FirstRun } from './models/firstRun.ts';
@@ -45,6 +46,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const firstRun = new FirstRun(engine, models, context.globalState, log);
   const completion = new CompletionProvider(engine, log, () => firstRun.warmUp());
   const index = createIndex(context, log);
+  const warmUp = new WarmUp((token) => completion.warm(vscode.window.activeTextEditor, token), log);
   const status = new StatusBar(engine, thinking, () => completion.paused);
   const proposals = new Proposals();
   const parts: Parts = { context, log, engine, thinking, models, firstRun, completion, index, proposals, status };
@@ -53,6 +55,11 @@ export function activate(context: vscode.ExtensionContext): void {
   context.subscriptions.push(log, engine, thinking, status, index, proposals);
   context.subscriptions.push(new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
+    warmUp,
+    vscode.window.onDidChangeActiveTextEditor(() => warmUp.touch()),
+    vscode.workspace.onDidChangeTextDocument(({ document }) => {
+      if (document === vscode.window.activeTextEditor?.document) warmUp.touch();
+    }),
     vscode.languages.registerInlineCompletionItemProvider({ pattern: '**' }, completion),
     vscode.window.registerWebviewViewProvider(chatViewId, {
       resolveWebviewView: async (view) => (await chat.open()).view.attach(view),

@@ -29,6 +29,8 @@ export const limits = {
     anchorLines: 64,
     /** A pause asked for after slow answers never grows beyond this; it would feel like nothing happens. */
     debounceMs: 600,
+    /** After so long without a key the engine reads ahead: longer than the pauses within typing. */
+    idleMs: 1_500,
     /** Lines of a multi-line suggestion: more than a screen half is never read before accepting. */
     multilineLines: 24,
   },

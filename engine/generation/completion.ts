@@ -1,7 +1,7 @@
 /** An inline completion: the prompt, the generation, and where it ends. */
 import { limits } from '../limits.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
-import { type CompletionSource, completionPrompt } from './completionPrompt.ts';
+import { type CompletionSource, completionPrompt, promptBudgetTokens } from './completionPrompt.ts';
 import { trimCompletion } from './completionTrim.ts';
 import { type FinishReason, type GenerationStatistics, generate } from './generate.ts';
 import type { SamplerSettings } from './sampler.ts';
@@ -35,8 +35,7 @@ export async function complete(
   request: CompletionRequest,
 ): Promise<Completion> {
   const maxTokens = Math.min(request.maxTokens, Math.floor(contextTokens / 2));
-  const budgetTokens = Math.min(contextTokens - maxTokens, limits.generation.completionPromptTokens);
-  const { ids, healing } = completionPrompt(tokenizer, request, budgetTokens);
+  const { ids, healing } = completionPrompt(tokenizer, request, promptBudgetTokens(contextTokens, maxTokens));
   if (ids.length === 0) return nothingToContinue;
   let written = '';
   const parser = new HealedText(tokenizer, healing);

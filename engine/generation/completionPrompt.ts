@@ -27,6 +27,11 @@ export interface CompletionPrompt {
 const markerTokens = 3;
 const nothing = new Uint8Array(0);
 
+/** What a prompt may have beside an answer of `maxTokens`. */
+export function promptBudgetTokens(contextTokens: number, maxTokens: number): number {
+  return Math.min(contextTokens - maxTokens, limits.generation.completionPromptTokens);
+}
+
 /** At most `budgetTokens` ids. What changes least comes first, so that the cache serves it. */
 export function completionPrompt(
   tokenizer: Tokenizer,

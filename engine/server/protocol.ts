@@ -144,6 +144,17 @@ export const chatMessage = z.discriminatedUnion('role', [
 ]);
 export type ChatMessage = z.infer<typeof chatMessage>;
 
+/** Prompts to compute while nobody waits; cancelled at the next key. */
+export const warmParams = z.discriminatedUnion('kind', [
+  completeParams.extend({ kind: z.literal('completion') }),
+  z.object({ kind: z.literal('chat'), messages: z.array(chatMessage).min(1), thinking: thinkingMode.default('off') }),
+]);
+export type WarmParams = z.input<typeof warmParams>;
+
+/** `cancelled` keeps what was read until then. */
+export const warmResult = z.object({ promptTokens: z.number(), cachedTokens: z.number(), finish: finishReason });
+export type WarmResult = z.infer<typeof warmResult>;
+
 export const tool = z.object({
   name: z.string().regex(/^[\w.-]{1,64}$/),
   description: z.string().default(''),
@@ -276,6 +287,7 @@ export const messages = {
   unload: new RequestType0<null, z.infer<typeof errorData>>('unload'),
   status: new RequestType0<EngineStatus, z.infer<typeof errorData>>('status'),
   complete: new RequestType<CompleteParams, CompleteResult, z.infer<typeof errorData>>('complete'),
+  warm: new RequestType<WarmParams, WarmResult, z.infer<typeof errorData>>('warm'),
   chat: new RequestType<ChatParams, ChatResult, z.infer<typeof errorData>>('chat'),
   generate: new RequestType<GenerateParams, ChatResult, z.infer<typeof errorData>>('generate'),
   summarise: new RequestType<SummariseParams, SummariseResult, z.infer<typeof errorData>>('summarise'),

@@ -11,6 +11,7 @@ import {
   modelName,
   streamName,
   summariseParams,
+  warmParams,
 } from './protocol.ts';
 import type { Engine } from './service.ts';
 
@@ -24,6 +25,7 @@ export function serve(connection: MessageConnection, engine: Engine, log: (line:
   });
   handle0(messages.status, async () => engine.status());
   handle(messages.complete, completeParams, (params, signal) => engine.complete(params, signal));
+  handle(messages.warm, warmParams, (params, signal) => engine.warm(params, signal));
   handle(messages.chat, chatParams, (params, signal) => engine.chat(params, signal));
   handle(messages.generate, generateParams, (params, signal) => engine.generate(params, signal));
   handle(messages.summarise, summariseParams, (params, signal) => engine.summarise(params, signal));

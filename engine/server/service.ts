@@ -9,6 +9,7 @@ import { seededRandom } from '../generation/random.ts';
 import { greedy, type SamplerSettings } from '../generation/sampler.ts';
 import { samplerSettings } from '../generation/samplingDefaults.ts';
 import { summarise } from '../generation/summary.ts';
+import { completionToWarm, warmUp } from '../generation/warmUp.ts';
 import { findEntry } from '../store/catalogue.ts';
 import { openStore, type Store } from '../store/store.ts';
 import { callId, firstFreeCall } from '../text/conversation.ts';
@@ -34,6 +35,8 @@ import {
   type SummariseResult,
   type streamName,
   type summariseParams,
+  type WarmResult,
+  type warmParams,
 } from './protocol.ts';
 
 export interface EngineOptions {
@@ -118,6 +121,16 @@ export class Engine {
     // Half a completion is of no use to anyone.
     if (completion.finish === 'cancelled') throw cancelled();
     return completion;
+  }
+
+  /** Computes a prompt ahead of the request that will ask for it. */
+  async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
+    const { scheduler, tokenizer, format, contextTokens, now } = this.#ready();
+    const prompt =
+      params.kind === 'completion'
+        ? completionToWarm(tokenizer, contextTokens, params, params.maxTokens)
+        : format.render(params.messages, { thinking: params.thinking, now: now() }).ids;
+    return warmUp(scheduler, prompt.slice(0, contextTokens), signal);
   }
 
   /** A cancelled answer is returned as far as it came. */

@@ -24,6 +24,8 @@ import {
   type SummariseParams,
   type SummariseResult,
   summariseResult,
+  type WarmParams,
+  warmResult,
 } from '../../engine/server/protocol.ts';
 import type { Log } from '../log.ts';
 import { chooseModel, fileName } from '../models/choose.ts';
@@ -97,6 +99,13 @@ export class EngineClient {
 
   async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {
     return this.generating(() => this.process.request(messages.complete, params, completeResult, token));
+  }
+
+  /** Without effect while no model is loaded: reading ahead is not worth loading one. */
+  async warm(params: WarmParams, token: CancellationToken): Promise<void> {
+    if (this.warmModel === undefined || this.current.running > 0) return;
+    const { promptTokens, cachedTokens, finish } = await this.process.request(messages.warm, params, warmResult, token);
+    this.log.debug(`Reading ahead: ${promptTokens} tokens, ${cachedTokens} of them known, ${finish}.`);
   }
 
   async chat(params: ChatParams, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {

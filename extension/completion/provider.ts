@@ -1,4 +1,5 @@
 import * as vscode from 'vscode';
+import type { CompleteParams } from '../../engine/server/protocol.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
@@ -57,6 +58,16 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     return text === '' ? [] : [item(text, position, selected)];
   }
 
+  /** Has the engine read what it will be asked about at the cursor. */
+  async warm(editor: vscode.TextEditor | undefined, token: vscode.CancellationToken): Promise<void> {
+    const client = this.engine.current;
+    const settings = completionSettings();
+    if (!editor || !client || !this.isOn(editor.document, settings)) return;
+    const moment = momentAt(editor.document, editor.selection.active);
+    const multiline = wantsSeveralLines(moment, settings.multiline);
+    await client.warm({ kind: 'completion', ...paramsOf(editor.document, moment, settings, multiline) }, token);
+  }
+
   private isOn(document: vscode.TextDocument, settings: CompletionSettings): boolean {
     if (this.paused || !settings.enabled || foreignSchemes.has(document.uri.scheme)) return false;
     return languageEnabled(settings.languages, document.languageId);
@@ -96,15 +107,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   ): Promise<string> {
     const startedMs = Date.now();
     const multiline = wantsSeveralLines(moment, settings.multiline);
-    const params = {
-      prefix: moment.prefix,
-      suffix: moment.suffix,
-      languageId: moment.languageId,
-      path: vscode.workspace.asRelativePath(document.uri),
-      maxTokens: settings.maxTokens,
-      multiline,
-      sampling: { temperature: 0 },
-    };
+    const params = paramsOf(document, moment, settings, multiline);
     const { text, finish } = await client.complete(params, token);
     if (finish === 'cancelled') return '';
     const tookMs = Date.now() - startedMs;
@@ -115,6 +118,21 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     return shown;
   }
 }
+
+const paramsOf = (
+  document: vscode.TextDocument,
+  moment: Moment,
+  settings: CompletionSettings,
+  multiline: boolean,
+): CompleteParams => ({
+  prefix: moment.prefix,
+  suffix: moment.suffix,
+  languageId: moment.languageId,
+  path: vscode.workspace.asRelativePath(document.uri),
+  maxTokens: settings.maxTokens,
+  multiline,
+  sampling: { temperature: 0 },
+});
 
 interface Question {
   document: vscode.TextDocument;

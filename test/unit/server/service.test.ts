@@ -16,6 +16,8 @@ import {
   type Progress,
   summariseParams,
   summariseResult,
+  warmParams,
+  warmResult,
 } from '../../../engine/server/protocol.ts';
 import { Engine } from '../../../engine/server/service.ts';
 import { makeTinyModel } from './tinyModel.ts';
@@ -145,6 +147,18 @@ describe('the engine with a model', () => {
     expect(statistics.generatedTokens).toBeGreaterThan(0);
     expect(text).not.toContain('<|');
     expect(text).not.toContain('\n');
+  });
+
+  it('reads ahead what a completion will ask, so that it finds it in the cache; cancelled, it keeps what it read', async () => {
+    const place = { prefix: Array.from({ length: 30 }, (_, i) => `const warm${i} = ${i};`).join('\n'), suffix: '\n' };
+    const controller = new AbortController();
+    controller.abort();
+    const ahead = warmParams.parse({ kind: 'completion', ...place, maxTokens: 8 });
+    expect(await engine.warm(ahead, controller.signal)).toMatchObject({ finish: 'cancelled' });
+    const warmed = warmResult.parse(await engine.warm(ahead));
+    expect(warmed).toMatchObject({ cachedTokens: 0, finish: 'length' });
+    const { statistics } = await engine.complete(completeParams.parse({ ...place, maxTokens: 8 }));
+    expect(statistics.cachedTokens).toBe(warmed.promptTokens - 1);
   });
 
   it('summarises a file longer than the context in parts, with progress', async () => {

@@ -1,0 +1,40 @@
+/** Computes a prompt ahead, while nobody waits: whoever asks with the same beginning finds it in the cache. */
+import type { Tokenizer } from '../text/tokenizer.ts';
+import { type CompletionSource, completionPrompt, promptBudgetTokens } from './completionPrompt.ts';
+import type { TokenOutcome } from './job.ts';
+import type { Scheduler } from './scheduler.ts';
+
+/** How much was read; a warm-up that a key stopped keeps what it read until then. */
+export interface Warmed {
+  readonly promptTokens: number;
+  readonly cachedTokens: number;
+  readonly finish: TokenOutcome['finish'];
+}
+
+export async function warmUp(scheduler: Scheduler, prompt: readonly number[], signal?: AbortSignal): Promise<Warmed> {
+  const promptTokens = prompt.length;
+  if (promptTokens === 0) return { promptTokens, cachedTokens: 0, finish: 'length' };
+  const nothing = (): never => {
+    throw new Error('A warm-up samples nothing.');
+  };
+  const { cachedTokens, finish } = await scheduler.submit({
+    requestClass: 'warm-up',
+    prompt,
+    maxTokens: 0,
+    choose: nothing,
+    deliver: nothing,
+    signal,
+  });
+  return { promptTokens, cachedTokens, finish };
+}
+
+/** The prompt of a completion at this place, as `complete` will ask it. */
+export function completionToWarm(
+  tokenizer: Tokenizer,
+  contextTokens: number,
+  source: CompletionSource,
+  maxTokens: number,
+): number[] {
+  const answerTokens = Math.min(maxTokens, Math.floor(contextTokens / 2));
+  return completionPrompt(tokenizer, source, promptBudgetTokens(contextTokens, answerTokens)).ids;
+}

@@ -1,0 +1,53 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { WarmUp } from '../../../extension/completion/warmUp.ts';
+import { limits } from '../../../extension/limits.ts';
+import { log } from './support.ts';
+
+const { idleMs } = limits.completion;
+
+describe('reading ahead', () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  /** Records what was begun and what was stopped. */
+  function setUp() {
+    const events: string[] = [];
+    const warmUp = new WarmUp((token) => {
+      events.push('begun');
+      return new Promise((resolve) => {
+        token.onCancellationRequested(() => {
+          events.push('stopped');
+          resolve();
+        });
+      });
+    }, log);
+    return { events, warmUp };
+  }
+
+  it('begins once nobody has typed for a while, and not before', () => {
+    const { events, warmUp } = setUp();
+    warmUp.touch();
+    vi.advanceTimersByTime(idleMs - 1);
+    warmUp.touch();
+    vi.advanceTimersByTime(idleMs - 1);
+    expect(events).toEqual([]);
+    vi.advanceTimersByTime(1);
+    expect(events).toEqual(['begun']);
+  });
+
+  it('stops at the first key', () => {
+    const { events, warmUp } = setUp();
+    warmUp.touch();
+    vi.advanceTimersByTime(idleMs);
+    warmUp.touch();
+    expect(events).toEqual(['begun', 'stopped']);
+  });
+
+  it('neither begins nor goes on when the window closes', () => {
+    const { events, warmUp } = setUp();
+    warmUp.touch();
+    warmUp.dispose();
+    vi.advanceTimersByTime(2 * idleMs);
+    expect(events).toEqual([]);
+  });
+});
