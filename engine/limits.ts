@@ -89,6 +89,8 @@ export const limits = {
     summaryPartTokens: 3000,
     // A megabyte of source in parts of 3,000 tokens is about 100.
     summaryParts: 512,
+    // Of a folder's summary; each takes seconds at least.
+    summaryFiles: 2000,
     // Each round shortens the text to a third or less, so 512 parts need at most six.
     summaryRounds: 8,
   },
@@ -144,6 +146,8 @@ export const limits = {
     retryMs: 60_000,
     // A holder touches its lock every few seconds; one that has not for so long is gone.
     lockStaleMs: 60_000,
+    // Kept summaries have about 2 KB each.
+    summaries: 4096,
     // Left free on the disk after a download, for everything else that writes there.
     diskReserveBytes: 256 * 1024 * 1024,
   },

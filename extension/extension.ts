@@ -146,6 +146,11 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
       const request = await summaryRequest(target);
       if (request !== undefined) await (await show()).session.summarise(request);
     },
+    'hearth.summariseFolder': async (target) => {
+      const folder = target ?? vscode.workspace.workspaceFolders?.[0]?.uri;
+      const request = folder === undefined ? undefined : await summaryRequest(folder);
+      if (request !== undefined) await (await show()).session.summarise(request);
+    },
     'hearth.explain': task('explain'),
     'hearth.fix': task('fix'),
     'hearth.tests': task('tests'),

@@ -70,6 +70,8 @@ export const limits = {
     folderFiles: 40,
     /** Looked through for mentions and folders; beyond, typing a longer name finds them no more. */
     listedFiles: 20_000,
+    /** Of a folder's summary, as many as the engine takes; each takes seconds at least. */
+    summaryFiles: 2_000,
     /** How long a list of the workspace's files is used. */
     listMs: 10_000,
     /** Shown at once while a mention is typed. */

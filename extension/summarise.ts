@@ -1,5 +1,8 @@
 import * as vscode from 'vscode';
 import type { SummaryRequest } from './chat/session.ts';
+import { nameOf, textDocument } from './context/sources.ts';
+import { filesIn } from './context/workspace.ts';
+import { limits } from './limits.ts';
 
 /** The document a command is about: the one it was called on, else the active editor's. */
 export async function summaryRequest(target: unknown): Promise<SummaryRequest | undefined> {
@@ -8,6 +11,7 @@ export async function summaryRequest(target: unknown): Promise<SummaryRequest | 
     void vscode.window.showInformationMessage(vscode.l10n.t('Open the file that is to be summarised.'));
     return undefined;
   }
+  if (((await vscode.workspace.fs.stat(uri)).type & vscode.FileType.Directory) !== 0) return folderRequest(uri);
   const document = await vscode.workspace.openTextDocument(uri);
   const text = document.getText();
   if (text.trim() === '') {
@@ -15,8 +19,45 @@ export async function summaryRequest(target: unknown): Promise<SummaryRequest | 
     return undefined;
   }
   const path = vscode.workspace.asRelativePath(uri);
-  return { uri: uri.toString(), path, languageId: document.languageId, text, symbols: await topLevelSymbols(uri) };
+  return {
+    uri: uri.toString(),
+    path,
+    languageId: document.languageId,
+    text,
+    symbols: await topLevelSymbols(uri),
+    files: [],
+  };
 }
+
+/** The files of a folder that have text in them. */
+async function folderRequest(uri: vscode.Uri): Promise<SummaryRequest | undefined> {
+  const relative = vscode.workspace.asRelativePath(uri);
+  // The workspace's own folder is relative to nothing.
+  const inside = relative === uri.fsPath || relative === uri.path ? '' : relative;
+  const documents = await Promise.all((await filesIn(inside)).sort(byPath).map(textDocument));
+  const files = documents.flatMap((document) => {
+    const text = document?.getText() ?? '';
+    if (document === undefined || text.trim() === '') return [];
+    return [{ path: vscode.workspace.asRelativePath(document.uri), languageId: document.languageId, text }];
+  });
+  if (files.length === 0) {
+    void vscode.window.showInformationMessage(vscode.l10n.t('There are no files to summarise in this folder.'));
+    return undefined;
+  }
+  if (files.length > limits.context.summaryFiles) {
+    throw new Error(
+      vscode.l10n.t(
+        'The folder has {0} files; at most {1} are summarised at once. Choose a folder in it.',
+        files.length,
+        limits.context.summaryFiles,
+      ),
+    );
+  }
+  const path = `${inside === '' ? nameOf(uri.path) : inside}/`;
+  return { uri: uri.toString(), path, languageId: '', text: '', symbols: [], files };
+}
+
+const byPath = (a: vscode.Uri, b: vscode.Uri): number => (a.path < b.path ? -1 : 1);
 
 /** Zero-based lines, end inclusive; empty where no language extension knows the file. */
 async function topLevelSymbols(uri: vscode.Uri): Promise<SummaryRequest['symbols']> {

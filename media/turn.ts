@@ -164,7 +164,10 @@ export class TurnView {
     });
     const again = iconButton('again', texts.regenerate, () => this.regenerate(), 'again');
     const children = this.answer.markdown === '' ? [again] : [copy, again];
-    return element('div', { class: 'meta' }, [...children, ...(figures ? [this.figures(figures)] : [])]);
+    return element('div', { class: 'meta' }, [
+      ...children,
+      ...(figures && figures.generatedTokens > 0 ? [this.figures(figures)] : []),
+    ]);
   }
 
   private regenerate(): void {

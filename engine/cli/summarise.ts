@@ -1,22 +1,28 @@
-import { extname } from 'node:path';
+import { stat } from 'node:fs/promises';
+import { extname, join } from 'node:path';
+import { HearthError } from '../errors.ts';
+import { limits } from '../limits.ts';
 import { summariseParams } from '../server/protocol.ts';
 import type { Command } from './command.ts';
 import { languageOf, readSource } from './files.ts';
 import { json, stream, streaming, withEngine } from './session.ts';
+import { sourceFiles } from './workspace.ts';
 
 export const summarise: Command = {
   name: 'summarise',
-  usage: 'FILE',
-  summary: 'Summarises a file, part by part if it is longer than the context.',
-  options: [{ name: 'max-tokens', value: 'N', help: 'longest summary in tokens (512)' }],
+  usage: 'FILE|DIR',
+  summary: 'Summarises a file, part by part if it is longer than the context, or a folder, file by file.',
+  options: [
+    { name: 'max-tokens', value: 'N', help: 'longest summary in tokens (512)' },
+    { name: 'fresh', help: 'make the summary anew although one is kept' },
+  ],
   async run(values, terminal) {
-    const path = values.only('FILE');
+    const path = values.only('FILE or DIR');
     const maxTokens = values.count('max-tokens');
+    const folder = (await stat(path).catch(() => undefined))?.isDirectory() === true;
     const params = summariseParams.parse({
-      stream,
-      path,
-      text: await readSource(path),
-      languageId: languageOf(extname(path)),
+      ...{ stream, path, fresh: values.switch('fresh') },
+      ...(folder ? { text: '', files: await filesOf(path) } : await source(path)),
       ...(maxTokens !== undefined && { maxTokens }),
     });
     const machine = values.switch('json');
@@ -27,3 +33,23 @@ export const summarise: Command = {
     });
   },
 };
+
+const source = async (path: string) => ({ text: await readSource(path), languageId: languageOf(extname(path)) });
+
+/** The folder's files with text in them. @throws HearthError `not-found` when there is none. */
+async function filesOf(directory: string): Promise<{ path: string; text: string; languageId: string }[]> {
+  const files = [];
+  for (const path of await sourceFiles(directory)) {
+    // A binary or huge file has nothing to read.
+    const read = await source(join(directory, path)).catch(() => undefined);
+    if (read !== undefined && read.text.trim() !== '') files.push({ path, ...read });
+  }
+  if (files.length === 0) throw new HearthError('not-found', `There are no source files in ${directory}.`);
+  if (files.length > limits.generation.summaryFiles) {
+    throw new HearthError(
+      'context-overflow',
+      `${directory} has ${files.length} files; at most ${limits.generation.summaryFiles} are summarised at once. Name a folder in it.`,
+    );
+  }
+  return files;
+}

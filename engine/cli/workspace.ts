@@ -50,7 +50,7 @@ export async function workspaceContext(
 }
 
 /** Paths relative to the folder, with `/`; what git ignores is left out where git is at hand. */
-async function sourceFiles(directory: string): Promise<string[]> {
+export async function sourceFiles(directory: string): Promise<string[]> {
   const found = await stat(directory).catch(() => undefined);
   if (!found?.isDirectory()) throw notFound(`There is no folder ${directory}.`);
   const paths = (await gitFiles(directory)) ?? (await walk(directory));

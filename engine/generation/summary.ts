@@ -9,6 +9,8 @@ export interface SummaryRequest {
   readonly path: string;
   readonly text: string;
   readonly languageId?: string | undefined;
+  /** `folder`: the text is notes on the files of one, and lines mean nothing. */
+  readonly scope?: 'file' | 'folder';
   readonly symbols: readonly SymbolRange[];
   /** Of the final summary. */
   readonly maxTokens: number;
@@ -77,7 +79,7 @@ class SummaryRun {
       notes.push(await this.#note(partPrompt(this.#request, section), section));
     }
     const overview = await this.#overview(notes);
-    const outline = `\n\n${notes.map(outlineItem).join('\n')}`;
+    const outline = this.#request.scope === 'folder' ? '' : `\n\n${notes.map(outlineItem).join('\n')}`;
     this.#request.onText(outline);
     return {
       text: overview.text + outline,
@@ -231,23 +233,38 @@ const fenced = (languageId: string | undefined, text: string): string => `\`\`\`
 
 // The text comes before the question: small models follow best what stands last.
 
-function wholeFilePrompt({ path, languageId }: SummaryRequest, text: string): ChatMessage[] {
+function wholeFilePrompt({ path, languageId, scope }: SummaryRequest, text: string): ChatMessage[] {
+  const aim = 'what it is for, its main parts and how they work together. Be brief and name';
+  if (scope === 'folder') {
+    return ask(
+      `These are notes on the files of the folder ${path}:\n\n${text}\n\nSummarise the folder for a programmer: ${aim} the files that matter.`,
+    );
+  }
   return ask(
-    `This is the file ${path}:\n\n${fenced(languageId, text)}\n\nSummarise it for a programmer: what it is for, its main parts and how they work together. Be brief and name the functions and types that matter.`,
+    `This is the file ${path}:\n\n${fenced(languageId, text)}\n\nSummarise it for a programmer: ${aim} the functions and types that matter.`,
   );
 }
 
-function partPrompt({ path, languageId }: SummaryRequest, section: Section): ChatMessage[] {
+function partPrompt({ path, languageId, scope }: SummaryRequest, section: Section): ChatMessage[] {
+  if (scope === 'folder') {
+    return ask(
+      `These are notes on some files of the folder ${path}:\n\n${section.text}\n\nSay in at most three sentences what these files are for. Name those that matter.`,
+    );
+  }
   return ask(
     `These are ${label(section)} of the file ${path}:\n\n${fenced(languageId, section.text)}\n\nSay in at most three sentences what these lines do. Name the functions and types that matter.`,
   );
 }
 
-function notesPrompt({ path }: SummaryRequest, notes: readonly Note[], scope: 'whole' | 'part'): ChatMessage[] {
+function notesPrompt(
+  { path, scope: kind = 'file' }: SummaryRequest,
+  notes: readonly Note[],
+  scope: 'whole' | 'part',
+): ChatMessage[] {
   const list = notes.map(outlineItem).join('\n');
   const question =
     scope === 'whole'
-      ? 'Summarise the whole file for a programmer: what it is for, its main parts and how they work together. Be brief.'
+      ? `Summarise the whole ${kind} for a programmer: what it is for, its main parts and how they work together. Be brief.`
       : 'Say in at most three sentences what these lines do together.';
-  return ask(`These are notes on consecutive parts of the file ${path}:\n\n${list}\n\n${question}`);
+  return ask(`These are notes on consecutive parts of the ${kind} ${path}:\n\n${list}\n\n${question}`);
 }

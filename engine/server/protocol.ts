@@ -5,6 +5,7 @@
  */
 import { NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc';
 import * as z from 'zod';
+import { limits } from '../limits.ts';
 
 export const protocolVersion = 1;
 
@@ -222,6 +223,13 @@ export const summariseParams = z.object({
   /** Top-level symbols, for cutting long files where their structure does; zero-based lines, end inclusive. */
   symbols: z.array(z.object({ name: z.string(), startLine: z.number(), endLine: z.number() })).default([]),
   maxTokens: z.number().int().min(1).default(512),
+  /** Not empty: `path` is a folder and these are its files; `text` is not looked at. */
+  files: z
+    .array(z.object({ path: z.string(), text: z.string(), languageId: z.string().optional() }))
+    .max(limits.generation.summaryFiles)
+    .default([]),
+  /** A summary that is kept from before does not do. */
+  fresh: z.boolean().default(false),
 });
 export type SummariseParams = z.input<typeof summariseParams>;
 

@@ -8,7 +8,7 @@ import { type Generated, type GenerationStatistics, generate } from '../generati
 import { seededRandom } from '../generation/random.ts';
 import { greedy, type SamplerSettings } from '../generation/sampler.ts';
 import { samplerSettings } from '../generation/samplingDefaults.ts';
-import { summarise } from '../generation/summary.ts';
+import type { Summariser } from '../generation/summary.ts';
 import { completionToWarm, warmUp } from '../generation/warmUp.ts';
 import { findEntry } from '../store/catalogue.ts';
 import { openStore, type Store } from '../store/store.ts';
@@ -38,6 +38,8 @@ import {
   type WarmResult,
   type warmParams,
 } from './protocol.ts';
+import { Summaries } from './summaries.ts';
+import { SummaryCache } from './summaryCache.ts';
 
 export interface EngineOptions {
   /** Where models are kept; absent: the platform's cache folder. */
@@ -200,20 +202,19 @@ export class Engine {
   async summarise(params: z.output<typeof summariseParams>, signal?: AbortSignal): Promise<SummariseResult> {
     const model = this.#ready();
     const { stream, ...request } = params;
-    const summary = await summarise(
-      {
-        contextTokens: model.contextTokens,
-        countTokens: (text) => model.tokenizer.encode(text, { special: 'plain' }).length,
-        countPrompt: (messages) => model.format.render(messages, { thinking: 'off', now: model.now() }).ids.length,
-        ask: (messages, maxTokens, onText) =>
-          this.#ask(model, { messages, maxTokens, onText, signal }).then((answer) => this.#note(answer)),
-      },
-      {
-        ...request,
-        onText: (text) => this.#deliver(stream, { kind: 'text', text }),
-        onProgress: (step) => this.#options.onProgress({ task: 'summarise', subject: stream, unit: 'parts', ...step }),
-      },
-    );
+    const summariser: Summariser = {
+      contextTokens: model.contextTokens,
+      countTokens: (text) => model.tokenizer.encode(text, { special: 'plain' }).length,
+      countPrompt: (messages) => model.format.render(messages, { thinking: 'off', now: model.now() }).ids.length,
+      ask: (messages, maxTokens, onText) =>
+        this.#ask(model, { messages, maxTokens, onText, signal }).then((answer) => this.#note(answer)),
+    };
+    const cache = new SummaryCache(join(this.#store.directory, 'summaries'));
+    const summary = await new Summaries(summariser, cache, this.#model?.key ?? '').make({
+      ...request,
+      onText: (text) => this.#deliver(stream, { kind: 'text', text }),
+      onProgress: (step) => this.#options.onProgress({ task: 'summarise', subject: stream, unit: 'parts', ...step }),
+    });
     if (summary.finish === 'cancelled') throw cancelled();
     return summary;
   }

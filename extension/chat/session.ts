@@ -22,6 +22,8 @@ export interface SummaryRequest {
   languageId: string;
   text: string;
   symbols: { name: string; startLine: number; endLine: number }[];
+  /** Not empty: `path` is a folder, ends with a slash, and these are its files. */
+  files: { path: string; languageId: string; text: string }[];
 }
 
 /** What the conversation needs to know of the workspace's files. */
@@ -84,14 +86,19 @@ export class ChatSession {
     await this.answer(turn, (client, handlers, token) => this.chat(turn, client, handlers, token));
   }
 
-  async summarise(request: SummaryRequest): Promise<void> {
+  /** `fresh`: one that is kept from before does not do. */
+  async summarise(request: SummaryRequest, fresh = false): Promise<void> {
     if (this.running !== undefined) return;
-    const lines = request.text.split('\n').length;
-    const name = request.path.split('/').at(-1) ?? request.path;
-    const chip = { id: request.uri, label: name, detail: vscode.l10n.t('{0} lines', lines), tokens: 0 };
+    const { files } = request;
+    const size =
+      files.length > 0
+        ? vscode.l10n.t('{0} files', files.length)
+        : vscode.l10n.t('{0} lines', request.text.split('\n').length);
+    const name = request.path.replace(/\/$/, '').split('/').at(-1) ?? request.path;
+    const chip = { id: request.uri, label: name, detail: size, tokens: 0 };
     const attachment = { ...chip, path: request.path, languageId: request.languageId, text: '', firstLine: 1 };
     const turn = this.open('summary', vscode.l10n.t('Summarise {0}', request.path), [attachment]);
-    await this.answer(turn, (client, handlers, token) => summary(request, turn, client, handlers, token));
+    await this.answer(turn, (client, handlers, token) => summary({ ...request, fresh }, turn, client, handlers, token));
   }
 
   stop(): void {
@@ -156,7 +163,7 @@ export class ChatSession {
       return this.ask(question, gathered?.attachments ?? attachments, gathered?.omitted ?? view.omitted);
     }
     const request = await this.files.reread(view.chips[0]?.id ?? '');
-    if (request !== undefined) await this.summarise(request);
+    if (request !== undefined) await this.summarise(request, true);
   }
 
   /** Ends what is being answered, as stopped. */
@@ -249,7 +256,9 @@ export class ChatSession {
 
   private async checked({ view, attachments }: StoredTurn, text: string): Promise<Checked> {
     try {
-      if (view.kind === 'chat') return await checkCitations(text, (path) => this.files.find(path, attachments));
+      const folder = attachments[0]?.path.endsWith('/') === true;
+      if (view.kind === 'chat' || folder)
+        return await checkCitations(text, (path) => this.files.find(path, attachments));
       const place = await this.files.find(attachments[0]?.path ?? '', []);
       return { answer: text, citations: place === undefined ? [] : outlineCitations(text, place), removed: 0 };
     } catch (error) {
@@ -282,14 +291,14 @@ export class ChatSession {
 }
 
 async function summary(
-  request: SummaryRequest,
+  request: SummaryRequest & { fresh: boolean },
   stream: string,
   client: EngineClient,
   handlers: StreamHandlers,
   token: vscode.CancellationToken,
 ): Promise<Answer> {
-  const { path, text, languageId, symbols } = request;
-  const result = await client.summarise({ stream, path, text, languageId, symbols }, handlers, token);
+  const { uri: _, ...params } = request;
+  const result = await client.summarise({ stream, ...params }, handlers, token);
   return { ...result, thinking: '', droppedMessages: 0 };
 }
 

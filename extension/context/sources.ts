@@ -154,7 +154,7 @@ async function terminalSelection(): Promise<string> {
 }
 
 /** Undefined for what is no text, or cannot be read. */
-async function textDocument(uri: vscode.Uri): Promise<vscode.TextDocument | undefined> {
+export async function textDocument(uri: vscode.Uri): Promise<vscode.TextDocument | undefined> {
   return vscode.workspace.openTextDocument(uri).then(
     (document) => document,
     () => undefined,

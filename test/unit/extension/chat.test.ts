@@ -94,7 +94,8 @@ describe('the prompt of a conversation', () => {
 
 describe('the chat at work', () => {
   const files: FileAccess = {
-    reread: (uri) => Promise.resolve({ uri, path: 'src/b.ts', languageId: 'typescript', text: 'b', symbols: [] }),
+    reread: (uri) =>
+      Promise.resolve({ uri, path: 'src/b.ts', languageId: 'typescript', text: 'b', symbols: [], files: [] }),
     find: (path) => Promise.resolve(path.endsWith('a.ts') ? { path: 'src/a.ts', lines: 10 } : undefined),
   };
   const opened: ChatSession[] = [];
@@ -280,7 +281,14 @@ describe('the chat at work', () => {
 
   it('summarises a file with progress, as a message', async () => {
     const { session, said } = await open(clientOf());
-    const request = { uri: 'file:///a.ts', path: 'src/a.ts', languageId: 'typescript', text: 'x\ny', symbols: [] };
+    const request = {
+      uri: 'file:///a.ts',
+      path: 'src/a.ts',
+      languageId: 'typescript',
+      text: 'x\ny',
+      symbols: [],
+      files: [],
+    };
     await session.summarise(request);
     expect(last(session)).toMatchObject({ kind: 'summary', question: 'Summarise src/a.ts', answer: 'A summary.' });
     const shares = said.flatMap((message) =>
@@ -297,6 +305,7 @@ describe('the chat at work', () => {
       languageId: 'typescript',
       text: 'old',
       symbols: [],
+      files: [],
     });
     await session.retry(last(session)?.id ?? '');
     expect(session.turns.map(({ kind, chips }) => [kind, chips[0]?.id])).toEqual([
