@@ -8,6 +8,7 @@ import { writeCommitMessage } from './commit.ts';
 import { CompletionProvider } from './completion/provider.ts';
 import { WarmUp } from './completion/warmUp.ts';
 import { Proposals } from './edits/proposals.ts';
+import { registerLanguageModels, useInChat } from './languageModel/register.ts';
 import { showMenu, toggleLanguage } from './menu.ts';
 import { FirstRun } from './models/firstRun.ts';
 import { ModelManager } from './models/manager.ts';
@@ -65,6 +66,7 @@ export function activate(context: vscode.ExtensionContext): void {
       resolveWebviewView: async (view) => (await chat.open()).view.attach(view),
     }),
     vscode.languages.registerCodeActionsProvider({ pattern: '**' }, new TaskActions()),
+    registerLanguageModels(parts),
     engine.onView(() => status.refresh()),
     thinking.onChange(() => status.refresh()),
     vscode.workspace.onDidChangeConfiguration((event) => onSettings(event, parts)),
@@ -160,6 +162,8 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
     'hearth.rejectProposal': () => parts.proposals.reject(),
     'hearth.addToChat': async () => (await show()).tracker.add(),
     'hearth.thinking': () => thinking.pick(),
+    'hearth.answerNow': async () => answerNow(engine),
+    'hearth.useInChat': useInChat,
     'hearth.chooseModel': () => models.open(),
     'hearth.menu': () => showMenu(engine, thinking, completion, index),
     'hearth.toggleCompletions': () => {
@@ -192,6 +196,11 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
       }),
     );
   }
+}
+
+function answerNow(engine: EngineHost): void {
+  if (engine.current?.answerNow()) return;
+  void vscode.window.showInformationMessage(vscode.l10n.t('No answer is being written.'));
 }
 
 const loadSettings = ['model', 'backend', 'contextTokens', 'threads'].map((key) => `hearth.${key}`);

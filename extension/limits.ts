@@ -85,6 +85,18 @@ export const limits = {
     /** Of the repository map: an overview, not an index. */
     mapChars: 6_000,
   },
+  languageModel: {
+    /** Of a model's context and in tokens, what VS Code is told that an answer may take: it adds the two up and cuts its
+     * prompts to the rest. */
+    answerShare: 0.25,
+    answerTokens: 16_384,
+    /** What a template adds to each message: role, begin and end. Between 3 and 6 in all families. */
+    framingTokens: 5,
+    /** Calls of tools in one answer of @hearth, one round after the other. A model that goes in circles is ended. */
+    toolRounds: 8,
+    /** Of the context, what one result may take: several must fit beside the question. */
+    toolResultShare: 0.2,
+  },
   webview: {
     /** A code block or answer that is copied or inserted. The longest answers are some tens of kilobytes. */
     codeChars: 400_000,

@@ -157,6 +157,8 @@ export const toHost = z.discriminatedUnion('type', [
   /** In the same words, or in others: that turn and all after it are replaced. */
   z.object({ type: z.literal('resend'), turn: name, text: z.string().min(1).max(limits.chat.questionChars) }),
   z.object({ type: z.literal('stop') }),
+  /** Enough thought. */
+  z.object({ type: z.literal('answer-now') }),
   z.object({ type: z.literal('copy'), text: code }),
   z.object({ type: z.literal('insert'), text: code }),
   /** Shows the code as a change of the file that the turn is about. */
@@ -205,6 +207,7 @@ export const texts = z.object({
   regenerate: z.string(),
   thinking: z.string(),
   thoughts: z.string(),
+  answerNow: z.string(),
   thinkingMode: z.string(),
   cannotThink: z.string(),
   chooseModel: z.string(),

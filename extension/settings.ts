@@ -29,6 +29,8 @@ export interface ChatSettings {
   includeActiveFile: boolean;
   searchWorkspace: boolean;
   maxTokens: number | undefined;
+  /** Undefined: as long as the mode and the model take. */
+  thinkingTokens: number | undefined;
   sampling: Sampling;
 }
 
@@ -68,6 +70,7 @@ export function chatSettings(): ChatSettings {
     includeActiveFile: read('chat.includeActiveFile', true),
     searchWorkspace: read('chat.searchWorkspace', true),
     maxTokens: orAutomatic(read('chat.maxTokens', 0)),
+    thinkingTokens: orAutomatic(read('chat.thinkingTokens', 0)),
     sampling,
   };
 }

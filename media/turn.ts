@@ -14,6 +14,7 @@ export class TurnView {
   private readonly thoughts: HTMLDetailsElement;
   private readonly thoughtsLabel: HTMLElement;
   private readonly thinking: StreamingMarkdown;
+  private readonly answerNow: HTMLElement;
   private readonly answer: StreamingMarkdown;
   private readonly progress: HTMLElement;
   private readonly footer: HTMLElement;
@@ -27,13 +28,21 @@ export class TurnView {
     this.thoughtsLabel = element('span', { text: texts.thinking });
     const summary = element('summary', {}, [drawIcon('chevron'), this.thoughtsLabel]);
     this.thoughts = element('details', { class: 'thoughts' }, [summary, this.thinking.element]);
-    this.thoughts.hidden = true;
+    this.answerNow = textButton(texts.answerNow, true, () => host.send({ type: 'answer-now' }));
+    this.answerNow.classList.add('answer-now');
     this.progress = element('div', { class: 'progress-line' });
     this.footer = element('footer', { class: 'turn-footer' });
     const label = element('h3', { class: 'visually-hidden', text: texts.answer });
     this.element = element('article', { class: 'turn', attributes: { 'data-turn': turn.id, 'data-kind': turn.kind } }, [
       new QuestionView(turn, host).element,
-      element('section', { class: 'answer' }, [label, this.thoughts, this.answer.element, this.progress, this.footer]),
+      element('section', { class: 'answer' }, [
+        label,
+        this.thoughts,
+        this.answerNow,
+        this.answer.element,
+        this.progress,
+        this.footer,
+      ]),
     ]);
     this.show(turn);
   }
@@ -52,7 +61,6 @@ export class TurnView {
 
   show(turn: Turn): void {
     this.turn = turn;
-    this.thoughts.hidden = turn.thinking === '';
     const running = turn.outcome.kind === 'running';
     become(this.thinking, turn.thinking, running);
     become(this.answer, turn.answer, running);
@@ -61,31 +69,35 @@ export class TurnView {
 
   append(kind: 'text' | 'thinking', text: string): void {
     this.progress.replaceChildren();
-    if (kind === 'thinking') {
-      this.thoughts.hidden = false;
-      this.thinking.append(text);
-      return;
-    }
-    if (this.answer.markdown === '') this.thoughtsLabel.textContent = this.host.texts.thoughts;
-    this.answer.append(text);
+    if (kind === 'thinking') this.thinking.append(text);
+    else this.answer.append(text);
+    this.showThoughts(true);
   }
 
   showOutcome(outcome: Outcome): void {
     this.turn = { ...this.turn, outcome };
     this.element.dataset['state'] = outcome.kind;
     this.element.setAttribute('aria-busy', String(outcome.kind === 'running'));
+    this.showThoughts(outcome.kind === 'running');
     if (outcome.kind === 'running') {
       this.showProgress(outcome);
       return;
     }
     this.thinking.finish();
     this.answer.finish();
-    this.thoughtsLabel.textContent = this.host.texts.thoughts;
     this.progress.replaceChildren();
     linkCitations(this.answer.element, this.turn.citations, ({ text }) =>
       this.host.send({ type: 'open-citation', turn: this.turn.id, text }),
     );
     this.footer.replaceChildren(...this.remarks(outcome), ...this.removals(), this.meta(outcome));
+  }
+
+  private showThoughts(running: boolean): void {
+    const { texts } = this.host;
+    const thinks = running && this.answer.markdown === '';
+    this.thoughts.hidden = this.thinking.markdown === '';
+    this.thoughtsLabel.textContent = thinks ? texts.thinking : texts.thoughts;
+    this.answerNow.hidden = this.thoughts.hidden || !thinks;
   }
 
   private markdown(className: string): StreamingMarkdown {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
 import type { Progress, Statistics } from '../../engine/server/protocol.ts';
+import { answerOptions } from '../answerOptions.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { EngineFailure, isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
@@ -213,14 +214,10 @@ export class ChatSession {
     handlers: StreamHandlers,
     token: vscode.CancellationToken,
   ): Promise<Answer> {
-    const settings = chatSettings();
-    const card = await client.ready();
     const params = {
       stream: turn,
-      messages: promptMessages(this.conversation.turns, settings.instructions),
-      thinking: this.thinking.mode(card),
-      sampling: settings.sampling,
-      ...(settings.maxTokens === undefined ? {} : { maxTokens: settings.maxTokens }),
+      messages: promptMessages(this.conversation.turns, chatSettings().instructions),
+      ...answerOptions(await client.ready(), this.thinking),
     };
     const answer = await client.chat(params, handlers, token);
     // No tools are offered here.

@@ -30,6 +30,7 @@ export function pageTexts(): Texts {
     regenerate: t('Answer again'),
     thinking: t('Thinking…'),
     thoughts: t('Thoughts'),
+    answerNow: t('Answer now'),
     thinkingMode: t('Thinking: {0}', '{0}'),
     cannotThink: t('This model answers without thinking'),
     chooseModel: t('Choose model'),

@@ -110,6 +110,8 @@ export class ChatView {
         return this.resend(message.turn, message.text);
       case 'stop':
         return session.stop();
+      case 'answer-now':
+        return vscode.commands.executeCommand('hearth.answerNow');
       case 'copy':
         return vscode.env.clipboard.writeText(message.text);
       case 'insert':

@@ -52,6 +52,8 @@ export class EngineClient {
   private current: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
   private readonly streams = new Map<string, StreamHandlers>();
   private readonly downloads = new Map<string, (step: Progress) => void>();
+  /** The model that was asked for by name, and the setting in whose place it answers until that is changed. */
+  private named: { model: string; setting: string } | undefined;
   /** The load under way or done, with what it was asked for. */
   private loading: { key: string; card: Promise<ModelCard> } | undefined;
 
@@ -82,7 +84,9 @@ export class EngineClient {
    * the engine's own failure when it cannot be loaded. Calls that ask for the same share one load.
    */
   ready(): Promise<ModelCard> {
-    const key = JSON.stringify(engineSettings());
+    const settings = engineSettings();
+    if (this.named?.setting !== settings.model) this.named = undefined;
+    const key = JSON.stringify({ ...settings, model: this.named?.model ?? settings.model });
     if (this.loading?.key === key) return this.loading.card;
     const card = this.load();
     this.loading = { key, card };
@@ -90,6 +94,18 @@ export class EngineClient {
       if (this.loading?.card === card) this.loading = undefined;
     });
     return card;
+  }
+
+  /** The same for a model of the user's choice elsewhere in VS Code, which answers everything from then on. */
+  async use(model: string): Promise<ModelCard> {
+    if (this.warmModel?.id === model) return this.ready();
+    this.named = { model, setting: engineSettings().model };
+    try {
+      return await this.ready();
+    } catch (error) {
+      this.named = undefined;
+      throw error;
+    }
   }
 
   /** After a changed setting: loads what is asked for now, if a model was wanted at all. */
@@ -124,7 +140,13 @@ export class EngineClient {
     );
   }
 
-  /** In the loaded model's vocabulary. */
+  /** Ends the thinking of the answers that are being written; what they say follows. False: nothing is being written. */
+  answerNow(): boolean {
+    for (const stream of this.streams.keys()) this.process.notify(messages.answerNow, { stream });
+    return this.streams.size > 0;
+  }
+
+  /** Of each text, in the vocabulary of the model that is loaded. */
   countTokens(texts: string[]): Promise<number[]> {
     return this.process.request(messages.countTokens, { texts }, z.array(z.number()));
   }
@@ -215,7 +237,7 @@ export class EngineClient {
 
   private async chosenModel(): Promise<{ load: LoadParams; name: string }> {
     const settings = engineSettings();
-    const choice = chooseModel(settings.model, await this.models());
+    const choice = chooseModel(this.named?.model ?? settings.model, await this.models());
     if (choice.kind === 'unknown') {
       throw new EngineFailure(
         'not-found',

@@ -92,6 +92,14 @@ export class EngineConnection {
     );
   }
 
+  /** Lost where the process is gone: what it was about is gone too. */
+  notify<P>(type: NotificationType<P>, params: P): void {
+    if (this.over) return;
+    this.rpc.sendNotification(type.method, params).catch((error: unknown) => {
+      this.log.debug(`'${type.method}' did not reach the engine: ${sentence(error)}`);
+    });
+  }
+
   /** Asks the process to end, and ends it when it does not. */
   async stop(): Promise<void> {
     if (this.over) return;

@@ -81,6 +81,11 @@ export class EngineProcess {
     return connection.request(type, params, schema, token);
   }
 
+  /** To the running process, if there is one. */
+  notify<P>(type: NotificationType<P>, params: P): void {
+    this.live?.notify(type, params);
+  }
+
   /** The running process; starts it where there is none, waits where a restart is due, fails after the last one. */
   start(): Promise<EngineConnection> {
     if (this.current.kind === 'failed')

@@ -94,7 +94,7 @@ async function symbolSources(name: string, repository: Repository | undefined): 
   return (await Promise.all(sources)).flat();
 }
 
-function documentSource(document: vscode.TextDocument, { start, end }: { start: number; end: number }): Source {
+export function documentSource(document: vscode.TextDocument, { start, end }: { start: number; end: number }): Source {
   const path = vscode.workspace.asRelativePath(document.uri);
   const lines = document.getText().split(/\r?\n/);
   return {
@@ -111,7 +111,7 @@ function documentSource(document: vscode.TextDocument, { start, end }: { start: 
   };
 }
 
-function textSource(id: string, label: string, text: string, languageId = ''): Source {
+export function textSource(id: string, label: string, text: string, languageId = ''): Source {
   const lines = text.split(/\r?\n/);
   const about = { path: label, languageId, firstLine: 0, fileLines: lines.length, centre: 0, divisible: true };
   return { id: `mention:${id}`, tier: 'asked', label, lines, ...about };

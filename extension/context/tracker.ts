@@ -14,7 +14,7 @@ export interface Focus {
 /** What a chip of it is known by: removing the file's does not remove that of a selection. */
 export const focusId = (focus: Focus): string => `${focus.selection ? 'selection' : 'file'}:${focus.uri}`;
 
-function focusOf(editor: vscode.TextEditor | undefined): Focus | undefined {
+export function focusOf(editor: vscode.TextEditor | undefined): Focus | undefined {
   if (editor === undefined) return undefined;
   const { document, selection } = editor;
   const range = editor.visibleRanges[0];

@@ -1,0 +1,17 @@
+import type { ChatParams, ModelCard } from '../engine/server/protocol.ts';
+import { chatSettings } from './settings.ts';
+import type { Thinking } from './thinking.ts';
+
+/** How this model is to answer, by the user's settings: the same in Hearth's chat and in VS Code's own. */
+export function answerOptions(
+  card: ModelCard,
+  thinking: Thinking,
+): Pick<ChatParams, 'thinking' | 'thinkingTokens' | 'maxTokens' | 'sampling'> {
+  const { sampling, maxTokens, thinkingTokens } = chatSettings();
+  return {
+    thinking: thinking.mode(card),
+    sampling,
+    ...(maxTokens === undefined ? {} : { maxTokens }),
+    ...(thinkingTokens === undefined ? {} : { thinkingTokens }),
+  };
+}

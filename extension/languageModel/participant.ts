@@ -1,0 +1,174 @@
+import { randomUUID } from 'node:crypto';
+import * as vscode from 'vscode';
+import * as z from 'zod';
+import type { ChatResult, ModelCard, Tool } from '../../engine/server/protocol.ts';
+import { answerOptions } from '../answerOptions.ts';
+import { type Attachment, attachment, type StoredTurn } from '../chat/conversation.ts';
+import { failedOutcome } from '../chat/outcome.ts';
+import { promptMessages } from '../chat/prompt.ts';
+import type { EngineClient, StreamHandlers } from '../client/client.ts';
+import { isCancelled, sentence } from '../client/failure.ts';
+import type { EngineHost } from '../client/host.ts';
+import { problemLine } from '../context/sources.ts';
+import type { Log } from '../log.ts';
+import { chatSettings } from '../settings.ts';
+import { summaryRequest } from '../summarise.ts';
+import { type Task, taskQuestion } from '../tasks.ts';
+import type { Thinking } from '../thinking.ts';
+import { toTools } from './hostMessages.ts';
+import { vendor } from './names.ts';
+import { attachmentsOf } from './references.ts';
+import { answerWithTools } from './toolLoop.ts';
+
+/** Kept by the host with each answer, so that the next prompt begins with the very words of this one. */
+const asked = z.object({ question: z.string(), attachments: z.array(attachment) });
+type Asked = z.infer<typeof asked>;
+
+/**
+ * @hearth in VS Code's own chat. It answers with Hearth's models whatever model is chosen there: who asks it is promised
+ * that nothing leaves the computer.
+ */
+export class Participant {
+  private readonly engine: EngineHost;
+  private readonly thinking: Thinking;
+  private readonly log: Log;
+
+  constructor(engine: EngineHost, thinking: Thinking, log: Log) {
+    this.engine = engine;
+    this.thinking = thinking;
+    this.log = log;
+  }
+
+  async answer(
+    request: vscode.ChatRequest,
+    { history }: vscode.ChatContext,
+    stream: vscode.ChatResponseStream,
+    token: vscode.CancellationToken,
+  ): Promise<vscode.ChatResult> {
+    try {
+      const client = await this.engine.client();
+      if (client.warmModel === undefined) stream.progress(vscode.l10n.t('Loading the model'));
+      const card = await (request.model.vendor === vendor ? client.use(request.model.id) : client.ready());
+      if (request.command === 'summarise') return await summarise(client, request, stream, token);
+      const now = await askedBy(this.engine, request, card);
+      if (request.command !== undefined && now.attachments.length === 0) return nothingToRead();
+      for (const { path } of now.attachments) this.log.debug(`@hearth reads ${path}.`);
+      await this.ask(client, card, [...history.flatMap(turnOf), storedTurn(now, '')], { request, stream, token });
+      return { metadata: { ...now, command: request.command } };
+    } catch (error) {
+      if (isCancelled(error) || token.isCancellationRequested) return {};
+      this.log.error(`@hearth: ${sentence(error)}`);
+      return failed(error);
+    }
+  }
+
+  private async ask(
+    client: EngineClient,
+    card: ModelCard,
+    turns: StoredTurn[],
+    { request, stream, token }: Exchange,
+  ): Promise<ChatResult> {
+    const params = {
+      stream: randomUUID(),
+      messages: promptMessages(turns, chatSettings().instructions),
+      tools: offered(request, card, stream),
+      ...answerOptions(card, this.thinking),
+    };
+    return answerWithTools({ client, card, params, handlers: handlersOf(stream), request, token });
+  }
+}
+
+interface Exchange {
+  request: vscode.ChatRequest;
+  stream: vscode.ChatResponseStream;
+  token: vscode.CancellationToken;
+}
+
+/** Thoughts have no place in a participant's answer that this VS Code would let us use: only that it thinks is said. */
+function handlersOf(stream: vscode.ChatResponseStream): StreamHandlers {
+  let thinks = false;
+  return {
+    onDelta({ kind, text }) {
+      if (kind === 'text') stream.markdown(text);
+      else if (kind === 'thinking' && !thinks) stream.progress(vscode.l10n.t('Thinking…'));
+      thinks = kind === 'thinking';
+    },
+    onProgress: ({ message }) => stream.progress(message),
+  };
+}
+
+/** The tools that the user put into the question by #. */
+function offered({ toolReferences }: vscode.ChatRequest, card: ModelCard, stream: vscode.ChatResponseStream): Tool[] {
+  const named = vscode.lm.tools.filter(({ name }) => toolReferences.some((reference) => reference.name === name));
+  if (named.length === 0 || card.toolCalling) return toTools(named);
+  stream.progress(vscode.l10n.t('{0} cannot call tools: it answers without them.', card.name));
+  return [];
+}
+
+async function askedBy(engine: EngineHost, request: vscode.ChatRequest, card: ModelCard): Promise<Asked> {
+  const wantsActive = request.command !== undefined || chatSettings().includeActiveFile;
+  const attachments = await attachmentsOf(engine, card, request.references, wantsActive);
+  const task = taskOf[request.command ?? ''];
+  const words = task === undefined ? '' : taskQuestion(task, task === 'fix' ? reported(attachments) : []);
+  return { question: [words, request.prompt].filter((part) => part !== '').join('\n\n'), attachments };
+}
+
+/** What each command asks, beside /summarise. */
+const taskOf: Readonly<Record<string, Task>> = { explain: 'explain', fix: 'fix', tests: 'tests', doc: 'document' };
+
+/** What the language's own tools report of the attached files. */
+function reported(attachments: readonly Attachment[]): string[] {
+  const paths = new Set(attachments.map(({ path }) => path));
+  return vscode.languages.getDiagnostics().flatMap(([uri, found]) => {
+    const path = vscode.workspace.asRelativePath(uri);
+    return paths.has(path) ? found.map((problem) => problemLine(path, problem)) : [];
+  });
+}
+
+async function summarise(
+  client: EngineClient,
+  { references }: vscode.ChatRequest,
+  stream: vscode.ChatResponseStream,
+  token: vscode.CancellationToken,
+): Promise<vscode.ChatResult> {
+  const values = references.map(({ value }) => (value instanceof vscode.Location ? value.uri : value));
+  const request = await summaryRequest(values.find((value) => value instanceof vscode.Uri));
+  if (request === undefined) return nothingToRead();
+  const { path, text, languageId, symbols } = request;
+  const question = `Summarise ${path}.`;
+  await client.summarise({ stream: randomUUID(), path, text, languageId, symbols }, handlersOf(stream), token);
+  const now: Asked = { question, attachments: [] };
+  return { metadata: { ...now, command: 'summarise' } };
+}
+
+/** Earlier questions to @hearth with their answers; those of other versions of Hearth as the host tells them. */
+function turnOf(
+  turn: vscode.ChatRequestTurn | vscode.ChatResponseTurn,
+  index: number,
+  history: readonly (vscode.ChatRequestTurn | vscode.ChatResponseTurn)[],
+): StoredTurn[] {
+  if (!(turn instanceof vscode.ChatResponseTurn)) return [];
+  const answer = turn.response
+    .map((part) => (part instanceof vscode.ChatResponseMarkdownPart ? part.value.value : ''))
+    .join('');
+  const kept = asked.safeParse(turn.result.metadata);
+  if (kept.success) return [storedTurn(kept.data, answer)];
+  const before = history[index - 1];
+  if (!(before instanceof vscode.ChatRequestTurn)) return [];
+  return [storedTurn({ question: before.prompt, attachments: [] }, answer)];
+}
+
+function storedTurn({ question, attachments }: Asked, answer: string): StoredTurn {
+  const empty = { chips: [], omitted: [], citations: [], removedCitations: 0 };
+  const view = { id: '', kind: 'chat' as const, question, thinking: '', answer, model: '', ...empty };
+  return { view: { ...view, outcome: { kind: 'interrupted' } }, attachments };
+}
+
+const nothingToRead = (): vscode.ChatResult => ({
+  errorDetails: { message: vscode.l10n.t('Open the file that this is about, or attach it to the question.') },
+});
+
+function failed(error: unknown): vscode.ChatResult {
+  const outcome = failedOutcome(error, false);
+  return { errorDetails: { message: outcome.kind === 'failed' ? outcome.message : sentence(error) } };
+}

@@ -1,0 +1,45 @@
+import * as vscode from 'vscode';
+import type { EngineHost } from '../client/host.ts';
+import type { Log } from '../log.ts';
+import type { Thinking } from '../thinking.ts';
+import { followupsOf } from './followups.ts';
+import { InstalledModels } from './installed.ts';
+import { participantId, vendor } from './names.ts';
+import type { Participant } from './participant.ts';
+import { ModelProvider } from './provider.ts';
+
+interface Needs {
+  context: vscode.ExtensionContext;
+  engine: EngineHost;
+  thinking: Thinking;
+  log: Log;
+}
+
+/** Hearth's models and @hearth, in VS Code's own chat. */
+export function registerLanguageModels({ context, engine, thinking, log }: Needs): vscode.Disposable {
+  const installed = new InstalledModels(context.globalState, engine, log);
+  const provider = new ModelProvider(engine, installed, thinking);
+  let opened: Promise<Participant> | undefined;
+  const participant = vscode.chat.createChatParticipant(participantId, async (request, history, stream, token) => {
+    opened ??= import('./participant.ts').then(({ Participant }) => new Participant(engine, thinking, log));
+    return (await opened).answer(request, history, stream, token);
+  });
+  participant.iconPath = vscode.Uri.joinPath(context.extensionUri, 'media', 'hearth.svg');
+  participant.followupProvider = { provideFollowups: ({ metadata }) => followupsOf(metadata?.['command']) };
+  return vscode.Disposable.from(installed, participant, vscode.lm.registerLanguageModelChatProvider(vendor, provider));
+}
+
+/**
+ * Without a GitHub sign-in VS Code's own chat answers only when a model provider was added to its list by hand; this is
+ * what *Manage Language Models → Add Models* does, in one step.
+ */
+export async function useInChat(): Promise<void> {
+  const known = await vscode.commands.getCommands(true);
+  if (known.includes(addProvider)) {
+    // It is refused when it was added before, which is as good.
+    await vscode.commands.executeCommand(addProvider, { name: 'Hearth', vendor }).then(undefined, () => undefined);
+  }
+  await vscode.commands.executeCommand('workbench.action.chat.open');
+}
+
+const addProvider = 'lm.addLanguageModelsProviderGroup';

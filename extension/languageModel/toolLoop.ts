@@ -1,0 +1,61 @@
+import * as vscode from 'vscode';
+import type { ChatMessage, ChatParams, ChatResult, ModelCard, ToolCall } from '../../engine/server/protocol.ts';
+import type { EngineClient, StreamHandlers } from '../client/client.ts';
+import { sentence } from '../client/failure.ts';
+import { limits } from '../limits.ts';
+import { resultText } from './hostMessages.ts';
+
+interface Question {
+  client: EngineClient;
+  card: ModelCard;
+  params: ChatParams;
+  handlers: StreamHandlers;
+  request: Pick<vscode.ChatRequest, 'toolInvocationToken'>;
+  token: vscode.CancellationToken;
+}
+
+/**
+ * Asks, runs the tools that the model calls, and asks again with their results. The first answer must call one: the user
+ * named them. The last may not, so that there is an end.
+ */
+export async function answerWithTools(question: Question): Promise<ChatResult> {
+  const messages: ChatMessage[] = [...question.params.messages];
+  const offered = (question.params.tools ?? []).length > 0;
+  for (let round = 0; ; round++) {
+    const last = round === limits.languageModel.toolRounds;
+    const toolChoice = last || !offered ? 'none' : round === 0 ? 'required' : 'auto';
+    const result = await question.client.chat(
+      { ...question.params, messages, toolChoice },
+      question.handlers,
+      question.token,
+    );
+    if (result.finish !== 'tool-calls' || last) return result;
+    const { text: content, thinking, toolCalls } = result;
+    messages.push({ role: 'assistant', content, thinking, toolCalls });
+    for (const call of toolCalls) messages.push(await resultOf(call, question));
+  }
+}
+
+/** What went wrong with a tool is told to the model, which may know another way. */
+async function resultOf(call: ToolCall, { client, card, request, token }: Question): Promise<ChatMessage> {
+  const answer = (content: string): ChatMessage => ({ role: 'tool', toolCallId: call.id, content });
+  try {
+    const input: object = Object(JSON.parse(call.arguments));
+    const result = await vscode.lm.invokeTool(
+      call.name,
+      {
+        input,
+        toolInvocationToken: request.toolInvocationToken,
+        tokenizationOptions: {
+          tokenBudget: Math.floor(card.contextTokens * limits.languageModel.toolResultShare),
+          countTokens: async (text) => (await client.countTokens([text]))[0] ?? 0,
+        },
+      },
+      token,
+    );
+    return answer(resultText(result.content));
+  } catch (error) {
+    if (token.isCancellationRequested) throw error;
+    return answer(`The tool failed: ${sentence(error)}`);
+  }
+}
