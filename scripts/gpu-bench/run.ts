@@ -59,7 +59,11 @@ function testKernels(): { readonly passed: number; readonly failed: number } {
   const counts = { passed: 0, failed: 0 };
   for (const name of files) {
     const options = ['--test-reporter=spec', join(folder, name)];
-    const { stdout, status, signal } = spawnSync(process.execPath, options, { encoding: 'utf8', maxBuffer: 2 ** 26 });
+    const { stdout, status, signal } = spawnSync(process.execPath, options, {
+      env: { ...process.env, HEARTH_TEST_GOLDENS: 'all' },
+      encoding: 'utf8',
+      maxBuffer: 2 ** 26,
+    });
     const count = (what: string): number => Number(new RegExp(`ℹ ${what} (\\d+)`).exec(stdout)?.[1] ?? 0);
     counts.passed += count('pass');
     counts.failed += Math.max(count('fail'), status === 0 ? 0 : 1);
