@@ -85,6 +85,41 @@ async function suffer(page: Page, payload: string): Promise<void> {
   );
 }
 
+const figures = {
+  ...{ promptTokens: 3000, cachedTokens: 900, generatedTokens: 200 },
+  ...{ timeToFirstTokenMs: 210, tokensPerSecond: 42 },
+};
+const name = 'a/very/long/path/to/some/deeply/nested/file_with_a_long_name.ts';
+const chips = [{ id: 'file:a', label: 'file_with_a_long_name.ts', detail: 'lines 1 to 20 of 9999', tokens: 1200 }];
+/** One of each thing that the page can show. */
+const everything: ToPage[] = [
+  {
+    type: 'conversation',
+    turns: [
+      {
+        ...{ id: 'n', kind: 'chat', question: `Why does ${name} fail?`, chips, omitted: ['b.ts: no room'], model: 'M' },
+        thinking: 'Hm.',
+        answer: `In \`${name}:12\`.\n\n\`\`\`ts\nconst a = '${'x'.repeat(90)}';\n\`\`\`\n\n| a | b |\n|---|---|\n| ${'y'.repeat(80)} | z |`,
+        citations: [{ text: `${name}:12`, path: name, line: 12, endLine: 12 }],
+        removedCitations: 2,
+        outcome: { kind: 'done', reason: 'stop', figures, dropped: 3 },
+      },
+    ],
+  },
+  {
+    type: 'notice',
+    notice: { kind: 'problem', text: 'The model does not fit.', actions: ['choose-model', 'show-log'] },
+  },
+  { type: 'context', context: { chips, addable: 'other.ts' } },
+  {
+    type: 'controls',
+    controls: {
+      ...{ model: 'A model with a long name', modelDetail: '', contextTokens: 8192 },
+      ...{ thinking: 'Medium', thinkingOn: true, canThink: true },
+    },
+  },
+];
+
 describe.skipIf(executablePath === '')(`hostile answers in a browser${reason}`, () => {
   let served: Awaited<ReturnType<typeof serve>>;
   let browser: Browser;
@@ -124,4 +159,37 @@ describe.skipIf(executablePath === '')(`hostile answers in a browser${reason}`, 
     expect(links.filter((href) => !/^https?:\/\//.test(href))).toEqual([]);
     expect(sent.filter((message) => message.type === 'page-error')).toEqual([]);
   });
+
+  test.each(['vscode-dark', 'vscode-light', 'vscode-high-contrast'])(
+    'stays usable down to 170 pixels: nothing is cut off, every control has a size and a name: %s',
+    async (theme) => {
+      await page.evaluate(
+        ([messages, name]) => {
+          document.body.className = name;
+          for (const message of messages) window.postMessage(message, '*');
+        },
+        [everything, theme] as const,
+      );
+      await page.locator('.citation').waitFor();
+      for (const width of [600, 320, 250, 170]) {
+        await page.setViewportSize({ width, height: 700 });
+        const found = await page.evaluate(() => {
+          const shown = [...document.querySelectorAll<HTMLElement>('button, textarea, .chip, .remark, .question-text')];
+          const visible = shown.filter((element) => element.checkVisibility());
+          const inside = ({ left, right }: DOMRect) => left >= 0 && right <= window.innerWidth;
+          return {
+            controls: visible.length,
+            cut: visible
+              .filter((element) => !inside(element.getBoundingClientRect()))
+              .map((e) => e.outerHTML.slice(0, 90)),
+            nameless: visible.filter((e) => e.matches('button') && !(e.getAttribute('aria-label') ?? e.textContent)),
+            overflow: document.documentElement.scrollWidth - window.innerWidth,
+          };
+        });
+        expect(found, `${width} pixels`).toMatchObject({ cut: [], nameless: [], overflow: 0 });
+        expect(found.controls).toBeGreaterThan(10);
+        await page.screenshot({ path: join(projectRoot, 'test', 'e2e', 'results', `page-${theme}-${width}.png`) });
+      }
+    },
+  );
 });
