@@ -1,0 +1,100 @@
+/**
+ * How well the index finds what a question is about, beside plain ripgrep and plain FTS5; and what the index costs.
+ *
+ *     npm run bench:context [-- --questions N] [--seed N] [--tree DIR]
+ *
+ * Questions are made from the sources of real packages, fetched once. `--tree` measures the index alone, on a folder.
+ * ripgrep must be installed (`rg`).
+ */
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { seededRandom } from '../engine/generation/random.ts';
+import { measureIndex } from './context/figures.ts';
+import { type Finder, ftsFinder, hearthFinder, ripgrepFinder } from './context/finders.ts';
+import { makeQuestions, type Question, questionKinds } from './context/questions.ts';
+import { type Source, sourceFolder, sources } from './context/sources.ts';
+
+const cuts = [5, 20] as const;
+
+interface Row {
+  readonly repository: string;
+  readonly kind: string;
+  readonly questions: number;
+  /** A finder's share of questions answered within each cut. */
+  readonly recall: readonly { readonly finder: string; readonly shares: readonly number[] }[];
+}
+
+async function measure(source: Source, perKind: number, seed: number): Promise<Row[]> {
+  const folder = mkdtempSync(join(tmpdir(), 'hearth-context-'));
+  try {
+    cpSync(await sourceFolder(source), folder, { recursive: true });
+    const questions = await makeQuestions(folder, perKind, seededRandom(seed));
+    const finders = [await hearthFinder(folder), await ftsFinder(folder), await ripgrepFinder(folder)];
+    const rows = questionKinds.map((kind) =>
+      rowOf(
+        source.name,
+        kind,
+        questions.filter((own) => own.kind === kind),
+        finders,
+      ),
+    );
+    for (const finder of finders) await finder.close();
+    return rows;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+function rowOf(repository: string, kind: string, questions: readonly Question[], finders: readonly Finder[]): Row {
+  const recall = finders.map(({ name, find }) => {
+    const found = questions.map(({ text }) => find(text, Math.max(...cuts)));
+    const shares = cuts.map((cut) =>
+      mean(questions.map(({ files }, i) => (found[i]?.slice(0, cut).some((path) => files.has(path)) ? 1 : 0))),
+    );
+    return { finder: name, shares };
+  });
+  return { repository, kind, questions: questions.length, recall };
+}
+
+/** Over all repositories and kinds, each question counting once. */
+function total(rows: readonly Row[]): Row {
+  const questions = rows.reduce((sum, row) => sum + row.questions, 0);
+  const finders = rows[0]?.recall.map(({ finder }) => finder) ?? [];
+  const recall = finders.map((finder, f) => ({
+    finder,
+    shares: cuts.map(
+      (_, c) => rows.reduce((sum, row) => sum + row.questions * (row.recall[f]?.shares[c] ?? 0), 0) / questions,
+    ),
+  }));
+  return { repository: 'all', kind: 'all', questions, recall };
+}
+
+const mean = (values: readonly number[]): number =>
+  values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
+
+function print(rows: readonly Row[]): void {
+  const finders = rows[0]?.recall.map(({ finder }) => finder) ?? [];
+  console.log(`| repository | question | n | ${finders.map((name) => `${name} @5 | @20`).join(' | ')} |`);
+  console.log(`|---|---|---:|${finders.map(() => '---:|---:').join('|')}|`);
+  for (const { repository, kind, questions, recall } of rows) {
+    if (questions === 0) continue;
+    const shares = recall.flatMap((own) => own.shares.map((share) => share.toFixed(2)));
+    console.log(`| ${repository} | ${kind} | ${questions} | ${shares.join(' | ')} |`);
+  }
+}
+
+const { values } = parseArgs({
+  options: {
+    questions: { type: 'string', default: '20' },
+    seed: { type: 'string', default: '1' },
+    tree: { type: 'string' },
+  },
+});
+if (values.tree !== undefined) await measureIndex(values.tree);
+else {
+  const rows: Row[] = [];
+  for (const source of sources) rows.push(...(await measure(source, Number(values.questions), Number(values.seed))));
+  print([...rows, total(rows)]);
+}

@@ -1,0 +1,90 @@
+/** Three ways to find the files that answer a question: Hearth's index, plain FTS5, plain ripgrep. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { IgnoreRules } from '../../engine/repository/ignored.ts';
+import { Repository } from '../../engine/repository/repository.ts';
+import { questionTerms } from '../../engine/repository/terms.ts';
+import { walk } from '../../engine/repository/walk.ts';
+
+export interface Finder {
+  readonly name: string;
+  /** The best first. */
+  readonly find: (question: string, limit: number) => string[];
+  readonly close: () => Promise<void>;
+}
+
+export async function hearthFinder(folder: string): Promise<Finder> {
+  const repository = await Repository.open({ database: ':memory:', folders: [{ name: '', directory: folder }] });
+  repository.indexer.rescan();
+  await repository.indexer.settled();
+  return {
+    name: 'Hearth',
+    find: (question, limit) =>
+      distinct(
+        repository.search(question, 2 * limit).map(({ path }) => path),
+        limit,
+      ),
+    close: () => repository.close(),
+  };
+}
+
+/** A row a file, SQLite's own tokenizer and ranking. */
+export async function ftsFinder(folder: string): Promise<Finder> {
+  const database = new DatabaseSync(':memory:');
+  database.exec('CREATE VIRTUAL TABLE files USING fts5(path UNINDEXED, body)');
+  const insert = database.prepare('INSERT INTO files VALUES (?, ?)');
+  for (const { path, bytes } of [...walk(folder, new IgnoreRules(folder, []))].flat()) {
+    if (bytes <= 1024 * 1024) insert.run(path, readFileSync(join(folder, path), 'utf8'));
+  }
+  const select = database.prepare('SELECT path FROM files WHERE files MATCH ? ORDER BY rank LIMIT ?');
+  return {
+    name: 'plain FTS5',
+    find: (question, limit) => {
+      const match = plainWords(question).map((word) => `"${word}"`);
+      return match.length === 0 ? [] : select.all(match.join(' OR '), limit).map((row) => String(row['path']));
+    },
+    close: async () => database.close(),
+  };
+}
+
+/** Files by how many of the question's words they hold, then by how often. */
+export async function ripgrepFinder(folder: string): Promise<Finder> {
+  return {
+    name: 'plain ripgrep',
+    find: (question, limit) => {
+      const words = plainWords(question).flatMap((word) => ['-e', word]);
+      if (words.length === 0) return [];
+      const byPath = new Map<string, string[]>();
+      for (const line of ripgrep(['--only-matching', '--no-line-number', '-F', '-i', '-w', ...words, '.'], folder)) {
+        const [, path, word] = /^\.\/(.*):(.*)$/.exec(line) ?? [];
+        if (path === undefined || word === undefined) continue;
+        const found = byPath.get(path);
+        if (found) found.push(word.toLowerCase());
+        else byPath.set(path, [word.toLowerCase()]);
+      }
+      const ranked = [...byPath].map(([path, found]) => ({ path, words: new Set(found).size, matches: found.length }));
+      ranked.sort((a, b) => b.words - a.words || b.matches - a.matches || (a.path < b.path ? -1 : 1));
+      return ranked.slice(0, limit).map(({ path }) => path);
+    },
+    close: async () => {},
+  };
+}
+
+function ripgrep(args: readonly string[], cwd: string): string[] {
+  try {
+    return execFileSync('rg', args, { cwd, encoding: 'utf8', maxBuffer: 1e9 }).split('\n');
+  } catch (error) {
+    if (error instanceof Error && 'status' in error && error.status === 1) return [];
+    throw error;
+  }
+}
+
+/** Without the commonest of English, as the index leaves them out; nothing is cut inside identifiers. */
+function plainWords(question: string): string[] {
+  const telling = new Set(questionTerms(question));
+  return [...new Set(question.match(/[\p{L}\p{N}_]+/gu) ?? [])].filter((word) => telling.has(word.toLowerCase()));
+}
+
+const distinct = (paths: readonly string[], limit: number): string[] => [...new Set(paths)].slice(0, limit);

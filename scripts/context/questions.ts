@@ -1,0 +1,149 @@
+/**
+ * Questions made from the code itself, with the files that answer them: the definition of a name, a caller of it, a test
+ * of it, what a comment describes, and the file that a line was taken out of.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { IgnoreRules } from '../../engine/repository/ignored.ts';
+import { walk } from '../../engine/repository/walk.ts';
+import { grammarOf } from '../../engine/syntax/grammars.ts';
+import { partsOf } from '../../engine/syntax/source.ts';
+import type { Definition } from '../../engine/syntax/symbols.ts';
+
+export const questionKinds = ['definition', 'caller', 'test', 'description', 'held-out line'] as const;
+export type QuestionKind = (typeof questionKinds)[number];
+
+export interface Question {
+  readonly kind: QuestionKind;
+  readonly text: string;
+  /** Finding any of them answers it. */
+  readonly files: ReadonlySet<string>;
+}
+
+interface SourceFile {
+  readonly path: string;
+  readonly text: string;
+  readonly definitions: readonly Definition[];
+  readonly words: ReadonlySet<string>;
+}
+
+const isTest = (path: string): boolean => /(^|[/_.-])tests?([/_.-]|$)|_test\.|\.test\./.test(path);
+
+/** At most `perKind` of each; the held-out lines are taken out of the files in `folder`. */
+export async function makeQuestions(folder: string, perKind: number, random: () => number): Promise<Question[]> {
+  const files = await readFiles(folder);
+  const named = shuffled(uniqueNames(files), random);
+  const make = (kind: QuestionKind, one: (own: Named) => Omit<Question, 'kind'> | undefined): Question[] => {
+    const made: Question[] = [];
+    for (const own of named) {
+      const question = made.length < perKind ? one(own) : undefined;
+      if (question && question.files.size > 0) made.push({ kind, ...question });
+    }
+    return made;
+  };
+  return [
+    ...make('definition', ({ name, file }) => ({
+      text: `Where is ${name} defined?`,
+      files: new Set([file.path]),
+    })),
+    ...make('caller', (own) => {
+      const callers = filesCalling(files, own).filter(({ path }) => !isTest(path));
+      // Of a name that is called everywhere, any answer would be right.
+      return callers.length > 3 ? undefined : { text: `What calls ${own.name}?`, files: pathsOf(callers) };
+    }),
+    ...make('test', (own) => {
+      const tests = isTest(own.file.path) ? [] : filesCalling(files, own).filter(({ path }) => isTest(path));
+      return tests.length > 3 ? undefined : { text: `Where is the test of ${own.name}?`, files: pathsOf(tests) };
+    }),
+    ...make('description', ({ name, definition, file }) => {
+      const text = descriptionOf(file, definition, name);
+      return text === undefined ? undefined : { text, files: new Set([file.path]) };
+    }),
+    ...heldOutLines(folder, files, perKind, random),
+  ];
+}
+
+async function readFiles(folder: string): Promise<SourceFile[]> {
+  const found: SourceFile[] = [];
+  for (const { path, bytes } of [...walk(folder, new IgnoreRules(folder, []))].flat()) {
+    if (grammarOf(path) === undefined || bytes > 500_000) continue;
+    const text = readFileSync(join(folder, path), 'utf8');
+    const { definitions } = await partsOf(path, text);
+    found.push({ path, text, definitions, words: new Set(text.match(/[\p{L}_$][\p{L}\p{N}_$]*/gu) ?? []) });
+  }
+  return found;
+}
+
+interface Named {
+  readonly name: string;
+  readonly definition: Definition;
+  readonly file: SourceFile;
+}
+
+/** Names that one definition alone bears. */
+function uniqueNames(files: readonly SourceFile[]): Named[] {
+  const byName = new Map<string, Named[]>();
+  for (const file of files) {
+    for (const definition of file.definitions) {
+      const { name } = definition;
+      if (name.length < 6) continue;
+      byName.set(name, [...(byName.get(name) ?? []), { name, definition, file }]);
+    }
+  }
+  return [...byName.values()].flatMap((all) => (all.length === 1 ? all : []));
+}
+
+function filesCalling(files: readonly SourceFile[], { name, file }: Named): SourceFile[] {
+  const call = new RegExp(`(?<![\\w$])${name.replaceAll('$', '\\$')}\\s*\\(`);
+  return files.filter((own) => own !== file && own.words.has(name) && call.test(own.text));
+}
+
+const pathsOf = (files: readonly SourceFile[]): Set<string> => new Set(files.map(({ path }) => path));
+
+/** The comment above a definition or the docstring below it, without its name. */
+function descriptionOf({ text }: SourceFile, { firstLine, kind }: Definition, name: string): string | undefined {
+  if (!['function', 'method', 'class'].includes(kind)) return undefined;
+  const lines = text.split('\n');
+  const above = lines.slice(Math.max(0, firstLine - 6), firstLine - 1).join('\n');
+  const below = lines.slice(firstLine, firstLine + 4).join('\n');
+  const comment =
+    /(?:\/\/\/?|\*) ?([^\n]{30,200})\n?[^\n]*$/.exec(above)?.[1] ?? /"""\s*([^\n"]{30,200})/.exec(below)?.[1];
+  const plain = comment
+    ?.replaceAll(name, '')
+    .replaceAll(/[^\p{L}\p{N}_ ]/gu, ' ')
+    .trim();
+  return plain !== undefined && plain.split(/\s+/).length >= 5 ? plain : undefined;
+}
+
+/** Lines that stand once in the repository; each is taken out of its file. */
+function heldOutLines(folder: string, files: readonly SourceFile[], count: number, random: () => number): Question[] {
+  const seen = new Map<string, number>();
+  const lineKey = (line: string): string => line.trim();
+  for (const { text } of files)
+    for (const line of text.split('\n')) seen.set(lineKey(line), (seen.get(lineKey(line)) ?? 0) + 1);
+  const questions: Question[] = [];
+  for (const { path, text } of shuffled(
+    files.filter(({ path }) => !isTest(path)),
+    random,
+  )) {
+    if (questions.length === count) break;
+    const lines = text.split('\n');
+    const candidates = lines.flatMap((line, at) =>
+      line.trim().length >= 30 && seen.get(lineKey(line)) === 1 && !/^\s*(\/\/|\*|#|import|from)/.test(line)
+        ? [at]
+        : [],
+    );
+    const at = candidates[Math.floor(random() * candidates.length)];
+    if (at === undefined) continue;
+    questions.push({ kind: 'held-out line', text: (lines[at] ?? '').trim(), files: new Set([path]) });
+    writeFileSync(join(folder, path), lines.toSpliced(at, 1).join('\n'));
+  }
+  return questions;
+}
+
+function shuffled<T>(items: readonly T[], random: () => number): T[] {
+  return items
+    .map((item) => ({ item, key: random() }))
+    .sort((a, b) => a.key - b.key)
+    .map(({ item }) => item);
+}
