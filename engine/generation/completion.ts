@@ -2,6 +2,7 @@
 import { limits } from '../limits.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type CompletionSource, completionPrompt, promptBudgetTokens } from './completionPrompt.ts';
+import { type SyntaxErrors, withoutBreaking } from './completionSyntax.ts';
 import { trimCompletion } from './completionTrim.ts';
 import { type FinishReason, type GenerationStatistics, generate } from './generate.ts';
 import type { SamplerSettings } from './sampler.ts';
@@ -13,6 +14,8 @@ export interface CompletionRequest extends CompletionSource {
   readonly multiline: boolean;
   readonly sampling: SamplerSettings;
   readonly random: () => number;
+  /** Absent: what breaks the file is offered as well. */
+  readonly syntaxErrors?: SyntaxErrors;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -56,7 +59,9 @@ export async function complete(
     timeoutMs: limits.generation.completionMs,
     signal: request.signal,
   });
-  return { text: wholeLines(written, finish, request), finish, statistics };
+  const text = wholeLines(written, finish, request);
+  const { syntaxErrors } = request;
+  return { text: syntaxErrors ? await withoutBreaking(text, request, syntaxErrors) : text, finish, statistics };
 }
 
 /** Of a completion that was cut off by its length, the lines that are whole; of a single line, what there is. */

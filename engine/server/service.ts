@@ -12,6 +12,7 @@ import type { Summariser } from '../generation/summary.ts';
 import { completionToWarm, warmUp } from '../generation/warmUp.ts';
 import { findEntry } from '../store/catalogue.ts';
 import { openStore, type Store } from '../store/store.ts';
+import { syntaxErrors } from '../syntax/check.ts';
 import { callId, firstFreeCall } from '../text/conversation.ts';
 import type { OutputPiece } from '../text/output.ts';
 import { TaggedParser } from '../text/taggedParser.ts';
@@ -118,7 +119,7 @@ export class Engine {
     const { scheduler, tokenizer, contextTokens } = this.#ready();
     // A completion is what most likely stands there: greedy unless asked otherwise.
     const { sampling, random } = drawing(params.sampling, greedy);
-    const request = { ...params, sampling, random, signal };
+    const request = { ...params, sampling, random, syntaxErrors, signal };
     const completion = this.#note(await complete(scheduler, tokenizer, contextTokens, request));
     // Half a completion is of no use to anyone.
     if (completion.finish === 'cancelled') throw cancelled();
