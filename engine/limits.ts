@@ -85,6 +85,10 @@ export const limits = {
     charsPerToken: 16,
     // A longer completion prompt delays the first suggestion by seconds on a processor.
     completionPromptTokens: 2048,
+    // Compiled grammars: an agent has about 60 tools.
+    grammars: 256,
+    // The longest schema of a published tool has about 20 KB.
+    schemaChars: 256 * 1024,
     // Small models lose the thread in longer parts, and progress is seen part by part.
     summaryPartTokens: 3000,
     // A megabyte of source in parts of 3,000 tokens is about 100.

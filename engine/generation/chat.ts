@@ -1,12 +1,14 @@
 /** A conversation: the turns that fit, and the answer told from the thinking. */
 import type { ChatMessage, Tool } from '../text/conversation.ts';
 import type { OutputPiece } from '../text/output.ts';
-import type { PromptFormat } from '../text/promptFormat.ts';
+import type { PromptFormat, PromptOptions } from '../text/promptFormat.ts';
 import type { ThinkingMode } from '../text/thinkingModes.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type Generated, generate } from './generate.ts';
+import type { Grammars } from './grammar.ts';
 import { fitHistory } from './history.ts';
 import type { RequestClass } from './nextStep.ts';
+import { PlanSteer } from './planSteer.ts';
 import type { SamplerSettings } from './sampler.ts';
 import type { Scheduler } from './scheduler.ts';
 import { ThinkingLimit } from './thinkingLimit.ts';
@@ -17,6 +19,9 @@ export interface ChatRequest {
   readonly thinking: ThinkingMode;
   /** What the model may call. */
   readonly tools?: readonly Tool[] | undefined;
+  readonly toolChoice?: PromptOptions['toolChoice'];
+  /** What the answer must be. */
+  readonly responseFormat?: PromptOptions['responseFormat'];
   /** Thinking ends after as many tokens. */
   readonly thinkingTokens?: number | undefined;
   /** Aborted: thinking ends now. */
@@ -39,6 +44,7 @@ export interface ChatModel {
   readonly scheduler: Scheduler;
   readonly format: PromptFormat;
   readonly tokenizer: Tokenizer;
+  readonly grammars: Grammars;
   readonly contextTokens: number;
   /** What a template that shows the date is told. */
   readonly now: () => Date;
@@ -49,14 +55,15 @@ const utf8 = new TextDecoder();
 /** @throws HearthError `context-overflow` when the last message alone does not fit. */
 export async function chat(model: ChatModel, request: ChatRequest): Promise<ChatAnswer> {
   const { format, contextTokens } = model;
-  const { thinking, tools, thinkingTokens, answerNow, onPiece, ...common } = request;
-  const options = { thinking, tools, now: model.now() };
+  const { thinking, tools, toolChoice, responseFormat, thinkingTokens, answerNow, onPiece, ...common } = request;
+  const options = { thinking, tools, toolChoice, responseFormat, now: model.now() };
   // Room for an answer, whatever it will need: without a limit, a quarter of the context.
   const reserved = Math.min(request.maxTokens ?? contextTokens, Math.floor(contextTokens / 4));
   const count = (messages: readonly ChatMessage[]): number => format.render(messages, options).ids.length;
   const { messages, droppedMessages } = fitHistory(request.messages, count, contextTokens - reserved);
   const prompt = format.render(messages, options);
   const parser = prompt.parser();
+  const plan = new PlanSteer({ plan: prompt.plan, tokenizer: model.tokenizer, grammars: model.grammars, parser });
   const limit = new ThinkingLimit({
     parser,
     close: prompt.closeThinking,
@@ -71,11 +78,11 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
     stopIds: prompt.stops,
     stopStrings: [...prompt.stopStrings, ...request.stopStrings],
     parser,
-    steers: [limit],
+    steers: [limit, plan],
     onPiece: (piece) => {
       onPiece(piece);
       return 'continue';
     },
-  });
+  }).finally(() => plan.close());
   return { ...generated, droppedMessages };
 }

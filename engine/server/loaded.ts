@@ -7,6 +7,7 @@ import type { Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/webgpu/memoryPlan.ts';
 import { PrefixCache } from '../cache/prefixCache.ts';
 import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
+import { Grammars } from '../generation/grammar.ts';
 import type { SamplerSettings } from '../generation/sampler.ts';
 import { generationConfig, samplingDefaults } from '../generation/samplingDefaults.ts';
 import { type Machine, Scheduler } from '../generation/scheduler.ts';
@@ -49,7 +50,7 @@ export interface LoadedModel {
   readonly card: ModelCard;
   readonly scheduler: Scheduler;
   /** Absent: the checkpoint has no vocabulary, so it can be measured but not talked to. */
-  readonly text?: { readonly tokenizer: Tokenizer; readonly format: PromptFormat };
+  readonly text?: { readonly tokenizer: Tokenizer; readonly format: PromptFormat; readonly grammars: Grammars };
   readonly sampling: SamplerSettings;
   close(): Promise<void>;
 }
@@ -146,7 +147,7 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
       return card;
     },
     scheduler,
-    ...(tokenizer && format && { text: { tokenizer, format } }),
+    ...(tokenizer && format && { text: { tokenizer, format, grammars: new Grammars(tokenizer) } }),
     sampling,
     async close() {
       await scheduler.close();

@@ -149,6 +149,8 @@ export class Engine {
       requestClass: 'chat',
       messages,
       tools,
+      toolChoice: params.toolChoice,
+      responseFormat: params.responseFormat,
       thinking: params.thinking,
       maxTokens: params.maxTokens,
       stopStrings: params.stop,

@@ -54,3 +54,26 @@ export function argumentsOf({ name, arguments: json }: ToolCall): Record<string,
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value };
   throw invalidInput(`The arguments of the call of '${name}' are no JSON object; leave the call out.`);
 }
+
+/** The parameters of a tool by name, and which of them are texts where a format writes values without quotes. */
+export function argumentTypes({
+  parameters,
+}: Tool): Record<string, { readonly schema: Readonly<Record<string, unknown>>; readonly isText: boolean }> {
+  const { properties } = parameters;
+  if (typeof properties !== 'object' || properties === null) return {};
+  return Object.fromEntries(
+    Object.entries(properties).map(([name, value]: [string, unknown]) => {
+      const schema = typeof value === 'object' && value !== null ? { ...value } : {};
+      return [name, { schema, isText: isText(schema) }];
+    }),
+  );
+}
+
+/** What has no type is text: that is what most tools take. */
+function isText(schema: Readonly<Record<string, unknown>>): boolean {
+  const { type, enum: values, const: value } = schema;
+  if (type !== undefined) return type === 'string';
+  if (Array.isArray(values)) return values.every((item) => typeof item === 'string');
+  if (value !== undefined) return typeof value === 'string';
+  return !['anyOf', 'oneOf', 'allOf', '$ref', 'properties', 'items'].some((key) => key in schema);
+}

@@ -3,6 +3,7 @@
  * results only once in a conversation; V3.1's shows no tools. So both are written here: by the parts of V3's template
  * that are whole, and by V3.1's model card ("Chat Template", "ToolCall").
  */
+import { type AnswerPlan, answerSchema, callSteps, jsonAnswer, marked, type Step, wantedCalls } from './answerPlan.ts';
 import type { ChatMessage, Tool, ToolCall } from './conversation.ts';
 import { DeepSeekParser } from './deepseekOutput.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
@@ -24,7 +25,8 @@ export class DeepSeekFormat implements PromptFormat {
     this.thinkingModes = version === 'v3' ? ['off'] : ['off', 'on'];
   }
 
-  render(messages: readonly ChatMessage[], { thinking, tools = [] }: PromptOptions): ChatPrompt {
+  render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    const { thinking, tools = [] } = options;
     const tokenizer = this.#tokenizer;
     const version = this.#version;
     const usesTools = tools.length > 0;
@@ -38,6 +40,7 @@ export class DeepSeekFormat implements PromptFormat {
       ids: tokenizer.encodeParts(write.parts),
       stops: tokenizer.endIds,
       stopStrings: [],
+      plan: deepSeekPlan(version, options, thinks),
       closeThinking: tokenizer.encode('</think>', { special: 'parse' }),
       parser: () => new DeepSeekParser(tokenizer, { version, insideThinking: thinks, usesTools }),
     };
@@ -136,6 +139,25 @@ class Writer {
     if (typeof part === 'string' && typeof last === 'string') this.parts[this.parts.length - 1] = last + part;
     else this.parts.push(part);
   }
+}
+
+function deepSeekPlan(version: DeepSeekVersion, options: PromptOptions, thinks: boolean): AnswerPlan {
+  const { tools, required } = wantedCalls(options);
+  const schema = answerSchema(options);
+  const call = (): readonly Step[] =>
+    version === 'v3'
+      ? [
+          { kind: 'write', text: 'function<｜tool▁sep｜>' },
+          ...callSteps(tools, '\n```json\n', `\n\`\`\`${marked('<｜tool▁call▁end｜>')}`),
+        ]
+      : callSteps(tools, marked('<｜tool▁sep｜>'), marked('<｜tool▁call▁end｜>'));
+  const opened: Step = { kind: 'write', text: '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' };
+  const answer = required ? [opened, ...call()] : schema === undefined ? [] : [jsonAnswer(schema)];
+  return {
+    steps: answer.length > 0 && thinks ? [{ kind: 'think' }, ...answer] : answer,
+    ...(tools.length > 0 && { calls: { opener: '<｜tool▁call▁begin｜>', inHeader: false, steps: call } }),
+    forbidden: tools.length > 0 ? [] : ['<｜tool▁calls▁begin｜>', '<｜tool▁call▁begin｜>'],
+  };
 }
 
 function toolList(tools: readonly Tool[]): string {

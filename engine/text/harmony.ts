@@ -4,8 +4,10 @@
  * the instructions with a blank line. The document is followed: it is what the publisher's own renderer and the
  * model's training agree on, and what the model writes itself, so that a turn's prompt continues the one before.
  */
+import { wantedCalls } from './answerPlan.ts';
 import { ChannelParser } from './channels.ts';
 import { type ChatMessage, type Tool, toolNames } from './conversation.ts';
+import { answerStart, harmonyPlan } from './harmonyPlan.ts';
 import { toolsSection } from './harmonyTypes.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
 import { nearestThinkingMode, type ThinkingMode } from './thinkingModes.ts';
@@ -66,7 +68,10 @@ export class HarmonyFormat implements PromptFormat {
       ids: tokenizer.encodeParts([...harmonyParts(tokenizer, history), ...assistantStart(tokenizer)]),
       stops: tokenizer.endIds,
       stopStrings: [],
-      closeThinking: tokenizer.encode('<|end|><|start|>assistant<|channel|>final<|message|>', { special: 'parse' }),
+      closeThinking: tokenizer.encode(wantedCalls(options).required ? '<|end|>' : `<|end|>${answerStart}`, {
+        special: 'parse',
+      }),
+      plan: harmonyPlan(options),
       parser: () => new ChannelParser(tokenizer, tools),
     };
   }

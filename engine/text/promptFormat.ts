@@ -1,4 +1,5 @@
 /** How a model is talked to: a conversation to ids, and what it generates back to thinking and text. */
+import { type AnswerPlan, freeAnswer } from './answerPlan.ts';
 import { ChannelParser } from './channels.ts';
 import { encodeChat } from './chatPrompt.ts';
 import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
@@ -7,6 +8,7 @@ import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';
 import { HarmonyFormat } from './harmony.ts';
 import type { OutputParser } from './output.ts';
 import { TaggedParser } from './taggedParser.ts';
+import { taggedPlan } from './taggedPlan.ts';
 import {
   endsInsideThinking,
   nearestThinkingMode,
@@ -25,7 +27,15 @@ export interface PromptOptions {
   readonly now: Date;
   /** What the model may call. */
   readonly tools?: readonly Tool[] | undefined;
+  readonly toolChoice?: 'auto' | 'none' | 'required' | { readonly name: string } | undefined;
+  /** What the answer must be. */
+  readonly responseFormat?: ResponseFormat | undefined;
 }
+
+export type ResponseFormat =
+  | { readonly kind: 'text' }
+  | { readonly kind: 'json' }
+  | { readonly kind: 'json-schema'; readonly schema: Readonly<Record<string, unknown>> };
 
 export interface ChatPrompt {
   readonly ids: readonly number[];
@@ -34,6 +44,8 @@ export interface ChatPrompt {
   readonly stopStrings: readonly string[];
   /** What ends thinking and begins the answer, for a model that is to stop thinking. */
   readonly closeThinking: readonly number[];
+  /** What the answer is held to. */
+  readonly plan: AnswerPlan;
   /** Reads what follows this prompt. */
   parser(): OutputParser;
 }
@@ -100,9 +112,11 @@ class TemplateFormat implements PromptFormat {
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
     const tokenizer = this.#tokenizer;
     const { tools = [] } = options;
+    const mode = nearestThinkingMode(options.thinking, this.thinkingModes);
+    const thinks = mode !== 'off';
     const { ids, ending } = encodeChat(tokenizer, this.#template, messages, {
       addGenerationPrompt: true,
-      variables: thinkingVariables(nearestThinkingMode(options.thinking, this.thinkingModes)),
+      variables: thinkingVariables(mode),
       now: options.now,
       tools,
       toolSyntax: this.#toolSyntax,
@@ -110,7 +124,8 @@ class TemplateFormat implements PromptFormat {
     const calls = (): ToolCallSplitter[] => (tools.length > 0 ? [new ToolCallSplitter(this.#toolSyntax, tools)] : []);
     const parser = (): OutputParser => new TaggedParser(tokenizer, endsInsideThinking(ending), ...calls());
     const closeThinking = tokenizer.encode(thinkingEnd(tokenizer), { special: 'parse' });
-    return { ids, stops: tokenizer.endIds, stopStrings: [], closeThinking, parser };
+    const plan = taggedPlan(this.#toolSyntax, options, { thinks, insideThinking: endsInsideThinking(ending) });
+    return { ids, stops: tokenizer.endIds, stopStrings: [], closeThinking, plan, parser };
   }
 }
 
@@ -142,6 +157,7 @@ class DialogueFormat implements PromptFormat {
       stops: tokenizer.endIds,
       stopStrings: [`\n${names.user}:`],
       closeThinking: [],
+      plan: freeAnswer,
       parser: () => new TaggedParser(tokenizer, false),
     };
   }

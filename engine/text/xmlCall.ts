@@ -2,7 +2,7 @@
  * Qwen3-Coder's calls: `<function=f><parameter=p>value</parameter></function>`, with a line feed around each value.
  * A value is text or JSON by its schema, and becomes a member of the arguments' JSON while it streams.
  */
-import type { Tool } from './conversation.ts';
+import { argumentTypes, type Tool } from './conversation.ts';
 import { partialMatchLength } from './partialMatch.ts';
 import type { CallProgress, CallReader } from './toolCallText.ts';
 
@@ -17,7 +17,7 @@ export class XmlCallReader implements CallReader {
   #raw = '';
   #held = '';
   #state: 'head' | 'members' | 'value' | 'tail' = 'head';
-  #properties: Readonly<Record<string, unknown>> = {};
+  #types: ReturnType<typeof argumentTypes> = {};
   #member: { readonly isText: boolean; begun: boolean } = { isText: true, begun: false };
   #members = 0;
 
@@ -64,8 +64,8 @@ export class XmlCallReader implements CallReader {
     this.#held = begun.slice(match[0].length);
     this.#state = 'members';
     const name = match[1].trim();
-    const properties = this.#tools.find((tool) => tool.name === name)?.parameters['properties'];
-    if (typeof properties === 'object' && properties !== null) this.#properties = { ...properties };
+    const tool = this.#tools.find((known) => known.name === name);
+    if (tool) this.#types = argumentTypes(tool);
     return { name, arguments: '{' };
   }
 
@@ -85,7 +85,7 @@ export class XmlCallReader implements CallReader {
     this.#held = begun.slice(match[0].length);
     this.#state = 'value';
     const name = (match[1] ?? '').trim();
-    this.#member = { isText: isText(this.#properties[name]), begun: false };
+    this.#member = { isText: this.#types[name]?.isText ?? true, begun: false };
     return { arguments: `${this.#members++ > 0 ? ', ' : ''}${JSON.stringify(name)}: ` };
   }
 
@@ -138,15 +138,6 @@ function isBeginning(text: string, tag: string): boolean {
 /** Half a surrogate pair would be escaped by itself. */
 function isWhole(text: string): boolean {
   return text.isWellFormed();
-}
-
-/** What has no type is text: that is what most tools take. */
-function isText(schema: unknown): boolean {
-  if (typeof schema !== 'object' || schema === null) return true;
-  if ('type' in schema) return schema.type === 'string';
-  if ('enum' in schema && Array.isArray(schema.enum)) return schema.enum.every((value) => typeof value === 'string');
-  if ('const' in schema) return typeof schema.const === 'string';
-  return !['anyOf', 'oneOf', 'allOf', '$ref', 'properties', 'items'].some((key) => key in schema);
 }
 
 /** A value that is no text: JSON as it stands, Python's spelling of its words, or after all a text. */

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/generation/chat.ts';
+import { Grammars } from '../../../engine/generation/grammar.ts';
 import { greedy } from '../../../engine/generation/sampler.ts';
 import type { ChatMessage } from '../../../engine/text/conversation.ts';
 import type { OutputPiece } from '../../../engine/text/output.ts';
@@ -32,6 +33,7 @@ async function ask(
       scheduler: schedulerOf(decoder),
       format: promptFormatOf(model),
       tokenizer: model,
+      grammars: new Grammars(model),
       contextTokens,
       now: () => new Date(0),
     },
@@ -126,6 +128,7 @@ describe('thinking', () => {
         scheduler: schedulerOf(decoder),
         format: promptFormatOf(tokenizer),
         tokenizer,
+        grammars: new Grammars(tokenizer),
         contextTokens: 4096,
         now: () => new Date(0),
       },
