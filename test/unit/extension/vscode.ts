@@ -255,3 +255,44 @@ export const workspace = {
     },
   }),
 };
+
+export const LanguageModelChatMessageRole = { User: 1, Assistant: 2 } as const;
+
+class ValuePart<T> {
+  readonly value: T;
+  constructor(value: T) {
+    this.value = value;
+  }
+}
+export class LanguageModelTextPart extends ValuePart<string> {}
+export class LanguageModelThinkingPart extends ValuePart<string> {}
+export class LanguageModelPromptTsxPart extends ValuePart<unknown> {}
+
+export class LanguageModelDataPart {
+  readonly data: Uint8Array;
+  readonly mimeType: string;
+  constructor(data: Uint8Array, mimeType: string) {
+    this.data = data;
+    this.mimeType = mimeType;
+  }
+}
+
+export class LanguageModelToolCallPart {
+  readonly callId: string;
+  readonly name: string;
+  readonly input: object;
+  constructor(callId: string, name: string, input: object) {
+    this.callId = callId;
+    this.name = name;
+    this.input = input;
+  }
+}
+
+export class LanguageModelToolResultPart {
+  readonly callId: string;
+  readonly content: unknown[];
+  constructor(callId: string, content: unknown[]) {
+    this.callId = callId;
+    this.content = content;
+  }
+}
