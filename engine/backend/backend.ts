@@ -47,7 +47,16 @@ export interface Decoder {
    * memory copies counts too.
    */
   hasRoom(demands: readonly CacheDemand[]): boolean;
+  /** Absent where tokens are drawn from logits on the CPU alone. */
+  readonly deviceSampling?: DeviceSampling;
   memory(): DecoderMemory;
+  /** Of backends that drive a device: what the next token of one sequence asks of it. */
+  dispatches?(): Promise<DispatchCounts>;
+  /**
+   * Bytes a second, read and written, of copies within the device's memory: what the speed of decoding is measured by.
+   * @returns undefined where there is no room to copy.
+   */
+  copyBandwidth?(): Promise<number | undefined>;
   dispose(): Promise<void>;
 }
 
@@ -58,6 +67,51 @@ export const fullContexts = 3;
 export interface CacheDemand {
   readonly sequence: Sequence;
   readonly tokens: number;
+}
+
+/** Draws tokens where the logits are, several in a row without a read-back between them. */
+export interface DeviceSampling {
+  /** Tokens that one call may draw for each sequence. */
+  readonly mostSteps: number;
+  /** Whether these rules are followed as generation/sampler.ts follows them, but for the rounding of probabilities to f32. */
+  follows(rules: DrawRules): boolean;
+  /**
+   * Appends each slice's token, draws the next, appends that, and so on; the last one drawn is not appended. A slice ends
+   * early at a stop id, and its sequence is then as long as if nothing had been drawn after it.
+   * @param steps 1 to `mostSteps`; the contexts hold as many tokens more.
+   * @returns for each slice the tokens drawn, at least one.
+   * @throws HearthError as `run` does.
+   */
+  draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]>;
+}
+
+/** Of generation/sampler.ts, without what needs the logits on the CPU. */
+export interface DrawRules {
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly repetitionPenalty: number;
+  readonly presencePenalty: number;
+}
+
+export interface DrawSlice {
+  readonly sequence: Sequence;
+  readonly token: number;
+  readonly rules: DrawRules;
+  /** What the penalties look at, `token` included: prompt and answer, and the answer alone. */
+  readonly history: { readonly sequence: ReadonlySet<number>; readonly generated: ReadonlySet<number> };
+  /** Numbers in [0, 1), one for each step. */
+  readonly uniforms: readonly number[];
+  readonly stopIds: ReadonlySet<number>;
+}
+
+/** Kernels started for one token. */
+export interface DispatchCounts {
+  /** Of each layer. */
+  readonly layers: readonly number[];
+  /** Of all layers, the embedding and the head. */
+  readonly token: number;
 }
 
 export interface SequenceSlice {
@@ -85,4 +139,6 @@ export interface DecoderMemory {
   /** Of keys and values that sequences hold, and the most that they may hold. */
   readonly cacheBytes: number;
   readonly cacheCapacityBytes: number;
+  /** Of a cached value, scales included where there are some. */
+  readonly cacheBytesPerValue: number;
 }

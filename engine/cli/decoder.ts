@@ -1,6 +1,7 @@
 /** A decoder alone, for commands that feed it token ids. */
 import { join } from 'node:path';
 import type { Decoder } from '../backend/backend.ts';
+import { describeModel } from '../model/describe.ts';
 import { openModel } from '../model/open.ts';
 import { decoderFor } from '../server/loaded.ts';
 import { defaultModelId } from '../store/catalogue.ts';
@@ -12,6 +13,8 @@ export interface OpenDecoder {
   /** As it was named. */
   readonly model: string;
   readonly decoder: Decoder;
+  /** Of weights, that one token at decode makes a backend read. */
+  readonly weightBytesPerToken: number;
   readonly notes: readonly string[];
   /** Of all tensors. */
   readonly fileBytes: number;
@@ -40,9 +43,11 @@ export async function withDecoder<Result>(
     });
     progress.end();
     const loadMs = performance.now() - start;
+    const weightBytesPerToken = describeModel(model).activeWeightBytes;
     const fileBytes = [...model.file.tensors.values()].reduce((sum, { byteLength }) => sum + byteLength, 0);
     try {
-      return await run({ model: name, decoder, notes: [...notes, ...decoder.notes], fileBytes, loadMs });
+      const measured = { weightBytesPerToken, fileBytes, loadMs };
+      return await run({ model: name, decoder, notes: [...notes, ...decoder.notes], ...measured });
     } finally {
       await decoder.dispose();
     }

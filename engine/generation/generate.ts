@@ -1,11 +1,12 @@
 /** From a prompt to a stream of text: tokens become characters, stop rules end it, and it is measured. */
 import type { OutputParser, OutputPiece } from '../text/output.ts';
 import { StopStrings } from '../text/stopStrings.ts';
-import type { TokenOutcome } from './job.ts';
+import type { Drawing, TokenOutcome } from './job.ts';
 import type { RequestClass } from './nextStep.ts';
-import { type SamplerSettings, sample } from './sampler.ts';
+import { type SamplerSettings, sample, type TokenHistory } from './sampler.ts';
 import type { Scheduler } from './scheduler.ts';
 import { onlyAllowed, type Steer } from './steer.ts';
+import { Uniforms } from './uniforms.ts';
 
 export type FinishReason = TokenOutcome['finish'];
 
@@ -67,6 +68,7 @@ export async function generate(scheduler: Scheduler, request: GenerationRequest)
     prompt,
     maxTokens,
     choose: (logits) => answer.choose(logits),
+    drawing: answer.drawing(),
     deliver: (token) => answer.take(token),
     timeoutMs,
     signal,
@@ -90,10 +92,12 @@ class Answer {
   readonly #stops: StopStrings;
   readonly #sequence: Set<number>;
   readonly #generated = new Set<number>();
+  readonly #uniforms: Uniforms;
   #stopped = false;
 
   constructor(request: GenerationRequest) {
     this.#request = request;
+    this.#uniforms = new Uniforms(request.random);
     this.#stops = new StopStrings(request.stopStrings);
     this.#sequence = new Set(request.prompt);
   }
@@ -112,8 +116,27 @@ class Answer {
   }
 
   #sample(logits: Float32Array): number {
-    const { sampling, random } = this.#request;
-    return sample(logits, sampling, { sequence: this.#sequence, generated: this.#generated }, random);
+    return sample(logits, this.#request.sampling, this.#history, () => this.#uniforms.next());
+  }
+
+  /** `choose` as rules that a device can follow; absent where it looks at the logits itself. */
+  drawing(): Drawing | undefined {
+    const { sampling, constrain, stopIds, steers = [] } = this.#request;
+    if (constrain || sampling.logitBias.size > 0 || !steers.every(({ onlyForces }) => onlyForces)) return undefined;
+    // As `sample`, which draws no number when it is greedy.
+    const isGreedy = sampling.temperature === 0 || sampling.topK === 1;
+    return {
+      rules: sampling,
+      history: this.#history,
+      stopIds,
+      isFree: () => steers.every((steer) => steer.forced() === undefined),
+      uniforms: (count) => (isGreedy ? new Array<number>(count).fill(0) : this.#uniforms.peek(count)),
+      drew: (tokens) => this.#uniforms.skip(tokens),
+    };
+  }
+
+  get #history(): TokenHistory {
+    return { sequence: this.#sequence, generated: this.#generated };
   }
 
   take(token: number): 'continue' | 'stop' {

@@ -1,4 +1,5 @@
 /** A request as the scheduler carries it, from submission to its outcome. */
+import type { DrawSlice } from '../backend/backend.ts';
 import type { Lease } from '../cache/prefixCache.ts';
 import type { RequestClass } from './nextStep.ts';
 import type { QueuedRequest } from './requestQueue.ts';
@@ -11,11 +12,22 @@ export interface TokenRequest {
   readonly maxTokens: number;
   /** @param logits `[vocabulary]`; a promise where a grammar says first what may come. */
   readonly choose: (logits: Float32Array) => number | Promise<number>;
+  /** How `choose` chooses, where that is by these rules and nothing else: a device may then draw the tokens itself. */
+  readonly drawing?: Drawing | undefined;
   /** Called with every token as it is chosen. */
   readonly deliver: (token: number) => 'continue' | 'stop';
   /** Counted from submission: what is not done by then fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface Drawing extends Pick<DrawSlice, 'rules' | 'history' | 'stopIds'> {
+  /** Whether the next token is left to the rules; not when the request forces one. */
+  isFree(): boolean;
+  /** The next numbers that `choose` would use, which stay unused. */
+  uniforms(count: number): number[];
+  /** So many tokens were drawn with them. */
+  drew(tokens: number): void;
 }
 
 export interface TokenOutcome {

@@ -5,6 +5,7 @@
 import type { Decoder } from '../backend/backend.ts';
 import type { PrefixCache } from '../cache/prefixCache.ts';
 import { HearthError, invalidInput } from '../errors.ts';
+import { DeviceDraws, type DrawStep } from './deviceDraws.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import type { StepLimits, StepSlice } from './nextStep.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
@@ -35,12 +36,14 @@ export class Scheduler {
   readonly #queue: RequestQueue<Job>;
   #machine: Machine;
   readonly #statistics = new StatisticsRecorder();
+  readonly #deviceDraws: DeviceDraws;
   #working: Promise<void> | undefined;
   #closed = false;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
     this.#machine = options;
+    this.#deviceDraws = new DeviceDraws(() => this.decoder);
     this.#queue = new RequestQueue({ ...options, ...this.#stepLimits() });
   }
 
@@ -165,20 +168,70 @@ export class Scheduler {
   async #run(slices: readonly Slice[], startMs: number): Promise<void> {
     const fitting = this.#fitting(slices);
     if (fitting.length === 0) return;
-    let logits: Float32Array[];
+    const draws = this.#deviceDraws.plan(fitting);
+    if (draws) await this.#draw(fitting, draws, startMs);
+    else await this.#compute(fitting, startMs);
+  }
+
+  async #draw(slices: readonly Slice[], step: DrawStep, startMs: number): Promise<void> {
+    let drawn: number[][];
     try {
-      logits = await this.decoder.run(fitting.map(work));
+      drawn = await this.#deviceDraws.draw(step);
     } catch (error) {
-      if (isLoss(error)) await this.#recover(error);
-      else await this.#runAlone(fitting, error);
+      await this.#failed(slices, error);
       return;
     }
     const endMs = this.#options.now();
-    this.#queue.charge(fitting, endMs - startMs, endMs);
-    this.#statistics.step(fitting, endMs - startMs);
-    const [first, second] = fitting;
-    if (first?.tokens === 1 && !second) this.#machine.speculation?.measured(first.drafts, endMs - startMs);
-    for (const [i, slice] of fitting.entries()) await this.#computed(slice, logits[i]);
+    this.#deviceDraws.took(step, endMs - startMs);
+    this.#account(
+      slices.map((slice, i) => ({ ...slice, tokens: drawn[i]?.length ?? 0 })),
+      startMs,
+      endMs,
+    );
+    this.#measured(slices, (endMs - startMs) / step.steps);
+    for (const [i, { request }] of slices.entries()) this.#drawn(request, drawn[i] ?? []);
+  }
+
+  #drawn(job: Job, tokens: readonly number[]): void {
+    try {
+      let finish: TokenOutcome['finish'] | undefined;
+      let delivered = 0;
+      for (const token of tokens) {
+        if (finish || job.request.signal?.aborted || !job.request.drawing?.isFree()) break;
+        finish = this.#deliver(job, token);
+        delivered++;
+      }
+      job.request.drawing?.drew(delivered);
+      // What was drawn beyond the end is forgotten; the last token was never run.
+      job.sequence.truncate(job.tokens.length - 1);
+      if (finish) this.#finish(job, finish);
+    } catch (error) {
+      this.#fail(job, error);
+    }
+  }
+
+  #account(slices: readonly Slice[], startMs: number, endMs: number): void {
+    this.#queue.charge(slices, endMs - startMs, endMs);
+    this.#statistics.step(slices, endMs - startMs);
+  }
+
+  /** What a run of one decoding sequence takes, by its guesses. */
+  #measured([first, second]: readonly Slice[], runMs: number): void {
+    if (first?.tokens === 1 && !second) this.#machine.speculation?.measured(first.drafts, runMs);
+  }
+
+  async #compute(slices: readonly Slice[], startMs: number): Promise<void> {
+    let logits: Float32Array[];
+    try {
+      logits = await this.decoder.run(slices.map(work));
+    } catch (error) {
+      await this.#failed(slices, error);
+      return;
+    }
+    const endMs = this.#options.now();
+    this.#account(slices, startMs, endMs);
+    this.#measured(slices, endMs - startMs);
+    for (const [i, slice] of slices.entries()) await this.#computed(slice, logits[i]);
   }
 
   /** The slices for which there is memory: all, else the first alone, for which another request may have to stand back. */
@@ -225,6 +278,11 @@ export class Scheduler {
       chunkTokens: Math.min(this.#options.chunkTokens, maxTokensPerRun),
       maxSequences: maxSequencesPerRun,
     };
+  }
+
+  async #failed(slices: readonly Slice[], error: unknown): Promise<void> {
+    if (isLoss(error)) await this.#recover(error);
+    else await this.#runAlone(slices, error);
   }
 
   /** After a failed run: the request that it happened to fails alone. */

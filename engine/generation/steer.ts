@@ -5,6 +5,8 @@ export interface Steer {
   forced(): number | undefined;
   /** `[⌈vocabulary / 32⌉]`, a bit for every token that may come next, the lowest first; `undefined`: all may. */
   allowed(): Promise<Int32Array> | undefined;
+  /** `allowed` never says anything, so that a device may draw whatever is not forced. */
+  readonly onlyForces?: true;
   /** Called with every token of the answer, forced ones too. */
   take(token: number): void;
 }

@@ -19,6 +19,7 @@ export interface ThinkingLimitOptions {
 const graceTokens = 16;
 
 export class ThinkingLimit implements Steer {
+  readonly onlyForces = true;
   readonly #options: ThinkingLimitOptions;
   #thoughtTokens = 0;
   #last: number | undefined;

@@ -99,10 +99,14 @@ export function inspectSpec(
 }
 
 /** Bytes of keys and values of one sequence of `tokens`. A layer with a window keeps no more than that. */
-export function cacheBytes({ layers }: Pick<DecoderSpec, 'layers'>, tokens: number): number {
+export function cacheBytes(
+  { layers }: Pick<DecoderSpec, 'layers'>,
+  tokens: number,
+  bytesPerValue = cacheBytesPerValue,
+): number {
   return layers.reduce((sum, layer) => {
     const kept = Math.min(tokens, windowOf(layer) ?? tokens);
-    return sum + kept * cacheBytesPerValue * cacheValuesPerToken(layer.attention);
+    return sum + kept * bytesPerValue * cacheValuesPerToken(layer.attention);
   }, 0);
 }
 

@@ -1,18 +1,20 @@
 import { describe, expect, it } from 'vitest';
 import { gatedNetwork } from '../../engine/backend/reference/feedForward.ts';
+import { route } from '../../engine/backend/reference/router.ts';
 import {
   type ExpertsDownShape,
   expertsDownGroups,
   expertsDownKernel,
 } from '../../engine/backend/webgpu/kernels/expertsDown.ts';
 import {
+  canRoute,
   type GatedShape,
   gatedVectorGroups,
   gatedVectorKernel,
   jointPieces,
 } from '../../engine/backend/webgpu/kernels/gatedVector.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
-import type { Activation } from '../../engine/model/spec.ts';
+import type { Activation, ExpertsSpec, RouterSpec } from '../../engine/model/spec.ts';
 import { normalisedError, randomGenerator, randomValues, runKernelOutputs, useGpu } from './kernel.ts';
 import { type Matrix, matrixOf } from './matrices.ts';
 
@@ -231,6 +233,57 @@ describe('gate, up and activation of the chosen experts', () => {
       activation: silu,
       cuts: [3, 5],
     }));
+});
+
+describe('the choice of experts as part of gate, up and activation', () => {
+  async function check(router: RouterSpec, numExperts: number, topK: number, tokens: number): Promise<void> {
+    const [rows, columns] = [8, 64];
+    const spec: ExpertsSpec = {
+      kind: 'experts',
+      numExperts,
+      expertsPerToken: topK,
+      intermediateSize: rows,
+      router,
+      bias: false,
+      activation: silu,
+      routedScale: 1,
+    };
+    expect(canRoute(spec, held.gpu.capabilities)).toBe(true);
+    const stack = { matrices: numExperts, first: 0, end: numExperts };
+    const [gate, up] = [await matrixOf('BF16', rows, columns, stack), await matrixOf('BF16', rows, columns, stack, 1)];
+    const x = randomValues(tokens * columns, 11);
+    const logits = randomValues(tokens * numExperts, 12, 4);
+    const shape: GatedShape = {
+      ...shapeOf({ types: ['BF16', 'BF16'], rows, columns, tokens, activation: silu }),
+      gate: { ...gate, firstRow: 0 },
+      up: { ...up, firstRow: 0 },
+      firstRow: 0,
+      endRow: numExperts * rows,
+      experts: { topK, bias: false, routing: spec },
+    };
+    const source = gatedVectorKernel(shape, held.gpu.capabilities);
+    const sizes = [tokens * topK, tokens * topK, tokens * topK * rows];
+    const inputs = [gate.words, up.words, x, logits];
+    const outputs = await runKernelOutputs(held.gpu, source, inputs, sizes, gatedVectorGroups(shape));
+    const [chosen, weights, act] = outputs;
+    const choices = Array.from({ length: tokens }, (_, token) =>
+      route(spec, logits.subarray(token * numExperts, (token + 1) * numExperts)),
+    ).flat();
+    const experts = choices.map(({ expert }) => expert);
+    expect([...new Uint32Array(chosen?.buffer ?? new ArrayBuffer(), 0, experts.length)]).toEqual(experts);
+    const shares = choices.map(({ weight }) => weight);
+    expect(normalisedError(weights ?? [], shares)).toBeLessThan(1e-11);
+    const expected = experts.flatMap((expert, visit) => {
+      const own = x.subarray(Math.floor(visit / topK) * columns, (Math.floor(visit / topK) + 1) * columns);
+      return Array.from({ length: rows }, (_, row) =>
+        activated(silu, dot(gate, expert * rows + row, own), dot(up, expert * rows + row, own)),
+      );
+    });
+    expect(normalisedError(act ?? [], expected)).toBeLessThan(1e-10);
+  }
+
+  it('4 of 32 by GPT-OSS', () => check({ kind: 'topk-then-softmax' }, 32, 4, 3));
+  it('8 of 128 by Qwen3', () => check({ kind: 'softmax-then-topk', renormalise: true }, 128, 8, 2));
 });
 
 describe("at published models' widths", () => {

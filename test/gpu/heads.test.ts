@@ -157,7 +157,7 @@ async function prepare(one: Case, data: Data, table: Uint32Array<ArrayBuffer>): 
   const { spec, start, tokens, precision, fused } = one;
   const { hidden, width, bias, norms } = data;
   const positions = Array.from({ length: tokens }, (_, i) => start + i);
-  const rows = Uint32Array.from(positions.flatMap((position) => [position, 3, 0, 0]));
+  const rows = Uint32Array.from(positions.flatMap((position, row) => [position, 3, 0, row]));
   const caches = [paged(one, data.keys, table), paged(one, data.values, table)];
   const run = [rows, table, anglesOf(spec.rope, positions)];
   let results: Float32Array<ArrayBuffer>[];

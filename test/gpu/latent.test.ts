@@ -44,7 +44,8 @@ function parts(values: Float32Array, width: number, start: number, end: number):
 }
 
 /** One sequence whose page table starts at word 3 of `pages`. */
-const rowsAt = (positions: readonly number[]) => Uint32Array.from(positions.flatMap((position) => [position, 3, 0, 0]));
+const rowsAt = (positions: readonly number[]) =>
+  Uint32Array.from(positions.flatMap((position, row) => [position, 3, 0, row]));
 
 const held = useGpu();
 

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import type { DrawRules } from '../../engine/backend/backend.ts';
 import {
   chunksOf,
   historyWords,
   packSettings,
   partWords,
-  type SampleSettings,
   sampleChunksKernel,
   samplesOnGpu,
 } from '../../engine/backend/webgpu/kernels/sampleChunks.ts';
@@ -15,7 +15,7 @@ import { normalisedError, randomGenerator, randomValues, runKernelOutputs, useGp
 const held = useGpu();
 const steps = 3;
 
-type Case = Partial<SampleSettings> & { readonly uniform: number };
+type Case = Partial<DrawRules> & { readonly uniform: number };
 
 /** Rows as `Words`, one after the other. */
 const joined = (rows: readonly Float32Array[]) => Float32Array.from(rows.flatMap((row) => [...row]));
@@ -50,18 +50,21 @@ async function draw(logits: Float32Array, cases: readonly Case[], history = noHi
   const uniforms = Float32Array.from(cases.flatMap(({ uniform }) => [0.5, uniform, 0.5]));
   const before = Uint32Array.from(cases.flatMap(() => [1, 77, 0, 0]));
   const partBits = new Uint32Array(parts.buffer, 0, parts.length);
-  const [after, drawn] = await runKernelOutputs(
+  const inputRows = Uint32Array.from(cases.flatMap((_, row) => [40, 3, 9, row]));
+  const [after, drawn, next] = await runKernelOutputs(
     gpu,
     sampleDrawKernel(vocabulary, steps, gpu.capabilities),
     [words, uniforms, Float32Array.from(adjusted), partBits],
-    [marks, before],
+    [marks, before, inputRows],
     [rows],
   );
   const bits = new Uint32Array(drawn?.buffer ?? new ArrayBuffer(0), 0, rows * (steps + 1));
+  const nextRows = new Uint32Array(next?.buffer ?? new ArrayBuffer(0), 0, inputRows.length);
   const stride = historyWords(vocabulary);
   return cases.map((_, row) => ({
     drawn: [...bits.subarray(row * (steps + 1), (row + 1) * (steps + 1))],
     adjusted: adjusted.subarray(row * vocabulary, (row + 1) * vocabulary),
+    next: [...nextRows.subarray(4 * row, 4 * row + 4)],
     history: new Uint32Array(after?.buffer ?? new ArrayBuffer(0), 4 * row * stride, stride),
   }));
 }
@@ -76,6 +79,8 @@ async function check(logits: Float32Array, cases: readonly Case[], history = noH
     );
     const [count, earlier, id = -1, later] = results[row]?.drawn ?? [];
     expect([count, earlier, later]).toEqual([2, 77, 0]);
+    // The next run's row: one position further, with the token that was drawn.
+    expect(results[row]?.next).toEqual([41, 3, id, row + 1]);
     expect(choices, `case ${row}`).toContain(id);
     expect(((results[row]?.history[id >> 4] ?? 0) >> (2 * (id & 15))) & 3).toBe(3);
   }
@@ -88,7 +93,7 @@ function peaked(count: number, seed: number): Float32Array {
 }
 
 const uniforms = [0, 0.1, 0.37, 0.62, 0.88, 0.999];
-const forAll = (settings: Partial<SampleSettings>): Case[] => uniforms.map((uniform) => ({ ...settings, uniform }));
+const forAll = (settings: Partial<DrawRules>): Case[] => uniforms.map((uniform) => ({ ...settings, uniform }));
 
 describe('a token drawn on the GPU is the one that the CPU draws', () => {
   it('greedy, the lowest id among equals', async () => {

@@ -109,8 +109,8 @@ export class OnnxDecoder implements Decoder {
   }
 
   memory(): DecoderMemory {
-    const { usedBytes, capacityBytes } = this.ledger;
-    return { weightBytes: this.loaded.weightBytes, cacheBytes: usedBytes, cacheCapacityBytes: capacityBytes };
+    const { usedBytes: cacheBytes, capacityBytes: cacheCapacityBytes } = this.ledger;
+    return { weightBytes: this.loaded.weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue: 4 };
   }
 
   dispose(): Promise<void> {

@@ -88,7 +88,7 @@ class ReferenceDecoder implements Decoder {
   memory(): DecoderMemory {
     const cacheBytes = [...this.sequences].reduce((sum, sequence) => sum + sequence.bytes, 0);
     const weightBytes = this.weightBytes + this.loaded.experts.bytes;
-    return { weightBytes, cacheBytes, cacheCapacityBytes: this.cacheCapacityBytes };
+    return { weightBytes, cacheBytes, cacheCapacityBytes: this.cacheCapacityBytes, cacheBytesPerValue: 4 };
   }
 
   async dispose(): Promise<void> {

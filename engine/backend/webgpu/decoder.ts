@@ -1,14 +1,27 @@
 /** A decoder on the GPU: takes a batch, writes its inputs, submits the recorded dispatches, reads back the logits asked for. */
 import type { DecoderSpec } from '../../model/spec.ts';
-import type { CacheDemand, Decoder, DecoderMemory, SequenceSlice } from '../backend.ts';
+import type {
+  CacheDemand,
+  Decoder,
+  DecoderMemory,
+  DeviceSampling,
+  DispatchCounts,
+  DrawSlice,
+  Sequence,
+  SequenceSlice,
+} from '../backend.ts';
 import { checkedBatch, type OwnSlice } from '../batch.ts';
+import { measureCopyBandwidth } from './bandwidth.ts';
 import { queriesPerTile } from './decoderAttention.ts';
 import { copyPage, usedCacheBytes } from './decoderCache.ts';
 import { headPlan, layersPlan } from './decoderPlan.ts';
 import type { DecoderParts, PlanRows } from './decoderRecorder.ts';
+import { DeviceSampler, mostSteps, untilStop } from './decoderSampling.ts';
 import { logitRowsAtOnce } from './decoderScratch.ts';
 import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './decoderSequence.ts';
 import type { Gpu } from './gpu.ts';
+import { cacheValueBytes } from './kernels/cacheCode.ts';
+import { samplesOnGpu } from './kernels/sampleChunks.ts';
 import type { Plan } from './plan.ts';
 
 /** Most rows that are computed as rows, not as a prompt's tiles. */
@@ -31,11 +44,17 @@ export class WebgpuDecoder implements Decoder {
   readonly maxTokensPerRun = maxTokensPerRun;
   readonly maxSequencesPerRun = maxSequencesPerRun;
   readonly notes: readonly string[];
+  readonly deviceSampling: DeviceSampling = {
+    mostSteps,
+    follows: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
+    draw: (slices, steps) => this.#draw(slices, steps),
+  };
   readonly #parts: LoadedParts;
   readonly #gpu: Gpu;
   readonly #sequences = new Set<WebgpuSequence>();
   readonly #plans = new Map<string, Promise<Plan>>();
   #readBuffer: GPUBuffer | undefined;
+  #sampler: Promise<DeviceSampler> | undefined;
 
   constructor(parts: LoadedParts) {
     this.#parts = parts;
@@ -47,7 +66,10 @@ export class WebgpuDecoder implements Decoder {
 
   /** Compiles what a chat needs first: one token, and a prompt. */
   async warm(): Promise<void> {
-    await Promise.all([this.#layersPlan('prompt'), this.#layersPlan(1), this.#headPlan(1, 'hidden')]);
+    const plans = [this.#layersPlan('prompt'), this.#layersPlan(1), this.#headPlan(1, 'hidden')];
+    // Software adapters compile slowly and are used by tests, few of which sample.
+    const { software } = this.#gpu.capabilities;
+    await Promise.all([...plans, ...(software ? [] : [this.#deviceSampler()])]);
     this.#readBuffer = await this.#gpu.allocate(
       'logits on their way',
       4 * logitRowsAtOnce * this.spec.vocabularySize,
@@ -61,24 +83,72 @@ export class WebgpuDecoder implements Decoder {
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
     this.#gpu.throwIfFailed();
-    const slices = checkedBatch(batch, this, (sequence) =>
-      sequence instanceof WebgpuSequence && this.#sequences.has(sequence) ? sequence : undefined,
-    );
+    const slices = checkedBatch(batch, this, (sequence) => this.#own(sequence));
     requirePages(
       this.#parts.cache,
       slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })),
     );
     const rows = slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
     if (rows === 0) return slices.map(() => new Float32Array());
+    const logits = await this.#explained(() => this.#compute(slices, rowsOfPlan(rows)));
+    for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
+    return this.#split(slices, logits);
+  }
+
+  #own(sequence: Sequence): WebgpuSequence | undefined {
+    return sequence instanceof WebgpuSequence && this.#sequences.has(sequence) ? sequence : undefined;
+  }
+
+  async #explained<Result>(work: () => Promise<Result>): Promise<Result> {
     try {
-      const logits = await this.#compute(slices, rowsOfPlan(rows));
+      const result = await work();
       this.#gpu.throwIfFailed();
-      for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
-      return this.#split(slices, logits);
+      return result;
     } catch (error) {
       await this.#gpu.explain(error);
       throw error;
     }
+  }
+
+  async #draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]> {
+    this.#gpu.throwIfFailed();
+    const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
+    const own = checkedBatch(batch, this, (sequence) => this.#own(sequence));
+    const fits = own.every(({ sequence }) => sequence.length + steps <= this.contextTokens);
+    if (steps < 1 || steps > mostSteps || !fits) throw new Error(`${steps} steps do not fit`);
+    const demands = own.map(({ sequence }) => ({ sequence, tokens: steps }));
+    requirePages(this.#parts.cache, demands);
+    const drawn = await this.#explained(() => this.#computeDraws(slices, own, steps));
+    return own.map(({ sequence }, row) => {
+      const tokens = untilStop(drawn[row] ?? [], slices[row]?.stopIds ?? new Set());
+      sequence.advance(tokens.length);
+      return tokens;
+    });
+  }
+
+  /** All steps in one pass: each leaves the next one's rows behind. */
+  async #computeDraws(slices: readonly DrawSlice[], own: readonly Slice[], steps: number): Promise<number[][]> {
+    const rows = bucket(own.length);
+    const [layers, head] = await Promise.all([this.#layersPlan(rows), this.#headPlan(rows, 'hidden')]);
+    const sampler = await this.#deviceSampler();
+    const copies = own.flatMap(({ sequence }) => sequence.prepare(steps));
+    this.#parts.inputs.write(own, queriesPerTile(this.spec, rows), steps);
+    sampler.write(slices);
+    const encoder = this.#encoder(copies);
+    const pass = encoder.beginComputePass();
+    for (let step = 0; step < steps; step++) for (const plan of [layers, head, sampler.plan]) plan.encode(pass);
+    pass.end();
+    sampler.encodeReadBack(encoder, own.length);
+    this.#gpu.device.queue.submit([encoder.finish()]);
+    return sampler.read(own.length);
+  }
+
+  #deviceSampler(): Promise<DeviceSampler> {
+    const { inputs, scratch } = this.#parts;
+    const limits = { vocabularySize: this.spec.vocabularySize, maxRows: maxSequencesPerRun };
+    const operands = { logits: scratch.logits, rowBuffer: inputs.rowBuffer, rows: () => inputs.tokens };
+    this.#sampler ??= DeviceSampler.create(this.#gpu, limits, operands);
+    return this.#sampler;
   }
 
   /** @returns the logits asked for, slice after slice. `[rows, vocabulary]` */
@@ -178,9 +248,23 @@ export class WebgpuDecoder implements Decoder {
     return hasPages(this.#parts.cache, own);
   }
 
+  async dispatches(): Promise<DispatchCounts> {
+    const [layers, head] = await Promise.all([this.#layersPlan(1), this.#headPlan(1, 'hidden')]);
+    return { layers: layers.layerDispatches, token: layers.dispatches + head.dispatches };
+  }
+
+  copyBandwidth(): Promise<number | undefined> {
+    return this.#explained(() => measureCopyBandwidth(this.#gpu));
+  }
+
   memory(): DecoderMemory {
     const { weightBytes, cache } = this.#parts;
-    return { weightBytes, cacheBytes: usedCacheBytes(this.spec, cache), cacheCapacityBytes: cache.bytes };
+    return {
+      weightBytes,
+      cacheBytes: usedCacheBytes(this.spec, cache),
+      cacheCapacityBytes: cache.bytes,
+      cacheBytesPerValue: cacheValueBytes(cache.precision),
+    };
   }
 
   async dispose(): Promise<void> {

@@ -2,7 +2,7 @@
 import type { DecoderSpec, GroupedQueryAttentionSpec, LatentAttentionSpec } from '../../model/spec.ts';
 import type { LayerCache } from './decoderCache.ts';
 import type { PlanRows, Recorder } from './decoderRecorder.ts';
-import type { GpuGroupedQuery, GpuLatent } from './decoderWeights.ts';
+import type { GpuGroupedQuery, GpuLatent, GpuLinear } from './decoderWeights.ts';
 import {
   type AttentionShape,
   attentionKernel,
@@ -10,9 +10,10 @@ import {
   attentionShape,
   attentionTile,
 } from './kernels/attention.ts';
+import { canJoin, jointVectorGroups, jointVectorKernel } from './kernels/jointVector.ts';
 import { prepareHeadsKernel } from './kernels/prepareHeads.ts';
 import { prepareLatentKernel } from './kernels/prepareLatent.ts';
-import { canProjectHeads, projectHeadsGroups, projectHeadsKernel } from './kernels/projectHeads.ts';
+import { canProjectHeads, type Projection, projectHeadsGroups, projectHeadsKernel } from './kernels/projectHeads.ts';
 
 const tokensOf = (rows: PlanRows): number => (rows === 'prompt' ? Number.MAX_SAFE_INTEGER : rows);
 
@@ -35,6 +36,12 @@ export function recordGroupedQuery(
   recorder.product(weights.output, scratch.attended, scratch.hidden, { accumulate: true });
 }
 
+/** A matrix in one piece with its buffer; absent for one that is cut in several. */
+function wholeMatrix({ weight: { pieces, blockScale } }: GpuLinear): (Projection & { buffer: GPUBuffer }) | undefined {
+  const [piece] = pieces;
+  return pieces.length === 1 && piece ? { ...piece, ...(blockScale && { blockScale }) } : undefined;
+}
+
 /** Queries, keys and values in one dispatch, where the model, the adapter and the number of rows allow it. */
 function recordProjection(
   recorder: Recorder,
@@ -44,13 +51,13 @@ function recordProjection(
   cache: LayerCache,
 ): boolean {
   const { inputs, scratch, gpu, spec: decoder } = recorder.parts;
-  const [query, key, value] = [weights.query, weights.key, weights.value].map(({ weight: { pieces, blockScale } }) =>
-    pieces.length === 1 && pieces[0] ? { ...pieces[0], ...(blockScale && { blockScale }) } : undefined,
-  );
-  if (recorder.rows === 'prompt' || !query || !key || !value || !canProjectHeads(spec, gpu.capabilities)) return false;
+  const { precision } = recorder.parts.cache;
+  const [query, key, value] = [weights.query, weights.key, weights.value].map(wholeMatrix);
+  if (recorder.rows === 'prompt' || !query || !key || !value) return false;
+  if (!canProjectHeads(spec, gpu.capabilities)) return false;
   const shape = { spec, query, key, value, tokens: recorder.rows, normEpsilon: decoder.normEpsilon };
   recorder.add(
-    projectHeadsKernel({ ...shape, precision: recorder.parts.cache.precision }, gpu.capabilities),
+    projectHeadsKernel({ ...shape, precision }, gpu.capabilities),
     [
       ...[query.buffer, key.buffer, value.buffer, scratch.hidden, norm, ...(weights.biases ? [weights.biases] : [])],
       ...[inputs.rowBuffer, pagesOf(recorder, cache), inputs.anglesOf(spec), inputs.paramBuffer],
@@ -59,6 +66,38 @@ function recordProjection(
     projectHeadsGroups(spec),
   );
   return true;
+}
+
+interface JointProduct {
+  readonly linear: GpuLinear;
+  readonly y: GPUBuffer;
+}
+
+/** Several products of the normalised residual stream: of a few rows in one dispatch where the adapter allows it. */
+function recordProducts(
+  recorder: Recorder,
+  norm: GPUBuffer,
+  products: readonly JointProduct[],
+  biases?: GPUBuffer,
+): void {
+  const { scratch, gpu, spec: decoder } = recorder.parts;
+  const matrices = products.flatMap(({ linear }) => wholeMatrix(linear) ?? []);
+  const bias = biases !== undefined;
+  const whole =
+    matrices.length === products.length && products.every(({ linear }) => bias === (linear.bias !== undefined));
+  if (recorder.rows !== 'prompt' && whole && canJoin(matrices, bias, gpu.capabilities)) {
+    const shape = { matrices, bias, tokens: recorder.rows, normEpsilon: decoder.normEpsilon };
+    const weights = matrices.map(({ buffer }) => buffer);
+    const outputs = products.map(({ y }) => y);
+    recorder.add(
+      jointVectorKernel(shape, gpu.capabilities),
+      [...weights, scratch.hidden, norm, ...(biases ? [biases] : []), ...outputs],
+      jointVectorGroups(shape),
+    );
+    return;
+  }
+  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
+  for (const { linear, y } of products) recorder.product(linear, x, y, gain);
 }
 
 /** The same in tiles, or with heads that are normalised. */
@@ -70,10 +109,12 @@ function recordHeads(
   cache: LayerCache,
 ): void {
   const { inputs, scratch, spec: decoder } = recorder.parts;
-  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
-  recorder.product(weights.query, x, scratch.query, gain);
-  recorder.product(weights.key, x, scratch.key, gain);
-  recorder.product(weights.value, x, scratch.value, gain);
+  const products = [
+    { linear: weights.query, y: scratch.query },
+    { linear: weights.key, y: scratch.key },
+    { linear: weights.value, y: scratch.value },
+  ];
+  recordProducts(recorder, norm, products, weights.biases);
   const heads = [
     ...[inputs.rowBuffer, pagesOf(recorder, cache), inputs.anglesOf(spec), scratch.key, scratch.value],
     ...(weights.norms ? [weights.norms] : []),
@@ -94,15 +135,14 @@ export function recordLatent(
   cache: LayerCache,
 ): void {
   const { inputs, scratch, spec: decoder, gpu } = recorder.parts;
-  const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
-  recorder.product(weights.keyValueDown, x, scratch.key, gain);
+  const latent = { linear: weights.keyValueDown, y: scratch.key };
   if (weights.queryDown && weights.queryNorm) {
-    recorder.product(weights.queryDown, x, scratch.queryDown, gain);
+    recordProducts(recorder, norm, [latent, { linear: weights.queryDown, y: scratch.queryDown }]);
     const rank = weights.queryDown.weight.rows;
     const compressed = recorder.normalised(scratch.queryDown, weights.queryNorm, rank, scratch.queryNormed);
     recorder.product(weights.queryUp, compressed.x, scratch.query, compressed.gain);
   } else {
-    recorder.product(weights.queryUp, x, scratch.query, gain);
+    recordProducts(recorder, norm, [latent, { linear: weights.queryUp, y: scratch.query }]);
   }
   recorder.add(
     prepareLatentKernel(spec, decoder.normEpsilon, recorder.parts.cache.precision, gpu.capabilities),

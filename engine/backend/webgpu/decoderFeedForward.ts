@@ -4,7 +4,7 @@ import type { Recorder } from './decoderRecorder.ts';
 import type { GpuDense, GpuExperts, GpuLinear } from './decoderWeights.ts';
 import { activationGroups, activationKernel } from './kernels/activation.ts';
 import { expertsDownGroups, expertsDownKernel } from './kernels/expertsDown.ts';
-import { type GatedShape, gatedVectorGroups, gatedVectorKernel, jointPieces } from './kernels/gatedVector.ts';
+import { canRoute, type GatedShape, gatedVectorGroups, gatedVectorKernel, jointPieces } from './kernels/gatedVector.ts';
 import { routerKernel } from './kernels/router.ts';
 
 export function recordDense(recorder: Recorder, spec: DenseSpec, weights: GpuDense, norm: GPUBuffer): void {
@@ -62,37 +62,45 @@ function gatedShapes(
 }
 
 export function recordExperts(recorder: Recorder, spec: ExpertsSpec, weights: GpuExperts, norm: GPUBuffer): void {
-  const { inputs, scratch, spec: decoder } = recorder.parts;
+  const { scratch, spec: decoder } = recorder.parts;
   const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
   recorder.product(weights.router, x, scratch.scores, gain);
-  const { selectionBias } = weights;
-  recorder.add(
-    routerKernel(spec, selectionBias !== undefined),
-    [scratch.scores, ...(selectionBias ? [selectionBias] : []), scratch.experts, scratch.expertWeights],
-    () => [inputs.tokens],
-  );
   recordExpertStates(recorder, spec, weights, x, gain);
   // After the experts' states, which are made of the residual stream that this adds to.
   if (weights.shared) recordGated(recorder, spec.activation, weights.shared, x, gain);
   recordExpertsDown(recorder, spec, weights.down);
 }
 
-/** activation(gate · x) · (up · x) of the chosen experts, into `expertStates`. */
+/** The router's choice from its scores, as a dispatch of its own. */
+function recordRouter(recorder: Recorder, spec: ExpertsSpec, selectionBias: GPUBuffer | undefined): void {
+  const { inputs, scratch } = recorder.parts;
+  recorder.add(
+    routerKernel(spec, selectionBias !== undefined),
+    [scratch.scores, ...(selectionBias ? [selectionBias] : []), scratch.experts, scratch.expertWeights],
+    () => [inputs.tokens],
+  );
+}
+
+/** activation(gate · x) · (up · x) of the chosen experts, into `expertStates`; chosen on the way where the adapter allows it. */
 function recordExpertStates(
   recorder: Recorder,
   spec: ExpertsSpec,
-  { gate, up }: GpuExperts,
+  { gate, up, selectionBias }: GpuExperts,
   x: GPUBuffer,
   gain: { readonly gain?: GPUBuffer },
 ): void {
   const { inputs, scratch, gpu } = recorder.parts;
-  const experts = { topK: spec.expertsPerToken, bias: gate.bias !== undefined };
+  const shapes = gatedShapes(recorder, gate, up, spec.intermediateSize, spec.activation, gain);
+  const routes = shapes.length === 1 && canRoute(spec, gpu.capabilities);
+  if (!routes) recordRouter(recorder, spec, selectionBias);
+  const experts = { topK: spec.expertsPerToken, bias: gate.bias !== undefined, ...(routes && { routing: spec }) };
   const biases = gate.bias && up.bias ? [gate.bias, up.bias] : [];
-  for (const { buffers, ...shape } of gatedShapes(recorder, gate, up, spec.intermediateSize, spec.activation, gain)) {
+  const choice = routes ? [scratch.scores, scratch.experts, scratch.expertWeights] : [scratch.experts];
+  for (const { buffers, ...shape } of shapes) {
     const whole = { ...shape, experts, tokens: 1 };
     recorder.add(
       gatedVectorKernel(whole, gpu.capabilities),
-      [...buffers, x, ...(gain.gain ? [gain.gain] : []), ...biases, scratch.experts, scratch.expertStates],
+      [...buffers, x, ...(gain.gain ? [gain.gain] : []), ...biases, ...choice, scratch.expertStates],
       () => gatedVectorGroups({ ...whole, tokens: inputs.tokens }),
     );
   }

@@ -79,27 +79,32 @@ export class RunInputs {
     return angles.buffer;
   }
 
-  /** @param queries most rows of one sequence in an attention tile */
-  write(slices: readonly RunSlice[], queries: number): void {
+  /**
+   * @param queries most rows of one sequence in an attention tile
+   * @param steps runs that follow each other without the host; rows then stand at the first of them
+   */
+  write(slices: readonly RunSlice[], queries: number, steps = 1): void {
     const { queue } = this.#gpu.device;
     this.tokens = slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
-    queue.writeBuffer(this.rowBuffer, 0, rowsOf(slices));
+    queue.writeBuffer(this.rowBuffer, 0, rowsOf(slices, steps));
     queue.writeBuffer(this.paramBuffer, 0, new Uint32Array([this.tokens, 0, 0, 0]));
     const tiles = tilesOf(slices, queries);
     this.tiles = tiles.length / 2;
     queue.writeBuffer(this.tileBuffer, 0, tiles);
     for (const [span, buffer] of this.pageBuffers.entries()) queue.writeBuffer(buffer, 0, pagesOf(slices, span));
-    for (const angles of this.#angles.values()) queue.writeBuffer(angles.buffer, 0, turn(slices, angles, this.tokens));
+    for (const angles of this.#angles.values()) queue.writeBuffer(angles.buffer, 0, turn(slices, angles, steps));
   }
 }
 
-/** `{ position, table, id, unused }` a token; page tables follow each other, the same way in every span. */
-function rowsOf(slices: readonly RunSlice[]): Uint32Array<ArrayBuffer> {
+/** `{ position, table, id, angle }` a token; page tables follow each other, the same way in every span. */
+function rowsOf(slices: readonly RunSlice[], steps: number): Uint32Array<ArrayBuffer> {
   const rows: number[] = [];
   let table = 0;
+  let angle = 0;
   for (const { sequence, tokens } of slices) {
-    for (const [i, id] of tokens.entries()) rows.push(sequence.length + i, table, id, 0);
+    for (const [i, id] of tokens.entries()) rows.push(sequence.length + i, table, id, angle + i);
     table += tableLength(sequence);
+    angle += positionsOf(tokens, steps);
   }
   return Uint32Array.from(rows);
 }
@@ -134,12 +139,17 @@ function tilesOf(slices: readonly RunSlice[], queries: number): Uint32Array<Arra
   return Uint32Array.from(tiles);
 }
 
+/** Positions that a sequence's rows pass through in `steps` runs. */
+const positionsOf = (tokens: readonly number[], steps: number): number => tokens.length + steps - 1;
+
 /** In float64, so that position 131071 turns as exactly as position 1. */
-function turn(slices: readonly RunSlice[], { frequencies, factor }: Angles, count: number): Float32Array<ArrayBuffer> {
+function turn(slices: readonly RunSlice[], { frequencies, factor }: Angles, steps: number): Float32Array<ArrayBuffer> {
+  const count = slices.reduce((sum, { tokens }) => sum + positionsOf(tokens, steps), 0);
   const angles = new Float32Array(2 * frequencies.length * count);
   let at = 0;
   for (const { sequence, tokens } of slices) {
-    for (let position = sequence.length; position < sequence.length + tokens.length; position++) {
+    const end = sequence.length + positionsOf(tokens, steps);
+    for (let position = sequence.length; position < end; position++) {
       for (const frequency of frequencies) {
         angles[at++] = Math.cos(position * frequency) * factor;
         angles[at++] = Math.sin(position * frequency) * factor;

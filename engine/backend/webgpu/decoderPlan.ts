@@ -19,6 +19,7 @@ export function layersPlan(parts: DecoderParts, rows: PlanRows): Promise<Plan> {
     const weights = parts.weights.layers[index];
     const cache = parts.cache.layers[index];
     if (!weights || !cache) throw new Error(`layer ${index} has no weights or no cache`);
+    recorder.beginLayer();
     recordAttention(recorder, spec, weights, cache);
     recordFeedForward(recorder, spec, weights);
   }

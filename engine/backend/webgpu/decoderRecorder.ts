@@ -44,6 +44,10 @@ export class Recorder {
     this.#builder = new PlanBuilder(parts.gpu);
   }
 
+  beginLayer(): void {
+    this.#builder.beginLayer();
+  }
+
   finish(): Promise<Plan> {
     return this.#builder.finish();
   }

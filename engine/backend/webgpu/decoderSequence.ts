@@ -64,9 +64,13 @@ export class WebgpuSequence implements Sequence {
     });
   }
 
+  /** Pages beyond what was really added are given back. */
   advance(tokens: number): void {
     this.length += tokens;
-    for (const table of this.tables) table.slide(this.length);
+    for (const table of this.tables) {
+      table.truncate(this.length);
+      table.slide(this.length);
+    }
   }
 }
 

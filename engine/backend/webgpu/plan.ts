@@ -13,9 +13,15 @@ interface Step {
 export class PlanBuilder {
   readonly #gpu: Gpu;
   readonly #steps: Promise<Step>[] = [];
+  readonly #layerStarts: number[] = [];
 
   constructor(gpu: Gpu) {
     this.#gpu = gpu;
+  }
+
+  /** What is added from here on belongs to the next layer. */
+  beginLayer(): void {
+    this.#layerStarts.push(this.#steps.length);
   }
 
   /** `groups`: fixed, or asked for at each run. */
@@ -29,19 +35,26 @@ export class PlanBuilder {
   }
 
   async finish(): Promise<Plan> {
-    return new Plan(await Promise.all(this.#steps));
+    return new Plan(await Promise.all(this.#steps), this.#layerStarts);
   }
 }
 
 export class Plan {
   readonly #steps: readonly Step[];
+  readonly #layerStarts: readonly number[];
 
-  constructor(steps: readonly Step[]) {
+  constructor(steps: readonly Step[], layerStarts: readonly number[]) {
     this.#steps = steps;
+    this.#layerStarts = layerStarts;
   }
 
   get dispatches(): number {
     return this.#steps.length;
+  }
+
+  /** Of each layer; the plan ends with the last. */
+  get layerDispatches(): number[] {
+    return this.#layerStarts.map((start, i) => (this.#layerStarts[i + 1] ?? this.#steps.length) - start);
   }
 
   encode(pass: GPUComputePassEncoder): void {

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openSafetensors } from '../../../engine/formats/safetensors.ts';
+import { openModel } from '../../../engine/model/open.ts';
+import { cacheValuesPerToken } from '../../../engine/model/spec.ts';
 import { bundle } from '../server/bundle.ts';
 import { makeTinyModel } from '../server/tinyModel.ts';
 
@@ -170,25 +172,21 @@ describe('hearth', () => {
     expect((await hearth(['logits', '--model', golden, '--ids', text, '--out', 'x'])).stderr).toContain('text.json');
   });
 
-  it('measures, and gives the figures to machines', async () => {
-    const args = [
-      'bench',
-      '--model',
-      golden,
-      '--backend',
-      'reference',
-      '--prompt-tokens',
-      '8',
-      '--tokens',
-      '4',
-      '--json',
-    ];
-    const { stdout } = await hearth(args);
+  it('measures, and gives the figures to machines and people', async () => {
+    const args = ['bench', '--model', golden, '--backend', 'reference', '--prompt-tokens', '8', '--tokens', '4'];
+    const { stdout } = await hearth([...args, '--depth', '3', '--json']);
     const figures = JSON.parse(stdout);
-    expect(figures).toMatchObject({ backend: 'reference', promptTokens: 8, tokens: 4 });
+    expect(figures).toMatchObject({ backend: 'reference', promptTokens: 8, tokens: 4, depthTokens: 3 });
     for (const key of ['prefillTokensPerSecond', 'decodeTokensPerSecond', 'loadMs', 'fileBytes']) {
       expect(figures[key]).toBeGreaterThan(0);
     }
+    const { spec, file: weights } = await openModel(golden);
+    await weights.close();
+    // 3 + 8 tokens, and half of the 4: in f32, as the reference keeps them.
+    const values = spec.layers.reduce((sum, { attention }) => sum + cacheValuesPerToken(attention), 0);
+    expect(figures.cacheBytesPerToken).toBe(4 * values * 13);
+    expect(figures.weightBytesPerToken).toBeLessThanOrEqual(figures.fileBytes);
+    expect((await hearth(args)).stdout).toMatch(/^a token: [\d.]+ MB of weights and [\d.]+ MB of keys and values$/m);
   });
 
   it('lists models for people and machines', async () => {

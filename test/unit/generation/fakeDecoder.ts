@@ -3,6 +3,8 @@ import type {
   CacheDemand,
   Decoder,
   DecoderMemory,
+  DeviceSampling,
+  DrawSlice,
   Sequence,
   SequenceSlice,
 } from '../../../engine/backend/backend.ts';
@@ -71,6 +73,8 @@ export interface FakeDecoderOptions {
   readonly maxSequencesPerRun?: number;
   /** Pages of 32 tokens that all sequences hold together. */
   readonly pages?: number;
+  /** It draws the tokens itself, up to 16 a step. */
+  readonly draws?: boolean;
   readonly beforeRun?: (batch: readonly SequenceSlice[]) => void | Promise<void>;
 }
 
@@ -102,6 +106,9 @@ export class FakeDecoder implements Decoder {
   readonly runs: FakeRun[] = [];
   readonly live = new Set<FakeSequence>();
   readonly pool: PagePool;
+  /** Steps of every draw, in order. */
+  readonly draws: number[] = [];
+  readonly deviceSampling?: DeviceSampling;
   readonly #options: FakeDecoderOptions;
 
   constructor(options: FakeDecoderOptions = {}) {
@@ -110,6 +117,7 @@ export class FakeDecoder implements Decoder {
     this.pool = new PagePool(options.pages ?? 10_000);
     this.contextTokens = options.contextTokens ?? 256;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
+    if (options.draws) this.deviceSampling = { mostSteps: 16, follows: () => true, draw: this.#draw.bind(this) };
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
   }
 
@@ -132,11 +140,28 @@ export class FakeDecoder implements Decoder {
 
   memory(): DecoderMemory {
     const { pages, freePages } = this.pool;
-    return { weightBytes: 0, cacheBytes: (pages - freePages) * pageTokens, cacheCapacityBytes: pages * pageTokens };
+    const cacheBytes = (pages - freePages) * pageTokens;
+    return { weightBytes: 0, cacheBytes, cacheCapacityBytes: pages * pageTokens, cacheBytesPerValue: 1 };
   }
 
   async dispose(): Promise<void> {
     this.live.clear();
+  }
+
+  /** Greedily, whatever the rules. */
+  async #draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]> {
+    this.draws.push(steps);
+    const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
+    await this.#options.beforeRun?.(batch);
+    return slices.map(({ sequence, token, stopIds }) => {
+      const drawn: number[] = [];
+      for (let next = token; drawn.length < steps && !stopIds.has(drawn.at(-1) ?? -1); ) {
+        const logits = this.#step({ sequence, tokens: [next], logits: 'last' }, slices.length);
+        next = logits.indexOf(20);
+        drawn.push(next);
+      }
+      return drawn;
+    });
   }
 
   #step({ sequence, tokens, logits }: SequenceSlice, sequences: number): Float32Array {

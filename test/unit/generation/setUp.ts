@@ -11,15 +11,15 @@ export const patient = {
   'warm-up': Number.POSITIVE_INFINITY,
 };
 
-/** A scheduler over a fake decoder, whose runs take a millisecond each. */
-export function schedulerOf(decoder: FakeDecoder, chunkTokens = 64): Scheduler {
+/** A scheduler over a fake decoder, whose runs take a millisecond each unless another clock is given. */
+export function schedulerOf(decoder: FakeDecoder, chunkTokens = 64, now = () => decoder.runs.length): Scheduler {
   return new Scheduler({
     decoder,
     cache: new PrefixCache({ decoder, maxIdle: () => 2 }),
     chunkTokens,
     maxPendingPerClass: 64,
     patienceMs: patient,
-    now: () => decoder.runs.length,
+    now,
     breathe: () => new Promise((resolve) => setImmediate(resolve)),
   });
 }

@@ -13,9 +13,9 @@ export const cacheValueBytes = (precision: CachePrecision): number => (precision
 
 /**
  * A row of the batch, as kernels see it: its position in its sequence, where its sequence's page table starts in `pages`,
- * and its token id.
+ * its token id, and the row of `angles` that turns its heads.
  */
-export const rowStruct = 'struct Row { position: u32, table: u32, id: u32, unused: u32 }';
+export const rowStruct = 'struct Row { position: u32, table: u32, id: u32, angle: u32 }';
 
 /** Four consecutive values of `name` (array of u32) at value index `4 * quad`. */
 export function readCache(name: string, precision: CachePrecision): string {

@@ -1,15 +1,17 @@
 /**
  * act = activation(gate · x, up · x) for 1 to 16 rows of x: both halves of a gated network, the norm before them and the
  * activation after them in one dispatch. A dense network multiplies every row of x; of a stack of experts, each (token,
- * slot) multiplies the one whose number the router left in `chosen`.
+ * slot) multiplies the one whose number the router left in `chosen`. With `routing` it is the router as well: every
+ * workgroup makes the same choice from the logits, which is quicker than a dispatch of its own.
  *
  * Bindings: gate, up, x `[tokens, columns]` vec4f, gain? `[columns]` vec4f; experts: gate_bias? and up_bias?
- * `[experts, rows]` vec4f, chosen `[tokens, topK]` u32; act (write) `[tokens, rows]`, experts `[tokens, topK, rows]`, vec4f.
+ * `[experts, rows]` vec4f, chosen `[tokens, topK]` u32, or with routing: logits `[tokens, experts]`, chosen (write) and
+ * weights `[tokens, topK]` (write); act (write) `[tokens, rows]`, experts `[tokens, topK, rows]`, vec4f.
  * Workgroup: 64 threads, which share the columns of four rows of each matrix; groups: rows in x; experts: slots in y,
  * tokens in z. Needs rows in multiples of four; uses subgroups. Must equal the first half of `gatedNetwork` of
  * backend/reference.
  */
-import type { Activation } from '../../../model/spec.ts';
+import type { Activation, ExpertsSpec } from '../../../model/spec.ts';
 import type { GpuCapabilities } from '../adapter.ts';
 import type { KernelSource } from '../gpu.ts';
 import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
@@ -17,6 +19,7 @@ import type { MatrixLayout } from '../weightLayout.ts';
 import { activationCode } from './activation.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { routeCode, storeRoute } from './router.ts';
 
 /** A piece of a matrix, or of a stack of experts, from row `firstRow` on. */
 export interface GatedPiece {
@@ -36,7 +39,12 @@ export interface GatedShape {
   /** Rows of x, 1 to 16. */
   readonly tokens: number;
   readonly norm?: { readonly epsilon: number };
-  readonly experts?: { readonly topK: number; readonly bias: boolean };
+  readonly experts?: {
+    readonly topK: number;
+    readonly bias: boolean;
+    /** One piece must hold all experts then. */
+    readonly routing?: ExpertsSpec;
+  };
 }
 
 const threads = 64;
@@ -56,6 +64,19 @@ export function jointPieces<Piece extends GatedPiece>(
   );
 }
 
+/** Experts among which every workgroup may choose by itself: each thread ranks a few of them. */
+const mostRoutedExperts = 128;
+const routingBindings = 10;
+
+/** Whether the choice of experts is part of the kernel. A selection bias would be one binding more, and its routers are large. */
+export const canRoute = ({ numExperts, router }: ExpertsSpec, capabilities: GpuCapabilities): boolean =>
+  router.kind !== 'sigmoid-grouped' &&
+  numExperts <= mostRoutedExperts &&
+  capabilities.maxBindingsPerKernel >= routingBindings;
+
+const chosenBindings = (routes: boolean) =>
+  routes ? [read('logits'), write('chosen', 'u32'), write('weights')] : [read('chosen', 'u32')];
+
 export function gatedVectorKernel(shape: GatedShape, capabilities: GpuCapabilities): KernelSource {
   const { gate, up, norm, experts, rows } = shape;
   // An expert's workgroup has one token of its own; the weights of a dense network serve all tokens at once.
@@ -67,7 +88,7 @@ export function gatedVectorKernel(shape: GatedShape, capabilities: GpuCapabiliti
     read('x', 'vec4f'),
     ...(norm ? [read('gain', 'vec4f')] : []),
     ...(experts?.bias ? [read('gate_bias', 'vec4f'), read('up_bias', 'vec4f')] : []),
-    ...(experts ? [read('chosen', 'u32')] : []),
+    ...(experts ? chosenBindings(experts.routing !== undefined) : []),
     write('act', 'vec4f'),
   ]);
   const squares = norm ? Array.from({ length: Math.ceil(tokens / 4) }, (_, i) => `squares${i}`) : [];
@@ -88,9 +109,10 @@ const UNITS = ${gate.layout.columns / 8}u;
 const X_WIDTH = ${gate.layout.columns / 4}u;
 const ACT_WIDTH = ${rows / 4}u;
 ${reductionCode(sums.length, threads, capabilities)}
+${experts?.routing ? `${routeCode(experts.routing, false, threads)}${storeRoute(experts.topK, threads)}` : ''}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  ${experts ? chosenRow(shape, experts.topK) : `let row = ${shape.firstRow}u + ${rowsPerGroup}u * group.x; let first_token = 0u;`}
+  ${experts ? chosenRow(shape, experts) : `let row = ${shape.firstRow}u + ${rowsPerGroup}u * group.x; let first_token = 0u;`}
   let gate_row = row - ${gate.firstRow}u;
   let up_row = row - ${up.firstRow}u;
   ${sums.map((name) => `var sum_${name} = vec4f();`).join(' ')}
@@ -104,17 +126,26 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   }
 }
 `;
-  const label = `gatedVector ${gate.layout.type} ${up.layout.type} ${rows}x${gate.layout.columns}x${shape.tokens}${experts ? ` of ${experts.topK} experts` : ''}`;
+  const label = `gatedVector ${gate.layout.type} ${up.layout.type} ${rows}x${gate.layout.columns}x${shape.tokens}${experts ? ` of ${experts.topK} ${experts.routing ? 'routed ' : ''}experts` : ''}`;
   return { label, code, bindings: buffers.bindings };
 }
 
 /** `row`: the first of this workgroup in the stack. The expert of another piece is another dispatch's. */
-function chosenRow({ firstRow, endRow, rows }: GatedShape, topK: number): string {
-  return /* wgsl */ `
-  let visit = group.z * ${topK}u + group.y;
-  let first_token = group.z;
+function chosenRow(
+  { firstRow, endRow, rows }: GatedShape,
+  { topK, routing }: { readonly topK: number; readonly routing?: ExpertsSpec },
+): string {
+  const expert = routing
+    ? /* wgsl */ `
+  route(group.z, thread);
+  if (group.x == 0u && group.y == 0u) { store_route(group.z, thread); }
+  let row = workgroupUniformLoad(&picked[group.y]) * ${rows}u + ${rowsPerGroup}u * group.x;`
+    : /* wgsl */ `
   let row = chosen[visit] * ${rows}u + ${rowsPerGroup}u * group.x;
   if (row < ${firstRow}u || row >= ${endRow}u) { return; }`;
+  return /* wgsl */ `
+  let visit = group.z * ${topK}u + group.y;
+  let first_token = group.z;${expert}`;
 }
 
 /** Matrices of one type have their columns in one order and share each read of x. */

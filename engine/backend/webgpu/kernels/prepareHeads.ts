@@ -24,7 +24,7 @@ export function rotationCode(layout: 'half-split' | 'interleaved', dimensions: n
 fn rotate(i: u32, token: u32) -> f32 {
   if (i >= ${dimensions}u) { return head[i]; }
   ${body}
-  let angle = angles[token * ${pairs}u + pair];
+  let angle = angles[rows[token].angle * ${pairs}u + pair];
   return head[i] * angle.x + select(-other, other, upper) * angle.y;
 }`;
 }

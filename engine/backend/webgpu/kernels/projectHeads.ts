@@ -18,7 +18,8 @@ import { declareBuffers, read, write } from './bindings.ts';
 import { type CachePrecision, pageTokens, rowStruct } from './cacheCode.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 
-interface Projection {
+/** A matrix in one piece. */
+export interface Projection {
   readonly layout: MatrixLayout;
   readonly blockScale?: BlockScaleShape;
 }
@@ -120,7 +121,7 @@ export const projectHeadsGroups = (spec: GroupedQueryAttentionSpec): [number] =>
 ];
 
 /** Fills the sums with four rows, `own`, of the matrix `name`. */
-function productLoop(name: string, tokens: readonly number[], columns: number): string {
+export function productLoop(name: string, tokens: readonly number[], columns: number): string {
   return /* wgsl */ `
     for (var unit = thread; unit < ${columns / 8}u; unit += ${threads}u) {
       let columns = ${name}_columns(unit);
@@ -151,7 +152,7 @@ fn rows_of_head(slot: u32) -> vec4u {
 }
 fn rotate_pairs(y: vec4f, within: vec4u, token: u32) -> vec4f {
   ${guard}
-  let pair = token * ${pairs}u + within.x${split ? '' : ' / 2u'};
+  let pair = rows[token].angle * ${pairs}u + within.x${split ? '' : ' / 2u'};
   let first = angles[pair];
   let second = angles[pair + 1u];
   ${

@@ -12,18 +12,14 @@ import { declareBuffers, read, write } from './bindings.ts';
 /** No score comes near: a sigmoid with a bias, or a logit. */
 const dropped = '-3.0e38';
 
-export function routerKernel(spec: ExpertsSpec, selectionBias: boolean): KernelSource {
+/**
+ * WGSL `fn route(token: u32, thread: u32)` for a workgroup of `threads`: afterwards `picked[slot]` is an expert and
+ * `share(slot)` its weight. Needs the bindings `logits` and, where there is one, `selection_bias`.
+ */
+export function routeCode(spec: ExpertsSpec, selectionBias: boolean, threads: number): string {
   const { numExperts: experts, expertsPerToken: topK, router } = spec;
-  const threads = Math.min(256, Math.ceil(experts / 32) * 32);
-  const buffers = declareBuffers([
-    read('logits'),
-    ...(selectionBias ? [read('selection_bias')] : []),
-    write('chosen', 'u32'),
-    write('weights'),
-  ]);
   const score = scoreCode(router, selectionBias);
-  const code = /* wgsl */ `
-${buffers.code}
+  return /* wgsl */ `
 var<workgroup> score: array<f32, ${experts}>;
 var<workgroup> selection: array<f32, ${experts}>;
 var<workgroup> picked: array<u32, ${topK}>;
@@ -38,10 +34,9 @@ fn rank(expert: u32) -> u32 {
   }
   return before;
 }
-@compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+fn route(token: u32, thread: u32) {
   for (var expert = thread; expert < ${experts}u; expert += ${threads}u) {
-    let logit = logits[group.x * ${experts}u + expert];
+    let logit = logits[token * ${experts}u + expert];
     ${score.each}
   }
   workgroupBarrier();
@@ -51,14 +46,42 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     if (slot < ${topK}u) { picked[slot] = expert; }
   }
   workgroupBarrier();
+}
+fn share(slot: u32) -> f32 {
   let largest = score[picked[0]];
+  let own = score[picked[slot]];
   var sum = 0.0;
   ${score.sum(experts, topK)}
+  return ${score.weight} * ${spec.routedScale};
+}`;
+}
+
+/** WGSL that leaves what `route` found in `chosen` and `weights`. */
+export const storeRoute = (topK: number, threads: number): string => /* wgsl */ `
+fn store_route(token: u32, thread: u32) {
   for (var slot = thread; slot < ${topK}u; slot += ${threads}u) {
-    let own = score[picked[slot]];
-    chosen[group.x * ${topK}u + slot] = picked[slot];
-    weights[group.x * ${topK}u + slot] = ${score.weight} * ${spec.routedScale};
+    chosen[token * ${topK}u + slot] = picked[slot];
+    weights[token * ${topK}u + slot] = share(slot);
   }
+}`;
+
+export function routerKernel(spec: ExpertsSpec, selectionBias: boolean): KernelSource {
+  const { numExperts: experts, expertsPerToken: topK, router } = spec;
+  const threads = Math.min(256, Math.ceil(experts / 32) * 32);
+  const buffers = declareBuffers([
+    read('logits'),
+    ...(selectionBias ? [read('selection_bias')] : []),
+    write('chosen', 'u32'),
+    write('weights'),
+  ]);
+  const code = /* wgsl */ `
+${buffers.code}
+${routeCode(spec, selectionBias, threads)}
+${storeRoute(topK, threads)}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+  route(group.x, thread);
+  store_route(group.x, thread);
 }
 `;
   return { label: `router ${router.kind} ${topK} of ${experts}`, code, bindings: buffers.bindings };

@@ -6,6 +6,7 @@
  * answer); logits `[rows, vocabulary]`, parts u32 (write). Workgroup: 256 threads a chunk; groups: chunks in x, rows in y.
  * Needs nothing; uses subgroups. Must equal `penalise` of generation/sampler.ts, without its logit bias.
  */
+import type { DrawRules } from '../../backend.ts';
 import type { GpuCapabilities } from '../adapter.ts';
 import type { KernelSource } from '../gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
@@ -21,25 +22,15 @@ export const notANumber = '3.4e38';
 /** Stands for minus infinity, which WGSL does not promise. */
 export const excluded = '-3.0e38';
 
-/** As the generation's SamplerSettings; `topK` 1 is greedy, 0 all. */
-export interface SampleSettings {
-  readonly temperature: number;
-  readonly topK: number;
-  readonly topP: number;
-  readonly minP: number;
-  readonly repetitionPenalty: number;
-  readonly presencePenalty: number;
-}
-
 /** Whether the draw is the CPU sampler's own, but for rounding. */
-export function samplesOnGpu({ temperature, topK }: SampleSettings, vocabularySize: number): boolean {
+export function samplesOnGpu({ temperature, topK }: DrawRules, vocabularySize: number): boolean {
   return vocabularySize <= mostChunks * chunkTokens && (temperature === 0 || topK <= mostCandidates);
 }
 
 export const settingsWords = 8;
 
 /** One row of `settings`. */
-export function packSettings(settings: SampleSettings): Uint32Array<ArrayBuffer> {
+export function packSettings(settings: DrawRules): Uint32Array<ArrayBuffer> {
   const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty } = settings;
   const greedy = temperature === 0;
   const words = new Uint32Array(settingsWords);

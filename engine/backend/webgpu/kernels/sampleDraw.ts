@@ -8,11 +8,12 @@
  *
  * Bindings: settings, uniforms `[rows, steps]`, logits `[rows, vocabulary]` (penalised), parts u32; history u32 (write: the
  * token is added), drawn u32 `[rows, 1 + steps]` (write): how many were drawn, then their ids, 0xffffffff where the logits were
- * no numbers or all excluded. Workgroup: 256 threads a row, one for each chunk; groups: rows in x. Needs nothing; uses subgroups.
+ * no numbers or all excluded; rows (Row, write): the token becomes the input of the next run, one position further. Workgroup: 256 threads a row, one for each chunk; groups: rows in x. Needs nothing; uses subgroups.
  */
 import type { GpuCapabilities } from '../adapter.ts';
 import type { KernelSource } from '../gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
+import { rowStruct } from './cacheCode.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 import {
   chunksOf,
@@ -38,10 +39,12 @@ export function sampleDrawKernel(vocabularySize: number, steps: number, capabili
     read('parts', 'u32'),
     write('history', 'u32'),
     write('drawn', 'u32'),
+    write('rows', 'Row'),
   ]);
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
 ${settingsCode}
+${rowStruct}
 ${buffers.code}
 const VOCABULARY = ${vocabularySize}u;
 const CHUNKS = ${chunks}u;
@@ -75,6 +78,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     let step = drawn[at];
     drawn[at + 1u + step] = select(0xffffffffu, id, valid);
     drawn[at] = step + 1u;
+    let last = rows[row];
+    rows[row] = Row(last.position + 1u, last.table, select(0u, id, valid), last.angle + 1u);
     if (valid) { history[row * ${historyWords(vocabularySize)}u + id / 16u] |= 3u << (2u * (id & 15u)); }
   }
 }

@@ -1,0 +1,125 @@
+/** Sampling on the device: several runs of one token a sequence in one submission, each drawing the next one's tokens. */
+import type { DrawRules, DrawSlice } from '../backend.ts';
+import type { Gpu } from './gpu.ts';
+import {
+  chunksOf,
+  historyWords,
+  packSettings,
+  partWords,
+  sampleChunksKernel,
+  settingsWords,
+} from './kernels/sampleChunks.ts';
+import { sampleDrawKernel } from './kernels/sampleDraw.ts';
+import { type Plan, PlanBuilder } from './plan.ts';
+
+/** What a submission may take: a cancellation waits for it. */
+export const mostSteps = 16;
+/** An id that no token has: the logits were no numbers. */
+const nothingDrawn = 0xffffffff;
+
+export interface SamplerLimits {
+  readonly vocabularySize: number;
+  readonly maxRows: number;
+}
+
+export interface SamplerOperands {
+  /** `[rows, vocabulary]` */
+  readonly logits: GPUBuffer;
+  readonly rowBuffer: GPUBuffer;
+  readonly rows: () => number;
+}
+
+/** The buffers that the two sampling kernels pass on, and their read-back. */
+export class DeviceSampler {
+  readonly plan: Plan;
+  readonly #gpu: Gpu;
+  readonly #limits: SamplerLimits;
+  readonly #buffers: Awaited<ReturnType<typeof allocate>>;
+
+  private constructor(gpu: Gpu, limits: SamplerLimits, buffers: Awaited<ReturnType<typeof allocate>>, plan: Plan) {
+    this.#gpu = gpu;
+    this.#limits = limits;
+    this.#buffers = buffers;
+    this.plan = plan;
+  }
+
+  static async create(gpu: Gpu, limits: SamplerLimits, operands: SamplerOperands): Promise<DeviceSampler> {
+    const { vocabularySize } = limits;
+    const buffers = await allocate(gpu, limits);
+    const { settings, uniforms, history, parts, drawn } = buffers;
+    const { logits, rowBuffer, rows } = operands;
+    const builder = new PlanBuilder(gpu);
+    builder.add(sampleChunksKernel(vocabularySize, gpu.capabilities), [settings, history, logits, parts], () => [
+      chunksOf(vocabularySize),
+      rows(),
+    ]);
+    const drawing = [settings, uniforms, logits, parts, history, drawn, rowBuffer];
+    builder.add(sampleDrawKernel(vocabularySize, mostSteps, gpu.capabilities), drawing, () => [rows()]);
+    return new DeviceSampler(gpu, limits, buffers, await builder.finish());
+  }
+
+  write(slices: readonly DrawSlice[]): void {
+    const { queue } = this.#gpu.device;
+    const { settings, uniforms, history, drawn } = this.#buffers;
+    const words = historyWords(this.#limits.vocabularySize);
+    for (const [row, slice] of slices.entries()) {
+      queue.writeBuffer(settings, 4 * settingsWords * row, packSettings(slice.rules));
+      queue.writeBuffer(uniforms, 4 * mostSteps * row, Float32Array.from(slice.uniforms));
+      if (penalises(slice.rules)) queue.writeBuffer(history, 4 * words * row, packHistory(words, slice.history));
+    }
+    queue.writeBuffer(drawn, 0, new Uint32Array(slices.length * (1 + mostSteps)));
+  }
+
+  encodeReadBack(encoder: GPUCommandEncoder, rows: number): void {
+    const { drawn, staging } = this.#buffers;
+    encoder.copyBufferToBuffer(drawn, 0, staging, 0, 4 * rows * (1 + mostSteps));
+  }
+
+  /** @returns the tokens of each row, after the submission that `encodeReadBack` belongs to. */
+  async read(rows: number): Promise<number[][]> {
+    const { staging } = this.#buffers;
+    const stride = 1 + mostSteps;
+    await staging.mapAsync(GPUMapMode.READ, 0, 4 * rows * stride);
+    const words = new Uint32Array(staging.getMappedRange(0, 4 * rows * stride).slice(0));
+    staging.unmap();
+    return Array.from({ length: rows }, (_, row) => {
+      const [count = 0, ...ids] = words.subarray(row * stride, (row + 1) * stride);
+      const drawn = ids.slice(0, count);
+      if (drawn.includes(nothingDrawn)) throw new Error('The logits of a token are no numbers.');
+      return drawn;
+    });
+  }
+}
+
+const penalises = ({ repetitionPenalty, presencePenalty }: DrawRules): boolean =>
+  repetitionPenalty !== 1 || presencePenalty !== 0;
+
+/** Two bits a token: in the sequence, in the answer. */
+function packHistory(count: number, { sequence, generated }: DrawSlice['history']): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(count);
+  const mark = (id: number, bit: number): void => {
+    words[id >> 4] = (words[id >> 4] ?? 0) | (bit << (2 * (id & 15)));
+  };
+  for (const id of sequence) mark(id, 1);
+  for (const id of generated) mark(id, 2);
+  return words;
+}
+
+async function allocate(gpu: Gpu, { vocabularySize, maxRows }: SamplerLimits) {
+  const storage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+  const words = (label: string, count: number, usage = storage) => gpu.allocate(label, 4 * maxRows * count, usage);
+  return {
+    settings: await words('sampling settings', settingsWords),
+    uniforms: await words('uniform numbers', mostSteps),
+    history: await words('tokens said', historyWords(vocabularySize)),
+    parts: await words('most probable tokens', chunksOf(vocabularySize) * partWords),
+    drawn: await words('drawn tokens', 1 + mostSteps),
+    staging: await words('drawn tokens on their way', 1 + mostSteps, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST),
+  };
+}
+
+/** `drawn` up to its first stop id, which is part of it. */
+export function untilStop(drawn: readonly number[], stopIds: ReadonlySet<number>): number[] {
+  const stop = drawn.findIndex((id) => stopIds.has(id));
+  return stop < 0 ? [...drawn] : drawn.slice(0, stop + 1);
+}

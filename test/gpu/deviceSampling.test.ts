@@ -1,0 +1,144 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Decoder, DeviceSampling, DrawSlice, Sequence } from '../../engine/backend/backend.ts';
+import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
+import { seededRandom } from '../../engine/generation/random.ts';
+import { greedy, type SamplerSettings, sample } from '../../engine/generation/sampler.ts';
+import type { Model } from '../../engine/model/model.ts';
+import { openModel } from '../../engine/model/open.ts';
+import { type Golden, largestDifference, readGolden } from '../unit/goldens.ts';
+import { fixtureFile } from '../unit/shared.ts';
+
+const backend = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32' });
+const lavapipe = process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe';
+
+/** One conversation, whose tokens come from logits on the CPU or from the device. */
+class Talk {
+  readonly sequence: Sequence;
+  readonly history: { readonly sequence: Set<number>; readonly generated: Set<number> };
+  readonly tokens: number[];
+  readonly #decoder: Decoder;
+  readonly #random = seededRandom(5);
+
+  constructor(decoder: Decoder, sequence: Sequence, tokens: readonly number[]) {
+    this.#decoder = decoder;
+    this.sequence = sequence;
+    this.tokens = [...tokens];
+    this.history = { sequence: new Set(tokens), generated: new Set() };
+  }
+
+  async choose(settings: SamplerSettings): Promise<void> {
+    this.take(sample(await this.logits(), settings, this.history, this.#random));
+  }
+
+  async logits(): Promise<Float32Array> {
+    const { sequence, tokens } = this;
+    const batch = [{ sequence, tokens: tokens.slice(sequence.length), logits: 'last' as const }];
+    const [logits = new Float32Array()] = await this.#decoder.run(batch);
+    return logits;
+  }
+
+  slice(rules: SamplerSettings, steps: number, stopIds: ReadonlySet<number> = new Set()): DrawSlice {
+    const uniforms = Array.from({ length: steps }, () => (rules.temperature > 0 ? this.#random() : 0));
+    const { sequence, history } = this;
+    return { sequence, token: this.tokens.at(-1) ?? 0, rules, history, uniforms, stopIds };
+  }
+
+  take(...tokens: readonly number[]): void {
+    for (const token of tokens) {
+      this.tokens.push(token);
+      this.history.sequence.add(token);
+      this.history.generated.add(token);
+    }
+  }
+}
+
+/** A slow device draws what shows the most: GPT-OSS in every way, latent attention in one. */
+const families: [family: string, only?: RegExp][] = lavapipe ? [['gpt-oss']] : [['gpt-oss'], ['deepseek-v3', /greedy/]];
+
+describe.each(families)('%s: tokens that the GPU draws, several a submission', (family, only) => {
+  let model: Model;
+  let golden: Golden;
+  let decoder: Decoder;
+  let sampling: DeviceSampling;
+  let prompt: Sequence;
+
+  beforeAll(async () => {
+    const path = fixtureFile(`goldens/${family}`);
+    model = await openModel(path);
+    golden = await readGolden(`${path}/golden.safetensors`);
+    // The last token drawn is in no cache: the greedy text just fits.
+    const contextTokens = golden.ids.length + golden.greedy.length - 1;
+    decoder = await backend.load(model.spec, model.weights, { contextTokens });
+    if (!decoder.deviceSampling) throw new Error('the GPU samples');
+    sampling = decoder.deviceSampling;
+    prompt = decoder.createSequence();
+    await decoder.run([{ sequence: prompt, tokens: golden.ids.slice(0, -1), logits: 'none' }]);
+  });
+  afterAll(async () => {
+    await decoder?.dispose();
+    await model?.file.close();
+  });
+
+  const talk = () => new Talk(decoder, prompt.fork(), golden.ids);
+
+  /** Both go on with the same distribution: nothing but the tokens is in the cache. */
+  const expectSameCache = async (a: Talk, b: Talk) => {
+    expect(a.tokens).toEqual(b.tokens);
+    expect(a.sequence.length).toBe(b.sequence.length);
+    expect(largestDifference(await a.logits(), await b.logits()) / golden.deviation).toBeLessThan(1e-4);
+    for (const { sequence } of [a, b]) sequence.dispose();
+  };
+
+  const check = (name: string, body: () => Promise<void>) => {
+    if (!only || only.test(name)) it(name, body);
+  };
+
+  check('are the golden greedy text up to the end of the context, and none beyond', async () => {
+    const drawn = talk();
+    for (const steps of [1, 16, 15]) {
+      const [tokens = []] = await sampling.draw([drawn.slice(greedy, steps)], steps);
+      expect(tokens).toHaveLength(steps);
+      drawn.take(...tokens);
+    }
+    expect(drawn.tokens.slice(golden.ids.length)).toEqual(golden.greedy);
+    const full = drawn.sequence.length;
+    await expect(sampling.draw([drawn.slice(greedy, 1)], 1)).rejects.toMatchObject({ code: 'context-overflow' });
+    expect(drawn.sequence.length).toBe(full);
+    drawn.sequence.dispose();
+  });
+
+  const settings: readonly SamplerSettings[] = [
+    { ...greedy, temperature: 0.8, topK: 20, topP: 0.9 },
+    { ...greedy, temperature: 1.2, minP: 0.05, repetitionPenalty: 1.3, presencePenalty: 0.4 },
+  ];
+
+  check('are those that the CPU draws from the logits, for sequences with rules of their own', async () => {
+    const chosen = settings.map(talk);
+    const drawn = settings.map(talk);
+    for (let i = 0; i < 6; i++) for (const [at, rules] of settings.entries()) await chosen[at]?.choose(rules);
+    for (const steps of [2, 4]) {
+      const slices = drawn.map((each, at) => each.slice(settings[at] ?? greedy, steps));
+      for (const [at, tokens] of (await sampling.draw(slices, steps)).entries()) drawn[at]?.take(...tokens);
+    }
+    for (const [at, each] of chosen.entries()) await expectSameCache(drawn[at] ?? talk(), each);
+  });
+
+  check('end at a stop id, and what was drawn after it is in no cache, forks included', async () => {
+    const { greedy: text } = golden;
+    const stop = text[4] ?? 0;
+    const length = text.indexOf(stop) + 1;
+    const drawn = talk();
+    const [tokens = []] = await sampling.draw([drawn.slice(greedy, 16, new Set([stop]))], 16);
+    expect(tokens).toEqual(text.slice(0, length));
+    drawn.take(...tokens);
+    expect(drawn.sequence.length).toBe(golden.ids.length + length - 1);
+    const fork = new Talk(decoder, drawn.sequence.fork(), drawn.tokens);
+    // Both write behind the same place.
+    const other = [...drawn.tokens, 3, 1, 4];
+    await decoder.run([{ sequence: fork.sequence, tokens: other.slice(fork.sequence.length), logits: 'none' }]);
+    fork.sequence.dispose();
+    const chosen = talk();
+    for (let i = 0; i < length; i++) await chosen.choose(greedy);
+    await expectSameCache(drawn, chosen);
+  });
+});
