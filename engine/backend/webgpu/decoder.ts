@@ -17,7 +17,7 @@ import { copyPage, usedCacheBytes } from './decoderCache.ts';
 import { headPlan, layersPlan } from './decoderPlan.ts';
 import type { DecoderParts, PlanRows } from './decoderRecorder.ts';
 import { DeviceSampler, mostSteps, untilStop } from './decoderSampling.ts';
-import { logitRowsAtOnce } from './decoderScratch.ts';
+import { logitRowsAtOnce, maxTokensPerRun } from './decoderScratch.ts';
 import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './decoderSequence.ts';
 import type { Gpu } from './gpu.ts';
 import { cacheValueBytes } from './kernels/cacheCode.ts';
@@ -26,7 +26,6 @@ import type { Plan } from './plan.ts';
 
 /** Most rows that are computed as rows, not as a prompt's tiles. */
 export const vectorTokens = 16;
-export const maxTokensPerRun = 512;
 export const maxSequencesPerRun = 16;
 
 type Slice = OwnSlice<WebgpuSequence>;

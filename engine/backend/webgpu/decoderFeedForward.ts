@@ -1,10 +1,15 @@
 /** The feed-forward part of one layer, dense or of experts, onto the residual stream. */
 import type { Activation, DenseSpec, ExpertsSpec } from '../../model/spec.ts';
 import type { Recorder } from './decoderRecorder.ts';
+import { maxTokensPerRun } from './decoderScratch.ts';
 import type { GpuDense, GpuExperts, GpuLinear } from './decoderWeights.ts';
 import { activationGroups, activationKernel } from './kernels/activation.ts';
+import { combineExpertsGroups, combineExpertsKernel } from './kernels/combineExperts.ts';
 import { expertsDownGroups, expertsDownKernel } from './kernels/expertsDown.ts';
+import { type ExpertTilesShape, expertTilesGroups, expertTilesKernel } from './kernels/expertTiles.ts';
 import { canRoute, type GatedShape, gatedVectorGroups, gatedVectorKernel, jointPieces } from './kernels/gatedVector.ts';
+import { groupExpertsKernel } from './kernels/groupExperts.ts';
+import { productTile } from './kernels/matrixMatrix.ts';
 import { routerKernel } from './kernels/router.ts';
 
 export function recordDense(recorder: Recorder, spec: DenseSpec, weights: GpuDense, norm: GPUBuffer): void {
@@ -65,10 +70,54 @@ export function recordExperts(recorder: Recorder, spec: ExpertsSpec, weights: Gp
   const { scratch, spec: decoder } = recorder.parts;
   const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
   recorder.product(weights.router, x, scratch.scores, gain);
-  recordExpertStates(recorder, spec, weights, x, gain);
+  const isPrompt = recorder.rows === 'prompt';
+  if (isPrompt) recordRouter(recorder, spec, weights.selectionBias);
+  else recordExpertStates(recorder, spec, weights, x, gain);
   // After the experts' states, which are made of the residual stream that this adds to.
   if (weights.shared) recordGated(recorder, spec.activation, weights.shared, x, gain);
-  recordExpertsDown(recorder, spec, weights.down);
+  if (isPrompt) recordExpertTiles(recorder, spec, weights, x);
+  else recordExpertsDown(recorder, spec, weights.down);
+}
+
+/** A prompt's experts in tiles of the tokens that chose them. */
+function recordExpertTiles(recorder: Recorder, spec: ExpertsSpec, { gate, up, down }: GpuExperts, x: GPUBuffer): void {
+  const { inputs, scratch, spec: decoder } = recorder.parts;
+  const { numExperts, expertsPerToken: topK, intermediateSize } = spec;
+  const types = [gate, up, down].flatMap(({ weight }) => weight.pieces.map(({ layout }) => layout.type));
+  const tileTokens = Math.min(...types.map((type) => productTile(type).tokens));
+  const grouping = { numExperts, topK, tileTokens, maxTokens: maxTokensPerRun };
+  recorder.add(groupExpertsKernel(grouping), [scratch.experts, inputs.paramBuffer, scratch.grouping], [1]);
+  const tiles = (linear: GpuLinear, rows: number, from: GPUBuffer, input: 'tokens' | 'visits', y: GPUBuffer) =>
+    recordTiles(recorder, linear, { rows, input, grouping }, from, y);
+  tiles(gate, intermediateSize, x, 'tokens', scratch.expertGates);
+  tiles(up, intermediateSize, x, 'tokens', scratch.expertStates);
+  const width = topK * intermediateSize;
+  recorder.add(activationKernel(spec.activation, width), [scratch.expertGates, scratch.expertStates], () =>
+    activationGroups(width, inputs.tokens),
+  );
+  tiles(down, decoder.hiddenSize, scratch.expertStates, 'visits', scratch.expertOutputs);
+  recorder.add(
+    combineExpertsKernel(decoder.hiddenSize, topK, true),
+    [scratch.expertOutputs, scratch.expertWeights, scratch.hidden],
+    () => combineExpertsGroups(decoder.hiddenSize, inputs.tokens),
+  );
+}
+
+function recordTiles(
+  recorder: Recorder,
+  { weight, bias }: GpuLinear,
+  options: Pick<ExpertTilesShape, 'rows' | 'input' | 'grouping'>,
+  x: GPUBuffer,
+  y: GPUBuffer,
+): void {
+  const { inputs, scratch } = recorder.parts;
+  for (const { layout, firstRow, buffer } of weight.pieces) {
+    const scale = weight.blockScale ? { blockScale: weight.blockScale } : {};
+    const shape: ExpertTilesShape = { ...options, layout, firstRow, bias: bias !== undefined, ...scale };
+    recorder.add(expertTilesKernel(shape), [buffer, x, ...(bias ? [bias] : []), scratch.grouping, y], () =>
+      expertTilesGroups(shape, inputs.tokens),
+    );
+  }
 }
 
 /** The router's choice from its scores, as a dispatch of its own. */

@@ -3,11 +3,15 @@ import type { DecoderSpec, FeedForwardSpec } from '../../model/spec.ts';
 import { paddedWidth } from './decoderWeights.ts';
 import type { Allocator } from './gpu.ts';
 import { attentionShape } from './kernels/attention.ts';
+import { groupingBytes } from './kernels/groupExperts.ts';
+import { fewestTileTokens } from './kernels/matrixMatrix.ts';
 
 /** Rows of logits that are computed and read back at once. */
 export const logitRowsAtOnce = 16;
 
-/** `[tokens, …]` each, but for `parts`, `chosen` and `logits`. */
+export const maxTokensPerRun = 512;
+
+/** `[tokens, …]` each, but for `grouping`, `parts`, `chosen` and `logits`. */
 export interface Scratch {
   /** The residual stream: `hidden`. */
   readonly hidden: GPUBuffer;
@@ -41,6 +45,11 @@ export interface Scratch {
   readonly expertWeights: GPUBuffer;
   /** `topK · intermediate` of the chosen experts */
   readonly expertStates: GPUBuffer;
+  /** Prompts: `topK · intermediate` of the gates, `topK · hidden` of the chosen experts' outputs. */
+  readonly expertGates: GPUBuffer;
+  readonly expertOutputs: GPUBuffer;
+  /** Prompts: the tokens of each expert, as groupExperts leaves them. */
+  readonly grouping: GPUBuffer;
   /** Rows of `hidden` whose logits are asked for. `[logitRowsAtOnce, hidden]` */
   readonly chosen: GPUBuffer;
   /** `[logitRowsAtOnce, vocabulary]` */
@@ -85,12 +94,24 @@ function widths(spec: DecoderSpec) {
     experts: experts.map(({ expertsPerToken }) => expertsPerToken),
     expertWeights: experts.map(({ expertsPerToken }) => expertsPerToken),
     expertStates: experts.map(({ expertsPerToken, intermediateSize }) => expertsPerToken * intermediateSize),
+    expertGates: experts.map(({ expertsPerToken, intermediateSize }) => expertsPerToken * intermediateSize),
+    expertOutputs: experts.map(({ expertsPerToken }) => expertsPerToken * spec.hiddenSize),
   } satisfies Partial<Record<keyof Scratch, number[]>>;
 }
 
 function denseWidth(feedForward: FeedForwardSpec): number {
   const { kind } = feedForward;
   return paddedWidth(kind === 'dense' ? feedForward.intermediateSize : (feedForward.sharedIntermediateSize ?? 0));
+}
+
+/** With tiles of the fewest tokens, of which there are most. */
+function groupingWords(spec: DecoderSpec, maxTokens: number): number {
+  const words = spec.layers.map(({ feedForward }) => {
+    if (feedForward.kind === 'dense') return 0;
+    const { numExperts, expertsPerToken: topK } = feedForward;
+    return groupingBytes({ numExperts, topK, tileTokens: fewestTileTokens, maxTokens }) / 4;
+  });
+  return Math.max(0, ...words);
 }
 
 export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits: ScratchLimits): Promise<Scratch> {
@@ -124,6 +145,9 @@ export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits:
     experts: await perToken('experts'),
     expertWeights: await perToken('expertWeights'),
     expertStates: await perToken('expertStates'),
+    expertGates: await perToken('expertGates'),
+    expertOutputs: await perToken('expertOutputs'),
+    grouping: await values('experts of tokens', groupingWords(spec, limits.maxTokensPerRun)),
     parts: await values('attention parts', limits.splits * limits.vectorTokens * partWidth),
     chosen: await values('last hidden states', logitRowsAtOnce * spec.hiddenSize),
     logits: await values('logits', logitRowsAtOnce * spec.vocabularySize),

@@ -23,6 +23,9 @@ export function productTile(type: TensorType): {
   return { columns, rows: columns === 128 ? 32 : 64, tokens: columns === 32 ? 64 : 2048 / columns };
 }
 
+/** Of any type's tile. */
+export const fewestTileTokens = 16;
+
 const threads = 256;
 
 /** The loop over tiles of columns, shared with the grouped experts' kernel: fills `sum0`, `sum1`, … with each thread's tokens (16 apart), four rows (16 apart) each. */
