@@ -5,6 +5,7 @@ import type { Chat } from './chat/chat.ts';
 import { isCancelled, sentence } from './client/failure.ts';
 import { EngineHost } from './client/host.ts';
 import { writeCommitMessage } from './commit.ts';
+import { CompletionContext } from './completion/context.ts';
 import { CompletionProvider } from './completion/provider.ts';
 import { WarmUp } from './completion/warmUp.ts';
 import { Proposals } from './edits/proposals.ts';
@@ -45,8 +46,9 @@ export function activate(context: vscode.ExtensionContext): void {
   const thinking = new Thinking(context.globalState, engine);
   const models = new ModelManager(engine);
   const firstRun = new FirstRun(engine, models, context.globalState, log);
-  const completion = new CompletionProvider(engine, log, () => firstRun.warmUp());
   const index = createIndex(context, log);
+  const nearby = new CompletionContext(index, log);
+  const completion = new CompletionProvider(engine, log, nearby, () => firstRun.warmUp());
   const warmUp = new WarmUp((token) => completion.warm(vscode.window.activeTextEditor, token), log);
   const status = new StatusBar(engine, thinking, () => completion.paused);
   const proposals = new Proposals();
@@ -54,7 +56,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const chat = new LazyChat(parts);
   running = { engine, index, chat };
   context.subscriptions.push(log, engine, thinking, status, index, proposals);
-  context.subscriptions.push(new IndexStatus(index), new WorkspaceWatch(index));
+  context.subscriptions.push(nearby, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
     vscode.window.onDidChangeActiveTextEditor(() => warmUp.touch()),

@@ -33,6 +33,20 @@ export const limits = {
     idleMs: 1_500,
     /** Lines of a multi-line suggestion: more than a screen half is never read before accepting. */
     multilineLines: 24,
+    /** Context from elsewhere is waited for this long at most; what comes later serves the next key. */
+    contextMs: 100,
+    /** Lines above the cursor that other places are compared with. */
+    aroundLines: 10,
+    /** Snippets of each kind. More push the file itself out of the prompt. */
+    definitions: 4,
+    similarSnippets: 2,
+    recentEdits: 4,
+    visitedFiles: 8,
+    /** Of a visited file, what is looked through. */
+    visitedLines: 2_000,
+    /** All snippets together; on the CPU a prompt is read at some hundred tokens a second. */
+    cpuContextChars: 1_500,
+    contextChars: 6_000,
   },
   chat: {
     /** Characters a token, low on purpose (code has about 3 to 4), so that an estimate never promises too much room. */

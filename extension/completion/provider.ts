@@ -3,9 +3,11 @@ import type { CompleteParams } from '../../engine/server/protocol.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
+import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
 import { CompletionCache, type Place } from './cache.ts';
+import type { CompletionContext } from './context.ts';
 import { AdaptiveDebounce } from './debounce.ts';
 import { type Moment, momentAt, wantsSeveralLines, worthAsking } from './moment.ts';
 import { trimSuggestion } from './trim.ts';
@@ -18,6 +20,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   private readonly engine: EngineHost;
   private readonly log: Log;
   private readonly warmUp: () => void;
+  private readonly context: Pick<CompletionContext, 'snippets'>;
   private readonly cache = new CompletionCache();
   private readonly debounce = new AdaptiveDebounce();
   private running: vscode.CancellationTokenSource | undefined;
@@ -25,9 +28,10 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   paused = false;
 
   /** `warmUp` is called when there was something to complete and no model was loaded. */
-  constructor(engine: EngineHost, log: Log, warmUp: () => void) {
+  constructor(engine: EngineHost, log: Log, context: Pick<CompletionContext, 'snippets'>, warmUp: () => void) {
     this.engine = engine;
     this.log = log;
+    this.context = context;
     this.warmUp = warmUp;
   }
 
@@ -53,7 +57,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
       this.warmUp();
       return [];
     }
-    const question = { document, moment, settings, invoked, place: placeOf(card.id, document, moment) };
+    const question = { document, position, moment, settings, invoked, place: placeOf(card.id, document, moment) };
     const text = this.remembered(question) ?? (await this.ask(question, token));
     return text === '' ? [] : [item(text, position, selected)];
   }
@@ -65,7 +69,15 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     if (!editor || !client || !this.isOn(editor.document, settings)) return;
     const moment = momentAt(editor.document, editor.selection.active);
     const multiline = wantsSeveralLines(moment, settings.multiline);
-    await client.warm({ kind: 'completion', ...paramsOf(editor.document, moment, settings, multiline) }, token);
+    const params = paramsOf(editor.document, moment, settings, multiline);
+    const snippets = await this.snippets(editor.document, editor.selection.active);
+    await client.warm({ kind: 'completion', ...params, snippets }, token);
+  }
+
+  private snippets(document: vscode.TextDocument, position: vscode.Position) {
+    const { cpuContextChars, contextChars } = limits.completion;
+    const onGpu = this.engine.current?.warmModel?.backend === 'webgpu';
+    return this.context.snippets(document, position, onGpu ? contextChars : cpuContextChars);
   }
 
   private isOn(document: vscode.TextDocument, settings: CompletionSettings): boolean {
@@ -102,12 +114,13 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
 
   private async request(
     client: EngineClient,
-    { document, moment, settings, place }: Question,
+    { document, position, moment, settings, place }: Question,
     token: vscode.CancellationToken,
   ): Promise<string> {
     const startedMs = Date.now();
     const multiline = wantsSeveralLines(moment, settings.multiline);
-    const params = paramsOf(document, moment, settings, multiline);
+    const snippets = await this.snippets(document, position);
+    const params = { ...paramsOf(document, moment, settings, multiline), snippets };
     const { text, finish } = await client.complete(params, token);
     if (finish === 'cancelled') return '';
     const tookMs = Date.now() - startedMs;
@@ -136,6 +149,7 @@ const paramsOf = (
 
 interface Question {
   document: vscode.TextDocument;
+  position: vscode.Position;
   moment: Moment;
   place: Place;
   settings: CompletionSettings;

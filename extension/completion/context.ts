@@ -1,0 +1,146 @@
+import * as vscode from 'vscode';
+import { sentence } from '../client/failure.ts';
+import { limits } from '../limits.ts';
+import type { Log } from '../log.ts';
+import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
+import { keepOrder, type Snippet, similarStretches } from './similar.ts';
+
+/**
+ * What goes before the file in a completion's prompt: definitions of names near the cursor, recently edited places,
+ * stretches of recently visited files and of the repository that resemble the cursor's lines. It is gathered when the
+ * cursor's line changes, beside the typing, and never waited for longer than a deadline.
+ */
+export class CompletionContext {
+  private readonly index: RepositoryIndex;
+  private readonly log: Log;
+  /** Most recent last. */
+  private readonly visited: vscode.TextDocument[] = [];
+  private readonly edits = new Map<string, { document: vscode.TextDocument; line: number }>();
+  private gathered: { key: string; snippets: Snippet[] } = { key: '', snippets: [] };
+  private gathering: { key: string; done: Promise<void> } | undefined;
+  private readonly subscriptions: vscode.Disposable[];
+
+  constructor(index: RepositoryIndex, log: Log) {
+    this.index = index;
+    this.log = log;
+    this.subscriptions = [
+      vscode.window.onDidChangeActiveTextEditor((editor) => editor && this.visit(editor.document)),
+      vscode.workspace.onDidChangeTextDocument(({ document, contentChanges }) => {
+        const line = contentChanges[0]?.range.start.line;
+        if (line !== undefined) this.edit(document, line);
+      }),
+    ];
+  }
+
+  /** The least changing first. */
+  async snippets(document: vscode.TextDocument, position: vscode.Position, maxChars: number): Promise<Snippet[]> {
+    const key = `${document.uri.toString()} ${position.line} ${maxChars}`;
+    if (this.gathered.key === key) return this.gathered.snippets;
+    if (this.gathering?.key !== key) {
+      const done = this.gather(document, position, maxChars).then(
+        (snippets) => {
+          if (this.gathering?.key === key) this.gathered = { key, snippets };
+        },
+        (error: unknown) => this.log.debug(`Completion context: ${sentence(error)}`),
+      );
+      this.gathering = { key, done };
+    }
+    await Promise.race([this.gathering.done, sleep(limits.completion.contextMs)]);
+    return this.gathered.snippets.filter(({ path }) => path !== pathOf(document));
+  }
+
+  dispose(): void {
+    for (const subscription of this.subscriptions) subscription.dispose();
+  }
+
+  private async gather(document: vscode.TextDocument, position: vscode.Position, maxChars: number): Promise<Snippet[]> {
+    const around = linesAround(document, position.line, limits.completion.aroundLines, 0);
+    const visited = this.visited.filter((own) => own.uri.toString() !== document.uri.toString());
+    const found = await Promise.all([
+      this.definitions(document, position),
+      this.edited(document),
+      similarStretches(around, visited.map(fileOf), limits.completion.similarSnippets),
+      this.fromIndex(document, around),
+    ]);
+    return keepOrder(this.gathered.snippets, distinct(found.flat()), maxChars);
+  }
+
+  /** Of the names on the cursor's line and the one above, as far as they lie in other files. */
+  private async definitions(document: vscode.TextDocument, { line }: vscode.Position): Promise<Snippet[]> {
+    const names: vscode.Position[] = [];
+    for (let at = Math.max(0, line - 1); at <= line; at++) {
+      for (const { index } of document.lineAt(at).text.matchAll(/[\p{L}_$][\p{L}\p{N}_$]{2,}/gu)) {
+        names.push(new vscode.Position(at, index));
+      }
+    }
+    const found = names.slice(-limits.completion.definitions).map((name) => this.definition(document, name));
+    return (await Promise.all(found)).filter((snippet) => snippet !== undefined);
+  }
+
+  private async definition(document: vscode.TextDocument, name: vscode.Position): Promise<Snippet | undefined> {
+    type Found = (vscode.Location | vscode.LocationLink)[] | undefined;
+    const lookUp = vscode.commands.executeCommand<Found>('vscode.executeDefinitionProvider', document.uri, name);
+    const found = await Promise.race([lookUp, sleep(limits.completion.contextMs).then(() => undefined)]);
+    const [first] = found ?? [];
+    if (first === undefined) return undefined;
+    const [uri, range] = 'targetUri' in first ? [first.targetUri, first.targetRange] : [first.uri, first.range];
+    if (uri.toString() === document.uri.toString() || uri.scheme !== 'file') return undefined;
+    const target = await vscode.workspace.openTextDocument(uri);
+    const last = Math.max(range.end.line, range.start.line + 4);
+    return { path: pathOf(target), text: linesOf(target, range.start.line, Math.min(last, range.start.line + 19)) };
+  }
+
+  private edited(document: vscode.TextDocument): Snippet[] {
+    return [...this.edits.values()]
+      .filter((edit) => edit.document.uri.toString() !== document.uri.toString())
+      .map((edit) => ({ path: pathOf(edit.document), text: linesAround(edit.document, edit.line, 5, 5) }));
+  }
+
+  private async fromIndex(document: vscode.TextDocument, around: string): Promise<Snippet[]> {
+    const passages = await this.index.search(around, limits.completion.similarSnippets + 1);
+    return passages.filter(({ path }) => path !== pathOf(document)).map(({ path, text }) => ({ path, text }));
+  }
+
+  private visit(document: vscode.TextDocument): void {
+    if (document.uri.scheme !== 'file') return;
+    const at = this.visited.findIndex((own) => own.uri.toString() === document.uri.toString());
+    if (at >= 0) this.visited.splice(at, 1);
+    this.visited.push(document);
+    if (this.visited.length > limits.completion.visitedFiles) this.visited.shift();
+  }
+
+  private edit(document: vscode.TextDocument, line: number): void {
+    if (document.uri.scheme !== 'file') return;
+    // One place a file and ten lines: typing goes on at the same one.
+    const key = `${document.uri.toString()} ${Math.floor(line / 10)}`;
+    this.edits.delete(key);
+    this.edits.set(key, { document, line });
+    const [oldest] = this.edits.keys();
+    if (oldest !== undefined && this.edits.size > limits.completion.recentEdits) this.edits.delete(oldest);
+  }
+}
+
+const pathOf = (document: vscode.TextDocument): string => vscode.workspace.asRelativePath(document.uri);
+const fileOf = (document: vscode.TextDocument): Snippet => ({
+  path: pathOf(document),
+  text: linesOf(document, 0, limits.completion.visitedLines),
+});
+
+function linesOf(document: vscode.TextDocument, first: number, last: number): string {
+  const end = Math.min(last, document.lineCount - 1);
+  return Array.from({ length: Math.max(0, end - first + 1) }, (_, i) => document.lineAt(first + i).text).join('\n');
+}
+
+const linesAround = (document: vscode.TextDocument, line: number, before: number, after: number): string =>
+  linesOf(document, Math.max(0, line - before), line + after);
+
+/** What overlaps is said once: the first of a file and beginning. */
+function distinct(snippets: readonly Snippet[]): Snippet[] {
+  const seen = new Set<string>();
+  return snippets.filter(({ path, text }) => {
+    const key = `${path} ${text.slice(0, 60)}`;
+    return text.trim() !== '' && !seen.has(key) && seen.add(key);
+  });
+}
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,0 +1,56 @@
+/** Stretches of other files that resemble the lines at the cursor, and how a list of them changes as little as it can. */
+
+export interface Snippet {
+  path: string;
+  text: string;
+}
+
+const windowLines = 20;
+/** Below, two stretches share no more than the language's own words. */
+const leastLikeness = 0.2;
+
+/** The stretch of each file that is most like `around`, the best file first, at most `count`. */
+export function similarStretches(around: string, files: readonly Snippet[], count: number): Snippet[] {
+  const wanted = wordsOf(around);
+  const best = files.map(({ path, text }) => ({ path, ...bestWindow(wanted, text.split('\n')) }));
+  return best
+    .filter(({ likeness }) => likeness >= leastLikeness)
+    .sort((a, b) => b.likeness - a.likeness)
+    .slice(0, count)
+    .map(({ path, text }) => ({ path, text }));
+}
+
+function bestWindow(wanted: ReadonlySet<string>, lines: readonly string[]): { likeness: number; text: string } {
+  let best = { likeness: 0, text: '' };
+  for (let start = 0; start < lines.length; start += windowLines / 2) {
+    const text = lines.slice(start, start + windowLines).join('\n');
+    const likeness = jaccard(wanted, wordsOf(text));
+    if (likeness > best.likeness) best = { likeness, text };
+  }
+  return best;
+}
+
+const wordsOf = (text: string): Set<string> => new Set(text.match(/[\p{L}\p{N}_$]{2,}/gu) ?? []);
+
+/** Jaccard, 1912: what both share, of all that either has. */
+function jaccard(a: ReadonlySet<string>, b: ReadonlySet<string>): number {
+  let shared = 0;
+  for (const word of a) if (b.has(word)) shared += 1;
+  return shared / Math.max(1, a.size + b.size - shared);
+}
+
+/**
+ * The new list in the old one's order: what stays keeps its place and what is new comes last, so that the prompt's
+ * beginning, and with it the engine's cache, stays. At most `maxChars`, of which the newest are surest of theirs.
+ */
+export function keepOrder(before: readonly Snippet[], now: readonly Snippet[], maxChars: number): Snippet[] {
+  let room = maxChars;
+  const fitting = now.filter(({ text }) => {
+    const fits = text.length <= room;
+    if (fits) room -= text.length;
+    return fits;
+  });
+  const same = (a: Snippet) => (b: Snippet) => a.path === b.path && a.text === b.text;
+  const kept = before.filter((old) => fitting.some(same(old)));
+  return [...kept, ...fitting.filter((own) => !kept.some(same(own)))];
+}

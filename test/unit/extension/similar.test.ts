@@ -1,0 +1,33 @@
+import { describe, expect, it } from 'vitest';
+import { keepOrder, similarStretches } from '../../../extension/completion/similar.ts';
+
+const snippet = (path: string, text = path) => ({ path, text });
+
+describe('stretches of other files', () => {
+  const filler = Array.from({ length: 40 }, (_, i) => `unrelated${i} = ${i}`).join('\n');
+
+  it('are the ones most like the lines at the cursor', () => {
+    const around = 'const user = await loadUser(request.id);';
+    const near = `${filler}\nconst user = await loadUser(session.id);\n`;
+    const [found] = similarStretches(around, [snippet('far.ts', filler), snippet('near.ts', near)], 2);
+    expect(found?.path).toBe('near.ts');
+    expect(found?.text).toContain('loadUser(session.id)');
+  });
+
+  it('are none where nothing is alike', () => {
+    expect(similarStretches('alpha beta gamma', [snippet('a.ts', filler)], 2)).toEqual([]);
+  });
+});
+
+describe('the list of snippets', () => {
+  const [a, b, c] = [snippet('aaa'), snippet('bbb'), snippet('ccc')];
+
+  it('keeps its beginning: what stays stands where it stood, what is new comes last', () => {
+    expect(keepOrder([a, b], [c, b, a], 100)).toEqual([a, b, c]);
+    expect(keepOrder([a, b], [c, b], 100)).toEqual([b, c]);
+  });
+
+  it('holds no more than there is room for, the most wanted first', () => {
+    expect(keepOrder([a], [b, c, a], 6)).toEqual([b, c]);
+  });
+});
