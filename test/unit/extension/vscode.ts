@@ -296,3 +296,17 @@ export class LanguageModelToolResultPart {
     this.content = content;
   }
 }
+
+export const LanguageModelChatToolMode = { Auto: 1, Required: 2 } as const;
+export class CancellationError extends Error {}
+
+export class LanguageModelError extends Error {
+  readonly code: string;
+  static NotFound(message?: string): LanguageModelError {
+    return new LanguageModelError(message, 'NotFound');
+  }
+  constructor(message?: string, code = '') {
+    super(message);
+    this.code = code;
+  }
+}
