@@ -11,6 +11,7 @@ import { index, search } from './cli/indexFolder.ts';
 import { inspect } from './cli/inspect.ts';
 import { logits } from './cli/logits.ts';
 import { models } from './cli/models.ts';
+import { serve } from './cli/serve.ts';
 import { summarise } from './cli/summarise.ts';
 import type { Terminal } from './cli/terminal.ts';
 import { HearthError, invalidInput } from './errors.ts';
@@ -26,6 +27,7 @@ const commands: readonly Command[] = [
   bench,
   inspect,
   devices,
+  serve,
   models,
 ];
 

@@ -125,6 +125,35 @@ export const limits = {
     // Parsed to tell a mention in code from one in a comment or string; about 5 ms each.
     parsedForReferences: 100,
   },
+  server: {
+    // 131,072 tokens are under 1 MB of text; with the tool results of an agent a conversation has a few.
+    bodyBytes: 16 * 1024 * 1024,
+    // JSON schemas of tools nest about 20 deep.
+    jsonDepth: 128,
+    // A token and what clients send along; Node's own default.
+    headerBytes: 16 * 1024,
+    // A client on this machine sends its headers at once and its body within seconds.
+    headersMs: 10_000,
+    requestMs: 30_000,
+    // Between two requests of a client that keeps its connection.
+    keepAliveMs: 5_000,
+    // Browsers open six; a few programs with a pool each stay under it.
+    connections: 128,
+    // Requests that wait or run, below the scheduler's own cap so that the editor always gets in.
+    pendingRequests: 32,
+    retryAfterSeconds: 1,
+    // Answers to one request.
+    choices: 4,
+    // An agent's conversation has hundreds; its tools are some dozens.
+    messages: 10_000,
+    tools: 128,
+    // OpenAI's API takes 4, engines up to `text.stopStrings`.
+    stopStrings: 16,
+    // Texts of one embedding request, as OpenAI's API.
+    embeddingInputs: 2048,
+    // 256 bits are 43 characters of base64url; shorter ones were not made by Hearth.
+    tokenChars: 32,
+  },
   store: {
     // DeepSeek-V3.1 is 0.69 TB; the largest open checkpoints are about twice that.
     modelBytes: 2e12,

@@ -1,6 +1,6 @@
 /** An engine inside the command's own process, with a model loaded and what it says shown. */
 import { HearthError } from '../errors.ts';
-import { loadParams, type ModelCard, type ModelEntry, type Progress } from '../server/protocol.ts';
+import { type Delta, loadParams, type ModelCard, type ModelEntry, type Progress } from '../server/protocol.ts';
 import { Engine } from '../server/service.ts';
 import { defaultModelId } from '../store/catalogue.ts';
 import type { Values } from './command.ts';
@@ -15,12 +15,7 @@ export interface Session {
 }
 
 /** What a command does with the pieces of an answer. */
-export interface Show {
-  readonly text: (piece: string) => void;
-  readonly thinking: (piece: string) => void;
-}
-
-const showNothing: Show = { text: () => {}, thinking: () => {} };
+export type Show = (delta: Delta) => void;
 
 /** Loads the model that was named, or the default one, which is fetched when it is absent; ends with the engine unloaded. */
 export async function withEngine<Result>(
@@ -29,15 +24,13 @@ export async function withEngine<Result>(
   show: Show | undefined,
   run: (session: Session) => Promise<Result>,
 ): Promise<Result> {
-  const { text, thinking } = show ?? showNothing;
   // Before anything is fetched: a wrong option should not cost a download.
   const settings = loadSettings(values);
   const progress = new ProgressLine(terminal);
   const engine = new Engine({
     onDelta: (delta) => {
       progress.end();
-      if (delta.kind === 'thinking') thinking(delta.text);
-      else text(delta.text);
+      show?.(delta);
     },
     onProgress: (step) => report(progress, step),
     onModelChange: ({ message }) => terminal.err(`\n${message}\n`),
@@ -102,7 +95,10 @@ export function samplingOf(values: Values): { temperature?: number; seed?: numbe
 /** Shows an answer as it comes; its thinking goes to stderr, greyed on a screen. */
 export function streaming(terminal: Terminal): Show {
   const [grey, plain] = terminal.interactive ? ['\u001b[90m', '\u001b[39m'] : ['', ''];
-  return { text: terminal.out, thinking: (piece) => terminal.err(`${grey}${piece}${plain}`) };
+  return ({ kind, text }) => {
+    if (kind === 'thinking') terminal.err(`${grey}${text}${plain}`);
+    else terminal.out(text);
+  };
 }
 
 export const json = (terminal: Terminal, value: unknown): void => terminal.out(`${JSON.stringify(value, null, 2)}\n`);

@@ -12,6 +12,11 @@ import { HealedText } from './tokenHealing.ts';
 export interface CompletionRequest extends CompletionSource {
   readonly maxTokens: number;
   readonly multiline: boolean;
+  /** As the model writes it, not trimmed to the scope of the cursor. */
+  readonly whole: boolean;
+  readonly stopStrings: readonly string[];
+  /** Of a whole completion: pieces as they come. */
+  readonly onText?: ((text: string) => void) | undefined;
   readonly sampling: SamplerSettings;
   readonly random: () => number;
   /** Absent: what breaks the file is offered as well. */
@@ -49,16 +54,22 @@ export async function complete(
     sampling: request.sampling,
     random: request.random,
     stopIds: tokenizer.endIds,
-    stopStrings: [],
+    stopStrings: request.stopStrings,
     parser,
     constrain: (logits) => parser.constrain(logits),
     onPiece: ({ text }) => {
       written += text;
+      if (request.whole) {
+        request.onText?.(text);
+        return 'continue';
+      }
       return trimCompletion(written, request, false).complete ? 'stop' : 'continue';
     },
-    timeoutMs: limits.generation.completionMs,
+    // Nobody waits for the next key while a whole one is written.
+    timeoutMs: request.whole ? undefined : limits.generation.completionMs,
     signal: request.signal,
   });
+  if (request.whole) return { text: written, finish, statistics };
   const text = wholeLines(written, finish, request);
   const { syntaxErrors } = request;
   return { text: syntaxErrors ? await withoutBreaking(text, request, syntaxErrors) : text, finish, statistics };

@@ -115,6 +115,10 @@ export const completeParams = z.object({
   maxTokens: z.number().int().min(1).default(64),
   /** One line, or as many as the scope takes. */
   multiline: z.boolean().default(false),
+  /** As the model writes it, not trimmed to the scope of the cursor; `stream` then names its deltas. */
+  whole: z.boolean().default(false),
+  stream: z.string().optional(),
+  stop: z.array(z.string()).default([]),
   sampling: sampling.default({}),
 });
 export type CompleteParams = z.input<typeof completeParams>;

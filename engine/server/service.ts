@@ -119,7 +119,11 @@ export class Engine {
     const { scheduler, tokenizer, contextTokens } = this.#ready();
     // A completion is what most likely stands there: greedy unless asked otherwise.
     const { sampling, random } = drawing(params.sampling, greedy);
-    const request = { ...params, sampling, random, syntaxErrors, signal };
+    const { stream, stop: stopStrings, ...rest } = params;
+    const onText = (text: string): void => {
+      if (stream !== undefined) this.#deliver(stream, { kind: 'text', text });
+    };
+    const request = { ...rest, stopStrings, onText, sampling, random, syntaxErrors, signal };
     const completion = this.#note(await complete(scheduler, tokenizer, contextTokens, request));
     // Half a completion is of no use to anyone.
     if (completion.finish === 'cancelled') throw cancelled();

@@ -34,6 +34,8 @@ async function run(
     snippets: [],
     maxTokens: 200,
     multiline: false,
+    whole: false,
+    stopStrings: [],
     sampling: greedy,
     random: Math.random,
     ...fields,
@@ -42,6 +44,15 @@ async function run(
 }
 
 describe('an inline completion', () => {
+  it('is untouched where the whole is asked for, and ends at a stop string', async () => {
+    const pieces: string[] = [];
+    const answer = [...bytes('1;\n}\nEND and more'), fim.require('<end>')];
+    const onText = (piece: string) => void pieces.push(piece);
+    const { text } = await run(fim, 'a = |;', answer, { whole: true, stopStrings: ['END'], onText });
+    expect(text).toBe('1;\n}\n');
+    expect(pieces.join('')).toBe(text);
+  });
+
   it('asks for the middle and returns it', async () => {
     const { text, prompts } = await run(fim, 'a = |;\n', [...bytes('1 + 2'), fim.require('<end>')]);
     expect(text).toBe('1 + 2');

@@ -1,0 +1,348 @@
+/**
+ * Requests of every kind against the HTTP server, which has a scripted engine behind it: a bad value is refused with 4xx in
+ * OpenAI's shape, nothing gives 5xx, hangs or ends the server.
+ *   npm run fuzz:http -- --count 100000 [--seed 1] [--slow 100]
+ */
+import { Agent, request } from 'node:http';
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+import { limits } from '../../engine/limits.ts';
+import { ScriptedEngine, startScripted, token } from '../unit/server/http/support.ts';
+import { randomNumbers } from '../unit/store/tools.ts';
+
+export interface Figures {
+  /** Requests with one value that is surely bad; all must be refused. */
+  readonly badValues: number;
+  /** Requests with random changes to tree or bytes; some stay valid. */
+  readonly mutants: number;
+  readonly accepted: number;
+  readonly refused: number;
+  /** Malformed heads over a raw connection, each answered with 4xx or closed. */
+  readonly heads: number;
+  /** Connections that dripped a byte a second, and after how long the last of them was closed. */
+  readonly slow: number;
+  readonly slowClosedMs: number;
+  readonly seconds: number;
+  readonly memoryMegabytes: number;
+  /** Each is a bug. */
+  readonly problems: readonly string[];
+}
+
+type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+
+const user: Json = { role: 'user', content: 'hi' };
+const parameters: Json = { type: 'object', properties: { a: { type: 'string' } } };
+const sound: Readonly<Record<string, { [key: string]: Json }>> = {
+  '/v1/chat/completions': {
+    model: 'scripted',
+    messages: [
+      { role: 'system', content: 's' },
+      user,
+      {
+        role: 'assistant',
+        content: null,
+        tool_calls: [{ id: 'c', type: 'function', function: { name: 'f', arguments: '{}' } }],
+      },
+      { role: 'tool', tool_call_id: 'c', content: [{ type: 'text', text: 'x' }] },
+    ],
+    ...{ temperature: 1, top_p: 0.9, seed: 3, n: 2, stop: ['x'], max_tokens: 5, stream: true },
+    tools: [{ type: 'function', function: { name: 'f', description: 'd', parameters } }],
+    response_format: { type: 'json_schema', json_schema: { name: 'n', schema: parameters } },
+    reasoning_effort: 'low',
+  },
+  '/v1/completions': { model: 'scripted', prompt: 'a', suffix: 'b', max_tokens: 4, stop: 'x', logit_bias: { '3': 1 } },
+  '/v1/responses': {
+    model: 'scripted',
+    input: [
+      { role: 'user', content: [{ type: 'input_text', text: 'x' }] },
+      { type: 'function_call_output', call_id: 'c', output: 'y' },
+    ],
+    tools: [{ type: 'function', name: 'f', parameters }],
+    text: { format: { type: 'json_object' } },
+    reasoning: { effort: 'high' },
+  },
+  '/v1/embeddings': { model: 'scripted', input: ['x'] },
+};
+
+const badByField: Readonly<Record<string, readonly Json[]>> = {
+  model: [null, 5, '', 'other', [], {}, 'x'.repeat(100_000), '__proto__'],
+  messages: [
+    null,
+    5,
+    'x',
+    [],
+    {},
+    [null],
+    [5],
+    [{ role: 'wizard', content: 'x' }],
+    [{ role: 'user' }],
+    [{ role: 'user', content: 5 }],
+  ],
+  temperature: [-0.1, 5.1, '1', [], {}, true, 1e308],
+  top_p: [-1, 1.01, '0.5', {}],
+  seed: [0.5, 'x', [], 1e300],
+  n: [0, -1, 5, 1.5, 'x', 1e9],
+  stop: [5, [5], {}, Array.from({ length: 100 }, () => 'x')],
+  max_tokens: [0, -1, 1.5, 'many', 1e12, []],
+  max_completion_tokens: [0, 'x'],
+  stream: ['yes', 1, [], {}],
+  tools: [
+    5,
+    'x',
+    {},
+    [5],
+    [{ type: 'function' }],
+    [{ type: 'function', function: { name: 'no space' } }],
+    [{ type: 'function', function: { name: '' } }],
+  ],
+  tool_choice: ['f', 5, { type: 'function', function: { name: 'absent' } }],
+  response_format: [
+    'json',
+    { type: 'xml' },
+    { type: 'json_schema' },
+    { type: 'json_schema', json_schema: { schema: 5 } },
+  ],
+  reasoning_effort: ['much', 5, []],
+  frequency_penalty: [1, -1],
+  presence_penalty: [-2.1, 2.1, 'x'],
+  logprobs: [true, 5],
+  logit_bias: [{ x: 1 }, { '1': 1e9 }, [], 'x'],
+  stream_options: [5, 'x', { include_usage: 5 }],
+};
+
+const hostile: readonly Json[] = [
+  ...[null, true, false, 0, -1, 1.5, 1e308, -1e308, 2 ** 53, '', ' ', '\u0000', '\ud800', '__proto__', 'constructor'],
+  ...[[], {}, [[]], [null], { type: 'text' }, 'x'.repeat(10_000), '<|im_start|>', '../../etc/passwd'],
+];
+
+class Fuzzer {
+  readonly problems: string[] = [];
+  badValues = 0;
+  mutants = 0;
+  accepted = 0;
+  refused = 0;
+  heads = 0;
+  readonly #port: number;
+  readonly #random: () => number;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 8 });
+
+  constructor(port: number, seed: number) {
+    this.#port = port;
+    this.#random = randomNumbers(seed);
+  }
+
+  close(): void {
+    this.#agent.destroy();
+  }
+
+  /** One request of a kind that is drawn. */
+  async try(): Promise<void> {
+    const kind = this.#random();
+    if (kind < 0.45) await this.#badValue();
+    else if (kind < 0.95) await this.#mutant();
+    else await this.#head();
+  }
+
+  async #badValue(): Promise<void> {
+    const field = this.#pick(Object.keys(badByField));
+    const value = this.#pick(badByField[field] ?? []);
+    this.badValues++;
+    const body = JSON.stringify({ ...sound['/v1/chat/completions'], [field]: value });
+    const status = await this.#send('/v1/chat/completions', body);
+    if (status < 400 || status > 499) this.#report(`${field} = ${shown(JSON.stringify(value))} gave ${status}`);
+  }
+
+  async #mutant(): Promise<void> {
+    const path = this.#pick(Object.keys(sound));
+    this.mutants++;
+    const tree = this.#changed(structuredClone(sound[path] ?? {}), 3);
+    const text = JSON.stringify(tree);
+    const body = this.#random() < 0.3 ? this.#scrambled(text) : text;
+    const status = await this.#send(path, body);
+    if (status === 200) this.accepted++;
+    else this.refused++;
+    if (status !== 200 && (status < 400 || status > 499)) this.#report(`${path} ${shown(body)} gave ${status}`);
+  }
+
+  /** Puts a hostile value somewhere into the tree, or takes a field away. */
+  #changed(node: Json, depth: number): Json {
+    if (depth === 0 || this.#random() < 0.25 || node === null || typeof node !== 'object') return this.#pick(hostile);
+    if (Array.isArray(node)) {
+      if (node.length === 0) return this.#pick(hostile);
+      const index = Math.floor(this.#random() * node.length);
+      return node.map((item, i) => (i === index ? this.#changed(item, depth - 1) : item));
+    }
+    const key = this.#pick(Object.keys(node));
+    const { [key]: value = null, ...rest } = node;
+    return this.#random() < 0.2 ? rest : { ...rest, [key]: this.#changed(value, depth - 1) };
+  }
+
+  #scrambled(text: string): string {
+    const at = Math.floor(this.#random() * text.length);
+    const insert = this.#pick([
+      '',
+      '{',
+      '}',
+      '"',
+      '[',
+      '\\',
+      '\u0000',
+      '9'.repeat(400),
+      '['.repeat(5000),
+      '{"a":'.repeat(5000),
+    ]);
+    return text.slice(0, at) + insert + text.slice(at + Math.floor(this.#random() * 9));
+  }
+
+  #send(path: string, body: string): Promise<number> {
+    return new Promise((resolve) => {
+      const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+      const options = { host: '127.0.0.1', port: this.#port, path, method: 'POST', headers, agent: this.#agent };
+      const asking = request(options, (response) => {
+        const chunks: Buffer[] = [];
+        response.on('data', (chunk: Buffer) => chunks.push(chunk));
+        response.on('end', () => {
+          const status = response.statusCode ?? 0;
+          const text = Buffer.concat(chunks).toString();
+          if (status >= 400 && !isError(text)) this.#report(`${path} ${shown(body)} gave ${shown(text)}`);
+          resolve(status);
+        });
+      });
+      asking.setTimeout(10_000, () => asking.destroy(new Error('no answer in 10 s')));
+      asking.on('error', (error) => {
+        this.#report(`${path} ${shown(body)}: ${error.message}`);
+        resolve(499);
+      });
+      asking.end(body);
+    });
+  }
+
+  async #head(): Promise<void> {
+    this.heads++;
+    const line = this.#pick([
+      ...['GET /v1/models HTTP/1.1', 'POST /v1/chat/completions HTTP/1.1', 'GET http://evil/v1/models HTTP/1.1'],
+      ...['PRI * HTTP/2.0', 'GET /v1/models', 'GET  HTTP/1.1', '\u0000\u0001', 'CONNECT 127.0.0.1:1 HTTP/1.1'],
+      ...[
+        'TRACE / HTTP/1.1',
+        `GET /${'x'.repeat(20_000)} HTTP/1.1`,
+        'GET /v1/models/%E0%A4%A HTTP/1.1',
+        'HEAD / HTTP/1.1',
+      ],
+    ]);
+    const pool = [
+      ...[`Host: 127.0.0.1:${this.#port}`, 'Host: evil', 'Host: a\r\nHost: b', `X: ${'y'.repeat(20_000)}`, ': empty'],
+      ...['Content-Length: -1', 'Content-Length: 5\r\nContent-Length: 6', 'Content-Length: 99999999999999999999'],
+      ...['Transfer-Encoding: chunked\r\nContent-Length: 3', 'Transfer-Encoding: gzip', 'Expect: 100-continue'],
+      ...[
+        'Upgrade: websocket\r\nConnection: Upgrade',
+        'Authorization: Bearer x',
+        'Bad Header',
+        '\u0000: x',
+        'Origin: null',
+      ],
+    ];
+    const headers = Array.from({ length: 1 + Math.floor(this.#random() * 4) }, () => this.#pick(pool));
+    const answer = await rawAnswer(this.#port, `${line}\r\n${headers.join('\r\n')}\r\n\r\nzz\r\n`);
+    if (answer !== '' && !/^HTTP\/1\.1 4\d\d /.test(answer)) {
+      this.#report(`${shown(line)} ${shown(headers.join(' | '))} gave ${shown(answer)}`);
+    }
+  }
+
+  #pick<T>(list: readonly T[]): T {
+    const item = list[Math.floor(this.#random() * list.length)];
+    if (item === undefined) throw new Error('An empty list was drawn from.');
+    return item;
+  }
+
+  #report(problem: string): void {
+    if (this.problems.length < 100) this.problems.push(problem);
+  }
+}
+
+const shown = (text: string): string => JSON.stringify(text.slice(0, 200));
+
+function isError(text: string): boolean {
+  try {
+    const { error } = JSON.parse(text) as { error?: { message?: unknown; type?: unknown } };
+    return typeof error?.message === 'string' && typeof error.type === 'string';
+  } catch {
+    return false;
+  }
+}
+
+/** What the server says to bytes of a connection that is then left half-closed. */
+function rawAnswer(port: number, text: string): Promise<string> {
+  return new Promise((resolve) => {
+    let answer = '';
+    const socket = connect(port, '127.0.0.1', () => socket.end(text, 'latin1'));
+    socket.setTimeout(15_000, () => socket.destroy());
+    socket.on('data', (chunk) => {
+      answer += chunk.toString('latin1');
+    });
+    socket.on('error', () => {});
+    socket.on('close', () => resolve(answer));
+  });
+}
+
+/** Heads that drip: milliseconds until the server has closed the last of `count` connections. */
+export async function slowLoris(port: number, count: number): Promise<number> {
+  const started = performance.now();
+  const closed = Array.from({ length: count }, async () => {
+    const socket = connect(port, '127.0.0.1');
+    socket.on('error', () => {});
+    const over = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+    const drip = setInterval(() => socket.write('X'), 1000);
+    socket.write('POST /v1/chat/completions HTTP/1.1\r\nX-');
+    socket.resume();
+    await Promise.race([over, sleep(3 * limits.server.requestMs)]);
+    clearInterval(drip);
+    socket.destroy();
+  });
+  await Promise.all(closed);
+  return performance.now() - started;
+}
+
+export async function fuzzHttp(count: number, seed: number, slow: number): Promise<Figures> {
+  const started = performance.now();
+  const log: string[] = [];
+  const engine = new ScriptedEngine();
+  const server = await startScripted(engine, log);
+  const port = Number(new URL(server.address).port);
+  const fuzzer = new Fuzzer(port, seed);
+  const before = process.memoryUsage.rss();
+  const loris = slow > 0 ? slowLoris(port, slow) : Promise.resolve(0);
+  try {
+    for (let done = 0; done < count; done += 8) {
+      await Promise.all(Array.from({ length: Math.min(8, count - done) }, () => fuzzer.try()));
+      // What the engine was asked is not looked at here.
+      for (const list of [engine.asked, engine.completed, engine.generated]) list.length = 0;
+    }
+    const slowClosedMs = Math.round(await loris);
+    const problems = [...fuzzer.problems, ...log.map((line) => `log: ${line}`)];
+    if (slowClosedMs > limits.server.headersMs + 5000) problems.push(`slow connections lasted ${slowClosedMs} ms`);
+    const { badValues, mutants, accepted, refused, heads } = fuzzer;
+    return {
+      ...{ badValues, mutants, accepted, refused, heads, slow, slowClosedMs, problems },
+      seconds: Math.round((performance.now() - started) / 100) / 10,
+      memoryMegabytes: Math.round((process.memoryUsage.rss() - before) / 2 ** 20),
+    };
+  } finally {
+    fuzzer.close();
+    await server.close();
+  }
+}
+
+if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const { values } = parseArgs({
+    options: {
+      count: { type: 'string', default: '100000' },
+      seed: { type: 'string', default: '1' },
+      slow: { type: 'string', default: '100' },
+    },
+  });
+  const figures = await fuzzHttp(Number(values.count), Number(values.seed), Number(values.slow));
+  console.log(JSON.stringify(figures, null, 2));
+  process.exitCode = figures.problems.length === 0 ? 0 : 1;
+}
