@@ -4,7 +4,7 @@
  *   #transcript (role=log)    the turns; #empty is shown in its place while there are none
  *   .turn[data-turn][data-kind=chat|summary][data-state=running|done|stopped|interrupted|failed]
  *     .question .question-text, .edit, .question-form while it is edited, .chips .chip
- *     .answer .thoughts (details), .answer-text with .citation, .progress-line, .turn-footer: .remark, .card.error [data-action],
+ *     .answer .thoughts (details), .answer-now, .answer-text with .citation, .progress-line, .turn-footer: .remark, .card.error [data-action],
  *       .again, .figures
  *     .code: .code-language, [data-action=apply|insert|copy]
  *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer

@@ -144,6 +144,18 @@ describe('the chat page', () => {
     expect(sent).toHaveLength(3);
   });
 
+  it('offers to answer now while it thinks, and no longer', async () => {
+    await tell({ type: 'turn', turn: turn() });
+    const button = $<HTMLButtonElement>('.answer-now');
+    expect(button.hidden).toBe(true);
+    await tell({ type: 'delta', turn: 't1', kind: 'thinking', text: 'Hm.' });
+    expect(button.hidden).toBe(false);
+    button.click();
+    expect(sent.at(-1)).toEqual({ type: 'answer-now' });
+    await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'So.' });
+    expect(button.hidden).toBe(true);
+  });
+
   it('shows thinking folded while it streams', async () => {
     await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'thinking', text: 'Hm.' });
     const thoughts = $<HTMLDetailsElement>('.thoughts');
