@@ -1,12 +1,15 @@
 import { describe, expect, it } from 'vitest';
+import { apply, emptyConversation } from '../../../extension/chat/conversation.ts';
 import { contextBudget, countTokens, estimatedTokens } from '../../../extension/context/budget.ts';
-import { attachmentOf } from '../../../extension/context/gather.ts';
+import { attachmentOf, ContextGatherer, type Gathered } from '../../../extension/context/gather.ts';
 import { mentionText, mismatch, parseMentions } from '../../../extension/context/mentions.ts';
 import { type Candidate, plan } from '../../../extension/context/planner.ts';
+import type { Repository } from '../../../extension/context/repository.ts';
 import { focusSource } from '../../../extension/context/sources.ts';
-import type { Focus } from '../../../extension/context/tracker.ts';
+import { ContextTracker, type Focus } from '../../../extension/context/tracker.ts';
 import { limits } from '../../../extension/limits.ts';
 import { clientOf, hostOf } from './support.ts';
+import { settings } from './vscode.ts';
 
 const focus = (over: Partial<Focus> = {}): Focus => ({
   uri: 'file:///src/a.ts',
@@ -135,6 +138,55 @@ describe('the room for what goes along', () => {
     await other.client();
     await refusing.ready();
     expect(await countTokens(other, [text])).toEqual([estimatedTokens(text)]);
+  });
+});
+
+describe('a question about the repository', () => {
+  const passage = (path: string) => ({ path, firstLine: 3, lastLine: 4, score: 1, text: 'light()\nlamp()' });
+  const asked: string[] = [];
+  const repository: Repository = {
+    available: true,
+    search: (question) => {
+      asked.push(question);
+      return Promise.resolve([passage('src/lamp.ts'), passage('src/light.ts')]);
+    },
+    symbols: () => Promise.resolve([]),
+    map: () => Promise.resolve({ text: 'src/lamp.ts\n  lamp', files: 1, ofFiles: 1 }),
+  };
+  const gathererOf = (of: Repository) => {
+    const tracker = new ContextTracker();
+    return { tracker, gatherer: new ContextGatherer(hostOf(clientOf()), tracker, of) };
+  };
+  const labels = ({ attachments }: Gathered) => attachments.map(({ label }) => label);
+
+  it('goes with what a search finds, each with its lines, and with a map of the repository', async () => {
+    const gathered = await gathererOf(repository).gatherer.gather('Who lights the lamp?', emptyConversation('c'));
+    expect(labels(gathered)).toEqual(['Repository map', 'lamp.ts:3–4', 'light.ts:3–4']);
+    expect(gathered.attachments[1]).toMatchObject({ path: 'src/lamp.ts', firstLine: 3, detail: 'lines 3 to 4' });
+    expect([asked, gathered.omitted]).toEqual([['Who lights the lamp?'], []]);
+  });
+
+  it('has the map once a conversation', async () => {
+    const { gatherer } = gathererOf(repository);
+    const conversation = emptyConversation('c');
+    const { attachments, omitted } = await gatherer.gather('one', conversation);
+    apply(conversation, { type: 'ask', turn: 't', at: 1, kind: 'chat', question: 'one', attachments, omitted });
+    expect(labels(await gatherer.gather('two', conversation))).toEqual(['lamp.ts:3–4', 'light.ts:3–4']);
+  });
+
+  it('is not searched for when the user says what it is about, switched it off, or took its chip away', async () => {
+    const { gatherer, tracker } = gathererOf(repository);
+    const before = asked.length;
+    const particular = await gatherer.gather('What is in @problems?', emptyConversation('c'));
+    expect(particular).toEqual({ attachments: [], omitted: ['@problems: there is no such thing'] });
+    expect(gatherer.chips('x').map(({ label }) => label)).toEqual(['Repository']);
+    settings.set('hearth.chat.searchWorkspace', false);
+    expect(labels(await gatherer.gather('What?', emptyConversation('c')))).toEqual([]);
+    settings.clear();
+    tracker.remove('repository');
+    expect(labels(await gatherer.gather('What?', emptyConversation('c')))).toEqual([]);
+    expect([gatherer.chips('x'), asked.length]).toEqual([[], before]);
+    expect(labels(await gatherer.gather('@repository What?', emptyConversation('c')))).toHaveLength(3);
   });
 });
 

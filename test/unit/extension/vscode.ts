@@ -310,3 +310,6 @@ export class LanguageModelError extends Error {
     this.code = code;
   }
 }
+
+export const DiagnosticSeverity = { Error: 0, Warning: 1 } as const;
+export const languages = { getDiagnostics: () => [] };
