@@ -1,4 +1,5 @@
 import type { Citation } from '../extension/messages.ts';
+import { asLink } from './dom.ts';
 
 /** Makes the places that an answer names, and that exist, links into the editor. Code blocks stay as they are. */
 export function linkCitations(
@@ -22,11 +23,8 @@ function linkIn(node: Text, citations: readonly Citation[], open: (citation: Cit
     if (at < 0) continue;
     const rest = node.splitText(at);
     const after = rest.splitText(citation.text.length);
-    const link = document.createElement('button');
-    link.type = 'button';
-    link.className = 'citation';
-    link.title = citation.path;
-    link.addEventListener('click', () => open(citation));
+    const link = asLink(document.createElement('span'), citation.path, () => open(citation));
+    link.classList.add('citation');
     rest.replaceWith(link);
     link.append(rest);
     linkIn(node, citations, open);

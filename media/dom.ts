@@ -42,6 +42,19 @@ export function textButton(text: string, secondary: boolean, onClick: () => void
   });
 }
 
+/** No anchor with an address, which the browser would prefetch, drag or follow, and no button, which would not break. */
+export function asLink(link: HTMLElement, title: string, onOpen: () => void): HTMLElement {
+  link.className = 'link';
+  link.title = title;
+  link.tabIndex = 0;
+  link.setAttribute('role', 'link');
+  link.addEventListener('click', onOpen);
+  link.addEventListener('keydown', (event) => {
+    if (event.key === 'Enter') onOpen();
+  });
+  return link;
+}
+
 /** Shows for a moment on a copy button that it was done. */
 export function confirmed(button: HTMLButtonElement, done: string): void {
   const label = button.title;

@@ -1,5 +1,6 @@
 import DOMPurify from 'dompurify';
 import { Marked, type Token, type Tokens, type TokensList } from 'marked';
+import { asLink } from './dom.ts';
 import { highlight } from './highlight.ts';
 
 /**
@@ -112,13 +113,6 @@ function activateLinks(fragment: DocumentFragment, links: readonly string[], onL
     link.append(...anchor.childNodes);
     anchor.replaceWith(link);
     if (href === undefined) continue;
-    link.className = 'link';
-    link.title = href;
-    link.tabIndex = 0;
-    link.setAttribute('role', 'link');
-    link.addEventListener('click', () => onLink(href));
-    link.addEventListener('keydown', (event) => {
-      if (event.key === 'Enter') onLink(href);
-    });
+    asLink(link, href, () => onLink(href));
   }
 }
