@@ -80,11 +80,6 @@ export class PrefixCache {
     this.#keep({ sequence, owner, tokens: tokens.slice(0, sequence.length) });
   }
 
-  /** Takes in a sequence that nobody used yet: one that was restored from the disk. */
-  adopt(sequence: Sequence, tokens: readonly number[], owner: string): void {
-    this.#keep({ sequence, owner, tokens });
-  }
-
   /** Drops a sequence whose contents are in doubt. */
   discard(lease: Lease): void {
     this.#end(lease);

@@ -112,14 +112,6 @@ describe('the prefix cache', () => {
     expect(cache.makeRoom([{ sequence, tokens: 9 * pageTokens }])).toBe(false);
   });
 
-  it('serves a sequence that was restored from the disk', async () => {
-    const { cache, decoder, use } = setUp();
-    const sequence = decoder.createSequence();
-    await decoder.run([{ sequence, tokens: range(50), logits: 'none' }]);
-    cache.adopt(sequence, range(50), 'warm-up');
-    expect(await use(range(70), 'chat')).toBe(50);
-  });
-
   it('remembers only the tokens that were computed', async () => {
     const { cache, decoder, use } = setUp();
     const lease = cache.acquire(range(40), 'chat');

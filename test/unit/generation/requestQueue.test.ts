@@ -92,13 +92,20 @@ describe('the queue', () => {
     const waits: number[] = [];
     for (let press = 0; press < 300; press++) {
       for (let steps = Math.floor(random() * 20); steps > 0; steps--) simulation.step();
-      const pressedMs = simulation.nowMs;
+      // A key does not wait for the end of a step to be pressed.
+      const beganMs = simulation.nowMs;
+      simulation.step();
+      const pressedMs = beganMs + random() * (simulation.nowMs - beganMs);
       const keystroke = simulation.add('keystroke', 20, 5);
       while (simulation.queue.has(keystroke)) simulation.step();
       const ownMs = keystroke.servedMs;
       waits.push(simulation.nowMs - pressedMs - ownMs);
     }
     waits.sort((a, b) => a - b);
+    const at = (share: number): string => (waits[Math.floor(share * (waits.length - 1))] ?? 0).toFixed(0);
+    console.log(
+      `a keystroke beside 30 chats and summaries waits ${at(0.5)} ms (median), ${at(0.95)} (p95), ${at(1)} (longest); the longest step takes ${longestStepMs} ms`,
+    );
     // A class that was held up for its patience gets one step in between, which is rare.
     expect(waits[Math.floor(0.95 * waits.length)]).toBeLessThanOrEqual(longestStepMs);
     expect(waits.at(-1)).toBeLessThanOrEqual(2 * longestStepMs);

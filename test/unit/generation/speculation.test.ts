@@ -1,9 +1,12 @@
+import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { onnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
 import { seededRandom } from '../../../engine/generation/random.ts';
 import { argmax, greedy, sample } from '../../../engine/generation/sampler.ts';
 import { Scheduler } from '../../../engine/generation/scheduler.ts';
 import { Speculation } from '../../../engine/generation/speculation.ts';
+import { openModel } from '../../../engine/model/open.ts';
 import { FakeDecoder } from './fakeDecoder.ts';
 import { patient } from './setUp.ts';
 
@@ -94,6 +97,44 @@ describe('speculation', () => {
       const guessing = setUp(copying(20));
       expect(await guessing.generate(prompt, 100, draw(seed))).toEqual(plain);
     }
+  });
+});
+
+describe('speculation on a real decoder', () => {
+  it('writes the same greedy text as without, with guesses among it', async () => {
+    const model = await openModel(resolve(import.meta.dirname, '../../fixtures/goldens/llama'));
+    const decoder = await onnxBackend.load(model.spec, model.weights, { contextTokens: 512, threads: 1 });
+    const write = async (speculation?: Speculation) => {
+      const scheduler = new Scheduler({
+        decoder,
+        cache: new PrefixCache({ decoder, maxIdle: () => 1 }),
+        ...(speculation && { speculation }),
+        chunkTokens: 128,
+        maxPendingPerClass: 1,
+        patienceMs: patient,
+        now: () => performance.now(),
+        breathe: () => new Promise((done) => setImmediate(done)),
+      });
+      const received: number[] = [];
+      const deliver = (token: number) => {
+        received.push(token);
+        return 'continue' as const;
+      };
+      await scheduler.submit({
+        requestClass: 'chat',
+        prompt: prompt.slice(0, 20),
+        maxTokens: 300,
+        choose: argmax,
+        deliver,
+      });
+      return { received, guesses: scheduler.statistics().classes.chat.guessedTokens };
+    };
+    const plain = await write();
+    const guessing = await write(new Speculation());
+    expect(guessing.received).toEqual(plain.received);
+    expect(guessing.guesses).toBeGreaterThan(20);
+    await decoder.dispose();
+    await model.file.close();
   });
 });
 
