@@ -111,15 +111,17 @@ export class ChannelParser implements OutputParser {
 
   #readCall(call: Extract<State, { readonly kind: 'call' }>, text: string): OutputPiece[] {
     call.text += text;
-    for (const [at, character] of [...text].entries()) {
-      const state = call.json.push(character);
-      if (state === 'more') continue;
-      if (state === 'invalid') return this.#breakCall(call);
-      this.#state = { kind: 'called' };
-      text = [...text].slice(0, at + 1).join('');
-      break;
+    let read = '';
+    let state: ReturnType<JsonObjectScanner['push']> = 'more';
+    for (const character of text) {
+      state = call.json.push(character);
+      if (state !== 'invalid') read += character;
+      if (state !== 'more') break;
     }
-    return [{ kind: 'tool-call', index: call.index, name: call.name, text }];
+    if (state === 'end') this.#state = { kind: 'called' };
+    const { index, name } = call;
+    const pieces: OutputPiece[] = read === '' ? [] : [{ kind: 'tool-call', index, name, text: read }];
+    return state === 'invalid' ? [...pieces, ...this.#breakCall(call)] : pieces;
   }
 
   /** Arguments that are no JSON, or end too early, are text after all. */

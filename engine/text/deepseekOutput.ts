@@ -30,6 +30,8 @@ export class DeepSeekParser implements OutputParser {
   readonly #splitter: ThinkingSplitter;
   #call: Call | undefined;
   #calls = 0;
+  /** A call has ended, and nothing was said since. */
+  #called = false;
 
   constructor(tokenizer: Tokenizer, options: DeepSeekOutput) {
     this.#options = options;
@@ -60,13 +62,20 @@ export class DeepSeekParser implements OutputParser {
 
   #take(text: string): OutputPiece[] {
     const call = this.#call;
-    if (!call) return this.#splitter.push(this.#calls > 0 && text.trim() === '' ? '' : text);
+    if (!call) return this.#say(text);
     call.text += text;
     if (call.state === 'name' && this.#options.version === 'v3') {
       const fence = /^([^\n]+)\n```(?:json)?\n/.exec(call.text.slice(call.at));
       return fence ? [...this.#nameCall(call, fence[1] ?? '', fence[0].length), ...this.#read(call)] : [];
     }
     return call.state === 'arguments' ? this.#read(call) : [];
+  }
+
+  /** Blanks that follow a call are framing. */
+  #say(text: string): OutputPiece[] {
+    const said = this.#called ? text.trimStart() : text;
+    if (said !== '') this.#called = false;
+    return this.#splitter.push(said);
   }
 
   /** V3 writes what is called before its name; V3.1 writes the name. */
@@ -93,20 +102,24 @@ export class DeepSeekParser implements OutputParser {
     const start = call.at;
     while (call.at < call.text.length) {
       const state = call.json.push(call.text.charAt(call.at));
-      if (state === 'invalid') return this.#endCall();
+      if (state === 'invalid') return [...this.#piece(call, start), ...this.#endCall()];
       call.at++;
       if (state === 'more') continue;
       call.state = 'done';
       break;
     }
-    const text = call.text.slice(start, call.at);
-    return text === '' ? [] : [{ kind: 'tool-call', index: call.index, name: call.name, text }];
+    return this.#piece(call, start);
+  }
+
+  #piece({ text, at, index, name }: Call, start: number): OutputPiece[] {
+    return at === start ? [] : [{ kind: 'tool-call', index, name, text: text.slice(start, at) }];
   }
 
   /** A call that is not whole was text. */
   #endCall(): OutputPiece[] {
     const call = this.#call;
     this.#call = undefined;
+    if (call) this.#called = call.state === 'done';
     return call && call.state !== 'done' ? this.#splitter.push(call.text) : [];
   }
 }

@@ -37,14 +37,14 @@ export class JsonCallReader implements CallReader {
   #readHead(): CallProgress {
     const match = head.exec(this.#text);
     const name = nameOf(match?.[1]);
-    if (match && name !== undefined) {
+    const end = this.#close === '' ? -1 : this.#text.indexOf(this.#close);
+    if (match && name !== undefined && (end < 0 || end >= match[0].length)) {
       this.#state = 'arguments';
       this.#at = match[0].length;
       return { name };
     }
     if (this.#close === '') return mayBeBareCall(this.#text) ? {} : { broken: this.#text };
     // Other orders of keys are read as a whole.
-    const end = this.#text.indexOf(this.#close);
     if (end < 0) return {};
     const after = this.#text.slice(end + this.#close.length);
     const broken = this.#open + this.#text.slice(0, end + this.#close.length);
@@ -55,7 +55,10 @@ export class JsonCallReader implements CallReader {
     const start = this.#at;
     while (this.#at < this.#text.length) {
       const state = this.#scanner.push(this.#text.charAt(this.#at));
-      if (state === 'invalid') return { broken: this.#open + this.#text };
+      if (state === 'invalid') {
+        const broken = this.#open + this.#text.slice(0, this.#at);
+        return { arguments: this.#text.slice(start, this.#at), broken, rest: this.#text.slice(this.#at) };
+      }
       this.#at++;
       if (state === 'more') continue;
       this.#state = 'tail';

@@ -19,7 +19,7 @@ export interface CallProgress {
   readonly arguments?: string;
   /** The call is over, and this follows it. */
   readonly rest?: string;
-  /** It is no call: all of its text. Nothing more may be pushed. */
+  /** It is no call: its text, which `rest` follows. Nothing more may be pushed. */
   readonly broken?: string;
 }
 

@@ -126,7 +126,8 @@ export class XmlCallReader implements CallReader {
   }
 
   #broken(): CallProgress {
-    return { broken: this.#open + this.#raw };
+    const read = this.#raw.length - this.#held.length;
+    return { broken: this.#open + this.#raw.slice(0, read), rest: this.#held };
   }
 }
 
