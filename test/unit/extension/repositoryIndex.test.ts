@@ -1,0 +1,78 @@
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { IndexClient } from '../../../extension/repository/indexClient.ts';
+import { type IndexView, RepositoryIndex } from '../../../extension/repository/repositoryIndex.ts';
+import { indexSentence } from '../../../extension/repository/status.ts';
+import { folderOf } from '../repository/folder.ts';
+import { bundle } from '../server/bundle.ts';
+import { log } from './support.ts';
+
+let indexer: Awaited<ReturnType<typeof bundle>>;
+const opened: RepositoryIndex[] = [];
+beforeAll(async () => {
+  indexer = await bundle('engine/indexer.ts');
+});
+afterEach(async () => {
+  for (const index of opened.splice(0)) await index.stop();
+});
+afterAll(() => indexer.remove());
+
+async function open(contents: Record<string, string>, off?: string): Promise<RepositoryIndex> {
+  const directory = await folderOf(contents);
+  const database = join(await folderOf({}), 'index.db');
+  const options = off ?? { database, folders: [{ name: '', directory }] };
+  const index = new RepositoryIndex(
+    async (asked) => new IndexClient(() => ({ entry: indexer.path, env: {} }), log, asked),
+    () => options,
+    log,
+  );
+  opened.push(index);
+  return index;
+}
+
+const until = (index: RepositoryIndex, holds: (view: IndexView) => boolean): Promise<void> =>
+  new Promise((resolve) => {
+    if (holds(index.view)) resolve();
+    index.onView((view) => holds(view) && resolve());
+  });
+const upToDate = (view: IndexView): boolean =>
+  view.kind === 'open' && view.state.phase === 'idle' && view.state.files > 0;
+
+describe('the index of the workspace', () => {
+  it('starts with the first question, and answers once it has read the files', async () => {
+    const index = await open({ 'retry.ts': 'export function retryDownload() {}' });
+    expect(index.pid).toBeUndefined();
+    await index.search('retry', 5);
+    await until(index, upToDate);
+    expect((await index.search('retry', 5)).map(({ path }) => path)).toEqual(['retry.ts']);
+    expect(indexSentence(index.view)).toBe('The repository index is up to date: 1 files.');
+  });
+
+  it('comes back after a crash, with what it had', async () => {
+    const index = await open({ 'retry.ts': 'export function retryDownload() {}' });
+    index.start();
+    await until(index, upToDate);
+    process.kill(index.pid ?? 0, 'SIGKILL');
+    await until(index, ({ kind }) => kind === 'starting');
+    await until(index, upToDate);
+    expect(await index.definitions('retryDownload', 5)).toHaveLength(1);
+  });
+
+  it('where it is off, gives no answers, starts nothing and says why', async () => {
+    const index = await open({ 'a.ts': 'x' }, 'The folder is not trusted, so it is not indexed.');
+    index.start();
+    expect([await index.search('x', 5), index.pid, index.available]).toEqual([[], undefined, false]);
+    expect(indexSentence(index.view)).toBe('The folder is not trusted, so it is not indexed.');
+  });
+
+  it('can be paused and made anew', async () => {
+    const index = await open({ 'a.ts': 'export const one = 1;' });
+    index.start();
+    await until(index, upToDate);
+    await index.setPaused(true);
+    await until(index, (view) => view.kind === 'open' && view.state.phase === 'paused');
+    await index.rebuild();
+    await until(index, upToDate);
+    expect([index.isPaused, (await index.definitions('one', 1)).length]).toEqual([false, 1]);
+  });
+});
