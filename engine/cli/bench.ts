@@ -131,10 +131,21 @@ async function measure(
   const start = performance.now();
   const first = argmax(await feed(decoder, sequence, prompt, signal));
   const prefilled = performance.now();
-  const { deviceSampling } = decoder;
-  if (deviceSampling?.follows(greedy)) await draw(deviceSampling, sequence, first, tokens, signal);
-  else await choose(decoder, sequence, first, tokens, signal);
+  await answer(decoder, sequence, first, tokens, signal);
   return { prefillMs: prefilled - start, decodeMs: performance.now() - prefilled };
+}
+
+/** Greedily, `count` tokens after `first`: by the device where it draws tokens itself. */
+export async function answer(
+  decoder: Decoder,
+  sequence: Sequence,
+  first: number,
+  count: number,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { deviceSampling } = decoder;
+  if (deviceSampling?.follows(greedy)) await draw(deviceSampling, sequence, first, count, signal);
+  else await choose(decoder, sequence, first, count, signal);
 }
 
 async function choose(
@@ -142,7 +153,7 @@ async function choose(
   sequence: Sequence,
   first: number,
   count: number,
-  signal: AbortSignal,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
   for (let i = 0, token = first; i < count; i++) {
     throwIfAborted(signal);
@@ -157,7 +168,7 @@ async function draw(
   sequence: Sequence,
   first: number,
   count: number,
-  signal: AbortSignal,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
   const history = { sequence: new Set<number>(), generated: new Set<number>() };
   for (let i = 0, token = first; i < count; i += mostSteps) {

@@ -1,6 +1,7 @@
 /** Hearth's side of the GPU benchmark, a process of its own: node hearth.mjs FILE WORKLOAD prints one JSON value. */
 import type { Decoder, Sequence } from '../../engine/backend/backend.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
+import { answer } from '../../engine/cli/bench.ts';
 import { argmax } from '../../engine/generation/sampler.ts';
 import { describeModel } from '../../engine/model/describe.ts';
 import { openModel } from '../../engine/model/open.ts';
@@ -28,9 +29,9 @@ async function feed(decoder: Decoder, sequence: Sequence, tokens: readonly numbe
 async function measure(decoder: Decoder, depth: number, workload: GpuWorkload): Promise<SpeedAtDepth> {
   const { promptTokens, decodeTokens } = workload;
   const sequence = decoder.createSequence();
-  let logits = await feed(decoder, sequence, someTokens(Math.max(1, depth)));
+  const logits = await feed(decoder, sequence, someTokens(Math.max(1, depth)));
   let start = performance.now();
-  for (let i = 0; i < decodeTokens; i++) logits = await feed(decoder, sequence, [argmax(logits)]);
+  await answer(decoder, sequence, argmax(logits), decodeTokens);
   const decode = (decodeTokens * 1000) / (performance.now() - start);
   start = performance.now();
   await feed(decoder, sequence, someTokens(promptTokens));
