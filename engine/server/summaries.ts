@@ -54,8 +54,8 @@ export class Summaries {
       return { ...found, finish: 'stop', statistics: nothing };
     }
     const summary = await run();
-    // What was cut short is not worth keeping.
-    if (summary.finish === 'stop') await this.#cache.put(key, summary);
+    // The limit on its length is one of the ingredients; a full context is an accident.
+    if (summary.finish === 'stop' || summary.finish === 'length') await this.#cache.put(key, summary);
     return summary;
   }
 }

@@ -87,8 +87,15 @@ describe('a summary that was made before', () => {
     expect(prompts).toHaveLength(2);
   });
 
-  it('is not kept when it was cut short, and not used when it is damaged', async () => {
+  it('is kept when it reached the length that was asked for', async () => {
     await setUp(2000, 'length').summaries.make(request());
+    const { prompts, summaries } = setUp();
+    await summaries.make(request());
+    expect(prompts).toEqual([]);
+  });
+
+  it('is not kept when the context cut it short, and not used when it is damaged', async () => {
+    await setUp(2000, 'context').summaries.make(request());
     expect(readdirSync(folder)).toEqual([]);
     await setUp().summaries.make(request());
     const [name = ''] = readdirSync(folder);
