@@ -1,13 +1,10 @@
 import { invalidInput } from '../errors.ts';
 import { detectMachine } from '../store/hardware.ts';
 import { type InspectedModel, inspectModel } from '../store/inspectModel.ts';
+import { inspectionText, usualContexts } from '../store/inspectText.ts';
 import { openStore } from '../store/store.ts';
 import type { Command } from './command.ts';
-import { comparison, explanation } from './inspectText.ts';
 import { json } from './session.ts';
-
-/** A file with its surroundings, a long conversation, a repository: what memory is shown for. */
-const usualContexts = [8192, 32_768, 131_072];
 
 export const inspect: Command = {
   name: 'inspect',
@@ -24,9 +21,7 @@ export const inspect: Command = {
     const models: InspectedModel[] = [];
     // One after the other: each may read tens of megabytes of vocabulary.
     for (const name of values.positionals) models.push(await inspectModel(store, name, options));
-    const [first, second] = models;
     if (values.switch('json')) json(terminal, models);
-    else if (first && second === undefined) terminal.out(explanation(first));
-    else terminal.out(comparison(models));
+    else terminal.out(inspectionText(models));
   },
 };

@@ -1,4 +1,7 @@
 /** The models on disk, as the protocol shows them, with progress. */
+import { detectMachine } from '../store/hardware.ts';
+import { type InspectedModel, inspectModel } from '../store/inspectModel.ts';
+import { inspectionText, usualContexts } from '../store/inspectText.ts';
 import type { StoreProgress } from '../store/progress.ts';
 import { type Store, toModelEntry } from '../store/store.ts';
 import type { ModelEntry, Progress } from './protocol.ts';
@@ -35,6 +38,15 @@ export class EngineModels {
 
   async remove(id: string): Promise<ModelEntry> {
     return toModelEntry(await this.#store.remove(id));
+  }
+
+  /** Explains a model, or compares several, without loading or downloading them. */
+  async inspect(names: readonly string[]): Promise<string> {
+    const options = { contexts: usualContexts, hardware: await detectMachine() };
+    const models: InspectedModel[] = [];
+    // One after the other: each may read tens of megabytes of vocabulary.
+    for (const name of names) models.push(await inspectModel(this.#store, name, options));
+    return inspectionText(models);
   }
 
   #report(subject: string, { phase, source, doneBytes, totalBytes }: StoreProgress): void {

@@ -101,6 +101,8 @@ export const modelEntry = z.object({
 export type ModelEntry = z.infer<typeof modelEntry>;
 
 export const modelName = z.object({ model: z.string() });
+/** Explained when it is one, compared when they are several. */
+export const modelNames = z.object({ models: z.array(z.string()).min(1) });
 
 // ---- Generation ----
 
@@ -308,6 +310,8 @@ export const messages = {
     pull: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/pull'),
     verify: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/verify'),
     remove: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/remove'),
+    /** Text in lines, for people. */
+    inspect: new RequestType<z.infer<typeof modelNames>, string, z.infer<typeof errorData>>('models/inspect'),
   },
   /** Tokens of each text in the loaded model's vocabulary, framing tokens as text. */
   countTokens: new RequestType<CountTokensParams, number[], z.infer<typeof errorData>>('countTokens'),

@@ -9,6 +9,7 @@ import {
   loadParams,
   messages,
   modelName,
+  modelNames,
   streamName,
   summariseParams,
   warmParams,
@@ -39,4 +40,5 @@ export function serve(connection: MessageConnection, engine: Engine, log: (line:
   handle(messages.models.pull, modelName, ({ model }, signal) => engine.models.pull(model, signal));
   handle(messages.models.verify, modelName, ({ model }, signal) => engine.models.verify(model, signal));
   handle(messages.models.remove, modelName, ({ model }) => engine.models.remove(model));
+  handle(messages.models.inspect, modelNames, ({ models }) => engine.models.inspect(models));
 }

@@ -191,6 +191,11 @@ export class EngineClient {
     return this.process.request(messages.models.remove, { model: entry.id }, modelEntry);
   }
 
+  /** Lines that explain a model, or compare several. */
+  inspect(models: string[]): Promise<string> {
+    return this.process.request(messages.models.inspect, { models }, z.string());
+  }
+
   /** A fresh process, with the model loaded again. */
   async restart(): Promise<void> {
     this.loading = undefined;

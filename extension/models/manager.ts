@@ -8,7 +8,7 @@ import { engineSettings, writeSetting } from '../settings.ts';
 
 interface ModelItem extends vscode.QuickPickItem {
   entry?: ModelEntry;
-  action?: 'file' | 'automatic';
+  action?: 'file' | 'automatic' | 'compare';
 }
 
 /** Lists, downloads, checks, removes and chooses models. */
@@ -73,6 +73,12 @@ export class ModelManager {
         alwaysShow: true,
       },
       {
+        label: `$(list-flat) ${vscode.l10n.t('Compare all models…')}`,
+        description: vscode.l10n.t('before any download'),
+        action: 'compare',
+        alwaysShow: true,
+      },
+      {
         label: `$(folder-opened) ${vscode.l10n.t('A model file…')}`,
         description: 'GGUF',
         action: 'file',
@@ -83,6 +89,7 @@ export class ModelManager {
 
   private async accept(client: EngineClient, item: ModelItem): Promise<void> {
     if (item.action === 'automatic') return this.use(client, '');
+    if (item.action === 'compare') return this.compare(client);
     if (item.action === 'file') return this.useFile(client);
     if (item.entry === undefined) return;
     if (item.entry.state === 'present') return this.use(client, item.entry.id);
@@ -90,9 +97,22 @@ export class ModelManager {
   }
 
   private async press(client: EngineClient, entry: ModelEntry, button: vscode.QuickInputButton): Promise<void> {
+    if (button === explainButton()) return this.explain(client, [entry.id]);
     if (button === verifyButton()) return this.verify(client, entry);
     if (button === removeButton()) return this.remove(client, entry);
     return this.pullAndUse(client, entry, true);
+  }
+
+  private async compare(client: EngineClient): Promise<void> {
+    await this.explain(
+      client,
+      (await client.models()).map(({ id }) => id),
+    );
+  }
+
+  private async explain(client: EngineClient, models: string[]): Promise<void> {
+    const content = await client.inspect(models);
+    await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content, language: 'plaintext' }));
   }
 
   private async use(client: EngineClient, model: string): Promise<void> {
@@ -155,6 +175,7 @@ function button(icon: string, tooltip: string): vscode.QuickInputButton {
 }
 const verifyButton = () => button('verified', vscode.l10n.t('Check its digest'));
 const removeButton = () => button('trash', vscode.l10n.t('Remove from this computer'));
+const explainButton = () => button('info', vscode.l10n.t('Explain: architecture, memory, what fits here'));
 const downloadButton = () => button('cloud-download', vscode.l10n.t('Download'));
 
 function modelItem(entry: ModelEntry, used: boolean): ModelItem {
@@ -178,7 +199,10 @@ function modelItem(entry: ModelEntry, used: boolean): ModelItem {
     description,
     detail: entry.fit.verdict === 'good' ? entry.description : entry.fit.reason,
     entry,
-    buttons: entry.state === 'present' ? [verifyButton(), removeButton()] : [downloadButton()],
+    buttons:
+      entry.state === 'present'
+        ? [explainButton(), verifyButton(), removeButton()]
+        : [explainButton(), downloadButton()],
   };
 }
 

@@ -3,7 +3,7 @@ import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { comparison, explanation } from '../../../engine/cli/inspectText.ts';
+import { inspectionText } from '../../../engine/store/inspectText.ts';
 import { type InspectedModel, inspectModel } from '../../../engine/store/inspectModel.ts';
 import { openStore } from '../../../engine/store/store.ts';
 import { bundle } from '../server/bundle.ts';
@@ -58,7 +58,7 @@ function hearth(...args: readonly string[]): Promise<Ended> {
 
 describe('a model of the catalogue that is not on this machine', () => {
   it('is explained from what is published', async () => {
-    const text = explanation(await inspected('gpt-oss-20b'));
+    const text = inspectionText([await inspected('gpt-oss-20b')]);
     const expected: [string, RegExp][] = [
       ['Licence', /^Apache-2\.0$/],
       ['Download', /^13\.8 GB .*hearth models pull gpt-oss-20b/],
@@ -87,7 +87,7 @@ describe('a model of the catalogue that is not on this machine', () => {
   });
 
   it('says how a longer context is reached on request, and how much of it fits', async () => {
-    const text = explanation(await inspected('qwen3-14b'));
+    const text = inspectionText([await inspected('qwen3-14b')]);
     expect(fact(text, 'Context')).toMatch(/^40,960; with YaRN 131,072 .*by the rotary base of 1,000,000/);
     expect(fact(text, 'YaRN')).toMatch(/^on request, to × 4 on 32,768/);
     expect(fact(text, 'Memory at 131,072')).toMatch(/YaRN × 4$/);
@@ -97,7 +97,7 @@ describe('a model of the catalogue that is not on this machine', () => {
   });
 
   it('that is too large says what its weights take', async () => {
-    const text = explanation(await inspected('deepseek-v3.1'));
+    const text = inspectionText([await inspected('deepseek-v3.1')]);
     expect(fact(text, 'Fits this machine')).toMatch(/^no +the weights take 673 GB; a model may take 17\.6 GB/);
     expect(fact(text, 'Attention')).toMatch(/^latent/);
     expect(fact(text, 'Latent ranks')).toMatch(/^key\/value 512, query 1,536$/);
@@ -110,7 +110,7 @@ describe('a model of the catalogue that is not on this machine', () => {
 describe('models side by side', () => {
   it('stand in columns that are aligned, with a dash for what one of them has not', async () => {
     const models = await Promise.all(['gpt-oss-20b', 'qwen3-0.6b', 'deepseek-v3.1'].map(inspected));
-    const text = comparison(models);
+    const text = inspectionText(models);
     const lines = text.trimEnd().split('\n');
     const columns = ['gpt-oss-20b', 'qwen3-0.6b', 'deepseek-v3.1'].map((id) => lines[0]?.indexOf(id) ?? -1);
     for (const line of lines) {
@@ -127,7 +127,7 @@ describe('a model that is a file', () => {
   it('shows the types and bytes that it has', async () => {
     const model = await inspected(fixtureFile('goldens/gpt-oss'));
     expect(model).toMatchObject({ state: 'present', weightsKnownFrom: 'file', name: 'gpt-oss' });
-    const text = explanation(model);
+    const text = inspectionText([model]);
     expect(fact(text, '  routed experts')).toBe('MXFP4 627 kB, BF16 20.5 kB');
     expect(fact(text, 'Thinking')).toMatch(/^not known/);
     expect(text).not.toContain('Download');
@@ -152,7 +152,7 @@ describe('a model that is a file', () => {
 
   it('cannot write to the screen what is no text', async () => {
     const model = await inspected(fixtureFile('goldens/llama'));
-    const text = explanation({ ...model, licence: `free\u001b[2J\n${'x'.repeat(1000)}` });
+    const text = inspectionText([{ ...model, licence: `free\u001b[2J\n${'x'.repeat(1000)}` }]);
     expect(text).not.toContain('\u001b');
     expect(fact(text, 'Licence').length).toBeLessThan(150);
   });

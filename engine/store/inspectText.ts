@@ -1,17 +1,25 @@
 /** `hearth inspect` for people: a page about one model, or a table of several. */
-import type { InspectedModel } from '../store/inspectModel.ts';
+import type { InspectedModel } from './inspectModel.ts';
 import { type Row, rowsOf } from './inspectRows.ts';
 
 /** Where a model has nothing of the kind that another has. */
 const nothing = '–';
 
-export function explanation(model: InspectedModel): string {
+/** A file with its surroundings, a long conversation, a repository: what memory is shown for. */
+export const usualContexts: readonly number[] = [8192, 32_768, 131_072];
+
+export function inspectionText(models: readonly InspectedModel[]): string {
+  const [first, second] = models;
+  return first && second === undefined ? explanation(first) : comparison(models);
+}
+
+function explanation(model: InspectedModel): string {
   const rows = rowsOf(model).filter(({ value }) => value !== '');
   const lines = aligned(rows.map(({ label, value, why }) => [label, value, why ?? '']));
   return `${title(model)}\n\n${lines}\n`;
 }
 
-export function comparison(models: readonly InspectedModel[]): string {
+function comparison(models: readonly InspectedModel[]): string {
   const columns = models.map((model) => rowsOf(model));
   const kinds: readonly Row[] = columns[0] ?? [];
   const facts = kinds

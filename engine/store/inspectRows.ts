@@ -1,8 +1,8 @@
 /** What `hearth inspect` says of one model: a line a fact, short enough to stand beside other models' in a table. */
 import type { WeightRole } from '../model/weightList.ts';
-import type { InspectedModel } from '../store/inspectModel.ts';
 import { showBytes } from '../units.ts';
 import { architectureRows, count } from './inspectArchitecture.ts';
+import type { InspectedModel } from './inspectModel.ts';
 
 export interface Row {
   readonly label: string;
