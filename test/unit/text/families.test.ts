@@ -1,6 +1,8 @@
 /** Prompts and output of each family against what their publishers' software writes. */
+import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { z } from 'zod';
+import { ChannelParser } from '../../../engine/text/channels.ts';
 import type { ChatMessage, Tool } from '../../../engine/text/conversation.ts';
 import {
   assistantStart,
@@ -239,6 +241,23 @@ describeShared('Harmony', [...publishedFiles, ...harmonyFiles], () => {
     return developerText(developer.instructions, developer.tools?.['functions']?.tools ?? []);
   }
 
+  // openai/harmony, tests/test_harmony.py: ids that its own parser reads as an analysis and an answer, or a call.
+  it('reads back the publisher’s completions', async () => {
+    const tokenizer = await publishedTokenizer('gpt-oss-20b');
+    const parsed = (fixture: string, tools: readonly Tool[]) => {
+      const ids = readFileSync(sharedFile(`reference/harmony/${fixture}`), 'utf8')
+        .trim()
+        .split(/\s+/)
+        .map(Number);
+      const parser = new ChannelParser(tokenizer, tools);
+      return summary([...ids.flatMap((id) => parser.push(id)), ...parser.end()]);
+    };
+    const thinking = 'User asks: "What is 2 + 2?" Simple arithmetic. Provide answer.';
+    expect(parsed('test_simple_reasoning_response.txt', [])).toEqual({ thinking, text: '2 + 2 = 4.', calls: [] });
+    const { calls } = parsed('test_simple_tool_call.txt', [weather]);
+    expect(calls).toEqual([{ name: 'lookup_weather', arguments: '{"location": "Tokyo"}' }]);
+  });
+
   for (const { fixture, render, config, messages, ids } of cases) {
     it(`renders the publisher's conversation ${fixture}`, async () => {
       const tokenizer = await publishedTokenizer('gpt-oss-20b');
@@ -257,6 +276,47 @@ describeShared('Harmony', [...publishedFiles, ...harmonyFiles], () => {
       const kept = config.auto_drop_analysis ? withoutOldAnalysis(given) : given;
       const start = render === 'completion' ? assistantStart(tokenizer) : [];
       expect(tokenizer.encodeParts([...harmonyParts(tokenizer, kept), ...start])).toEqual(ids);
+    });
+  }
+});
+
+describeShared('A prompt', publishedFiles, () => {
+  const json = '{"city": "Paris", "days": 2}';
+  const xml =
+    '<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n2\n</parameter>\n</function>';
+  const v31 = `<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>${json}<｜tool▁call▁end｜>`;
+  const written: [model: string, output: string][] = [
+    [
+      'Qwen3-0.6B',
+      `<think>\nhm\n</think>\n\n<tool_call>\n{"name": "get_weather", "arguments": ${json}}\n</tool_call><|im_end|>`,
+    ],
+    ['Qwen3-Coder-30B-A3B-Instruct', `<tool_call>\n${xml}\n</tool_call><|im_end|>`],
+    ['DeepSeek-V3.1', `I look.${v31}<｜tool▁calls▁end｜><｜end▁of▁sentence｜>`],
+    [
+      'gpt-oss-20b',
+      `<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>${json}<|call|>`,
+    ],
+  ];
+  for (const [model, output] of written) {
+    it(`continues the one before and its answer, token by token, while tools are called: ${model}`, async () => {
+      const { tokenizer, format } = await formatOf(model);
+      const options = { thinking: 'on', now, tools: [weather] } as const;
+      const question: ChatMessage = { role: 'user', content: 'Hi' };
+      const first = format.render([question], options);
+      const generated = tokenizer.encode(output, { special: 'parse' });
+      const parser = first.parser();
+      const { text, thinking, calls } = summary([...generated.flatMap((id) => parser.push(id)), ...parser.end()]);
+      const toolCalls = calls.map((call) => ({ id: 'call_1', ...call }));
+      const second = format.render(
+        [
+          question,
+          { role: 'assistant', content: text, thinking, toolCalls },
+          { role: 'tool', toolCallId: 'call_1', content: '20' },
+        ],
+        options,
+      );
+      const before = [...first.ids, ...generated];
+      expect(second.ids.slice(0, before.length)).toEqual(before);
     });
   }
 });
