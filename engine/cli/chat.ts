@@ -1,7 +1,8 @@
 import { cancelled } from '../errors.ts';
 import { chatParams, thinkingMode } from '../server/protocol.ts';
 import type { Command } from './command.ts';
-import { json, samplingOf, samplingOptions, stream, streaming, withEngine } from './session.ts';
+import { withAnswerer } from './remote.ts';
+import { json, samplingOf, samplingOptions, stream, streaming } from './session.ts';
 import { workspaceContext } from './workspace.ts';
 
 export const chat: Command = {
@@ -20,6 +21,11 @@ export const chat: Command = {
       help: `think first, as far as the model can: ${thinkingMode.options.join(', ')} (off)`,
     },
     { name: 'thinking-tokens', value: 'N', help: 'end thinking after so many tokens (as long as it takes)' },
+    {
+      name: 'remote',
+      value: 'URL',
+      help: 'ask an OpenAI-compatible server (https://HOST/v1) instead; its token is in $HEARTH_REMOTE_TOKEN',
+    },
     ...samplingOptions,
   ],
   async run(values, terminal) {
@@ -29,7 +35,7 @@ export const chat: Command = {
     const maxTokens = values.count('max-tokens');
     const machine = values.switch('json');
     const directory = values.text('workspace');
-    await withEngine(values, terminal, machine ? undefined : streaming(terminal), async ({ engine, card }) => {
+    await withAnswerer(values, terminal, machine ? undefined : streaming(terminal), async ({ engine, card }) => {
       const context =
         directory === undefined ? undefined : await workspaceContext(directory, question, card.contextTokens);
       if (context) terminal.err(`${context.note}\n`);
