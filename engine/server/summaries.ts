@@ -51,11 +51,12 @@ export class Summaries {
     const found = fresh ? undefined : await this.#cache.get(key);
     if (found) {
       onText(found.text);
-      return { ...found, finish: 'stop', statistics: nothing };
+      return { ...found, statistics: nothing };
     }
     const summary = await run();
     // The limit on its length is one of the ingredients; a full context is an accident.
-    if (summary.finish === 'stop' || summary.finish === 'length') await this.#cache.put(key, summary);
+    const { finish } = summary;
+    if (finish === 'stop' || finish === 'length') await this.#cache.put(key, { ...summary, finish });
     return summary;
   }
 }

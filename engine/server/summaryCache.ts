@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
 
-const kept = z.object({ text: z.string(), parts: z.number() });
+const kept = z.object({ text: z.string(), parts: z.number(), finish: z.enum(['stop', 'length']) });
 export type KeptSummary = z.infer<typeof kept>;
 
 /** Another one: prompts have changed, and what was kept is no longer what would be written. */
@@ -29,11 +29,11 @@ export class SummaryCache {
   }
 
   /** A full or read-only disk costs the next reader time, and is no failure of this one. */
-  async put(ingredients: unknown, { text, parts }: KeptSummary): Promise<void> {
+  async put(ingredients: unknown, { text, parts, finish }: KeptSummary): Promise<void> {
     const path = this.#path(ingredients);
     try {
       await mkdir(this.#directory, { recursive: true });
-      await writeFile(`${path}.new`, JSON.stringify({ text, parts }));
+      await writeFile(`${path}.new`, JSON.stringify({ text, parts, finish }));
       await rename(`${path}.new`, path);
       await this.#prune();
     } catch {

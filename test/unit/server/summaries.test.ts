@@ -90,7 +90,7 @@ describe('a summary that was made before', () => {
   it('is kept when it reached the length that was asked for', async () => {
     await setUp(2000, 'length').summaries.make(request());
     const { prompts, summaries } = setUp();
-    await summaries.make(request());
+    expect((await summaries.make(request())).finish).toBe('length');
     expect(prompts).toEqual([]);
   });
 
