@@ -109,7 +109,7 @@ let lastKernel = '';
 /** Normalised mean squared error: Σ(a − b)² / Σ b². */
 export function normalisedError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
   const error = squaredError(actual, expected);
-  figure({ kernel: lastKernel, error });
+  if (lastKernel !== '') figure({ kernel: lastKernel, error });
   return error;
 }
 
