@@ -1,0 +1,96 @@
+/** llama.cpp's side of the benchmark of requests: its llama-server on a free port of loopback, with prompt caching. */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ChatTurn, Requester } from './bench-requests.ts';
+
+const program = process.env['HEARTH_LLAMA_SERVER'] ?? 'llama-server';
+
+export function findLlamaServer(): string | undefined {
+  const { error, stdout, stderr } = spawnSync(program, ['--version'], { encoding: 'utf8' });
+  return error ? undefined : (/version:\s*(\S.*)/.exec(stdout + stderr)?.[1] ?? 'of unknown version');
+}
+
+export async function startLlamaServer(model: string, contextTokens: number, threads: number): Promise<Requester> {
+  const port = await freePort();
+  // Two sequences share the context, so that a completion can be asked for while a chat streams.
+  const options = [
+    '-m',
+    model,
+    '-c',
+    `${contextTokens}`,
+    '-t',
+    `${threads}`,
+    '-np',
+    '2',
+    '-kvu',
+    '--no-webui',
+    '--jinja',
+  ];
+  const child = spawn(program, [...options, '--port', `${port}`, '--host', '127.0.0.1'], { stdio: 'ignore' });
+  const url = `http://127.0.0.1:${port}`;
+  await ready(url, child);
+  return {
+    async complete(prefix) {
+      const body = { prompt: prefix, n_predict: 1, cache_prompt: true, temperature: 0 };
+      await (await post(`${url}/completion`, body)).json();
+    },
+    chat: (messages, maxTokens) => chat(url, messages, maxTokens),
+    async stop() {
+      child.kill();
+      if (child.exitCode === null) await once(child, 'exit');
+    },
+  };
+}
+
+async function chat(url: string, messages: readonly ChatTurn[], maxTokens: number) {
+  const start = performance.now();
+  const body = { messages, max_tokens: maxTokens, stream: true, temperature: 0, cache_prompt: true };
+  const response = await post(`${url}/v1/chat/completions`, body);
+  let [text, pending] = ['', ''];
+  let firstMs: number | undefined;
+  for await (const bytes of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    const lines = (pending + bytes).split('\n');
+    pending = lines.pop() ?? '';
+    for (const line of lines.filter((line) => line.startsWith('data: {'))) {
+      const content = JSON.parse(line.slice(6)).choices[0]?.delta?.content;
+      if (!content) continue;
+      firstMs ??= performance.now() - start;
+      text += content;
+    }
+  }
+  return { text, firstMs: firstMs ?? Number.NaN, totalMs: performance.now() - start };
+}
+
+async function post(url: string, body: unknown): Promise<Response> {
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  });
+  if (!response.ok) throw new Error(`${url} answered ${response.status}: ${await response.text()}`);
+  return response;
+}
+
+async function ready(url: string, child: ChildProcess): Promise<void> {
+  for (;;) {
+    if (child.exitCode !== null) throw new Error(`${program} ended with status ${child.exitCode}`);
+    const isUp = await fetch(`${url}/health`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+    if (isUp) return;
+    await sleep(20);
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}
