@@ -165,7 +165,7 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
     'hearth.addToChat': async () => (await show()).tracker.add(),
     'hearth.thinking': () => thinking.pick(),
     'hearth.answerNow': async () => answerNow(engine),
-    'hearth.useInChat': useInChat,
+    'hearth.useInChat': () => useInChat(log),
     'hearth.chooseModel': () => models.open(),
     'hearth.menu': () => showMenu(engine, thinking, completion, index),
     'hearth.toggleCompletions': () => {

@@ -1,4 +1,5 @@
 import * as vscode from 'vscode';
+import { sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { Log } from '../log.ts';
 import type { Thinking } from '../thinking.ts';
@@ -31,13 +32,15 @@ export function registerLanguageModels({ context, engine, thinking, log }: Needs
 
 /**
  * Without a GitHub sign-in VS Code's own chat answers only when a model provider was added to its list by hand; this is
- * what *Manage Language Models → Add Models* does, in one step.
+ * what *Manage Language Models → Add Models* does, in one step. Its built-in chat extension, which VS Code leaves disabled
+ * until then, is for the user to enable.
  */
-export async function useInChat(): Promise<void> {
+export async function useInChat(log: Log): Promise<void> {
   const known = await vscode.commands.getCommands(true);
   if (known.includes(addProvider)) {
+    const added = vscode.commands.executeCommand(addProvider, { name: 'Hearth', vendor });
     // It is refused when it was added before, which is as good.
-    await vscode.commands.executeCommand(addProvider, { name: 'Hearth', vendor }).then(undefined, () => undefined);
+    await added.then(undefined, (error: unknown) => log.info(`VS Code's list of providers: ${sentence(error)}`));
   }
   await vscode.commands.executeCommand('workbench.action.chat.open');
 }

@@ -1,0 +1,87 @@
+/** VS Code's own chat with a Hearth model that is told what to say. Agent mode is not tested: no answer came within a minute. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Page } from 'playwright-core';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { describeInEditor } from './editor.ts';
+import { writeScriptedModel } from './scriptedModel.ts';
+import { answerText, ask, untilEnded } from './turns.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'hearth-agent-'));
+const model = join(folder, 'scripted');
+const machineSettings = { 'hearth.model': model, 'hearth.contextTokens': 65_536, 'hearth.completion.enabled': false };
+// Participants answer in ask mode; a new chat is in agent mode otherwise.
+const settings = { 'chat.newSession.defaultMode': 'ask' };
+const options = { files: { 'notes.txt': 'The word is [灶].\n' }, settings, machineSettings };
+
+const call = (name: string, input: object): string =>
+  `\n${JSON.stringify({ name, arguments: input }).replace('"arguments":', ' "arguments": ').replace(':', ': ')}\n`;
+
+/** Finds the model in the picker of VS Code's own chat, which lists nothing new while it is open. */
+async function pick(page: Page, name: string): Promise<void> {
+  const picker = page.locator('.action-widget');
+  await vi.waitFor(
+    async () => {
+      await page.keyboard.press('Escape');
+      await page.locator('.interactive-session .model-picker-split').click();
+      await picker.locator('input').fill(name);
+      await picker.locator('.monaco-list-row.focused', { hasText: name }).waitFor({ timeout: 2_000 });
+    },
+    { timeout: 30_000, interval: 500 },
+  );
+}
+
+describeInEditor('a model that is told what to say', options, (editor) => {
+  beforeAll(() => {
+    const path = (name: string) => join(editor().workspace, name);
+    writeScriptedModel(model, {
+      thought: ' I weigh the question once more. I look at it from the other side.',
+      answer: 'Hearth answers here.',
+      firstCall: call('read_file', { filePath: path('notes.txt'), startLine: 1, endLine: 2 }),
+      secondCall: call('create_file', { filePath: path('written.txt'), content: '[薪]' }),
+      seen: '灶',
+      done: '薪',
+      report: 'The word was read and written.',
+    });
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  test('is made to answer while it still thinks', async () => {
+    const chat = await editor().openChat();
+    await editor().statusItem('Off').waitFor();
+    await chat.locator('#thinking').click();
+    await chat.locator('#thinking[aria-pressed=true]').waitFor();
+    const turn = await ask(chat, 'What do you think?');
+    await turn.locator('.thoughts').waitFor();
+    await editor().screenshot('answer-now');
+    await turn.locator('.answer-now').click();
+    await untilEnded(turn, 'done');
+    expect(await answerText(turn)).toContain('Hearth answers here.');
+    expect(await turn.locator('.answer-now').isVisible()).toBe(false);
+    await chat.locator('#thinking').click();
+    await chat.locator('#thinking[aria-pressed=false]').waitFor();
+  });
+
+  test('is in the model picker of the own chat of VS Code', async () => {
+    const { page } = editor();
+    // VS Code leaves its built-in chat extension disabled until somebody signs in.
+    await editor().command('Extensions: Enable All Extensions');
+    await editor().command("Hearth: Use in VS Code's Own Chat");
+    await pick(page, 'scripted');
+    await editor().screenshot('picker');
+    await page.keyboard.press('Enter');
+    await page.locator('.interactive-session .model-picker-split', { hasText: 'scripted' }).waitFor();
+  });
+
+  test('answers there when @hearth is asked', async () => {
+    const { page } = editor();
+    const chat = page.locator('.interactive-session');
+    await chat.locator('.chat-input-container .monaco-editor').first().click();
+    await page.keyboard.type('@hearth Who are you?');
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('Enter');
+    await chat.locator('.interactive-response', { hasText: 'Hearth answers here.' }).waitFor();
+    await editor().screenshot('participant');
+  });
+});
