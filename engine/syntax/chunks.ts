@@ -24,8 +24,10 @@ interface Unit {
 /** @param root undefined where the language has no grammar: cut at blank lines. */
 export function chunksOf(lines: readonly string[], root: Node | undefined): Chunk[] {
   const size = new LineSizes(lines);
-  const whole: Unit = { first: 0, last: lines.length - 1, node: root };
-  const pieces = size.fits(0, whole.last) ? [whole] : cut(whole, size, lines);
+  // What a final line break ends is no line.
+  const last = lines.length - (lines.at(-1) === '' ? 2 : 1);
+  const whole: Unit = { first: 0, last, node: root };
+  const pieces = size.fits(0, last) ? [whole] : cut(whole, size, lines);
   return pieces
     .filter(({ first, last }) => size.chars(first, last) > last - first + 1)
     .map(({ first, last }) => ({ firstLine: first + 1, lastLine: last + 1 }));

@@ -41,7 +41,7 @@ describe('the packaged extension', () => {
   test('holds bundles, documents and pictures, and nothing else of the project', () => {
     const own = names.filter((name) => !name.startsWith('extension/dist/node_modules/'));
     const expected =
-      /^(\[Content_Types\]\.xml|extension\.vsixmanifest|extension\/(package(\.nls)?\.json|readme\.md|changelog\.md|LICENSE\.txt|ThirdPartyNotices\.txt|dist\/[\w-]+\.(cjs|mjs|js|css|wasm)|media\/[\w/.-]+\.(svg|png|md|css)|l10n\/[\w.-]+\.json))$/;
+      /^(\[Content_Types\]\.xml|extension\.vsixmanifest|extension\/(package(\.nls)?\.json|readme\.md|changelog\.md|LICENSE\.txt|ThirdPartyNotices\.txt|dist\/[\w-]+\.(cjs|mjs|js|css|wasm)|dist\/grammars\/[\w-]+\.wasm|media\/[\w/.-]+\.(svg|png|md|css)|l10n\/[\w.-]+\.json))$/;
     expect(own.filter((name) => !expected.test(name))).toEqual([]);
     expect(own).toContain('extension/dist/engine.mjs');
     expect(own).toContain('extension/dist/extension.cjs');

@@ -3,6 +3,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { limits } from '../../limits.ts';
 import { ApiError, badRequest } from './errors.ts';
 
+/** How long a refused client may go on writing. */
+const lingerMs = 1000;
+
 export class Exchange {
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
@@ -36,7 +39,8 @@ export class Exchange {
   }
 
   json(value: unknown): void {
-    this.#send(200, value);
+    this.#write(200, value);
+    this.#response.end();
   }
 
   fail(error: ApiError): void {
@@ -48,9 +52,21 @@ export class Exchange {
       this.#response.end();
       return;
     }
-    // What is left of the body is not read.
-    if (!this.#request.complete) this.#response.setHeader('connection', 'close');
-    this.#send(error.status, error.body, error.headers);
+    const isWriting = !this.#request.complete;
+    if (isWriting) this.#response.setHeader('connection', 'close');
+    this.#write(error.status, error.body, error.headers);
+    if (isWriting) this.#linger();
+    else this.#response.end();
+  }
+
+  /** Drops what still arrives for a while: closing while a client writes resets the connection, and the answer is lost. */
+  #linger(): void {
+    const end = (): void => {
+      clearTimeout(timer);
+      this.#response.end();
+    };
+    const timer = setTimeout(end, lingerMs);
+    this.#request.once('close', end).once('end', end).resume();
   }
 
   /** The first event sends the headers: a failure before it still has a status of its own. */
@@ -69,14 +85,17 @@ export class Exchange {
     this.#response.end();
   }
 
-  #send(status: number, value: unknown, headers: Readonly<Record<string, string>> = {}): void {
+  /** Head and body whole; ending the response is left to the caller. */
+  #write(status: number, value: unknown, headers: Readonly<Record<string, string>> = {}): void {
+    const text = JSON.stringify(value);
     this.#response.writeHead(status, {
       'content-type': 'application/json; charset=utf-8',
+      'content-length': Buffer.byteLength(text),
       'cache-control': 'no-store',
       'x-content-type-options': 'nosniff',
       ...headers,
     });
-    this.#response.end(JSON.stringify(value));
+    this.#response.write(text);
   }
 }
 

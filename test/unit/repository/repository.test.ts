@@ -39,7 +39,8 @@ describe('a question', () => {
   it('gets the lines as they are on disk', async () => {
     const repository = await repositoryOf(await folderOf(sources));
     const [hit] = repository.search('mix_colours', 1);
-    expect(hit).toMatchObject({ path: 'src/colours.py', firstLine: 1, text: sources['src/colours.py'] });
+    const lines = sources['src/colours.py'].trimEnd().split('\n');
+    expect(hit).toMatchObject({ path: 'src/colours.py', firstLine: 1, lastLine: lines.length, text: lines.join('\n') });
   });
 
   it('may hold anything: operators of the search language are text', async () => {
