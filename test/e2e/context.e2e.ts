@@ -1,4 +1,4 @@
-/** A question about a workspace: what goes along, checked places in the answer, code shown as a change of its file. */
+/** A question about a workspace: what goes along, and the chats that were held. */
 import type { FrameLocator } from 'playwright-core';
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
@@ -11,7 +11,10 @@ const files = {
     'def light_the_lamp(keeper):\n    """Lights the lamp of the lighthouse."""\n    return keeper.match()\n',
 };
 
-describeInEditor('the chat and the workspace', { files }, (editor) => {
+// A tiny model goes on for as long as it may.
+const settings = { 'hearth.chat.maxTokens': 100, 'hearth.chat.temperature': 0 };
+
+describeInEditor('the chat and the workspace', { files, settings }, (editor) => {
   const chat = () => editor().chat();
   const sent = (page: FrameLocator) => page.locator('.turn').last().locator('.question .chip');
 
@@ -43,30 +46,6 @@ describeInEditor('the chat and the workspace', { files }, (editor) => {
       )
       .toContain('lighthouse.py:1–3');
     await editor().screenshot('repository');
-  });
-
-  test('shows code as a change of its file, and writes it only when that is accepted', async () => {
-    const { page } = editor();
-    await editor().openFile('sums.py');
-    const view = await chat();
-    const turn = await answered(
-      view,
-      'Repeat exactly this code in a code block:\n```python\ndef multiply(a, b):\n    return a * b\n```',
-    );
-    const apply = turn.locator('.code [data-action=apply]').first();
-    await apply.click();
-    await page.locator('.tab.active', { hasText: 'proposed change' }).waitFor();
-    await editor().screenshot('proposal');
-    expect(editor().read('sums.py')).toBe(python);
-    await editor().command('Hearth: Reject the Change');
-    await page.locator('.tab', { hasText: 'proposed change' }).waitFor({ state: 'detached' });
-    expect(editor().read('sums.py')).toBe(python);
-    await apply.click();
-    await page.locator('.tab.active', { hasText: 'proposed change' }).waitFor();
-    await editor().command('Hearth: Accept the Change');
-    await page.locator('.tab', { hasText: 'proposed change' }).waitFor({ state: 'detached' });
-    await page.keyboard.press('Control+S');
-    await expect.poll(() => editor().read('sums.py')).not.toBe(python);
   });
 
   test('lists the chats, and finds one by what was said in it', async () => {
