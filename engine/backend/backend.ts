@@ -87,11 +87,17 @@ export interface DeviceSampling {
 
 /** Of generation/sampler.ts, without what needs the logits on the CPU. */
 export interface DrawRules {
+  /** 0 is greedy. */
   readonly temperature: number;
+  /** Keep the k most probable tokens; 0: all. */
   readonly topK: number;
+  /** Keep the most probable tokens whose mass reaches p (Holtzman et al. 2019); 1: all. */
   readonly topP: number;
+  /** Drop tokens less probable than this share of the most probable one (Nguyen et al. 2024); 0: none. */
   readonly minP: number;
+  /** Divides positive and multiplies negative logits of every token of the sequence (Keskar et al. 2019); 1: off. */
   readonly repetitionPenalty: number;
+  /** Subtracted once from the logit of each token that was generated (the OpenAI API's meaning); 0: off. */
   readonly presencePenalty: number;
 }
 
