@@ -5,7 +5,10 @@ import { answered, answerLength, answerText, ask, untilEnded, untilStreaming } f
 
 const longQuestion = 'Write a long story about a lighthouse keeper.';
 
-describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' } }, (editor) => {
+// A tiny model goes on for as long as it may; long enough to be stopped on the way.
+const settings = { 'hearth.chat.maxTokens': 400 };
+
+describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }, (editor) => {
   test('streams an answer word by word, and stops when told to', async () => {
     const chat = await editor().openChat();
     const turn = await ask(chat, longQuestion);

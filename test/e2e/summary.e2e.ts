@@ -10,10 +10,11 @@ const adjectives =
 const nouns =
   'apple river house stone bread garden table window road forest cloud bridge paper silver winter summer letter market island harbor mountain village kitchen pocket button ladder engine mirror candle basket';
 
-/** A program of 3,000 short lines, which do not fit into the model's context of 8,192 tokens. */
+/** A program of 3,000 short lines, which do not fit into the model's context of 8,192 tokens; one that was never summarised before. */
 function longProgram(): string {
+  const run = Date.now().toString(36);
   const names = adjectives.split(' ').flatMap((adjective) => nouns.split(' ').map((noun) => `${adjective}_${noun}`));
-  return names.map((name) => `function ${name}() {\n  return '${name.replace('_', ' ')}';\n}\n`).join('\n');
+  return names.map((name) => `function ${name}() {\n  return '${name.replace('_', ' ')} ${run}';\n}\n`).join('\n');
 }
 
 describeInEditor('summarise this file', { files: { 'things.js': longProgram() } }, (editor) => {
