@@ -6,7 +6,7 @@ import { isCancelled, sentence } from './client/failure.ts';
 import { EngineHost } from './client/host.ts';
 import { writeCommitMessage } from './commit.ts';
 import { CompletionContext } from './completion/context.ts';
-import { CompletionProvider } from './completion/provider.ts';
+import { acceptedCommand, CompletionProvider } from './completion/provider.ts';
 import { WarmUp } from './completion/warmUp.ts';
 import { Proposals } from './edits/proposals.ts';
 import { registerLanguageModels, useInChat } from './languageModel/register.ts';
@@ -172,6 +172,7 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
       completion.paused = !completion.paused;
       status.refresh();
     },
+    [acceptedCommand]: () => completion.computeAhead(vscode.window.activeTextEditor),
     'hearth.toggleLanguage': toggleLanguage,
     'hearth.indexMenu': () => showIndexMenu(index),
     'hearth.pauseIndex': () => index.setPaused(!index.isPaused),

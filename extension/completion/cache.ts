@@ -56,7 +56,7 @@ export class CompletionCache {
   }
 }
 
-const samePlace = (entry: Place, place: Place): boolean =>
+export const samePlace = (entry: Place, place: Place): boolean =>
   entry.document === place.document && entry.prefix === place.prefix && entry.suffix === place.suffix;
 
 function remainder(entry: Entry, place: Place): string | undefined {

@@ -6,7 +6,7 @@ import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
-import { CompletionCache, type Place } from './cache.ts';
+import { CompletionCache, type Place, samePlace } from './cache.ts';
 import type { CompletionContext } from './context.ts';
 import { AdaptiveDebounce } from './debounce.ts';
 import { type Moment, momentAt, wantsSeveralLines, worthAsking } from './moment.ts';
@@ -14,6 +14,9 @@ import { trimSuggestion } from './trim.ts';
 
 /** Documents that are no source text of the user's. */
 const foreignSchemes = new Set(['output', 'debug', 'git', 'vscode-scm', 'comment', 'walkThrough', 'search-editor']);
+
+/** Run by VS Code after one of our suggestions went into the file; no one else needs to find it. */
+export const acceptedCommand = 'hearth.completionAccepted';
 
 /** Offers the model's continuation at the cursor. */
 export class CompletionProvider implements vscode.InlineCompletionItemProvider {
@@ -23,7 +26,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   private readonly context: Pick<CompletionContext, 'snippets'>;
   private readonly cache = new CompletionCache();
   private readonly debounce = new AdaptiveDebounce();
-  private running: vscode.CancellationTokenSource | undefined;
+  private running: Running | undefined;
   /** Until the user resumes or the window closes. */
   paused = false;
 
@@ -52,14 +55,34 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const selected = context.selectedCompletionInfo;
     const moment = momentAt(document, position, selected && insertion(selected));
     const card = this.engine.current?.warmModel;
+    const place = placeOf(card?.id ?? '', document, moment);
+    if (this.running && !samePlace(this.running.place, place)) this.running.source.cancel();
     if (!invoked && !worthAsking(moment, card?.fillInTheMiddle ?? false)) return [];
     if (card === undefined) {
       this.warmUp();
       return [];
     }
-    const question = { document, position, moment, settings, invoked, place: placeOf(card.id, document, moment) };
+    const multiline = wantsSeveralLines(moment, settings.multiline);
+    const question = { document, position, moment, settings, multiline, delayed: !invoked, place };
     const text = this.remembered(question) ?? (await this.ask(question, token));
     return text === '' ? [] : [item(text, position, selected)];
+  }
+
+  /**
+   * A suggestion was accepted and the cursor stands behind it: the next one is computed at once and over the line's end, so
+   * that it is there when VS Code asks, and after Enter too. The next key ends it like any other.
+   */
+  async computeAhead(editor: vscode.TextEditor | undefined): Promise<void> {
+    const card = this.engine.current?.warmModel;
+    const settings = completionSettings();
+    if (!editor || !card || !this.isOn(editor.document, settings)) return;
+    const { document, selection } = editor;
+    const moment = momentAt(document, selection.active);
+    if (!worthAsking(moment, card.fillInTheMiddle)) return;
+    const place = placeOf(card.id, document, moment);
+    const multiline = settings.multiline !== 'never';
+    const question = { document, position: selection.active, moment, settings, multiline, delayed: false, place };
+    if (this.remembered(question) === undefined) await this.begin(question).answer;
   }
 
   /** Has the engine read what it will be asked about at the cursor. */
@@ -93,32 +116,44 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
 
   /** The trimmed suggestion, or '' when there is none, it failed or it is not wanted any more. */
   private async ask(question: Question, token: vscode.CancellationToken): Promise<string> {
-    this.running?.cancel();
-    const source = new vscode.CancellationTokenSource();
-    this.running = source;
+    const begun = this.running && samePlace(this.running.place, question.place) ? this.running : undefined;
+    const { source, answer } = begun ?? this.begin(question);
     const subscription = token.onCancellationRequested(() => source.cancel());
+    const text = await answer;
+    subscription.dispose();
+    return text;
+  }
+
+  private begin(question: Question): Running {
+    this.running?.source.cancel();
+    const source = new vscode.CancellationTokenSource();
+    const running = { place: question.place, source, answer: this.answer(question, source.token) };
+    this.running = running;
+    void running.answer.then(() => {
+      source.dispose();
+      if (this.running === running) this.running = undefined;
+    });
+    return running;
+  }
+
+  private async answer(question: Question, token: vscode.CancellationToken): Promise<string> {
     try {
-      if (!question.invoked) await pause(this.debounce.delayMs(question.settings.debounceMs), source.token);
+      if (question.delayed) await pause(this.debounce.delayMs(question.settings.debounceMs), token);
       const client = this.engine.current;
-      if (client === undefined || source.token.isCancellationRequested) return '';
-      return await this.request(client, question, source.token);
+      if (client === undefined || token.isCancellationRequested) return '';
+      return await this.request(client, question, token);
     } catch (error) {
       if (!isCancelled(error)) this.log.warn(`Completion: ${sentence(error)}`);
       return '';
-    } finally {
-      subscription.dispose();
-      source.dispose();
-      if (this.running === source) this.running = undefined;
     }
   }
 
   private async request(
     client: EngineClient,
-    { document, position, moment, settings, place }: Question,
+    { document, position, moment, settings, multiline, place }: Question,
     token: vscode.CancellationToken,
   ): Promise<string> {
     const startedMs = Date.now();
-    const multiline = wantsSeveralLines(moment, settings.multiline);
     const snippets = await this.snippets(document, position);
     const params = { ...paramsOf(document, moment, settings, multiline), snippets };
     const { text, finish } = await client.complete(params, token);
@@ -153,8 +188,16 @@ interface Question {
   moment: Moment;
   place: Place;
   settings: CompletionSettings;
-  /** By the user's own command: no waiting. */
-  invoked: boolean;
+  multiline: boolean;
+  /** After a key more keys may follow; after the user's own command or an acceptance nothing is waited for. */
+  delayed: boolean;
+}
+
+/** Never rejects. */
+interface Running {
+  place: Place;
+  source: vscode.CancellationTokenSource;
+  answer: Promise<string>;
 }
 
 const placeOf = (model: string, document: vscode.TextDocument, { prefix, suffix }: Moment): Place => ({
@@ -174,8 +217,10 @@ function item(
   position: vscode.Position,
   selected: vscode.SelectedCompletionInfo | undefined,
 ): vscode.InlineCompletionItem {
-  if (selected !== undefined) return new vscode.InlineCompletionItem(selected.text + text, selected.range);
-  return new vscode.InlineCompletionItem(text, new vscode.Range(position, position));
+  const accepted = { command: acceptedCommand, title: '' };
+  if (selected === undefined)
+    return new vscode.InlineCompletionItem(text, new vscode.Range(position, position), accepted);
+  return new vscode.InlineCompletionItem(selected.text + text, selected.range, accepted);
 }
 
 function pause(ms: number, token: vscode.CancellationToken): Promise<void> {

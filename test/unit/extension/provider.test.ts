@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { CompletionProvider } from '../../../extension/completion/provider.ts';
+import { acceptedCommand, CompletionProvider } from '../../../extension/completion/provider.ts';
 import { clientOf, hostOf, log } from './support.ts';
 import { CancellationTokenSource, InlineCompletionTriggerKind, Position, Range, settings } from './vscode.ts';
 
@@ -46,7 +46,9 @@ async function open(env: Record<string, string> = {}, warm = true) {
     );
     return items.map((item) => item.insertText);
   };
-  return { provider, client, ask, requests: () => requests, warmUps: () => warmUps };
+  const accept = (text: string) =>
+    provider.computeAhead({ document: document(text), selection: { active: endOf(text) } } as never);
+  return { provider, client, ask, accept, requests: () => requests, warmUps: () => warmUps };
 }
 
 describe('inline completion', () => {
@@ -138,5 +140,85 @@ describe('inline completion', () => {
     const { ask } = await open();
     expect(await ask('const INVALID = ')).toEqual([]);
     expect(await ask('const x = ')).toEqual(['return 1;']);
+  });
+});
+
+describe('after an acceptance', () => {
+  const untilAsked = (client: { onView(listener: (view: { running: number }) => void): unknown }) =>
+    new Promise<void>((resolve) => client.onView(({ running }) => running === 1 && resolve()));
+
+  it('is what every offered item runs', async () => {
+    const { provider } = await open();
+    const items = await provider.provideInlineCompletionItems(
+      document('const x = ') as never,
+      new Position(0, 10) as never,
+      automatic as never,
+      new CancellationTokenSource().token as never,
+    );
+    expect(items).toMatchObject([{ command: { command: acceptedCommand } }]);
+  });
+
+  it('computes the next suggestion, which is then offered without asking again', async () => {
+    const { ask, accept, requests } = await open();
+    await accept('const x = ');
+    expect(await ask('const x = ')).toEqual(['return 1;']);
+    expect(await ask('const x = return')).toEqual([' 1;']);
+    expect(requests()).toBe(1);
+  });
+
+  it('computes over the end of the line, so that it is there after Enter too', async () => {
+    const { ask, accept, requests } = await open();
+    await accept('{\n  const LINES = 1');
+    expect(await ask('{\n  const LINES = 1')).toEqual([';\n  next();']);
+    expect(await ask('{\n  const LINES = 1;\n  ')).toEqual(['next();']);
+    expect(requests()).toBe(1);
+  });
+
+  it('keeps to one line where the user wants no more', async () => {
+    settings.set('hearth.completion.multiline', 'never');
+    const { ask, accept } = await open();
+    await accept('{\n  const LINES = 1');
+    expect(await ask('{\n  const LINES = 1')).toEqual([';']);
+  });
+
+  it('answers the question that comes meanwhile for the same place', async () => {
+    const { ask, accept, requests } = await open();
+    const ahead = accept('const x = ');
+    expect(await ask('const x = ')).toEqual(['return 1;']);
+    await ahead;
+    expect(requests()).toBe(1);
+  });
+
+  it('ends with the next key, even where nothing is offered', async () => {
+    const { ask, accept, client } = await open();
+    const asked = untilAsked(client);
+    const ahead = accept('const SLOW = ');
+    await asked;
+    expect(await ask('const SLOW = 1\n# -----')).toEqual([]);
+    await ahead;
+    expect(client.view.running).toBe(0);
+  });
+
+  it('ends when VS Code no longer wants the answer it waits for', async () => {
+    const { ask, accept, client } = await open();
+    const source = new CancellationTokenSource();
+    const asked = untilAsked(client);
+    const ahead = accept('const SLOW = ');
+    const joined = ask('const SLOW = ', {}, source.token);
+    await asked;
+    source.cancel();
+    expect(await joined).toEqual([]);
+    await ahead;
+    expect(client.view.running).toBe(0);
+  });
+
+  it.each([
+    ['completions are paused', (provider: CompletionProvider) => Object.assign(provider, { paused: true })],
+    ['completions are off', () => settings.set('hearth.completion.enabled', false)],
+  ])('computes nothing where %s', async (_, arrange) => {
+    const { provider, accept, requests } = await open();
+    arrange(provider);
+    await accept('const x = ');
+    expect(requests()).toBe(0);
   });
 });

@@ -76,9 +76,11 @@ export class Selection extends Range {}
 export class InlineCompletionItem {
   insertText: string;
   range: Range | undefined;
-  constructor(insertText: string, range?: Range) {
+  command: unknown;
+  constructor(insertText: string, range?: Range, command?: unknown) {
     this.insertText = insertText;
     this.range = range;
+    this.command = command;
   }
 }
 
