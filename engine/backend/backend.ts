@@ -38,7 +38,8 @@ export interface Decoder {
   createSequence(): Sequence;
   /**
    * Appends each slice's tokens to its sequence and computes their logits.
-   * @returns for each slice the rows asked for, `[rows, vocabularySize]` f32, in a buffer the caller may keep.
+   * @returns for each slice the rows asked for, `[rows, vocabularySize]` f32, in a buffer the caller may keep. Of a headless
+   * spec (an embedding model) hidden states after the final norm, `[rows, hiddenSize]`.
    * @throws HearthError `context-overflow` before anything is changed, `out-of-memory`, `device-lost`.
    */
   run(batch: readonly SequenceSlice[]): Promise<Float32Array[]>;

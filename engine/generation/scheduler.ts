@@ -5,6 +5,7 @@
 import type { Decoder } from '../backend/backend.ts';
 import type { PrefixCache } from '../cache/prefixCache.ts';
 import { HearthError, invalidInput } from '../errors.ts';
+import { outputSize } from '../model/spec.ts';
 import { DeviceDraws, type DrawStep } from './deviceDraws.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import type { StepLimits, StepSlice } from './nextStep.ts';
@@ -336,11 +337,11 @@ export class Scheduler {
     drafts: readonly number[],
     logits: Float32Array | undefined,
   ): Promise<TokenOutcome['finish'] | undefined> {
-    const { vocabularySize } = this.decoder.spec;
-    if (logits?.length !== (1 + drafts.length) * vocabularySize)
+    const width = outputSize(this.decoder.spec);
+    if (logits?.length !== (1 + drafts.length) * width)
       throw new Error('The decoder gave no logits for a slice that asked for them.');
     for (let row = 0; row <= drafts.length; row++) {
-      const chosen = job.request.choose(logits.subarray(row * vocabularySize, (row + 1) * vocabularySize));
+      const chosen = job.request.choose(logits.subarray(row * width, (row + 1) * width));
       const token = typeof chosen === 'number' ? chosen : await chosen;
       const finish = this.#deliver(job, token);
       if (finish || token !== drafts[row]) return finish;

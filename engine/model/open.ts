@@ -10,6 +10,7 @@ import { tokenizerFromGguf } from '../text/gguf.ts';
 import { tokenizerFromDirectory } from '../text/huggingFace.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { deepseekV3 } from './deepseekV3.ts';
+import { embeddingFromDirectory, embeddingFromGguf, withModelPrefix, withoutHead } from './embedding.ts';
 import type { FamilyBuilder } from './family.ts';
 import { ggufKeys } from './ggufKeys.ts';
 import { gptOss, isOriginal } from './gptOss.ts';
@@ -41,12 +42,15 @@ export function specFromConfig(config: unknown): DecoderSpec {
 async function openDirectory(path: string): Promise<Model> {
   const config = await readConfig(join(path, 'config.json'));
   const family = familyOfConfig(config);
-  const spec = family.specFromConfig(config);
+  const described = family.specFromConfig(config);
+  const embedding = await embeddingFromDirectory(path, described.family);
+  const spec = embedding ? withoutHead(described) : described;
   return withOpenFile(await openSafetensors(path), async (file) => ({
     path,
     spec,
-    weights: family.weightsFromHuggingFace(spec, file, config),
+    weights: family.weightsFromHuggingFace(spec, withModelPrefix(file), config),
     ...fittingTokenizer(spec, await tokenizerFromDirectory(path)),
+    ...(embedding && { embedding }),
     file,
   }));
 }
@@ -59,9 +63,12 @@ async function openGgufModel(path: string): Promise<Model> {
       throw unsupported(
         `GGUF key general.architecture: ${keys.architecture} is not one of ${known('ggufArchitecture')}.`,
       );
-    const spec = await family.specFromGguf(keys, file);
+    const described = await family.specFromGguf(keys, file);
+    const embedding = embeddingFromGguf(keys, described.family);
+    const spec = embedding ? withoutHead(described) : described;
     const weights = family.weightsFromGguf(spec, file);
-    return { path, spec, weights, ...fittingTokenizer(spec, tokenizerFromGguf(file.metadata)), file };
+    const tokenizer = fittingTokenizer(spec, tokenizerFromGguf(file.metadata));
+    return { path, spec, weights, ...tokenizer, ...(embedding && { embedding }), file };
   });
 }
 

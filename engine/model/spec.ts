@@ -16,7 +16,14 @@ export interface DecoderSpec {
   readonly contextTokens: number;
   /** The head reuses the embedding matrix. */
   readonly tiedEmbeddings: boolean;
+  /** Embedding models: a run gives hidden states after the final norm, and no head is loaded. Absent: logits. */
+  readonly headless?: true;
   readonly layers: readonly LayerSpec[];
+}
+
+/** Values of a row that a run gives: logits, or a hidden state. */
+export function outputSize({ headless, hiddenSize, vocabularySize }: DecoderSpec): number {
+  return headless ? hiddenSize : vocabularySize;
 }
 
 /** Pre-norm block: `x += attention(norm(x)); x += feedForward(norm(x))`. */

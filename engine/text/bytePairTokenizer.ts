@@ -34,6 +34,7 @@ export interface BytePairVocabulary {
   readonly leadingBlank: boolean;
   readonly endIds: ReadonlySet<number>;
   readonly beginId?: number;
+  readonly appendedId?: number;
   readonly fillInTheMiddle?: FillInTheMiddle;
   readonly chatTemplate?: string;
   readonly templateTokens: Tokenizer['templateTokens'];
@@ -47,6 +48,7 @@ export class BytePairTokenizer implements Tokenizer {
   readonly vocabularySize: number;
   readonly endIds: ReadonlySet<number>;
   readonly beginId?: number;
+  readonly appendedId?: number;
   readonly fillInTheMiddle?: FillInTheMiddle;
   readonly chatTemplate?: string;
   readonly templateTokens: Tokenizer['templateTokens'];
@@ -66,6 +68,7 @@ export class BytePairTokenizer implements Tokenizer {
     this.vocabularySize = vocabulary.tokens.length;
     this.endIds = vocabulary.endIds;
     if (vocabulary.beginId !== undefined) this.beginId = vocabulary.beginId;
+    if (vocabulary.appendedId !== undefined) this.appendedId = vocabulary.appendedId;
     if (vocabulary.fillInTheMiddle !== undefined) this.fillInTheMiddle = vocabulary.fillInTheMiddle;
     if (vocabulary.chatTemplate !== undefined) this.chatTemplate = vocabulary.chatTemplate;
     this.templateTokens = vocabulary.templateTokens;

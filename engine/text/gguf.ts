@@ -52,7 +52,7 @@ interface Tokens {
 
 type Vocabulary = Omit<
   BytePairVocabulary,
-  'endIds' | 'beginId' | 'fillInTheMiddle' | 'chatTemplate' | 'templateTokens'
+  'endIds' | 'beginId' | 'appendedId' | 'fillInTheMiddle' | 'chatTemplate' | 'templateTokens'
 > & {
   readonly addBegin: boolean;
 };
@@ -202,12 +202,14 @@ function namedTokens(file: GgufMetadata, tokens: readonly string[], added: reado
   const [begin, end] = [role('bos'), role('eos')];
   const ends = [end, role('eot'), role('eom')].filter((id) => id !== undefined);
   const begins = optionalMetadata(file, 'tokenizer.ggml.add_bos_token', metadataBoolean) ?? addBegin;
+  const appends = optionalMetadata(file, 'tokenizer.ggml.add_eos_token', metadataBoolean) ?? false;
   const middle = findFillInTheMiddle(idOf) ?? middleByRole(role);
   const template = optionalMetadata(file, 'tokenizer.chat_template', metadataString);
   return {
     endIds: findEndIds(idOf, ends),
     templateTokens: { begin: tokens[begin ?? -1] ?? '', end: tokens[end ?? -1] ?? '' },
     ...(begins && begin !== undefined ? { beginId: begin } : {}),
+    ...(appends && end !== undefined ? { appendedId: end } : {}),
     ...(middle === undefined ? {} : { fillInTheMiddle: middle }),
     ...(template === undefined ? {} : { chatTemplate: template }),
   };

@@ -89,6 +89,7 @@ export function tokenizerFromJson(
   const begin = settings.bos_token ?? '';
   const endId = idOf(end) ?? vocabulary.ids.get(end);
   const beginId = idOf(begin) ?? vocabulary.ids.get(begin);
+  const appendedId = idOf(framingOf(file).at(-1) ?? '');
   const published = [...(Array.isArray(ends) ? ends : [ends]), ...(endId === undefined ? [] : [endId])];
   const middle = findFillInTheMiddle(idOf);
   const chatTemplate = template ?? defaultTemplate(settings);
@@ -98,6 +99,7 @@ export function tokenizerFromJson(
     endIds: findEndIds(idOf, published),
     templateTokens: { begin, end },
     ...(beginId !== undefined && expectsBegin(file, settings) ? { beginId } : {}),
+    ...(appendedId === undefined ? {} : { appendedId }),
     ...(middle === undefined ? {} : { fillInTheMiddle: middle }),
     ...(chatTemplate === undefined ? {} : { chatTemplate }),
   });
@@ -197,20 +199,22 @@ function textSteps(file: TokenizerFile) {
 /** Llama's own class adds the begin token by default; other classes say so, or their post-processor does it. */
 function expectsBegin(file: TokenizerFile, config: TokenizerConfig): boolean {
   if (config.add_bos_token !== null && config.add_bos_token !== undefined) return config.add_bos_token;
-  return /^(?:Llama|CodeLlama)Tokenizer/.test(config.tokenizer_class ?? '') || addsToken(file, config.bos_token ?? '');
+  return (
+    /^(?:Llama|CodeLlama)Tokenizer/.test(config.tokenizer_class ?? '') ||
+    framingOf(file)[0] === (config.bos_token ?? '')
+  );
 }
 
-/** Whether the post-processor puts `token` before a text. */
-function addsToken(file: TokenizerFile, token: string): boolean {
+/** What the post-processor puts around a text: framing tokens by name, undefined for the text itself. */
+function framingOf(file: TokenizerFile): (string | undefined)[] {
   const piece = z.object({ SpecialToken: z.object({ id: z.string() }) });
   const template = z.object({ type: z.literal('TemplateProcessing'), single: z.array(z.unknown()) });
   const processors = z.object({ processors: z.array(z.unknown()) }).safeParse(file.post_processor);
   for (const candidate of processors.success ? processors.data.processors : [file.post_processor]) {
     const found = template.safeParse(candidate);
-    const start = found.success ? piece.safeParse(found.data.single[0]) : undefined;
-    if (start?.success && start.data.SpecialToken.id === token) return true;
+    if (found.success) return found.data.single.map((part) => piece.safeParse(part).data?.SpecialToken.id);
   }
-  return false;
+  return [];
 }
 
 function mentions(config: unknown, type: string): boolean {

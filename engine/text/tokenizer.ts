@@ -6,6 +6,8 @@ export interface Tokenizer {
   readonly endIds: ReadonlySet<number>;
   /** Prepended to a raw prompt when the model expects it. */
   readonly beginId?: number;
+  /** Appended to a raw text when the model expects it: embedding models look at it alone. */
+  readonly appendedId?: number;
   /** Fill-in-the-middle ids of the vocabulary, when it has them: the tokenizer decides, never the model's name. */
   readonly fillInTheMiddle?: FillInTheMiddle;
   /** Jinja chat template, when the checkpoint brings one. */

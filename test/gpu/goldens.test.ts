@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { checkGolden, float32Bounds, type GoldenCase, goldenCases } from '../unit/goldens.ts';
+import { checkHiddenStates } from '../unit/hiddenStates.ts';
 import { fixtureFile, sharedFile } from '../unit/shared.ts';
 
 const backend = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32' });
@@ -12,6 +13,9 @@ const large: GoldenCase = {
   golden: fixtureFile('goldens/deepseek-v3-fp8/golden.safetensors'),
 };
 const cases = [...goldenCases, ...(existsSync(large.path) ? [large] : [])];
+
+// Lavapipe compiles each kernel for seconds, and the kernels are those of other tests.
+if (process.env['HEARTH_TEST_ADAPTER'] !== 'lavapipe') checkHiddenStates(backend);
 
 /**
  * A software GPU takes minutes for all of it, so `npm test` feeds one file a family (and the GGUF of llama, which rotates

@@ -1,9 +1,9 @@
 /**
- * A decoder as an ONNX graph: token ids in, logits of the rows asked for and new cache rows out. Any number of tokens
+ * A decoder as an ONNX graph: token ids in, logits (or hidden states) of the rows asked for and new cache rows out. Any number of tokens
  * of one sequence a run.
  */
 
-import type { DecoderSpec, LayerSpec } from '../../model/spec.ts';
+import { type DecoderSpec, type LayerSpec, outputSize } from '../../model/spec.ts';
 import type { DecoderWeights, LayerWeights } from '../../model/weights.ts';
 import { AttentionInputs, groupedQueryAttention } from './attention.ts';
 import { feedForward } from './feedForward.ts';
@@ -47,17 +47,16 @@ export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, op
   const { normed } = addAndNorm(context, residual, weights.finalNorm);
   // The head is the largest product of a small model: only rows that were asked for go through it.
   const wanted = graph.op('Gather', [normed, graph.input('rows', 'int64', ['rows'])], { axis: 1 });
-  const logits = linear(context, wanted, { weight: weights.head });
-  graph.output(logits, 'logits', 'float32', [1, 'rows', spec.vocabularySize]);
+  const output = spec.headless ? wanted : linear(context, wanted, { weight: weights.head });
+  graph.output(output, 'logits', 'float32', [1, 'rows', outputSize(spec)]);
   graph.output(inputs.allNewRows(), 'cached', 'float32', ['values', 'tokens']);
 
   const { rotations, spans, layers } = inputs;
-  const { vocabularySize } = spec;
   const numAttentionHeads = Math.max(...spec.layers.map(({ attention }) => attention.numAttentionHeads));
   return {
     model: graph.encode(),
     layout,
-    plan: { vocabularySize, numAttentionHeads, rotations, spans, layers },
+    plan: { numAttentionHeads, rotations, spans, layers },
     notes: notesOn(weights, accuracyLevel > 0),
   };
 }

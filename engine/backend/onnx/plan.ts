@@ -2,7 +2,6 @@
 import type { RopeSpec } from '../../model/spec.ts';
 
 export interface RunPlan {
-  readonly vocabularySize: number;
   readonly numAttentionHeads: number;
   readonly rotations: readonly RotationPlan[];
   readonly spans: readonly SpanPlan[];

@@ -29,9 +29,9 @@ const maxSequencesPerRun = 64;
 export const referenceBackend: Backend = {
   name: 'reference',
   async load(spec, weights, options) {
-    requireMemory(weights);
-    const loaded = await loadDecoder(spec, weights, countingReader(weights, options));
-    return new ReferenceDecoder(loaded, residentBytes(weights), options);
+    requireMemory(spec, weights);
+    const loaded = await loadDecoder(spec, weights, countingReader(spec, weights, options));
+    return new ReferenceDecoder(loaded, residentBytes(spec, weights), options);
   },
 };
 
@@ -74,7 +74,8 @@ class ReferenceDecoder implements Decoder {
       const first = logits === 'all' ? row : logits === 'last' && tokens.length > 0 ? end - 1 : end;
       sequence.length += tokens.length;
       row = end;
-      return linear(hidden.subarray(first * hiddenSize, end * hiddenSize), this.loaded.head);
+      const rows = hidden.subarray(first * hiddenSize, end * hiddenSize);
+      return this.loaded.head ? linear(rows, this.loaded.head) : rows.slice();
     });
   }
 
@@ -97,18 +98,21 @@ class ReferenceDecoder implements Decoder {
 }
 
 /** Bytes of the weights that stay in memory as f32: all but the embedding and the routed experts. */
-function residentBytes(weights: DecoderWeights): number {
-  return residentWeights(weights).reduce((sum, { shape }) => sum + shape.reduce((product, n) => product * n, 4), 0);
+function residentBytes(spec: DecoderSpec, weights: DecoderWeights): number {
+  return residentWeights(spec, weights).reduce(
+    (sum, { shape }) => sum + shape.reduce((product, n) => product * n, 4),
+    0,
+  );
 }
 
-function residentWeights(weights: DecoderWeights): Weight[] {
+function residentWeights({ headless }: DecoderSpec, weights: DecoderWeights): Weight[] {
   return listWeights(weights)
-    .filter(({ role }) => role !== 'embedding' && role !== 'routed-experts')
+    .filter(({ role }) => role !== 'embedding' && role !== 'routed-experts' && !(headless && role === 'head'))
     .map(({ weight }) => weight);
 }
 
-function requireMemory(weights: DecoderWeights): void {
-  const needed = residentBytes(weights);
+function requireMemory(spec: DecoderSpec, weights: DecoderWeights): void {
+  const needed = residentBytes(spec, weights);
   const available = process.availableMemory();
   if (needed <= available) return;
   const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
@@ -119,10 +123,11 @@ function requireMemory(weights: DecoderWeights): void {
 }
 
 function countingReader(
+  spec: DecoderSpec,
   weights: DecoderWeights,
   { onProgress, signal }: LoadOptions,
 ): (weight: Weight) => Promise<Float32Array> {
-  const totalBytes = residentWeights(weights).reduce((sum, weight) => sum + weightBytesOf(weight), 0);
+  const totalBytes = residentWeights(spec, weights).reduce((sum, weight) => sum + weightBytesOf(weight), 0);
   let doneBytes = 0;
   return async (weight) => {
     throwIfAborted(signal);

@@ -74,7 +74,8 @@ export interface LoadedDecoder {
   readonly embedding: Weight;
   readonly layers: readonly LoadedLayer[];
   readonly finalNorm: Float32Array;
-  readonly head: Matrix;
+  /** Absent of an embedding model. */
+  readonly head?: Matrix;
   readonly experts: ExpertCache;
 }
 
@@ -101,7 +102,7 @@ export async function loadDecoder(
     embedding: weights.embedding,
     layers,
     finalNorm: await read(weights.finalNorm),
-    head: await matrix(weights.head, read),
+    ...(!spec.headless && { head: await matrix(weights.head, read) }),
     experts,
   };
 }

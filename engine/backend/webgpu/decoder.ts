@@ -1,5 +1,5 @@
 /** A decoder on the GPU: takes a batch, writes its inputs, submits the recorded dispatches, reads back the logits asked for. */
-import type { DecoderSpec } from '../../model/spec.ts';
+import { type DecoderSpec, outputSize } from '../../model/spec.ts';
 import type {
   CacheDemand,
   Decoder,
@@ -67,11 +67,11 @@ export class WebgpuDecoder implements Decoder {
   async warm(): Promise<void> {
     const plans = [this.#layersPlan('prompt'), this.#layersPlan(1), this.#headPlan(1, 'hidden')];
     // Software adapters compile slowly and are used by tests, few of which sample.
-    const { software } = this.#gpu.capabilities;
-    await Promise.all([...plans, ...(software ? [] : [this.#deviceSampler()])]);
+    const samples = !this.#gpu.capabilities.software && !this.spec.headless;
+    await Promise.all([...plans, ...(samples ? [this.#deviceSampler()] : [])]);
     this.#readBuffer = await this.#gpu.allocate(
       'logits on their way',
-      4 * logitRowsAtOnce * this.spec.vocabularySize,
+      4 * logitRowsAtOnce * outputSize(this.spec),
       GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
     );
   }
@@ -166,7 +166,7 @@ export class WebgpuDecoder implements Decoder {
     pass.end();
     const { queue } = this.#gpu.device;
     if (direct) {
-      const logits = new Float32Array(chosen.length * this.spec.vocabularySize);
+      const logits = new Float32Array(chosen.length * outputSize(this.spec));
       await this.#submitAndRead(encoder, logits);
       return logits;
     }
@@ -178,8 +178,9 @@ export class WebgpuDecoder implements Decoder {
 
   async #gatheredLogits(chosen: readonly number[]): Promise<Float32Array> {
     const { scratch } = this.#parts;
-    const { vocabularySize, hiddenSize } = this.spec;
-    const logits = new Float32Array(chosen.length * vocabularySize);
+    const { hiddenSize } = this.spec;
+    const width = outputSize(this.spec);
+    const logits = new Float32Array(chosen.length * width);
     for (let first = 0; first < chosen.length; first += logitRowsAtOnce) {
       const group = chosen.slice(first, first + logitRowsAtOnce);
       const plan = await this.#headPlan(bucket(group.length), 'chosen');
@@ -191,10 +192,7 @@ export class WebgpuDecoder implements Decoder {
       const pass = encoder.beginComputePass();
       plan.encode(pass);
       pass.end();
-      await this.#submitAndRead(
-        encoder,
-        logits.subarray(first * vocabularySize, (first + group.length) * vocabularySize),
-      );
+      await this.#submitAndRead(encoder, logits.subarray(first * width, (first + group.length) * width));
     }
     return logits;
   }
@@ -216,10 +214,10 @@ export class WebgpuDecoder implements Decoder {
   }
 
   #split(slices: readonly Slice[], logits: Float32Array): Float32Array[] {
-    const { vocabularySize } = this.spec;
+    const width = outputSize(this.spec);
     let at = 0;
     return slices.map((slice) => {
-      const end = at + rowsAsked(slice) * vocabularySize;
+      const end = at + rowsAsked(slice) * width;
       const own = logits.slice(at, end);
       at = end;
       return own;

@@ -9,6 +9,7 @@ import { recordDense, recordExperts } from './decoderFeedForward.ts';
 import { type DecoderParts, type PlanRows, Recorder } from './decoderRecorder.ts';
 import type { GpuLayer } from './decoderWeights.ts';
 import { embedKernel } from './kernels/embed.ts';
+import { rmsNormKernel } from './kernels/rmsNorm.ts';
 import type { Plan } from './plan.ts';
 
 /** From token ids to the residual stream that leaves the last layer. */
@@ -26,10 +27,15 @@ export function layersPlan(parts: DecoderParts, rows: PlanRows): Promise<Plan> {
   return recorder.finish();
 }
 
-/** Final norm and head of `rows` rows of `input`, `[rows, hidden]` to `[rows, vocabulary]`. */
+/** Final norm and head, if there is one, of `rows` rows of `input`, `[rows, hidden]` to `[rows, vocabulary or hidden]`. */
 export function headPlan(parts: DecoderParts, rows: number, input: GPUBuffer): Promise<Plan> {
   const recorder = new Recorder(parts, rows);
-  const { weights, scratch } = parts;
+  const { gpu, spec, weights, scratch } = parts;
+  if (spec.headless) {
+    const kernel = rmsNormKernel(spec.hiddenSize, spec.normEpsilon, gpu.capabilities);
+    recorder.add(kernel, [input, weights.finalNorm, scratch.logits], [rows]);
+    return recorder.finish();
+  }
   recorder.product({ weight: weights.head }, input, scratch.logits, { gain: weights.finalNorm });
   return recorder.finish();
 }

@@ -1,5 +1,5 @@
 /** The buffers that a token's values pass through, allocated once for the largest run. */
-import type { DecoderSpec, FeedForwardSpec } from '../../model/spec.ts';
+import { type DecoderSpec, type FeedForwardSpec, outputSize } from '../../model/spec.ts';
 import { paddedWidth } from './decoderWeights.ts';
 import type { Allocator } from './gpu.ts';
 import { attentionShape } from './kernels/attention.ts';
@@ -52,7 +52,7 @@ export interface Scratch {
   readonly grouping: GPUBuffer;
   /** Rows of `hidden` whose logits are asked for. `[logitRowsAtOnce, hidden]` */
   readonly chosen: GPUBuffer;
-  /** `[logitRowsAtOnce, vocabulary]` */
+  /** `[logitRowsAtOnce, vocabulary]`, or hidden of an embedding model. */
   readonly logits: GPUBuffer;
   readonly bytes: number;
 }
@@ -150,7 +150,7 @@ export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits:
     grouping: await values('experts of tokens', groupingWords(spec, limits.maxTokensPerRun)),
     parts: await values('attention parts', limits.splits * limits.vectorTokens * partWidth),
     chosen: await values('last hidden states', logitRowsAtOnce * spec.hiddenSize),
-    logits: await values('logits', logitRowsAtOnce * spec.vocabularySize),
+    logits: await values('logits', logitRowsAtOnce * outputSize(spec)),
     bytes: gpu.allocatedBytes - before,
   };
 }

@@ -1,7 +1,9 @@
 import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { checkGolden, float32Bounds, goldenCases } from '../goldens.ts';
+import { checkHiddenStates } from '../hiddenStates.ts';
 
 // GPT-OSS's experts are MXFP4: their products, as llama.cpp's, round the other factor to 8 bits unless told not to.
 const exact = createOnnxBackend({ roundActivations: false });
 
+checkHiddenStates(exact);
 for (const golden of goldenCases) checkGolden(exact, golden, float32Bounds);
