@@ -55,7 +55,7 @@ async function chooseModel(engine: Engine, values: Values, terminal: Terminal): 
   const named = values.text('model');
   if (named !== undefined) return named;
   const models = await engine.models.list();
-  const present = models.filter(({ state }) => state === 'present');
+  const present = models.filter(({ state, embedding }) => state === 'present' && !embedding);
   const chosen =
     present.find(({ recommended }) => recommended) ?? present.find(({ id }) => id === defaultModelId) ?? present[0];
   if (chosen) return chosen.id;

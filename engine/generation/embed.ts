@@ -4,10 +4,18 @@ import type { Tokenizer } from '../text/tokenizer.ts';
 import type { RequestClass } from './nextStep.ts';
 import type { Scheduler } from './scheduler.ts';
 
+export interface EmbeddingModel {
+  /** Of a headless decoder. */
+  readonly scheduler: Scheduler;
+  readonly tokenizer: Tokenizer;
+  /** Put before a question; texts that are looked for go without. */
+  readonly queryPrefix: string;
+  /** Values of a vector. */
+  readonly dimensions: number;
+}
+
 export interface EmbeddingRequest {
   readonly requestClass: RequestClass;
-  /** As `embeddingTokens` makes them. */
-  readonly tokens: readonly number[];
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -27,13 +35,30 @@ export function cutToContext(tokens: readonly number[], contextTokens: number): 
 }
 
 /**
- * @param scheduler of a headless model.
- * @returns `[hidden]`, of length 1.
+ * As many at once as the decoder takes.
+ * @returns for each input `[hidden]`, of length 1.
  * @throws HearthError `context-overflow`, `cancelled`, and what the scheduler throws.
  */
-export async function embed(scheduler: Scheduler, request: EmbeddingRequest): Promise<Float32Array> {
+export async function embedAll(
+  { scheduler }: EmbeddingModel,
+  inputs: readonly (readonly number[])[],
+  request: EmbeddingRequest,
+): Promise<Float32Array[]> {
+  const atOnce = scheduler.decoder.maxSequencesPerRun;
+  const vectors: Float32Array[] = [];
+  while (vectors.length < inputs.length) {
+    const group = inputs.slice(vectors.length, vectors.length + atOnce);
+    vectors.push(...(await Promise.all(group.map((tokens) => embed(scheduler, tokens, request)))));
+  }
+  return vectors;
+}
+
+async function embed(
+  scheduler: Scheduler,
+  prompt: readonly number[],
+  { requestClass, signal }: EmbeddingRequest,
+): Promise<Float32Array> {
   let state: Float32Array | undefined;
-  const { requestClass, tokens: prompt, signal } = request;
   const { finish } = await scheduler.submit({
     requestClass,
     prompt,

@@ -7,6 +7,7 @@ import type { Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/webgpu/memoryPlan.ts';
 import { PrefixCache } from '../cache/prefixCache.ts';
 import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
+import type { EmbeddingModel } from '../generation/embed.ts';
 import { Grammars } from '../generation/grammar.ts';
 import type { SamplerSettings } from '../generation/sampler.ts';
 import { generationConfig, samplingDefaults } from '../generation/samplingDefaults.ts';
@@ -51,6 +52,8 @@ export interface LoadedModel {
   readonly scheduler: Scheduler;
   /** Absent: the checkpoint has no vocabulary, so it can be measured but not talked to. */
   readonly text?: { readonly tokenizer: Tokenizer; readonly format: PromptFormat; readonly grammars: Grammars };
+  /** An embedding model; it has no `text`. */
+  readonly embedding?: EmbeddingModel;
   readonly sampling: SamplerSettings;
   close(): Promise<void>;
 }
@@ -124,9 +127,9 @@ interface Parts {
 }
 
 function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Parts): LoadedModel {
-  const { tokenizer } = model;
-  if (tokenizer && !tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
-  const format = tokenizer && promptFormatOf(tokenizer);
+  const { tokenizer, embedding } = model;
+  if (tokenizer && !embedding && !tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
+  const format = tokenizer && !embedding ? promptFormatOf(tokenizer) : undefined;
   const cardOf = (now: LoadedDecoder) => modelCard(model, now, request, format);
   let [card, machine] = [cardOf(loaded), machineOf(loaded.decoder)];
   const scheduler = new Scheduler({
@@ -148,6 +151,8 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
     },
     scheduler,
     ...(tokenizer && format && { text: { tokenizer, format, grammars: new Grammars(tokenizer) } }),
+    ...(tokenizer &&
+      embedding && { embedding: { ...embedding, scheduler, tokenizer, dimensions: model.spec.hiddenSize } }),
     sampling,
     async close() {
       await scheduler.close();
@@ -162,7 +167,11 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
 function machineOf(decoder: Decoder): Machine {
   return {
     decoder,
-    cache: new PrefixCache({ decoder, maxIdle: (owner) => idleSequences.get(owner) ?? 1 }),
+    // Texts to embed begin alike in a question's instruction alone.
+    cache: new PrefixCache({
+      decoder,
+      maxIdle: (owner) => (decoder.spec.headless ? 1 : (idleSequences.get(owner) ?? 1)),
+    }),
     speculation: new Speculation(),
   };
 }
@@ -189,7 +198,7 @@ function modelCard(
   { id, name }: LoadRequest,
   format: PromptFormat | undefined,
 ): ModelCard {
-  const { tokenizer } = model;
+  const { tokenizer, embedding } = model;
   return {
     id,
     name,
@@ -199,9 +208,10 @@ function modelCard(
     parameters: parametersOf(model),
     weightBytes: bytesOf(model),
     thinkingModes: [...(format?.thinkingModes ?? ['off' as const])],
-    fillInTheMiddle: tokenizer?.fillInTheMiddle !== undefined,
-    chat: tokenizer?.chatTemplate !== undefined,
+    fillInTheMiddle: !embedding && tokenizer?.fillInTheMiddle !== undefined,
+    chat: !embedding && tokenizer?.chatTemplate !== undefined,
     toolCalling: format?.toolCalling ?? false,
+    ...(embedding && { embeddingDimensions: decoder.spec.hiddenSize }),
     notes: [...notes, ...decoder.notes],
   };
 }

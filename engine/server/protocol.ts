@@ -63,6 +63,8 @@ export const modelCard = z.object({
   chat: z.boolean(),
   /** Its prompt format can offer tools. */
   toolCalling: z.boolean(),
+  /** Values of a vector: an embedding model, which gives vectors and nothing else. */
+  embeddingDimensions: z.number().optional(),
   /** Sentences the user should know: precision, backend fallbacks. */
   notes: z.array(z.string()),
 });
@@ -87,6 +89,8 @@ export const modelEntry = z.object({
   description: z.string(),
   licence: z.string(),
   family: z.string(),
+  /** It gives vectors for search, and neither chats nor completes. */
+  embedding: z.boolean(),
   /** It was trained for; the card of the loaded model says what memory allows. */
   contextTokens: z.number(),
   parameters: z.number(),
@@ -103,6 +107,22 @@ export type ModelEntry = z.infer<typeof modelEntry>;
 export const modelName = z.object({ model: z.string() });
 /** Explained when it is one, compared when they are several. */
 export const modelNames = z.object({ models: z.array(z.string()).min(1) });
+
+// ---- Embeddings ----
+
+export const embedParams = z.object({
+  /** Texts, or ids of the model's own vocabulary. */
+  inputs: z.array(z.union([z.string(), z.array(z.number().int().min(0)).min(1)])).min(1),
+  /** The first values of each vector alone; models trained for it say as much with fewer. */
+  dimensions: z.number().int().min(1).optional(),
+});
+export type EmbedParams = z.input<typeof embedParams>;
+
+export interface EmbedResult {
+  /** Each of length 1, in the order of the inputs. */
+  readonly vectors: readonly Float32Array[];
+  readonly promptTokens: number;
+}
 
 // ---- Generation ----
 

@@ -1,9 +1,10 @@
 /** The engine: one model at a time and requests to it. It knows no wire; rpc.ts puts it on one. */
 import { basename, join } from 'node:path';
 import type { z } from 'zod';
-import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
+import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { type ChatAnswer, type ChatModel, chat } from '../generation/chat.ts';
 import { complete } from '../generation/completion.ts';
+import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../generation/embed.ts';
 import { type Generated, type GenerationStatistics, generate } from '../generation/generate.ts';
 import { seededRandom } from '../generation/random.ts';
 import { greedy, type SamplerSettings } from '../generation/sampler.ts';
@@ -25,7 +26,9 @@ import {
   type completeParams,
   type countTokensParams,
   type Delta,
+  type EmbedResult,
   type EngineStatus,
+  type embedParams,
   type generateParams,
   type loadParams,
   type ModelCard,
@@ -180,6 +183,19 @@ export class Engine {
     return texts.map((text) => tokenizer.encode(text, { special: 'plain' }).length);
   }
 
+  /** Vectors of texts, from an embedding model; nothing is put before them. */
+  async embed({ inputs, dimensions }: z.output<typeof embedParams>, signal?: AbortSignal): Promise<EmbedResult> {
+    const model = this.#readyToEmbed();
+    if (dimensions !== undefined && dimensions > model.dimensions)
+      throw invalidInput(`${dimensions} dimensions were asked for; the model's vectors have ${model.dimensions}.`);
+    const prompts = inputs.map((input) => embeddingTokens(model.tokenizer, input));
+    const vectors = await embedAll(model, prompts, { requestClass: 'chat', signal });
+    return {
+      vectors: vectors.map((vector) => shortened(vector, dimensions ?? model.dimensions)),
+      promptTokens: prompts.reduce((sum, { length }) => sum + length, 0),
+    };
+  }
+
   /** `raw` continues the prompt, in which framing tokens count; otherwise it is a question to the chat. */
   async generate(params: z.output<typeof generateParams>, signal?: AbortSignal): Promise<ChatResult> {
     const { stream, prompt, raw, maxTokens, stop } = params;
@@ -282,12 +298,22 @@ export class Engine {
     return result;
   }
 
+  #loaded(): LoadedModel {
+    if (this.#model) return this.#model.loaded;
+    const message = this.#loading ? 'The model is still being loaded; ask again when it is.' : 'No model is loaded.';
+    throw new HearthError('unavailable', message);
+  }
+
+  #readyToEmbed(): EmbeddingModel {
+    const { embedding, card } = this.#loaded();
+    if (embedding) return embedding;
+    throw unsupported(`${card.name} is no embedding model, so it gives no vectors; load one (qwen3-embedding-0.6b).`);
+  }
+
   #ready(): ReadyModel {
-    if (!this.#model) {
-      const message = this.#loading ? 'The model is still being loaded; ask again when it is.' : 'No model is loaded.';
-      throw new HearthError('unavailable', message);
-    }
-    const { scheduler, text, card, sampling } = this.#model.loaded;
+    const { scheduler, text, card, sampling } = this.#loaded();
+    if (card.embeddingDimensions !== undefined)
+      throw unsupported(`${card.name} is an embedding model: it gives vectors, and neither chats nor completes.`);
     if (text) return { scheduler, ...text, contextTokens: card.contextTokens, sampling, now: () => new Date() };
     throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
   }

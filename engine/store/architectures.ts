@@ -75,6 +75,16 @@ const qwen3 = (sizes: Sizes): Architecture => ({
   thinkingModes: switchedThinking,
 });
 
+/** Qwen3-0.6B-Base with a smaller vocabulary and no head of its own. */
+const qwen3Embedding: Architecture = {
+  config: {
+    ...qwen3({ hidden: 1024, intermediate: 3072, layers: 28, heads: 16, keyValueHeads: 8, tied: true }).config,
+    vocab_size: 151_669,
+    max_position_embeddings: 32_768,
+  },
+  thinkingModes: noThinking,
+};
+
 const qwen3Experts = (
   context: { readonly max_position_embeddings: number; readonly rope_theta: number },
   thinkingModes: Architecture['thinkingModes'],
@@ -196,6 +206,7 @@ export const architectures: Readonly<Record<string, Architecture>> = {
   'gpt-oss-20b': gptOss(24, 32),
   'gpt-oss-120b': gptOss(36, 128),
   'deepseek-v3.1': deepSeek,
+  'qwen3-embedding-0.6b': qwen3Embedding,
 };
 
 /** The spec that the model's files will have. */

@@ -72,7 +72,8 @@ const catalogueEntry = z.object({
   /** Keys and values of one token in f16, in the layers whose cache grows with the context. */
   cacheBytesPerToken: z.number().int().positive(),
   contextTokens: z.number().int().positive(),
-  roles: z.array(z.enum(['completion', 'chat'])).min(1),
+  /** An embedding model has that role alone. */
+  roles: z.array(z.enum(['completion', 'chat', 'embedding'])).min(1),
   /** Which of two models that both run well is preferred: higher is better at code. */
   rank: z.number().int(),
   files: z.array(catalogueFile).min(1).max(limits.store.filesPerModel),

@@ -233,6 +233,29 @@ const qwen3Dense: CatalogueEntryInput[] = [
   }),
 ];
 
+/** 32 to 1024 values a vector (Qwen3-Embedding's model card). */
+const qwen3Embedding: CatalogueEntryInput = {
+  ...hubGguf({
+    id: 'qwen3-embedding-0.6b',
+    name: 'Qwen3-Embedding 0.6B',
+    description: 'Vectors of texts and code in a hundred languages, for search by meaning.',
+    parameters: 595_776_512,
+    quantisation: 'Q8_0',
+    cacheBytesPerToken: 114_688,
+    rank: 0,
+    repository: 'Qwen/Qwen3-Embedding-0.6B-GGUF',
+    revision: '370f27d7550e0def9b39c1f16d3fbaa13aa67728',
+    file: {
+      name: 'Qwen3-Embedding-0.6B-Q8_0.gguf',
+      bytes: 639_150_592,
+      sha256: '06507c7b42688469c4e7298b0a1e16deff06caf291cf0a5b278c308249c3e439',
+    },
+  }),
+  family: 'qwen3',
+  contextTokens: 32_768,
+  roles: ['embedding'],
+};
+
 export const catalogueData: readonly CatalogueEntryInput[] = [
   smolLm2,
   ...qwen25Coders,
@@ -240,4 +263,5 @@ export const catalogueData: readonly CatalogueEntryInput[] = [
   ...qwen3Experts,
   ...gptOss,
   deepSeek,
+  qwen3Embedding,
 ];

@@ -93,9 +93,9 @@ export function chooseModel(entries: readonly CatalogueEntry[], hardware: Hardwa
   return best ?? entries.find((entry) => entry.id === options.fallbackId);
 }
 
-/** Of those that run on `bytes` of memory, the best. */
+/** Of those that converse and run on `bytes` of memory, the best. */
 export function bestWithin(entries: readonly CatalogueEntry[], bytes: number): CatalogueEntry | undefined {
-  const fitting = entries.filter((entry) => memoryNeededBytes(entry) <= bytes);
+  const fitting = entries.filter((entry) => entry.roles.includes('chat') && memoryNeededBytes(entry) <= bytes);
   return fitting.reduce<CatalogueEntry | undefined>(
     (best, entry) => (best === undefined || entry.rank > best.rank ? entry : best),
     undefined,

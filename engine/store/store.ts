@@ -291,6 +291,7 @@ export function toModelEntry(model: StoredModel) {
     description: entry.description,
     licence: entry.licence.name,
     family: entry.family,
+    embedding: entry.roles.includes('embedding'),
     contextTokens: entry.contextTokens,
     parameters: entry.parameters,
     downloadBytes: entry.downloadBytes,

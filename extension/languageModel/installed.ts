@@ -61,7 +61,9 @@ export class InstalledModels {
 
   private async refresh(): Promise<InstalledModel[]> {
     const client: EngineClient = await this.engine.client();
-    const present = (await client.models()).filter(({ state }) => state === 'present').map(fromEntry);
+    const present = (await client.models())
+      .filter(({ state, embedding }) => state === 'present' && !embedding)
+      .map(fromEntry);
     await this.storage.update(listKey, present);
     return present;
   }

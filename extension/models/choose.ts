@@ -23,7 +23,7 @@ export function chooseModel(setting: string, entries: readonly ModelEntry[]): Mo
 }
 
 function automatic(entries: readonly ModelEntry[]): ModelChoice {
-  const usable = entries.filter((entry) => entry.fit.verdict !== 'no');
+  const usable = entries.filter((entry) => entry.fit.verdict !== 'no' && !entry.embedding);
   const best = usable.filter((entry) => entry.state === 'present').sort(byPreference)[0];
   if (best !== undefined) return { kind: 'use', model: best.id, name: best.name };
   return { kind: 'download', offers: offers(usable) };

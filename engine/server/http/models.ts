@@ -10,6 +10,8 @@ export interface ServedModel extends OpenAI.Model {
   readonly max_model_len: number;
   readonly thinking_modes: readonly string[];
   readonly fill_in_the_middle: boolean;
+  /** Of an embedding model: values of a vector. */
+  readonly embedding_dimensions?: number;
 }
 
 const served = (card: ModelCard, created: number): ServedModel => ({
@@ -20,6 +22,7 @@ const served = (card: ModelCard, created: number): ServedModel => ({
   max_model_len: card.contextTokens,
   thinking_modes: card.thinkingModes,
   fill_in_the_middle: card.fillInTheMiddle,
+  ...(card.embeddingDimensions !== undefined && { embedding_dimensions: card.embeddingDimensions }),
 });
 
 /** Seconds since 1970; of the server, since a model's own date is not known. */

@@ -14,7 +14,7 @@ import {
 import type { Engine } from '../service.ts';
 
 export interface Serving {
-  readonly engine: Pick<Engine, 'status' | 'chat' | 'complete' | 'generate' | 'countTokens'>;
+  readonly engine: Pick<Engine, 'status' | 'chat' | 'complete' | 'generate' | 'embed' | 'countTokens'>;
   readonly routes: DeltaRoutes;
 }
 

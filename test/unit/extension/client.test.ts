@@ -20,6 +20,7 @@ function entry(id: string, over: Partial<ModelEntry> = {}): ModelEntry {
     description: '',
     licence: 'MIT',
     family: 'llama',
+    embedding: false,
     contextTokens: 8192,
     parameters: 1,
     downloadBytes: 1,
@@ -31,6 +32,12 @@ function entry(id: string, over: Partial<ModelEntry> = {}): ModelEntry {
 }
 
 describe('the choice of a model', () => {
+  it('is never one that gives vectors, unless it is named', () => {
+    const vectors = entry('vectors', { embedding: true, state: 'present' });
+    expect(chooseModel('', [vectors])).toEqual({ kind: 'download', offers: [] });
+    expect(chooseModel('vectors', [vectors])).toMatchObject({ kind: 'use', model: 'vectors' });
+  });
+
   const small = entry('small', { parameters: 1e8, downloadBytes: 1e8 });
   const best = entry('best', { parameters: 7e9, downloadBytes: 5e9, recommended: true });
   const huge = entry('huge', { parameters: 1e12, fit: { verdict: 'no', reason: '' } });

@@ -32,6 +32,7 @@ const entry = (id, state) => ({
   state,
   fit: { verdict: 'good', reason: 'Fits.' },
   recommended: id === 'small',
+  embedding: false,
 });
 let loaded;
 let entries = [entry('small', env.FAKE_MODEL_STATE ?? 'present'), entry('thinker', 'absent')];

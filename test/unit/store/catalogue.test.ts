@@ -33,6 +33,7 @@ describe('the catalogue', () => {
       'GPT-OSS 20B',
       'GPT-OSS 120B',
       'DeepSeek-V3.1',
+      'Qwen3-Embedding 0.6B',
     ]);
   });
 

@@ -1,6 +1,6 @@
 /** The official client against the server: what it asks reaches the engine, what the engine says reaches it. */
 import OpenAI from 'openai';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { cancelled, HearthError } from '../../../../engine/errors.ts';
 import type { HttpServer } from '../../../../engine/server/http/server.ts';
 import { answerOf, ScriptedEngine, startScripted, statistics, token } from './support.ts';
@@ -318,9 +318,64 @@ describe('responses', () => {
 });
 
 describe('embeddings', () => {
-  it('are refused where no embedding model is loaded, in OpenAI’s shape', async () => {
-    const asked = client.embeddings.create({ model: 'scripted', input: 'x' });
-    await expect(asked).rejects.toMatchObject({ status: 404, code: 'model_not_found', type: 'invalid_request_error' });
+  const create = (fields: Partial<OpenAI.EmbeddingCreateParams>) =>
+    client.embeddings.create({ model: 'scripted', input: 'hello', ...fields });
+  const { model } = new ScriptedEngine();
+
+  beforeEach(() => {
+    engine.model = model && { ...model, embeddingDimensions: 3 };
+  });
+  afterEach(() => {
+    engine.model = model;
+  });
+
+  it('give a vector for each text, and count tokens', async () => {
+    const { data, usage, model: named } = await create({ input: ['hello', 'hi'] });
+    expect(named).toBe('scripted');
+    expect(data.map(({ index, embedding }) => [index, [...embedding]])).toEqual([
+      [0, [0, 5, 0.5]],
+      [1, [1, 2, 0.5]],
+    ]);
+    expect(usage).toEqual({ prompt_tokens: 7, total_tokens: 7 });
+  });
+
+  it('take one text, ids of one text, and ids of several', async () => {
+    const lengths = async (input: OpenAI.EmbeddingCreateParams['input']) =>
+      (await create({ input })).data.map(({ embedding }) => embedding[1]);
+    expect(await lengths('hello')).toEqual([5]);
+    expect(await lengths([5, 6, 7])).toEqual([3]);
+    expect(await lengths([[5, 6, 7], [8]])).toEqual([3, 1]);
+  });
+
+  it('are numbers, or the same in base64', async () => {
+    const { data } = await create({ encoding_format: 'float' });
+    expect(data[0]?.embedding).toEqual([0, 5, 0.5]);
+    // The client asks for base64 by itself, and reads it; asked for it, it hands the text on.
+    const encoded = await create({ encoding_format: 'base64' });
+    const bytes = Buffer.from(String(encoded.data[0]?.embedding), 'base64');
+    expect([0, 4, 8].map((at) => bytes.readFloatLE(at))).toEqual([0, 5, 0.5]);
+  });
+
+  it('are as short as is asked for', async () => {
+    expect((await create({ dimensions: 2 })).data[0]?.embedding).toHaveLength(2);
+    await expect(create({ dimensions: 0 })).rejects.toMatchObject({ status: 400, param: 'dimensions' });
+  });
+
+  it('are refused for nothing, for too many, and for what is no text', async () => {
+    const wrong: unknown[] = ['', [], [''], [[]], 7, [1.5], ['a', 1], new Array(2049).fill('a')];
+    for (const input of wrong) {
+      const asked = create({ input: input as string });
+      await expect(asked, JSON.stringify(input)?.slice(0, 40)).rejects.toMatchObject({
+        status: 400,
+        param: expect.stringMatching(/^input/),
+      });
+    }
+  });
+
+  it('are refused where the loaded model is none for it, in OpenAI’s shape', async () => {
+    engine.model = model;
+    await expect(create({})).rejects.toMatchObject({ status: 400, param: 'model', type: 'invalid_request_error' });
+    await expect(create({ model: 'other' })).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
   });
 });
 

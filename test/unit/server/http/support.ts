@@ -75,6 +75,11 @@ export class ScriptedEngine {
         this.#say(params.stream, result);
         return result;
       },
+      // As many values as are asked for: its number, then the length of the input.
+      embed: async ({ inputs, dimensions = 3 }) => ({
+        vectors: inputs.map((input, i) => Float32Array.of(i, input.length, 0.5).subarray(0, dimensions)),
+        promptTokens: inputs.reduce((sum, { length }) => sum + length, 0),
+      }),
       // A token a character.
       countTokens: ({ texts }) => texts.map(({ length }) => length),
       complete: async (params) => {
