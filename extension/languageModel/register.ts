@@ -25,7 +25,7 @@ export function registerLanguageModels({ context, engine, thinking, log }: Needs
     opened ??= import('./participant.ts').then(({ Participant }) => new Participant(engine, thinking, log));
     return (await opened).answer(request, history, stream, token);
   });
-  participant.iconPath = vscode.Uri.joinPath(context.extensionUri, 'media', 'hearth.svg');
+  participant.iconPath = vscode.Uri.joinPath(context.extensionUri, 'media', 'icon.png');
   participant.followupProvider = { provideFollowups: ({ metadata }) => followupsOf(metadata?.['command']) };
   return vscode.Disposable.from(installed, participant, vscode.lm.registerLanguageModelChatProvider(vendor, provider));
 }

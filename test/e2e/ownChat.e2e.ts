@@ -1,8 +1,8 @@
-/** VS Code's own chat with a Hearth model that is told what to say. Agent mode is not tested: no answer came within a minute. */
+/** VS Code's own chat with a Hearth model that is told what to say: its model picker, @hearth, questions and agent mode. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Page } from 'playwright-core';
+import type { Locator, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { describeInEditor } from './editor.ts';
 import { writeScriptedModel } from './scriptedModel.ts';
@@ -14,9 +14,6 @@ const machineSettings = { 'hearth.model': model, 'hearth.contextTokens': 65_536,
 // Participants answer in ask mode; a new chat is in agent mode otherwise.
 const settings = { 'chat.newSession.defaultMode': 'ask' };
 const options = { files: { 'notes.txt': 'The word is [灶].\n' }, settings, machineSettings };
-
-const call = (name: string, input: object): string =>
-  `\n${JSON.stringify({ name, arguments: input }).replace('"arguments":', ' "arguments": ').replace(':', ': ')}\n`;
 
 /** Finds the model in the picker of VS Code's own chat, which lists nothing new while it is open. */
 async function pick(page: Page, name: string): Promise<void> {
@@ -32,14 +29,30 @@ async function pick(page: Page, name: string): Promise<void> {
   );
 }
 
+/** @returns the answer to come. */
+async function askOwnChat(page: Page, question: string): Promise<Locator> {
+  const chat = page.locator('.interactive-session');
+  const before = await chat.locator('.interactive-response').count();
+  await chat.locator('.chat-input-container .monaco-editor').first().click();
+  // Who was asked last is named there again.
+  await page.keyboard.press('Control+A');
+  await page.keyboard.type(question);
+  // Closes what is suggested for `@`.
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('Enter');
+  const asked = chat.locator('.interactive-request .value').nth(before);
+  await expect.poll(async () => (await asked.innerText()).trim()).toBe(question);
+  return chat.locator('.interactive-response').nth(before);
+}
+
 describeInEditor('a model that is told what to say', options, (editor) => {
   beforeAll(() => {
     const path = (name: string) => join(editor().workspace, name);
     writeScriptedModel(model, {
       thought: ' I weigh the question once more. I look at it from the other side.',
       answer: 'Hearth answers here.',
-      firstCall: call('read_file', { filePath: path('notes.txt'), startLine: 1, endLine: 2 }),
-      secondCall: call('create_file', { filePath: path('written.txt'), content: '[薪]' }),
+      firstCall: { name: 'read_file', arguments: { filePath: path('notes.txt'), startLine: 1, endLine: 2 } },
+      secondCall: { name: 'create_file', arguments: { filePath: path('written.txt'), content: '[薪]' } },
       seen: '灶',
       done: '薪',
       report: 'The word was read and written.',
@@ -75,13 +88,24 @@ describeInEditor('a model that is told what to say', options, (editor) => {
   });
 
   test('answers there when @hearth is asked', async () => {
-    const { page } = editor();
-    const chat = page.locator('.interactive-session');
-    await chat.locator('.chat-input-container .monaco-editor').first().click();
-    await page.keyboard.type('@hearth Who are you?');
-    await page.keyboard.press('Escape');
-    await page.keyboard.press('Enter');
-    await chat.locator('.interactive-response', { hasText: 'Hearth answers here.' }).waitFor();
+    const answer = await askOwnChat(editor().page, '@hearth Who are you?');
+    await answer.filter({ hasText: 'Hearth answers here.' }).waitFor();
     await editor().screenshot('participant');
+  });
+
+  test('answers an ordinary question there', async () => {
+    const answer = await askOwnChat(editor().page, 'Who are you?');
+    await answer.filter({ hasText: 'Hearth answers here.' }).waitFor();
+    await editor().screenshot('own-chat');
+  });
+
+  test('reads one file and writes another in agent mode', async () => {
+    await editor().command('Chat: Open Chat (Agent)');
+    await editor().page.locator('[aria-label^="Chat Input (Agent)"]').waitFor();
+    const answer = await askOwnChat(editor().page, 'Copy the word of notes.txt.');
+    await answer.filter({ hasText: 'The word was read and written.' }).waitFor();
+    await editor().screenshot('agent');
+    // Only what stands in notes.txt makes the model write this file.
+    expect(editor().read('written.txt')).toBe('[薪]');
   });
 });

