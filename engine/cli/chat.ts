@@ -1,7 +1,7 @@
 import { cancelled } from '../errors.ts';
 import { chatParams, thinkingMode } from '../server/protocol.ts';
 import type { Command } from './command.ts';
-import { withAnswerer } from './remote.ts';
+import { remoteOption, withAnswerer } from './remote.ts';
 import { json, samplingOf, samplingOptions, stream, streaming } from './session.ts';
 import { workspaceContext } from './workspace.ts';
 
@@ -21,11 +21,7 @@ export const chat: Command = {
       help: `think first, as far as the model can: ${thinkingMode.options.join(', ')} (off)`,
     },
     { name: 'thinking-tokens', value: 'N', help: 'end thinking after so many tokens (as long as it takes)' },
-    {
-      name: 'remote',
-      value: 'URL',
-      help: 'ask an OpenAI-compatible server (https://HOST/v1) instead; its token is in $HEARTH_REMOTE_TOKEN',
-    },
+    remoteOption,
     ...samplingOptions,
   ],
   async run(values, terminal) {

@@ -3,13 +3,14 @@ import { invalidInput } from '../errors.ts';
 import { completeParams } from '../server/protocol.ts';
 import type { Command } from './command.ts';
 import { languageOf, readSource } from './files.ts';
-import { json, samplingOf, samplingOptions, withEngine } from './session.ts';
+import { remoteOption, withAnswerer } from './remote.ts';
+import { json, samplingOf, samplingOptions } from './session.ts';
 
 export const complete: Command = {
   name: 'complete',
   usage: 'FILE:LINE:COLUMN',
   summary: 'Completes code at a place in a file; lines and columns count from 1.',
-  options: [{ name: 'multiline', help: 'as many lines as the scope takes' }, ...samplingOptions],
+  options: [{ name: 'multiline', help: 'as many lines as the scope takes' }, remoteOption, ...samplingOptions],
   async run(values, terminal) {
     const { path, line, column } = placeOf(values.only('FILE:LINE:COLUMN'));
     const text = await readSource(path);
@@ -24,7 +25,7 @@ export const complete: Command = {
       sampling: samplingOf(values),
       ...(maxTokens !== undefined && { maxTokens }),
     });
-    await withEngine(values, terminal, undefined, async ({ engine, card }) => {
+    await withAnswerer(values, terminal, undefined, async ({ engine, card }) => {
       const completion = await engine.complete(params, terminal.signal);
       if (values.switch('json')) json(terminal, { model: card.id, backend: card.backend, ...completion });
       else terminal.out(`${completion.text}\n`);

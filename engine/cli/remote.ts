@@ -1,18 +1,21 @@
-/** Who answers a question: the engine of this process, or the server that `--remote` names. */
+/** Who answers a command: the engine of this process, or the server that `--remote` names. */
 import type { ModelCard } from '../server/protocol.ts';
 import { RemoteEngine } from '../server/remote/remoteEngine.ts';
 import type { Engine } from '../server/service.ts';
 import type { Values } from './command.ts';
-import { type Show, withEngine } from './session.ts';
-import type { Terminal } from './terminal.ts';
+import { report, type Show, withEngine } from './session.ts';
+import { ProgressLine, type Terminal } from './terminal.ts';
 
 export interface Answerer {
-  readonly engine: Pick<Engine, 'chat'>;
-  readonly card: Pick<ModelCard, 'id' | 'name' | 'backend' | 'contextTokens' | 'thinkingModes'>;
+  readonly engine: Pick<Engine, 'chat' | 'complete' | 'summarise'>;
+  readonly card: ModelCard;
 }
 
-/** OpenAI's API does not say how long a model's context is; this is what current ones have at least. */
-const assumedContextTokens = 8192;
+export const remoteOption = {
+  name: 'remote',
+  value: 'URL',
+  help: 'ask an OpenAI-compatible server (https://HOST/v1) instead; its token is in $HEARTH_REMOTE_TOKEN',
+} as const;
 
 export async function withAnswerer(
   values: Values,
@@ -22,11 +25,21 @@ export async function withAnswerer(
 ): Promise<void> {
   const url = values.text('remote');
   if (url === undefined) return withEngine(values, terminal, show, run);
+  const progress = new ProgressLine(terminal);
+  const options = {
+    onDelta: (delta: Parameters<Show>[0]) => {
+      progress.end();
+      show?.(delta);
+    },
+    onProgress: (step: Parameters<typeof report>[1]) => report(progress, step),
+  };
   const token = process.env['HEARTH_REMOTE_TOKEN'];
-  const remote = new RemoteEngine({ url, token, onDelta: (delta) => show?.(delta) });
-  const model = await remote.choose(values.text('model'), terminal.signal);
-  // Whether it thinks is the server's to say: it refuses what it does not know.
-  const thinkingModes: ModelCard['thinkingModes'] = ['off', 'on', 'low', 'medium', 'high'];
-  const card = { id: model, name: model, backend: 'remote', contextTokens: assumedContextTokens, thinkingModes };
-  await run({ engine: { chat: (params, signal) => remote.chat(model, params, signal) }, card });
+  const contextTokens = values.number('context', { least: 16, integer: true });
+  const params = { url, token, model: values.text('model'), contextTokens };
+  const engine = await RemoteEngine.connect(params, options, terminal.signal);
+  try {
+    await run({ engine, card: engine.card });
+  } finally {
+    progress.end();
+  }
 }

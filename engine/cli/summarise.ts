@@ -5,7 +5,8 @@ import { limits } from '../limits.ts';
 import { summariseParams } from '../server/protocol.ts';
 import type { Command } from './command.ts';
 import { languageOf, readSource } from './files.ts';
-import { json, stream, streaming, withEngine } from './session.ts';
+import { remoteOption, withAnswerer } from './remote.ts';
+import { json, stream, streaming } from './session.ts';
 import { sourceFiles } from './workspace.ts';
 
 export const summarise: Command = {
@@ -15,6 +16,7 @@ export const summarise: Command = {
   options: [
     { name: 'max-tokens', value: 'N', help: 'longest summary in tokens (512)' },
     { name: 'fresh', help: 'make the summary anew although one is kept' },
+    remoteOption,
   ],
   async run(values, terminal) {
     const path = values.only('FILE or DIR');
@@ -26,7 +28,7 @@ export const summarise: Command = {
       ...(maxTokens !== undefined && { maxTokens }),
     });
     const machine = values.switch('json');
-    await withEngine(values, terminal, machine ? undefined : streaming(terminal), async ({ engine, card }) => {
+    await withAnswerer(values, terminal, machine ? undefined : streaming(terminal), async ({ engine, card }) => {
       const summary = await engine.summarise(params, terminal.signal);
       if (machine) json(terminal, { model: card.id, backend: card.backend, ...summary });
       else terminal.out('\n');

@@ -70,13 +70,20 @@ export async function complete(
     signal: request.signal,
   });
   if (request.whole) return { text: written, finish, statistics };
-  const text = wholeLines(written, finish, request);
+  const text = completedText(written, finish, request);
   const { syntaxErrors } = request;
   return { text: syntaxErrors ? await withoutBreaking(text, request, syntaxErrors) : text, finish, statistics };
 }
 
-/** Of a completion that was cut off by its length, the lines that are whole; of a single line, what there is. */
-function wholeLines(written: string, finish: FinishReason, request: CompletionRequest): string {
+/**
+ * What is offered of what was written, trimmed to the scope of the cursor: of a completion that was cut off by its length
+ * the lines that are whole, of a single line what there is.
+ */
+export function completedText(
+  written: string,
+  finish: FinishReason,
+  request: Pick<CompletionRequest, 'prefix' | 'suffix' | 'multiline'>,
+): string {
   const { text, complete: ended } = trimCompletion(written, request, finish === 'stop');
   if (ended || finish === 'stop' || !text.trimStart().includes('\n')) return text;
   return text.slice(0, text.lastIndexOf('\n')).trimEnd();

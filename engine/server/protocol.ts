@@ -54,6 +54,8 @@ export const modelCard = z.object({
   name: z.string(),
   family: z.string(),
   backend: z.string(),
+  /** Of a remote server, which answers instead of this process; absent: nothing leaves it. */
+  host: z.string().optional(),
   contextTokens: z.number(),
   parameters: z.number(),
   weightBytes: z.number(),
@@ -82,6 +84,30 @@ export const loadParams = z.object({
   threads: z.number().int().min(1).max(1024).optional(),
 });
 export type LoadParams = z.input<typeof loadParams>;
+
+/** An OpenAI-compatible server that the user named. */
+export const remoteServerParams = z.object({
+  /** Up to and with its `/v1`. */
+  url: z.string().max(2048),
+  token: z.string().max(8192).optional(),
+});
+export type RemoteServerParams = z.infer<typeof remoteServerParams>;
+
+/** Requests go there instead of to a model of this process, until the next load. */
+export const connectParams = remoteServerParams.extend({
+  /** Absent: the only one that the server has. */
+  model: z.string().optional(),
+  /** At most; where the server does not say, what it is taken to have. */
+  contextTokens: z.number().int().min(16).optional(),
+});
+export type ConnectParams = z.infer<typeof connectParams>;
+
+export const remoteModel = z.object({
+  id: z.string(),
+  /** Absent: the server does not say. */
+  contextTokens: z.number().optional(),
+});
+export type RemoteModel = z.infer<typeof remoteModel>;
 
 export const modelEntry = z.object({
   id: z.string(),
@@ -318,6 +344,8 @@ export const errorData = z.object({ code: z.string() });
 
 export const messages = {
   load: new RequestType<LoadParams, ModelCard, z.infer<typeof errorData>>('load'),
+  connect: new RequestType<ConnectParams, ModelCard, z.infer<typeof errorData>>('connect'),
+  remoteModels: new RequestType<RemoteServerParams, RemoteModel[], z.infer<typeof errorData>>('remoteModels'),
   unload: new RequestType0<null, z.infer<typeof errorData>>('unload'),
   status: new RequestType0<EngineStatus, z.infer<typeof errorData>>('status'),
   complete: new RequestType<CompleteParams, CompleteResult, z.infer<typeof errorData>>('complete'),

@@ -4,33 +4,38 @@ import { answering } from './answers.ts';
 import {
   chatParams,
   completeParams,
+  connectParams,
   countTokensParams,
   generateParams,
   loadParams,
   messages,
   modelName,
   modelNames,
+  remoteServerParams,
   streamName,
   summariseParams,
   warmParams,
 } from './protocol.ts';
-import type { Engine } from './service.ts';
+import type { Switchboard } from './switchboard.ts';
 
-/** Serves `engine` on a connection that does not listen yet. */
-export function serve(connection: MessageConnection, engine: Engine, log: (line: string) => void): void {
+/** Serves what `board` leads to on a connection that does not listen yet. */
+export function serve(connection: MessageConnection, board: Switchboard, log: (line: string) => void): void {
   const { handle, handle0 } = answering(connection, log);
-  handle(messages.load, loadParams, (params, signal) => engine.load(params, signal));
+  const { engine } = board;
+  handle(messages.load, loadParams, (params, signal) => board.load(params, signal));
+  handle(messages.connect, connectParams, (params, signal) => board.connect(params, signal));
+  handle(messages.remoteModels, remoteServerParams, (params, signal) => board.remoteModels(params, signal));
   handle0(messages.unload, async () => {
-    await engine.unload();
+    await board.unload();
     return null;
   });
-  handle0(messages.status, async () => engine.status());
-  handle(messages.complete, completeParams, (params, signal) => engine.complete(params, signal));
-  handle(messages.warm, warmParams, (params, signal) => engine.warm(params, signal));
-  handle(messages.chat, chatParams, (params, signal) => engine.chat(params, signal));
+  handle0(messages.status, async () => board.status());
+  handle(messages.complete, completeParams, (params, signal) => board.answerer.complete(params, signal));
+  handle(messages.warm, warmParams, (params, signal) => board.warm(params, signal));
+  handle(messages.chat, chatParams, (params, signal) => board.answerer.chat(params, signal));
   handle(messages.generate, generateParams, (params, signal) => engine.generate(params, signal));
-  handle(messages.summarise, summariseParams, (params, signal) => engine.summarise(params, signal));
-  handle(messages.countTokens, countTokensParams, async (params) => engine.countTokens(params));
+  handle(messages.summarise, summariseParams, (params, signal) => board.answerer.summarise(params, signal));
+  handle(messages.countTokens, countTokensParams, async (params) => board.answerer.countTokens(params));
   connection.onNotification(messages.answerNow, (params: unknown) => {
     const parsed = streamName.safeParse(params);
     // A notification has no answer, so what is malformed has no effect.

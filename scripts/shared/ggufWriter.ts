@@ -135,7 +135,7 @@ function writeMetadata(bytes: Bytes, entries: Readonly<Record<string, MetadataVa
 }
 
 /** GPT-2's visible character for each byte (openai/gpt-2, encoder.py, `bytes_to_unicode`). */
-function byteAlphabet(): string[] {
+export function byteAlphabet(): string[] {
   const visible = (byte: number) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
   let next = 256;
   return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(visible(byte) ? byte : next++));

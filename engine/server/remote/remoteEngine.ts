@@ -1,189 +1,212 @@
-/** The same requests, answered by an OpenAI-compatible server that the user named. Nothing is sent before they do. */
-import OpenAI, { APIConnectionError, APIError, APIUserAbortError } from 'openai';
-import { z } from 'zod';
-import { type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
-import type { ChatResult, chatParams, Delta, ToolCall } from '../protocol.ts';
-import { bodyOf } from './body.ts';
+/** The engine's requests, answered by an OpenAI-compatible server that the user named. Nothing is sent before they do. */
+import { join } from 'node:path';
+import type { z } from 'zod';
+import { cancelled, HearthError } from '../../errors.ts';
+import { fitHistory } from '../../generation/history.ts';
+import type { Summariser } from '../../generation/summary.ts';
+import { defaultStoreDirectory } from '../../store/paths.ts';
+import {
+  type ChatResult,
+  type CompleteResult,
+  chatParams,
+  type completeParams,
+  type connectParams,
+  type countTokensParams,
+  type Delta,
+  type ModelCard,
+  type Progress,
+  type SummariseResult,
+  type summariseParams,
+} from '../protocol.ts';
+import { Summaries } from '../summaries.ts';
+import { SummaryCache } from '../summaryCache.ts';
+import { Answer, chatChunk } from './answer.ts';
+import { bodyOf, dispensable } from './body.ts';
+import { completeRemotely, type FillIn, fillInOf } from './completion.ts';
+import { type Density, estimatedPrompt, estimatedTokens } from './estimate.ts';
+import { type ListedModel, RemoteServer } from './server.ts';
 
 export interface RemoteOptions {
-  /** Where the API lies, up to and with its `/v1`. */
-  readonly url: string;
-  readonly token?: string | undefined;
   readonly onDelta: (delta: Delta) => void;
+  readonly onProgress?: (progress: Progress) => void;
+  /** Where summaries are kept; absent: the platform's cache folder. */
+  readonly storeDirectory?: string;
 }
 
-/** As much of a streamed piece as is used; vLLM calls thinking `reasoning`, the others `reasoning_content`. */
-const chunk = z.object({
-  choices: z.array(
-    z.object({
-      delta: z.object({
-        content: z.string().nullish(),
-        reasoning_content: z.string().nullish(),
-        reasoning: z.string().nullish(),
-        tool_calls: z
-          .array(
-            z.object({
-              index: z.number().int().min(0).max(1000),
-              id: z.string().nullish(),
-              function: z.object({ name: z.string().nullish(), arguments: z.string().nullish() }),
-            }),
-          )
-          .nullish(),
-      }),
-      finish_reason: z.string().nullish(),
-    }),
-  ),
-  usage: z
-    .object({
-      prompt_tokens: z.number(),
-      completion_tokens: z.number(),
-      prompt_tokens_details: z.object({ cached_tokens: z.number().nullish() }).nullish(),
-    })
-    .nullish(),
-});
-type Chunk = z.output<typeof chunk>;
+type ConnectParams = z.output<typeof connectParams>;
+type ChatRequest = z.output<typeof chatParams>;
+
+/** Where neither the server nor the user says; what current models have at least. */
+const assumedContextTokens = 8192;
 
 export class RemoteEngine {
-  readonly host: string;
-  readonly #client: OpenAI;
-  readonly #onDelta: (delta: Delta) => void;
+  readonly card: ModelCard;
+  readonly #server: RemoteServer;
+  readonly #model: string;
+  readonly #fillIn: FillIn;
+  readonly #options: RemoteOptions;
+  /** Fields that the server refused by name. */
+  readonly #refused = new Set<string>();
 
-  constructor({ url, token, onDelta }: RemoteOptions) {
-    const address = URL.canParse(url) ? new URL(url) : undefined;
-    if (address === undefined || !/^https?:$/.test(address.protocol)) {
-      throw invalidInput(`'${url}' is no address of a server: https://HOST/v1 is one.`);
-    }
-    this.host = address.host;
-    // The client tries again by itself after a broken connection, 408, 409, 429 and 5xx, with growing pauses.
-    this.#client = new OpenAI({ baseURL: url, apiKey: token ?? 'none', maxRetries: 2 });
-    this.#onDelta = onDelta;
+  private constructor(
+    server: RemoteServer,
+    model: ListedModel,
+    fillIn: FillIn,
+    card: ModelCard,
+    options: RemoteOptions,
+  ) {
+    this.#server = server;
+    this.#model = model.id;
+    this.#fillIn = fillIn;
+    this.card = card;
+    this.#options = options;
   }
 
-  async models(signal?: AbortSignal): Promise<string[]> {
-    return this.#explained(async () => {
-      const { data } = await this.#client.models.list({ signal });
-      return z
-        .array(z.object({ id: z.string() }))
-        .parse(data)
-        .map(({ id }) => id);
-    });
-  }
-
-  /** The model that was named, or the only one there is. */
-  async choose(named: string | undefined, signal?: AbortSignal): Promise<string> {
-    const models = await this.models(signal);
-    const [only] = models;
-    if (named === undefined && models.length === 1 && only !== undefined) return only;
-    if (named !== undefined && models.includes(named)) return named;
-    throw notFound(`${this.host} has the models ${models.join(', ') || '(none)'}; name one of them.`);
+  /** @throws HearthError `unavailable`, `not-found`, `invalid-input`: the server is not there, or not what was named. */
+  static async connect(params: ConnectParams, options: RemoteOptions, signal?: AbortSignal): Promise<RemoteEngine> {
+    const server = new RemoteServer(params);
+    const model = await server.choose(params.model, signal);
+    const fillIn = await fillInOf(server, model, signal);
+    return new RemoteEngine(server, model, fillIn, cardOf(server, model, fillIn, params.contextTokens), options);
   }
 
   /** A cancelled answer is returned as far as it came. */
-  async chat(model: string, params: z.output<typeof chatParams>, signal?: AbortSignal): Promise<ChatResult> {
-    const answer = new Answer(params.stream, this.#onDelta);
+  async chat(params: ChatRequest, signal?: AbortSignal): Promise<ChatResult> {
     try {
-      await this.#explained(async () => {
-        const stream = await this.#client.chat.completions.create(bodyOf(model, params), { signal });
-        for await (const piece of stream) answer.take(chunk.parse(piece));
+      return await this.#answer(params, 0, signal);
+    } catch (error) {
+      if (!(error instanceof HearthError && error.code === 'context-overflow')) throw error;
+      return this.#shortened(params, error, signal);
+    }
+  }
+
+  async complete(params: z.output<typeof completeParams>, signal?: AbortSignal): Promise<CompleteResult> {
+    const onText = (text: string): void => {
+      if (params.stream !== undefined) this.#options.onDelta({ stream: params.stream, kind: 'text', text });
+    };
+    const { contextTokens } = this.card;
+    const completion = { server: this.#server, model: this.#model, way: this.#fillIn, contextTokens, onText };
+    return completeRemotely(completion, params, signal);
+  }
+
+  async summarise(params: z.output<typeof summariseParams>, signal?: AbortSignal): Promise<SummariseResult> {
+    const { stream, ...request } = params;
+    const { onDelta, onProgress } = this.#options;
+    const summariser: Summariser = {
+      contextTokens: this.card.contextTokens,
+      countTokens: (text) => estimatedTokens(text),
+      countPrompt: (messages) => estimatedPrompt(messages),
+      ask: (messages, maxTokens, onText) => this.#ask({ messages, maxTokens }, onText, signal),
+    };
+    const cache = new SummaryCache(join(this.#options.storeDirectory ?? defaultStoreDirectory(), 'summaries'));
+    return new Summaries(summariser, cache, this.card.id).make({
+      ...request,
+      onText: (text) => onDelta({ stream, kind: 'text', text }),
+      onProgress: (step) => onProgress?.({ task: 'summarise', subject: stream, unit: 'parts', ...step }),
+    });
+  }
+
+  /** Estimated. */
+  countTokens({ texts }: z.output<typeof countTokensParams>): number[] {
+    return texts.map((text) => estimatedTokens(text));
+  }
+
+  /** A question of a summary: greedy, without thinking. */
+  async #ask(request: object, onText: (text: string) => void, signal: AbortSignal | undefined) {
+    const params = chatParams.parse({ ...request, stream: '', sampling: { temperature: 0 } });
+    const onDelta = ({ kind, text }: Delta): void => {
+      if (kind === 'text') onText(text);
+    };
+    const { text, finish, statistics } = await this.#answer(params, 0, signal, onDelta);
+    if (finish === 'cancelled') throw cancelled();
+    return { text, finish: finish === 'tool-calls' ? ('stop' as const) : finish, statistics };
+  }
+
+  /** Only the server knows how long a conversation is: it is shortened once it was found too long. */
+  async #shortened(params: ChatRequest, overflow: HearthError, signal: AbortSignal | undefined): Promise<ChatResult> {
+    const { contextTokens } = this.card;
+    const budget = contextTokens - Math.min(params.maxTokens ?? contextTokens, Math.floor(contextTokens / 4));
+    for (const density of ['usual', 'dense'] satisfies Density[]) {
+      const count = (kept: Parameters<typeof estimatedPrompt>[0]): number => estimatedPrompt(kept, density);
+      const fitting = fitHistory(params.messages, count, budget);
+      const { droppedMessages } = fitting;
+      if (droppedMessages === 0) continue;
+      const kept = new Set<object>(fitting.messages);
+      const messages = params.messages.filter((message) => kept.has(message));
+      try {
+        return await this.#answer({ ...params, messages }, droppedMessages, signal);
+      } catch (error) {
+        if (!(error instanceof HearthError && error.code === 'context-overflow')) throw error;
+      }
+    }
+    throw overflow;
+  }
+
+  async #answer(
+    params: ChatRequest,
+    droppedMessages: number,
+    signal: AbortSignal | undefined,
+    onDelta = this.#options.onDelta,
+  ): Promise<ChatResult> {
+    const answer = new Answer(params.stream, onDelta);
+    try {
+      await this.#server.explained(async () => {
+        for await (const piece of await this.#stream(params, signal)) answer.take(chatChunk.parse(piece));
       });
     } catch (error) {
       if (!(error instanceof HearthError && error.code === 'cancelled')) throw error;
     }
-    return answer.result(signal?.aborted === true);
+    return answer.result(signal?.aborted === true, droppedMessages);
   }
 
-  async #explained<Result>(ask: () => Promise<Result>): Promise<Result> {
-    try {
-      return await ask();
-    } catch (error) {
-      throw explained(this.host, error);
+  async #stream(params: ChatRequest, signal: AbortSignal | undefined) {
+    const body = bodyOf(this.#model, params);
+    for (;;) {
+      for (const field of this.#refused) Reflect.deleteProperty(body, field);
+      try {
+        return await this.#server.client.chat.completions.create(body, { signal });
+      } catch (error) {
+        const refused = dispensable.filter((field) => field in body && refusesField(error, field));
+        if (refused.length === 0) throw error;
+        for (const field of refused) this.#refused.add(field);
+      }
     }
   }
 }
 
-function explained(host: string, error: unknown): unknown {
-  if (error instanceof APIUserAbortError) return new HearthError('cancelled', 'The request was cancelled.');
-  if (error instanceof APIConnectionError) {
-    return new HearthError('unavailable', `${host} cannot be reached; check the address.`, { cause: error });
-  }
-  if (error instanceof z.ZodError) {
-    return new HearthError('unavailable', `${host} gave an answer that is not OpenAI's API.`, { cause: error });
-  }
-  if (!(error instanceof APIError)) return error;
-  const codes: Readonly<Record<number, ErrorCode>> = { 400: 'invalid-input', 404: 'not-found', 429: 'busy' };
-  const code =
-    error.code === 'context_length_exceeded' ? 'context-overflow' : (codes[error.status ?? 0] ?? 'unavailable');
-  const advice = error.status === 401 || error.status === 403 ? ' Check the token.' : '';
-  return new HearthError(code, `${host} answered: ${error.message}.${advice}`, { cause: error });
+/** OpenAI and others that are strict name the field that they do not know in a 400 or 422. */
+function refusesField(error: unknown, field: string): boolean {
+  if (!(error instanceof Error)) return false;
+  const status: unknown = Reflect.get(error, 'status');
+  return (status === 400 || status === 422) && error.message.includes(field);
 }
 
-class Answer {
-  readonly #stream: string;
-  readonly #onDelta: (delta: Delta) => void;
-  readonly #calls: ToolCall[] = [];
-  readonly #askedMs = performance.now();
-  #firstMs: number | undefined;
-  #text = '';
-  #thinking = '';
-  #finish: string | undefined;
-  #usage: Chunk['usage'];
-
-  constructor(stream: string, onDelta: (delta: Delta) => void) {
-    this.#stream = stream;
-    this.#onDelta = onDelta;
-  }
-
-  take({ choices, usage }: Chunk): void {
-    this.#usage = usage ?? this.#usage;
-    const [choice] = choices;
-    if (choice === undefined) return;
-    this.#finish = choice.finish_reason ?? this.#finish;
-    const { content, reasoning_content, reasoning, tool_calls } = choice.delta;
-    const thinking = reasoning_content ?? reasoning ?? '';
-    if (thinking !== '' || content || tool_calls) this.#firstMs ??= performance.now();
-    if (thinking !== '') {
-      this.#thinking += thinking;
-      this.#onDelta({ stream: this.#stream, kind: 'thinking', text: thinking });
-    }
-    if (content) {
-      this.#text += content;
-      this.#onDelta({ stream: this.#stream, kind: 'text', text: content });
-    }
-    for (const call of tool_calls ?? []) this.#takeCall(call);
-  }
-
-  result(cancelled: boolean): ChatResult {
-    const finishes = { length: 'length', tool_calls: 'tool-calls' } as const;
-    const ended = this.#finish === 'length' || this.#finish === 'tool_calls' ? finishes[this.#finish] : 'stop';
-    const generatedTokens = this.#usage?.completion_tokens ?? 0;
-    const firstMs = this.#firstMs ?? performance.now();
-    const decodeMs = performance.now() - firstMs;
-    return {
-      text: this.#text,
-      thinking: this.#thinking,
-      toolCalls: this.#calls,
-      finish: cancelled ? 'cancelled' : ended,
-      statistics: {
-        promptTokens: this.#usage?.prompt_tokens ?? 0,
-        cachedTokens: this.#usage?.prompt_tokens_details?.cached_tokens ?? 0,
-        generatedTokens,
-        timeToFirstTokenMs: firstMs - this.#askedMs,
-        tokensPerSecond: decodeMs > 0 ? (1000 * Math.max(0, generatedTokens - 1)) / decodeMs : 0,
-      },
-      droppedMessages: 0,
-    };
-  }
-
-  #takeCall({
-    index,
-    id,
-    function: called,
-  }: NonNullable<Chunk['choices'][number]['delta']['tool_calls']>[number]): void {
-    const known = this.#calls[index];
-    const call = known ?? { id: id ?? `call_${index}`, name: called.name ?? '', arguments: '' };
-    if (known === undefined) this.#calls.push(call);
-    const text = called.arguments ?? '';
-    call.arguments += text;
-    this.#onDelta({ stream: this.#stream, kind: 'tool-call', index, id: call.id, name: call.name, text });
-  }
+function cardOf({ host, url }: RemoteServer, model: ListedModel, fillIn: FillIn, asked: number | undefined): ModelCard {
+  const known = model.contextTokens;
+  const contextTokens = Math.min(known ?? asked ?? assumedContextTokens, asked ?? Number.POSITIVE_INFINITY);
+  const notes = [
+    `What you ask, and the code that goes with it, is sent to ${host}.`,
+    ...(known === undefined && asked === undefined
+      ? [`${host} does not say how long its context is; ${assumedContextTokens} tokens are assumed.`]
+      : []),
+    ...(fillIn === 'plain' ? [`${host} does not fill in: a completion does not see what follows the cursor.`] : []),
+    ...(fillIn === 'none' ? [`${host} has no /v1/completions: it completes no code.`] : []),
+  ];
+  return {
+    id: `remote:${url}#${model.id}`,
+    // llama-server names a model after its file.
+    name: model.id.split(/[\\/]/).filter(Boolean).at(-1) ?? model.id,
+    family: 'remote',
+    backend: 'remote',
+    host,
+    contextTokens,
+    parameters: 0,
+    weightBytes: 0,
+    // Whether it thinks is the server's to say; what it does not know, it leaves out.
+    thinkingModes: model.thinkingModes ?? ['off', 'on', 'low', 'medium', 'high'],
+    fillInTheMiddle: fillIn === 'suffix' || fillIn === 'infill',
+    chat: true,
+    toolCalling: true,
+    notes,
+  };
 }
