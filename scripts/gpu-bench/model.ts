@@ -10,19 +10,20 @@ import {
 
 export interface Size {
   readonly layers: number;
+  readonly experts: number;
   readonly vocabularySize: number;
 }
 
 /** openai/gpt-oss-20b, config.json. */
-export const published: Size = { layers: 24, vocabularySize: 201_088 };
-const [hidden, width, experts, heads, kvHeads, headDim] = [2880, 2880, 32, 64, 8, 64];
+export const published: Size = { layers: 24, experts: 32, vocabularySize: 201_088 };
+const [hidden, width, heads, kvHeads, headDim] = [2880, 2880, 64, 8, 64];
 const contextTokens = 131_072;
 
 /** ggml's numbers and bytes of a block of 32. */
 const types = { F32: { id: 0, bytes: 128 }, Q8_0: { id: 8, bytes: 34 }, MXFP4: { id: 39, bytes: 17 } } as const;
 type Type = keyof typeof types;
 
-function metadata({ layers, vocabularySize }: Size): Record<string, MetadataValue> {
+function metadata({ layers, experts, vocabularySize }: Size): Record<string, MetadataValue> {
   const own = (entries: Record<string, MetadataValue>) =>
     Object.fromEntries(Object.entries(entries).map(([key, value]) => [`gpt-oss.${key}`, value]));
   return {
@@ -52,7 +53,7 @@ function metadata({ layers, vocabularySize }: Size): Record<string, MetadataValu
 }
 
 /** Names of GGUF's gpt-oss architecture: `../shared/specs/decoders.md`. */
-function tensors({ layers, vocabularySize }: Size, random: () => number): WrittenTensor[] {
+function tensors({ layers, experts, vocabularySize }: Size, random: () => number): WrittenTensor[] {
   const tensor = (type: Type, name: string, ...shape: readonly number[]) => made(type, name, shape, random);
   const layer = (index: number): WrittenTensor[] => {
     const of = (name: string) => `blk.${index}.${name}`;

@@ -33,6 +33,9 @@ const library = 'node-llama-cpp';
 const { getLlama } = await import(library);
 const llama = await getLlama({ gpu, build: 'never', logLevel: 'warn', progressLogs: false });
 if (llama.gpu !== gpu) throw new Error(`llama.cpp computes on '${llama.gpu}', not on '${gpu}'`);
+// It falls back to the CPU without a word.
+const devices: readonly string[] = await llama.getGpuDeviceNames();
+if (devices.length === 0) throw new Error('llama.cpp knows no GPU here that it would use');
 const model = await llama.loadModel({ modelPath, gpuLayers: 'max' });
 const context = await model.createContext({
   contextSize: contextFor(workload) + 256,
@@ -43,5 +46,5 @@ const sequence: LlamaSequence = context.getSequence();
 await measure(sequence, 0, workload);
 const speeds: SpeedAtDepth[] = [];
 for (const depth of workload.depths) speeds.push(await measure(sequence, depth, workload));
-console.log(JSON.stringify({ devices: await llama.getGpuDeviceNames(), speeds }));
+console.log(JSON.stringify({ devices, speeds }));
 process.exit(0);

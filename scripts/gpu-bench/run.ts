@@ -2,7 +2,7 @@
  * What `run.sh` starts on the GPU host: the kernels' tests, then Hearth beside llama.cpp on the same random weights.
  * Ends in one markdown table.
  *
- *   ./run.sh [--layers N] [--vocabulary N] [--depths 0,8192,32768] [--prompt N] [--tokens N] [--skip-tests] [--peers vulkan,cuda]
+ *   ./run.sh [--layers N] [--experts N] [--vocabulary N] [--depths 0,8192,32768] [--prompt N] [--tokens N] [--skip-tests] [--peers vulkan,cuda]
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
@@ -19,6 +19,7 @@ const here = import.meta.dirname;
 const { values } = parseArgs({
   options: {
     layers: { type: 'string', default: String(published.layers) },
+    experts: { type: 'string', default: String(published.experts) },
     vocabulary: { type: 'string', default: String(published.vocabularySize) },
     depths: { type: 'string', default: '0,8192,32768' },
     prompt: { type: 'string', default: '2048' },
@@ -27,7 +28,11 @@ const { values } = parseArgs({
     peers: { type: 'string', default: 'vulkan,cuda' },
   },
 });
-const size = { layers: Number(values.layers), vocabularySize: Number(values.vocabulary) };
+const size = {
+  layers: Number(values.layers),
+  experts: Number(values.experts),
+  vocabularySize: Number(values.vocabulary),
+};
 const workload: GpuWorkload = {
   depths: values.depths.split(',').map(Number),
   promptTokens: Number(values.prompt),
@@ -88,7 +93,7 @@ function measureIn<Result>(program: string, ...args: readonly string[]): Result 
   );
   if (status === 0) return JSON.parse(stdout.trim().split('\n').at(-1) ?? '');
   const lines = stderr.trim().split('\n');
-  return { failure: lines.find((line) => /error/i.test(line)) ?? lines.at(-1) ?? `status ${status}` };
+  return { failure: lines.find((line) => /^\w*Error: /.test(line)) ?? lines.at(-1) ?? `status ${status}` };
 }
 
 const failed = (result: object): result is Failure => 'failure' in result;
@@ -99,7 +104,7 @@ const bandwidth = await copyBandwidth(gpu);
 gpu.dispose();
 console.error(`${device} A copy moves ${(bandwidth / 1e9).toFixed(1)} GB/s.`);
 const tests = values['skip-tests'] ? undefined : testKernels();
-const model = join(here, `gpt-oss-20b-random-${size.layers}-${size.vocabularySize}.gguf`);
+const model = join(here, `gpt-oss-20b-random-${size.layers}-${size.experts}-${size.vocabularySize}.gguf`);
 if (!existsSync(model)) {
   console.error(`Writing ${model}`);
   writeModel(model, size);
@@ -143,7 +148,7 @@ const heading = [
 const lines = [heading, heading.map(() => '---:'), ...hearth.speeds.map((speed) => row(speed, hearth))];
 console.log(`\n${device}\n`);
 console.log(
-  `GPT-OSS-20B's dimensions, ${size.layers} layers, vocabulary ${size.vocabularySize}, random weights of ${(hearth.weightBytes / 1e9).toFixed(2)} GB ` +
+  `GPT-OSS-20B's dimensions, ${size.layers} layers, ${size.experts} experts, vocabulary ${size.vocabularySize}, random weights of ${(hearth.weightBytes / 1e9).toFixed(2)} GB ` +
     `(${(hearth.activeWeightBytes / 1e9).toFixed(3)} GB read a token; a copy moves ${(bandwidth / 1e9).toFixed(1)} GB/s), loaded in ${hearth.loadSeconds.toFixed(1)} s. ` +
     `Tokens a second: decode of ${workload.decodeTokens}, prefill of ${workload.promptTokens} tokens.`,
 );
