@@ -2,6 +2,7 @@
 /** The command line: `hearth COMMAND …`. Answers on stdout, everything else on stderr; exit status 1 after an error. */
 import packageJson from '../package.json' with { type: 'json' };
 import { bench } from './cli/bench.ts';
+import { cache } from './cli/cache.ts';
 import { chat } from './cli/chat.ts';
 import { type Command, commandHelp, commonOptions, optionTable, readArguments } from './cli/command.ts';
 import { complete } from './cli/complete.ts';
@@ -29,6 +30,7 @@ const commands: readonly Command[] = [
   devices,
   serve,
   models,
+  cache,
 ];
 
 function help(): string {

@@ -69,6 +69,18 @@ export const limits = {
     // Enough of a file to see whether it shares words with a question.
     workspaceFileBytes: 64 * 1024,
   },
+  cache: {
+    // Token ids in JSON: a context of 131,072 takes under 1 MB.
+    snapshotHeaderBytes: 4 * 1024 * 1024,
+    // Stored sequences of all models: some long conversations of a small model, one of a large one.
+    snapshotBytes: 2 * 1024 ** 3,
+    // A shorter beginning is computed in about the time that it takes to read it.
+    leastTokens: 256,
+    // Nothing was asked for this long: the user is reading or away.
+    idleMs: 5_000,
+    // Between two times of writing: what is typed changes all the time, and a disk wears.
+    pauseMs: 120_000,
+  },
   generation: {
     // Requests of one class that wait or run at once; an editor has a few, a team's server some dozens.
     pendingRequestsPerClass: 64,

@@ -181,6 +181,7 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
       firstRun.again();
       await (await engine.client()).restart();
     },
+    'hearth.clearCache': () => clearCache(engine),
     'hearth.showLog': () => log.show(),
     'hearth.openSettings': () =>
       vscode.commands.executeCommand('workbench.action.openSettings', `@ext:${context.extension.id}`),
@@ -206,7 +207,20 @@ function answerNow(engine: EngineHost): void {
   void vscode.window.showInformationMessage(vscode.l10n.t('No answer is being written.'));
 }
 
-const loadSettings = ['model', 'backend', 'contextTokens', 'threads'].map((key) => `hearth.${key}`);
+async function clearCache(engine: EngineHost): Promise<void> {
+  const { files, bytes } = await (await engine.client()).clearCache();
+  void vscode.window.showInformationMessage(
+    vscode.l10n.t(
+      'The cache is empty. {0} prompts with {1} MB were removed from the disk.',
+      files,
+      Math.ceil(bytes / 1e6),
+    ),
+  );
+}
+
+const loadSettings = ['model', 'backend', 'contextTokens', 'threads', 'cache.diskMegabytes'].map(
+  (key) => `hearth.${key}`,
+);
 
 function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void {
   const report = (error: unknown) => parts.log.warn(`After a changed setting: ${sentence(error)}`);

@@ -48,6 +48,7 @@ export interface Decoder {
    * memory copies counts too.
    */
   hasRoom(demands: readonly CacheDemand[]): boolean;
+  readonly storage: SequenceStorage;
   /** Absent where tokens are drawn from logits on the CPU alone. */
   readonly deviceSampling?: DeviceSampling;
   memory(): DecoderMemory;
@@ -68,6 +69,28 @@ export const fullContexts = 3;
 export interface CacheDemand {
   readonly sequence: Sequence;
   readonly tokens: number;
+}
+
+/** Which tokens a sequence holds. */
+export interface SequenceShape {
+  readonly tokens: number;
+  /** For each group of layers that see equally far, the stretches held: first and end, first and end, and so on. */
+  readonly held: readonly (readonly number[])[];
+}
+
+/** Takes keys and values out of the decoder as they are, and back in: the restored sequence computes the same bits. */
+export interface SequenceStorage {
+  /** What the bytes depend on besides the weights and the spec. */
+  readonly format: string;
+  shapeOf(sequence: Sequence): SequenceShape;
+  /** Sizes of the pieces of such a sequence, in order. @throws HearthError `invalid-input`: there is no such sequence here. */
+  pieceBytes(shape: SequenceShape): readonly number[];
+  /** The sequence must not change meanwhile. */
+  save(sequence: Sequence): AsyncIterable<Uint8Array>;
+  /** Whether the key-value memory holds such a sequence now. */
+  hasRoom(shape: SequenceShape): boolean;
+  /** @throws HearthError `out-of-memory`, `device-lost`, and what `pieces` throws; then nothing is held. */
+  restore(shape: SequenceShape, pieces: AsyncIterable<Uint8Array>): Promise<Sequence>;
 }
 
 /** Draws tokens where the logits are, several in a row without a read-back between them. */

@@ -20,7 +20,7 @@ export interface Lease {
   readonly owner: string;
 }
 
-interface Idle {
+export interface Idle {
   readonly sequence: Sequence;
   readonly tokens: readonly number[];
   readonly owner: string;
@@ -40,6 +40,11 @@ export class PrefixCache {
     this.#options = options;
   }
 
+  /** Sequences that nobody uses, the longest unused first. */
+  get idle(): Iterable<Idle> {
+    return this.#idle;
+  }
+
   get idleSequences(): number {
     return this.#idle.size;
   }
@@ -55,9 +60,24 @@ export class PrefixCache {
     return lease;
   }
 
+  /** Of `tokens`, how many from the first on some idle sequence holds. */
+  known(tokens: readonly number[]): number {
+    return this.#tree.longest(tokens).shared;
+  }
+
+  /** Takes in a sequence that was computed elsewhere. */
+  adopt(sequence: Sequence, tokens: readonly number[], owner: string): void {
+    if (sequence.length !== tokens.length) throw new Error('A sequence was adopted with other tokens than it holds.');
+    this.#keep({ sequence, tokens, owner });
+  }
+
   /** Drops idle sequences, the longest unused first, until there is room. @returns whether there is. */
   makeRoom(demands: readonly CacheDemand[]): boolean {
-    while (!this.#options.decoder.hasRoom(demands)) {
+    return this.makeRoomWhere(() => this.#options.decoder.hasRoom(demands));
+  }
+
+  makeRoomWhere(hasRoom: () => boolean): boolean {
+    while (!hasRoom()) {
       const [oldest] = this.#idle;
       if (!oldest) return false;
       this.#drop(oldest);

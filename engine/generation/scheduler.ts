@@ -4,6 +4,7 @@
  */
 import type { Decoder } from '../backend/backend.ts';
 import type { PrefixCache } from '../cache/prefixCache.ts';
+import type { Snapshots } from '../cache/snapshots.ts';
 import { HearthError, invalidInput } from '../errors.ts';
 import { outputSize } from '../model/spec.ts';
 import { DeviceDraws, type DrawStep } from './deviceDraws.ts';
@@ -17,6 +18,8 @@ import type { Speculation } from './speculation.ts';
 export interface Machine {
   readonly decoder: Decoder;
   readonly cache: PrefixCache;
+  /** Absent: nothing is kept on the disk. */
+  readonly snapshots?: Pick<Snapshots, 'recall' | 'rest' | 'wake'>;
   /** Absent: nothing is guessed. */
   readonly speculation?: Speculation;
 }
@@ -91,6 +94,7 @@ export class Scheduler {
   async #work(): Promise<void> {
     // A request submitted in the same turn takes part in the first decision.
     await this.#options.breathe();
+    await this.#machine.snapshots?.wake();
     for (;;) {
       const nowMs = this.#options.now();
       this.#endUnwanted(nowMs);
@@ -98,9 +102,10 @@ export class Scheduler {
       if (!step) {
         // Not in a `finally`: a request submitted before that ran would find a loop that takes no more.
         this.#working = undefined;
+        if (!this.#closed) this.#machine.snapshots?.rest();
         return;
       }
-      if (step.kind === 'admit') this.#admit(step.request, nowMs);
+      if (step.kind === 'admit') await this.#admit(step.request, nowMs);
       else await this.#run(step.slices, nowMs);
       await this.#options.breathe();
     }
@@ -126,9 +131,11 @@ export class Scheduler {
     }
   }
 
-  #admit(job: Job, nowMs: number): void {
+  async #admit(job: Job, nowMs: number): Promise<void> {
+    const { cache, snapshots } = this.#machine;
     try {
-      const lease = this.#machine.cache.acquire(job.tokens, job.requestClass);
+      await snapshots?.recall(job.tokens, job.requestClass);
+      const lease = cache.acquire(job.tokens, job.requestClass);
       job.lease = lease;
       if (!this.#hasRoomFor(job)) return;
       if (job.cachedTokens !== undefined) return;

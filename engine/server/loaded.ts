@@ -6,6 +6,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/webgpu/memoryPlan.ts';
 import { PrefixCache } from '../cache/prefixCache.ts';
+import { Snapshots } from '../cache/snapshots.ts';
 import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import type { EmbeddingModel } from '../generation/embed.ts';
 import { Grammars } from '../generation/grammar.ts';
@@ -40,6 +41,8 @@ export interface LoadRequest {
   readonly threads?: number | undefined;
   /** For files derived from the weights. */
   readonly cacheDirectory?: string | undefined;
+  /** For sequences that outlive the process, and how many bytes of them; absent or 0: none do. */
+  readonly snapshots?: { readonly directory: string; readonly limitBytes: number };
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
   /** The model goes on differently from how it was loaded. */
   readonly onChange?: (change: { readonly message: string; readonly card: ModelCard }) => void;
@@ -55,6 +58,8 @@ export interface LoadedModel {
   /** An embedding model; it has no `text`. */
   readonly embedding?: EmbeddingModel;
   readonly sampling: SamplerSettings;
+  /** Forgets every sequence that nobody uses; those on the disk are others' to remove. */
+  clearCache(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -131,11 +136,11 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
   if (tokenizer && !embedding && !tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
   const format = tokenizer && !embedding ? promptFormatOf(tokenizer) : undefined;
   const cardOf = (now: LoadedDecoder) => modelCard(model, now, request, format);
-  let [card, machine] = [cardOf(loaded), machineOf(loaded.decoder)];
+  let [card, machine] = [cardOf(loaded), machineOf(loaded.decoder, request)];
   const scheduler = new Scheduler({
     ...machine,
     recover: recoveryOf(model, request, (recovered) => {
-      [card, machine] = [cardOf(recovered), machineOf(recovered.decoder)];
+      [card, machine] = [cardOf(recovered), machineOf(recovered.decoder, request)];
       request.onChange?.({ message: recovered.notice, card });
       return machine;
     }),
@@ -154,8 +159,13 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
     ...(tokenizer &&
       embedding && { embedding: { ...embedding, scheduler, tokenizer, dimensions: model.spec.hiddenSize } }),
     sampling,
+    async clearCache() {
+      await machine.snapshots?.wake();
+      machine.cache.clear();
+    },
     async close() {
       await scheduler.close();
+      await machine.snapshots?.wake();
       machine.cache.clear();
       await machine.decoder.dispose();
       // Not before: a backend may read rows of a weight when it needs them.
@@ -164,14 +174,16 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
   };
 }
 
-function machineOf(decoder: Decoder): Machine {
+function machineOf(decoder: Decoder, { path, name, snapshots }: LoadRequest): Machine {
+  const { headless } = decoder.spec;
+  // Texts to embed begin alike in a question's instruction alone.
+  const cache = new PrefixCache({ decoder, maxIdle: (owner) => (headless ? 1 : (idleSequences.get(owner) ?? 1)) });
+  const digest = storedDigest(path);
+  const isKept = !headless && snapshots !== undefined && snapshots.limitBytes > 0 && digest !== undefined;
   return {
     decoder,
-    // Texts to embed begin alike in a question's instruction alone.
-    cache: new PrefixCache({
-      decoder,
-      maxIdle: (owner) => (decoder.spec.headless ? 1 : (idleSequences.get(owner) ?? 1)),
-    }),
+    cache,
+    ...(isKept && { snapshots: new Snapshots({ ...snapshots, digest, model: name, decoder, cache }) }),
     speculation: new Speculation(),
   };
 }

@@ -82,6 +82,8 @@ export const loadParams = z.object({
   backend: backendChoice.default('auto'),
   contextTokens: z.number().int().min(16).optional(),
   threads: z.number().int().min(1).max(1024).optional(),
+  /** Sequences of all models on the disk, for the next start; 0: none. */
+  diskCacheBytes: z.number().int().min(0).default(limits.cache.snapshotBytes),
 });
 export type LoadParams = z.input<typeof loadParams>;
 
@@ -332,6 +334,9 @@ export const engineStatus = z.object({
 });
 export type EngineStatus = z.infer<typeof engineStatus>;
 
+export const clearedCache = z.object({ files: z.number(), bytes: z.number() });
+export type ClearedCache = z.infer<typeof clearedCache>;
+
 export const streamName = z.object({ stream: z.string() });
 
 export const countTokensParams = z.object({ texts: z.array(z.string()) });
@@ -363,6 +368,8 @@ export const messages = {
   },
   /** Tokens of each text in the loaded model's vocabulary, framing tokens as text. */
   countTokens: new RequestType<CountTokensParams, number[], z.infer<typeof errorData>>('countTokens'),
+  /** Forgets what prompts begin with, in memory and on the disk; running requests go on. */
+  clearCache: new RequestType0<ClearedCache, z.infer<typeof errorData>>('clearCache'),
   /** Ends the thinking of a running chat, whose answer follows; without effect when it does not think. */
   answerNow: new NotificationType<z.infer<typeof streamName>>('answerNow'),
   delta: new NotificationType<Delta>('delta'),

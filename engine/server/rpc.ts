@@ -41,6 +41,7 @@ export function serve(connection: MessageConnection, board: Switchboard, log: (l
     // A notification has no answer, so what is malformed has no effect.
     if (parsed.success) engine.answerNow(parsed.data);
   });
+  handle0(messages.clearCache, () => engine.clearCache());
   handle0(messages.models.list, () => engine.models.list());
   handle(messages.models.pull, modelName, ({ model }, signal) => engine.models.pull(model, signal));
   handle(messages.models.verify, modelName, ({ model }, signal) => engine.models.verify(model, signal));

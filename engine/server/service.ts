@@ -1,6 +1,7 @@
 /** The engine: one model at a time and requests to it. It knows no wire; rpc.ts puts it on one. */
 import { basename, join } from 'node:path';
 import type { z } from 'zod';
+import { clearSnapshots } from '../cache/snapshotFolder.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { type ChatAnswer, type ChatModel, chat } from '../generation/chat.ts';
 import { complete } from '../generation/completion.ts';
@@ -12,6 +13,7 @@ import { samplerSettings } from '../generation/samplingDefaults.ts';
 import type { Summariser } from '../generation/summary.ts';
 import { completionToWarm, warmUp } from '../generation/warmUp.ts';
 import { findEntry } from '../store/catalogue.ts';
+import { snapshotDirectory } from '../store/paths.ts';
 import { openStore, type Store } from '../store/store.ts';
 import { syntaxErrors } from '../syntax/check.ts';
 import { callId, firstFreeCall } from '../text/conversation.ts';
@@ -21,6 +23,7 @@ import { type LoadedModel, loadModel } from './loaded.ts';
 import { EngineModels } from './models.ts';
 import {
   type ChatResult,
+  type ClearedCache,
   type CompleteResult,
   chatParams,
   type completeParams,
@@ -79,7 +82,8 @@ export class Engine {
    */
   async load(params: z.output<typeof loadParams>, signal?: AbortSignal): Promise<ModelCard> {
     throwIfAborted(signal);
-    const key = JSON.stringify([params.model, params.backend, params.contextTokens, params.threads]);
+    const { model, backend, contextTokens, threads, diskCacheBytes } = params;
+    const key = JSON.stringify([model, backend, contextTokens, threads, diskCacheBytes]);
     if (this.#loading?.key === key) return this.#loading.card;
     if (!this.#loading && this.#model?.key === key) return this.#model.loaded.card;
     this.#loading?.abort();
@@ -100,6 +104,11 @@ export class Engine {
   async unload(): Promise<void> {
     this.#loading?.abort();
     await this.#inTurn(() => this.#drop());
+  }
+
+  async clearCache(): Promise<ClearedCache> {
+    await this.#model?.loaded.clearCache();
+    return clearSnapshots(snapshotDirectory(this.#store.directory));
   }
 
   status(): EngineStatus {
@@ -270,6 +279,7 @@ export class Engine {
       name,
       path,
       cacheDirectory: join(this.#store.directory, 'derived'),
+      snapshots: { directory: snapshotDirectory(this.#store.directory), limitBytes: params.diskCacheBytes },
       onProgress: ({ doneBytes, totalBytes }) =>
         this.#options.onProgress({
           task: 'load',

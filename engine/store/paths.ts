@@ -43,6 +43,9 @@ export function downloadFolder(root: string, key: string): string {
   return join(root, 'downloads', key);
 }
 
+/** Sequences that were computed, of all models. */
+export const snapshotDirectory = (root: string): string => join(root, 'sequences');
+
 export function lockFile(root: string, key: string): string {
   if (!isSha256(key)) throw invalidInput(`${JSON.stringify(key.slice(0, 80))} is not a SHA-256 digest.`);
   return join(root, 'locks', `${key}.lock`);

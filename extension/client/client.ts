@@ -4,9 +4,11 @@ import * as z from 'zod';
 import {
   type ChatParams,
   type ChatResult,
+  type ClearedCache,
   type CompleteParams,
   type CompleteResult,
   chatResult,
+  clearedCache,
   completeResult,
   type Delta,
   delta,
@@ -191,6 +193,11 @@ export class EngineClient {
     return this.process.request(messages.models.remove, { model: entry.id }, modelEntry);
   }
 
+  /** What was computed of prompts, in memory and on the disk. @returns what lay on the disk. */
+  clearCache(): Promise<ClearedCache> {
+    return this.process.request(messages.clearCache, undefined, clearedCache);
+  }
+
   /** Lines that explain a model, or compare several. */
   inspect(models: string[]): Promise<string> {
     return this.process.request(messages.models.inspect, { models }, z.string());
@@ -253,7 +260,8 @@ export class EngineClient {
       this.show({ kind: 'no-model', offers: choice.offers });
       throw new EngineFailure('no-model', vscode.l10n.t('There is no model on this computer yet.'));
     }
-    const load: LoadParams = { model: choice.model, backend: settings.backend };
+    const { backend, diskCacheBytes } = settings;
+    const load: LoadParams = { model: choice.model, backend, diskCacheBytes };
     if (settings.contextTokens !== undefined) load.contextTokens = settings.contextTokens;
     if (settings.threads !== undefined) load.threads = settings.threads;
     return { load, name: choice.name };

@@ -8,11 +8,13 @@ import {
   fullContexts,
   type Sequence,
   type SequenceSlice,
+  type SequenceStorage,
 } from '../backend.ts';
 import { CacheExtent } from './cacheExtent.ts';
 import { CacheLedger, type CacheShares } from './cacheLedger.ts';
 import type { CacheState } from './messages.ts';
 import { type LayerCachePlan, rowsOf, type SpanPlan } from './plan.ts';
+import { OnnxStorage } from './storage.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 
 /** Enough rows for the products to reach full speed; more would take memory for their scores, and hear a cancellation later. */
@@ -37,6 +39,7 @@ export class OnnxDecoder implements Decoder {
   readonly maxTokensPerRun = maxTokensPerRun;
   readonly maxSequencesPerRun = 1;
   readonly notes: readonly string[];
+  readonly storage: SequenceStorage;
   private readonly loaded: LoadedGraph;
   private readonly ledger: CacheLedger;
   private sequences = 0;
@@ -51,6 +54,10 @@ export class OnnxDecoder implements Decoder {
     const tokenBytes = layers.reduce((sum, layer) => sum + 4 * rowsOf(layer), 0);
     const capacityBytes = fullContexts * contextTokens * tokenBytes;
     this.ledger = new CacheLedger(spans.length, layers, capacityBytes);
+    this.storage = new OnnxStorage(loaded, this.ledger, {
+      create: () => this.createSequence(),
+      own: (sequence) => this.own(sequence),
+    });
   }
 
   createSequence(): OnnxSequence {
@@ -74,7 +81,7 @@ export class OnnxDecoder implements Decoder {
     for (const { sequence, tokens } of slices) this.check(sequence.length, tokens);
     const message = slices.map(({ sequence, tokens, logits }) => ({ sequence: sequence.id, tokens, logits }));
     try {
-      const { logits, caches } = await this.loaded.thread.ask({ kind: 'run', slices: message });
+      const { values: logits, caches } = await this.loaded.thread.ask({ kind: 'run', slices: message });
       for (const [i, { sequence }] of slices.entries()) sequence.restore(caches[i]);
       return [...logits];
     } catch (error) {
@@ -127,7 +134,7 @@ interface Mirror {
 
 type Fork = (copy: Mirror, from: number) => OnnxSequence;
 
-class OnnxSequence implements Sequence {
+export class OnnxSequence implements Sequence {
   readonly id: number;
   private readonly thread: ThreadClient;
   private readonly mirror: Mirror;
@@ -158,6 +165,11 @@ class OnnxSequence implements Sequence {
 
   bytesFor(tokens: number): number {
     return this.mirror.shares.bytesFor(this.mirror.extent, tokens);
+  }
+
+  /** First position held, for each span. */
+  get starts(): readonly number[] {
+    return this.mirror.extent.starts;
   }
 
   truncate(length: number): number {

@@ -43,10 +43,17 @@ export class GraphThread {
         return undefined;
       case 'run':
         return this.run(message.slices);
+      case 'save':
+        return { kind: 'done', values: [this.cache(message.sequence).saved(message.layer)], caches: [] };
+      case 'restore': {
+        const cache = this.cache(message.sequence);
+        cache.restore(message.layer, message.extent, message.values);
+        return { kind: 'done', values: [], caches: [cache.state()] };
+      }
       case 'end':
         this.caches.clear();
         await this.session.release();
-        return { kind: 'done', logits: [], caches: [] };
+        return { kind: 'done', values: [], caches: [] };
     }
   }
 
@@ -61,7 +68,7 @@ export class GraphThread {
       for (const [i, { sequence }] of slices.entries()) this.cache(sequence).extent.truncate(before[i] ?? 0);
       return { kind: 'failed', message: messageOf(error), caches: this.statesOf(slices) };
     }
-    return { kind: 'done', logits, caches: this.statesOf(slices) };
+    return { kind: 'done', values: logits, caches: this.statesOf(slices) };
   }
 
   private statesOf(slices: readonly ThreadSlice[]): CacheState[] {

@@ -4,7 +4,7 @@
  */
 import { Tensor } from 'onnxruntime-node';
 import { CacheExtent, roomFor } from './cacheExtent.ts';
-import type { CacheState } from './messages.ts';
+import type { CacheState, ExtentState } from './messages.ts';
 import { type LayerCachePlan, type RunPlan, rowsOf } from './plan.ts';
 
 /** `[rows, columns]`: new tokens as the graph returns them, or a block of a cache. */
@@ -96,6 +96,34 @@ export class KeyValueCache {
     return { ...this.extent.state(), columns: this.plan.spans.map((_, span) => this.room(span)) };
   }
 
+  /** What a layer holds. `[rows, held]` */
+  saved(layer: number): Float32Array {
+    const { plan, block } = this.layer(layer);
+    const held = this.extent.held(plan.span);
+    const saved = new Float32Array(block.rows * held);
+    for (let row = 0; row < block.rows; row++) {
+      saved.set(block.values.subarray(row * block.columns, row * block.columns + held), row * held);
+    }
+    return saved;
+  }
+
+  /** Puts in what `saved` gave of a sequence of this extent. */
+  restore(layer: number, extent: ExtentState, values: Float32Array): void {
+    const { plan, block } = this.layer(layer);
+    this.extent.restore(extent);
+    const held = this.extent.held(plan.span);
+    const target = new LayerBlock(plan, roomFor(held));
+    target.copy({ values, columns: held }, 0, held, 0);
+    block.owners--;
+    this.blocks[layer] = target;
+  }
+
+  private layer(index: number): { readonly plan: LayerCachePlan; readonly block: LayerBlock } {
+    const [plan, block] = [this.plan.layers[index], this.blocks[index]];
+    if (!plan || !block) throw new Error(`no cache for layer ${index}`);
+    return { plan, block };
+  }
+
   /** Inputs of the graph. */
   feeds(): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
@@ -113,14 +141,13 @@ export class KeyValueCache {
     let at = 0;
     for (const [layer, plan] of this.plan.layers.entries()) {
       const values = cached.subarray(at, at + rowsOf(plan) * tokens);
-      this.appendLayer(layer, plan, { values, columns: tokens }, before);
+      this.appendLayer(layer, { values, columns: tokens }, before);
       at += values.length;
     }
   }
 
-  private appendLayer(layer: number, plan: LayerCachePlan, fresh: Columns, before: CacheExtent): void {
-    const block = this.blocks[layer];
-    if (!block) throw new Error(`no cache for layer ${layer}`);
+  private appendLayer(layer: number, fresh: Columns, before: CacheExtent): void {
+    const { plan, block } = this.layer(layer);
     const held = before.held(plan.span);
     const keptOld = Math.max(0, before.length - this.extent.start(plan.span));
     const keptFresh = Math.min(fresh.columns, this.extent.held(plan.span));

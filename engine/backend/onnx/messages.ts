@@ -2,7 +2,7 @@
 import type { SequenceSlice } from '../backend.ts';
 import type { RunPlan } from './plan.ts';
 
-/** Obeyed in order; `load`, `run` and `end` are answered. */
+/** Obeyed in order; `load`, `run`, `save`, `restore` and `end` are answered. */
 export type ToThread =
   | { readonly kind: 'load'; readonly graph: ThreadGraph }
   | { readonly kind: 'create'; readonly sequence: number }
@@ -10,6 +10,16 @@ export type ToThread =
   | { readonly kind: 'truncate'; readonly sequence: number; readonly length: number }
   | { readonly kind: 'dispose'; readonly sequence: number }
   | { readonly kind: 'run'; readonly slices: readonly ThreadSlice[] }
+  /** What is held of one layer. */
+  | { readonly kind: 'save'; readonly sequence: number; readonly layer: number }
+  /** Puts it into a sequence that then holds `extent`, once every layer was put. */
+  | {
+      readonly kind: 'restore';
+      readonly sequence: number;
+      readonly layer: number;
+      readonly extent: ExtentState;
+      readonly values: Float32Array;
+    }
   | { readonly kind: 'end' };
 
 export interface ThreadGraph {
@@ -37,11 +47,11 @@ export interface CacheState extends ExtentState {
   readonly columns: readonly number[];
 }
 
-/** Answers to `load`, `run` and `end`, in order. `caches` are those of the run's slices. */
+/** Answers, in order: logits of a run's slices, or the values saved; `caches` are those of the slices, or the one restored. */
 export type FromThread =
   | {
       readonly kind: 'done';
-      readonly logits: readonly Float32Array[];
+      readonly values: readonly Float32Array[];
       readonly caches: readonly CacheState[];
     }
   | { readonly kind: 'failed'; readonly message: string; readonly caches: readonly CacheState[] };

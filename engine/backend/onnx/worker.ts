@@ -13,7 +13,7 @@ function listen(port: MessagePort): void {
   const handle = async (message: ToThread): Promise<FromThread | undefined> => {
     if (message.kind !== 'load') return thread?.handle(message);
     thread = await GraphThread.load(message.graph);
-    return { kind: 'done', logits: [], caches: [] };
+    return { kind: 'done', values: [], caches: [] };
   };
   port.on('message', (message: ToThread) => {
     previous = previous.then(async () => {
@@ -23,7 +23,7 @@ function listen(port: MessagePort): void {
       if (answer)
         port.postMessage(
           answer,
-          answer.kind === 'done' ? answer.logits.map(({ buffer }) => buffer as ArrayBuffer) : [],
+          answer.kind === 'done' ? answer.values.map(({ buffer }) => buffer as ArrayBuffer) : [],
         );
       if (message.kind === 'end') port.close();
     });

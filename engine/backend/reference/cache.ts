@@ -86,6 +86,11 @@ export class ReferenceSequence implements Sequence {
     this.owner.delete(this);
   }
 
+  /** Keys, then values, of every layer. `[tokens, width]` each */
+  get rows(): TokenRows[] {
+    return this.layers.flatMap(({ keys, values }) => [keys, values]);
+  }
+
   get bytes(): number {
     return this.layers.reduce((sum, { keys, values }) => sum + keys.values.byteLength + values.values.byteLength, 0);
   }

@@ -16,12 +16,14 @@ import {
   fullContexts,
   type LoadOptions,
   type SequenceSlice,
+  type SequenceStorage,
 } from '../backend.ts';
 import { checkedBatch } from '../batch.ts';
 import { ReferenceSequence } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
 import { type LoadedDecoder, loadDecoder } from './loaded.ts';
+import { ReferenceStorage } from './storage.ts';
 
 const maxTokensPerRun = 1024;
 const maxSequencesPerRun = 64;
@@ -43,6 +45,7 @@ class ReferenceDecoder implements Decoder {
   readonly maxSequencesPerRun = maxSequencesPerRun;
   /** f32 holds every stored value, so nothing is lost. */
   readonly notes: readonly string[] = [];
+  readonly storage: SequenceStorage;
   private readonly loaded: LoadedDecoder;
   private readonly weightBytes: number;
   private readonly tokenBytes: number;
@@ -56,6 +59,10 @@ class ReferenceDecoder implements Decoder {
     this.contextTokens = contextTokens;
     this.tokenBytes = loaded.spec.layers.reduce((sum, { attention }) => sum + 4 * cacheValuesPerToken(attention), 0);
     this.cacheCapacityBytes = fullContexts * contextTokens * this.tokenBytes;
+    this.storage = new ReferenceStorage(
+      this,
+      (tokens) => this.bytesHeld() + tokens * this.tokenBytes <= this.cacheCapacityBytes,
+    );
   }
 
   createSequence(): ReferenceSequence {
@@ -81,9 +88,12 @@ class ReferenceDecoder implements Decoder {
 
   hasRoom(demands: readonly CacheDemand[]): boolean {
     const wanted = new Map(demands.map(({ sequence, tokens }) => [sequence, tokens]));
-    let tokens = 0;
-    for (const sequence of this.sequences) tokens += sequence.length + (wanted.get(sequence) ?? 0);
-    return tokens * this.tokenBytes <= this.cacheCapacityBytes;
+    const tokens = [...this.sequences].reduce((sum, sequence) => sum + (wanted.get(sequence) ?? 0), 0);
+    return this.bytesHeld() + tokens * this.tokenBytes <= this.cacheCapacityBytes;
+  }
+
+  private bytesHeld(): number {
+    return [...this.sequences].reduce((sum, { length }) => sum + length * this.tokenBytes, 0);
   }
 
   memory(): DecoderMemory {

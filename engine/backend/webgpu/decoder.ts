@@ -9,6 +9,7 @@ import type {
   DrawSlice,
   Sequence,
   SequenceSlice,
+  SequenceStorage,
 } from '../backend.ts';
 import { checkedBatch, type OwnSlice } from '../batch.ts';
 import { measureCopyBandwidth } from './bandwidth.ts';
@@ -19,6 +20,7 @@ import type { DecoderParts, PlanRows } from './decoderRecorder.ts';
 import { DeviceSampler, mostSteps, untilStop } from './decoderSampling.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './decoderScratch.ts';
 import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './decoderSequence.ts';
+import { WebgpuStorage } from './decoderStorage.ts';
 import type { Gpu } from './gpu.ts';
 import { cacheValueBytes } from './kernels/cacheCode.ts';
 import { samplesOnGpu } from './kernels/sampleChunks.ts';
@@ -48,6 +50,7 @@ export class WebgpuDecoder implements Decoder {
     follows: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
     draw: (slices, steps) => this.#draw(slices, steps),
   };
+  readonly storage: SequenceStorage;
   readonly #parts: LoadedParts;
   readonly #gpu: Gpu;
   readonly #sequences = new Set<WebgpuSequence>();
@@ -61,6 +64,11 @@ export class WebgpuDecoder implements Decoder {
     this.spec = parts.spec;
     this.contextTokens = parts.contextTokens;
     this.notes = parts.notes;
+    this.storage = new WebgpuStorage(parts, {
+      create: () => this.createSequence(),
+      own: (sequence) => this.#own(sequence),
+      explained: (work) => this.#explained(work),
+    });
   }
 
   /** Compiles what a chat needs first: one token, and a prompt. */

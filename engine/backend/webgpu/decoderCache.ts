@@ -101,7 +101,7 @@ function spanOf(attention: AttentionSpec, plan: readonly SpanPlan[]): number {
 }
 
 /** Bytes of one page of keys (as many of values), or of latents. */
-function pageBytes(attention: AttentionSpec, precision: CachePrecision): number {
+export function pageBytes(attention: AttentionSpec, precision: CachePrecision): number {
   const values = cacheValuesPerToken(attention) / (attention.kind === 'latent' ? 1 : 2);
   return pageTokens * values * cacheValueBytes(precision);
 }

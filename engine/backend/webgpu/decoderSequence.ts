@@ -1,6 +1,6 @@
 /** A sequence of the WebGPU decoder: its length, and which pages hold its keys and values. */
 import { HearthError } from '../../errors.ts';
-import type { Sequence } from '../backend.ts';
+import type { Sequence, SequenceShape } from '../backend.ts';
 import { createTables, type DecoderCache } from './decoderCache.ts';
 import type { PageTable } from './pages.ts';
 
@@ -48,6 +48,12 @@ export class WebgpuSequence implements Sequence {
     );
     fork.length = this.length;
     return fork;
+  }
+
+  /** Takes pages for the tokens of a stored sequence, which are then to be written. */
+  hold({ tokens, held }: SequenceShape): void {
+    for (const [span, table] of this.tables.entries()) table.hold(held[span] ?? [], tokens);
+    this.length = tokens;
   }
 
   dispose(): void {

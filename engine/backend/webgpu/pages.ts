@@ -67,6 +67,16 @@ export function mostPages(tokens: number, runTokens: number, slidingWindow: numb
   return Math.min(all, snapshots * windowPages + Math.ceil(recent / pageTokens) + 2);
 }
 
+/** Places of the pages that hold these stretches of tokens. */
+export function heldPages(held: readonly number[]): Set<number> {
+  const pages = new Set<number>();
+  for (let i = 0; i < held.length; i += 2) {
+    const [first = 0, end = 0] = held.slice(i, i + 2);
+    for (let index = Math.floor(first / pageTokens); index * pageTokens < end; index++) pages.add(index);
+  }
+  return pages;
+}
+
 /** Pages of one sequence, in order. */
 export class PageTable {
   readonly pages: number[];
@@ -139,6 +149,27 @@ export class PageTable {
     for (let index = kept; index < this.pages.length; index++) this.#release(index);
     this.pages.length = Math.min(this.pages.length, kept);
     this.#slidTo = Math.min(this.#slidTo, kept);
+  }
+
+  /** First and end of each stretch of tokens that is held, within `length`. */
+  held(length: number): number[] {
+    const held: number[] = [];
+    for (const [index, page] of this.pages.entries()) {
+      if (page === released) continue;
+      const first = index * pageTokens;
+      if (held.at(-1) === first) held.pop();
+      else held.push(first);
+      held.push(Math.min(length, first + pageTokens));
+    }
+    return held;
+  }
+
+  /** Takes pages for such stretches, and for nothing between them. */
+  hold(held: readonly number[], length: number): void {
+    const wanted = heldPages(held);
+    for (let index = 0; index * pageTokens < length; index++) {
+      this.pages.push(wanted.has(index) ? this.#pool.take() : released);
+    }
   }
 
   fork(): PageTable {

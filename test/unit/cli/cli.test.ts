@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { writeSnapshot } from '../../../engine/cache/snapshotFile.ts';
 import { openSafetensors } from '../../../engine/formats/safetensors.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { cacheValuesPerToken } from '../../../engine/model/spec.ts';
@@ -92,6 +93,25 @@ describe('hearth', () => {
       expect(stderr).toMatch(/^hearth: [^\n]+\n$/);
       expect({ status, stdout }).toEqual({ status: 1, stdout: '' });
     }
+  });
+
+  it('lists and clears what is kept of prompts, and says what else it takes', async () => {
+    const sequences = join(folder, 'store', 'sequences');
+    await mkdir(sequences, { recursive: true });
+    const header = { identity: 'a'.repeat(64), model: 'Tiny', tokens: [1, 2], held: [[0, 2]], pieceBytes: [8] };
+    async function* pieces(): AsyncGenerator<Uint8Array> {
+      yield new Uint8Array(8);
+    }
+    await writeSnapshot(join(sequences, 'a.kv'), header, pieces(), new AbortController().signal);
+    expect((await hearth(['cache', 'list'])).stdout).toMatch(
+      /^Tiny, 2 tokens, \d+ bytes, last used .+\n {2}.+a\.kv\n1 prompts/,
+    );
+    expect(JSON.parse((await hearth(['cache', 'list', '--json'])).stdout)).toMatchObject([
+      { model: 'Tiny', tokens: 2 },
+    ]);
+    expect((await hearth(['cache', 'clear'])).stdout).toMatch(/^Removed 1 prompts, \d+ bytes\.\n$/);
+    expect((await hearth(['cache', 'list'])).stdout).toMatch(/^0 prompts, 0 bytes/);
+    expect((await hearth(['cache', 'dance'])).stderr).toBe("hearth: hearth cache takes list, clear; not 'dance'.\n");
   });
 
   it('generates the same greedy text streamed and as JSON', async () => {

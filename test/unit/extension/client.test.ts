@@ -103,6 +103,12 @@ describe("the engine's client", () => {
     expect(client.view.last?.tokensPerSecond).toBe(50);
   });
 
+  it('has the cache cleared, with or without a model', async () => {
+    const client = clientOf();
+    expect(await client.clearCache()).toEqual({ files: 3, bytes: 2_500_000 });
+    expect(client.view.state.kind).toBe('idle');
+  });
+
   it('shows what computes now, and a warning, when the device was lost and replaced', async () => {
     const client = clientOf();
     await client.ready();

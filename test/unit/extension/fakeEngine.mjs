@@ -68,6 +68,7 @@ rpc.onRequest('unload', () => {
   loaded = undefined;
   return null;
 });
+rpc.onRequest('clearCache', () => ({ files: 3, bytes: 2_500_000 }));
 rpc.onRequest('models/list', () => entries);
 rpc.onRequest('models/pull', async ({ model }, token) => {
   for (let done = 1; done <= 4; done++) {

@@ -84,7 +84,7 @@ describe('the manifest', () => {
   });
 
   it('lets no folder name what is run, loaded or written: such settings are of the machine', () => {
-    for (const key of ['model', 'backend', 'contextTokens', 'threads', 'modelsDirectory']) {
+    for (const key of ['model', 'backend', 'contextTokens', 'threads', 'modelsDirectory', 'cache.diskMegabytes']) {
       expect(properties[`hearth.${key}`]?.scope).toBe('machine');
     }
     const { restrictedConfigurations } = manifest.capabilities.untrustedWorkspaces;

@@ -7,6 +7,7 @@ import type {
   DrawSlice,
   Sequence,
   SequenceSlice,
+  SequenceStorage,
 } from '../../../engine/backend/backend.ts';
 import { PagePool, PageTable } from '../../../engine/backend/webgpu/pages.ts';
 import type { DecoderSpec } from '../../../engine/model/spec.ts';
@@ -109,6 +110,15 @@ export class FakeDecoder implements Decoder {
   /** Steps of every draw, in order. */
   readonly draws: number[] = [];
   readonly deviceSampling?: DeviceSampling;
+  /** Its tokens as 32-bit numbers, in two pieces. */
+  readonly storage: SequenceStorage = {
+    format: 'fake',
+    shapeOf: ({ length }) => ({ tokens: length, held: [[0, length]] }),
+    pieceBytes: ({ tokens }) => [4, 4 * (tokens - 1)],
+    save: (sequence) => this.#save(sequence),
+    hasRoom: ({ tokens }) => Math.ceil(tokens / pageTokens) <= this.pool.freePages,
+    restore: (_, pieces) => this.#restore(pieces),
+  };
   readonly #options: FakeDecoderOptions;
 
   constructor(options: FakeDecoderOptions = {}) {
@@ -146,6 +156,24 @@ export class FakeDecoder implements Decoder {
 
   async dispose(): Promise<void> {
     this.live.clear();
+  }
+
+  async *#save(sequence: Sequence): AsyncGenerator<Uint8Array> {
+    if (!(sequence instanceof FakeSequence)) throw new Error("another decoder's sequence");
+    const ids = new Uint8Array(Uint32Array.from(sequence.tokens).buffer);
+    yield ids.subarray(0, 4);
+    yield ids.subarray(4);
+  }
+
+  async #restore(pieces: AsyncIterable<Uint8Array>): Promise<Sequence> {
+    const sequence = new FakeSequence(this.live, new PageTable(this.pool, undefined));
+    try {
+      for await (const piece of pieces) sequence.append([...new Uint32Array(piece.slice().buffer)]);
+      return sequence;
+    } catch (error) {
+      sequence.dispose();
+      throw error;
+    }
   }
 
   /** Greedily, whatever the rules. */

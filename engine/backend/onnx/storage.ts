@@ -1,0 +1,83 @@
+/** Keys and values outside the decoder: of every layer its keys, then its values, `[rows, tokens held]` f32. */
+import { invalidInput } from '../../errors.ts';
+import type { Sequence, SequenceShape, SequenceStorage } from '../backend.ts';
+import { checkShape, floatsOf, piecesFor } from '../storage.ts';
+import { roomFor } from './cacheExtent.ts';
+import type { CacheLedger } from './cacheLedger.ts';
+import type { LoadedGraph, OnnxSequence } from './decoder.ts';
+import { rowsOf } from './plan.ts';
+
+interface Sequences {
+  create(): OnnxSequence;
+  own(sequence: Sequence): OnnxSequence;
+}
+
+export class OnnxStorage implements SequenceStorage {
+  readonly format = 'f32 by row';
+  readonly #graph: LoadedGraph;
+  readonly #ledger: CacheLedger;
+  readonly #sequences: Sequences;
+
+  constructor(graph: LoadedGraph, ledger: CacheLedger, sequences: Sequences) {
+    this.#graph = graph;
+    this.#ledger = ledger;
+    this.#sequences = sequences;
+  }
+
+  shapeOf(sequence: Sequence): SequenceShape {
+    const { length, starts } = this.#sequences.own(sequence);
+    return { tokens: length, held: starts.map((start) => [start, length]) };
+  }
+
+  pieceBytes(shape: SequenceShape): number[] {
+    const { spans, contextTokens } = this.#graph;
+    const windows = spans.map(({ slidingWindow }) => slidingWindow);
+    checkShape(shape, contextTokens, windows);
+    if (shape.held.some(({ length }) => length > 2))
+      throw invalidInput('A stored sequence has gaps that this model has not.');
+    return this.#graph.layers.map((layer) => 4 * rowsOf(layer) * heldOf(shape, layer.span));
+  }
+
+  async *save(sequence: Sequence): AsyncGenerator<Uint8Array> {
+    const { id } = this.#sequences.own(sequence);
+    for (const layer of this.#graph.layers.keys()) {
+      const { values } = await this.#graph.thread.ask({ kind: 'save', sequence: id, layer });
+      const [saved] = values;
+      if (!saved) throw new Error('the thread saved nothing');
+      yield new Uint8Array(saved.buffer, saved.byteOffset, saved.byteLength);
+    }
+  }
+
+  hasRoom(shape: SequenceShape): boolean {
+    const { columnBytes, usedBytes, capacityBytes } = this.#ledger;
+    const needed = columnBytes.reduce((sum, bytes, span) => sum + bytes * roomFor(heldOf(shape, span)), 0);
+    return usedBytes + needed <= capacityBytes;
+  }
+
+  async restore(shape: SequenceShape, pieces: AsyncIterable<Uint8Array>): Promise<Sequence> {
+    const sizes = this.pieceBytes(shape);
+    const sequence = this.#sequences.create();
+    const extent = { length: shape.tokens, starts: shape.held.map(([start]) => start ?? 0) };
+    try {
+      for await (const [layer, piece] of piecesFor(sizes, pieces)) {
+        const values = floatsOf(piece);
+        const { caches } = await this.#graph.thread.ask({
+          kind: 'restore',
+          sequence: sequence.id,
+          layer,
+          extent,
+          values,
+        });
+        if (layer === sizes.length - 1) sequence.restore(caches[0]);
+      }
+      return sequence;
+    } catch (error) {
+      sequence.dispose();
+      throw error;
+    }
+  }
+}
+
+function heldOf({ tokens, held }: SequenceShape, span: number): number {
+  return tokens - (held[span]?.[0] ?? 0);
+}

@@ -1,0 +1,379 @@
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
+import { clearSnapshots, listSnapshots } from '../../../engine/cache/snapshotFolder.ts';
+import { type SnapshotOptions, Snapshots } from '../../../engine/cache/snapshots.ts';
+import { Scheduler } from '../../../engine/generation/scheduler.ts';
+import { warmUp } from '../../../engine/generation/warmUp.ts';
+import { FakeDecoder, type FakeDecoderOptions } from '../generation/fakeDecoder.ts';
+import { patient } from '../generation/setUp.ts';
+
+const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
+const digest = 'a'.repeat(64);
+let root: string;
+let folders = 0;
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), 'hearth-snapshots-'));
+});
+afterAll(() => rm(root, { recursive: true, force: true }));
+
+const newFolder = (): string => join(root, `${folders++}`);
+
+/** An engine's start: nothing in memory, and whatever lies in the folder. */
+function start(directory: string, options: Partial<SnapshotOptions> = {}, fake: FakeDecoderOptions = {}) {
+  const decoder = new FakeDecoder({ contextTokens: 1000, vocabularySize: 5000, ...fake });
+  const cache = new PrefixCache({ decoder, maxIdle: () => 8 });
+  const snapshots = new Snapshots({
+    directory,
+    limitBytes: 1e6,
+    digest,
+    model: 'Fake',
+    decoder,
+    cache,
+    leastTokens: 32,
+    ...options,
+  });
+  /** What a request does. @returns the tokens that it found computed. */
+  const use = async (tokens: number[], owner = 'chat'): Promise<number> => {
+    await snapshots.recall(tokens, owner);
+    const lease = cache.acquire(tokens, owner);
+    const { sequence, cachedTokens } = lease;
+    await decoder.run([{ sequence, tokens: tokens.slice(cachedTokens), logits: 'none' }]);
+    cache.release(lease, tokens);
+    return cachedTokens;
+  };
+  return { decoder, cache, snapshots, use };
+}
+
+/** A folder with one snapshot, of `range(200)`. */
+async function oneStored(): Promise<{ directory: string; path: string; bytes: Buffer }> {
+  const directory = newFolder();
+  const { use, snapshots } = start(directory);
+  await use(range(200));
+  await snapshots.save();
+  const [name = ''] = await readdir(directory);
+  const path = join(directory, name);
+  return { directory, path, bytes: await readFile(path) };
+}
+
+describe('snapshots', () => {
+  it('let a prompt go on after a restart where an earlier one stopped', async () => {
+    const { directory } = await oneStored();
+    const { decoder, use } = start(directory);
+    expect(await use(range(240))).toBe(200);
+    expect([...decoder.live].map(({ tokens }) => tokens)).toEqual([range(240)]);
+    expect(decoder.runs.map(({ tokens }) => tokens.length)).toEqual([40]);
+  });
+
+  it('serve a prompt that leaves the stored one, up to there', async () => {
+    const { directory } = await oneStored();
+    expect(await start(directory).use([...range(150), ...range(50, 700)])).toBe(150);
+  });
+
+  it('are not read for what memory knows, nor for a beginning that is computed as fast', async () => {
+    const { directory } = await oneStored();
+    const { decoder, use } = start(directory);
+    expect(await use([...range(31), ...range(50, 700)])).toBe(0);
+    await use(range(190));
+    expect(await use(range(220))).toBe(190);
+    expect(decoder.live.size).toBe(2);
+  });
+
+  it('are of long sequences alone', async () => {
+    const directory = newFolder();
+    const { use, snapshots } = start(directory);
+    await use(range(31));
+    await snapshots.save();
+    expect(await listSnapshots(directory)).toEqual([]);
+  });
+
+  it('are written once, and again when a sequence has grown by a third', async () => {
+    const { directory, path } = await oneStored();
+    const { use, snapshots } = start(directory);
+    await use(range(240));
+    await snapshots.save();
+    expect((await listSnapshots(directory)).map((snapshot) => snapshot.path)).toEqual([path]);
+    await use(range(300));
+    await snapshots.save();
+    const [grown, ...others] = await listSnapshots(directory);
+    expect(grown?.header.tokens).toEqual(range(300));
+    expect(others).toEqual([]);
+  });
+
+  it('stay apart by model, by backend and by what the backend stores', async () => {
+    const { directory } = await oneStored();
+    expect(await start(directory, { digest: 'b'.repeat(64) }).use(range(240))).toBe(0);
+    expect(await start(directory, {}, { backend: 'onnx' }).use(range(240))).toBe(0);
+    // Another context is another spec: where positions are stretched to it, keys are others.
+    expect(await start(directory, {}, { contextTokens: 999 }).use(range(240))).toBe(0);
+    expect(await start(directory).use(range(240))).toBe(200);
+  });
+
+  it('are kept within the limit, and those that were used last stay', async () => {
+    const directory = newFolder();
+    const limitBytes = 20_000;
+    const { use, snapshots } = start(directory, { limitBytes });
+    for (let i = 0; i < 12; i++) {
+      await use(range(200, 300 * i));
+      await snapshots.save();
+      for (const { path, header } of await listSnapshots(directory)) {
+        const used = new Date(1e12 + 1000 * (header.tokens[0] ?? 0));
+        await utimes(path, used, used);
+      }
+    }
+    const kept = await listSnapshots(directory);
+    const bytes = kept.reduce((sum, snapshot) => sum + snapshot.bytes, 0);
+    expect(bytes).toBeLessThanOrEqual(limitBytes);
+    expect(bytes).toBeGreaterThan(limitBytes / 2);
+    expect(kept.map(({ header }) => header.tokens[0])).toEqual(range(kept.length).map((i) => 300 * (11 - i)));
+  });
+
+  it('take the beginning of what is too long for them', async () => {
+    const directory = newFolder();
+    const { use, snapshots } = start(directory, { limitBytes: 12_000 });
+    await use(range(900));
+    await snapshots.save();
+    const [snapshot] = await listSnapshots(directory);
+    expect(snapshot?.bytes).toBeLessThanOrEqual(3000);
+    expect(snapshot?.header.tokens.length).toBeGreaterThan(200);
+    const { header } = snapshot ?? {};
+    expect(await start(directory).use(range(950))).toBe(header?.tokens.length);
+  });
+
+  it('are readable by their owner alone', async ({ skip }) => {
+    if (process.platform === 'win32') skip('Windows keeps rights elsewhere');
+    const { directory, path } = await oneStored();
+    expect((await stat(path)).mode & 0o077).toBe(0);
+    expect((await stat(directory)).mode & 0o077).toBe(0);
+  });
+
+  it('are gone when cleared, and other files in the folder are not', async () => {
+    const { directory, bytes } = await oneStored();
+    await writeFile(join(directory, 'notes.txt'), 'mine');
+    expect(await clearSnapshots(directory)).toEqual({ files: 1, bytes: bytes.length });
+    expect(await readdir(directory)).toEqual(['notes.txt']);
+    expect(await clearSnapshots(newFolder())).toEqual({ files: 0, bytes: 0 });
+  });
+
+  it('cost nothing but time when another process cleared them', async () => {
+    const { directory } = await oneStored();
+    const { use, snapshots } = start(directory);
+    await snapshots.recall(range(8), 'chat');
+    await clearSnapshots(directory);
+    expect(await use(range(240))).toBe(0);
+    await snapshots.save();
+    expect(await listSnapshots(directory)).toHaveLength(1);
+  });
+
+  it('make no failure of a folder that cannot be written', async () => {
+    const directory = newFolder();
+    await writeFile(directory, 'a file where the folder should be');
+    const { use, snapshots } = start(directory);
+    expect(await use(range(200))).toBe(0);
+    await snapshots.save();
+    expect(await use(range(240))).toBe(200);
+  });
+
+  it('are not restored where memory has no room for them', async () => {
+    const { directory } = await oneStored();
+    const { decoder, cache, snapshots } = start(directory, {}, { pages: 8 });
+    const busy = cache.acquire(range(100, 3000), 'keystroke');
+    await decoder.run([{ sequence: busy.sequence, tokens: range(100, 3000), logits: 'none' }]);
+    await snapshots.recall(range(240), 'chat');
+    expect(cache.idleSequences).toBe(0);
+    expect(decoder.live.size).toBe(1);
+    expect(await listSnapshots(directory)).toHaveLength(1);
+  });
+});
+
+/** Every field of the file, and where it stands. */
+function fields(bytes: Buffer): Record<string, number> {
+  const headerBytes = bytes.readUInt32LE(12);
+  const digestAt = 16 + headerBytes;
+  const firstPiece = digestAt + 32;
+  return {
+    magic: 0,
+    version: 8,
+    'length of the header': 12,
+    header: 16 + Math.floor(headerBytes / 2),
+    'digest of the header': digestAt + 5,
+    'first piece': firstPiece + 1,
+    'last piece': bytes.length - 33,
+    'digest of all': bytes.length - 1,
+  };
+}
+
+describe('a snapshot that is not what was written', () => {
+  const names = Object.keys(fields(Buffer.alloc(128)));
+
+  it.each(names)('is never used, and removed: %s changed', async (name) => {
+    const { directory, path, bytes } = await oneStored();
+    const at = fields(bytes)[name] ?? 0;
+    bytes[at] = (bytes[at] ?? 0) ^ 0x10;
+    await writeFile(path, bytes);
+    const { decoder, cache, use } = start(directory);
+    expect(await use(range(240))).toBe(0);
+    expect(decoder.live.size).toBe(1);
+    expect(cache.idleSequences).toBe(1);
+    expect(existsSync(path)).toBe(false);
+  });
+
+  it('is never used at whatever byte it was changed, or cut', async () => {
+    const { path, bytes } = await oneStored();
+    await rm(path);
+    const directory = newFolder();
+    await mkdir(directory);
+    for (let at = 0; at < bytes.length; at += 7) {
+      const changed = Buffer.from(bytes);
+      changed[at] = (changed[at] ?? 0) ^ (1 << (at % 8));
+      for (const [i, content] of [changed, bytes.subarray(0, at)].entries()) {
+        const damaged = join(directory, `${at}-${i}.kv`);
+        await writeFile(damaged, content);
+        expect(await start(directory).use(range(240)), `${['changed', 'cut'][i]} at ${at}`).toBe(0);
+        expect(existsSync(damaged)).toBe(false);
+      }
+    }
+  });
+
+  it('is never used with more behind it, of another version or of another kind', async () => {
+    const { directory, path, bytes } = await oneStored();
+    await writeFile(path, Buffer.concat([bytes, Buffer.alloc(1)]));
+    expect(await listSnapshots(directory)).toEqual([]);
+    // A later version may mean something else by the same header, and its digests are right.
+    const later = Buffer.from(bytes);
+    later.writeUInt32LE(2, 8);
+    const headEnd = 16 + later.readUInt32LE(12);
+    createHash('sha256').update(later.subarray(0, headEnd)).digest().copy(later, headEnd);
+    createHash('sha256')
+      .update(later.subarray(0, -32))
+      .digest()
+      .copy(later, later.length - 32);
+    await writeFile(path, later);
+    expect(await listSnapshots(directory)).toEqual([]);
+    await writeFile(path, 'GGUF');
+    expect(await listSnapshots(directory)).toEqual([]);
+    expect(await readdir(directory)).toEqual([]);
+  });
+
+  it('is never used with the keys and values of another', async () => {
+    const { directory, path, bytes } = await oneStored();
+    const { use, snapshots } = start(directory);
+    await use(range(200, 1000));
+    await snapshots.save();
+    const other = (await listSnapshots(directory)).find((snapshot) => snapshot.path !== path)?.path ?? '';
+    const otherBytes = await readFile(other);
+    await writeFile(path, Buffer.concat([bytes.subarray(0, bytes.length - 832), otherBytes.subarray(-832)]));
+    expect(await start(directory).use(range(240))).toBe(0);
+    expect(existsSync(path)).toBe(false);
+  });
+
+  it('has a header that fits the model, whatever its digests say', async () => {
+    const { directory, path, bytes } = await oneStored();
+    const headEnd = 16 + bytes.readUInt32LE(12);
+    const forge = async (change: (header: Record<string, unknown>) => void): Promise<void> => {
+      const header = JSON.parse(bytes.toString('utf8', 16, headEnd));
+      change(header);
+      const json = Buffer.from(JSON.stringify(header));
+      const head = Buffer.concat([bytes.subarray(0, 16), json]);
+      head.writeUInt32LE(json.length, 12);
+      const signed = [head, createHash('sha256').update(head).digest(), bytes.subarray(headEnd + 32, -32)];
+      const all = Buffer.concat(signed);
+      await writeFile(path, Buffer.concat([all, createHash('sha256').update(all).digest()]));
+    };
+    const changes: ((header: Record<string, unknown>) => void)[] = [
+      (header) => Object.assign(header, { tokens: range(199) }),
+      (header) => Object.assign(header, { tokens: [] }),
+      (header) => Object.assign(header, { tokens: ['x'] }),
+      (header) => Object.assign(header, { pieceBytes: [800] }),
+      (header) => Object.assign(header, { pieceBytes: [-4, 804] }),
+      (header) => Object.assign(header, { held: 'all' }),
+      (header) => Object.assign(header, { identity: '../../etc/passwd' }),
+    ];
+    for (const change of changes) {
+      await forge(change);
+      expect(await start(directory).use(range(240)), `${change}`).toBe(0);
+      expect(existsSync(path), `${change}`).toBe(false);
+    }
+  });
+
+  it('was left by a process that died, and goes after an hour', async () => {
+    const { directory, path } = await oneStored();
+    const [recent, old] = [`${path}.1.new`, `${path}.2.new`];
+    for (const partial of [recent, old]) await copyFile(path, partial);
+    await utimes(old, new Date(Date.now() - 2 * 3600_000), new Date(Date.now() - 2 * 3600_000));
+    expect(await listSnapshots(directory)).toHaveLength(1);
+    expect(existsSync(old)).toBe(false);
+    expect(existsSync(recent)).toBe(true);
+  });
+});
+
+describe('a scheduler with snapshots', () => {
+  function scheduled(directory: string, options: Partial<SnapshotOptions> = {}) {
+    const parts = start(directory, options);
+    const scheduler = new Scheduler({
+      ...parts,
+      chunkTokens: 64,
+      maxPendingPerClass: 8,
+      patienceMs: patient,
+      now: () => parts.decoder.runs.length,
+      breathe: () => new Promise((resolve) => setImmediate(resolve)),
+    });
+    const close = async (): Promise<void> => {
+      await scheduler.close();
+      await parts.snapshots.wake();
+    };
+    return { ...parts, scheduler, close };
+  }
+  const until = async (isTrue: () => Promise<boolean>): Promise<void> => {
+    while (!(await isTrue())) await new Promise((resolve) => setImmediate(resolve));
+  };
+
+  it('writes what was read ahead once nobody asks for anything, and reads it at the next start', async () => {
+    const directory = newFolder();
+    const before = scheduled(directory, { idleMs: 0 });
+    await warmUp(before.scheduler, range(300));
+    await until(async () => (await listSnapshots(directory)).length === 1);
+    await before.close();
+    expect(before.decoder.live.size).toBe(1);
+    const after = scheduled(directory);
+    expect((await warmUp(after.scheduler, range(320))).cachedTokens).toBe(300);
+    await after.close();
+  });
+
+  it('stops writing when something is asked for, and leaves nothing half written', async () => {
+    const directory = newFolder();
+    const { scheduler, close, decoder } = scheduled(directory, { idleMs: 0, pauseMs: 0 });
+    const { save } = decoder.storage;
+    let begun = (): void => {};
+    const hasBegun = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    // Its second piece comes only when somebody has asked.
+    let asked = (): void => {};
+    const hasAsked = new Promise<void>((resolve) => {
+      asked = resolve;
+    });
+    Object.assign(decoder.storage, {
+      async *save(sequence: Parameters<typeof save>[0]) {
+        for await (const piece of save(sequence)) {
+          yield piece;
+          begun();
+          await hasAsked;
+        }
+      },
+    });
+    await warmUp(scheduler, range(300));
+    await hasBegun;
+    const answer = warmUp(scheduler, range(310));
+    setImmediate(asked);
+    expect((await answer).cachedTokens).toBe(300);
+    await close();
+    expect(decoder.live.size).toBe(1);
+    expect((await readdir(directory)).filter((name) => name.endsWith('.new'))).toEqual([]);
+  });
+});
