@@ -1,17 +1,15 @@
 /**
- * How well the index finds what a question is about, beside plain ripgrep and plain FTS5; and what the index costs.
+ * How well the index finds what a question is about, beside plain ripgrep and plain FTS5.
  *
- *     npm run bench:context [-- --questions N] [--seed N] [--tree DIR]
+ *     npm run bench:context [-- --questions N] [--seed N]
  *
- * Questions are made from the sources of real packages, fetched once. `--tree` measures the index alone, on a folder.
- * ripgrep must be installed (`rg`).
+ * Questions are made from the sources of real packages, fetched once. ripgrep must be installed (`rg`).
  */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { seededRandom } from '../engine/generation/random.ts';
-import { measureIndex } from './context/figures.ts';
 import { type Finder, ftsFinder, hearthFinder, ripgrepFinder } from './context/finders.ts';
 import { makeQuestions, type Question, questionKinds } from './context/questions.ts';
 import { type Source, sourceFolder, sources } from './context/sources.ts';
@@ -89,12 +87,8 @@ const { values } = parseArgs({
   options: {
     questions: { type: 'string', default: '20' },
     seed: { type: 'string', default: '1' },
-    tree: { type: 'string' },
   },
 });
-if (values.tree !== undefined) await measureIndex(values.tree);
-else {
-  const rows: Row[] = [];
-  for (const source of sources) rows.push(...(await measure(source, Number(values.questions), Number(values.seed))));
-  print([...rows, total(rows)]);
-}
+const rows: Row[] = [];
+for (const source of sources) rows.push(...(await measure(source, Number(values.questions), Number(values.seed))));
+print([...rows, total(rows)]);

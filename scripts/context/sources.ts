@@ -1,5 +1,5 @@
 /** The repositories that retrieval is measured on: sources with their tests, as their packages carry them. */
-import { cpSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { devCache } from '../shared/paths.ts';
 import { run } from '../shared/process.ts';
@@ -22,6 +22,21 @@ const pypi = (specifier: string) => async (folder: string) => {
   await unpack(folder);
 };
 
+/** Debian's package holds the source as an archive. */
+const debianSource = (name: string) => async (folder: string) => {
+  await run('apt-get', ['download', '--quiet', name], { cwd: folder, output: 'quiet' });
+  const [deb = ''] = readdirSync(folder);
+  await run('dpkg-deb', ['--extract', deb, 'package'], { cwd: folder, output: 'quiet' });
+  const archive = join('package', 'usr', 'src', `${name}.tar.xz`);
+  await run('tar', ['xf', archive, '--strip-components', '1'], { cwd: folder, output: 'quiet' });
+  for (const used of [deb, 'package']) rmSync(join(folder, used), { recursive: true });
+  // Debian's own packaging ignores everything.
+  const rules = join(folder, '.gitignore');
+  writeFileSync(rules, readFileSync(rules, 'utf8').replace(/^\/\*$/m, ''));
+};
+
+export const linuxSource: Source = { name: 'linux 6.12', language: 'C', fetch: debianSource('linux-source-6.12') };
+
 export const sources: readonly Source[] = [
   { name: 'zod 4.1.12', language: 'TypeScript', fetch: npm('zod@4.1.12') },
   { name: 're2 1.24.0', language: 'C++', fetch: npm('re2@1.24.0') },
@@ -36,8 +51,7 @@ export async function sourceFolder(source: Source): Promise<string> {
   rmSync(half, { recursive: true, force: true });
   mkdirSync(half, { recursive: true });
   await source.fetch(half);
-  cpSync(half, folder, { recursive: true });
-  rmSync(half, { recursive: true });
+  renameSync(half, folder);
   return folder;
 }
 

@@ -1,0 +1,137 @@
+/**
+ * How good completions of the default model are on lines taken out of real repositories, with and without context from
+ * other files, and how long they take with a warm engine.
+ *
+ *     npm run build && npm run bench:completion [-- --lines N] [--seed N] [--model ID] [--context-chars N]
+ *
+ * Each line is completed twice: at its beginning, which reads the place, and behind some of its tokens, as one types it.
+ * Exact match and edit similarity are of the second, with the rest of the line; the suggestion is what the editor would show.
+ */
+import { cpus, loadavg } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { seededRandom } from '../engine/generation/random.ts';
+import { Repository } from '../engine/repository/repository.ts';
+import { startEngine } from '../engine/server/client.ts';
+import { messages } from '../engine/server/protocol.ts';
+import { defaultModelId } from '../engine/store/catalogue.ts';
+import type { Snippet } from '../extension/completion/similar.ts';
+import { trimSuggestion } from '../extension/completion/trim.ts';
+import { limits } from '../extension/limits.ts';
+import { snippetsFor } from './completion/context.ts';
+import { type HeldOut, heldOutLines, momentIn } from './completion/heldOut.ts';
+import { sourceFolder, sources } from './context/sources.ts';
+
+interface Result {
+  readonly repository: string;
+  readonly context: string;
+  readonly exact: number;
+  readonly similarity: number;
+  readonly newPlaceMs: number;
+  readonly nextKeyMs: number;
+}
+
+const { values } = parseArgs({
+  options: {
+    lines: { type: 'string', default: '20' },
+    seed: { type: 'string', default: '1' },
+    model: { type: 'string', default: defaultModelId },
+    'context-chars': { type: 'string', default: String(limits.completion.cpuContextChars) },
+  },
+});
+
+/** Packages also carry what was compiled from the source; it would give the answers away. */
+const handWritten: Readonly<Record<string, string>> = { 'zod 4.1.12': 'package/src' };
+
+const engine = startEngine('dist/engine.mjs');
+const card = await engine.request(messages.load, { model: values.model });
+
+/** What the editor would show, and when. */
+async function complete(
+  held: HeldOut,
+  snippets: readonly Snippet[],
+  cursor: number,
+): Promise<{ text: string; ms: number }> {
+  const moment = momentIn(held, cursor);
+  const { prefix, suffix, languageId } = moment;
+  const start = performance.now();
+  const { text } = await engine.request(messages.complete, {
+    prefix,
+    suffix,
+    languageId,
+    path: held.path,
+    maxTokens: 64,
+    multiline: false,
+    sampling: { temperature: 0 },
+    snippets: [...snippets],
+  });
+  return { text: trimSuggestion(text, moment, false), ms: performance.now() - start };
+}
+
+async function measure(name: string, folder: string): Promise<Result[]> {
+  const repository = await Repository.open({ database: ':memory:', folders: [{ name: '', directory: folder }] });
+  repository.indexer.rescan();
+  await repository.indexer.settled();
+  const results: Result[] = [];
+  for (const held of heldOutLines(folder, Number(values.lines), seededRandom(Number(values.seed)))) {
+    const found = snippetsFor(repository, folder, held, Number(values['context-chars']));
+    for (const [context, snippets] of [
+      ['without', []],
+      ['with', found],
+    ] as const) {
+      const { ms: newPlaceMs } = await complete(held, snippets, held.start);
+      const { text, ms: nextKeyMs } = await complete(held, snippets, held.cursor);
+      const exact = text.trim() === held.expected.trim() ? 1 : 0;
+      const similarity = editSimilarity(text.trim(), held.expected.trim());
+      results.push({ repository: name, context, exact, similarity, newPlaceMs, nextKeyMs });
+    }
+    console.error(`${held.path}:${held.line + 1}  ${JSON.stringify(held.expected)}`);
+  }
+  await repository.close();
+  return results;
+}
+
+/** 1 less the edits (Levenshtein, 1966) in parts of the longer text, as IntelliCode Compose measures (Svyatkovskiy, 2020). */
+function editSimilarity(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const substitution = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, substitution));
+    }
+    row = next;
+  }
+  return 1 - (row[b.length] ?? 0) / Math.max(1, a.length, b.length);
+}
+
+const mean = (numbers: readonly number[]): number =>
+  numbers.reduce((sum, n) => sum + n, 0) / Math.max(1, numbers.length);
+
+function quantile(numbers: readonly number[], share: number): number {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
+}
+
+function print(all: readonly Result[]): void {
+  console.log(`${card.name}, ${card.backend}, ${cpus()[0]?.model.trim()}, load ${(loadavg()[0] ?? 0).toFixed(1)}\n`);
+  console.log('| repository | context | n | exact | edit similarity | new place, p50 | p95 | next key, p50 | p95 |');
+  console.log('|---|---|---:|---:|---:|---:|---:|---:|---:|');
+  for (const name of [...new Set(all.map(({ repository }) => repository)), 'all']) {
+    for (const context of ['without', 'with']) {
+      const own = all.filter((one) => one.context === context && (name === 'all' || one.repository === name));
+      const shares = [mean(own.map(({ exact }) => exact)), mean(own.map(({ similarity }) => similarity))];
+      const waits = [own.map(({ newPlaceMs }) => newPlaceMs), own.map(({ nextKeyMs }) => nextKeyMs)];
+      const times = waits.flatMap((ms) => [quantile(ms, 0.5), quantile(ms, 0.95)]).map((ms) => `${ms.toFixed(0)} ms`);
+      const figures = [name, context, own.length, ...shares.map((share) => share.toFixed(2)), ...times];
+      console.log(`| ${figures.join(' | ')} |`);
+    }
+  }
+}
+
+const results: Result[] = [];
+for (const source of sources) {
+  results.push(...(await measure(source.name, join(await sourceFolder(source), handWritten[source.name] ?? ''))));
+}
+await engine.stop();
+print(results);

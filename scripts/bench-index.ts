@@ -1,0 +1,146 @@
+/**
+ * What the index costs on a large tree, and that nothing is lost when it is killed.
+ *
+ *     npm run bench:index [-- --tree DIR] [--seconds N] [--fresh]
+ *
+ * Without a tree, Debian's source of Linux (87,000 files) is fetched once. Indexing runs for `--seconds` (240) and is then
+ * killed by SIGKILL; the next run goes on where it stood, and the one that comes to the end prints the table. Linux only.
+ */
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { basename, join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { indexMessages } from '../engine/repository/protocol.ts';
+import { linuxSource, sourceFolder } from './context/sources.ts';
+import { IndexProcess } from './index/indexProcess.ts';
+import { wholenessOf } from './index/wholeness.ts';
+import { devCache } from './shared/paths.ts';
+
+const searches = 300;
+const saves = 40;
+const comparedFiles = 1000;
+
+/** What earlier runs measured of the same index. */
+interface Progress {
+  seconds: number;
+  processorSeconds: number;
+  peakBytes: number;
+  kills: number;
+}
+
+async function index(directory: string, database: string, progress: Progress, limitMs: number): Promise<boolean> {
+  const start = performance.now();
+  const indexer = await IndexProcess.open(directory, database);
+  const done = await indexer.settled(limitMs, ({ phase, files, pending }) =>
+    console.error(`${phase}: ${files} files, ${pending} wait`),
+  );
+  progress.seconds += (performance.now() - start) / 1000;
+  progress.processorSeconds += indexer.processorSeconds();
+  progress.peakBytes = Math.max(progress.peakBytes, indexer.peakBytes());
+  progress.kills += 1;
+  await indexer.kill();
+  return done;
+}
+
+async function questionsOf(indexer: IndexProcess): Promise<string[]> {
+  const letters = [...'abcdefghiklmnoprstuvw'];
+  const found = await Promise.all(
+    letters.map((name) => indexer.connection.sendRequest(indexMessages.symbols, { name, limit: 40 })),
+  );
+  const names = found.flat().map(({ name }) => name);
+  return Array.from({ length: searches }, (_, i) => {
+    const words = Array.from({ length: 2 + (i % 3) }, (_, j) => names[(i * 7 + j * 131) % names.length] ?? 'main');
+    return `how does ${words.join(' and ')} work`;
+  });
+}
+
+async function searchMs(indexer: IndexProcess): Promise<number[]> {
+  const latencies: number[] = [];
+  for (const question of await questionsOf(indexer)) {
+    const start = performance.now();
+    await indexer.connection.sendRequest(indexMessages.search, { question, limit: 20 });
+    latencies.push(performance.now() - start);
+  }
+  return latencies;
+}
+
+/** A line is added to a file and taken away again: until the index is as the file, and the processor's time for all. */
+async function saveMs(indexer: IndexProcess, directory: string): Promise<{ each: number[]; processorMs: number }> {
+  const hits = await indexer.connection.sendRequest(indexMessages.search, {
+    question: 'return error',
+    limit: saves / 2,
+  });
+  const each: number[] = [];
+  const before = indexer.processorSeconds();
+  for (const path of [...new Set(hits.map((hit) => hit.path))]) {
+    const file = join(directory, path);
+    const { atime, mtime } = statSync(file);
+    const text = readFileSync(file);
+    for (const content of [Buffer.concat([text, Buffer.from('\n')]), text]) {
+      writeFileSync(file, content);
+      const start = performance.now();
+      const settled = indexer.settled(60_000);
+      await indexer.connection.sendRequest(indexMessages.update, { paths: [path] });
+      await settled;
+      each.push(performance.now() - start);
+    }
+    utimesSync(file, atime, mtime);
+  }
+  return { each, processorMs: (1000 * (indexer.processorSeconds() - before)) / each.length };
+}
+
+async function report(directory: string, database: string, progress: Progress): Promise<void> {
+  const start = performance.now();
+  const indexer = await IndexProcess.open(directory, database);
+  await indexer.settled(600_000);
+  const again = (performance.now() - start) / 1000;
+  const { files, chunks, symbols, skipped } = await indexer.connection.sendRequest(indexMessages.state);
+  const search = await searchMs(indexer);
+  const save = await saveMs(indexer, directory);
+  const peakBytes = Math.max(progress.peakBytes, indexer.peakBytes());
+  await indexer.kill();
+  const whole = await wholenessOf(directory, database, comparedFiles);
+  const { seconds, processorSeconds, kills } = progress;
+  const rows = [
+    ['files', `${files} (of ${JSON.stringify(skipped)} the names only)`],
+    ['chunks, symbols', `${chunks}, ${symbols}`],
+    ['first index', `${seconds.toFixed(0)} s, ${(files / seconds).toFixed(0)} files a second`],
+    ['of the processor', `${processorSeconds.toFixed(0)} s, ${(files / processorSeconds).toFixed(0)} files a second`],
+    ['peak memory of the process', `${(peakBytes / 1e6).toFixed(0)} MB`],
+    ['index on disk', `${(statSync(database).size / 1e6).toFixed(0)} MB`],
+    ['start and scan without a change', `${again.toFixed(1)} s`],
+    ['search, p50 and p95', `${quantile(search, 0.5).toFixed(1)} ms, ${quantile(search, 0.95).toFixed(1)} ms`],
+    ['one save, p50 and p95', `${quantile(save.each, 0.5).toFixed(1)} ms, ${quantile(save.each, 0.95).toFixed(1)} ms`],
+    ['one save, of the processor', `${save.processorMs.toFixed(1)} ms`],
+    ['killed by SIGKILL', `${kills} times`],
+    ['files by git, missing, too many', `${whole.filesByGit}, ${whole.missing}, ${whole.tooMany}`],
+    ['files taken apart anew, different', `${whole.compared}, ${whole.different}`],
+  ];
+  console.log(`| ${basename(directory)} | |\n|---|---:|`);
+  for (const row of rows) console.log(`| ${row.join(' | ')} |`);
+}
+
+function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
+}
+
+const { values } = parseArgs({
+  options: { tree: { type: 'string' }, seconds: { type: 'string', default: '240' }, fresh: { type: 'boolean' } },
+});
+const directory = values.tree === undefined ? await sourceFolder(linuxSource) : resolve(values.tree);
+const storage = join(devCache, 'index', directory.replaceAll(/\W+/g, '-'));
+if (values.fresh) rmSync(storage, { recursive: true, force: true });
+mkdirSync(storage, { recursive: true });
+const database = join(storage, 'index.db');
+const notes = join(storage, 'progress.json');
+const progress: Progress = existsSync(notes)
+  ? JSON.parse(readFileSync(notes, 'utf8'))
+  : { seconds: 0, processorSeconds: 0, peakBytes: 0, kills: 0 };
+const whole = join(storage, 'whole');
+if (!existsSync(whole)) {
+  const done = await index(directory, database, progress, 1000 * Number(values.seconds));
+  writeFileSync(notes, JSON.stringify(progress));
+  if (done) writeFileSync(whole, '');
+}
+if (existsSync(whole)) await report(directory, database, progress);
+else console.log('Not done yet: the indexer was killed after its time; run this again to go on.');

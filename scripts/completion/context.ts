@@ -1,0 +1,56 @@
+/**
+ * What the extension would put before the file: definitions of names nearby, like stretches of visited files, and passages
+ * of the index. Outside of an editor the index stands in for VS Code's definition provider, and three files of the same
+ * folder for those that were visited.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, extname, join } from 'node:path';
+import type { Repository } from '../../engine/repository/repository.ts';
+import { keepOrder, type Snippet, similarStretches } from '../../extension/completion/similar.ts';
+import { limits } from '../../extension/limits.ts';
+import type { HeldOut } from './heldOut.ts';
+
+const visitedFiles = 3;
+
+export function snippetsFor(repository: Repository, folder: string, held: HeldOut, maxChars: number): Snippet[] {
+  const { similarSnippets, aroundLines } = limits.completion;
+  const { path, line, lines } = held;
+  const around = lines.slice(Math.max(0, line - aroundLines), line + 1).join('\n');
+  const passages = repository.search(around, similarSnippets + 1).filter((own) => own.path !== path);
+  const found = [
+    ...definitions(repository, folder, held),
+    ...similarStretches(around, visited(folder, path), similarSnippets),
+    ...passages.map(({ path, text }) => ({ path, text })),
+  ];
+  return keepOrder([], found, maxChars);
+}
+
+function definitions(repository: Repository, folder: string, { path, line, lines }: HeldOut): Snippet[] {
+  const near = lines.slice(Math.max(0, line - 1), line + 1).join('\n');
+  const names = [...near.matchAll(/[\p{L}_$][\p{L}\p{N}_$]{2,}/gu)].map(([name]) => name);
+  return names.slice(-limits.completion.definitions).flatMap((name) => {
+    const [place, ...others] = repository.definitions(name, 2);
+    // Of several, an editor would know which; the index does not.
+    if (!place || others.length > 0 || place.path === path) return [];
+    const last = Math.min(Math.max(place.lastLine, place.firstLine + 4), place.firstLine + 19);
+    return [
+      {
+        path: place.path,
+        text: linesOf(folder, place.path)
+          .slice(place.firstLine - 1, last)
+          .join('\n'),
+      },
+    ];
+  });
+}
+
+function visited(folder: string, path: string): Snippet[] {
+  const names = readdirSync(join(folder, dirname(path))).filter((name) => extname(name) === extname(path));
+  const others = names.map((name) => join(dirname(path), name)).filter((other) => other !== path);
+  return others.slice(0, visitedFiles).map((other) => ({
+    path: other,
+    text: linesOf(folder, other).slice(0, limits.completion.visitedLines).join('\n'),
+  }));
+}
+
+const linesOf = (folder: string, path: string): string[] => readFileSync(join(folder, path), 'utf8').split('\n');

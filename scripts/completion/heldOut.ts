@@ -1,0 +1,75 @@
+/** Lines taken out of real files: what stands before and after the cursor, and what was there. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { IgnoreRules } from '../../engine/repository/ignored.ts';
+import { walk } from '../../engine/repository/walk.ts';
+import { grammarOf } from '../../engine/syntax/grammars.ts';
+import { type Moment, momentAt } from '../../extension/completion/moment.ts';
+
+export interface HeldOut {
+  readonly path: string;
+  readonly languageId: string;
+  /** From 0. */
+  readonly line: number;
+  /** The file without what is to be completed. */
+  readonly lines: readonly string[];
+  /** Where the line's text begins, and the cursor: after one token of it at least, before three fifths of it. */
+  readonly start: number;
+  readonly cursor: number;
+  /** The rest of the line. */
+  readonly expected: string;
+}
+
+const languages: Readonly<Record<string, string>> = {
+  ts: 'typescript',
+  js: 'javascript',
+  py: 'python',
+  cc: 'cpp',
+  h: 'cpp',
+};
+const comment = /^(\/\/|\/\*|\*|#|"""|''')/;
+
+/** `count` lines of code, each of another file, drawn by `random`. */
+export function heldOutLines(folder: string, count: number, random: () => number): HeldOut[] {
+  const paths = [...walk(folder, new IgnoreRules(folder, []))].flat().map(({ path }) => path);
+  const held: HeldOut[] = [];
+  for (const path of shuffled(paths, random)) {
+    const languageId = languages[path.split('.').at(-1) ?? ''];
+    if (held.length === count) break;
+    if (languageId === undefined || grammarOf(path) === undefined) continue;
+    const one = holdOut(path, languageId, readFileSync(join(folder, path), 'utf8').split('\n'), random);
+    if (one) held.push(one);
+  }
+  return held;
+}
+
+function holdOut(path: string, languageId: string, all: string[], random: () => number): HeldOut | undefined {
+  const codes = all.flatMap((text, line) => (isCode(text.trim()) ? [line] : []));
+  const line = codes[Math.floor(random() * codes.length)];
+  const text = line === undefined ? undefined : all[line]?.trimEnd();
+  if (line === undefined || text === undefined) return undefined;
+  const start = text.length - text.trimStart().length;
+  const tokens = [...text.matchAll(/[\p{L}\p{N}_$]+|[=!<>&|+*:.-]+|\S/gu)].map(({ index }) => index);
+  const cursors = tokens.slice(1).filter((at) => at - start < 0.6 * (text.length - start));
+  const cursor = cursors[Math.floor(random() * cursors.length)];
+  if (cursor === undefined) return undefined;
+  const lines = all.with(line, text.slice(0, cursor));
+  return { path, languageId, line, lines, start, cursor, expected: text.slice(cursor) };
+}
+
+const isCode = (text: string): boolean =>
+  text.length >= 20 && text.length <= 120 && /[=(.:]/.test(text) && /\p{L}{2}/u.test(text) && !comment.test(text);
+
+/** As the extension sees it with the cursor at `character` of the line. */
+export function momentIn({ languageId, line, lines }: HeldOut, character: number): Moment {
+  const typed = lines.with(line, (lines[line] ?? '').slice(0, character));
+  const document = { languageId, lineCount: typed.length, lineAt: (at: number) => ({ text: typed[at] ?? '' }) };
+  return momentAt(document, { line, character });
+}
+
+function shuffled<T>(items: readonly T[], random: () => number): T[] {
+  return items
+    .map((item) => ({ item, key: random() }))
+    .sort((a, b) => a.key - b.key)
+    .map(({ item }) => item);
+}
