@@ -13,6 +13,8 @@ serveChild('indexer', (connection, { log, lost }) => {
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const service = new IndexService(
     (state) => void connection.sendNotification(indexMessages.changed, state).catch(lost),
+    // The engine's code is evaluated where a model was chosen, and only then.
+    async (model, signal) => (await import('./server/embedder.ts')).openEmbedder(model, signal),
   );
   serveIndex(connection, service, log);
 });

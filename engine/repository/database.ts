@@ -5,7 +5,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { HearthError } from '../errors.ts';
 
 /** Another one: the file is made anew. */
-const schemaVersion = 1;
+const schemaVersion = 2;
 
 const schema = `
   CREATE TABLE files (
@@ -39,6 +39,11 @@ const schema = `
   CREATE INDEX symbols_name ON symbols(name COLLATE NOCASE);
   CREATE TABLE imports (file INTEGER NOT NULL, target TEXT NOT NULL);
   CREATE INDEX imports_file ON imports(file);
+  -- Of one embedding model, once one was chosen.
+  CREATE TABLE embedder (model TEXT NOT NULL);
+  -- By the digest of what was embedded, also for a while after its chunk is gone.
+  CREATE TABLE vectors (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, vector BLOB NOT NULL);
+  CREATE TABLE embedded (chunk INTEGER PRIMARY KEY, vector INTEGER NOT NULL);
   -- One row a chunk, by its id. The text itself stays in its file.
   CREATE VIRTUAL TABLE terms USING fts5(
     path, names, body,

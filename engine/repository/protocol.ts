@@ -18,6 +18,13 @@ export const openParams = z.object({
   folders: z.array(z.object({ name: z.string(), directory: z.string() })).min(1),
   /** Globs as in `files.exclude`. */
   excludes: z.array(z.string()).default([]),
+  /** Absent: search is by words alone. */
+  embeddings: z
+    .object({
+      /** Catalogue id, GGUF file or folder. */
+      model: z.string(),
+    })
+    .optional(),
 });
 export type OpenParams = z.input<typeof openParams>;
 
@@ -32,10 +39,26 @@ export const indexState = z.object({
   skipped: z.record(z.string(), z.number()),
   /** What went wrong last, as a sentence. */
   problem: z.string().optional(),
+  /** Absent: no embedding model was chosen. */
+  embeddings: z
+    .object({
+      model: z.string(),
+      phase: z.enum(['idle', 'loading', 'embedding', 'paused', 'failed']),
+      /** Chunks that have a vector, and all. */
+      done: z.number(),
+      total: z.number(),
+      problem: z.string().optional(),
+    })
+    .optional(),
 });
 export type IndexState = z.infer<typeof indexState>;
 
-export const searchParams = z.object({ question: z.string(), limit });
+export const searchParams = z.object({
+  question: z.string(),
+  limit,
+  /** Also by meaning, where there are vectors: takes the time of computing the question's. */
+  meaning: z.boolean().default(false),
+});
 export type SearchParams = z.input<typeof searchParams>;
 
 /** A stretch of a file that answers a question, with its lines as they are on disk now. */

@@ -3,12 +3,15 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { openDatabase } from './database.ts';
+import type { EmbedderChoice } from './embedder.ts';
+import { Embeddings } from './embeddings.ts';
 import { Indexer } from './indexer.ts';
 import { type MapRequest, type RepositoryMap, repositoryMap } from './map.ts';
 import { Names, type Reference, type SymbolPlace } from './names.ts';
 import { type Folder, Roots } from './roots.ts';
-import { ChunkSearch, type Hit } from './search.ts';
+import { ChunkSearch, candidates, type Hit } from './search.ts';
 import type { IndexState } from './state.ts';
+import { Vectors } from './vectors.ts';
 
 export interface RepositoryOptions {
   /** The database's file. */
@@ -30,6 +33,9 @@ export class Repository {
   readonly #roots: Roots;
   readonly #search: ChunkSearch;
   readonly #names: Names;
+  readonly #onState: (state: IndexState) => void;
+  #embeddings: Embeddings | undefined;
+  #closed: Promise<void> | undefined;
 
   /** @throws HearthError `unsupported` where Node.js has no SQLite. */
   static async open(options: RepositoryOptions): Promise<Repository> {
@@ -39,14 +45,72 @@ export class Repository {
   private constructor(database: DatabaseSync, { folders, excludes = [], onState = () => {} }: RepositoryOptions) {
     this.#database = database;
     this.#roots = new Roots(folders, excludes);
-    this.indexer = new Indexer(database, this.#roots, onState);
+    this.#onState = onState;
+    this.indexer = new Indexer(database, this.#roots, ({ phase }) => {
+      onState(this.state);
+      if (phase === 'idle') this.#embeddings?.start();
+    });
     this.#search = new ChunkSearch(database);
     this.#names = new Names(database, (path) => this.#read(path));
   }
 
-  /** The best first; at most two of one file. What is gone from disk is left out. */
+  get state(): IndexState {
+    return { ...this.indexer.state, ...(this.#embeddings && { embeddings: this.#embeddings.state }) };
+  }
+
+  /** Whose vectors the index has from before. */
+  get embeddingModel(): string | undefined {
+    return new Vectors(this.#database).model;
+  }
+
+  /** Gives chunks vectors from now on. Those of another model are thrown away. */
+  useEmbeddings(choice: EmbedderChoice): void {
+    if (this.#embeddings) throw new Error('An embedding model was chosen already.');
+    this.#embeddings = new Embeddings(this.#database, {
+      choice,
+      read: (path) => this.#read(path),
+      indexed: () => this.indexer.settled(),
+      onChange: () => this.#onState(this.state),
+    });
+    this.#embeddings.start();
+  }
+
+  /** Throws all vectors away. */
+  forgetEmbeddings(): void {
+    new Vectors(this.#database).belongTo(undefined);
+  }
+
+  pause(): void {
+    this.indexer.pause();
+    this.#embeddings?.pause();
+  }
+
+  resume(): void {
+    this.indexer.resume();
+    this.#embeddings?.resume();
+  }
+
+  /** Resolves when nothing is left to do, or it is paused. */
+  async settled(): Promise<void> {
+    await this.indexer.settled();
+    await this.#embeddings?.settled();
+  }
+
+  /** By words. The best first; at most two of one file. What is gone from disk is left out. */
   search(question: string, limit: number): Passage[] {
-    return this.#search.search(question, limit).flatMap((hit) => {
+    return this.#passages(this.#search.search(question, limit));
+  }
+
+  /** By words and by meaning, where there are vectors; else as `search`. */
+  async searchByMeaning(question: string, limit: number): Promise<Passage[]> {
+    const near = (await this.#embeddings?.nearest(question, candidates(limit))) ?? [];
+    if (near.length === 0) return this.search(question, limit);
+    const words = this.#search.ranking(question, candidates(limit)).map(({ chunk }) => chunk);
+    return this.#passages(this.#search.fused([words, near], limit));
+  }
+
+  #passages(hits: readonly Hit[]): Passage[] {
+    return hits.flatMap((hit) => {
       const lines = this.#read(hit.path)
         ?.split('\n')
         .slice(hit.firstLine - 1, hit.lastLine);
@@ -74,7 +138,13 @@ export class Repository {
     return repositoryMap(this.#database, this.#names, request);
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closed ??= this.#end();
+    return this.#closed;
+  }
+
+  async #end(): Promise<void> {
+    await this.#embeddings?.close();
     await this.indexer.close();
     this.#database.close();
   }

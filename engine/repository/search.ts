@@ -17,6 +17,16 @@ const rank = 'bm25(2.0, 3.0, 1.0)';
 /** Two stretches of a file tell where to look; a third would push another file out. */
 const hitsPerFile = 2;
 
+/** How many chunks a ranking has for `limit` hits, of which a file has two at most. */
+export const candidates = (limit: number): number => limit * 4 + 20;
+/** The constant of the paper: how little the first ranks differ. */
+const fusionRank = 60;
+
+interface Ranked {
+  readonly chunk: number;
+  readonly score: number;
+}
+
 export class ChunkSearch {
   readonly #match: StatementSync;
   readonly #place: StatementSync;
@@ -38,12 +48,35 @@ export class ChunkSearch {
   }
 
   search(question: string, limit: number): Hit[] {
+    return this.#hits(this.ranking(question, candidates(limit)), limit);
+  }
+
+  /** What several rankings of chunks place well (reciprocal rank fusion: Cormack, Clarke and Büttcher, 2009). */
+  fused(rankings: readonly (readonly number[])[], limit: number): Hit[] {
+    const scores = new Map<number, number>();
+    for (const ranking of rankings) {
+      for (const [rank, chunk] of ranking.entries()) {
+        scores.set(chunk, (scores.get(chunk) ?? 0) + 1 / (fusionRank + rank + 1));
+      }
+    }
+    const ranked = [...scores].map(([chunk, score]) => ({ chunk, score })).sort((a, b) => b.score - a.score);
+    return this.#hits(ranked, limit);
+  }
+
+  /** Chunks by BM25, the best first. */
+  ranking(question: string, limit: number): Ranked[] {
     const terms = this.#telling(questionTerms(question).slice(0, limits.repository.questionTerms));
     if (terms.length === 0) return [];
+    const match = terms.map((term) => `"${term}"`).join(' OR ');
+    const rows = this.#match.all(match, rank, limit);
+    return rows.map((row) => ({ chunk: Number(row['rowid']), score: -Number(row['rank']) }));
+  }
+
+  #hits(ranked: readonly Ranked[], limit: number): Hit[] {
     const hits: Hit[] = [];
     const perFile = new Map<string, number>();
-    for (const { rowid, score } of this.#ranked(terms, limit * 4 + 20)) {
-      const place = this.#place.get(rowid);
+    for (const { chunk, score } of ranked) {
+      const place = this.#place.get(chunk);
       if (!place) continue;
       const path = String(place['path']);
       const earlier = perFile.get(path) ?? 0;
@@ -53,12 +86,6 @@ export class ChunkSearch {
       if (hits.length === limit) break;
     }
     return hits;
-  }
-
-  #ranked(terms: readonly string[], limit: number): { rowid: number; score: number }[] {
-    const match = terms.map((term) => `"${term}"`).join(' OR ');
-    const rows = this.#match.all(match, rank, limit);
-    return rows.map((row) => ({ rowid: Number(row['rowid']), score: -Number(row['rank']) }));
   }
 
   /** Without the terms that so many chunks hold that looking through them tells nothing and takes longest. */

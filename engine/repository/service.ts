@@ -2,16 +2,22 @@
 import type { z } from 'zod';
 import { HearthError } from '../errors.ts';
 import { removeDatabase } from './database.ts';
+import type { EmbedderChoice } from './embedder.ts';
 import type { IndexState, openParams } from './protocol.ts';
 import { Repository } from './repository.ts';
 
 export class IndexService {
   readonly #onState: (state: IndexState) => void;
+  readonly #openEmbedder: (model: string, signal: AbortSignal) => ReturnType<EmbedderChoice['open']>;
   #options: z.output<typeof openParams> | undefined;
   #repository: Repository | undefined;
 
-  constructor(onState: (state: IndexState) => void) {
+  constructor(
+    onState: (state: IndexState) => void,
+    openEmbedder: (model: string, signal: AbortSignal) => ReturnType<EmbedderChoice['open']>,
+  ) {
     this.#onState = onState;
+    this.#openEmbedder = openEmbedder;
   }
 
   get repository(): Repository {
@@ -24,11 +30,15 @@ export class IndexService {
     this.#options = options;
     this.#repository = await Repository.open({ ...options, onState: this.#onState });
     this.#repository.indexer.rescan();
-    return this.#repository.indexer.state;
+    const model = options.embeddings?.model;
+    if (model !== undefined) {
+      this.#repository.useEmbeddings({ model, open: (signal) => this.#openEmbedder(model, signal) });
+    }
+    return this.#repository.state;
   }
 
   async rebuild(): Promise<IndexState> {
-    if (!this.#options) return this.repository.indexer.state;
+    if (!this.#options) return this.repository.state;
     await this.close();
     removeDatabase(this.#options.database);
     return this.open(this.#options);

@@ -14,6 +14,19 @@ export interface IndexState {
   readonly skipped: Readonly<Record<string, number>>;
   /** What went wrong last, as a sentence. */
   readonly problem?: string;
+  /** Absent: no embedding model was chosen. */
+  readonly embeddings?: EmbeddingState;
+}
+
+/** How far the vectors of chunks are. */
+export interface EmbeddingState {
+  readonly model: string;
+  readonly phase: 'idle' | 'loading' | 'embedding' | 'paused' | 'failed';
+  /** Chunks that have a vector, and all. */
+  readonly done: number;
+  readonly total: number;
+  /** Why it failed, as a sentence. */
+  readonly problem?: string;
 }
 
 export function countsOf(database: DatabaseSync): Pick<IndexState, 'files' | 'chunks' | 'symbols' | 'skipped'> {

@@ -42,6 +42,7 @@ export class IndexWriter {
     this.#within = prepare('SELECT id FROM files WHERE path >= ? AND path < ?');
     this.#deletions = [
       'DELETE FROM terms WHERE rowid IN (SELECT id FROM chunks WHERE file = ?)',
+      'DELETE FROM embedded WHERE chunk IN (SELECT id FROM chunks WHERE file = ?)',
       'DELETE FROM chunks WHERE file = ?',
       'DELETE FROM symbols WHERE file = ?',
       'DELETE FROM imports WHERE file = ?',

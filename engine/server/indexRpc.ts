@@ -20,7 +20,7 @@ export function serveIndex(connection: MessageConnection, service: IndexService,
     return null;
   };
   handle(indexMessages.open, openParams, (params) => service.open(params));
-  handle0(indexMessages.state, async () => service.repository.indexer.state);
+  handle0(indexMessages.state, async () => service.repository.state);
   handle0(indexMessages.rebuild, () => service.rebuild());
   handle(indexMessages.update, updateParams, async ({ paths }) => {
     service.repository.indexer.update(paths);
@@ -32,13 +32,15 @@ export function serveIndex(connection: MessageConnection, service: IndexService,
   );
   handle0(
     indexMessages.pause,
-    tell(() => service.repository.indexer.pause()),
+    tell(() => service.repository.pause()),
   );
   handle0(
     indexMessages.resume,
-    tell(() => service.repository.indexer.resume()),
+    tell(() => service.repository.resume()),
   );
-  handle(indexMessages.search, searchParams, async ({ question, limit }) => service.repository.search(question, limit));
+  handle(indexMessages.search, searchParams, async ({ question, limit, meaning }) =>
+    meaning ? service.repository.searchByMeaning(question, limit) : service.repository.search(question, limit),
+  );
   handle(indexMessages.symbols, nameParams, async ({ name, limit }) => service.repository.symbols(name, limit));
   handle(indexMessages.definitions, nameParams, async ({ name, limit }) => service.repository.definitions(name, limit));
   handle(indexMessages.references, nameParams, ({ name, limit }) => service.repository.references(name, limit));
