@@ -2,11 +2,13 @@
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { cancelled, notFound } from '../errors.ts';
-import { Repository } from '../repository/repository.ts';
+import { cancelled, HearthError, notFound } from '../errors.ts';
+import { type Passage, Repository } from '../repository/repository.ts';
 import type { IndexState } from '../repository/state.ts';
+import { openEmbedder } from '../server/embedder.ts';
+import { findEntry } from '../store/catalogue.ts';
 import { defaultStoreDirectory } from '../store/paths.ts';
-import type { Command } from './command.ts';
+import type { Command, Values } from './command.ts';
 import { json } from './session.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';
 
@@ -14,18 +16,26 @@ export const index: Command = {
   name: 'index',
   usage: '[DIR]',
   summary: 'Reads a folder (this one) into its index; what is there already is only compared.',
-  options: [],
+  options: [
+    { name: 'embeddings', value: 'M', help: 'embedding model, for search by meaning; remembered until it is `off`' },
+  ],
   async run(values, terminal) {
     const [directory = '.', second] = values.positionals;
     if (second !== undefined) values.only('DIR');
     const startMs = performance.now();
-    await withIndex(directory, terminal, async (repository) => {
-      const { files, chunks, symbols, skipped } = repository.indexer.state;
+    await withIndex({ directory, values, terminal }, async (repository) => {
+      await repository.settled();
+      const { files, chunks, symbols, skipped, embeddings } = repository.state;
+      if (embeddings?.problem !== undefined) throw new HearthError('unavailable', embeddings.problem);
       const seconds = (performance.now() - startMs) / 1000;
-      if (values.switch('json')) return json(terminal, { files, chunks, symbols, skipped, seconds });
+      const vectors = embeddings && { model: embeddings.model, chunks: embeddings.done };
+      if (values.switch('json')) return json(terminal, { files, chunks, symbols, skipped, vectors, seconds });
       const left = Object.entries(skipped).map(([why, count]) => `${count} ${why}`);
       const note = left.length === 0 ? '' : `; only the names of ${left.join(', ')}`;
-      terminal.out(`${files} files, ${chunks} chunks, ${symbols} symbols in ${seconds.toFixed(1)} s${note}\n`);
+      const meaning = vectors ? `, ${vectors.chunks} vectors by ${vectors.model}` : '';
+      terminal.out(
+        `${files} files, ${chunks} chunks, ${symbols} symbols${meaning} in ${seconds.toFixed(1)} s${note}\n`,
+      );
     });
   },
 };
@@ -33,7 +43,7 @@ export const index: Command = {
 export const search: Command = {
   name: 'search',
   usage: 'QUERY',
-  summary: "Searches a folder's index, after comparing it with the folder.",
+  summary: "Searches a folder's index, after comparing it with the folder; by meaning too where it has vectors.",
   options: [
     { name: 'workspace', value: 'DIR', help: 'the folder (this one)' },
     { name: 'limit', value: 'N', help: 'results shown (10)' },
@@ -42,8 +52,11 @@ export const search: Command = {
   async run(values, terminal) {
     const query = values.only('The query');
     const limit = values.count('limit') ?? 10;
-    await withIndex(values.text('workspace') ?? '.', terminal, async (repository) => {
-      const found = values.switch('symbols') ? repository.symbols(query, limit) : repository.search(query, limit);
+    const directory = values.text('workspace') ?? '.';
+    await withIndex({ directory, values, terminal }, async (repository) => {
+      const found = values.switch('symbols') ? repository.symbols(query, limit) : await find(repository, query, limit);
+      const problem = repository.state.embeddings?.problem;
+      if (problem !== undefined) terminal.err(`${problem}\n`);
       if (values.switch('json')) return json(terminal, found);
       for (const place of found) {
         const what = 'name' in place ? `${place.kind} ${place.name}` : firstLineOf(place.text);
@@ -53,10 +66,22 @@ export const search: Command = {
   },
 };
 
-export async function withIndex(
-  directory: string,
-  terminal: Terminal,
-  use: (repository: Repository) => Promise<void> | void,
+/** With the vectors that there are: those that are missing are made by `hearth index`. */
+async function find(repository: Repository, query: string, limit: number): Promise<Passage[]> {
+  await repository.embeddingsOpened();
+  return repository.searchByMeaning(query, limit);
+}
+
+interface IndexCall {
+  readonly directory: string;
+  readonly values: Values;
+  readonly terminal: Terminal;
+}
+
+/** The index of a folder, its files read. */
+async function withIndex(
+  { directory, values, terminal }: IndexCall,
+  use: (repository: Repository) => Promise<void>,
 ): Promise<void> {
   const absolute = resolve(directory);
   const found = await stat(absolute).catch(() => undefined);
@@ -66,23 +91,40 @@ export async function withIndex(
   const repository = await Repository.open({
     database: join(defaultStoreDirectory(), 'index', `${name}.db`),
     folders: [{ name: '', directory: absolute }],
-    onState: ({ phase, files, pending }: IndexState) => {
-      if (phase === 'indexing') line.show('Indexing', files, files + pending, 'parts');
-    },
+    onState: (state) => showState(line, state),
   });
-  const stop = (): void => repository.indexer.pause();
+  const stop = (): void => repository.pause();
   terminal.signal.addEventListener('abort', stop, { once: true });
   try {
     repository.indexer.rescan();
+    chooseEmbeddings(repository, values);
     await repository.indexer.settled();
+    line.end();
+    if (!terminal.signal.aborted) await use(repository);
     line.end();
     if (terminal.signal.aborted)
       throw cancelled('Stopped; what was read is kept, and the next call goes on from there.');
-    await use(repository);
   } finally {
     terminal.signal.removeEventListener('abort', stop);
     await repository.close();
   }
+}
+
+function showState(line: ProgressLine, { phase, files, pending, embeddings }: IndexState): void {
+  if (phase === 'indexing') line.show('Indexing', files, files + pending, 'parts');
+  else if (embeddings?.phase === 'embedding') line.show('Embedding', embeddings.done, embeddings.total, 'parts');
+}
+
+/** The model that was asked for, or the one that the index knows. */
+function chooseEmbeddings(repository: Repository, values: Values): void {
+  const asked = values.text('embeddings');
+  if (asked === 'off') repository.forgetEmbeddings();
+  // A file is found again from another folder.
+  const named = asked === undefined || findEntry(asked) ? asked : resolve(asked);
+  const chosen = asked === 'off' ? undefined : (named ?? repository.embeddingModel);
+  if (chosen === undefined) return;
+  const options = { backend: values.backend(), threads: values.count('threads') };
+  repository.useEmbeddings({ model: chosen, open: (signal) => openEmbedder(chosen, signal, options) });
 }
 
 const firstLineOf = (text: string): string =>

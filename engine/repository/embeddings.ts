@@ -37,8 +37,7 @@ export class Embeddings {
   constructor(database: DatabaseSync, options: EmbeddingsOptions) {
     this.#options = options;
     this.#vectors = new Vectors(database);
-    this.#vectors.belongTo(options.choice.model);
-    this.#counts = this.#vectors.counts();
+    this.#counts = this.#count();
   }
 
   get state(): EmbeddingState {
@@ -86,6 +85,11 @@ export class Embeddings {
     );
   }
 
+  /** Resolves when questions have vectors, or the model could not be loaded. */
+  async opened(): Promise<void> {
+    await this.#open().catch((error: unknown) => this.#fail(error));
+  }
+
   /** Chunks that mean what a question asks, the best first; none where the model is not loaded yet: nobody waits for that. */
   async nearest(question: string, limit: number): Promise<number[]> {
     if (!this.#ready) return [];
@@ -113,6 +117,8 @@ export class Embeddings {
     if (!this.#ready) this.#enter('loading');
     this.#embedder ??= this.#options.choice.open(this.#closing.signal).then(
       (embedder) => {
+        // Not before: a model that is not there throws nothing away.
+        this.#vectors.belongTo(this.#options.choice.model);
         this.#ready = embedder;
         return embedder;
       },
@@ -160,12 +166,17 @@ export class Embeddings {
     this.#wanted = false;
   }
 
+  #count(): ReturnType<Vectors['counts']> {
+    const counts = this.#vectors.counts();
+    return this.#vectors.model === this.#options.choice.model ? counts : { ...counts, done: 0 };
+  }
+
   #enter(phase: EmbeddingState['phase']): void {
     const now = performance.now();
     const changed = phase !== this.#phase;
     this.#phase = phase;
     if (!changed && now - this.#toldMs < limits.repository.stateMs) return;
-    this.#counts = this.#vectors.counts();
+    this.#counts = this.#count();
     this.#toldMs = now;
     this.#options.onChange();
   }

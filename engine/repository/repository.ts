@@ -75,6 +75,11 @@ export class Repository {
     this.#embeddings.start();
   }
 
+  /** Resolves when search by meaning is possible, or known not to be; chunks may still wait for their vectors. */
+  async embeddingsOpened(): Promise<void> {
+    await this.#embeddings?.opened();
+  }
+
   /** Throws all vectors away. */
   forgetEmbeddings(): void {
     new Vectors(this.#database).belongTo(undefined);

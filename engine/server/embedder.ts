@@ -1,6 +1,5 @@
-/** An embedding model for the index: loaded on the processor, beside whatever the engine has loaded. */
+/** An embedding model for the index, in the process that keeps it and beside whatever the engine has loaded. */
 import { basename, join } from 'node:path';
-import { defaultThreads } from '../backend/onnx/threads.ts';
 import { unsupported } from '../errors.ts';
 import { cutToContext, type EmbeddingModel, embedAll, embeddingTokens } from '../generation/embed.ts';
 import type { RequestClass } from '../generation/nextStep.ts';
@@ -14,9 +13,7 @@ import { loadModel } from './loaded.ts';
 const contextTokens = 1024;
 
 export interface EmbedderOptions {
-  /** The graphics card is left to the model that answers. */
-  readonly backend?: BackendChoice;
-  /** Absent: half of what the processor has, since nobody waits. */
+  readonly backend: BackendChoice;
   readonly threads?: number | undefined;
   readonly storeDirectory?: string;
 }
@@ -25,7 +22,7 @@ export interface EmbedderOptions {
 export async function openEmbedder(
   model: string,
   signal: AbortSignal,
-  { backend = 'onnx', threads = Math.ceil(defaultThreads() / 2), storeDirectory }: EmbedderOptions = {},
+  { backend, threads, storeDirectory }: EmbedderOptions,
 ): Promise<Embedder> {
   const store = openStore(storeDirectory === undefined ? {} : { directory: storeDirectory });
   const path = await store.resolve(model);

@@ -7,6 +7,7 @@ import { writeSnapshot } from '../../../engine/cache/snapshotFile.ts';
 import { openSafetensors } from '../../../engine/formats/safetensors.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { cacheValuesPerToken } from '../../../engine/model/spec.ts';
+import { makeEmbeddingModel } from '../embeddingModel.ts';
 import { bundle } from '../server/bundle.ts';
 import { makeTinyModel } from '../server/tinyModel.ts';
 
@@ -57,6 +58,35 @@ async function file(name: string, text: string): Promise<string> {
   await writeFile(join(folder, name), text);
   return name;
 }
+
+describe('hearth index and search', () => {
+  it('find by words, and by meaning once an embedding model was named', async () => {
+    const embedding = await makeEmbeddingModel();
+    await mkdir(join(folder, 'tree'));
+    await Promise.all([file('tree/a.txt', 'alpha beta\n'), file('tree/b.txt', 'gamma delta\n')]);
+    const backend = ['--backend', 'reference'];
+    const search = async () => {
+      const { stdout, stderr } = await hearth(['search', 'omega', '--workspace', 'tree', '--json', ...backend]);
+      return { found: JSON.parse(stdout) as unknown[], stderr };
+    };
+    const figures = async (...args: string[]) =>
+      JSON.parse((await hearth(['index', 'tree', '--json', ...args])).stdout);
+    expect(await figures()).toMatchObject({ files: 2, chunks: 2 });
+    expect(await search()).toEqual({ found: [], stderr: '' });
+    const absent = await hearth(['index', 'tree', '--embeddings', 'qwen3-embedding-0.6b']);
+    expect([absent.status, absent.stderr]).toEqual([1, expect.stringContaining('models pull qwen3-embedding-0.6b')]);
+    const vectors = { model: embedding.path, chunks: 2 };
+    expect(await figures('--embeddings', embedding.path, ...backend)).toMatchObject({ vectors });
+    // The model is remembered, by both commands.
+    expect(await figures(...backend)).toMatchObject({ vectors });
+    expect((await search()).found).toHaveLength(2);
+    await embedding.remove();
+    const without = await search();
+    expect([without.found, without.stderr]).toEqual([[], expect.stringContaining('searched by words alone')]);
+    expect(await figures('--embeddings', 'off')).not.toHaveProperty('vectors');
+    expect(await search()).toEqual({ found: [], stderr: '' });
+  });
+});
 
 describe('hearth', () => {
   it('shows its help and its version', async () => {

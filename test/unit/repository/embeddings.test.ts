@@ -130,6 +130,13 @@ describe('vectors of chunks', () => {
     const other = await repositoryOf(folder, { database });
     expect((await use(other, new ScriptedEmbedder(), 'other')).documents).toHaveLength(4);
     await other.close();
+    const absent = await repositoryOf(folder, { database });
+    const open = async () => Promise.reject(notFound('It is not here.'));
+    absent.useEmbeddings({ model: 'absent', open });
+    await absent.settled();
+    expect(absent.state.embeddings).toMatchObject({ phase: 'failed', done: 0, total: 4 });
+    expect(absent.embeddingModel).toBe('other');
+    await absent.close();
     const none = await repositoryOf(folder, { database });
     none.forgetEmbeddings();
     expect(none.embeddingModel).toBeUndefined();

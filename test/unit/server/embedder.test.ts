@@ -17,7 +17,7 @@ beforeAll(async () => {
 afterAll(() => Promise.all([made.remove(), rm(storeDirectory, { recursive: true, force: true })]));
 
 const never = new AbortController().signal;
-const open = (model = made.path) => openEmbedder(model, never, { storeDirectory });
+const open = (model = made.path) => openEmbedder(model, never, { backend: 'onnx', storeDirectory });
 const cosine = (a: Float32Array, b: readonly number[]): number =>
   a.reduce((sum, value, i) => sum + value * (b[i] ?? Number.NaN), 0);
 
