@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import * as vscode from 'vscode';
 import type { OpenParams } from '../engine/repository/protocol.ts';
 import type { Chat } from './chat/chat.ts';
+import type { TokenFor } from './client/client.ts';
 import { isCancelled, sentence } from './client/failure.ts';
 import { EngineHost } from './client/host.ts';
 import { writeCommitMessage } from './commit.ts';
@@ -10,9 +11,11 @@ import { acceptedCommand, CompletionProvider } from './completion/provider.ts';
 import { WarmUp } from './completion/warmUp.ts';
 import { Proposals } from './edits/proposals.ts';
 import { registerLanguageModels, useInChat } from './languageModel/register.ts';
+import { limits } from './limits.ts';
 import { showMenu, toggleLanguage } from './menu.ts';
 import { FirstRun } from './models/firstRun.ts';
 import { ModelManager } from './models/manager.ts';
+import { Remote } from './remote.ts';
 import { RepositoryIndex } from './repository/repositoryIndex.ts';
 import { IndexStatus, showIndexMenu } from './repository/status.ts';
 import { WorkspaceWatch, workspaceOptions } from './repository/workspace.ts';
@@ -28,6 +31,7 @@ interface Parts {
   context: vscode.ExtensionContext;
   log: vscode.LogOutputChannel;
   engine: EngineHost;
+  remote: Remote;
   thinking: Thinking;
   models: ModelManager;
   firstRun: FirstRun;
@@ -42,7 +46,8 @@ let running: { engine: EngineHost; index: RepositoryIndex; chat: LazyChat } | un
 /** Registers everything and starts nothing: the engine comes with the first key or question. */
 export function activate(context: vscode.ExtensionContext): void {
   const log = vscode.window.createOutputChannel('Hearth', { log: true });
-  const engine = new EngineHost(() => createClient(context, log));
+  const engine = new EngineHost(() => createClient(context, log, (url) => remote.token(url)));
+  const remote = new Remote(context.secrets, engine);
   const thinking = new Thinking(context.globalState, engine);
   const models = new ModelManager(engine);
   const firstRun = new FirstRun(engine, models, context.globalState, log);
@@ -52,7 +57,19 @@ export function activate(context: vscode.ExtensionContext): void {
   const warmUp = new WarmUp((token) => completion.warm(vscode.window.activeTextEditor, token), log);
   const status = new StatusBar(engine, thinking, () => completion.paused);
   const proposals = new Proposals();
-  const parts: Parts = { context, log, engine, thinking, models, firstRun, completion, index, proposals, status };
+  const parts: Parts = {
+    context,
+    log,
+    engine,
+    remote,
+    thinking,
+    models,
+    firstRun,
+    completion,
+    index,
+    proposals,
+    status,
+  };
   const chat = new LazyChat(parts);
   running = { engine, index, chat };
   context.subscriptions.push(log, engine, thinking, status, index, proposals);
@@ -82,10 +99,10 @@ export async function deactivate(): Promise<void> {
   running = undefined;
 }
 
-async function createClient(context: vscode.ExtensionContext, log: vscode.LogOutputChannel) {
+async function createClient(context: vscode.ExtensionContext, log: vscode.LogOutputChannel, tokenFor: TokenFor) {
   const { EngineClient } = await import('./client/client.ts');
   const entry = context.asAbsolutePath(join('dist', 'engine.mjs'));
-  return new EngineClient(() => ({ entry, env: engineEnvironment() }), log);
+  return new EngineClient(() => ({ entry, env: engineEnvironment() }), log, tokenFor);
 }
 
 function createIndex(context: vscode.ExtensionContext, log: vscode.LogOutputChannel): RepositoryIndex {
@@ -128,7 +145,7 @@ class LazyChat {
 }
 
 function registerCommands(parts: Parts, chat: LazyChat): void {
-  const { context, log, engine, thinking, models, firstRun, completion, index, status } = parts;
+  const { context, log, engine, remote, thinking, models, firstRun, completion, index, status } = parts;
   const show = async () => {
     await vscode.commands.executeCommand(`${chatViewId}.focus`);
     const opened = await chat.open();
@@ -167,6 +184,11 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
     'hearth.answerNow': async () => answerNow(engine),
     'hearth.useInChat': () => useInChat(log),
     'hearth.chooseModel': () => models.open(),
+    'hearth.connectRemote': () => remote.connect(),
+    'hearth.disconnectRemote': () => remote.disconnect(),
+    'hearth.chooseRemoteModel': () => remote.chooseModel(),
+    'hearth.setRemoteToken': () => remote.setToken(),
+    'hearth.clearRemoteToken': () => remote.clearToken(),
     'hearth.menu': () => showMenu(engine, thinking, completion, index),
     'hearth.toggleCompletions': () => {
       completion.paused = !completion.paused;
@@ -218,9 +240,22 @@ async function clearCache(engine: EngineHost): Promise<void> {
   );
 }
 
-const loadSettings = ['model', 'backend', 'contextTokens', 'threads', 'cache.diskMegabytes'].map(
-  (key) => `hearth.${key}`,
-);
+const loadSettings = [
+  'model',
+  'backend',
+  'contextTokens',
+  'threads',
+  'cache.diskMegabytes',
+  'remote.url',
+  'remote.model',
+].map((key) => `hearth.${key}`);
+let reloading: NodeJS.Timeout | undefined;
+
+/** The address and the model of a server are two settings and one wish. */
+function reloadSoon(parts: Parts, report: (error: unknown) => void): void {
+  clearTimeout(reloading);
+  reloading = setTimeout(() => void parts.engine.current?.reload().catch(report), limits.remote.settleMs);
+}
 
 function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void {
   const report = (error: unknown) => parts.log.warn(`After a changed setting: ${sentence(error)}`);
@@ -231,7 +266,7 @@ function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void 
   } else if (loadSettings.some((key) => event.affectsConfiguration(key))) {
     parts.firstRun.again();
     parts.completion.forget();
-    parts.engine.current?.reload().catch(report);
+    reloadSoon(parts, report);
   } else if (['hearth.index.enabled', 'files.exclude'].some((key) => event.affectsConfiguration(key))) {
     parts.index.reopen().catch(report);
   }

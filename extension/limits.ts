@@ -73,6 +73,12 @@ export const limits = {
     /** Between the last move of the cursor and the new context chip. */
     contextSettleMs: 80,
   },
+  remote: {
+    /** After a server could not be reached, keys do not ask it again for so long; a question does at once. */
+    retryMs: 30_000,
+    /** Settings that are written together are read together. */
+    settleMs: 100,
+  },
   index: {
     /** After the window opened: language servers and the editor itself come first. */
     startMs: 5_000,

@@ -50,6 +50,19 @@ export function engineSettings(): EngineSettings {
   };
 }
 
+export interface RemoteSettings {
+  url: string;
+  /** Undefined: the only one that the server has. */
+  model: string | undefined;
+}
+
+/** Undefined: this computer's engine answers. */
+export function remoteSettings(): RemoteSettings | undefined {
+  const url = read('remote.url', '').trim();
+  const model = read('remote.model', '').trim();
+  return url === '' ? undefined : { url, model: model === '' ? undefined : model };
+}
+
 export const modelsDirectory = (): string => read('modelsDirectory', '').trim();
 
 export function completionSettings(): CompletionSettings {

@@ -1,4 +1,5 @@
 import * as vscode from 'vscode';
+import type { ModelCard } from '../engine/server/protocol.ts';
 import type { EngineHost } from './client/host.ts';
 import type { EngineView } from './client/view.ts';
 import { formatBytes, formatSpeed, percent } from './format.ts';
@@ -33,15 +34,20 @@ export function statusText(view: EngineView, paused: boolean): StatusText {
       return say('sync~spin', 'Hearth', vscode.l10n.t('The engine stopped unexpectedly. It is being started again.'));
     case 'failed':
       return say('error', 'Hearth', state.message, true);
+    case 'connecting':
+      return say('loading~spin', state.host, vscode.l10n.t('Asking {0} for its models', state.host));
     case 'ready':
-      return readyText(view, state.card.name, paused);
+      return readyText(view, state.card, paused);
   }
 }
 
-function readyText(view: EngineView, name: string, paused: boolean): StatusText {
-  const icon = view.running > 0 ? 'loading~spin' : paused ? 'debug-pause' : 'flame';
+function readyText(view: EngineView, { name, host }: ModelCard, paused: boolean): StatusText {
+  const icon = view.running > 0 ? 'loading~spin' : paused ? 'debug-pause' : host === undefined ? 'flame' : 'cloud';
   const speed = view.last === undefined ? '' : `  ${formatSpeed(view.last.tokensPerSecond)}`;
   const lines = [view.running > 0 ? vscode.l10n.t('{0} is working.', name) : vscode.l10n.t('{0} is ready.', name)];
+  if (host !== undefined) {
+    lines.push(vscode.l10n.t('{0} answers: questions, and the code that goes with them, are sent there.', host));
+  }
   if (paused) lines.push(vscode.l10n.t('Completions are paused.'));
   if (view.last !== undefined) {
     lines.push(
@@ -53,7 +59,11 @@ function readyText(view: EngineView, name: string, paused: boolean): StatusText 
       ),
     );
   }
-  return { text: `$(${icon}) ${name}${speed}`, tooltip: lines.join('\n\n'), problem: false };
+  return {
+    text: `$(${icon}) ${host === undefined ? name : `${name} @ ${host}`}${speed}`,
+    tooltip: lines.join('\n\n'),
+    problem: false,
+  };
 }
 
 const share = (state: { name: string; done: number; total: number }): string => {

@@ -15,6 +15,8 @@ export function noticeOf({ state }: EngineView): Notice {
       return { kind: 'progress', text: vscode.l10n.t('Starting the engine') };
     case 'restarting':
       return { kind: 'progress', text: vscode.l10n.t('The engine stopped unexpectedly and is being started again') };
+    case 'connecting':
+      return { kind: 'progress', text: vscode.l10n.t('Asking {0} for its models', state.host) };
     case 'loading':
       return progress(vscode.l10n.t('Loading {0}', state.name), state);
     case 'downloading':
@@ -61,13 +63,13 @@ export function controlsOf({ state }: EngineView, thinking: Thinking): Controls 
   const { card } = state;
   const mode = thinking.mode(card);
   const facts = [
-    vscode.l10n.t('{0} parameters', formatParameters(card.parameters)),
+    ...(card.host === undefined ? [vscode.l10n.t('{0} parameters', formatParameters(card.parameters))] : []),
     vscode.l10n.t('{0} tokens of context', card.contextTokens),
-    vscode.l10n.t('computed by {0}', card.backend),
+    vscode.l10n.t('computed by {0}', card.host ?? card.backend),
     ...card.notes,
   ];
   return {
-    model: card.name,
+    model: card.host === undefined ? card.name : `${card.name} @ ${card.host}`,
     modelDetail: facts.join('\n'),
     thinking: modeLabel(mode),
     thinkingOn: mode !== 'off',

@@ -1,15 +1,21 @@
 import * as vscode from 'vscode';
 import type { Texts } from '../messages.ts';
+import { hostOf } from '../remote.ts';
+import { remoteSettings } from '../settings.ts';
 
 /** The page's texts in the user's language. Called when the page is made: `l10n` is not ready before activation. */
 export function pageTexts(): Texts {
   const { t } = vscode.l10n;
+  const remote = remoteSettings();
   return {
     conversation: t('Conversation'),
     you: t('You'),
     answer: t('Hearth'),
     emptyTitle: t('Ask about your code'),
-    emptyText: t('The model runs on this computer. Nothing you write leaves it.'),
+    emptyText:
+      remote === undefined
+        ? t('The model runs on this computer. Nothing you write leaves it.')
+        : t('{0} answers. What you write, and the code that goes with it, is sent there.', hostOf(remote.url)),
     examples: [
       t('Explain what this file does, step by step'),
       t('Find bugs and risky edge cases in this code'),

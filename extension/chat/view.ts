@@ -50,14 +50,21 @@ export class ChatView {
       parts.engine.onView(() => this.onEngine()),
       parts.tracker.onChange(() => this.postContext()),
       parts.thinking.onChange(() => this.postEngine()),
+      // Where the answers come from stands on the empty page.
+      vscode.workspace.onDidChangeConfiguration((event) => {
+        if (event.affectsConfiguration('hearth.remote.url') && this.view) this.draw(this.view.webview);
+      }),
     );
+  }
+
+  private get dist(): vscode.Uri {
+    return vscode.Uri.joinPath(this.parts.extensionUri, 'dist');
   }
 
   attach(view: vscode.WebviewView): void {
     this.view = view;
     const { webview } = view;
-    const dist = vscode.Uri.joinPath(this.parts.extensionUri, 'dist');
-    webview.options = { enableScripts: true, localResourceRoots: [dist] };
+    webview.options = { enableScripts: true, localResourceRoots: [this.dist] };
     webview.onDidReceiveMessage((raw: unknown) => this.receive(raw));
     view.onDidDispose(() => {
       this.view = undefined;
@@ -67,10 +74,15 @@ export class ChatView {
       // A hidden page is thrown away: it says `ready` anew.
       if (!view.visible) this.listening = false;
     });
+    this.draw(webview);
+  }
+
+  /** The page anew, with the texts that hold now. */
+  private draw(webview: vscode.Webview): void {
     this.listening = false;
     webview.html = chatPage({
-      scriptUri: webview.asWebviewUri(vscode.Uri.joinPath(dist, 'chat.js')).toString(),
-      styleUri: webview.asWebviewUri(vscode.Uri.joinPath(dist, 'chat.css')).toString(),
+      scriptUri: webview.asWebviewUri(vscode.Uri.joinPath(this.dist, 'chat.js')).toString(),
+      styleUri: webview.asWebviewUri(vscode.Uri.joinPath(this.dist, 'chat.css')).toString(),
       cspSource: webview.cspSource,
       language: vscode.env.language,
       texts: pageTexts(),

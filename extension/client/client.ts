@@ -22,6 +22,9 @@ import {
   modelEntry,
   type Progress,
   progress,
+  type RemoteModel,
+  type RemoteServerParams,
+  remoteModel,
   type Statistics,
   type SummariseParams,
   type SummariseResult,
@@ -31,7 +34,7 @@ import {
 } from '../../engine/server/protocol.ts';
 import type { Log } from '../log.ts';
 import { chooseModel, fileName } from '../models/choose.ts';
-import { engineSettings } from '../settings.ts';
+import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
 import type { Launch } from './connection.ts';
 import { EngineFailure, isCancelled, sentence } from './failure.ts';
 import { EngineProcess, type ProcessState } from './process.ts';
@@ -42,6 +45,22 @@ export interface StreamHandlers {
   onProgress?(step: Progress): void;
 }
 
+/** The token for a remote server, if one is kept. */
+export type TokenFor = (url: string) => Promise<string | undefined>;
+
+/** How the id of a remote server's model begins. */
+const remoteId = 'remote:';
+
+interface Wanted {
+  settings: EngineSettings;
+  remote: RemoteSettings | undefined;
+}
+
+const wanted = (): Wanted => ({ settings: engineSettings(), remote: remoteSettings() });
+
+/** What decides which model is meant. */
+const choiceOf = ({ settings, remote }: Wanted): string => JSON.stringify([settings.model, remote]);
+
 /**
  * The engine as the rest of the extension sees it: requests that find a model loaded, and one view of what it is doing.
  * It decides which model is loaded (settings, what is on disk) and loads it again after a restart.
@@ -49,18 +68,20 @@ export interface StreamHandlers {
 export class EngineClient {
   private readonly process: EngineProcess;
   private readonly log: Log;
+  private readonly tokenFor: TokenFor;
   private readonly changed = new vscode.EventEmitter<EngineView>();
   readonly onView = this.changed.event;
   private current: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
   private readonly streams = new Map<string, StreamHandlers>();
   private readonly downloads = new Map<string, (step: Progress) => void>();
-  /** The model that was asked for by name, and the setting in whose place it answers until that is changed. */
-  private named: { model: string; setting: string } | undefined;
+  /** The model of this computer that was asked for by name, and the choice in whose place it answers until that changes. */
+  private named: { model: string; choice: string } | undefined;
   /** The load under way or done, with what it was asked for. */
   private loading: { key: string; card: Promise<ModelCard> } | undefined;
 
-  constructor(launch: () => Launch, log: Log) {
+  constructor(launch: () => Launch, log: Log, tokenFor: TokenFor = () => Promise.resolve(undefined)) {
     this.log = log;
+    this.tokenFor = tokenFor;
     this.process = new EngineProcess(launch, log);
     this.process.onNotification(messages.delta, delta, (piece) => this.streams.get(piece.stream)?.onDelta(piece));
     this.process.onNotification(messages.progress, progress, (step) => this.onProgress(step));
@@ -86,9 +107,9 @@ export class EngineClient {
    * the engine's own failure when it cannot be loaded. Calls that ask for the same share one load.
    */
   ready(): Promise<ModelCard> {
-    const settings = engineSettings();
-    if (this.named?.setting !== settings.model) this.named = undefined;
-    const key = JSON.stringify({ ...settings, model: this.named?.model ?? settings.model });
+    const now = wanted();
+    if (this.named?.choice !== choiceOf(now)) this.named = undefined;
+    const key = JSON.stringify([now, this.named?.model]);
     if (this.loading?.key === key) return this.loading.card;
     const card = this.load();
     this.loading = { key, card };
@@ -100,8 +121,9 @@ export class EngineClient {
 
   /** The same for a model of the user's choice elsewhere in VS Code, which answers everything from then on. */
   async use(model: string): Promise<ModelCard> {
+    if (model.startsWith(remoteId)) return this.useRemote(model);
     if (this.warmModel?.id === model) return this.ready();
-    this.named = { model, setting: engineSettings().model };
+    this.named = { model, choice: choiceOf(wanted()) };
     try {
       return await this.ready();
     } catch (error) {
@@ -113,6 +135,16 @@ export class EngineClient {
   /** After a changed setting: loads what is asked for now, if a model was wanted at all. */
   async reload(): Promise<void> {
     if (this.current.state.kind !== 'idle') await this.ready();
+  }
+
+  /** After a changed address or token. */
+  async reconnect(): Promise<void> {
+    this.loading = undefined;
+    await this.ready();
+  }
+
+  remoteModels(server: RemoteServerParams): Promise<RemoteModel[]> {
+    return this.process.request(messages.remoteModels, server, z.array(remoteModel));
   }
 
   async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {
@@ -221,12 +253,9 @@ export class EngineClient {
   }
 
   private async load(): Promise<ModelCard> {
+    const remote = this.named === undefined ? remoteSettings() : undefined;
     try {
-      const params = await this.chosenModel();
-      // Another model replaces the one that answers now.
-      await this.untilIdle();
-      this.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
-      const card = await this.process.request(messages.load, params.load, modelCard);
+      const card = remote === undefined ? await this.loadHere() : await this.connect(remote);
       this.logCard(card);
       this.show({ kind: 'ready', card });
       return card;
@@ -234,6 +263,36 @@ export class EngineClient {
       this.showLoadFailure(error);
       throw error;
     }
+  }
+
+  private async loadHere(): Promise<ModelCard> {
+    const params = await this.chosenModel();
+    // Another model replaces the one that answers now.
+    await this.untilIdle();
+    this.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
+    return this.process.request(messages.load, params.load, modelCard);
+  }
+
+  private async connect({ url, model }: RemoteSettings): Promise<ModelCard> {
+    const { contextTokens } = engineSettings();
+    const token = await this.tokenFor(url);
+    await this.process.start();
+    await this.untilIdle();
+    this.show({ kind: 'connecting', host: URL.canParse(url) ? new URL(url).host : url });
+    const params = {
+      ...{ url, ...(model !== undefined && { model }) },
+      ...(token !== undefined && { token }),
+      ...(contextTokens !== undefined && { contextTokens }),
+    };
+    return this.process.request(messages.connect, params, modelCard);
+  }
+
+  /** @throws EngineFailure `not-found` when the settings name another server by now. */
+  private async useRemote(model: string): Promise<ModelCard> {
+    this.named = undefined;
+    const card = await this.ready();
+    if (card.id === model) return card;
+    throw new EngineFailure('not-found', vscode.l10n.t('The settings name another server or model by now.'));
   }
 
   private untilIdle(): Promise<void> {
@@ -272,7 +331,8 @@ export class EngineClient {
     // The view already says these: what to download, or that the process is being started again.
     if (code === 'no-model' || code === 'engine-ended' || code === 'engine-given-up') return;
     this.log.error(`Loading the model: ${sentence(error)}`);
-    const remedy = code === 'internal' || code === 'device-lost' ? 'restart' : 'choose-model';
+    const again = code === 'internal' || code === 'device-lost' || remoteSettings() !== undefined;
+    const remedy = again && code !== 'not-found' ? 'restart' : 'choose-model';
     this.show({ kind: 'failed', message: sentence(error), remedy });
   }
 
@@ -323,7 +383,8 @@ export class EngineClient {
 
   private logCard(card: ModelCard): void {
     for (const note of card.notes) this.log.info(`${card.name}: ${note}`);
-    this.log.info(`${card.name} is ready on '${card.backend}' with ${card.contextTokens} tokens of context.`);
+    const where = card.host ?? `'${card.backend}'`;
+    this.log.info(`${card.name} is ready on ${where} with ${card.contextTokens} tokens of context.`);
   }
 
   private onLoadStep(step: Progress): void {

@@ -11,6 +11,8 @@ export type EngineState =
   | { kind: 'downloading'; name: string; done: number; total: number }
   /** Bytes; total 0 until the engine says. */
   | { kind: 'loading'; name: string; done: number; total: number }
+  /** A server is asked what it has. */
+  | { kind: 'connecting'; host: string }
   | { kind: 'ready'; card: ModelCard }
   | { kind: 'restarting'; delayMs: number }
   | { kind: 'failed'; message: string; remedy: 'restart' | 'choose-model' };

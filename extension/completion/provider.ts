@@ -3,6 +3,7 @@ import type { CompleteParams } from '../../engine/server/protocol.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
+import { readsFast } from '../context/budget.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
@@ -99,8 +100,8 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
 
   private snippets(document: vscode.TextDocument, position: vscode.Position) {
     const { cpuContextChars, contextChars } = limits.completion;
-    const onGpu = this.engine.current?.warmModel?.backend === 'webgpu';
-    return this.context.snippets(document, position, onGpu ? contextChars : cpuContextChars);
+    const fast = readsFast(this.engine.current?.warmModel);
+    return this.context.snippets(document, position, fast ? contextChars : cpuContextChars);
   }
 
   private isOn(document: vscode.TextDocument, settings: CompletionSettings): boolean {

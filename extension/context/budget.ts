@@ -15,8 +15,12 @@ export function contextBudget(
   const share = Math.floor(contextTokens * attachmentShare);
   const free = Math.floor(contextTokens * (1 - answerShare)) - conversationTokens;
   const room = Math.min(attachmentTokens, Math.max(Math.min(share, free), Math.floor(share / 2)));
-  return card?.backend === 'webgpu' ? room : Math.min(room, cpuAttachmentTokens);
+  return readsFast(card) ? room : Math.min(room, cpuAttachmentTokens);
 }
+
+/** A GPU, here or in a server: on a CPU a prompt is read at some hundred tokens a second. */
+export const readsFast = (card: Pick<ModelCard, 'backend'> | undefined): boolean =>
+  card?.backend === 'webgpu' || card?.backend === 'remote';
 
 export const estimatedTokens = (text: string): number => Math.ceil(text.length / limits.chat.charsPerToken);
 

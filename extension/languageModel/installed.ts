@@ -5,7 +5,7 @@ import type { EngineClient } from '../client/client.ts';
 import { sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { Log } from '../log.ts';
-import { engineSettings } from '../settings.ts';
+import { engineSettings, remoteSettings } from '../settings.ts';
 
 /** What VS Code is told of a model that can answer here. */
 export interface InstalledModel {
@@ -49,8 +49,13 @@ export class InstalledModels {
     const { model } = engineSettings();
     const loaded = this.engine.current?.warmModel?.id;
     const cards = this.storage.get<Record<string, InstalledModel>>(cardsKey, {});
-    // The user's own file is in no list.
-    const own = Object.values(cards).filter(({ id }) => isAbsolute(id) && (id === model || id === loaded));
+    const remote = remoteSettings();
+    // The user's own file and a server's model are in no list.
+    const own = Object.values(cards).filter(
+      ({ id }) =>
+        (isAbsolute(id) && (id === model || id === loaded)) ||
+        (remote !== undefined && id.startsWith(`remote:${remote.url.replace(/\/$/, '')}`)),
+    );
     return [...own, ...listed.map((entry) => ({ ...entry, ...cards[entry.id], description: entry.description }))];
   }
 
@@ -91,7 +96,8 @@ const fromEntry = ({ id, name, family, description, contextTokens }: ModelEntry)
   toolCalling: true,
 });
 
-const fromCard = ({ id, name, family, contextTokens, toolCalling }: ModelCard): InstalledModel => ({
-  ...{ id, name, family, contextTokens, toolCalling },
-  description: '',
+const fromCard = ({ id, name, family, contextTokens, toolCalling, host }: ModelCard): InstalledModel => ({
+  ...{ id, family, contextTokens, toolCalling },
+  name: host === undefined ? name : `${name} @ ${host}`,
+  description: host === undefined ? '' : vscode.l10n.t('Answered by {0}, to which questions are sent', host),
 });

@@ -26,7 +26,7 @@ type Asked = z.infer<typeof asked>;
 
 /**
  * @hearth in VS Code's own chat. It answers with Hearth's models whatever model is chosen there: who asks it is promised
- * that nothing leaves the computer.
+ * that nothing leaves the computer, unless to the server that Hearth's own settings name.
  */
 export class Participant {
   private readonly engine: EngineHost;

@@ -2,7 +2,9 @@ import * as vscode from 'vscode';
 import { EngineFailure, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { formatBytes } from '../format.ts';
+import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
+import { remoteSettings } from '../settings.ts';
 import type { ModelManager } from './manager.ts';
 
 const declinedKey = 'hearth.offerDeclined';
@@ -43,6 +45,8 @@ export class FirstRun {
     } catch (error) {
       this.log.info(`No completions yet: ${sentence(error)}`);
       if (error instanceof EngineFailure && error.code === 'no-model') await this.offer();
+      // A server that is not there comes back by itself.
+      else if (remoteSettings() !== undefined) setTimeout(() => this.again(), limits.remote.retryMs).unref();
     }
   }
 

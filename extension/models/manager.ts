@@ -4,11 +4,11 @@ import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { formatBytes, formatParameters, percent } from '../format.ts';
-import { engineSettings, writeSetting } from '../settings.ts';
+import { engineSettings, remoteSettings, writeSetting } from '../settings.ts';
 
 interface ModelItem extends vscode.QuickPickItem {
   entry?: ModelEntry;
-  action?: 'file' | 'automatic' | 'compare';
+  action?: 'file' | 'automatic' | 'compare' | 'remote';
 }
 
 /** Lists, downloads, checks, removes and chooses models. */
@@ -20,6 +20,10 @@ export class ModelManager {
   }
 
   async open(): Promise<void> {
+    if (remoteSettings() !== undefined) {
+      await vscode.commands.executeCommand('hearth.chooseRemoteModel');
+      return;
+    }
     const client = await this.engine.client();
     const picker = vscode.window.createQuickPick<ModelItem>();
     picker.title = vscode.l10n.t('Hearth: Models');
@@ -84,6 +88,12 @@ export class ModelManager {
         action: 'file',
         alwaysShow: true,
       },
+      {
+        label: `$(cloud) ${vscode.l10n.t('A server…')}`,
+        description: vscode.l10n.t('OpenAI-compatible: vLLM, SGLang, llama-server'),
+        action: 'remote',
+        alwaysShow: true,
+      },
     ];
   }
 
@@ -91,6 +101,10 @@ export class ModelManager {
     if (item.action === 'automatic') return this.use(client, '');
     if (item.action === 'compare') return this.compare(client);
     if (item.action === 'file') return this.useFile(client);
+    if (item.action === 'remote') {
+      await vscode.commands.executeCommand('hearth.connectRemote');
+      return;
+    }
     if (item.entry === undefined) return;
     if (item.entry.state === 'present') return this.use(client, item.entry.id);
     return this.pullAndUse(client, item.entry, true);

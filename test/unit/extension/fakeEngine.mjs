@@ -64,6 +64,18 @@ rpc.onRequest('load', async ({ model }) => {
   loaded = card(model);
   return loaded;
 });
+const remoteModels = ['one', 'two'].map((id) => ({ id, contextTokens: 4096 }));
+rpc.onRequest('remoteModels', ({ url, token }) => {
+  if (url.includes('locked') && token !== 'secret') throw fail('unavailable', 'It answered: 401. Check the token.');
+  return url.includes('single') ? remoteModels.slice(0, 1) : remoteModels;
+});
+rpc.onRequest('connect', async ({ url, token, model = 'one', contextTokens = 4096 }) => {
+  if (url.includes('away')) throw fail('unavailable', 'It cannot be reached; check the address.');
+  if (url.includes('locked') && token !== 'secret') throw fail('unavailable', 'It answered: 401. Check the token.');
+  const { host } = new URL(url);
+  loaded = { ...card(model), id: `remote:${url}#${model}`, backend: 'remote', host, contextTokens };
+  return loaded;
+});
 rpc.onRequest('unload', () => {
   loaded = undefined;
   return null;

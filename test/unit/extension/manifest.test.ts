@@ -2,7 +2,13 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { chatSettings, completionSettings, engineSettings, modelsDirectory } from '../../../extension/settings.ts';
+import {
+  chatSettings,
+  completionSettings,
+  engineSettings,
+  modelsDirectory,
+  remoteSettings,
+} from '../../../extension/settings.ts';
 import { settings } from './vscode.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
@@ -75,19 +81,31 @@ describe('the manifest', () => {
   it('declares exactly the settings that the extension reads, with the defaults that it falls back to', () => {
     const read = [...source.matchAll(/\bread(?:<[^(]+>)?\('([\w.]+)'/g)].map((match) => `hearth.${match[1]}`);
     expect(Object.keys(properties).sort()).toEqual([...new Set(read)].sort());
-    const fallbacks = [engineSettings(), completionSettings(), chatSettings(), modelsDirectory()];
+    const values = () => [engineSettings(), completionSettings(), chatSettings(), modelsDirectory(), remoteSettings()];
+    const fallbacks = values();
     for (const [key, { default: value }] of Object.entries(properties)) settings.set(key, value);
     // The languages' own defaults are VS Code's to merge.
     settings.delete('hearth.completion.languages');
-    expect([engineSettings(), completionSettings(), chatSettings(), modelsDirectory()]).toEqual(fallbacks);
+    expect(values()).toEqual(fallbacks);
     settings.clear();
   });
 
   it('lets no folder name what is run, loaded or written: such settings are of the machine', () => {
-    for (const key of ['model', 'backend', 'contextTokens', 'threads', 'modelsDirectory', 'cache.diskMegabytes']) {
-      expect(properties[`hearth.${key}`]?.scope).toBe('machine');
-    }
     const { restrictedConfigurations } = manifest.capabilities.untrustedWorkspaces;
+    const machine = [
+      'model',
+      'backend',
+      'contextTokens',
+      'threads',
+      'modelsDirectory',
+      'cache.diskMegabytes',
+      'remote.url',
+      'remote.model',
+    ];
+    for (const key of machine.map((name) => `hearth.${name}`)) {
+      expect(properties[key]?.scope).toBe('machine');
+      expect(restrictedConfigurations).toContain(key);
+    }
     expect(restrictedConfigurations).toContain('hearth.chat.instructions');
     for (const key of restrictedConfigurations) expect(Object.keys(properties)).toContain(key);
   });

@@ -1,7 +1,7 @@
 /** What several tests of the extension need: the scripted engine, a silent log, waiting for a state. */
 import { fileURLToPath } from 'node:url';
 import { afterEach } from 'vitest';
-import { EngineClient } from '../../../extension/client/client.ts';
+import { EngineClient, type TokenFor } from '../../../extension/client/client.ts';
 import { EngineHost } from '../../../extension/client/host.ts';
 import type { EngineState } from '../../../extension/client/view.ts';
 import type { Log } from '../../../extension/log.ts';
@@ -15,8 +15,8 @@ export const log: Log = { error: write('error'), warn: write('warn'), info: writ
 const clients: EngineClient[] = [];
 
 /** A client of the scripted engine; it is stopped after the test. `env` is read at each start of the process. */
-export function clientOf(env: Record<string, string> = {}): EngineClient {
-  const client = new EngineClient(() => ({ entry: fakeEngine, env }), log);
+export function clientOf(env: Record<string, string> = {}, tokenFor?: TokenFor): EngineClient {
+  const client = new EngineClient(() => ({ entry: fakeEngine, env }), log, tokenFor);
   clients.push(client);
   return client;
 }

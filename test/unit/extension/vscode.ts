@@ -104,11 +104,23 @@ export const user = {
   commands: [] as string[],
   progress: [] as string[],
   wants: [] as string[],
+  /** Into the next input boxes; those beyond are dismissed. What was asked for is noted as well. */
+  types: [] as string[],
+  boxes: [] as string[],
   /** Picks from the next quick pick, or presses a button on its item. */
   picks: undefined as { label: string; button?: string } | undefined,
   cancels: false,
   reset(): void {
-    for (const list of [this.asked, this.opened, this.copied, this.commands, this.progress, this.wants])
+    for (const list of [
+      this.asked,
+      this.opened,
+      this.copied,
+      this.commands,
+      this.progress,
+      this.wants,
+      this.types,
+      this.boxes,
+    ])
       list.length = 0;
     this.picks = undefined;
     this.cancels = false;
@@ -189,6 +201,10 @@ export const window = {
   showQuickPick<T extends Item>(items: T[]): Promise<T | undefined> {
     return Promise.resolve(items.find(({ label }) => user.picks !== undefined && label.includes(user.picks.label)));
   },
+  showInputBox({ title = '', prompt = '' }: { title?: string; prompt?: string }): Promise<string | undefined> {
+    user.boxes.push(`${title}: ${prompt}`);
+    return Promise.resolve(user.types.shift());
+  },
   createQuickPick: () => new QuickPick(),
   withProgress<T>(
     { title }: { title: string },
@@ -248,6 +264,7 @@ export class Uri {
 }
 
 export const workspace = {
+  onDidChangeConfiguration: new EventEmitter<unknown>().event,
   asRelativePath: (uri: { toString(): string }) => uri.toString().replace(/^\w+:\/\/\//, ''),
   getConfiguration: (section: string) => ({
     get: (key: string, fallback?: unknown) => settings.get(`${section}.${key}`) ?? fallback,

@@ -1,0 +1,132 @@
+import * as vscode from 'vscode';
+import type { RemoteModel } from '../engine/server/protocol.ts';
+import type { EngineHost } from './client/host.ts';
+import { remoteSettings, writeSetting } from './settings.ts';
+
+/** Addresses of this computer, to which nothing travels that others could read. */
+const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
+
+/** The server that answers instead of this computer's engine: its address, its token, its model. */
+export class Remote {
+  private readonly secrets: vscode.SecretStorage;
+  private readonly engine: EngineHost;
+
+  constructor(secrets: vscode.SecretStorage, engine: EngineHost) {
+    this.secrets = secrets;
+    this.engine = engine;
+  }
+
+  /** Kept for one origin: no other server ever gets it. */
+  async token(url: string): Promise<string | undefined> {
+    return URL.canParse(url) ? this.secrets.get(secretKey(url)) : undefined;
+  }
+
+  /** Asks for the address, the token and, where there are several, the model. Nothing is kept before the server answered. */
+  async connect(): Promise<void> {
+    const url = await askAddress(remoteSettings()?.url ?? '');
+    if (url === undefined) return;
+    const before = await this.token(url);
+    const token = await askToken(url, before === undefined);
+    if (token === undefined) return;
+    if (token !== '') await this.secrets.store(secretKey(url), token);
+    const model = await this.pickModel(url);
+    if (model === undefined) return;
+    await writeSetting('remote.model', model === '' ? undefined : model);
+    await writeSetting('remote.url', url);
+    await (await this.engine.client()).reconnect();
+  }
+
+  async disconnect(): Promise<void> {
+    await writeSetting('remote.url', undefined);
+    await writeSetting('remote.model', undefined);
+  }
+
+  async setToken(): Promise<void> {
+    const remote = remoteSettings();
+    if (remote === undefined) return this.connect();
+    const token = await askToken(remote.url, true);
+    if (token === undefined || token === '') return;
+    await this.secrets.store(secretKey(remote.url), token);
+    await (await this.engine.client()).reconnect();
+  }
+
+  async clearToken(): Promise<void> {
+    const remote = remoteSettings();
+    if (remote === undefined) {
+      void vscode.window.showInformationMessage(vscode.l10n.t('No server is set: this computer answers.'));
+      return;
+    }
+    await this.secrets.delete(secretKey(remote.url));
+    void vscode.window.showInformationMessage(vscode.l10n.t('The token for {0} was removed.', hostOf(remote.url)));
+    await this.engine.current?.reconnect();
+  }
+
+  async chooseModel(): Promise<void> {
+    const remote = remoteSettings();
+    if (remote === undefined) return this.connect();
+    const here = { label: `$(vm) ${vscode.l10n.t('Use models of this computer')}`, here: true };
+    const models = await this.models(remote.url);
+    const title = vscode.l10n.t('Models of {0}', hostOf(remote.url));
+    const chosen = await vscode.window.showQuickPick([...models.map((model) => item(model, remote.model)), here], {
+      title,
+    });
+    if (chosen === undefined) return;
+    if ('here' in chosen) return this.disconnect();
+    await writeSetting('remote.model', chosen.id);
+  }
+
+  /** '' is the only one that the server has. */
+  private async pickModel(url: string): Promise<string | undefined> {
+    const models = await this.models(url);
+    if (models.length === 1) return '';
+    const title = vscode.l10n.t('Models of {0}', hostOf(url));
+    const items = models.map((model) => item(model, remoteSettings()?.model));
+    return (await vscode.window.showQuickPick(items, { title }))?.id;
+  }
+
+  private async models(url: string): Promise<RemoteModel[]> {
+    const [client, token] = await Promise.all([this.engine.client(), this.token(url)]);
+    return client.remoteModels({ url, ...(token !== undefined && { token }) });
+  }
+}
+
+const secretKey = (url: string): string => `hearth.remote.token ${new URL(url).origin}`;
+export const hostOf = (url: string): string => (URL.canParse(url) ? new URL(url).host : url);
+
+function item({ id, contextTokens }: RemoteModel, chosen: string | undefined) {
+  const description = contextTokens === undefined ? '' : vscode.l10n.t('{0} tokens of context', contextTokens);
+  return { label: `${id === chosen ? '$(check) ' : ''}${id}`, description, id };
+}
+
+async function askAddress(value: string): Promise<string | undefined> {
+  const url = await vscode.window.showInputBox({
+    title: vscode.l10n.t('Address of an OpenAI-compatible server'),
+    prompt: vscode.l10n.t('Questions, and the code that goes with them, will be sent there.'),
+    placeHolder: 'https://HOST/v1',
+    value,
+    ignoreFocusOut: true,
+    validateInput: (text) =>
+      isAddress(text) ? undefined : vscode.l10n.t('An address begins with https:// or http://'),
+  });
+  return url?.trim();
+}
+
+const isAddress = (text: string): boolean => /^https?:\/\//.test(text.trim()) && URL.canParse(text.trim());
+
+/** '' keeps the one there is, or none. */
+async function askToken(url: string, isNew: boolean): Promise<string | undefined> {
+  const { protocol, hostname } = new URL(url);
+  const open = protocol === 'http:' && !loopback.test(hostname);
+  const kept = vscode.l10n.t('Empty: the token that is kept already.');
+  const none = vscode.l10n.t('Kept in the secret storage of VS Code. Empty: the server needs none.');
+  const risk = vscode.l10n.t(
+    'The connection is not encrypted: others on the network can read the token and your code.',
+  );
+  const token = await vscode.window.showInputBox({
+    title: vscode.l10n.t('Token for {0}', hostOf(url)),
+    prompt: [isNew ? none : kept, ...(open ? [risk] : [])].join(' '),
+    password: true,
+    ignoreFocusOut: true,
+  });
+  return token?.trim();
+}
