@@ -18,7 +18,15 @@ import {
 } from '../../engine/backend/webgpu/kernels/groupExperts.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import type { ExpertsSpec } from '../../engine/model/spec.ts';
-import { normalisedError, randomGenerator, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
+import {
+  normalisedError,
+  randomGenerator,
+  randomValues,
+  runKernel,
+  runKernelOutputs,
+  tileOperand,
+  useGpu,
+} from './kernel.ts';
 import { type Matrix, matrixOf } from './matrices.ts';
 
 const held = useGpu();
@@ -88,6 +96,7 @@ it('products of grouped visits, in pieces, equal those of each visit', async () 
   const x = randomValues(tokens * columns, 1);
   const bias = randomValues(numExperts * rows, 2);
   const whole = await matrixOf('Q4_K', rows, columns, { matrices: numExperts, first: 0, end: numExperts });
+  const operand = await tileOperand(held.gpu, x, columns);
   let y = new Float32Array(tokens * topK * rows).fill(Number.NaN);
   for (const [first, end] of [
     [0, 2],
@@ -95,9 +104,10 @@ it('products of grouped visits, in pieces, equal those of each visit', async () 
   ] as const) {
     const { layout, words: weight } = await matrixOf('Q4_K', rows, columns, { matrices: numExperts, first, end });
     const shape: ExpertTilesShape = { layout, firstRow: first * rows, rows, bias: true, input: 'tokens', grouping };
-    const inputs = [weight, x, bias, words];
+    const inputs = [weight, ...operand, bias, words];
     const groups = expertTilesGroups(shape, tokens);
-    const [result = y] = await runKernelOutputs(held.gpu, expertTilesKernel(shape), inputs, [y], groups);
+    const source = expertTilesKernel(shape, held.gpu.capabilities);
+    const [result = y] = await runKernelOutputs(held.gpu, source, inputs, [y], groups);
     y = result;
   }
   const expected = Array.from({ length: y.length }, (_, i) => {
@@ -163,9 +173,10 @@ async function productOf(
 ): Promise<Float32Array<ArrayBuffer>> {
   const { layout, blockScale } = matrix;
   const shape = { layout, ...(blockScale && { blockScale }), firstRow: 0, rows, bias: true, input, grouping };
-  const inputs = [matrix.words, x, bias, words];
+  const inputs = [matrix.words, ...(await tileOperand(held.gpu, x, layout.columns)), bias, words];
+  const source = expertTilesKernel(shape, held.gpu.capabilities);
   const groups = expertTilesGroups(shape, tokens);
-  return Float32Array.from(await runKernel(held.gpu, expertTilesKernel(shape), inputs, tokens * topK * rows, groups));
+  return Float32Array.from(await runKernel(held.gpu, source, inputs, tokens * topK * rows, groups));
 }
 
 /** `[tokens, hidden]`: `before`, and on it what the chosen experts give. */

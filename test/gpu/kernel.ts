@@ -1,6 +1,7 @@
 /** What every kernel test needs: a validating device, poisoned outputs between guard words, seeded data, error bounds. */
 import { afterAll, beforeAll, expect } from 'vitest';
 import { Gpu, type KernelSource } from '../../engine/backend/webgpu/gpu.ts';
+import { splitHalvesKernel } from '../../engine/backend/webgpu/kernels/splitHalves.ts';
 import { figure } from '../figures.ts';
 
 /** `poorest`: the adapter as if it had no subgroups, f16 or matrices. */
@@ -88,6 +89,14 @@ export async function runKernelOutputs(
   }
   for (const buffer of buffers) gpu.free(buffer);
   return results;
+}
+
+/** What tiles bind for x, `[rows, width]`: itself, or its halves where the adapter multiplies subgroup matrices. */
+export async function tileOperand(gpu: Gpu, x: Float32Array<ArrayBuffer>, width: number): Promise<Words[]> {
+  if (!gpu.capabilities.subgroupMatrix) return [x];
+  const rows = x.length / width;
+  const [halves, scales] = await runKernelOutputs(gpu, splitHalvesKernel(width), [x], [x.length, rows], [rows]);
+  return halves && scales ? [new Uint32Array(halves.buffer, halves.byteOffset, halves.length), scales] : [];
 }
 
 function guarded(output: number | Words): Uint32Array<ArrayBuffer> {

@@ -12,7 +12,7 @@ import { prepareLatentKernel } from '../../engine/backend/webgpu/kernels/prepare
 import { matrixLayout } from '../../engine/backend/webgpu/weightLayout.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/rope.ts';
 import type { LatentAttentionSpec, RopeSpec } from '../../engine/model/spec.ts';
-import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
+import { normalisedError, randomValues, runKernel, runKernelOutputs, tileOperand, useGpu } from './kernel.ts';
 
 const epsilon = 1e-6;
 
@@ -180,11 +180,11 @@ describe('latent attention', () => {
   async function absorbed(nopeQuery: Float32Array<ArrayBuffer>): Promise<Float32Array<ArrayBuffer>> {
     const { layout, words } = stored(transposedKeyUp(), heads * rank);
     const shape = { layout, rowsPerHead: rank };
-    const inputs = [words, nopeQuery, new Uint32Array([tokens, 0, 0, 0])];
+    const operand = await tileOperand(held.gpu, nopeQuery, heads * nope);
+    const inputs = [words, ...operand, new Uint32Array([tokens, 0, 0, 0])];
+    const source = matrixMatrixKernel(shape, held.gpu.capabilities);
     const groups = matrixMatrixGroups(shape, tokens);
-    return Float32Array.from(
-      await runKernel(held.gpu, matrixMatrixKernel(shape), inputs, tokens * heads * rank, groups),
-    );
+    return Float32Array.from(await runKernel(held.gpu, source, inputs, tokens * heads * rank, groups));
   }
 
   /** `[tokens, heads · rank]` */

@@ -9,7 +9,7 @@ import {
 } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
 import { blockLayout } from '../../engine/formats/blocks.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
-import { normalisedError, randomValues, runKernel, useGpu } from './kernel.ts';
+import { normalisedError, randomValues, runKernel, tileOperand, useGpu } from './kernel.ts';
 import { allTypes, blockTypes, codecFixture, type Matrix, matrixOf } from './matrices.ts';
 
 interface Options {
@@ -76,11 +76,12 @@ async function checkProduct(
     expect(normalisedError(y, expected)).toBeLessThan(1e-10);
   }
   if (!options.norm) {
+    const operand = await tileOperand(gpu, x, heads * columns);
     const params = new Uint32Array([tokens, 0, 0, 0]);
     const y = await runKernel(
       gpu,
-      matrixMatrixKernel(shape),
-      [...inputs, params],
+      matrixMatrixKernel(shape, gpu.capabilities),
+      [matrix.words, ...operand, ...(options.bias ? [bias] : []), params],
       tokens * rows,
       matrixMatrixGroups(shape, tokens),
     );
@@ -111,12 +112,17 @@ describe('products with a matrix in its own quantisation', () => {
     it(`${type}: of normalised input`, () =>
       checkProduct(held.gpu, type, 9, 512, { tokens: 4, norm: true, bias: true }));
     it(`${type}: sixteen tokens`, () => checkProduct(held.gpu, type, 9, 512, { tokens: 16 }));
+    it(`${type}: a prompt over several tiles each way, with bias`, () =>
+      checkProduct(held.gpu, type, 150, 512, { tokens: 130, bias: true }));
     it(`${type}: head by head`, () => checkProduct(held.gpu, type, 40, 256, { tokens: 3, rowsPerHead: 8 }));
   }
 });
 
-describe('products without subgroups', () => {
+describe('products on an adapter without subgroups and matrices', () => {
   const held = useGpu(true);
   it('sum through workgroup memory', () =>
     checkProduct(held.gpu, 'BF16', 9, 512, { tokens: 4, norm: true, bias: true }));
+  for (const type of ['BF16', 'Q4_K'] as const) {
+    it(`${type}: in plain tiles`, () => checkProduct(held.gpu, type, 150, 512, { tokens: 130, bias: true }));
+  }
 });

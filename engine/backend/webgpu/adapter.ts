@@ -2,9 +2,11 @@
  * Which GPU there is, what it can do, and in plain words why something is not used. Features are discovered, never
  * assumed: the poorest adapter has subgroups of 4, no f16, and 128 MiB bindings.
  */
+import { z } from 'zod';
 import { HearthError } from '../../errors.ts';
 import { showBytes } from '../../units.ts';
 import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
+import { tilesWithMatrices } from './kernels/matrixTiles.ts';
 
 export interface GpuCapabilities {
   readonly vendor: string;
@@ -58,21 +60,31 @@ function dawnToggles(validate: boolean): string[] {
   return [...always, ...proved, ...(validate ? [] : ['skip_validation'])];
 }
 
-interface SubgroupMatrixConfig {
-  readonly componentType: string;
-  readonly resultComponentType: string;
-  readonly M: number;
-  readonly N: number;
-  readonly K: number;
-}
+const subgroupMatrixConfigs = z.array(
+  z.object({
+    componentType: z.string(),
+    resultComponentType: z.string(),
+    M: z.int().positive(),
+    N: z.int().positive(),
+    K: z.int().positive(),
+  }),
+);
 
-function subgroupMatrixOf(info: GPUAdapterInfo): GpuCapabilities['subgroupMatrix'] {
-  const configs: unknown = Reflect.get(info, 'subgroupMatrixConfigs');
-  if (!Array.isArray(configs)) return undefined;
-  const fit = (configs as SubgroupMatrixConfig[]).find(
-    (config) => config.componentType === 'f16' && config.resultComponentType === 'f32',
+/** The first of the adapter's matrices that a prompt's tiles can be made of, or why there is none. */
+export function chooseMatrix(
+  reported: unknown,
+  subgroups: NonNullable<GpuCapabilities['subgroups']>,
+  workgroupBytes: number,
+): NonNullable<GpuCapabilities['subgroupMatrix']> | string {
+  const configs = subgroupMatrixConfigs.safeParse(reported).data ?? [];
+  const halves = configs.filter((config) => config.componentType === 'f16' && config.resultComponentType === 'f32');
+  const units = halves.map(({ M, N, K }) => ({ m: M, n: N, k: K }));
+  const fit = units.find((matrix) => tilesWithMatrices({ subgroups, matrix }, workgroupBytes));
+  if (fit) return fit;
+  const shown = configs.map(
+    ({ componentType, resultComponentType, M, N, K }) => `${componentType} into ${resultComponentType} ${M}x${N}x${K}`,
   );
-  return fit ? { m: fit.M, n: fit.N, k: fit.K } : undefined;
+  return `the adapter multiplies ${shown.join(', ') || 'nothing that it names'}`;
 }
 
 /** Vulkan device types are not exposed; software rasterisers are known by name. */
@@ -90,15 +102,24 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
   const f16 = wanted('f16', 'shader-f16', 'weights and cache that are f16 are unpacked from 32-bit words');
   const subgroups = wanted('subgroups', 'subgroups', 'sums go through workgroup memory');
   const matrices = wanted('subgroupMatrix', subgroupMatrixFeature, 'prompts are computed in plain tiles');
-  const matrix = f16 && subgroups && matrices ? subgroupMatrixOf(info) : undefined;
+  const sizes = { min: info.subgroupMinSize, max: info.subgroupMaxSize };
+  const choice =
+    f16 && subgroups && matrices
+      ? chooseMatrix(Reflect.get(info, 'subgroupMatrixConfigs'), sizes, limits.maxComputeWorkgroupStorageSize)
+      : undefined;
+  if (typeof choice === 'string') {
+    notes.push(`subgroupMatrix: ${choice}, of which no f16 into f32 fits; prompts are computed in plain tiles.`);
+  } else if (matrices && !choice) {
+    notes.push('subgroupMatrix: used with f16 and subgroups only; prompts are computed in plain tiles.');
+  }
   return {
     vendor: info.vendor,
     architecture: info.architecture,
     description: info.description || info.device,
     software: softwareNames.test(`${info.vendor} ${info.architecture} ${info.device} ${info.description}`),
     f16,
-    ...(subgroups ? { subgroups: { min: info.subgroupMinSize, max: info.subgroupMaxSize } } : {}),
-    ...(matrix ? { subgroupMatrix: matrix } : {}),
+    ...(subgroups ? { subgroups: sizes } : {}),
+    ...(typeof choice === 'object' ? { subgroupMatrix: choice } : {}),
     timestamps: features.has('timestamp-query'),
     maxBindingBytes: Math.min(limits.maxStorageBufferBindingSize, options.atMost?.bindingBytes ?? limits.maxBufferSize),
     maxBufferBytes: Math.min(limits.maxBufferSize, options.atMost?.bufferBytes ?? limits.maxBufferSize),
@@ -136,7 +157,7 @@ export function describeGpu(capabilities: GpuCapabilities): string {
   const used = [
     ...(f16 ? ['f16'] : []),
     ...(size === undefined ? [] : [`subgroups of ${size}`]),
-    ...(matrix ? [`subgroup matrices of ${matrix.m}x${matrix.n}x${matrix.k}`] : []),
+    ...(matrix ? [`subgroup matrices of ${matrix.m}x${matrix.n}x${matrix.k} for prompts`] : []),
     `bindings of up to ${showBytes(maxBindingBytes)}`,
   ];
   const kind = software ? ' (a GPU computed by software)' : '';

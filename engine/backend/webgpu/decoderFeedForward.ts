@@ -9,8 +9,8 @@ import { expertsDownGroups, expertsDownKernel } from './kernels/expertsDown.ts';
 import { type ExpertTilesShape, expertTilesGroups, expertTilesKernel } from './kernels/expertTiles.ts';
 import { canRoute, type GatedShape, gatedVectorGroups, gatedVectorKernel, jointPieces } from './kernels/gatedVector.ts';
 import { groupExpertsKernel } from './kernels/groupExperts.ts';
-import { productTile } from './kernels/matrixMatrix.ts';
 import { routerKernel } from './kernels/router.ts';
+import { tileTokens } from './kernels/tileLoad.ts';
 
 export function recordDense(recorder: Recorder, spec: DenseSpec, weights: GpuDense, norm: GPUBuffer): void {
   const { scratch, spec: decoder } = recorder.parts;
@@ -83,8 +83,6 @@ export function recordExperts(recorder: Recorder, spec: ExpertsSpec, weights: Gp
 function recordExpertTiles(recorder: Recorder, spec: ExpertsSpec, { gate, up, down }: GpuExperts, x: GPUBuffer): void {
   const { inputs, scratch, spec: decoder } = recorder.parts;
   const { numExperts, expertsPerToken: topK, intermediateSize } = spec;
-  const types = [gate, up, down].flatMap(({ weight }) => weight.pieces.map(({ layout }) => layout.type));
-  const tileTokens = Math.min(...types.map((type) => productTile(type).tokens));
   const grouping = { numExperts, topK, tileTokens, maxTokens: maxTokensPerRun };
   recorder.add(groupExpertsKernel(grouping), [scratch.experts, inputs.paramBuffer, scratch.grouping], [1]);
   const tiles = (linear: GpuLinear, rows: number, from: GPUBuffer, input: 'tokens' | 'visits', y: GPUBuffer) =>
@@ -110,12 +108,16 @@ function recordTiles(
   x: GPUBuffer,
   y: GPUBuffer,
 ): void {
-  const { inputs, scratch } = recorder.parts;
+  const { inputs, scratch, gpu } = recorder.parts;
+  const rowsOfX = options.input === 'tokens' ? 1 : options.grouping.topK;
+  const operand = recorder.tileOperand(x, weight.columns, rowsOfX);
   for (const { layout, firstRow, buffer } of weight.pieces) {
     const scale = weight.blockScale ? { blockScale: weight.blockScale } : {};
     const shape: ExpertTilesShape = { ...options, layout, firstRow, bias: bias !== undefined, ...scale };
-    recorder.add(expertTilesKernel(shape), [buffer, x, ...(bias ? [bias] : []), scratch.grouping, y], () =>
-      expertTilesGroups(shape, inputs.tokens),
+    recorder.add(
+      expertTilesKernel(shape, gpu.capabilities),
+      [buffer, ...operand, ...(bias ? [bias] : []), scratch.grouping, y],
+      () => expertTilesGroups(shape, inputs.tokens),
     );
   }
 }

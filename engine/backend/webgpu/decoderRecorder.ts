@@ -8,6 +8,7 @@ import type { Gpu, KernelSource } from './gpu.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from './kernels/matrixMatrix.ts';
 import { matrixVectorGroups, matrixVectorKernel } from './kernels/matrixVector.ts';
 import { rmsNormKernel } from './kernels/rmsNorm.ts';
+import { splitHalvesKernel } from './kernels/splitHalves.ts';
 import { type Groups, type Plan, PlanBuilder } from './plan.ts';
 
 /** Everything that a plan binds. */
@@ -37,6 +38,8 @@ export class Recorder {
   readonly parts: DecoderParts;
   readonly rows: PlanRows;
   readonly #builder: PlanBuilder;
+  /** Whose halves `scratch.halves` holds, until something is written to it. */
+  #halved: GPUBuffer | undefined;
 
   constructor(parts: DecoderParts, rows: PlanRows) {
     this.parts = parts;
@@ -53,7 +56,22 @@ export class Recorder {
   }
 
   add(kernel: KernelSource, buffers: readonly (GPUBuffer | GPUBufferBinding)[], groups: Groups | (() => Groups)): void {
+    if (kernel.bindings.some((kind, i) => kind === 'write' && buffers[i] === this.#halved)) this.#halved = undefined;
     this.#builder.add(kernel, buffers, groups);
+  }
+
+  /**
+   * What tiles bind for x, which has `rowsEach` rows of `width` a token: itself, or its halves and their scales for subgroup matrices.
+   */
+  tileOperand(x: GPUBuffer, width: number, rowsEach = 1): readonly GPUBuffer[] {
+    const { gpu, inputs, scratch } = this.parts;
+    if (!gpu.capabilities.subgroupMatrix) return [x];
+    const halves = [scratch.halves, scratch.halfScales];
+    if (this.#halved !== x) {
+      this.add(splitHalvesKernel(width), [x, ...halves], () => [rowsEach * inputs.tokens]);
+      this.#halved = x;
+    }
+    return halves;
   }
 
   /** x, normalised: for few rows by the products themselves, which are handed the gain; for a prompt once, into `normed`. */
@@ -78,6 +96,9 @@ export class Recorder {
     const { gpu, spec, inputs } = this.parts;
     const { gain, accumulate = false, rowsPerHead } = options;
     const biases = bias ? [bias] : [];
+    const isPrompt = this.rows === 'prompt';
+    const heads = rowsPerHead === undefined ? 1 : weight.rows / rowsPerHead;
+    const operand = isPrompt ? this.tileOperand(x, heads * weight.columns) : [x];
     for (const { buffer, layout, firstRow } of weight.pieces) {
       const shape = {
         layout,
@@ -89,7 +110,8 @@ export class Recorder {
         ...(rowsPerHead !== undefined && { rowsPerHead }),
       };
       if (this.rows === 'prompt') {
-        this.add(matrixMatrixKernel(shape), [buffer, x, ...biases, inputs.paramBuffer, y], () =>
+        const kernel = matrixMatrixKernel(shape, gpu.capabilities);
+        this.add(kernel, [buffer, ...operand, ...biases, inputs.paramBuffer, y], () =>
           matrixMatrixGroups(shape, inputs.tokens),
         );
         continue;

@@ -4,14 +4,14 @@ import { paddedWidth } from './decoderWeights.ts';
 import type { Allocator } from './gpu.ts';
 import { attentionShape } from './kernels/attention.ts';
 import { groupingBytes } from './kernels/groupExperts.ts';
-import { fewestTileTokens } from './kernels/matrixMatrix.ts';
+import { tileTokens } from './kernels/tileLoad.ts';
 
 /** Rows of logits that are computed and read back at once. */
 export const logitRowsAtOnce = 16;
 
 export const maxTokensPerRun = 512;
 
-/** `[tokens, …]` each, but for `grouping`, `parts`, `chosen` and `logits`. */
+/** `[tokens, …]` each, but for `grouping`, `parts`, `halves`, `chosen` and `logits`. */
 export interface Scratch {
   /** The residual stream: `hidden`. */
   readonly hidden: GPUBuffer;
@@ -50,6 +50,9 @@ export interface Scratch {
   readonly expertOutputs: GPUBuffer;
   /** Prompts: the tokens of each expert, as groupExperts leaves them. */
   readonly grouping: GPUBuffer;
+  /** Prompts with subgroup matrices: what is multiplied, in halves (splitHalves), and the scales of its rows. */
+  readonly halves: GPUBuffer;
+  readonly halfScales: GPUBuffer;
   /** Rows of `hidden` whose logits are asked for. `[logitRowsAtOnce, hidden]` */
   readonly chosen: GPUBuffer;
   /** `[logitRowsAtOnce, vocabulary]`, or hidden of an embedding model. */
@@ -62,6 +65,8 @@ export interface ScratchLimits {
   /** Most rows of a run that splits the keys. */
   readonly vectorTokens: number;
   readonly splits: number;
+  /** Prompts are multiplied in halves. */
+  readonly halves: boolean;
 }
 
 /** Values a token of every buffer that holds some for each token of a run. */
@@ -104,14 +109,23 @@ function denseWidth(feedForward: FeedForwardSpec): number {
   return paddedWidth(kind === 'dense' ? feedForward.intermediateSize : (feedForward.sharedIntermediateSize ?? 0));
 }
 
-/** With tiles of the fewest tokens, of which there are most. */
 function groupingWords(spec: DecoderSpec, maxTokens: number): number {
   const words = spec.layers.map(({ feedForward }) => {
     if (feedForward.kind === 'dense') return 0;
     const { numExperts, expertsPerToken: topK } = feedForward;
-    return groupingBytes({ numExperts, topK, tileTokens: fewestTileTokens, maxTokens }) / 4;
+    return groupingBytes({ numExperts, topK, tileTokens, maxTokens }) / 4;
   });
   return Math.max(0, ...words);
+}
+
+/** Values and rows a token of the largest operand of a prompt's products. */
+function largestOperand(spec: DecoderSpec): { readonly values: number; readonly rows: number } {
+  const { normed, queryNormed, nopeQuery, attended, headValues, up, expertStates } = widths(spec);
+  const chosen = spec.layers.map(({ feedForward }) =>
+    feedForward.kind === 'experts' ? feedForward.expertsPerToken : 1,
+  );
+  const values = [normed, queryNormed, nopeQuery, attended, headValues, up, expertStates].flat();
+  return { values: Math.max(...values), rows: Math.max(...chosen) };
 }
 
 export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits: ScratchLimits): Promise<Scratch> {
@@ -120,6 +134,7 @@ export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits:
   const values = (label: string, count: number) => gpu.allocate(`${label} of a run`, 4 * count, usage);
   const wanted = widths(spec);
   const perToken = (name: keyof typeof wanted) => values(name, limits.maxTokensPerRun * Math.max(0, ...wanted[name]));
+  const halved = limits.halves ? largestOperand(spec) : { values: 0, rows: 0 };
   const partWidth = Math.max(
     ...spec.layers.map(({ attention }) => {
       const { heads, valueDim } = attentionShape(attention);
@@ -149,6 +164,8 @@ export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits:
     expertOutputs: await perToken('expertOutputs'),
     grouping: await values('experts of tokens', groupingWords(spec, limits.maxTokensPerRun)),
     parts: await values('attention parts', limits.splits * limits.vectorTokens * partWidth),
+    halves: await values('halves', limits.maxTokensPerRun * halved.values),
+    halfScales: await values('scales of halves', limits.maxTokensPerRun * halved.rows),
     chosen: await values('last hidden states', logitRowsAtOnce * spec.hiddenSize),
     logits: await values('logits', logitRowsAtOnce * outputSize(spec)),
     bytes: gpu.allocatedBytes - before,

@@ -58,7 +58,7 @@ async function loadOn(
   const uploader = new Uploader(gpu, options, totalBytes);
   const uploaded = await uploadWeights(weights, uploader);
   const weightBytes = gpu.allocatedBytes;
-  const scratch = await allocateScratch(gpu, spec, scratchLimits);
+  const scratch = await allocateScratch(gpu, spec, scratchLimits(gpu));
   const cache = await allocateCache(gpu, spec, { ...limits, precision: options.precision, budgetBytes });
   const inputs = await RunInputs.allocate(gpu, spec, cache, limits);
   const decoder = new WebgpuDecoder({
@@ -77,7 +77,12 @@ async function loadOn(
   return decoder;
 }
 
-const scratchLimits = { maxTokensPerRun, vectorTokens, splits };
+const scratchLimits = ({ capabilities }: Gpu) => ({
+  maxTokensPerRun,
+  vectorTokens,
+  splits,
+  halves: capabilities.subgroupMatrix !== undefined,
+});
 
 interface PlannedMemory {
   readonly contextTokens: number;
@@ -88,16 +93,17 @@ interface PlannedMemory {
 
 /** @throws DoesNotFit before anything is loaded, where the memory of the GPU is known. */
 async function planMemory(
-  { capabilities: { memory } }: Gpu,
+  gpu: Gpu,
   spec: DecoderSpec,
   weights: DecoderWeights,
   options: LoadOptions & { readonly precision: CachePrecision },
 ): Promise<PlannedMemory> {
   const { precision, contextTokens: wanted } = options;
+  const { memory } = gpu.capabilities;
   if (!memory) return { contextTokens: wanted, budgetBytes: Number.POSITIVE_INFINITY, notes: [] };
   const needs = {
     weightBytes: describeModel({ spec, weights }).weightBytes,
-    scratchBytes: await scratchBytes(spec, scratchLimits),
+    scratchBytes: await scratchBytes(spec, scratchLimits(gpu)),
     cacheBytes: (contextTokens: number) => cacheBytes(spec, { contextTokens, maxTokensPerRun, precision }),
   };
   const contextTokens = contextFor(needs, options, memory);

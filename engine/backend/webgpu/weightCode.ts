@@ -273,15 +273,6 @@ export function scaleRowsOf({ blockRows, rowsPerMatrix }: BlockScaleShape, rows:
 const readerNames =
   /\b(COLUMNS|BLOCKS|scale_row|SCALE_WIDTH|SCALE_COLUMNS|half_at|byte_at|bf16|f8|fifth|run|scale3|scale6|scale_min|high_bits|codes|iq4|e2m1)\b/g;
 
-/**
- * Columns that consecutive units cover completely: a tile of this width (or a multiple) holds whole units.
- * @throws HearthError `unsupported`
- */
-export function unitSpan(type: TensorType): 32 | 64 | 128 {
-  if (type === 'Q2_K' || type === 'Q3_K' || type === 'Q6_K') return 128;
-  return type === 'Q4_K' || type === 'Q5_K' ? 64 : 32;
-}
-
 /** WGSL for the storage buffer `name` that holds a matrix in `layout`. */
 export function weightCode(name: string, layout: MatrixLayout, blockScale?: BlockScaleShape): string {
   const reader = readers[layout.type];

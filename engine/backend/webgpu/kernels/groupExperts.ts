@@ -12,7 +12,7 @@ import { declareBuffers, read, write } from './bindings.ts';
 export interface Grouping {
   readonly numExperts: number;
   readonly topK: number;
-  /** At most what `productTile` gives for every type that is multiplied. */
+  /** At most a tile's. */
   readonly tileTokens: number;
   /** That the buffer is made for. */
   readonly maxTokens: number;

@@ -23,8 +23,13 @@ export interface ProductShape {
   readonly bias?: boolean;
   /** Add to what y holds: the residual stream. */
   readonly accumulate?: boolean;
-  /** The matrix is a stack of heads of so many rows, each of which multiplies its own `columns` values of x. */
+  /** The matrix is a stack of heads of so many rows, each of which multiplies its own `columns` values of x; a piece holds whole heads. */
   readonly rowsPerHead?: number;
+}
+
+/** Values a row of x. */
+export function widthOfX({ layout, rowsPerHead, outputRows = layout.rows }: ProductShape): number {
+  return (rowsPerHead ? outputRows / rowsPerHead : 1) * layout.columns;
 }
 
 export interface MatrixVectorShape extends ProductShape {
@@ -61,7 +66,7 @@ const ROWS = ${layout.rows}u;
 const FIRST_ROW = ${shape.firstRow ?? 0}u;
 const OUTPUT_ROWS = ${shape.outputRows ?? layout.rows}u;
 const UNITS = ${layout.columns / 8}u;
-const X_WIDTH = ${((shape.rowsPerHead ? layout.rows / shape.rowsPerHead : 1) * layout.columns) / 4}u;
+const X_WIDTH = ${widthOfX(shape) / 4}u;
 ${reductionCode(sums.length + squares.length, threads, capabilities)}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {
@@ -110,6 +115,6 @@ function shared(m: number, norm: boolean): string {
 
 /** Each row multiplies the x of its own head; `rowsPerHead` is a multiple of four, so a group's rows share it. */
 function perHead(m: number, rowsPerHead: number): string {
-  const at = `${m}u * X_WIDTH + (first_row / ${rowsPerHead}u) * (weight_COLUMNS / 4u)`;
+  const at = `${m}u * X_WIDTH + ((FIRST_ROW + first_row) / ${rowsPerHead}u) * (weight_COLUMNS / 4u)`;
   return `{ let at = ${at}; sum${m} += products(w0, w1, w2, w3, x[at + columns.x], x[at + columns.y]); }`;
 }

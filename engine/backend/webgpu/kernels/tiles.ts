@@ -1,0 +1,60 @@
+/**
+ * A tile of a product for many rows of x: what `matrixMatrix` and `expertTiles` share. With subgroup matrices where the adapter
+ * has them (`matrixTiles.ts`); in plain f32 where not, the floor that every adapter has.
+ */
+import type { TensorType } from '../../../formats/tensor.ts';
+import type { GpuCapabilities } from '../adapter.ts';
+import { type BufferDeclaration, read } from './bindings.ts';
+import { matrixTile } from './matrixTiles.ts';
+import { loadStep, type TileProduct, tileColumns, tileRows, tileTokens } from './tileLoad.ts';
+
+export interface TileCode {
+  /** Before everything else in the shader. */
+  readonly enables: string;
+  /** What is bound for x: what `Recorder.tileOperand` makes of it. */
+  readonly x: readonly BufferDeclaration[];
+  readonly declarations: string;
+  /** Parameters of `main` after `group` and `thread`. */
+  readonly builtins: string;
+  /** Statements of `main`, to be reached by the whole workgroup. */
+  readonly body: string;
+}
+
+/** Needs `unitCode` and `weightCode` of `weight`, of that type. */
+export function tileCode(type: TensorType, product: TileProduct, capabilities: GpuCapabilities): TileCode {
+  const { subgroups, subgroupMatrix } = capabilities;
+  return subgroups && subgroupMatrix
+    ? matrixTile(type, product, { subgroups, matrix: subgroupMatrix })
+    : plainTile(product);
+}
+
+/** Each thread has four rows of x by four of the matrix, 16 apart. */
+function plainTile(product: TileProduct): TileCode {
+  const quads = tileColumns / 4;
+  const four = [0, 1, 2, 3];
+  return {
+    enables: '',
+    x: [read('x', 'vec4f')],
+    builtins: '',
+    declarations: /* wgsl */ `
+var<workgroup> tile_w: array<vec4f, ${tileRows * quads}>;
+var<workgroup> tile_x: array<vec4f, ${tileTokens * quads}>;`,
+    body: /* wgsl */ `
+  ${four.map((t) => `var sum${t} = vec4f();`).join(' ')}
+  let tx = thread % 16u;
+  let ty = thread / 16u;
+  for (var first = 0u; first < weight_COLUMNS / 8u; first += ${quads / 2}u) {
+    ${loadStep(product, { xType: 'vec4f', x: 'tile_x[i] = value;', weight: `tile_w[r * ${quads}u + quad] = value;` })}
+    workgroupBarrier();
+    for (var quad = 0u; quad < ${quads}u; quad++) {
+      ${four.map((r) => `let w${r} = tile_w[(tx + ${16 * r}u) * ${quads}u + quad];`).join('\n      ')}
+      ${four.map((t) => `{ let v = tile_x[(ty + ${16 * t}u) * ${quads}u + quad]; sum${t} += vec4f(dot(w0, v), dot(w1, v), dot(w2, v), dot(w3, v)); }`).join('\n      ')}
+    }
+    workgroupBarrier();
+  }
+  for (var i = 0u; i < 4u; i++) {
+    let r = tx + 16u * i;
+    ${four.map((each) => `{ let t = ty + ${16 * each}u; let value = sum${each}[i]; if (t < ${product.count}) { ${product.store} } }`).join('\n    ')}
+  }`,
+  };
+}
