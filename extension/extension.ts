@@ -15,6 +15,7 @@ import { limits } from './limits.ts';
 import { showMenu, toggleLanguage } from './menu.ts';
 import { FirstRun } from './models/firstRun.ts';
 import { ModelManager } from './models/manager.ts';
+import { NextEdit } from './nextEdit/nextEdit.ts';
 import { Remote } from './remote.ts';
 import { RepositoryIndex } from './repository/repositoryIndex.ts';
 import { IndexStatus, showIndexMenu } from './repository/status.ts';
@@ -37,6 +38,7 @@ interface Parts {
   firstRun: FirstRun;
   completion: CompletionProvider;
   index: RepositoryIndex;
+  nextEdit: NextEdit;
   proposals: Proposals;
   status: StatusBar;
 }
@@ -57,6 +59,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const warmUp = new WarmUp((token) => completion.warm(vscode.window.activeTextEditor, token), log);
   const status = new StatusBar(engine, thinking, () => completion.paused);
   const proposals = new Proposals();
+  const nextEdit = new NextEdit();
   const parts: Parts = {
     context,
     log,
@@ -67,13 +70,14 @@ export function activate(context: vscode.ExtensionContext): void {
     firstRun,
     completion,
     index,
+    nextEdit,
     proposals,
     status,
   };
   const chat = new LazyChat(parts);
   running = { engine, index, chat };
   context.subscriptions.push(log, engine, thinking, status, index, proposals);
-  context.subscriptions.push(nearby, new IndexStatus(index), new WorkspaceWatch(index));
+  context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
     vscode.window.onDidChangeActiveTextEditor(() => warmUp.touch()),
@@ -195,6 +199,8 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
       status.refresh();
     },
     [acceptedCommand]: () => completion.computeAhead(vscode.window.activeTextEditor),
+    'hearth.acceptNextEdit': () => parts.nextEdit.accept(),
+    'hearth.dismissNextEdit': () => parts.nextEdit.dismiss(),
     'hearth.toggleLanguage': toggleLanguage,
     'hearth.indexMenu': () => showIndexMenu(index),
     'hearth.pauseIndex': () => index.setPaused(!index.isPaused),

@@ -48,6 +48,12 @@ export const limits = {
     cpuContextChars: 1_500,
     contextChars: 6_000,
   },
+  nextEdit: {
+    /** After the last key of an edit: half a name must not be offered everywhere. */
+    settleMs: 400,
+    /** Of a file that is looked through; a hundred times what people edit by hand. */
+    lines: 50_000,
+  },
   chat: {
     /** Characters a token, low on purpose (code has about 3 to 4), so that an estimate never promises too much room. */
     charsPerToken: 3,

@@ -91,6 +91,7 @@ export function chatSettings(): ChatSettings {
   };
 }
 
+export const nextEditEnabled = (): boolean => read('nextEdit.enabled', true);
 export const indexEnabled = (): boolean => read('index.enabled', true);
 
 /** Whether suggestions are on for a language: its own entry, else that of '*'. */

@@ -51,7 +51,7 @@ const source = readdirSync(`${root}extension`, { recursive: true, encoding: 'utf
   .join('\n');
 
 /** Ids of items and keys of stored values, which look like commands in the source. */
-const notCommands = ['status', 'chat', 'index', 'modelsDirectory', 'offerDeclined', 'svg'].map(
+const notCommands = ['status', 'chat', 'index', 'modelsDirectory', 'nextEdit', 'offerDeclined', 'svg'].map(
   (name) => `hearth.${name}`,
 );
 

@@ -71,7 +71,20 @@ export class Range {
   }
 }
 
-export class Selection extends Range {}
+export class Selection extends Range {
+  get active(): Position {
+    return this.end;
+  }
+}
+
+/** What tests fire in VS Code's place. */
+export const events = {
+  activeEditor: new EventEmitter<unknown>(),
+  selection: new EventEmitter<unknown>(),
+  document: new EventEmitter<unknown>(),
+};
+
+export const TextEditorRevealType = { InCenterIfOutsideViewport: 2 } as const;
 
 export class InlineCompletionItem {
   insertText: string;
@@ -217,16 +230,19 @@ export const window = {
     };
     return task({ report }, source.token);
   },
-  onDidChangeActiveTextEditor: new EventEmitter<unknown>().event,
-  onDidChangeTextEditorSelection: new EventEmitter<unknown>().event,
+  onDidChangeActiveTextEditor: events.activeEditor.event,
+  onDidChangeTextEditorSelection: events.selection.event,
   onDidChangeVisibleTextEditors: new EventEmitter<unknown>().event,
   showTextDocument: () => Promise.resolve(),
+  createTextEditorDecorationType: (options: unknown) => ({ options, dispose: () => undefined }),
 };
 
 export const commands = {
+  /** What commands return; by default nothing. */
+  answers: new Map<string, (...args: unknown[]) => unknown>(),
   executeCommand(name: string, ...args: unknown[]): Promise<unknown> {
     user.commands.push([name, ...args].join(' '));
-    return Promise.resolve(undefined);
+    return Promise.resolve(commands.answers.get(name)?.(...args));
   },
 };
 
@@ -265,6 +281,10 @@ export class Uri {
 
 export const workspace = {
   onDidChangeConfiguration: new EventEmitter<unknown>().event,
+  onDidChangeTextDocument: events.document.event,
+  openTextDocument: (uri: Uri): Promise<unknown> => Promise.resolve(workspace.documents.get(uri.toString())),
+  /** What can be opened, by its address. */
+  documents: new Map<string, unknown>(),
   asRelativePath: (uri: { toString(): string }) => uri.toString().replace(/^\w+:\/\/\//, ''),
   getConfiguration: (section: string) => ({
     get: (key: string, fallback?: unknown) => settings.get(`${section}.${key}`) ?? fallback,
