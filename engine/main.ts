@@ -1,18 +1,26 @@
 /**
- * The engine process: the extension's child, spoken to over the channel it inherits. It opens no socket, and ends when
- * its parent does. What it writes to stderr is its log.
+ * The engine process: the extension's child, spoken to over the channel it inherits. It opens no socket unless it is told
+ * to serve other programs, and ends when its parent does. What it writes to stderr is its log.
  */
 import { serveChild } from './server/child.ts';
+import { DeltaRoutes } from './server/deltaRoutes.ts';
+import { LocalServer } from './server/localServer.ts';
 import { messages } from './server/protocol.ts';
 import { serve } from './server/rpc.ts';
 import { Engine, type EngineOptions } from './server/service.ts';
 import { Switchboard } from './server/switchboard.ts';
 
 serveChild('engine', (connection, { log, lost }) => {
+  const routes = new DeltaRoutes();
   const options: EngineOptions = {
-    onDelta: (delta) => void connection.sendNotification(messages.delta, delta).catch(lost),
+    onDelta(delta) {
+      // Of an answer to another program, or else to the extension.
+      if (!routes.deliver(delta)) connection.sendNotification(messages.delta, delta).catch(lost);
+    },
     onProgress: (progress) => void connection.sendNotification(messages.progress, progress).catch(lost),
     onModelChange: (change) => void connection.sendNotification(messages.modelChange, change).catch(lost),
   };
-  serve(connection, new Switchboard(new Engine(options), options), log);
+  const engine = new Engine(options);
+  const server = new LocalServer(engine, routes, log);
+  serve(connection, { board: new Switchboard(engine, options), server }, log);
 });

@@ -20,7 +20,8 @@ import { Remote } from './remote.ts';
 import { RepositoryIndex } from './repository/repositoryIndex.ts';
 import { IndexStatus, showIndexMenu } from './repository/status.ts';
 import { WorkspaceWatch, workspaceOptions } from './repository/workspace.ts';
-import { modelsDirectory } from './settings.ts';
+import { Server } from './server.ts';
+import { modelsDirectory, serverSettings } from './settings.ts';
 import { StatusBar } from './status.ts';
 import { summaryRequest } from './summarise.ts';
 import { prepareTask, type Task, TaskActions, taskQuestion } from './tasks.ts';
@@ -33,6 +34,7 @@ interface Parts {
   log: vscode.LogOutputChannel;
   engine: EngineHost;
   remote: Remote;
+  server: Server;
   thinking: Thinking;
   models: ModelManager;
   firstRun: FirstRun;
@@ -50,6 +52,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const log = vscode.window.createOutputChannel('Hearth', { log: true });
   const engine = new EngineHost(() => createClient(context, log, (url) => remote.token(url)));
   const remote = new Remote(context.secrets, engine);
+  const server = new Server(context.secrets, engine, log);
   const thinking = new Thinking(context.globalState, engine);
   const models = new ModelManager(engine);
   const firstRun = new FirstRun(engine, models, context.globalState, log);
@@ -65,6 +68,7 @@ export function activate(context: vscode.ExtensionContext): void {
     log,
     engine,
     remote,
+    server,
     thinking,
     models,
     firstRun,
@@ -76,7 +80,7 @@ export function activate(context: vscode.ExtensionContext): void {
   };
   const chat = new LazyChat(parts);
   running = { engine, index, chat };
-  context.subscriptions.push(log, engine, thinking, status, index, proposals);
+  context.subscriptions.push(log, engine, server, thinking, status, index, proposals);
   context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
@@ -95,6 +99,11 @@ export function activate(context: vscode.ExtensionContext): void {
     vscode.workspace.onDidChangeConfiguration((event) => onSettings(event, parts)),
   );
   registerCommands(parts, chat);
+  if (serverSettings() !== undefined) applyServer(parts);
+}
+
+function applyServer({ server, log }: Parts): void {
+  server.apply().catch((error: unknown) => log.warn(`The server was not started: ${sentence(error)}`));
 }
 
 /** VS Code waits a few seconds for this: the engine ends with the window, and the last words reach the disk. */
@@ -149,7 +158,7 @@ class LazyChat {
 }
 
 function registerCommands(parts: Parts, chat: LazyChat): void {
-  const { context, log, engine, remote, thinking, models, firstRun, completion, index, status } = parts;
+  const { context, log, engine, remote, server, thinking, models, firstRun, completion, index, status } = parts;
   const show = async () => {
     await vscode.commands.executeCommand(`${chatViewId}.focus`);
     const opened = await chat.open();
@@ -193,6 +202,9 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
     'hearth.chooseRemoteModel': () => remote.chooseModel(),
     'hearth.setRemoteToken': () => remote.setToken(),
     'hearth.clearRemoteToken': () => remote.clearToken(),
+    'hearth.copyServerAddress': () => server.copyAddress(),
+    'hearth.copyServerToken': () => server.copyToken(),
+    'hearth.renewServerToken': () => server.renewToken(),
     'hearth.menu': () => showMenu(engine, thinking, completion, index),
     'hearth.toggleCompletions': () => {
       completion.paused = !completion.paused;
@@ -264,6 +276,7 @@ function reloadSoon(parts: Parts, report: (error: unknown) => void): void {
 }
 
 function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void {
+  if (event.affectsConfiguration('hearth.server')) applyServer(parts);
   const report = (error: unknown) => parts.log.warn(`After a changed setting: ${sentence(error)}`);
   if (event.affectsConfiguration('hearth.modelsDirectory')) {
     parts.firstRun.again();

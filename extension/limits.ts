@@ -85,6 +85,10 @@ export const limits = {
     /** Settings that are written together are read together. */
     settleMs: 100,
   },
+  server: {
+    /** Between two looks at whether the port is free, which another window may hold. */
+    retryMs: 30_000,
+  },
   index: {
     /** After the window opened: language servers and the editor itself come first. */
     startMs: 5_000,

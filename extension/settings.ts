@@ -63,6 +63,12 @@ export function remoteSettings(): RemoteSettings | undefined {
   return url === '' ? undefined : { url, model: model === '' ? undefined : model };
 }
 
+/** Undefined: this computer serves no other programs. */
+export function serverSettings(): { port: number } | undefined {
+  const port = Math.floor(read('server.port', 8642));
+  return read('server.enabled', false) ? { port } : undefined;
+}
+
 export const modelsDirectory = (): string => read('modelsDirectory', '').trim();
 
 export function completionSettings(): CompletionSettings {

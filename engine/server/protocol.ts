@@ -345,12 +345,28 @@ export type CountTokensParams = z.input<typeof countTokensParams>;
 /** What a failed request carries as JSON-RPC error data: a code of engine/errors.ts, or `internal` for a broken invariant. */
 export const errorData = z.object({ code: z.string() });
 
+/** Of the OpenAI-compatible server for other programs of this computer. */
+export const startServerParams = z.object({
+  /** 0: any that is free. */
+  port: z.number().int().min(0).max(65_535),
+  token: z.string(),
+});
+export type StartServerParams = z.infer<typeof startServerParams>;
+
+export const serverAddress = z.object({
+  /** With its `/v1`. */
+  address: z.string(),
+});
+export type ServerAddress = z.infer<typeof serverAddress>;
+
 // ---- Messages ----
 
 export const messages = {
   load: new RequestType<LoadParams, ModelCard, z.infer<typeof errorData>>('load'),
   connect: new RequestType<ConnectParams, ModelCard, z.infer<typeof errorData>>('connect'),
   remoteModels: new RequestType<RemoteServerParams, RemoteModel[], z.infer<typeof errorData>>('remoteModels'),
+  startServer: new RequestType<StartServerParams, ServerAddress, z.infer<typeof errorData>>('startServer'),
+  stopServer: new RequestType0<null, z.infer<typeof errorData>>('stopServer'),
   unload: new RequestType0<null, z.infer<typeof errorData>>('unload'),
   status: new RequestType0<EngineStatus, z.infer<typeof errorData>>('status'),
   complete: new RequestType<CompleteParams, CompleteResult, z.infer<typeof errorData>>('complete'),

@@ -1,6 +1,7 @@
 /** The engine's end of the channel: JSON-RPC requests to calls of the engine. */
 import type { MessageConnection } from 'vscode-jsonrpc/node';
 import { answering } from './answers.ts';
+import type { LocalServer } from './localServer.ts';
 import {
   chatParams,
   completeParams,
@@ -12,19 +13,30 @@ import {
   modelName,
   modelNames,
   remoteServerParams,
+  startServerParams,
   streamName,
   summariseParams,
   warmParams,
 } from './protocol.ts';
 import type { Switchboard } from './switchboard.ts';
 
+export interface Served {
+  readonly board: Switchboard;
+  readonly server: LocalServer;
+}
+
 /** Serves what `board` leads to on a connection that does not listen yet. */
-export function serve(connection: MessageConnection, board: Switchboard, log: (line: string) => void): void {
+export function serve(connection: MessageConnection, { board, server }: Served, log: (line: string) => void): void {
   const { handle, handle0 } = answering(connection, log);
   const { engine } = board;
   handle(messages.load, loadParams, (params, signal) => board.load(params, signal));
   handle(messages.connect, connectParams, (params, signal) => board.connect(params, signal));
   handle(messages.remoteModels, remoteServerParams, (params, signal) => board.remoteModels(params, signal));
+  handle(messages.startServer, startServerParams, (params) => server.start(params));
+  handle0(messages.stopServer, async () => {
+    await server.stop();
+    return null;
+  });
   handle0(messages.unload, async () => {
     await board.unload();
     return null;

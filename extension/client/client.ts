@@ -25,9 +25,12 @@ import {
   type RemoteModel,
   type RemoteServerParams,
   remoteModel,
+  type ServerAddress,
+  type StartServerParams,
   type Statistics,
   type SummariseParams,
   type SummariseResult,
+  serverAddress,
   summariseResult,
   type WarmParams,
   warmResult,
@@ -145,6 +148,15 @@ export class EngineClient {
 
   remoteModels(server: RemoteServerParams): Promise<RemoteModel[]> {
     return this.process.request(messages.remoteModels, server, z.array(remoteModel));
+  }
+
+  /** For other programs of this computer. */
+  startServer(params: StartServerParams): Promise<ServerAddress> {
+    return this.process.request(messages.startServer, params, serverAddress);
+  }
+
+  async stopServer(): Promise<void> {
+    await this.process.request(messages.stopServer, undefined, z.null());
   }
 
   async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {

@@ -64,6 +64,12 @@ rpc.onRequest('load', async ({ model }) => {
   loaded = card(model);
   return loaded;
 });
+// Answers with the token, as no real server does, so that a test sees which one it was given.
+rpc.onRequest('startServer', ({ port, token }) => {
+  if (port === 1) throw fail('unavailable', 'Port 1 is taken, perhaps by Hearth in another window.');
+  return { address: `http://127.0.0.1:${port}/v1#${token}` };
+});
+rpc.onRequest('stopServer', () => null);
 const remoteModels = ['one', 'two'].map((id) => ({ id, contextTokens: 4096 }));
 rpc.onRequest('remoteModels', ({ url, token }) => {
   if (url.includes('locked') && token !== 'secret') throw fail('unavailable', 'It answered: 401. Check the token.');

@@ -8,6 +8,7 @@ import {
   engineSettings,
   modelsDirectory,
   remoteSettings,
+  serverSettings,
 } from '../../../extension/settings.ts';
 import { settings } from './vscode.ts';
 
@@ -51,7 +52,7 @@ const source = readdirSync(`${root}extension`, { recursive: true, encoding: 'utf
   .join('\n');
 
 /** Ids of items and keys of stored values, which look like commands in the source. */
-const notCommands = ['status', 'chat', 'index', 'modelsDirectory', 'nextEdit', 'offerDeclined', 'svg'].map(
+const notCommands = ['status', 'chat', 'index', 'server', 'modelsDirectory', 'nextEdit', 'offerDeclined', 'svg'].map(
   (name) => `hearth.${name}`,
 );
 
@@ -81,7 +82,14 @@ describe('the manifest', () => {
   it('declares exactly the settings that the extension reads, with the defaults that it falls back to', () => {
     const read = [...source.matchAll(/\bread(?:<[^(]+>)?\('([\w.]+)'/g)].map((match) => `hearth.${match[1]}`);
     expect(Object.keys(properties).sort()).toEqual([...new Set(read)].sort());
-    const values = () => [engineSettings(), completionSettings(), chatSettings(), modelsDirectory(), remoteSettings()];
+    const values = () => [
+      engineSettings(),
+      completionSettings(),
+      chatSettings(),
+      modelsDirectory(),
+      remoteSettings(),
+      serverSettings(),
+    ];
     const fallbacks = values();
     for (const [key, { default: value }] of Object.entries(properties)) settings.set(key, value);
     // The languages' own defaults are VS Code's to merge.
@@ -101,6 +109,8 @@ describe('the manifest', () => {
       'cache.diskMegabytes',
       'remote.url',
       'remote.model',
+      'server.enabled',
+      'server.port',
     ];
     for (const key of machine.map((name) => `hearth.${name}`)) {
       expect(properties[key]?.scope).toBe('machine');

@@ -10,17 +10,8 @@ import { ModelManager } from '../../../extension/models/manager.ts';
 import { Remote } from '../../../extension/remote.ts';
 import { statusText } from '../../../extension/status.ts';
 import { Thinking } from '../../../extension/thinking.ts';
-import { clientOf, hostOf, log, MemoryMemento, untilState } from './support.ts';
-import { EventEmitter, settings, user } from './vscode.ts';
-
-class MemorySecrets {
-  readonly kept = new Map<string, string>();
-  readonly onDidChange = new EventEmitter<{ key: string }>().event;
-  keys = async (): Promise<string[]> => [...this.kept.keys()];
-  get = async (key: string): Promise<string | undefined> => this.kept.get(key);
-  store = async (key: string, value: string): Promise<void> => void this.kept.set(key, value);
-  delete = async (key: string): Promise<void> => void this.kept.delete(key);
-}
+import { clientOf, hostOf, log, MemoryMemento, MemorySecrets, untilState } from './support.ts';
+import { settings, user } from './vscode.ts';
 
 function setUp(): { client: EngineClient; remote: Remote; secrets: MemorySecrets } {
   const secrets = new MemorySecrets();

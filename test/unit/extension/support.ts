@@ -5,7 +5,7 @@ import { EngineClient, type TokenFor } from '../../../extension/client/client.ts
 import { EngineHost } from '../../../extension/client/host.ts';
 import type { EngineState } from '../../../extension/client/view.ts';
 import type { Log } from '../../../extension/log.ts';
-import { settings, user } from './vscode.ts';
+import { EventEmitter, settings, user } from './vscode.ts';
 
 export const fakeEngine = fileURLToPath(new URL('fakeEngine.mjs', import.meta.url));
 export const logged: string[] = [];
@@ -43,6 +43,16 @@ export class MemoryMemento {
     this.values.set(key, value);
     return Promise.resolve();
   }
+}
+
+/** A vscode.SecretStorage in memory. */
+export class MemorySecrets {
+  readonly kept = new Map<string, string>();
+  readonly onDidChange = new EventEmitter<{ key: string }>().event;
+  keys = async (): Promise<string[]> => [...this.kept.keys()];
+  get = async (key: string): Promise<string | undefined> => this.kept.get(key);
+  store = async (key: string, value: string): Promise<void> => void this.kept.set(key, value);
+  delete = async (key: string): Promise<void> => void this.kept.delete(key);
 }
 
 afterEach(async () => {

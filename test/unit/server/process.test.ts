@@ -251,4 +251,27 @@ describe('an engine whose parent dies', () => {
       await watch.remove();
     }
   });
+
+  it('serves other programs when it is told to, beside the extension, and stops when it is told to', async () => {
+    const engine = await startLoaded();
+    const token = 'a-token-of-the-tests-with-43-characters-000';
+    const { address } = await engine.request(messages.startServer, { port: 0, token });
+    const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+    const asked = (path: string, init: RequestInit = {}) => fetch(`${address}${path}`, { headers, ...init });
+    const deltas: Delta[] = [];
+    engine.on(messages.delta, (delta) => deltas.push(delta));
+    const { data } = (await (await asked('/models')).json()) as { data: { id: string }[] };
+    const model = data[0]?.id;
+    const body = JSON.stringify({ model, prompt: 'a = ', max_tokens: 4 });
+    const [own, other] = await Promise.all([
+      engine.request(messages.chat, chatRequest('s', 4)),
+      asked('/completions', { method: 'POST', body }),
+    ]);
+    expect(other.status).toBe(200);
+    // The extension gets the pieces of its own answer and no others.
+    expect(deltas.map(({ text }) => text).join('')).toBe(own.text);
+    expect((await asked('/models', { headers: {} })).status).toBe(401);
+    await engine.request0(messages.stopServer);
+    await expect(asked('/models')).rejects.toThrow();
+  });
 });
