@@ -21,7 +21,7 @@ import { RepositoryIndex } from './repository/repositoryIndex.ts';
 import { IndexStatus, showIndexMenu } from './repository/status.ts';
 import { WorkspaceWatch, workspaceOptions } from './repository/workspace.ts';
 import { Server } from './server.ts';
-import { modelsDirectory, serverSettings } from './settings.ts';
+import { indexEmbeddings, modelsDirectory, serverSettings, writeSetting } from './settings.ts';
 import { StatusBar } from './status.ts';
 import { summaryRequest } from './summarise.ts';
 import { prepareTask, type Task, TaskActions, taskQuestion } from './tasks.ts';
@@ -54,9 +54,9 @@ export function activate(context: vscode.ExtensionContext): void {
   const remote = new Remote(context.secrets, engine);
   const server = new Server(context.secrets, engine, log);
   const thinking = new Thinking(context.globalState, engine);
-  const models = new ModelManager(engine);
-  const firstRun = new FirstRun(engine, models, context.globalState, log);
   const index = createIndex(context, log);
+  const models = new ModelManager(engine, (model) => searchWith(index, model));
+  const firstRun = new FirstRun(engine, models, context.globalState, log);
   const nearby = new CompletionContext(index, log);
   const completion = new CompletionProvider(engine, log, nearby, () => firstRun.warmUp());
   const warmUp = new WarmUp((token) => completion.warm(vscode.window.activeTextEditor, token), log);
@@ -122,9 +122,15 @@ function createIndex(context: vscode.ExtensionContext, log: vscode.LogOutputChan
   const entry = context.asAbsolutePath(join('dist', 'indexer.mjs'));
   const create = async (options: () => OpenParams) => {
     const { IndexClient } = await import('./repository/indexClient.ts');
-    return new IndexClient(() => ({ entry, env: {} }), log, options);
+    return new IndexClient(() => ({ entry, env: engineEnvironment() }), log, options);
   };
   return new RepositoryIndex(create, () => workspaceOptions(context.storageUri), log);
+}
+
+/** The index takes this embedding model; chosen once more, it tries again. */
+async function searchWith(index: RepositoryIndex, model: string): Promise<void> {
+  if (indexEmbeddings() === model) await index.reopen();
+  else await writeSetting('index.embeddings', model);
 }
 
 /**
@@ -258,6 +264,7 @@ async function clearCache(engine: EngineHost): Promise<void> {
   );
 }
 
+const indexSettings = ['hearth.index.enabled', 'hearth.index.embeddings', 'files.exclude'];
 const loadSettings = [
   'model',
   'backend',
@@ -282,11 +289,12 @@ function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void 
     parts.firstRun.again();
     // The process has the folder from its environment.
     if (parts.engine.current) parts.engine.current.restart().catch(report);
+    if (indexEmbeddings() !== '') parts.index.reopen().catch(report);
   } else if (loadSettings.some((key) => event.affectsConfiguration(key))) {
     parts.firstRun.again();
     parts.completion.forget();
     reloadSoon(parts, report);
-  } else if (['hearth.index.enabled', 'files.exclude'].some((key) => event.affectsConfiguration(key))) {
+  } else if (indexSettings.some((key) => event.affectsConfiguration(key))) {
     parts.index.reopen().catch(report);
   }
 }

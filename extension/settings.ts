@@ -99,6 +99,8 @@ export function chatSettings(): ChatSettings {
 
 export const nextEditEnabled = (): boolean => read('nextEdit.enabled', true);
 export const indexEnabled = (): boolean => read('index.enabled', true);
+/** Catalogue id or absolute path; '': search by words alone. */
+export const indexEmbeddings = (): string => read('index.embeddings', '').trim();
 
 /** Whether suggestions are on for a language: its own entry, else that of '*'. */
 export function languageEnabled(languages: Readonly<Record<string, boolean>>, languageId: string): boolean {

@@ -93,7 +93,13 @@ export class Embeddings {
   /** Chunks that mean what a question asks, the best first; none where the model is not loaded yet: nobody waits for that. */
   async nearest(question: string, limit: number): Promise<number[]> {
     if (!this.#ready) return [];
-    return this.#vectors.nearest(await this.#ready.question(question), limit);
+    try {
+      return await this.#vectors.nearest(await this.#ready.question(question), limit);
+    } catch (error) {
+      // Words still find something; the state says why nothing else does.
+      this.#fail(error);
+      return [];
+    }
   }
 
   async #run(): Promise<void> {
@@ -164,6 +170,7 @@ export class Embeddings {
     const reason = error instanceof HearthError ? error.message : `It failed: ${error}`;
     this.#problem = `The index is searched by words alone. ${reason} What was computed is kept.`;
     this.#wanted = false;
+    this.#enter('failed');
   }
 
   #count(): ReturnType<Vectors['counts']> {

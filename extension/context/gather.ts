@@ -102,7 +102,7 @@ export class ContextGatherer {
     conversation: Conversation,
   ): Promise<Source[]> {
     if (this.repository === undefined || !this.searches(mentions, focus)) return [];
-    const passages = await this.repository.search(question, limits.context.passages);
+    const passages = await this.repository.searchByMeaning(question, limits.context.passages);
     const known = conversation.turns.some(({ attachments }) => attachments.some(({ id }) => id === mapId));
     const maxChars = known || passages.length === 0 ? 0 : limits.context.mapChars;
     const map = maxChars === 0 ? '' : (await this.repository.map({ maxChars })).text;

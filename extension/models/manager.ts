@@ -4,7 +4,7 @@ import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { formatBytes, formatParameters, percent } from '../format.ts';
-import { engineSettings, remoteSettings, writeSetting } from '../settings.ts';
+import { engineSettings, indexEmbeddings, remoteSettings, writeSetting } from '../settings.ts';
 
 interface ModelItem extends vscode.QuickPickItem {
   entry?: ModelEntry;
@@ -14,9 +14,12 @@ interface ModelItem extends vscode.QuickPickItem {
 /** Lists, downloads, checks, removes and chooses models. */
 export class ModelManager {
   private readonly engine: EngineHost;
+  private readonly searchWith: (model: string) => Promise<void>;
 
-  constructor(engine: EngineHost) {
+  /** `searchWith` hands an embedding model to the index. */
+  constructor(engine: EngineHost, searchWith: (model: string) => Promise<void>) {
     this.engine = engine;
+    this.searchWith = searchWith;
   }
 
   async open(): Promise<void> {
@@ -66,7 +69,7 @@ export class ModelManager {
     const heading = (label: string): ModelItem => ({ label, kind: vscode.QuickPickItemKind.Separator });
     return [
       ...(present.length > 0 ? [heading(vscode.l10n.t('On this computer'))] : []),
-      ...present.map((entry) => modelItem(entry, entry.id === used)),
+      ...present.map((entry) => modelItem(entry, entry.id === used || entry.id === indexEmbeddings())),
       heading(vscode.l10n.t('To download')),
       ...absent.map((entry) => modelItem(entry, false)),
       heading(''),
@@ -106,7 +109,7 @@ export class ModelManager {
       return;
     }
     if (item.entry === undefined) return;
-    if (item.entry.state === 'present') return this.use(client, item.entry.id);
+    if (item.entry.state === 'present') return this.useEntry(client, item.entry);
     return this.pullAndUse(client, item.entry, true);
   }
 
@@ -134,6 +137,14 @@ export class ModelManager {
     await withProgress(vscode.l10n.t('Loading the model'), false, () => client.ready());
   }
 
+  private async useEntry(client: EngineClient, { id, name, embedding }: ModelEntry): Promise<void> {
+    if (!embedding) return this.use(client, id);
+    await this.searchWith(id);
+    void vscode.window.showInformationMessage(
+      vscode.l10n.t('{0} reads the repository in the background, for search by meaning.', name),
+    );
+  }
+
   private async useFile(client: EngineClient): Promise<void> {
     const [file] =
       (await vscode.window.showOpenDialog({ filters: { GGUF: ['gguf'] }, title: vscode.l10n.t('A model file') })) ?? [];
@@ -145,7 +156,7 @@ export class ModelManager {
     if (ask && !(await confirmDownload(entry))) return;
     const title = vscode.l10n.t('Downloading {0}', entry.name);
     await withProgress(title, true, (onStep, token) => client.pull(entry, onStep, token));
-    if (ask) await this.use(client, entry.id);
+    if (ask) await this.useEntry(client, entry);
     else await client.ready();
   }
 
@@ -169,6 +180,7 @@ export class ModelManager {
     if (answer !== remove) return;
     await client.remove(entry);
     if (engineSettings().model === entry.id) await writeSetting('model', undefined);
+    if (indexEmbeddings() === entry.id) await writeSetting('index.embeddings', undefined);
   }
 
   private async report(work: Promise<void>): Promise<void> {

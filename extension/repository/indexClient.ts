@@ -47,8 +47,9 @@ export class IndexClient {
     return this.process.pid;
   }
 
-  search(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
-    return this.process.request(indexMessages.search, { question, limit }, z.array(passage), token);
+  /** `meaning`: also by vectors, where there are some. */
+  search(question: string, limit: number, meaning: boolean, token?: CancellationToken): Promise<Passage[]> {
+    return this.process.request(indexMessages.search, { question, limit, meaning }, z.array(passage), token);
   }
 
   symbols(name: string, limit: number, token?: CancellationToken): Promise<SymbolPlace[]> {

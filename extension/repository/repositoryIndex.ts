@@ -70,9 +70,14 @@ export class RepositoryIndex {
     return this.opened?.pid;
   }
 
-  /** Stretches of files that answer a question, the best first; at most two of one file. */
+  /** Stretches of files that share a question's words, the best first; at most two of one file. */
   search(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
-    return this.ask((client) => client.search(question, limit, token), []);
+    return this.ask((client) => client.search(question, limit, false, token), []);
+  }
+
+  /** As `search`, and by meaning where an embedding model was chosen; that takes the time of reading the question. */
+  searchByMeaning(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
+    return this.ask((client) => client.search(question, limit, true, token), []);
   }
 
   /** For a box that one types into: so named, so beginning, or of these words. */

@@ -13,7 +13,9 @@ export function indexSentence(view: IndexView): string {
     case 'failed':
       return view.message;
     case 'open':
-      return [phaseSentence(view.state), skippedSentence(view.state), view.state.problem].filter(Boolean).join(' ');
+      return [phaseSentence(view.state), skippedSentence(view.state), embeddingSentence(view.state), view.state.problem]
+        .filter(Boolean)
+        .join(' ');
   }
 }
 
@@ -36,6 +38,15 @@ function skippedSentence({ skipped }: IndexState): string {
   return vscode.l10n.t('Of {0} of them only the name: too large, binary, generated or unreadable.', total);
 }
 
+function embeddingSentence({ embeddings }: IndexState): string {
+  if (!embeddings) return '';
+  const { phase, model, done, total, problem } = embeddings;
+  if (problem !== undefined) return problem;
+  if (phase === 'loading') return vscode.l10n.t('The embedding model {0} is being loaded.', model);
+  if (done === total) return vscode.l10n.t('It is searched by meaning too, with {0}.', model);
+  return vscode.l10n.t('Of {0} passages {1} can be found by meaning so far, with {2}.', total, done, model);
+}
+
 /** Shows while there is something to see: work, a pause, a problem. */
 export class IndexStatus {
   private readonly item = vscode.window.createStatusBarItem('hearth.index', vscode.StatusBarAlignment.Right, 98);
@@ -53,8 +64,8 @@ export class IndexStatus {
   }
 
   private refresh(view: IndexView): void {
-    const problem = view.kind === 'failed' || (view.kind === 'open' && view.state.problem !== undefined);
-    const busy = view.kind === 'open' && view.state.phase !== 'idle';
+    const problem = view.kind === 'failed' || (view.kind === 'open' && problemOf(view.state) !== undefined);
+    const busy = view.kind === 'open' && (view.state.phase !== 'idle' || embedded(view.state) !== undefined);
     if (problem || busy) this.item.show();
     else this.item.hide();
     this.item.text = problem ? '$(error) Index' : workText(view);
@@ -64,11 +75,19 @@ export class IndexStatus {
   }
 }
 
+const problemOf = ({ problem, embeddings }: IndexState): string | undefined => problem ?? embeddings?.problem;
+
+/** Percent of the passages that can be found by meaning, while that grows. */
+function embedded({ embeddings }: IndexState): number | undefined {
+  if (!embeddings || (embeddings.phase !== 'loading' && embeddings.phase !== 'embedding')) return undefined;
+  return percent(embeddings.done, embeddings.total) ?? 0;
+}
+
 function workText(view: IndexView): string {
   if (view.kind !== 'open') return '$(sync~spin) Index';
   const { phase, files, pending } = view.state;
   if (phase === 'paused') return '$(debug-pause) Index';
-  const done = phase === 'indexing' ? percent(files, files + pending) : undefined;
+  const done = phase === 'indexing' ? percent(files, files + pending) : embedded(view.state);
   return done === undefined ? '$(sync~spin) Index' : `$(sync~spin) Index ${done}%`;
 }
 

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import * as vscode from 'vscode';
 import type { OpenParams } from '../../engine/repository/protocol.ts';
 import { limits } from '../limits.ts';
-import { indexEnabled } from '../settings.ts';
+import { indexEmbeddings, indexEnabled } from '../settings.ts';
 import type { RepositoryIndex } from './repositoryIndex.ts';
 
 /** What to index of this window, or a sentence that says why nothing is. */
@@ -11,12 +11,14 @@ export function workspaceOptions(storage: vscode.Uri | undefined): OpenParams | 
   if (!vscode.workspace.isTrusted) return vscode.l10n.t('The folder is not trusted, so it is not indexed.');
   const folders = (vscode.workspace.workspaceFolders ?? []).filter(({ uri }) => uri.scheme === 'file');
   if (folders.length === 0 || storage === undefined) return vscode.l10n.t('No folder on a disk is open.');
+  const embeddings = indexEmbeddings();
   const several = (vscode.workspace.workspaceFolders ?? []).length > 1;
   return {
     database: join(storage.fsPath, 'index', 'index.db'),
     // The names that `asRelativePath` gives to files.
     folders: folders.map(({ name, uri }) => ({ name: several ? name : '', directory: uri.fsPath })),
     excludes: excludedGlobs(),
+    ...(embeddings !== '' && { embeddings: { model: embeddings } }),
   };
 }
 

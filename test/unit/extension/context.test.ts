@@ -146,7 +146,7 @@ describe('a question about the repository', () => {
   const asked: string[] = [];
   const repository: Repository = {
     available: true,
-    search: (question) => {
+    searchByMeaning: (question) => {
       asked.push(question);
       return Promise.resolve([passage('src/lamp.ts'), passage('src/light.ts')]);
     },

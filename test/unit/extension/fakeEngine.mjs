@@ -32,10 +32,11 @@ const entry = (id, state) => ({
   state,
   fit: { verdict: 'good', reason: 'Fits.' },
   recommended: id === 'small',
-  embedding: false,
+  embedding: id === env.FAKE_EMBEDDING,
 });
 let loaded;
 let entries = [entry('small', env.FAKE_MODEL_STATE ?? 'present'), entry('thinker', 'absent')];
+if (env.FAKE_EMBEDDING) entries.push(entry(env.FAKE_EMBEDDING, 'absent'));
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const fail = (code, message) => new ResponseError(-32000, message, { code });
 

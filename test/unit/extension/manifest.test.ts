@@ -111,6 +111,7 @@ describe('the manifest', () => {
       'remote.model',
       'server.enabled',
       'server.port',
+      'index.embeddings',
     ];
     for (const key of machine.map((name) => `hearth.${name}`)) {
       expect(properties[key]?.scope).toBe('machine');

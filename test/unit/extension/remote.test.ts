@@ -107,7 +107,7 @@ describe('a remote server', () => {
 
   it("takes the place of this computer's models in their list, whose last entry leads to it", async () => {
     const { client } = setUp();
-    const manager = new ModelManager(hostOf(client));
+    const manager = new ModelManager(hostOf(client), async () => {});
     user.picks = { label: 'A server…' };
     await manager.open();
     await expect.poll(() => user.commands).toContain('hearth.connectRemote');

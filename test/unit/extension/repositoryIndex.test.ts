@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { IndexClient } from '../../../extension/repository/indexClient.ts';
 import { type IndexView, RepositoryIndex } from '../../../extension/repository/repositoryIndex.ts';
 import { indexSentence } from '../../../extension/repository/status.ts';
+import { makeEmbeddingModel } from '../embeddingModel.ts';
 import { folderOf } from '../repository/folder.ts';
 import { bundle } from '../server/bundle.ts';
 import { log } from './support.ts';
@@ -17,10 +18,14 @@ afterEach(async () => {
 });
 afterAll(() => indexer.remove());
 
-async function open(contents: Record<string, string>, off?: string): Promise<RepositoryIndex> {
+async function open(
+  contents: Record<string, string>,
+  { off, model }: { off?: string; model?: string } = {},
+): Promise<RepositoryIndex> {
   const directory = await folderOf(contents);
   const database = join(await folderOf({}), 'index.db');
-  const options = off ?? { database, folders: [{ name: '', directory }] };
+  const embeddings = model === undefined ? {} : { embeddings: { model } };
+  const options = off ?? { database, folders: [{ name: '', directory }], ...embeddings };
   const index = new RepositoryIndex(
     async (asked) => new IndexClient(() => ({ entry: indexer.path, env: {} }), log, asked),
     () => options,
@@ -37,6 +42,11 @@ const until = (index: RepositoryIndex, holds: (view: IndexView) => boolean): Pro
   });
 const upToDate = (view: IndexView): boolean =>
   view.kind === 'open' && view.state.phase === 'idle' && view.state.files > 0;
+
+const embedded =
+  (chunks: number) =>
+  (view: IndexView): boolean =>
+    view.kind === 'open' && view.state.embeddings?.phase === 'idle' && view.state.embeddings.done === chunks;
 
 describe('the index of the workspace', () => {
   it('starts with the first question, and answers once it has read the files', async () => {
@@ -58,8 +68,35 @@ describe('the index of the workspace', () => {
     expect(await index.definitions('retryDownload', 5)).toHaveLength(1);
   });
 
+  it('finds by meaning with an embedding model, which can be paused', async () => {
+    const { path, remove } = await makeEmbeddingModel();
+    const index = await open({ 'a.txt': 'alpha beta', 'b.txt': 'gamma delta' }, { model: path });
+    index.start();
+    await until(index, embedded(2));
+    expect(indexSentence(index.view)).toBe(
+      `The repository index is up to date: 2 files. It is searched by meaning too, with ${path}.`,
+    );
+    // No word of it is in any file.
+    expect(await index.search('omega', 5)).toEqual([]);
+    expect(await index.searchByMeaning('omega', 5)).toHaveLength(2);
+    await index.setPaused(true);
+    await until(index, (view) => view.kind === 'open' && view.state.embeddings?.phase === 'paused');
+    await index.setPaused(false);
+    await until(index, embedded(2));
+    await remove();
+  });
+
+  it('says what keeps it from finding by meaning, and finds by words', async () => {
+    const index = await open({ 'a.txt': 'alpha beta' }, { model: '/no/such/model' });
+    index.start();
+    await until(index, (view) => view.kind === 'open' && view.state.embeddings?.phase === 'failed');
+    expect(indexSentence(index.view)).toContain('The index is searched by words alone.');
+    expect(indexSentence(index.view)).toContain('/no/such/model');
+    expect(await index.searchByMeaning('alpha', 5)).toHaveLength(1);
+  });
+
   it('where it is off, gives no answers, starts nothing and says why', async () => {
-    const index = await open({ 'a.ts': 'x' }, 'The folder is not trusted, so it is not indexed.');
+    const index = await open({ 'a.ts': 'x' }, { off: 'The folder is not trusted, so it is not indexed.' });
     index.start();
     expect([await index.search('x', 5), index.pid, index.available]).toEqual([[], undefined, false]);
     expect(indexSentence(index.view)).toBe('The folder is not trusted, so it is not indexed.');

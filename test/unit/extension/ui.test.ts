@@ -18,10 +18,10 @@ import { EventEmitter, Position, Selection, settings, Uri, user, window } from '
 const absent = { FAKE_MODEL_STATE: 'absent' };
 const until = (check: () => boolean) => vi.waitFor(() => expect(check()).toBe(true), { timeout: 10_000 });
 
-async function managerOf(client: EngineClient): Promise<ModelManager> {
+async function managerOf(client: EngineClient, searchWith = async (_: string) => {}): Promise<ModelManager> {
   const host = hostOf(client);
   await host.client();
-  return new ModelManager(host);
+  return new ModelManager(host, searchWith);
 }
 
 describe('the model manager', () => {
@@ -39,6 +39,19 @@ describe('the model manager', () => {
     await untilState(client, 'ready');
     expect(settings.get('hearth.model')).toBe('small');
     expect(user.progress.filter((line) => line.startsWith('Downloading Model small'))).toHaveLength(4);
+  });
+
+  it('hands an embedding model to the index, and leaves the model that answers', async () => {
+    const client = clientOf({ FAKE_EMBEDDING: 'vectors' });
+    const chosen: string[] = [];
+    const manager = await managerOf(client, async (model) => void chosen.push(model));
+    user.picks = { label: 'Model vectors' };
+    user.wants.push('Download');
+    await manager.open();
+    await until(() => chosen.length === 1);
+    expect([chosen, settings.get('hearth.model')]).toEqual([['vectors'], undefined]);
+    await until(() => user.asked.length === 2);
+    expect(user.asked[1]?.message).toContain('search by meaning');
   });
 
   it('stops a download when the user cancels, and says nothing more', async () => {
@@ -100,7 +113,7 @@ describe('the first run', () => {
   const firstRunOf = async (client: EngineClient, memory = new MemoryMemento()) => {
     const host = hostOf(client);
     await host.client();
-    return new FirstRun(host, new ModelManager(host), memory, log);
+    return new FirstRun(host, new ModelManager(host, async () => {}), memory, log);
   };
 
   it('asks nothing when a model is there: it is loaded in the background', async () => {
@@ -207,7 +220,7 @@ describe('the chat view', () => {
     const extensionUri = Uri.parse('file:///ext') as never;
     const applied: string[] = [];
     const proposals = { show: (code: string) => Promise.resolve(applied.push(code)) } as never;
-    const models = new ModelManager(engine);
+    const models = new ModelManager(engine, async () => {});
     const view = new ChatView({
       extensionUri,
       engine,

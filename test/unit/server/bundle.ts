@@ -9,9 +9,19 @@ export async function bundle(entry: string): Promise<{ path: string; remove: () 
   const directory = join(root, 'node_modules', '.cache', 'hearth-test', `${process.pid}-${Date.now()}`);
   await mkdir(directory, { recursive: true });
   const path = join(directory, basename(entry).replace(/\.ts$/, '.mjs'));
+  await Promise.all([
+    compile(entry, path),
+    // The processor's backend finds its thread beside whatever loads it.
+    compile('engine/backend/onnx/worker.ts', join(directory, 'onnxWorker.mjs')),
+  ]);
+  await symlink(join(root, 'node_modules/@vscode/tree-sitter-wasm/wasm'), join(directory, 'grammars'));
+  return { path, remove: () => rm(directory, { recursive: true, force: true }) };
+}
+
+async function compile(entry: string, outfile: string): Promise<void> {
   await build({
     entryPoints: [join(root, entry)],
-    outfile: path,
+    outfile,
     bundle: true,
     platform: 'node',
     target: 'node20',
@@ -27,6 +37,4 @@ export async function bundle(entry: string): Promise<{ path: string; remove: () 
     },
     logLevel: 'error',
   });
-  await symlink(join(root, 'node_modules/@vscode/tree-sitter-wasm/wasm'), join(directory, 'grammars'));
-  return { path, remove: () => rm(directory, { recursive: true, force: true }) };
 }
