@@ -3,7 +3,8 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ChatTurn, Requester } from './bench-requests.ts';
+import type { ChatTurn, EngineOptions, Requester } from './bench-requests.ts';
+import { residentBytes } from './shared/residentBytes.ts';
 
 const program = process.env['HEARTH_LLAMA_SERVER'] ?? 'llama-server';
 
@@ -12,14 +13,15 @@ export function findLlamaServer(): string | undefined {
   return error ? undefined : (/version:\s*(\S.*)/.exec(stdout + stderr)?.[1] ?? 'of unknown version');
 }
 
-export async function startLlamaServer(model: string, contextTokens: number, threads: number): Promise<Requester> {
+export async function startLlamaServer(asked: EngineOptions): Promise<Requester> {
+  const { model, contextTokens, threads, directory } = asked;
   const port = await freePort();
   // Two sequences share the context, so that a completion can be asked for while a chat streams.
   const options = [
     '-m',
     model,
     '-c',
-    `${contextTokens}`,
+    `${2 * contextTokens}`,
     '-t',
     `${threads}`,
     '-np',
@@ -27,21 +29,37 @@ export async function startLlamaServer(model: string, contextTokens: number, thr
     '-kvu',
     '--no-webui',
     '--jinja',
+    '--slot-save-path',
+    directory,
   ];
   const child = spawn(program, [...options, '--port', `${port}`, '--host', '127.0.0.1'], { stdio: 'ignore' });
   const url = `http://127.0.0.1:${port}`;
   await ready(url, child);
   return {
-    async complete(prefix) {
-      const body = { prompt: prefix, n_predict: 1, cache_prompt: true, temperature: 0 };
-      await (await post(`${url}/completion`, body)).json();
+    next: (text) => next(url, text),
+    keystroke: (text) => next(url, text),
+    async store(text) {
+      // Its first slot is the one that is saved.
+      await next(url, text, { id_slot: 0 });
+      await post(`${url}/slots/0?action=save`, { filename: savedSlot });
     },
+    async recall() {
+      await post(`${url}/slots/0?action=restore`, { filename: savedSlot });
+    },
+    residentBytes: () => residentBytes(child.pid),
     chat: (messages, maxTokens) => chat(url, messages, maxTokens),
     async stop() {
       child.kill();
       if (child.exitCode === null) await once(child, 'exit');
     },
   };
+}
+
+const savedSlot = 'llama-server-slot';
+
+async function next(url: string, prompt: string, more: object = {}): Promise<void> {
+  const body = { prompt, n_predict: 1, cache_prompt: true, temperature: 0, ...more };
+  await (await post(`${url}/completion`, body)).json();
 }
 
 async function chat(url: string, messages: readonly ChatTurn[], maxTokens: number) {

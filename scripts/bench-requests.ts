@@ -1,23 +1,23 @@
 /**
- * What a user waits for, on the CPU, beside llama-server with prompt caching: the next keystroke's completion, a chat's
- * second turn, a completion while a chat streams, the load. Both engines run as processes of their own on the same file
- * with the same threads, one after the other in turns. Prints medians and their ratio (below 1: Hearth is faster).
+ * What a user waits for, on the CPU, beside llama-server with prompt caching: the first token after one more keystroke, of a
+ * chat's second turn and after a restart, a completion while a chat streams, the load. Both engines run as processes of
+ * their own on the same file with the same threads and prompts, one after the other in turns. Prints medians and their
+ * ratio (below 1: Hearth is faster).
  *
  *   npm run bench:requests -- [--model FILE]… [--context N]… [--keystrokes N] [--turns N] [--threads N]
  *
  * The peer is `llama-server` from $HEARTH_LLAMA_SERVER or the PATH; without it Hearth is measured alone.
  */
 import { readFileSync, statSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
-import { cpus, loadavg } from 'node:os';
-import { basename } from 'node:path';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { cpus, loadavg, tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { defaultThreads } from '../engine/backend/onnx/threads.ts';
-import { startEngine } from '../engine/server/client.ts';
-import { messages } from '../engine/server/protocol.ts';
 import { defaultModelId } from '../engine/store/catalogue.ts';
 import { findInstalled, pathToLoad } from '../engine/store/manifest.ts';
 import { defaultStoreDirectory } from '../engine/store/paths.ts';
+import { startHearth } from './bench-hearth-engine.ts';
 import { findLlamaServer, startLlamaServer } from './bench-llama-server.ts';
 
 export interface ChatTurn {
@@ -27,14 +27,31 @@ export interface ChatTurn {
 
 /** One engine in a process of its own, with a model loaded. */
 export interface Requester {
-  /** The first token after `prefix`. */
-  complete(prefix: string): Promise<void>;
+  /** The first token after `text`, as it is. */
+  next(text: string): Promise<void>;
+  /** The same as a request that goes before a chat, where the engine knows of such. */
+  keystroke(text: string): Promise<void>;
   chat(turns: readonly ChatTurn[], maxTokens: number): Promise<{ text: string; firstMs: number; totalMs: number }>;
+  /** Puts what is known of `text` on the disk. */
+  store(text: string): Promise<void>;
+  /** After a restart: takes what was stored in again, where that must be asked for. */
+  recall(): Promise<void>;
+  residentBytes(): number;
   stop(): Promise<void>;
 }
 
-/** Milliseconds of each repetition, by what was waited for. */
-type Waits = Map<string, number[]>;
+export interface EngineOptions {
+  readonly model: string;
+  readonly contextTokens: number;
+  readonly threads: number;
+  /** For what is kept between starts. */
+  readonly directory: string;
+}
+
+type Start = (options: EngineOptions) => Promise<Requester>;
+
+/** Of each repetition, by what was measured. */
+type Figures = Map<string, number[]>;
 
 const { values } = parseArgs({
   options: {
@@ -46,47 +63,15 @@ const { values } = parseArgs({
   },
 });
 const threads = values.threads === undefined ? defaultThreads() : Number(values.threads);
-/** Room for the chat's document, question and answers. */
-const roomTokens = 1024;
+/** Room for the chat's template, question and answers. */
+const roomTokens = 512;
+/** Before the cursor while a chat streams: what the editor's completion sends. */
+const keystrokeTokens = 1024;
+const answerTokens = 64;
 
-async function startHearth(
-  model: string,
-  contextTokens: number,
-): Promise<Requester & { count(text: string): Promise<number> }> {
-  const engine = startEngine('dist/engine.mjs');
-  await engine.request(messages.load, { model, backend: 'onnx', contextTokens, threads });
-  let streams = 0;
-  const listeners = new Map<string, () => void>();
-  engine.on(messages.delta, ({ stream }) => listeners.get(stream)?.());
-  return {
-    async count(text) {
-      return (await engine.request(messages.countTokens, { texts: [text] }))[0] ?? 0;
-    },
-    async complete(prefix) {
-      await engine.request(messages.complete, { prefix, suffix: '', maxTokens: 1, sampling: { temperature: 0 } });
-    },
-    async chat(turns, maxTokens) {
-      const stream = `${streams++}`;
-      const start = performance.now();
-      let firstMs: number | undefined;
-      listeners.set(stream, () => {
-        firstMs ??= performance.now() - start;
-      });
-      const sampling = { temperature: 0 };
-      const { text } = await engine.request(messages.chat, { stream, messages: [...turns], maxTokens, sampling });
-      listeners.delete(stream);
-      return { text, firstMs: firstMs ?? Number.NaN, totalMs: performance.now() - start };
-    },
-    stop: () => engine.stop(),
-  };
-}
-
-/** The beginning of a real file, of about as many tokens. */
-async function sourceText(tokens: number, count: (text: string) => Promise<number>): Promise<string> {
-  const text = readFileSync('node_modules/@types/vscode/index.d.ts', 'utf8');
-  const sample = text.slice(0, 4 * tokens);
-  return text.slice(0, Math.floor((sample.length * tokens) / (await count(sample))));
-}
+/** Its first 4 × `tokens` characters have about as many tokens: the same text for both. */
+const sourceText = (tokens: number): string =>
+  readFileSync('node_modules/@types/vscode/index.d.ts', 'utf8').slice(0, Math.floor(3.6 * tokens));
 
 async function timed(work: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
@@ -94,82 +79,116 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - start;
 }
 
-function note(waits: Waits, what: string, ms: number): void {
-  const known = waits.get(what);
-  if (known) known.push(ms);
-  else waits.set(what, [ms]);
+function note(figures: Figures, what: string, value: number): void {
+  const known = figures.get(what);
+  if (known) known.push(value);
+  else figures.set(what, [value]);
 }
 
-async function measureRequests(engine: Requester, text: string, label: string, waits: Waits): Promise<void> {
-  const typed = 'export function sum(values) { return';
-  note(waits, `first completion, ${label} tokens, ms`, await timed(() => engine.complete(text)));
+/** A text is read, typed on, asked about, and found again after a restart. */
+async function measureEngine(start: Start, options: EngineOptions, tokens: number, figures: Figures): Promise<void> {
+  const at = `${tokens} tokens`;
+  const text = sourceText(tokens);
+  const begun = performance.now();
+  let engine = await start(options);
+  note(figures, 'start and load, ms', performance.now() - begun);
+  note(figures, 'resident after the load ÷ file', engine.residentBytes() / statSync(options.model).size);
+  note(figures, `first token of a new prompt, ${at}, ms`, await timed(() => engine.next(text)));
+  const typed = '\nexport function sum(values) { return';
   for (let i = 1; i <= Number(values.keystrokes); i++) {
-    const prefix = text + typed.slice(0, i);
-    note(waits, `after one more keystroke, ${label} tokens, ms`, await timed(() => engine.complete(prefix)));
+    note(figures, `after one more keystroke, ${at}, ms`, await timed(() => engine.next(text + typed.slice(0, i))));
   }
+  await engine.store(text);
   const first: ChatTurn = { role: 'user', content: `${text}\nWhat does this file declare?` };
-  const answer = await engine.chat([first], 24);
-  const second: ChatTurn[] = [first, { role: 'assistant', content: answer.text }, { role: 'user', content: 'Why?' }];
-  note(waits, `first token of a second turn, ${label} tokens, ms`, (await engine.chat(second, 24)).firstMs);
-  await measureBeside(engine, text, second, label, waits);
+  const { text: answer } = await engine.chat([first], 24);
+  const turns: ChatTurn[] = [first, { role: 'assistant', content: answer }, { role: 'user', content: 'Why?' }];
+  note(figures, `first token of a chat's second turn, ${at}, ms`, (await engine.chat(turns, 24)).firstMs);
+  await measureBeside(engine, turns, at, figures);
+  note(figures, `resident with ${at} known ÷ file`, engine.residentBytes() / statSync(options.model).size);
+  await engine.stop();
+  engine = await start(options);
+  const again = async (): Promise<void> => {
+    await engine.recall();
+    await engine.next(`${text}${typed}`);
+  };
+  note(figures, `first token after a restart, ${at} on the disk, ms`, await timed(again));
+  await engine.stop();
 }
 
 /** Keystrokes while a chat streams, and what they cost the chat. */
 async function measureBeside(
   engine: Requester,
-  text: string,
   turns: readonly ChatTurn[],
-  label: string,
-  waits: Waits,
+  at: string,
+  figures: Figures,
 ): Promise<void> {
-  const alone = await engine.chat(turns, 64);
+  const text = sourceText(keystrokeTokens);
+  const place = (i: number): string => `${text}let x${i} =`;
+  await engine.keystroke(place(0));
+  const alone: number[] = [];
+  for (let i = 1; i <= Number(values.keystrokes); i++) alone.push(await timed(() => engine.keystroke(place(i))));
+  await engine.chat(turns, answerTokens);
+  const chatAlone = await engine.chat(turns, answerTokens);
+  const stepMs = (chatAlone.totalMs - chatAlone.firstMs) / (answerTokens - 1);
   let isStreaming = true;
-  const chat = engine.chat(turns, 64).finally(() => {
+  let servedMs = 0;
+  const chat = engine.chat(turns, answerTokens).finally(() => {
     isStreaming = false;
   });
-  for (let i = 0; isStreaming; i++) {
-    const ms = await timed(() => engine.complete(`${text}let x${i} =`));
-    if (isStreaming) note(waits, `keystroke while a chat streams, ${label} tokens, ms`, ms);
+  for (let i = 100; isStreaming; i++) {
+    const ms = await timed(() => engine.keystroke(place(i)));
+    if (!isStreaming) break;
+    servedMs += quantile(alone, 0.5);
+    note(figures, `keystroke while a chat streams, ${at}, ms`, ms);
+    note(figures, `added to a keystroke by the chat, in its steps, ${at}`, (ms - quantile(alone, 0.5)) / stepMs);
+    // Someone who types fast: five keys a second.
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, 200 - ms)));
   }
-  note(waits, `chat beside keystrokes ÷ alone, ${label} tokens`, (await chat).totalMs / alone.totalMs);
+  const { totalMs } = await chat;
+  note(figures, `chat beside keystrokes ÷ alone, ${at}`, totalMs / chatAlone.totalMs);
+  note(
+    figures,
+    `chat beside keystrokes ÷ alone and the keystrokes' own work, ${at}`,
+    totalMs / (chatAlone.totalMs + servedMs),
+  );
 }
 
 async function measure(model: string, peer: string | undefined): Promise<void> {
-  const [own, theirs]: [Waits, Waits] = [new Map(), new Map()];
-  for (let turn = 0; turn < Number(values.turns); turn++) {
-    for (const context of values.context) {
-      const tokens = Number(context);
-      const contextTokens = tokens + roomTokens;
-      note(own, 'plain read of the file, ms', await timed(() => readFile(model)));
-      let start = performance.now();
-      const hearth = await startHearth(model, contextTokens);
-      note(own, 'start and load, ms', performance.now() - start);
-      const text = await sourceText(tokens, hearth.count);
-      await measureRequests(hearth, text, context, own);
-      await hearth.stop();
-      if (peer === undefined) continue;
-      start = performance.now();
-      const server = await startLlamaServer(model, 2 * contextTokens, threads);
-      note(theirs, 'start and load, ms', performance.now() - start);
-      await measureRequests(server, text, context, theirs);
-      await server.stop();
+  const [own, theirs]: [Figures, Figures] = [new Map(), new Map()];
+  const directory = await mkdtemp(join(tmpdir(), 'hearth-bench-'));
+  try {
+    const [least] = values.context;
+    const options = { model, contextTokens: Number(least), threads, directory };
+    // Weights are packed at the first start with a model, which is not every start.
+    note(own, 'first start with this model, ms', await timed(async () => (await startHearth(options)).stop()));
+    for (let turn = 0; turn < Number(values.turns); turn++) {
+      for (const context of values.context) {
+        const tokens = Number(context);
+        note(own, 'plain read of the file, ms', await timed(() => readFile(model)));
+        const options = { model, contextTokens: tokens + roomTokens, threads, directory };
+        await measureEngine(startHearth, options, tokens, own);
+        if (peer !== undefined) await measureEngine(startLlamaServer, options, tokens, theirs);
+        await rm(join(directory, 'sequences'), { recursive: true, force: true });
+      }
     }
+  } finally {
+    await rm(directory, { recursive: true, force: true });
   }
   printTable(model, own, theirs);
 }
 
-function printTable(model: string, own: Waits, theirs: Waits): void {
+function printTable(model: string, own: Figures, theirs: Figures): void {
   console.log(`\n${basename(model)}, ${(statSync(model).size / 1e6).toFixed(0)} MB\n`);
-  console.log('| | Hearth | p95 | llama-server | p95 | ratio |\n|---|---:|---:|---:|---:|---:|');
-  const digits = (value: number) => value.toFixed(value < 10 ? 2 : 0);
-  for (const [what, waits] of own) {
+  console.log('| median | Hearth | p95 | llama-server | p95 | ratio |\n|---|---:|---:|---:|---:|---:|');
+  const digits = (value: number) => value.toFixed(Math.abs(value) < 10 ? 2 : 0);
+  for (const [what, figures] of own) {
     const peers = theirs.get(what);
-    const [ours, peer] = [quantile(waits, 0.5), peers && quantile(peers, 0.5)];
+    const [ours, peer] = [quantile(figures, 0.5), peers && quantile(peers, 0.5)];
     const right =
       peer === undefined
         ? ['–', '–', '–']
         : [digits(peer), digits(quantile(peers ?? [], 0.95)), (ours / peer).toFixed(2)];
-    console.log(`| ${[what, digits(ours), digits(quantile(waits, 0.95)), ...right].join(' | ')} |`);
+    console.log(`| ${[what, digits(ours), digits(quantile(figures, 0.95)), ...right].join(' | ')} |`);
   }
 }
 
@@ -184,9 +203,11 @@ async function defaultModel(): Promise<string> {
   return pathToLoad(installed);
 }
 
+const load = (): string => (loadavg()[0] ?? 0).toFixed(1);
 const peer = findLlamaServer();
 console.log(
-  `${cpus()[0]?.model.trim()}, ${threads} threads, Node ${process.version}, load ${(loadavg()[0] ?? 0).toFixed(1)} before, ` +
+  `${cpus()[0]?.model.trim()}, ${threads} threads, Node ${process.version}, load ${load()} before, ` +
     (peer === undefined ? 'no llama-server found' : `llama.cpp ${peer}`),
 );
 for (const model of values.model ?? [await defaultModel()]) await measure(model, peer);
+console.log(`\nload ${load()} after`);
