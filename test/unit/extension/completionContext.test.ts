@@ -1,0 +1,172 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { CompletionContext } from '../../../extension/completion/context.ts';
+import type { RepositoryIndex } from '../../../extension/repository/repositoryIndex.ts';
+import { log } from './support.ts';
+import { commands, events, Position, Range, Uri, user, workspace } from './vscode.ts';
+
+interface Passage {
+  path: string;
+  text: string;
+}
+
+/** A document as far as it is needed; it can be opened by its address. */
+function documentOf(name: string, text: string, scheme = 'file') {
+  const lines = text.split('\n');
+  const uri = Object.assign(Uri.parse(`${scheme}:///${name}`), { scheme });
+  const document = { uri, lineCount: lines.length, lineAt: (line: number) => ({ text: lines[line] ?? '' }) };
+  workspace.documents.set(uri.toString(), document);
+  return document;
+}
+
+type Document = ReturnType<typeof documentOf>;
+
+const contexts: CompletionContext[] = [];
+/** `search`: what the index finds, and when. */
+function setUp(search: (around: string) => Promise<Passage[]> = () => Promise.resolve([])) {
+  const context = new CompletionContext({ search } as unknown as RepositoryIndex, log);
+  contexts.push(context);
+  const snippets = (document: Document, line: number, maxChars = 10_000) =>
+    context.snippets(document as never, new Position(line, 0) as never, maxChars);
+  return { snippets };
+}
+
+const visit = (document: Document) => events.activeEditor.fire({ document });
+const edit = (document: Document, line: number) =>
+  events.document.fire({ document, contentChanges: [{ range: { start: { line } } }] });
+/** What go to definition finds for any name. */
+const defines = (find: (uri: Uri, position: Position) => unknown) =>
+  commands.answers.set('vscode.executeDefinitionProvider', (uri, position) => find(uri as Uri, position as Position));
+
+const likeWords = 'const order = shop.place(customer, basket, voucher);';
+
+afterEach(() => {
+  for (const context of contexts.splice(0)) context.dispose();
+  commands.answers.clear();
+  workspace.documents.clear();
+  user.reset();
+});
+
+describe('the context of a completion', () => {
+  it('has the definitions of names at the cursor that lie in other files', async () => {
+    const other = documentOf('shop.ts', 'first\nfunction place() {\n  return 1;\n}\n\nlast\nbeyond');
+    const own = documentOf('a.ts', 'const x = place();');
+    defines((_, { character }) =>
+      character === 10 ? [{ uri: other.uri, range: new Range(new Position(1, 0), new Position(3, 1)) }] : [],
+    );
+    expect(await setUp().snippets(own, 0)).toEqual([
+      { path: 'shop.ts', text: 'function place() {\n  return 1;\n}\n\nlast' },
+    ]);
+  });
+
+  it('understands definitions that come as links, and leaves out those of the same file', async () => {
+    const other = documentOf('shop.ts', 'place');
+    const own = documentOf('a.ts', 'place\nbasket');
+    const start = new Range(new Position(0, 0), new Position(0, 5));
+    defines((_, { line }) =>
+      line === 0 ? [{ targetUri: other.uri, targetRange: start }] : [{ uri: own.uri, range: start }],
+    );
+    expect(await setUp().snippets(own, 1)).toEqual([{ path: 'shop.ts', text: 'place' }]);
+  });
+
+  it('has stretches of visited files that share words with the lines at the cursor', async () => {
+    const { snippets } = setUp();
+    const own = documentOf('a.ts', likeWords);
+    for (const document of [documentOf('like.ts', likeWords), documentOf('unlike.ts', 'zebra'), own]) visit(document);
+    visit(documentOf('log', likeWords, 'output'));
+    expect(await snippets(own, 0)).toEqual([{ path: 'like.ts', text: likeWords }]);
+  });
+
+  it('has the places of recent edits in other files, each stretch once', async () => {
+    const { snippets } = setUp();
+    const lines = Array.from({ length: 60 }, (_, i) => `line ${i}`);
+    const other = documentOf('other.ts', lines.join('\n'));
+    const own = documentOf('a.ts', 'x');
+    for (const line of [31, 32, 33]) edit(other, line);
+    edit(own, 0);
+    expect(await snippets(own, 0)).toEqual([{ path: 'other.ts', text: lines.slice(28, 39).join('\n') }]);
+  });
+
+  it('has what the index finds for the lines at the cursor, but for the file itself', async () => {
+    const asked: string[] = [];
+    const { snippets } = setUp((around) => {
+      asked.push(around);
+      return Promise.resolve([
+        { path: 'a.ts', text: 'own' },
+        { path: 'b.ts', text: 'found' },
+      ]);
+    });
+    expect(await snippets(documentOf('a.ts', 'above\ncursor\nbelow'), 1)).toEqual([{ path: 'b.ts', text: 'found' }]);
+    expect(asked).toEqual(['above\ncursor']);
+  });
+
+  it('gathers once for a line, and again for the next', async () => {
+    let searches = 0;
+    const { snippets } = setUp(() => {
+      searches += 1;
+      return Promise.resolve([{ path: 'b.ts', text: `found ${searches}` }]);
+    });
+    const own = documentOf('a.ts', 'one\ntwo');
+    await snippets(own, 0);
+    await snippets(own, 0);
+    expect(searches).toBe(1);
+    expect(await snippets(own, 1)).toEqual([{ path: 'b.ts', text: 'found 2' }]);
+  });
+
+  it('keeps what stays in its place and puts what is new last, so that the prompt begins as before', async () => {
+    const answers: Passage[][] = [
+      [
+        { path: 'b.ts', text: 'b' },
+        { path: 'c.ts', text: 'c' },
+      ],
+      [
+        { path: 'd.ts', text: 'd' },
+        { path: 'c.ts', text: 'c' },
+      ],
+    ];
+    const { snippets } = setUp(() => Promise.resolve(answers.shift() ?? []));
+    const own = documentOf('a.ts', 'one\ntwo');
+    await snippets(own, 0);
+    expect((await snippets(own, 1)).map(({ path }) => path)).toEqual(['c.ts', 'd.ts']);
+  });
+
+  it('has no more than is asked for', async () => {
+    const { snippets } = setUp(() =>
+      Promise.resolve([
+        { path: 'b.ts', text: 'x'.repeat(80) },
+        { path: 'c.ts', text: 'y'.repeat(80) },
+      ]),
+    );
+    expect((await snippets(documentOf('a.ts', 'one'), 0, 100)).map(({ path }) => path)).toEqual(['b.ts']);
+  });
+
+  it('is not waited for past the deadline: what comes later serves the next key', async () => {
+    let answer: (passages: Passage[]) => void = () => {};
+    const late = new Promise<Passage[]>((resolve) => {
+      answer = resolve;
+    });
+    const { snippets } = setUp(() => late);
+    const own = documentOf('a.ts', 'one');
+    expect(await snippets(own, 0)).toEqual([]);
+    answer([{ path: 'b.ts', text: 'late' }]);
+    await expect.poll(() => snippets(own, 0)).toEqual([{ path: 'b.ts', text: 'late' }]);
+  });
+
+  it('does without definitions that a language extension is slow to find', async () => {
+    defines(() => new Promise(() => {}));
+    const { snippets } = setUp(() => Promise.resolve([{ path: 'b.ts', text: 'found' }]));
+    const own = documentOf('a.ts', 'place');
+    await snippets(own, 0);
+    await expect.poll(() => snippets(own, 0)).toEqual([{ path: 'b.ts', text: 'found' }]);
+  });
+
+  it('goes on with what it had when gathering fails', async () => {
+    let fails = false;
+    const { snippets } = setUp(() =>
+      fails ? Promise.reject(new Error('gone')) : Promise.resolve([{ path: 'b.ts', text: 'found' }]),
+    );
+    const own = documentOf('a.ts', 'one\ntwo');
+    await snippets(own, 0);
+    fails = true;
+    expect(await snippets(own, 1)).toEqual([{ path: 'b.ts', text: 'found' }]);
+  });
+});
