@@ -135,7 +135,14 @@ export const toPage = z.discriminatedUnion('type', [
   z.object({ type: z.literal('conversation'), turns: z.array(turn) }),
   /** A new turn at the end. */
   z.object({ type: z.literal('turn'), turn }),
-  z.object({ type: z.literal('delta'), turn: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() }),
+  z.object({
+    type: z.literal('delta'),
+    turn: z.string(),
+    kind: z.enum(['text', 'thinking']),
+    text: z.string(),
+    /** Of the answer so far. */
+    tokens: z.number().optional(),
+  }),
   z.object({ type: z.literal('outcome'), turn: z.string(), outcome }),
   z.object({ type: z.literal('notice'), notice }),
   z.object({ type: z.literal('controls'), controls }),

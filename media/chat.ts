@@ -50,7 +50,7 @@ function handle(message: ToPage): void {
       if (message.turn.outcome.kind === 'running') setRunning(message.turn.id);
       return;
     case 'delta':
-      transcript.append(message.turn, message.kind, message.text);
+      transcript.append(message);
       return;
     case 'outcome':
       transcript.showOutcome(message.turn, message.outcome);

@@ -1,7 +1,7 @@
 import type { Outcome, Turn } from '../extension/messages.ts';
 import { drawIcon, element, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
-import { TurnView } from './turn.ts';
+import { type Delta, TurnView } from './turn.ts';
 
 /** Nearer to the end than this, the view follows what is being written. */
 const followPixels = 48;
@@ -72,8 +72,8 @@ export class Transcript {
     this.empty.hidden = true;
   }
 
-  append(id: string, kind: 'text' | 'thinking', text: string): void {
-    this.turns.get(id)?.append(kind, text);
+  append(delta: Delta): void {
+    this.turns.get(delta.turn)?.append(delta);
   }
 
   showOutcome(id: string, outcome: Outcome): void {

@@ -1,10 +1,15 @@
-import type { Action, Figures, Outcome, Turn } from '../extension/messages.ts';
+import type { Action, Figures, Outcome, ToPage, Turn } from '../extension/messages.ts';
 import { linkCitations } from './citations.ts';
 import { decorateCode } from './code.ts';
 import { confirmed, drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts';
 import type { Host } from './host.ts';
 import { QuestionView } from './question.ts';
 import { StreamingMarkdown } from './stream.ts';
+
+export type Delta = Extract<ToPage, { type: 'delta' }>;
+
+/** Of less time, a speed says nothing. */
+const leastSeconds = 1;
 
 /** One question and its answer. */
 export class TurnView {
@@ -18,6 +23,8 @@ export class TurnView {
   private readonly answer: StreamingMarkdown;
   private readonly progress: HTMLElement;
   private readonly footer: HTMLElement;
+  /** When the first text of this answer was seen, and how many tokens it had then. */
+  private begun: { atMs: number; tokens: number } | undefined;
 
   constructor(turn: Turn, host: Host) {
     this.host = host;
@@ -67,11 +74,12 @@ export class TurnView {
     this.showOutcome(turn.outcome);
   }
 
-  append(kind: 'text' | 'thinking', text: string): void {
+  append({ kind, text, tokens }: Delta): void {
     this.progress.replaceChildren();
     if (kind === 'thinking') this.thinking.append(text);
     else this.answer.append(text);
     this.showThoughts(true);
+    if (tokens !== undefined) this.showSpeed(tokens);
   }
 
   showOutcome(outcome: Outcome): void {
@@ -90,6 +98,19 @@ export class TurnView {
       this.host.send({ type: 'open-citation', turn: this.turn.id, text }),
     );
     this.footer.replaceChildren(...this.remarks(outcome), ...this.removals(), this.meta(outcome));
+  }
+
+  private showSpeed(tokens: number): void {
+    const now = performance.now();
+    this.begun ??= { atMs: now, tokens };
+    const seconds = (now - this.begun.atMs) / 1000;
+    if (seconds < leastSeconds) return;
+    const text = this.speed((tokens - this.begun.tokens) / seconds);
+    this.footer.replaceChildren(element('div', { class: 'meta' }, [element('span', { class: 'figures', text })]));
+  }
+
+  private speed(tokensPerSecond: number): string {
+    return fill(this.host.texts.speed, tokensPerSecond.toFixed(tokensPerSecond < 10 ? 1 : 0));
   }
 
   private showThoughts(running: boolean): void {
@@ -188,7 +209,7 @@ export class TurnView {
 
   private figures(figures: Figures): HTMLElement {
     const { texts } = this.host;
-    const speed = fill(texts.speed, figures.tokensPerSecond.toFixed(figures.tokensPerSecond < 10 ? 1 : 0));
+    const speed = this.speed(figures.tokensPerSecond);
     const prompt = fill(texts.promptTokens, figures.promptTokens, figures.cachedTokens);
     const seconds = (figures.timeToFirstTokenMs / 1000).toFixed(1);
     const detail = fill(texts.figuresDetail, figures.promptTokens, figures.cachedTokens, seconds);

@@ -31,7 +31,8 @@ export interface ChatRequest {
   readonly stopStrings: readonly string[];
   readonly sampling: SamplerSettings;
   readonly random: () => number;
-  readonly onPiece: (piece: OutputPiece) => void;
+  /** `tokens`: generated so far. */
+  readonly onPiece: (piece: OutputPiece, tokens: number) => void;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -79,8 +80,8 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
     stopStrings: [...prompt.stopStrings, ...request.stopStrings],
     parser,
     steers: [limit, plan],
-    onPiece: (piece) => {
-      onPiece(piece);
+    onPiece: (piece, tokens) => {
+      onPiece(piece, tokens);
       return 'continue';
     },
   }).finally(() => plan.close());

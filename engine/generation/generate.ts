@@ -37,7 +37,8 @@ export interface GenerationRequest {
   readonly constrain?: ((logits: Float32Array) => Float32Array) | undefined;
   /** The first that forces a token, or says which may come, decides. */
   readonly steers?: readonly Steer[] | undefined;
-  readonly onPiece: (piece: OutputPiece) => 'continue' | 'stop';
+  /** `tokens`: generated so far, with those that are not shown. */
+  readonly onPiece: (piece: OutputPiece, tokens: number) => 'continue' | 'stop';
   /** Counted from now: what is not done by then fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -93,6 +94,7 @@ class Answer {
   readonly #sequence: Set<number>;
   readonly #generated = new Set<number>();
   readonly #uniforms: Uniforms;
+  #tokens = 0;
   #stopped = false;
 
   constructor(request: GenerationRequest) {
@@ -142,6 +144,7 @@ class Answer {
   take(token: number): 'continue' | 'stop' {
     this.#sequence.add(token);
     this.#generated.add(token);
+    this.#tokens += 1;
     if (this.#request.stopIds.has(token)) return 'stop';
     this.#read(this.#request.parser.push(token));
     for (const steer of this.#request.steers ?? []) steer.take(token);
@@ -180,7 +183,7 @@ class Answer {
     } else if (piece.text === '') return;
     else if (piece.kind === 'thinking') this.thinking += piece.text;
     else this.text += piece.text;
-    if (this.#request.onPiece(piece) === 'stop') this.#stopped = true;
+    if (this.#request.onPiece(piece, this.#tokens) === 'stop') this.#stopped = true;
   }
 }
 

@@ -298,7 +298,13 @@ export type SummariseResult = z.infer<typeof summariseResult>;
 
 /** A piece of a streaming answer. Of a tool call, `text` is a piece of its arguments; the first piece may be empty. */
 export const delta = z.discriminatedUnion('kind', [
-  z.object({ stream: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() }),
+  z.object({
+    stream: z.string(),
+    kind: z.enum(['text', 'thinking']),
+    text: z.string(),
+    /** Generated so far, with those that are not shown; absent where nobody counts. */
+    tokens: z.number().int().min(0).optional(),
+  }),
   z.object({
     stream: z.string(),
     kind: z.literal('tool-call'),

@@ -173,7 +173,7 @@ export class Engine {
       ...drawing(params.sampling, model.sampling),
       thinkingTokens: params.thinkingTokens,
       answerNow: answerNow.signal,
-      onPiece: (piece) => this.#deliver(stream, piece, firstCall),
+      onPiece: (piece, tokens) => this.#deliver(stream, piece, tokens, firstCall),
       signal,
     });
     const { calls, ...answer } = await answering.finally(() => this.#thinking.delete(stream));
@@ -222,8 +222,8 @@ export class Engine {
       stopIds: tokenizer.endIds,
       stopStrings: stop,
       parser: new TaggedParser(tokenizer, false),
-      onPiece: (piece) => {
-        this.#deliver(stream, piece);
+      onPiece: (piece, tokens) => {
+        this.#deliver(stream, piece, tokens);
         return 'continue';
       },
       signal,
@@ -328,8 +328,9 @@ export class Engine {
     throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
   }
 
-  #deliver(stream: string, piece: OutputPiece, firstCall = 1): void {
-    if (piece.kind !== 'tool-call') this.#options.onDelta({ stream, ...piece });
+  #deliver(stream: string, piece: OutputPiece, tokens?: number, firstCall = 1): void {
+    if (piece.kind !== 'tool-call')
+      this.#options.onDelta({ stream, ...piece, ...(tokens !== undefined && { tokens }) });
     else this.#options.onDelta({ stream, ...piece, id: callId(firstCall + piece.index) });
   }
 

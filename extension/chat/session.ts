@@ -226,10 +226,11 @@ export class ChatSession {
 
   private handlers(turn: string): StreamHandlers {
     return {
-      onDelta: ({ kind, text }) => {
-        if (kind === 'tool-call') return;
+      onDelta: (delta) => {
+        if (delta.kind === 'tool-call') return;
+        const { kind, text, tokens } = delta;
         this.record({ type: 'delta', turn, kind, text });
-        this.tell({ type: 'delta', turn, kind, text });
+        this.tell({ type: 'delta', turn, kind, text, ...(tokens !== undefined && { tokens }) });
       },
       onProgress: (step: Progress) => {
         const { note, share } = progressNote(step);

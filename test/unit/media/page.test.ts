@@ -132,6 +132,25 @@ describe('the chat page', () => {
     expect($('#announcer').textContent).toContain('Because **of** it.');
   });
 
+  it('says how fast an answer is being written, once that can be said', async () => {
+    const now = vi.spyOn(performance, 'now');
+    const delta = (text: string, tokens: number): ToPage => ({ type: 'delta', turn: 't1', kind: 'text', text, tokens });
+    await tell({ type: 'turn', turn: turn() });
+    now.mockReturnValue(10_000);
+    await tell(delta('One', 3));
+    now.mockReturnValue(10_900);
+    await tell(delta(' two', 12));
+    expect(document.querySelector('.figures')).toBeNull();
+    now.mockReturnValue(12_000);
+    await tell(delta(' three', 43));
+    expect($('.figures').textContent).toBe('20 tokens/s');
+    await tell({ type: 'delta', turn: 't1', kind: 'text', text: ' four' });
+    expect($('.figures').textContent).toBe('20 tokens/s');
+    now.mockRestore();
+    await tell({ type: 'outcome', turn: 't1', outcome: done });
+    expect($('.figures').textContent).toContain('42 tokens/s');
+  });
+
   it('stops with the button and with Escape, only while it answers', async () => {
     key(document.body, 'Escape');
     expect(sent).toHaveLength(1);

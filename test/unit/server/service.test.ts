@@ -103,6 +103,9 @@ describe('the engine with a model', () => {
     const second = await engine.chat(ask('second'));
     expect(first.text.length).toBeGreaterThan(10);
     expect(textOf('first')).toBe(first.text);
+    const counts = deltas.flatMap((delta) => (delta.stream === 'first' && 'tokens' in delta ? [delta.tokens] : []));
+    expect(counts).toEqual(counts.toSorted((a, b) => (a ?? 0) - (b ?? 0)));
+    expect(counts.at(-1)).toBe(first.statistics.generatedTokens);
     expect(second.text).toBe(first.text);
     expect(second.statistics.cachedTokens).toBe(second.statistics.promptTokens - 1);
     expect(engine.status().last).toEqual(second.statistics);
