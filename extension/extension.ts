@@ -59,7 +59,6 @@ export function activate(context: vscode.ExtensionContext): void {
   const firstRun = new FirstRun(engine, models, context.globalState, log);
   const nearby = new CompletionContext(index, log);
   const completion = new CompletionProvider(engine, log, nearby, () => firstRun.warmUp());
-  const warmUp = new WarmUp((token) => completion.warm(vscode.window.activeTextEditor, token), log);
   const status = new StatusBar(engine, thinking, () => completion.paused);
   const proposals = new Proposals();
   const nextEdit = new NextEdit();
@@ -79,6 +78,7 @@ export function activate(context: vscode.ExtensionContext): void {
     status,
   };
   const chat = new LazyChat(parts);
+  const warmUp = new WarmUp((token) => readAhead(completion, chat, token), log);
   running = { engine, index, chat };
   context.subscriptions.push(log, engine, server, thinking, status, index, proposals);
   context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
@@ -95,6 +95,7 @@ export function activate(context: vscode.ExtensionContext): void {
     vscode.languages.registerCodeActionsProvider({ pattern: '**' }, new TaskActions()),
     registerLanguageModels(parts),
     engine.onView(() => status.refresh()),
+    onceReady(engine, () => warmUp.touch()),
     thinking.onChange(() => status.refresh()),
     vscode.workspace.onDidChangeConfiguration((event) => onSettings(event, parts)),
   );
@@ -110,6 +111,28 @@ function applyServer({ server, log }: Parts): void {
 export async function deactivate(): Promise<void> {
   await Promise.all([running?.engine.stop(), running?.index.stop(), running?.chat.close()]);
   running = undefined;
+}
+
+/** What is asked about next, most likely first: the place of the cursor, the open conversation, the other files in view. */
+async function readAhead(
+  completion: CompletionProvider,
+  chat: LazyChat,
+  token: vscode.CancellationToken,
+): Promise<void> {
+  const { activeTextEditor, visibleTextEditors } = vscode.window;
+  await completion.warm(activeTextEditor, token);
+  await chat.warm(token);
+  for (const editor of visibleTextEditors) if (editor !== activeTextEditor) await completion.warm(editor, token);
+}
+
+/** Each time that a model becomes ready. */
+function onceReady(engine: EngineHost, run: () => void): vscode.Disposable {
+  let wasReady = false;
+  return engine.onView(({ state }) => {
+    const isReady = state.kind === 'ready';
+    if (isReady && !wasReady) run();
+    wasReady = isReady;
+  });
 }
 
 async function createClient(context: vscode.ExtensionContext, log: vscode.LogOutputChannel, tokenFor: TokenFor) {
@@ -149,6 +172,11 @@ class LazyChat {
 
   constructor(parts: Parts) {
     this.parts = parts;
+  }
+
+  /** What the engine is to read of the conversation, where there is one on screen. */
+  async warm(token: vscode.CancellationToken): Promise<void> {
+    await (await this.opening)?.session.warm(token);
   }
 
   open(): Promise<Chat> {

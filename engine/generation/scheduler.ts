@@ -9,6 +9,7 @@ import { HearthError, invalidInput } from '../errors.ts';
 import { outputSize } from '../model/spec.ts';
 import { DeviceDraws, type DrawStep } from './deviceDraws.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
+import { MemoryRoom } from './memoryRoom.ts';
 import type { StepLimits, StepSlice } from './nextStep.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
 import { type SchedulerStatistics, StatisticsRecorder } from './schedulerStatistics.ts';
@@ -41,6 +42,7 @@ export class Scheduler {
   #machine: Machine;
   readonly #statistics = new StatisticsRecorder();
   readonly #deviceDraws: DeviceDraws;
+  readonly #room: MemoryRoom;
   #working: Promise<void> | undefined;
   #closed = false;
 
@@ -49,6 +51,7 @@ export class Scheduler {
     this.#machine = options;
     this.#deviceDraws = new DeviceDraws(() => this.decoder);
     this.#queue = new RequestQueue({ ...options, ...this.#stepLimits() });
+    this.#room = new MemoryRoom(this.#queue, () => this.#machine.cache, this.#statistics);
   }
 
   get decoder(): Decoder {
@@ -137,7 +140,7 @@ export class Scheduler {
       await snapshots?.recall(job.tokens, job.requestClass);
       const lease = cache.acquire(job.tokens, job.requestClass);
       job.lease = lease;
-      if (!this.#hasRoomFor(job)) return;
+      if (!this.#room.hasRoomFor(job)) return;
       if (job.cachedTokens !== undefined) return;
       job.cachedTokens = lease.cachedTokens;
       this.#statistics.admitted(job.requestClass, nowMs - job.submittedMs, job.cachedTokens);
@@ -146,35 +149,8 @@ export class Scheduler {
     }
   }
 
-  /** Whether all that is admitted can be computed. If not, requests of worse classes make room, or this one waits. */
-  #hasRoomFor(job: Job): boolean {
-    const admitted = [...this.#queue].filter((other) => other.admitted);
-    for (;;) {
-      const demands = admitted.map(({ sequence, waitingTokens }) => ({ sequence, tokens: waitingTokens }));
-      // Alone it is tried whatever the account says: the decoder knows what to tell the user.
-      if (this.#machine.cache.makeRoom(demands) || admitted.length === 1) return true;
-      const victim = this.#queue.victimFor(job);
-      this.#suspend(victim && victim.requestClass !== job.requestClass ? victim : job);
-      if (!job.admitted) {
-        this.#queue.block(job);
-        return false;
-      }
-      admitted.splice(0, admitted.length, ...admitted.filter((other) => other.admitted));
-    }
-  }
-
-  /** Its tokens stay in the cache while there is room; what is lost is computed again. */
-  #suspend(job: Job): void {
-    const { lease } = job;
-    if (!lease) throw new Error('A request without a sequence has none to give back.');
-    job.lease = undefined;
-    job.drafts = [];
-    this.#machine.cache.release(lease, job.tokens);
-    this.#statistics.suspended();
-  }
-
   async #run(slices: readonly Slice[], startMs: number): Promise<void> {
-    const fitting = this.#fitting(slices);
+    const fitting = this.#room.fitting(slices);
     if (fitting.length === 0) return;
     const draws = this.#deviceDraws.plan(fitting);
     if (draws) await this.#draw(fitting, draws, startMs);
@@ -240,27 +216,6 @@ export class Scheduler {
     this.#account(slices, startMs, endMs);
     this.#measured(slices, endMs - startMs);
     for (const [i, slice] of slices.entries()) await this.#computed(slice, logits[i]);
-  }
-
-  /** The slices for which there is memory: all, else the first alone, for which another request may have to stand back. */
-  #fitting(slices: readonly Slice[]): readonly Slice[] {
-    const { cache } = this.#machine;
-    if (cache.makeRoom(slices.map(demand))) return slices;
-    const [first] = slices;
-    if (!first) return [];
-    while (!cache.makeRoom([demand(first)])) {
-      const victim = this.#queue.victimFor(first.request);
-      if (victim) {
-        this.#suspend(victim);
-        continue;
-      }
-      // Those that rank before it go on; alone it is tried whatever the account says.
-      if (![...this.#queue].some((other) => other.admitted && other !== first.request)) break;
-      this.#suspend(first.request);
-      this.#queue.block(first.request);
-      return [];
-    }
-    return [first];
   }
 
   /** Every request keeps its tokens and is admitted anew; what was cached is computed again. */
@@ -410,8 +365,6 @@ export class Scheduler {
 }
 
 const isLoss = (error: unknown): error is HearthError => error instanceof HearthError && error.code === 'device-lost';
-
-const demand = ({ request, tokens, drafts }: Slice) => ({ sequence: request.sequence, tokens: tokens + drafts });
 
 function work({ request, tokens, drafts, logits }: Slice) {
   const { sequence } = request;

@@ -1,5 +1,5 @@
 import type { ChatMessage } from '../../engine/server/protocol.ts';
-import type { Attachment, StoredTurn } from './conversation.ts';
+import { type Attachment, apply, type Conversation, emptyConversation, type StoredTurn } from './conversation.ts';
 
 /** Stable from turn to turn, so that the engine's cache keeps it. */
 const system = [
@@ -26,6 +26,13 @@ export function promptMessages(turns: readonly StoredTurn[], instructions: strin
     if (index < last) messages.push({ role: 'assistant', content: answer });
   });
   return messages;
+}
+
+/** The prompt of a question that is still empty: what comes before it, the next question's prompt begins with too. */
+export function beforeQuestion(turns: readonly StoredTurn[], instructions: string): ChatMessage[] {
+  const conversation: Conversation = { ...emptyConversation(''), turns: [...turns] };
+  apply(conversation, { type: 'ask', turn: '', at: 0, kind: 'chat', question: '', attachments: [], omitted: [] });
+  return promptMessages(conversation.turns, instructions);
 }
 
 /** Attached text once; where the same text went with an earlier question, its name is enough. */

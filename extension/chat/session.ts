@@ -13,7 +13,7 @@ import type { Thinking } from '../thinking.ts';
 import { type Checked, checkCitations, outlineCitations, type Place } from './citations.ts';
 import { type Attachment, type Conversation, findTurn, type JournalRecord, type StoredTurn } from './conversation.ts';
 import { failedOutcome, progressNote } from './outcome.ts';
-import { promptMessages } from './prompt.ts';
+import { beforeQuestion, promptMessages } from './prompt.ts';
 import type { ChatStore } from './store.ts';
 
 /** A file to be summarised. `symbols`: zero-based lines, end inclusive. */
@@ -85,6 +85,15 @@ export class ChatSession {
     if (this.running !== undefined) return;
     const turn = this.open('chat', question, attachments, omitted);
     await this.answer(turn, (client, handlers, token) => this.chat(turn, client, handlers, token));
+  }
+
+  /** Has the engine read what the next question follows. */
+  async warm(token: vscode.CancellationToken): Promise<void> {
+    const client = this.engine.current;
+    const card = client?.warmModel;
+    if (!client || !card?.chat || this.busy || this.closed) return;
+    const messages = beforeQuestion(this.conversation.turns, chatSettings().instructions);
+    await client.warm({ kind: 'chat', messages, thinking: this.thinking.mode(card) }, token);
   }
 
   /** `fresh`: one that is kept from before does not do. */

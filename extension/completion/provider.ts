@@ -90,7 +90,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   async warm(editor: vscode.TextEditor | undefined, token: vscode.CancellationToken): Promise<void> {
     const client = this.engine.current;
     const settings = completionSettings();
-    if (!editor || !client || !this.isOn(editor.document, settings)) return;
+    if (!editor || !client || token.isCancellationRequested || !this.isOn(editor.document, settings)) return;
     const moment = momentAt(editor.document, editor.selection.active);
     const multiline = wantsSeveralLines(moment, settings.multiline);
     const params = paramsOf(editor.document, moment, settings, multiline);

@@ -2,10 +2,12 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { CancellationTokenSource } from 'vscode-jsonrpc/node';
+import type { WarmParams } from '../../../engine/server/protocol.ts';
 import type { Attachment, StoredTurn } from '../../../extension/chat/conversation.ts';
 import { chatPage } from '../../../extension/chat/html.ts';
 import { webLink } from '../../../extension/chat/links.ts';
-import { promptMessages } from '../../../extension/chat/prompt.ts';
+import { beforeQuestion, promptMessages } from '../../../extension/chat/prompt.ts';
 import { ChatSession, type FileAccess } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import { pageTexts } from '../../../extension/chat/texts.ts';
@@ -52,6 +54,13 @@ describe('the prompt of a conversation', () => {
     expect(second.slice(0, 2)).toEqual(first);
     expect(second.map(({ role }) => role)).toEqual(['system', 'user', 'assistant', 'user']);
     expect(first[0]?.content).toContain('We use tabs.');
+  });
+
+  it('is known up to the question before that is asked', () => {
+    const asked = [turn('one', 'uno', [attachment()]), turn('lost', ''), turn('two', 'due')];
+    const next = promptMessages([...asked, turn('three', '', [attachment()])], 'We use tabs.');
+    expect(beforeQuestion(asked, 'We use tabs.')).toEqual([...next.slice(0, -1), { role: 'user', content: '' }]);
+    expect(beforeQuestion([], '').map(({ role }) => role)).toEqual(['system', 'user']);
   });
 
   it('alternates even where an answer never came', () => {
@@ -115,6 +124,23 @@ describe('the chat at work', () => {
     return { session, said, client };
   }
   const last = (session: ChatSession) => session.turns.at(-1);
+
+  it('has the conversation read ahead, unless an answer is being written or the model cannot chat', async () => {
+    const { session, client } = await open(clientOf());
+    const warmed: WarmParams[] = [];
+    client.warm = async (params) => void warmed.push(params);
+    const never = new CancellationTokenSource().token;
+    await session.warm(never);
+    expect(warmed).toEqual([]);
+    const asking = session.ask('Hello?', [attachment()]);
+    await session.warm(never);
+    await asking;
+    expect(warmed).toEqual([]);
+    await session.warm(never);
+    expect(warmed).toMatchObject([{ kind: 'chat', thinking: 'off' }]);
+    const [params] = warmed;
+    expect(params?.kind === 'chat' && params.messages.at(-2)).toEqual({ role: 'assistant', content: 'One two three.' });
+  });
 
   it('streams an answer, and has what the page showed afterwards', async () => {
     const { session, said } = await open(clientOf());
