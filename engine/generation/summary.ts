@@ -70,7 +70,7 @@ class SummaryRun {
     const whole = wholeFilePrompt(this.#request, text);
     if (this.#promptFits(text, whole, maxTokens)) {
       const { finish, text: summary } = await this.#ask(whole, maxTokens, this.#request.onText);
-      return { text: summary, finish, parts: 1, statistics: this.#total() };
+      return { text: summary + this.#outline(this.#symbolItems()), finish, parts: 1, statistics: this.#total() };
     }
     const sections = this.#sections();
     const notes: Note[] = [];
@@ -79,14 +79,32 @@ class SummaryRun {
       notes.push(await this.#note(partPrompt(this.#request, section), section));
     }
     const overview = await this.#overview(notes);
-    const outline = this.#request.scope === 'folder' ? '' : `\n\n${notes.map(outlineItem).join('\n')}`;
-    this.#request.onText(outline);
     return {
-      text: overview.text + outline,
+      text: overview.text + this.#outline(this.#request.scope === 'folder' ? [] : notes.map(outlineItem)),
       finish: overview.finish,
       parts: sections.length,
       statistics: this.#total(),
     };
+  }
+
+  /** Streamed as well. */
+  #outline(items: readonly string[]): string {
+    if (items.length === 0) return '';
+    const outline = `\n\n${items.join('\n')}`;
+    this.#request.onText(outline);
+    return outline;
+  }
+
+  /** Where the parts of a file are that was read in one pass; of a single part nobody needs a list. */
+  #symbolItems(): string[] {
+    const { symbols } = this.#request;
+    if (symbols.length < 2) return [];
+    const sorted = symbols.toSorted((a, b) => a.startLine - b.startLine);
+    const shown = sorted.slice(0, shownSymbols).map(({ name, startLine, endLine }) => {
+      const lines = capitalised(linesOf({ startLine: startLine + 1, endLine: endLine + 1 }));
+      return `- **${lines}**: \`${name.slice(0, 80)}\``;
+    });
+    return sorted.length > shownSymbols ? [...shown, `- and ${sorted.length - shownSymbols} more`] : shown;
   }
 
   /** A count of the whole prompt is spared where the text alone is too long. */
@@ -207,6 +225,10 @@ const linesOf = ({ startLine, endLine }: Pick<Note, 'startLine' | 'endLine'>): s
 
 /** Names of a part that are shown: a part of a generated file may have thousands. */
 const shownNames = 8;
+/** Of a whole file: an outline is to be looked over. */
+const shownSymbols = 40;
+
+const capitalised = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
 function label(lines: Pick<Note, 'startLine' | 'endLine' | 'names'>): string {
   const shown = lines.names.slice(0, shownNames).map((name) => `\`${name.slice(0, 80)}\``);
@@ -216,8 +238,7 @@ function label(lines: Pick<Note, 'startLine' | 'endLine' | 'names'>): string {
 }
 
 function outlineItem(note: Note): string {
-  const text = label(note);
-  return `- **${text.charAt(0).toUpperCase()}${text.slice(1)}**: ${note.text}`;
+  return `- **${capitalised(label(note))}**: ${note.text}`;
 }
 
 /** A section without text whose label is as long as any can be. */

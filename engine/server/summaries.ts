@@ -1,6 +1,8 @@
 /** Summaries of files and folders, made by the model or found where they are kept. */
 import { type FolderFile, summariseFolder } from '../generation/folderSummary.ts';
+import type { SymbolRange } from '../generation/sections.ts';
 import { type Summariser, type Summary, type SummaryRequest, summarise } from '../generation/summary.ts';
+import { partsOf } from '../syntax/source.ts';
 import type { SummaryCache } from './summaryCache.ts';
 
 export interface SummariesRequest extends SummaryRequest {
@@ -8,6 +10,15 @@ export interface SummariesRequest extends SummaryRequest {
   readonly files: readonly FolderFile[];
   /** Makes the summary anew although one is kept; those of a folder's files still serve. */
   readonly fresh: boolean;
+}
+
+/** As the caller knows them, else as the file's syntax tells: what stands in nothing else. */
+async function symbolsOf({ path, text, symbols }: SummaryRequest): Promise<readonly SymbolRange[]> {
+  if (symbols.length > 0) return symbols;
+  const { definitions } = await partsOf(path, text);
+  return definitions
+    .filter(({ container }) => container === '')
+    .map(({ name, firstLine, lastLine }) => ({ name, startLine: firstLine - 1, endLine: lastLine - 1 }));
 }
 
 const nothing = { promptTokens: 0, cachedTokens: 0, generatedTokens: 0, timeToFirstTokenMs: 0, tokensPerSecond: 0 };
@@ -27,9 +38,9 @@ export class Summaries {
   make({ files, fresh, ...request }: SummariesRequest): Promise<Summary> {
     const { path, text, languageId, symbols, maxTokens } = request;
     const ingredients = [path, text, languageId, symbols, maxTokens, files];
-    return this.#kept(ingredients, fresh, request.onText, () =>
+    return this.#kept(ingredients, fresh, request.onText, async () =>
       files.length === 0
-        ? summarise(this.#summariser, request)
+        ? summarise(this.#summariser, { ...request, symbols: await symbolsOf(request) })
         : summariseFolder(this.#summariser, { ...request, files, summariseFile: (...of) => this.#note(...of) }),
     );
   }

@@ -9,7 +9,7 @@ const kept = z.object({ text: z.string(), parts: z.number(), finish: z.enum(['st
 export type KeptSummary = z.infer<typeof kept>;
 
 /** Another one: prompts have changed, and what was kept is no longer what would be written. */
-const version = 1;
+const version = 2;
 
 export class SummaryCache {
   readonly #directory: string;

@@ -36,6 +36,7 @@ export class NextEdit {
   });
   private readonly added = vscode.window.createTextEditorDecorationType({
     after: {
+      margin: '0 2px',
       color: new vscode.ThemeColor('editor.foreground'),
       backgroundColor: new vscode.ThemeColor('diffEditor.insertedTextBackground'),
     },

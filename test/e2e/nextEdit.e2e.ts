@@ -14,21 +14,30 @@ describeInEditor(
   { files: { 'sums.js': text }, settings: { 'hearth.completion.enabled': false } },
   (editor) => {
     test('is gone to and made by Tab, and dismissed by Escape', async () => {
-      const { keyboard } = editor().page;
-      const offer = (says: string) => editor().page.locator('.view-lines', { hasText: says.replaceAll(' ', '\u00a0') });
+      const { page } = editor();
+      const { keyboard } = page;
+      // What decorations add is no text of the page: it is drawn by `::after`.
+      const offers = (says: string, expected = true) =>
+        page.waitForFunction(
+          ([wanted, shown]) =>
+            [...document.querySelectorAll('.view-lines span')].some((own) =>
+              getComputedStyle(own, '::after').content.replaceAll('\u00a0', ' ').includes(wanted),
+            ) === shown,
+          [says, expected] as const,
+        );
       await editor().openFile('sums.js');
       await keyboard.press('Control+Home');
       for (let i = 0; i < 'let '.length; i++) await keyboard.press('ArrowRight');
       for (let i = 0; i < 'total'.length; i++) await keyboard.press('Shift+ArrowRight');
       await keyboard.type('sum');
-      await offer('same change in line 3').waitFor();
+      await offers('same change in line 3');
       await editor().screenshot('next-edit');
       await keyboard.press('Tab');
-      await offer('Tab to accept').waitFor();
+      await offers('Tab to accept');
       await keyboard.press('Tab');
-      await offer('same change in line 5').waitFor();
+      await offers('same change in line 5');
       await keyboard.press('Escape');
-      await offer('same change in line 5').waitFor({ state: 'detached' });
+      await offers('same change in line 5', false);
       await keyboard.press('Control+S');
       const changed = text.replace('total = 0', 'sum = 0').replace('total += 1', 'sum += 1');
       await expect.poll(() => editor().read('sums.js')).toBe(changed);

@@ -63,6 +63,30 @@ describe('a summary', () => {
     expect(own.streamed.join('')).toBe('It adds.');
   });
 
+  it('is followed by where the parts of the file are, when it was read in one pass', async () => {
+    const { summariser } = setUp(1000, () => 'It adds and subtracts.');
+    const symbols = [
+      { name: 'subtract', startLine: 4, endLine: 6 },
+      { name: 'add', startLine: 0, endLine: 2 },
+      { name: 'zero', startLine: 7, endLine: 7 },
+    ];
+    const own = request('const a = 1;', { symbols });
+    const { text } = await summarise(summariser, own);
+    expect(text).toBe(
+      'It adds and subtracts.\n\n- **Lines 1–3**: `add`\n- **Lines 5–7**: `subtract`\n- **Line 8**: `zero`',
+    );
+    expect(own.streamed.join('')).toBe(text);
+    expect((await summarise(summariser, request('x', { symbols: symbols.slice(1, 2) }))).text).not.toContain('Line');
+  });
+
+  it('lists no more parts than one looks over', async () => {
+    const { summariser } = setUp(1000, () => 'It is long.');
+    const symbols = Array.from({ length: 100 }, (_, i) => ({ name: `f${i}`, startLine: i, endLine: i }));
+    const { text } = await summarise(summariser, request('x', { symbols }));
+    expect(text.match(/^- \*\*Line /gm)).toHaveLength(40);
+    expect(text).toContain('- and 60 more');
+  });
+
   it('reads a long file part by part, each with its lines, then sums up', async () => {
     const text = longFile(20);
     const { prompts, summariser } = setUp(1000, (_, n) => `note ${n}`);

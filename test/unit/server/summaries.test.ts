@@ -57,6 +57,17 @@ const files = [
   { path: 'src/b.ts', text: 'let b = 2;' },
 ];
 
+describe('a summary of a file whose parts the caller does not know', () => {
+  it('is followed by what its syntax says they are', async () => {
+    const { summaries } = setUp();
+    const text = 'export function add(a: number) {\n  return a;\n}\n\nexport class Sum {\n  of() {}\n}\n';
+    const own = request({ text });
+    const expected = 'answer 1\n\n- **Lines 1–3**: `add`\n- **Lines 5–7**: `Sum`';
+    expect((await summaries.make(own)).text).toBe(expected);
+    expect(own.streamed.join('')).toBe(expected);
+  });
+});
+
 describe('a summary that was made before', () => {
   it('is given again for the same content, by a later process too, without asking the model', async () => {
     await setUp().summaries.make(request());
