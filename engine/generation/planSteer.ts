@@ -2,6 +2,7 @@
 import type { AnswerPlan, Step } from '../text/answerPlan.ts';
 import type { OutputParser } from '../text/output.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
+import { ForbiddenText } from './forbiddenText.ts';
 import type { Grammars, GrammarWalk } from './grammar.ts';
 import type { Steer } from './steer.ts';
 
@@ -27,6 +28,7 @@ export class PlanSteer implements Steer {
   readonly #options: PlanSteerOptions;
   readonly #opener: string;
   readonly #forbidden: ReadonlySet<number>;
+  readonly #forbiddenText: ForbiddenText | undefined;
   #steps: readonly Step[];
   #current: Current | undefined;
   /** What may become an opener: the end of a free answer, or the header of a message. */
@@ -38,7 +40,9 @@ export class PlanSteer implements Steer {
     this.#options = options;
     this.#steps = plan.steps;
     this.#opener = plan.calls?.opener ?? '';
-    this.#forbidden = new Set(plan.forbidden.flatMap((name) => tokenizer.framing.get(name) ?? []));
+    const { tokens, text } = plan.forbidden;
+    this.#forbidden = new Set(tokens.flatMap((name) => tokenizer.framing.get(name) ?? []));
+    this.#forbiddenText = text === undefined ? undefined : new ForbiddenText(tokenizer, text);
     this.#next();
   }
 
@@ -49,9 +53,17 @@ export class PlanSteer implements Steer {
   allowed(): Promise<Int32Array> | undefined {
     const current = this.#current;
     if (current?.kind === 'choose') return this.#choices(current);
-    return current === undefined && this.#forbidden.size > 0
-      ? Promise.resolve(this.#allBut(this.#forbidden))
-      : undefined;
+    if (current !== undefined) return undefined;
+    const ids = [...this.#forbidden, ...this.#completing()];
+    return ids.length > 0 ? Promise.resolve(this.#allBut(ids)) : undefined;
+  }
+
+  /** Tokens that would complete the forbidden text, where it is meant. */
+  #completing(): readonly number[] {
+    const { where = 'anywhere' } = this.#options.plan.forbidden;
+    if (where === 'header' && !this.#inHeader) return [];
+    if (where === 'start' && (this.#options.parser.isThinking || !/^\s*$|^\s*\{/.test(this.#recent))) return [];
+    return this.#forbiddenText?.completing(this.#recent) ?? [];
   }
 
   take(token: number): void {
@@ -109,12 +121,14 @@ export class PlanSteer implements Steer {
   /** Looks for the opener of a call in what the model writes freely. */
   #watch(token: number): void {
     const { plan, tokenizer, parser } = this.#options;
-    const { calls } = plan;
-    if (!calls || (parser.isThinking && !calls.inHeader)) return;
+    const { calls, forbidden } = plan;
+    const inHeader = calls?.inHeader === true || forbidden.where === 'header';
+    if ((!calls && !this.#forbiddenText) || (parser.isThinking && !inHeader)) return;
     const text = Buffer.from(tokenizer.bytesOf(token)).toString();
-    if (calls.inHeader) this.#followHeader(text, tokenizer.isSpecial(token));
-    if (calls.inHeader && !this.#inHeader) return;
+    if (inHeader) this.#followHeader(text, tokenizer.isSpecial(token));
+    if (inHeader && !this.#inHeader) return;
     this.#recent = (this.#recent + text).slice(-maxOpenerChars);
+    if (!calls) return;
     const at = this.#recent.lastIndexOf(this.#opener);
     if (at < 0) return;
     this.#begin(calls.steps(this.#recent.slice(0, at)), this.#recent.slice(at + this.#opener.length));
@@ -140,7 +154,7 @@ export class PlanSteer implements Steer {
     this.#next();
   }
 
-  #allBut(ids: ReadonlySet<number>): Int32Array {
+  #allBut(ids: readonly number[]): Int32Array {
     const mask = new Int32Array(Math.ceil(this.#options.tokenizer.vocabularySize / 32)).fill(-1);
     for (const id of ids) mask[id >> 5] = (mask[id >> 5] ?? 0) & ~(1 << (id & 31));
     return mask;

@@ -32,11 +32,21 @@ export interface AnswerPlan {
     /** @param before what the header held before the opener. */
     readonly steps: (before: string) => readonly Step[];
   };
-  /** Framing tokens that may not be written. */
-  readonly forbidden: readonly string[];
+  readonly forbidden: Forbidden;
 }
 
-export const freeAnswer: AnswerPlan = { steps: [], forbidden: [] };
+/** What a free answer may not hold. */
+export interface Forbidden {
+  /** Framing tokens. */
+  readonly tokens: readonly string[];
+  /** However it is cut into tokens. */
+  readonly text?: string;
+  /** Where the text is meant: everywhere, in a message's header (harmony), or where the answer begins. */
+  readonly where?: 'anywhere' | 'header' | 'start';
+}
+
+export const nothingForbidden: Forbidden = { tokens: [] };
+export const freeAnswer: AnswerPlan = { steps: [], forbidden: nothingForbidden };
 
 /** What of the tools may be called, and whether one must be. */
 export function wantedCalls({ tools = [], toolChoice = 'auto' }: PromptOptions): {
@@ -53,6 +63,10 @@ export function answerSchema({ responseFormat }: PromptOptions): unknown {
   if (responseFormat === undefined || responseFormat.kind === 'text') return undefined;
   return responseFormat.kind === 'json' ? { type: 'object' } : responseFormat.schema;
 }
+
+/** Nothing may be called although tools are shown. */
+export const callsNothing = (options: PromptOptions): boolean =>
+  (options.tools ?? []).length > 0 && wantedCalls(options).tools.length === 0;
 
 export function jsonAnswer(schema: unknown): Step {
   return { kind: 'choose', grammar: { rules: 'top ::= root', schema, last: true } };

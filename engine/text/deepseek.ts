@@ -8,6 +8,7 @@ import type { ChatMessage, Tool, ToolCall } from './conversation.ts';
 import { DeepSeekParser } from './deepseekOutput.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
 import { pythonJson } from './pythonFunctions.ts';
+import { withStatedFormat } from './responseFormat.ts';
 import { nearestThinkingMode, type ThinkingMode } from './thinkingModes.ts';
 import type { PromptPart, Tokenizer } from './tokenizer.ts';
 
@@ -25,8 +26,9 @@ export class DeepSeekFormat implements PromptFormat {
     this.thinkingModes = version === 'v3' ? ['off'] : ['off', 'on'];
   }
 
-  render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+  render(conversation: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
     const { thinking, tools = [] } = options;
+    const messages = withStatedFormat(conversation, options.responseFormat);
     const tokenizer = this.#tokenizer;
     const version = this.#version;
     const usesTools = tools.length > 0;
@@ -156,7 +158,7 @@ function deepSeekPlan(version: DeepSeekVersion, options: PromptOptions, thinks: 
   return {
     steps: answer.length > 0 && thinks ? [{ kind: 'think' }, ...answer] : answer,
     ...(tools.length > 0 && { calls: { opener: '<｜tool▁call▁begin｜>', inHeader: false, steps: call } }),
-    forbidden: tools.length > 0 ? [] : ['<｜tool▁calls▁begin｜>', '<｜tool▁call▁begin｜>'],
+    forbidden: { tokens: tools.length > 0 ? [] : ['<｜tool▁calls▁begin｜>', '<｜tool▁call▁begin｜>'] },
   };
 }
 

@@ -4,12 +4,13 @@
  * the instructions with a blank line. The document is followed: it is what the publisher's own renderer and the
  * model's training agree on, and what the model writes itself, so that a turn's prompt continues the one before.
  */
-import { wantedCalls } from './answerPlan.ts';
+import { callsNothing, wantedCalls } from './answerPlan.ts';
 import { ChannelParser } from './channels.ts';
 import { type ChatMessage, type Tool, toolNames } from './conversation.ts';
 import { answerStart, harmonyPlan } from './harmonyPlan.ts';
 import { toolsSection } from './harmonyTypes.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
+import { harmonyFormatSection } from './responseFormat.ts';
 import { nearestThinkingMode, type ThinkingMode } from './thinkingModes.ts';
 import type { PromptPart, Tokenizer } from './tokenizer.ts';
 
@@ -58,7 +59,8 @@ export class HarmonyFormat implements PromptFormat {
     const firstTurn = messages.findIndex(({ role }) => role !== 'system');
     const turns = firstTurn < 0 ? [] : messages.slice(firstTurn);
     const instructions = messages.slice(0, firstTurn < 0 ? messages.length : firstTurn).map(({ content }) => content);
-    const developer = developerText(instructions.join('\n\n'), tools);
+    const format = harmonyFormatSection(options.responseFormat);
+    const developer = developerText(instructions.join('\n\n'), tools, format);
     const history = [
       system,
       ...(developer === '' ? [] : [{ author: 'developer', text: developer }]),
@@ -72,7 +74,7 @@ export class HarmonyFormat implements PromptFormat {
         special: 'parse',
       }),
       plan: harmonyPlan(options),
-      parser: () => new ChannelParser(tokenizer, tools),
+      parser: () => new ChannelParser(tokenizer, callsNothing(options) ? [] : tools),
     };
   }
 }
@@ -90,10 +92,11 @@ Reasoning: ${effort}
 }
 
 /** Empty: there is nothing to tell. */
-export function developerText(instructions: string, tools: readonly Tool[]): string {
+export function developerText(instructions: string, tools: readonly Tool[], responseFormat = ''): string {
   const sections = [
     ...(instructions === '' ? [] : [`# Instructions\n\n${instructions}`]),
     ...(tools.length === 0 ? [] : [toolsSection(tools)]),
+    ...(responseFormat === '' ? [] : [responseFormat]),
   ];
   return sections.join('\n\n');
 }

@@ -3,9 +3,11 @@ import {
   type AnswerPlan,
   answerSchema,
   callSteps,
+  callsNothing,
   jsonAnswer,
   literal,
   marked,
+  nothingForbidden,
   type Step,
   wantedCalls,
 } from './answerPlan.ts';
@@ -22,7 +24,6 @@ export function harmonyPlan(options: PromptOptions): AnswerPlan {
   const call = '<|channel|>commentary to=functions.';
   const answer: readonly Step[] = required ? named(afterName) : schema === undefined ? [] : [jsonAnswer(schema)];
   const start = required ? call : '<|channel|>final<|message|>';
-  const isOffered = (options.tools ?? []).length > 0;
   return {
     steps: answer.length > 0 ? [thoughtOr(start, answer)] : [],
     ...(tools.length > 0 && {
@@ -36,7 +37,9 @@ export function harmonyPlan(options: PromptOptions): AnswerPlan {
         ],
       },
     }),
-    forbidden: isOffered && tools.length === 0 ? ['<|call|>', '<|constrain|>'] : [],
+    forbidden: callsNothing(options)
+      ? { tokens: ['<|call|>', '<|constrain|>'], text: ' to=', where: 'header' }
+      : nothingForbidden,
   };
 }
 

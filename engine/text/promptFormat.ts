@@ -1,5 +1,5 @@
 /** How a model is talked to: a conversation to ids, and what it generates back to thinking and text. */
-import { type AnswerPlan, freeAnswer } from './answerPlan.ts';
+import { type AnswerPlan, answerSchema, callsNothing, freeAnswer, jsonAnswer } from './answerPlan.ts';
 import { ChannelParser } from './channels.ts';
 import { encodeChat } from './chatPrompt.ts';
 import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
@@ -7,6 +7,7 @@ import type { ChatMessage, Tool } from './conversation.ts';
 import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';
 import { HarmonyFormat } from './harmony.ts';
 import type { OutputParser } from './output.ts';
+import { withStatedFormat } from './responseFormat.ts';
 import { TaggedParser } from './taggedParser.ts';
 import { taggedPlan } from './taggedPlan.ts';
 import {
@@ -114,14 +115,16 @@ class TemplateFormat implements PromptFormat {
     const { tools = [] } = options;
     const mode = nearestThinkingMode(options.thinking, this.thinkingModes);
     const thinks = mode !== 'off';
-    const { ids, ending } = encodeChat(tokenizer, this.#template, messages, {
+    const asked = withStatedFormat(messages, options.responseFormat);
+    const { ids, ending } = encodeChat(tokenizer, this.#template, asked, {
       addGenerationPrompt: true,
       variables: thinkingVariables(mode),
       now: options.now,
       tools,
       toolSyntax: this.#toolSyntax,
     });
-    const calls = (): ToolCallSplitter[] => (tools.length > 0 ? [new ToolCallSplitter(this.#toolSyntax, tools)] : []);
+    const mayCall = tools.length > 0 && !callsNothing(options);
+    const calls = (): ToolCallSplitter[] => (mayCall ? [new ToolCallSplitter(this.#toolSyntax, tools)] : []);
     const parser = (): OutputParser => new TaggedParser(tokenizer, endsInsideThinking(ending), ...calls());
     const closeThinking = tokenizer.encode(thinkingEnd(tokenizer), { special: 'parse' });
     const plan = taggedPlan(this.#toolSyntax, options, { thinks, insideThinking: endsInsideThinking(ending) });
@@ -146,10 +149,13 @@ class DialogueFormat implements PromptFormat {
     this.#tokenizer = tokenizer;
   }
 
-  render(messages: readonly ChatMessage[]): ChatPrompt {
+  render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
     const tokenizer = this.#tokenizer;
+    const schema = answerSchema(options);
     const names = { system: 'System', user: 'User', assistant: 'Assistant', tool: 'Tool' };
-    const turns = messages.map(({ role, content }) => `${names[role]}: ${content}\n`);
+    const turns = withStatedFormat(messages, options.responseFormat).map(
+      ({ role, content }) => `${names[role]}: ${content}\n`,
+    );
     const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
     const ids = tokenizer.encode(`${turns.join('')}${names.assistant}:`, { special: 'plain' });
     return {
@@ -157,7 +163,7 @@ class DialogueFormat implements PromptFormat {
       stops: tokenizer.endIds,
       stopStrings: [`\n${names.user}:`],
       closeThinking: [],
-      plan: freeAnswer,
+      plan: schema === undefined ? freeAnswer : { ...freeAnswer, steps: [jsonAnswer(schema)] },
       parser: () => new TaggedParser(tokenizer, false),
     };
   }

@@ -3,7 +3,10 @@ import {
   type AnswerPlan,
   answerSchema,
   callSteps,
+  callsNothing,
+  type Forbidden,
   jsonAnswer,
+  nothingForbidden,
   type Step,
   wantedCalls,
   xmlCallSteps,
@@ -30,13 +33,16 @@ export function taggedPlan(syntax: ToolSyntax, options: PromptOptions, state: Ta
         ];
   const opened: readonly Step[] = open === '' ? [] : [{ kind: 'write', text: open }];
   const answer = required ? [...opened, ...call()] : schema === undefined ? [] : [jsonAnswer(schema)];
-  const isOffered = (options.tools ?? []).length > 0;
   return {
     steps: answer.length > 0 && (state.thinks || state.insideThinking) ? [...thinking(state), ...answer] : answer,
     ...(tools.length > 0 && open !== '' && { calls: { opener: open, inHeader: false, steps: call } }),
-    forbidden: isOffered && tools.length === 0 && open !== '' ? [open] : [],
+    forbidden: callsNothing(options) ? noCall(open) : nothingForbidden,
   };
 }
+
+/** A bare call is the whole answer. */
+const noCall = (open: string): Forbidden =>
+  open === '' ? { tokens: [], text: '{"name":', where: 'start' } : { tokens: [open], text: open };
 
 /** A model that is to think opens it itself, where the prompt does not. */
 function thinking({ insideThinking }: TaggedState): readonly Step[] {

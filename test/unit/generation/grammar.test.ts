@@ -62,9 +62,17 @@ async function ask(
   );
 }
 
+/** A model of Llama 3's kind: a call is the whole answer, without a frame. */
+const bare = 'a bare call';
+const bareTemplate =
+  '{% for m in messages %}{% if m.tool_calls %}{"name": "{{ m.tool_calls[0].function.name }}", ' +
+  '"parameters": {{ m.tool_calls[0].function.arguments | tojson }}}{% else %}{{ m.role }}: {{ m.content }}{% endif %}\n' +
+  '{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}{% if add_generation_prompt %}assistant:{% endif %}';
+
 async function tokenizerFor(model: string): Promise<Tokenizer> {
-  const tokenizer = await publishedTokenizer(model.startsWith('Qwen3') ? 'Qwen3-0.6B' : model);
-  const members: Partial<Tokenizer> = { chatTemplate: publishedTemplate(model) };
+  const known = model === bare ? 'SmolLM2-135M-Instruct' : model;
+  const tokenizer = await publishedTokenizer(known.startsWith('Qwen3') ? 'Qwen3-0.6B' : known);
+  const members: Partial<Tokenizer> = { chatTemplate: model === bare ? bareTemplate : publishedTemplate(model) };
   return new Proxy(tokenizer, {
     get: (target, key) => {
       if (key in members) return members[key as keyof Tokenizer];
@@ -137,6 +145,67 @@ describeShared('A model that knows nothing', publishedFiles, () => {
       }
       expect(answers).toBeGreaterThan(0);
     }, 60_000);
+  }
+});
+
+/** How each family writes a call, after what its prompt ends with. */
+const writtenCalls: Readonly<Record<string, string>> = {
+  'Qwen3-0.6B': '<tool_call>\n{"name": "read", "arguments": {"mode": "text", "lines": []}}\n</tool_call>',
+  'Qwen3-Coder-30B-A3B-Instruct':
+    '<tool_call>\n<function=read>\n<parameter=mode>\ntext\n</parameter>\n</function>\n</tool_call>',
+  'DeepSeek-V3':
+    '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>read\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+  'DeepSeek-V3.1':
+    '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>read<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+  'gpt-oss-20b': '<|channel|>commentary to=functions.read <|constrain|>json<|message|>{"mode": "text"}<|call|>',
+  'SmolLM2-135M-Instruct': '<tool_call>\n{"name": "read", "arguments": {"mode": "text"}}\n</tool_call>',
+  [bare]: '{"name": "read", "parameters": {"mode": "text"}}',
+};
+
+describeShared('A model that insists on a call', publishedFiles, () => {
+  /** Writes the text whatever was made of it before, then ends. */
+  async function insisting(tokenizer: Tokenizer, text: string, special: 'plain' | 'parse'): Promise<ChatAnswer> {
+    const end = [...tokenizer.endIds][0] ?? 0;
+    const ids = [...tokenizer.encode(text, { special }), end];
+    const messages = [{ role: 'user', content: 'Hi' }] as const;
+    const options = { thinking: 'off', tools, toolChoice: 'none' } as const;
+    const format = promptFormatOf(tokenizer);
+    const promptTokens = format.render(messages, { ...options, now: new Date(0) }).ids.length;
+    const decoder = new FakeDecoder({
+      vocabularySize: tokenizer.vocabularySize,
+      contextTokens: 8192,
+      follow: (tokens) => ids[tokens.length - promptTokens] ?? end,
+    });
+    const model = { scheduler: schedulerOf(decoder), format, tokenizer, grammars: new Grammars(tokenizer) };
+    const drawing = { sampling: greedy, random: seededRandom(1), stopStrings: [], onPiece: () => {} };
+    return chat(
+      { ...model, contextTokens: 8192, now: () => new Date(0) },
+      { requestClass: 'chat', messages, ...options, ...drawing, maxTokens: ids.length },
+    );
+  }
+
+  for (const [model, call] of Object.entries(writtenCalls)) {
+    // DeepSeek's framing is none when it is spelled.
+    for (const special of model.startsWith('DeepSeek') ? (['parse'] as const) : (['parse', 'plain'] as const)) {
+      it(`makes none where none may be: ${model}, framing ${special}`, async () => {
+        const answer = await insisting(await tokenizerFor(model), call, special);
+        expect(answer.calls).toEqual([]);
+        // Nothing of the frame is shown as an answer.
+        const [opener = ''] = /^(<tool_call>|<\S*begin\S*?>|\{"name":|<\|channel\|>commentary to=)/.exec(call) ?? [];
+        expect(opener).not.toBe('');
+        expect(answer.text).not.toContain(opener);
+      });
+    }
+
+    it(`would be understood where one may be: ${model}`, async () => {
+      const tokenizer = await tokenizerFor(model);
+      const options = { thinking: 'off', now: new Date(0), tools } as const;
+      const parser = promptFormatOf(tokenizer)
+        .render([{ role: 'user', content: 'Hi' }], options)
+        .parser();
+      const pieces = tokenizer.encode(call, { special: 'parse' }).flatMap((id) => parser.push(id));
+      expect([...pieces, ...parser.end()]).toContainEqual(expect.objectContaining({ kind: 'tool-call', name: 'read' }));
+    });
   }
 });
 

@@ -13,11 +13,11 @@ import {
   withoutOldAnalysis,
 } from '../../../engine/text/harmony.ts';
 import type { OutputPiece } from '../../../engine/text/output.ts';
-import { type PromptFormat, promptFormatOf } from '../../../engine/text/promptFormat.ts';
+import { type PromptFormat, promptFormatOf, type ResponseFormat } from '../../../engine/text/promptFormat.ts';
 import type { ThinkingMode } from '../../../engine/text/thinkingModes.ts';
 import type { Tokenizer } from '../../../engine/text/tokenizer.ts';
 import { describeShared, sharedFile } from '../shared.ts';
-import { publishedFiles, publishedTemplate, publishedTokenizer, readJson } from './vocabularies.ts';
+import { publishedFiles, publishedTemplate, publishedTokenizer, readJson, smallTokenizer } from './vocabularies.ts';
 
 const now = new Date(2025, 5, 28);
 
@@ -319,4 +319,43 @@ describeShared('A prompt', publishedFiles, () => {
       expect(second.ids.slice(0, before.length)).toEqual(before);
     });
   }
+});
+
+describeShared('A wanted form of the answer', publishedFiles, () => {
+  const schema = { type: 'object', properties: { items: { type: 'array' } } };
+  const stated = '{"type":"object","properties":{"items":{"type":"array"}}}';
+  const conversation: ChatMessage[] = [
+    { role: 'system', content: 'Be brief.' },
+    { role: 'user', content: 'First.' },
+    { role: 'assistant', content: 'Yes.' },
+    { role: 'user', content: 'Then?' },
+  ];
+  const prompted = (tokenizer: Tokenizer, format: PromptFormat, responseFormat: ResponseFormat): string =>
+    tokenizer.decode(format.render(conversation, { thinking: 'off', now, responseFormat }).ids);
+
+  for (const model of ['Qwen3-0.6B', 'DeepSeek-V3', 'DeepSeek-V3.1', 'SmolLM2-135M-Instruct']) {
+    it(`is said at the end of the last question: ${model}`, async () => {
+      const { tokenizer, format } = await formatOf(model);
+      const prompt = prompted(tokenizer, format, { kind: 'json-schema', schema });
+      expect(prompt.split(stated)).toHaveLength(2);
+      expect(prompt.indexOf(stated)).toBeGreaterThan(prompt.indexOf('Then?'));
+      expect(prompted(tokenizer, format, { kind: 'json' })).toContain('Answer with a JSON object');
+      const plain = prompted(tokenizer, format, { kind: 'text' });
+      expect(prompt.startsWith(plain.slice(0, plain.indexOf('Then?')))).toBe(true);
+    });
+  }
+
+  it('has a section of its own in GPT-OSS: "Structured output" in docs/format.md of openai/harmony', async () => {
+    const { tokenizer, format } = await formatOf('gpt-oss-20b');
+    const prompt = prompted(tokenizer, format, { kind: 'json-schema', schema });
+    expect(prompt).toContain(`# Instructions\n\nBe brief.\n\n# Response Formats\n\n## answer\n\n${stated}`);
+    expect(prompted(tokenizer, format, { kind: 'text' })).not.toContain('Response Formats');
+  });
+
+  it('holds even a model that was never taught to converse', () => {
+    const format = promptFormatOf({ ...boundTo(smallTokenizer()), framing: new Map() });
+    const responseFormat = { kind: 'json-schema', schema } as const;
+    const { plan } = format.render(conversation, { thinking: 'off', now, responseFormat });
+    expect(plan.steps).toMatchObject([{ kind: 'choose', grammar: { schema } }]);
+  });
 });
