@@ -89,6 +89,8 @@ export const limits = {
     patienceMs: { keystroke: Number.POSITIVE_INFINITY, chat: 1000, summary: 5000, 'warm-up': Number.POSITIVE_INFINITY },
     // Nobody waits longer for a suggestion at the cursor.
     completionMs: 20_000,
+    // By then the cursor is elsewhere.
+    warmUpMs: 300_000,
     // Sequences kept for the next prompt, as far as memory lasts: chats that one goes back to, the last places of typing.
     idleSequences: { chat: 8, keystroke: 4, summary: 2, 'warm-up': 8 },
     // Computed between two looks at the queue: about 0.2 s for a small model on two cores, what a keystroke waits at most.

@@ -33,6 +33,8 @@ export interface ChatRequest {
   readonly random: () => number;
   /** `tokens`: generated so far. */
   readonly onPiece: (piece: OutputPiece, tokens: number) => void;
+  /** Counted from now: what is not done by then fails with `timeout`. */
+  readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

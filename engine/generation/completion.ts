@@ -21,6 +21,8 @@ export interface CompletionRequest extends CompletionSource {
   readonly random: () => number;
   /** Absent: what breaks the file is offered as well. */
   readonly syntaxErrors?: SyntaxErrors;
+  /** Counted from now; absent: as long as anybody waits for the next key. */
+  readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -66,7 +68,7 @@ export async function complete(
       return trimCompletion(written, request, false).complete ? 'stop' : 'continue';
     },
     // Nobody waits for the next key while a whole one is written.
-    timeoutMs: request.whole ? undefined : limits.generation.completionMs,
+    timeoutMs: request.timeoutMs ?? (request.whole ? undefined : limits.generation.completionMs),
     signal: request.signal,
   });
   if (request.whole) return { text: written, finish, statistics };

@@ -1,40 +1,47 @@
 /** What the scheduler did since it was made, counted by class. */
+import * as z from 'zod';
 import type { RequestClass, StepSlice } from './nextStep.ts';
 
-export interface ClassStatistics {
-  readonly submitted: number;
-  readonly finished: number;
-  readonly cancelled: number;
+const classStatistics = z.object({
+  submitted: z.number(),
+  finished: z.number(),
+  cancelled: z.number(),
   /** Timeouts among them. */
-  readonly failed: number;
+  failed: z.number(),
   /** Refused because too many waited; not among the submitted. */
-  readonly refused: number;
-  readonly cachedTokens: number;
+  refused: z.number(),
+  cachedTokens: z.number(),
   /** Of prompts, and each sampled one that was fed back. */
-  readonly computedTokens: number;
-  readonly generatedTokens: number;
+  computedTokens: z.number(),
+  generatedTokens: z.number(),
   /** Guesses at coming tokens that were verified, and how many of them came true. */
-  readonly guessedTokens: number;
-  readonly rightTokens: number;
+  guessedTokens: z.number(),
+  rightTokens: z.number(),
   /** From submission to admission, over all that were admitted. */
-  readonly waitedMs: number;
-  readonly longestWaitMs: number;
-}
+  waitedMs: z.number(),
+  longestWaitMs: z.number(),
+});
+type ClassStatistics = z.infer<typeof classStatistics>;
 
-export interface SchedulerStatistics {
-  readonly steps: number;
+export const schedulerStatistics = z.object({
+  steps: z.number(),
   /** Over all steps: divided by `steps`, how many sequences a run took. */
-  readonly slices: number;
-  readonly busyMs: number;
+  slices: z.number(),
+  busyMs: z.number(),
   /** Requests that gave their sequence back because better ones needed the memory. */
-  readonly suspensions: number;
-  readonly classes: Readonly<Record<RequestClass, ClassStatistics>>;
-}
+  suspensions: z.number(),
+  classes: z.object({
+    keystroke: classStatistics,
+    chat: classStatistics,
+    summary: classStatistics,
+    'warm-up': classStatistics,
+  } satisfies Record<RequestClass, typeof classStatistics>),
+});
+export type SchedulerStatistics = z.infer<typeof schedulerStatistics>;
 
-type Counts = { -readonly [Name in keyof ClassStatistics]: number };
-type Counted = Exclude<keyof Counts, 'longestWaitMs'>;
+type Counted = Exclude<keyof ClassStatistics, 'longestWaitMs'>;
 
-const nothing = (): Counts => ({
+const nothing = (): ClassStatistics => ({
   submitted: 0,
   finished: 0,
   cancelled: 0,

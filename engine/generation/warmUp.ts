@@ -1,4 +1,5 @@
 /** Computes a prompt ahead, while nobody waits: whoever asks with the same beginning finds it in the cache. */
+import { limits } from '../limits.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type CompletionSource, completionPrompt, promptBudgetTokens } from './completionPrompt.ts';
 import type { TokenOutcome } from './job.ts';
@@ -11,7 +12,12 @@ export interface Warmed {
   readonly finish: TokenOutcome['finish'];
 }
 
-export async function warmUp(scheduler: Scheduler, prompt: readonly number[], signal?: AbortSignal): Promise<Warmed> {
+/** Without a deadline of its own it ends when what is read ahead is no more likely to be asked for. */
+export async function warmUp(
+  scheduler: Scheduler,
+  prompt: readonly number[],
+  options: { readonly timeoutMs?: number | undefined; readonly signal?: AbortSignal | undefined } = {},
+): Promise<Warmed> {
   const promptTokens = prompt.length;
   if (promptTokens === 0) return { promptTokens, cachedTokens: 0, finish: 'length' };
   const nothing = (): never => {
@@ -23,7 +29,8 @@ export async function warmUp(scheduler: Scheduler, prompt: readonly number[], si
     maxTokens: 0,
     choose: nothing,
     deliver: nothing,
-    signal,
+    timeoutMs: options.timeoutMs ?? limits.generation.warmUpMs,
+    signal: options.signal,
   });
   return { promptTokens, cachedTokens, finish };
 }

@@ -5,6 +5,7 @@
  */
 import { NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc';
 import * as z from 'zod';
+import { schedulerStatistics } from '../generation/schedulerStatistics.ts';
 import { limits } from '../limits.ts';
 
 export const protocolVersion = 1;
@@ -154,6 +155,14 @@ export interface EmbedResult {
 
 // ---- Generation ----
 
+/** Milliseconds from now: what is not done by then fails with code `timeout`. */
+const timeoutMs = z
+  .number()
+  .int()
+  .min(1)
+  .max(2 ** 31)
+  .optional();
+
 export const completeParams = z.object({
   /** Text before and after the cursor, whole or already cut; the engine cuts to the context. */
   prefix: z.string(),
@@ -169,6 +178,7 @@ export const completeParams = z.object({
   whole: z.boolean().default(false),
   stream: z.string().optional(),
   stop: z.array(z.string()).default([]),
+  timeoutMs,
   sampling: sampling.default({}),
 });
 export type CompleteParams = z.input<typeof completeParams>;
@@ -202,7 +212,12 @@ export type ChatMessage = z.infer<typeof chatMessage>;
 /** Prompts to compute while nobody waits; cancelled at the next key. */
 export const warmParams = z.discriminatedUnion('kind', [
   completeParams.extend({ kind: z.literal('completion') }),
-  z.object({ kind: z.literal('chat'), messages: z.array(chatMessage).min(1), thinking: thinkingMode.default('off') }),
+  z.object({
+    kind: z.literal('chat'),
+    messages: z.array(chatMessage).min(1),
+    thinking: thinkingMode.default('off'),
+    timeoutMs,
+  }),
 ]);
 export type WarmParams = z.input<typeof warmParams>;
 
@@ -242,6 +257,7 @@ export const chatParams = z.object({
   responseFormat: responseFormat.default({ kind: 'text' }),
   maxTokens: z.number().int().min(1).optional(),
   stop: z.array(z.string()).default([]),
+  timeoutMs,
   sampling: sampling.default({}),
 });
 export type ChatParams = z.input<typeof chatParams>;
@@ -265,6 +281,7 @@ export const generateParams = z.object({
   raw: z.boolean().default(false),
   maxTokens: z.number().int().min(1).default(256),
   stop: z.array(z.string()).default([]),
+  timeoutMs,
   sampling: sampling.default({}),
 });
 export type GenerateParams = z.input<typeof generateParams>;
@@ -284,6 +301,7 @@ export const summariseParams = z.object({
     .default([]),
   /** A summary that is kept from before does not do. */
   fresh: z.boolean().default(false),
+  timeoutMs,
 });
 export type SummariseParams = z.input<typeof summariseParams>;
 
@@ -337,6 +355,8 @@ export const engineStatus = z.object({
   cacheBytes: z.number(),
   /** Of the last request that generated. */
   last: statistics.optional(),
+  /** Since the model was loaded, by class. */
+  requests: schedulerStatistics.optional(),
 });
 export type EngineStatus = z.infer<typeof engineStatus>;
 

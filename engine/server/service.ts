@@ -124,6 +124,7 @@ export class Engine {
       residentBytes: process.memoryUsage.rss(),
       cacheBytes: loaded?.scheduler.decoder.memory().cacheBytes ?? 0,
       ...(this.#last && { last: this.#last }),
+      ...(loaded && { requests: loaded.scheduler.statistics() }),
     };
   }
 
@@ -149,7 +150,7 @@ export class Engine {
       params.kind === 'completion'
         ? completionToWarm(tokenizer, contextTokens, params, params.maxTokens)
         : format.render(params.messages, { thinking: params.thinking, now: now() }).ids;
-    return warmUp(scheduler, prompt.slice(0, contextTokens), signal);
+    return warmUp(scheduler, prompt.slice(0, contextTokens), { timeoutMs: params.timeoutMs, signal });
   }
 
   /** A cancelled answer is returned as far as it came. */
@@ -174,6 +175,7 @@ export class Engine {
       thinkingTokens: params.thinkingTokens,
       answerNow: answerNow.signal,
       onPiece: (piece, tokens) => this.#deliver(stream, piece, tokens, firstCall),
+      timeoutMs: params.timeoutMs,
       signal,
     });
     const { calls, ...answer } = await answering.finally(() => this.#thinking.delete(stream));
@@ -210,7 +212,10 @@ export class Engine {
     const { stream, prompt, raw, maxTokens, stop } = params;
     if (!raw) {
       const messages = [{ role: 'user' as const, content: prompt }];
-      return this.chat(chatParams.parse({ stream, messages, maxTokens, stop, sampling: params.sampling }), signal);
+      return this.chat(
+        chatParams.parse({ stream, messages, maxTokens, stop, sampling: params.sampling, timeoutMs: params.timeoutMs }),
+        signal,
+      );
     }
     const { scheduler, tokenizer, sampling } = this.#ready();
     const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
@@ -221,6 +226,7 @@ export class Engine {
       ...drawing(params.sampling, sampling),
       stopIds: tokenizer.endIds,
       stopStrings: stop,
+      timeoutMs: params.timeoutMs,
       parser: new TaggedParser(tokenizer, false),
       onPiece: (piece, tokens) => {
         this.#deliver(stream, piece, tokens);
@@ -233,13 +239,17 @@ export class Engine {
 
   async summarise(params: z.output<typeof summariseParams>, signal?: AbortSignal): Promise<SummariseResult> {
     const model = this.#ready();
-    const { stream, ...request } = params;
+    const { stream, timeoutMs, ...request } = params;
+    const deadlineMs = timeoutMs === undefined ? undefined : performance.now() + timeoutMs;
+    const leftMs = () => deadlineMs && deadlineMs - performance.now();
     const summariser: Summariser = {
       contextTokens: model.contextTokens,
       countTokens: (text) => model.tokenizer.encode(text, { special: 'plain' }).length,
       countPrompt: (messages) => model.format.render(messages, { thinking: 'off', now: model.now() }).ids.length,
       ask: (messages, maxTokens, onText) =>
-        this.#ask(model, { messages, maxTokens, onText, signal }).then((answer) => this.#note(answer)),
+        this.#ask(model, { messages, maxTokens, onText, signal, timeoutMs: leftMs() }).then((answer) =>
+          this.#note(answer),
+        ),
     };
     const cache = new SummaryCache(join(this.#store.directory, 'summaries'));
     const summary = await new Summaries(summariser, cache, this.#model?.key ?? '').make({
@@ -253,7 +263,9 @@ export class Engine {
 
   #ask(
     model: ReadyModel,
-    request: Pick<Parameters<typeof chat>[1], 'messages' | 'maxTokens' | 'signal'> & { onText: (text: string) => void },
+    request: Pick<Parameters<typeof chat>[1], 'messages' | 'maxTokens' | 'signal' | 'timeoutMs'> & {
+      onText: (text: string) => void;
+    },
   ): Promise<ChatAnswer> {
     const { onText, ...rest } = request;
     return chat(model, {

@@ -200,6 +200,31 @@ describe('the engine with a model', () => {
     expect(engine.status()).toMatchObject({ state: 'ready', queuedRequests: 0 });
   });
 
+  it('fails what is not done by its deadline, whatever it is', async () => {
+    const timeoutMs = 1;
+    const place = { prefix: 'value = other(1)\n'.repeat(60), suffix: '\n' };
+    const file = { stream: 'late', path: 'a.py', text: place.prefix, languageId: 'python', fresh: true };
+    const requests = [
+      engine.complete(completeParams.parse({ ...place, timeoutMs })),
+      engine.chat(ask('late', { maxTokens: 1000, timeoutMs })),
+      engine.generate(generateParams.parse({ stream: 'late', prompt: 'x', raw: true, maxTokens: 1000, timeoutMs })),
+      engine.warm(warmParams.parse({ kind: 'completion', ...place, timeoutMs })),
+      engine.warm(warmParams.parse({ kind: 'chat', messages: [{ role: 'user', content: place.prefix }], timeoutMs })),
+      engine.summarise(summariseParams.parse({ ...file, timeoutMs })),
+    ];
+    const ends = await Promise.allSettled(requests);
+    expect(ends.map((end) => end.status === 'rejected' && end.reason.code)).toEqual(requests.map(() => 'timeout'));
+    expect(engine.status()).toMatchObject({ state: 'ready', queuedRequests: 0 });
+  });
+
+  it('counts by class what it was asked and did', async () => {
+    const before = engine.status().requests?.classes;
+    await engine.chat(ask('counted'));
+    const { requests } = engineStatus.parse(engine.status());
+    expect(requests?.classes.chat.finished).toBe((before?.chat.finished ?? 0) + 1);
+    expect(requests?.classes.keystroke).toEqual(before?.keystroke);
+  });
+
   it('ends what runs as cancelled when another model is loaded', async () => {
     const answer = engine.chat(ask('ended', { maxTokens: 1000 }));
     await engine.load(load({ contextTokens: 256 }));
