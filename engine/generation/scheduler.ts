@@ -189,6 +189,7 @@ export class Scheduler {
       // What was drawn beyond the end is forgotten; the last token was never run.
       job.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
+      else this.#guess(job, 0);
     } catch (error) {
       this.#fail(job, error);
     }

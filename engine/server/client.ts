@@ -13,7 +13,7 @@ import {
 } from 'vscode-jsonrpc/node';
 import type { z } from 'zod';
 import { type ErrorCode, errorCodes, HearthError } from '../errors.ts';
-import { errorData } from './protocol.ts';
+import { engineNodeOptions, errorData } from './protocol.ts';
 
 type ErrorData = z.infer<typeof errorData>;
 
@@ -36,7 +36,7 @@ export function startEngine(
   options: { readonly env?: NodeJS.ProcessEnv; readonly stderr?: 'inherit' | 'ignore' } = {},
 ): EngineProcess {
   const child = fork(entry, [], {
-    execArgv: [],
+    execArgv: engineNodeOptions,
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'ignore', options.stderr ?? 'inherit', 'ipc'],
   });

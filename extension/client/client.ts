@@ -12,6 +12,7 @@ import {
   completeResult,
   type Delta,
   delta,
+  engineNodeOptions,
   type LoadParams,
   type ModelCard,
   type ModelChange,
@@ -85,7 +86,7 @@ export class EngineClient {
   constructor(launch: () => Launch, log: Log, tokenFor: TokenFor = () => Promise.resolve(undefined)) {
     this.log = log;
     this.tokenFor = tokenFor;
-    this.process = new EngineProcess(launch, log);
+    this.process = new EngineProcess(() => ({ ...launch(), nodeOptions: engineNodeOptions }), log);
     this.process.onNotification(messages.delta, delta, (piece) => this.streams.get(piece.stream)?.onDelta(piece));
     this.process.onNotification(messages.progress, progress, (step) => this.onProgress(step));
     this.process.onNotification(messages.modelChange, modelChange, (change) => this.onModelChange(change));

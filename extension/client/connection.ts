@@ -28,6 +28,7 @@ export interface Launch {
   entry: string;
   /** Added to the extension host's environment. */
   env: Readonly<Record<string, string>>;
+  nodeOptions?: readonly string[];
 }
 
 /** One life of the engine process and the typed channel to it. It is never reused after the process ended. */
@@ -46,7 +47,7 @@ export class EngineConnection {
     this.child = fork(launch.entry, [], {
       // The extension host is Electron on the desktop and Node in a remote; both run a script as plain Node this way.
       execPath: process.execPath,
-      execArgv: [],
+      execArgv: [...(launch.nodeOptions ?? [])],
       env: { ...process.env, ...launch.env, ELECTRON_RUN_AS_NODE: '1' },
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       windowsHide: true,

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { onnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
+import type { Drawing } from '../../../engine/generation/job.ts';
 import { seededRandom } from '../../../engine/generation/random.ts';
 import { argmax, greedy, sample } from '../../../engine/generation/sampler.ts';
 import { Scheduler } from '../../../engine/generation/scheduler.ts';
@@ -11,12 +12,13 @@ import { FakeDecoder } from './fakeDecoder.ts';
 import { patient } from './setUp.ts';
 
 /** A clock that the decoder moves: 10 ms a run and `rowMs` for every row after the first. */
-function setUp(follow: (tokens: readonly number[]) => number, { speculates = true, rowMs = 1 } = {}) {
+function setUp(follow: (tokens: readonly number[]) => number, { speculates = true, rowMs = 1, draws = false } = {}) {
   let clock = 0;
   const decoder = new FakeDecoder({
     vocabularySize: 40,
     contextTokens: 2000,
     follow,
+    draws,
     beforeRun: (batch) => {
       clock += 10 + rowMs * (batch.reduce((sum, { tokens }) => sum + tokens.length, 0) - 1);
     },
@@ -31,17 +33,33 @@ function setUp(follow: (tokens: readonly number[]) => number, { speculates = tru
     now: () => clock,
     breathe: () => new Promise((resolve) => setImmediate(resolve)),
   });
-  const generate = async (prompt: readonly number[], maxTokens: number, choose = argmax): Promise<number[]> => {
+  const generate = async (
+    prompt: readonly number[],
+    maxTokens: number,
+    choose = argmax,
+    drawn = false,
+  ): Promise<number[]> => {
     const received: number[] = [];
     const deliver = (token: number) => {
       received.push(token);
       return 'continue' as const;
     };
-    await scheduler.submit({ requestClass: 'chat', prompt, maxTokens, choose, deliver });
+    const request = { requestClass: 'chat' as const, prompt, maxTokens, choose, deliver };
+    await scheduler.submit({ ...request, ...(drawn && { drawing: freeDrawing() }) });
     return received;
   };
   return { decoder, scheduler, generate };
 }
+
+/** Greedy, and free to be drawn by the device. */
+const freeDrawing = (): Drawing => ({
+  rules: greedy,
+  history: { sequence: new Set(), generated: new Set() },
+  stopIds: new Set(),
+  uniforms: (count) => new Array<number>(count).fill(0),
+  drew: () => {},
+  isFree: () => true,
+});
 
 const prompt = Array.from({ length: 62 }, (_, i) => (i * 7) % 31);
 /** Copies the prompt from its start, with a token changed in every `every`. */
@@ -97,6 +115,37 @@ describe('speculation', () => {
       const guessing = setUp(copying(20));
       expect(await guessing.generate(prompt, 100, draw(seed))).toEqual(plain);
     }
+  });
+});
+
+describe('speculation where the device draws', () => {
+  /** Two stretches of the prompt, each after tokens that nothing foretells. */
+  const follow = (tokens: readonly number[]) => {
+    const at = tokens.length - prompt.length;
+    return at % 60 < 20 ? 32 + ((at * at) % 8) : (prompt[at % 60] ?? 0);
+  };
+  const write = async ({ draws, speculates }: { readonly draws: boolean; readonly speculates: boolean }) => {
+    const { decoder, generate, scheduler } = setUp(follow, { draws, speculates });
+    const tokens = await generate(prompt, 120, argmax, draws);
+    return { tokens, draws: decoder.draws, runs: decodeRuns(decoder), of: scheduler.statistics().classes.chat };
+  };
+
+  it('writes what either alone and neither write', async () => {
+    const plain = await write({ draws: false, speculates: false });
+    for (const [draws, speculates] of [
+      [true, false],
+      [false, true],
+      [true, true],
+    ] as const) {
+      expect((await write({ draws, speculates })).tokens, `${draws} ${speculates}`).toEqual(plain.tokens);
+    }
+  });
+
+  it('guesses again after the device drew what could not be guessed', async () => {
+    const both = await write({ draws: true, speculates: true });
+    expect(both.draws.reduce((sum, steps) => sum + steps, 0)).toBeGreaterThan(20);
+    // Of 80 that repeat: the first of each stretch are drawn until the match is seen.
+    expect(both.of.rightTokens).toBeGreaterThan(30);
   });
 });
 
