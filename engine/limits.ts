@@ -59,15 +59,29 @@ export const limits = {
     // Ten times the longest context that is claimed today.
     contextTokens: 100_000_000,
   },
+  question: {
+    // Characters a token, low on purpose (code has about 3 to 4), so that an estimate never promises too much room.
+    charsPerToken: 3,
+    // Share of the model's context that attached text may take; the rest is for the conversation and the answer.
+    attachmentShare: 0.4,
+    // On the CPU a prompt is read at some hundred tokens a second: with more than this attached, the first word of
+    // every answer would take longer than people wait.
+    cpuAttachmentTokens: 1_200,
+    // Attached text is journalled with the conversation; this bounds a turn on disk however long the context is.
+    attachmentTokens: 131_072,
+    // Share of the context that the engine keeps free for an answer.
+    answerShare: 0.25,
+    // The context that is assumed while no model is loaded; the smallest that current models have.
+    assumedContextTokens: 2_048,
+    // Found by a search for a question; the planner takes what has room.
+    passages: 20,
+    mapChars: 6_000,
+  },
   cli: {
     // The largest generated sources are a few megabytes.
     sourceBytes: 16 * 1024 * 1024,
     // Teacher-forced logits of a 200,000-token vocabulary take 0.8 MB a token.
     ids: 1_000_000,
-    // A listing for a question; beyond, only names are looked at.
-    workspaceFiles: 20_000,
-    // Enough of a file to see whether it shares words with a question.
-    workspaceFileBytes: 64 * 1024,
   },
   cache: {
     // Token ids in JSON: a context of 131,072 takes under 1 MB.

@@ -1,7 +1,8 @@
 import * as vscode from 'vscode';
+import { contextBudget } from '../engine/question/budget.ts';
+import { plan } from '../engine/question/planner.ts';
 import type { EngineHost } from './client/host.ts';
-import { contextBudget, countTokens } from './context/budget.ts';
-import { plan } from './context/planner.ts';
+import { countTokens } from './context/budget.ts';
 import { changesOf, gitRepository } from './git.ts';
 
 const stream = 'commit-message';

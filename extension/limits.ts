@@ -55,17 +55,6 @@ export const limits = {
     lines: 50_000,
   },
   chat: {
-    /** Characters a token, low on purpose (code has about 3 to 4), so that an estimate never promises too much room. */
-    charsPerToken: 3,
-    /** Share of the model's context that attached text may take; the rest is for the conversation and the answer. */
-    attachmentShare: 0.4,
-    /** On the CPU a prompt is read at some hundred tokens a second: with more than this attached, the first word of
-     * every answer would take longer than people wait. */
-    cpuAttachmentTokens: 1_200,
-    /** Attached text is journalled with the conversation; this bounds a turn on disk however long the context is. */
-    attachmentTokens: 131_072,
-    /** Share of the context that the engine keeps free for an answer. */
-    answerShare: 0.25,
     /** A question typed or pasted by hand. */
     questionChars: 200_000,
     /** A first question as a title: about what a list shows of it. */
@@ -74,8 +63,6 @@ export const limits = {
     journalBytes: 64 * 1024 * 1024,
     /** Streamed text is written to the journal this often: what a crash can take is what was said in this time. */
     journalFlushMs: 100,
-    /** The context that is assumed while no model is loaded; the smallest that current models have. */
-    assumedContextTokens: 2_048,
     /** Between the last move of the cursor and the new context chip. */
     contextSettleMs: 80,
   },
@@ -110,10 +97,6 @@ export const limits = {
     symbols: 3,
     /** Diagnostics of a mention; who has more has one cause. */
     problems: 100,
-    /** Passages asked of the index; the planner takes what fits. */
-    passages: 20,
-    /** Of the repository map: an overview, not an index. */
-    mapChars: 6_000,
   },
   languageModel: {
     /** Of a model's context and in tokens, what VS Code is told that an answer may take: it adds the two up and cuts its

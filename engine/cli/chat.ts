@@ -1,6 +1,7 @@
 import { cancelled } from '../errors.ts';
 import { chatParams, thinkingMode } from '../server/protocol.ts';
 import type { Command } from './command.ts';
+import { withIndex } from './indexFolder.ts';
 import { remoteOption, withAnswerer } from './remote.ts';
 import { json, samplingOf, samplingOptions, stream, streaming } from './session.ts';
 import { workspaceContext } from './workspace.ts';
@@ -13,7 +14,7 @@ export const chat: Command = {
     {
       name: 'workspace',
       value: 'DIR',
-      help: 'include a listing of the folder and the files that share words with the question',
+      help: 'include what a search of the folder finds for the question, and a map of it',
     },
     {
       name: 'think',
@@ -32,14 +33,19 @@ export const chat: Command = {
     const machine = values.switch('json');
     const directory = values.text('workspace');
     await withAnswerer(values, terminal, machine ? undefined : streaming(terminal), async ({ engine, card }) => {
+      const countTokens = (texts: string[]): number[] => engine.countTokens({ texts });
       const context =
-        directory === undefined ? undefined : await workspaceContext(directory, question, card.contextTokens);
+        directory === undefined
+          ? undefined
+          : await withIndex({ directory, values, terminal }, (repository) =>
+              workspaceContext(repository, question, { ...card, countTokens }),
+            );
       if (context) terminal.err(`${context.note}\n`);
       if (thinking !== 'off' && !card.thinkingModes.includes(thinking)) {
         const known = card.thinkingModes.join(', ');
         terminal.err(`${card.name} does not know --think ${thinking}; the nearest of ${known} is used.\n`);
       }
-      const content = context ? `${context.text}\n\n${question}` : question;
+      const content = [context?.text ?? '', question].filter((part) => part !== '').join('\n\n');
       const params = chatParams.parse({
         stream,
         messages: [{ role: 'user', content }],

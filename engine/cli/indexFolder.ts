@@ -79,10 +79,10 @@ interface IndexCall {
 }
 
 /** The index of a folder, its files read. */
-async function withIndex(
+export async function withIndex<Result>(
   { directory, values, terminal }: IndexCall,
-  use: (repository: Repository) => Promise<void>,
-): Promise<void> {
+  use: (repository: Repository) => Promise<Result>,
+): Promise<Result> {
   const absolute = resolve(directory);
   const found = await stat(absolute).catch(() => undefined);
   if (!found?.isDirectory()) throw notFound(`There is no folder ${absolute}.`);
@@ -100,10 +100,12 @@ async function withIndex(
     chooseEmbeddings(repository, values);
     await repository.indexer.settled();
     line.end();
-    if (!terminal.signal.aborted) await use(repository);
+    const stopped = 'Stopped; what was read is kept, and the next call goes on from there.';
+    if (terminal.signal.aborted) throw cancelled(stopped);
+    const result = await use(repository);
     line.end();
-    if (terminal.signal.aborted)
-      throw cancelled('Stopped; what was read is kept, and the next call goes on from there.');
+    if (terminal.signal.aborted) throw cancelled(stopped);
+    return result;
   } finally {
     terminal.signal.removeEventListener('abort', stop);
     await repository.close();

@@ -7,7 +7,7 @@ import { report, type Show, withEngine } from './session.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';
 
 export interface Answerer {
-  readonly engine: Pick<Engine, 'chat' | 'complete' | 'summarise'>;
+  readonly engine: Pick<Engine, 'chat' | 'complete' | 'countTokens' | 'summarise'>;
   readonly card: ModelCard;
 }
 

@@ -2,12 +2,13 @@ import { stat } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { IgnoreRules } from '../repository/ignored.ts';
+import { walk } from '../repository/walk.ts';
 import { summariseParams } from '../server/protocol.ts';
 import type { Command } from './command.ts';
 import { languageOf, readSource } from './files.ts';
 import { remoteOption, withAnswerer } from './remote.ts';
 import { json, stream, streaming } from './session.ts';
-import { sourceFiles } from './workspace.ts';
 
 export const summarise: Command = {
   name: 'summarise',
@@ -41,7 +42,8 @@ const source = async (path: string) => ({ text: await readSource(path), language
 /** The folder's files with text in them. @throws HearthError `not-found` when there is none. */
 async function filesOf(directory: string): Promise<{ path: string; text: string; languageId: string }[]> {
   const files = [];
-  for (const path of await sourceFiles(directory)) {
+  const paths = [...walk(directory, new IgnoreRules(directory, []))].flat().map(({ path }) => path);
+  for (const path of paths.sort()) {
     // A binary or huge file has nothing to read.
     const read = await source(join(directory, path)).catch(() => undefined);
     if (read !== undefined && read.text.trim() !== '') files.push({ path, ...read });

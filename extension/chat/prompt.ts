@@ -1,5 +1,6 @@
+import { citing, quote, title } from '../../engine/question/quote.ts';
 import type { ChatMessage } from '../../engine/server/protocol.ts';
-import { type Attachment, apply, type Conversation, emptyConversation, type StoredTurn } from './conversation.ts';
+import { apply, type Conversation, emptyConversation, type StoredTurn } from './conversation.ts';
 
 /** Stable from turn to turn, so that the engine's cache keeps it. */
 const system = [
@@ -41,26 +42,11 @@ function question(turn: StoredTurn, sent: Set<string>): string {
     .filter((attached) => attached.text !== '')
     .map((attached) => {
       const key = `${attached.path}\n${attached.detail}\n${attached.text}`;
-      if (sent.has(key)) return `${title(attached)}, as above.`;
+      const quoted = { ...attached, whole: attached.detail === '' };
+      if (sent.has(key)) return `${title(quoted)}, as above.`;
       sent.add(key);
-      return `${title(attached)}:\n\n${fenced(attached)}`;
+      return quote(quoted);
     });
   const citable = turn.attachments.some(({ firstLine, text }) => firstLine > 0 && text !== '');
   return [...parts, ...(citable ? [citing] : []), turn.view.question].join('\n\n');
-}
-
-/** Beside the text, not in the system prompt: small models follow best what stands last. */
-const citing = 'Name the lines that an answer rests on like this: `path:line`.';
-
-/** As an answer should cite it. */
-function title({ path, firstLine, detail, text }: Attachment): string {
-  if (firstLine === 0 || detail === '') return `\`${path}\``;
-  return `\`${path}:${firstLine}-${firstLine + text.split('\n').length - 1}\``;
-}
-
-/** The fence is longer than any in the text, so that a file cannot end its own block. */
-function fenced(attached: Attachment): string {
-  const longest = Math.max(2, ...[...attached.text.matchAll(/`+/g)].map((run) => run[0].length));
-  const fence = '`'.repeat(longest + 1);
-  return `${fence}${attached.languageId}\n${attached.text}\n${fence}`;
 }

@@ -1,9 +1,9 @@
 import * as vscode from 'vscode';
+import { readsFast } from '../../engine/question/budget.ts';
 import type { CompleteParams } from '../../engine/server/protocol.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
-import { readsFast } from '../context/budget.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';

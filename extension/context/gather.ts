@@ -1,15 +1,22 @@
 import * as vscode from 'vscode';
-import type { Passage } from '../../engine/repository/protocol.ts';
+import { contextBudget, estimatedTokens } from '../../engine/question/budget.ts';
+import {
+  mapChars,
+  mapId,
+  mapSources,
+  passageSource,
+  type Source,
+  searchedPassages,
+} from '../../engine/question/found.ts';
+import { type Chosen, plan } from '../../engine/question/planner.ts';
 import { type Attachment, type Conversation, chipOf, filledTokens } from '../chat/conversation.ts';
 import type { EngineHost } from '../client/host.ts';
-import { limits } from '../limits.ts';
 import type { Chip } from '../messages.ts';
 import { chatSettings } from '../settings.ts';
-import { contextBudget, countTokens, estimatedTokens } from './budget.ts';
+import { countTokens } from './budget.ts';
 import { type Mention, parseMentions } from './mentions.ts';
-import { type Chosen, plan } from './planner.ts';
 import type { Repository } from './repository.ts';
-import { focusSource, mentionSources, nameOf, type Source } from './sources.ts';
+import { focusSource, mentionSources } from './sources.ts';
 import type { ContextTracker, Focus } from './tracker.ts';
 
 /** What goes with a question, and what does not, by the words that the user sees. */
@@ -102,39 +109,18 @@ export class ContextGatherer {
     conversation: Conversation,
   ): Promise<Source[]> {
     if (this.repository === undefined || !this.searches(mentions, focus)) return [];
-    const passages = await this.repository.searchByMeaning(question, limits.context.passages);
+    const passages = await this.repository.searchByMeaning(question, searchedPassages);
     const known = conversation.turns.some(({ attachments }) => attachments.some(({ id }) => id === mapId));
-    const maxChars = known || passages.length === 0 ? 0 : limits.context.mapChars;
+    const maxChars = known || passages.length === 0 ? 0 : mapChars;
     const map = maxChars === 0 ? '' : (await this.repository.map({ maxChars })).text;
-    return [...mapSources(map), ...passages.filter(({ path }) => path !== focus?.path).map(passageSource)];
+    return [
+      ...mapSources(map, vscode.l10n.t('Repository map')),
+      ...passages.filter(({ path }) => path !== focus?.path).map(passageSource),
+    ];
   }
 }
 
-const mapId = 'map';
 const repositoryId = 'repository';
-
-function mapSources(map: string): Source[] {
-  if (map === '') return [];
-  const label = vscode.l10n.t('Repository map');
-  const lines = map.split('\n');
-  const about = { path: label, languageId: '', firstLine: 0, fileLines: lines.length, centre: 0, divisible: true };
-  return [{ id: mapId, tier: 'map', label, lines, ...about }];
-}
-
-function passageSource({ path, firstLine, lastLine, text }: Passage): Source {
-  return {
-    id: `found:${path}:${firstLine}`,
-    tier: 'found',
-    label: `${nameOf(path)}:${firstLine}–${lastLine}`,
-    path,
-    languageId: /\.(\w+)$/.exec(path)?.[1] ?? '',
-    lines: text.split('\n'),
-    firstLine,
-    fileLines: 0,
-    centre: 0,
-    divisible: false,
-  };
-}
 
 function distinct(sources: readonly Source[]): Source[] {
   return [...new Map(sources.toReversed().map((source) => [source.id, source])).values()].toReversed();

@@ -1,14 +1,11 @@
 import * as vscode from 'vscode';
+import type { Source } from '../../engine/question/found.ts';
 import { changesOf, gitRepository } from '../git.ts';
 import { limits } from '../limits.ts';
 import type { Mention } from './mentions.ts';
-import type { Candidate } from './planner.ts';
 import type { Repository } from './repository.ts';
 import { type Focus, focusId } from './tracker.ts';
 import { filesIn, findSymbols, uriOf } from './workspace.ts';
-
-/** What a candidate is, before its tokens are counted. */
-export type Source = Omit<Candidate, 'tokens'>;
 
 /** What the user looks at: a selection was made for this question, a file may only happen to be open. */
 export function focusSource(focus: Focus): Source {

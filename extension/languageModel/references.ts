@@ -1,11 +1,13 @@
 import * as vscode from 'vscode';
+import { contextBudget } from '../../engine/question/budget.ts';
+import type { Source } from '../../engine/question/found.ts';
+import { plan } from '../../engine/question/planner.ts';
 import type { ModelCard } from '../../engine/server/protocol.ts';
 import type { Attachment } from '../chat/conversation.ts';
 import type { EngineHost } from '../client/host.ts';
-import { contextBudget, countTokens } from '../context/budget.ts';
+import { countTokens } from '../context/budget.ts';
 import { attachmentOf } from '../context/gather.ts';
-import { plan } from '../context/planner.ts';
-import { documentSource, focusSource, type Source, textDocument, textSource } from '../context/sources.ts';
+import { documentSource, focusSource, textDocument, textSource } from '../context/sources.ts';
 import { focusOf } from '../context/tracker.ts';
 
 /**

@@ -180,7 +180,7 @@ describe('hearth', () => {
     const name = await file('long.py', text);
     const { status, stdout } = await hearth(['summarise', name, ...model(), '--context', '512', '--max-tokens', '8']);
     expect(status).toBe(0);
-    expect(stdout).toMatch(/- \*\*Lines 1–\d+\*\*: /);
+    expect(stdout).toMatch(/- \*\*Lines 1–\d+ \(`f0`, /);
   });
 
   it('writes teacher-forced logits that are the golden ones', async () => {

@@ -1,69 +1,50 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { workspaceContext } from '../../../engine/cli/workspace.ts';
+import { folderOf, repositoryOf } from '../repository/folder.ts';
 
-let folder: string;
-beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'hearth-workspace-'));
-});
-afterEach(() => rm(folder, { recursive: true, force: true }));
+/** A word is a token. */
+const countTokens = (texts: string[]): number[] => texts.map((text) => text.split(/\s+/).filter(Boolean).length);
+const reader = { contextTokens: 4096, backend: 'webgpu', countTokens };
 
-async function files(contents: Record<string, string | Uint8Array>): Promise<void> {
-  for (const [path, content] of Object.entries(contents)) {
-    await mkdir(dirname(join(folder, path)), { recursive: true });
-    await writeFile(join(folder, path), content);
-  }
+async function contextOf(files: Record<string, string>, question: string, of = reader) {
+  return workspaceContext(await repositoryOf(await folderOf(files)), question, of);
 }
 
 describe('the context of a question about a folder', () => {
-  it('lists the files and shows those that share words with the question', async () => {
-    await files({
+  it('is what its index finds, each stretch with the lines that an answer can name, and a map', async () => {
+    const files = {
       'src/retryPolicy.ts': 'export const attempts = 3;',
       'src/colours.ts': 'export const red = 1;',
       'notes.md': 'How often do we retry a download?',
-    });
-    const { text, files: shown } = await workspaceContext(folder, 'How many attempts has the retry policy?', 4096);
-    expect(text).toContain('src/ colours.ts retryPolicy.ts');
-    expect(shown).toEqual(['src/retryPolicy.ts', 'notes.md']);
-    expect(text).toContain('export const attempts = 3;');
-    expect(text).not.toContain('red = 1');
+    };
+    const { text, files: shown, note } = await contextOf(files, 'How many attempts has the retry policy?');
+    expect(shown[0]).toBe('src/retryPolicy.ts');
+    expect(shown).not.toContain('src/colours.ts');
+    expect(text).toContain('`src/retryPolicy.ts:1-1`:\n\n```ts\nexport const attempts = 3;\n```');
+    expect(text).toMatch(/`Repository map`:[\s\S]*colours\.ts/);
+    expect(text).toContain('`path:line`');
+    expect(note).toContain('src/retryPolicy.ts:1-1');
   });
 
-  it('shows the stretch of a long file that fits, with its lines', async () => {
-    const lines = Array.from({ length: 300 }, (_, i) => (i === 210 ? 'function closeValve() {}' : `let x${i};`));
-    await files({ 'plant.ts': lines.join('\n') });
-    const { text } = await workspaceContext(folder, 'Who calls closeValve?', 4096);
-    expect(text).toContain('closeValve() {}');
-    expect(text).toMatch(/plant\.ts, lines (18|20)1–2[24]0/);
-    expect(text).not.toContain('let x0;');
+  it('shows the stretch of a long file that is meant, and not its beginning', async () => {
+    const functions = Array.from({ length: 60 }, (_, i) => `function f${i}() {\n  return ${i};\n}\n`);
+    functions[40] = 'function closeValve() {\n  shut();\n}\n';
+    const { text } = await contextOf({ 'plant.ts': functions.join('\n') }, 'What does closeValve do?');
+    expect(text).toContain('closeValve() {');
+    expect(text).not.toContain('function f0()');
   });
 
-  it('stays within its share of the context', async () => {
-    await files(Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`valve${i}.ts`, 'valve '.repeat(500)])));
-    const { text } = await workspaceContext(folder, 'valve', 2048);
-    expect(text.length).toBeLessThan(2048 * 1.6);
+  it('stays within the budget that the extension has for the same model', async () => {
+    const files = Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`valve${i}.ts`, 'valve '.repeat(100)]));
+    const { text } = await contextOf(files, 'valve');
+    const [tokens = 0] = countTokens([text]);
+    expect(tokens).toBeGreaterThan(0.2 * reader.contextTokens);
+    expect(tokens).toBeLessThan(0.5 * reader.contextTokens);
   });
 
-  it('leaves out dependencies, hidden and binary files', async () => {
-    await files({
-      'node_modules/a/valve.js': 'valve',
-      '.secret/valve.ts': 'valve',
-      'valve.bin': Uint8Array.of(0, 1, 2),
-      'valve.ts': 'valve',
-    });
-    const { files: shown } = await workspaceContext(folder, 'valve', 4096);
-    expect(shown[0]).toBe('valve.ts');
-    expect(shown.join()).not.toContain('node_modules');
-    expect(shown.join()).not.toContain('secret');
-    expect(shown.join()).not.toContain('bin');
-  });
-
-  it('is just the listing when nothing matches', async () => {
-    await files({ 'a.ts': 'x' });
-    const { files: shown, note } = await workspaceContext(folder, 'zebra?', 4096);
-    expect(shown).toEqual([]);
-    expect(note).toContain('only the names');
+  it('says that the question goes alone when nothing is found', async () => {
+    const { files, note, text } = await contextOf({ 'a.ts': 'let x = 1;' }, 'zebra?');
+    expect([files, text]).toEqual([[], '']);
+    expect(note).toContain('goes alone');
   });
 });

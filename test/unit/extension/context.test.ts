@@ -1,13 +1,14 @@
 import { describe, expect, it } from 'vitest';
+import { limits } from '../../../engine/limits.ts';
+import { contextBudget, estimatedTokens } from '../../../engine/question/budget.ts';
+import { type Candidate, plan } from '../../../engine/question/planner.ts';
 import { apply, emptyConversation } from '../../../extension/chat/conversation.ts';
-import { contextBudget, countTokens, estimatedTokens } from '../../../extension/context/budget.ts';
+import { countTokens } from '../../../extension/context/budget.ts';
 import { attachmentOf, ContextGatherer, type Gathered } from '../../../extension/context/gather.ts';
 import { mentionText, mismatch, parseMentions } from '../../../extension/context/mentions.ts';
-import { type Candidate, plan } from '../../../extension/context/planner.ts';
 import type { Repository } from '../../../extension/context/repository.ts';
 import { focusSource } from '../../../extension/context/sources.ts';
 import { ContextTracker, type Focus } from '../../../extension/context/tracker.ts';
-import { limits } from '../../../extension/limits.ts';
 import { clientOf, hostOf } from './support.ts';
 import { settings } from './vscode.ts';
 
@@ -114,9 +115,9 @@ describe('what goes with a question', () => {
 describe('the room for what goes along', () => {
   it("is a share of the model's true window, less on a processor", () => {
     expect(contextBudget({ contextTokens: 10_000, backend: 'webgpu' }, 0)).toBe(4_000);
-    expect(contextBudget({ contextTokens: 10_000, backend: 'onnx' }, 0)).toBe(limits.chat.cpuAttachmentTokens);
+    expect(contextBudget({ contextTokens: 10_000, backend: 'onnx' }, 0)).toBe(limits.question.cpuAttachmentTokens);
     expect(contextBudget({ contextTokens: 1_000, backend: 'onnx' }, 0)).toBe(400);
-    expect(contextBudget({ contextTokens: 1e9, backend: 'webgpu' }, 0)).toBe(limits.chat.attachmentTokens);
+    expect(contextBudget({ contextTokens: 1e9, backend: 'webgpu' }, 0)).toBe(limits.question.attachmentTokens);
     expect(contextBudget(undefined, 0)).toBeGreaterThan(0);
   });
 
