@@ -1,16 +1,19 @@
 /**
  * How well the index finds what a question is about, beside plain ripgrep and plain FTS5.
  *
- *     npm run bench:context [-- --questions N] [--seed N]
+ *     npm run bench:context [-- --questions N] [--seed N] [--only NAME] [--embeddings]
  *
- * Questions are made from the sources of real packages, fetched once. ripgrep must be installed (`rg`).
+ * Questions are made from the sources of real packages, fetched once. ripgrep must be installed (`rg`). `--embeddings` adds
+ * the index with vectors by a small published model (context/miniLm.ts), which takes minutes a repository.
  */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { seededRandom } from '../engine/generation/random.ts';
-import { type Finder, ftsFinder, hearthFinder, ripgrepFinder } from './context/finders.ts';
+import type { Embedder } from '../engine/repository/embedder.ts';
+import { type Finder, ftsFinder, hearthFinder, meaningFinder, ripgrepFinder } from './context/finders.ts';
+import { miniLm } from './context/miniLm.ts';
 import { makeQuestions, type Question, questionKinds } from './context/questions.ts';
 import { type Source, sourceFolder, sources } from './context/sources.ts';
 
@@ -24,20 +27,28 @@ interface Row {
   readonly recall: readonly { readonly finder: string; readonly shares: readonly number[] }[];
 }
 
-async function measure(source: Source, perKind: number, seed: number): Promise<Row[]> {
+interface Settings {
+  readonly perKind: number;
+  readonly seed: number;
+  readonly embedder: Embedder | undefined;
+}
+
+async function measure(source: Source, { perKind, seed, embedder }: Settings): Promise<Row[]> {
   const folder = mkdtempSync(join(tmpdir(), 'hearth-context-'));
   try {
     cpSync(await sourceFolder(source), folder, { recursive: true });
     const questions = await makeQuestions(folder, perKind, seededRandom(seed));
-    const finders = [await hearthFinder(folder), await ftsFinder(folder), await ripgrepFinder(folder)];
-    const rows = questionKinds.map((kind) =>
-      rowOf(
-        source.name,
-        kind,
-        questions.filter((own) => own.kind === kind),
-        finders,
-      ),
-    );
+    const finders = [
+      await hearthFinder(folder),
+      ...(embedder ? [await meaningFinder(folder, 'MiniLM', embedder)] : []),
+      await ftsFinder(folder),
+      await ripgrepFinder(folder),
+    ];
+    const rows: Row[] = [];
+    for (const kind of questionKinds) {
+      const own = questions.filter((question) => question.kind === kind);
+      rows.push(await rowOf(source.name, kind, own, finders));
+    }
     for (const finder of finders) await finder.close();
     return rows;
   } finally {
@@ -45,14 +56,21 @@ async function measure(source: Source, perKind: number, seed: number): Promise<R
   }
 }
 
-function rowOf(repository: string, kind: string, questions: readonly Question[], finders: readonly Finder[]): Row {
-  const recall = finders.map(({ name, find }) => {
-    const found = questions.map(({ text }) => find(text, Math.max(...cuts)));
+async function rowOf(
+  repository: string,
+  kind: string,
+  questions: readonly Question[],
+  finders: readonly Finder[],
+): Promise<Row> {
+  const recall: Row['recall'][number][] = [];
+  for (const { name, find } of finders) {
+    const found: string[][] = [];
+    for (const { text } of questions) found.push(await find(text, Math.max(...cuts)));
     const shares = cuts.map((cut) =>
       mean(questions.map(({ files }, i) => (found[i]?.slice(0, cut).some((path) => files.has(path)) ? 1 : 0))),
     );
-    return { finder: name, shares };
-  });
+    recall.push({ finder: name, shares });
+  }
   return { repository, kind, questions: questions.length, recall };
 }
 
@@ -87,8 +105,15 @@ const { values } = parseArgs({
   options: {
     questions: { type: 'string', default: '20' },
     seed: { type: 'string', default: '1' },
+    only: { type: 'string', default: '' },
+    embeddings: { type: 'boolean', default: false },
   },
 });
+const embedder = values.embeddings ? await miniLm() : undefined;
+const settings = { perKind: Number(values.questions), seed: Number(values.seed), embedder };
 const rows: Row[] = [];
-for (const source of sources) rows.push(...(await measure(source, Number(values.questions), Number(values.seed))));
+for (const source of sources) {
+  if (source.name.startsWith(values.only)) rows.push(...(await measure(source, settings)));
+}
+await embedder?.close();
 print([...rows, total(rows)]);

@@ -1,34 +1,59 @@
-/** Three ways to find the files that answer a question: Hearth's index, plain FTS5, plain ripgrep. */
+/** Ways to find the files that answer a question: Hearth's index, the same with vectors, plain FTS5, plain ripgrep. */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import type { Embedder } from '../../engine/repository/embedder.ts';
 import { IgnoreRules } from '../../engine/repository/ignored.ts';
-import { Repository } from '../../engine/repository/repository.ts';
+import { type Passage, Repository } from '../../engine/repository/repository.ts';
 import { questionTerms } from '../../engine/repository/terms.ts';
 import { walk } from '../../engine/repository/walk.ts';
 
 export interface Finder {
   readonly name: string;
   /** The best first. */
-  readonly find: (question: string, limit: number) => string[];
+  readonly find: (question: string, limit: number) => string[] | Promise<string[]>;
   readonly close: () => Promise<void>;
 }
 
 export async function hearthFinder(folder: string): Promise<Finder> {
-  const repository = await Repository.open({ database: ':memory:', folders: [{ name: '', directory: folder }] });
-  repository.indexer.rescan();
-  await repository.indexer.settled();
+  const repository = await indexed(folder);
   return {
     name: 'Hearth',
-    find: (question, limit) =>
-      distinct(
-        repository.search(question, 2 * limit).map(({ path }) => path),
-        limit,
-      ),
+    find: (question, limit) => pathsOf(repository.search(question, 2 * limit), limit),
     close: () => repository.close(),
   };
 }
+
+/** The same index with vectors: by words and by meaning, fused. */
+export async function meaningFinder(folder: string, name: string, embedder: Embedder): Promise<Finder> {
+  const repository = await indexed(folder);
+  // The finders of the next repository use it too.
+  repository.useEmbeddings({ model: name, open: async () => ({ ...embedder, close: async () => {} }) });
+  const start = performance.now();
+  await repository.settled();
+  const { problem, done } = repository.state.embeddings ?? {};
+  if (problem !== undefined) throw new Error(problem);
+  console.error(`${done} passages embedded by ${name} in ${((performance.now() - start) / 1000).toFixed(0)} s`);
+  return {
+    name: `Hearth with ${name}`,
+    find: async (question, limit) => pathsOf(await repository.searchByMeaning(question, 2 * limit), limit),
+    close: () => repository.close(),
+  };
+}
+
+async function indexed(folder: string): Promise<Repository> {
+  const repository = await Repository.open({ database: ':memory:', folders: [{ name: '', directory: folder }] });
+  repository.indexer.rescan();
+  await repository.indexer.settled();
+  return repository;
+}
+
+const pathsOf = (passages: readonly Passage[], limit: number): string[] =>
+  distinct(
+    passages.map(({ path }) => path),
+    limit,
+  );
 
 /** A row a file, SQLite's own tokenizer and ranking. */
 export async function ftsFinder(folder: string): Promise<Finder> {
