@@ -171,4 +171,7 @@ if (values.json) {
 } else {
   console.log(`${machine}${peer ? `, llama.cpp ${peer.version}` : ''}`);
   printTable(results, workload);
+  console.log(
+    '\nWhat a user waits for, beside llama-server: npm run bench:requests. What guesses save: npm run bench:speculation.',
+  );
 }
