@@ -48,6 +48,7 @@ const builds = [
       engine: 'engine/main.ts',
       indexer: 'engine/indexer.ts',
       cli: 'engine/cli.ts',
+      grammarThread: 'engine/generation/grammarThread.ts',
       onnxWorker: 'engine/backend/onnx/worker.ts',
     },
     outExtension: { '.js': '.mjs' },
@@ -60,7 +61,7 @@ for (const name of ['tree-sitter', ...grammars.map((grammar) => `tree-sitter-${g
   cpSync(`node_modules/@vscode/tree-sitter-wasm/wasm/${name}.wasm`, join(outdir, 'grammars', `${name}.wasm`));
 }
 
-// The grammar library is no module that could be bundled: see engine/generation/grammar.ts.
+// The grammar library is no module that could be bundled: see engine/generation/grammarThread.ts.
 const grammarLibrary = 'node_modules/@mlc-ai/web-xgrammar/lib/index.js';
 cpSync(grammarLibrary, join(outdir, 'xgrammar.js'));
 

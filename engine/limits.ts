@@ -101,6 +101,8 @@ export const limits = {
     // How long better classes may hold a class up before it gets one step: short enough that a chat is seen to go on
     // while someone types, rare enough that typing does not feel it. Warm-ups wait for idleness.
     patienceMs: { keystroke: Number.POSITIVE_INFINITY, chat: 1000, summary: 5000, 'warm-up': Number.POSITIVE_INFINITY },
+    // A mask is made in about a millisecond; a grammar that is compiled first takes up to a second, and others go on.
+    choiceMs: 5,
     // Nobody waits longer for a suggestion at the cursor.
     completionMs: 20_000,
     // By then the cursor is elsewhere.

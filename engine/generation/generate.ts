@@ -105,6 +105,14 @@ class Answer {
   }
 
   choose(logits: Float32Array): number | Promise<number> {
+    const unsettled = (this.#request.steers ?? []).flatMap((steer) => steer.settle?.() ?? []);
+    if (unsettled.length === 0) return this.#decide(logits);
+    // The decoder writes into its buffer again meanwhile.
+    const kept = logits.slice();
+    return Promise.all(unsettled).then(() => this.#decide(kept));
+  }
+
+  #decide(logits: Float32Array): number {
     const { constrain, steers = [] } = this.#request;
     for (const steer of steers) {
       const forced = steer.forced();
@@ -112,7 +120,7 @@ class Answer {
     }
     for (const steer of steers) {
       const allowed = steer.allowed();
-      if (allowed) return allowed.then((tokens) => this.#sample(onlyAllowed(logits, tokens)));
+      if (allowed) return this.#sample(onlyAllowed(logits, allowed));
     }
     return this.#sample(constrain?.(logits) ?? logits);
   }

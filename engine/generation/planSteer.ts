@@ -20,9 +20,13 @@ type Current =
       readonly kind: 'choose';
       readonly step: Extract<Step, { readonly kind: 'choose' }>;
       walk?: GrammarWalk;
+      /** The walk opens, or takes the last token. */
+      unsettled?: Promise<void>;
       ids: number[];
     }
   | { readonly kind: 'think' };
+
+type Choosing = Extract<Current, { readonly kind: 'choose' }>;
 
 export class PlanSteer implements Steer {
   readonly #options: PlanSteerOptions;
@@ -50,12 +54,20 @@ export class PlanSteer implements Steer {
     return this.#current?.kind === 'write' ? this.#current.ids[0] : undefined;
   }
 
-  allowed(): Promise<Int32Array> | undefined {
+  /** Opens the grammars that stand next, and follows them past their ends. */
+  settle(): Promise<void> | undefined {
     const current = this.#current;
-    if (current?.kind === 'choose') return this.#choices(current);
+    if (current?.kind !== 'choose') return undefined;
+    if (current.walk === undefined) current.unsettled ??= this.#open(current);
+    return current.unsettled?.then(() => this.#settled(current));
+  }
+
+  allowed(): Int32Array | undefined {
+    const current = this.#current;
+    if (current?.kind === 'choose') return current.walk?.allowed;
     if (current !== undefined) return undefined;
     const ids = [...this.#forbidden, ...this.#completing()];
-    return ids.length > 0 ? Promise.resolve(this.#allBut(ids)) : undefined;
+    return ids.length > 0 ? this.#allBut(ids) : undefined;
   }
 
   /** Tokens that would complete the forbidden text, where it is meant. */
@@ -89,15 +101,30 @@ export class PlanSteer implements Steer {
     this.#current = undefined;
   }
 
-  async #choices(current: Extract<Current, { readonly kind: 'choose' }>): Promise<Int32Array> {
-    current.walk ??= await this.#options.grammars.walk(current.step.grammar);
-    return current.walk.allowed();
+  async #open(current: Choosing): Promise<void> {
+    const walk = await this.#options.grammars.walk(current.step.grammar);
+    // The answer may have ended meanwhile.
+    if (this.#current === current) current.walk = walk;
+    else walk.close();
   }
 
-  #chosen(current: Extract<Current, { readonly kind: 'choose' }>, token: number): void {
+  async #settled(current: Choosing): Promise<void> {
+    delete current.unsettled;
+    if (this.#current !== current) return;
+    if (current.walk?.allowed === undefined) this.#ended(current);
+    await this.settle();
+  }
+
+  #chosen(current: Choosing, token: number): void {
     current.ids.push(token);
-    if (!current.walk?.take(token)) return;
-    current.walk.close();
+    const taken = current.walk?.take(token);
+    // Where it fails, the next choice says so.
+    taken?.catch(() => {});
+    if (taken) current.unsettled = taken;
+  }
+
+  #ended(current: Choosing): void {
+    current.walk?.close();
     const { tokenizer } = this.#options;
     const text = Buffer.concat(current.ids.map((id) => tokenizer.bytesOf(id))).toString();
     this.#steps = [...(current.step.follow?.(text) ?? []), ...this.#steps];

@@ -34,6 +34,8 @@ interface Turn {
   servedMs: number;
   /** It waits for memory that others hold. */
   blocked: boolean;
+  /** Its next token is being chosen elsewhere. */
+  held: boolean;
 }
 
 interface ClassState {
@@ -79,7 +81,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     }
     if (state.pending === 0) state.servedAtMs = nowMs;
     state.pending++;
-    this.#turns.set(request, { arrival: this.#arrivals++, servedMs: state.virtualMs, blocked: false });
+    this.#turns.set(request, { arrival: this.#arrivals++, servedMs: state.virtualMs, blocked: false, held: false });
   }
 
   /** What it held is free again, so whoever waits for memory may try. */
@@ -117,6 +119,21 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     }
   }
 
+  /** Leaves the request out until it is released. */
+  hold(request: Request): void {
+    this.#turn(request).held = true;
+  }
+
+  /** Without effect on one that has ended meanwhile. */
+  release(request: Request): void {
+    const turn = this.#turns.get(request);
+    if (turn) turn.held = false;
+  }
+
+  isHeld(request: Request): boolean {
+    return this.#turn(request).held;
+  }
+
   /** Leaves the request out until another one ends. */
   block(request: Request): void {
     this.#turn(request).blocked = true;
@@ -143,7 +160,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     const impatient = this.#impatientClass(nowMs);
     const first = (request: Request): number => (request.requestClass === impatient ? -1 : rank(request));
     return [...this.#turns]
-      .filter(([, { blocked }]) => !blocked)
+      .filter(([, { blocked, held }]) => !blocked && !held)
       .sort(
         ([a, turnA], [b, turnB]) =>
           first(a) - first(b) || turnA.servedMs - turnB.servedMs || turnA.arrival - turnB.arrival,

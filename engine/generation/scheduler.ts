@@ -6,6 +6,7 @@ import type { Decoder } from '../backend/backend.ts';
 import type { PrefixCache } from '../cache/prefixCache.ts';
 import type { Snapshots } from '../cache/snapshots.ts';
 import { HearthError, invalidInput } from '../errors.ts';
+import { limits } from '../limits.ts';
 import { outputSize } from '../model/spec.ts';
 import { DeviceDraws, type DrawStep } from './deviceDraws.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
@@ -45,6 +46,8 @@ export class Scheduler {
   readonly #room: MemoryRoom;
   #working: Promise<void> | undefined;
   #closed = false;
+  /** Choices that take long. */
+  readonly #held = new Set<Promise<void>>();
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -92,6 +95,9 @@ export class Scheduler {
   async close(): Promise<void> {
     this.#closed = true;
     await this.#working;
+    // Those that were held are ended by the work that their release begins.
+    while (this.#held.size > 0) await Promise.all(this.#held);
+    await this.#working;
   }
 
   async #work(): Promise<void> {
@@ -129,6 +135,7 @@ export class Scheduler {
 
   #endUnwanted(nowMs: number): void {
     for (const job of this.#queue) {
+      if (this.#queue.isHeld(job)) continue;
       if (this.#closed || job.request.signal?.aborted) this.#finish(job, 'cancelled');
       else if (nowMs >= job.deadlineMs) this.#expire(job);
     }
@@ -216,7 +223,20 @@ export class Scheduler {
     const endMs = this.#options.now();
     this.#account(slices, startMs, endMs);
     this.#measured(slices, endMs - startMs);
-    for (const [i, slice] of slices.entries()) await this.#computed(slice, logits[i]);
+    for (const [i, slice] of slices.entries())
+      await this.#withoutWaiting(slice.request, this.#computed(slice, logits[i]));
+  }
+
+  /** A grammar may take a second to be compiled: the others go on meanwhile. */
+  async #withoutWaiting(job: Job, computed: Promise<void>): Promise<void> {
+    if (await settles(computed, limits.generation.choiceMs)) return;
+    this.#queue.hold(job);
+    const held = computed.finally(() => {
+      this.#held.delete(held);
+      this.#queue.release(job);
+      this.#working ??= this.#work();
+    });
+    this.#held.add(held);
   }
 
   /** Every request keeps its tokens and is admitted anew; what was cached is computed again. */
@@ -264,12 +284,14 @@ export class Scheduler {
     if (asked === 'none') return;
     try {
       const finish = await this.#choose(job, job.drafts.slice(0, drafts), logits);
+      if (!this.#queue.has(job)) return;
       // What was guessed wrong is forgotten; the last token chosen was never run.
-      job.sequence.truncate(job.tokens.length - 1);
+      // One that was held may have given its sequence back.
+      job.lease?.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
       else this.#guess(job, drafts);
     } catch (error) {
-      this.#fail(job, error);
+      if (this.#queue.has(job)) this.#fail(job, error);
     }
   }
 
@@ -362,6 +384,19 @@ export class Scheduler {
     this.#queue.delete(job);
     if (job.lease) this.#machine.cache.discard(job.lease);
     job.reject(error);
+  }
+}
+
+/** Whether the promise, which never rejects, is done within `ms`. */
+async function settles(promise: Promise<void>, ms: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms);
+  });
+  try {
+    return await Promise.race([promise.then(() => true), late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

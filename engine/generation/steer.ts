@@ -1,10 +1,12 @@
 /** What bends an answer while it is written: before a token is chosen, and told of each that was. */
 
 export interface Steer {
+  /** What must be known before the next token; `undefined`: all is. */
+  settle?(): Promise<void> | undefined;
   /** The token that comes next whatever the logits say. */
   forced(): number | undefined;
   /** `[⌈vocabulary / 32⌉]`, a bit for every token that may come next, the lowest first; `undefined`: all may. */
-  allowed(): Promise<Int32Array> | undefined;
+  allowed(): Int32Array | undefined;
   /** `allowed` never says anything, so that a device may draw whatever is not forced. */
   readonly onlyForces?: true;
   /** Called with every token of the answer, forced ones too. */

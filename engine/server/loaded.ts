@@ -135,6 +135,7 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
   const { tokenizer, embedding } = model;
   if (tokenizer && !embedding && !tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
   const format = tokenizer && !embedding ? promptFormatOf(tokenizer) : undefined;
+  const text = tokenizer && format && { tokenizer, format, grammars: new Grammars(tokenizer) };
   const cardOf = (now: LoadedDecoder) => modelCard(model, now, request, format);
   let [card, machine] = [cardOf(loaded), machineOf(loaded.decoder, request)];
   const scheduler = new Scheduler({
@@ -155,7 +156,7 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
       return card;
     },
     scheduler,
-    ...(tokenizer && format && { text: { tokenizer, format, grammars: new Grammars(tokenizer) } }),
+    ...(text && { text }),
     ...(tokenizer &&
       embedding && { embedding: { ...embedding, scheduler, tokenizer, dimensions: model.spec.hiddenSize } }),
     sampling,
@@ -165,6 +166,7 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
     },
     async close() {
       await scheduler.close();
+      await text?.grammars.close();
       await machine.snapshots?.wake();
       machine.cache.clear();
       await machine.decoder.dispose();

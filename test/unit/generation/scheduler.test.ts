@@ -235,6 +235,46 @@ describe('the scheduler', () => {
     expect({ steps, slices }).toEqual({ steps: 8, slices: 8 });
   });
 
+  it('goes on with the others while the next token of one waits for its grammar', async () => {
+    const { scheduler } = setUp();
+    let compiled = (): void => {};
+    const compiling = new Promise<void>((resolve) => {
+      compiled = resolve;
+    });
+    let chosen = 0;
+    const choose = (logits: Float32Array) => (chosen++ === 0 ? compiling.then(() => 7) : argmax(logits));
+    const held = request([1, 2, 3], { choose });
+    const answering = scheduler.submit(held);
+    const other = request([4, 5], { maxTokens: 20 });
+    expect((await scheduler.submit(other)).finish).toBe('length');
+    expect([held.received, other.received.length]).toEqual([[], 20]);
+    compiled();
+    expect((await answering).finish).toBe('length');
+    expect(held.received).toHaveLength(5);
+    expect(held.received[0]).toBe(7);
+    expect(scheduler.pending).toBe(0);
+  });
+
+  it('ends one whose choice waits when it is cancelled or everything is closed, as soon as it is chosen', async () => {
+    for (const end of ['cancel', 'close'] as const) {
+      const { scheduler } = setUp();
+      const controller = new AbortController();
+      let compiled = (): void => {};
+      const compiling = new Promise<number>((resolve) => {
+        compiled = () => resolve(7);
+      });
+      const held = request([1, 2, 3], { choose: () => compiling, signal: controller.signal });
+      const answering = scheduler.submit(held);
+      // Its step is over, and it alone waits.
+      await scheduler.submit(request([4, 5]));
+      const closing = end === 'close' ? scheduler.close() : controller.abort();
+      compiled();
+      expect((await answering).finish).toBe('cancelled');
+      await closing;
+      expect(scheduler.pending).toBe(0);
+    }
+  });
+
   it('cancels before the next step and keeps what was computed', async () => {
     const { decoder, scheduler } = setUp();
     const controller = new AbortController();

@@ -13,6 +13,7 @@ export async function bundle(entry: string): Promise<{ path: string; remove: () 
     compile(entry, path),
     // The processor's backend finds its thread beside whatever loads it.
     compile('engine/backend/onnx/worker.ts', join(directory, 'onnxWorker.mjs')),
+    compile('engine/generation/grammarThread.ts', join(directory, 'grammarThread.mjs')),
   ]);
   await symlink(join(root, 'node_modules/@vscode/tree-sitter-wasm/wasm'), join(directory, 'grammars'));
   return { path, remove: () => rm(directory, { recursive: true, force: true }) };
