@@ -181,6 +181,17 @@ describe('tokenizerFromGguf', () => {
     expect(tokenizer?.chatTemplate).toBe('T');
   });
 
+  it('appends the end token to a text where the file says so, as embedding models do', () => {
+    const appended = (add: boolean) =>
+      tokenizerFromGguf(
+        metadata([
+          ['tokenizer.ggml.eos_token_id', 303],
+          ['tokenizer.ggml.add_eos_token', add],
+        ]),
+      )?.appendedId;
+    expect([appended(true), appended(false)]).toEqual([303, undefined]);
+  });
+
   it('merges by the score of the merged token, the leftmost of equals', () => {
     // llama.cpp, llm_tokenizer_spm: "aaaa" has equal pairs everywhere.
     const tokens = ['<unk>', 'a', 'aa', 'aaa', '▁', 'b', 'ab'];
