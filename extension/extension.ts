@@ -60,7 +60,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const nearby = new CompletionContext(index, log);
   const completion = new CompletionProvider(engine, log, nearby, () => firstRun.warmUp());
   const status = new StatusBar(engine, thinking, () => completion.paused);
-  const proposals = new Proposals();
+  const proposals = new Proposals(index);
   const nextEdit = new NextEdit();
   const parts: Parts = {
     context,
@@ -200,7 +200,7 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
     return opened;
   };
   const task = (name: Task) => async (range: unknown) => {
-    const problems = await prepareTask(name, range instanceof vscode.Range ? range : undefined);
+    const problems = await prepareTask(name, range instanceof vscode.Range ? range : undefined, index);
     await (await show()).view.ask(taskQuestion(name, problems));
   };
   const commands: Record<string, (...args: unknown[]) => unknown> = {

@@ -1,6 +1,7 @@
 import * as vscode from 'vscode';
+import type { Repository } from './context/repository.ts';
 import { problemLine } from './context/sources.ts';
-import { documentSymbols } from './context/workspace.ts';
+import { documentSymbols, type FoundSymbol } from './context/workspace.ts';
 
 export const tasks = ['explain', 'fix', 'tests', 'document'] as const;
 export type Task = (typeof tasks)[number];
@@ -19,13 +20,17 @@ export function taskQuestion(task: Task, problems: readonly string[]): string {
 }
 
 /** Selects what the task is about, where nothing is: the innermost symbol around the cursor. Returns its problems. */
-export async function prepareTask(task: Task, range: vscode.Range | undefined): Promise<string[]> {
+export async function prepareTask(
+  task: Task,
+  range: vscode.Range | undefined,
+  repository: Pick<Repository, 'outline'>,
+): Promise<string[]> {
   const editor = vscode.window.activeTextEditor;
   if (editor === undefined) return [];
   const { document, selection } = editor;
   const at = range ?? selection;
   if (selection.isEmpty) {
-    const around = await enclosing(document.uri, at);
+    const around = enclosing(await documentSymbols(document.uri, repository), at);
     if (around !== undefined) editor.selection = wholeLines(document, around.start, around.end);
   }
   if (task !== 'fix') return [];
@@ -37,10 +42,8 @@ export async function prepareTask(task: Task, range: vscode.Range | undefined): 
     .map((problem) => problemLine(path, problem));
 }
 
-async function enclosing(uri: vscode.Uri, range: vscode.Range) {
-  const around = (await documentSymbols(uri)).filter(
-    ({ start, end }) => start <= range.start.line && range.end.line <= end,
-  );
+function enclosing(symbols: readonly FoundSymbol[], range: vscode.Range): FoundSymbol | undefined {
+  const around = symbols.filter(({ start, end }) => start <= range.start.line && range.end.line <= end);
   return around.sort((a, b) => a.end - a.start - (b.end - b.start))[0];
 }
 

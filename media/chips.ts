@@ -1,4 +1,5 @@
 import type { Chip, Context } from '../extension/messages.ts';
+import { contextIcon } from './contextIcons.ts';
 import { drawIcon, element, fill, type Icon, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 
@@ -67,16 +68,5 @@ function chipTitle({ label, detail, tokens }: Chip, { texts }: Host): string {
 /** By the beginning of its id, which the extension chooses. */
 function chipIcon({ id, mention }: Chip): Icon {
   const kind = (mention ?? id.replace(/^mention:/, '@')).replace(/^[@#]/, '').split(':', 1)[0];
-  const known: Readonly<Record<string, Icon>> = {
-    folder: 'folder',
-    symbol: 'symbol',
-    selection: 'selection',
-    problems: 'warning',
-    diff: 'diff',
-    terminal: 'terminal',
-    repository: 'search',
-    found: 'search',
-    map: 'map',
-  };
-  return known[kind ?? ''] ?? 'file';
+  return contextIcon(kind ?? '');
 }

@@ -1,21 +1,11 @@
 import type { Suggestion } from '../extension/messages.ts';
-import { drawIcon, element, type Icon } from './dom.ts';
+import { contextIcon } from './contextIcons.ts';
+import { drawIcon, element } from './dom.ts';
 import type { Host } from './host.ts';
 
 /** `@` or `#` at the beginning of a word, and what is typed after it; a quoted value may have blanks. */
 const typing = /(?<![^\s(])([@#])((?:[\w-]+:"[^"\n]*)|[\w./:+-]*)$/;
 const debounceMs = 60;
-
-const icons: Readonly<Record<Suggestion['kind'], Icon>> = {
-  file: 'file',
-  folder: 'folder',
-  symbol: 'symbol',
-  selection: 'selection',
-  problems: 'warning',
-  diff: 'diff',
-  terminal: 'terminal',
-  repository: 'search',
-};
 
 /** The list of what a mention may become, above the box that it is typed into: a combobox as WAI-ARIA describes it. */
 export class MentionMenu {
@@ -114,7 +104,7 @@ export class MentionMenu {
   private option(item: Suggestion, index: number): HTMLElement {
     const attributes = { role: 'option', id: `mention-${index}` };
     const option = element('li', { class: 'mention', attributes }, [
-      drawIcon(icons[item.kind]),
+      drawIcon(contextIcon(item.kind)),
       element('span', { class: 'mention-label', text: item.label }),
       element('span', { class: 'mention-detail', text: item.detail }),
     ]);

@@ -11,6 +11,8 @@ export interface FoundSymbol {
   end: number;
 }
 
+type Outlines = Pick<Repository, 'outline'>;
+
 /** Where a path as the workspace names it leads; undefined: there is no such file in any of its folders. */
 export async function uriOf(path: string): Promise<vscode.Uri | undefined> {
   const folders = vscode.workspace.workspaceFolders ?? [];
@@ -55,20 +57,22 @@ const hidden = '**/{node_modules,.git,dist,out,build,target,__pycache__,.venv}/*
 
 const escapeGlob = (path: string): string => path.replaceAll(/[[\]{}*?]/g, '[$&]');
 
-/** Symbols of that name, or like it: as the language extensions know them, else from the index; each with all its lines. */
+/** Symbols of that name, or like it, each with all its lines: as the language extensions know them, and of what they do not know from the index. */
 export async function findSymbols(name: string, repository: Repository | undefined): Promise<FoundSymbol[]> {
   const { suggestions } = limits.context;
   const found = await vscode.commands.executeCommand<vscode.SymbolInformation[] | undefined>(
     'vscode.executeWorkspaceSymbolProvider',
     name,
   );
-  if (found !== undefined && found.length > 0) return Promise.all(found.slice(0, suggestions).map(withBody));
+  const known = await Promise.all((found ?? []).slice(0, suggestions).map(withBody));
+  const files = new Set(known.map(({ uri }) => uri.toString()));
   const indexed = name === '' ? [] : ((await repository?.symbols(name, suggestions)) ?? []);
-  const located = indexed.map(async ({ path, name: known, container, firstLine, lastLine }) => {
+  const located = indexed.map(async ({ path, name: defined, container, firstLine, lastLine }) => {
     const uri = await uriOf(path);
-    return uri === undefined ? [] : [{ name: known, container, uri, start: firstLine - 1, end: lastLine - 1 }];
+    if (uri === undefined || files.has(uri.toString())) return [];
+    return [{ name: defined, container, uri, start: firstLine - 1, end: lastLine - 1 }];
   });
-  return (await Promise.all(located)).flat();
+  return [...known, ...(await Promise.all(located)).flat()];
 }
 
 /** A workspace symbol's own range is often that of its name. */
@@ -81,8 +85,8 @@ async function withBody(symbol: vscode.SymbolInformation): Promise<FoundSymbol> 
   return { name: symbol.name, container: symbol.containerName, uri, start: lines.start, end: lines.end };
 }
 
-/** Every symbol of a document, nested ones too, in the order of their lines. */
-export async function documentSymbols(uri: vscode.Uri): Promise<FoundSymbol[]> {
+/** Every symbol of a document, nested ones too, in the order of their lines: as the language extension knows them, else from the index. */
+export async function documentSymbols(uri: vscode.Uri, repository?: Outlines): Promise<FoundSymbol[]> {
   const found = await vscode.commands.executeCommand<(vscode.DocumentSymbol | vscode.SymbolInformation)[] | undefined>(
     'vscode.executeDocumentSymbolProvider',
     uri,
@@ -93,5 +97,17 @@ export async function documentSymbols(uri: vscode.Uri): Promise<FoundSymbol[]> {
     const children = 'children' in symbol ? symbol.children : [];
     return [own, ...children.flatMap((child) => flat(child, symbol.name))];
   };
-  return (found ?? []).flatMap((symbol) => flat(symbol, '')).sort((a, b) => a.start - b.start);
+  const known = (found ?? []).flatMap((symbol) => flat(symbol, ''));
+  const symbols = known.length > 0 || repository === undefined ? known : await indexedSymbols(uri, repository);
+  return symbols.sort((a, b) => a.start - b.start);
+}
+
+/** The index knows files as they are saved. */
+async function indexedSymbols(uri: vscode.Uri, repository: Outlines): Promise<FoundSymbol[]> {
+  if ((await vscode.workspace.openTextDocument(uri)).isDirty) return [];
+  const outline = await repository.outline(vscode.workspace.asRelativePath(uri));
+  return outline.map(({ name, container, firstLine, lastLine }) => ({
+    ...{ name, container, uri },
+    ...{ start: firstLine - 1, end: lastLine - 1 },
+  }));
 }

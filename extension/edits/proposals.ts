@@ -1,5 +1,6 @@
 import * as vscode from 'vscode';
 import type { Attachment } from '../chat/conversation.ts';
+import type { Repository } from '../context/repository.ts';
 import { nameOf } from '../context/sources.ts';
 import { documentSymbols, uriOf } from '../context/workspace.ts';
 import { type LineRange, place } from './placement.ts';
@@ -18,11 +19,13 @@ interface Proposal {
  * user accepts, and what is accepted is an edit that can be undone.
  */
 export class Proposals {
+  private readonly repository: Pick<Repository, 'outline'>;
   private readonly open = new Map<string, Proposal>();
   private readonly subscriptions: vscode.Disposable;
   private count = 0;
 
-  constructor() {
+  constructor(repository: Pick<Repository, 'outline'>) {
+    this.repository = repository;
     this.subscriptions = vscode.Disposable.from(
       vscode.workspace.registerTextDocumentContentProvider(proposalScheme, {
         provideTextDocumentContent: (uri) => this.open.get(uri.toString())?.text ?? '',
@@ -41,7 +44,7 @@ export class Proposals {
     const selected = attachments.find(({ id, path }) => id.startsWith('selection:') && isOf(path, document));
     const text = place(document.getText(), code, {
       selection: selected && stillThere(selected, document),
-      symbols: await documentSymbols(document.uri),
+      symbols: await documentSymbols(document.uri, this.repository),
       cursorLine: cursorLine(document),
     });
     if (text === document.getText()) {

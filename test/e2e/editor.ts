@@ -14,6 +14,8 @@ export interface EditorOptions {
   settings?: Readonly<Record<string, unknown>>;
   /** Of machine scope: `hearth.model` and others that no folder may set. */
   machineSettings?: Readonly<Record<string, unknown>>;
+  /** The folder is a git repository, and the files are committed. */
+  git?: boolean;
   /** True: VS Code asks whether it may trust the folder; it starts in restricted mode. */
   workspaceTrust?: boolean;
 }
@@ -64,6 +66,7 @@ export class Editor {
       mkdirSync(dirname(join(workspace, path)), { recursive: true });
       writeFileSync(join(workspace, path), content);
     }
+    if (options.git === true) commitAll(workspace);
     const server = await startServer({
       entry: prepared.codeServer,
       userDataDir: join(scratch, 'user-data'),
@@ -137,7 +140,8 @@ export class Editor {
     }
     await open();
     await this.page.keyboard.press('Enter');
-    await input.waitFor({ state: 'hidden' });
+    // The command may ask something in the same input.
+    await row.waitFor({ state: 'hidden' });
   }
 
   /** The item of the status bar with that text. */
@@ -188,6 +192,14 @@ export class Editor {
     await this.page.locator('.monaco-workbench .part.statusbar').waitFor({ timeout: readyMs });
     await this.statusItem('Hearth').waitFor({ timeout: readyMs });
   }
+}
+
+function commitAll(folder: string): void {
+  const git = (...args: string[]) =>
+    execFileSync('git', ['-c', 'user.name=Test', '-c', 'user.email=test@localhost', ...args], { cwd: folder });
+  git('init', '--quiet');
+  git('add', '.');
+  git('commit', '--quiet', '--message', 'Begin');
 }
 
 /** A suite that shares one editor; skipped, with the reason, on a machine that cannot show one. */

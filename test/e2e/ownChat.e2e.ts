@@ -51,9 +51,11 @@ describeInEditor('a model that is told what to say', options, (editor) => {
     writeScriptedModel(model, {
       thought: ' I weigh the question once more. I look at it from the other side.',
       answer: 'Hearth answers here.',
-      firstCall: { name: 'read_file', arguments: { filePath: path('notes.txt'), startLine: 1, endLine: 2 } },
-      secondCall: { name: 'create_file', arguments: { filePath: path('written.txt'), content: '[薪]' } },
-      seen: '灶',
+      calls: {
+        first: { name: 'read_file', arguments: { filePath: path('notes.txt'), startLine: 1, endLine: 2 } },
+        second: { name: 'create_file', arguments: { filePath: path('written.txt'), content: '[薪]' } },
+        seen: '灶',
+      },
       done: '薪',
       report: 'The word was read and written.',
     });

@@ -1,11 +1,11 @@
-/** The chat's page alone in a real browser, under its real policy: hostile answers load nothing, run nothing, open nothing. */
+/** The chat's page alone in a real browser, under its real policy: hostile answers, narrow widths, the keyboard, screen readers. */
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { chatPage } from '../../extension/chat/html.ts';
-import { action, type ToHost, type ToPage, texts } from '../../extension/messages.ts';
+import { action, type ToHost, type ToPage, type Turn, texts } from '../../extension/messages.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import { payloads } from '../unit/media/payloads.ts';
 import { launchBrowser } from './editor.ts';
@@ -91,21 +91,17 @@ const figures = {
 };
 const name = 'a/very/long/path/to/some/deeply/nested/file_with_a_long_name.ts';
 const chips = [{ id: 'file:a', label: 'file_with_a_long_name.ts', detail: 'lines 1 to 20 of 9999', tokens: 1200 }];
+const answeredTurn: Turn = {
+  ...{ id: 'n', kind: 'chat', question: `Why does ${name} fail?`, chips, omitted: ['b.ts: no room'], model: 'M' },
+  thinking: 'Hm.',
+  answer: `In \`${name}:12\`.\n\n\`\`\`ts\nconst a = '${'x'.repeat(90)}';\n\`\`\`\n\n| a | b |\n|---|---|\n| ${'y'.repeat(80)} | z |`,
+  citations: [{ text: `${name}:12`, path: name, line: 12, endLine: 12 }],
+  removedCitations: 2,
+  outcome: { kind: 'done', reason: 'stop', figures, dropped: 3 },
+};
 /** One of each thing that the page can show. */
 const everything: ToPage[] = [
-  {
-    type: 'conversation',
-    turns: [
-      {
-        ...{ id: 'n', kind: 'chat', question: `Why does ${name} fail?`, chips, omitted: ['b.ts: no room'], model: 'M' },
-        thinking: 'Hm.',
-        answer: `In \`${name}:12\`.\n\n\`\`\`ts\nconst a = '${'x'.repeat(90)}';\n\`\`\`\n\n| a | b |\n|---|---|\n| ${'y'.repeat(80)} | z |`,
-        citations: [{ text: `${name}:12`, path: name, line: 12, endLine: 12 }],
-        removedCitations: 2,
-        outcome: { kind: 'done', reason: 'stop', figures, dropped: 3 },
-      },
-    ],
-  },
+  { type: 'conversation', turns: [answeredTurn] },
   {
     type: 'notice',
     notice: { kind: 'problem', text: 'The model does not fit.', actions: ['choose-model', 'show-log'] },
@@ -120,7 +116,7 @@ const everything: ToPage[] = [
   },
 ];
 
-describe.skipIf(executablePath === '')(`hostile answers in a browser${reason}`, () => {
+describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, () => {
   let served: Awaited<ReturnType<typeof serve>>;
   let browser: Browser;
   let page: Page;
@@ -143,7 +139,7 @@ describe.skipIf(executablePath === '')(`hostile answers in a browser${reason}`, 
     served?.server.close();
   });
 
-  test('load nothing, run nothing and offer only links of the web', async () => {
+  test('loads nothing, runs nothing and offers only links of the web, whatever an answer holds', async () => {
     const own = [`${served.origin}/`, `${served.origin}/chat.css`, `${served.origin}/chat.js`];
     expect(requests.sort()).toEqual(own);
     for (const payload of payloads) await suffer(page, payload);
@@ -192,4 +188,118 @@ describe.skipIf(executablePath === '')(`hostile answers in a browser${reason}`, 
       }
     },
   );
+
+  const post = (messages: readonly ToPage[]) =>
+    page.evaluate((all) => {
+      for (const message of all) window.postMessage(message, '*');
+    }, messages);
+  const sent = () => page.evaluate(() => window.sent.splice(0));
+
+  test('tells screen readers what everything is, and when an answer is complete', async () => {
+    await page.setViewportSize({ width: 320, height: 700 });
+    await post(everything);
+    const log = page.getByRole('log', { name: 'conversation' });
+    const turn = log.getByRole('article');
+    for (const heading of ['you', 'answer']) await turn.getByRole('heading', { name: heading }).waitFor();
+    await turn.getByRole('list', { name: 'sentLabel' }).getByRole('button').waitFor();
+    await turn.getByRole('link', { name: `${name}:12` }).waitFor();
+    await turn.getByRole('table').waitFor();
+    for (const button of ['edit', 'apply', 'insert', 'copy', 'copyAnswer', 'regenerate'])
+      await turn.getByRole('button', { name: button, exact: true }).waitFor();
+    const box = page.getByRole('combobox', { name: 'placeholder' });
+    await box.waitFor();
+    await page.getByRole('list', { name: 'contextLabel' }).waitFor();
+    await page.getByRole('img', { name: 'usage' }).waitFor();
+    await page.getByRole('button', { name: 'chooseModel: A model with a long name' }).waitFor();
+    await page.getByRole('button', { name: 'thinkingMode', pressed: true }).waitFor();
+    const outcome = { kind: 'done', reason: 'stop', figures, dropped: 0 } as const;
+    await post([{ type: 'outcome', turn: 'n', outcome }]);
+    await expect.poll(() => page.locator('#announcer[aria-live=polite]').textContent()).toContain('answered In `');
+    await post([{ type: 'outcome', turn: 'n', outcome: { kind: 'failed', message: 'It broke.', actions: ['retry'] } }]);
+    await turn.getByRole('alert').getByRole('button', { name: 'retry' }).waitFor();
+  });
+
+  test.each(['vscode-dark', 'vscode-high-contrast'])(
+    'is walked through by Tab as it is read, and shows where the focus is: %s',
+    async (theme) => {
+      await page.evaluate((name) => {
+        document.body.className = name;
+      }, theme);
+      await post(everything);
+      await page.locator('.figures').waitFor();
+      // Nothing can be sent while nothing is asked.
+      await page.locator('#question').fill('Why?');
+      await page.evaluate(() => {
+        document.documentElement.style.setProperty('--vscode-focusBorder', 'rgb(1, 2, 3)');
+        document.querySelector<HTMLElement>('main')?.focus();
+      });
+      const walk: string[] = [];
+      const unseen: string[] = [];
+      for (;;) {
+        await page.keyboard.press('Tab');
+        const [label, visible] = await page.evaluate(() => {
+          const focused = document.activeElement;
+          if (!(focused instanceof HTMLElement)) return ['', false] as const;
+          const { outlineStyle, outlineColor } = getComputedStyle(focused);
+          const frame = focused.id === 'question' ? focused.closest('.composer') : null;
+          // The box has no outline of its own: its frame has the colour.
+          const mark =
+            frame === null ? outlineStyle !== 'none' && outlineColor : getComputedStyle(frame).borderTopColor;
+          const shown = mark === 'rgb(1, 2, 3)';
+          return [focused.getAttribute('aria-label') ?? focused.textContent ?? '', shown] as const;
+        });
+        if (walk.includes(label) || walk.length > 40) break;
+        walk.push(label);
+        if (!visible) unseen.push(label);
+        if (label === 'send') break;
+      }
+      expect(walk).toEqual([
+        ...['edit', 'file_with_a_long_name.ts', 'thoughts', `${name}:12`],
+        ...['apply', 'insert', 'copy', `const a = '${'x'.repeat(90)}';`],
+        // What is wider than the view is scrolled by the keys.
+        ...[expect.stringContaining('y'.repeat(80)), 'copyAnswer', 'regenerate'],
+        ...['choose-model', 'show-log', 'removeChip', 'addChip'],
+        ...['placeholder', 'chooseModel: A model with a long name', 'thinkingMode', 'send'],
+      ]);
+      expect(unseen).toEqual([]);
+    },
+  );
+
+  test('is used by the keyboard alone: asking, choosing a mention, recalling, editing, stopping', async () => {
+    await post(everything);
+    const box = page.locator('#question');
+    await box.fill('');
+    await page.keyboard.press('ArrowUp');
+    expect(await box.inputValue()).toBe(`Why does ${name} fail?`);
+    await box.fill('');
+    await page.keyboard.type('Fix @f');
+    const item = (label: string) => ({ kind: 'file', label, detail: '', text: `@file:${label}`, open: false }) as const;
+    await expect.poll(sent).toContainEqual({ type: 'suggest', query: 'f' });
+    await post([{ type: 'suggestions', query: 'f', items: [item('a.ts'), item('b.ts')] }]);
+    await page.getByRole('option', { name: 'a.ts', selected: true }).waitFor();
+    expect(await box.getAttribute('aria-expanded')).toBe('true');
+    await page.keyboard.press('ArrowDown');
+    const active = await box.getAttribute('aria-activedescendant');
+    expect(await page.getByRole('option', { name: 'b.ts', selected: true }).getAttribute('id')).toBe(active);
+    await page.keyboard.press('Enter');
+    expect(await box.inputValue()).toBe('Fix @file:b.ts ');
+    expect(await box.getAttribute('aria-expanded')).toBe('false');
+    await page.keyboard.press('Shift+Enter');
+    await page.keyboard.type('now');
+    await page.keyboard.press('Enter');
+    await expect.poll(sent).toContainEqual({ type: 'send', text: 'Fix @file:b.ts \nnow' });
+    await post([{ type: 'conversation', turns: [{ ...answeredTurn, outcome: { kind: 'running', note: '' } }] }]);
+    await page.locator('#stop').waitFor();
+    await page.keyboard.press('Escape');
+    await expect.poll(sent).toContainEqual({ type: 'stop' });
+    await post(everything);
+    await page.locator('.edit').focus();
+    await page.keyboard.press('Enter');
+    await page.locator('.question-edit:focus').fill('Why?');
+    await page.keyboard.press('Escape');
+    await page.locator('.edit:focus').press('Enter');
+    await page.locator('.question-edit:focus').fill('How?');
+    await page.keyboard.press('Enter');
+    await expect.poll(sent).toContainEqual({ type: 'resend', turn: 'n', text: 'How?' });
+  });
 });

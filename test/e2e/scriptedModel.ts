@@ -14,14 +14,16 @@ export interface Script {
   thought: string;
   /** Said where no tools are offered. */
   answer: string;
-  /** Where tools are offered. */
-  firstCall: ScriptedCall;
-  /** Where `seen` occurs in the conversation, which the result of the first call brings in. */
-  secondCall: ScriptedCall;
-  seen: string;
-  /** Where `done` occurs, which the second call itself brings in. */
+  /** Said instead where `done` occurs. */
   report: string;
   done: string;
+  /** Where tools are offered. */
+  calls?: {
+    first: ScriptedCall;
+    /** Where `seen` occurs in the conversation, which the result of the first call brings in; itself it brings in `done`. */
+    second: ScriptedCall;
+    seen: string;
+  };
 }
 
 /** Of texts and numbers, in the order of the tool's schema: the model is held to it. */
@@ -62,31 +64,29 @@ export function writeScriptedModel(folder: string, script: Script): void {
 }
 
 /** The script as steps from token to token. */
-function write(script: Script, words: Vocabulary, table: Table): void {
-  const [think, call, endCall] = [words.id('<think>'), words.id('<tool_call>'), words.id('</tool_call>')];
+function write({ thought, answer, report, done, calls }: Script, words: Vocabulary, table: Table): void {
   const end = words.id('<|im_end|>');
-  const line = words.id('\n');
-  const paragraph = words.id('\n\n');
-  table.see(0, call);
-  table.see(1, words.id(script.seen));
-  table.see(2, words.id(script.done));
+  table.see(2, words.id(done));
   // With thinking on, the prompt ends in a line break; with thinking off, or over, in an empty line.
-  const thought = words.add(script.thought);
-  table.chain([line, think, ...thought, ...thought.slice(0, 1)]);
-  const answer = words.add(script.answer);
-  const report = words.add(script.report);
-  table.chain([paragraph, ...answer, end]);
-  table.chain([paragraph, ...report, end]);
-  table.prefer(report[0] ?? end, { 2: 1 });
+  const thoughts = words.add(thought);
+  table.chain([words.id('\n'), words.id('<think>'), ...thoughts, ...thoughts.slice(0, 1)]);
+  const paragraph = words.id('\n\n');
+  const reported = words.add(report);
+  table.chain([paragraph, ...words.add(answer), end]);
+  table.chain([paragraph, ...reported, end]);
+  table.prefer(reported[0] ?? end, { 2: 1 });
+  if (calls === undefined) return;
+  const [call, endCall] = [words.id('<tool_call>'), words.id('</tool_call>')];
+  table.see(0, call);
+  table.see(1, words.id(calls.seen));
   table.step(paragraph, call);
   table.prefer(call, { 0: 1, 2: -2 });
   // The engine itself writes what stands before the name.
   const beforeName = words.id(' "');
-  const calls = [script.firstCall, script.secondCall].map((scripted) =>
-    callTexts(scripted).map((t) => words.addWhole(t)),
-  );
-  for (const tokens of calls) table.chain([beforeName, ...tokens, endCall, end]);
-  table.prefer(calls[1]?.[0] ?? end, { 1: 1 });
+  const callTokens = (scripted: ScriptedCall) => callTexts(scripted).map((text) => words.addWhole(text));
+  const second = callTokens(calls.second);
+  for (const tokens of [callTokens(calls.first), second]) table.chain([beforeName, ...tokens, endCall, end]);
+  table.prefer(second[0] ?? end, { 1: 1 });
 }
 
 /** Cut where one choice ends and the next begins: the name, and the arguments. */
@@ -112,9 +112,9 @@ class Vocabulary {
     return id;
   }
 
-  /** One new token for each sentence: no text is read as such, so each leads to one next. */
+  /** One new token for each sentence, or what stands before a point: no text is read as such, so each leads to one next. */
   add(text: string): number[] {
-    return (text.match(/[^.]+\./g) ?? []).map((sentence) => this.addWhole(sentence));
+    return (text.match(/[^.]+\.?/g) ?? []).map((sentence) => this.addWhole(sentence));
   }
 
   addWhole(text: string): number {
@@ -130,7 +130,7 @@ const spelled = (text: string): string => spellBytes(Buffer.from(text, 'utf8'));
 /** Which token leads to which, as the weights of embedding and head. */
 class Table {
   private readonly directions = new Map<number, number>();
-  private readonly sought: number[] = [];
+  private readonly sought = new Map<number, number>();
   private readonly rows = new Map<number, Map<number, number>>();
 
   chain(ids: readonly number[]): void {
@@ -146,7 +146,7 @@ class Table {
 
   /** Head of attention `index` looks for this token. */
   see(index: number, id: number): void {
-    this.sought[index] = id;
+    this.sought.set(index, id);
     this.direction(id);
   }
 
@@ -191,13 +191,13 @@ class Table {
   /** Every token asks; the one that is sought answers in the still coordinate, the others in one that nobody asks for. */
   private attention(): Record<'query' | 'key' | 'value' | 'output', Entry[]> {
     const entries = { query: [] as Entry[], key: [] as Entry[], value: [] as Entry[], output: [] as Entry[] };
-    this.sought.forEach((id, index) => {
+    for (const [index, id] of this.sought) {
       const row = (coordinate: number) => (index * headSize + coordinate) * hidden;
       entries.query.push([row(still) + constant, 1]);
       entries.key.push([row(0) + constant, 1], [row(still) + this.direction(id), 16]);
       entries.value.push([row(0) + this.direction(id), 0.1875]);
       entries.output.push([(seenAt + index) * heads * headSize + index * headSize, 1]);
-    });
+    }
     return entries;
   }
 

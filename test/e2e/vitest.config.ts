@@ -10,6 +10,8 @@ export default defineConfig({
     fileParallelism: false,
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // Small machines have busy moments.
+    expect: { poll: { timeout: 30_000 } },
     // A browser test that failed once has failed.
     retry: 0,
   },

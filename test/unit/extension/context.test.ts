@@ -152,6 +152,7 @@ describe('a question about the repository', () => {
       return Promise.resolve([passage('src/lamp.ts'), passage('src/light.ts')]);
     },
     symbols: () => Promise.resolve([]),
+    outline: () => Promise.resolve([]),
     map: () => Promise.resolve({ text: 'src/lamp.ts\n  lamp', files: 1, ofFiles: 1 }),
   };
   const gathererOf = (of: Repository) => {
