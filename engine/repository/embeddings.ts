@@ -3,6 +3,7 @@
  * in the database at once, so that a pause, a restart or a killed process loses the chunk under way at most.
  */
 import type { DatabaseSync } from 'node:sqlite';
+import { setImmediate as turn } from 'node:timers/promises';
 import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { Embedder, EmbedderChoice } from './embedder.ts';
@@ -139,6 +140,8 @@ export class Embeddings {
   /** Once over all chunks. A new chunk has a larger id than the last, or the indexer says that there are new ones. */
   async #pass(embedder: Embedder, signal: AbortSignal): Promise<void> {
     for (let after = -1; !signal.aborted; ) {
+      // Thousands of known vectors in a row must not keep a question waiting.
+      await turn();
       await this.#options.indexed();
       const chunk = this.#vectors.missingAfter(after);
       if (!chunk) return;
