@@ -25,9 +25,25 @@ export interface Figures {
   readonly slow: number;
   readonly slowClosedMs: number;
   readonly seconds: number;
-  readonly memoryMegabytes: number;
+  /** Of the process that holds client and server: at the start and after each tenth of the requests. */
+  readonly memory: readonly Memory[];
   /** Each is a bug. */
   readonly problems: readonly string[];
+}
+
+/** Megabytes. The heap's use is that after a collection where the process was started with --expose-gc. */
+export interface Memory {
+  readonly requests: number;
+  readonly resident: number;
+  readonly heap: number;
+  readonly outsideHeap: number;
+}
+
+function memoryAfter(requests: number): Memory {
+  globalThis.gc?.();
+  const { rss, heapUsed, external } = process.memoryUsage();
+  const megabytes = (bytes: number): number => Math.round(bytes / 2 ** 18) / 4;
+  return { requests, resident: megabytes(rss), heap: megabytes(heapUsed), outsideHeap: megabytes(external) };
 }
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
@@ -311,13 +327,14 @@ export async function fuzzHttp(count: number, seed: number, slow: number): Promi
   const server = await startScripted(engine, log);
   const port = Number(new URL(server.address).port);
   const fuzzer = new Fuzzer(port, seed);
-  const before = process.memoryUsage.rss();
+  const memory = [memoryAfter(0)];
   const loris = slow > 0 ? slowLoris(port, slow) : Promise.resolve(0);
   try {
     for (let done = 0; done < count; done += 8) {
       await Promise.all(Array.from({ length: Math.min(8, count - done) }, () => fuzzer.try()));
       // What the engine was asked is not looked at here.
       for (const list of [engine.asked, engine.completed, engine.generated]) list.length = 0;
+      if (done + 8 >= (count * memory.length) / 10) memory.push(memoryAfter(Math.min(done + 8, count)));
     }
     const slowClosedMs = Math.round(await loris);
     const problems = [...fuzzer.problems, ...log.map((line) => `log: ${line}`)];
@@ -326,7 +343,7 @@ export async function fuzzHttp(count: number, seed: number, slow: number): Promi
     return {
       ...{ badValues, mutants, accepted, refused, heads, slow, slowClosedMs, problems },
       seconds: Math.round((performance.now() - started) / 100) / 10,
-      memoryMegabytes: Math.round((process.memoryUsage.rss() - before) / 2 ** 20),
+      memory,
     };
   } finally {
     fuzzer.close();
