@@ -336,6 +336,46 @@ export class LanguageModelToolResultPart {
   }
 }
 
+/** Tools of the editor: tests put them in. */
+export const lm = {
+  tools: [] as { name: string; description: string; inputSchema: object }[],
+  invokeTool(name: string, _options: unknown, _token: unknown): Promise<{ content: unknown[] }> {
+    return Promise.reject(new Error(`No tool ${name}.`));
+  },
+};
+
+export class Location {
+  readonly uri: Uri;
+  readonly range: Range;
+  constructor(uri: Uri, range: Range) {
+    this.uri = uri;
+    this.range = range;
+  }
+}
+
+export class ChatRequestTurn {
+  readonly prompt: string;
+  constructor(prompt: string) {
+    this.prompt = prompt;
+  }
+}
+
+export class ChatResponseMarkdownPart {
+  readonly value: { value: string };
+  constructor(value: string) {
+    this.value = { value };
+  }
+}
+
+export class ChatResponseTurn {
+  readonly response: unknown[];
+  readonly result: { metadata?: unknown };
+  constructor(response: unknown[], result: { metadata?: unknown }) {
+    this.response = response;
+    this.result = result;
+  }
+}
+
 export const LanguageModelChatToolMode = { Auto: 1, Required: 2 } as const;
 export class CancellationError extends Error {}
 

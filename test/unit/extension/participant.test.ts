@@ -1,0 +1,192 @@
+/** @hearth in VS Code's own chat, with the scripted engine behind. */
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import type { ChatMessage, ChatResult } from '../../../engine/server/protocol.ts';
+import { Participant } from '../../../extension/languageModel/participant.ts';
+import { Thinking } from '../../../extension/thinking.ts';
+import { clientOf, hostOf, log, logged, MemoryMemento } from './support.ts';
+import {
+  CancellationTokenSource,
+  ChatRequestTurn,
+  ChatResponseMarkdownPart,
+  ChatResponseTurn,
+  LanguageModelTextPart,
+  lm,
+  settings,
+} from './vscode.ts';
+
+type Answer = Parameters<Participant['answer']>;
+
+function open() {
+  const client = clientOf();
+  const engine = hostOf(client);
+  const participant = new Participant(engine, new Thinking(new MemoryMemento(), engine), log);
+  const said: string[] = [];
+  const progress: string[] = [];
+  const stream = {
+    markdown: (text: string) => void said.push(text),
+    progress: (text: string) => void progress.push(text),
+  };
+  const source = new CancellationTokenSource();
+  const ask = (fields: object, history: object[] = []) => {
+    const request = {
+      ...{ prompt: '', command: undefined, references: [], toolReferences: [] },
+      model: { vendor: 'copilot', id: 'other' },
+      ...fields,
+    };
+    return participant.answer(
+      request as unknown as Answer[0],
+      { history } as unknown as Answer[1],
+      stream as unknown as Answer[2],
+      source.token as unknown as Answer[3],
+    );
+  };
+  const chat = vi.spyOn(client, 'chat');
+  /** The conversation that the engine was asked with, the last time. */
+  const asked = (): ChatMessage[] => chat.mock.lastCall?.[0].messages ?? [];
+  return { client, ask, said, progress, source, chat, asked };
+}
+
+const file = { id: 'file:a.ts', value: 'const answer = 42;' };
+
+afterEach(() => void lm.tools.splice(0));
+
+describe('@hearth', () => {
+  it('answers with a model of Hearth whatever model is chosen, and says that it is loaded', async () => {
+    const { ask, said, progress, client, asked } = open();
+    const result = await ask({ prompt: 'Why?' });
+    expect(said.join('')).toBe('One two three.');
+    expect(progress).toContain('Loading the model');
+    expect(client.warmModel?.id).toBe('small');
+    expect(asked().at(-1)).toEqual({ role: 'user', content: 'Why?' });
+    expect(result.metadata).toEqual({ question: 'Why?', attachments: [], command: undefined });
+  });
+
+  it("answers with the model that is chosen where it is one of Hearth's", async () => {
+    const { ask, client } = open();
+    settings.set('hearth.model', 'small');
+    await ask({ prompt: 'Why?', model: { vendor: 'hearth', id: '/models/other.gguf' } });
+    expect(client.warmModel?.id).toBe('/models/other.gguf');
+  });
+
+  it('reads what is attached, and says of each command what is wanted', async () => {
+    const wanted = {
+      explain: 'Explain this code.',
+      fix: 'Fix the problems in this code.',
+      tests: 'Write unit tests for this code.',
+      doc: 'Add documentation comments to this code.',
+    };
+    for (const [command, words] of Object.entries(wanted)) {
+      const { ask, asked } = open();
+      await ask({ command, prompt: 'In German.', references: [file] });
+      const [question] = asked().slice(-1);
+      expect(question?.content).toContain('const answer = 42;');
+      expect(question?.content).toContain(words);
+      expect(question?.content).toContain('In German.');
+    }
+  });
+
+  it('asks for a file where a command has none', async () => {
+    for (const command of ['explain', 'fix', 'tests', 'doc', 'summarise']) {
+      const { ask, chat } = open();
+      const result = await ask({ command });
+      expect(result.errorDetails?.message).toContain('Open the file');
+      expect(chat).not.toHaveBeenCalled();
+    }
+  });
+
+  it('begins each prompt with the very words of the one before', async () => {
+    const { ask, asked } = open();
+    const first = await ask({ prompt: 'First?', references: [file] });
+    const before = asked();
+    const turn = new ChatResponseTurn([new ChatResponseMarkdownPart('Because.')], first);
+    await ask({ prompt: 'Second?' }, [new ChatRequestTurn('First?'), turn]);
+    expect(asked().slice(0, before.length)).toEqual(before);
+    expect(asked().slice(before.length)).toEqual([
+      { role: 'assistant', content: 'Because.' },
+      { role: 'user', content: 'Second?' },
+    ]);
+  });
+
+  it('takes turns of another version as the host tells them', async () => {
+    const { ask, asked } = open();
+    const turn = new ChatResponseTurn([new ChatResponseMarkdownPart('Because.')], { metadata: { odd: 1 } });
+    await ask({ prompt: 'Second?' }, [new ChatRequestTurn('First?'), turn]);
+    expect(
+      asked()
+        .slice(1)
+        .map(({ content }) => content),
+    ).toEqual(['First?', 'Because.', 'Second?']);
+  });
+
+  it('says in words what failed, and nothing when it was stopped', async () => {
+    const failing = open();
+    const result = await failing.ask({ prompt: 'OVERFLOW' });
+    expect(result.errorDetails?.message).toContain('does not fit');
+    expect(logged.join('\n')).toContain('@hearth');
+    const stopped = open();
+    stopped.chat.mockImplementation(() => {
+      stopped.source.cancel();
+      return Promise.reject(new Error('late'));
+    });
+    expect(await stopped.ask({ prompt: 'Why?' })).toEqual({});
+  });
+});
+
+describe('a tool that the question names', () => {
+  const call = { id: 'call_1', name: 'weather', arguments: '{"city":"Paris"}' };
+  const statistics = {
+    ...{ promptTokens: 1, cachedTokens: 0, generatedTokens: 1 },
+    ...{ timeToFirstTokenMs: 1, tokensPerSecond: 1 },
+  };
+  const calls: ChatResult = {
+    ...{ text: '', thinking: '', toolCalls: [call], finish: 'tool-calls', statistics, droppedMessages: 0 },
+  };
+  const done: ChatResult = { ...calls, text: 'Sunny.', toolCalls: [], finish: 'stop' };
+  const named = { prompt: 'Paris?', toolReferences: [{ name: 'weather' }] };
+  const able = { vendor: 'hearth', id: '/models/thinker' };
+
+  function offered() {
+    lm.tools.push({ name: 'weather', description: 'Tells it.', inputSchema: { type: 'object' } });
+    lm.tools.push({ name: 'unnamed', description: '', inputSchema: { type: 'object' } });
+    const opened = open();
+    opened.chat.mockResolvedValueOnce(calls).mockResolvedValue(done);
+    return opened;
+  }
+
+  it('is offered alone, must be called first, and its result is told to the model', async () => {
+    const { ask, chat, asked } = offered();
+    const invoke = vi.spyOn(lm, 'invokeTool').mockResolvedValue({ content: [new LanguageModelTextPart('20 degrees')] });
+    await ask({ ...named, model: able });
+    const rounds = chat.mock.calls.map(([params]) => ({ tools: params.tools?.length, choice: params.toolChoice }));
+    expect(rounds).toEqual([
+      { tools: 1, choice: 'required' },
+      { tools: 1, choice: 'auto' },
+    ]);
+    expect(invoke.mock.lastCall?.[0]).toBe('weather');
+    expect(invoke.mock.lastCall?.[1]).toMatchObject({ input: { city: 'Paris' } });
+    expect(asked().at(-1)).toEqual({ role: 'tool', toolCallId: 'call_1', content: '20 degrees' });
+    invoke.mockRestore();
+  });
+
+  it('that fails is a result as well, from which the model goes on', async () => {
+    const { ask, asked } = offered();
+    await ask({ ...named, model: able });
+    expect(asked().at(-1)).toMatchObject({ role: 'tool', content: 'The tool failed: No tool weather.' });
+  });
+
+  it('ends after some rounds, with an answer that calls nothing', async () => {
+    const { ask, chat } = offered();
+    chat.mockReset().mockResolvedValue(calls);
+    await ask({ ...named, model: able });
+    expect(chat.mock.calls.length).toBeGreaterThan(2);
+    expect(chat.mock.lastCall?.[0].toolChoice).toBe('none');
+  });
+
+  it('is left out, and that is said, where the model cannot call tools', async () => {
+    const { ask, chat, progress } = offered();
+    chat.mockReset().mockResolvedValue(done);
+    await ask(named);
+    expect(chat.mock.lastCall?.[0].tools).toEqual([]);
+    expect(progress.join()).toContain('cannot call tools');
+  });
+});
