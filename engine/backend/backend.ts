@@ -89,7 +89,10 @@ export interface SequenceStorage {
   save(sequence: Sequence): AsyncIterable<Uint8Array>;
   /** Whether the key-value memory holds such a sequence now. */
   hasRoom(shape: SequenceShape): boolean;
-  /** @throws HearthError `out-of-memory`, `device-lost`, and what `pieces` throws; then nothing is held. */
+  /**
+   * Takes the memory of the pieces over.
+   * @throws HearthError `out-of-memory`, `device-lost`, and what `pieces` throws; then nothing is held.
+   */
   restore(shape: SequenceShape, pieces: AsyncIterable<Uint8Array>): Promise<Sequence>;
 }
 

@@ -12,6 +12,8 @@ const matchTokens = 3;
 const draftLengths = [0, 2, 4, 8, 16, 32, 48];
 /** Weight of the newest run in the mean time of its length. */
 const newest = 0.2;
+/** A request of a better class waits for a run: guesses make one no longer than this, or than twice a run without any. */
+const longestRunMs = 60;
 /** Where guessing does not pay, one short guess in so many steps looks whether it does now. */
 const probeSteps = 64;
 /** Until it was measured: what a row more adds, as a share of a run of one row. */
@@ -41,7 +43,9 @@ export class Speculation {
   bestLength(rate: number): number {
     let best = 0;
     let most = 0;
+    const longestMs = Math.max(longestRunMs, 2 * this.#expectedMs(0));
     for (const length of draftLengths) {
+      if (this.#expectedMs(length) > longestMs) break;
       // One token is always right: the one drawn after the last guess that came true.
       const tokens = (1 - rate ** (length + 1)) / (1 - rate);
       const perMs = tokens / this.#expectedMs(length);

@@ -5,7 +5,10 @@ import { checkShape, floatsOf, piecesFor } from '../storage.ts';
 import { roomFor } from './cacheExtent.ts';
 import type { CacheLedger } from './cacheLedger.ts';
 import type { LoadedGraph, OnnxSequence } from './decoder.ts';
+import type { CacheState, ToThread } from './messages.ts';
 import { rowsOf } from './plan.ts';
+
+type RestoreMessage = Extract<ToThread, { kind: 'restore' }>;
 
 interface Sequences {
   create(): OnnxSequence;
@@ -58,23 +61,27 @@ export class OnnxStorage implements SequenceStorage {
     const sizes = this.pieceBytes(shape);
     const sequence = this.#sequences.create();
     const extent = { length: shape.tokens, starts: shape.held.map(([start]) => start ?? 0) };
+    // While the thread puts a layer in, the next one is read.
+    let last: Promise<readonly CacheState[]> = Promise.resolve([]);
     try {
       for await (const [layer, piece] of piecesFor(sizes, pieces)) {
-        const values = floatsOf(piece);
-        const { caches } = await this.#graph.thread.ask({
-          kind: 'restore',
-          sequence: sequence.id,
-          layer,
-          extent,
-          values,
-        });
-        if (layer === sizes.length - 1) sequence.restore(caches[0]);
+        await last;
+        last = this.#restoreLayer({ sequence: sequence.id, layer, extent, values: floatsOf(piece) });
       }
+      const [state] = await last;
+      sequence.restore(state);
       return sequence;
     } catch (error) {
+      await last.catch(() => {});
       sequence.dispose();
       throw error;
     }
+  }
+
+  async #restoreLayer(message: Omit<RestoreMessage, 'kind'>): Promise<readonly CacheState[]> {
+    const { buffer } = message.values;
+    const { caches } = await this.#graph.thread.ask({ kind: 'restore', ...message }, [buffer as ArrayBuffer]);
+    return caches;
   }
 }
 

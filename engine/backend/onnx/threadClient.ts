@@ -47,12 +47,13 @@ export class ThreadClient {
     if (!this.failure) this.worker.postMessage(message);
   }
 
-  ask(message: ToThread): Promise<Done> {
+  /** @param transfer memory that the thread takes over. */
+  ask(message: ToThread, transfer: readonly ArrayBuffer[] = []): Promise<Done> {
     return new Promise((resolve, reject) => {
       if (this.failure) return reject(this.failure);
       this.waiting.push({ resolve, reject });
       this.worker.ref();
-      this.worker.postMessage(message);
+      this.worker.postMessage(message, transfer);
     });
   }
 

@@ -205,6 +205,18 @@ describe('the length of a guess', () => {
     expect(dear.bestLength(0.1)).toBe(0);
   });
 
+  it('keeps a run short enough for a keystroke that may come meanwhile', () => {
+    const slow = new Speculation();
+    slow.measured(0, 20);
+    slow.measured(4, 32);
+    // 3 ms a row: 60 ms are over at 13 rows, and 16 guesses would have paid more.
+    expect(slow.bestLength(0.98)).toBe(8);
+    const large = new Speculation();
+    large.measured(0, 200);
+    large.measured(4, 220);
+    expect(large.bestLength(0.98)).toBe(32);
+  });
+
   it('is long where a run costs by what it touches, not by its rows (experts)', () => {
     const experts = new Speculation();
     for (const [drafts, ms] of [
