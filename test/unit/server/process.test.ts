@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type EngineProcess, startEngine } from '../../../engine/server/client.ts';
 import { type Delta, messages, protocolVersion } from '../../../engine/server/protocol.ts';
 import { bundle } from './bundle.ts';
+import { ScriptedEngine, startScripted, token } from './http/support.ts';
 import { makeTinyModel } from './tinyModel.ts';
 
 let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
@@ -254,7 +255,6 @@ describe('an engine whose parent dies', () => {
 
   it('serves other programs when it is told to, beside the extension, and stops when it is told to', async () => {
     const engine = await startLoaded();
-    const token = 'a-token-of-the-tests-with-43-characters-000';
     const { address } = await engine.request(messages.startServer, { port: 0, token });
     const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
     const asked = (path: string, init: RequestInit = {}) => fetch(`${address}${path}`, { headers, ...init });
@@ -273,5 +273,34 @@ describe('an engine whose parent dies', () => {
     expect((await asked('/models', { headers: {} })).status).toBe(401);
     await engine.request0(messages.stopServer);
     await expect(asked('/models')).rejects.toThrow();
+  });
+
+  it('answers by a remote server once it is connected, and by itself again after a load', async () => {
+    const scripted = new ScriptedEngine();
+    const server = await startScripted(scripted);
+    try {
+      const engine = await startLoaded();
+      const deltas: Delta[] = [];
+      engine.on(messages.delta, (delta) => deltas.push(delta));
+      const remote = { url: server.address, token };
+      expect(await engine.request(messages.remoteModels, remote)).toEqual([{ id: 'scripted', contextTokens: 4096 }]);
+      const card = await engine.request(messages.connect, remote);
+      expect(card).toMatchObject({ name: 'scripted', backend: 'remote', host: new URL(server.address).host });
+      const answer = await engine.request(messages.chat, chatRequest('r', 4));
+      expect(answer.text).toBe('One two.');
+      expect(deltas.map(({ stream, text }) => [stream, text])).toEqual([
+        ['r', 'One '],
+        ['r', 'two.'],
+      ]);
+      expect(scripted.asked).toHaveLength(1);
+      expect((await engine.request0(messages.status)).model?.host).toBe(card.host);
+      const wrong = engine.request(messages.connect, { ...remote, token: 'wrong' });
+      await expect(wrong).rejects.toMatchObject({ code: 'unavailable' });
+      await engine.request(messages.load, { model: tiny.path, backend: 'reference' });
+      expect((await engine.request(messages.chat, chatRequest('l', 4))).text).not.toBe('One two.');
+      expect(scripted.asked).toHaveLength(1);
+    } finally {
+      await server.close();
+    }
   });
 });
