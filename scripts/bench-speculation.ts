@@ -3,15 +3,15 @@
  * commits of this repository. The prompt is the old file, and the model writes the new one: its choices are replaced by the true
  * tokens, so that a small model stands for one that edits well; the runs and their times are real. With and without guesses, in
  * turn. At every token both ways also say how probable the true token is and what they would have drawn with the same
- * random number: guesses must change neither.
+ * random number: guesses must change neither, but for the rounding of several rows to 8 bits; `--exact` computes without it.
  *
- *   npm run bench:speculation -- [--edit PACKAGE@FROM..TO]… [--commits N] [--files N] [--tokens N] [--model FILE]
+ *   npm run bench:speculation -- [--edit PACKAGE@FROM..TO]… [--commits N] [--files N] [--tokens N] [--exact] [--model FILE]
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { onnxBackend } from '../engine/backend/onnx/index.ts';
+import { createOnnxBackend } from '../engine/backend/onnx/index.ts';
 import { defaultThreads } from '../engine/backend/onnx/threads.ts';
 import { PrefixCache } from '../engine/cache/prefixCache.ts';
 import { seededRandom } from '../engine/generation/random.ts';
@@ -33,6 +33,7 @@ const { values } = parseArgs({
     commits: { type: 'string', default: '200' },
     files: { type: 'string', default: '3' },
     tokens: { type: 'string', default: '256' },
+    exact: { type: 'boolean', default: false },
     model: { type: 'string', default: defaultModelId },
   },
 });
@@ -108,7 +109,8 @@ function textOf(path: string): string {
 const model = await openModel(await openStore().resolve(values.model));
 const { tokenizer } = model;
 if (!tokenizer) throw new Error('The model has no vocabulary.');
-const decoder = await onnxBackend.load(model.spec, model.weights, { contextTokens: 2048, threads: defaultThreads() });
+const backend = createOnnxBackend({ roundActivations: !values.exact });
+const decoder = await backend.load(model.spec, model.weights, { contextTokens: 2048, threads: defaultThreads() });
 const schedulerWith = (speculation?: Speculation): Scheduler =>
   new Scheduler({
     decoder,

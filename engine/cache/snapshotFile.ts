@@ -102,18 +102,22 @@ export async function* readSnapshotPieces(path: string, header: SnapshotHeader):
   try {
     const head = headBytes(header);
     const hash = createHash('sha256').update(head);
+    const sizes = [...header.pieceBytes, digestBytes];
     let at = head.length;
+    let reading = readExactly(file, at, sizes[0] ?? 0);
     for (const [index, bytes] of header.pieceBytes.entries()) {
-      const piece = await readExactly(file, at, bytes);
+      const piece = await reading;
+      at += bytes;
+      // The next one is read while this one is hashed; what goes wrong with it is heard of when it is its turn.
+      reading = readExactly(file, at, sizes[index + 1] ?? 0);
+      reading.catch(() => {});
       for (let from = 0; from < bytes; from += chunkBytes) {
         hash.update(piece.subarray(from, from + chunkBytes));
         await new Promise((resolve) => setImmediate(resolve));
       }
-      at += bytes;
-      if (index === header.pieceBytes.length - 1) {
-        const stored = await readExactly(file, at, digestBytes);
-        if (!hash.digest().equals(stored)) throw invalidInput('A stored sequence is not what was written.');
-      }
+      const isLast = index === header.pieceBytes.length - 1;
+      if (isLast && !hash.digest().equals(await reading))
+        throw invalidInput('A stored sequence is not what was written.');
       yield piece;
     }
   } finally {

@@ -1,0 +1,85 @@
+import { expect, it } from 'vitest';
+import type { Decoder } from '../../engine/backend/backend.ts';
+import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
+import { PrefixCache } from '../../engine/cache/prefixCache.ts';
+import { generate } from '../../engine/generation/generate.ts';
+import { seededRandom } from '../../engine/generation/random.ts';
+import { greedy } from '../../engine/generation/sampler.ts';
+import { Scheduler } from '../../engine/generation/scheduler.ts';
+import { Speculation } from '../../engine/generation/speculation.ts';
+import { openModel } from '../../engine/model/open.ts';
+import { patient } from '../unit/generation/setUp.ts';
+import { fixtureFile } from '../unit/shared.ts';
+
+interface Ways {
+  readonly speculates: boolean;
+  readonly draws: boolean;
+  readonly temperature: number;
+}
+
+/** Ids of 160 tokens after a prompt, how many of them came true as guesses, and how many the device drew. */
+async function write(decoder: Decoder, { speculates, draws, temperature }: Ways) {
+  let [looks, drawn] = [0, 0];
+  const { deviceSampling } = decoder;
+  const counted = deviceSampling && {
+    ...deviceSampling,
+    draw: async (...args: Parameters<typeof deviceSampling.draw>) => {
+      const tokens = await deviceSampling.draw(...args);
+      drawn += tokens.flat().length;
+      return tokens;
+    },
+  };
+  // Methods look for the decoder's own fields, so only what is asked for here is another.
+  const seen = new Proxy(decoder, {
+    get(target, name) {
+      if (name === 'deviceSampling') return draws ? counted : undefined;
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+  const scheduler = new Scheduler({
+    decoder: seen,
+    cache: new PrefixCache({ decoder, maxIdle: () => 0 }),
+    ...(speculates && { speculation: new Speculation() }),
+    chunkTokens: 64,
+    maxPendingPerClass: 1,
+    patienceMs: patient,
+    // Every run seems to take the same time, so that guesses always seem to pay.
+    now: () => looks++,
+    breathe: () => new Promise((done) => setImmediate(done)),
+  });
+  const { text } = await generate(scheduler, {
+    requestClass: 'chat',
+    prompt: Array.from({ length: 30 }, (_, i) => (i * 7) % 31),
+    maxTokens: 160,
+    sampling: { ...greedy, temperature },
+    random: seededRandom(7),
+    stopIds: new Set(),
+    stopStrings: [],
+    parser: { isThinking: false, push: (token) => [{ kind: 'text', text: `${token} ` }], end: () => [] },
+    onPiece: () => 'continue',
+  });
+  return { text, drawn, right: scheduler.statistics().classes.chat.rightTokens };
+}
+
+it('writes the same with guesses, with draws of the device, with both and with neither', async () => {
+  const model = await openModel(fixtureFile('goldens/gpt-oss'));
+  const backend = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32' });
+  const decoder = await backend.load(model.spec, model.weights, { contextTokens: 256 });
+  const ways = { speculates: false, draws: false, temperature: 0 };
+  const plain = await write(decoder, ways);
+  const drawn = await write(decoder, { ...ways, draws: true });
+  const guessed = await write(decoder, { ...ways, speculates: true });
+  const both = await write(decoder, { ...ways, speculates: true, draws: true });
+  for (const { text } of [drawn, guessed, both]) expect(text).toBe(plain.text);
+  // All but the first, which follows the prompt.
+  expect([plain.drawn, drawn.drawn]).toEqual([0, 159]);
+  expect(guessed.right).toBeGreaterThan(20);
+  expect(both.right).toBeGreaterThan(20);
+  expect(both.drawn).toBeGreaterThan(20);
+  const warm = { ...ways, temperature: 0.7 };
+  const warmPlain = await write(decoder, warm);
+  expect((await write(decoder, { ...warm, speculates: true, draws: true })).text).toBe(warmPlain.text);
+  await decoder.dispose();
+  await model.file.close();
+});
