@@ -6,6 +6,9 @@ import ignore, { type Ignore } from 'ignore';
 /** The repository of a version control system, and what package managers fetch: sources of others, by the ten thousand. */
 const never = ['.git', '.hg', '.svn', '.jj', 'node_modules'];
 
+/** As git is set up where file systems tell no case: `*.s` must leave out no `head.S` elsewhere (core.ignoreCase). */
+const likeGit = { ignorecase: process.platform === 'darwin' || process.platform === 'win32' };
+
 /** The rules of one folder and of those above it. Paths have `/` between their parts and none at the end. */
 export class IgnoreRules {
   readonly #directory: string;
@@ -16,7 +19,7 @@ export class IgnoreRules {
   /** @param excludes globs as in VS Code's `files.exclude`. */
   constructor(directory: string, excludes: readonly string[]) {
     this.#directory = directory;
-    this.#excluded = ignore().add(never).add(excludes.flatMap(expandBraces).map(gitPattern));
+    this.#excluded = ignore(likeGit).add(never).add(excludes.flatMap(expandBraces).map(gitPattern));
   }
 
   /** Whether a path, its folders being looked at already, is left out. */
@@ -45,7 +48,7 @@ export class IgnoreRules {
     if (this.#byFolder.has(folder)) return this.#byFolder.get(folder);
     const files = folder === '' ? ['.git/info/exclude', '.gitignore'] : ['.gitignore'];
     const text = files.map((name) => textOf(join(this.#directory, folder, name))).join('\n');
-    const rules = text.trim() === '' ? undefined : ignore().add(text);
+    const rules = text.trim() === '' ? undefined : ignore(likeGit).add(text);
     this.#byFolder.set(folder, rules);
     return rules;
   }

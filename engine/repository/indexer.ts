@@ -9,7 +9,7 @@ import { limits } from '../limits.ts';
 import { partsOf } from '../syntax/source.ts';
 import { contentOf } from './content.ts';
 import type { Root, Roots } from './roots.ts';
-import { countsOf, type IndexPhase, type IndexState } from './state.ts';
+import type { IndexPhase, IndexState } from './state.ts';
 import { type FoundFile, fileAt, isFolder, leadsThroughLink, walk } from './walk.ts';
 import { IndexWriter } from './writer.ts';
 
@@ -29,7 +29,6 @@ export class Indexer {
   #problem: string | undefined;
   #transactionStartMs: number | undefined;
   #running: Promise<void> | undefined;
-  #counts: ReturnType<typeof countsOf>;
   #toldMs = 0;
 
   constructor(database: DatabaseSync, roots: Roots, onState: (state: IndexState) => void) {
@@ -37,13 +36,12 @@ export class Indexer {
     this.#roots = roots;
     this.#writer = new IndexWriter(database);
     this.#onState = onState;
-    this.#counts = countsOf(database);
   }
 
   get state(): IndexState {
     const pending = this.#pending.length + this.#changed.size;
     const problem = this.#problem === undefined ? {} : { problem: this.#problem };
-    return { phase: this.#phase, pending, ...this.#counts, ...problem };
+    return { phase: this.#phase, pending, ...this.#writer.counts, ...problem };
   }
 
   /** Compares every file with the index. */
@@ -113,13 +111,13 @@ export class Indexer {
     } catch (error) {
       this.#fail(error);
     }
-    this.#counts = countsOf(this.#database);
     this.#enter(this.#paused ? 'paused' : 'idle');
   }
 
   /** What was committed stays; the next scan finds the rest. */
   #fail(error: unknown): void {
     if (this.#transactionStartMs !== undefined) this.#database.exec('ROLLBACK');
+    this.#writer.recount();
     this.#transactionStartMs = undefined;
     this.#pending = [];
     this.#changed.clear();
@@ -219,8 +217,6 @@ export class Indexer {
     const changed = phase !== this.#phase;
     this.#phase = phase;
     if (!changed && now - this.#toldMs < limits.repository.stateMs) return;
-    // Counting half a million rows takes some 20 ms.
-    if (now - this.#toldMs >= limits.repository.stateMs) this.#counts = countsOf(this.#database);
     this.#toldMs = now;
     this.#onState(this.state);
   }

@@ -29,7 +29,9 @@ export interface EmbeddingState {
   readonly problem?: string;
 }
 
-export function countsOf(database: DatabaseSync): Pick<IndexState, 'files' | 'chunks' | 'symbols' | 'skipped'> {
+export type Counts = Pick<IndexState, 'files' | 'chunks' | 'symbols' | 'skipped'>;
+
+export function countsOf(database: DatabaseSync): Counts {
   const count = (table: string): number => Number(database.prepare(`SELECT count(*) AS n FROM ${table}`).get()?.['n']);
   const rows = database.prepare("SELECT skipped, count(*) AS n FROM files WHERE skipped <> '' GROUP BY skipped").all();
   const skipped = Object.fromEntries(rows.map((row) => [String(row['skipped']), Number(row['n'])]));

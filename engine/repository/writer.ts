@@ -1,6 +1,7 @@
 /** Puts files into the index and takes them out. The caller opens the transaction. */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { SourceParts } from '../syntax/source.ts';
+import { type Counts, countsOf } from './state.ts';
 import { termsOf } from './terms.ts';
 import type { FoundFile } from './walk.ts';
 
@@ -23,9 +24,17 @@ export class IndexWriter {
   readonly #insertSymbol: StatementSync;
   readonly #insertImport: StatementSync;
   readonly #within: StatementSync;
-  readonly #deletions: readonly StatementSync[];
+  readonly #deletions: Readonly<
+    Record<'terms' | 'embedded' | 'chunks' | 'symbols' | 'imports' | 'files', StatementSync>
+  >;
+  readonly #skippedOf: StatementSync;
+  readonly #database: DatabaseSync;
+  /** Kept, because counting the rows of a large index takes longer than a save. */
+  #counts: Counts;
 
   constructor(database: DatabaseSync) {
+    this.#database = database;
+    this.#counts = countsOf(database);
     const prepare = (sql: string): StatementSync => database.prepare(sql);
     this.#find = prepare('SELECT id, bytes, modified_ms, digest FROM files WHERE path = ?');
     this.#insertFile = prepare(
@@ -38,16 +47,26 @@ export class IndexWriter {
       'INSERT INTO symbols (file, name, kind, container, first_line, last_line, name_line) VALUES (?, ?, ?, ?, ?, ?, ?)',
     );
     this.#insertImport = prepare('INSERT INTO imports (file, target) VALUES (?, ?)');
+    this.#skippedOf = prepare('SELECT skipped FROM files WHERE id = ?');
     // Everything between `folder/` and the character after the slash.
     this.#within = prepare('SELECT id FROM files WHERE path >= ? AND path < ?');
-    this.#deletions = [
-      'DELETE FROM terms WHERE rowid IN (SELECT id FROM chunks WHERE file = ?)',
-      'DELETE FROM embedded WHERE chunk IN (SELECT id FROM chunks WHERE file = ?)',
-      'DELETE FROM chunks WHERE file = ?',
-      'DELETE FROM symbols WHERE file = ?',
-      'DELETE FROM imports WHERE file = ?',
-      'DELETE FROM files WHERE id = ?',
-    ].map(prepare);
+    this.#deletions = {
+      terms: prepare('DELETE FROM terms WHERE rowid IN (SELECT id FROM chunks WHERE file = ?)'),
+      embedded: prepare('DELETE FROM embedded WHERE chunk IN (SELECT id FROM chunks WHERE file = ?)'),
+      chunks: prepare('DELETE FROM chunks WHERE file = ?'),
+      symbols: prepare('DELETE FROM symbols WHERE file = ?'),
+      imports: prepare('DELETE FROM imports WHERE file = ?'),
+      files: prepare('DELETE FROM files WHERE id = ?'),
+    };
+  }
+
+  get counts(): Counts {
+    return { ...this.#counts, skipped: { ...this.#counts.skipped } };
+  }
+
+  /** After a transaction that was rolled back. */
+  recount(): void {
+    this.#counts = countsOf(this.#database);
   }
 
   find(path: string): KnownFile | undefined {
@@ -81,15 +100,22 @@ export class IndexWriter {
       this.#insertSymbol.run(id, name, kind, container, firstLine, lastLine, nameLine);
     }
     for (const target of parts.imports) this.#insertImport.run(id, target);
+    this.#count({ files: 1, chunks: parts.chunks.length, symbols: parts.definitions.length });
   }
 
   /** Remembered, so that it is not read again until it changes. */
   putSkipped(file: FoundFile, why: Skipped): void {
     this.#replace(file, '', why);
+    this.#count({ files: 1, why });
   }
 
   remove(id: number): void {
-    for (const deletion of this.#deletions) deletion.run(id);
+    const why = String(this.#skippedOf.get(id)?.['skipped'] ?? '');
+    const { terms, embedded, chunks, symbols, imports, files } = this.#deletions;
+    // The first two look for the file's chunks.
+    for (const own of [terms, embedded, imports]) own.run(id);
+    const removed = (own: StatementSync): number => Number(own.run(id).changes);
+    this.#count({ files: -removed(files), chunks: -removed(chunks), symbols: -removed(symbols), why });
   }
 
   /** A file, or everything in a folder. Returns whether there was anything. */
@@ -99,6 +125,18 @@ export class IndexWriter {
     if (file) ids.push(file.id);
     for (const id of ids) this.remove(id);
     return ids.length > 0;
+  }
+
+  #count({ files = 0, chunks = 0, symbols = 0, why = '' }: Partial<Counts> & { why?: string }): void {
+    const skipped = { ...this.#counts.skipped };
+    if (why !== '') skipped[why] = (skipped[why] ?? 0) + files;
+    if (skipped[why] === 0) delete skipped[why];
+    this.#counts = {
+      files: this.#counts.files + files,
+      chunks: this.#counts.chunks + chunks,
+      symbols: this.#counts.symbols + symbols,
+      skipped,
+    };
   }
 
   #replace({ path, bytes, modifiedMs }: FoundFile, digest: string, skipped: string): number {

@@ -15,8 +15,10 @@ const found = (folder: string, excludes: string[] = []): string[] =>
 describe('what is left out', () => {
   it('is what git leaves out, nested rules and exceptions included', async () => {
     const folder = await folderOf({
-      '.gitignore': '*.log\n/build/\n!keep.log\ndocs/*.tmp\n**/cache/\n# comment\n\\#odd\n',
+      '.gitignore': '*.log\n*.s\n/build/\n!keep.log\ndocs/*.tmp\n**/cache/\n# comment\n\\#odd\n',
       'a.log': '',
+      'asm/made.s': '',
+      'asm/written.S': '',
       'keep.log': '',
       '#odd': '',
       'build/out.ts': '',

@@ -236,3 +236,25 @@ describe('pausing', () => {
     expect(repository.definitions('green', 1)).toHaveLength(1);
   });
 });
+
+describe('the counts of an index', () => {
+  it('are those of its tables after files came, changed and went', async () => {
+    const folder = await folderOf({ ...sources, 'data.bin': Uint8Array.of(0, 1) });
+    const database = join(await folderOf({}), 'index.db');
+    const repository = await repositoryOf(folder, { database });
+    await write(folder, {
+      'src/new.ts': 'export class A {}\nexport class B {}\n',
+      'data.bin': 'text now\n',
+      'b.bin': Uint8Array.of(0),
+    });
+    await write(folder, { 'src/retryPolicy.ts': 'export const attempts = 5;\n' });
+    await rm(join(folder, 'src/colours.py'));
+    repository.indexer.update(['src/new.ts', 'data.bin', 'b.bin', 'src/retryPolicy.ts', 'src/colours.py']);
+    await repository.indexer.settled();
+    const { files, chunks, symbols, skipped } = repository.indexer.state;
+    expect({ files, skipped }).toEqual({ files: 6, skipped: { binary: 1 } });
+    const { indexer } = await repositoryOf(folder, { database });
+    expect(indexer.state).toMatchObject({ files, chunks, symbols, skipped });
+    expect(symbols).toBeGreaterThan(3);
+  });
+});
