@@ -90,14 +90,16 @@ export class Snapshots {
     try {
       const sequence = await this.#restored(snapshot);
       if (sequence) this.#options.cache.adopt(sequence, snapshot.header.tokens, owner);
-      await touchSnapshot(snapshot);
     } catch (error) {
-      // The card has no room or is gone: that is not the file's fault.
-      if (error instanceof HearthError && error.code !== 'invalid-input') return;
       known.delete(snapshot.header.tokens, snapshot);
+      // The file is gone or cannot be read now, or the device has no room or is gone: nothing is wrong with its contents.
+      if (isDiskError(error) || (error instanceof HearthError && error.code !== 'invalid-input')) return;
       await removeSnapshot(snapshot).catch(() => {});
-      if (!isDamage(error)) throw error;
+      if (!(error instanceof HearthError)) throw error;
+      return;
     }
+    // Where it cannot be written, it goes as if it had not been used.
+    await touchSnapshot(snapshot).catch(() => {});
   }
 
   async #restored({ path, header }: Snapshot): Promise<Sequence | undefined> {
@@ -196,7 +198,4 @@ function identityOf({ digest, decoder }: SnapshotOptions): string {
     .digest('hex');
 }
 
-/** What is wrong with the file; anything else is a broken invariant. */
-function isDamage(error: unknown): boolean {
-  return error instanceof HearthError || (error instanceof Error && 'syscall' in error);
-}
+const isDiskError = (error: unknown): boolean => error instanceof Error && 'syscall' in error;
