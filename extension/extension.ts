@@ -298,6 +298,7 @@ const loadSettings = [
   'backend',
   'contextTokens',
   'threads',
+  'cachePrecision',
   'cache.diskMegabytes',
   'remote.url',
   'remote.model',

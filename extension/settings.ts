@@ -14,6 +14,7 @@ export interface EngineSettings {
   /** Undefined: what the model was trained for, as far as memory allows. */
   contextTokens: number | undefined;
   threads: number | undefined;
+  cachePrecision: NonNullable<LoadParams['cachePrecision']>;
   /** For what models have read, from one start to the next. */
   diskCacheBytes: number;
 }
@@ -46,6 +47,7 @@ export function engineSettings(): EngineSettings {
     backend: read<Backend>('backend', 'auto'),
     contextTokens: orAutomatic(read('contextTokens', 0)),
     threads: orAutomatic(read('threads', 0)),
+    cachePrecision: read<EngineSettings['cachePrecision']>('cachePrecision', 'f16'),
     diskCacheBytes: Math.max(0, Math.floor(read('cache.diskMegabytes', 2048) * 2 ** 20)),
   };
 }

@@ -1,4 +1,5 @@
 /** Who computes a decoder. Backends differ in speed, never in meaning: `reference` is the oracle for the others. */
+import type { CachePrecision } from '../model/cachePrecision.ts';
 import type { DecoderSpec } from '../model/spec.ts';
 import type { DecoderWeights } from '../model/weights.ts';
 
@@ -10,6 +11,8 @@ export interface LoadOptions {
   /** Where memory is short a shorter context will do, down to this; absent: not. */
   readonly leastContextTokens?: number;
   readonly threads?: number;
+  /** How keys and values are kept; absent: as the backend prefers. A backend that cannot keeps them better, and says so in its notes. */
+  readonly cachePrecision?: CachePrecision;
   /** Directory for files derived from the weights (packed graphs); absent: nothing is kept on disk. */
   readonly cacheDirectory?: string;
   /** sha256 or another stable name of the weights, to name derived files. */

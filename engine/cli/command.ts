@@ -1,6 +1,7 @@
 /** What a command is, and how its arguments are read. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { HearthError, invalidInput } from '../errors.ts';
+import { type CachePrecision, cachePrecisions } from '../model/cachePrecision.ts';
 import { type BackendChoice, backendChoices } from '../server/backends.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -26,6 +27,11 @@ export const commonOptions: readonly Option[] = [
   { name: 'backend', value: 'B', help: `who computes: ${backendChoices.join(', ')} (auto)` },
   { name: 'threads', value: 'N', help: 'threads of the processor to use' },
   { name: 'context', value: 'N', help: 'longest context in tokens' },
+  {
+    name: 'cache-precision',
+    value: 'P',
+    help: `how a GPU keeps keys and values: ${cachePrecisions.join(', ')} (f16)`,
+  },
   { name: 'json', help: 'one JSON value on stdout, for machines' },
 ];
 
@@ -79,6 +85,10 @@ export class Values {
 
   backend(): BackendChoice {
     return this.oneOf('backend', backendChoices) ?? 'auto';
+  }
+
+  cachePrecision(): CachePrecision | undefined {
+    return this.oneOf('cache-precision', cachePrecisions);
   }
 
   /** The only positional argument. */

@@ -37,6 +37,7 @@ export async function withDecoder<Result>(
       backend: values.backend(),
       contextTokens: values.number('context', { least: contextTokens, integer: true }) ?? Math.max(16, contextTokens),
       threads: values.count('threads'),
+      cachePrecision: values.cachePrecision(),
       cacheDirectory: join(store.directory, 'derived'),
       onProgress: ({ doneBytes, totalBytes }) => progress.show('Loading', doneBytes, totalBytes, 'bytes'),
       signal: terminal.signal,

@@ -16,7 +16,8 @@ export const inspect: Command = {
     if (values.positionals.length === 0) throw invalidInput('A model is missing: hearth inspect MODEL….');
     const asked = values.count('context');
     const contexts = [...new Set([...usualContexts, ...(asked === undefined ? [] : [asked])])].sort((a, b) => a - b);
-    const options = { contexts, hardware: await detectMachine() };
+    const cachePrecision = values.cachePrecision() ?? 'f16';
+    const options = { contexts, cachePrecision, hardware: await detectMachine() };
     const store = openStore();
     const models: InspectedModel[] = [];
     // One after the other: each may read tens of megabytes of vocabulary.

@@ -72,10 +72,12 @@ export const sizeOf = ({ name, downloadBytes }: ModelEntry): string =>
 function loadSettings(values: Values) {
   const contextTokens = values.number('context', { least: 16, integer: true });
   const threads = values.count('threads');
+  const cachePrecision = values.cachePrecision();
   return {
     backend: values.backend(),
     ...(contextTokens !== undefined && { contextTokens }),
     ...(threads !== undefined && { threads }),
+    ...(cachePrecision !== undefined && { cachePrecision }),
   };
 }
 

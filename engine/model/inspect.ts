@@ -1,4 +1,5 @@
 /** What a spec says of its model, and what that costs in memory: to explain and compare models before they are loaded. */
+import { type CachePrecision, cacheBytesPerValue } from './cachePrecision.ts';
 import { activeBytesOf, describeSpec, type WeightGroup } from './describe.ts';
 import { yarnOnRequest } from './longContext.ts';
 import {
@@ -9,9 +10,6 @@ import {
   type FeedForwardSpec,
   type LayerSpec,
 } from './spec.ts';
-
-/** Keys and values are kept in f16, as on a GPU; the CPU backends keep f32. */
-export const cacheBytesPerValue = 2;
 
 /** Layers that are alike, however they are interleaved with others. */
 export interface LayersOf<Spec> {
@@ -28,7 +26,7 @@ export interface InspectedWeights {
 
 export interface ContextMemory {
   readonly contextTokens: number;
-  /** Of keys and values, in f16. */
+  /** Of keys and values. */
   readonly cacheBytes: number;
   /** Of weights and cache. Absent: the model does not reach this context. */
   readonly bytes?: number;
@@ -53,6 +51,8 @@ export interface Inspection {
   readonly yarnOnRequest?: { readonly largestFactor: number; readonly originalContextTokens: number };
   readonly weights: InspectedWeights;
   readonly cache: {
+    /** As a GPU keeps it; the CPU backends keep f32. */
+    readonly precision: CachePrecision;
     /** By which every token makes the cache of the layers without a window grow. */
     readonly bytesPerToken: number;
     /** Of the layers with a window, once it is full. */
@@ -65,10 +65,12 @@ export function inspectSpec(
   spec: DecoderSpec,
   groups: readonly WeightGroup[],
   contexts: readonly number[],
+  precision: CachePrecision = 'f16',
 ): Inspection {
   const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings, contextTokens, layers } = spec;
   const { family, parameters, activeParameters, longestContextTokens } = describeSpec(spec);
   const yarn = yarnOnRequest(spec);
+  const perValue = cacheBytesPerValue(spec, precision);
   const bytes = groups.reduce((sum, group) => sum + group.bytes, 0);
   const [growing, sliding] = [layers.filter((layer) => !windowOf(layer)), layers.filter(windowOf)];
   return {
@@ -87,11 +89,12 @@ export function inspectSpec(
     ...(yarn && { yarnOnRequest: yarn }),
     weights: { groups, bytes, bytesPerToken: activeBytesOf(spec, groups) },
     cache: {
-      bytesPerToken: cacheBytes({ layers: growing }, 1),
-      windowBytes: cacheBytes({ layers: sliding }, Number.POSITIVE_INFINITY),
+      precision,
+      bytesPerToken: cacheBytes({ layers: growing }, 1, perValue),
+      windowBytes: cacheBytes({ layers: sliding }, Number.POSITIVE_INFINITY, perValue),
     },
     memory: contexts.map((tokens) => {
-      const cached = cacheBytes(spec, tokens);
+      const cached = cacheBytes(spec, tokens, perValue);
       const reached = tokens <= longestContextTokens;
       return { contextTokens: tokens, cacheBytes: cached, ...(reached && { bytes: bytes + cached }) };
     }),
@@ -99,11 +102,7 @@ export function inspectSpec(
 }
 
 /** Bytes of keys and values of one sequence of `tokens`. A layer with a window keeps no more than that. */
-export function cacheBytes(
-  { layers }: Pick<DecoderSpec, 'layers'>,
-  tokens: number,
-  bytesPerValue = cacheBytesPerValue,
-): number {
+export function cacheBytes({ layers }: Pick<DecoderSpec, 'layers'>, tokens: number, bytesPerValue: number): number {
   return layers.reduce((sum, layer) => {
     const kept = Math.min(tokens, windowOf(layer) ?? tokens);
     return sum + kept * bytesPerValue * cacheValuesPerToken(layer.attention);
@@ -111,11 +110,17 @@ export function cacheBytes(
 }
 
 /** The longest context whose cache takes at most `bytes`; none is longer than `mostTokens`. */
-export function contextThatFits(spec: Pick<DecoderSpec, 'layers'>, bytes: number, mostTokens: number): number {
+export function contextThatFits(
+  spec: Pick<DecoderSpec, 'layers'>,
+  bytes: number,
+  mostTokens: number,
+  precision: CachePrecision = 'f16',
+): number {
+  const perValue = cacheBytesPerValue(spec, precision);
   let [fits, beyond] = [0, mostTokens + 1];
   while (beyond - fits > 1) {
     const middle = Math.floor((fits + beyond) / 2);
-    if (cacheBytes(spec, middle) <= bytes) fits = middle;
+    if (cacheBytes(spec, middle, perValue) <= bytes) fits = middle;
     else beyond = middle;
   }
   return fits;

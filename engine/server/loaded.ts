@@ -16,6 +16,7 @@ import { type Machine, Scheduler } from '../generation/scheduler.ts';
 import { Speculation } from '../generation/speculation.ts';
 import { prepareHealing } from '../generation/tokenHealing.ts';
 import { limits } from '../limits.ts';
+import type { CachePrecision } from '../model/cachePrecision.ts';
 import { longestContextTokens, withContext } from '../model/longContext.ts';
 import type { Model } from '../model/model.ts';
 import { openModel } from '../model/open.ts';
@@ -39,6 +40,7 @@ export interface LoadRequest {
   readonly backend: BackendChoice;
   readonly contextTokens?: number | undefined;
   readonly threads?: number | undefined;
+  readonly cachePrecision?: CachePrecision | undefined;
   /** For files derived from the weights. */
   readonly cacheDirectory?: string | undefined;
   /** For sequences that outlive the process, and how many bytes of them; absent or 0: none do. */
@@ -88,13 +90,14 @@ export async function decoderFor(
   among?: readonly Candidate[],
 ): Promise<LoadedDecoder> {
   const spec = specFor(model, request.contextTokens);
-  const { threads, cacheDirectory, onProgress, signal } = request;
+  const { threads, cachePrecision, cacheDirectory, onProgress, signal } = request;
   const digest = storedDigest(model.path);
   const options: LoadOptions = {
     ...contextFor(spec, bytesOf(model), request.contextTokens),
     onProgress,
     signal,
     ...(threads !== undefined && { threads }),
+    ...(cachePrecision !== undefined && { cachePrecision }),
     ...(cacheDirectory !== undefined && digest !== undefined && { cacheDirectory, digest }),
   };
   try {

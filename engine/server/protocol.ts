@@ -7,6 +7,7 @@ import { NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc';
 import * as z from 'zod';
 import { schedulerStatistics } from '../generation/schedulerStatistics.ts';
 import { limits } from '../limits.ts';
+import { cachePrecisions } from '../model/cachePrecision.ts';
 
 export const protocolVersion = 1;
 
@@ -89,6 +90,8 @@ export const loadParams = z.object({
   backend: backendChoice.default('auto'),
   contextTokens: z.number().int().min(16).optional(),
   threads: z.number().int().min(1).max(1024).optional(),
+  /** Of keys and values on the GPU; absent: f16. The CPU keeps f32. */
+  cachePrecision: z.enum(cachePrecisions).optional(),
   /** Sequences of all models on the disk, for the next start; 0: none. */
   diskCacheBytes: z.number().int().min(0).default(limits.cache.snapshotBytes),
 });

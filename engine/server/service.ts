@@ -82,8 +82,8 @@ export class Engine {
    */
   async load(params: z.output<typeof loadParams>, signal?: AbortSignal): Promise<ModelCard> {
     throwIfAborted(signal);
-    const { model, backend, contextTokens, threads, diskCacheBytes } = params;
-    const key = JSON.stringify([model, backend, contextTokens, threads, diskCacheBytes]);
+    const { model, backend, contextTokens, threads, cachePrecision, diskCacheBytes } = params;
+    const key = JSON.stringify([model, backend, contextTokens, threads, cachePrecision, diskCacheBytes]);
     if (this.#loading?.key === key) return this.#loading.card;
     if (!this.#loading && this.#model?.key === key) return this.#model.loaded.card;
     this.#loading?.abort();

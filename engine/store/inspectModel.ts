@@ -5,6 +5,7 @@ import { HearthError } from '../errors.ts';
 import { openGguf } from '../formats/gguf.ts';
 import { metadataString, optionalMetadata } from '../formats/ggufMetadata.ts';
 import { limits } from '../limits.ts';
+import type { CachePrecision } from '../model/cachePrecision.ts';
 import { describeModel, type WeightGroup } from '../model/describe.ts';
 import { contextThatFits, type Inspection, inspectSpec } from '../model/inspect.ts';
 import { openModel, readConfig, specFromConfig } from '../model/open.ts';
@@ -47,6 +48,8 @@ export interface InspectedModel extends Inspection {
 export interface InspectOptions {
   /** Lengths to say the memory for. */
   readonly contexts: readonly number[];
+  /** Of keys and values; absent: f16. */
+  readonly cachePrecision?: CachePrecision;
   readonly hardware: Hardware;
 }
 
@@ -61,10 +64,12 @@ interface Known extends Pick<InspectedModel, 'name' | 'state' | 'weightsKnownFro
 export async function inspectModel(store: Store, model: string, options: InspectOptions): Promise<InspectedModel> {
   const entry = findEntry(model);
   const { spec, groups, ...known } = entry ? await ofEntry(store, entry) : await ofPath(await store.resolve(model));
-  const inspection = inspectSpec(spec, groups, options.contexts);
+  const { contexts, cachePrecision = 'f16' } = options;
+  const inspection = inspectSpec(spec, groups, contexts, cachePrecision);
   const memoryBytes = memoryForModelBytes(options.hardware);
   const { longestContextTokens, weights } = inspection;
-  const contextTokens = contextThatFits(spec, memoryBytes - weights.bytes, longestContextTokens);
+  const room = memoryBytes - weights.bytes;
+  const contextTokens = contextThatFits(spec, room, longestContextTokens, cachePrecision);
   return {
     model,
     ...known,

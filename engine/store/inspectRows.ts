@@ -77,13 +77,15 @@ function weightRows({ weights, quantisation, weightsKnownFrom, tiedEmbeddings }:
   ];
 }
 
+const inPrecision = { f32: 'f32', f16: 'f16', q8: '8 bits' } as const;
+
 function cacheRows({ cache }: InspectedModel): Row[] {
   const windowed = cache.windowBytes > 0;
   return [
     {
       label: 'KV a token',
       value: showBytes(cache.bytesPerToken),
-      why: `keys and values in f16${windowed ? ', in the layers without a window' : ''}; the CPU keeps f32, twice as much`,
+      why: `keys and values in ${inPrecision[cache.precision]}${windowed ? ', in the layers without a window' : ''}; the CPU keeps f32`,
     },
     {
       label: 'KV of windows',

@@ -332,8 +332,8 @@ export class EngineClient {
       this.show({ kind: 'no-model', offers: choice.offers });
       throw new EngineFailure('no-model', vscode.l10n.t('There is no model on this computer yet.'));
     }
-    const { backend, diskCacheBytes } = settings;
-    const load: LoadParams = { model: choice.model, backend, diskCacheBytes };
+    const { backend, cachePrecision, diskCacheBytes } = settings;
+    const load: LoadParams = { model: choice.model, backend, cachePrecision, diskCacheBytes };
     if (settings.contextTokens !== undefined) load.contextTokens = settings.contextTokens;
     if (settings.threads !== undefined) load.threads = settings.threads;
     return { load, name: choice.name };

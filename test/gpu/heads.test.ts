@@ -10,12 +10,14 @@ import {
   attentionShape,
   attentionTile,
 } from '../../engine/backend/webgpu/kernels/attention.ts';
-import { type CachePrecision, pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
+import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { prepareHeadsKernel } from '../../engine/backend/webgpu/kernels/prepareHeads.ts';
 import { projectHeadsGroups, projectHeadsKernel } from '../../engine/backend/webgpu/kernels/projectHeads.ts';
 import { matrixLayout } from '../../engine/backend/webgpu/weightLayout.ts';
+import { type CachePrecision, cacheRowOf } from '../../engine/model/cachePrecision.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/rope.ts';
 import type { GroupedQueryAttentionSpec, RopeSpec } from '../../engine/model/spec.ts';
+import { packRows, unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
 
 const held = useGpu();
@@ -71,8 +73,8 @@ function dataOf({ spec, start, tokens, precision }: Case) {
     columns: hidden,
     values: randomValues(rows * hidden, seed, 2 / Math.sqrt(hidden)),
   });
-  const rounded = (values: Float32Array<ArrayBuffer>) =>
-    precision === 'f16' ? Float32Array.from(new Float16Array(values)) : values;
+  const row = cacheRowOf(spec);
+  const rounded = (values: Float32Array<ArrayBuffer>) => unpackRows(packRows(values, precision, row), precision, row);
   return {
     hidden,
     width: kvHeads * headDim,
@@ -91,7 +93,7 @@ function dataOf({ spec, start, tokens, precision }: Case) {
 
 type Data = ReturnType<typeof dataOf>;
 
-function expectedOf({ spec, start, tokens }: Case, data: Data): Float32Array {
+function expectedOf({ spec, start, tokens, precision }: Case, data: Data): Float32Array {
   const { hidden, width, bias, norms, sinks } = data;
   const { headDim } = spec;
   const biasOf = (first: number, rows: number) => (bias ? { bias: bias.subarray(first, first + rows) } : {});
@@ -105,7 +107,9 @@ function expectedOf({ spec, start, tokens }: Case, data: Data): Float32Array {
     ...(norms && { queryNorm: norms.subarray(0, headDim), keyNorm: norms.subarray(headDim) }),
     ...(sinks && { sinks }),
   } as const;
-  const cache = { keys: new TokenRows(width), values: new TokenRows(width) };
+  const block = precision === 'q8' ? cacheRowOf(spec).block : undefined;
+  const rows = () => new TokenRows(width, undefined, block);
+  const cache = { keys: rows(), values: rows() };
   cache.keys.write(0, data.keys);
   cache.values.write(0, data.values);
   const span = { firstRow: 0, count: tokens, firstPosition: start, cache };
@@ -130,8 +134,7 @@ function paged({ spec, precision }: Case, rows: Float32Array, table: Uint32Array
       values.set(rows.subarray(from, from + headDim), to);
     }
   }
-  const bytes = precision === 'f16' ? new Float16Array(values).buffer : values.buffer;
-  return new Uint32Array(bytes);
+  return packRows(values, precision, cacheRowOf(spec));
 }
 
 function anglesOf(rope: RopeSpec, positions: readonly number[]): Float32Array<ArrayBuffer> {
@@ -161,7 +164,7 @@ async function prepare(one: Case, data: Data, table: Uint32Array<ArrayBuffer>): 
   const caches = [paged(one, data.keys, table), paged(one, data.values, table)];
   const run = [rows, table, anglesOf(spec.rope, positions)];
   let results: Float32Array<ArrayBuffer>[];
-  if (fused) {
+  if (fused && precision !== 'q8') {
     const projection = ({ rows, columns }: Matrix) => ({ layout: matrixLayout('F32', rows, columns) });
     const shape = {
       spec,
@@ -293,6 +296,13 @@ describe('grouped-query attention equals the reference', () => {
     check({ spec: specOf({ slidingWindow: 50 }), start: 100, tokens: 6, splits: 2 }));
   it('with more parts than blocks of keys', () => check({ start: 3, tokens: 1, splits: 16, fused: true }));
   it('with the cache in f16', () => check({ start: 64, tokens: 2, precision: 'f16', splits: 4, fused: true }));
+  it('with the cache in 8 bits', () => check({ start: 64, tokens: 2, precision: 'q8', splits: 4 }));
+  it('with the cache in 8 bits, heads of 12 values, the first tokens of all', () =>
+    check({
+      spec: specOf({ headDim: 12, rope: { theta: 10_000, dimensions: 12, layout: 'half-split' } }),
+      tokens: 35,
+      precision: 'q8',
+    }));
   it('at position 131071 of GPT-OSS, over all keys', ({ skip }) =>
     far ? check({ start: 131_070, tokens: 2, splits: 16, fused: true }) : skip(tooFar));
   it('at position 131071 of GPT-OSS, in its window of 128', ({ skip }) =>

@@ -1,17 +1,19 @@
 import { describe, expect, it } from 'vitest';
-import { TokenRows } from '../../engine/backend/reference/cache.ts';
+import { roundBlocks, TokenRows } from '../../engine/backend/reference/cache.ts';
 import { latentAttention } from '../../engine/backend/reference/latentAttention.ts';
 import { linear } from '../../engine/backend/reference/linear.ts';
 import { rmsNorm } from '../../engine/backend/reference/norm.ts';
 import { rotate } from '../../engine/backend/reference/rope.ts';
 import { attentionKernel, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
-import { type CachePrecision, pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
+import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from '../../engine/backend/webgpu/kernels/matrixMatrix.ts';
 import { matrixVectorKernel, rowsPerGroup } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
 import { prepareLatentKernel } from '../../engine/backend/webgpu/kernels/prepareLatent.ts';
 import { matrixLayout } from '../../engine/backend/webgpu/weightLayout.ts';
+import { type CachePrecision, cacheRowBytes, cacheRowOf } from '../../engine/model/cachePrecision.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/rope.ts';
 import type { LatentAttentionSpec, RopeSpec } from '../../engine/model/spec.ts';
+import { unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, tileOperand, useGpu } from './kernel.ts';
 
 const epsilon = 1e-6;
@@ -62,10 +64,10 @@ async function prepare(
   pages: Uint32Array<ArrayBuffer>,
   inputs: { readonly query: Float32Array; readonly latent: Float32Array; readonly gain: Float32Array },
 ): Promise<Prepared> {
-  const { numAttentionHeads: heads, keyValueRank, nopeHeadDim, ropeHeadDim } = spec;
+  const { numAttentionHeads: heads, nopeHeadDim, ropeHeadDim } = spec;
   const tokens = positions.length;
   const source = prepareLatentKernel(spec, epsilon, precision, held.gpu.capabilities);
-  const pageWords = (pageTokens * (keyValueRank + ropeHeadDim)) / (precision === 'f16' ? 2 : 1);
+  const pageWords = (pageTokens * cacheRowBytes(cacheRowOf(spec), precision)) / 4;
   const zeros = new Float32Array((Math.max(...pages) + 1) * pageWords);
   const [nope, rope, cache] = await runKernelOutputs(
     held.gpu,
@@ -105,17 +107,16 @@ describe('queries and latents are prepared as the reference does', () => {
     const normed = rmsNorm(parts(latent, rank + rope, 0, rank), gain, epsilon);
     const key = parts(latent, rank + rope, rank, rank + rope);
     rotate(key, { heads: 1, headDim: rope }, spec.rope, positions);
-    const cache =
-      precision === 'f16'
-        ? Float32Array.from(new Float16Array(result.cache.buffer, 0, 2 * result.cache.length))
-        : result.cache;
-    const bound = precision === 'f16' ? 1e-6 : 1e-12;
+    const row = cacheRowOf(spec);
+    const cache = unpackRows(result.cache, precision, row);
+    const bound = precision === 'f32' ? 1e-12 : precision === 'f16' ? 1e-6 : 1e-10;
+    const kept = (rows: Float32Array) => (precision === 'q8' ? roundBlocks(rows, row.block) : rows);
     for (const [token, position] of positions.entries()) {
       const page = pages[3 + Math.floor(position / pageTokens)] ?? 0;
       const start = (page * pageTokens + (position % pageTokens)) * (rank + rope);
       const expected = [
-        ...normed.subarray(token * rank, (token + 1) * rank),
-        ...key.subarray(token * rope, (token + 1) * rope),
+        ...kept(normed.subarray(token * rank, (token + 1) * rank)),
+        ...kept(key.subarray(token * rope, (token + 1) * rope)),
       ];
       expect(normalisedError(cache.subarray(start, start + rank + rope), expected)).toBeLessThan(bound);
     }
@@ -125,6 +126,12 @@ describe('queries and latents are prepared as the reference does', () => {
 
   it('at the dimensions of DeepSeek-V3, near position 131071, f32', () =>
     check(latentSpec(8, 512, 128, { theta: 10000, dimensions: 64, layout: 'interleaved' }), 'f32', [131070, 131071]));
+
+  it('at the dimensions of DeepSeek-V3, near position 131071, in 8 bits', () =>
+    check(latentSpec(8, 512, 128, { theta: 10000, dimensions: 64, layout: 'interleaved' }), 'q8', [131070, 131071]));
+
+  it('small, in 8 bits, over a page border', () =>
+    check(latentSpec(3, 36, 12, { theta: 10000, dimensions: 8, layout: 'half-split' }), 'q8', [30, 31, 32]));
 
   it('small, halves paired, over a page border, f16', () =>
     check(latentSpec(3, 36, 12, { theta: 10000, dimensions: 8, layout: 'half-split' }), 'f16', [30, 31, 32]));

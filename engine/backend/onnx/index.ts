@@ -37,7 +37,7 @@ export function createOnnxBackend({ roundActivations }: OnnxOptions): Backend {
         return new OnnxDecoder({
           spec,
           contextTokens: options.contextTokens,
-          notes: graph.notes,
+          notes: [...graph.notes, ...cacheNotes(options)],
           spans: graph.plan.spans,
           layers: graph.plan.layers,
           weightBytes: graph.layout.byteLength,
@@ -50,6 +50,10 @@ export function createOnnxBackend({ roundActivations }: OnnxOptions): Backend {
       }
     },
   };
+}
+
+function cacheNotes({ cachePrecision = 'f32' }: LoadOptions): string[] {
+  return cachePrecision === 'f32' ? [] : ['Keys and values are kept as 32-bit floats: the CPU has no smaller cache.'];
 }
 
 /** Where the file of weights lies. */

@@ -1,5 +1,6 @@
-/** What a sequence remembers: for every layer the keys and values of its tokens, in f32. */
+/** What a sequence remembers: for every layer the keys and values of its tokens, in f32, or rounded as `q8` rounds them. */
 
+import { type CachePrecision, cacheRowOf } from '../../model/cachePrecision.ts';
 import type { AttentionSpec, DecoderSpec } from '../../model/spec.ts';
 import type { Sequence } from '../backend.ts';
 
@@ -7,10 +8,13 @@ import type { Sequence } from '../backend.ts';
 export class TokenRows {
   readonly width: number;
   values: Float32Array;
+  readonly #roundedBlock: number | undefined;
 
-  constructor(width: number, values = new Float32Array(0)) {
+  /** `roundedBlock`: values that `q8` keeps with one scale. */
+  constructor(width: number, values = new Float32Array(0), roundedBlock?: number) {
     this.width = width;
     this.values = values;
+    this.#roundedBlock = roundedBlock;
   }
 
   /** Writes whole rows from token `start` on. */
@@ -21,12 +25,34 @@ export class TokenRows {
       grown.set(this.values);
       this.values = grown;
     }
-    this.values.set(rows, start * this.width);
+    this.values.set(
+      this.#roundedBlock === undefined ? rows : roundBlocks(rows, this.#roundedBlock),
+      start * this.width,
+    );
   }
 
   copy(tokens: number): TokenRows {
-    return new TokenRows(this.width, this.values.slice(0, tokens * this.width));
+    return new TokenRows(this.width, this.values.slice(0, tokens * this.width), this.#roundedBlock);
   }
+}
+
+/** Every value as the nearest multiple of its block's largest by 127, in f32 as a GPU computes it. */
+export function roundBlocks(values: Float32Array, block: number): Float32Array {
+  const rounded = new Float32Array(values.length);
+  for (let start = 0; start < values.length; start += block) {
+    const own = values.subarray(start, start + block);
+    const largest = own.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    const up = largest > 1e-30 ? Math.fround(127 / largest) : 0;
+    const scale = Math.fround(largest / 127);
+    for (const [i, value] of own.entries()) rounded[start + i] = roundToEven(Math.fround(value * up)) * scale;
+  }
+  return rounded;
+}
+
+/** WGSL's `round`. */
+function roundToEven(value: number): number {
+  const nearest = Math.round(value);
+  return Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : nearest;
 }
 
 /**
@@ -38,12 +64,12 @@ export interface LayerCache {
   readonly values: TokenRows;
 }
 
-function emptyCache(attention: AttentionSpec): LayerCache {
-  if (attention.kind === 'latent') {
-    return { keys: new TokenRows(attention.ropeHeadDim), values: new TokenRows(attention.keyValueRank) };
-  }
+function emptyCache(attention: AttentionSpec, precision: CachePrecision): LayerCache {
+  const block = precision === 'q8' ? cacheRowOf(attention).block : undefined;
+  const rows = (width: number) => new TokenRows(width, undefined, block);
+  if (attention.kind === 'latent') return { keys: rows(attention.ropeHeadDim), values: rows(attention.keyValueRank) };
   const width = attention.numKeyValueHeads * attention.headDim;
-  return { keys: new TokenRows(width), values: new TokenRows(width) };
+  return { keys: rows(width), values: rows(width) };
 }
 
 export class ReferenceSequence implements Sequence {
@@ -59,10 +85,10 @@ export class ReferenceSequence implements Sequence {
     owner.add(this);
   }
 
-  static empty(owner: Set<ReferenceSequence>, spec: DecoderSpec): ReferenceSequence {
+  static empty(owner: Set<ReferenceSequence>, spec: DecoderSpec, precision: CachePrecision = 'f32'): ReferenceSequence {
     return new ReferenceSequence(
       owner,
-      spec.layers.map((layer) => emptyCache(layer.attention)),
+      spec.layers.map((layer) => emptyCache(layer.attention, precision)),
       0,
     );
   }

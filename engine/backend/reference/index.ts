@@ -3,6 +3,7 @@
  * other backends are tested against; start reading at forward.ts.
  */
 import { HearthError, throwIfAborted } from '../../errors.ts';
+import type { CachePrecision } from '../../model/cachePrecision.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec.ts';
 import { listWeights } from '../../model/weightList.ts';
 import type { DecoderWeights, Weight } from '../../model/weights.ts';
@@ -43,16 +44,20 @@ class ReferenceDecoder implements Decoder {
   readonly contextTokens: number;
   readonly maxTokensPerRun = maxTokensPerRun;
   readonly maxSequencesPerRun = maxSequencesPerRun;
-  /** f32 holds every stored value, so nothing is lost. */
-  readonly notes: readonly string[] = [];
+  /** f32 holds every stored value, so nothing is lost but by a cache of 8 bits. */
+  readonly notes: readonly string[];
   readonly storage: SequenceStorage;
   private readonly loaded: LoadedDecoder;
+  private readonly precision: CachePrecision;
   private readonly weightBytes: number;
   private readonly tokenBytes: number;
   private readonly cacheCapacityBytes: number;
   private readonly sequences = new Set<ReferenceSequence>();
 
-  constructor(loaded: LoadedDecoder, weightBytes: number, { contextTokens }: LoadOptions) {
+  constructor(loaded: LoadedDecoder, weightBytes: number, { contextTokens, cachePrecision = 'f32' }: LoadOptions) {
+    this.precision = cachePrecision;
+    this.notes =
+      cachePrecision === 'q8' ? ['Keys and values are rounded to 8 bits, with a scale for every 32 of them.'] : [];
     this.spec = loaded.spec;
     this.loaded = loaded;
     this.weightBytes = weightBytes;
@@ -61,12 +66,13 @@ class ReferenceDecoder implements Decoder {
     this.cacheCapacityBytes = fullContexts * contextTokens * this.tokenBytes;
     this.storage = new ReferenceStorage(
       this,
+      cachePrecision === 'q8' ? 'q8 as f32 by token' : 'f32 by token',
       (tokens) => this.bytesHeld() + tokens * this.tokenBytes <= this.cacheCapacityBytes,
     );
   }
 
   createSequence(): ReferenceSequence {
-    return ReferenceSequence.empty(this.sequences, this.spec);
+    return ReferenceSequence.empty(this.sequences, this.spec, this.precision);
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {

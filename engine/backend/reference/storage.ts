@@ -4,11 +4,16 @@ import { checkShape, floatsOf, piecesFor } from '../storage.ts';
 import { ReferenceSequence } from './cache.ts';
 
 export class ReferenceStorage implements SequenceStorage {
-  readonly format = 'f32 by token';
+  readonly format: string;
   readonly #decoder: Pick<Decoder, 'contextTokens' | 'createSequence'>;
   readonly #hasRoom: (tokens: number) => boolean;
 
-  constructor(decoder: Pick<Decoder, 'contextTokens' | 'createSequence'>, hasRoom: (tokens: number) => boolean) {
+  constructor(
+    decoder: Pick<Decoder, 'contextTokens' | 'createSequence'>,
+    format: string,
+    hasRoom: (tokens: number) => boolean,
+  ) {
+    this.format = format;
     this.#decoder = decoder;
     this.#hasRoom = hasRoom;
   }

@@ -23,6 +23,8 @@ export interface GpuCapabilities {
   readonly timestamps: boolean;
   readonly maxBindingBytes: number;
   readonly maxBufferBytes: number;
+  /** Of a matrix; larger ones are cut. */
+  readonly maxPieceBytes: number;
   readonly maxWorkgroupInvocations: number;
   readonly maxWorkgroupBytes: number;
   readonly maxBindingsPerKernel: number;
@@ -40,7 +42,12 @@ export interface GpuOptions {
   /** Use as if the adapter lacked them: tests run every kernel's poorest path this way. */
   readonly without?: readonly ('f16' | 'subgroups' | 'subgroupMatrix')[];
   /** Use as if the adapter had no more: tests come to its ends this way. */
-  readonly atMost?: { readonly bindingBytes?: number; readonly bufferBytes?: number; readonly memoryBytes?: number };
+  readonly atMost?: {
+    readonly bindingBytes?: number;
+    readonly bufferBytes?: number;
+    readonly memoryBytes?: number;
+    readonly pieceBytes?: number;
+  };
   /** Keep Dawn's validation of calls and shaders (tests); a release run whose kernels are proved turns it off. */
   readonly validate?: boolean;
 }
@@ -112,6 +119,10 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
   } else if (matrices && !choice) {
     notes.push('subgroupMatrix: used with f16 and subgroups only; prompts are computed in plain tiles.');
   }
+  const maxBindingBytes = Math.min(
+    limits.maxStorageBufferBindingSize,
+    options.atMost?.bindingBytes ?? limits.maxBufferSize,
+  );
   return {
     vendor: info.vendor,
     architecture: info.architecture,
@@ -121,7 +132,9 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
     ...(subgroups ? { subgroups: sizes } : {}),
     ...(typeof choice === 'object' ? { subgroupMatrix: choice } : {}),
     timestamps: features.has('timestamp-query'),
-    maxBindingBytes: Math.min(limits.maxStorageBufferBindingSize, options.atMost?.bindingBytes ?? limits.maxBufferSize),
+    maxBindingBytes,
+    // Planes end on whole words, and FP8 is followed by its scales.
+    maxPieceBytes: Math.min(maxBindingBytes - 4096, options.atMost?.pieceBytes ?? maxBindingBytes),
     maxBufferBytes: Math.min(limits.maxBufferSize, options.atMost?.bufferBytes ?? limits.maxBufferSize),
     maxWorkgroupInvocations: limits.maxComputeInvocationsPerWorkgroup,
     maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,

@@ -1,4 +1,5 @@
 /** A decoder on the GPU: takes a batch, writes its inputs, submits the recorded dispatches, reads back the logits asked for. */
+import { cacheBytesPerValue } from '../../model/cachePrecision.ts';
 import { type DecoderSpec, outputSize } from '../../model/spec.ts';
 import type {
   CacheDemand,
@@ -22,7 +23,6 @@ import { logitRowsAtOnce, maxTokensPerRun } from './decoderScratch.ts';
 import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './decoderSequence.ts';
 import { WebgpuStorage } from './decoderStorage.ts';
 import type { Gpu } from './gpu.ts';
-import { cacheValueBytes } from './kernels/cacheCode.ts';
 import { samplesOnGpu } from './kernels/sampleChunks.ts';
 import type { Plan } from './plan.ts';
 
@@ -268,7 +268,7 @@ export class WebgpuDecoder implements Decoder {
       weightBytes,
       cacheBytes: usedCacheBytes(this.spec, cache),
       cacheCapacityBytes: cache.bytes,
-      cacheBytesPerValue: cacheValueBytes(cache.precision),
+      cacheBytesPerValue: cacheBytesPerValue(this.spec, cache.precision),
     };
   }
 

@@ -53,7 +53,7 @@ function recordProjection(
   const { inputs, scratch, gpu, spec: decoder } = recorder.parts;
   const { precision } = recorder.parts.cache;
   const [query, key, value] = [weights.query, weights.key, weights.value].map(wholeMatrix);
-  if (recorder.rows === 'prompt' || !query || !key || !value) return false;
+  if (recorder.rows === 'prompt' || precision === 'q8' || !query || !key || !value) return false;
   if (!canProjectHeads(spec, gpu.capabilities)) return false;
   const shape = { spec, query, key, value, tokens: recorder.rows, normEpsilon: decoder.normEpsilon };
   recorder.add(

@@ -3,10 +3,11 @@
  * into pages. Layers with the same window share one pool of page numbers and one table a sequence.
  */
 import { HearthError } from '../../errors.ts';
-import { type AttentionSpec, cacheValuesPerToken, type DecoderSpec } from '../../model/spec.ts';
+import { type CachePrecision, cacheBytesPerToken } from '../../model/cachePrecision.ts';
+import type { AttentionSpec, DecoderSpec } from '../../model/spec.ts';
 import { fullContexts } from '../backend.ts';
 import type { Gpu } from './gpu.ts';
-import { type CachePrecision, cacheValueBytes, pageTokens } from './kernels/cacheCode.ts';
+import { pageTokens } from './kernels/cacheCode.ts';
 import { mostPages, PagePool, PageTable } from './pages.ts';
 
 /** Copies of shared last pages, and the pages that many short sequences fill partly. */
@@ -102,8 +103,7 @@ function spanOf(attention: AttentionSpec, plan: readonly SpanPlan[]): number {
 
 /** Bytes of one page of keys (as many of values), or of latents. */
 export function pageBytes(attention: AttentionSpec, precision: CachePrecision): number {
-  const values = cacheValuesPerToken(attention) / (attention.kind === 'latent' ? 1 : 2);
-  return pageTokens * values * cacheValueBytes(precision);
+  return (pageTokens * cacheBytesPerToken([attention], precision)) / (attention.kind === 'latent' ? 1 : 2);
 }
 
 function bufferBytes(attention: AttentionSpec, plan: readonly SpanPlan[], { precision }: SpanOptions): number {

@@ -2,6 +2,7 @@
  * The WebGPU backend: WGSL kernels on Dawn (Vulkan, Metal, Direct3D 12). Start reading at decoderPlan.ts.
  */
 
+import type { CachePrecision } from '../../model/cachePrecision.ts';
 import { describeModel } from '../../model/describe.ts';
 import type { DecoderSpec } from '../../model/spec.ts';
 import { listWeights } from '../../model/weightList.ts';
@@ -15,13 +16,12 @@ import { RunInputs } from './decoderInputs.ts';
 import { allocateScratch, maxTokensPerRun, scratchBytes } from './decoderScratch.ts';
 import { requireDimensions, uploadWeights } from './decoderWeights.ts';
 import { Gpu } from './gpu.ts';
-import type { CachePrecision } from './kernels/cacheCode.ts';
 import { contextFor } from './memoryPlan.ts';
 import { Uploader } from './upload.ts';
 
 export interface WebgpuOptions {
   readonly gpu?: GpuOptions;
-  /** Of keys and values: f16 by default, as every engine keeps them; f32 loses nothing. */
+  /** Where the load asks for none: f16, as every engine keeps keys and values. */
   readonly cachePrecision?: CachePrecision;
 }
 
@@ -35,7 +35,8 @@ export function createWebgpuBackend(options: WebgpuOptions = {}): Backend {
       requireDimensions(spec);
       const gpu = await Gpu.open(options.gpu);
       try {
-        return await loadOn(gpu, spec, weights, { ...loadOptions, precision: options.cachePrecision ?? 'f16' });
+        const precision = loadOptions.cachePrecision ?? options.cachePrecision ?? 'f16';
+        return await loadOn(gpu, spec, weights, { ...loadOptions, precision });
       } catch (error) {
         await gpu.explain(error).finally(() => gpu.dispose());
         throw error;
@@ -116,6 +117,10 @@ async function planMemory(
 }
 
 function notesOf({ capabilities }: Gpu, precision: CachePrecision): string[] {
-  const cache = precision === 'f16' ? ['Keys and values are kept as f16.'] : [];
+  const cache = {
+    f32: [],
+    f16: ['Keys and values are kept as f16.'],
+    q8: ['Keys and values are kept in 8 bits, with a scale for every 32 of them.'],
+  }[precision];
   return [`Computed on ${describeGpu(capabilities)}`, ...cache, ...capabilities.notes];
 }

@@ -88,7 +88,7 @@ export class Uploader {
 
   #rowsPerPiece(weight: Weight, rows: number, columns: number): number {
     const rowBytes = byteLengthOf(weight.type, [1, columns]);
-    const most = Math.floor((this.#gpu.capabilities.maxBindingBytes - 4096) / rowBytes);
+    const most = Math.floor(this.#gpu.capabilities.maxPieceBytes / rowBytes);
     if (most >= rows) return rows;
     const unit =
       weight.shape.length === 3 ? (weight.shape.at(-2) ?? 1) : Math.max(4, weight.blockScale?.blockRows ?? 4);

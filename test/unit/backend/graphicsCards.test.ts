@@ -95,6 +95,7 @@ describe('the memory of the adapter that was opened', () => {
     f16: true,
     timestamps: false,
     maxBindingBytes: 1,
+    maxPieceBytes: 0,
     maxBufferBytes: 1,
     maxWorkgroupInvocations: 1,
     maxWorkgroupBytes: 1,

@@ -100,7 +100,15 @@ describeShared(
 
     it('DeepSeek-V3 caches 576 values a token and layer, 70 kB in all', () => {
       const { cache, attention, feedForward } = inspected('DeepSeek-V3', 'FP8');
-      expect(cache).toEqual({ bytesPerToken: 61 * 576 * 2, windowBytes: 0 });
+      expect(cache).toEqual({ precision: 'f16', bytesPerToken: 61 * 576 * 2, windowBytes: 0 });
+      const spec = published('DeepSeek-V3');
+      const eight = inspectSpec(spec, plannedGroups(spec, 'FP8'), [1000], 'q8');
+      // A byte a value, and a scale of four bytes for 32 of them.
+      expect(eight.cache).toEqual({ precision: 'q8', bytesPerToken: 61 * (576 + 4 * 18), windowBytes: 0 });
+      expect(eight.memory[0]?.cacheBytes).toBe(1000 * 61 * (576 + 4 * 18));
+      const [half, byte] = (['f16', 'q8'] as const).map((precision) => contextThatFits(spec, 1e9, 131_072, precision));
+      expect(byte).toBe(Math.floor(1e9 / (61 * (576 + 4 * 18))));
+      expect(half).toBe(Math.floor(1e9 / (61 * 576 * 2)));
       expect(attention.map(({ layers }) => layers)).toEqual([61]);
       expect(feedForward.map(({ layers, spec }) => [layers, spec.kind])).toEqual([
         [3, 'dense'],
@@ -142,7 +150,7 @@ describe('the longest context that fits', () => {
   const spec = { layers: [layer(), layer(10)] };
 
   it('counts a window only until it is full', () => {
-    expect([1, 10, 11, 100].map((tokens) => cacheBytes(spec, tokens))).toEqual([8, 80, 84, 440]);
+    expect([1, 10, 11, 100].map((tokens) => cacheBytes(spec, tokens, 2))).toEqual([8, 80, 84, 440]);
   });
 
   it.each([

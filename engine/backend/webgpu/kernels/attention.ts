@@ -10,10 +10,11 @@
  * Workgroup: `queries` tokens by `headsPerTile` heads that share a key; groups: head tiles in x, token tiles in y, splits of the
  * keys in z. Needs nothing. Must equal `groupedQueryAttention` and `latentAttention` of backend/reference.
  */
+import { type CachePrecision, type CacheRow, cacheRowOf } from '../../../model/cachePrecision.ts';
 import type { AttentionSpec } from '../../../model/spec.ts';
 import type { KernelSource } from '../gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
-import { type CachePrecision, pageTokens, readCache, rowStruct } from './cacheCode.ts';
+import { pageTokens, readCache, rowStruct } from './cacheCode.ts';
 
 const threads = 128;
 
@@ -23,6 +24,7 @@ export interface AttentionShape {
   readonly keyDim: number;
   readonly valueDim: number;
   readonly latent: boolean;
+  readonly cacheRow: CacheRow;
   readonly sinks: boolean;
   readonly slidingWindow?: number;
   readonly softmaxScale: number;
@@ -38,6 +40,7 @@ export function attentionShape(spec: AttentionSpec): AttentionShape {
       keyDim,
       valueDim: keyValueRank,
       latent: true,
+      cacheRow: cacheRowOf(spec),
       sinks: false,
       softmaxScale,
     };
@@ -49,6 +52,7 @@ export function attentionShape(spec: AttentionSpec): AttentionShape {
     keyDim: headDim,
     valueDim: headDim,
     latent: false,
+    cacheRow: cacheRowOf(spec),
     sinks,
     ...(slidingWindow === undefined ? {} : { slidingWindow }),
     softmaxScale,
@@ -116,8 +120,8 @@ var<workgroup> scores: array<f32, ${m * tile.keys}>;
 var<workgroup> maximum: array<f32, ${m}>;
 var<workgroup> weight: array<f32, ${m}>;
 var<workgroup> rescale: array<f32, ${m}>;
-${readCache('keys', precision)}
-${latent ? '' : readCache('values', precision)}
+${readCache('keys', precision, shape.cacheRow)}
+${latent ? '' : readCache('values', precision, shape.cacheRow)}
 fn row_of(i: u32, tile: vec2u) -> u32 { return tile.x + i / ${tile.headsPerTile}u; }
 ${accumulateCode(valueQuads, tile.keys)}
 @compute @workgroup_size(${threads})
@@ -148,7 +152,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let page = pages[table + start / ${pageTokens}u];
     let at = (page * ${kvHeads}u + kv_head) * ${pageTokens}u + start % ${pageTokens}u;
     workgroupBarrier();
-    for (var i = thread; i < ${tile.keys * keyQuads}u; i += ${threads}u) { block[i] = read_keys(at * ${keyQuads}u + i); }
+    for (var i = thread; i < ${tile.keys * keyQuads}u; i += ${threads}u) { block[i] = read_keys(at + i / ${keyQuads}u, i % ${keyQuads}u); }
     workgroupBarrier();
     for (var i = thread; i < M * KEYS; i += ${threads}u) {
       let r = i / KEYS;
@@ -165,7 +169,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
       latent
         ? ''
         : `workgroupBarrier();
-    for (var i = thread; i < ${tile.keys * valueQuads}u; i += ${threads}u) { block[i] = read_values(at * ${valueQuads}u + i); }`
+    for (var i = thread; i < ${tile.keys * valueQuads}u; i += ${threads}u) { block[i] = read_values(at + i / ${valueQuads}u, i % ${valueQuads}u); }`
     }
     workgroupBarrier();
     ${sumIndices.map((i) => `sum${i} = accumulate(thread + ${i * threads}u, sum${i});`).join('\n    ')}

@@ -1,15 +1,12 @@
 /**
- * WGSL to reach the key-value cache: pages of `pageTokens` tokens, found through a table of page numbers a sequence. A
- * value is f32, or f16 in halves of a word (no adapter feature needed).
+ * WGSL to reach the key-value cache: pages of `pageTokens` tokens, found through a table of page numbers a sequence. A page
+ * is rows of `CacheRow.width` values: f32, f16 in halves of a word (no adapter feature needed), or `q8`, bytes followed by the scales
+ * of the row's blocks.
  */
+import { type CachePrecision, type CacheRow, cacheRowBytes } from '../../../model/cachePrecision.ts';
 
 /** Tokens a page. A block of keys that attention loads at once lies within one page. */
 export const pageTokens = 32;
-
-export type CachePrecision = 'f32' | 'f16';
-
-/** Bytes of one cached value. */
-export const cacheValueBytes = (precision: CachePrecision): number => (precision === 'f16' ? 2 : 4);
 
 /**
  * A row of the batch, as kernels see it: its position in its sequence, where its sequence's page table starts in `pages`,
@@ -17,15 +14,53 @@ export const cacheValueBytes = (precision: CachePrecision): number => (precision
  */
 export const rowStruct = 'struct Row { position: u32, table: u32, id: u32, angle: u32 }';
 
-/** Four consecutive values of `name` (array of u32) at value index `4 * quad`. */
-export function readCache(name: string, precision: CachePrecision): string {
-  return precision === 'f16'
-    ? /* wgsl */ `fn read_${name}(quad: u32) -> vec4f { return vec4f(unpack2x16float(${name}[2u * quad]), unpack2x16float(${name}[2u * quad + 1u])); }`
-    : /* wgsl */ `fn read_${name}(quad: u32) -> vec4f { let at = 4u * quad; return bitcast<vec4f>(vec4u(${name}[at], ${name}[at + 1u], ${name}[at + 2u], ${name}[at + 3u])); }`;
+/** WGSL `fn read_NAME(row: u32, quad: u32) -> vec4f`: four values of a row of `name`, an array of u32. */
+export function readCache(name: string, precision: CachePrecision, row: CacheRow): string {
+  const first = `row * ${cacheRowBytes(row, precision) / 4}u`;
+  const head = `fn read_${name}(row: u32, quad: u32) -> vec4f`;
+  if (precision === 'f16') {
+    return /* wgsl */ `${head} { let at = ${first} + 2u * quad; return vec4f(unpack2x16float(${name}[at]), unpack2x16float(${name}[at + 1u])); }`;
+  }
+  if (precision === 'f32') {
+    return /* wgsl */ `${head} { let at = ${first} + 4u * quad; return bitcast<vec4f>(vec4u(${name}[at], ${name}[at + 1u], ${name}[at + 2u], ${name}[at + 3u])); }`;
+  }
+  return /* wgsl */ `${head} {
+  let bytes = vec4i(vec4u(${name}[${first} + quad]) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u);
+  return vec4f(bytes) * bitcast<f32>(${name}[${first} + ${row.width / 4}u + quad / ${row.block / 4}u]);
+}`;
 }
 
-export function writeCache(name: string, precision: CachePrecision): string {
-  return precision === 'f16'
-    ? /* wgsl */ `fn write_${name}(quad: u32, value: vec4f) { ${name}[2u * quad] = pack2x16float(value.xy); ${name}[2u * quad + 1u] = pack2x16float(value.zw); }`
-    : /* wgsl */ `fn write_${name}(quad: u32, value: vec4f) { let at = 4u * quad; let bits = bitcast<vec4u>(value); ${name}[at] = bits.x; ${name}[at + 1u] = bits.y; ${name}[at + 2u] = bits.z; ${name}[at + 3u] = bits.w; }`;
+/**
+ * Statement by which `threads` threads write the row `row` (WGSL) of `name`; `value` gives four values by `quad`, and is
+ * asked for them twice in `q8`.
+ */
+export function writeCacheRow(
+  name: string,
+  precision: CachePrecision,
+  { width, block }: CacheRow,
+  { row, value, threads }: { readonly row: string; readonly value: string; readonly threads: number },
+): string {
+  const first = `let first = ${row} * ${cacheRowBytes({ width, block }, precision) / 4}u;`;
+  const quads = width / 4;
+  if (precision !== 'q8') {
+    const store =
+      precision === 'f16'
+        ? `let at = first + 2u * quad; ${name}[at] = pack2x16float(value.xy); ${name}[at + 1u] = pack2x16float(value.zw);`
+        : `let at = first + 4u * quad; let bits = bitcast<vec4u>(value); ${name}[at] = bits.x; ${name}[at + 1u] = bits.y; ${name}[at + 2u] = bits.z; ${name}[at + 3u] = bits.w;`;
+    return /* wgsl */ `{ ${first} for (var quad = thread; quad < ${quads}u; quad += ${threads}u) { let value = ${value}; ${store} } }`;
+  }
+  const each = (body: string) =>
+    `for (var quad = block * ${block / 4}u; quad < (block + 1u) * ${block / 4}u; quad++) { let value = ${value}; ${body} }`;
+  return /* wgsl */ `{
+    ${first}
+    for (var block = thread; block < ${width / block}u; block += ${threads}u) {
+      var most = vec4f();
+      ${each('most = max(most, abs(value));')}
+      let largest = max(max(most.x, most.y), max(most.z, most.w));
+      // What is smaller than 1e-30 is nothing; its reciprocal would be beyond f32.
+      let up = select(0.0, 127.0 / largest, largest > 1e-30);
+      ${each(`let bytes = bitcast<vec4u>(vec4i(round(value * up))) & vec4u(255u); ${name}[first + quad] = bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);`)}
+      ${name}[first + ${quads}u + block] = bitcast<u32>(largest / 127.0);
+    }
+  }`;
 }

@@ -8,10 +8,11 @@
  * Workgroup: one head of one token; groups: heads + 2 kvHeads in x, tokens in y. Needs nothing.
  * Must equal `rmsNorm` and `rotate` of backend/reference.
  */
+import { type CachePrecision, cacheRowOf } from '../../../model/cachePrecision.ts';
 import type { GroupedQueryAttentionSpec } from '../../../model/spec.ts';
 import type { KernelSource } from '../gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
-import { type CachePrecision, pageTokens, rowStruct, writeCache } from './cacheCode.ts';
+import { pageTokens, rowStruct, writeCacheRow } from './cacheCode.ts';
 
 /** WGSL `rotate(i)`: element i of `head` after rotation of its first `dimensions`. */
 export function rotationCode(layout: 'half-split' | 'interleaved', dimensions: number): string {
@@ -47,14 +48,15 @@ export function prepareHeadsKernel(
     write('value_cache', 'u32'),
   ]);
   const threads = Math.min(64, headDim);
+  const value = 'vec4f(rotated[4u * quad], rotated[4u * quad + 1u], rotated[4u * quad + 2u], rotated[4u * quad + 3u])';
+  const writeRow = (cache: string) =>
+    writeCacheRow(cache, precision, cacheRowOf(spec), { row: 'place', value, threads });
   const code = /* wgsl */ `
 ${rowStruct}
 ${buffers.code}
 var<workgroup> head: array<f32, ${headDim}>;
 var<workgroup> rotated: array<f32, ${headDim}>;
 ${rotationCode(spec.rope.layout, spec.rope.dimensions)}
-${writeCache('key_cache', precision)}
-${writeCache('value_cache', precision)}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let token = group.y;
@@ -74,16 +76,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   workgroupBarrier();
   let row = rows[token];
   let page = pages[row.table + row.position / ${pageTokens}u];
-  let start = ((page * ${kvHeads}u + kv_head) * ${pageTokens}u + row.position % ${pageTokens}u) * ${headDim / 4}u;
-  for (var quad = thread; quad < ${headDim / 4}u; quad += ${threads}u) {
-    let four = vec4f(rotated[4u * quad], rotated[4u * quad + 1u], rotated[4u * quad + 2u], rotated[4u * quad + 3u]);
-    if (is_query) {
-      let at = (token * ${heads}u + group.x) * ${headDim}u + 4u * quad;
-      query[at] = four.x; query[at + 1u] = four.y; query[at + 2u] = four.z; query[at + 3u] = four.w;
-    }
-    else if (is_value) { write_value_cache(start + quad, four); }
-    else { write_key_cache(start + quad, four); }
+  let place = (page * ${kvHeads}u + kv_head) * ${pageTokens}u + row.position % ${pageTokens}u;
+  if (is_query) {
+    for (var i = thread; i < ${headDim}u; i += ${threads}u) { query[(token * ${heads}u + group.x) * ${headDim}u + i] = rotated[i]; }
   }
+  else if (is_value) ${writeRow('value_cache')}
+  else ${writeRow('key_cache')}
 }
 `;
   return { label: `prepareHeads ${heads}/${kvHeads}x${headDim}`, code, bindings: buffers.bindings };

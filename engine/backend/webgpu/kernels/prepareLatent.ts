@@ -8,11 +8,12 @@
  * Workgroup: 64 threads; one head of one token, or its latent; groups: heads + 1 in x, tokens in y. Needs nothing; uses
  * subgroups. Must equal `latentAttention` of backend/reference up to its scores.
  */
+import { type CachePrecision, cacheRowOf } from '../../../model/cachePrecision.ts';
 import type { LatentAttentionSpec } from '../../../model/spec.ts';
 import type { GpuCapabilities } from '../adapter.ts';
 import type { KernelSource } from '../gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
-import { type CachePrecision, pageTokens, rowStruct, writeCache } from './cacheCode.ts';
+import { pageTokens, rowStruct, writeCacheRow } from './cacheCode.ts';
 import { rotationCode } from './prepareHeads.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 
@@ -43,7 +44,6 @@ ${buffers.code}
 // The rotated part of a query, or of the key.
 var<workgroup> head: array<f32, ${rope}>;
 ${rotationCode(spec.rope.layout, spec.rope.dimensions)}
-${writeCache('cache', precision)}
 ${reductionCode(1, threads, capabilities)}
 fn hold(quad: u32, value: vec4f) {
   head[4u * quad] = value.x; head[4u * quad + 1u] = value.y; head[4u * quad + 2u] = value.z; head[4u * quad + 3u] = value.w;
@@ -55,21 +55,22 @@ fn prepare_query(index: u32, token: u32, thread: u32) {
   workgroupBarrier();
   for (var i = thread; i < ${rope}u; i += ${threads}u) { rope_query[index * ${rope}u + i] = rotate(i, token); }
 }
+fn cached(quad: u32, start: u32, token: u32, scale: f32) -> vec4f {
+  if (quad < ${rank / 4}u) { return latent[start + quad] * gain[quad] * scale; }
+  let i = 4u * (quad - ${rank / 4}u);
+  return vec4f(rotate(i, token), rotate(i + 1u, token), rotate(i + 2u, token), rotate(i + 3u, token));
+}
 fn prepare_key(token: u32, thread: u32) {
   let start = token * ${(rank + rope) / 4}u;
   let row = rows[token];
   let page = pages[row.table + row.position / ${pageTokens}u];
-  let place = (page * ${pageTokens}u + row.position % ${pageTokens}u) * ${(rank + rope) / 4}u;
+  let place = page * ${pageTokens}u + row.position % ${pageTokens}u;
   for (var quad = thread; quad < ${rope / 4}u; quad += ${threads}u) { hold(quad, latent[start + ${rank / 4}u + quad]); }
   var squares = vec4f();
   for (var quad = thread; quad < ${rank / 4}u; quad += ${threads}u) { squares += latent[start + quad] * latent[start + quad]; }
   reduce(thread, squares);
   let scale = inverseSqrt(dot(totals[0], vec4f(1.0)) / ${rank}.0 + ${epsilon});
-  for (var quad = thread; quad < ${rank / 4}u; quad += ${threads}u) { write_cache(place + quad, latent[start + quad] * gain[quad] * scale); }
-  for (var quad = thread; quad < ${rope / 4}u; quad += ${threads}u) {
-    let i = 4u * quad;
-    write_cache(place + ${rank / 4}u + quad, vec4f(rotate(i, token), rotate(i + 1u, token), rotate(i + 2u, token), rotate(i + 3u, token)));
-  }
+  ${writeCacheRow('cache', precision, cacheRowOf(spec), { row: 'place', value: 'cached(quad, start, token, scale)', threads })}
 }
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {

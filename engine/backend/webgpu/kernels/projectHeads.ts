@@ -9,13 +9,14 @@
  * Workgroup: 64 threads, which share the columns of four rows of one head; groups: (heads + 2 kvHeads) · headDim / 4 in x.
  * Needs 12 storage buffers; uses subgroups. Must equal `linear` and `rotate` after `rmsNorm` of backend/reference.
  */
+import type { CachePrecision } from '../../../model/cachePrecision.ts';
 import type { GroupedQueryAttentionSpec } from '../../../model/spec.ts';
 import type { GpuCapabilities } from '../adapter.ts';
 import type { KernelSource } from '../gpu.ts';
 import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
 import type { MatrixLayout } from '../weightLayout.ts';
 import { declareBuffers, read, write } from './bindings.ts';
-import { type CachePrecision, pageTokens, rowStruct } from './cacheCode.ts';
+import { pageTokens, rowStruct } from './cacheCode.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 
 /** A matrix in one piece. */
@@ -32,11 +33,14 @@ export interface ProjectHeadsShape {
   /** Rows of x, 1 to 16. */
   readonly tokens: number;
   readonly normEpsilon: number;
-  readonly precision: CachePrecision;
+  readonly precision: ProjectedPrecision;
 }
 
 const threads = 64;
 const storageBuffers = 12;
+
+/** Of the values that a workgroup computes no scale can be told: they are no whole block. */
+export type ProjectedPrecision = Exclude<CachePrecision, 'q8'>;
 
 /** Whether the fused form serves this attention on this adapter. */
 export function canProjectHeads(spec: GroupedQueryAttentionSpec, capabilities: GpuCapabilities): boolean {
@@ -164,7 +168,7 @@ fn rotate_pairs(y: vec4f, within: vec4u, token: u32) -> vec4f {
 }
 
 /** Two consecutive values at value index `at`, which is even. */
-function storePair(name: string, precision: CachePrecision): string {
+function storePair(name: string, precision: ProjectedPrecision): string {
   return precision === 'f16'
     ? `fn store_${name}(at: u32, pair: vec2f) { ${name}[at / 2u] = pack2x16float(pair); }`
     : `fn store_${name}(at: u32, pair: vec2f) { ${name}[at] = bitcast<u32>(pair.x); ${name}[at + 1u] = bitcast<u32>(pair.y); }`;
