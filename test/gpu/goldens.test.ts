@@ -27,8 +27,8 @@ const asked = process.env['HEARTH_TEST_GOLDENS'];
 const lavapipe = process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe';
 const usual = lavapipe ? /^gpt-oss safetensors$/ : / safetensors$|^llama GGUF$/;
 const chosen = asked === undefined ? usual : new RegExp(asked === 'all' ? '' : asked);
-const chunks = /in uneven chunks/;
-const sequences = /in uneven chunks|two sequences in one run|forks/;
+const chunks = /in uneven chunks|in steps of 2 to 16/;
+const sequences = /in uneven chunks|in steps of 2 to 16|two sequences in one run|forks/;
 
 for (const golden of cases.filter(({ name }) => chosen.test(name))) {
   const wanted = golden.name.startsWith('gpt-oss') ? sequences : chunks;

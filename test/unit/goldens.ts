@@ -134,6 +134,15 @@ export function checkGolden(
       sequence.dispose();
     });
 
+    check('gives the golden logits in steps of 2 to 16 tokens', async () => {
+      const sequence = decoder.createSequence();
+      await feed(
+        sequence,
+        Array.from({ length: 15 }, (_, i) => i + 2),
+      );
+      sequence.dispose();
+    });
+
     check('continues with the golden greedy text', async () => {
       const sequence = decoder.createSequence();
       await feed(sequence, [64], expected.ids.length - 1);
