@@ -1,6 +1,7 @@
 /** The tests of single kernels, in test/gpu: they need nothing but an adapter. */
 export const kernelTests = [
   'products',
+  'matrixTiles',
   'jointProducts',
   'experts',
   'expertTiles',
