@@ -55,7 +55,6 @@ export class WebgpuDecoder implements Decoder {
   readonly #gpu: Gpu;
   readonly #sequences = new Set<WebgpuSequence>();
   readonly #plans = new Map<string, Promise<Plan>>();
-  #readBuffer: GPUBuffer | undefined;
   #sampler: Promise<DeviceSampler> | undefined;
 
   constructor(parts: LoadedParts) {
@@ -77,11 +76,6 @@ export class WebgpuDecoder implements Decoder {
     // Software adapters compile slowly and are used by tests, few of which sample.
     const samples = !this.#gpu.capabilities.software && !this.spec.headless;
     await Promise.all([...plans, ...(samples ? [this.#deviceSampler()] : [])]);
-    this.#readBuffer = await this.#gpu.allocate(
-      'logits on their way',
-      4 * logitRowsAtOnce * outputSize(this.spec),
-      GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-    );
   }
 
   createSequence(): WebgpuSequence {
@@ -139,7 +133,7 @@ export class WebgpuDecoder implements Decoder {
     const [layers, head] = await Promise.all([this.#layersPlan(rows), this.#headPlan(rows, 'hidden')]);
     const sampler = await this.#deviceSampler();
     const copies = own.flatMap(({ sequence }) => sequence.prepare(steps));
-    this.#parts.inputs.write(own, queriesPerTile(this.spec, rows), steps);
+    this.#parts.inputs.write(this.#gpu.device.queue, own, queriesPerTile(this.spec, rows), steps);
     sampler.write(slices);
     const encoder = this.#encoder(copies);
     const pass = encoder.beginComputePass();
@@ -166,7 +160,7 @@ export class WebgpuDecoder implements Decoder {
     const layers = await this.#layersPlan(rows);
     const head = direct ? await this.#headPlan(bucket(chosen.length), 'hidden') : undefined;
     const copies = slices.flatMap(({ sequence, tokens }) => sequence.prepare(tokens.length));
-    this.#parts.inputs.write(slices, queriesPerTile(this.spec, rows));
+    this.#parts.inputs.write(this.#gpu.device.queue, slices, queriesPerTile(this.spec, rows));
     const encoder = this.#encoder(copies);
     const pass = encoder.beginComputePass();
     layers.encode(pass);
@@ -212,9 +206,8 @@ export class WebgpuDecoder implements Decoder {
   }
 
   async #submitAndRead(encoder: GPUCommandEncoder, logits: Float32Array): Promise<void> {
-    const staging = this.#readBuffer;
-    if (!staging) throw new Error('the decoder is warmed before it runs');
-    encoder.copyBufferToBuffer(this.#parts.scratch.logits, 0, staging, 0, logits.byteLength);
+    const { logits: computed, reading: staging } = this.#parts.scratch;
+    encoder.copyBufferToBuffer(computed, 0, staging, 0, logits.byteLength);
     this.#gpu.device.queue.submit([encoder.finish()]);
     await staging.mapAsync(GPUMapMode.READ, 0, logits.byteLength);
     logits.set(new Float32Array(staging.getMappedRange(0, logits.byteLength)));

@@ -66,8 +66,7 @@ export async function allocateCache(gpu: Gpu, spec: DecoderSpec, options: CacheO
     const made: GPUBuffer[] = [];
     try {
       const layers = await allocateLayers(gpu, spec, plan, { ...options, made });
-      const transferBytes = Math.max(...spec.layers.map(({ attention }) => pageBytes(attention, options.precision)));
-      const transfer = await gpu.allocate('a page on its way', transferBytes, cacheUsage());
+      const transfer = await gpu.allocate('a page on its way', transferBytes(spec, options), cacheUsage());
       made.push(transfer);
       const bytes = made.reduce((sum, { size }) => sum + size, 0);
       const spans = plan.map(({ slidingWindow, pages }) => ({ slidingWindow, pool: new PagePool(pages) }));
@@ -89,9 +88,13 @@ interface SpanPlan {
   readonly pages: number;
 }
 
+/** Windows (undefined: none) of the layers; those with the same share pages. */
+export const spansOf = ({ layers }: DecoderSpec): (number | undefined)[] => [
+  ...new Set(layers.map(({ attention }) => slidingWindowOf(attention))),
+];
+
 function planSpans(spec: DecoderSpec, options: SpanOptions, contexts: number): SpanPlan[] {
-  const windows = new Set(spec.layers.map(({ attention }) => slidingWindowOf(attention)));
-  return [...windows].map((slidingWindow) => {
+  return spansOf(spec).map((slidingWindow) => {
     const each = mostPages(options.contextTokens, options.maxTokensPerRun, slidingWindow);
     return { slidingWindow, pages: contexts * each + sparePages };
   });
@@ -117,9 +120,13 @@ function bytesOfLayers({ layers }: DecoderSpec, plan: readonly SpanPlan[], optio
   );
 }
 
-/** Keys and values of one sequence as long as the context. */
+function transferBytes({ layers }: DecoderSpec, { precision }: SpanOptions): number {
+  return Math.max(...layers.map(({ attention }) => pageBytes(attention, precision)));
+}
+
+/** Keys and values of one sequence as long as the context, and a page on its way. */
 export function cacheBytes(spec: DecoderSpec, options: SpanOptions): number {
-  return bytesOfLayers(spec, planSpans(spec, options, 1), options);
+  return bytesOfLayers(spec, planSpans(spec, options, 1), options) + transferBytes(spec, options);
 }
 
 async function allocateLayers(

@@ -1,9 +1,8 @@
 /** What a run tells the kernels: which tokens, where they stand, how their heads turn, and which pages hold the rest. */
 import { attentionFactor, inverseFrequencies } from '../../model/rope.ts';
 import type { AttentionSpec, DecoderSpec, RopeSpec } from '../../model/spec.ts';
-import type { DecoderCache } from './decoderCache.ts';
 import type { WebgpuSequence } from './decoderSequence.ts';
-import type { Gpu } from './gpu.ts';
+import type { Allocator } from './gpu.ts';
 import { pageTokens } from './kernels/cacheCode.ts';
 
 export interface RunSlice {
@@ -39,13 +38,11 @@ export class RunInputs {
   readonly paramBuffer: GPUBuffer;
   /** Page numbers, one buffer for each span of the cache. */
   readonly pageBuffers: readonly GPUBuffer[];
-  readonly #gpu: Gpu;
   readonly #angles: ReadonlyMap<string, Angles>;
 
-  private constructor(gpu: Gpu, angles: ReadonlyMap<string, Angles>, buffers: readonly GPUBuffer[]) {
+  private constructor(angles: ReadonlyMap<string, Angles>, buffers: readonly GPUBuffer[]) {
     const [rowBuffer, tileBuffer, paramBuffer, ...pageBuffers] = buffers;
     if (!rowBuffer || !tileBuffer || !paramBuffer) throw new Error('three input buffers are allocated');
-    this.#gpu = gpu;
     this.#angles = angles;
     this.rowBuffer = rowBuffer;
     this.tileBuffer = tileBuffer;
@@ -53,7 +50,8 @@ export class RunInputs {
     this.pageBuffers = pageBuffers;
   }
 
-  static async allocate(gpu: Gpu, spec: DecoderSpec, cache: DecoderCache, limits: InputLimits): Promise<RunInputs> {
+  /** @param spans of the cache */
+  static async allocate(gpu: Allocator, spec: DecoderSpec, spans: number, limits: InputLimits): Promise<RunInputs> {
     const { maxTokensPerRun, maxSequencesPerRun, contextTokens } = limits;
     const storage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
     const pageWords = maxSequencesPerRun * Math.ceil(contextTokens / pageTokens);
@@ -62,7 +60,7 @@ export class RunInputs {
       await gpu.allocate('attention tiles', 8 * maxTokensPerRun, storage),
       await gpu.allocate('parameters', 16, GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST),
     ];
-    for (const _ of cache.spans) buffers.push(await gpu.allocate('page tables', 4 * pageWords, storage));
+    for (let span = 0; span < spans; span++) buffers.push(await gpu.allocate('page tables', 4 * pageWords, storage));
     const angles = new Map<string, Angles>();
     for (const { attention } of spec.layers) {
       if (angles.has(ropeKey(attention))) continue;
@@ -70,7 +68,7 @@ export class RunInputs {
       const buffer = await gpu.allocate('angles', 8 * frequencies.length * maxTokensPerRun, storage);
       angles.set(ropeKey(attention), { frequencies, factor: attentionFactor(ropeOf(attention)), buffer });
     }
-    return new RunInputs(gpu, angles, buffers);
+    return new RunInputs(angles, buffers);
   }
 
   anglesOf(attention: AttentionSpec): GPUBuffer {
@@ -83,8 +81,7 @@ export class RunInputs {
    * @param queries most rows of one sequence in an attention tile
    * @param steps runs that follow each other without the host; rows then stand at the first of them
    */
-  write(slices: readonly RunSlice[], queries: number, steps = 1): void {
-    const { queue } = this.#gpu.device;
+  write(queue: GPUQueue, slices: readonly RunSlice[], queries: number, steps = 1): void {
     this.tokens = slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
     queue.writeBuffer(this.rowBuffer, 0, rowsOf(slices, steps));
     queue.writeBuffer(this.paramBuffer, 0, new Uint32Array([this.tokens, 0, 0, 0]));

@@ -57,6 +57,8 @@ export interface Scratch {
   readonly chosen: GPUBuffer;
   /** `[logitRowsAtOnce, vocabulary]`, or hidden of an embedding model. */
   readonly logits: GPUBuffer;
+  /** The same on their way to the host. */
+  readonly reading: GPUBuffer;
   readonly bytes: number;
 }
 
@@ -168,21 +170,11 @@ export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits:
     halfScales: await values('scales of halves', limits.maxTokensPerRun * halved.rows),
     chosen: await values('last hidden states', logitRowsAtOnce * spec.hiddenSize),
     logits: await values('logits', logitRowsAtOnce * outputSize(spec)),
+    reading: await gpu.allocate(
+      'logits on their way',
+      4 * logitRowsAtOnce * outputSize(spec),
+      GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    ),
     bytes: gpu.allocatedBytes - before,
   };
-}
-
-/** What `allocateScratch` will take. */
-export async function scratchBytes(spec: DecoderSpec, limits: ScratchLimits): Promise<number> {
-  let allocatedBytes = 0;
-  const account: Allocator = {
-    get allocatedBytes() {
-      return allocatedBytes;
-    },
-    async allocate(_, size) {
-      allocatedBytes += size;
-      return { size } as GPUBuffer;
-    },
-  };
-  return (await allocateScratch(account, spec, limits)).bytes;
 }

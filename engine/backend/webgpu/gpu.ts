@@ -26,6 +26,24 @@ const bindingType = { read: 'read-only-storage', write: 'storage', uniform: 'uni
 /** What hands out memory: the GPU, or an account of what it would. */
 export type Allocator = Pick<Gpu, 'allocate' | 'allocatedBytes'>;
 
+/** Bytes that `take` would allocate, of which nothing is. */
+export async function bytesTaken(take: (account: Allocator) => Promise<unknown>): Promise<number> {
+  let allocatedBytes = 0;
+  await take({
+    get allocatedBytes() {
+      return allocatedBytes;
+    },
+    async allocate(_, byteLength) {
+      const size = allocationSize(byteLength);
+      allocatedBytes += size;
+      return { size } as GPUBuffer;
+    },
+  });
+  return allocatedBytes;
+}
+
+const allocationSize = (byteLength: number): number => Math.max(16, Math.ceil(byteLength / 16) * 16);
+
 export class Gpu {
   readonly device: GPUDevice;
   readonly capabilities: GpuCapabilities;
@@ -84,7 +102,7 @@ export class Gpu {
    */
   async allocate(label: string, byteLength: number, usage: GPUBufferUsageFlags): Promise<GPUBuffer> {
     this.throwIfFailed();
-    const size = Math.max(16, Math.ceil(byteLength / 16) * 16);
+    const size = allocationSize(byteLength);
     if (size > this.capabilities.maxBufferBytes) {
       throw new HearthError(
         'out-of-memory',

@@ -11,11 +11,11 @@ import { weightBytesOf } from '../../model/weightViews.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { describeGpu, type GpuOptions } from './adapter.ts';
 import { maxSequencesPerRun, vectorTokens, WebgpuDecoder } from './decoder.ts';
-import { allocateCache, cacheBytes } from './decoderCache.ts';
+import { allocateCache, cacheBytes, spansOf } from './decoderCache.ts';
 import { RunInputs } from './decoderInputs.ts';
-import { allocateScratch, maxTokensPerRun, scratchBytes } from './decoderScratch.ts';
+import { allocateScratch, maxTokensPerRun } from './decoderScratch.ts';
 import { requireDimensions, uploadWeights } from './decoderWeights.ts';
-import { Gpu } from './gpu.ts';
+import { bytesTaken, Gpu } from './gpu.ts';
 import { contextFor } from './memoryPlan.ts';
 import { Uploader } from './upload.ts';
 
@@ -61,7 +61,7 @@ async function loadOn(
   const weightBytes = gpu.allocatedBytes;
   const scratch = await allocateScratch(gpu, spec, scratchLimits(gpu));
   const cache = await allocateCache(gpu, spec, { ...limits, precision: options.precision, budgetBytes });
-  const inputs = await RunInputs.allocate(gpu, spec, cache, limits);
+  const inputs = await RunInputs.allocate(gpu, spec, cache.spans.length, limits);
   const decoder = new WebgpuDecoder({
     gpu,
     spec,
@@ -104,7 +104,11 @@ async function planMemory(
   if (!memory) return { contextTokens: wanted, budgetBytes: Number.POSITIVE_INFINITY, notes: [] };
   const needs = {
     weightBytes: describeModel({ spec, weights }).weightBytes,
-    scratchBytes: await scratchBytes(spec, scratchLimits(gpu)),
+    scratchBytes: await bytesTaken(async (account) => {
+      await allocateScratch(account, spec, scratchLimits(gpu));
+      const limits = { contextTokens: wanted, maxTokensPerRun, maxSequencesPerRun };
+      await RunInputs.allocate(account, spec, spansOf(spec).length, limits);
+    }),
     cacheBytes: (contextTokens: number) => cacheBytes(spec, { contextTokens, maxTokensPerRun, precision }),
   };
   const contextTokens = contextFor(needs, options, memory);
