@@ -33,6 +33,7 @@ export async function startLlamaServer(asked: EngineOptions): Promise<Requester>
     directory,
   ];
   const child = spawn(program, [...options, '--port', `${port}`, '--host', '127.0.0.1'], { stdio: 'ignore' });
+  process.once('exit', () => child.kill());
   const url = `http://127.0.0.1:${port}`;
   await ready(url, child);
   return {

@@ -8,7 +8,7 @@
  *
  * The peer is `llama-server` from $HEARTH_LLAMA_SERVER or the PATH; without it Hearth is measured alone.
  */
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync, rmSync, statSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -156,6 +156,13 @@ async function measureBeside(
 async function measure(model: string, peer: string | undefined): Promise<void> {
   const [own, theirs]: [Figures, Figures] = [new Map(), new Map()];
   const directory = await mkdtemp(join(tmpdir(), 'hearth-bench-'));
+  // Who stops it has what was measured until then.
+  const stop = (): never => {
+    printTable(model, own, theirs);
+    rmSync(directory, { recursive: true, force: true });
+    process.exit(1);
+  };
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, stop);
   try {
     const [least] = values.context;
     const options = { model, contextTokens: Number(least), threads, directory };
