@@ -17,6 +17,10 @@ const rank = 'bm25(2.0, 3.0, 1.0)';
 /** Two stretches of a file tell where to look; a third would push another file out. */
 const hitsPerFile = 2;
 
+/** Asks about the whole, which the README's beginning tells and no chunk that shares the question's words. */
+const aboutTheWhole =
+  /\b(?:this|the|my|our) (?:project|repo(?:sitory)?|code ?base|workspace|program|app(?:lication)?|package|library|extension)\b/i;
+
 /** How many chunks a ranking has for `limit` hits, of which a file has two at most. */
 export const candidates = (limit: number): number => limit * 4 + 20;
 /** The constant of the paper: how little the first ranks differ. */
@@ -30,6 +34,7 @@ interface Ranked {
 export class ChunkSearch {
   readonly #match: StatementSync;
   readonly #place: StatementSync;
+  readonly #readme: StatementSync;
   readonly #frequency: StatementSync;
   readonly #chunkCount: StatementSync;
   /** Of terms, when the index held `#chunks`. */
@@ -42,6 +47,9 @@ export class ChunkSearch {
     );
     this.#place = database.prepare(
       'SELECT path, first_line, last_line FROM chunks JOIN files ON files.id = chunks.file WHERE chunks.id = ?',
+    );
+    this.#readme = database.prepare(
+      "SELECT chunks.id FROM chunks JOIN files ON files.id = chunks.file WHERE path LIKE 'readme%' AND path NOT LIKE '%/%' ORDER BY path, first_line LIMIT 1",
     );
     this.#frequency = database.prepare('SELECT doc FROM vocabulary WHERE term = ?');
     this.#chunkCount = database.prepare('SELECT max(id) AS n FROM chunks');
@@ -63,8 +71,16 @@ export class ChunkSearch {
     return this.#hits(ranked, limit);
   }
 
-  /** Chunks by BM25, the best first. */
+  /** Chunks by BM25, the best first; before them the README's beginning for a question about the whole. */
   ranking(question: string, limit: number): Ranked[] {
+    const ranked = this.#byWords(question, limit);
+    const readme = aboutTheWhole.test(question) ? this.#readme.get() : undefined;
+    if (!readme) return ranked;
+    const first = { chunk: Number(readme['id']), score: (ranked[0]?.score ?? 0) + 1 };
+    return [first, ...ranked.filter(({ chunk }) => chunk !== first.chunk)].slice(0, limit);
+  }
+
+  #byWords(question: string, limit: number): Ranked[] {
     const terms = this.#telling(questionTerms(question).slice(0, limits.repository.questionTerms));
     if (terms.length === 0) return [];
     const match = terms.map((term) => `"${term}"`).join(' OR ');

@@ -36,6 +36,18 @@ describe('a question', () => {
     expect(paths(repository, 'failure')).toEqual(['src/retryPolicy.ts']);
   });
 
+  it('about the whole finds the README first, whatever else has its words', async () => {
+    const repository = await repositoryOf(
+      await folderOf({
+        ...sources,
+        'src/project.ts': 'export const projectDoes = 1;\n',
+        'docs/README.md': 'Elsewhere.\n',
+      }),
+    );
+    expect(paths(repository, 'What does this project do?')).toEqual(['README.md', 'src/project.ts']);
+    expect(paths(repository, 'project')).toEqual(['src/project.ts']);
+  });
+
   it('gets the lines as they are on disk', async () => {
     const repository = await repositoryOf(await folderOf(sources));
     const [hit] = repository.search('mix_colours', 1);
