@@ -111,13 +111,12 @@ Ctrl-C ends it.`);
 }
 
 function printCommandLine(): void {
-  const cli = join(projectRoot, 'dist', 'cli.mjs');
   console.log(`
 The same without an editor:
 
-    node ${cli} chat "What does this project do?" --workspace .
-    node ${cli} complete FILE:LINE:COLUMN
-    node ${cli} summarise FILE`);
+    npx hearth chat "What does this project do?" --workspace .
+    npx hearth complete FILE:LINE:COLUMN
+    npx hearth summarise FILE`);
 }
 
 async function main(): Promise<void> {
