@@ -1,0 +1,224 @@
+/** What one does with answers, chats and the editor's own menus, with a model whose answers are known beforehand. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { FrameLocator, Locator } from 'playwright-core';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { describeInEditor, type Editor } from './editor.ts';
+import { writeScriptedModel } from './scriptedModel.ts';
+import { answered, answerText, untilEnded } from './turns.ts';
+
+/** The model answers otherwise where this character was in what it got. */
+const word = '薪';
+const answer = 'Subtracting is in `sums.py:5` and in gone.py:9.';
+const report = 'It can be written so.\n\n```python\ndef add(a, b):\n    return b + a\n```';
+
+const sums = 'def add(a, b):\n    return a + b\n\n\ndef subtract(a, b):\n    return a - b\n';
+const changed = sums.replace('a + b', 'b + a');
+const lamp = `def light():\n    return "[${word}]"\n`;
+const files = { 'sums.py': sums, 'src/lamp.py': lamp, 'broken.json': '{ "a": }\n', 'log.txt': 'nothing\n' };
+
+const folder = mkdtempSync(join(tmpdir(), 'hearth-scripted-'));
+const model = join(folder, 'scripted');
+const machineSettings = { 'hearth.model': model, 'hearth.completion.enabled': false };
+// Only what a question names goes along.
+const settings = { 'hearth.chat.includeActiveFile': false, 'hearth.chat.searchWorkspace': false };
+
+async function newChat(editor: Editor): Promise<FrameLocator> {
+  const chat = await editor.openChat();
+  await editor.command('Hearth: New Chat');
+  await expect.poll(() => chat.locator('.turn').count()).toBe(0);
+  return chat;
+}
+
+/** The only turn of a chat once another has taken its place and ended. */
+async function replaced(chat: FrameLocator, old: string | null): Promise<Locator> {
+  const turn = chat.locator('.turn');
+  const id = () => turn.last().getAttribute('data-turn');
+  await expect.poll(async () => (await turn.count()) === 1 && (await id()) !== old).toBe(true);
+  await untilEnded(turn, 'done');
+  return turn;
+}
+
+const labels = (turn: Locator) => turn.locator('.question .chip').allTextContents();
+
+describeInEditor('a conversation', { files, settings, machineSettings, git: true }, (editor) => {
+  beforeAll(async () => {
+    writeScriptedModel(model, { thought: ' Hm.', answer, report, done: word });
+    // A browser asks before a page may read the clipboard, which holds what is selected in the terminal for a moment.
+    await editor().page.context().grantPermissions(['clipboard-read', 'clipboard-write']);
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  test('opens the place that an answer cites, and takes out one that does not exist', async () => {
+    const turn = await answered(await editor().openChat(), 'Where is subtracting?');
+    expect(await answerText(turn)).not.toContain('gone.py');
+    expect(await turn.locator('.remark').allTextContents()).toEqual([
+      'One mention of a place that does not exist was removed.',
+    ]);
+    await turn.locator('.citation', { hasText: 'sums.py:5' }).click();
+    await editor().page.locator('.tab.active[data-resource-name="sums.py"]').waitFor();
+    await editor().statusItem('Ln 5, Col 1').waitFor();
+  });
+
+  test('asks an edited question in the place of the old one', async () => {
+    const chat = await editor().chat();
+    const turn = chat.locator('.turn');
+    const old = await turn.getAttribute('data-turn');
+    await turn.locator('.edit').click();
+    await turn.locator('.question-edit').fill(`How is [${word}] written?`);
+    await turn.locator('.question-edit').press('Enter');
+    const next = await replaced(chat, old);
+    expect(await next.locator('.question-text').textContent()).toBe(`How is [${word}] written?`);
+    expect(await answerText(next)).toContain('It can be written so.');
+  });
+
+  test('makes an answer again', async () => {
+    const chat = await editor().chat();
+    const turn = chat.locator('.turn');
+    const old = await turn.getAttribute('data-turn');
+    await turn.locator('.again').click();
+    expect(await answerText(await replaced(chat, old))).toContain('It can be written so.');
+  });
+
+  test('shows code as a change of its file, which is written when it is accepted and not before', async () => {
+    const { page } = editor();
+    const proposal = page.locator('.tab.active', { hasText: 'sums.py: proposed change' });
+    const apply = (await editor().chat()).locator('.turn [data-action=apply]');
+    await apply.click();
+    await proposal.waitFor();
+    await page.locator('.editor-actions a[aria-label="Reject the Change"]').click();
+    await proposal.waitFor({ state: 'detached' });
+    await editor().openFile('sums.py');
+    await page.keyboard.press('Control+S');
+    expect(editor().read('sums.py')).toBe(sums);
+    await apply.click();
+    await proposal.waitFor();
+    await editor().screenshot('proposal');
+    expect(editor().read('sums.py')).toBe(sums);
+    await page.locator('.editor-actions a[aria-label="Accept the Change"]').click();
+    await proposal.waitFor({ state: 'detached' });
+    await page.keyboard.press('Control+S');
+    await expect.poll(() => editor().read('sums.py')).toBe(changed);
+  });
+
+  test('is renamed, exported as Markdown and deleted', async () => {
+    const { page } = editor();
+    const input = page.locator('.quick-input-widget input.input').first();
+    await editor().command('Hearth: Rename This Chat');
+    await page.locator('.quick-input-widget', { hasText: 'Rename the chat' }).waitFor();
+    await input.fill('Kindling');
+    await input.press('Enter');
+    await editor().command('Hearth: Export This Chat');
+    await expect.poll(() => input.inputValue()).toBe(join(editor().workspace, 'Kindling.md'));
+    await input.press('Enter');
+    await page.locator('.tab.active[data-resource-name="Kindling.md"]').waitFor();
+    expect(editor().read('Kindling.md')).toContain(`# Kindling\n\n## You\n\nHow is [${word}] written?\n`);
+    expect(editor().read('Kindling.md')).toContain(report);
+    await editor().command('Hearth: Chats');
+    const row = page.locator('.quick-input-list .monaco-list-row', { hasText: 'Kindling' });
+    await row.hover();
+    await row.locator('a[aria-label="Delete"]').click();
+    await page.locator('.monaco-dialog-box .monaco-button', { hasText: 'Delete' }).click();
+    await page.locator('.quick-input-widget', { hasText: 'Hearth: Chats' }).waitFor();
+    expect(await row.count()).toBe(0);
+    await page.keyboard.press('Escape');
+    expect(await (await editor().chat()).locator('.turn').count()).toBe(0);
+  });
+
+  test('has the lines of a symbol that is mentioned', async () => {
+    const chat = await newChat(editor());
+    const question = chat.locator('#question');
+    await question.pressSequentially('What is @symbol:lig', { delay: 20 });
+    await chat.locator('#mentions [role=option]', { hasText: 'light' }).waitFor();
+    await question.press('Enter');
+    await expect.poll(() => question.inputValue()).toBe('What is @symbol:light ');
+    await question.press('Enter');
+    const turn = chat.locator('.turn');
+    await untilEnded(turn, 'done');
+    expect([await labels(turn), await answerText(turn)]).toEqual([['light'], expect.stringContaining('It can be')]);
+  });
+
+  test('has what has changed since the last commit', async () => {
+    const chat = await newChat(editor());
+    writeFileSync(join(editor().workspace, 'log.txt'), `[${word}]\n`);
+    const turn = await answered(chat, 'What does @diff change?');
+    expect([await labels(turn), await answerText(turn)]).toEqual([['Changes'], expect.stringContaining('It can be')]);
+  });
+
+  test('has what is selected in the terminal', async () => {
+    const { page } = editor();
+    await editor().command('Terminal: Create New Terminal');
+    const terminal = page.locator('.terminal-wrapper.active');
+    await terminal.locator('.xterm-screen').waitFor();
+    const printed = join(editor().workspace, 'log.txt');
+    await terminal.locator('.xterm-helper-textarea').pressSequentially(`cat ${printed} && echo over > over.txt\n`);
+    await expect.poll(() => readOr(editor(), 'over.txt')).toBe('over\n');
+    await editor().command('Terminal: Select All');
+    const chat = await newChat(editor());
+    const turn = await answered(chat, 'What does @terminal say?');
+    expect([await labels(turn), await answerText(turn)]).toEqual([['Terminal'], expect.stringContaining('It can be')]);
+    await editor().command('Terminal: Kill All Terminals');
+  });
+
+  test('is begun by the light bulb, about a problem or what is selected', async () => {
+    const { page } = editor();
+    const chat = await newChat(editor());
+    // What is offered at once may not be all: extensions are asked for a moment.
+    const choose = (text: string) =>
+      vi.waitFor(async () => {
+        if (await page.locator('.action-widget').isVisible()) await page.keyboard.press('Escape');
+        await page.keyboard.press('Control+.');
+        await page.locator('.action-widget .monaco-list-row', { hasText: text }).click({ timeout: 2_000 });
+      }, 30_000);
+    await editor().openFile('broken.json');
+    await page.locator('.squiggly-error').first().waitFor();
+    await editor().command('Go to Next Problem in Files');
+    await choose('Fix with Hearth');
+    const turn = chat.locator('.turn').last();
+    await turn.locator('.question-text', { hasText: 'broken.json:1: error: ' }).waitFor();
+    await untilEnded(turn, 'done');
+    await editor().openFile('sums.py');
+    await page.keyboard.press('Control+Home');
+    await page.keyboard.press('Shift+ArrowDown');
+    await page.keyboard.press('Shift+End');
+    await choose('Explain with Hearth');
+    await turn.locator('.question-text', { hasText: 'Explain this code.' }).waitFor();
+    await untilEnded(turn, 'done');
+    expect(await labels(turn)).toEqual(['sums.py:1–2']);
+  });
+
+  test('is not needed for a commit message, which goes into the box of source control', async () => {
+    const { page } = editor();
+    writeFileSync(join(editor().workspace, 'log.txt'), 'nothing\n');
+    await page.keyboard.press('Control+Shift+G');
+    await page.locator('.part.sidebar a[aria-label="Write a Commit Message"]').first().click();
+    const message = page.locator('.scm-editor .view-lines').first();
+    const written = async () => (await message.innerText()).replaceAll(/\s+/g, ' ').trim();
+    await expect.poll(written).toBe(answer);
+  });
+
+  test('begins with the summary of a folder, made of its files', async () => {
+    const { page } = editor();
+    await page.keyboard.press('Control+Shift+E');
+    const row = page.locator('.explorer-folders-view .monaco-list-row[aria-label^="src"]');
+    // Rows move until everything is listed.
+    await page.locator('.explorer-folders-view .monaco-list-row', { hasText: 'sums.py' }).waitFor();
+    await row.hover();
+    await row.click({ button: 'right' });
+    await page.getByRole('menuitem', { name: 'Summarise Folder' }).click();
+    const turn = (await editor().chat()).locator('.turn[data-kind=summary]');
+    await untilEnded(turn, 'done');
+    expect(await answerText(turn)).toContain('src/lamp.py:1: It can be written so.');
+    await turn.locator('.citation', { hasText: 'src/lamp.py:1' }).click();
+    await page.locator('.tab.active[data-resource-name="lamp.py"]').waitFor();
+  });
+});
+
+function readOr(editor: Editor, path: string): string {
+  try {
+    return editor.read(path);
+  } catch {
+    return '';
+  }
+}
