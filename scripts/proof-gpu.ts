@@ -40,6 +40,7 @@ const kept = join(projectRoot, '.cache', 'proof');
 const parts: readonly Part[] = [
   ...kernelTests.map((name) => ({ name, files: [`test/gpu/${name}.test.ts`], goldens: 'all' })),
   { name: 'device', files: ['test/gpu/device.test.ts'], goldens: 'all' },
+  { name: 'cachePrecision', files: ['test/gpu/cachePrecision.test.ts'], goldens: 'all' },
   { name: 'pieces', files: ['test/gpu/pieces.test.ts'], goldens: 'all' },
   ...families.flatMap((family) =>
     ['safetensors', 'GGUF'].map((format) => ({

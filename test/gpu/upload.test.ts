@@ -47,8 +47,8 @@ describe('a matrix on the GPU', () => {
     const { gpu } = held;
     const whole = gpu.capabilities;
     const weight = stackedFp8(5, 12, 24);
-    // Room for 25 rows beside the scales: two matrices of twelve.
-    Object.assign(gpu, { capabilities: { ...whole, maxBindingBytes: 4096 + 25 * 24 } });
+    // Room for 25 rows: two matrices of twelve.
+    Object.assign(gpu, { capabilities: { ...whole, maxPieceBytes: 25 * 24 } });
     const matrix = await new Uploader(gpu, { contextTokens: 1 }, 0).matrix(weight);
     Object.assign(gpu, { capabilities: whole });
     expect(matrix.pieces.map(({ firstRow }) => firstRow)).toEqual([0, 24, 48]);
