@@ -1,4 +1,7 @@
-/** Takes the pictures in docs/images anew: the scenes of test/e2e/screenshots.ts, in a light and a dark theme. */
+/**
+ * Takes pictures of every screen in a light and a dark theme: the scenes of test/e2e/screenshots*.ts. Those of the README go
+ * to docs/images, the others to test/e2e/results/screens.
+ */
 import { join } from 'node:path';
 import { projectRoot } from './shared/paths.ts';
 import { run } from './shared/process.ts';

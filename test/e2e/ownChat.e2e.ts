@@ -2,9 +2,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Locator, Page } from 'playwright-core';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
+import { askOwnChat, pickModel } from './ownChat.ts';
 import { writeScriptedModel } from './scriptedModel.ts';
 import { answerText, ask, untilEnded } from './turns.ts';
 
@@ -14,36 +14,6 @@ const machineSettings = { 'hearth.model': model, 'hearth.contextTokens': 65_536,
 // Participants answer in ask mode; a new chat is in agent mode otherwise.
 const settings = { 'chat.newSession.defaultMode': 'ask' };
 const options = { files: { 'notes.txt': 'The word is [灶].\n' }, settings, machineSettings };
-
-/** Finds the model in the picker of VS Code's own chat, which lists nothing new while it is open. */
-async function pick(page: Page, name: string): Promise<void> {
-  const picker = page.locator('.action-widget');
-  await vi.waitFor(
-    async () => {
-      await page.keyboard.press('Escape');
-      await page.locator('.interactive-session .model-picker-split').click();
-      await picker.locator('input').fill(name);
-      await picker.locator('.monaco-list-row.focused', { hasText: name }).waitFor({ timeout: 2_000 });
-    },
-    { timeout: 30_000, interval: 500 },
-  );
-}
-
-/** @returns the answer to come. */
-async function askOwnChat(page: Page, question: string): Promise<Locator> {
-  const chat = page.locator('.interactive-session');
-  const before = await chat.locator('.interactive-response').count();
-  await chat.locator('.chat-input-container .monaco-editor').first().click();
-  // Who was asked last is named there again.
-  await page.keyboard.press('Control+A');
-  await page.keyboard.type(question);
-  // Closes what is suggested for `@`.
-  await page.keyboard.press('Escape');
-  await page.keyboard.press('Enter');
-  const asked = chat.locator('.interactive-request .value').nth(before);
-  await expect.poll(async () => (await asked.innerText()).trim()).toBe(question);
-  return chat.locator('.interactive-response').nth(before);
-}
 
 describeInEditor('a model that is told what to say', options, (editor) => {
   beforeAll(() => {
@@ -83,7 +53,7 @@ describeInEditor('a model that is told what to say', options, (editor) => {
     // VS Code leaves its built-in chat extension disabled until somebody signs in.
     await editor().command('Extensions: Enable All Extensions');
     await editor().command("Hearth: Use in VS Code's Own Chat");
-    await pick(page, 'scripted');
+    await pickModel(page, 'scripted');
     await editor().screenshot('picker');
     await page.keyboard.press('Enter');
     await page.locator('.interactive-session .model-picker-split', { hasText: 'scripted' }).waitFor();

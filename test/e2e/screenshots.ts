@@ -1,70 +1,7 @@
-/** The pictures of the README. Run by `npm run screenshots`, not among the tests. */
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+/** Pictures of the real model at work. Run by `npm run screenshots`, not among the tests. */
 import { test } from 'vitest';
-import { projectRoot } from '../../scripts/shared/paths.ts';
-import { describeInEditor, type Editor } from './editor.ts';
-
-const images = 'docs/images';
-const station = `"""A weather station that keeps its readings in memory."""
-from dataclasses import dataclass, field
-from statistics import mean
-
-
-@dataclass
-class Reading:
-    hour: int
-    celsius: float
-
-
-@dataclass
-class Station:
-    name: str
-    readings: list[Reading] = field(default_factory=list)
-
-    def add(self, hour: int, celsius: float) -> None:
-        self.readings.append(Reading(hour, celsius))
-
-    def average(self) -> float:
-        return mean(reading.celsius for reading in self.readings)
-
-    def warmest(self) -> Reading:
-        return max(self.readings, key=lambda reading: reading.celsius)
-
-`;
-
-async function inBothThemes(editor: Editor, name: string): Promise<void> {
-  mkdirSync(join(projectRoot, images), { recursive: true });
-  for (const colorScheme of ['light', 'dark'] as const) {
-    await editor.page.emulateMedia({ colorScheme });
-    await editor.page.locator(`.monaco-workbench.${colorScheme === 'dark' ? 'vs-dark' : 'vs'}`).waitFor();
-    // Webviews repaint a moment later.
-    await editor.page.waitForTimeout(1_000);
-    await editor.screenshot(`${name}-${colorScheme}`, images);
-  }
-}
-
-/** The side bar starts with room for a file list, not for a conversation. */
-async function widenSideBar({ page }: Editor): Promise<void> {
-  const edge = await page.locator('.part.sidebar').boundingBox();
-  if (edge === null) return;
-  const x = edge.x + edge.width;
-  await page.mouse.move(x, 400);
-  await page.mouse.down();
-  await page.mouse.move(x + 130, 400, { steps: 5 });
-  await page.mouse.up();
-  await page.mouse.move(x + 400, 400);
-}
-
-const settings = {
-  'window.autoDetectColorScheme': true,
-  'files.autoSave': 'afterDelay',
-  'editor.minimap.enabled': false,
-  'editor.fontSize': 14,
-  'breadcrumbs.enabled': false,
-  'window.commandCenter': false,
-};
-const files = { 'station.py': station, 'README.md': '# Weather station\n' };
+import { describeInEditor } from './editor.ts';
+import { files, inBothThemes, settings, widenSideBar } from './pictures.ts';
 
 describeInEditor('pictures', { files, settings }, (editor) => {
   test('an answer in the chat', async () => {
@@ -75,7 +12,7 @@ describeInEditor('pictures', { files, settings }, (editor) => {
     await chat.locator('#question').press('Enter');
     const turn = chat.locator('.turn').first();
     await turn.and(chat.locator('[data-state=done]')).waitFor({ timeout: 100_000 });
-    await inBothThemes(editor(), 'chat');
+    await inBothThemes(editor(), 'chat', true);
   });
 
   test('a completion', async () => {
@@ -85,7 +22,7 @@ describeInEditor('pictures', { files, settings }, (editor) => {
     // The editor indents by itself.
     await page.keyboard.type('    def coldest(self) -> Reading:\nreturn ', { delay: 20 });
     await page.locator('.ghost-text-decoration').first().waitFor();
-    await inBothThemes(editor(), 'completion');
+    await inBothThemes(editor(), 'completion', true);
     await page.keyboard.press('Tab');
   });
 
@@ -95,13 +32,17 @@ describeInEditor('pictures', { files, settings }, (editor) => {
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().chat();
     await chat.locator('.turn[data-state=done]').first().waitFor({ timeout: 100_000 });
-    await inBothThemes(editor(), 'summary');
+    await inBothThemes(editor(), 'summary', true);
   });
 
   test('the models', async () => {
     await editor().command('Hearth: Models');
     await editor().page.locator('.quick-input-list .monaco-list-row', { hasText: 'SmolLM2' }).first().waitFor();
-    await inBothThemes(editor(), 'models');
-    await editor().page.keyboard.press('Escape');
+    await inBothThemes(editor(), 'models', true);
+    const row = editor().page.locator('.quick-input-list .monaco-list-row', { hasText: 'SmolLM2' }).first();
+    await row.hover();
+    await row.locator('a.codicon-info').click();
+    await editor().page.locator('.tab.active').waitFor();
+    await inBothThemes(editor(), 'inspect');
   });
 });

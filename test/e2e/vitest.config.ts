@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   root: fileURLToPath(new URL('../../', import.meta.url)),
   test: {
-    include: [process.env['HEARTH_SCREENSHOTS'] === undefined ? 'test/e2e/**/*.e2e.ts' : 'test/e2e/screenshots.ts'],
+    include: [process.env['HEARTH_SCREENSHOTS'] === undefined ? 'test/e2e/**/*.e2e.ts' : 'test/e2e/screenshots*.ts'],
     globalSetup: 'test/e2e/setup.ts',
     // One editor at a time: each is a server, a browser and an engine.
     fileParallelism: false,
