@@ -11,6 +11,7 @@ import { generate } from './cli/generate.ts';
 import { index, search } from './cli/indexFolder.ts';
 import { inspect } from './cli/inspect.ts';
 import { logits } from './cli/logits.ts';
+import { passedArguments, runApart } from './cli/longArguments.ts';
 import { models } from './cli/models.ts';
 import { serve } from './cli/serve.ts';
 import { summarise } from './cli/summarise.ts';
@@ -91,7 +92,9 @@ async function main(): Promise<void> {
     signal: controller.signal,
   };
   try {
-    await run(process.argv.slice(2), terminal);
+    const args = passedArguments();
+    if (args) await run(args, terminal);
+    else process.exitCode = await runApart(process.argv.slice(2));
   } catch (error) {
     process.exitCode = controller.signal.aborted ? interruptedStatus : 1;
     terminal.err(controller.signal.aborted ? '\nCancelled.\n' : `hearth: ${oneLine(error)}\n`);

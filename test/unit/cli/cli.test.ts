@@ -59,6 +59,15 @@ async function file(name: string, text: string): Promise<string> {
   return name;
 }
 
+describe('an argument with a very long line', () => {
+  it('reaches the model as any other', async () => {
+    const prompt = 'ab '.repeat(6000);
+    const ended = await hearth(['generate', '--prompt', prompt, '--model', tiny.path, '--backend', 'onnx']);
+    expect(ended).toMatchObject({ status: 1, stdout: '' });
+    expect(ended.stderr).toMatch(/^hearth: .*context.*$/m);
+  });
+});
+
 describe('hearth index and search', () => {
   it('find by words, and by meaning once an embedding model was named', async () => {
     const embedding = await makeEmbeddingModel();
