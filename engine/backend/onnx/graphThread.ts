@@ -3,6 +3,7 @@ import { InferenceSession } from 'onnxruntime-node';
 import { GraphRun } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
 import type { CacheState, FromThread, ThreadGraph, ThreadSlice, ToThread } from './messages.ts';
+import { measuredThreads } from './threadMeasurement.ts';
 
 export class GraphThread {
   private readonly session: InferenceSession;
@@ -17,7 +18,7 @@ export class GraphThread {
   static async load({ model, weightsDirectory, threads, plan }: ThreadGraph): Promise<GraphThread> {
     const session = await InferenceSession.create(model, {
       executionProviders: ['cpu'],
-      intraOpNumThreads: threads,
+      intraOpNumThreads: threads === 'measured' ? await measuredThreads(weightsDirectory) : threads,
       interOpNumThreads: 1,
       // What 'extended' does to these graphs (transposes into products) makes them slower.
       graphOptimizationLevel: 'basic',

@@ -102,7 +102,8 @@ async function writeWeights({ layout }: DecoderGraph, place: Place, options: Loa
 
 async function startThread({ model, plan }: DecoderGraph, place: Place, options: LoadOptions): Promise<ThreadClient> {
   const thread = new ThreadClient();
-  const threads = options.threads ?? defaultThreads();
+  // A folder that is thrown away keeps no measurement: not worth one then.
+  const threads = options.threads ?? (place.kept ? 'measured' : defaultThreads());
   try {
     await thread.ask({ kind: 'load', graph: { model, weightsDirectory: place.directory, threads, plan } });
     return thread;

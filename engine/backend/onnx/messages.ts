@@ -26,7 +26,8 @@ export interface ThreadGraph {
   /** An ONNX ModelProto whose weights lie in `weightsDirectory`. */
   readonly model: Uint8Array;
   readonly weightsDirectory: string;
-  readonly threads: number;
+  /** `measured`: as many as are fastest on this machine. */
+  readonly threads: number | 'measured';
   readonly plan: RunPlan;
 }
 
