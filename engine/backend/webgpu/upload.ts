@@ -106,9 +106,18 @@ export class Uploader {
   async #stream(weight: Weight, firstRow: number, layout: MatrixLayout, buffer: GPUBuffer): Promise<void> {
     const rowBytes = byteLengthOf(weight.type, [1, layout.columns]);
     const step = Math.max(4, Math.floor(stagingBytes / rowBytes / 4) * 4);
+    const read = (row: number): Promise<Uint8Array> => {
+      const bytes = weight.readRows(firstRow + row, Math.min(step, layout.rows - row));
+      // Awaited below, unless what comes before it fails.
+      bytes.catch(() => undefined);
+      return bytes;
+    };
+    let next = read(0);
     for (let row = 0; row < layout.rows; row += step) {
       throwIfAborted(this.#options.signal);
-      const bytes = await weight.readRows(firstRow + row, Math.min(step, layout.rows - row));
+      const bytes = await next;
+      // The disk works while this piece is moved into planes and to the GPU.
+      if (row + step < layout.rows) next = read(row + step);
       splitPlanes(layout, row, bytes, (offset, piece) => this.#write(buffer, offset, piece));
       // The queue copies what is written to it; waiting here bounds what the host holds.
       await this.#gpu.device.queue.onSubmittedWorkDone();

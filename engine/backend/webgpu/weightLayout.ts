@@ -132,11 +132,20 @@ export function splitPlanes(
       write(offset, bytes);
       return;
     }
-    const piece = new Uint8Array(blocks * plane.bytes);
-    for (let block = 0; block < blocks; block++) {
-      const from = block * blockBytes + plane.from;
-      piece.set(bytes.subarray(from, from + plane.bytes), block * plane.bytes);
-    }
-    write(offset, piece);
+    write(offset, planeOf(bytes, blocks, blockBytes, plane));
   });
+}
+
+/** By words: hundreds of millions of blocks of a large model go through here. */
+function planeOf(bytes: Uint8Array, blocks: number, blockBytes: number, plane: Plane): Uint8Array {
+  const piece = new Uint8Array(blocks * plane.bytes);
+  const [source, target] = [new DataView(bytes.buffer, bytes.byteOffset, bytes.length), new DataView(piece.buffer)];
+  const wholeWords = plane.bytes - (plane.bytes % 4);
+  for (let block = 0; block < blocks; block++) {
+    const from = block * blockBytes + plane.from;
+    const to = block * plane.bytes;
+    for (let i = 0; i < wholeWords; i += 4) target.setUint32(to + i, source.getUint32(from + i, true), true);
+    for (let i = wholeWords; i < plane.bytes; i++) target.setUint8(to + i, source.getUint8(from + i));
+  }
+  return piece;
 }
