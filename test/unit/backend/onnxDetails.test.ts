@@ -46,7 +46,7 @@ describe('loading', () => {
   it('writes the packed weights once, under the name of the digest', async () => {
     const cacheDirectory = join(await temporaryDirectory(), 'derived');
     await load({ cacheDirectory, digest: 'abc' });
-    const [name = '', ...others] = await readdir(cacheDirectory);
+    const [name = '', ...others] = (await readdir(cacheDirectory)).sort();
     expect(name).toMatch(/^abc\./);
     // The other is what was measured of this machine.
     expect(others).toEqual(['threads.json']);
@@ -58,7 +58,7 @@ describe('loading', () => {
   it('writes packed weights again that were cut short', async () => {
     const cacheDirectory = await temporaryDirectory();
     const first = await load({ cacheDirectory, digest: 'abc' });
-    const [name = ''] = await readdir(cacheDirectory);
+    const [name = ''] = (await readdir(cacheDirectory)).sort();
     const { size } = await stat(join(cacheDirectory, name));
     await first.dispose();
     await truncate(join(cacheDirectory, name), size / 2);
