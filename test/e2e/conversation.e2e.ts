@@ -206,7 +206,13 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     await page.locator('.explorer-folders-view .monaco-list-row', { hasText: 'sums.py' }).waitFor();
     await row.hover();
     await row.click({ button: 'right' });
-    await page.getByRole('menuitem', { name: 'Summarise Folder' }).click();
+    // A menu takes no click in the moment it opens.
+    const item = page.getByRole('menuitem', { name: 'Summarise Folder' });
+    const chosen = async () => {
+      await item.click({ timeout: 1_000 }).catch(() => undefined);
+      return (await item.count()) === 0;
+    };
+    await expect.poll(chosen, { timeout: 20_000 }).toBe(true);
     const turn = (await editor().chat()).locator('.turn[data-kind=summary]');
     await untilEnded(turn, 'done');
     expect(await answerText(turn)).toContain('src/lamp.py:1: It can be written so.');
