@@ -12,7 +12,11 @@ const argumentsVariable = 'HEARTH_ARGUMENTS';
 /** Undefined: they are too long to be used in this process. */
 export function passedArguments(): string[] | undefined {
   const passed = process.env[argumentsVariable];
-  if (passed !== undefined) return z.array(z.string()).parse(JSON.parse(passed));
+  if (passed !== undefined) {
+    // Meant for this process alone, not for what it may start.
+    delete process.env[argumentsVariable];
+    return z.array(z.string()).parse(JSON.parse(passed));
+  }
   const args = process.argv.slice(2);
   const isLong = args.some((arg) => arg.split('\n').some((line) => line.length > longestLine));
   return isLong && process.platform === 'linux' ? undefined : args;
