@@ -16,10 +16,10 @@ import { defaultThreads } from '../engine/backend/onnx/threads.ts';
 import { defaultModelId } from '../engine/store/catalogue.ts';
 import { findInstalled, pathToLoad } from '../engine/store/manifest.ts';
 import { defaultStoreDirectory } from '../engine/store/paths.ts';
-import { openHearth } from './bench-hearth.ts';
-import { findLlamaBench, type Peer } from './bench-llama.ts';
-import { type BenchType, writeBenchModel } from './bench-model.ts';
-import { fetchNodeLlamaCpp } from './bench-node-llama.ts';
+import { openHearth } from './bench/hearthDecoder.ts';
+import { findLlamaBench, type Peer } from './bench/llamaBench.ts';
+import { fetchNodeLlamaCpp } from './bench/nodeLlama.ts';
+import { type BenchType, writeBenchModel } from './bench/randomModel.ts';
 
 export interface Workload {
   readonly promptTokens: number;

@@ -2,14 +2,14 @@
  * llama.cpp where no llama-bench is installed: the prebuilt library in npm's node-llama-cpp, fetched on demand and no
  * part of the product. Run as a script it measures one workload and prints JSON:
  *
- *   node scripts/bench-node-llama.ts FILE PROMPT_TOKENS DECODE_TOKENS DEPTH_TOKENS THREADS
+ *   node scripts/bench/nodeLlama.ts FILE PROMPT_TOKENS DECODE_TOKENS DEPTH_TOKENS THREADS
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import type { Workload } from './bench.ts';
-import type { Peer } from './bench-llama.ts';
+import type { Workload } from '../bench.ts';
+import type { Peer } from './llamaBench.ts';
 
 const version = '3.22.1';
 const directory = resolve('.cache/bench/peer');

@@ -1,6 +1,6 @@
 /** llama.cpp's side of the benchmark: its own llama-bench, one repetition a call. */
 import { spawnSync } from 'node:child_process';
-import type { Speeds, Workload } from './bench.ts';
+import type { Speeds, Workload } from '../bench.ts';
 
 export interface Peer {
   readonly version: string;

@@ -3,8 +3,8 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ChatTurn, EngineOptions, Requester } from './bench-requests.ts';
-import { residentBytes } from './shared/residentBytes.ts';
+import { residentBytes } from '../shared/residentBytes.ts';
+import type { ChatTurn, EngineOptions, Requester } from './requests.ts';
 
 const program = process.env['HEARTH_LLAMA_SERVER'] ?? 'llama-server';
 

@@ -1,11 +1,11 @@
 /** Hearth's side of the benchmark of requests: the engine process as the extension starts it (`npm run build` first). */
 import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { startEngine } from '../engine/server/client.ts';
-import { messages } from '../engine/server/protocol.ts';
-import { snapshotDirectory } from '../engine/store/paths.ts';
-import type { ChatTurn, EngineOptions, Requester } from './bench-requests.ts';
-import { residentBytes } from './shared/residentBytes.ts';
+import { startEngine } from '../../engine/server/client.ts';
+import { messages } from '../../engine/server/protocol.ts';
+import { snapshotDirectory } from '../../engine/store/paths.ts';
+import { residentBytes } from '../shared/residentBytes.ts';
+import type { ChatTurn, EngineOptions, Requester } from './requests.ts';
 
 const sampling = { temperature: 0 };
 

@@ -13,12 +13,12 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { defaultThreads } from '../engine/backend/onnx/threads.ts';
-import { defaultModelId } from '../engine/store/catalogue.ts';
-import { findInstalled, pathToLoad } from '../engine/store/manifest.ts';
-import { defaultStoreDirectory } from '../engine/store/paths.ts';
-import { startHearth } from './bench-hearth-engine.ts';
-import { findLlamaServer, startLlamaServer } from './bench-llama-server.ts';
+import { defaultThreads } from '../../engine/backend/onnx/threads.ts';
+import { defaultModelId } from '../../engine/store/catalogue.ts';
+import { findInstalled, pathToLoad } from '../../engine/store/manifest.ts';
+import { defaultStoreDirectory } from '../../engine/store/paths.ts';
+import { startHearth } from './hearthEngine.ts';
+import { findLlamaServer, startLlamaServer } from './llamaServer.ts';
 
 export interface ChatTurn {
   readonly role: 'user' | 'assistant';

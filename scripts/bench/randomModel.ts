@@ -2,9 +2,9 @@
  * Writes a GGUF file with random weights in a published model's shapes, for speed comparisons where the real file
  * is not to be had: sane scales (finite activations, flat logits), a dummy vocabulary, text without meaning.
  *
- *   node scripts/bench-model.ts qwen3-0.6b Q8_0 OUT.gguf
+ *   node scripts/bench/randomModel.ts qwen3-0.6b Q8_0 OUT.gguf
  */
-import { dummyVocabulary, float16Bits, type MetadataValue, randomNumbers, writeGguf } from './shared/ggufWriter.ts';
+import { dummyVocabulary, float16Bits, type MetadataValue, randomNumbers, writeGguf } from '../shared/ggufWriter.ts';
 
 export interface BenchShape {
   readonly layers: number;
@@ -135,7 +135,7 @@ export function writeBenchModel(name: string, type: BenchType, path: string): vo
 if (import.meta.main) {
   const [name = '', type = '', path = ''] = process.argv.slice(2);
   if (!(type in blockTypes) || path === '') {
-    console.error(`Usage: node scripts/bench-model.ts ${Object.keys(benchShapes).join('|')} Q8_0|Q4_0 OUT.gguf`);
+    console.error(`Usage: node scripts/bench/randomModel.ts ${Object.keys(benchShapes).join('|')} Q8_0|Q4_0 OUT.gguf`);
     process.exit(1);
   }
   writeBenchModel(name, type as BenchType, path);

@@ -11,17 +11,17 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { createOnnxBackend } from '../engine/backend/onnx/index.ts';
-import { defaultThreads } from '../engine/backend/onnx/threads.ts';
-import { PrefixCache } from '../engine/cache/prefixCache.ts';
-import { seededRandom } from '../engine/generation/random.ts';
-import { greedy, sample } from '../engine/generation/sampler.ts';
-import { Scheduler } from '../engine/generation/scheduler.ts';
-import { Speculation } from '../engine/generation/speculation.ts';
-import { limits } from '../engine/limits.ts';
-import { openModel } from '../engine/model/open.ts';
-import { defaultModelId } from '../engine/store/catalogue.ts';
-import { openStore } from '../engine/store/store.ts';
+import { createOnnxBackend } from '../../engine/backend/onnx/index.ts';
+import { defaultThreads } from '../../engine/backend/onnx/threads.ts';
+import { PrefixCache } from '../../engine/cache/prefixCache.ts';
+import { seededRandom } from '../../engine/generation/random.ts';
+import { greedy, sample } from '../../engine/generation/sampler.ts';
+import { Scheduler } from '../../engine/generation/scheduler.ts';
+import { Speculation } from '../../engine/generation/speculation.ts';
+import { limits } from '../../engine/limits.ts';
+import { openModel } from '../../engine/model/open.ts';
+import { defaultModelId } from '../../engine/store/catalogue.ts';
+import { openStore } from '../../engine/store/store.ts';
 
 const { values } = parseArgs({
   options: {

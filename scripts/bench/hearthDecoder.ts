@@ -1,8 +1,8 @@
 /** Hearth's side of the benchmark: the CPU backend without tokenizer and sampler. */
 import { mkdirSync } from 'node:fs';
-import { onnxBackend } from '../engine/backend/onnx/index.ts';
-import { openModel } from '../engine/model/open.ts';
-import type { Speeds, Workload } from './bench.ts';
+import { onnxBackend } from '../../engine/backend/onnx/index.ts';
+import { openModel } from '../../engine/model/open.ts';
+import type { Speeds, Workload } from '../bench.ts';
 
 export interface HearthBench {
   measure(): Promise<Speeds>;
