@@ -37,12 +37,12 @@ import {
   warmResult,
 } from '../../engine/server/protocol.ts';
 import type { Log } from '../log.ts';
-import { chooseModel, fileName } from '../models/choose.ts';
+import { chooseModel } from '../models/choose.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
 import type { Launch } from './connection.ts';
 import { EngineFailure, isCancelled, sentence } from './failure.ts';
 import { EngineProcess, type ProcessState } from './process.ts';
-import type { EngineView } from './view.ts';
+import { downloading, type EngineState, type EngineView, stateOf, ViewKeeper } from './view.ts';
 
 export interface StreamHandlers {
   onDelta(piece: Delta): void;
@@ -73,9 +73,8 @@ export class EngineClient {
   private readonly process: EngineProcess;
   private readonly log: Log;
   private readonly tokenFor: TokenFor;
-  private readonly changed = new vscode.EventEmitter<EngineView>();
-  readonly onView = this.changed.event;
-  private current: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
+  private readonly shown = new ViewKeeper();
+  readonly onView = this.shown.onView;
   private readonly streams = new Map<string, StreamHandlers>();
   private readonly downloads = new Map<string, (step: Progress) => void>();
   /** The model of this computer that was asked for by name, and the choice in whose place it answers until that changes. */
@@ -94,7 +93,11 @@ export class EngineClient {
   }
 
   get view(): EngineView {
-    return this.current;
+    return this.shown.view;
+  }
+
+  private get state(): EngineState {
+    return this.view.state;
   }
 
   get pid(): number | undefined {
@@ -103,7 +106,7 @@ export class EngineClient {
 
   /** The model that answers without any wait, if there is one. */
   get warmModel(): ModelCard | undefined {
-    return this.current.state.kind === 'ready' ? this.current.state.card : undefined;
+    return this.state.kind === 'ready' ? this.state.card : undefined;
   }
 
   /**
@@ -138,7 +141,7 @@ export class EngineClient {
 
   /** After a changed setting: loads what is asked for now, if a model was wanted at all. */
   async reload(): Promise<void> {
-    if (this.current.state.kind !== 'idle') await this.ready();
+    if (this.state.kind !== 'idle') await this.ready();
   }
 
   /** After a changed address or token. */
@@ -166,7 +169,7 @@ export class EngineClient {
 
   /** Without effect while no model is loaded: reading ahead is not worth loading one. */
   async warm(params: WarmParams, token: CancellationToken): Promise<void> {
-    if (this.warmModel === undefined || this.current.running > 0) return;
+    if (this.warmModel === undefined || this.view.running > 0) return;
     const { promptTokens, cachedTokens, finish } = await this.process.request(messages.warm, params, warmResult, token);
     this.log.debug(`Reading ahead: ${promptTokens} tokens, ${cachedTokens} of them known, ${finish}.`);
   }
@@ -204,19 +207,19 @@ export class EngineClient {
 
   /** Downloads, or resumes; `onStep` gets the progress. */
   async pull(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
-    const before = this.current.state;
+    const before = this.state;
     this.downloads.set(entry.id, (step) => {
       onStep(step);
-      if (this.warmModel === undefined) this.show(downloading(entry, step));
+      if (this.warmModel === undefined) this.shown.show(downloading(entry, step));
     });
-    let after: EngineView['state'] = before;
+    let after: EngineState = before;
     try {
       const pulled = await this.process.request(messages.models.pull, { model: entry.id }, modelEntry, token);
       after = { kind: 'idle' };
       return pulled;
     } finally {
       this.downloads.delete(entry.id);
-      if (this.current.state.kind === 'downloading') this.show(after);
+      if (this.state.kind === 'downloading') this.shown.show(after);
     }
   }
 
@@ -233,7 +236,7 @@ export class EngineClient {
     if (this.warmModel?.id === entry.id) {
       await this.process.request(messages.unload, undefined, z.null());
       this.loading = undefined;
-      this.show({ kind: 'idle' });
+      this.shown.show({ kind: 'idle' });
     }
     return this.process.request(messages.models.remove, { model: entry.id }, modelEntry);
   }
@@ -262,7 +265,7 @@ export class EngineClient {
 
   dispose(): void {
     this.process.dispose();
-    this.changed.dispose();
+    this.shown.dispose();
   }
 
   private async load(): Promise<ModelCard> {
@@ -270,7 +273,7 @@ export class EngineClient {
     try {
       const card = remote === undefined ? await this.loadHere() : await this.connect(remote);
       this.logCard(card);
-      this.show({ kind: 'ready', card });
+      this.shown.show({ kind: 'ready', card });
       return card;
     } catch (error) {
       this.showLoadFailure(error);
@@ -281,8 +284,8 @@ export class EngineClient {
   private async loadHere(): Promise<ModelCard> {
     const params = await this.chosenModel();
     // Another model replaces the one that answers now.
-    await this.untilIdle();
-    this.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
+    await this.shown.untilIdle();
+    this.shown.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
     return this.process.request(messages.load, params.load, modelCard);
   }
 
@@ -290,8 +293,8 @@ export class EngineClient {
     const { contextTokens } = engineSettings();
     const token = await this.tokenFor(url);
     await this.process.start();
-    await this.untilIdle();
-    this.show({ kind: 'connecting', host: URL.canParse(url) ? new URL(url).host : url });
+    await this.shown.untilIdle();
+    this.shown.show({ kind: 'connecting', host: URL.canParse(url) ? new URL(url).host : url });
     const params = {
       ...{ url, ...(model !== undefined && { model }) },
       ...(token !== undefined && { token }),
@@ -308,17 +311,6 @@ export class EngineClient {
     throw new EngineFailure('not-found', vscode.l10n.t('The settings name another server or model by now.'));
   }
 
-  private untilIdle(): Promise<void> {
-    if (this.current.running === 0) return Promise.resolve();
-    return new Promise((resolve) => {
-      const subscription = this.onView(({ running }) => {
-        if (running > 0) return;
-        subscription.dispose();
-        resolve();
-      });
-    });
-  }
-
   private async chosenModel(): Promise<{ load: LoadParams; name: string }> {
     const settings = engineSettings();
     const choice = chooseModel(this.named?.model ?? settings.model, await this.models());
@@ -329,7 +321,7 @@ export class EngineClient {
       );
     }
     if (choice.kind === 'download') {
-      this.show({ kind: 'no-model', offers: choice.offers });
+      this.shown.show({ kind: 'no-model', offers: choice.offers });
       throw new EngineFailure('no-model', vscode.l10n.t('There is no model on this computer yet.'));
     }
     const { backend, cachePrecision, diskCacheBytes } = settings;
@@ -346,12 +338,12 @@ export class EngineClient {
     this.log.error(`Loading the model: ${sentence(error)}`);
     const again = code === 'internal' || code === 'device-lost' || remoteSettings() !== undefined;
     const remedy = again && code !== 'not-found' ? 'restart' : 'choose-model';
-    this.show({ kind: 'failed', message: sentence(error), remedy });
+    this.shown.show({ kind: 'failed', message: sentence(error), remedy });
   }
 
   private async generating<T extends { statistics: Statistics }>(run: () => Promise<T>): Promise<T> {
     await this.ready();
-    this.count(1);
+    this.shown.count(1);
     let last: Statistics | undefined;
     try {
       const result = await run();
@@ -361,7 +353,7 @@ export class EngineClient {
       if (!isCancelled(error)) this.log.warn(`A request failed: ${sentence(error)}`);
       throw error;
     } finally {
-      this.count(-1, last);
+      this.shown.count(-1, last);
     }
   }
 
@@ -389,9 +381,9 @@ export class EngineClient {
     this.log.warn(message);
     this.logCard(card);
     if (this.loading) this.loading = { ...this.loading, card: Promise.resolve(card) };
-    if (this.current.state.kind !== 'ready') return;
-    if (card.backend !== this.current.state.card.backend) void vscode.window.showWarningMessage(message);
-    this.show({ kind: 'ready', card });
+    if (this.state.kind !== 'ready') return;
+    if (card.backend !== this.state.card.backend) void vscode.window.showWarningMessage(message);
+    this.shown.show({ kind: 'ready', card });
   }
 
   private logCard(card: ModelCard): void {
@@ -401,16 +393,13 @@ export class EngineClient {
   }
 
   private onLoadStep(step: Progress): void {
-    if (this.current.state.kind !== 'loading') return;
-    this.show({ ...this.current.state, done: step.done, total: step.total });
+    if (this.state.kind !== 'loading') return;
+    this.shown.show({ ...this.state, done: step.done, total: step.total });
   }
 
   private onProcess(state: ProcessState): void {
-    if (state.kind === 'starting') this.show({ kind: 'starting' });
-    else if (state.kind === 'running' && this.current.state.kind === 'starting') this.show({ kind: 'idle' });
-    else if (state.kind === 'waiting') this.show({ kind: 'restarting', delayMs: state.delayMs });
-    else if (state.kind === 'failed') this.show({ kind: 'failed', message: state.message, remedy: 'restart' });
-    else if (state.kind === 'stopped') this.show({ kind: 'idle' });
+    const shown = stateOf(state, this.state);
+    if (shown) this.shown.show(shown);
     if (state.kind === 'waiting') this.loadAgain();
     if (state.kind !== 'starting' && state.kind !== 'running') this.loading = undefined;
   }
@@ -422,21 +411,4 @@ export class EngineClient {
       this.ready().catch((error: unknown) => this.log.debug(`Loading after a restart: ${sentence(error)}`));
     });
   }
-
-  private count(change: 1 | -1, last = this.current.last): void {
-    this.current = { ...this.current, running: this.current.running + change, last };
-    this.changed.fire(this.current);
-  }
-
-  private show(state: EngineView['state']): void {
-    this.current = { ...this.current, state };
-    this.changed.fire(this.current);
-  }
 }
-
-const downloading = (entry: ModelEntry, step: Progress): EngineView['state'] => ({
-  kind: 'downloading',
-  name: entry.name || fileName(entry.id),
-  done: step.done,
-  total: step.total || entry.downloadBytes,
-});

@@ -1,4 +1,7 @@
-import type { ModelCard, ModelEntry, Statistics } from '../../engine/server/protocol.ts';
+import * as vscode from 'vscode';
+import type { ModelCard, ModelEntry, Progress, Statistics } from '../../engine/server/protocol.ts';
+import { fileName } from '../models/choose.ts';
+import type { ProcessState } from './process.ts';
 
 /** What the engine is doing, for status bar and chat view. */
 export type EngineState =
@@ -23,4 +26,65 @@ export interface EngineView {
   running: number;
   /** Of the last request that generated. */
   last: Statistics | undefined;
+}
+
+export const downloading = (entry: ModelEntry, step: Progress): EngineState => ({
+  kind: 'downloading',
+  name: entry.name || fileName(entry.id),
+  done: step.done,
+  total: step.total || entry.downloadBytes,
+});
+
+/** What a change of the process means for who sees `before`; undefined: nothing. */
+export function stateOf(process: ProcessState, before: EngineState): EngineState | undefined {
+  switch (process.kind) {
+    case 'starting':
+      return { kind: 'starting' };
+    case 'running':
+      return before.kind === 'starting' ? { kind: 'idle' } : undefined;
+    case 'waiting':
+      return { kind: 'restarting', delayMs: process.delayMs };
+    case 'failed':
+      return { kind: 'failed', message: process.message, remedy: 'restart' };
+    case 'stopped':
+      return { kind: 'idle' };
+  }
+}
+
+/** The one view of what the engine is doing, and whoever wants to know of its changes. */
+export class ViewKeeper {
+  private readonly changed = new vscode.EventEmitter<EngineView>();
+  readonly onView = this.changed.event;
+  private current: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
+
+  get view(): EngineView {
+    return this.current;
+  }
+
+  show(state: EngineState): void {
+    this.current = { ...this.current, state };
+    this.changed.fire(this.current);
+  }
+
+  /** A request that generates began, or ended with these statistics. */
+  count(change: 1 | -1, last = this.current.last): void {
+    this.current = { ...this.current, running: this.current.running + change, last };
+    this.changed.fire(this.current);
+  }
+
+  /** When no request generates. */
+  untilIdle(): Promise<void> {
+    if (this.current.running === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      const subscription = this.onView(({ running }) => {
+        if (running > 0) return;
+        subscription.dispose();
+        resolve();
+      });
+    });
+  }
+
+  dispose(): void {
+    this.changed.dispose();
+  }
 }
