@@ -27,7 +27,8 @@ export function serveChild(name: string, serve: (connection: MessageConnection, 
   }
   process.on('uncaughtException', endAfter);
   process.on('unhandledRejection', endAfter);
-  process.on('disconnect', () => process.exit(0));
+  // Nothing is left to be said. `process.exit` would break into the native calls of other threads, which end in an abort.
+  process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   endWithParent();
   const connection = createMessageConnection(new IPCMessageReader(process), new IPCMessageWriter(process), {
     error: log,

@@ -170,7 +170,17 @@ describe('the engine process', () => {
     const engine = await startLoaded();
     engine.child.disconnect();
     expect(await gone(engine.child)).toBe(true);
-    expect(engine.child.exitCode).toBe(0);
+  });
+
+  it('ends without an abort in the middle of a computation', async () => {
+    const engine = start();
+    await engine.request(messages.load, { model: tiny.path, backend: 'onnx' });
+    const answer = engine.request(messages.chat, chatRequest('left', 2000)).catch(() => {});
+    await new Promise<void>((resolve) => engine.on(messages.delta, () => resolve()));
+    engine.child.disconnect();
+    expect(await gone(engine.child)).toBe(true);
+    expect(engine.child.signalCode).toBe('SIGKILL');
+    await answer;
   });
 
   it('fails what is pending with a typed error when it is killed', async () => {
