@@ -1,7 +1,7 @@
 /**
  * Keeps the key-value caches of recent requests, so that a prompt which begins like an earlier one is not computed again.
  * A tree over token ids finds the longest known beginning; memory is the backend's own account, and what was unused longest
- * makes room. All requests of one model share it; each kind (its owner) keeps a few sequences of its own: a keystroke
+ * makes room, after what was never used. All requests of one model share it; each kind (its owner) keeps a few sequences of its own: a keystroke
  * displaces keystrokes, not the chat.
  */
 import type { CacheDemand, Decoder, Sequence } from '../backend/backend.ts';
@@ -23,7 +23,8 @@ export interface Lease {
 export interface Idle {
   readonly sequence: Sequence;
   readonly tokens: readonly number[];
-  readonly owner: string;
+  /** Undefined: a spare one, which nobody has asked for yet; whoever asks first has it. */
+  readonly owner: string | undefined;
 }
 
 /** A shorter common beginning is computed again: cheaper than a copy of the cache. */
@@ -66,21 +67,21 @@ export class PrefixCache {
   }
 
   /** Takes in a sequence that was computed elsewhere. */
-  adopt(sequence: Sequence, tokens: readonly number[], owner: string): void {
+  adopt(sequence: Sequence, tokens: readonly number[], owner: string | undefined): void {
     if (sequence.length !== tokens.length) throw new Error('A sequence was adopted with other tokens than it holds.');
     this.#keep({ sequence, tokens, owner });
   }
 
-  /** Drops idle sequences, the longest unused first, until there is room. @returns whether there is. */
+  /** Drops idle sequences, spare ones and then the longest unused first, until there is room. @returns whether there is. */
   makeRoom(demands: readonly CacheDemand[]): boolean {
     return this.makeRoomWhere(() => this.#options.decoder.hasRoom(demands));
   }
 
   makeRoomWhere(hasRoom: () => boolean): boolean {
     while (!hasRoom()) {
-      const [oldest] = this.#idle;
-      if (!oldest) return false;
-      this.#drop(oldest);
+      const least = this.#leastUseful();
+      if (!least) return false;
+      this.#drop(least);
     }
     return true;
   }
@@ -111,6 +112,12 @@ export class PrefixCache {
     for (const idle of this.#idle) this.#drop(idle);
   }
 
+  /** Spare ones came in the order of their use. */
+  #leastUseful(): Idle | undefined {
+    const [oldest] = this.#idle;
+    return [...this.#idle].findLast(({ owner }) => owner === undefined) ?? oldest;
+  }
+
   #end(lease: Lease): void {
     if (!this.#leased.delete(lease)) throw new Error('A sequence was given back twice.');
   }
@@ -118,6 +125,7 @@ export class PrefixCache {
   #keep(idle: Idle): void {
     this.#idle.add(idle);
     this.#tree.insert(idle.tokens, idle);
+    if (idle.owner === undefined) return;
     const own = [...this.#idle].filter(({ owner }) => owner === idle.owner);
     const excess = own.length - this.#options.maxIdle(idle.owner);
     for (const oldest of own.slice(0, Math.max(0, excess))) this.#drop(oldest);
@@ -130,10 +138,11 @@ export class PrefixCache {
     const idle = this.#lastUsed(values, owner);
     if (!idle) return undefined;
     // What continues its own kind takes the sequence over; what merely shares a preamble leaves the rest to its owner.
-    const continues = idle.owner === owner && 2 * shared >= Math.min(idle.tokens.length, tokens.length);
-    if (continues) this.#remove(idle);
-    else this.#touch(idle);
+    const own = (idle.owner ?? owner) === owner;
+    const continues = own && 2 * shared >= Math.min(idle.tokens.length, tokens.length);
+    this.#remove(idle);
     const sequence = continues ? idle.sequence : idle.sequence.fork();
+    if (!continues) this.#keep({ ...idle, owner: idle.owner ?? owner });
     sequence.truncate(shared);
     return sequence;
   }
@@ -146,11 +155,6 @@ export class PrefixCache {
       if (equals.has(idle) && (idle.owner === owner || found?.owner !== owner)) found = idle;
     }
     return found;
-  }
-
-  #touch(idle: Idle): void {
-    this.#idle.delete(idle);
-    this.#idle.add(idle);
   }
 
   #remove(idle: Idle): void {

@@ -95,9 +95,13 @@ export async function readSnapshotHeader(path: string): Promise<SnapshotHeader |
 
 /**
  * The pieces, one after the other. The last is given only when all that was read is what was written.
- * @throws HearthError `invalid-input` when it is not.
+ * @throws HearthError `invalid-input` when it is not, `cancelled`.
  */
-export async function* readSnapshotPieces(path: string, header: SnapshotHeader): AsyncGenerator<Uint8Array> {
+export async function* readSnapshotPieces(
+  path: string,
+  header: SnapshotHeader,
+  signal?: AbortSignal,
+): AsyncGenerator<Uint8Array> {
   const file = await open(path, 'r');
   try {
     const head = headBytes(header);
@@ -112,6 +116,7 @@ export async function* readSnapshotPieces(path: string, header: SnapshotHeader):
       reading = readExactly(file, at, sizes[index + 1] ?? 0);
       reading.catch(() => {});
       for (let from = 0; from < bytes; from += chunkBytes) {
+        throwIfAborted(signal);
         hash.update(piece.subarray(from, from + chunkBytes));
         await new Promise((resolve) => setImmediate(resolve));
       }

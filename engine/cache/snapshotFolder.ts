@@ -51,7 +51,7 @@ export const snapshotPath = (directory: string, name: string): string => join(di
 
 export const removeSnapshot = ({ path }: Pick<Snapshot, 'path'>): Promise<void> => rm(path, { force: true });
 
-export async function touchSnapshot({ path }: Snapshot): Promise<void> {
+export async function touchSnapshot({ path }: Pick<Snapshot, 'path'>): Promise<void> {
   const now = new Date();
   await utimes(path, now, now);
 }

@@ -1,6 +1,7 @@
 /**
  * Keeps long sequences of one loaded model on the disk, so that after a restart a prompt that begins like an earlier one is
- * read instead of computed. Written while nobody asks for anything; read when a prompt is asked for that they begin.
+ * read instead of computed. Written while nobody asks for anything. Those used last are read as soon as the model is loaded,
+ * as long as nobody asks for anything; others when a prompt is asked for that they begin.
  */
 import { createHash } from 'node:crypto';
 import type { Decoder, Sequence } from '../backend/backend.ts';
@@ -8,6 +9,7 @@ import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { PrefixCache } from './prefixCache.ts';
 import { PrefixTree } from './prefixTree.ts';
+import { RestoreAhead } from './restoreAhead.ts';
 import { readSnapshotPieces, type SnapshotHeader, snapshotBytes, writeSnapshot } from './snapshotFile.ts';
 import {
   listSnapshots,
@@ -45,8 +47,11 @@ export class Snapshots {
   readonly #options: Required<SnapshotOptions>;
   readonly #identity: string;
   #known: Promise<PrefixTree<Snapshot>>;
+  readonly #ahead: RestoreAhead;
   #timer: NodeJS.Timeout | undefined;
-  #saving: { readonly done: Promise<void>; readonly stop: AbortController } | undefined;
+  /** Ends what is done while nobody asks for anything. */
+  #idle = new AbortController();
+  #saving: Promise<void> | undefined;
   #savedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: SnapshotOptions) {
@@ -54,25 +59,42 @@ export class Snapshots {
     this.#options = { idleMs, pauseMs, leastTokens, ...options };
     this.#identity = identityOf(options);
     this.#known = this.#list();
+    this.#ahead = new RestoreAhead({
+      choose: () => this.#usedLast(),
+      restore: (snapshot, signal) => this.#restoreAhead(snapshot, signal),
+    });
   }
 
-  /** Nobody asks for anything now: after a while what is worth it is written. */
+  /** The model is loaded and nobody has asked for anything yet: what was used last is read. */
+  start(): Promise<void> {
+    return this.#ahead.run(this.#idle.signal);
+  }
+
+  /** Nobody asks for anything now: after a while what was not read at the start is, and what is worth it is written. */
   rest(): void {
     const waitMs = Math.max(this.#options.idleMs, this.#savedAtMs + this.#options.pauseMs - performance.now());
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      const stop = new AbortController();
-      this.#saving = { stop, done: this.#saveIdle(stop.signal) };
+    this.#idle = new AbortController();
+    const { signal } = this.#idle;
+    this.#timer = setTimeout(async () => {
+      await this.#ahead.run(signal);
+      if (!signal.aborted) this.#saving = this.#saveIdle(signal);
     }, waitMs);
     this.#timer.unref();
   }
 
-  /** Something is asked for: writing ends at once, and what it held is free. */
+  /** Something is asked for: writing ends at once, and what it held is free; no other read ahead begins. */
   async wake(): Promise<void> {
     clearTimeout(this.#timer);
-    this.#saving?.stop.abort();
-    await this.#saving?.done;
+    this.#idle.abort();
+    await this.#saving;
     this.#saving = undefined;
+  }
+
+  /** Nothing is read or written any more but for a request. */
+  async stop(): Promise<void> {
+    await this.wake();
+    await this.#ahead.stop();
   }
 
   /** Writes now what is worth it, whatever was written lately. */
@@ -84,33 +106,71 @@ export class Snapshots {
   /** Puts the longest stored beginning of `tokens` into the cache, where it is well longer than what is there. */
   async recall(tokens: readonly number[], owner: string): Promise<void> {
     const known = await this.#known;
+    const { cache, leastTokens } = this.#options;
     const { shared, values } = known.longest(tokens);
+    const isWorthIt = () => shared >= cache.known(tokens) + leastTokens;
+    await this.#ahead.settle(isWorthIt() ? values : []);
+    const used = shared >= leastTokens ? this.#ahead.firstUsed(values) : [];
     const [snapshot] = values;
-    if (!snapshot || shared < this.#options.cache.known(tokens) + this.#options.leastTokens) return;
-    try {
-      const sequence = await this.#restored(snapshot);
-      if (sequence) this.#options.cache.adopt(sequence, snapshot.header.tokens, owner);
-    } catch (error) {
-      known.delete(snapshot.header.tokens, snapshot);
-      // The file is gone or cannot be read now, or the device has no room or is gone: nothing is wrong with its contents.
-      if (isDiskError(error) || (error instanceof HearthError && error.code !== 'invalid-input')) return;
-      await removeSnapshot(snapshot).catch(() => {});
-      if (!(error instanceof HearthError)) throw error;
-      return;
+    if (snapshot && isWorthIt()) {
+      const sequence = await this.#restored(snapshot, (hasRoom) => cache.makeRoomWhere(hasRoom));
+      if (sequence) {
+        cache.adopt(sequence, snapshot.header.tokens, owner);
+        used.push(snapshot);
+      }
     }
     // Where it cannot be written, it goes as if it had not been used.
-    await touchSnapshot(snapshot).catch(() => {});
+    for (const { path } of used) await touchSnapshot({ path }).catch(() => {});
   }
 
-  async #restored({ path, header }: Snapshot): Promise<Sequence | undefined> {
-    const { cache, decoder } = this.#options;
-    const { storage } = decoder;
-    const shape = { tokens: header.tokens.length, held: header.held };
-    const sizes = storage.pieceBytes(shape);
-    if (JSON.stringify(sizes) !== JSON.stringify(header.pieceBytes))
-      throw new HearthError('invalid-input', 'A stored sequence has pieces of other sizes.');
-    if (!cache.makeRoomWhere(() => storage.hasRoom(shape))) return undefined;
-    return storage.restore(shape, readSnapshotPieces(path, header));
+  /**
+   * @param makeRoom whether there is room, or has been made
+   * @returns undefined where there is none, the signal was aborted or the file cannot be used; one that is not what was written is removed.
+   */
+  async #restored(
+    snapshot: Snapshot,
+    makeRoom: (hasRoom: () => boolean) => boolean,
+    signal?: AbortSignal,
+  ): Promise<Sequence | undefined> {
+    const { path, header } = snapshot;
+    const { storage } = this.#options.decoder;
+    try {
+      const shape = { tokens: header.tokens.length, held: header.held };
+      const sizes = storage.pieceBytes(shape);
+      if (JSON.stringify(sizes) !== JSON.stringify(header.pieceBytes))
+        throw new HearthError('invalid-input', 'A stored sequence has pieces of other sizes.');
+      if (!makeRoom(() => storage.hasRoom(shape))) return undefined;
+      return await storage.restore(shape, readSnapshotPieces(path, header, signal));
+    } catch (error) {
+      if (signal?.aborted) return undefined;
+      (await this.#known).delete(header.tokens, snapshot);
+      // The file is gone or cannot be read now, or the device has no room or is gone: nothing is wrong with its contents.
+      if (isDiskError(error) || (error instanceof HearthError && error.code !== 'invalid-input')) return undefined;
+      await removeSnapshot(snapshot).catch(() => {});
+      if (!(error instanceof HearthError)) throw error;
+      return undefined;
+    }
+  }
+
+  /** Some that were used last, together no longer than one context: memory is for what is used. */
+  async #usedLast(): Promise<Snapshot[]> {
+    let leftTokens = this.#options.decoder.contextTokens;
+    const fitting = (await this.#own()).filter(({ header: { tokens } }) => {
+      if (tokens.length > leftTokens) return false;
+      leftTokens -= tokens.length;
+      return true;
+    });
+    return fitting.slice(0, limits.cache.restoredAhead);
+  }
+
+  /** Drops nothing that is in memory. */
+  async #restoreAhead(snapshot: Snapshot, signal: AbortSignal): Promise<boolean> {
+    const { cache, leastTokens } = this.#options;
+    const { tokens } = snapshot.header;
+    if (tokens.length < cache.known(tokens) + leastTokens) return false;
+    const sequence = await this.#restored(snapshot, (hasRoom) => hasRoom(), signal);
+    if (sequence) cache.adopt(sequence, tokens, undefined);
+    return sequence !== undefined;
   }
 
   async #saveIdle(signal: AbortSignal): Promise<void> {
@@ -183,10 +243,14 @@ export class Snapshots {
 
   async #list(): Promise<PrefixTree<Snapshot>> {
     const tree = new PrefixTree<Snapshot>();
-    for (const snapshot of await listSnapshots(this.#options.directory)) {
-      if (snapshot.header.identity === this.#identity) tree.insert(snapshot.header.tokens, snapshot);
-    }
+    for (const snapshot of await this.#own()) tree.insert(snapshot.header.tokens, snapshot);
     return tree;
+  }
+
+  /** Last used first. */
+  async #own(): Promise<Snapshot[]> {
+    const all = await listSnapshots(this.#options.directory);
+    return all.filter(({ header }) => header.identity === this.#identity);
   }
 }
 

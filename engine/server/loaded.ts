@@ -154,6 +154,7 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
     now: () => performance.now(),
     breathe: () => setImmediate(),
   });
+  void machine.snapshots?.start();
   return {
     get card() {
       return card;
@@ -164,13 +165,13 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
       embedding && { embedding: { ...embedding, scheduler, tokenizer, dimensions: model.spec.hiddenSize } }),
     sampling,
     async clearCache() {
-      await machine.snapshots?.wake();
+      await machine.snapshots?.stop();
       machine.cache.clear();
     },
     async close() {
       await scheduler.close();
       await text?.grammars.close();
-      await machine.snapshots?.wake();
+      await machine.snapshots?.stop();
       machine.cache.clear();
       await machine.decoder.dispose();
       // Not before: a backend may read rows of a weight when it needs them.
@@ -179,7 +180,7 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
   };
 }
 
-function machineOf(decoder: Decoder, { path, name, snapshots }: LoadRequest): Machine {
+function machineOf(decoder: Decoder, { path, name, snapshots }: LoadRequest): Machine & { snapshots?: Snapshots } {
   const { headless } = decoder.spec;
   // Texts to embed begin alike in a question's instruction alone.
   const cache = new PrefixCache({ decoder, maxIdle: (owner) => (headless ? 1 : (idleSequences.get(owner) ?? 1)) });

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
 import { clearSnapshots, listSnapshots } from '../../../engine/cache/snapshotFolder.ts';
 import { type SnapshotOptions, Snapshots } from '../../../engine/cache/snapshots.ts';
@@ -188,6 +188,153 @@ describe('snapshots', () => {
     expect(cache.idleSequences).toBe(0);
     expect(decoder.live.size).toBe(1);
     expect(await listSnapshots(directory)).toHaveLength(1);
+  });
+});
+
+/** Holds every sequence back that is read, after its first piece; `open` lets the rest through. */
+function gated({ storage }: FakeDecoder) {
+  const { restore } = storage;
+  let [begin, open] = [(): void => {}, (): void => {}];
+  const begun = new Promise<void>((resolve) => {
+    begin = resolve;
+  });
+  const isOpen = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  const gate = { begun, open, reads: 0 };
+  async function* held(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const piece of pieces) {
+      yield piece;
+      begin();
+      await isOpen;
+    }
+  }
+  Object.assign(storage, {
+    restore(...[shape, pieces]: Parameters<typeof restore>) {
+      gate.reads++;
+      return restore(shape, held(pieces));
+    },
+  });
+  return gate;
+}
+
+/** A folder with snapshots that begin at these tokens; the last of them was used last. */
+async function stored(lengths: readonly number[]): Promise<{ directory: string; firsts: number[] }> {
+  const directory = newFolder();
+  const { use, snapshots } = start(directory);
+  const firsts = lengths.map((_, i) => 1000 * i);
+  for (const [i, first] of firsts.entries()) await use(range(lengths[i] ?? 0, first));
+  await snapshots.save();
+  for (const { path, header } of await listSnapshots(directory)) {
+    const used = new Date(1e12 + 1000 * (header.tokens[0] ?? 0));
+    await utimes(path, used, used);
+  }
+  return { directory, firsts };
+}
+
+const firstTokens = ({ idle }: PrefixCache) => [...idle].map(({ tokens }) => tokens[0]);
+
+describe('snapshots at the start', () => {
+  it('are read before anyone asks, those that were used last', async () => {
+    const { directory } = await stored([100, 110, 120, 130, 140, 150]);
+    const { cache, snapshots, use } = start(directory);
+    await snapshots.start();
+    expect(firstTokens(cache)).toEqual([5000, 4000, 3000, 2000]);
+    await rm(directory, { recursive: true });
+    expect(await use(range(200, 5000))).toBe(150);
+  });
+
+  it('are together no longer than one context', async () => {
+    const { directory } = await stored([100, 300, 800, 300]);
+    const { cache, snapshots } = start(directory);
+    await snapshots.start();
+    expect(firstTokens(cache)).toEqual([3000, 1000, 0]);
+  });
+
+  it('displace nothing, and go first where room is needed', async () => {
+    const { directory } = await stored([200, 200]);
+    // 17 pages of 32 tokens: five are taken, and seven for each.
+    const { decoder, cache, snapshots, use } = start(directory, {}, { pages: 17 });
+    await use(range(150, 3000), 'keystroke');
+    await snapshots.start();
+    expect(firstTokens(cache)).toEqual([3000, 1000]);
+    const { sequence } = cache.acquire(range(8, 4000), 'chat');
+    expect(cache.makeRoom([{ sequence, tokens: 200 }])).toBe(true);
+    expect(firstTokens(cache)).toEqual([3000]);
+    expect(decoder.live.size).toBe(2);
+  });
+
+  it('are joined by who asks for one that is being read', async () => {
+    const { directory } = await stored([200, 200]);
+    const { decoder, cache, snapshots, use } = start(directory);
+    const gate = gated(decoder);
+    const reading = snapshots.start();
+    await gate.begun;
+    await snapshots.wake();
+    const answer = use(range(240, 1000));
+    setImmediate(gate.open);
+    expect(await answer).toBe(200);
+    await reading;
+    expect(gate.reads).toBe(1);
+    expect(firstTokens(cache)).toEqual([1000]);
+    expect(decoder.live.size).toBe(1);
+  });
+
+  it('stop for who asks for something else, and go on once nobody asks', async () => {
+    const { directory } = await stored([200, 200]);
+    const { decoder, cache, snapshots, use } = start(directory, { idleMs: 0 });
+    const gate = gated(decoder);
+    const reading = snapshots.start();
+    await gate.begun;
+    await snapshots.wake();
+    const answer = use(range(100, 4000));
+    setImmediate(gate.open);
+    expect(await answer).toBe(0);
+    await reading;
+    expect(firstTokens(cache)).toEqual([4000]);
+    expect(decoder.live.size).toBe(1);
+    snapshots.rest();
+    await vi.waitFor(() => expect(firstTokens(cache)).toEqual([4000, 1000, 0]));
+    await snapshots.stop();
+  });
+
+  it('are used last from when they are asked for', async () => {
+    const { directory } = await stored([200, 200]);
+    const first = async () => (await listSnapshots(directory))[0]?.header.tokens[0];
+    const { snapshots, use } = start(directory);
+    await snapshots.start();
+    expect(await first()).toBe(1000);
+    await use(range(240));
+    expect(await first()).toBe(0);
+  });
+
+  it('are removed when they are not what was written, and the others are read', async () => {
+    const { directory } = await stored([200, 210]);
+    const [last] = await listSnapshots(directory);
+    const path = last?.path ?? '';
+    const bytes = await readFile(path);
+    bytes[bytes.length - 40] = (bytes[bytes.length - 40] ?? 0) ^ 1;
+    await writeFile(path, bytes);
+    const { decoder, cache, snapshots, use } = start(directory);
+    await snapshots.start();
+    expect(existsSync(path)).toBe(false);
+    expect(firstTokens(cache)).toEqual([0]);
+    expect(decoder.live.size).toBe(1);
+    expect(await use(range(240, 1000))).toBe(0);
+  });
+
+  it('are read no more after the end', async () => {
+    const { directory } = await stored([200, 200]);
+    const { decoder, cache, snapshots } = start(directory);
+    const gate = gated(decoder);
+    const reading = snapshots.start();
+    await gate.begun;
+    const stopped = snapshots.stop();
+    setImmediate(gate.open);
+    await stopped;
+    await reading;
+    expect(cache.idleSequences).toBe(0);
+    expect(decoder.live.size).toBe(0);
   });
 });
 

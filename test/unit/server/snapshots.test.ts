@@ -1,7 +1,8 @@
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { listSnapshots } from '../../../engine/cache/snapshotFolder.ts';
 import { completeParams, loadParams, warmParams } from '../../../engine/server/protocol.ts';
 import { Engine } from '../../../engine/server/service.ts';
@@ -51,8 +52,22 @@ describe('an engine that is started again', () => {
     expect((await stored()).map(({ header }) => header.model)).toEqual([`sha256-${'c'.repeat(64)}`]);
   });
 
+  it('has what was used last in memory before anyone asks', { timeout: 60_000 }, async () => {
+    const engine = await started();
+    const [{ bytes } = { bytes: 0 }] = await stored();
+    await vi.waitFor(() => expect(engine.status().cacheBytes).toBeGreaterThan(bytes / 2), { timeout: 30_000 });
+    // Nothing can be read from there any more.
+    const away = `${snapshotDirectory(store)}.away`;
+    await rename(snapshotDirectory(store), away);
+    const { statistics } = await complete(engine);
+    await rename(away, snapshotDirectory(store));
+    expect(statistics.cachedTokens).toBeGreaterThan(256);
+  });
+
   it('reads nothing where the disk is not to be used', async () => {
     const engine = await started({ diskCacheBytes: 0 });
+    await sleep(200);
+    expect(engine.status().cacheBytes).toBe(0);
     expect((await complete(engine)).statistics.cachedTokens).toBe(0);
   });
 
