@@ -1,177 +1,110 @@
 /**
- * Decode and prefill speed on the CPU beside llama.cpp: same files, same threads, same machine, one run, repetitions
- * taken in turn so that both meet the same disturbances. Prints medians, medians of the ratios of each turn, and the
- * ratio of each side's best turn, which other work on the machine distorts least.
+ * Hearth on the CPU beside llama.cpp, and beside what else the goals name, in one table: same files, threads and prompts, same
+ * machine, one run, repetitions taken in turn so that both meet the same disturbances. `npm run build` first.
  *
- *   npm run bench -- [--threads N] [--repetitions N] [--prompt N] [--tokens N] [--depth N] [--model FILE]… [--fetch-peer] [--json]
+ *   npm run bench -- [--only load,speed,requests,speculation] [--context N]… [--model FILE]… [--turns N] [--threads N]
+ *     load, speed, requests: about a quarter of an hour on two cores; a context of 16,384 as long again
+ *     speed          [--prompt N] [--tokens N] [--fetch-peer]
+ *     requests       [--keystrokes N]
+ *     speculation    [--edit PACKAGE@FROM..TO]… [--commits N] [--files N] [--written N] [--exact]
  *
- * The peer is `llama-bench` from $HEARTH_LLAMA_BENCH or the PATH, else with --fetch-peer the library that npm's
- * node-llama-cpp brings (100 MB into .cache); without either, Hearth's figures stand alone.
+ * The peers are `llama-bench` and `llama-server` from $HEARTH_LLAMA_BENCH, $HEARTH_LLAMA_SERVER or the PATH. With --fetch-peer the
+ * library that npm's node-llama-cpp brings (100 MB into .cache) stands for llama-bench. Without a peer Hearth's figures stand alone.
+ * Who stops it has the table of what was measured until then.
  */
-import { existsSync, mkdirSync, statSync } from 'node:fs';
-import { cpus, loadavg } from 'node:os';
-import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { defaultThreads } from '../engine/backend/onnx/threads.ts';
-import { defaultModelId } from '../engine/store/catalogue.ts';
-import { findInstalled, pathToLoad } from '../engine/store/manifest.ts';
-import { defaultStoreDirectory } from '../engine/store/paths.ts';
-import { openHearth } from './bench/hearthDecoder.ts';
-import { findLlamaBench, type Peer } from './bench/llamaBench.ts';
+import { findLlamaBench } from './bench/llamaBench.ts';
+import { findLlamaServer } from './bench/llamaServer.ts';
+import { measureLoad } from './bench/load.ts';
+import { load, machineOf } from './bench/machine.ts';
 import { fetchNodeLlamaCpp } from './bench/nodeLlama.ts';
-import { type BenchType, writeBenchModel } from './bench/randomModel.ts';
+import { Report } from './bench/report.ts';
+import { measureRequests } from './bench/requests.ts';
+import type { Settings } from './bench/settings.ts';
+import { measureSpeculation } from './bench/speculation.ts';
+import { measureSpeed } from './bench/speed.ts';
 
-export interface Workload {
-  readonly promptTokens: number;
-  readonly decodeTokens: number;
-  /** Tokens in the cache before the decode begins. */
-  readonly depthTokens: number;
-  readonly threads: number;
-}
+type Group = (report: Report, settings: Settings) => Promise<void>;
 
-/** Tokens a second. */
-export interface Speeds {
-  readonly prefill: number;
-  readonly decode: number;
-}
-
-interface Result {
-  readonly model: string;
-  readonly fileBytes: number;
-  readonly hearth: Speeds;
-  readonly peer?: Speeds;
-  /** Medians over the turns of Hearth's speed by the peer's. */
-  readonly ratio?: Speeds;
-  readonly ratioOfBests?: Speeds;
-  readonly residentBytes: number;
-}
+const groups: ReadonlyMap<string, Group> = new Map([
+  ['load', measureLoad],
+  ['speed', measureSpeed],
+  ['requests', measureRequests],
+  ['speculation', measureSpeculation],
+]);
 
 const { values } = parseArgs({
   options: {
-    threads: { type: 'string' },
-    repetitions: { type: 'string', default: '7' },
-    prompt: { type: 'string', default: '128' },
+    only: { type: 'string', default: [...groups.keys()].join() },
+    context: { type: 'string', multiple: true, default: ['4096'] },
+    model: { type: 'string', multiple: true, default: [] },
+    turns: { type: 'string', default: '3' },
+    threads: { type: 'string', default: String(defaultThreads()) },
+    prompt: { type: 'string', default: '256' },
     tokens: { type: 'string', default: '32' },
-    depth: { type: 'string', default: '0' },
-    model: { type: 'string', multiple: true },
     'fetch-peer': { type: 'boolean', default: false },
-    json: { type: 'boolean', default: false },
+    keystrokes: { type: 'string', default: '12' },
+    edit: {
+      type: 'string',
+      multiple: true,
+      default: ['undici@7.29.0..7.30.2', 'zod@4.6.4..4.6.7', 'yauzl@3.3.0..3.4.0', 'vscode-jsonrpc@9.0.1..10.0.0'],
+    },
+    commits: { type: 'string', default: '200' },
+    files: { type: 'string', default: '3' },
+    written: { type: 'string', default: '256' },
+    exact: { type: 'boolean', default: false },
   },
 });
 
-const modelsDirectory = '.cache/bench';
-
-/** The default model where it is installed, and random weights in Qwen3-0.6B's shapes. */
-async function defaultModels(): Promise<string[]> {
-  const installed = await findInstalled(defaultStoreDirectory(), defaultModelId);
-  if (!installed) console.error(`${defaultModelId} is not in the model store and left out (hearth models pull).`);
-  const types: BenchType[] = ['Q8_0', 'Q4_0'];
-  return [...(installed ? [pathToLoad(installed)] : []), ...types.map((type) => randomModel('qwen3-0.6b', type))];
-}
-
-function randomModel(shape: string, type: BenchType): string {
-  const path = join(modelsDirectory, `${shape}-random-${type}.gguf`);
-  mkdirSync(modelsDirectory, { recursive: true });
-  if (!existsSync(path)) writeBenchModel(shape, type, path);
-  return path;
-}
-
-async function measure(path: string, workload: Workload, repetitions: number, peer: Peer | undefined): Promise<Result> {
-  const hearth = await openHearth(path, workload);
-  const turns: { readonly hearth: Speeds; readonly peer?: Speeds }[] = [];
-  for (let turn = 0; turn < repetitions; turn++) {
-    const own = await hearth.measure();
-    turns.push({ hearth: own, ...(peer && { peer: peer.measure(path, workload) }) });
-  }
-  const residentBytes = process.memoryUsage().rss;
-  await hearth.close();
-  const peers = turns.flatMap((turn) => (turn.peer ? [{ hearth: turn.hearth, peer: turn.peer }] : []));
+function settingsOf(): Settings {
+  const speedPeer = findLlamaBench() ?? (values['fetch-peer'] ? fetchNodeLlamaCpp() : undefined);
+  const server = findLlamaServer();
   return {
-    model: basename(path),
-    fileBytes: statSync(path).size,
-    hearth: medians(turns.map((turn) => turn.hearth)),
-    ...(peers.length > 0 && {
-      peer: medians(peers.map((turn) => turn.peer)),
-      ratio: medians(
-        peers.map((turn) => ({
-          prefill: turn.hearth.prefill / turn.peer.prefill,
-          decode: turn.hearth.decode / turn.peer.decode,
-        })),
-      ),
-      ratioOfBests: {
-        prefill: best(peers, (turn) => turn.hearth.prefill) / best(peers, (turn) => turn.peer.prefill),
-        decode: best(peers, (turn) => turn.hearth.decode) / best(peers, (turn) => turn.peer.decode),
-      },
-    }),
-    residentBytes,
+    threads: Number(values.threads),
+    contexts: values.context.map(Number).toSorted((a, b) => a - b),
+    models: values.model,
+    turns: Number(values.turns),
+    keystrokes: Number(values.keystrokes),
+    promptTokens: Number(values.prompt),
+    decodeTokens: Number(values.tokens),
+    speculation: {
+      edits: values.edit,
+      commits: Number(values.commits),
+      files: Number(values.files),
+      tokens: Number(values.written),
+      exact: values.exact,
+    },
+    ...(speedPeer && { speedPeer }),
+    ...(server !== undefined && { server }),
   };
 }
 
-function medians(speeds: readonly Speeds[]): Speeds {
-  return { prefill: median(speeds.map(({ prefill }) => prefill)), decode: median(speeds.map(({ decode }) => decode)) };
+function chosenGroups(): [string, Group][] {
+  return values.only.split(',').map((name) => {
+    const group = groups.get(name);
+    if (!group) throw new Error(`--only takes ${[...groups.keys()].join(', ')}; ${name} is none of them.`);
+    return [name, group];
+  });
 }
 
-function best<T>(turns: readonly T[], speed: (turn: T) => number): number {
-  return Math.max(...turns.map(speed));
+const chosen = chosenGroups();
+const settings = settingsOf();
+const report = new Report();
+const [startMs, loadBefore, machine] = [performance.now(), load(), machineOf(settings)];
+
+function print(): void {
+  const minutes = ((performance.now() - startMs) / 60_000).toFixed(1);
+  console.log(`${machine}; load ${loadBefore} before, ${load()} after ${minutes} minutes\n\n${report.table()}`);
+  for (const failure of report.failures) console.log(`\nNot measured: ${failure}`);
 }
 
-function median(numbers: readonly number[]): number {
-  const sorted = numbers.toSorted((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const upper = sorted[middle] ?? Number.NaN;
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    print();
+    process.exit(1);
+  });
 }
-
-function printTable(results: readonly Result[], { promptTokens, decodeTokens, depthTokens }: Workload): void {
-  const speed = (value: number | undefined) => (value === undefined ? '–' : value.toFixed(1));
-  const ratio = (value: number | undefined) => (value === undefined ? '–' : `${value.toFixed(2)} ×`);
-  console.log(
-    `prefill of ${promptTokens} tokens, decode of ${decodeTokens} at a depth of ${depthTokens}; tokens a second\n`,
-  );
-  console.log(
-    '| model | MB | prefill | llama.cpp | ratio | of bests | decode | llama.cpp | ratio | of bests | resident MB |',
-  );
-  console.log('|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|');
-  for (const { model, fileBytes, hearth, peer, ratio: ratios, ratioOfBests, residentBytes } of results) {
-    const cells = [
-      model,
-      (fileBytes / 1e6).toFixed(0),
-      speed(hearth.prefill),
-      speed(peer?.prefill),
-      ratio(ratios?.prefill),
-      ratio(ratioOfBests?.prefill),
-      speed(hearth.decode),
-      speed(peer?.decode),
-      ratio(ratios?.decode),
-      ratio(ratioOfBests?.decode),
-      (residentBytes / 1e6).toFixed(0),
-    ];
-    console.log(`| ${cells.join(' | ')} |`);
-  }
-}
-
-const workload: Workload = {
-  promptTokens: Number(values.prompt),
-  decodeTokens: Number(values.tokens),
-  depthTokens: Number(values.depth),
-  threads: values.threads === undefined ? defaultThreads() : Number(values.threads),
-};
-const peer = findLlamaBench() ?? (values['fetch-peer'] ? fetchNodeLlamaCpp() : undefined);
-if (!peer)
-  console.error('No llama-bench on the PATH or in $HEARTH_LLAMA_BENCH, and no --fetch-peer: Hearth is measured alone.');
-const busy = loadavg()[0] ?? 0;
-if (busy > 0.5) console.error(`Other work keeps ${busy.toFixed(1)} threads busy: the figures will be low and uneven.`);
-const results: Result[] = [];
-for (const path of values.model ?? (await defaultModels())) {
-  results.push(await measure(path, workload, Number(values.repetitions), peer));
-}
-const machine = `${cpus()[0]?.model.trim()}, ${workload.threads} threads, Node ${process.version}, load ${busy.toFixed(1)} before`;
-if (values.json) {
-  console.log(JSON.stringify({ machine, peer: peer?.version, workload, results }, null, 1));
-} else {
-  console.log(`${machine}${peer ? `, llama.cpp ${peer.version}` : ''}`);
-  printTable(results, workload);
-  console.log(
-    '\nWhat a user waits for, beside llama-server: npm run bench:requests. What guesses save: npm run bench:speculation.',
-  );
-}
+for (const [name, group] of chosen) await report.attempt(name, () => group(report, settings));
+print();
+process.exit(report.failures.length > 0 ? 1 : 0);

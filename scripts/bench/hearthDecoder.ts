@@ -1,47 +1,66 @@
-/** Hearth's side of the benchmark: the CPU backend without tokenizer and sampler. */
-import { mkdirSync } from 'node:fs';
+/** Hearth's side of the comparison of speeds: the CPU backend without tokenizer and sampler. */
 import { onnxBackend } from '../../engine/backend/onnx/index.ts';
+import { describeModel } from '../../engine/model/describe.ts';
+import { cacheBytes } from '../../engine/model/inspect.ts';
 import { openModel } from '../../engine/model/open.ts';
-import type { Speeds, Workload } from '../bench.ts';
+import { perSecond, type Speeds, someTokens, type Workload } from './workload.ts';
 
-export interface HearthBench {
-  measure(): Promise<Speeds>;
+export interface HearthDecoder {
+  /** Quickest by ascending depth: what is cached stays. */
+  measure(workload: Workload): Promise<Speeds>;
+  /** Of keys and values, that a token behind so many others reads: by the decoder's own account, and in f16. */
+  cacheBytes(tokens: number): { readonly own: number; readonly inHalves: number };
+  /** Of the file's weights, that a token reads. */
+  readonly weightBytes: number;
   close(): Promise<void>;
 }
 
-/** Ids that every vocabulary has; which ones makes no difference to the work. */
-const tokensFor = (count: number): number[] => Array.from({ length: count }, (_, i) => 3 + ((i * 37) % 200));
-
-export async function openHearth(path: string, workload: Workload): Promise<HearthBench> {
-  const { promptTokens, decodeTokens, depthTokens, threads } = workload;
+export async function openHearth(path: string, contextTokens: number, threads: number): Promise<HearthDecoder> {
   const model = await openModel(path);
-  mkdirSync('.cache/bench', { recursive: true });
-  const contextTokens = Math.max(promptTokens, depthTokens + decodeTokens + 1);
   const decoder = await onnxBackend.load(model.spec, model.weights, { contextTokens, threads });
+  const { activeWeightBytes: weightBytes } = describeModel(model);
   await model.file.close();
+  const sequence = decoder.createSequence();
 
-  /** Milliseconds that `tokens` take, in as few runs as the decoder allows. */
-  const feed = async (sequence: ReturnType<typeof decoder.createSequence>, tokens: readonly number[]) => {
+  /** @returns milliseconds that `tokens` take, in as few runs as the decoder allows. */
+  const feed = async (tokens: readonly number[]): Promise<number> => {
     const start = performance.now();
     for (let at = 0; at < tokens.length; at += decoder.maxTokensPerRun) {
-      const piece = tokens.slice(at, at + decoder.maxTokensPerRun);
-      await decoder.run([{ sequence, tokens: piece, logits: 'last' }]);
+      await decoder.run([{ sequence, tokens: tokens.slice(at, at + decoder.maxTokensPerRun), logits: 'last' }]);
     }
     return performance.now() - start;
   };
-
-  const measure = async (): Promise<Speeds> => {
-    const prompt = decoder.createSequence();
-    const prefillMs = await feed(prompt, tokensFor(promptTokens));
-    prompt.dispose();
-    const sequence = decoder.createSequence();
-    // The first step after a pause wakes threads up; llama-bench warms up as well.
-    await feed(sequence, tokensFor(depthTokens + 1));
-    let decodeMs = 0;
-    for (const token of tokensFor(decodeTokens)) decodeMs += await feed(sequence, [token]);
-    sequence.dispose();
-    return { prefill: (promptTokens * 1000) / prefillMs, decode: (decodeTokens * 1000) / decodeMs };
+  /** A sliding window may hold too little to go back by. */
+  const goTo = async (depthTokens: number): Promise<void> => {
+    const kept = sequence.truncate(depthTokens);
+    await feed(someTokens(depthTokens).slice(kept));
   };
-  await measure();
-  return { measure, close: () => decoder.dispose() };
+  const prefill = async ({ depthTokens, promptTokens }: Workload): Promise<number> => {
+    await goTo(depthTokens);
+    return perSecond(promptTokens, await feed(someTokens(promptTokens)));
+  };
+  const decode = async ({ depthTokens, decodeTokens }: Workload): Promise<number> => {
+    // The first step after a pause wakes threads up; llama-bench warms up as well.
+    await goTo(depthTokens + 1);
+    let ms = 0;
+    for (const token of someTokens(decodeTokens)) ms += await feed([token]);
+    return perSecond(decodeTokens, ms);
+  };
+  await feed(someTokens(8));
+  return {
+    weightBytes,
+    async measure(workload) {
+      const speeds: { prefill: number[]; decode: number[] } = { prefill: [], decode: [] };
+      for (let i = 0; i < workload.samples; i++) {
+        speeds.prefill.push(await prefill(workload));
+        speeds.decode.push(await decode(workload));
+      }
+      return speeds;
+    },
+    cacheBytes: (tokens) => ({
+      own: cacheBytes(decoder.spec, tokens, decoder.memory().cacheBytesPerValue),
+      inHalves: cacheBytes(decoder.spec, tokens, 2),
+    }),
+    close: () => decoder.dispose(),
+  };
 }

@@ -1,17 +1,44 @@
 /** Hearth's side of the benchmark of requests: the engine process as the extension starts it (`npm run build` first). */
 import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { startEngine } from '../../engine/server/client.ts';
+import { type EngineProcess, startEngine } from '../../engine/server/client.ts';
 import { messages } from '../../engine/server/protocol.ts';
 import { snapshotDirectory } from '../../engine/store/paths.ts';
 import { residentBytes } from '../shared/residentBytes.ts';
-import type { ChatTurn, EngineOptions, Requester } from './requests.ts';
+import { type ChatTurn, type EngineOptions, type Requester, timed } from './requester.ts';
 
 const sampling = { temperature: 0 };
+const storeMs = 60_000;
 
-export async function startHearth({ model, contextTokens, threads, directory }: EngineOptions): Promise<Requester> {
-  const engine = startEngine('dist/engine.mjs', { env: { HEARTH_HOME: directory } });
-  await engine.request(messages.load, { model, backend: 'onnx', contextTokens, threads });
+const startProcess = ({ directory }: EngineOptions): EngineProcess =>
+  startEngine('dist/engine.mjs', { env: { HEARTH_HOME: directory } });
+
+const load = (engine: EngineProcess, { model, contextTokens, threads }: EngineOptions): Promise<unknown> =>
+  engine.request(messages.load, { model, backend: 'onnx', contextTokens, threads });
+
+/** Of a process that already answers. */
+export async function timeLoadAlone(options: EngineOptions): Promise<number> {
+  const engine = startProcess(options);
+  try {
+    await engine.request0(messages.status);
+    return await timed(() => load(engine, options));
+  } finally {
+    await engine.stop();
+  }
+}
+
+export async function startHearth(options: EngineOptions): Promise<Requester> {
+  const engine = startProcess(options);
+  try {
+    await load(engine, options);
+    return requesterOf(engine, options);
+  } catch (error) {
+    await engine.stop();
+    throw error;
+  }
+}
+
+function requesterOf(engine: EngineProcess, { directory }: EngineOptions): Requester {
   let streams = 0;
   const listeners = new Map<string, () => void>();
   engine.on(messages.delta, ({ stream }) => listeners.get(stream)?.());
@@ -38,7 +65,7 @@ export async function startHearth({ model, contextTokens, threads, directory }: 
       const isStored = async () =>
         (await readdir(snapshotDirectory(directory)).catch(() => [])).some((name) => name.endsWith('.kv'));
       for (let waitedMs = 0; !(await isStored()); waitedMs += 100) {
-        if (waitedMs > 60_000) throw new Error('Nothing was stored within a minute.');
+        if (waitedMs > storeMs) throw new Error(`Nothing was stored within ${storeMs / 1000} seconds.`);
         await sleep(100);
       }
     },

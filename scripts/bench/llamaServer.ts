@@ -3,8 +3,9 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Agent, fetch, type Response } from 'undici';
 import { residentBytes } from '../shared/residentBytes.ts';
-import type { ChatTurn, EngineOptions, Requester } from './requests.ts';
+import type { ChatTurn, EngineOptions, Requester } from './requester.ts';
 
 const program = process.env['HEARTH_LLAMA_SERVER'] ?? 'llama-server';
 
@@ -56,6 +57,9 @@ export async function startLlamaServer(asked: EngineOptions): Promise<Requester>
   };
 }
 
+/** A long prompt on a busy machine takes more than the five minutes that fetch waits by itself. */
+const patient = new Agent({ headersTimeout: 0, bodyTimeout: 0 });
+
 const savedSlot = 'llama-server-slot';
 
 async function next(url: string, prompt: string, more: object = {}): Promise<void> {
@@ -69,8 +73,9 @@ async function chat(url: string, messages: readonly ChatTurn[], maxTokens: numbe
   const response = await post(`${url}/v1/chat/completions`, body);
   let [text, pending] = ['', ''];
   let firstMs: number | undefined;
-  for await (const bytes of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
-    const lines = (pending + bytes).split('\n');
+  const decoder = new TextDecoder();
+  for await (const bytes of response.body ?? []) {
+    const lines = (pending + decoder.decode(bytes, { stream: true })).split('\n');
     pending = lines.pop() ?? '';
     for (const line of lines.filter((line) => line.startsWith('data: {'))) {
       const content = JSON.parse(line.slice(6)).choices[0]?.delta?.content;
@@ -85,6 +90,7 @@ async function chat(url: string, messages: readonly ChatTurn[], maxTokens: numbe
 async function post(url: string, body: unknown): Promise<Response> {
   const response = await fetch(url, {
     method: 'POST',
+    dispatcher: patient,
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(body),
   });

@@ -1,236 +1,193 @@
 /**
  * What a user waits for, on the CPU, beside llama-server with prompt caching: the first token after one more keystroke, of a
- * chat's second turn and after a restart, a completion while a chat streams, the load. Both engines run as processes of
- * their own on the same file with the same threads and prompts, one after the other in turns. Prints medians and their
- * ratio (below 1: Hearth is faster).
- *
- *   npm run bench:requests -- [--model FILE]… [--context N]… [--keystrokes N] [--turns N] [--threads N]
- *
- * The peer is `llama-server` from $HEARTH_LLAMA_SERVER or the PATH; without it Hearth is measured alone.
+ * chat's second turn and after a restart, a completion while a chat streams. Both engines run as processes of their own on the same
+ * file with the same threads and prompts, one after the other in turns.
  */
-import { readFileSync, rmSync, statSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { cpus, loadavg, tmpdir } from 'node:os';
+import { readFileSync, statSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
-import { defaultThreads } from '../../engine/backend/onnx/threads.ts';
-import { defaultModelId } from '../../engine/store/catalogue.ts';
-import { findInstalled, pathToLoad } from '../../engine/store/manifest.ts';
-import { defaultStoreDirectory } from '../../engine/store/paths.ts';
 import { startHearth } from './hearthEngine.ts';
-import { findLlamaServer, startLlamaServer } from './llamaServer.ts';
+import { startLlamaServer } from './llamaServer.ts';
+import { withLongContext } from './longContext.ts';
+import { defaultModel } from './models.ts';
+import { type Goal, type Line, quantile, type Report, type Side, type Summary } from './report.ts';
+import { type ChatTurn, type EngineOptions, type Requester, type Start, timed } from './requester.ts';
+import { count, type Settings, turnsAt } from './settings.ts';
 
-export interface ChatTurn {
-  readonly role: 'user' | 'assistant';
-  readonly content: string;
-}
-
-/** One engine in a process of its own, with a model loaded. */
-export interface Requester {
-  /** The first token after `text`, as it is. */
-  next(text: string): Promise<void>;
-  /** The same as a request that goes before a chat, where the engine knows of such. */
-  keystroke(text: string): Promise<void>;
-  chat(turns: readonly ChatTurn[], maxTokens: number): Promise<{ text: string; firstMs: number; totalMs: number }>;
-  /** Puts what is known of `text` on the disk. */
-  store(text: string): Promise<void>;
-  /** After a restart: takes what was stored in again, where that must be asked for. */
-  recall(): Promise<void>;
-  residentBytes(): number;
-  stop(): Promise<void>;
-}
-
-export interface EngineOptions {
-  readonly model: string;
-  readonly contextTokens: number;
-  readonly threads: number;
-  /** For what is kept between starts. */
-  readonly directory: string;
-}
-
-type Start = (options: EngineOptions) => Promise<Requester>;
-
-/** Of each repetition, by what was measured. */
-type Figures = Map<string, number[]>;
-
-const { values } = parseArgs({
-  options: {
-    model: { type: 'string', multiple: true },
-    context: { type: 'string', multiple: true, default: ['4096'] },
-    keystrokes: { type: 'string', default: '12' },
-    turns: { type: 'string', default: '3' },
-    threads: { type: 'string' },
-  },
-});
-const threads = values.threads === undefined ? defaultThreads() : Number(values.threads);
 /** Room for the chat's template, question and answers. */
 const roomTokens = 512;
 /** Before the cursor while a chat streams: what the editor's completion sends. */
 const keystrokeTokens = 1024;
 const answerTokens = 64;
 
-/** Its first 4 × `tokens` characters have about as many tokens: the same text for both. */
+/** It has about as many tokens: the same text for both. */
 const sourceText = (tokens: number): string =>
   readFileSync('node_modules/@types/vscode/index.d.ts', 'utf8').slice(0, Math.floor(3.6 * tokens));
 
-async function timed(work: () => Promise<unknown>): Promise<number> {
-  const start = performance.now();
-  await work();
-  return performance.now() - start;
+const wellBelow: Goal = { of: 'ratio', bound: '≤', value: 0.8 };
+const atMostOne: Goal = { of: 'figure', bound: '≤', value: 1 };
+
+function linesOf(model: string, tokens: number) {
+  const of = `${model}, ${count(tokens)} tokens of context`;
+  const first = `${of}: first token in ms, against llama-server`;
+  const beside = `${of}: a completion of ${count(keystrokeTokens)} tokens while a chat streams, against llama-server`;
+  const line = (section: string, what: string, goal?: Goal, summary?: Summary): Line => ({
+    section,
+    what,
+    ...(goal && { goal }),
+    ...(summary && { summary }),
+  });
+  return {
+    newPrompt: line(first, 'of a new prompt'),
+    keystroke: line(first, 'after one more keystroke', wellBelow),
+    keystroke95: line(first, 'after one more keystroke', undefined, 'p95'),
+    secondTurn: line(first, "of a chat's second turn", wellBelow),
+    restart: line(first, 'after a restart, asked as soon as the model is ready', wellBelow),
+    restartLater: line(first, 'after a restart, asked a second later', wellBelow),
+    alone: line(beside, 'ms without the chat'),
+    streaming: line(beside, 'ms'),
+    streaming95: line(beside, 'ms', undefined, 'p95'),
+    step: line(beside, "ms of the chat's token without completions"),
+    added: line(beside, "added by the chat ÷ the chat's ms a token", atMostOne, 'p95'),
+    chat: line(beside, 'time of the chat ÷ that without completions'),
+    share: line(beside, 'time of the chat ÷ that without and what completions take without it', atMostOne),
+    resident: line(`${of}: resident memory ÷ file, against llama-server`, 'with all of that known'),
+  };
 }
 
-function note(figures: Figures, what: string, value: number): void {
-  const known = figures.get(what);
-  if (known) known.push(value);
-  else figures.set(what, [value]);
-}
+type Lines = ReturnType<typeof linesOf>;
 
-/** A text is read, typed on, asked about, and found again after a restart. */
-async function measureEngine(start: Start, options: EngineOptions, tokens: number, figures: Figures): Promise<void> {
-  const at = `${tokens} tokens`;
-  const text = sourceText(tokens);
-  const begun = performance.now();
-  const engine = await start(options);
-  note(figures, 'start and load, ms', performance.now() - begun);
-  note(figures, 'resident after the load ÷ file', engine.residentBytes() / statSync(options.model).size);
-  note(figures, `first token of a new prompt, ${at}, ms`, await timed(() => engine.next(text)));
-  const typed = '\nexport function sum(values) { return';
-  for (let i = 1; i <= Number(values.keystrokes); i++) {
-    note(figures, `after one more keystroke, ${at}, ms`, await timed(() => engine.next(text + typed.slice(0, i))));
+export async function measureRequests(report: Report, settings: Settings): Promise<void> {
+  for (const file of settings.models.length > 0 ? settings.models : [await defaultModel()]) {
+    for (const tokens of settings.contexts) {
+      const what = `requests to ${basename(file)} with ${count(tokens)} tokens`;
+      await report.attempt(what, async () => {
+        const contextTokens = tokens + roomTokens;
+        const model = await withLongContext(file, contextTokens);
+        await measureContext(report, settings, { model, contextTokens, threads: settings.threads }, tokens);
+      });
+    }
   }
-  await engine.store(text);
+}
+
+async function measureContext(
+  report: Report,
+  { turns, keystrokes, server }: Settings,
+  model: Omit<EngineOptions, 'directory'>,
+  tokens: number,
+): Promise<void> {
+  const lines = linesOf(basename(model.model), tokens);
+  const directory = await mkdtemp(join(tmpdir(), 'hearth-bench-'));
+  const options = { ...model, directory };
+  const engines: [Side, string, Start][] = [['hearth', 'Hearth', startHearth]];
+  if (server !== undefined) engines.push(['other', 'llama-server', startLlamaServer]);
+  try {
+    // The first start with a model packs its weights, which is not every start.
+    await (await startHearth(options)).stop();
+    for (let turn = 1; turn <= turnsAt(turns, tokens); turn++) {
+      for (const [side, name, start] of engines) {
+        console.error(`${name} with ${count(tokens)} tokens, turn ${turn}`);
+        const user = { note: (line: Line, value: number) => report.note(side, line, value), lines, keystrokes };
+        await report.attempt(`${name} with ${count(tokens)} tokens`, () => measureEngine(start, options, tokens, user));
+      }
+      await rm(join(directory, 'sequences'), { recursive: true, force: true });
+    }
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Who uses an engine, and where what is seen of it goes. */
+interface User {
+  readonly note: (line: Line, value: number) => void;
+  readonly lines: Lines;
+  readonly keystrokes: number;
+}
+
+const typed = '\nexport function sum(values) { return';
+
+/**
+ * A text is read, typed on, asked about, and found again after a restart: by someone who asks at once, and by someone who looks for
+ * a second first, in which an engine may read what it stored.
+ */
+async function measureEngine(start: Start, options: EngineOptions, tokens: number, user: User): Promise<void> {
+  const text = sourceText(tokens);
+  await during(await start(options), async (engine) => {
+    await measureKeystrokes(engine, text, user);
+    await engine.store(text);
+    const turns = await measureSecondTurn(engine, text, user);
+    await measureBeside(engine, turns, user);
+    user.note(user.lines.resident, engine.residentBytes() / statSync(options.model).size);
+  });
+  await during(await start(options), async (engine) => {
+    const recallAndNext = async (): Promise<void> => {
+      await engine.recall();
+      await engine.next(text + typed);
+    };
+    user.note(user.lines.restart, await timed(recallAndNext));
+  });
+  await during(await start(options), async (engine) => {
+    await Promise.all([engine.recall(), sleep(1000)]);
+    user.note(user.lines.restartLater, await timed(() => engine.next(text + typed)));
+  });
+}
+
+async function during(engine: Requester, use: (engine: Requester) => Promise<void>): Promise<void> {
+  try {
+    await use(engine);
+  } finally {
+    await engine.stop();
+  }
+}
+
+async function measureKeystrokes(engine: Requester, text: string, { note, lines, keystrokes }: User): Promise<void> {
+  note(lines.newPrompt, await timed(() => engine.next(text)));
+  for (let i = 1; i <= keystrokes; i++) {
+    const ms = await timed(() => engine.next(text + typed.slice(0, i)));
+    for (const line of [lines.keystroke, lines.keystroke95]) note(line, ms);
+  }
+}
+
+/** @returns the conversation. */
+async function measureSecondTurn(engine: Requester, text: string, { note, lines }: User): Promise<ChatTurn[]> {
   const first: ChatTurn = { role: 'user', content: `${text}\nWhat does this file declare?` };
   const { text: answer } = await engine.chat([first], 24);
   const turns: ChatTurn[] = [first, { role: 'assistant', content: answer }, { role: 'user', content: 'Why?' }];
-  note(figures, `first token of a chat's second turn, ${at}, ms`, (await engine.chat(turns, 24)).firstMs);
-  await measureBeside(engine, turns, at, figures);
-  note(figures, `resident with ${at} known ÷ file`, engine.residentBytes() / statSync(options.model).size);
-  await engine.stop();
-  await measureRestart(start, options, { prompt: `${text}${typed}`, at }, figures);
+  note(lines.secondTurn, (await engine.chat(turns, 24)).firstMs);
+  return turns;
 }
 
-/** Asked as soon as the model is loaded, and by someone who looks for a second first, in which an engine may read what it stored. */
-async function measureRestart(
-  start: Start,
-  options: EngineOptions,
-  { prompt, at }: { readonly prompt: string; readonly at: string },
-  figures: Figures,
-): Promise<void> {
-  let engine = await start(options);
-  const recallAndAsk = async (): Promise<void> => {
-    await engine.recall();
-    await engine.next(prompt);
-  };
-  note(figures, `first token after a restart, ${at} on the disk, ms`, await timed(recallAndAsk));
-  await engine.stop();
-  engine = await start(options);
-  await Promise.all([engine.recall(), sleep(1000)]);
-  const what = `first token a second after a restart, ${at} on the disk, ms`;
-  note(figures, what, await timed(() => engine.next(prompt)));
-  await engine.stop();
-}
-
-/** Keystrokes while a chat streams, and what they cost the chat. */
-async function measureBeside(
-  engine: Requester,
-  turns: readonly ChatTurn[],
-  at: string,
-  figures: Figures,
-): Promise<void> {
+/** Completions while a chat streams, and what they cost the chat. */
+async function measureBeside(engine: Requester, turns: readonly ChatTurn[], user: User): Promise<void> {
+  const { note, lines, keystrokes } = user;
   const text = sourceText(keystrokeTokens);
   const place = (i: number): string => `${text}let x${i} =`;
   await engine.keystroke(place(0));
   const alone: number[] = [];
-  for (let i = 1; i <= Number(values.keystrokes); i++) alone.push(await timed(() => engine.keystroke(place(i))));
+  for (let i = 1; i <= keystrokes; i++) alone.push(await timed(() => engine.keystroke(place(i))));
+  for (const ms of alone) note(lines.alone, ms);
+  const aloneMs = quantile(alone, 0.5) ?? Number.NaN;
   await engine.chat(turns, answerTokens);
   const chatAlone = await engine.chat(turns, answerTokens);
   const stepMs = (chatAlone.totalMs - chatAlone.firstMs) / (answerTokens - 1);
+  note(lines.step, stepMs);
   let isStreaming = true;
-  let servedMs = 0;
+  let served = 0;
   const chat = engine.chat(turns, answerTokens).finally(() => {
     isStreaming = false;
   });
   for (let i = 100; isStreaming; i++) {
     const ms = await timed(() => engine.keystroke(place(i)));
     if (!isStreaming) break;
-    servedMs += quantile(alone, 0.5);
-    note(figures, `keystroke while a chat streams, ${at}, ms`, ms);
-    note(figures, `added to a keystroke by the chat, in its steps, ${at}`, (ms - quantile(alone, 0.5)) / stepMs);
+    served++;
+    for (const line of [lines.streaming, lines.streaming95]) note(line, ms);
+    note(lines.added, (ms - aloneMs) / stepMs);
     // Someone who types fast: five keys a second.
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, 200 - ms)));
+    await sleep(Math.max(0, 200 - ms));
   }
   const { totalMs } = await chat;
-  note(figures, `chat beside keystrokes ÷ alone, ${at}`, totalMs / chatAlone.totalMs);
-  note(
-    figures,
-    `chat beside keystrokes ÷ alone and the keystrokes' own work, ${at}`,
-    totalMs / (chatAlone.totalMs + servedMs),
-  );
+  note(lines.chat, totalMs / chatAlone.totalMs);
+  note(lines.share, totalMs / (chatAlone.totalMs + served * aloneMs));
 }
-
-async function measure(model: string, peer: string | undefined): Promise<void> {
-  const [own, theirs]: [Figures, Figures] = [new Map(), new Map()];
-  const directory = await mkdtemp(join(tmpdir(), 'hearth-bench-'));
-  // Who stops it has what was measured until then.
-  const stop = (): never => {
-    printTable(model, own, theirs);
-    rmSync(directory, { recursive: true, force: true });
-    process.exit(1);
-  };
-  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, stop);
-  try {
-    const [least] = values.context;
-    const options = { model, contextTokens: Number(least), threads, directory };
-    // Weights are packed at the first start with a model, which is not every start.
-    note(own, 'first start with this model, ms', await timed(async () => (await startHearth(options)).stop()));
-    for (let turn = 0; turn < Number(values.turns); turn++) {
-      for (const context of values.context) {
-        const tokens = Number(context);
-        note(own, 'plain read of the file, ms', await timed(() => readFile(model)));
-        const options = { model, contextTokens: tokens + roomTokens, threads, directory };
-        await measureEngine(startHearth, options, tokens, own);
-        if (peer !== undefined) await measureEngine(startLlamaServer, options, tokens, theirs);
-        await rm(join(directory, 'sequences'), { recursive: true, force: true });
-      }
-    }
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
-  printTable(model, own, theirs);
-}
-
-function printTable(model: string, own: Figures, theirs: Figures): void {
-  console.log(`\n${basename(model)}, ${(statSync(model).size / 1e6).toFixed(0)} MB\n`);
-  console.log('| median | Hearth | p95 | llama-server | p95 | ratio |\n|---|---:|---:|---:|---:|---:|');
-  const digits = (value: number) => value.toFixed(Math.abs(value) < 10 ? 2 : 0);
-  for (const [what, figures] of own) {
-    const peers = theirs.get(what);
-    const [ours, peer] = [quantile(figures, 0.5), peers && quantile(peers, 0.5)];
-    const right =
-      peer === undefined
-        ? ['–', '–', '–']
-        : [digits(peer), digits(quantile(peers ?? [], 0.95)), (ours / peer).toFixed(2)];
-    console.log(`| ${[what, digits(ours), digits(quantile(figures, 0.95)), ...right].join(' | ')} |`);
-  }
-}
-
-function quantile(numbers: readonly number[], share: number): number {
-  const sorted = numbers.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
-}
-
-async function defaultModel(): Promise<string> {
-  const installed = await findInstalled(defaultStoreDirectory(), defaultModelId);
-  if (!installed) throw new Error(`${defaultModelId} is not in the model store: hearth models pull, or --model FILE.`);
-  return pathToLoad(installed);
-}
-
-const load = (): string => (loadavg()[0] ?? 0).toFixed(1);
-const peer = findLlamaServer();
-console.log(
-  `${cpus()[0]?.model.trim()}, ${threads} threads, Node ${process.version}, load ${load()} before, ` +
-    (peer === undefined ? 'no llama-server found' : `llama.cpp ${peer}`),
-);
-for (const model of values.model ?? [await defaultModel()]) await measure(model, peer);
-console.log(`\nload ${load()} after`);

@@ -1,18 +1,11 @@
 /**
- * What guessing coming tokens is worth on real edits: files that differ between two versions of npm packages, or before and after
- * commits of this repository. The prompt is the old file, and the model writes the new one: its choices are replaced by the true
- * tokens, so that a small model stands for one that edits well; the runs and their times are real. With and without guesses, in
- * turn. At every token both ways also say how probable the true token is and what they would have drawn with the same
- * random number: guesses must change neither, but for the rounding of several rows to 8 bits; `--exact` computes without it.
- *
- *   npm run bench:speculation -- [--edit PACKAGE@FROM..TO]… [--commits N] [--files N] [--tokens N] [--exact] [--model FILE]
+ * What guessing coming tokens is worth on real edits. The prompt is the old file, and the model writes the new one: its choices are
+ * replaced by the true tokens, so that a small model stands for one that edits well; the runs and their times are real. With and
+ * without guesses, in turn. At every token both ways also say how probable the true token is and what they would have drawn with
+ * the same random number: guesses must change neither, but for the rounding of several rows to 8 bits; `exact` computes without it.
  */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
+import { basename } from 'node:path';
 import { createOnnxBackend } from '../../engine/backend/onnx/index.ts';
-import { defaultThreads } from '../../engine/backend/onnx/threads.ts';
 import { PrefixCache } from '../../engine/cache/prefixCache.ts';
 import { seededRandom } from '../../engine/generation/random.ts';
 import { greedy, sample } from '../../engine/generation/sampler.ts';
@@ -20,108 +13,142 @@ import { Scheduler } from '../../engine/generation/scheduler.ts';
 import { Speculation } from '../../engine/generation/speculation.ts';
 import { limits } from '../../engine/limits.ts';
 import { openModel } from '../../engine/model/open.ts';
-import { defaultModelId } from '../../engine/store/catalogue.ts';
-import { openStore } from '../../engine/store/store.ts';
+import { type Edit, editsOfCommits, editsOfPackage } from './edits.ts';
+import { defaultModel } from './models.ts';
+import type { Goal, Line, Report } from './report.ts';
+import type { Settings } from './settings.ts';
 
-const { values } = parseArgs({
-  options: {
-    edit: {
-      type: 'string',
-      multiple: true,
-      default: ['undici@7.29.0..7.30.2', 'zod@4.6.4..4.6.7', 'yauzl@3.3.0..3.4.0', 'vscode-jsonrpc@9.0.1..10.0.0'],
-    },
-    commits: { type: 'string', default: '200' },
-    files: { type: 'string', default: '3' },
-    tokens: { type: 'string', default: '256' },
-    exact: { type: 'boolean', default: false },
-    model: { type: 'string', default: defaultModelId },
-  },
-});
+const contextTokens = 2048;
+const oldFileTokens = 1400;
 
-interface Edit {
-  readonly path: string;
-  readonly before: string;
-  readonly after: string;
+function linesOf(model: string, tokens: number, exact: boolean) {
+  const how = exact ? ', without 8-bit activations' : '';
+  const section = `${model}${how}: real edits, written with guesses, against the same without`;
+  const line = (what: string, goal?: Goal): Line => ({ section, what, ...(goal && { goal }) });
+  return {
+    edit: (path: string) => line(`ms a token, ${path}`),
+    all: line('ms a token, all', { of: 'ratio', bound: '≤', value: 1 }),
+    speed: line('tokens a second, all'),
+    right: line('% of guesses that came true'),
+    guessed: line('guesses for each token written'),
+    alike: line(`% of tokens drawn alike (of up to ${tokens} a file)`),
+    apart: line('largest change of a log-probability'),
+  };
 }
 
-const lines = { before: 20, most: 400 };
-const isSource = (path: string): boolean => /\.[cm]?[jt]s$/.test(path) && !/\.min\.|\.d\.[cm]?ts$/.test(path);
-
-/** From some lines before the first change on; undefined where there is nothing to edit. */
-function editOf(path: string, before: string, after: string): Edit | undefined {
-  const [old, fresh] = [before.split('\n'), after.split('\n')];
-  const first = fresh.findIndex((line, i) => line !== old[i]);
-  if (before === '' || first < 0) return undefined;
-  const start = Math.max(0, first - lines.before);
-  const [from, to] = [old, fresh].map((text) => text.slice(start, start + lines.most).join('\n'));
-  return { path, before: from ?? '', after: to ?? '' };
-}
-
-/** Unpacks a version of a package, by npm itself. */
-function unpacked(name: string, version: string): string {
-  const directory = resolve('.cache/bench', `${name.replace('/', '-')}-${version}`);
-  mkdirSync(directory, { recursive: true });
-  const options = { cwd: directory, encoding: 'utf8' as const, shell: process.platform === 'win32' };
-  const archive = execFileSync('npm', ['pack', `${name}@${version}`, '--silent'], options)
-    .trim()
-    .split('\n')
-    .at(-1);
-  execFileSync('tar', ['-xzf', archive ?? ''], options);
-  return join(directory, 'package');
-}
-
-function* editsOfPackage(edit: string): Generator<Edit> {
-  const [, name = '', from = '', to = ''] = /^(.+)@(.+)\.\.(.+)$/.exec(edit) ?? [];
-  const [old, fresh] = [unpacked(name, from), unpacked(name, to)];
-  for (const path of readdirSync(fresh, { recursive: true, encoding: 'utf8' }).sort()) {
-    const file = join(fresh, path);
-    if (!isSource(path) || !statSync(file).isFile()) continue;
-    const found = editOf(`${name}/${path}`, textOf(join(old, path)), readFileSync(file, 'utf8'));
-    if (found) yield found;
-  }
-}
-
-/** The newest first; files that a commit adds or removes are no edits. */
-function* editsOfCommits(count: number): Generator<Edit> {
-  if (count === 0) return;
-  const log = git('log', `-${count}`, '--no-merges', '--diff-filter=M', '--name-only', '--format=commit %h');
-  let commit = '';
-  for (const line of log.split('\n')) {
-    if (line.startsWith('commit ')) commit = line.slice('commit '.length);
-    else if (isSource(line)) {
-      const found = editOf(`${line} (${commit})`, git('show', `${commit}^:${line}`), git('show', `${commit}:${line}`));
-      if (found) yield found;
-    }
-  }
-}
-
-const git = (...args: string[]): string => execFileSync('git', args, { encoding: 'utf8', maxBuffer: 1e8 });
-
-function textOf(path: string): string {
+export async function measureSpeculation(report: Report, settings: Settings): Promise<void> {
+  const path = settings.models[0] ?? (await defaultModel());
+  const writers = await openWriters(path, settings);
+  const { edits, commits, files, tokens, exact } = settings.speculation;
+  const lines = linesOf(basename(path), tokens, exact);
+  const compared: Compared[] = [];
   try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    // A new file is no edit.
-    return '';
+    const sources = [
+      ...edits.map((edit) => ({ name: edit, edits: editsOfPackage(edit) })),
+      { name: 'commits', edits: editsOfCommits(commits) },
+    ];
+    for (const source of sources) {
+      await report.attempt(`edits of ${source.name}`, async () => {
+        let left = files;
+        for (const edit of source.edits) {
+          if (left-- === 0) break;
+          console.error(`guesses in ${edit.path}`);
+          const one = await compare(writers, edit, tokens);
+          compared.push(one);
+          report.note('hearth', lines.edit(edit.path), one.guessingMs / one.tokens);
+          report.note('other', lines.edit(edit.path), one.plainMs / one.tokens);
+        }
+      });
+    }
+  } finally {
+    await writers.close();
   }
+  noteTotals(report, lines, compared, writers.guesses());
 }
 
-const model = await openModel(await openStore().resolve(values.model));
-const { tokenizer } = model;
-if (!tokenizer) throw new Error('The model has no vocabulary.');
-const backend = createOnnxBackend({ roundActivations: !values.exact });
-const decoder = await backend.load(model.spec, model.weights, { contextTokens: 2048, threads: defaultThreads() });
-const schedulerWith = (speculation?: Speculation): Scheduler =>
-  new Scheduler({
-    decoder,
-    cache: new PrefixCache({ decoder, maxIdle: () => 1 }),
-    ...(speculation && { speculation }),
-    chunkTokens: limits.generation.chunkTokens,
-    maxPendingPerClass: 1,
-    patienceMs: limits.generation.patienceMs,
-    now: () => performance.now(),
-    breathe: () => new Promise((done) => setImmediate(done)),
-  });
+interface Writers {
+  readonly ids: (text: string) => number[];
+  readonly plain: Scheduler;
+  readonly guessing: Scheduler;
+  guesses(): { readonly guessedTokens: number; readonly rightTokens: number };
+  close(): Promise<void>;
+}
+
+async function openWriters(path: string, { threads, speculation }: Settings): Promise<Writers> {
+  const model = await openModel(path);
+  const { tokenizer } = model;
+  if (!tokenizer) throw new Error('The model has no vocabulary.');
+  const backend = createOnnxBackend({ roundActivations: !speculation.exact });
+  const decoder = await backend.load(model.spec, model.weights, { contextTokens, threads });
+  const schedulerWith = (guesses?: Speculation): Scheduler =>
+    new Scheduler({
+      decoder,
+      cache: new PrefixCache({ decoder, maxIdle: () => 1 }),
+      ...(guesses && { speculation: guesses }),
+      chunkTokens: limits.generation.chunkTokens,
+      maxPendingPerClass: 1,
+      patienceMs: limits.generation.patienceMs,
+      now: () => performance.now(),
+      breathe: () => new Promise((done) => setImmediate(done)),
+    });
+  const guessing = schedulerWith(new Speculation());
+  return {
+    ids: (text) => tokenizer.encode(text, { special: 'plain' }),
+    plain: schedulerWith(),
+    guessing,
+    guesses: () => guessing.statistics().classes.chat,
+    async close() {
+      await decoder.dispose();
+      await model.file.close();
+    },
+  };
+}
+
+interface Compared {
+  readonly tokens: number;
+  readonly plainMs: number;
+  readonly guessingMs: number;
+  /** Tokens drawn alike. */
+  readonly alike: number;
+  /** Largest change of the true token's log-probability. */
+  readonly apart: number;
+}
+
+async function compare({ ids, plain, guessing }: Writers, { before, after }: Edit, tokens: number): Promise<Compared> {
+  const prompt = ids(`The old file:\n${before}`).slice(0, oldFileTokens).concat(ids('\n\nThe new file:\n'));
+  const answer = ids(after).slice(0, tokens);
+  const [off, on] = [await write(plain, prompt, answer), await write(guessing, prompt, answer)];
+  const apart = off.logProbabilities.map((value, i) => Math.abs(value - (on.logProbabilities[i] ?? Number.NaN)));
+  return {
+    tokens: answer.length,
+    plainMs: off.ms,
+    guessingMs: on.ms,
+    alike: off.drawn.filter((token, i) => token === on.drawn[i]).length,
+    apart: Math.max(...apart),
+  };
+}
+
+function noteTotals(
+  report: Report,
+  lines: ReturnType<typeof linesOf>,
+  compared: readonly Compared[],
+  { guessedTokens, rightTokens }: ReturnType<Writers['guesses']>,
+): void {
+  const sum = (of: (one: Compared) => number): number => compared.reduce((total, one) => total + of(one), 0);
+  const tokens = sum((one) => one.tokens);
+  if (tokens === 0) return;
+  for (const [side, ms] of [
+    ['hearth', sum((one) => one.guessingMs)],
+    ['other', sum((one) => one.plainMs)],
+  ] as const) {
+    report.note(side, lines.all, ms / tokens);
+    report.note(side, lines.speed, (1000 * tokens) / ms);
+  }
+  report.note('hearth', lines.right, (100 * rightTokens) / guessedTokens);
+  report.note('hearth', lines.guessed, guessedTokens / tokens);
+  report.note('hearth', lines.alike, (100 * sum((one) => one.alike)) / tokens);
+  report.note('hearth', lines.apart, Math.max(...compared.map(({ apart }) => apart)));
+}
 
 interface Written {
   /** From the first token to the last, without what this benchmark looks at itself. */
@@ -159,43 +186,3 @@ function logProbability(logits: Float32Array, token: number): number {
   for (const logit of logits) sum += Math.exp(logit - largest);
   return (logits[token] ?? Number.NaN) - largest - Math.log(sum);
 }
-
-const ids = (text: string): number[] => tokenizer.encode(text, { special: 'plain' });
-const [plain, guessing] = [schedulerWith(), schedulerWith(new Speculation())];
-const total = { tokens: 0, plainMs: 0, guessingMs: 0, same: 0, largest: 0 };
-
-async function measure({ path, before, after }: Edit): Promise<void> {
-  const prompt = ids(`The old file:\n${before}`).slice(0, 1400).concat(ids('\n\nThe new file:\n'));
-  const answer = ids(after).slice(0, Number(values.tokens));
-  const [off, on] = [await write(plain, prompt, answer), await write(guessing, prompt, answer)];
-  const same = off.drawn.filter((token, i) => token === on.drawn[i]).length;
-  const apart = off.logProbabilities.map((value, i) => Math.abs(value - (on.logProbabilities[i] ?? Number.NaN)));
-  const largest = Math.max(...apart);
-  total.tokens += answer.length;
-  total.plainMs += off.ms;
-  total.guessingMs += on.ms;
-  total.same += same;
-  total.largest = Math.max(total.largest, largest);
-  const cells = [off.ms / answer.length, on.ms / answer.length].map((ms) => ms.toFixed(1));
-  console.log(
-    `| ${path} | ${answer.length} | ${cells.join(' | ')} | ${(off.ms / on.ms).toFixed(2)} × | ${same} | ${largest.toExponential(1)} |`,
-  );
-}
-
-console.log(
-  '| file | tokens | ms a token | with guesses | speed-up | drawn alike | largest change of a log-probability |\n|---|---:|---:|---:|---:|---:|---:|',
-);
-for (const edits of [...values.edit.map(editsOfPackage), editsOfCommits(Number(values.commits))]) {
-  let count = 0;
-  for (const edit of edits) {
-    if (count++ === Number(values.files)) break;
-    await measure(edit);
-  }
-}
-const { guessedTokens, rightTokens } = guessing.statistics().classes.chat;
-console.log(
-  `${total.tokens} tokens: ${(total.plainMs / total.guessingMs).toFixed(2)} × as fast; ${rightTokens} of ${guessedTokens} guesses came true ` +
-    `(${((100 * rightTokens) / guessedTokens).toFixed(0)} %); ${total.same} drawn alike, log-probabilities within ${total.largest.toExponential(1)}`,
-);
-await decoder.dispose();
-await model.file.close();

@@ -1,0 +1,86 @@
+/**
+ * How long loading takes beside a plain read of the file and beside llama-server's start, and how much memory is resident then. All
+ * of it with the file in the system's cache.
+ */
+import { closeSync, openSync, readSync, rmSync, statSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { startHearth, timeLoadAlone } from './hearthEngine.ts';
+import { startLlamaServer } from './llamaServer.ts';
+import { defaultModel } from './models.ts';
+import type { Goal, Line, Report, Side } from './report.ts';
+import { type EngineOptions, type Start, timed } from './requester.ts';
+import type { Settings } from './settings.ts';
+
+const contextTokens = 4096;
+const asARead: Goal = { of: 'ratio', bound: '≤', value: 1.2 };
+
+function linesOf(model: string, fileBytes: number) {
+  const file = `${model} (${(fileBytes / 1e6).toFixed(0)} MB)`;
+  const read = `${file}: load in ms, against a plain read of the file`;
+  const start = `${file}: load in ms, against llama-server`;
+  const resident = `${file}: resident memory ÷ file, against llama-server`;
+  return {
+    loadToRead: { section: read, what: 'from the request to ready, in a running process', goal: asARead },
+    startToRead: { section: read, what: 'from the start of the process to ready', goal: asARead },
+    first: { section: read, what: 'the first start with the model, which packs its weights' },
+    start: { section: start, what: 'from the start of the process to ready' },
+    resident: { section: resident, what: 'after the load' },
+  } satisfies Record<string, Line>;
+}
+
+export async function measureLoad(report: Report, settings: Settings): Promise<void> {
+  for (const model of settings.models.length > 0 ? settings.models : [await defaultModel()]) {
+    const directory = await mkdtemp(join(tmpdir(), 'hearth-bench-'));
+    try {
+      const options = { model, contextTokens, threads: settings.threads, directory };
+      await report.attempt(`load of ${basename(model)}`, () => measureModel(report, settings, options));
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  }
+}
+
+async function measureModel(report: Report, { turns, server }: Settings, options: EngineOptions): Promise<void> {
+  const lines = linesOf(basename(options.model), statSync(options.model).size);
+  readPlainly(options.model);
+  for (let turn = 1; turn <= turns; turn++) {
+    console.error(`load of ${basename(options.model)}, turn ${turn}`);
+    const readMs = await timed(async () => readPlainly(options.model));
+    for (const line of [lines.loadToRead, lines.startToRead, lines.first]) report.note('other', line, readMs);
+    rmSync(join(options.directory, 'derived'), { recursive: true, force: true });
+    report.note('hearth', lines.first, await timeStart(startHearth, options));
+    report.note('hearth', lines.loadToRead, await timeLoadAlone(options));
+    await measureStart(startHearth, 'hearth');
+    if (server !== undefined) await measureStart(startLlamaServer, 'other');
+  }
+
+  async function measureStart(start: Start, side: Side): Promise<void> {
+    const ms = await timeStart(start, options, (residentBytes) =>
+      report.note(side, lines.resident, residentBytes / statSync(options.model).size),
+    );
+    report.note(side, lines.start, ms);
+    if (side === 'hearth') report.note(side, lines.startToRead, ms);
+  }
+}
+
+async function timeStart(start: Start, options: EngineOptions, see?: (residentBytes: number) => void): Promise<number> {
+  const begun = performance.now();
+  const engine = await start(options);
+  const ms = performance.now() - begun;
+  see?.(engine.residentBytes());
+  await engine.stop();
+  return ms;
+}
+
+/** Into one small buffer, so that it costs no memory of its own. */
+function readPlainly(path: string): void {
+  const buffer = new Uint8Array(1 << 20);
+  const file = openSync(path, 'r');
+  try {
+    while (readSync(file, buffer) > 0);
+  } finally {
+    closeSync(file);
+  }
+}

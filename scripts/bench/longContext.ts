@@ -1,0 +1,58 @@
+/**
+ * A copy of a GGUF that says it was made for a longer context, so that speed behind one can be measured with a small model. What
+ * it writes beyond the length it was trained for means nothing; the work is the same.
+ */
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { openGguf } from '../../engine/formats/gguf.ts';
+import { metadataNumber, metadataString } from '../../engine/formats/ggufMetadata.ts';
+
+/** ggml.h `enum gguf_type`. */
+const uint32Type = 4;
+
+/**
+ * @returns `path` itself where its context is long enough, else the path of a copy whose context is the next power of two, in a
+ * folder that is named by the copy's SHA-256, as in the model store: what is derived from it is kept by that.
+ */
+export async function withLongContext(path: string, neededTokens: number): Promise<string> {
+  const { key, tokens } = await contextOf(path);
+  if (tokens >= neededTokens) return path;
+  const longTokens = 2 ** Math.ceil(Math.log2(neededTokens));
+  const link = join('.cache/bench', `${basename(path, '.gguf')}-${longTokens}.json`);
+  if (existsSync(link)) {
+    const known: string = JSON.parse(readFileSync(link, 'utf8'));
+    if (existsSync(known)) return known;
+  }
+  const copy = patched(readFileSync(path), key, longTokens);
+  const directory = join(process.cwd(), '.cache/bench', `sha256-${createHash('sha256').update(copy).digest('hex')}`);
+  const copyPath = join(directory, `${basename(path, '.gguf')}-context-${longTokens}.gguf`);
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(`${copyPath}.partial`, copy);
+  renameSync(`${copyPath}.partial`, copyPath);
+  const read = (await contextOf(copyPath)).tokens;
+  if (read !== longTokens) throw new Error(`${copyPath} says ${read} tokens.`);
+  writeFileSync(link, JSON.stringify(copyPath));
+  return copyPath;
+}
+
+async function contextOf(path: string): Promise<{ readonly key: string; readonly tokens: number }> {
+  const file = await openGguf(path);
+  const key = `${metadataString(file, 'general.architecture')}.context_length`;
+  const tokens = metadataNumber(file, key);
+  await file.close();
+  return { key, tokens };
+}
+
+/** An entry is its key with a u64 length before it, the type, the value (ggml docs/gguf.md). */
+function patched(file: Buffer, key: string, tokens: number): Buffer {
+  const head = Buffer.alloc(8);
+  head.writeBigUInt64LE(BigInt(key.length));
+  const type = Buffer.alloc(4);
+  type.writeUInt32LE(uint32Type);
+  const entry = Buffer.concat([head, Buffer.from(key), type]);
+  const at = file.indexOf(entry);
+  if (at < 0) throw new Error(`${key} is no 32-bit number.`);
+  file.writeUInt32LE(tokens, at + entry.length);
+  return file;
+}

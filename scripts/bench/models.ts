@@ -1,0 +1,23 @@
+/** Which files are measured: the default model where it is installed, and random weights in a published model's shapes. */
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { defaultModelId } from '../../engine/store/catalogue.ts';
+import { findInstalled, pathToLoad } from '../../engine/store/manifest.ts';
+import { defaultStoreDirectory } from '../../engine/store/paths.ts';
+import { type BenchType, writeBenchModel } from './randomModel.ts';
+
+/** @throws Error where it is not installed. */
+export async function defaultModel(): Promise<string> {
+  const installed = await findInstalled(defaultStoreDirectory(), defaultModelId);
+  if (!installed) throw new Error(`${defaultModelId} is not in the model store: hearth models pull, or --model FILE.`);
+  return pathToLoad(installed);
+}
+
+/** Written once. */
+export function randomModel(shape: string, type: BenchType): string {
+  const directory = '.cache/bench';
+  const path = join(directory, `${shape}-random-${type}.gguf`);
+  mkdirSync(directory, { recursive: true });
+  if (!existsSync(path)) writeBenchModel(shape, type, path);
+  return path;
+}
