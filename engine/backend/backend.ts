@@ -165,6 +165,13 @@ export interface Sequence {
    * @returns the length kept: `length`, or less where a sliding window no longer holds what that position needs.
    */
   truncate(length: number): number;
+  /** The length that `truncate` would keep. */
+  reachable(length: number): number;
+  /**
+   * Tells at which lengths, passed or to come, a rewind is likely; takes the place of what was told before, and forks know
+   * it too. What a sliding window sees from there stays in memory, but for a few lengths alone (rewind.ts).
+   */
+  mark(lengths: readonly number[]): void;
   /** A sequence with the same cached tokens, sharing memory where the backend can. */
   fork(): Sequence;
   dispose(): void;

@@ -5,7 +5,7 @@
  * displaces keystrokes, not the chat.
  */
 import type { CacheDemand, Decoder, Sequence } from '../backend/backend.ts';
-import { PrefixTree } from './prefixTree.ts';
+import { type Beginning, PrefixTree } from './prefixTree.ts';
 
 export interface PrefixCacheOptions {
   readonly decoder: Pick<Decoder, 'createSequence' | 'hasRoom'>;
@@ -61,9 +61,9 @@ export class PrefixCache {
     return lease;
   }
 
-  /** Of `tokens`, how many from the first on some idle sequence holds. */
+  /** Of `tokens`, how many from the first on some idle sequence holds and can go back to. */
   known(tokens: readonly number[]): number {
-    return this.#tree.longest(tokens).shared;
+    return this.#longest(tokens).shared;
   }
 
   /** Takes in a sequence that was computed elsewhere. */
@@ -132,8 +132,7 @@ export class PrefixCache {
   }
 
   #reuse(tokens: readonly number[], owner: string): Sequence | undefined {
-    const { shared: known, values } = this.#tree.longest(tokens);
-    const shared = Math.min(known, tokens.length - 1);
+    const { shared, values } = this.#longest(tokens.slice(0, -1));
     if (shared < leastSharedTokens) return undefined;
     const idle = this.#lastUsed(values, owner);
     if (!idle) return undefined;
@@ -145,6 +144,20 @@ export class PrefixCache {
     if (!continues) this.#keep({ ...idle, owner: idle.owner ?? owner });
     sequence.truncate(shared);
     return sequence;
+  }
+
+  /** The tree knows what sequences share; one with sliding windows may have to go back further. */
+  #longest(tokens: readonly number[]): Beginning<Idle> {
+    let longest: { shared: number; values: Idle[] } = { shared: 0, values: [] };
+    for (const { shared, values } of this.#tree.beginnings(tokens)) {
+      if (shared <= longest.shared) break;
+      for (const idle of values) {
+        const reached = idle.sequence.reachable(shared);
+        if (reached > longest.shared) longest = { shared: reached, values: [] };
+        if (reached === longest.shared) longest.values.push(idle);
+      }
+    }
+    return longest;
   }
 
   /** Among equals the last used of the same owner: most likely the same conversation. */

@@ -9,6 +9,12 @@ interface Node<Value> {
   readonly values: Set<Value>;
 }
 
+/** How many tokens, and the values of all lists that begin with as many. */
+export interface Beginning<Value> {
+  readonly shared: number;
+  readonly values: readonly Value[];
+}
+
 const newNode = <Value>(edge: readonly number[]): Node<Value> => ({ edge, children: new Map(), values: new Set() });
 
 export class PrefixTree<Value> {
@@ -46,18 +52,24 @@ export class PrefixTree<Value> {
   }
 
   /** The longest beginning that any stored list has in common with `tokens`, and the values of all lists that have it. */
-  longest(tokens: readonly number[]): { readonly shared: number; readonly values: readonly Value[] } {
-    let node = this.#root;
-    let at = 0;
-    while (at < tokens.length) {
+  longest(tokens: readonly number[]): Beginning<Value> {
+    const [longest] = this.beginnings(tokens);
+    return longest ?? { shared: 0, values: [] };
+  }
+
+  /** What stored lists have in common with `tokens`, the most first. */
+  *beginnings(tokens: readonly number[]): Generator<Beginning<Value>> {
+    const path: { readonly node: Node<Value>; readonly shared: number }[] = [];
+    for (let node = this.#root, at = 0; at < tokens.length; ) {
       const child = node.children.get(tokens[at] ?? -1);
       if (!child) break;
       const shared = sharedLength(child.edge, tokens, at);
       node = child;
       at += shared;
+      path.push({ node, shared: at });
       if (shared < child.edge.length) break;
     }
-    return { shared: at, values: at === 0 ? [] : valuesBelow(node) };
+    for (const { node, shared } of path.reverse()) yield { shared, values: valuesBelow(node) };
   }
 }
 

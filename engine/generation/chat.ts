@@ -77,6 +77,7 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
   const generated = await generate(model.scheduler, {
     ...common,
     prompt: prompt.ids,
+    boundaries: prompt.boundaries,
     maxTokens: request.maxTokens ?? contextTokens,
     stopIds: prompt.stops,
     stopStrings: [...prompt.stopStrings, ...request.stopStrings],

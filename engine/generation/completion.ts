@@ -45,13 +45,15 @@ export async function complete(
   request: CompletionRequest,
 ): Promise<Completion> {
   const maxTokens = Math.min(request.maxTokens, Math.floor(contextTokens / 2));
-  const { ids, healing } = completionPrompt(tokenizer, request, promptBudgetTokens(contextTokens, maxTokens));
+  const budgetTokens = promptBudgetTokens(contextTokens, maxTokens);
+  const { ids, boundaries, healing } = completionPrompt(tokenizer, request, budgetTokens);
   if (ids.length === 0) return nothingToContinue;
   let written = '';
   const parser = new HealedText(tokenizer, healing);
   const { finish, statistics } = await generate(scheduler, {
     requestClass: 'keystroke',
     prompt: ids,
+    boundaries,
     maxTokens,
     sampling: request.sampling,
     random: request.random,

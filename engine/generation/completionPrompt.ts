@@ -15,6 +15,8 @@ export interface CompletionSource {
 
 export interface CompletionPrompt {
   readonly ids: number[];
+  /** Lengths of `ids` from which later prompts may differ: where the open file's own text begins, while keys are typed. */
+  readonly boundaries: readonly number[];
   /**
    * Bytes of the last token of the text, which was taken off so that the model may choose a longer token that begins with
    * them (Lundberg, "The art of prompt design: prompt boundaries and token healing", 2023). Empty after
@@ -40,29 +42,38 @@ export function completionPrompt(
 ): CompletionPrompt {
   const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
   const fim = tokenizer.fillInTheMiddle;
-  if (fim) return { ids: [...begin, ...fillIn(tokenizer, fim, source, budgetTokens - begin.length)], healing: nothing };
-  const ids = [...begin, ...continuation(tokenizer, source, budgetTokens - begin.length)];
+  const budget = budgetTokens - begin.length;
+  const { preamble, file } = fim ? fillIn(tokenizer, fim, source, budget) : continuation(tokenizer, source, budget);
+  const ids = [...begin, ...preamble, ...file];
+  const boundaries = [begin.length + preamble.length];
   const last = ids.at(-1);
   // The model needs one token to start from.
-  if (ids.length < 2 || last === undefined) return { ids, healing: nothing };
-  return { ids: ids.slice(0, -1), healing: tokenizer.bytesOf(last) };
+  if (fim || ids.length < 2 || last === undefined) return { ids, boundaries, healing: nothing };
+  return { ids: ids.slice(0, -1), boundaries, healing: tokenizer.bytesOf(last) };
 }
 
-function fillIn(tokenizer: Tokenizer, fim: FillInTheMiddle, source: CompletionSource, budgetTokens: number): number[] {
+interface Parts {
+  /** Snippets, and which file follows. */
+  readonly preamble: readonly number[];
+  readonly file: readonly number[];
+}
+
+function fillIn(tokenizer: Tokenizer, fim: FillInTheMiddle, source: CompletionSource, budgetTokens: number): Parts {
   const budget = budgetTokens - markerTokens;
   const suffix = head(tokenizer, source.suffix, Math.floor(budget / 4));
   const title = fileTitle(tokenizer, fim.fileSeparator, source);
   const rest = budget - suffix.length - title.length;
   const prefix = tail(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
   const snippets = snippetIds(tokenizer, fim.fileSeparator, source, rest - prefix.length);
-  return [...snippets, ...title, ...fillInTheMiddlePrompt(fim, prefix, suffix)];
+  return { preamble: [...snippets, ...title], file: fillInTheMiddlePrompt(fim, prefix, suffix) };
 }
 
-function continuation(tokenizer: Tokenizer, source: CompletionSource, budgetTokens: number): number[] {
+function continuation(tokenizer: Tokenizer, source: CompletionSource, budgetTokens: number): Parts {
   const title = fileTitle(tokenizer, undefined, source);
   const rest = budgetTokens - title.length;
   const prefix = tail(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
-  return [...snippetIds(tokenizer, undefined, source, rest - prefix.length), ...title, ...prefix];
+  const snippets = snippetIds(tokenizer, undefined, source, rest - prefix.length);
+  return { preamble: [...snippets, ...title], file: prefix };
 }
 
 /** Says which file follows: as the model's own separator has it (Qwen2.5-Coder's repository format), or in a comment. */

@@ -23,6 +23,8 @@ export interface GenerationStatistics {
 export interface GenerationRequest {
   readonly requestClass: RequestClass;
   readonly prompt: readonly number[];
+  /** As of `TokenRequest`. */
+  readonly boundaries?: readonly number[] | undefined;
   readonly maxTokens: number;
   readonly sampling: SamplerSettings;
   /** Uniform in [0, 1). */
@@ -63,10 +65,11 @@ export interface Generated {
 /** @throws HearthError as `Scheduler.submit` does. Cancelling is an end: what was written until then is returned. */
 export async function generate(scheduler: Scheduler, request: GenerationRequest): Promise<Generated> {
   const answer = new Answer(request);
-  const { requestClass, prompt, maxTokens, timeoutMs, signal } = request;
+  const { requestClass, prompt, boundaries, maxTokens, timeoutMs, signal } = request;
   const outcome = await scheduler.submit({
     requestClass,
     prompt,
+    boundaries,
     maxTokens,
     choose: (logits) => answer.choose(logits),
     drawing: answer.drawing(),

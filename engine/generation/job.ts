@@ -8,6 +8,8 @@ import type { Drafter } from './speculation.ts';
 export interface TokenRequest {
   readonly requestClass: RequestClass;
   readonly prompt: readonly number[];
+  /** Lengths of the prompt from which later prompts may differ; absent: its end alone. */
+  readonly boundaries?: readonly number[] | undefined;
   /** 0: the prompt is computed and kept in the cache, nothing is sampled. */
   readonly maxTokens: number;
   /** @param logits `[vocabulary]`; a promise where a grammar says first what may come. */
@@ -73,6 +75,10 @@ export class Job implements QueuedRequest {
 
   get requestClass(): RequestClass {
     return this.request.requestClass;
+  }
+
+  get boundaries(): readonly number[] {
+    return this.request.boundaries ?? [this.request.prompt.length];
   }
 
   get admitted(): boolean {

@@ -147,6 +147,7 @@ export class Scheduler {
       await snapshots?.recall(job.tokens, job.requestClass);
       const lease = cache.acquire(job.tokens, job.requestClass);
       job.lease = lease;
+      lease.sequence.mark(job.boundaries);
       if (!this.#room.hasRoomFor(job)) return;
       if (job.cachedTokens !== undefined) return;
       job.cachedTokens = lease.cachedTokens;

@@ -1,8 +1,13 @@
 /** Computes a prompt ahead, while nobody waits: whoever asks with the same beginning finds it in the cache. */
 import { limits } from '../limits.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
-import { type CompletionSource, completionPrompt, promptBudgetTokens } from './completionPrompt.ts';
-import type { TokenOutcome } from './job.ts';
+import {
+  type CompletionPrompt,
+  type CompletionSource,
+  completionPrompt,
+  promptBudgetTokens,
+} from './completionPrompt.ts';
+import type { TokenOutcome, TokenRequest } from './job.ts';
 import type { Scheduler } from './scheduler.ts';
 
 /** How much was read; a warm-up that a key stopped keeps what it read until then. */
@@ -16,7 +21,7 @@ export interface Warmed {
 export async function warmUp(
   scheduler: Scheduler,
   prompt: readonly number[],
-  options: { readonly timeoutMs?: number | undefined; readonly signal?: AbortSignal | undefined } = {},
+  options: Pick<TokenRequest, 'boundaries' | 'timeoutMs' | 'signal'> = {},
 ): Promise<Warmed> {
   const promptTokens = prompt.length;
   if (promptTokens === 0) return { promptTokens, cachedTokens: 0, finish: 'length' };
@@ -29,8 +34,8 @@ export async function warmUp(
     maxTokens: 0,
     choose: nothing,
     deliver: nothing,
+    ...options,
     timeoutMs: options.timeoutMs ?? limits.generation.warmUpMs,
-    signal: options.signal,
   });
   return { promptTokens, cachedTokens, finish };
 }
@@ -41,7 +46,7 @@ export function completionToWarm(
   contextTokens: number,
   source: CompletionSource,
   maxTokens: number,
-): number[] {
+): CompletionPrompt {
   const answerTokens = Math.min(maxTokens, Math.floor(contextTokens / 2));
-  return completionPrompt(tokenizer, source, promptBudgetTokens(contextTokens, answerTokens)).ids;
+  return completionPrompt(tokenizer, source, promptBudgetTokens(contextTokens, answerTokens));
 }

@@ -146,11 +146,11 @@ export class Engine {
   /** Computes a prompt ahead of the request that will ask for it. */
   async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
     const { scheduler, tokenizer, format, contextTokens, now } = this.#ready();
-    const prompt =
+    const { ids, boundaries } =
       params.kind === 'completion'
         ? completionToWarm(tokenizer, contextTokens, params, params.maxTokens)
-        : format.render(params.messages, { thinking: params.thinking, now: now() }).ids;
-    return warmUp(scheduler, prompt.slice(0, contextTokens), { timeoutMs: params.timeoutMs, signal });
+        : format.render(params.messages, { thinking: params.thinking, now: now() });
+    return warmUp(scheduler, ids.slice(0, contextTokens), { boundaries, timeoutMs: params.timeoutMs, signal });
   }
 
   /** A cancelled answer is returned as far as it came. */

@@ -4,6 +4,7 @@
  * that are whole, and by V3.1's model card ("Chat Template", "ToolCall").
  */
 import { type AnswerPlan, answerSchema, callSteps, jsonAnswer, marked, type Step, wantedCalls } from './answerPlan.ts';
+import { messageBoundaries } from './boundaries.ts';
 import type { ChatMessage, Tool, ToolCall } from './conversation.ts';
 import { DeepSeekParser } from './deepseekOutput.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
@@ -38,8 +39,10 @@ export class DeepSeekFormat implements PromptFormat {
     write.system(messages, tools);
     for (const [i, message] of messages.entries()) write.turn(message, messages[i - 1], messages[i + 1]);
     write.opening(messages.at(-1), thinks);
+    const ids = tokenizer.encodeParts(write.parts);
     return {
-      ids: tokenizer.encodeParts(write.parts),
+      ids,
+      boundaries: messageBoundaries(ids, tokenizer.endIds),
       stops: tokenizer.endIds,
       stopStrings: [],
       plan: deepSeekPlan(version, options, thinks),

@@ -5,6 +5,7 @@
  * model's training agree on, and what the model writes itself, so that a turn's prompt continues the one before.
  */
 import { callsNothing, wantedCalls } from './answerPlan.ts';
+import { messageBoundaries } from './boundaries.ts';
 import { ChannelParser } from './channels.ts';
 import { type ChatMessage, type Tool, toolNames } from './conversation.ts';
 import { answerStart, harmonyPlan } from './harmonyPlan.ts';
@@ -61,13 +62,14 @@ export class HarmonyFormat implements PromptFormat {
     const instructions = messages.slice(0, firstTurn < 0 ? messages.length : firstTurn).map(({ content }) => content);
     const format = harmonyFormatSection(options.responseFormat);
     const developer = developerText(instructions.join('\n\n'), tools, format);
-    const history = [
-      system,
-      ...(developer === '' ? [] : [{ author: 'developer', text: developer }]),
-      ...withoutOldAnalysis(harmonyMessages(turns)),
-    ];
+    const preamble = [system, ...(developer === '' ? [] : [{ author: 'developer', text: developer }])];
+    const history = [...preamble, ...withoutOldAnalysis(harmonyMessages(turns))];
+    const ids = tokenizer.encodeParts([...harmonyParts(tokenizer, history), ...assistantStart(tokenizer)]);
+    const mark = marksOf(tokenizer);
     return {
-      ids: tokenizer.encodeParts([...harmonyParts(tokenizer, history), ...assistantStart(tokenizer)]),
+      ids,
+      // Between the preamble's parts nothing is edited.
+      boundaries: messageBoundaries(ids, new Set([mark('<|end|>'), mark('<|call|>')])).slice(preamble.length - 1),
       stops: tokenizer.endIds,
       stopStrings: [],
       closeThinking: tokenizer.encode(wantedCalls(options).required ? '<|end|>' : `<|end|>${answerStart}`, {

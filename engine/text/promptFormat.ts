@@ -1,5 +1,6 @@
 /** How a model is talked to: a conversation to ids, and what it generates back to thinking and text. */
 import { type AnswerPlan, answerSchema, callsNothing, freeAnswer, jsonAnswer } from './answerPlan.ts';
+import { messageBoundaries } from './boundaries.ts';
 import { ChannelParser } from './channels.ts';
 import { encodeChat } from './chatPrompt.ts';
 import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
@@ -40,6 +41,8 @@ export type ResponseFormat =
 
 export interface ChatPrompt {
   readonly ids: readonly number[];
+  /** Lengths of `ids` from which other prompts of the conversation may differ: see `messageBoundaries`. */
+  readonly boundaries: readonly number[];
   /** Ids that end the turn, and texts that do. */
   readonly stops: ReadonlySet<number>;
   readonly stopStrings: readonly string[];
@@ -128,7 +131,8 @@ class TemplateFormat implements PromptFormat {
     const parser = (): OutputParser => new TaggedParser(tokenizer, endsInsideThinking(ending), ...calls());
     const closeThinking = tokenizer.encode(thinkingEnd(tokenizer), { special: 'parse' });
     const plan = taggedPlan(this.#toolSyntax, options, { thinks, insideThinking: endsInsideThinking(ending) });
-    return { ids, stops: tokenizer.endIds, stopStrings: [], closeThinking, plan, parser };
+    const boundaries = messageBoundaries(ids, tokenizer.endIds);
+    return { ids, boundaries, stops: tokenizer.endIds, stopStrings: [], closeThinking, plan, parser };
   }
 }
 
@@ -157,9 +161,10 @@ class DialogueFormat implements PromptFormat {
       ({ role, content }) => `${names[role]}: ${content}\n`,
     );
     const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
-    const ids = tokenizer.encode(`${turns.join('')}${names.assistant}:`, { special: 'plain' });
+    const ids = [...begin, ...tokenizer.encode(`${turns.join('')}${names.assistant}:`, { special: 'plain' })];
     return {
-      ids: [...begin, ...ids],
+      ids,
+      boundaries: messageBoundaries(ids, tokenizer.endIds),
       stops: tokenizer.endIds,
       stopStrings: [`\n${names.user}:`],
       closeThinking: [],

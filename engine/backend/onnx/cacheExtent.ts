@@ -40,16 +40,20 @@ export class CacheExtent {
     }
   }
 
-  /** @returns the length kept: `length`, or 0 where a window no longer holds what the token at that position sees. */
   truncate(length: number): number {
+    this.length = this.reachable(length);
+    if (this.length === 0) this.starts.fill(0);
+    return this.length;
+  }
+
+  /** `length`, or 0 where a window no longer holds what the token at that position sees. */
+  reachable(length: number): number {
     if (length >= this.length) return this.length;
     const enough = this.spans.every(
       ({ slidingWindow }, index) =>
         slidingWindow === undefined || this.start(index) <= Math.max(0, length - slidingWindow + 1),
     );
-    if (!enough) this.starts.fill(0);
-    this.length = enough ? length : 0;
-    return this.length;
+    return enough ? length : 0;
   }
 
   start(span: number): number {

@@ -177,6 +177,12 @@ export class OnnxSequence implements Sequence {
     return this.mirror.extent.truncate(length);
   }
 
+  reachable(length: number): number {
+    return this.mirror.extent.reachable(length);
+  }
+
+  mark(): void {}
+
   fork(): OnnxSequence {
     const { extent, shares } = this.mirror;
     return this.forkOf({ extent: extent.copy(), shares: shares.fork() }, this.id);

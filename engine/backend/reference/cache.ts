@@ -96,9 +96,15 @@ export class ReferenceSequence implements Sequence {
   /** Every key is kept, outside the window too, so any length can be gone back to. */
   truncate(length: number): number {
     if (!Number.isInteger(length) || length < 0) throw new RangeError(`a sequence cannot have ${length} tokens`);
-    this.length = Math.min(this.length, length);
+    this.length = this.reachable(length);
     return this.length;
   }
+
+  reachable(length: number): number {
+    return Math.min(this.length, length);
+  }
+
+  mark(): void {}
 
   fork(): ReferenceSequence {
     const layers = this.layers.map(({ keys, values }) => ({

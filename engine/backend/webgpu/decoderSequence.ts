@@ -31,14 +31,22 @@ export class WebgpuSequence implements Sequence {
   truncate(length: number): number {
     if (!Number.isInteger(length) || length < 0) throw new RangeError(`a sequence cannot have ${length} tokens`);
     if (length >= this.length) return this.length;
-    let kept = length;
-    for (let before = -1; before !== kept; ) {
-      before = kept;
-      kept = this.tables.reduce((least, table) => table.reachable(least), kept);
+    this.length = this.reachable(length);
+    for (const table of this.tables) table.truncate(this.length);
+    return this.length;
+  }
+
+  reachable(length: number): number {
+    let reached = Math.min(length, this.length);
+    for (let before = -1; before !== reached; ) {
+      before = reached;
+      reached = this.tables.reduce((least, table) => table.reachable(least), reached);
     }
-    for (const table of this.tables) table.truncate(kept);
-    this.length = kept;
-    return kept;
+    return reached;
+  }
+
+  mark(lengths: readonly number[]): void {
+    for (const table of this.tables) table.mark(lengths);
   }
 
   fork(): WebgpuSequence {

@@ -3,6 +3,7 @@
  * shared is copied first. Bookkeeping only: the bytes are in the GPU's buffers.
  */
 import { HearthError } from '../../errors.ts';
+import { chosenMarks, mostMarks, rewindTokens, snapshotTokens } from '../rewind.ts';
 import { pageTokens } from './kernels/cacheCode.ts';
 
 export class PagePool {
@@ -51,20 +52,15 @@ export class PagePool {
 
 /** A page that left its window. */
 const released = -1;
-/** Tokens that a sliding window keeps beyond what the next token sees, so that a short way back costs nothing. */
-const rewindTokens = 256;
-
-/** Window layers keep what a token at every multiple of this sees: an edited conversation goes on from there. */
-export const snapshotTokens = (slidingWindow: number): number => Math.max(512, 4 * slidingWindow);
 
 /** Most pages that one sequence of `tokens` holds while up to `runTokens` are added. */
 export function mostPages(tokens: number, runTokens: number, slidingWindow: number | undefined): number {
   const all = Math.ceil(tokens / pageTokens);
   if (slidingWindow === undefined) return all;
-  const snapshots = Math.floor(tokens / snapshotTokens(slidingWindow));
+  const kept = Math.floor(tokens / snapshotTokens(slidingWindow)) + mostMarks;
   const recent = slidingWindow + rewindTokens + runTokens;
   const windowPages = Math.ceil(slidingWindow / pageTokens) + 1;
-  return Math.min(all, snapshots * windowPages + Math.ceil(recent / pageTokens) + 2);
+  return Math.min(all, kept * windowPages + Math.ceil(recent / pageTokens) + 2);
 }
 
 /** Places of the pages that hold these stretches of tokens. */
@@ -84,6 +80,7 @@ export class PageTable {
   readonly #slidingWindow: number | undefined;
   /** Pages before this one were looked at by `slide`. */
   #slidTo = 0;
+  #marks: readonly number[] = [];
 
   constructor(pool: PagePool, slidingWindow: number | undefined, pages: readonly number[] = []) {
     this.#pool = pool;
@@ -115,15 +112,21 @@ export class PageTable {
     return copy;
   }
 
-  /** Releases the pages that neither a token at or near `length` nor one at a snapshot sees. */
+  /** See `Sequence.mark`. */
+  mark(lengths: readonly number[]): void {
+    if (this.#slidingWindow === undefined) return;
+    this.#marks = chosenMarks(lengths);
+    // What earlier marks kept is looked at again.
+    this.#slidTo = 0;
+  }
+
+  /** Releases the pages that no token sees at or near `length`, at a snapshot or at a mark. */
   slide(length: number): void {
     const window = this.#slidingWindow;
     if (window === undefined) return;
     const end = Math.floor(Math.max(0, length - window - rewindTokens) / pageTokens);
     for (; this.#slidTo < end; this.#slidTo++) {
-      const nextSnapshot =
-        Math.ceil(((this.#slidTo + 1) * pageTokens) / snapshotTokens(window)) * snapshotTokens(window);
-      if ((this.#slidTo + 1) * pageTokens > nextSnapshot - window) continue;
+      if (this.#isKept(this.#slidTo, window)) continue;
       this.#release(this.#slidTo);
       this.pages[this.#slidTo] = released;
     }
@@ -176,7 +179,14 @@ export class PageTable {
     for (const page of this.pages) if (page !== released) this.#pool.share(page);
     const fork = new PageTable(this.#pool, this.#slidingWindow, this.pages);
     fork.#slidTo = this.#slidTo;
+    fork.#marks = this.#marks;
     return fork;
+  }
+
+  #isKept(index: number, window: number): boolean {
+    const [first, end] = [index * pageTokens, (index + 1) * pageTokens];
+    const nextSnapshot = Math.ceil(end / snapshotTokens(window)) * snapshotTokens(window);
+    return [nextSnapshot, ...this.#marks].some((length) => first < length && end > length - window + 1);
   }
 
   #release(index: number): void {

@@ -142,6 +142,7 @@ describe('the prefix cache', () => {
     const lease = cache.acquire(range(60), 'chat');
     for (const sequence of decoder.live) {
       sequence.tokens = range(60);
+      sequence.reachable = () => 0;
       sequence.truncate = () => {
         sequence.tokens.length = 0;
         return 0;

@@ -43,12 +43,21 @@ class FakeSequence implements Sequence {
   append(tokens: readonly number[]): void {
     this.table.prepare(this.length, this.length + tokens.length);
     this.tokens.push(...tokens);
+    this.table.slide(this.length);
   }
 
   truncate(length: number): number {
-    this.tokens.length = Math.min(length, this.tokens.length);
+    this.tokens.length = this.reachable(length);
     this.table.truncate(this.tokens.length);
     return this.tokens.length;
+  }
+
+  reachable(length: number): number {
+    return this.table.reachable(Math.min(length, this.tokens.length));
+  }
+
+  mark(lengths: readonly number[]): void {
+    this.table.mark(lengths);
   }
 
   fork(): Sequence {
@@ -74,6 +83,8 @@ export interface FakeDecoderOptions {
   readonly maxSequencesPerRun?: number;
   /** Pages of 32 tokens that all sequences hold together. */
   readonly pages?: number;
+  /** All its layers have such a window. */
+  readonly slidingWindow?: number;
   /** It draws the tokens itself, up to 16 a step. */
   readonly draws?: boolean;
   readonly beforeRun?: (batch: readonly SequenceSlice[]) => void | Promise<void>;
@@ -132,7 +143,7 @@ export class FakeDecoder implements Decoder {
   }
 
   createSequence(): Sequence {
-    return new FakeSequence(this.live, new PageTable(this.pool, undefined));
+    return new FakeSequence(this.live, new PageTable(this.pool, this.#options.slidingWindow));
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
@@ -166,7 +177,7 @@ export class FakeDecoder implements Decoder {
   }
 
   async #restore(pieces: AsyncIterable<Uint8Array>): Promise<Sequence> {
-    const sequence = new FakeSequence(this.live, new PageTable(this.pool, undefined));
+    const sequence = new FakeSequence(this.live, new PageTable(this.pool, this.#options.slidingWindow));
     try {
       for await (const piece of pieces) sequence.append([...new Uint32Array(piece.slice().buffer)]);
       return sequence;

@@ -1,0 +1,25 @@
+/**
+ * How far back a sequence can go. Layers with a sliding window forget what no later token sees; what is seen from some
+ * lengths they keep, so that a sequence can be truncated to those.
+ */
+
+/** Tokens that a sliding window keeps beyond what the next token sees, so that a short way back costs nothing. */
+export const rewindTokens = 256;
+
+/** What is seen from every multiple of this is kept. */
+export const snapshotTokens = (slidingWindow: number): number => Math.max(512, 4 * slidingWindow);
+
+/** Lengths that one sequence keeps besides: what bounds their memory. */
+export const mostMarks = 8;
+
+/** What lies nearer behind another mark is cheaper computed again. */
+const leastDistanceTokens = 16;
+
+/** Of the lengths at which a rewind is likely those that are kept: the first, which conversations share, and the last ones. */
+export function chosenMarks(lengths: readonly number[]): number[] {
+  const apart: number[] = [];
+  for (const length of [...lengths].sort((a, b) => a - b)) {
+    if (length > 0 && length - (apart.at(-1) ?? Number.NEGATIVE_INFINITY) >= leastDistanceTokens) apart.push(length);
+  }
+  return apart.length > mostMarks ? [...apart.slice(0, 1), ...apart.slice(1 - mostMarks)] : apart;
+}
