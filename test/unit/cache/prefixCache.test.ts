@@ -5,12 +5,19 @@ import { FakeDecoder } from '../generation/fakeDecoder.ts';
 const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
 const pageTokens = 32;
 
-function setUp({ maxIdle = 2, pages = 10_000 }: { readonly maxIdle?: number; readonly pages?: number } = {}) {
-  const decoder = new FakeDecoder({ contextTokens: 1000, vocabularySize: 10, pages });
+interface SetUp {
+  readonly maxIdle?: number;
+  readonly pages?: number;
+  readonly slidingWindow?: number;
+}
+
+function setUp({ maxIdle = 2, ...options }: SetUp = {}) {
+  const decoder = new FakeDecoder({ contextTokens: 4000, vocabularySize: 10, ...options });
   const cache = new PrefixCache({ decoder, maxIdle: () => maxIdle });
   /** What a request does: take a sequence, see to room, compute the rest, give it back. */
-  const use = async (tokens: number[], owner = 'chat'): Promise<number> => {
+  const use = async (tokens: number[], owner = 'chat', marks: number[] = []): Promise<number> => {
     const lease = cache.acquire(tokens, owner);
+    lease.sequence.mark(marks);
     const { sequence, cachedTokens } = lease;
     cache.makeRoom([{ sequence, tokens: tokens.length - cachedTokens }]);
     await decoder.run([{ sequence, tokens: tokens.slice(cachedTokens), logits: 'none' }]);
@@ -150,6 +157,23 @@ describe('the prefix cache', () => {
     }
     cache.release(lease, range(60));
     expect(cache.acquire(range(50), 'chat').cachedTokens).toBe(0);
+  });
+
+  it('takes the sequence that can go back to most, not the one that holds most', async () => {
+    const { cache, use } = setUp({ slidingWindow: 32 });
+    const prompt = range(900);
+    // Shares 900 tokens, and goes back to a snapshot of 512; shares 800, and goes back to a mark there.
+    await use([...prompt, ...range(1000, 2000)], 'chat');
+    await use([...prompt.slice(0, 800), ...range(1000, 5000)], 'summary', [800]);
+    expect(cache.known([...prompt, 7])).toBe(800);
+    expect(await use([...prompt, 7], 'chat')).toBe(800);
+  });
+
+  it('goes back no further than it must through a window', async () => {
+    const { use } = setUp({ slidingWindow: 32 });
+    const conversation = [...range(700), ...range(500, 2000)];
+    await use(conversation, 'chat', [701]);
+    expect(await use([...range(700), 1, 1], 'chat', [701])).toBe(700);
   });
 
   it('frees everything when cleared', async () => {

@@ -80,6 +80,18 @@ describe('the beginning of a prompt', () => {
   });
 });
 
+describe('what a later prompt may have in common', () => {
+  it.each([fim, plain])('is marked where the file itself begins (%#)', (tokenizer) => {
+    const snippets = [{ path: 'b.ts', text: 'let b;' }];
+    const prompts = ['x = 1', 'y'].map((prefix) =>
+      completionPrompt(tokenizer, { prefix, suffix: '', path: 'a.ts', languageId: 'typescript', snippets }, 100),
+    );
+    const preambles = prompts.map(({ ids, boundaries }) => show(tokenizer, ids.slice(0, boundaries[0])));
+    expect(preambles[0]).toMatch(/b\.ts\nlet b;\n.*a\.ts\n$/s);
+    expect(preambles[1]).toBe(preambles[0]);
+  });
+});
+
 describe('a plain continuation', () => {
   it('names files in comments of the language and ends with the prefix', () => {
     const prompt = completionPrompt(

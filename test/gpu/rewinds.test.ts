@@ -1,0 +1,9 @@
+import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
+import { float32Bounds, goldenCases } from '../unit/goldens.ts';
+import { checkRewinds } from '../unit/rewinds.ts';
+
+const backend = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32' });
+
+for (const golden of goldenCases.filter(({ name }) => name === 'gpt-oss safetensors')) {
+  checkRewinds(backend, golden, float32Bounds);
+}

@@ -1,0 +1,141 @@
+/** What every backend promises of sequences whose layers have sliding windows: they go back to marks and on as if new. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Backend, Decoder, Sequence } from '../../engine/backend/backend.ts';
+import { PrefixCache } from '../../engine/cache/prefixCache.ts';
+import { Scheduler } from '../../engine/generation/scheduler.ts';
+import type { Model } from '../../engine/model/model.ts';
+import { openModel } from '../../engine/model/open.ts';
+import type { ChatMessage } from '../../engine/text/conversation.ts';
+import { HarmonyFormat } from '../../engine/text/harmony.ts';
+import { figure } from '../figures.ts';
+import { ByteTokenizer } from './generation/byteTokenizer.ts';
+import { patient } from './generation/setUp.ts';
+import { type Golden, type GoldenBounds, type GoldenCase, largestDifference, readGolden } from './goldens.ts';
+
+/** Harmony's own framing on bytes: fits the golden checkpoint's vocabulary. */
+const framing = [...['<|start|>', '<|end|>', '<|message|>', '<|channel|>', '<|constrain|>', '<|return|>', '<|call|>']];
+const tokenizer = new ByteTokenizer({ framing, end: ['<|return|>', '<|call|>'] });
+
+/** A question, and an answer whose thinking is longer than the way back. Bytes are tokens here. */
+const turns = [
+  { question: 'Why is the sky blue? '.repeat(20), thinking: 'Light scatters. '.repeat(20), answer: 'Air scatters it.' },
+  { question: 'And the sea? '.repeat(9), thinking: 'It mirrors the sky. '.repeat(15), answer: 'It mirrors the sky.' },
+  { question: 'And at night? '.repeat(12), thinking: 'It is dark. '.repeat(26), answer: 'Nothing lights it.' },
+];
+const system = { role: 'system', content: 'Answer in few words. '.repeat(15) } as const;
+
+export function checkRewinds(backend: Backend, golden: GoldenCase, { maxDeviation }: GoldenBounds): void {
+  describe(`rewinds of ${golden.name} on ${backend.name}`, () => {
+    let model: Model;
+    let expected: Golden;
+    let decoder: Decoder;
+
+    beforeAll(async () => {
+      model = await openModel(golden.path);
+      expected = await readGolden(golden.golden);
+      decoder = await backend.load(model.spec, model.weights, { contextTokens: 6000 });
+    });
+    afterAll(async () => {
+      await decoder?.dispose();
+      await model?.file.close();
+    });
+
+    /** Golden ids from where the sequence stands up to `end`, whose logits are the golden ones. */
+    const feed = async (sequence: Sequence, end: number) => {
+      const { vocabularySize } = decoder.spec;
+      const first = sequence.length;
+      const [logits = new Float32Array()] = await decoder.run([
+        { sequence, tokens: expected.ids.slice(first, end), logits: 'all' },
+      ]);
+      const wanted = expected.logits.subarray(first * vocabularySize, end * vocabularySize);
+      expect(logits.length).toBe(wanted.length);
+      const deviation = largestDifference(logits, wanted) / expected.deviation;
+      figure({ rewound: golden.name, backend: backend.name, first, deviation });
+      expect(deviation).toBeLessThan(maxDeviation);
+    };
+    /** Other tokens, far beyond the windows and their way back. */
+    const wander = async (sequence: Sequence) => {
+      while (sequence.length < 1500) {
+        const tokens = Array.from({ length: 250 }, (_, i) => (i * 7 + sequence.length) % decoder.spec.vocabularySize);
+        await decoder.run([{ sequence, tokens, logits: 'none' }]);
+      }
+    };
+
+    it('go to marks far behind the windows, and on to the golden logits', { timeout: 120_000 }, async () => {
+      const before = decoder.memory().cacheBytes;
+      const sequence = decoder.createSequence();
+      sequence.mark([45, 101]);
+      await feed(sequence, 60);
+      await feed(sequence, 120);
+      await wander(sequence);
+      const fork = sequence.fork();
+      for (const each of [sequence, fork]) {
+        const reached = each.reachable(110);
+        expect(reached).toBeGreaterThanOrEqual(101);
+        expect(each.truncate(110)).toBe(reached);
+        await feed(each, expected.ids.length);
+      }
+      await wander(fork);
+      expect(fork.truncate(50)).toBeGreaterThanOrEqual(45);
+      await feed(fork, 99);
+      sequence.dispose();
+      await feed(fork, expected.ids.length);
+      fork.dispose();
+      expect(decoder.memory().cacheBytes).toBe(before);
+    });
+
+    it('of a chat whose earlier thinking is left out go to the end of its question', { timeout: 120_000 }, async () => {
+      const before = decoder.memory().cacheBytes;
+      const cache = new PrefixCache({ decoder, maxIdle: () => 2 });
+      const scheduler = schedulerOf(decoder, cache);
+      const messages: ChatMessage[] = [system];
+      let [promptTokens, answerTokens] = [0, 0];
+      for (const [turn, { question, thinking, answer }] of turns.entries()) {
+        messages.push({ role: 'user', content: question });
+        const { ids, boundaries } = new HarmonyFormat(tokenizer).render(messages, {
+          thinking: 'low',
+          now: new Date(0),
+        });
+        const script = scriptOf(thinking, answer);
+        const { cachedTokens } = await scheduler.submit({
+          requestClass: 'chat',
+          prompt: ids,
+          boundaries,
+          maxTokens: script.length,
+          choose: () => script.shift() ?? 0,
+          deliver: () => 'continue',
+        });
+        figure({ chat: backend.name, turn, tokens: ids.length, computed: ids.length - cachedTokens, answerTokens });
+        expect(cachedTokens).toBeGreaterThanOrEqual(promptTokens);
+        [promptTokens, answerTokens] = [ids.length, thinking.length + answer.length];
+        messages.push({ role: 'assistant', content: answer, thinking });
+      }
+      // The second question is asked again, in other words.
+      const edited = [...messages.slice(0, 3), { role: 'user', content: 'And lakes?' } as const];
+      const { ids } = new HarmonyFormat(tokenizer).render(edited, { thinking: 'low', now: new Date(0) });
+      expect(cache.known(ids)).toBeGreaterThan(ids.length - 40);
+      cache.clear();
+      expect(decoder.memory().cacheBytes).toBe(before);
+    });
+  });
+}
+
+/** What GPT-OSS writes: thinking, then the answer. */
+const scriptOf = (thinking: string, answer: string): number[] =>
+  tokenizer.encode(
+    `<|channel|>analysis<|message|>${thinking}<|end|><|start|>assistant<|channel|>final<|message|>${answer}<|return|>`,
+    { special: 'parse' },
+  );
+
+function schedulerOf(decoder: Decoder, cache: PrefixCache): Scheduler {
+  let steps = 0;
+  return new Scheduler({
+    decoder,
+    cache,
+    chunkTokens: 256,
+    maxPendingPerClass: 4,
+    patienceMs: patient,
+    now: () => steps++,
+    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+  });
+}
