@@ -96,6 +96,7 @@ const [startMs, loadBefore, machine] = [performance.now(), load(), machineOf(set
 function print(): void {
   const minutes = ((performance.now() - startMs) / 60_000).toFixed(1);
   console.log(`${machine}; load ${loadBefore} before, ${load()} after ${minutes} minutes\n\n${report.table()}`);
+  for (const remark of report.remarks) console.log(`\n${remark}`);
   for (const failure of report.failures) console.log(`\nNot measured: ${failure}`);
 }
 

@@ -38,10 +38,10 @@ export async function startLlamaServer(asked: EngineOptions): Promise<Requester>
   const url = `http://127.0.0.1:${port}`;
   await ready(url, child);
   return {
-    next: (text) => next(url, text),
+    // The slot that is saved.
+    next: (text) => next(url, text, { id_slot: 0 }),
     keystroke: (text) => next(url, text),
     async store(text) {
-      // Its first slot is the one that is saved.
       await next(url, text, { id_slot: 0 });
       await post(`${url}/slots/0?action=save`, { filename: savedSlot });
     },

@@ -7,6 +7,8 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from '
 import { basename, join } from 'node:path';
 import { openGguf } from '../../engine/formats/gguf.ts';
 import { metadataNumber, metadataString } from '../../engine/formats/ggufMetadata.ts';
+import type { Report } from './report.ts';
+import { count } from './settings.ts';
 
 /** ggml.h `enum gguf_type`. */
 const uint32Type = 4;
@@ -15,24 +17,24 @@ const uint32Type = 4;
  * @returns `path` itself where its context is long enough, else the path of a copy whose context is the next power of two, in a
  * folder that is named by the copy's SHA-256, as in the model store: what is derived from it is kept by that.
  */
-export async function withLongContext(path: string, neededTokens: number): Promise<string> {
+export async function withLongContext(path: string, neededTokens: number, report: Report): Promise<string> {
   const { key, tokens } = await contextOf(path);
   if (tokens >= neededTokens) return path;
   const longTokens = 2 ** Math.ceil(Math.log2(neededTokens));
-  const link = join('.cache/bench', `${basename(path, '.gguf')}-${longTokens}.json`);
-  if (existsSync(link)) {
-    const known: string = JSON.parse(readFileSync(link, 'utf8'));
-    if (existsSync(known)) return known;
-  }
   const copy = patched(readFileSync(path), key, longTokens);
   const directory = join(process.cwd(), '.cache/bench', `sha256-${createHash('sha256').update(copy).digest('hex')}`);
   const copyPath = join(directory, `${basename(path, '.gguf')}-context-${longTokens}.gguf`);
-  mkdirSync(directory, { recursive: true });
-  writeFileSync(`${copyPath}.partial`, copy);
-  renameSync(`${copyPath}.partial`, copyPath);
+  if (!existsSync(copyPath)) {
+    mkdirSync(directory, { recursive: true });
+    writeFileSync(`${copyPath}.partial`, copy);
+    renameSync(`${copyPath}.partial`, copyPath);
+  }
   const read = (await contextOf(copyPath)).tokens;
   if (read !== longTokens) throw new Error(`${copyPath} says ${read} tokens.`);
-  writeFileSync(link, JSON.stringify(copyPath));
+  report.remarks.add(
+    `${basename(copyPath)} is a copy of ${basename(path)} that differs in its ${key} alone (${count(longTokens)}, not ` +
+      `${count(tokens)}), for both engines. What it writes beyond that means nothing; its speed is that of the model.`,
+  );
   return copyPath;
 }
 

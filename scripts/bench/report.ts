@@ -30,6 +30,8 @@ export class Report {
   readonly #samples = new Map<string, Samples>();
   /** What could not be measured, in sentences. */
   readonly failures: string[] = [];
+  /** What one must know to read the table. */
+  readonly remarks = new Set<string>();
 
   note(side: Side, line: Line, ...values: readonly number[]): void {
     const key = keyOf(line);
@@ -57,7 +59,7 @@ export class Report {
 
   /** In markdown. */
   table(): string {
-    const head = ['| | Hearth | other | ratio | goal | met | samples |', '|---|---:|---:|---:|---:|---|---:|'];
+    const head = ['| | Hearth | against | ratio | goal | met | samples |', '|---|---:|---:|---:|---:|---|---:|'];
     const sections = Map.groupBy(this.#samples.values(), ({ line }) => line.section);
     const body = [...sections].flatMap(([section, lines]) => [`| **${section}** | | | | | | |`, ...lines.map(rowOf)]);
     return [...head, ...body].join('\n');

@@ -65,7 +65,7 @@ export async function measureRequests(report: Report, settings: Settings): Promi
       const what = `requests to ${basename(file)} with ${count(tokens)} tokens`;
       await report.attempt(what, async () => {
         const contextTokens = tokens + roomTokens;
-        const model = await withLongContext(file, contextTokens);
+        const model = await withLongContext(file, contextTokens, report);
         await measureContext(report, settings, { model, contextTokens, threads: settings.threads }, tokens);
       });
     }

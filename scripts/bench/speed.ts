@@ -39,7 +39,7 @@ async function measureModel(
 ): Promise<void> {
   const { threads, promptTokens, decodeTokens, speedPeer } = settings;
   const contextTokens = Math.max(...depths) + Math.max(promptTokens, decodeTokens + 1);
-  const path = await withLongContext(file, contextTokens);
+  const path = await withLongContext(file, contextTokens, report);
   const lines = linesOf(basename(path), settings);
   const hearth = await openHearth(path, contextTokens, threads);
   try {
