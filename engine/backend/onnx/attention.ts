@@ -91,7 +91,7 @@ export function groupedQueryAttention(
   key = rotate(context, inputs, key, spec.rope, 1);
   const group = numAttentionHeads / numKeyValueHeads;
   const mixed = attend(context, inputs, {
-    query: graph.reshape(query, [numKeyValueHeads, group, -1, headDim]),
+    query: graph.reshape(query, [numKeyValueHeads, group, 0, headDim]),
     key: tokensLast(graph, key),
     value: tokensLast(graph, value),
     dims: { keyValueHeads: numKeyValueHeads, keyDim: headDim, valueDim: headDim, valuesInKeys: false },

@@ -86,7 +86,10 @@ export class GraphBuilder {
     return { values: values as Value, indices: indices as Value };
   }
 
-  /** 0 keeps a dimension, -1 stands for the rest. */
+  /**
+   * 0 keeps a dimension, -1 stands for the rest. 0 is better: it keeps the name `tokens`, by which the runtime's planner
+   * finds buffers of one size. One without a name fits nowhere, and is compared with every later output for nothing.
+   */
   reshape(value: Value, shape: readonly number[]): Value {
     return this.op('Reshape', [value, this.int64(shape)]);
   }

@@ -50,7 +50,7 @@ export function headLinears(
   return products(context, input, parts).flatMap(({ product, rows }) => {
     const heads = rows.map((count) => count / headDim);
     const all = heads.reduce((sum, count) => sum + count, 0);
-    const byHead = graph.transpose(graph.reshape(product, [1, -1, all, headDim]), [0, 2, 1, 3]);
+    const byHead = graph.transpose(graph.reshape(product, [1, 0, all, headDim]), [0, 2, 1, 3]);
     return heads.length === 1 ? [byHead] : graph.split(byHead, heads, 1);
   });
 }
