@@ -17,6 +17,9 @@ import {
   type StepSlice,
 } from './nextStep.ts';
 
+/** Someone who typed this recently is typing. */
+const pressedMs = 2000;
+
 export interface QueueLimits extends StepLimits {
   /** Requests of one class that wait or run: a flood of one kind shuts out none of another. */
   readonly maxPendingPerClass: number;
@@ -44,13 +47,17 @@ interface ClassState {
   virtualMs: number;
   /** When the class was last served, or began to wait. */
   servedAtMs: number;
+  arrivedAtMs: number;
 }
 
 export class RequestQueue<Request extends QueuedRequest> implements Iterable<Request> {
   #limits: QueueLimits;
   readonly #turns = new Map<Request, Turn>();
   readonly #classes = new Map<RequestClass, ClassState>(
-    requestClasses.map((name) => [name, { pending: 0, virtualMs: 0, servedAtMs: 0 }]),
+    requestClasses.map((name) => [
+      name,
+      { pending: 0, virtualMs: 0, servedAtMs: 0, arrivedAtMs: Number.NEGATIVE_INFINITY },
+    ]),
   );
   #arrivals = 0;
 
@@ -80,6 +87,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
       );
     }
     if (state.pending === 0) state.servedAtMs = nowMs;
+    state.arrivedAtMs = nowMs;
     state.pending++;
     this.#turns.set(request, { arrival: this.#arrivals++, servedMs: state.virtualMs, blocked: false, held: false });
   }
@@ -103,6 +111,13 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   resize(limits: StepLimits): void {
     this.#limits = { ...this.#limits, ...limits };
     this.#unblock();
+  }
+
+  /** A better class asked for something lately and is likely to do so again during the request's next step. */
+  isPressed(request: Request, nowMs: number): boolean {
+    return requestClasses
+      .slice(0, rank(request))
+      .some((name) => nowMs - this.#classOf({ requestClass: name }).arrivedAtMs < pressedMs);
   }
 
   /** What was computed, and how long that took: divided among the slices by their tokens. */
@@ -181,7 +196,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     return found;
   }
 
-  #classOf({ requestClass }: Request): ClassState {
+  #classOf({ requestClass }: Pick<Request, 'requestClass'>): ClassState {
     const state = this.#classes.get(requestClass);
     if (!state) throw new Error(`There is no class ${requestClass}.`);
     return state;

@@ -9,6 +9,7 @@ import { HearthError, invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { outputSize } from '../model/spec.ts';
 import { DeviceDraws, type DrawStep } from './deviceDraws.ts';
+import { Guesses } from './guesses.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import { MemoryRoom } from './memoryRoom.ts';
 import type { StepLimits, StepSlice } from './nextStep.ts';
@@ -44,6 +45,7 @@ export class Scheduler {
   readonly #statistics = new StatisticsRecorder();
   readonly #deviceDraws: DeviceDraws;
   readonly #room: MemoryRoom;
+  readonly #guesses: Guesses;
   #working: Promise<void> | undefined;
   #closed = false;
   /** Choices that take long. */
@@ -55,6 +57,7 @@ export class Scheduler {
     this.#deviceDraws = new DeviceDraws(() => this.decoder);
     this.#queue = new RequestQueue({ ...options, ...this.#stepLimits() });
     this.#room = new MemoryRoom(this.#queue, () => this.#machine.cache, this.#statistics);
+    this.#guesses = new Guesses(() => this.#machine, this.#queue, this.#statistics);
   }
 
   get decoder(): Decoder {
@@ -180,7 +183,7 @@ export class Scheduler {
       startMs,
       endMs,
     );
-    this.#measured(slices, (endMs - startMs) / step.steps);
+    this.#guesses.measured(slices, (endMs - startMs) / step.steps);
     for (const [i, { request }] of slices.entries()) this.#drawn(request, drawn[i] ?? []);
   }
 
@@ -197,7 +200,7 @@ export class Scheduler {
       // What was drawn beyond the end is forgotten; the last token was never run.
       job.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
-      else this.#guess(job, 0);
+      else this.#guesses.renew(job, 0, this.#options.now());
     } catch (error) {
       this.#fail(job, error);
     }
@@ -206,11 +209,6 @@ export class Scheduler {
   #account(slices: readonly Slice[], startMs: number, endMs: number): void {
     this.#queue.charge(slices, endMs - startMs, endMs);
     this.#statistics.step(slices, endMs - startMs);
-  }
-
-  /** What a run of one decoding sequence takes, by its guesses. */
-  #measured([first, second]: readonly Slice[], runMs: number): void {
-    if (first?.tokens === 1 && !second) this.#machine.speculation?.measured(first.drafts, runMs);
   }
 
   async #compute(slices: readonly Slice[], startMs: number): Promise<void> {
@@ -223,7 +221,7 @@ export class Scheduler {
     }
     const endMs = this.#options.now();
     this.#account(slices, startMs, endMs);
-    this.#measured(slices, endMs - startMs);
+    this.#guesses.measured(slices, endMs - startMs);
     for (const [i, slice] of slices.entries())
       await this.#withoutWaiting(slice.request, this.#computed(slice, logits[i]));
   }
@@ -246,6 +244,8 @@ export class Scheduler {
     for (const job of this.#queue) {
       if (job.lease) cache.discard(job.lease);
       job.lease = undefined;
+      // What runs took there says nothing of the next machine.
+      job.drafter = undefined;
     }
     cache.clear();
     try {
@@ -290,27 +290,10 @@ export class Scheduler {
       // One that was held may have given its sequence back.
       job.lease?.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
-      else this.#guess(job, drafts);
+      else this.#guesses.renew(job, drafts, this.#options.now());
     } catch (error) {
       if (this.#queue.has(job)) this.#fail(job, error);
     }
-  }
-
-  /** @param guesses those that were just verified */
-  #guess(job: Job, guesses: number): void {
-    const { speculation } = this.#machine;
-    if (!speculation) return;
-    const fresh = job.tokens.slice(job.verifiedTokens);
-    job.verifiedTokens = job.tokens.length;
-    if (job.drafter) {
-      for (const token of fresh) job.drafter.take(token);
-      job.drafter.verified(guesses, fresh.length - 1);
-      this.#statistics.guessed(job.requestClass, guesses, fresh.length - 1);
-    } else {
-      job.drafter = speculation.drafter(job.tokens);
-    }
-    const room = Math.min(job.request.maxTokens - job.generatedTokens, this.decoder.contextTokens - job.tokens.length);
-    job.drafts = job.drafter.propose(Math.max(0, room));
   }
 
   /**

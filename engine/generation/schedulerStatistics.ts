@@ -20,6 +20,8 @@ const classStatistics = z.object({
   /** From submission to admission, over all that were admitted. */
   waitedMs: z.number(),
   longestWaitMs: z.number(),
+  /** Of the last 100 runs that computed tokens of answers, not of prompts: what a request of a better class waits for. */
+  stepMs: z.object({ median: z.number(), p95: z.number() }).optional(),
 });
 type ClassStatistics = z.infer<typeof classStatistics>;
 
@@ -39,7 +41,9 @@ export const schedulerStatistics = z.object({
 });
 export type SchedulerStatistics = z.infer<typeof schedulerStatistics>;
 
-type Counted = Exclude<keyof ClassStatistics, 'longestWaitMs'>;
+type Counted = Exclude<keyof ClassStatistics, 'longestWaitMs' | 'stepMs'>;
+
+const recentSteps = 100;
 
 const nothing = (): ClassStatistics => ({
   submitted: 0,
@@ -58,6 +62,8 @@ const nothing = (): ClassStatistics => ({
 
 export class StatisticsRecorder {
   readonly #classes = { keystroke: nothing(), chat: nothing(), summary: nothing(), 'warm-up': nothing() };
+  /** Milliseconds of the last runs that decoded, by class. */
+  readonly #stepMs = new Map<RequestClass, number[]>();
   #steps = 0;
   #slices = 0;
   #busyMs = 0;
@@ -80,6 +86,13 @@ export class StatisticsRecorder {
     this.#busyMs += tookMs;
     for (const { request, tokens, drafts } of slices)
       this.count(request.requestClass, 'computedTokens', tokens + drafts);
+    const decoding = slices.filter(({ tokens, logits }) => tokens === 1 && logits !== 'none');
+    for (const name of new Set(decoding.map(({ request }) => request.requestClass))) this.#decoded(name, tookMs);
+  }
+
+  #decoded(requestClass: RequestClass, tookMs: number): void {
+    const recent = this.#stepMs.get(requestClass) ?? [];
+    this.#stepMs.set(requestClass, [...recent, tookMs].slice(-recentSteps));
   }
 
   guessed(requestClass: RequestClass, guesses: number, right: number): void {
@@ -93,12 +106,18 @@ export class StatisticsRecorder {
   }
 
   snapshot(): SchedulerStatistics {
+    const classes = structuredClone(this.#classes);
+    for (const [name, recent] of this.#stepMs) {
+      const sorted = recent.toSorted((a, b) => a - b);
+      const at = (share: number): number => sorted[Math.floor(share * sorted.length)] ?? 0;
+      classes[name].stepMs = { median: at(0.5), p95: at(0.95) };
+    }
     return {
       steps: this.#steps,
       slices: this.#slices,
       busyMs: this.#busyMs,
       suspensions: this.#suspensions,
-      classes: structuredClone(this.#classes),
+      classes,
     };
   }
 }

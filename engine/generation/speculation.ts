@@ -9,13 +9,26 @@
 /** Tokens that must agree before what followed them is a guess. */
 const matchTokens = 3;
 /** Guesses are as long as one of these; the longest serve models of experts, whose runs cost by the experts they touch. */
-const draftLengths = [0, 2, 4, 8, 16, 32, 48];
-/** Weight of the newest run in the mean time of its length. */
-const newest = 0.2;
-/** A request of a better class waits for a run: guesses make one no longer than this, or than twice a run without any. */
-const longestRunMs = 60;
-/** Where guessing does not pay, one short guess in so many steps looks whether it does now. */
+const draftLengths = [2, 4, 8, 16, 32, 48];
+/** What guesses may add to a run, for which a request of a better class waits: the larger of both. */
+interface Delay {
+  readonly ms: number;
+  /** Of a run without guesses. */
+  readonly share: number;
+}
+const otherwise: Delay = { ms: 40, share: 1 };
+/** Nobody feels this while they type. */
+const whenAwaited: Delay = { ms: 10, share: 0.25 };
+/** Of the last so many measurements the middle one counts: a run during which the machine did something else says nothing. */
+const remembered = 5;
+/** Until a length was measured as often as this, it is believed to be as cheap as shorter ones foretell. */
+const settled = 3;
+/** Guesses have to pay by this much: what they cost is known no better. */
+const worthwhile = 1.05;
+/** One step in so many tries the next longer guess: one where guessing does not pay, since it may do now. */
 const probeSteps = 64;
+/** At least one run in so many goes without guesses, more often at first: its time is what that of the others is measured by. */
+const plainSteps = 32;
 /** Until it was measured: what a row more adds, as a share of a run of one row. */
 const assumedRowShare = 0.25;
 /** A request is believed to guess as well as this, weighed as so many guesses. */
@@ -23,45 +36,85 @@ const prior = { rate: 0.6, guesses: 4 };
 /** How fast a request forgets how it guessed: text that copies is followed by text that does not. */
 const memory = 0.9;
 
-/** What guessing costs on one decoder. */
+/** The last measurements of one thing. */
+class Measurements {
+  readonly #last: number[] = [];
+
+  get count(): number {
+    return this.#last.length;
+  }
+
+  get middle(): number {
+    return this.#last.toSorted((a, b) => a - b)[(this.#last.length - 1) >> 1] ?? Number.NaN;
+  }
+
+  add(value: number): void {
+    this.#last.push(value);
+    if (this.#last.length > remembered) this.#last.shift();
+  }
+}
+
+/**
+ * What guessing costs on one decoder. Runs are measured in runs without guesses of the same request at about the same time:
+ * they take longer behind a longer context and on a busy machine, and their ratio hardly changes.
+ */
 export class Speculation {
-  /** Mean milliseconds of a run with so many guesses. */
-  readonly #runMs = new Map<number, number>();
+  /** Of runs with so many guesses. */
+  readonly #costs = new Map<number, Measurements>();
+  /** Milliseconds of the last run without guesses of any request. */
+  lastPlainMs: number | undefined;
 
   drafter(tokens: readonly number[]): Drafter {
     return new Drafter(this, tokens);
   }
 
-  /** A run of one sequence took so long. */
-  measured(drafts: number, tookMs: number): void {
-    const length = draftLengths.findLast((each) => each <= drafts) ?? 0;
-    const known = this.#runMs.get(length);
-    this.#runMs.set(length, known === undefined ? tookMs : known + newest * (tookMs - known));
+  /** A run with so many guesses took as long as `cost` without any. */
+  measured(guesses: number, cost: number): void {
+    // Others are cut off by the end of the answer.
+    if (!draftLengths.includes(guesses)) return;
+    const known = this.#costs.get(guesses) ?? new Measurements();
+    known.add(cost);
+    this.#costs.set(guesses, known);
   }
 
-  /** The length at which a millisecond yields the most tokens, if each guess comes true with probability `rate`. */
-  bestLength(rate: number): number {
+  /**
+   * The length at which a millisecond yields the most tokens, if each guess comes true with probability `rate`.
+   * @param mostCost of a run, in runs without guesses
+   */
+  bestLength(rate: number, mostCost: number): number {
     let best = 0;
-    let most = 0;
-    const longestMs = Math.max(longestRunMs, 2 * this.#expectedMs(0));
-    for (const length of draftLengths) {
-      if (this.#expectedMs(length) > longestMs) break;
+    let most = worthwhile;
+    for (const length of this.#lengths(mostCost)) {
       // One token is always right: the one drawn after the last guess that came true.
       const tokens = (1 - rate ** (length + 1)) / (1 - rate);
-      const perMs = tokens / this.#expectedMs(length);
-      if (perMs > most) [best, most] = [length, perMs];
+      const yielded = tokens / this.#cost(length);
+      if (yielded > most) [best, most] = [length, yielded];
     }
     return best;
   }
 
-  #expectedMs(length: number): number {
-    const known = this.#runMs.get(length);
-    if (known !== undefined) return known;
-    const one = this.#runMs.get(0) ?? 1;
-    const shorter = draftLengths.findLast((each) => each < length && each > 0 && this.#runMs.has(each));
-    const rowMs =
-      shorter === undefined ? assumedRowShare * one : Math.max(0, ((this.#runMs.get(shorter) ?? one) - one) / shorter);
-    return one + rowMs * length;
+  /** The next longer guess, where a run of it stays below `mostCost`. */
+  longer(length: number, mostCost: number): number {
+    return this.#lengths(mostCost).find((each) => each > length) ?? length;
+  }
+
+  #lengths(mostCost: number): number[] {
+    const tooLong = draftLengths.findIndex((length) => this.#cost(length) > mostCost);
+    return draftLengths.slice(0, tooLong < 0 ? undefined : tooLong);
+  }
+
+  #cost(length: number): number {
+    const known = this.#costs.get(length);
+    if (known && known.count >= settled) return known.middle;
+    const foretold = this.#foretold(length);
+    return known ? Math.min(known.middle, foretold) : foretold;
+  }
+
+  #foretold(length: number): number {
+    const shorter = draftLengths.findLast((each) => each < length && this.#costs.has(each));
+    const rowShare =
+      shorter === undefined ? assumedRowShare : Math.max(0, (this.#costs.get(shorter)?.middle ?? 1) - 1) / shorter;
+    return 1 + rowShare * length;
   }
 }
 
@@ -71,9 +124,13 @@ export class Drafter {
   readonly #tokens: number[] = [];
   /** Where the tokens that followed a run of tokens begin, by a hash of that run; a wrong hash is a wrong guess, no more. */
   readonly #followers = new Map<number, number>();
+  readonly #plainMs = new Measurements();
   #guessed = prior.guesses;
   #right = prior.rate * prior.guesses;
   #sinceProbe = 0;
+  /** Runs with guesses since the last one without, and how many there may be. */
+  #sincePlain = 0;
+  #untilPlain = 0;
 
   constructor(speculation: Speculation, tokens: readonly number[]) {
     this.#speculation = speculation;
@@ -87,12 +144,34 @@ export class Drafter {
     this.#tokens.push(token);
   }
 
-  /** At most `most` guesses at what follows. */
-  propose(most: number): number[] {
+  /**
+   * At most `most` guesses at what follows.
+   * @param isAwaited somebody may ask for something more urgent during the run
+   */
+  propose(most: number, isAwaited: boolean): number[] {
     const hash = this.#hash();
     const from = hash === undefined ? undefined : this.#followers.get(hash);
     if (from === undefined) return [];
-    return this.#tokens.slice(from, from + Math.min(most, this.#length()));
+    if (this.#sincePlain >= this.#untilPlain) {
+      this.#goesPlain();
+      return [];
+    }
+    const length = Math.min(most, this.#length(isAwaited));
+    const period = this.#tokens.length - from;
+    // What follows the end of the text is what was just guessed.
+    return Array.from({ length }, (_, i) => this.#tokens[from + (i % period)] ?? 0);
+  }
+
+  /** A run of this sequence alone, with so many guesses, took so long. */
+  ran(guesses: number, tookMs: number): void {
+    if (guesses > 0) {
+      this.#sincePlain++;
+      if (this.#plainMs.middle > 0) this.#speculation.measured(guesses, tookMs / this.#plainMs.middle);
+      return;
+    }
+    this.#goesPlain();
+    this.#plainMs.add(tookMs);
+    this.#speculation.lastPlainMs = this.#plainMs.middle;
   }
 
   /** Of so many guesses, the first `right` came true. */
@@ -102,12 +181,22 @@ export class Drafter {
     this.#guessed = memory * this.#guessed + Math.min(guesses, right + 1);
   }
 
-  #length(): number {
+  #goesPlain(): void {
+    this.#sincePlain = 0;
+    this.#untilPlain = Math.min(plainSteps, 2 * this.#untilPlain + 4);
+  }
+
+  #length(isAwaited: boolean): number {
     const rate = Math.min(0.98, this.#right / this.#guessed);
-    const best = this.#speculation.bestLength(rate);
-    if (best > 0) return best;
+    const mostCost = this.#mostCost(isAwaited ? whenAwaited : otherwise);
+    const best = this.#speculation.bestLength(rate, mostCost);
     this.#sinceProbe = (this.#sinceProbe + 1) % probeSteps;
-    return this.#sinceProbe === 0 ? (draftLengths[1] ?? 0) : 0;
+    return this.#sinceProbe === 0 ? this.#speculation.longer(best, mostCost) : best;
+  }
+
+  #mostCost({ ms, share }: Delay): number {
+    const plainMs = this.#plainMs.count > 0 ? this.#plainMs.middle : this.#speculation.lastPlainMs;
+    return 1 + (plainMs === undefined ? share : Math.max(share, ms / plainMs));
   }
 
   #hash(): number | undefined {

@@ -87,7 +87,8 @@ export interface FakeDecoderOptions {
   readonly slidingWindow?: number;
   /** It draws the tokens itself, up to 16 a step. */
   readonly draws?: boolean;
-  readonly beforeRun?: (batch: readonly SequenceSlice[]) => void | Promise<void>;
+  /** `steps`: as many runs, where it draws the tokens itself. */
+  readonly beforeRun?: (batch: readonly SequenceSlice[], steps: number) => void | Promise<void>;
 }
 
 /** The next token by default: depends on every token before it and its place. */
@@ -147,7 +148,7 @@ export class FakeDecoder implements Decoder {
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
-    await this.#options.beforeRun?.(batch);
+    await this.#options.beforeRun?.(batch, 1);
     return batch.map((slice) => this.#step(slice, batch.length));
   }
 
@@ -191,7 +192,7 @@ export class FakeDecoder implements Decoder {
   async #draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]> {
     this.draws.push(steps);
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
-    await this.#options.beforeRun?.(batch);
+    await this.#options.beforeRun?.(batch, steps);
     return slices.map(({ sequence, token, stopIds }) => {
       const drawn: number[] = [];
       for (let next = token; drawn.length < steps && !stopIds.has(drawn.at(-1) ?? -1); ) {

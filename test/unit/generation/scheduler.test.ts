@@ -8,7 +8,7 @@ import { seededRandom } from '../../../engine/generation/random.ts';
 import { argmax } from '../../../engine/generation/sampler.ts';
 import { Scheduler } from '../../../engine/generation/scheduler.ts';
 import { FakeDecoder, type FakeDecoderOptions, hashOf } from './fakeDecoder.ts';
-import { patient } from './setUp.ts';
+import { patient, schedulerOf } from './setUp.ts';
 
 const vocabularySize = 50;
 
@@ -233,6 +233,23 @@ describe('the scheduler', () => {
     });
     expect(classes.keystroke).toMatchObject({ submitted: 1, cachedTokens: 19, computedTokens: 1, generatedTokens: 1 });
     expect({ steps, slices }).toEqual({ steps: 8, slices: 8 });
+  });
+
+  it('says how long the runs that write an answer take, and leaves those of prompts out', async () => {
+    let clock = 0;
+    const decoder = new FakeDecoder({
+      vocabularySize,
+      // A token takes as many milliseconds as there are before it.
+      beforeRun: ([slice]) => {
+        clock += slice?.tokens.length === 1 ? slice.sequence.length : 1000;
+      },
+    });
+    const scheduler = schedulerOf(decoder, 8, () => clock);
+    await scheduler.submit(request(range(20), { maxTokens: 101 }));
+    const { classes } = scheduler.statistics();
+    // 20, 21, … 119.
+    expect(classes.chat.stepMs).toEqual({ median: 70, p95: 115 });
+    expect(classes.keystroke.stepMs).toBeUndefined();
   });
 
   it('goes on with the others while the next token of one waits for its grammar', async () => {

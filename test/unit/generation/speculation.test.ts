@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import type { SequenceSlice } from '../../../engine/backend/backend.ts';
 import { onnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
 import type { Drawing } from '../../../engine/generation/job.ts';
@@ -8,19 +9,23 @@ import { argmax, greedy, sample } from '../../../engine/generation/sampler.ts';
 import { Scheduler } from '../../../engine/generation/scheduler.ts';
 import { Speculation } from '../../../engine/generation/speculation.ts';
 import { openModel } from '../../../engine/model/open.ts';
-import { FakeDecoder } from './fakeDecoder.ts';
+import { FakeDecoder, type FakeRun } from './fakeDecoder.ts';
 import { patient } from './setUp.ts';
 
-/** A clock that the decoder moves: 10 ms a run and `rowMs` for every row after the first. */
-function setUp(follow: (tokens: readonly number[]) => number, { speculates = true, rowMs = 1, draws = false } = {}) {
+/** A clock that the decoder moves: 10 ms a run and `rowMs` for every row after the first, on a machine as `busy` as that. */
+function setUp(
+  follow: (tokens: readonly number[]) => number,
+  { speculates = true, rowMs = 1, draws = false, busy = (_: SequenceSlice | undefined): number => 1 } = {},
+) {
   let clock = 0;
   const decoder = new FakeDecoder({
     vocabularySize: 40,
     contextTokens: 2000,
     follow,
     draws,
-    beforeRun: (batch) => {
-      clock += 10 + rowMs * (batch.reduce((sum, { tokens }) => sum + tokens.length, 0) - 1);
+    beforeRun: (batch, steps) => {
+      const rows = batch.reduce((sum, { tokens }) => sum + tokens.length, 0);
+      clock += busy(batch[0]) * steps * (10 + rowMs * (rows - 1));
     },
   });
   const scheduler = new Scheduler({
@@ -67,7 +72,8 @@ const copying = (every: number) => (tokens: readonly number[]) => {
   const at = tokens.length - prompt.length;
   return at % every === every - 1 ? 39 : (prompt[at % prompt.length] ?? 0);
 };
-const decodeRuns = (decoder: FakeDecoder): number => decoder.runs.filter(({ start }) => start >= prompt.length).length;
+const decodeRuns = (decoder: FakeDecoder, from = 0): FakeRun[] =>
+  decoder.runs.slice(from).filter(({ start }) => start >= prompt.length);
 
 describe('speculation', () => {
   it.each([3, 10, 1000])(
@@ -83,7 +89,7 @@ describe('speculation', () => {
   it('needs a fraction of the runs for text that repeats', async () => {
     const { decoder, generate, scheduler } = setUp(copying(1000));
     await generate(prompt, 200);
-    expect(decodeRuns(decoder)).toBeLessThan(60);
+    expect(decodeRuns(decoder).length).toBeLessThan(60);
     const { guessedTokens, rightTokens } = scheduler.statistics().classes.chat;
     expect(rightTokens / guessedTokens).toBeGreaterThan(0.9);
   });
@@ -100,7 +106,70 @@ describe('speculation', () => {
   it('stops guessing where a row costs as much as a run', async () => {
     const { decoder, generate } = setUp(copying(1000), { rowMs: 12 });
     await generate(prompt, 400);
-    expect(decodeRuns(decoder)).toBeGreaterThan(350);
+    expect(decodeRuns(decoder).length).toBeGreaterThan(350);
+  });
+
+  it('stops guessing where it does not pay although it did while the machine was busy', async () => {
+    let load = 5;
+    const random = seededRandom(3);
+    const { decoder, generate } = setUp(
+      // A text without repetitions, then one where three tokens always stood before and half of the guesses are right.
+      () => Math.floor((load > 1 ? 31 : 2) * random()),
+      { rowMs: 6, busy: () => load },
+    );
+    await generate(prompt, 100);
+    load = 1;
+    const before = decoder.runs.length;
+    await generate(
+      prompt.map(() => Math.floor(2 * random())),
+      400,
+    );
+    const rows = decoder.runs.slice(before).reduce((sum, { tokens }) => sum + tokens.length, 0);
+    expect(rows).toBeLessThan(400 + prompt.length + 40);
+  });
+
+  it('guesses as well beside keystrokes, whose runs behind a short context are cheaper', async () => {
+    const { decoder, scheduler, generate } = setUp(copying(1000), {
+      rowMs: 0.1,
+      // The chat's context makes a run five times as long.
+      busy: (slice) => ((slice?.sequence.length ?? 0) >= prompt.length ? 5 : 1),
+    });
+    const press = (key: number) => {
+      const typed = { requestClass: 'keystroke' as const, prompt: [1, 2, key], maxTokens: 8 };
+      return scheduler.submit({ ...typed, choose: argmax, deliver: () => 'continue' });
+    };
+    const runsOf = async (typing: boolean): Promise<number> => {
+      const before = decoder.runs.length;
+      const pressed: Promise<unknown>[] = [];
+      let tokens = 0;
+      await generate(prompt, 400, (logits) => {
+        if (typing && tokens++ % 20 === 0) pressed.push(press(tokens % 40));
+        return argmax(logits);
+      });
+      await Promise.all(pressed);
+      return decodeRuns(decoder, before).length;
+    };
+    await runsOf(false);
+    const alone = await runsOf(false);
+    // Their runs are shorter, for 12.5 ms may be added to 50 and not 50: 16 guesses at a time instead of up to 48.
+    expect(await runsOf(true)).toBeLessThan(3 * alone);
+  });
+
+  it('keeps runs short while somebody types, and no longer', async () => {
+    const { decoder, scheduler, generate } = setUp(copying(1000));
+    await generate(prompt, 200);
+    const longest = async (): Promise<number> => {
+      const before = decoder.runs.length;
+      await generate(prompt, 200);
+      return Math.max(...decodeRuns(decoder, before).map(({ tokens }) => tokens.length));
+    };
+    expect(await longest()).toBeGreaterThan(16);
+    const key = { requestClass: 'keystroke' as const, prompt: [1, 2, 3], maxTokens: 1 };
+    await scheduler.submit({ ...key, choose: argmax, deliver: () => 'continue' });
+    // A run without guesses takes 10 ms, and they may add as much again.
+    expect(await longest()).toBeLessThanOrEqual(11);
+    await generate(prompt.toReversed(), 1900);
+    expect(await longest()).toBeGreaterThan(16);
   });
 
   it('draws from the very same distribution: with the same seed the same tokens', async () => {
@@ -122,12 +191,12 @@ describe('speculation where the device draws', () => {
   /** Two stretches of the prompt, each after tokens that nothing foretells. */
   const follow = (tokens: readonly number[]) => {
     const at = tokens.length - prompt.length;
-    return at % 60 < 20 ? 32 + ((at * at) % 8) : (prompt[at % 60] ?? 0);
+    return at % 60 < 20 ? 32 + (((at * at * 7) % 61) % 8) : (prompt[at % 60] ?? 0);
   };
   const write = async ({ draws, speculates }: { readonly draws: boolean; readonly speculates: boolean }) => {
     const { decoder, generate, scheduler } = setUp(follow, { draws, speculates });
     const tokens = await generate(prompt, 120, argmax, draws);
-    return { tokens, draws: decoder.draws, runs: decodeRuns(decoder), of: scheduler.statistics().classes.chat };
+    return { tokens, draws: decoder.draws, runs: decodeRuns(decoder).length, of: scheduler.statistics().classes.chat };
   };
 
   it('writes what either alone and neither write', async () => {
@@ -190,46 +259,52 @@ describe('speculation on a real decoder', () => {
 });
 
 describe('the length of a guess', () => {
+  const anything = Number.POSITIVE_INFINITY;
+  /** Costs of runs by guesses, in runs without. */
+  const costing = (...costs: readonly (readonly [guesses: number, cost: number])[]) => {
+    const speculation = new Speculation();
+    for (const [guesses, cost] of costs) for (let i = 0; i < 5; i++) speculation.measured(guesses, cost);
+    return speculation;
+  };
+
   it('grows with the share that comes true, and with the cheapness of rows', () => {
-    const cheap = new Speculation();
-    cheap.measured(0, 10);
-    cheap.measured(4, 11);
-    const dear = new Speculation();
-    dear.measured(0, 10);
-    dear.measured(4, 30);
+    const cheap = costing([4, 1.1]);
+    const dear = costing([4, 3]);
     const rates = [0.1, 0.5, 0.8, 0.95];
-    const lengths = rates.map((rate) => cheap.bestLength(rate));
+    const lengths = rates.map((rate) => cheap.bestLength(rate, anything));
     expect(lengths).toEqual(lengths.toSorted((a, b) => a - b));
     expect(lengths.at(-1)).toBeGreaterThanOrEqual(32);
-    for (const rate of rates) expect(dear.bestLength(rate)).toBeLessThanOrEqual(cheap.bestLength(rate));
-    expect(dear.bestLength(0.1)).toBe(0);
+    for (const rate of rates)
+      expect(dear.bestLength(rate, anything)).toBeLessThanOrEqual(cheap.bestLength(rate, anything));
+    expect(dear.bestLength(0.1, anything)).toBe(0);
   });
 
-  it('keeps a run short enough for a keystroke that may come meanwhile', () => {
-    const slow = new Speculation();
-    slow.measured(0, 20);
-    slow.measured(4, 32);
-    // 3 ms a row: 60 ms are over at 13 rows, and 16 guesses would have paid more.
-    expect(slow.bestLength(0.98)).toBe(8);
-    const large = new Speculation();
-    large.measured(0, 200);
-    large.measured(4, 220);
-    expect(large.bestLength(0.98)).toBe(32);
+  it('keeps a run below what is allowed', () => {
+    // 15 % a row: 3 times is over at 13 rows, and 16 guesses would have paid more.
+    expect(costing([4, 1.6]).bestLength(0.98, 3)).toBe(8);
+    expect(costing([4, 1.6]).bestLength(0.98, 1.25)).toBe(0);
+    expect(costing([4, 1.1]).bestLength(0.98, 2)).toBe(32);
   });
 
   it('is long where a run costs by what it touches, not by its rows (experts)', () => {
-    const experts = new Speculation();
-    for (const [drafts, ms] of [
-      [0, 10],
-      [2, 24],
-      [4, 34],
-      [8, 44],
-      [16, 50],
-      [32, 54],
-      [48, 56],
-    ] as const)
-      experts.measured(drafts, ms);
-    expect(experts.bestLength(0.97)).toBeGreaterThanOrEqual(32);
-    expect(experts.bestLength(0.5)).toBe(0);
+    const experts = costing([2, 2.4], [4, 3.4], [8, 4.4], [16, 5], [32, 5.4], [48, 5.6]);
+    expect(experts.bestLength(0.97, anything)).toBeGreaterThanOrEqual(32);
+    expect(experts.bestLength(0.5, anything)).toBe(0);
+  });
+
+  it('is that of before when something else held up single runs', () => {
+    const speculation = costing([2, 1.2], [4, 1.4], [8, 1.8]);
+    const before = speculation.bestLength(0.9, anything);
+    expect(before).toBeGreaterThan(0);
+    for (const guesses of [2, 4, 8]) for (const cost of [20, 30]) speculation.measured(guesses, cost);
+    expect(speculation.bestLength(0.9, anything)).toBe(before);
+  });
+
+  it('is tried again when only its first run, which prepares memory, took long', () => {
+    const speculation = new Speculation();
+    speculation.measured(2, 10);
+    expect(speculation.bestLength(0.9, anything)).toBeGreaterThan(0);
+    for (let i = 0; i < 2; i++) speculation.measured(2, 10);
+    expect(speculation.bestLength(0.9, anything)).toBe(0);
   });
 });
