@@ -1,22 +1,28 @@
 /**
- * One sequence on the disk: what it is of, then its keys and values, each with its SHA-256. Written beside its place and moved
- * there when complete, so that a process may die at any moment.
+ * One sequence on the disk: what it is of, then its keys and values. Written beside its place and moved there when complete,
+ * so that a process may die at any moment.
  *
- *     "HEARTHKV" · version u32 · header bytes u32 · header JSON · sha256 of all before · pieces · sha256 of all before
+ *     "HEARTHKV" · version u32 · header bytes u32 · header JSON · sha256 of all before
+ *     pieces · CRC-32 of each of their blocks, u32 · sha256 of all before but the pieces
+ *
+ * The sums are against accidents: whoever may write in the user's own folder could write any sums with it. A block's CRC-32
+ * misses no change of up to 32 bits in a row and one in 2^32 of others, at three times the speed of SHA-256.
  */
 import { createHash } from 'node:crypto';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { crc32 } from 'node:zlib';
 import * as z from 'zod';
 import { HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 
 const magic = Buffer.from('HEARTHKV');
 /** Another one: the file's form or what backends compute has changed, and what was kept is no longer what would be computed. */
-export const snapshotVersion = 1;
+export const snapshotVersion = 2;
 const prologueBytes = magic.length + 8;
 const digestBytes = 32;
-/** Hashed and written at once: what a request that comes meanwhile waits for. */
-const chunkBytes = 4 * 1024 * 1024;
+/** Summed up and written at once: what a request that comes meanwhile waits for. Each piece begins a block. */
+const blockBytes = 1024 * 1024;
+const sumBytes = 4;
 
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const snapshotHeader = z.object({
@@ -31,7 +37,15 @@ const snapshotHeader = z.object({
 export type SnapshotHeader = z.infer<typeof snapshotHeader>;
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, n) => total + n, 0);
-const sha256 = (bytes: Uint8Array): Buffer => createHash('sha256').update(bytes).digest();
+const sha256 = (...parts: Uint8Array[]): Buffer => createHash('sha256').update(Buffer.concat(parts)).digest();
+
+function* blocksOf(piece: Uint8Array): Generator<Uint8Array> {
+  for (let at = 0; at < piece.length; at += blockBytes) yield piece.subarray(at, at + blockBytes);
+}
+
+/** Of all blocks of all pieces, and the digest. */
+const trailerBytes = ({ pieceBytes }: SnapshotHeader): number =>
+  sumBytes * sum(pieceBytes.map((bytes) => Math.ceil(bytes / blockBytes))) + digestBytes;
 
 function headBytes(header: SnapshotHeader): Buffer {
   const json = Buffer.from(JSON.stringify(header));
@@ -44,8 +58,9 @@ function headBytes(header: SnapshotHeader): Buffer {
 }
 
 /** Size of the file. */
-export const snapshotBytes = (header: SnapshotHeader): number =>
-  headBytes(header).length + sum(header.pieceBytes) + digestBytes;
+export const snapshotBytes = (header: SnapshotHeader): number => headBytes(header).length + bytesAfterHead(header);
+
+const bytesAfterHead = (header: SnapshotHeader): number => sum(header.pieceBytes) + trailerBytes(header);
 
 /** @throws HearthError `cancelled`, what `pieces` throws, and what the disk does; then nothing is left behind. */
 export async function writeSnapshot(
@@ -58,17 +73,18 @@ export async function writeSnapshot(
   try {
     const file = await open(partial, 'w', 0o600);
     try {
-      const hash = createHash('sha256');
-      const append = async (bytes: Uint8Array): Promise<void> => {
-        throwIfAborted(signal);
-        hash.update(bytes);
-        await file.writeFile(bytes);
-      };
-      await append(headBytes(header));
+      const head = headBytes(header);
+      await file.writeFile(head);
+      const sums: number[] = [];
       for await (const piece of pieces) {
-        for (let at = 0; at < piece.length; at += chunkBytes) await append(piece.subarray(at, at + chunkBytes));
+        for (const block of blocksOf(piece)) {
+          throwIfAborted(signal);
+          sums.push(crc32(block));
+          await file.writeFile(block);
+        }
       }
-      await file.writeFile(hash.digest());
+      const trailer = Buffer.from(Uint32Array.from(sums).buffer);
+      await file.writeFile(Buffer.concat([trailer, sha256(head, trailer)]));
     } finally {
       await file.close();
     }
@@ -87,15 +103,15 @@ export async function readSnapshotHeader(path: string): Promise<SnapshotHeader |
     const header = head && parsedHeader(head);
     if (!header) return undefined;
     const { size } = await file.stat();
-    return size === head.length + sum(header.pieceBytes) + digestBytes ? header : undefined;
+    return size === head.length + bytesAfterHead(header) ? header : undefined;
   } finally {
     await file.close();
   }
 }
 
 /**
- * The pieces, one after the other. The last is given only when all that was read is what was written.
- * @throws HearthError `invalid-input` when it is not, `cancelled`.
+ * The pieces, one after the other, each checked.
+ * @throws HearthError `invalid-input` when one is not what was written, `cancelled`.
  */
 export async function* readSnapshotPieces(
   path: string,
@@ -105,29 +121,36 @@ export async function* readSnapshotPieces(
   const file = await open(path, 'r');
   try {
     const head = headBytes(header);
-    const hash = createHash('sha256').update(head);
-    const sizes = [...header.pieceBytes, digestBytes];
+    const sums = await readSums(file, head, header);
     let at = head.length;
-    let reading = readExactly(file, at, sizes[0] ?? 0);
+    let reading = readExactly(file, at, header.pieceBytes[0] ?? 0);
     for (const [index, bytes] of header.pieceBytes.entries()) {
       const piece = await reading;
       at += bytes;
-      // The next one is read while this one is hashed; what goes wrong with it is heard of when it is its turn.
-      reading = readExactly(file, at, sizes[index + 1] ?? 0);
+      // The next one is read while this one is checked and taken in; what goes wrong with it is heard of when it is its turn.
+      reading = readExactly(file, at, header.pieceBytes[index + 1] ?? 0);
       reading.catch(() => {});
-      for (let from = 0; from < bytes; from += chunkBytes) {
+      for (const block of blocksOf(piece)) {
         throwIfAborted(signal);
-        hash.update(piece.subarray(from, from + chunkBytes));
+        if (crc32(block) !== sums.next().value) throw isDamaged();
         await new Promise((resolve) => setImmediate(resolve));
       }
-      const isLast = index === header.pieceBytes.length - 1;
-      if (isLast && !hash.digest().equals(await reading))
-        throw invalidInput('A stored sequence is not what was written.');
       yield piece;
     }
   } finally {
     await file.close();
   }
+}
+
+const isDamaged = (): HearthError => invalidInput('A stored sequence is not what was written.');
+
+/** Of the blocks, in order. */
+async function readSums(file: FileHandle, head: Buffer, header: SnapshotHeader): Promise<Iterator<number>> {
+  const trailer = await readExactly(file, head.length + sum(header.pieceBytes), trailerBytes(header));
+  const digestAt = trailer.length - digestBytes;
+  const sums = trailer.subarray(0, digestAt);
+  if (!sha256(head, sums).equals(trailer.subarray(digestAt))) throw isDamaged();
+  return new Uint32Array(sums.slice().buffer).values();
 }
 
 /** Prologue, header and their digest, checked; undefined where they are not. */

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
+import { snapshotVersion } from '../../../engine/cache/snapshotFile.ts';
 import { clearSnapshots, listSnapshots } from '../../../engine/cache/snapshotFolder.ts';
 import { type SnapshotOptions, Snapshots } from '../../../engine/cache/snapshots.ts';
 import { Scheduler } from '../../../engine/generation/scheduler.ts';
@@ -350,9 +351,19 @@ function fields(bytes: Buffer): Record<string, number> {
     header: 16 + Math.floor(headerBytes / 2),
     'digest of the header': digestAt + 5,
     'first piece': firstPiece + 1,
-    'last piece': bytes.length - 33,
-    'digest of all': bytes.length - 1,
+    'last piece': bytes.length - 41,
+    'sum of the first piece': bytes.length - 39,
+    'sum of the last piece': bytes.length - 35,
+    'digest of the sums': bytes.length - 1,
   };
+}
+
+const sha256 = (...parts: Buffer[]) => createHash('sha256').update(Buffer.concat(parts)).digest();
+
+/** A file of this head, with digests that are right. `rest`: two pieces and their sums. */
+function signed(head: Buffer, rest: Buffer): Buffer {
+  const whole = Buffer.concat([head, sha256(head)]);
+  return Buffer.concat([whole, rest, sha256(whole, rest.subarray(-8))]);
 }
 
 describe('a snapshot that is not what was written', () => {
@@ -393,14 +404,9 @@ describe('a snapshot that is not what was written', () => {
     expect(await listSnapshots(directory)).toEqual([]);
     // A later version may mean something else by the same header, and its digests are right.
     const later = Buffer.from(bytes);
-    later.writeUInt32LE(2, 8);
+    later.writeUInt32LE(snapshotVersion + 1, 8);
     const headEnd = 16 + later.readUInt32LE(12);
-    createHash('sha256').update(later.subarray(0, headEnd)).digest().copy(later, headEnd);
-    createHash('sha256')
-      .update(later.subarray(0, -32))
-      .digest()
-      .copy(later, later.length - 32);
-    await writeFile(path, later);
+    await writeFile(path, signed(later.subarray(0, headEnd), later.subarray(headEnd + 32, -32)));
     expect(await listSnapshots(directory)).toEqual([]);
     await writeFile(path, 'GGUF');
     expect(await listSnapshots(directory)).toEqual([]);
@@ -414,7 +420,8 @@ describe('a snapshot that is not what was written', () => {
     await snapshots.save();
     const other = (await listSnapshots(directory)).find((snapshot) => snapshot.path !== path)?.path ?? '';
     const otherBytes = await readFile(other);
-    await writeFile(path, Buffer.concat([bytes.subarray(0, bytes.length - 832), otherBytes.subarray(-832)]));
+    // 199 ids and one before them, two sums and a digest.
+    await writeFile(path, Buffer.concat([bytes.subarray(0, bytes.length - 840), otherBytes.subarray(-840)]));
     expect(await start(directory).use(range(240))).toBe(0);
     expect(existsSync(path)).toBe(false);
   });
@@ -428,10 +435,10 @@ describe('a snapshot that is not what was written', () => {
       const json = Buffer.from(JSON.stringify(header));
       const head = Buffer.concat([bytes.subarray(0, 16), json]);
       head.writeUInt32LE(json.length, 12);
-      const signed = [head, createHash('sha256').update(head).digest(), bytes.subarray(headEnd + 32, -32)];
-      const all = Buffer.concat(signed);
-      await writeFile(path, Buffer.concat([all, createHash('sha256').update(all).digest()]));
+      await writeFile(path, signed(head, bytes.subarray(headEnd + 32, -32)));
     };
+    await forge(() => {});
+    expect(await start(directory).use(range(240))).toBe(200);
     const changes: ((header: Record<string, unknown>) => void)[] = [
       (header) => Object.assign(header, { tokens: range(199) }),
       (header) => Object.assign(header, { tokens: [] }),
