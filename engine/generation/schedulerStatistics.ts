@@ -20,8 +20,10 @@ const classStatistics = z.object({
   /** From submission to admission, over all that were admitted. */
   waitedMs: z.number(),
   longestWaitMs: z.number(),
-  /** Of the last 100 runs that computed tokens of answers, not of prompts: what a request of a better class waits for. */
-  stepMs: z.object({ median: z.number(), p95: z.number() }).optional(),
+  /** Runs that computed tokens of answers, not of prompts: what a request of a better class waits for. */
+  answerSteps: z.number(),
+  /** Milliseconds of the last 100 of them. */
+  recentStepMs: z.array(z.number()),
 });
 type ClassStatistics = z.infer<typeof classStatistics>;
 
@@ -41,7 +43,7 @@ export const schedulerStatistics = z.object({
 });
 export type SchedulerStatistics = z.infer<typeof schedulerStatistics>;
 
-type Counted = Exclude<keyof ClassStatistics, 'longestWaitMs' | 'stepMs'>;
+type Counted = Exclude<keyof ClassStatistics, 'longestWaitMs' | 'recentStepMs'>;
 
 const recentSteps = 100;
 
@@ -58,12 +60,12 @@ const nothing = (): ClassStatistics => ({
   rightTokens: 0,
   waitedMs: 0,
   longestWaitMs: 0,
+  answerSteps: 0,
+  recentStepMs: [],
 });
 
 export class StatisticsRecorder {
   readonly #classes = { keystroke: nothing(), chat: nothing(), summary: nothing(), 'warm-up': nothing() };
-  /** Milliseconds of the last runs that decoded, by class. */
-  readonly #stepMs = new Map<RequestClass, number[]>();
   #steps = 0;
   #slices = 0;
   #busyMs = 0;
@@ -86,13 +88,15 @@ export class StatisticsRecorder {
     this.#busyMs += tookMs;
     for (const { request, tokens, drafts } of slices)
       this.count(request.requestClass, 'computedTokens', tokens + drafts);
-    const decoding = slices.filter(({ tokens, logits }) => tokens === 1 && logits !== 'none');
-    for (const name of new Set(decoding.map(({ request }) => request.requestClass))) this.#decoded(name, tookMs);
+    const answering = slices.filter(({ tokens, logits }) => tokens === 1 && logits !== 'none');
+    for (const name of new Set(answering.map(({ request }) => request.requestClass))) this.#answered(name, tookMs);
   }
 
-  #decoded(requestClass: RequestClass, tookMs: number): void {
-    const recent = this.#stepMs.get(requestClass) ?? [];
-    this.#stepMs.set(requestClass, [...recent, tookMs].slice(-recentSteps));
+  #answered(requestClass: RequestClass, tookMs: number): void {
+    const counts = this.#classes[requestClass];
+    counts.answerSteps++;
+    counts.recentStepMs.push(tookMs);
+    if (counts.recentStepMs.length > recentSteps) counts.recentStepMs.shift();
   }
 
   guessed(requestClass: RequestClass, guesses: number, right: number): void {
@@ -106,18 +110,12 @@ export class StatisticsRecorder {
   }
 
   snapshot(): SchedulerStatistics {
-    const classes = structuredClone(this.#classes);
-    for (const [name, recent] of this.#stepMs) {
-      const sorted = recent.toSorted((a, b) => a - b);
-      const at = (share: number): number => sorted[Math.floor(share * sorted.length)] ?? 0;
-      classes[name].stepMs = { median: at(0.5), p95: at(0.95) };
-    }
     return {
       steps: this.#steps,
       slices: this.#slices,
       busyMs: this.#busyMs,
       suspensions: this.#suspensions,
-      classes,
+      classes: structuredClone(this.#classes),
     };
   }
 }

@@ -70,6 +70,10 @@ function requesterOf(engine: EngineProcess, { directory }: EngineOptions): Reque
       }
     },
     async recall() {},
+    async chatRuns() {
+      const chat = (await engine.request0(messages.status)).requests?.classes.chat;
+      return { count: chat?.answerSteps ?? 0, recentMs: chat?.recentStepMs ?? [] };
+    },
     residentBytes: () => residentBytes(engine.child.pid),
     stop: () => engine.stop(),
   };

@@ -16,6 +16,8 @@ export interface Requester {
   store(text: string): Promise<void>;
   /** After a restart: takes what was stored in again, where that must be asked for. */
   recall(): Promise<void>;
+  /** Milliseconds of the last `count` runs for a chat; absent where each writes one token. */
+  chatRuns?(): Promise<{ count: number; recentMs: readonly number[] }>;
   residentBytes(): number;
   stop(): Promise<void>;
 }

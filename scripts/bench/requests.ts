@@ -20,7 +20,7 @@ import { count, type Settings, turnsAt } from './settings.ts';
 const roomTokens = 512;
 /** Before the cursor while a chat streams: what the editor's completion sends. */
 const keystrokeTokens = 1024;
-const answerTokens = 64;
+const answerTokens = 128;
 
 /** It has about as many tokens: the same text for both. */
 const sourceText = (tokens: number): string =>
@@ -50,7 +50,10 @@ function linesOf(model: string, tokens: number) {
     streaming: line(beside, 'ms'),
     streaming95: line(beside, 'ms', undefined, 'p95'),
     step: line(beside, "ms of the chat's token without completions"),
-    added: line(beside, "added by the chat ÷ the chat's ms a token", atMostOne, 'p95'),
+    run: line(beside, "ms of the chat's run, of one token or several"),
+    run95: line(beside, "ms of the chat's run, of one token or several", undefined, 'p95'),
+    addedToken: line(beside, "added by the chat ÷ the chat's ms a token", undefined, 'p95'),
+    added: line(beside, "added by the chat ÷ the chat's median run", atMostOne, 'p95'),
     chat: line(beside, 'time of the chat ÷ that without completions'),
     share: line(beside, 'time of the chat ÷ that without and what completions take without it', atMostOne),
     resident: line(`${of}: resident memory ÷ file, against llama-server`, 'with all of that known'),
@@ -173,21 +176,28 @@ async function measureBeside(engine: Requester, turns: readonly ChatTurn[], user
   const chatAlone = await engine.chat(turns, answerTokens);
   const stepMs = (chatAlone.totalMs - chatAlone.firstMs) / (answerTokens - 1);
   note(lines.step, stepMs);
+  const runsBefore = await engine.chatRuns?.();
   let isStreaming = true;
-  let served = 0;
+  const addedMs: number[] = [];
   const chat = engine.chat(turns, answerTokens).finally(() => {
     isStreaming = false;
   });
   for (let i = 100; isStreaming; i++) {
     const ms = await timed(() => engine.keystroke(place(i)));
     if (!isStreaming) break;
-    served++;
     for (const line of [lines.streaming, lines.streaming95]) note(line, ms);
-    note(lines.added, (ms - aloneMs) / stepMs);
+    addedMs.push(ms - aloneMs);
     // Someone who types fast: five keys a second.
     await sleep(Math.max(0, 200 - ms));
   }
   const { totalMs } = await chat;
+  const runs = await engine.chatRuns?.();
+  const runMs = runs && runsBefore ? runs.recentMs.slice(runsBefore.count - runs.count) : [stepMs];
+  for (const ms of runMs) for (const line of [lines.run, lines.run95]) note(line, ms);
+  for (const ms of addedMs) {
+    note(lines.addedToken, ms / stepMs);
+    note(lines.added, ms / (quantile(runMs, 0.5) ?? Number.NaN));
+  }
   note(lines.chat, totalMs / chatAlone.totalMs);
-  note(lines.share, totalMs / (chatAlone.totalMs + served * aloneMs));
+  note(lines.share, totalMs / (chatAlone.totalMs + addedMs.length * aloneMs));
 }

@@ -245,11 +245,14 @@ describe('the scheduler', () => {
       },
     });
     const scheduler = schedulerOf(decoder, 8, () => clock);
-    await scheduler.submit(request(range(20), { maxTokens: 101 }));
+    await scheduler.submit(request(range(20), { maxTokens: 151 }));
     const { classes } = scheduler.statistics();
-    // 20, 21, … 119.
-    expect(classes.chat.stepMs).toEqual({ median: 70, p95: 115 });
-    expect(classes.keystroke.stepMs).toBeUndefined();
+    // From 20 on, and of the 150 the last 100.
+    expect(classes.chat).toMatchObject({
+      answerSteps: 150,
+      recentStepMs: Array.from({ length: 100 }, (_, i) => 70 + i),
+    });
+    expect(classes.keystroke).toMatchObject({ answerSteps: 0, recentStepMs: [] });
   });
 
   it('goes on with the others while the next token of one waits for its grammar', async () => {
