@@ -20,12 +20,20 @@ import {
   touchSnapshot,
 } from './snapshotFolder.ts';
 
+/** sha256 of a model's files. */
+export interface Digest {
+  /** Undefined until it is computed. */
+  readonly known: string | undefined;
+  /** Goes on computing until `signal` is aborted. @returns undefined: not yet, or never. */
+  compute(signal: AbortSignal): Promise<string | undefined>;
+}
+
 export interface SnapshotOptions {
   readonly directory: string;
   /** Of all models together. */
   readonly limitBytes: number;
-  /** sha256 of the model's file. */
-  readonly digest: string;
+  /** Until it is known, nothing is written or read; it is computed while nobody asks for anything. */
+  readonly digest: Digest;
   /** Its name, for people. */
   readonly model: string;
   readonly decoder: Decoder;
@@ -45,8 +53,9 @@ const enoughShare = 3 / 4;
 
 export class Snapshots {
   readonly #options: Required<SnapshotOptions>;
-  readonly #identity: string;
-  #known: Promise<PrefixTree<Snapshot>>;
+  /** Empty until the digest is known. */
+  #identity = '';
+  #known: Promise<PrefixTree<Snapshot>> = Promise.resolve(new PrefixTree());
   readonly #ahead: RestoreAhead;
   #timer: NodeJS.Timeout | undefined;
   /** Ends what is done while nobody asks for anything. */
@@ -57,8 +66,7 @@ export class Snapshots {
   constructor(options: SnapshotOptions) {
     const { idleMs, pauseMs, leastTokens } = limits.cache;
     this.#options = { idleMs, pauseMs, leastTokens, ...options };
-    this.#identity = identityOf(options);
-    this.#known = this.#list();
+    if (options.digest.known !== undefined) this.#identify(options.digest.known);
     this.#ahead = new RestoreAhead({
       choose: () => this.#usedLast(),
       restore: (snapshot, signal) => this.#restoreAhead(snapshot, signal),
@@ -67,7 +75,7 @@ export class Snapshots {
 
   /** The model is loaded and nobody has asked for anything yet: what was used last is read. */
   start(): Promise<void> {
-    return this.#ahead.run(this.#idle.signal);
+    return this.#readAhead(this.#idle.signal);
   }
 
   /** Nobody asks for anything now: after a while what was not read at the start is, and what is worth it is written. */
@@ -77,7 +85,7 @@ export class Snapshots {
     this.#idle = new AbortController();
     const { signal } = this.#idle;
     this.#timer = setTimeout(async () => {
-      await this.#ahead.run(signal);
+      await this.#readAhead(signal);
       if (!signal.aborted) this.#saving = this.#saveIdle(signal);
     }, waitMs);
     this.#timer.unref();
@@ -111,7 +119,8 @@ export class Snapshots {
     const isWorthIt = () => shared >= cache.known(tokens) + leastTokens;
     await this.#ahead.settle(isWorthIt() ? values : []);
     const used = shared >= leastTokens ? this.#ahead.firstUsed(values) : [];
-    const [snapshot] = values;
+    // They all begin so: the one that is read fastest.
+    const [snapshot] = values.toSorted((a, b) => a.bytes - b.bytes);
     if (snapshot && isWorthIt()) {
       const sequence = await this.#restored(snapshot, (hasRoom) => cache.makeRoomWhere(hasRoom));
       if (sequence) {
@@ -121,6 +130,20 @@ export class Snapshots {
     }
     // Where it cannot be written, it goes as if it had not been used.
     for (const { path } of used) await touchSnapshot({ path }).catch(() => {});
+  }
+
+  async #readAhead(signal: AbortSignal): Promise<void> {
+    if (this.#identity === '') {
+      const digest = await this.#options.digest.compute(signal);
+      if (digest === undefined) return;
+      this.#identify(digest);
+    }
+    await this.#ahead.run(signal);
+  }
+
+  #identify(digest: string): void {
+    this.#identity = identityOf(digest, this.#options.decoder);
+    this.#known = this.#list();
   }
 
   /**
@@ -174,6 +197,7 @@ export class Snapshots {
   }
 
   async #saveIdle(signal: AbortSignal): Promise<void> {
+    if (this.#identity === '') return;
     try {
       const known = await this.#list();
       this.#known = Promise.resolve(known);
@@ -255,8 +279,7 @@ export class Snapshots {
 }
 
 /** Whatever the values follow from: two sequences of one identity and the same tokens are the same. */
-function identityOf({ digest, decoder }: SnapshotOptions): string {
-  const { backend, storage, spec } = decoder;
+function identityOf(digest: string, { backend, storage, spec }: Decoder): string {
   return createHash('sha256')
     .update(JSON.stringify([digest, backend, storage.format, spec]))
     .digest('hex');

@@ -6,7 +6,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/webgpu/memoryPlan.ts';
 import { PrefixCache } from '../cache/prefixCache.ts';
-import { Snapshots } from '../cache/snapshots.ts';
+import { type Digest, Snapshots } from '../cache/snapshots.ts';
 import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import type { EmbeddingModel } from '../generation/embed.ts';
 import { Grammars } from '../generation/grammar.ts';
@@ -24,6 +24,7 @@ import type { DecoderSpec } from '../model/spec.ts';
 import { listWeights } from '../model/weightList.ts';
 import { catalogue } from '../store/catalogue.ts';
 import { bestWithin } from '../store/fit.ts';
+import { storedDigest } from '../store/modelDigest.ts';
 import { type PromptFormat, promptFormatOf } from '../text/promptFormat.ts';
 import { readOptionalJson } from '../text/readConfig.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
@@ -43,8 +44,8 @@ export interface LoadRequest {
   readonly cachePrecision?: CachePrecision | undefined;
   /** For files derived from the weights. */
   readonly cacheDirectory?: string | undefined;
-  /** For sequences that outlive the process, and how many bytes of them; absent or 0: none do. */
-  readonly snapshots?: { readonly directory: string; readonly limitBytes: number };
+  /** For sequences that outlive the process, how many bytes of them, and what they are told apart by; absent or 0: none do. */
+  readonly snapshots?: { readonly directory: string; readonly limitBytes: number; readonly digest: Digest };
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
   /** The model goes on differently from how it was loaded. */
   readonly onChange?: (change: { readonly message: string; readonly card: ModelCard }) => void;
@@ -180,16 +181,15 @@ function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Pa
   };
 }
 
-function machineOf(decoder: Decoder, { path, name, snapshots }: LoadRequest): Machine & { snapshots?: Snapshots } {
+function machineOf(decoder: Decoder, { name, snapshots }: LoadRequest): Machine & { snapshots?: Snapshots } {
   const { headless } = decoder.spec;
   // Texts to embed begin alike in a question's instruction alone.
   const cache = new PrefixCache({ decoder, maxIdle: (owner) => (headless ? 1 : (idleSequences.get(owner) ?? 1)) });
-  const digest = storedDigest(path);
-  const isKept = !headless && snapshots !== undefined && snapshots.limitBytes > 0 && digest !== undefined;
+  const isKept = !headless && snapshots !== undefined && snapshots.limitBytes > 0;
   return {
     decoder,
     cache,
-    ...(isKept && { snapshots: new Snapshots({ ...snapshots, digest, model: name, decoder, cache }) }),
+    ...(isKept && { snapshots: new Snapshots({ ...snapshots, model: name, decoder, cache }) }),
     speculation: new Speculation(),
   };
 }
@@ -245,11 +245,6 @@ function bytesOf({ file }: Model): number {
   let bytes = 0;
   for (const tensor of file.tensors.values()) bytes += tensor.byteLength;
   return bytes;
-}
-
-/** sha256 of a model that lies in the store, from the folder that is named after it. */
-function storedDigest(path: string): string | undefined {
-  return /[\\/]sha256-([0-9a-f]{64})(?:[\\/]|$)/.exec(path)?.[1];
 }
 
 async function readGenerationConfig(path: string): Promise<ReturnType<typeof generationConfig.parse> | undefined> {

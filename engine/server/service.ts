@@ -13,7 +13,8 @@ import { samplerSettings } from '../generation/samplingDefaults.ts';
 import type { Summariser } from '../generation/summary.ts';
 import { completionToWarm, warmUp } from '../generation/warmUp.ts';
 import { findEntry } from '../store/catalogue.ts';
-import { snapshotDirectory } from '../store/paths.ts';
+import { ModelDigest } from '../store/modelDigest.ts';
+import { digestDirectory, snapshotDirectory } from '../store/paths.ts';
 import { openStore, type Store } from '../store/store.ts';
 import { syntaxErrors } from '../syntax/check.ts';
 import { callId, firstFreeCall } from '../text/conversation.ts';
@@ -61,7 +62,7 @@ export class Engine {
   readonly models: EngineModels;
   readonly #options: EngineOptions;
   readonly #store: Store;
-  #model: { readonly key: string; readonly loaded: LoadedModel } | undefined;
+  #model: { readonly key: string; readonly loaded: LoadedModel; readonly digest: ModelDigest } | undefined;
   /** The load that was asked for last and is not done; it replaces `#model`. */
   #loading: { readonly key: string; readonly card: Promise<ModelCard>; readonly abort: () => void } | undefined;
   /** Loads and unloads go one after the other. */
@@ -252,7 +253,7 @@ export class Engine {
         ),
     };
     const cache = new SummaryCache(join(this.#store.directory, 'summaries'));
-    const summary = await new Summaries(summariser, cache, this.#model?.key ?? '').make({
+    const summary = await new Summaries(summariser, cache, `${this.#model?.key} ${this.#model?.digest.label}`).make({
       ...request,
       onText: (text) => this.#deliver(stream, { kind: 'text', text }),
       onProgress: (step) => this.#options.onProgress({ task: 'summarise', subject: stream, unit: 'parts', ...step }),
@@ -285,13 +286,14 @@ export class Engine {
     const path = await this.#store.resolve(params.model);
     await this.#drop();
     const name = findEntry(params.model)?.name ?? basename(path);
+    const digest = await ModelDigest.of(path, digestDirectory(this.#store.directory));
     const loaded = await loadModel({
       ...params,
       id: params.model,
       name,
       path,
       cacheDirectory: join(this.#store.directory, 'derived'),
-      snapshots: { directory: snapshotDirectory(this.#store.directory), limitBytes: params.diskCacheBytes },
+      snapshots: { directory: snapshotDirectory(this.#store.directory), limitBytes: params.diskCacheBytes, digest },
       onProgress: ({ doneBytes, totalBytes }) =>
         this.#options.onProgress({
           task: 'load',
@@ -304,7 +306,7 @@ export class Engine {
       onChange: (change) => this.#options.onModelChange?.(change),
       signal,
     });
-    this.#model = { key, loaded };
+    this.#model = { key, loaded, digest };
     return loaded.card;
   }
 

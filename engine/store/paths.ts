@@ -46,6 +46,9 @@ export function downloadFolder(root: string, key: string): string {
 /** Sequences that were computed, of all models. */
 export const snapshotDirectory = (root: string): string => join(root, 'sequences');
 
+/** Digests of models that lie elsewhere. */
+export const digestDirectory = (root: string): string => join(root, 'digests');
+
 export function lockFile(root: string, key: string): string {
   if (!isSha256(key)) throw invalidInput(`${JSON.stringify(key.slice(0, 80))} is not a SHA-256 digest.`);
   return join(root, 'locks', `${key}.lock`);

@@ -7,14 +7,15 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { PrefixCache } from '../../../engine/cache/prefixCache.ts';
 import { snapshotVersion } from '../../../engine/cache/snapshotFile.ts';
 import { clearSnapshots, listSnapshots } from '../../../engine/cache/snapshotFolder.ts';
-import { type SnapshotOptions, Snapshots } from '../../../engine/cache/snapshots.ts';
+import { type Digest, type SnapshotOptions, Snapshots } from '../../../engine/cache/snapshots.ts';
 import { Scheduler } from '../../../engine/generation/scheduler.ts';
 import { warmUp } from '../../../engine/generation/warmUp.ts';
 import { FakeDecoder, type FakeDecoderOptions } from '../generation/fakeDecoder.ts';
 import { patient } from '../generation/setUp.ts';
 
 const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
-const digest = 'a'.repeat(64);
+const knownDigest = (letter: string): Digest => ({ known: letter.repeat(64), compute: async () => letter.repeat(64) });
+const digest = knownDigest('a');
 let root: string;
 let folders = 0;
 
@@ -108,11 +109,52 @@ describe('snapshots', () => {
 
   it('stay apart by model, by backend and by what the backend stores', async () => {
     const { directory } = await oneStored();
-    expect(await start(directory, { digest: 'b'.repeat(64) }).use(range(240))).toBe(0);
+    expect(await start(directory, { digest: knownDigest('b') }).use(range(240))).toBe(0);
     expect(await start(directory, {}, { backend: 'onnx' }).use(range(240))).toBe(0);
     // Another context is another spec: where positions are stretched to it, keys are others.
     expect(await start(directory, {}, { contextTokens: 999 }).use(range(240))).toBe(0);
     expect(await start(directory).use(range(240))).toBe(200);
+  });
+
+  it('wait for the digest of the model: nothing is written or read before', async () => {
+    const { directory } = await oneStored();
+    const late: { known: string | undefined; compute: Digest['compute'] } = {
+      known: undefined,
+      compute: async (signal) => (signal.aborted ? undefined : digest.compute(signal)),
+    };
+    const { cache, snapshots, use } = start(directory, { digest: late, idleMs: 0 });
+    expect(await use(range(240))).toBe(0);
+    await use(range(300, 1000));
+    await snapshots.save();
+    await snapshots.start();
+    expect(await listSnapshots(directory)).toHaveLength(1);
+    cache.clear();
+    snapshots.rest();
+    await vi.waitFor(() => expect(cache.idleSequences).toBe(1));
+    expect(await use(range(240))).toBe(200);
+    await snapshots.stop();
+  });
+
+  it('are never of a model whose digest cannot be known', async () => {
+    const directory = newFolder();
+    const unknown: Digest = { known: undefined, compute: async () => undefined };
+    const { snapshots, use } = start(directory, { digest: unknown });
+    await snapshots.start();
+    await use(range(200));
+    await snapshots.save();
+    expect(await listSnapshots(directory)).toEqual([]);
+  });
+
+  it('are read where it takes least, of those that begin alike', async () => {
+    const directory = newFolder();
+    const { snapshots, use } = start(directory);
+    await use([...range(100), ...range(300, 1000)], 'chat');
+    await use([...range(100), ...range(60, 2000)], 'summary');
+    await snapshots.save();
+    expect(await listSnapshots(directory)).toHaveLength(2);
+    const { cache, snapshots: later } = start(directory);
+    await later.recall([...range(100), ...range(9, 3000)], 'chat');
+    expect([...cache.idle].map(({ tokens }) => tokens.length)).toEqual([160]);
   });
 
   it('are kept within the limit, and those that were used last stay', async () => {

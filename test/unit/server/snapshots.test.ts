@@ -1,12 +1,13 @@
-import { cp, mkdtemp, rename, rm } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { listSnapshots } from '../../../engine/cache/snapshotFolder.ts';
 import { completeParams, loadParams, warmParams } from '../../../engine/server/protocol.ts';
 import { Engine } from '../../../engine/server/service.ts';
-import { snapshotDirectory } from '../../../engine/store/paths.ts';
+import { ModelDigest } from '../../../engine/store/modelDigest.ts';
+import { digestDirectory, snapshotDirectory } from '../../../engine/store/paths.ts';
 import { makeTinyModel } from './tinyModel.ts';
 
 let store: string;
@@ -79,5 +80,30 @@ describe('an engine that is started again', () => {
     expect(await stored()).toEqual([]);
     expect(engine.status().cacheBytes).toBe(0);
     expect((await complete(engine)).statistics.cachedTokens).toBe(0);
+  });
+});
+
+describe("an engine with a user's own model", () => {
+  it('keeps what was read once the digest of the files is known, and nothing once they are others', {
+    timeout: 60_000,
+  }, async () => {
+    const own = await makeTinyModel();
+    const isStored = async () => (await stored()).some(({ header }) => header.model === basename(own.path));
+    const first = await started({ model: own.path });
+    await first.warm(warmParams.parse({ kind: 'completion', ...place }));
+    while (!(await isStored())) await sleep(50);
+    const before = await complete(first);
+    const second = await started({ model: own.path });
+    const after = await complete(second);
+    expect(after.statistics.cachedTokens).toBeGreaterThan(256);
+    expect(after.text).toBe(before.text);
+    const config = join(own.path, 'config.json');
+    await writeFile(config, `${await readFile(config, 'utf8')}\n`);
+    const third = await started({ model: own.path });
+    const digest = async () => (await ModelDigest.of(own.path, digestDirectory(store))).known;
+    await vi.waitFor(async () => expect(await digest()).toBeDefined(), { timeout: 30_000 });
+    expect((await complete(third)).statistics.cachedTokens).toBe(0);
+    await third.unload();
+    await own.remove();
   });
 });
