@@ -18,6 +18,8 @@ export interface LoadOptions {
   /** sha256 or another stable name of the weights, to name derived files. */
   readonly digest?: string;
   readonly onProgress?: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
+  /** Called when the rest of the load is another thread's or the device's work, if there is such a time: what it does costs nothing. */
+  readonly meanwhile?: () => void;
   readonly signal?: AbortSignal;
 }
 

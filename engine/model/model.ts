@@ -5,14 +5,22 @@ import type { EmbeddingSpec } from './embedding.ts';
 import type { DecoderSpec } from './spec.ts';
 import type { DecoderWeights } from './weights.ts';
 
-export interface Model {
+export interface Checkpoint {
   /** Directory or file the checkpoint was opened from. */
   readonly path: string;
   readonly spec: DecoderSpec;
   readonly weights: DecoderWeights;
-  /** Absent for checkpoints without a vocabulary (test checkpoints): ids only. */
-  readonly tokenizer?: Tokenizer;
   /** Of an embedding model, whose spec is `headless`. */
   readonly embedding?: EmbeddingSpec;
   readonly file: TensorFile;
+  /**
+   * Takes as long as opening all the rest. @returns undefined for checkpoints without a vocabulary (test checkpoints): ids only.
+   * @throws HearthError `invalid-input` or `unsupported` naming what is wrong.
+   */
+  readTokenizer(): Promise<Tokenizer | undefined>;
+}
+
+/** A checkpoint with its vocabulary, where it has one. */
+export interface Model extends Omit<Checkpoint, 'readTokenizer'> {
+  readonly tokenizer?: Tokenizer;
 }

@@ -15,7 +15,7 @@ import type { FamilyBuilder } from './family.ts';
 import { ggufKeys } from './ggufKeys.ts';
 import { gptOss, isOriginal } from './gptOss.ts';
 import { llama } from './llama.ts';
-import type { Model } from './model.ts';
+import type { Checkpoint, Model } from './model.ts';
 import { qwen2 } from './qwen2.ts';
 import { qwen3 } from './qwen3.ts';
 import { qwen3Moe } from './qwen3Moe.ts';
@@ -23,11 +23,23 @@ import type { DecoderSpec } from './spec.ts';
 
 const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3, qwen3Moe, gptOss, deepseekV3];
 
+/** `openCheckpoint` and its vocabulary. @throws HearthError as either does. */
+export async function openModel(path: string): Promise<Model> {
+  const { readTokenizer, ...checkpoint } = await openCheckpoint(path);
+  try {
+    const tokenizer = await readTokenizer();
+    return { ...checkpoint, ...(tokenizer && { tokenizer }) };
+  } catch (error) {
+    await checkpoint.file.close();
+    throw error;
+  }
+}
+
 /**
  * Opens a GGUF file, or a directory with config.json and safetensors.
  * @throws HearthError `not-found`, `invalid-input` or `unsupported` naming the key or tensor, `unavailable`.
  */
-export async function openModel(path: string): Promise<Model> {
+export async function openCheckpoint(path: string): Promise<Checkpoint> {
   const found = await stat(path).catch((error: unknown) => {
     throw new HearthError('not-found', `There is no model at ${path}.`, { cause: error });
   });
@@ -39,7 +51,7 @@ export function specFromConfig(config: unknown): DecoderSpec {
   return familyOfConfig(config).specFromConfig(config);
 }
 
-async function openDirectory(path: string): Promise<Model> {
+async function openDirectory(path: string): Promise<Checkpoint> {
   const config = await readConfig(join(path, 'config.json'));
   const family = familyOfConfig(config);
   const described = family.specFromConfig(config);
@@ -49,13 +61,13 @@ async function openDirectory(path: string): Promise<Model> {
     path,
     spec,
     weights: family.weightsFromHuggingFace(spec, withModelPrefix(file), config),
-    ...fittingTokenizer(spec, await tokenizerFromDirectory(path)),
+    readTokenizer: async () => fitting(spec, await tokenizerFromDirectory(path)),
     ...(embedding && { embedding }),
     file,
   }));
 }
 
-async function openGgufModel(path: string): Promise<Model> {
+async function openGgufModel(path: string): Promise<Checkpoint> {
   return withOpenFile(await openGguf(path), async (file) => {
     const keys = ggufKeys(file.metadata);
     const family = families.find(({ ggufArchitecture }) => ggufArchitecture === keys.architecture);
@@ -67,20 +79,22 @@ async function openGgufModel(path: string): Promise<Model> {
     const embedding = embeddingFromGguf(keys, described.family);
     const spec = embedding ? withoutHead(described) : described;
     const weights = family.weightsFromGguf(spec, file);
-    const tokenizer = fittingTokenizer(spec, tokenizerFromGguf(file.metadata));
-    return { path, spec, weights, ...tokenizer, ...(embedding && { embedding }), file };
+    const readTokenizer = async () => fitting(spec, tokenizerFromGguf(file.metadata));
+    return { path, spec, weights, ...(embedding && { embedding }), file, readTokenizer };
   });
 }
 
 /** A vocabulary may be smaller than the model's, which is padded, but no id may lie beyond it. */
-function fittingTokenizer({ vocabularySize }: DecoderSpec, tokenizer: Tokenizer | undefined): Pick<Model, 'tokenizer'> {
-  if (!tokenizer) return {};
-  if (tokenizer.vocabularySize <= vocabularySize) return { tokenizer };
+function fitting({ vocabularySize }: DecoderSpec, tokenizer: Tokenizer | undefined): Tokenizer | undefined {
+  if (!tokenizer || tokenizer.vocabularySize <= vocabularySize) return tokenizer;
   throw invalidInput(`The tokenizer has ${tokenizer.vocabularySize} tokens, the model's embedding ${vocabularySize}.`);
 }
 
 /** Closes the file when the model in it turns out to be none. */
-async function withOpenFile<F extends TensorFile>(file: F, read: (file: F) => Model | Promise<Model>): Promise<Model> {
+async function withOpenFile<F extends TensorFile>(
+  file: F,
+  read: (file: F) => Checkpoint | Promise<Checkpoint>,
+): Promise<Checkpoint> {
   try {
     return await read(file);
   } catch (error) {

@@ -18,8 +18,8 @@ import { prepareHealing } from '../generation/tokenHealing.ts';
 import { limits } from '../limits.ts';
 import type { CachePrecision } from '../model/cachePrecision.ts';
 import { longestContextTokens, withContext } from '../model/longContext.ts';
-import type { Model } from '../model/model.ts';
-import { openModel } from '../model/open.ts';
+import type { Checkpoint } from '../model/model.ts';
+import { openCheckpoint } from '../model/open.ts';
 import type { DecoderSpec } from '../model/spec.ts';
 import { listWeights } from '../model/weightList.ts';
 import { catalogue } from '../store/catalogue.ts';
@@ -67,36 +67,62 @@ export interface LoadedModel {
 }
 
 export async function loadModel(request: LoadRequest): Promise<LoadedModel> {
-  const model = await openModel(request.path);
+  const checkpoint = await openCheckpoint(request.path);
   try {
-    const sampling = samplingDefaults(model.spec.family, await readGenerationConfig(request.path));
-    const loaded = await decoderFor(model, request);
+    const sampling = samplingDefaults(checkpoint.spec.family, await readGenerationConfig(request.path));
+    let reading: Promise<Text> | undefined;
+    const read = (): Promise<Text> => {
+      reading ??= readText(checkpoint);
+      return reading;
+    };
+    // A failure is heard of below.
+    const meanwhile = (): void => void read().catch(() => {});
+    const loaded = await decoderFor(checkpoint, { ...request, meanwhile });
     try {
+      const text = await read();
       throwIfAborted(request.signal);
-      return assemble(model, loaded, { sampling, request });
+      return assemble(checkpoint, loaded, { text, sampling, request });
     } catch (error) {
       await loaded.decoder.dispose();
       throw error;
     }
   } catch (error) {
-    await model.file.close();
+    await checkpoint.file.close();
     throw error;
   }
 }
 
+/** How text becomes ids; a conversation too, unless it is an embedding model. */
+interface Text {
+  readonly tokenizer?: Tokenizer;
+  readonly format?: PromptFormat;
+}
+
+async function readText({ readTokenizer, embedding }: Checkpoint): Promise<Text> {
+  const tokenizer = await readTokenizer();
+  if (!tokenizer) return {};
+  if (embedding) return { tokenizer };
+  if (!tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
+  return { tokenizer, format: promptFormatOf(tokenizer) };
+}
+
+/** What a decoder is made from. */
+type Computed = Pick<Checkpoint, 'path' | 'spec' | 'weights' | 'file'>;
+
 /** Opens a decoder alone, for commands that feed it ids. */
 export async function decoderFor(
-  model: Model,
-  request: Omit<LoadRequest, 'id' | 'name' | 'path'>,
+  model: Computed,
+  request: Omit<LoadRequest, 'id' | 'name' | 'path'> & Pick<LoadOptions, 'meanwhile'>,
   among?: readonly Candidate[],
 ): Promise<LoadedDecoder> {
   const spec = specFor(model, request.contextTokens);
-  const { threads, cachePrecision, cacheDirectory, onProgress, signal } = request;
+  const { threads, cachePrecision, cacheDirectory, onProgress, meanwhile, signal } = request;
   const digest = storedDigest(model.path);
   const options: LoadOptions = {
     ...contextFor(spec, bytesOf(model), request.contextTokens),
     onProgress,
     signal,
+    ...(meanwhile && { meanwhile }),
     ...(threads !== undefined && { threads }),
     ...(cachePrecision !== undefined && { cachePrecision }),
     ...(cacheDirectory !== undefined && digest !== undefined && { cacheDirectory, digest }),
@@ -122,7 +148,7 @@ function contextFor(spec: DecoderSpec, weightBytes: number, asked: number | unde
   return { contextTokens, leastContextTokens: Math.min(leastContextTokens, contextTokens) };
 }
 
-function specFor(model: Model, contextTokens: number | undefined): DecoderSpec {
+function specFor(model: Computed, contextTokens: number | undefined): DecoderSpec {
   const longest = longestContextTokens(model.spec);
   if (contextTokens !== undefined && contextTokens > longest) {
     throw invalidInput(`A context of ${contextTokens} tokens was asked for; this model reaches ${longest}.`);
@@ -131,16 +157,17 @@ function specFor(model: Model, contextTokens: number | undefined): DecoderSpec {
 }
 
 interface Parts {
+  readonly text: Text;
   readonly sampling: SamplerSettings;
   readonly request: LoadRequest;
 }
 
-function assemble(model: Model, loaded: LoadedDecoder, { sampling, request }: Parts): LoadedModel {
-  const { tokenizer, embedding } = model;
-  if (tokenizer && !embedding && !tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
-  const format = tokenizer && !embedding ? promptFormatOf(tokenizer) : undefined;
+function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): LoadedModel {
+  const { sampling, request } = parts;
+  const { tokenizer, format } = parts.text;
+  const { embedding } = model;
   const text = tokenizer && format && { tokenizer, format, grammars: new Grammars(tokenizer) };
-  const cardOf = (now: LoadedDecoder) => modelCard(model, now, request, format);
+  const cardOf = (now: LoadedDecoder) => modelCard(model, now, request, parts.text);
   let [card, machine] = [cardOf(loaded), machineOf(loaded.decoder, request)];
   const scheduler = new Scheduler({
     ...machine,
@@ -196,7 +223,7 @@ function machineOf(decoder: Decoder, { name, snapshots }: LoadRequest): Machine 
 
 /** Loads the model anew when its device is lost; `take` puts what was loaded into use. */
 function recoveryOf(
-  model: Model,
+  model: Checkpoint,
   request: LoadRequest,
   take: (recovered: Recovered) => Machine,
 ): (loss: HearthError, lost: Decoder) => Promise<Machine> {
@@ -211,12 +238,12 @@ function recoveryOf(
 }
 
 function modelCard(
-  model: Model,
+  model: Checkpoint,
   { decoder, notes }: LoadedDecoder,
   { id, name }: LoadRequest,
-  format: PromptFormat | undefined,
+  { tokenizer, format }: Text,
 ): ModelCard {
-  const { tokenizer, embedding } = model;
+  const { embedding } = model;
   return {
     id,
     name,
@@ -237,11 +264,11 @@ function modelCard(
 /** By class of request. */
 const idleSequences: ReadonlyMap<string, number> = new Map(Object.entries(limits.generation.idleSequences));
 
-function parametersOf({ weights }: Model): number {
+function parametersOf({ weights }: Checkpoint): number {
   return listWeights(weights).reduce((sum, { weight }) => sum + weight.shape.reduce((a, b) => a * b, 1), 0);
 }
 
-function bytesOf({ file }: Model): number {
+function bytesOf({ file }: Computed): number {
   let bytes = 0;
   for (const tensor of file.tensors.values()) bytes += tensor.byteLength;
   return bytes;

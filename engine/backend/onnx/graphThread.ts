@@ -3,7 +3,6 @@ import { InferenceSession } from 'onnxruntime-node';
 import { GraphRun } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
 import type { CacheState, FromThread, ThreadGraph, ThreadSlice, ToThread } from './messages.ts';
-import { measuredThreads } from './threadMeasurement.ts';
 
 export class GraphThread {
   private readonly session: InferenceSession;
@@ -18,7 +17,7 @@ export class GraphThread {
   static async load({ model, weightsDirectory, threads, plan }: ThreadGraph): Promise<GraphThread> {
     const session = await InferenceSession.create(model, {
       executionProviders: ['cpu'],
-      intraOpNumThreads: threads === 'measured' ? await measuredThreads(weightsDirectory) : threads,
+      intraOpNumThreads: threads,
       interOpNumThreads: 1,
       // The graph is built as it should run: looking for what to improve takes a tenth of the load and finds nothing.
       graphOptimizationLevel: 'disabled',
@@ -27,7 +26,7 @@ export class GraphThread {
     return new GraphThread(session, new GraphRun(session, plan));
   }
 
-  async handle(message: Exclude<ToThread, { kind: 'load' }>): Promise<FromThread | undefined> {
+  async handle(message: Exclude<ToThread, { kind: 'load' | 'measure' }>): Promise<FromThread | undefined> {
     switch (message.kind) {
       case 'create':
         this.caches.set(message.sequence, this.graphRun.emptyCache());

@@ -9,7 +9,9 @@ import { HearthError, throwIfAborted } from '../../errors.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { OnnxDecoder } from './decoder.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
+import type { ThreadGraph } from './messages.ts';
 import { ThreadClient } from './threadClient.ts';
+import { measuredThreads } from './threadMeasurement.ts';
 import { defaultThreads } from './threads.ts';
 import { weightsFileVersion } from './weightsFile.ts';
 
@@ -28,12 +30,16 @@ export function createOnnxBackend({ roundActivations }: OnnxOptions): Backend {
     name: 'onnx',
     async load(spec, weights, options) {
       const place = await weightsPlace(options);
+      // It starts and loads the runtime while the graph is built.
+      const thread = new ThreadClient();
       try {
         const accuracyLevel = roundActivations ? 4 : 0;
         const graph = buildDecoderGraph(spec, weights, { weightsFile: place.file, accuracyLevel });
         await writeWeights(graph, place, options);
         throwIfAborted(options.signal);
-        const thread = await startThread(graph, place, options);
+        const loading = thread.ask({ kind: 'load', graph: await threadGraph(graph, place, thread, options) });
+        options.meanwhile?.();
+        await loading;
         return new OnnxDecoder({
           spec,
           contextTokens: options.contextTokens,
@@ -45,6 +51,7 @@ export function createOnnxBackend({ roundActivations }: OnnxOptions): Backend {
           cleanUp: () => cleanUp(place),
         });
       } catch (error) {
+        thread.tell({ kind: 'end' });
         await cleanUp(place);
         throw error;
       }
@@ -100,17 +107,19 @@ async function writeWeights({ layout }: DecoderGraph, place: Place, options: Loa
   options.onProgress?.({ doneBytes: totalBytes, totalBytes });
 }
 
-async function startThread({ model, plan }: DecoderGraph, place: Place, options: LoadOptions): Promise<ThreadClient> {
-  const thread = new ThreadClient();
+async function threadGraph(
+  { model, plan }: DecoderGraph,
+  { directory, kept }: Place,
+  thread: ThreadClient,
+  options: LoadOptions,
+): Promise<ThreadGraph> {
+  const measure = async (threads: number): Promise<number> => {
+    const { values } = await thread.ask({ kind: 'measure', threads });
+    return values[0]?.[0] ?? Number.NaN;
+  };
   // A folder that is thrown away keeps no measurement: not worth one then.
-  const threads = options.threads ?? (place.kept ? 'measured' : defaultThreads());
-  try {
-    await thread.ask({ kind: 'load', graph: { model, weightsDirectory: place.directory, threads, plan } });
-    return thread;
-  } catch (error) {
-    thread.tell({ kind: 'end' });
-    throw error;
-  }
+  const threads = options.threads ?? (kept ? await measuredThreads(directory, measure) : defaultThreads());
+  return { model, weightsDirectory: directory, threads, plan };
 }
 
 async function cleanUp({ directory, kept }: Place): Promise<void> {

@@ -2,8 +2,10 @@
 import type { SequenceSlice } from '../backend.ts';
 import type { RunPlan } from './plan.ts';
 
-/** Obeyed in order; `load`, `run`, `save`, `restore` and `end` are answered. */
+/** Obeyed in order; `measure`, `load`, `run`, `save`, `restore` and `end` are answered. */
 export type ToThread =
+  /** Milliseconds of a product with that many threads. */
+  | { readonly kind: 'measure'; readonly threads: number }
   | { readonly kind: 'load'; readonly graph: ThreadGraph }
   | { readonly kind: 'create'; readonly sequence: number }
   | { readonly kind: 'fork'; readonly sequence: number; readonly from: number }
@@ -26,8 +28,7 @@ export interface ThreadGraph {
   /** An ONNX ModelProto whose weights lie in `weightsDirectory`. */
   readonly model: Uint8Array;
   readonly weightsDirectory: string;
-  /** `measured`: as many as are fastest on this machine. */
-  readonly threads: number | 'measured';
+  readonly threads: number;
   readonly plan: RunPlan;
 }
 
@@ -48,7 +49,7 @@ export interface CacheState extends ExtentState {
   readonly columns: readonly number[];
 }
 
-/** Answers, in order: logits of a run's slices, or the values saved; `caches` are those of the slices, or the one restored. */
+/** Answers, in order: logits of a run's slices, the values saved, or the milliseconds measured; `caches` are those of the slices, or the one restored. */
 export type FromThread =
   | {
       readonly kind: 'done';

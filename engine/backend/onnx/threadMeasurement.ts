@@ -2,27 +2,22 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
-import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { z } from 'zod';
-import { GraphBuilder } from './graphBuilder.ts';
 import { defaultThreads } from './threads.ts';
 
 const kept = z.object({ machine: z.string(), threads: z.int().positive() });
 
 /** Measurements vary: anything else than a thread a core has to be faster by this. */
 const worthwhile = 1.1;
-/** Rows and columns of f32: 64 MB, which no cache holds. */
-const size = 4096;
-const runs = 7;
 
 /**
  * @param directory where the answer is kept; it is asked for anew on another processor.
- * @param measure milliseconds of a product with that many threads.
+ * @param measure milliseconds of a product with that many threads (productTime.ts).
  */
 export async function measuredThreads(
   directory: string,
+  measure: (threads: number) => Promise<number>,
   candidates: readonly number[] = threadCandidates(),
-  measure = productMs,
 ): Promise<number> {
   const [usual = 1, ...others] = candidates;
   if (others.length === 0) return usual;
@@ -52,29 +47,4 @@ async function readKept(path: string): Promise<z.infer<typeof kept> | undefined>
   } catch {
     return undefined;
   }
-}
-
-/** As decode is: a vector times a matrix that has to come from memory. The median of some runs, in milliseconds. */
-async function productMs(threads: number): Promise<number> {
-  const graph = new GraphBuilder('');
-  const vector = graph.input('vector', 'float32', [1, size]);
-  const matrix = graph.input('matrix', 'float32', [size, size]);
-  graph.output(graph.op('MatMul', [vector, matrix]), 'product', 'float32', [1, size]);
-  const session = await InferenceSession.create(graph.encode(), {
-    executionProviders: ['cpu'],
-    intraOpNumThreads: threads,
-    interOpNumThreads: 1,
-  });
-  const feeds = {
-    vector: new Tensor('float32', new Float32Array(size).fill(1), [1, size]),
-    matrix: new Tensor('float32', new Float32Array(size * size).fill(1), [size, size]),
-  };
-  const times: number[] = [];
-  for (let run = 0; run < runs; run++) {
-    const start = performance.now();
-    await session.run(feeds);
-    times.push(performance.now() - start);
-  }
-  await session.release();
-  return times.sort((a, b) => a - b)[runs >> 1] ?? 0;
 }

@@ -5,12 +5,15 @@
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { GraphThread, messageOf } from './graphThread.ts';
 import type { FromThread, ToThread } from './messages.ts';
+import { productMs } from './productTime.ts';
 
 function listen(port: MessagePort): void {
   let thread: GraphThread | undefined;
   // A message is handled when the ones before it are.
   let previous: Promise<void> = Promise.resolve();
   const handle = async (message: ToThread): Promise<FromThread | undefined> => {
+    if (message.kind === 'measure')
+      return { kind: 'done', values: [Float32Array.of(await productMs(message.threads))], caches: [] };
     if (message.kind !== 'load') return thread?.handle(message);
     thread = await GraphThread.load(message.graph);
     return { kind: 'done', values: [], caches: [] };

@@ -74,7 +74,9 @@ async function loadOn(
     notes: [...notesOf(gpu, options.precision), ...notes],
     weightBytes,
   });
-  await decoder.warm();
+  const warming = decoder.warm();
+  options.meanwhile?.();
+  await warming;
   return decoder;
 }
 

@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { productMs } from '../../../engine/backend/onnx/productTime.ts';
 import { measuredThreads } from '../../../engine/backend/onnx/threadMeasurement.ts';
 
 let directory: string;
@@ -23,39 +24,39 @@ function machine(ms: Readonly<Record<number, number>>) {
 describe('threads by measurement', () => {
   it('are the fastest of those tried', async () => {
     const { asked, measure } = machine({ 8: 10, 16: 12, 4: 6 });
-    expect(await measuredThreads(directory, [8, 16, 4], measure)).toBe(4);
+    expect(await measuredThreads(directory, measure, [8, 16, 4])).toBe(4);
     expect(asked).toEqual([8, 16, 4]);
   });
 
   it('are one a core where nothing else is clearly faster', async () => {
-    expect(await measuredThreads(directory, [8, 16, 4], machine({ 8: 10, 16: 9.2, 4: 11 }).measure)).toBe(8);
+    expect(await measuredThreads(directory, machine({ 8: 10, 16: 9.2, 4: 11 }).measure, [8, 16, 4])).toBe(8);
   });
 
   it('are measured once for a machine', async () => {
     const { asked, measure } = machine({ 8: 10, 16: 5 });
-    expect(await measuredThreads(directory, [8, 16], measure)).toBe(16);
-    expect(await measuredThreads(directory, [8, 16], measure)).toBe(16);
+    expect(await measuredThreads(directory, measure, [8, 16])).toBe(16);
+    expect(await measuredThreads(directory, measure, [8, 16])).toBe(16);
     expect(asked).toEqual([8, 16]);
-    expect(await measuredThreads(directory, [8, 4], machine({ 8: 10, 4: 20 }).measure)).toBe(8);
+    expect(await measuredThreads(directory, machine({ 8: 10, 4: 20 }).measure, [8, 4])).toBe(8);
   });
 
   it('are measured again where what was kept is damaged', async () => {
     const file = join(directory, 'threads.json');
-    await measuredThreads(directory, [8, 16], machine({ 8: 10, 16: 5 }).measure);
+    await measuredThreads(directory, machine({ 8: 10, 16: 5 }).measure, [8, 16]);
     for (const damage of ['', '{', '{"machine":1}', (await readFile(file, 'utf8')).replace('16}', '-1}')]) {
       await writeFile(file, damage);
       const { asked, measure } = machine({ 8: 10, 16: 5 });
-      expect(await measuredThreads(directory, [8, 16], measure)).toBe(16);
+      expect(await measuredThreads(directory, measure, [8, 16])).toBe(16);
       expect(asked).toEqual([8, 16]);
     }
   });
 
   it('need no measurement where there is one way', async () => {
-    expect(await measuredThreads(directory, [1], machine({}).measure)).toBe(1);
+    expect(await measuredThreads(directory, machine({}).measure, [1])).toBe(1);
   });
 
   it('come from ONNX Runtime itself', async () => {
-    const threads = await measuredThreads(directory, [2, 1]);
+    const threads = await measuredThreads(directory, productMs, [2, 1]);
     expect([1, 2]).toContain(threads);
     expect(JSON.parse(await readFile(join(directory, 'threads.json'), 'utf8'))).toMatchObject({ threads });
   });
