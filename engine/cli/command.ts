@@ -30,7 +30,7 @@ export const commonOptions: readonly Option[] = [
   {
     name: 'cache-precision',
     value: 'P',
-    help: `how a GPU keeps keys and values: ${cachePrecisions.join(', ')} (f16)`,
+    help: `how keys and values are kept: ${cachePrecisions.join(', ')} (f16; q8 on a GPU alone)`,
   },
   { name: 'json', help: 'one JSON value on stdout, for machines' },
 ];

@@ -8,6 +8,9 @@ import { type AttentionSpec, cacheValuesPerToken, type DecoderSpec } from './spe
 export const cachePrecisions = ['f32', 'f16', 'q8'] as const;
 export type CachePrecision = (typeof cachePrecisions)[number];
 
+/** How the CPU backend keeps what is asked for. */
+export const processorPrecision = (asked: CachePrecision = 'f16'): 'f32' | 'f16' => (asked === 'f32' ? 'f32' : 'f16');
+
 /** What is cached together: the key or the value of one head, or a latent with its rotated key. */
 export interface CacheRow {
   /** Values, a multiple of four. */

@@ -119,7 +119,7 @@ export async function decoderFor(
   const { threads, cachePrecision, cacheDirectory, onProgress, meanwhile, signal } = request;
   const digest = storedDigest(model.path);
   const options: LoadOptions = {
-    ...contextFor(spec, bytesOf(model), request.contextTokens),
+    ...contextFor(spec, bytesOf(model), request),
     onProgress,
     signal,
     ...(meanwhile && { meanwhile }),
@@ -142,9 +142,14 @@ function withSuggestion(error: DoesNotFit): DoesNotFit {
 }
 
 /** What was asked for, or as much of the usual as fits. */
-function contextFor(spec: DecoderSpec, weightBytes: number, asked: number | undefined) {
+function contextFor(
+  spec: DecoderSpec,
+  weightBytes: number,
+  request: Pick<LoadRequest, 'contextTokens' | 'cachePrecision'>,
+) {
+  const { contextTokens: asked, cachePrecision } = request;
   if (asked !== undefined) return { contextTokens: asked };
-  const contextTokens = defaultContextTokens(spec, weightBytes, freemem());
+  const contextTokens = defaultContextTokens(spec, weightBytes, freemem(), cachePrecision);
   return { contextTokens, leastContextTokens: Math.min(leastContextTokens, contextTokens) };
 }
 

@@ -1,6 +1,7 @@
 /** How much context a model gets when nobody asks for a certain one. */
 import { fullContexts } from '../backend/backend.ts';
-import { cacheValuesPerToken, type DecoderSpec } from '../model/spec.ts';
+import { type CachePrecision, cacheBytesPerToken, processorPrecision } from '../model/cachePrecision.ts';
+import type { DecoderSpec } from '../model/spec.ts';
 
 /** A file with its surroundings, or a long conversation. */
 const usualContextTokens = 8192;
@@ -9,14 +10,17 @@ export const leastContextTokens = 1024;
 /** Of the memory that is free after the weights are loaded; the editor and its extensions need the rest. */
 const cacheShareOfMemory = 0.5;
 
-/** Bytes of keys and values of one token over all layers, in f32 as the CPU backends keep them. */
-export function cacheBytesPerToken(spec: DecoderSpec): number {
-  return spec.layers.reduce((sum, { attention }) => sum + 4 * cacheValuesPerToken(attention), 0);
-}
-
-export function defaultContextTokens(spec: DecoderSpec, weightBytes: number, freeBytes: number): number {
+/** `precision`: how keys and values are asked to be kept. */
+export function defaultContextTokens(
+  spec: DecoderSpec,
+  weightBytes: number,
+  freeBytes: number,
+  precision?: CachePrecision,
+): number {
+  const attentions = spec.layers.map(({ attention }) => attention);
+  const tokenBytes = cacheBytesPerToken(attentions, processorPrecision(precision));
   const forCache = Math.max(0, freeBytes - weightBytes) * cacheShareOfMemory;
-  const fitting = Math.floor(forCache / (fullContexts * cacheBytesPerToken(spec)));
+  const fitting = Math.floor(forCache / (fullContexts * tokenBytes));
   // A round number, so that the same machine gives the same context on a slightly different day.
   const rounded = Math.floor(fitting / 1024) * 1024;
   return Math.min(spec.contextTokens, usualContextTokens, Math.max(leastContextTokens, rounded));

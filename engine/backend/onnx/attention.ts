@@ -10,8 +10,32 @@ import type { GroupedQueryWeights } from '../../model/weights.ts';
 import type { GraphBuilder, Value } from './graphBuilder.ts';
 import { type GraphContext, headLinears, linear, linearRows } from './linear.ts';
 import { rmsNorm } from './norm.ts';
-import type { LayerCachePlan, RotationPlan, SpanPlan } from './plan.ts';
+import { elementTypes } from './onnxFile.ts';
+import type { CacheType, LayerCachePlan, RotationPlan, SpanPlan } from './plan.ts';
 import { allRows } from './weightsFile.ts';
+
+/** Largest finite f16. */
+const float16Max = 65504;
+
+/** What a layer's cache has room for. */
+type CacheDims = Omit<LayerCachePlan, 'span' | 'type'>;
+
+/** As f32. */
+interface CachedLayer {
+  /** `[kvHeads, 1, keyDim, cached]` */
+  readonly keys: Value;
+  /** `[kvHeads, 1, valueDim, cached]` */
+  readonly values: Value;
+  /** Of the tokens that the layer sees. */
+  readonly span: Span;
+}
+
+/** `mask`: 0 or −∞ `[tokens, cached + tokens]`; `sizes`: `[cached, tokens]` int64 */
+interface Span {
+  readonly index: number;
+  readonly mask: Value;
+  readonly sizes: Value;
+}
 
 /** Names the inputs that layers share, and collects what every layer caches. */
 export class AttentionInputs {
@@ -20,9 +44,11 @@ export class AttentionInputs {
   readonly layers: LayerCachePlan[] = [];
   private readonly newRows: { readonly value: Value; readonly dim: number; readonly rows: number }[] = [];
   private readonly graph: GraphBuilder;
+  private readonly cacheType: CacheType;
 
-  constructor(graph: GraphBuilder) {
+  constructor(graph: GraphBuilder, cacheType: CacheType) {
     this.graph = graph;
+    this.cacheType = cacheType;
   }
 
   /** cos and sin at the positions of the new tokens. `[tokens, dimensions / 2]` */
@@ -37,8 +63,7 @@ export class AttentionInputs {
     return { cos: `cos.${index}`, sin: `sin.${index}` };
   }
 
-  /** `mask`: 0 or −∞ `[tokens, cached + tokens]`; `sizes`: `[cached, tokens]` int64 */
-  span(slidingWindow: number | undefined): { readonly index: number; readonly mask: Value; readonly sizes: Value } {
+  private span(slidingWindow: number | undefined): Span {
     let index = this.spans.findIndex((known) => known.slidingWindow === slidingWindow);
     if (index < 0) {
       index = this.spans.push(slidingWindow === undefined ? {} : { slidingWindow }) - 1;
@@ -48,19 +73,43 @@ export class AttentionInputs {
     return { index, mask: `mask.${index}`, sizes: `sizes.${index}` };
   }
 
-  /** `newKeys`, `newValues`: `[kvHeads, 1, dim, tokens]`. @returns the cached ones. */
-  cache(plan: LayerCachePlan, newKeys: Value, newValues: Value): { readonly keys: Value; readonly values: Value } {
-    const layer = this.layers.push(plan) - 1;
-    const { keyValueHeads, keyDim, valueDim, valuesInKeys, span } = plan;
-    const input = (name: string, dim: number): Value =>
-      this.graph.input(`${name}.${layer}`, 'float32', [keyValueHeads, 1, dim, `cached.${span}`]);
-    this.newRows.push({ value: newKeys, dim: keyDim, rows: keyValueHeads * keyDim });
-    if (!valuesInKeys) this.newRows.push({ value: newValues, dim: valueDim, rows: keyValueHeads * valueDim });
-    return { keys: input('keys', keyDim), values: input('values', valueDim) };
+  /**
+   * What the next layer has cached. To be asked for before the layer's query is computed: of two nodes that a node waits for,
+   * ONNX Runtime runs the one that was added later first, and would else widen the caches of all layers before the first
+   * layer, in memory for all of them.
+   */
+  cached(dims: CacheDims, slidingWindow: number | undefined): CachedLayer {
+    const { graph, cacheType: type } = this;
+    const span = this.span(slidingWindow);
+    const layer = this.layers.push({ ...dims, type, span: span.index }) - 1;
+    const input = (name: string, dim: number): Value => {
+      const shape = [dims.keyValueHeads, 1, dim, `cached.${span.index}`];
+      const value = graph.input(`${name}.${layer}`, type, shape);
+      return type === 'float32' ? value : graph.op('Cast', [value], { to: elementTypes.float32 });
+    };
+    return { keys: input('keys', dims.keyDim), values: input('values', dims.valueDim), span };
   }
 
-  /** New keys and values of every layer, one below the other. `[rows, tokens]` */
+  /** Of the layer that was last asked for: new keys and values, `[kvHeads, 1, dim, tokens]`. */
+  keep(keys: Value, values: Value): void {
+    const layer = this.layers.at(-1);
+    if (!layer) throw new Error('no layer caches anything');
+    const { keyValueHeads, keyDim, valueDim, valuesInKeys } = layer;
+    this.newRows.push({ value: keys, dim: keyDim, rows: keyValueHeads * keyDim });
+    if (!valuesInKeys) this.newRows.push({ value: values, dim: valueDim, rows: keyValueHeads * valueDim });
+  }
+
+  /** New keys and values of every layer, one below the other, as they are cached. `[rows, tokens]` */
   allNewRows(): Value {
+    const { graph, cacheType } = this;
+    const rows = this.wideRows();
+    if (cacheType === 'float32') return rows;
+    // What f16 cannot hold becomes its largest number: an infinite key would make every later probability NaN.
+    const within = graph.op('Clip', [rows, graph.float32(-float16Max), graph.float32(float16Max)]);
+    return graph.op('Cast', [within], { to: elementTypes.float16 });
+  }
+
+  private wideRows(): Value {
     const { graph, newRows } = this;
     const flat = (value: Value, rows: number): Value => graph.reshape(value, [rows, -1]);
     const values = newRows.map(({ value }) => value);
@@ -83,6 +132,8 @@ export function groupedQueryAttention(
 ): Value {
   const { graph } = context;
   const { numAttentionHeads, numKeyValueHeads, headDim, softmaxScale } = spec;
+  const dims = { keyValueHeads: numKeyValueHeads, keyDim: headDim, valueDim: headDim, valuesInKeys: false };
+  const cached = inputs.cached(dims, spec.slidingWindow);
   const parts = [weights.query, weights.key, weights.value].map(linearRows);
   let [query, key, value] = headLinears(context, input, parts, headDim) as [Value, Value, Value];
   if (weights.queryNorm) query = rmsNorm(context, query, weights.queryNorm);
@@ -94,9 +145,10 @@ export function groupedQueryAttention(
     query: graph.reshape(query, [numKeyValueHeads, group, 0, headDim]),
     key: tokensLast(graph, key),
     value: tokensLast(graph, value),
-    dims: { keyValueHeads: numKeyValueHeads, keyDim: headDim, valueDim: headDim, valuesInKeys: false },
-    slidingWindow: spec.slidingWindow,
-    ...(weights.sinks && { sinks: graph.stored(context.layout.floats([allRows(weights.sinks)])) }),
+    cached,
+    ...(weights.sinks && {
+      sinks: graph.stored(context.layout.floats([allRows(weights.sinks)]), [numKeyValueHeads, group, 1, 1]),
+    }),
   });
   const rows = graph.transpose(mixed, [2, 0, 1, 3]);
   return linear(context, graph.reshape(rows, [1, -1, numAttentionHeads * headDim]), weights.output);
@@ -129,23 +181,22 @@ export interface Attended {
   readonly key: Value;
   /** `[kvHeads, 1, valueDim, tokens]` */
   readonly value: Value;
-  readonly dims: Omit<LayerCachePlan, 'span'>;
-  readonly slidingWindow: number | undefined;
-  /** `[heads]` */
+  readonly cached: CachedLayer;
+  /** `[kvHeads, group, 1, 1]` */
   readonly sinks?: Value;
 }
 
 /** `[kvHeads, group, tokens, valueDim]` */
 export function attend({ graph }: GraphContext, inputs: AttentionInputs, attended: Attended): Value {
-  const { query, key, value, dims, slidingWindow, sinks } = attended;
-  const { index, mask, sizes } = inputs.span(slidingWindow);
-  const cached = inputs.cache({ ...dims, span: index }, key, value);
+  const { query, key, value, cached, sinks } = attended;
+  const { mask, sizes } = cached.span;
+  inputs.keep(key, value);
   const scores = graph.op('Concat', [graph.op('MatMul', [query, cached.keys]), graph.op('MatMul', [query, key])], {
     axis: -1,
   });
   const masked = graph.op('Add', [scores, mask]);
   const [old, fresh] = sinks
-    ? softmaxWithSinks(graph, masked, sizes, sinks, dims.keyValueHeads)
+    ? softmaxWithSinks(graph, masked, sizes, sinks)
     : graph.split(graph.op('Softmax', [masked], { axis: -1 }), { sizes, count: 2 });
   return graph.op('Add', [
     graph.contrib('FusedMatMul', [old as Value, cached.values], { transB: 1 }),
@@ -154,16 +205,9 @@ export function attend({ graph }: GraphContext, inputs: AttentionInputs, attende
 }
 
 /** The sink is one more score of every query, whose probability is dropped. */
-function softmaxWithSinks(
-  graph: GraphBuilder,
-  scores: Value,
-  sizes: Value,
-  sinks: Value,
-  keyValueHeads: number,
-): Value[] {
-  const column = graph.reshape(sinks, [keyValueHeads, -1, 1, 1]);
+function softmaxWithSinks(graph: GraphBuilder, scores: Value, sizes: Value, sinks: Value): Value[] {
   const shape = graph.op('Concat', [graph.op('Shape', [scores], { start: 0, end: 3 }), graph.int64([1])], { axis: 0 });
-  const all = graph.op('Concat', [scores, graph.op('Expand', [column, shape])], { axis: -1 });
+  const all = graph.op('Concat', [scores, graph.op('Expand', [sinks, shape])], { axis: -1 });
   const threeSizes = graph.op('Concat', [sizes, graph.int64([1])], { axis: 0 });
   return graph.split(graph.op('Softmax', [all], { axis: -1 }), { sizes: threeSizes, count: 3 });
 }

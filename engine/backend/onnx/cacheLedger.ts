@@ -3,7 +3,7 @@
  * one of both is written, which then has blocks of its own.
  */
 import { type CacheExtent, roomFor } from './cacheExtent.ts';
-import { type LayerCachePlan, rowsOf } from './plan.ts';
+import { bytesOf, type LayerCachePlan } from './plan.ts';
 
 /** The blocks of all layers of one span. */
 interface Share {
@@ -20,7 +20,7 @@ export class CacheLedger {
   constructor(spans: number, layers: readonly LayerCachePlan[], capacityBytes: number) {
     this.capacityBytes = capacityBytes;
     this.columnBytes = Array.from({ length: spans }, (_, span) =>
-      layers.reduce((sum, layer) => sum + (layer.span === span ? 4 * rowsOf(layer) : 0), 0),
+      layers.reduce((sum, layer) => sum + (layer.span === span ? bytesOf(layer) : 0), 0),
     );
   }
 

@@ -13,7 +13,7 @@ import {
 import { CacheExtent } from './cacheExtent.ts';
 import { CacheLedger, type CacheShares } from './cacheLedger.ts';
 import type { CacheState } from './messages.ts';
-import { type LayerCachePlan, rowsOf, type SpanPlan } from './plan.ts';
+import { bytesOf, type LayerCachePlan, rowsOf, type SpanPlan } from './plan.ts';
 import { OnnxStorage } from './storage.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 
@@ -51,7 +51,7 @@ export class OnnxDecoder implements Decoder {
     this.contextTokens = loaded.contextTokens;
     this.notes = loaded.notes;
     const { spans, layers, contextTokens } = loaded;
-    const tokenBytes = layers.reduce((sum, layer) => sum + 4 * rowsOf(layer), 0);
+    const tokenBytes = layers.reduce((sum, layer) => sum + bytesOf(layer), 0);
     const capacityBytes = fullContexts * contextTokens * tokenBytes;
     this.ledger = new CacheLedger(spans.length, layers, capacityBytes);
     this.storage = new OnnxStorage(loaded, this.ledger, {
@@ -117,7 +117,10 @@ export class OnnxDecoder implements Decoder {
 
   memory(): DecoderMemory {
     const { usedBytes: cacheBytes, capacityBytes: cacheCapacityBytes } = this.ledger;
-    return { weightBytes: this.loaded.weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue: 4 };
+    const { weightBytes, layers } = this.loaded;
+    const [layer] = layers;
+    const cacheBytesPerValue = layer ? bytesOf(layer) / rowsOf(layer) : 0;
+    return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue };
   }
 
   dispose(): Promise<void> {

@@ -12,7 +12,7 @@ import { latentAttention } from './latentAttention.ts';
 import { type GraphContext, linear, lookUp } from './linear.ts';
 import { addAndNorm, type Residual } from './norm.ts';
 import { notesOn } from './notes.ts';
-import type { RunPlan } from './plan.ts';
+import type { CacheType, RunPlan } from './plan.ts';
 import { WeightsLayout } from './weightsFile.ts';
 
 export interface DecoderGraph {
@@ -27,15 +27,16 @@ export interface DecoderGraph {
 export interface GraphOptions {
   readonly weightsFile: string;
   readonly accuracyLevel: 0 | 4;
+  readonly cacheType: CacheType;
 }
 
 /** Reads nothing: the weights are planned into `layout`, which writes them. */
 export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, options: GraphOptions): DecoderGraph {
   const graph = new GraphBuilder(options.weightsFile);
   const layout = new WeightsLayout();
-  const { accuracyLevel } = options;
+  const { accuracyLevel, cacheType } = options;
   const context = { graph, layout, accuracyLevel, normEpsilon: spec.normEpsilon, blockMeans: new Map() };
-  const inputs = new AttentionInputs(graph);
+  const inputs = new AttentionInputs(graph, cacheType);
 
   const ids = graph.input('ids', 'int64', [1, 'tokens']);
   let residual: Residual = { stream: lookUp(context, weights.embedding, ids) };
@@ -49,7 +50,7 @@ export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, op
   const wanted = graph.op('Gather', [normed, graph.input('rows', 'int64', ['rows'])], { axis: 1 });
   const output = spec.headless ? wanted : linear(context, wanted, { weight: weights.head });
   graph.output(output, 'logits', 'float32', [1, 'rows', outputSize(spec)]);
-  graph.output(inputs.allNewRows(), 'cached', 'float32', ['values', 'tokens']);
+  graph.output(inputs.allNewRows(), 'cached', cacheType, ['values', 'tokens']);
 
   const { rotations, spans, layers } = inputs;
   const numAttentionHeads = Math.max(...spec.layers.map(({ attention }) => attention.numAttentionHeads));

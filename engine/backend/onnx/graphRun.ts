@@ -4,6 +4,7 @@ import { attentionFactor, inverseFrequencies } from '../../model/rope.ts';
 import { roomFor } from './cacheExtent.ts';
 import { KeyValueCache } from './keyValueCache.ts';
 import type { RotationPlan, RunPlan } from './plan.ts';
+import { floats } from './tensors.ts';
 
 /** Bytes of attention scores that one run of the graph may need; prompts at long contexts go in smaller pieces. */
 const defaultScoreBytes = 256 * 1024 * 1024;
@@ -64,7 +65,7 @@ export class GraphRun {
       ...this.spanFeeds(cache, count),
       ...cache.feeds(),
     });
-    cache.append(floats(results['cached']), count);
+    cache.append(results['cached'], count);
     return floats(results['logits']);
   }
 
@@ -120,11 +121,6 @@ export function attentionMask({ count, room, held, slidingWindow }: MaskDims): F
     if (unseen > held) mask.fill(hidden, at + room, at + room + unseen - held);
   }
   return mask;
-}
-
-function floats(tensor: InferenceSession.ReturnType[string] | undefined): Float32Array {
-  if (!(tensor?.data instanceof Float32Array)) throw new Error('the graph returned no floats');
-  return tensor.data;
 }
 
 function int64(values: readonly number[], dims: readonly number[]): Tensor {

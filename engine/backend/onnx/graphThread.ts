@@ -44,10 +44,10 @@ export class GraphThread {
       case 'run':
         return this.run(message.slices);
       case 'save':
-        return { kind: 'done', values: [this.cache(message.sequence).saved(message.layer)], caches: [] };
+        return { kind: 'done', values: [], saved: this.cache(message.sequence).saved(message.layer), caches: [] };
       case 'restore': {
         const cache = this.cache(message.sequence);
-        cache.restore(message.layer, message.extent, message.values);
+        cache.restore(message.layer, message.extent, message.bytes);
         return { kind: 'done', values: [], caches: [cache.state()] };
       }
       case 'end':

@@ -6,6 +6,7 @@ import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HearthError, throwIfAborted } from '../../errors.ts';
+import { type CachePrecision, processorPrecision } from '../../model/cachePrecision.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { OnnxDecoder } from './decoder.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
@@ -21,11 +22,13 @@ export interface OnnxOptions {
    * does. Much faster; tests of the graph's arithmetic do without.
    */
   readonly roundActivations: boolean;
+  /** Where the load asks for none: f16, as every engine keeps keys and values. */
+  readonly cachePrecision?: CachePrecision;
 }
 
 export const onnxBackend: Backend = createOnnxBackend({ roundActivations: true });
 
-export function createOnnxBackend({ roundActivations }: OnnxOptions): Backend {
+export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: OnnxOptions): Backend {
   return {
     name: 'onnx',
     async load(spec, weights, options) {
@@ -34,7 +37,9 @@ export function createOnnxBackend({ roundActivations }: OnnxOptions): Backend {
       const thread = new ThreadClient();
       try {
         const accuracyLevel = roundActivations ? 4 : 0;
-        const graph = buildDecoderGraph(spec, weights, { weightsFile: place.file, accuracyLevel });
+        const precision = options.cachePrecision ?? cachePrecision;
+        const cacheType = processorPrecision(precision) === 'f32' ? 'float32' : 'float16';
+        const graph = buildDecoderGraph(spec, weights, { weightsFile: place.file, accuracyLevel, cacheType });
         await writeWeights(graph, place, options);
         throwIfAborted(options.signal);
         const loading = thread.ask({ kind: 'load', graph: await threadGraph(graph, place, thread, options) });
@@ -43,7 +48,7 @@ export function createOnnxBackend({ roundActivations }: OnnxOptions): Backend {
         return new OnnxDecoder({
           spec,
           contextTokens: options.contextTokens,
-          notes: [...graph.notes, ...cacheNotes(options)],
+          notes: [...graph.notes, ...cacheNotes(precision)],
           spans: graph.plan.spans,
           layers: graph.plan.layers,
           weightBytes: graph.layout.byteLength,
@@ -59,8 +64,13 @@ export function createOnnxBackend({ roundActivations }: OnnxOptions): Backend {
   };
 }
 
-function cacheNotes({ cachePrecision = 'f32' }: LoadOptions): string[] {
-  return cachePrecision === 'f32' ? [] : ['Keys and values are kept as 32-bit floats: the CPU has no smaller cache.'];
+function cacheNotes(asked: CachePrecision): string[] {
+  const notes = {
+    f32: [],
+    f16: ['Keys and values are kept as f16.'],
+    q8: ['Keys and values are kept as f16: the CPU has no smaller cache.'],
+  };
+  return notes[asked];
 }
 
 /** Where the file of weights lies. */

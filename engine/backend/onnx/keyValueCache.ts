@@ -2,20 +2,21 @@
  * Keys and values of one sequence. A row holds one value of a head for all tokens, so that the graph reads it in order;
  * rows have room for some more tokens than they hold, and grow by about an eighth.
  */
-import { Tensor } from 'onnxruntime-node';
+import type { Tensor } from 'onnxruntime-node';
 import { CacheExtent, roomFor } from './cacheExtent.ts';
 import type { CacheState, ExtentState } from './messages.ts';
 import { type LayerCachePlan, type RunPlan, rowsOf } from './plan.ts';
+import { type CacheValues, cacheTensor, cacheValues, newValues, type Output, valuesOf } from './tensors.ts';
 
 /** `[rows, columns]`: new tokens as the graph returns them, or a block of a cache. */
 interface Columns {
-  readonly values: Float32Array;
+  readonly values: CacheValues;
   readonly columns: number;
 }
 
 /** Keys, then values, of one layer: `[rows, room]`. Forked sequences share it until one of them writes. */
 class LayerBlock implements Columns {
-  readonly values: Float32Array;
+  readonly values: CacheValues;
   readonly columns: number;
   readonly rows: number;
   readonly keys: Tensor;
@@ -23,14 +24,14 @@ class LayerBlock implements Columns {
   owners = 1;
 
   constructor(plan: LayerCachePlan, room: number) {
-    const { keyValueHeads, keyDim, valueDim, valuesInKeys } = plan;
+    const { type, keyValueHeads, keyDim, valueDim, valuesInKeys } = plan;
     const keyRows = keyValueHeads * keyDim;
     const firstValueRow = valuesInKeys ? 0 : keyRows;
     this.rows = rowsOf(plan);
     this.columns = room;
-    this.values = new Float32Array(this.rows * room);
+    this.values = newValues(type, this.rows * room);
     const tensor = (firstRow: number, dim: number) =>
-      new Tensor('float32', this.values.subarray(firstRow * room, (firstRow + keyValueHeads * dim) * room), [
+      cacheTensor(this.values.subarray(firstRow * room, (firstRow + keyValueHeads * dim) * room), [
         keyValueHeads,
         1,
         dim,
@@ -97,23 +98,23 @@ export class KeyValueCache {
   }
 
   /** What a layer holds. `[rows, held]` */
-  saved(layer: number): Float32Array {
+  saved(layer: number): Uint8Array {
     const { plan, block } = this.layer(layer);
     const held = this.extent.held(plan.span);
-    const saved = new Float32Array(block.rows * held);
+    const saved = newValues(plan.type, block.rows * held);
     for (let row = 0; row < block.rows; row++) {
       saved.set(block.values.subarray(row * block.columns, row * block.columns + held), row * held);
     }
-    return saved;
+    return new Uint8Array(saved.buffer);
   }
 
   /** Puts in what `saved` gave of a sequence of this extent. */
-  restore(layer: number, extent: ExtentState, values: Float32Array): void {
+  restore(layer: number, extent: ExtentState, bytes: Uint8Array): void {
     const { plan, block } = this.layer(layer);
     this.extent.restore(extent);
     const held = this.extent.held(plan.span);
     const target = new LayerBlock(plan, roomFor(held));
-    target.copy({ values, columns: held }, 0, held, 0);
+    target.copy({ values: valuesOf(plan.type, bytes), columns: held }, 0, held, 0);
     block.owners--;
     this.blocks[layer] = target;
   }
@@ -135,12 +136,13 @@ export class KeyValueCache {
   }
 
   /** `cached`: the graph's output, keys and values of every layer one below the other. `[rows, tokens]` */
-  append(cached: Float32Array, tokens: number): void {
+  append(cached: Output | undefined, tokens: number): void {
+    const all = cacheValues(cached);
     const before = this.extent.copy();
     this.extent.append(tokens);
     let at = 0;
     for (const [layer, plan] of this.plan.layers.entries()) {
-      const values = cached.subarray(at, at + rowsOf(plan) * tokens);
+      const values = all.subarray(at, at + rowsOf(plan) * tokens);
       this.appendLayer(layer, { values, columns: tokens }, before);
       at += values.length;
     }

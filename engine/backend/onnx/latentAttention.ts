@@ -21,6 +21,8 @@ export function latentAttention(
   const { graph } = context;
   const { numAttentionHeads, keyValueRank, ropeHeadDim, valueHeadDim } = spec;
   const width = keyValueRank + ropeHeadDim;
+  const dims = { keyValueHeads: 1, keyDim: width, valueDim: keyValueRank, valuesInKeys: true };
+  const cached = inputs.cached(dims, undefined);
   const compressed = headLinears(context, input, [linearRows({ weight: weights.keyValueDown })], width)[0] as Value;
   const [down, roped] = graph.split(compressed, [keyValueRank, ropeHeadDim]) as [Value, Value];
   const latent = rmsNorm(context, down, weights.keyValueNorm);
@@ -30,8 +32,7 @@ export function latentAttention(
     query: absorbedQuery(context, inputs, spec, weights, input),
     key: tokensLast(graph, graph.op('Concat', [latent, position], { axis: -1 })),
     value: tokensLast(graph, latent),
-    dims: { keyValueHeads: 1, keyDim: width, valueDim: keyValueRank, valuesInKeys: true },
-    slidingWindow: undefined,
+    cached,
   });
   const perHead = graph.op('Squeeze', [mixed, graph.int64([0])]);
   const valueUp = floatMatrix(context, weights.valueUp, [numAttentionHeads, valueHeadDim, keyValueRank]);

@@ -20,7 +20,7 @@ export type ToThread =
       readonly sequence: number;
       readonly layer: number;
       readonly extent: ExtentState;
-      readonly values: Float32Array;
+      readonly bytes: Uint8Array;
     }
   | { readonly kind: 'end' };
 
@@ -49,11 +49,12 @@ export interface CacheState extends ExtentState {
   readonly columns: readonly number[];
 }
 
-/** Answers, in order: logits of a run's slices, the values saved, or the milliseconds measured; `caches` are those of the slices, or the one restored. */
+/** Answers, in order: logits of a run's slices, what was saved, or the milliseconds measured; `caches` are those of the slices, or the one restored. */
 export type FromThread =
   | {
       readonly kind: 'done';
       readonly values: readonly Float32Array[];
+      readonly saved?: Uint8Array;
       readonly caches: readonly CacheState[];
     }
   | { readonly kind: 'failed'; readonly message: string; readonly caches: readonly CacheState[] };

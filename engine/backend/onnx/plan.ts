@@ -1,5 +1,6 @@
 /** What the thread that runs the graph has to know besides the graph itself: plain data, sent to it once. */
 import type { RopeSpec } from '../../model/spec.ts';
+import { elementBytes } from './onnxFile.ts';
 
 export interface RunPlan {
   readonly numAttentionHeads: number;
@@ -21,8 +22,12 @@ export interface SpanPlan {
   readonly slidingWindow?: number;
 }
 
+/** What the cache is made of. */
+export type CacheType = 'float32' | 'float16';
+
 /** The cache of one layer: inputs `keys.<layer>` `[kvHeads, 1, keyDim, capacity]` and `values.<layer>` alike. */
 export interface LayerCachePlan {
+  readonly type: CacheType;
   readonly span: number;
   readonly keyValueHeads: number;
   readonly keyDim: number;
@@ -35,3 +40,6 @@ export interface LayerCachePlan {
 export function rowsOf({ keyValueHeads, keyDim, valueDim, valuesInKeys }: LayerCachePlan): number {
   return keyValueHeads * (keyDim + (valuesInKeys ? 0 : valueDim));
 }
+
+/** Of one token. */
+export const bytesOf = (layer: LayerCachePlan): number => rowsOf(layer) * elementBytes[layer.type];

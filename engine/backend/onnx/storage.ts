@@ -1,12 +1,12 @@
-/** Keys and values outside the decoder: of every layer its keys, then its values, `[rows, tokens held]` f32. */
+/** Keys and values outside the decoder: of every layer its keys, then its values, `[rows, tokens held]` f32 or f16. */
 import { invalidInput } from '../../errors.ts';
 import type { Sequence, SequenceShape, SequenceStorage } from '../backend.ts';
-import { checkShape, floatsOf, piecesFor } from '../storage.ts';
+import { checkShape, piecesFor } from '../storage.ts';
 import { roomFor } from './cacheExtent.ts';
 import type { CacheLedger } from './cacheLedger.ts';
 import type { LoadedGraph, OnnxSequence } from './decoder.ts';
 import type { CacheState, ToThread } from './messages.ts';
-import { rowsOf } from './plan.ts';
+import { bytesOf } from './plan.ts';
 
 type RestoreMessage = Extract<ToThread, { kind: 'restore' }>;
 
@@ -16,12 +16,13 @@ interface Sequences {
 }
 
 export class OnnxStorage implements SequenceStorage {
-  readonly format = 'f32 by row';
+  readonly format: string;
   readonly #graph: LoadedGraph;
   readonly #ledger: CacheLedger;
   readonly #sequences: Sequences;
 
   constructor(graph: LoadedGraph, ledger: CacheLedger, sequences: Sequences) {
+    this.format = graph.layers[0]?.type === 'float16' ? 'f16 by row' : 'f32 by row';
     this.#graph = graph;
     this.#ledger = ledger;
     this.#sequences = sequences;
@@ -38,16 +39,15 @@ export class OnnxStorage implements SequenceStorage {
     checkShape(shape, contextTokens, windows);
     if (shape.held.some(({ length }) => length > 2))
       throw invalidInput('A stored sequence has gaps that this model has not.');
-    return this.#graph.layers.map((layer) => 4 * rowsOf(layer) * heldOf(shape, layer.span));
+    return this.#graph.layers.map((layer) => bytesOf(layer) * heldOf(shape, layer.span));
   }
 
   async *save(sequence: Sequence): AsyncGenerator<Uint8Array> {
     const { id } = this.#sequences.own(sequence);
     for (const layer of this.#graph.layers.keys()) {
-      const { values } = await this.#graph.thread.ask({ kind: 'save', sequence: id, layer });
-      const [saved] = values;
+      const { saved } = await this.#graph.thread.ask({ kind: 'save', sequence: id, layer });
       if (!saved) throw new Error('the thread saved nothing');
-      yield new Uint8Array(saved.buffer, saved.byteOffset, saved.byteLength);
+      yield saved;
     }
   }
 
@@ -66,7 +66,7 @@ export class OnnxStorage implements SequenceStorage {
     try {
       for await (const [layer, piece] of piecesFor(sizes, pieces)) {
         await last;
-        last = this.#restoreLayer({ sequence: sequence.id, layer, extent, values: floatsOf(piece) });
+        last = this.#restoreLayer({ sequence: sequence.id, layer, extent, bytes: piece });
       }
       const [state] = await last;
       sequence.restore(state);
@@ -79,7 +79,7 @@ export class OnnxStorage implements SequenceStorage {
   }
 
   async #restoreLayer(message: Omit<RestoreMessage, 'kind'>): Promise<readonly CacheState[]> {
-    const { buffer } = message.values;
+    const { buffer } = message.bytes;
     const { caches } = await this.#graph.thread.ask({ kind: 'restore', ...message }, [buffer as ArrayBuffer]);
     return caches;
   }

@@ -23,14 +23,17 @@ function listen(port: MessagePort): void {
       const answer = await handle(message).catch(
         (error: unknown): FromThread => ({ kind: 'failed', message: messageOf(error), caches: [] }),
       );
-      if (answer)
-        port.postMessage(
-          answer,
-          answer.kind === 'done' ? answer.values.map(({ buffer }) => buffer as ArrayBuffer) : [],
-        );
+      if (answer) port.postMessage(answer, transferred(answer));
       if (message.kind === 'end') port.close();
     });
   });
+}
+
+/** Memory that is handed over, not copied. */
+function transferred(answer: FromThread): ArrayBuffer[] {
+  if (answer.kind === 'failed') return [];
+  const { values, saved } = answer;
+  return [...values, ...(saved ? [saved] : [])].map(({ buffer }) => buffer as ArrayBuffer);
 }
 
 if (parentPort) listen(parentPort);

@@ -151,7 +151,11 @@ describe('a prompt whose attention scores would take too much memory', () => {
   it('goes in pieces, to the same logits', async () => {
     const { spec, weights, file } = await openModel(llama);
     const directory = await temporaryDirectory();
-    const graph = buildDecoderGraph(spec, weights, { weightsFile: 'weights', accuracyLevel: 0 });
+    const graph = buildDecoderGraph(spec, weights, {
+      weightsFile: 'weights',
+      accuracyLevel: 0,
+      cacheType: 'float32',
+    });
     await graph.layout.write(join(directory, 'weights'), () => {});
     await file.close();
     const session = await InferenceSession.create(graph.model, {
@@ -186,8 +190,8 @@ describe('the model card', () => {
 });
 
 describe('the cache', () => {
-  // 3 layers, keys and values of 2 heads of 16 f32.
-  const tokenBytes = 3 * 2 * 2 * 16 * 4;
+  // 3 layers, keys and values of 2 heads of 16 f16.
+  const tokenBytes = 3 * 2 * 2 * 16 * 2;
 
   it('takes at most an eighth or a page more than its tokens need', async () => {
     const decoder = await load();

@@ -25,7 +25,9 @@ interface Comparison {
 
 async function compare(path: string, story: Story, roundActivations: boolean): Promise<Comparison> {
   const { spec, weights, file } = await openModel(path);
-  const decoder = await createOnnxBackend({ roundActivations }).load(spec, weights, { contextTokens: 512 });
+  // llama.cpp kept its keys and values in f32 there.
+  const backend = createOnnxBackend({ roundActivations, cachePrecision: 'f32' });
+  const decoder = await backend.load(spec, weights, { contextTokens: 512 });
   await file.close();
   const sequence = decoder.createSequence();
   const greedy: number[] = [];

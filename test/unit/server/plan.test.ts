@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { specFromConfig } from '../../../engine/model/open.ts';
 import type { DecoderSpec } from '../../../engine/model/spec.ts';
-import { cacheBytesPerToken, defaultContextTokens } from '../../../engine/server/plan.ts';
+import { defaultContextTokens } from '../../../engine/server/plan.ts';
 
 /** SmolLM2-135M's published shape. */
 const smol: DecoderSpec = specFromConfig({
@@ -30,9 +30,11 @@ describe('the context that a model gets when none is asked for', () => {
   });
 
   it('shrinks to what memory bears beside the weights, in round numbers', () => {
-    // 30 layers of 2 · 3 heads · 64 values · 4 bytes are 46,080 bytes a token; half of 0.9 GB for three sequences.
-    expect(cacheBytesPerToken(smol)).toBe(46_080);
-    expect(defaultContextTokens(smol, gigabytes(0.1), gigabytes(1))).toBe(3072);
+    // 30 layers of 2 · 3 heads · 64 values · 2 bytes are 23,040 bytes a token; half of 0.9 GB holds three times 6,510 of them.
+    expect(defaultContextTokens(smol, gigabytes(0.1), gigabytes(1))).toBe(6144);
+    expect(defaultContextTokens(smol, gigabytes(0.1), gigabytes(1), 'f32')).toBe(3072);
+    // Of 8 bits the processor makes 16.
+    expect(defaultContextTokens(smol, gigabytes(0.1), gigabytes(1), 'q8')).toBe(6144);
   });
 
   it('stays useful on the smallest machine', () => {

@@ -1,0 +1,132 @@
+/**
+ * Keys and values in f16 on the CPU: what a run adds is rounded when the run ends. The logits are those of the reference whose
+ * keys and values are rounded between runs. Not to the last bit: a value that stands between two f16 goes to either by the last bits
+ * of f32. Two f16 lie 7e-4 of a value apart (2⁻¹¹ to 2⁻¹⁰), so that relative noise of 2e-6 sends 3 in 1,000 of them to the other one;
+ * each of these has twelve times the squared error of a rounded value (s² for s²/12): a thirtieth of what the rounding itself does.
+ * Noise of that size in the reference's own keys and values moved its logits by up to a 41st.
+ */
+import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import type { Backend, Decoder, LoadOptions, Sequence } from '../../../engine/backend/backend.ts';
+import { AttentionInputs } from '../../../engine/backend/onnx/attention.ts';
+import { GraphBuilder } from '../../../engine/backend/onnx/graphBuilder.ts';
+import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
+import { cacheTensor, cacheValues } from '../../../engine/backend/onnx/tensors.ts';
+import { referenceBackend } from '../../../engine/backend/reference/index.ts';
+import { float16Values } from '../../../engine/formats/floatTables.ts';
+import { openModel } from '../../../engine/model/open.ts';
+import { readGolden } from '../goldens.ts';
+import { fixtureFile } from '../shared.ts';
+
+/** Without 8-bit activations, whose noise is larger than what is tested. */
+const onnx = createOnnxBackend({ roundActivations: false });
+
+async function load(backend: Backend, family: string, options: Partial<LoadOptions> = {}): Promise<Decoder> {
+  const model = await openModel(fixtureFile(`goldens/${family}`));
+  onTestFinished(() => model.file.close());
+  const decoder = await backend.load(model.spec, model.weights, { contextTokens: 256, ...options });
+  onTestFinished(() => decoder.dispose());
+  return decoder;
+}
+
+/** IEEE 754 binary16: 11 significant bits, multiples of 2⁻²⁴ at least, the even one of two that are as near. */
+function nearestHalf(value: number): number {
+  const step = 2 ** (Math.max(Math.floor(Math.log2(Math.abs(value))), -14) - 10);
+  const [multiple, below] = [value / step, Math.floor(value / step)];
+  if (multiple - below === 0.5) return step * (below % 2 === 0 ? below : below + 1);
+  return step * Math.round(multiple);
+}
+
+/** The same sequence with every key and value rounded. */
+async function rounded(decoder: Decoder, sequence: Sequence): Promise<Sequence> {
+  const { storage } = decoder;
+  async function* pieces() {
+    for await (const piece of storage.save(sequence)) {
+      const values = new Float32Array(piece.slice().buffer).map((value) => (value === 0 ? 0 : nearestHalf(value)));
+      yield new Uint8Array(values.buffer);
+    }
+  }
+  return storage.restore(storage.shapeOf(sequence), pieces());
+}
+
+/** A prompt, then several rows and single tokens behind it. */
+async function logitsOf(
+  decoder: Decoder,
+  ids: readonly number[],
+  settle = async (sequence: Sequence) => sequence,
+): Promise<Float32Array> {
+  const rows: number[] = [];
+  let sequence = decoder.createSequence();
+  for (const end of [50, 53, 54, 70, 71, 75, 76, 77]) {
+    const tokens = ids.slice(sequence.length, end);
+    for (const logits of await decoder.run([{ sequence, tokens, logits: 'all' }])) rows.push(...logits);
+    sequence = await settle(sequence);
+  }
+  return Float32Array.from(rows);
+}
+
+/** Σ(a − b)² ÷ Σb² */
+function squaredError(actual: Float32Array, expected: Float32Array): number {
+  const sum = (values: Float32Array): number => values.reduce((total, value) => total + value * value, 0);
+  return sum(actual.map((value, i) => value - (expected[i] ?? Number.NaN))) / sum(expected);
+}
+
+describe('keys and values in f16', () => {
+  for (const family of ['llama', 'qwen3-moe', 'gpt-oss', 'deepseek-v3']) {
+    it(`${family}: the logits of the reference that rounds between runs`, { timeout: 60_000 }, async () => {
+      const { ids } = await readGolden(fixtureFile(`goldens/${family}/golden.safetensors`));
+      const reference = await load(referenceBackend, family);
+      const plain = await logitsOf(reference, ids);
+      const expected = await logitsOf(reference, ids, (sequence) => rounded(reference, sequence));
+      const actual = await logitsOf(await load(onnx, family), ids);
+      const [moved, error] = [squaredError(expected, plain), squaredError(actual, expected)];
+      expect(error).toBeLessThan(moved / 20);
+    });
+  }
+
+  it('are the nearest, and the largest number where f16 ends', async () => {
+    const values = Float32Array.of(1, 2049, 2051, 1e-7, -1 / 3, 65519, 65520, -1e30);
+    const graph = new GraphBuilder('');
+    const inputs = new AttentionInputs(graph, 'float16');
+    inputs.cached({ keyValueHeads: 1, keyDim: 2, valueDim: 2, valuesInKeys: false }, undefined);
+    const given = (name: string) => graph.input(name, 'float32', [1, 1, 2, 'tokens']);
+    inputs.keep(given('keys'), given('values'));
+    graph.output(inputs.allNewRows(), 'cached', 'float16', ['values', 'tokens']);
+    const session = await InferenceSession.create(graph.encode());
+    onTestFinished(() => session.release());
+    const empty = cacheTensor(new Uint16Array(2), [1, 1, 2, 1]);
+    const { cached } = await session.run({
+      'keys.0': empty,
+      'values.0': empty,
+      'mask.0': cacheTensor(new Float32Array(6), [2, 3]),
+      'sizes.0': new Tensor('int64', [1, 2], [2]),
+      keys: cacheTensor(values.subarray(0, 4), [1, 1, 2, 2]),
+      values: cacheTensor(values.subarray(4), [1, 1, 2, 2]),
+    });
+    const kept = Array.from(cacheValues(cached), (bits) => float16Values[bits]);
+    expect(kept).toEqual([1, 2048, 2052, 2 ** -23, -1365 / 4096, 65504, 65504, -65504]);
+  });
+
+  it('take half of the memory of f32, which is said, and are never taken for it', async () => {
+    const [halves, floats, bytes] = [
+      await load(onnx, 'llama'),
+      await load(onnx, 'llama', { cachePrecision: 'f32' }),
+      await load(onnx, 'llama', { cachePrecision: 'q8' }),
+    ];
+    const used: number[] = [];
+    for (const decoder of [halves, floats, bytes]) {
+      await decoder.run([{ sequence: decoder.createSequence(), tokens: new Array(200).fill(3), logits: 'none' }]);
+      const { cacheBytes, cacheBytesPerValue } = decoder.memory();
+      used.push(cacheBytes / cacheBytesPerValue);
+      const shape = { tokens: 10, held: [[0, 10]] };
+      // 2 heads of 16 values, keys and values.
+      expect(decoder.storage.pieceBytes(shape)).toEqual(new Array(3).fill(10 * 64 * cacheBytesPerValue));
+    }
+    expect([halves, floats, bytes].map((decoder) => decoder.memory().cacheBytesPerValue)).toEqual([2, 4, 2]);
+    expect(new Set(used).size).toBe(1);
+    expect(halves.storage.format).not.toBe(floats.storage.format);
+    expect(halves.notes.join()).toContain('kept as f16.');
+    expect(floats.notes.join()).not.toContain('Keys and values');
+    expect(bytes.notes.join()).toContain('the CPU has no smaller cache');
+  });
+});
