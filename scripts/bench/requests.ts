@@ -8,6 +8,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { openModel } from '../../engine/model/open.ts';
 import { startHearth } from './hearthEngine.ts';
 import { startLlamaServer } from './llamaServer.ts';
 import { withLongContext } from './longContext.ts';
@@ -22,9 +23,17 @@ const roomTokens = 512;
 const keystrokeTokens = 1024;
 const answerTokens = 128;
 
-/** It has about as many tokens: the same text for both. */
-const sourceText = (tokens: number): string =>
-  readFileSync('node_modules/@types/vscode/index.d.ts', 'utf8').slice(0, Math.floor(3.6 * tokens));
+/** @returns what cuts so many tokens off the beginning of a long source file: the same text for both engines. */
+async function openSource(model: string): Promise<(tokens: number) => string> {
+  const { file, tokenizer } = await openModel(model);
+  await file.close();
+  if (!tokenizer) throw new Error(`${basename(model)} has no vocabulary.`);
+  const source = readFileSync('node_modules/@types/vscode/index.d.ts', 'utf8');
+  return (tokens) => {
+    const ids = tokenizer.encode(source.slice(0, 8 * tokens), { special: 'plain' });
+    return tokenizer.decode(ids.slice(0, tokens));
+  };
+}
 
 const wellBelow: Goal = { of: 'ratio', bound: '≤', value: 0.8 };
 const atMostOne: Goal = { of: 'figure', bound: '≤', value: 1 };
@@ -82,6 +91,7 @@ async function measureContext(
   tokens: number,
 ): Promise<void> {
   const lines = linesOf(basename(model.model), tokens);
+  const textOf = await openSource(model.model);
   const directory = await mkdtemp(join(tmpdir(), 'hearth-bench-'));
   const options = { ...model, directory };
   const engines: [Side, string, Start][] = [['hearth', 'Hearth', startHearth]];
@@ -92,7 +102,7 @@ async function measureContext(
     for (let turn = 1; turn <= turnsAt(turns, tokens); turn++) {
       for (const [side, name, start] of engines) {
         console.error(`${name} with ${count(tokens)} tokens, turn ${turn}`);
-        const user = { note: (line: Line, value: number) => report.note(side, line, value), lines, keystrokes };
+        const user = { textOf, lines, keystrokes, note: (line: Line, value: number) => report.note(side, line, value) };
         await report.attempt(`${name} with ${count(tokens)} tokens`, () => measureEngine(start, options, tokens, user));
       }
       await rm(join(directory, 'sequences'), { recursive: true, force: true });
@@ -104,6 +114,7 @@ async function measureContext(
 
 /** Who uses an engine, and where what is seen of it goes. */
 interface User {
+  readonly textOf: (tokens: number) => string;
   readonly note: (line: Line, value: number) => void;
   readonly lines: Lines;
   readonly keystrokes: number;
@@ -116,7 +127,7 @@ const typed = '\nexport function sum(values) { return';
  * a second first, in which an engine may read what it stored.
  */
 async function measureEngine(start: Start, options: EngineOptions, tokens: number, user: User): Promise<void> {
-  const text = sourceText(tokens);
+  const text = user.textOf(tokens);
   await during(await start(options), async (engine) => {
     await measureKeystrokes(engine, text, user);
     await engine.store(text);
@@ -165,7 +176,7 @@ async function measureSecondTurn(engine: Requester, text: string, { note, lines 
 /** Completions while a chat streams, and what they cost the chat. */
 async function measureBeside(engine: Requester, turns: readonly ChatTurn[], user: User): Promise<void> {
   const { note, lines, keystrokes } = user;
-  const text = sourceText(keystrokeTokens);
+  const text = user.textOf(keystrokeTokens);
   const place = (i: number): string => `${text}let x${i} =`;
   await engine.keystroke(place(0));
   const alone: number[] = [];
