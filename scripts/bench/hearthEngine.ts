@@ -56,9 +56,15 @@ function requesterOf(engine: EngineProcess, { directory }: EngineOptions): Reque
       listeners.set(stream, () => {
         firstMs ??= performance.now() - start;
       });
-      const { text } = await engine.request(messages.chat, { stream, messages: [...turns], maxTokens, sampling });
+      const asked = { stream, messages: [...turns], maxTokens, sampling };
+      const { text, statistics } = await engine.request(messages.chat, asked);
       listeners.delete(stream);
-      return { text, firstMs: firstMs ?? Number.NaN, totalMs: performance.now() - start };
+      return {
+        text,
+        tokens: statistics.generatedTokens,
+        firstMs: firstMs ?? Number.NaN,
+        totalMs: performance.now() - start,
+      };
     },
     // It does so by itself when nothing was asked for some seconds.
     async store() {

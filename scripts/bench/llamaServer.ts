@@ -69,22 +69,25 @@ async function next(url: string, prompt: string, more: object = {}): Promise<voi
 
 async function chat(url: string, messages: readonly ChatTurn[], maxTokens: number) {
   const start = performance.now();
-  const body = { messages, max_tokens: maxTokens, stream: true, temperature: 0, cache_prompt: true };
+  const stream = { stream: true, stream_options: { include_usage: true } };
+  const body = { messages, max_tokens: maxTokens, temperature: 0, cache_prompt: true, ...stream };
   const response = await post(`${url}/v1/chat/completions`, body);
-  let [text, pending] = ['', ''];
+  let [text, pending, tokens] = ['', '', 0];
   let firstMs: number | undefined;
   const decoder = new TextDecoder();
   for await (const bytes of response.body ?? []) {
     const lines = (pending + decoder.decode(bytes, { stream: true })).split('\n');
     pending = lines.pop() ?? '';
     for (const line of lines.filter((line) => line.startsWith('data: {'))) {
-      const content = JSON.parse(line.slice(6)).choices[0]?.delta?.content;
+      const { choices, usage } = JSON.parse(line.slice(6));
+      tokens = usage?.completion_tokens ?? tokens;
+      const content = choices[0]?.delta?.content;
       if (!content) continue;
       firstMs ??= performance.now() - start;
       text += content;
     }
   }
-  return { text, firstMs: firstMs ?? Number.NaN, totalMs: performance.now() - start };
+  return { text, tokens, firstMs: firstMs ?? Number.NaN, totalMs: performance.now() - start };
 }
 
 async function post(url: string, body: unknown): Promise<Response> {

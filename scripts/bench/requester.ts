@@ -5,13 +5,20 @@ export interface ChatTurn {
   readonly content: string;
 }
 
+export interface Answer {
+  readonly text: string;
+  readonly tokens: number;
+  readonly firstMs: number;
+  readonly totalMs: number;
+}
+
 /** One engine in a process of its own, with a model loaded. */
 export interface Requester {
   /** The first token after `text`, as it is. */
   next(text: string): Promise<void>;
   /** The same as a request that goes before a chat, where the engine knows of such. */
   keystroke(text: string): Promise<void>;
-  chat(turns: readonly ChatTurn[], maxTokens: number): Promise<{ text: string; firstMs: number; totalMs: number }>;
+  chat(turns: readonly ChatTurn[], maxTokens: number): Promise<Answer>;
   /** Puts what is known of `text` on the disk. */
   store(text: string): Promise<void>;
   /** After a restart: takes what was stored in again, where that must be asked for. */

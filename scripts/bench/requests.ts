@@ -9,19 +9,17 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openModel } from '../../engine/model/open.ts';
+import { type BesideLines, besideLines, keystrokeTokens, measureBeside } from './beside.ts';
 import { startHearth } from './hearthEngine.ts';
 import { startLlamaServer } from './llamaServer.ts';
 import { withLongContext } from './longContext.ts';
 import { defaultModel } from './models.ts';
-import { type Goal, type Line, quantile, type Report, type Side, type Summary } from './report.ts';
+import type { Goal, Line, Report, Side } from './report.ts';
 import { type ChatTurn, type EngineOptions, type Requester, type Start, timed } from './requester.ts';
 import { count, type Settings, turnsAt } from './settings.ts';
 
 /** Room for the chat's template, question and answers. */
 const roomTokens = 512;
-/** Before the cursor while a chat streams: what the editor's completion sends. */
-const keystrokeTokens = 1024;
-const answerTokens = 128;
 
 /** @returns what cuts so many tokens off the beginning of a long source file: the same text for both engines. */
 async function openSource(model: string): Promise<(tokens: number) => string> {
@@ -36,40 +34,21 @@ async function openSource(model: string): Promise<(tokens: number) => string> {
 }
 
 const wellBelow: Goal = { of: 'ratio', bound: '≤', value: 0.8 };
-const atMostOne: Goal = { of: 'figure', bound: '≤', value: 1 };
 
 function linesOf(model: string, tokens: number) {
   const of = `${model}, ${count(tokens)} tokens of context`;
   const first = `${of}: first token in ms, against llama-server`;
-  const beside = `${of}: a completion of ${count(keystrokeTokens)} tokens while a chat streams, against llama-server`;
-  const line = (section: string, what: string, goal?: Goal, summary?: Summary): Line => ({
-    section,
-    what,
-    ...(goal && { goal }),
-    ...(summary && { summary }),
-  });
   return {
-    newPrompt: line(first, 'of a new prompt'),
-    keystroke: line(first, 'after one more keystroke', wellBelow),
-    keystroke95: line(first, 'after one more keystroke', undefined, 'p95'),
-    secondTurn: line(first, "of a chat's second turn", wellBelow),
-    restart: line(first, 'after a restart, asked as soon as the model is ready', wellBelow),
-    restartLater: line(first, 'after a restart, asked a second later', wellBelow),
-    alone: line(beside, 'ms without the chat'),
-    streaming: line(beside, 'ms'),
-    streaming95: line(beside, 'ms', undefined, 'p95'),
-    step: line(beside, "ms of the chat's token without completions"),
-    run: line(beside, "ms of the chat's run, of one token or several"),
-    run95: line(beside, "ms of the chat's run, of one token or several", undefined, 'p95'),
-    addedToken: line(beside, "added by the chat ÷ the chat's ms a token", undefined, 'p95'),
-    added: line(beside, "added by the chat ÷ the chat's median run", atMostOne, 'p95'),
-    chat: line(beside, 'time of the chat ÷ that without completions'),
-    share: line(beside, 'time of the chat ÷ that without and what completions take without it', atMostOne),
-    resident: line(`${of}: resident memory ÷ file, against llama-server`, 'with all of that known'),
-  };
+    newPrompt: { section: first, what: 'of a new prompt' },
+    keystroke: { section: first, what: 'after one more keystroke', goal: wellBelow },
+    keystroke95: { section: first, what: 'after one more keystroke', summary: 'p95' },
+    secondTurn: { section: first, what: "of a chat's second turn", goal: wellBelow },
+    restart: { section: first, what: 'after a restart, asked as soon as the model is ready', goal: wellBelow },
+    restartLater: { section: first, what: 'after a restart, asked a second later', goal: wellBelow },
+    beside: besideLines(of),
+    resident: { section: `${of}: resident memory ÷ file, against llama-server`, what: 'with all of that known' },
+  } satisfies Record<string, Line | BesideLines>;
 }
-
-type Lines = ReturnType<typeof linesOf>;
 
 export async function measureRequests(report: Report, settings: Settings): Promise<void> {
   for (const file of settings.models.length > 0 ? settings.models : [await defaultModel()]) {
@@ -116,7 +95,7 @@ async function measureContext(
 interface User {
   readonly textOf: (tokens: number) => string;
   readonly note: (line: Line, value: number) => void;
-  readonly lines: Lines;
+  readonly lines: ReturnType<typeof linesOf>;
   readonly keystrokes: number;
 }
 
@@ -132,7 +111,7 @@ async function measureEngine(start: Start, options: EngineOptions, tokens: numbe
     await measureKeystrokes(engine, text, user);
     await engine.store(text);
     const turns = await measureSecondTurn(engine, text, user);
-    await measureBeside(engine, turns, user);
+    await measureBeside(engine, turns, user.textOf(keystrokeTokens), { ...user, lines: user.lines.beside });
     user.note(user.lines.resident, engine.residentBytes() / statSync(options.model).size);
   });
   await during(await start(options), async (engine) => {
@@ -171,44 +150,4 @@ async function measureSecondTurn(engine: Requester, text: string, { note, lines 
   const turns: ChatTurn[] = [first, { role: 'assistant', content: answer }, { role: 'user', content: 'Why?' }];
   note(lines.secondTurn, (await engine.chat(turns, 24)).firstMs);
   return turns;
-}
-
-/** Completions while a chat streams, and what they cost the chat. */
-async function measureBeside(engine: Requester, turns: readonly ChatTurn[], user: User): Promise<void> {
-  const { note, lines, keystrokes } = user;
-  const text = user.textOf(keystrokeTokens);
-  const place = (i: number): string => `${text}let x${i} =`;
-  await engine.keystroke(place(0));
-  const alone: number[] = [];
-  for (let i = 1; i <= keystrokes; i++) alone.push(await timed(() => engine.keystroke(place(i))));
-  for (const ms of alone) note(lines.alone, ms);
-  const aloneMs = quantile(alone, 0.5) ?? Number.NaN;
-  await engine.chat(turns, answerTokens);
-  const chatAlone = await engine.chat(turns, answerTokens);
-  const stepMs = (chatAlone.totalMs - chatAlone.firstMs) / (answerTokens - 1);
-  note(lines.step, stepMs);
-  const runsBefore = await engine.chatRuns?.();
-  let isStreaming = true;
-  const addedMs: number[] = [];
-  const chat = engine.chat(turns, answerTokens).finally(() => {
-    isStreaming = false;
-  });
-  for (let i = 100; isStreaming; i++) {
-    const ms = await timed(() => engine.keystroke(place(i)));
-    if (!isStreaming) break;
-    for (const line of [lines.streaming, lines.streaming95]) note(line, ms);
-    addedMs.push(ms - aloneMs);
-    // Someone who types fast: five keys a second.
-    await sleep(Math.max(0, 200 - ms));
-  }
-  const { totalMs } = await chat;
-  const runs = await engine.chatRuns?.();
-  const runMs = runs && runsBefore ? runs.recentMs.slice(runsBefore.count - runs.count) : [stepMs];
-  for (const ms of runMs) for (const line of [lines.run, lines.run95]) note(line, ms);
-  for (const ms of addedMs) {
-    note(lines.addedToken, ms / stepMs);
-    note(lines.added, ms / (quantile(runMs, 0.5) ?? Number.NaN));
-  }
-  note(lines.chat, totalMs / chatAlone.totalMs);
-  note(lines.share, totalMs / (chatAlone.totalMs + addedMs.length * aloneMs));
 }
