@@ -28,9 +28,14 @@ const { finished, cancelled, failed, unexpected, samples, pending, tookMs } = re
 const warm = samples.slice(Math.ceil(samples.length / 3));
 const half = Math.floor(warm.length / 2);
 const growth = mean(warm.slice(half)) / mean(warm.slice(0, half)) - 1;
-const lost = Number(values.requests) - finished - cancelled - failed - unexpected.length;
+const stopped = Object.values(cancelled).reduce((sum, count) => sum + count, 0);
+const lost = Number(values.requests) - finished - stopped - failed - unexpected.length;
 console.log(
-  `${finished} finished, ${cancelled} cancelled, ${failed} failed as they should, ${unexpected.length} otherwise, ${lost} lost, ${pending} pending; ${(tookMs / 1000).toFixed(0)} s`,
+  `${finished} finished, ${stopped} cancelled (${Object.entries(cancelled)
+    .map(([stage, count]) => `${count} ${stage}`)
+    .join(
+      ', ',
+    )}), ${failed} failed as they should, ${unexpected.length} otherwise, ${lost} lost, ${pending} pending; ${(tookMs / 1000).toFixed(0)} s`,
 );
 console.log(`resident memory after the first third: ${(100 * growth).toFixed(2)} % from its first to its second half`);
 for (const line of unexpected.slice(0, 20)) console.error(line);

@@ -1,10 +1,13 @@
 /**
  * Many mixed requests to one engine, a fifth cancelled, one in twenty failing: each must end once, as it should, and
- * memory must not grow. The model is tiny and writes nonsense; everything around it is what users run.
+ * memory must not grow. When a request is cancelled is a matter of its progress, not of time, so that it is on every machine.
+ * The model is tiny and writes nonsense; everything around it is what users run.
  */
+import { EventEmitter } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { HearthError } from '../../engine/errors.ts';
 import { seededRandom } from '../../engine/generation/random.ts';
 import {
@@ -32,9 +35,21 @@ export interface MemorySample {
   readonly cacheBytes: number;
 }
 
+/** Before anything happens; when the engine has made some steps; when the request has written some pieces. */
+const stages = ['waiting', 'reading', 'writing'] as const;
+type Stage = (typeof stages)[number];
+
+interface Cancellation {
+  readonly stage: Stage;
+  /** Steps or pieces. */
+  readonly after: number;
+  readonly controller: AbortController;
+}
+
 export interface SoakResult {
   readonly finished: number;
-  readonly cancelled: number;
+  /** By what the request had reached. */
+  readonly cancelled: Readonly<Record<Stage, number>>;
   /** As they should: their prompts are too long. */
   readonly failed: number;
   readonly unexpected: readonly string[];
@@ -48,14 +63,16 @@ const inFlight = 8;
 const sampleEvery = 500;
 const contextTokens = 512;
 
-export async function soak({ requests, seed, backend, onSample }: SoakOptions): Promise<SoakResult> {
+export async function soak(options: SoakOptions): Promise<SoakResult> {
   const tiny = await makeTinyModel();
   const storeDirectory = await mkdtemp(join(tmpdir(), 'hearth-soak-'));
-  const engine = new Engine({ storeDirectory, onDelta: () => {}, onProgress: () => {} });
+  const pieces = new EventEmitter();
+  const onDelta = ({ stream }: { readonly stream: string }) => pieces.emit(stream);
+  const engine = new Engine({ storeDirectory, onDelta, onProgress: () => {} });
   try {
-    await engine.load(loadParams.parse({ model: tiny.path, backend, contextTokens, threads: 1 }));
+    await engine.load(loadParams.parse({ model: tiny.path, backend: options.backend, contextTokens, threads: 1 }));
     const startMs = performance.now();
-    const load = new Load(engine, seed, requests, onSample);
+    const load = new Load(engine, pieces, options);
     await Promise.all(Array.from({ length: inFlight }, () => load.work()));
     const tookMs = performance.now() - startMs;
     return { ...load.counts, samples: load.samples, pending: engine.status().queuedRequests, tookMs };
@@ -67,17 +84,26 @@ export async function soak({ requests, seed, backend, onSample }: SoakOptions): 
 }
 
 class Load {
-  readonly counts = { finished: 0, cancelled: 0, failed: 0, unexpected: [] as string[] };
+  readonly counts = {
+    finished: 0,
+    cancelled: { waiting: 0, reading: 0, writing: 0 },
+    failed: 0,
+    unexpected: [] as string[],
+  };
   readonly samples: MemorySample[] = [];
   readonly #engine: Engine;
+  readonly #pieces: EventEmitter;
   readonly #random: () => number;
   readonly #requests: number;
   readonly #onSample: SoakOptions['onSample'];
   #begun = 0;
   #ended = 0;
+  /** Requests that were to be cancelled and had ended before. */
+  #owed = 0;
 
-  constructor(engine: Engine, seed: number, requests: number, onSample: SoakOptions['onSample']) {
+  constructor(engine: Engine, pieces: EventEmitter, { seed, requests, onSample }: SoakOptions) {
     this.#engine = engine;
+    this.#pieces = pieces;
     this.#random = seededRandom(seed);
     this.#requests = requests;
     this.#onSample = onSample;
@@ -94,32 +120,84 @@ class Load {
 
   async #one(number: number): Promise<void> {
     const fails = this.#random() < 0.05;
-    const cancels = !fails && this.#random() < 0.2 / 0.95;
-    const controller = new AbortController();
-    const timer = cancels ? setTimeout(() => controller.abort(), this.#random() * 12) : undefined;
+    const cancellation = fails ? undefined : this.#cancellation();
     try {
-      const finish = await (fails ? this.#tooLong(number) : this.#ask(number, controller.signal));
+      const finish = await (fails ? this.#tooLong(number) : this.#ask(number, cancellation));
       if (fails) this.counts.unexpected.push(`request ${number} did not fail`);
-      else if (finish === 'cancelled') this.counts.cancelled++;
-      else this.counts.finished++;
+      else this.#count(finish, cancellation);
     } catch (error) {
       const code = error instanceof HearthError ? error.code : 'internal';
       if (fails && code === 'context-overflow') this.counts.failed++;
-      else if (cancels && code === 'cancelled') this.counts.cancelled++;
+      else if (cancellation && code === 'cancelled') this.#count(code, cancellation);
       else this.counts.unexpected.push(`request ${number}: ${error}`);
-    } finally {
-      clearTimeout(timer);
     }
   }
 
-  async #ask(number: number, signal: AbortSignal): Promise<string> {
+  /** For a fifth of the requests; an ending that came first is made up for. */
+  #cancellation(): Cancellation | undefined {
+    const [drawn, stage, share] = [this.#random(), this.#random(), this.#random()];
+    if (drawn >= 0.2 / 0.95 && this.#owed === 0) return undefined;
+    if (drawn >= 0.2 / 0.95) this.#owed--;
+    const controller = new AbortController();
+    if (stage < 0.25) return { stage: 'waiting', after: 0, controller };
+    if (stage < 0.5) return { stage: 'reading', after: 1 + Math.floor(share * 4), controller };
+    return { stage: 'writing', after: 1 + Math.floor(share * 6), controller };
+  }
+
+  #count(finish: string, cancellation: Cancellation | undefined): void {
+    if (finish !== 'cancelled') {
+      this.counts.finished++;
+      if (cancellation) this.#owed++;
+    } else if (cancellation) this.counts.cancelled[cancellation.stage]++;
+    else this.counts.unexpected.push('a request was cancelled by nobody');
+  }
+
+  async #ask(number: number, cancellation: Cancellation | undefined): Promise<string> {
     const stream = `soak ${number}`;
-    const kind = this.#random();
-    const text = this.#text();
-    const maxTokens = 1 + Math.floor(this.#random() * 24);
+    if (!cancellation) return this.#submit(number, stream, {});
+    const { stage, after, controller } = cancellation;
+    let [pieces, isDone] = [0, false];
+    if (stage === 'writing') {
+      this.#pieces.on(stream, () => {
+        if (++pieces === after) controller.abort();
+      });
+    }
+    const answer = this.#submit(number, stream, { stage, leastTokens: after, signal: controller.signal }).finally(
+      () => {
+        isDone = true;
+        this.#pieces.removeAllListeners(stream);
+      },
+    );
+    if (stage === 'waiting') controller.abort();
+    const steps = (): number => this.#engine.status().requests?.steps ?? 0;
+    const last = steps() + after;
+    while (stage === 'reading' && steps() < last && !isDone) await sleep(1);
+    if (stage === 'reading') controller.abort();
+    return answer;
+  }
+
+  /** @param stage at which it is cancelled: long enough for it to get there, and for something to be left. */
+  async #submit(
+    number: number,
+    stream: string,
+    {
+      stage,
+      leastTokens = 0,
+      signal,
+    }: { readonly stage?: Stage; readonly leastTokens?: number; readonly signal?: AbortSignal },
+  ): Promise<string> {
+    const kind = this.#random() * (stage === 'writing' ? 0.85 : 1);
+    const text = stage === 'reading' ? `# ${number}\n`.repeat(60) : this.#text();
+    const maxTokens = 1 + 4 * leastTokens + Math.floor(this.#random() * 24);
     const sampling = { seed: number };
     if (kind < 0.4) {
-      const place = { prefix: text, suffix: '\n', maxTokens, sampling };
+      const place = {
+        prefix: text,
+        suffix: '\n',
+        maxTokens,
+        sampling,
+        ...(stage === 'writing' && { stream, whole: true }),
+      };
       return (await this.#engine.complete(completeParams.parse(place), signal)).finish;
     }
     if (kind < 0.7) {

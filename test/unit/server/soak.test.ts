@@ -9,8 +9,12 @@ describe('many mixed requests (npm run soak has ten thousand)', () => {
       backend: 'onnx',
     });
     expect(unexpected).toEqual([]);
-    expect(finished + cancelled + failed).toBe(150);
-    expect(cancelled).toBeGreaterThan(5);
+    const { waiting, reading, writing } = cancelled;
+    expect(finished + waiting + reading + writing + failed).toBe(150);
+    // A fifth, with what the seed makes of it.
+    expect(waiting + reading + writing).toBeGreaterThanOrEqual(20);
+    expect(waiting + reading + writing).toBeLessThanOrEqual(40);
+    expect(Math.min(waiting, reading, writing)).toBeGreaterThan(2);
     expect(failed).toBeGreaterThan(2);
     expect(pending).toBe(0);
   }, 120_000);
