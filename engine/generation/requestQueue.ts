@@ -17,8 +17,8 @@ import {
   type StepSlice,
 } from './nextStep.ts';
 
-/** Someone who typed this recently is typing. */
-const pressedMs = 2000;
+/** Someone who types goes on within this time, and hardly ever before. */
+const typing = { soonestMs: 60, latestMs: 2000 };
 
 export interface QueueLimits extends StepLimits {
   /** Requests of one class that wait or run: a flood of one kind shuts out none of another. */
@@ -113,11 +113,12 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     this.#unblock();
   }
 
-  /** A better class asked for something lately and is likely to do so again during the request's next step. */
+  /** Somebody types, or asks otherwise for what goes before the request: probably again during its next step. */
   isPressed(request: Request, nowMs: number): boolean {
-    return requestClasses
-      .slice(0, rank(request))
-      .some((name) => nowMs - this.#classOf({ requestClass: name }).arrivedAtMs < pressedMs);
+    return requestClasses.slice(0, rank(request)).some((name) => {
+      const sinceMs = nowMs - this.#classOf({ requestClass: name }).arrivedAtMs;
+      return sinceMs > typing.soonestMs && sinceMs < typing.latestMs;
+    });
   }
 
   /** What was computed, and how long that took: divided among the slices by their tokens. */

@@ -78,6 +78,15 @@ class Simulation {
 const longestStepMs = 10 + 1.5 * 128;
 
 describe('the queue', () => {
+  it('expects another keystroke for two seconds after one, but not at once', () => {
+    const simulation = new Simulation();
+    const chat = simulation.add('chat', 1, 1);
+    expect(simulation.queue.isPressed(chat, 0)).toBe(false);
+    const key = simulation.add('keystroke', 1, 1);
+    expect([50, 100, 1900, 2100].map((ms) => simulation.queue.isPressed(chat, ms))).toEqual([false, true, true, false]);
+    expect(simulation.queue.isPressed(key, 100)).toBe(false);
+  });
+
   it('prefers keystroke over chat over summary over warm-up, whatever came first', () => {
     const simulation = new Simulation();
     for (const name of requestClasses.toReversed()) simulation.add(name, 300, 3);
