@@ -22,6 +22,13 @@ function stackedFp8(matrices: number, rows: number, columns: number): Weight {
 describe('a matrix on the GPU', () => {
   const held = useGpu();
 
+  async function uploaded(weight: Weight): Promise<GpuMatrix> {
+    const uploader = new Uploader(held.gpu, { contextTokens: 1 });
+    const matrix = await uploader.matrix(weight);
+    await uploader.upload();
+    return matrix;
+  }
+
   /** Every row of it, as the embedding kernel reads rows. */
   async function readRows({ rows, columns, pieces, blockScale }: GpuMatrix): Promise<number[]> {
     const { gpu } = held;
@@ -49,7 +56,7 @@ describe('a matrix on the GPU', () => {
     const weight = stackedFp8(5, 12, 24);
     // Room for 25 rows: two matrices of twelve.
     Object.assign(gpu, { capabilities: { ...whole, maxPieceBytes: 25 * 24 } });
-    const matrix = await new Uploader(gpu, { contextTokens: 1 }, 0).matrix(weight);
+    const matrix = await uploaded(weight);
     Object.assign(gpu, { capabilities: whole });
     expect(matrix.pieces.map(({ firstRow }) => firstRow)).toEqual([0, 24, 48]);
     expect(await readRows(matrix)).toEqual([...(await readValues(weight, 0, 60))]);
@@ -57,7 +64,7 @@ describe('a matrix on the GPU', () => {
 
   it('that fits one binding is one piece', async () => {
     const weight = stackedFp8(3, 12, 24);
-    const matrix = await new Uploader(held.gpu, { contextTokens: 1 }, 0).matrix(weight);
+    const matrix = await uploaded(weight);
     expect(matrix.pieces.length).toBe(1);
     expect(await readRows(matrix)).toEqual([...(await readValues(weight, 0, 36))]);
   });

@@ -18,7 +18,7 @@ import { queriesPerTile } from './decoderAttention.ts';
 import { copyPage, usedCacheBytes } from './decoderCache.ts';
 import { headPlan, layersPlan } from './decoderPlan.ts';
 import type { DecoderParts, PlanRows } from './decoderRecorder.ts';
-import { DeviceSampler, mostSteps, untilStop } from './decoderSampling.ts';
+import { type DeviceSampler, mostSteps, untilStop } from './decoderSampling.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './decoderScratch.ts';
 import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './decoderSequence.ts';
 import { WebgpuStorage } from './decoderStorage.ts';
@@ -33,6 +33,7 @@ export const maxSequencesPerRun = 16;
 type Slice = OwnSlice<WebgpuSequence>;
 
 export interface LoadedParts extends DecoderParts {
+  readonly sampler: DeviceSampler;
   readonly contextTokens: number;
   readonly notes: readonly string[];
   readonly weightBytes: number;
@@ -55,7 +56,7 @@ export class WebgpuDecoder implements Decoder {
   readonly #gpu: Gpu;
   readonly #sequences = new Set<WebgpuSequence>();
   readonly #plans = new Map<string, Promise<Plan>>();
-  #sampler: Promise<DeviceSampler> | undefined;
+  #disposed = false;
 
   constructor(parts: LoadedParts) {
     this.#parts = parts;
@@ -70,12 +71,23 @@ export class WebgpuDecoder implements Decoder {
     });
   }
 
-  /** Compiles what a chat needs first: one token, and a prompt. */
+  /** Compiles what the first answer needs: a prompt, and one token after the other. */
   async warm(): Promise<void> {
-    const plans = [this.#layersPlan('prompt'), this.#layersPlan(1), this.#headPlan(1, 'hidden')];
-    // Software adapters compile slowly and are used by tests, few of which sample.
-    const samples = !this.#gpu.capabilities.software && !this.spec.headless;
-    await Promise.all([...plans, ...(samples ? [this.#deviceSampler()] : [])]);
+    await Promise.all([this.#layersPlan('prompt'), this.#headPlan(1, 'chosen'), ...this.#rowPlans(1)]);
+  }
+
+  /** Compiles the rest, a few kernels at a time: whoever needs others meanwhile, or closes the decoder, waits for those alone. */
+  async warmRest(): Promise<void> {
+    const groups = [
+      () => (this.spec.headless ? [] : [this.#drawPlan()]),
+      () => [...this.#rowPlans(4), this.#headPlan(4, 'chosen')],
+      () => [...this.#rowPlans(vectorTokens), this.#headPlan(vectorTokens, 'chosen')],
+    ];
+    for (const plans of groups) {
+      if (this.#disposed) return;
+      // A run that needs what failed tries again, and is told.
+      await Promise.allSettled(plans());
+    }
   }
 
   createSequence(): WebgpuSequence {
@@ -130,26 +142,18 @@ export class WebgpuDecoder implements Decoder {
   /** All steps in one pass: each leaves the next one's rows behind. */
   async #computeDraws(slices: readonly DrawSlice[], own: readonly Slice[], steps: number): Promise<number[][]> {
     const rows = bucket(own.length);
-    const [layers, head] = await Promise.all([this.#layersPlan(rows), this.#headPlan(rows, 'hidden')]);
-    const sampler = await this.#deviceSampler();
+    const plans = await Promise.all([...this.#rowPlans(rows), this.#drawPlan()]);
+    const { sampler } = this.#parts;
     const copies = own.flatMap(({ sequence }) => sequence.prepare(steps));
     this.#parts.inputs.write(this.#gpu.device.queue, own, queriesPerTile(this.spec, rows), steps);
-    sampler.write(slices);
+    sampler.write(this.#gpu.device.queue, slices);
     const encoder = this.#encoder(copies);
     const pass = encoder.beginComputePass();
-    for (let step = 0; step < steps; step++) for (const plan of [layers, head, sampler.plan]) plan.encode(pass);
+    for (let step = 0; step < steps; step++) for (const plan of plans) plan.encode(pass);
     pass.end();
     sampler.encodeReadBack(encoder, own.length);
     this.#gpu.device.queue.submit([encoder.finish()]);
     return sampler.read(own.length);
-  }
-
-  #deviceSampler(): Promise<DeviceSampler> {
-    const { inputs, scratch } = this.#parts;
-    const limits = { vocabularySize: this.spec.vocabularySize, maxRows: maxSequencesPerRun };
-    const operands = { logits: scratch.logits, rowBuffer: inputs.rowBuffer, rows: () => inputs.tokens };
-    this.#sampler ??= DeviceSampler.create(this.#gpu, limits, operands);
-    return this.#sampler;
   }
 
   /** @returns the logits asked for, slice after slice. `[rows, vocabulary]` */
@@ -233,10 +237,25 @@ export class WebgpuDecoder implements Decoder {
     return this.#plan(`head ${rows} ${input}`, () => headPlan(this.#parts, rows, this.#parts.scratch[input]));
   }
 
+  /** Of one token each of up to so many sequences, to their logits. */
+  #rowPlans(rows: number): [layers: Promise<Plan>, head: Promise<Plan>] {
+    return [this.#layersPlan(rows), this.#headPlan(rows, 'hidden')];
+  }
+
+  #drawPlan(): Promise<Plan> {
+    const { sampler, inputs, scratch } = this.#parts;
+    const operands = { logits: scratch.logits, rowBuffer: inputs.rowBuffer, rows: () => inputs.tokens };
+    return this.#plan('draw', () => sampler.plan(this.#gpu, operands));
+  }
+
+  /** As with kernels, what fails is not kept. */
   #plan(key: string, make: () => Promise<Plan>): Promise<Plan> {
-    const plan = this.#plans.get(key) ?? make();
-    this.#plans.set(key, plan);
-    return plan;
+    const known = this.#plans.get(key);
+    if (known) return known;
+    const made = make();
+    this.#plans.set(key, made);
+    made.catch(() => this.#plans.delete(key));
+    return made;
   }
 
   hasRoom(demands: readonly CacheDemand[]): boolean {
@@ -247,7 +266,7 @@ export class WebgpuDecoder implements Decoder {
   }
 
   async dispatches(): Promise<DispatchCounts> {
-    const [layers, head] = await Promise.all([this.#layersPlan(1), this.#headPlan(1, 'hidden')]);
+    const [layers, head] = await Promise.all(this.#rowPlans(1));
     return { layers: layers.layerDispatches, token: layers.dispatches + head.dispatches };
   }
 
@@ -266,6 +285,7 @@ export class WebgpuDecoder implements Decoder {
   }
 
   async dispose(): Promise<void> {
+    this.#disposed = true;
     this.#sequences.clear();
     this.#gpu.dispose();
   }

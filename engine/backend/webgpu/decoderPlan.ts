@@ -13,7 +13,7 @@ import { rmsNormKernel } from './kernels/rmsNorm.ts';
 import type { Plan } from './plan.ts';
 
 /** From token ids to the residual stream that leaves the last layer. */
-export function layersPlan(parts: DecoderParts, rows: PlanRows): Promise<Plan> {
+export async function layersPlan(parts: DecoderParts, rows: PlanRows): Promise<Plan> {
   const recorder = new Recorder(parts, rows);
   recordEmbedding(recorder);
   for (const [index, spec] of parts.spec.layers.entries()) {
@@ -28,7 +28,7 @@ export function layersPlan(parts: DecoderParts, rows: PlanRows): Promise<Plan> {
 }
 
 /** Final norm and head, if there is one, of `rows` rows of `input`, `[rows, hidden]` to `[rows, vocabulary or hidden]`. */
-export function headPlan(parts: DecoderParts, rows: number, input: GPUBuffer): Promise<Plan> {
+export async function headPlan(parts: DecoderParts, rows: number, input: GPUBuffer): Promise<Plan> {
   const recorder = new Recorder(parts, rows);
   const { gpu, spec, weights, scratch } = parts;
   if (spec.headless) {

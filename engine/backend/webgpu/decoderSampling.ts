@@ -1,6 +1,6 @@
 /** Sampling on the device: several runs of one token a sequence in one submission, each drawing the next one's tokens. */
 import type { DrawRules, DrawSlice } from '../backend.ts';
-import type { Gpu } from './gpu.ts';
+import type { Allocator, Gpu } from './gpu.ts';
 import {
   chunksOf,
   historyWords,
@@ -31,23 +31,22 @@ export interface SamplerOperands {
 
 /** The buffers that the two sampling kernels pass on, and their read-back. */
 export class DeviceSampler {
-  readonly plan: Plan;
-  readonly #gpu: Gpu;
-  readonly #limits: SamplerLimits;
-  readonly #buffers: Awaited<ReturnType<typeof allocate>>;
+  readonly #vocabularySize: number;
+  readonly #buffers: Awaited<ReturnType<typeof allocateBuffers>>;
 
-  private constructor(gpu: Gpu, limits: SamplerLimits, buffers: Awaited<ReturnType<typeof allocate>>, plan: Plan) {
-    this.#gpu = gpu;
-    this.#limits = limits;
+  private constructor({ vocabularySize }: SamplerLimits, buffers: Awaited<ReturnType<typeof allocateBuffers>>) {
+    this.#vocabularySize = vocabularySize;
     this.#buffers = buffers;
-    this.plan = plan;
   }
 
-  static async create(gpu: Gpu, limits: SamplerLimits, operands: SamplerOperands): Promise<DeviceSampler> {
-    const { vocabularySize } = limits;
-    const buffers = await allocate(gpu, limits);
-    const { settings, uniforms, history, parts, drawn } = buffers;
-    const { logits, rowBuffer, rows } = operands;
+  static async allocate(gpu: Allocator, limits: SamplerLimits): Promise<DeviceSampler> {
+    return new DeviceSampler(limits, await allocateBuffers(gpu, limits));
+  }
+
+  /** From the logits of each row to its token, which becomes the next run's row. */
+  async plan(gpu: Gpu, { logits, rowBuffer, rows }: SamplerOperands): Promise<Plan> {
+    const vocabularySize = this.#vocabularySize;
+    const { settings, uniforms, history, parts, drawn } = this.#buffers;
     const builder = new PlanBuilder(gpu);
     builder.add(sampleChunksKernel(vocabularySize, gpu.capabilities), [settings, history, logits, parts], () => [
       chunksOf(vocabularySize),
@@ -55,13 +54,12 @@ export class DeviceSampler {
     ]);
     const drawing = [settings, uniforms, logits, parts, history, drawn, rowBuffer];
     builder.add(sampleDrawKernel(vocabularySize, mostSteps, gpu.capabilities), drawing, () => [rows()]);
-    return new DeviceSampler(gpu, limits, buffers, await builder.finish());
+    return builder.finish();
   }
 
-  write(slices: readonly DrawSlice[]): void {
-    const { queue } = this.#gpu.device;
+  write(queue: GPUQueue, slices: readonly DrawSlice[]): void {
     const { settings, uniforms, history, drawn } = this.#buffers;
-    const words = historyWords(this.#limits.vocabularySize);
+    const words = historyWords(this.#vocabularySize);
     for (const [row, slice] of slices.entries()) {
       queue.writeBuffer(settings, 4 * settingsWords * row, packSettings(slice.rules));
       queue.writeBuffer(uniforms, 4 * mostSteps * row, Float32Array.from(slice.uniforms));
@@ -105,7 +103,7 @@ function packHistory(count: number, { sequence, generated }: DrawSlice['history'
   return words;
 }
 
-async function allocate(gpu: Gpu, { vocabularySize, maxRows }: SamplerLimits) {
+async function allocateBuffers(gpu: Allocator, { vocabularySize, maxRows }: SamplerLimits) {
   const storage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
   const words = (label: string, count: number, usage = storage) => gpu.allocate(label, 4 * maxRows * count, usage);
   return {

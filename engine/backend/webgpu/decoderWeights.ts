@@ -82,15 +82,16 @@ export interface GpuWeights {
   readonly head: GpuMatrix;
 }
 
-export async function uploadWeights(weights: DecoderWeights, uploader: Uploader): Promise<GpuWeights> {
+/** Every weight has its buffers after this; `Uploader.upload` fills them. */
+export async function placeWeights(weights: DecoderWeights, uploader: Uploader): Promise<GpuWeights> {
   const embedding = await uploader.matrix(weights.embedding);
   const layers: GpuLayer[] = [];
   for (const layer of weights.layers) {
     layers.push({
       attentionNorm: await uploader.vector(layer.attentionNorm),
-      attention: await uploadAttention(layer.attention, uploader),
+      attention: await placeAttention(layer.attention, uploader),
       feedForwardNorm: await uploader.vector(layer.feedForwardNorm),
-      feedForward: await uploadFeedForward(layer.feedForward, uploader),
+      feedForward: await placeFeedForward(layer.feedForward, uploader),
     });
   }
   return {
@@ -101,11 +102,11 @@ export async function uploadWeights(weights: DecoderWeights, uploader: Uploader)
   };
 }
 
-function uploadAttention(weights: AttentionWeights, uploader: Uploader): Promise<GpuGroupedQuery | GpuLatent> {
-  return weights.kind === 'latent' ? uploadLatent(weights, uploader) : uploadGroupedQuery(weights, uploader);
+function placeAttention(weights: AttentionWeights, uploader: Uploader): Promise<GpuGroupedQuery | GpuLatent> {
+  return weights.kind === 'latent' ? placeLatent(weights, uploader) : placeGroupedQuery(weights, uploader);
 }
 
-async function uploadLatent(weights: LatentWeights, uploader: Uploader): Promise<GpuLatent> {
+async function placeLatent(weights: LatentWeights, uploader: Uploader): Promise<GpuLatent> {
   const { queryDown, queryNorm, keyUp } = weights;
   const matrix = async (weight: Weight) => ({ weight: await uploader.matrix(weight) });
   return {
@@ -141,39 +142,39 @@ function transposedHeads(weight: Weight): Weight {
   return { ...transposed, blockScale: { blockRows: blockColumns, blockColumns: blockRows, read } };
 }
 
-async function uploadGroupedQuery(weights: GroupedQueryWeights, uploader: Uploader): Promise<GpuGroupedQuery> {
+async function placeGroupedQuery(weights: GroupedQueryWeights, uploader: Uploader): Promise<GpuGroupedQuery> {
   const { queryNorm, keyNorm, sinks } = weights;
   const biases = [weights.query, weights.key, weights.value].flatMap(({ bias }) => (bias ? [bias] : []));
   return {
     kind: 'grouped-query',
     ...(biases.length === 3 && { biases: await uploader.vector(...biases) }),
-    query: await uploadLinear(weights.query, uploader),
-    key: await uploadLinear(weights.key, uploader),
-    value: await uploadLinear(weights.value, uploader),
-    output: await uploadLinear(weights.output, uploader),
+    query: await placeLinear(weights.query, uploader),
+    key: await placeLinear(weights.key, uploader),
+    value: await placeLinear(weights.value, uploader),
+    output: await placeLinear(weights.output, uploader),
     ...(queryNorm && keyNorm && { norms: await uploader.vector(queryNorm, keyNorm) }),
     ...(sinks && { sinks: await uploader.vector(sinks) }),
   };
 }
 
-function uploadFeedForward(weights: FeedForwardWeights, uploader: Uploader): Promise<GpuDense | GpuExperts> {
-  return weights.kind === 'dense' ? uploadDense(weights, uploader) : uploadExperts(weights, uploader);
+function placeFeedForward(weights: FeedForwardWeights, uploader: Uploader): Promise<GpuDense | GpuExperts> {
+  return weights.kind === 'dense' ? placeDense(weights, uploader) : placeExperts(weights, uploader);
 }
 
-async function uploadExperts(weights: ExpertsWeights, uploader: Uploader): Promise<GpuExperts> {
+async function placeExperts(weights: ExpertsWeights, uploader: Uploader): Promise<GpuExperts> {
   const { selectionBias, shared } = weights;
   return {
     kind: 'experts',
-    router: await uploadLinear(weights.router, uploader),
+    router: await placeLinear(weights.router, uploader),
     ...(selectionBias && { selectionBias: await uploader.vector(selectionBias) }),
-    gate: await uploadLinear(weights.gate, uploader),
-    up: await uploadLinear(weights.up, uploader),
-    down: await uploadLinear(weights.down, uploader),
-    ...(shared && { shared: await uploadDense(shared, uploader) }),
+    gate: await placeLinear(weights.gate, uploader),
+    up: await placeLinear(weights.up, uploader),
+    down: await placeLinear(weights.down, uploader),
+    ...(shared && { shared: await placeDense(shared, uploader) }),
   };
 }
 
-async function uploadDense({ gate, up, down }: DenseWeights, uploader: Uploader): Promise<GpuDense> {
+async function placeDense({ gate, up, down }: DenseWeights, uploader: Uploader): Promise<GpuDense> {
   const width = paddedWidth(rowsOf(gate.shape));
   const matrix = async (weight: Weight, rows: number, columns: number) => ({
     weight: await uploader.matrix(paddedWeight(weight, rows, columns)),
@@ -212,7 +213,7 @@ function paddedWeight(weight: Weight, rows: number, columns: number): Weight {
   };
 }
 
-async function uploadLinear({ weight, bias }: Linear, uploader: Uploader): Promise<GpuLinear> {
+async function placeLinear({ weight, bias }: Linear, uploader: Uploader): Promise<GpuLinear> {
   return { weight: await uploader.matrix(weight), ...(bias && { bias: await uploader.vector(bias) }) };
 }
 

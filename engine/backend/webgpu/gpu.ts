@@ -59,7 +59,7 @@ export class Gpu {
     this.device = opened.device;
     this.capabilities = opened.capabilities;
     void opened.device.lost.then((info) => {
-      this.lossMessage = info.message || info.reason;
+      this.lossMessage ??= info.message || info.reason;
     });
     opened.device.addEventListener('uncapturederror', ({ error }) => {
       this.#firstError ??= error.message;
@@ -130,12 +130,16 @@ export class Gpu {
     buffer.destroy();
   }
 
-  /** Compiles asynchronously; the first error names the kernel and the line. */
+  /**
+   * Compiles on Dawn's threads. What fails is not kept: whoever needs it next tries again, and is told.
+   * @throws HearthError `unavailable` when the driver fails, `device-lost`; an Error that names kernel and line for code that is wrong.
+   */
   kernel(source: KernelSource): Promise<Kernel> {
     const known = this.#kernels.get(source.code);
     if (known) return known;
     const made = this.#compile(source);
     this.#kernels.set(source.code, made);
+    made.catch(() => this.#kernels.delete(source.code));
     return made;
   }
 
@@ -154,12 +158,20 @@ export class Gpu {
     const info = await module.getCompilationInfo();
     const error = info.messages.find((message) => message.type === 'error');
     if (error) throw new Error(`Kernel ${source.label}, line ${error.lineNum}: ${error.message}`);
-    const pipeline = await device.createComputePipelineAsync({
+    const descriptor = {
       label: source.label,
       layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
       compute: { module, entryPoint: 'main' },
-    });
-    return { label: source.label, pipeline, layout };
+    };
+    try {
+      return { label: source.label, layout, pipeline: await device.createComputePipelineAsync(descriptor) };
+    } catch (failure) {
+      await this.explain(failure);
+      const reason = failure instanceof Error ? failure.message : String(failure);
+      throw new HearthError('unavailable', `The graphics driver did not compile ${source.label}: ${reason}`, {
+        cause: failure,
+      });
+    }
   }
 
   bind(kernel: Kernel, buffers: readonly (GPUBuffer | GPUBufferBinding)[]): GPUBindGroup {
@@ -184,6 +196,7 @@ export class Gpu {
   }
 
   dispose(): void {
+    this.lossMessage ??= 'it was closed';
     this.#kernels.clear();
     this.#opened.device.destroy();
   }

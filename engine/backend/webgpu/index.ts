@@ -5,17 +5,16 @@
 import type { CachePrecision } from '../../model/cachePrecision.ts';
 import { describeModel } from '../../model/describe.ts';
 import type { DecoderSpec } from '../../model/spec.ts';
-import { listWeights } from '../../model/weightList.ts';
 import type { DecoderWeights } from '../../model/weights.ts';
-import { weightBytesOf } from '../../model/weightViews.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { describeGpu, type GpuOptions } from './adapter.ts';
 import { maxSequencesPerRun, vectorTokens, WebgpuDecoder } from './decoder.ts';
 import { allocateCache, cacheBytes, spansOf } from './decoderCache.ts';
 import { RunInputs } from './decoderInputs.ts';
+import { DeviceSampler } from './decoderSampling.ts';
 import { allocateScratch, maxTokensPerRun } from './decoderScratch.ts';
-import { requireDimensions, uploadWeights } from './decoderWeights.ts';
-import { bytesTaken, Gpu } from './gpu.ts';
+import { placeWeights, requireDimensions } from './decoderWeights.ts';
+import { type Allocator, bytesTaken, Gpu } from './gpu.ts';
 import { contextFor } from './memoryPlan.ts';
 import { Uploader } from './upload.ts';
 
@@ -23,6 +22,8 @@ export interface WebgpuOptions {
   readonly gpu?: GpuOptions;
   /** Where the load asks for none: f16, as every engine keeps keys and values. */
   readonly cachePrecision?: CachePrecision;
+  /** Compile what later runs may need before they do; absent: but for software adapters, which compile on the cores that they compute with. */
+  readonly compileAhead?: boolean;
 }
 
 /** Workgroups a head at decode. */
@@ -36,7 +37,9 @@ export function createWebgpuBackend(options: WebgpuOptions = {}): Backend {
       const gpu = await Gpu.open(options.gpu);
       try {
         const precision = loadOptions.cachePrecision ?? options.cachePrecision ?? 'f16';
-        return await loadOn(gpu, spec, weights, { ...loadOptions, precision });
+        const decoder = await loadOn(gpu, spec, weights, { ...loadOptions, precision });
+        if (options.compileAhead ?? !gpu.capabilities.software) void decoder.warmRest();
+        return decoder;
       } catch (error) {
         await gpu.explain(error).finally(() => gpu.dispose());
         throw error;
@@ -54,38 +57,42 @@ async function loadOn(
   options: LoadOptions & { readonly precision: CachePrecision },
 ): Promise<WebgpuDecoder> {
   const { contextTokens, budgetBytes, notes } = await planMemory(gpu, spec, weights, options);
-  const limits = { contextTokens, maxTokensPerRun, maxSequencesPerRun };
-  const totalBytes = listWeights(weights).reduce((sum, { weight }) => sum + weightBytesOf(weight), 0);
-  const uploader = new Uploader(gpu, options, totalBytes);
-  const uploaded = await uploadWeights(weights, uploader);
+  const uploader = new Uploader(gpu, options);
+  const placed = await placeWeights(weights, uploader);
   const weightBytes = gpu.allocatedBytes;
-  const scratch = await allocateScratch(gpu, spec, scratchLimits(gpu));
-  const cache = await allocateCache(gpu, spec, { ...limits, precision: options.precision, budgetBytes });
-  const inputs = await RunInputs.allocate(gpu, spec, cache.spans.length, limits);
+  const buffers = await allocateRun(gpu, spec, contextTokens, gpu);
+  const { precision } = options;
+  const cache = await allocateCache(gpu, spec, { contextTokens, maxTokensPerRun, precision, budgetBytes });
   const decoder = new WebgpuDecoder({
     gpu,
     spec,
-    weights: uploaded,
+    weights: placed,
     cache,
-    inputs,
-    scratch,
+    ...buffers,
     splits,
     contextTokens,
-    notes: [...notesOf(gpu, options.precision), ...notes],
+    notes: [...notesOf(gpu, precision), ...notes],
     weightBytes,
   });
-  const warming = decoder.warm();
-  options.meanwhile?.();
-  await warming;
+  // Nothing is read before all buffers are there, and what reading waits for is waited for while kernels are compiled.
+  const meanwhile = async () => options.meanwhile?.();
+  await Promise.all([decoder.warm(), uploader.upload(), meanwhile()]);
   return decoder;
 }
 
-const scratchLimits = ({ capabilities }: Gpu) => ({
-  maxTokensPerRun,
-  vectorTokens,
-  splits,
-  halves: capabilities.subgroupMatrix !== undefined,
-});
+/** What a run needs besides weights and cache, of `account` or of the GPU itself. */
+async function allocateRun(gpu: Gpu, spec: DecoderSpec, contextTokens: number, account: Allocator) {
+  const halves = gpu.capabilities.subgroupMatrix !== undefined;
+  const limits = { contextTokens, maxTokensPerRun, maxSequencesPerRun };
+  return {
+    scratch: await allocateScratch(account, spec, { maxTokensPerRun, vectorTokens, splits, halves }),
+    inputs: await RunInputs.allocate(account, spec, spansOf(spec).length, limits),
+    sampler: await DeviceSampler.allocate(account, {
+      vocabularySize: spec.vocabularySize,
+      maxRows: maxSequencesPerRun,
+    }),
+  };
+}
 
 interface PlannedMemory {
   readonly contextTokens: number;
@@ -106,11 +113,7 @@ async function planMemory(
   if (!memory) return { contextTokens: wanted, budgetBytes: Number.POSITIVE_INFINITY, notes: [] };
   const needs = {
     weightBytes: describeModel({ spec, weights }).weightBytes,
-    scratchBytes: await bytesTaken(async (account) => {
-      await allocateScratch(account, spec, scratchLimits(gpu));
-      const limits = { contextTokens: wanted, maxTokensPerRun, maxSequencesPerRun };
-      await RunInputs.allocate(account, spec, spansOf(spec).length, limits);
-    }),
+    scratchBytes: await bytesTaken((account) => allocateRun(gpu, spec, wanted, account)),
     cacheBytes: (contextTokens: number) => cacheBytes(spec, { contextTokens, maxTokensPerRun, precision }),
   };
   const contextTokens = contextFor(needs, options, memory);

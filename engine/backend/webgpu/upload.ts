@@ -30,20 +30,26 @@ function blockScaleOf({ blockScale, shape }: Weight): BlockScaleShape | undefine
   return { blockRows, blockColumns, ...(rowsPerMatrix !== undefined && { rowsPerMatrix }) };
 }
 
-/** What the host holds at once while a matrix streams through. */
+/** Read ahead, and held by the queue before it is waited for: what the host holds while the weights stream through. */
 const stagingBytes = 16 * 1024 * 1024;
 
+/** A part of the files on its way to the GPU. */
+interface Transfer {
+  /** Of the files. */
+  readonly bytes: number;
+  /** Resolves, once it is read, to what writes it. */
+  readonly read: () => Promise<() => void>;
+}
+
+/** Buffers are given out at once, so that kernels can be bound to them; `upload` fills them. */
 export class Uploader {
   readonly #gpu: Gpu;
   readonly #options: LoadOptions;
-  readonly #totalBytes: number;
-  readonly buffers: GPUBuffer[] = [];
-  #doneBytes = 0;
+  readonly #transfers: Transfer[] = [];
 
-  constructor(gpu: Gpu, options: LoadOptions, totalBytes: number) {
+  constructor(gpu: Gpu, options: LoadOptions) {
     this.#gpu = gpu;
     this.#options = options;
-    this.#totalBytes = totalBytes;
   }
 
   /** All leading dimensions are rows; a piece of a stack holds whole matrices. */
@@ -51,39 +57,75 @@ export class Uploader {
     const rows = rowsOf(weight.shape);
     const columns = columnsOf(weight.shape);
     const blockScale = blockScaleOf(weight);
-    const scales = await weight.blockScale?.read();
     const scaleColumns = blockScale ? Math.ceil(columns / blockScale.blockColumns) : 0;
+    const scaleWords = (count: number) => (blockScale ? scaleRowsOf(blockScale, count) * scaleColumns : 0);
     const pieces: MatrixPiece[] = [];
     const step = this.#rowsPerPiece(weight, rows, columns);
     for (let firstRow = 0; firstRow < rows; firstRow += step) {
       const count = Math.min(step, rows - firstRow);
-      const firstScale = blockScale ? scaleRowsOf(blockScale, firstRow) * scaleColumns : 0;
-      const scaleWords = blockScale ? scaleRowsOf(blockScale, count) * scaleColumns : 0;
-      const layout = matrixLayout(weight.type, count, columns, scaleWords);
-      const buffer = await this.#allocate(weight.name, layout.totalWords * 4);
-      await this.#stream(weight, firstRow, layout, buffer);
-      if (scales) {
-        const piece = scales.slice(firstScale, firstScale + scaleWords);
-        this.#gpu.device.queue.writeBuffer(buffer, (layout.planeWords[1] ?? 0) * 4, piece);
-      }
-      pieces.push({ layout, firstRow, buffer });
+      const layout = matrixLayout(weight.type, count, columns, scaleWords(count));
+      const piece = { layout, firstRow, buffer: await this.#allocate(weight.name, layout.totalWords * 4) };
+      this.#streamRows(weight, piece);
+      pieces.push(piece);
     }
+    this.#streamScales(weight, pieces, scaleWords);
     return { rows, columns, pieces, ...(blockScale ? { blockScale } : {}) };
   }
 
   /** Norms, biases, sinks: small, as f32. */
   async vector(...weights: readonly Weight[]): Promise<GPUBuffer> {
-    const values = await Promise.all(weights.map((weight) => readValues(weight, 0, rowsOf(weight.shape))));
-    const all = new Float32Array(values.reduce((sum, { length }) => sum + length, 0));
-    let at = 0;
-    for (const part of values) {
-      all.set(part, at);
-      at += part.length;
+    const bytes = weights.map(({ shape }) => 4 * rowsOf(shape) * columnsOf(shape));
+    const sum = (sizes: readonly number[]) => sizes.reduce((total, size) => total + size, 0);
+    const buffer = await this.#allocate(weights[0]?.name ?? 'vector', sum(bytes));
+    for (const [i, weight] of weights.entries()) {
+      const offset = sum(bytes.slice(0, i));
+      this.#add(weightBytesOf(weight), async () => {
+        const values = await readValues(weight, 0, rowsOf(weight.shape));
+        return () => this.#gpu.device.queue.writeBuffer(buffer, offset, values as Float32Array<ArrayBuffer>);
+      });
     }
-    const buffer = await this.#allocate(weights[0]?.name ?? 'vector', all.byteLength);
-    this.#gpu.device.queue.writeBuffer(buffer, 0, all);
-    for (const weight of weights) this.#progress(weightBytesOf(weight));
     return buffer;
+  }
+
+  /**
+   * Fills every buffer that was given out, in that order.
+   * @throws HearthError `cancelled`, `device-lost`, and what reading throws.
+   */
+  async upload(): Promise<void> {
+    const { signal, onProgress } = this.#options;
+    const { queue } = this.#gpu.device;
+    const totalBytes = this.#transfers.reduce((sum, { bytes }) => sum + bytes, 0);
+    let doneBytes = 0;
+    let queuedBytes = 0;
+    for await (const { bytes, write } of this.#readAhead()) {
+      throwIfAborted(signal);
+      this.#gpu.throwIfFailed();
+      write();
+      queuedBytes += bytes;
+      doneBytes += bytes;
+      // The queue copies what is written to it; waiting here bounds what the host holds.
+      if (queuedBytes >= stagingBytes || doneBytes === totalBytes) {
+        await queue.onSubmittedWorkDone();
+        queuedBytes = 0;
+      }
+      onProgress?.({ doneBytes, totalBytes });
+    }
+  }
+
+  /** The disk works while what came before is moved into planes and to the GPU. */
+  async *#readAhead(): AsyncGenerator<{ readonly bytes: number; readonly write: () => void }> {
+    const begin = (transfer: Transfer | undefined) => {
+      const reading = transfer?.read();
+      // Awaited below, unless what comes before it fails.
+      reading?.catch(() => undefined);
+      return reading;
+    };
+    let next = begin(this.#transfers[0]);
+    for (const [i, { bytes }] of this.#transfers.entries()) {
+      const write = await next;
+      next = begin(this.#transfers[i + 1]);
+      if (write) yield { bytes, write };
+    }
   }
 
   #rowsPerPiece(weight: Weight, rows: number, columns: number): number {
@@ -95,34 +137,38 @@ export class Uploader {
     return Math.max(unit, most - (most % unit));
   }
 
-  async #allocate(name: string, bytes: number): Promise<GPUBuffer> {
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
-    const buffer = await this.#gpu.allocate(name, bytes, usage);
-    this.buffers.push(buffer);
-    return buffer;
+  #allocate(name: string, bytes: number): Promise<GPUBuffer> {
+    return this.#gpu.allocate(name, bytes, GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST);
+  }
+
+  #add(bytes: number, read: Transfer['read']): void {
+    this.#transfers.push({ bytes, read });
   }
 
   /** Whole multiples of four rows at a time, so that every plane's pieces start at a word. */
-  async #stream(weight: Weight, firstRow: number, layout: MatrixLayout, buffer: GPUBuffer): Promise<void> {
+  #streamRows(weight: Weight, { layout, firstRow, buffer }: MatrixPiece): void {
     const rowBytes = byteLengthOf(weight.type, [1, layout.columns]);
     const step = Math.max(4, Math.floor(stagingBytes / rowBytes / 4) * 4);
-    const read = (row: number): Promise<Uint8Array> => {
-      const bytes = weight.readRows(firstRow + row, Math.min(step, layout.rows - row));
-      // Awaited below, unless what comes before it fails.
-      bytes.catch(() => undefined);
-      return bytes;
-    };
-    let next = read(0);
     for (let row = 0; row < layout.rows; row += step) {
-      throwIfAborted(this.#options.signal);
-      const bytes = await next;
-      // The disk works while this piece is moved into planes and to the GPU.
-      if (row + step < layout.rows) next = read(row + step);
-      splitPlanes(layout, row, bytes, (offset, piece) => this.#write(buffer, offset, piece));
-      // The queue copies what is written to it; waiting here bounds what the host holds.
-      await this.#gpu.device.queue.onSubmittedWorkDone();
-      this.#progress(bytes.length);
+      const count = Math.min(step, layout.rows - row);
+      this.#add(count * rowBytes, async () => {
+        const bytes = await weight.readRows(firstRow + row, count);
+        return () => splitPlanes(layout, row, bytes, (offset, plane) => this.#write(buffer, offset, plane));
+      });
     }
+  }
+
+  #streamScales({ blockScale }: Weight, pieces: readonly MatrixPiece[], words: (rows: number) => number): void {
+    if (!blockScale) return;
+    this.#add(0, async () => {
+      const scales = await blockScale.read();
+      return () => {
+        for (const { layout, firstRow, buffer } of pieces) {
+          const own = scales.slice(words(firstRow), words(firstRow) + words(layout.rows));
+          this.#gpu.device.queue.writeBuffer(buffer, (layout.planeWords[1] ?? 0) * 4, own);
+        }
+      };
+    });
   }
 
   #write(buffer: GPUBuffer, offset: number, piece: Uint8Array): void {
@@ -131,10 +177,5 @@ export class Uploader {
         ? piece
         : Uint8Array.from({ length: Math.ceil(piece.length / 4) * 4 }, (_, i) => piece[i] ?? 0);
     this.#gpu.device.queue.writeBuffer(buffer, offset, padded as Uint8Array<ArrayBuffer>);
-  }
-
-  #progress(bytes: number): void {
-    this.#doneBytes += bytes;
-    this.#options.onProgress?.({ doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
   }
 }
