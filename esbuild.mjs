@@ -1,7 +1,7 @@
 // Builds everything that ships into dist/: the extension (CommonJS, as VS Code loads it), the engine process, the
 // command line, and the webview's script and style. `--watch` rebuilds on change, `--production` minifies, `--outdir DIR`.
-import { cpSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { cpSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import * as esbuild from 'esbuild';
 import { grammars } from './engine/syntax/grammars.ts';
@@ -44,6 +44,8 @@ const builds = [
   {
     ...node,
     format: 'esm',
+    // What is imported on demand is a file of its own, so that a start reads only what it needs.
+    splitting: true,
     entryPoints: {
       engine: 'engine/main.ts',
       indexer: 'engine/indexer.ts',
@@ -73,4 +75,8 @@ if (watch) {
   const inputs = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.inputs)));
   inputs.add(grammarLibrary);
   writeFileSync(join(outdir, 'inputs.json'), JSON.stringify([...inputs]));
+  // Parts are named by their content: those of an earlier build would stay for ever.
+  const built = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.outputs).map((path) => basename(path))));
+  for (const name of readdirSync(outdir))
+    if (/\.mjs(\.map)?$/.test(name) && !built.has(name)) rmSync(join(outdir, name));
 }

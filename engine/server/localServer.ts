@@ -1,7 +1,7 @@
 /** The OpenAI-compatible server inside the engine's process: off until it is asked for, one at a time. */
 import type { z } from 'zod';
 import type { DeltaRoutes } from './deltaRoutes.ts';
-import { type HttpServer, startHttpServer } from './http/server.ts';
+import type { HttpServer } from './http/server.ts';
 import type { ServerAddress, startServerParams } from './protocol.ts';
 import type { Engine } from './service.ts';
 
@@ -23,6 +23,8 @@ export class LocalServer {
   start({ port, token }: z.output<typeof startServerParams>): Promise<ServerAddress> {
     return this.#inTurn(async () => {
       await this.#close();
+      // Few ask for it: read then.
+      const { startHttpServer } = await import('./http/server.ts');
       const parts = { engine: this.#engine, routes: this.#routes, log: this.#log };
       this.#running = await startHttpServer({ ...parts, port, token });
       return { address: `${this.#running.address}/v1` };

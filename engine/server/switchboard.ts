@@ -11,8 +11,7 @@ import type {
   WarmResult,
   warmParams,
 } from './protocol.ts';
-import { RemoteEngine, type RemoteOptions } from './remote/remoteEngine.ts';
-import { RemoteServer } from './remote/server.ts';
+import type { RemoteEngine, RemoteOptions } from './remote/remoteEngine.ts';
 import type { Engine } from './service.ts';
 
 export class Switchboard {
@@ -38,6 +37,8 @@ export class Switchboard {
     const turn = ++this.#turn;
     this.#remote = undefined;
     await this.engine.unload();
+    // Most never use one: read when somebody does.
+    const { RemoteEngine } = await import('./remote/remoteEngine.ts');
     const remote = await RemoteEngine.connect(params, this.#options, signal);
     if (turn !== this.#turn) throw cancelled('Another model was asked for meanwhile.');
     this.#remote = remote;
@@ -51,6 +52,7 @@ export class Switchboard {
   }
 
   async remoteModels(server: RemoteServerParams, signal?: AbortSignal): Promise<RemoteModel[]> {
+    const { RemoteServer } = await import('./remote/server.ts');
     const models = await new RemoteServer(server).models(signal);
     return models.map(({ id, contextTokens }) => ({ id, ...(contextTokens !== undefined && { contextTokens }) }));
   }
