@@ -23,13 +23,13 @@ class LayerBlock implements Columns {
   readonly cachedValues: Tensor;
   owners = 1;
 
-  constructor(plan: LayerCachePlan, room: number) {
-    const { type, keyValueHeads, keyDim, valueDim, valuesInKeys } = plan;
+  constructor(plan: LayerCachePlan, room: number, values = newValues(plan.type, rowsOf(plan) * room)) {
+    const { keyValueHeads, keyDim, valueDim, valuesInKeys } = plan;
     const keyRows = keyValueHeads * keyDim;
     const firstValueRow = valuesInKeys ? 0 : keyRows;
     this.rows = rowsOf(plan);
     this.columns = room;
-    this.values = newValues(type, this.rows * room);
+    this.values = values;
     const tensor = (firstRow: number, dim: number) =>
       cacheTensor(this.values.subarray(firstRow * room, (firstRow + keyValueHeads * dim) * room), [
         keyValueHeads,
@@ -97,26 +97,22 @@ export class KeyValueCache {
     return { ...this.extent.state(), columns: this.plan.spans.map((_, span) => this.room(span)) };
   }
 
-  /** What a layer holds. `[rows, held]` */
+  /** What a layer holds, as a block of its own: `[rows, room]`. */
   saved(layer: number): Uint8Array {
     const { plan, block } = this.layer(layer);
     const held = this.extent.held(plan.span);
-    const saved = newValues(plan.type, block.rows * held);
-    for (let row = 0; row < block.rows; row++) {
-      saved.set(block.values.subarray(row * block.columns, row * block.columns + held), row * held);
-    }
-    return new Uint8Array(saved.buffer);
+    const saved = new LayerBlock(plan, roomFor(held));
+    saved.copy(block, 0, held, 0);
+    return new Uint8Array(saved.values.buffer);
   }
 
-  /** Puts in what `saved` gave of a sequence of this extent. */
+  /** Takes the memory of what `saved` gave of a sequence of this extent as its block. */
   restore(layer: number, extent: ExtentState, bytes: Uint8Array): void {
     const { plan, block } = this.layer(layer);
     this.extent.restore(extent);
-    const held = this.extent.held(plan.span);
-    const target = new LayerBlock(plan, roomFor(held));
-    target.copy({ values: valuesOf(plan.type, bytes), columns: held }, 0, held, 0);
+    const room = roomFor(this.extent.held(plan.span));
     block.owners--;
-    this.blocks[layer] = target;
+    this.blocks[layer] = new LayerBlock(plan, room, valuesOf(plan.type, bytes));
   }
 
   private layer(index: number): { readonly plan: LayerCachePlan; readonly block: LayerBlock } {

@@ -1,4 +1,7 @@
-/** Keys and values outside the decoder: of every layer its keys, then its values, `[rows, tokens held]` f32 or f16. */
+/**
+ * Keys and values outside the decoder: of every layer the block that holds them, `[rows, room]` f32 or f16, first keys, then
+ * values. Room beyond what is held is a ninth of it, and saves the copy: what is read is what the graph computes with.
+ */
 import { invalidInput } from '../../errors.ts';
 import type { Sequence, SequenceShape, SequenceStorage } from '../backend.ts';
 import { checkShape, piecesFor } from '../storage.ts';
@@ -22,7 +25,7 @@ export class OnnxStorage implements SequenceStorage {
   readonly #sequences: Sequences;
 
   constructor(graph: LoadedGraph, ledger: CacheLedger, sequences: Sequences) {
-    this.format = graph.layers[0]?.type === 'float16' ? 'f16 by row' : 'f32 by row';
+    this.format = graph.layers[0]?.type === 'float16' ? 'f16 blocks' : 'f32 blocks';
     this.#graph = graph;
     this.#ledger = ledger;
     this.#sequences = sequences;
@@ -39,7 +42,7 @@ export class OnnxStorage implements SequenceStorage {
     checkShape(shape, contextTokens, windows);
     if (shape.held.some(({ length }) => length > 2))
       throw invalidInput('A stored sequence has gaps that this model has not.');
-    return this.#graph.layers.map((layer) => bytesOf(layer) * heldOf(shape, layer.span));
+    return this.#graph.layers.map((layer) => bytesOf(layer) * roomFor(heldOf(shape, layer.span)));
   }
 
   async *save(sequence: Sequence): AsyncGenerator<Uint8Array> {
