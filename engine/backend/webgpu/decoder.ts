@@ -139,7 +139,7 @@ export class WebgpuDecoder implements Decoder {
     });
   }
 
-  /** All steps in one pass: each leaves the next one's rows behind. */
+  /** Each step leaves the next one's rows behind, and is computed while the next is encoded; the host waits for the last alone. */
   async #computeDraws(slices: readonly DrawSlice[], own: readonly Slice[], steps: number): Promise<number[][]> {
     const rows = bucket(own.length);
     const plans = await Promise.all([...this.#rowPlans(rows), this.#drawPlan()]);
@@ -147,12 +147,14 @@ export class WebgpuDecoder implements Decoder {
     const copies = own.flatMap(({ sequence }) => sequence.prepare(steps));
     this.#parts.inputs.write(this.#gpu.device.queue, own, queriesPerTile(this.spec, rows), steps);
     sampler.write(this.#gpu.device.queue, slices);
-    const encoder = this.#encoder(copies);
-    const pass = encoder.beginComputePass();
-    for (let step = 0; step < steps; step++) for (const plan of plans) plan.encode(pass);
-    pass.end();
-    sampler.encodeReadBack(encoder, own.length);
-    this.#gpu.device.queue.submit([encoder.finish()]);
+    for (let step = 1; step <= steps; step++) {
+      const encoder = this.#encoder(step === 1 ? copies : []);
+      const pass = encoder.beginComputePass();
+      for (const plan of plans) plan.encode(pass);
+      pass.end();
+      if (step === steps) sampler.encodeReadBack(encoder, own.length);
+      this.#gpu.device.queue.submit([encoder.finish()]);
+    }
     return sampler.read(own.length);
   }
 
