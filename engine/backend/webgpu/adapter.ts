@@ -149,7 +149,8 @@ async function withMemory(capabilities: GpuCapabilities, { atMost }: GpuOptions)
     const freeBytes = Math.min(known.freeBytes, atMost?.memoryBytes ?? known.freeBytes);
     return { ...capabilities, memory: { ...known, freeBytes } };
   }
-  const note = 'memory: neither the adapter nor the system tells it; what does not fit is noticed while it is loaded.';
+  const note =
+    'memory: neither the adapter nor the system tells it; what does not fit is refused by the driver, before anything is read.';
   return { ...capabilities, notes: [...capabilities.notes, note] };
 }
 

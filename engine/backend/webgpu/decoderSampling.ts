@@ -1,4 +1,4 @@
-/** Sampling on the device: several runs of one token a sequence in one submission, each drawing the next one's tokens. */
+/** Sampling on the device: several runs of one token a sequence with one read-back, each drawing the next one's tokens. */
 import type { DrawRules, DrawSlice } from '../backend.ts';
 import type { Allocator, Gpu } from './gpu.ts';
 import {
@@ -12,7 +12,7 @@ import {
 import { sampleDrawKernel } from './kernels/sampleDraw.ts';
 import { type Plan, PlanBuilder } from './plan.ts';
 
-/** What a submission may take: a cancellation waits for it. */
+/** What is read back at once: a cancellation waits for it. */
 export const mostSteps = 16;
 /** An id that no token has: the logits were no numbers. */
 const nothingDrawn = 0xffffffff;

@@ -85,6 +85,8 @@ function largestDivisor(value: number, most: number): number {
   return divisor;
 }
 
+const rowsOf = ({ headsPerTile, queries }: AttentionTile): number => headsPerTile * queries;
+
 export function attentionKernel(
   shape: AttentionShape,
   tile: AttentionTile,
@@ -92,7 +94,7 @@ export function attentionKernel(
   precision: CachePrecision,
 ): KernelSource {
   const { heads, kvHeads, keyDim, valueDim, latent } = shape;
-  const m = tile.headsPerTile * tile.queries;
+  const m = rowsOf(tile);
   const tilesPerKey = heads / kvHeads / tile.headsPerTile;
   const sums = Math.ceil((m * valueDim) / 4 / threads);
   const sumIndices = Array.from({ length: sums }, (_, i) => i);
@@ -123,19 +125,13 @@ var<workgroup> rescale: array<f32, ${m}>;
 ${readCache('keys', precision, shape.cacheRow)}
 ${latent ? '' : readCache('values', precision, shape.cacheRow)}
 fn row_of(i: u32, tile: vec2u) -> u32 { return tile.x + i / ${tile.headsPerTile}u; }
-${accumulateCode(valueQuads, tile.keys)}
+${accumulateCode(shape, tile.keys)}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {
   let tile = tiles[group.y];
   let kv_head = group.x / ${tilesPerKey}u;
   let first_head = group.x * ${tile.headsPerTile}u;
-  for (var i = thread; i < ${m * keyQuads}u; i += ${threads}u) {
-    let r = i / ${keyQuads}u;
-    let quad = i % ${keyQuads}u;
-    let row = min(row_of(r, tile), tile.x + tile.y - 1u);
-    let head = row * ${heads}u + first_head + r % ${tile.headsPerTile}u;
-    ${latent ? `if (quad >= ${valueQuads}u) { q[i] = rope_query[head * ${keyQuads - valueQuads}u + quad - ${valueQuads}u]; } else { q[i] = query[head * ${valueQuads}u + quad]; }` : `q[i] = query[head * ${keyQuads}u + quad];`}
-  }
+${queryCode(shape, tile)}
   if (thread < M) { maximum[thread] = -3.0e38; weight[thread] = 0.0; }
   let first_position = rows[tile.x].position;
   let table = rows[tile.x].table;
@@ -148,7 +144,33 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   let end_block = first_block + min((group.z + 1u) * each, blocks);
   ${sumIndices.map((i) => `var sum${i} = vec4f();`).join(' ')}
   for (var b = first_block + group.z * each; b < end_block; b++) {
-    let start = b * KEYS;
+${blockCode(shape, tile)}
+    ${sumIndices.map((i) => `sum${i} = accumulate(thread + ${i * threads}u, sum${i});`).join('\n    ')}
+  }
+  workgroupBarrier();
+  ${sumIndices.map((i) => `finish(thread + ${i * threads}u, sum${i}, tile, first_head, group.z);`).join('\n  ')}
+}
+${storeCode(shape, tile, splits)}
+`;
+  return { label: `attention ${heads}/${kvHeads}x${keyDim} s${splits}`, code, bindings: buffers.bindings };
+}
+
+/** The tile's queries, one row a query and head. */
+function queryCode({ heads, keyDim, valueDim, latent }: AttentionShape, tile: AttentionTile): string {
+  const [keyQuads, valueQuads] = [keyDim / 4, valueDim / 4];
+  return /* wgsl */ `  for (var i = thread; i < ${rowsOf(tile) * keyQuads}u; i += ${threads}u) {
+    let r = i / ${keyQuads}u;
+    let quad = i % ${keyQuads}u;
+    let row = min(row_of(r, tile), tile.x + tile.y - 1u);
+    let head = row * ${heads}u + first_head + r % ${tile.headsPerTile}u;
+    ${latent ? `if (quad >= ${valueQuads}u) { q[i] = rope_query[head * ${keyQuads - valueQuads}u + quad - ${valueQuads}u]; } else { q[i] = query[head * ${valueQuads}u + quad]; }` : `q[i] = query[head * ${keyQuads}u + quad];`}
+  }`;
+}
+
+/** A block of keys, its scores, their weights, and the values in the keys' place; a latent is both. */
+function blockCode({ kvHeads, keyDim, valueDim, latent, ...shape }: AttentionShape, tile: AttentionTile): string {
+  const [keyQuads, valueQuads] = [keyDim / 4, valueDim / 4];
+  return /* wgsl */ `    let start = b * KEYS;
     let page = pages[table + start / ${pageTokens}u];
     let at = (page * ${kvHeads}u + kv_head) * ${pageTokens}u + start % ${pageTokens}u;
     workgroupBarrier();
@@ -171,20 +193,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
         : `workgroupBarrier();
     for (var i = thread; i < ${tile.keys * valueQuads}u; i += ${threads}u) { block[i] = read_values(at + i / ${valueQuads}u, i % ${valueQuads}u); }`
     }
-    workgroupBarrier();
-    ${sumIndices.map((i) => `sum${i} = accumulate(thread + ${i * threads}u, sum${i});`).join('\n    ')}
-  }
-  workgroupBarrier();
-  ${sumIndices.map((i) => `finish(thread + ${i * threads}u, sum${i}, tile, first_head, group.z);`).join('\n  ')}
+    workgroupBarrier();`;
 }
-${storeCode(shape, tile, splits)}
-`;
-  return { label: `attention ${heads}/${kvHeads}x${keyDim} s${splits}`, code, bindings: buffers.bindings };
 
-  /** Online softmax of one row's block of scores, and the weighted sum of its values. */
-  function accumulateCode(quads: number, keys: number): string {
-    const stride = latent ? keyQuads : quads;
-    return /* wgsl */ `
+/** Online softmax of one row's block of scores, and the weighted sum of its values. */
+function accumulateCode({ keyDim, valueDim, latent }: AttentionShape, keys: number): string {
+  const quads = valueDim / 4;
+  const stride = latent ? keyDim / 4 : quads;
+  return /* wgsl */ `
 fn fold(r: u32) {
   var highest = maximum[r];
   for (var k = 0u; k < KEYS; k++) { highest = max(highest, scores[r * KEYS + k]); }
@@ -207,7 +223,6 @@ fn accumulate(i: u32, sum: vec4f) -> vec4f {
   for (var k = 0u; k < ${keys}u; k++) { result += scores[r * KEYS + k] * block[k * ${stride}u + quad]; }
   return result;
 }`;
-  }
 }
 
 /** Writes one vec4f of the output, normalised with the sink's share, or as a part for the merge. */
