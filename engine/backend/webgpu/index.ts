@@ -76,7 +76,7 @@ async function loadOn(
   });
   // Nothing is read before all buffers are there, and what reading waits for is waited for while kernels are compiled.
   const meanwhile = async () => options.meanwhile?.();
-  await Promise.all([decoder.warm(), uploader.upload(), meanwhile()]);
+  await Promise.all([uploader.upload(), decoder.warm(), meanwhile()]);
   return decoder;
 }
 
