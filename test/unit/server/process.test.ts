@@ -25,7 +25,8 @@ afterAll(async () => {
 });
 
 function start(stderr: 'inherit' | 'ignore' = 'inherit'): EngineProcess {
-  const engine = startEngine(main.path, { stderr });
+  // What it would keep of a user's own model stays with the model.
+  const engine = startEngine(main.path, { stderr, env: { HEARTH_HOME: join(tiny.path, 'store') } });
   running.push(engine);
   return engine;
 }
