@@ -18,7 +18,7 @@ interface Delay {
 }
 const otherwise: Delay = { ms: 40, share: 1 };
 /** Nobody feels this while they type. */
-const whenAwaited: Delay = { ms: 10, share: 0.25 };
+const whenAwaited: Delay = { ms: 10, share: 0.6 };
 /** Of the last so many measurements the middle one counts: a run during which the machine did something else says nothing. */
 const remembered = 5;
 /** Until a length was measured as often as this, it is believed to be as cheap as shorter ones foretell. */
