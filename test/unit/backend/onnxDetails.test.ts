@@ -74,6 +74,19 @@ describe('loading', () => {
     expect(await temporaryWeights()).toEqual(before);
   });
 
+  it('lets others work once it only waits for its thread', async () => {
+    const { spec, weights, file } = await openModel(llama);
+    onTestFinished(() => file.close());
+    const steps: string[] = [];
+    const onProgress = () => steps.push('weights written');
+    const meanwhile = () => steps.push('meanwhile');
+    const decoder = await onnxBackend.load(spec, weights, { contextTokens: 64, onProgress, meanwhile });
+    onTestFinished(() => decoder.dispose());
+    steps.push('loaded');
+    expect(steps.slice(-3)).toEqual(['weights written', 'meanwhile', 'loaded']);
+    expect(steps.filter((step) => step === 'meanwhile')).toHaveLength(1);
+  });
+
   it('says how far it is, up to the end', async () => {
     const seen: number[] = [];
     let total = 0;
