@@ -6,7 +6,7 @@
  *     pieces · CRC-32 of each of their blocks, u32 · sha256 of all before but the pieces
  *
  * The sums are against accidents: whoever may write in the user's own folder could write any sums with it. A block's CRC-32
- * misses no change of up to 32 bits in a row and one in 2^32 of others, at three times the speed of SHA-256.
+ * misses no change of up to 32 bits in a row and one in 2^32 of others, at more than twice the speed of SHA-256.
  */
 import { createHash } from 'node:crypto';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
