@@ -36,7 +36,6 @@ export class Guesses {
     job.verifiedTokens = job.tokens.length;
     if (job.drafter) {
       for (const token of fresh) job.drafter.take(token);
-      job.drafter.verified(verified, fresh.length - 1);
       this.#statistics.guessed(job.requestClass, verified, fresh.length - 1);
     } else {
       job.drafter = speculation.drafter(job.tokens);

@@ -3,7 +3,7 @@
  * what stands in the prompt, so what followed the last tokens before is likely to follow them again (Saxena 2023, "Prompt
  * lookup decoding"; verification as in Leviathan et al. 2023, whose rule for a certain guess is: draw from the model,
  * and go on while the draw is the guess). How long a guess pays is measured: by the time that runs take, and by how many
- * guesses came true.
+ * tokens came as foretold, which is seen without guessing, too.
  */
 
 /** Tokens that must agree before what followed them is a guess. */
@@ -18,23 +18,23 @@ interface Delay {
 }
 const otherwise: Delay = { ms: 40, share: 1 };
 /** Nobody feels this while they type. */
-const whenAwaited: Delay = { ms: 10, share: 0.6 };
+const whenAwaited: Delay = { ms: 10, share: 0.9 };
 /** Of the last so many measurements the middle one counts: a run during which the machine did something else says nothing. */
 const remembered = 5;
 /** Until a length was measured as often as this, it is believed to be as cheap as shorter ones foretell. */
 const settled = 3;
 /** Guesses have to pay by this much: what they cost is known no better. */
 const worthwhile = 1.05;
-/** One step in so many tries the next longer guess: one where guessing does not pay, since it may do now. */
+/** One guess in so many is the next longer one, since what it costs may have been measured wrong or have changed. */
 const probeSteps = 64;
 /** At least one run in so many goes without guesses, more often at first: its time is what that of the others is measured by. */
 const plainSteps = 32;
 /** Until it was measured: what a row more adds, as a share of a run of one row. */
 const assumedRowShare = 0.25;
-/** A request is believed to guess as well as this, weighed as so many guesses. */
-const prior = { rate: 0.6, guesses: 4 };
-/** How fast a request forgets how it guessed: text that copies is followed by text that does not. */
-const memory = 0.9;
+/** A request is believed to foretell as well as this, weighed as so many tokens. */
+const prior = { rate: 0.6, tokens: 4 };
+/** How fast a request forgets how well it foretold a token: text that copies is followed by text that does not. */
+const memory = 0.95;
 
 /** The last measurements of one thing. */
 class Measurements {
@@ -125,8 +125,9 @@ export class Drafter {
   /** Where the tokens that followed a run of tokens begin, by a hash of that run; a wrong hash is a wrong guess, no more. */
   readonly #followers = new Map<number, number>();
   readonly #plainMs = new Measurements();
-  #guessed = prior.guesses;
-  #right = prior.rate * prior.guesses;
+  /** Tokens that were foretold, whether or not they were guessed, and how many of them came true. */
+  #foretold = prior.tokens;
+  #right = prior.rate * prior.tokens;
   #sinceProbe = 0;
   /** Runs with guesses since the last one without, and how many there may be. */
   #sincePlain = 0;
@@ -134,11 +135,20 @@ export class Drafter {
 
   constructor(speculation: Speculation, tokens: readonly number[]) {
     this.#speculation = speculation;
-    for (const token of tokens) this.take(token);
+    for (const token of tokens) this.#learn(token);
   }
 
   /** The next token of the text. */
   take(token: number): void {
+    const from = this.#follower();
+    if (from !== undefined) {
+      this.#foretold = memory * this.#foretold + 1;
+      this.#right = memory * this.#right + (this.#tokens[from] === token ? 1 : 0);
+    }
+    this.#learn(token);
+  }
+
+  #learn(token: number): void {
     const hash = this.#hash();
     if (hash !== undefined) this.#followers.set(hash, this.#tokens.length);
     this.#tokens.push(token);
@@ -149,8 +159,7 @@ export class Drafter {
    * @param isAwaited somebody may ask for something more urgent during the run
    */
   propose(most: number, isAwaited: boolean): number[] {
-    const hash = this.#hash();
-    const from = hash === undefined ? undefined : this.#followers.get(hash);
+    const from = this.#follower();
     if (from === undefined) return [];
     if (this.#sincePlain >= this.#untilPlain) {
       this.#goesPlain();
@@ -174,20 +183,13 @@ export class Drafter {
     this.#speculation.lastPlainMs = this.#plainMs.middle;
   }
 
-  /** Of so many guesses, the first `right` came true. */
-  verified(guesses: number, right: number): void {
-    if (guesses === 0) return;
-    this.#right = memory * this.#right + right;
-    this.#guessed = memory * this.#guessed + Math.min(guesses, right + 1);
-  }
-
   #goesPlain(): void {
     this.#sincePlain = 0;
     this.#untilPlain = Math.min(plainSteps, 2 * this.#untilPlain + 4);
   }
 
   #length(isAwaited: boolean): number {
-    const rate = Math.min(0.98, this.#right / this.#guessed);
+    const rate = Math.min(0.98, this.#right / this.#foretold);
     const mostCost = this.#mostCost(isAwaited ? whenAwaited : otherwise);
     const best = this.#speculation.bestLength(rate, mostCost);
     this.#sinceProbe = (this.#sinceProbe + 1) % probeSteps;
@@ -197,6 +199,12 @@ export class Drafter {
   #mostCost({ ms, share }: Delay): number {
     const plainMs = this.#plainMs.count > 0 ? this.#plainMs.middle : this.#speculation.lastPlainMs;
     return 1 + (plainMs === undefined ? share : Math.max(share, ms / plainMs));
+  }
+
+  /** Where the tokens begin that are likely to follow. */
+  #follower(): number | undefined {
+    const hash = this.#hash();
+    return hash === undefined ? undefined : this.#followers.get(hash);
   }
 
   #hash(): number | undefined {

@@ -128,6 +128,18 @@ describe('speculation', () => {
     expect(rows).toBeLessThan(400 + prompt.length + 40);
   });
 
+  it('guesses again as soon as the text is copied, without having tried meanwhile', async () => {
+    const random = seededRandom(5);
+    const { decoder, generate } = setUp(
+      (tokens) => (tokens.length < prompt.length + 150 ? Math.floor(2 * random()) : copying(1000)(tokens)),
+      { rowMs: 6 },
+    );
+    await generate(prompt, 300);
+    const copied = decoder.runs.filter(({ start }) => start >= prompt.length + 150);
+    // At best 30 runs of 4 guesses and the token after them; 150 without guesses.
+    expect(copied.length).toBeLessThan(60);
+  });
+
   it('guesses as well beside keystrokes, whose runs behind a short context are cheaper', async () => {
     const { decoder, scheduler, generate } = setUp(copying(1000), {
       rowMs: 0.1,
