@@ -25,6 +25,8 @@ async function write(decoder: Decoder, { speculates, draws, temperature }: Ways)
     ...deviceSampling,
     draw: async (...args: Parameters<typeof deviceSampling.draw>) => {
       const tokens = await deviceSampling.draw(...args);
+      // It is as many runs.
+      looks += args[1] - 1;
       drawn += tokens.flat().length;
       return tokens;
     },
