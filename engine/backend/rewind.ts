@@ -12,14 +12,8 @@ export const snapshotTokens = (slidingWindow: number): number => Math.max(512, 4
 /** Lengths that one sequence keeps besides: what bounds their memory. */
 export const mostMarks = 8;
 
-/** What lies nearer behind another mark is cheaper computed again. */
-const leastDistanceTokens = 16;
-
 /** Of the lengths at which a rewind is likely those that are kept: the first, which conversations share, and the last ones. */
 export function chosenMarks(lengths: readonly number[]): number[] {
-  const apart: number[] = [];
-  for (const length of [...lengths].sort((a, b) => a - b)) {
-    if (length > 0 && length - (apart.at(-1) ?? Number.NEGATIVE_INFINITY) >= leastDistanceTokens) apart.push(length);
-  }
-  return apart.length > mostMarks ? [...apart.slice(0, 1), ...apart.slice(1 - mostMarks)] : apart;
+  const ascending = [...new Set(lengths)].filter((length) => length > 0).sort((a, b) => a - b);
+  return ascending.length > mostMarks ? [...ascending.slice(0, 1), ...ascending.slice(1 - mostMarks)] : ascending;
 }

@@ -62,14 +62,16 @@ export class HarmonyFormat implements PromptFormat {
     const instructions = messages.slice(0, firstTurn < 0 ? messages.length : firstTurn).map(({ content }) => content);
     const format = harmonyFormatSection(options.responseFormat);
     const developer = developerText(instructions.join('\n\n'), tools, format);
-    const preamble = [system, ...(developer === '' ? [] : [{ author: 'developer', text: developer }])];
-    const history = [...preamble, ...withoutOldAnalysis(harmonyMessages(turns))];
+    const history = [
+      system,
+      ...(developer === '' ? [] : [{ author: 'developer', text: developer }]),
+      ...withoutOldAnalysis(harmonyMessages(turns)),
+    ];
     const ids = tokenizer.encodeParts([...harmonyParts(tokenizer, history), ...assistantStart(tokenizer)]);
     const mark = marksOf(tokenizer);
     return {
       ids,
-      // Between the preamble's parts nothing is edited.
-      boundaries: messageBoundaries(ids, new Set([mark('<|end|>'), mark('<|call|>')])).slice(preamble.length - 1),
+      boundaries: turnBoundaries(history, messageBoundaries(ids, new Set([mark('<|end|>'), mark('<|call|>')]))),
       stops: tokenizer.endIds,
       stopStrings: [],
       closeThinking: tokenizer.encode(wantedCalls(options).required ? '<|end|>' : `<|end|>${answerStart}`, {
@@ -79,6 +81,15 @@ export class HarmonyFormat implements PromptFormat {
       parser: () => new ChannelParser(tokenizer, callsNothing(options) ? [] : tools),
     };
   }
+}
+
+/**
+ * Of the ends of messages, and the prompt's own, those around the user's: there a turn is edited, and from there its answer
+ * is written otherwise once its thinking is left out, calls or not.
+ */
+function turnBoundaries(history: readonly HarmonyMessage[], ends: readonly number[]): number[] {
+  const isUser = (message: HarmonyMessage | undefined): boolean => message?.author === 'user';
+  return ends.filter((_, i) => i === history.length || isUser(history[i]) || isUser(history[i + 1]));
 }
 
 export function systemText(system: HarmonySystem): string {

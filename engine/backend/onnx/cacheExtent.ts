@@ -1,7 +1,9 @@
 /**
- * Which tokens of a sequence the caches hold: all of them, or for layers with a sliding window the last ones. Both the
- * sequence and the thread that holds its caches keep one, and reach the same answers without asking each other.
+ * Which tokens of a sequence the caches hold: all of them, or for layers with a sliding window the last ones, and beside those
+ * what is seen from a few earlier lengths. Both the sequence and the thread that holds its caches keep one, and reach the
+ * same answers without asking each other.
  */
+import { chosenMarks, rewindTokens, snapshotTokens } from '../rewind.ts';
 import type { ExtentState } from './messages.ts';
 import type { SpanPlan } from './plan.ts';
 
@@ -15,45 +17,72 @@ export function roomFor(tokens: number): number {
   return tokens === 0 ? emptyRoom : Math.ceil((tokens + tokens / 8) / pageTokens) * pageTokens;
 }
 
-/** Tokens that a sliding window keeps beyond what the next token sees, so that a short way back costs nothing. */
-const rewindTokens = 256;
-
 export class CacheExtent {
   readonly spans: readonly SpanPlan[];
   length = 0;
   /** First position held, for each span. */
   readonly starts: number[];
+  /** For each span the lengths whose window is kept aside, since what is held begins after it. */
+  readonly kept: number[][];
+  marks: readonly number[] = [];
 
   constructor(spans: readonly SpanPlan[]) {
     this.spans = spans;
     this.starts = spans.map(() => 0);
+    this.kept = spans.map(() => []);
   }
 
   /** Appends tokens, and lets go of what no later token of a window sees. */
   append(tokens: number): void {
+    const before = this.length;
     this.length += tokens;
-    for (const [index, { slidingWindow }] of this.spans.entries()) {
+    for (const [span, { slidingWindow }] of this.spans.entries()) {
       if (slidingWindow === undefined) continue;
-      const kept = slidingWindow - 1 + rewindTokens;
+      const stays = slidingWindow - 1 + rewindTokens;
       // Dropped in steps: moving what stays costs more than reading some of what goes.
-      if (this.held(index) > kept + rewindTokens) this.starts[index] = this.length - kept;
+      if (this.held(span) <= stays + rewindTokens) continue;
+      const held = this.#toKeep(span, before).filter((at) => this.holds(span, at));
+      this.starts[span] = this.length - stays;
+      this.kept[span]?.push(...held.filter((at) => !this.holds(span, at)));
+    }
+  }
+
+  /** See `Sequence.mark`. What earlier marks kept is let go. */
+  mark(lengths: readonly number[]): void {
+    this.marks = chosenMarks(lengths);
+    for (const [span, kept] of this.kept.entries()) {
+      const wanted = this.#wanted(span, this.length);
+      this.kept[span] = kept.filter((length) => wanted.has(length));
     }
   }
 
   truncate(length: number): number {
-    this.length = this.reachable(length);
-    if (this.length === 0) this.starts.fill(0);
-    return this.length;
+    const reached = this.reachable(length);
+    for (const span of this.spans.keys()) {
+      if (!this.holds(span, reached)) this.starts[span] = this.#firstSeen(span, reached);
+      this.kept[span] = (this.kept[span] ?? []).filter((at) => at <= reached);
+    }
+    this.length = reached;
+    return reached;
   }
 
-  /** `length`, or 0 where a window no longer holds what the token at that position sees. */
+  /** The largest length up to `length` at which every window is held, or kept aside. */
   reachable(length: number): number {
     if (length >= this.length) return this.length;
-    const enough = this.spans.every(
-      ({ slidingWindow }, index) =>
-        slidingWindow === undefined || this.start(index) <= Math.max(0, length - slidingWindow + 1),
-    );
-    return enough ? length : 0;
+    const candidates = [length, ...this.kept.flat()].filter((at) => at <= length).sort((a, b) => b - a);
+    const canGoOn = (at: number) =>
+      this.spans.every((_, span) => this.holds(span, at) || this.kept[span]?.includes(at) === true);
+    return candidates.find(canGoOn) ?? 0;
+  }
+
+  /** Whether what a span holds has all that the token at this position sees. */
+  holds(span: number, length: number): boolean {
+    return length <= this.length && this.start(span) <= this.#firstSeen(span, length);
+  }
+
+  /** Tokens that a block kept aside holds. */
+  seen(span: number, length: number): number {
+    return length - this.#firstSeen(span, length);
   }
 
   start(span: number): number {
@@ -66,22 +95,51 @@ export class CacheExtent {
     return Math.min(this.held(span), window - 1 + 2 * rewindTokens) + tokens;
   }
 
+  /** Lengths that are kept aside at most while `tokens` are added. */
+  mostKept(span: number, tokens: number): number[] {
+    const last = this.length + tokens - rewindTokens;
+    return this.#toKeep(span, last).filter((at) => at > this.length || this.holds(span, at));
+  }
+
   held(span: number): number {
     return this.length - this.start(span);
   }
 
   state(): ExtentState {
-    return { length: this.length, starts: [...this.starts] };
+    return { length: this.length, starts: [...this.starts], kept: this.kept.map((lengths) => [...lengths]) };
   }
 
-  restore({ length, starts }: ExtentState): void {
+  restore({ length, starts, kept }: ExtentState): void {
     this.length = length;
     for (const [index, start] of starts.entries()) this.starts[index] = start;
+    for (const [index, lengths] of kept.entries()) this.kept[index] = [...lengths];
   }
 
   copy(): CacheExtent {
     const copy = new CacheExtent(this.spans);
     copy.restore(this);
+    copy.marks = this.marks;
     return copy;
+  }
+
+  #firstSeen(span: number, length: number): number {
+    const window = this.spans[span]?.slidingWindow;
+    return window === undefined ? 0 : Math.max(0, length - window + 1);
+  }
+
+  /** Those of the lengths wanted that are not kept aside yet, ascending. */
+  #toKeep(span: number, last: number): number[] {
+    const kept = new Set(this.kept[span]);
+    return [...this.#wanted(span, last)].filter((at) => !kept.has(at)).sort((a, b) => a - b);
+  }
+
+  /** Lengths up to `last` whose windows are to be kept. */
+  #wanted(span: number, last: number): Set<number> {
+    const window = this.spans[span]?.slidingWindow;
+    if (window === undefined) return new Set();
+    const step = snapshotTokens(window);
+    const wanted = new Set(this.marks.filter((length) => length <= last));
+    for (let length = step; length <= last; length += step) wanted.add(length);
+    return wanted;
   }
 }

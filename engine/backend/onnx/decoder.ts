@@ -135,16 +135,18 @@ interface Mirror {
   readonly shares: CacheShares;
 }
 
+type Thread = Pick<ThreadClient, 'tell'>;
+
 type Fork = (copy: Mirror, from: number) => OnnxSequence;
 
 export class OnnxSequence implements Sequence {
   readonly id: number;
-  private readonly thread: ThreadClient;
+  private readonly thread: Thread;
   private readonly mirror: Mirror;
   private readonly forkOf: Fork;
   private disposed = false;
 
-  constructor(id: number, thread: ThreadClient, mirror: Mirror, forkOf: Fork) {
+  constructor(id: number, thread: Thread, mirror: Mirror, forkOf: Fork) {
     this.id = id;
     this.thread = thread;
     this.mirror = mirror;
@@ -155,15 +157,17 @@ export class OnnxSequence implements Sequence {
     return this.mirror.extent.length;
   }
 
-  belongsTo(thread: ThreadClient): boolean {
+  belongsTo(thread: Thread): boolean {
     return this.thread === thread && !this.disposed;
   }
 
   /** Takes over what the thread says after a run. */
   restore(state: CacheState | undefined): void {
     if (!state) return;
-    if (state.length !== this.length) this.mirror.shares.written(state.columns);
-    this.mirror.extent.restore(state);
+    const { extent, shares } = this.mirror;
+    const wrote = state.length !== this.length;
+    extent.restore(state);
+    if (wrote) shares.written(state.columns, extent);
   }
 
   bytesFor(tokens: number): number {
@@ -176,15 +180,26 @@ export class OnnxSequence implements Sequence {
   }
 
   truncate(length: number): number {
-    if (length < this.length) this.thread.tell({ kind: 'truncate', sequence: this.id, length });
-    return this.mirror.extent.truncate(length);
+    if (length >= this.length) return this.length;
+    this.thread.tell({ kind: 'truncate', sequence: this.id, length });
+    const { extent, shares } = this.mirror;
+    const reached = extent.reachable(length);
+    shares.rewound(extent, reached);
+    extent.truncate(reached);
+    shares.keepOnly(extent.kept);
+    return reached;
   }
 
   reachable(length: number): number {
     return this.mirror.extent.reachable(length);
   }
 
-  mark(): void {}
+  mark(lengths: readonly number[]): void {
+    this.thread.tell({ kind: 'mark', sequence: this.id, lengths });
+    const { extent, shares } = this.mirror;
+    extent.mark(lengths);
+    shares.keepOnly(extent.kept);
+  }
 
   fork(): OnnxSequence {
     const { extent, shares } = this.mirror;

@@ -35,7 +35,10 @@ export class GraphThread {
         this.caches.set(message.sequence, this.cache(message.from).fork());
         return undefined;
       case 'truncate':
-        this.cache(message.sequence).extent.truncate(message.length);
+        this.cache(message.sequence).truncate(message.length);
+        return undefined;
+      case 'mark':
+        this.cache(message.sequence).mark(message.lengths);
         return undefined;
       case 'dispose':
         this.cache(message.sequence).dispose();
@@ -65,7 +68,7 @@ export class GraphThread {
         logits.push(await this.graphRun.run(this.cache(sequence), tokens, wanted));
       }
     } catch (error) {
-      for (const [i, { sequence }] of slices.entries()) this.cache(sequence).extent.truncate(before[i] ?? 0);
+      for (const [i, { sequence }] of slices.entries()) this.cache(sequence).truncate(before[i] ?? 0);
       return { kind: 'failed', message: messageOf(error), caches: this.statesOf(slices) };
     }
     return { kind: 'done', values: logits, caches: this.statesOf(slices) };

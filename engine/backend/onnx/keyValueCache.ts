@@ -62,11 +62,14 @@ export class KeyValueCache {
   readonly extent: CacheExtent;
   private readonly plan: RunPlan;
   private readonly blocks: LayerBlock[];
+  /** For each layer what its window sees from the lengths that `extent.kept` names. */
+  private readonly kept: Map<number, LayerBlock>[];
 
-  private constructor(plan: RunPlan, extent: CacheExtent, blocks: LayerBlock[]) {
+  private constructor(plan: RunPlan, extent: CacheExtent, blocks: LayerBlock[], kept: Map<number, LayerBlock>[]) {
     this.plan = plan;
     this.extent = extent;
     this.blocks = blocks;
+    this.kept = kept;
   }
 
   static empty(plan: RunPlan): KeyValueCache {
@@ -74,17 +77,70 @@ export class KeyValueCache {
       plan,
       new CacheExtent(plan.spans),
       plan.layers.map((layer) => new LayerBlock(layer, roomFor(0))),
+      plan.layers.map(() => new Map()),
     );
   }
 
   fork(): KeyValueCache {
-    for (const block of this.blocks) block.owners++;
-    return new KeyValueCache(this.plan, this.extent.copy(), [...this.blocks]);
+    for (const block of this.owned()) block.owners++;
+    const kept = this.kept.map((blocks) => new Map(blocks));
+    return new KeyValueCache(this.plan, this.extent.copy(), [...this.blocks], kept);
   }
 
   dispose(): void {
-    for (const block of this.blocks) block.owners--;
+    for (const block of this.owned()) block.owners--;
     this.blocks.length = 0;
+    this.kept.length = 0;
+  }
+
+  /** A block that goes on from one kept aside is named twice. */
+  owned(): LayerBlock[] {
+    return [...this.blocks, ...this.kept.flatMap((blocks) => [...blocks.values()])];
+  }
+
+  mark(lengths: readonly number[]): void {
+    this.extent.mark(lengths);
+    this.forget();
+  }
+
+  truncate(length: number): void {
+    const reached = this.extent.reachable(length);
+    for (const [layer, { span }] of this.plan.layers.entries()) {
+      const aside = this.kept[layer]?.get(reached);
+      if (aside && !this.extent.holds(span, reached)) this.replace(layer, aside);
+    }
+    this.extent.truncate(reached);
+    this.forget();
+  }
+
+  private replace(layer: number, block: LayerBlock): void {
+    this.layer(layer).block.owners--;
+    block.owners++;
+    this.blocks[layer] = block;
+  }
+
+  /** Lets go of the windows that the extent no longer names. */
+  private forget(): void {
+    for (const [layer, blocks] of this.kept.entries()) {
+      const named = this.extent.kept[this.layer(layer).plan.span];
+      for (const [length, block] of blocks) {
+        if (named?.includes(length)) continue;
+        block.owners--;
+        blocks.delete(length);
+      }
+    }
+  }
+
+  /** Copies what the window sees from lengths that `append` is about to let go. */
+  private keep(layer: number, before: CacheExtent): void {
+    const { plan, block } = this.layer(layer);
+    for (const length of this.extent.kept[plan.span] ?? []) {
+      if (this.kept[layer]?.has(length)) continue;
+      const seen = before.seen(plan.span, length);
+      const aside = new LayerBlock(plan, roomFor(seen));
+      aside.copy(block, length - seen - before.start(plan.span), seen, 0);
+      this.kept[layer]?.set(length, aside);
+    }
   }
 
   /** Columns of the inputs of a span: the tokens held and the room beyond them. */
@@ -138,6 +194,7 @@ export class KeyValueCache {
     this.extent.append(tokens);
     let at = 0;
     for (const [layer, plan] of this.plan.layers.entries()) {
+      this.keep(layer, before);
       const values = all.subarray(at, at + rowsOf(plan) * tokens);
       this.appendLayer(layer, { values, columns: tokens }, before);
       at += values.length;

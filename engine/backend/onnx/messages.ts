@@ -10,6 +10,7 @@ export type ToThread =
   | { readonly kind: 'create'; readonly sequence: number }
   | { readonly kind: 'fork'; readonly sequence: number; readonly from: number }
   | { readonly kind: 'truncate'; readonly sequence: number; readonly length: number }
+  | { readonly kind: 'mark'; readonly sequence: number; readonly lengths: readonly number[] }
   | { readonly kind: 'dispose'; readonly sequence: number }
   | { readonly kind: 'run'; readonly slices: readonly ThreadSlice[] }
   /** What is held of one layer. */
@@ -42,6 +43,8 @@ export interface ThreadSlice {
 export interface ExtentState {
   readonly length: number;
   readonly starts: readonly number[];
+  /** For each span the lengths whose window is kept aside. */
+  readonly kept: readonly (readonly number[])[];
 }
 
 /** After a run: also how many tokens the blocks of each span have room for. */

@@ -63,7 +63,7 @@ export class OnnxStorage implements SequenceStorage {
   async restore(shape: SequenceShape, pieces: AsyncIterable<Uint8Array>): Promise<Sequence> {
     const sizes = this.pieceBytes(shape);
     const sequence = this.#sequences.create();
-    const extent = { length: shape.tokens, starts: shape.held.map(([start]) => start ?? 0) };
+    const extent = { length: shape.tokens, starts: shape.held.map(([start]) => start ?? 0), kept: [] };
     // While the thread puts a layer in, the next one is read.
     let last: Promise<readonly CacheState[]> = Promise.resolve([]);
     try {

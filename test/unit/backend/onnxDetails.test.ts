@@ -257,11 +257,15 @@ describe('what caches hold', () => {
     }
   });
 
-  it('allows a short way back through a window, and starts over for a long one', () => {
+  it('allows a short way back through a window, and a longer one to a mark, to a multiple of 512, or to nothing', () => {
     const extent = new CacheExtent([{}, { slidingWindow: 128 }]);
-    extent.append(3000);
+    extent.mark([1700]);
+    while (extent.length < 3000) extent.append(250);
     expect(extent.truncate(2800)).toBe(2800);
-    expect(extent.truncate(2000)).toBe(0);
+    expect(extent.truncate(2000)).toBe(1700);
+    expect([extent.held(0), extent.held(1)]).toEqual([1700, 127]);
+    expect(extent.truncate(1650)).toBe(1536);
+    expect(extent.truncate(500)).toBe(0);
     expect([extent.held(0), extent.held(1)]).toEqual([0, 0]);
   });
 });

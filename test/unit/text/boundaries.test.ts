@@ -44,6 +44,18 @@ describe('the boundaries of a prompt', () => {
     expect(pieces(tokenizer, conversation.slice(1)).slice(1)).toEqual(told);
   });
 
+  it('leave out in harmony what a turn is made of, since nobody edits it', () => {
+    const names = ['start', 'end', 'message', 'channel', 'constrain', 'return', 'call'].map((name) => `<|${name}|>`);
+    const tokenizer = new ByteTokenizer({ framing: names, end: ['<|return|>', '<|call|>'] });
+    const turn = pieces(tokenizer, [
+      ...conversation,
+      { role: 'assistant', content: '', thinking: 'Hm.', toolCalls: [{ id: '1', name: 'why', arguments: '{}' }] },
+      { role: 'tool', toolCallId: '1', content: 'Because.' },
+    ]);
+    expect(turn.slice(0, -1)).toEqual(pieces(tokenizer, conversation).slice(0, -1));
+    expect(turn.at(-1)).toMatch(/^<\|start\|>assistant<\|channel\|>analysis.*Because\.<\|end\|><\|start\|>assistant$/);
+  });
+
   it('are its end alone where nothing marks messages', () => {
     const tokenizer = new ByteTokenizer({});
     expect(pieces(tokenizer, conversation)).toHaveLength(1);
