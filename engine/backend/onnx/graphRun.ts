@@ -6,8 +6,16 @@ import { KeyValueCache } from './keyValueCache.ts';
 import type { RotationPlan, RunPlan } from './plan.ts';
 import { floats } from './tensors.ts';
 
-/** Bytes of attention scores that one run of the graph may need; prompts at long contexts go in smaller pieces. */
-const defaultScoreBytes = 256 * 1024 * 1024;
+/** Bytes of attention scores in one run of the graph; prompts at long contexts go in smaller pieces. */
+export interface ScoreBytes {
+  /** The runtime keeps what its largest run needed, several times over. */
+  readonly comfortable: number;
+  /** For pieces of up to `fewTokens`: smaller ones would read the weights too often. */
+  readonly most: number;
+}
+
+const defaultScoreBytes: ScoreBytes = { comfortable: 16 * 1024 * 1024, most: 256 * 1024 * 1024 };
+const fewTokens = 64;
 
 interface Rotation {
   readonly frequencies: Float64Array;
@@ -19,7 +27,7 @@ export class GraphRun {
   private readonly plan: RunPlan;
   private readonly rotations: readonly Rotation[];
 
-  private readonly scoreBytes: number;
+  private readonly scoreBytes: ScoreBytes;
 
   constructor(session: InferenceSession, plan: RunPlan, scoreBytes = defaultScoreBytes) {
     this.session = session;
@@ -49,11 +57,15 @@ export class GraphRun {
   }
 
   private tokensThatFit({ extent }: KeyValueCache): number {
-    const bytesOfTokenPair = 4 * this.plan.numAttentionHeads;
-    // A piece of n tokens has n · (cached + n) scores a head.
-    const pairs = this.scoreBytes / bytesOfTokenPair;
-    const cached = roomFor(extent.length);
-    return Math.max(1, Math.floor((Math.sqrt(cached * cached + 4 * pairs) - cached) / 2));
+    const fit = (scoreBytes: number): number => {
+      const bytesOfTokenPair = 4 * this.plan.numAttentionHeads;
+      // A piece of n tokens has n · (cached + n) scores a head.
+      const pairs = scoreBytes / bytesOfTokenPair;
+      const cached = roomFor(extent.length);
+      return Math.max(1, Math.floor((Math.sqrt(cached * cached + 4 * pairs) - cached) / 2));
+    };
+    const { comfortable, most } = this.scoreBytes;
+    return Math.max(fit(comfortable), Math.min(fewTokens, fit(most)));
   }
 
   private async runPiece(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {

@@ -175,7 +175,9 @@ describe('a prompt whose attention scores would take too much memory', () => {
       extra: { session: { model_external_initializers_file_folder_path: directory } },
     });
     const tokens = Array.from({ length: 100 }, (_, i) => i);
-    const [whole, pieces] = [new GraphRun(session, graph.plan), new GraphRun(session, graph.plan, 6 * 4 * 500)];
+    const few = 6 * 4 * 500;
+    const scoreBytes = { comfortable: few, most: few };
+    const [whole, pieces] = [new GraphRun(session, graph.plan), new GraphRun(session, graph.plan, scoreBytes)];
     const expected = await whole.run(whole.emptyCache(), tokens, 'all');
     const actual = await pieces.run(pieces.emptyCache(), tokens, 'all');
     expect(actual).toHaveLength(expected.length);
