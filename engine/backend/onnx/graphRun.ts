@@ -26,7 +26,6 @@ export class GraphRun {
   private readonly session: InferenceSession;
   private readonly plan: RunPlan;
   private readonly rotations: readonly Rotation[];
-
   private readonly scoreBytes: ScoreBytes;
 
   constructor(session: InferenceSession, plan: RunPlan, scoreBytes = defaultScoreBytes) {
@@ -57,7 +56,7 @@ export class GraphRun {
   }
 
   private tokensThatFit({ extent }: KeyValueCache): number {
-    const fit = (scoreBytes: number): number => {
+    const fitting = (scoreBytes: number): number => {
       const bytesOfTokenPair = 4 * this.plan.numAttentionHeads;
       // A piece of n tokens has n · (cached + n) scores a head.
       const pairs = scoreBytes / bytesOfTokenPair;
@@ -65,7 +64,7 @@ export class GraphRun {
       return Math.max(1, Math.floor((Math.sqrt(cached * cached + 4 * pairs) - cached) / 2));
     };
     const { comfortable, most } = this.scoreBytes;
-    return Math.max(fit(comfortable), Math.min(fewTokens, fit(most)));
+    return Math.max(fitting(comfortable), Math.min(fewTokens, fitting(most)));
   }
 
   private async runPiece(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {
