@@ -255,8 +255,13 @@ async function runUnguarded(
   return result;
 }
 
+const caseOf = (fields: Partial<Case>): Case => ({
+  ...{ spec: specOf(), start: 0, tokens: 1, splits: 1, precision: 'f32', fused: false },
+  ...fields,
+});
+
 async function check(fields: Partial<Case>): Promise<void> {
-  const one: Case = { spec: specOf(), start: 0, tokens: 1, splits: 1, precision: 'f32', fused: false, ...fields };
+  const one = caseOf(fields);
   const data = dataOf(one);
   const table = pageTable(one);
   const actual = await attend(one, data, table, await prepare(one, data, table));
@@ -296,6 +301,15 @@ describe('grouped-query attention equals the reference', () => {
     check({ spec: specOf({ slidingWindow: 50 }), start: 100, tokens: 6, splits: 2 }));
   it('with more parts than blocks of keys', () => check({ start: 3, tokens: 1, splits: 16, fused: true }));
   it('with the cache in f16', () => check({ start: 64, tokens: 2, precision: 'f16', splits: 4, fused: true }));
+  it.each([true, false])('keeps values beyond the range of f16 at its ends (fused: %s)', async (fused) => {
+    const one = caseOf({ tokens: 2, precision: 'f16', fused });
+    const data = dataOf(one);
+    const value = { ...data.value, values: data.value.values.map((one) => 1e5 * one) };
+    const { values } = await prepare(one, { ...data, value }, pageTable(one));
+    const kept = unpackRows(values, 'f16', cacheRowOf(one.spec)).map(Math.abs);
+    expect(Math.max(...kept)).toBe(65_504);
+    expect(kept.filter((one) => one > 0 && one < 65_504).length).toBeGreaterThan(0);
+  });
   it('with the cache in 8 bits', () => check({ start: 64, tokens: 2, precision: 'q8', splits: 4 }));
   it('with the cache in 8 bits, heads of 12 values, the first tokens of all', () =>
     check({

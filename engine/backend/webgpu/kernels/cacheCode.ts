@@ -30,6 +30,9 @@ export function readCache(name: string, precision: CachePrecision, row: CacheRow
 }`;
 }
 
+/** WGSL: two values as halves. What lies beyond f16's range is kept at its end, as on the CPU: WGSL leaves open what packing makes of it. */
+export const packHalves = (pair: string): string => `pack2x16float(clamp(${pair}, vec2f(-65504.0), vec2f(65504.0)))`;
+
 /**
  * Statement by which `threads` threads write the row `row` (WGSL) of `name`; `value` gives four values by `quad`, and is
  * asked for them twice in `q8`.
@@ -45,7 +48,7 @@ export function writeCacheRow(
   if (precision !== 'q8') {
     const store =
       precision === 'f16'
-        ? `let at = first + 2u * quad; ${name}[at] = pack2x16float(value.xy); ${name}[at + 1u] = pack2x16float(value.zw);`
+        ? `let at = first + 2u * quad; ${name}[at] = ${packHalves('value.xy')}; ${name}[at + 1u] = ${packHalves('value.zw')};`
         : `let at = first + 4u * quad; let bits = bitcast<vec4u>(value); ${name}[at] = bits.x; ${name}[at + 1u] = bits.y; ${name}[at + 2u] = bits.z; ${name}[at + 3u] = bits.w;`;
     return /* wgsl */ `{ ${first} for (var quad = thread; quad < ${quads}u; quad += ${threads}u) { let value = ${value}; ${store} } }`;
   }

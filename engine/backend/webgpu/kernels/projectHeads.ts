@@ -16,7 +16,7 @@ import type { KernelSource } from '../gpu.ts';
 import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
 import type { MatrixLayout } from '../weightLayout.ts';
 import { declareBuffers, read, write } from './bindings.ts';
-import { pageTokens, rowStruct } from './cacheCode.ts';
+import { packHalves, pageTokens, rowStruct } from './cacheCode.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 
 /** A matrix in one piece. */
@@ -170,6 +170,6 @@ fn rotate_pairs(y: vec4f, within: vec4u, token: u32) -> vec4f {
 /** Two consecutive values at value index `at`, which is even. */
 function storePair(name: string, precision: ProjectedPrecision): string {
   return precision === 'f16'
-    ? `fn store_${name}(at: u32, pair: vec2f) { ${name}[at / 2u] = pack2x16float(pair); }`
+    ? `fn store_${name}(at: u32, pair: vec2f) { ${name}[at / 2u] = ${packHalves('pair')}; }`
     : `fn store_${name}(at: u32, pair: vec2f) { ${name}[at] = bitcast<u32>(pair.x); ${name}[at + 1u] = bitcast<u32>(pair.y); }`;
 }
