@@ -20,6 +20,12 @@ import {
 /** Someone who types goes on within this time, and hardly ever before. */
 const typing = { soonestMs: 60, latestMs: 2000 };
 
+/**
+ * What a keystroke may wait for while somebody types: this long, or the shortest run that a prompt is worth. A run of fewer tokens
+ * reads all weights for too little.
+ */
+const pressed = { stepMs: 100, leastTokens: 16 };
+
 export interface QueueLimits extends StepLimits {
   /** Requests of one class that wait or run: a flood of one kind shuts out none of another. */
   readonly maxPendingPerClass: number;
@@ -60,6 +66,8 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     ]),
   );
   #arrivals = 0;
+  /** In the last run of a prompt's tokens; 0 before there was one. */
+  #msPerToken = 0;
 
   constructor(limits: QueueLimits) {
     this.#limits = limits;
@@ -104,7 +112,14 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   }
 
   next(nowMs: number): NextStep<Request> | undefined {
-    return nextStep(this.#ordered(nowMs), this.#limits);
+    const ordered = this.#ordered(nowMs);
+    return nextStep(ordered, { ...this.#limits, chunkTokens: this.#chunkTokens(ordered[0], nowMs) });
+  }
+
+  #chunkTokens(first: Request | undefined, nowMs: number): number {
+    const { chunkTokens } = this.#limits;
+    if (!first || this.#msPerToken === 0 || !this.isPressed(first, nowMs)) return chunkTokens;
+    return Math.min(chunkTokens, Math.max(pressed.leastTokens, Math.floor(pressed.stepMs / this.#msPerToken)));
   }
 
   /** Another machine takes other runs. */
@@ -124,6 +139,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   /** What was computed, and how long that took: divided among the slices by their tokens. */
   charge(slices: readonly StepSlice<Request>[], tookMs: number, nowMs: number): void {
     const allTokens = slices.reduce((sum, { tokens, drafts }) => sum + tokens + drafts, 0);
+    if (allTokens >= pressed.leastTokens) this.#msPerToken = tookMs / allTokens;
     for (const { request, tokens, drafts } of slices) {
       const turn = this.#turns.get(request);
       if (!turn) continue;

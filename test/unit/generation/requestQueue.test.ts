@@ -87,6 +87,25 @@ describe('the queue', () => {
     expect(simulation.queue.isPressed(key, 100)).toBe(false);
   });
 
+  it('computes a prompt in short runs while somebody types, and in long ones otherwise', () => {
+    const simulation = new Simulation();
+    simulation.add('chat', 4000, 1);
+    const stepMs = () => {
+      const before = simulation.busyMs;
+      simulation.step();
+      return simulation.busyMs - before;
+    };
+    stepMs();
+    expect(stepMs()).toBe(10 + 1.5 * 127);
+    simulation.add('keystroke', 1, 1);
+    while (simulation.done.length === 0) simulation.step();
+    const pressedUntilMs = simulation.nowMs + 1500;
+    stepMs();
+    while (simulation.nowMs < pressedUntilMs) expect(stepMs()).toBeLessThanOrEqual(110);
+    simulation.nowMs += 2000;
+    expect(stepMs()).toBe(10 + 1.5 * 127);
+  });
+
   it('prefers keystroke over chat over summary over warm-up, whatever came first', () => {
     const simulation = new Simulation();
     for (const name of requestClasses.toReversed()) simulation.add(name, 300, 3);
