@@ -35,7 +35,7 @@ describe.each(['reference', 'onnx'] as const)('an embedding model on %s', (backe
   beforeAll(async () => {
     const routes = new DeltaRoutes();
     engine = new Engine({ storeDirectory: store, onDelta: () => {}, onProgress: () => {} });
-    await engine.load(loadParams.parse({ model: made.path, backend, contextTokens: 256 }));
+    await engine.load(loadParams.parse({ model: made.path, backend, contextTokens: 256, cachePrecision: 'f32' }));
     server = await startHttpServer({ engine, routes, port: 0, token, log: (line) => console.error(line) });
     client = new OpenAI({ baseURL: `${server.address}/v1`, apiKey: token, maxRetries: 0 });
     model = (await client.models.list()).data[0]?.id ?? '';
