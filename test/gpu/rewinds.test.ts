@@ -4,7 +4,6 @@ import { checkRewinds } from '../unit/rewinds.ts';
 
 const backend = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32' });
 const withChat = process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe';
-if (!withChat) console.warn('the chat of rewinds.test.ts: skipped: its thousand steps take minutes on this adapter');
 
 for (const golden of goldenCases.filter(({ name }) => name === 'gpt-oss safetensors')) {
   checkRewinds(backend, golden, { ...float32Bounds, withChat });
