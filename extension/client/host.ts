@@ -1,6 +1,6 @@
 import * as vscode from 'vscode';
 import type { EngineClient } from './client.ts';
-import type { EngineView } from './view.ts';
+import { type EngineView, idleView } from './view.ts';
 
 /**
  * Holds the place of the engine's client until it is first needed. Its code (protocol schemas, RPC) is evaluated only
@@ -23,7 +23,7 @@ export class EngineHost {
   }
 
   get view(): EngineView {
-    return this.opened?.view ?? { state: { kind: 'idle' }, running: 0, last: undefined };
+    return this.opened?.view ?? idleView;
   }
 
   client(): Promise<EngineClient> {

@@ -51,11 +51,13 @@ export function stateOf(process: ProcessState, before: EngineState): EngineState
   }
 }
 
+export const idleView: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
+
 /** The one view of what the engine is doing, and whoever wants to know of its changes. */
 export class ViewKeeper {
   private readonly changed = new vscode.EventEmitter<EngineView>();
   readonly onView = this.changed.event;
-  private current: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
+  private current = idleView;
 
   get view(): EngineView {
     return this.current;

@@ -69,6 +69,24 @@ export async function readGolden(path: string): Promise<Golden> {
   return golden;
 }
 
+interface GoldenLogits extends Pick<GoldenBounds, 'maxDeviation'> {
+  readonly expected: Golden;
+  readonly decoder: Pick<Decoder, 'spec'>;
+  /** What the deviation is written down with. */
+  readonly figures: Readonly<Record<string, unknown>>;
+}
+
+/** The logits of rows `[first, first + rows)` are the golden ones. `[rows, vocabulary]` */
+export function expectGoldenLogits(logits: Float32Array, first: number, of: GoldenLogits): void {
+  const { expected, decoder, figures, maxDeviation } = of;
+  const { vocabularySize } = decoder.spec;
+  const wanted = expected.logits.subarray(first * vocabularySize, first * vocabularySize + logits.length);
+  expect(logits.length).toBe(wanted.length);
+  const deviation = largestDifference(logits, wanted) / expected.deviation;
+  figure({ ...figures, deviation });
+  expect(deviation).toBeLessThan(maxDeviation);
+}
+
 /** Registers the tests of one golden on one backend; `wanted` leaves some out where a device is slow. */
 export function checkGolden(
   backend: Backend,
@@ -95,15 +113,8 @@ export function checkGolden(
       await model?.file.close();
     });
 
-    /** The logits of rows `[first, first + rows)` are the golden ones. */
-    const expectLogits = (logits: Float32Array, first: number) => {
-      const { vocabularySize } = decoder.spec;
-      const wanted = expected.logits.subarray(first * vocabularySize, first * vocabularySize + logits.length);
-      expect(logits.length).toBe(wanted.length);
-      const deviation = largestDifference(logits, wanted) / expected.deviation;
-      figure({ golden: golden.name, deviation });
-      expect(deviation).toBeLessThan(bounds.maxDeviation);
-    };
+    const expectLogits = (logits: Float32Array, first: number) =>
+      expectGoldenLogits(logits, first, { ...bounds, expected, decoder, figures: { golden: golden.name } });
 
     /** Feeds golden ids from where the sequence stands, in chunks of these sizes in turn, up to `end`. */
     const feed = async (sequence: Sequence, sizes: readonly number[], end = expected.ids.length) => {

@@ -10,7 +10,7 @@ import { HarmonyFormat } from '../../engine/text/harmony.ts';
 import { figure } from '../figures.ts';
 import { ByteTokenizer } from './generation/byteTokenizer.ts';
 import { patient } from './generation/setUp.ts';
-import { type Golden, type GoldenBounds, type GoldenCase, largestDifference, readGolden } from './goldens.ts';
+import { expectGoldenLogits, type Golden, type GoldenBounds, type GoldenCase, readGolden } from './goldens.ts';
 
 /** Harmony's own framing on bytes: fits the golden checkpoint's vocabulary. */
 const framing = [...['<|start|>', '<|end|>', '<|message|>', '<|channel|>', '<|constrain|>', '<|return|>', '<|call|>']];
@@ -47,16 +47,13 @@ export function checkRewinds(
 
     /** Golden ids from where the sequence stands up to `end`, whose logits are the golden ones. */
     const feed = async (sequence: Sequence, end: number) => {
-      const { vocabularySize } = decoder.spec;
       const first = sequence.length;
       const [logits = new Float32Array()] = await decoder.run([
         { sequence, tokens: expected.ids.slice(first, end), logits: 'all' },
       ]);
-      const wanted = expected.logits.subarray(first * vocabularySize, end * vocabularySize);
-      expect(logits.length).toBe(wanted.length);
-      const deviation = largestDifference(logits, wanted) / expected.deviation;
-      figure({ rewound: golden.name, backend: backend.name, first, deviation });
-      expect(deviation).toBeLessThan(maxDeviation);
+      expect(logits.length).toBe((end - first) * decoder.spec.vocabularySize);
+      const figures = { rewound: golden.name, backend: backend.name, first };
+      expectGoldenLogits(logits, first, { maxDeviation, expected, decoder, figures });
     };
     /** Other tokens, far beyond the windows and their way back. */
     const wander = async (sequence: Sequence) => {
