@@ -1,5 +1,5 @@
 /** HTTP for downloads: which addresses may be asked, bounded redirects, proxies, dead connections. */
-import type { EnvHttpProxyAgent, Headers, Response } from 'undici';
+import type { Headers, Response } from 'undici';
 import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 
@@ -141,7 +141,7 @@ async function open(url: URL, options: HttpOptions): Promise<Exchange> {
     if (silent) return new HttpFailure(`${url.host} sent nothing for ${Math.round(idleMs / 1000)} s.`, 'later');
     return networkFailure(url, error);
   };
-  const { fetch, dispatcher } = await network();
+  const { fetch, dispatcher } = await import('./network.ts');
   try {
     const response = await fetch(url, {
       redirect: 'manual',
@@ -235,13 +235,4 @@ function basicAuthorization(url: URL): string | undefined {
   if (url.username === '' && url.password === '') return undefined;
   const pair = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`;
   return `Basic ${Buffer.from(pair).toString('base64')}`;
-}
-
-let proxy: EnvHttpProxyAgent | undefined;
-
-/** undici rather than Node's own fetch, which ignores HTTP_PROXY, HTTPS_PROXY and NO_PROXY before Node 24. */
-async function network() {
-  const undici = await import('undici');
-  proxy ??= new undici.EnvHttpProxyAgent();
-  return { fetch: undici.fetch, dispatcher: proxy };
 }
