@@ -4,7 +4,7 @@ import { cpSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import * as esbuild from 'esbuild';
-import { grammars } from './engine/syntax/grammars.ts';
+import { grammars } from './engine/index/syntax/grammars.ts';
 
 const { values } = parseArgs({
   options: {
@@ -50,7 +50,7 @@ const builds = [
       engine: 'engine/main.ts',
       indexer: 'engine/indexer.ts',
       cli: 'engine/cli.ts',
-      grammarThread: 'engine/generation/grammarThread.ts',
+      grammarThread: 'engine/sampling/grammarThread.ts',
       onnxWorker: 'engine/backend/onnx/worker.ts',
     },
     outExtension: { '.js': '.mjs' },
@@ -63,7 +63,7 @@ for (const name of ['tree-sitter', ...grammars.map((grammar) => `tree-sitter-${g
   cpSync(`node_modules/@vscode/tree-sitter-wasm/wasm/${name}.wasm`, join(outdir, 'grammars', `${name}.wasm`));
 }
 
-// The grammar library is no module that could be bundled: see engine/generation/grammarThread.ts.
+// The grammar library is no module that could be bundled: see engine/sampling/grammarThread.ts.
 const grammarLibrary = 'node_modules/@mlc-ai/web-xgrammar/lib/index.js';
 cpSync(grammarLibrary, join(outdir, 'xgrammar.js'));
 

@@ -4,16 +4,16 @@
  */
 import { availableParallelism, constants, setPriority } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
-import type { Embedder } from './repository/embedder.ts';
-import { indexMessages } from './repository/protocol.ts';
-import { IndexService } from './repository/service.ts';
-import { serveChild } from './server/child.ts';
-import { serveIndex } from './server/indexRpc.ts';
+import type { Embedder } from './index/repository/embedder.ts';
+import { indexMessages } from './index/repository/protocol.ts';
+import { IndexService } from './index/repository/service.ts';
+import { serveChild } from './runtime/child.ts';
+import { serveIndex } from './runtime/serveIndex.ts';
 
 /** The graphics card and half of the processor are left to the model that answers. */
 const embedder = async (model: string, signal: AbortSignal): Promise<Embedder> => {
   // The engine's code is evaluated where a model was chosen, and only then.
-  const { openEmbedder } = await import('./server/embedder.ts');
+  const { openEmbedder } = await import('./runtime/embedder.ts');
   return openEmbedder(model, signal, { backend: 'onnx', threads: Math.ceil(availableParallelism() / 2) });
 };
 

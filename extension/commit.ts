@@ -1,6 +1,6 @@
 import * as vscode from 'vscode';
-import { contextBudget } from '../engine/question/budget.ts';
-import { plan } from '../engine/question/planner.ts';
+import { contextBudget } from '../engine/index/question/budget.ts';
+import { plan } from '../engine/index/question/planner.ts';
 import type { EngineHost } from './client/host.ts';
 import { countTokens } from './context/budget.ts';
 import { changesOf, gitRepository } from './git.ts';

@@ -1,7 +1,7 @@
 /** Who computes a decoder. Backends differ in speed, never in meaning: `reference` is the oracle for the others. */
-import type { CachePrecision } from '../model/cachePrecision.ts';
-import type { DecoderSpec } from '../model/spec.ts';
-import type { DecoderWeights } from '../model/weights.ts';
+import type { CachePrecision } from '../model/spec/cachePrecision.ts';
+import type { DecoderSpec } from '../model/spec/spec.ts';
+import type { DecoderWeights } from '../model/weights/weights.ts';
 
 export type BackendName = 'reference' | 'onnx' | 'webgpu';
 
@@ -105,7 +105,7 @@ export interface SequenceStorage {
 export interface DeviceSampling {
   /** Tokens that one call may draw for each sequence. */
   readonly mostSteps: number;
-  /** Whether these rules are followed as generation/sampler.ts follows them, but for the rounding of probabilities to f32. */
+  /** Whether these rules are followed as sampling/sampler.ts follows them, but for the rounding of probabilities to f32. */
   follows(rules: DrawRules): boolean;
   /**
    * Appends each slice's token, draws the next, appends that, and so on; the last one drawn is not appended. A slice ends
@@ -117,7 +117,7 @@ export interface DeviceSampling {
   draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]>;
 }
 
-/** Of generation/sampler.ts, without what needs the logits on the CPU. */
+/** Of sampling/sampler.ts, without what needs the logits on the CPU. */
 export interface DrawRules {
   /** 0 is greedy. */
   readonly temperature: number;

@@ -1,6 +1,6 @@
-import { clearSnapshots, listSnapshots } from '../cache/snapshotFolder.ts';
+import { clearSnapshots, listSnapshots } from '../kv/snapshotFolder.ts';
 import { invalidInput } from '../errors.ts';
-import { defaultStoreDirectory, snapshotDirectory } from '../store/paths.ts';
+import { defaultStoreDirectory, snapshotDirectory } from '../catalogue/paths.ts';
 import { showBytes } from '../units.ts';
 import type { Command, Values } from './command.ts';
 import { json } from './session.ts';

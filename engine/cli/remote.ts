@@ -1,7 +1,7 @@
 /** Who answers a command: the engine of this process, or the server that `--remote` names. */
-import type { ModelCard } from '../server/protocol.ts';
-import { RemoteEngine } from '../server/remote/remoteEngine.ts';
-import type { Engine } from '../server/service.ts';
+import type { ModelCard } from '../protocol/protocol.ts';
+import { RemoteEngine } from '../runtime/remote/remoteEngine.ts';
+import type { Engine } from '../runtime/service.ts';
 import type { Values } from './command.ts';
 import { report, type Show, withEngine } from './session.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';

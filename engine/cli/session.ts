@@ -1,8 +1,8 @@
 /** An engine inside the command's own process, with a model loaded and what it says shown. */
 import { HearthError } from '../errors.ts';
-import { type Delta, loadParams, type ModelCard, type ModelEntry, type Progress } from '../server/protocol.ts';
-import { Engine } from '../server/service.ts';
-import { defaultModelId } from '../store/catalogue.ts';
+import { type Delta, loadParams, type ModelCard, type ModelEntry, type Progress } from '../protocol/protocol.ts';
+import { Engine } from '../runtime/service.ts';
+import { defaultModelId } from '../catalogue/catalogue.ts';
 import type { Values } from './command.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';
 

@@ -1,4 +1,4 @@
-import { estimatedTokens } from '../../engine/question/budget.ts';
+import { estimatedTokens } from '../../engine/index/question/budget.ts';
 import type { EngineHost } from '../client/host.ts';
 
 /** As the loaded model counts; estimated, on the safe side, where it cannot be asked. */

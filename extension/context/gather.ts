@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import { contextBudget, estimatedTokens } from '../../engine/question/budget.ts';
+import { contextBudget, estimatedTokens } from '../../engine/index/question/budget.ts';
 import {
   mapChars,
   mapId,
@@ -7,8 +7,8 @@ import {
   passageSource,
   type Source,
   searchedPassages,
-} from '../../engine/question/found.ts';
-import { type Chosen, plan } from '../../engine/question/planner.ts';
+} from '../../engine/index/question/found.ts';
+import { type Chosen, plan } from '../../engine/index/question/planner.ts';
 import { type Attachment, type Conversation, chipOf, filledTokens } from '../chat/conversation.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { Chip } from '../messages.ts';

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { Source } from '../../engine/question/found.ts';
+import type { Source } from '../../engine/index/question/found.ts';
 import { changesOf, gitRepository } from '../git.ts';
 import { limits } from '../limits.ts';
 import type { Mention } from './mentions.ts';

@@ -15,7 +15,7 @@ import {
   repositoryMap,
   type SymbolPlace,
   symbolPlace,
-} from '../../engine/repository/protocol.ts';
+} from '../../engine/index/repository/protocol.ts';
 import type { Launch } from '../client/connection.ts';
 import { EngineProcess, type ProcessState } from '../client/process.ts';
 import type { Log } from '../log.ts';

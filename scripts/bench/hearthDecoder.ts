@@ -1,7 +1,7 @@
 /** Hearth's side of the comparison of speeds: the CPU backend without tokenizer and sampler. */
 import { onnxBackend } from '../../engine/backend/onnx/index.ts';
-import { describeModel } from '../../engine/model/describe.ts';
-import { cacheBytes } from '../../engine/model/inspect.ts';
+import { describeModel } from '../../engine/model/spec/describe.ts';
+import { cacheBytes } from '../../engine/model/spec/inspect.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { perSecond, type Speeds, someTokens, type Workload } from './workload.ts';
 

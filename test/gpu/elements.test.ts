@@ -4,7 +4,7 @@ import { rmsNorm } from '../../engine/backend/reference/norm.ts';
 import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/activation.ts';
 import { embedKernel } from '../../engine/backend/webgpu/kernels/embed.ts';
 import { rmsNormKernel } from '../../engine/backend/webgpu/kernels/rmsNorm.ts';
-import type { Activation } from '../../engine/model/spec.ts';
+import type { Activation } from '../../engine/model/spec/spec.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
 import { allTypes, matrixOf } from './matrices.ts';
 

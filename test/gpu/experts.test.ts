@@ -14,7 +14,7 @@ import {
   jointPieces,
 } from '../../engine/backend/webgpu/kernels/gatedVector.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
-import type { Activation, ExpertsSpec, RouterSpec } from '../../engine/model/spec.ts';
+import type { Activation, ExpertsSpec, RouterSpec } from '../../engine/model/spec/spec.ts';
 import { normalisedError, randomGenerator, randomValues, runKernelOutputs, useGpu } from './kernel.ts';
 import { type Matrix, matrixOf } from './matrices.ts';
 

@@ -9,10 +9,10 @@ import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from '../../engine/backend/webgpu/kernels/matrixMatrix.ts';
 import { matrixVectorKernel, rowsPerGroup } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
 import { prepareLatentKernel } from '../../engine/backend/webgpu/kernels/prepareLatent.ts';
-import { matrixLayout } from '../../engine/backend/webgpu/weightLayout.ts';
-import { type CachePrecision, cacheRowBytes, cacheRowOf } from '../../engine/model/cachePrecision.ts';
-import { attentionFactor, inverseFrequencies } from '../../engine/model/rope.ts';
-import type { LatentAttentionSpec, RopeSpec } from '../../engine/model/spec.ts';
+import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
+import { type CachePrecision, cacheRowBytes, cacheRowOf } from '../../engine/model/spec/cachePrecision.ts';
+import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
+import type { LatentAttentionSpec, RopeSpec } from '../../engine/model/spec/spec.ts';
 import { unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, tileOperand, useGpu } from './kernel.ts';
 

@@ -5,13 +5,13 @@
  * Keys and values lie with the token index last, `[kvHeads, 1, headDim, tokens]`: for one new token both products are
  * then vector times matrix, for which MLAS has kernels that read the cache once, in order, and pack nothing.
  */
-import type { GroupedQueryAttentionSpec, RopeSpec } from '../../model/spec.ts';
-import type { GroupedQueryWeights } from '../../model/weights.ts';
+import type { GroupedQueryAttentionSpec, RopeSpec } from '../../model/spec/spec.ts';
+import type { GroupedQueryWeights } from '../../model/weights/weights.ts';
 import type { GraphBuilder, Value } from './graphBuilder.ts';
 import { type GraphContext, headLinears, linear, linearRows } from './linear.ts';
 import { rmsNorm } from './norm.ts';
 import { elementTypes } from './onnxFile.ts';
-import type { CacheType, LayerCachePlan, RotationPlan, SpanPlan } from './plan.ts';
+import type { CacheType, LayerCachePlan, RotationPlan, SpanPlan } from './layerPlan.ts';
 import { allRows } from './weightsFile.ts';
 
 /** Largest finite f16. */

@@ -5,7 +5,7 @@
  */
 import { chosenMarks, rewindTokens, snapshotTokens } from '../rewind.ts';
 import type { ExtentState } from './messages.ts';
-import type { SpanPlan } from './plan.ts';
+import type { SpanPlan } from './layerPlan.ts';
 
 /** What lies beyond the length is masked: an eighth of the room or one page. */
 const pageTokens = 64;

@@ -3,7 +3,7 @@
  * one of both is written, which then has blocks of its own.
  */
 import { type CacheExtent, roomFor } from './cacheExtent.ts';
-import { bytesOf, type LayerCachePlan } from './plan.ts';
+import { bytesOf, type LayerCachePlan } from './layerPlan.ts';
 
 /** The blocks of all layers of one span. */
 interface Share {

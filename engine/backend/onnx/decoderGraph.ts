@@ -3,8 +3,8 @@
  * of one sequence a run.
  */
 
-import { type DecoderSpec, type LayerSpec, outputSize } from '../../model/spec.ts';
-import type { DecoderWeights, LayerWeights } from '../../model/weights.ts';
+import { type DecoderSpec, type LayerSpec, outputSize } from '../../model/spec/spec.ts';
+import type { DecoderWeights, LayerWeights } from '../../model/weights/weights.ts';
 import { AttentionInputs, groupedQueryAttention } from './attention.ts';
 import { feedForward } from './feedForward.ts';
 import { GraphBuilder, type Value } from './graphBuilder.ts';
@@ -12,7 +12,7 @@ import { latentAttention } from './latentAttention.ts';
 import { type GraphContext, linear, lookUp } from './linear.ts';
 import { addAndNorm, type Residual } from './norm.ts';
 import { notesOn } from './notes.ts';
-import type { CacheType, RunPlan } from './plan.ts';
+import type { CacheType, RunPlan } from './layerPlan.ts';
 import { WeightsLayout } from './weightsFile.ts';
 
 export interface DecoderGraph {

@@ -2,9 +2,9 @@
  * A mixture of experts: one `If` an expert, so that only those that some token chose are computed, each over all tokens
  * that chose it. (ONNX Runtime's own QMoE was seven times slower on the CPU for one token, onnxruntime 1.30.)
  */
-import type { ExpertsSpec } from '../../model/spec.ts';
-import type { ExpertsWeights, Linear } from '../../model/weights.ts';
-import { columnsOf } from '../../model/weightViews.ts';
+import type { ExpertsSpec } from '../../model/spec/spec.ts';
+import type { ExpertsWeights, Linear } from '../../model/weights/weights.ts';
+import { columnsOf } from '../../model/weights/weightViews.ts';
 import { activate, gatedNetwork } from './gatedNetwork.ts';
 import type { GraphBuilder, Value } from './graphBuilder.ts';
 import { type GraphContext, type LinearRows, linears } from './linear.ts';

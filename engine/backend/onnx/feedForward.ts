@@ -1,6 +1,6 @@
 /** The feed-forward half of a layer: one gated network, or a few chosen of many. */
-import type { FeedForwardSpec } from '../../model/spec.ts';
-import type { FeedForwardWeights } from '../../model/weights.ts';
+import type { FeedForwardSpec } from '../../model/spec/spec.ts';
+import type { FeedForwardWeights } from '../../model/weights/weights.ts';
 import { expertNetworks } from './experts.ts';
 import { gatedNetwork } from './gatedNetwork.ts';
 import type { Value } from './graphBuilder.ts';

@@ -1,6 +1,6 @@
 /** `down · activation(gate · x, up · x)` */
-import type { Activation } from '../../model/spec.ts';
-import type { DenseWeights } from '../../model/weights.ts';
+import type { Activation } from '../../model/spec/spec.ts';
+import type { DenseWeights } from '../../model/weights/weights.ts';
 import type { GraphBuilder, Value } from './graphBuilder.ts';
 import { type GraphContext, linear, linearRows, linears } from './linear.ts';
 

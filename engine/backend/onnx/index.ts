@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HearthError, throwIfAborted } from '../../errors.ts';
-import { type CachePrecision, processorPrecision } from '../../model/cachePrecision.ts';
+import { type CachePrecision, processorPrecision } from '../../model/spec/cachePrecision.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { OnnxDecoder } from './decoder.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';

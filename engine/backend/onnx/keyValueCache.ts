@@ -5,7 +5,7 @@
 import type { Tensor } from 'onnxruntime-node';
 import { CacheExtent, roomFor } from './cacheExtent.ts';
 import type { CacheState, ExtentState } from './messages.ts';
-import { type LayerCachePlan, type RunPlan, rowsOf } from './plan.ts';
+import { type LayerCachePlan, type RunPlan, rowsOf } from './layerPlan.ts';
 import { type CacheValues, cacheTensor, cacheValues, newValues, type Output, valuesOf } from './tensors.ts';
 
 /** `[rows, columns]`: new tokens as the graph returns them, or a block of a cache. */

@@ -2,8 +2,8 @@
  * Multi-head latent attention (DeepSeek-V2, section 2.1) in its absorbed form: the query goes through the key's
  * expansion and the mixed latents through the value's, so that all heads attend to one cached vector a token.
  */
-import type { LatentAttentionSpec } from '../../model/spec.ts';
-import type { LatentWeights, Weight } from '../../model/weights.ts';
+import type { LatentAttentionSpec } from '../../model/spec/spec.ts';
+import type { LatentWeights, Weight } from '../../model/weights/weights.ts';
 import { type AttentionInputs, attend, rotate, tokensLast } from './attention.ts';
 import type { Value } from './graphBuilder.ts';
 import { type GraphContext, headLinears, linear, linearRows } from './linear.ts';

@@ -1,5 +1,5 @@
 /** Products with weights, and the values of embedding rows. */
-import type { Linear, Weight } from '../../model/weights.ts';
+import type { Linear, Weight } from '../../model/weights/weights.ts';
 import type { GraphBuilder, StoredTensor, Value } from './graphBuilder.ts';
 import {
   allRows,

@@ -1,5 +1,5 @@
 /** Root-mean-square normalisation. */
-import type { Weight } from '../../model/weights.ts';
+import type { Weight } from '../../model/weights/weights.ts';
 import type { Value } from './graphBuilder.ts';
 import type { GraphContext } from './linear.ts';
 import { allRows } from './weightsFile.ts';

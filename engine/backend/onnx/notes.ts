@@ -1,8 +1,8 @@
 /** What the model card says about how this backend holds and multiplies weights. */
 import { blockLayout } from '../../formats/blocks.ts';
 import type { TensorType } from '../../formats/tensor.ts';
-import { listWeights } from '../../model/weightList.ts';
-import type { DecoderWeights } from '../../model/weights.ts';
+import { listWeights } from '../../model/weights/weightList.ts';
+import type { DecoderWeights } from '../../model/weights/weights.ts';
 import { gridOf } from './weightsFile.ts';
 
 export function notesOn(weights: DecoderWeights, roundActivations: boolean): string[] {

@@ -1,6 +1,6 @@
 /** Which experts a token goes to, and how much each counts: the three routers that `RouterSpec` names. */
-import type { ExpertsSpec, RouterSpec } from '../../model/spec.ts';
-import type { ExpertsWeights } from '../../model/weights.ts';
+import type { ExpertsSpec, RouterSpec } from '../../model/spec/spec.ts';
+import type { ExpertsWeights } from '../../model/weights/weights.ts';
 import type { GraphBuilder, Value } from './graphBuilder.ts';
 import { type GraphContext, linear } from './linear.ts';
 import { allRows } from './weightsFile.ts';

@@ -1,6 +1,6 @@
 /** Numbers on their way into the runtime and out of it. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import type { CacheType } from './plan.ts';
+import type { CacheType } from './layerPlan.ts';
 
 export type Output = InferenceSession.ReturnType[string];
 

@@ -1,7 +1,7 @@
 /** What a sequence remembers: for every layer the keys and values of its tokens, in f32, or rounded as `q8` rounds them. */
 
-import { type CachePrecision, cacheRowOf } from '../../model/cachePrecision.ts';
-import type { AttentionSpec, DecoderSpec } from '../../model/spec.ts';
+import { type CachePrecision, cacheRowOf } from '../../model/spec/cachePrecision.ts';
+import type { AttentionSpec, DecoderSpec } from '../../model/spec/spec.ts';
 import type { Sequence } from '../backend.ts';
 
 /** One row a token; grows by doubling. */

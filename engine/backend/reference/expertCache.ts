@@ -1,5 +1,5 @@
 /** Expanded experts, the least recently used given up first: a large model has more of them than memory holds. */
-import type { GatedNetwork } from './loaded.ts';
+import type { GatedNetwork } from './weights.ts';
 
 const maxBytes = 1024 * 1024 * 1024;
 

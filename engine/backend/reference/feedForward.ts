@@ -1,7 +1,7 @@
 /** The feed-forward half of a layer: one gated network, or a few chosen of many (mixture of experts). */
-import type { Activation, ExpertsSpec } from '../../model/spec.ts';
+import type { Activation, ExpertsSpec } from '../../model/spec/spec.ts';
 import { linear } from './linear.ts';
-import type { ExpertsLayer, GatedNetwork } from './loaded.ts';
+import type { ExpertsLayer, GatedNetwork } from './weights.ts';
 import { route } from './router.ts';
 
 /** `down · activation(gate · x, up · x)`. `[tokens, hidden]` to the same */

@@ -1,6 +1,6 @@
 /** Rotary position embedding: pairs of a head's elements turned by an angle that grows with the position. */
-import { attentionFactor, inverseFrequencies } from '../../model/rope.ts';
-import type { RopeSpec } from '../../model/spec.ts';
+import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
+import type { RopeSpec } from '../../model/spec/spec.ts';
 
 /** Rotates every head of every token, in place. `vectors`: `[tokens, heads, headDim]`, `positions`: `[tokens]` */
 export function rotate(

@@ -1,5 +1,5 @@
 /** Which experts a token goes to, and how much each counts: the three routers that `RouterSpec` names. */
-import type { ExpertsSpec } from '../../model/spec.ts';
+import type { ExpertsSpec } from '../../model/spec/spec.ts';
 import { softmax } from './softmax.ts';
 
 export interface Choice {

@@ -5,9 +5,9 @@ import { CacheLedger, type CacheShares } from '../../../engine/backend/onnx/cach
 import { OnnxSequence } from '../../../engine/backend/onnx/decoder.ts';
 import { KeyValueCache } from '../../../engine/backend/onnx/keyValueCache.ts';
 import type { ToThread } from '../../../engine/backend/onnx/messages.ts';
-import type { RunPlan } from '../../../engine/backend/onnx/plan.ts';
+import type { RunPlan } from '../../../engine/backend/onnx/layerPlan.ts';
 import { mostMarks } from '../../../engine/backend/rewind.ts';
-import { seededRandom } from '../../../engine/generation/random.ts';
+import { seededRandom } from '../../../engine/sampling/random.ts';
 
 const window = 40;
 const layer = { type: 'float32', keyValueHeads: 1, keyDim: 1, valueDim: 1, valuesInKeys: false } as const;

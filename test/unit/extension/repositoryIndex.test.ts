@@ -4,8 +4,8 @@ import { IndexClient } from '../../../extension/repository/indexClient.ts';
 import { type IndexView, RepositoryIndex } from '../../../extension/repository/repositoryIndex.ts';
 import { indexSentence } from '../../../extension/repository/status.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
-import { folderOf } from '../repository/folder.ts';
-import { bundle } from '../server/bundle.ts';
+import { folderOf } from '../index/folder.ts';
+import { bundle } from '../runtime/bundle.ts';
 import { log } from './support.ts';
 
 let indexer: Awaited<ReturnType<typeof bundle>>;
