@@ -5,8 +5,8 @@
 import { availableParallelism, constants, setPriority } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import type { Embedder } from './index/repository/embedder.ts';
-import { indexMessages } from './index/repository/protocol.ts';
 import { IndexService } from './index/repository/service.ts';
+import { indexMessages } from './protocol/indexProtocol.ts';
 import { serveChild } from './runtime/child.ts';
 import { serveIndex } from './runtime/serveIndex.ts';
 

@@ -2,10 +2,11 @@
  * The engine process: the extension's child, spoken to over the channel it inherits. It opens no socket unless it is told
  * to serve other programs, and ends when its parent does. What it writes to stderr is its log.
  */
+
+import { LocalServer } from './http/localServer.ts';
+import { messages } from './protocol/engineProtocol.ts';
 import { serveChild } from './runtime/child.ts';
 import { DeltaRoutes } from './runtime/deltaRoutes.ts';
-import { LocalServer } from './runtime/localServer.ts';
-import { messages } from './protocol/protocol.ts';
 import { serve } from './runtime/serveEngine.ts';
 import { Engine, type EngineOptions } from './runtime/service.ts';
 import { Switchboard } from './runtime/switchboard.ts';

@@ -10,12 +10,12 @@
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { HearthError } from '../engine/errors.ts';
-import { seededRandom } from '../engine/sampling/random.ts';
-import { Repository } from '../engine/index/repository/repository.ts';
-import { startEngine } from '../engine/runtime/engineProcess.ts';
-import { messages } from '../engine/protocol/protocol.ts';
 import { defaultModelId } from '../engine/catalogue/catalogue.ts';
+import { HearthError } from '../engine/errors.ts';
+import { Repository } from '../engine/index/repository/repository.ts';
+import { messages } from '../engine/protocol/engineProtocol.ts';
+import { startEngine } from '../engine/runtime/engineProcess.ts';
+import { seededRandom } from '../engine/sampling/random.ts';
 import type { Snippet } from '../extension/completion/similar.ts';
 import { trimSuggestion } from '../extension/completion/trim.ts';
 import { limits } from '../extension/limits.ts';

@@ -9,7 +9,7 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { indexMessages } from '../engine/index/repository/protocol.ts';
+import { indexMessages } from '../engine/protocol/indexProtocol.ts';
 import { linuxSource, sourceFolder } from './context/sources.ts';
 import { IndexProcess } from './index/indexProcess.ts';
 import { wholenessOf } from './index/wholeness.ts';

@@ -1,7 +1,8 @@
 /** Who computes a decoder. Backends differ in speed, never in meaning: `reference` is the oracle for the others. */
-import type { CachePrecision } from '../model/spec/cachePrecision.ts';
+
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import type { DecoderWeights } from '../model/weights/weights.ts';
+import type { CachePrecision } from '../protocol/engineProtocol.ts';
 
 export type BackendName = 'reference' | 'onnx' | 'webgpu';
 

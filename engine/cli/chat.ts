@@ -1,5 +1,5 @@
 import { cancelled } from '../errors.ts';
-import { chatParams, thinkingMode } from '../protocol/protocol.ts';
+import { chatParams, thinkingMode } from '../protocol/engineProtocol.ts';
 import type { Command } from './command.ts';
 import { withIndex } from './indexFolder.ts';
 import { remoteOption, withAnswerer } from './remote.ts';

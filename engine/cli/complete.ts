@@ -1,6 +1,6 @@
 import { extname } from 'node:path';
 import { invalidInput } from '../errors.ts';
-import { completeParams } from '../protocol/protocol.ts';
+import { completeParams } from '../protocol/engineProtocol.ts';
 import type { Command } from './command.ts';
 import { languageOf, readSource } from './files.ts';
 import { remoteOption, withAnswerer } from './remote.ts';

@@ -1,5 +1,5 @@
 /** Who answers a command: the engine of this process, or the server that `--remote` names. */
-import type { ModelCard } from '../protocol/protocol.ts';
+import type { ModelCard } from '../protocol/engineProtocol.ts';
 import { RemoteEngine } from '../runtime/remote/remoteEngine.ts';
 import type { Engine } from '../runtime/service.ts';
 import type { Values } from './command.ts';

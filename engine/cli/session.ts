@@ -1,8 +1,9 @@
 /** An engine inside the command's own process, with a model loaded and what it says shown. */
-import { HearthError } from '../errors.ts';
-import { type Delta, loadParams, type ModelCard, type ModelEntry, type Progress } from '../protocol/protocol.ts';
-import { Engine } from '../runtime/service.ts';
+
 import { defaultModelId } from '../catalogue/catalogue.ts';
+import { HearthError } from '../errors.ts';
+import { type Delta, loadParams, type ModelCard, type ModelEntry, type Progress } from '../protocol/engineProtocol.ts';
+import { Engine } from '../runtime/service.ts';
 import type { Values } from './command.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';
 

@@ -1,7 +1,8 @@
 /** How much context a model gets when nobody asks for a certain one. */
 import { fullContexts } from '../backend/backend.ts';
-import { type CachePrecision, cacheBytesPerToken, processorPrecision } from '../model/spec/cachePrecision.ts';
+import { cacheBytesPerToken, processorPrecision } from '../model/spec/cachePrecision.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
+import type { CachePrecision } from '../protocol/engineProtocol.ts';
 
 /** A file with its surroundings, or a long conversation. */
 const usualContextTokens = 8192;

@@ -13,7 +13,7 @@ import {
 } from 'vscode-jsonrpc/node';
 import type { z } from 'zod';
 import { type ErrorCode, errorCodes, HearthError } from '../errors.ts';
-import { engineNodeOptions, errorData } from '../protocol/protocol.ts';
+import { engineNodeOptions, errorData } from '../protocol/engineProtocol.ts';
 
 type ErrorData = z.infer<typeof errorData>;
 

@@ -4,7 +4,7 @@ import { type InspectedModel, inspectModel } from '../catalogue/inspectModel.ts'
 import { inspectionText, usualContexts } from '../catalogue/inspectText.ts';
 import type { StoreProgress } from '../catalogue/progress.ts';
 import { type Store, toModelEntry } from '../catalogue/store.ts';
-import type { ModelEntry, Progress } from '../protocol/protocol.ts';
+import type { ModelEntry, Progress } from '../protocol/engineProtocol.ts';
 
 export class EngineModels {
   readonly #store: Store;

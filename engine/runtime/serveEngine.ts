@@ -1,7 +1,7 @@
 /** The engine's end of the channel: JSON-RPC requests to calls of the engine. */
 import type { MessageConnection } from 'vscode-jsonrpc/node';
+import type { z } from 'zod';
 import { answering } from '../protocol/answers.ts';
-import type { LocalServer } from './localServer.ts';
 import {
   chatParams,
   completeParams,
@@ -13,16 +13,21 @@ import {
   modelName,
   modelNames,
   remoteServerParams,
+  type ServerAddress,
   startServerParams,
   streamName,
   summariseParams,
   warmParams,
-} from '../protocol/protocol.ts';
+} from '../protocol/engineProtocol.ts';
 import type { Switchboard } from './switchboard.ts';
 
 export interface Served {
   readonly board: Switchboard;
-  readonly server: LocalServer;
+  /** OpenAI's API on loopback, beside the channel. */
+  readonly server: {
+    readonly start: (params: z.output<typeof startServerParams>) => Promise<ServerAddress>;
+    readonly stop: () => Promise<void>;
+  };
 }
 
 /** Serves what `board` leads to on a connection that does not listen yet. */

@@ -1,5 +1,7 @@
 /** The indexer's end of the channel. */
 import type { MessageConnection } from 'vscode-jsonrpc/node';
+import type { IndexService } from '../index/repository/service.ts';
+import { answering } from '../protocol/answers.ts';
 import {
   indexMessages,
   mapParams,
@@ -8,9 +10,7 @@ import {
   pathParams,
   searchParams,
   updateParams,
-} from '../index/repository/protocol.ts';
-import type { IndexService } from '../index/repository/service.ts';
-import { answering } from '../protocol/answers.ts';
+} from '../protocol/indexProtocol.ts';
 
 /** Serves `service` on a connection that does not listen yet. */
 export function serveIndex(connection: MessageConnection, service: IndexService, log: (line: string) => void): void {

@@ -1,6 +1,7 @@
 /** Holds an answer to its plan: writes what is certain, and lets the model choose within grammars. */
-import type { AnswerPlan, Step } from '../prompt/plans/answerPlan.ts';
+
 import type { OutputParser } from '../prompt/output.ts';
+import type { AnswerPlan, Step } from '../prompt/plans/answerPlan.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { ForbiddenText } from './forbiddenText.ts';
 import type { Grammars, GrammarWalk } from './grammar.ts';

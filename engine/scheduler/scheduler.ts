@@ -3,19 +3,20 @@
  * (requestQueue.ts); here its decisions are carried out.
  */
 import type { Decoder } from '../backend/backend.ts';
+import { HearthError, invalidInput } from '../errors.ts';
 import type { PrefixCache } from '../kv/prefixCache.ts';
 import type { Snapshots } from '../kv/snapshots.ts';
-import { HearthError, invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { outputSize } from '../model/spec/spec.ts';
+import type { SchedulerStatistics } from '../protocol/statistics.ts';
 import { DeviceDraws, type DrawStep } from './deviceSampling.ts';
 import { Guesses } from './draftTokens.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import { MemoryRoom } from './memoryRoom.ts';
 import type { StepLimits, StepSlice } from './nextStep.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
-import { type SchedulerStatistics, StatisticsRecorder } from './statistics.ts';
 import type { Speculation } from './speculation.ts';
+import { StatisticsRecorder } from './statistics.ts';
 
 /** What computes, and what it has computed. Both go when the device goes. */
 export interface Machine {

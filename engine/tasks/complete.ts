@@ -1,13 +1,13 @@
 /** An inline completion: the prompt, the generation, and where it ends. */
 import { limits } from '../limits.ts';
+import type { SamplerSettings } from '../sampling/sampler.ts';
+import { HealedText } from '../sampling/tokenHealing.ts';
+import type { Scheduler } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type CompletionSource, completionPrompt, promptBudgetTokens } from './completionPrompt.ts';
 import { type SyntaxErrors, withoutBreaking } from './completionSyntax.ts';
 import { trimCompletion } from './completionTrim.ts';
 import { type FinishReason, type GenerationStatistics, generate } from './generate.ts';
-import type { SamplerSettings } from '../sampling/sampler.ts';
-import type { Scheduler } from '../scheduler/scheduler.ts';
-import { HealedText } from '../sampling/tokenHealing.ts';
 
 export interface CompletionRequest extends CompletionSource {
   readonly maxTokens: number;

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { ModelEntry } from '../../engine/protocol/protocol.ts';
+import type { ModelEntry } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineView } from '../client/view.ts';
 import { formatBytes, formatParameters, percent } from '../format.ts';
 import type { Controls, Notice } from '../messages.ts';

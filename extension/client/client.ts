@@ -35,7 +35,7 @@ import {
   summariseResult,
   type WarmParams,
   warmResult,
-} from '../../engine/protocol/protocol.ts';
+} from '../../engine/protocol/engineProtocol.ts';
 import type { Log } from '../log.ts';
 import { chooseModel } from '../models/choose.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';

@@ -15,7 +15,7 @@ import {
   ResponseError,
 } from 'vscode-jsonrpc/node';
 import * as z from 'zod';
-import { errorData } from '../../engine/protocol/protocol.ts';
+import { errorData } from '../../engine/protocol/engineProtocol.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { EngineFailure, engineEnded, isEngineCode, sentence } from './failure.ts';

@@ -1,7 +1,7 @@
 import * as vscode from 'vscode';
 import type { CancellationToken, NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc/node';
 import type { z } from 'zod';
-import { engineStatus, messages, protocolVersion } from '../../engine/protocol/protocol.ts';
+import { engineStatus, messages, protocolVersion } from '../../engine/protocol/engineProtocol.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { Backoff } from './backoff.ts';

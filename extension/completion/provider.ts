@@ -1,6 +1,6 @@
 import * as vscode from 'vscode';
 import { readsFast } from '../../engine/index/question/budget.ts';
-import type { CompleteParams } from '../../engine/protocol/protocol.ts';
+import type { CompleteParams } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { ChatMessage, Tool, ToolCall } from '../../engine/protocol/protocol.ts';
+import type { ChatMessage, Tool, ToolCall } from '../../engine/protocol/engineProtocol.ts';
 import { partText, thinkingText } from './hostParts.ts';
 
 /** `role` 3 is the system's: VS Code's own chat sends it, and the typings do not name it. */

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
 import * as z from 'zod';
-import type { ChatResult, ModelCard, Tool } from '../../engine/protocol/protocol.ts';
+import type { ChatResult, ModelCard, Tool } from '../../engine/protocol/engineProtocol.ts';
 import { answerOptions } from '../answerOptions.ts';
 import { type Attachment, attachment, type StoredTurn } from '../chat/conversation.ts';
 import { failedOutcome } from '../chat/outcome.ts';

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
-import type { ChatParams, ChatResult, Delta } from '../../engine/protocol/protocol.ts';
+import type { ChatParams, ChatResult, Delta } from '../../engine/protocol/engineProtocol.ts';
 import { answerOptions } from '../answerOptions.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';

@@ -2,7 +2,7 @@ import * as vscode from 'vscode';
 import { contextBudget } from '../../engine/index/question/budget.ts';
 import type { Source } from '../../engine/index/question/found.ts';
 import { plan } from '../../engine/index/question/planner.ts';
-import type { ModelCard } from '../../engine/protocol/protocol.ts';
+import type { ModelCard } from '../../engine/protocol/engineProtocol.ts';
 import type { Attachment } from '../chat/conversation.ts';
 import type { EngineHost } from '../client/host.ts';
 import { countTokens } from '../context/budget.ts';

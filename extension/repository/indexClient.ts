@@ -15,7 +15,7 @@ import {
   repositoryMap,
   type SymbolPlace,
   symbolPlace,
-} from '../../engine/index/repository/protocol.ts';
+} from '../../engine/protocol/indexProtocol.ts';
 import type { Launch } from '../client/connection.ts';
 import { EngineProcess, type ProcessState } from '../client/process.ts';
 import type { Log } from '../log.ts';

@@ -8,7 +8,7 @@ import type {
   Reference,
   RepositoryMap,
   SymbolPlace,
-} from '../../engine/index/repository/protocol.ts';
+} from '../../engine/protocol/indexProtocol.ts';
 import { EngineFailure, sentence } from '../client/failure.ts';
 import type { ProcessState } from '../client/process.ts';
 import type { Log } from '../log.ts';

@@ -1,9 +1,9 @@
 /** Hearth's side of the benchmark of requests: the engine process as the extension starts it (`npm run build` first). */
 import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type EngineProcess, startEngine } from '../../engine/runtime/engineProcess.ts';
-import { messages } from '../../engine/protocol/protocol.ts';
 import { snapshotDirectory } from '../../engine/catalogue/paths.ts';
+import { messages } from '../../engine/protocol/engineProtocol.ts';
+import { type EngineProcess, startEngine } from '../../engine/runtime/engineProcess.ts';
 import { residentBytes } from '../shared/residentBytes.ts';
 import { type ChatTurn, type EngineOptions, type Requester, timed } from './requester.ts';
 

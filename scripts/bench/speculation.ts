@@ -7,12 +7,12 @@
 import { basename } from 'node:path';
 import { createOnnxBackend } from '../../engine/backend/onnx/index.ts';
 import { PrefixCache } from '../../engine/kv/prefixCache.ts';
+import { limits } from '../../engine/limits.ts';
+import { openModel } from '../../engine/model/open.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
 import { greedy, sample } from '../../engine/sampling/sampler.ts';
 import { Scheduler } from '../../engine/scheduler/scheduler.ts';
 import { Speculation } from '../../engine/scheduler/speculation.ts';
-import { limits } from '../../engine/limits.ts';
-import { openModel } from '../../engine/model/open.ts';
 import { type Edit, editsOfCommits, editsOfPackage } from './edits.ts';
 import { defaultModel } from './models.ts';
 import type { Goal, Line, Report } from './report.ts';

@@ -9,7 +9,7 @@ import {
   IPCMessageWriter,
   type MessageConnection,
 } from 'vscode-jsonrpc/node';
-import { type IndexState, indexMessages } from '../../engine/index/repository/protocol.ts';
+import { type IndexState, indexMessages } from '../../engine/protocol/indexProtocol.ts';
 import { projectRoot } from '../shared/paths.ts';
 
 export class IndexProcess {

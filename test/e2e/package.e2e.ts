@@ -7,8 +7,8 @@ import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { openPromise } from 'yauzl';
+import { messages } from '../../engine/protocol/engineProtocol.ts';
 import { startEngine } from '../../engine/runtime/engineProcess.ts';
-import { messages } from '../../engine/protocol/protocol.ts';
 import { maxPackageBytes } from '../../scripts/package.ts';
 
 const { vsix } = inject('prepared');

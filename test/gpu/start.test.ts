@@ -3,9 +3,9 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Decoder, DrawSlice } from '../../engine/backend/backend.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend, type WebgpuOptions } from '../../engine/backend/webgpu/index.ts';
-import { greedy } from '../../engine/sampling/sampler.ts';
 import { openModel } from '../../engine/model/open.ts';
 import type { Weight } from '../../engine/model/weights/weights.ts';
+import { greedy } from '../../engine/sampling/sampler.ts';
 import { readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
 

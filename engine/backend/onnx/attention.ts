@@ -8,10 +8,10 @@
 import type { GroupedQueryAttentionSpec, RopeSpec } from '../../model/spec/spec.ts';
 import type { GroupedQueryWeights } from '../../model/weights/weights.ts';
 import type { GraphBuilder, Value } from './graphBuilder.ts';
+import type { CacheType, LayerCachePlan, RotationPlan, SpanPlan } from './layerPlan.ts';
 import { type GraphContext, headLinears, linear, linearRows } from './linear.ts';
 import { rmsNorm } from './norm.ts';
 import { elementTypes } from './onnxFile.ts';
-import type { CacheType, LayerCachePlan, RotationPlan, SpanPlan } from './layerPlan.ts';
 import { allRows } from './weightsFile.ts';
 
 /** Largest finite f16. */

@@ -4,8 +4,8 @@
  * same answers without asking each other.
  */
 import { chosenMarks, rewindTokens, snapshotTokens } from '../rewind.ts';
-import type { ExtentState } from './messages.ts';
 import type { SpanPlan } from './layerPlan.ts';
+import type { ExtentState } from './messages.ts';
 
 /** What lies beyond the length is masked: an eighth of the room or one page. */
 const pageTokens = 64;

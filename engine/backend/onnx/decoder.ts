@@ -12,8 +12,8 @@ import {
 } from '../backend.ts';
 import { CacheExtent } from './cacheExtent.ts';
 import { CacheLedger, type CacheShares } from './cacheLedger.ts';
-import type { CacheState } from './messages.ts';
 import { bytesOf, type LayerCachePlan, rowsOf, type SpanPlan } from './layerPlan.ts';
+import type { CacheState } from './messages.ts';
 import { OnnxStorage } from './sequenceStorage.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 

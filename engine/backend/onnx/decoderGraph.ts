@@ -9,10 +9,10 @@ import { AttentionInputs, groupedQueryAttention } from './attention.ts';
 import { feedForward } from './feedForward.ts';
 import { GraphBuilder, type Value } from './graphBuilder.ts';
 import { latentAttention } from './latentAttention.ts';
+import type { CacheType, RunPlan } from './layerPlan.ts';
 import { type GraphContext, linear, lookUp } from './linear.ts';
 import { addAndNorm, type Residual } from './norm.ts';
 import { notesOn } from './notes.ts';
-import type { CacheType, RunPlan } from './layerPlan.ts';
 import { WeightsLayout } from './weightsFile.ts';
 
 export interface DecoderGraph {

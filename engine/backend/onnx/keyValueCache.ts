@@ -4,8 +4,8 @@
  */
 import type { Tensor } from 'onnxruntime-node';
 import { CacheExtent, roomFor } from './cacheExtent.ts';
-import type { CacheState, ExtentState } from './messages.ts';
 import { type LayerCachePlan, type RunPlan, rowsOf } from './layerPlan.ts';
+import type { CacheState, ExtentState } from './messages.ts';
 import { type CacheValues, cacheTensor, cacheValues, newValues, type Output, valuesOf } from './tensors.ts';
 
 /** `[rows, columns]`: new tokens as the graph returns them, or a block of a cache. */

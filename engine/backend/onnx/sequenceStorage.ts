@@ -8,8 +8,8 @@ import { checkShape, piecesFor } from '../sequenceStorage.ts';
 import { roomFor } from './cacheExtent.ts';
 import type { CacheLedger } from './cacheLedger.ts';
 import type { LoadedGraph, OnnxSequence } from './decoder.ts';
-import type { CacheState, ToThread } from './messages.ts';
 import { bytesOf } from './layerPlan.ts';
+import type { CacheState, ToThread } from './messages.ts';
 
 type RestoreMessage = Extract<ToThread, { kind: 'restore' }>;
 

@@ -2,10 +2,10 @@
 import type { GroupedQueryAttentionSpec } from '../../model/spec/spec.ts';
 import type { LayerCache } from './cache.ts';
 import { dot, linear } from './linear.ts';
-import type { GroupedQueryLayer } from './weights.ts';
 import { rmsNorm } from './norm.ts';
 import { rotate } from './rope.ts';
 import { softmax } from './softmax.ts';
+import type { GroupedQueryLayer } from './weights.ts';
 
 /** New tokens of one sequence: rows `[firstRow, firstRow + count)` of the batch, at positions from `firstPosition` on. */
 export interface Span {

@@ -1,7 +1,8 @@
 /** What a sequence remembers: for every layer the keys and values of its tokens, in f32, or rounded as `q8` rounds them. */
 
-import { type CachePrecision, cacheRowOf } from '../../model/spec/cachePrecision.ts';
+import { cacheRowOf } from '../../model/spec/cachePrecision.ts';
 import type { AttentionSpec, DecoderSpec } from '../../model/spec/spec.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { Sequence } from '../backend.ts';
 
 /** One row a token; grows by doubling. */

@@ -1,8 +1,8 @@
 /** The feed-forward half of a layer: one gated network, or a few chosen of many (mixture of experts). */
 import type { Activation, ExpertsSpec } from '../../model/spec/spec.ts';
 import { linear } from './linear.ts';
-import type { ExpertsLayer, GatedNetwork } from './weights.ts';
 import { route } from './router.ts';
+import type { ExpertsLayer, GatedNetwork } from './weights.ts';
 
 /** `down · activation(gate · x, up · x)`. `[tokens, hidden]` to the same */
 export function gatedNetwork(network: GatedNetwork, activation: Activation, input: Float32Array): Float32Array {

@@ -7,8 +7,8 @@ import type { ReferenceSequence } from './cache.ts';
 import { expertNetworks, gatedNetwork } from './feedForward.ts';
 import { latentAttention } from './latentAttention.ts';
 import { addTo } from './linear.ts';
-import type { LoadedDecoder, LoadedLayer } from './weights.ts';
 import { rmsNorm } from './norm.ts';
+import type { LoadedDecoder, LoadedLayer } from './weights.ts';
 
 export interface NewTokens {
   readonly sequence: ReferenceSequence;

@@ -3,12 +3,12 @@
  * other backends are tested against; start reading at forward.ts.
  */
 import { HearthError, throwIfAborted } from '../../errors.ts';
-import type { CachePrecision } from '../../model/spec/cachePrecision.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
 import { listWeights } from '../../model/weights/weightList.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
 import { readValues } from '../../model/weights/weightValues.ts';
 import { rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import {
   type Backend,
   type CacheDemand,
@@ -23,8 +23,8 @@ import { checkedBatch } from '../batch.ts';
 import { ReferenceSequence } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
-import { type LoadedDecoder, loadDecoder } from './weights.ts';
 import { ReferenceStorage } from './sequenceStorage.ts';
+import { type LoadedDecoder, loadDecoder } from './weights.ts';
 
 const maxTokensPerRun = 1024;
 const maxSequencesPerRun = 64;

@@ -2,18 +2,18 @@
  * The WebGPU backend: WGSL kernels on Dawn (Vulkan, Metal, Direct3D 12). Start reading at decoderPlan.ts.
  */
 
-import type { CachePrecision } from '../../model/spec/cachePrecision.ts';
 import { describeModel } from '../../model/spec/describe.ts';
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { DecoderWeights } from '../../model/weights/weights.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
-import { describeGpu, type GpuOptions } from './device/adapter.ts';
-import { maxSequencesPerRun, vectorTokens, WebgpuDecoder } from './decoder/decoder.ts';
 import { allocateCache, cacheBytes, spansOf } from './decoder/cache.ts';
-import { RunInputs } from './decoder/inputs.ts';
+import { maxSequencesPerRun, vectorTokens, WebgpuDecoder } from './decoder/decoder.ts';
 import { DeviceSampler } from './decoder/deviceSampling.ts';
-import { allocateScratch, maxTokensPerRun } from './decoder/scratch.ts';
 import { placeWeights, requireDimensions } from './decoder/gpuWeights.ts';
+import { RunInputs } from './decoder/inputs.ts';
+import { allocateScratch, maxTokensPerRun } from './decoder/scratch.ts';
+import { describeGpu, type GpuOptions } from './device/adapter.ts';
 import { type Allocator, bytesTaken, Gpu } from './device/gpu.ts';
 import { contextFor } from './device/memoryPlan.ts';
 import { Uploader } from './device/upload.ts';

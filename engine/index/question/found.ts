@@ -1,6 +1,6 @@
 /** What a search of the repository offers to go with a question. */
 import { limits } from '../../limits.ts';
-import type { Passage } from '../repository/protocol.ts';
+import type { Passage } from '../../protocol/indexProtocol.ts';
 import type { Candidate } from './planner.ts';
 
 /** A candidate before its tokens are counted. */

@@ -1,9 +1,9 @@
 /** The indexer as its process offers it: one repository, opened on request. It knows no wire. */
 import type { z } from 'zod';
 import { HearthError } from '../../errors.ts';
+import type { IndexState, openParams } from '../../protocol/indexProtocol.ts';
 import { removeDatabase } from './database.ts';
 import type { EmbedderChoice } from './embedder.ts';
-import type { IndexState, openParams } from './protocol.ts';
 import { Repository } from './repository.ts';
 
 export class IndexService {

@@ -4,6 +4,7 @@
  */
 import { unsupported } from '../../errors.ts';
 import type { TensorFile } from '../../formats/tensor.ts';
+import type { DecoderSpec, ExpertsSpec } from '../spec/spec.ts';
 import {
   decoderWeights,
   groupedQuery,
@@ -14,7 +15,6 @@ import {
 import { expertsOf, ggufExperts, routerOf, selectedBias } from '../weights/expertWeights.ts';
 import { publishedMxfp4 } from '../weights/mxfp4.ts';
 import { type DecoderNames, ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import type { DecoderSpec, ExpertsSpec } from '../spec/spec.ts';
 import { type TensorTable, tensorTable } from '../weights/tensorTable.ts';
 import type { DecoderWeights, ExpertsWeights, GroupedQueryWeights, Linear, Weight } from '../weights/weights.ts';
 import { type RowSelection, selectRows, transposedWeight } from '../weights/weightViews.ts';

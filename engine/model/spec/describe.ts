@@ -1,13 +1,13 @@
 /** What a model is made of, in numbers: for model cards, and to judge what fits before anything is loaded. */
 import { elementCountOf } from '../../formats/blocks.ts';
 import type { TensorType } from '../../formats/tensor.ts';
-import { longestContextTokens } from './longContext.ts';
 import type { Model } from '../model.ts';
-import { cacheValuesPerToken, type DecoderSpec, type Family } from './spec.ts';
 import { specTensors } from '../weights/specTensors.ts';
 import { listWeights, type WeightRole } from '../weights/weightList.ts';
 import type { Weight } from '../weights/weights.ts';
 import { columnsOf, rowsOf, weightBytesOf } from '../weights/weightViews.ts';
+import { longestContextTokens } from './longContext.ts';
+import { cacheValuesPerToken, type DecoderSpec, type Family } from './spec.ts';
 
 export interface SpecDescription {
   readonly family: Family;

@@ -4,13 +4,13 @@
  */
 import { z } from 'zod';
 import { HearthError } from '../../errors.ts';
+import { syntaxErrors } from '../../index/syntax/check.ts';
+import { limits } from '../../limits.ts';
+import type { CompleteResult, completeParams } from '../../protocol/engineProtocol.ts';
 import { commentLine } from '../../tasks/comments.ts';
 import { completedText } from '../../tasks/complete.ts';
 import { withoutBreaking } from '../../tasks/completionSyntax.ts';
 import { trimCompletion } from '../../tasks/completionTrim.ts';
-import { limits } from '../../limits.ts';
-import { syntaxErrors } from '../../index/syntax/check.ts';
-import type { CompleteResult, completeParams } from '../../protocol/protocol.ts';
 import { Meter, usage } from './answer.ts';
 import { samplingOf } from './body.ts';
 import { estimatedChars } from './estimate.ts';

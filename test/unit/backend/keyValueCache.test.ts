@@ -4,8 +4,8 @@ import { CacheExtent } from '../../../engine/backend/onnx/cacheExtent.ts';
 import { CacheLedger, type CacheShares } from '../../../engine/backend/onnx/cacheLedger.ts';
 import { OnnxSequence } from '../../../engine/backend/onnx/decoder.ts';
 import { KeyValueCache } from '../../../engine/backend/onnx/keyValueCache.ts';
-import type { ToThread } from '../../../engine/backend/onnx/messages.ts';
 import type { RunPlan } from '../../../engine/backend/onnx/layerPlan.ts';
+import type { ToThread } from '../../../engine/backend/onnx/messages.ts';
 import { mostMarks } from '../../../engine/backend/rewind.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
-import type { WarmParams } from '../../../engine/protocol/protocol.ts';
+import type { WarmParams } from '../../../engine/protocol/engineProtocol.ts';
 import type { Attachment, StoredTurn } from '../../../extension/chat/conversation.ts';
 import { chatPage } from '../../../extension/chat/html.ts';
 import { webLink } from '../../../extension/chat/links.ts';

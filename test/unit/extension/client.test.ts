@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
-import type { ModelEntry } from '../../../engine/protocol/protocol.ts';
+import type { ModelEntry } from '../../../engine/protocol/engineProtocol.ts';
 import { EngineFailure } from '../../../extension/client/failure.ts';
 import { chooseModel } from '../../../extension/models/choose.ts';
 import { clientOf, untilState } from './support.ts';

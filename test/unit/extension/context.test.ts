@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { limits } from '../../../engine/limits.ts';
 import { contextBudget, estimatedTokens } from '../../../engine/index/question/budget.ts';
 import { type Candidate, plan } from '../../../engine/index/question/planner.ts';
+import { limits } from '../../../engine/limits.ts';
 import { apply, emptyConversation } from '../../../extension/chat/conversation.ts';
 import { countTokens } from '../../../extension/context/budget.ts';
 import { attachmentOf, ContextGatherer, type Gathered } from '../../../extension/context/gather.ts';

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
-import { chatResult, completeResult, delta, messages, modelCard } from '../../../engine/protocol/protocol.ts';
+import { chatResult, completeResult, delta, messages, modelCard } from '../../../engine/protocol/engineProtocol.ts';
 import { Backoff } from '../../../extension/client/backoff.ts';
 import { EngineFailure } from '../../../extension/client/failure.ts';
 import { EngineProcess, type ProcessState } from '../../../extension/client/process.ts';

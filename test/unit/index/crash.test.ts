@@ -5,8 +5,8 @@ import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createMessageConnection, IPCMessageReader, IPCMessageWriter } from 'vscode-jsonrpc/node';
+import { indexMessages } from '../../../engine/protocol/indexProtocol.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
-import { indexMessages } from '../../../engine/index/repository/protocol.ts';
 import { bundle } from '../runtime/bundle.ts';
 import { folderOf, repositoryOf } from './folder.ts';
 

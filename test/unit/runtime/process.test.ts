@@ -4,10 +4,10 @@ import { readdir, readFile, readlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { type Delta, messages, protocolVersion } from '../../../engine/protocol/engineProtocol.ts';
 import { type EngineProcess, startEngine } from '../../../engine/runtime/engineProcess.ts';
-import { type Delta, messages, protocolVersion } from '../../../engine/protocol/protocol.ts';
-import { bundle } from './bundle.ts';
 import { ScriptedEngine, startScripted, token } from '../http/support.ts';
+import { bundle } from './bundle.ts';
 import { makeTinyModel } from './tinyModel.ts';
 
 let tiny: Awaited<ReturnType<typeof makeTinyModel>>;

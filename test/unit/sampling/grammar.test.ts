@@ -1,18 +1,18 @@
 /** Calls and answers that are held to schemas, however little the model knows: here, all that may come is as likely. */
 import { Ajv } from 'ajv';
 import { describe, expect, it } from 'vitest';
-import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';
+import type { Tool } from '../../../engine/prompt/conversation.ts';
+import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
+import type { OutputPiece } from '../../../engine/prompt/output.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { greedy } from '../../../engine/sampling/sampler.ts';
-import type { Tool } from '../../../engine/prompt/conversation.ts';
-import type { OutputPiece } from '../../../engine/prompt/output.ts';
-import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
+import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
-import { describeShared } from '../shared.ts';
-import { publishedFiles, publishedTemplate, publishedTokenizer, smallTokenizer } from '../tokenizer/vocabularies.ts';
 import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
 import { schedulerOf } from '../scheduler/setUp.ts';
+import { describeShared } from '../shared.ts';
+import { publishedFiles, publishedTemplate, publishedTokenizer, smallTokenizer } from '../tokenizer/vocabularies.ts';
 
 const tools: Tool[] = [
   {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { HearthError } from '../../../engine/errors.ts';
+import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { argmax } from '../../../engine/sampling/sampler.ts';
 import { type Machine, Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { FakeDecoder, hashOf } from './fakeDecoder.ts';

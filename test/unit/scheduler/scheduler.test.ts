@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import type { SequenceSlice } from '../../../engine/backend/backend.ts';
-import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { HearthError } from '../../../engine/errors.ts';
-import type { TokenRequest } from '../../../engine/scheduler/job.ts';
-import type { RequestClass } from '../../../engine/scheduler/nextStep.ts';
+import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { argmax } from '../../../engine/sampling/sampler.ts';
+import type { TokenRequest } from '../../../engine/scheduler/job.ts';
+import type { RequestClass } from '../../../engine/scheduler/nextStep.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { FakeDecoder, type FakeDecoderOptions, hashOf } from './fakeDecoder.ts';
 import { patient, schedulerOf } from './setUp.ts';

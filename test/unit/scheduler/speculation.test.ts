@@ -3,12 +3,12 @@ import { describe, expect, it } from 'vitest';
 import type { SequenceSlice } from '../../../engine/backend/backend.ts';
 import { onnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
-import type { Drawing } from '../../../engine/scheduler/job.ts';
+import { openModel } from '../../../engine/model/open.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { argmax, greedy, sample } from '../../../engine/sampling/sampler.ts';
+import type { Drawing } from '../../../engine/scheduler/job.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { Speculation } from '../../../engine/scheduler/speculation.ts';
-import { openModel } from '../../../engine/model/open.ts';
 import { FakeDecoder, type FakeRun } from './fakeDecoder.ts';
 import { patient } from './setUp.ts';
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { completionPrompt } from '../../../engine/tasks/completionPrompt.ts';
 import { onlyTokens, tokensTowards } from '../../../engine/sampling/tokenHealing.ts';
+import { completionPrompt } from '../../../engine/tasks/completionPrompt.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 
 const framing = ['<P>', '<S>', '<M>', '<F>', '<B>'];

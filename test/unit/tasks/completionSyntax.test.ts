@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { withoutBreaking } from '../../../engine/tasks/completionSyntax.ts';
 import { syntaxErrors } from '../../../engine/index/syntax/check.ts';
+import { withoutBreaking } from '../../../engine/tasks/completionSyntax.ts';
 
 /** `|` is the cursor. */
 async function offered(file: string, text: string, path = 'a.ts'): Promise<string> {

@@ -3,8 +3,9 @@
  * into pages. Layers with the same window share one pool of page numbers and one table a sequence.
  */
 import { HearthError } from '../../../errors.ts';
-import { type CachePrecision, cacheBytesPerToken } from '../../../model/spec/cachePrecision.ts';
+import { cacheBytesPerToken } from '../../../model/spec/cachePrecision.ts';
 import type { AttentionSpec, DecoderSpec } from '../../../model/spec/spec.ts';
+import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import { fullContexts } from '../../backend.ts';
 import type { Gpu } from '../device/gpu.ts';
 import { pageTokens } from '../kernels/cacheCode.ts';

@@ -1,9 +1,9 @@
 /** The OpenAI-compatible server inside the engine's process: off until it is asked for, one at a time. */
 import type { z } from 'zod';
-import type { DeltaRoutes } from './deltaRoutes.ts';
-import type { HttpServer } from '../http/server.ts';
-import type { ServerAddress, startServerParams } from '../protocol/protocol.ts';
-import type { Engine } from './service.ts';
+import type { ServerAddress, startServerParams } from '../protocol/engineProtocol.ts';
+import type { DeltaRoutes } from '../runtime/deltaRoutes.ts';
+import type { Engine } from '../runtime/service.ts';
+import type { HttpServer } from './server.ts';
 
 export class LocalServer {
   readonly #engine: Engine;
@@ -24,7 +24,7 @@ export class LocalServer {
     return this.#inTurn(async () => {
       await this.#close();
       // Few ask for it: read then.
-      const { startHttpServer } = await import('../http/server.ts');
+      const { startHttpServer } = await import('./server.ts');
       const parts = { engine: this.#engine, routes: this.#routes, log: this.#log };
       this.#running = await startHttpServer({ ...parts, port, token });
       return { address: `${this.#running.address}/v1` };

@@ -5,9 +5,8 @@
  */
 import { NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc';
 import * as z from 'zod';
-import { schedulerStatistics } from '../scheduler/statistics.ts';
 import { limits } from '../limits.ts';
-import { cachePrecisions } from '../model/spec/cachePrecision.ts';
+import { schedulerStatistics } from './statistics.ts';
 
 export const protocolVersion = 1;
 
@@ -18,6 +17,13 @@ export const protocolVersion = 1;
 export const engineNodeOptions = ['--max-semi-space-size=8'];
 
 // ---- Shared shapes ----
+
+/**
+ * How keys and values are stored. `q8`: blocks of up to 32 values of one row share an f32 scale (largest magnitude / 127) and are stored as
+ * int8 multiples of it (ggml's Q8_0 with a wider scale).
+ */
+export const cachePrecisions = ['f32', 'f16', 'q8'] as const;
+export type CachePrecision = (typeof cachePrecisions)[number];
 
 export const backendChoice = z.enum(['auto', 'webgpu', 'onnx', 'reference']);
 export const thinkingMode = z.enum(['off', 'on', 'low', 'medium', 'high']);

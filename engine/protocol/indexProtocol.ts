@@ -5,8 +5,22 @@
  */
 import { NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc';
 import * as z from 'zod';
-import { limits } from '../../limits.ts';
-import { symbolKinds } from '../syntax/symbols.ts';
+import { limits } from '../limits.ts';
+
+export const symbolKinds = [
+  'class',
+  'constant',
+  'enum',
+  'field',
+  'function',
+  'interface',
+  'method',
+  'module',
+  'struct',
+  'type',
+  'variable',
+] as const;
+export type SymbolKind = (typeof symbolKinds)[number];
 
 type ErrorData = { code: string };
 
