@@ -51,7 +51,7 @@ const builds = [
       indexer: 'engine/indexer.ts',
       cli: 'engine/cli.ts',
       grammarThread: 'engine/sampling/grammarThread.ts',
-      onnxWorker: 'engine/backend/onnx/worker.ts',
+      onnxWorker: 'engine/backend/onnx/graphThread.ts',
     },
     outExtension: { '.js': '.mjs' },
     banner,

@@ -4,7 +4,7 @@
  */
 import { availableParallelism, constants, setPriority } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
-import type { Embedder } from './index/repository/embedder.ts';
+import type { Embedder } from './index/repository/embeddings.ts';
 import { IndexService } from './index/repository/service.ts';
 import { indexMessages } from './protocol/indexProtocol.ts';
 import { serveChild } from './runtime/child.ts';

@@ -10,8 +10,7 @@ import {
   type SequenceSlice,
   type SequenceStorage,
 } from '../backend.ts';
-import { CacheExtent } from './cacheExtent.ts';
-import { CacheLedger, type CacheShares } from './cacheLedger.ts';
+import { CacheExtent, CacheLedger, type CacheShares } from './cacheExtent.ts';
 import { bytesOf, type LayerCachePlan, rowsOf, type SpanPlan } from './layerPlan.ts';
 import type { CacheState } from './messages.ts';
 import { OnnxStorage } from './sequenceStorage.ts';

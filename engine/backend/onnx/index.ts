@@ -13,8 +13,7 @@ import { OnnxDecoder } from './decoder.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
 import type { ThreadGraph } from './messages.ts';
 import { ThreadClient } from './threadClient.ts';
-import { measuredThreads } from './threadMeasurement.ts';
-import { defaultThreads } from './threads.ts';
+import { defaultThreads, measuredThreads } from './threads.ts';
 import { weightsFileVersion } from './weightsFile.ts';
 
 export interface OnnxOptions {

@@ -4,7 +4,7 @@
  */
 import { HearthError, throwIfAborted } from '../../errors.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
-import { listWeights } from '../../model/weights/weightList.ts';
+import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
 import { readValues } from '../../model/weights/weightValues.ts';
 import { rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
@@ -12,6 +12,7 @@ import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import {
   type Backend,
   type CacheDemand,
+  checkedBatch,
   type Decoder,
   type DecoderMemory,
   fullContexts,
@@ -19,11 +20,9 @@ import {
   type SequenceSlice,
   type SequenceStorage,
 } from '../backend.ts';
-import { checkedBatch } from '../batch.ts';
-import { ReferenceSequence } from './cache.ts';
+import { ReferenceSequence, ReferenceStorage } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
-import { ReferenceStorage } from './sequenceStorage.ts';
 import { type LoadedDecoder, loadDecoder } from './weights.ts';
 
 const maxTokensPerRun = 1024;

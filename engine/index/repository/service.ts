@@ -3,7 +3,7 @@ import type { z } from 'zod';
 import { HearthError } from '../../errors.ts';
 import type { IndexState, openParams } from '../../protocol/indexProtocol.ts';
 import { removeDatabase } from './database.ts';
-import type { EmbedderChoice } from './embedder.ts';
+import type { EmbedderChoice } from './embeddings.ts';
 import { Repository } from './repository.ts';
 
 export class IndexService {

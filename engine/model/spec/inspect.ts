@@ -1,8 +1,7 @@
 /** What a spec says of its model, and what that costs in memory: to explain and compare models before they are loaded. */
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { cacheBytesPerValue } from './cachePrecision.ts';
-import { activeBytesOf, describeSpec, type WeightGroup } from './describe.ts';
-import { yarnOnRequest } from './longContext.ts';
+import { activeBytesOf, describeSpec, type WeightGroup, yarnOnRequest } from './describe.ts';
 import {
   type AttentionSpec,
   cacheValuesPerToken,

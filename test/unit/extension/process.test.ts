@@ -2,9 +2,8 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import { chatResult, completeResult, delta, messages, modelCard } from '../../../engine/protocol/engineProtocol.ts';
-import { Backoff } from '../../../extension/client/backoff.ts';
 import { EngineFailure } from '../../../extension/client/failure.ts';
-import { EngineProcess, type ProcessState } from '../../../extension/client/process.ts';
+import { Backoff, EngineProcess, type ProcessState } from '../../../extension/client/process.ts';
 import { limits } from '../../../extension/limits.ts';
 
 const entry = fileURLToPath(new URL('fakeEngine.mjs', import.meta.url));
