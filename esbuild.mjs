@@ -21,7 +21,8 @@ const common = {
   // Names stay, so that a user's log can be read.
   minifyWhitespace: production,
   minifySyntax: production,
-  logLevel: 'warning',
+  // The watch task of VS Code waits for the lines that say when a build began and ended.
+  logLevel: watch ? 'info' : 'warning',
   outdir,
   metafile: true,
   loader: { '.wgsl': 'text', '.txt': 'text' },

@@ -9,6 +9,7 @@ import {
   type startServerParams,
 } from '../protocol/engineProtocol.ts';
 import { type Implementation, listen, serve } from '../protocol/rpc.ts';
+import { recording } from './recorder.ts';
 import type { Switchboard } from './switchboard.ts';
 
 /** OpenAI's API on loopback, beside the channel. */
@@ -24,7 +25,10 @@ export function serveEngine(
   server: OwnServer,
   log: (line: string) => void,
 ): void {
-  serve(connection, engineRequests, implementation(board, server), log);
+  const answers = implementation(board, server);
+  const record = process.env['HEARTH_RECORD'];
+  if (record) log(`Every request is recorded in ${record}.`);
+  serve(connection, engineRequests, record ? recording(answers, record) : answers, log);
   listen(connection, engineNotices, { answerNow: (stream) => board.engine.answerNow(stream) }, log);
 }
 

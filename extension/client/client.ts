@@ -76,7 +76,10 @@ export class EngineClient {
   constructor(launch: () => Launch, log: Log, tokenFor: TokenFor = () => Promise.resolve(undefined)) {
     this.log = log;
     this.tokenFor = tokenFor;
-    this.process = new EngineProcess(() => ({ ...launch(), nodeOptions: engineNodeOptions }), log);
+    this.process = new EngineProcess(
+      () => ({ ...launch(), nodeOptions: [...inspectOptions(), ...engineNodeOptions] }),
+      log,
+    );
     this.engine = this.process.client(engineRequests);
     this.process.listen(clientNotices, {
       delta: (piece) => this.streams.get(piece.stream)?.onDelta(piece),
@@ -401,4 +404,10 @@ export class EngineClient {
       this.ready().catch((error: unknown) => this.log.debug(`Loading after a restart: ${sentence(error)}`));
     });
   }
+}
+
+/** For developers: `HEARTH_INSPECT=PORT` opens the engine to a debugger on loopback (the launch configuration *Engine*). */
+function inspectOptions(): string[] {
+  const port = Number(process.env['HEARTH_INSPECT']);
+  return Number.isInteger(port) && port > 0 ? [`--inspect=127.0.0.1:${port}`] : [];
 }
