@@ -1,6 +1,6 @@
 /** A decoder whose graph runs on a thread of its own. */
 import { HearthError, invalidInput } from '../../errors.ts';
-import type { DecoderSpec } from '../../model/spec.ts';
+import type { DecoderSpec } from '../../model/spec/spec.ts';
 import {
   type CacheDemand,
   type Decoder,
@@ -10,11 +10,10 @@ import {
   type SequenceSlice,
   type SequenceStorage,
 } from '../backend.ts';
-import { CacheExtent } from './cacheExtent.ts';
-import { CacheLedger, type CacheShares } from './cacheLedger.ts';
+import { CacheExtent, CacheLedger, type CacheShares } from './cacheExtent.ts';
+import { bytesOf, type LayerCachePlan, rowsOf, type SpanPlan } from './layerPlan.ts';
 import type { CacheState } from './messages.ts';
-import { bytesOf, type LayerCachePlan, rowsOf, type SpanPlan } from './plan.ts';
-import { OnnxStorage } from './storage.ts';
+import { OnnxStorage } from './sequenceStorage.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 
 /** Enough rows for the products to reach full speed; more would take memory for their scores, and hear a cancellation later. */
