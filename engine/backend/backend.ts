@@ -139,6 +139,8 @@ export interface DrawSlice {
   readonly rules: DrawRules;
   /** What the penalties look at, `token` included: prompt and answer, and the answer alone. */
   readonly history: { readonly sequence: ReadonlySet<number>; readonly generated: ReadonlySet<number> };
+  /** Ids that are never drawn, in any of the steps. */
+  readonly forbidden: readonly number[];
   /** Numbers in [0, 1), one for each step. */
   readonly uniforms: readonly number[];
   readonly stopIds: ReadonlySet<number>;

@@ -184,19 +184,22 @@ export class Scheduler {
       endMs,
     );
     this.#guesses.measured(slices, (endMs - startMs) / step.steps);
-    for (const [i, { request }] of slices.entries()) this.#drawn(request, drawn[i] ?? []);
+    for (const [i, { request }] of slices.entries())
+      this.#drawn(request, drawn[i] ?? [], step.slices[i]?.forbidden ?? []);
   }
 
-  #drawn(job: Job, tokens: readonly number[]): void {
+  /** @param forbidden what the device left out: whatever it sampled after that has changed is dropped. */
+  #drawn(job: Job, tokens: readonly number[], forbidden: readonly number[]): void {
     try {
       let finish: TokenOutcome['finish'] | undefined;
       let delivered = 0;
       for (const token of tokens) {
-        if (finish || job.request.signal?.aborted || !job.request.drawing?.isFree()) break;
+        if (finish || job.request.signal?.aborted || job.request.drawing?.free()?.forbidden !== forbidden) break;
         finish = this.#deliver(job, token);
         delivered++;
       }
       job.request.drawing?.drew(delivered);
+      this.#statistics.count(job.requestClass, 'deviceTokens', delivered);
       // What was drawn beyond the end is forgotten; the last token was never run.
       job.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);

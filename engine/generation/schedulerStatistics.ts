@@ -14,6 +14,8 @@ const classStatistics = z.object({
   /** Of prompts, and each sampled one that was fed back. */
   computedTokens: z.number(),
   generatedTokens: z.number(),
+  /** Tokens of answers, running ones included, that the device sampled itself; the host sampled the others from logits. */
+  deviceTokens: z.number(),
   /** Guesses at coming tokens that were verified, and how many of them came true. */
   guessedTokens: z.number(),
   rightTokens: z.number(),
@@ -56,6 +58,7 @@ const nothing = (): ClassStatistics => ({
   cachedTokens: 0,
   computedTokens: 0,
   generatedTokens: 0,
+  deviceTokens: 0,
   guessedTokens: 0,
   rightTokens: 0,
   waitedMs: 0,

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { completionPrompt } from '../../../engine/generation/completionPrompt.ts';
-import { onlyTokens, tokensTowards } from '../../../engine/generation/tokenHealing.ts';
+import { bitsOf, onlyAllowed } from '../../../engine/generation/steer.ts';
+import { tokensTowards } from '../../../engine/generation/tokenHealing.ts';
 import { ByteTokenizer } from './byteTokenizer.ts';
 
 const framing = ['<P>', '<S>', '<M>', '<F>', '<B>'];
@@ -128,6 +129,6 @@ describe('token healing', () => {
   });
 
   it('masks every other logit', () => {
-    expect([...onlyTokens(Float32Array.from([1, 2, 3]), [2, 0])]).toEqual([1, Number.NEGATIVE_INFINITY, 3]);
+    expect([...onlyAllowed(Float32Array.from([1, 2, 3]), bitsOf([2, 0], 3))]).toEqual([1, Number.NEGATIVE_INFINITY, 3]);
   });
 });

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Drawing, TokenRequest } from '../../../engine/generation/job.ts';
 import { argmax, greedy } from '../../../engine/generation/sampler.ts';
+import { free } from '../../../engine/generation/steer.ts';
 import { Uniforms } from '../../../engine/generation/uniforms.ts';
 import { FakeDecoder, type FakeDecoderOptions, hashOf } from './fakeDecoder.ts';
 import { schedulerOf } from './setUp.ts';
@@ -22,7 +23,7 @@ function drawing(fields: Partial<Drawing> = {}): Drawing {
     stopIds: new Set(),
     uniforms: (count) => new Array<number>(count).fill(0),
     drew: () => {},
-    isFree: () => true,
+    free: () => free,
     ...fields,
   };
 }
@@ -131,7 +132,7 @@ describe('tokens that the device draws', () => {
       request(prompt, {
         maxTokens: 12,
         choose: (logits) => forced() ?? argmax(logits),
-        drawing: drawing({ isFree: () => forced() === undefined }),
+        drawing: drawing({ free: () => (forced() === undefined ? free : undefined) }),
         deliver: (token) => {
           received.push(token);
           return 'continue';

@@ -8,6 +8,7 @@ import { seededRandom } from '../../../engine/generation/random.ts';
 import { argmax, greedy, sample } from '../../../engine/generation/sampler.ts';
 import { Scheduler } from '../../../engine/generation/scheduler.ts';
 import { Speculation } from '../../../engine/generation/speculation.ts';
+import { free } from '../../../engine/generation/steer.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { FakeDecoder, type FakeRun } from './fakeDecoder.ts';
 import { patient } from './setUp.ts';
@@ -63,7 +64,7 @@ const freeDrawing = (): Drawing => ({
   stopIds: new Set(),
   uniforms: (count) => new Array<number>(count).fill(0),
   drew: () => {},
-  isFree: () => true,
+  free: () => free,
 });
 
 const prompt = Array.from({ length: 62 }, (_, i) => (i * 7) % 31);
