@@ -34,7 +34,10 @@ export interface Decoder {
   readonly spec: DecoderSpec;
   readonly backend: BackendName;
   readonly contextTokens: number;
-  /** Most tokens, summed over the batch, that one `run` takes; longer prompts are fed in chunks. */
+  /**
+   * Most tokens, summed over the batch, that one `run` takes: as many as fill the device, so that a longer run would compute no faster. Memory
+   * to compute in is planned for them.
+   */
   readonly maxTokensPerRun: number;
   /** Sequences that one `run` may take. */
   readonly maxSequencesPerRun: number;

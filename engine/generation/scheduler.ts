@@ -27,7 +27,7 @@ export interface Machine {
   readonly speculation?: Speculation;
 }
 
-export interface SchedulerOptions extends Machine, Omit<QueueLimits, 'maxSequences'> {
+export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits> {
   /** After `device-lost`: another machine, on which every request goes on from its own tokens. Absent: the requests fail. */
   readonly recover?: (loss: HearthError, lost: Decoder) => Promise<Machine>;
   /** Milliseconds, never going back. */
@@ -262,10 +262,7 @@ export class Scheduler {
 
   #stepLimits(): StepLimits {
     const { maxTokensPerRun, maxSequencesPerRun } = this.decoder;
-    return {
-      chunkTokens: Math.min(this.#options.chunkTokens, maxTokensPerRun),
-      maxSequences: maxSequencesPerRun,
-    };
+    return { chunkTokens: maxTokensPerRun, maxSequences: maxSequencesPerRun };
   }
 
   async #failed(slices: readonly Slice[], error: unknown): Promise<void> {

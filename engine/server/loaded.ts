@@ -2,17 +2,17 @@
 import { stat } from 'node:fs/promises';
 import { freemem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { setImmediate } from 'node:timers/promises';
 import type { Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/webgpu/memoryPlan.ts';
 import { PrefixCache } from '../cache/prefixCache.ts';
 import { type Digest, Snapshots } from '../cache/snapshots.ts';
 import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import type { EmbeddingModel } from '../generation/embed.ts';
+import { engineScheduler } from '../generation/engineScheduler.ts';
 import { Grammars } from '../generation/grammar.ts';
 import type { SamplerSettings } from '../generation/sampler.ts';
 import { generationConfig, samplingDefaults } from '../generation/samplingDefaults.ts';
-import { type Machine, Scheduler } from '../generation/scheduler.ts';
+import type { Machine, Scheduler } from '../generation/scheduler.ts';
 import { Speculation } from '../generation/speculation.ts';
 import { prepareHealing } from '../generation/tokenHealing.ts';
 import { limits } from '../limits.ts';
@@ -174,19 +174,12 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
   const text = tokenizer && format && { tokenizer, format, grammars: new Grammars(tokenizer) };
   const cardOf = (now: LoadedDecoder) => modelCard(model, now, request, parts.text);
   let [card, machine] = [cardOf(loaded), machineOf(loaded.decoder, request)];
-  const scheduler = new Scheduler({
-    ...machine,
-    recover: recoveryOf(model, request, (recovered) => {
-      [card, machine] = [cardOf(recovered), machineOf(recovered.decoder, request)];
-      request.onChange?.({ message: recovered.notice, card });
-      return machine;
-    }),
-    chunkTokens: limits.generation.chunkTokens,
-    maxPendingPerClass: limits.generation.pendingRequestsPerClass,
-    patienceMs: limits.generation.patienceMs,
-    now: () => performance.now(),
-    breathe: () => setImmediate(),
+  const recover = recoveryOf(model, request, (recovered) => {
+    [card, machine] = [cardOf(recovered), machineOf(recovered.decoder, request)];
+    request.onChange?.({ message: recovered.notice, card });
+    return machine;
   });
+  const scheduler = engineScheduler(machine, recover);
   void machine.snapshots?.start();
   return {
     get card() {

@@ -59,7 +59,7 @@ describe('tokens that the device draws', () => {
 
   it('come one a step where each takes as long as a step may', async () => {
     const decoder = new FakeDecoder({ vocabularySize, draws: true });
-    const scheduler = schedulerOf(decoder, 64, () => 30 * decoder.runs.length);
+    const scheduler = schedulerOf(decoder, () => 30 * decoder.runs.length);
     const chat = request(prompt, { maxTokens: 5 });
     await scheduler.submit(chat);
     expect(chat.received).toEqual(expectedTokens(prompt, 5));

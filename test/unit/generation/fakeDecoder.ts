@@ -80,6 +80,7 @@ export interface FakeDecoderOptions {
   readonly contextTokens?: number;
   /** The token that follows a sequence; by default a hash of all its tokens, so that a wrong cache shows. */
   readonly follow?: (tokens: readonly number[]) => number;
+  readonly maxTokensPerRun?: number;
   readonly maxSequencesPerRun?: number;
   /** Pages of 32 tokens that all sequences hold together. */
   readonly pages?: number;
@@ -113,7 +114,7 @@ export class FakeDecoder implements Decoder {
   readonly spec: DecoderSpec;
   readonly backend: BackendName;
   readonly contextTokens: number;
-  readonly maxTokensPerRun = 4096;
+  readonly maxTokensPerRun: number;
   readonly maxSequencesPerRun: number;
   readonly notes = [];
   readonly runs: FakeRun[] = [];
@@ -138,6 +139,7 @@ export class FakeDecoder implements Decoder {
     this.backend = options.backend ?? 'reference';
     this.pool = new PagePool(options.pages ?? 10_000);
     this.contextTokens = options.contextTokens ?? 256;
+    this.maxTokensPerRun = options.maxTokensPerRun ?? 64;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
     if (options.draws) this.deviceSampling = { mostSteps: 16, follows: () => true, draw: this.#draw.bind(this) };
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };

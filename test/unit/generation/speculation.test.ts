@@ -22,6 +22,7 @@ function setUp(
   const decoder = new FakeDecoder({
     vocabularySize: 40,
     contextTokens: 2000,
+    maxTokensPerRun: 128,
     follow,
     draws,
     beforeRun: (batch, steps) => {
@@ -33,7 +34,6 @@ function setUp(
     decoder,
     cache: new PrefixCache({ decoder, maxIdle: () => 2 }),
     ...(speculates && { speculation: new Speculation() }),
-    chunkTokens: 128,
     maxPendingPerClass: 64,
     patienceMs: patient,
     now: () => clock,
@@ -241,7 +241,6 @@ describe('speculation on a real decoder', () => {
         decoder,
         cache: new PrefixCache({ decoder, maxIdle: () => 1 }),
         ...(speculation && { speculation }),
-        chunkTokens: 128,
         maxPendingPerClass: 1,
         patienceMs: patient,
         // Every run seems to take the same time, so that guesses always seem to pay.

@@ -1,0 +1,15 @@
+/** The scheduler as the engine runs it, which benchmarks measure too. */
+import { setImmediate } from 'node:timers/promises';
+import { limits } from '../limits.ts';
+import { type Machine, Scheduler, type SchedulerOptions } from './scheduler.ts';
+
+export function engineScheduler(machine: Machine, recover?: SchedulerOptions['recover']): Scheduler {
+  return new Scheduler({
+    ...machine,
+    ...(recover && { recover }),
+    maxPendingPerClass: limits.generation.pendingRequestsPerClass,
+    patienceMs: limits.generation.patienceMs,
+    now: () => performance.now(),
+    breathe: () => setImmediate(),
+  });
+}
