@@ -6,10 +6,8 @@ import type { DecoderWeights } from '../model/weights.ts';
 export type BackendName = 'reference' | 'onnx' | 'webgpu';
 
 export interface LoadOptions {
-  /** Longest sequence that will be asked for; the key-value memory is planned for it. */
-  readonly contextTokens: number;
-  /** Where memory is short a shorter context will do, down to this; absent: not. */
-  readonly leastContextTokens?: number;
+  /** Longest sequence that will be asked for; absent: what the model was trained for, as far as the backend's memory goes (memoryPlan.ts). */
+  readonly contextTokens?: number;
   readonly threads?: number;
   /** How keys and values are kept; absent: as the backend prefers. A backend that cannot keeps them better, and says so in its notes. */
   readonly cachePrecision?: CachePrecision;

@@ -1,9 +1,8 @@
 /** A model that is ready to answer: everything that belongs to it, from its file to its queue. */
 import { stat } from 'node:fs/promises';
-import { freemem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import type { Decoder, LoadOptions } from '../backend/backend.ts';
-import { DoesNotFit } from '../backend/webgpu/memoryPlan.ts';
+import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { PrefixCache } from '../cache/prefixCache.ts';
 import { type Digest, Snapshots } from '../cache/snapshots.ts';
 import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
@@ -29,7 +28,6 @@ import { type PromptFormat, promptFormatOf } from '../text/promptFormat.ts';
 import { readOptionalJson } from '../text/readConfig.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type BackendChoice, type Candidate, type LoadedDecoder, loadDecoder } from './backends.ts';
-import { defaultContextTokens, leastContextTokens } from './plan.ts';
 import type { ModelCard } from './protocol.ts';
 import { type Recovered, Recovery } from './recovery.ts';
 
@@ -119,9 +117,9 @@ export async function decoderFor(
   const { threads, cachePrecision, cacheDirectory, onProgress, meanwhile, signal } = request;
   const digest = storedDigest(model.path);
   const options: LoadOptions = {
-    ...contextFor(spec, bytesOf(model), request),
     onProgress,
     signal,
+    ...(request.contextTokens !== undefined && { contextTokens: request.contextTokens }),
     ...(meanwhile && { meanwhile }),
     ...(threads !== undefined && { threads }),
     ...(cachePrecision !== undefined && { cachePrecision }),
@@ -136,21 +134,9 @@ export async function decoderFor(
 
 /** No context helps: another model does. */
 function withSuggestion(error: DoesNotFit): DoesNotFit {
-  const entry = bestWithin(catalogue, error.freeBytes);
+  const entry = bestWithin(catalogue, error.usableBytes);
   const suggestion = entry ? ` ${entry.name} (${entry.id}) would fit.` : '';
-  return new DoesNotFit(`${error.message}${suggestion}`, error.freeBytes, 0);
-}
-
-/** What was asked for, or as much of the usual as fits. */
-function contextFor(
-  spec: DecoderSpec,
-  weightBytes: number,
-  request: Pick<LoadRequest, 'contextTokens' | 'cachePrecision'>,
-) {
-  const { contextTokens: asked, cachePrecision } = request;
-  if (asked !== undefined) return { contextTokens: asked };
-  const contextTokens = defaultContextTokens(spec, weightBytes, freemem(), cachePrecision);
-  return { contextTokens, leastContextTokens: Math.min(leastContextTokens, contextTokens) };
+  return new DoesNotFit(`${error.message}${suggestion}`, error.usableBytes, 0);
 }
 
 function specFor(model: Computed, contextTokens: number | undefined): DecoderSpec {
