@@ -52,14 +52,26 @@ function poolsOf({ gpu, totalMemoryBytes }: Hardware): { readonly host: MemoryPo
 
 /** Whether a usual context has room. */
 function fits(entry: CatalogueEntry, pool: MemoryPool | undefined): boolean {
-  if (!pool) return false;
+  const usual = Math.min(usualContextTokens, entry.contextTokens);
+  return contextOn(needsOf(entry), pool, usual) === usual;
+}
+
+/** 0: none fits. */
+function contextOn(needs: ModelNeeds, pool: MemoryPool | undefined, asked?: number): number {
+  if (!pool) return 0;
   try {
-    planMemory(needsOf(entry), pool, Math.min(usualContextTokens, entry.contextTokens));
-    return true;
+    return planMemory(needs, pool, asked).contextTokens;
   } catch (error) {
-    if (error instanceof DoesNotFit) return false;
+    if (error instanceof DoesNotFit) return error.contextTokens;
     throw error;
   }
+}
+
+/** The longest context on this machine when nothing else runs; 0: the weights do not fit. */
+export function longestContext(needs: Omit<ModelNeeds, 'scratchBytes'>, hardware: Hardware): number {
+  const { host, card } = poolsOf(hardware);
+  const all = { ...needs, scratchBytes: overheadBytes };
+  return Math.max(contextOn(all, card), contextOn(all, host));
 }
 
 /** What weights and cache may take at most: of the graphics card or the machine, whichever has more room. */

@@ -1,4 +1,5 @@
 /** What `hearth inspect` says of one model: a line a fact, short enough to stand beside other models' in a table. */
+import { leastContextTokens } from '../backend/memoryPlan.ts';
 import type { WeightRole } from '../model/weightList.ts';
 import { showBytes } from '../units.ts';
 import { architectureRows, count } from './inspectArchitecture.ts';
@@ -107,9 +108,6 @@ function memoryRows({ memory, contextTokens, yarnOnRequest }: InspectedModel): R
   });
 }
 
-/** Less is of no use to a chat. */
-const leastContextTokens = 1024;
-
 function fitRow({ thisMachine, longestContextTokens, weights }: InspectedModel): Row {
   const label = 'Fits this machine';
   const { contextTokens, memoryBytes } = thisMachine;
@@ -121,7 +119,5 @@ function fitRow({ thisMachine, longestContextTokens, weights }: InspectedModel):
     const beside = contextTokens > 0 ? ` and leave room for ${contextTokens} tokens` : '';
     return { label, value: 'no', why: `the weights take ${showBytes(weights.bytes)}${beside}; ${room}` };
   }
-  // Rounded down: what else runs changes from minute to minute.
-  const rounded = Math.floor(contextTokens / leastContextTokens) * leastContextTokens;
-  return { label, value: `${count(rounded)} tokens`, why: room };
+  return { label, value: `${count(contextTokens)} tokens`, why: room };
 }
