@@ -36,6 +36,8 @@ export interface MemoryPlan {
 
 /** Of the total. The rest is the desktop's and drivers', or the system's, the editor's and a browser's. */
 const usableShare = { card: 0.9, shared: 1, host: 0.75 };
+/** Of what is available; the rest is for what opens meanwhile. */
+const availableShare = 0.9;
 /** Less holds no file with a question about it. */
 export const leastContextTokens = 4096;
 /** Round numbers, so that the same machine gives the same context on a slightly different day. */
@@ -60,7 +62,7 @@ export class DoesNotFit extends HearthError {
 export const mostUsableBytes = ({ kind, totalBytes }: MemoryPool): number => totalBytes * usableShare[kind];
 
 /** The same now. */
-const usableBytes = (pool: MemoryPool): number => Math.min(pool.availableBytes, mostUsableBytes(pool));
+const usableBytes = (pool: MemoryPool): number => Math.min(pool.availableBytes * availableShare, mostUsableBytes(pool));
 
 /**
  * The context that was asked for, or as much of the model's as memory holds. Memory of a GPU is taken at the load, so what is not available

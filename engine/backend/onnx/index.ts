@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HearthError, throwIfAborted } from '../../errors.ts';
 import { type CachePrecision, processorPrecision } from '../../model/cachePrecision.ts';
+import { describeModel } from '../../model/describe.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { hostMemory } from '../hostMemory.ts';
 import { type MemoryPlan, planMemory } from '../memoryPlan.ts';
@@ -37,7 +38,7 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
     async load(spec, weights, options) {
       const precision = options.cachePrecision ?? cachePrecision;
       const asked = options.contextTokens;
-      const needs = hostNeeds(spec, weights, precision);
+      const needs = hostNeeds(spec, describeModel({ spec, weights }).weightBytes, precision);
       const memory = planMemory(needs, hostMemory(), asked);
       const place = await weightsPlace(options);
       // It starts and loads the runtime while the graph is built.

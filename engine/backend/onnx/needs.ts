@@ -1,8 +1,6 @@
 /** What a model needs of the machine's memory when the processor computes it. */
 import { type CachePrecision, cacheBytesPerToken, processorPrecision } from '../../model/cachePrecision.ts';
-import { describeModel } from '../../model/describe.ts';
 import type { DecoderSpec } from '../../model/spec.ts';
-import type { DecoderWeights } from '../../model/weights.ts';
 import type { ModelNeeds } from '../memoryPlan.ts';
 import { roomFor } from './cacheExtent.ts';
 
@@ -10,11 +8,11 @@ import { roomFor } from './cacheExtent.ts';
 const scratchBytes = 400e6;
 
 /** Layers with a window count like the others: what is kept of them to go back to grows with the context as well. */
-export function hostNeeds(spec: DecoderSpec, weights: DecoderWeights, asked: CachePrecision | undefined): ModelNeeds {
+export function hostNeeds(spec: DecoderSpec, weightBytes: number, asked?: CachePrecision): ModelNeeds {
   const attentions = spec.layers.map(({ attention }) => attention);
   const tokenBytes = cacheBytesPerToken(attentions, processorPrecision(asked));
   return {
-    weightBytes: describeModel({ spec, weights }).weightBytes,
+    weightBytes,
     scratchBytes,
     cacheBytes: (tokens) => roomFor(tokens) * tokenBytes,
     longestTokens: spec.contextTokens,

@@ -29,7 +29,7 @@ function refusal(memory: MemoryPool, asked?: number): DoesNotFit {
 
 describe('the memory plan of a GPU', () => {
   it('grants what is asked for where it fits, and what is left to all sequences', () => {
-    expect(planMemory(needs, card(22.5), 100_000)).toEqual({
+    expect(planMemory(needs, card(25), 100_000)).toEqual({
       contextTokens: 100_000,
       cacheBudgetBytes: 10 * GB,
       isCrowded: false,
@@ -38,37 +38,38 @@ describe('the memory plan of a GPU', () => {
 
   it('gives all that the model was trained for, else as much as fits', () => {
     expect(planMemory(needs, card(40)).contextTokens).toBe(131_072);
-    // 3.5 GB are left beside weights and buffers: 35,000 tokens, down to a multiple of 1,024.
-    expect(planMemory(needs, card(16)).contextTokens).toBe(34_816);
+    // 16.2 GB, of which 3.7 are left beside weights and buffers: 37,000 tokens, down to a multiple of 1,024.
+    expect(planMemory(needs, card(18)).contextTokens).toBe(36_864);
   });
 
-  it('leaves a tenth of a card to drivers and the desktop', () => {
+  it('leaves a tenth of what is available to drivers and the desktop', () => {
     // 18 GB of 20, of which 5.5 GB are left.
     expect(planMemory(needs, pool('card', 20, 20)).contextTokens).toBe(54_272);
   });
 
   it('refuses what does not fit, with every part in numbers and the context that would', () => {
-    const { message, code, contextTokens } = refusal(card(16), 131_072);
+    const { message, code, contextTokens } = refusal(card(18), 131_072);
     expect(code).toBe('out-of-memory');
     expect(message).toBe(
-      'The model needs 25.6 GB of GPU memory (12 GB of weights, 13.1 GB for a context of 131072 tokens, 500 MB to compute in); a model may take 16 GB of A Card now. Nothing was loaded. A context of 34816 tokens fits.',
+      'The model needs 25.6 GB of GPU memory (12 GB of weights, 13.1 GB for a context of 131072 tokens, 500 MB to compute in); a model may take 16.2 GB of A Card now. Nothing was loaded. A context of 36864 tokens fits.',
     );
-    expect(contextTokens).toBe(34_816);
-    expect(planMemory(needs, card(16), contextTokens).contextTokens).toBe(34_816);
+    expect(contextTokens).toBe(36_864);
+    expect(planMemory(needs, card(18), contextTokens).contextTokens).toBe(36_864);
   });
 
   it('says when no context helps, and refuses one that holds no file', () => {
-    expect(refusal(card(12.5))).toMatchObject({ contextTokens: 0, usableBytes: 12.5 * GB });
+    expect(refusal(card(12.5))).toMatchObject({ contextTokens: 0, usableBytes: 11.25 * GB });
     expect(refusal(card(12.5)).message).toContain('No context fits beside the weights.');
-    // 4,096 tokens take 0.41 GB.
-    expect(refusal(card(12.8)).contextTokens).toBe(2048);
-    expect(planMemory(needs, card(12.95)).contextTokens).toBe(4096);
+    // 4,096 tokens take 0.41 GB; 12.78 and 12.96 GB may be taken.
+    expect(refusal(card(14.2)).contextTokens).toBe(2048);
+    expect(planMemory(needs, card(14.4)).contextTokens).toBe(4096);
   });
 });
 
 describe('the memory plan of a processor', () => {
-  it('takes what is available, and at most three quarters of the machine', () => {
-    expect(planMemory(needs, pool('host', 64, 16)).contextTokens).toBe(34_816);
+  it('takes nine tenths of what is available, and at most three quarters of the machine', () => {
+    // 14.4 GB of the 16, of which 1.9 are left.
+    expect(planMemory(needs, pool('host', 64, 16)).contextTokens).toBe(18_432);
     // 18 GB of 24, of which 5.5 GB are left.
     expect(planMemory(needs, pool('host', 24, 24)).contextTokens).toBe(54_272);
   });
