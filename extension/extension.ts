@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import * as vscode from 'vscode';
-import type { OpenParams } from '../engine/repository/protocol.ts';
+import type { OpenParams } from '../engine/protocol/indexProtocol.ts';
 import type { Chat } from './chat/chat.ts';
 import type { TokenFor } from './client/client.ts';
 import { isCancelled, sentence } from './client/failure.ts';

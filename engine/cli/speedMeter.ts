@@ -3,14 +3,14 @@
  * samples, as any chat. Draft tokens are off, since random prompts repeat themselves more than people do.
  */
 import type { Decoder } from '../backend/backend.ts';
-import { PrefixCache } from '../cache/prefixCache.ts';
 import { throwIfAborted } from '../errors.ts';
-import { engineScheduler } from '../generation/engineScheduler.ts';
-import { generate } from '../generation/generate.ts';
-import { seededRandom } from '../generation/random.ts';
-import { greedy } from '../generation/sampler.ts';
-import type { Scheduler } from '../generation/scheduler.ts';
-import type { OutputParser } from '../text/output.ts';
+import { PrefixCache } from '../kv/prefixCache.ts';
+import type { OutputParser } from '../prompt/output.ts';
+import { seededRandom } from '../sampling/random.ts';
+import { greedy } from '../sampling/sampler.ts';
+import { engineScheduler } from '../scheduler/engineScheduler.ts';
+import type { Scheduler } from '../scheduler/scheduler.ts';
+import { generate } from '../tasks/generate.ts';
 
 export interface Work {
   /** In the cache before the prompt. */

@@ -1,9 +1,9 @@
 /** Hearth's side of the comparison of speeds: requests to the CPU backend, sampled greedily, without tokenizer. */
 import { onnxBackend } from '../../engine/backend/onnx/index.ts';
 import { SpeedMeter } from '../../engine/cli/speedMeter.ts';
-import { describeModel } from '../../engine/model/describe.ts';
-import { cacheBytes } from '../../engine/model/inspect.ts';
 import { openModel } from '../../engine/model/open.ts';
+import { describeModel } from '../../engine/model/spec/describe.ts';
+import { cacheBytes } from '../../engine/model/spec/inspect.ts';
 import type { Speeds, Workload } from './workload.ts';
 
 export interface HearthDecoder {

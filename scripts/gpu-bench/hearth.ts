@@ -1,8 +1,8 @@
 /** Hearth's side of the GPU benchmark, a process of its own: node hearth.mjs FILE WORKLOAD prints one JSON value. */
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { SpeedMeter } from '../../engine/cli/speedMeter.ts';
-import { describeModel } from '../../engine/model/describe.ts';
 import { openModel } from '../../engine/model/open.ts';
+import { describeModel } from '../../engine/model/spec/describe.ts';
 import { contextFor, type GpuWorkload, type SpeedAtDepth } from './workload.ts';
 
 export interface HearthResult {

@@ -8,31 +8,30 @@
  */
 import { PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import {
-  createMessageConnection,
-  type MessageConnection,
-  StreamMessageReader,
-  StreamMessageWriter,
-} from 'vscode-jsonrpc/node';
-import { DeltaRoutes } from '../../engine/server/deltaRoutes.ts';
-import { LocalServer } from '../../engine/server/localServer.ts';
-import { chatResult, completeResult, engineStatus, messages } from '../../engine/server/protocol.ts';
-import { serve } from '../../engine/server/rpc.ts';
-import { Engine } from '../../engine/server/service.ts';
-import { Switchboard } from '../../engine/server/switchboard.ts';
-import { makeTinyModel } from '../unit/server/tinyModel.ts';
+import { createMessageConnection, StreamMessageReader, StreamMessageWriter } from 'vscode-jsonrpc/node';
+import { LocalServer } from '../../engine/http/localServer.ts';
+import { type EngineRequests, engineRequests } from '../../engine/protocol/engineProtocol.ts';
+import { type Client, proxy } from '../../engine/protocol/rpc.ts';
+import { DeltaRoutes } from '../../engine/runtime/deltaRoutes.ts';
+import { serveEngine } from '../../engine/runtime/serveEngine.ts';
+import { Engine } from '../../engine/runtime/service.ts';
+import { Switchboard } from '../../engine/runtime/switchboard.ts';
+import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
 
 /** The two ends of the protocol, in one process: a software adapter's driver cannot be handed to a child. */
-function connect(engine: Engine): { readonly client: MessageConnection; close(): void } {
+function connect(engine: Engine): { readonly requests: Client<EngineRequests, AbortSignal>; close(): void } {
   const [there, back] = [new PassThrough(), new PassThrough()];
   const served = createMessageConnection(new StreamMessageReader(there), new StreamMessageWriter(back));
   const client = createMessageConnection(new StreamMessageReader(back), new StreamMessageWriter(there));
-  const routes = new DeltaRoutes();
   const board = new Switchboard(engine, { onDelta: () => {}, onProgress: () => {} });
-  serve(served, { board, server: new LocalServer(engine, routes, () => {}) }, () => {});
+  serveEngine(served, board, new LocalServer(engine, new DeltaRoutes(), () => {}), () => {});
   for (const end of [served, client]) end.listen();
   return {
-    client,
+    requests: proxy(
+      engineRequests,
+      (method, params) => client.sendRequest(method, params),
+      (method, problem) => new Error(`Invalid answer to '${method}': ${problem}`),
+    ),
     close() {
       client.dispose();
       served.dispose();
@@ -59,7 +58,7 @@ describe('what users ask for, computed by a GPU', () => {
     tiny = await makeTinyModel();
     engine = new Engine({ storeDirectory: `${tiny.path}/store`, onDelta: () => {}, onProgress: () => {} });
     link = connect(engine);
-    await link.client.sendRequest(messages.load, { model: tiny.path, backend: 'webgpu', contextTokens: 512 });
+    await link.requests.load({ model: tiny.path, backend: 'webgpu', contextTokens: 512 });
   });
   afterAll(async () => {
     await engine?.unload();
@@ -69,7 +68,7 @@ describe('what users ask for, computed by a GPU', () => {
 
   /** Tokens written, and how many of them the device sampled. */
   async function counted(requestClass: 'chat' | 'keystroke') {
-    const { requests } = engineStatus.parse(await link.client.sendRequest(messages.status));
+    const { requests } = await link.requests.status();
     if (!requests) throw new Error('a model is loaded');
     return requests.classes[requestClass];
   }
@@ -77,8 +76,7 @@ describe('what users ask for, computed by a GPU', () => {
   async function chat(fields: object, sampling: object): Promise<{ readonly text: string; readonly onDevice: number }> {
     const before = await counted('chat');
     const asked = { stream: 's', messages: [{ role: 'user' as const, content: 'tell me' }], maxTokens: 24 };
-    const answer = await link.client.sendRequest(messages.chat, { ...asked, ...fields, sampling });
-    const { text, thinking } = chatResult.parse(answer);
+    const { text, thinking } = await link.requests.chat({ ...asked, ...fields, sampling });
     const after = await counted('chat');
     return { text: `${thinking}|${text}`, onDevice: after.deviceTokens - before.deviceTokens };
   }
@@ -103,7 +101,7 @@ describe('what users ask for, computed by a GPU', () => {
     const complete = async (sampling: object) => {
       const before = await counted('keystroke');
       const asked = { prefix: 'const answer = function the', suffix: '', maxTokens: 32, whole: true, sampling };
-      const { text } = completeResult.parse(await link.client.sendRequest(messages.complete, asked));
+      const { text } = await link.requests.complete(asked);
       const after = await counted('keystroke');
       return {
         text,

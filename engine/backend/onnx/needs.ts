@@ -1,6 +1,8 @@
 /** What a model needs of the machine's memory when the processor computes it. */
-import { type CachePrecision, cacheBytesPerToken, processorPrecision } from '../../model/cachePrecision.ts';
-import type { DecoderSpec } from '../../model/spec.ts';
+
+import { cacheBytesPerToken, processorPrecision } from '../../model/spec/cachePrecision.ts';
+import type { DecoderSpec } from '../../model/spec/spec.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { ModelNeeds } from '../memoryPlan.ts';
 import { roomFor } from './cacheExtent.ts';
 

@@ -2,20 +2,20 @@
  * The WebGPU backend: WGSL kernels on Dawn (Vulkan, Metal, Direct3D 12). Start reading at decoderPlan.ts.
  */
 
-import type { CachePrecision } from '../../model/cachePrecision.ts';
-import { describeModel } from '../../model/describe.ts';
-import type { DecoderSpec } from '../../model/spec.ts';
-import type { DecoderWeights } from '../../model/weights.ts';
+import { describeModel } from '../../model/spec/describe.ts';
+import type { DecoderSpec } from '../../model/spec/spec.ts';
+import type { DecoderWeights } from '../../model/weights/weights.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { planMemory } from '../memoryPlan.ts';
-import { describeGpu, type GpuOptions } from './adapter.ts';
-import { WebgpuDecoder } from './decoder.ts';
-import { allocateCache } from './decoderCache.ts';
-import { maxTokensPerRun } from './decoderScratch.ts';
-import { placeWeights, requireDimensions } from './decoderWeights.ts';
-import { Gpu } from './gpu.ts';
+import { allocateCache } from './decoder/cache.ts';
+import { WebgpuDecoder } from './decoder/decoder.ts';
+import { placeWeights, requireDimensions } from './decoder/gpuWeights.ts';
+import { maxTokensPerRun } from './decoder/scratch.ts';
+import { describeGpu, type GpuOptions } from './device/adapter.ts';
+import { Gpu } from './device/gpu.ts';
+import { Uploader } from './device/upload.ts';
 import { allocateRun, gpuNeeds, poolOf, splits } from './needs.ts';
-import { Uploader } from './upload.ts';
 
 export interface WebgpuOptions {
   readonly gpu?: GpuOptions;

@@ -1,15 +1,16 @@
 /** What a model needs of a GPU's memory, counted by the same functions that allocate it. */
-import type { CachePrecision } from '../../model/cachePrecision.ts';
-import type { DecoderSpec } from '../../model/spec.ts';
+
+import type { DecoderSpec } from '../../model/spec/spec.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { MemoryPool, ModelNeeds } from '../memoryPlan.ts';
-import type { GpuCapabilities } from './adapter.ts';
-import { maxSequencesPerRun, vectorTokens } from './decoder.ts';
-import { cacheBytes, longestBinding, spansOf } from './decoderCache.ts';
-import { RunInputs } from './decoderInputs.ts';
-import { DeviceSampler } from './decoderSampling.ts';
-import { allocateScratch, maxTokensPerRun } from './decoderScratch.ts';
-import { type Allocator, bytesTaken } from './gpu.ts';
-import type { GraphicsCard } from './graphicsCards.ts';
+import { cacheBytes, longestBinding, spansOf } from './decoder/cache.ts';
+import { maxSequencesPerRun, vectorTokens } from './decoder/decoder.ts';
+import { DeviceSampler } from './decoder/deviceSampling.ts';
+import { RunInputs } from './decoder/inputs.ts';
+import { allocateScratch, maxTokensPerRun } from './decoder/scratch.ts';
+import type { GpuCapabilities } from './device/adapter.ts';
+import { type Allocator, bytesTaken } from './device/gpu.ts';
+import type { GraphicsCard } from './device/graphicsCards.ts';
 
 /** Workgroups a head at decode. */
 export const splits = 16;

@@ -13,12 +13,12 @@ import type { Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
 import { DoesNotFit, type MemoryPool, planMemory } from '../../../engine/backend/memoryPlan.ts';
 import { hostNeeds } from '../../../engine/backend/onnx/needs.ts';
 import { gpuNeeds } from '../../../engine/backend/webgpu/needs.ts';
+import { architectures, specOfArchitecture } from '../../../engine/catalogue/architectures.ts';
 import { openModel } from '../../../engine/model/open.ts';
-import type { DecoderSpec } from '../../../engine/model/spec.ts';
-import type { Candidate } from '../../../engine/server/backends.ts';
-import { decoderFor } from '../../../engine/server/loaded.ts';
-import { architectures, specOfArchitecture } from '../../../engine/store/architectures.ts';
-import { FakeDecoder } from '../generation/fakeDecoder.ts';
+import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
+import type { Candidate } from '../../../engine/runtime/backends.ts';
+import { decoderFor } from '../../../engine/runtime/loadedModel.ts';
+import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
 import { fixtureFile } from '../shared.ts';
 
 const GB = 1e9;

@@ -3,13 +3,13 @@
  * order, with the chunk's sum of probabilities. `sampleDraw` is the second half.
  *
  * Bindings: settings (one a row), history u32 `[rows, ceil(vocabulary / 16)]` (two bits a token: in the sequence, in the
- * answer), forbidden u32 `[rows, ceil(vocabulary / 32)]` (a bit a token); logits `[rows, vocabulary]`, parts u32 (write). Workgroup: 256 threads a chunk; groups: chunks in x, rows in y.
- * Needs nothing; uses subgroups. Must equal `without` of generation/steer.ts, then `penalise` of generation/sampler.ts without its
- * logit bias.
+ * answer), forbidden u32 `[rows, ceil(vocabulary / 32)]` (a bit a token); logits `[rows, vocabulary]`, parts u32 (write).
+ * Workgroup: 256 threads a chunk; groups: chunks in x, rows in y. Needs nothing; uses subgroups. Must equal `without` of
+ * sampling/logitsProcessor.ts, then `penalise` of sampling/sampler.ts without its logit bias.
  */
 import type { DrawRules } from '../../backend.ts';
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 
