@@ -164,7 +164,7 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
     request.onChange?.({ message: recovered.notice, card });
     return machine;
   });
-  const scheduler = engineScheduler(machine, recover);
+  const scheduler = engineScheduler(machine, { recover });
   void machine.snapshots?.start();
   return {
     get card() {

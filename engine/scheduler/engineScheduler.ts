@@ -3,13 +3,16 @@ import { setImmediate } from 'node:timers/promises';
 import { limits } from '../limits.ts';
 import { type Machine, Scheduler, type SchedulerOptions } from './scheduler.ts';
 
-export function engineScheduler(machine: Machine, recover?: SchedulerOptions['recover']): Scheduler {
+export function engineScheduler(
+  machine: Machine,
+  options: Partial<Pick<SchedulerOptions, 'recover' | 'now'>> = {},
+): Scheduler {
   return new Scheduler({
     ...machine,
-    ...(recover && { recover }),
     maxPendingPerClass: limits.generation.pendingRequestsPerClass,
     patienceMs: limits.generation.patienceMs,
     now: () => performance.now(),
     breathe: () => setImmediate(),
+    ...options,
   });
 }
