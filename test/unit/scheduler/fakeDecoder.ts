@@ -11,6 +11,8 @@ import type {
 } from '../../../engine/backend/backend.ts';
 import { PagePool, PageTable } from '../../../engine/backend/webgpu/decoder/pages.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
+import { without } from '../../../engine/sampling/logitsProcessor.ts';
+import { argmax } from '../../../engine/sampling/sampler.ts';
 
 /** What a fake decoder was asked to do, in order. */
 export interface FakeRun {
@@ -190,16 +192,16 @@ export class FakeDecoder implements Decoder {
     }
   }
 
-  /** Greedily, whatever the rules. */
+  /** Greedily, whatever the rules, but for what is forbidden. */
   async #draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]> {
     this.draws.push(steps);
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     await this.#options.beforeRun?.(batch, steps);
-    return slices.map(({ sequence, token, stopIds }) => {
+    return slices.map(({ sequence, token, stopIds, forbidden }) => {
       const drawn: number[] = [];
       for (let next = token; drawn.length < steps && !stopIds.has(drawn.at(-1) ?? -1); ) {
         const logits = this.#step({ sequence, tokens: [next], logits: 'last' }, slices.length);
-        next = logits.indexOf(20);
+        next = argmax(without(logits, forbidden));
         drawn.push(next);
       }
       return drawn;
