@@ -128,6 +128,14 @@ export const suggestion = z.object({
 });
 export type Suggestion = z.infer<typeof suggestion>;
 
+/** What stands in the question box, and what is selected in it. */
+export const draft = z.object({
+  text: z.string().max(limits.chat.questionChars),
+  start: z.number().int().nonnegative(),
+  end: z.number().int().nonnegative(),
+});
+export type Draft = z.infer<typeof draft>;
+
 // ---- Extension to page ----
 
 export const toPage = z.discriminatedUnion('type', [
@@ -149,6 +157,8 @@ export const toPage = z.discriminatedUnion('type', [
   z.object({ type: z.literal('context'), context }),
   /** For the query that the page sent. */
   z.object({ type: z.literal('suggestions'), query: z.string(), items: z.array(suggestion) }),
+  /** What was being typed when the page or the window went away. */
+  z.object({ type: z.literal('draft'), draft }),
   z.object({ type: z.literal('focus') }),
 ]);
 export type ToPage = z.infer<typeof toPage>;
@@ -170,8 +180,8 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('insert'), text: code }),
   /** Shows the code as a change of the file that the turn is about. */
   z.object({ type: z.literal('apply'), turn: name, text: code }),
-  /** What is being typed, for the chips of its mentions. */
-  z.object({ type: z.literal('draft'), text: z.string().max(limits.chat.questionChars) }),
+  /** What is being typed: for the chips of its mentions, and kept for the next page. */
+  z.object({ type: z.literal('draft'), draft }),
   /** What stands after `@` or `#`. */
   z.object({ type: z.literal('suggest'), query: name }),
   /** A citation of that turn, by its text; or the text that went with it, by its chip. */
@@ -220,6 +230,7 @@ export const texts = z.object({
   chooseModel: z.string(),
   contextLabel: z.string(),
   sentLabel: z.string(),
+  passages: z.string(),
   omitted: z.string(),
   mentions: z.string(),
   usage: z.string(),

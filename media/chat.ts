@@ -3,7 +3,7 @@
  *
  *   #transcript (role=log)    the turns; #empty is shown in its place while there are none
  *   .turn[data-turn][data-kind=chat|summary][data-state=running|done|stopped|interrupted|failed]
- *     .question .question-text, .edit, .question-form while it is edited, .chips .chip
+ *     .question .question-text, .edit, .question-form while it is edited, .chips .chip, .passages (details): many that a search found
  *     .answer .thoughts (details), .answer-now, .answer-text with .citation, .progress-line, .turn-footer: .remark, .card.error [data-action],
  *       .again, .figures
  *     .code: .code-language, [data-action=apply|insert|copy]
@@ -68,6 +68,9 @@ function handle(message: ToPage): void {
       return;
     case 'suggestions':
       composer.showSuggestions(message.query, message.items);
+      return;
+    case 'draft':
+      composer.restore(message.draft);
       return;
     case 'focus':
       composer.focus();

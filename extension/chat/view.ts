@@ -8,7 +8,7 @@ import type { MentionSuggester } from '../context/suggest.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
 import type { Proposals } from '../edits/proposals.ts';
 import type { Log } from '../log.ts';
-import { type Action, type ToHost, type ToPage, toHost } from '../messages.ts';
+import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from '../messages.ts';
 import type { ModelManager } from '../models/manager.ts';
 import type { Thinking } from '../thinking.ts';
 import { findTurn } from './conversation.ts';
@@ -30,7 +30,11 @@ export interface ChatViewParts {
   thinking: Thinking;
   models: ModelManager;
   log: Log;
+  /** Of this workspace. */
+  memory: vscode.Memento;
 }
+
+const draftKey = 'hearth.draft';
 
 /** Carries messages between the page and the parts that do the work; keeps no state of the conversation itself. */
 export class ChatView {
@@ -40,11 +44,12 @@ export class ChatView {
   /** The page has said that it listens. */
   private listening = false;
   private focusWanted = false;
-  private draft = '';
+  private draft: Draft;
   private gathering = false;
 
   constructor(parts: ChatViewParts) {
     this.parts = parts;
+    this.draft = draft.catch({ text: '', start: 0, end: 0 }).parse(parts.memory.get(draftKey));
     this.subscriptions = vscode.Disposable.from(
       parts.session.onMessage((message) => this.post(message)),
       parts.engine.onView(() => this.onEngine()),
@@ -131,8 +136,7 @@ export class ChatView {
       case 'apply':
         return this.apply(message.turn, message.text);
       case 'draft':
-        this.draft = message.text;
-        return this.postContext();
+        return this.keepDraft(message.draft);
       case 'suggest':
         return this.suggest(message.query);
       case 'open-citation':
@@ -161,8 +165,16 @@ export class ChatView {
   private onReady(): Promise<void> {
     this.listening = true;
     this.postAll();
+    this.post({ type: 'draft', draft: this.draft });
     if (this.focusWanted) this.focusInput();
     return this.warmUp();
+  }
+
+  private keepDraft(draft: Draft): Thenable<void> {
+    const changed = draft.text !== this.draft.text;
+    this.draft = draft;
+    if (changed) this.postContext();
+    return this.parts.memory.update(draftKey, draft);
   }
 
   private act(action: Action, turn: string | undefined): unknown {
@@ -249,7 +261,7 @@ export class ChatView {
 
   private postContext(): void {
     if (!this.view?.visible) return;
-    const chips = this.parts.gatherer.chips(this.draft);
+    const chips = this.parts.gatherer.chips(this.draft.text);
     const { focus } = this.parts.tracker;
     const present = focus === undefined || chips.some(({ id }) => id === focusId(focus));
     this.post({ type: 'context', context: { chips, ...(present ? {} : { addable: nameOf(focus.path) }) } });
