@@ -79,7 +79,7 @@ const coloured = [
   '# Heading',
   'Text with `code`, `other.ts:3`, **bold**, [a link](https://example.org) and ![a picture](x.png).',
   '> A quotation.',
-  '```ts\n// A comment\nimport { a } from "b";\nexport class C extends D { f(x: number): string { return /r+/.test(`${x}`) ? "y" : null; } }\n```',
+  '```ts\n// A comment\nimport { a } from "b";\nexport class C extends D { f(x: number): string { return /r+/.test(`x`) ? "y" : null; } }\n```',
   '```html\n<a href="x">y</a>\n```',
   '```diff\n+ more\n- less\n```',
   '```css\n.a { color: red; }\n```',
