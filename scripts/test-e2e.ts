@@ -93,6 +93,7 @@ const config = join(projectRoot, 'test', 'e2e', 'vitest.config.ts');
 const vitest = await createVitest('test', { config, root: projectRoot, watch: false });
 const busyProcesses = startBusy(busy);
 try {
+  await vitest.standalone();
   const all = await repeatEach(vitest, files, repeat);
   console.log(`\nEach file ${repeat} times, beside ${busy} busy processes:\n\n${table(all, repeat)}`);
   for (const { file, failures } of all) {

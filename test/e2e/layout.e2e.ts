@@ -78,11 +78,12 @@ describe.skipIf(executablePath === '')(`the chat page at every width${reason}`, 
       },
       themes[theme as keyof typeof themes],
     );
-    for (const [name, { messages, shows, act }] of Object.entries(scenes)) {
+    for (const [name, { messages, shows, act, after = [] }] of Object.entries(scenes)) {
       await page.setViewportSize({ width: 320, height: 700 });
       await post(page, messages);
       await page.locator(shows).first().waitFor();
       await act?.(page);
+      await post(page, after);
       for (const width of widths) {
         await page.setViewportSize({ width, height: 700 });
         const found = await page.evaluate(faults);

@@ -13,6 +13,8 @@ export interface Scene {
   shows: string;
   /** What a user does to get there. */
   act?: (root: Root) => Promise<void>;
+  /** What the extension answers to that. */
+  after?: readonly ToPage[];
 }
 
 export const figures = {
@@ -134,6 +136,21 @@ export const scenes: Readonly<Record<string, Scene>> = {
   interrupted: {
     messages: [conversation({ outcome: { kind: 'interrupted' } }), quiet, context, controls],
     shows: '[data-action=retry]',
+  },
+  mentions: {
+    messages: [conversation({}), quiet, context, controls],
+    shows: '.citation',
+    act: (root) => root.locator('#question').fill('Why @f'),
+    after: [
+      {
+        type: 'suggestions',
+        query: 'f',
+        items: [
+          { kind: 'file', label: 'file.ts', detail: longPath, text: '@file:file.ts', open: false },
+          { kind: 'folder', label: 'folder', detail: 'a folder', text: '@folder:', open: true },
+        ],
+      },
+    ],
   },
   editing: {
     messages: everything,
