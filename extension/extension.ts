@@ -26,6 +26,7 @@ import { StatusBar } from './status.ts';
 import { summaryRequest } from './summarise.ts';
 import { prepareTask, type Task, TaskActions, taskQuestion } from './tasks.ts';
 import { Thinking } from './thinking.ts';
+import { showFirstWindow } from './welcome.ts';
 
 const chatViewId = 'hearth.chat';
 
@@ -101,6 +102,9 @@ export function activate(context: vscode.ExtensionContext): void {
   );
   registerCommands(parts, chat);
   if (serverSettings() !== undefined) applyServer(parts);
+  showFirstWindow(context.extension.id, context.globalState).then(undefined, (error: unknown) =>
+    log.warn(`The first window: ${sentence(error)}`),
+  );
 }
 
 function applyServer({ server, log }: Parts): void {

@@ -21,7 +21,7 @@ export const chip = z.object({
 export type Chip = z.infer<typeof chip>;
 
 /** What an error card or notice offers; the extension knows how to do it. */
-export const action = z.enum(['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings']);
+export const action = z.enum(['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings', 'trust']);
 export type Action = z.infer<typeof action>;
 
 export const figures = z.object({
@@ -113,6 +113,8 @@ export const context = z.object({
   chips: z.array(chip),
   /** What the active editor could add, where it was removed. */
   addable: z.string().optional(),
+  /** The folder is not trusted, so it is not searched. */
+  restricted: z.boolean(),
 });
 export type Context = z.infer<typeof context>;
 
@@ -231,6 +233,7 @@ export const texts = z.object({
   contextLabel: z.string(),
   sentLabel: z.string(),
   passages: z.string(),
+  restricted: z.string(),
   omitted: z.string(),
   mentions: z.string(),
   usage: z.string(),

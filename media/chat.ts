@@ -8,6 +8,7 @@
  *       .again, .figures
  *     .code: .code-language, [data-action=apply|insert|copy]
  *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer
+ *   #restricted               the folder is not trusted, so nothing in it is searched
  *   #chips .chip[data-chip]   what goes with the question, each with a remove button
  *   #question                 the text box: Enter sends, Shift+Enter breaks the line, Escape stops, Up recalls
  *   #mentions [role=option]   what a mention that is typed after `@` or `#` may become

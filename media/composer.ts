@@ -13,6 +13,7 @@ export class Composer {
   readonly element: HTMLElement;
   private readonly host: Host;
   private readonly notice: HTMLElement;
+  private readonly restricted: HTMLElement;
   private readonly chips: ContextChips;
   private readonly mentions: MentionMenu;
   private readonly usage: UsageMeter;
@@ -34,6 +35,11 @@ export class Composer {
     this.host = host;
     const { texts } = host;
     this.notice = element('div', { id: 'notice', attributes: { 'aria-live': 'polite' } });
+    this.restricted = element('div', { id: 'restricted' }, [
+      element('span', { text: texts.restricted }),
+      textButton(texts.actions.trust, true, () => host.send({ type: 'action', action: 'trust' })),
+    ]);
+    this.restricted.hidden = true;
     this.chips = new ContextChips(host, (chip) => this.removeChip(chip));
     this.usage = new UsageMeter(host);
     const names = { 'aria-label': texts.placeholder, placeholder: texts.placeholder, rows: '1' };
@@ -59,7 +65,7 @@ export class Composer {
       this.box,
       element('div', { class: 'composer-controls' }, controls),
     ]);
-    this.element = element('form', { class: 'composer-area' }, [this.notice, frame]);
+    this.element = element('form', { class: 'composer-area' }, [this.notice, this.restricted, frame]);
     this.element.addEventListener('submit', (event) => event.preventDefault());
     this.listen();
     this.setRunning(false);
@@ -109,6 +115,7 @@ export class Composer {
 
   showContext(context: Context): void {
     this.chips.show(context);
+    this.restricted.hidden = !context.restricted;
   }
 
   showSuggestions(query: string, items: readonly Suggestion[]): void {

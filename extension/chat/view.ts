@@ -10,6 +10,7 @@ import type { Proposals } from '../edits/proposals.ts';
 import type { Log } from '../log.ts';
 import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from '../messages.ts';
 import type { ModelManager } from '../models/manager.ts';
+import { indexEnabled } from '../settings.ts';
 import type { Thinking } from '../thinking.ts';
 import { findTurn } from './conversation.ts';
 import { chatPage } from './html.ts';
@@ -55,6 +56,7 @@ export class ChatView {
       parts.engine.onView(() => this.onEngine()),
       parts.tracker.onChange(() => this.postContext()),
       parts.thinking.onChange(() => this.postEngine()),
+      vscode.workspace.onDidGrantWorkspaceTrust(() => this.postContext()),
       // Where the answers come from stands on the empty page.
       vscode.workspace.onDidChangeConfiguration((event) => {
         if (event.affectsConfiguration('hearth.remote.url') && this.view) this.draw(this.view.webview);
@@ -184,6 +186,7 @@ export class ChatView {
       'show-log': ['hearth.showLog'],
       'new-chat': ['hearth.newChat'],
       settings: ['workbench.action.openSettings', 'hearth'],
+      trust: ['workbench.trust.manage'],
     };
     if (action === 'retry') return turn === undefined ? undefined : this.parts.session.retry(turn);
     const [command, ...args] = commands[action];
@@ -264,7 +267,8 @@ export class ChatView {
     const chips = this.parts.gatherer.chips(this.draft.text);
     const { focus } = this.parts.tracker;
     const present = focus === undefined || chips.some(({ id }) => id === focusId(focus));
-    this.post({ type: 'context', context: { chips, ...(present ? {} : { addable: nameOf(focus.path) }) } });
+    const restricted = indexEnabled() && !vscode.workspace.isTrusted;
+    this.post({ type: 'context', context: { chips, restricted, ...(present ? {} : { addable: nameOf(focus.path) }) } });
   }
 
   private post(message: ToPage): void {

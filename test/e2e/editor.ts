@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, inject } from 'vitest';
+import { homeEnvironment } from '../../scripts/shared/ownHome.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import { quietSettings, type RunningServer, startServer } from '../../scripts/shared/vscodeServer.ts';
 
@@ -18,6 +19,10 @@ export interface EditorOptions {
   git?: boolean;
   /** True: VS Code asks whether it may trust the folder; it starts in restricted mode. */
   workspaceTrust?: boolean;
+  /** Of the server and all that it starts, on top of ours. */
+  environment?: Readonly<Record<string, string>>;
+  /** True: a home that is empty, with no model in it, and the first window as `npm start` opens it. */
+  newUser?: boolean;
 }
 
 const readyMs = 60_000;
@@ -25,27 +30,18 @@ const readyMs = 60_000;
 const actionMs = 60_000;
 const keyAttempts = 5;
 const keyMs = 2_000;
-/** No other AI, no tours, no animation: only Hearth and the editor. */
-const calmSettings = {
+/** A user's own defaults, but for what the tests steer by: nothing moves by itself, and a file is saved when a test says so. */
+const steadySettings = {
   ...quietSettings,
-  'workbench.startupEditor': 'none',
-  'workbench.tips.enabled': false,
   'workbench.reduceMotion': 'on',
-  'workbench.secondarySideBar.defaultVisibility': 'hidden',
-  'chat.disableAIFeatures': false,
-  'chat.commandCenter.enabled': false,
-  'editor.quickSuggestions': { other: 'off', comments: 'off', strings: 'off' },
-  'editor.suggestOnTriggerCharacters': false,
-  'editor.acceptSuggestionOnEnter': 'off',
-  'git.openRepositoryInParentFolders': 'never',
-  'security.workspace.trust.startupPrompt': 'never',
-  'security.workspace.trust.banner': 'never',
   'files.autoSave': 'off',
 } as const;
 
 export class Editor {
   readonly page: Page;
   readonly workspace: string;
+  /** Of a new user. */
+  readonly home: string;
   private readonly scratch: string;
   private readonly server: RunningServer;
   private readonly browser: Browser;
@@ -54,6 +50,7 @@ export class Editor {
     this.page = page;
     this.scratch = scratch;
     this.workspace = join(scratch, 'workspace');
+    this.home = join(scratch, 'home');
     this.server = server;
     this.browser = browser;
   }
@@ -76,7 +73,8 @@ export class Editor {
       password: undefined,
       workspaceTrust: options.workspaceTrust ?? false,
       openBrowser: false,
-      settings: { ...calmSettings, ...options.settings },
+      environment: { ...(options.newUser === true && newUser(join(scratch, 'home'))), ...options.environment },
+      settings: { ...steadySettings, ...options.settings },
       machineSettings: options.machineSettings ?? {},
       onOutput: () => undefined,
     });
@@ -156,7 +154,8 @@ export class Editor {
 
   /** The chat's page once it is there; what can be relied on in it is listed in media/chat.ts. */
   async chat(): Promise<FrameLocator> {
-    const chat = this.page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
+    const own = 'iframe.webview.ready[src*="extensionId=hearth.hearth"][src*="purpose=webviewView"]';
+    const chat = this.page.frameLocator(own).frameLocator('iframe#active-frame');
     await chat.locator('#question').waitFor();
     return chat;
   }
@@ -192,6 +191,11 @@ export class Editor {
     await this.page.locator('.monaco-workbench .part.statusbar').waitFor({ timeout: readyMs });
     await this.statusItem('Hearth').waitFor({ timeout: readyMs });
   }
+}
+
+function newUser(home: string): Record<string, string | undefined> {
+  mkdirSync(home, { recursive: true });
+  return { ...homeEnvironment(home), HEARTH_FIRST_WINDOW: '1' };
 }
 
 function commitAll(folder: string): void {

@@ -29,7 +29,7 @@ async function suffer(page: Page, payload: string): Promise<void> {
   const before: ToPage[] = [
     { type: 'conversation', turns: [{ ...empty, ...context, outcome: running }] },
     { type: 'notice', notice: { kind: 'problem', text: payload, actions: ['retry'] } },
-    { type: 'context', context: { chips, addable: payload } },
+    { type: 'context', context: { chips, addable: payload, restricted: false } },
     { type: 'delta', turn, kind: 'thinking', text: payload },
     { type: 'delta', turn, kind: 'text', text: payload.slice(0, half) },
   ];

@@ -36,7 +36,10 @@ const conversation = (over: Partial<Turn>): ToPage => ({
   type: 'conversation',
   turns: [{ ...answeredTurn, ...over }],
 });
-const context: ToPage = { type: 'context', context: { chips, addable: 'another_file_with_a_very_long_name.test.ts' } };
+const context: ToPage = {
+  type: 'context',
+  context: { chips, addable: 'another_file_with_a_very_long_name.test.ts', restricted: true },
+};
 const controls: ToPage = {
   type: 'controls',
   controls: {
@@ -107,7 +110,7 @@ export const scenes: Readonly<Record<string, Scene>> = {
         citations: [{ text: 'other.ts:3', path: 'other.ts', line: 3, endLine: 3 }],
       }),
       quiet,
-      { type: 'context', context: { chips: [] } },
+      { type: 'context', context: { chips: [], restricted: false } },
       { ...controls, controls: { ...controls.controls, canThink: false, thinkingOn: false } },
     ],
     shows: '.hljs-keyword',

@@ -307,11 +307,14 @@ describe('the chat page', () => {
   });
 
   it('shows what goes along, and lets the user remove or add it', async () => {
-    await tell({ type: 'context', context: { chips: [{ id: 'file:a', label: 'a.ts', detail: '', tokens: 1200 }] } });
+    await tell({
+      type: 'context',
+      context: { chips: [{ id: 'file:a', label: 'a.ts', detail: '', tokens: 1200 }], restricted: false },
+    });
     expect($('#chips .chip').title).toContain('about 1,200 tokens');
     $('#chips .chip button').click();
     expect(sent.at(-1)).toEqual({ type: 'remove-chip', id: 'file:a' });
-    await tell({ type: 'context', context: { chips: [], addable: 'a.ts' } });
+    await tell({ type: 'context', context: { chips: [], addable: 'a.ts', restricted: false } });
     $('#chips .addable').click();
     expect(sent.at(-1)).toEqual({ type: 'add-context' });
   });
@@ -364,7 +367,7 @@ describe('the chat page', () => {
   it('takes a mention out of the text with its chip', async () => {
     type('why does @file:a.ts fail');
     const chips = [{ id: '@file:a.ts', label: 'file:a.ts', detail: '', tokens: 0, mention: '@file:a.ts' }];
-    await tell({ type: 'context', context: { chips } });
+    await tell({ type: 'context', context: { chips, restricted: false } });
     $('#chips .chip button').click();
     expect($<HTMLTextAreaElement>('#question').value).toBe('why does fail');
   });
