@@ -156,7 +156,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
         ...['apply', 'insert', 'copy', `const a = '${'x'.repeat(90)}';`],
         // What is wider than the view is scrolled by the keys.
         ...[expect.stringContaining('y'.repeat(80)), 'copyAnswer', 'regenerate'],
-        ...['choose-model', 'show-log', 'removeChip', 'addChip'],
+        ...['choose-model', 'show-log', 'trust', 'removeChip', 'addChip'],
         ...['placeholder', 'chooseModel: A model with a long name', 'thinkingMode', 'send'],
       ]);
       expect(unseen).toEqual([]);
