@@ -4,7 +4,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } f
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, describe, inject } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, inject } from 'vitest';
 import { homeEnvironment } from '../../scripts/shared/ownHome.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import { quietSettings, type RunningServer, startServer } from '../../scripts/shared/vscodeServer.ts';
@@ -28,8 +28,8 @@ export interface EditorOptions {
 const readyMs = 60_000;
 /** For whatever is waited for without a limit of its own; small machines have busy moments. */
 const actionMs = 60_000;
-const keyAttempts = 5;
-const keyMs = 2_000;
+/** After a key, within which the input opens on the busiest machine, if it does. */
+const openMs = 10_000;
 /** A user's own defaults, but for what the tests steer by: nothing moves by itself, and a file is saved when a test says so. */
 const steadySettings = {
   ...quietSettings,
@@ -120,26 +120,30 @@ export class Editor {
     await this.page.locator('.editor-group-container.active .monaco-editor.focused').waitFor();
   }
 
+  /**
+   * The input closes when something else takes the focus, a webview that is being made for example: then it is opened again. It is not asked
+   * for a second time while it may still come, since the key also chooses the next row of an open one.
+   */
   private async quickInput(key: string, text: string, chosen: string): Promise<void> {
     const input = this.page.locator('.quick-input-widget input.input').first();
     const row = this.page.locator('.quick-input-list .monaco-list-row.focused', { hasText: chosen });
-    const open = async () => {
-      if (!(await input.isVisible())) await this.page.keyboard.press(key);
-      await input.fill(text, { timeout: keyMs });
-      await row.waitFor({ timeout: keyMs });
+    const opened = async (): Promise<boolean> => {
+      if (!(await input.isVisible())) {
+        await this.page.keyboard.press(key);
+        await input.waitFor({ timeout: openMs });
+      }
+      if ((await input.inputValue({ timeout: openMs })) !== text) await input.fill(text, { timeout: openMs });
+      await Promise.race([row.waitFor({ timeout: openMs }), input.waitFor({ state: 'hidden', timeout: openMs })]);
+      return row.isVisible();
     };
-    // The input closes, or never opens, when a webview takes the focus at that moment.
-    for (let attempt = 1; attempt < keyAttempts; attempt++) {
-      const done = await open().then(
-        () => true,
-        () => false,
-      );
-      if (done) break;
-    }
-    await open();
-    await this.page.keyboard.press('Enter');
-    // The command may ask something in the same input.
-    await row.waitFor({ state: 'hidden' });
+    const state = async () => {
+      if (await opened().catch(() => false)) await input.press('Enter', { timeout: openMs });
+      else return 'not chosen';
+      // The command may ask something in the same input.
+      await row.waitFor({ state: 'hidden', timeout: openMs });
+      return 'chosen';
+    };
+    await expect.poll(() => state().catch(String), { timeout: actionMs, message: `${key} ${text}` }).toBe('chosen');
   }
 
   /** The item of the status bar with that text. */
