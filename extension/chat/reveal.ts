@@ -30,8 +30,10 @@ const markStyle = (): vscode.TextEditorDecorationType =>
   vscode.window.createTextEditorDecorationType({
     isWholeLine: true,
     backgroundColor: new vscode.ThemeColor('editor.rangeHighlightBackground'),
-    border: '1px solid',
-    borderColor: new vscode.ThemeColor('editor.rangeHighlightBorder'),
+    // High contrast has no background for it.
+    borderStyle: 'solid',
+    borderWidth: '0 0 0 2px',
+    borderColor: new vscode.ThemeColor('focusBorder'),
   });
 
 function unmark(): void {

@@ -64,7 +64,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     const chat = await editor().chat();
     expect(await chat.locator('#chips .chip[data-chip^="selection:"]').count()).toBe(0);
     const marked = editor().page.locator(
-      '.editor-group-container.active .view-overlays [class*=ced-1-TextEditorDecorationType]',
+      '.editor-group-container.active .view-overlays [class*=TextEditorDecorationType]',
     );
     await expect.poll(() => marked.count()).toBe(2);
     await editor().screenshot('citation');
