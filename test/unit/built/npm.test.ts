@@ -2,7 +2,7 @@
  * npm has nothing to warn of: a setting of ours that it does not know was named at every single command, and install scripts that
  * nobody had judged at each install.
  */
-import { cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -23,9 +23,7 @@ afterAll(() => rm(copy, { recursive: true, force: true }));
 it.each([[['run']], [['pkg', 'get', 'name']], [['install', '--package-lock-only', '--offline']]])(
   'npm %s prints no warning',
   async (args) => {
-    const before = await readFile(join(copy, 'package-lock.json'), 'utf8');
     expect(await npm(args, { cwd: copy, output: 'quiet' })).not.toMatch(/npm warn/i);
-    expect(await readFile(join(copy, 'package-lock.json'), 'utf8')).toBe(before);
   },
 );
 

