@@ -20,6 +20,12 @@ const homes: Readonly<Record<string, string>> = {
 /** They would lead back to what the machine has. */
 const misleading = ['HEARTH_HOME', 'HEARTH_DEV_CACHE'];
 
+/** What has a process find `home` as its own. */
+export const homeEnvironment = (home: string): Record<string, string | undefined> => ({
+  ...Object.fromEntries(Object.entries(homes).map(([name, below]) => [name, join(home, below)])),
+  ...Object.fromEntries(misleading.map((name) => [name, undefined])),
+});
+
 /** Gives this process, and with it all that it starts, an empty home. npm keeps its cache of packages and its user's settings. */
 export function moveToOwnHome(folder = ownFolder): void {
   rmSync(folder, { recursive: true, force: true });
