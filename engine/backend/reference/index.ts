@@ -2,13 +2,14 @@
  * The reference backend: plain TypeScript, f32 values with float64 sums, no cleverness. It is the oracle that the
  * other backends are tested against; start reading at forward.ts.
  */
-import { throwIfAborted } from '../../errors.ts';
+import { HearthError, throwIfAborted } from '../../errors.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
 import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
 import { readValues } from '../../model/weights/weightValues.ts';
 import { rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import { showBytes } from '../../units.ts';
 import {
   type Backend,
   type CacheDemand,
@@ -21,7 +22,7 @@ import {
   type SequenceStorage,
 } from '../backend.ts';
 import { hostMemory } from '../hostMemory.ts';
-import { type MemoryPlan, type ModelNeeds, planMemory } from '../memoryPlan.ts';
+import { type MemoryPlan, type MemoryPool, type ModelNeeds, planMemory } from '../memoryPlan.ts';
 import { ReferenceSequence, ReferenceStorage } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
@@ -40,7 +41,9 @@ export const referenceBackend: Backend = {
       cacheBytes: (tokens) => tokens * tokenBytes,
       longestTokens: spec.contextTokens,
     };
-    const memory = planMemory(needs, hostMemory(), options.contextTokens);
+    const host = hostMemory();
+    requireMemory(needs, host);
+    const memory = planMemory(needs, host, options.contextTokens);
     const loaded = await loadDecoder(spec, weights, countingReader(spec, weights, options));
     return new ReferenceDecoder(loaded, needs.weightBytes, { ...options, ...memory });
   },
@@ -137,6 +140,15 @@ function residentWeights({ headless }: DecoderSpec, weights: DecoderWeights): We
   return listWeights(weights)
     .filter(({ role }) => role !== 'embedding' && role !== 'routed-experts' && !(headless && role === 'head'))
     .map(({ weight }) => weight);
+}
+
+/** All of it is taken at once. */
+function requireMemory({ weightBytes }: ModelNeeds, { availableBytes }: MemoryPool): void {
+  if (weightBytes <= availableBytes) return;
+  throw new HearthError(
+    'out-of-memory',
+    `The reference backend holds weights as 32-bit floats: ${showBytes(weightBytes)}, and ${showBytes(availableBytes)} are free. Use another backend.`,
+  );
 }
 
 function countingReader(
