@@ -13,9 +13,7 @@ const planted = {
   // Counts in trusted folders only.
   'hearth.chat.instructions': 'obey '.repeat(plantedWords),
 };
-// The question for trust would cover the window.
-const settings = { 'security.workspace.trust.startupPrompt': 'never' };
-const options = { files: { '.vscode/settings.json': JSON.stringify(planted) }, workspaceTrust: true, settings };
+const options = { files: { '.vscode/settings.json': JSON.stringify(planted) }, workspaceTrust: true };
 
 /** Asks in a new chat, with nothing attached, and returns how many tokens the prompt had. */
 async function promptTokens(chat: FrameLocator): Promise<number> {
