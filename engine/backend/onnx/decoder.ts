@@ -10,7 +10,7 @@ import {
   type SequenceSlice,
   type SequenceStorage,
 } from '../backend.ts';
-import { CacheExtent, CacheLedger, type CacheShares } from './cacheExtent.ts';
+import { CacheExtent, CacheLedger, type CacheShares, roomFor } from './cacheExtent.ts';
 import { bytesOf, type LayerCachePlan, rowsOf, type SpanPlan } from './layerPlan.ts';
 import type { CacheState } from './messages.ts';
 import { OnnxStorage } from './sequenceStorage.ts';
@@ -22,6 +22,8 @@ const maxTokensPerRun = 256;
 export interface LoadedGraph {
   readonly spec: DecoderSpec;
   readonly contextTokens: number;
+  /** For keys and values of all sequences. */
+  readonly cacheBudgetBytes: number;
   readonly notes: readonly string[];
   readonly spans: readonly SpanPlan[];
   readonly layers: readonly LayerCachePlan[];
@@ -49,9 +51,9 @@ export class OnnxDecoder implements Decoder {
     this.spec = loaded.spec;
     this.contextTokens = loaded.contextTokens;
     this.notes = loaded.notes;
-    const { spans, layers, contextTokens } = loaded;
+    const { spans, layers, contextTokens, cacheBudgetBytes } = loaded;
     const tokenBytes = layers.reduce((sum, layer) => sum + bytesOf(layer), 0);
-    const capacityBytes = fullContexts * contextTokens * tokenBytes;
+    const capacityBytes = Math.min(cacheBudgetBytes, fullContexts * roomFor(contextTokens) * tokenBytes);
     this.ledger = new CacheLedger(spans.length, layers, capacityBytes);
     this.storage = new OnnxStorage(loaded, this.ledger, {
       create: () => this.createSequence(),
