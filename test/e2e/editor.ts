@@ -21,7 +21,7 @@ export interface EditorOptions {
   workspaceTrust?: boolean;
   /** Of the server and all that it starts, on top of ours. */
   environment?: Readonly<Record<string, string>>;
-  /** True: a home that is empty, with no model in it, and the first window as `npm start` opens it. */
+  /** True: an empty home with no model in it, the first window as `npm start` opens it, and VS Code's own defaults. */
   newUser?: boolean;
 }
 
@@ -30,10 +30,17 @@ const readyMs = 60_000;
 const actionMs = 60_000;
 /** After a key, within which the input opens on the busiest machine, if it does. */
 const openMs = 10_000;
-/** A user's own defaults, but for what the tests steer by: nothing moves by itself, and a file is saved when a test says so. */
+/**
+ * What a test that drives the keyboard needs to be steady: nothing takes the focus while the window opens, nothing but Hearth answers Tab, and a
+ * file is saved when the test says so. `newUser` goes without, as users do.
+ */
 const steadySettings = {
   ...quietSettings,
+  'workbench.startupEditor': 'none',
+  'workbench.secondarySideBar.defaultVisibility': 'hidden',
   'workbench.reduceMotion': 'on',
+  'editor.quickSuggestions': { other: 'off', comments: 'off', strings: 'off' },
+  'editor.suggestOnTriggerCharacters': false,
   'files.autoSave': 'off',
 } as const;
 
@@ -74,7 +81,7 @@ export class Editor {
       workspaceTrust: options.workspaceTrust ?? false,
       openBrowser: false,
       environment: { ...(options.newUser === true && newUser(join(scratch, 'home'))), ...options.environment },
-      settings: { ...steadySettings, ...options.settings },
+      settings: { ...(options.newUser === true ? quietSettings : steadySettings), ...options.settings },
       machineSettings: options.machineSettings ?? {},
       onOutput: () => undefined,
     });
