@@ -33,7 +33,7 @@ export async function withTree<Result>(grammar: Grammar, text: string, use: (roo
   }
 }
 
-function readerOf(grammar: Grammar): Promise<Reader> {
+export function readerOf(grammar: Grammar): Promise<Reader> {
   const known = readers.get(grammar) ?? createReader(grammar, definitionQueries[grammar]);
   readers.set(grammar, known);
   return known;
