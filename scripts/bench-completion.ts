@@ -95,7 +95,7 @@ async function measure(name: string, folder: string): Promise<Result[]> {
       const similarity = editSimilarity(text.trim(), held.expected.trim());
       results.push({ repository: name, context, exact, similarity, isShown: text !== '', logProbability, newPlaceMs, nextKeyMs });
     }
-    console.error(`${held.path}:${held.line + 1}  ${JSON.stringify(held.expected)}`);
+    console.error(`${held.path}:${held.line + 1}  ${JSON.stringify(results.slice(-2))}`);
   }
   await repository.close();
   return results;

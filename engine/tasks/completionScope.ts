@@ -10,6 +10,7 @@ export class Scope {
   readonly #lexicon: Lexicon;
   readonly #indentation: number;
   readonly #depth: number;
+  readonly #isList: boolean;
   readonly #takesSiblings: boolean;
   #last: string;
   #isFirst = true;
@@ -22,9 +23,11 @@ export class Scope {
 
   /**
    * @param depth frames open where the statement may end
+   * @param isList the cursor's line is an item of a list, so that a comma ends it
    * @param takesSiblings lines as deep as the cursor belong to it, up to an empty one
    */
-  constructor(lexicon: Lexicon, linePrefix: string, depth: number, takesSiblings: boolean) {
+  constructor(lexicon: Lexicon, linePrefix: string, depth: number, isList: boolean, takesSiblings: boolean) {
+    this.#isList = isList;
     this.#lexicon = lexicon;
     this.#indentation = indentationOf(linePrefix);
     this.#last = linePrefix;
@@ -40,7 +43,8 @@ export class Scope {
     if (this.#isBehindBlank) return;
     this.#hasText = true;
     this.#last = shown;
-    this.#hasOpened ||= opensBlock(shown, this.#lexicon);
+    // Brackets are counted.
+    this.#hasOpened ||= this.#opensBlock(shown);
     this.end = lineBreak.start;
   }
 
@@ -49,21 +53,49 @@ export class Scope {
     if (this.#isOpen || !this.#hasText || line.trim() === '') return false;
     const indentation = indentationOf(line);
     if (indentation < this.#indentation) return true;
-    if (indentation > this.#indentation)
-      return !(this.#hasOpened || this.#takesSiblings || continues(this.#last, line));
-    if (this.#takesSiblings) return this.#isBehindBlank;
-    return !((this.#hasOpened && endsBlock.test(line)) || continuesBlock.test(line));
+    if (indentation === this.#indentation && this.#takesSiblings) return this.#isBehindBlank;
+    const isInBlock = this.#hasOpened || this.#takesSiblings;
+    if (this.#isBehindBlank && !isInBlock) return true;
+    if (indentation === this.#indentation)
+      return !((this.#hasOpened && endsBlock.test(line)) || continuesBlock.test(line) || this.#goesOn(line));
+    // Within a block a line is deeper than the one above only if that one said so.
+    const isIndented = indentation > indentationOf(this.#last);
+    const mayBeIndented = !isIndented || this.#opensBlock(this.#last);
+    return !((isInBlock && mayBeIndented) || this.#goesOn(line) || this.#isContinued(line));
+  }
+
+  #opensBlock(line: string): boolean {
+    return this.#lexicon.opensBlock?.test(line.trimEnd()) === true;
+  }
+
+  /** Whether the line goes on with the statement above, as deep as it. */
+  #goesOn(line: string): boolean {
+    const above = this.#last;
+    if (this.#lexicon.isData || endsStatement.test(above)) return false;
+    const isChain = chained.test(line) && chained.test(above);
+    return openEnd.test(above) || /^\s*@[\w.]+(?:\(.*\))?\s*$/.test(above) || /^\s*(?:&&|\|\||\?\?)/.test(line) || isChain;
+  }
+
+  /** Whether the deeper line goes on with the statement above. */
+  #isContinued(line: string): boolean {
+    const above = this.#last;
+    if (this.#lexicon.isData) return false;
+    if (endsStatement.test(above)) return called.test(line);
+    return (!this.#isList && /,\s*$/.test(above)) || chained.test(line) || continuation.test(line);
   }
 }
 
-/** Lines that belong to the block above them although they stand as far left as its head. */
-const endsBlock = /^\s*([)\]}]|end\b|fi\b|done\b|esac\b)/;
-const continuesBlock = /^\s*(\{|(else|elif|elsif|except|finally|catch|ensure|rescue|then|do)\b)/;
+const endsStatement = /[;}]\s*$/;
+const openEnd = /(?:[-+*/%=&|<?:\\]|=>|\b(?:and|or|in|is|not|return|extends|implements|where))\s*$/;
+const chained = /^\s*\??\.\w/;
+/** Where a rule of CSS could not stand. */
+const called = /^\s*\??\.\w+(?:\(|::|\?\.)/;
+const continuation =
+  /^\s*(?:[?:&|+*/%=<>{-]|(?:and|or|is|in|as|implements|extends|throws|where)\b)/;
 
-/** A deeper line that goes on with the expression of the line above. */
-const continues = (above: string, line: string): boolean =>
-  /(?:[-+*/%=,&|<?:({[\\]|\b(?:and|or|in|is|not|return|extends|implements|where))\s*$/.test(above) ||
-  /^\s*(?:[.?:&|+*/%=<>{-]|(?:and|or|is|in|as|implements|extends|throws|where)\b)/.test(line);
+/** Lines that belong to the block above them although they stand as far left as its head. */
+const endsBlock = /^\s*(end|fi|done|esac|until)\b/;
+const continuesBlock = /^\s*(\{|(else|elif|elsif|except|finally|catch|ensure|rescue|then|do)\b)/;
 
 /** Repetitions need not be whole tokens: `is_not_fixture_is_not_fixture_is_not_`. */
 const loop = /(\S[^\n]{9,79}?)\1{2,}[^\n]{0,79}$|(\S[^\n]{3,79}?)\2{3,}[^\n]{0,79}$/;

@@ -22,8 +22,8 @@ export interface Shaped {
   readonly text: string;
   /** Nothing that the model adds would change the text. */
   readonly complete: boolean;
-  /** As it would be if it repeated nothing; absent: it repeats nothing. */
-  readonly unrepeated?: string;
+  /** As it would be if it repeated or closed nothing that is there; absent: it does neither. */
+  readonly uncut?: string;
 }
 
 interface Line {
@@ -48,12 +48,12 @@ export class CompletionShape {
     this.#lexicon = lexiconOf(languageId);
     this.#before = lex(prefix, this.#lexicon);
     this.#linePrefix = prefix.slice(prefix.lastIndexOf('\n') + 1);
-    const after = lex(suffix, this.#lexicon, this.#frames, this.#linePrefix).tokens;
+    const [rest, below] = this.#lexedAfter();
     const open = new Set(this.#frames);
-    this.#closedAfter = new Set(after.flatMap(({ closes }) => (closes && open.has(closes) ? [closes] : [])));
-    const lines = linesOf(suffix, after);
-    this.#rest = lines[0]?.tokens ?? [];
-    this.#nextLine = lines.slice(1).find(({ tokens }) => tokens.length > 0);
+    const closed = [...rest, ...below].flatMap(({ closes }) => (closes && open.has(closes) ? [closes] : []));
+    this.#closedAfter = new Set(closed);
+    this.#rest = rest;
+    this.#nextLine = linesOf(suffix.slice(endOfLine(suffix)), below).find(({ tokens }) => tokens.length > 0);
   }
 
   /** Whether anything could be offered here: not on ruled lines, above a file's first code, or behind the end of a comment. */
@@ -84,15 +84,32 @@ export class CompletionShape {
     const end = scope ?? closer;
     const inside = tokens.filter(({ start }) => start < end);
     const repeats = this.#rest.length > 0 ? this.#repeatedRest(inside, ended) : this.#repeatedLine(text, inside, ended);
-    const complete = scope !== undefined || closer < text.length;
-    const unrepeated = this.#trimmed(text.slice(0, end));
-    if (repeats === undefined) return { text: unrepeated, complete };
-    const isDecided = complete || repeats.isWhole;
-    return { text: this.#trimmed(text.slice(0, repeats.at)), complete: isDecided, unrepeated };
+    const complete = scope !== undefined || closer < text.length || repeats?.isWhole === true;
+    const cut = this.#trimmed(text.slice(0, repeats?.at ?? end));
+    const uncut = this.#trimmed(text.slice(0, scope ?? endOfLine(text)));
+    return { text: cut, complete, ...(uncut !== cut && ended && { uncut }) };
+  }
+
+  /** A line of it is as much as a statement. */
+  get #isProse(): boolean {
+    return !this.#lexicon.brackets && this.#lexicon.opensBlock === undefined;
   }
 
   get #frames(): readonly Frame[] {
     return this.#before.frames;
+  }
+
+  /** Tokens of the rest of the cursor's line, and of the lines below it, counted from the rest's end. */
+  #lexedAfter(): [readonly Token[], readonly Token[]] {
+    const { prefix, suffix } = this.#cursor;
+    const end = endOfLine(suffix);
+    const rest = lex(suffix.slice(0, end), this.#lexicon, this.#frames, this.#linePrefix);
+    // A string that was begun on this line and is not ended on it is unfinished, even where strings may have several lines.
+    const lineStart = prefix.length - this.#linePrefix.length;
+    const isUnfinished = (frame: Frame): boolean => frame.kind === 'string' && frame.start >= lineStart;
+    const unfinished = rest.frames.findIndex((frame, i) => frame === this.#frames[i] && isUnfinished(frame));
+    const open = unfinished < 0 ? rest.frames : rest.frames.slice(0, unfinished);
+    return [rest.tokens, lex(suffix.slice(end), this.#lexicon, open, this.#linePrefix + suffix.slice(0, end)).tokens];
   }
 
   /** Blanks in front of the rest of the line belong to the text; others at its end do not. */
@@ -114,12 +131,16 @@ export class CompletionShape {
   /** Where the cursor's line, statement or block is left; undefined: not yet. */
   #endOfScope(text: string, tokens: readonly Token[], end: number, ended: boolean): number | undefined {
     const breaks = tokens.filter((token) => token.text === '\n' && token.start < end);
-    const scope = new Scope(this.#lexicon, this.#linePrefix, this.#statementDepth, this.#takesSiblings);
+    const depth = this.#statementDepth;
+    const isList = this.#frames[depth - 1]?.isExpression === true;
+    const scope = new Scope(this.#lexicon, this.#linePrefix, depth, isList, this.#takesSiblings);
     const isInText = this.#frames.at(-1)?.kind !== 'bracket' && this.#frames.length > 0;
     const lines = text.split('\n');
-    const repeated = repeatedLines(lines.slice(0, ended ? undefined : -1), this.#cursor.prefix);
+    const whole = (this.#linePrefix + text).split('\n').slice(0, ended ? undefined : -1);
+    const repeated = repeatedLines(whole, this.#cursor.prefix);
+    const isOneLine = this.#cursor.multiline === 'never' || (this.#isProse && !this.#takesSiblings);
     for (const [i, lineBreak] of breaks.entries()) {
-      if (this.#cursor.multiline === 'never' || i + 1 >= limits.generation.completionLines) return lineBreak.start;
+      if (isOneLine || i + 1 >= limits.generation.completionLines) return lineBreak.start;
       if (i + 1 === repeated) return lineBreak.start;
       const goesOn = lineBreak.depth > this.#frames.length && (lineBreak.floor === this.#frames.length || !isInText);
       if ((this.#rest.length > 0 || (isInText && lineBreak.floor === this.#frames.length)) && !goesOn)
@@ -175,13 +196,13 @@ export class CompletionShape {
     return depth === floor && closed.every((frame) => !this.#closedAfter.has(frame));
   }
 
-  /** Parentheses around the cursor that nothing closes belong to its statement, whichever line they were opened on. */
+  /** Parentheses and literals around the cursor that nothing closes are its statement's, whichever line they began on. */
   get #statementDepth(): number {
     const lineBreak = this.#before.tokens.findLast(({ text }) => text === '\n');
     let depth = Math.min(lineBreak?.depth ?? 0, this.#frames.length);
     for (; depth > 0; depth--) {
       const frame = this.#frames[depth - 1];
-      if (frame === undefined || !')]'.includes(frame.closer) || this.#closedAfter.has(frame)) break;
+      if (!frame?.isExpression || this.#closedAfter.has(frame)) break;
     }
     return depth;
   }
@@ -205,6 +226,11 @@ interface Repetition {
   readonly at: number;
   /** Of all that could be repeated: nothing that comes changes it. */
   readonly isWhole: boolean;
+}
+
+function endOfLine(text: string): number {
+  const end = text.indexOf('\n');
+  return end < 0 ? text.length : end;
 }
 
 const firstWordStands = /^\s*(\w+\W|[^\w\s])/;

@@ -40,8 +40,8 @@ function fewestErrors(candidates: readonly string[], errorsWith: ErrorsWith): st
   return before === 0 && fewest > 0 ? '' : best;
 }
 
-function candidatesOf({ text, unrepeated }: Shaped, prefix: string, isCutOff: boolean): string[] {
-  const whole = unrepeated === undefined ? [text] : [text, unrepeated];
+function candidatesOf({ text, uncut }: Shaped, prefix: string, isCutOff: boolean): string[] {
+  const whole = uncut === undefined ? [text] : [text, uncut];
   const lines = text.split('\n');
   const shorter = lines.slice(1).map((_, i) => lines.slice(0, lines.length - 1 - i).join('\n').trimEnd());
   const atMarks = [...(lines.at(-1) ?? '').matchAll(/[)\]};,]+\s*$|[)\]}]|\s\S+$/g)].reverse();

@@ -6,9 +6,13 @@ export interface Frame {
   readonly kind: 'bracket' | 'string' | 'comment';
   /** The text that closes it. */
   readonly closer: string;
+  /** Where it was opened in its text. */
+  readonly start: number;
   readonly form?: StringForm;
   /** Columns of blanks at the beginning of the line that it was opened on. */
   readonly indentation: number;
+  /** What stands in it is part of the statement around it: parentheses, lists, literals; not a block of statements. */
+  readonly isExpression?: boolean;
 }
 
 export interface Token {
@@ -48,6 +52,8 @@ const blanksAt = /[^\S\n]+/y;
 const patternAt = /\/(?![*/])(?:\\[^\n]|\[(?:\\[^\n]|[^\]\\\n])*\]|[^/\\\n[])+\/[a-z]*/y;
 /** After these a `/` begins a pattern, not a division. */
 const beforePattern = /^(?:[(,=:[!&|?{};+\-*%~^\n]|return|typeof|case|in|of|when|and|or|not|if|unless)$/;
+/** After these a `{` begins a literal, not a block. */
+const beforeLiteral = /^(?:[(,=:[?&|]|return|export|import|type)$/;
 
 class Lexer {
   readonly #text: string;
@@ -104,7 +110,7 @@ class Lexer {
       // `{{` is a brace in the strings of Python and C#.
       if (open === '{' && this.#startsWith('{{')) return this.#emit('{{', {});
       this.#emit(open, {});
-      this.#push({ kind: 'bracket', closer, indentation: this.#indentation });
+      this.#push({ kind: 'bracket', closer });
     } else if (escape === 'backslash' && this.#text[this.#at] === '\\')
       this.#emit(this.#text.slice(this.#at, this.#at + 2), {});
     else if (this.#startsWith(top.closer)) this.#close(top, top.closer);
@@ -117,13 +123,21 @@ class Lexer {
     if (mark === '/' && this.#lexicon.patterns && beforePattern.test(this.#lastCode)) {
       const pattern = this.#match(patternAt);
       if (pattern) return this.#emit(pattern[0], { isCode: true });
+      if (!this.#text.includes('\n', this.#at)) return this.#openPattern();
     }
     const closer = this.#lexicon.brackets ? closerOf[mark] : undefined;
     if (closer !== undefined) {
+      const isExpression = mark !== '{' || this.#lexicon.isData || beforeLiteral.test(this.#lastCode);
       this.#emit(mark, { isCode: true });
-      this.#push({ kind: 'bracket', closer, indentation: this.#indentation });
+      this.#push({ kind: 'bracket', closer, isExpression });
     } else if (this.#lexicon.brackets && ')]}'.includes(mark)) this.#closeBracket(mark, top);
     else this.#plain(true);
+  }
+
+  /** The text ends within a pattern: the cursor is there. */
+  #openPattern(): void {
+    this.#emit('/', {});
+    this.#push({ kind: 'string', closer: '/', form: { open: patternAt, escape: 'backslash' } });
   }
 
   #opensComment(): boolean {
@@ -134,7 +148,7 @@ class Lexer {
     // `$#`, `a#b` and a colour are no comments where `#` begins one.
     if (opening === '#' && before !== undefined && !/\s|[;)]/.test(before)) return false;
     this.#emit(opening, {});
-    this.#push({ kind: 'comment', closer: block ? block[1] : '\n', indentation: this.#indentation });
+    this.#push({ kind: 'comment', closer: block ? block[1] : '\n' });
     return true;
   }
 
@@ -146,7 +160,7 @@ class Lexer {
       if (!opening || (isInWord && (/^\w/.test(opening[0]) || opening[0] === "'"))) continue;
       const closer = form.close ? form.close(opening) : (opening.at(-1) ?? '');
       this.#emit(opening[0], {});
-      this.#push({ kind: 'string', closer, form, indentation: this.#indentation });
+      this.#push({ kind: 'string', closer, form });
       return true;
     }
     return false;
@@ -158,18 +172,18 @@ class Lexer {
    */
   #closeBracket(mark: string, top: Frame | undefined): void {
     const fits = (frame: Frame): boolean => frame.kind === 'bracket' && frame.closer === mark;
-    const outermost = this.#frames.findLastIndex(({ kind }) => kind !== 'bracket') + 1;
-    const within = this.#frames.slice(outermost);
     const isMisplaced = this.#isLineStart && top !== undefined && top.indentation > this.#indentation;
     const aligned = isMisplaced
-      ? within.findLastIndex((frame) => fits(frame) && frame.indentation === this.#indentation)
+      ? this.#frames.findLastIndex((frame) => fits(frame) && frame.indentation === this.#indentation)
       : -1;
-    const index = aligned >= 0 ? aligned : within.findLastIndex(fits);
-    const closes = within[index];
+    const outermost = this.#frames.findLastIndex(({ kind }) => kind !== 'bracket') + 1;
+    const last = this.#frames.findLastIndex((frame, i) => i >= outermost && fits(frame));
+    const index = aligned >= 0 ? aligned : last;
+    const closes = this.#frames[index];
     if (closes === undefined) return this.#emit(mark, { isCode: true, isStray: true });
-    const isStray = aligned < 0 && index < within.length - 1;
+    const isStray = aligned < 0 && index < this.#frames.length - 1;
     this.#emit(mark, { isCode: true, closes, ...(isStray && { isStray }) });
-    while (this.#frames.length > outermost + index) this.#pop();
+    while (this.#frames.length > index) this.#pop();
   }
 
   #close(top: Frame, text: string): void {
@@ -187,12 +201,12 @@ class Lexer {
     const start = this.#at;
     this.#at += text.length;
     this.#tokens.push({ text, start, end: this.#at, depth: this.#frames.length, floor: this.#floor, isCode, ...marks });
-    if (isCode) this.#lastCode = text;
+    if (isCode && text !== '\n') this.#lastCode = text;
     this.#isLineStart = false;
   }
 
-  #push(frame: Frame): void {
-    this.#frames.push(frame);
+  #push(frame: Omit<Frame, 'indentation' | 'start'>): void {
+    this.#frames.push({ ...frame, indentation: this.#indentation, start: this.#tokens.at(-1)?.start ?? 0 });
     this.#lastCode = '(';
   }
 

@@ -19,6 +19,8 @@ export interface Lexicon {
   readonly patterns?: true;
   /** Brackets pair up; in prose they need not. */
   readonly brackets: boolean;
+  /** There are no statements: every bracket holds values. */
+  readonly isData?: true;
   /** A line that ends so opens a block of deeper lines, beside one that ends in a bracket. */
   readonly opensBlock?: RegExp;
 }
@@ -148,8 +150,8 @@ const lexicons: Readonly<Record<string, Lexicon>> = {
   java,
   javascript: ecmaScript,
   javascriptreact: ecmaScript,
-  json: { ...slashes, strings: [double] },
-  jsonc: { ...slashes, strings: [double] },
+  json: { ...slashes, strings: [double], isData: true },
+  jsonc: { ...slashes, strings: [double], isData: true },
   julia: { ...hash, strings: [tripled([['$(', ')']]), within(double, ['$(', ')']), character] },
   kotlin: { ...slashes, strings: [tripled([['${', '}']]), within(double, ['${', '}']), character] },
   less: scss,
@@ -197,13 +199,13 @@ const lexicons: Readonly<Record<string, Lexicon>> = {
   sql: { lineComments: ['--'], blockComments: [['/*', '*/']], strings: [doubled("'"), doubled('"')], brackets: true },
   svelte: markup,
   swift: { ...slashes, strings: [tripled([['\\(', ')']]), within(double, ['\\(', ')'])] },
-  toml: { ...hash, strings: [tripled(), { open: /(''')/y, escape: 'none', spansLines: true }, double, { open: /(')/y, escape: 'none' }] },
+  toml: { ...hash, isData: true, strings: [tripled(), { open: /(''')/y, escape: 'none', spansLines: true }, double, { open: /(')/y, escape: 'none' }] },
   typescript: ecmaScript,
   typescriptreact: ecmaScript,
   vb: { lineComments: ["'"], blockComments: [], strings: [doubled('"')], brackets: true },
   vue: markup,
   xml: markup,
-  yaml: { ...hash, strings: [double, { open: /(')/y, escape: 'doubled', spansLines: true }], opensBlock: /:$/ },
+  yaml: { ...hash, isData: true, strings: [double, { open: /(')/y, escape: 'doubled', spansLines: true }], opensBlock: /:$/ },
   zig: { ...slashes, strings: [double, character] },
 };
 
