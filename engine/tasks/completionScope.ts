@@ -5,13 +5,26 @@ import type { Lexicon } from '../index/syntax/lexicons.ts';
 export const opensBlock = (line: string, { opensBlock: own }: Lexicon): boolean =>
   /[{([]\s*$|=>\s*$/.test(line) || own?.test(line.trimEnd()) === true;
 
+export interface ScopeOptions {
+  readonly linePrefix: string;
+  /** Frames open at the cursor, and where its statement may end. */
+  readonly cursorDepth: number;
+  readonly depth: number;
+  /** The cursor's line is an item of a list, so that a comma ends it. */
+  readonly isList: boolean;
+  /** Lines as deep as the cursor belong to it, up to an empty one. */
+  readonly takesSiblings: boolean;
+}
+
 /** Takes the lines of a completion one by one and says before which the cursor's scope is left. */
 export class Scope {
   readonly #lexicon: Lexicon;
-  readonly #indentation: number;
+  #indentation: number;
+  readonly #cursorDepth: number;
   readonly #depth: number;
   readonly #isList: boolean;
-  readonly #takesSiblings: boolean;
+  #takesSiblings: boolean;
+  #mayClose = false;
   #last: string;
   #isFirst = true;
   #hasOpened = false;
@@ -21,21 +34,19 @@ export class Scope {
   /** Where the text ends if the scope is left: behind the last line that was not blank. */
   end = 0;
 
-  /**
-   * @param depth frames open where the statement may end
-   * @param isList the cursor's line is an item of a list, so that a comma ends it
-   * @param takesSiblings lines as deep as the cursor belong to it, up to an empty one
-   */
-  constructor(lexicon: Lexicon, linePrefix: string, depth: number, isList: boolean, takesSiblings: boolean) {
-    this.#isList = isList;
+  constructor(lexicon: Lexicon, { linePrefix, cursorDepth, depth, isList, takesSiblings }: ScopeOptions) {
     this.#lexicon = lexicon;
     this.#indentation = indentationOf(linePrefix);
     this.#last = linePrefix;
+    this.#cursorDepth = cursorDepth;
     this.#depth = depth;
+    this.#isList = isList;
     this.#takesSiblings = takesSiblings;
   }
 
-  take(line: string, lineBreak: Token): void {
+  /** @param mayClose a bracket is open that nothing closes, and that was opened before the cursor */
+  take(line: string, lineBreak: Token, mayClose: boolean): void {
+    this.#mayClose = mayClose;
     const shown = this.#isFirst ? this.#last + line : line;
     this.#isFirst = false;
     this.#isOpen = lineBreak.depth > this.#depth || !lineBreak.isCode;
@@ -43,6 +54,11 @@ export class Scope {
     if (this.#isBehindBlank) return;
     this.#hasText = true;
     this.#last = shown;
+    // The text has closed what was open at the cursor: it goes on further out.
+    if (lineBreak.depth < this.#cursorDepth) {
+      this.#indentation = Math.min(this.#indentation, indentationOf(shown));
+      this.#takesSiblings = false;
+    }
     // Brackets are counted.
     this.#hasOpened ||= this.#opensBlock(shown);
     this.end = lineBreak.start;
@@ -51,6 +67,7 @@ export class Scope {
   /** @param line begun at least with its first word */
   endsBefore(line: string): boolean {
     if (this.#isOpen || !this.#hasText || line.trim() === '') return false;
+    if (this.#mayClose && /^\s*[)\]}]/.test(line)) return false;
     const indentation = indentationOf(line);
     if (indentation < this.#indentation) return true;
     if (indentation === this.#indentation && this.#takesSiblings) return this.#isBehindBlank;
@@ -73,7 +90,7 @@ export class Scope {
     const above = this.#last;
     if (this.#lexicon.isData || endsStatement.test(above)) return false;
     const isChain = chained.test(line) && chained.test(above);
-    return openEnd.test(above) || /^\s*@[\w.]+(?:\(.*\))?\s*$/.test(above) || /^\s*(?:&&|\|\||\?\?)/.test(line) || isChain;
+    return openEnd.test(above) || this.#lexicon.openEnd?.test(above) || /^\s*@[\w.]+(?:\(.*\))?\s*$/.test(above) || /^\s*(?:&&|\|\||\?\?)/.test(line) || isChain;
   }
 
   /** Whether the deeper line goes on with the statement above. */

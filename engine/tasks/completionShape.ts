@@ -133,24 +133,31 @@ export class CompletionShape {
     const breaks = tokens.filter((token) => token.text === '\n' && token.start < end);
     const depth = this.#statementDepth;
     const isList = this.#frames[depth - 1]?.isExpression === true;
-    const scope = new Scope(this.#lexicon, this.#linePrefix, depth, isList, this.#takesSiblings);
+    const [linePrefix, takesSiblings] = [this.#linePrefix, this.#takesSiblings];
+    const scope = new Scope(this.#lexicon, { linePrefix, cursorDepth: this.#frames.length, depth, isList, takesSiblings });
     const isInText = this.#frames.at(-1)?.kind !== 'bracket' && this.#frames.length > 0;
     const lines = text.split('\n');
     const whole = (this.#linePrefix + text).split('\n').slice(0, ended ? undefined : -1);
     const repeated = repeatedLines(whole, this.#cursor.prefix);
-    const isOneLine = this.#cursor.multiline === 'never' || (this.#isProse && !this.#takesSiblings);
+    const isOneLine = this.#cursor.multiline === 'never' || (this.#isProse && !takesSiblings);
     for (const [i, lineBreak] of breaks.entries()) {
       if (isOneLine || i + 1 >= limits.generation.completionLines) return lineBreak.start;
       if (i + 1 === repeated) return lineBreak.start;
       const goesOn = lineBreak.depth > this.#frames.length && (lineBreak.floor === this.#frames.length || !isInText);
       if ((this.#rest.length > 0 || (isInText && lineBreak.floor === this.#frames.length)) && !goesOn)
         return lineBreak.start;
-      scope.take(lines[i] ?? '', lineBreak);
+      scope.take(lines[i] ?? '', lineBreak, this.#isMissingCloser(lineBreak));
       const next = lines[i + 1] ?? '';
       const isKnown = ended || i + 2 < lines.length || firstWordStands.test(next);
       if (lineBreak.isCode && isKnown && scope.endsBefore(next)) return scope.end;
     }
     return undefined;
+  }
+
+  /** Whether the innermost bracket was opened before the cursor and is closed nowhere. */
+  #isMissingCloser({ depth, floor }: Token): boolean {
+    const frame = depth === floor ? this.#frames[depth - 1] : undefined;
+    return frame?.kind === 'bracket' && !this.#closedAfter.has(frame);
   }
 
   /** A bracket that closes nothing, or what the text after the cursor closes; a framing word written in plain letters. */

@@ -39,9 +39,9 @@ export async function placeIn(file: CorpusFile, random: () => number): Promise<P
 function isRemark({ text, path }: CorpusFile, start: number, truth: string): boolean {
   if (/\/\/|(^|\s)(#|--)\s|\/\*/.test(truth.split('\n').at(-1) ?? '')) return true;
   if (grammarOf(path) !== undefined) return false;
-  if (goesOn.test(truth)) return true;
   const before = text.slice(0, start);
   const line = before.slice(before.lastIndexOf('\n') + 1);
+  if (goesOn.test(line + truth)) return true;
   return before.lastIndexOf('/*') > before.lastIndexOf('*/') || /^\s*(\/\/|#|--|\*|<!--)|\s(\/\/|--|#)\s/.test(line);
 }
 
@@ -100,7 +100,7 @@ const lastIndentation = (place: Place): string =>
   /^[ \t]*/.exec((lineOf(place) + place.truth).split('\n').at(-1) ?? '')?.[0] ?? '';
 const beginsStatement = /^\s*(?!(?:else|elif|elsif|except|finally|catch|rescue|ensure|end|and|or|then|do|when|in|is)\b)[\w$]/;
 /** Such a line is no whole statement, or ends in a remark. */
-const goesOn = /[{([:,=+\-*/&|<>\\]\s*$|\b(do|then|else|begin|return)\s*$|\/\/|(^|\s)(#|--)\s|\/\*/;
+const goesOn = /[{([:,=+\-*/&|<>\\]\s*$|\b(do|then|else|begin|return)\s*$|\bfunction\b[^()]*\([^()]*\)$|^\s*@|\/\/|(^|\s)(#|--)\s|\/\*/;
 /** A line of the file as it stands above the cursor. */
 function sibling({ prefix }: Place): string {
   const lines = prefix.split('\n').slice(0, -1);

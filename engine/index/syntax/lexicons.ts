@@ -23,6 +23,8 @@ export interface Lexicon {
   readonly isData?: true;
   /** A line that ends so opens a block of deeper lines, beside one that ends in a bracket. */
   readonly opensBlock?: RegExp;
+  /** A line that ends so goes on with the next. */
+  readonly openEnd?: RegExp;
 }
 
 const double: StringForm = { open: /(")/y, escape: 'backslash' };
@@ -61,7 +63,13 @@ const c: Lexicon = {
   ],
 };
 const java: Lexicon = { ...slashes, strings: [tripled(), double, character] };
-const css: Lexicon = { lineComments: [], blockComments: [['/*', '*/']], strings: [double, single], brackets: true };
+const css: Lexicon = {
+  lineComments: [],
+  blockComments: [['/*', '*/']],
+  strings: [double, single],
+  brackets: true,
+  openEnd: /,\s*$/,
+};
 const scss: Lexicon = { ...css, lineComments: ['//'] };
 const markup: Lexicon = {
   lineComments: [],
