@@ -11,12 +11,12 @@
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { HearthError } from '../engine/errors.ts';
-import { seededRandom } from '../engine/sampling/random.ts';
-import { Repository } from '../engine/index/repository/repository.ts';
-import { startEngine } from '../engine/runtime/engineProcess.ts';
-import { messages } from '../engine/protocol/protocol.ts';
 import { defaultModelId } from '../engine/catalogue/catalogue.ts';
+import { HearthError } from '../engine/errors.ts';
+import { Repository } from '../engine/index/repository/repository.ts';
+import { messages } from '../engine/protocol/protocol.ts';
+import { startEngine } from '../engine/runtime/engineProcess.ts';
+import { seededRandom } from '../engine/sampling/random.ts';
 import type { Snippet } from '../extension/completion/similar.ts';
 import { limits } from '../extension/limits.ts';
 import { snippetsFor } from './completion/context.ts';
@@ -93,7 +93,16 @@ async function measure(name: string, folder: string): Promise<Result[]> {
       const { text, logProbability, ms: nextKeyMs } = await complete(held, snippets, held.cursor);
       const exact = text.trim() === held.expected.trim() ? 1 : 0;
       const similarity = editSimilarity(text.trim(), held.expected.trim());
-      results.push({ repository: name, context, exact, similarity, isShown: text !== '', logProbability, newPlaceMs, nextKeyMs });
+      results.push({
+        repository: name,
+        context,
+        exact,
+        similarity,
+        isShown: text !== '',
+        logProbability,
+        newPlaceMs,
+        nextKeyMs,
+      });
     }
     console.error(`${held.path}:${held.line + 1}  ${JSON.stringify(results.slice(-2))}`);
   }
@@ -152,7 +161,13 @@ function printThresholds(all: readonly Result[]): void {
     const shown = offered.filter(({ logProbability }) => logProbability >= least);
     const kept = shown.filter((one) => one.exact === 1).length / Math.max(1, exact.length);
     const right = mean(shown.map((one) => one.exact));
-    const figures = [least, shown.length / offered.length, right, kept, mean(shown.map(({ similarity }) => similarity))];
+    const figures = [
+      least,
+      shown.length / offered.length,
+      right,
+      kept,
+      mean(shown.map(({ similarity }) => similarity)),
+    ];
     console.log(`| ${figures.map((figure) => figure.toFixed(2)).join(' | ')} |`);
   }
 }

@@ -5,9 +5,9 @@
  */
 import { NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc';
 import * as z from 'zod';
-import { schedulerStatistics } from '../scheduler/statistics.ts';
 import { limits } from '../limits.ts';
 import { cachePrecisions } from '../model/spec/cachePrecision.ts';
+import { schedulerStatistics } from '../scheduler/statistics.ts';
 
 export const protocolVersion = 1;
 

@@ -1,26 +1,15 @@
 /** The engine: one model at a time and requests to it. It knows no wire; rpc.ts puts it on one. */
 import { basename, join } from 'node:path';
 import type { z } from 'zod';
-import { clearSnapshots } from '../kv/snapshotFolder.ts';
-import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
-import { type ChatAnswer, type ChatModel, chat } from '../tasks/chat.ts';
-import { complete } from '../tasks/complete.ts';
-import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
-import { type Generated, type GenerationStatistics, generate } from '../tasks/generate.ts';
-import { seededRandom } from '../sampling/random.ts';
-import { greedy, type SamplerSettings } from '../sampling/sampler.ts';
-import { samplerSettings } from '../sampling/samplingDefaults.ts';
-import type { Summariser } from '../tasks/summarise.ts';
-import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
 import { findEntry } from '../catalogue/catalogue.ts';
 import { ModelDigest } from '../catalogue/modelDigest.ts';
 import { digestDirectory, snapshotDirectory } from '../catalogue/paths.ts';
 import { openStore, type Store } from '../catalogue/store.ts';
+import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
+import { clearSnapshots } from '../kv/snapshotFolder.ts';
 import { callId, firstFreeCall } from '../prompt/conversation.ts';
 import type { OutputPiece } from '../prompt/output.ts';
 import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
-import { type LoadedModel, loadModel } from './loadedModel.ts';
-import { EngineModels } from './modelRequests.ts';
 import {
   type ChatResult,
   type ClearedCache,
@@ -45,6 +34,17 @@ import {
   type WarmResult,
   type warmParams,
 } from '../protocol/protocol.ts';
+import { seededRandom } from '../sampling/random.ts';
+import { greedy, type SamplerSettings } from '../sampling/sampler.ts';
+import { samplerSettings } from '../sampling/samplingDefaults.ts';
+import { type ChatAnswer, type ChatModel, chat } from '../tasks/chat.ts';
+import { complete } from '../tasks/complete.ts';
+import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
+import { type Generated, type GenerationStatistics, generate } from '../tasks/generate.ts';
+import type { Summariser } from '../tasks/summarise.ts';
+import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
+import { type LoadedModel, loadModel } from './loadedModel.ts';
+import { EngineModels } from './modelRequests.ts';
 import { Summaries } from './summaries.ts';
 import { SummaryCache } from './summaryCache.ts';
 

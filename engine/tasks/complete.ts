@@ -6,7 +6,12 @@ import { HealedText } from '../sampling/tokenHealing.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type Confidence, ConfidenceMeter, type FirstToken, isSureEnough } from './completionConfidence.ts';
-import { type CompletionPrompt, type CompletionSource, completionPrompt, promptBudgetTokens } from './completionPrompt.ts';
+import {
+  type CompletionPrompt,
+  type CompletionSource,
+  completionPrompt,
+  promptBudgetTokens,
+} from './completionPrompt.ts';
 import { CompletionShape, type Multiline } from './completionShape.ts';
 import { type Place, withoutBreaking } from './completionSyntax.ts';
 import { type FinishReason, type GenerationStatistics, generate } from './generate.ts';

@@ -69,16 +69,23 @@ export class Scope {
     if (this.#isOpen || !this.#hasText || line.trim() === '') return false;
     if (this.#mayClose && /^\s*[)\]}]/.test(line)) return false;
     const indentation = indentationOf(line);
+    // The body of a head that has several lines.
+    if (/^\s*\{\s*$/.test(line) && !this.#isList && !endsStatement.test(this.#last)) return false;
     if (indentation < this.#indentation) return true;
     if (indentation === this.#indentation && this.#takesSiblings) return this.#isBehindBlank;
     const isInBlock = this.#hasOpened || this.#takesSiblings;
     if (this.#isBehindBlank && !isInBlock) return true;
     if (indentation === this.#indentation)
-      return !((this.#hasOpened && endsBlock.test(line)) || continuesBlock.test(line) || this.#goesOn(line));
+      return !(this.#endsBlock(line) || continuesBlock.test(line) || this.#goesOn(line));
     // Within a block a line is deeper than the one above only if that one said so.
     const isIndented = indentation > indentationOf(this.#last);
     const mayBeIndented = !isIndented || this.#opensBlock(this.#last);
     return !((isInBlock && mayBeIndented) || this.#goesOn(line) || this.#isContinued(line));
+  }
+
+  #endsBlock(line: string): boolean {
+    const isEnded = indentationOf(this.#last) === this.#indentation && endsBlock.test(this.#last);
+    return this.#hasOpened && endsBlock.test(line) && !isEnded;
   }
 
   #opensBlock(line: string): boolean {
@@ -90,7 +97,13 @@ export class Scope {
     const above = this.#last;
     if (this.#lexicon.isData || endsStatement.test(above)) return false;
     const isChain = chained.test(line) && chained.test(above);
-    return openEnd.test(above) || this.#lexicon.openEnd?.test(above) || /^\s*@[\w.]+(?:\(.*\))?\s*$/.test(above) || /^\s*(?:&&|\|\||\?\?)/.test(line) || isChain;
+    return (
+      openEnd.test(above) ||
+      this.#lexicon.openEnd?.test(above) ||
+      /^\s*@[\w.]+(?:\(.*\))?\s*$/.test(above) ||
+      /^\s*(?:&&|\||\?\?)/.test(line) ||
+      isChain
+    );
   }
 
   /** Whether the deeper line goes on with the statement above. */
@@ -98,17 +111,23 @@ export class Scope {
     const above = this.#last;
     if (this.#lexicon.isData) return false;
     if (endsStatement.test(above)) return called.test(line);
-    return (!this.#isList && /,\s*$/.test(above)) || chained.test(line) || continuation.test(line);
+    return (
+      (!this.#lexicon.opensBlock && head.test(above)) ||
+      (!this.#isList && /,\s*$/.test(above)) ||
+      chained.test(line) ||
+      continuation.test(line)
+    );
   }
 }
 
 const endsStatement = /[;}]\s*$/;
-const openEnd = /(?:[-+*/%=&|<?:\\]|=>|\b(?:and|or|in|is|not|return|extends|implements|where))\s*$/;
+/** A statement without braces follows. */
+const head = /^\s*(?:\}\s*)?(?:else\s+)?(?:if|for|foreach|while|else)\b/;
+const openEnd = /(?:[-+*/%=&|<\\]|(?<![\w$])\?|=>|\b(?:and|or|in|is|not|return|extends|implements|where))\s*$/;
 const chained = /^\s*\??\.\w/;
 /** Where a rule of CSS could not stand. */
 const called = /^\s*\??\.\w+(?:\(|::|\?\.)/;
-const continuation =
-  /^\s*(?:[?:&|+*/%=<>{-]|(?:and|or|is|in|as|implements|extends|throws|where)\b)/;
+const continuation = /^\s*(?:[?:&|+*/%=<>{-]|(?:and|or|is|in|as|implements|extends|throws|where)\b)/;
 
 /** Lines that belong to the block above them although they stand as far left as its head. */
 const endsBlock = /^\s*(end|fi|done|esac|until)\b/;

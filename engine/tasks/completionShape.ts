@@ -134,7 +134,13 @@ export class CompletionShape {
     const depth = this.#statementDepth;
     const isList = this.#frames[depth - 1]?.isExpression === true;
     const [linePrefix, takesSiblings] = [this.#linePrefix, this.#takesSiblings];
-    const scope = new Scope(this.#lexicon, { linePrefix, cursorDepth: this.#frames.length, depth, isList, takesSiblings });
+    const scope = new Scope(this.#lexicon, {
+      linePrefix,
+      cursorDepth: this.#frames.length,
+      depth,
+      isList,
+      takesSiblings,
+    });
     const isInText = this.#frames.at(-1)?.kind !== 'bracket' && this.#frames.length > 0;
     const lines = text.split('\n');
     const whole = (this.#linePrefix + text).split('\n').slice(0, ended ? undefined : -1);
@@ -240,9 +246,10 @@ function endOfLine(text: string): number {
   return end < 0 ? text.length : end;
 }
 
-const firstWordStands = /^\s*(\w+\W|[^\w\s])/;
+const firstWordStands = /^\s*(?:\w+\W|[^\w\s]+[\w\s])/;
 
-const isFramingWord = (text: string, start: number): boolean => /^<\|[a-z_]{2,40}\|>/.test(text.slice(start, start + 44));
+const isFramingWord = (text: string, start: number): boolean =>
+  /^<\|[a-z_]{2,40}\|>/.test(text.slice(start, start + 44));
 
 /** Tokens without line breaks, by lines. */
 function linesOf(text: string, tokens: readonly Token[]): Line[] {

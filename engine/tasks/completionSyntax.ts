@@ -2,7 +2,8 @@
  * Keeps a completion from breaking the file: trees with it and without it are compared. What it opened and could not
  * finish is closed; where that does not help, its end is taken off.
  */
-import { type ErrorsWith, checkedAt } from '../index/syntax/check.ts';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { checkedAt, type ErrorsWith } from '../index/syntax/check.ts';
 import type { Shaped } from './completionShape.ts';
 
 export interface Place {
@@ -27,11 +28,13 @@ export async function withoutBreaking(shaped: Shaped, place: Place, isCutOff: bo
   return best ?? shaped.text;
 }
 
-function fewestErrors(candidates: readonly string[], errorsWith: ErrorsWith): string {
+async function fewestErrors(candidates: readonly string[], errorsWith: ErrorsWith): Promise<string> {
   const before = errorsWith('');
   let best = candidates[0] ?? '';
   let fewest = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
+    // Tokens of other requests go on between two parses.
+    await nextTurn();
     const errors = errorsWith(candidate);
     if (errors < fewest) [best, fewest] = [candidate, errors];
     if (errors === 0) break;
@@ -43,7 +46,12 @@ function fewestErrors(candidates: readonly string[], errorsWith: ErrorsWith): st
 function candidatesOf({ text, uncut }: Shaped, prefix: string, isCutOff: boolean): string[] {
   const whole = uncut === undefined ? [text] : [text, uncut];
   const lines = text.split('\n');
-  const shorter = lines.slice(1).map((_, i) => lines.slice(0, lines.length - 1 - i).join('\n').trimEnd());
+  const shorter = lines.slice(1).map((_, i) =>
+    lines
+      .slice(0, lines.length - 1 - i)
+      .join('\n')
+      .trimEnd(),
+  );
   const atMarks = [...(lines.at(-1) ?? '').matchAll(/[)\]};,]+\s*$|[)\]}]|\s\S+$/g)].reverse();
   const inLine = atMarks.map(({ index }) => text.slice(0, text.length - (lines.at(-1) ?? '').length + index).trimEnd());
   const all = isCutOff

@@ -1,12 +1,12 @@
 /** From a prompt to a stream of text: tokens become characters, stop rules end it, and it is measured. */
 import type { OutputParser, OutputPiece } from '../prompt/output.ts';
 import { StopStrings } from '../prompt/stopStrings.ts';
+import { onlyAllowed, type Steer } from '../sampling/logitsProcessor.ts';
+import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
+import { Uniforms } from '../sampling/uniforms.ts';
 import type { Drawing, TokenOutcome } from '../scheduler/job.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
-import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
-import { onlyAllowed, type Steer } from '../sampling/logitsProcessor.ts';
-import { Uniforms } from '../sampling/uniforms.ts';
 
 export type FinishReason = TokenOutcome['finish'];
 

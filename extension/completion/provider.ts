@@ -63,7 +63,8 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
       return [];
     }
     const question = { document, position, moment, params: paramsOf(document, moment, settings, invoked), place };
-    const suggestions = this.remembered(card.id, question) ?? (await this.ask({ ...question, delayed: !invoked }, token));
+    const suggestions =
+      this.remembered(card.id, question) ?? (await this.ask({ ...question, delayed: !invoked }, token));
     return suggestions.filter(({ text }) => text !== '').map((suggestion) => item(suggestion, position, selected));
   }
 

@@ -10,13 +10,16 @@ export interface CorpusFile {
   readonly text: string;
 }
 
-const unpacked = (command: string, ...options: string[]) => async (folder: string) => {
-  await run(command, options, { cwd: folder, output: 'quiet' });
-  for (const archive of readdirSync(folder)) {
-    if (/\.(tgz|tar\.gz)$/.test(archive)) await run('tar', ['xzf', archive], { cwd: folder, output: 'quiet' });
-    if (archive.endsWith('.deb')) await run('dpkg-deb', ['--extract', archive, '.'], { cwd: folder, output: 'quiet' });
-  }
-};
+const unpacked =
+  (command: string, ...options: string[]) =>
+  async (folder: string) => {
+    await run(command, options, { cwd: folder, output: 'quiet' });
+    for (const archive of readdirSync(folder)) {
+      if (/\.(tgz|tar\.gz)$/.test(archive)) await run('tar', ['xzf', archive], { cwd: folder, output: 'quiet' });
+      if (archive.endsWith('.deb'))
+        await run('dpkg-deb', ['--extract', archive, '.'], { cwd: folder, output: 'quiet' });
+    }
+  };
 const npm = (specifier: string) => unpacked('npm', 'pack', '--silent', specifier);
 const pypi = (specifier: string) =>
   unpacked('python3', '-m', 'pip', 'download', '--quiet', '--no-deps', '--no-binary', ':all:', specifier);
@@ -39,7 +42,12 @@ const goModule = (specifier: string) => async (folder: string) => {
 
 const maven = (artefact: string) => async (folder: string) => {
   const repository = join(folder, 'repository');
-  const options = ['-q', `-Dmaven.repo.local=${repository}`, '-Dtransitive=false', `-Dartifact=${artefact}:jar:sources`];
+  const options = [
+    '-q',
+    `-Dmaven.repo.local=${repository}`,
+    '-Dtransitive=false',
+    `-Dartifact=${artefact}:jar:sources`,
+  ];
   await run('mvn', [...options, 'dependency:get'], { cwd: folder, output: 'quiet' });
   for (const jar of globSync('**/*-sources.jar', { cwd: repository }))
     await run('unzip', ['-q', '-o', join(repository, jar)], { cwd: folder, output: 'quiet' });

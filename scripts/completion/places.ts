@@ -57,7 +57,7 @@ function rangeInLine(text: string, random: () => number): [number, number] | und
 
 /** Nodes whose children stand for themselves. */
 const bodies =
-  /^(program|module|source_file|translation_unit|compilation_unit|stylesheet|statement_block|block|compound_statement|class_body|declaration_list|field_declaration_list|interface_body|object_type|body_statement|constructor_body|do_block|then|switch_body|enum_body|method_body)$/;
+  /^(program|module|source_file|translation_unit|compilation_unit|stylesheet|statement_block|statement_list|block|compound_statement|class_body|declaration_list|field_declaration_list|interface_body|object_type|body_statement|constructor_body|do_block|then|switch_body|enum_body|method_body)$/;
 
 const shellBodies = /^(program|do_group|if_statement|elif_clause|else_clause|case_item|compound_statement|subshell)$/;
 
@@ -98,9 +98,11 @@ const indentation = (place: Place): string => /^[ \t]*/.exec(lineOf(place))?.[0]
 /** Of the last line of what truly stands there. */
 const lastIndentation = (place: Place): string =>
   /^[ \t]*/.exec((lineOf(place) + place.truth).split('\n').at(-1) ?? '')?.[0] ?? '';
-const beginsStatement = /^\s*(?!(?:else|elif|elsif|except|finally|catch|rescue|ensure|end|and|or|then|do|when|in|is)\b)[\w$]/;
+const beginsStatement =
+  /^\s*(?!(?:else|elif|elsif|except|finally|catch|rescue|ensure|end|and|or|then|do|when|in|is)\b)[\w$]/;
 /** Such a line is no whole statement, or ends in a remark. */
-const goesOn = /[{([:,=+\-*/&|<>\\]\s*$|\b(do|then|else|begin|return)\s*$|\bfunction\b[^()]*\([^()]*\)$|^\s*@|\/\/|(^|\s)(#|--)\s|\/\*/;
+const goesOn =
+  /[{([:,=+\-*/&|<>\\]\s*$|\b(do|then|else|begin|return)\s*$|\bfunction\b[^()]*\([^()]*\)$|^\s*@|\/\/|(^|\s)(#|--)\s|\/\*/;
 /** A line of the file as it stands above the cursor. */
 function sibling({ prefix }: Place): string {
   const lines = prefix.split('\n').slice(0, -1);

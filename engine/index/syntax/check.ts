@@ -15,14 +15,14 @@ export type ErrorsWith = (inserted: string) => number;
  */
 export async function checkedAt<Result>(
   { path, prefix, suffix }: { readonly path: string; readonly prefix: string; readonly suffix: string },
-  use: (errorsWith: ErrorsWith) => Result,
+  use: (errorsWith: ErrorsWith) => Promise<Result>,
 ): Promise<Result | undefined> {
   const grammar = grammarOf(path);
   if (grammar === undefined || prefix.length + suffix.length > maxChars) return undefined;
   const { parser } = await readerOf(grammar);
   const tree = parse(parser, prefix + suffix);
   try {
-    return use((inserted) => {
+    return await use((inserted) => {
       if (inserted === '') return countErrors(tree.rootNode);
       const edited = withInsertion(tree, prefix, inserted);
       const after = parse(parser, prefix + inserted + suffix, edited);

@@ -90,8 +90,8 @@ class Lexer {
 
   #newLine(top: Frame | undefined): void {
     const isInText = top?.kind === 'comment' ? top.closer !== '\n' : top?.form?.spansLines === true;
-    this.#emit('\n', { isCode: !isInText });
     if (top && top.kind !== 'bracket' && !isInText) this.#pop();
+    this.#emit('\n', { isCode: !isInText });
     this.#isLineStart = true;
     this.#indentation = indentationOf(lineAt(this.#text, this.#at));
   }
@@ -103,7 +103,8 @@ class Lexer {
 
   #inString(top: Frame): void {
     const escape = top.form?.escape;
-    if (escape === 'doubled' && this.#startsWith(top.closer + top.closer)) return this.#emit(top.closer + top.closer, {});
+    if (escape === 'doubled' && this.#startsWith(top.closer + top.closer))
+      return this.#emit(top.closer + top.closer, {});
     const interpolation = top.form?.interpolations?.find(([open]) => this.#startsWith(open));
     if (interpolation) {
       const [open, closer] = interpolation;
@@ -173,9 +174,7 @@ class Lexer {
   #closeBracket(mark: string, top: Frame | undefined): void {
     const fits = (frame: Frame): boolean => frame.kind === 'bracket' && frame.closer === mark;
     const isMisplaced = this.#isLineStart && top !== undefined && top.indentation > this.#indentation;
-    const aligned = isMisplaced
-      ? this.#frames.findLastIndex((frame) => fits(frame) && frame.indentation === this.#indentation)
-      : -1;
+    const aligned = isMisplaced ? this.#alignedFrame(fits) : -1;
     const outermost = this.#frames.findLastIndex(({ kind }) => kind !== 'bracket') + 1;
     const last = this.#frames.findLastIndex((frame, i) => i >= outermost && fits(frame));
     const index = aligned >= 0 ? aligned : last;
@@ -184,6 +183,16 @@ class Lexer {
     const isStray = aligned < 0 && index < this.#frames.length - 1;
     this.#emit(mark, { isCode: true, closes, ...(isStray && { isStray }) });
     while (this.#frames.length > index) this.#pop();
+  }
+
+  /** Of a literal and a block that begin as deep, the one that what follows the bracket belongs to. */
+  #alignedFrame(fits: (frame: Frame) => boolean): number {
+    const isAligned = (frame: Frame): boolean => fits(frame) && frame.indentation === this.#indentation;
+    const endsLiteral = /^.[^\S\n]*[;,)\]]/.test(this.#text.slice(this.#at, this.#at + 80));
+    const alike = this.#frames.findLastIndex(
+      (frame) => isAligned(frame) && (frame.isExpression === true) === endsLiteral,
+    );
+    return alike >= 0 ? alike : this.#frames.findLastIndex(isAligned);
   }
 
   #close(top: Frame, text: string): void {

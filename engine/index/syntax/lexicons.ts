@@ -29,8 +29,12 @@ export interface Lexicon {
 
 const double: StringForm = { open: /(")/y, escape: 'backslash' };
 const single: StringForm = { open: /(')/y, escape: 'backslash' };
-/** `'a'` is a character, `'a` in Rust, OCaml or Haskell is not. */
-const character: StringForm = { open: /'(?=(?:\\[^\n]{1,10}?|[^\\'\n])')/y, close: () => "'", escape: 'backslash' };
+/** `'a'` is a character, `'a` in Rust, OCaml or Haskell is not; at the end of a text it may become one. */
+const character: StringForm = {
+  open: /'(?=(?:\\[^\n]{1,10}?|[^\\'\n])'|(?:\\[^\n]{0,10}|[^\\'\n])?$)/y,
+  close: () => "'",
+  escape: 'backslash',
+};
 const slashes = { lineComments: ['//'], blockComments: [['/*', '*/']], brackets: true } as const;
 const hash = { lineComments: ['#'], blockComments: [], brackets: true } as const;
 const doubled = (quote: string): StringForm => ({
@@ -84,7 +88,12 @@ const settings: Lexicon = { ...hash, strings: [double, single] };
 const python: Lexicon = {
   ...hash,
   strings: [
-    { open: /(?:[fFtT][rR]?|[rR][fFtT])("""|''')/y, escape: 'backslash', interpolations: [['{', '}']], spansLines: true },
+    {
+      open: /(?:[fFtT][rR]?|[rR][fFtT])("""|''')/y,
+      escape: 'backslash',
+      interpolations: [['{', '}']],
+      spansLines: true,
+    },
     { open: /(?:[fFtT][rR]?|[rR][fFtT])("|')/y, escape: 'backslash', interpolations: [['{', '}']] },
     { open: /(?:[uUbB]|[bB]?[rR]|[rR][bB])?("""|''')/y, escape: 'backslash', spansLines: true },
     { open: /(?:[uUbB]|[bB]?[rR]|[rR][bB])?("|')/y, escape: 'backslash' },
@@ -99,12 +108,21 @@ const ruby: Lexicon = {
     { ...single, spansLines: true },
   ],
   patterns: true,
-  opensBlock: /(^|\s)(do|then|else|begin|ensure)$|\bdo\s*\|[^|]*\|$|^\s*(def|class|module|if|unless|while|until|case|when|elsif|rescue)\b/,
+  opensBlock:
+    /(^|\s)(do|then|else|begin|ensure)$|\bdo\s*\|[^|]*\|$|^\s*(def|class|module|if|unless|while|until|case|when|elsif|rescue)\b/,
 };
 const shell: Lexicon = {
   ...hash,
   strings: [
-    { open: /(")/y, escape: 'backslash', interpolations: [['$(', ')'], ['${', '}']], spansLines: true },
+    {
+      open: /(")/y,
+      escape: 'backslash',
+      interpolations: [
+        ['$(', ')'],
+        ['${', '}'],
+      ],
+      spansLines: true,
+    },
     { open: /(')/y, escape: 'none', spansLines: true },
   ],
   opensBlock: /(^|[\s;])(do|then|else)$/,
@@ -168,22 +186,33 @@ const lexicons: Readonly<Record<string, Lexicon>> = {
   markdown: { ...prose, blockComments: [['<!--', '-->']] },
   nim: { ...hash, strings: [tripled(), double], opensBlock: /[:=]$/ },
   'objective-c': c,
-  ocaml: { lineComments: [], blockComments: [['(*', '*)']], strings: [{ ...double, spansLines: true }, character], brackets: true },
-  perl: { ...hash, strings: [{ ...double, spansLines: true }, { ...single, spansLines: true }] },
+  ocaml: {
+    lineComments: [],
+    blockComments: [['(*', '*)']],
+    strings: [{ ...double, spansLines: true }, character],
+    brackets: true,
+  },
+  perl: {
+    ...hash,
+    strings: [
+      { ...double, spansLines: true },
+      { ...single, spansLines: true },
+    ],
+  },
   php: {
     lineComments: ['//', '#'],
     blockComments: [['/*', '*/']],
-    strings: [{ ...within(double, ['{$', '}']), spansLines: true }, { ...single, spansLines: true }],
+    strings: [
+      { ...within(double, ['{$', '}']), spansLines: true },
+      { ...single, spansLines: true },
+    ],
     brackets: true,
   },
   plaintext: prose,
   powershell: {
     ...hash,
     blockComments: [['<#', '#>']],
-    strings: [
-      { open: /(")/y, escape: 'doubled', interpolations: [['$(', ')']], spansLines: true },
-      doubled("'"),
-    ],
+    strings: [{ open: /(")/y, escape: 'doubled', interpolations: [['$(', ')']], spansLines: true }, doubled("'")],
   },
   properties: { ...prose, lineComments: ['#', '!'] },
   proto3: { ...slashes, strings: [double, single] },
@@ -200,20 +229,39 @@ const lexicons: Readonly<Record<string, Lexicon>> = {
   },
   scala: {
     ...slashes,
-    strings: [tripled([['${', '}']]), { open: /[a-z]+(")/y, escape: 'backslash', interpolations: [['${', '}']] }, double, character],
+    strings: [
+      tripled([['${', '}']]),
+      { open: /[a-z]+(")/y, escape: 'backslash', interpolations: [['${', '}']] },
+      double,
+      character,
+    ],
   },
   scss,
   shellscript: shell,
   sql: { lineComments: ['--'], blockComments: [['/*', '*/']], strings: [doubled("'"), doubled('"')], brackets: true },
   svelte: markup,
   swift: { ...slashes, strings: [tripled([['\\(', ')']]), within(double, ['\\(', ')'])] },
-  toml: { ...hash, isData: true, strings: [tripled(), { open: /(''')/y, escape: 'none', spansLines: true }, double, { open: /(')/y, escape: 'none' }] },
+  toml: {
+    ...hash,
+    isData: true,
+    strings: [
+      tripled(),
+      { open: /(''')/y, escape: 'none', spansLines: true },
+      double,
+      { open: /(')/y, escape: 'none' },
+    ],
+  },
   typescript: ecmaScript,
   typescriptreact: ecmaScript,
   vb: { lineComments: ["'"], blockComments: [], strings: [doubled('"')], brackets: true },
   vue: markup,
   xml: markup,
-  yaml: { ...hash, isData: true, strings: [double, { open: /(')/y, escape: 'doubled', spansLines: true }], opensBlock: /:$/ },
+  yaml: {
+    ...hash,
+    isData: true,
+    strings: [double, { open: /(')/y, escape: 'doubled', spansLines: true }],
+    opensBlock: /:$/,
+  },
   zig: { ...slashes, strings: [double, character] },
 };
 

@@ -4,11 +4,11 @@
  */
 import { z } from 'zod';
 import { HearthError } from '../../errors.ts';
+import { limits } from '../../limits.ts';
+import type { CompleteResult, completeParams } from '../../protocol/protocol.ts';
 import { commentLine } from '../../tasks/comments.ts';
 import { completedText } from '../../tasks/complete.ts';
 import { CompletionShape } from '../../tasks/completionShape.ts';
-import { limits } from '../../limits.ts';
-import type { CompleteResult, completeParams } from '../../protocol/protocol.ts';
 import { Meter, usage } from './answer.ts';
 import { samplingOf } from './body.ts';
 import { estimatedChars } from './estimate.ts';

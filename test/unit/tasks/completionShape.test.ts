@@ -122,10 +122,13 @@ describe('a completion of several lines', () => {
     ['typescript', 'if (a) {▮', '\n  b();\n} else {\n  c();\n}\nd();', '\n  b();\n} else {\n  c();\n}'],
     ['c', 'int main()▮', '\n{\n  return 0;\n}\nint x;', '\n{\n  return 0;\n}'],
     ['go', '\tif a {▮', '\n\t\tb()\n\t}\n\tc()', '\n\t\tb()\n\t}'],
-  ])('takes the body of the block that the cursor opens, and what ends it: %s %s', (language, file, written, expected) => {
-    for (const multiline of ['auto', 'always'] as const)
-      expect(shown(file, written, { language, multiline })).toBe(expected);
-  });
+  ])(
+    'takes the body of the block that the cursor opens, and what ends it: %s %s',
+    (language, file, written, expected) => {
+      for (const multiline of ['auto', 'always'] as const)
+        expect(shown(file, written, { language, multiline })).toBe(expected);
+    },
+  );
 
   it('ends after the statement that the cursor is in', () => {
     for (const multiline of ['auto', 'always'] as const) {
