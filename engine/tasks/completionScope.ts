@@ -95,7 +95,9 @@ export class Scope {
   /** Whether the line goes on with the statement above, as deep as it. */
   #goesOn(line: string): boolean {
     const above = this.#last;
-    if (this.#lexicon.isData || endsStatement.test(above)) return false;
+    if (this.#lexicon.isData || endsStatement.test(above) || this.#opensBlock(above)) return false;
+    // An item of a list that nothing closes yet.
+    if (this.#mayClose && /,\s*$/.test(above)) return true;
     const isChain = chained.test(line) && chained.test(above);
     return (
       openEnd.test(above) ||

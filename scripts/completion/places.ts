@@ -102,7 +102,7 @@ const beginsStatement =
   /^\s*(?!(?:else|elif|elsif|except|finally|catch|rescue|ensure|end|and|or|then|do|when|in|is)\b)[\w$]/;
 /** Such a line is no whole statement, or ends in a remark. */
 const goesOn =
-  /[{([:,=+\-*/&|<>\\]\s*$|\b(do|then|else|begin|return)\s*$|\bfunction\b[^()]*\([^()]*\)$|^\s*@|\/\/|(^|\s)(#|--)\s|\/\*/;
+  /[{([:,=+\-*/&|\\]\s*$|\b(do|then|else|begin|return)\s*$|\bfunction\b[^()]*\([^()]*\)$|^\s*@|\/\/|(^|\s)(#|--)\s|\/\*/;
 /** A line of the file as it stands above the cursor. */
 function sibling({ prefix }: Place): string {
   const lines = prefix.split('\n').slice(0, -1);

@@ -102,30 +102,25 @@ class Lexer {
   }
 
   #inString(top: Frame): void {
-    const escape = top.form?.escape;
-    if (escape === 'doubled' && this.#startsWith(top.closer + top.closer))
-      return this.#emit(top.closer + top.closer, {});
+    const escaped = top.form?.escape;
+    const twice = top.closer + top.closer;
     const interpolation = top.form?.interpolations?.find(([open]) => this.#startsWith(open));
-    if (interpolation) {
+    if (escaped === 'doubled' && this.#startsWith(twice)) this.#emit(twice, {});
+    // A brace in the strings of Python and C#.
+    else if (interpolation?.[0] === '{' && this.#startsWith('{{')) this.#emit('{{', {});
+    else if (interpolation) {
       const [open, closer] = interpolation;
-      // `{{` is a brace in the strings of Python and C#.
-      if (open === '{' && this.#startsWith('{{')) return this.#emit('{{', {});
       this.#emit(open, {});
       this.#push({ kind: 'bracket', closer });
-    } else if (escape === 'backslash' && this.#text[this.#at] === '\\')
+    } else if (escaped === 'backslash' && this.#text[this.#at] === '\\')
       this.#emit(this.#text.slice(this.#at, this.#at + 2), {});
     else if (this.#startsWith(top.closer)) this.#close(top, top.closer);
     else this.#plain(false);
   }
 
   #inCode(top: Frame | undefined): void {
-    if (this.#opensComment() || this.#opensString()) return;
+    if (this.#opensComment() || this.#opensString() || this.#opensPattern()) return;
     const mark = this.#text[this.#at] ?? '';
-    if (mark === '/' && this.#lexicon.patterns && beforePattern.test(this.#lastCode)) {
-      const pattern = this.#match(patternAt);
-      if (pattern) return this.#emit(pattern[0], { isCode: true });
-      if (!this.#text.includes('\n', this.#at)) return this.#openPattern();
-    }
     const closer = this.#lexicon.brackets ? closerOf[mark] : undefined;
     if (closer !== undefined) {
       const isExpression = mark !== '{' || this.#lexicon.isData || beforeLiteral.test(this.#lastCode);
@@ -135,10 +130,17 @@ class Lexer {
     else this.#plain(true);
   }
 
-  /** The text ends within a pattern: the cursor is there. */
-  #openPattern(): void {
-    this.#emit('/', {});
-    this.#push({ kind: 'string', closer: '/', form: { open: patternAt, escape: 'backslash' } });
+  /** A whole pattern is one token; one that the text ends within, where the cursor is, is open as a string is. */
+  #opensPattern(): boolean {
+    if (this.#text[this.#at] !== '/' || !this.#lexicon.patterns || !beforePattern.test(this.#lastCode)) return false;
+    const pattern = this.#match(patternAt);
+    if (pattern) this.#emit(pattern[0], { isCode: true });
+    else if (this.#text.includes('\n', this.#at)) return false;
+    else {
+      this.#emit('/', {});
+      this.#push({ kind: 'string', closer: '/', form: { open: patternAt, escape: 'backslash' } });
+    }
+    return true;
   }
 
   #opensComment(): boolean {
@@ -179,7 +181,10 @@ class Lexer {
     const last = this.#frames.findLastIndex((frame, i) => i >= outermost && fits(frame));
     const index = aligned >= 0 ? aligned : last;
     const closes = this.#frames[index];
-    if (closes === undefined) return this.#emit(mark, { isCode: true, isStray: true });
+    if (closes === undefined) {
+      this.#emit(mark, { isCode: true, isStray: true });
+      return;
+    }
     const isStray = aligned < 0 && index < this.#frames.length - 1;
     this.#emit(mark, { isCode: true, closes, ...(isStray && { isStray }) });
     while (this.#frames.length > index) this.#pop();

@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: the strings are sources
 /** Programs with nested blocks, generated in eight languages, and places where a block is to be written. */
 
 export interface BlockPlace {

@@ -116,7 +116,7 @@ rpc.onRequest('complete', async ({ prefix, multiline }, token) => {
     throw fail('cancelled', 'The request was cancelled.');
   }
   if (prefix.includes('INVALID')) return { text: 5 };
-  if (prefix.includes('LINES')) return { text: multiline ? ';\n  next();' : ';', finish: 'stop', statistics: figures };
+  if (prefix.includes('LINES')) return { text: multiline === 'never' ? ';' : ';\n  next();', finish: 'stop', statistics: figures };
   return { text: 'return 1;', finish: 'stop', statistics: figures };
 });
 rpc.onRequest('chat', async ({ stream, messages }, token) => {

@@ -33,7 +33,10 @@ async function run(
     suffix: file.slice(cursor + 1),
     snippets: [],
     maxTokens: 200,
-    multiline: false,
+    languageId: 'typescript',
+    multiline: 'never',
+    candidates: 1,
+    confidence: 'eager',
     whole: false,
     stopStrings: [],
     sampling: greedy,
@@ -67,9 +70,9 @@ describe('an inline completion', () => {
 
   it('stops computing when its scope closes', async () => {
     const answer = '\n  return 1;\n}\nfunction g() {\n  return 2;\n}\n';
-    const { text, statistics } = await run(fim, 'function f() {|', bytes(answer), { multiline: true });
+    const { text, statistics } = await run(fim, 'function f() {|', bytes(answer), { multiline: 'auto' });
     expect(text).toBe('\n  return 1;\n}');
-    expect(statistics.generatedTokens).toBe('\n  return 1;\n}\n'.length);
+    expect(statistics.generatedTokens).toBe('\n  return 1;\n}\nfunction '.length);
   });
 
   it('never shows a framing token, nor what stands behind the cursor', async () => {
@@ -83,7 +86,7 @@ describe('an inline completion', () => {
   });
 
   it('gives whole lines when its length runs out, but shows what there is of a single one', async () => {
-    const several = await run(fim, 'f() {|', bytes('\n  one();\n  two();\n'), { multiline: true, maxTokens: 14 });
+    const several = await run(fim, 'f() {|', bytes('\n  one();\n  two();\n'), { multiline: 'auto', maxTokens: 14 });
     expect(several).toMatchObject({ text: '\n  one();', finish: 'length' });
     expect(await run(fim, 'a = |', bytes('12345'), { maxTokens: 3 })).toMatchObject({ text: '123', finish: 'length' });
   });

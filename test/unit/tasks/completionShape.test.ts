@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: the strings are sources
 import { describe, expect, it } from 'vitest';
 import { CompletionShape, type Multiline } from '../../../engine/tasks/completionShape.ts';
 
