@@ -9,8 +9,8 @@ export type Confidence = 'eager' | 'balanced' | 'quiet';
  */
 const leastLogProbability: Readonly<Record<Confidence, number>> = {
   eager: Number.NEGATIVE_INFINITY,
-  balanced: -0.6,
-  quiet: -0.3,
+  balanced: -0.5,
+  quiet: -0.2,
 };
 
 export const isSureEnough = (logProbability: number | undefined, confidence: Confidence): boolean =>

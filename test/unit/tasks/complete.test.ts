@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { type Completion, type CompletionRequest, complete } from '../../../engine/tasks/complete.ts';
 import { greedy } from '../../../engine/sampling/sampler.ts';
+import { type Completion, type CompletionRequest, complete } from '../../../engine/tasks/complete.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { replying, schedulerOf } from '../scheduler/setUp.ts';
 
@@ -110,5 +110,35 @@ describe('an inline completion', () => {
 
   it('is empty where there is nothing to continue', async () => {
     expect(await run(plain, '|', bytes('x'))).toMatchObject({ text: '', finish: 'stop' });
+  });
+
+  it('is asked for several times where several are wanted, each beginning with another token', async () => {
+    const { decoder } = replying(fim, (prompt) => [
+      ...bytes(prompt.endsWith('<M>') ? 'first' : ' other'),
+      fim.require('<end>'),
+    ]);
+    const request = {
+      prefix: 'a = ',
+      suffix: '\n',
+      snippets: [],
+      maxTokens: 20,
+      multiline: 'never',
+      whole: false,
+    } as const;
+    const asked = { ...request, stopStrings: [], sampling: greedy, random: Math.random, confidence: 'eager' } as const;
+    const { text, alternatives, logProbability } = await complete(schedulerOf(decoder), fim, 4096, {
+      ...asked,
+      candidates: 3,
+    });
+    expect(text).toBe('first');
+    expect(alternatives).toHaveLength(2);
+    expect(new Set([text, ...alternatives]).size).toBe(3);
+    // The scripted model puts all weight on one token.
+    expect(logProbability).toBeCloseTo(0, 3);
+  });
+
+  it('is not asked for where nothing could be offered', async () => {
+    const { text, statistics } = await run(fim, 'x = 1;\n\n\n\n|', bytes('y'));
+    expect([text, statistics.generatedTokens]).toEqual(['', 0]);
   });
 });
