@@ -57,7 +57,7 @@ function rangeInLine(text: string, random: () => number): [number, number] | und
 
 /** Nodes whose children stand for themselves. */
 const bodies =
-  /^(program|module|source_file|translation_unit|compilation_unit|stylesheet|statement_block|statement_list|block|compound_statement|class_body|declaration_list|field_declaration_list|interface_body|object_type|body_statement|constructor_body|do_block|then|switch_body|enum_body|method_body)$/;
+  /^(program|module|source_file|translation_unit|compilation_unit|stylesheet|statement_block|statement_list|preproc_if|preproc_ifdef|preproc_else|block|compound_statement|class_body|declaration_list|field_declaration_list|interface_body|object_type|body_statement|constructor_body|do_block|then|switch_body|enum_body|method_body)$/;
 
 const shellBodies = /^(program|do_group|if_statement|elif_clause|else_clause|case_item|compound_statement|subshell)$/;
 
