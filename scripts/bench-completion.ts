@@ -14,7 +14,6 @@ import { parseArgs } from 'node:util';
 import { defaultModelId } from '../engine/catalogue/catalogue.ts';
 import { HearthError } from '../engine/errors.ts';
 import { Repository } from '../engine/index/repository/repository.ts';
-import { messages } from '../engine/protocol/protocol.ts';
 import { startEngine } from '../engine/runtime/engineProcess.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
 import type { Snippet } from '../extension/completion/similar.ts';
@@ -47,7 +46,7 @@ const { values } = parseArgs({
 const handWritten: Readonly<Record<string, string>> = { 'zod 4.1.12': 'package/src' };
 
 const engine = startEngine('dist/engine.mjs');
-const card = await engine.request(messages.load, { model: values.model });
+const card = await engine.requests.load({ model: values.model });
 
 /** What the editor would show, and when. */
 async function complete(
@@ -61,7 +60,7 @@ async function complete(
   const start = performance.now();
   // Asked for a second one, the engine says how sure it is and still shows all.
   const asked = { ...place, maxTokens: 64, multiline: 'never', candidates: 2, sampling: { temperature: 0 } } as const;
-  const { text, logProbability = Number.NaN } = await patiently(() => engine.request(messages.complete, asked));
+  const { text, logProbability = Number.NaN } = await patiently(() => engine.requests.complete(asked));
   return { text, logProbability, ms: performance.now() - start };
 }
 

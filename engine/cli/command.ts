@@ -1,7 +1,7 @@
 /** What a command is, and how its arguments are read. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { HearthError, invalidInput } from '../errors.ts';
-import { type CachePrecision, cachePrecisions } from '../model/spec/cachePrecision.ts';
+import { type CachePrecision, cachePrecisions } from '../protocol/engineProtocol.ts';
 import { type BackendChoice, backendChoices } from '../runtime/backends.ts';
 import type { Terminal } from './terminal.ts';
 

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
-import type { ChatResult, Delta } from '../protocol/protocol.ts';
+import type { ChatResult, Delta } from '../protocol/engineProtocol.ts';
 import type { Exchange } from './exchange.ts';
 import {
   checkModel,

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
 import { z } from 'zod';
-import { completeParams, type Delta, generateParams, type Statistics } from '../protocol/protocol.ts';
+import { completeParams, type Delta, generateParams, type Statistics } from '../protocol/engineProtocol.ts';
 import { badRequest } from './errors.ts';
 import type { Exchange } from './exchange.ts';
 import {

@@ -1,7 +1,7 @@
 /** Fields that several endpoints share. Clients send `null` for what they do not set, so null is absence everywhere. */
 import { z } from 'zod';
 import { limits } from '../limits.ts';
-import { type ModelCard, type Sampling, sampling, type ThinkingMode } from '../protocol/protocol.ts';
+import { type ModelCard, type Sampling, sampling, type ThinkingMode } from '../protocol/engineProtocol.ts';
 import { ApiError, badRequest } from './errors.ts';
 
 export const optional = <Schema extends z.ZodType>(schema: Schema) =>

@@ -1,7 +1,7 @@
 /** Conversations in OpenAI's words to the protocol's: roles, content in parts, tool calls and their results. */
 import { z } from 'zod';
 import { limits } from '../limits.ts';
-import { type ChatMessage, type ResponseFormat, type Tool, type ToolChoice, tool } from '../protocol/protocol.ts';
+import { type ChatMessage, type ResponseFormat, type Tool, type ToolChoice, tool } from '../protocol/engineProtocol.ts';
 import { badRequest } from './errors.ts';
 import { optional } from './fields.ts';
 

@@ -1,6 +1,6 @@
 /** GET /v1/models: the model that is loaded. */
 import type OpenAI from 'openai';
-import type { ModelCard } from '../protocol/protocol.ts';
+import type { ModelCard } from '../protocol/engineProtocol.ts';
 import type { Exchange } from './exchange.ts';
 import { checkModel, servedName } from './fields.ts';
 import { loadedCard, type Serving } from './serving.ts';

@@ -1,7 +1,7 @@
 /** POST /v1/responses: OpenAI's newer API. Nothing is stored: each request brings its conversation. */
 import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
-import type { ChatResult } from '../protocol/protocol.ts';
+import type { ChatResult } from '../protocol/engineProtocol.ts';
 import type { Exchange } from './exchange.ts';
 import { checkModel } from './fields.ts';
 import { type ResponsesBody, responsesBody, responsesParams } from './responsesInput.ts';

@@ -1,7 +1,7 @@
 /** The Responses API's items to a conversation: messages, reasoning, function calls and their outputs. */
 import { z } from 'zod';
 import { limits } from '../limits.ts';
-import type { ChatMessage, ToolCall } from '../protocol/protocol.ts';
+import type { ChatMessage, ToolCall } from '../protocol/engineProtocol.ts';
 import { badRequest } from './errors.ts';
 import {
   optional,

@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
-import type { Delta } from '../protocol/protocol.ts';
+import type { Delta } from '../protocol/engineProtocol.ts';
 
 type Event = OpenAI.Responses.ResponseStreamEvent;
 type Unnumbered = Event extends infer E ? (E extends Event ? Omit<E, 'sequence_number'> : never) : never;

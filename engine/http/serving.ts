@@ -1,7 +1,6 @@
 /** What the endpoints need of an engine, and how they ask it. */
 import type { z } from 'zod';
 import { cancelled, HearthError } from '../errors.ts';
-import type { DeltaRoutes } from '../runtime/deltaRoutes.ts';
 import {
   type ChatParams,
   type ChatResult,
@@ -10,7 +9,8 @@ import {
   type FinishReason,
   type ModelCard,
   type Statistics,
-} from '../protocol/protocol.ts';
+} from '../protocol/engineProtocol.ts';
+import type { DeltaRoutes } from '../runtime/deltaRoutes.ts';
 import type { Engine } from '../runtime/service.ts';
 
 export interface Serving {

@@ -1,7 +1,7 @@
 /** The thinking switch: which of its positions a model knows, and what its template is told for each. */
 import { HearthError } from '../errors.ts';
-import type { ChatTemplate } from './formats/chatTemplate.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { ChatTemplate } from './formats/chatTemplate.ts';
 
 /** As in the protocol. */
 export type ThinkingMode = 'off' | 'on' | 'low' | 'medium' | 'high';

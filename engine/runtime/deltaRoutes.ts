@@ -1,6 +1,6 @@
 /** Who gets the pieces of which answer, where one engine serves several askers. */
 import { randomUUID } from 'node:crypto';
-import type { Delta } from '../protocol/protocol.ts';
+import type { Delta } from '../protocol/engineProtocol.ts';
 
 export class DeltaRoutes {
   readonly #takers = new Map<string, (delta: Delta) => void>();

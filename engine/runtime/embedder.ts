@@ -1,11 +1,11 @@
 /** An embedding model for the index, in the process that keeps it and beside whatever the engine has loaded. */
 import { basename, join } from 'node:path';
-import { unsupported } from '../errors.ts';
-import { cutToContext, type EmbeddingModel, embedAll, embeddingTokens } from '../tasks/embed.ts';
-import type { RequestClass } from '../scheduler/nextStep.ts';
-import type { Embedder } from '../index/repository/embedder.ts';
 import { findEntry } from '../catalogue/catalogue.ts';
 import { openStore } from '../catalogue/store.ts';
+import { unsupported } from '../errors.ts';
+import type { Embedder } from '../index/repository/embeddings.ts';
+import type { RequestClass } from '../scheduler/nextStep.ts';
+import { cutToContext, type EmbeddingModel, embedAll, embeddingTokens } from '../tasks/embed.ts';
 import type { BackendChoice } from './backends.ts';
 import { loadModel } from './loadedModel.ts';
 

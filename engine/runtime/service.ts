@@ -6,7 +6,7 @@ import { ModelDigest } from '../catalogue/modelDigest.ts';
 import { digestDirectory, snapshotDirectory } from '../catalogue/paths.ts';
 import { openStore, type Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
-import { clearSnapshots } from '../kv/snapshotFolder.ts';
+import { clearSnapshots } from '../kv/snapshotFile.ts';
 import { callId, firstFreeCall } from '../prompt/conversation.ts';
 import type { OutputPiece } from '../prompt/output.ts';
 import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
@@ -33,7 +33,7 @@ import {
   type summariseParams,
   type WarmResult,
   type warmParams,
-} from '../protocol/protocol.ts';
+} from '../protocol/engineProtocol.ts';
 import { seededRandom } from '../sampling/random.ts';
 import { greedy, type SamplerSettings } from '../sampling/sampler.ts';
 import { samplerSettings } from '../sampling/samplingDefaults.ts';

@@ -1,8 +1,9 @@
 /** Summaries of files and folders, made by the model or found where they are kept. */
+
+import { partsOf } from '../index/syntax/source.ts';
 import { type FolderFile, summariseFolder } from '../tasks/folderSummary.ts';
 import type { SymbolRange } from '../tasks/sections.ts';
 import { type Summariser, type Summary, type SummaryRequest, summarise } from '../tasks/summarise.ts';
-import { partsOf } from '../index/syntax/source.ts';
 import type { SummaryCache } from './summaryCache.ts';
 
 export interface SummariesRequest extends SummaryRequest {

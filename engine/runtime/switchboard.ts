@@ -10,7 +10,7 @@ import type {
   RemoteServerParams,
   WarmResult,
   warmParams,
-} from '../protocol/protocol.ts';
+} from '../protocol/engineProtocol.ts';
 import type { RemoteEngine, RemoteOptions } from './remote/remoteEngine.ts';
 import type { Engine } from './service.ts';
 

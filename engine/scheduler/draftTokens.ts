@@ -3,8 +3,8 @@ import type { Decoder } from '../backend/backend.ts';
 import type { Job } from './job.ts';
 import type { StepSlice } from './nextStep.ts';
 import type { RequestQueue } from './requestQueue.ts';
-import type { StatisticsRecorder } from './statistics.ts';
 import type { Speculation } from './speculation.ts';
+import type { StatisticsRecorder } from './statistics.ts';
 
 interface Guesser {
   readonly decoder: Pick<Decoder, 'contextTokens'>;

@@ -1,47 +1,6 @@
 /** What the scheduler did since it was made, counted by class. */
-import * as z from 'zod';
+import type { ClassStatistics, SchedulerStatistics } from '../protocol/statistics.ts';
 import type { RequestClass, StepSlice } from './nextStep.ts';
-
-const classStatistics = z.object({
-  submitted: z.number(),
-  finished: z.number(),
-  cancelled: z.number(),
-  /** Timeouts among them. */
-  failed: z.number(),
-  /** Refused because too many waited; not among the submitted. */
-  refused: z.number(),
-  cachedTokens: z.number(),
-  /** Of prompts, and each sampled one that was fed back. */
-  computedTokens: z.number(),
-  generatedTokens: z.number(),
-  /** Guesses at coming tokens that were verified, and how many of them came true. */
-  guessedTokens: z.number(),
-  rightTokens: z.number(),
-  /** From submission to admission, over all that were admitted. */
-  waitedMs: z.number(),
-  longestWaitMs: z.number(),
-  /** Runs that computed tokens of answers, not of prompts: what a request of a better class waits for. */
-  answerSteps: z.number(),
-  /** Milliseconds of the last 100 of them. */
-  recentStepMs: z.array(z.number()),
-});
-type ClassStatistics = z.infer<typeof classStatistics>;
-
-export const schedulerStatistics = z.object({
-  steps: z.number(),
-  /** Over all steps: divided by `steps`, how many sequences a run took. */
-  slices: z.number(),
-  busyMs: z.number(),
-  /** Requests that gave their sequence back because better ones needed the memory. */
-  suspensions: z.number(),
-  classes: z.object({
-    keystroke: classStatistics,
-    chat: classStatistics,
-    summary: classStatistics,
-    'warm-up': classStatistics,
-  } satisfies Record<RequestClass, typeof classStatistics>),
-});
-export type SchedulerStatistics = z.infer<typeof schedulerStatistics>;
 
 type Counted = Exclude<keyof ClassStatistics, 'longestWaitMs' | 'recentStepMs'>;
 
@@ -56,6 +15,7 @@ const nothing = (): ClassStatistics => ({
   cachedTokens: 0,
   computedTokens: 0,
   generatedTokens: 0,
+  deviceTokens: 0,
   guessedTokens: 0,
   rightTokens: 0,
   waitedMs: 0,
@@ -65,7 +25,12 @@ const nothing = (): ClassStatistics => ({
 });
 
 export class StatisticsRecorder {
-  readonly #classes = { keystroke: nothing(), chat: nothing(), summary: nothing(), 'warm-up': nothing() };
+  readonly #classes: Record<RequestClass, ClassStatistics> = {
+    keystroke: nothing(),
+    chat: nothing(),
+    summary: nothing(),
+    'warm-up': nothing(),
+  };
   #steps = 0;
   #slices = 0;
   #busyMs = 0;

@@ -1,17 +1,17 @@
 /** A conversation: the turns that fit, and the answer told from the thinking. */
 import type { ChatMessage, Tool } from '../prompt/conversation.ts';
-import type { OutputPiece } from '../prompt/output.ts';
 import type { PromptFormat, PromptOptions } from '../prompt/formats/promptFormat.ts';
+import type { OutputPiece } from '../prompt/output.ts';
 import type { ThinkingMode } from '../prompt/thinkingModes.ts';
-import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { type Generated, generate } from './generate.ts';
 import type { Grammars } from '../sampling/grammar.ts';
-import { fitHistory } from './history.ts';
-import type { RequestClass } from '../scheduler/nextStep.ts';
 import { PlanSteer } from '../sampling/planProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
-import type { Scheduler } from '../scheduler/scheduler.ts';
 import { ThinkingLimit } from '../sampling/thinkingLimit.ts';
+import type { RequestClass } from '../scheduler/nextStep.ts';
+import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { type Generated, generate } from './generate.ts';
+import { fitHistory } from './history.ts';
 
 export interface ChatRequest {
   readonly requestClass: RequestClass;
@@ -82,7 +82,7 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
     stopIds: prompt.stops,
     stopStrings: [...prompt.stopStrings, ...request.stopStrings],
     parser,
-    steers: [limit, plan],
+    processors: [limit, plan],
     onPiece: (piece, tokens) => {
       onPiece(piece, tokens);
       return 'continue';

@@ -1,6 +1,6 @@
 /** An inline completion: the prompt, the generation, and what of it is offered. */
 import { limits } from '../limits.ts';
-import type { Steer } from '../sampling/logitsProcessor.ts';
+import { free, type LogitsProcessor } from '../sampling/logitsProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import { HealedText } from '../sampling/tokenHealing.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
@@ -102,8 +102,7 @@ async function attempt(
     maxTokens,
     stopIds: tokenizer.endIds,
     parser,
-    constrain: (logits) => parser.constrain(logits),
-    steers: first && [startingWith(first)],
+    processors: first ? [startingWith(first), parser] : [parser],
     observer: whole || (confidence === 'eager' && candidates === 1) ? undefined : meter,
     onPiece: ({ text }) => {
       written += text;
@@ -119,12 +118,10 @@ async function attempt(
   return { text, ...(logProbability !== undefined && { logProbability }), otherFirst, finish, statistics };
 }
 
-function startingWith({ id }: FirstToken): Steer {
+function startingWith({ id }: FirstToken): LogitsProcessor {
   let isFirst = true;
   return {
-    onlyForces: true,
-    forced: () => (isFirst ? id : undefined),
-    allowed: () => undefined,
+    next: () => (isFirst ? { kind: 'forced', token: id } : free),
     take: () => {
       isFirst = false;
     },

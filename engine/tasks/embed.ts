@@ -1,8 +1,8 @@
 /** Texts to vectors: the hidden state of the last token, L2-normalised, as embedding models are trained for. */
 import { cancelled, HearthError } from '../errors.ts';
-import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface EmbeddingModel {
   /** Of a headless decoder. */

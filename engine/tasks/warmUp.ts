@@ -1,5 +1,7 @@
 /** Computes a prompt ahead, while nobody waits: whoever asks with the same beginning finds it in the cache. */
 import { limits } from '../limits.ts';
+import type { TokenOutcome, TokenRequest } from '../scheduler/job.ts';
+import type { Scheduler } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import {
   type CompletionPrompt,
@@ -7,8 +9,6 @@ import {
   completionPrompt,
   promptBudgetTokens,
 } from './completionPrompt.ts';
-import type { TokenOutcome, TokenRequest } from '../scheduler/job.ts';
-import type { Scheduler } from '../scheduler/scheduler.ts';
 
 /** How much was read; a warm-up that a key stopped keeps what it read until then. */
 export interface Warmed {

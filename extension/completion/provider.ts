@@ -1,15 +1,14 @@
 import * as vscode from 'vscode';
-import { readsFast } from '../../engine/index/question/budget.ts';
-import type { CompleteParams } from '../../engine/protocol/protocol.ts';
+import { readsFast } from '../../engine/index/question/planner.ts';
+import type { CompleteParams } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
-import { CompletionCache, type Place, type Suggestion, samePlace } from './cache.ts';
+import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePlace } from './cache.ts';
 import type { CompletionContext } from './context.ts';
-import { AdaptiveDebounce } from './debounce.ts';
 import { type Moment, momentAt, worthAsking } from './moment.ts';
 
 /** Documents that are no source text of the user's. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { embedKernel } from '../../engine/backend/webgpu/kernels/embed.ts';
 import { PlanBuilder } from '../../engine/backend/webgpu/decoder/dispatches.ts';
 import { type GpuMatrix, Uploader } from '../../engine/backend/webgpu/device/upload.ts';
+import { embedKernel } from '../../engine/backend/webgpu/kernels/embed.ts';
 import type { Weight } from '../../engine/model/weights/weights.ts';
 import { readValues } from '../../engine/model/weights/weightValues.ts';
 import { randomValues, useGpu } from './kernel.ts';

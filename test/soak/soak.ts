@@ -9,7 +9,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HearthError } from '../../engine/errors.ts';
-import { seededRandom } from '../../engine/sampling/random.ts';
 import {
   chatParams,
   completeParams,
@@ -17,8 +16,9 @@ import {
   loadParams,
   summariseParams,
   warmParams,
-} from '../../engine/protocol/protocol.ts';
+} from '../../engine/protocol/engineProtocol.ts';
 import { Engine } from '../../engine/runtime/service.ts';
+import { seededRandom } from '../../engine/sampling/random.ts';
 import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
 
 export interface SoakOptions {

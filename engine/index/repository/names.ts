@@ -1,10 +1,10 @@
 /** Symbols by name: where they are defined, and where they are mentioned. */
 import type { DatabaseSync, SQLOutputValue, StatementSync } from 'node:sqlite';
 import { limits } from '../../limits.ts';
+import { symbolKinds } from '../../protocol/indexProtocol.ts';
 import { grammarOf } from '../syntax/grammars.ts';
 import { withTree } from '../syntax/source.ts';
 import type { Definition } from '../syntax/symbols.ts';
-import { symbolKinds } from '../syntax/symbols.ts';
 import { questionTerms } from './terms.ts';
 
 export interface SymbolPlace extends Definition {

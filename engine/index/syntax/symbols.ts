@@ -1,20 +1,6 @@
 /** Definitions and imports of a parsed file. */
+import { type SymbolKind, symbolKinds } from '../../protocol/indexProtocol.ts';
 import type { QueryMatch } from './treeSitter.ts';
-
-export const symbolKinds = [
-  'class',
-  'constant',
-  'enum',
-  'field',
-  'function',
-  'interface',
-  'method',
-  'module',
-  'struct',
-  'type',
-  'variable',
-] as const;
-export type SymbolKind = (typeof symbolKinds)[number];
 
 export interface Definition {
   readonly name: string;

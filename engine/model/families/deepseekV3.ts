@@ -6,7 +6,9 @@
 import { z } from 'zod';
 import { invalidInput, unsupported } from '../../errors.ts';
 import { limits } from '../../limits.ts';
-import { checkedSpec } from '../spec/checkSpec.ts';
+import { yarnMscale } from '../spec/rope.ts';
+import type { DecoderSpec, DenseSpec, ExpertsSpec, LatentAttentionSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
 import {
   contextTokensOf,
   decoderFields,
@@ -22,8 +24,6 @@ import {
 import { deepseekFromGguf, deepseekFromHuggingFace } from './deepseekV3Weights.ts';
 import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufVocabulary, ropeFromGguf } from './ggufKeys.ts';
-import { yarnMscale } from '../spec/rope.ts';
-import type { DecoderSpec, DenseSpec, ExpertsSpec, LatentAttentionSpec, RopeSpec } from '../spec/spec.ts';
 
 const deepseekConfig = z.looseObject({
   ...decoderFields,

@@ -1,13 +1,13 @@
 /** Where DeepSeek-V3's weights are: Hugging Face (BF16, or FP8 with block scales) and GGUF (`deepseek2`). */
 import type { TensorFile } from '../../formats/tensor.ts';
-import { fp8BlockOf } from './config.ts';
+import type { DecoderSpec, LatentAttentionSpec } from '../spec/spec.ts';
 import { decoderWeights, denseTables, denseWeights, type LayerContext } from '../weights/decoderWeights.ts';
 import { expertsApart, expertsOf, ggufExperts, routerOf } from '../weights/expertWeights.ts';
 import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import type { DecoderSpec, LatentAttentionSpec } from '../spec/spec.ts';
 import { tensorTable } from '../weights/tensorTable.ts';
 import type { DecoderWeights, ExpertsWeights, FeedForwardWeights, LatentWeights, Weight } from '../weights/weights.ts';
 import { selectRows } from '../weights/weightViews.ts';
+import { fp8BlockOf } from './config.ts';
 
 export function deepseekFromHuggingFace(spec: DecoderSpec, file: TensorFile, config: unknown): DecoderWeights {
   return decoderWeights(spec, tensorTable(file, fp8BlockOf(config)), huggingFaceNames, {

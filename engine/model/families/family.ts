@@ -1,8 +1,8 @@
 /** What a family file exports: two ways to a `DecoderSpec` and the matching name tables. */
 import type { TensorFile } from '../../formats/tensor.ts';
-import type { GgufKeys, GgufSource } from './ggufKeys.ts';
 import type { DecoderSpec } from '../spec/spec.ts';
 import type { DecoderWeights } from '../weights/weights.ts';
+import type { GgufKeys, GgufSource } from './ggufKeys.ts';
 
 export interface FamilyBuilder {
   /** `model_type` values in config.json. */

@@ -6,7 +6,9 @@
 import { z } from 'zod';
 import { invalidInput } from '../../errors.ts';
 import { limits } from '../../limits.ts';
-import { checkedSpec } from '../spec/checkSpec.ts';
+import { yarnAttentionFactor } from '../spec/rope.ts';
+import type { DecoderSpec, LayerSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
 import {
   contextTokensOf,
   decoderFields,
@@ -24,8 +26,6 @@ import {
 import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 import { gptOssFromGguf, gptOssFromHuggingFace, gptOssFromOriginal } from './gptOssWeights.ts';
-import { yarnAttentionFactor } from '../spec/rope.ts';
-import type { DecoderSpec, LayerSpec, RopeSpec } from '../spec/spec.ts';
 
 /** The gate's steepness is in the code of every implementation, in no configuration. */
 const swigluAlpha = 1.702;

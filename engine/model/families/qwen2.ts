@@ -5,7 +5,11 @@
 import { z } from 'zod';
 import { invalidInput } from '../../errors.ts';
 import { limits } from '../../limits.ts';
-import { checkedSpec } from '../spec/checkSpec.ts';
+import type { DecoderSpec, LayerSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
+import { decoderWeights } from '../weights/decoderWeights.ts';
+import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
+import { tensorTable } from '../weights/tensorTable.ts';
 import {
   contextTokensOf,
   decoderFields,
@@ -18,12 +22,8 @@ import {
   ropeFromConfig,
   size,
 } from './config.ts';
-import { decoderWeights } from '../weights/decoderWeights.ts';
 import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
-import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import type { DecoderSpec, LayerSpec, RopeSpec } from '../spec/spec.ts';
-import { tensorTable } from '../weights/tensorTable.ts';
 
 export const qwenWindowFields = {
   use_sliding_window: optional(z.boolean()),

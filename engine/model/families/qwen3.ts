@@ -3,7 +3,11 @@
  * Sources: transformers `models/qwen3/modeling_qwen3.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen3Model).
  */
 import { z } from 'zod';
-import { checkedSpec } from '../spec/checkSpec.ts';
+import type { DecoderSpec, DenseSpec, GroupedQueryAttentionSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
+import { decoderWeights } from '../weights/decoderWeights.ts';
+import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
+import { tensorTable } from '../weights/tensorTable.ts';
 import {
   contextTokensOf,
   decoderFields,
@@ -14,13 +18,9 @@ import {
   requireValue,
   ropeFromConfig,
 } from './config.ts';
-import { decoderWeights } from '../weights/decoderWeights.ts';
 import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
-import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
 import { qwenSlidingWindows, qwenWindowFields } from './qwen2.ts';
-import type { DecoderSpec, DenseSpec, GroupedQueryAttentionSpec, RopeSpec } from '../spec/spec.ts';
-import { tensorTable } from '../weights/tensorTable.ts';
 
 export const qwen3Fields = {
   ...decoderFields,

@@ -4,13 +4,15 @@
  */
 import { z } from 'zod';
 import { limits } from '../../limits.ts';
-import { checkedSpec } from '../spec/checkSpec.ts';
-import { experts, fp8BlockOf, optional, parseConfig, requireValue, width } from './config.ts';
+import type { DecoderSpec, ExpertsSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
 import { decoderWeights, denseTables, groupedQueryWeights, type LayerTables } from '../weights/decoderWeights.ts';
 import { expertsApart, expertsOf, ggufExperts, routerOf } from '../weights/expertWeights.ts';
+import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
+import { tensorTable } from '../weights/tensorTable.ts';
+import { experts, fp8BlockOf, optional, parseConfig, requireValue, width } from './config.ts';
 import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes } from './ggufKeys.ts';
-import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
 import {
   qwen3AttentionFromGguf,
   qwen3AttentionsFromConfig,
@@ -19,8 +21,6 @@ import {
   qwen3Outside,
   qwen3OutsideOfGguf,
 } from './qwen3.ts';
-import type { DecoderSpec, ExpertsSpec } from '../spec/spec.ts';
-import { tensorTable } from '../weights/tensorTable.ts';
 
 const qwen3MoeConfig = z.looseObject({
   ...qwen3Fields,

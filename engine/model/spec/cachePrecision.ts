@@ -1,12 +1,6 @@
 /** How keys and values are kept between tokens, and what that takes. */
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { type AttentionSpec, cacheValuesPerToken, type DecoderSpec } from './spec.ts';
-
-/**
- * `q8`: blocks of up to 32 values of one row share an f32 scale, the largest of them by 127, and are kept as its nearest multiples,
- * a byte each (ggml's Q8_0 with a wider scale).
- */
-export const cachePrecisions = ['f32', 'f16', 'q8'] as const;
-export type CachePrecision = (typeof cachePrecisions)[number];
 
 /** How the CPU backend keeps what is asked for. */
 export const processorPrecision = (asked: CachePrecision = 'f16'): 'f32' | 'f16' => (asked === 'f32' ? 'f32' : 'f16');

@@ -1,6 +1,7 @@
 /** The parts of a name table that every family shares: what hangs at which name, with which shape. */
-import type { DecoderNames, LayerNames } from './tensorNames.ts';
+
 import type { DecoderSpec, DenseSpec, GroupedQueryAttentionSpec, LayerSpec } from '../spec/spec.ts';
+import type { DecoderNames, LayerNames } from './tensorNames.ts';
 import type { TensorTable } from './tensorTable.ts';
 import type {
   AttentionWeights,

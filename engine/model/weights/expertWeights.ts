@@ -1,7 +1,8 @@
 /** How mixtures of experts are stored: one tensor an expert (Hugging Face), or all experts in one (GGUF). */
+
+import type { ExpertsSpec } from '../spec/spec.ts';
 import type { LayerContext } from './decoderWeights.ts';
 import { denseWeights } from './decoderWeights.ts';
-import type { ExpertsSpec } from '../spec/spec.ts';
 import type { TensorTable } from './tensorTable.ts';
 import type { ExpertsWeights, Linear, Weight } from './weights.ts';
 import { joinRows, type RowSelection, selectRows, stackedWeight } from './weightViews.ts';

@@ -6,8 +6,8 @@ import { z } from 'zod';
 import { blockLayout, byteLengthOf, elementCountOf } from '../../formats/blocks.ts';
 import type { TensorType } from '../../formats/tensor.ts';
 import { fp8BlockOf, optional, parseConfig, quantisationMethodOf } from '../families/config.ts';
-import type { WeightGroup } from '../spec/describe.ts';
 import { isOriginal } from '../families/gptOss.ts';
+import type { WeightGroup } from '../spec/describe.ts';
 import type { DecoderSpec } from '../spec/spec.ts';
 import { type SpecTensor, specTensors } from './specTensors.ts';
 

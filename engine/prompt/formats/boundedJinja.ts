@@ -9,9 +9,9 @@
 import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
 import { HearthError, invalidInput } from '../../errors.ts';
 import { limits } from '../../limits.ts';
+import { DeadlineError, withDeadline } from '../../tokenizer/watchdog.ts';
 import { type Node, operationOf, type Program, stringLiteral, type Value, valueOfArgument } from './jinjaNodes.ts';
 import { rangeOf, replacedLength, strftime, strip } from './pythonFunctions.ts';
-import { DeadlineError, withDeadline } from '../../tokenizer/watchdog.ts';
 
 export type { Program } from './jinjaNodes.ts';
 

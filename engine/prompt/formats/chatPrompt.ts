@@ -15,10 +15,10 @@
  * are those of transformers' `apply_chat_template` wherever the conversation holds no framing tokens.
  */
 import { invalidInput } from '../../errors.ts';
-import type { ChatTemplate, TemplateMessage, TemplateOptions } from './chatTemplate.ts';
+import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
 import { ThinkingSplitter } from '../thinking.ts';
-import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
+import type { ChatTemplate, TemplateMessage, TemplateOptions } from './chatTemplate.ts';
 import { type ToolSyntax, templateCall, templateTool, withoutToolRoles } from './toolSyntax.ts';
 
 export interface ChatOptions extends Omit<TemplateOptions, 'messages' | 'bosToken' | 'eosToken'> {

@@ -3,15 +3,24 @@
  * results only once in a conversation; V3.1's shows no tools. So both are written here: by the parts of V3's template
  * that are whole, and by V3.1's model card ("Chat Template", "ToolCall").
  */
-import { type AnswerPlan, answerSchema, callSteps, jsonAnswer, marked, type Step, wantedCalls } from '../plans/answerPlan.ts';
+
+import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { messageBoundaries } from '../boundaries.ts';
 import type { ChatMessage, Tool, ToolCall } from '../conversation.ts';
 import { DeepSeekParser } from '../parsers/deepseekOutput.ts';
-import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
-import { pythonJson } from './pythonFunctions.ts';
+import {
+  type AnswerPlan,
+  answerSchema,
+  callSteps,
+  jsonAnswer,
+  marked,
+  type Step,
+  wantedCalls,
+} from '../plans/answerPlan.ts';
 import { withStatedFormat } from '../responseFormat.ts';
 import { nearestThinkingMode, type ThinkingMode } from '../thinkingModes.ts';
-import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
+import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
+import { pythonJson } from './pythonFunctions.ts';
 
 export type DeepSeekVersion = 'v3' | 'v3.1';
 

@@ -4,16 +4,17 @@
  * the instructions with a blank line. The document is followed: it is what the publisher's own renderer and the
  * model's training agree on, and what the model writes itself, so that a turn's prompt continues the one before.
  */
-import { callsNothing, wantedCalls } from '../plans/answerPlan.ts';
+
+import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { messageBoundaries } from '../boundaries.ts';
-import { ChannelParser } from '../parsers/channels.ts';
 import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
+import { ChannelParser } from '../parsers/channels.ts';
+import { callsNothing, wantedCalls } from '../plans/answerPlan.ts';
 import { answerStart, harmonyPlan } from '../plans/harmonyPlan.ts';
-import { toolsSection } from './harmonyTypes.ts';
-import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
 import { harmonyFormatSection } from '../responseFormat.ts';
 import { nearestThinkingMode, type ThinkingMode } from '../thinkingModes.ts';
-import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
+import { toolsSection } from './harmonyTypes.ts';
+import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
 
 export interface HarmonyMessage {
   /** `system`, `developer`, `user`, `assistant`, or a tool's name. */

@@ -1,16 +1,15 @@
 /** How a model is talked to: a conversation to ids, and what it generates back to thinking and text. */
-import { type AnswerPlan, answerSchema, callsNothing, freeAnswer, jsonAnswer } from '../plans/answerPlan.ts';
+
+import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { messageBoundaries } from '../boundaries.ts';
-import { ChannelParser } from '../parsers/channels.ts';
-import { encodeChat } from './chatPrompt.ts';
-import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
 import type { ChatMessage, Tool } from '../conversation.ts';
-import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';
-import { HarmonyFormat } from './harmony.ts';
 import type { OutputParser } from '../output.ts';
-import { withStatedFormat } from '../responseFormat.ts';
+import { ChannelParser } from '../parsers/channels.ts';
 import { TaggedParser } from '../parsers/taggedParser.ts';
+import { ToolCallSplitter } from '../parsers/toolCallText.ts';
+import { type AnswerPlan, answerSchema, callsNothing, freeAnswer, jsonAnswer } from '../plans/answerPlan.ts';
 import { taggedPlan } from '../plans/taggedPlan.ts';
+import { withStatedFormat } from '../responseFormat.ts';
 import {
   endsInsideThinking,
   nearestThinkingMode,
@@ -19,8 +18,10 @@ import {
   thinkingModes,
   thinkingVariables,
 } from '../thinkingModes.ts';
-import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
-import { ToolCallSplitter } from '../parsers/toolCallText.ts';
+import { encodeChat } from './chatPrompt.ts';
+import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
+import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';
+import { HarmonyFormat } from './harmony.ts';
 import { type ToolSyntax, toolSyntaxOf } from './toolSyntax.ts';
 
 export interface PromptOptions {

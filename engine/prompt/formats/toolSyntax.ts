@@ -1,8 +1,8 @@
 /** How a checkpoint writes tool calls, found by rendering one: what its template does is what the model was taught. */
 import { HearthError } from '../../errors.ts';
-import type { ChatTemplate } from './chatTemplate.ts';
-import { argumentsOf, type ChatMessage, type Tool, type ToolCall } from '../conversation.ts';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
+import { argumentsOf, type ChatMessage, type Tool, type ToolCall } from '../conversation.ts';
+import type { ChatTemplate } from './chatTemplate.ts';
 
 export interface ToolSyntax {
   readonly kind: 'json' | 'xml';

@@ -2,11 +2,12 @@
  * GPT-OSS's harmony output: `<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…`
  * (openai/harmony, docs/format.md). The analysis channel is thinking, a message to a tool is a call, every other one is shown.
  */
-import type { Tool } from '../conversation.ts';
-import { JsonObjectScanner } from './jsonScanner.ts';
-import type { OutputParser, OutputPiece } from '../output.ts';
+
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { TokenTextStream } from '../../tokenizer/utf8Stream.ts';
+import type { Tool } from '../conversation.ts';
+import type { OutputParser, OutputPiece } from '../output.ts';
+import { JsonObjectScanner } from './jsonScanner.ts';
 
 /** A header is a role, a channel, a recipient and a type. What is longer is no header. */
 const maxHeaderChars = 200;

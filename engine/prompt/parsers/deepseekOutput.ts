@@ -1,10 +1,11 @@
 /** DeepSeek's output: thinking by tags, calls by framing tokens. */
-import type { DeepSeekVersion } from '../formats/deepseek.ts';
-import { JsonObjectScanner } from './jsonScanner.ts';
-import type { OutputParser, OutputPiece } from '../output.ts';
-import { ThinkingSplitter } from '../thinking.ts';
+
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { TokenTextStream } from '../../tokenizer/utf8Stream.ts';
+import type { DeepSeekVersion } from '../formats/deepseek.ts';
+import type { OutputParser, OutputPiece } from '../output.ts';
+import { ThinkingSplitter } from '../thinking.ts';
+import { JsonObjectScanner } from './jsonScanner.ts';
 
 export interface DeepSeekOutput {
   readonly version: DeepSeekVersion;

@@ -1,9 +1,10 @@
 /** Reads output whose thinking and calls are text between tags. */
+
+import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
+import { TokenTextStream } from '../../tokenizer/utf8Stream.ts';
 import type { OutputParser, OutputPiece } from '../output.ts';
 import { ThinkingSplitter } from '../thinking.ts';
-import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import type { ToolCallSplitter } from './toolCallText.ts';
-import { TokenTextStream } from '../../tokenizer/utf8Stream.ts';
 
 export class TaggedParser implements OutputParser {
   readonly #text: TokenTextStream;

@@ -1,9 +1,9 @@
 /** Tool calls that are written as text: `<tool_call>{"name": …}</tool_call>` and their relatives. */
 import type { Tool } from '../conversation.ts';
-import { JsonCallReader } from './jsonCall.ts';
+import type { ToolSyntax } from '../formats/toolSyntax.ts';
 import { type OutputPiece, piece } from '../output.ts';
 import { partialMatchLength } from '../partialMatch.ts';
-import type { ToolSyntax } from '../formats/toolSyntax.ts';
+import { JsonCallReader } from './jsonCall.ts';
 import { XmlCallReader } from './xmlCall.ts';
 
 /** Reads one call, from behind its opening tag. */

@@ -1,4 +1,6 @@
 /** What GPT-OSS's answers are held to. */
+
+import type { PromptOptions } from '../formats/promptFormat.ts';
 import {
   type AnswerPlan,
   answerSchema,
@@ -11,7 +13,6 @@ import {
   type Step,
   wantedCalls,
 } from './answerPlan.ts';
-import type { PromptOptions } from '../formats/promptFormat.ts';
 
 /** Begins the answer after the end of another message. */
 export const answerStart = '<|start|>assistant<|channel|>final<|message|>';

@@ -1,4 +1,7 @@
 /** What answers are held to in formats whose thinking and calls are text between tags. */
+
+import type { PromptOptions } from '../formats/promptFormat.ts';
+import type { ToolSyntax } from '../formats/toolSyntax.ts';
 import {
   type AnswerPlan,
   answerSchema,
@@ -11,8 +14,6 @@ import {
   wantedCalls,
   xmlCallSteps,
 } from './answerPlan.ts';
-import type { PromptOptions } from '../formats/promptFormat.ts';
-import type { ToolSyntax } from '../formats/toolSyntax.ts';
 
 export interface TaggedState {
   readonly thinks: boolean;

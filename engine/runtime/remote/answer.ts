@@ -1,6 +1,6 @@
 /** A streamed answer of OpenAI's API, piece by piece into the protocol's. */
 import { z } from 'zod';
-import type { ChatResult, Delta, Statistics, ToolCall } from '../../protocol/protocol.ts';
+import type { ChatResult, Delta, Statistics, ToolCall } from '../../protocol/engineProtocol.ts';
 
 export const usage = z.object({
   prompt_tokens: z.number(),

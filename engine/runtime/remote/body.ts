@@ -1,7 +1,7 @@
 /** Requests of the protocol in the words of OpenAI's API. */
 import type OpenAI from 'openai';
 import type { z } from 'zod';
-import type { ChatMessage, chatParams, Sampling, ThinkingMode } from '../../protocol/protocol.ts';
+import type { ChatMessage, chatParams, Sampling, ThinkingMode } from '../../protocol/engineProtocol.ts';
 
 type Params = z.output<typeof chatParams>;
 

@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { HearthError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
-import type { CompleteResult, completeParams } from '../../protocol/protocol.ts';
+import type { CompleteResult, completeParams } from '../../protocol/engineProtocol.ts';
 import { commentLine } from '../../tasks/comments.ts';
 import { completedText } from '../../tasks/complete.ts';
 import { CompletionShape } from '../../tasks/completionShape.ts';

@@ -1,10 +1,8 @@
 /** The engine's requests, answered by an OpenAI-compatible server that the user named. Nothing is sent before they do. */
 import { join } from 'node:path';
 import type { z } from 'zod';
-import { cancelled, HearthError } from '../../errors.ts';
-import { fitHistory } from '../../tasks/history.ts';
-import type { Summariser } from '../../tasks/summarise.ts';
 import { defaultStoreDirectory } from '../../catalogue/paths.ts';
+import { cancelled, HearthError } from '../../errors.ts';
 import {
   type ChatResult,
   type CompleteResult,
@@ -17,7 +15,9 @@ import {
   type Progress,
   type SummariseResult,
   type summariseParams,
-} from '../../protocol/protocol.ts';
+} from '../../protocol/engineProtocol.ts';
+import { fitHistory } from '../../tasks/history.ts';
+import type { Summariser } from '../../tasks/summarise.ts';
 import { Summaries } from '../summaries.ts';
 import { SummaryCache } from '../summaryCache.ts';
 import { Answer, chatChunk } from './answer.ts';

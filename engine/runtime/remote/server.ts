@@ -2,7 +2,7 @@
 import OpenAI, { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
 import { z } from 'zod';
 import { type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
-import { type RemoteModel, type RemoteServerParams, thinkingMode } from '../../protocol/protocol.ts';
+import { type RemoteModel, type RemoteServerParams, thinkingMode } from '../../protocol/engineProtocol.ts';
 
 /** What servers say of a model beside OpenAI's fields. */
 const listed = z.object({

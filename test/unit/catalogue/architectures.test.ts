@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { activeBytesOf, describeSpec } from '../../../engine/model/spec/describe.ts';
-import { inspectSpec } from '../../../engine/model/spec/inspect.ts';
-import { specFromConfig } from '../../../engine/model/open.ts';
-import { plannedGroups } from '../../../engine/model/weights/storedBytes.ts';
 import { architectures, specOfArchitecture } from '../../../engine/catalogue/architectures.ts';
 import { type CatalogueEntry, catalogue } from '../../../engine/catalogue/catalogue.ts';
 import { knownStorage } from '../../../engine/catalogue/inspectModel.ts';
+import { specFromConfig } from '../../../engine/model/open.ts';
+import { activeBytesOf, describeSpec } from '../../../engine/model/spec/describe.ts';
+import { inspectSpec } from '../../../engine/model/spec/inspect.ts';
+import { plannedGroups } from '../../../engine/model/weights/storedBytes.ts';
 import { compileChatTemplate } from '../../../engine/prompt/formats/chatTemplate.ts';
 import { thinkingModes } from '../../../engine/prompt/thinkingModes.ts';
 import { describeShared, sharedFile } from '../shared.ts';

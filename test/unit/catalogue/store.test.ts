@@ -1,12 +1,12 @@
 import { mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { modelEntry } from '../../../engine/protocol/protocol.ts';
 import type { CatalogueEntry } from '../../../engine/catalogue/catalogue.ts';
 import { requireSpace } from '../../../engine/catalogue/files.ts';
 import type { StoreProgress } from '../../../engine/catalogue/progress.ts';
 import { stagingFolder } from '../../../engine/catalogue/sources.ts';
 import { openStore, type Store, toModelEntry } from '../../../engine/catalogue/store.ts';
+import { modelEntry } from '../../../engine/protocol/engineProtocol.ts';
 import { type FileServer, sendHubFile, startServer } from './fileServer.ts';
 import { filesBelow, randomBytes, removeTemporaryFolders, sha256, temporaryFolder, testEntry } from './tools.ts';
 

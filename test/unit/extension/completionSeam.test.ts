@@ -2,7 +2,7 @@
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { grammarOf } from '../../../engine/index/syntax/grammars.ts';
 import { withTree } from '../../../engine/index/syntax/source.ts';
-import { type CompleteParams, completeParams } from '../../../engine/protocol/protocol.ts';
+import { type CompleteParams, completeParams } from '../../../engine/protocol/engineProtocol.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { greedy } from '../../../engine/sampling/sampler.ts';
 import { complete } from '../../../engine/tasks/complete.ts';

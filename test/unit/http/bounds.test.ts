@@ -1,7 +1,7 @@
 import { request } from 'node:http';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { limits } from '../../../engine/limits.ts';
 import type { HttpServer } from '../../../engine/http/server.ts';
+import { limits } from '../../../engine/limits.ts';
 import { fuzzHttp } from '../../fuzz/http.ts';
 import { answerOf, ScriptedEngine, startScripted, token } from './support.ts';
 

@@ -1,6 +1,5 @@
 /** A scripted engine behind the real HTTP server: it notes what it is asked, and answers as a test says. */
 import type { z } from 'zod';
-import { DeltaRoutes } from '../../../engine/runtime/deltaRoutes.ts';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
 import type { Serving } from '../../../engine/http/serving.ts';
 import type {
@@ -9,7 +8,8 @@ import type {
   completeParams,
   generateParams,
   ModelCard,
-} from '../../../engine/protocol/protocol.ts';
+} from '../../../engine/protocol/engineProtocol.ts';
+import { DeltaRoutes } from '../../../engine/runtime/deltaRoutes.ts';
 
 export const token = 'a-token-of-the-tests-with-43-characters-000';
 

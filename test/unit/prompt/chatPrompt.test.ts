@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
+import type { ChatMessage } from '../../../engine/prompt/conversation.ts';
 import { encodeChat } from '../../../engine/prompt/formats/chatPrompt.ts';
 import { compileChatTemplate } from '../../../engine/prompt/formats/chatTemplate.ts';
-import type { ChatMessage } from '../../../engine/prompt/conversation.ts';
-import { fillInTheMiddlePrompt } from '../../../engine/tokenizer/fillInTheMiddle.ts';
-import { tokenizerFromJson } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
 import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
 import { nearestThinkingMode, thinkingModes } from '../../../engine/prompt/thinkingModes.ts';
+import { fillInTheMiddlePrompt } from '../../../engine/tokenizer/fillInTheMiddle.ts';
+import { tokenizerFromJson } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
 import { describeShared } from '../shared.ts';
 import {

@@ -2,7 +2,6 @@
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { z } from 'zod';
-import { ChannelParser } from '../../../engine/prompt/parsers/channels.ts';
 import type { ChatMessage, Tool } from '../../../engine/prompt/conversation.ts';
 import {
   assistantStart,
@@ -12,12 +11,19 @@ import {
   systemText,
   withoutOldAnalysis,
 } from '../../../engine/prompt/formats/harmony.ts';
-import type { OutputPiece } from '../../../engine/prompt/output.ts';
 import { type PromptFormat, promptFormatOf, type ResponseFormat } from '../../../engine/prompt/formats/promptFormat.ts';
+import type { OutputPiece } from '../../../engine/prompt/output.ts';
+import { ChannelParser } from '../../../engine/prompt/parsers/channels.ts';
 import type { ThinkingMode } from '../../../engine/prompt/thinkingModes.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
 import { describeShared, sharedFile } from '../shared.ts';
-import { publishedFiles, publishedTemplate, publishedTokenizer, readJson, smallTokenizer } from '../tokenizer/vocabularies.ts';
+import {
+  publishedFiles,
+  publishedTemplate,
+  publishedTokenizer,
+  readJson,
+  smallTokenizer,
+} from '../tokenizer/vocabularies.ts';
 
 const now = new Date(2025, 5, 28);
 

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { ChannelParser } from '../../../engine/prompt/parsers/channels.ts';
-import { tokenizerFromJson } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
 import type { OutputPiece } from '../../../engine/prompt/output.ts';
+import { ChannelParser } from '../../../engine/prompt/parsers/channels.ts';
 import { TaggedParser } from '../../../engine/prompt/parsers/taggedParser.ts';
 import { ThinkingSplitter } from '../../../engine/prompt/thinking.ts';
+import { tokenizerFromJson } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
 import { smallTokenizer, smallTokenizerJson } from '../tokenizer/vocabularies.ts';
 
 function joined(pieces: readonly OutputPiece[]): { thinking: string; text: string } {

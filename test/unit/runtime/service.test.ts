@@ -18,7 +18,7 @@ import {
   summariseResult,
   warmParams,
   warmResult,
-} from '../../../engine/protocol/protocol.ts';
+} from '../../../engine/protocol/engineProtocol.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { makeTinyModel } from './tinyModel.ts';
 

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';
+import type { ChatMessage } from '../../../engine/prompt/conversation.ts';
+import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
+import type { OutputPiece } from '../../../engine/prompt/output.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
 import { greedy } from '../../../engine/sampling/sampler.ts';
-import type { ChatMessage } from '../../../engine/prompt/conversation.ts';
-import type { OutputPiece } from '../../../engine/prompt/output.ts';
-import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
+import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { replying, schedulerOf } from '../scheduler/setUp.ts';
 

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { type Generated, type GenerationRequest, generate } from '../../../engine/tasks/generate.ts';
-import { greedy } from '../../../engine/sampling/sampler.ts';
 import type { OutputPiece } from '../../../engine/prompt/output.ts';
 import { TaggedParser } from '../../../engine/prompt/parsers/taggedParser.ts';
+import { greedy } from '../../../engine/sampling/sampler.ts';
+import { type Generated, type GenerationRequest, generate } from '../../../engine/tasks/generate.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 import { replying, schedulerOf } from '../scheduler/setUp.ts';
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { fitHistory } from '../../../engine/tasks/history.ts';
 import type { ChatMessage } from '../../../engine/prompt/conversation.ts';
+import { fitHistory } from '../../../engine/tasks/history.ts';
 
 const system: ChatMessage = { role: 'system', content: 'sys' };
 const user = (content: string): ChatMessage => ({ role: 'user', content });

@@ -1,14 +1,14 @@
 /** The limit of thinking with the published vocabularies and templates of every family that thinks. */
 import { expect, it } from 'vitest';
-import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';
+import { type PromptFormat, promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
 import { greedy } from '../../../engine/sampling/sampler.ts';
-import { type PromptFormat, promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
+import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
-import { describeShared } from '../shared.ts';
-import { publishedFiles, publishedTokenizer } from '../tokenizer/vocabularies.ts';
 import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
 import { schedulerOf } from '../scheduler/setUp.ts';
+import { describeShared } from '../shared.ts';
+import { publishedFiles, publishedTokenizer } from '../tokenizer/vocabularies.ts';
 
 /**
  * How each family's output begins when it thinks, how many tokens of that are thought already, and how it ends its

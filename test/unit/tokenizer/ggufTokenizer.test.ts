@@ -1,12 +1,12 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { defaultStoreDirectory } from '../../../engine/catalogue/paths.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import { openGguf } from '../../../engine/formats/gguf.ts';
 import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
-import { defaultStoreDirectory } from '../../../engine/catalogue/paths.ts';
-import { tokenizerFromGguf } from '../../../engine/tokenizer/ggufTokenizer.ts';
 import { namedPreTokenisers } from '../../../engine/tokenizer/ggufPreTokenisers.ts';
+import { tokenizerFromGguf } from '../../../engine/tokenizer/ggufTokenizer.ts';
 import { preTokenise, regexStep } from '../../../engine/tokenizer/preTokenise.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { HearthError } from '../../../engine/errors.ts';
-import { tokenizerFromDirectory, tokenizerFromJson } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
 import { readPreTokeniser } from '../../../engine/tokenizer/huggingFaceSteps.ts';
+import { tokenizerFromDirectory, tokenizerFromJson } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
 import {
   publishedFiles,

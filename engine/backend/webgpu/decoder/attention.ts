@@ -1,8 +1,5 @@
 /** Attention of one layer, grouped-query or latent, onto the residual stream. */
 import type { DecoderSpec, GroupedQueryAttentionSpec, LatentAttentionSpec } from '../../../model/spec/spec.ts';
-import type { LayerCache } from './cache.ts';
-import type { PlanRows, Recorder } from './recorder.ts';
-import type { GpuGroupedQuery, GpuLatent, GpuLinear } from './gpuWeights.ts';
 import {
   type AttentionShape,
   attentionKernel,
@@ -14,6 +11,9 @@ import { canJoin, jointVectorGroups, jointVectorKernel } from '../kernels/jointV
 import { prepareHeadsKernel } from '../kernels/prepareHeads.ts';
 import { prepareLatentKernel } from '../kernels/prepareLatent.ts';
 import { canProjectHeads, type Projection, projectHeadsGroups, projectHeadsKernel } from '../kernels/projectHeads.ts';
+import type { LayerCache } from './cache.ts';
+import type { GpuGroupedQuery, GpuLatent, GpuLinear } from './gpuWeights.ts';
+import type { PlanRows, Recorder } from './recorder.ts';
 
 const tokensOf = (rows: PlanRows): number => (rows === 'prompt' ? Number.MAX_SAFE_INTEGER : rows);
 

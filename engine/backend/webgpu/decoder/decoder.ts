@@ -12,19 +12,19 @@ import type {
   SequenceSlice,
   SequenceStorage,
 } from '../../backend.ts';
-import { checkedBatch, type OwnSlice } from '../../batch.ts';
+import { checkedBatch, type OwnSlice } from '../../backend.ts';
 import { measureCopyBandwidth } from '../device/bandwidth.ts';
+import type { Gpu } from '../device/gpu.ts';
+import { samplesOnGpu } from '../kernels/sampleChunks.ts';
 import { queriesPerTile } from './attention.ts';
 import { copyPage, usedCacheBytes } from './cache.ts';
+import { type DeviceSampler, mostSteps, untilStop } from './deviceSampling.ts';
+import type { Plan } from './dispatches.ts';
 import { headPlan, layersPlan } from './forwardPlan.ts';
 import type { DecoderParts, PlanRows } from './recorder.ts';
-import { type DeviceSampler, mostSteps, untilStop } from './deviceSampling.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './scratch.ts';
 import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './sequence.ts';
 import { WebgpuStorage } from './sequenceStorage.ts';
-import type { Gpu } from '../device/gpu.ts';
-import { samplesOnGpu } from '../kernels/sampleChunks.ts';
-import type { Plan } from './dispatches.ts';
 
 /** Most rows that are computed as rows, not as a prompt's tiles. */
 export const vectorTokens = 16;

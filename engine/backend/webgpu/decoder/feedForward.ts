@@ -1,16 +1,22 @@
 /** The feed-forward part of one layer, dense or of experts, onto the residual stream. */
 import type { Activation, DenseSpec, ExpertsSpec } from '../../../model/spec/spec.ts';
-import type { Recorder } from './recorder.ts';
-import { maxTokensPerRun } from './scratch.ts';
-import type { GpuDense, GpuExperts, GpuLinear } from './gpuWeights.ts';
 import { activationGroups, activationKernel } from '../kernels/activation.ts';
 import { combineExpertsGroups, combineExpertsKernel } from '../kernels/combineExperts.ts';
 import { expertsDownGroups, expertsDownKernel } from '../kernels/expertsDown.ts';
 import { type ExpertTilesShape, expertTilesGroups, expertTilesKernel } from '../kernels/expertTiles.ts';
-import { canRoute, type GatedShape, gatedVectorGroups, gatedVectorKernel, jointPieces } from '../kernels/gatedVector.ts';
+import {
+  canRoute,
+  type GatedShape,
+  gatedVectorGroups,
+  gatedVectorKernel,
+  jointPieces,
+} from '../kernels/gatedVector.ts';
 import { groupExpertsKernel } from '../kernels/groupExperts.ts';
 import { routerKernel } from '../kernels/router.ts';
 import { tileTokens } from '../kernels/tileLoad.ts';
+import type { GpuDense, GpuExperts, GpuLinear } from './gpuWeights.ts';
+import type { Recorder } from './recorder.ts';
+import { maxTokensPerRun } from './scratch.ts';
 
 export function recordDense(recorder: Recorder, spec: DenseSpec, weights: GpuDense, norm: GPUBuffer): void {
   const { scratch, spec: decoder } = recorder.parts;

@@ -3,14 +3,14 @@
  * long contexts over workgroups; a longer one, a prompt, is computed in tiles. Same mathematics as backend/reference/forward.ts.
  */
 import type { LayerSpec } from '../../../model/spec/spec.ts';
-import { recordGroupedQuery, recordLatent } from './attention.ts';
-import type { LayerCache } from './cache.ts';
-import { recordDense, recordExperts } from './feedForward.ts';
-import { type DecoderParts, type PlanRows, Recorder } from './recorder.ts';
-import type { GpuLayer } from './gpuWeights.ts';
 import { embedKernel } from '../kernels/embed.ts';
 import { rmsNormKernel } from '../kernels/rmsNorm.ts';
+import { recordGroupedQuery, recordLatent } from './attention.ts';
+import type { LayerCache } from './cache.ts';
 import type { Plan } from './dispatches.ts';
+import { recordDense, recordExperts } from './feedForward.ts';
+import type { GpuLayer } from './gpuWeights.ts';
+import { type DecoderParts, type PlanRows, Recorder } from './recorder.ts';
 
 /** From token ids to the residual stream that leaves the last layer. */
 export async function layersPlan(parts: DecoderParts, rows: PlanRows): Promise<Plan> {

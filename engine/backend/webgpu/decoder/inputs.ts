@@ -1,9 +1,9 @@
 /** What a run tells the kernels: which tokens, where they stand, how their heads turn, and which pages hold the rest. */
 import { attentionFactor, inverseFrequencies } from '../../../model/spec/rope.ts';
 import type { AttentionSpec, DecoderSpec, RopeSpec } from '../../../model/spec/spec.ts';
-import type { WebgpuSequence } from './sequence.ts';
 import type { Allocator } from '../device/gpu.ts';
 import { pageTokens } from '../kernels/cacheCode.ts';
+import type { WebgpuSequence } from './sequence.ts';
 
 export interface RunSlice {
   readonly sequence: WebgpuSequence;

@@ -1,15 +1,15 @@
 /** Records dispatches of one plan: the two ways to multiply and to normalise, chosen by how many rows a run has. */
 import type { DecoderSpec } from '../../../model/spec/spec.ts';
-import type { DecoderCache } from './cache.ts';
-import type { RunInputs } from './inputs.ts';
-import type { Scratch } from './scratch.ts';
-import type { GpuLinear, GpuWeights } from './gpuWeights.ts';
 import type { Gpu, KernelSource } from '../device/gpu.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from '../kernels/matrixMatrix.ts';
 import { matrixVectorGroups, matrixVectorKernel } from '../kernels/matrixVector.ts';
 import { rmsNormKernel } from '../kernels/rmsNorm.ts';
 import { splitHalvesKernel } from '../kernels/splitHalves.ts';
+import type { DecoderCache } from './cache.ts';
 import { type Groups, type Plan, PlanBuilder } from './dispatches.ts';
+import type { GpuLinear, GpuWeights } from './gpuWeights.ts';
+import type { RunInputs } from './inputs.ts';
+import type { Scratch } from './scratch.ts';
 
 /** Everything that a plan binds. */
 export interface DecoderParts {

@@ -1,10 +1,10 @@
 /** The buffers that a token's values pass through, allocated once for the largest run. */
 import { type DecoderSpec, type FeedForwardSpec, outputSize } from '../../../model/spec/spec.ts';
-import { paddedWidth } from './gpuWeights.ts';
 import type { Allocator } from '../device/gpu.ts';
 import { attentionShape } from '../kernels/attention.ts';
 import { groupingBytes } from '../kernels/groupExperts.ts';
 import { tileTokens } from '../kernels/tileLoad.ts';
+import { paddedWidth } from './gpuWeights.ts';
 
 /** Rows of logits that are computed and read back at once. */
 export const logitRowsAtOnce = 16;

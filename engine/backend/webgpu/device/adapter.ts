@@ -5,8 +5,8 @@
 import { z } from 'zod';
 import { HearthError } from '../../../errors.ts';
 import { showBytes } from '../../../units.ts';
-import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
 import { tilesWithMatrices } from '../kernels/matrixTiles.ts';
+import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
 
 export interface GpuCapabilities {
   readonly vendor: string;
@@ -109,7 +109,8 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
   const f16 = wanted('f16', 'shader-f16', 'weights and cache that are f16 are unpacked from 32-bit words');
   const subgroups = wanted('subgroups', 'subgroups', 'sums go through workgroup memory');
   const matrices = wanted('subgroupMatrix', subgroupMatrixFeature, 'prompts are computed in plain tiles');
-  const sizes = { min: info.subgroupMinSize, max: info.subgroupMaxSize };
+  // WebGPU itself allows subgroups of 4 to 128.
+  const sizes = { min: info.subgroupMinSize ?? 4, max: info.subgroupMaxSize ?? 128 };
   const choice =
     f16 && subgroups && matrices
       ? chooseMatrix(Reflect.get(info, 'subgroupMatrixConfigs'), sizes, limits.maxComputeWorkgroupStorageSize)

@@ -1,8 +1,8 @@
 /** How fast the device copies within its memory: what decoding, which reads every weight once a token, is measured by. */
 import { HearthError } from '../../../errors.ts';
-import type { Gpu } from './gpu.ts';
-import { copyKernel } from '../kernels/copy.ts';
 import { PlanBuilder } from '../decoder/dispatches.ts';
+import { copyKernel } from '../kernels/copy.ts';
+import type { Gpu } from './gpu.ts';
 
 /** Larger than any cache; a rasteriser that runs on the CPU would take seconds for it. */
 const deviceBytes = 256 * 1024 * 1024;

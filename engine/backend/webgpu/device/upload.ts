@@ -5,9 +5,9 @@ import type { Weight } from '../../../model/weights/weights.ts';
 import { readValues } from '../../../model/weights/weightValues.ts';
 import { columnsOf, rowsOf, weightBytesOf } from '../../../model/weights/weightViews.ts';
 import type { LoadOptions } from '../../backend.ts';
-import type { Gpu } from './gpu.ts';
-import { type BlockScaleShape, scaleRowsOf } from '../kernels/weightCode.ts';
 import { type MatrixLayout, matrixLayout, splitPlanes } from '../decoder/weightLayout.ts';
+import { type BlockScaleShape, scaleRowsOf } from '../kernels/weightCode.ts';
+import type { Gpu } from './gpu.ts';
 
 /** Rows `[firstRow, firstRow + layout.rows)` of a matrix. */
 export interface MatrixPiece {

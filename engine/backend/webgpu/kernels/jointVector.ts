@@ -9,11 +9,11 @@
  */
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { productsCode, unitCode, weightCode } from './weightCode.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { rowsPerGroup } from './matrixVector.ts';
 import { type Projection, productLoop } from './projectHeads.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { productsCode, unitCode, weightCode } from './weightCode.ts';
 
 export interface JointVectorShape {
   /** All of the same number of columns. */

@@ -7,11 +7,11 @@
  */
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { unitCode, weightCode } from './weightCode.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { type ProductShape, widthOfX } from './matrixVector.ts';
 import { tileRows, tileThreads, tileTokens } from './tileLoad.ts';
 import { tileCode } from './tiles.ts';
+import { unitCode, weightCode } from './weightCode.ts';
 
 export function matrixMatrixKernel(shape: ProductShape, capabilities: GpuCapabilities): KernelSource {
   const { layout, rowsPerHead, firstRow = 0 } = shape;

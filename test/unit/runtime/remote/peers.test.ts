@@ -9,7 +9,7 @@ import {
   completeParams,
   type Delta,
   summariseParams,
-} from '../../../../engine/protocol/protocol.ts';
+} from '../../../../engine/protocol/engineProtocol.ts';
 import { RemoteEngine } from '../../../../engine/runtime/remote/remoteEngine.ts';
 import { RemoteServer } from '../../../../engine/runtime/remote/server.ts';
 import { bundle } from '../bundle.ts';

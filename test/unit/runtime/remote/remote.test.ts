@@ -17,7 +17,7 @@ import {
   completeParams,
   type Delta,
   summariseParams,
-} from '../../../../engine/protocol/protocol.ts';
+} from '../../../../engine/protocol/engineProtocol.ts';
 import { RemoteEngine, type RemoteOptions } from '../../../../engine/runtime/remote/remoteEngine.ts';
 import { RemoteServer } from '../../../../engine/runtime/remote/server.ts';
 import { answerOf, card, ScriptedEngine, startScripted, statistics, token } from '../../http/support.ts';
