@@ -45,7 +45,7 @@ function show({ place, continuation, shown, verdict }: Case): void {
 const files = await corpus();
 const languages = [...new Set(files.map(({ languageId }) => languageId))].toSorted();
 const sum: Tally = { places: 0, cases: 0, exact: 0, beginning: 0, nothing: 0, wrong: 0, blockedMs: [] };
-console.log('| language | places | texts | true | beginning that parses | nothing | wrong | longest block, p95 |');
+console.log('| language | places | texts | true | beginning that parses | nothing | wrong | longest step, p95 |');
 console.log('|---|---:|---:|---:|---:|---:|---:|---:|');
 for (const language of languages.filter((own) => values.language === undefined || own === values.language)) {
   const own = files.filter(({ languageId }) => languageId === language);
