@@ -121,6 +121,10 @@ export const limits = {
     grammars: 256,
     // The longest schema of a published tool has about 20 KB.
     schemaChars: 256 * 1024,
+    // Published schemas are at most about 20 levels deep; the parser of an answer must go as deep.
+    schemaDepth: 200,
+    // The schema of schemas has about 70; FHIR's largest resource about 4,000.
+    schemas: 20_000,
     // Small models lose the thread in longer parts, and progress is seen part by part.
     summaryPartTokens: 3000,
     // A megabyte of source in parts of 3,000 tokens is about 100.

@@ -1,0 +1,432 @@
+/**
+ * Follows a form byte by byte: a pushdown automaton whose states are made when they are first reached, and kept. Several
+ * threads go along where several alternatives are open. Every state leads to an end, so that no prefix is a dead end.
+ */
+import { liveEdges, type Partial, partialKey, readOn, readPlain, readQuoted, type Read } from './characters.ts';
+import { Dfa } from './dfa.ts';
+import type { Form, Part } from './form.ts';
+import { invalidSchema } from './refusals.ts';
+import { SchemaShapes } from './schemaShapes.ts';
+import type { ArrayShape, Node, ObjectShape } from './shapes.ts';
+import { TextSet } from './textSet.ts';
+
+/** Blanks between JSON's marks: none, one space, or a line's end and so many columns. */
+type Gap = 'none' | 'space' | number;
+const maxColumns = 64;
+
+type Place =
+  | { readonly kind: 'end' }
+  | { readonly kind: 'literal'; readonly bytes: Uint8Array; readonly at: number }
+  | { readonly kind: 'value'; readonly node: Node; readonly source: SchemaShapes; readonly maySpace: boolean }
+  | { readonly kind: 'number'; readonly dfa: Dfa; readonly state: number }
+  | {
+      readonly kind: 'text';
+      readonly set: TextSet;
+      readonly state: number;
+      readonly count: number;
+      readonly partial: Partial | undefined;
+      /** Bare: without quotes and escapes; it ends where the next part begins. */
+      readonly quoted: boolean;
+      /** What was written, where it names a property. */
+      readonly name?: string;
+    }
+  | {
+      readonly kind: 'array';
+      readonly source: SchemaShapes;
+      readonly shape: ArrayShape;
+      readonly index: number;
+      /** Items so far that are of what it must contain. */
+      readonly found: readonly number[];
+      readonly phase: Phase;
+      readonly gap: Gap;
+    }
+  | {
+      readonly kind: 'object';
+      readonly source: SchemaShapes;
+      readonly shape: ObjectShape;
+      /** Names so far, sorted. */
+      readonly seen: readonly string[];
+      readonly phase: Phase;
+      readonly gap: Gap;
+    };
+
+/** Right after the opening mark, after an element, after a comma. */
+type Phase = 'first' | 'after' | 'next';
+
+export interface Thread {
+  readonly id: number;
+  readonly place: Place;
+  /** Where it goes on when this place has ended. */
+  readonly below: Thread | undefined;
+}
+
+export interface State {
+  readonly id: number;
+  readonly threads: readonly Thread[];
+  /** By byte; `null`: nothing goes on so. */
+  readonly next: (State | null | undefined)[];
+  readonly mayEnd: boolean;
+}
+
+type Of<Kind extends Place['kind']> = Extract<Place, { readonly kind: Kind }>;
+
+/** Beyond, all are made anew. */
+const maxStates = 6000;
+
+export class Machine {
+  readonly sources: readonly SchemaShapes[];
+  readonly start: readonly Thread[];
+  readonly #threads = new Map<string, Thread>();
+  readonly #states = new Map<string, State>();
+  #made = 0;
+
+  /** @throws HearthError for a schema that cannot be followed. */
+  constructor(form: Form) {
+    const sources = new Map<unknown, SchemaShapes>();
+    const end = this.#thread({ kind: 'end' }, undefined);
+    this.start = form.map((parts) => parts.reduceRight((below, part) => this.#part(part, below, sources), end));
+    this.sources = [...sources.values()];
+  }
+
+  /** Keywords that let more through than they allow. */
+  get loose(): readonly string[] {
+    return [...new Set(this.sources.flatMap(({ loose }) => [...loose]))];
+  }
+
+  state(threads: readonly Thread[]): State {
+    const distinct = [...new Set(threads)].sort((a, b) => a.id - b.id);
+    const key = distinct.map(({ id }) => id).join();
+    const known = this.#states.get(key);
+    if (known) return known;
+    if (this.#states.size >= maxStates) this.#forget();
+    const mayEnd = distinct.some(endsWith);
+    const state = { id: ++this.#made, threads: distinct, next: [], mayEnd };
+    this.#states.set(key, state);
+    return state;
+  }
+
+  step(state: State, byte: number): State | null {
+    const known = state.next[byte];
+    if (known !== undefined) return known;
+    const threads: Thread[] = [];
+    for (const thread of state.threads) this.#step(thread, byte, threads);
+    const next = threads.length === 0 ? null : this.state(threads);
+    state.next[byte] = next;
+    return next;
+  }
+
+  #forget(): void {
+    for (const state of this.#states.values()) state.next.length = 0;
+    this.#states.clear();
+    this.#threads.clear();
+  }
+
+  #part(part: Part, below: Thread, sources: Map<unknown, SchemaShapes>): Thread {
+    switch (part.kind) {
+      case 'literal':
+        return part.text === '' ? below : this.#literal(part.text, below);
+      case 'json': {
+        const source = sources.get(part.schema) ?? new SchemaShapes(part.schema);
+        sources.set(part.schema, source);
+        return this.#thread({ kind: 'value', node: source.root, source, maySpace: false }, below);
+      }
+      case 'without':
+        return this.#thread(textPlace(TextSet.of(without(part.tag)), false), below);
+    }
+  }
+
+  #literal(text: string, below: Thread): Thread {
+    return this.#thread({ kind: 'literal', bytes: new TextEncoder().encode(text), at: 0 }, below);
+  }
+
+  #thread(place: Place, below: Thread | undefined): Thread {
+    const key = `${placeKey(place)}^${below?.id ?? ''}`;
+    const known = this.#threads.get(key) ?? { id: ++this.#made, place, below };
+    this.#threads.set(key, known);
+    return known;
+  }
+
+  #step(thread: Thread, byte: number, out: Thread[]): void {
+    const { place } = thread;
+    switch (place.kind) {
+      case 'end':
+        return;
+      case 'literal':
+        this.#stepLiteral(thread, place, byte, out);
+        return;
+      case 'value':
+        this.#stepValue(thread, place, byte, out);
+        return;
+      case 'number':
+        this.#stepNumber(thread, place, byte, out);
+        return;
+      case 'text':
+        this.#stepText(thread, place, byte, out);
+        return;
+      case 'array':
+        this.#stepArray(thread, place, byte, out);
+        return;
+      case 'object':
+        this.#stepObject(thread, place, byte, out);
+    }
+  }
+
+  #below(thread: Thread): Thread {
+    if (!thread.below) throw new Error('A part of a grammar ends in nothing.');
+    return thread.below;
+  }
+
+  #stepLiteral(thread: Thread, { bytes, at }: Of<'literal'>, byte: number, out: Thread[]): void {
+    if (bytes[at] !== byte) return;
+    const below = this.#below(thread);
+    out.push(at + 1 === bytes.length ? below : this.#thread({ kind: 'literal', bytes, at: at + 1 }, below));
+  }
+
+  #stepValue(thread: Thread, place: Of<'value'>, byte: number, out: Thread[]): void {
+    const { node, source, maySpace } = place;
+    const below = this.#below(thread);
+    if (byte === mark.space && maySpace) out.push(this.#thread({ ...place, maySpace: false }, below));
+    const shapes = source.of(node);
+    if (byte === mark.quote) {
+      for (const set of shapes.texts) if (!set.isEmpty) out.push(this.#thread(textPlace(set, true), below));
+    } else if (byte === mark.openArray) {
+      for (const shape of shapes.arrays) this.#openArray(shape, source, below, out);
+    } else if (byte === mark.openObject) {
+      for (const shape of shapes.objects) this.#openObject(shape, source, below, out);
+    } else if (byte === 0x2d || (byte >= 0x30 && byte <= 0x39)) {
+      const state = shapes.numbers.next(0, byte);
+      if (state !== undefined) out.push(this.#thread({ kind: 'number', dfa: shapes.numbers, state }, below));
+    } else {
+      for (const word of shapes.words)
+        if (word.charCodeAt(0) === byte) out.push(this.#literal(word.slice(1), below));
+    }
+  }
+
+  #stepNumber(thread: Thread, { dfa, state }: Of<'number'>, byte: number, out: Thread[]): void {
+    const below = this.#below(thread);
+    const next = dfa.next(state, byte);
+    if (next !== undefined) out.push(this.#thread({ kind: 'number', dfa, state: next }, below));
+    if (dfa.accepts[state]) this.#step(below, byte, out);
+  }
+
+  #stepText(thread: Thread, place: Of<'text'>, byte: number, out: Thread[]): void {
+    const { set, state, count, partial, quoted, name } = place;
+    const below = this.#below(thread);
+    if (!partial && set.ends(state, count)) {
+      if (!quoted) this.#step(below, byte, out);
+      else if (byte === mark.quote) {
+        out.push(name === undefined ? below : this.#named(below, name));
+        return;
+      }
+    }
+    const after = set.counted(count);
+    const live = liveEdges(set.dfa, state, (to) => set.leads(to, after));
+    const read: Read = partial ? readOn(partial, byte, live) : quoted ? readQuoted(byte, live) : readPlain(byte, live);
+    if (!read) return;
+    if ('partial' in read) out.push(this.#thread({ ...place, partial: read.partial }, below));
+    else {
+      const to = set.dfa.next(state, read.code) ?? 0;
+      const written = name === undefined ? {} : { name: name + String.fromCodePoint(read.code) };
+      out.push(this.#thread({ ...place, state: to, count: after, partial: undefined, ...written }, below));
+    }
+  }
+
+  /** A property's value, after its name. */
+  #named(object: Thread, name: string): Thread {
+    const { place } = object;
+    if (place.kind !== 'object') throw new Error('A name stands outside of an object.');
+    const { source, shape, seen } = place;
+    const after = { ...place, seen: [...seen, name].sort(), phase: 'after', gap: 'none' } as const;
+    const node = source.plan(shape).value(name);
+    const value = this.#thread({ kind: 'value', node, source, maySpace: true }, this.#thread(after, object.below));
+    return this.#literal(':', value);
+  }
+
+  #openArray(shape: ArrayShape, source: SchemaShapes, below: Thread, out: Thread[]): void {
+    const found = shape.contains.map(() => 0);
+    const place = { kind: 'array', source, shape, index: 0, found, phase: 'first', gap: 'none' } as const;
+    if (canEndArray(place) || this.#items(place, below).length > 0) out.push(this.#thread(place, below));
+  }
+
+  #stepArray(thread: Thread, place: Of<'array'>, byte: number, out: Thread[]): void {
+    const below = this.#below(thread);
+    const ends = place.phase === 'first' ? place.gap === 'none' : place.phase === 'after';
+    if (byte === mark.closeArray && ends && canEndArray(place)) out.push(below);
+    const items = this.#items(place, below);
+    const gap = widened(place.gap, byte);
+    if (place.phase === 'after') {
+      if (byte === mark.comma && place.gap === 'none' && items.length > 0)
+        out.push(this.#thread({ ...place, phase: 'next' }, below));
+      if (gap !== undefined && canEndArray(place)) out.push(this.#thread({ ...place, gap }, below));
+    } else if (items.length > 0) {
+      if (gap !== undefined) out.push(this.#thread({ ...place, gap }, below));
+      for (const item of items) this.#step(item, byte, out);
+    }
+  }
+
+  /** The values that may stand next, by what they are counted as. */
+  #items(place: Of<'array'>, below: Thread): readonly Thread[] {
+    const { source, shape, index, found } = place;
+    if (index >= shape.max) return [];
+    const has = (node: Node): boolean => source.isSatisfiable(node);
+    const item = shape.prefix[index] ?? shape.rest;
+    const choices = shape.contains.reduce<readonly (readonly boolean[])[]>(
+      (left, own) => left.flatMap((counted) => (index < own.from ? [false] : [true, false]).map((is) => [...counted, is])),
+      [[]],
+    );
+    return choices.flatMap((counted) => {
+      const { nodes } = source;
+      const conditions = shape.contains.flatMap(({ node, max, from }, i) =>
+        counted[i] ? [node] : max < Number.POSITIVE_INFINITY && index >= from ? [nodes.not(node)] : [],
+      );
+      const node = nodes.and([item, ...conditions]);
+      const next = found.map((count, i) => capped(count + (counted[i] ? 1 : 0), shape.contains[i]));
+      const fits = shape.contains.every(({ min, max }, i) => {
+        const count = next[i] ?? 0;
+        return count <= max && (count >= min || count + source.containable(shape, i, index + 1, has) >= min);
+      });
+      if (!fits || !has(node) || !this.#reaches(place, index + 1)) return [];
+      const after = { ...place, index: capIndex(shape, index + 1), found: next, phase: 'after', gap: 'none' } as const;
+      return [this.#thread({ kind: 'value', node, source, maySpace: false }, this.#thread(after, below))];
+    });
+  }
+
+  /** So many items can be had at least as the array needs. */
+  #reaches({ source, shape }: Of<'array'>, count: number): boolean {
+    for (let i = count; i < Math.min(shape.min, shape.prefix.length + 1); i++)
+      if (!source.isSatisfiable(shape.prefix[i] ?? shape.rest)) return false;
+    return true;
+  }
+
+  #openObject(shape: ObjectShape, source: SchemaShapes, below: Thread, out: Thread[]): void {
+    if (!source.plan(shape).isPossible((node) => source.isSatisfiable(node))) return;
+    out.push(this.#thread({ kind: 'object', source, shape, seen: [], phase: 'first', gap: 'none' }, below));
+  }
+
+  #stepObject(thread: Thread, place: Of<'object'>, byte: number, out: Thread[]): void {
+    const { source, shape, seen, phase } = place;
+    const below = this.#below(thread);
+    const plan = source.plan(shape);
+    const canEnd = plan.canEnd(seen);
+    const ends = phase === 'first' ? place.gap === 'none' : phase === 'after';
+    if (byte === mark.closeObject && ends && canEnd) out.push(below);
+    const gap = widened(place.gap, byte);
+    const goesOn = phase === 'after' ? byte === mark.comma : byte === mark.quote || gap !== undefined;
+    if (phase === 'after' && gap !== undefined && canEnd) out.push(this.#thread({ ...place, gap }, below));
+    if (!goesOn || (phase === 'after' && place.gap !== 'none')) return;
+    const names = plan.next(seen, (node) => source.isSatisfiable(node));
+    if (names.isEmpty) return;
+    if (phase === 'after') out.push(this.#thread({ ...place, phase: 'next' }, below));
+    else if (gap !== undefined) out.push(this.#thread({ ...place, gap }, below));
+    else out.push(this.#thread({ ...textPlace(TextSet.of(names), true), name: '' }, this.#thread({ ...place, gap: 'none' }, below)));
+  }
+}
+
+const mark = {
+  space: 0x20,
+  quote: 0x22,
+  comma: 0x2c,
+  openArray: 0x5b,
+  closeArray: 0x5d,
+  openObject: 0x7b,
+  closeObject: 0x7d,
+} as const;
+
+function endsWith({ place, below }: Thread): boolean {
+  if (place.kind === 'end') return true;
+  const done =
+    (place.kind === 'number' && place.dfa.accepts[place.state] === true) ||
+    (place.kind === 'text' && !place.quoted && !place.partial && place.set.ends(place.state, place.count));
+  return done && below !== undefined && endsWith(below);
+}
+
+const textPlace = (set: TextSet, quoted: boolean): Of<'text'> => ({
+  kind: 'text',
+  set,
+  state: 0,
+  count: 0,
+  partial: undefined,
+  quoted,
+});
+
+function canEndArray({ shape, index, found }: Of<'array'>): boolean {
+  return index >= shape.min && shape.contains.every(({ min }, i) => (found[i] ?? 0) >= min);
+}
+
+const capped = (count: number, own: ArrayShape['contains'][number] | undefined): number =>
+  own && own.max === Number.POSITIVE_INFINITY ? Math.min(count, own.min) : count;
+
+/** Places beyond are all alike. */
+function capIndex({ prefix, min, max, contains }: ArrayShape, index: number): number {
+  const last = Math.max(prefix.length, min, ...contains.map(({ from }) => from));
+  return max === Number.POSITIVE_INFINITY ? Math.min(index, last) : index;
+}
+
+function widened(gap: Gap, byte: number): Gap | undefined {
+  if (gap === 'none') return byte === mark.space ? 'space' : byte === 0x0a ? 0 : undefined;
+  if (gap === 'space' || gap >= maxColumns) return undefined;
+  return byte === mark.space || byte === 0x09 ? gap + 1 : undefined;
+}
+
+/** Texts that do not hold the tag, nor a carriage return, which could pretend to be a framing token. */
+function without(tag: string): Dfa {
+  const characters = [...tag];
+  const codes = [...new Set(characters)].map((character) => character.codePointAt(0) ?? 0).sort((a, b) => a - b);
+  if (characters.length === 0) throw invalidSchema('', 'a tag is empty');
+  const after = (read: number, code: number): number => {
+    const written = [...characters.slice(0, read), String.fromCodePoint(code)].join('');
+    for (let length = Math.min(read + 1, characters.length); length > 0; length--)
+      if (written.endsWith(characters.slice(0, length).join(''))) return length;
+    return 0;
+  };
+  return Dfa.explore<number>({
+    start: 0,
+    key: (read) => read,
+    accepts: () => true,
+    step: (read) => {
+      const edges: { lo: number; hi: number; to: number }[] = [];
+      let from = 0;
+      for (const code of [...codes, 0x0d, 0xd800].sort((a, b) => a - b)) {
+        if (from < code) edges.push({ lo: from, hi: code - 1, to: 0 });
+        const to = after(read, code);
+        if (code < 0xd800 && code !== 0x0d && to < characters.length) edges.push({ lo: code, hi: code, to });
+        from = code === 0xd800 ? 0xe000 : code + 1;
+      }
+      return [...edges, { lo: from, hi: 0x10ffff, to: 0 }];
+    },
+  });
+}
+
+const byteKeys = new WeakMap<Uint8Array, string>();
+function bytesKey(bytes: Uint8Array): string {
+  const known = byteKeys.get(bytes) ?? new TextDecoder().decode(bytes);
+  byteKeys.set(bytes, known);
+  return known;
+}
+
+const sourceNumbers = new WeakMap<SchemaShapes, number>();
+let sources = 0;
+function sourceKey(source: SchemaShapes): number {
+  const known = sourceNumbers.get(source) ?? ++sources;
+  sourceNumbers.set(source, known);
+  return known;
+}
+
+function placeKey(place: Place): string {
+  switch (place.kind) {
+    case 'end':
+      return 'end';
+    case 'literal':
+      return `l${place.at},${bytesKey(place.bytes)}`;
+    case 'value':
+      return `v${sourceKey(place.source)},${place.node.id},${place.maySpace}`;
+    case 'number':
+      return `n${place.dfa.id},${place.state}`;
+    case 'text':
+      return `t${place.set.key},${place.state},${place.count},${place.quoted},${partialKey(place.partial)},${place.name ?? ''}`;
+    case 'array':
+      return `a${sourceKey(place.source)},${place.source.idOf(place.shape)},${place.index},${place.found.join()},${place.phase},${place.gap}`;
+    case 'object':
+      return `o${sourceKey(place.source)},${place.source.idOf(place.shape)},${JSON.stringify(place.seen)},${place.phase},${place.gap}`;
+  }
+}
