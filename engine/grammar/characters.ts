@@ -4,6 +4,8 @@ import type { Dfa, Edge } from './dfa.ts';
 export type Partial =
   /** `left` bytes of UTF-8 to come; the code point lies between. */
   | { readonly kind: 'utf8'; readonly left: number; readonly lo: number; readonly hi: number }
+  /** The same where all code points that are possible lead to one state. */
+  | { readonly kind: 'any'; readonly left: number; readonly code: number; readonly to: number }
   /** After the backslash. */
   | { readonly kind: 'escape' }
   /** `left` hexadecimal digits to come. */
@@ -17,6 +19,8 @@ export const partialKey = (partial: Partial | undefined): string => {
       return '';
     case 'utf8':
       return `b${partial.left},${partial.lo}`;
+    case 'any':
+      return `a${partial.left},${partial.to}`;
     case 'escape':
       return 'e';
     case 'hex':
@@ -43,13 +47,24 @@ const hexEscaped: readonly (readonly [number, number])[] = [
   [0x7f, 0x10ffff],
 ];
 
-/** Which code points may come: an edge whose target leads to an end. */
-export type Live = (from: number, to: number) => boolean;
+/** Which code points may come: those with an edge whose target leads to an end. */
+export interface Live {
+  readonly some: (from: number, to: number) => boolean;
+  /** The state that all of them lead to; `undefined`: there is no such one. */
+  readonly one: (from: number, to: number) => number | undefined;
+}
 
-export const liveEdges =
-  (dfa: Dfa, state: number, leads: (state: number) => boolean): Live =>
-  (from, to) =>
-    overlapping(dfa.edges[state] ?? [], from, to).some((edge) => leads(edge.to));
+/** @param written every code point counts, not only where it leads. */
+export function liveEdges(dfa: Dfa, state: number, written: boolean, leads: (state: number) => boolean): Live {
+  const edges = dfa.edges[state] ?? [];
+  return {
+    some: (from, to) => overlapping(edges, from, to).some((edge) => leads(edge.to)),
+    one: (from, to) => {
+      const [edge, ...more] = written ? [] : overlapping(edges, from, to);
+      return edge && more.length === 0 && edge.lo <= from && edge.hi >= to ? edge.to : undefined;
+    },
+  };
+}
 
 function overlapping(edges: readonly Edge[], from: number, to: number): readonly Edge[] {
   let low = 0;
@@ -69,7 +84,7 @@ export type Read = { readonly code: number } | { readonly partial: Partial } | u
 
 /** The first byte of a code point as it stands in a text of UTF-8. */
 export function readPlain(byte: number, live: Live): Read {
-  if (byte < 0x80) return live(byte, byte) ? { code: byte } : undefined;
+  if (byte < 0x80) return live.some(byte, byte) ? { code: byte } : undefined;
   if (byte >= 0xc2 && byte <= 0xdf) return narrowed(1, byte & 0x1f, 0x80, live);
   if (byte >= 0xe0 && byte <= 0xef) return narrowed(2, byte & 0x0f, 0x800, live);
   if (byte >= 0xf0 && byte <= 0xf4) return narrowed(3, byte & 0x07, 0x10000, live);
@@ -80,7 +95,7 @@ export function readPlain(byte: number, live: Live): Read {
 export function readQuoted(byte: number, live: Live): Read {
   if (byte < 0x20 || byte === 0x22) return undefined;
   if (byte !== backslash) return readPlain(byte, live);
-  const possible = hexEscaped.some(([lo, hi]) => live(lo, hi)) || [...shortEscapes.values()].some((code) => live(code, code));
+  const possible = hexEscaped.some(([lo, hi]) => live.some(lo, hi)) || [...shortEscapes.values()].some((code) => live.some(code, code));
   return possible ? { partial: { kind: 'escape' } } : undefined;
 }
 
@@ -89,6 +104,9 @@ export function readOn(partial: Partial, byte: number, live: Live): Read {
     case 'utf8':
       if ((byte & 0xc0) !== 0x80) return undefined;
       return narrowed(partial.left - 1, (partial.lo >> (6 * (partial.left - 1))) | (byte & 0x3f), 0, live, partial);
+    case 'any':
+      if ((byte & 0xc0) !== 0x80) return undefined;
+      return partial.left === 1 ? { code: partial.code } : { partial: { ...partial, left: partial.left - 1 } };
     case 'escape':
       return readEscape(byte, live);
     case 'hex':
@@ -105,17 +123,19 @@ export function readOn(partial: Partial, byte: number, live: Live): Read {
 function narrowed(left: number, value: number, least: number, live: Live, within?: { lo: number; hi: number }): Read {
   const lo = Math.max(value << (6 * left), least, within?.lo ?? 0);
   const hi = Math.min(((value + 1) << (6 * left)) - 1, within?.hi ?? 0x10ffff);
-  if (lo > hi || !live(lo, hi)) return undefined;
+  if (lo > hi || !live.some(lo, hi)) return undefined;
   if (left === 0) return { code: value };
-  return { partial: { kind: 'utf8', left, lo, hi } };
+  const isWhole = lo === value << (6 * left) && hi === ((value + 1) << (6 * left)) - 1;
+  const to = isWhole ? live.one(lo, hi) : undefined;
+  return { partial: to === undefined ? { kind: 'utf8', left, lo, hi } : { kind: 'any', left, code: lo, to } };
 }
 
 function readEscape(byte: number, live: Live): Read {
   if (byte === 0x75) {
-    return hexEscaped.some(([lo, hi]) => live(lo, hi)) ? { partial: { kind: 'hex', left: 4, value: 0, high: 0 } } : undefined;
+    return hexEscaped.some(([lo, hi]) => live.some(lo, hi)) ? { partial: { kind: 'hex', left: 4, value: 0, high: 0 } } : undefined;
   }
   const code = shortEscapes.get(byte);
-  return code !== undefined && live(code, code) ? { code } : undefined;
+  return code !== undefined && live.some(code, code) ? { code } : undefined;
 }
 
 function readHex({ left, value, high }: Extract<Partial, { kind: 'hex' }>, byte: number, live: Live): Read {
@@ -125,10 +145,10 @@ function readHex({ left, value, high }: Extract<Partial, { kind: 'hex' }>, byte:
   const lo = next * 16 ** (left - 1);
   const hi = lo + 16 ** (left - 1) - 1;
   if (high !== 0) return lowHalf(left - 1, next, high, lo, hi, live);
-  const single = hexEscaped.some(([from, to]) => from <= hi && to >= lo && live(Math.max(from, lo), Math.min(to, hi)));
+  const single = hexEscaped.some(([from, to]) => from <= hi && to >= lo && live.some(Math.max(from, lo), Math.min(to, hi)));
   const firstHigh = Math.max(lo, 0xd800);
   const lastHigh = Math.min(hi, 0xdbff);
-  const pair = firstHigh <= lastHigh && live(pairCode(firstHigh, 0xdc00), pairCode(lastHigh, 0xdfff));
+  const pair = firstHigh <= lastHigh && live.some(pairCode(firstHigh, 0xdc00), pairCode(lastHigh, 0xdfff));
   if (!single && !pair) return undefined;
   if (left > 1) return { partial: { kind: 'hex', left: left - 1, value: next, high } };
   if (next >= 0xd800 && next <= 0xdbff) return { partial: { kind: 'half', at: 0, high: next } };
@@ -138,7 +158,7 @@ function readHex({ left, value, high }: Extract<Partial, { kind: 'hex' }>, byte:
 function lowHalf(left: number, value: number, high: number, lo: number, hi: number, live: Live): Read {
   const from = Math.max(lo, 0xdc00);
   const to = Math.min(hi, 0xdfff);
-  if (from > to || !live(pairCode(high, from), pairCode(high, to))) return undefined;
+  if (from > to || !live.some(pairCode(high, from), pairCode(high, to))) return undefined;
   return left === 0 ? { code: pairCode(high, value) } : { partial: { kind: 'hex', left, value, high } };
 }
 

@@ -17,6 +17,8 @@ export class Dfa {
   readonly edges: readonly (readonly Edge[])[];
   readonly accepts: readonly boolean[];
   readonly id = ++Dfa.#made;
+  /** Products with others, which schemas ask for again and again. */
+  readonly #joined = new Map<string, Dfa>();
 
   private constructor(edges: readonly (readonly Edge[])[], accepts: readonly boolean[]) {
     this.edges = edges;
@@ -149,6 +151,13 @@ export class Dfa {
     return undefined;
   }
 
+  /** Whatever character comes, the state stays. */
+  staysAt(state: number): boolean {
+    const [first, second, ...more] = this.edges[state] ?? [];
+    if (first?.lo !== 0 || first.hi !== 0xd7ff || second?.lo !== 0xe000 || second.hi !== lastCodePoint) return false;
+    return more.length === 0 && first.to === state && second.to === state;
+  }
+
   has(text: string): boolean {
     let state: number | undefined = 0;
     for (const character of text) {
@@ -162,8 +171,8 @@ export class Dfa {
   count(limit: number): number {
     const known = new Map<number, number>();
     const count = (state: number, depth: number): number => {
-      // A path longer than the number of states has a circle.
-      if (depth > this.edges.length) return limit;
+      // A path longer than the number of states has a circle; no name is as long as the other bound.
+      if (depth > Math.min(this.edges.length, 2000)) return limit;
       const before = known.get(state);
       if (before !== undefined) return before;
       let texts = this.accepts[state] ? 1 : 0;
@@ -178,6 +187,13 @@ export class Dfa {
   }
 
   #combined(other: Dfa, accepts: (own: boolean, its: boolean) => boolean, needs: 'both' | 'either' | 'first'): Dfa {
+    const key = `${needs}${other.id}`;
+    const known = this.#joined.get(key) ?? this.#product(other, accepts, needs);
+    this.#joined.set(key, known);
+    return known;
+  }
+
+  #product(other: Dfa, accepts: (own: boolean, its: boolean) => boolean, needs: 'both' | 'either' | 'first'): Dfa {
     const dead = -1;
     return Dfa.explore<readonly [number, number]>({
       start: [0, 0],

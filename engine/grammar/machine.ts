@@ -7,6 +7,7 @@ import { Dfa } from './dfa.ts';
 import type { Form, Part } from './form.ts';
 import { invalidSchema } from './refusals.ts';
 import { SchemaShapes } from './schemaShapes.ts';
+import { type NextNames, unknownName } from './objectPlan.ts';
 import type { ArrayShape, Node, ObjectShape } from './shapes.ts';
 import { TextSet } from './textSet.ts';
 
@@ -27,8 +28,7 @@ type Place =
       readonly partial: Partial | undefined;
       /** Bare: without quotes and escapes; it ends where the next part begins. */
       readonly quoted: boolean;
-      /** What was written, where it names a property. */
-      readonly name?: string;
+      readonly names?: PropertyName;
     }
   | {
       readonly kind: 'array';
@@ -53,6 +53,14 @@ type Place =
 /** Right after the opening mark, after an element, after a comma. */
 type Phase = 'first' | 'after' | 'next';
 
+/** The text names a property. */
+interface PropertyName {
+  /** What was written; `undefined`: any of the region. */
+  readonly written: string | undefined;
+  /** The value's, where the name is not declared. */
+  readonly value: Node | undefined;
+}
+
 export interface Thread {
   readonly id: number;
   readonly place: Place;
@@ -66,6 +74,8 @@ export interface State {
   /** By byte; `null`: nothing goes on so. */
   readonly next: (State | null | undefined)[];
   readonly mayEnd: boolean;
+  /** So many characters of a JSON string may be written whatever they are; those with a meaning of their own apart. */
+  readonly room: number;
 }
 
 type Of<Kind extends Place['kind']> = Extract<Place, { readonly kind: Kind }>;
@@ -79,6 +89,8 @@ export class Machine {
   readonly #threads = new Map<string, Thread>();
   readonly #states = new Map<string, State>();
   #made = 0;
+  /** Names that are not declared are written down: for what is taken, not for what may be. */
+  #exact = false;
 
   /** @throws HearthError for a schema that cannot be followed. */
   constructor(form: Form) {
@@ -100,11 +112,37 @@ export class Machine {
     if (known) return known;
     if (this.#states.size >= maxStates) this.#forget();
     const mayEnd = distinct.some(endsWith);
-    const state = { id: ++this.#made, threads: distinct, next: [], mayEnd };
+    const room = Math.max(0, ...distinct.map(roomOf));
+    const state = { id: ++this.#made, threads: distinct, next: [], mayEnd, room };
     this.#states.set(key, state);
     return state;
   }
 
+  /** What bytes that were chosen lead to; `null`: the form does not take them. */
+  take(state: State, bytes: Uint8Array): State | null {
+    this.#exact = true;
+    let threads = state.threads;
+    for (const byte of bytes) {
+      const next: Thread[] = [];
+      for (const thread of threads) this.#step(thread, byte, next);
+      threads = next;
+    }
+    this.#exact = false;
+    return threads.length === 0 ? null : this.state(threads);
+  }
+
+  /** The state in which all names that are not declared are alike, so that there are few to look at. */
+  abstracted(state: State): State {
+    return this.state(
+      state.threads.map((thread) => {
+        const { place, below } = thread;
+        if (place.kind !== 'text' || !place.names?.value) return thread;
+        return this.#thread({ ...place, names: { ...place.names, written: undefined } }, below);
+      }),
+    );
+  }
+
+  /** @param state abstracted. */
   step(state: State, byte: number): State | null {
     const known = state.next[byte];
     if (known !== undefined) return known;
@@ -210,36 +248,39 @@ export class Machine {
   }
 
   #stepText(thread: Thread, place: Of<'text'>, byte: number, out: Thread[]): void {
-    const { set, state, count, partial, quoted, name } = place;
+    const { set, state, count, partial, quoted, names } = place;
     const below = this.#below(thread);
     if (!partial && set.ends(state, count)) {
       if (!quoted) this.#step(below, byte, out);
       else if (byte === mark.quote) {
-        out.push(name === undefined ? below : this.#named(below, name));
+        out.push(names ? this.#named(below, names) : below);
         return;
       }
     }
     const after = set.counted(count);
-    const live = liveEdges(set.dfa, state, (to) => set.leads(to, after));
+    const live = liveEdges(set.dfa, state, names?.written !== undefined, (to) => set.leads(to, after));
     const read: Read = partial ? readOn(partial, byte, live) : quoted ? readQuoted(byte, live) : readPlain(byte, live);
     if (!read) return;
     if ('partial' in read) out.push(this.#thread({ ...place, partial: read.partial }, below));
     else {
       const to = set.dfa.next(state, read.code) ?? 0;
-      const written = name === undefined ? {} : { name: name + String.fromCodePoint(read.code) };
-      out.push(this.#thread({ ...place, state: to, count: after, partial: undefined, ...written }, below));
+      const named = names?.written !== undefined && {
+        names: { ...names, written: names.written + String.fromCodePoint(read.code) },
+      };
+      out.push(this.#thread({ ...place, state: to, count: after, partial: undefined, ...named }, below));
     }
   }
 
   /** A property's value, after its name. */
-  #named(object: Thread, name: string): Thread {
+  #named(object: Thread, { written, value }: PropertyName): Thread {
     const { place } = object;
     if (place.kind !== 'object') throw new Error('A name stands outside of an object.');
     const { source, shape, seen } = place;
+    const name = written ?? unknownName;
     const after = { ...place, seen: [...seen, name].sort(), phase: 'after', gap: 'none' } as const;
-    const node = source.plan(shape).value(name);
-    const value = this.#thread({ kind: 'value', node, source, maySpace: true }, this.#thread(after, object.below));
-    return this.#literal(':', value);
+    const node = value ?? source.plan(shape).value(name);
+    const begins = this.#thread({ kind: 'value', node, source, maySpace: true }, this.#thread(after, object.below));
+    return this.#literal(':', begins);
   }
 
   #openArray(shape: ArrayShape, source: SchemaShapes, below: Thread, out: Thread[]): void {
@@ -314,11 +355,19 @@ export class Machine {
     const goesOn = phase === 'after' ? byte === mark.comma : byte === mark.quote || gap !== undefined;
     if (phase === 'after' && gap !== undefined && canEnd) out.push(this.#thread({ ...place, gap }, below));
     if (!goesOn || (phase === 'after' && place.gap !== 'none')) return;
-    const names = plan.next(seen, (node) => source.isSatisfiable(node));
-    if (names.isEmpty) return;
+    const next = plan.next(seen, (node) => source.isSatisfiable(node));
+    if (next.declared.isEmpty && next.regions.length === 0) return;
     if (phase === 'after') out.push(this.#thread({ ...place, phase: 'next' }, below));
     else if (gap !== undefined) out.push(this.#thread({ ...place, gap }, below));
-    else out.push(this.#thread({ ...textPlace(TextSet.of(names), true), name: '' }, this.#thread({ ...place, gap: 'none' }, below)));
+    else this.#openNames(next, this.#thread({ ...place, gap: 'none' }, below), out);
+  }
+
+  #openNames({ declared, regions }: NextNames, object: Thread, out: Thread[]): void {
+    const open = (names: Dfa, written: string | undefined, value: Node | undefined): void => {
+      out.push(this.#thread({ ...textPlace(TextSet.of(names), true), names: { written, value } }, object));
+    };
+    if (!declared.isEmpty) open(declared, '', undefined);
+    for (const { names, value } of regions) open(names, this.#exact ? '' : undefined, value);
   }
 }
 
@@ -338,6 +387,11 @@ function endsWith({ place, below }: Thread): boolean {
     (place.kind === 'number' && place.dfa.accepts[place.state] === true) ||
     (place.kind === 'text' && !place.quoted && !place.partial && place.set.ends(place.state, place.count));
   return done && below !== undefined && endsWith(below);
+}
+
+function roomOf({ place }: Thread): number {
+  if (place.kind !== 'text' || !place.quoted || place.partial || typeof place.names?.written === 'string') return 0;
+  return place.set.dfa.staysAt(place.state) ? place.set.max - place.count : 0;
 }
 
 const textPlace = (set: TextSet, quoted: boolean): Of<'text'> => ({
@@ -412,6 +466,9 @@ function sourceKey(source: SchemaShapes): number {
   return known;
 }
 
+const nameKey = (names: PropertyName | undefined): string =>
+  names ? `${names.value?.id ?? ''}=${names.written === undefined ? '?' : `"${names.written}`}` : '';
+
 function placeKey(place: Place): string {
   switch (place.kind) {
     case 'end':
@@ -423,7 +480,7 @@ function placeKey(place: Place): string {
     case 'number':
       return `n${place.dfa.id},${place.state}`;
     case 'text':
-      return `t${place.set.key},${place.state},${place.count},${place.quoted},${partialKey(place.partial)},${place.name ?? ''}`;
+      return `t${place.set.key},${place.state},${place.count},${place.quoted},${partialKey(place.partial)},${nameKey(place.names)}`;
     case 'array':
       return `a${sourceKey(place.source)},${place.source.idOf(place.shape)},${place.index},${place.found.join()},${place.phase},${place.gap}`;
     case 'object':

@@ -25,8 +25,18 @@ export const otherNumber = (set: Dfa): Dfa => canonical().without(set);
 
 export type Relation = '<=' | '<' | '>=' | '>';
 
+const bounds = new Map<string, Dfa>();
+
 /** @param bound finite. */
 export function bounded(relation: Relation, bound: number): Dfa {
+  const key = `${relation}${bound}`;
+  const known = bounds.get(key) ?? beyond(relation, bound);
+  if (bounds.size > 256) bounds.clear();
+  bounds.set(key, known);
+  return known;
+}
+
+function beyond(relation: Relation, bound: number): Dfa {
   const negative = bound < 0 || Object.is(bound, -0);
   const digits = digitsOf(Math.abs(bound));
   const upward = relation.startsWith('>');

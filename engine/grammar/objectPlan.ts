@@ -6,14 +6,28 @@ import type { TextSet } from './textSet.ts';
 /** Beyond, there are as many names as anybody needs. */
 const manyNames = 100_000;
 
+/** Names that are not declared, whose values are all of one kind. */
+export interface Region {
+  readonly names: Dfa;
+  readonly value: Node;
+}
+
+export interface NextNames {
+  readonly declared: Dfa;
+  readonly regions: readonly Region[];
+}
+
+/** Where the name of a property is not known: it is none of the others. */
+export const unknownName = '\u0000';
+
 export class ObjectPlan {
   readonly #shape: ObjectShape;
   readonly #nodes: Nodes;
   /** Names that `propertyNames` allows. */
   readonly #names: Dfa;
   readonly #declared: readonly string[];
-  #further: Dfa | undefined;
-  readonly #keys = new Map<string, Dfa>();
+  #regions: readonly Region[] | undefined;
+  readonly #next = new Map<string, NextNames>();
 
   constructor(shape: ObjectShape, nodes: Nodes, texts: (node: Node) => readonly TextSet[]) {
     this.#shape = shape;
@@ -33,8 +47,7 @@ export class ObjectPlan {
     const { required, min, max } = this.#shape;
     if (required.length > max || !required.every((name) => has(this.value(name)))) return false;
     if (min <= required.length) return true;
-    // With a map of our own: what is possible is not known for certain yet.
-    const further = this.#furtherNames(has).count(manyNames);
+    const further = this.#further(has).reduce((sum, { names }) => sum + names.count(manyNames), 0);
     return this.#declared.filter((name) => has(this.value(name))).length + further >= min;
   }
 
@@ -44,40 +57,42 @@ export class ObjectPlan {
   }
 
   /** The names that may come after these. @param has whether a value is possible, for certain. */
-  next(seen: readonly string[], has: (node: Node) => boolean): Dfa {
+  next(seen: readonly string[], has: (node: Node) => boolean): NextNames {
     const key = JSON.stringify(seen);
-    const known = this.#keys.get(key);
+    const known = this.#next.get(key);
     if (known) return known;
     const { required, max } = this.#shape;
     const missing = required.filter((name) => !seen.includes(name));
     const isFull = seen.length + missing.length >= max;
     const open = isFull ? missing : this.#declared.filter((name) => !seen.includes(name) && has(this.value(name)));
-    this.#further ??= this.#furtherNames(has);
-    const further = isFull ? Dfa.never : this.#further.without(Dfa.literals(seen));
-    const names = Dfa.literals(open).or(further);
-    if (this.#keys.size > 256) this.#keys.clear();
-    this.#keys.set(key, names);
+    this.#regions ??= this.#further(has);
+    const taken = Dfa.literals(seen.filter((name) => name !== unknownName && !this.#declared.includes(name)));
+    const regions = isFull ? [] : this.#regions.map(({ names, value }) => ({ names: names.without(taken), value }));
+    const names = { declared: Dfa.literals(open), regions: regions.filter((region) => !region.names.isEmpty) };
+    if (this.#next.size > 256) this.#next.clear();
+    this.#next.set(key, names);
     return names;
   }
 
-  /** Names that are not declared: cut into regions by the patterns, each with values of its own. */
-  #furtherNames(has: (node: Node) => boolean): Dfa {
-    let regions: { readonly names: Dfa; readonly matched: ReadonlySet<Dfa> }[] = [
+  /** Names that are not declared, cut into regions by the patterns. */
+  #further(has: (node: Node) => boolean): readonly Region[] {
+    let cut: { readonly names: Dfa; readonly matched: ReadonlySet<Dfa> }[] = [
       { names: this.#names.without(Dfa.literals(this.#declared)), matched: new Set() },
     ];
     const patterns = new Set(this.#shape.clauses.flatMap((clause) => clause.patterns.map(({ dfa }) => dfa)));
     for (const pattern of patterns) {
-      regions = regions
+      cut = cut
         .flatMap(({ names, matched }) => [
           { names: names.and(pattern), matched: new Set([...matched, pattern]) },
           { names: names.without(pattern), matched },
         ])
         .filter(({ names }) => !names.isEmpty);
     }
-    const possible = regions.filter(({ matched }) =>
-      has(this.#nodes.and(this.#shape.clauses.flatMap((clause) => ofPatterns(clause, (dfa) => matched.has(dfa))))),
-    );
-    return possible.reduce((all, { names }) => all.or(names), Dfa.never);
+    const regions = cut.map(({ names, matched }) => {
+      const nodes = this.#shape.clauses.flatMap((clause) => ofPatterns(clause, (dfa) => matched.has(dfa)));
+      return { names, value: this.#nodes.and(nodes) };
+    });
+    return regions.filter(({ names, value }) => !names.isEmpty && has(value));
   }
 }
 

@@ -5,6 +5,7 @@ import { patternDfa } from './patterns.ts';
 const date = '[0-9]{4}-(0[13578]-(0[1-9]|[12][0-9]|3[01])|1[02]-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))';
 const time = '([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])';
 const label = '[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?';
+const atom = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+";
 const byte = '(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])';
 const ipv4 = `${byte}(\\.${byte}){3}`;
 const group = '[0-9A-Fa-f]{1,4}';
@@ -26,8 +27,8 @@ const patterns: Readonly<Record<string, string>> = {
   time,
   'date-time': `${date}T${time}`,
   duration: `P(${digits}W|${days}(T${clock})?|T${clock})`,
-  email: `[A-Za-z0-9_'+-]{1,32}(\\.[A-Za-z0-9_'+-]{1,16}){0,3}@(${label.replace('61', '30')}\\.){1,3}[A-Za-z]{2,12}`,
-  hostname: `${label}(\\.${label}){0,7}`,
+  email: `${atom}(\\.${atom})*@(${label}\\.)+[A-Za-z]{2,18}`,
+  hostname: `${label}(\\.${label})*`,
   ipv4,
   ipv6,
   uuid: '[0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}',

@@ -39,6 +39,8 @@ export class PlanSteer implements Steer {
   /** What may become an opener: the end of a free answer, or the header of a message. */
   #recent = '';
   #inHeader = true;
+  readonly #closed = new AbortController();
+  #violation: string | undefined;
 
   constructor(options: PlanSteerOptions) {
     const { plan, tokenizer } = options;
@@ -97,13 +99,25 @@ export class PlanSteer implements Steer {
     }
   }
 
+  /** Of an answer that has ended: what of its schema could not be enforced, and was not kept. */
+  async violation(): Promise<string | undefined> {
+    const current = this.#current;
+    if (current?.kind === 'choose' && current.walk && current.step.grammar.last) {
+      await current.unsettled;
+      await current.walk.end();
+      this.#violation ??= current.walk.violation;
+    }
+    return this.#violation;
+  }
+
   close(): void {
+    this.#closed.abort();
     if (this.#current?.kind === 'choose') this.#current.walk?.close();
     this.#current = undefined;
   }
 
   async #open(current: Choosing): Promise<void> {
-    const walk = await this.#options.grammars.walk(current.step.grammar);
+    const walk = await this.#options.grammars.walk(current.step.grammar, this.#closed.signal);
     // The answer may have ended meanwhile.
     if (this.#current === current) current.walk = walk;
     else walk.close();
@@ -125,6 +139,7 @@ export class PlanSteer implements Steer {
   }
 
   #ended(current: Choosing): void {
+    this.#violation ??= current.walk?.violation;
     current.walk?.close();
     const { tokenizer } = this.#options;
     const text = Buffer.concat(current.ids.map((id) => tokenizer.bytesOf(id))).toString();

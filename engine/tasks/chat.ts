@@ -1,4 +1,5 @@
 /** A conversation: the turns that fit, and the answer told from the thinking. */
+import { HearthError } from '../errors.ts';
 import type { ChatMessage, Tool } from '../prompt/conversation.ts';
 import type { PromptFormat, PromptOptions } from '../prompt/formats/promptFormat.ts';
 import type { OutputPiece } from '../prompt/output.ts';
@@ -74,7 +75,7 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
     answerNow,
     endsSentence: (token) => /[.!?:;\n]$/.test(utf8.decode(model.tokenizer.bytesOf(token))),
   });
-  const generated = await generate(model.scheduler, {
+  const generated = await planned(plan, generate(model.scheduler, {
     ...common,
     prompt: prompt.ids,
     boundaries: prompt.boundaries,
@@ -87,6 +88,21 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
       onPiece(piece, tokens);
       return 'continue';
     },
-  }).finally(() => plan.close());
+  }));
   return { ...generated, droppedMessages };
+}
+
+/** @throws HearthError `unavailable` for an answer that breaks what of its schema could not be enforced. */
+async function planned(plan: PlanSteer, answer: Promise<Generated>): Promise<Generated> {
+  try {
+    const generated = await answer;
+    const violation = generated.finish === 'stop' ? await plan.violation() : undefined;
+    if (violation === undefined) return generated;
+    throw new HearthError(
+      'unavailable',
+      `The answer breaks its JSON Schema where it can't be enforced (${violation}). What was written was shown; ask again.`,
+    );
+  } finally {
+    plan.close();
+  }
 }
