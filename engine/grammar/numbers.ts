@@ -4,8 +4,13 @@ import { patternDfa } from './patterns.ts';
 
 /** JavaScript and Python write 17 significant digits, and zeros before them. */
 const plain = '-?(0|[1-9][0-9]{0,39})(\\.[0-9]{1,40})?';
-/** Exponents as programs write them: after one digit before the point. Beyond 307 a double may overflow. */
-const scientific = '-?[1-9](\\.[0-9]{1,20})?[eE][+-]?([0-9]|[0-9][0-9]|[12][0-9][0-9]|30[0-7])';
+const significand = '[1-9](\\.[0-9]{1,20})?[eE]';
+const largest = '1(\\.([0-6][0-9]{0,19}|7([0-8][0-9]{0,18})?|79[0-6][0-9]{0,17}|7976931348623157))?[eE]\\+?308';
+/** Exponents as programs write them: after one digit before the point, and as far as a double goes. */
+const scientific = `-?(${significand}(\\+?([0-9]{1,2}|[12][0-9]{2}|30[0-7])|-([0-9]{1,2}|[12][0-9]{2}|3[01][0-9]|32[0-4]))|${largest})`;
+/** Where JavaScript writes exponents: below 1e-6, and from 1e21 on. */
+const tiny = `${significand}-(0?[7-9]|[1-9][0-9]|[12][0-9]{2}|3[01][0-9]|32[0-4])`;
+const huge = `(${significand}\\+?(2[1-9]|[3-9][0-9]|[12][0-9]{2}|30[0-7])|${largest})`;
 
 const once = <Value>(make: () => Value): (() => Value) => {
   let made: Value | undefined;
@@ -16,7 +21,14 @@ const once = <Value>(make: () => Value): (() => Value) => {
 };
 
 const plainNumber = once(() => patternDfa(`^${plain}$`));
-export const anyNumber = once(() => plainNumber().or(patternDfa(`^${scientific}$`)));
+export const anyNumber = once(() => plainNumber().or(patternDfa(`^(${scientific})$`)));
+/** One number of each kind stands for all of them. */
+const exponents = once(() => [
+  { value: 1e-7, dfa: patternDfa(`^${tiny}$`) },
+  { value: -1e-7, dfa: patternDfa(`^-${tiny}$`) },
+  { value: 1e21, dfa: patternDfa(`^${huge}$`) },
+  { value: -1e21, dfa: patternDfa(`^-${huge}$`) },
+]);
 export const anyInteger = once(() => patternDfa('^-?(0|[1-9][0-9]{0,39})$'));
 /** One text a value: among these, what is not of a set is of its complement. */
 const canonical = once(() => patternDfa('^(?!-0$)-?(0|[1-9][0-9]{0,39})(\\.[0-9]{0,39}[1-9])?$'));
@@ -30,27 +42,45 @@ const bounds = new Map<string, Dfa>();
 /** @param bound finite. */
 export function bounded(relation: Relation, bound: number): Dfa {
   const key = `${relation}${bound}`;
-  const known = bounds.get(key) ?? beyond(relation, bound);
+  const known = bounds.get(key) ?? beyond(relation, bound).or(exponentsBeyond(relation, bound));
   if (bounds.size > 256) bounds.clear();
   bounds.set(key, known);
   return known;
 }
 
+/** A bound within a kind would need its digits compared: then none of it is taken, and digits must be written out. */
+function exponentsBeyond(relation: Relation, bound: number): Dfa {
+  const isWithin = (value: number): boolean =>
+    value * bound > 0 && (Math.abs(value) < 1 ? Math.abs(bound) < 1e-6 : Math.abs(bound) >= 1e21);
+  const kinds = exponents().filter(
+    ({ value }) => !isWithin(value) && (relation.startsWith('>') ? value > bound : value < bound),
+  );
+  return kinds.reduce((all, { dfa }) => all.or(dfa), Dfa.never);
+}
+
 function beyond(relation: Relation, bound: number): Dfa {
-  const negative = bound < 0 || Object.is(bound, -0);
-  const digits = digitsOf(Math.abs(bound));
   const upward = relation.startsWith('>');
   const strict = !relation.endsWith('=');
+  // What lies between a bound and the next double would be rounded to one of them.
+  if (strict && bound !== 0) return beyond(upward ? '>=' : '<=', nextDouble(bound, upward));
+  const digits = digitsOf(Math.abs(bound));
   return Dfa.explore<Comparison>({
     start: { place: 'sign', negative: false, read: 0, order: 0 },
-    key: ({ place, negative: minus, read, order }) => `${place}${minus ? '-' : ''}${read},${order}`,
+    key: ({ place, negative, read, order }) => `${place}${negative ? '-' : ''}${read},${order}`,
     accepts: (state) => {
       if (!endsNumber(state)) return false;
-      const order = orderOf(state, negative, digits);
+      const order = orderOf(state, bound < 0, digits);
       return order === 0 ? !strict : upward === order > 0;
     },
-    step: (state) => compare(state, digits, strict && bound !== 0 ? significant : Number.POSITIVE_INFINITY),
+    step: (state) => compare(state, digits),
   });
+}
+
+function nextDouble(value: number, upward: boolean): number {
+  const view = new DataView(new ArrayBuffer(8));
+  view.setFloat64(0, value);
+  view.setBigInt64(0, view.getBigInt64(0) + (upward === value > 0 ? 1n : -1n));
+  return view.getFloat64(0);
 }
 
 /** A value of JSON as it may be written. */
@@ -112,10 +142,7 @@ interface Digits {
   readonly fraction: string;
 }
 
-/** Doubles whose first 15 digits are equal may be equal, so that a strict bound looks at no more. */
-const significant = 15;
-
-function compare({ place, negative, read, order }: Comparison, bound: Digits, digits: number) {
+function compare({ place, negative, read, order }: Comparison, bound: Digits) {
   return steps(place).map(({ code, digit, to }) => ({ lo: code, hi: code, to: next(code, digit, to) }));
 
   function next(code: number, digit: number | undefined, to: Place): Comparison {
@@ -126,19 +153,11 @@ function compare({ place, negative, read, order }: Comparison, bound: Digits, di
       return { place: to, negative, read: kept, order: order || against(digit, bound.whole[read]) };
     }
     if (order !== 0) return { place: to, negative, read: 0, order };
-    const matters = read < digits + leadingZeros(bound) - bound.whole.length;
-    const settled = matters ? against(digit, bound.fraction[read] ?? '0') : 0;
-    return { place: to, negative, read: Math.min(read + 1, farthest(bound, digits)), order: settled };
+    // Decimals beyond are all compared with zeros.
+    const further = Math.min(read + 1, bound.fraction.length);
+    return { place: to, negative, read: further, order: against(digit, bound.fraction[read] ?? '0') };
   }
 }
-
-/** A zero before the point is no significant digit, nor are those behind it. */
-const leadingZeros = ({ whole, fraction }: Digits): number =>
-  whole === '0' ? 1 + (/^0*/.exec(fraction)?.[0].length ?? 0) : 0;
-
-/** Decimals beyond are all compared with zeros, or not at all. */
-const farthest = (bound: Digits, digits: number): number =>
-  Math.max(bound.fraction.length, Number.isFinite(digits) ? digits + leadingZeros(bound) : 0);
 
 function against(digit: number, bound: string | undefined): -1 | 0 | 1 {
   const its = Number(bound ?? digit);
