@@ -2,8 +2,8 @@
 import type { Dfa, Edge } from './dfa.ts';
 
 export type Partial =
-  /** `left` bytes of UTF-8 to come; the code point lies between. */
-  | { readonly kind: 'utf8'; readonly left: number; readonly lo: number; readonly hi: number }
+  /** `value`: the bits so far, `left` bytes of UTF-8 to come; the code point lies between. */
+  | { readonly kind: 'utf8'; readonly left: number; readonly value: number; readonly lo: number; readonly hi: number }
   /** The same where all code points that are possible lead to one state. */
   | { readonly kind: 'any'; readonly left: number; readonly code: number; readonly to: number }
   /** After the backslash. */
@@ -18,7 +18,7 @@ export const partialKey = (partial: Partial | undefined): string => {
     case undefined:
       return '';
     case 'utf8':
-      return `b${partial.left},${partial.lo}`;
+      return `b${partial.left},${partial.value}`;
     case 'any':
       return `a${partial.left},${partial.to}`;
     case 'escape':
@@ -103,7 +103,7 @@ export function readOn(partial: Partial, byte: number, live: Live): Read {
   switch (partial.kind) {
     case 'utf8':
       if ((byte & 0xc0) !== 0x80) return undefined;
-      return narrowed(partial.left - 1, (partial.lo >> (6 * (partial.left - 1))) | (byte & 0x3f), 0, live, partial);
+      return narrowed(partial.left - 1, (partial.value << 6) | (byte & 0x3f), 0, live, partial);
     case 'any':
       if ((byte & 0xc0) !== 0x80) return undefined;
       return partial.left === 1 ? { code: partial.code } : { partial: { ...partial, left: partial.left - 1 } };
@@ -127,7 +127,7 @@ function narrowed(left: number, value: number, least: number, live: Live, within
   if (left === 0) return { code: value };
   const isWhole = lo === value << (6 * left) && hi === ((value + 1) << (6 * left)) - 1;
   const to = isWhole ? live.one(lo, hi) : undefined;
-  return { partial: to === undefined ? { kind: 'utf8', left, lo, hi } : { kind: 'any', left, code: lo, to } };
+  return { partial: to === undefined ? { kind: 'utf8', left, value, lo, hi } : { kind: 'any', left, code: lo, to } };
 }
 
 function readEscape(byte: number, live: Live): Read {

@@ -61,8 +61,12 @@ export class Grammars {
   #hurry: (() => void) | undefined;
   #walks = 0;
 
-  constructor(tokenizer: Tokenizer) {
+  readonly #answerMs: number;
+
+  /** @param answerMs how long a schema may be compiled, or a token followed. */
+  constructor(tokenizer: Tokenizer, answerMs: number = limits.generation.grammarMs) {
     this.#tokenizer = tokenizer;
+    this.#answerMs = answerMs;
   }
 
   /**
@@ -151,21 +155,20 @@ export class Grammars {
       const reply = await this.#reply(worker, message);
       if (reply.kind === 'ready') throw new Error('The thread of grammars answered nothing.');
       if (reply.kind !== 'failed') return reply;
-      if (reply.code !== undefined) throw new HearthError(reply.code, reply.message);
+      if (reply.code !== undefined) throw new Refusal(reply.code, reply.message);
       throw new Error(reply.message);
     } catch (error) {
       // A schema that is refused harms nobody; whatever else happened, the thread is not trusted any more.
-      const isRefusal = error instanceof HearthError && (error.code === 'invalid-input' || error.code === 'unsupported');
-      if (!isRefusal || error === tooSlow) await this.close();
+      if (!(error instanceof Refusal)) await this.close();
       throw error;
     }
   }
 
   /** Waiting for an answer keeps the process alive; what was compiled does not. */
   async #reply(worker: Worker, message: ToGrammarThread): Promise<FromGrammarThread> {
-    const { grammarMs, grammarCancelMs } = limits.generation;
-    const stop = new AbortController();
-    let clock = setTimeout(() => stop.abort(tooSlow), grammarMs);
+    const { grammarCancelMs } = limits.generation;
+        const stop = new AbortController();
+    let clock = setTimeout(() => stop.abort(tooSlow(this.#answerMs)), this.#answerMs);
     // What is nearly there is waited for: another thread would have to read the vocabulary anew.
     this.#hurry = () => {
       clearTimeout(clock);
@@ -233,9 +236,11 @@ function nextMessage(worker: Worker, signal?: AbortSignal): Promise<FromGrammarT
   });
 }
 
-const tooSlow = unsupported(
-  `The JSON Schema takes longer than ${limits.generation.grammarMs / 1000} s to follow; simplify it.`,
-);
+const tooSlow = (ms: number): HearthError =>
+  unsupported(`The JSON Schema takes longer than ${ms / 1000} s to follow; simplify it.`);
+
+/** The thread says that a schema is at fault, and goes on. */
+class Refusal extends HearthError {}
 
 const threadFailed = 'The thread that follows JSON Schemas has failed and was replaced; ask again.';
 const failureOf = (error: Error & { readonly code?: string }): string =>

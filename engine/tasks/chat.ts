@@ -1,5 +1,6 @@
 /** A conversation: the turns that fit, and the answer told from the thinking. */
 import { HearthError } from '../errors.ts';
+import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import type { ChatMessage, Tool } from '../prompt/conversation.ts';
 import type { PromptFormat, PromptOptions } from '../prompt/formats/promptFormat.ts';
 import type { OutputPiece } from '../prompt/output.ts';
@@ -56,10 +57,12 @@ export interface ChatModel {
 
 const utf8 = new TextDecoder();
 
-/** @throws HearthError `context-overflow` when the last message alone does not fit. */
+/** @throws HearthError `context-overflow` when the last message alone does not fit; `unsupported` for too large a schema. */
 export async function chat(model: ChatModel, request: ChatRequest): Promise<ChatAnswer> {
   const { format, contextTokens } = model;
   const { thinking, tools, toolChoice, responseFormat, thinkingTokens, answerNow, onPiece, ...common } = request;
+  for (const { parameters } of tools ?? []) checkSchemaBounds(parameters);
+  if (responseFormat?.kind === 'json-schema') checkSchemaBounds(responseFormat.schema);
   const options = { thinking, tools, toolChoice, responseFormat, now: model.now() };
   // Room for an answer, whatever it will need: without a limit, a quarter of the context.
   const reserved = Math.min(request.maxTokens ?? contextTokens, Math.floor(contextTokens / 4));
