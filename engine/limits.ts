@@ -131,8 +131,9 @@ export const limits = {
     grammarCancelMs: 250,
     // The thread of grammars needs under 100 MB for a vocabulary of 200,000 tokens.
     grammarHeapMegabytes: 768,
-    // Masks that are kept: each has a bit for every token of the vocabulary.
-    grammarMasks: 512,
+    // Machines whose states and masks are kept, and masks of each: 25 KB for a vocabulary of 200,000.
+    warmGrammars: 8,
+    grammarMasks: 128,
     // The schema of schemas has about 70; FHIR's largest resource about 4,000.
     schemas: 20_000,
     // Small models lose the thread in longer parts, and progress is seen part by part.

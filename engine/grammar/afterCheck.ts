@@ -34,7 +34,9 @@ export function afterCheck(schema: unknown, keywords: readonly string[]): (value
 function checkerOf(draft: Draft, schema: unknown, options: Options): Ajv | Ajv2019 | Ajv2020 {
   if (draft <= 7) return new Ajv(options);
   // Without `$schema`, tuples may be meant in the older way, which 2019-09 knows beside nearly all of 2020-12.
-  const isNew = isObject(schema) && (/2020-12/.test(String(schema['$schema'])) || /"(prefixItems|\$dynamicRef)":/.test(JSON.stringify(schema)));
+  const isNew =
+    isObject(schema) &&
+    (/2020-12/.test(String(schema['$schema'])) || /"(prefixItems|\$dynamicRef)":/.test(JSON.stringify(schema)));
   return isNew ? new Ajv2020(options) : new Ajv2019(options);
 }
 
@@ -44,10 +46,16 @@ function forChecker(schema: unknown): unknown {
   if (!isObject(schema)) return schema;
   const { $schema: _, id, ...rest } = schema;
   const parts = Object.fromEntries(Object.entries(rest).map(([key, part]) => [key, forChecker(part)]));
-  for (const [flag, bound] of [['exclusiveMinimum', 'minimum'], ['exclusiveMaximum', 'maximum']] as const) {
+  for (const [flag, bound] of [
+    ['exclusiveMinimum', 'minimum'],
+    ['exclusiveMaximum', 'maximum'],
+  ] as const) {
     if (typeof parts[flag] !== 'boolean') continue;
     if (parts[flag]) parts[flag] = parts[bound];
     else delete parts[flag];
   }
-  return { ...parts, ...(typeof id === 'string' && !('$id' in parts) ? { $id: id } : id === undefined ? {} : { id: forChecker(id) }) };
+  return {
+    ...parts,
+    ...(typeof id === 'string' && !('$id' in parts) ? { $id: id } : id === undefined ? {} : { id: forChecker(id) }),
+  };
 }

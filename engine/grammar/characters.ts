@@ -32,10 +32,9 @@ export const partialKey = (partial: Partial | undefined): string => {
 
 const backslash = 0x5c;
 const shortEscapes: ReadonlyMap<number, number> = new Map(
-  Object.entries({ '"': '"', '\\': '\\', '/': '/', b: '\b', f: '\f', n: '\n', r: '\r', t: '\t' }).map(([name, character]) => [
-    name.charCodeAt(0),
-    character.charCodeAt(0),
-  ]),
+  Object.entries({ '"': '"', '\\': '\\', '/': '/', b: '\b', f: '\f', n: '\n', r: '\r', t: '\t' }).map(
+    ([name, character]) => [name.charCodeAt(0), character.charCodeAt(0)],
+  ),
 );
 
 /** Written as `\uXXXX` by JSON writers: control characters, those of HTML, and all beyond ASCII. */
@@ -95,7 +94,9 @@ export function readPlain(byte: number, live: Live): Read {
 export function readQuoted(byte: number, live: Live): Read {
   if (byte < 0x20 || byte === 0x22) return undefined;
   if (byte !== backslash) return readPlain(byte, live);
-  const possible = hexEscaped.some(([lo, hi]) => live.some(lo, hi)) || [...shortEscapes.values()].some((code) => live.some(code, code));
+  const possible =
+    hexEscaped.some(([lo, hi]) => live.some(lo, hi)) ||
+    [...shortEscapes.values()].some((code) => live.some(code, code));
   return possible ? { partial: { kind: 'escape' } } : undefined;
 }
 
@@ -132,7 +133,9 @@ function narrowed(left: number, value: number, least: number, live: Live, within
 
 function readEscape(byte: number, live: Live): Read {
   if (byte === 0x75) {
-    return hexEscaped.some(([lo, hi]) => live.some(lo, hi)) ? { partial: { kind: 'hex', left: 4, value: 0, high: 0 } } : undefined;
+    return hexEscaped.some(([lo, hi]) => live.some(lo, hi))
+      ? { partial: { kind: 'hex', left: 4, value: 0, high: 0 } }
+      : undefined;
   }
   const code = shortEscapes.get(byte);
   return code !== undefined && live.some(code, code) ? { code } : undefined;
@@ -145,7 +148,9 @@ function readHex({ left, value, high }: Extract<Partial, { kind: 'hex' }>, byte:
   const lo = next * 16 ** (left - 1);
   const hi = lo + 16 ** (left - 1) - 1;
   if (high !== 0) return lowHalf(left - 1, next, high, lo, hi, live);
-  const single = hexEscaped.some(([from, to]) => from <= hi && to >= lo && live.some(Math.max(from, lo), Math.min(to, hi)));
+  const single = hexEscaped.some(
+    ([from, to]) => from <= hi && to >= lo && live.some(Math.max(from, lo), Math.min(to, hi)),
+  );
   const firstHigh = Math.max(lo, 0xd800);
   const lastHigh = Math.min(hi, 0xdbff);
   const pair = firstHigh <= lastHigh && live.some(pairCode(firstHigh, 0xdc00), pairCode(lastHigh, 0xdfff));

@@ -9,6 +9,8 @@ export interface Edge {
 
 const lastCodePoint = 0x10ffff;
 const maxStates = 20_000;
+/** Of classes of Unicode, which have hundreds of ranges. */
+const maxEdges = 500_000;
 
 /** State 0 is the start. Every other state can be reached and leads to an accepting one, so a walk never ends in a dead end. */
 export class Dfa {
@@ -38,6 +40,7 @@ export class Dfa {
     const states = [automaton.start];
     const numbers = new Map([[automaton.key(automaton.start), 0]]);
     const edges: Edge[][] = [];
+    let count = 0;
     for (let at = 0; at < states.length; at++) {
       const own = automaton.step(states[at] as State).map(({ lo, hi, to }) => {
         const key = automaton.key(to);
@@ -46,7 +49,10 @@ export class Dfa {
         return { lo, hi, to: known };
       });
       if (states.length > maxStates) throw new GrammarLimit('states of an automaton', maxStates);
-      edges.push(joined(own));
+      const kept = joined(own);
+      count += kept.length;
+      if (count > maxEdges) throw new GrammarLimit('ranges of characters', maxEdges);
+      edges.push(kept);
     }
     return Dfa.#trimmed(edges, states.map(automaton.accepts));
   }

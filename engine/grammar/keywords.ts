@@ -58,7 +58,11 @@ function literalShapes(context: KeywordContext, values: readonly unknown[]): Sha
   const numbers = values.filter((value) => typeof value === 'number');
   const literal = (value: unknown): Node => nodes.schema(literalSchema(value));
   return {
-    words: new Set(values.flatMap((value) => (value === null ? ['null'] : value === true ? ['true'] : value === false ? ['false'] : [])) as Iterable<'null' | 'true' | 'false'>),
+    words: new Set(
+      values.flatMap((value) =>
+        value === null ? ['null'] : value === true ? ['true'] : value === false ? ['false'] : [],
+      ) as Iterable<'null' | 'true' | 'false'>,
+    ),
     numbers: numbers.reduce((all, value) => all.or(numberLiteral(value)), Dfa.never),
     texts: texts.length === 0 ? [] : [TextSet.of(Dfa.literals(texts))],
     arrays: values.filter(Array.isArray).map((items: readonly unknown[]) => ({
@@ -181,7 +185,8 @@ export function arrayShapes(context: KeywordContext): Shapes {
   };
   const loose = new Set<string>();
   if (uniqueItems === true && shape.max > 1) loose.add('uniqueItems');
-  if (unevaluatedItems !== undefined && rest !== unevaluatedItems && declared === undefined) loose.add('unevaluatedItems');
+  if (unevaluatedItems !== undefined && rest !== unevaluatedItems && declared === undefined)
+    loose.add('unevaluatedItems');
   return { ...algebra.any, arrays: shape.min > shape.max ? [] : [shape], loose };
 }
 
@@ -195,7 +200,18 @@ function containsOf({ schema, at, draft, node }: KeywordContext): readonly Conta
 
 /** No other keyword evaluates parts of the value, so that "unevaluated" is "additional". */
 function plainBeside(schema: SchemaObject, more: readonly string[] = []): boolean {
-  const others = ['$ref', '$dynamicRef', '$recursiveRef', 'allOf', 'anyOf', 'oneOf', 'not', 'if', 'dependentSchemas', ...more];
+  const others = [
+    '$ref',
+    '$dynamicRef',
+    '$recursiveRef',
+    'allOf',
+    'anyOf',
+    'oneOf',
+    'not',
+    'if',
+    'dependentSchemas',
+    ...more,
+  ];
   return !others.some((key) => key in schema);
 }
 
@@ -213,7 +229,10 @@ export function objectShapes(context: KeywordContext): Shapes {
     required: isList ? [...new Set(required as readonly string[])].sort() : [],
     min: countAt(schema, 'minProperties', at) ?? 0,
     max: countAt(schema, 'maxProperties', at) ?? infinite,
-    names: context.draft > 4 && 'propertyNames' in schema ? [context.node(schema['propertyNames'], `${at}/propertyNames`)] : [],
+    names:
+      context.draft > 4 && 'propertyNames' in schema
+        ? [context.node(schema['propertyNames'], `${at}/propertyNames`)]
+        : [],
   };
   const open = unevaluatedProperties !== undefined && additionalProperties === undefined && !plainBeside(schema);
   const fits = shape.min <= shape.max && shape.required.length <= shape.max;

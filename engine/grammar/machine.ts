@@ -2,12 +2,12 @@
  * Follows a form byte by byte: a pushdown automaton whose states are made when they are first reached, and kept. Several
  * threads go along where several alternatives are open. Every state leads to an end, so that no prefix is a dead end.
  */
-import { liveEdges, type Partial, partialKey, readOn, readPlain, readQuoted, type Read } from './characters.ts';
+import { liveEdges, type Partial, partialKey, type Read, readOn, readPlain, readQuoted } from './characters.ts';
 import { Dfa } from './dfa.ts';
 import type { Form, Part } from './form.ts';
+import { type NextNames, unknownName } from './objectPlan.ts';
 import { invalidSchema } from './refusals.ts';
 import { SchemaShapes } from './schemaShapes.ts';
-import { type NextNames, unknownName } from './objectPlan.ts';
 import type { ArrayShape, Node, ObjectShape } from './shapes.ts';
 import { TextSet } from './textSet.ts';
 
@@ -110,7 +110,7 @@ export class Machine {
     const key = distinct.map(({ id }) => id).join();
     const known = this.#states.get(key);
     if (known) return known;
-    if (this.#states.size >= maxStates) this.#forget();
+    if (this.#states.size >= maxStates) this.forget();
     const mayEnd = distinct.some(endsWith);
     const room = Math.max(0, ...distinct.map(roomOf));
     const state = { id: ++this.#made, threads: distinct, next: [], mayEnd, room };
@@ -153,7 +153,8 @@ export class Machine {
     return next;
   }
 
-  #forget(): void {
+  /** Gives all states back; they are made anew when they are reached. */
+  forget(): void {
     for (const state of this.#states.values()) state.next.length = 0;
     this.#states.clear();
     this.#threads.clear();
@@ -235,8 +236,7 @@ export class Machine {
       const state = shapes.numbers.next(0, byte);
       if (state !== undefined) out.push(this.#thread({ kind: 'number', dfa: shapes.numbers, state }, below));
     } else {
-      for (const word of shapes.words)
-        if (word.charCodeAt(0) === byte) out.push(this.#literal(word.slice(1), below));
+      for (const word of shapes.words) if (word.charCodeAt(0) === byte) out.push(this.#literal(word.slice(1), below));
     }
   }
 
@@ -312,7 +312,8 @@ export class Machine {
     const has = (node: Node): boolean => source.isSatisfiable(node);
     const item = shape.prefix[index] ?? shape.rest;
     const choices = shape.contains.reduce<readonly (readonly boolean[])[]>(
-      (left, own) => left.flatMap((counted) => (index < own.from ? [false] : [true, false]).map((is) => [...counted, is])),
+      (left, own) =>
+        left.flatMap((counted) => (index < own.from ? [false] : [true, false]).map((is) => [...counted, is])),
       [[]],
     );
     return choices.flatMap((counted) => {

@@ -88,7 +88,9 @@ export function numberLiteral(value: number): Dfa {
   const { whole, fraction } = digitsOf(Math.abs(value));
   const text = `${value < 0 ? '-' : ''}${whole}${fraction === '' ? '' : `.${fraction}`}`;
   const [, significand = '', exponent = ''] = /^([^e]+)e(.*)$/.exec(value.toExponential()) ?? [];
-  return Dfa.literals(Math.abs(value) >= 1e21 || Math.abs(value) < 1e-6 ? [text, `${significand}e${exponent}`] : [text]);
+  return Dfa.literals(
+    Math.abs(value) >= 1e21 || Math.abs(value) < 1e-6 ? [text, `${significand}e${exponent}`] : [text],
+  );
 }
 
 /** Multiples need one state for each remainder. */

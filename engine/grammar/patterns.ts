@@ -2,7 +2,13 @@
  * ECMAScript patterns as automata: a text matches where the pattern is found anywhere in it. refa parses them (classes,
  * flags, Unicode's properties); assertions are followed here, since refa makes automata of patterns without any.
  */
-import { type CharSet, JS, type NoParent, type Concatenation as RefaConcatenation, type Element as RefaElement } from 'refa';
+import {
+  type CharSet,
+  JS,
+  type NoParent,
+  type Concatenation as RefaConcatenation,
+  type Element as RefaElement,
+} from 'refa';
 import { Dfa, type Edge } from './dfa.ts';
 import { GrammarLimit } from './refusals.ts';
 
@@ -368,5 +374,6 @@ function settled(thread: Thread, certain: (obligation: Obligation) => boolean | 
   return { ...thread, obligations: [...open].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, own]) => own) };
 }
 
-const keyOfObligation = ({ machine, state, negate }: Obligation): string => `${machine.id}${negate ? '!' : '.'}${state.id}`;
+const keyOfObligation = ({ machine, state, negate }: Obligation): string =>
+  `${machine.id}${negate ? '!' : '.'}${state.id}`;
 const keyOf = ({ node, obligations }: Thread): string => `${node}:${obligations.map(keyOfObligation).join()}`;

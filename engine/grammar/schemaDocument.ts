@@ -106,7 +106,8 @@ export class SchemaDocument {
     for (const [key, value] of Object.entries(schema)) {
       if (!places.has(key)) continue;
       const at = `${location.at}/${key}`;
-      if (Array.isArray(value)) for (const [i, part] of value.entries()) this.#part(part, `${at}/${i}`, location, depth);
+      if (Array.isArray(value))
+        for (const [i, part] of value.entries()) this.#part(part, `${at}/${i}`, location, depth);
       else if (named.includes(key) && isObject(value)) {
         for (const [name, part] of Object.entries(value)) this.#part(part, `${at}/${escaped(name)}`, location, depth);
       } else this.#part(value, at, location, depth);
@@ -162,7 +163,8 @@ function split(reference: string, base: string, at: string): { uri: string; frag
 
 function draftOf(declared: unknown, outer: Draft, at: string): Draft {
   if (declared === undefined) return outer;
-  const [, draft] = /^https?:\/\/json-schema\.org\/(?:draft-0|draft\/)(3|4|6|7|2019|2020)\b/.exec(String(declared)) ?? [];
+  const [, draft] =
+    /^https?:\/\/json-schema\.org\/(?:draft-0|draft\/)(3|4|6|7|2019|2020)\b/.exec(String(declared)) ?? [];
   if (draft === '3') throw unsupportedSchema(at, 'draft 3 of JSON Schema is not known; draft 4 and later are');
   // A metaschema of somebody's own: its keywords are those of its parent, which is not fetched.
   return draft === undefined ? outer : (Number(draft) as Draft);

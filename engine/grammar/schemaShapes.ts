@@ -13,7 +13,16 @@ import {
 import { ObjectPlan } from './objectPlan.ts';
 import { GrammarLimit, invalidSchema, unsupportedSchema } from './refusals.ts';
 import { isObject, SchemaDocument, type SchemaObject } from './schemaDocument.ts';
-import { type ArrayShape, arrayKey, type Node, Nodes, type ObjectShape, objectKey, ShapeAlgebra, type Shapes } from './shapes.ts';
+import {
+  type ArrayShape,
+  arrayKey,
+  type Node,
+  Nodes,
+  type ObjectShape,
+  objectKey,
+  ShapeAlgebra,
+  type Shapes,
+} from './shapes.ts';
 
 /** A schema leads back to itself before any value begins. */
 class Circle extends Error {}
@@ -157,7 +166,8 @@ export class SchemaShapes {
       const others = nodes.filter((other, j) => j !== i && (other === node || this.#overlap(node, other)));
       return this.nodes.and([node, ...others.map((other) => this.nodes.not(other))]);
     });
-    const any = (): Shapes => nodes.reduce<Shapes>((all, node) => this.algebra.or(all, this.of(node)), this.algebra.nothing);
+    const any = (): Shapes =>
+      nodes.reduce<Shapes>((all, node) => this.algebra.or(all, this.of(node)), this.algebra.nothing);
     try {
       const shapes = alone.reduce<Shapes>((all, node) => this.algebra.or(all, this.of(node)), this.algebra.nothing);
       return shapes.loose.has('not') ? { ...shapes, loose: new Set([...shapes.loose, 'oneOf']) } : shapes;
@@ -220,7 +230,9 @@ export class SchemaShapes {
   #arrayPossible(shape: ArrayShape, has: (node: Node) => boolean): boolean {
     const { prefix, rest, min, contains } = shape;
     const needed = prefix.slice(0, min).every(has) && (min <= prefix.length || has(rest));
-    return needed && contains.every((_, index) => this.containable(shape, index, 0, has) >= (contains[index]?.min ?? 0));
+    return (
+      needed && contains.every((_, index) => this.containable(shape, index, 0, has) >= (contains[index]?.min ?? 0))
+    );
   }
 
   /** How many of the items from `index` on may be of what the array must contain. */

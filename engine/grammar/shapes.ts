@@ -131,7 +131,11 @@ export class ShapeAlgebra {
     return {
       words: new Set([...first.words, ...second.words]),
       numbers: first.numbers.or(second.numbers),
-      texts: distinct([...first.texts, ...second.texts], ({ key }) => key, (text) => text.isAll),
+      texts: distinct(
+        [...first.texts, ...second.texts],
+        ({ key }) => key,
+        (text) => text.isAll,
+      ),
       arrays: this.#distinctArrays([...first.arrays, ...second.arrays]),
       objects: this.#distinctObjects([...first.objects, ...second.objects]),
       loose: new Set([...first.loose, ...second.loose]),
@@ -191,7 +195,8 @@ export class ShapeAlgebra {
     const required = [...new Set([...a.required, ...b.required])].sort();
     if (min > max || required.length > max) return undefined;
     const clauses = [...new Map([...a.clauses, ...b.clauses].map((clause) => [clauseKey(clause), clause])).values()];
-    if (required.some((name) => clauses.some(({ properties }) => properties.get(name) === this.#nodes.none))) return undefined;
+    if (required.some((name) => clauses.some(({ properties }) => properties.get(name) === this.#nodes.none)))
+      return undefined;
     return { clauses, required, min, max, names: [...new Set([...a.names, ...b.names])] };
   }
 
@@ -206,7 +211,12 @@ export class ShapeAlgebra {
 
   #otherArrays({ prefix, rest, min, max, contains }: ArrayShape): readonly ArrayShape[] {
     const { all } = this.#nodes;
-    const having = (node: Node, from: number): Contained => ({ node: this.#nodes.not(node), from, min: 1, max: infinite });
+    const having = (node: Node, from: number): Contained => ({
+      node: this.#nodes.not(node),
+      from,
+      min: 1,
+      max: infinite,
+    });
     return [
       ...(min > 0 ? [{ ...this.anyArray, max: min - 1 }] : []),
       ...(max < infinite ? [{ ...this.anyArray, min: max + 1 }] : []),
@@ -226,7 +236,9 @@ export class ShapeAlgebra {
   /** `undefined`: that some unnamed property is of another kind cannot be asked for. */
   #otherObjects({ clauses, required, min, max, names }: ObjectShape): readonly ObjectShape[] | undefined {
     const { all } = this.#nodes;
-    const open = clauses.every(({ patterns, additional }) => additional === all && patterns.every(({ node }) => node === all));
+    const open = clauses.every(
+      ({ patterns, additional }) => additional === all && patterns.every(({ node }) => node === all),
+    );
     if (!open || names.length > 0) return undefined;
     return [
       ...required.map((name) => this.forbidding(name)),
@@ -245,7 +257,11 @@ export class ShapeAlgebra {
       const text = a.and(b);
       return text.isEmpty ? undefined : text;
     });
-    return distinct(both, ({ key }) => key, (text) => text.isAll);
+    return distinct(
+      both,
+      ({ key }) => key,
+      (text) => text.isAll,
+    );
   }
 
   #distinctArrays(shapes: readonly ArrayShape[]): readonly ArrayShape[] {

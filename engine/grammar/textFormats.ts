@@ -1,5 +1,5 @@
 /** Patterns of the `format`s that are enforced; the others are remarks, as JSON Schema has it. */
-import { Dfa } from './dfa.ts';
+import type { Dfa } from './dfa.ts';
 import { patternDfa } from './patterns.ts';
 
 const leapDay = '([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29';

@@ -161,8 +161,10 @@ function plainStep(from: Utf8 | undefined, byte: number): Utf8 {
   if (byte < 0x80) return whole;
   if (byte >= 0xc2 && byte <= 0xdf) return { left: 1, lo: 0x80, hi: 0xbf };
   // Overlong forms and surrogates are shut out by the second byte.
-  if (byte >= 0xe0 && byte <= 0xef) return { left: 2, lo: byte === 0xe0 ? 0xa0 : 0x80, hi: byte === 0xed ? 0x9f : 0xbf };
-  if (byte >= 0xf0 && byte <= 0xf4) return { left: 3, lo: byte === 0xf0 ? 0x90 : 0x80, hi: byte === 0xf4 ? 0x8f : 0xbf };
+  if (byte >= 0xe0 && byte <= 0xef)
+    return { left: 2, lo: byte === 0xe0 ? 0xa0 : 0x80, hi: byte === 0xed ? 0x9f : 0xbf };
+  if (byte >= 0xf0 && byte <= 0xf4)
+    return { left: 3, lo: byte === 0xf0 ? 0x90 : 0x80, hi: byte === 0xf4 ? 0x8f : 0xbf };
   return broken;
 }
 

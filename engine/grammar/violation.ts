@@ -25,7 +25,10 @@ function check(schema: unknown, keywords: readonly string[]): ReturnType<typeof 
   return known;
 }
 
-function jsonIn(parts: readonly Part[], text: string): readonly { readonly schema: unknown; readonly value: unknown }[] {
+function jsonIn(
+  parts: readonly Part[],
+  text: string,
+): readonly { readonly schema: unknown; readonly value: unknown }[] {
   const at = parts.findIndex(({ kind }) => kind === 'json');
   const part = parts[at];
   const before = literals(parts.slice(0, at));

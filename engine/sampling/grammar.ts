@@ -105,10 +105,12 @@ export class Grammars {
   #ask(walk: Followed, request: Request, signal: AbortSignal | undefined): Promise<Reply> {
     return new Promise<Reply>((resolve, reject) => {
       const cancel = (): void => this.#cancel(ask);
-      const settle = <Value>(settled: (value: Value) => void) => (value: Value): void => {
-        signal?.removeEventListener('abort', cancel);
-        settled(value);
-      };
+      const settle =
+        <Value>(settled: (value: Value) => void) =>
+        (value: Value): void => {
+          signal?.removeEventListener('abort', cancel);
+          settled(value);
+        };
       const ask: Ask = { walk, request, resolve: settle(resolve), reject: settle(reject) };
       if (signal?.aborted) return reject(cancelled());
       signal?.addEventListener('abort', cancel);
@@ -167,7 +169,7 @@ export class Grammars {
   /** Waiting for an answer keeps the process alive; what was compiled does not. */
   async #reply(worker: Worker, message: ToGrammarThread): Promise<FromGrammarThread> {
     const { grammarCancelMs } = limits.generation;
-        const stop = new AbortController();
+    const stop = new AbortController();
     let clock = setTimeout(() => stop.abort(tooSlow(this.#answerMs)), this.#answerMs);
     // What is nearly there is waited for: another thread would have to read the vocabulary anew.
     this.#hurry = () => {
@@ -223,7 +225,8 @@ export class Grammars {
 function nextMessage(worker: Worker, signal?: AbortSignal): Promise<FromGrammarThread> {
   return new Promise<FromGrammarThread>((resolve, reject) => {
     const ended = (): void => settle(() => reject(new HearthError('unavailable', threadFailed)));
-    const failed = (error: Error): void => settle(() => reject(new HearthError('unavailable', failureOf(error), { cause: error })));
+    const failed = (error: Error): void =>
+      settle(() => reject(new HearthError('unavailable', failureOf(error), { cause: error })));
     const answered = (answer: FromGrammarThread): void => settle(() => resolve(answer));
     const aborted = (): void => settle(() => reject(signal?.reason));
     const settle = (then: () => void): void => {
@@ -248,7 +251,7 @@ const failureOf = (error: Error & { readonly code?: string }): string =>
     ? 'The JSON Schema needs more memory than it may have; simplify it.'
     : threadFailed;
 
-async function spellingOf(tokenizer: Tokenizer): Promise<Vocabulary> {
+export async function spellingOf(tokenizer: Tokenizer): Promise<Vocabulary> {
   const { vocabularySize } = tokenizer;
   const tokens: Uint8Array[] = [];
   const starts = new Uint32Array(vocabularySize + 1);

@@ -17,6 +17,7 @@ type Opening = Extract<ToGrammarThread, { readonly kind: 'open' }>;
 interface Compiled {
   readonly form: Form;
   readonly machine: Machine;
+  readonly masks: Map<State, Int32Array<ArrayBuffer>>;
 }
 
 interface Walk {
@@ -32,7 +33,8 @@ class GrammarThread {
   readonly #endIds: ReadonlySet<number>;
   readonly #compiled = new Map<string, Compiled>();
   readonly #walks = new Map<number, Walk>();
-  readonly #masks = new Map<State, Int32Array<ArrayBuffer>>();
+  /** Machines that keep their states, the last used last. */
+  readonly #warm = new Set<Compiled>();
 
   constructor(vocabulary: Vocabulary) {
     this.#trie = new TokenTrie(vocabulary);
@@ -48,7 +50,7 @@ class GrammarThread {
       case 'take':
         return this.#take(this.#walk(message.walk), message.token);
       case 'check':
-        return this.#ended(this.#walk(message.walk));
+        return this.#checked(this.#walk(message.walk));
       case 'close':
         this.#walks.delete(message.walk);
         return undefined;
@@ -59,6 +61,7 @@ class GrammarThread {
     const compiled = await this.#compile(form);
     const { machine } = compiled;
     const opened: Walk = { compiled, last, written: [], state: machine.state(machine.start) };
+    this.#keepWarm(compiled);
     for (const token of taken) this.#move(opened, token);
     this.#walks.set(walk, opened);
     return this.#allowed(opened);
@@ -85,14 +88,19 @@ class GrammarThread {
   }
 
   #allowed({ compiled, state, last }: Walk): FromGrammarThread {
-    const { machine } = compiled;
+    const { machine, masks } = compiled;
     const abstracted = machine.abstracted(state);
-    const known = this.#masks.get(abstracted) ?? this.#trie.mask(machine, abstracted);
-    if (this.#masks.size >= limits.generation.grammarMasks) this.#masks.clear();
-    this.#masks.set(abstracted, known);
+    const known = masks.get(abstracted) ?? this.#trie.mask(machine, abstracted);
+    if (masks.size >= limits.generation.grammarMasks) masks.clear();
+    masks.set(abstracted, known);
     const mask = known.slice();
     if (last && state.mayEnd) for (const id of this.#endIds) mask[id >> 5] = (mask[id >> 5] ?? 0) | (1 << (id & 31));
     return { kind: 'allowed', mask };
+  }
+
+  /** An answer that was cut off breaks nothing. */
+  async #checked(walk: Walk): Promise<FromGrammarThread> {
+    return walk.state.mayEnd ? this.#ended(walk) : { kind: 'ended', violation: undefined };
   }
 
   async #ended({ compiled: { form, machine }, written }: Walk): Promise<FromGrammarThread> {
@@ -103,6 +111,17 @@ class GrammarThread {
     return { kind: 'ended', violation: violationOf(form, Buffer.concat(written).toString(), keywords) };
   }
 
+  /** States take megabytes; what a schema was compiled to is small beside them. */
+  #keepWarm(compiled: Compiled): void {
+    this.#warm.delete(compiled);
+    this.#warm.add(compiled);
+    const [oldest] = this.#warm;
+    if (this.#warm.size <= limits.generation.warmGrammars || !oldest) return;
+    this.#warm.delete(oldest);
+    oldest.machine.forget();
+    oldest.masks.clear();
+  }
+
   async #compile(form: Form): Promise<Compiled> {
     const key = JSON.stringify(form);
     const known = this.#compiled.get(key);
@@ -110,7 +129,7 @@ class GrammarThread {
     if (this.#compiled.size >= limits.generation.grammars) this.#compiled.clear();
     const machine = new Machine(form);
     if (machine.loose.length > 0) (await import('../grammar/violation.ts')).prepareCheck(form, machine.loose);
-    const compiled = { form, machine };
+    const compiled = { form, machine, masks: new Map() };
     this.#compiled.set(key, compiled);
     return compiled;
   }
@@ -118,7 +137,8 @@ class GrammarThread {
 
 function failure(error: unknown): FromGrammarThread {
   // The only stack that a schema can exhaust is its own depth's.
-  const known = error instanceof RangeError ? new GrammarLimit('levels of depth', limits.generation.schemaDepth) : error;
+  const known =
+    error instanceof RangeError ? new GrammarLimit('levels of depth', limits.generation.schemaDepth) : error;
   const message = known instanceof Error ? known.message : String(known);
   return { kind: 'failed', message, code: known instanceof HearthError ? known.code : undefined };
 }

@@ -78,20 +78,23 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
     answerNow,
     endsSentence: (token) => /[.!?:;\n]$/.test(utf8.decode(model.tokenizer.bytesOf(token))),
   });
-  const generated = await planned(plan, generate(model.scheduler, {
-    ...common,
-    prompt: prompt.ids,
-    boundaries: prompt.boundaries,
-    maxTokens: request.maxTokens ?? contextTokens,
-    stopIds: prompt.stops,
-    stopStrings: [...prompt.stopStrings, ...request.stopStrings],
-    parser,
-    steers: [limit, plan],
-    onPiece: (piece, tokens) => {
-      onPiece(piece, tokens);
-      return 'continue';
-    },
-  }));
+  const generated = await planned(
+    plan,
+    generate(model.scheduler, {
+      ...common,
+      prompt: prompt.ids,
+      boundaries: prompt.boundaries,
+      maxTokens: request.maxTokens ?? contextTokens,
+      stopIds: prompt.stops,
+      stopStrings: [...prompt.stopStrings, ...request.stopStrings],
+      parser,
+      steers: [limit, plan],
+      onPiece: (piece, tokens) => {
+        onPiece(piece, tokens);
+        return 'continue';
+      },
+    }),
+  );
   return { ...generated, droppedMessages };
 }
 

@@ -122,7 +122,12 @@ function parameterValue(tool: Tool, name: string): Step {
   const values = isText && 'enum' in schema && Array.isArray(schema['enum']) ? schema['enum'].map(String) : undefined;
   const form: Form = values
     ? values.map((value) => [literal(value), end])
-    : [[isText ? { kind: 'without', tag: parameterEnd } : { kind: 'json', schema: withDefinitions(schema, tool) }, end]];
+    : [
+        [
+          isText ? { kind: 'without', tag: parameterEnd } : { kind: 'json', schema: withDefinitions(schema, tool) },
+          end,
+        ],
+      ];
   return { kind: 'choose', grammar: { form } };
 }
 
@@ -140,7 +145,16 @@ function withDefinitions(schema: Readonly<Record<string, unknown>>, { parameters
  * others: what a tool does not know, it can't use.
  */
 function argumentsSchema(parameters: Tool['parameters']): unknown {
-  const open = ['additionalProperties', 'unevaluatedProperties', 'patternProperties', '$ref', 'allOf', 'anyOf', 'oneOf', 'if'];
+  const open = [
+    'additionalProperties',
+    'unevaluatedProperties',
+    'patternProperties',
+    '$ref',
+    'allOf',
+    'anyOf',
+    'oneOf',
+    'if',
+  ];
   const closed = 'properties' in parameters && !open.some((key) => key in parameters);
   return { ...parameters, type: 'object', ...(closed && { additionalProperties: false }) };
 }

@@ -1,10 +1,39 @@
 /** Bounds on numbers, against JavaScript's own comparison of the same text. */
 import { describe, expect, it } from 'vitest';
-import { anyInteger, anyNumber, bounded, multipleOf, numberLiteral, otherNumber } from '../../../engine/grammar/numbers.ts';
+import {
+  anyInteger,
+  anyNumber,
+  bounded,
+  multipleOf,
+  numberLiteral,
+  otherNumber,
+} from '../../../engine/grammar/numbers.ts';
 
-const bounds = [0, -0, 1, 3, -5, -120, 130, 139, 0.1, 1.1, -0.1, 1e30, 0.001, 99.99, 1e-7, 2 ** 53 - 1, 1 - 2 ** 53, 100, 0.5];
+const bounds = [
+  0,
+  -0,
+  1,
+  3,
+  -5,
+  -120,
+  130,
+  139,
+  0.1,
+  1.1,
+  -0.1,
+  1e30,
+  0.001,
+  99.99,
+  1e-7,
+  2 ** 53 - 1,
+  1 - 2 ** 53,
+  100,
+  0.5,
+];
 const offsets = [0, 1, -1, 0.1, -0.1, 0.01, 1e-6, 10, -10, 0.5];
-const near = [...bounds, 2, 4, 9, 10, 12, 13, 121, 0.11, 0.09, 1000, 1 / 3].flatMap((at) => offsets.map((by) => at + by));
+const near = [...bounds, 2, 4, 9, 10, 12, 13, 121, 0.11, 0.09, 1000, 1 / 3].flatMap((at) =>
+  offsets.map((by) => at + by),
+);
 const plain = near.filter((value) => value === 0 || (Math.abs(value) < 1e21 && Math.abs(value) >= 1e-6));
 const texts = [...new Set(plain.flatMap((value) => [value, -value]))].flatMap((value) => {
   const text = String(value);

@@ -32,11 +32,14 @@ describe('The JSON-Schema-Test-Suite', () => {
           // What is let through beyond the schema is checked afterwards.
           if (!valid && machine.loose.length > 0) continue;
           for (const text of styles(data))
-            if (accepts(machine, text) !== valid) wrong.push(`${group.keyword}: ${group.description}: ${description}: ${text}`);
+            if (accepts(machine, text) !== valid)
+              wrong.push(`${group.keyword}: ${group.description}: ${description}: ${text}`);
         }
       }
       expect(wrong).toEqual([]);
-      expect(refusals.filter((message) => !/names no schema of this document|may mean several schemas/.test(message))).toEqual([]);
+      expect(
+        refusals.filter((message) => !/names no schema of this document|may mean several schemas/.test(message)),
+      ).toEqual([]);
       expect(refusals.length).toBeLessThanOrEqual(refused[draft]);
     }, 30_000);
   }

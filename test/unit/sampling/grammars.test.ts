@@ -5,7 +5,8 @@ import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
 import { smallTokenizer } from '../tokenizer/vocabularies.ts';
 
 const json = (schema: unknown) => ({ form: [[{ kind: 'json', schema }]], last: true }) as const;
-const nested = (depth: number): unknown => Array.from({ length: depth }).reduce<unknown>((schema) => ({ properties: { a: schema } }), {});
+const nested = (depth: number): unknown =>
+  Array.from({ length: depth }).reduce<unknown>((schema) => ({ properties: { a: schema } }), {});
 
 /** A hundred patterns, each near its own bound: together they take far longer than anybody waits. */
 const slow = json({
@@ -36,7 +37,14 @@ async function write(walk: GrammarWalk, text: string): Promise<void> {
 describe('The thread of grammars', () => {
   it('is none the worse for a hundred schemas that are refused', async () => {
     const grammars = grammarsOf();
-    const bad = [{ type: 'strange' }, { $ref: '#' }, { pattern: '(' }, nested(500), { $ref: '#/a' }, { allOf: [false] }];
+    const bad = [
+      { type: 'strange' },
+      { $ref: '#' },
+      { pattern: '(' },
+      nested(500),
+      { $ref: '#/a' },
+      { allOf: [false] },
+    ];
     for (let i = 0; i < 100; i++) {
       const refused = grammars.walk(json({ ...(bad[i % bad.length] as object), title: String(i) }));
       await expect(refused).rejects.toMatchObject({ code: expect.stringMatching(/^(invalid-input|unsupported)$/) });
@@ -46,12 +54,17 @@ describe('The thread of grammars', () => {
 
   it('gives a schema up that takes too long, and says so; other answers go on', async () => {
     const grammars = grammarsOf(700);
-    const walk = await grammars.walk(json({ type: 'object', properties: { a: { type: 'boolean' } }, additionalProperties: false }));
+    const walk = await grammars.walk(
+      json({ type: 'object', properties: { a: { type: 'boolean' } }, additionalProperties: false }),
+    );
     await write(walk, '{"a": t');
     const waiting = grammars.walk(slow);
     // It waits behind the slow one.
     const rest = write(walk, 'rue}');
-    await expect(waiting).rejects.toMatchObject({ code: 'unsupported', message: expect.stringContaining('takes longer than 0.7 s') });
+    await expect(waiting).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringContaining('takes longer than 0.7 s'),
+    });
     await rest;
     const end = [...tokenizer.endIds][0] ?? 0;
     expect(((walk.allowed?.[end >> 5] ?? 0) >> (end & 31)) & 1).toBe(1);
@@ -94,7 +107,14 @@ describe('The thread of grammars', () => {
   it('checks the arguments of a call, not what stands around them', async () => {
     const grammars = grammarsOf();
     const schema = { type: 'array', uniqueItems: true };
-    const walk = await grammars.walk({ form: [[{ kind: 'json', schema }, { kind: 'literal', text: '}\n</x>' }]] });
+    const walk = await grammars.walk({
+      form: [
+        [
+          { kind: 'json', schema },
+          { kind: 'literal', text: '}\n</x>' },
+        ],
+      ],
+    });
     await write(walk, '[2, 2]}\n</x>');
     expect(walk.allowed).toBeUndefined();
     expect(walk.violation).toContain('duplicate items');

@@ -51,6 +51,23 @@ async function ask(
   return { ...given, prompts, pieces };
 }
 
+describe('an answer by a schema', () => {
+  const schema = { type: 'array', items: { enum: [1, 2] }, uniqueItems: true, maxItems: 2 };
+  const responseFormat = { kind: 'json-schema', schema } as const;
+
+  it('is given where it keeps what could not be enforced', async () => {
+    expect((await ask(tokenizer, '[1,2]', { responseFormat })).text).toBe('[1,2]');
+  });
+
+  it('fails where it breaks that, and says what', async () => {
+    const failed = expect.stringMatching(/breaks its JSON Schema.*duplicate items.*ask again/);
+    await expect(ask(tokenizer, '[2,2]', { responseFormat })).rejects.toMatchObject({
+      code: 'unavailable',
+      message: failed,
+    });
+  });
+});
+
 describe('a chat', () => {
   it('is written in the checkpoint’s template', async () => {
     const messages: ChatMessage[] = [
