@@ -2,71 +2,14 @@
  * Follows a form byte by byte: a pushdown automaton whose states are made when they are first reached, and kept. Several
  * threads go along where several alternatives are open. Every state leads to an end, so that no prefix is a dead end.
  */
-import { liveEdges, type Partial, partialKey, type Read, readOn, readPlain, readQuoted } from './characters.ts';
-import { Dfa } from './dfa.ts';
+import { liveEdges, type Read, readOn, readPlain, readQuoted } from './characters.ts';
+import type { Dfa } from './dfa.ts';
 import type { Form, Part } from './form.ts';
 import { type NextNames, unknownName } from './objectPlan.ts';
-import { invalidSchema } from './refusals.ts';
+import { mark, type Of, type Place, type PropertyName, placeKey, type Thread, textPlace, widened } from './places.ts';
 import { SchemaShapes } from './schemaShapes.ts';
 import type { ArrayShape, Node, ObjectShape } from './shapes.ts';
-import { TextSet } from './textSet.ts';
-
-/** Blanks between JSON's marks: none, one space, or a line's end and so many columns. */
-type Gap = 'none' | 'space' | number;
-const maxColumns = 64;
-
-type Place =
-  | { readonly kind: 'end' }
-  | { readonly kind: 'literal'; readonly bytes: Uint8Array; readonly at: number }
-  | { readonly kind: 'value'; readonly node: Node; readonly source: SchemaShapes; readonly maySpace: boolean }
-  | { readonly kind: 'number'; readonly dfa: Dfa; readonly state: number }
-  | {
-      readonly kind: 'text';
-      readonly set: TextSet;
-      readonly state: number;
-      readonly count: number;
-      readonly partial: Partial | undefined;
-      /** Bare: without quotes and escapes; it ends where the next part begins. */
-      readonly quoted: boolean;
-      readonly names?: PropertyName;
-    }
-  | {
-      readonly kind: 'array';
-      readonly source: SchemaShapes;
-      readonly shape: ArrayShape;
-      readonly index: number;
-      /** Items so far that are of what it must contain. */
-      readonly found: readonly number[];
-      readonly phase: Phase;
-      readonly gap: Gap;
-    }
-  | {
-      readonly kind: 'object';
-      readonly source: SchemaShapes;
-      readonly shape: ObjectShape;
-      /** Names so far, sorted. */
-      readonly seen: readonly string[];
-      readonly phase: Phase;
-      readonly gap: Gap;
-    };
-
-/** Right after the opening mark, after an element, after a comma. */
-type Phase = 'first' | 'after' | 'next';
-
-/** The text names a property. */
-interface PropertyName {
-  /** What was written; `undefined`: any of the region. */
-  readonly written: string | undefined;
-  /** The value's, where the name is not declared. */
-  readonly value: Node | undefined;
-}
-
-export interface Thread {
-  readonly id: number;
-  readonly place: Place;
-  /** Where it goes on when this place has ended. */
-  readonly below: Thread | undefined;
-}
+import { TextSet, textWithout } from './textSet.ts';
 
 export interface State {
   readonly id: number;
@@ -77,8 +20,6 @@ export interface State {
   /** So many characters of a JSON string may be written whatever they are; those with a meaning of their own apart. */
   readonly room: number;
 }
-
-type Of<Kind extends Place['kind']> = Extract<Place, { readonly kind: Kind }>;
 
 /** Beyond, all are made anew. */
 const maxStates = 6000;
@@ -170,7 +111,7 @@ export class Machine {
         return this.#thread({ kind: 'value', node: source.root, source, maySpace: false }, below);
       }
       case 'without':
-        return this.#thread(textPlace(TextSet.of(without(part.tag)), false), below);
+        return this.#thread(textPlace(TextSet.of(textWithout(part.tag)), false), below);
     }
   }
 
@@ -372,16 +313,6 @@ export class Machine {
   }
 }
 
-const mark = {
-  space: 0x20,
-  quote: 0x22,
-  comma: 0x2c,
-  openArray: 0x5b,
-  closeArray: 0x5d,
-  openObject: 0x7b,
-  closeObject: 0x7d,
-} as const;
-
 function endsWith({ place, below }: Thread): boolean {
   if (place.kind === 'end') return true;
   const done =
@@ -395,15 +326,6 @@ function roomOf({ place }: Thread): number {
   return place.set.dfa.staysAt(place.state) ? place.set.max - place.count : 0;
 }
 
-const textPlace = (set: TextSet, quoted: boolean): Of<'text'> => ({
-  kind: 'text',
-  set,
-  state: 0,
-  count: 0,
-  partial: undefined,
-  quoted,
-});
-
 function canEndArray({ shape, index, found }: Of<'array'>): boolean {
   return index >= shape.min && shape.contains.every(({ min }, i) => (found[i] ?? 0) >= min);
 }
@@ -415,76 +337,4 @@ const capped = (count: number, own: ArrayShape['contains'][number] | undefined):
 function capIndex({ prefix, min, max, contains }: ArrayShape, index: number): number {
   const last = Math.max(prefix.length, min, ...contains.map(({ from }) => from));
   return max === Number.POSITIVE_INFINITY ? Math.min(index, last) : index;
-}
-
-function widened(gap: Gap, byte: number): Gap | undefined {
-  if (gap === 'none') return byte === mark.space ? 'space' : byte === 0x0a ? 0 : undefined;
-  if (gap === 'space' || gap >= maxColumns) return undefined;
-  return byte === mark.space || byte === 0x09 ? gap + 1 : undefined;
-}
-
-/** Texts that do not hold the tag, nor a carriage return, which could pretend to be a framing token. */
-function without(tag: string): Dfa {
-  const characters = [...tag];
-  const codes = [...new Set(characters)].map((character) => character.codePointAt(0) ?? 0).sort((a, b) => a - b);
-  if (characters.length === 0) throw invalidSchema('', 'a tag is empty');
-  const after = (read: number, code: number): number => {
-    const written = [...characters.slice(0, read), String.fromCodePoint(code)].join('');
-    for (let length = Math.min(read + 1, characters.length); length > 0; length--)
-      if (written.endsWith(characters.slice(0, length).join(''))) return length;
-    return 0;
-  };
-  return Dfa.explore<number>({
-    start: 0,
-    key: (read) => read,
-    accepts: () => true,
-    step: (read) => {
-      const edges: { lo: number; hi: number; to: number }[] = [];
-      let from = 0;
-      for (const code of [...codes, 0x0d, 0xd800].sort((a, b) => a - b)) {
-        if (from < code) edges.push({ lo: from, hi: code - 1, to: 0 });
-        const to = after(read, code);
-        if (code < 0xd800 && code !== 0x0d && to < characters.length) edges.push({ lo: code, hi: code, to });
-        from = code === 0xd800 ? 0xe000 : code + 1;
-      }
-      return [...edges, { lo: from, hi: 0x10ffff, to: 0 }];
-    },
-  });
-}
-
-const byteKeys = new WeakMap<Uint8Array, string>();
-function bytesKey(bytes: Uint8Array): string {
-  const known = byteKeys.get(bytes) ?? new TextDecoder().decode(bytes);
-  byteKeys.set(bytes, known);
-  return known;
-}
-
-const sourceNumbers = new WeakMap<SchemaShapes, number>();
-let sources = 0;
-function sourceKey(source: SchemaShapes): number {
-  const known = sourceNumbers.get(source) ?? ++sources;
-  sourceNumbers.set(source, known);
-  return known;
-}
-
-const nameKey = (names: PropertyName | undefined): string =>
-  names ? `${names.value?.id ?? ''}=${names.written === undefined ? '?' : `"${names.written}`}` : '';
-
-function placeKey(place: Place): string {
-  switch (place.kind) {
-    case 'end':
-      return 'end';
-    case 'literal':
-      return `l${place.at},${bytesKey(place.bytes)}`;
-    case 'value':
-      return `v${sourceKey(place.source)},${place.node.id},${place.maySpace}`;
-    case 'number':
-      return `n${place.dfa.id},${place.state}`;
-    case 'text':
-      return `t${place.set.key},${place.state},${place.count},${place.quoted},${partialKey(place.partial)},${nameKey(place.names)}`;
-    case 'array':
-      return `a${sourceKey(place.source)},${place.source.idOf(place.shape)},${place.index},${place.found.join()},${place.phase},${place.gap}`;
-    case 'object':
-      return `o${sourceKey(place.source)},${place.source.idOf(place.shape)},${JSON.stringify(place.seen)},${place.phase},${place.gap}`;
-  }
 }

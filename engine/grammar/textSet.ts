@@ -1,6 +1,6 @@
 /** Texts of a length, in code points, that an automaton takes. Lengths are counted beside it, which keeps it small. */
 import { Dfa } from './dfa.ts';
-import { GrammarLimit } from './refusals.ts';
+import { GrammarLimit, invalidSchema } from './refusals.ts';
 
 const maxTable = 8_000_000;
 
@@ -106,4 +106,33 @@ export class TextSet {
     }
     return alive;
   }
+}
+
+/** Texts that do not hold the tag, nor a carriage return, which could pretend to be a framing token. */
+export function textWithout(tag: string): Dfa {
+  const characters = [...tag];
+  const codes = [...new Set(characters)].map((character) => character.codePointAt(0) ?? 0).sort((a, b) => a - b);
+  if (characters.length === 0) throw invalidSchema('', 'a tag is empty');
+  const after = (read: number, code: number): number => {
+    const written = [...characters.slice(0, read), String.fromCodePoint(code)].join('');
+    for (let length = Math.min(read + 1, characters.length); length > 0; length--)
+      if (written.endsWith(characters.slice(0, length).join(''))) return length;
+    return 0;
+  };
+  return Dfa.explore<number>({
+    start: 0,
+    key: (read) => read,
+    accepts: () => true,
+    step: (read) => {
+      const edges: { lo: number; hi: number; to: number }[] = [];
+      let from = 0;
+      for (const code of [...codes, 0x0d, 0xd800].sort((a, b) => a - b)) {
+        if (from < code) edges.push({ lo: from, hi: code - 1, to: 0 });
+        const to = after(read, code);
+        if (code < 0xd800 && code !== 0x0d && to < characters.length) edges.push({ lo: code, hi: code, to });
+        from = code === 0xd800 ? 0xe000 : code + 1;
+      }
+      return [...edges, { lo: from, hi: 0x10ffff, to: 0 }];
+    },
+  });
 }
