@@ -4,24 +4,26 @@
  */
 
 import { LocalServer } from './http/localServer.ts';
-import { messages } from './protocol/engineProtocol.ts';
+import type { clientNotices } from './protocol/engineProtocol.ts';
+import { notifier } from './protocol/rpc.ts';
 import { serveChild } from './runtime/child.ts';
 import { DeltaRoutes } from './runtime/deltaRoutes.ts';
-import { serve } from './runtime/serveEngine.ts';
+import { serveEngine } from './runtime/serveEngine.ts';
 import { Engine, type EngineOptions } from './runtime/service.ts';
 import { Switchboard } from './runtime/switchboard.ts';
 
 serveChild('engine', (connection, { log, lost }) => {
   const routes = new DeltaRoutes();
+  const notify = notifier<typeof clientNotices>(connection, lost);
   const options: EngineOptions = {
     onDelta(delta) {
       // Of an answer to another program, or else to the extension.
-      if (!routes.deliver(delta)) connection.sendNotification(messages.delta, delta).catch(lost);
+      if (!routes.deliver(delta)) notify('delta', delta);
     },
-    onProgress: (progress) => void connection.sendNotification(messages.progress, progress).catch(lost),
-    onModelChange: (change) => void connection.sendNotification(messages.modelChange, change).catch(lost),
+    onProgress: (progress) => notify('progress', progress),
+    onModelChange: (change) => notify('modelChange', change),
   };
   const engine = new Engine(options);
   const server = new LocalServer(engine, routes, log);
-  serve(connection, { board: new Switchboard(engine, options), server }, log);
+  serveEngine(connection, new Switchboard(engine, options), server, log);
 });

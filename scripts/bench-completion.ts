@@ -13,7 +13,6 @@ import { parseArgs } from 'node:util';
 import { defaultModelId } from '../engine/catalogue/catalogue.ts';
 import { HearthError } from '../engine/errors.ts';
 import { Repository } from '../engine/index/repository/repository.ts';
-import { messages } from '../engine/protocol/engineProtocol.ts';
 import { startEngine } from '../engine/runtime/engineProcess.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
 import type { Snippet } from '../extension/completion/similar.ts';
@@ -45,7 +44,7 @@ const { values } = parseArgs({
 const handWritten: Readonly<Record<string, string>> = { 'zod 4.1.12': 'package/src' };
 
 const engine = startEngine('dist/engine.mjs');
-const card = await engine.request(messages.load, { model: values.model });
+const card = await engine.requests.load({ model: values.model });
 
 /** What the editor would show, and when. */
 async function complete(
@@ -58,7 +57,7 @@ async function complete(
   const place = { prefix, suffix, languageId, path: held.path, snippets: [...snippets] };
   const start = performance.now();
   const { text } = await patiently(() =>
-    engine.request(messages.complete, { ...place, maxTokens: 64, multiline: false, sampling: { temperature: 0 } }),
+    engine.requests.complete({ ...place, maxTokens: 64, multiline: false, sampling: { temperature: 0 } }),
   );
   return { text: trimSuggestion(text, moment, false), ms: performance.now() - start };
 }

@@ -10,7 +10,7 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { Embedder } from '../engine/index/repository/embedder.ts';
+import type { Embedder } from '../engine/index/repository/embeddings.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
 import { type Finder, ftsFinder, hearthFinder, meaningFinder, ripgrepFinder } from './context/finders.ts';
 import { miniLm } from './context/miniLm.ts';

@@ -1,6 +1,6 @@
 import { defaultStoreDirectory, snapshotDirectory } from '../catalogue/paths.ts';
 import { invalidInput } from '../errors.ts';
-import { clearSnapshots, listSnapshots } from '../kv/snapshotFolder.ts';
+import { clearSnapshots, listSnapshots } from '../kv/snapshotFile.ts';
 import { showBytes } from '../units.ts';
 import type { Command, Values } from './command.ts';
 import { json } from './session.ts';

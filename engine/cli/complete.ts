@@ -3,8 +3,7 @@ import { invalidInput } from '../errors.ts';
 import { completeParams } from '../protocol/engineProtocol.ts';
 import type { Command } from './command.ts';
 import { languageOf, readSource } from './files.ts';
-import { remoteOption, withAnswerer } from './remote.ts';
-import { json, samplingOf, samplingOptions } from './session.ts';
+import { json, remoteOption, samplingOf, samplingOptions, withAnswerer } from './session.ts';
 
 export const complete: Command = {
   name: 'complete',

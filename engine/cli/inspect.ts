@@ -1,6 +1,6 @@
 import { detectMachine } from '../catalogue/hardware.ts';
+import { inspectionText, usualContexts } from '../catalogue/inspectArchitecture.ts';
 import { type InspectedModel, inspectModel } from '../catalogue/inspectModel.ts';
-import { inspectionText, usualContexts } from '../catalogue/inspectText.ts';
 import { openStore } from '../catalogue/store.ts';
 import { invalidInput } from '../errors.ts';
 import type { Command } from './command.ts';

@@ -7,8 +7,7 @@ import { limits } from '../limits.ts';
 import { summariseParams } from '../protocol/engineProtocol.ts';
 import type { Command } from './command.ts';
 import { languageOf, readSource } from './files.ts';
-import { remoteOption, withAnswerer } from './remote.ts';
-import { json, stream, streaming } from './session.ts';
+import { json, remoteOption, stream, streaming, withAnswerer } from './session.ts';
 
 export const summarise: Command = {
   name: 'summarise',

@@ -1,8 +1,15 @@
 /** What goes with a question about a folder: what its index finds, chosen as the extension does. */
-import { contextBudget, type Reader } from '../index/question/budget.ts';
-import { mapChars, mapSources, passageSource, searchedPassages } from '../index/question/found.ts';
-import { plan } from '../index/question/planner.ts';
-import { citing, quote } from '../index/question/quote.ts';
+import {
+  citing,
+  contextBudget,
+  mapChars,
+  mapSources,
+  passageSource,
+  plan,
+  quote,
+  type Reader,
+  searchedPassages,
+} from '../index/question/planner.ts';
 import type { Repository } from '../index/repository/repository.ts';
 
 export interface WorkspaceContext {

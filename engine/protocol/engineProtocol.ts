@@ -1,11 +1,10 @@
 /**
  * Everything that is said between the extension (or any other client) and the engine process: JSON-RPC over the
- * channel the child inherits, no socket. This file is all that `extension/` may import from `engine/`. Both sides
- * validate what they receive. Requests are cancelled with JSON-RPC's own `$/cancelRequest`.
+ * channel the child inherits, no socket. The tables at the end are served and called by `rpc.ts`.
  */
-import { NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc';
 import * as z from 'zod';
 import { limits } from '../limits.ts';
+import { done, type Notices, none, type Requests } from './rpc.ts';
 import { schedulerStatistics } from './statistics.ts';
 
 export const protocolVersion = 1;
@@ -383,9 +382,6 @@ export const streamName = z.object({ stream: z.string() });
 export const countTokensParams = z.object({ texts: z.array(z.string()) });
 export type CountTokensParams = z.input<typeof countTokensParams>;
 
-/** What a failed request carries as JSON-RPC error data: a code of engine/errors.ts, or `internal` for a broken invariant. */
-export const errorData = z.object({ code: z.string() });
-
 /** Of the OpenAI-compatible server for other programs of this computer. */
 export const startServerParams = z.object({
   /** 0: any that is free. */
@@ -400,36 +396,40 @@ export const serverAddress = z.object({
 });
 export type ServerAddress = z.infer<typeof serverAddress>;
 
-// ---- Messages ----
+// ---- What is said ----
 
-export const messages = {
-  load: new RequestType<LoadParams, ModelCard, z.infer<typeof errorData>>('load'),
-  connect: new RequestType<ConnectParams, ModelCard, z.infer<typeof errorData>>('connect'),
-  remoteModels: new RequestType<RemoteServerParams, RemoteModel[], z.infer<typeof errorData>>('remoteModels'),
-  startServer: new RequestType<StartServerParams, ServerAddress, z.infer<typeof errorData>>('startServer'),
-  stopServer: new RequestType0<null, z.infer<typeof errorData>>('stopServer'),
-  unload: new RequestType0<null, z.infer<typeof errorData>>('unload'),
-  status: new RequestType0<EngineStatus, z.infer<typeof errorData>>('status'),
-  complete: new RequestType<CompleteParams, CompleteResult, z.infer<typeof errorData>>('complete'),
-  warm: new RequestType<WarmParams, WarmResult, z.infer<typeof errorData>>('warm'),
-  chat: new RequestType<ChatParams, ChatResult, z.infer<typeof errorData>>('chat'),
-  generate: new RequestType<GenerateParams, ChatResult, z.infer<typeof errorData>>('generate'),
-  summarise: new RequestType<SummariseParams, SummariseResult, z.infer<typeof errorData>>('summarise'),
-  models: {
-    list: new RequestType0<ModelEntry[], z.infer<typeof errorData>>('models/list'),
-    pull: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/pull'),
-    verify: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/verify'),
-    remove: new RequestType<z.infer<typeof modelName>, ModelEntry, z.infer<typeof errorData>>('models/remove'),
-    /** Text in lines, for people. */
-    inspect: new RequestType<z.infer<typeof modelNames>, string, z.infer<typeof errorData>>('models/inspect'),
-  },
+/** From the client to the engine. */
+export const engineRequests = {
+  load: { params: loadParams, result: modelCard },
+  connect: { params: connectParams, result: modelCard },
+  remoteModels: { params: remoteServerParams, result: z.array(remoteModel) },
+  startServer: { params: startServerParams, result: serverAddress },
+  stopServer: { params: none, result: done },
+  unload: { params: none, result: done },
+  status: { params: none, result: engineStatus },
+  complete: { params: completeParams, result: completeResult },
+  warm: { params: warmParams, result: warmResult },
+  chat: { params: chatParams, result: chatResult },
+  generate: { params: generateParams, result: chatResult },
+  summarise: { params: summariseParams, result: summariseResult },
   /** Tokens of each text in the loaded model's vocabulary, framing tokens as text. */
-  countTokens: new RequestType<CountTokensParams, number[], z.infer<typeof errorData>>('countTokens'),
-  /** Forgets what prompts begin with, in memory and on the disk; running requests go on. */
-  clearCache: new RequestType0<ClearedCache, z.infer<typeof errorData>>('clearCache'),
+  countTokens: { params: countTokensParams, result: z.array(z.number()) },
+  listModels: { params: none, result: z.array(modelEntry) },
+  pullModel: { params: modelName, result: modelEntry },
+  verifyModel: { params: modelName, result: modelEntry },
+  removeModel: { params: modelName, result: modelEntry },
+  /** Text in lines, for people. */
+  inspectModels: { params: modelNames, result: z.string() },
+  /** Forgets every cached prompt, in memory and on disk; running requests go on. */
+  clearCache: { params: none, result: clearedCache },
+} satisfies Requests;
+export type EngineRequests = typeof engineRequests;
+
+/** From the client to the engine, without an answer. */
+export const engineNotices = {
   /** Ends the thinking of a running chat, whose answer follows; without effect when it does not think. */
-  answerNow: new NotificationType<z.infer<typeof streamName>>('answerNow'),
-  delta: new NotificationType<Delta>('delta'),
-  progress: new NotificationType<Progress>('progress'),
-  modelChange: new NotificationType<ModelChange>('modelChange'),
-} as const;
+  answerNow: streamName,
+} satisfies Notices;
+
+/** From the engine to the client. */
+export const clientNotices = { delta, progress, modelChange } satisfies Notices;

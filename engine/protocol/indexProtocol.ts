@@ -3,9 +3,9 @@
  * Paths are relative to the workspace's folder, with `/`; where there are several folders they begin with the folder's
  * name. Lines count from 1, both ends included.
  */
-import { NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc';
 import * as z from 'zod';
 import { limits } from '../limits.ts';
+import { done, type Notices, none, type Requests } from './rpc.ts';
 
 export const symbolKinds = [
   'class',
@@ -21,8 +21,6 @@ export const symbolKinds = [
   'variable',
 ] as const;
 export type SymbolKind = (typeof symbolKinds)[number];
-
-type ErrorData = { code: string };
 
 const limit = z.number().int().min(1).max(limits.repository.results);
 
@@ -129,24 +127,26 @@ export type RepositoryMap = z.infer<typeof repositoryMap>;
 export const pathParams = z.object({ path: z.string() });
 export const updateParams = z.object({ paths: z.array(z.string()) });
 
-export const indexMessages = {
+/** From the client to the indexer. */
+export const indexRequests = {
   /** First of all; starts a scan. A second one replaces the first, say after other folders were added. */
-  open: new RequestType<OpenParams, IndexState, ErrorData>('index/open'),
-  state: new RequestType0<IndexState, ErrorData>('index/state'),
-  search: new RequestType<SearchParams, Passage[], ErrorData>('index/search'),
-  /** For a box that one types into: so named, so beginning, or of these words. */
-  symbols: new RequestType<NameParams, SymbolPlace[], ErrorData>('index/symbols'),
-  definitions: new RequestType<NameParams, SymbolPlace[], ErrorData>('index/definitions'),
-  references: new RequestType<NameParams, Reference[], ErrorData>('index/references'),
+  open: { params: openParams, result: indexState },
+  state: { params: none, result: indexState },
+  search: { params: searchParams, result: z.array(passage) },
+  /** For a box that one types into: exact names first, then those that begin so, then those of these words. */
+  symbols: { params: nameParams, result: z.array(symbolPlace) },
   /** What a file defines, in its order. */
-  outline: new RequestType<z.infer<typeof pathParams>, SymbolPlace[], ErrorData>('index/outline'),
-  map: new RequestType<MapParams, RepositoryMap, ErrorData>('index/map'),
+  outline: { params: pathParams, result: z.array(symbolPlace) },
+  map: { params: mapParams, result: repositoryMap },
   /** Files or folders that were saved, made, moved or deleted. */
-  update: new RequestType<z.infer<typeof updateParams>, null, ErrorData>('index/update'),
-  rescan: new RequestType0<null, ErrorData>('index/rescan'),
+  update: { params: updateParams, result: done },
+  rescan: { params: none, result: done },
   /** Throws the index away and makes it anew. */
-  rebuild: new RequestType0<IndexState, ErrorData>('index/rebuild'),
-  pause: new RequestType0<null, ErrorData>('index/pause'),
-  resume: new RequestType0<null, ErrorData>('index/resume'),
-  changed: new NotificationType<IndexState>('index/changed'),
-} as const;
+  rebuild: { params: none, result: indexState },
+  pause: { params: none, result: done },
+  resume: { params: none, result: done },
+} satisfies Requests;
+export type IndexRequests = typeof indexRequests;
+
+/** From the indexer to the client. */
+export const indexNotices = { changed: indexState } satisfies Notices;

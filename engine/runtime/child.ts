@@ -11,7 +11,7 @@ export interface ChildTools {
   /** Writes to stderr, which is the process's log. */
   readonly log: (line: string) => void;
   /** For a message that could not be sent: the parent may go away in the middle; 'disconnect' then ends the process. */
-  readonly lost: (error: unknown) => void;
+  readonly lost: (method: string, error: unknown) => void;
 }
 
 /** `serve` gets a connection that does not listen yet. */
@@ -36,6 +36,6 @@ export function serveChild(name: string, serve: (connection: MessageConnection, 
     info: () => {},
     log: () => {},
   });
-  serve(connection, { log, lost: (error) => log(`A message could not be sent: ${error}`) });
+  serve(connection, { log, lost: (method, error) => log(`'${method}' could not be sent: ${error}`) });
   connection.listen();
 }

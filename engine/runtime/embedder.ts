@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { findEntry } from '../catalogue/catalogue.ts';
 import { openStore } from '../catalogue/store.ts';
 import { unsupported } from '../errors.ts';
-import type { Embedder } from '../index/repository/embedder.ts';
+import type { Embedder } from '../index/repository/embeddings.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import { cutToContext, type EmbeddingModel, embedAll, embeddingTokens } from '../tasks/embed.ts';
 import type { BackendChoice } from './backends.ts';

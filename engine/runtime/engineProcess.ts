@@ -6,27 +6,29 @@ import {
   IPCMessageReader,
   IPCMessageWriter,
   type MessageConnection,
-  type NotificationType,
-  type RequestType,
-  type RequestType0,
   ResponseError,
 } from 'vscode-jsonrpc/node';
 import type { z } from 'zod';
-import { type ErrorCode, errorCodes, HearthError } from '../errors.ts';
-import { engineNodeOptions, errorData } from '../protocol/engineProtocol.ts';
+import { HearthError } from '../errors.ts';
+import {
+  clientNotices,
+  type EngineRequests,
+  engineNodeOptions,
+  type engineNotices,
+  engineRequests,
+} from '../protocol/engineProtocol.ts';
+import { type Client, failureOf, listen, notifier, proxy } from '../protocol/rpc.ts';
 
-type ErrorData = z.infer<typeof errorData>;
+type Handlers = {
+  readonly [Name in keyof typeof clientNotices]?: (value: z.output<(typeof clientNotices)[Name]>) => void;
+};
 
 export interface EngineProcess {
   readonly child: ChildProcess;
   readonly connection: MessageConnection;
-  request<Params, Result>(
-    type: RequestType<Params, Result, ErrorData>,
-    params: Params,
-    signal?: AbortSignal,
-  ): Promise<Result>;
-  request0<Result>(type: RequestType0<Result, ErrorData>): Promise<Result>;
-  on<Params>(type: NotificationType<Params>, handle: (params: Params) => void): void;
+  readonly requests: Client<EngineRequests, AbortSignal>;
+  readonly notify: ReturnType<typeof notifier<typeof engineNotices>>;
+  on(handlers: Handlers): void;
   /** Closes the channel, upon which the engine ends by itself. */
   stop(): Promise<void>;
 }
@@ -43,12 +45,17 @@ export function startEngine(
   const connection = createMessageConnection(new IPCMessageReader(child), new IPCMessageWriter(child));
   connection.listen();
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  const refuse = (method: string, problem: string): Error => new Error(`Invalid answer to '${method}': ${problem}`);
   return {
     child,
     connection,
-    request: (type, params, signal) => sendCancellable(connection, type.method, params, signal, exited),
-    request0: (type) => untilExit(connection.sendRequest(type), exited),
-    on: (type, handle) => void connection.onNotification(type, handle),
+    requests: proxy(
+      engineRequests,
+      (method, params, signal?: AbortSignal) => send(connection, method, params, signal, exited),
+      refuse,
+    ),
+    notify: notifier(connection, () => {}),
+    on: (handlers) => listen(connection, clientNotices, handlers, (line) => console.error(line)),
     async stop() {
       if (child.connected) child.disconnect();
       await exited;
@@ -57,41 +64,25 @@ export function startEngine(
   };
 }
 
-async function sendCancellable<Result>(
+async function send(
   connection: MessageConnection,
   method: string,
   params: unknown,
   signal: AbortSignal | undefined,
   exited: Promise<void>,
-): Promise<Result> {
+): Promise<unknown> {
   const source = new CancellationTokenSource();
   const cancel = (): void => source.cancel();
   signal?.addEventListener('abort', cancel, { once: true });
+  const gone = exited.then((): never => {
+    throw new HearthError('unavailable', 'The engine process ended before it answered.');
+  });
   try {
-    return await untilExit(connection.sendRequest<Result>(method, params, source.token), exited);
+    return await Promise.race([connection.sendRequest<unknown>(method, params, source.token), gone]);
+  } catch (error) {
+    throw error instanceof ResponseError ? (failureOf(error) ?? new Error(error.message)) : error;
   } finally {
     signal?.removeEventListener('abort', cancel);
     source.dispose();
   }
 }
-
-async function untilExit<Result>(answer: Promise<Result>, exited: Promise<void>): Promise<Result> {
-  const gone = exited.then((): never => {
-    throw new HearthError('unavailable', 'The engine process ended before it answered.');
-  });
-  try {
-    return await Promise.race([answer, gone]);
-  } catch (error) {
-    throw error instanceof ResponseError ? errorFromResponse(error) : error;
-  }
-}
-
-/** The typed error that the engine threw. */
-function errorFromResponse(response: ResponseError<unknown>): Error {
-  const data = errorData.safeParse(response.data);
-  const code = data.success ? data.data.code : undefined;
-  if (isErrorCode(code)) return new HearthError(code, response.message);
-  return new Error(response.message);
-}
-
-const isErrorCode = (code: string | undefined): code is ErrorCode => errorCodes.some((known) => known === code);

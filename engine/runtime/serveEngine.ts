@@ -1,67 +1,59 @@
-/** The engine's end of the channel: JSON-RPC requests to calls of the engine. */
+/** The engine's end of the channel: the requests of `engineProtocol.ts`, led to who answers them. */
 import type { MessageConnection } from 'vscode-jsonrpc/node';
 import type { z } from 'zod';
-import { answering } from '../protocol/answers.ts';
 import {
-  chatParams,
-  completeParams,
-  connectParams,
-  countTokensParams,
-  generateParams,
-  loadParams,
-  messages,
-  modelName,
-  modelNames,
-  remoteServerParams,
+  type EngineRequests,
+  engineNotices,
+  engineRequests,
   type ServerAddress,
-  startServerParams,
-  streamName,
-  summariseParams,
-  warmParams,
+  type startServerParams,
 } from '../protocol/engineProtocol.ts';
+import { type Implementation, listen, serve } from '../protocol/rpc.ts';
+import { recording } from './recorder.ts';
 import type { Switchboard } from './switchboard.ts';
 
-export interface Served {
-  readonly board: Switchboard;
-  /** OpenAI's API on loopback, beside the channel. */
-  readonly server: {
-    readonly start: (params: z.output<typeof startServerParams>) => Promise<ServerAddress>;
-    readonly stop: () => Promise<void>;
-  };
+/** OpenAI's API on loopback, beside the channel. */
+export interface OwnServer {
+  readonly start: (params: z.output<typeof startServerParams>) => Promise<ServerAddress>;
+  readonly stop: () => Promise<void>;
 }
 
 /** Serves what `board` leads to on a connection that does not listen yet. */
-export function serve(connection: MessageConnection, { board, server }: Served, log: (line: string) => void): void {
-  const { handle, handle0 } = answering(connection, log);
+export function serveEngine(
+  connection: MessageConnection,
+  board: Switchboard,
+  server: OwnServer,
+  log: (line: string) => void,
+): void {
+  const answers = implementation(board, server);
+  const record = process.env['HEARTH_RECORD'];
+  if (record) log(`Every request is recorded in ${record}.`);
+  serve(connection, engineRequests, record ? recording(answers, record) : answers, log);
+  listen(connection, engineNotices, { answerNow: (stream) => board.engine.answerNow(stream) }, log);
+}
+
+function implementation(board: Switchboard, server: OwnServer): Implementation<EngineRequests> {
   const { engine } = board;
-  handle(messages.load, loadParams, (params, signal) => board.load(params, signal));
-  handle(messages.connect, connectParams, (params, signal) => board.connect(params, signal));
-  handle(messages.remoteModels, remoteServerParams, (params, signal) => board.remoteModels(params, signal));
-  handle(messages.startServer, startServerParams, (params) => server.start(params));
-  handle0(messages.stopServer, async () => {
-    await server.stop();
-    return null;
-  });
-  handle0(messages.unload, async () => {
-    await board.unload();
-    return null;
-  });
-  handle0(messages.status, async () => board.status());
-  handle(messages.complete, completeParams, (params, signal) => board.answerer.complete(params, signal));
-  handle(messages.warm, warmParams, (params, signal) => board.warm(params, signal));
-  handle(messages.chat, chatParams, (params, signal) => board.answerer.chat(params, signal));
-  handle(messages.generate, generateParams, (params, signal) => engine.generate(params, signal));
-  handle(messages.summarise, summariseParams, (params, signal) => board.answerer.summarise(params, signal));
-  handle(messages.countTokens, countTokensParams, async (params) => board.answerer.countTokens(params));
-  connection.onNotification(messages.answerNow, (params: unknown) => {
-    const parsed = streamName.safeParse(params);
-    // A notification has no answer, so what is malformed has no effect.
-    if (parsed.success) engine.answerNow(parsed.data);
-  });
-  handle0(messages.clearCache, () => engine.clearCache());
-  handle0(messages.models.list, () => engine.models.list());
-  handle(messages.models.pull, modelName, ({ model }, signal) => engine.models.pull(model, signal));
-  handle(messages.models.verify, modelName, ({ model }, signal) => engine.models.verify(model, signal));
-  handle(messages.models.remove, modelName, ({ model }) => engine.models.remove(model));
-  handle(messages.models.inspect, modelNames, ({ models }) => engine.models.inspect(models));
+  const { models } = engine;
+  return {
+    load: (params, signal) => board.load(params, signal),
+    connect: (params, signal) => board.connect(params, signal),
+    remoteModels: (params, signal) => board.remoteModels(params, signal),
+    startServer: (params) => server.start(params),
+    stopServer: () => server.stop().then(() => null),
+    unload: () => board.unload().then(() => null),
+    status: () => board.status(),
+    complete: (params, signal) => board.answerer.complete(params, signal),
+    warm: (params, signal) => board.warm(params, signal),
+    chat: (params, signal) => board.answerer.chat(params, signal),
+    generate: (params, signal) => engine.generate(params, signal),
+    summarise: (params, signal) => board.answerer.summarise(params, signal),
+    countTokens: (params) => board.answerer.countTokens(params),
+    listModels: () => models.list(),
+    pullModel: ({ model }, signal) => models.pull(model, signal),
+    verifyModel: ({ model }, signal) => models.verify(model, signal),
+    removeModel: ({ model }) => models.remove(model),
+    inspectModels: (params) => models.inspect(params.models),
+    clearCache: () => engine.clearCache(),
+  };
 }

@@ -88,7 +88,7 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
       stopIds: prompt.stops,
       stopStrings: [...prompt.stopStrings, ...request.stopStrings],
       parser,
-      steers: [limit, plan],
+      processors: [limit, plan],
       onPiece: (piece, tokens) => {
         onPiece(piece, tokens);
         return 'continue';

@@ -4,10 +4,11 @@
  * of source code a second; here a piece of text is looked up before it is merged, and merging works on ids, which
  * takes a tenth of the time and gives the same ids (see the tests).
  */
+
+import { limits } from '../limits.ts';
 import { bytesOfSpelling, characterOfByte, spellBytes } from './byteAlphabet.ts';
 import { type MergeTable, mergePairs } from './bytePairs.ts';
 import { type AddedToken, AddedTokenFinder, isPlainText } from './framingTokens.ts';
-import { PieceCache } from './pieceCache.ts';
 import { preTokenise, type SplitStep } from './preTokenise.ts';
 import type { FillInTheMiddle, PromptPart, Tokenizer } from './tokenizer.ts';
 
@@ -194,4 +195,29 @@ export class BytePairTokenizer implements Tokenizer {
 
 function spellByteToken(byte: number): string {
   return `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
+}
+
+// Ids of pieces seen before: source code repeats its words, so nine of ten pieces need no merging. Two generations:
+// what is used moves to the younger one, and when that is full the older one goes. Bounded, and exact, as the ids of
+// a piece depend on nothing else.
+
+class PieceCache {
+  #young = new Map<string, Int32Array>();
+  #old = new Map<string, Int32Array>();
+
+  get(piece: string): Int32Array | undefined {
+    const ids = this.#young.get(piece);
+    if (ids !== undefined) return ids;
+    const older = this.#old.get(piece);
+    if (older !== undefined) this.set(piece, older);
+    return older;
+  }
+
+  set(piece: string, ids: Int32Array): void {
+    if (this.#young.size >= limits.text.cachedPieces) {
+      this.#old = this.#young;
+      this.#young = new Map();
+    }
+    this.#young.set(piece, ids);
+  }
 }

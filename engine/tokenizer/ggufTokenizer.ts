@@ -13,9 +13,8 @@ import {
 import { limits } from '../limits.ts';
 import { MergeTable } from './bytePairs.ts';
 import { BytePairTokenizer, type BytePairVocabulary } from './bytePairTokenizer.ts';
-import { endTokenNames, findEndIds } from './endTokens.ts';
 import { fillInTheMiddleNames, findFillInTheMiddle } from './fillInTheMiddle.ts';
-import { type AddedToken, looksSpecial } from './framingTokens.ts';
+import { type AddedToken, endTokenNames, findEndIds, looksSpecial } from './framingTokens.ts';
 import { namedPreTokenisers } from './ggufPreTokenisers.ts';
 import { regexStep } from './preTokenise.ts';
 import type { FillInTheMiddle, Tokenizer } from './tokenizer.ts';

@@ -1,4 +1,4 @@
-import { citing, quote, title } from '../../engine/index/question/quote.ts';
+import { citing, quote, title } from '../../engine/index/question/planner.ts';
 import type { ChatMessage } from '../../engine/protocol/engineProtocol.ts';
 import { apply, type Conversation, emptyConversation, type StoredTurn } from './conversation.ts';
 

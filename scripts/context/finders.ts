@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import type { Embedder } from '../../engine/index/repository/embedder.ts';
+import type { Embedder } from '../../engine/index/repository/embeddings.ts';
 import { IgnoreRules } from '../../engine/index/repository/ignored.ts';
 import { type Passage, Repository } from '../../engine/index/repository/repository.ts';
 import { questionTerms } from '../../engine/index/repository/terms.ts';

@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { expertNetworks } from '../../engine/backend/reference/feedForward.ts';
+import { type Choice, expertNetworks, route } from '../../engine/backend/reference/feedForward.ts';
 import { linear } from '../../engine/backend/reference/linear.ts';
-import { type Choice, route } from '../../engine/backend/reference/router.ts';
 import type { GatedNetwork, LoadedLinear } from '../../engine/backend/reference/weights.ts';
 import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/activation.ts';
 import { combineExpertsGroups, combineExpertsKernel } from '../../engine/backend/webgpu/kernels/combineExperts.ts';

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { gatedNetwork } from '../../engine/backend/reference/feedForward.ts';
-import { route } from '../../engine/backend/reference/router.ts';
+import { gatedNetwork, route } from '../../engine/backend/reference/feedForward.ts';
 import {
   type ExpertsDownShape,
   expertsDownGroups,

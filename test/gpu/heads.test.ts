@@ -2,8 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { groupedQueryAttention } from '../../engine/backend/reference/attention.ts';
 import { TokenRows } from '../../engine/backend/reference/cache.ts';
-import { linear, type Matrix } from '../../engine/backend/reference/linear.ts';
-import { rmsNorm } from '../../engine/backend/reference/norm.ts';
+import { linear, type Matrix, rmsNorm } from '../../engine/backend/reference/linear.ts';
 import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import {
   attentionKernel,

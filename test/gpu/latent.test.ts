@@ -1,9 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { roundBlocks, TokenRows } from '../../engine/backend/reference/cache.ts';
 import { latentAttention } from '../../engine/backend/reference/latentAttention.ts';
-import { linear } from '../../engine/backend/reference/linear.ts';
-import { rmsNorm } from '../../engine/backend/reference/norm.ts';
-import { rotate } from '../../engine/backend/reference/rope.ts';
+import { linear, rmsNorm, rotate } from '../../engine/backend/reference/linear.ts';
 import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import { attentionKernel, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { route } from '../../engine/backend/reference/router.ts';
+import { route } from '../../engine/backend/reference/feedForward.ts';
 import { routerKernel } from '../../engine/backend/webgpu/kernels/router.ts';
 import type { ExpertsSpec, RouterSpec } from '../../engine/model/spec/spec.ts';
 import { normalisedError, randomValues, runKernelOutputs, useGpu } from './kernel.ts';

@@ -2,9 +2,8 @@
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
 import { roomFor } from './cacheExtent.ts';
-import { KeyValueCache } from './keyValueCache.ts';
+import { floats, KeyValueCache } from './keyValueCache.ts';
 import type { RotationPlan, RunPlan } from './layerPlan.ts';
-import { floats } from './tensors.ts';
 
 /** Bytes of attention scores in one run of the graph; prompts at long contexts go in smaller pieces. */
 export interface ScoreBytes {

@@ -4,9 +4,9 @@
  */
 import { invalidInput } from '../../errors.ts';
 import type { Sequence, SequenceShape, SequenceStorage } from '../backend.ts';
-import { checkShape, piecesFor } from '../sequenceStorage.ts';
+import { checkShape, piecesFor } from '../backend.ts';
+import type { CacheLedger } from './cacheExtent.ts';
 import { roomFor } from './cacheExtent.ts';
-import type { CacheLedger } from './cacheLedger.ts';
 import type { LoadedGraph, OnnxSequence } from './decoder.ts';
 import { bytesOf } from './layerPlan.ts';
 import type { CacheState, ToThread } from './messages.ts';

@@ -6,8 +6,7 @@ import { groupedQueryAttention, type Span } from './attention.ts';
 import type { ReferenceSequence } from './cache.ts';
 import { expertNetworks, gatedNetwork } from './feedForward.ts';
 import { latentAttention } from './latentAttention.ts';
-import { addTo } from './linear.ts';
-import { rmsNorm } from './norm.ts';
+import { addTo, rmsNorm } from './linear.ts';
 import type { LoadedDecoder, LoadedLayer } from './weights.ts';
 
 export interface NewTokens {

@@ -4,10 +4,7 @@
  */
 import type { LatentAttentionSpec } from '../../model/spec/spec.ts';
 import { positionsOf, rowsOf, type Span, weightedSum } from './attention.ts';
-import { dot, linear } from './linear.ts';
-import { rmsNorm } from './norm.ts';
-import { rotate } from './rope.ts';
-import { softmax } from './softmax.ts';
+import { dot, linear, rmsNorm, rotate, softmax } from './linear.ts';
 import type { LatentLayer } from './weights.ts';
 
 /** `input`: normalised hidden states `[tokens, hidden]`. Adds the tokens to their caches. `[tokens, hidden]` */

@@ -13,8 +13,33 @@ import type {
 } from '../../model/weights/weights.ts';
 import { readValues } from '../../model/weights/weightValues.ts';
 import { columnsOf, rowsOf } from '../../model/weights/weightViews.ts';
-import { ExpertCache } from './expertCache.ts';
 import type { Matrix } from './linear.ts';
+
+// Expanded experts, the least recently used given up first: a large model has more of them than memory holds.
+
+const maxBytes = 1024 * 1024 * 1024;
+
+class ExpertCache {
+  /** In order of use. */
+  private readonly networks = new Map<string, GatedNetwork>();
+  bytes = 0;
+
+  async get(key: string, expand: () => Promise<GatedNetwork>): Promise<GatedNetwork> {
+    const network = this.networks.get(key) ?? (await expand());
+    if (!this.networks.delete(key)) this.bytes += bytesOf(network);
+    this.networks.set(key, network);
+    for (const [oldKey, old] of this.networks) {
+      if (this.bytes <= maxBytes || oldKey === key) break;
+      this.networks.delete(oldKey);
+      this.bytes -= bytesOf(old);
+    }
+    return network;
+  }
+}
+
+function bytesOf({ gate, up, down }: GatedNetwork): number {
+  return [gate, up, down].reduce((sum, { weight }) => sum + weight.values.byteLength, 0);
+}
 
 export interface LoadedLinear {
   readonly weight: Matrix;

@@ -1,4 +1,33 @@
 /** Which of the things that could go with a question do, and how much of each. Pure: no editor, no disk, no clock. */
+import { limits } from '../../limits.ts';
+import type { Passage } from '../../protocol/indexProtocol.ts';
+
+// How much text may go with a question.
+
+/** Of a model's card. */
+export interface Reader {
+  readonly contextTokens: number;
+  readonly backend: string;
+}
+
+/**
+ * Tokens that text may have which goes with a question. What the conversation fills is not there for it; but as the
+ * engine leaves out the beginning of a long one, half of the share always is. `reader` undefined: no model is loaded yet.
+ */
+export function contextBudget(reader: Reader | undefined, conversationTokens: number): number {
+  const { attachmentShare, attachmentTokens, answerShare, assumedContextTokens, cpuAttachmentTokens } = limits.question;
+  const contextTokens = reader?.contextTokens ?? assumedContextTokens;
+  const share = Math.floor(contextTokens * attachmentShare);
+  const free = Math.floor(contextTokens * (1 - answerShare)) - conversationTokens;
+  const room = Math.min(attachmentTokens, Math.max(Math.min(share, free), Math.floor(share / 2)));
+  return readsFast(reader) ? room : Math.min(room, cpuAttachmentTokens);
+}
+
+/** A GPU, here or in a server: on a CPU a prompt is read at some hundred tokens a second. */
+export const readsFast = (reader: Pick<Reader, 'backend'> | undefined): boolean =>
+  reader?.backend === 'webgpu' || reader?.backend === 'remote';
+
+export const estimatedTokens = (text: string): number => Math.ceil(text.length / limits.question.charsPerToken);
 
 /** What the user asked for, what they look at, what the repository is, what a search found: in the order they are served. */
 export const tiers = ['asked', 'editor', 'map', 'found'] as const;
@@ -124,4 +153,68 @@ function growing(lines: readonly string[], centre: number, roomChars: number): {
     if (canUp) room -= cost(--start);
     if (!canDown && !canUp) return { start, end };
   }
+}
+
+// How text that goes with a question stands in the prompt.
+
+interface Quoted {
+  readonly path: string;
+  readonly languageId: string;
+  readonly text: string;
+  /** In its file, from 1; 0: it is no part of one. */
+  readonly firstLine: number;
+  /** The whole file. */
+  readonly whole: boolean;
+}
+
+/** Beside the text, not in the system prompt: small models follow best what stands last. */
+export const citing = 'Name the lines that an answer rests on like this: `path:line`.';
+
+export const quote = (quoted: Quoted): string => `${title(quoted)}:\n\n${fenced(quoted)}`;
+
+/** As an answer should cite it. */
+export function title({ path, firstLine, whole, text }: Quoted): string {
+  if (firstLine === 0 || whole) return `\`${path}\``;
+  return `\`${path}:${firstLine}-${firstLine + text.split('\n').length - 1}\``;
+}
+
+/** The fence is longer than any in the text, so that a file cannot end its own block. */
+function fenced({ languageId, text }: Quoted): string {
+  const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map((run) => run[0].length));
+  const fence = '`'.repeat(longest + 1);
+  return `${fence}${languageId}\n${text}\n${fence}`;
+}
+
+// What a search of the repository offers to go with a question.
+
+/** A candidate before its tokens are counted. */
+export type Source = Omit<Candidate, 'tokens'>;
+
+/** How much is asked of the index for one question. */
+export const { passages: searchedPassages, mapChars } = limits.question;
+
+/** `label`: how the user calls the map. */
+export function mapSources(map: string, label: string): Source[] {
+  if (map === '') return [];
+  const lines = map.split('\n');
+  const about = { path: label, languageId: '', firstLine: 0, fileLines: lines.length, centre: 0, divisible: true };
+  return [{ id: mapId, tier: 'map', label, lines, ...about }];
+}
+
+export const mapId = 'map';
+
+export function passageSource({ path, firstLine, lastLine, text }: Passage): Source {
+  const name = path.slice(path.lastIndexOf('/') + 1);
+  return {
+    id: `found:${path}:${firstLine}`,
+    tier: 'found',
+    label: `${name}:${firstLine}–${lastLine}`,
+    path,
+    languageId: /\.(\w+)$/.exec(path)?.[1] ?? '',
+    lines: text.split('\n'),
+    firstLine,
+    fileLines: 0,
+    centre: 0,
+    divisible: false,
+  };
 }

@@ -2,16 +2,18 @@
  * Keeps the index equal to the folders: one file at a time, saved files before the rest, in short transactions. It gives
  * way after each file, so that a question never waits longer than one file takes.
  */
+
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { setImmediate as turn } from 'node:timers/promises';
 import { limits } from '../../limits.ts';
 import { partsOf } from '../syntax/source.ts';
-import { contentOf } from './content.ts';
-import type { Root, Roots } from './roots.ts';
 import type { IndexPhase, IndexState } from './state.ts';
+import type { Root, Roots } from './walk.ts';
 import { type FoundFile, fileAt, isFolder, leadsThroughLink, walk } from './walk.ts';
-import { IndexWriter } from './writer.ts';
+import { IndexWriter, type Skipped } from './writer.ts';
 
 export class Indexer {
   readonly #database: DatabaseSync;
@@ -224,3 +226,38 @@ export class Indexer {
 
 /** Rules changed: any file may have come in or gone out. */
 const isRule = (path: string): boolean => /(^|\/)\.gitignore$/.test(path);
+
+// The text of a file, as far as it is worth indexing.
+
+type Content =
+  | { readonly kind: 'text'; readonly text: string; readonly digest: string }
+  | { readonly kind: 'skipped'; readonly why: Skipped };
+
+const skipped = (why: Skipped): Content => ({ kind: 'skipped', why });
+
+function contentOf(path: string, bytes: number): Content {
+  if (bytes > limits.repository.fileBytes) return skipped('too-large');
+  const content = bytesOf(path);
+  if (content === undefined) return skipped('unreadable');
+  // Git calls a file binary by the same sign.
+  if (content.subarray(0, 8000).includes(0)) return skipped('binary');
+  const text = content.toString('utf8').replace(/^\ufeff/, '');
+  if (isGenerated(text)) return skipped('generated');
+  return { kind: 'text', text, digest: createHash('sha1').update(content).digest('hex') };
+}
+
+function bytesOf(path: string): Buffer | undefined {
+  try {
+    return readFileSync(path);
+  } catch {
+    // Gone meanwhile, or not ours to read: the state counts it.
+    return undefined;
+  }
+}
+
+/** Minified code and data have lines that nobody wrote or reads. */
+function isGenerated(text: string): boolean {
+  let lines = 1;
+  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines++;
+  return text.length > limits.repository.generatedChars && text.length / lines > limits.repository.meanLineChars;
+}

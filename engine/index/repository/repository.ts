@@ -3,15 +3,15 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { openDatabase } from './database.ts';
-import type { EmbedderChoice } from './embedder.ts';
+import type { EmbedderChoice } from './embeddings.ts';
 import { Embeddings } from './embeddings.ts';
 import { Indexer } from './indexer.ts';
 import { type MapRequest, type RepositoryMap, repositoryMap } from './map.ts';
 import { Names, type Reference, type SymbolPlace } from './names.ts';
-import { type Folder, Roots } from './roots.ts';
 import { ChunkSearch, candidates, type Hit } from './search.ts';
 import type { IndexState } from './state.ts';
 import { Vectors } from './vectors.ts';
+import { type Folder, Roots } from './walk.ts';
 
 export interface RepositoryOptions {
   /** The database's file. */

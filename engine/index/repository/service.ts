@@ -1,9 +1,10 @@
 /** The indexer as its process offers it: one repository, opened on request. It knows no wire. */
 import type { z } from 'zod';
 import { HearthError } from '../../errors.ts';
-import type { IndexState, openParams } from '../../protocol/indexProtocol.ts';
+import type { IndexRequests, IndexState, openParams } from '../../protocol/indexProtocol.ts';
+import type { Implementation } from '../../protocol/rpc.ts';
 import { removeDatabase } from './database.ts';
-import type { EmbedderChoice } from './embedder.ts';
+import type { EmbedderChoice } from './embeddings.ts';
 import { Repository } from './repository.ts';
 
 export class IndexService {
@@ -23,6 +24,28 @@ export class IndexService {
   get repository(): Repository {
     if (this.#repository) return this.#repository;
     throw new HearthError('unavailable', 'No folder is indexed yet; open one first.');
+  }
+
+  /** Answers to the requests of `indexProtocol.ts`. */
+  implementation(): Implementation<IndexRequests> {
+    const act = (run: (repository: Repository) => void) => (): null => {
+      run(this.repository);
+      return null;
+    };
+    return {
+      open: (params) => this.open(params),
+      state: () => this.repository.state,
+      rebuild: () => this.rebuild(),
+      search: ({ question, limit, meaning }) =>
+        meaning ? this.repository.searchByMeaning(question, limit) : this.repository.search(question, limit),
+      symbols: ({ name, limit }) => this.repository.symbols(name, limit),
+      outline: ({ path }) => this.repository.outline(path),
+      map: (params) => this.repository.map(params),
+      update: ({ paths }) => act(({ indexer }) => indexer.update(paths))(),
+      rescan: act(({ indexer }) => indexer.rescan()),
+      pause: act((repository) => repository.pause()),
+      resume: act((repository) => repository.resume()),
+    };
   }
 
   async open(options: z.output<typeof openParams>): Promise<IndexState> {

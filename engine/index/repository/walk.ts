@@ -1,7 +1,7 @@
 /** The files of a folder that belong into the index. */
 import { type Dirent, lstatSync, readdirSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
-import type { IgnoreRules } from './ignored.ts';
+import { IgnoreRules } from './ignored.ts';
 
 export interface FoundFile {
   /** Relative to the folder, with `/`. */
@@ -58,5 +58,51 @@ function entriesOf(folder: string): Dirent[] {
   } catch {
     // Gone meanwhile, or not ours to read.
     return [];
+  }
+}
+
+// The folders that are indexed together, and how paths in them are named.
+
+export interface Folder {
+  /** '' where it is the only one; else what its paths begin with, before a slash. */
+  readonly name: string;
+  /** Absolute. */
+  readonly directory: string;
+}
+
+export interface Root {
+  /** `name/`, or ''. */
+  readonly prefix: string;
+  readonly directory: string;
+  readonly rules: () => IgnoreRules;
+}
+
+export class Roots {
+  readonly all: readonly Root[];
+  readonly #rules = new Map<string, IgnoreRules>();
+
+  constructor(folders: readonly Folder[], excludes: readonly string[]) {
+    this.all = folders.map(({ name, directory }) => ({
+      prefix: name === '' ? '' : `${name}/`,
+      directory,
+      rules: () => {
+        const rules = this.#rules.get(directory) ?? new IgnoreRules(directory, excludes);
+        this.#rules.set(directory, rules);
+        return rules;
+      },
+    }));
+  }
+
+  /** Undefined for a path that leads out of its folder, or into none. */
+  locate(path: string): { readonly root: Root; readonly inside: string } | undefined {
+    const root = this.all.find(({ prefix }) => path.startsWith(prefix));
+    const inside = root && path.slice(root.prefix.length);
+    if (!root || inside === undefined || inside === '' || inside.split('/').includes('..')) return undefined;
+    return { root, inside };
+  }
+
+  /** They are read from disk again. */
+  forgetRules(): void {
+    this.#rules.clear();
   }
 }

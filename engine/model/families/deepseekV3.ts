@@ -6,9 +6,9 @@
 import { z } from 'zod';
 import { invalidInput, unsupported } from '../../errors.ts';
 import { limits } from '../../limits.ts';
-import { checkedSpec } from '../spec/checkSpec.ts';
 import { yarnMscale } from '../spec/rope.ts';
 import type { DecoderSpec, DenseSpec, ExpertsSpec, LatentAttentionSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
 import {
   contextTokensOf,
   decoderFields,

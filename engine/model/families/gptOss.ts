@@ -6,9 +6,9 @@
 import { z } from 'zod';
 import { invalidInput } from '../../errors.ts';
 import { limits } from '../../limits.ts';
-import { checkedSpec } from '../spec/checkSpec.ts';
 import { yarnAttentionFactor } from '../spec/rope.ts';
 import type { DecoderSpec, LayerSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
 import {
   contextTokensOf,
   decoderFields,

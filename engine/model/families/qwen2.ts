@@ -5,8 +5,8 @@
 import { z } from 'zod';
 import { invalidInput } from '../../errors.ts';
 import { limits } from '../../limits.ts';
-import { checkedSpec } from '../spec/checkSpec.ts';
 import type { DecoderSpec, LayerSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
 import { decoderWeights } from '../weights/decoderWeights.ts';
 import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
 import { tensorTable } from '../weights/tensorTable.ts';

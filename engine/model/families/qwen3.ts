@@ -3,8 +3,8 @@
  * Sources: transformers `models/qwen3/modeling_qwen3.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen3Model).
  */
 import { z } from 'zod';
-import { checkedSpec } from '../spec/checkSpec.ts';
 import type { DecoderSpec, DenseSpec, GroupedQueryAttentionSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
 import { decoderWeights } from '../weights/decoderWeights.ts';
 import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
 import { tensorTable } from '../weights/tensorTable.ts';

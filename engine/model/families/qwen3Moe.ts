@@ -4,8 +4,8 @@
  */
 import { z } from 'zod';
 import { limits } from '../../limits.ts';
-import { checkedSpec } from '../spec/checkSpec.ts';
 import type { DecoderSpec, ExpertsSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
 import { decoderWeights, denseTables, groupedQueryWeights, type LayerTables } from '../weights/decoderWeights.ts';
 import { expertsApart, expertsOf, ggufExperts, routerOf } from '../weights/expertWeights.ts';
 import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';

@@ -1,8 +1,7 @@
 /** What a spec says of its model, and what that costs in memory: to explain and compare models before they are loaded. */
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { cacheBytesPerValue } from './cachePrecision.ts';
-import { activeBytesOf, describeSpec, type WeightGroup } from './describe.ts';
-import { yarnOnRequest } from './longContext.ts';
+import { activeBytesOf, describeSpec, type WeightGroup, yarnOnRequest } from './describe.ts';
 import {
   type AttentionSpec,
   cacheValuesPerToken,
@@ -108,23 +107,6 @@ export function cacheBytes({ layers }: Pick<DecoderSpec, 'layers'>, tokens: numb
     const kept = Math.min(tokens, windowOf(layer) ?? tokens);
     return sum + kept * bytesPerValue * cacheValuesPerToken(layer.attention);
   }, 0);
-}
-
-/** The longest context whose cache takes at most `bytes`; none is longer than `mostTokens`. */
-export function contextThatFits(
-  spec: Pick<DecoderSpec, 'layers'>,
-  bytes: number,
-  mostTokens: number,
-  precision: CachePrecision = 'f16',
-): number {
-  const perValue = cacheBytesPerValue(spec, precision);
-  let [fits, beyond] = [0, mostTokens + 1];
-  while (beyond - fits > 1) {
-    const middle = Math.floor((fits + beyond) / 2);
-    if (cacheBytes(spec, middle, perValue) <= bytes) fits = middle;
-    else beyond = middle;
-  }
-  return fits;
 }
 
 function windowOf({ attention }: LayerSpec): number | undefined {

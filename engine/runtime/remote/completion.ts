@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import { HearthError } from '../../errors.ts';
-import { syntaxErrors } from '../../index/syntax/check.ts';
+import { syntaxErrors } from '../../index/syntax/source.ts';
 import { limits } from '../../limits.ts';
 import type { CompleteResult, completeParams } from '../../protocol/engineProtocol.ts';
 import { commentLine } from '../../tasks/comments.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { mostMarks } from '../../../engine/backend/rewind.ts';
+import { mostMarks } from '../../../engine/backend/backend.ts';
 import { mostPages, PagePool, PageTable } from '../../../engine/backend/webgpu/decoder/pages.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 

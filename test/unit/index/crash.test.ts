@@ -5,7 +5,6 @@ import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createMessageConnection, IPCMessageReader, IPCMessageWriter } from 'vscode-jsonrpc/node';
-import { indexMessages } from '../../../engine/protocol/indexProtocol.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { bundle } from '../runtime/bundle.ts';
 import { folderOf, repositoryOf } from './folder.ts';
@@ -46,7 +45,7 @@ async function startOn(folder: string, database: string): Promise<ChildProcess> 
   const child = fork(indexer.path, [], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
   const connection = createMessageConnection(new IPCMessageReader(child), new IPCMessageWriter(child));
   connection.listen();
-  await connection.sendRequest(indexMessages.open, { database, folders: [{ name: '', directory: folder }] });
+  await connection.sendRequest('open', { database, folders: [{ name: '', directory: folder }] });
   return child;
 }
 

@@ -5,8 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
-import { snapshotVersion } from '../../../engine/kv/snapshotFile.ts';
-import { clearSnapshots, listSnapshots } from '../../../engine/kv/snapshotFolder.ts';
+import { clearSnapshots, listSnapshots, snapshotVersion } from '../../../engine/kv/snapshotFile.ts';
 import { type Digest, type SnapshotOptions, Snapshots } from '../../../engine/kv/snapshots.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { warmUp } from '../../../engine/tasks/warmUp.ts';
@@ -513,7 +512,6 @@ describe('a scheduler with snapshots', () => {
     const parts = start(directory, options);
     const scheduler = new Scheduler({
       ...parts,
-      chunkTokens: 64,
       maxPendingPerClass: 8,
       patienceMs: patient,
       now: () => parts.decoder.runs.length,

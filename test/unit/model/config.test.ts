@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { llama as llamaFamily } from '../../../engine/model/families/llama.ts';
 import { specFromConfig } from '../../../engine/model/open.ts';
-import { longestContextTokens, withContext, withYarn } from '../../../engine/model/spec/longContext.ts';
+import { longestContextTokens, withContext, withYarn } from '../../../engine/model/spec/describe.ts';
 import { inverseFrequencies } from '../../../engine/model/spec/rope.ts';
 import type { GroupedQueryAttentionSpec } from '../../../engine/model/spec/spec.ts';
 import { MemoryFile } from './memoryFile.ts';

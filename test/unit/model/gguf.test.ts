@@ -9,7 +9,7 @@ import { llama } from '../../../engine/model/families/llama.ts';
 import { qwen3 } from '../../../engine/model/families/qwen3.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
-import { listWeights } from '../../../engine/model/weights/weightList.ts';
+import { listWeights } from '../../../engine/model/weights/specTensors.ts';
 import { readValues } from '../../../engine/model/weights/weightValues.ts';
 import { rowsOf } from '../../../engine/model/weights/weightViews.ts';
 import { fixtureFile } from '../shared.ts';

@@ -4,7 +4,7 @@ import { dequantise } from '../../../engine/formats/dequantise.ts';
 import { gptOss } from '../../../engine/model/families/gptOss.ts';
 import type { Model } from '../../../engine/model/model.ts';
 import { openModel } from '../../../engine/model/open.ts';
-import { type ListedWeight, listWeights } from '../../../engine/model/weights/weightList.ts';
+import { type ListedWeight, listWeights } from '../../../engine/model/weights/specTensors.ts';
 import type { DecoderWeights } from '../../../engine/model/weights/weights.ts';
 import { readValues } from '../../../engine/model/weights/weightValues.ts';
 import { rowsOf } from '../../../engine/model/weights/weightViews.ts';

@@ -12,7 +12,7 @@ export async function bundle(entry: string): Promise<{ path: string; remove: () 
   await Promise.all([
     compile(entry, path),
     // The processor's backend finds its thread beside whatever loads it.
-    compile('engine/backend/onnx/worker.ts', join(directory, 'onnxWorker.mjs')),
+    compile('engine/backend/onnx/graphThread.ts', join(directory, 'onnxWorker.mjs')),
     compile('engine/sampling/grammarThread.ts', join(directory, 'grammarThread.mjs')),
   ]);
   await symlink(join(root, 'node_modules/@vscode/tree-sitter-wasm/wasm'), join(directory, 'grammars'));

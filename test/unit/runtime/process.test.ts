@@ -4,7 +4,7 @@ import { readdir, readFile, readlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { type Delta, messages, protocolVersion } from '../../../engine/protocol/engineProtocol.ts';
+import { type Delta, protocolVersion } from '../../../engine/protocol/engineProtocol.ts';
 import { type EngineProcess, startEngine } from '../../../engine/runtime/engineProcess.ts';
 import { ScriptedEngine, startScripted, token } from '../http/support.ts';
 import { bundle } from './bundle.ts';
@@ -33,7 +33,7 @@ function start(stderr: 'inherit' | 'ignore' = 'inherit'): EngineProcess {
 
 async function startLoaded(): Promise<EngineProcess> {
   const engine = start();
-  await engine.request(messages.load, { model: tiny.path, backend: 'reference' });
+  await engine.requests.load({ model: tiny.path, backend: 'reference' });
   return engine;
 }
 
@@ -61,25 +61,25 @@ const alive = (pid: number): boolean => {
 describe('the engine process', () => {
   it('answers over the channel it inherits', async () => {
     const engine = await startLoaded();
-    expect(await engine.request0(messages.status)).toMatchObject({ protocolVersion, state: 'ready' });
+    expect(await engine.requests.status()).toMatchObject({ protocolVersion, state: 'ready' });
     const deltas: Delta[] = [];
-    engine.on(messages.delta, (delta) => deltas.push(delta));
-    const answer = await engine.request(messages.chat, chatRequest('one', 24));
+    engine.on({ delta: (delta) => deltas.push(delta) });
+    const answer = await engine.requests.chat(chatRequest('one', 24));
     expect(deltas.map(({ text }) => text).join('')).toBe(answer.text);
     expect(deltas.every(({ stream }) => stream === 'one')).toBe(true);
-    const completion = await engine.request(messages.complete, { prefix: 'a = ', suffix: '', maxTokens: 4 });
+    const completion = await engine.requests.complete({ prefix: 'a = ', suffix: '', maxTokens: 4 });
     expect(completion.statistics.generatedTokens).toBeGreaterThan(0);
-    expect(await engine.request0(messages.unload)).toBeNull();
-    expect(await engine.request0(messages.status)).toMatchObject({ state: 'empty' });
+    expect(await engine.requests.unload()).toBeNull();
+    expect(await engine.requests.status()).toMatchObject({ state: 'empty' });
   });
 
   it('keeps two streams apart and lets a completion cut in', async () => {
     const engine = await startLoaded();
     const order: string[] = [];
-    const chat = engine.request(messages.chat, chatRequest('long', 150)).then(() => order.push('chat'));
-    await new Promise<void>((resolve) => engine.on(messages.delta, () => resolve()));
-    const completion = engine
-      .request(messages.complete, { prefix: 'let b = ', suffix: '', maxTokens: 4 })
+    const chat = engine.requests.chat(chatRequest('long', 150)).then(() => order.push('chat'));
+    await new Promise<void>((resolve) => engine.on({ delta: () => resolve() }));
+    const completion = engine.requests
+      .complete({ prefix: 'let b = ', suffix: '', maxTokens: 4 })
       .then(() => order.push('completion'));
     await Promise.all([chat, completion]);
     expect(order).toEqual(['completion', 'chat']);
@@ -89,25 +89,27 @@ describe('the engine process', () => {
     const engine = await startLoaded();
     const controller = new AbortController();
     let said = '';
-    engine.on(messages.delta, ({ text }) => {
-      said += text;
-      controller.abort();
+    engine.on({
+      delta: ({ text }) => {
+        said += text;
+        controller.abort();
+      },
     });
-    const answer = await engine.request(messages.chat, chatRequest('cut', 2000), controller.signal);
+    const answer = await engine.requests.chat(chatRequest('cut', 2000), controller.signal);
     expect(answer.finish).toBe('cancelled');
     expect(answer.text).toBe(said);
     expect(answer.statistics.generatedTokens).toBeLessThan(100);
-    expect(await engine.request0(messages.status)).toMatchObject({ state: 'ready' });
+    expect(await engine.requests.status()).toMatchObject({ state: 'ready' });
   });
 
   it('gives typed errors for what it cannot do', async () => {
     const engine = start();
-    await expect(engine.request(messages.chat, chatRequest('none', 4))).rejects.toMatchObject({
+    await expect(engine.requests.chat(chatRequest('none', 4))).rejects.toMatchObject({
       name: 'HearthError',
       code: 'unavailable',
     });
-    await expect(engine.request(messages.load, { model: '/no/such' })).rejects.toMatchObject({ code: 'not-found' });
-    await expect(engine.request(messages.models.pull, { model: 'no-such' })).rejects.toMatchObject({
+    await expect(engine.requests.load({ model: '/no/such' })).rejects.toMatchObject({ code: 'not-found' });
+    await expect(engine.requests.pullModel({ model: 'no-such' })).rejects.toMatchObject({
       code: 'not-found',
     });
   });
@@ -123,7 +125,7 @@ describe('the engine process', () => {
       ['summarise', 'text'],
       ['generate', []],
       ['load', null],
-      ['models/remove', { model: '../../etc' }],
+      ['removeModel', { model: '../../etc' }],
     ];
     for (const [method, params] of bad) {
       await expect(
@@ -132,7 +134,7 @@ describe('the engine process', () => {
       ).rejects.toThrow();
     }
     await expect(engine.connection.sendRequest('no/such/method', {})).rejects.toThrow();
-    expect((await engine.request(messages.chat, chatRequest('still', 4))).statistics.generatedTokens).toBe(4);
+    expect((await engine.requests.chat(chatRequest('still', 4))).statistics.generatedTokens).toBe(4);
   });
 
   it('survives messages that are no JSON-RPC', async () => {
@@ -151,7 +153,7 @@ describe('the engine process', () => {
       engine.child.send(message);
     }
     engine.child.send({ jsonrpc: '2.0', method: '$/cancelRequest', params: { id: 'no such request' } });
-    expect(await engine.request0(messages.status)).toMatchObject({ state: 'empty' });
+    expect(await engine.requests.status()).toMatchObject({ state: 'empty' });
   });
 
   it('opens no socket that listens', async () => {
@@ -175,9 +177,9 @@ describe('the engine process', () => {
 
   it('ends without an abort in the middle of a computation', async () => {
     const engine = start();
-    await engine.request(messages.load, { model: tiny.path, backend: 'onnx' });
-    const answer = engine.request(messages.chat, chatRequest('left', 2000)).catch(() => {});
-    await new Promise<void>((resolve) => engine.on(messages.delta, () => resolve()));
+    await engine.requests.load({ model: tiny.path, backend: 'onnx' });
+    const answer = engine.requests.chat(chatRequest('left', 2000)).catch(() => {});
+    await new Promise<void>((resolve) => engine.on({ delta: () => resolve() }));
     engine.child.disconnect();
     expect(await gone(engine.child)).toBe(true);
     expect(engine.child.signalCode).toBe('SIGKILL');
@@ -186,8 +188,8 @@ describe('the engine process', () => {
 
   it('fails what is pending with a typed error when it is killed', async () => {
     const engine = await startLoaded();
-    const answer = engine.request(messages.chat, chatRequest('killed', 2000));
-    await new Promise<void>((resolve) => engine.on(messages.delta, () => resolve()));
+    const answer = engine.requests.chat(chatRequest('killed', 2000));
+    await new Promise<void>((resolve) => engine.on({ delta: () => resolve() }));
     engine.child.kill('SIGKILL');
     await expect(answer).rejects.toMatchObject({ code: 'unavailable' });
   });
@@ -266,23 +268,23 @@ describe('an engine whose parent dies', () => {
 
   it('serves other programs when it is told to, beside the extension, and stops when it is told to', async () => {
     const engine = await startLoaded();
-    const { address } = await engine.request(messages.startServer, { port: 0, token });
+    const { address } = await engine.requests.startServer({ port: 0, token });
     const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
     const asked = (path: string, init: RequestInit = {}) => fetch(`${address}${path}`, { headers, ...init });
     const deltas: Delta[] = [];
-    engine.on(messages.delta, (delta) => deltas.push(delta));
+    engine.on({ delta: (delta) => deltas.push(delta) });
     const { data } = (await (await asked('/models')).json()) as { data: { id: string }[] };
     const model = data[0]?.id;
     const body = JSON.stringify({ model, prompt: 'a = ', max_tokens: 4 });
     const [own, other] = await Promise.all([
-      engine.request(messages.chat, chatRequest('s', 4)),
+      engine.requests.chat(chatRequest('s', 4)),
       asked('/completions', { method: 'POST', body }),
     ]);
     expect(other.status).toBe(200);
     // The extension gets the pieces of its own answer and no others.
     expect(deltas.map(({ text }) => text).join('')).toBe(own.text);
     expect((await asked('/models', { headers: {} })).status).toBe(401);
-    await engine.request0(messages.stopServer);
+    await engine.requests.stopServer();
     await expect(asked('/models')).rejects.toThrow();
   });
 
@@ -292,23 +294,23 @@ describe('an engine whose parent dies', () => {
     try {
       const engine = await startLoaded();
       const deltas: Delta[] = [];
-      engine.on(messages.delta, (delta) => deltas.push(delta));
+      engine.on({ delta: (delta) => deltas.push(delta) });
       const remote = { url: server.address, token };
-      expect(await engine.request(messages.remoteModels, remote)).toEqual([{ id: 'scripted', contextTokens: 4096 }]);
-      const card = await engine.request(messages.connect, remote);
+      expect(await engine.requests.remoteModels(remote)).toEqual([{ id: 'scripted', contextTokens: 4096 }]);
+      const card = await engine.requests.connect(remote);
       expect(card).toMatchObject({ name: 'scripted', backend: 'remote', host: new URL(server.address).host });
-      const answer = await engine.request(messages.chat, chatRequest('r', 4));
+      const answer = await engine.requests.chat(chatRequest('r', 4));
       expect(answer.text).toBe('One two.');
       expect(deltas.map(({ stream, text }) => [stream, text])).toEqual([
         ['r', 'One '],
         ['r', 'two.'],
       ]);
       expect(scripted.asked).toHaveLength(1);
-      expect((await engine.request0(messages.status)).model?.host).toBe(card.host);
-      const wrong = engine.request(messages.connect, { ...remote, token: 'wrong' });
+      expect((await engine.requests.status()).model?.host).toBe(card.host);
+      const wrong = engine.requests.connect({ ...remote, token: 'wrong' });
       await expect(wrong).rejects.toMatchObject({ code: 'unavailable' });
-      await engine.request(messages.load, { model: tiny.path, backend: 'reference' });
-      expect((await engine.request(messages.chat, chatRequest('l', 4))).text).not.toBe('One two.');
+      await engine.requests.load({ model: tiny.path, backend: 'reference' });
+      expect((await engine.requests.chat(chatRequest('l', 4))).text).not.toBe('One two.');
       expect(scripted.asked).toHaveLength(1);
     } finally {
       await server.close();

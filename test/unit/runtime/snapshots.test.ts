@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { ModelDigest } from '../../../engine/catalogue/modelDigest.ts';
 import { digestDirectory, snapshotDirectory } from '../../../engine/catalogue/paths.ts';
-import { listSnapshots } from '../../../engine/kv/snapshotFolder.ts';
+import { listSnapshots } from '../../../engine/kv/snapshotFile.ts';
 import { completeParams, loadParams, warmParams } from '../../../engine/protocol/engineProtocol.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { makeTinyModel } from './tinyModel.ts';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { syntaxErrors } from '../../../engine/index/syntax/check.ts';
+import { syntaxErrors } from '../../../engine/index/syntax/source.ts';
 import { withoutBreaking } from '../../../engine/tasks/completionSyntax.ts';
 
 /** `|` is the cursor. */

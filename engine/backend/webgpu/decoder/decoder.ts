@@ -12,7 +12,7 @@ import type {
   SequenceSlice,
   SequenceStorage,
 } from '../../backend.ts';
-import { checkedBatch, type OwnSlice } from '../../batch.ts';
+import { checkedBatch, type OwnSlice } from '../../backend.ts';
 import { measureCopyBandwidth } from '../device/bandwidth.ts';
 import type { Gpu } from '../device/gpu.ts';
 import { samplesOnGpu } from '../kernels/sampleChunks.ts';

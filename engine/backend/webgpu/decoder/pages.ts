@@ -3,7 +3,7 @@
  * shared is copied first. Bookkeeping only: the bytes are in the GPU's buffers.
  */
 import { HearthError } from '../../../errors.ts';
-import { chosenMarks, mostMarks, rewindTokens, snapshotTokens } from '../../rewind.ts';
+import { chosenMarks, mostMarks, rewindTokens, snapshotTokens } from '../../backend.ts';
 import { pageTokens } from '../kernels/cacheCode.ts';
 
 export class PagePool {

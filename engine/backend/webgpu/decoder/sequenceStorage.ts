@@ -1,6 +1,6 @@
 /** Keys and values outside the decoder: of every layer the pages held, `[page, 32 tokens]` of keys, then of values. */
 import type { Sequence, SequenceShape, SequenceStorage } from '../../backend.ts';
-import { checkShape, piecesFor } from '../../sequenceStorage.ts';
+import { checkShape, piecesFor } from '../../backend.ts';
 import { pageTokens } from '../kernels/cacheCode.ts';
 import { type LayerCache, pageBytes } from './cache.ts';
 import type { LoadedParts } from './decoder.ts';
