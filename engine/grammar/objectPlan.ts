@@ -43,6 +43,12 @@ export class ObjectPlan {
     return this.#nodes.and(this.#shape.clauses.flatMap((clause) => ofClause(clause, name)));
   }
 
+  /** Of the properties that are declared, and of others that match no pattern. */
+  values(): readonly Node[] {
+    const others = this.#nodes.and(this.#shape.clauses.map(({ additional }) => additional));
+    return [...this.#declared.map((name) => this.value(name)), others];
+  }
+
   isPossible(has: (node: Node) => boolean): boolean {
     const { required, min, max } = this.#shape;
     if (required.length > max || !required.every((name) => has(this.value(name)))) return false;

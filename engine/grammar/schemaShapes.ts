@@ -30,6 +30,9 @@ class Circle extends Error {}
 /** Looked at so deep to tell two alternatives of a `oneOf` apart: what tells them apart stands at the top. */
 const disjointDepth = 4;
 
+/** Nodes; a schema of a hundred properties has a hundred. */
+const lookedAhead = 1000;
+
 export class SchemaShapes {
   readonly nodes = new Nodes();
   readonly algebra = new ShapeAlgebra(this.nodes);
@@ -51,6 +54,18 @@ export class SchemaShapes {
     // What is wrong anywhere is said before an answer begins.
     for (const part of this.#document.schemas) this.of(this.nodes.schema(part));
     if (!this.isSatisfiable(this.root)) throw invalidSchema('', 'no value satisfies it');
+    this.#lookAhead();
+  }
+
+  /** Looks into what values may hold, as far as it is soon done, so that a refusal comes before an answer begins. */
+  #lookAhead(): void {
+    const seen = new Set([this.root]);
+    for (const node of seen) {
+      if (seen.size > lookedAhead) return;
+      const { arrays, objects } = this.of(node);
+      for (const { prefix, rest } of arrays) for (const item of [...prefix, rest]) seen.add(item);
+      for (const shape of objects) for (const value of this.plan(shape).values()) seen.add(value);
+    }
   }
 
   of(node: Node): Shapes {

@@ -13,6 +13,8 @@ export interface PlanSteerOptions {
   readonly grammars: Grammars;
   /** Has read each token before `take`. */
   readonly parser: OutputParser;
+  /** Aborted: no grammar is waited for any more. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 type Current =
@@ -42,11 +44,13 @@ export class PlanSteer implements LogitsProcessor {
   #recent = '';
   #inHeader = true;
   readonly #closed = new AbortController();
+  readonly #stopped: AbortSignal;
   #violation: string | undefined;
 
   constructor(options: PlanSteerOptions) {
     const { plan, tokenizer } = options;
     this.#options = options;
+    this.#stopped = AbortSignal.any([this.#closed.signal, ...(options.signal ? [options.signal] : [])]);
     this.#steps = plan.steps;
     this.#opener = plan.calls?.opener ?? '';
     const { tokens, text } = plan.forbidden;
@@ -123,7 +127,7 @@ export class PlanSteer implements LogitsProcessor {
   }
 
   async #open(current: Choosing): Promise<void> {
-    const walk = await this.#options.grammars.walk(current.step.grammar, this.#closed.signal);
+    const walk = await this.#options.grammars.walk(current.step.grammar, this.#stopped);
     // The answer may have ended meanwhile.
     if (this.#current === current) current.walk = walk;
     else walk.close();

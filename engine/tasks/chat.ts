@@ -70,7 +70,8 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
   const { messages, droppedMessages } = fitHistory(request.messages, count, contextTokens - reserved);
   const prompt = format.render(messages, options);
   const parser = prompt.parser();
-  const plan = new PlanSteer({ plan: prompt.plan, tokenizer: model.tokenizer, grammars: model.grammars, parser });
+  const { tokenizer, grammars } = model;
+  const plan = new PlanSteer({ plan: prompt.plan, tokenizer, grammars, parser, signal: request.signal });
   const limit = new ThinkingLimit({
     parser,
     close: prompt.closeThinking,

@@ -145,6 +145,7 @@ function withDefinitions(schema: Readonly<Record<string, unknown>>, { parameters
  * others: what a tool does not know, it can't use.
  */
 function argumentsSchema(parameters: Tool['parameters']): unknown {
+  const { properties, required } = parameters;
   const open = [
     'additionalProperties',
     'unevaluatedProperties',
@@ -155,7 +156,10 @@ function argumentsSchema(parameters: Tool['parameters']): unknown {
     'oneOf',
     'if',
   ];
-  const closed = 'properties' in parameters && !open.some((key) => key in parameters);
+  const named = typeof properties === 'object' && properties !== null ? Object.keys(properties) : undefined;
+  const needed: readonly unknown[] = Array.isArray(required) ? required : [];
+  const closed =
+    named && !open.some((key) => key in parameters) && needed.every((name) => named.includes(String(name)));
   return { ...parameters, type: 'object', ...(closed && { additionalProperties: false }) };
 }
 

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { Grammars, type GrammarWalk } from '../../../engine/sampling/grammar.ts';
 import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
+import { bundle } from '../runtime/bundle.ts';
 import { smallTokenizer } from '../tokenizer/vocabularies.ts';
 
 const json = (schema: unknown) => ({ form: [[{ kind: 'json', schema }]], last: true }) as const;
@@ -89,6 +90,21 @@ describe('The thread of grammars', () => {
     await expect(second).rejects.toMatchObject({ code: 'cancelled' });
     await expect(first).rejects.toMatchObject({ code: 'unsupported' });
   }, 15_000);
+
+  it('runs from built files, with what they need beside them', async () => {
+    const built = await bundle('engine/sampling/grammar.ts');
+    try {
+      const module = (await import(built.path)) as typeof import('../../../engine/sampling/grammar.ts');
+      const grammars = new module.Grammars(tokenizer);
+      const walk = await grammars.walk(json({ type: 'array', items: { pattern: '^\\p{L}$' }, uniqueItems: true }));
+      await write(walk, '["é", "é"]');
+      await walk.end();
+      expect(walk.violation).toContain('duplicate items');
+      await grammars.close();
+    } finally {
+      await built.remove();
+    }
+  }, 30_000);
 
   it('says afterwards what could not be enforced', async () => {
     const grammars = grammarsOf();
