@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { snapshotDirectory } from '../../engine/catalogue/paths.ts';
 import { type EngineProcess, startEngine } from '../../engine/runtime/engineProcess.ts';
-import { residentBytes } from '../shared/residentBytes.ts';
+import { residentBytes } from '../shared/process.ts';
 import { type ChatTurn, type EngineOptions, type Requester, timed } from './requester.ts';
 
 const sampling = { temperature: 0 };

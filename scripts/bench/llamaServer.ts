@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Agent, fetch, type Response } from 'undici';
-import { residentBytes } from '../shared/residentBytes.ts';
+import { residentBytes } from '../shared/process.ts';
 import type { ChatTurn, EngineOptions, Requester } from './requester.ts';
 
 const program = process.env['HEARTH_LLAMA_SERVER'] ?? 'llama-server';

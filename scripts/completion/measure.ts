@@ -1,7 +1,9 @@
 /** How often the engine shows the true text of places in real files, whatever a model writes beside it. */
+
+import { completedText } from '../../engine/tasks/complete.ts';
+import { CompletionShape, type Multiline } from '../../engine/tasks/completionShape.ts';
 import type { CorpusFile } from './corpus.ts';
 import { continuations, judge, type Place, placeIn, type Verdict } from './places.ts';
-import { shownOf } from './shown.ts';
 
 export interface Tally extends Record<Verdict, number> {
   places: number;
@@ -46,4 +48,43 @@ export async function measure(
     }
   }
   return tally;
+}
+
+// What the engine offers of a text that a model writes piece by piece, as `complete` takes it.
+
+/** Characters that a token has about. */
+const pieceChars = 4;
+
+interface Shown {
+  readonly text: string;
+  /** Processor time of the longest step, in milliseconds; parsing again for each shorter text is counted as one step. */
+  readonly longestMs: number;
+}
+
+async function shownOf(place: Place, written: string, multiline: Multiline = 'auto'): Promise<Shown> {
+  let longestMs = 0;
+  const timed = <Result>(work: () => Result): Result => {
+    const startMs = processorMs();
+    const result = work();
+    longestMs = Math.max(longestMs, processorMs() - startMs);
+    return result;
+  };
+  const { prefix, suffix, file } = place;
+  const cursor = { prefix, suffix, languageId: file.languageId, path: file.path, multiline };
+  const shape = timed(() => new CompletionShape(cursor));
+  let text = '';
+  let finish: 'stop' | 'length' = 'stop';
+  for (let at = 0; at < written.length; at += pieceChars) {
+    text = written.slice(0, at + pieceChars);
+    if (timed(() => shape.shape(text, false)).complete) break;
+  }
+  if (text.length > 2_000) finish = 'length';
+  const startMs = processorMs();
+  const shown = await completedText(shape, text, finish, cursor);
+  return { text: shown, longestMs: Math.max(longestMs, processorMs() - startMs) };
+}
+
+function processorMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
 }
