@@ -3,10 +3,9 @@
  *
  *     node scripts/on-adapter.ts swiftshader|lavapipe PROGRAM.mjs [ARGUMENTS…]
  *
- * SwiftShader (subgroups of 4, no f16) comes with Debian's chromium. Mesa's lavapipe (subgroups of 8, f16, subgroup
- * matrices) is taken from Debian sid's packages, unpacked into a cache folder beside the system and run through its own
- * dynamic loader, since a stable Debian's Mesa is too old for Dawn. Exit status 77: the adapter is not to be had here,
- * and the reason is printed.
+ * SwiftShader (subgroups of 4, no f16) comes from Debian's chromium package. Mesa's lavapipe (subgroups of 8, f16, subgroup
+ * matrices) comes from Debian sid, unpacked into a cache folder and run with its own dynamic loader, because stable Debian's
+ * Mesa is too old for Dawn. Exit status 77: the adapter is not available; the reason is printed.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,7 +16,7 @@ import { pathToFileURL } from 'node:url';
 export const adapters = ['swiftshader', 'lavapipe'] as const;
 export type Adapter = (typeof adapters)[number];
 
-/** How to start Node so that Dawn finds this adapter and no other. */
+/** Command and environment that make Dawn find only this adapter. */
 export interface AdapterLaunch {
   readonly command: readonly string[];
   readonly env: Record<string, string>;
@@ -26,7 +25,7 @@ export interface AdapterLaunch {
 const cache = (): string => process.env['HEARTH_DEV_CACHE'] ?? join(homedir(), '.cache', 'hearth', 'dev');
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
-/** Why this machine cannot have an adapter. */
+/** The reason why an adapter is not available. */
 export class Unavailable extends Error {}
 
 function apt(...parameters: string[]): void {
@@ -37,7 +36,7 @@ function apt(...parameters: string[]): void {
 function requireDebianRoot(what: string): void {
   const debian = existsSync('/etc/debian_version') && existsSync('/usr/bin/apt-get');
   if (process.platform !== 'linux' || !debian || process.getuid?.() !== 0) {
-    throw new Unavailable(`${what} is installed by itself only on Debian as root.`);
+    throw new Unavailable(`${what} can be installed automatically only on Debian as root.`);
   }
 }
 
@@ -51,7 +50,7 @@ function swiftshader(): AdapterLaunch {
   return { command: [process.execPath], env: { VK_ICD_FILENAMES: icd } };
 }
 
-/** The mirror that apt already uses, so that no host is named here. */
+/** The mirror that apt is configured to use. */
 function debianMirror(): string {
   const files = ['/etc/apt/sources.list', ...listDirectory('/etc/apt/sources.list.d')];
   const text = files
@@ -68,7 +67,7 @@ function listDirectory(directory: string): string[] {
   return existsSync(directory) ? readdirSync(directory).map((name) => join(directory, name)) : [];
 }
 
-/** Downloads Mesa's Vulkan drivers with everything they need and unpacks them, touching nothing of the system. */
+/** Downloads and unpacks Mesa's Vulkan drivers and their dependencies, without changing the system. */
 function unpackLavapipe(root: string): void {
   requireDebianRoot('Lavapipe (Debian sid, package mesa-vulkan-drivers)');
   const work = `${root}.partial-${process.pid}`;
@@ -85,7 +84,7 @@ function unpackLavapipe(root: string): void {
     ['Dir::Etc::sourcelist', join(work, 'etc/sources.list')],
     ['Dir::Etc::sourceparts', '-'],
     ['APT::Sandbox::User', 'root'],
-    // A mirror may be a copy of some weeks ago; what it signed is checked all the same.
+    // A mirror may be weeks old, so the expiry date is ignored; signatures are still verified.
     ['Acquire::Check-Valid-Until', 'false'],
   ].map(([name, value]) => `-o${name}=${value}`);
   apt(...options, 'update');
@@ -113,7 +112,7 @@ function lavapipe(): AdapterLaunch {
   };
 }
 
-/** @throws Unavailable with the reason when this machine cannot have the adapter. */
+/** @throws Unavailable with the reason if the adapter is not available. */
 export function adapterLaunch(adapter: Adapter): AdapterLaunch {
   return adapter === 'swiftshader' ? swiftshader() : lavapipe();
 }

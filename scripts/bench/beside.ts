@@ -1,13 +1,13 @@
-/** Completions while a chat streams: what the chat adds to them, and what they take from the chat. */
+/** Completions while a chat streams: how much they slow each other down. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Goal, type Line, quantile, type Summary } from './report.ts';
 import { type ChatTurn, type Requester, timed } from './requester.ts';
 import { count } from './settings.ts';
 
-/** Before the cursor: what the editor's completion sends. */
+/** Prompt length of a completion. */
 export const keystrokeTokens = 1024;
 const answerTokens = 128;
-/** Someone who types fast: five keys a second. */
+/** A fast typist: five keys a second. */
 const keyMs = 200;
 
 const atMostOne: Goal = { of: 'figure', bound: '≤', value: 1 };
@@ -23,12 +23,12 @@ export function besideLines(of: string) {
     streaming: line('ms'),
     streaming95: p95('ms'),
     token: line("ms of the chat's token without completions"),
-    run: line("ms of the chat's run, of one token or several"),
-    run95: p95("ms of the chat's run, of one token or several"),
+    run: line("ms of the chat's forward pass, of one token or several"),
+    run95: p95("ms of the chat's forward pass, of one token or several"),
     addedToken: p95("added by the chat ÷ the chat's ms a token"),
-    added: p95("added by the chat ÷ the chat's median run", atMostOne),
-    chat: line('time of the chat ÷ that without completions'),
-    share: line('time of the chat ÷ that without and what completions take without it', atMostOne),
+    added: p95("added by the chat ÷ the chat's median forward pass", atMostOne),
+    chat: line('time of the chat ÷ its time without completions'),
+    share: line("time of the chat ÷ its time alone plus the completions' time alone", atMostOne),
   };
 }
 
@@ -73,7 +73,7 @@ export async function measureBeside(
   note(lines.share, totalMs / (chatAlone.totalMs + besideMs.length * aloneMs));
 }
 
-/** @returns how long each key took that was answered while the chat went on, and how long the chat took. */
+/** @returns the latency of each key answered while the chat was streaming, and the chat's duration. */
 async function typeWhile(
   chat: ReturnType<Requester['chat']>,
   key: (i: number) => Promise<void>,
@@ -82,7 +82,7 @@ async function typeWhile(
   const end = (): void => {
     isStreaming = false;
   };
-  // Whether it fails is seen below.
+  // Awaited below, where a failure is thrown.
   chat.then(end, end);
   const besideMs: number[] = [];
   for (let i = 0; isStreaming; i++) {

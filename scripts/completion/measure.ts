@@ -1,4 +1,4 @@
-/** How often the engine shows the true text of places in real files, whatever a model writes beside it. */
+/** Measures how often the engine shows the true text at positions in real files when a model writes more than that. */
 
 import { completedText } from '../../engine/tasks/complete.ts';
 import { CompletionShape, type Multiline } from '../../engine/tasks/completionShape.ts';
@@ -8,7 +8,7 @@ import { continuations, judge, type Place, placeIn, type Verdict } from './place
 export interface Tally extends Record<Verdict, number> {
   places: number;
   cases: number;
-  /** Of each text, the longest time without a break. */
+  /** Longest uninterrupted step of each text. */
   readonly blockedMs: number[];
 }
 
@@ -20,8 +20,8 @@ export interface Case {
 }
 
 /**
- * @param places so many, each in another file while there are others
- * @param onCase is told of every text
+ * @param places number of positions, each in a different file if possible
+ * @param onCase called for every text
  */
 export async function measure(
   files: readonly CorpusFile[],
@@ -29,10 +29,10 @@ export async function measure(
   random: () => number,
   onCase: (one: Case) => void = () => {},
 ): Promise<Tally> {
-  const drawn = files.map((file) => ({ file, key: random() })).toSorted((a, b) => a.key - b.key);
+  const shuffled = files.map((file) => ({ file, key: random() })).toSorted((a, b) => a.key - b.key);
   const tally: Tally = { places: 0, cases: 0, exact: 0, beginning: 0, nothing: 0, wrong: 0, blockedMs: [] };
   for (let i = 0; tally.places < places && i < 5 * places; i++) {
-    const file = drawn[i % drawn.length]?.file;
+    const file = shuffled[i % shuffled.length]?.file;
     const place = file && (await placeIn(file, random));
     if (!place) continue;
     tally.places++;
@@ -50,14 +50,14 @@ export async function measure(
   return tally;
 }
 
-// What the engine offers of a text that a model writes piece by piece, as `complete` takes it.
+// Runs the engine's completion shaping on a text, one simulated token at a time, as `complete` does.
 
-/** Characters that a token has about. */
+/** Typical characters a token. */
 const pieceChars = 4;
 
 interface Shown {
   readonly text: string;
-  /** Processor time of the longest step, in milliseconds; parsing again for each shorter text is counted as one step. */
+  /** CPU time of the longest step in milliseconds. All reparses of shortened texts count as one step. */
   readonly longestMs: number;
 }
 

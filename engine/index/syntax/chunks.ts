@@ -97,7 +97,7 @@ function unitsOf({ first, last }: Unit, node: Node): Unit[] {
     }
     commentRow = undefined;
     const before = starts.at(-1);
-    // Splits only before a child that starts a line. If several children share a line, as in `class A {…}`, the unit keeps the longest.
+    // A split is possible only before a child that starts a line. If children share a line, as in `class A {…}`, the longest is kept for further splits.
     if (begin > previousEnd || !before) starts.push({ row: begin, node: child });
     else if (rowsOf(child) > rowsOf(before.node)) before.node = child;
     previousEnd = child.endPosition.column === 0 ? child.endPosition.row - 1 : child.endPosition.row;
