@@ -1,14 +1,15 @@
 /** A conversation: the turns that fit, and the answer told from the thinking. */
+import { HearthError } from '../errors.ts';
 import type { ChatMessage, Tool } from '../text/conversation.ts';
 import type { OutputPiece } from '../text/output.ts';
-import type { PromptFormat, PromptOptions } from '../text/promptFormat.ts';
+import type { ChatPrompt, PromptFormat, PromptOptions } from '../text/promptFormat.ts';
 import type { ThinkingMode } from '../text/thinkingModes.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { type Generated, generate } from './generate.ts';
 import type { Grammars } from './grammar.ts';
-import { fitHistory } from './history.ts';
 import type { RequestClass } from './nextStep.ts';
 import { PlanSteer } from './planSteer.ts';
+import { type PreparedChat, prepareChat } from './preparedChat.ts';
 import type { SamplerSettings } from './sampler.ts';
 import type { Scheduler } from './scheduler.ts';
 import { ThinkingLimit } from './thinkingLimit.ts';
@@ -57,14 +58,36 @@ const utf8 = new TextDecoder();
 
 /** @throws HearthError `context-overflow` when the last message alone does not fit. */
 export async function chat(model: ChatModel, request: ChatRequest): Promise<ChatAnswer> {
-  const { format, contextTokens } = model;
-  const { thinking, tools, toolChoice, responseFormat, thinkingTokens, answerNow, onPiece, ...common } = request;
+  const started = performance.now();
+  const { thinking, tools, toolChoice, responseFormat, messages, timeoutMs, maxTokens, signal } = request;
   const options = { thinking, tools, toolChoice, responseFormat, now: model.now() };
-  // Room for an answer, whatever it will need: without a limit, a quarter of the context.
-  const reserved = Math.min(request.maxTokens ?? contextTokens, Math.floor(contextTokens / 4));
-  const count = (messages: readonly ChatMessage[]): number => format.render(messages, options).ids.length;
-  const { messages, droppedMessages } = fitHistory(request.messages, count, contextTokens - reserved);
-  const prompt = format.render(messages, options);
+  const deadlineMs = timeoutMs === undefined ? undefined : started + timeoutMs;
+  let prepared: PreparedChat;
+  try {
+    prepared = await prepareChat(model, messages, options, { maxTokens, signal, deadlineMs });
+  } catch (error) {
+    // Cancelling is an end, before the first token as later.
+    if (error instanceof HearthError && error.code === 'cancelled') return nothingWritten;
+    throw error;
+  }
+  const generated = await answer(model, prepared.prompt, {
+    ...request,
+    timeoutMs: deadlineMs && Math.max(1, deadlineMs - performance.now()),
+  });
+  return { ...generated, droppedMessages: prepared.droppedMessages };
+}
+
+const nothingWritten: ChatAnswer = {
+  text: '',
+  thinking: '',
+  calls: [],
+  finish: 'cancelled',
+  statistics: { promptTokens: 0, cachedTokens: 0, generatedTokens: 0, timeToFirstTokenMs: 0, tokensPerSecond: 0 },
+  droppedMessages: 0,
+};
+
+function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Promise<Generated> {
+  const { thinkingTokens, answerNow, onPiece, ...common } = request;
   const parser = prompt.parser();
   const plan = new PlanSteer({ plan: prompt.plan, tokenizer: model.tokenizer, grammars: model.grammars, parser });
   const limit = new ThinkingLimit({
@@ -74,11 +97,11 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
     answerNow,
     endsSentence: (token) => /[.!?:;\n]$/.test(utf8.decode(model.tokenizer.bytesOf(token))),
   });
-  const generated = await generate(model.scheduler, {
+  return generate(model.scheduler, {
     ...common,
     prompt: prompt.ids,
     boundaries: prompt.boundaries,
-    maxTokens: request.maxTokens ?? contextTokens,
+    maxTokens: request.maxTokens ?? model.contextTokens,
     stopIds: prompt.stops,
     stopStrings: [...prompt.stopStrings, ...request.stopStrings],
     parser,
@@ -88,5 +111,4 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
       return 'continue';
     },
   }).finally(() => plan.close());
-  return { ...generated, droppedMessages };
 }

@@ -3,6 +3,7 @@ import { basename, join } from 'node:path';
 import { unsupported } from '../errors.ts';
 import { cutToContext, type EmbeddingModel, embedAll, embeddingTokens } from '../generation/embed.ts';
 import type { RequestClass } from '../generation/nextStep.ts';
+import { runInSlices } from '../generation/slices.ts';
 import type { Embedder } from '../repository/embedder.ts';
 import { findEntry } from '../store/catalogue.ts';
 import { openStore } from '../store/store.ts';
@@ -48,7 +49,10 @@ async function vectorOf(
   text: string,
   request: { readonly requestClass: RequestClass; readonly signal?: AbortSignal },
 ): Promise<Float32Array> {
-  const tokens = cutToContext(embeddingTokens(model.tokenizer, text), model.scheduler.decoder.contextTokens);
+  const tokens = cutToContext(
+    await runInSlices(embeddingTokens(model.tokenizer, text), request),
+    model.scheduler.decoder.contextTokens,
+  );
   const [vector] = await embedAll(model, [tokens], request);
   if (!vector) throw new Error('One text gave no vector.');
   return vector;

@@ -47,7 +47,7 @@ export function serve(connection: MessageConnection, { board, server }: Served, 
   handle(messages.chat, chatParams, (params, signal) => board.answerer.chat(params, signal));
   handle(messages.generate, generateParams, (params, signal) => engine.generate(params, signal));
   handle(messages.summarise, summariseParams, (params, signal) => board.answerer.summarise(params, signal));
-  handle(messages.countTokens, countTokensParams, async (params) => board.answerer.countTokens(params));
+  handle(messages.countTokens, countTokensParams, (params, signal) => board.answerer.countTokens(params, signal));
   connection.onNotification(messages.answerNow, (params: unknown) => {
     const parsed = streamName.safeParse(params);
     // A notification has no answer, so what is malformed has no effect.

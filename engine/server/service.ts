@@ -7,11 +7,14 @@ import { type ChatAnswer, type ChatModel, chat } from '../generation/chat.ts';
 import { complete } from '../generation/completion.ts';
 import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../generation/embed.ts';
 import { type Generated, type GenerationStatistics, generate } from '../generation/generate.ts';
+import { prepareChat } from '../generation/preparedChat.ts';
 import { seededRandom } from '../generation/random.ts';
 import { greedy, type SamplerSettings } from '../generation/sampler.ts';
 import { samplerSettings } from '../generation/samplingDefaults.ts';
+import { runInSlices } from '../generation/slices.ts';
 import type { Summariser } from '../generation/summary.ts';
 import { completionToWarm, warmUp } from '../generation/warmUp.ts';
+import { limits } from '../limits.ts';
 import { findEntry } from '../store/catalogue.ts';
 import { ModelDigest } from '../store/modelDigest.ts';
 import { digestDirectory, snapshotDirectory } from '../store/paths.ts';
@@ -114,7 +117,8 @@ export class Engine {
 
   status(): EngineStatus {
     const loaded = this.#model?.loaded;
-    const pending = loaded?.scheduler.pending ?? 0;
+    // A chat that is being prepared has not reached the scheduler.
+    const pending = Math.max(loaded?.scheduler.pending ?? 0, this.#thinking.size);
     const idle = loaded ? 'ready' : 'empty';
     return {
       protocolVersion,
@@ -147,11 +151,14 @@ export class Engine {
   /** Computes a prompt ahead of the request that will ask for it. */
   async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
     const { scheduler, tokenizer, format, contextTokens, now } = this.#ready();
-    const { ids, boundaries } =
-      params.kind === 'completion'
-        ? completionToWarm(tokenizer, contextTokens, params, params.maxTokens)
-        : format.render(params.messages, { thinking: params.thinking, now: now() });
-    return warmUp(scheduler, ids.slice(0, contextTokens), { boundaries, timeoutMs: params.timeoutMs, signal });
+    if (params.kind === 'completion') {
+      const { ids, boundaries } = completionToWarm(tokenizer, contextTokens, params, params.maxTokens);
+      return warmUp(scheduler, ids, { boundaries, timeoutMs: params.timeoutMs, signal });
+    }
+    const options = { thinking: params.thinking, now: now() };
+    const { prompt } = await prepareChat({ format, contextTokens }, params.messages, options, { signal });
+    throwIfAborted(signal);
+    return warmUp(scheduler, prompt.ids, { boundaries: prompt.boundaries, timeoutMs: params.timeoutMs, signal });
   }
 
   /** A cancelled answer is returned as far as it came. */
@@ -190,9 +197,11 @@ export class Engine {
     this.#thinking.get(stream)?.abort();
   }
 
-  countTokens({ texts }: z.output<typeof countTokensParams>): number[] {
+  async countTokens({ texts }: z.output<typeof countTokensParams>, signal?: AbortSignal): Promise<number[]> {
     const { tokenizer } = this.#ready();
-    return texts.map((text) => tokenizer.encode(text, { special: 'plain' }).length);
+    const counts: number[] = [];
+    for (const text of texts) counts.push((await runInSlices(tokenizer.encodeSliced([text]), { signal })).length);
+    return counts;
   }
 
   /** Vectors of texts, from an embedding model; nothing is put before them. */
@@ -200,7 +209,11 @@ export class Engine {
     const model = this.#readyToEmbed();
     if (dimensions !== undefined && dimensions > model.dimensions)
       throw invalidInput(`${dimensions} dimensions were asked for; the model's vectors have ${model.dimensions}.`);
-    const prompts = inputs.map((input) => embeddingTokens(model.tokenizer, input));
+    const prompts: number[][] = [];
+    for (const input of inputs) {
+      requireShort(input, model.scheduler.decoder.contextTokens);
+      prompts.push(await runInSlices(embeddingTokens(model.tokenizer, input), { signal }));
+    }
     const vectors = await embedAll(model, prompts, { requestClass: 'chat', signal });
     return {
       vectors: vectors.map((vector) => shortened(vector, dimensions ?? model.dimensions)),
@@ -218,11 +231,13 @@ export class Engine {
         signal,
       );
     }
-    const { scheduler, tokenizer, sampling } = this.#ready();
+    const { scheduler, tokenizer, sampling, contextTokens } = this.#ready();
     const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
+    requireShort(prompt, contextTokens);
+    const ids = await runInSlices(tokenizer.encodeSliced(tokenizer.split(prompt)), { signal });
     const { calls: _, ...generated } = await generate(scheduler, {
       requestClass: 'chat',
-      prompt: [...begin, ...tokenizer.encode(prompt, { special: 'parse' })],
+      prompt: [...begin, ...ids],
       maxTokens,
       ...drawing(params.sampling, sampling),
       stopIds: tokenizer.endIds,
@@ -356,6 +371,18 @@ export class Engine {
 
 interface ReadyModel extends ChatModel {
   readonly sampling: SamplerSettings;
+}
+
+/**
+ * What cannot fit is not even encoded.
+ * @throws HearthError `context-overflow`
+ */
+function requireShort({ length }: string | readonly number[], contextTokens: number): void {
+  if (length <= contextTokens * limits.generation.charsPerToken) return;
+  throw new HearthError(
+    'context-overflow',
+    `The text has ${length} characters; the context holds ${contextTokens} tokens. Shorten it.`,
+  );
 }
 
 /** Greedy summaries of small models fall into loops without it. */

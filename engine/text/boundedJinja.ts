@@ -15,8 +15,15 @@ import { DeadlineError, withDeadline } from './watchdog.ts';
 
 export type { Program } from './jinjaNodes.ts';
 
-const { templateSteps, templateDepth, templateOutputChars, templateItems, templateNesting, templateWidth } =
-  limits.text;
+const {
+  templateSteps,
+  templateStepsOfMessage,
+  templateDepth,
+  templateOutputChars,
+  templateItems,
+  templateNesting,
+  templateWidth,
+} = limits.text;
 /** A step is worth so many characters or items. */
 const sizeOfStep = 64;
 
@@ -36,7 +43,7 @@ export function runTemplate(program: Program, variables: Readonly<Record<string,
   return bounded(() => {
     const environment = new Environment();
     for (const [name, value] of Object.entries({ ...globals(now), ...variables })) environment.set(name, value);
-    const text: unknown = new BoundedInterpreter(environment, charactersIn(variables)).run(program).value;
+    const text: unknown = new BoundedInterpreter(environment, variables).run(program).value;
     return typeof text === 'string' ? text : '';
   });
 }
@@ -73,9 +80,11 @@ class BoundedInterpreter extends Interpreter {
   /** Characters that lists and mappings come to when they are written out. */
   readonly #weights = new WeakMap<object, number>();
 
-  constructor(environment: Environment, givenChars: number) {
+  constructor(environment: Environment, given: Readonly<Record<string, unknown>>) {
     super(environment);
-    this.#stepsLeft = templateSteps + givenChars;
+    const givenChars = charactersIn(given);
+    const messages = Array.isArray(given['messages']) ? given['messages'].length : 0;
+    this.#stepsLeft = templateSteps + messages * templateStepsOfMessage + givenChars;
     this.#maxChars = templateOutputChars + 2 * givenChars;
   }
 

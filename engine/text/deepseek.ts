@@ -10,6 +10,7 @@ import { DeepSeekParser } from './deepseekOutput.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
 import { pythonJson } from './pythonFunctions.ts';
 import { withStatedFormat } from './responseFormat.ts';
+import { runWhole, type Sliced } from './sliced.ts';
 import { nearestThinkingMode, type ThinkingMode } from './thinkingModes.ts';
 import type { PromptPart, Tokenizer } from './tokenizer.ts';
 
@@ -28,6 +29,10 @@ export class DeepSeekFormat implements PromptFormat {
   }
 
   render(conversation: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    return runWhole(this.renderSliced(conversation, options));
+  }
+
+  *renderSliced(conversation: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt> {
     const { thinking, tools = [] } = options;
     const messages = withStatedFormat(conversation, options.responseFormat);
     const tokenizer = this.#tokenizer;
@@ -37,9 +42,12 @@ export class DeepSeekFormat implements PromptFormat {
     const thinks = !usesTools && nearestThinkingMode(thinking, this.thinkingModes) === 'on';
     const write = new Writer(tokenizer, version);
     write.system(messages, tools);
-    for (const [i, message] of messages.entries()) write.turn(message, messages[i - 1], messages[i + 1]);
+    for (const [i, message] of messages.entries()) {
+      yield;
+      write.turn(message, messages[i - 1], messages[i + 1]);
+    }
     write.opening(messages.at(-1), thinks);
-    const ids = tokenizer.encodeParts(write.parts);
+    const ids = yield* tokenizer.encodeSliced(write.parts);
     return {
       ids,
       boundaries: messageBoundaries(ids, tokenizer.endIds),

@@ -12,6 +12,7 @@ import { answerStart, harmonyPlan } from './harmonyPlan.ts';
 import { toolsSection } from './harmonyTypes.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
 import { harmonyFormatSection } from './responseFormat.ts';
+import { runWhole, type Sliced } from './sliced.ts';
 import { nearestThinkingMode, type ThinkingMode } from './thinkingModes.ts';
 import type { PromptPart, Tokenizer } from './tokenizer.ts';
 
@@ -46,6 +47,10 @@ export class HarmonyFormat implements PromptFormat {
   }
 
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    return runWhole(this.renderSliced(messages, options));
+  }
+
+  *renderSliced(messages: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt> {
     const tokenizer = this.#tokenizer;
     const { tools = [] } = options;
     const mode = nearestThinkingMode(options.thinking, this.thinkingModes);
@@ -67,7 +72,7 @@ export class HarmonyFormat implements PromptFormat {
       ...(developer === '' ? [] : [{ author: 'developer', text: developer }]),
       ...withoutOldAnalysis(harmonyMessages(turns)),
     ];
-    const ids = tokenizer.encodeParts([...harmonyParts(tokenizer, history), ...assistantStart(tokenizer)]);
+    const ids = yield* tokenizer.encodeSliced([...harmonyParts(tokenizer, history), ...assistantStart(tokenizer)]);
     const mark = marksOf(tokenizer);
     return {
       ids,
@@ -135,12 +140,15 @@ export function assistantStart(tokenizer: Tokenizer): PromptPart[] {
  * publisher's renderer keeps it from the second answer on. Around calls that wait for an answer it stays.
  */
 export function withoutOldAnalysis(messages: readonly HarmonyMessage[]): HarmonyMessage[] {
-  const lastUser = messages.findLastIndex(({ author }) => author === 'user');
-  return messages.filter(({ channel }, i) => {
-    if (channel !== 'analysis' || i > lastUser) return true;
-    const turnEnd = messages.findIndex(({ author }, j) => j > i && author === 'user');
-    return !messages.slice(i, turnEnd).some((message) => message.channel === 'final');
-  });
+  const kept: HarmonyMessage[] = [];
+  let isLastTurn = true;
+  let isAnswered = false;
+  for (const message of messages.toReversed()) {
+    if (message.author === 'user') [isLastTurn, isAnswered] = [false, false];
+    else if (message.channel === 'final') isAnswered = true;
+    if (message.channel !== 'analysis' || isLastTurn || !isAnswered) kept.push(message);
+  }
+  return kept.reverse();
 }
 
 function harmonyMessages(messages: readonly ChatMessage[]): HarmonyMessage[] {

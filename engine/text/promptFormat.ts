@@ -2,13 +2,14 @@
 import { type AnswerPlan, answerSchema, callsNothing, freeAnswer, jsonAnswer } from './answerPlan.ts';
 import { messageBoundaries } from './boundaries.ts';
 import { ChannelParser } from './channels.ts';
-import { encodeChat } from './chatPrompt.ts';
+import { encodeChatSliced } from './chatPrompt.ts';
 import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
 import type { ChatMessage, Tool } from './conversation.ts';
 import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';
 import { HarmonyFormat } from './harmony.ts';
 import type { OutputParser } from './output.ts';
 import { withStatedFormat } from './responseFormat.ts';
+import { runWhole, type Sliced } from './sliced.ts';
 import { TaggedParser } from './taggedParser.ts';
 import { taggedPlan } from './taggedPlan.ts';
 import {
@@ -61,6 +62,8 @@ export interface PromptFormat {
   readonly toolCalling: boolean;
   /** @throws HearthError `invalid-input` when the format refuses the conversation. */
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt;
+  /** `render` with pauses: a conversation may have megabytes. */
+  renderSliced(messages: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt>;
 }
 
 /** ChatML, for checkpoints that have its tokens and forgot the template. */
@@ -114,12 +117,16 @@ class TemplateFormat implements PromptFormat {
   }
 
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    return runWhole(this.renderSliced(messages, options));
+  }
+
+  *renderSliced(messages: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt> {
     const tokenizer = this.#tokenizer;
     const { tools = [] } = options;
     const mode = nearestThinkingMode(options.thinking, this.thinkingModes);
     const thinks = mode !== 'off';
     const asked = withStatedFormat(messages, options.responseFormat);
-    const { ids, ending } = encodeChat(tokenizer, this.#template, asked, {
+    const { ids, ending } = yield* encodeChatSliced(tokenizer, this.#template, asked, {
       addGenerationPrompt: true,
       variables: thinkingVariables(mode),
       now: options.now,
@@ -154,6 +161,10 @@ class DialogueFormat implements PromptFormat {
   }
 
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    return runWhole(this.renderSliced(messages, options));
+  }
+
+  *renderSliced(messages: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt> {
     const tokenizer = this.#tokenizer;
     const schema = answerSchema(options);
     const names = { system: 'System', user: 'User', assistant: 'Assistant', tool: 'Tool' };
@@ -161,7 +172,8 @@ class DialogueFormat implements PromptFormat {
       ({ role, content }) => `${names[role]}: ${content}\n`,
     );
     const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
-    const ids = [...begin, ...tokenizer.encode(`${turns.join('')}${names.assistant}:`, { special: 'plain' })];
+    // Without what stands before it: a SentencePiece vocabulary puts a blank before a text's beginning.
+    const ids = [...begin, ...(yield* tokenizer.encodeSliced([`${turns.join('')}${names.assistant}:`]))];
     return {
       ids,
       boundaries: messageBoundaries(ids, tokenizer.endIds),

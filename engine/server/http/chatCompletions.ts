@@ -85,7 +85,7 @@ export async function chatCompletions(serving: Serving, exchange: Exchange): Pro
   const answers = await allOf(choices);
   const usage = {
     ...usageOf(answers),
-    completion_tokens_details: { reasoning_tokens: thinkingTokensOf(serving, answers) },
+    completion_tokens_details: { reasoning_tokens: await thinkingTokensOf(serving, answers) },
   };
   if (request.stream) writer.finish(usage);
   else exchange.json({ ...completion(head, answers, request), usage });

@@ -66,9 +66,13 @@ export function usageOf(answers: readonly { readonly statistics: Statistics }[])
 }
 
 /** Tokens of the answers' thinking, counted anew from its text. */
-export function thinkingTokensOf({ engine }: Serving, answers: readonly { readonly thinking: string }[]): number {
+export async function thinkingTokensOf(
+  { engine }: Serving,
+  answers: readonly { readonly thinking: string }[],
+): Promise<number> {
   const texts = answers.flatMap(({ thinking }) => (thinking === '' ? [] : [thinking]));
-  return texts.length === 0 ? 0 : engine.countTokens({ texts }).reduce((sum, tokens) => sum + tokens, 0);
+  const counts = texts.length === 0 ? [] : await engine.countTokens({ texts });
+  return counts.reduce((sum, tokens) => sum + tokens, 0);
 }
 
 export const nowSeconds = (): number => Math.floor(Date.now() / 1000);

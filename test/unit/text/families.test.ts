@@ -83,6 +83,7 @@ function boundTo(tokenizer: Tokenizer): Tokenizer {
     framing: tokenizer.framing,
     encode: (...args) => tokenizer.encode(...args),
     split: (...args) => tokenizer.split(...args),
+    encodeSliced: (...args) => tokenizer.encodeSliced(...args),
     encodeParts: (...args) => tokenizer.encodeParts(...args),
     bytesOf: (id) => tokenizer.bytesOf(id),
     isSpecial: (id) => tokenizer.isSpecial(id),
