@@ -21,6 +21,7 @@ export interface ChatRequest {
   /** What the model may call. */
   readonly tools?: readonly Tool[] | undefined;
   readonly toolChoice?: PromptOptions['toolChoice'];
+  readonly parallelToolCalls?: PromptOptions['parallelToolCalls'];
   /** What the answer must be. */
   readonly responseFormat?: PromptOptions['responseFormat'];
   /** Thinking ends after as many tokens. */
@@ -59,8 +60,9 @@ const utf8 = new TextDecoder();
 /** @throws HearthError `context-overflow` when the last message alone does not fit. */
 export async function chat(model: ChatModel, request: ChatRequest): Promise<ChatAnswer> {
   const started = performance.now();
-  const { thinking, tools, toolChoice, responseFormat, messages, timeoutMs, maxTokens, signal } = request;
-  const options = { thinking, tools, toolChoice, responseFormat, now: model.now() };
+  const { thinking, tools, toolChoice, parallelToolCalls, responseFormat, messages, timeoutMs, maxTokens, signal } =
+    request;
+  const options = { thinking, tools, toolChoice, parallelToolCalls, responseFormat, now: model.now() };
   const deadlineMs = timeoutMs === undefined ? undefined : started + timeoutMs;
   let prepared: PreparedChat;
   try {

@@ -24,13 +24,14 @@ type Current =
       unsettled?: Promise<void>;
       ids: number[];
     }
-  | { readonly kind: 'think' };
+  | { readonly kind: 'think' }
+  | { readonly kind: 'end' };
 
 type Choosing = Extract<Current, { readonly kind: 'choose' }>;
 
 export class PlanSteer implements Steer {
   readonly #options: PlanSteerOptions;
-  readonly #opener: string;
+  readonly #opener: string | RegExp;
   readonly #forbidden: ReadonlySet<number>;
   readonly #forbiddenText: ForbiddenText | undefined;
   #steps: readonly Step[];
@@ -38,6 +39,8 @@ export class PlanSteer implements Steer {
   /** What may become an opener: the end of a free answer, or the header of a message. */
   #recent = '';
   #inHeader = true;
+  /** Nothing was written that a bare call does not begin with. */
+  #isBeginning = true;
 
   constructor(options: PlanSteerOptions) {
     const { plan, tokenizer } = options;
@@ -51,6 +54,7 @@ export class PlanSteer implements Steer {
   }
 
   forced(): number | undefined {
+    if (this.#current?.kind === 'end') return this.#options.tokenizer.endIds.values().next().value;
     return this.#current?.kind === 'write' ? this.#current.ids[0] : undefined;
   }
 
@@ -87,6 +91,9 @@ export class PlanSteer implements Steer {
         return;
       case 'choose':
         this.#chosen(current, token);
+        return;
+      case 'end':
+        this.#next();
         return;
       case 'think':
         if (!this.#options.parser.isThinking) this.#next();
@@ -156,9 +163,23 @@ export class PlanSteer implements Steer {
     if (inHeader && !this.#inHeader) return;
     this.#recent = (this.#recent + text).slice(-maxOpenerChars);
     if (!calls) return;
+    if (typeof this.#opener !== 'string') {
+      this.#watchBeginning(this.#opener, calls);
+      return;
+    }
     const at = this.#recent.lastIndexOf(this.#opener);
     if (at < 0) return;
-    this.#begin(calls.steps(this.#recent.slice(0, at)), this.#recent.slice(at + this.#opener.length));
+    this.#begin(calls.steps(this.#recent.slice(0, at), ''), this.#recent.slice(at + this.#opener.length));
+  }
+
+  #watchBeginning(opener: RegExp, calls: NonNullable<AnswerPlan['calls']>): void {
+    if (!this.#isBeginning) return;
+    const [begun] = opener.exec(this.#recent) ?? [];
+    this.#isBeginning =
+      begun === undefined && /^\s*(?:\{|$)/.test(this.#recent) && this.#recent.length < maxOpenerChars;
+    if (begun === undefined) return;
+    this.#steps = calls.steps('', this.#recent.slice(begun.length));
+    this.#next();
   }
 
   #followHeader(text: string, isSpecial: boolean): void {

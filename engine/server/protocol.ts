@@ -263,6 +263,8 @@ export const chatParams = z.object({
   thinkingTokens: z.number().int().min(0).optional(),
   tools: z.array(tool).default([]),
   toolChoice: toolChoice.default('auto'),
+  /** False: the first call ends the turn. One that `toolChoice` demands does in any case. */
+  parallelToolCalls: z.boolean().default(true),
   responseFormat: responseFormat.default({ kind: 'text' }),
   maxTokens: z.number().int().min(1).optional(),
   stop: z.array(z.string()).default([]),

@@ -175,6 +175,7 @@ export class Engine {
       messages,
       tools,
       toolChoice: params.toolChoice,
+      parallelToolCalls: params.parallelToolCalls,
       responseFormat: params.responseFormat,
       thinking: params.thinking,
       maxTokens: params.maxTokens,

@@ -55,7 +55,8 @@ export class DeepSeekFormat implements PromptFormat {
       stopStrings: [],
       plan: deepSeekPlan(version, options, thinks),
       closeThinking: tokenizer.encode('</think>', { special: 'parse' }),
-      parser: () => new DeepSeekParser(tokenizer, { version, insideThinking: thinks, usesTools }),
+      parser: () =>
+        new DeepSeekParser(tokenizer, { version, insideThinking: thinks, tools: wantedCalls(options).tools }),
     };
   }
 }
@@ -155,15 +156,16 @@ class Writer {
 }
 
 function deepSeekPlan(version: DeepSeekVersion, options: PromptOptions, thinks: boolean): AnswerPlan {
-  const { tools, required } = wantedCalls(options);
+  const { tools, required, afterCall } = wantedCalls(options);
   const schema = answerSchema(options);
   const call = (): readonly Step[] =>
     version === 'v3'
       ? [
           { kind: 'write', text: 'function<｜tool▁sep｜>' },
           ...callSteps(tools, '\n```json\n', `\n\`\`\`${marked('<｜tool▁call▁end｜>')}`),
+          ...afterCall,
         ]
-      : callSteps(tools, marked('<｜tool▁sep｜>'), marked('<｜tool▁call▁end｜>'));
+      : [...callSteps(tools, marked('<｜tool▁sep｜>'), marked('<｜tool▁call▁end｜>')), ...afterCall];
   const opened: Step = { kind: 'write', text: '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' };
   const answer = required ? [opened, ...call()] : schema === undefined ? [] : [jsonAnswer(schema)];
   return {

@@ -4,7 +4,7 @@
  * the instructions with a blank line. The document is followed: it is what the publisher's own renderer and the
  * model's training agree on, and what the model writes itself, so that a turn's prompt continues the one before.
  */
-import { callsNothing, wantedCalls } from './answerPlan.ts';
+import { wantedCalls } from './answerPlan.ts';
 import { messageBoundaries } from './boundaries.ts';
 import { ChannelParser } from './channels.ts';
 import { type ChatMessage, type Tool, toolNames } from './conversation.ts';
@@ -83,7 +83,7 @@ export class HarmonyFormat implements PromptFormat {
         special: 'parse',
       }),
       plan: harmonyPlan(options),
-      parser: () => new ChannelParser(tokenizer, callsNothing(options) ? [] : tools),
+      parser: () => new ChannelParser(tokenizer, wantedCalls(options).tools),
     };
   }
 }

@@ -20,7 +20,9 @@ export function harmonyPlan(options: PromptOptions): AnswerPlan {
   const { tools, required } = wantedCalls(options);
   const schema = answerSchema(options);
   const afterName = `${' '}${marked('<|constrain|>')}json${marked('<|message|>')}`;
-  const named = (after: string): readonly Step[] => callSteps(tools, after, marked('<|call|>'));
+  // It ends the turn, so that no grammar may take it.
+  const end: Step = { kind: 'write', text: '<|call|>' };
+  const named = (after: string): readonly Step[] => [...callSteps(tools, after, ''), end];
   const call = '<|channel|>commentary to=functions.';
   const answer: readonly Step[] = required ? named(afterName) : schema === undefined ? [] : [jsonAnswer(schema)];
   const start = required ? call : '<|channel|>final<|message|>';

@@ -1,5 +1,5 @@
 /** How a model is talked to: a conversation to ids, and what it generates back to thinking and text. */
-import { type AnswerPlan, answerSchema, callsNothing, freeAnswer, jsonAnswer } from './answerPlan.ts';
+import { type AnswerPlan, answerSchema, freeAnswer, jsonAnswer, wantedCalls } from './answerPlan.ts';
 import { messageBoundaries } from './boundaries.ts';
 import { ChannelParser } from './channels.ts';
 import { encodeChatSliced } from './chatPrompt.ts';
@@ -31,6 +31,8 @@ export interface PromptOptions {
   /** What the model may call. */
   readonly tools?: readonly Tool[] | undefined;
   readonly toolChoice?: 'auto' | 'none' | 'required' | { readonly name: string } | undefined;
+  /** False: the first call ends the turn. A call that `toolChoice` demands does in any case. */
+  readonly parallelToolCalls?: boolean | undefined;
   /** What the answer must be. */
   readonly responseFormat?: ResponseFormat | undefined;
 }
@@ -133,8 +135,9 @@ class TemplateFormat implements PromptFormat {
       tools,
       toolSyntax: this.#toolSyntax,
     });
-    const mayCall = tools.length > 0 && !callsNothing(options);
-    const calls = (): ToolCallSplitter[] => (mayCall ? [new ToolCallSplitter(this.#toolSyntax, tools)] : []);
+    const callable = wantedCalls(options).tools;
+    const calls = (): ToolCallSplitter[] =>
+      callable.length > 0 ? [new ToolCallSplitter(this.#toolSyntax, callable)] : [];
     const parser = (): OutputParser => new TaggedParser(tokenizer, endsInsideThinking(ending), ...calls());
     const closeThinking = tokenizer.encode(thinkingEnd(tokenizer), { special: 'parse' });
     const plan = taggedPlan(this.#toolSyntax, options, { thinks, insideThinking: endsInsideThinking(ending) });

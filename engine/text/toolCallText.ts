@@ -93,7 +93,7 @@ export class ToolCallSplitter {
 
   #reader(): CallReader {
     const { open, close, kind } = this.#syntax;
-    return kind === 'xml' ? new XmlCallReader(open, close, this.#tools) : new JsonCallReader(open, close);
+    return kind === 'xml' ? new XmlCallReader(open, close, this.#tools) : new JsonCallReader(open, close, this.#tools);
   }
 
   #follow(progress: CallProgress, pieces: OutputPiece[]): void {

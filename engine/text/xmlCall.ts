@@ -40,7 +40,9 @@ export class XmlCallReader implements CallReader {
   }
 
   end(): CallProgress {
-    return this.#state === 'tail' ? { rest: this.#held } : { broken: this.#open + this.#raw };
+    if (this.#state === 'head') return { broken: this.#open + this.#raw };
+    // Cut off: its pieces were given, and are not given again as text.
+    return { rest: this.#state === 'tail' ? this.#held : '' };
   }
 
   /** `undefined`: more text is needed. */
@@ -61,11 +63,12 @@ export class XmlCallReader implements CallReader {
     const begun = this.#held.trimStart();
     const match = /^<function=([^>\n]*)>/.exec(begun);
     if (!match?.[1]) return isBeginning(begun, '<function=') && !match ? undefined : this.#broken();
-    this.#held = begun.slice(match[0].length);
-    this.#state = 'members';
     const name = match[1].trim();
     const tool = this.#tools.find((known) => known.name === name);
-    if (tool) this.#types = argumentTypes(tool);
+    if (!tool) return this.#broken();
+    this.#held = begun.slice(match[0].length);
+    this.#state = 'members';
+    this.#types = argumentTypes(tool);
     return { name, arguments: '{' };
   }
 

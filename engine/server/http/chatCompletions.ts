@@ -105,6 +105,7 @@ function paramsOf(request: Body) {
     thinkingTokens: request.thinking_token_budget,
     tools,
     toolChoice: toolChoiceOf(request.tool_choice, tools),
+    parallelToolCalls: request.parallel_tool_calls,
     responseFormat: formatOf(request.response_format),
     maxTokens: request.max_completion_tokens ?? request.max_tokens,
     stop: request.stop ?? [],

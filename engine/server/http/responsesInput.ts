@@ -75,6 +75,7 @@ export function responsesParams(request: ResponsesBody) {
     thinking: thinkingOf(request.reasoning?.effort),
     tools,
     toolChoice: toolChoiceOf(request.tool_choice, tools),
+    parallelToolCalls: request.parallel_tool_calls,
     responseFormat: formatOf(request.text?.format),
     maxTokens: request.max_output_tokens,
     stop: request.stop ?? [],

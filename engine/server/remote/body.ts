@@ -23,6 +23,7 @@ export const dispensable = [
   'thinking_token_budget',
   'thinking_budget_tokens',
   'stream_options',
+  'parallel_tool_calls',
   'top_k',
   'min_p',
   'repetition_penalty',
@@ -41,6 +42,7 @@ export function bodyOf(model: string, params: Params): OpenAI.ChatCompletionCrea
     ...samplingOf(params.sampling),
     ...(tools.length > 0 && {
       tools: tools.map((tool) => ({ type: 'function', function: tool })),
+      ...(!params.parallelToolCalls && { parallel_tool_calls: false }),
       tool_choice: typeof toolChoice === 'string' ? toolChoice : { type: 'function', function: toolChoice },
     }),
     ...formatOf(params),

@@ -255,7 +255,8 @@ describeShared('Harmony', [...publishedFiles, ...harmonyFiles], () => {
     };
     const thinking = 'User asks: "What is 2 + 2?" Simple arithmetic. Provide answer.';
     expect(parsed('test_simple_reasoning_response.txt', [])).toEqual({ thinking, text: '2 + 2 = 4.', calls: [] });
-    const { calls } = parsed('test_simple_tool_call.txt', [weather]);
+    const { calls } = parsed('test_simple_tool_call.txt', [{ ...weather, name: 'lookup_weather' }]);
+    expect(parsed('test_simple_tool_call.txt', [weather]).calls, 'of a tool that is not offered').toEqual([]);
     expect(calls).toEqual([{ name: 'lookup_weather', arguments: '{"location": "Tokyo"}' }]);
   });
 
