@@ -1,7 +1,23 @@
-import type { Chip, Context } from '../extension/messages.ts';
-import { contextIcon } from './contextIcons.ts';
+import type { Chip, Context, Suggestion } from '../extension/messages.ts';
 import { drawIcon, element, fill, type Icon, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
+
+/** Of what a question may mention, and what the planner adds by itself. */
+const icons: Readonly<Record<Suggestion['kind'] | 'found' | 'map', Icon>> = {
+  file: 'file',
+  folder: 'folder',
+  symbol: 'symbol',
+  selection: 'selection',
+  problems: 'warning',
+  diff: 'diff',
+  terminal: 'terminal',
+  repository: 'search',
+  found: 'search',
+  map: 'map',
+};
+const known: ReadonlyMap<string, Icon> = new Map(Object.entries(icons));
+
+export const contextIcon = (kind: string): Icon => known.get(kind) ?? icons.file;
 
 /** What goes with the next question, each with a button that takes it away. */
 export class ContextChips {

@@ -1,7 +1,7 @@
 import type { Decoder, DeviceSampling, Sequence } from '../backend/backend.ts';
 import { throwIfAborted } from '../errors.ts';
-import { seededRandom } from '../generation/random.ts';
-import { argmax, greedy } from '../generation/sampler.ts';
+import { seededRandom } from '../sampling/random.ts';
+import { argmax, greedy } from '../sampling/sampler.ts';
 import { type DecodeCosts, decodeCosts, showCosts } from './benchCosts.ts';
 import type { Command } from './command.ts';
 import { type OpenDecoder, withDecoder } from './decoder.ts';

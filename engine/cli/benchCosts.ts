@@ -1,5 +1,5 @@
 /** What a token at decode costs: kernels started, bytes read, and the share of the memory's speed that comes to. */
-import { cacheBytes } from '../model/inspect.ts';
+import { cacheBytes } from '../model/spec/inspect.ts';
 import type { Work } from './bench.ts';
 import type { OpenDecoder } from './decoder.ts';
 

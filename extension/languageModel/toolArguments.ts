@@ -1,6 +1,6 @@
 /** Whether a call may be run: it names a tool of this question, and its arguments fit that tool's schema. */
 import { Ajv } from 'ajv';
-import type { ChatParams, ToolCall } from '../../engine/server/protocol.ts';
+import type { ChatParams, ToolCall } from '../../engine/protocol/engineProtocol.ts';
 
 /** As it was offered. */
 type Tool = NonNullable<ChatParams['tools']>[number];

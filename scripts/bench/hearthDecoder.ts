@@ -1,8 +1,8 @@
 /** Hearth's side of the comparison of speeds: the CPU backend without tokenizer and sampler. */
 import { onnxBackend } from '../../engine/backend/onnx/index.ts';
-import { describeModel } from '../../engine/model/describe.ts';
-import { cacheBytes } from '../../engine/model/inspect.ts';
 import { openModel } from '../../engine/model/open.ts';
+import { describeModel } from '../../engine/model/spec/describe.ts';
+import { cacheBytes } from '../../engine/model/spec/inspect.ts';
 import { perSecond, type Speeds, someTokens, type Workload } from './workload.ts';
 
 export interface HearthDecoder {

@@ -6,13 +6,13 @@
  */
 import { basename } from 'node:path';
 import { createOnnxBackend } from '../../engine/backend/onnx/index.ts';
-import { PrefixCache } from '../../engine/cache/prefixCache.ts';
-import { seededRandom } from '../../engine/generation/random.ts';
-import { greedy, sample } from '../../engine/generation/sampler.ts';
-import { Scheduler } from '../../engine/generation/scheduler.ts';
-import { Speculation } from '../../engine/generation/speculation.ts';
+import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import { limits } from '../../engine/limits.ts';
 import { openModel } from '../../engine/model/open.ts';
+import { seededRandom } from '../../engine/sampling/random.ts';
+import { greedy, sample } from '../../engine/sampling/sampler.ts';
+import { Scheduler } from '../../engine/scheduler/scheduler.ts';
+import { Speculation } from '../../engine/scheduler/speculation.ts';
 import { type Edit, editsOfCommits, editsOfPackage } from './edits.ts';
 import { defaultModel } from './models.ts';
 import type { Goal, Line, Report } from './report.ts';

@@ -2,9 +2,9 @@
 import type { Decoder, Sequence } from '../../engine/backend/backend.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { answer } from '../../engine/cli/bench.ts';
-import { argmax } from '../../engine/generation/sampler.ts';
-import { describeModel } from '../../engine/model/describe.ts';
 import { openModel } from '../../engine/model/open.ts';
+import { describeModel } from '../../engine/model/spec/describe.ts';
+import { argmax } from '../../engine/sampling/sampler.ts';
 import { contextFor, type GpuWorkload, type SpeedAtDepth, someTokens } from './workload.ts';
 
 export interface HearthResult {

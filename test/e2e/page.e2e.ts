@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { build } from 'esbuild';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import { chatPage } from '../../extension/chat/html.ts';
+import { chatPage } from '../../extension/chat/panel.ts';
 import { action, type ToHost, type ToPage, type Turn, texts } from '../../extension/messages.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import { payloads } from '../unit/media/payloads.ts';

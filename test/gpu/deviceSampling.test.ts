@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Decoder, DeviceSampling, DrawSlice, Sequence } from '../../engine/backend/backend.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
-import { seededRandom } from '../../engine/generation/random.ts';
-import { greedy, type SamplerSettings, sample } from '../../engine/generation/sampler.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
+import { seededRandom } from '../../engine/sampling/random.ts';
+import { greedy, type SamplerSettings, sample } from '../../engine/sampling/sampler.ts';
 import { type Golden, largestDifference, readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
 

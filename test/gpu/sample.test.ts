@@ -9,7 +9,7 @@ import {
   samplesOnGpu,
 } from '../../engine/backend/webgpu/kernels/sampleChunks.ts';
 import { sampleDrawKernel } from '../../engine/backend/webgpu/kernels/sampleDraw.ts';
-import { candidatesOf, greedy, penalise, sample, type TokenHistory } from '../../engine/generation/sampler.ts';
+import { candidatesOf, greedy, penalise, sample, type TokenHistory } from '../../engine/sampling/sampler.ts';
 import { normalisedError, randomGenerator, randomValues, runKernelOutputs, useGpu } from './kernel.ts';
 
 const held = useGpu();

@@ -1,11 +1,11 @@
 /** What is read and compiled between the request for a model and its first answers. On the real adapter, with a golden checkpoint. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Decoder, DrawSlice } from '../../engine/backend/backend.ts';
-import { Gpu } from '../../engine/backend/webgpu/gpu.ts';
+import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend, type WebgpuOptions } from '../../engine/backend/webgpu/index.ts';
-import { greedy } from '../../engine/generation/sampler.ts';
 import { openModel } from '../../engine/model/open.ts';
-import type { Weight } from '../../engine/model/weights.ts';
+import type { Weight } from '../../engine/model/weights/weights.ts';
+import { greedy } from '../../engine/sampling/sampler.ts';
 import { readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
 

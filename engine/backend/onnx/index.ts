@@ -6,14 +6,14 @@ import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HearthError, throwIfAborted } from '../../errors.ts';
-import { type CachePrecision, processorPrecision } from '../../model/cachePrecision.ts';
+import { processorPrecision } from '../../model/spec/cachePrecision.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { OnnxDecoder } from './decoder.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
 import type { ThreadGraph } from './messages.ts';
 import { ThreadClient } from './threadClient.ts';
-import { measuredThreads } from './threadMeasurement.ts';
-import { defaultThreads } from './threads.ts';
+import { defaultThreads, measuredThreads } from './threads.ts';
 import { weightsFileVersion } from './weightsFile.ts';
 
 export interface OnnxOptions {

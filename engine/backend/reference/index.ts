@@ -3,15 +3,16 @@
  * other backends are tested against; start reading at forward.ts.
  */
 import { HearthError, throwIfAborted } from '../../errors.ts';
-import type { CachePrecision } from '../../model/cachePrecision.ts';
-import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec.ts';
-import { listWeights } from '../../model/weightList.ts';
-import type { DecoderWeights, Weight } from '../../model/weights.ts';
-import { readValues } from '../../model/weightValues.ts';
-import { rowsOf, weightBytesOf } from '../../model/weightViews.ts';
+import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
+import { listWeights } from '../../model/weights/specTensors.ts';
+import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
+import { readValues } from '../../model/weights/weightValues.ts';
+import { rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import {
   type Backend,
   type CacheDemand,
+  checkedBatch,
   type Decoder,
   type DecoderMemory,
   fullContexts,
@@ -19,12 +20,10 @@ import {
   type SequenceSlice,
   type SequenceStorage,
 } from '../backend.ts';
-import { checkedBatch } from '../batch.ts';
-import { ReferenceSequence } from './cache.ts';
+import { ReferenceSequence, ReferenceStorage } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
-import { type LoadedDecoder, loadDecoder } from './loaded.ts';
-import { ReferenceStorage } from './storage.ts';
+import { type LoadedDecoder, loadDecoder } from './weights.ts';
 
 const maxTokensPerRun = 1024;
 const maxSequencesPerRun = 64;

@@ -2,21 +2,21 @@
  * The WebGPU backend: WGSL kernels on Dawn (Vulkan, Metal, Direct3D 12). Start reading at decoderPlan.ts.
  */
 
-import type { CachePrecision } from '../../model/cachePrecision.ts';
-import { describeModel } from '../../model/describe.ts';
-import type { DecoderSpec } from '../../model/spec.ts';
-import type { DecoderWeights } from '../../model/weights.ts';
+import { describeModel } from '../../model/spec/describe.ts';
+import type { DecoderSpec } from '../../model/spec/spec.ts';
+import type { DecoderWeights } from '../../model/weights/weights.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
-import { describeGpu, type GpuOptions } from './adapter.ts';
-import { maxSequencesPerRun, vectorTokens, WebgpuDecoder } from './decoder.ts';
-import { allocateCache, cacheBytes, spansOf } from './decoderCache.ts';
-import { RunInputs } from './decoderInputs.ts';
-import { DeviceSampler } from './decoderSampling.ts';
-import { allocateScratch, maxTokensPerRun } from './decoderScratch.ts';
-import { placeWeights, requireDimensions } from './decoderWeights.ts';
-import { type Allocator, bytesTaken, Gpu } from './gpu.ts';
-import { contextFor } from './memoryPlan.ts';
-import { Uploader } from './upload.ts';
+import { allocateCache, cacheBytes, spansOf } from './decoder/cache.ts';
+import { maxSequencesPerRun, vectorTokens, WebgpuDecoder } from './decoder/decoder.ts';
+import { DeviceSampler } from './decoder/deviceSampling.ts';
+import { placeWeights, requireDimensions } from './decoder/gpuWeights.ts';
+import { RunInputs } from './decoder/inputs.ts';
+import { allocateScratch, maxTokensPerRun } from './decoder/scratch.ts';
+import { describeGpu, type GpuOptions } from './device/adapter.ts';
+import { type Allocator, bytesTaken, Gpu } from './device/gpu.ts';
+import { contextFor } from './device/memoryPlan.ts';
+import { Uploader } from './device/upload.ts';
 
 export interface WebgpuOptions {
   readonly gpu?: GpuOptions;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { graphicsCards, memoryOf, type System } from '../../../engine/backend/webgpu/graphicsCards.ts';
+import { graphicsCards, memoryOf, type System } from '../../../engine/backend/webgpu/device/graphicsCards.ts';
 
 const GB = 1e9;
 const MiB = 2 ** 20;

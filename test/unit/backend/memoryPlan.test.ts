@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { contextFor, DoesNotFit } from '../../../engine/backend/webgpu/memoryPlan.ts';
+import { contextFor, DoesNotFit } from '../../../engine/backend/webgpu/device/memoryPlan.ts';
 
 const GB = 1e9;
 /** 12 GB of weights, 0.5 GB to compute in, 100 kB a token. */

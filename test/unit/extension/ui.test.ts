@@ -1,6 +1,6 @@
 /** What the user is asked before anything large, outward or final happens, and what the page can and cannot cause. */
 import { describe, expect, it, vi } from 'vitest';
-import { openLink } from '../../../extension/chat/links.ts';
+import { openLink } from '../../../extension/chat/panel.ts';
 import { ChatSession } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import { ChatView } from '../../../extension/chat/view.ts';

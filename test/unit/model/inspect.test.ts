@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { describeModel, describeSpec, type WeightGroup } from '../../../engine/model/describe.ts';
-import { cacheBytes, contextThatFits, type Inspection, inspectSpec } from '../../../engine/model/inspect.ts';
 import { openModel, specFromConfig } from '../../../engine/model/open.ts';
-import type { DecoderSpec } from '../../../engine/model/spec.ts';
-import { plannedGroups, type Storage, storageOfConfig } from '../../../engine/model/storage.ts';
+import { describeModel, describeSpec, type WeightGroup } from '../../../engine/model/spec/describe.ts';
+import { cacheBytes, contextThatFits, type Inspection, inspectSpec } from '../../../engine/model/spec/inspect.ts';
+import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
+import { plannedGroups, type Storage, storageOfConfig } from '../../../engine/model/weights/storedBytes.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
 
 const published = (model: string): DecoderSpec =>

@@ -4,11 +4,11 @@
  *
  * Bindings: settings (one a row), history u32 `[rows, ceil(vocabulary / 16)]` (two bits a token: in the sequence, in the
  * answer); logits `[rows, vocabulary]`, parts u32 (write). Workgroup: 256 threads a chunk; groups: chunks in x, rows in y.
- * Needs nothing; uses subgroups. Must equal `penalise` of generation/sampler.ts, without its logit bias.
+ * Needs nothing; uses subgroups. Must equal `penalise` of sampling/sampler.ts, without its logit bias.
  */
 import type { DrawRules } from '../../backend.ts';
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 

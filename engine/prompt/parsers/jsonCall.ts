@@ -1,0 +1,129 @@
+/** `{"name": "f", "arguments": {…}}`, as Hermes, Qwen and (with `parameters`) Llama 3 write a call. */
+import type { Tool } from '../conversation.ts';
+import { JsonObjectScanner } from './jsonScanner.ts';
+import type { CallProgress, CallReader } from './toolCallText.ts';
+
+const head = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)/;
+
+export class JsonCallReader implements CallReader {
+  readonly #open: string;
+  readonly #close: string;
+  readonly #tools: readonly Tool[];
+  readonly #scanner = new JsonObjectScanner();
+  #state: 'head' | 'arguments' | 'tail' = 'head';
+  #text = '';
+  /** Of `#text`, what was read. */
+  #at = 0;
+
+  /**
+   * @param close empty: the call is over when its JSON is.
+   * @param tools what names another tool is text.
+   */
+  constructor(open: string, close: string, tools: readonly Tool[]) {
+    this.#open = open;
+    this.#close = close;
+    this.#tools = tools;
+  }
+
+  push(text: string): CallProgress {
+    this.#text += text;
+    const started = this.#state === 'head' ? this.#readHead() : {};
+    if (started.broken !== undefined || started.rest !== undefined) return started;
+    const read = this.#state === 'arguments' ? this.#readArguments() : {};
+    const ended = this.#state === 'tail' && read.broken === undefined ? this.#readTail() : {};
+    return { ...started, ...read, ...ended };
+  }
+
+  end(): CallProgress {
+    if (this.#state === 'tail') return { rest: restOf(this.#text.slice(this.#at)) };
+    if (this.#state === 'head') return this.#whole(this.#text, '') ?? { broken: this.#open + this.#text };
+    // Cut off: its pieces were given, and are not given again as text.
+    return { rest: '' };
+  }
+
+  #readHead(): CallProgress {
+    const match = head.exec(this.#text);
+    const name = nameOf(match?.[1]);
+    const isOffered = this.#isOffered(name);
+    const end = this.#close === '' ? -1 : this.#text.indexOf(this.#close);
+    if (match && name !== undefined && isOffered && (end < 0 || end >= match[0].length)) {
+      this.#state = 'arguments';
+      this.#at = match[0].length;
+      return { name };
+    }
+    if (this.#close === '') return mayBeBareCall(this.#text) && (!match || isOffered) ? {} : { broken: this.#text };
+    // Other orders of keys are read as a whole.
+    if (end < 0) return {};
+    const after = this.#text.slice(end + this.#close.length);
+    const broken = this.#open + this.#text.slice(0, end + this.#close.length);
+    return this.#whole(this.#text.slice(0, end), after) ?? { broken, rest: after };
+  }
+
+  #whole(text: string, rest: string): CallProgress | undefined {
+    const call = wholeCall(text, rest);
+    return this.#isOffered(call?.name) ? call : undefined;
+  }
+
+  #isOffered(name: string | undefined): boolean {
+    return this.#tools.some((tool) => tool.name === name);
+  }
+
+  #readArguments(): CallProgress {
+    const start = this.#at;
+    while (this.#at < this.#text.length) {
+      const state = this.#scanner.push(this.#text.charAt(this.#at));
+      if (state === 'invalid') {
+        const broken = this.#open + this.#text.slice(0, this.#at);
+        return { arguments: this.#text.slice(start, this.#at), broken, rest: this.#text.slice(this.#at) };
+      }
+      this.#at++;
+      if (state === 'more') continue;
+      this.#state = 'tail';
+      break;
+    }
+    return { arguments: this.#text.slice(start, this.#at) };
+  }
+
+  #readTail(): CallProgress {
+    const tail = this.#text.slice(this.#at).trimStart();
+    if (tail === '') return {};
+    const inner = tail.slice(1).trimStart();
+    if (tail.startsWith('}')) {
+      if (inner.startsWith(this.#close)) return { rest: inner.slice(this.#close.length) };
+      if (this.#close.startsWith(inner)) return {};
+    }
+    // The call itself is whole; whatever was written instead of its end is text.
+    return { rest: restOf(tail) };
+  }
+}
+
+function restOf(tail: string): string {
+  return tail.replace(/^\s*\}/, '');
+}
+
+function mayBeBareCall(text: string): boolean {
+  const dense = text.replace(/\s+/g, '');
+  return '{"name":"'.startsWith(dense) || dense.startsWith('{"name":"');
+}
+
+function wholeCall(text: string, rest: string): CallProgress | undefined {
+  const call = parse(text);
+  if (typeof call !== 'object' || call === null || !('name' in call) || typeof call.name !== 'string') return undefined;
+  const given = 'arguments' in call ? call.arguments : 'parameters' in call ? call.parameters : {};
+  const value = typeof given === 'string' ? parse(given) : given;
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
+  return { name: call.name, arguments: JSON.stringify(value), rest };
+}
+
+function nameOf(json: string | undefined): string | undefined {
+  const name = json === undefined ? undefined : parse(json);
+  return typeof name === 'string' ? name : undefined;
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

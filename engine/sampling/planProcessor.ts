@@ -1,0 +1,214 @@
+/** Holds an answer to its plan: writes what is certain, and lets the model choose within grammars. */
+
+import type { OutputParser } from '../prompt/output.ts';
+import type { AnswerPlan, Step } from '../prompt/plans/answerPlan.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { ForbiddenText } from './forbiddenText.ts';
+import type { Grammars, GrammarWalk } from './grammar.ts';
+import type { Steer } from './logitsProcessor.ts';
+
+export interface PlanSteerOptions {
+  readonly plan: AnswerPlan;
+  readonly tokenizer: Tokenizer;
+  readonly grammars: Grammars;
+  /** Has read each token before `take`. */
+  readonly parser: OutputParser;
+}
+
+type Current =
+  | { readonly kind: 'write'; readonly ids: readonly number[] }
+  | {
+      readonly kind: 'choose';
+      readonly step: Extract<Step, { readonly kind: 'choose' }>;
+      walk?: GrammarWalk;
+      /** The walk opens, or takes the last token. */
+      unsettled?: Promise<void>;
+      ids: number[];
+    }
+  | { readonly kind: 'think' }
+  | { readonly kind: 'end' };
+
+type Choosing = Extract<Current, { readonly kind: 'choose' }>;
+
+export class PlanSteer implements Steer {
+  readonly #options: PlanSteerOptions;
+  readonly #opener: string | RegExp;
+  readonly #forbidden: ReadonlySet<number>;
+  readonly #forbiddenText: ForbiddenText | undefined;
+  #steps: readonly Step[];
+  #current: Current | undefined;
+  /** What may become an opener: the end of a free answer, or the header of a message. */
+  #recent = '';
+  #inHeader = true;
+  /** Nothing was written that a bare call does not begin with. */
+  #isBeginning = true;
+
+  constructor(options: PlanSteerOptions) {
+    const { plan, tokenizer } = options;
+    this.#options = options;
+    this.#steps = plan.steps;
+    this.#opener = plan.calls?.opener ?? '';
+    const { tokens, text } = plan.forbidden;
+    this.#forbidden = new Set(tokens.flatMap((name) => tokenizer.framing.get(name) ?? []));
+    this.#forbiddenText = text === undefined ? undefined : new ForbiddenText(tokenizer, text);
+    this.#next();
+  }
+
+  forced(): number | undefined {
+    if (this.#current?.kind === 'end') return this.#options.tokenizer.endIds.values().next().value;
+    return this.#current?.kind === 'write' ? this.#current.ids[0] : undefined;
+  }
+
+  /** Opens the grammars that stand next, and follows them past their ends. */
+  settle(): Promise<void> | undefined {
+    const current = this.#current;
+    if (current?.kind !== 'choose') return undefined;
+    if (current.walk === undefined) current.unsettled ??= this.#open(current);
+    return current.unsettled?.then(() => this.#settled(current));
+  }
+
+  allowed(): Int32Array | undefined {
+    const current = this.#current;
+    if (current?.kind === 'choose') return current.walk?.allowed;
+    if (current !== undefined) return undefined;
+    const ids = [...this.#forbidden, ...this.#completing()];
+    return ids.length > 0 ? this.#allBut(ids) : undefined;
+  }
+
+  /** Tokens that would complete the forbidden text, where it is meant. */
+  #completing(): readonly number[] {
+    const { where = 'anywhere' } = this.#options.plan.forbidden;
+    if (where === 'header' && !this.#inHeader) return [];
+    if (where === 'start' && (this.#options.parser.isThinking || !/^\s*$|^\s*\{/.test(this.#recent))) return [];
+    return this.#forbiddenText?.completing(this.#recent) ?? [];
+  }
+
+  take(token: number): void {
+    const current = this.#current;
+    switch (current?.kind) {
+      case 'write':
+        // Another steer may have written something else first.
+        if (token === current.ids[0]) this.#write(current.ids.slice(1));
+        return;
+      case 'choose':
+        this.#chosen(current, token);
+        return;
+      case 'end':
+        this.#next();
+        return;
+      case 'think':
+        if (!this.#options.parser.isThinking) this.#next();
+        return;
+      default:
+        this.#watch(token);
+    }
+  }
+
+  close(): void {
+    if (this.#current?.kind === 'choose') this.#current.walk?.close();
+    this.#current = undefined;
+  }
+
+  async #open(current: Choosing): Promise<void> {
+    const walk = await this.#options.grammars.walk(current.step.grammar);
+    // The answer may have ended meanwhile.
+    if (this.#current === current) current.walk = walk;
+    else walk.close();
+  }
+
+  async #settled(current: Choosing): Promise<void> {
+    delete current.unsettled;
+    if (this.#current !== current) return;
+    if (current.walk?.allowed === undefined) this.#ended(current);
+    await this.settle();
+  }
+
+  #chosen(current: Choosing, token: number): void {
+    current.ids.push(token);
+    const taken = current.walk?.take(token);
+    // Where it fails, the next choice says so.
+    taken?.catch(() => {});
+    if (taken) current.unsettled = taken;
+  }
+
+  #ended(current: Choosing): void {
+    current.walk?.close();
+    const { tokenizer } = this.#options;
+    const text = Buffer.concat(current.ids.map((id) => tokenizer.bytesOf(id))).toString();
+    this.#steps = [...(current.step.follow?.(text) ?? []), ...this.#steps];
+    this.#next();
+  }
+
+  #next(): void {
+    const [step, ...rest] = this.#steps;
+    this.#steps = rest;
+    if (step?.kind === 'write') this.#write(this.#options.tokenizer.encode(step.text, { special: 'parse' }));
+    else if (step?.kind === 'choose') this.#current = { kind: 'choose', step, ids: [] };
+    else this.#current = step;
+    if (step === undefined) this.#recent = '';
+  }
+
+  #write(ids: readonly number[]): void {
+    if (ids.length > 0) this.#current = { kind: 'write', ids };
+    else this.#next();
+  }
+
+  /** Looks for the opener of a call in what the model writes freely. */
+  #watch(token: number): void {
+    const { plan, tokenizer, parser } = this.#options;
+    const { calls, forbidden } = plan;
+    const inHeader = calls?.inHeader === true || forbidden.where === 'header';
+    if ((!calls && !this.#forbiddenText) || (parser.isThinking && !inHeader)) return;
+    const text = Buffer.from(tokenizer.bytesOf(token)).toString();
+    if (inHeader) this.#followHeader(text, tokenizer.isSpecial(token));
+    if (inHeader && !this.#inHeader) return;
+    this.#recent = (this.#recent + text).slice(-maxOpenerChars);
+    if (!calls) return;
+    if (typeof this.#opener !== 'string') {
+      this.#watchBeginning(this.#opener, calls);
+      return;
+    }
+    const at = this.#recent.lastIndexOf(this.#opener);
+    if (at < 0) return;
+    this.#begin(calls.steps(this.#recent.slice(0, at), ''), this.#recent.slice(at + this.#opener.length));
+  }
+
+  #watchBeginning(opener: RegExp, calls: NonNullable<AnswerPlan['calls']>): void {
+    if (!this.#isBeginning) return;
+    const [begun] = opener.exec(this.#recent) ?? [];
+    this.#isBeginning =
+      begun === undefined && /^\s*(?:\{|$)/.test(this.#recent) && this.#recent.length < maxOpenerChars;
+    if (begun === undefined) return;
+    this.#steps = calls.steps('', this.#recent.slice(begun.length));
+    this.#next();
+  }
+
+  #followHeader(text: string, isSpecial: boolean): void {
+    if (!isSpecial) return;
+    if (text === '<|message|>') this.#inHeader = false;
+    else if (text === '<|start|>') {
+      this.#inHeader = true;
+      this.#recent = '';
+    }
+  }
+
+  /** A token may have run over the opener's end into what would be written next; any other run is the model's own way. */
+  #begin(steps: readonly Step[], written: string): void {
+    this.#recent = '';
+    const [first, ...rest] = steps;
+    if (written === '') this.#steps = steps;
+    else if (first?.kind === 'write' && first.text.startsWith(written)) {
+      this.#steps = [{ kind: 'write', text: first.text.slice(written.length) }, ...rest];
+    } else return;
+    this.#next();
+  }
+
+  #allBut(ids: readonly number[]): Int32Array {
+    const mask = new Int32Array(Math.ceil(this.#options.tokenizer.vocabularySize / 32)).fill(-1);
+    for (const id of ids) mask[id >> 5] = (mask[id >> 5] ?? 0) & ~(1 << (id & 31));
+    return mask;
+  }
+}
+
+/** A header in which a call's recipient stands, or the end of a text that holds an opener. */
+const maxOpenerChars = 200;
