@@ -182,6 +182,12 @@ export const limits = {
     retryAfterSeconds: 1,
     // Answers to one request.
     choices: 4,
+    // Texts that an answer is one of; labels of a classifier have some hundred.
+    choicesOfAnswer: 1000,
+    // As OpenAI's API.
+    logprobs: 20,
+    // Prompts of one request for completions.
+    prompts: 32,
     // An agent's conversation has hundreds; its tools are some dozens.
     messages: 10_000,
     tools: 128,

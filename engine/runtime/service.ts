@@ -8,10 +8,8 @@ import { openStore, type Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { syntaxErrors } from '../index/syntax/source.ts';
 import { clearSnapshots } from '../kv/snapshotFile.ts';
-import { limits } from '../limits.ts';
 import { callId, firstFreeCall } from '../prompt/conversation.ts';
 import type { OutputPiece } from '../prompt/output.ts';
-import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
 import {
   type ChatResult,
   type ClearedCache,
@@ -36,14 +34,16 @@ import {
   type WarmResult,
   type warmParams,
 } from '../protocol/engineProtocol.ts';
+import type { TokenLogprob } from '../sampling/logprobs.ts';
 import { seededRandom } from '../sampling/random.ts';
 import { greedy, type SamplerSettings } from '../sampling/sampler.ts';
 import { samplerSettings } from '../sampling/samplingDefaults.ts';
 import { type ChatAnswer, type ChatModel, chat } from '../tasks/chat.ts';
 import { complete } from '../tasks/complete.ts';
 import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
-import { type Generated, type GenerationStatistics, generate } from '../tasks/generate.ts';
+import type { Generated, GenerationStatistics } from '../tasks/generate.ts';
 import { prepareChat } from '../tasks/preparedChat.ts';
+import { continueText, requireShort } from '../tasks/rawText.ts';
 import { runInSlices } from '../tasks/slices.ts';
 import type { Summariser } from '../tasks/summarise.ts';
 import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
@@ -180,10 +180,13 @@ export class Engine {
       thinking: params.thinking,
       maxTokens: params.maxTokens,
       stopStrings: params.stop,
+      stopIds: params.stopIds,
+      minTokens: params.minTokens,
+      logprobs: params.logprobs,
       ...drawing(params.sampling, model.sampling),
       thinkingTokens: params.thinkingTokens,
       answerNow: answerNow.signal,
-      onPiece: (piece, tokens) => this.#deliver(stream, piece, tokens, firstCall),
+      onPiece: (piece, tokens, logprobs) => this.#deliver(stream, piece, { tokens, logprobs, firstCall }),
       timeoutMs: params.timeoutMs,
       signal,
     });
@@ -224,29 +227,20 @@ export class Engine {
 
   /** `raw` continues the prompt, in which framing tokens count; otherwise it is a question to the chat. */
   async generate(params: z.output<typeof generateParams>, signal?: AbortSignal): Promise<ChatResult> {
-    const { stream, prompt, raw, maxTokens, stop } = params;
+    const { stream, prompt, raw, stop, sampling, ...request } = params;
     if (!raw) {
+      if (typeof prompt !== 'string') throw invalidInput('A question is a text; token ids are continued raw.');
       const messages = [{ role: 'user' as const, content: prompt }];
-      return this.chat(
-        chatParams.parse({ stream, messages, maxTokens, stop, sampling: params.sampling, timeoutMs: params.timeoutMs }),
-        signal,
-      );
+      return this.chat(chatParams.parse({ stream, messages, stop, sampling, ...request }), signal);
     }
-    const { scheduler, tokenizer, sampling, contextTokens } = this.#ready();
-    const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
-    requireShort(prompt, contextTokens);
-    const ids = await runInSlices(tokenizer.encodeSliced(tokenizer.split(prompt)), { signal });
-    const { calls: _, ...generated } = await generate(scheduler, {
-      requestClass: 'chat',
-      prompt: [...begin, ...ids],
-      maxTokens,
-      ...drawing(params.sampling, sampling),
-      stopIds: tokenizer.endIds,
+    const model = this.#ready();
+    const { calls: _, ...generated } = await continueText(model, {
+      ...request,
+      prompt,
       stopStrings: stop,
-      timeoutMs: params.timeoutMs,
-      parser: new TaggedParser(tokenizer, false),
-      onPiece: (piece, tokens) => {
-        this.#deliver(stream, piece, tokens);
+      ...drawing(sampling, model.sampling),
+      onPiece: (piece, tokens, logprobs) => {
+        this.#deliver(stream, piece, { tokens, logprobs });
         return 'continue';
       },
       signal,
@@ -358,10 +352,11 @@ export class Engine {
     throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
   }
 
-  #deliver(stream: string, piece: OutputPiece, tokens?: number, firstCall = 1): void {
-    if (piece.kind !== 'tool-call')
-      this.#options.onDelta({ stream, ...piece, ...(tokens !== undefined && { tokens }) });
-    else this.#options.onDelta({ stream, ...piece, id: callId(firstCall + piece.index) });
+  #deliver(stream: string, piece: OutputPiece, { tokens, logprobs, firstCall = 1 }: Delivery = {}): void {
+    if (piece.kind !== 'tool-call') {
+      const measured = { ...(tokens !== undefined && { tokens }), ...(logprobs && { logprobs }) };
+      this.#options.onDelta({ stream, ...piece, ...measured });
+    } else this.#options.onDelta({ stream, ...piece, id: callId(firstCall + piece.index) });
   }
 
   #note<Answer extends Pick<Generated, 'statistics'>>(answer: Answer): Answer {
@@ -370,20 +365,15 @@ export class Engine {
   }
 }
 
-interface ReadyModel extends ChatModel {
-  readonly sampling: SamplerSettings;
+interface Delivery {
+  /** Generated so far. */
+  readonly tokens?: number;
+  readonly logprobs?: readonly TokenLogprob[] | undefined;
+  readonly firstCall?: number;
 }
 
-/**
- * What cannot fit is not even encoded.
- * @throws HearthError `context-overflow`
- */
-function requireShort({ length }: string | readonly number[], contextTokens: number): void {
-  if (length <= contextTokens * limits.generation.charsPerToken) return;
-  throw new HearthError(
-    'context-overflow',
-    `The text has ${length} characters; the context holds ${contextTokens} tokens. Shorten it.`,
-  );
+interface ReadyModel extends ChatModel {
+  readonly sampling: SamplerSettings;
 }
 
 /** Greedy summaries of small models fall into loops without it. */

@@ -6,6 +6,8 @@ import type { ChatPrompt, PromptFormat, PromptOptions } from '../prompt/formats/
 import type { OutputPiece } from '../prompt/output.ts';
 import type { ThinkingMode } from '../prompt/thinkingModes.ts';
 import type { Grammars } from '../sampling/grammar.ts';
+import { LogprobRecorder, type TokenLogprob } from '../sampling/logprobs.ts';
+import { MinimumTokens } from '../sampling/minimumTokens.ts';
 import { PlanSteer } from '../sampling/planProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import { ThinkingLimit } from '../sampling/thinkingLimit.ts';
@@ -32,10 +34,15 @@ export interface ChatRequest {
   /** Absent: until the context is full. */
   readonly maxTokens?: number | undefined;
   readonly stopStrings: readonly string[];
+  readonly stopIds?: readonly number[] | undefined;
+  /** The model cannot end the answer by itself before. */
+  readonly minTokens?: number | undefined;
+  /** Alternatives whose log-probabilities `onPiece` is told; absent: none of any. */
+  readonly logprobs?: number | undefined;
   readonly sampling: SamplerSettings;
   readonly random: () => number;
   /** `tokens`: generated so far. */
-  readonly onPiece: (piece: OutputPiece, tokens: number) => void;
+  readonly onPiece: (piece: OutputPiece, tokens: number, logprobs?: readonly TokenLogprob[]) => void;
   /** Counted from now: what is not done by then fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -90,7 +97,9 @@ const nothingWritten: ChatAnswer = {
 };
 
 function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Promise<Generated> {
-  const { thinkingTokens, answerNow, onPiece, ...common } = request;
+  const { thinkingTokens, answerNow, onPiece, stopIds = [], minTokens = 0, logprobs, ...common } = request;
+  const { tokenizer } = model;
+  const stops = new Set([...prompt.stops, ...stopIds]);
   const parser = prompt.parser();
   const plan = new PlanSteer({ plan: prompt.plan, tokenizer: model.tokenizer, grammars: model.grammars, parser });
   const limit = new ThinkingLimit({
@@ -105,12 +114,17 @@ function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Pro
     prompt: prompt.ids,
     boundaries: prompt.boundaries,
     maxTokens: request.maxTokens ?? model.contextTokens,
-    stopIds: prompt.stops,
+    stopIds: stops,
     stopStrings: [...prompt.stopStrings, ...request.stopStrings],
     parser,
-    steers: [limit, plan],
-    onPiece: (piece, tokens) => {
-      onPiece(piece, tokens);
+    steers: [
+      limit,
+      plan,
+      ...(minTokens > 0 ? [new MinimumTokens(minTokens, prompt.stops, tokenizer.vocabularySize)] : []),
+    ],
+    logprobs: logprobs === undefined ? undefined : new LogprobRecorder(tokenizer, logprobs),
+    onPiece: (...given) => {
+      onPiece(...given);
       return 'continue';
     },
   }).finally(() => plan.close());

@@ -2,6 +2,7 @@
 import type { OutputParser, OutputPiece } from '../prompt/output.ts';
 import { StopStrings } from '../prompt/stopStrings.ts';
 import { onlyAllowed, type Steer } from '../sampling/logitsProcessor.ts';
+import type { LogprobRecorder, TokenLogprob } from '../sampling/logprobs.ts';
 import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
 import { Uniforms } from '../sampling/uniforms.ts';
 import type { Drawing, TokenOutcome } from '../scheduler/job.ts';
@@ -39,8 +40,10 @@ export interface GenerationRequest {
   readonly constrain?: ((logits: Float32Array) => Float32Array) | undefined;
   /** The first that forces a token, or says which may come, decides. */
   readonly steers?: readonly Steer[] | undefined;
-  /** `tokens`: generated so far, with those that are not shown. */
-  readonly onPiece: (piece: OutputPiece, tokens: number) => 'continue' | 'stop';
+  /** Told of every choice; the device then draws nothing itself. */
+  readonly logprobs?: LogprobRecorder | undefined;
+  /** `tokens`: generated so far, with those that are not shown. `logprobs`: of the piece's tokens. */
+  readonly onPiece: (piece: OutputPiece, tokens: number, logprobs?: readonly TokenLogprob[]) => 'continue' | 'stop';
   /** Counted from now: what is not done by then fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -116,6 +119,12 @@ class Answer {
   }
 
   #decide(logits: Float32Array): number {
+    const token = this.#next(logits);
+    this.#request.logprobs?.chose(logits, token);
+    return token;
+  }
+
+  #next(logits: Float32Array): number {
     const { constrain, steers = [] } = this.#request;
     for (const steer of steers) {
       const forced = steer.forced();
@@ -134,8 +143,9 @@ class Answer {
 
   /** `choose` as rules that a device can follow; absent where it looks at the logits itself. */
   drawing(): Drawing | undefined {
-    const { sampling, constrain, stopIds, steers = [] } = this.#request;
-    if (constrain || sampling.logitBias.size > 0 || !steers.every(({ onlyForces }) => onlyForces)) return undefined;
+    const { sampling, constrain, logprobs, stopIds, steers = [] } = this.#request;
+    if (constrain || logprobs || sampling.logitBias.size > 0 || !steers.every(({ onlyForces }) => onlyForces))
+      return undefined;
     // As `sample`, which draws no number when it is greedy.
     const isGreedy = sampling.temperature === 0 || sampling.topK === 1;
     return {
@@ -157,6 +167,7 @@ class Answer {
     this.#generated.add(token);
     this.#tokens += 1;
     if (this.#request.stopIds.has(token)) return 'stop';
+    this.#request.logprobs?.took();
     this.#read(this.#request.parser.push(token));
     for (const steer of this.#request.steers ?? []) steer.take(token);
     return this.#stopped ? 'stop' : 'continue';
@@ -194,7 +205,8 @@ class Answer {
     } else if (piece.text === '') return;
     else if (piece.kind === 'thinking') this.thinking += piece.text;
     else this.text += piece.text;
-    if (this.#request.onPiece(piece, this.#tokens) === 'stop') this.#stopped = true;
+    const logprobs = this.#request.logprobs?.of(piece);
+    if (this.#request.onPiece(piece, this.#tokens, logprobs) === 'stop') this.#stopped = true;
   }
 }
 

@@ -9,15 +9,7 @@ import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { messageBoundaries } from '../boundaries.ts';
 import type { ChatMessage, Tool, ToolCall } from '../conversation.ts';
 import { DeepSeekParser } from '../parsers/deepseekOutput.ts';
-import {
-  type AnswerPlan,
-  answerSchema,
-  callSteps,
-  jsonAnswer,
-  marked,
-  type Step,
-  wantedCalls,
-} from '../plans/answerPlan.ts';
+import { type AnswerPlan, answerSteps, callSteps, marked, type Step, wantedCalls } from '../plans/answerPlan.ts';
 import { withStatedFormat } from '../responseFormat.ts';
 import { nearestThinkingMode, type ThinkingMode } from '../thinkingModes.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
@@ -166,7 +158,6 @@ class Writer {
 
 function deepSeekPlan(version: DeepSeekVersion, options: PromptOptions, thinks: boolean): AnswerPlan {
   const { tools, required, afterCall } = wantedCalls(options);
-  const schema = answerSchema(options);
   const call = (): readonly Step[] =>
     version === 'v3'
       ? [
@@ -176,7 +167,7 @@ function deepSeekPlan(version: DeepSeekVersion, options: PromptOptions, thinks: 
         ]
       : [...callSteps(tools, marked('<｜tool▁sep｜>'), marked('<｜tool▁call▁end｜>')), ...afterCall];
   const opened: Step = { kind: 'write', text: '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' };
-  const answer = required ? [opened, ...call()] : schema === undefined ? [] : [jsonAnswer(schema)];
+  const answer = required ? [opened, ...call()] : answerSteps(options);
   return {
     steps: answer.length > 0 && thinks ? [{ kind: 'think' }, ...answer] : answer,
     ...(tools.length > 0 && { calls: { opener: '<｜tool▁call▁begin｜>', inHeader: false, steps: call } }),

@@ -8,7 +8,7 @@ import type { OutputParser } from '../output.ts';
 import { ChannelParser } from '../parsers/channels.ts';
 import { TaggedParser } from '../parsers/taggedParser.ts';
 import { ToolCallSplitter } from '../parsers/toolCallText.ts';
-import { type AnswerPlan, answerSchema, freeAnswer, jsonAnswer, wantedCalls } from '../plans/answerPlan.ts';
+import { type AnswerPlan, answerSteps, freeAnswer, wantedCalls } from '../plans/answerPlan.ts';
 import { taggedPlan } from '../plans/taggedPlan.ts';
 import { withStatedFormat } from '../responseFormat.ts';
 import {
@@ -41,7 +41,9 @@ export interface PromptOptions {
 export type ResponseFormat =
   | { readonly kind: 'text' }
   | { readonly kind: 'json' }
-  | { readonly kind: 'json-schema'; readonly schema: Readonly<Record<string, unknown>> };
+  | { readonly kind: 'json-schema'; readonly schema: Readonly<Record<string, unknown>> }
+  /** One of these texts; none holds a carriage return. */
+  | { readonly kind: 'choice'; readonly choices: readonly string[] };
 
 export interface ChatPrompt {
   readonly ids: readonly number[];
@@ -170,7 +172,6 @@ class DialogueFormat implements PromptFormat {
 
   *renderSliced(messages: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt> {
     const tokenizer = this.#tokenizer;
-    const schema = answerSchema(options);
     const names = { system: 'System', user: 'User', assistant: 'Assistant', tool: 'Tool' };
     const turns = withStatedFormat(messages, options.responseFormat).map(
       ({ role, content }) => `${names[role]}: ${content}\n`,
@@ -184,7 +185,7 @@ class DialogueFormat implements PromptFormat {
       stops: tokenizer.endIds,
       stopStrings: [`\n${names.user}:`],
       closeThinking: [],
-      plan: schema === undefined ? freeAnswer : { ...freeAnswer, steps: [jsonAnswer(schema)] },
+      plan: { ...freeAnswer, steps: answerSteps(options) },
       parser: () => new TaggedParser(tokenizer, false),
     };
   }

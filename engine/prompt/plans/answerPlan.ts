@@ -68,17 +68,21 @@ export function wantedCalls({ tools = [], toolChoice = 'auto', parallelToolCalls
   return { tools: toolChoice === 'none' ? [] : named, required, afterCall };
 }
 
-/** The JSON Schema of an answer that must be JSON. */
-export function answerSchema({ responseFormat }: PromptOptions): unknown {
-  if (responseFormat === undefined || responseFormat.kind === 'text') return undefined;
-  return responseFormat.kind === 'json' ? { type: 'object' } : responseFormat.schema;
+/** What an answer of a wanted form is made of; empty where it is free. */
+export function answerSteps({ responseFormat }: Pick<PromptOptions, 'responseFormat'>): readonly Step[] {
+  if (responseFormat === undefined || responseFormat.kind === 'text') return [];
+  if (responseFormat.kind === 'choice') {
+    const rules = `top ::= ${responseFormat.choices.map(literal).join(' | ')}`;
+    return [{ kind: 'choose', grammar: { rules, last: true } }];
+  }
+  return [jsonAnswer(responseFormat.kind === 'json' ? { type: 'object' } : responseFormat.schema)];
 }
 
 /** Nothing may be called although tools are shown. */
 export const callsNothing = (options: PromptOptions): boolean =>
   (options.tools ?? []).length > 0 && wantedCalls(options).tools.length === 0;
 
-export function jsonAnswer(schema: unknown): Step {
+function jsonAnswer(schema: unknown): Step {
   return { kind: 'choose', grammar: { rules: 'top ::= root', schema, last: true } };
 }
 

@@ -4,11 +4,10 @@ import type { PromptOptions } from '../formats/promptFormat.ts';
 import type { ToolSyntax } from '../formats/toolSyntax.ts';
 import {
   type AnswerPlan,
-  answerSchema,
+  answerSteps,
   callSteps,
   callsNothing,
   type Forbidden,
-  jsonAnswer,
   nothingForbidden,
   type Step,
   wantedCalls,
@@ -23,7 +22,6 @@ export interface TaggedState {
 
 export function taggedPlan(syntax: ToolSyntax, options: PromptOptions, state: TaggedState): AnswerPlan {
   const { tools, required, afterCall } = wantedCalls(options);
-  const schema = answerSchema(options);
   const { open, close, kind, argumentsKey } = syntax;
   const named = (written = ''): readonly Step[] =>
     callSteps(tools, `", "${argumentsKey}": `, open === '' ? '}' : `}\n${close}`, written);
@@ -36,7 +34,7 @@ export function taggedPlan(syntax: ToolSyntax, options: PromptOptions, state: Ta
     return steps.length > 0 ? [...steps, { kind: 'end' }] : [];
   };
   const opened: readonly Step[] = open === '' ? [] : [{ kind: 'write', text: open }];
-  const answer = required ? [...opened, ...call()] : schema === undefined ? [] : [jsonAnswer(schema)];
+  const answer = required ? [...opened, ...call()] : answerSteps(options);
   return {
     steps: answer.length > 0 && (state.thinks || state.insideThinking) ? [...thinking(state), ...answer] : answer,
     ...(tools.length > 0 && {

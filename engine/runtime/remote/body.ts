@@ -12,6 +12,7 @@ interface Extras {
   repetition_penalty?: number;
   repeat_penalty?: number;
   thinking_token_budget?: number;
+  structured_outputs?: { choice: string[] };
   thinking_budget_tokens?: number;
   chat_template_kwargs?: { enable_thinking: boolean; thinking: boolean };
 }
@@ -67,8 +68,11 @@ export function samplingOf(sampling: Sampling) {
   };
 }
 
-function formatOf({ responseFormat }: Params): Pick<OpenAI.ChatCompletionCreateParamsStreaming, 'response_format'> {
+function formatOf({
+  responseFormat,
+}: Params): Pick<Extras, 'structured_outputs'> & Pick<OpenAI.ChatCompletionCreateParamsStreaming, 'response_format'> {
   if (responseFormat.kind === 'text') return {};
+  if (responseFormat.kind === 'choice') return { structured_outputs: { choice: responseFormat.choices } };
   if (responseFormat.kind === 'json') return { response_format: { type: 'json_object' } };
   const json_schema = { name: 'answer', schema: responseFormat.schema };
   return { response_format: { type: 'json_schema', json_schema } };
