@@ -72,6 +72,7 @@ if (watch) {
   for (const options of builds) await (await esbuild.context(options)).watch();
 } else {
   const results = await Promise.all(builds.map((options) => esbuild.build(options)));
+  for (const { metafile } of results) requireOwnImportsOnDemand(metafile);
   // scripts/package.ts reads from it whose licences the package must carry.
   const inputs = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.inputs)));
   inputs.add(grammarLibrary);
@@ -80,4 +81,17 @@ if (watch) {
   const built = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.outputs).map((path) => basename(path))));
   for (const name of readdirSync(outdir))
     if (/\.mjs(\.map)?$/.test(name) && !built.has(name)) rmSync(join(outdir, name));
+}
+
+/**
+ * esbuild gives a CommonJS package that is split off nothing but a default export, while Node and the types name others.
+ * So a package is never imported on demand itself: a module of ours is, which imports the package as it starts.
+ */
+function requireOwnImportsOnDemand(metafile) {
+  for (const [importer, { imports }] of Object.entries(metafile.inputs)) {
+    const wrong = imports.find(({ kind, path }) => kind === 'dynamic-import' && path.startsWith('node_modules/'));
+    if (wrong && !importer.startsWith('node_modules/')) {
+      throw new Error(`${importer} imports ${wrong.path} on demand: let a module of ours do so, and import that.`);
+    }
+  }
 }

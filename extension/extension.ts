@@ -24,6 +24,7 @@ import { indexEmbeddings, modelsDirectory, serverSettings, writeSetting } from '
 import { StatusBar } from './status.ts';
 import { TaskActions } from './tasks.ts';
 import { Thinking } from './thinking.ts';
+import { showFirstWindow } from './welcome.ts';
 
 const chatViewId = 'hearth.chat';
 
@@ -83,6 +84,9 @@ export function activate(context: vscode.ExtensionContext): void {
   );
   registerCommands(parts, chat);
   if (serverSettings() !== undefined) applyServer(parts);
+  showFirstWindow(context.extension.id, context.globalState).then(undefined, (error: unknown) =>
+    log.warn(`The first window: ${sentence(error)}`),
+  );
 }
 
 function applyServer({ server, log }: Parts): void {

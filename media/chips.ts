@@ -64,8 +64,23 @@ export class ContextChips {
   }
 }
 
-/** What went with a question that was asked; a click shows it in the editor. */
-export function sentChips(chips: readonly Chip[], turn: string, host: Host): HTMLElement {
+/** More than these would push the question and its answer apart. */
+const unfoldedPassages = 3;
+
+/** What went with a question that was asked; a click shows it in the editor. Many passages that a search found are one line. */
+export function sentChips(chips: readonly Chip[], turn: string, host: Host): HTMLElement[] {
+  const found = chips.filter(({ id }) => id.startsWith('found:'));
+  if (found.length <= unfoldedPassages) return chips.length === 0 ? [] : [sentList(chips, turn, host)];
+  const others = chips.filter((chip) => !found.includes(chip));
+  const label = element('span', { text: fill(host.texts.passages, found.length) });
+  const passages = element('details', { class: 'passages' }, [
+    element('summary', {}, [drawIcon('chevron'), drawIcon('search'), label]),
+    sentList(found, turn, host),
+  ]);
+  return others.length === 0 ? [passages] : [sentList(others, turn, host), passages];
+}
+
+function sentList(chips: readonly Chip[], turn: string, host: Host): HTMLElement {
   const items = chips.map((chip) => {
     const onClick = () => host.send({ type: 'open-chip', turn, id: chip.id });
     const title = chipTitle(chip, host);

@@ -8,10 +8,8 @@ import type { CachePrecision } from '../protocol/engineProtocol.ts';
 export type BackendName = 'reference' | 'onnx' | 'webgpu';
 
 export interface LoadOptions {
-  /** Longest sequence that will be asked for; the key-value memory is planned for it. */
-  readonly contextTokens: number;
-  /** Where memory is short a shorter context will do, down to this; absent: not. */
-  readonly leastContextTokens?: number;
+  /** Longest sequence that will be asked for; absent: what the model was trained for, as far as the backend's memory goes (memoryPlan.ts). */
+  readonly contextTokens?: number;
   readonly threads?: number;
   /** How keys and values are kept; absent: as the backend prefers. A backend that cannot keeps them better, and says so in its notes. */
   readonly cachePrecision?: CachePrecision;
@@ -36,7 +34,10 @@ export interface Decoder {
   readonly spec: DecoderSpec;
   readonly backend: BackendName;
   readonly contextTokens: number;
-  /** Most tokens, summed over the batch, that one `run` takes; longer prompts are fed in chunks. */
+  /**
+   * Most tokens, summed over the batch, that one `run` takes: as many as fill the device, so that a longer run would compute no faster. Memory
+   * to compute in is planned for them.
+   */
   readonly maxTokensPerRun: number;
   /** Sequences that one `run` may take. */
   readonly maxSequencesPerRun: number;
@@ -141,6 +142,8 @@ export interface DrawSlice {
   readonly rules: DrawRules;
   /** What the penalties look at, `token` included: prompt and answer, and the answer alone. */
   readonly history: { readonly sequence: ReadonlySet<number>; readonly generated: ReadonlySet<number> };
+  /** Ids that are never drawn, in any of the steps. */
+  readonly forbidden: readonly number[];
   /** Numbers in [0, 1), one for each step. */
   readonly uniforms: readonly number[];
   readonly stopIds: ReadonlySet<number>;

@@ -153,7 +153,7 @@ async function place(response: HttpResponse, file: PartialFile): Promise<number 
     if (file.bytes > 0) await file.restart();
     return number(response.headers.get('content-length'));
   }
-  const match = /^bytes (?:(\d+)-\d+|\*)\/(\d+|\*)$/.exec(response.headers.get('content-range') ?? '');
+  const match = /^bytes (?:(\d+)-\d+|\*)\/(\d+|\*)$/i.exec(response.headers.get('content-range') ?? '');
   const [, start, total] = match ?? [];
   if (response.status === 206 && Number(start) === file.bytes) return number(total ?? null);
   if (response.status === 206 || response.status === 416) {

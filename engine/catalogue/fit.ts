@@ -1,5 +1,6 @@
 /** Which models a machine can run, before anything is downloaded. Estimates, and said as such. */
 
+import { DoesNotFit, type MemoryPool, type ModelNeeds, mostUsableBytes, planMemory } from '../backend/memoryPlan.ts';
 import { showBytes } from '../units.ts';
 import type { CatalogueEntry } from './catalogue.ts';
 import type { Hardware } from './hardware.ts';
@@ -14,10 +15,6 @@ export interface Fit {
 const usualContextTokens = 8192;
 /** Runtime, activations and buffers beside weights and cache. */
 const overheadBytes = 400e6;
-/** The system, the editor and a browser are there too. */
-const usableShareOfMemory = 0.75;
-/** Drivers and the desktop keep a part of a graphics card's memory. */
-const usableShareOfGpuMemory = 0.9;
 /** One core cannot pull more than this from memory; two channels of DDR4 end at about 25 GB/s in practice. */
 const bytesPerSecondPerCore = 8e9;
 const bytesPerSecondOfMemory = 25e9;
@@ -30,10 +27,57 @@ export function memoryNeededBytes(entry: CatalogueEntry): number {
   return entry.downloadBytes + contextTokens * entry.cacheBytesPerToken + overheadBytes;
 }
 
+/** Keys and values by what a token adds, in the layers whose cache grows. */
+function needsOf(entry: CatalogueEntry): ModelNeeds {
+  return {
+    weightBytes: entry.downloadBytes,
+    scratchBytes: overheadBytes,
+    cacheBytes: (tokens) => tokens * entry.cacheBytesPerToken,
+    longestTokens: entry.contextTokens,
+  };
+}
+
+/** As if nothing else ran: a verdict is about the machine, not about the moment. */
+function poolsOf({ gpu, totalMemoryBytes }: Hardware): { readonly host: MemoryPool; readonly card?: MemoryPool } {
+  const pool = (kind: MemoryPool['kind'], name: string, totalBytes: number): MemoryPool => ({
+    kind,
+    name,
+    totalBytes,
+    availableBytes: totalBytes,
+  });
+  const host = pool('host', "this machine's memory", totalMemoryBytes);
+  if (gpu?.memoryBytes === undefined || gpu.unified) return { host };
+  return { host, card: pool('card', gpu.name, gpu.memoryBytes) };
+}
+
+/** Whether a usual context has room. */
+function fits(entry: CatalogueEntry, pool: MemoryPool | undefined): boolean {
+  const usual = Math.min(usualContextTokens, entry.contextTokens);
+  return contextOn(needsOf(entry), pool, usual) === usual;
+}
+
+/** 0: none fits. */
+function contextOn(needs: ModelNeeds, pool: MemoryPool | undefined, asked?: number): number {
+  if (!pool) return 0;
+  try {
+    return planMemory(needs, pool, asked).contextTokens;
+  } catch (error) {
+    if (error instanceof DoesNotFit) return error.contextTokens;
+    throw error;
+  }
+}
+
+/** The longest context on this machine when nothing else runs; 0: the weights do not fit. */
+export function longestContext(needs: Omit<ModelNeeds, 'scratchBytes'>, hardware: Hardware): number {
+  const { host, card } = poolsOf(hardware);
+  const all = { ...needs, scratchBytes: overheadBytes };
+  return Math.max(contextOn(all, card), contextOn(all, host));
+}
+
 /** What weights and cache may take at most: of the graphics card or the machine, whichever has more room. */
-export function memoryForModelBytes({ gpu, totalMemoryBytes }: Hardware): number {
-  const gpuBytes = gpu && !gpu.unified ? (gpu.memoryBytes ?? 0) * usableShareOfGpuMemory : 0;
-  return Math.max(0, Math.max(gpuBytes, totalMemoryBytes * usableShareOfMemory) - overheadBytes);
+export function memoryForModelBytes(hardware: Hardware): number {
+  const { host, card } = poolsOf(hardware);
+  return Math.max(0, Math.max(card ? mostUsableBytes(card) : 0, mostUsableBytes(host)) - overheadBytes);
 }
 
 /** Tokens a second that the processor can reach at best: each one reads `bytesPerToken` of weights from memory. */
@@ -46,10 +90,11 @@ export function judge(entry: CatalogueEntry, hardware: Hardware): Fit {
   const neededBytes = memoryNeededBytes(entry);
   const needs = `needs about ${showBytes(neededBytes)} of memory`;
   const gpu = hardware.gpu;
-  if (gpu && !gpu.unified && gpu.memoryBytes !== undefined && neededBytes <= gpu.memoryBytes * usableShareOfGpuMemory) {
-    return { verdict: 'good', reason: `Fits into the memory of ${gpu.name}: ${needs}.` };
+  const { host, card } = poolsOf(hardware);
+  if (card && fits(entry, card)) {
+    return { verdict: 'good', reason: `Fits into the memory of ${card.name}: ${needs}.` };
   }
-  if (neededBytes > hardware.totalMemoryBytes * usableShareOfMemory) {
+  if (!fits(entry, host)) {
     const has = `this machine has ${showBytes(hardware.totalMemoryBytes)}`;
     return { verdict: 'no', reason: `It ${needs} and ${has}, some of which other programs use.` };
   }

@@ -1,6 +1,7 @@
 /** What this machine has to offer a model. */
 
-import { availableParallelism, freemem, totalmem } from 'node:os';
+import { availableParallelism } from 'node:os';
+import { hostMemory } from '../backend/hostMemory.ts';
 import { graphicsCards } from '../backend/webgpu/device/graphicsCards.ts';
 
 export interface Gpu {
@@ -21,15 +22,10 @@ export interface Hardware {
 }
 
 export function detectHardware(gpu?: Gpu): Hardware {
-  const machineBytes = totalmem();
-  // 0 or a number beyond the machine's memory: no limit (cgroups).
-  const containerBytes = process.constrainedMemory();
-  const constrained = containerBytes > 0 && containerBytes < machineBytes;
-  const totalMemoryBytes = constrained ? containerBytes : machineBytes;
-  const freeMemoryBytes = constrained ? Math.max(0, containerBytes - process.memoryUsage.rss()) : freemem();
+  const { totalBytes, availableBytes } = hostMemory();
   return {
-    totalMemoryBytes,
-    freeMemoryBytes: Math.min(freeMemoryBytes, freemem()),
+    totalMemoryBytes: totalBytes,
+    freeMemoryBytes: Math.min(totalBytes, availableBytes),
     cores: availableParallelism(),
     ...(gpu && { gpu }),
   };

@@ -1,5 +1,5 @@
 /** HTTP for downloads: which addresses may be asked, bounded redirects, proxies, dead connections. */
-import type { EnvHttpProxyAgent, Headers, Response } from 'undici';
+import type { Headers, Response } from 'undici';
 import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 
@@ -107,9 +107,32 @@ export async function getText(address: URL, maxBytes: number, options: HttpOptio
 export function statusFailure(response: Pick<HttpResponse, 'status' | 'url' | 'headers'>): HttpFailure {
   const { status } = response;
   const later = status === 408 || status === 425 || status === 429 || status >= 500;
-  const seconds = Number(response.headers.get('retry-after') ?? Number.NaN);
-  const wait = Number.isFinite(seconds) ? { waitMs: Math.min(Math.max(0, seconds * 1000), limits.store.retryMs) } : {};
-  return new HttpFailure(`${showAddress(response.url)} answered ${status}.`, later ? 'later' : 'never', wait);
+  const waitMs = requestedWaitMs(response.headers);
+  const wait = waitMs === undefined ? {} : { waitMs: Math.min(Math.max(0, waitMs), limits.store.retryMs) };
+  const hint = hints[status];
+  const message = `${showAddress(response.url)} answered ${status}${hint === undefined ? '.' : `: ${hint}`}`;
+  return new HttpFailure(message, later ? 'later' : 'never', wait);
+}
+
+const byHand = 'Otherwise, download the file in a browser and run `hearth models add FILE`.';
+const hints: Readonly<Record<number, string>> = {
+  401: `it wants credentials. HF_ENDPOINT and PIP_INDEX_URL may hold them (https://USER:PASSWORD@HOST). ${byHand}`,
+  403: `it refuses this download. A company's proxy or firewall may block it; HF_ENDPOINT or PIP_INDEX_URL can name a mirror. ${byHand}`,
+};
+
+/** `Retry-After` in seconds, or as a date by the server's own clock: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */
+function requestedWaitMs(headers: Headers): number | undefined {
+  const text = headers.get('retry-after')?.trim() ?? '';
+  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
+  const at = parseHttpDate(text);
+  return at === undefined ? undefined : at - (parseHttpDate(headers.get('date') ?? '') ?? Date.now());
+}
+
+/** All three forms of RFC 9110 begin with the day of the week. The oldest, C's `asctime`, leaves out that it is in GMT. */
+function parseHttpDate(text: string): number | undefined {
+  if (!/^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)/.test(text)) return undefined;
+  const ms = Date.parse(text.endsWith('GMT') ? text : `${text} GMT`);
+  return Number.isNaN(ms) ? undefined : ms;
 }
 
 interface Exchange {
@@ -122,6 +145,7 @@ interface Exchange {
 
 async function open(url: URL, options: HttpOptions): Promise<Exchange> {
   throwIfAborted(options.signal);
+  const { fetch, dispatcher } = await import('./network.ts');
   const idleMs = options.idleMs ?? limits.store.idleMs;
   const controller = new AbortController();
   let silent = false;
@@ -141,7 +165,6 @@ async function open(url: URL, options: HttpOptions): Promise<Exchange> {
     if (silent) return new HttpFailure(`${url.host} sent nothing for ${Math.round(idleMs / 1000)} s.`, 'later');
     return networkFailure(url, error);
   };
-  const { fetch, dispatcher } = await network();
   try {
     const response = await fetch(url, {
       redirect: 'manual',
@@ -235,13 +258,4 @@ function basicAuthorization(url: URL): string | undefined {
   if (url.username === '' && url.password === '') return undefined;
   const pair = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`;
   return `Basic ${Buffer.from(pair).toString('base64')}`;
-}
-
-let proxy: EnvHttpProxyAgent | undefined;
-
-/** undici rather than Node's own fetch, which ignores HTTP_PROXY, HTTPS_PROXY and NO_PROXY before Node 24. */
-async function network() {
-  const undici = await import('undici');
-  proxy ??= new undici.EnvHttpProxyAgent();
-  return { fetch: undici.fetch, dispatcher: proxy };
 }

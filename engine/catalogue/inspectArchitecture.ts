@@ -1,4 +1,5 @@
 /** The lines of `hearth inspect` that a DecoderSpec gives. */
+import { leastContextTokens } from '../backend/memoryPlan.ts';
 import type { Inspection, LayersOf } from '../model/spec/inspect.ts';
 import type { Activation, AttentionSpec, FeedForwardSpec, RopeSpec, RouterSpec } from '../model/spec/spec.ts';
 import type { WeightRole } from '../model/weights/specTensors.ts';
@@ -110,9 +111,6 @@ function memoryRows({ memory, contextTokens, yarnOnRequest }: InspectedModel): R
   });
 }
 
-/** Less is of no use to a chat. */
-const leastContextTokens = 1024;
-
 function fitRow({ thisMachine, longestContextTokens, weights }: InspectedModel): Row {
   const label = 'Fits this machine';
   const { contextTokens, memoryBytes } = thisMachine;
@@ -124,9 +122,7 @@ function fitRow({ thisMachine, longestContextTokens, weights }: InspectedModel):
     const beside = contextTokens > 0 ? ` and leave room for ${contextTokens} tokens` : '';
     return { label, value: 'no', why: `the weights take ${showBytes(weights.bytes)}${beside}; ${room}` };
   }
-  // Rounded down: what else runs changes from minute to minute.
-  const rounded = Math.floor(contextTokens / leastContextTokens) * leastContextTokens;
-  return { label, value: `${count(rounded)} tokens`, why: room };
+  return { label, value: `${count(contextTokens)} tokens`, why: room };
 }
 
 /** 1,234,567; up to two digits after the point. */

@@ -6,8 +6,9 @@ import { openGguf } from '../formats/gguf.ts';
 import { metadataString, optionalMetadata } from '../formats/ggufMetadata.ts';
 import { limits } from '../limits.ts';
 import { openModel, readConfig, specFromConfig } from '../model/open.ts';
+import { cacheBytesPerValue } from '../model/spec/cachePrecision.ts';
 import { describeModel, type WeightGroup } from '../model/spec/describe.ts';
-import { contextThatFits, type Inspection, inspectSpec } from '../model/spec/inspect.ts';
+import { cacheBytes, type Inspection, inspectSpec } from '../model/spec/inspect.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import { plannedGroups, type Storage, storageOfConfig, storages } from '../model/weights/storedBytes.ts';
 import { compileChatTemplate } from '../prompt/formats/chatTemplate.ts';
@@ -18,7 +19,7 @@ import { readOptionalText } from '../tokenizer/readConfig.ts';
 import { type Architecture, architectures, specOfArchitecture } from './architectures.ts';
 import type { CatalogueEntry } from './catalogue.ts';
 import { findEntry } from './catalogue.ts';
-import { memoryForModelBytes } from './fit.ts';
+import { longestContext, memoryForModelBytes } from './fit.ts';
 import type { Hardware } from './hardware.ts';
 import type { Store } from './store.ts';
 
@@ -68,8 +69,13 @@ export async function inspectModel(store: Store, model: string, options: Inspect
   const inspection = inspectSpec(spec, groups, contexts, cachePrecision);
   const memoryBytes = memoryForModelBytes(options.hardware);
   const { longestContextTokens, weights } = inspection;
-  const room = memoryBytes - weights.bytes;
-  const contextTokens = contextThatFits(spec, room, longestContextTokens, cachePrecision);
+  const perValue = cacheBytesPerValue(spec, cachePrecision);
+  const needs = {
+    weightBytes: weights.bytes,
+    cacheBytes: (tokens: number) => cacheBytes(spec, tokens, perValue),
+    longestTokens: longestContextTokens,
+  };
+  const contextTokens = longestContext(needs, options.hardware);
   return {
     model,
     ...known,

@@ -13,6 +13,8 @@ const classStatistics = z.object({
   /** Of prompts, and each sampled one that was fed back. */
   computedTokens: z.number(),
   generatedTokens: z.number(),
+  /** Tokens of answers, running ones included, that the device sampled itself; the host sampled the others from logits. */
+  deviceTokens: z.number(),
   /** Guesses at coming tokens that were verified, and how many of them came true. */
   guessedTokens: z.number(),
   rightTokens: z.number(),

@@ -1,5 +1,6 @@
 /** Which backends can compute here, in the order in which `auto` tries them. */
 import type { Backend, BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
+import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { HearthError } from '../errors.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import type { DecoderWeights } from '../model/weights/weights.ts';
@@ -59,8 +60,13 @@ export async function loadDecoder(
       notes.push(`Not on '${candidate.name}': ${error.message}`);
     }
   }
-  if (failure && notes.length > 1) throw new HearthError(failure.code, notes.join(' '), { cause: failure });
+  if (failure && notes.length > 1) throw together(failure, notes.join(' '));
   throw failure;
+}
+
+function together(failure: HearthError, message: string): HearthError {
+  if (failure instanceof DoesNotFit) return new DoesNotFit(message, failure.usableBytes, failure.contextTokens);
+  return new HearthError(failure.code, message, { cause: failure });
 }
 
 async function open({ name, open }: Candidate, choice: BackendChoice): Promise<Backend> {

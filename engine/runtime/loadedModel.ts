@@ -1,10 +1,8 @@
 /** A model that is ready to answer: everything that belongs to it, from its file to its queue. */
 import { stat } from 'node:fs/promises';
-import { freemem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { setImmediate } from 'node:timers/promises';
 import type { Decoder, LoadOptions } from '../backend/backend.ts';
-import { DoesNotFit } from '../backend/webgpu/device/memoryPlan.ts';
+import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { catalogue } from '../catalogue/catalogue.ts';
 import { bestWithin } from '../catalogue/fit.ts';
 import { storedDigest } from '../catalogue/modelDigest.ts';
@@ -23,13 +21,13 @@ import { Grammars } from '../sampling/grammar.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import { generationConfig, samplingDefaults } from '../sampling/samplingDefaults.ts';
 import { prepareHealing } from '../sampling/tokenHealing.ts';
-import { type Machine, Scheduler } from '../scheduler/scheduler.ts';
+import { engineScheduler } from '../scheduler/engineScheduler.ts';
+import type { Machine, Scheduler } from '../scheduler/scheduler.ts';
 import { Speculation } from '../scheduler/speculation.ts';
 import type { EmbeddingModel } from '../tasks/embed.ts';
 import { readOptionalJson } from '../tokenizer/readConfig.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type BackendChoice, type Candidate, type LoadedDecoder, loadDecoder } from './backends.ts';
-import { defaultContextTokens, leastContextTokens } from './contextPlan.ts';
 import { type Recovered, Recovery } from './recovery.ts';
 
 export interface LoadRequest {
@@ -118,9 +116,9 @@ export async function decoderFor(
   const { threads, cachePrecision, cacheDirectory, onProgress, meanwhile, signal } = request;
   const digest = storedDigest(model.path);
   const options: LoadOptions = {
-    ...contextFor(spec, bytesOf(model), request),
     onProgress,
     signal,
+    ...(request.contextTokens !== undefined && { contextTokens: request.contextTokens }),
     ...(meanwhile && { meanwhile }),
     ...(threads !== undefined && { threads }),
     ...(cachePrecision !== undefined && { cachePrecision }),
@@ -135,21 +133,9 @@ export async function decoderFor(
 
 /** No context helps: another model does. */
 function withSuggestion(error: DoesNotFit): DoesNotFit {
-  const entry = bestWithin(catalogue, error.freeBytes);
+  const entry = bestWithin(catalogue, error.usableBytes);
   const suggestion = entry ? ` ${entry.name} (${entry.id}) would fit.` : '';
-  return new DoesNotFit(`${error.message}${suggestion}`, error.freeBytes, 0);
-}
-
-/** What was asked for, or as much of the usual as fits. */
-function contextFor(
-  spec: DecoderSpec,
-  weightBytes: number,
-  request: Pick<LoadRequest, 'contextTokens' | 'cachePrecision'>,
-) {
-  const { contextTokens: asked, cachePrecision } = request;
-  if (asked !== undefined) return { contextTokens: asked };
-  const contextTokens = defaultContextTokens(spec, weightBytes, freemem(), cachePrecision);
-  return { contextTokens, leastContextTokens: Math.min(leastContextTokens, contextTokens) };
+  return new DoesNotFit(`${error.message}${suggestion}`, error.usableBytes, 0);
 }
 
 function specFor(model: Computed, contextTokens: number | undefined): DecoderSpec {
@@ -173,19 +159,12 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
   const text = tokenizer && format && { tokenizer, format, grammars: new Grammars(tokenizer) };
   const cardOf = (now: LoadedDecoder) => modelCard(model, now, request, parts.text);
   let [card, machine] = [cardOf(loaded), machineOf(loaded.decoder, request)];
-  const scheduler = new Scheduler({
-    ...machine,
-    recover: recoveryOf(model, request, (recovered) => {
-      [card, machine] = [cardOf(recovered), machineOf(recovered.decoder, request)];
-      request.onChange?.({ message: recovered.notice, card });
-      return machine;
-    }),
-    chunkTokens: limits.generation.chunkTokens,
-    maxPendingPerClass: limits.generation.pendingRequestsPerClass,
-    patienceMs: limits.generation.patienceMs,
-    now: () => performance.now(),
-    breathe: () => setImmediate(),
+  const recover = recoveryOf(model, request, (recovered) => {
+    [card, machine] = [cardOf(recovered), machineOf(recovered.decoder, request)];
+    request.onChange?.({ message: recovered.notice, card });
+    return machine;
   });
+  const scheduler = engineScheduler(machine, { recover });
   void machine.snapshots?.start();
   return {
     get card() {

@@ -7,6 +7,8 @@ const found = new WeakMap<Tokenizer, Map<string, readonly number[]>>();
 export class ForbiddenText {
   readonly #tokenizer: Tokenizer;
   readonly #text: string;
+  /** By the lengths of the text's beginnings that stand before. */
+  readonly #completing = new Map<string, readonly number[]>();
 
   /** @param text ASCII, at least two characters */
   constructor(tokenizer: Tokenizer, text: string) {
@@ -14,12 +16,18 @@ export class ForbiddenText {
     this.#text = text;
   }
 
-  /** Tokens with which the text would stand at the end of `before` or in the token itself. */
-  completing(before: string): number[] {
-    const ids = [...this.#holding('within', this.#text)];
-    for (let length = 1; length < this.#text.length; length++) {
-      if (before.endsWith(this.#text.slice(0, length))) ids.push(...this.#holding('first', this.#text.slice(length)));
-    }
+  /** Tokens with which the text would stand at the end of `before` or in the token itself; the same array for the same tokens. */
+  completing(before: string): readonly number[] {
+    const begun = Array.from({ length: this.#text.length - 1 }, (_, i) => i + 1).filter((length) =>
+      before.endsWith(this.#text.slice(0, length)),
+    );
+    const known = this.#completing.get(begun.join());
+    if (known) return known;
+    const ids = [
+      ...this.#holding('within', this.#text),
+      ...begun.flatMap((length) => this.#holding('first', this.#text.slice(length))),
+    ];
+    this.#completing.set(begun.join(), ids);
     return ids;
   }
 

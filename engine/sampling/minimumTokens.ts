@@ -1,22 +1,17 @@
-/** Keeps an answer from ending by itself before it has so many tokens. A grammar that applies meanwhile decides instead. */
-import type { Steer } from './logitsProcessor.ts';
+/** Keeps an answer from ending by itself before it has so many tokens. A grammar, or a plan that forbids something, decides instead. */
+import { free, type LogitsProcessor, type NextTokens } from './logitsProcessor.ts';
 
-export class MinimumTokens implements Steer {
-  readonly #mask: Int32Array;
+export class MinimumTokens implements LogitsProcessor {
+  readonly #endIds: readonly number[];
   #left: number;
 
-  constructor(minTokens: number, endIds: Iterable<number>, vocabularySize: number) {
+  constructor(minTokens: number, endIds: Iterable<number>) {
     this.#left = minTokens;
-    this.#mask = new Int32Array(Math.ceil(vocabularySize / 32)).fill(-1);
-    for (const id of endIds) this.#mask[id >> 5] = (this.#mask[id >> 5] ?? 0) & ~(1 << (id & 31));
+    this.#endIds = [...endIds];
   }
 
-  forced(): undefined {
-    return undefined;
-  }
-
-  allowed(): Int32Array | undefined {
-    return this.#left > 0 ? this.#mask : undefined;
+  next(): NextTokens {
+    return this.#left > 0 ? { kind: 'free', tokens: this.#left, forbidden: this.#endIds } : free;
   }
 
   take(): void {

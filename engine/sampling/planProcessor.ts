@@ -5,7 +5,7 @@ import type { AnswerPlan, Step } from '../prompt/plans/answerPlan.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { ForbiddenText } from './forbiddenText.ts';
 import type { Grammars, GrammarWalk } from './grammar.ts';
-import type { Steer } from './logitsProcessor.ts';
+import { free, type LogitsProcessor, type NextTokens } from './logitsProcessor.ts';
 
 export interface PlanSteerOptions {
   readonly plan: AnswerPlan;
@@ -30,11 +30,13 @@ type Current =
 
 type Choosing = Extract<Current, { readonly kind: 'choose' }>;
 
-export class PlanSteer implements Steer {
+export class PlanSteer implements LogitsProcessor {
   readonly #options: PlanSteerOptions;
   readonly #opener: string | RegExp;
-  readonly #forbidden: ReadonlySet<number>;
+  readonly #forbidden: readonly number[];
   readonly #forbiddenText: ForbiddenText | undefined;
+  /** All that is forbidden, by the tokens that would complete the forbidden text. */
+  readonly #forbiddenWith = new Map<readonly number[], readonly number[]>();
   #steps: readonly Step[];
   #current: Current | undefined;
   /** What may become an opener: the end of a free answer, or the header of a message. */
@@ -49,38 +51,45 @@ export class PlanSteer implements Steer {
     this.#steps = plan.steps;
     this.#opener = plan.calls?.opener ?? '';
     const { tokens, text } = plan.forbidden;
-    this.#forbidden = new Set(tokens.flatMap((name) => tokenizer.framing.get(name) ?? []));
+    this.#forbidden = tokens.flatMap((name) => tokenizer.framing.get(name) ?? []);
     this.#forbiddenText = text === undefined ? undefined : new ForbiddenText(tokenizer, text);
     this.#next();
   }
 
-  forced(): number | undefined {
-    if (this.#current?.kind === 'end') return this.#options.tokenizer.endIds.values().next().value;
-    return this.#current?.kind === 'write' ? this.#current.ids[0] : undefined;
+  next(): NextTokens {
+    const current = this.#current;
+    if (current === undefined) return { ...free, forbidden: this.#forbiddenNow() };
+    if (current.kind === 'choose') return this.#choosing(current);
+    const token = current.kind === 'write' ? current.ids[0] : current.kind === 'end' ? this.#endId : undefined;
+    return token === undefined ? free : { kind: 'forced', token };
   }
 
-  /** Opens the grammars that stand next, and follows them past their ends. */
-  settle(): Promise<void> | undefined {
-    const current = this.#current;
-    if (current?.kind !== 'choose') return undefined;
-    if (current.walk === undefined) current.unsettled ??= this.#open(current);
-    return current.unsettled?.then(() => this.#settled(current));
+  get #endId(): number | undefined {
+    return this.#options.tokenizer.endIds.values().next().value;
   }
 
-  allowed(): Int32Array | undefined {
-    const current = this.#current;
-    if (current?.kind === 'choose') return current.walk?.allowed;
-    if (current !== undefined) return undefined;
-    const ids = [...this.#forbidden, ...this.#completing()];
-    return ids.length > 0 ? this.#allBut(ids) : undefined;
+  #choosing(current: Choosing): NextTokens {
+    const allowed = current.walk?.allowed;
+    if (allowed && !current.unsettled) return { kind: 'mask', allowed };
+    return { kind: 'pending', ready: () => this.#settle(current) };
+  }
+
+  /** The same array as long as the same is forbidden. */
+  #forbiddenNow(): readonly number[] {
+    const completing = this.#completing();
+    const known = this.#forbiddenWith.get(completing);
+    if (known) return known;
+    const ids = [...this.#forbidden, ...completing];
+    this.#forbiddenWith.set(completing, ids);
+    return ids;
   }
 
   /** Tokens that would complete the forbidden text, where it is meant. */
   #completing(): readonly number[] {
     const { where = 'anywhere' } = this.#options.plan.forbidden;
-    if (where === 'header' && !this.#inHeader) return [];
-    if (where === 'start' && (this.#options.parser.isThinking || !/^\s*$|^\s*\{/.test(this.#recent))) return [];
-    return this.#forbiddenText?.completing(this.#recent) ?? [];
+    if (where === 'header' && !this.#inHeader) return none;
+    if (where === 'start' && (this.#options.parser.isThinking || !/^\s*$|^\s*\{/.test(this.#recent))) return none;
+    return this.#forbiddenText?.completing(this.#recent) ?? none;
   }
 
   take(token: number): void {
@@ -116,11 +125,12 @@ export class PlanSteer implements Steer {
     else walk.close();
   }
 
-  async #settled(current: Choosing): Promise<void> {
+  /** Opens the grammar that stands next, or follows it past its end. */
+  async #settle(current: Choosing): Promise<void> {
+    if (current.walk === undefined) current.unsettled ??= this.#open(current);
+    await current.unsettled;
     delete current.unsettled;
-    if (this.#current !== current) return;
-    if (current.walk?.allowed === undefined) this.#ended(current);
-    await this.settle();
+    if (this.#current === current && current.walk?.allowed === undefined) this.#ended(current);
   }
 
   #chosen(current: Choosing, token: number): void {
@@ -202,13 +212,9 @@ export class PlanSteer implements Steer {
     } else return;
     this.#next();
   }
-
-  #allBut(ids: readonly number[]): Int32Array {
-    const mask = new Int32Array(Math.ceil(this.#options.tokenizer.vocabularySize / 32)).fill(-1);
-    for (const id of ids) mask[id >> 5] = (mask[id >> 5] ?? 0) & ~(1 << (id & 31));
-    return mask;
-  }
 }
+
+const none: readonly number[] = [];
 
 /** A header in which a call's recipient stands, or the end of a text that holds an opener. */
 const maxOpenerChars = 200;

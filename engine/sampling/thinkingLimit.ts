@@ -1,6 +1,6 @@
 /** Ends thinking after so many tokens, or when it is asked to, by writing what the model would have written to end it. */
 import type { OutputParser } from '../prompt/output.ts';
-import type { Steer } from './logitsProcessor.ts';
+import { free, type LogitsProcessor, type NextTokens } from './logitsProcessor.ts';
 
 export interface ThinkingLimitOptions {
   /** Knows whether the model thinks; it has read each token before `take`. */
@@ -18,8 +18,7 @@ export interface ThinkingLimitOptions {
 /** Of the limit, the last tokens in which thinking ends at the end of a sentence: a quarter, and at most these. */
 const graceTokens = 16;
 
-export class ThinkingLimit implements Steer {
-  readonly onlyForces = true;
+export class ThinkingLimit implements LogitsProcessor {
   readonly #options: ThinkingLimitOptions;
   #thoughtTokens = 0;
   #last: number | undefined;
@@ -29,13 +28,12 @@ export class ThinkingLimit implements Steer {
     this.#options = options;
   }
 
-  forced(): number | undefined {
+  next(): NextTokens {
     if (this.#closing.length === 0 && this.#mustEnd()) this.#closing = [...this.#options.close];
-    return this.#closing[0];
-  }
-
-  allowed(): undefined {
-    return undefined;
+    const [token] = this.#closing;
+    if (token !== undefined) return { kind: 'forced', token };
+    const { parser, maxTokens } = this.#options;
+    return parser.isThinking && maxTokens !== undefined ? { ...free, tokens: maxTokens - this.#thoughtTokens } : free;
   }
 
   take(token: number): void {

@@ -3,9 +3,10 @@ import { HearthError } from '../errors.ts';
 import { type OutputParser, type OutputPiece, piece } from '../prompt/output.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { Utf8Stream } from '../tokenizer/utf8Stream.ts';
+import { bitsOf, free, type LogitsProcessor, type NextTokens } from './logitsProcessor.ts';
 
 /** Reads an answer that begins with the last token of the text before it, chosen again. */
-export class HealedText implements OutputParser {
+export class HealedText implements OutputParser, LogitsProcessor {
   readonly isThinking = false;
   readonly #tokenizer: Tokenizer;
   readonly #utf8 = new Utf8Stream();
@@ -18,11 +19,11 @@ export class HealedText implements OutputParser {
     this.#missing = bytes;
   }
 
-  /** The logits of the tokens that go on as the text did; the same array once it has come again. */
-  constrain(logits: Float32Array): Float32Array {
-    if (this.#missing.length === 0) return logits;
+  /** The tokens that go on as the text did; all once it has come again. */
+  next(): NextTokens {
+    if (this.#missing.length === 0) return free;
     const allowed = tokensTowards(this.#tokenizer, this.#missing);
-    if (allowed.length > 0) return onlyTokens(logits, allowed);
+    if (allowed.length > 0) return { kind: 'mask', allowed: bitsOf(allowed, this.#tokenizer.vocabularySize) };
     throw new HearthError('unsupported', 'The vocabulary cannot spell the text before the cursor.');
   }
 
@@ -76,14 +77,4 @@ export function tokensTowards(tokenizer: Tokenizer, bytes: Uint8Array): number[]
     for (let i = 2; i < length; i++) if (own[i] !== bytes[i]) return false;
     return true;
   });
-}
-
-/** The logits with every token outside `ids` excluded. `[vocabulary]` */
-export function onlyTokens(logits: Float32Array, ids: readonly number[]): Float32Array {
-  const masked = new Float32Array(logits.length).fill(Number.NEGATIVE_INFINITY);
-  for (const id of ids) {
-    const logit = logits[id];
-    if (logit !== undefined) masked[id] = logit;
-  }
-  return masked;
 }

@@ -1,5 +1,6 @@
-/** Steps whose tokens the device draws itself, several before it is asked again. */
+/** Whether the device samples the next tokens itself, and how many before the host looks at them: the one place that decides it. */
 import type { Decoder, DrawSlice } from '../backend/backend.ts';
+import type { FreeTokens } from '../sampling/logitsProcessor.ts';
 import type { Job } from './job.ts';
 import type { StepSlice } from './nextStep.ts';
 
@@ -23,11 +24,16 @@ export class DeviceDraws {
 
   /** The step for these slices, where the device can draw all their tokens; undefined: they need logits. */
   plan(slices: readonly StepSlice<Job>[]): DrawStep | undefined {
-    if (!slices.every((slice) => this.#isDrawable(slice))) return undefined;
-    const wanted = Math.min(this.#paced(), ...slices.map(({ request }) => this.#tokensLeft(request)));
+    const allowances = slices.flatMap((slice) => this.#allowance(slice) ?? []);
+    if (allowances.length < slices.length) return undefined;
+    const wanted = Math.min(
+      this.#paced(),
+      ...allowances.map(({ tokens }) => tokens),
+      ...slices.map(({ request }) => this.#tokensLeft(request)),
+    );
     const hasRoom = this.#decoder().hasRoom(slices.map(({ request: { sequence } }) => ({ sequence, tokens: wanted })));
     const steps = hasRoom ? wanted : 1;
-    return { steps, slices: slices.flatMap(({ request }) => drawSlice(request, steps) ?? []) };
+    return { steps, slices: slices.flatMap(({ request }, i) => drawSlice(request, steps, allowances[i]) ?? []) };
   }
 
   draw({ slices, steps }: DrawStep): Promise<number[][]> {
@@ -40,11 +46,12 @@ export class DeviceDraws {
     this.#tokenMs = ms / step.steps;
   }
 
-  #isDrawable({ request, tokens, drafts, logits }: StepSlice<Job>): boolean {
+  /** What the device may choose for this slice; undefined: it needs logits. */
+  #allowance({ request, tokens, drafts, logits }: StepSlice<Job>): FreeTokens | undefined {
     const { drawing } = request.request;
     const decodes = tokens === 1 && drafts === 0 && logits === 'last';
-    if (!decodes || !drawing?.isFree()) return false;
-    return this.#decoder().deviceSampling?.follows(drawing.rules) === true;
+    if (!decodes || !drawing || !this.#decoder().deviceSampling?.follows(drawing.rules)) return undefined;
+    return drawing.free();
   }
 
   #paced(): number {
@@ -56,9 +63,14 @@ export class DeviceDraws {
   }
 }
 
-function drawSlice({ request: { drawing }, sequence, tokens }: Job, steps: number): DrawSlice | undefined {
+function drawSlice(
+  { request: { drawing }, sequence, tokens }: Job,
+  steps: number,
+  allowance: FreeTokens | undefined,
+): DrawSlice | undefined {
   const token = tokens.at(-1);
-  if (!drawing || token === undefined) return undefined;
+  if (!drawing || !allowance || token === undefined) return undefined;
   const { rules, history, stopIds } = drawing;
-  return { sequence, token, rules, history, stopIds, uniforms: drawing.uniforms(steps) };
+  const { forbidden } = allowance;
+  return { sequence, token, rules, history, stopIds, forbidden, uniforms: drawing.uniforms(steps) };
 }

@@ -1,6 +1,7 @@
 /** A request as the scheduler carries it, from submission to its outcome. */
 import type { DrawSlice } from '../backend/backend.ts';
 import type { Lease } from '../kv/prefixCache.ts';
+import type { FreeTokens } from '../sampling/logitsProcessor.ts';
 import type { RequestClass } from './nextStep.ts';
 import type { QueuedRequest } from './requestQueue.ts';
 import type { Drafter } from './speculation.ts';
@@ -24,8 +25,8 @@ export interface TokenRequest {
 }
 
 export interface Drawing extends Pick<DrawSlice, 'rules' | 'history' | 'stopIds'> {
-  /** Whether the next token is left to the rules; not when the request forces one. */
-  isFree(): boolean;
+  /** What the rules may choose next; undefined: the next token is not left to them alone. */
+  free(): FreeTokens | undefined;
   /** The next numbers that `choose` would use, which stay unused. */
   uniforms(count: number): number[];
   /** So many tokens were drawn with them. */

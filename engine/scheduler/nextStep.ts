@@ -18,7 +18,7 @@ export interface Candidate {
 }
 
 export interface StepLimits {
-  /** Prompt tokens computed between two decisions: what a keystroke or a cancellation waits for at most. */
+  /** Most prompt tokens computed between two decisions: what a keystroke or a cancellation waits for. */
   readonly chunkTokens: number;
   /** Sequences that one run may take. */
   readonly maxSequences: number;

@@ -7,6 +7,7 @@
  * where an ideal processor, shared by all, would stand now (start-time fair queueing: Goyal, Vin and Cheng 1996).
  */
 import { HearthError } from '../errors.ts';
+import { chunkTokens, leastMeasuredTokens } from './chunks.ts';
 import {
   type Candidate,
   type NextStep,
@@ -19,12 +20,6 @@ import {
 
 /** Someone who types goes on within this time, and hardly ever before. */
 const typing = { soonestMs: 60, latestMs: 2000 };
-
-/**
- * What a keystroke may wait for while somebody types: this long, or the shortest run that a prompt is worth. A run of fewer tokens
- * reads all weights for too little.
- */
-const pressed = { stepMs: 100, leastTokens: 16 };
 
 export interface QueueLimits extends StepLimits {
   /** Requests of one class that wait or run: a flood of one kind shuts out none of another. */
@@ -117,14 +112,14 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   }
 
   #chunkTokens(first: Request | undefined, nowMs: number): number {
-    const { chunkTokens } = this.#limits;
-    if (!first || this.#msPerToken === 0 || !this.isPressed(first, nowMs)) return chunkTokens;
-    return Math.min(chunkTokens, Math.max(pressed.leastTokens, Math.floor(pressed.stepMs / this.#msPerToken)));
+    const isTyping = first !== undefined && this.isPressed(first, nowMs);
+    return chunkTokens({ fullTokens: this.#limits.chunkTokens, msPerToken: this.#msPerToken, isTyping });
   }
 
   /** Another machine takes other runs. */
   resize(limits: StepLimits): void {
     this.#limits = { ...this.#limits, ...limits };
+    this.#msPerToken = 0;
     this.#unblock();
   }
 
@@ -136,10 +131,15 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     });
   }
 
+  /** How long one forward pass took. Not those whose tokens the device samples: they follow each other, a token each. */
+  measured(slices: readonly StepSlice<Request>[], tookMs: number): void {
+    const tokens = tokensOf(slices);
+    if (tokens >= leastMeasuredTokens) this.#msPerToken = tookMs / tokens;
+  }
+
   /** What was computed, and how long that took: divided among the slices by their tokens. */
   charge(slices: readonly StepSlice<Request>[], tookMs: number, nowMs: number): void {
-    const allTokens = slices.reduce((sum, { tokens, drafts }) => sum + tokens + drafts, 0);
-    if (allTokens >= pressed.leastTokens) this.#msPerToken = tookMs / allTokens;
+    const allTokens = tokensOf(slices);
     for (const { request, tokens, drafts } of slices) {
       const turn = this.#turns.get(request);
       if (!turn) continue;
@@ -225,5 +225,8 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     return turn;
   }
 }
+
+const tokensOf = (slices: readonly StepSlice<unknown>[]): number =>
+  slices.reduce((sum, { tokens, drafts }) => sum + tokens + drafts, 0);
 
 const rank = ({ requestClass }: Candidate): number => requestClasses.indexOf(requestClass);

@@ -28,7 +28,7 @@ export interface Machine {
   readonly speculation?: Speculation;
 }
 
-export interface SchedulerOptions extends Machine, Omit<QueueLimits, 'maxSequences'> {
+export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits> {
   /** After `device-lost`: another machine, on which every request goes on from its own tokens. Absent: the requests fail. */
   readonly recover?: (loss: HearthError, lost: Decoder) => Promise<Machine>;
   /** Milliseconds, never going back. */
@@ -185,19 +185,22 @@ export class Scheduler {
       endMs,
     );
     this.#guesses.measured(slices, (endMs - startMs) / step.steps);
-    for (const [i, { request }] of slices.entries()) this.#drawn(request, drawn[i] ?? []);
+    for (const [i, { request }] of slices.entries())
+      this.#drawn(request, drawn[i] ?? [], step.slices[i]?.forbidden ?? []);
   }
 
-  #drawn(job: Job, tokens: readonly number[]): void {
+  /** @param forbidden what the device left out: whatever it sampled after that has changed is dropped. */
+  #drawn(job: Job, tokens: readonly number[], forbidden: readonly number[]): void {
     try {
       let finish: TokenOutcome['finish'] | undefined;
       let delivered = 0;
       for (const token of tokens) {
-        if (finish || job.request.signal?.aborted || !job.request.drawing?.isFree()) break;
+        if (finish || job.request.signal?.aborted || job.request.drawing?.free()?.forbidden !== forbidden) break;
         finish = this.#deliver(job, token);
         delivered++;
       }
       job.request.drawing?.drew(delivered);
+      this.#statistics.count(job.requestClass, 'deviceTokens', delivered);
       // What was drawn beyond the end is forgotten; the last token was never run.
       job.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
@@ -221,6 +224,7 @@ export class Scheduler {
       return;
     }
     const endMs = this.#options.now();
+    this.#queue.measured(slices, endMs - startMs);
     this.#account(slices, startMs, endMs);
     this.#guesses.measured(slices, endMs - startMs);
     for (const [i, slice] of slices.entries())
@@ -260,10 +264,7 @@ export class Scheduler {
 
   #stepLimits(): StepLimits {
     const { maxTokensPerRun, maxSequencesPerRun } = this.decoder;
-    return {
-      chunkTokens: Math.min(this.#options.chunkTokens, maxTokensPerRun),
-      maxSequences: maxSequencesPerRun,
-    };
+    return { chunkTokens: maxTokensPerRun, maxSequences: maxSequencesPerRun };
   }
 
   async #failed(slices: readonly Slice[], error: unknown): Promise<void> {

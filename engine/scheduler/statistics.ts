@@ -15,6 +15,7 @@ const nothing = (): ClassStatistics => ({
   cachedTokens: 0,
   computedTokens: 0,
   generatedTokens: 0,
+  deviceTokens: 0,
   guessedTokens: 0,
   rightTokens: 0,
   waitedMs: 0,

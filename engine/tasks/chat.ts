@@ -117,11 +117,7 @@ function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Pro
     stopIds: stops,
     stopStrings: [...prompt.stopStrings, ...request.stopStrings],
     parser,
-    steers: [
-      limit,
-      plan,
-      ...(minTokens > 0 ? [new MinimumTokens(minTokens, prompt.stops, tokenizer.vocabularySize)] : []),
-    ],
+    processors: [limit, plan, ...(minTokens > 0 ? [new MinimumTokens(minTokens, prompt.stops)] : [])],
     logprobs: logprobs === undefined ? undefined : new LogprobRecorder(tokenizer, logprobs),
     onPiece: (...given) => {
       onPiece(...given);

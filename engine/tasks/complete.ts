@@ -60,7 +60,7 @@ export async function complete(
     stopIds: tokenizer.endIds,
     stopStrings: request.stopStrings,
     parser,
-    constrain: (logits) => parser.constrain(logits),
+    processors: [parser],
     onPiece: ({ text }) => {
       written += text;
       if (request.whole) {

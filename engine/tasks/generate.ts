@@ -1,7 +1,13 @@
 /** From a prompt to a stream of text: tokens become characters, stop rules end it, and it is measured. */
 import type { OutputParser, OutputPiece } from '../prompt/output.ts';
 import { StopStrings } from '../prompt/stopStrings.ts';
-import { onlyAllowed, type Steer } from '../sampling/logitsProcessor.ts';
+import {
+  type LogitsProcessor,
+  type NextTokens,
+  nextTokens,
+  onlyAllowed,
+  without,
+} from '../sampling/logitsProcessor.ts';
 import type { LogprobRecorder, TokenLogprob } from '../sampling/logprobs.ts';
 import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
 import { Uniforms } from '../sampling/uniforms.ts';
@@ -36,10 +42,8 @@ export interface GenerationRequest {
   readonly stopStrings: readonly string[];
   /** Makes text of tokens, and tells thinking from answer. */
   readonly parser: OutputParser;
-  /** Excludes tokens by logits of `-Infinity`. */
-  readonly constrain?: ((logits: Float32Array) => Float32Array) | undefined;
   /** The first that forces a token, or says which may come, decides. */
-  readonly steers?: readonly Steer[] | undefined;
+  readonly processors?: readonly LogitsProcessor[] | undefined;
   /** Told of every choice; the device then draws nothing itself. */
   readonly logprobs?: LogprobRecorder | undefined;
   /** `tokens`: generated so far, with those that are not shown. `logprobs`: of the piece's tokens. */
@@ -91,6 +95,8 @@ export async function generate(scheduler: Scheduler, request: GenerationRequest)
   };
 }
 
+type Pending = Extract<NextTokens, { readonly kind: 'pending' }>;
+
 class Answer {
   text = '';
   thinking = '';
@@ -111,51 +117,62 @@ class Answer {
   }
 
   choose(logits: Float32Array): number | Promise<number> {
-    const unsettled = (this.#request.steers ?? []).flatMap((steer) => steer.settle?.() ?? []);
-    if (unsettled.length === 0) return this.#decide(logits);
+    const next = nextTokens(this.#processors);
     // The decoder writes into its buffer again meanwhile.
-    const kept = logits.slice();
-    return Promise.all(unsettled).then(() => this.#decide(kept));
+    return next.kind === 'pending' ? this.#chooseOnceReady(next, logits.slice()) : this.#chooseWithin(next, logits);
   }
 
-  #decide(logits: Float32Array): number {
-    const token = this.#next(logits);
+  async #chooseOnceReady(pending: Pending, logits: Float32Array): Promise<number> {
+    let next: NextTokens = pending;
+    while (next.kind === 'pending') {
+      await next.ready();
+      next = nextTokens(this.#processors);
+    }
+    return this.#chooseWithin(next, logits);
+  }
+
+  #chooseWithin(next: Exclude<NextTokens, Pending>, logits: Float32Array): number {
+    const token = this.#tokenWithin(next, logits);
     this.#request.logprobs?.chose(logits, token);
     return token;
   }
 
-  #next(logits: Float32Array): number {
-    const { constrain, steers = [] } = this.#request;
-    for (const steer of steers) {
-      const forced = steer.forced();
-      if (forced !== undefined) return forced;
+  #tokenWithin(next: Exclude<NextTokens, Pending>, logits: Float32Array): number {
+    switch (next.kind) {
+      case 'forced':
+        return next.token;
+      case 'mask':
+        return this.#sample(onlyAllowed(logits, next.allowed));
+      case 'free':
+        return this.#sample(without(logits, next.forbidden));
     }
-    for (const steer of steers) {
-      const allowed = steer.allowed();
-      if (allowed) return this.#sample(onlyAllowed(logits, allowed));
-    }
-    return this.#sample(constrain?.(logits) ?? logits);
   }
 
   #sample(logits: Float32Array): number {
     return sample(logits, this.#request.sampling, this.#history, () => this.#uniforms.next());
   }
 
-  /** `choose` as rules that a device can follow; absent where it looks at the logits itself. */
+  /** `choose` as rules that a device can follow; absent where each logit has a bias of its own. */
   drawing(): Drawing | undefined {
-    const { sampling, constrain, logprobs, stopIds, steers = [] } = this.#request;
-    if (constrain || logprobs || sampling.logitBias.size > 0 || !steers.every(({ onlyForces }) => onlyForces))
-      return undefined;
+    const { sampling, logprobs, stopIds } = this.#request;
+    if (logprobs || sampling.logitBias.size > 0) return undefined;
     // As `sample`, which draws no number when it is greedy.
     const isGreedy = sampling.temperature === 0 || sampling.topK === 1;
     return {
       rules: sampling,
       history: this.#history,
       stopIds,
-      isFree: () => steers.every((steer) => steer.forced() === undefined),
+      free: () => {
+        const next = nextTokens(this.#processors);
+        return next.kind === 'free' ? next : undefined;
+      },
       uniforms: (count) => (isGreedy ? new Array<number>(count).fill(0) : this.#uniforms.peek(count)),
       drew: (tokens) => this.#uniforms.skip(tokens),
     };
+  }
+
+  get #processors(): readonly LogitsProcessor[] {
+    return this.#request.processors ?? [];
   }
 
   get #history(): TokenHistory {
@@ -169,7 +186,7 @@ class Answer {
     if (this.#request.stopIds.has(token)) return 'stop';
     this.#request.logprobs?.took();
     this.#read(this.#request.parser.push(token));
-    for (const steer of this.#request.steers ?? []) steer.take(token);
+    for (const processor of this.#processors) processor.take?.(token);
     return this.#stopped ? 'stop' : 'continue';
   }
 

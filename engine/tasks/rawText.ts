@@ -36,9 +36,9 @@ export async function continueText(
   const parser = new TaggedParser(tokenizer, false);
   const answer = { ...freeAnswer, steps: answerSteps({ responseFormat }) };
   const plan = new PlanSteer({ plan: answer, tokenizer, grammars, parser });
-  const steers = [
+  const processors = [
     ...(answer.steps.length > 0 ? [plan] : []),
-    ...(minTokens > 0 ? [new MinimumTokens(minTokens, tokenizer.endIds, tokenizer.vocabularySize)] : []),
+    ...(minTokens > 0 ? [new MinimumTokens(minTokens, tokenizer.endIds)] : []),
   ];
   return generate(scheduler, {
     ...common,
@@ -46,7 +46,7 @@ export async function continueText(
     prompt: ids,
     stopIds: new Set([...tokenizer.endIds, ...stopIds]),
     parser,
-    steers,
+    processors,
     logprobs: logprobs === undefined ? undefined : new LogprobRecorder(tokenizer, logprobs),
   }).finally(() => plan.close());
 }

@@ -52,6 +52,7 @@ export class Chat {
       thinking,
       models,
       log,
+      memory: context.workspaceState,
     });
   }
 

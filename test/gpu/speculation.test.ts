@@ -43,7 +43,6 @@ async function write(decoder: Decoder, { speculates, draws, temperature }: Ways)
     decoder: seen,
     cache: new PrefixCache({ decoder, maxIdle: () => 0 }),
     ...(speculates && { speculation: new Speculation() }),
-    chunkTokens: 64,
     maxPendingPerClass: 1,
     patienceMs: patient,
     // Every run seems to take the same time, so that guesses always seem to pay.

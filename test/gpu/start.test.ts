@@ -79,7 +79,15 @@ async function answer(decoder: Decoder): Promise<number[]> {
   const [logits = new Float32Array()] = await decoder.run([{ sequence, tokens: golden.ids, logits: 'last' }]);
   const token = logits.indexOf(Math.max(...logits));
   const history = { sequence: new Set(golden.ids), generated: new Set<number>() };
-  const slice: DrawSlice = { sequence, token, rules: greedy, history, uniforms: [0, 0], stopIds: new Set() };
+  const slice: DrawSlice = {
+    sequence,
+    token,
+    rules: greedy,
+    history,
+    uniforms: [0, 0],
+    stopIds: new Set(),
+    forbidden: [],
+  };
   const [drawn = []] = (await decoder.deviceSampling?.draw([slice], 2)) ?? [];
   return [token, ...drawn];
 }
@@ -88,7 +96,15 @@ async function answer(decoder: Decoder): Promise<number[]> {
 async function drawTwo(decoder: Decoder): Promise<number[]> {
   const sequence = decoder.createSequence();
   const history = { sequence: new Set([5]), generated: new Set<number>() };
-  const slice: DrawSlice = { sequence, token: 5, rules: greedy, history, uniforms: [0, 0], stopIds: new Set() };
+  const slice: DrawSlice = {
+    sequence,
+    token: 5,
+    rules: greedy,
+    history,
+    uniforms: [0, 0],
+    stopIds: new Set(),
+    forbidden: [],
+  };
   const [drawn = []] = (await decoder.deviceSampling?.draw([slice], 2)) ?? [];
   return drawn;
 }

@@ -134,7 +134,6 @@ function schedulerOf(decoder: Decoder, cache: PrefixCache): Scheduler {
   return new Scheduler({
     decoder,
     cache,
-    chunkTokens: 256,
     maxPendingPerClass: 4,
     patienceMs: patient,
     now: () => steps++,

@@ -18,7 +18,7 @@ const wasmFolder = import.meta.url.endsWith('.ts')
   ? dirname(createRequire(import.meta.url).resolve('@vscode/tree-sitter-wasm'))
   : fileURLToPath(new URL('./grammars', import.meta.url));
 
-type Runtime = typeof import('@vscode/tree-sitter-wasm');
+type Runtime = typeof import('./treeSitterRuntime.ts');
 let runtime: Promise<Runtime> | undefined;
 
 /** A parser of one grammar and a query on its trees. */
@@ -30,9 +30,7 @@ export async function createReader(grammar: Grammar, querySource: string): Promi
 }
 
 async function start(): Promise<Runtime> {
-  const imported: Runtime | { default: Runtime } = await import('@vscode/tree-sitter-wasm');
-  // The package is CommonJS: Node puts its exports under `default`, of which its types do not know.
-  const loaded = 'default' in imported ? imported.default : imported;
+  const loaded = await import('./treeSitterRuntime.ts');
   await loaded.Parser.init({ locateFile: (name: string) => join(wasmFolder, name) });
   return loaded;
 }

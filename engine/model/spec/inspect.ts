@@ -109,23 +109,6 @@ export function cacheBytes({ layers }: Pick<DecoderSpec, 'layers'>, tokens: numb
   }, 0);
 }
 
-/** The longest context whose cache takes at most `bytes`; none is longer than `mostTokens`. */
-export function contextThatFits(
-  spec: Pick<DecoderSpec, 'layers'>,
-  bytes: number,
-  mostTokens: number,
-  precision: CachePrecision = 'f16',
-): number {
-  const perValue = cacheBytesPerValue(spec, precision);
-  let [fits, beyond] = [0, mostTokens + 1];
-  while (beyond - fits > 1) {
-    const middle = Math.floor((fits + beyond) / 2);
-    if (cacheBytes(spec, middle, perValue) <= bytes) fits = middle;
-    else beyond = middle;
-  }
-  return fits;
-}
-
 function windowOf({ attention }: LayerSpec): number | undefined {
   return attention.kind === 'grouped-query' ? attention.slidingWindow : undefined;
 }

@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Headers } from 'undici';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type DownloadJob, download } from '../../../engine/catalogue/download.ts';
+import { statusFailure } from '../../../engine/catalogue/http.ts';
 import { type FileOptions, type FileServer, sendFile, sendHubFile, startServer } from './fileServer.ts';
 import { filesBelow, randomBytes, randomNumbers, removeTemporaryFolders, sha256, temporaryFolder } from './tools.ts';
 
@@ -191,6 +193,32 @@ describe('a server that has trouble', () => {
     expect((await download(job)).sha256).toBe(sha256(content));
   });
 
+  // The three spellings of one date: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7
+  it.each(['Sun, 06 Nov 1994 08:49:37 GMT', 'Sunday, 06-Nov-94 08:49:37 GMT', 'Sun Nov  6 08:49:37 1994'])(
+    'is waited for until the date that it names by its own clock: %s',
+    (date) => {
+      const headers = new Headers({ date: 'Sun, 06 Nov 1994 08:49:35 GMT', 'retry-after': date });
+      expect(statusFailure({ status: 503, url: new URL('https://host/'), headers }).waitMs).toBe(2000);
+    },
+  );
+
+  it('is not waited for when it names no time, or one that has passed', () => {
+    const waitMs = (retryAfter: string) =>
+      statusFailure({ status: 503, url: new URL('https://host/'), headers: new Headers({ 'retry-after': retryAfter }) })
+        .waitMs;
+    for (const text of ['soon', 'may 5', '-5', '', 'Sunday']) expect(waitMs(text), text).toBeUndefined();
+    expect(waitMs('Sun, 06 Nov 1994 08:49:37 GMT')).toBe(0);
+  });
+
+  it.each([401, 403])('gets a hint beside the status %i', async (status) => {
+    const server = await serve((_request, response) => void response.writeHead(status).end());
+    const { message } = await failure(await jobFor(server, { retry: patient }));
+    expect(message).toContain(`answered ${status}: it`);
+    expect(message).toContain('PIP_INDEX_URL');
+    expect(message).toContain('hearth models add');
+    expect(server.requests).toHaveLength(1);
+  });
+
   it('is given up after the allowed failures', async () => {
     const server = await serve((_request, response) => void response.writeHead(500).end());
     expect(await failure(await jobFor(server, { retry: patient }))).toMatchObject({
@@ -240,6 +268,15 @@ describe('a server that lies', () => {
     const job = await jobFor(server);
     await failure(job);
     expect(await filesBelow(job.folder)).toEqual([]);
+  });
+
+  it.each(['bytes', 'Bytes', 'BYTES'])('goes on from a range in %s', async (unit) => {
+    const { server, job } = await cutJob(100);
+    await failure(job);
+    server.handle = (_request, response) => {
+      response.writeHead(206, { 'content-range': `${unit} 100-49999/50000` }).end(content.subarray(100));
+    };
+    expect((await download(job)).sha256).toBe(sha256(content));
   });
 
   it('is refused when it gives a range that was not asked for', async () => {

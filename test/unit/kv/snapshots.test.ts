@@ -512,7 +512,6 @@ describe('a scheduler with snapshots', () => {
     const parts = start(directory, options);
     const scheduler = new Scheduler({
       ...parts,
-      chunkTokens: 64,
       maxPendingPerClass: 8,
       patienceMs: patient,
       now: () => parts.decoder.runs.length,

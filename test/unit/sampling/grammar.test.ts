@@ -156,24 +156,31 @@ const writtenCalls: Readonly<Record<string, string>> = {
 
 describeShared('A model that insists on a call', publishedFiles, () => {
   /** Writes the text whatever was made of it before, then ends. */
-  async function insisting(tokenizer: Tokenizer, text: string, special: 'plain' | 'parse'): Promise<ChatAnswer> {
+  async function insisting(
+    tokenizer: Tokenizer,
+    text: string,
+    special: 'plain' | 'parse',
+    { toolChoice = 'none', draws = false }: { readonly toolChoice?: 'none' | 'auto'; readonly draws?: boolean } = {},
+  ): Promise<ChatAnswer & { readonly onDevice: number }> {
     const end = [...tokenizer.endIds][0] ?? 0;
     const ids = [...tokenizer.encode(text, { special }), end];
     const messages = [{ role: 'user', content: 'Hi' }] as const;
-    const options = { thinking: 'off', tools, toolChoice: 'none' } as const;
+    const options = { thinking: 'off', tools, toolChoice } as const;
     const format = promptFormatOf(tokenizer);
     const promptTokens = format.render(messages, { ...options, now: new Date(0) }).ids.length;
     const decoder = new FakeDecoder({
       vocabularySize: tokenizer.vocabularySize,
       contextTokens: 8192,
       follow: (tokens) => ids[tokens.length - promptTokens] ?? end,
+      draws,
     });
     const model = { scheduler: schedulerOf(decoder), format, tokenizer, grammars: new Grammars(tokenizer) };
     const drawing = { sampling: greedy, random: seededRandom(1), stopStrings: [], onPiece: () => {} };
-    return chat(
+    const answer = await chat(
       { ...model, contextTokens: 8192, now: () => new Date(0) },
       { requestClass: 'chat', messages, ...options, ...drawing, maxTokens: ids.length },
     );
+    return { ...answer, onDevice: model.scheduler.statistics().classes.chat.deviceTokens };
   }
 
   for (const [model, call] of Object.entries(writtenCalls)) {
@@ -203,6 +210,19 @@ describeShared('A model that insists on a call', publishedFiles, () => {
       // Harmony has no parallel calls, and a bare call is the whole answer.
       if (model !== 'gpt-oss-20b' && model !== bare) expect(lastStep(true)).not.toEqual({ kind: 'end' });
     });
+    // The device samples several tokens ahead: past the opener, or a token that is forbidden by then, they are dropped.
+    it.each(['none', 'auto'] as const)(
+      `says the same when the device samples: ${model}, calls %s`,
+      async (toolChoice) => {
+        const tokenizer = await tokenizerFor(model);
+        const text = `Let me see what < and <tool are.\n${call}`;
+        const host = await insisting(tokenizer, text, 'parse', { toolChoice });
+        const device = await insisting(tokenizer, text, 'parse', { toolChoice, draws: true });
+        expect(host.onDevice).toBe(0);
+        expect(device.onDevice).toBeGreaterThan(4);
+        expect([device.text, device.calls, device.finish]).toEqual([host.text, host.calls, host.finish]);
+      },
+    );
 
     it(`would be understood where one may be: ${model}`, async () => {
       const tokenizer = await tokenizerFor(model);

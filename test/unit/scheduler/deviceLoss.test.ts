@@ -15,7 +15,7 @@ function machine(lostAt = Number.POSITIVE_INFINITY): Machine & { readonly decode
   const beforeRun = (): void => {
     if (runs++ >= lostAt) throw loss;
   };
-  const decoder = new FakeDecoder({ vocabularySize, beforeRun });
+  const decoder = new FakeDecoder({ vocabularySize, maxTokensPerRun: 8, beforeRun });
   return {
     decoder,
     cache: new PrefixCache({ decoder, maxIdle: () => 2 }),
@@ -27,7 +27,6 @@ function schedulerOn(first: Machine, recover?: () => Promise<Machine>): Schedule
   return new Scheduler({
     ...first,
     ...(recover && { recover }),
-    chunkTokens: 8,
     maxPendingPerClass: 64,
     patienceMs: patient,
     now: () => clock++,

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { type FreeTokens, free, without } from '../../../engine/sampling/logitsProcessor.ts';
 import { argmax, greedy } from '../../../engine/sampling/sampler.ts';
 import { Uniforms } from '../../../engine/sampling/uniforms.ts';
 import type { Drawing, TokenRequest } from '../../../engine/scheduler/job.ts';
@@ -22,7 +23,7 @@ function drawing(fields: Partial<Drawing> = {}): Drawing {
     stopIds: new Set(),
     uniforms: (count) => new Array<number>(count).fill(0),
     drew: () => {},
-    isFree: () => true,
+    free: () => free,
     ...fields,
   };
 }
@@ -58,7 +59,7 @@ describe('tokens that the device draws', () => {
 
   it('come one a step where each takes as long as a step may', async () => {
     const decoder = new FakeDecoder({ vocabularySize, draws: true });
-    const scheduler = schedulerOf(decoder, 64, () => 30 * decoder.runs.length);
+    const scheduler = schedulerOf(decoder, () => 30 * decoder.runs.length);
     const chat = request(prompt, { maxTokens: 5 });
     await scheduler.submit(chat);
     expect(chat.received).toEqual(expectedTokens(prompt, 5));
@@ -131,7 +132,7 @@ describe('tokens that the device draws', () => {
       request(prompt, {
         maxTokens: 12,
         choose: (logits) => forced() ?? argmax(logits),
-        drawing: drawing({ isFree: () => forced() === undefined }),
+        drawing: drawing({ free: () => (forced() === undefined ? free : undefined) }),
         deliver: (token) => {
           received.push(token);
           return 'continue';
@@ -141,6 +142,38 @@ describe('tokens that the device draws', () => {
     const start = expectedTokens(prompt, 6);
     expect(received).toEqual([...start, 42, ...expectedTokens([...prompt, ...start, 42], 5)]);
     expect(decoder.draws.length).toBeGreaterThan(2);
+  });
+
+  it('are dropped where other tokens are forbidden by then, and sampled anew', async () => {
+    const { decoder, scheduler } = setUp();
+    const received: number[] = [];
+    const wanted = expectedTokens(prompt, 12);
+    const [early, late]: number[][] = [[], [wanted[6] ?? 0]];
+    const now = (): FreeTokens => ({ ...free, forbidden: (received.length < 6 ? early : late) ?? [] });
+    await scheduler.submit(
+      request(prompt, {
+        maxTokens: 12,
+        choose: (logits) => argmax(without(logits, now().forbidden)),
+        drawing: drawing({ free: now }),
+        deliver: (token) => {
+          received.push(token);
+          return 'continue';
+        },
+      }),
+    );
+    expect(received.slice(0, 6)).toEqual(wanted.slice(0, 6));
+    expect(received).toHaveLength(12);
+    expect(received.slice(6)).not.toContain(wanted[6]);
+    // One token, then all that were left, of which five were kept, then the rest.
+    expect(decoder.draws).toEqual([1, 10, 6]);
+  });
+
+  it('are no more at once than the request foresees', async () => {
+    const { decoder, scheduler } = setUp();
+    const chat = request(prompt, { maxTokens: 20, drawing: drawing({ free: () => ({ ...free, tokens: 5 }) }) });
+    await scheduler.submit(chat);
+    expect(chat.received).toEqual(expectedTokens(prompt, 20));
+    expect(decoder.draws).toEqual([1, 5, 5, 5, 3]);
   });
 
   it('stay within the context', async () => {

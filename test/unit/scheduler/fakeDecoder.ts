@@ -11,6 +11,8 @@ import type {
 } from '../../../engine/backend/backend.ts';
 import { PagePool, PageTable } from '../../../engine/backend/webgpu/decoder/pages.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
+import { without } from '../../../engine/sampling/logitsProcessor.ts';
+import { argmax } from '../../../engine/sampling/sampler.ts';
 
 /** What a fake decoder was asked to do, in order. */
 export interface FakeRun {
@@ -80,6 +82,7 @@ export interface FakeDecoderOptions {
   readonly contextTokens?: number;
   /** The token that follows a sequence; by default a hash of all its tokens, so that a wrong cache shows. */
   readonly follow?: (tokens: readonly number[]) => number;
+  readonly maxTokensPerRun?: number;
   readonly maxSequencesPerRun?: number;
   /** Pages of 32 tokens that all sequences hold together. */
   readonly pages?: number;
@@ -113,7 +116,7 @@ export class FakeDecoder implements Decoder {
   readonly spec: DecoderSpec;
   readonly backend: BackendName;
   readonly contextTokens: number;
-  readonly maxTokensPerRun = 4096;
+  readonly maxTokensPerRun: number;
   readonly maxSequencesPerRun: number;
   readonly notes = [];
   readonly runs: FakeRun[] = [];
@@ -138,6 +141,7 @@ export class FakeDecoder implements Decoder {
     this.backend = options.backend ?? 'reference';
     this.pool = new PagePool(options.pages ?? 10_000);
     this.contextTokens = options.contextTokens ?? 256;
+    this.maxTokensPerRun = options.maxTokensPerRun ?? 64;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
     if (options.draws) this.deviceSampling = { mostSteps: 16, follows: () => true, draw: this.#draw.bind(this) };
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
@@ -188,16 +192,16 @@ export class FakeDecoder implements Decoder {
     }
   }
 
-  /** Greedily, whatever the rules. */
+  /** Greedily, whatever the rules, but for what is forbidden. */
   async #draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]> {
     this.draws.push(steps);
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     await this.#options.beforeRun?.(batch, steps);
-    return slices.map(({ sequence, token, stopIds }) => {
+    return slices.map(({ sequence, token, stopIds, forbidden }) => {
       const drawn: number[] = [];
       for (let next = token; drawn.length < steps && !stopIds.has(drawn.at(-1) ?? -1); ) {
         const logits = this.#step({ sequence, tokens: [next], logits: 'last' }, slices.length);
-        next = logits.indexOf(20);
+        next = argmax(without(logits, forbidden));
         drawn.push(next);
       }
       return drawn;

@@ -12,14 +12,13 @@ import { patient, schedulerOf } from './setUp.ts';
 
 const vocabularySize = 50;
 
-function setUp(options: FakeDecoderOptions & { readonly chunkTokens?: number; readonly maxPending?: number } = {}) {
-  const decoder = new FakeDecoder({ vocabularySize, ...options });
+function setUp(options: FakeDecoderOptions & { readonly maxPending?: number } = {}) {
+  const decoder = new FakeDecoder({ vocabularySize, maxTokensPerRun: 8, ...options });
   const cache = new PrefixCache({ decoder, maxIdle: () => 2 });
   let clock = 0;
   const scheduler = new Scheduler({
     decoder,
     cache,
-    chunkTokens: options.chunkTokens ?? 8,
     maxPendingPerClass: options.maxPending ?? 64,
     patienceMs: patient,
     now: () => clock++,
@@ -158,7 +157,7 @@ describe('the scheduler', () => {
   });
 
   it('computes the answers of several requests in one run where the decoder can', async () => {
-    const { decoder, scheduler } = setUp({ maxSequencesPerRun: 3, chunkTokens: 16 });
+    const { decoder, scheduler } = setUp({ maxSequencesPerRun: 3, maxTokensPerRun: 16 });
     const all = [request(range(4)), request(range(5, 9)), request(range(3, 30))];
     await Promise.all(all.map((each) => scheduler.submit(each)));
     for (const { prompt, received } of all) expect(received).toEqual(expectedTokens(prompt, 5));
@@ -244,7 +243,7 @@ describe('the scheduler', () => {
         clock += slice?.tokens.length === 1 ? slice.sequence.length : 1000;
       },
     });
-    const scheduler = schedulerOf(decoder, 8, () => clock);
+    const scheduler = schedulerOf(decoder, () => clock);
     await scheduler.submit(request(range(20), { maxTokens: 151 }));
     const { classes } = scheduler.statistics();
     // From 20 on, and of the 150 the last 100.

@@ -12,11 +12,10 @@ export const patient = {
 };
 
 /** A scheduler over a fake decoder, whose runs take a millisecond each unless another clock is given. */
-export function schedulerOf(decoder: FakeDecoder, chunkTokens = 64, now = () => decoder.runs.length): Scheduler {
+export function schedulerOf(decoder: FakeDecoder, now = () => decoder.runs.length): Scheduler {
   return new Scheduler({
     decoder,
     cache: new PrefixCache({ decoder, maxIdle: () => 2 }),
-    chunkTokens,
     maxPendingPerClass: 64,
     patienceMs: patient,
     now,

@@ -4,6 +4,7 @@ import type { SequenceSlice } from '../../../engine/backend/backend.ts';
 import { onnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { openModel } from '../../../engine/model/open.ts';
+import { free } from '../../../engine/sampling/logitsProcessor.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { argmax, greedy, sample } from '../../../engine/sampling/sampler.ts';
 import type { Drawing } from '../../../engine/scheduler/job.ts';
@@ -21,6 +22,7 @@ function setUp(
   const decoder = new FakeDecoder({
     vocabularySize: 40,
     contextTokens: 2000,
+    maxTokensPerRun: 128,
     follow,
     draws,
     beforeRun: (batch, steps) => {
@@ -32,7 +34,6 @@ function setUp(
     decoder,
     cache: new PrefixCache({ decoder, maxIdle: () => 2 }),
     ...(speculates && { speculation: new Speculation() }),
-    chunkTokens: 128,
     maxPendingPerClass: 64,
     patienceMs: patient,
     now: () => clock,
@@ -63,7 +64,7 @@ const freeDrawing = (): Drawing => ({
   stopIds: new Set(),
   uniforms: (count) => new Array<number>(count).fill(0),
   drew: () => {},
-  isFree: () => true,
+  free: () => free,
 });
 
 const prompt = Array.from({ length: 62 }, (_, i) => (i * 7) % 31);
@@ -240,7 +241,6 @@ describe('speculation on a real decoder', () => {
         decoder,
         cache: new PrefixCache({ decoder, maxIdle: () => 1 }),
         ...(speculation && { speculation }),
-        chunkTokens: 128,
         maxPendingPerClass: 1,
         patienceMs: patient,
         // Every run seems to take the same time, so that guesses always seem to pay.

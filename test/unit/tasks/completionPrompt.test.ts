@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { onlyTokens, tokensTowards } from '../../../engine/sampling/tokenHealing.ts';
+import { bitsOf, onlyAllowed } from '../../../engine/sampling/logitsProcessor.ts';
+import { tokensTowards } from '../../../engine/sampling/tokenHealing.ts';
 import { completionPrompt } from '../../../engine/tasks/completionPrompt.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 
@@ -128,6 +129,6 @@ describe('token healing', () => {
   });
 
   it('masks every other logit', () => {
-    expect([...onlyTokens(Float32Array.from([1, 2, 3]), [2, 0])]).toEqual([1, Number.NEGATIVE_INFINITY, 3]);
+    expect([...onlyAllowed(Float32Array.from([1, 2, 3]), bitsOf([2, 0], 3))]).toEqual([1, Number.NEGATIVE_INFINITY, 3]);
   });
 });

@@ -3,6 +3,7 @@
  * into pages. Layers with the same window share one pool of page numbers and one table a sequence.
  */
 import { HearthError } from '../../../errors.ts';
+import { limits } from '../../../limits.ts';
 import { cacheBytesPerToken } from '../../../model/spec/cachePrecision.ts';
 import type { AttentionSpec, DecoderSpec } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
@@ -154,12 +155,19 @@ async function allocateLayers(
   return layers;
 }
 
+/** The longest context of which one binding holds a layer's keys. */
+export function longestBinding({ layers }: DecoderSpec, precision: CachePrecision, maxBindingBytes: number): number {
+  const seeAll = layers.flatMap(({ attention }) => (slidingWindowOf(attention) === undefined ? [attention] : []));
+  const pages = seeAll.map((attention) => Math.floor(maxBindingBytes / pageBytes(attention, precision)) - sparePages);
+  return Math.min(...pages, limits.model.contextTokens / pageTokens) * pageTokens;
+}
+
 function requireBinding(gpu: Gpu, spec: DecoderSpec, options: CacheOptions): void {
   const { maxBindingBytes } = gpu.capabilities;
   const plan = planSpans(spec, options, 1);
   for (const { attention } of spec.layers) {
     if (bufferBytes(attention, plan, options) <= maxBindingBytes) continue;
-    const fitting = (Math.floor(maxBindingBytes / pageBytes(attention, options.precision)) - sparePages) * pageTokens;
+    const fitting = longestBinding(spec, options.precision, maxBindingBytes);
     throw new HearthError(
       'out-of-memory',
       `A context of ${options.contextTokens} tokens needs buffers larger than this GPU binds (${maxBindingBytes} bytes). A context of ${fitting} tokens fits.`,

@@ -3,6 +3,7 @@ import type { DrawRules, DrawSlice } from '../../backend.ts';
 import type { Allocator, Gpu } from '../device/gpu.ts';
 import {
   chunksOf,
+  forbiddenWords,
   historyWords,
   packSettings,
   partWords,
@@ -46,22 +47,26 @@ export class DeviceSampler {
   /** From the logits of each row to its token, which becomes the next run's row. */
   async plan(gpu: Gpu, { logits, rowBuffer, rows }: SamplerOperands): Promise<Plan> {
     const vocabularySize = this.#vocabularySize;
-    const { settings, uniforms, history, parts, drawn } = this.#buffers;
+    const { settings, uniforms, history, forbidden, parts, drawn } = this.#buffers;
     const builder = new PlanBuilder(gpu);
-    builder.add(sampleChunksKernel(vocabularySize, gpu.capabilities), [settings, history, logits, parts], () => [
-      chunksOf(vocabularySize),
-      rows(),
-    ]);
+    const chunking = [settings, history, forbidden, logits, parts];
+    const chunks = chunksOf(vocabularySize);
+    builder.add(sampleChunksKernel(vocabularySize, gpu.capabilities), chunking, () => [chunks, rows()]);
     const drawing = [settings, uniforms, logits, parts, history, drawn, rowBuffer];
     builder.add(sampleDrawKernel(vocabularySize, mostSteps, gpu.capabilities), drawing, () => [rows()]);
     return builder.finish();
   }
 
   write(queue: GPUQueue, slices: readonly DrawSlice[]): void {
-    const { settings, uniforms, history, drawn } = this.#buffers;
+    const { settings, uniforms, history, forbidden, drawn } = this.#buffers;
     const words = historyWords(this.#vocabularySize);
     for (const [row, slice] of slices.entries()) {
-      queue.writeBuffer(settings, 4 * settingsWords * row, packSettings(slice.rules));
+      const forbids = slice.forbidden.length > 0;
+      queue.writeBuffer(settings, 4 * settingsWords * row, packSettings(slice.rules, forbids));
+      if (forbids) {
+        const bits = packForbidden(this.#vocabularySize, slice.forbidden);
+        queue.writeBuffer(forbidden, bits.byteLength * row, bits);
+      }
       queue.writeBuffer(uniforms, 4 * mostSteps * row, Float32Array.from(slice.uniforms));
       if (penalises(slice.rules)) queue.writeBuffer(history, 4 * words * row, packHistory(words, slice.history));
     }
@@ -103,6 +108,13 @@ function packHistory(count: number, { sequence, generated }: DrawSlice['history'
   return words;
 }
 
+/** A bit a token. */
+function packForbidden(vocabularySize: number, ids: readonly number[]): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(forbiddenWords(vocabularySize));
+  for (const id of ids) words[id >> 5] = (words[id >> 5] ?? 0) | (1 << (id & 31));
+  return words;
+}
+
 async function allocateBuffers(gpu: Allocator, { vocabularySize, maxRows }: SamplerLimits) {
   const storage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
   const words = (label: string, count: number, usage = storage) => gpu.allocate(label, 4 * maxRows * count, usage);
@@ -110,6 +122,7 @@ async function allocateBuffers(gpu: Allocator, { vocabularySize, maxRows }: Samp
     settings: await words('sampling settings', settingsWords),
     uniforms: await words('uniform numbers', mostSteps),
     history: await words('tokens said', historyWords(vocabularySize)),
+    forbidden: await words('forbidden tokens', forbiddenWords(vocabularySize)),
     parts: await words('most probable tokens', chunksOf(vocabularySize) * partWords),
     drawn: await words('drawn tokens', 1 + mostSteps),
     staging: await words('drawn tokens on their way', 1 + mostSteps, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST),

@@ -4,9 +4,9 @@
  */
 import { execFile } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
-import { freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { hostMemory } from '../../hostMemory.ts';
 import type { GpuCapabilities } from './adapter.ts';
 
 export interface GraphicsCard {
@@ -24,6 +24,7 @@ export interface System {
   readonly platform: NodeJS.Platform;
   readonly arch: string;
   readonly totalBytes: number;
+  /** Available to a model (hostMemory.ts). */
   readonly freeBytes: number;
   /** Empty where the program or file is not there. */
   run(program: string, args: readonly string[]): Promise<string>;
@@ -34,11 +35,11 @@ export interface System {
 /** nvidia-smi wakes sleeping cards up first. */
 const programMs = 5000;
 
-export const thisSystem = (): System => ({
+export const thisSystem = (host = hostMemory()): System => ({
   platform: process.platform,
   arch: process.arch,
-  totalBytes: totalmem(),
-  freeBytes: freemem(),
+  totalBytes: host.totalBytes,
+  freeBytes: host.availableBytes,
   run: (program, args) =>
     textOf(promisify(execFile)(program, args, { timeout: programMs }).then(({ stdout }) => stdout)),
   read: (path) => textOf(readFile(path, 'utf8')),
@@ -101,9 +102,7 @@ function appleCards(system: System): GraphicsCard[] {
 
 function unifiedCard(system: System, vendor: string, name: string): GraphicsCard {
   const totalBytes = system.totalBytes * shareOfUnifiedMemory;
-  // macOS counts what it could drop at once as used.
-  const freeBytes = system.platform === 'darwin' ? totalBytes : Math.min(totalBytes, system.freeBytes);
-  return { vendor, name, totalBytes, freeBytes, unified: true };
+  return { vendor, name, totalBytes, freeBytes: Math.min(totalBytes, system.freeBytes), unified: true };
 }
 
 /** Intel's graphics that stand on a card of their own (Dawn's gpu_info.json): their memory is not known. */
