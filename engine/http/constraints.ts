@@ -1,5 +1,6 @@
 /** What an answer must be, in the words of several servers: OpenAI's, vLLM's, SGLang's and llama-server's. */
 import { z } from 'zod';
+import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import { limits } from '../limits.ts';
 import type { ResponseFormat } from '../protocol/engineProtocol.ts';
 import { badRequest } from './errors.ts';
@@ -70,7 +71,9 @@ export function constraintOf(fields: Constraints, format: ResponseFormat = { kin
   ];
   const [first, second] = asked;
   if (first && second) throw badRequest(`${first[0]} and ${second[0]} exclude each other: leave one out.`, second[0]);
-  return first?.[1] ?? { kind: 'text' };
+  const wanted = first?.[1] ?? { kind: 'text' as const };
+  if (wanted.kind === 'json-schema') checkSchemaBounds(wanted.schema);
+  return wanted;
 }
 
 type Asked = readonly (readonly [string, ResponseFormat])[];

@@ -1,6 +1,6 @@
 /** A conversation: the turns that fit, and the answer told from the thinking. */
-
 import { HearthError } from '../errors.ts';
+import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import type { ChatMessage, Tool } from '../prompt/conversation.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from '../prompt/formats/promptFormat.ts';
 import type { OutputPiece } from '../prompt/output.ts';
@@ -65,11 +65,13 @@ export interface ChatModel {
 
 const utf8 = new TextDecoder();
 
-/** @throws HearthError `context-overflow` when the last message alone does not fit. */
+/** @throws HearthError `context-overflow` when the last message alone does not fit; `unsupported` for too large a schema. */
 export async function chat(model: ChatModel, request: ChatRequest): Promise<ChatAnswer> {
   const started = performance.now();
   const { thinking, tools, toolChoice, parallelToolCalls, responseFormat, messages, timeoutMs, maxTokens, signal } =
     request;
+  for (const { parameters } of tools ?? []) checkSchemaBounds(parameters);
+  if (responseFormat?.kind === 'json-schema') checkSchemaBounds(responseFormat.schema);
   const options = { thinking, tools, toolChoice, parallelToolCalls, responseFormat, now: model.now() };
   const deadlineMs = timeoutMs === undefined ? undefined : started + timeoutMs;
   let prepared: PreparedChat;
@@ -98,10 +100,10 @@ const nothingWritten: ChatAnswer = {
 
 function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Promise<Generated> {
   const { thinkingTokens, answerNow, onPiece, stopIds = [], minTokens = 0, logprobs, ...common } = request;
-  const { tokenizer } = model;
   const stops = new Set([...prompt.stops, ...stopIds]);
   const parser = prompt.parser();
-  const plan = new PlanSteer({ plan: prompt.plan, tokenizer: model.tokenizer, grammars: model.grammars, parser });
+  const { tokenizer, grammars } = model;
+  const plan = new PlanSteer({ plan: prompt.plan, tokenizer, grammars, parser, signal: request.signal });
   const limit = new ThinkingLimit({
     parser,
     close: prompt.closeThinking,
@@ -109,19 +111,37 @@ function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Pro
     answerNow,
     endsSentence: (token) => /[.!?:;\n]$/.test(utf8.decode(model.tokenizer.bytesOf(token))),
   });
-  return generate(model.scheduler, {
-    ...common,
-    prompt: prompt.ids,
-    boundaries: prompt.boundaries,
-    maxTokens: request.maxTokens ?? model.contextTokens,
-    stopIds: stops,
-    stopStrings: [...prompt.stopStrings, ...request.stopStrings],
-    parser,
-    processors: [limit, plan, ...(minTokens > 0 ? [new MinimumTokens(minTokens, prompt.stops)] : [])],
-    logprobs: logprobs === undefined ? undefined : new LogprobRecorder(tokenizer, logprobs),
-    onPiece: (...given) => {
-      onPiece(...given);
-      return 'continue';
-    },
-  }).finally(() => plan.close());
+  return planned(
+    plan,
+    generate(model.scheduler, {
+      ...common,
+      prompt: prompt.ids,
+      boundaries: prompt.boundaries,
+      maxTokens: request.maxTokens ?? model.contextTokens,
+      stopIds: stops,
+      stopStrings: [...prompt.stopStrings, ...request.stopStrings],
+      parser,
+      processors: [limit, plan, ...(minTokens > 0 ? [new MinimumTokens(minTokens, prompt.stops)] : [])],
+      logprobs: logprobs === undefined ? undefined : new LogprobRecorder(tokenizer, logprobs),
+      onPiece: (...given) => {
+        onPiece(...given);
+        return 'continue';
+      },
+    }),
+  );
+}
+
+/** @throws HearthError `unavailable` for an answer that breaks what of its schema could not be enforced. */
+export async function planned(plan: PlanSteer, answer: Promise<Generated>): Promise<Generated> {
+  try {
+    const generated = await answer;
+    const violation = generated.finish === 'stop' ? await plan.violation() : undefined;
+    if (violation === undefined) return generated;
+    throw new HearthError(
+      'unavailable',
+      `The answer breaks its JSON Schema where it can't be enforced (${violation}). What was written was shown; ask again.`,
+    );
+  } finally {
+    plan.close();
+  }
 }

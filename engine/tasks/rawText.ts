@@ -1,5 +1,6 @@
 /** The continuation of a text as it stands, without a chat template; framing tokens in it count. */
 import { HearthError, invalidInput } from '../errors.ts';
+import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import { limits } from '../limits.ts';
 import type { ResponseFormat } from '../prompt/formats/promptFormat.ts';
 import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
@@ -8,7 +9,7 @@ import { LogprobRecorder } from '../sampling/logprobs.ts';
 import { MinimumTokens } from '../sampling/minimumTokens.ts';
 import { PlanSteer } from '../sampling/planProcessor.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { ChatModel } from './chat.ts';
+import { type ChatModel, planned } from './chat.ts';
 import { type Generated, type GenerationRequest, generate } from './generate.ts';
 import { runInSlices } from './slices.ts';
 
@@ -32,15 +33,16 @@ export async function continueText(
   request: RawRequest,
 ): Promise<Generated> {
   const { prompt, stopIds, minTokens, responseFormat, logprobs, ...common } = request;
+  if (responseFormat.kind === 'json-schema') checkSchemaBounds(responseFormat.schema);
   const ids = await promptIds(tokenizer, prompt, contextTokens, request.signal);
   const parser = new TaggedParser(tokenizer, false);
   const answer = { ...freeAnswer, steps: answerSteps({ responseFormat }) };
-  const plan = new PlanSteer({ plan: answer, tokenizer, grammars, parser });
+  const plan = new PlanSteer({ plan: answer, tokenizer, grammars, parser, signal: request.signal });
   const processors = [
     ...(answer.steps.length > 0 ? [plan] : []),
     ...(minTokens > 0 ? [new MinimumTokens(minTokens, tokenizer.endIds)] : []),
   ];
-  return generate(scheduler, {
+  const written = generate(scheduler, {
     ...common,
     requestClass: 'chat',
     prompt: ids,
@@ -48,7 +50,8 @@ export async function continueText(
     parser,
     processors,
     logprobs: logprobs === undefined ? undefined : new LogprobRecorder(tokenizer, logprobs),
-  }).finally(() => plan.close());
+  });
+  return planned(plan, written);
 }
 
 async function promptIds(
