@@ -1,6 +1,6 @@
 /** What each keyword of JSON Schema allows, as shapes. A keyword says nothing of values of other types. */
 import { Dfa } from './dfa.ts';
-import { anyInteger, anyNumber, bounded, multipleOf, numberLiteral, type Relation } from './numbers.ts';
+import { anyInteger, anyNumber, bounded, multipleOf, numberLiterals, type Relation } from './numbers.ts';
 import { patternDfa } from './patterns.ts';
 import { GrammarLimit, invalidSchema } from './refusals.ts';
 import { type Draft, isObject, type SchemaObject } from './schemaDocument.ts';
@@ -63,7 +63,7 @@ function literalShapes(context: KeywordContext, values: readonly unknown[]): Sha
         value === null ? ['null'] : value === true ? ['true'] : value === false ? ['false'] : [],
       ) as Iterable<'null' | 'true' | 'false'>,
     ),
-    numbers: numbers.reduce((all, value) => all.or(numberLiteral(value)), Dfa.never),
+    numbers: numberLiterals(numbers),
     texts: texts.length === 0 ? [] : [TextSet.of(Dfa.literals(texts))],
     arrays: values.filter(Array.isArray).map((items: readonly unknown[]) => ({
       ...algebra.anyArray,
