@@ -107,6 +107,8 @@ export const limits = {
     choiceMs: 5,
     // Nobody waits longer for a suggestion at the cursor.
     completionMs: 20_000,
+    // Lines of a suggestion: more than half a screen is never read before accepting.
+    completionLines: 24,
     // By then the cursor is elsewhere.
     warmUpMs: 300_000,
     // Sequences kept for the next prompt, as far as memory lasts: chats that one goes back to, the last places of typing.

@@ -224,6 +224,7 @@ export class Scheduler {
       return;
     }
     const endMs = this.#options.now();
+    this.#queue.measured(slices, endMs - startMs);
     this.#account(slices, startMs, endMs);
     this.#guesses.measured(slices, endMs - startMs);
     for (const [i, slice] of slices.entries())
