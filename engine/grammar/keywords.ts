@@ -36,11 +36,13 @@ export function typeShapes({ schema, at, algebra }: KeywordContext): Shapes {
     array: { ...nothing, arrays: any.arrays },
     object: { ...nothing, objects: any.objects },
   };
-  return types.reduce<Shapes>((shapes, name) => {
-    const kind = typeof name === 'string' && Object.hasOwn(kinds, name) ? kinds[name] : undefined;
-    if (!kind) throw invalidSchema(at, `'${String(name)}' is no type`);
-    return algebra.or(shapes, kind);
-  }, nothing);
+  return algebra.or(
+    types.map((name) => {
+      const kind = typeof name === 'string' && Object.hasOwn(kinds, name) ? kinds[name] : undefined;
+      if (!kind) throw invalidSchema(at, `'${String(name)}' is no type`);
+      return kind;
+    }),
+  );
 }
 
 export function valueShapes(context: KeywordContext): Shapes {
