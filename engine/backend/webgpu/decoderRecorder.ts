@@ -4,7 +4,7 @@ import type { DecoderCache } from './decoderCache.ts';
 import type { RunInputs } from './decoderInputs.ts';
 import type { Scratch } from './decoderScratch.ts';
 import type { GpuLinear, GpuWeights } from './decoderWeights.ts';
-import type { Gpu, KernelSource } from './gpu.ts';
+import type { KernelDevice, KernelSource } from './gpu.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from './kernels/matrixMatrix.ts';
 import { matrixVectorGroups, matrixVectorKernel } from './kernels/matrixVector.ts';
 import { rmsNormKernel } from './kernels/rmsNorm.ts';
@@ -13,14 +13,12 @@ import { type Groups, type Plan, PlanBuilder } from './plan.ts';
 
 /** Everything that a plan binds. */
 export interface DecoderParts {
-  readonly gpu: Gpu;
+  readonly gpu: KernelDevice;
   readonly spec: DecoderSpec;
   readonly weights: GpuWeights;
   readonly cache: DecoderCache;
   readonly inputs: RunInputs;
   readonly scratch: Scratch;
-  /** Workgroups that share the keys of one head when few rows are computed. */
-  readonly splits: number;
 }
 
 /** `rows`: 1 to 16, or `prompt`. */

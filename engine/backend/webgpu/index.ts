@@ -8,7 +8,7 @@ import type { DecoderSpec } from '../../model/spec.ts';
 import type { DecoderWeights } from '../../model/weights.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { describeGpu, type GpuOptions } from './adapter.ts';
-import { maxSequencesPerRun, vectorTokens, WebgpuDecoder } from './decoder.ts';
+import { maxSequencesPerRun, rowBuckets, WebgpuDecoder } from './decoder.ts';
 import { allocateCache, cacheBytes, spansOf } from './decoderCache.ts';
 import { RunInputs } from './decoderInputs.ts';
 import { DeviceSampler } from './decoderSampling.ts';
@@ -25,9 +25,6 @@ export interface WebgpuOptions {
   /** Compile what later runs may need before they do; absent: but for software adapters, which compile on the cores that they compute with. */
   readonly compileAhead?: boolean;
 }
-
-/** Workgroups a head at decode. */
-const splits = 16;
 
 export function createWebgpuBackend(options: WebgpuOptions = {}): Backend {
   return {
@@ -69,7 +66,6 @@ async function loadOn(
     weights: placed,
     cache,
     ...buffers,
-    splits,
     contextTokens,
     notes: [...notesOf(gpu, precision), ...notes],
     weightBytes,
@@ -81,11 +77,16 @@ async function loadOn(
 }
 
 /** What a run needs besides weights and cache, of `account` or of the GPU itself. */
-async function allocateRun(gpu: Gpu, spec: DecoderSpec, contextTokens: number, account: Allocator) {
+export async function allocateRun(
+  gpu: Pick<Gpu, 'capabilities'>,
+  spec: DecoderSpec,
+  contextTokens: number,
+  account: Allocator,
+) {
   const halves = gpu.capabilities.subgroupMatrix !== undefined;
   const limits = { contextTokens, maxTokensPerRun, maxSequencesPerRun };
   return {
-    scratch: await allocateScratch(account, spec, { maxTokensPerRun, vectorTokens, splits, halves }),
+    scratch: await allocateScratch(account, spec, { maxTokensPerRun, rowBuckets, halves }),
     inputs: await RunInputs.allocate(account, spec, spansOf(spec).length, limits),
     sampler: await DeviceSampler.allocate(account, {
       vocabularySize: spec.vocabularySize,
