@@ -59,9 +59,6 @@ export interface GatedShape {
   };
 }
 
-/** Of two matrices, sums of half as many rows are kept at once. */
-const gatedRowsPerPass = rowsPerPass / 2;
-
 /** Rows that a piece of one matrix and a piece of the other both hold: one dispatch each. */
 export function jointPieces<Piece extends GatedPiece>(
   gate: readonly Piece[],
@@ -97,7 +94,7 @@ export function gatedVectorKernel(shape: GatedShape, capabilities: GpuCapabiliti
     { ...gate, name: 'gate' },
     { ...up, name: 'up' },
   ];
-  const pass = passesOf(tokens, gatedRowsPerPass);
+  const pass = passesOf(tokens, rowsPerPass);
   const buffers = declareBuffers([
     ...matrices.map((matrix) => matrixBuffer(matrix, tokens)),
     read('x', 'vec4f'),
@@ -106,12 +103,9 @@ export function gatedVectorKernel(shape: GatedShape, capabilities: GpuCapabiliti
     ...(experts ? chosenBindings(experts.routing !== undefined) : []),
     write('act', 'vec4f'),
   ]);
-  const squares = norm ? pass.rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`) : [];
-  const sums = [...pass.rows.map((m) => `gate${m}`), ...pass.rows.map((m) => `up${m}`), ...squares];
-  const scale = norm
-    ? ` * inverseSqrt(totals[${2 * pass.rows.length}u + m / 4u][m % 4u] / ${gate.layout.columns}.0 + ${norm.epsilon})`
-    : '';
-  const bias = (name: string) => (experts?.bias ? ` + ${name}_bias[row / 4u]` : '');
+  // One row of x by matrices of one type, whose columns are in one order: each read of x serves both.
+  const together = tokens === 1 && gate.layout.type === up.layout.type;
+  const sums = together ? 3 : pass.rows.length + Math.ceil(pass.rows.length / 4);
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
 ${buffers.code}
@@ -119,7 +113,7 @@ ${matrixCode(matrices, tokens, capabilities)}
 ${activationCode(shape.activation)}
 const X_WIDTH = ${gate.layout.columns / 4}u;
 const ACT_WIDTH = ${rows / 4}u;
-${reductionCode(sums.length, vectorThreads, capabilities)}
+${reductionCode(sums, vectorThreads, capabilities)}
 ${experts?.routing ? `${routeCode(experts.routing, false, vectorThreads)}${storeRoute(experts.topK, vectorThreads)}` : ''}
 @compute @workgroup_size(${vectorThreads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
@@ -127,22 +121,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let gate_row = row - ${gate.firstRow}u;
   let up_row = row - ${up.firstRow}u;
   ${pass.begin}
-  ${sums.map((name) => `var sum_${name} = vec4f();`).join(' ')}
-  ${loops(shape, matrices, pass)}
-  reduce(thread, ${sums.map((name) => `sum_${name}`).join(', ')});
-  for (var m = thread; m < ${pass.rows.length}u; m += ${vectorThreads}u) {
-    if (first_token + m >= ${tokens}u) { continue; }
-    let scale = 1.0${scale};
-    let g = totals[m] * scale${bias('gate')};
-    let u = totals[${pass.rows.length}u + m] * scale${bias('up')};
-    act[${experts ? `visit * ACT_WIDTH + group.x` : `(first_token + m) * ACT_WIDTH + row / 4u`}] = activate(g, u);
-  }
+  ${together ? bothAtOnce(shape, matrices) : oneByOne(shape, matrices, pass)}
   ${pass.end}
 }
 `;
   const label = `gatedVector ${gate.layout.type} ${up.layout.type} ${rows}x${gate.layout.columns}x${shape.tokens}${experts ? ` of ${experts.topK} ${experts.routing ? 'routed ' : ''}experts` : ''}`;
-  const together = gate.layout.type === up.layout.type ? matrices : matrices.slice(0, 1);
-  return { label, code, bindings: buffers.bindings, weightsPerStep: weightsPerStep(together, tokens) };
+  const step = weightsPerStep(together ? matrices : matrices.slice(0, 1), tokens);
+  return { label, code, bindings: buffers.bindings, weightsPerStep: step };
 }
 
 /** `row`: the first of this workgroup in the stack. The expert of another piece is another dispatch's. */
@@ -162,21 +147,65 @@ function chosenRow(
   let visit = group.z * ${topK}u + group.y;${expert}`;
 }
 
-/** Matrices of one type have their columns in one order and share each read of x. */
-function loops({ gate, up, norm, experts }: GatedShape, matrices: readonly VectorMatrix[], pass: Passes): string {
-  const loop = (own: readonly VectorMatrix[], squared: boolean) =>
-    productLoop({
-      matrices: own,
-      row: ({ name }, r) => `${name}_row + ${r}u`,
-      x: 'x',
-      xStart: (m) => `${experts ? 'group.z' : pass.token(m)} * X_WIDTH`,
+/** What of the loop over columns is the same either way. */
+const loopShape = ({ norm, experts }: GatedShape, token: (m: number) => string) => ({
+  row: ({ name }: VectorMatrix, r: number) => `${name}_row + ${r}u`,
+  x: 'x',
+  xStart: (m: number) => `${experts ? 'group.z' : token(m)} * X_WIDTH`,
+  gain: norm !== undefined,
+});
+
+/** 1 / rms of row m of the pass, from the sums of squares that follow `first` other totals. */
+const scaleOf = ({ gate, norm }: GatedShape, first: number): string =>
+  norm ? `inverseSqrt(totals[${first}u + m / 4u][m % 4u] / ${gate.layout.columns}.0 + ${norm.epsilon})` : '1.0';
+
+const biasOf = ({ experts }: GatedShape, name: string): string => (experts?.bias ? ` + ${name}_bias[row / 4u]` : '');
+const placeOf = ({ experts }: GatedShape): string =>
+  experts ? 'visit * ACT_WIDTH + group.x' : '(first_token + m) * ACT_WIDTH + row / 4u';
+
+function bothAtOnce(shape: GatedShape, matrices: readonly VectorMatrix[]): string {
+  const loop = productLoop({
+    ...loopShape(shape, () => '0u'),
+    matrices,
+    tokens: 1,
+    sum: ({ name }) => `${name}_sum`,
+    ...(shape.norm && { square: () => 'squares.x' }),
+  });
+  return /* wgsl */ `var gate_sum = vec4f(); var up_sum = vec4f(); var squares = vec4f();
+  ${loop}
+  reduce(thread, gate_sum, up_sum, squares);
+  if (thread == 0u) {
+    let m = 0u;
+    let scale = ${scaleOf(shape, 2)};
+    act[${placeOf(shape)}] = activate(totals[0] * scale${biasOf(shape, 'gate')}, totals[1] * scale${biasOf(shape, 'up')});
+  }`;
+}
+
+/** The sums of one matrix at a time: those of both would not fit the registers. Thread m keeps row m's gate meanwhile. */
+function oneByOne(shape: GatedShape, matrices: readonly VectorMatrix[], pass: Passes): string {
+  const squares = pass.rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`);
+  const sums = [...pass.rows.map((m) => `sum${m}`), ...squares];
+  const half = (matrix: VectorMatrix, squared: boolean) => /* wgsl */ `{
+    ${sums.map((name) => `var ${name} = vec4f();`).join(' ')}
+    ${productLoop({
+      ...loopShape(shape, pass.token),
+      matrices: [matrix],
       tokens: pass.rows.length,
-      gain: norm !== undefined,
-      sum: ({ name }, m) => `sum_${name}${m}`,
-      ...(norm && squared && { square: (m: number) => `sum_squares${m >> 2}[${m & 3}]` }),
-    });
-  if (gate.layout.type === up.layout.type) return loop(matrices, true);
-  return matrices.map((matrix, i) => `{ ${loop([matrix], i === 0)} }`).join('');
+      sum: (_, m) => `sum${m}`,
+      ...(shape.norm && squared && { square: (m: number) => `squares${m >> 2}[${m & 3}]` }),
+    })}
+    reduce(thread, ${sums.join(', ')});
+  }`;
+  const count = pass.rows.length;
+  const [gate, up] = matrices.map((matrix, i) => half(matrix, i === 0));
+  return /* wgsl */ `let m = thread;
+  ${gate}
+  var g = vec4f(); var scale = 1.0;
+  if (m < ${count}u) { scale = ${scaleOf(shape, count)}; g = totals[m] * scale${biasOf(shape, 'gate')}; }
+  ${up}
+  if (m < ${count}u && first_token + m < ${shape.experts ? 1 : shape.tokens}u) {
+    act[${placeOf(shape)}] = activate(g, totals[m] * scale${biasOf(shape, 'up')});
+  }`;
 }
 
 export function gatedVectorGroups(shape: GatedShape): [number, number, number] {
