@@ -18,6 +18,7 @@ import type { AttentionSpec } from '../../../model/spec.ts';
 import type { KernelSource } from '../gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { type CacheReader, cacheReader, pageTokens, rowStruct } from './cacheCode.ts';
+import type { SharedAccess } from './sharedAccess.ts';
 
 export interface AttentionShape {
   readonly heads: number;
@@ -205,6 +206,16 @@ fn place(block: u32, table: u32, kv_head: u32) -> u32 {
 ${storeCode(shape, tile, splits)}
 `;
   return { label: `attention ${heads}/${kvHeads}x${keyDim} s${splits}`, code, bindings: buffers.bindings };
+}
+
+/** Reads of the loops over a key's values, and over a block's keys. */
+export function attentionAccesses({ keyDim, valueDim }: AttentionShape, { keys }: AttentionTile): SharedAccess[] {
+  const [stride, valueQuads] = [16 * padded(keyDim / 4), valueDim / 4];
+  return [
+    { name: 'keys', address: (thread) => (thread % keys) * stride },
+    { name: 'queries', address: (thread) => Math.floor(thread / keys) * stride },
+    { name: 'values', address: (thread) => 16 * (thread % valueQuads) },
+  ];
 }
 
 interface Staged {

@@ -6,6 +6,7 @@ import type { TensorType } from '../../../formats/tensor.ts';
 import type { GpuCapabilities } from '../adapter.ts';
 import { type BufferDeclaration, read } from './bindings.ts';
 import { matrixTile } from './matrixTiles.ts';
+import type { SharedAccess } from './sharedAccess.ts';
 import { loadStep, type TileProduct, tileColumns, tileRows, tileTokens } from './tileLoad.ts';
 
 export interface TileCode {
@@ -28,11 +29,18 @@ export function tileCode(type: TensorType, product: TileProduct, capabilities: G
     : plainTile(product);
 }
 
+/** Rows of a plain tile stand one vec4 further apart than they are long, so that they do not start in the same bank. */
+const stride = tileColumns / 4 + 1;
+
+/** Reads of the loop over a plain tile's columns. */
+export const plainTileAccesses: readonly SharedAccess[] = [
+  { name: 'weights', address: (thread) => 16 * stride * (thread % 16) },
+  { name: 'x', address: (thread) => 16 * stride * Math.floor(thread / 16) },
+];
+
 /** Each thread has four rows of x by four of the matrix, 16 apart. */
 function plainTile(product: TileProduct): TileCode {
   const quads = tileColumns / 4;
-  // One vec4 more, so that rows do not start in the same bank.
-  const stride = quads + 1;
   const four = [0, 1, 2, 3];
   return {
     enables: '',
