@@ -1,8 +1,7 @@
 import * as vscode from 'vscode';
-import { contextBudget } from '../engine/question/budget.ts';
-import { plan } from '../engine/question/planner.ts';
+import { contextBudget, plan } from '../engine/index/question/planner.ts';
 import type { EngineHost } from './client/host.ts';
-import { countTokens } from './context/budget.ts';
+import { countTokens } from './context/gather.ts';
 import { changesOf, gitRepository } from './git.ts';
 
 const stream = 'commit-message';

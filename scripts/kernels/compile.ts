@@ -5,7 +5,7 @@
  *     node compile.ts OUT.json ROWS [MODEL…]     ROWS: 1,4,prompt
  */
 import { writeFileSync, writeSync } from 'node:fs';
-import { Gpu } from '../../engine/backend/webgpu/gpu.ts';
+import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { models } from './models.ts';
 import { recordPlans } from './plans.ts';
 

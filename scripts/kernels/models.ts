@@ -1,7 +1,7 @@
 /** The models whose kernels are compiled: their published shapes, and the types of their matrices as they are published. */
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import { specFromConfig } from '../../engine/model/open.ts';
-import type { AttentionSpec, DecoderSpec, FeedForwardSpec } from '../../engine/model/spec.ts';
+import type { AttentionSpec, DecoderSpec, FeedForwardSpec } from '../../engine/model/spec/spec.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
@@ -9,7 +9,7 @@ import type {
   FeedForwardWeights,
   Linear,
   Weight,
-} from '../../engine/model/weights.ts';
+} from '../../engine/model/weights/weights.ts';
 
 export interface MatrixTypes {
   readonly embedding: TensorType;

@@ -1,15 +1,16 @@
 /** The plans that the engine would run for a model on an adapter, recorded without memory and without a device. */
-import type { GpuCapabilities } from '../../engine/backend/webgpu/adapter.ts';
-import { queriesPerTile } from '../../engine/backend/webgpu/decoderAttention.ts';
-import { allocateCache } from '../../engine/backend/webgpu/decoderCache.ts';
-import { headPlan, layersPlan } from '../../engine/backend/webgpu/decoderPlan.ts';
-import type { PlanRows } from '../../engine/backend/webgpu/decoderRecorder.ts';
-import { maxTokensPerRun } from '../../engine/backend/webgpu/decoderScratch.ts';
-import { placeWeights } from '../../engine/backend/webgpu/decoderWeights.ts';
-import type { Gpu, KernelSource } from '../../engine/backend/webgpu/gpu.ts';
-import { allocateRun } from '../../engine/backend/webgpu/index.ts';
-import type { Groups, Plan } from '../../engine/backend/webgpu/plan.ts';
-import { Uploader } from '../../engine/backend/webgpu/upload.ts';
+
+import { queriesPerTile } from '../../engine/backend/webgpu/decoder/attention.ts';
+import { allocateCache } from '../../engine/backend/webgpu/decoder/cache.ts';
+import type { Groups, Plan } from '../../engine/backend/webgpu/decoder/dispatches.ts';
+import { headPlan, layersPlan } from '../../engine/backend/webgpu/decoder/forwardPlan.ts';
+import { placeWeights } from '../../engine/backend/webgpu/decoder/gpuWeights.ts';
+import type { PlanRows } from '../../engine/backend/webgpu/decoder/recorder.ts';
+import { maxTokensPerRun } from '../../engine/backend/webgpu/decoder/scratch.ts';
+import type { GpuCapabilities } from '../../engine/backend/webgpu/device/adapter.ts';
+import type { Gpu, KernelSource } from '../../engine/backend/webgpu/device/gpu.ts';
+import { Uploader } from '../../engine/backend/webgpu/device/upload.ts';
+import { allocateRun } from '../../engine/backend/webgpu/needs.ts';
 import { type BenchModel, weightsOf } from './models.ts';
 
 export interface RecordedDispatch {
@@ -49,7 +50,7 @@ export async function recordPlans(
   const { spec } = model;
   const gpu = recordingGpu(capabilities);
   const weights = await placeWeights(weightsOf(model), new Uploader(gpu, { contextTokens }));
-  const buffers = await allocateRun(gpu, spec, contextTokens, gpu);
+  const buffers = await allocateRun(capabilities, spec, contextTokens, gpu);
   const cacheOptions = { contextTokens, maxTokensPerRun, precision: 'f16', budgetBytes: 0 } as const;
   const cache = await allocateCache(gpu, spec, cacheOptions);
   const parts = { gpu, spec, weights, cache, ...buffers };

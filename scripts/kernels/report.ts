@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { attentionShape, attentionSplits, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
-import { chunkColumns } from '../../engine/backend/webgpu/wideWeightCode.ts';
+import { chunkColumns } from '../../engine/backend/webgpu/kernels/wideWeightCode.ts';
 import { projectRoot } from '../shared/paths.ts';
 import { sharedWavefronts } from './banks.ts';
 import { cards } from './cards.ts';

@@ -7,7 +7,7 @@
  * carry over to the vendors' own compilers, absolute counts to about a fifth.
  */
 import type { TensorType } from '../../engine/formats/tensor.ts';
-import type { GroupedQueryAttentionSpec } from '../../engine/model/spec.ts';
+import type { GroupedQueryAttentionSpec } from '../../engine/model/spec/spec.ts';
 import type { Card } from './cards.ts';
 import type { BenchModel } from './models.ts';
 

@@ -4,7 +4,8 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } f
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, describe, inject } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, inject } from 'vitest';
+import { homeEnvironment } from '../../scripts/shared/ownHome.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import { quietSettings, type RunningServer, startServer } from '../../scripts/shared/vscodeServer.ts';
 
@@ -18,44 +19,47 @@ export interface EditorOptions {
   git?: boolean;
   /** True: VS Code asks whether it may trust the folder; it starts in restricted mode. */
   workspaceTrust?: boolean;
+  /** Of the server and all that it starts, on top of ours. */
+  environment?: Readonly<Record<string, string>>;
+  /** True: an empty home with no model in it, the first window as `npm start` opens it, and VS Code's own defaults. */
+  newUser?: boolean;
 }
 
 const readyMs = 60_000;
 /** For whatever is waited for without a limit of its own; small machines have busy moments. */
 const actionMs = 60_000;
-const keyAttempts = 5;
-const keyMs = 2_000;
-/** No other AI, no tours, no animation: only Hearth and the editor. */
-const calmSettings = {
+/** After a key, within which the input opens on the busiest machine, if it does. */
+const openMs = 10_000;
+/**
+ * What a test that drives the keyboard needs to be steady: nothing takes the focus while the window opens, nothing but Hearth answers Tab, and a
+ * file is saved when the test says so. `newUser` goes without, as users do.
+ */
+const steadySettings = {
   ...quietSettings,
   'workbench.startupEditor': 'none',
-  'workbench.tips.enabled': false,
-  'workbench.reduceMotion': 'on',
   'workbench.secondarySideBar.defaultVisibility': 'hidden',
-  'chat.disableAIFeatures': false,
-  'chat.commandCenter.enabled': false,
+  'workbench.reduceMotion': 'on',
   'editor.quickSuggestions': { other: 'off', comments: 'off', strings: 'off' },
   'editor.suggestOnTriggerCharacters': false,
-  'editor.acceptSuggestionOnEnter': 'off',
-  'git.openRepositoryInParentFolders': 'never',
-  'security.workspace.trust.startupPrompt': 'never',
-  'security.workspace.trust.banner': 'never',
   'files.autoSave': 'off',
 } as const;
 
 export class Editor {
   readonly page: Page;
   readonly workspace: string;
-  private readonly scratch: string;
-  private readonly server: RunningServer;
-  private readonly browser: Browser;
+  /** Of a new user. */
+  readonly home: string;
+  readonly #scratch: string;
+  readonly #server: RunningServer;
+  readonly #browser: Browser;
 
   private constructor(page: Page, scratch: string, server: RunningServer, browser: Browser) {
     this.page = page;
-    this.scratch = scratch;
+    this.#scratch = scratch;
     this.workspace = join(scratch, 'workspace');
-    this.server = server;
-    this.browser = browser;
+    this.home = join(scratch, 'home');
+    this.#server = server;
+    this.#browser = browser;
   }
 
   static async open(options: EditorOptions): Promise<Editor> {
@@ -76,7 +80,8 @@ export class Editor {
       password: undefined,
       workspaceTrust: options.workspaceTrust ?? false,
       openBrowser: false,
-      settings: { ...calmSettings, ...options.settings },
+      environment: { ...(options.newUser === true && newUser(join(scratch, 'home'))), ...options.environment },
+      settings: { ...(options.newUser === true ? quietSettings : steadySettings), ...options.settings },
       machineSettings: options.machineSettings ?? {},
       onOutput: () => undefined,
     });
@@ -89,7 +94,7 @@ export class Editor {
     const editor = new Editor(page, scratch, server, browser);
     try {
       await page.goto(`${server.url}/?folder=${encodeURIComponent(workspace)}`);
-      await editor.untilReady();
+      await editor.#untilReady();
     } catch (error) {
       await editor.keepEvidence('not-ready');
       await editor.close();
@@ -99,49 +104,53 @@ export class Editor {
   }
 
   async close(): Promise<void> {
-    await this.browser.close();
-    await this.server.stop();
-    rmSync(this.scratch, { recursive: true, force: true, maxRetries: 5 });
+    await this.#browser.close();
+    await this.#server.stop();
+    rmSync(this.#scratch, { recursive: true, force: true, maxRetries: 5 });
   }
 
   async reload(): Promise<void> {
     await this.page.reload();
-    await this.untilReady();
+    await this.#untilReady();
   }
 
   /** Runs the command of that title by the command palette. */
   async command(title: string): Promise<void> {
-    await this.quickInput('F1', `>${title}`, title);
+    await this.#quickInput('F1', `>${title}`, title);
   }
 
   /** Opens a file of the workspace, or returns to it; the cursor is in its text then. */
   async openFile(path: string): Promise<void> {
     const name = path.split('/').at(-1) ?? path;
-    await this.quickInput('Control+P', path, name);
+    await this.#quickInput('Control+P', path, name);
     await this.page.locator(`.tab.active[data-resource-name="${name}"]`).waitFor();
     await this.page.locator('.editor-group-container.active .monaco-editor.focused').waitFor();
   }
 
-  private async quickInput(key: string, text: string, chosen: string): Promise<void> {
+  /**
+   * The input closes when something else takes the focus, a webview that is being made for example: then it is opened again. It is not asked
+   * for a second time while it may still come, since the key also chooses the next row of an open one.
+   */
+  async #quickInput(key: string, text: string, chosen: string): Promise<void> {
     const input = this.page.locator('.quick-input-widget input.input').first();
     const row = this.page.locator('.quick-input-list .monaco-list-row.focused', { hasText: chosen });
-    const open = async () => {
-      if (!(await input.isVisible())) await this.page.keyboard.press(key);
-      await input.fill(text, { timeout: keyMs });
-      await row.waitFor({ timeout: keyMs });
+    const opened = async (): Promise<boolean> => {
+      if (!(await input.isVisible())) {
+        await this.page.keyboard.press(key);
+        await input.waitFor({ timeout: openMs });
+      }
+      if ((await input.inputValue({ timeout: openMs })) !== text) await input.fill(text, { timeout: openMs });
+      await Promise.race([row.waitFor({ timeout: openMs }), input.waitFor({ state: 'hidden', timeout: openMs })]);
+      return row.isVisible();
     };
-    // The input closes, or never opens, when a webview takes the focus at that moment.
-    for (let attempt = 1; attempt < keyAttempts; attempt++) {
-      const done = await open().then(
-        () => true,
-        () => false,
-      );
-      if (done) break;
-    }
-    await open();
-    await this.page.keyboard.press('Enter');
-    // The command may ask something in the same input.
-    await row.waitFor({ state: 'hidden' });
+    const state = async () => {
+      if (await opened().catch(() => false)) await input.press('Enter', { timeout: openMs });
+      else return 'not chosen';
+      // The command may ask something in the same input.
+      await row.waitFor({ state: 'hidden', timeout: openMs });
+      return 'chosen';
+    };
+    await expect.poll(() => state().catch(String), { timeout: actionMs, message: `${key} ${text}` }).toBe('chosen');
   }
 
   /** The item of the status bar with that text. */
@@ -156,7 +165,8 @@ export class Editor {
 
   /** The chat's page once it is there; what can be relied on in it is listed in media/chat.ts. */
   async chat(): Promise<FrameLocator> {
-    const chat = this.page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
+    const own = 'iframe.webview.ready[src*="extensionId=hearth.hearth"][src*="purpose=webviewView"]';
+    const chat = this.page.frameLocator(own).frameLocator('iframe#active-frame');
     await chat.locator('#question').waitFor();
     return chat;
   }
@@ -168,7 +178,7 @@ export class Editor {
   /** Leaves a picture and the logs of the server and its extensions in test/e2e/results. */
   async keepEvidence(name: string): Promise<void> {
     await this.screenshot(name);
-    const logs = join(this.scratch, 'user-data', 'logs');
+    const logs = join(this.#scratch, 'user-data', 'logs');
     cpSync(logs, join(projectRoot, 'test', 'e2e', 'results', `${name}-logs`), { recursive: true });
   }
 
@@ -178,7 +188,7 @@ export class Editor {
     const fields = rows.map((row) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(row) ?? []);
     // The server leads a process group of its own; all that it starts is in it.
     const ours = fields.filter(
-      ([, , group, args]) => Number(group) === this.server.pid && args?.includes('engine.mjs'),
+      ([, , group, args]) => Number(group) === this.#server.pid && args?.includes('engine.mjs'),
     );
     return ours.map(([, pid]) => Number(pid));
   }
@@ -188,10 +198,15 @@ export class Editor {
     return readFileSync(join(this.workspace, path), 'utf8');
   }
 
-  private async untilReady(): Promise<void> {
+  async #untilReady(): Promise<void> {
     await this.page.locator('.monaco-workbench .part.statusbar').waitFor({ timeout: readyMs });
     await this.statusItem('Hearth').waitFor({ timeout: readyMs });
   }
+}
+
+function newUser(home: string): Record<string, string | undefined> {
+  mkdirSync(home, { recursive: true });
+  return { ...homeEnvironment(home), HEARTH_FIRST_WINDOW: '1' };
 }
 
 function commitAll(folder: string): void {

@@ -1,11 +1,11 @@
 /** What a device does to a model: its loss, its limits, its memory. On the real adapter, with golden checkpoints. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import type { GpuOptions } from '../../engine/backend/webgpu/adapter.ts';
-import { Gpu } from '../../engine/backend/webgpu/gpu.ts';
+import type { GpuOptions } from '../../engine/backend/webgpu/device/adapter.ts';
+import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
-import { argmax } from '../../engine/generation/sampler.ts';
 import { openModel } from '../../engine/model/open.ts';
-import { type LoadedModel, loadModel } from '../../engine/server/loaded.ts';
+import { type LoadedModel, loadModel } from '../../engine/runtime/loadedModel.ts';
+import { argmax } from '../../engine/sampling/sampler.ts';
 import { readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
 
@@ -93,7 +93,7 @@ describe('a model that does not fit', () => {
     const opened = openedGpus();
     const memoryBytes = 60e6;
     const load = loadLlama({ atMost: { memoryBytes } }, 131_072);
-    await expect(load).rejects.toMatchObject({ code: 'out-of-memory', freeBytes: memoryBytes });
+    await expect(load).rejects.toMatchObject({ code: 'out-of-memory', usableBytes: 0.9 * memoryBytes });
     await expect(load).rejects.toThrow(/Nothing was loaded\. A context of \d+ tokens fits\.$/);
     expect(opened.map(({ allocatedBytes }) => allocatedBytes)).toEqual([0]);
     const fitting = Number(/context of (\d+) tokens fits/.exec(String(await load.catch(String)))?.[1]);

@@ -1,17 +1,20 @@
 /** The session and the key-value caches of one loaded decoder, as the thread that owns them sees them. */
+
+import { type MessagePort, parentPort } from 'node:worker_threads';
 import { InferenceSession } from 'onnxruntime-node';
 import { GraphRun } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
 import type { CacheState, FromThread, ThreadGraph, ThreadSlice, ToThread } from './messages.ts';
+import { productMs } from './threads.ts';
 
 export class GraphThread {
-  private readonly session: InferenceSession;
-  private readonly graphRun: GraphRun;
-  private readonly caches = new Map<number, KeyValueCache>();
+  readonly #session: InferenceSession;
+  readonly #graphRun: GraphRun;
+  readonly #caches = new Map<number, KeyValueCache>();
 
   private constructor(session: InferenceSession, graphRun: GraphRun) {
-    this.session = session;
-    this.graphRun = graphRun;
+    this.#session = session;
+    this.#graphRun = graphRun;
   }
 
   static async load({ model, weightsDirectory, threads, plan }: ThreadGraph): Promise<GraphThread> {
@@ -29,60 +32,94 @@ export class GraphThread {
   async handle(message: Exclude<ToThread, { kind: 'load' | 'measure' }>): Promise<FromThread | undefined> {
     switch (message.kind) {
       case 'create':
-        this.caches.set(message.sequence, this.graphRun.emptyCache());
+        this.#caches.set(message.sequence, this.#graphRun.emptyCache());
         return undefined;
       case 'fork':
-        this.caches.set(message.sequence, this.cache(message.from).fork());
+        this.#caches.set(message.sequence, this.#cache(message.from).fork());
         return undefined;
       case 'truncate':
-        this.cache(message.sequence).truncate(message.length);
+        this.#cache(message.sequence).truncate(message.length);
         return undefined;
       case 'mark':
-        this.cache(message.sequence).mark(message.lengths);
+        this.#cache(message.sequence).mark(message.lengths);
         return undefined;
       case 'dispose':
-        this.cache(message.sequence).dispose();
-        this.caches.delete(message.sequence);
+        this.#cache(message.sequence).dispose();
+        this.#caches.delete(message.sequence);
         return undefined;
       case 'run':
-        return this.run(message.slices);
+        return this.#run(message.slices);
       case 'save':
-        return { kind: 'done', values: [], saved: this.cache(message.sequence).saved(message.layer), caches: [] };
+        return { kind: 'done', values: [], saved: this.#cache(message.sequence).saved(message.layer), caches: [] };
       case 'restore': {
-        const cache = this.cache(message.sequence);
+        const cache = this.#cache(message.sequence);
         cache.restore(message.layer, message.extent, message.bytes);
         return { kind: 'done', values: [], caches: [cache.state()] };
       }
       case 'end':
-        this.caches.clear();
-        await this.session.release();
+        this.#caches.clear();
+        await this.#session.release();
         return { kind: 'done', values: [], caches: [] };
     }
   }
 
-  private async run(slices: readonly ThreadSlice[]): Promise<FromThread> {
-    const before = slices.map(({ sequence }) => this.cache(sequence).extent.length);
+  async #run(slices: readonly ThreadSlice[]): Promise<FromThread> {
+    const before = slices.map(({ sequence }) => this.#cache(sequence).extent.length);
     const logits: Float32Array[] = [];
     try {
       for (const { sequence, tokens, logits: wanted } of slices) {
-        logits.push(await this.graphRun.run(this.cache(sequence), tokens, wanted));
+        logits.push(await this.#graphRun.run(this.#cache(sequence), tokens, wanted));
       }
     } catch (error) {
-      for (const [i, { sequence }] of slices.entries()) this.cache(sequence).truncate(before[i] ?? 0);
-      return { kind: 'failed', message: messageOf(error), caches: this.statesOf(slices) };
+      for (const [i, { sequence }] of slices.entries()) this.#cache(sequence).truncate(before[i] ?? 0);
+      return { kind: 'failed', message: messageOf(error), caches: this.#statesOf(slices) };
     }
-    return { kind: 'done', values: logits, caches: this.statesOf(slices) };
+    return { kind: 'done', values: logits, caches: this.#statesOf(slices) };
   }
 
-  private statesOf(slices: readonly ThreadSlice[]): CacheState[] {
-    return slices.map(({ sequence }) => this.cache(sequence).state());
+  #statesOf(slices: readonly ThreadSlice[]): CacheState[] {
+    return slices.map(({ sequence }) => this.#cache(sequence).state());
   }
 
-  private cache(sequence: number): KeyValueCache {
-    const cache = this.caches.get(sequence);
+  #cache(sequence: number): KeyValueCache {
+    const cache = this.#caches.get(sequence);
     if (!cache) throw new Error(`there is no sequence ${sequence}`);
     return cache;
   }
 }
 
 export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+// The thread that runs the graph. onnxruntime-node computes on the thread that calls `session.run`, and the engine has
+// to hear a cancellation meanwhile.
+
+function listen(port: MessagePort): void {
+  let thread: GraphThread | undefined;
+  // A message is handled when the ones before it are.
+  let previous: Promise<void> = Promise.resolve();
+  const handle = async (message: ToThread): Promise<FromThread | undefined> => {
+    if (message.kind === 'measure')
+      return { kind: 'done', values: [Float32Array.of(await productMs(message.threads))], caches: [] };
+    if (message.kind !== 'load') return thread?.handle(message);
+    thread = await GraphThread.load(message.graph);
+    return { kind: 'done', values: [], caches: [] };
+  };
+  port.on('message', (message: ToThread) => {
+    previous = previous.then(async () => {
+      const answer = await handle(message).catch(
+        (error: unknown): FromThread => ({ kind: 'failed', message: messageOf(error), caches: [] }),
+      );
+      if (answer) port.postMessage(answer, transferred(answer));
+      if (message.kind === 'end') port.close();
+    });
+  });
+}
+
+/** Memory that is handed over, not copied. */
+function transferred(answer: FromThread): ArrayBuffer[] {
+  if (answer.kind === 'failed') return [];
+  const { values, saved } = answer;
+  return [...values, ...(saved ? [saved] : [])].map(({ buffer }) => buffer as ArrayBuffer);
+}
+
+if (parentPort) listen(parentPort);

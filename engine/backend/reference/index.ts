@@ -3,15 +3,17 @@
  * other backends are tested against; start reading at forward.ts.
  */
 import { HearthError, throwIfAborted } from '../../errors.ts';
-import type { CachePrecision } from '../../model/cachePrecision.ts';
-import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec.ts';
-import { listWeights } from '../../model/weightList.ts';
-import type { DecoderWeights, Weight } from '../../model/weights.ts';
-import { readValues } from '../../model/weightValues.ts';
-import { rowsOf, weightBytesOf } from '../../model/weightViews.ts';
+import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
+import { listWeights } from '../../model/weights/specTensors.ts';
+import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
+import { readValues } from '../../model/weights/weightValues.ts';
+import { rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import { showBytes } from '../../units.ts';
 import {
   type Backend,
   type CacheDemand,
+  checkedBatch,
   type Decoder,
   type DecoderMemory,
   fullContexts,
@@ -19,12 +21,12 @@ import {
   type SequenceSlice,
   type SequenceStorage,
 } from '../backend.ts';
-import { checkedBatch } from '../batch.ts';
-import { ReferenceSequence } from './cache.ts';
+import { hostMemory } from '../hostMemory.ts';
+import { type MemoryPlan, type MemoryPool, type ModelNeeds, planMemory } from '../memoryPlan.ts';
+import { ReferenceSequence, ReferenceStorage } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
-import { type LoadedDecoder, loadDecoder } from './loaded.ts';
-import { ReferenceStorage } from './storage.ts';
+import { type LoadedDecoder, loadDecoder } from './weights.ts';
 
 const maxTokensPerRun = 1024;
 const maxSequencesPerRun = 64;
@@ -32,9 +34,18 @@ const maxSequencesPerRun = 64;
 export const referenceBackend: Backend = {
   name: 'reference',
   async load(spec, weights, options) {
-    requireMemory(spec, weights);
+    const tokenBytes = cacheBytesOfToken(spec);
+    const needs: ModelNeeds = {
+      weightBytes: residentBytes(spec, weights),
+      scratchBytes: 0,
+      cacheBytes: (tokens) => tokens * tokenBytes,
+      longestTokens: spec.contextTokens,
+    };
+    const host = hostMemory();
+    requireMemory(needs, host);
+    const memory = planMemory(needs, host, options.contextTokens);
     const loaded = await loadDecoder(spec, weights, countingReader(spec, weights, options));
-    return new ReferenceDecoder(loaded, residentBytes(spec, weights), options);
+    return new ReferenceDecoder(loaded, needs.weightBytes, { ...options, ...memory });
   },
 };
 
@@ -47,39 +58,40 @@ class ReferenceDecoder implements Decoder {
   /** f32 holds every stored value, so nothing is lost but by a cache of 8 bits. */
   readonly notes: readonly string[];
   readonly storage: SequenceStorage;
-  private readonly loaded: LoadedDecoder;
-  private readonly precision: CachePrecision;
-  private readonly weightBytes: number;
-  private readonly tokenBytes: number;
-  private readonly cacheCapacityBytes: number;
-  private readonly sequences = new Set<ReferenceSequence>();
+  readonly #loaded: LoadedDecoder;
+  readonly #precision: CachePrecision;
+  readonly #weightBytes: number;
+  readonly #tokenBytes: number;
+  readonly #cacheCapacityBytes: number;
+  readonly #sequences = new Set<ReferenceSequence>();
 
-  constructor(loaded: LoadedDecoder, weightBytes: number, { contextTokens, cachePrecision = 'f32' }: LoadOptions) {
-    this.precision = cachePrecision;
+  constructor(loaded: LoadedDecoder, weightBytes: number, options: LoadOptions & MemoryPlan) {
+    const { contextTokens, cacheBudgetBytes, cachePrecision = 'f32' } = options;
+    this.#precision = cachePrecision;
     this.notes =
       cachePrecision === 'q8' ? ['Keys and values are rounded to 8 bits, with a scale for every 32 of them.'] : [];
     this.spec = loaded.spec;
-    this.loaded = loaded;
-    this.weightBytes = weightBytes;
+    this.#loaded = loaded;
+    this.#weightBytes = weightBytes;
     this.contextTokens = contextTokens;
-    this.tokenBytes = loaded.spec.layers.reduce((sum, { attention }) => sum + 4 * cacheValuesPerToken(attention), 0);
-    this.cacheCapacityBytes = fullContexts * contextTokens * this.tokenBytes;
+    this.#tokenBytes = cacheBytesOfToken(loaded.spec);
+    this.#cacheCapacityBytes = Math.min(cacheBudgetBytes, fullContexts * contextTokens * this.#tokenBytes);
     this.storage = new ReferenceStorage(
       this,
       cachePrecision === 'q8' ? 'q8 as f32 by token' : 'f32 by token',
-      (tokens) => this.bytesHeld() + tokens * this.tokenBytes <= this.cacheCapacityBytes,
+      (tokens) => this.#bytesHeld() + tokens * this.#tokenBytes <= this.#cacheCapacityBytes,
     );
   }
 
   createSequence(): ReferenceSequence {
-    return ReferenceSequence.empty(this.sequences, this.spec, this.precision);
+    return ReferenceSequence.empty(this.#sequences, this.spec, this.#precision);
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
     const slices = checkedBatch(batch, this, (sequence) =>
-      sequence instanceof ReferenceSequence && this.sequences.has(sequence) ? sequence : undefined,
+      sequence instanceof ReferenceSequence && this.#sequences.has(sequence) ? sequence : undefined,
     );
-    const hidden = await forward(this.loaded, slices);
+    const hidden = await forward(this.#loaded, slices);
     const { hiddenSize } = this.spec;
     let row = 0;
     return slices.map(({ sequence, tokens, logits }) => {
@@ -88,30 +100,33 @@ class ReferenceDecoder implements Decoder {
       sequence.length += tokens.length;
       row = end;
       const rows = hidden.subarray(first * hiddenSize, end * hiddenSize);
-      return this.loaded.head ? linear(rows, this.loaded.head) : rows.slice();
+      return this.#loaded.head ? linear(rows, this.#loaded.head) : rows.slice();
     });
   }
 
   hasRoom(demands: readonly CacheDemand[]): boolean {
     const wanted = new Map(demands.map(({ sequence, tokens }) => [sequence, tokens]));
-    const tokens = [...this.sequences].reduce((sum, sequence) => sum + (wanted.get(sequence) ?? 0), 0);
-    return this.bytesHeld() + tokens * this.tokenBytes <= this.cacheCapacityBytes;
+    const tokens = [...this.#sequences].reduce((sum, sequence) => sum + (wanted.get(sequence) ?? 0), 0);
+    return this.#bytesHeld() + tokens * this.#tokenBytes <= this.#cacheCapacityBytes;
   }
 
-  private bytesHeld(): number {
-    return [...this.sequences].reduce((sum, { length }) => sum + length * this.tokenBytes, 0);
+  #bytesHeld(): number {
+    return [...this.#sequences].reduce((sum, { length }) => sum + length * this.#tokenBytes, 0);
   }
 
   memory(): DecoderMemory {
-    const cacheBytes = [...this.sequences].reduce((sum, sequence) => sum + sequence.bytes, 0);
-    const weightBytes = this.weightBytes + this.loaded.experts.bytes;
-    return { weightBytes, cacheBytes, cacheCapacityBytes: this.cacheCapacityBytes, cacheBytesPerValue: 4 };
+    const cacheBytes = [...this.#sequences].reduce((sum, sequence) => sum + sequence.bytes, 0);
+    const weightBytes = this.#weightBytes + this.#loaded.experts.bytes;
+    return { weightBytes, cacheBytes, cacheCapacityBytes: this.#cacheCapacityBytes, cacheBytesPerValue: 4 };
   }
 
   async dispose(): Promise<void> {
-    this.sequences.clear();
+    this.#sequences.clear();
   }
 }
+
+const cacheBytesOfToken = ({ layers }: DecoderSpec): number =>
+  layers.reduce((sum, { attention }) => sum + 4 * cacheValuesPerToken(attention), 0);
 
 /** Bytes of the weights that stay in memory as f32: all but the embedding and the routed experts. */
 function residentBytes(spec: DecoderSpec, weights: DecoderWeights): number {
@@ -127,14 +142,12 @@ function residentWeights({ headless }: DecoderSpec, weights: DecoderWeights): We
     .map(({ weight }) => weight);
 }
 
-function requireMemory(spec: DecoderSpec, weights: DecoderWeights): void {
-  const needed = residentBytes(spec, weights);
-  const available = process.availableMemory();
-  if (needed <= available) return;
-  const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
+/** All of it is taken at once. */
+function requireMemory({ weightBytes }: ModelNeeds, { availableBytes }: MemoryPool): void {
+  if (weightBytes <= availableBytes) return;
   throw new HearthError(
     'out-of-memory',
-    `The reference backend holds weights as 32-bit floats: ${gigabytes(needed)} GB, and ${gigabytes(available)} GB are free. Use another backend.`,
+    `The reference backend holds weights as 32-bit floats: ${showBytes(weightBytes)}, and ${showBytes(availableBytes)} are free. Use another backend.`,
   );
 }
 

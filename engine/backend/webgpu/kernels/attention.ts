@@ -13,9 +13,11 @@
  *
  * Keys pass through workgroup memory in blocks, each fetched while the one before is computed; values take the keys' place.
  */
-import { type CachePrecision, type CacheRow, cacheRowOf } from '../../../model/cachePrecision.ts';
-import type { AttentionSpec } from '../../../model/spec.ts';
-import type { KernelSource } from '../gpu.ts';
+
+import { type CacheRow, cacheRowOf } from '../../../model/spec/cachePrecision.ts';
+import type { AttentionSpec } from '../../../model/spec/spec.ts';
+import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { type CacheReader, cacheReader, pageTokens, rowStruct } from './cacheCode.ts';
 import type { SharedAccess } from './sharedAccess.ts';

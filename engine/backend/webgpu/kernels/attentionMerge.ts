@@ -1,5 +1,5 @@
 /** The second half of split attention. */
-import type { KernelSource } from '../gpu.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import type { AttentionShape } from './attention.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 

@@ -7,10 +7,10 @@
  * it holds. Workgroup: 64 threads, which share the columns of all slots of four rows; groups: rows in x, tokens in y. Needs rows in
  * multiples of four; uses subgroups. Must equal `expertNetworks` of backend/reference after its activation.
  */
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
-import type { BlockScaleShape } from '../weightCode.ts';
-import type { MatrixLayout } from '../weightLayout.ts';
+
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 import {
@@ -22,6 +22,7 @@ import {
   vectorThreads,
   weightsPerStep,
 } from './vectorProduct.ts';
+import type { BlockScaleShape } from './weightCode.ts';
 
 export interface ExpertsDownShape {
   readonly layout: MatrixLayout;

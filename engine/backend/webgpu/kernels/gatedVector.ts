@@ -11,11 +11,10 @@
  * tokens in z. Needs rows in multiples of four; uses subgroups. Must equal the first half of `gatedNetwork` of
  * backend/reference.
  */
-import type { Activation, ExpertsSpec } from '../../../model/spec.ts';
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
-import type { BlockScaleShape } from '../weightCode.ts';
-import type { MatrixLayout } from '../weightLayout.ts';
+import type { Activation, ExpertsSpec } from '../../../model/spec/spec.ts';
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { activationCode } from './activation.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
@@ -32,6 +31,7 @@ import {
   vectorThreads,
   weightsPerStep,
 } from './vectorProduct.ts';
+import type { BlockScaleShape } from './weightCode.ts';
 
 /** A piece of a matrix, or of a stack of experts, from row `firstRow` on. */
 export interface GatedPiece {

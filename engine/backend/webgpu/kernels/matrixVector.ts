@@ -6,10 +6,10 @@
  * Workgroup: 64 threads, which share the columns of `rowsPerGroup` output rows; groups in x, then y. Needs nothing; uses
  * subgroups. Must equal `linear` after `rmsNorm` of backend/reference.
  */
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
-import type { BlockScaleShape } from '../weightCode.ts';
-import type { MatrixLayout } from '../weightLayout.ts';
+
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 import {
@@ -22,6 +22,7 @@ import {
   vectorThreads,
   weightsPerStep,
 } from './vectorProduct.ts';
+import type { BlockScaleShape } from './weightCode.ts';
 
 /** What a product of a matrix with rows of x may have besides. Shared with matrixMatrix. */
 export interface ProductShape {

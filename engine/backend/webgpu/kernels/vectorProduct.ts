@@ -3,11 +3,12 @@
  * share. One row of x is multiplied in chunks of 32 weights that a thread loads 16 bytes at a time (wideWeightCode.ts); more
  * rows, and types or widths that have no chunks, in units of eight (weightCode.ts), whose weights all rows of x then share.
  */
-import type { GpuCapabilities } from '../adapter.ts';
-import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
-import type { MatrixLayout } from '../weightLayout.ts';
-import { chunkColumns, isWide, needsSums, spanCode, wideWeightCode } from '../wideWeightCode.ts';
+
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
 import { type BufferDeclaration, read } from './bindings.ts';
+import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
+import { chunkColumns, isWide, needsSums, spanCode, wideWeightCode } from './wideWeightCode.ts';
 
 export const rowsPerGroup = 4;
 export const vectorThreads = 64;
