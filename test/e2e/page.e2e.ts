@@ -52,7 +52,7 @@ async function suffer(page: Page, payload: string): Promise<void> {
   const running = { kind: 'running', note: payload } as const;
   const chips = [{ id: payload, label: payload, detail: payload, tokens: 1 }];
   const citations = [{ text: payload, path: payload, line: 1, endLine: 1 }];
-  const context = { chips, omitted: [payload], citations, removedCitations: 2 };
+  const context = { chips, omitted: [payload], citations, missing: [payload] };
   const empty = { id: turn, kind: 'chat', question: payload, thinking: '', answer: '', model: payload } as const;
   const before: ToPage[] = [
     { type: 'conversation', turns: [{ ...empty, ...context, outcome: running }] },
@@ -94,9 +94,9 @@ const chips = [{ id: 'file:a', label: 'file_with_a_long_name.ts', detail: 'lines
 const answeredTurn: Turn = {
   ...{ id: 'n', kind: 'chat', question: `Why does ${name} fail?`, chips, omitted: ['b.ts: no room'], model: 'M' },
   thinking: 'Hm.',
-  answer: `In \`${name}:12\`.\n\n\`\`\`ts\nconst a = '${'x'.repeat(90)}';\n\`\`\`\n\n| a | b |\n|---|---|\n| ${'y'.repeat(80)} | z |`,
+  answer: `In \`${name}:12\` and gone.ts:1.\n\n\`\`\`ts\nconst a = '${'x'.repeat(90)}';\n\`\`\`\n\n| a | b |\n|---|---|\n| ${'y'.repeat(80)} | z |`,
   citations: [{ text: `${name}:12`, path: name, line: 12, endLine: 12 }],
-  removedCitations: 2,
+  missing: ['gone.ts:1'],
   outcome: { kind: 'done', reason: 'stop', figures, dropped: 3 },
 };
 /** One of each thing that the page can show. */

@@ -1,6 +1,7 @@
 // @vitest-environment jsdom
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { blocksOf, offeredLink, renderBlocks } from '../../../media/markdown.ts';
+import { lexMarkdown } from '../../../extension/answerMarkup.ts';
+import { offeredLink, renderBlocks } from '../../../media/markdown.ts';
 import { StreamingMarkdown } from '../../../media/stream.ts';
 import { payloads } from './payloads.ts';
 
@@ -19,7 +20,7 @@ const options = { open: false, imageLabel: 'image', onLink: (href: string) => op
 function render(markdown: string): HTMLElement {
   const element = document.createElement('div');
   document.body.replaceChildren(element);
-  element.append(renderBlocks(blocksOf(markdown), options));
+  element.append(renderBlocks(lexMarkdown(markdown), options));
   return element;
 }
 
