@@ -5,7 +5,7 @@ import { TemplateError } from './errors.ts';
 import { percentFormat } from './formatting.ts';
 import { itemFilters } from './itemFilters.ts';
 import { replaced } from './methods.ts';
-import { json, str } from './printing.ts';
+import { json, repr, str } from './printing.ts';
 import { type Filter, filter, type Given, type Runtime } from './runtime.ts';
 import * as texts from './texts.ts';
 import { codePoints, Dict, Float, lengthOf, numberOf, Tuple, truth, Undefined, type Value } from './values.ts';
@@ -44,7 +44,8 @@ function roundHalfEven(value: number, digits: number): number {
   const scaled = value / scale;
   const floor = Math.floor(scaled);
   const half = scaled - floor === 0.5;
-  return (half ? floor + (floor % 2 === 0 ? 0 : 1) : Math.round(scaled)) * scale;
+  const near = half ? floor + (floor % 2 === 0 ? 0 : 1) : Math.round(scaled);
+  return near === 0 ? Math.sign(value) * 0 : near * scale;
 }
 
 function numeric(value: Value): number {
@@ -140,8 +141,8 @@ const fallback = filter('default_value boolean', (value, args) => {
 const filters: Readonly<Record<string, Filter>> = {
   ...itemFilters,
   abs: filter('', (value) => (value instanceof Float ? new Float(Math.abs(value.value)) : Math.abs(numeric(value)))),
-  attr: filter('name', (value, args, { lookUp }) =>
-    value instanceof Dict ? new Undefined('no attribute') : lookUp(value, args.text('name'), false),
+  attr: filter('name', (value, args, runtime) =>
+    value instanceof Dict ? new Undefined('no attribute') : runtime.lookUp(value, args.text('name'), false),
   ),
   capitalize: onText('', texts.capitalize),
   center: onText('width', (text, args, budget) => {
@@ -161,7 +162,7 @@ const filters: Readonly<Record<string, Filter>> = {
   indent: onText('width first blank', indented),
   int: filter('default base', toInteger),
   lower: onText('', (text) => text.toLowerCase()),
-  pprint: filter('', (value, _args, { filter: apply }) => apply('string', value, [], new Map())),
+  pprint: filter('', (value, _args, { budget }) => repr(value, budget)),
   replace: onText('old new count', (text, args, budget) =>
     replaced(text, args.text('old'), args.text('new'), args.integer('count', -1), budget),
   ),

@@ -121,7 +121,6 @@ function numberText(value: number, spec: Spec, isFloat: boolean, percent: boolea
 
 function magnitude(value: number, { type, precision, alternate }: Spec, isFloat: boolean, percent: boolean): string {
   const digits = Math.min(precision ?? 6, 100);
-  const exponent = (text: string) => text.replace(/e([+-])(\d)$/, 'e$10$2');
   switch (type) {
     case 'd':
       return String(Math.trunc(value));
@@ -148,12 +147,26 @@ function magnitude(value: number, { type, precision, alternate }: Spec, isFloat:
       return `${(value * 100).toFixed(digits)}%`;
     case 'g':
     case 'G':
-    case 'n':
-      return exponent(String(Number(value.toPrecision(Math.max(1, digits)))));
+    case 'n': {
+      const text = shortest(value, Math.max(1, digits));
+      return type === 'G' ? text.toUpperCase() : text;
+    }
     default:
       if (!isFloat && !percent) return String(value);
-      return precision === undefined ? floatText(value) : String(Number(value.toPrecision(Math.max(1, digits))));
+      return precision === undefined ? floatText(value) : shortest(value, Math.max(1, digits));
   }
+}
+
+const exponent = (text: string): string => text.replace(/e([+-])(\d)$/, 'e$10$2');
+
+/** So many digits, without zeros at the end; with an exponent below 1e-4 and where they do not reach the point. */
+function shortest(value: number, digits: number): string {
+  const [mantissa = '', power = '0'] = value.toExponential(digits - 1).split('e');
+  if (Number(power) >= -4 && Number(power) < digits) {
+    const fixed = value.toFixed(Math.max(0, digits - 1 - Number(power)));
+    return fixed.includes('.') ? fixed.replace(/\.?0+$/, '') : fixed;
+  }
+  return exponent(`${mantissa.includes('.') ? mantissa.replace(/\.?0+$/, '') : mantissa}e${power}`);
 }
 
 const grouped = (text: string, mark: string): string =>

@@ -21,12 +21,13 @@ import {
   type Value,
 } from './values.ts';
 
-/** `user.names.0` of an item. */
-function attributeOf(item: Value, path: Value, { lookUp }: Runtime): Value {
+/** `user.names.0` of an item; `fallback` takes the place of what is missing on the way. */
+function attributeOf(item: Value, path: Value, runtime: Runtime, fallback?: Value): Value {
   const steps = typeof path === 'string' ? path.split('.') : [path];
   return steps.reduce<Value>((value, step) => {
     const index = typeof step === 'string' && /^\d+$/.test(step) ? Number(step) : step;
-    return lookUp(value, index, true);
+    const found = runtime.lookUp(value, index, true);
+    return found instanceof Undefined && fallback !== undefined ? fallback : found;
   }, item);
 }
 
@@ -77,12 +78,7 @@ function mapped(value: Value, runtime: Runtime, { positional, named }: Given): V
     return new Generator(items.map((item) => runtime.filter(str(name, runtime.budget), item, rest, named)));
   }
   const fallback = named.get('default');
-  return new Generator(
-    items.map((item) => {
-      const found = attributeOf(item, path, runtime);
-      return found instanceof Undefined && fallback !== undefined ? fallback : found;
-    }),
-  );
+  return new Generator(items.map((item) => attributeOf(item, path, runtime, fallback)));
 }
 
 /** In groups of so many, the last one filled up. */
@@ -129,10 +125,7 @@ function unique(items: readonly Value[], key: (item: Value) => Value, { budget }
 function grouped(value: Value, args: Bound, runtime: Runtime): Value {
   const path = args.get('attribute') ?? '';
   const fallback = args.get('default');
-  const key = (item: Value): Value => {
-    const found = attributeOf(item, path, runtime);
-    return found instanceof Undefined && fallback !== undefined ? fallback : found;
-  };
+  const key = (item: Value): Value => attributeOf(item, path, runtime, fallback);
   const folded = (item: Value): Value => {
     const own = key(item);
     return typeof own === 'string' && !args.flag('case_sensitive') ? own.toLowerCase() : own;

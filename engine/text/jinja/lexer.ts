@@ -158,7 +158,7 @@ const simple: Readonly<Record<string, string>> = {
 /** Python's escapes of a text; an unknown one stays as it is. */
 function unescaped(text: string): string {
   return text.replaceAll(
-    /\\(?:x([\da-f]{2})|u([\da-f]{4})|U([\da-f]{8})|([0-7]{1,3})|([\s\S]))/gi,
+    /\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([0-7]{1,3})|([\s\S]))/g,
     (whole: string, ...[byte, short, long, octal, char]: (string | undefined)[]) => {
       const hex = byte ?? short ?? long;
       if (hex !== undefined) return String.fromCodePoint(Number.parseInt(hex, 16));
