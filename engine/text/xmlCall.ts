@@ -125,9 +125,10 @@ export class XmlCallReader implements CallReader {
     const end = this.#findEnd();
     if (end?.at !== undefined) {
       this.#endValue(end.at, end.skip);
-      return { arguments: this.#lastPiece(held.slice(0, end.at).replace(/\n$/, '')) };
+      return { arguments: this.#lastPiece(held.slice(0, end.at)) };
     }
-    const text = held.slice(0, end?.undecided ?? held.length - partialMatchLength(held, this.#ends()));
+    const marks = [`\n${valueEnd}`, valueEnd, `\n${functionEnd}`, ...this.#otherEnds()];
+    const text = held.slice(0, end?.undecided ?? held.length - partialMatchLength(held, marks));
     if (!isWhole(text)) return undefined;
     const quote = this.#member.begun ? '' : '"';
     this.#member.begun = true;
@@ -140,7 +141,7 @@ export class XmlCallReader implements CallReader {
     const end = this.#findEnd();
     if (end?.at === undefined) return undefined;
     this.#endValue(end.at, end.skip);
-    return { arguments: this.#lastPiece(held.slice(0, end.at).replace(/\n$/, '')) };
+    return { arguments: this.#lastPiece(held.slice(0, end.at)) };
   }
 
   /** The rest of a value whose end is known. */
@@ -149,30 +150,35 @@ export class XmlCallReader implements CallReader {
     return `${this.#member.begun ? '' : '"'}${JSON.stringify(text).slice(1, -1)}"`;
   }
 
-  /** What may end a value. */
-  #ends(): string[] {
+  /** What ends a value whose own end is missing. */
+  #otherEnds(): string[] {
     const others = Object.keys(this.#types).filter((name) => !this.#members.has(name));
     const close = this.#close === '' ? [] : [`\n${this.#close}`];
-    return [
-      valueEnd,
-      `\n${valueEnd}`,
-      ...others.map((name) => `\n${parameterStart}${name}>`),
-      `\n${functionEnd}`,
-      ...close,
-    ];
+    return [...others.map((name) => `\n${parameterStart}${name}>`), ...close];
   }
 
   /** Where the value ends, or from where on more text has to tell. */
   #findEnd(): { at: number; skip: number; undecided?: never } | { undecided: number; at?: never } | undefined {
     const held = this.#held;
-    const found = this.#ends().flatMap((mark) => {
-      const at = held.indexOf(mark);
-      return at < 0 ? [] : [{ at, mark }];
-    });
-    for (const { at, mark } of found.sort((a, b) => a.at - b.at || b.mark.length - a.mark.length)) {
-      if (mark.endsWith(valueEnd)) return { at, skip: mark.length };
-      if (mark !== `\n${functionEnd}`) return { at, skip: 0 };
-      const rest = held.slice(at + mark.length).trimStart();
+    const own = held.indexOf(valueEnd);
+    const others = this.#otherEnds()
+      .map((mark) => held.indexOf(mark))
+      .filter((at) => at >= 0);
+    const other = others.length === 0 ? undefined : Math.min(...others);
+    const first = Math.min(own < 0 ? held.length : own, other ?? held.length);
+    const ending = this.#functionEnding(held.slice(0, first));
+    if (ending !== undefined) return ending;
+    if (other === first) return { at: other, skip: 0 };
+    if (own < 0) return undefined;
+    const at = held.charAt(own - 1) === '\n' ? own - 1 : own;
+    return { at, skip: own - at + valueEnd.length };
+  }
+
+  /** A function's end counts if only the call's end or another function follows it. */
+  #functionEnding(before: string): { at: number; skip: number } | { undecided: number } | undefined {
+    const mark = `\n${functionEnd}`;
+    for (let at = before.indexOf(mark); at >= 0; at = before.indexOf(mark, at + 1)) {
+      const rest = this.#held.slice(at + mark.length).trimStart();
       const follows = [this.#close, functionStart].filter((tag) => tag !== '');
       if (follows.some((tag) => rest.startsWith(tag))) return { at, skip: 0 };
       if (follows.some((tag) => tag.startsWith(rest))) return { undecided: at };
