@@ -16,7 +16,7 @@ export function contentOf(path: string, bytes: number): Content {
   if (content === undefined) return skipped('unreadable');
   // Git calls a file binary by the same sign.
   if (content.subarray(0, 8000).includes(0)) return skipped('binary');
-  const text = content.toString('utf8').replace(/^\ufeff/, '');
+  const text = textOf(content);
   if (isGenerated(text)) return skipped('generated');
   return { kind: 'text', text, digest: createHash('sha1').update(content).digest('hex') };
 }
@@ -35,4 +35,16 @@ function isGenerated(text: string): boolean {
   let lines = 1;
   for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines++;
   return text.length > limits.repository.generatedChars && text.length / lines > limits.repository.meanLineChars;
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+const latin1 = new TextDecoder('windows-1252');
+
+/** As UTF-8, without a byte-order mark; what is none, as the encoding that old sources of the west are in. */
+export function textOf(content: Uint8Array): string {
+  try {
+    return utf8.decode(content);
+  } catch {
+    return latin1.decode(content);
+  }
 }

@@ -8,6 +8,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { limits } from '../limits.ts';
 import { partsOf } from '../syntax/source.ts';
 import { contentOf } from './content.ts';
+import { isDamage } from './database.ts';
 import type { Root, Roots } from './roots.ts';
 import type { IndexPhase, IndexState } from './state.ts';
 import { type FoundFile, fileAt, isFolder, leadsThroughLink, walk } from './walk.ts';
@@ -31,7 +32,10 @@ export class Indexer {
   #running: Promise<void> | undefined;
   #toldMs = 0;
 
-  constructor(database: DatabaseSync, roots: Roots, onState: (state: IndexState) => void) {
+  readonly #onDamage: () => void;
+
+  constructor(database: DatabaseSync, roots: Roots, onState: (state: IndexState) => void, onDamage: () => void) {
+    this.#onDamage = onDamage;
     this.#database = database;
     this.#roots = roots;
     this.#writer = new IndexWriter(database);
@@ -116,12 +120,18 @@ export class Indexer {
 
   /** What was committed stays; the next scan finds the rest. */
   #fail(error: unknown): void {
-    if (this.#transactionStartMs !== undefined) this.#database.exec('ROLLBACK');
-    this.#writer.recount();
-    this.#transactionStartMs = undefined;
     this.#pending = [];
     this.#changed.clear();
     this.#scanWanted = false;
+    if (isDamage(error)) {
+      this.#problem = 'The index was damaged, so it is made anew from the sources.';
+      this.#transactionStartMs = undefined;
+      this.#onDamage();
+      return;
+    }
+    if (this.#transactionStartMs !== undefined) this.#database.exec('ROLLBACK');
+    this.#writer.recount();
+    this.#transactionStartMs = undefined;
     const reason = error instanceof Error ? error.message : String(error);
     this.#problem = `The index could not be written (${reason}). What it holds is kept; rebuild it if this goes on.`;
   }
