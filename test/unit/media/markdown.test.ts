@@ -235,3 +235,28 @@ describe('markdown that is being streamed', () => {
     }
   });
 });
+
+describe('markdown made to take long', () => {
+  const nested = ['> ', '- ', '1. ', '**', '*a ', '[a](', '![', '<b>', '~~a', '> - ', '_a**b', '`a ', '| a '];
+  it.each(nested)('is shown whatever is nested in it: %j', (mark) => {
+    const began = performance.now();
+    const text = `before\n\n${mark.repeat(20_000 / mark.length)}end\n\nafter`;
+    const shown = render(text).textContent ?? '';
+    expect(shown.startsWith('before')).toBe(true);
+    expect(shown.trimEnd().endsWith('after')).toBe(true);
+    expect(performance.now() - began).toBeLessThan(4_000);
+  });
+
+  it.each([
+    ['typescript', 'a'.repeat(20_000)],
+    ['java', 'a'.repeat(9_999)],
+    ['csharp', `${'a'.repeat(30)}\n`.repeat(600)],
+    ['ini', 'a.'.repeat(9_000)],
+    ['scala', '\n'.repeat(20_000)],
+  ])('is left without colours where they would take long: %s', (language, code) => {
+    const began = performance.now();
+    const shown = render(`\`\`\`${language}\n${code}\n\`\`\``);
+    expect(shown.textContent?.trim()).toBe(code.trim());
+    expect(performance.now() - began).toBeLessThan(4_000);
+  });
+});
