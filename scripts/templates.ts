@@ -1,5 +1,6 @@
 /**
- * Fetches llama.cpp's collection of published chat templates (in the source of `llama-cpp-python` on PyPI) and records
+ * Fetches llama.cpp's collection of published chat templates, and its vocabularies with the ids that they must give (all in
+ * the source of `llama-cpp-python` on PyPI), into `node_modules/.cache`. Records
  * what Python's jinja2 renders of them, and of our own templates, into `test/fixtures/text/jinja`. Needs `python3` with
  * pip and jinja2 3.1, and tar.
  */
@@ -13,6 +14,7 @@ import {
   type RecordedTemplate,
   templateCache,
   templatesHere,
+  vocabularyCache,
 } from '../test/unit/text/publishedTemplates.ts';
 
 const source = 'llama-cpp-python==0.3.36';
@@ -25,8 +27,13 @@ function fetchTemplates(): void {
   const options = ['--no-deps', '--no-binary', ':all:', '--quiet', '--dest', folder];
   execFileSync('python3', ['-m', 'pip', 'download', source, ...options], { stdio: 'inherit' });
   const [archive = ''] = readdirSync(folder);
-  const wanted = ['--wildcards', '*/llama.cpp/models/templates/*.jinja', '--strip-components=5'];
-  execFileSync('tar', ['xzf', join(folder, archive), '-C', templateCache, ...wanted]);
+  const unpack = (wanted: string, into: string, folders: number) => {
+    mkdirSync(into, { recursive: true });
+    const options = ['--wildcards', wanted, `--strip-components=${folders}`];
+    execFileSync('tar', ['xzf', join(folder, archive), '-C', into, ...options]);
+  };
+  unpack('*/llama.cpp/models/templates/*.jinja', templateCache, 5);
+  unpack('*/llama.cpp/models/ggml-vocab-*', vocabularyCache, 4);
   rmSync(folder, { recursive: true });
 }
 

@@ -8,6 +8,9 @@ import { readJson } from './vocabularies.ts';
 
 export const templateCache = fileURLToPath(new URL('../../../node_modules/.cache/hearth-templates', import.meta.url));
 
+/** llama.cpp's vocabularies, each with texts and their ids. */
+export const vocabularyCache = join(templateCache, 'vocabularies');
+
 /** What is rendered by Python's jinja2 and by us, by a name of its own. */
 export const conversations = readJson<Record<string, Record<string, unknown>>>(
   fixtureFile('text/jinja/conversations.json'),
