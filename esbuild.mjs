@@ -4,7 +4,7 @@ import { cpSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import * as esbuild from 'esbuild';
-import { grammars } from './engine/syntax/grammars.ts';
+import { grammars } from './engine/index/syntax/grammars.ts';
 
 const { values } = parseArgs({
   options: {
@@ -21,7 +21,8 @@ const common = {
   // Names stay, so that a user's log can be read.
   minifyWhitespace: production,
   minifySyntax: production,
-  logLevel: 'warning',
+  // The watch task of VS Code waits for the lines that say when a build began and ended.
+  logLevel: watch ? 'info' : 'warning',
   outdir,
   metafile: true,
   loader: { '.wgsl': 'text', '.txt': 'text' },
@@ -50,8 +51,8 @@ const builds = [
       engine: 'engine/main.ts',
       indexer: 'engine/indexer.ts',
       cli: 'engine/cli.ts',
-      grammarThread: 'engine/generation/grammarThread.ts',
-      onnxWorker: 'engine/backend/onnx/worker.ts',
+      grammarThread: 'engine/sampling/grammarThread.ts',
+      onnxWorker: 'engine/backend/onnx/graphThread.ts',
     },
     outExtension: { '.js': '.mjs' },
     banner,
@@ -63,7 +64,7 @@ for (const name of ['tree-sitter', ...grammars.map((grammar) => `tree-sitter-${g
   cpSync(`node_modules/@vscode/tree-sitter-wasm/wasm/${name}.wasm`, join(outdir, 'grammars', `${name}.wasm`));
 }
 
-// The grammar library is no module that could be bundled: see engine/generation/grammarThread.ts.
+// The grammar library is no module that could be bundled: see engine/sampling/grammarThread.ts.
 const grammarLibrary = 'node_modules/@mlc-ai/web-xgrammar/lib/index.js';
 cpSync(grammarLibrary, join(outdir, 'xgrammar.js'));
 
@@ -71,6 +72,7 @@ if (watch) {
   for (const options of builds) await (await esbuild.context(options)).watch();
 } else {
   const results = await Promise.all(builds.map((options) => esbuild.build(options)));
+  for (const { metafile } of results) requireOwnImportsOnDemand(metafile);
   // scripts/package.ts reads from it whose licences the package must carry.
   const inputs = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.inputs)));
   inputs.add(grammarLibrary);
@@ -79,4 +81,17 @@ if (watch) {
   const built = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.outputs).map((path) => basename(path))));
   for (const name of readdirSync(outdir))
     if (/\.mjs(\.map)?$/.test(name) && !built.has(name)) rmSync(join(outdir, name));
+}
+
+/**
+ * esbuild gives a CommonJS package that is split off nothing but a default export, while Node and the types name others.
+ * So a package is never imported on demand itself: a module of ours is, which imports the package as it starts.
+ */
+function requireOwnImportsOnDemand(metafile) {
+  for (const [importer, { imports }] of Object.entries(metafile.inputs)) {
+    const wrong = imports.find(({ kind, path }) => kind === 'dynamic-import' && path.startsWith('node_modules/'));
+    if (wrong && !importer.startsWith('node_modules/')) {
+      throw new Error(`${importer} imports ${wrong.path} on demand: let a module of ours do so, and import that.`);
+    }
+  }
 }

@@ -7,12 +7,14 @@ import { chat } from './cli/chat.ts';
 import { type Command, commandHelp, commonOptions, optionTable, readArguments } from './cli/command.ts';
 import { complete } from './cli/complete.ts';
 import { devices } from './cli/devices.ts';
+import { doctor } from './cli/doctor.ts';
 import { generate } from './cli/generate.ts';
 import { index, search } from './cli/indexFolder.ts';
 import { inspect } from './cli/inspect.ts';
 import { logits } from './cli/logits.ts';
 import { passedArguments, runApart } from './cli/longArguments.ts';
 import { models } from './cli/models.ts';
+import { replay } from './cli/replay.ts';
 import { serve } from './cli/serve.ts';
 import { summarise } from './cli/summarise.ts';
 import type { Terminal } from './cli/terminal.ts';
@@ -29,9 +31,11 @@ const commands: readonly Command[] = [
   bench,
   inspect,
   devices,
+  doctor,
   serve,
   models,
   cache,
+  replay,
 ];
 
 function help(): string {

@@ -29,6 +29,8 @@ export const errorCodes = [
 ] as const;
 export type ErrorCode = (typeof errorCodes)[number];
 
+export const isErrorCode = (code: string): code is ErrorCode => errorCodes.some((known) => known === code);
+
 export class HearthError extends Error {
   readonly code: ErrorCode;
 

@@ -4,16 +4,16 @@
  */
 import { availableParallelism, constants, setPriority } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
-import type { Embedder } from './repository/embedder.ts';
-import { indexMessages } from './repository/protocol.ts';
-import { IndexService } from './repository/service.ts';
-import { serveChild } from './server/child.ts';
-import { serveIndex } from './server/indexRpc.ts';
+import type { Embedder } from './index/repository/embeddings.ts';
+import { IndexService } from './index/repository/service.ts';
+import { type indexNotices, indexRequests } from './protocol/indexProtocol.ts';
+import { notifier, serve } from './protocol/rpc.ts';
+import { serveChild } from './runtime/child.ts';
 
 /** The graphics card and half of the processor are left to the model that answers. */
 const embedder = async (model: string, signal: AbortSignal): Promise<Embedder> => {
   // The engine's code is evaluated where a model was chosen, and only then.
-  const { openEmbedder } = await import('./server/embedder.ts');
+  const { openEmbedder } = await import('./runtime/embedder.ts');
   return openEmbedder(model, signal, { backend: 'onnx', threads: Math.ceil(availableParallelism() / 2) });
 };
 
@@ -24,9 +24,7 @@ for (const flag of ['--no-wasm-tier-up', '--no-wasm-dynamic-tiering']) setFlagsF
 serveChild('indexer', (connection, { log, lost }) => {
   // Not the lowest: questions are answered here too, and must not starve beside a busy engine.
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
-  const service = new IndexService(
-    (state) => void connection.sendNotification(indexMessages.changed, state).catch(lost),
-    embedder,
-  );
-  serveIndex(connection, service, log);
+  const notify = notifier<typeof indexNotices>(connection, lost);
+  const service = new IndexService((state) => notify('changed', state), embedder);
+  serve(connection, indexRequests, service.implementation(), log);
 });

@@ -111,8 +111,6 @@ export const limits = {
     warmUpMs: 300_000,
     // Sequences kept for the next prompt, as far as memory lasts: chats that one goes back to, the last places of typing.
     idleSequences: { chat: 8, keystroke: 4, summary: 2, 'warm-up': 8 },
-    // Computed between two looks at the queue: about 0.2 s for a small model on two cores. Fewer while somebody types.
-    chunkTokens: 128,
     // No vocabulary packs more characters into a token on average; text beyond is not even encoded.
     charsPerToken: 16,
     // A longer completion prompt delays the first suggestion by seconds on a processor.

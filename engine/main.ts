@@ -2,25 +2,28 @@
  * The engine process: the extension's child, spoken to over the channel it inherits. It opens no socket unless it is told
  * to serve other programs, and ends when its parent does. What it writes to stderr is its log.
  */
-import { serveChild } from './server/child.ts';
-import { DeltaRoutes } from './server/deltaRoutes.ts';
-import { LocalServer } from './server/localServer.ts';
-import { messages } from './server/protocol.ts';
-import { serve } from './server/rpc.ts';
-import { Engine, type EngineOptions } from './server/service.ts';
-import { Switchboard } from './server/switchboard.ts';
+
+import { LocalServer } from './http/localServer.ts';
+import type { clientNotices } from './protocol/engineProtocol.ts';
+import { notifier } from './protocol/rpc.ts';
+import { serveChild } from './runtime/child.ts';
+import { DeltaRoutes } from './runtime/deltaRoutes.ts';
+import { serveEngine } from './runtime/serveEngine.ts';
+import { Engine, type EngineOptions } from './runtime/service.ts';
+import { Switchboard } from './runtime/switchboard.ts';
 
 serveChild('engine', (connection, { log, lost }) => {
   const routes = new DeltaRoutes();
+  const notify = notifier<typeof clientNotices>(connection, lost);
   const options: EngineOptions = {
     onDelta(delta) {
       // Of an answer to another program, or else to the extension.
-      if (!routes.deliver(delta)) connection.sendNotification(messages.delta, delta).catch(lost);
+      if (!routes.deliver(delta)) notify('delta', delta);
     },
-    onProgress: (progress) => void connection.sendNotification(messages.progress, progress).catch(lost),
-    onModelChange: (change) => void connection.sendNotification(messages.modelChange, change).catch(lost),
+    onProgress: (progress) => notify('progress', progress),
+    onModelChange: (change) => notify('modelChange', change),
   };
   const engine = new Engine(options);
   const server = new LocalServer(engine, routes, log);
-  serve(connection, { board: new Switchboard(engine, options), server }, log);
+  serveEngine(connection, new Switchboard(engine, options), server, log);
 });

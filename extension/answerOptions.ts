@@ -1,4 +1,4 @@
-import type { ChatParams, ModelCard } from '../engine/server/protocol.ts';
+import type { ChatParams, ModelCard } from '../engine/protocol/engineProtocol.ts';
 import { chatSettings } from './settings.ts';
 import type { Thinking } from './thinking.ts';
 

@@ -1,11 +1,10 @@
 import * as vscode from 'vscode';
-import { contextBudget } from '../engine/question/budget.ts';
-import { plan } from '../engine/question/planner.ts';
-import type { ChatResult } from '../engine/server/protocol.ts';
+import { contextBudget, plan } from '../engine/index/question/planner.ts';
+import type { ChatResult } from '../engine/protocol/engineProtocol.ts';
 import type { StreamHandlers } from './client/client.ts';
 import type { EngineHost } from './client/host.ts';
 import { DraftedMessage, type MessageBox, messageOf } from './commitMessage.ts';
-import { countTokens } from './context/budget.ts';
+import { countTokens } from './context/gather.ts';
 import { changesOf, gitRepository } from './git.ts';
 
 const stream = 'commit-message';

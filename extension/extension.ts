@@ -1,49 +1,32 @@
 import { join } from 'node:path';
 import * as vscode from 'vscode';
-import type { OpenParams } from '../engine/repository/protocol.ts';
-import type { Chat } from './chat/chat.ts';
+import type { OpenParams } from '../engine/protocol/indexProtocol.ts';
 import type { TokenFor } from './client/client.ts';
 import { isCancelled, sentence } from './client/failure.ts';
 import { EngineHost } from './client/host.ts';
-import { writeCommitMessage } from './commit.ts';
+import { commandTable } from './commands.ts';
 import { CompletionContext } from './completion/context.ts';
-import { acceptedCommand, CompletionProvider } from './completion/provider.ts';
+import { CompletionProvider } from './completion/provider.ts';
 import { WarmUp } from './completion/warmUp.ts';
 import { Proposals } from './edits/proposals.ts';
-import { registerLanguageModels, useInChat } from './languageModel/register.ts';
+import { registerLanguageModels } from './languageModel/register.ts';
 import { limits } from './limits.ts';
-import { showMenu, toggleLanguage } from './menu.ts';
 import { FirstRun } from './models/firstRun.ts';
 import { ModelManager } from './models/manager.ts';
 import { NextEdit } from './nextEdit/nextEdit.ts';
+import { LazyChat, type Parts } from './parts.ts';
 import { Remote } from './remote.ts';
 import { RepositoryIndex } from './repository/repositoryIndex.ts';
-import { IndexStatus, showIndexMenu } from './repository/status.ts';
+import { IndexStatus } from './repository/status.ts';
 import { WorkspaceWatch, workspaceOptions } from './repository/workspace.ts';
 import { Server } from './server.ts';
 import { indexEmbeddings, modelsDirectory, serverSettings, writeSetting } from './settings.ts';
 import { StatusBar } from './status.ts';
-import { summaryRequest } from './summarise.ts';
-import { prepareTask, type Task, TaskActions, taskQuestion } from './tasks.ts';
+import { TaskActions } from './tasks.ts';
 import { Thinking } from './thinking.ts';
+import { showFirstWindow } from './welcome.ts';
 
 const chatViewId = 'hearth.chat';
-
-interface Parts {
-  context: vscode.ExtensionContext;
-  log: vscode.LogOutputChannel;
-  engine: EngineHost;
-  remote: Remote;
-  server: Server;
-  thinking: Thinking;
-  models: ModelManager;
-  firstRun: FirstRun;
-  completion: CompletionProvider;
-  index: RepositoryIndex;
-  nextEdit: NextEdit;
-  proposals: Proposals;
-  status: StatusBar;
-}
 
 let running: { engine: EngineHost; index: RepositoryIndex; chat: LazyChat } | undefined;
 
@@ -101,6 +84,9 @@ export function activate(context: vscode.ExtensionContext): void {
   );
   registerCommands(parts, chat);
   if (serverSettings() !== undefined) applyServer(parts);
+  showFirstWindow(context.extension.id, context.globalState).then(undefined, (error: unknown) =>
+    log.warn(`The first window: ${sentence(error)}`),
+  );
 }
 
 function applyServer({ server, log }: Parts): void {
@@ -165,131 +151,21 @@ function engineEnvironment(): Record<string, string> {
   return folder === '' ? {} : { HEARTH_HOME: folder };
 }
 
-/** The chat, made when the view is first shown or a command needs it. */
-class LazyChat {
-  private readonly parts: Parts;
-  private opening: Promise<Chat> | undefined;
-
-  constructor(parts: Parts) {
-    this.parts = parts;
-  }
-
-  /** What the engine is to read of the conversation, where there is one on screen. */
-  async warm(token: vscode.CancellationToken): Promise<void> {
-    await (await this.opening)?.session.warm(token);
-  }
-
-  open(): Promise<Chat> {
-    this.opening ??= import('./chat/chat.ts').then(({ Chat }) => Chat.open(this.parts));
-    return this.opening;
-  }
-
-  async close(): Promise<void> {
-    const chat = await this.opening;
-    this.opening = undefined;
-    await chat?.close();
-  }
-}
-
 function registerCommands(parts: Parts, chat: LazyChat): void {
-  const { context, log, engine, remote, server, thinking, models, firstRun, completion, index, status } = parts;
-  const show = async () => {
-    await vscode.commands.executeCommand(`${chatViewId}.focus`);
-    const opened = await chat.open();
-    opened.view.focusInput();
-    return opened;
-  };
-  const task = (name: Task) => async (range: unknown) => {
-    const problems = await prepareTask(name, range instanceof vscode.Range ? range : undefined, index);
-    await (await show()).view.ask(taskQuestion(name, problems));
-  };
-  const commands: Record<string, (...args: unknown[]) => unknown> = {
-    'hearth.openChat': show,
-    'hearth.newChat': async () => (await show()).session.startNew(),
-    'hearth.chats': async () => (await chat.open()).sessions.show(),
-    'hearth.renameChat': async () => (await chat.open()).sessions.renameCurrent(),
-    'hearth.exportChat': async () => (await chat.open()).sessions.exportCurrent(),
-    'hearth.stop': async () => (await chat.open()).session.stop(),
-    'hearth.summariseFile': async (target) => {
-      const request = await summaryRequest(target);
-      if (request !== undefined) await (await show()).session.summarise(request);
-    },
-    'hearth.summariseFolder': async (target) => {
-      const folder = target ?? vscode.workspace.workspaceFolders?.[0]?.uri;
-      const request = folder === undefined ? undefined : await summaryRequest(folder);
-      if (request !== undefined) await (await show()).session.summarise(request);
-    },
-    'hearth.explain': task('explain'),
-    'hearth.fix': task('fix'),
-    'hearth.tests': task('tests'),
-    'hearth.document': task('document'),
-    'hearth.commitMessage': (view) => writeCommitMessage(engine, view),
-    'hearth.acceptProposal': () => parts.proposals.accept(),
-    'hearth.rejectProposal': () => parts.proposals.reject(),
-    'hearth.addToChat': async () => (await show()).tracker.add(),
-    'hearth.thinking': () => thinking.pick(),
-    'hearth.answerNow': async () => answerNow(engine),
-    'hearth.useInChat': () => useInChat(log),
-    'hearth.chooseModel': () => models.open(),
-    'hearth.connectRemote': () => remote.connect(),
-    'hearth.disconnectRemote': () => remote.disconnect(),
-    'hearth.chooseRemoteModel': () => remote.chooseModel(),
-    'hearth.setRemoteToken': () => remote.setToken(),
-    'hearth.clearRemoteToken': () => remote.clearToken(),
-    'hearth.copyServerAddress': () => server.copyAddress(),
-    'hearth.copyServerToken': () => server.copyToken(),
-    'hearth.renewServerToken': () => server.renewToken(),
-    'hearth.menu': () => showMenu(engine, thinking, completion, index),
-    'hearth.toggleCompletions': () => {
-      completion.paused = !completion.paused;
-      status.refresh();
-    },
-    [acceptedCommand]: () => completion.computeAhead(vscode.window.activeTextEditor),
-    'hearth.acceptNextEdit': () => parts.nextEdit.accept(),
-    'hearth.dismissNextEdit': () => parts.nextEdit.dismiss(),
-    'hearth.toggleLanguage': toggleLanguage,
-    'hearth.indexMenu': () => showIndexMenu(index),
-    'hearth.pauseIndex': () => index.setPaused(!index.isPaused),
-    'hearth.rebuildIndex': () => index.rebuild(),
-    'hearth.restartEngine': async () => {
-      firstRun.again();
-      await (await engine.client()).restart();
-    },
-    'hearth.clearCache': () => clearCache(engine),
-    'hearth.showLog': () => log.show(),
-    'hearth.openSettings': () =>
-      vscode.commands.executeCommand('workbench.action.openSettings', `@ext:${context.extension.id}`),
-  };
-  for (const [name, run] of Object.entries(commands)) {
-    context.subscriptions.push(
+  for (const [name, run] of Object.entries(commandTable(parts, chat))) {
+    parts.context.subscriptions.push(
       vscode.commands.registerCommand(name, async (...args: unknown[]) => {
         try {
           return await run(...args);
         } catch (error) {
           if (isCancelled(error)) return undefined;
-          log.error(`${name}: ${sentence(error)}`);
+          parts.log.error(`${name}: ${sentence(error)}`);
           void vscode.window.showErrorMessage(sentence(error));
           return undefined;
         }
       }),
     );
   }
-}
-
-function answerNow(engine: EngineHost): void {
-  if (engine.current?.answerNow()) return;
-  void vscode.window.showInformationMessage(vscode.l10n.t('No answer is being written.'));
-}
-
-async function clearCache(engine: EngineHost): Promise<void> {
-  const { files, bytes } = await (await engine.client()).clearCache();
-  void vscode.window.showInformationMessage(
-    vscode.l10n.t(
-      'The cache is empty. {0} prompts with {1} MB were removed from the disk.',
-      files,
-      Math.ceil(bytes / 1e6),
-    ),
-  );
 }
 
 const indexSettings = ['hearth.index.enabled', 'hearth.index.embeddings', 'files.exclude'];

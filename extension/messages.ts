@@ -21,7 +21,7 @@ export const chip = z.object({
 export type Chip = z.infer<typeof chip>;
 
 /** What an error card or notice offers; the extension knows how to do it. */
-export const action = z.enum(['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings']);
+export const action = z.enum(['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings', 'trust']);
 export type Action = z.infer<typeof action>;
 
 export const figures = z.object({
@@ -113,6 +113,8 @@ export const context = z.object({
   chips: z.array(chip),
   /** What the active editor could add, where it was removed. */
   addable: z.string().optional(),
+  /** The folder is not trusted, so it is not searched. */
+  restricted: z.boolean(),
 });
 export type Context = z.infer<typeof context>;
 
@@ -127,6 +129,14 @@ export const suggestion = z.object({
   open: z.boolean(),
 });
 export type Suggestion = z.infer<typeof suggestion>;
+
+/** What stands in the question box, and what is selected in it. */
+export const draft = z.object({
+  text: z.string().max(limits.chat.questionChars),
+  start: z.number().int().nonnegative(),
+  end: z.number().int().nonnegative(),
+});
+export type Draft = z.infer<typeof draft>;
 
 // ---- Extension to page ----
 
@@ -149,6 +159,8 @@ export const toPage = z.discriminatedUnion('type', [
   z.object({ type: z.literal('context'), context }),
   /** For the query that the page sent. */
   z.object({ type: z.literal('suggestions'), query: z.string(), items: z.array(suggestion) }),
+  /** What was being typed when the page or the window went away. */
+  z.object({ type: z.literal('draft'), draft }),
   z.object({ type: z.literal('focus') }),
 ]);
 export type ToPage = z.infer<typeof toPage>;
@@ -170,8 +182,8 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('insert'), text: code }),
   /** Shows the code as a change of the file that the turn is about. */
   z.object({ type: z.literal('apply'), turn: name, text: code }),
-  /** What is being typed, for the chips of its mentions. */
-  z.object({ type: z.literal('draft'), text: z.string().max(limits.chat.questionChars) }),
+  /** What is being typed: for the chips of its mentions, and kept for the next page. */
+  z.object({ type: z.literal('draft'), draft }),
   /** What stands after `@` or `#`. */
   z.object({ type: z.literal('suggest'), query: name }),
   /** A citation of that turn, by its text; or the text that went with it, by its chip. */
@@ -220,6 +232,8 @@ export const texts = z.object({
   chooseModel: z.string(),
   contextLabel: z.string(),
   sentLabel: z.string(),
+  passages: z.string(),
+  restricted: z.string(),
   omitted: z.string(),
   mentions: z.string(),
   usage: z.string(),

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { RemoteModel } from '../engine/server/protocol.ts';
+import type { RemoteModel } from '../engine/protocol/engineProtocol.ts';
 import type { EngineHost } from './client/host.ts';
 import { remoteSettings, writeSetting } from './settings.ts';
 

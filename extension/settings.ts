@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { LoadParams, Sampling } from '../engine/server/protocol.ts';
+import type { LoadParams, Sampling } from '../engine/protocol/engineProtocol.ts';
 
 /** The settings as typed values. They are read anew each time: VS Code caches them. */
 const section = 'hearth';

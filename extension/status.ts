@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { ModelCard } from '../engine/server/protocol.ts';
+import type { ModelCard } from '../engine/protocol/engineProtocol.ts';
 import type { EngineHost } from './client/host.ts';
 import type { EngineView } from './client/view.ts';
 import { formatBytes, formatSpeed, percent } from './format.ts';

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { Repository } from './context/repository.ts';
+import type { Repository } from './context/gather.ts';
 import { problemLine } from './context/sources.ts';
 import { documentSymbols, type FoundSymbol } from './context/workspace.ts';
 

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { ModelCard, ThinkingMode } from '../engine/server/protocol.ts';
+import type { ModelCard, ThinkingMode } from '../engine/protocol/engineProtocol.ts';
 import type { EngineHost } from './client/host.ts';
 
 const storageKey = 'hearth.thinking';

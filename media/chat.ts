@@ -3,11 +3,12 @@
  *
  *   #transcript (role=log)    the turns; #empty is shown in its place while there are none
  *   .turn[data-turn][data-kind=chat|summary][data-state=running|done|stopped|interrupted|failed]
- *     .question .question-text, .edit, .question-form while it is edited, .chips .chip
+ *     .question .question-text, .edit, .question-form while it is edited, .chips .chip, .passages (details): many that a search found
  *     .answer .thoughts (details), .answer-now, .answer-text with .citation, .progress-line, .turn-footer: .remark, .card.error [data-action],
  *       .again, .figures
  *     .code: .code-language, [data-action=apply|insert|copy]
  *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer
+ *   #restricted               the folder is not trusted, so nothing in it is searched
  *   #chips .chip[data-chip]   what goes with the question, each with a remove button
  *   #question                 the text box: Enter sends, Shift+Enter breaks the line, Escape stops, Up recalls
  *   #mentions [role=option]   what a mention that is typed after `@` or `#` may become
@@ -68,6 +69,9 @@ function handle(message: ToPage): void {
       return;
     case 'suggestions':
       composer.showSuggestions(message.query, message.items);
+      return;
+    case 'draft':
+      composer.restore(message.draft);
       return;
     case 'focus':
       composer.focus();

@@ -1,7 +1,23 @@
-import type { Chip, Context } from '../extension/messages.ts';
-import { contextIcon } from './contextIcons.ts';
+import type { Chip, Context, Suggestion } from '../extension/messages.ts';
 import { drawIcon, element, fill, type Icon, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
+
+/** Of what a question may mention, and what the planner adds by itself. */
+const icons: Readonly<Record<Suggestion['kind'] | 'found' | 'map', Icon>> = {
+  file: 'file',
+  folder: 'folder',
+  symbol: 'symbol',
+  selection: 'selection',
+  problems: 'warning',
+  diff: 'diff',
+  terminal: 'terminal',
+  repository: 'search',
+  found: 'search',
+  map: 'map',
+};
+const known: ReadonlyMap<string, Icon> = new Map(Object.entries(icons));
+
+export const contextIcon = (kind: string): Icon => known.get(kind) ?? icons.file;
 
 /** What goes with the next question, each with a button that takes it away. */
 export class ContextChips {
@@ -48,8 +64,23 @@ export class ContextChips {
   }
 }
 
-/** What went with a question that was asked; a click shows it in the editor. */
-export function sentChips(chips: readonly Chip[], turn: string, host: Host): HTMLElement {
+/** More than these would push the question and its answer apart. */
+const unfoldedPassages = 3;
+
+/** What went with a question that was asked; a click shows it in the editor. Many passages that a search found are one line. */
+export function sentChips(chips: readonly Chip[], turn: string, host: Host): HTMLElement[] {
+  const found = chips.filter(({ id }) => id.startsWith('found:'));
+  if (found.length <= unfoldedPassages) return chips.length === 0 ? [] : [sentList(chips, turn, host)];
+  const others = chips.filter((chip) => !found.includes(chip));
+  const label = element('span', { text: fill(host.texts.passages, found.length) });
+  const passages = element('details', { class: 'passages' }, [
+    element('summary', {}, [drawIcon('chevron'), drawIcon('search'), label]),
+    sentList(found, turn, host),
+  ]);
+  return others.length === 0 ? [passages] : [sentList(others, turn, host), passages];
+}
+
+function sentList(chips: readonly Chip[], turn: string, host: Host): HTMLElement {
   const items = chips.map((chip) => {
     const onClick = () => host.send({ type: 'open-chip', turn, id: chip.id });
     const title = chipTitle(chip, host);

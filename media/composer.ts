@@ -1,11 +1,10 @@
-import type { Chip, Context, Controls, Notice, Suggestion } from '../extension/messages.ts';
+import type { Chip, Context, Controls, Draft, Notice, Suggestion } from '../extension/messages.ts';
 import { ContextChips } from './chips.ts';
 import { drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts';
 import type { Host } from './host.ts';
 import { MentionMenu } from './mentions.ts';
-import { UsageMeter } from './usage.ts';
 
-/** Between the last key and the chips of what was typed. */
+/** Between the last key and its report to the extension. */
 const draftMs = 150;
 
 /** The question box with what goes along, the model, the thinking switch, and send or stop. */
@@ -13,6 +12,7 @@ export class Composer {
   readonly element: HTMLElement;
   private readonly host: Host;
   private readonly notice: HTMLElement;
+  private readonly restricted: HTMLElement;
   private readonly chips: ContextChips;
   private readonly mentions: MentionMenu;
   private readonly usage: UsageMeter;
@@ -24,7 +24,7 @@ export class Composer {
   private running = false;
   private contextTokens = 0;
   private usedTokens = 0;
-  private sentMentions = '';
+  private sentDraft = JSON.stringify({ text: '', start: 0, end: 0 });
   private draftTimer: ReturnType<typeof setTimeout> | undefined;
   private shownNotice = '';
   /** What the Up key brings back into an empty box. */
@@ -34,6 +34,11 @@ export class Composer {
     this.host = host;
     const { texts } = host;
     this.notice = element('div', { id: 'notice', attributes: { 'aria-live': 'polite' } });
+    this.restricted = element('div', { id: 'restricted' }, [
+      element('span', { text: texts.restricted }),
+      textButton(texts.actions.trust, true, () => host.send({ type: 'action', action: 'trust' })),
+    ]);
+    this.restricted.hidden = true;
     this.chips = new ContextChips(host, (chip) => this.removeChip(chip));
     this.usage = new UsageMeter(host);
     const names = { 'aria-label': texts.placeholder, placeholder: texts.placeholder, rows: '1' };
@@ -59,11 +64,11 @@ export class Composer {
       this.box,
       element('div', { class: 'composer-controls' }, controls),
     ]);
-    this.element = element('form', { class: 'composer-area' }, [this.notice, frame]);
+    this.element = element('form', { class: 'composer-area' }, [this.notice, this.restricted, frame]);
     this.element.addEventListener('submit', (event) => event.preventDefault());
     this.listen();
     this.setRunning(false);
-    this.setText(host.draft);
+    this.onInput();
   }
 
   focus(): void {
@@ -73,6 +78,13 @@ export class Composer {
   setText(text: string): void {
     this.box.value = text;
     this.onInput();
+  }
+
+  /** Whoever types already keeps that. */
+  restore({ text, start, end }: Draft): void {
+    if (this.box.value !== '') return;
+    this.setText(text);
+    this.box.setSelectionRange(start, end);
   }
 
   setRunning(running: boolean): void {
@@ -102,6 +114,7 @@ export class Composer {
 
   showContext(context: Context): void {
     this.chips.show(context);
+    this.restricted.hidden = !context.restricted;
   }
 
   showSuggestions(query: string, items: readonly Suggestion[]): void {
@@ -140,6 +153,8 @@ export class Composer {
       this.mentions.update();
     });
     this.box.addEventListener('click', () => this.mentions.update());
+    this.box.addEventListener('selectionchange', () => this.reportSoon());
+    this.box.addEventListener('blur', () => this.report());
     this.box.addEventListener('keydown', (event) => {
       if (event.isComposing || this.mentions.onKey(event)) return;
       if (event.key === 'Enter' && !event.shiftKey) {
@@ -157,18 +172,24 @@ export class Composer {
   }
 
   private onInput(): void {
-    this.host.draft = this.box.value;
     this.sendButton.disabled = this.box.value.trim() === '';
-    clearTimeout(this.draftTimer);
-    this.draftTimer = setTimeout(() => this.sendDraft(), draftMs);
+    this.reportSoon();
   }
 
-  /** The extension shows chips for the mentions in it. */
-  private sendDraft(): void {
-    const mentions = this.box.value.match(/[@#][a-z]+(?::\S+)?/g)?.join(' ') ?? '';
-    if (mentions === this.sentMentions) return;
-    this.sentMentions = mentions;
-    this.host.send({ type: 'draft', text: this.box.value });
+  private reportSoon(): void {
+    clearTimeout(this.draftTimer);
+    this.draftTimer = setTimeout(() => this.report(), draftMs);
+  }
+
+  /** The extension keeps it, and shows chips for the mentions in it. */
+  private report(): void {
+    clearTimeout(this.draftTimer);
+    const { value: text, selectionStart: start, selectionEnd: end } = this.box;
+    const draft = { text, start, end };
+    const key = JSON.stringify(draft);
+    if (key === this.sentDraft) return;
+    this.sentDraft = key;
+    this.host.send({ type: 'draft', draft });
   }
 
   private submit(): void {
@@ -177,6 +198,7 @@ export class Composer {
     this.mentions.close();
     this.host.send({ type: 'send', text });
     this.setText('');
+    this.report();
   }
 
   /** A mention is taken out of the text, whatever else goes along is the extension's to remember. */
@@ -228,4 +250,32 @@ function meterOrSweep(share: number | undefined, name: string): HTMLElement {
   const bar = meter(share ?? 0, name);
   bar.classList.toggle('sweep', share === undefined);
   return bar;
+}
+
+/** Beyond this share the beginning of the conversation is about to be left out. */
+const nearlyFull = 0.75;
+
+/** How full the model's window is, as a ring; the numbers stand in its title and are read out. */
+class UsageMeter {
+  readonly element: HTMLElement;
+  private readonly host: Host;
+
+  constructor(host: Host) {
+    this.host = host;
+    this.element = element('span', { class: 'usage', id: 'usage', attributes: { role: 'img' } });
+    this.element.hidden = true;
+  }
+
+  show(usedTokens: number, contextTokens: number): void {
+    this.element.hidden = usedTokens === 0 || contextTokens === 0;
+    if (this.element.hidden) return;
+    const share = Math.min(1, usedTokens / contextTokens);
+    const percent = Math.round(share * 100);
+    const text = fill(this.host.texts.usage, usedTokens.toLocaleString(), contextTokens.toLocaleString(), percent);
+    this.element.title = text;
+    this.element.setAttribute('aria-label', text);
+    this.element.classList.toggle('nearly-full', share >= nearlyFull);
+    this.element.style.setProperty('--share', String(share));
+    this.element.replaceChildren(element('span', { class: 'usage-ring' }), `${percent}%`);
+  }
 }

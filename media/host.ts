@@ -6,13 +6,9 @@ z.config({ jitless: true });
 
 interface VsCodeApi {
   postMessage(message: ToHost): void;
-  getState(): unknown;
-  setState(state: unknown): void;
 }
 
 declare function acquireVsCodeApi(): VsCodeApi;
-
-const pageState = z.object({ draft: z.string() });
 
 /** The extension, as the page sees it. */
 export class Host {
@@ -32,16 +28,6 @@ export class Host {
     });
     window.addEventListener('error', (event) => this.report(event.message));
     window.addEventListener('unhandledrejection', (event) => this.report(String(event.reason)));
-  }
-
-  /** What was being typed survives when the view is hidden. */
-  get draft(): string {
-    const parsed = pageState.safeParse(this.api.getState());
-    return parsed.success ? parsed.data.draft : '';
-  }
-
-  set draft(draft: string) {
-    this.api.setState({ draft });
   }
 
   private report(message: string): void {

@@ -1,5 +1,5 @@
 import type { Suggestion } from '../extension/messages.ts';
-import { contextIcon } from './contextIcons.ts';
+import { contextIcon } from './chips.ts';
 import { drawIcon, element } from './dom.ts';
 import type { Host } from './host.ts';
 

@@ -22,7 +22,7 @@ export class QuestionView {
     this.element = element('section', { class: 'question' }, [
       element('h3', { class: 'visually-hidden', text: texts.you }),
       element('div', { class: 'question-line' }, [...(this.edit === undefined ? [] : [this.edit]), this.text]),
-      ...(turn.chips.length > 0 ? [sentChips(turn.chips, turn.id, host)] : []),
+      ...sentChips(turn.chips, turn.id, host),
       ...omitted,
     ]);
   }

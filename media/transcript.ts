@@ -3,7 +3,7 @@ import { drawIcon, element, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 import { type Delta, TurnView } from './turn.ts';
 
-/** Nearer to the end than this, the view follows what is being written. */
+/** Who scrolls down to less than this from the end follows what is being written again. */
 const followPixels = 48;
 /** What is read out of a finished answer; the rest is there to be read at leisure. */
 const announcedChars = 1_000;
@@ -19,6 +19,8 @@ export class Transcript {
   private readonly announcer: HTMLElement;
   private readonly turns = new Map<string, TurnView>();
   private following = true;
+  /** Where the view stood when we last looked. */
+  private lastTop = 0;
 
   /** `ask` puts an example into the question box. */
   constructor(host: Host, ask: (question: string) => void) {
@@ -91,16 +93,29 @@ export class Transcript {
   }
 
   private onScroll(): void {
-    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
-    this.following = scrollHeight - scrollTop - clientHeight < followPixels;
+    this.notice();
     this.toEnd.hidden = this.following;
   }
 
+  /** Growing text moves the end away as well, so the distance alone says nothing: only a person scrolls up. */
+  private notice(): void {
+    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
+    const below = scrollHeight - scrollTop - clientHeight;
+    // Text that shrinks moves the view up too, and leaves it at the end.
+    if (scrollTop < this.lastTop) this.following = below <= 1;
+    else if (scrollTop > this.lastTop && below < followPixels) this.following = true;
+    this.lastTop = scrollTop;
+  }
+
   private follow(): void {
-    if (this.following && this.turns.size > 0) this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.notice();
+    if (!this.following || this.turns.size === 0) return;
+    this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.lastTop = this.scroller.scrollTop;
   }
 
   private scrollToEnd(): void {
+    this.lastTop = 0;
     this.following = true;
     this.follow();
     this.toEnd.hidden = true;

@@ -10,12 +10,11 @@
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { defaultModelId } from '../engine/catalogue/catalogue.ts';
 import { HearthError } from '../engine/errors.ts';
-import { seededRandom } from '../engine/generation/random.ts';
-import { Repository } from '../engine/repository/repository.ts';
-import { startEngine } from '../engine/server/client.ts';
-import { messages } from '../engine/server/protocol.ts';
-import { defaultModelId } from '../engine/store/catalogue.ts';
+import { Repository } from '../engine/index/repository/repository.ts';
+import { startEngine } from '../engine/runtime/engineProcess.ts';
+import { seededRandom } from '../engine/sampling/random.ts';
 import type { Snippet } from '../extension/completion/similar.ts';
 import { trimSuggestion } from '../extension/completion/trim.ts';
 import { limits } from '../extension/limits.ts';
@@ -45,7 +44,7 @@ const { values } = parseArgs({
 const handWritten: Readonly<Record<string, string>> = { 'zod 4.1.12': 'package/src' };
 
 const engine = startEngine('dist/engine.mjs');
-const card = await engine.request(messages.load, { model: values.model });
+const card = await engine.requests.load({ model: values.model });
 
 /** What the editor would show, and when. */
 async function complete(
@@ -58,7 +57,7 @@ async function complete(
   const place = { prefix, suffix, languageId, path: held.path, snippets: [...snippets] };
   const start = performance.now();
   const { text } = await patiently(() =>
-    engine.request(messages.complete, { ...place, maxTokens: 64, multiline: false, sampling: { temperature: 0 } }),
+    engine.requests.complete({ ...place, maxTokens: 64, multiline: false, sampling: { temperature: 0 } }),
   );
   return { text: trimSuggestion(text, moment, false), ms: performance.now() - start };
 }

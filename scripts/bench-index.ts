@@ -9,7 +9,6 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { indexMessages } from '../engine/repository/protocol.ts';
 import { linuxSource, sourceFolder } from './context/sources.ts';
 import { IndexProcess } from './index/indexProcess.ts';
 import { wholenessOf } from './index/wholeness.ts';
@@ -43,9 +42,7 @@ async function index(directory: string, database: string, progress: Progress, li
 
 async function questionsOf(indexer: IndexProcess): Promise<string[]> {
   const letters = [...'abcdefghiklmnoprstuvw'];
-  const found = await Promise.all(
-    letters.map((name) => indexer.connection.sendRequest(indexMessages.symbols, { name, limit: 40 })),
-  );
+  const found = await Promise.all(letters.map((name) => indexer.requests.symbols({ name, limit: 40 })));
   const names = found.flat().map(({ name }) => name);
   return Array.from({ length: searches }, (_, i) => {
     const words = Array.from({ length: 2 + (i % 3) }, (_, j) => names[(i * 7 + j * 131) % names.length] ?? 'main');
@@ -57,7 +54,7 @@ async function searchMs(indexer: IndexProcess): Promise<number[]> {
   const latencies: number[] = [];
   for (const question of await questionsOf(indexer)) {
     const start = performance.now();
-    await indexer.connection.sendRequest(indexMessages.search, { question, limit: 20 });
+    await indexer.requests.search({ question, limit: 20 });
     latencies.push(performance.now() - start);
   }
   return latencies;
@@ -65,7 +62,7 @@ async function searchMs(indexer: IndexProcess): Promise<number[]> {
 
 /** A line is added to a file and taken away again: until the index is as the file, and the processor's time for all. */
 async function saveMs(indexer: IndexProcess, directory: string): Promise<{ each: number[]; processorMs: number }> {
-  const hits = await indexer.connection.sendRequest(indexMessages.search, {
+  const hits = await indexer.requests.search({
     question: 'return error',
     limit: saves / 2,
   });
@@ -79,7 +76,7 @@ async function saveMs(indexer: IndexProcess, directory: string): Promise<{ each:
       writeFileSync(file, content);
       const start = performance.now();
       const settled = indexer.settled(60_000);
-      await indexer.connection.sendRequest(indexMessages.update, { paths: [path] });
+      await indexer.requests.update({ paths: [path] });
       await settled;
       each.push(performance.now() - start);
     }
@@ -93,7 +90,7 @@ async function report(directory: string, database: string, progress: Progress): 
   const indexer = await IndexProcess.open(directory, database);
   await indexer.settled(600_000);
   const again = (performance.now() - start) / 1000;
-  const { files, chunks, symbols, skipped } = await indexer.connection.sendRequest(indexMessages.state);
+  const { files, chunks, symbols, skipped } = await indexer.requests.state();
   const search = await searchMs(indexer);
   const save = await saveMs(indexer, directory);
   const peakBytes = Math.max(progress.peakBytes, indexer.peakBytes());

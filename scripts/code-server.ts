@@ -5,7 +5,7 @@
  * those, an editor needs two: spdlog (log files) and native-watchdog (ends the extension host with the server). node-pty,
  * the file watcher and ripgrep ship prebuilt. So scripts are off, and just those modules are built, where there is a compiler.
  */
-import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { withLock } from './shared/lock.ts';
 import { devCache } from './shared/paths.ts';
@@ -46,20 +46,30 @@ async function install(folder: string, log: (line: string) => void): Promise<voi
   const vscode = join(folder, 'node_modules', 'code-server', 'lib', 'vscode');
   await npm(['install', '--omit=dev', ...flags], { cwd: vscode, ...quiet });
   await npm(['install', '--omit=dev', ...flags], { cwd: join(vscode, 'extensions'), ...quiet });
+  await buildNatives(folder, (module) => npm(['rebuild', module], { cwd: vscode, ...quiet }), log);
+  log(`code-server is installed (${Math.round((Date.now() - startMs) / 1000)} s).`);
+}
+
+/** What fails goes into one line and a file: without a compiler that is to be expected, and the editor works all the same. */
+async function buildNatives(
+  folder: string,
+  build: (module: string) => Promise<unknown>,
+  log: (line: string) => void,
+): Promise<void> {
+  const missing: string[] = [];
+  const reasons = join(folder, 'not-built.log');
   for (const module of builtModules) {
-    await npm(['rebuild', module], { cwd: vscode, ...quiet }).catch((error: unknown) => {
-      const reason = error instanceof Error ? error.message : String(error);
-      log(
-        `code-server goes without ${module}, which could not be built (no compiler, python3 or headers?):\n${reason}`,
-      );
+    await build(module).catch((error: unknown) => {
+      missing.push(module);
+      appendFileSync(reasons, `${module}: ${error instanceof Error ? error.message : String(error)}\n\n`);
     });
   }
-  log(`code-server is installed (${Math.round((Date.now() - startMs) / 1000)} s).`);
+  if (missing.length > 0) log(`code-server goes without ${missing.join(', ')}, which need a compiler and python3.`);
 }
 
 /** Without what an outer `npm run` says of its own project, which would misdirect an install elsewhere. */
 function nestedEnvironment(): NodeJS.ProcessEnv {
-  const outer = /^npm_(package_|lifecycle_|config_local_prefix$|config_onnxruntime)/;
+  const outer = /^npm_(package_|lifecycle_|config_local_prefix$)/;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !outer.test(name)));
 }
 

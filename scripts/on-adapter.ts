@@ -23,7 +23,7 @@ export interface AdapterLaunch {
   readonly env: Record<string, string>;
 }
 
-const cache = process.env['HEARTH_DEV_CACHE'] ?? join(homedir(), '.cache', 'hearth', 'dev');
+const cache = (): string => process.env['HEARTH_DEV_CACHE'] ?? join(homedir(), '.cache', 'hearth', 'dev');
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
 /** Why this machine cannot have an adapter. */
@@ -102,7 +102,7 @@ function unpackLavapipe(root: string): void {
 
 function lavapipe(): AdapterLaunch {
   if (process.arch !== 'x64') throw new Unavailable('Lavapipe is set up for x86-64 only.');
-  const root = join(cache, 'lavapipe');
+  const root = join(cache(), 'lavapipe');
   const libraries = join(root, 'usr/lib/x86_64-linux-gnu');
   const loader = join(libraries, 'ld-linux-x86-64.so.2');
   const icd = join(root, 'usr/share/vulkan/icd.d/lvp_icd.json');

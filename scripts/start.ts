@@ -20,6 +20,8 @@ import { findInPath, isExecutable, run } from './shared/process.ts';
 import { installExtension, quietSettings, startServer } from './shared/vscodeServer.ts';
 
 const usualPort = 8090;
+/** Has the extension show its chat and walkthrough, once. */
+const firstWindow = { HEARTH_FIRST_WINDOW: '1' };
 const oldestVSCode = [1, 104] as const;
 
 function readArguments() {
@@ -98,7 +100,7 @@ async function startInBrowser(folder: string, port: number, openBrowser: boolean
   const onOutput = (line: string) => {
     if (/error|EADDRINUSE/i.test(line)) console.error(line);
   };
-  const server = await startServer({ ...options, settings: quietSettings, onOutput }, folder);
+  const server = await startServer({ ...options, environment: firstWindow, settings: quietSettings, onOutput }, folder);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void server.stop());
   console.log(`
 Hearth is open on ${folder}
@@ -134,7 +136,8 @@ async function main(): Promise<void> {
     console.log(`Built. Open it with: ${code} --extensionDevelopmentPath=${projectRoot} ${folder}`);
     return;
   }
-  await run(code, [`--extensionDevelopmentPath=${projectRoot}`, '--new-window', folder]);
+  const env = { ...process.env, ...firstWindow };
+  await run(code, [`--extensionDevelopmentPath=${projectRoot}`, '--new-window', folder], { env });
   console.log(`Hearth is open on ${folder} in an Extension Development Host window of VS Code.`);
 }
 

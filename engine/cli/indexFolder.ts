@@ -2,12 +2,12 @@
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { findEntry } from '../catalogue/catalogue.ts';
+import { defaultStoreDirectory } from '../catalogue/paths.ts';
 import { cancelled, HearthError, notFound } from '../errors.ts';
-import { type Passage, Repository } from '../repository/repository.ts';
-import type { IndexState } from '../repository/state.ts';
-import { openEmbedder } from '../server/embedder.ts';
-import { findEntry } from '../store/catalogue.ts';
-import { defaultStoreDirectory } from '../store/paths.ts';
+import { type Passage, Repository } from '../index/repository/repository.ts';
+import type { IndexState } from '../index/repository/state.ts';
+import { openEmbedder } from '../runtime/embedder.ts';
 import type { Command, Values } from './command.ts';
 import { json } from './session.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';

@@ -1,8 +1,8 @@
+import { detectMachine } from '../catalogue/hardware.ts';
+import { inspectionText, usualContexts } from '../catalogue/inspectArchitecture.ts';
+import { type InspectedModel, inspectModel } from '../catalogue/inspectModel.ts';
+import { openStore } from '../catalogue/store.ts';
 import { invalidInput } from '../errors.ts';
-import { detectMachine } from '../store/hardware.ts';
-import { type InspectedModel, inspectModel } from '../store/inspectModel.ts';
-import { inspectionText, usualContexts } from '../store/inspectText.ts';
-import { openStore } from '../store/store.ts';
 import type { Command } from './command.ts';
 import { json } from './session.ts';
 

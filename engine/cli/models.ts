@@ -1,7 +1,7 @@
+import { defaultModelId } from '../catalogue/catalogue.ts';
 import { HearthError, invalidInput } from '../errors.ts';
-import type { ModelEntry } from '../server/protocol.ts';
-import { Engine } from '../server/service.ts';
-import { defaultModelId } from '../store/catalogue.ts';
+import type { ModelEntry } from '../protocol/engineProtocol.ts';
+import { Engine } from '../runtime/service.ts';
 import type { Command, Values } from './command.ts';
 import { json, report, sizeOf } from './session.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
-import { DeltaRoutes } from '../server/deltaRoutes.ts';
-import { servedName } from '../server/http/fields.ts';
-import { startHttpServer } from '../server/http/server.ts';
-import { newToken, tokenInFile } from '../server/http/token.ts';
+import { servedName } from '../http/fields.ts';
+import { startHttpServer } from '../http/server.ts';
+import { newToken, tokenInFile } from '../http/token.ts';
+import { DeltaRoutes } from '../runtime/deltaRoutes.ts';
 import type { Command } from './command.ts';
 import { json, withEngine } from './session.ts';
 

@@ -1,14 +1,13 @@
 import { stat } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import { HearthError } from '../errors.ts';
+import { IgnoreRules } from '../index/repository/ignored.ts';
+import { walk } from '../index/repository/walk.ts';
 import { limits } from '../limits.ts';
-import { IgnoreRules } from '../repository/ignored.ts';
-import { walk } from '../repository/walk.ts';
-import { summariseParams } from '../server/protocol.ts';
+import { summariseParams } from '../protocol/engineProtocol.ts';
 import type { Command } from './command.ts';
 import { languageOf, readSource } from './files.ts';
-import { remoteOption, withAnswerer } from './remote.ts';
-import { json, stream, streaming } from './session.ts';
+import { json, remoteOption, stream, streaming, withAnswerer } from './session.ts';
 
 export const summarise: Command = {
   name: 'summarise',

@@ -1,9 +1,16 @@
 /** What goes with a question about a folder: what its index finds, chosen as the extension does. */
-import { contextBudget, type Reader } from '../question/budget.ts';
-import { mapChars, mapSources, passageSource, searchedPassages } from '../question/found.ts';
-import { plan } from '../question/planner.ts';
-import { citing, quote } from '../question/quote.ts';
-import type { Repository } from '../repository/repository.ts';
+import {
+  citing,
+  contextBudget,
+  mapChars,
+  mapSources,
+  passageSource,
+  plan,
+  quote,
+  type Reader,
+  searchedPassages,
+} from '../index/question/planner.ts';
+import type { Repository } from '../index/repository/repository.ts';
 
 export interface WorkspaceContext {
   /** Goes before the question. */

@@ -3,7 +3,7 @@
  * In these blocks element j of the first half sits in the low nibble of byte j, element j of the second half in the
  * high nibble. Products are exact in f64 and rounded once, on the store, as ggml's f32 arithmetic rounds them.
  */
-import { float16Values } from './floatTables.ts';
+import { float16Values } from './blocks.ts';
 
 type Decode = (bytes: Uint8Array, destination: Float32Array) => void;
 

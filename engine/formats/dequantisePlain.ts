@@ -1,5 +1,5 @@
 /** Plain element types to f32. Each function fills `destination` from as many elements as it holds. */
-import { float8E4m3Values, float8E5m2Values, float8E8m0Values, float16Values } from './floatTables.ts';
+import { float8E4m3Values, float8E5m2Values, float8E8m0Values, float16Values } from './blocks.ts';
 
 type Decode = (bytes: Uint8Array, destination: Float32Array) => void;
 

@@ -2,8 +2,9 @@
  * ggml's super-blocks of 256 elements to f32: the values of `dequantize_row_*` in ggml-quants.c, to the last bit.
  * A super-block holds one or two f16 scales and small integer scales of its sub-blocks of 16 or 32 elements.
  */
+
+import { float16Values } from './blocks.ts';
 import { iq4Grid } from './dequantiseBlocks.ts';
-import { float16Values } from './floatTables.ts';
 
 type Decode = (bytes: Uint8Array, destination: Float32Array) => void;
 

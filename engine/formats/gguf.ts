@@ -2,11 +2,11 @@
 import { basename, dirname, join } from 'node:path';
 import { invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { quoted } from './byteReader.ts';
-import { type GgufHeader, parseGgufHeader } from './ggufHeader.ts';
-import { type GgufMetadata, type GgufValue, metadataNumber, optionalMetadata } from './ggufMetadata.ts';
+import { byteLengthOf } from './blocks.ts';
+import { ByteReader, type ByteSource, quoted } from './byteReader.ts';
+import { type GgufMetadata, type GgufValue, metadataNumber, optionalMetadata, readGgufValue } from './ggufMetadata.ts';
 import { RangedTensorFile, type StoredTensor, withSource } from './rangedFile.ts';
-import type { TensorFile } from './tensor.ts';
+import type { TensorFile, TensorType } from './tensor.ts';
 
 export interface GgufFile extends TensorFile, GgufMetadata {
   readonly version: 2 | 3;
@@ -89,4 +89,186 @@ function joinParts(paths: readonly string[], parts: readonly GgufHeader[]): Map<
 function requireKey(name: string, part: GgufMetadata, key: string, expected: number): void {
   const value = metadataNumber(part, key);
   if (value !== expected) throw invalidInput(`${name}: metadata key "${key}" is ${value} instead of ${expected}.`);
+}
+
+// The header of one GGUF file (ggml docs/gguf.md): magic, version, counts, metadata, tensor table. Everything in it is
+// untrusted; nothing is allocated before the bytes that justify it are known to be there.
+
+interface GgufHeader {
+  readonly version: 2 | 3;
+  readonly metadata: Map<string, GgufValue>;
+  /** In the order of the file; `part` is the one given. */
+  readonly tensors: Map<string, StoredTensor>;
+}
+
+/** ggml.h `enum ggml_type`. */
+const tensorTypesById: ReadonlyMap<number, TensorType> = new Map([
+  [0, 'F32'],
+  [1, 'F16'],
+  [2, 'Q4_0'],
+  [3, 'Q4_1'],
+  [6, 'Q5_0'],
+  [7, 'Q5_1'],
+  [8, 'Q8_0'],
+  [10, 'Q2_K'],
+  [11, 'Q3_K'],
+  [12, 'Q4_K'],
+  [13, 'Q5_K'],
+  [14, 'Q6_K'],
+  [20, 'IQ4_NL'],
+  [23, 'IQ4_XS'],
+  [24, 'I8'],
+  [25, 'I16'],
+  [26, 'I32'],
+  [27, 'I64'],
+  [28, 'F64'],
+  [30, 'BF16'],
+  [39, 'MXFP4'],
+]);
+
+/** Types of the same list that Hearth does not compute with. */
+const unsupportedTypesById: ReadonlyMap<number, string> = new Map([
+  [9, 'Q8_1'],
+  [15, 'Q8_K'],
+  [16, 'IQ2_XXS'],
+  [17, 'IQ2_XS'],
+  [18, 'IQ3_XXS'],
+  [19, 'IQ1_S'],
+  [21, 'IQ3_S'],
+  [22, 'IQ2_S'],
+  [29, 'IQ1_M'],
+  [34, 'TQ1_0'],
+  [35, 'TQ2_0'],
+  [40, 'NVFP4'],
+]);
+
+const magic = 0x46554747;
+const defaultAlignment = 32;
+
+export function parseGgufHeader(source: ByteSource, part = 0): GgufHeader {
+  const reader = new ByteReader(source);
+  reader.endAt(limits.formats.ggufHeaderBytes, `the header is longer than ${limits.formats.ggufHeaderBytes} bytes`);
+  reader.within('magic');
+  if (reader.uint32() !== magic) throw reader.fail('this is not a GGUF file');
+  const version = readVersion(reader);
+  reader.within('header');
+  const tensorCount = reader.count('the number of tensors', limits.formats.ggufTensors);
+  const keyCount = reader.count('the number of metadata keys', limits.formats.ggufMetadataKeys);
+  const metadata = readMetadata(reader, keyCount);
+  const alignment = alignmentOf(reader, metadata);
+  const tensors = readTensors(reader, tensorCount, { alignment, part, fileBytes: source.byteLength });
+  return { version, metadata, tensors };
+}
+
+function readVersion(reader: ByteReader): 2 | 3 {
+  reader.within('version');
+  const version = reader.uint32();
+  if (version === 2 || version === 3) return version;
+  // ggml tells a foreign byte order by the small number in the upper half.
+  if (version !== 0 && (version & 0xffff) === 0) throw reader.failUnsupported('big-endian files are not read');
+  if (version === 0) throw reader.fail('0 is no version');
+  throw reader.failUnsupported(`Hearth reads GGUF 2 and 3, not ${version}`);
+}
+
+function readMetadata(reader: ByteReader, keyCount: number): Map<string, GgufValue> {
+  const metadata = new Map<string, GgufValue>();
+  for (let i = 0; i < keyCount; i++) {
+    reader.within('metadata key', i);
+    const keyBytes = reader.count('the length of its name', limits.formats.ggufKeyBytes);
+    if (keyBytes === 0) throw reader.fail('its name is empty');
+    const key = reader.text(keyBytes, 'its name');
+    reader.within('metadata key', key);
+    if (metadata.has(key)) throw reader.fail('it appears twice');
+    metadata.set(key, readGgufValue(reader));
+  }
+  return metadata;
+}
+
+function alignmentOf(reader: ByteReader, metadata: ReadonlyMap<string, GgufValue>): number {
+  const key = 'general.alignment';
+  const value = metadata.get(key) ?? defaultAlignment;
+  const max = limits.formats.ggufAlignmentBytes;
+  if (typeof value === 'number' && value >= 1 && value <= max && Number.isInteger(Math.log2(value))) return value;
+  reader.within('metadata key', key);
+  throw reader.fail(`it must be a power of two up to ${max}`);
+}
+
+interface TableOptions {
+  readonly alignment: number;
+  readonly part: number;
+  readonly fileBytes: number;
+}
+
+/** A row of the tensor table, before it is known where the data starts. */
+interface TableRow {
+  readonly name: string;
+  readonly type: TensorType;
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+  readonly offset: number;
+}
+
+function readTensors(reader: ByteReader, count: number, options: TableOptions): Map<string, StoredTensor> {
+  const rows = new Map<string, TableRow>();
+  for (let i = 0; i < count; i++) {
+    reader.within('tensor', i);
+    const row = readTableRow(reader);
+    if (rows.has(row.name)) throw reader.fail('its name appears twice');
+    rows.set(row.name, row);
+  }
+  return placeTensors(reader, rows, options);
+}
+
+function readTableRow(reader: ByteReader): TableRow {
+  const nameBytes = reader.count('the length of its name', limits.formats.ggufTensorNameBytes);
+  if (nameBytes === 0) throw reader.fail('its name is empty');
+  const name = reader.text(nameBytes, 'its name');
+  reader.within('tensor', name);
+  const dimensionCount = reader.uint32();
+  if (dimensionCount > limits.formats.ggufDimensions) {
+    throw reader.fail(`${dimensionCount} dimensions, at most ${limits.formats.ggufDimensions} are allowed`);
+  }
+  const shape: number[] = [];
+  for (let i = 0; i < dimensionCount; i++) {
+    const dimension = reader.count('a dimension', Number.MAX_SAFE_INTEGER);
+    if (dimension === 0) throw reader.fail('a dimension is 0');
+    shape.push(dimension);
+  }
+  shape.reverse();
+  const type = readTensorType(reader);
+  return { name, type, shape, byteLength: reader.checked(() => byteLengthOf(type, shape)), offset: readOffset(reader) };
+}
+
+function readTensorType(reader: ByteReader): TensorType {
+  const id = reader.uint32();
+  const type = tensorTypesById.get(id);
+  if (type !== undefined) return type;
+  const unsupportedName = unsupportedTypesById.get(id);
+  if (unsupportedName !== undefined) throw reader.failUnsupported(`type ${unsupportedName} is not supported`);
+  throw reader.fail(`${id} is no tensor type`);
+}
+
+const readOffset = (reader: ByteReader): number => reader.count('its offset', Number.MAX_SAFE_INTEGER);
+
+/** ggml writes tensors in the order of the table, each padded to the alignment, and reads no other layout. */
+function placeTensors(
+  reader: ByteReader,
+  rows: ReadonlyMap<string, TableRow>,
+  { alignment, part, fileBytes }: TableOptions,
+): Map<string, StoredTensor> {
+  const padded = (bytes: number): number => Math.ceil(bytes / alignment) * alignment;
+  const dataStart = padded(reader.position);
+  const tensors = new Map<string, StoredTensor>();
+  let expected = 0;
+  for (const { name, type, shape, byteLength, offset } of rows.values()) {
+    reader.within('tensor', name);
+    if (offset !== expected) throw reader.fail(`its offset is ${offset}, but the tensors before it end at ${expected}`);
+    const fileOffset = dataStart + offset;
+    if (fileOffset + byteLength > fileBytes) {
+      throw reader.fail(`its ${byteLength} bytes at ${fileOffset} reach behind the end of the file (${fileBytes})`);
+    }
+    tensors.set(name, { name, type, shape, byteLength, part, fileOffset });
+    expected = padded(offset + byteLength);
+  }
+  return tensors;
 }

@@ -1,9 +1,9 @@
 /** A checkpoint opened for use: what it computes, its weights, and how text becomes ids for it. */
 import type { TensorFile } from '../formats/tensor.ts';
-import type { Tokenizer } from '../text/tokenizer.ts';
-import type { EmbeddingSpec } from './embedding.ts';
-import type { DecoderSpec } from './spec.ts';
-import type { DecoderWeights } from './weights.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { EmbeddingSpec } from './spec/embedding.ts';
+import type { DecoderSpec } from './spec/spec.ts';
+import type { DecoderWeights } from './weights/weights.ts';
 
 export interface Checkpoint {
   /** Directory or file the checkpoint was opened from. */

@@ -1,7 +1,7 @@
 import * as vscode from 'vscode';
 import type { EngineHost } from '../client/host.ts';
+import type { Repository } from '../context/gather.ts';
 import { ContextGatherer } from '../context/gather.ts';
-import type { Repository } from '../context/repository.ts';
 import { MentionSuggester } from '../context/suggest.ts';
 import { ContextTracker } from '../context/tracker.ts';
 import type { Proposals } from '../edits/proposals.ts';
@@ -52,6 +52,7 @@ export class Chat {
       thinking,
       models,
       log,
+      memory: context.workspaceState,
     });
   }
 

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { type Chip, chip, citation, type Outcome, outcome, type Turn } from '../messages.ts';
+import { distinctLabels } from './labels.ts';
 
 /** A chip with the text that the model got. */
 export const attachment = chip.extend({
@@ -105,7 +106,7 @@ function asked(record: Extract<JournalRecord, { type: 'ask' }>): StoredTurn {
       id: record.turn,
       kind: record.kind,
       question: record.question,
-      chips: record.attachments.map(chipOf),
+      chips: distinctLabels(record.attachments).map(chipOf),
       omitted: record.omitted,
       thinking: '',
       answer: '',

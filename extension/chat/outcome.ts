@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { Progress } from '../../engine/server/protocol.ts';
+import type { Progress } from '../../engine/protocol/engineProtocol.ts';
 import { EngineFailure, type FailureCode, sentence } from '../client/failure.ts';
 import type { Action, Outcome } from '../messages.ts';
 

@@ -1,8 +1,9 @@
+import { randomBytes } from 'node:crypto';
 import * as vscode from 'vscode';
-import type { ModelEntry } from '../../engine/server/protocol.ts';
+import type { ModelEntry } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineView } from '../client/view.ts';
 import { formatBytes, formatParameters, percent } from '../format.ts';
-import type { Controls, Notice } from '../messages.ts';
+import type { Controls, Notice, Texts } from '../messages.ts';
 import { canThink, modeLabel, type Thinking } from '../thinking.ts';
 
 /** What is shown above the question box for a state of the engine. */
@@ -76,4 +77,67 @@ export function controlsOf({ state }: EngineView, thinking: Thinking): Controls 
     canThink: canThink(card.thinkingModes),
     contextTokens: card.contextTokens,
   };
+}
+
+interface Page {
+  /** Of the bundled script and style. */
+  scriptUri: string;
+  styleUri: string;
+  /** The webview's own origin for local resources. */
+  cspSource: string;
+  language: string;
+  texts: Texts;
+}
+
+/** The chat view's page. Nothing may be loaded but its own script and style: no images, fonts, frames or connections. */
+export function chatPage({ scriptUri, styleUri, cspSource, language, texts }: Page): string {
+  const nonce = randomBytes(24).toString('base64url');
+  const policy = [
+    "default-src 'none'",
+    `style-src ${cspSource}`,
+    `script-src 'nonce-${nonce}'`,
+    "base-uri 'none'",
+    "form-action 'none'",
+  ].join('; ');
+  return `<!DOCTYPE html>
+<html lang="${escapeAttribute(language)}">
+<head>
+  <meta charset="utf-8">
+  <meta http-equiv="Content-Security-Policy" content="${escapeAttribute(policy)}">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>Hearth</title>
+  <link rel="stylesheet" href="${escapeAttribute(styleUri)}">
+</head>
+<body data-texts="${escapeAttribute(JSON.stringify(texts))}">
+  <script nonce="${nonce}" src="${escapeAttribute(scriptUri)}"></script>
+</body>
+</html>`;
+}
+
+function escapeAttribute(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('"', '&quot;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+}
+
+/** The link as it may be opened, or undefined: only the web, and no credentials in front of the host. */
+export function webLink(href: string): URL | undefined {
+  if (!URL.canParse(href)) return undefined;
+  const url = new URL(href);
+  if (url.protocol !== 'https:' && url.protocol !== 'http:') return undefined;
+  return url.username === '' && url.password === '' ? url : undefined;
+}
+
+/** A model wrote the link, and an address can carry away what the model read: the user sees all of it first. */
+export async function openLink(href: string): Promise<void> {
+  const url = webLink(href);
+  if (url === undefined) return;
+  const open = vscode.l10n.t('Open');
+  const copy = vscode.l10n.t('Copy');
+  const answer = await vscode.window.showInformationMessage(
+    vscode.l10n.t('Open {0} in the browser?', url.host),
+    { modal: true, detail: vscode.l10n.t('The model wrote this address:\n\n{0}', url.href) },
+    open,
+    copy,
+  );
+  if (answer === open) await vscode.env.openExternal(vscode.Uri.parse(url.href, true));
+  if (answer === copy) await vscode.env.clipboard.writeText(url.href);
 }

@@ -3,6 +3,7 @@ import { meantFile, uriOf } from '../context/workspace.ts';
 import type { Citation } from '../messages.ts';
 import type { Place } from './citations.ts';
 import type { Attachment } from './conversation.ts';
+import { revealLines } from './reveal.ts';
 
 /** Models shorten paths: what went with the question is meant first, then the only file of the workspace that ends so. */
 export async function findPlace(path: string, attachments: readonly Attachment[]): Promise<Place | undefined> {
@@ -21,11 +22,5 @@ export async function openPlace({ path, line, endLine }: Omit<Citation, 'text'>)
     return;
   }
   const document = await vscode.workspace.openTextDocument(uri);
-  const last = document.lineAt(Math.min(endLine, document.lineCount) - 1).range.end;
-  await vscode.window.showTextDocument(document, {
-    selection: new vscode.Range(
-      new vscode.Position(line - 1, 0),
-      endLine > line ? last : new vscode.Position(line - 1, 0),
-    ),
-  });
+  await revealLines(document, Math.min(line, document.lineCount) - 1, endLine - 1);
 }

@@ -1,5 +1,5 @@
-import { citing, quote, title } from '../../engine/question/quote.ts';
-import type { ChatMessage } from '../../engine/server/protocol.ts';
+import { citing, quote, title } from '../../engine/index/question/planner.ts';
+import type { ChatMessage } from '../../engine/protocol/engineProtocol.ts';
 import { apply, type Conversation, emptyConversation, type StoredTurn } from './conversation.ts';
 
 /** Stable from turn to turn, so that the engine's cache keeps it. */

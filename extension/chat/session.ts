@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
-import type { Progress, Statistics } from '../../engine/server/protocol.ts';
+import type { Progress, Statistics } from '../../engine/protocol/engineProtocol.ts';
 import { answerOptions } from '../answerOptions.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { EngineFailure, isCancelled, sentence } from '../client/failure.ts';

@@ -2,8 +2,7 @@ import * as vscode from 'vscode';
 import { sentence } from '../client/failure.ts';
 import { formatAge } from '../format.ts';
 import { limits } from '../limits.ts';
-import { type ChatEntry, titleOf } from './library.ts';
-import { conversationMarkdown } from './markdown.ts';
+import { type ChatEntry, conversationMarkdown, titleOf } from './library.ts';
 import type { ChatSession } from './session.ts';
 import type { ChatStore } from './store.ts';
 

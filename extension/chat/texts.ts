@@ -42,6 +42,8 @@ export function pageTexts(): Texts {
     chooseModel: t('Choose model'),
     contextLabel: t('Goes with your question'),
     sentLabel: t('Went with the question'),
+    restricted: t('This folder is in restricted mode. Hearth searches it once you trust it.'),
+    passages: t('{0} passages', '{0}'),
     omitted: t('Left out: {0}', '{0}'),
     mentions: t('What to mention'),
     usage: t("{0} of {1} tokens of the model's window are in use ({2}%)", '{0}', '{1}', '{2}'),
@@ -69,6 +71,7 @@ export function pageTexts(): Texts {
       'show-log': t('Show log'),
       'new-chat': t('New chat'),
       settings: t('Settings'),
+      trust: t('Manage trust'),
     },
   };
 }

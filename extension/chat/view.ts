@@ -8,13 +8,12 @@ import type { MentionSuggester } from '../context/suggest.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
 import type { Proposals } from '../edits/proposals.ts';
 import type { Log } from '../log.ts';
-import { type Action, type ToHost, type ToPage, toHost } from '../messages.ts';
+import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from '../messages.ts';
 import type { ModelManager } from '../models/manager.ts';
+import { indexEnabled } from '../settings.ts';
 import type { Thinking } from '../thinking.ts';
 import { findTurn } from './conversation.ts';
-import { chatPage } from './html.ts';
-import { openLink } from './links.ts';
-import { controlsOf, noticeOf } from './panel.ts';
+import { chatPage, controlsOf, noticeOf, openLink } from './panel.ts';
 import { openPlace } from './places.ts';
 import type { ChatSession } from './session.ts';
 import { pageTexts } from './texts.ts';
@@ -30,7 +29,11 @@ export interface ChatViewParts {
   thinking: Thinking;
   models: ModelManager;
   log: Log;
+  /** Of this workspace. */
+  memory: vscode.Memento;
 }
+
+const draftKey = 'hearth.draft';
 
 /** Carries messages between the page and the parts that do the work; keeps no state of the conversation itself. */
 export class ChatView {
@@ -40,16 +43,18 @@ export class ChatView {
   /** The page has said that it listens. */
   private listening = false;
   private focusWanted = false;
-  private draft = '';
+  private draft: Draft;
   private gathering = false;
 
   constructor(parts: ChatViewParts) {
     this.parts = parts;
+    this.draft = draft.catch({ text: '', start: 0, end: 0 }).parse(parts.memory.get(draftKey));
     this.subscriptions = vscode.Disposable.from(
       parts.session.onMessage((message) => this.post(message)),
       parts.engine.onView(() => this.onEngine()),
       parts.tracker.onChange(() => this.postContext()),
       parts.thinking.onChange(() => this.postEngine()),
+      vscode.workspace.onDidGrantWorkspaceTrust(() => this.postContext()),
       // Where the answers come from stands on the empty page.
       vscode.workspace.onDidChangeConfiguration((event) => {
         if (event.affectsConfiguration('hearth.remote.url') && this.view) this.draw(this.view.webview);
@@ -131,8 +136,7 @@ export class ChatView {
       case 'apply':
         return this.apply(message.turn, message.text);
       case 'draft':
-        this.draft = message.text;
-        return this.postContext();
+        return this.keepDraft(message.draft);
       case 'suggest':
         return this.suggest(message.query);
       case 'open-citation':
@@ -161,8 +165,16 @@ export class ChatView {
   private onReady(): Promise<void> {
     this.listening = true;
     this.postAll();
+    this.post({ type: 'draft', draft: this.draft });
     if (this.focusWanted) this.focusInput();
     return this.warmUp();
+  }
+
+  private keepDraft(draft: Draft): Thenable<void> {
+    const changed = draft.text !== this.draft.text;
+    this.draft = draft;
+    if (changed) this.postContext();
+    return this.parts.memory.update(draftKey, draft);
   }
 
   private act(action: Action, turn: string | undefined): unknown {
@@ -172,6 +184,7 @@ export class ChatView {
       'show-log': ['hearth.showLog'],
       'new-chat': ['hearth.newChat'],
       settings: ['workbench.action.openSettings', 'hearth'],
+      trust: ['workbench.trust.manage'],
     };
     if (action === 'retry') return turn === undefined ? undefined : this.parts.session.retry(turn);
     const [command, ...args] = commands[action];
@@ -249,10 +262,11 @@ export class ChatView {
 
   private postContext(): void {
     if (!this.view?.visible) return;
-    const chips = this.parts.gatherer.chips(this.draft);
+    const chips = this.parts.gatherer.chips(this.draft.text);
     const { focus } = this.parts.tracker;
     const present = focus === undefined || chips.some(({ id }) => id === focusId(focus));
-    this.post({ type: 'context', context: { chips, ...(present ? {} : { addable: nameOf(focus.path) }) } });
+    const restricted = indexEnabled() && !vscode.workspace.isTrusted;
+    this.post({ type: 'context', context: { chips, restricted, ...(present ? {} : { addable: nameOf(focus.path) }) } });
   }
 
   private post(message: ToPage): void {

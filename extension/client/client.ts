@@ -1,41 +1,31 @@
 import * as vscode from 'vscode';
 import type { CancellationToken } from 'vscode-jsonrpc/node';
-import * as z from 'zod';
 import {
   type ChatParams,
   type ChatResult,
   type ClearedCache,
   type CompleteParams,
   type CompleteResult,
-  chatResult,
-  clearedCache,
-  completeResult,
+  clientNotices,
   type Delta,
-  delta,
+  type EngineRequests,
   engineNodeOptions,
+  engineRequests,
   type LoadParams,
   type ModelCard,
   type ModelChange,
   type ModelEntry,
-  messages,
-  modelCard,
-  modelChange,
-  modelEntry,
   type Progress,
-  progress,
   type RemoteModel,
   type RemoteServerParams,
-  remoteModel,
   type ServerAddress,
   type StartServerParams,
   type Statistics,
   type SummariseParams,
   type SummariseResult,
-  serverAddress,
-  summariseResult,
   type WarmParams,
-  warmResult,
-} from '../../engine/server/protocol.ts';
+} from '../../engine/protocol/engineProtocol.ts';
+import type { Client } from '../../engine/protocol/rpc.ts';
 import type { Log } from '../log.ts';
 import { chooseModel } from '../models/choose.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
@@ -71,6 +61,7 @@ const choiceOf = ({ settings, remote }: Wanted): string => JSON.stringify([setti
  */
 export class EngineClient {
   private readonly process: EngineProcess;
+  private readonly engine: Client<EngineRequests, CancellationToken>;
   private readonly log: Log;
   private readonly tokenFor: TokenFor;
   private readonly shown = new ViewKeeper();
@@ -85,10 +76,16 @@ export class EngineClient {
   constructor(launch: () => Launch, log: Log, tokenFor: TokenFor = () => Promise.resolve(undefined)) {
     this.log = log;
     this.tokenFor = tokenFor;
-    this.process = new EngineProcess(() => ({ ...launch(), nodeOptions: engineNodeOptions }), log);
-    this.process.onNotification(messages.delta, delta, (piece) => this.streams.get(piece.stream)?.onDelta(piece));
-    this.process.onNotification(messages.progress, progress, (step) => this.onProgress(step));
-    this.process.onNotification(messages.modelChange, modelChange, (change) => this.onModelChange(change));
+    this.process = new EngineProcess(
+      () => ({ ...launch(), nodeOptions: [...inspectOptions(), ...engineNodeOptions] }),
+      log,
+    );
+    this.engine = this.process.client(engineRequests);
+    this.process.listen(clientNotices, {
+      delta: (piece) => this.streams.get(piece.stream)?.onDelta(piece),
+      progress: (step) => this.onProgress(step),
+      modelChange: (change) => this.onModelChange(change),
+    });
     this.process.onState((state) => this.onProcess(state));
   }
 
@@ -151,33 +148,31 @@ export class EngineClient {
   }
 
   remoteModels(server: RemoteServerParams): Promise<RemoteModel[]> {
-    return this.process.request(messages.remoteModels, server, z.array(remoteModel));
+    return this.engine.remoteModels(server);
   }
 
   /** For other programs of this computer. */
   startServer(params: StartServerParams): Promise<ServerAddress> {
-    return this.process.request(messages.startServer, params, serverAddress);
+    return this.engine.startServer(params);
   }
 
   async stopServer(): Promise<void> {
-    await this.process.request(messages.stopServer, undefined, z.null());
+    await this.engine.stopServer();
   }
 
   async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {
-    return this.generating(() => this.process.request(messages.complete, params, completeResult, token));
+    return this.generating(() => this.engine.complete(params, token));
   }
 
   /** Without effect while no model is loaded: reading ahead is not worth loading one. */
   async warm(params: WarmParams, token: CancellationToken): Promise<void> {
     if (this.warmModel === undefined || this.view.running > 0) return;
-    const { promptTokens, cachedTokens, finish } = await this.process.request(messages.warm, params, warmResult, token);
+    const { promptTokens, cachedTokens, finish } = await this.engine.warm(params, token);
     this.log.debug(`Reading ahead: ${promptTokens} tokens, ${cachedTokens} of them known, ${finish}.`);
   }
 
   async chat(params: ChatParams, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {
-    return this.streaming(params.stream, handlers, () =>
-      this.process.request(messages.chat, params, chatResult, token),
-    );
+    return this.streaming(params.stream, handlers, () => this.engine.chat(params, token));
   }
 
   async summarise(
@@ -185,24 +180,22 @@ export class EngineClient {
     handlers: StreamHandlers,
     token: CancellationToken,
   ): Promise<SummariseResult> {
-    return this.streaming(params.stream, handlers, () =>
-      this.process.request(messages.summarise, params, summariseResult, token),
-    );
+    return this.streaming(params.stream, handlers, () => this.engine.summarise(params, token));
   }
 
   /** Ends the thinking of the answers that are being written; what they say follows. False: nothing is being written. */
   answerNow(): boolean {
-    for (const stream of this.streams.keys()) this.process.notify(messages.answerNow, { stream });
+    for (const stream of this.streams.keys()) this.process.notify('answerNow', { stream });
     return this.streams.size > 0;
   }
 
   /** Of each text, in the vocabulary of the model that is loaded. */
   countTokens(texts: string[]): Promise<number[]> {
-    return this.process.request(messages.countTokens, { texts }, z.array(z.number()));
+    return this.engine.countTokens({ texts });
   }
 
   models(): Promise<ModelEntry[]> {
-    return this.process.request(messages.models.list, undefined, z.array(modelEntry));
+    return this.engine.listModels();
   }
 
   /** Downloads, or resumes; `onStep` gets the progress. */
@@ -214,7 +207,7 @@ export class EngineClient {
     });
     let after: EngineState = before;
     try {
-      const pulled = await this.process.request(messages.models.pull, { model: entry.id }, modelEntry, token);
+      const pulled = await this.engine.pullModel({ model: entry.id }, token);
       after = { kind: 'idle' };
       return pulled;
     } finally {
@@ -226,7 +219,7 @@ export class EngineClient {
   async verify(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
     this.downloads.set(entry.id, onStep);
     try {
-      return await this.process.request(messages.models.verify, { model: entry.id }, modelEntry, token);
+      return await this.engine.verifyModel({ model: entry.id }, token);
     } finally {
       this.downloads.delete(entry.id);
     }
@@ -234,21 +227,21 @@ export class EngineClient {
 
   async remove(entry: ModelEntry): Promise<ModelEntry> {
     if (this.warmModel?.id === entry.id) {
-      await this.process.request(messages.unload, undefined, z.null());
+      await this.engine.unload();
       this.loading = undefined;
       this.shown.show({ kind: 'idle' });
     }
-    return this.process.request(messages.models.remove, { model: entry.id }, modelEntry);
+    return this.engine.removeModel({ model: entry.id });
   }
 
   /** What was computed of prompts, in memory and on the disk. @returns what lay on the disk. */
   clearCache(): Promise<ClearedCache> {
-    return this.process.request(messages.clearCache, undefined, clearedCache);
+    return this.engine.clearCache();
   }
 
   /** Lines that explain a model, or compare several. */
   inspect(models: string[]): Promise<string> {
-    return this.process.request(messages.models.inspect, { models }, z.string());
+    return this.engine.inspectModels({ models });
   }
 
   /** A fresh process, with the model loaded again. */
@@ -286,7 +279,7 @@ export class EngineClient {
     // Another model replaces the one that answers now.
     await this.shown.untilIdle();
     this.shown.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
-    return this.process.request(messages.load, params.load, modelCard);
+    return this.engine.load(params.load);
   }
 
   private async connect({ url, model }: RemoteSettings): Promise<ModelCard> {
@@ -300,7 +293,7 @@ export class EngineClient {
       ...(token !== undefined && { token }),
       ...(contextTokens !== undefined && { contextTokens }),
     };
-    return this.process.request(messages.connect, params, modelCard);
+    return this.engine.connect(params);
   }
 
   /** @throws EngineFailure `not-found` when the settings name another server by now. */
@@ -411,4 +404,10 @@ export class EngineClient {
       this.ready().catch((error: unknown) => this.log.debug(`Loading after a restart: ${sentence(error)}`));
     });
   }
+}
+
+/** For developers: `HEARTH_INSPECT=PORT` opens the engine to a debugger on loopback (the launch configuration *Engine*). */
+function inspectOptions(): string[] {
+  const port = Number(process.env['HEARTH_INSPECT']);
+  return Number.isInteger(port) && port > 0 ? [`--inspect=127.0.0.1:${port}`] : [];
 }

@@ -9,19 +9,13 @@ import {
   IPCMessageReader,
   IPCMessageWriter,
   type MessageConnection,
-  type NotificationType,
-  type RequestType,
-  type RequestType0,
   ResponseError,
 } from 'vscode-jsonrpc/node';
-import * as z from 'zod';
-import { errorData } from '../../engine/server/protocol.ts';
+import type { z } from 'zod';
+import { type Client, failureOf, listen, type Notices, proxy, type Requests } from '../../engine/protocol/rpc.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
-import { EngineFailure, engineEnded, isEngineCode, sentence } from './failure.ts';
-
-/** JSON-RPC's code for a request that was cancelled; the Language Server Protocol gave it this number. */
-const requestCancelled = -32800;
+import { EngineFailure, engineEnded, sentence } from './failure.ts';
 
 export interface Launch {
   /** Absolute path of the engine's bundle. */
@@ -68,36 +62,29 @@ export class EngineConnection {
     return this.child.pid;
   }
 
-  /** Calls `handle` for each valid notification; others are logged and dropped. */
-  onNotification<T>(type: NotificationType<T>, schema: z.ZodType<T>, handle: (value: T) => void): void {
-    this.rpc.onNotification(type.method, (raw: unknown) => {
-      const parsed = schema.safeParse(raw);
-      if (parsed.success) handle(parsed.data);
-      else this.log.warn(`The engine sent an invalid '${type.method}': ${z.prettifyError(parsed.error)}`);
-    });
+  /** Calls `handlers` for valid notifications; others are logged and dropped. */
+  listen<Table extends Notices>(
+    table: Table,
+    handlers: { readonly [Name in keyof Table]?: (value: z.output<Table[Name]>) => void },
+  ): void {
+    listen(this.rpc, table, handlers, (line) => this.log.warn(line));
   }
 
-  async request<P, R>(
-    type: RequestType<P, R, unknown> | RequestType0<R, unknown>,
-    params: P | undefined,
-    schema: z.ZodType<R>,
-    token?: CancellationToken,
-  ): Promise<R> {
-    const raw = await this.raceEnd(this.send(type.method, params, token));
-    const parsed = schema.safeParse(raw);
-    if (parsed.success) return parsed.data;
-    this.log.error(`The engine's answer to '${type.method}' is not valid: ${z.prettifyError(parsed.error)}`);
-    throw new EngineFailure(
-      'protocol',
-      vscode.l10n.t('The engine gave an answer that this version of Hearth does not understand.'),
-    );
+  /** The requests of `table` to this process. @throws EngineFailure */
+  client<Table extends Requests>(table: Table): Client<Table, CancellationToken> {
+    return proxy(table, (method, params, token) => this.request(method, params, token), refusal(this.log));
+  }
+
+  /** One request of a protocol, whose answer is not yet validated. @throws EngineFailure */
+  request(method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> {
+    return this.raceEnd(this.send(method, params, token));
   }
 
   /** Lost where the process is gone: what it was about is gone too. */
-  notify<P>(type: NotificationType<P>, params: P): void {
+  notify(method: string, params: unknown): void {
     if (this.over) return;
-    this.rpc.sendNotification(type.method, params).catch((error: unknown) => {
-      this.log.debug(`'${type.method}' did not reach the engine: ${sentence(error)}`);
+    this.rpc.sendNotification(method, params).catch((error: unknown) => {
+      this.log.debug(`'${method}' did not reach the engine: ${sentence(error)}`);
     });
   }
 
@@ -117,9 +104,9 @@ export class EngineConnection {
 
   private send(method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> {
     if (this.over) return Promise.reject(this.gone());
-    const args: unknown[] = params === undefined ? [] : [params];
-    if (token !== undefined) args.push(token);
-    return this.rpc.sendRequest(method, ...args).catch((error: unknown) => {
+    const sent: Promise<unknown> =
+      token === undefined ? this.rpc.sendRequest(method, params) : this.rpc.sendRequest(method, params, token);
+    return sent.catch((error: unknown) => {
       const failure = toFailure(error);
       throw failure.code === 'engine-ended' ? this.gone() : failure;
     });
@@ -166,14 +153,23 @@ export class EngineConnection {
   }
 }
 
+/** For `proxy`: an answer that does not have the form of the protocol. */
+export const refusal =
+  (log: Log) =>
+  (method: string, problem: string): EngineFailure => {
+    log.error(`The answer to '${method}' is not valid: ${problem}`);
+    return new EngineFailure(
+      'protocol',
+      vscode.l10n.t('The engine gave an answer that this version of Hearth does not understand.'),
+    );
+  };
+
 function toFailure(error: unknown): EngineFailure {
   if (error instanceof EngineFailure) return error;
   if (error instanceof ResponseError) {
     if (error.code === ErrorCodes.PendingResponseRejected) return engineEnded();
-    const data = errorData.safeParse(error.data);
-    if (data.success && isEngineCode(data.data.code)) return new EngineFailure(data.data.code, error.message);
-    if (error.code === requestCancelled) return new EngineFailure('cancelled', error.message);
-    return new EngineFailure('internal', error.message, { cause: error });
+    const failure = failureOf(error);
+    return new EngineFailure(failure?.code ?? 'internal', error.message, { cause: error });
   }
   // Thrown by the channel itself: closed, disposed, or the write failed because the process is going away.
   if (error instanceof ConnectionError || isChannelError(error)) return engineEnded();

@@ -1,10 +1,9 @@
 import * as vscode from 'vscode';
+import type { ErrorCode } from '../../engine/errors.ts';
 
-/**
- * Why a request to the engine failed. The first three are the extension's own; the rest are the engine's codes
- * (engine/errors.ts), which arrive as the error data of a response.
- */
+/** Why a request to the engine failed: the engine's own codes, and what only the extension can say. */
 export type FailureCode =
+  | ErrorCode
   /** The process ended while the request was running. */
   | 'engine-ended'
   /** The process ended too often; it is not started again by itself. */
@@ -13,31 +12,8 @@ export type FailureCode =
   | 'protocol'
   /** There is no model on this machine yet. */
   | 'no-model'
-  | 'invalid-input'
-  | 'unsupported'
-  | 'not-found'
-  | 'out-of-memory'
-  | 'context-overflow'
-  | 'device-lost'
-  | 'unavailable'
-  | 'busy'
-  | 'timeout'
-  | 'cancelled'
   /** A broken invariant in the engine. */
   | 'internal';
-
-const engineCodes: ReadonlySet<string> = new Set<FailureCode>([
-  'invalid-input',
-  'unsupported',
-  'not-found',
-  'out-of-memory',
-  'context-overflow',
-  'device-lost',
-  'unavailable',
-  'busy',
-  'timeout',
-  'cancelled',
-]);
 
 /** The message is a sentence for the user: what happened, what was kept, what to do. */
 export class EngineFailure extends Error {
@@ -48,10 +24,6 @@ export class EngineFailure extends Error {
     this.name = 'EngineFailure';
     this.code = code;
   }
-}
-
-export function isEngineCode(code: string): code is FailureCode {
-  return engineCodes.has(code);
 }
 
 export const isCancelled = (error: unknown): boolean => error instanceof EngineFailure && error.code === 'cancelled';

@@ -1,12 +1,31 @@
 import * as vscode from 'vscode';
-import type { CancellationToken, NotificationType, RequestType, RequestType0 } from 'vscode-jsonrpc/node';
+import type { CancellationToken } from 'vscode-jsonrpc/node';
 import type { z } from 'zod';
-import { engineStatus, messages, protocolVersion } from '../../engine/server/protocol.ts';
+import { engineRequests, protocolVersion } from '../../engine/protocol/engineProtocol.ts';
+import { type Client, type Notices, proxy, type Requests } from '../../engine/protocol/rpc.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
-import { Backoff } from './backoff.ts';
-import { EngineConnection, type Launch } from './connection.ts';
+import { EngineConnection, type Launch, refusal } from './connection.ts';
 import { EngineFailure, engineEnded, engineGivenUp, sentence } from './failure.ts';
+
+/** How long to wait before the engine is started again after it ended unasked. Pure: the caller brings the clock. */
+export class Backoff {
+  private crashes = 0;
+
+  /**
+   * The wait in milliseconds after a crash of a run that lasted `ranMs`, or undefined when trying again is hopeless.
+   */
+  next(ranMs: number): number | undefined {
+    if (ranMs >= limits.engine.healthyAfterMs) this.crashes = 0;
+    const delayMs = limits.engine.restartDelaysMs[this.crashes];
+    this.crashes += 1;
+    return delayMs;
+  }
+
+  reset(): void {
+    this.crashes = 0;
+  }
+}
 
 export type ProcessState =
   | { kind: 'stopped' }
@@ -65,25 +84,25 @@ export class EngineProcess {
   }
 
   /** Applies to the running process and to every later one. */
-  onNotification<T>(type: NotificationType<T>, schema: z.ZodType<T>, handle: (value: T) => void): void {
-    const subscribe: Subscription = (connection) => connection.onNotification(type, schema, handle);
+  listen<Table extends Notices>(
+    table: Table,
+    handlers: { readonly [Name in keyof Table]?: (value: z.output<Table[Name]>) => void },
+  ): void {
+    const subscribe: Subscription = (connection) => connection.listen(table, handlers);
     this.subscriptions.push(subscribe);
     if (this.live !== undefined) subscribe(this.live);
   }
 
-  async request<P, R>(
-    type: RequestType<P, R, unknown> | RequestType0<R, unknown>,
-    params: P | undefined,
-    schema: z.ZodType<R>,
-    token?: CancellationToken,
-  ): Promise<R> {
-    const connection = await this.start();
-    return connection.request(type, params, schema, token);
+  /** The requests of `table` to the process that runs, which each of them starts where there is none. @throws EngineFailure */
+  client<Table extends Requests>(table: Table): Client<Table, CancellationToken> {
+    const send = async (method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> =>
+      (await this.start()).request(method, params, token);
+    return proxy(table, send, refusal(this.log));
   }
 
   /** To the running process, if there is one. */
-  notify<P>(type: NotificationType<P>, params: P): void {
-    this.live?.notify(type, params);
+  notify(method: string, params: unknown): void {
+    this.live?.notify(method, params);
   }
 
   /** The running process; starts it where there is none, waits where a restart is due, fails after the last one. */
@@ -187,7 +206,7 @@ export class EngineProcess {
 
 /** @throws EngineFailure `protocol` when the engine is of another version than the extension. */
 async function checkVersion(connection: EngineConnection): Promise<unknown> {
-  const status = await connection.request(messages.status, undefined, engineStatus);
+  const status = await connection.client(engineRequests).status();
   if (status.protocolVersion === protocolVersion) return status;
   throw new EngineFailure(
     'protocol',

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { ModelCard, ModelEntry, Progress, Statistics } from '../../engine/server/protocol.ts';
+import type { ModelCard, ModelEntry, Progress, Statistics } from '../../engine/protocol/engineProtocol.ts';
 import { fileName } from '../models/choose.ts';
 import type { ProcessState } from './process.ts';
 

@@ -1,15 +1,14 @@
 import * as vscode from 'vscode';
-import { readsFast } from '../../engine/question/budget.ts';
-import type { CompleteParams } from '../../engine/server/protocol.ts';
+import { readsFast } from '../../engine/index/question/planner.ts';
+import type { CompleteParams } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
-import { CompletionCache, type Place, samePlace } from './cache.ts';
+import { AdaptiveDebounce, CompletionCache, type Place, samePlace } from './cache.ts';
 import type { CompletionContext } from './context.ts';
-import { AdaptiveDebounce } from './debounce.ts';
 import { type Moment, momentAt, wantsSeveralLines, worthAsking } from './moment.ts';
 import { trimSuggestion } from './trim.ts';
 

@@ -1,23 +1,36 @@
 import * as vscode from 'vscode';
-import { contextBudget, estimatedTokens } from '../../engine/question/budget.ts';
 import {
+  type Chosen,
+  contextBudget,
+  estimatedTokens,
   mapChars,
   mapId,
   mapSources,
   passageSource,
+  plan,
   type Source,
   searchedPassages,
-} from '../../engine/question/found.ts';
-import { type Chosen, plan } from '../../engine/question/planner.ts';
+} from '../../engine/index/question/planner.ts';
 import { type Attachment, type Conversation, chipOf, filledTokens } from '../chat/conversation.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { Chip } from '../messages.ts';
+import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
 import { chatSettings } from '../settings.ts';
-import { countTokens } from './budget.ts';
 import { type Mention, parseMentions } from './mentions.ts';
-import type { Repository } from './repository.ts';
 import { focusSource, mentionSources } from './sources.ts';
 import type { ContextTracker, Focus } from './tracker.ts';
+
+/** As the loaded model counts; estimated, on the safe side, where it cannot be asked. */
+export async function countTokens(engine: EngineHost, texts: readonly string[]): Promise<number[]> {
+  const client = engine.current;
+  if (texts.length === 0) return [];
+  if (client?.warmModel === undefined) return texts.map(estimatedTokens);
+  // An engine that does not count still answers.
+  return client.countTokens([...texts]).catch(() => texts.map(estimatedTokens));
+}
+
+/** Of the workspace's index, what a question needs. */
+export type Repository = Pick<RepositoryIndex, 'available' | 'searchByMeaning' | 'symbols' | 'outline' | 'map'>;
 
 /** What goes with a question, and what does not, by the words that the user sees. */
 export interface Gathered {

@@ -1,9 +1,9 @@
 import * as vscode from 'vscode';
-import type { Source } from '../../engine/question/found.ts';
+import type { Source } from '../../engine/index/question/planner.ts';
 import { changesOf, gitRepository } from '../git.ts';
 import { limits } from '../limits.ts';
+import type { Repository } from './gather.ts';
 import type { Mention } from './mentions.ts';
-import type { Repository } from './repository.ts';
 import { type Focus, focusId } from './tracker.ts';
 import { filesIn, findSymbols, uriOf } from './workspace.ts';
 

@@ -1,8 +1,8 @@
 import * as vscode from 'vscode';
 import { limits } from '../limits.ts';
 import type { Suggestion } from '../messages.ts';
+import type { Repository } from './gather.ts';
 import { type MentionKind, mentionKinds, mentionText, mismatch, valued } from './mentions.ts';
-import type { Repository } from './repository.ts';
 import { filesIn, findSymbols } from './workspace.ts';
 
 /** What a mention that is being typed may become. It remembers the workspace's files for some seconds. */

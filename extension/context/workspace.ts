@@ -1,6 +1,6 @@
 import * as vscode from 'vscode';
 import { limits } from '../limits.ts';
-import type { Repository } from './repository.ts';
+import type { Repository } from './gather.ts';
 
 /** A named place in a file; lines from 0, end inclusive. */
 export interface FoundSymbol {

@@ -1,6 +1,6 @@
 import * as vscode from 'vscode';
 import type { Attachment } from '../chat/conversation.ts';
-import type { Repository } from '../context/repository.ts';
+import type { Repository } from '../context/gather.ts';
 import { nameOf } from '../context/sources.ts';
 import { documentSymbols, uriOf } from '../context/workspace.ts';
 import { type LineRange, place } from './placement.ts';

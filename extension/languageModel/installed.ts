@@ -1,6 +1,6 @@
 import { isAbsolute } from 'node:path';
 import * as vscode from 'vscode';
-import type { ModelCard, ModelEntry } from '../../engine/server/protocol.ts';
+import type { ModelCard, ModelEntry } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineClient } from '../client/client.ts';
 import { sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
 import * as z from 'zod';
-import type { ChatResult, ModelCard, Tool } from '../../engine/server/protocol.ts';
+import { contextBudget, plan, type Source } from '../../engine/index/question/planner.ts';
+import type { ChatResult, ModelCard, Tool } from '../../engine/protocol/engineProtocol.ts';
 import { answerOptions } from '../answerOptions.ts';
 import { type Attachment, attachment, type StoredTurn } from '../chat/conversation.ts';
 import { failedOutcome } from '../chat/outcome.ts';
@@ -9,16 +10,20 @@ import { promptMessages } from '../chat/prompt.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
-import { problemLine } from '../context/sources.ts';
+import { attachmentOf, countTokens } from '../context/gather.ts';
+import { documentSource, focusSource, problemLine, textDocument, textSource } from '../context/sources.ts';
+import { focusOf } from '../context/tracker.ts';
 import type { Log } from '../log.ts';
 import { chatSettings } from '../settings.ts';
 import { summaryRequest } from '../summarise.ts';
 import { type Task, taskQuestion } from '../tasks.ts';
 import type { Thinking } from '../thinking.ts';
 import { toTools } from './hostMessages.ts';
-import { vendor } from './names.ts';
-import { attachmentsOf } from './references.ts';
 import { answerWithTools } from './toolLoop.ts';
+
+/** As package.json contributes them. */
+export const vendor = 'hearth';
+export const participantId = 'hearth.participant';
 
 /** Kept by the host with each answer, so that the next prompt begins with the very words of this one. */
 const asked = z.object({ question: z.string(), attachments: z.array(attachment) });
@@ -171,4 +176,41 @@ const nothingToRead = (): vscode.ChatResult => ({
 function failed(error: unknown): vscode.ChatResult {
   const outcome = failedOutcome(error, false);
   return { errorDetails: { message: outcome.kind === 'failed' ? outcome.message : sentence(error) } };
+}
+
+/**
+ * What the user put into a question by # or by the paper clip, as far as the model has room; where that is nothing and
+ * `active` says so, what the active editor shows.
+ */
+async function attachmentsOf(
+  engine: EngineHost,
+  card: ModelCard,
+  references: readonly vscode.ChatPromptReference[],
+  active: boolean,
+): Promise<Attachment[]> {
+  // The host lists the last one first.
+  const referenced = (await Promise.all([...references].reverse().map(sourcesOf))).flat();
+  const sources = referenced.length === 0 && active ? activeSources() : referenced;
+  const counts = await countTokens(
+    engine,
+    sources.map(({ lines }) => lines.join('\n')),
+  );
+  const candidates = sources.map((source, index) => ({ ...source, tokens: counts[index] ?? 0 }));
+  return plan(candidates, contextBudget(card, 0)).chosen.map(attachmentOf);
+}
+
+function activeSources(): Source[] {
+  const focus = focusOf(vscode.window.activeTextEditor);
+  return focus === undefined || focus.lines.every((line) => line.trim() === '') ? [] : [focusSource(focus)];
+}
+
+/** None for what is no text: folders, pictures, files that are gone. */
+async function sourcesOf({ id, value }: vscode.ChatPromptReference): Promise<Source[]> {
+  if (typeof value === 'string') return [textSource(id, id, value)];
+  const uri = value instanceof vscode.Location ? value.uri : value;
+  if (!(uri instanceof vscode.Uri)) return [];
+  const document = await textDocument(uri);
+  if (document === undefined) return [];
+  const range = value instanceof vscode.Location ? value.range : undefined;
+  return [documentSource(document, { start: range?.start.line ?? 0, end: range?.end.line ?? document.lineCount - 1 })];
 }

@@ -1,15 +1,22 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
-import type { ChatParams, ChatResult, Delta } from '../../engine/server/protocol.ts';
+import type { ChatParams, ChatResult, Delta } from '../../engine/protocol/engineProtocol.ts';
 import { answerOptions } from '../answerOptions.ts';
+import { EngineFailure, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
 import { chatSettings } from '../settings.ts';
 import type { Thinking } from '../thinking.ts';
-import { hostError } from './failure.ts';
-import { messageText, toChatMessages, toTools } from './hostMessages.ts';
-import { thinkingPart, usagePart } from './hostParts.ts';
+import { messageText, thinkingPart, toChatMessages, toTools, usagePart } from './hostMessages.ts';
 import type { InstalledModel, InstalledModels } from './installed.ts';
+
+/** The engine's failure as the error that users of the host's API look for. */
+function hostError(error: unknown): Error {
+  const code = error instanceof EngineFailure ? error.code : 'internal';
+  if (code === 'cancelled') return new vscode.CancellationError();
+  if (code === 'no-model' || code === 'not-found') return vscode.LanguageModelError.NotFound(sentence(error));
+  return new vscode.LanguageModelError(sentence(error));
+}
 
 type HostProgress = vscode.Progress<vscode.LanguageModelResponsePart>;
 

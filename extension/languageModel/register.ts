@@ -3,10 +3,9 @@ import { sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { Log } from '../log.ts';
 import type { Thinking } from '../thinking.ts';
-import { followupsOf } from './followups.ts';
 import { InstalledModels } from './installed.ts';
-import { participantId, vendor } from './names.ts';
 import type { Participant } from './participant.ts';
+import { participantId, vendor } from './participant.ts';
 import { ModelProvider } from './provider.ts';
 
 interface Needs {
@@ -46,3 +45,21 @@ export async function useInChat(log: Log): Promise<void> {
 }
 
 const addProvider = 'lm.addLanguageModelsProviderGroup';
+
+/** What one asks next, by what was asked. */
+function followupsOf(command: string | undefined): vscode.ChatFollowup[] {
+  const offers: Record<string, vscode.ChatFollowup> = {
+    tests: { command: 'tests', prompt: vscode.l10n.t('Write tests for it') },
+    doc: { command: 'doc', prompt: vscode.l10n.t('Document it') },
+    fix: { command: 'fix', prompt: vscode.l10n.t('Look for mistakes in it') },
+    explain: { command: 'explain', prompt: vscode.l10n.t('Explain it') },
+  };
+  const next: Record<string, string[]> = {
+    explain: ['fix', 'tests', 'doc'],
+    fix: ['tests'],
+    tests: ['doc'],
+    doc: ['tests'],
+    summarise: ['explain'],
+  };
+  return (next[command ?? ''] ?? []).flatMap((name) => offers[name] ?? []);
+}

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { ChatMessage, ChatParams, ChatResult, ModelCard, ToolCall } from '../../engine/server/protocol.ts';
+import type { ChatMessage, ChatParams, ChatResult, ModelCard, ToolCall } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';

@@ -1,5 +1,5 @@
 import { isAbsolute } from 'node:path';
-import type { ModelEntry } from '../../engine/server/protocol.ts';
+import type { ModelEntry } from '../../engine/protocol/engineProtocol.ts';
 
 export type ModelChoice =
   /** A catalogue id or path that can be loaded now. */

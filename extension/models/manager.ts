@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { ModelEntry, Progress } from '../../engine/server/protocol.ts';
+import type { ModelEntry, Progress } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineClient } from '../client/client.ts';
 import { isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';

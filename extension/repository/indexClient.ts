@@ -1,21 +1,13 @@
 import * as vscode from 'vscode';
 import type { CancellationToken } from 'vscode-jsonrpc/node';
-import * as z from 'zod';
 import {
+  type IndexRequests,
   type IndexState,
-  indexMessages,
-  indexState,
-  type MapParams,
+  indexNotices,
+  indexRequests,
   type OpenParams,
-  type Passage,
-  passage,
-  type Reference,
-  type RepositoryMap,
-  reference,
-  repositoryMap,
-  type SymbolPlace,
-  symbolPlace,
-} from '../../engine/repository/protocol.ts';
+} from '../../engine/protocol/indexProtocol.ts';
+import type { Client } from '../../engine/protocol/rpc.ts';
 import type { Launch } from '../client/connection.ts';
 import { EngineProcess, type ProcessState } from '../client/process.ts';
 import type { Log } from '../log.ts';
@@ -23,6 +15,7 @@ import type { Log } from '../log.ts';
 /** The indexer process and the requests to it. It opens the index anew whenever it is started. */
 export class IndexClient {
   private readonly process: EngineProcess;
+  readonly requests: Client<IndexRequests, CancellationToken>;
   private readonly states = new vscode.EventEmitter<IndexState>();
   readonly onIndexState = this.states.event;
   readonly onProcessState: vscode.Event<ProcessState>;
@@ -32,11 +25,12 @@ export class IndexClient {
     this.process = new EngineProcess(launch, log, {
       name: 'The indexer',
       greet: async (connection) => {
-        this.states.fire(await connection.request(indexMessages.open, options(), indexState));
+        this.states.fire(await connection.client(indexRequests).open(options()));
       },
     });
+    this.requests = this.process.client(indexRequests);
     this.onProcessState = this.process.onState;
-    this.process.onNotification(indexMessages.changed, indexState, (state) => this.states.fire(state));
+    this.process.listen(indexNotices, { changed: (state) => this.states.fire(state) });
   }
 
   get isRunning(): boolean {
@@ -47,41 +41,8 @@ export class IndexClient {
     return this.process.pid;
   }
 
-  /** `meaning`: also by vectors, where there are some. */
-  search(question: string, limit: number, meaning: boolean, token?: CancellationToken): Promise<Passage[]> {
-    return this.process.request(indexMessages.search, { question, limit, meaning }, z.array(passage), token);
-  }
-
-  symbols(name: string, limit: number, token?: CancellationToken): Promise<SymbolPlace[]> {
-    return this.process.request(indexMessages.symbols, { name, limit }, z.array(symbolPlace), token);
-  }
-
-  definitions(name: string, limit: number, token?: CancellationToken): Promise<SymbolPlace[]> {
-    return this.process.request(indexMessages.definitions, { name, limit }, z.array(symbolPlace), token);
-  }
-
-  references(name: string, limit: number, token?: CancellationToken): Promise<Reference[]> {
-    return this.process.request(indexMessages.references, { name, limit }, z.array(reference), token);
-  }
-
-  outline(path: string, token?: CancellationToken): Promise<SymbolPlace[]> {
-    return this.process.request(indexMessages.outline, { path }, z.array(symbolPlace), token);
-  }
-
-  map(params: MapParams, token?: CancellationToken): Promise<RepositoryMap> {
-    return this.process.request(indexMessages.map, params, repositoryMap, token);
-  }
-
-  async update(paths: string[]): Promise<void> {
-    await this.process.request(indexMessages.update, { paths }, z.null());
-  }
-
-  async tell(what: 'rescan' | 'pause' | 'resume'): Promise<void> {
-    await this.process.request(indexMessages[what], undefined, z.null());
-  }
-
   async rebuild(): Promise<void> {
-    this.states.fire(await this.process.request(indexMessages.rebuild, undefined, indexState));
+    this.states.fire(await this.requests.rebuild());
   }
 
   async start(): Promise<void> {

@@ -5,10 +5,9 @@ import type {
   MapParams,
   OpenParams,
   Passage,
-  Reference,
   RepositoryMap,
   SymbolPlace,
-} from '../../engine/repository/protocol.ts';
+} from '../../engine/protocol/indexProtocol.ts';
 import { EngineFailure, sentence } from '../client/failure.ts';
 import type { ProcessState } from '../client/process.ts';
 import type { Log } from '../log.ts';
@@ -72,35 +71,26 @@ export class RepositoryIndex {
 
   /** Stretches of files that share a question's words, the best first; at most two of one file. */
   search(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
-    return this.ask((client) => client.search(question, limit, false, token), []);
+    return this.ask(({ search }) => search({ question, limit }, token), []);
   }
 
   /** As `search`, and by meaning where an embedding model was chosen; that takes the time of reading the question. */
   searchByMeaning(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
-    return this.ask((client) => client.search(question, limit, true, token), []);
+    return this.ask(({ search }) => search({ question, limit, meaning: true }, token), []);
   }
 
-  /** For a box that one types into: so named, so beginning, or of these words. */
+  /** For a box that one types into: exact names first, then those that begin so, then those of these words. */
   symbols(name: string, limit: number, token?: CancellationToken): Promise<SymbolPlace[]> {
-    return this.ask((client) => client.symbols(name, limit, token), []);
-  }
-
-  definitions(name: string, limit: number, token?: CancellationToken): Promise<SymbolPlace[]> {
-    return this.ask((client) => client.definitions(name, limit, token), []);
-  }
-
-  /** Where the name stands in code, its definitions left out. */
-  references(name: string, limit: number, token?: CancellationToken): Promise<Reference[]> {
-    return this.ask((client) => client.references(name, limit, token), []);
+    return this.ask(({ symbols }) => symbols({ name, limit }, token), []);
   }
 
   /** What a file defines, in its order. */
   outline(path: string, token?: CancellationToken): Promise<SymbolPlace[]> {
-    return this.ask((client) => client.outline(path, token), []);
+    return this.ask(({ outline }) => outline({ path }, token), []);
   }
 
   map(params: MapParams, token?: CancellationToken): Promise<RepositoryMap> {
-    return this.ask((client) => client.map(params, token), { text: '', files: 0, ofFiles: 0 });
+    return this.ask(({ map }) => map(params, token), { text: '', files: 0, ofFiles: 0 });
   }
 
   /** Starts the process where there is something to index. */
@@ -110,17 +100,18 @@ export class RepositoryIndex {
 
   /** Files that changed on disk. Where nothing runs, the next start finds them. */
   update(paths: string[]): void {
-    if (this.opened?.isRunning) this.report(this.opened.update(paths));
+    if (this.opened?.isRunning) this.report(this.opened.requests.update({ paths }));
   }
 
   /** Compares everything with the disk, say after a switch of branches. */
   rescan(): void {
-    if (this.opened?.isRunning) this.report(this.opened.tell('rescan'));
+    if (this.opened?.isRunning) this.report(this.opened.requests.rescan());
   }
 
   async setPaused(paused: boolean): Promise<void> {
     this.paused = paused;
-    if (this.opened?.isRunning) await this.opened.tell(paused ? 'pause' : 'resume');
+    const client = this.opened;
+    if (client?.isRunning) await (paused ? client.requests.pause() : client.requests.resume());
   }
 
   /** Throws the index away and makes it anew, in a fresh process if the last one failed. */
@@ -165,10 +156,10 @@ export class RepositoryIndex {
     return options;
   }
 
-  private async ask<Result>(run: (client: IndexClient) => Promise<Result>, none: Result): Promise<Result> {
+  private async ask<Result>(run: (index: IndexClient['requests']) => Promise<Result>, none: Result): Promise<Result> {
     if (!this.available) return none;
     try {
-      return await run(await this.client());
+      return await run((await this.client()).requests);
     } catch (error) {
       // A question goes on without the index; what happened to it shows in `view`.
       if (!(error instanceof EngineFailure) || !absent.has(error.code)) throw error;
@@ -183,7 +174,7 @@ export class RepositoryIndex {
   private onProcess(client: IndexClient, state: ProcessState): void {
     if (state.kind === 'failed') this.show({ kind: 'failed', message: state.message });
     else if (state.kind === 'starting' || state.kind === 'waiting') this.show({ kind: 'starting' });
-    else if (state.kind === 'running' && this.paused) this.report(client.tell('pause'));
+    else if (state.kind === 'running' && this.paused) this.report(client.requests.pause());
   }
 
   private show(view: IndexView): void {

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { IndexState } from '../../engine/repository/protocol.ts';
+import type { IndexState } from '../../engine/protocol/indexProtocol.ts';
 import { percent } from '../format.ts';
 import type { IndexView, RepositoryIndex } from './repositoryIndex.ts';
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import * as vscode from 'vscode';
-import type { OpenParams } from '../../engine/repository/protocol.ts';
+import type { OpenParams } from '../../engine/protocol/indexProtocol.ts';
 import { limits } from '../limits.ts';
 import { indexEmbeddings, indexEnabled } from '../settings.ts';
 import type { RepositoryIndex } from './repositoryIndex.ts';

@@ -1,9 +1,10 @@
-/** Hearth's side of the comparison of speeds: the CPU backend without tokenizer and sampler. */
+/** Hearth's side of the comparison of speeds: requests to the CPU backend, sampled greedily, without tokenizer. */
 import { onnxBackend } from '../../engine/backend/onnx/index.ts';
-import { describeModel } from '../../engine/model/describe.ts';
-import { cacheBytes } from '../../engine/model/inspect.ts';
+import { SpeedMeter } from '../../engine/cli/speedMeter.ts';
 import { openModel } from '../../engine/model/open.ts';
-import { perSecond, type Speeds, someTokens, type Workload } from './workload.ts';
+import { describeModel } from '../../engine/model/spec/describe.ts';
+import { cacheBytes } from '../../engine/model/spec/inspect.ts';
+import type { Speeds, Workload } from './workload.ts';
 
 export interface HearthDecoder {
   /** Quickest by ascending depth: what is cached stays. */
@@ -20,33 +21,13 @@ export async function openHearth(path: string, contextTokens: number, threads: n
   const decoder = await onnxBackend.load(model.spec, model.weights, { contextTokens, threads });
   const { activeWeightBytes: weightBytes } = describeModel(model);
   await model.file.close();
-  const sequence = decoder.createSequence();
-
-  /** @returns milliseconds that `tokens` take, in as few runs as the decoder allows. */
-  const feed = async (tokens: readonly number[]): Promise<number> => {
-    const start = performance.now();
-    for (let at = 0; at < tokens.length; at += decoder.maxTokensPerRun) {
-      await decoder.run([{ sequence, tokens: tokens.slice(at, at + decoder.maxTokensPerRun), logits: 'last' }]);
-    }
-    return performance.now() - start;
-  };
-  /** A sliding window may hold too little to go back by. */
-  const goTo = async (depthTokens: number): Promise<void> => {
-    const kept = sequence.truncate(depthTokens);
-    await feed(someTokens(depthTokens).slice(kept));
-  };
-  const prefill = async ({ depthTokens, promptTokens }: Workload): Promise<number> => {
-    await goTo(depthTokens);
-    return perSecond(promptTokens, await feed(someTokens(promptTokens)));
-  };
-  const decode = async ({ depthTokens, decodeTokens }: Workload): Promise<number> => {
-    // The first step after a pause wakes threads up; llama-bench warms up as well.
-    await goTo(depthTokens + 1);
-    let ms = 0;
-    for (const token of someTokens(decodeTokens)) ms += await feed([token]);
-    return perSecond(decodeTokens, ms);
-  };
-  await feed(someTokens(8));
+  const meter = new SpeedMeter(decoder);
+  const prefill = async ({ depthTokens, promptTokens }: Workload): Promise<number> =>
+    (await meter.measure({ depthTokens, promptTokens, tokens: 0 })).prefillTokensPerSecond;
+  const decode = async ({ depthTokens, decodeTokens }: Workload): Promise<number> =>
+    (await meter.measure({ depthTokens, promptTokens: 1, tokens: decodeTokens })).decodeTokensPerSecond;
+  // Wakes threads up; llama-bench warms up as well.
+  await meter.measure({ depthTokens: 0, promptTokens: 8, tokens: 1 });
   return {
     weightBytes,
     async measure(workload) {

@@ -1,9 +1,8 @@
 /** Hearth's side of the benchmark of requests: the engine process as the extension starts it (`npm run build` first). */
 import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type EngineProcess, startEngine } from '../../engine/server/client.ts';
-import { messages } from '../../engine/server/protocol.ts';
-import { snapshotDirectory } from '../../engine/store/paths.ts';
+import { snapshotDirectory } from '../../engine/catalogue/paths.ts';
+import { type EngineProcess, startEngine } from '../../engine/runtime/engineProcess.ts';
 import { residentBytes } from '../shared/residentBytes.ts';
 import { type ChatTurn, type EngineOptions, type Requester, timed } from './requester.ts';
 
@@ -14,13 +13,13 @@ const startProcess = ({ directory }: EngineOptions): EngineProcess =>
   startEngine('dist/engine.mjs', { env: { HEARTH_HOME: directory } });
 
 const load = (engine: EngineProcess, { model, contextTokens, threads }: EngineOptions): Promise<unknown> =>
-  engine.request(messages.load, { model, backend: 'onnx', contextTokens, threads });
+  engine.requests.load({ model, backend: 'onnx', contextTokens, threads });
 
 /** Of a process that already answers. */
 export async function timeLoadAlone(options: EngineOptions): Promise<number> {
   const engine = startProcess(options);
   try {
-    await engine.request0(messages.status);
+    await engine.requests.status();
     return await timed(() => load(engine, options));
   } finally {
     await engine.stop();
@@ -41,13 +40,13 @@ export async function startHearth(options: EngineOptions): Promise<Requester> {
 function requesterOf(engine: EngineProcess, { directory }: EngineOptions): Requester {
   let streams = 0;
   const listeners = new Map<string, () => void>();
-  engine.on(messages.delta, ({ stream }) => listeners.get(stream)?.());
+  engine.on({ delta: ({ stream }) => listeners.get(stream)?.() });
   return {
     async next(prompt) {
-      await engine.request(messages.generate, { stream: `${streams++}`, prompt, raw: true, maxTokens: 1, sampling });
+      await engine.requests.generate({ stream: `${streams++}`, prompt, raw: true, maxTokens: 1, sampling });
     },
     async keystroke(prefix) {
-      await engine.request(messages.complete, { prefix, suffix: '', maxTokens: 1, sampling });
+      await engine.requests.complete({ prefix, suffix: '', maxTokens: 1, sampling });
     },
     async chat(turns: readonly ChatTurn[], maxTokens) {
       const stream = `${streams++}`;
@@ -57,7 +56,7 @@ function requesterOf(engine: EngineProcess, { directory }: EngineOptions): Reque
         firstMs ??= performance.now() - start;
       });
       const asked = { stream, messages: [...turns], maxTokens, sampling };
-      const { text, statistics } = await engine.request(messages.chat, asked);
+      const { text, statistics } = await engine.requests.chat(asked);
       listeners.delete(stream);
       return {
         text,
@@ -77,7 +76,7 @@ function requesterOf(engine: EngineProcess, { directory }: EngineOptions): Reque
     },
     async recall() {},
     async chatRuns() {
-      const chat = (await engine.request0(messages.status)).requests?.classes.chat;
+      const chat = (await engine.requests.status()).requests?.classes.chat;
       return { count: chat?.answerSteps ?? 0, recentMs: chat?.recentStepMs ?? [] };
     },
     residentBytes: () => residentBytes(engine.child.pid),

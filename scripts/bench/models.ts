@@ -1,9 +1,9 @@
 /** Which files are measured: the default model where it is installed, and random weights in a published model's shapes. */
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { defaultModelId } from '../../engine/store/catalogue.ts';
-import { findInstalled, pathToLoad } from '../../engine/store/manifest.ts';
-import { defaultStoreDirectory } from '../../engine/store/paths.ts';
+import { defaultModelId } from '../../engine/catalogue/catalogue.ts';
+import { findInstalled, pathToLoad } from '../../engine/catalogue/manifest.ts';
+import { defaultStoreDirectory } from '../../engine/catalogue/paths.ts';
 import { type BenchType, writeBenchModel } from './randomModel.ts';
 
 /** @throws Error where it is not installed. */

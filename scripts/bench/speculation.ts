@@ -6,13 +6,13 @@
  */
 import { basename } from 'node:path';
 import { createOnnxBackend } from '../../engine/backend/onnx/index.ts';
-import { PrefixCache } from '../../engine/cache/prefixCache.ts';
-import { seededRandom } from '../../engine/generation/random.ts';
-import { greedy, sample } from '../../engine/generation/sampler.ts';
-import { Scheduler } from '../../engine/generation/scheduler.ts';
-import { Speculation } from '../../engine/generation/speculation.ts';
-import { limits } from '../../engine/limits.ts';
+import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import { openModel } from '../../engine/model/open.ts';
+import { seededRandom } from '../../engine/sampling/random.ts';
+import { greedy, sample } from '../../engine/sampling/sampler.ts';
+import { engineScheduler } from '../../engine/scheduler/engineScheduler.ts';
+import type { Scheduler } from '../../engine/scheduler/scheduler.ts';
+import { Speculation } from '../../engine/scheduler/speculation.ts';
 import { type Edit, editsOfCommits, editsOfPackage } from './edits.ts';
 import { defaultModel } from './models.ts';
 import type { Goal, Line, Report } from './report.ts';
@@ -81,15 +81,10 @@ async function openWriters(path: string, { threads, speculation }: Settings): Pr
   const backend = createOnnxBackend({ roundActivations: !speculation.exact });
   const decoder = await backend.load(model.spec, model.weights, { contextTokens, threads });
   const schedulerWith = (guesses?: Speculation): Scheduler =>
-    new Scheduler({
+    engineScheduler({
       decoder,
       cache: new PrefixCache({ decoder, maxIdle: () => 1 }),
       ...(guesses && { speculation: guesses }),
-      chunkTokens: limits.generation.chunkTokens,
-      maxPendingPerClass: 1,
-      patienceMs: limits.generation.patienceMs,
-      now: () => performance.now(),
-      breathe: () => new Promise((done) => setImmediate(done)),
     });
   const guessing = schedulerWith(new Speculation());
   return {

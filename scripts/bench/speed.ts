@@ -38,7 +38,7 @@ async function measureModel(
   depths: readonly number[],
 ): Promise<void> {
   const { threads, promptTokens, decodeTokens, speedPeer } = settings;
-  const contextTokens = Math.max(...depths) + Math.max(promptTokens, decodeTokens + 1);
+  const contextTokens = Math.max(...depths) + Math.max(promptTokens, decodeTokens) + 2;
   const path = await withLongContext(file, contextTokens, report);
   const lines = linesOf(basename(path), settings);
   const hearth = await openHearth(path, contextTokens, threads);

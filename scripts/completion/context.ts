@@ -5,7 +5,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
-import type { Repository } from '../../engine/repository/repository.ts';
+import type { Repository } from '../../engine/index/repository/repository.ts';
 import { keepOrder, type Snippet, similarStretches } from '../../extension/completion/similar.ts';
 import { limits } from '../../extension/limits.ts';
 import type { HeldOut } from './heldOut.ts';

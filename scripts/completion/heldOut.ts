@@ -1,9 +1,9 @@
 /** Lines taken out of real files: what stands before and after the cursor, and what was there. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { IgnoreRules } from '../../engine/repository/ignored.ts';
-import { walk } from '../../engine/repository/walk.ts';
-import { grammarOf } from '../../engine/syntax/grammars.ts';
+import { IgnoreRules } from '../../engine/index/repository/ignored.ts';
+import { walk } from '../../engine/index/repository/walk.ts';
+import { grammarOf } from '../../engine/index/syntax/grammars.ts';
 import { type Moment, momentAt } from '../../extension/completion/moment.ts';
 
 export interface HeldOut {

@@ -3,11 +3,11 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import type { Embedder } from '../../engine/repository/embedder.ts';
-import { IgnoreRules } from '../../engine/repository/ignored.ts';
-import { type Passage, Repository } from '../../engine/repository/repository.ts';
-import { questionTerms } from '../../engine/repository/terms.ts';
-import { walk } from '../../engine/repository/walk.ts';
+import type { Embedder } from '../../engine/index/repository/embeddings.ts';
+import { IgnoreRules } from '../../engine/index/repository/ignored.ts';
+import { type Passage, Repository } from '../../engine/index/repository/repository.ts';
+import { questionTerms } from '../../engine/index/repository/terms.ts';
+import { walk } from '../../engine/index/repository/walk.ts';
 
 export interface Finder {
   readonly name: string;

@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs
 import { join } from 'node:path';
 import { Tokenizer } from '@huggingface/tokenizers';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
-import type { Embedder } from '../../engine/repository/embedder.ts';
+import type { Embedder } from '../../engine/index/repository/embeddings.ts';
 import { devCache } from '../shared/paths.ts';
 import { run } from '../shared/process.ts';
 

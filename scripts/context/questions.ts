@@ -4,11 +4,11 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { IgnoreRules } from '../../engine/repository/ignored.ts';
-import { walk } from '../../engine/repository/walk.ts';
-import { grammarOf } from '../../engine/syntax/grammars.ts';
-import { partsOf } from '../../engine/syntax/source.ts';
-import type { Definition } from '../../engine/syntax/symbols.ts';
+import { IgnoreRules } from '../../engine/index/repository/ignored.ts';
+import { walk } from '../../engine/index/repository/walk.ts';
+import { grammarOf } from '../../engine/index/syntax/grammars.ts';
+import { partsOf } from '../../engine/index/syntax/source.ts';
+import type { Definition } from '../../engine/index/syntax/symbols.ts';
 
 export const questionKinds = ['definition', 'caller', 'test', 'description', 'held-out line'] as const;
 export type QuestionKind = (typeof questionKinds)[number];

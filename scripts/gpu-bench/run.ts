@@ -8,8 +8,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { describeGpu } from '../../engine/backend/webgpu/adapter.ts';
-import { Gpu } from '../../engine/backend/webgpu/gpu.ts';
+import { describeGpu } from '../../engine/backend/webgpu/device/adapter.ts';
+import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import type { HearthResult } from './hearth.ts';
 import { published, writeModel } from './model.ts';
 import type { GpuWorkload, SpeedAtDepth } from './workload.ts';
@@ -150,7 +150,7 @@ console.log(`\n${device}\n`);
 console.log(
   `GPT-OSS-20B's dimensions, ${size.layers} layers, ${size.experts} experts, vocabulary ${size.vocabularySize}, random weights of ${(hearth.weightBytes / 1e9).toFixed(2)} GB ` +
     `(${(hearth.activeWeightBytes / 1e9).toFixed(3)} GB read a token; a copy moves ${(bandwidth / 1e9).toFixed(1)} GB/s), loaded in ${hearth.loadSeconds.toFixed(1)} s. ` +
-    `Tokens a second: decode of ${workload.decodeTokens}, prefill of ${workload.promptTokens} tokens.`,
+    `Tokens a second: decode of ${workload.decodeTokens}, prefill of ${workload.promptTokens} tokens. The GPU sampled ${(100 * hearth.deviceShare).toFixed(0)} % of Hearth's tokens itself.`,
 );
 if (tests) console.log(`Kernels' tests: ${tests.passed} passed, ${tests.failed} failed.`);
 for (const { name, result } of peers)

@@ -9,21 +9,32 @@ import {
   IPCMessageWriter,
   type MessageConnection,
 } from 'vscode-jsonrpc/node';
-import { type IndexState, indexMessages } from '../../engine/repository/protocol.ts';
+import {
+  type IndexRequests,
+  type IndexState,
+  indexNotices,
+  indexRequests,
+} from '../../engine/protocol/indexProtocol.ts';
+import { type Client, listen, proxy } from '../../engine/protocol/rpc.ts';
 import { projectRoot } from '../shared/paths.ts';
 
 export class IndexProcess {
-  readonly connection: MessageConnection;
+  readonly requests: Client<IndexRequests, never>;
+  readonly #connection: MessageConnection;
   readonly #child: ChildProcess;
   readonly #listeners = new Set<(state: IndexState) => void>();
 
   private constructor(child: ChildProcess) {
     this.#child = child;
-    this.connection = createMessageConnection(new IPCMessageReader(child), new IPCMessageWriter(child));
-    this.connection.onNotification(indexMessages.changed, (state) => {
+    const connection = createMessageConnection(new IPCMessageReader(child), new IPCMessageWriter(child));
+    const changed = (state: IndexState): void => {
       for (const listener of this.#listeners) listener(state);
-    });
-    this.connection.listen();
+    };
+    listen(connection, indexNotices, { changed }, console.error);
+    connection.listen();
+    this.#connection = connection;
+    const refuse = (method: string, problem: string): Error => new Error(`Invalid answer to '${method}': ${problem}`);
+    this.requests = proxy(indexRequests, (method, params) => connection.sendRequest(method, params), refuse);
   }
 
   static async open(directory: string, database: string): Promise<IndexProcess> {
@@ -31,7 +42,7 @@ export class IndexProcess {
       fork(join(projectRoot, 'engine', 'indexer.ts'), [], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] }),
     );
     const folders = [{ name: '', directory }];
-    await started.connection.sendRequest(indexMessages.open, { database, folders });
+    await started.requests.open({ database, folders });
     return started;
   }
 
@@ -55,7 +66,7 @@ export class IndexProcess {
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
     await once(this.#child, 'exit');
-    this.connection.dispose();
+    this.#connection.dispose();
   }
 
   /** The most that was resident at once. */

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { isDeepStrictEqual } from 'node:util';
-import { partsOf } from '../../engine/syntax/source.ts';
+import { partsOf } from '../../engine/index/syntax/source.ts';
 
 export interface Wholeness {
   /** As git lists them, links left out. */

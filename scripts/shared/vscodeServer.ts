@@ -26,6 +26,8 @@ export interface ServerOptions extends InstallOptions {
   settings: Readonly<Record<string, unknown>>;
   /** The same for settings of machine scope, which count in the server's own file alone. */
   machineSettings?: Readonly<Record<string, unknown>>;
+  /** On top of ours; undefined takes one away. */
+  environment?: Readonly<Record<string, string | undefined>>;
   onOutput: (line: string) => void;
 }
 
@@ -50,7 +52,7 @@ export async function startServer(options: ServerOptions, folder?: string): Prom
   const args = [options.entry, ...serverArguments(options), ...(folder === undefined ? [] : [folder])];
   // Its own process group, so that pty hosts, extension hosts and engines can be ended with it.
   const child = spawn(process.execPath, args, {
-    env: serverEnvironment(options.password),
+    env: { ...serverEnvironment(options.password), ...options.environment },
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   });

@@ -16,7 +16,7 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
     const early = await answerLength(turn);
     await untilStreaming(turn, early + 40);
     await chat.locator('#stop').click();
-    await untilEnded(turn, 'stopped', 5_000);
+    await untilEnded(turn, 'stopped');
     const kept = await answerLength(turn);
     expect(kept).toBeGreaterThan(early);
     // Nothing more comes.

@@ -4,7 +4,8 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } f
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Browser, chromium, type FrameLocator, type Locator, type Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, describe, inject } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, inject } from 'vitest';
+import { homeEnvironment } from '../../scripts/shared/ownHome.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import { quietSettings, type RunningServer, startServer } from '../../scripts/shared/vscodeServer.ts';
 
@@ -18,34 +19,29 @@ export interface EditorOptions {
   git?: boolean;
   /** True: VS Code asks whether it may trust the folder; it starts in restricted mode. */
   workspaceTrust?: boolean;
+  /** Of the server and all that it starts, on top of ours. */
+  environment?: Readonly<Record<string, string>>;
+  /** True: a home that is empty, with no model in it, and the first window as `npm start` opens it. */
+  newUser?: boolean;
 }
 
 const readyMs = 60_000;
 /** For whatever is waited for without a limit of its own; small machines have busy moments. */
 const actionMs = 60_000;
-const keyAttempts = 5;
-const keyMs = 2_000;
-/** No other AI, no tours, no animation: only Hearth and the editor. */
-const calmSettings = {
+/** After a key, within which the input opens on the busiest machine, if it does. */
+const openMs = 10_000;
+/** A user's own defaults, but for what the tests steer by: nothing moves by itself, and a file is saved when a test says so. */
+const steadySettings = {
   ...quietSettings,
-  'workbench.startupEditor': 'none',
-  'workbench.tips.enabled': false,
   'workbench.reduceMotion': 'on',
-  'workbench.secondarySideBar.defaultVisibility': 'hidden',
-  'chat.disableAIFeatures': false,
-  'chat.commandCenter.enabled': false,
-  'editor.quickSuggestions': { other: 'off', comments: 'off', strings: 'off' },
-  'editor.suggestOnTriggerCharacters': false,
-  'editor.acceptSuggestionOnEnter': 'off',
-  'git.openRepositoryInParentFolders': 'never',
-  'security.workspace.trust.startupPrompt': 'never',
-  'security.workspace.trust.banner': 'never',
   'files.autoSave': 'off',
 } as const;
 
 export class Editor {
   readonly page: Page;
   readonly workspace: string;
+  /** Of a new user. */
+  readonly home: string;
   private readonly scratch: string;
   private readonly server: RunningServer;
   private readonly browser: Browser;
@@ -54,6 +50,7 @@ export class Editor {
     this.page = page;
     this.scratch = scratch;
     this.workspace = join(scratch, 'workspace');
+    this.home = join(scratch, 'home');
     this.server = server;
     this.browser = browser;
   }
@@ -76,7 +73,8 @@ export class Editor {
       password: undefined,
       workspaceTrust: options.workspaceTrust ?? false,
       openBrowser: false,
-      settings: { ...calmSettings, ...options.settings },
+      environment: { ...(options.newUser === true && newUser(join(scratch, 'home'))), ...options.environment },
+      settings: { ...steadySettings, ...options.settings },
       machineSettings: options.machineSettings ?? {},
       onOutput: () => undefined,
     });
@@ -122,26 +120,30 @@ export class Editor {
     await this.page.locator('.editor-group-container.active .monaco-editor.focused').waitFor();
   }
 
+  /**
+   * The input closes when something else takes the focus, a webview that is being made for example: then it is opened again. It is not asked
+   * for a second time while it may still come, since the key also chooses the next row of an open one.
+   */
   private async quickInput(key: string, text: string, chosen: string): Promise<void> {
     const input = this.page.locator('.quick-input-widget input.input').first();
     const row = this.page.locator('.quick-input-list .monaco-list-row.focused', { hasText: chosen });
-    const open = async () => {
-      if (!(await input.isVisible())) await this.page.keyboard.press(key);
-      await input.fill(text, { timeout: keyMs });
-      await row.waitFor({ timeout: keyMs });
+    const opened = async (): Promise<boolean> => {
+      if (!(await input.isVisible())) {
+        await this.page.keyboard.press(key);
+        await input.waitFor({ timeout: openMs });
+      }
+      if ((await input.inputValue({ timeout: openMs })) !== text) await input.fill(text, { timeout: openMs });
+      await Promise.race([row.waitFor({ timeout: openMs }), input.waitFor({ state: 'hidden', timeout: openMs })]);
+      return row.isVisible();
     };
-    // The input closes, or never opens, when a webview takes the focus at that moment.
-    for (let attempt = 1; attempt < keyAttempts; attempt++) {
-      const done = await open().then(
-        () => true,
-        () => false,
-      );
-      if (done) break;
-    }
-    await open();
-    await this.page.keyboard.press('Enter');
-    // The command may ask something in the same input.
-    await row.waitFor({ state: 'hidden' });
+    const state = async () => {
+      if (await opened().catch(() => false)) await input.press('Enter', { timeout: openMs });
+      else return 'not chosen';
+      // The command may ask something in the same input.
+      await row.waitFor({ state: 'hidden', timeout: openMs });
+      return 'chosen';
+    };
+    await expect.poll(() => state().catch(String), { timeout: actionMs, message: `${key} ${text}` }).toBe('chosen');
   }
 
   /** The item of the status bar with that text. */
@@ -156,7 +158,8 @@ export class Editor {
 
   /** The chat's page once it is there; what can be relied on in it is listed in media/chat.ts. */
   async chat(): Promise<FrameLocator> {
-    const chat = this.page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
+    const own = 'iframe.webview.ready[src*="extensionId=hearth.hearth"][src*="purpose=webviewView"]';
+    const chat = this.page.frameLocator(own).frameLocator('iframe#active-frame');
     await chat.locator('#question').waitFor();
     return chat;
   }
@@ -192,6 +195,11 @@ export class Editor {
     await this.page.locator('.monaco-workbench .part.statusbar').waitFor({ timeout: readyMs });
     await this.statusItem('Hearth').waitFor({ timeout: readyMs });
   }
+}
+
+function newUser(home: string): Record<string, string | undefined> {
+  mkdirSync(home, { recursive: true });
+  return { ...homeEnvironment(home), HEARTH_FIRST_WINDOW: '1' };
 }
 
 function commitAll(folder: string): void {

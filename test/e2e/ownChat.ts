@@ -10,9 +10,9 @@ export async function pickModel(page: Page, name: string): Promise<void> {
       await page.keyboard.press('Escape');
       await page.locator('.interactive-session .model-picker-split').click();
       await picker.locator('input').fill(name);
-      await picker.locator('.monaco-list-row.focused', { hasText: name }).waitFor({ timeout: 2_000 });
+      await picker.locator('.monaco-list-row.focused', { hasText: name }).waitFor({ timeout: 10_000 });
     },
-    { timeout: 30_000, interval: 500 },
+    { timeout: 60_000, interval: 500 },
   );
 }
 

@@ -7,8 +7,7 @@ import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { openPromise } from 'yauzl';
-import { startEngine } from '../../engine/server/client.ts';
-import { messages } from '../../engine/server/protocol.ts';
+import { startEngine } from '../../engine/runtime/engineProcess.ts';
 import { maxPackageBytes } from '../../scripts/package.ts';
 
 const { vsix } = inject('prepared');
@@ -61,10 +60,10 @@ describe('the packaged extension', () => {
   test('starts its engine from the unpacked files alone and tells a story by it', async () => {
     const engine = startEngine(join(folder, 'extension', 'dist', 'engine.mjs'));
     try {
-      const card = await engine.request(messages.load, { model: 'smollm2-135m-instruct', backend: 'onnx' });
+      const card = await engine.requests.load({ model: 'smollm2-135m-instruct', backend: 'onnx' });
       expect(card.backend).toBe('onnx');
       const prompt = { stream: 's', prompt: 'Once upon a time', raw: true, maxTokens: 8, sampling: { temperature: 0 } };
-      const { text } = await engine.request(messages.generate, prompt);
+      const { text } = await engine.requests.generate(prompt);
       expect(text.trim().split(' ').length).toBeGreaterThan(3);
     } finally {
       await engine.stop();

@@ -1,7 +1,7 @@
 /** A server in place of this computer's engine, set up as a user does it. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { HttpServer } from '../../engine/server/http/server.ts';
-import { ScriptedEngine, startScripted, token } from '../unit/server/http/support.ts';
+import type { HttpServer } from '../../engine/http/server.ts';
+import { ScriptedEngine, startScripted, token } from '../unit/http/support.ts';
 import { describeInEditor, type Editor } from './editor.ts';
 import { answered, answerText } from './turns.ts';
 

@@ -9,8 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { limits } from '../../engine/limits.ts';
-import { ScriptedEngine, startScripted, token } from '../unit/server/http/support.ts';
-import { randomNumbers } from '../unit/store/tools.ts';
+import { randomNumbers } from '../unit/catalogue/tools.ts';
+import { ScriptedEngine, startScripted, token } from '../unit/http/support.ts';
 
 export interface Figures {
   /** Requests with one value that is surely bad; all must be refused. */

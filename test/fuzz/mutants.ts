@@ -4,11 +4,10 @@ import { isDeepStrictEqual } from 'node:util';
 import { HearthError } from '../../engine/errors.ts';
 import { byteLengthOf } from '../../engine/formats/blocks.ts';
 import { dequantise } from '../../engine/formats/dequantise.ts';
-import { parseGgufHeader } from '../../engine/formats/ggufHeader.ts';
+import { parseGgufHeader } from '../../engine/formats/gguf.ts';
 import { GgufStrings } from '../../engine/formats/ggufMetadata.ts';
 import type { StoredTensor } from '../../engine/formats/rangedFile.ts';
-import { parseIndex } from '../../engine/formats/safetensors.ts';
-import { parseSafetensorsHeader } from '../../engine/formats/safetensorsHeader.ts';
+import { parseIndex, parseSafetensorsHeader } from '../../engine/formats/safetensors.ts';
 import * as build from '../unit/formats/builders.ts';
 
 export type Random = () => number;

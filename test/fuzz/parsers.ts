@@ -2,16 +2,17 @@
  * Cuts and mutates what models of each family write. However it is cut, the same thinking, text and calls come out;
  * whatever it is made into, no parser fails, and no framing token shows. `npm run fuzz:parsers -- [ROUNDS] [SEED]`
  */
-import { seededRandom } from '../../engine/generation/random.ts';
-import { ChannelParser } from '../../engine/text/channels.ts';
-import type { Tool } from '../../engine/text/conversation.ts';
-import { DeepSeekParser } from '../../engine/text/deepseekOutput.ts';
-import type { OutputParser, OutputPiece } from '../../engine/text/output.ts';
-import { TaggedParser } from '../../engine/text/taggedParser.ts';
-import type { Tokenizer } from '../../engine/text/tokenizer.ts';
-import { ToolCallSplitter } from '../../engine/text/toolCallText.ts';
-import type { ToolSyntax } from '../../engine/text/toolSyntax.ts';
-import { ByteTokenizer } from '../unit/generation/byteTokenizer.ts';
+
+import type { Tool } from '../../engine/prompt/conversation.ts';
+import type { ToolSyntax } from '../../engine/prompt/formats/toolSyntax.ts';
+import type { OutputParser, OutputPiece } from '../../engine/prompt/output.ts';
+import { ChannelParser } from '../../engine/prompt/parsers/channels.ts';
+import { DeepSeekParser } from '../../engine/prompt/parsers/deepseekOutput.ts';
+import { TaggedParser } from '../../engine/prompt/parsers/taggedParser.ts';
+import { ToolCallSplitter } from '../../engine/prompt/parsers/toolCallText.ts';
+import { seededRandom } from '../../engine/sampling/random.ts';
+import type { Tokenizer } from '../../engine/tokenizer/tokenizer.ts';
+import { ByteTokenizer } from '../unit/scheduler/byteTokenizer.ts';
 
 /** A framing token's name, or bytes that are one token. */
 export type Token = string | Uint8Array;

@@ -8,12 +8,12 @@ import { tmpdir } from 'node:os';
 import { dirname, join, posix, resolve, sep, win32 } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
+import { listInstalled, pathToLoad } from '../../engine/catalogue/manifest.ts';
+import { downloadFolder, isSafeFileName, lockFile, modelFolder } from '../../engine/catalogue/paths.ts';
+import { openStore } from '../../engine/catalogue/store.ts';
+import { extractEntry } from '../../engine/catalogue/wheel.ts';
 import { HearthError } from '../../engine/errors.ts';
-import { listInstalled, pathToLoad } from '../../engine/store/manifest.ts';
-import { downloadFolder, isSafeFileName, lockFile, modelFolder } from '../../engine/store/paths.ts';
-import { openStore } from '../../engine/store/store.ts';
-import { extractEntry } from '../../engine/store/wheel.ts';
-import { makeZip, randomNumbers, sha256 } from '../unit/store/tools.ts';
+import { makeZip, randomNumbers, sha256 } from '../unit/catalogue/tools.ts';
 
 export interface Figures {
   readonly names: number;

@@ -1,5 +1,7 @@
 /** Rows of the key-value cache as kernels keep them. */
-import { type CachePrecision, type CacheRow, cacheRowBytes } from '../../engine/model/cachePrecision.ts';
+
+import { type CacheRow, cacheRowBytes } from '../../engine/model/spec/cachePrecision.ts';
+import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
 
 /** `[rows, row.width]` as words. */
 export function packRows(values: Float32Array, precision: CachePrecision, row: CacheRow): Uint32Array<ArrayBuffer> {

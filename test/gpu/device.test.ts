@@ -1,11 +1,11 @@
 /** What a device does to a model: its loss, its limits, its memory. On the real adapter, with golden checkpoints. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import type { GpuOptions } from '../../engine/backend/webgpu/adapter.ts';
-import { Gpu } from '../../engine/backend/webgpu/gpu.ts';
+import type { GpuOptions } from '../../engine/backend/webgpu/device/adapter.ts';
+import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
-import { argmax } from '../../engine/generation/sampler.ts';
 import { openModel } from '../../engine/model/open.ts';
-import { type LoadedModel, loadModel } from '../../engine/server/loaded.ts';
+import { type LoadedModel, loadModel } from '../../engine/runtime/loadedModel.ts';
+import { argmax } from '../../engine/sampling/sampler.ts';
 import { readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
 

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { measureCopyBandwidth } from '../../engine/backend/webgpu/bandwidth.ts';
+import { measureCopyBandwidth } from '../../engine/backend/webgpu/device/bandwidth.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { copyKernel } from '../../engine/backend/webgpu/kernels/copy.ts';
 import { openModel } from '../../engine/model/open.ts';

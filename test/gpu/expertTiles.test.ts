@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { expertNetworks } from '../../engine/backend/reference/feedForward.ts';
+import { type Choice, expertNetworks, route } from '../../engine/backend/reference/feedForward.ts';
 import { linear } from '../../engine/backend/reference/linear.ts';
-import type { GatedNetwork, LoadedLinear } from '../../engine/backend/reference/loaded.ts';
-import { type Choice, route } from '../../engine/backend/reference/router.ts';
+import type { GatedNetwork, LoadedLinear } from '../../engine/backend/reference/weights.ts';
 import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/activation.ts';
 import { combineExpertsGroups, combineExpertsKernel } from '../../engine/backend/webgpu/kernels/combineExperts.ts';
 import {
@@ -17,7 +16,7 @@ import {
   mostTiles,
 } from '../../engine/backend/webgpu/kernels/groupExperts.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
-import type { ExpertsSpec } from '../../engine/model/spec.ts';
+import type { ExpertsSpec } from '../../engine/model/spec/spec.ts';
 import {
   normalisedError,
   randomGenerator,

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { gatedNetwork } from '../../engine/backend/reference/feedForward.ts';
-import { route } from '../../engine/backend/reference/router.ts';
+import { gatedNetwork, route } from '../../engine/backend/reference/feedForward.ts';
 import {
   type ExpertsDownShape,
   expertsDownGroups,
@@ -14,7 +13,7 @@ import {
   jointPieces,
 } from '../../engine/backend/webgpu/kernels/gatedVector.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
-import type { Activation, ExpertsSpec, RouterSpec } from '../../engine/model/spec.ts';
+import type { Activation, ExpertsSpec, RouterSpec } from '../../engine/model/spec/spec.ts';
 import { normalisedError, randomGenerator, randomValues, runKernelOutputs, useGpu } from './kernel.ts';
 import { type Matrix, matrixOf } from './matrices.ts';
 

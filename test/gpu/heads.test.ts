@@ -2,8 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import { groupedQueryAttention } from '../../engine/backend/reference/attention.ts';
 import { TokenRows } from '../../engine/backend/reference/cache.ts';
-import { linear, type Matrix } from '../../engine/backend/reference/linear.ts';
-import { rmsNorm } from '../../engine/backend/reference/norm.ts';
+import { linear, type Matrix, rmsNorm } from '../../engine/backend/reference/linear.ts';
+import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import {
   attentionKernel,
   attentionMergeKernel,
@@ -13,10 +13,10 @@ import {
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { prepareHeadsKernel } from '../../engine/backend/webgpu/kernels/prepareHeads.ts';
 import { projectHeadsGroups, projectHeadsKernel } from '../../engine/backend/webgpu/kernels/projectHeads.ts';
-import { matrixLayout } from '../../engine/backend/webgpu/weightLayout.ts';
-import { type CachePrecision, cacheRowOf } from '../../engine/model/cachePrecision.ts';
-import { attentionFactor, inverseFrequencies } from '../../engine/model/rope.ts';
-import type { GroupedQueryAttentionSpec, RopeSpec } from '../../engine/model/spec.ts';
+import { cacheRowOf } from '../../engine/model/spec/cachePrecision.ts';
+import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
+import type { GroupedQueryAttentionSpec, RopeSpec } from '../../engine/model/spec/spec.ts';
+import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
 import { packRows, unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';
 

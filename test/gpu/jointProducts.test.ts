@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import type { Gpu } from '../../engine/backend/webgpu/gpu.ts';
+import type { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { canJoin, jointVectorGroups, jointVectorKernel } from '../../engine/backend/webgpu/kernels/jointVector.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import { normalisedError, randomValues, runKernelOutputs, useGpu } from './kernel.ts';

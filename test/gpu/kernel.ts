@@ -1,6 +1,6 @@
 /** What every kernel test needs: a validating device, poisoned outputs between guard words, seeded data, error bounds. */
 import { afterAll, beforeAll, expect } from 'vitest';
-import { Gpu, type KernelSource } from '../../engine/backend/webgpu/gpu.ts';
+import { Gpu, type KernelSource } from '../../engine/backend/webgpu/device/gpu.ts';
 import { splitHalvesKernel } from '../../engine/backend/webgpu/kernels/splitHalves.ts';
 import { figure } from '../figures.ts';
 

@@ -1,18 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import { roundBlocks, TokenRows } from '../../engine/backend/reference/cache.ts';
 import { latentAttention } from '../../engine/backend/reference/latentAttention.ts';
-import { linear } from '../../engine/backend/reference/linear.ts';
-import { rmsNorm } from '../../engine/backend/reference/norm.ts';
-import { rotate } from '../../engine/backend/reference/rope.ts';
+import { linear, rmsNorm, rotate } from '../../engine/backend/reference/linear.ts';
+import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import { attentionKernel, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from '../../engine/backend/webgpu/kernels/matrixMatrix.ts';
 import { matrixVectorKernel, rowsPerGroup } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
 import { prepareLatentKernel } from '../../engine/backend/webgpu/kernels/prepareLatent.ts';
-import { matrixLayout } from '../../engine/backend/webgpu/weightLayout.ts';
-import { type CachePrecision, cacheRowBytes, cacheRowOf } from '../../engine/model/cachePrecision.ts';
-import { attentionFactor, inverseFrequencies } from '../../engine/model/rope.ts';
-import type { LatentAttentionSpec, RopeSpec } from '../../engine/model/spec.ts';
+import { cacheRowBytes, cacheRowOf } from '../../engine/model/spec/cachePrecision.ts';
+import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
+import type { LatentAttentionSpec, RopeSpec } from '../../engine/model/spec/spec.ts';
+import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
 import { unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, tileOperand, useGpu } from './kernel.ts';
 

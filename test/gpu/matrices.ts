@@ -1,6 +1,7 @@
 /** Matrices for kernel tests, in every quantisation. */
-import type { BlockScaleShape } from '../../engine/backend/webgpu/weightCode.ts';
-import { type MatrixLayout, matrixLayout, splitPlanes } from '../../engine/backend/webgpu/weightLayout.ts';
+
+import { type MatrixLayout, matrixLayout, splitPlanes } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
+import type { BlockScaleShape } from '../../engine/backend/webgpu/kernels/weightCode.ts';
 import { blockLayout } from '../../engine/formats/blocks.ts';
 import { dequantise } from '../../engine/formats/dequantise.ts';
 import { openSafetensors } from '../../engine/formats/safetensors.ts';

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import type { Gpu } from '../../engine/backend/webgpu/gpu.ts';
+import type { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from '../../engine/backend/webgpu/kernels/matrixMatrix.ts';
 import {
   matrixVectorKernel,

@@ -1,14 +1,14 @@
 /** Weights of any size that are nowhere stored: every row is made of its own seed when it is read. */
 import { blockLayout, byteLengthOf } from '../../engine/formats/blocks.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
-import type { AttentionSpec, DecoderSpec, FeedForwardSpec } from '../../engine/model/spec.ts';
+import type { AttentionSpec, DecoderSpec, FeedForwardSpec } from '../../engine/model/spec/spec.ts';
 import type {
   AttentionWeights,
   DecoderWeights,
   FeedForwardWeights,
   Linear,
   Weight,
-} from '../../engine/model/weights.ts';
+} from '../../engine/model/weights/weights.ts';
 import { randomValues } from './kernel.ts';
 
 /** Types of a checkpoint's matrices, as it is published. */

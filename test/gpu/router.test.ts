@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { route } from '../../engine/backend/reference/router.ts';
+import { route } from '../../engine/backend/reference/feedForward.ts';
 import { routerKernel } from '../../engine/backend/webgpu/kernels/router.ts';
-import type { ExpertsSpec, RouterSpec } from '../../engine/model/spec.ts';
+import type { ExpertsSpec, RouterSpec } from '../../engine/model/spec/spec.ts';
 import { normalisedError, randomValues, runKernelOutputs, useGpu } from './kernel.ts';
 
 function expertsSpec(router: RouterSpec, numExperts: number, expertsPerToken: number, routedScale = 1): ExpertsSpec {

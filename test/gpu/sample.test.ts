@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { DrawRules } from '../../engine/backend/backend.ts';
 import {
   chunksOf,
+  forbiddenWords,
   historyWords,
   packSettings,
   partWords,
@@ -9,13 +10,14 @@ import {
   samplesOnGpu,
 } from '../../engine/backend/webgpu/kernels/sampleChunks.ts';
 import { sampleDrawKernel } from '../../engine/backend/webgpu/kernels/sampleDraw.ts';
-import { candidatesOf, greedy, penalise, sample, type TokenHistory } from '../../engine/generation/sampler.ts';
+import { bitsOf, without } from '../../engine/sampling/logitsProcessor.ts';
+import { candidatesOf, greedy, penalise, sample, type TokenHistory } from '../../engine/sampling/sampler.ts';
 import { normalisedError, randomGenerator, randomValues, runKernelOutputs, useGpu } from './kernel.ts';
 
 const held = useGpu();
 const steps = 3;
 
-type Case = Partial<DrawRules> & { readonly uniform: number };
+type Case = Partial<DrawRules> & { readonly uniform: number; readonly forbidden?: readonly number[] };
 
 /** Rows as `Words`, one after the other. */
 const joined = (rows: readonly Float32Array[]) => Float32Array.from(rows.flatMap((row) => [...row]));
@@ -36,13 +38,20 @@ function packHistory(vocabulary: number, { sequence, generated }: TokenHistory):
 async function draw(logits: Float32Array, cases: readonly Case[], history = noHistory, gpu = held.gpu) {
   const vocabulary = logits.length;
   const rows = cases.length;
-  const settings = cases.map((each) => packSettings({ ...greedy, ...each }));
+  const settings = cases.map((each) => packSettings({ ...greedy, ...each }, each.forbidden !== undefined));
   const words = Uint32Array.from(settings.flatMap((each) => [...each]));
   const marks = Uint32Array.from(cases.flatMap(() => [...packHistory(vocabulary, history)]));
+  const bans = Uint32Array.from(
+    cases.flatMap(({ forbidden = [] }) => {
+      const bits = bitsOf(forbidden, vocabulary);
+      expect(bits).toHaveLength(forbiddenWords(vocabulary));
+      return [...bits];
+    }),
+  );
   const [adjusted, parts] = await runKernelOutputs(
     gpu,
     sampleChunksKernel(vocabulary, gpu.capabilities),
-    [words, marks],
+    [words, marks, bans],
     [joined(cases.map(() => logits)), rows * chunksOf(vocabulary) * partWords],
     [chunksOf(vocabulary), rows],
   );
@@ -72,10 +81,11 @@ async function draw(logits: Float32Array, cases: readonly Case[], history = noHi
 /** The CPU's choice, or that of a uniform as near as f32 sums can tell. */
 async function check(logits: Float32Array, cases: readonly Case[], history = noHistory, gpu = held.gpu): Promise<void> {
   const results = await draw(logits, cases, history, gpu);
-  for (const [row, { uniform, ...settings }] of cases.entries()) {
+  for (const [row, { uniform, forbidden = [], ...settings }] of cases.entries()) {
+    const allowed = without(logits, forbidden);
     const full = { ...greedy, ...settings };
     const choices = [0, -2e-6, 2e-6].map((shift) =>
-      sample(logits, full, history, () => Math.min(Math.max(Math.fround(uniform) + shift, 0), 1 - 1e-9)),
+      sample(allowed, full, history, () => Math.min(Math.max(Math.fround(uniform) + shift, 0), 1 - 1e-9)),
     );
     const [count, earlier, id = -1, later] = results[row]?.drawn ?? [];
     expect([count, earlier, later]).toEqual([2, 77, 0]);
@@ -142,6 +152,25 @@ describe('a token drawn on the GPU is the one that the CPU draws', () => {
     expect(normalisedError(result?.adjusted ?? [], penalise(logits, { ...greedy, ...settings }, history))).toBeLessThan(
       1e-13,
     );
+  });
+
+  it('without the forbidden ones, each sequence its own', async () => {
+    const logits = peaked(2500, 8);
+    const likely = [...logits.keys()].sort((a, b) => (logits[b] ?? 0) - (logits[a] ?? 0)).slice(0, 5);
+    const history = { sequence: new Set(likely), generated: new Set(likely) };
+    const settings = [
+      {},
+      { temperature: 1, topK: 20, topP: 0.9, repetitionPenalty: 1.2 },
+      { temperature: 1 },
+      { temperature: 1, topP: 0.95, presencePenalty: 0.3 },
+    ];
+    const cases = settings.flatMap((each): Case[] => [
+      ...forAll(each),
+      ...forAll(each).map((one) => ({ ...one, forbidden: likely })),
+    ]);
+    await check(logits, cases, history);
+    for (const [row, { drawn }] of (await draw(logits, cases, history)).entries())
+      if (cases[row]?.forbidden) expect(likely).not.toContain(drawn[2]);
   });
 
   it('from the vocabulary of GPT-OSS, of 201,088', () =>

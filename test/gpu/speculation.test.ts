@@ -1,14 +1,14 @@
 import { expect, it } from 'vitest';
 import type { Decoder } from '../../engine/backend/backend.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
-import { PrefixCache } from '../../engine/cache/prefixCache.ts';
-import { generate } from '../../engine/generation/generate.ts';
-import { seededRandom } from '../../engine/generation/random.ts';
-import { greedy } from '../../engine/generation/sampler.ts';
-import { Scheduler } from '../../engine/generation/scheduler.ts';
-import { Speculation } from '../../engine/generation/speculation.ts';
+import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import { openModel } from '../../engine/model/open.ts';
-import { patient } from '../unit/generation/setUp.ts';
+import { seededRandom } from '../../engine/sampling/random.ts';
+import { greedy } from '../../engine/sampling/sampler.ts';
+import { Scheduler } from '../../engine/scheduler/scheduler.ts';
+import { Speculation } from '../../engine/scheduler/speculation.ts';
+import { generate } from '../../engine/tasks/generate.ts';
+import { patient } from '../unit/scheduler/setUp.ts';
 import { fixtureFile } from '../unit/shared.ts';
 
 interface Ways {
@@ -43,7 +43,6 @@ async function write(decoder: Decoder, { speculates, draws, temperature }: Ways)
     decoder: seen,
     cache: new PrefixCache({ decoder, maxIdle: () => 0 }),
     ...(speculates && { speculation: new Speculation() }),
-    chunkTokens: 64,
     maxPendingPerClass: 1,
     patienceMs: patient,
     // Every run seems to take the same time, so that guesses always seem to pay.

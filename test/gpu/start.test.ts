@@ -1,11 +1,11 @@
 /** What is read and compiled between the request for a model and its first answers. On the real adapter, with a golden checkpoint. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Decoder, DrawSlice } from '../../engine/backend/backend.ts';
-import { Gpu } from '../../engine/backend/webgpu/gpu.ts';
+import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend, type WebgpuOptions } from '../../engine/backend/webgpu/index.ts';
-import { greedy } from '../../engine/generation/sampler.ts';
 import { openModel } from '../../engine/model/open.ts';
-import type { Weight } from '../../engine/model/weights.ts';
+import type { Weight } from '../../engine/model/weights/weights.ts';
+import { greedy } from '../../engine/sampling/sampler.ts';
 import { readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
 
@@ -79,7 +79,15 @@ async function answer(decoder: Decoder): Promise<number[]> {
   const [logits = new Float32Array()] = await decoder.run([{ sequence, tokens: golden.ids, logits: 'last' }]);
   const token = logits.indexOf(Math.max(...logits));
   const history = { sequence: new Set(golden.ids), generated: new Set<number>() };
-  const slice: DrawSlice = { sequence, token, rules: greedy, history, uniforms: [0, 0], stopIds: new Set() };
+  const slice: DrawSlice = {
+    sequence,
+    token,
+    rules: greedy,
+    history,
+    uniforms: [0, 0],
+    stopIds: new Set(),
+    forbidden: [],
+  };
   const [drawn = []] = (await decoder.deviceSampling?.draw([slice], 2)) ?? [];
   return [token, ...drawn];
 }
@@ -88,7 +96,15 @@ async function answer(decoder: Decoder): Promise<number[]> {
 async function drawTwo(decoder: Decoder): Promise<number[]> {
   const sequence = decoder.createSequence();
   const history = { sequence: new Set([5]), generated: new Set<number>() };
-  const slice: DrawSlice = { sequence, token: 5, rules: greedy, history, uniforms: [0, 0], stopIds: new Set() };
+  const slice: DrawSlice = {
+    sequence,
+    token: 5,
+    rules: greedy,
+    history,
+    uniforms: [0, 0],
+    stopIds: new Set(),
+    forbidden: [],
+  };
   const [drawn = []] = (await decoder.deviceSampling?.draw([slice], 2)) ?? [];
   return drawn;
 }

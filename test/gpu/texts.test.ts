@@ -5,10 +5,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
+import { defaultModelId } from '../../engine/catalogue/catalogue.ts';
+import { findInstalled, pathToLoad } from '../../engine/catalogue/manifest.ts';
+import { defaultStoreDirectory } from '../../engine/catalogue/paths.ts';
 import { openModel } from '../../engine/model/open.ts';
-import { defaultModelId } from '../../engine/store/catalogue.ts';
-import { findInstalled, pathToLoad } from '../../engine/store/manifest.ts';
-import { defaultStoreDirectory } from '../../engine/store/paths.ts';
 import { figure } from '../figures.ts';
 import { argmax } from '../unit/goldens.ts';
 import { fixtureFile, sharedFile } from '../unit/shared.ts';

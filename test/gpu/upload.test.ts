@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { PlanBuilder } from '../../engine/backend/webgpu/decoder/dispatches.ts';
+import { type GpuMatrix, Uploader } from '../../engine/backend/webgpu/device/upload.ts';
 import { embedKernel } from '../../engine/backend/webgpu/kernels/embed.ts';
-import { PlanBuilder } from '../../engine/backend/webgpu/plan.ts';
-import { type GpuMatrix, Uploader } from '../../engine/backend/webgpu/upload.ts';
-import type { Weight } from '../../engine/model/weights.ts';
-import { readValues } from '../../engine/model/weightValues.ts';
+import type { Weight } from '../../engine/model/weights/weights.ts';
+import { readValues } from '../../engine/model/weights/weightValues.ts';
 import { randomValues, useGpu } from './kernel.ts';
 
 /** FP8 with scale blocks of 8 x 16 that start anew in every matrix of the stack. */

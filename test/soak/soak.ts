@@ -9,7 +9,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HearthError } from '../../engine/errors.ts';
-import { seededRandom } from '../../engine/generation/random.ts';
 import {
   chatParams,
   completeParams,
@@ -17,9 +16,10 @@ import {
   loadParams,
   summariseParams,
   warmParams,
-} from '../../engine/server/protocol.ts';
-import { Engine } from '../../engine/server/service.ts';
-import { makeTinyModel } from '../unit/server/tinyModel.ts';
+} from '../../engine/protocol/engineProtocol.ts';
+import { Engine } from '../../engine/runtime/service.ts';
+import { seededRandom } from '../../engine/sampling/random.ts';
+import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
 
 export interface SoakOptions {
   readonly requests: number;

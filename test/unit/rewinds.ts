@@ -1,16 +1,16 @@
 /** What every backend promises of sequences whose layers have sliding windows: they go back to marks and on as if new. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Decoder, Sequence } from '../../engine/backend/backend.ts';
-import { PrefixCache } from '../../engine/cache/prefixCache.ts';
-import { Scheduler } from '../../engine/generation/scheduler.ts';
+import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
-import type { ChatMessage } from '../../engine/text/conversation.ts';
-import { HarmonyFormat } from '../../engine/text/harmony.ts';
+import type { ChatMessage } from '../../engine/prompt/conversation.ts';
+import { HarmonyFormat } from '../../engine/prompt/formats/harmony.ts';
+import { Scheduler } from '../../engine/scheduler/scheduler.ts';
 import { figure } from '../figures.ts';
-import { ByteTokenizer } from './generation/byteTokenizer.ts';
-import { patient } from './generation/setUp.ts';
 import { expectGoldenLogits, type Golden, type GoldenBounds, type GoldenCase, readGolden } from './goldens.ts';
+import { ByteTokenizer } from './scheduler/byteTokenizer.ts';
+import { patient } from './scheduler/setUp.ts';
 
 /** Harmony's own framing on bytes: fits the golden checkpoint's vocabulary. */
 const framing = [...['<|start|>', '<|end|>', '<|message|>', '<|channel|>', '<|constrain|>', '<|return|>', '<|call|>']];
@@ -134,7 +134,6 @@ function schedulerOf(decoder: Decoder, cache: PrefixCache): Scheduler {
   return new Scheduler({
     decoder,
     cache,
-    chunkTokens: 256,
     maxPendingPerClass: 4,
     patienceMs: patient,
     now: () => steps++,

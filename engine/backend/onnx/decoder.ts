@@ -1,8 +1,8 @@
 /** A decoder whose graph runs on a thread of its own. */
-import { HearthError, invalidInput } from '../../errors.ts';
-import type { DecoderSpec } from '../../model/spec.ts';
+import type { DecoderSpec } from '../../model/spec/spec.ts';
 import {
   type CacheDemand,
+  checkedBatch,
   type Decoder,
   type DecoderMemory,
   fullContexts,
@@ -10,11 +10,10 @@ import {
   type SequenceSlice,
   type SequenceStorage,
 } from '../backend.ts';
-import { CacheExtent } from './cacheExtent.ts';
-import { CacheLedger, type CacheShares } from './cacheLedger.ts';
+import { CacheExtent, CacheLedger, type CacheShares, roomFor } from './cacheExtent.ts';
+import { bytesOf, type LayerCachePlan, rowsOf, type SpanPlan } from './layerPlan.ts';
 import type { CacheState } from './messages.ts';
-import { bytesOf, type LayerCachePlan, rowsOf, type SpanPlan } from './plan.ts';
-import { OnnxStorage } from './storage.ts';
+import { OnnxStorage } from './sequenceStorage.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 
 /** Enough rows for the products to reach full speed; more would take memory for their scores, and hear a cancellation later. */
@@ -23,6 +22,8 @@ const maxTokensPerRun = 256;
 export interface LoadedGraph {
   readonly spec: DecoderSpec;
   readonly contextTokens: number;
+  /** For keys and values of all sequences. */
+  readonly cacheBudgetBytes: number;
   readonly notes: readonly string[];
   readonly spans: readonly SpanPlan[];
   readonly layers: readonly LayerCachePlan[];
@@ -50,9 +51,9 @@ export class OnnxDecoder implements Decoder {
     this.spec = loaded.spec;
     this.contextTokens = loaded.contextTokens;
     this.notes = loaded.notes;
-    const { spans, layers, contextTokens } = loaded;
+    const { spans, layers, contextTokens, cacheBudgetBytes } = loaded;
     const tokenBytes = layers.reduce((sum, layer) => sum + bytesOf(layer), 0);
-    const capacityBytes = fullContexts * contextTokens * tokenBytes;
+    const capacityBytes = Math.min(cacheBudgetBytes, fullContexts * roomFor(contextTokens) * tokenBytes);
     this.ledger = new CacheLedger(spans.length, layers, capacityBytes);
     this.storage = new OnnxStorage(loaded, this.ledger, {
       create: () => this.createSequence(),
@@ -76,9 +77,7 @@ export class OnnxDecoder implements Decoder {
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
-    const slices = batch.map(({ sequence, tokens, logits }) => ({ sequence: this.own(sequence), tokens, logits }));
-    if (slices.length > 1) throw new Error('a run larger than maxSequencesPerRun');
-    for (const { sequence, tokens } of slices) this.check(sequence.length, tokens);
+    const slices = checkedBatch(batch, this, (sequence) => this.ownOf(sequence));
     const message = slices.map(({ sequence, tokens, logits }) => ({ sequence: sequence.id, tokens, logits }));
     try {
       const { values: logits, caches } = await this.loaded.thread.ask({ kind: 'run', slices: message });
@@ -92,22 +91,14 @@ export class OnnxDecoder implements Decoder {
     }
   }
 
-  private own(sequence: Sequence): OnnxSequence {
-    if (sequence instanceof OnnxSequence && sequence.belongsTo(this.loaded.thread)) return sequence;
-    throw new Error('a sequence of another decoder, or one that was disposed');
+  private ownOf(sequence: Sequence): OnnxSequence | undefined {
+    return sequence instanceof OnnxSequence && sequence.belongsTo(this.loaded.thread) ? sequence : undefined;
   }
 
-  private check(length: number, tokens: readonly number[]): void {
-    if (tokens.length > maxTokensPerRun) throw new Error('a run larger than maxTokensPerRun');
-    const needed = length + tokens.length;
-    if (needed > this.contextTokens) {
-      throw new HearthError(
-        'context-overflow',
-        `${needed} tokens do not fit the context of ${this.contextTokens}; nothing was changed. Shorten the prompt.`,
-      );
-    }
-    const strange = tokens.find((id) => !Number.isInteger(id) || id < 0 || id >= this.spec.vocabularySize);
-    if (strange !== undefined) throw invalidInput(`Token ${strange} is not in the vocabulary.`);
+  private own(sequence: Sequence): OnnxSequence {
+    const own = this.ownOf(sequence);
+    if (own) return own;
+    throw new Error('a sequence of another decoder, or one that was disposed');
   }
 
   hasRoom(demands: readonly CacheDemand[]): boolean {

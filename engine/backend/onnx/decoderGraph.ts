@@ -3,17 +3,17 @@
  * of one sequence a run.
  */
 
-import { type DecoderSpec, type LayerSpec, outputSize } from '../../model/spec.ts';
-import type { DecoderWeights, LayerWeights } from '../../model/weights.ts';
-import { AttentionInputs, groupedQueryAttention } from './attention.ts';
+import { blockLayout } from '../../formats/blocks.ts';
+import type { TensorType } from '../../formats/tensor.ts';
+import { type DecoderSpec, type LayerSpec, outputSize } from '../../model/spec/spec.ts';
+import { listWeights } from '../../model/weights/specTensors.ts';
+import type { DecoderWeights, LayerWeights } from '../../model/weights/weights.ts';
+import { AttentionInputs, groupedQueryAttention, latentAttention } from './attention.ts';
 import { feedForward } from './feedForward.ts';
 import { GraphBuilder, type Value } from './graphBuilder.ts';
-import { latentAttention } from './latentAttention.ts';
-import { type GraphContext, linear, lookUp } from './linear.ts';
-import { addAndNorm, type Residual } from './norm.ts';
-import { notesOn } from './notes.ts';
-import type { CacheType, RunPlan } from './plan.ts';
-import { WeightsLayout } from './weightsFile.ts';
+import type { CacheType, RunPlan } from './layerPlan.ts';
+import { addAndNorm, type GraphContext, linear, lookUp, type Residual } from './linear.ts';
+import { gridOf, WeightsLayout } from './weightsFile.ts';
 
 export interface DecoderGraph {
   /** An ONNX ModelProto. */
@@ -90,4 +90,36 @@ function attention(
     return latentAttention(context, inputs, spec, weights, input);
   }
   throw new Error(`${weights.kind} weights for ${spec.kind} attention`);
+}
+
+// What the model card says about how this backend holds and multiplies weights.
+
+export function notesOn(weights: DecoderWeights, roundActivations: boolean): string[] {
+  const matrices = listWeights(weights).flatMap(({ role, weight }) => (role === 'norm' ? [] : [weight]));
+  const onGrids = matrices.filter((weight) => gridOf(weight) !== undefined);
+  const asFloats = matrices.filter((weight) => gridOf(weight) === undefined && weight.type !== 'F32');
+  const widened = onGrids.filter((weight) => (gridOf(weight)?.bits ?? 0) > storedBits(weight.type));
+  const notes: string[] = [];
+  if (roundActivations && onGrids.length > 0) {
+    notes.push(
+      `Where ${namesOf(onGrids)} weights are multiplied, the activations are rounded to 8-bit integers in blocks of up to 32, as llama.cpp does. The weights keep their stored values.`,
+    );
+  }
+  if (widened.length > 0) {
+    notes.push(`${namesOf(widened)} weights are held in 8 bits each: the same values, more memory.`);
+  }
+  if (asFloats.length > 0) {
+    notes.push(`${namesOf(asFloats)} weights are held as 32-bit floats: the same values, more memory.`);
+  }
+  return notes;
+}
+
+/** Whole bits a value, without scales. */
+function storedBits(type: TensorType): number {
+  const { bytes, elements } = blockLayout(type);
+  return Math.floor((8 * bytes) / elements);
+}
+
+function namesOf(weights: readonly { readonly type: TensorType }[]): string {
+  return [...new Set(weights.map(({ type }) => type))].sort().join(', ');
 }

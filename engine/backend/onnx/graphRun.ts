@@ -1,10 +1,9 @@
 /** Runs the graph over the tokens of one sequence. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import { attentionFactor, inverseFrequencies } from '../../model/rope.ts';
+import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
 import { roomFor } from './cacheExtent.ts';
-import { KeyValueCache } from './keyValueCache.ts';
-import type { RotationPlan, RunPlan } from './plan.ts';
-import { floats } from './tensors.ts';
+import { floats, KeyValueCache } from './keyValueCache.ts';
+import type { RotationPlan, RunPlan } from './layerPlan.ts';
 
 /** Bytes of attention scores in one run of the graph; prompts at long contexts go in smaller pieces. */
 export interface ScoreBytes {

@@ -6,14 +6,18 @@ import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HearthError, throwIfAborted } from '../../errors.ts';
-import { type CachePrecision, processorPrecision } from '../../model/cachePrecision.ts';
+import { processorPrecision } from '../../model/spec/cachePrecision.ts';
+import { describeModel } from '../../model/spec/describe.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
+import { hostMemory } from '../hostMemory.ts';
+import { type MemoryPlan, planMemory } from '../memoryPlan.ts';
 import { OnnxDecoder } from './decoder.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
 import type { ThreadGraph } from './messages.ts';
+import { hostNeeds } from './needs.ts';
 import { ThreadClient } from './threadClient.ts';
-import { measuredThreads } from './threadMeasurement.ts';
-import { defaultThreads } from './threads.ts';
+import { defaultThreads, measuredThreads } from './threads.ts';
 import { weightsFileVersion } from './weightsFile.ts';
 
 export interface OnnxOptions {
@@ -32,12 +36,15 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
   return {
     name: 'onnx',
     async load(spec, weights, options) {
+      const precision = options.cachePrecision ?? cachePrecision;
+      const asked = options.contextTokens;
+      const needs = hostNeeds(spec, describeModel({ spec, weights }).weightBytes, precision);
+      const memory = planMemory(needs, hostMemory(), asked);
       const place = await weightsPlace(options);
       // It starts and loads the runtime while the graph is built.
       const thread = new ThreadClient();
       try {
         const accuracyLevel = roundActivations ? 4 : 0;
-        const precision = options.cachePrecision ?? cachePrecision;
         const cacheType = processorPrecision(precision) === 'f32' ? 'float32' : 'float16';
         const graph = buildDecoderGraph(spec, weights, { weightsFile: place.file, accuracyLevel, cacheType });
         await writeWeights(graph, place, options);
@@ -47,8 +54,8 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
         await loading;
         return new OnnxDecoder({
           spec,
-          contextTokens: options.contextTokens,
-          notes: [...graph.notes, ...cacheNotes(precision)],
+          ...memory,
+          notes: [...graph.notes, ...cacheNotes(precision), ...memoryNotes(memory, asked ?? needs.longestTokens)],
           spans: graph.plan.spans,
           layers: graph.plan.layers,
           weightBytes: graph.layout.byteLength,
@@ -62,6 +69,12 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
       }
     },
   };
+}
+
+function memoryNotes({ contextTokens, isCrowded }: MemoryPlan, wanted: number): string[] {
+  if (isCrowded) return ['Other programs hold memory that this model needs: it is slow until some are closed.'];
+  const held = `The context is ${contextTokens} tokens of ${wanted}: as many as the memory that is available holds.`;
+  return contextTokens < wanted ? [held] : [];
 }
 
 function cacheNotes(asked: CachePrecision): string[] {

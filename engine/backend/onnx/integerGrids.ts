@@ -3,9 +3,10 @@
  * value = scale · code + minimum. Scales are exact: the product of an f16 and a small integer fits an f32. Codes are
  * centred on zero, and the centre's share of the minimum is added in f32, which may round its last bit.
  */
+
+import { float16Values } from '../../formats/blocks.ts';
 import { dequantise } from '../../formats/dequantise.ts';
 import { q3Scale, q45Minimum, q45Scale } from '../../formats/dequantiseSuperBlocks.ts';
-import { float16Values } from '../../formats/floatTables.ts';
 import type { TensorType } from '../../formats/tensor.ts';
 
 export interface IntegerGrid {

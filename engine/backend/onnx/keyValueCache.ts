@@ -2,11 +2,10 @@
  * Keys and values of one sequence. A row holds one value of a head for all tokens, so that the graph reads it in order;
  * rows have room for some more tokens than they hold, and grow by about an eighth.
  */
-import type { Tensor } from 'onnxruntime-node';
+import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { CacheExtent, roomFor } from './cacheExtent.ts';
+import { type CacheType, type LayerCachePlan, type RunPlan, rowsOf } from './layerPlan.ts';
 import type { CacheState, ExtentState } from './messages.ts';
-import { type LayerCachePlan, type RunPlan, rowsOf } from './plan.ts';
-import { type CacheValues, cacheTensor, cacheValues, newValues, type Output, valuesOf } from './tensors.ts';
 
 /** `[rows, columns]`: new tokens as the graph returns them, or a block of a cache. */
 interface Columns {
@@ -216,4 +215,42 @@ export class KeyValueCache {
     }
     target.copy(fresh, fresh.columns - keptFresh, keptFresh, keptOld);
   }
+}
+
+// Numbers on their way into the runtime and out of it.
+
+type Output = InferenceSession.ReturnType[string];
+
+/** f32, or the bits of f16. */
+type CacheValues = Float32Array | Uint16Array;
+
+const newValues = (type: CacheType, count: number): CacheValues =>
+  type === 'float16' ? new Uint16Array(count) : new Float32Array(count);
+
+/** The bytes as values, without a copy where they are aligned. */
+function valuesOf(type: CacheType, bytes: Uint8Array): CacheValues {
+  const size = type === 'float16' ? 2 : 4;
+  const { buffer, byteOffset, byteLength } = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
+  const count = byteLength / size;
+  return type === 'float16' ? new Uint16Array(buffer, byteOffset, count) : new Float32Array(buffer, byteOffset, count);
+}
+
+export function cacheTensor(values: CacheValues, dims: readonly number[]): Tensor {
+  if (values instanceof Float32Array) return new Tensor('float32', values, dims);
+  // The binding (1.30) reads halves from a Uint16Array alone, of which Tensor would make a Float16Array where there is one.
+  const tensor: Tensor = new Tensor('uint16', values, dims);
+  Object.defineProperty(tensor, 'type', { value: 'float16' });
+  return tensor;
+}
+
+/** Of an output; halves come as a Float16Array where there is one, else as a Uint16Array. */
+export function cacheValues(output: Output | undefined): CacheValues {
+  if (output?.type !== 'float16') return floats(output);
+  const { buffer, byteOffset, length } = output.data as unknown as Uint16Array;
+  return new Uint16Array(buffer, byteOffset, length);
+}
+
+export function floats(output: Output | undefined): Float32Array {
+  if (!(output?.data instanceof Float32Array)) throw new Error('the graph returned no floats');
+  return output.data;
 }

@@ -1,5 +1,5 @@
 /** Products with weights, and the values of embedding rows. */
-import type { Linear, Weight } from '../../model/weights.ts';
+import type { Linear, Weight } from '../../model/weights/weights.ts';
 import type { GraphBuilder, StoredTensor, Value } from './graphBuilder.ts';
 import {
   allRows,
@@ -148,4 +148,35 @@ export function lookUp({ graph, layout }: GraphContext, weight: Weight, rows: Va
   const addends = graph.op('Mul', [stored, graph.float32(1 / elementsPerScale)]);
   const sums = graph.op('Add', [blocks, graph.op('Unsqueeze', [addends, graph.int64([-1])])]);
   return graph.reshape(sums, [0, 0, columns]);
+}
+
+// Root-mean-square normalisation.
+
+/** Over the last dimension, times `weight`. */
+export function rmsNorm({ graph, layout, normEpsilon }: GraphContext, input: Value, weight: Weight): Value {
+  const scale = graph.stored(layout.floats([allRows(weight)]));
+  return graph.op('SimplifiedLayerNormalization', [input, scale], {
+    axis: -1,
+    epsilon: { float: normEpsilon },
+    stash_type: 1,
+  });
+}
+
+/** The stream of hidden states, to which every block adds; the last addition waits for the norm that follows it. */
+export interface Residual {
+  readonly stream: Value;
+  readonly addition?: Value;
+}
+
+/** Adds what waits, and normalises the sum. */
+export function addAndNorm(context: GraphContext, { stream, addition }: Residual, weight: Weight) {
+  if (addition === undefined) return { stream, normed: rmsNorm(context, stream, weight) };
+  const { graph, layout, normEpsilon } = context;
+  const [normed, sum] = graph.contribOutputs(
+    'SkipSimplifiedLayerNormalization',
+    [stream, addition, graph.stored(layout.floats([allRows(weight)]))],
+    { epsilon: { float: normEpsilon } },
+    [true, false, false, true],
+  );
+  return { stream: sum as Value, normed: normed as Value };
 }

@@ -1,6 +1,6 @@
 /** What is said between the decoder and the thread that runs its graph. */
 import type { SequenceSlice } from '../backend.ts';
-import type { RunPlan } from './plan.ts';
+import type { RunPlan } from './layerPlan.ts';
 
 /** Obeyed in order; `measure`, `load`, `run`, `save`, `restore` and `end` are answered. */
 export type ToThread =

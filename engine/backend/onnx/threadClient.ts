@@ -4,7 +4,7 @@ import { HearthError } from '../../errors.ts';
 import type { CacheState, FromThread, ToThread } from './messages.ts';
 
 /** esbuild bundles the thread as a file of its own beside the engine's. */
-const workerFile = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './onnxWorker.mjs', import.meta.url);
+const workerFile = new URL(import.meta.url.endsWith('.ts') ? './graphThread.ts' : './onnxWorker.mjs', import.meta.url);
 
 type Done = Extract<FromThread, { kind: 'done' }>;
 

@@ -5,9 +5,9 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { HearthError, throwIfAborted } from '../../errors.ts';
 import { blockLayout } from '../../formats/blocks.ts';
-import type { Weight } from '../../model/weights.ts';
-import { readValues } from '../../model/weightValues.ts';
-import { columnsOf, rowBytesOf, rowsOf } from '../../model/weightViews.ts';
+import type { Weight } from '../../model/weights/weights.ts';
+import { readValues } from '../../model/weights/weightValues.ts';
+import { columnsOf, rowBytesOf, rowsOf } from '../../model/weights/weightViews.ts';
 import type { StoredTensor } from './graphBuilder.ts';
 import { type IntegerGrid, integerGrids, packRows } from './integerGrids.ts';
 import { type ElementType, elementBytes } from './onnxFile.ts';

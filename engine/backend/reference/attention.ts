@@ -1,11 +1,8 @@
 /** Grouped-query attention (Ainslie et al. 2023): causal, with every option that a `GroupedQueryAttentionSpec` names. */
-import type { GroupedQueryAttentionSpec } from '../../model/spec.ts';
+import type { GroupedQueryAttentionSpec } from '../../model/spec/spec.ts';
 import type { LayerCache } from './cache.ts';
-import { dot, linear } from './linear.ts';
-import type { GroupedQueryLayer } from './loaded.ts';
-import { rmsNorm } from './norm.ts';
-import { rotate } from './rope.ts';
-import { softmax } from './softmax.ts';
+import { dot, linear, rmsNorm, rotate, softmax } from './linear.ts';
+import type { GroupedQueryLayer } from './weights.ts';
 
 /** New tokens of one sequence: rows `[firstRow, firstRow + count)` of the batch, at positions from `firstPosition` on. */
 export interface Span {

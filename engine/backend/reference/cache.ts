@@ -1,8 +1,16 @@
 /** What a sequence remembers: for every layer the keys and values of its tokens, in f32, or rounded as `q8` rounds them. */
-
-import { type CachePrecision, cacheRowOf } from '../../model/cachePrecision.ts';
-import type { AttentionSpec, DecoderSpec } from '../../model/spec.ts';
-import type { Sequence } from '../backend.ts';
+import { cacheRowOf } from '../../model/spec/cachePrecision.ts';
+import type { AttentionSpec, DecoderSpec } from '../../model/spec/spec.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import {
+  checkShape,
+  type Decoder,
+  floatsOf,
+  piecesFor,
+  type Sequence,
+  type SequenceShape,
+  type SequenceStorage,
+} from '../backend.ts';
 
 /** One row a token; grows by doubling. */
 export class TokenRows {
@@ -125,5 +133,64 @@ export class ReferenceSequence implements Sequence {
 
   get bytes(): number {
     return this.layers.reduce((sum, { keys, values }) => sum + keys.values.byteLength + values.values.byteLength, 0);
+  }
+}
+
+// Keys and values outside the decoder: of every layer the keys, then the values, `[tokens, width]` f32.
+
+export class ReferenceStorage implements SequenceStorage {
+  readonly format: string;
+  readonly #decoder: Pick<Decoder, 'contextTokens' | 'createSequence'>;
+  readonly #hasRoom: (tokens: number) => boolean;
+
+  constructor(
+    decoder: Pick<Decoder, 'contextTokens' | 'createSequence'>,
+    format: string,
+    hasRoom: (tokens: number) => boolean,
+  ) {
+    this.format = format;
+    this.#decoder = decoder;
+    this.#hasRoom = hasRoom;
+  }
+
+  shapeOf({ length }: Sequence): SequenceShape {
+    return { tokens: length, held: [[0, length]] };
+  }
+
+  pieceBytes(shape: SequenceShape): number[] {
+    checkShape(shape, this.#decoder.contextTokens, [undefined]);
+    const empty = this.#create();
+    empty.dispose();
+    return empty.rows.map(({ width }) => 4 * width * shape.tokens);
+  }
+
+  async *save(sequence: Sequence): AsyncGenerator<Uint8Array> {
+    if (!(sequence instanceof ReferenceSequence)) throw new Error('a sequence of another decoder');
+    for (const { values, width } of sequence.rows) {
+      yield new Uint8Array(values.buffer, values.byteOffset, 4 * width * sequence.length);
+    }
+  }
+
+  hasRoom({ tokens }: SequenceShape): boolean {
+    return this.#hasRoom(tokens);
+  }
+
+  async restore(shape: SequenceShape, pieces: AsyncIterable<Uint8Array>): Promise<Sequence> {
+    const sizes = this.pieceBytes(shape);
+    const sequence = this.#create();
+    try {
+      for await (const [index, piece] of piecesFor(sizes, pieces)) sequence.rows[index]?.write(0, floatsOf(piece));
+      sequence.length = shape.tokens;
+      return sequence;
+    } catch (error) {
+      sequence.dispose();
+      throw error;
+    }
+  }
+
+  #create(): ReferenceSequence {
+    const sequence = this.#decoder.createSequence();
+    if (!(sequence instanceof ReferenceSequence)) throw new Error('a decoder of another backend');
+    return sequence;
   }
 }

@@ -1,14 +1,13 @@
 /** A decoder from token ids to hidden states: read this file first. */
 
-import type { LayerSpec } from '../../model/spec.ts';
-import { readValues } from '../../model/weightValues.ts';
+import type { LayerSpec } from '../../model/spec/spec.ts';
+import { readValues } from '../../model/weights/weightValues.ts';
 import { groupedQueryAttention, type Span } from './attention.ts';
 import type { ReferenceSequence } from './cache.ts';
 import { expertNetworks, gatedNetwork } from './feedForward.ts';
 import { latentAttention } from './latentAttention.ts';
-import { addTo } from './linear.ts';
-import type { LoadedDecoder, LoadedLayer } from './loaded.ts';
-import { rmsNorm } from './norm.ts';
+import { addTo, rmsNorm } from './linear.ts';
+import type { LoadedDecoder, LoadedLayer } from './weights.ts';
 
 export interface NewTokens {
   readonly sequence: ReferenceSequence;

@@ -2,16 +2,17 @@
  * The reference backend: plain TypeScript, f32 values with float64 sums, no cleverness. It is the oracle that the
  * other backends are tested against; start reading at forward.ts.
  */
-import { HearthError, throwIfAborted } from '../../errors.ts';
-import type { CachePrecision } from '../../model/cachePrecision.ts';
-import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec.ts';
-import { listWeights } from '../../model/weightList.ts';
-import type { DecoderWeights, Weight } from '../../model/weights.ts';
-import { readValues } from '../../model/weightValues.ts';
-import { rowsOf, weightBytesOf } from '../../model/weightViews.ts';
+import { throwIfAborted } from '../../errors.ts';
+import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
+import { listWeights } from '../../model/weights/specTensors.ts';
+import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
+import { readValues } from '../../model/weights/weightValues.ts';
+import { rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import {
   type Backend,
   type CacheDemand,
+  checkedBatch,
   type Decoder,
   type DecoderMemory,
   fullContexts,
@@ -19,12 +20,12 @@ import {
   type SequenceSlice,
   type SequenceStorage,
 } from '../backend.ts';
-import { checkedBatch } from '../batch.ts';
-import { ReferenceSequence } from './cache.ts';
+import { hostMemory } from '../hostMemory.ts';
+import { type MemoryPlan, type ModelNeeds, planMemory } from '../memoryPlan.ts';
+import { ReferenceSequence, ReferenceStorage } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
-import { type LoadedDecoder, loadDecoder } from './loaded.ts';
-import { ReferenceStorage } from './storage.ts';
+import { type LoadedDecoder, loadDecoder } from './weights.ts';
 
 const maxTokensPerRun = 1024;
 const maxSequencesPerRun = 64;
@@ -32,9 +33,16 @@ const maxSequencesPerRun = 64;
 export const referenceBackend: Backend = {
   name: 'reference',
   async load(spec, weights, options) {
-    requireMemory(spec, weights);
+    const tokenBytes = cacheBytesOfToken(spec);
+    const needs: ModelNeeds = {
+      weightBytes: residentBytes(spec, weights),
+      scratchBytes: 0,
+      cacheBytes: (tokens) => tokens * tokenBytes,
+      longestTokens: spec.contextTokens,
+    };
+    const memory = planMemory(needs, hostMemory(), options.contextTokens);
     const loaded = await loadDecoder(spec, weights, countingReader(spec, weights, options));
-    return new ReferenceDecoder(loaded, residentBytes(spec, weights), options);
+    return new ReferenceDecoder(loaded, needs.weightBytes, { ...options, ...memory });
   },
 };
 
@@ -54,7 +62,8 @@ class ReferenceDecoder implements Decoder {
   private readonly cacheCapacityBytes: number;
   private readonly sequences = new Set<ReferenceSequence>();
 
-  constructor(loaded: LoadedDecoder, weightBytes: number, { contextTokens, cachePrecision = 'f32' }: LoadOptions) {
+  constructor(loaded: LoadedDecoder, weightBytes: number, options: LoadOptions & MemoryPlan) {
+    const { contextTokens, cacheBudgetBytes, cachePrecision = 'f32' } = options;
     this.precision = cachePrecision;
     this.notes =
       cachePrecision === 'q8' ? ['Keys and values are rounded to 8 bits, with a scale for every 32 of them.'] : [];
@@ -62,8 +71,8 @@ class ReferenceDecoder implements Decoder {
     this.loaded = loaded;
     this.weightBytes = weightBytes;
     this.contextTokens = contextTokens;
-    this.tokenBytes = loaded.spec.layers.reduce((sum, { attention }) => sum + 4 * cacheValuesPerToken(attention), 0);
-    this.cacheCapacityBytes = fullContexts * contextTokens * this.tokenBytes;
+    this.tokenBytes = cacheBytesOfToken(loaded.spec);
+    this.cacheCapacityBytes = Math.min(cacheBudgetBytes, fullContexts * contextTokens * this.tokenBytes);
     this.storage = new ReferenceStorage(
       this,
       cachePrecision === 'q8' ? 'q8 as f32 by token' : 'f32 by token',
@@ -113,6 +122,9 @@ class ReferenceDecoder implements Decoder {
   }
 }
 
+const cacheBytesOfToken = ({ layers }: DecoderSpec): number =>
+  layers.reduce((sum, { attention }) => sum + 4 * cacheValuesPerToken(attention), 0);
+
 /** Bytes of the weights that stay in memory as f32: all but the embedding and the routed experts. */
 function residentBytes(spec: DecoderSpec, weights: DecoderWeights): number {
   return residentWeights(spec, weights).reduce(
@@ -125,17 +137,6 @@ function residentWeights({ headless }: DecoderSpec, weights: DecoderWeights): We
   return listWeights(weights)
     .filter(({ role }) => role !== 'embedding' && role !== 'routed-experts' && !(headless && role === 'head'))
     .map(({ weight }) => weight);
-}
-
-function requireMemory(spec: DecoderSpec, weights: DecoderWeights): void {
-  const needed = residentBytes(spec, weights);
-  const available = process.availableMemory();
-  if (needed <= available) return;
-  const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
-  throw new HearthError(
-    'out-of-memory',
-    `The reference backend holds weights as 32-bit floats: ${gigabytes(needed)} GB, and ${gigabytes(available)} GB are free. Use another backend.`,
-  );
 }
 
 function countingReader(

@@ -2,13 +2,10 @@
  * Multi-head latent attention (DeepSeek-V2, section 2.1) in its absorbed form: instead of expanding every cached latent
  * to keys and values, the query goes through the key's expansion and the mixed latent through the value's.
  */
-import type { LatentAttentionSpec } from '../../model/spec.ts';
+import type { LatentAttentionSpec } from '../../model/spec/spec.ts';
 import { positionsOf, rowsOf, type Span, weightedSum } from './attention.ts';
-import { dot, linear } from './linear.ts';
-import type { LatentLayer } from './loaded.ts';
-import { rmsNorm } from './norm.ts';
-import { rotate } from './rope.ts';
-import { softmax } from './softmax.ts';
+import { dot, linear, rmsNorm, rotate, softmax } from './linear.ts';
+import type { LatentLayer } from './weights.ts';
 
 /** `input`: normalised hidden states `[tokens, hidden]`. Adds the tokens to their caches. `[tokens, hidden]` */
 export function latentAttention(

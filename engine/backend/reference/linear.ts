@@ -1,4 +1,6 @@
 /** Matrix products: f32 in and out, float64 sums. */
+import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
+import type { RopeSpec } from '../../model/spec/spec.ts';
 
 /** Row-major. */
 export interface Matrix {
@@ -73,4 +75,65 @@ export function dot(a: Float32Array, aStart: number, b: Float32Array, bStart: nu
 /** `target += source` */
 export function addTo(target: Float32Array, source: Float32Array): void {
   for (let i = 0; i < target.length; i++) target[i] = (target[i] as number) + (source[i] as number);
+}
+
+/**
+ * Softmax of the first `count` scores, in place. `sink` is one more logit that takes its share and has no value
+ * (GPT-OSS), so that the rest sums to less than one.
+ */
+export function softmax(scores: Float64Array, count: number, sink = Number.NEGATIVE_INFINITY): void {
+  let max = sink;
+  for (let i = 0; i < count; i++) max = Math.max(max, scores[i] as number);
+  let sum = Math.exp(sink - max);
+  for (let i = 0; i < count; i++) {
+    const exponential = Math.exp((scores[i] as number) - max);
+    scores[i] = exponential;
+    sum += exponential;
+  }
+  for (let i = 0; i < count; i++) scores[i] = (scores[i] as number) / sum;
+}
+
+// Root-mean-square normalisation (Zhang and Sennrich 2019): `x · w / sqrt(mean(x²) + epsilon)`.
+
+/** Normalises every run of `weight.length` elements: a token's hidden state, or one head of it. Returns new values. */
+export function rmsNorm(input: Float32Array, weight: Float32Array, epsilon: number): Float32Array {
+  const width = weight.length;
+  const output = new Float32Array(input.length);
+  for (let start = 0; start < input.length; start += width) {
+    let squares = 0;
+    for (let i = start; i < start + width; i++) squares += (input[i] as number) ** 2;
+    const scale = 1 / Math.sqrt(squares / width + epsilon);
+    for (let i = 0; i < width; i++) output[start + i] = (input[start + i] as number) * scale * (weight[i] as number);
+  }
+  return output;
+}
+
+// Rotary position embedding: pairs of a head's elements turned by an angle that grows with the position.
+
+/** Rotates every head of every token, in place. `vectors`: `[tokens, heads, headDim]`, `positions`: `[tokens]` */
+export function rotate(
+  vectors: Float32Array,
+  { heads, headDim }: { readonly heads: number; readonly headDim: number },
+  rope: RopeSpec,
+  positions: readonly number[],
+): void {
+  const frequencies = inverseFrequencies(rope);
+  const pairs = frequencies.length;
+  // half-split pairs (i, i + pairs); interleaved pairs (2i, 2i + 1)
+  const step = rope.layout === 'half-split' ? 1 : 2;
+  const partner = rope.layout === 'half-split' ? pairs : 1;
+  for (const [token, position] of positions.entries()) {
+    for (let pair = 0; pair < pairs; pair++) {
+      const angle = position * (frequencies[pair] as number);
+      const cos = Math.cos(angle) * attentionFactor(rope);
+      const sin = Math.sin(angle) * attentionFactor(rope);
+      for (let head = 0; head < heads; head++) {
+        const first = (token * heads + head) * headDim + pair * step;
+        const x = vectors[first] as number;
+        const y = vectors[first + partner] as number;
+        vectors[first] = x * cos - y * sin;
+        vectors[first + partner] = y * cos + x * sin;
+      }
+    }
+  }
 }

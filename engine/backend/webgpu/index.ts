@@ -2,21 +2,20 @@
  * The WebGPU backend: WGSL kernels on Dawn (Vulkan, Metal, Direct3D 12). Start reading at decoderPlan.ts.
  */
 
-import type { CachePrecision } from '../../model/cachePrecision.ts';
-import { describeModel } from '../../model/describe.ts';
-import type { DecoderSpec } from '../../model/spec.ts';
-import type { DecoderWeights } from '../../model/weights.ts';
+import { describeModel } from '../../model/spec/describe.ts';
+import type { DecoderSpec } from '../../model/spec/spec.ts';
+import type { DecoderWeights } from '../../model/weights/weights.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
-import { describeGpu, type GpuOptions } from './adapter.ts';
-import { maxSequencesPerRun, vectorTokens, WebgpuDecoder } from './decoder.ts';
-import { allocateCache, cacheBytes, spansOf } from './decoderCache.ts';
-import { RunInputs } from './decoderInputs.ts';
-import { DeviceSampler } from './decoderSampling.ts';
-import { allocateScratch, maxTokensPerRun } from './decoderScratch.ts';
-import { placeWeights, requireDimensions } from './decoderWeights.ts';
-import { type Allocator, bytesTaken, Gpu } from './gpu.ts';
-import { contextFor } from './memoryPlan.ts';
-import { Uploader } from './upload.ts';
+import { planMemory } from '../memoryPlan.ts';
+import { allocateCache } from './decoder/cache.ts';
+import { WebgpuDecoder } from './decoder/decoder.ts';
+import { placeWeights, requireDimensions } from './decoder/gpuWeights.ts';
+import { maxTokensPerRun } from './decoder/scratch.ts';
+import { describeGpu, type GpuOptions } from './device/adapter.ts';
+import { Gpu } from './device/gpu.ts';
+import { Uploader } from './device/upload.ts';
+import { allocateRun, gpuNeeds, poolOf, splits } from './needs.ts';
 
 export interface WebgpuOptions {
   readonly gpu?: GpuOptions;
@@ -25,9 +24,6 @@ export interface WebgpuOptions {
   /** Compile what later runs may need before they do; absent: but for software adapters, which compile on the cores that they compute with. */
   readonly compileAhead?: boolean;
 }
-
-/** Workgroups a head at decode. */
-const splits = 16;
 
 export function createWebgpuBackend(options: WebgpuOptions = {}): Backend {
   return {
@@ -56,11 +52,11 @@ async function loadOn(
   weights: DecoderWeights,
   options: LoadOptions & { readonly precision: CachePrecision },
 ): Promise<WebgpuDecoder> {
-  const { contextTokens, budgetBytes, notes } = await planMemory(gpu, spec, weights, options);
+  const { contextTokens, budgetBytes, notes } = await planOn(gpu, spec, weights, options);
   const uploader = new Uploader(gpu, options);
   const placed = await placeWeights(weights, uploader);
   const weightBytes = gpu.allocatedBytes;
-  const buffers = await allocateRun(gpu, spec, contextTokens, gpu);
+  const buffers = await allocateRun(gpu.capabilities, spec, contextTokens, gpu);
   const { precision } = options;
   const cache = await allocateCache(gpu, spec, { contextTokens, maxTokensPerRun, precision, budgetBytes });
   const decoder = new WebgpuDecoder({
@@ -80,20 +76,6 @@ async function loadOn(
   return decoder;
 }
 
-/** What a run needs besides weights and cache, of `account` or of the GPU itself. */
-async function allocateRun(gpu: Gpu, spec: DecoderSpec, contextTokens: number, account: Allocator) {
-  const halves = gpu.capabilities.subgroupMatrix !== undefined;
-  const limits = { contextTokens, maxTokensPerRun, maxSequencesPerRun };
-  return {
-    scratch: await allocateScratch(account, spec, { maxTokensPerRun, vectorTokens, splits, halves }),
-    inputs: await RunInputs.allocate(account, spec, spansOf(spec).length, limits),
-    sampler: await DeviceSampler.allocate(account, {
-      vocabularySize: spec.vocabularySize,
-      maxRows: maxSequencesPerRun,
-    }),
-  };
-}
-
 interface PlannedMemory {
   readonly contextTokens: number;
   /** For keys and values. */
@@ -102,28 +84,33 @@ interface PlannedMemory {
 }
 
 /** @throws DoesNotFit before anything is loaded, where the memory of the GPU is known. */
-async function planMemory(
+async function planOn(
   gpu: Gpu,
   spec: DecoderSpec,
   weights: DecoderWeights,
   options: LoadOptions & { readonly precision: CachePrecision },
 ): Promise<PlannedMemory> {
-  const { precision, contextTokens: wanted } = options;
-  const { memory } = gpu.capabilities;
-  if (!memory) return { contextTokens: wanted, budgetBytes: Number.POSITIVE_INFINITY, notes: [] };
-  const needs = {
-    weightBytes: describeModel({ spec, weights }).weightBytes,
-    scratchBytes: await bytesTaken((account) => allocateRun(gpu, spec, wanted, account)),
-    cacheBytes: (contextTokens: number) => cacheBytes(spec, { contextTokens, maxTokensPerRun, precision }),
-  };
-  const contextTokens = contextFor(needs, options, memory);
-  const shorter = `The context is ${contextTokens} tokens instead of ${wanted}: as many as fit the memory of this GPU.`;
+  const { precision, contextTokens: asked } = options;
+  const { capabilities } = gpu;
+  const { weightBytes } = describeModel({ spec, weights });
+  const needs = await gpuNeeds(capabilities, spec, { weightBytes, precision, asked });
+  if (!capabilities.memory) {
+    const contextTokens = asked ?? Math.min(needs.longestTokens, unknownMemoryTokens);
+    const note = `The memory of this GPU is not known, so the context is ${contextTokens} tokens; hearth.contextTokens sets another.`;
+    return { contextTokens, budgetBytes: Number.POSITIVE_INFINITY, notes: asked === undefined ? [note] : [] };
+  }
+  const plan = planMemory(needs, poolOf(capabilities.memory), asked);
+  const wanted = asked ?? spec.contextTokens;
+  const shorter = `The context is ${plan.contextTokens} tokens of ${wanted}: as many as the memory of this GPU holds.`;
   return {
-    contextTokens,
-    budgetBytes: memory.freeBytes - needs.weightBytes - needs.scratchBytes,
-    notes: contextTokens < wanted ? [shorter] : [],
+    contextTokens: plan.contextTokens,
+    budgetBytes: plan.cacheBudgetBytes,
+    notes: plan.contextTokens < wanted ? [shorter] : [],
   };
 }
+
+/** A file with its surroundings: what any GPU holds beside a model that it holds. */
+const unknownMemoryTokens = 8192;
 
 function notesOf({ capabilities }: Gpu, precision: CachePrecision): string[] {
   const cache = {

@@ -1,13 +1,12 @@
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
-import { CacheExtent } from '../../../engine/backend/onnx/cacheExtent.ts';
-import { CacheLedger, type CacheShares } from '../../../engine/backend/onnx/cacheLedger.ts';
+import { mostMarks } from '../../../engine/backend/backend.ts';
+import { CacheExtent, CacheLedger, type CacheShares } from '../../../engine/backend/onnx/cacheExtent.ts';
 import { OnnxSequence } from '../../../engine/backend/onnx/decoder.ts';
 import { KeyValueCache } from '../../../engine/backend/onnx/keyValueCache.ts';
+import type { RunPlan } from '../../../engine/backend/onnx/layerPlan.ts';
 import type { ToThread } from '../../../engine/backend/onnx/messages.ts';
-import type { RunPlan } from '../../../engine/backend/onnx/plan.ts';
-import { mostMarks } from '../../../engine/backend/rewind.ts';
-import { seededRandom } from '../../../engine/generation/random.ts';
+import { seededRandom } from '../../../engine/sampling/random.ts';
 
 const window = 40;
 const layer = { type: 'float32', keyValueHeads: 1, keyDim: 1, valueDim: 1, valuesInKeys: false } as const;

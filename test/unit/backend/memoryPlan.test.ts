@@ -1,49 +1,138 @@
 import { describe, expect, it } from 'vitest';
-import { contextFor, DoesNotFit } from '../../../engine/backend/webgpu/memoryPlan.ts';
+import { type HostSystem, hostMemory } from '../../../engine/backend/hostMemory.ts';
+import { DoesNotFit, type MemoryPool, type ModelNeeds, planMemory } from '../../../engine/backend/memoryPlan.ts';
 
 const GB = 1e9;
 /** 12 GB of weights, 0.5 GB to compute in, 100 kB a token. */
-const needs = { weightBytes: 12 * GB, scratchBytes: 0.5 * GB, cacheBytes: (tokens: number) => tokens * 1e5 };
-const card = (freeGB: number) => ({
-  vendor: 'nvidia',
-  name: 'A Card',
-  totalBytes: 24 * GB,
-  freeBytes: freeGB * GB,
-  unified: false,
+const needs: ModelNeeds = {
+  weightBytes: 12 * GB,
+  scratchBytes: 0.5 * GB,
+  cacheBytes: (tokens) => tokens * 1e5,
+  longestTokens: 131_072,
+};
+const pool = (kind: MemoryPool['kind'], totalGB: number, availableGB: number): MemoryPool => ({
+  kind,
+  name: kind === 'host' ? "this machine's memory" : 'A Card',
+  totalBytes: totalGB * GB,
+  availableBytes: availableGB * GB,
 });
+const card = (availableGB: number) => pool('card', 100, availableGB);
 
-function refusal(contextTokens: number, freeGB: number, leastContextTokens?: number): DoesNotFit {
+function refusal(memory: MemoryPool, asked?: number): DoesNotFit {
   try {
-    contextFor(needs, { contextTokens, ...(leastContextTokens && { leastContextTokens }) }, card(freeGB));
+    planMemory(needs, memory, asked);
   } catch (error) {
     if (error instanceof DoesNotFit) return error;
   }
   throw new Error('it was not refused');
 }
 
-describe('the memory plan', () => {
-  it('grants what fits', () => {
-    expect(contextFor(needs, { contextTokens: 100_000 }, card(22.5))).toBe(100_000);
+describe('the memory plan of a GPU', () => {
+  it('grants what is asked for where it fits, and what is left to all sequences', () => {
+    expect(planMemory(needs, card(25), 100_000)).toEqual({
+      contextTokens: 100_000,
+      cacheBudgetBytes: 10 * GB,
+      isCrowded: false,
+    });
   });
 
-  it('refuses what does not, with every part in numbers and the context that would fit', () => {
-    const { message, code, contextTokens } = refusal(131_072, 16);
+  it('gives all that the model was trained for, else as much as fits', () => {
+    expect(planMemory(needs, card(40)).contextTokens).toBe(131_072);
+    // 16.2 GB, of which 3.7 are left beside weights and buffers: 37,000 tokens, down to a multiple of 1,024.
+    expect(planMemory(needs, card(18)).contextTokens).toBe(36_864);
+  });
+
+  it('leaves a tenth of what is available to drivers and the desktop', () => {
+    // 18 GB of 20, of which 5.5 GB are left.
+    expect(planMemory(needs, pool('card', 20, 20)).contextTokens).toBe(54_272);
+  });
+
+  it('refuses what does not fit, with every part in numbers and the context that would', () => {
+    const { message, code, contextTokens } = refusal(card(18), 131_072);
     expect(code).toBe('out-of-memory');
     expect(message).toBe(
-      'The model needs 25.6 GB of GPU memory (12 GB of weights, 13.1 GB for a context of 131072 tokens, 500 MB to compute in); A Card has 16 GB free. Nothing was loaded. A context of 34816 tokens fits.',
+      'The model needs 25.6 GB of GPU memory (12 GB of weights, 13.1 GB for a context of 131072 tokens, 500 MB to compute in); a model may take 16.2 GB of A Card now. Nothing was loaded. A context of 36864 tokens fits.',
     );
-    // 3.5 GB are left beside weights and buffers: 35,000 tokens, down to a multiple of 1024.
-    expect(contextTokens).toBe(34_816);
-    expect(contextFor(needs, { contextTokens }, card(16))).toBe(34_816);
+    expect(contextTokens).toBe(36_864);
+    expect(planMemory(needs, card(18), contextTokens).contextTokens).toBe(36_864);
   });
 
-  it('says when no context helps', () => {
-    expect(refusal(8192, 12.5)).toMatchObject({ contextTokens: 0, freeBytes: 12.5 * GB });
-    expect(refusal(8192, 12.5).message).toContain('No context fits beside the weights.');
+  it('says when no context helps, and refuses one that holds no file', () => {
+    expect(refusal(card(12.5))).toMatchObject({ contextTokens: 0, usableBytes: 11.25 * GB });
+    expect(refusal(card(12.5)).message).toContain('No context fits beside the weights.');
+    // 4,096 tokens take 0.41 GB; 12.78 and 12.96 GB may be taken.
+    expect(refusal(card(14.2)).contextTokens).toBe(2048);
+    expect(planMemory(needs, card(14.4)).contextTokens).toBe(4096);
+  });
+});
+
+describe('the memory plan of a processor', () => {
+  it('takes nine tenths of what is available, and at most three quarters of the machine', () => {
+    // 14.4 GB of the 16, of which 1.9 are left.
+    expect(planMemory(needs, pool('host', 64, 16)).contextTokens).toBe(18_432);
+    // 18 GB of 24, of which 5.5 GB are left.
+    expect(planMemory(needs, pool('host', 24, 24)).contextTokens).toBe(54_272);
   });
 
-  it('takes a shorter context where the request allows it, and no shorter than that', () => {
-    expect(contextFor(needs, { contextTokens: 8192, leastContextTokens: 1024 }, card(12.8))).toBe(2048);
-    expect(refusal(8192, 12.6, 1024).contextTokens).toBe(0);
+  it('loads with the shortest context where only other programs are in the way', () => {
+    expect(planMemory(needs, pool('host', 32, 2))).toEqual({
+      contextTokens: 4096,
+      cacheBudgetBytes: 4096 * 1e5,
+      isCrowded: true,
+    });
+  });
+
+  it('refuses what the machine does not hold', () => {
+    expect(refusal(pool('host', 16, 16))).toMatchObject({ contextTokens: 0, usableBytes: 12 * GB });
+    // 18 GB of 24.
+    expect(refusal(pool('host', 24, 24), 100_000).contextTokens).toBe(54_272);
+  });
+});
+
+describe('the memory of this machine', () => {
+  const host = (fields: Partial<HostSystem> = {}): MemoryPool =>
+    hostMemory({
+      platform: 'linux',
+      totalBytes: 16 * GB,
+      freeBytes: 9 * GB,
+      limitBytes: 0,
+      residentBytes: 0.2 * GB,
+      vmStat: () => '',
+      ...fields,
+    });
+
+  it('is what the system says is available', () => {
+    expect(host()).toMatchObject({ kind: 'host', totalBytes: 16 * GB, availableBytes: 9 * GB });
+  });
+
+  it('is a container’s where there is one', () => {
+    expect(host({ limitBytes: 4 * GB })).toMatchObject({ totalBytes: 4 * GB, availableBytes: 3.8 * GB });
+    // cgroup v1 says so of no limit.
+    expect(host({ limitBytes: 2 ** 63 })).toMatchObject({ totalBytes: 16 * GB, availableBytes: 9 * GB });
+  });
+
+  // The format is vm_stat(1)'s: a header with the page size, then counts that end in a full stop.
+  const vmStat = [
+    'Mach Virtual Memory Statistics: (page size of 16384 bytes)',
+    'Pages free:                                5000.',
+    'Pages active:                            300000.',
+    'Pages inactive:                          250000.',
+    'Pages speculative:                         3000.',
+    'Pages throttled:                              0.',
+    'Pages wired down:                        150000.',
+    'Pages purgeable:                           2000.',
+    '"Translation faults":                1234567890.',
+  ].join('\n');
+
+  it('on macOS is what can be taken back, not what holds nothing at all', () => {
+    const mac = { platform: 'darwin', freeBytes: 5000 * 16_384 } as const;
+    expect(host({ ...mac, vmStat: () => vmStat }).availableBytes).toBe(260_000 * 16_384);
+    expect(host(mac).availableBytes).toBe(8 * GB);
+  });
+
+  it('is known here', () => {
+    const { totalBytes, availableBytes } = hostMemory();
+    expect(availableBytes).toBeGreaterThan(0);
+    expect(availableBytes).toBeLessThanOrEqual(totalBytes);
   });
 });

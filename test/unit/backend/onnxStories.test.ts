@@ -1,10 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
+import { defaultModelId } from '../../../engine/catalogue/catalogue.ts';
+import { findInstalled, pathToLoad } from '../../../engine/catalogue/manifest.ts';
+import { defaultStoreDirectory } from '../../../engine/catalogue/paths.ts';
 import { openModel } from '../../../engine/model/open.ts';
-import { defaultModelId } from '../../../engine/store/catalogue.ts';
-import { findInstalled, pathToLoad } from '../../../engine/store/manifest.ts';
-import { defaultStoreDirectory } from '../../../engine/store/paths.ts';
 import { argmax } from '../goldens.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
 

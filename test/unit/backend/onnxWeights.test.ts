@@ -11,7 +11,7 @@ import { WeightsLayout } from '../../../engine/backend/onnx/weightsFile.ts';
 import { blockLayout, tensorTypes } from '../../../engine/formats/blocks.ts';
 import { dequantise } from '../../../engine/formats/dequantise.ts';
 import type { TensorType } from '../../../engine/formats/tensor.ts';
-import type { Weight } from '../../../engine/model/weights.ts';
+import type { Weight } from '../../../engine/model/weights/weights.ts';
 import { fixtureFile } from '../shared.ts';
 
 /** Blocks of every type, and the values that libggml's dequantisers give for them (gguf/codecs.json says from where). */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { mostMarks } from '../../../engine/backend/rewind.ts';
-import { mostPages, PagePool, PageTable } from '../../../engine/backend/webgpu/pages.ts';
-import { seededRandom } from '../../../engine/generation/random.ts';
+import { mostMarks } from '../../../engine/backend/backend.ts';
+import { mostPages, PagePool, PageTable } from '../../../engine/backend/webgpu/decoder/pages.ts';
+import { seededRandom } from '../../../engine/sampling/random.ts';
 
 const pageTokens = 32;
 

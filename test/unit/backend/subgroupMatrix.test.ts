@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { chooseMatrix } from '../../../engine/backend/webgpu/adapter.ts';
+import { chooseMatrix } from '../../../engine/backend/webgpu/device/adapter.ts';
 
 const config = (componentType: string, resultComponentType: string, [M, N, K]: readonly [number, number, number]) => ({
   componentType,

@@ -2,8 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { productMs } from '../../../engine/backend/onnx/productTime.ts';
-import { measuredThreads } from '../../../engine/backend/onnx/threadMeasurement.ts';
+import { measuredThreads, productMs } from '../../../engine/backend/onnx/threads.ts';
 
 let directory: string;
 beforeEach(async () => {

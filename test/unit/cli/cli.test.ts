@@ -3,13 +3,13 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { writeSnapshot } from '../../../engine/cache/snapshotFile.ts';
 import { openSafetensors } from '../../../engine/formats/safetensors.ts';
+import { writeSnapshot } from '../../../engine/kv/snapshotFile.ts';
 import { openModel } from '../../../engine/model/open.ts';
-import { cacheValuesPerToken } from '../../../engine/model/spec.ts';
+import { cacheValuesPerToken } from '../../../engine/model/spec/spec.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
-import { bundle } from '../server/bundle.ts';
-import { makeTinyModel } from '../server/tinyModel.ts';
+import { bundle } from '../runtime/bundle.ts';
+import { makeTinyModel } from '../runtime/tinyModel.ts';
 
 const golden = resolve(import.meta.dirname, '../../fixtures/goldens/llama');
 let tiny: Awaited<ReturnType<typeof makeTinyModel>>;

@@ -3,11 +3,11 @@ import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type InspectedModel, inspectModel } from '../../../engine/store/inspectModel.ts';
-import { inspectionText } from '../../../engine/store/inspectText.ts';
-import { openStore } from '../../../engine/store/store.ts';
-import { bundle } from '../server/bundle.ts';
-import { makeTinyModel } from '../server/tinyModel.ts';
+import { inspectionText } from '../../../engine/catalogue/inspectArchitecture.ts';
+import { type InspectedModel, inspectModel } from '../../../engine/catalogue/inspectModel.ts';
+import { openStore } from '../../../engine/catalogue/store.ts';
+import { bundle } from '../runtime/bundle.ts';
+import { makeTinyModel } from '../runtime/tinyModel.ts';
 import { fixtureFile } from '../shared.ts';
 
 let folder: string;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { workspaceContext } from '../../../engine/cli/workspace.ts';
-import { folderOf, repositoryOf } from '../repository/folder.ts';
+import { folderOf, repositoryOf } from '../index/folder.ts';
 
 /** A word is a token. */
 const countTokens = (texts: string[]): number[] => texts.map((text) => text.split(/\s+/).filter(Boolean).length);

@@ -1,6 +1,8 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
 import { describe, expect, it, vi } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
-import type { ModelEntry } from '../../../engine/server/protocol.ts';
+import type { ModelEntry } from '../../../engine/protocol/engineProtocol.ts';
 import { EngineFailure } from '../../../extension/client/failure.ts';
 import { chooseModel } from '../../../extension/models/choose.ts';
 import { clientOf, untilState } from './support.ts';
@@ -203,5 +205,27 @@ describe("the engine's client", () => {
     const client = clientOf();
     await client.reload();
     expect(client.pid).toBeUndefined();
+  });
+});
+
+describe('an engine for developers', () => {
+  it('opens to a debugger on loopback where HEARTH_INSPECT names a port', async () => {
+    const probe = createServer().listen(0, '127.0.0.1');
+    await once(probe, 'listening');
+    const address = probe.address();
+    const port = typeof address === 'object' ? (address?.port ?? 0) : 0;
+    probe.close();
+    await once(probe, 'close');
+    vi.stubEnv('HEARTH_INSPECT', String(port));
+    const client = clientOf();
+    try {
+      await client.ready();
+      const version: unknown = await (await fetch(`http://127.0.0.1:${port}/json/version`)).json();
+      // The inspector's own protocol: https://nodejs.org/en/docs/guides/debugging-getting-started
+      expect(version).toMatchObject({ Browser: `node.js/${process.version}` });
+    } finally {
+      vi.unstubAllEnvs();
+      await client.stop();
+    }
   });
 });

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { CompletionCache } from '../../../extension/completion/cache.ts';
-import { AdaptiveDebounce } from '../../../extension/completion/debounce.ts';
+import { AdaptiveDebounce, CompletionCache } from '../../../extension/completion/cache.ts';
 import { type Moment, momentAt, wantsSeveralLines, worthAsking } from '../../../extension/completion/moment.ts';
 import { trimSuggestion } from '../../../extension/completion/trim.ts';
 import { limits } from '../../../extension/limits.ts';

@@ -1,12 +1,10 @@
 import { describe, expect, it } from 'vitest';
+import { type Candidate, contextBudget, estimatedTokens, plan } from '../../../engine/index/question/planner.ts';
 import { limits } from '../../../engine/limits.ts';
-import { contextBudget, estimatedTokens } from '../../../engine/question/budget.ts';
-import { type Candidate, plan } from '../../../engine/question/planner.ts';
 import { apply, emptyConversation } from '../../../extension/chat/conversation.ts';
-import { countTokens } from '../../../extension/context/budget.ts';
-import { attachmentOf, ContextGatherer, type Gathered } from '../../../extension/context/gather.ts';
+import type { Repository } from '../../../extension/context/gather.ts';
+import { attachmentOf, ContextGatherer, countTokens, type Gathered } from '../../../extension/context/gather.ts';
 import { mentionText, mismatch, parseMentions } from '../../../extension/context/mentions.ts';
-import type { Repository } from '../../../extension/context/repository.ts';
 import { focusSource } from '../../../extension/context/sources.ts';
 import { ContextTracker, type Focus } from '../../../extension/context/tracker.ts';
 import { clientOf, hostOf } from './support.ts';

@@ -88,8 +88,8 @@ rpc.onRequest('unload', () => {
   return null;
 });
 rpc.onRequest('clearCache', () => ({ files: 3, bytes: 2_500_000 }));
-rpc.onRequest('models/list', () => entries);
-rpc.onRequest('models/pull', async ({ model }, token) => {
+rpc.onRequest('listModels', () => entries);
+rpc.onRequest('pullModel', async ({ model }, token) => {
   for (let done = 1; done <= 4; done++) {
     if (token.isCancellationRequested) throw fail('cancelled', 'The request was cancelled.');
     rpc.sendNotification('progress', {
@@ -105,8 +105,8 @@ rpc.onRequest('models/pull', async ({ model }, token) => {
   entries = entries.map((e) => (e.id === model ? { ...e, state: 'present' } : e));
   return entries.find((e) => e.id === model);
 });
-rpc.onRequest('models/verify', ({ model }) => entries.find((e) => e.id === model));
-rpc.onRequest('models/remove', ({ model }) => {
+rpc.onRequest('verifyModel', ({ model }) => entries.find((e) => e.id === model));
+rpc.onRequest('removeModel', ({ model }) => {
   entries = entries.map((e) => (e.id === model ? { ...e, state: 'absent' } : e));
   return entries.find((e) => e.id === model);
 });

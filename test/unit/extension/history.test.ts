@@ -7,8 +7,7 @@ import { build } from 'esbuild';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { apply, emptyConversation, type JournalRecord, replay } from '../../../extension/chat/conversation.ts';
 import { Journal, parseJournal, readJournal } from '../../../extension/chat/journal.ts';
-import { titleOf } from '../../../extension/chat/library.ts';
-import { conversationMarkdown } from '../../../extension/chat/markdown.ts';
+import { conversationMarkdown, titleOf } from '../../../extension/chat/library.ts';
 import { chatItems } from '../../../extension/chat/sessions.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 

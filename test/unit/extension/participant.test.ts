@@ -1,6 +1,6 @@
 /** @hearth in VS Code's own chat, with the scripted engine behind. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import type { ChatMessage, ChatResult } from '../../../engine/server/protocol.ts';
+import type { ChatMessage, ChatResult } from '../../../engine/protocol/engineProtocol.ts';
 import { Participant } from '../../../extension/languageModel/participant.ts';
 import { Thinking } from '../../../extension/thinking.ts';
 import { clientOf, hostOf, log, logged, MemoryMemento } from './support.ts';

@@ -1,10 +1,9 @@
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
-import { chatResult, completeResult, delta, messages, modelCard } from '../../../engine/server/protocol.ts';
-import { Backoff } from '../../../extension/client/backoff.ts';
+import { clientNotices, engineRequests } from '../../../engine/protocol/engineProtocol.ts';
 import { EngineFailure } from '../../../extension/client/failure.ts';
-import { EngineProcess, type ProcessState } from '../../../extension/client/process.ts';
+import { Backoff, EngineProcess, type ProcessState } from '../../../extension/client/process.ts';
 import { limits } from '../../../extension/limits.ts';
 
 const entry = fileURLToPath(new URL('fakeEngine.mjs', import.meta.url));
@@ -79,7 +78,7 @@ describe('the engine process', () => {
   });
 
   it('answers typed requests', async () => {
-    const card = await engine().request(messages.load, { model: 'small' }, modelCard);
+    const card = await engine().client(engineRequests).load({ model: 'small' });
     expect(card.name).toBe('Model small');
   });
 
@@ -93,34 +92,30 @@ describe('the engine process', () => {
   it('delivers valid notifications and drops the invalid ones with a line in the log', async () => {
     const process = engine();
     const texts: string[] = [];
-    process.onNotification(messages.delta, delta, (piece) => texts.push(piece.text));
+    process.listen(clientNotices, { delta: (piece) => texts.push(piece.text) });
     const params = { stream: 's', messages: [{ role: 'user' as const, content: 'hello' }] };
-    await process.request(messages.chat, params, chatResult);
+    await process.client(engineRequests).chat(params);
     expect(texts).toEqual(['One ', 'two ', 'three.']);
-    expect(lines.filter((line) => line.startsWith("warn The engine sent an invalid 'delta'"))).toHaveLength(1);
+    expect(lines.filter((line) => line.startsWith("warn An invalid 'delta'"))).toHaveLength(1);
   });
 
   it('refuses an answer that the protocol does not allow', async () => {
-    const failure = await failureOf(
-      engine().request(messages.complete, { prefix: 'INVALID', suffix: '' }, completeResult),
-    );
+    const failure = await failureOf(engine().client(engineRequests).complete({ prefix: 'INVALID', suffix: '' }));
     expect(failure.code).toBe('protocol');
   });
 
   it('turns error data into typed failures and keeps the sentence', async () => {
     const process = engine();
-    const load = await failureOf(process.request(messages.load, { model: 'broken' }, modelCard));
+    const load = await failureOf(process.client(engineRequests).load({ model: 'broken' }));
     expect([load.code, load.message]).toEqual(['out-of-memory', 'The model does not fit.']);
     const params = { stream: 's', messages: [{ role: 'user' as const, content: 'BUG' }] };
-    expect((await failureOf(process.request(messages.chat, params, chatResult))).code).toBe('internal');
+    expect((await failureOf(process.client(engineRequests).chat(params))).code).toBe('internal');
   });
 
   it('cancels in the engine', async () => {
     const process = engine();
     const source = new CancellationTokenSource();
-    const answer = failureOf(
-      process.request(messages.complete, { prefix: 'SLOW', suffix: '' }, completeResult, source.token),
-    );
+    const answer = failureOf(process.client(engineRequests).complete({ prefix: 'SLOW', suffix: '' }, source.token));
     setTimeout(() => source.cancel(), 20);
     expect((await answer).code).toBe('cancelled');
   });
@@ -128,16 +123,16 @@ describe('the engine process', () => {
   it('fails what was running when the engine is killed, after delivering what it had said, and starts it again', async () => {
     const process = engine();
     const texts: string[] = [];
-    process.onNotification(messages.delta, delta, (piece) => texts.push(piece.text));
+    process.listen(clientNotices, { delta: (piece) => texts.push(piece.text) });
     await process.start();
     const first = process.pid;
     const params = { stream: 's', messages: [{ role: 'user' as const, content: 'CRASH' }] };
-    const failure = await failureOf(process.request(messages.chat, params, chatResult));
+    const failure = await failureOf(process.client(engineRequests).chat(params));
     expect(failure.code).toBe('engine-ended');
     expect(texts).toEqual(['One ']);
     await state(process, 'running');
     expect(process.pid).not.toBe(first);
-    const card = await process.request(messages.load, { model: 'small' }, modelCard);
+    const card = await process.client(engineRequests).load({ model: 'small' });
     expect(card.id).toBe('small');
   });
 
@@ -146,7 +141,7 @@ describe('the engine process', () => {
     await process.start();
     globalThis.process.kill(process.pid ?? 0, 'SIGKILL');
     await state(process, 'waiting');
-    const card = await process.request(messages.load, { model: 'small' }, modelCard);
+    const card = await process.client(engineRequests).load({ model: 'small' });
     expect(card.id).toBe('small');
   });
 
@@ -198,7 +193,7 @@ describe('the engine process', () => {
 
   it('cancels what was running when it is stopped on purpose', async () => {
     const process = engine();
-    const answer = failureOf(process.request(messages.complete, { prefix: 'SLOW', suffix: '' }, completeResult));
+    const answer = failureOf(process.client(engineRequests).complete({ prefix: 'SLOW', suffix: '' }));
     await process.start();
     await process.stop();
     expect((await answer).code).toBe('cancelled');

@@ -1,7 +1,7 @@
 /** A server in place of this computer's engine: how it is set up, what is said of it, and who gets its token. */
 import { describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
-import { readsFast } from '../../../engine/question/budget.ts';
+import { readsFast } from '../../../engine/index/question/planner.ts';
 import { controlsOf } from '../../../extension/chat/panel.ts';
 import { pageTexts } from '../../../extension/chat/texts.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';

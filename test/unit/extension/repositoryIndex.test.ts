@@ -4,8 +4,8 @@ import { IndexClient } from '../../../extension/repository/indexClient.ts';
 import { type IndexView, RepositoryIndex } from '../../../extension/repository/repositoryIndex.ts';
 import { indexSentence } from '../../../extension/repository/status.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
-import { folderOf } from '../repository/folder.ts';
-import { bundle } from '../server/bundle.ts';
+import { folderOf } from '../index/folder.ts';
+import { bundle } from '../runtime/bundle.ts';
 import { log } from './support.ts';
 
 let indexer: Awaited<ReturnType<typeof bundle>>;
@@ -65,7 +65,7 @@ describe('the index of the workspace', () => {
     process.kill(index.pid ?? 0, 'SIGKILL');
     await until(index, ({ kind }) => kind === 'starting');
     await until(index, upToDate);
-    expect(await index.definitions('retryDownload', 5)).toHaveLength(1);
+    expect(await index.symbols('retryDownload', 5)).toHaveLength(1);
   });
 
   it('finds by meaning with an embedding model, which can be paused', async () => {
@@ -110,6 +110,6 @@ describe('the index of the workspace', () => {
     await until(index, (view) => view.kind === 'open' && view.state.phase === 'paused');
     await index.rebuild();
     await until(index, upToDate);
-    expect([index.isPaused, (await index.definitions('one', 1)).length]).toEqual([false, 1]);
+    expect([index.isPaused, (await index.symbols('one', 1)).length]).toEqual([false, 1]);
   });
 });

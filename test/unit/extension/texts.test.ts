@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { ModelCard } from '../../../engine/server/protocol.ts';
+import type { ModelCard } from '../../../engine/protocol/engineProtocol.ts';
 import { failedOutcome } from '../../../extension/chat/outcome.ts';
 import { controlsOf, noticeOf } from '../../../extension/chat/panel.ts';
 import { EngineFailure, type FailureCode } from '../../../extension/client/failure.ts';

@@ -1,6 +1,6 @@
 /** What the user is asked before anything large, outward or final happens, and what the page can and cannot cause. */
 import { describe, expect, it, vi } from 'vitest';
-import { openLink } from '../../../extension/chat/links.ts';
+import { openLink } from '../../../extension/chat/panel.ts';
 import { ChatSession } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import { ChatView } from '../../../extension/chat/view.ts';
@@ -206,7 +206,7 @@ describe('a link that a model wrote', () => {
 });
 
 describe('the chat view', () => {
-  async function open() {
+  async function open(memory = new MemoryMemento()) {
     const client = clientOf();
     const engine = hostOf(client);
     await engine.client();
@@ -232,6 +232,7 @@ describe('the chat view', () => {
       thinking,
       models,
       log,
+      memory,
     });
     const posted: ToPage[] = [];
     const received = new EventEmitter<unknown>();
@@ -262,6 +263,16 @@ describe('the chat view', () => {
     expect(posted.slice(0, 4).map(({ type }) => type)).toEqual(['conversation', 'notice', 'controls', 'context']);
     expect(posted.filter((message) => !toPage.safeParse(message).success)).toEqual([]);
     expect(posted.findLast(({ type }) => type === 'controls')).toMatchObject({ controls: { model: 'Model small' } });
+  });
+
+  it('gives the next page, and the next window, what was being typed', async () => {
+    const memory = new MemoryMemento();
+    const draft = { text: 'half a thought', start: 5, end: 6 };
+    const { say } = await open(memory);
+    say({ type: 'draft', draft });
+    const next = await open(memory);
+    next.say({ type: 'ready' });
+    expect(next.posted).toContainEqual({ type: 'draft', draft });
   });
 
   it('focuses the box once the page listens', async () => {

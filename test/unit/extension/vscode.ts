@@ -280,6 +280,8 @@ export class Uri {
 }
 
 export const workspace = {
+  isTrusted: true,
+  onDidGrantWorkspaceTrust: new EventEmitter<void>().event,
   onDidChangeConfiguration: new EventEmitter<unknown>().event,
   onDidChangeTextDocument: events.document.event,
   openTextDocument: (uri: Uri): Promise<unknown> => Promise.resolve(workspace.documents.get(uri.toString())),

@@ -2,8 +2,7 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openGguf } from '../../../engine/formats/gguf.ts';
-import { parseGgufHeader } from '../../../engine/formats/ggufHeader.ts';
+import { openGguf, parseGgufHeader } from '../../../engine/formats/gguf.ts';
 import {
   metadataBoolean,
   metadataNumber,

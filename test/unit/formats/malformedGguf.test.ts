@@ -2,8 +2,7 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { openGguf } from '../../../engine/formats/gguf.ts';
-import { parseGgufHeader } from '../../../engine/formats/ggufHeader.ts';
+import { openGguf, parseGgufHeader } from '../../../engine/formats/gguf.ts';
 import { limits } from '../../../engine/limits.ts';
 import {
   arrayKey,

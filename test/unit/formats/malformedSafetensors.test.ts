@@ -3,8 +3,7 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync,
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { openSafetensors } from '../../../engine/formats/safetensors.ts';
-import { parseSafetensorsHeader } from '../../../engine/formats/safetensorsHeader.ts';
+import { openSafetensors, parseSafetensorsHeader } from '../../../engine/formats/safetensors.ts';
 import { limits } from '../../../engine/limits.ts';
 import { ascii, concat, memorySource, safetensors, soundSafetensors, u64, zeros } from './builders.ts';
 

@@ -3,8 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, symlinkSync,
 import { platform, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openSafetensors } from '../../../engine/formats/safetensors.ts';
-import { parseSafetensorsHeader } from '../../../engine/formats/safetensorsHeader.ts';
+import { openSafetensors, parseSafetensorsHeader } from '../../../engine/formats/safetensors.ts';
 import { limits } from '../../../engine/limits.ts';
 import { memorySource, safetensors, soundSafetensors, zeros } from './builders.ts';
 

@@ -27,7 +27,6 @@ const turn = (over: Partial<Turn> = {}): Turn => ({
 const done: Turn['outcome'] = { kind: 'done', reason: 'stop', figures, dropped: 0 };
 
 let sent: ToHost[] = [];
-let state: unknown;
 const $ = <T extends HTMLElement>(selector: string): T => {
   const found = document.querySelector<T>(selector);
   if (found === null) throw new Error(`no ${selector}`);
@@ -64,7 +63,6 @@ afterEach(() => {
 
 beforeEach(async () => {
   sent = [];
-  state = undefined;
   document.body.replaceChildren();
   document.body.dataset['texts'] = JSON.stringify(pageTexts());
   vi.stubGlobal(
@@ -75,10 +73,6 @@ beforeEach(async () => {
   );
   vi.stubGlobal('acquireVsCodeApi', () => ({
     postMessage: (message: ToHost) => sent.push(message),
-    getState: () => state,
-    setState: (next: unknown) => {
-      state = next;
-    },
   }));
   vi.resetModules();
   await import('../../../media/chat.ts');
@@ -113,9 +107,38 @@ describe('the chat page', () => {
     expect([sent.length, $<HTMLButtonElement>('#send').disabled]).toEqual([1, true]);
   });
 
-  it('keeps what is being typed for when the view comes back', () => {
+  it('reports what is being typed, and where the cursor is, and takes it back when the view comes again', async () => {
+    const box = $<HTMLTextAreaElement>('#question');
     type('half a thought');
-    expect(state).toEqual({ draft: 'half a thought' });
+    box.setSelectionRange(5, 6);
+    box.dispatchEvent(new Event('blur'));
+    const draft = { text: 'half a thought', start: 5, end: 6 };
+    expect(sent.at(-1)).toEqual({ type: 'draft', draft });
+    await tell({ type: 'draft', draft: { text: 'older', start: 0, end: 0 } });
+    expect(box.value).toBe('half a thought');
+    type('');
+    await tell({ type: 'draft', draft });
+    expect([box.value, box.selectionStart, box.selectionEnd]).toEqual(['half a thought', 5, 6]);
+  });
+
+  it('folds many passages of a search into one line that opens, beside what was asked for', async () => {
+    const found = Array.from({ length: 4 }, (_, index) => ({
+      id: `found:${index}`,
+      label: `${index}`,
+      detail: '',
+      tokens: 1,
+    }));
+    const chips = [{ id: 'file:a', label: 'a.ts', detail: '', tokens: 1 }, ...found];
+    await tell({ type: 'conversation', turns: [turn({ chips, outcome: done })] });
+    expect($('.passages summary').textContent).toBe('4 passages');
+    expect($<HTMLDetailsElement>('.passages').open).toBe(false);
+    expect([...document.querySelectorAll('.question > .chips .chip')].map((chip) => chip.textContent)).toEqual([
+      'a.ts',
+    ]);
+    expect(document.querySelectorAll('.passages .chip')).toHaveLength(4);
+    await tell({ type: 'conversation', turns: [turn({ chips: chips.slice(0, 4), outcome: done })] });
+    expect(document.querySelectorAll('.passages')).toHaveLength(0);
+    expect(document.querySelectorAll('.question > .chips .chip')).toHaveLength(4);
   });
 
   it('streams an answer and then shows its figures', async () => {
@@ -284,11 +307,14 @@ describe('the chat page', () => {
   });
 
   it('shows what goes along, and lets the user remove or add it', async () => {
-    await tell({ type: 'context', context: { chips: [{ id: 'file:a', label: 'a.ts', detail: '', tokens: 1200 }] } });
+    await tell({
+      type: 'context',
+      context: { chips: [{ id: 'file:a', label: 'a.ts', detail: '', tokens: 1200 }], restricted: false },
+    });
     expect($('#chips .chip').title).toContain('about 1,200 tokens');
     $('#chips .chip button').click();
     expect(sent.at(-1)).toEqual({ type: 'remove-chip', id: 'file:a' });
-    await tell({ type: 'context', context: { chips: [], addable: 'a.ts' } });
+    await tell({ type: 'context', context: { chips: [], addable: 'a.ts', restricted: false } });
     $('#chips .addable').click();
     expect(sent.at(-1)).toEqual({ type: 'add-context' });
   });
@@ -321,8 +347,8 @@ describe('the chat page', () => {
     expect([active.textContent, active.getAttribute('aria-selected')]).toEqual(['fib.ts', 'true']);
     key(box, 'Enter');
     expect([box.value, $('#mentions').hidden]).toEqual(['see @file:fib.ts ', true]);
-    await untilSent('draft');
-    expect(sent.at(-1)).toEqual({ type: 'draft', text: 'see @file:fib.ts ' });
+    const draft = { text: 'see @file:fib.ts ', start: 17, end: 17 };
+    await vi.waitFor(() => expect(sent.at(-1)).toEqual({ type: 'draft', draft }));
     expect(sent.some((message) => message.type === 'send')).toBe(false);
   });
 
@@ -341,7 +367,7 @@ describe('the chat page', () => {
   it('takes a mention out of the text with its chip', async () => {
     type('why does @file:a.ts fail');
     const chips = [{ id: '@file:a.ts', label: 'file:a.ts', detail: '', tokens: 0, mention: '@file:a.ts' }];
-    await tell({ type: 'context', context: { chips } });
+    await tell({ type: 'context', context: { chips, restricted: false } });
     $('#chips .chip button').click();
     expect($<HTMLTextAreaElement>('#question').value).toBe('why does fail');
   });

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { llama as llamaFamily } from '../../../engine/model/llama.ts';
-import { longestContextTokens, withContext, withYarn } from '../../../engine/model/longContext.ts';
+import { llama as llamaFamily } from '../../../engine/model/families/llama.ts';
 import { specFromConfig } from '../../../engine/model/open.ts';
-import { inverseFrequencies } from '../../../engine/model/rope.ts';
-import type { GroupedQueryAttentionSpec } from '../../../engine/model/spec.ts';
+import { longestContextTokens, withContext, withYarn } from '../../../engine/model/spec/describe.ts';
+import { inverseFrequencies } from '../../../engine/model/spec/rope.ts';
+import type { GroupedQueryAttentionSpec } from '../../../engine/model/spec/spec.ts';
 import { MemoryFile } from './memoryFile.ts';
 
 const llama = {

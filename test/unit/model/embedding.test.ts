@@ -2,9 +2,9 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
-import { embeddingFromGguf } from '../../../engine/model/embedding.ts';
-import { ggufKeys } from '../../../engine/model/ggufKeys.ts';
+import { ggufKeys } from '../../../engine/model/families/ggufKeys.ts';
 import { openModel } from '../../../engine/model/open.ts';
+import { embeddingFromGguf } from '../../../engine/model/spec/embedding.ts';
 import { type EmbeddingModelOptions, makeEmbeddingModel, queryPrefix } from '../embeddingModel.ts';
 import { fixtureFile } from '../shared.ts';
 

@@ -1,17 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import { type GgufFile, openGguf } from '../../../engine/formats/gguf.ts';
 import type { GgufValue } from '../../../engine/formats/ggufMetadata.ts';
-import { deepseekV3 } from '../../../engine/model/deepseekV3.ts';
-import type { FamilyBuilder } from '../../../engine/model/family.ts';
-import { ggufKeys } from '../../../engine/model/ggufKeys.ts';
-import { gptOss } from '../../../engine/model/gptOss.ts';
-import { llama } from '../../../engine/model/llama.ts';
+import { deepseekV3 } from '../../../engine/model/families/deepseekV3.ts';
+import type { FamilyBuilder } from '../../../engine/model/families/family.ts';
+import { ggufKeys } from '../../../engine/model/families/ggufKeys.ts';
+import { gptOss } from '../../../engine/model/families/gptOss.ts';
+import { llama } from '../../../engine/model/families/llama.ts';
+import { qwen3 } from '../../../engine/model/families/qwen3.ts';
 import { openModel } from '../../../engine/model/open.ts';
-import { qwen3 } from '../../../engine/model/qwen3.ts';
-import type { DecoderSpec } from '../../../engine/model/spec.ts';
-import { listWeights } from '../../../engine/model/weightList.ts';
-import { readValues } from '../../../engine/model/weightValues.ts';
-import { rowsOf } from '../../../engine/model/weightViews.ts';
+import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
+import { listWeights } from '../../../engine/model/weights/specTensors.ts';
+import { readValues } from '../../../engine/model/weights/weightValues.ts';
+import { rowsOf } from '../../../engine/model/weights/weightViews.ts';
 import { fixtureFile } from '../shared.ts';
 import { contentsOf, floats, MemoryFile, type MemoryTensor, sameBytes } from './memoryFile.ts';
 

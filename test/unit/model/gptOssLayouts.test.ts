@@ -1,13 +1,13 @@
 /** The three layouts that GPT-OSS is published in hold the same bits, so the golden checkpoint is rewritten to each. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { dequantise } from '../../../engine/formats/dequantise.ts';
-import { gptOss } from '../../../engine/model/gptOss.ts';
+import { gptOss } from '../../../engine/model/families/gptOss.ts';
 import type { Model } from '../../../engine/model/model.ts';
 import { openModel } from '../../../engine/model/open.ts';
-import { type ListedWeight, listWeights } from '../../../engine/model/weightList.ts';
-import type { DecoderWeights } from '../../../engine/model/weights.ts';
-import { readValues } from '../../../engine/model/weightValues.ts';
-import { rowsOf } from '../../../engine/model/weightViews.ts';
+import { type ListedWeight, listWeights } from '../../../engine/model/weights/specTensors.ts';
+import type { DecoderWeights } from '../../../engine/model/weights/weights.ts';
+import { readValues } from '../../../engine/model/weights/weightValues.ts';
+import { rowsOf } from '../../../engine/model/weights/weightViews.ts';
 import { fixtureFile } from '../shared.ts';
 import { contentsOf, floats, MemoryFile, type MemoryTensor, sameBytes } from './memoryFile.ts';
 

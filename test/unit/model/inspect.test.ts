@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { describeModel, describeSpec, type WeightGroup } from '../../../engine/model/describe.ts';
-import { cacheBytes, contextThatFits, type Inspection, inspectSpec } from '../../../engine/model/inspect.ts';
 import { openModel, specFromConfig } from '../../../engine/model/open.ts';
-import type { DecoderSpec } from '../../../engine/model/spec.ts';
-import { plannedGroups, type Storage, storageOfConfig } from '../../../engine/model/storage.ts';
+import { describeModel, describeSpec, type WeightGroup } from '../../../engine/model/spec/describe.ts';
+import { cacheBytes, type Inspection, inspectSpec } from '../../../engine/model/spec/inspect.ts';
+import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
+import { plannedGroups, type Storage, storageOfConfig } from '../../../engine/model/weights/storedBytes.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
 
 const published = (model: string): DecoderSpec =>
@@ -106,9 +106,6 @@ describeShared(
       // A byte a value, and a scale of four bytes for 32 of them.
       expect(eight.cache).toEqual({ precision: 'q8', bytesPerToken: 61 * (576 + 4 * 18), windowBytes: 0 });
       expect(eight.memory[0]?.cacheBytes).toBe(1000 * 61 * (576 + 4 * 18));
-      const [half, byte] = (['f16', 'q8'] as const).map((precision) => contextThatFits(spec, 1e9, 131_072, precision));
-      expect(byte).toBe(Math.floor(1e9 / (61 * (576 + 4 * 18))));
-      expect(half).toBe(Math.floor(1e9 / (61 * 576 * 2)));
       expect(attention.map(({ layers }) => layers)).toEqual([61]);
       expect(feedForward.map(({ layers, spec }) => [layers, spec.kind])).toEqual([
         [3, 'dense'],
@@ -130,7 +127,7 @@ describeShared(
   },
 );
 
-describe('the longest context that fits', () => {
+describe('what a context takes', () => {
   const layer = (slidingWindow?: number): DecoderSpec['layers'][number] => ({
     attention: {
       kind: 'grouped-query',
@@ -151,24 +148,6 @@ describe('the longest context that fits', () => {
 
   it('counts a window only until it is full', () => {
     expect([1, 10, 11, 100].map((tokens) => cacheBytes(spec, tokens, 2))).toEqual([8, 80, 84, 440]);
-  });
-
-  it.each([
-    [-1, 0],
-    [7, 0],
-    [8, 1],
-    [80, 10],
-    [83, 10],
-    [84, 11],
-    [439, 99],
-    [1e9, 500],
-  ])('in %d bytes has %d tokens', (bytes, tokens) => {
-    expect(contextThatFits(spec, bytes, 500)).toBe(tokens);
-  });
-
-  it('is all of it where every layer has a window', () => {
-    expect(contextThatFits({ layers: [layer(10)] }, 40, 500)).toBe(500);
-    expect(contextThatFits({ layers: [layer(10)] }, 39, 500)).toBe(9);
   });
 });
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { dequantise } from '../../../engine/formats/dequantise.ts';
-import { toGgmlBlocks } from '../../../engine/model/mxfp4.ts';
+import { toGgmlBlocks } from '../../../engine/model/families/gptOssWeights.ts';
 import { describeShared, sharedFile } from '../shared.ts';
 
 it('published byte j holds elements 2j and 2j + 1, ggml byte j holds elements j and j + 16', () => {

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { limits } from '../../../engine/limits.ts';
-import { describeModel } from '../../../engine/model/describe.ts';
 import { openModel } from '../../../engine/model/open.ts';
+import { describeModel } from '../../../engine/model/spec/describe.ts';
 import { fixtureFile } from '../shared.ts';
 
 let folder: string;

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { describeSpec } from '../../../engine/model/describe.ts';
 import { specFromConfig } from '../../../engine/model/open.ts';
-import type { DecoderSpec, ExpertsSpec, GroupedQueryAttentionSpec } from '../../../engine/model/spec.ts';
+import { describeSpec } from '../../../engine/model/spec/describe.ts';
+import type { DecoderSpec, ExpertsSpec, GroupedQueryAttentionSpec } from '../../../engine/model/spec/spec.ts';
 import { describeShared, sharedFile } from '../shared.ts';
 
 function published(model: string, file = 'config.json'): DecoderSpec {

@@ -6,8 +6,8 @@ import {
   llama3FrequencyFactors,
   yarnAttentionFactor,
   yarnCorrectionRange,
-} from '../../../engine/model/rope.ts';
-import type { RopeSpec, YarnSpec } from '../../../engine/model/spec.ts';
+} from '../../../engine/model/spec/rope.ts';
+import type { RopeSpec, YarnSpec } from '../../../engine/model/spec/spec.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
 
 function yarn(

@@ -1,8 +1,14 @@
 import { describe, expect, it } from 'vitest';
-import { tensorTable } from '../../../engine/model/tensorTable.ts';
-import type { Weight } from '../../../engine/model/weights.ts';
-import { expandedWeight, readValues } from '../../../engine/model/weightValues.ts';
-import { joinRows, rowsOf, selectRows, stackedWeight, transposedWeight } from '../../../engine/model/weightViews.ts';
+import { tensorTable } from '../../../engine/model/weights/tensorTable.ts';
+import type { Weight } from '../../../engine/model/weights/weights.ts';
+import { expandedWeight, readValues } from '../../../engine/model/weights/weightValues.ts';
+import {
+  joinRows,
+  rowsOf,
+  selectRows,
+  stackedWeight,
+  transposedWeight,
+} from '../../../engine/model/weights/weightViews.ts';
 import { counting, floats, MemoryFile } from './memoryFile.ts';
 
 function table(

@@ -4,8 +4,8 @@
  * Bindings: gate, up (write), both `[tokens, width]` vec4f. Workgroup: 64 threads, four values each; groups: width in x,
  * tokens in y. Needs nothing. Must equal `gatedNetwork`'s activation of backend/reference.
  */
-import type { Activation } from '../../../model/spec.ts';
-import type { KernelSource } from '../gpu.ts';
+import type { Activation } from '../../../model/spec/spec.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 
 /** WGSL `fn activate(g: vec4f, u: vec4f) -> vec4f`, of gate and up. Exponents stay finite: WGSL does not promise infinities. */

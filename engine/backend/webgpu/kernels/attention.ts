@@ -10,9 +10,11 @@
  * Workgroup: `queries` tokens by `headsPerTile` heads that share a key; groups: head tiles in x, token tiles in y, splits of the
  * keys in z. Needs nothing. Must equal `groupedQueryAttention` and `latentAttention` of backend/reference.
  */
-import { type CachePrecision, type CacheRow, cacheRowOf } from '../../../model/cachePrecision.ts';
-import type { AttentionSpec } from '../../../model/spec.ts';
-import type { KernelSource } from '../gpu.ts';
+
+import { type CacheRow, cacheRowOf } from '../../../model/spec/cachePrecision.ts';
+import type { AttentionSpec } from '../../../model/spec/spec.ts';
+import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { pageTokens, readCache, rowStruct } from './cacheCode.ts';
 

@@ -1,5 +1,5 @@
 /** Declares a kernel's storage buffers in order, so that the WGSL and the bind group layout cannot disagree. */
-import type { BindingKind } from '../gpu.ts';
+import type { BindingKind } from '../device/gpu.ts';
 
 export interface BufferDeclaration {
   readonly name: string;

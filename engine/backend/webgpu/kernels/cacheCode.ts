@@ -3,7 +3,9 @@
  * is rows of `CacheRow.width` values: f32, f16 in halves of a word (no adapter feature needed), or `q8`, bytes followed by the scales
  * of the row's blocks.
  */
-import { type CachePrecision, type CacheRow, cacheRowBytes } from '../../../model/cachePrecision.ts';
+
+import { type CacheRow, cacheRowBytes } from '../../../model/spec/cachePrecision.ts';
+import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 
 /** Tokens a page. A block of keys that attention loads at once lies within one page. */
 export const pageTokens = 32;

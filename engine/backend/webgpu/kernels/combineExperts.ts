@@ -5,7 +5,7 @@
  * threads, four values each; groups: width in x, tokens in y. Needs nothing. Must equal the sum in `expertNetworks` of
  * backend/reference.
  */
-import type { KernelSource } from '../gpu.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 
 export function combineExpertsKernel(width: number, topK: number, accumulate: boolean): KernelSource {

@@ -4,7 +4,7 @@
  * Bindings: source vec4u, copied vec4u (write). Workgroup: 256 threads, which stride over the buffer; groups: any number in x.
  * Needs nothing. Must equal a copy.
  */
-import type { KernelSource } from '../gpu.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 
 export function copyKernel(): KernelSource {

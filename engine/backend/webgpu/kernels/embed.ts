@@ -5,11 +5,12 @@
  * A matrix in pieces is one dispatch a piece, each serving the ids it holds. Needs nothing. Must equal the reference's
  * embedding look-up.
  */
-import type { KernelSource } from '../gpu.ts';
-import { type BlockScaleShape, unitCode, weightCode } from '../weightCode.ts';
-import type { MatrixLayout } from '../weightLayout.ts';
+
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { rowStruct } from './cacheCode.ts';
+import { type BlockScaleShape, unitCode, weightCode } from './weightCode.ts';
 
 export function embedKernel(layout: MatrixLayout, firstRow = 0, blockScale?: BlockScaleShape): KernelSource {
   const buffers = declareBuffers([read('weight', 'u32'), read('rows', 'Row'), write('h', 'vec4f')]);

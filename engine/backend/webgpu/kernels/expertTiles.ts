@@ -7,14 +7,15 @@
  * Workgroup: 256 threads give one tile of rows by visits; groups: rows in x, tiles in y, of which those that are not there
  * end at once. Needs nothing; uses subgroup matrices. Must equal `linear` of backend/reference.
  */
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
-import { type BlockScaleShape, unitCode, weightCode } from '../weightCode.ts';
-import type { MatrixLayout } from '../weightLayout.ts';
+
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { type Grouping, groupingCode, mostTiles } from './groupExperts.ts';
 import { tileRows, tileThreads, tileTokens } from './tileLoad.ts';
 import { tileCode } from './tiles.ts';
+import { type BlockScaleShape, unitCode, weightCode } from './weightCode.ts';
 
 export interface ExpertTilesShape {
   readonly layout: MatrixLayout;

@@ -7,12 +7,13 @@
  * it holds. Workgroup: 64 threads, which share the columns of all slots of four rows; groups: rows in x, tokens in y. Needs rows in
  * multiples of four; uses subgroups. Must equal `expertNetworks` of backend/reference after its activation.
  */
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
-import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
-import type { MatrixLayout } from '../weightLayout.ts';
+
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
 
 export interface ExpertsDownShape {
   readonly layout: MatrixLayout;

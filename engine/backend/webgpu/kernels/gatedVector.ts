@@ -11,15 +11,15 @@
  * tokens in z. Needs rows in multiples of four; uses subgroups. Must equal the first half of `gatedNetwork` of
  * backend/reference.
  */
-import type { Activation, ExpertsSpec } from '../../../model/spec.ts';
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
-import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
-import type { MatrixLayout } from '../weightLayout.ts';
+import type { Activation, ExpertsSpec } from '../../../model/spec/spec.ts';
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { activationCode } from './activation.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 import { routeCode, storeRoute } from './router.ts';
+import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
 
 /** A piece of a matrix, or of a stack of experts, from row `firstRow` on. */
 export interface GatedPiece {

@@ -6,7 +6,7 @@
  * tiles `[mostTiles]` of { expert, first, count, unused }, order `[tokens · topK]` of visits (token · topK + slot).
  * Workgroup: 256 threads; groups: one. Needs nothing.
  */
-import type { KernelSource } from '../gpu.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 
 export interface Grouping {

@@ -7,13 +7,13 @@
  * matrix; groups: the rows of all matrices in x. Needs 2 + 2 · matrices (+ 1) storage buffers and rows in multiples of
  * four; uses subgroups. Must equal `linear` after `rmsNorm` of backend/reference.
  */
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
-import { productsCode, unitCode, weightCode } from '../weightCode.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { rowsPerGroup } from './matrixVector.ts';
 import { type Projection, productLoop } from './projectHeads.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { productsCode, unitCode, weightCode } from './weightCode.ts';
 
 export interface JointVectorShape {
   /** All of the same number of columns. */

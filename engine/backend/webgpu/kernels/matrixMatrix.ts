@@ -5,13 +5,13 @@
  * Workgroup: 256 threads give one tile of output rows by tokens; groups: rows in x, tokens in y.
  * Needs nothing; uses subgroup matrices. Must equal `linear` of backend/reference.
  */
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
-import { unitCode, weightCode } from '../weightCode.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { type ProductShape, widthOfX } from './matrixVector.ts';
 import { tileRows, tileThreads, tileTokens } from './tileLoad.ts';
 import { tileCode } from './tiles.ts';
+import { unitCode, weightCode } from './weightCode.ts';
 
 export function matrixMatrixKernel(shape: ProductShape, capabilities: GpuCapabilities): KernelSource {
   const { layout, rowsPerHead, firstRow = 0 } = shape;

@@ -5,7 +5,7 @@
  * (`splitHalves`); weights beyond f16's 65504 do not occur, and those below 2^-14 are exact to 2^-25.
  */
 import type { TensorType } from '../../../formats/tensor.ts';
-import type { GpuCapabilities } from '../adapter.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
 import { read } from './bindings.ts';
 import { loadStep, type TileProduct, tileColumns, tileRows, tileThreads, tileTokens } from './tileLoad.ts';
 import type { TileCode } from './tiles.ts';

@@ -6,12 +6,13 @@
  * Workgroup: 64 threads, which share the columns of `rowsPerGroup` output rows; groups in x, then y. Needs nothing; uses
  * subgroups. Must equal `linear` after `rmsNorm` of backend/reference.
  */
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
-import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
-import type { MatrixLayout } from '../weightLayout.ts';
+
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
 
 /** What a product of a matrix with rows of x may have besides. Shared with matrixMatrix. */
 export interface ProductShape {

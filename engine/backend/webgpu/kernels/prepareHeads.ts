@@ -8,9 +8,11 @@
  * Workgroup: one head of one token; groups: heads + 2 kvHeads in x, tokens in y. Needs nothing.
  * Must equal `rmsNorm` and `rotate` of backend/reference.
  */
-import { type CachePrecision, cacheRowOf } from '../../../model/cachePrecision.ts';
-import type { GroupedQueryAttentionSpec } from '../../../model/spec.ts';
-import type { KernelSource } from '../gpu.ts';
+
+import { cacheRowOf } from '../../../model/spec/cachePrecision.ts';
+import type { GroupedQueryAttentionSpec } from '../../../model/spec/spec.ts';
+import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { pageTokens, rowStruct, writeCacheRow } from './cacheCode.ts';
 

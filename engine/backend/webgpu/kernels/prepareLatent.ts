@@ -8,10 +8,12 @@
  * Workgroup: 64 threads; one head of one token, or its latent; groups: heads + 1 in x, tokens in y. Needs nothing; uses
  * subgroups. Must equal `latentAttention` of backend/reference up to its scores.
  */
-import { type CachePrecision, cacheRowOf } from '../../../model/cachePrecision.ts';
-import type { LatentAttentionSpec } from '../../../model/spec.ts';
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
+
+import { cacheRowOf } from '../../../model/spec/cachePrecision.ts';
+import type { LatentAttentionSpec } from '../../../model/spec/spec.ts';
+import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { pageTokens, rowStruct, writeCacheRow } from './cacheCode.ts';
 import { rotationCode } from './prepareHeads.ts';

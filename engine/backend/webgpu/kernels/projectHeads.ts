@@ -9,15 +9,16 @@
  * Workgroup: 64 threads, which share the columns of four rows of one head; groups: (heads + 2 kvHeads) · headDim / 4 in x.
  * Needs 12 storage buffers; uses subgroups. Must equal `linear` and `rotate` after `rmsNorm` of backend/reference.
  */
-import type { CachePrecision } from '../../../model/cachePrecision.ts';
-import type { GroupedQueryAttentionSpec } from '../../../model/spec.ts';
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
-import { type BlockScaleShape, productsCode, unitCode, weightCode } from '../weightCode.ts';
-import type { MatrixLayout } from '../weightLayout.ts';
+
+import type { GroupedQueryAttentionSpec } from '../../../model/spec/spec.ts';
+import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { packHalves, pageTokens, rowStruct } from './cacheCode.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
 
 /** A matrix in one piece. */
 export interface Projection {

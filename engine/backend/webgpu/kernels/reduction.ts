@@ -1,5 +1,5 @@
 /** Sums over a workgroup: by subgroups where the adapter has them, else through workgroup memory. */
-import type { GpuCapabilities } from '../adapter.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
 
 /**
  * WGSL `fn reduce(thread, s0, s1, …)` of `count` vec4f: afterwards `totals[i]` is Σ over all `threads` of `si`, seen by every

@@ -4,8 +4,8 @@
  * Bindings: x vec4f, gain `[width]` vec4f, y `[tokens, width]` vec4f (write). Workgroup: 64 threads a row; groups: rows in x.
  * Needs nothing; uses subgroups. Must equal `rmsNorm` of backend/reference.
  */
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 

@@ -5,8 +5,8 @@
  * `[tokens, topK]` (write). Workgroup: one token, a thread an expert; groups: tokens in x. Needs nothing.
  * Must equal `route` of backend/reference but for the choice between scores that f32 cannot tell apart.
  */
-import type { ExpertsSpec, RouterSpec } from '../../../model/spec.ts';
-import type { KernelSource } from '../gpu.ts';
+import type { ExpertsSpec, RouterSpec } from '../../../model/spec/spec.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 
 /** No score comes near: a sigmoid with a bias, or a logit. */

@@ -3,12 +3,13 @@
  * order, with the chunk's sum of probabilities. `sampleDraw` is the second half.
  *
  * Bindings: settings (one a row), history u32 `[rows, ceil(vocabulary / 16)]` (two bits a token: in the sequence, in the
- * answer); logits `[rows, vocabulary]`, parts u32 (write). Workgroup: 256 threads a chunk; groups: chunks in x, rows in y.
- * Needs nothing; uses subgroups. Must equal `penalise` of generation/sampler.ts, without its logit bias.
+ * answer), forbidden u32 `[rows, ceil(vocabulary / 32)]` (a bit a token); logits `[rows, vocabulary]`, parts u32 (write).
+ * Workgroup: 256 threads a chunk; groups: chunks in x, rows in y. Needs nothing; uses subgroups. Must equal `without` of
+ * sampling/logitsProcessor.ts, then `penalise` of sampling/sampler.ts without its logit bias.
  */
 import type { DrawRules } from '../../backend.ts';
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 
@@ -30,19 +31,20 @@ export function samplesOnGpu({ temperature, topK }: DrawRules, vocabularySize: n
 export const settingsWords = 8;
 
 /** One row of `settings`. */
-export function packSettings(settings: DrawRules): Uint32Array<ArrayBuffer> {
+export function packSettings(settings: DrawRules, forbids: boolean): Uint32Array<ArrayBuffer> {
   const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty } = settings;
   const greedy = temperature === 0;
   const words = new Uint32Array(settingsWords);
   const floats = [greedy ? 1 : temperature, topP, minP, repetitionPenalty, presencePenalty];
   new Float32Array(words.buffer).set(floats);
   words[5] = greedy ? 1 : topK;
+  words[6] = forbids ? 1 : 0;
   return words;
 }
 
 /** Without overflow: what is 80 temperatures below the largest weighs nothing. */
 export const settingsCode = /* wgsl */ `
-struct Settings { temperature: f32, top_p: f32, min_p: f32, repetition: f32, presence: f32, top_k: u32, unused0: u32, unused1: u32 }
+struct Settings { temperature: f32, top_p: f32, min_p: f32, repetition: f32, presence: f32, top_k: u32, forbids: u32, unused: u32 }
 fn weight_of(logit: f32, largest: f32, temperature: f32) -> f32 {
   let least = -80.0 * temperature;
   let difference = max(logit - largest, least);
@@ -53,6 +55,7 @@ fn weight_of(logit: f32, largest: f32, temperature: f32) -> f32 {
 export const partWords = 2 + 2 * mostCandidates;
 export const chunksOf = (vocabularySize: number): number => Math.ceil(vocabularySize / chunkTokens);
 export const historyWords = (vocabularySize: number): number => Math.ceil(vocabularySize / 16);
+export const forbiddenWords = (vocabularySize: number): number => Math.ceil(vocabularySize / 32);
 
 const threads = 256;
 const each = chunkTokens / threads;
@@ -61,6 +64,7 @@ export function sampleChunksKernel(vocabularySize: number, capabilities: GpuCapa
   const buffers = declareBuffers([
     read('settings', 'Settings'),
     read('history', 'u32'),
+    read('forbidden', 'u32'),
     write('logits'),
     write('parts', 'u32'),
   ]);
@@ -110,6 +114,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
       let at = group.y * VOCABULARY + id;
       let word = history[group.y * ${historyWords(vocabularySize)}u + id / 16u];
       key = penalised(logits[at], (word >> (2u * (id & 15u))) & 3u, rule);
+      if (rule.forbids != 0u && ((forbidden[group.y * ${forbiddenWords(vocabularySize)}u + id / 32u] >> (id & 31u)) & 1u) != 0u) {
+        key = ${excluded};
+      }
       logits[at] = key;
     }
     keys[i] = key;

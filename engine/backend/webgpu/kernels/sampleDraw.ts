@@ -1,7 +1,7 @@
 /**
  * Sampling, second half: top-k, top-p, min-p and the draw, from what `sampleChunks` left of a row of logits.
  *
- * Equal to `sample` of generation/sampler.ts given the same uniform, for every setting that `samplesOnGpu` takes, but for
+ * Equal to `sample` of sampling/sampler.ts given the same uniform, for every setting that `samplesOnGpu` takes, but for
  * rounding: probabilities are summed in f32, so a uniform within about 1e-6 of a border between two tokens, or a top-p within
  * as much of a candidate's, may fall on the other side. Up to 64 candidates (any top-k; mostly top-p and min-p) are drawn from a list;
  * a wider set by its least logit, found by bisection, and a walk over chunks.
@@ -10,8 +10,8 @@
  * token is added), drawn u32 `[rows, 1 + steps]` (write): how many were drawn, then their ids, 0xffffffff where the logits were
  * no numbers or all excluded; rows (Row, write): the token becomes the input of the next run, one position further. Workgroup: 256 threads a row, one for each chunk; groups: rows in x. Needs nothing; uses subgroups.
  */
-import type { GpuCapabilities } from '../adapter.ts';
-import type { KernelSource } from '../gpu.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { rowStruct } from './cacheCode.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';

@@ -6,7 +6,7 @@
  * product is multiplied in the end (write). Workgroup: 64 threads a row; groups: rows in x. Needs nothing (its f16 are packed).
  * Must equal x: (high + low) · scale, to 2^-22 of each value and 2^-40 of the row's largest.
  */
-import type { KernelSource } from '../gpu.ts';
+import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 
 const threads = 64;

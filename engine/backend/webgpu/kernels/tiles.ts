@@ -3,7 +3,7 @@
  * has them (`matrixTiles.ts`); in plain f32 where not, the floor that every adapter has.
  */
 import type { TensorType } from '../../../formats/tensor.ts';
-import type { GpuCapabilities } from '../adapter.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
 import { type BufferDeclaration, read } from './bindings.ts';
 import { matrixTile } from './matrixTiles.ts';
 import { loadStep, type TileProduct, tileColumns, tileRows, tileTokens } from './tileLoad.ts';

@@ -1,0 +1,121 @@
+/**
+ * Whether a model fits, and how much context it gets: decided here alone, for the engine that loads it (each backend with its own needs and
+ * memory), for the list of models and for `hearth inspect`. Bytes in, tokens out: nothing is measured here.
+ */
+import { HearthError } from '../errors.ts';
+import { showBytes } from '../units.ts';
+
+/** What holds weights, keys and values. */
+export interface MemoryPool {
+  /** `card`: a graphics card's own; `shared`: what a GPU may take of the machine's; `host`: the machine's, for the processor. */
+  readonly kind: 'card' | 'shared' | 'host';
+  /** As the user knows it. */
+  readonly name: string;
+  readonly totalBytes: number;
+  /** What could be taken now without driving anything else out. */
+  readonly availableBytes: number;
+}
+
+export interface ModelNeeds {
+  readonly weightBytes: number;
+  /** To compute in, for passes of the longest chunk. */
+  readonly scratchBytes: number;
+  /** Keys and values of one sequence of so many tokens. */
+  readonly cacheBytes: (tokens: number) => number;
+  /** What the model was trained for; less where the device binds no buffer as long. */
+  readonly longestTokens: number;
+}
+
+export interface MemoryPlan {
+  readonly contextTokens: number;
+  /** For keys and values of all sequences together. */
+  readonly cacheBudgetBytes: number;
+  /** It has to make room for itself: other programs hold what it needs. */
+  readonly isCrowded: boolean;
+}
+
+/** Of the total. The rest is the desktop's and drivers', or the system's, the editor's and a browser's. */
+const usableShare = { card: 0.9, shared: 1, host: 0.75 };
+/** Of what is available; the rest is for what opens meanwhile. */
+const availableShare = 0.9;
+/** Less holds no file with a question about it. */
+export const leastContextTokens = 4096;
+/** Round numbers, so that the same machine gives the same context on a slightly different day. */
+const stepTokens = 1024;
+
+/** Nothing was loaded. */
+export class DoesNotFit extends HearthError {
+  /** What weights, context and buffers may take together. */
+  readonly usableBytes: number;
+  /** Longest context that fits beside the weights; 0: none. */
+  readonly contextTokens: number;
+
+  constructor(message: string, usableBytes: number, contextTokens: number) {
+    super('out-of-memory', message);
+    this.name = 'DoesNotFit';
+    this.usableBytes = usableBytes;
+    this.contextTokens = contextTokens;
+  }
+}
+
+/** What weights, cache and buffers may take together when nothing else runs. */
+export const mostUsableBytes = ({ kind, totalBytes }: MemoryPool): number => totalBytes * usableShare[kind];
+
+/** The same now. */
+const usableBytes = (pool: MemoryPool): number => Math.min(pool.availableBytes * availableShare, mostUsableBytes(pool));
+
+/**
+ * The context that was asked for, or as much of the model's as memory holds. Memory of a GPU is taken at the load, so what is not available
+ * is refused. The processor's cache grows with what is said, and the system makes room by and by: only what is beyond the machine is refused.
+ * @throws DoesNotFit
+ */
+export function planMemory(needs: ModelNeeds, pool: MemoryPool, asked?: number): MemoryPlan {
+  const wanted = asked ?? needs.longestTokens;
+  const leastTokens = asked ?? Math.min(leastContextTokens, needs.longestTokens);
+  const contextTokens = longestFitting(needs, usableBytes(pool), wanted);
+  if (contextTokens >= leastTokens) return planOf(needs, usableBytes(pool), contextTokens, false);
+  const possibleTokens = pool.kind === 'host' ? longestFitting(needs, mostUsableBytes(pool), wanted) : contextTokens;
+  if (possibleTokens >= leastTokens) return planOf(needs, usableBytes(pool), leastTokens, true);
+  throw refusal(needs, pool, { wanted: asked ?? leastTokens, possibleTokens });
+}
+
+function planOf(needs: ModelNeeds, usable: number, contextTokens: number, isCrowded: boolean): MemoryPlan {
+  const left = usable - needs.weightBytes - needs.scratchBytes;
+  return { contextTokens, cacheBudgetBytes: Math.max(left, needs.cacheBytes(contextTokens)), isCrowded };
+}
+
+/** `wanted`, or the longest multiple of 1,024 tokens that fits; 0: none. */
+function longestFitting({ weightBytes, scratchBytes, cacheBytes }: ModelNeeds, bytes: number, wanted: number): number {
+  const fits = (tokens: number): boolean => weightBytes + scratchBytes + cacheBytes(tokens) <= bytes;
+  if (fits(wanted)) return wanted;
+  let [fitting, beyond] = [0, Math.ceil(wanted / stepTokens)];
+  while (beyond - fitting > 1) {
+    const middle = Math.floor((fitting + beyond) / 2);
+    if (fits(middle * stepTokens)) fitting = middle;
+    else beyond = middle;
+  }
+  return fitting * stepTokens;
+}
+
+function refusal(
+  needs: ModelNeeds,
+  pool: MemoryPool,
+  { wanted, possibleTokens }: { readonly wanted: number; readonly possibleTokens: number },
+): DoesNotFit {
+  const usable = pool.kind === 'host' ? mostUsableBytes(pool) : usableBytes(pool);
+  const parts = [
+    `${showBytes(needs.weightBytes)} of weights`,
+    `${showBytes(needs.cacheBytes(wanted))} for a context of ${wanted} tokens`,
+    `${showBytes(needs.scratchBytes)} to compute in`,
+  ];
+  const total = showBytes(needs.weightBytes + needs.scratchBytes + needs.cacheBytes(wanted));
+  const memory = pool.kind === 'host' ? 'memory' : 'GPU memory';
+  const room = `a model may take ${showBytes(usable)} of ${pool.name}${pool.kind === 'host' ? '' : ' now'}`;
+  const remedy =
+    possibleTokens > 0 ? `A context of ${possibleTokens} tokens fits.` : 'No context fits beside the weights.';
+  return new DoesNotFit(
+    `The model needs ${total} of ${memory} (${parts.join(', ')}); ${room}. Nothing was loaded. ${remedy}`,
+    usable,
+    possibleTokens,
+  );
+}

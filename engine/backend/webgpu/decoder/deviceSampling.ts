@@ -1,0 +1,136 @@
+/** Sampling on the device: several runs of one token a sequence with one read-back, each drawing the next one's tokens. */
+import type { DrawRules, DrawSlice } from '../../backend.ts';
+import type { Allocator, Gpu } from '../device/gpu.ts';
+import {
+  chunksOf,
+  forbiddenWords,
+  historyWords,
+  packSettings,
+  partWords,
+  sampleChunksKernel,
+  settingsWords,
+} from '../kernels/sampleChunks.ts';
+import { sampleDrawKernel } from '../kernels/sampleDraw.ts';
+import { type Plan, PlanBuilder } from './dispatches.ts';
+
+/** What is read back at once: a cancellation waits for it. */
+export const mostSteps = 16;
+/** An id that no token has: the logits were no numbers. */
+const nothingDrawn = 0xffffffff;
+
+export interface SamplerLimits {
+  readonly vocabularySize: number;
+  readonly maxRows: number;
+}
+
+export interface SamplerOperands {
+  /** `[rows, vocabulary]` */
+  readonly logits: GPUBuffer;
+  readonly rowBuffer: GPUBuffer;
+  readonly rows: () => number;
+}
+
+/** The buffers that the two sampling kernels pass on, and their read-back. */
+export class DeviceSampler {
+  readonly #vocabularySize: number;
+  readonly #buffers: Awaited<ReturnType<typeof allocateBuffers>>;
+
+  private constructor({ vocabularySize }: SamplerLimits, buffers: Awaited<ReturnType<typeof allocateBuffers>>) {
+    this.#vocabularySize = vocabularySize;
+    this.#buffers = buffers;
+  }
+
+  static async allocate(gpu: Allocator, limits: SamplerLimits): Promise<DeviceSampler> {
+    return new DeviceSampler(limits, await allocateBuffers(gpu, limits));
+  }
+
+  /** From the logits of each row to its token, which becomes the next run's row. */
+  async plan(gpu: Gpu, { logits, rowBuffer, rows }: SamplerOperands): Promise<Plan> {
+    const vocabularySize = this.#vocabularySize;
+    const { settings, uniforms, history, forbidden, parts, drawn } = this.#buffers;
+    const builder = new PlanBuilder(gpu);
+    const chunking = [settings, history, forbidden, logits, parts];
+    const chunks = chunksOf(vocabularySize);
+    builder.add(sampleChunksKernel(vocabularySize, gpu.capabilities), chunking, () => [chunks, rows()]);
+    const drawing = [settings, uniforms, logits, parts, history, drawn, rowBuffer];
+    builder.add(sampleDrawKernel(vocabularySize, mostSteps, gpu.capabilities), drawing, () => [rows()]);
+    return builder.finish();
+  }
+
+  write(queue: GPUQueue, slices: readonly DrawSlice[]): void {
+    const { settings, uniforms, history, forbidden, drawn } = this.#buffers;
+    const words = historyWords(this.#vocabularySize);
+    for (const [row, slice] of slices.entries()) {
+      const forbids = slice.forbidden.length > 0;
+      queue.writeBuffer(settings, 4 * settingsWords * row, packSettings(slice.rules, forbids));
+      if (forbids) {
+        const bits = packForbidden(this.#vocabularySize, slice.forbidden);
+        queue.writeBuffer(forbidden, bits.byteLength * row, bits);
+      }
+      queue.writeBuffer(uniforms, 4 * mostSteps * row, Float32Array.from(slice.uniforms));
+      if (penalises(slice.rules)) queue.writeBuffer(history, 4 * words * row, packHistory(words, slice.history));
+    }
+    queue.writeBuffer(drawn, 0, new Uint32Array(slices.length * (1 + mostSteps)));
+  }
+
+  encodeReadBack(encoder: GPUCommandEncoder, rows: number): void {
+    const { drawn, staging } = this.#buffers;
+    encoder.copyBufferToBuffer(drawn, 0, staging, 0, 4 * rows * (1 + mostSteps));
+  }
+
+  /** @returns the tokens of each row, after the submission that `encodeReadBack` belongs to. */
+  async read(rows: number): Promise<number[][]> {
+    const { staging } = this.#buffers;
+    const stride = 1 + mostSteps;
+    await staging.mapAsync(GPUMapMode.READ, 0, 4 * rows * stride);
+    const words = new Uint32Array(staging.getMappedRange(0, 4 * rows * stride).slice(0));
+    staging.unmap();
+    return Array.from({ length: rows }, (_, row) => {
+      const [count = 0, ...ids] = words.subarray(row * stride, (row + 1) * stride);
+      const drawn = ids.slice(0, count);
+      if (drawn.includes(nothingDrawn)) throw new Error('The logits of a token are no numbers.');
+      return drawn;
+    });
+  }
+}
+
+const penalises = ({ repetitionPenalty, presencePenalty }: DrawRules): boolean =>
+  repetitionPenalty !== 1 || presencePenalty !== 0;
+
+/** Two bits a token: in the sequence, in the answer. */
+function packHistory(count: number, { sequence, generated }: DrawSlice['history']): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(count);
+  const mark = (id: number, bit: number): void => {
+    words[id >> 4] = (words[id >> 4] ?? 0) | (bit << (2 * (id & 15)));
+  };
+  for (const id of sequence) mark(id, 1);
+  for (const id of generated) mark(id, 2);
+  return words;
+}
+
+/** A bit a token. */
+function packForbidden(vocabularySize: number, ids: readonly number[]): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(forbiddenWords(vocabularySize));
+  for (const id of ids) words[id >> 5] = (words[id >> 5] ?? 0) | (1 << (id & 31));
+  return words;
+}
+
+async function allocateBuffers(gpu: Allocator, { vocabularySize, maxRows }: SamplerLimits) {
+  const storage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+  const words = (label: string, count: number, usage = storage) => gpu.allocate(label, 4 * maxRows * count, usage);
+  return {
+    settings: await words('sampling settings', settingsWords),
+    uniforms: await words('uniform numbers', mostSteps),
+    history: await words('tokens said', historyWords(vocabularySize)),
+    forbidden: await words('forbidden tokens', forbiddenWords(vocabularySize)),
+    parts: await words('most probable tokens', chunksOf(vocabularySize) * partWords),
+    drawn: await words('drawn tokens', 1 + mostSteps),
+    staging: await words('drawn tokens on their way', 1 + mostSteps, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST),
+  };
+}
+
+/** `drawn` up to its first stop id, which is part of it. */
+export function untilStop(drawn: readonly number[], stopIds: ReadonlySet<number>): number[] {
+  const stop = drawn.findIndex((id) => stopIds.has(id));
+  return stop < 0 ? [...drawn] : drawn.slice(0, stop + 1);
+}

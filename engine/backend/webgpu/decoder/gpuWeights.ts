@@ -1,0 +1,231 @@
+/** The weights as the GPU holds them, by role. */
+import { unsupported } from '../../../errors.ts';
+import { blockLayout } from '../../../formats/blocks.ts';
+import type { DecoderSpec } from '../../../model/spec/spec.ts';
+import type {
+  AttentionWeights,
+  DecoderWeights,
+  DenseWeights,
+  ExpertsWeights,
+  FeedForwardWeights,
+  GroupedQueryWeights,
+  LatentWeights,
+  Linear,
+  Weight,
+} from '../../../model/weights/weights.ts';
+import { columnsOf, rowsOf, transposedWeight } from '../../../model/weights/weightViews.ts';
+import type { GpuMatrix, Uploader } from '../device/upload.ts';
+
+export interface GpuLinear {
+  readonly weight: GpuMatrix;
+  /** f32 */
+  readonly bias?: GPUBuffer;
+}
+
+export interface GpuGroupedQuery {
+  readonly kind: 'grouped-query';
+  readonly query: GpuLinear;
+  readonly key: GpuLinear;
+  readonly value: GpuLinear;
+  readonly output: GpuLinear;
+  /** Those of query, key and value in one: `[heads + 2 kvHeads, headDim]` */
+  readonly biases?: GPUBuffer;
+  /** `[2, headDim]`: the query's, the key's. */
+  readonly norms?: GPUBuffer;
+  /** `[heads]` */
+  readonly sinks?: GPUBuffer;
+}
+
+export interface GpuDense {
+  readonly kind: 'dense';
+  readonly gate: GpuLinear;
+  readonly up: GpuLinear;
+  readonly down: GpuLinear;
+}
+
+export interface GpuLatent {
+  readonly kind: 'latent';
+  readonly queryDown?: GpuLinear;
+  readonly queryNorm?: GPUBuffer;
+  readonly queryUp: GpuLinear;
+  readonly keyValueDown: GpuLinear;
+  readonly keyValueNorm: GPUBuffer;
+  /** `[heads, keyValueRank, nope]`: turns a query into one for latents. */
+  readonly keyUp: GpuLinear;
+  /** `[heads, value, keyValueRank]` */
+  readonly valueUp: GpuLinear;
+  readonly output: GpuLinear;
+}
+
+export interface GpuExperts {
+  readonly kind: 'experts';
+  readonly router: GpuLinear;
+  readonly selectionBias?: GPUBuffer;
+  readonly gate: GpuLinear;
+  readonly up: GpuLinear;
+  readonly down: GpuLinear;
+  readonly shared?: GpuDense;
+}
+
+export interface GpuLayer {
+  readonly attentionNorm: GPUBuffer;
+  readonly attention: GpuGroupedQuery | GpuLatent;
+  readonly feedForwardNorm: GPUBuffer;
+  readonly feedForward: GpuDense | GpuExperts;
+}
+
+export interface GpuWeights {
+  readonly embedding: GpuMatrix;
+  readonly layers: readonly GpuLayer[];
+  readonly finalNorm: GPUBuffer;
+  /** The embedding itself where tied. */
+  readonly head: GpuMatrix;
+}
+
+/** Every weight has its buffers after this; `Uploader.upload` fills them. */
+export async function placeWeights(weights: DecoderWeights, uploader: Uploader): Promise<GpuWeights> {
+  const embedding = await uploader.matrix(weights.embedding);
+  const layers: GpuLayer[] = [];
+  for (const layer of weights.layers) {
+    layers.push({
+      attentionNorm: await uploader.vector(layer.attentionNorm),
+      attention: await placeAttention(layer.attention, uploader),
+      feedForwardNorm: await uploader.vector(layer.feedForwardNorm),
+      feedForward: await placeFeedForward(layer.feedForward, uploader),
+    });
+  }
+  return {
+    embedding,
+    layers,
+    finalNorm: await uploader.vector(weights.finalNorm),
+    head: weights.head === weights.embedding ? embedding : await uploader.matrix(weights.head),
+  };
+}
+
+function placeAttention(weights: AttentionWeights, uploader: Uploader): Promise<GpuGroupedQuery | GpuLatent> {
+  return weights.kind === 'latent' ? placeLatent(weights, uploader) : placeGroupedQuery(weights, uploader);
+}
+
+async function placeLatent(weights: LatentWeights, uploader: Uploader): Promise<GpuLatent> {
+  const { queryDown, queryNorm, keyUp } = weights;
+  const matrix = async (weight: Weight) => ({ weight: await uploader.matrix(weight) });
+  return {
+    kind: 'latent',
+    ...(queryDown && { queryDown: await matrix(queryDown) }),
+    ...(queryNorm && { queryNorm: await uploader.vector(queryNorm) }),
+    queryUp: await matrix(weights.queryUp),
+    keyValueDown: await matrix(weights.keyValueDown),
+    keyValueNorm: await uploader.vector(weights.keyValueNorm),
+    keyUp: await matrix(keyUp.transposed ? keyUp.weight : transposedHeads(keyUp.weight)),
+    valueUp: await matrix(weights.valueUp),
+    output: await matrix(weights.output),
+  };
+}
+
+/** `[heads, nope, rank]` as `[heads, rank, nope]`, block scales included. */
+function transposedHeads(weight: Weight): Weight {
+  const transposed = transposedWeight(weight);
+  const { blockScale } = weight;
+  if (!blockScale) return transposed;
+  const { blockRows, blockColumns } = blockScale;
+  const [, rows = 1, columns = 1] = weight.shape;
+  const scaleRows = Math.ceil(rows / blockRows);
+  const scaleColumns = Math.ceil(columns / blockColumns);
+  const read = async () => {
+    const stored = await blockScale.read();
+    return stored.map((_, i) => {
+      const head = Math.floor(i / (scaleRows * scaleColumns));
+      const column = Math.floor(i / scaleRows) % scaleColumns;
+      return stored[(head * scaleRows + (i % scaleRows)) * scaleColumns + column] ?? 0;
+    });
+  };
+  return { ...transposed, blockScale: { blockRows: blockColumns, blockColumns: blockRows, read } };
+}
+
+async function placeGroupedQuery(weights: GroupedQueryWeights, uploader: Uploader): Promise<GpuGroupedQuery> {
+  const { queryNorm, keyNorm, sinks } = weights;
+  const biases = [weights.query, weights.key, weights.value].flatMap(({ bias }) => (bias ? [bias] : []));
+  return {
+    kind: 'grouped-query',
+    ...(biases.length === 3 && { biases: await uploader.vector(...biases) }),
+    query: await placeLinear(weights.query, uploader),
+    key: await placeLinear(weights.key, uploader),
+    value: await placeLinear(weights.value, uploader),
+    output: await placeLinear(weights.output, uploader),
+    ...(queryNorm && keyNorm && { norms: await uploader.vector(queryNorm, keyNorm) }),
+    ...(sinks && { sinks: await uploader.vector(sinks) }),
+  };
+}
+
+function placeFeedForward(weights: FeedForwardWeights, uploader: Uploader): Promise<GpuDense | GpuExperts> {
+  return weights.kind === 'dense' ? placeDense(weights, uploader) : placeExperts(weights, uploader);
+}
+
+async function placeExperts(weights: ExpertsWeights, uploader: Uploader): Promise<GpuExperts> {
+  const { selectionBias, shared } = weights;
+  return {
+    kind: 'experts',
+    router: await placeLinear(weights.router, uploader),
+    ...(selectionBias && { selectionBias: await uploader.vector(selectionBias) }),
+    gate: await placeLinear(weights.gate, uploader),
+    up: await placeLinear(weights.up, uploader),
+    down: await placeLinear(weights.down, uploader),
+    ...(shared && { shared: await placeDense(shared, uploader) }),
+  };
+}
+
+async function placeDense({ gate, up, down }: DenseWeights, uploader: Uploader): Promise<GpuDense> {
+  const width = paddedWidth(rowsOf(gate.shape));
+  const matrix = async (weight: Weight, rows: number, columns: number) => ({
+    weight: await uploader.matrix(paddedWeight(weight, rows, columns)),
+  });
+  return {
+    kind: 'dense',
+    gate: await matrix(gate, width, columnsOf(gate.shape)),
+    up: await matrix(up, width, columnsOf(up.shape)),
+    down: await matrix(down, rowsOf(down.shape), width),
+  };
+}
+
+/** Kernels read eight columns at a time. Networks whose width is no multiple (stories260K has 172) get states that stay zero. */
+export const paddedWidth = (width: number): number => Math.ceil(width / 8) * 8;
+
+/** `[out, in]` as the larger `[rows, columns]`, zeros beyond. */
+function paddedWeight(weight: Weight, rows: number, columns: number): Weight {
+  const stored = rowsOf(weight.shape);
+  if (stored === rows && columnsOf(weight.shape) === columns) return weight;
+  const { elements, bytes } = blockLayout(weight.type);
+  if (elements !== 1 || weight.blockScale) {
+    throw unsupported(`${weight.name}: ${weight.type} in a network of a width that is not a multiple of 8.`);
+  }
+  const from = columnsOf(weight.shape) * bytes;
+  return {
+    name: weight.name,
+    type: weight.type,
+    shape: [rows, columns],
+    async readRows(start, count) {
+      const padded = new Uint8Array(count * columns * bytes);
+      const held = Math.max(0, Math.min(stored - start, count));
+      const own = held > 0 ? await weight.readRows(start, held) : padded;
+      for (let i = 0; i < held; i++) padded.set(own.subarray(i * from, (i + 1) * from), i * columns * bytes);
+      return padded;
+    },
+  };
+}
+
+async function placeLinear({ weight, bias }: Linear, uploader: Uploader): Promise<GpuLinear> {
+  return { weight: await uploader.matrix(weight), ...(bias && { bias: await uploader.vector(bias) }) };
+}
+
+/** What the kernels ask of a model's dimensions: heads are read four values at a time, matrix rows eight. */
+export function requireDimensions(spec: DecoderSpec): void {
+  if (spec.hiddenSize % 8 !== 0) throw unsupported(`A hidden size of ${spec.hiddenSize} is not a multiple of 8.`);
+  for (const { attention, feedForward } of spec.layers) {
+    if (feedForward.kind === 'experts' && feedForward.intermediateSize % 8 !== 0) {
+      throw unsupported(`Experts of width ${feedForward.intermediateSize} are not a multiple of 8.`);
+    }
+    if (attention.kind === 'grouped-query' && attention.headDim % 4 !== 0) {
+      throw unsupported(`Heads of ${attention.headDim} values are not a multiple of 4.`);
+    }
+  }
+}

@@ -1,0 +1,241 @@
+/**
+ * Which GPU there is, what it can do, and in plain words why something is not used. Features are discovered, never
+ * assumed: the poorest adapter has subgroups of 4, no f16, and 128 MiB bindings.
+ */
+import { z } from 'zod';
+import { HearthError } from '../../../errors.ts';
+import { showBytes } from '../../../units.ts';
+import { tilesWithMatrices } from '../kernels/matrixTiles.ts';
+import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
+
+export interface GpuCapabilities {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly description: string;
+  /** A rasteriser that runs on the CPU: right, but slower than the onnx backend. */
+  readonly software: boolean;
+  /** `enable f16;` in shaders, f16 buffers. */
+  readonly f16: boolean;
+  /** Smallest and largest subgroup a shader may meet; absent: no subgroup operations. */
+  readonly subgroups?: { readonly min: number; readonly max: number };
+  /** f16 → f32 tiles of the experimental subgroup-matrix feature; absent: plain tiles. */
+  readonly subgroupMatrix?: { readonly m: number; readonly n: number; readonly k: number };
+  readonly timestamps: boolean;
+  readonly maxBindingBytes: number;
+  readonly maxBufferBytes: number;
+  /** Of a matrix; larger ones are cut. */
+  readonly maxPieceBytes: number;
+  readonly maxWorkgroupInvocations: number;
+  readonly maxWorkgroupBytes: number;
+  readonly maxBindingsPerKernel: number;
+  /** Absent: not known. */
+  readonly memory?: GraphicsCard;
+  /** Sentences for the log and `status`: what was found, and why a feature is off. */
+  readonly notes: readonly string[];
+}
+
+export interface GpuOptions {
+  /** Part of the adapter's name, when there are several. */
+  readonly adapter?: string;
+  /** Throw `unavailable` where the only adapter is a rasteriser that runs on the CPU. */
+  readonly refuseSoftware?: boolean;
+  /** Use as if the adapter lacked them: tests run every kernel's poorest path this way. */
+  readonly without?: readonly ('f16' | 'subgroups' | 'subgroupMatrix')[];
+  /** Use as if the adapter had no more: tests come to its ends this way. */
+  readonly atMost?: {
+    readonly bindingBytes?: number;
+    readonly bufferBytes?: number;
+    readonly memoryBytes?: number;
+    readonly pieceBytes?: number;
+  };
+  /** Keep Dawn's validation of calls and shaders (tests); a release run whose kernels are proved turns it off. */
+  readonly validate?: boolean;
+}
+
+const subgroupMatrixFeature = 'chromium-experimental-subgroup-matrix';
+
+/** Toggles of Dawn (src/dawn/native/Toggles.cpp) and what each buys. */
+function dawnToggles(validate: boolean): string[] {
+  const always = [
+    'allow_unsafe_apis', // subgroup matrices are behind it
+    'vulkan_enable_f16_on_nvidia', // Dawn hides f16 on NVIDIA's Vulkan driver otherwise
+  ];
+  const proved = [
+    'disable_robustness', // no bounds clamp on every load; SwiftShader compiles matrixMatrix 30 times as fast
+    'disable_workgroup_init', // kernels write workgroup memory before they read it
+  ];
+  return [...always, ...proved, ...(validate ? [] : ['skip_validation'])];
+}
+
+const subgroupMatrixConfigs = z.array(
+  z.object({
+    componentType: z.string(),
+    resultComponentType: z.string(),
+    M: z.int().positive(),
+    N: z.int().positive(),
+    K: z.int().positive(),
+  }),
+);
+
+/** The first of the adapter's matrices that a prompt's tiles can be made of, or why there is none. */
+export function chooseMatrix(
+  reported: unknown,
+  subgroups: NonNullable<GpuCapabilities['subgroups']>,
+  workgroupBytes: number,
+): NonNullable<GpuCapabilities['subgroupMatrix']> | string {
+  const configs = subgroupMatrixConfigs.safeParse(reported).data ?? [];
+  const halves = configs.filter((config) => config.componentType === 'f16' && config.resultComponentType === 'f32');
+  const units = halves.map(({ M, N, K }) => ({ m: M, n: N, k: K }));
+  const fit = units.find((matrix) => tilesWithMatrices({ subgroups, matrix }, workgroupBytes));
+  if (fit) return fit;
+  const shown = configs.map(
+    ({ componentType, resultComponentType, M, N, K }) => `${componentType} into ${resultComponentType} ${M}x${N}x${K}`,
+  );
+  return `the adapter multiplies ${shown.join(', ') || 'nothing that it names'}`;
+}
+
+/** Vulkan device types are not exposed; software rasterisers are known by name. */
+const softwareNames = /swiftshader|llvmpipe|lavapipe|software|microsoft basic render/i;
+
+function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabilities {
+  const { info, limits, features } = adapter;
+  const notes: string[] = [];
+  const wanted = (name: 'f16' | 'subgroups' | 'subgroupMatrix', feature: string, instead: string): boolean => {
+    if (options.without?.includes(name)) notes.push(`${name}: switched off by the caller; ${instead}.`);
+    else if (!features.has(feature as GPUFeatureName)) notes.push(`${name}: the adapter has not got it; ${instead}.`);
+    else return true;
+    return false;
+  };
+  const f16 = wanted('f16', 'shader-f16', 'weights and cache that are f16 are unpacked from 32-bit words');
+  const subgroups = wanted('subgroups', 'subgroups', 'sums go through workgroup memory');
+  const matrices = wanted('subgroupMatrix', subgroupMatrixFeature, 'prompts are computed in plain tiles');
+  // WebGPU itself allows subgroups of 4 to 128.
+  const sizes = { min: info.subgroupMinSize ?? 4, max: info.subgroupMaxSize ?? 128 };
+  const choice =
+    f16 && subgroups && matrices
+      ? chooseMatrix(Reflect.get(info, 'subgroupMatrixConfigs'), sizes, limits.maxComputeWorkgroupStorageSize)
+      : undefined;
+  if (typeof choice === 'string') {
+    notes.push(`subgroupMatrix: ${choice}, of which no f16 into f32 fits; prompts are computed in plain tiles.`);
+  } else if (matrices && !choice) {
+    notes.push('subgroupMatrix: used with f16 and subgroups only; prompts are computed in plain tiles.');
+  }
+  const maxBindingBytes = Math.min(
+    limits.maxStorageBufferBindingSize,
+    options.atMost?.bindingBytes ?? limits.maxBufferSize,
+  );
+  return {
+    vendor: info.vendor,
+    architecture: info.architecture,
+    description: info.description || info.device,
+    software: softwareNames.test(`${info.vendor} ${info.architecture} ${info.device} ${info.description}`),
+    f16,
+    ...(subgroups ? { subgroups: sizes } : {}),
+    ...(typeof choice === 'object' ? { subgroupMatrix: choice } : {}),
+    timestamps: features.has('timestamp-query'),
+    maxBindingBytes,
+    // Planes end on whole words, and FP8 is followed by its scales.
+    maxPieceBytes: Math.min(maxBindingBytes - 4096, options.atMost?.pieceBytes ?? maxBindingBytes),
+    maxBufferBytes: Math.min(limits.maxBufferSize, options.atMost?.bufferBytes ?? limits.maxBufferSize),
+    maxWorkgroupInvocations: limits.maxComputeInvocationsPerWorkgroup,
+    maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
+    maxBindingsPerKernel: limits.maxStorageBuffersPerShaderStage,
+    notes,
+  };
+}
+
+async function withMemory(capabilities: GpuCapabilities, { atMost }: GpuOptions): Promise<GpuCapabilities> {
+  const known = await memoryOf(capabilities);
+  if (known) {
+    const freeBytes = Math.min(known.freeBytes, atMost?.memoryBytes ?? known.freeBytes);
+    return { ...capabilities, memory: { ...known, freeBytes } };
+  }
+  const note =
+    'memory: neither the adapter nor the system tells it; what does not fit is refused by the driver, before anything is read.';
+  return { ...capabilities, notes: [...capabilities.notes, note] };
+}
+
+/** One sentence: what it is, and what of it is used. */
+export function describeGpu(capabilities: GpuCapabilities): string {
+  const {
+    vendor,
+    description,
+    software,
+    f16,
+    subgroups,
+    subgroupMatrix: matrix,
+    maxBindingBytes,
+    memory,
+  } = capabilities;
+  const size =
+    subgroups && (subgroups.min === subgroups.max ? `${subgroups.min}` : `${subgroups.min} to ${subgroups.max}`);
+  const used = [
+    ...(f16 ? ['f16'] : []),
+    ...(size === undefined ? [] : [`subgroups of ${size}`]),
+    ...(matrix ? [`subgroup matrices of ${matrix.m}x${matrix.n}x${matrix.k} for prompts`] : []),
+    `bindings of up to ${showBytes(maxBindingBytes)}`,
+  ];
+  const kind = software ? ' (a GPU computed by software)' : '';
+  const room = memory
+    ? `; ${showBytes(memory.freeBytes)} of ${showBytes(memory.totalBytes)} of memory are free${memory.unified ? ', shared with the processor' : ''}`
+    : '';
+  return `${description || vendor}${kind}: ${used.join(', ')}${room}.`;
+}
+
+export interface OpenedGpu {
+  /** Dawn lives as long as this object is reachable; letting it go ends its threads. */
+  readonly instance: GPU;
+  readonly device: GPUDevice;
+  readonly capabilities: GpuCapabilities;
+}
+
+/** A native library, which a platform or a broken installation may lack. */
+async function loadDawn(): Promise<typeof import('webgpu')> {
+  try {
+    return await import('webgpu');
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new HearthError('unavailable', `The GPU library (Dawn) cannot be loaded: ${reason}`, { cause: error });
+  }
+}
+
+/** @throws HearthError `unavailable` when there is no adapter, saying what was tried. */
+export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
+  const { create, globals } = await loadDawn();
+  Object.assign(globalThis, globals);
+  const flags = [`enable-dawn-features=${dawnToggles(options.validate ?? false).join(',')}`];
+  if (options.adapter) flags.push(`adapter=${options.adapter}`);
+  const instance = create(flags);
+  const adapter = await instance.requestAdapter({ powerPreference: 'high-performance' });
+  if (!adapter) {
+    throw new HearthError(
+      'unavailable',
+      'No GPU was found (no Vulkan, Metal or Direct3D 12 driver answered). Hearth goes on with the CPU; install or update the graphics driver to use the GPU.',
+    );
+  }
+  const capabilities = await withMemory(capabilitiesOf(adapter, options), options);
+  if (capabilities.software && options.refuseSoftware) {
+    throw new HearthError(
+      'unavailable',
+      `The only GPU found is computed by software (${capabilities.description}), which is slower than the CPU backend.`,
+    );
+  }
+  const features: string[] = [];
+  if (capabilities.f16) features.push('shader-f16');
+  if (capabilities.subgroups) features.push('subgroups');
+  if (capabilities.subgroupMatrix) features.push(subgroupMatrixFeature);
+  if (capabilities.timestamps) features.push('timestamp-query');
+  const device = await adapter.requestDevice({
+    label: 'hearth',
+    requiredFeatures: features as GPUFeatureName[],
+    requiredLimits: {
+      maxStorageBufferBindingSize: capabilities.maxBindingBytes,
+      maxBufferSize: capabilities.maxBufferBytes,
+      maxComputeInvocationsPerWorkgroup: capabilities.maxWorkgroupInvocations,
+      maxComputeWorkgroupSizeX: adapter.limits.maxComputeWorkgroupSizeX,
+      maxComputeWorkgroupStorageSize: capabilities.maxWorkgroupBytes,
+      maxStorageBuffersPerShaderStage: capabilities.maxBindingsPerKernel,
+    },
+  });
+  return { instance, device, capabilities };
+}

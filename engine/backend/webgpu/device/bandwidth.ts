@@ -1,0 +1,52 @@
+/** How fast the device copies within its memory: what decoding, which reads every weight once a token, is measured by. */
+import { HearthError } from '../../../errors.ts';
+import { PlanBuilder } from '../decoder/dispatches.ts';
+import { copyKernel } from '../kernels/copy.ts';
+import type { Gpu } from './gpu.ts';
+
+/** Larger than any cache; a rasteriser that runs on the CPU would take seconds for it. */
+const deviceBytes = 256 * 1024 * 1024;
+const softwareBytes = 16 * 1024 * 1024;
+/** Copies a submission, so that what a submission costs does not count. */
+const deviceCopies = 16;
+const rounds = 3;
+const workgroups = 4096;
+
+/** @returns bytes a second, read and written; undefined where two such buffers find no room. */
+export async function measureCopyBandwidth(gpu: Gpu): Promise<number | undefined> {
+  const { software, maxBindingBytes } = gpu.capabilities;
+  const bytes = software ? softwareBytes : Math.min(deviceBytes, maxBindingBytes);
+  const buffers: GPUBuffer[] = [];
+  try {
+    for (const label of ['copied from', 'copied to']) {
+      buffers.push(await gpu.allocate(label, bytes, GPUBufferUsage.STORAGE));
+    }
+    return await timeCopies(gpu, buffers, bytes, software ? 1 : deviceCopies);
+  } catch (error) {
+    if (error instanceof HearthError && error.code === 'out-of-memory') return undefined;
+    throw error;
+  } finally {
+    for (const buffer of buffers) gpu.free(buffer);
+  }
+}
+
+async function timeCopies(gpu: Gpu, buffers: readonly GPUBuffer[], bytes: number, copies: number): Promise<number> {
+  const builder = new PlanBuilder(gpu);
+  builder.add(copyKernel(), buffers, [workgroups]);
+  const plan = await builder.finish();
+  const { queue } = gpu.device;
+  let leastMs = Number.POSITIVE_INFINITY;
+  // The first round warms up.
+  for (let round = 0; round <= rounds; round++) {
+    const encoder = gpu.device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (let i = 0; i < copies; i++) plan.encode(pass);
+    pass.end();
+    const commands = encoder.finish();
+    const startMs = performance.now();
+    queue.submit([commands]);
+    await queue.onSubmittedWorkDone();
+    if (round > 0) leastMs = Math.min(leastMs, performance.now() - startMs);
+  }
+  return (2 * bytes * copies * 1000) / leastMs;
+}

@@ -1,0 +1,203 @@
+/**
+ * The device with what every kernel needs: checked allocations, a cache of compiled pipelines, read-back, and word of
+ * its loss. Nothing here knows what is computed.
+ */
+import { HearthError } from '../../../errors.ts';
+import { type GpuCapabilities, type GpuOptions, type OpenedGpu, openGpu } from './adapter.ts';
+
+/** How a kernel sees a buffer. Weights are always `read`: Dawn then needs no barrier between uses. */
+export type BindingKind = 'read' | 'write' | 'uniform';
+
+/** A specialised WGSL kernel; equal `code` shares one pipeline. Entry point `main`, bindings in group 0 by position. */
+export interface KernelSource {
+  readonly label: string;
+  readonly code: string;
+  readonly bindings: readonly BindingKind[];
+}
+
+export interface Kernel {
+  readonly label: string;
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+}
+
+const bindingType = { read: 'read-only-storage', write: 'storage', uniform: 'uniform' } as const;
+
+/** What hands out memory: the GPU, or an account of what it would. */
+export type Allocator = Pick<Gpu, 'allocate' | 'allocatedBytes'>;
+
+/** Bytes that `take` would allocate, of which nothing is. */
+export async function bytesTaken(take: (account: Allocator) => Promise<unknown>): Promise<number> {
+  let allocatedBytes = 0;
+  await take({
+    get allocatedBytes() {
+      return allocatedBytes;
+    },
+    async allocate(_, byteLength) {
+      const size = allocationSize(byteLength);
+      allocatedBytes += size;
+      return { size } as GPUBuffer;
+    },
+  });
+  return allocatedBytes;
+}
+
+const allocationSize = (byteLength: number): number => Math.max(16, Math.ceil(byteLength / 16) * 16);
+
+export class Gpu {
+  readonly device: GPUDevice;
+  readonly capabilities: GpuCapabilities;
+  /** Set once the device is gone; every later use throws `device-lost`. */
+  lossMessage: string | undefined;
+  readonly #opened: OpenedGpu;
+  readonly #kernels = new Map<string, Promise<Kernel>>();
+  #allocatedBytes = 0;
+  #firstError: string | undefined;
+
+  private constructor(opened: OpenedGpu) {
+    this.#opened = opened;
+    this.device = opened.device;
+    this.capabilities = opened.capabilities;
+    void opened.device.lost.then((info) => {
+      this.lossMessage ??= info.message || info.reason;
+    });
+    opened.device.addEventListener('uncapturederror', ({ error }) => {
+      this.#firstError ??= error.message;
+    });
+  }
+
+  static async open(options: GpuOptions = {}): Promise<Gpu> {
+    return new Gpu(await openGpu(options));
+  }
+
+  get allocatedBytes(): number {
+    return this.#allocatedBytes;
+  }
+
+  /** Throws once the device is gone, or a call that it took turned out to be invalid. */
+  throwIfFailed(): void {
+    if (this.lossMessage !== undefined) {
+      throw new HearthError(
+        'device-lost',
+        `The GPU stopped answering (${this.lossMessage}). The conversation is kept.`,
+      );
+    }
+    if (this.#firstError !== undefined) throw new Error(this.#firstError);
+  }
+
+  /**
+   * Throws what `error` of a GPU call stands for: the device's loss, or the first validation error, which names its cause better.
+   * Returns when it is neither.
+   */
+  async explain(error: unknown): Promise<void> {
+    // Word of a loss comes with the next events, after the call that failed for it.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    if (error instanceof HearthError) return;
+    this.throwIfFailed();
+  }
+
+  /**
+   * A buffer of `byteLength` rounded up to 16 bytes, zeroed.
+   * @throws HearthError `out-of-memory` with the size asked for and what is already held.
+   */
+  async allocate(label: string, byteLength: number, usage: GPUBufferUsageFlags): Promise<GPUBuffer> {
+    this.throwIfFailed();
+    const size = allocationSize(byteLength);
+    if (size > this.capabilities.maxBufferBytes) {
+      throw new HearthError(
+        'out-of-memory',
+        `${label} needs ${size} bytes in one buffer; this GPU allows ${this.capabilities.maxBufferBytes}.`,
+      );
+    }
+    this.device.pushErrorScope('out-of-memory');
+    this.device.pushErrorScope('validation');
+    const buffer = this.device.createBuffer({ label, size, usage });
+    const errors = await Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]);
+    const error = errors.find((candidate) => candidate !== null);
+    if (error) {
+      buffer.destroy();
+      throw new HearthError(
+        'out-of-memory',
+        `The GPU has no room for ${label} (${size} bytes; ${this.#allocatedBytes} bytes are held): ${error.message}`,
+      );
+    }
+    this.#allocatedBytes += size;
+    return buffer;
+  }
+
+  free(buffer: GPUBuffer): void {
+    this.#allocatedBytes -= buffer.size;
+    buffer.destroy();
+  }
+
+  /**
+   * Compiles on Dawn's threads. What fails is not kept: whoever needs it next tries again, and is told.
+   * @throws HearthError `unavailable` when the driver fails, `device-lost`; an Error that names kernel and line for code that is wrong.
+   */
+  kernel(source: KernelSource): Promise<Kernel> {
+    const known = this.#kernels.get(source.code);
+    if (known) return known;
+    const made = this.#compile(source);
+    this.#kernels.set(source.code, made);
+    made.catch(() => this.#kernels.delete(source.code));
+    return made;
+  }
+
+  async #compile(source: KernelSource): Promise<Kernel> {
+    this.throwIfFailed();
+    const { device } = this;
+    const layout = device.createBindGroupLayout({
+      label: source.label,
+      entries: source.bindings.map((kind, binding) => ({
+        binding,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type: bindingType[kind] },
+      })),
+    });
+    const module = device.createShaderModule({ label: source.label, code: source.code });
+    const info = await module.getCompilationInfo();
+    const error = info.messages.find((message) => message.type === 'error');
+    if (error) throw new Error(`Kernel ${source.label}, line ${error.lineNum}: ${error.message}`);
+    const descriptor = {
+      label: source.label,
+      layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+      compute: { module, entryPoint: 'main' },
+    };
+    try {
+      return { label: source.label, layout, pipeline: await device.createComputePipelineAsync(descriptor) };
+    } catch (failure) {
+      await this.explain(failure);
+      const reason = failure instanceof Error ? failure.message : String(failure);
+      throw new HearthError('unavailable', `The graphics driver did not compile ${source.label}: ${reason}`, {
+        cause: failure,
+      });
+    }
+  }
+
+  bind(kernel: Kernel, buffers: readonly (GPUBuffer | GPUBufferBinding)[]): GPUBindGroup {
+    return this.device.createBindGroup({
+      label: kernel.label,
+      layout: kernel.layout,
+      entries: buffers.map((buffer, binding) => ({ binding, resource: 'buffer' in buffer ? buffer : { buffer } })),
+    });
+  }
+
+  /** Copies `byteLength` bytes from the start of `buffer` to the host after all submitted work. */
+  async readBack(buffer: GPUBuffer, byteLength: number): Promise<ArrayBuffer> {
+    const size = Math.ceil(byteLength / 4) * 4;
+    const staging = this.device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+    const encoder = this.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(buffer, 0, staging, 0, size);
+    this.device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(GPUMapMode.READ);
+    const bytes = staging.getMappedRange().slice(0, byteLength);
+    staging.destroy();
+    return bytes;
+  }
+
+  dispose(): void {
+    this.lossMessage ??= 'it was closed';
+    this.#kernels.clear();
+    this.#opened.device.destroy();
+  }
+}

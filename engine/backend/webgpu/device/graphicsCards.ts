@@ -1,0 +1,120 @@
+/**
+ * The graphics cards that the system knows, with their memory, which WebGPU does not tell. No driver is loaded for it:
+ * NVIDIA's own tool is asked, Linux's files about AMD's cards are read, and Apple's GPUs share the processor's memory.
+ */
+import { execFile } from 'node:child_process';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { hostMemory } from '../../hostMemory.ts';
+import type { GpuCapabilities } from './adapter.ts';
+
+export interface GraphicsCard {
+  readonly vendor: string;
+  readonly name: string;
+  readonly totalBytes: number;
+  /** What a model may take now. */
+  readonly freeBytes: number;
+  /** Shares the processor's memory. */
+  readonly unified: boolean;
+}
+
+/** What is asked of the operating system; tests answer in its place. */
+export interface System {
+  readonly platform: NodeJS.Platform;
+  readonly arch: string;
+  readonly totalBytes: number;
+  /** Available to a model (hostMemory.ts). */
+  readonly freeBytes: number;
+  /** Empty where the program or file is not there. */
+  run(program: string, args: readonly string[]): Promise<string>;
+  read(path: string): Promise<string>;
+  list(directory: string): Promise<readonly string[]>;
+}
+
+/** nvidia-smi wakes sleeping cards up first. */
+const programMs = 5000;
+
+export const thisSystem = (host = hostMemory()): System => ({
+  platform: process.platform,
+  arch: process.arch,
+  totalBytes: host.totalBytes,
+  freeBytes: host.availableBytes,
+  run: (program, args) =>
+    textOf(promisify(execFile)(program, args, { timeout: programMs }).then(({ stdout }) => stdout)),
+  read: (path) => textOf(readFile(path, 'utf8')),
+  list: (directory) => readdir(directory).catch(() => []),
+});
+
+const textOf = (text: Promise<string>): Promise<string> => text.catch(() => '');
+
+/** The system, the screen and other programs keep the rest. Metal's recommendedMaxWorkingSetSize is 3/4 on large machines. */
+const shareOfUnifiedMemory = 0.75;
+
+/** Those whose memory is known, the largest first. */
+export async function graphicsCards(system: System = thisSystem()): Promise<GraphicsCard[]> {
+  const cards = [...(await nvidiaCards(system)), ...(await amdCards(system)), ...appleCards(system)];
+  return cards.sort((a, b) => b.totalBytes - a.totalBytes);
+}
+
+async function nvidiaCards(system: System): Promise<GraphicsCard[]> {
+  const query = ['--query-gpu=name,memory.total,memory.free', '--format=csv,noheader,nounits'];
+  const lines = (await system.run('nvidia-smi', query)).split('\n');
+  return lines.flatMap((line) => {
+    const [name = '', total, free] = line.split(',').map((cell) => cell.trim());
+    const [totalBytes, freeBytes] = [Number(total) * 2 ** 20, Number(free) * 2 ** 20];
+    // '[N/A]' where a card shares the processor's memory (Jetson, DGX Spark).
+    if (!(totalBytes > 0)) return name === '' ? [] : [unifiedCard(system, 'nvidia', name)];
+    return [{ vendor: 'nvidia', name, totalBytes, freeBytes, unified: false }];
+  });
+}
+
+const amdVendorId = '0x1002';
+
+/** `mem_info_*`: Linux, Documentation/gpu/amdgpu/driver-misc.rst. */
+async function amdCards(system: System): Promise<GraphicsCard[]> {
+  if (system.platform !== 'linux') return [];
+  const drm = '/sys/class/drm';
+  const names = (await system.list(drm)).filter((name) => /^card\d+$/.test(name));
+  const cards = await Promise.all(
+    names.map(async (name) => {
+      const read = async (file: string) => (await system.read(join(drm, name, 'device', file))).trim();
+      if ((await read('vendor')) !== amdVendorId) return [];
+      const bytes = async (file: string) => Number(await read(file));
+      const [total, used, shared] = [
+        await bytes('mem_info_vram_total'),
+        await bytes('mem_info_vram_used'),
+        await bytes('mem_info_gtt_total'),
+      ];
+      const title = (await read('product_name')) || 'AMD graphics';
+      if (total === 0) return [];
+      // A processor's own graphics hold a small reserved part and take the rest from the common memory.
+      if (total < shared) return [unifiedCard(system, 'amd', title)];
+      return [{ vendor: 'amd', name: title, totalBytes: total, freeBytes: total - used, unified: false }];
+    }),
+  );
+  return cards.flat();
+}
+
+function appleCards(system: System): GraphicsCard[] {
+  return system.platform === 'darwin' && system.arch === 'arm64' ? [unifiedCard(system, 'apple', 'Apple GPU')] : [];
+}
+
+function unifiedCard(system: System, vendor: string, name: string): GraphicsCard {
+  const totalBytes = system.totalBytes * shareOfUnifiedMemory;
+  return { vendor, name, totalBytes, freeBytes: Math.min(totalBytes, system.freeBytes), unified: true };
+}
+
+/** Intel's graphics that stand on a card of their own (Dawn's gpu_info.json): their memory is not known. */
+const intelCards = /hpg?$/;
+
+/** The memory of the adapter that was opened; absent: not known. */
+export async function memoryOf(
+  { vendor, architecture, description, software }: GpuCapabilities,
+  system: System = thisSystem(),
+): Promise<GraphicsCard | undefined> {
+  if (software || (vendor === 'intel' && !intelCards.test(architecture)))
+    return unifiedCard(system, vendor, description);
+  const own = (await graphicsCards(system)).filter((card) => card.vendor === vendor);
+  return own.find(({ name }) => description.includes(name)) ?? own[0];
+}

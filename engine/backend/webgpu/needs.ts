@@ -1,0 +1,59 @@
+/** What a model needs of a GPU's memory, counted by the same functions that allocate it. */
+
+import type { DecoderSpec } from '../../model/spec/spec.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import type { MemoryPool, ModelNeeds } from '../memoryPlan.ts';
+import { cacheBytes, longestBinding, spansOf } from './decoder/cache.ts';
+import { maxSequencesPerRun, vectorTokens } from './decoder/decoder.ts';
+import { DeviceSampler } from './decoder/deviceSampling.ts';
+import { RunInputs } from './decoder/inputs.ts';
+import { allocateScratch, maxTokensPerRun } from './decoder/scratch.ts';
+import type { GpuCapabilities } from './device/adapter.ts';
+import { type Allocator, bytesTaken } from './device/gpu.ts';
+import type { GraphicsCard } from './device/graphicsCards.ts';
+
+/** Workgroups a head at decode. */
+export const splits = 16;
+
+/** What a run needs besides weights and cache, of `account` or of the GPU itself. */
+export async function allocateRun(
+  { subgroupMatrix }: Pick<GpuCapabilities, 'subgroupMatrix'>,
+  spec: DecoderSpec,
+  contextTokens: number,
+  account: Allocator,
+) {
+  const halves = subgroupMatrix !== undefined;
+  const limits = { contextTokens, maxTokensPerRun, maxSequencesPerRun };
+  return {
+    scratch: await allocateScratch(account, spec, { maxTokensPerRun, vectorTokens, splits, halves }),
+    inputs: await RunInputs.allocate(account, spec, spansOf(spec).length, limits),
+    sampler: await DeviceSampler.allocate(account, {
+      vocabularySize: spec.vocabularySize,
+      maxRows: maxSequencesPerRun,
+    }),
+  };
+}
+
+/** @param asked the context, where one was asked for */
+export async function gpuNeeds(
+  capabilities: Pick<GpuCapabilities, 'subgroupMatrix' | 'maxBindingBytes'>,
+  spec: DecoderSpec,
+  options: { readonly weightBytes: number; readonly precision: CachePrecision; readonly asked?: number | undefined },
+): Promise<ModelNeeds> {
+  const { weightBytes, precision, asked } = options;
+  const longestTokens = Math.min(spec.contextTokens, longestBinding(spec, precision, capabilities.maxBindingBytes));
+  const planned = asked ?? longestTokens;
+  return {
+    weightBytes,
+    scratchBytes: await bytesTaken((account) => allocateRun(capabilities, spec, planned, account)),
+    cacheBytes: (contextTokens) => cacheBytes(spec, { contextTokens, maxTokensPerRun, precision }),
+    longestTokens,
+  };
+}
+
+export const poolOf = ({ name, totalBytes, freeBytes, unified }: GraphicsCard): MemoryPool => ({
+  kind: unified ? 'shared' : 'card',
+  name,
+  totalBytes,
+  availableBytes: freeBytes,
+});

@@ -1,0 +1,210 @@
+/** One file from one address: resumed where it stopped, retried where that helps, verified before it gets its name. */
+import { setTimeout as wait } from 'node:timers/promises';
+import { cancelled, throwIfAborted } from '../errors.ts';
+import { limits } from '../limits.ts';
+import { showBytes } from '../units.ts';
+import { hashFile, requireSpace } from './files.ts';
+import { get, HttpFailure, type HttpResponse, showAddress, statusFailure } from './http.ts';
+import { type FinishedFile, findFinished, PartialFile } from './partialFile.ts';
+
+export interface RetryPolicy {
+  /** Failures in a row, without a byte in between, before a source is given up. */
+  readonly attempts: number;
+  readonly firstWaitMs: number;
+  readonly idleMs: number;
+}
+
+export const defaultRetry: RetryPolicy = { attempts: 5, firstWaitMs: 500, idleMs: limits.store.idleMs };
+
+/** What is known of a file before its bytes: one of the digests is needed to accept it. */
+export interface Expected {
+  readonly bytes?: number | undefined;
+  readonly sha256?: string | undefined;
+  /** Git's object name, SHA-1 of `blob <length>\0<content>`: what the hub announces for small files. */
+  readonly gitBlob?: string | undefined;
+}
+
+export interface DownloadJob {
+  readonly address: URL;
+  readonly folder: string;
+  readonly name: string;
+  readonly expected: Expected;
+  readonly maxBytes: number;
+  /** What a trusted server says about the file in its headers. */
+  readonly announced?: (response: HttpResponse) => Expected;
+  readonly retry: RetryPolicy;
+  readonly signal?: AbortSignal | undefined;
+  readonly onBytes?: ((doneBytes: number, totalBytes: number | undefined) => void) | undefined;
+}
+
+/** Downloads into `folder/name`. Returns at once what an earlier run finished. */
+export async function download(job: DownloadJob): Promise<FinishedFile> {
+  const finished = await findFinished(job.folder, job.name);
+  if (finished && (job.expected.sha256 === undefined || job.expected.sha256 === finished.sha256)) return finished;
+  const file = await PartialFile.open(job.folder, job.name, { sha256: job.expected.sha256 }, job.signal);
+  const keptBytes = file.bytes;
+  try {
+    for (let restarts = 0; ; restarts++) {
+      const { expected, connections } = await fetchAll(job, file);
+      const problem = await findProblem(job, file, expected);
+      if (problem === undefined) return await file.finish();
+      const pieced = connections > 1 || (restarts === 0 && keptBytes > 0);
+      if (!pieced || restarts > 0) {
+        await file.discard();
+        throw problem;
+      }
+      // Pieces may be of different versions of the file, or damaged by a power cut: once more from the start.
+      await file.restart();
+    }
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function findProblem(job: DownloadJob, file: PartialFile, expected: Expected): Promise<HttpFailure | undefined> {
+  const shown = showAddress(job.address);
+  if (expected.sha256 !== undefined) {
+    if (expected.sha256 === file.digest()) return undefined;
+    return new HttpFailure(`${shown} has SHA-256 ${file.digest()} instead of ${expected.sha256}.`, 'never');
+  }
+  const blob = await hashFile(file.path, { algorithm: 'sha1', prefix: `blob ${file.bytes}\0`, signal: job.signal });
+  if (blob === expected.gitBlob) return undefined;
+  return new HttpFailure(`${shown} has Git object name ${blob} instead of ${expected.gitBlob}.`, 'never');
+}
+
+/** Appends to `file` until it has all bytes, over as many connections as that takes. */
+async function fetchAll(job: DownloadJob, file: PartialFile): Promise<{ expected: Expected; connections: number }> {
+  const { expected } = job;
+  let failures = 0;
+  let worked = false;
+  for (let connections = 0; ; ) {
+    if (expected.sha256 !== undefined && expected.bytes === file.bytes) return { expected, connections };
+    const before = file.bytes;
+    try {
+      connections++;
+      return { expected: await fetchOnce(job, file), connections };
+    } catch (error) {
+      if (!(error instanceof HttpFailure)) throw error;
+      if (file.bytes !== before) {
+        worked = true;
+        failures = 0;
+      }
+      failures++;
+      const hopeless = error.retry === 'never' || (error.retry === 'if-it-worked-before' && !worked);
+      if (hopeless || failures >= job.retry.attempts) throw error;
+      await pause(error.waitMs ?? Math.min(job.retry.firstWaitMs * 2 ** (failures - 1), limits.store.retryMs), job);
+    }
+  }
+}
+
+async function pause(ms: number, job: DownloadJob): Promise<void> {
+  try {
+    await wait(ms, undefined, { signal: job.signal });
+  } catch (error) {
+    if (job.signal?.aborted) throw cancelled('The download was cancelled.');
+    throw error;
+  }
+}
+
+/** One connection. Returns when the file has all its bytes. */
+async function fetchOnce(job: DownloadJob, file: PartialFile): Promise<Expected> {
+  const response = await get(job.address, {
+    headers: rangeHeaders(file),
+    signal: job.signal,
+    idleMs: job.retry.idleMs,
+  });
+  try {
+    const total = await place(response, file);
+    const expected = reconcile(job, response, total);
+    const previous = file.belongsTo.sha256;
+    if (file.bytes > 0 && previous !== undefined && previous !== expected.sha256) {
+      await file.restart();
+      throw new HttpFailure(`${showAddress(response.url)} has changed.`, 'later', { waitMs: 0 });
+    }
+    await file.identify({ sha256: expected.sha256, etag: strongEtag(response) });
+    await receive(job, file, response, expected.bytes);
+    return expected;
+  } finally {
+    response.close();
+  }
+}
+
+/**
+ * With a known SHA-256 the digest guards the resumed file; without one `If-Range` makes the server send all of it when
+ * it has changed. (A delivery network may give every mirror another ETag, so it is asked for only where it is needed.)
+ */
+function rangeHeaders(file: PartialFile): Record<string, string> {
+  const { sha256, etag } = file.belongsTo;
+  if (file.bytes === 0) return {};
+  const range = { range: `bytes=${file.bytes}-` };
+  if (sha256 !== undefined) return range;
+  return etag === undefined ? {} : { ...range, 'if-range': etag };
+}
+
+function strongEtag(response: HttpResponse): string | undefined {
+  const etag = response.headers.get('etag');
+  return etag?.startsWith('"') ? etag : undefined;
+}
+
+/** Decides where the body goes: on to the end of `file`, or over it. Returns the whole file's length if it is said. */
+async function place(response: HttpResponse, file: PartialFile): Promise<number | undefined> {
+  if (response.status === 200) {
+    if (file.bytes > 0) await file.restart();
+    return number(response.headers.get('content-length'));
+  }
+  const match = /^bytes (?:(\d+)-\d+|\*)\/(\d+|\*)$/i.exec(response.headers.get('content-range') ?? '');
+  const [, start, total] = match ?? [];
+  if (response.status === 206 && Number(start) === file.bytes) return number(total ?? null);
+  if (response.status === 206 || response.status === 416) {
+    // 416: the kept part is longer than the file. 206 elsewhere: a server that cannot count.
+    await file.restart();
+    throw new HttpFailure(`${showAddress(response.url)} does not have the range that was asked for.`, 'later', {
+      waitMs: 0,
+    });
+  }
+  throw statusFailure(response);
+}
+
+function number(text: string | null): number | undefined {
+  return text !== null && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+/** Catalogue, announcement and response must agree, and there must be a digest. */
+function reconcile(job: DownloadJob, response: HttpResponse, total: number | undefined): Expected {
+  const announced = job.announced?.(response) ?? {};
+  const shown = showAddress(job.address);
+  const { sha256, gitBlob, bytes } = job.expected;
+  if (sha256 !== undefined && announced.sha256 !== undefined && sha256 !== announced.sha256) {
+    throw new HttpFailure(`${shown} now has SHA-256 ${announced.sha256}, not ${sha256}: another file.`, 'never');
+  }
+  const sizes = [bytes, announced.bytes, total].filter((size) => size !== undefined);
+  const size = sizes[0];
+  if (sizes.some((other) => other !== size)) {
+    throw new HttpFailure(`${shown} has ${sizes.at(-1)} bytes instead of ${size}.`, 'never');
+  }
+  if (size !== undefined && size > job.maxBytes) {
+    throw new HttpFailure(`${shown} has ${showBytes(size)}, more than ${showBytes(job.maxBytes)}.`, 'never');
+  }
+  const known = { bytes: size, sha256: sha256 ?? announced.sha256, gitBlob: gitBlob ?? announced.gitBlob };
+  if (known.sha256 === undefined && known.gitBlob === undefined) {
+    throw new HttpFailure(`${shown} comes without a digest to check it against.`, 'never');
+  }
+  return known;
+}
+
+async function receive(job: DownloadJob, file: PartialFile, response: HttpResponse, total: number | undefined) {
+  await requireSpace(job.folder, (total ?? file.bytes) - file.bytes);
+  job.onBytes?.(file.bytes, total);
+  for await (const chunk of response.body) {
+    throwIfAborted(job.signal);
+    if (file.bytes + chunk.byteLength > (total ?? job.maxBytes)) {
+      throw new HttpFailure(`${showAddress(response.url)} sends more bytes than it said.`, 'never');
+    }
+    await file.append(chunk);
+    job.onBytes?.(file.bytes, total);
+  }
+  if (total !== undefined && file.bytes < total) {
+    throw new HttpFailure(`${response.url.host} closed the connection after ${file.bytes} of ${total} bytes.`, 'later');
+  }
+}

@@ -1,0 +1,351 @@
+/** The lines of `hearth inspect` that a DecoderSpec gives. */
+import { leastContextTokens } from '../backend/memoryPlan.ts';
+import type { Inspection, LayersOf } from '../model/spec/inspect.ts';
+import type { Activation, AttentionSpec, FeedForwardSpec, RopeSpec, RouterSpec } from '../model/spec/spec.ts';
+import type { WeightRole } from '../model/weights/specTensors.ts';
+import { showBytes } from '../units.ts';
+import type { InspectedModel } from './inspectModel.ts';
+
+// What `hearth inspect` says of one model: a line a fact, short enough to stand beside other models' in a table.
+
+export interface Row {
+  readonly label: string;
+  /** Empty: the model has nothing of the kind. */
+  readonly value: string;
+  /** What it means, where one model has the page for itself. */
+  readonly why?: string;
+}
+
+export function rowsOf(model: InspectedModel): Row[] {
+  return [
+    ...originRows(model),
+    ...architectureRows(model),
+    thinkingRow(model),
+    ...weightRows(model),
+    ...cacheRows(model),
+    ...memoryRows(model),
+    fitRow(model),
+  ];
+}
+
+function originRows({ model, state, licence, download }: InspectedModel): Row[] {
+  const about = download?.estimated ? 'about ' : '';
+  const pull = `not on this machine: \`hearth models pull ${model}\` gets it`;
+  return [
+    { label: 'Licence', value: licence ?? 'not stated' },
+    {
+      label: 'Download',
+      value: download ? `${about}${showBytes(download.bytes)}` : '',
+      why: state === 'present' ? 'on this machine' : pull,
+    },
+  ];
+}
+
+function thinkingRow({ thinkingModes: modes }: InspectedModel): Row {
+  const label = 'Thinking';
+  if (!modes) return { label, value: 'not known', why: 'there is no chat template to tell it' };
+  if (modes.length > 1) return { label, value: modes.join(', '), why: 'positions of the thinking switch' };
+  return modes[0] === 'off' ? { label, value: 'no' } : { label, value: 'always' };
+}
+
+const origins: Readonly<Record<InspectedModel['weightsKnownFrom'], string>> = {
+  file: "types and bytes are the file's own",
+  publication: 'types and bytes follow from how it is published',
+  assumption: 'the configuration does not say: BF16 is assumed',
+};
+
+const roles: readonly WeightRole[] = ['embedding', 'attention', 'feed-forward', 'routed-experts', 'norm', 'head'];
+
+function weightRows({ weights, quantisation, weightsKnownFrom, tiedEmbeddings }: InspectedModel): Row[] {
+  const types = [...weights.groups].sort((a, b) => b.bytes - a.bytes).map(({ type }) => type);
+  return [
+    {
+      label: 'Quantisation',
+      value: quantisation ?? [...new Set(types)].slice(0, 2).join(', '),
+      why: origins[weightsKnownFrom],
+    },
+    ...roles.map((role) => {
+      const groups = weights.groups.filter((group) => group.role === role).sort((a, b) => b.bytes - a.bytes);
+      return {
+        label: `  ${role.replace('-', ' ')}`,
+        value: groups.map(({ type, bytes }) => `${type} ${showBytes(bytes)}`).join(', '),
+        ...(role === 'head' && tiedEmbeddings && { why: 'the embedding is the same matrix' }),
+      };
+    }),
+    { label: 'Weights', value: showBytes(weights.bytes) },
+    {
+      label: 'Weights read a token',
+      value: showBytes(weights.bytesPerToken),
+      why: 'from memory, for every token that is written',
+    },
+  ];
+}
+
+const inPrecision = { f32: 'f32', f16: 'f16', q8: '8 bits' } as const;
+
+function cacheRows({ cache }: InspectedModel): Row[] {
+  const windowed = cache.windowBytes > 0;
+  return [
+    {
+      label: 'KV a token',
+      value: showBytes(cache.bytesPerToken),
+      why: `keys and values in ${inPrecision[cache.precision]}${windowed ? ', in the layers without a window' : ''}; the CPU keeps f32`,
+    },
+    {
+      label: 'KV of windows',
+      value: windowed ? showBytes(cache.windowBytes) : '',
+      why: 'at most, however long the context',
+    },
+  ];
+}
+
+function memoryRows({ memory, contextTokens, yarnOnRequest }: InspectedModel): Row[] {
+  return memory.map(({ contextTokens: tokens, bytes, cacheBytes }) => {
+    const stretch = tokens > contextTokens && yarnOnRequest;
+    const factor = stretch ? `, YaRN × ${count(tokens / stretch.originalContextTokens)}` : '';
+    return {
+      label: `Memory at ${count(tokens)}`,
+      value: bytes === undefined ? 'beyond its context' : showBytes(bytes),
+      ...(bytes !== undefined && { why: `weights and ${showBytes(cacheBytes)} of keys and values${factor}` }),
+    };
+  });
+}
+
+function fitRow({ thisMachine, longestContextTokens, weights }: InspectedModel): Row {
+  const label = 'Fits this machine';
+  const { contextTokens, memoryBytes } = thisMachine;
+  const room = `a model may take ${showBytes(memoryBytes)} of memory here`;
+  if (contextTokens === longestContextTokens) {
+    return { label, value: `${count(contextTokens)} tokens`, why: `all of its context; ${room}` };
+  }
+  if (contextTokens < leastContextTokens) {
+    const beside = contextTokens > 0 ? ` and leave room for ${contextTokens} tokens` : '';
+    return { label, value: 'no', why: `the weights take ${showBytes(weights.bytes)}${beside}; ${room}` };
+  }
+  return { label, value: `${count(contextTokens)} tokens`, why: room };
+}
+
+/** 1,234,567; up to two digits after the point. */
+export function count(value: number): string {
+  return value.toLocaleString('en-US', { maximumFractionDigits: 2 });
+}
+
+const billions = (parameters: number): string =>
+  parameters >= 999.5e6
+    ? `${Number((parameters / 1e9).toPrecision(3))} billion`
+    : `${Number((parameters / 1e6).toPrecision(3))} million`;
+
+export function architectureRows(model: Inspection): Row[] {
+  const attention = model.attention[0]?.spec;
+  // Publishers differ: OpenAI leaves the embedding out, Qwen and DeepSeek count it.
+  const withEmbedding = model.activeParameters + (model.tiedEmbeddings ? 0 : model.vocabularySize * model.hiddenSize);
+  return [
+    { label: 'Family', value: model.family },
+    { label: 'Parameters', value: billions(model.parameters) },
+    {
+      label: 'Active a token',
+      value: billions(model.activeParameters),
+      why: `multiplied with; ${billions(withEmbedding)} with the embedding, which is only looked up in`,
+    },
+    { label: 'Layers', value: `${model.layers}, hidden size ${count(model.hiddenSize)}` },
+    { label: 'Vocabulary', value: count(model.vocabularySize) },
+    ...(attention ? [...attentionRows(attention), ...groupedQueryRows(attention), ...windowRows(model)] : []),
+    ...feedForwardRows(model),
+    normRow(model, attention),
+    ...(attention
+      ? [...ropeRows(attention.rope), yarnRow(model, attention.rope), contextRow(model, attention.rope)]
+      : []),
+  ];
+}
+
+function attentionRows(attention: AttentionSpec): Row[] {
+  const { kind, numAttentionHeads: heads } = attention;
+  if (kind === 'latent') {
+    const { nopeHeadDim, ropeHeadDim, valueHeadDim, queryRank, keyValueRank } = attention;
+    const query = queryRank === undefined ? '' : `, query ${count(queryRank)}`;
+    return [
+      { label: 'Attention', value: 'latent', why: 'keys and values of all heads are rebuilt from one latent a token' },
+      { label: 'Heads', value: `${heads} of ${nopeHeadDim} + ${ropeHeadDim} rotated, values ${valueHeadDim}` },
+      { label: 'Latent ranks', value: `key/value ${count(keyValueRank)}${query}` },
+    ];
+  }
+  const { numKeyValueHeads, headDim } = attention;
+  const shared = heads / numKeyValueHeads;
+  return [
+    {
+      label: 'Attention',
+      value: shared === 1 ? 'multi-head' : 'grouped-query',
+      ...(shared > 1 && { why: `${count(shared)} query heads share a key and a value head` }),
+    },
+    { label: 'Heads', value: `${heads} query, ${numKeyValueHeads} key/value of ${headDim}` },
+    { label: 'Latent ranks', value: '' },
+  ];
+}
+
+function groupedQueryRows(attention: AttentionSpec): Row[] {
+  const grouped = attention.kind === 'grouped-query' ? attention : undefined;
+  const biases = [...(grouped?.bias.qkv ? ['q', 'k', 'v'] : []), ...(grouped?.bias.output ? ['output'] : [])];
+  return [
+    {
+      label: 'Sinks',
+      value: grouped?.sinks ? 'one a query head' : '',
+      why: 'a learned logit that draws attention to nothing',
+    },
+    { label: 'Biases', value: biases.join(', ') },
+  ];
+}
+
+function windowRows({ attention, layers }: Inspection): Row[] {
+  const windows = attention.flatMap(({ spec, layers: number }) =>
+    spec.kind === 'grouped-query' && spec.slidingWindow !== undefined
+      ? [`${count(spec.slidingWindow)} tokens in ${number} of ${layers} layers`]
+      : [],
+  );
+  return [{ label: 'Sliding window', value: windows.join('; '), why: 'the other layers see the whole context' }];
+}
+
+function feedForwardRows({ feedForward, layers }: Inspection): Row[] {
+  const dense = feedForward.flatMap(({ spec, layers: number }) =>
+    spec.kind === 'dense' ? [`${count(spec.intermediateSize)} wide${where(number, layers)}`] : [],
+  );
+  const [experts] = feedForward.flatMap(({ spec, layers: number }) =>
+    spec.kind === 'experts' ? [{ spec, layers: number }] : [],
+  );
+  return [
+    { label: 'Dense feed-forward', value: dense.join('; ') },
+    ...expertRows(experts, layers),
+    { label: 'Activation', value: activation(feedForward) },
+  ];
+}
+
+const where = (number: number, layers: number): string =>
+  number === layers ? '' : ` in ${number} of ${layers} layers`;
+
+function expertRows(experts: LayersOf<FeedForwardSpec & { kind: 'experts' }> | undefined, layers: number): Row[] {
+  const spec = experts?.spec;
+  const shared =
+    spec?.sharedIntermediateSize === undefined ? '' : ` and one of ${count(spec.sharedIntermediateSize)} always`;
+  return [
+    {
+      label: 'Experts a layer',
+      value: experts
+        ? `${count(experts.spec.numExperts)} of ${count(experts.spec.intermediateSize)}${where(experts.layers, layers)}`
+        : '',
+    },
+    { label: 'Experts a token', value: spec ? `${spec.expertsPerToken}${shared}` : '' },
+    { label: 'Router', value: spec ? router(spec.router) : '' },
+  ];
+}
+
+function router(spec: RouterSpec): string {
+  switch (spec.kind) {
+    case 'topk-then-softmax':
+      return 'softmax of the chosen';
+    case 'softmax-then-topk':
+      return `softmax of all${spec.renormalise ? ', chosen sum to 1' : ''}`;
+    case 'sigmoid-grouped':
+      return `sigmoid, from ${spec.groupsUsed} of ${spec.groups} groups`;
+  }
+}
+
+function activation(feedForward: Inspection['feedForward']): string {
+  return [...new Set(feedForward.map(({ spec }) => activationName(spec.activation)))].join('; ');
+}
+
+function activationName(spec: Activation): string {
+  return spec.kind === 'silu-gate' ? 'SwiGLU' : `SwiGLU clamped at ${count(spec.limit)}`;
+}
+
+function normRow({ normEpsilon }: Inspection, attention: AttentionSpec | undefined): Row {
+  const inside =
+    attention?.kind === 'latent' ? '; the latents too' : attention?.qkNorm ? '; query and key heads too' : '';
+  return { label: 'Normalisation', value: `RMS${inside}`, why: `before each block, epsilon ${normEpsilon}` };
+}
+
+function ropeRows({ theta, layout, dimensions }: RopeSpec): Row[] {
+  return [
+    { label: 'Rotary base', value: count(theta) },
+    {
+      label: 'Rotary layout',
+      value: `${layout}, ${dimensions} dimensions`,
+      why: layout === 'half-split' ? 'element i turns with i + half' : 'element 2i turns with 2i + 1',
+    },
+  ];
+}
+
+function yarnRow({ yarnOnRequest: request }: Inspection, { yarn }: RopeSpec): Row {
+  const label = 'YaRN';
+  if (yarn)
+    return { label, value: `× ${count(yarn.factor)} on ${count(yarn.originalContextTokens)}`, why: 'always on' };
+  if (!request) return { label, value: '' };
+  const { largestFactor, originalContextTokens } = request;
+  return {
+    label,
+    value: `on request, to × ${largestFactor} on ${count(originalContextTokens)}`,
+    why: 'with the smallest factor that the context asked for needs',
+  };
+}
+
+function contextRow(model: Inspection, rope: RopeSpec): Row {
+  const { contextTokens, longestContextTokens } = model;
+  const longer = longestContextTokens > contextTokens ? `; with YaRN ${count(longestContextTokens)}` : '';
+  return { label: 'Context', value: `${count(contextTokens)}${longer}`, why: `tokens; ${howReached(rope)}` };
+}
+
+function howReached({ yarn, linearFactor, frequencyFactors, theta }: RopeSpec): string {
+  if (yarn) return `${count(yarn.originalContextTokens)} stretched by YaRN`;
+  if (linearFactor !== undefined) return `positions are divided by ${count(linearFactor)}`;
+  if (frequencyFactors) return "slow rotations are slowed further, as Llama 3's are";
+  return `by the rotary base of ${count(theta)}, without scaling`;
+}
+
+// `hearth inspect` for people: a page about one model, or a table of several.
+
+/** Where a model has nothing of the kind that another has. */
+const nothing = '–';
+
+/** A file with its surroundings, a long conversation, a repository: what memory is shown for. */
+export const usualContexts: readonly number[] = [8192, 32_768, 131_072];
+
+export function inspectionText(models: readonly InspectedModel[]): string {
+  const [first, second] = models;
+  return first && second === undefined ? explanation(first) : comparison(models);
+}
+
+function explanation(model: InspectedModel): string {
+  const rows = rowsOf(model).filter(({ value }) => value !== '');
+  const lines = aligned(rows.map(({ label, value, why }) => [label, value, why ?? '']));
+  return `${title(model)}\n\n${lines}\n`;
+}
+
+function comparison(models: readonly InspectedModel[]): string {
+  const columns = models.map((model) => rowsOf(model));
+  const kinds: readonly Row[] = columns[0] ?? [];
+  const facts = kinds
+    .map(({ label }) => [label, ...columns.map((rows) => rows.find((row) => row.label === label)?.value ?? '')])
+    .filter(([, ...values]) => values.some((value) => value !== ''));
+  return `${aligned([['', ...models.map(heading)], ...facts.map((row) => row.map((cell) => (cell === '' ? nothing : cell)))])}\n`;
+}
+
+/** Short: what tells the columns apart. */
+const heading = ({ name, model, download }: InspectedModel): string => (download ? model : name);
+
+const title = ({ name, model }: InspectedModel): string => (name === model ? name : `${name} (${model})`);
+
+function aligned(rows: readonly (readonly string[])[]): string {
+  const printed = rows.map((row) => row.map(printable));
+  const widths = (printed[0] ?? []).map((_, column) => Math.max(...printed.map((row) => row[column]?.length ?? 0)));
+  return printed
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
+
+/** A file may call its licence anything: no control character of it reaches the screen, nor a page of text. */
+function printable(text: string): string {
+  return text.replaceAll(/\p{C}/gu, ' ').slice(0, 120);
+}

@@ -1,0 +1,180 @@
+/** Inspecting a model by its name: of the catalogue, downloaded or not, or a file, folder or config.json of the user's. */
+import { stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { HearthError } from '../errors.ts';
+import { openGguf } from '../formats/gguf.ts';
+import { metadataString, optionalMetadata } from '../formats/ggufMetadata.ts';
+import { limits } from '../limits.ts';
+import { openModel, readConfig, specFromConfig } from '../model/open.ts';
+import { cacheBytesPerValue } from '../model/spec/cachePrecision.ts';
+import { describeModel, type WeightGroup } from '../model/spec/describe.ts';
+import { cacheBytes, type Inspection, inspectSpec } from '../model/spec/inspect.ts';
+import type { DecoderSpec } from '../model/spec/spec.ts';
+import { plannedGroups, type Storage, storageOfConfig, storages } from '../model/weights/storedBytes.ts';
+import { compileChatTemplate } from '../prompt/formats/chatTemplate.ts';
+import { promptFormatOf } from '../prompt/formats/promptFormat.ts';
+import { type ThinkingMode, thinkingModes } from '../prompt/thinkingModes.ts';
+import type { CachePrecision } from '../protocol/engineProtocol.ts';
+import { readOptionalText } from '../tokenizer/readConfig.ts';
+import { type Architecture, architectures, specOfArchitecture } from './architectures.ts';
+import type { CatalogueEntry } from './catalogue.ts';
+import { findEntry } from './catalogue.ts';
+import { longestContext, memoryForModelBytes } from './fit.ts';
+import type { Hardware } from './hardware.ts';
+import type { Store } from './store.ts';
+
+export interface InspectedModel extends Inspection {
+  /** As it was asked for. */
+  readonly model: string;
+  readonly name: string;
+  readonly state: 'present' | 'absent';
+  /** Types and bytes are the file's own, follow from how it is published, or are what is usual. */
+  readonly weightsKnownFrom: 'file' | 'publication' | 'assumption';
+  /** The publisher's name for how the weights are stored. */
+  readonly quantisation?: string;
+  /** Absent: not stated. */
+  readonly licence?: string;
+  /** Of the catalogue's models, present or not. */
+  readonly download?: { readonly bytes: number; readonly estimated: boolean };
+  /** Absent: there is no chat template to tell it. */
+  readonly thinkingModes?: readonly ThinkingMode[];
+  readonly thisMachine: {
+    /** For weights and cache. */
+    readonly memoryBytes: number;
+    /** 0: not even the weights fit. */
+    readonly contextTokens: number;
+  };
+}
+
+export interface InspectOptions {
+  /** Lengths to say the memory for. */
+  readonly contexts: readonly number[];
+  /** Of keys and values; absent: f16. */
+  readonly cachePrecision?: CachePrecision;
+  readonly hardware: Hardware;
+}
+
+/** What is known of a model, apart from what follows from its spec. */
+interface Known extends Pick<InspectedModel, 'name' | 'state' | 'weightsKnownFrom' | 'quantisation' | 'thinkingModes'> {
+  readonly spec: DecoderSpec;
+  readonly groups: readonly WeightGroup[];
+  readonly licence?: string;
+}
+
+/** @throws HearthError `not-found`, `invalid-input` or `unsupported`, naming the model, key or tensor. */
+export async function inspectModel(store: Store, model: string, options: InspectOptions): Promise<InspectedModel> {
+  const entry = findEntry(model);
+  const { spec, groups, ...known } = entry ? await ofEntry(store, entry) : await ofPath(await store.resolve(model));
+  const { contexts, cachePrecision = 'f16' } = options;
+  const inspection = inspectSpec(spec, groups, contexts, cachePrecision);
+  const memoryBytes = memoryForModelBytes(options.hardware);
+  const { longestContextTokens, weights } = inspection;
+  const perValue = cacheBytesPerValue(spec, cachePrecision);
+  const needs = {
+    weightBytes: weights.bytes,
+    cacheBytes: (tokens: number) => cacheBytes(spec, tokens, perValue),
+    longestTokens: longestContextTokens,
+  };
+  const contextTokens = longestContext(needs, options.hardware);
+  return {
+    model,
+    ...known,
+    ...(entry && { licence: entry.licence.name }),
+    ...(entry && { download: { bytes: entry.downloadBytes, estimated: entry.downloadEstimated } }),
+    ...inspection,
+    // Not a head that the file stores a second time.
+    ...(entry && { parameters: entry.parameters }),
+    thisMachine: { memoryBytes, contextTokens },
+  };
+}
+
+async function ofEntry(store: Store, entry: CatalogueEntry): Promise<Known> {
+  const { name, quantisation } = entry;
+  const { path } = await store.get(entry.id);
+  if (path !== undefined) return { ...(await ofFile(path)), name, quantisation };
+  const architecture = knownArchitecture(entry);
+  const spec = specOfArchitecture(architecture);
+  return {
+    name,
+    state: 'absent',
+    spec,
+    groups: plannedGroups(spec, knownStorage(entry)),
+    weightsKnownFrom: 'publication',
+    quantisation,
+    thinkingModes: architecture.thinkingModes,
+  };
+}
+
+function knownArchitecture({ id }: CatalogueEntry): Architecture {
+  const architecture = architectures[id];
+  // A test holds that every entry has one.
+  if (!architecture) throw new Error(`no architecture for ${id}`);
+  return architecture;
+}
+
+export function knownStorage({ id, quantisation }: CatalogueEntry): Storage {
+  const storage = storages.find((known) => known === quantisation);
+  if (!storage) throw new Error(`no storage ${quantisation} for ${id}`);
+  return storage;
+}
+
+async function ofPath(path: string): Promise<Known> {
+  return path.endsWith('.json') ? ofConfig(path) : ofFile(path);
+}
+
+async function ofFile(path: string): Promise<Known> {
+  const model = await openModel(path);
+  try {
+    const { spec, tokenizer } = model;
+    const licence = (await stat(path)).isDirectory() ? undefined : await ggufLicence(path);
+    return {
+      name: basename(path),
+      state: 'present',
+      spec,
+      groups: describeModel(model).groups,
+      weightsKnownFrom: 'file',
+      ...(licence !== undefined && { licence }),
+      ...(tokenizer?.chatTemplate !== undefined && { thinkingModes: promptFormatOf(tokenizer).thinkingModes }),
+    };
+  } finally {
+    await model.file.close();
+  }
+}
+
+async function ggufLicence(path: string): Promise<string | undefined> {
+  const gguf = await openGguf(path);
+  try {
+    return optionalMetadata(gguf, 'general.license', metadataString);
+  } finally {
+    await gguf.close();
+  }
+}
+
+async function ofConfig(path: string): Promise<Known> {
+  const config = await readConfig(path);
+  const spec = specFromConfig(config);
+  const { storage, fp8Block, assumed } = storageOfConfig(config);
+  const modes = await thinkingModesBeside(path);
+  return {
+    // The folder has the model's name; the file is called config.json everywhere.
+    name: basename(dirname(path)) || path,
+    state: 'absent',
+    spec,
+    groups: plannedGroups(spec, storage, fp8Block),
+    weightsKnownFrom: assumed ? 'assumption' : 'publication',
+    quantisation: storage,
+    ...(modes && { thinkingModes: modes }),
+  };
+}
+
+async function thinkingModesBeside(path: string): Promise<ThinkingMode[] | undefined> {
+  const source = await readOptionalText(join(dirname(path), 'chat_template.jinja'), limits.text.tokenizerConfigBytes);
+  if (source === undefined) return undefined;
+  try {
+    return thinkingModes(compileChatTemplate(source), { templateTokens: { begin: '', end: '' } });
+  } catch (error) {
+    // A template that is none hides nothing else about the model.
+    if (error instanceof HearthError) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * `hearth doctor`: whether Hearth can work here, part by part, as a report to paste into an issue. It names no person, file
+ * or folder; each check says what is wrong and what to do.
+ */
+import { constants } from 'node:fs';
+import { access, mkdir, statfs } from 'node:fs/promises';
+import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
+import packageJson from '../../package.json' with { type: 'json' };
+import { defaultStoreDirectory } from '../catalogue/paths.ts';
+import { openStore } from '../catalogue/store.ts';
+import { createReader } from '../index/syntax/treeSitter.ts';
+import { discoverDevices } from '../runtime/devices.ts';
+import { showBytes } from '../units.ts';
+import type { Command } from './command.ts';
+import { json } from './session.ts';
+
+interface Finding {
+  readonly part: string;
+  readonly state: 'ok' | 'limited' | 'broken';
+  readonly text: string;
+}
+
+export const doctor: Command = {
+  name: 'doctor',
+  usage: '',
+  summary: 'Checks every part that Hearth needs on this machine; the report names no files and can be pasted.',
+  options: [],
+  async run(values, terminal) {
+    values.none();
+    const findings: Finding[] = [];
+    for (const [part, check] of Object.entries(checks)) findings.push(...(await checked(part, check)));
+    if (values.switch('json')) json(terminal, findings);
+    else for (const { part, state, text } of findings) terminal.out(`${state.padEnd(7)} ${part}: ${text}\n`);
+    if (findings.some(({ state }) => state === 'broken')) process.exitCode = 1;
+  },
+};
+
+type Check = () => Promise<Omit<Finding, 'part'> | Omit<Finding, 'part'>[]>;
+
+async function checked(part: string, check: Check): Promise<Finding[]> {
+  try {
+    return [await check()].flat().map((finding) => ({ part, ...finding }));
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    return [{ part, state: 'broken', text: withoutPaths(message) }];
+  }
+}
+
+const checks: Readonly<Record<string, Check>> = {
+  Hearth: async () => ({ state: 'ok', text: `${packageJson.version} on Node ${process.versions.node}` }),
+  Machine: async () => ({
+    state: 'ok',
+    text: `${platform()} ${release()} ${arch()}, ${cpus()[0]?.model.trim() ?? 'unknown processor'}, ${availableParallelism()} threads, ${showBytes(totalmem())} of memory`,
+  }),
+  'CPU backend': async () => {
+    await import('onnxruntime-node');
+    return { state: 'ok', text: 'onnxruntime-node is loaded' };
+  },
+  Devices: async () =>
+    (await discoverDevices()).map(({ backend, found, description, notes }) => ({
+      state: found ? 'ok' : 'limited',
+      text: withoutPaths(`${backend}: ${[description, ...notes].join(' ')}`),
+    })),
+  Grammars: async () => {
+    await createReader('typescript', '(identifier) @name');
+    return { state: 'ok', text: 'tree-sitter parses' };
+  },
+  Index: async () => {
+    try {
+      const { DatabaseSync } = await import('node:sqlite');
+      new DatabaseSync(':memory:').exec('CREATE VIRTUAL TABLE t USING fts5(x)');
+      return { state: 'ok', text: 'SQLite with FTS5' };
+    } catch {
+      return { state: 'limited', text: 'this Node has no SQLite; the index of a folder needs Node 22.13 or later' };
+    }
+  },
+  Store: async () => {
+    const directory = defaultStoreDirectory();
+    await mkdir(directory, { recursive: true });
+    await access(directory, constants.R_OK | constants.W_OK);
+    const { bavail, bsize } = await statfs(directory);
+    const present = (await openStore({}).list()).filter(({ state }) => state === 'present');
+    const free = bavail * bsize;
+    return {
+      state: present.length > 0 && free > 1e9 ? 'ok' : 'limited',
+      text: `${present.length} models, ${showBytes(free)} free${present.length === 0 ? '; fetch one: hearth models pull' : ''}`,
+    };
+  },
+  Network: async () => {
+    const proxies = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'].filter((name) => process.env[name]);
+    const text = proxies.length > 0 ? `downloads go through ${proxies.join(', ')}` : 'downloads go without a proxy';
+    return { state: 'ok', text };
+  },
+};
+
+/** Absolute paths say who somebody is. */
+const withoutPaths = (text: string): string => text.replaceAll(/(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'"]+){2,}/g, '(path)');

@@ -1,0 +1,94 @@
+/** Fields that several endpoints share. Clients send `null` for what they do not set, so null is absence everywhere. */
+import { z } from 'zod';
+import { limits } from '../limits.ts';
+import { type ModelCard, type Sampling, sampling, type ThinkingMode } from '../protocol/engineProtocol.ts';
+import { ApiError, badRequest } from './errors.ts';
+
+export const optional = <Schema extends z.ZodType>(schema: Schema) =>
+  schema.nullish().transform((value) => value ?? undefined);
+
+const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, seed, logitBias } = sampling.shape;
+
+export const samplingFields = {
+  temperature: optional(temperature),
+  top_p: optional(topP),
+  /** Not OpenAI's, but known to vLLM, SGLang and llama-server by these names. */
+  top_k: optional(topK),
+  min_p: optional(minP),
+  repetition_penalty: optional(repetitionPenalty),
+  presence_penalty: optional(presencePenalty),
+  frequency_penalty: optional(z.number()),
+  seed: optional(seed),
+  logit_bias: optional(logitBias),
+};
+
+type SamplingFields = z.output<z.ZodObject<typeof samplingFields>>;
+
+export function samplingOf(fields: SamplingFields): Sampling {
+  if (fields.frequency_penalty) refuse('frequency_penalty', 'repetition_penalty and presence_penalty are known');
+  return {
+    temperature: fields.temperature,
+    topP: fields.top_p,
+    topK: fields.top_k,
+    minP: fields.min_p,
+    repetitionPenalty: fields.repetition_penalty,
+    presencePenalty: fields.presence_penalty,
+    seed: fields.seed,
+    logitBias: fields.logit_bias,
+  };
+}
+
+/** Each of several answers has its own randomness. */
+export const choiceSampling = (requested: Sampling, index: number): Sampling =>
+  requested.seed === undefined ? requested : { ...requested, seed: requested.seed + index };
+
+export const stopField = optional(
+  z.union([z.string().transform((stop) => [stop]), z.array(z.string()).max(limits.server.stopStrings)]),
+);
+export const tokensField = optional(z.number().int().min(1).max(limits.model.contextTokens));
+export const choicesField = optional(z.number().int().min(1).max(limits.server.choices));
+export const streamOptions = optional(z.object({ include_usage: optional(z.boolean()) }));
+
+/** OpenAI's words for how long to think. Nothing asked for is no thinking. */
+export const reasoningEffort = z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']);
+
+const modes: Readonly<Record<z.infer<typeof reasoningEffort>, ThinkingMode>> = {
+  none: 'off',
+  minimal: 'low',
+  low: 'low',
+  medium: 'medium',
+  high: 'high',
+  xhigh: 'high',
+  max: 'high',
+};
+export const thinkingOf = (effort: z.infer<typeof reasoningEffort> | undefined): ThinkingMode =>
+  effort === undefined ? 'off' : modes[effort];
+
+/** A field that would change the answer, and that Hearth cannot honour. */
+export function refuse(param: string, advice = 'leave it out'): never {
+  throw badRequest(`${param} is not supported: ${advice}.`, param);
+}
+
+/** A field that is looked at by `refuseFields` alone. */
+export const unsupported = z.unknown().optional();
+
+/** Fields whose presence is refused, by endpoint: to ignore them would be to answer another question. */
+export function refuseFields(fields: Readonly<Record<string, unknown>>): void {
+  for (const [param, value] of Object.entries(fields)) {
+    const idle = value === undefined || value === null || value === false || value === 0;
+    if (!idle && !(Array.isArray(value) && value.length === 0)) refuse(param);
+  }
+}
+
+/** What a client calls the loaded model: a catalogue id, or the name of the file or folder it lies in. */
+export const servedName = ({ id }: ModelCard): string => id.split(/[\\/]/).filter(Boolean).at(-1) ?? id;
+
+/** @throws ApiError 404 when the request names another model than the one that is loaded. */
+export function checkModel(requested: string, card: ModelCard): string {
+  const served = servedName(card);
+  if (requested === served) return served;
+  throw new ApiError(404, `The model '${requested}' is not loaded; this server answers as '${served}'.`, {
+    code: 'model_not_found',
+    param: 'model',
+  });
+}

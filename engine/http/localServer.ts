@@ -1,0 +1,49 @@
+/** The OpenAI-compatible server inside the engine's process: off until it is asked for, one at a time. */
+import type { z } from 'zod';
+import type { ServerAddress, startServerParams } from '../protocol/engineProtocol.ts';
+import type { DeltaRoutes } from '../runtime/deltaRoutes.ts';
+import type { Engine } from '../runtime/service.ts';
+import type { HttpServer } from './server.ts';
+
+export class LocalServer {
+  readonly #engine: Engine;
+  readonly #routes: DeltaRoutes;
+  readonly #log: (line: string) => void;
+  #running: HttpServer | undefined;
+  /** Starts and stops go one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(engine: Engine, routes: DeltaRoutes, log: (line: string) => void) {
+    this.#engine = engine;
+    this.#routes = routes;
+    this.#log = log;
+  }
+
+  /** In place of one that runs already. @throws HearthError `unavailable` when the port is taken. */
+  start({ port, token }: z.output<typeof startServerParams>): Promise<ServerAddress> {
+    return this.#inTurn(async () => {
+      await this.#close();
+      // Few ask for it: read then.
+      const { startHttpServer } = await import('./server.ts');
+      const parts = { engine: this.#engine, routes: this.#routes, log: this.#log };
+      this.#running = await startHttpServer({ ...parts, port, token });
+      return { address: `${this.#running.address}/v1` };
+    });
+  }
+
+  stop(): Promise<void> {
+    return this.#inTurn(() => this.#close());
+  }
+
+  async #close(): Promise<void> {
+    const running = this.#running;
+    this.#running = undefined;
+    await running?.close();
+  }
+
+  #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+}

@@ -1,0 +1,106 @@
+/** Conversations in OpenAI's words to the protocol's: roles, content in parts, tool calls and their results. */
+import { z } from 'zod';
+import { limits } from '../limits.ts';
+import { type ChatMessage, type ResponseFormat, type Tool, type ToolChoice, tool } from '../protocol/engineProtocol.ts';
+import { badRequest } from './errors.ts';
+import { optional } from './fields.ts';
+
+export const content = z.union([
+  z.string(),
+  z.array(z.looseObject({ type: z.string(), text: optional(z.string()), refusal: optional(z.string()) })),
+]);
+
+const calledFunction = z.object({ name: z.string(), arguments: z.string() });
+
+export const message = z.discriminatedUnion('role', [
+  z.object({ role: z.enum(['system', 'developer']), content }),
+  z.object({ role: z.literal('user'), content }),
+  z.object({
+    role: z.literal('assistant'),
+    content: optional(content),
+    reasoning_content: optional(z.string()),
+    tool_calls: optional(z.array(z.object({ id: z.string(), function: calledFunction }))),
+  }),
+  z.object({ role: z.literal('tool'), content, tool_call_id: z.string() }),
+]);
+
+export function textOf(parts: z.output<typeof content>, param: string): string {
+  if (typeof parts === 'string') return parts;
+  const texts = parts.map(({ type, text, refusal }) => {
+    const written = text ?? refusal;
+    if (written === undefined) throw badRequest(`${param}: only text is understood, not '${type}'.`, param);
+    return written;
+  });
+  return texts.join('');
+}
+
+export function messageOf(from: z.output<typeof message>, index: number): ChatMessage {
+  const param = `messages.${index}.content`;
+  switch (from.role) {
+    case 'system':
+    case 'developer':
+      return { role: 'system', content: textOf(from.content, param) };
+    case 'user':
+      return { role: 'user', content: textOf(from.content, param) };
+    case 'tool':
+      return { role: 'tool', toolCallId: from.tool_call_id, content: textOf(from.content, param) };
+    case 'assistant':
+      return {
+        role: 'assistant',
+        content: textOf(from.content ?? '', param),
+        thinking: from.reasoning_content,
+        toolCalls: from.tool_calls?.map(({ id, function: called }) => ({ id, ...called })),
+      };
+  }
+}
+
+/** A function as both APIs describe it. */
+export const functionTool = z.object({
+  name: tool.shape.name,
+  description: optional(z.string()),
+  parameters: optional(z.record(z.string(), z.unknown())),
+});
+
+export const toolOf = ({ name, description, parameters }: z.output<typeof functionTool>): Tool =>
+  tool.parse({ name, description, parameters });
+
+export const toolList = <Schema extends z.ZodType>(schema: Schema) =>
+  optional(z.array(schema).max(limits.server.tools));
+
+export const choiceWord = z.enum(['auto', 'none', 'required']);
+
+/** @throws ApiError when a tool is demanded that is not on offer. */
+export function toolChoiceOf(choice: ToolChoice | undefined, tools: readonly Tool[]): ToolChoice {
+  if (choice === undefined) return 'auto';
+  const missing =
+    typeof choice === 'string' ? choice === 'required' && tools.length === 0 : !tools.some(isNamed(choice.name));
+  if (missing) throw badRequest('tool_choice demands a tool that is not among the tools.', 'tool_choice');
+  return choice;
+}
+
+const isNamed =
+  (name: string) =>
+  (candidate: Tool): boolean =>
+    candidate.name === name;
+
+const namedSchema = z.object({ name: optional(z.string()), schema: z.record(z.string(), z.unknown()) });
+
+/** `response_format` of the chat API. The Responses API's `text.format` has the schema beside the type. */
+export const chatFormat = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('text') }),
+  z.object({ type: z.literal('json_object') }),
+  z.object({ type: z.literal('json_schema'), json_schema: namedSchema }),
+]);
+export const responsesFormat = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('text') }),
+  z.object({ type: z.literal('json_object') }),
+  z.object({ type: z.literal('json_schema'), ...namedSchema.shape }),
+]);
+
+export function formatOf(
+  format: z.output<typeof chatFormat> | z.output<typeof responsesFormat> | undefined,
+): ResponseFormat {
+  if (format === undefined || format.type === 'text') return { kind: 'text' };
+  if (format.type === 'json_object') return { kind: 'json' };
+  return { kind: 'json-schema', schema: 'schema' in format ? format.schema : format.json_schema.schema };
+}

@@ -1,0 +1,74 @@
+/** What the endpoints need of an engine, and how they ask it. */
+import type { z } from 'zod';
+import { cancelled, HearthError } from '../errors.ts';
+import {
+  type ChatParams,
+  type ChatResult,
+  chatParams,
+  type Delta,
+  type FinishReason,
+  type ModelCard,
+  type Statistics,
+} from '../protocol/engineProtocol.ts';
+import type { DeltaRoutes } from '../runtime/deltaRoutes.ts';
+import type { Engine } from '../runtime/service.ts';
+
+export interface Serving {
+  readonly engine: Pick<Engine, 'status' | 'chat' | 'complete' | 'generate' | 'embed' | 'countTokens'>;
+  readonly routes: DeltaRoutes;
+}
+
+export function loadedCard({ engine }: Serving): ModelCard {
+  const { model } = engine.status();
+  if (model) return model;
+  throw new HearthError('unavailable', 'No model is loaded yet; ask again when it is.');
+}
+
+type ChatRequest = Omit<z.output<typeof chatParams>, 'stream'>;
+
+/** Everything but the stream's name checked against the protocol, before anything is computed. */
+export function chatRequest(params: Omit<ChatParams, 'stream'>): ChatRequest {
+  return chatParams.omit({ stream: true }).parse(params);
+}
+
+/** @throws HearthError also when the engine ended the answer by itself; what was written until then is no answer. */
+export async function ask(
+  { engine, routes }: Serving,
+  request: ChatRequest,
+  signal: AbortSignal,
+  onDelta: (delta: Delta) => void,
+): Promise<ChatResult> {
+  return whole(await routes.with(onDelta, (stream) => engine.chat({ ...request, stream }, signal)));
+}
+
+export function whole<Result extends { readonly finish: string }>(result: Result): Result {
+  if (result.finish === 'cancelled') throw cancelled('The model was unloaded or replaced before the answer was whole.');
+  return result;
+}
+
+/** The end of an answer in OpenAI's words: a full context is a length too. */
+export function finishOf(finish: FinishReason | 'tool-calls'): 'stop' | 'length' | 'tool_calls' {
+  if (finish === 'tool-calls') return 'tool_calls';
+  return finish === 'length' || finish === 'context' ? 'length' : 'stop';
+}
+
+/** Tokens of all choices; their prompt is the same and counts once. */
+export function usageOf(answers: readonly { readonly statistics: Statistics }[]) {
+  const promptTokens = Math.max(0, ...answers.map(({ statistics }) => statistics.promptTokens));
+  const cachedTokens = Math.max(0, ...answers.map(({ statistics }) => statistics.cachedTokens));
+  const completionTokens = answers.reduce((sum, { statistics }) => sum + statistics.generatedTokens, 0);
+  return {
+    prompt_tokens: promptTokens,
+    completion_tokens: completionTokens,
+    total_tokens: promptTokens + completionTokens,
+    prompt_tokens_details: { cached_tokens: cachedTokens },
+  };
+}
+
+/** Tokens of the answers' thinking, counted anew from its text. */
+export function thinkingTokensOf({ engine }: Serving, answers: readonly { readonly thinking: string }[]): number {
+  const texts = answers.flatMap(({ thinking }) => (thinking === '' ? [] : [thinking]));
+  return texts.length === 0 ? 0 : engine.countTokens({ texts }).reduce((sum, tokens) => sum + tokens, 0);
+}
+
+export const nowSeconds = (): number => Math.floor(Date.now() / 1000);

@@ -1,0 +1,110 @@
+/** The index on disk: one SQLite file. It holds nothing that cannot be read again from the sources. */
+import { mkdirSync, rmSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { DatabaseSync } from 'node:sqlite';
+import { HearthError } from '../../errors.ts';
+
+/** Another one: the file is made anew. */
+const schemaVersion = 3;
+
+const schema = `
+  CREATE TABLE files (
+    id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE,
+    bytes INTEGER NOT NULL,
+    modified_ms REAL NOT NULL,
+    -- Of the content; equal after a switch of branches and back.
+    digest TEXT NOT NULL,
+    -- Why its content is not in the index; '' when it is.
+    skipped TEXT NOT NULL
+  );
+  CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY,
+    file INTEGER NOT NULL,
+    first_line INTEGER NOT NULL,
+    last_line INTEGER NOT NULL
+  );
+  CREATE INDEX chunks_file ON chunks(file);
+  CREATE TABLE symbols (
+    id INTEGER PRIMARY KEY,
+    file INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    container TEXT NOT NULL,
+    first_line INTEGER NOT NULL,
+    last_line INTEGER NOT NULL,
+    name_line INTEGER NOT NULL
+  );
+  CREATE INDEX symbols_file ON symbols(file);
+  CREATE INDEX symbols_name ON symbols(name COLLATE NOCASE);
+  CREATE TABLE imports (file INTEGER NOT NULL, target TEXT NOT NULL);
+  CREATE INDEX imports_file ON imports(file);
+  -- Of one embedding model, once one was chosen.
+  CREATE TABLE embedder (model TEXT NOT NULL);
+  -- By the digest of what was embedded, also for a while after its chunk is gone.
+  CREATE TABLE vectors (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, vector BLOB NOT NULL);
+  CREATE TABLE embedded (chunk INTEGER PRIMARY KEY, vector INTEGER NOT NULL);
+  -- One row a chunk, by its id. The text itself stays in its file.
+  CREATE VIRTUAL TABLE terms USING fts5(
+    path, names, body,
+    content='', contentless_delete=1, tokenize="porter ascii tokenchars '_$'"
+  );
+  CREATE VIRTUAL TABLE vocabulary USING fts5vocab(terms, row);
+  PRAGMA user_version = ${schemaVersion};
+`;
+
+/** The index was written by another release. */
+class OtherVersion extends Error {}
+
+/**
+ * @throws HearthError `unsupported` where Node.js has no SQLite; `unavailable` where the file cannot be opened now (locked,
+ * disk full, no right to it), which says nothing against what it holds.
+ */
+export async function openDatabase(path: string): Promise<DatabaseSync> {
+  const sqlite = await import('node:sqlite').catch(() => {
+    throw new HearthError(
+      'unsupported',
+      `The repository index needs SQLite, which Node.js has from version 22.13 on; this is ${process.version}. Everything else works without it.`,
+    );
+  });
+  mkdirSync(dirname(path), { recursive: true });
+  try {
+    return prepared(new sqlite.DatabaseSync(path));
+  } catch (error) {
+    if (!(error instanceof OtherVersion) && !isDamage(error)) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new HearthError(
+        'unavailable',
+        `The repository index could not be opened (${reason}). It is kept as it is; reload the window to try again.`,
+        { cause: error },
+      );
+    }
+    removeDatabase(path);
+    return prepared(new sqlite.DatabaseSync(path));
+  }
+}
+
+/** SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html), with what extends them. */
+export function isDamage(error: unknown): boolean {
+  const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0;
+  return code === 11 || code === 26;
+}
+
+export function removeDatabase(path: string): void {
+  for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true });
+}
+
+function prepared(database: DatabaseSync): DatabaseSync {
+  try {
+    // With WAL a killed process leaves every finished transaction; NORMAL could lose the last ones to a power cut alone.
+    database.exec('PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL');
+    database.exec('PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY');
+    const version = database.prepare('PRAGMA user_version').get()?.['user_version'];
+    if (version === 0) database.exec(`BEGIN; ${schema}; COMMIT`);
+    else if (version !== schemaVersion) throw new OtherVersion(`The index has version ${version}.`);
+    return database;
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}

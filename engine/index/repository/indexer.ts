@@ -1,0 +1,285 @@
+/**
+ * Keeps the index equal to the folders: one file at a time, saved files before the rest, in short transactions. It gives
+ * way after each file, so that a question never waits longer than one file takes.
+ */
+
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { DatabaseSync } from 'node:sqlite';
+import { setImmediate as turn } from 'node:timers/promises';
+import { limits } from '../../limits.ts';
+import { partsOf } from '../syntax/source.ts';
+import { isDamage } from './database.ts';
+import type { IndexPhase, IndexState } from './state.ts';
+import type { Root, Roots } from './walk.ts';
+import { type FoundFile, fileAt, isFolder, leadsThroughLink, walk } from './walk.ts';
+import { IndexWriter, type Skipped } from './writer.ts';
+
+export class Indexer {
+  readonly #database: DatabaseSync;
+  readonly #roots: Roots;
+  readonly #writer: IndexWriter;
+  readonly #onState: (state: IndexState) => void;
+  /** Paths that someone said have changed. */
+  readonly #changed = new Set<string>();
+  #scanWanted = false;
+  /** What a scan found to be new or different. */
+  #pending: { readonly root: Root; readonly file: FoundFile }[] = [];
+  #phase: IndexPhase = 'idle';
+  #paused = false;
+  #closed = false;
+  #problem: string | undefined;
+  #transactionStartMs: number | undefined;
+  #running: Promise<void> | undefined;
+  #toldMs = 0;
+
+  readonly #onDamage: () => void;
+
+  constructor(database: DatabaseSync, roots: Roots, onState: (state: IndexState) => void, onDamage: () => void) {
+    this.#onDamage = onDamage;
+    this.#database = database;
+    this.#roots = roots;
+    this.#writer = new IndexWriter(database);
+    this.#onState = onState;
+  }
+
+  get state(): IndexState {
+    const pending = this.#pending.length + this.#changed.size;
+    const problem = this.#problem === undefined ? {} : { problem: this.#problem };
+    return { phase: this.#phase, pending, ...this.#writer.counts, ...problem };
+  }
+
+  /** Compares every file with the index. */
+  rescan(): void {
+    this.#scanWanted = true;
+    this.#start();
+  }
+
+  /** Files or folders, as the index names them, that were saved, made, moved or deleted. */
+  update(paths: readonly string[]): void {
+    for (const path of paths) this.#changed.add(path);
+    // So many at once are a switch of branches or an installation: one scan is cheaper, and misses nothing.
+    if (this.#changed.size > limits.repository.changesBeforeScan || paths.some(isRule)) {
+      this.#changed.clear();
+      this.#scanWanted = true;
+    }
+    this.#start();
+  }
+
+  pause(): void {
+    this.#paused = true;
+    this.#enter('paused');
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.#enter('idle');
+    this.#start();
+  }
+
+  /** Resolves when nothing is left to do, or it is paused. */
+  async settled(): Promise<void> {
+    await this.#running;
+  }
+
+  /** What is under way is finished; what waits is found again by the next scan. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#running;
+  }
+
+  #start(): void {
+    this.#running ??= this.#run().finally(() => {
+      this.#running = undefined;
+      // Asked for after the last look.
+      if (this.#hasWork()) this.#start();
+    });
+  }
+
+  #hasWork(): boolean {
+    return !this.#paused && !this.#closed && (this.#scanWanted || this.#changed.size > 0 || this.#pending.length > 0);
+  }
+
+  async #run(): Promise<void> {
+    await turn();
+    try {
+      while (this.#hasWork()) {
+        const [changed] = this.#changed;
+        if (changed !== undefined) await this.#refresh(changed);
+        else if (this.#scanWanted) await this.#scan();
+        else await this.#indexNext();
+        this.#commitAfter(limits.repository.transactionMs);
+        await turn();
+      }
+      this.#commitAfter(0);
+      this.#problem = undefined;
+    } catch (error) {
+      this.#fail(error);
+    }
+    this.#enter(this.#paused ? 'paused' : 'idle');
+  }
+
+  /** What was committed stays; the next scan finds the rest. */
+  #fail(error: unknown): void {
+    this.#pending = [];
+    this.#changed.clear();
+    this.#scanWanted = false;
+    if (isDamage(error)) {
+      this.#problem = 'The index was damaged, so it is made anew from the sources.';
+      this.#transactionStartMs = undefined;
+      this.#onDamage();
+      return;
+    }
+    if (this.#transactionStartMs !== undefined) this.#database.exec('ROLLBACK');
+    this.#writer.recount();
+    this.#transactionStartMs = undefined;
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#problem = `The index could not be written (${reason}). What it holds is kept; rebuild it if this goes on.`;
+  }
+
+  async #scan(): Promise<void> {
+    this.#scanWanted = false;
+    this.#enter('scanning');
+    this.#roots.forgetRules();
+    this.#pending = [];
+    const seen = new Set<number>();
+    for (const root of this.#roots.all) {
+      for (const files of walk(root.directory, root.rules())) {
+        this.#compare(root, files, seen);
+        await turn();
+        // Cut short: what was not reached must not be taken for deleted.
+        if (this.#scanWanted || this.#paused || this.#closed) {
+          this.#scanWanted = true;
+          return;
+        }
+      }
+    }
+    this.#removeOthers(seen);
+  }
+
+  #compare(root: Root, files: readonly FoundFile[], seen: Set<number>): void {
+    for (const file of files) {
+      const known = this.#writer.find(root.prefix + file.path);
+      if (known) seen.add(known.id);
+      if (known?.bytes === file.bytes && known.modifiedMs === file.modifiedMs) continue;
+      if (seen.size + this.#pending.length < limits.repository.files) this.#pending.push({ root, file });
+    }
+  }
+
+  #removeOthers(seen: ReadonlySet<number>): void {
+    const ids = this.#database
+      .prepare('SELECT id FROM files')
+      .all()
+      .map((row) => Number(row['id']));
+    for (const id of ids) {
+      if (seen.has(id)) continue;
+      this.#begin();
+      this.#writer.remove(id);
+    }
+  }
+
+  /** A file is indexed, a folder is walked, and what is gone or left out now is removed. */
+  async #refresh(path: string): Promise<void> {
+    this.#changed.delete(path);
+    const place = this.#roots.locate(path);
+    if (!place) return;
+    const { root, inside } = place;
+    const absolute = join(root.directory, inside);
+    const folder = isFolder(absolute);
+    const file = fileAt(root.directory, inside);
+    const out = root.rules().ignoresAnywhere(inside, folder) || leadsThroughLink(root.directory, inside);
+    if (out || (!file && !folder)) {
+      this.#begin();
+      this.#writer.removePath(path);
+    } else if (file) await this.#index(root, file);
+    else for (const files of walk(root.directory, root.rules(), inside)) this.#compare(root, files, new Set());
+  }
+
+  async #indexNext(): Promise<void> {
+    const next = this.#pending.pop();
+    if (next) await this.#index(next.root, next.file);
+  }
+
+  async #index(root: Root, file: FoundFile): Promise<void> {
+    this.#enter('indexing');
+    const named = { ...file, path: root.prefix + file.path };
+    const content = contentOf(join(root.directory, file.path), file.bytes);
+    this.#begin();
+    if (content.kind === 'skipped') return this.#writer.putSkipped(named, content.why);
+    const known = this.#writer.find(named.path);
+    if (known?.digest === content.digest) return this.#writer.touch(known.id, named);
+    this.#writer.put(named, content.digest, content.text, await partsOf(named.path, content.text));
+  }
+
+  #begin(): void {
+    if (this.#transactionStartMs !== undefined) return;
+    this.#database.exec('BEGIN IMMEDIATE');
+    this.#transactionStartMs = performance.now();
+  }
+
+  #commitAfter(ms: number): void {
+    if (this.#transactionStartMs === undefined || performance.now() - this.#transactionStartMs < ms) return;
+    this.#database.exec('COMMIT');
+    this.#transactionStartMs = undefined;
+  }
+
+  #enter(phase: IndexPhase): void {
+    const now = performance.now();
+    const changed = phase !== this.#phase;
+    this.#phase = phase;
+    if (!changed && now - this.#toldMs < limits.repository.stateMs) return;
+    this.#toldMs = now;
+    this.#onState(this.state);
+  }
+}
+
+/** Rules changed: any file may have come in or gone out. */
+const isRule = (path: string): boolean => /(^|\/)\.gitignore$/.test(path);
+
+// The text of a file, as far as it is worth indexing.
+
+type Content =
+  | { readonly kind: 'text'; readonly text: string; readonly digest: string }
+  | { readonly kind: 'skipped'; readonly why: Skipped };
+
+const skipped = (why: Skipped): Content => ({ kind: 'skipped', why });
+
+function contentOf(path: string, bytes: number): Content {
+  if (bytes > limits.repository.fileBytes) return skipped('too-large');
+  const content = bytesOf(path);
+  if (content === undefined) return skipped('unreadable');
+  // Git calls a file binary by the same sign.
+  if (content.subarray(0, 8000).includes(0)) return skipped('binary');
+  const text = textOf(content);
+  if (isGenerated(text)) return skipped('generated');
+  return { kind: 'text', text, digest: createHash('sha1').update(content).digest('hex') };
+}
+
+function bytesOf(path: string): Buffer | undefined {
+  try {
+    return readFileSync(path);
+  } catch {
+    // Gone meanwhile, or not ours to read: the state counts it.
+    return undefined;
+  }
+}
+
+/** Minified code and data have lines that nobody wrote or reads. */
+function isGenerated(text: string): boolean {
+  let lines = 1;
+  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines++;
+  return text.length > limits.repository.generatedChars && text.length / lines > limits.repository.meanLineChars;
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+const latin1 = new TextDecoder('windows-1252');
+
+/** As UTF-8, without a byte-order mark; what is none, as the encoding that old sources of the west are in. */
+export function textOf(content: Uint8Array): string {
+  try {
+    return utf8.decode(content);
+  } catch {
+    return latin1.decode(content);
+  }
+}

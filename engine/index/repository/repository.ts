@@ -1,0 +1,185 @@
+/** The index of a workspace: kept up to date, asked for chunks, symbols and a map. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { DatabaseSync } from 'node:sqlite';
+import { isDamage, openDatabase, removeDatabase } from './database.ts';
+import type { EmbedderChoice } from './embeddings.ts';
+import { Embeddings } from './embeddings.ts';
+import { Indexer, textOf } from './indexer.ts';
+import { type MapRequest, type RepositoryMap, repositoryMap } from './map.ts';
+import { Names, type Reference, type SymbolPlace } from './names.ts';
+import { ChunkSearch, candidates, type Hit } from './search.ts';
+import type { IndexState } from './state.ts';
+import { Vectors } from './vectors.ts';
+import { type Folder, Roots } from './walk.ts';
+
+export interface RepositoryOptions {
+  /** The database's file. */
+  readonly database: string;
+  readonly folders: readonly Folder[];
+  /** Globs as in VS Code's `files.exclude`. */
+  readonly excludes?: readonly string[];
+  readonly onState?: (state: IndexState) => void;
+  /** The database turned out to be damaged: it must be made anew. */
+  readonly onDamage?: () => void;
+}
+
+/** A hit with its lines as they are on disk now. */
+export interface Passage extends Hit {
+  readonly text: string;
+}
+
+export class Repository {
+  readonly indexer: Indexer;
+  readonly #database: DatabaseSync;
+  readonly #roots: Roots;
+  readonly #search: ChunkSearch;
+  readonly #names: Names;
+  readonly #onState: (state: IndexState) => void;
+  #embeddings: Embeddings | undefined;
+  #closed: Promise<void> | undefined;
+
+  /** @throws HearthError `unsupported` where Node.js has no SQLite. */
+  static async open(options: RepositoryOptions): Promise<Repository> {
+    const database = await openDatabase(options.database);
+    try {
+      return new Repository(database, options);
+    } catch (error) {
+      database.close();
+      if (!isDamage(error)) throw error;
+      removeDatabase(options.database);
+      return new Repository(await openDatabase(options.database), options);
+    }
+  }
+
+  private constructor(
+    database: DatabaseSync,
+    { folders, excludes = [], onState = () => {}, onDamage = () => {} }: RepositoryOptions,
+  ) {
+    this.#database = database;
+    this.#roots = new Roots(folders, excludes);
+    this.#onState = onState;
+    this.indexer = new Indexer(
+      database,
+      this.#roots,
+      ({ phase }) => {
+        onState(this.state);
+        if (phase === 'idle') this.#embeddings?.start();
+      },
+      onDamage,
+    );
+    this.#search = new ChunkSearch(database);
+    this.#names = new Names(database, (path) => this.#read(path));
+  }
+
+  get state(): IndexState {
+    return { ...this.indexer.state, ...(this.#embeddings && { embeddings: this.#embeddings.state }) };
+  }
+
+  /** Whose vectors the index has from before. */
+  get embeddingModel(): string | undefined {
+    return new Vectors(this.#database).model;
+  }
+
+  /** Gives chunks vectors from now on. Those of another model are thrown away. */
+  useEmbeddings(choice: EmbedderChoice): void {
+    if (this.#embeddings) throw new Error('An embedding model was chosen already.');
+    this.#embeddings = new Embeddings(this.#database, {
+      choice,
+      read: (path) => this.#read(path),
+      indexed: () => this.indexer.settled(),
+      onChange: () => this.#onState(this.state),
+    });
+    this.#embeddings.start();
+  }
+
+  /** Resolves when search by meaning is possible, or known not to be; chunks may still wait for their vectors. */
+  async embeddingsOpened(): Promise<void> {
+    await this.#embeddings?.opened();
+  }
+
+  /** Throws all vectors away. */
+  forgetEmbeddings(): void {
+    new Vectors(this.#database).belongTo(undefined);
+  }
+
+  pause(): void {
+    this.indexer.pause();
+    this.#embeddings?.pause();
+  }
+
+  resume(): void {
+    this.indexer.resume();
+    this.#embeddings?.resume();
+  }
+
+  /** Resolves when nothing is left to do, or it is paused. */
+  async settled(): Promise<void> {
+    await this.indexer.settled();
+    await this.#embeddings?.settled();
+  }
+
+  /** By words. The best first; at most two of one file. What is gone from disk is left out. */
+  search(question: string, limit: number): Passage[] {
+    return this.#passages(this.#search.search(question, limit));
+  }
+
+  /** By words and by meaning, where there are vectors; else as `search`. */
+  async searchByMeaning(question: string, limit: number): Promise<Passage[]> {
+    const near = (await this.#embeddings?.nearest(question, candidates(limit))) ?? [];
+    if (near.length === 0) return this.search(question, limit);
+    const words = this.#search.ranking(question, candidates(limit)).map(({ chunk }) => chunk);
+    return this.#passages(this.#search.fused([words, near], limit));
+  }
+
+  #passages(hits: readonly Hit[]): Passage[] {
+    return hits.flatMap((hit) => {
+      const lines = this.#read(hit.path)
+        ?.split('\n')
+        .slice(hit.firstLine - 1, hit.lastLine);
+      return lines === undefined || lines.length === 0 ? [] : [{ ...hit, text: lines.join('\n') }];
+    });
+  }
+
+  symbols(text: string, limit: number): SymbolPlace[] {
+    return this.#names.symbols(text, limit);
+  }
+
+  definitions(name: string, limit: number): SymbolPlace[] {
+    return this.#names.definitions(name, limit);
+  }
+
+  outline(path: string): SymbolPlace[] {
+    return this.#names.outline(path);
+  }
+
+  references(name: string, limit: number): Promise<Reference[]> {
+    return this.#names.references(name, limit);
+  }
+
+  map(request: MapRequest): RepositoryMap {
+    return repositoryMap(this.#database, this.#names, request);
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#end();
+    return this.#closed;
+  }
+
+  async #end(): Promise<void> {
+    await this.#embeddings?.close();
+    await this.indexer.close();
+    this.#database.close();
+  }
+
+  #read(path: string): string | undefined {
+    const place = this.#roots.locate(path);
+    if (!place) return undefined;
+    try {
+      return textOf(readFileSync(join(place.root.directory, place.inside)));
+    } catch {
+      // Deleted since; the indexer will hear of it.
+      return undefined;
+    }
+  }
+}

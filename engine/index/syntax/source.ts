@@ -1,0 +1,58 @@
+/** A source file taken apart: chunks, definitions, imports. */
+import { type Chunk, chunksOf } from './chunks.ts';
+import { definitionQueries, type Grammar, grammarOf } from './grammars.ts';
+import { type FileSymbols, symbolsOf } from './symbols.ts';
+import { createReader, type Node, type Reader } from './treeSitter.ts';
+
+export interface SourceParts extends FileSymbols {
+  readonly chunks: readonly Chunk[];
+}
+
+/** Trees take about 30 times the text's memory; generated files beyond this are cut at blank lines instead. */
+const maxParsedChars = 1_000_000;
+
+const readers = new Map<Grammar, Promise<Reader>>();
+
+export async function partsOf(path: string, text: string): Promise<SourceParts> {
+  const lines = text.split('\n');
+  const grammar = text.length <= maxParsedChars ? grammarOf(path) : undefined;
+  if (grammar === undefined) return { chunks: chunksOf(lines, undefined), definitions: [], imports: [] };
+  const { query } = await readerOf(grammar);
+  return withTree(grammar, text, (root) => ({ chunks: chunksOf(lines, root), ...symbolsOf(query.matches(root)) }));
+}
+
+/** Runs `use` on the tree of `text`, which is freed afterwards. */
+export async function withTree<Result>(grammar: Grammar, text: string, use: (root: Node) => Result): Promise<Result> {
+  const { parser } = await readerOf(grammar);
+  const tree = parser.parse(text);
+  if (tree === null) throw new Error('The parser gave no tree although nothing stopped it.');
+  try {
+    return use(tree.rootNode);
+  } finally {
+    tree.delete();
+  }
+}
+
+function readerOf(grammar: Grammar): Promise<Reader> {
+  const known = readers.get(grammar) ?? createReader(grammar, definitionQueries[grammar]);
+  readers.set(grammar, known);
+  return known;
+}
+
+// Whether a text is well formed, as far as its grammar can tell.
+
+/** Parsing takes about 0.3 ms a thousand characters; an editor sends some thousand. */
+const maxChars = 64_000;
+
+/** How many places do not parse; undefined where no grammar is known for the file, or it is too long to ask. */
+export async function syntaxErrors(path: string, text: string): Promise<number | undefined> {
+  const grammar = grammarOf(path);
+  if (grammar === undefined || text.length > maxChars) return undefined;
+  return withTree(grammar, text, countErrors);
+}
+
+function countErrors(node: Node): number {
+  if (!node.hasError) return 0;
+  const own = node.isError || node.isMissing ? 1 : 0;
+  return node.children.reduce((sum, child) => sum + (child ? countErrors(child) : 0), own);
+}

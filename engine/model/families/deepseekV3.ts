@@ -1,0 +1,247 @@
+/**
+ * DeepSeek-V3, V3.1 and R1: latent attention, a few dense layers, then grouped experts beside one that always runs.
+ * Sources: the technical report (arXiv 2412.19437, section 2.1); deepseek-ai/DeepSeek-V3 `inference/model.py`;
+ * transformers `models/deepseek_v3/modeling_deepseek_v3.py`; llama.cpp `src/models/deepseek2.cpp`. Weights: deepseekV3Weights.ts.
+ */
+import { z } from 'zod';
+import { invalidInput, unsupported } from '../../errors.ts';
+import { limits } from '../../limits.ts';
+import { yarnMscale } from '../spec/rope.ts';
+import type { DecoderSpec, DenseSpec, ExpertsSpec, LatentAttentionSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
+import {
+  contextTokensOf,
+  decoderFields,
+  experts,
+  optional,
+  parseConfig,
+  requireSiluActivation,
+  requireValue,
+  ropeFromConfig,
+  ropeMscaleAllDim,
+  width,
+} from './config.ts';
+import { deepseekFromGguf, deepseekFromHuggingFace } from './deepseekV3Weights.ts';
+import type { FamilyBuilder } from './family.ts';
+import { type GgufKeys, type GgufSource, ggufVocabulary, ropeFromGguf } from './ggufKeys.ts';
+
+const deepseekConfig = z.looseObject({
+  ...decoderFields,
+  q_lora_rank: optional(width),
+  kv_lora_rank: width,
+  qk_nope_head_dim: width,
+  qk_rope_head_dim: width,
+  v_head_dim: width,
+  rope_interleave: optional(z.boolean()),
+  attention_bias: optional(z.boolean()),
+  first_k_dense_replace: z.number().int().min(0),
+  moe_layer_freq: optional(z.number()),
+  moe_intermediate_size: width,
+  n_routed_experts: experts,
+  n_shared_experts: optional(z.number().int().min(0).max(limits.model.experts)),
+  num_experts_per_tok: experts,
+  n_group: experts,
+  topk_group: experts,
+  norm_topk_prob: optional(z.boolean()),
+  routed_scaling_factor: z.number(),
+  scoring_func: optional(z.string()),
+  topk_method: optional(z.string()),
+});
+type DeepseekConfig = z.infer<typeof deepseekConfig>;
+
+function specFromConfig(config: unknown): DecoderSpec {
+  const parsed = parseConfig(deepseekConfig, config);
+  requireComputable(parsed);
+  const attention = attentionFromConfig(parsed);
+  const dense = denseOf(parsed.intermediate_size);
+  const sparse = expertsFromConfig(parsed);
+  return checkedSpec({
+    family: 'deepseek-v3',
+    vocabularySize: parsed.vocab_size,
+    hiddenSize: parsed.hidden_size,
+    normEpsilon: parsed.rms_norm_eps,
+    contextTokens: contextTokensOf(parsed.max_position_embeddings, attention.rope),
+    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
+    // The multi-token prediction layer that follows the last of these is left out: plain decoding does not use it.
+    layers: Array.from({ length: parsed.num_hidden_layers }, (_, layer) => ({
+      attention,
+      feedForward: layer < parsed.first_k_dense_replace ? dense : sparse,
+    })),
+  });
+}
+
+function requireComputable(config: DeepseekConfig): void {
+  requireSiluActivation(config);
+  requireValue('attention_bias', config.attention_bias ?? false, false);
+  requireValue('moe_layer_freq', config.moe_layer_freq ?? 1, 1);
+  requireValue('scoring_func', config.scoring_func ?? 'sigmoid', 'sigmoid');
+  requireValue('topk_method', config.topk_method ?? 'noaux_tc', 'noaux_tc');
+}
+
+function attentionFromConfig(config: DeepseekConfig): LatentAttentionSpec {
+  const rope = ropeFromConfig(config, {
+    dimensions: config.qk_rope_head_dim,
+    // The key is younger than the models, and they are interleaved.
+    layout: (config.rope_interleave ?? true) ? 'interleaved' : 'half-split',
+  });
+  const mscale = rope.yarn ? yarnMscale(rope.yarn.factor, ropeMscaleAllDim(config)) : 1;
+  return {
+    kind: 'latent',
+    numAttentionHeads: config.num_attention_heads,
+    ...(config.q_lora_rank !== undefined && { queryRank: config.q_lora_rank }),
+    keyValueRank: config.kv_lora_rank,
+    nopeHeadDim: config.qk_nope_head_dim,
+    ropeHeadDim: config.qk_rope_head_dim,
+    valueHeadDim: config.v_head_dim,
+    rope,
+    softmaxScale: softmaxScaleOf(config.qk_nope_head_dim + config.qk_rope_head_dim, mscale),
+  };
+}
+
+/** YaRN's temperature is on the scores here, not on cos and sin, where it cancels out. */
+function softmaxScaleOf(headDim: number, mscale: number): number {
+  return headDim ** -0.5 * mscale * mscale;
+}
+
+function denseOf(intermediateSize: number): DenseSpec {
+  return { kind: 'dense', intermediateSize, activation: { kind: 'silu-gate' } };
+}
+
+function expertsFromConfig(config: DeepseekConfig): ExpertsSpec {
+  return expertsOf({
+    numExperts: config.n_routed_experts,
+    expertsPerToken: config.num_experts_per_tok,
+    intermediateSize: config.moe_intermediate_size,
+    sharedExperts: config.n_shared_experts ?? 0,
+    groups: config.n_group,
+    groupsUsed: config.topk_group,
+    renormalise: config.norm_topk_prob ?? true,
+    routedScale: config.routed_scaling_factor,
+  });
+}
+
+interface DeepseekExperts {
+  readonly numExperts: number;
+  readonly expertsPerToken: number;
+  readonly intermediateSize: number;
+  /** Stored as one network of that many times the width. */
+  readonly sharedExperts: number;
+  readonly groups: number;
+  readonly groupsUsed: number;
+  readonly renormalise: boolean;
+  readonly routedScale: number;
+}
+
+function expertsOf(sizes: DeepseekExperts): ExpertsSpec {
+  const { numExperts, expertsPerToken, intermediateSize, sharedExperts, groups, groupsUsed, renormalise } = sizes;
+  return {
+    kind: 'experts',
+    numExperts,
+    expertsPerToken,
+    intermediateSize,
+    router: { kind: 'sigmoid-grouped', groups, groupsUsed, renormalise },
+    bias: false,
+    activation: { kind: 'silu-gate' },
+    routedScale: sizes.routedScale,
+    ...(sharedExperts > 0 && { sharedIntermediateSize: sharedExperts * intermediateSize }),
+  };
+}
+
+async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
+  const attention = attentionFromGguf(keys);
+  const dense = denseOf(keys.size('feed_forward_length', limits.model.width));
+  const sparse = expertsFromGguf(keys);
+  // Files that carry multi-token prediction layers count them as blocks.
+  const numLayers = keys.size('block_count', limits.model.layers) - (keys.optionalNumber('nextn_predict_layers') ?? 0);
+  if (numLayers < 1) throw invalidInput(`GGUF key ${keys.architecture}.block_count leaves ${numLayers} layers.`);
+  const numDense = keys.optionalNumber('leading_dense_block_count') ?? 0;
+  return checkedSpec({
+    family: 'deepseek-v3',
+    ...ggufVocabulary(gguf),
+    hiddenSize: keys.size('embedding_length', limits.model.width),
+    normEpsilon: keys.number('attention.layer_norm_rms_epsilon'),
+    contextTokens: contextTokensOf(keys.size('context_length', limits.model.contextTokens), attention.rope),
+    layers: Array.from({ length: numLayers }, (_, layer) => ({
+      attention,
+      feedForward: layer < numDense ? dense : sparse,
+    })),
+  });
+}
+
+function attentionFromGguf(keys: GgufKeys): LatentAttentionSpec {
+  const { width: max, heads } = limits.model;
+  const ropeHeadDim = keys.size('rope.dimension_count', max);
+  // Newer files describe what is cached under key_length and put the head's own widths under *_mla.
+  const headDim = keys.optionalSize('attention.key_length_mla', max) ?? keys.size('attention.key_length', max);
+  const valueHeadDim = keys.optionalSize('attention.value_length_mla', max) ?? keys.size('attention.value_length', max);
+  if (headDim <= ropeHeadDim) throw invalidInput(`GGUF: heads of ${headDim} elements cannot rotate ${ropeHeadDim}.`);
+  const rope = ropeFromGguf(keys, {
+    dimensions: ropeHeadDim,
+    layout: 'interleaved',
+    contextTokens: keys.size('context_length', limits.model.contextTokens),
+    yarnTruncate: true,
+    yarnAttentionFactor: () => 1,
+  });
+  const queryRank = keys.optionalSize('attention.q_lora_rank', max);
+  return {
+    kind: 'latent',
+    numAttentionHeads: keys.size('attention.head_count', heads),
+    ...(queryRank !== undefined && { queryRank }),
+    keyValueRank: keys.size('attention.kv_lora_rank', max),
+    nopeHeadDim: headDim - ropeHeadDim,
+    ropeHeadDim,
+    valueHeadDim,
+    rope,
+    softmaxScale: softmaxScaleOf(headDim, mscaleFromGguf(keys, rope)),
+  };
+}
+
+/** The key holds 0.1 · mscale_all_dim, so this is `yarnMscale` again (llama.cpp src/models/deepseek2.cpp). */
+function mscaleFromGguf(keys: GgufKeys, { yarn }: RopeSpec): number {
+  const logMultiplier = keys.optionalNumber('rope.scaling.yarn_log_multiplier') ?? 0;
+  return yarn ? 1 + logMultiplier * Math.log(Math.max(yarn.factor, 1)) : 1;
+}
+
+/** `LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID`; files without the key are DeepSeek-V2's softmax. */
+const sigmoidGating = 2;
+
+function expertsFromGguf(keys: GgufKeys): ExpertsSpec {
+  const { experts: max } = limits.model;
+  const gating = keys.optionalNumber('expert_gating_func') ?? 1;
+  if (gating !== sigmoidGating) {
+    throw unsupported(`GGUF key ${keys.architecture}.expert_gating_func: Hearth computes 2 (sigmoid), not ${gating}.`);
+  }
+  const numExperts = keys.size('expert_count', max);
+  const [groups, groupsUsed] = groupsFromGguf(keys, numExperts);
+  return expertsOf({
+    numExperts,
+    expertsPerToken: keys.size('expert_used_count', max),
+    intermediateSize: keys.size('expert_feed_forward_length', limits.model.width),
+    sharedExperts: keys.optionalNumber('expert_shared_count') ?? 0,
+    groups,
+    groupsUsed,
+    renormalise: keys.optionalBoolean('expert_weights_norm') ?? false,
+    // llama.cpp leaves weights alone when the scale is missing or 0.
+    routedScale: keys.optionalNumber('expert_weights_scale') || 1,
+  });
+}
+
+/**
+ * Files of before late 2025 have no group keys, and llama.cpp then chose from all experts. DeepSeek-V3 and R1, the only
+ * models of this architecture with 256 experts, choose from 4 of 8 groups.
+ */
+function groupsFromGguf(keys: GgufKeys, numExperts: number): [groups: number, groupsUsed: number] {
+  const { experts: max } = limits.model;
+  const groups = keys.optionalNumber('expert_group_count');
+  if (groups === undefined) return numExperts === 256 ? [8, 4] : [1, 1];
+  return groups > 1 ? [keys.size('expert_group_count', max), keys.size('expert_group_used_count', max)] : [1, 1];
+}
+
+export const deepseekV3: FamilyBuilder = {
+  modelTypes: ['deepseek_v3'],
+  ggufArchitecture: 'deepseek2',
+  specFromConfig,
+  specFromGguf,
+  weightsFromHuggingFace: deepseekFromHuggingFace,
+  weightsFromGguf: deepseekFromGguf,
+};

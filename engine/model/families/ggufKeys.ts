@@ -1,0 +1,153 @@
+/** Reading the `architecture.*` keys of a GGUF's metadata, with errors that name the key. */
+import { invalidInput, unsupported } from '../../errors.ts';
+import type { GgufMetadata } from '../../formats/ggufMetadata.ts';
+import type { TensorFile } from '../../formats/tensor.ts';
+import { limits } from '../../limits.ts';
+import { yarnMscale } from '../spec/rope.ts';
+import type { RopeSpec, YarnSpec } from '../spec/spec.ts';
+
+export type GgufSource = TensorFile & GgufMetadata;
+
+export interface GgufKeys {
+  readonly architecture: string;
+  /** A whole number of at least one and at most `max`. */
+  size(key: string, max: number): number;
+  optionalSize(key: string, max: number): number | undefined;
+  number(key: string): number;
+  optionalNumber(key: string): number | undefined;
+  optionalBoolean(key: string): boolean | undefined;
+  optionalString(key: string): string | undefined;
+}
+
+/** Keys are given without the architecture's prefix: `attention.head_count`. */
+export function ggufKeys(metadata: GgufMetadata['metadata']): GgufKeys {
+  const architecture = metadata.get('general.architecture');
+  if (typeof architecture !== 'string') throw invalidInput('GGUF key general.architecture is missing.');
+  const typed = <T>(key: string, type: string, convert: (value: unknown) => T | undefined): T | undefined => {
+    const value = metadata.get(`${architecture}.${key}`);
+    if (value === undefined) return undefined;
+    const converted = convert(value);
+    if (converted === undefined) throw invalidInput(`GGUF key ${architecture}.${key} must be ${type}.`);
+    return converted;
+  };
+  const needed = <T>(key: string, value: T | undefined): T => {
+    if (value === undefined) throw invalidInput(`GGUF key ${architecture}.${key} is missing.`);
+    return value;
+  };
+  const optionalNumber = (key: string) => typed(key, 'one finite number', finiteNumber);
+  const optionalSize = (key: string, max: number) =>
+    typed(key, `one whole number from 1 to ${max}`, (value) => {
+      const number = finiteNumber(value);
+      return number !== undefined && Number.isInteger(number) && number >= 1 && number <= max ? number : undefined;
+    });
+  return {
+    architecture,
+    optionalNumber,
+    number: (key) => needed(key, optionalNumber(key)),
+    optionalSize,
+    size: (key, max) => needed(key, optionalSize(key, max)),
+    optionalBoolean: (key) => typed(key, 'true or false', (value) => (typeof value === 'boolean' ? value : undefined)),
+    optionalString: (key) => typed(key, 'a text', (value) => (typeof value === 'string' ? value : undefined)),
+  };
+}
+
+function finiteNumber(value: unknown): number | undefined {
+  const number = typeof value === 'bigint' ? Number(value) : value;
+  return typeof number === 'number' && Number.isFinite(number) ? number : undefined;
+}
+
+export interface GgufSizes {
+  readonly numLayers: number;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly numAttentionHeads: number;
+  readonly numKeyValueHeads: number;
+  readonly headDim: number;
+  readonly normEpsilon: number;
+  readonly contextTokens: number;
+  readonly vocabularySize: number;
+  readonly tiedEmbeddings: boolean;
+}
+
+/** The sizes that every architecture with ordinary attention states under the same keys. */
+export function ggufSizes(keys: GgufKeys, gguf: GgufSource): GgufSizes {
+  const { heads, width } = limits.model;
+  const hiddenSize = keys.size('embedding_length', width);
+  const numAttentionHeads = keys.size('attention.head_count', heads);
+  const headDim = keys.optionalSize('attention.key_length', width) ?? hiddenSize / numAttentionHeads;
+  const valueDim = keys.optionalSize('attention.value_length', width) ?? headDim;
+  if (valueDim !== headDim) {
+    throw unsupported(
+      `GGUF key ${keys.architecture}.attention.value_length: ${valueDim} differs from the key's ${headDim}.`,
+    );
+  }
+  return {
+    numLayers: keys.size('block_count', limits.model.layers),
+    hiddenSize,
+    intermediateSize: keys.size('feed_forward_length', width),
+    numAttentionHeads,
+    numKeyValueHeads: keys.optionalSize('attention.head_count_kv', heads) ?? numAttentionHeads,
+    headDim,
+    normEpsilon: keys.number('attention.layer_norm_rms_epsilon'),
+    contextTokens: keys.size('context_length', limits.model.contextTokens),
+    ...ggufVocabulary(gguf),
+  };
+}
+
+/** `vocab_size` is an optional key, the embedding is not; a missing head is a tied one. */
+export function ggufVocabulary(gguf: TensorFile): Pick<GgufSizes, 'vocabularySize' | 'tiedEmbeddings'> {
+  const vocabularySize = gguf.tensors.get('token_embd.weight')?.shape[0];
+  if (vocabularySize === undefined) throw invalidInput('The GGUF has no tensor token_embd.weight.');
+  if (vocabularySize < 1 || vocabularySize > limits.model.vocabulary) {
+    throw invalidInput(`Tensor token_embd.weight has ${vocabularySize} rows.`);
+  }
+  return { vocabularySize, tiedEmbeddings: !gguf.tensors.has('output.weight') };
+}
+
+export interface GgufRopeOptions {
+  readonly dimensions: number;
+  readonly layout: RopeSpec['layout'];
+  readonly contextTokens: number;
+  /** What YaRN's `truncate` is where the file does not say: it is a younger key. */
+  readonly yarnTruncate: boolean;
+  /** The factor on cos and sin, from the stretch; `yarnMscale` unless the family cancels it. */
+  readonly yarnAttentionFactor?: (factor: number) => number;
+}
+
+export function ropeFromGguf(keys: GgufKeys, options: GgufRopeOptions): RopeSpec {
+  const { dimensions, layout } = options;
+  // 10000: llama.cpp's default, and that of the paper; stories260K leaves the key out.
+  const rope = { theta: keys.optionalNumber('rope.freq_base') ?? 10_000, dimensions, layout };
+  const factor = keys.optionalNumber('rope.scaling.factor') ?? keys.optionalNumber('rope.scale_linear') ?? 1;
+  if (factor <= 0) throw invalidInput(`GGUF key ${keys.architecture}.rope.scaling.factor must be positive.`);
+  // Files older than the key scaled linearly.
+  const type = keys.optionalString('rope.scaling.type') ?? 'linear';
+  switch (type) {
+    case 'none':
+      return rope;
+    case 'linear':
+      return factor === 1 ? rope : { ...rope, linearFactor: factor };
+    case 'yarn':
+      return { ...rope, yarn: yarnFromGguf(keys, factor, options) };
+    default:
+      throw unsupported(
+        `GGUF key ${keys.architecture}.rope.scaling.type: Hearth computes none, linear and yarn, not ${type}.`,
+      );
+  }
+}
+
+function yarnFromGguf(keys: GgufKeys, factor: number, options: GgufRopeOptions): YarnSpec {
+  // llama.cpp multiplies these into its own factor in ways that changed over time; no file of our families sets them.
+  for (const key of ['rope.scaling.attn_factor', 'rope.scaling.yarn_attn_factor', 'rope.scaling.yarn_ext_factor']) {
+    const value = keys.optionalNumber(key) ?? 1;
+    if (value !== 1) throw unsupported(`GGUF key ${keys.architecture}.${key}: Hearth computes 1, not ${value}.`);
+  }
+  return {
+    factor,
+    originalContextTokens: keys.optionalNumber('rope.scaling.original_context_length') ?? options.contextTokens,
+    betaFast: keys.optionalNumber('rope.scaling.yarn_beta_fast') ?? 32,
+    betaSlow: keys.optionalNumber('rope.scaling.yarn_beta_slow') ?? 1,
+    truncate: keys.optionalBoolean('rope.scaling.yarn_truncate') ?? options.yarnTruncate,
+    attentionFactor: (options.yarnAttentionFactor ?? yarnMscale)(factor),
+  };
+}

@@ -1,0 +1,124 @@
+/**
+ * Llama and what shares its shape (SmolLM2, stories260K): grouped-query attention, rotary positions, SwiGLU.
+ * Sources: transformers `models/llama/modeling_llama.py`; llama.cpp `convert_hf_to_gguf.py` (LlamaModel).
+ */
+import { z } from 'zod';
+import { dequantise } from '../../formats/dequantise.ts';
+import { limits } from '../../limits.ts';
+import type { DecoderSpec, GroupedQueryAttentionSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
+import { decoderWeights } from '../weights/decoderWeights.ts';
+import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
+import { tensorTable } from '../weights/tensorTable.ts';
+import {
+  contextTokensOf,
+  decoderFields,
+  fp8BlockOf,
+  headDimOf,
+  optional,
+  parseConfig,
+  requireSiluActivation,
+  requireValue,
+  ropeFromConfig,
+} from './config.ts';
+import type { FamilyBuilder } from './family.ts';
+import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
+
+const llamaConfig = z.looseObject({
+  ...decoderFields,
+  attention_bias: optional(z.boolean()),
+  mlp_bias: optional(z.boolean()),
+});
+
+interface LlamaSizes {
+  readonly numLayers: number;
+  readonly numAttentionHeads: number;
+  readonly numKeyValueHeads: number;
+  readonly headDim: number;
+  readonly intermediateSize: number;
+  readonly bias: GroupedQueryAttentionSpec['bias'];
+  readonly rope: RopeSpec;
+}
+
+function llamaLayers(sizes: LlamaSizes): DecoderSpec['layers'] {
+  const { numAttentionHeads, numKeyValueHeads, headDim, bias, rope } = sizes;
+  return Array.from({ length: sizes.numLayers }, () => ({
+    attention: {
+      kind: 'grouped-query',
+      numAttentionHeads,
+      numKeyValueHeads,
+      headDim,
+      bias,
+      qkNorm: false,
+      sinks: false,
+      rope,
+      softmaxScale: headDim ** -0.5,
+    },
+    feedForward: { kind: 'dense', intermediateSize: sizes.intermediateSize, activation: { kind: 'silu-gate' } },
+  }));
+}
+
+function specFromConfig(config: unknown): DecoderSpec {
+  const parsed = parseConfig(llamaConfig, config);
+  requireSiluActivation(parsed);
+  requireValue('mlp_bias', parsed.mlp_bias ?? false, false);
+  const headDim = headDimOf(parsed);
+  const attentionBias = parsed.attention_bias ?? false;
+  const rope = ropeFromConfig(parsed, { dimensions: headDim, layout: 'half-split' });
+  return checkedSpec({
+    family: 'llama',
+    vocabularySize: parsed.vocab_size,
+    hiddenSize: parsed.hidden_size,
+    normEpsilon: parsed.rms_norm_eps,
+    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
+    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
+    layers: llamaLayers({
+      numLayers: parsed.num_hidden_layers,
+      numAttentionHeads: parsed.num_attention_heads,
+      numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
+      headDim,
+      intermediateSize: parsed.intermediate_size,
+      bias: { qkv: attentionBias, output: attentionBias },
+      rope,
+    }),
+  });
+}
+
+async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
+  const sizes = ggufSizes(keys, gguf);
+  const dimensions = keys.optionalSize('rope.dimension_count', limits.model.width) ?? sizes.headDim;
+  // The converter permutes the rows of q and k so that pairs lie side by side (LlamaModel.permute).
+  const layout = 'interleaved';
+  const scaled = ropeFromGguf(keys, { dimensions, layout, contextTokens: sizes.contextTokens, yarnTruncate: true });
+  const frequencyFactors = await frequencyFactorsOf(gguf, dimensions / 2);
+  const rope = frequencyFactors ? { ...scaled, frequencyFactors } : scaled;
+  const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings } = sizes;
+  const bias = { qkv: gguf.tensors.has('blk.0.attn_q.bias'), output: gguf.tensors.has('blk.0.attn_output.bias') };
+  return checkedSpec({
+    family: 'llama',
+    vocabularySize,
+    hiddenSize,
+    normEpsilon,
+    contextTokens: contextTokensOf(sizes.contextTokens, rope),
+    tiedEmbeddings,
+    layers: llamaLayers({ ...sizes, bias, rope }),
+  });
+}
+
+/** Llama 3.1's scaling, which the converter writes as divisors of the frequencies. */
+async function frequencyFactorsOf(gguf: GgufSource, pairs: number): Promise<readonly number[] | undefined> {
+  const name = 'rope_freqs.weight';
+  if (!gguf.tensors.has(name)) return undefined;
+  const { type } = tensorTable(gguf).info(name, [pairs]);
+  return Array.from(dequantise(type, await gguf.read(name)));
+}
+
+export const llama: FamilyBuilder = {
+  modelTypes: ['llama'],
+  ggufArchitecture: 'llama',
+  specFromConfig,
+  specFromGguf,
+  weightsFromHuggingFace: (spec, file, config) =>
+    decoderWeights(spec, tensorTable(file, fp8BlockOf(config)), huggingFaceNames),
+  weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
+};

@@ -1,0 +1,130 @@
+/**
+ * Qwen2 and Qwen2.5 (Qwen2.5-Coder): Llama's shape with biases on q, k and v.
+ * Sources: transformers `models/qwen2/modeling_qwen2.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen2Model).
+ */
+import { z } from 'zod';
+import { invalidInput } from '../../errors.ts';
+import { limits } from '../../limits.ts';
+import type { DecoderSpec, LayerSpec, RopeSpec } from '../spec/spec.ts';
+import { checkedSpec } from '../spec/spec.ts';
+import { decoderWeights } from '../weights/decoderWeights.ts';
+import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
+import { tensorTable } from '../weights/tensorTable.ts';
+import {
+  contextTokensOf,
+  decoderFields,
+  fp8BlockOf,
+  headDimOf,
+  optional,
+  parseConfig,
+  requireSiluActivation,
+  requireValue,
+  ropeFromConfig,
+  size,
+} from './config.ts';
+import type { FamilyBuilder } from './family.ts';
+import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
+
+export const qwenWindowFields = {
+  use_sliding_window: optional(z.boolean()),
+  sliding_window: optional(size(limits.model.contextTokens)),
+  max_window_layers: optional(z.number().int().min(0)),
+  layer_types: optional(z.array(z.string()).max(limits.model.layers)),
+};
+
+const qwen2Config = z.looseObject({ ...decoderFields, ...qwenWindowFields });
+
+interface Qwen2Sizes {
+  readonly numAttentionHeads: number;
+  readonly numKeyValueHeads: number;
+  readonly headDim: number;
+  readonly intermediateSize: number;
+  readonly rope: RopeSpec;
+}
+
+function qwen2Layer(sizes: Qwen2Sizes, slidingWindow?: number): LayerSpec {
+  const { numAttentionHeads, numKeyValueHeads, headDim, rope } = sizes;
+  return {
+    attention: {
+      kind: 'grouped-query',
+      numAttentionHeads,
+      numKeyValueHeads,
+      headDim,
+      bias: { qkv: true, output: false },
+      qkNorm: false,
+      sinks: false,
+      ...(slidingWindow !== undefined && { slidingWindow }),
+      rope,
+      softmaxScale: headDim ** -0.5,
+    },
+    feedForward: { kind: 'dense', intermediateSize: sizes.intermediateSize, activation: { kind: 'silu-gate' } },
+  };
+}
+
+/** One entry a layer; undefined: full attention. No published model uses a window, and a shipped `sliding_window` alone is none. */
+export function qwenSlidingWindows(config: {
+  readonly num_hidden_layers: number;
+  readonly use_sliding_window?: boolean | undefined;
+  readonly sliding_window?: number | undefined;
+  readonly max_window_layers?: number | undefined;
+  readonly layer_types?: readonly string[] | undefined;
+}): (number | undefined)[] {
+  return Array.from({ length: config.num_hidden_layers }, (_, layer) => {
+    if (config.use_sliding_window !== true) return undefined;
+    if (config.sliding_window === undefined) throw invalidInput('config.json, key sliding_window is missing.');
+    const type = config.layer_types?.[layer];
+    if (type) requireValue(`layer_types.${layer}`, type, 'full_attention', 'sliding_attention');
+    // The first `max_window_layers` layers see everything; 28 is transformers' default.
+    const slides = type ? type === 'sliding_attention' : layer >= (config.max_window_layers ?? 28);
+    return slides ? config.sliding_window : undefined;
+  });
+}
+
+function specFromConfig(config: unknown): DecoderSpec {
+  const parsed = parseConfig(qwen2Config, config);
+  requireSiluActivation(parsed);
+  const headDim = headDimOf(parsed);
+  const rope = ropeFromConfig(parsed, { dimensions: headDim, layout: 'half-split' });
+  const sizes: Qwen2Sizes = {
+    numAttentionHeads: parsed.num_attention_heads,
+    numKeyValueHeads: parsed.num_key_value_heads ?? parsed.num_attention_heads,
+    headDim,
+    intermediateSize: parsed.intermediate_size,
+    rope,
+  };
+  return checkedSpec({
+    family: 'qwen2',
+    vocabularySize: parsed.vocab_size,
+    hiddenSize: parsed.hidden_size,
+    normEpsilon: parsed.rms_norm_eps,
+    contextTokens: contextTokensOf(parsed.max_position_embeddings, rope),
+    tiedEmbeddings: parsed.tie_word_embeddings ?? false,
+    layers: qwenSlidingWindows(parsed).map((window) => qwen2Layer(sizes, window)),
+  });
+}
+
+async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
+  const sizes = ggufSizes(keys, gguf);
+  const { headDim: dimensions, contextTokens } = sizes;
+  const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: true });
+  const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings } = sizes;
+  return checkedSpec({
+    family: 'qwen2',
+    vocabularySize,
+    hiddenSize,
+    normEpsilon,
+    contextTokens: contextTokensOf(contextTokens, rope),
+    tiedEmbeddings,
+    layers: Array.from({ length: sizes.numLayers }, () => qwen2Layer({ ...sizes, rope })),
+  });
+}
+
+export const qwen2: FamilyBuilder = {
+  modelTypes: ['qwen2'],
+  ggufArchitecture: 'qwen2',
+  specFromConfig,
+  specFromGguf,
+  weightsFromHuggingFace: (spec, file, config) =>
+    decoderWeights(spec, tensorTable(file, fp8BlockOf(config)), huggingFaceNames),
+  weightsFromGguf: (spec, file) => decoderWeights(spec, tensorTable(file), ggufNames),
+};

@@ -1,0 +1,167 @@
+/** What a model is made of, in numbers: for model cards, and to judge what fits before anything is loaded. */
+
+import { unsupported } from '../../errors.ts';
+import { elementCountOf } from '../../formats/blocks.ts';
+import type { TensorType } from '../../formats/tensor.ts';
+import type { Model } from '../model.ts';
+import { listWeights, specTensors, type WeightRole } from '../weights/specTensors.ts';
+import type { Weight } from '../weights/weights.ts';
+import { columnsOf, rowsOf, weightBytesOf } from '../weights/weightViews.ts';
+import { yarnMscale } from './rope.ts';
+import { type AttentionSpec, cacheValuesPerToken, type DecoderSpec, type Family } from './spec.ts';
+
+export interface SpecDescription {
+  readonly family: Family;
+  readonly parameters: number;
+  /** Parameters that one token is multiplied with: chosen experts only, and not the embedding it is looked up in. */
+  readonly activeParameters: number;
+  readonly contextTokens: number;
+  /** With YaRN on request, where the publisher documents it. */
+  readonly longestContextTokens: number;
+  /** Values that one token leaves in the cache, over all layers. */
+  readonly cacheValuesPerToken: number;
+}
+
+export interface WeightGroup {
+  readonly role: WeightRole;
+  readonly type: TensorType;
+  readonly parameters: number;
+  readonly bytes: number;
+}
+
+export interface ModelDescription extends SpecDescription {
+  readonly weightBytes: number;
+  /** Bytes of weights that one token at decode makes a backend read. */
+  readonly activeWeightBytes: number;
+  readonly bytesByType: Readonly<Partial<Record<TensorType, number>>>;
+  readonly groups: readonly WeightGroup[];
+}
+
+export function describeSpec(spec: DecoderSpec): SpecDescription {
+  let [parameters, activeParameters] = [0, 0];
+  for (const { role, shape } of specTensors(spec)) {
+    const count = elementCountOf(shape);
+    parameters += count;
+    activeParameters += activePart(spec, role, count);
+  }
+  return {
+    family: spec.family,
+    parameters,
+    activeParameters,
+    contextTokens: spec.contextTokens,
+    longestContextTokens: longestContextTokens(spec),
+    cacheValuesPerToken: spec.layers.reduce((sum, { attention }) => sum + cacheValuesPerToken(attention), 0),
+  };
+}
+
+export function describeModel({ spec, weights }: Pick<Model, 'spec' | 'weights'>): ModelDescription {
+  const described = describeSpec(spec);
+  const groups = new Map<string, WeightGroup>();
+  for (const { role, weight } of listWeights(weights)) {
+    const key = `${role} ${weight.type}`;
+    const { parameters = 0, bytes = 0 } = groups.get(key) ?? {};
+    groups.set(key, {
+      role,
+      type: weight.type,
+      parameters: parameters + elementsOf(weight),
+      bytes: bytes + weightBytesOf(weight) + blockScaleBytes(weight),
+    });
+  }
+  const list = [...groups.values()];
+  const bytesByType: Partial<Record<TensorType, number>> = {};
+  for (const { type, bytes } of list) bytesByType[type] = (bytesByType[type] ?? 0) + bytes;
+  return {
+    ...described,
+    weightBytes: list.reduce((sum, { bytes }) => sum + bytes, 0),
+    activeWeightBytes: activeBytesOf(spec, list),
+    bytesByType,
+    groups: list,
+  };
+}
+
+/** Bytes of `groups` that one token at decode makes a backend read. */
+export function activeBytesOf(spec: DecoderSpec, groups: readonly WeightGroup[]): number {
+  return groups.reduce((sum, { role, bytes }) => sum + activePart(spec, role, bytes), 0);
+}
+
+/** Of an `amount` in one role. The embedding is looked up in, not multiplied with; a head that doubles as one is listed as the head. */
+function activePart(spec: DecoderSpec, role: WeightRole, amount: number): number {
+  if (role === 'embedding') return 0;
+  if (role !== 'routed-experts') return amount;
+  const experts = spec.layers.map(({ feedForward }) => feedForward).find(({ kind }) => kind === 'experts');
+  return experts?.kind === 'experts' ? (amount * experts.expertsPerToken) / experts.numExperts : amount;
+}
+
+function elementsOf({ shape }: Weight): number {
+  return rowsOf(shape) * columnsOf(shape);
+}
+
+/** Scales of FP8 blocks lie apart from the values, in f32. */
+function blockScaleBytes({ shape, blockScale }: Weight): number {
+  if (!blockScale) return 0;
+  const matrices = rowsOf(shape.slice(0, -1));
+  const rows = Math.ceil((shape.at(-2) ?? 1) / blockScale.blockRows);
+  return 4 * matrices * rows * Math.ceil(columnsOf(shape) / blockScale.blockColumns);
+}
+
+// YaRN on request: models whose publisher documents a longer context than the configuration switches on.
+
+/**
+ * Qwen states 4 (131,072 tokens) as the largest factor it validated, "original_max_position_embeddings": 32768
+ * (QwenLM/Qwen3 docs/source/inference/transformers.md; the same text in Qwen2.5's model cards). The 40,960 positions of
+ * Qwen3's configuration are 32,768 plus room for the answer.
+ */
+const qwenOriginalContextTokens = 32_768;
+const qwenShippedContextTokens = 40_960;
+const largestFactor = 4;
+
+/** The spec with YaRN's static stretch by `factor`. It can cost quality on short texts: ask for no more than needed. */
+export function withYarn(spec: DecoderSpec, factor: number): DecoderSpec {
+  if (!canStretch(spec)) throw unsupported(`${spec.family} with these rotary settings documents no YaRN on request.`);
+  if (!(factor >= 1 && factor <= largestFactor)) {
+    throw unsupported(`YaRN factors from 1 to ${largestFactor} are documented for ${spec.family}, not ${factor}.`);
+  }
+  const originalContextTokens = originalContextTokensOf(spec);
+  const yarn = {
+    factor,
+    originalContextTokens,
+    betaFast: 32,
+    betaSlow: 1,
+    truncate: true,
+    attentionFactor: yarnMscale(factor),
+  };
+  const stretched = (attention: AttentionSpec): AttentionSpec => ({ ...attention, rope: { ...attention.rope, yarn } });
+  return {
+    ...spec,
+    contextTokens: Math.floor(originalContextTokens * factor),
+    layers: spec.layers.map((layer) => ({ ...layer, attention: stretched(layer.attention) })),
+  };
+}
+
+/** The spec for a context of `contextTokens`: as it is where that suffices, else with the smallest stretch that does. */
+export function withContext(spec: DecoderSpec, contextTokens: number): DecoderSpec {
+  if (contextTokens <= spec.contextTokens) return spec;
+  return withYarn(spec, contextTokens / originalContextTokensOf(spec));
+}
+
+/** What `withYarn` may be asked for; undefined where the publisher documents nothing, or the configuration stretches already. */
+export function yarnOnRequest(
+  spec: DecoderSpec,
+): { readonly largestFactor: number; readonly originalContextTokens: number } | undefined {
+  return canStretch(spec) ? { largestFactor, originalContextTokens: originalContextTokensOf(spec) } : undefined;
+}
+
+/** The longest context that `withContext` can give. */
+export function longestContextTokens(spec: DecoderSpec): number {
+  const yarn = yarnOnRequest(spec);
+  return Math.max(spec.contextTokens, yarn ? yarn.largestFactor * yarn.originalContextTokens : 0);
+}
+
+function canStretch(spec: DecoderSpec): boolean {
+  const isQwen = spec.family === 'qwen2' || spec.family === 'qwen3' || spec.family === 'qwen3-moe';
+  return isQwen && spec.layers.every(({ attention: { rope } }) => !rope.yarn && rope.linearFactor === undefined);
+}
+
+function originalContextTokensOf(spec: DecoderSpec): number {
+  return spec.contextTokens === qwenShippedContextTokens ? qwenOriginalContextTokens : spec.contextTokens;
+}

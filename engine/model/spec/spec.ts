@@ -1,0 +1,181 @@
+/**
+ * What a decoder is, as data. A family file (llama.ts, qwen3.ts, gptOss.ts, …) turns a published config into a
+ * `DecoderSpec`; every backend interprets the same spec, so a new family needs no kernel unless it brings new
+ * mathematics. Field names are those of the published configs.
+ */
+import { invalidInput } from '../../errors.ts';
+
+export type Family = 'llama' | 'qwen2' | 'qwen3' | 'qwen3-moe' | 'gpt-oss' | 'deepseek-v3';
+
+export interface DecoderSpec {
+  readonly family: Family;
+  readonly vocabularySize: number;
+  readonly hiddenSize: number;
+  /** Root-mean-square normalisation epsilon, the same in every norm of the model. */
+  readonly normEpsilon: number;
+  /** The longest context the checkpoint claims with its own rotary settings, in tokens. */
+  readonly contextTokens: number;
+  /** The head reuses the embedding matrix. */
+  readonly tiedEmbeddings: boolean;
+  /** Embedding models: a run gives hidden states after the final norm, and no head is loaded. Absent: logits. */
+  readonly headless?: true;
+  readonly layers: readonly LayerSpec[];
+}
+
+/** Values of a row that a run gives: logits, or a hidden state. */
+export function outputSize({ headless, hiddenSize, vocabularySize }: DecoderSpec): number {
+  return headless ? hiddenSize : vocabularySize;
+}
+
+/** Pre-norm block: `x += attention(norm(x)); x += feedForward(norm(x))`. */
+export interface LayerSpec {
+  readonly attention: AttentionSpec;
+  readonly feedForward: FeedForwardSpec;
+}
+
+export type AttentionSpec = GroupedQueryAttentionSpec | LatentAttentionSpec;
+
+export interface GroupedQueryAttentionSpec {
+  readonly kind: 'grouped-query';
+  readonly numAttentionHeads: number;
+  readonly numKeyValueHeads: number;
+  readonly headDim: number;
+  /** Which of the four projections carry a bias. */
+  readonly bias: { readonly qkv: boolean; readonly output: boolean };
+  /** RMS norm over headDim on every query and key head before rotation (Qwen3). */
+  readonly qkNorm: boolean;
+  /** One learned logit a query head that takes part in the softmax and has no value (GPT-OSS). */
+  readonly sinks: boolean;
+  /** Key j is visible to query i iff `0 <= i - j < slidingWindow`; absent: full causal attention. */
+  readonly slidingWindow?: number;
+  readonly rope: RopeSpec;
+  /** Scores are multiplied by this: headDim^-0.5 in every family so far. */
+  readonly softmaxScale: number;
+}
+
+/** Multi-head latent attention (DeepSeek-V2, section 2.1): the cache holds one latent and one rotated key a token. */
+export interface LatentAttentionSpec {
+  readonly kind: 'latent';
+  readonly numAttentionHeads: number;
+  /** Width of the compressed query; absent: the query is projected directly. */
+  readonly queryRank?: number;
+  readonly keyValueRank: number;
+  readonly nopeHeadDim: number;
+  readonly ropeHeadDim: number;
+  readonly valueHeadDim: number;
+  readonly rope: RopeSpec;
+  readonly softmaxScale: number;
+}
+
+export interface RopeSpec {
+  readonly theta: number;
+  /** Rotated dimensions of a head (pairs are `dimensions / 2`). */
+  readonly dimensions: number;
+  /** Which elements form a pair: (i, i + d/2), or (2i, 2i + 1). */
+  readonly layout: 'half-split' | 'interleaved';
+  readonly yarn?: YarnSpec;
+  /** Divides every position (`rope_scaling: linear`). */
+  readonly linearFactor?: number;
+  /** Divides each inverse frequency: Llama 3 scaling, precomputed (GGUF `rope_freqs.weight`). `[dimensions / 2]` */
+  readonly frequencyFactors?: readonly number[];
+}
+
+/** YaRN (Peng et al. 2023), as computed by transformers' `_compute_yarn_parameters`. */
+export interface YarnSpec {
+  readonly factor: number;
+  readonly originalContextTokens: number;
+  readonly betaFast: number;
+  readonly betaSlow: number;
+  /** Round the correction range outwards to whole dimensions. GPT-OSS does not. */
+  readonly truncate: boolean;
+  /** Multiplies cos and sin. */
+  readonly attentionFactor: number;
+}
+
+export type FeedForwardSpec = DenseSpec | ExpertsSpec;
+
+export type Activation =
+  | { readonly kind: 'silu-gate' }
+  /** GPT-OSS: gate = min(gate, limit); up = clamp(up, ±limit); (up + 1) · gate · sigmoid(alpha · gate). */
+  | { readonly kind: 'swiglu-clamped'; readonly alpha: number; readonly limit: number };
+
+export interface DenseSpec {
+  readonly kind: 'dense';
+  readonly intermediateSize: number;
+  readonly activation: Activation;
+}
+
+export type RouterSpec =
+  /** Softmax over the chosen logits only (GPT-OSS). */
+  | { readonly kind: 'topk-then-softmax' }
+  /** Softmax over all, then choose; `renormalise` makes the chosen sum to one (Qwen3 MoE). */
+  | { readonly kind: 'softmax-then-topk'; readonly renormalise: boolean }
+  /** Sigmoid scores with a selection bias and group limits (DeepSeek-V3, section 2.1.2). */
+  | {
+      readonly kind: 'sigmoid-grouped';
+      readonly groups: number;
+      readonly groupsUsed: number;
+      readonly renormalise: boolean;
+    };
+
+export interface ExpertsSpec {
+  readonly kind: 'experts';
+  readonly numExperts: number;
+  readonly expertsPerToken: number;
+  readonly intermediateSize: number;
+  readonly router: RouterSpec;
+  /** The router, and gate, up and down of every expert, carry biases (GPT-OSS). */
+  readonly bias: boolean;
+  readonly activation: Activation;
+  /** Multiplies the routed experts' weights (DeepSeek `routed_scaling_factor`). */
+  readonly routedScale: number;
+  /** Width of the expert that always runs and is added unscaled; absent: none. */
+  readonly sharedIntermediateSize?: number;
+}
+
+/** Values cached for one token in one layer. */
+export function cacheValuesPerToken(attention: AttentionSpec): number {
+  return attention.kind === 'latent'
+    ? attention.keyValueRank + attention.ropeHeadDim
+    : 2 * attention.numKeyValueHeads * attention.headDim;
+}
+
+// Relations between the sizes of a configuration that no single field shows.
+
+/** @throws HearthError `invalid-input` saying which sizes do not go together. */
+export function checkedSpec(spec: DecoderSpec): DecoderSpec {
+  for (const { attention, feedForward } of spec.layers) {
+    checkAttention(attention);
+    if (feedForward.kind === 'experts') checkExperts(feedForward);
+  }
+  return spec;
+}
+
+function checkAttention(attention: AttentionSpec): void {
+  const { dimensions, frequencyFactors } = attention.rope;
+  const headDim = attention.kind === 'latent' ? attention.ropeHeadDim : attention.headDim;
+  require(Number.isInteger(headDim), `a head of ${headDim} elements`);
+  require(dimensions % 2 === 0 && dimensions <= headDim, `rotating ${dimensions} of a head's ${headDim} elements`);
+  require(frequencyFactors === undefined ||
+    frequencyFactors.length ===
+      dimensions / 2, `${frequencyFactors?.length} rotary factors for ${dimensions / 2} pairs`);
+  if (attention.kind === 'grouped-query') {
+    const { numAttentionHeads, numKeyValueHeads } = attention;
+    require(numAttentionHeads % numKeyValueHeads ===
+      0, `${numAttentionHeads} query heads on ${numKeyValueHeads} key-value heads`);
+  }
+}
+
+function checkExperts({ numExperts, expertsPerToken, router }: ExpertsSpec): void {
+  require(expertsPerToken <= numExperts, `choosing ${expertsPerToken} of ${numExperts} experts`);
+  if (router.kind !== 'sigmoid-grouped') return;
+  const { groups, groupsUsed } = router;
+  require(numExperts % groups === 0, `${numExperts} experts in ${groups} groups`);
+  require(groupsUsed <= groups &&
+    expertsPerToken <=
+      (numExperts / groups) * groupsUsed, `choosing ${expertsPerToken} experts from ${groupsUsed} of ${groups} groups`);
+}
+
+function require(condition: boolean, relation: string): void {
+  if (!condition) throw invalidInput(`The configuration asks for ${relation}, which cannot be.`);
+}

@@ -1,0 +1,73 @@
+/** Looking tensors up by their published names: what is missing, misshapen or of a strange type is named. */
+import { invalidInput, unsupported } from '../../errors.ts';
+import { dequantise } from '../../formats/dequantise.ts';
+import type { TensorFile, TensorInfo, TensorType } from '../../formats/tensor.ts';
+import type { Linear, Weight } from './weights.ts';
+import { storedWeight } from './weightViews.ts';
+
+export interface TensorTable {
+  readonly file: TensorFile;
+  has(name: string): boolean;
+  /** @throws HearthError `invalid-input` where there is no such tensor or its shape differs. */
+  info(name: string, shape: readonly number[]): TensorInfo;
+  /** `as`: the same elements grouped otherwise, in rows of whole blocks. */
+  weight(name: string, shape: readonly number[], as?: readonly number[]): Weight;
+  /** `stem.weight`, and `stem.bias` where `bias` says so. */
+  linear(stem: string, shape: readonly [out: number, input: number], bias: boolean): Linear;
+}
+
+const computedTypes: ReadonlySet<TensorType> = new Set<TensorType>([
+  ...(['F64', 'F32', 'F16', 'BF16', 'F8_E4M3', 'MXFP4', 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0'] as const),
+  ...(['Q2_K', 'Q3_K', 'Q4_K', 'Q5_K', 'Q6_K', 'IQ4_NL', 'IQ4_XS'] as const),
+]);
+
+/** Rows and columns that share one scale in F8_E4M3 weights. */
+type Fp8Block = readonly [rows: number, columns: number];
+
+export function tensorTable(file: TensorFile, fp8Block?: Fp8Block): TensorTable {
+  const info = (name: string, shape: readonly number[]): TensorInfo => {
+    const found = file.tensors.get(name);
+    if (!found) throw invalidInput(`The checkpoint has no tensor ${name}. Is a shard missing?`);
+    if (found.shape.join() !== shape.join()) {
+      throw invalidInput(
+        `Tensor ${name} is [${found.shape.join(', ')}]; its configuration says [${shape.join(', ')}].`,
+      );
+    }
+    return found;
+  };
+  const weight = (name: string, shape: readonly number[], as = shape): Weight => {
+    const { type } = info(name, shape);
+    if (!computedTypes.has(type))
+      throw unsupported(`Tensor ${name} is of type ${type}, which is no weight Hearth knows.`);
+    const stored = storedWeight(file, name, type, as);
+    return type === 'F8_E4M3' ? withBlockScale(file, stored, info, fp8Block) : stored;
+  };
+  return {
+    file,
+    has: (name) => file.tensors.has(name),
+    info,
+    weight,
+    linear: (stem, shape, bias) => ({
+      weight: weight(`${stem}.weight`, shape),
+      ...(bias && { bias: weight(`${stem}.bias`, [shape[0]]) }),
+    }),
+  };
+}
+
+function withBlockScale(
+  file: TensorFile,
+  stored: Weight,
+  find: TensorTable['info'],
+  fp8Block: Fp8Block | undefined,
+): Weight {
+  if (!fp8Block) {
+    throw invalidInput(`Tensor ${stored.name} is FP8, but quantization_config.weight_block_size is missing.`);
+  }
+  const [blockRows, blockColumns] = fp8Block;
+  const [rows = 1, columns = 1] = stored.shape;
+  // DeepSeek's name says "inverse", yet values are multiplied by it (its inference/kernel.py, weight_dequant).
+  const name = `${stored.name}_scale_inv`;
+  const { type } = find(name, [Math.ceil(rows / blockRows), Math.ceil(columns / blockColumns)]);
+  const read = async () => dequantise(type, await file.read(name));
+  return { ...stored, blockScale: { blockRows, blockColumns, read } };
+}

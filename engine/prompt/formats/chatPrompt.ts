@@ -1,0 +1,168 @@
+/**
+ * The ids of a conversation, in which only the template's own framing becomes framing tokens. A user may write
+ * `<|im_end|>`, and a file may hold it: that stays text.
+ *
+ * A template is a program that trims, tests and joins what it is given, so where a character of its output came from
+ * cannot be read off the output. Instead, every character of the conversation that begins or ends some framing token
+ * (`<`, `>`, and what else a vocabulary uses) is replaced, one for one, by a code point that occurs nowhere in it
+ * before the template sees it, and put back after the output was cut at framing tokens. No framing token can then
+ * hold the first or last of its characters from the conversation, whatever the template did with it; and lengths,
+ * blanks and line ends, which templates look at, are as they were. Templates that look for tags inside a message
+ * (`'</think>' in content`) do not see them, which is what plain text means; thinking that is part of an
+ * assistant's message is handed over as a field of its own.
+ *
+ * Text between two framing tokens is encoded in one go, framing words and conversation together, so that the ids
+ * are those of transformers' `apply_chat_template` wherever the conversation holds no framing tokens.
+ */
+import { invalidInput } from '../../errors.ts';
+import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
+import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
+import { ThinkingSplitter } from '../thinking.ts';
+import type { ChatTemplate, TemplateMessage, TemplateOptions } from './chatTemplate.ts';
+import { renderNearest } from './mergedTurns.ts';
+import { type ToolSyntax, templateCall, templateTool, withoutToolRoles } from './toolSyntax.ts';
+
+export interface ChatOptions extends Omit<TemplateOptions, 'messages' | 'bosToken' | 'eosToken'> {
+  readonly tools?: readonly Tool[];
+  readonly toolSyntax?: ToolSyntax;
+}
+
+export interface EncodedChat {
+  readonly ids: number[];
+  /** The last characters of the rendered text, with the conversation's `<` and `>` disguised. */
+  readonly ending: string;
+}
+
+/** @throws HearthError `invalid-input` when the template refuses the conversation, fails, or exceeds a bound. */
+export function encodeChat(
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  messages: readonly ChatMessage[],
+  options: ChatOptions,
+): EncodedChat {
+  const { tools = [], toolSyntax, ...rest } = options;
+  const inTemplate = toolSyntax?.inTemplate !== false;
+  const turns = inTemplate ? messages : withoutToolRoles(messages, tools);
+  const conversation = turns.map((turn) => templateMessage(turn, toolNames(messages), toolSyntax));
+  const shownTools = inTemplate && tools.length > 0 ? { tools: tools.map(templateTool) } : {};
+  const variables = { ...options.variables, ...shownTools };
+  const disguise = new Disguise(tokenizer, [conversation, variables, template.source]);
+  const disguised = conversation.map(({ role, content, ...rest }) => ({
+    role,
+    content: disguise.put(content ?? ''),
+    ...disguise.fields(rest),
+  }));
+  const text = renderNearest(disguised, (turns) =>
+    template.render({
+      ...rest,
+      variables: disguise.fields(variables),
+      messages: turns,
+      bosToken: tokenizer.templateTokens.begin,
+      eosToken: tokenizer.templateTokens.end,
+    }),
+  );
+  const parts = tokenizer
+    .split(text)
+    .map((part): PromptPart => (typeof part === 'number' ? part : disguise.lift(part)));
+  return { ids: tokenizer.encodeParts(parts), ending: text.slice(-64) };
+}
+
+function templateMessage(
+  message: ChatMessage,
+  names: ReadonlyMap<string, string>,
+  syntax: ToolSyntax | undefined,
+): TemplateMessage {
+  const { role, content } = message;
+  if (role === 'tool') {
+    // Llama 3 and Mistral read the name, most templates neither.
+    return { role, content, name: names.get(message.toolCallId) ?? '', tool_call_id: message.toolCallId };
+  }
+  if (role !== 'assistant') return { role, content };
+  const { toolCalls = [] } = message;
+  const calls =
+    toolCalls.length > 0 ? { tool_calls: toolCalls.map((call) => templateCall(call, syntax?.given ?? 'json')) } : {};
+  const { thinking, answer } =
+    message.thinking === undefined ? splitThinking(content) : { ...message, answer: content };
+  // Qwen3 reads `reasoning_content`, GPT-OSS `thinking`.
+  const thought = thinking ? { reasoning_content: thinking, thinking } : {};
+  return { role, content: answer, ...thought, ...calls };
+}
+
+/** Clients that know of no thinking send it back as part of the message. */
+function splitThinking(content: string): { thinking?: string; answer: string } {
+  if (!/^\s*<think>/.test(content) || !content.includes('</think>')) return { answer: content };
+  const splitter = new ThinkingSplitter();
+  const pieces = [...splitter.push(content), ...splitter.end()];
+  const join = (kind: string): string =>
+    pieces
+      .filter((piece) => piece.kind === kind)
+      .map((piece) => piece.text)
+      .join('');
+  return { thinking: join('thinking'), answer: join('text') };
+}
+
+/** Stands in for characters that framing tokens begin or end with. */
+class Disguise {
+  readonly #masks = new Map<string, string>();
+  readonly #faces = new Map<string, string>();
+
+  constructor(tokenizer: Tokenizer, conversation: unknown) {
+    const text = JSON.stringify(conversation) + [...tokenizer.framing.keys()].join('');
+    const free = unusedCodePoints(text);
+    for (const token of tokenizer.framing.keys()) {
+      const characters = [...token];
+      for (const character of [characters[0], characters.at(-1)]) {
+        // Blanks are what templates trim; a token of nothing else is no framing.
+        if (character === undefined || this.#masks.has(character) || /\s/u.test(character)) continue;
+        const mask = free.next().value;
+        if (mask === undefined) throw invalidInput('The conversation uses every private character there is.');
+        this.#masks.set(character, mask);
+        this.#faces.set(mask, character);
+      }
+    }
+  }
+
+  /** Fields keep their names. */
+  fields(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
+    return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, this.#deep(value)]));
+  }
+
+  put(text: string): string {
+    return exchange(text, this.#masks);
+  }
+
+  lift(text: string): string {
+    return exchange(text, this.#faces);
+  }
+
+  #deep(value: unknown): unknown {
+    if (typeof value === 'string') return this.put(value);
+    if (Array.isArray(value)) return value.map((item) => this.#deep(item));
+    if (typeof value !== 'object' || value === null) return value;
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [this.put(key), this.#deep(item)]));
+  }
+}
+
+function exchange(text: string, pairs: ReadonlyMap<string, string>): string {
+  if (pairs.size === 0) return text;
+  const pattern = new RegExp([...pairs.keys()].map(codePointPattern).join('|'), 'gu');
+  return text.replace(pattern, (character) => pairs.get(character) ?? character);
+}
+
+function codePointPattern(character: string): string {
+  return `\\u{${character.codePointAt(0)?.toString(16)}}`;
+}
+
+/** Noncharacters, which no text should hold, then private ones, which icon fonts use. */
+function* unusedCodePoints(text: string): Generator<string, undefined> {
+  for (const [first, last] of [
+    [0xfdd0, 0xfdef],
+    [0xe000, 0xf8ff],
+  ] as const) {
+    for (let code = first; code <= last; code++) {
+      const character = String.fromCharCode(code);
+      if (!text.includes(character)) yield character;
+    }
+  }
+  return undefined;
+}

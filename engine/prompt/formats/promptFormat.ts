@@ -1,0 +1,176 @@
+/** How a model is talked to: a conversation to ids, and what it generates back to thinking and text. */
+
+import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
+import { messageBoundaries } from '../boundaries.ts';
+import type { ChatMessage, Tool } from '../conversation.ts';
+import type { OutputParser } from '../output.ts';
+import { ChannelParser } from '../parsers/channels.ts';
+import { TaggedParser } from '../parsers/taggedParser.ts';
+import { ToolCallSplitter } from '../parsers/toolCallText.ts';
+import { type AnswerPlan, answerSchema, callsNothing, freeAnswer, jsonAnswer } from '../plans/answerPlan.ts';
+import { taggedPlan } from '../plans/taggedPlan.ts';
+import { withStatedFormat } from '../responseFormat.ts';
+import {
+  endsInsideThinking,
+  nearestThinkingMode,
+  probeThinking,
+  type ThinkingMode,
+  thinkingModes,
+  thinkingVariables,
+} from '../thinkingModes.ts';
+import { encodeChat } from './chatPrompt.ts';
+import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
+import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';
+import { HarmonyFormat } from './harmony.ts';
+import { type ToolSyntax, toolSyntaxOf } from './toolSyntax.ts';
+
+export interface PromptOptions {
+  readonly thinking: ThinkingMode;
+  /** For templates that tell the model the date. */
+  readonly now: Date;
+  /** What the model may call. */
+  readonly tools?: readonly Tool[] | undefined;
+  readonly toolChoice?: 'auto' | 'none' | 'required' | { readonly name: string } | undefined;
+  /** What the answer must be. */
+  readonly responseFormat?: ResponseFormat | undefined;
+}
+
+export type ResponseFormat =
+  | { readonly kind: 'text' }
+  | { readonly kind: 'json' }
+  | { readonly kind: 'json-schema'; readonly schema: Readonly<Record<string, unknown>> };
+
+export interface ChatPrompt {
+  readonly ids: readonly number[];
+  /** Lengths of `ids` from which other prompts of the conversation may differ: see `messageBoundaries`. */
+  readonly boundaries: readonly number[];
+  /** Ids that end the turn, and texts that do. */
+  readonly stops: ReadonlySet<number>;
+  readonly stopStrings: readonly string[];
+  /** What ends thinking and begins the answer, for a model that is to stop thinking. */
+  readonly closeThinking: readonly number[];
+  /** What the answer is held to. */
+  readonly plan: AnswerPlan;
+  /** Reads what follows this prompt. */
+  parser(): OutputParser;
+}
+
+export interface PromptFormat {
+  /** The modes that change anything: see `thinkingModes`. */
+  readonly thinkingModes: readonly ThinkingMode[];
+  /** Tools may be offered. */
+  readonly toolCalling: boolean;
+  /** @throws HearthError `invalid-input` when the format refuses the conversation. */
+  render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt;
+}
+
+/** ChatML, for checkpoints that have its tokens and forgot the template. */
+const chatMl =
+  "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}" +
+  "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+/**
+ * The format of the family where its documents say more than its template, else the checkpoint's own template;
+ * ChatML or names and colons for one that brings none.
+ * @throws HearthError `invalid-input` when the template is none.
+ */
+export function promptFormatOf(tokenizer: Tokenizer): PromptFormat {
+  if (ChannelParser.suits(tokenizer)) return new HarmonyFormat(tokenizer);
+  const knowsChatMl = tokenizer.framing.has('<|im_start|>') && tokenizer.framing.has('<|im_end|>');
+  const source = tokenizer.chatTemplate ?? (knowsChatMl ? chatMl : undefined);
+  if (source === undefined) return new DialogueFormat(tokenizer);
+  const template = compileChatTemplate(source);
+  const version = deepSeekVersion(tokenizer, template);
+  return version ? new DeepSeekFormat(tokenizer, version) : new TemplateFormat(tokenizer, template);
+}
+
+/** R1 and its relatives share the vocabulary, and are written by their own templates. */
+function deepSeekVersion(tokenizer: Tokenizer, template: ChatTemplate): DeepSeekVersion | undefined {
+  const marks = [
+    '<｜User｜>',
+    '<｜Assistant｜>',
+    '<｜tool▁calls▁begin｜>',
+    '<｜tool▁sep｜>',
+    '<｜tool▁outputs▁begin｜>',
+  ];
+  if (!marks.every((mark) => tokenizer.framing.has(mark))) return undefined;
+  const ending = (mode: ThinkingMode): string => probeThinking(template, tokenizer, mode).slice(-30);
+  if (/<｜Assistant｜>$/.test(ending('off')) && ending('on') === ending('off')) return 'v3';
+  const isV31 = /<｜Assistant｜><\/think>$/.test(ending('off')) && /<｜Assistant｜><think>$/.test(ending('on'));
+  return isV31 ? 'v3.1' : undefined;
+}
+
+class TemplateFormat implements PromptFormat {
+  readonly toolCalling = true;
+  readonly thinkingModes: readonly ThinkingMode[];
+  readonly #tokenizer: Tokenizer;
+  readonly #template: ChatTemplate;
+  readonly #toolSyntax: ToolSyntax;
+
+  constructor(tokenizer: Tokenizer, template: ChatTemplate) {
+    this.#tokenizer = tokenizer;
+    this.#template = template;
+    this.thinkingModes = thinkingModes(template, tokenizer);
+    this.#toolSyntax = toolSyntaxOf(template, tokenizer);
+  }
+
+  render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    const tokenizer = this.#tokenizer;
+    const { tools = [] } = options;
+    const mode = nearestThinkingMode(options.thinking, this.thinkingModes);
+    const thinks = mode !== 'off';
+    const asked = withStatedFormat(messages, options.responseFormat);
+    const { ids, ending } = encodeChat(tokenizer, this.#template, asked, {
+      addGenerationPrompt: true,
+      variables: thinkingVariables(mode),
+      now: options.now,
+      tools,
+      toolSyntax: this.#toolSyntax,
+    });
+    const mayCall = tools.length > 0 && !callsNothing(options);
+    const calls = (): ToolCallSplitter[] => (mayCall ? [new ToolCallSplitter(this.#toolSyntax, tools)] : []);
+    const parser = (): OutputParser => new TaggedParser(tokenizer, endsInsideThinking(ending), ...calls());
+    const closeThinking = tokenizer.encode(thinkingEnd(tokenizer), { special: 'parse' });
+    const plan = taggedPlan(this.#toolSyntax, options, { thinks, insideThinking: endsInsideThinking(ending) });
+    const boundaries = messageBoundaries(ids, tokenizer.endIds);
+    return { ids, boundaries, stops: tokenizer.endIds, stopStrings: [], closeThinking, plan, parser };
+  }
+}
+
+/** Qwen's own words (QwenLM/Qwen3, "Thinking budget"), with which its models were measured. */
+function thinkingEnd(tokenizer: Tokenizer): string {
+  const words =
+    'Considering the limited time by the user, I have to give the solution based on the thinking directly now.';
+  return `${tokenizer.framing.has('<|im_start|>') ? `\n\n${words}` : ''}\n</think>\n\n`;
+}
+
+/** For models that were never taught to converse: they continue a dialogue as they would a book. */
+class DialogueFormat implements PromptFormat {
+  readonly toolCalling = false;
+  readonly thinkingModes: readonly ThinkingMode[] = ['off'];
+  readonly #tokenizer: Tokenizer;
+
+  constructor(tokenizer: Tokenizer) {
+    this.#tokenizer = tokenizer;
+  }
+
+  render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    const tokenizer = this.#tokenizer;
+    const schema = answerSchema(options);
+    const names = { system: 'System', user: 'User', assistant: 'Assistant', tool: 'Tool' };
+    const turns = withStatedFormat(messages, options.responseFormat).map(
+      ({ role, content }) => `${names[role]}: ${content}\n`,
+    );
+    const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
+    const ids = [...begin, ...tokenizer.encode(`${turns.join('')}${names.assistant}:`, { special: 'plain' })];
+    return {
+      ids,
+      boundaries: messageBoundaries(ids, tokenizer.endIds),
+      stops: tokenizer.endIds,
+      stopStrings: [`\n${names.user}:`],
+      closeThinking: [],
+      plan: schema === undefined ? freeAnswer : { ...freeAnswer, steps: [jsonAnswer(schema)] },
+      parser: () => new TaggedParser(tokenizer, false),
+    };
+  }
+}

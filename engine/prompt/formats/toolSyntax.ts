@@ -1,0 +1,161 @@
+/** How a checkpoint writes tool calls, found by rendering one: what its template does is what the model was taught. */
+import { HearthError } from '../../errors.ts';
+import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
+import { argumentsOf, type ChatMessage, type Tool, type ToolCall } from '../conversation.ts';
+import type { ChatTemplate } from './chatTemplate.ts';
+
+export interface ToolSyntax {
+  readonly kind: 'json' | 'xml';
+  /** Empty: a bare call is the whole answer (Llama 3). */
+  readonly open: string;
+  readonly close: string;
+  /** The key of a JSON call's arguments. */
+  readonly argumentsKey: 'arguments' | 'parameters';
+  /** What the template takes for arguments; `texts`: a mapping of names to what stands between the tags. */
+  readonly given: 'json' | 'mapping' | 'texts';
+  /** The template shows tools, calls and results; otherwise they become ordinary turns before it runs. */
+  readonly inTemplate: boolean;
+}
+
+/** What Nous Hermes introduced and Qwen documents, for templates that know of no tools. */
+const hermes: ToolSyntax = {
+  kind: 'json',
+  open: '<tool_call>',
+  close: '</tool_call>',
+  argumentsKey: 'arguments',
+  given: 'json',
+  inTemplate: false,
+};
+
+const probeTool: Tool = {
+  name: 'probe_tool',
+  description: 'Probes.',
+  parameters: { type: 'object', properties: { city: { type: 'string' } } },
+};
+const probeCall: ToolCall = { id: 'call_1', name: probeTool.name, arguments: '{"city": "Paris"}' };
+
+export function toolSyntaxOf(template: ChatTemplate, tokenizer: Pick<Tokenizer, 'templateTokens'>): ToolSyntax {
+  for (const given of ['json', 'mapping'] as const) {
+    const shown = probe(template, tokenizer, given);
+    const syntax = shown === undefined ? undefined : syntaxIn(shown, given);
+    if (syntax) return syntax;
+  }
+  return hermes;
+}
+
+function probe(
+  template: ChatTemplate,
+  tokenizer: Pick<Tokenizer, 'templateTokens'>,
+  given: ToolSyntax['given'],
+): string | undefined {
+  try {
+    return template.render({
+      messages: [
+        { role: 'user', content: 'x' },
+        { role: 'assistant', content: '', tool_calls: [templateCall(probeCall, given)] },
+        { role: 'tool', content: 'probe_result', name: probeTool.name, tool_call_id: probeCall.id },
+      ],
+      variables: { tools: [templateTool(probeTool)] },
+      addGenerationPrompt: true,
+      bosToken: tokenizer.templateTokens.begin,
+      eosToken: tokenizer.templateTokens.end,
+      now: new Date(0),
+    });
+  } catch (error) {
+    // A template that refuses tools shows none.
+    if (error instanceof HearthError) return undefined;
+    throw error;
+  }
+}
+
+function syntaxIn(shown: string, given: 'json' | 'mapping'): ToolSyntax | undefined {
+  // Told of the tool, and shown its result.
+  if (!shown.includes(probeTool.description) || !shown.includes('probe_result')) return undefined;
+  if (/<function=probe_tool>\s*<parameter=city>\s*Paris\s*<\/parameter>/.test(shown)) {
+    return { ...hermes, kind: 'xml', given: 'texts', inTemplate: true };
+  }
+  const match =
+    /(<tool_call>)?\s*\{\s*"name":\s*"probe_tool",\s*"(arguments|parameters)":\s*\{"city":\s*"Paris"\}\s*\}/.exec(
+      shown,
+    );
+  if (!match) return undefined;
+  const tags = match[1] === undefined ? { open: '', close: '' } : {};
+  return {
+    ...hermes,
+    ...tags,
+    argumentsKey: match[2] === 'parameters' ? 'parameters' : 'arguments',
+    given,
+    inTemplate: true,
+  };
+}
+
+/** As OpenAI's API spells a tool, which templates took over. */
+export function templateTool({ name, description, parameters }: Tool): Record<string, unknown> {
+  return { type: 'function', function: { name, description, parameters } };
+}
+
+export function templateCall(call: ToolCall, given: ToolSyntax['given']): Record<string, unknown> {
+  return { id: call.id, type: 'function', function: { name: call.name, arguments: argumentsFor(call, given) } };
+}
+
+/** @throws HearthError `invalid-input` when a mapping is wanted and the arguments are no JSON object. */
+function argumentsFor(call: ToolCall, given: ToolSyntax['given']): unknown {
+  if (given === 'json') return call.arguments;
+  const values = argumentsOf(call);
+  if (given === 'mapping') return values;
+  // Python would write True and 1.0 where the model wrote true and 1: texts are given as it wrote them.
+  return Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [name, typeof value === 'string' ? value : JSON.stringify(value)]),
+  );
+}
+
+/** A conversation for a template that knows of no tools: they stand in the system's and users' turns. */
+export function withoutToolRoles(messages: readonly ChatMessage[], tools: readonly Tool[]): ChatMessage[] {
+  const [first, ...others] = messages;
+  const instructions = first?.role === 'system' ? `${first.content}\n\n` : '';
+  const turns = first?.role === 'system' ? others : messages;
+  const system: ChatMessage[] =
+    tools.length > 0 ? [{ role: 'system', content: instructions + toolInstructions(tools) }] : [];
+  const kept = system.length === 0 && first?.role === 'system' ? [first] : system;
+  return [...kept, ...turns.flatMap((message, i) => plainTurn(message, turns[i - 1], turns.slice(i)))];
+}
+
+function plainTurn(
+  message: ChatMessage,
+  before: ChatMessage | undefined,
+  rest: readonly ChatMessage[],
+): readonly ChatMessage[] {
+  if (message.role === 'assistant' && message.toolCalls) {
+    const calls = message.toolCalls.map(
+      ({ name, arguments: given }) =>
+        `<tool_call>\n{"name": ${JSON.stringify(name)}, "arguments": ${given}}\n</tool_call>`,
+    );
+    const { toolCalls: _, ...turn } = message;
+    return [{ ...turn, content: [message.content, ...calls].filter((text) => text !== '').join('\n') }];
+  }
+  if (message.role !== 'tool') return [message];
+  // Results that follow each other are one turn.
+  if (before?.role === 'tool') return [];
+  const end = rest.findIndex(({ role }) => role !== 'tool');
+  const results = end < 0 ? rest : rest.slice(0, end);
+  const content = results.map((result) => `<tool_response>\n${result.content}\n</tool_response>`).join('\n');
+  return [{ role: 'user', content }];
+}
+
+/** The words of Qwen's template, which models of other makers follow as well. */
+function toolInstructions(tools: readonly Tool[]): string {
+  const signatures = tools.map((tool) => JSON.stringify(templateTool(tool))).join('\n');
+  return `# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+${signatures}
+</tools>
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>`;
+}

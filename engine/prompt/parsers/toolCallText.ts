@@ -1,0 +1,135 @@
+/** Tool calls that are written as text: `<tool_call>{"name": …}</tool_call>` and their relatives. */
+import type { Tool } from '../conversation.ts';
+import type { ToolSyntax } from '../formats/toolSyntax.ts';
+import { type OutputPiece, piece } from '../output.ts';
+import { partialMatchLength } from '../partialMatch.ts';
+import { JsonCallReader } from './jsonCall.ts';
+import { XmlCallReader } from './xmlCall.ts';
+
+/** Reads one call, from behind its opening tag. */
+export interface CallReader {
+  push(text: string): CallProgress;
+  /** The output ends here. */
+  end(): CallProgress;
+}
+
+export interface CallProgress {
+  /** Given once, before any arguments. */
+  readonly name?: string;
+  readonly arguments?: string;
+  /** The call is over, and this follows it. */
+  readonly rest?: string;
+  /** It is no call: its text, which `rest` follows. Nothing more may be pushed. */
+  readonly broken?: string;
+}
+
+/** Tells calls from the text of an answer. */
+export class ToolCallSplitter {
+  readonly #syntax: ToolSyntax;
+  readonly #tools: readonly Tool[];
+  #held = '';
+  #call: { readonly reader: CallReader; readonly index: number; name?: string } | undefined;
+  #calls = 0;
+  /** Blanks between an answer and its calls, and between calls, are framing. */
+  #blanks = '';
+  #said = false;
+
+  constructor(syntax: ToolSyntax, tools: readonly Tool[]) {
+    this.#syntax = syntax;
+    this.#tools = tools;
+  }
+
+  push(text: string): OutputPiece[] {
+    this.#held += text;
+    const pieces: OutputPiece[] = [];
+    while (this.#held !== '' && this.#step(pieces)) {}
+    return pieces;
+  }
+
+  end(): OutputPiece[] {
+    const pieces: OutputPiece[] = [];
+    if (this.#call) this.#follow(this.#call.reader.end(), pieces);
+    const rest = this.#held;
+    this.#held = '';
+    return [...pieces, ...this.#show(rest), ...(this.#calls === 0 ? piece('text', this.#blanks) : [])];
+  }
+
+  /** Whether another state was reached, which has to look at what is left. */
+  #step(pieces: OutputPiece[]): boolean {
+    const held = this.#held;
+    if (this.#call) {
+      this.#held = '';
+      this.#follow(this.#call.reader.push(held), pieces);
+      return this.#call === undefined;
+    }
+    const open = this.#findOpening(held);
+    if (open === undefined) {
+      const kept = this.#mayOpen(held);
+      this.#held = held.slice(held.length - kept);
+      pieces.push(...this.#show(held.slice(0, held.length - kept)));
+      return false;
+    }
+    pieces.push(...this.#show(held.slice(0, open.at)));
+    this.#held = held.slice(open.end);
+    this.#call = { reader: this.#reader(open.open), index: this.#calls };
+    return true;
+  }
+
+  #findOpening(text: string): { at: number; end: number; open: string } | undefined {
+    const { open } = this.#syntax;
+    if (open !== '') {
+      const found = [open, ...this.#bareOpenings()].flatMap((mark) => {
+        const at = text.indexOf(mark);
+        if (at < 0) return [];
+        return [mark === open ? { at, end: at + open.length, open } : { at, end: at, open: '' }];
+      });
+      return found.sort((a, b) => a.at - b.at)[0];
+    }
+    // A bare call is the whole answer.
+    const at = text.length - text.trimStart().length;
+    return !this.#said && text[at] === '{' ? { at, end: at, open } : undefined;
+  }
+
+  /** Calls in XML often come without their opening tag: the name of a tool that was offered tells them. */
+  #bareOpenings(): string[] {
+    return this.#syntax.kind === 'xml' ? this.#tools.map(({ name }) => `<function=${name}>`) : [];
+  }
+
+  #mayOpen(text: string): number {
+    const { open } = this.#syntax;
+    return open === '' ? 0 : partialMatchLength(text, [open, ...this.#bareOpenings()]);
+  }
+
+  #reader(open: string): CallReader {
+    const { close, kind } = this.#syntax;
+    return kind === 'xml' ? new XmlCallReader(open, close, this.#tools) : new JsonCallReader(open, close);
+  }
+
+  #follow(progress: CallProgress, pieces: OutputPiece[]): void {
+    const call = this.#call;
+    if (!call) return;
+    const { name, arguments: characters = '', rest, broken } = progress;
+    if (name !== undefined) {
+      call.name = name;
+      this.#calls++;
+      this.#blanks = '';
+    }
+    if (call.name !== undefined && (name !== undefined || characters !== '')) {
+      pieces.push({ kind: 'tool-call', index: call.index, name: call.name, text: characters });
+    }
+    if (rest === undefined && broken === undefined) return;
+    this.#call = undefined;
+    if (broken !== undefined) pieces.push(...this.#show(broken));
+    this.#held = (rest ?? '') + this.#held;
+  }
+
+  #show(text: string): OutputPiece[] {
+    const all = this.#blanks + text;
+    const shown = all.trimEnd();
+    this.#blanks = all.slice(shown.length);
+    if (shown === '') return [];
+    const first = this.#calls > 0 && !this.#said ? shown.trimStart() : shown;
+    this.#said = true;
+    return piece('text', first);
+  }
+}

@@ -1,0 +1,232 @@
+/**
+ * Qwen3-Coder's calls: `<function=f><parameter=p>value</parameter></function>`, with a line feed around each value.
+ * A value is text or JSON by its schema, and becomes a member of the arguments' JSON while it streams.
+ *
+ * About one call in five lacks a tag. A value without its end ends at the next parameter of the tool, at the call's end,
+ * or at a function's end that nothing but that follows; a function without its end, at the call's.
+ */
+import { argumentTypes, type Tool } from '../conversation.ts';
+import { partialMatchLength } from '../partialMatch.ts';
+import type { CallProgress, CallReader } from './toolCallText.ts';
+
+const valueEnd = '</parameter>';
+const parameterStart = '<parameter=';
+const functionStart = '<function=';
+const functionEnd = '</function>';
+
+export class XmlCallReader implements CallReader {
+  readonly #open: string;
+  readonly #close: string;
+  readonly #tools: readonly Tool[];
+  /** All of the call, in case it is none. */
+  #raw = '';
+  #held = '';
+  #state: 'head' | 'members' | 'value' | 'tail' = 'head';
+  #types: ReturnType<typeof argumentTypes> = {};
+  #member: { readonly isText: boolean; begun: boolean } = { isText: true, begun: false };
+  readonly #members = new Set<string>();
+  #tool: Tool | undefined;
+
+  /** `open`: empty where the call had none. */
+  constructor(open: string, close: string, tools: readonly Tool[]) {
+    this.#open = open;
+    this.#close = close;
+    this.#tools = tools;
+  }
+
+  push(text: string): CallProgress {
+    this.#raw += text;
+    this.#held += text;
+    let progress: CallProgress = {};
+    for (;;) {
+      const step = this.#step();
+      if (step === undefined) return progress;
+      progress = { ...progress, ...step, arguments: (progress.arguments ?? '') + (step.arguments ?? '') };
+      if (step.rest !== undefined || step.broken !== undefined) return progress;
+    }
+  }
+
+  end(): CallProgress {
+    const before = this.push('');
+    if (before.rest !== undefined || before.broken !== undefined) return before;
+    const { arguments: read = '' } = before;
+    if (this.#state === 'tail') return { ...before, rest: this.#held };
+    if (this.#state === 'value' && functionEndsIn(this.#held)) {
+      const text = this.#held.slice(0, this.#held.lastIndexOf(`\n${functionEnd}`));
+      return { ...before, arguments: `${read}${this.#lastPiece(text)}}`, rest: '' };
+    }
+    if (this.#state === 'members' && this.#held.trim() === '' && this.#hasRequired()) {
+      return { ...before, arguments: `${read}}`, rest: '' };
+    }
+    return { broken: this.#open + this.#raw };
+  }
+
+  /** Only then can a call that breaks off between two values be whole. */
+  #hasRequired(): boolean {
+    const required: unknown = this.#tool?.parameters['required'];
+    return this.#members.size > 0 && Array.isArray(required) && required.every((name) => this.#members.has(name));
+  }
+
+  /** `undefined`: more text is needed. */
+  #step(): CallProgress | undefined {
+    switch (this.#state) {
+      case 'head':
+        return this.#readHead();
+      case 'members':
+        return this.#readMember();
+      case 'value':
+        return this.#member.isText ? this.#readText() : this.#readJson();
+      case 'tail':
+        return this.#readTail();
+    }
+  }
+
+  #readHead(): CallProgress | undefined {
+    const begun = this.#held.trimStart();
+    const match = /^<function=([^>\n]*)>/.exec(begun);
+    if (!match?.[1]) return isBeginning(begun, functionStart) && !match ? undefined : this.#broken();
+    this.#held = begun.slice(match[0].length);
+    this.#state = 'members';
+    const name = match[1].trim();
+    this.#tool = this.#tools.find((known) => known.name === name);
+    if (this.#tool) this.#types = argumentTypes(this.#tool);
+    return { name, arguments: '{' };
+  }
+
+  #readMember(): CallProgress | undefined {
+    const begun = this.#held.trimStart();
+    if (begun.startsWith(functionEnd)) {
+      this.#held = begun.slice(functionEnd.length);
+      this.#state = 'tail';
+      return { arguments: '}' };
+    }
+    if (this.#close !== '' && begun.startsWith(this.#close)) {
+      this.#held = begun;
+      this.#state = 'tail';
+      return { arguments: '}' };
+    }
+    const match = /^<parameter=([^>\n]*)>\n?/.exec(begun);
+    // The line feed behind the tag belongs to it.
+    if (!match || match[0].length === begun.length) {
+      const possible = [functionEnd, parameterStart, this.#close].some((tag) => isBeginning(begun, tag));
+      return possible && !/^<parameter=[^>]*\n/.test(begun) ? undefined : this.#broken();
+    }
+    this.#held = begun.slice(match[0].length);
+    this.#state = 'value';
+    const name = (match[1] ?? '').trim();
+    this.#member = { isText: this.#types[name]?.isText ?? true, begun: false };
+    const comma = this.#members.size > 0 ? ', ' : '';
+    this.#members.add(name);
+    return { arguments: `${comma}${JSON.stringify(name)}: ` };
+  }
+
+  #readText(): CallProgress | undefined {
+    const held = this.#held;
+    const end = this.#findEnd();
+    if (end?.at !== undefined) {
+      this.#endValue(end.at, end.skip);
+      return { arguments: this.#lastPiece(held.slice(0, end.at)) };
+    }
+    const marks = [`\n${valueEnd}`, valueEnd, `\n${functionEnd}`, ...this.#otherEnds()];
+    const text = held.slice(0, end?.undecided ?? held.length - partialMatchLength(held, marks));
+    if (!isWhole(text)) return undefined;
+    const quote = this.#member.begun ? '' : '"';
+    this.#member.begun = true;
+    this.#held = held.slice(text.length);
+    return text + quote === '' ? undefined : { arguments: quote + JSON.stringify(text).slice(1, -1) };
+  }
+
+  #readJson(): CallProgress | undefined {
+    const held = this.#held;
+    const end = this.#findEnd();
+    if (end?.at === undefined) return undefined;
+    this.#endValue(end.at, end.skip);
+    return { arguments: this.#lastPiece(held.slice(0, end.at)) };
+  }
+
+  /** The rest of a value whose end is known. */
+  #lastPiece(text: string): string {
+    if (!this.#member.isText) return jsonOf(text);
+    return `${this.#member.begun ? '' : '"'}${JSON.stringify(text).slice(1, -1)}"`;
+  }
+
+  /** What ends a value whose own end is missing. */
+  #otherEnds(): string[] {
+    const others = Object.keys(this.#types).filter((name) => !this.#members.has(name));
+    const close = this.#close === '' ? [] : [`\n${this.#close}`];
+    return [...others.map((name) => `\n${parameterStart}${name}>`), ...close];
+  }
+
+  /** Where the value ends, or from where on more text has to tell. */
+  #findEnd(): { at: number; skip: number; undecided?: never } | { undecided: number; at?: never } | undefined {
+    const held = this.#held;
+    const own = held.indexOf(valueEnd);
+    const others = this.#otherEnds()
+      .map((mark) => held.indexOf(mark))
+      .filter((at) => at >= 0);
+    const other = others.length === 0 ? undefined : Math.min(...others);
+    const first = Math.min(own < 0 ? held.length : own, other ?? held.length);
+    const ending = this.#functionEnding(held.slice(0, first));
+    if (ending !== undefined) return ending;
+    if (other === first) return { at: other, skip: 0 };
+    if (own < 0) return undefined;
+    const at = held.charAt(own - 1) === '\n' ? own - 1 : own;
+    return { at, skip: own - at + valueEnd.length };
+  }
+
+  /** A function's end counts if only the call's end or another function follows it. */
+  #functionEnding(before: string): { at: number; skip: number } | { undecided: number } | undefined {
+    const mark = `\n${functionEnd}`;
+    for (let at = before.indexOf(mark); at >= 0; at = before.indexOf(mark, at + 1)) {
+      const rest = this.#held.slice(at + mark.length).trimStart();
+      const follows = [this.#close, functionStart].filter((tag) => tag !== '');
+      if (follows.some((tag) => rest.startsWith(tag))) return { at, skip: 0 };
+      if (follows.some((tag) => tag.startsWith(rest))) return { undecided: at };
+    }
+    return undefined;
+  }
+
+  #endValue(end: number, skip: number): void {
+    this.#held = this.#held.slice(end + skip);
+    this.#state = 'members';
+  }
+
+  #readTail(): CallProgress | undefined {
+    const tail = this.#held.trimStart();
+    if (tail.startsWith(this.#close)) return { rest: tail.slice(this.#close.length) };
+    return this.#close.startsWith(tail) ? undefined : { rest: this.#held };
+  }
+
+  #broken(): CallProgress {
+    const read = this.#raw.length - this.#held.length;
+    return { broken: this.#open + this.#raw.slice(0, read), rest: this.#held };
+  }
+}
+
+/** Whether a text ends with a function's end on a line of its own. */
+function functionEndsIn(text: string): boolean {
+  return text.trimEnd().endsWith(`\n${functionEnd}`);
+}
+
+/** Whether one of `text` and `tag` begins the other. */
+function isBeginning(text: string, tag: string): boolean {
+  return text.startsWith(tag) || tag.startsWith(text);
+}
+
+/** Half a surrogate pair would be escaped by itself. */
+function isWhole(text: string): boolean {
+  return text.isWellFormed();
+}
+
+/** A value that is no text: JSON as it stands, Python's spelling of its words, or after all a text. */
+function jsonOf(text: string): string {
+  const value = text.trim();
+  const word = { True: 'true', False: 'false', None: 'null' }[value];
+  if (word !== undefined) return word;
+  try {
+    JSON.parse(value);
+    return value;
+  } catch {
+    return JSON.stringify(text);
+  }
+}

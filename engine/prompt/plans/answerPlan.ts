@@ -1,0 +1,165 @@
+/**
+ * How an answer is held to a form: texts that are written as they stand, grammars between them, and what in a free
+ * answer begins a call. The names and arguments of calls are chosen by the model within the tools' schemas.
+ */
+import { argumentTypes, type Tool } from '../conversation.ts';
+import type { PromptOptions } from '../formats/promptFormat.ts';
+
+export type Step =
+  /** Framing tokens in it count. */
+  | { readonly kind: 'write'; readonly text: string }
+  | { readonly kind: 'choose'; readonly grammar: AnswerGrammar; readonly follow?: (text: string) => readonly Step[] }
+  /** The model writes as it likes until it has thought. */
+  | { readonly kind: 'think' };
+
+export interface AnswerGrammar {
+  /** Rules `top ::= …` of xgrammar's EBNF. A framing token is its name after a carriage return, which no JSON text holds. */
+  readonly rules: string;
+  /** `top` may name a rule `root` that is this JSON Schema. */
+  readonly schema?: unknown;
+  /** The answer ends with it. */
+  readonly last?: boolean;
+}
+
+export interface AnswerPlan {
+  /** From the first token. */
+  readonly steps: readonly Step[];
+  /** What begins a call in a free answer, and the call from there on. */
+  readonly calls?: {
+    readonly opener: string;
+    /** The opener counts only in a message's header (harmony). */
+    readonly inHeader: boolean;
+    /** @param before what the header held before the opener. */
+    readonly steps: (before: string) => readonly Step[];
+  };
+  readonly forbidden: Forbidden;
+}
+
+/** What a free answer may not hold. */
+export interface Forbidden {
+  /** Framing tokens. */
+  readonly tokens: readonly string[];
+  /** However it is cut into tokens. */
+  readonly text?: string;
+  /** Where the text is meant: everywhere, in a message's header (harmony), or where the answer begins. */
+  readonly where?: 'anywhere' | 'header' | 'start';
+}
+
+export const nothingForbidden: Forbidden = { tokens: [] };
+export const freeAnswer: AnswerPlan = { steps: [], forbidden: nothingForbidden };
+
+/** What of the tools may be called, and whether one must be. */
+export function wantedCalls({ tools = [], toolChoice = 'auto' }: PromptOptions): {
+  readonly tools: readonly Tool[];
+  readonly required: boolean;
+} {
+  if (typeof toolChoice !== 'string')
+    return { tools: tools.filter(({ name }) => name === toolChoice.name), required: true };
+  return { tools: toolChoice === 'none' ? [] : tools, required: toolChoice === 'required' && tools.length > 0 };
+}
+
+/** The JSON Schema of an answer that must be JSON. */
+export function answerSchema({ responseFormat }: PromptOptions): unknown {
+  if (responseFormat === undefined || responseFormat.kind === 'text') return undefined;
+  return responseFormat.kind === 'json' ? { type: 'object' } : responseFormat.schema;
+}
+
+/** Nothing may be called although tools are shown. */
+export const callsNothing = (options: PromptOptions): boolean =>
+  (options.tools ?? []).length > 0 && wantedCalls(options).tools.length === 0;
+
+export function jsonAnswer(schema: unknown): Step {
+  return { kind: 'choose', grammar: { rules: 'top ::= root', schema, last: true } };
+}
+
+/** A tool's name and what follows it, then its arguments and what follows them. */
+export function callSteps(tools: readonly Tool[], afterName: string, afterArguments: string): readonly Step[] {
+  return [
+    chooseName(tools, afterName, ({ parameters }) => [
+      {
+        kind: 'choose',
+        grammar: { rules: `top ::= root ${literal(afterArguments)}`, schema: argumentsSchema(parameters) },
+      },
+    ]),
+  ];
+}
+
+/** Qwen3-Coder's: each parameter by its tag, in the schema's order. */
+export function xmlCallSteps(tools: readonly Tool[]): readonly Step[] {
+  const write: Step = { kind: 'write', text: '\n<function=' };
+  return [write, chooseName(tools, '>\n', (tool) => parameterSteps(tool, Object.keys(argumentTypes(tool))))];
+}
+
+function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) => readonly Step[]): Step {
+  return {
+    kind: 'choose',
+    grammar: { rules: `top ::= (${tools.map(({ name }) => literal(name)).join(' | ')}) ${literal(after)}` },
+    follow: (text) => {
+      const tool = tools.find(({ name }) => text.startsWith(name + after.replaceAll('\r', '')));
+      return tool ? then(tool) : [];
+    },
+  };
+}
+
+function parameterSteps(tool: Tool, left: readonly string[]): readonly Step[] {
+  const { required } = tool.parameters;
+  const needed = left.findIndex((name) => Array.isArray(required) && required.includes(name));
+  const possible = needed < 0 ? left : left.slice(0, needed + 1);
+  const tags = possible.map((name) => literal(`<parameter=${name}>\n`));
+  const end = needed < 0 ? [literal('</function>\n</tool_call>')] : [];
+  const follow = (text: string): readonly Step[] => {
+    const name = possible.find((parameter) => text.startsWith(`<parameter=${parameter}>`));
+    return name === undefined
+      ? []
+      : [parameterValue(tool, name), ...parameterSteps(tool, left.slice(left.indexOf(name) + 1))];
+  };
+  return [{ kind: 'choose', grammar: { rules: `top ::= ${[...tags, ...end].join(' | ')}` }, follow }];
+}
+
+const parameterEnd = '</parameter>';
+
+function parameterValue(tool: Tool, name: string): Step {
+  const { schema, isText } = argumentTypes(tool)[name] ?? { schema: {}, isText: true };
+  const end = literal(`\n${parameterEnd}\n`);
+  if (!isText)
+    return { kind: 'choose', grammar: { rules: `top ::= root ${end}`, schema: withDefinitions(schema, tool) } };
+  const values = 'enum' in schema && Array.isArray(schema['enum']) ? schema['enum'].map(String) : undefined;
+  if (values) return { kind: 'choose', grammar: { rules: `top ::= (${values.map(literal).join(' | ')}) ${end}` } };
+  return { kind: 'choose', grammar: { rules: `top ::= s0 ${end}\n${textWithout(parameterEnd)}` } };
+}
+
+/** Rules `s0`, `s1`, … for texts that do not hold `tag`: how much of it was written is the number of the rule. */
+function textWithout(tag: string): string {
+  const [first = '', ...rest] = tag;
+  const rules = [`s0 ::= "" | [^${first}\\r] s0 | "${first}" s1`];
+  for (const [i, next] of rest.entries()) {
+    const further = i + 1 < rest.length ? ` | "${next}" s${i + 2}` : '';
+    rules.push(`s${i + 1} ::= "" | "${first}" s1 | [^${first}${next}\\r] s0${further}`);
+  }
+  return rules.join('\n');
+}
+
+function withDefinitions(schema: Readonly<Record<string, unknown>>, { parameters }: Tool): unknown {
+  const { $defs, definitions } = parameters;
+  return {
+    ...schema,
+    ...($defs === undefined ? {} : { $defs }),
+    ...(definitions === undefined ? {} : { definitions }),
+  };
+}
+
+/** Arguments are an object even where the schema forgets to say so. */
+function argumentsSchema(parameters: Tool['parameters']): unknown {
+  return { ...parameters, type: 'object' };
+}
+
+/** A text of EBNF. */
+export function literal(text: string): string {
+  const escaped = text.replace(/["\\]/g, '\\$&').replaceAll('\n', '\\n').replaceAll('\r', '\\r');
+  return `"${escaped}"`;
+}
+
+/** A framing token in a grammar. */
+export function marked(name: string): string {
+  return `\r${name}`;
+}

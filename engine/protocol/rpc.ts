@@ -1,0 +1,150 @@
+/**
+ * A protocol as data: tables of requests and notifications. One end serves a table with an implementation, the other
+ * calls it through a client of the same type. Both ends validate what they receive. A request is cancelled with
+ * JSON-RPC's own `$/cancelRequest`; an expected failure crosses the channel with its code (engine/errors.ts).
+ */
+import { type CancellationToken, ErrorCodes, type MessageConnection, ResponseError } from 'vscode-jsonrpc';
+import * as z from 'zod';
+import { HearthError, isErrorCode } from '../errors.ts';
+
+export interface Request {
+  readonly params: z.ZodType;
+  readonly result: z.ZodType;
+}
+/** By method name. */
+export type Requests = Readonly<Record<string, Request>>;
+/** Schemas of notifications by method name; a notification has no answer. */
+export type Notices = Readonly<Record<string, z.ZodType>>;
+
+/** The params of a request that has none. */
+export const none = z.object({});
+/** The result of a request that only acts. */
+export const done = z.null();
+
+type Params<Of extends Request> = z.input<Of['params']>;
+type Result<Of extends Request> = z.output<Of['result']>;
+type Arguments<Of extends Request, Token> =
+  Record<never, never> extends Params<Of> ? [params?: Params<Of>, token?: Token] : [params: Params<Of>, token?: Token];
+
+/** The calling end. `Token` cancels: an `AbortSignal`, or VS Code's `CancellationToken`. */
+export type Client<Table extends Requests, Token> = {
+  readonly [Name in keyof Table]: (...args: Arguments<Table[Name], Token>) => Promise<Result<Table[Name]>>;
+};
+
+/** The serving end. */
+export type Implementation<Table extends Requests> = {
+  readonly [Name in keyof Table]: (
+    params: z.output<Table[Name]['params']>,
+    signal: AbortSignal,
+  ) => Promise<Result<Table[Name]>> | Result<Table[Name]>;
+};
+
+/**
+ * @param send carries one request over and gives back what the other end answered, not yet validated.
+ * @param refuse makes the error for an answer that does not have the form of the table.
+ */
+export function proxy<Table extends Requests, Token>(
+  table: Table,
+  send: (method: string, params: unknown, token: Token | undefined) => Promise<unknown>,
+  refuse: (method: string, problem: string) => Error,
+): Client<Table, Token> {
+  const call =
+    (method: string, { result }: Request) =>
+    async (params: unknown = {}, token?: Token): Promise<unknown> => {
+      const parsed = result.safeParse(await send(method, params, token));
+      if (parsed.success) return parsed.data;
+      throw refuse(method, z.prettifyError(parsed.error));
+    };
+  const calls = Object.entries(table).map(([method, request]) => [method, call(method, request)]);
+  return Object.fromEntries(calls) as Client<Table, Token>;
+}
+
+/** Serves `table` on a connection that does not listen yet. Failures outside of `errorCodes` go to `log` with their stack. */
+export function serve<Table extends Requests>(
+  connection: MessageConnection,
+  table: Table,
+  implementation: Implementation<Table>,
+  log: (line: string) => void,
+): void {
+  const answer = async <Name extends keyof Table & string>(
+    name: Name,
+    schema: Table[Name]['params'],
+    params: unknown,
+    token: CancellationToken,
+  ): Promise<Result<Table[Name]>> => {
+    try {
+      return await implementation[name](parse(schema, params, name), signalOf(token));
+    } catch (error) {
+      if (!(error instanceof HearthError)) log(`'${name}' failed: ${error instanceof Error ? error.stack : error}`);
+      throw responseOf(error);
+    }
+  };
+  for (const [name, { params: schema }] of Object.entries(table)) {
+    connection.onRequest(name, (params: unknown, token: CancellationToken) => answer(name, schema, params, token));
+  }
+}
+
+/** Handles each valid notification; what is malformed has no effect but a line in `log`. */
+export function listen<Table extends Notices>(
+  connection: Pick<MessageConnection, 'onNotification'>,
+  table: Table,
+  handlers: { readonly [Name in keyof Table]?: (value: z.output<Table[Name]>) => void },
+  log: (line: string) => void,
+): void {
+  const hear = <Name extends keyof Table & string>(name: Name, schema: Table[Name], raw: unknown): void => {
+    const parsed = schema.safeParse(raw);
+    if (parsed.success) handlers[name]?.(parsed.data as z.output<Table[Name]>);
+    else log(`An invalid '${name}' was dropped: ${z.prettifyError(parsed.error)}`);
+  };
+  for (const [name, schema] of Object.entries(table)) {
+    if (handlers[name]) connection.onNotification(name, (raw: unknown) => hear(name, schema as Table[string], raw));
+  }
+}
+
+/** The sending end of notifications. `lost` hears of those that could not be sent. */
+export function notifier<Table extends Notices>(
+  connection: Pick<MessageConnection, 'sendNotification'>,
+  lost: (method: string, error: unknown) => void,
+): <Name extends keyof Table & string>(name: Name, value: z.input<Table[Name]>) => void {
+  return (name, value) => {
+    connection.sendNotification(name, value).catch((error: unknown) => lost(name, error));
+  };
+}
+
+function parse<Schema extends z.ZodType>(schema: Schema, params: unknown, method: string): z.output<Schema> {
+  const parsed = schema.safeParse(params);
+  if (parsed.success) return parsed.data;
+  throw new HearthError('invalid-input', `Invalid parameters of '${method}': ${z.prettifyError(parsed.error)}`);
+}
+
+function signalOf(token: CancellationToken): AbortSignal {
+  const controller = new AbortController();
+  if (token.isCancellationRequested) controller.abort();
+  else token.onCancellationRequested(() => controller.abort());
+  return controller.signal;
+}
+
+// ---- Failures on the wire: JSON-RPC's error data is `{ code }`, a code of engine/errors.ts or `internal` ----
+
+/** The Language Server Protocol's numbers for what JSON-RPC itself does not name. */
+const requestCancelled = -32800;
+const requestFailed = -32803;
+
+function responseOf(error: unknown): ResponseError<{ code: string }> {
+  if (!(error instanceof HearthError)) {
+    const message = error instanceof Error ? error.message : String(error);
+    return new ResponseError(ErrorCodes.InternalError, `Internal error: ${message}`, { code: 'internal' });
+  }
+  const numbers = { cancelled: requestCancelled, 'invalid-input': ErrorCodes.InvalidParams };
+  const number = error.code === 'cancelled' || error.code === 'invalid-input' ? numbers[error.code] : requestFailed;
+  return new ResponseError(number, error.message, { code: error.code });
+}
+
+const errorData = z.object({ code: z.string() });
+
+/** The failure as the other end threw it; undefined: a broken invariant there. */
+export function failureOf(error: ResponseError<unknown>): HearthError | undefined {
+  const data = errorData.safeParse(error.data);
+  if (data.success && isErrorCode(data.data.code)) return new HearthError(data.data.code, error.message);
+  return error.code === requestCancelled ? new HearthError('cancelled', error.message) : undefined;
+}

@@ -1,0 +1,69 @@
+/** The models on disk, as the protocol shows them, with progress. */
+import { detectMachine } from '../catalogue/hardware.ts';
+import { inspectionText, usualContexts } from '../catalogue/inspectArchitecture.ts';
+import { type InspectedModel, inspectModel } from '../catalogue/inspectModel.ts';
+import type { StoreProgress } from '../catalogue/progress.ts';
+import { type Store, toModelEntry } from '../catalogue/store.ts';
+import type { ModelEntry, Progress } from '../protocol/engineProtocol.ts';
+
+export class EngineModels {
+  readonly #store: Store;
+  readonly #onProgress: (progress: Progress) => void;
+
+  constructor(store: Store, onProgress: (progress: Progress) => void) {
+    this.#store = store;
+    this.#onProgress = onProgress;
+  }
+
+  async list(): Promise<ModelEntry[]> {
+    return (await this.#store.list()).map(toModelEntry);
+  }
+
+  async recommend(): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.recommend());
+  }
+
+  async pull(id: string, signal?: AbortSignal): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.pull(id, { signal, onProgress: (step) => this.#report(id, step) }));
+  }
+
+  /** Takes a file or folder that was brought here by hand. */
+  async add(path: string, signal?: AbortSignal): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.add(path, { signal, onProgress: (step) => this.#report(path, step) }));
+  }
+
+  async verify(id: string, signal?: AbortSignal): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.verify(id, { signal, onProgress: (step) => this.#report(id, step) }));
+  }
+
+  async remove(id: string): Promise<ModelEntry> {
+    return toModelEntry(await this.#store.remove(id));
+  }
+
+  /** Explains a model, or compares several, without loading or downloading them. */
+  async inspect(names: readonly string[]): Promise<string> {
+    const options = { contexts: usualContexts, hardware: await detectMachine() };
+    const models: InspectedModel[] = [];
+    // One after the other: each may read tens of megabytes of vocabulary.
+    for (const name of names) models.push(await inspectModel(this.#store, name, options));
+    return inspectionText(models);
+  }
+
+  #report(subject: string, { phase, source, doneBytes, totalBytes }: StoreProgress): void {
+    const messages: Record<StoreProgress['phase'], string> = {
+      waiting: 'Waiting for another process that gets the same model',
+      download: `Downloading from ${source}`,
+      extract: `Unpacking from ${source}`,
+      verify: 'Verifying',
+      copy: `Copying from ${source}`,
+    };
+    this.#onProgress({
+      task: phase === 'verify' ? 'verify' : 'download',
+      subject,
+      message: messages[phase],
+      done: doneBytes,
+      total: totalBytes,
+      unit: 'bytes',
+    });
+  }
+}

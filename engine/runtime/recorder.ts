@@ -1,0 +1,48 @@
+/**
+ * Requests as they came, one JSON line each, so that `hearth replay FILE` can send them again. For people who look for a
+ * fault: off unless `HEARTH_RECORD` names a file, which only its owner can read. Tokens of servers are never recorded.
+ */
+import { appendFileSync, writeFileSync } from 'node:fs';
+import * as z from 'zod';
+import type { EngineRequests } from '../protocol/engineProtocol.ts';
+import type { Implementation } from '../protocol/rpc.ts';
+
+/** Requests that a model answers, and the one that loads it; in the order of the table. */
+export const recordedMethods = ['load', 'complete', 'warm', 'chat', 'generate', 'summarise', 'countTokens'] as const;
+export type RecordedMethod = (typeof recordedMethods)[number];
+
+export const recordedRequest = z.object({
+  /** Milliseconds since 1970. */
+  atMs: z.number(),
+  method: z.enum(recordedMethods),
+  /** Of the method's own schema, which is checked when the request is replayed. */
+  params: z.unknown(),
+});
+export type RecordedRequest = z.infer<typeof recordedRequest>;
+
+/** The same implementation, which writes each recorded request to `path` before it answers. An existing file is replaced. */
+export function recording(
+  implementation: Implementation<EngineRequests>,
+  path: string,
+): Implementation<EngineRequests> {
+  writeFileSync(path, '', { mode: 0o600 });
+  const record = (method: RecordedMethod, params: unknown): void =>
+    appendFileSync(path, `${JSON.stringify({ atMs: Date.now(), method, params } satisfies RecordedRequest)}\n`);
+  const recorded = <Name extends RecordedMethod>(name: Name): Implementation<EngineRequests>[Name] => {
+    const answer: (params: never, signal: AbortSignal) => unknown = implementation[name];
+    return ((params: never, signal: AbortSignal) => {
+      record(name, params);
+      return answer(params, signal);
+    }) as Implementation<EngineRequests>[Name];
+  };
+  return {
+    ...implementation,
+    load: recorded('load'),
+    complete: recorded('complete'),
+    warm: recorded('warm'),
+    chat: recorded('chat'),
+    generate: recorded('generate'),
+    summarise: recorded('summarise'),
+    countTokens: recorded('countTokens'),
+  };
+}

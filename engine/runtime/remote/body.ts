@@ -1,0 +1,107 @@
+/** Requests of the protocol in the words of OpenAI's API. */
+import type OpenAI from 'openai';
+import type { z } from 'zod';
+import type { ChatMessage, chatParams, Sampling, ThinkingMode } from '../../protocol/engineProtocol.ts';
+
+type Params = z.output<typeof chatParams>;
+
+/** Not OpenAI's, but known to vLLM, SGLang and llama-server (some by the one name, some by the other). */
+interface Extras {
+  top_k?: number;
+  min_p?: number;
+  repetition_penalty?: number;
+  repeat_penalty?: number;
+  thinking_token_budget?: number;
+  thinking_budget_tokens?: number;
+  chat_template_kwargs?: { enable_thinking: boolean; thinking: boolean };
+}
+
+/** Fields that change how an answer is made: a server that refuses one by name is asked without it from then on. */
+export const dispensable = [
+  'chat_template_kwargs',
+  'reasoning_effort',
+  'thinking_token_budget',
+  'thinking_budget_tokens',
+  'stream_options',
+  'top_k',
+  'min_p',
+  'repetition_penalty',
+  'repeat_penalty',
+] as const;
+
+export function bodyOf(model: string, params: Params): OpenAI.ChatCompletionCreateParamsStreaming & Extras {
+  const { tools, toolChoice, maxTokens, stop } = params;
+  return {
+    model,
+    messages: params.messages.map(messageOf),
+    stream: true,
+    stream_options: { include_usage: true },
+    ...(maxTokens !== undefined && { max_tokens: maxTokens }),
+    ...(stop.length > 0 && { stop }),
+    ...samplingOf(params.sampling),
+    ...(tools.length > 0 && {
+      tools: tools.map((tool) => ({ type: 'function', function: tool })),
+      tool_choice: typeof toolChoice === 'string' ? toolChoice : { type: 'function', function: toolChoice },
+    }),
+    ...formatOf(params),
+    ...thinkingOf(params.thinking, params.thinkingTokens),
+  };
+}
+
+export function samplingOf(sampling: Sampling) {
+  const { temperature, topP, topK, minP, repetitionPenalty, presencePenalty, seed, logitBias } = sampling;
+  return {
+    ...(temperature !== undefined && { temperature }),
+    ...(topP !== undefined && { top_p: topP }),
+    ...(topK !== undefined && { top_k: topK }),
+    ...(minP !== undefined && { min_p: minP }),
+    ...(repetitionPenalty !== undefined && {
+      repetition_penalty: repetitionPenalty,
+      repeat_penalty: repetitionPenalty,
+    }),
+    ...(presencePenalty !== undefined && { presence_penalty: presencePenalty }),
+    ...(seed !== undefined && { seed }),
+    ...(logitBias !== undefined && { logit_bias: logitBias }),
+  };
+}
+
+function formatOf({ responseFormat }: Params): Pick<OpenAI.ChatCompletionCreateParamsStreaming, 'response_format'> {
+  if (responseFormat.kind === 'text') return {};
+  if (responseFormat.kind === 'json') return { response_format: { type: 'json_object' } };
+  const json_schema = { name: 'answer', schema: responseFormat.schema };
+  return { response_format: { type: 'json_schema', json_schema } };
+}
+
+/** Templates of Qwen3 and GLM read `enable_thinking`, DeepSeek's and Granite's `thinking`, GPT-OSS an effort. */
+function thinkingOf(mode: ThinkingMode, budgetTokens: number | undefined) {
+  const thinks = mode !== 'off';
+  const effort: 'low' | 'medium' | 'high' | undefined = mode === 'on' ? 'medium' : mode === 'off' ? undefined : mode;
+  return {
+    chat_template_kwargs: { enable_thinking: thinks, thinking: thinks },
+    ...(effort !== undefined && { reasoning_effort: effort }),
+    ...(thinks &&
+      budgetTokens !== undefined && { thinking_token_budget: budgetTokens, thinking_budget_tokens: budgetTokens }),
+  };
+}
+
+function messageOf(message: ChatMessage): OpenAI.ChatCompletionMessageParam {
+  switch (message.role) {
+    case 'tool':
+      return { role: 'tool', tool_call_id: message.toolCallId, content: message.content };
+    case 'assistant':
+      return {
+        role: 'assistant',
+        content: message.content,
+        ...(message.toolCalls &&
+          message.toolCalls.length > 0 && {
+            tool_calls: message.toolCalls.map(({ id, name, arguments: args }) => ({
+              id,
+              type: 'function',
+              function: { name, arguments: args },
+            })),
+          }),
+      };
+    default:
+      return { role: message.role, content: message.content };
+  }
+}

@@ -1,0 +1,201 @@
+/**
+ * Inline completion by a remote server: `suffix` of /v1/completions where the server fills in, llama-server's /infill, or
+ * the plain continuation of the text before the cursor.
+ */
+import { z } from 'zod';
+import { HearthError } from '../../errors.ts';
+import { syntaxErrors } from '../../index/syntax/source.ts';
+import { limits } from '../../limits.ts';
+import type { CompleteResult, completeParams } from '../../protocol/engineProtocol.ts';
+import { commentLine } from '../../tasks/comments.ts';
+import { completedText } from '../../tasks/complete.ts';
+import { withoutBreaking } from '../../tasks/completionSyntax.ts';
+import { trimCompletion } from '../../tasks/completionTrim.ts';
+import { Meter, usage } from './answer.ts';
+import { samplingOf } from './body.ts';
+import { estimatedChars } from './estimate.ts';
+import type { ListedModel, RemoteServer } from './server.ts';
+
+type Params = z.output<typeof completeParams>;
+
+/** `none`: the server has no endpoint for it. */
+export type FillIn = 'suffix' | 'infill' | 'plain' | 'none';
+
+const completionChunk = z.object({
+  choices: z.array(z.object({ text: z.string().nullish(), finish_reason: z.string().nullish() })),
+  usage: usage.nullish(),
+});
+const infillChunk = z.object({
+  content: z.string(),
+  stop_type: z.string().nullish(),
+  tokens_evaluated: z.number().nullish(),
+  tokens_predicted: z.number().nullish(),
+});
+
+interface Piece {
+  readonly text: string;
+  readonly finish?: string | undefined;
+  readonly usage?: z.output<typeof usage> | null | undefined;
+}
+
+/** Finds out by asking for one token. @throws HearthError `cancelled`. */
+export async function fillInOf(server: RemoteServer, model: ListedModel, signal?: AbortSignal): Promise<FillIn> {
+  if (model.fillInTheMiddle !== undefined) return model.fillInTheMiddle ? 'suffix' : 'plain';
+  const probe = { prefix: 'a = ', suffix: '\nb = a', maxTokens: 1, stop: [], sampling: { temperature: 0 } };
+  const ways: readonly FillIn[] = model.llamaServer ? ['infill', 'plain'] : ['suffix', 'plain'];
+  for (const way of ways) {
+    try {
+      for await (const _ of pieces(server, model.id, way, { ...probe, extra: [] }, signal)) break;
+      return way;
+    } catch (error) {
+      if (!(error instanceof HearthError) || error.code === 'cancelled') throw error;
+      // It could not be asked, so nothing is known.
+      if (!refusals.has(error.code)) return 'plain';
+    }
+  }
+  return 'none';
+}
+
+/** Of vLLM a 400 for `suffix`, of llama-server a 501 for /infill, 404 where there is no such address. */
+const refusals: ReadonlySet<string> = new Set(['invalid-input', 'unsupported', 'not-found']);
+
+export interface RemoteCompletion {
+  readonly server: RemoteServer;
+  readonly model: string;
+  readonly way: FillIn;
+  readonly contextTokens: number;
+  readonly onText: (text: string) => void;
+}
+
+/** @throws HearthError `cancelled`, `timeout`. */
+export async function completeRemotely(
+  { server, model, way, contextTokens, onText }: RemoteCompletion,
+  params: Params,
+  signal: AbortSignal | undefined,
+): Promise<CompleteResult> {
+  const meter = new Meter();
+  if (way === 'none') return { text: '', finish: 'stop', statistics: meter.statistics() };
+  const late = AbortSignal.timeout(limits.generation.completionMs);
+  const ending = AbortSignal.any([...(signal ? [signal] : []), ...(params.whole ? [] : [late])]);
+  const request = requestOf(params, way, Math.min(contextTokens, limits.generation.completionPromptTokens));
+  let written = '';
+  let finish: 'stop' | 'length' = 'stop';
+  try {
+    for await (const piece of pieces(server, model, way, request, ending)) {
+      meter.counted(piece.usage);
+      if (piece.finish === 'length' || piece.finish === 'limit') finish = 'length';
+      if (piece.text === '') continue;
+      meter.piece();
+      written += piece.text;
+      if (params.whole) onText(piece.text);
+      // Leaving the loop ends the request, and the server's work.
+      else if (trimCompletion(written, params, false).complete) break;
+    }
+  } catch (error) {
+    if (!late.aborted || signal?.aborted) throw error;
+    throw new HearthError('timeout', `${server.host} took too long for a completion.`, { cause: error });
+  }
+  const statistics = meter.statistics();
+  if (params.whole) return { text: written, finish, statistics };
+  const text = await withoutBreaking(completedText(written, finish, params), params, syntaxErrors);
+  return { text, finish, statistics };
+}
+
+interface FillInRequest extends Pick<Params, 'prefix' | 'suffix' | 'maxTokens' | 'stop' | 'sampling'> {
+  /** Related files, which /infill takes on their own. */
+  readonly extra: readonly { readonly filename: string; readonly text: string }[];
+}
+
+/** Cut to the budget in tokens: the suffix a quarter, related files what the text before the cursor leaves of a third. */
+function requestOf(params: Params, way: FillIn, promptTokens: number): FillInRequest {
+  const budget = estimatedChars(promptTokens - Math.min(params.maxTokens, Math.floor(promptTokens / 2)));
+  const { suffix, ...rest } = params;
+  const after = way === 'plain' ? '' : suffix.slice(0, Math.floor(budget / 4));
+  const room = budget - after.length;
+  const before = tail(params.prefix, params.snippets.length > 0 ? Math.floor((room * 2) / 3) : room);
+  const extra: { filename: string; text: string }[] = [];
+  let left = room - before.length;
+  for (const { path, text } of params.snippets) {
+    if (text.length > left) continue;
+    extra.push({ filename: path, text });
+    left -= text.length;
+  }
+  // The rest of a line is all that is shown of it.
+  const stop = params.multiline || params.whole ? params.stop : [...params.stop, '\n'];
+  const common = { ...rest, suffix: after, stop };
+  if (way === 'infill') return { ...common, prefix: before, extra };
+  const titled = (path: string, text: string): string => commentLine(params.languageId, path) + text;
+  const context = extra.map(({ filename, text }) => `${titled(filename, text)}\n\n`).join('');
+  const prefix = context + (params.path === undefined ? before : titled(params.path, before));
+  return { ...common, prefix, extra: [] };
+}
+
+/** The last characters, cut in steps of a quarter and at a line, so that the server's cache serves the next key. */
+function tail(text: string, maxChars: number): string {
+  if (text.length <= maxChars) return text;
+  const step = Math.max(1, Math.floor(maxChars / 4));
+  const start = Math.ceil((text.length - maxChars) / step) * step;
+  const line = text.indexOf('\n', start) + 1;
+  return text.slice(line > 0 && line < text.length ? line : start);
+}
+
+async function* pieces(
+  server: RemoteServer,
+  model: string,
+  way: FillIn,
+  request: FillInRequest,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Piece> {
+  // A completion that failed is asked for again by the next key.
+  const options = { signal, maxRetries: 0 };
+  const { prefix, suffix, maxTokens, stop, sampling, extra } = request;
+  const drawn = samplingOf({ ...sampling, temperature: sampling.temperature ?? 0 });
+  const common = { stream: true, ...(stop.length > 0 && { stop }), ...drawn } as const;
+  const [path, body] =
+    way === 'infill'
+      ? [
+          server.beside('/infill'),
+          { ...common, input_prefix: prefix, input_suffix: suffix, input_extra: extra, n_predict: maxTokens },
+        ]
+      : [
+          '/completions',
+          {
+            ...{ ...common, model, prompt: prefix, max_tokens: maxTokens, ...(way === 'suffix' && { suffix }) },
+            stream_options: { include_usage: true },
+          },
+        ];
+  const stream = await server.explained(() =>
+    server.client.post<AsyncIterable<unknown>>(path, { ...options, body, stream: true }),
+  );
+  yield* read(server, stream, way, signal);
+}
+
+async function* read(
+  server: RemoteServer,
+  stream: AsyncIterable<unknown>,
+  way: FillIn,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Piece> {
+  const iterator = stream[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const next = await server.explained(() => iterator.next());
+      if (signal?.aborted) throw new HearthError('cancelled', 'The request was cancelled.');
+      if (next.done) return;
+      yield await server.explained(async () => pieceOf(way, next.value));
+    }
+  } finally {
+    await iterator.return?.();
+  }
+}
+
+function pieceOf(way: FillIn, value: unknown): Piece {
+  if (way === 'infill') {
+    const { content, stop_type, tokens_evaluated, tokens_predicted } = infillChunk.parse(value);
+    if (!stop_type || stop_type === 'none') return { text: content };
+    const counts = { prompt_tokens: tokens_evaluated ?? 0, completion_tokens: tokens_predicted ?? 0 };
+    return { text: content, finish: stop_type, usage: counts };
+  }
+  const { choices, usage: counts } = completionChunk.parse(value);
+  return { text: choices[0]?.text ?? '', finish: choices[0]?.finish_reason ?? undefined, usage: counts };
+}

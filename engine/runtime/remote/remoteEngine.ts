@@ -1,0 +1,212 @@
+/** The engine's requests, answered by an OpenAI-compatible server that the user named. Nothing is sent before they do. */
+import { join } from 'node:path';
+import type { z } from 'zod';
+import { defaultStoreDirectory } from '../../catalogue/paths.ts';
+import { cancelled, HearthError } from '../../errors.ts';
+import {
+  type ChatResult,
+  type CompleteResult,
+  chatParams,
+  type completeParams,
+  type connectParams,
+  type countTokensParams,
+  type Delta,
+  type ModelCard,
+  type Progress,
+  type SummariseResult,
+  type summariseParams,
+} from '../../protocol/engineProtocol.ts';
+import { fitHistory } from '../../tasks/history.ts';
+import type { Summariser } from '../../tasks/summarise.ts';
+import { Summaries } from '../summaries.ts';
+import { SummaryCache } from '../summaryCache.ts';
+import { Answer, chatChunk } from './answer.ts';
+import { bodyOf, dispensable } from './body.ts';
+import { completeRemotely, type FillIn, fillInOf } from './completion.ts';
+import { type Density, estimatedPrompt, estimatedTokens } from './estimate.ts';
+import { type ListedModel, RemoteServer } from './server.ts';
+
+export interface RemoteOptions {
+  readonly onDelta: (delta: Delta) => void;
+  readonly onProgress?: (progress: Progress) => void;
+  /** Where summaries are kept; absent: the platform's cache folder. */
+  readonly storeDirectory?: string;
+}
+
+type ConnectParams = z.output<typeof connectParams>;
+type ChatRequest = z.output<typeof chatParams>;
+
+/** Where neither the server nor the user says; what current models have at least. */
+const assumedContextTokens = 8192;
+
+export class RemoteEngine {
+  readonly card: ModelCard;
+  readonly #server: RemoteServer;
+  readonly #model: string;
+  readonly #fillIn: FillIn;
+  readonly #options: RemoteOptions;
+  /** Fields that the server refused by name. */
+  readonly #refused = new Set<string>();
+
+  private constructor(
+    server: RemoteServer,
+    model: ListedModel,
+    fillIn: FillIn,
+    card: ModelCard,
+    options: RemoteOptions,
+  ) {
+    this.#server = server;
+    this.#model = model.id;
+    this.#fillIn = fillIn;
+    this.card = card;
+    this.#options = options;
+  }
+
+  /** @throws HearthError `unavailable`, `not-found`, `invalid-input`: the server is not there, or not what was named. */
+  static async connect(params: ConnectParams, options: RemoteOptions, signal?: AbortSignal): Promise<RemoteEngine> {
+    const server = new RemoteServer(params);
+    const model = await server.choose(params.model, signal);
+    const fillIn = await fillInOf(server, model, signal);
+    return new RemoteEngine(server, model, fillIn, cardOf(server, model, fillIn, params.contextTokens), options);
+  }
+
+  /** A cancelled answer is returned as far as it came. */
+  async chat(params: ChatRequest, signal?: AbortSignal): Promise<ChatResult> {
+    try {
+      return await this.#answer(params, 0, signal);
+    } catch (error) {
+      if (!(error instanceof HearthError && error.code === 'context-overflow')) throw error;
+      return this.#shortened(params, error, signal);
+    }
+  }
+
+  async complete(params: z.output<typeof completeParams>, signal?: AbortSignal): Promise<CompleteResult> {
+    const onText = (text: string): void => {
+      if (params.stream !== undefined) this.#options.onDelta({ stream: params.stream, kind: 'text', text });
+    };
+    const { contextTokens } = this.card;
+    const completion = { server: this.#server, model: this.#model, way: this.#fillIn, contextTokens, onText };
+    return completeRemotely(completion, params, signal);
+  }
+
+  async summarise(params: z.output<typeof summariseParams>, signal?: AbortSignal): Promise<SummariseResult> {
+    const { stream, ...request } = params;
+    const { onDelta, onProgress } = this.#options;
+    const summariser: Summariser = {
+      contextTokens: this.card.contextTokens,
+      countTokens: (text) => estimatedTokens(text),
+      countPrompt: (messages) => estimatedPrompt(messages),
+      ask: (messages, maxTokens, onText) => this.#ask({ messages, maxTokens }, onText, signal),
+    };
+    const cache = new SummaryCache(join(this.#options.storeDirectory ?? defaultStoreDirectory(), 'summaries'));
+    return new Summaries(summariser, cache, this.card.id).make({
+      ...request,
+      onText: (text) => onDelta({ stream, kind: 'text', text }),
+      onProgress: (step) => onProgress?.({ task: 'summarise', subject: stream, unit: 'parts', ...step }),
+    });
+  }
+
+  /** Estimated. */
+  countTokens({ texts }: z.output<typeof countTokensParams>): number[] {
+    return texts.map((text) => estimatedTokens(text));
+  }
+
+  /** A question of a summary: greedy, without thinking. */
+  async #ask(request: object, onText: (text: string) => void, signal: AbortSignal | undefined) {
+    const params = chatParams.parse({ ...request, stream: '', sampling: { temperature: 0 } });
+    const onDelta = ({ kind, text }: Delta): void => {
+      if (kind === 'text') onText(text);
+    };
+    const { text, finish, statistics } = await this.#answer(params, 0, signal, onDelta);
+    if (finish === 'cancelled') throw cancelled();
+    return { text, finish: finish === 'tool-calls' ? ('stop' as const) : finish, statistics };
+  }
+
+  /** Only the server knows how long a conversation is: it is shortened once it was found too long. */
+  async #shortened(params: ChatRequest, overflow: HearthError, signal: AbortSignal | undefined): Promise<ChatResult> {
+    const { contextTokens } = this.card;
+    const budget = contextTokens - Math.min(params.maxTokens ?? contextTokens, Math.floor(contextTokens / 4));
+    for (const density of ['usual', 'dense'] satisfies Density[]) {
+      const count = (kept: Parameters<typeof estimatedPrompt>[0]): number => estimatedPrompt(kept, density);
+      const fitting = fitHistory(params.messages, count, budget);
+      const { droppedMessages } = fitting;
+      if (droppedMessages === 0) continue;
+      const kept = new Set<object>(fitting.messages);
+      const messages = params.messages.filter((message) => kept.has(message));
+      try {
+        return await this.#answer({ ...params, messages }, droppedMessages, signal);
+      } catch (error) {
+        if (!(error instanceof HearthError && error.code === 'context-overflow')) throw error;
+      }
+    }
+    throw overflow;
+  }
+
+  async #answer(
+    params: ChatRequest,
+    droppedMessages: number,
+    signal: AbortSignal | undefined,
+    onDelta = this.#options.onDelta,
+  ): Promise<ChatResult> {
+    const answer = new Answer(params.stream, onDelta);
+    try {
+      await this.#server.explained(async () => {
+        for await (const piece of await this.#stream(params, signal)) answer.take(chatChunk.parse(piece));
+      });
+    } catch (error) {
+      if (!(error instanceof HearthError && error.code === 'cancelled')) throw error;
+    }
+    return answer.result(signal?.aborted === true, droppedMessages);
+  }
+
+  async #stream(params: ChatRequest, signal: AbortSignal | undefined) {
+    const body = bodyOf(this.#model, params);
+    for (;;) {
+      for (const field of this.#refused) Reflect.deleteProperty(body, field);
+      try {
+        return await this.#server.client.chat.completions.create(body, { signal });
+      } catch (error) {
+        const refused = dispensable.filter((field) => field in body && refusesField(error, field));
+        if (refused.length === 0) throw error;
+        for (const field of refused) this.#refused.add(field);
+      }
+    }
+  }
+}
+
+/** OpenAI and others that are strict name the field that they do not know in a 400 or 422. */
+function refusesField(error: unknown, field: string): boolean {
+  if (!(error instanceof Error)) return false;
+  const status: unknown = Reflect.get(error, 'status');
+  return (status === 400 || status === 422) && error.message.includes(field);
+}
+
+function cardOf({ host, url }: RemoteServer, model: ListedModel, fillIn: FillIn, asked: number | undefined): ModelCard {
+  const known = model.contextTokens;
+  const contextTokens = Math.min(known ?? asked ?? assumedContextTokens, asked ?? Number.POSITIVE_INFINITY);
+  const notes = [
+    `What you ask, and the code that goes with it, is sent to ${host}.`,
+    ...(known === undefined && asked === undefined
+      ? [`${host} does not say how long its context is; ${assumedContextTokens} tokens are assumed.`]
+      : []),
+    ...(fillIn === 'plain' ? [`${host} does not fill in: a completion does not see what follows the cursor.`] : []),
+    ...(fillIn === 'none' ? [`${host} has no /v1/completions: it completes no code.`] : []),
+  ];
+  return {
+    id: `remote:${url}#${model.id}`,
+    // llama-server names a model after its file.
+    name: model.id.split(/[\\/]/).filter(Boolean).at(-1) ?? model.id,
+    family: 'remote',
+    backend: 'remote',
+    host,
+    contextTokens,
+    parameters: 0,
+    weightBytes: 0,
+    // Whether it thinks is the server's to say; what it does not know, it leaves out.
+    thinkingModes: model.thinkingModes ?? ['off', 'on', 'low', 'medium', 'high'],
+    fillInTheMiddle: fillIn === 'suffix' || fillIn === 'infill',
+    chat: true,
+    toolCalling: true,
+    notes,
+  };
+}

@@ -1,0 +1,367 @@
+/** The engine: one model at a time and requests to it. It knows no wire; rpc.ts puts it on one. */
+import { basename, join } from 'node:path';
+import type { z } from 'zod';
+import { findEntry } from '../catalogue/catalogue.ts';
+import { ModelDigest } from '../catalogue/modelDigest.ts';
+import { digestDirectory, snapshotDirectory } from '../catalogue/paths.ts';
+import { openStore, type Store } from '../catalogue/store.ts';
+import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
+import { syntaxErrors } from '../index/syntax/source.ts';
+import { clearSnapshots } from '../kv/snapshotFile.ts';
+import { callId, firstFreeCall } from '../prompt/conversation.ts';
+import type { OutputPiece } from '../prompt/output.ts';
+import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
+import {
+  type ChatResult,
+  type ClearedCache,
+  type CompleteResult,
+  chatParams,
+  type completeParams,
+  type countTokensParams,
+  type Delta,
+  type EmbedResult,
+  type EngineStatus,
+  type embedParams,
+  type generateParams,
+  type loadParams,
+  type ModelCard,
+  type ModelChange,
+  type Progress,
+  protocolVersion,
+  type Sampling,
+  type SummariseResult,
+  type streamName,
+  type summariseParams,
+  type WarmResult,
+  type warmParams,
+} from '../protocol/engineProtocol.ts';
+import { seededRandom } from '../sampling/random.ts';
+import { greedy, type SamplerSettings } from '../sampling/sampler.ts';
+import { samplerSettings } from '../sampling/samplingDefaults.ts';
+import { type ChatAnswer, type ChatModel, chat } from '../tasks/chat.ts';
+import { complete } from '../tasks/complete.ts';
+import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
+import { type Generated, type GenerationStatistics, generate } from '../tasks/generate.ts';
+import type { Summariser } from '../tasks/summarise.ts';
+import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
+import { type LoadedModel, loadModel } from './loadedModel.ts';
+import { EngineModels } from './modelRequests.ts';
+import { Summaries } from './summaries.ts';
+import { SummaryCache } from './summaryCache.ts';
+
+export interface EngineOptions {
+  /** Where models are kept; absent: the platform's cache folder. */
+  readonly storeDirectory?: string;
+  readonly onDelta: (delta: Delta) => void;
+  readonly onProgress: (progress: Progress) => void;
+  /** The loaded model goes on differently: its device was lost and replaced. */
+  readonly onModelChange?: (change: ModelChange) => void;
+}
+
+export class Engine {
+  readonly models: EngineModels;
+  readonly #options: EngineOptions;
+  readonly #store: Store;
+  #model: { readonly key: string; readonly loaded: LoadedModel; readonly digest: ModelDigest } | undefined;
+  /** The load that was asked for last and is not done; it replaces `#model`. */
+  #loading: { readonly key: string; readonly card: Promise<ModelCard>; readonly abort: () => void } | undefined;
+  /** Loads and unloads go one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #last: GenerationStatistics | undefined;
+  /** Ends the thinking of running chats, by stream. */
+  readonly #thinking = new Map<string, AbortController>();
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+    this.#store = openStore(options.storeDirectory === undefined ? {} : { directory: options.storeDirectory });
+    this.models = new EngineModels(this.#store, options.onProgress);
+  }
+
+  /**
+   * Replaces the model that is loaded, unless it is the same with the same settings. A later load ends an earlier one as
+   * cancelled.
+   */
+  async load(params: z.output<typeof loadParams>, signal?: AbortSignal): Promise<ModelCard> {
+    throwIfAborted(signal);
+    const { model, backend, contextTokens, threads, cachePrecision, diskCacheBytes } = params;
+    const key = JSON.stringify([model, backend, contextTokens, threads, cachePrecision, diskCacheBytes]);
+    if (this.#loading?.key === key) return this.#loading.card;
+    if (!this.#loading && this.#model?.key === key) return this.#model.loaded.card;
+    this.#loading?.abort();
+    const controller = new AbortController();
+    const abort = (): void => controller.abort();
+    signal?.addEventListener('abort', abort, { once: true });
+    const card = this.#inTurn(() => this.#replace(params, key, controller.signal));
+    const loading = { key, card, abort };
+    this.#loading = loading;
+    try {
+      return await card;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+      if (this.#loading === loading) this.#loading = undefined;
+    }
+  }
+
+  async unload(): Promise<void> {
+    this.#loading?.abort();
+    await this.#inTurn(() => this.#drop());
+  }
+
+  async clearCache(): Promise<ClearedCache> {
+    await this.#model?.loaded.clearCache();
+    return clearSnapshots(snapshotDirectory(this.#store.directory));
+  }
+
+  status(): EngineStatus {
+    const loaded = this.#model?.loaded;
+    const pending = loaded?.scheduler.pending ?? 0;
+    const idle = loaded ? 'ready' : 'empty';
+    return {
+      protocolVersion,
+      state: this.#loading ? 'loading' : pending > 0 ? 'busy' : idle,
+      ...(loaded && { model: loaded.card }),
+      // The first of them runs.
+      queuedRequests: Math.max(0, pending - 1),
+      residentBytes: process.memoryUsage.rss(),
+      cacheBytes: loaded?.scheduler.decoder.memory().cacheBytes ?? 0,
+      ...(this.#last && { last: this.#last }),
+      ...(loaded && { requests: loaded.scheduler.statistics() }),
+    };
+  }
+
+  async complete(params: z.output<typeof completeParams>, signal?: AbortSignal): Promise<CompleteResult> {
+    const { scheduler, tokenizer, contextTokens } = this.#ready();
+    // A completion is what most likely stands there: greedy unless asked otherwise.
+    const { sampling, random } = drawing(params.sampling, greedy);
+    const { stream, stop: stopStrings, ...rest } = params;
+    const onText = (text: string): void => {
+      if (stream !== undefined) this.#deliver(stream, { kind: 'text', text });
+    };
+    const request = { ...rest, stopStrings, onText, sampling, random, syntaxErrors, signal };
+    const completion = this.#note(await complete(scheduler, tokenizer, contextTokens, request));
+    // Half a completion is of no use to anyone.
+    if (completion.finish === 'cancelled') throw cancelled();
+    return completion;
+  }
+
+  /** Computes a prompt ahead of the request that will ask for it. */
+  async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
+    const { scheduler, tokenizer, format, contextTokens, now } = this.#ready();
+    const { ids, boundaries } =
+      params.kind === 'completion'
+        ? completionToWarm(tokenizer, contextTokens, params, params.maxTokens)
+        : format.render(params.messages, { thinking: params.thinking, now: now() });
+    return warmUp(scheduler, ids.slice(0, contextTokens), { boundaries, timeoutMs: params.timeoutMs, signal });
+  }
+
+  /** A cancelled answer is returned as far as it came. */
+  async chat(params: z.output<typeof chatParams>, signal?: AbortSignal): Promise<ChatResult> {
+    const model = this.#ready();
+    const { stream, messages, tools } = params;
+    if (tools.length > 0 && !model.format.toolCalling)
+      throw new HearthError('unsupported', 'This model was never taught to converse, so it cannot be offered tools.');
+    const firstCall = firstFreeCall(messages);
+    const answerNow = new AbortController();
+    this.#thinking.set(stream, answerNow);
+    const answering = chat(model, {
+      requestClass: 'chat',
+      messages,
+      tools,
+      toolChoice: params.toolChoice,
+      responseFormat: params.responseFormat,
+      thinking: params.thinking,
+      maxTokens: params.maxTokens,
+      stopStrings: params.stop,
+      ...drawing(params.sampling, model.sampling),
+      thinkingTokens: params.thinkingTokens,
+      answerNow: answerNow.signal,
+      onPiece: (piece, tokens) => this.#deliver(stream, piece, tokens, firstCall),
+      timeoutMs: params.timeoutMs,
+      signal,
+    });
+    const { calls, ...answer } = await answering.finally(() => this.#thinking.delete(stream));
+    const toolCalls = calls.map(({ index, ...call }) => ({ id: callId(firstCall + index), ...call }));
+    const finish = toolCalls.length > 0 && answer.finish === 'stop' ? 'tool-calls' : answer.finish;
+    return { ...this.#note(answer), toolCalls, finish };
+  }
+
+  /** Without effect on a stream that has ended or does not think. */
+  answerNow({ stream }: z.output<typeof streamName>): void {
+    this.#thinking.get(stream)?.abort();
+  }
+
+  countTokens({ texts }: z.output<typeof countTokensParams>): number[] {
+    const { tokenizer } = this.#ready();
+    return texts.map((text) => tokenizer.encode(text, { special: 'plain' }).length);
+  }
+
+  /** Vectors of texts, from an embedding model; nothing is put before them. */
+  async embed({ inputs, dimensions }: z.output<typeof embedParams>, signal?: AbortSignal): Promise<EmbedResult> {
+    const model = this.#readyToEmbed();
+    if (dimensions !== undefined && dimensions > model.dimensions)
+      throw invalidInput(`${dimensions} dimensions were asked for; the model's vectors have ${model.dimensions}.`);
+    const prompts = inputs.map((input) => embeddingTokens(model.tokenizer, input));
+    const vectors = await embedAll(model, prompts, { requestClass: 'chat', signal });
+    return {
+      vectors: vectors.map((vector) => shortened(vector, dimensions ?? model.dimensions)),
+      promptTokens: prompts.reduce((sum, { length }) => sum + length, 0),
+    };
+  }
+
+  /** `raw` continues the prompt, in which framing tokens count; otherwise it is a question to the chat. */
+  async generate(params: z.output<typeof generateParams>, signal?: AbortSignal): Promise<ChatResult> {
+    const { stream, prompt, raw, maxTokens, stop } = params;
+    if (!raw) {
+      const messages = [{ role: 'user' as const, content: prompt }];
+      return this.chat(
+        chatParams.parse({ stream, messages, maxTokens, stop, sampling: params.sampling, timeoutMs: params.timeoutMs }),
+        signal,
+      );
+    }
+    const { scheduler, tokenizer, sampling } = this.#ready();
+    const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
+    const { calls: _, ...generated } = await generate(scheduler, {
+      requestClass: 'chat',
+      prompt: [...begin, ...tokenizer.encode(prompt, { special: 'parse' })],
+      maxTokens,
+      ...drawing(params.sampling, sampling),
+      stopIds: tokenizer.endIds,
+      stopStrings: stop,
+      timeoutMs: params.timeoutMs,
+      parser: new TaggedParser(tokenizer, false),
+      onPiece: (piece, tokens) => {
+        this.#deliver(stream, piece, tokens);
+        return 'continue';
+      },
+      signal,
+    });
+    return { ...this.#note(generated), toolCalls: [], droppedMessages: 0 };
+  }
+
+  async summarise(params: z.output<typeof summariseParams>, signal?: AbortSignal): Promise<SummariseResult> {
+    const model = this.#ready();
+    const { stream, timeoutMs, ...request } = params;
+    const deadlineMs = timeoutMs === undefined ? undefined : performance.now() + timeoutMs;
+    const leftMs = () => deadlineMs && deadlineMs - performance.now();
+    const summariser: Summariser = {
+      contextTokens: model.contextTokens,
+      countTokens: (text) => model.tokenizer.encode(text, { special: 'plain' }).length,
+      countPrompt: (messages) => model.format.render(messages, { thinking: 'off', now: model.now() }).ids.length,
+      ask: (messages, maxTokens, onText) =>
+        this.#ask(model, { messages, maxTokens, onText, signal, timeoutMs: leftMs() }).then((answer) =>
+          this.#note(answer),
+        ),
+    };
+    const cache = new SummaryCache(join(this.#store.directory, 'summaries'));
+    const summary = await new Summaries(summariser, cache, `${this.#model?.key} ${this.#model?.digest.label}`).make({
+      ...request,
+      onText: (text) => this.#deliver(stream, { kind: 'text', text }),
+      onProgress: (step) => this.#options.onProgress({ task: 'summarise', subject: stream, unit: 'parts', ...step }),
+    });
+    if (summary.finish === 'cancelled') throw cancelled();
+    return summary;
+  }
+
+  #ask(
+    model: ReadyModel,
+    request: Pick<Parameters<typeof chat>[1], 'messages' | 'maxTokens' | 'signal' | 'timeoutMs'> & {
+      onText: (text: string) => void;
+    },
+  ): Promise<ChatAnswer> {
+    const { onText, ...rest } = request;
+    return chat(model, {
+      ...rest,
+      requestClass: 'summary',
+      thinking: 'off',
+      stopStrings: [],
+      ...drawing({}, { ...greedy, repetitionPenalty: summaryRepetitionPenalty }),
+      onPiece: ({ kind, text }) => {
+        if (kind === 'text') onText(text);
+      },
+    });
+  }
+
+  async #replace(params: z.output<typeof loadParams>, key: string, signal: AbortSignal): Promise<ModelCard> {
+    throwIfAborted(signal);
+    const path = await this.#store.resolve(params.model);
+    await this.#drop();
+    const name = findEntry(params.model)?.name ?? basename(path);
+    const digest = await ModelDigest.of(path, digestDirectory(this.#store.directory));
+    const loaded = await loadModel({
+      ...params,
+      id: params.model,
+      name,
+      path,
+      cacheDirectory: join(this.#store.directory, 'derived'),
+      snapshots: { directory: snapshotDirectory(this.#store.directory), limitBytes: params.diskCacheBytes, digest },
+      onProgress: ({ doneBytes, totalBytes }) =>
+        this.#options.onProgress({
+          task: 'load',
+          subject: params.model,
+          message: `Loading ${name}`,
+          done: doneBytes,
+          total: totalBytes,
+          unit: 'bytes',
+        }),
+      onChange: (change) => this.#options.onModelChange?.(change),
+      signal,
+    });
+    this.#model = { key, loaded, digest };
+    return loaded.card;
+  }
+
+  async #drop(): Promise<void> {
+    const model = this.#model;
+    this.#model = undefined;
+    await model?.loaded.close();
+  }
+
+  #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  #loaded(): LoadedModel {
+    if (this.#model) return this.#model.loaded;
+    const message = this.#loading ? 'The model is still being loaded; ask again when it is.' : 'No model is loaded.';
+    throw new HearthError('unavailable', message);
+  }
+
+  #readyToEmbed(): EmbeddingModel {
+    const { embedding, card } = this.#loaded();
+    if (embedding) return embedding;
+    throw unsupported(`${card.name} is no embedding model, so it gives no vectors; load one (qwen3-embedding-0.6b).`);
+  }
+
+  #ready(): ReadyModel {
+    const { scheduler, text, card, sampling } = this.#loaded();
+    if (card.embeddingDimensions !== undefined)
+      throw unsupported(`${card.name} is an embedding model: it gives vectors, and neither chats nor completes.`);
+    if (text) return { scheduler, ...text, contextTokens: card.contextTokens, sampling, now: () => new Date() };
+    throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
+  }
+
+  #deliver(stream: string, piece: OutputPiece, tokens?: number, firstCall = 1): void {
+    if (piece.kind !== 'tool-call')
+      this.#options.onDelta({ stream, ...piece, ...(tokens !== undefined && { tokens }) });
+    else this.#options.onDelta({ stream, ...piece, id: callId(firstCall + piece.index) });
+  }
+
+  #note<Answer extends Pick<Generated, 'statistics'>>(answer: Answer): Answer {
+    if (answer.statistics.generatedTokens > 0) this.#last = answer.statistics;
+    return answer;
+  }
+}
+
+interface ReadyModel extends ChatModel {
+  readonly sampling: SamplerSettings;
+}
+
+/** Greedy summaries of small models fall into loops without it. */
+const summaryRepetitionPenalty = 1.1;
+
+function drawing(requested: Sampling, defaults: SamplerSettings): { sampling: SamplerSettings; random: () => number } {
+  const seed = requested.seed ?? Math.floor(Math.random() * 2 ** 32);
+  return { sampling: samplerSettings(requested, defaults), random: seededRandom(seed) };
+}

@@ -1,0 +1,74 @@
+/** Summaries of files and folders, made by the model or found where they are kept. */
+
+import { partsOf } from '../index/syntax/source.ts';
+import { type FolderFile, summariseFolder } from '../tasks/folderSummary.ts';
+import type { SymbolRange } from '../tasks/sections.ts';
+import { type Summariser, type Summary, type SummaryRequest, summarise } from '../tasks/summarise.ts';
+import type { SummaryCache } from './summaryCache.ts';
+
+export interface SummariesRequest extends SummaryRequest {
+  /** Not empty: a folder. */
+  readonly files: readonly FolderFile[];
+  /** Makes the summary anew although one is kept; those of a folder's files still serve. */
+  readonly fresh: boolean;
+}
+
+/** As the caller knows them, else as the file's syntax tells: what stands in nothing else. */
+async function symbolsOf({ path, text, symbols }: SummaryRequest): Promise<readonly SymbolRange[]> {
+  if (symbols.length > 0) return symbols;
+  const { definitions } = await partsOf(path, text);
+  return definitions
+    .filter(({ container }) => container === '')
+    .map(({ name, firstLine, lastLine }) => ({ name, startLine: firstLine - 1, endLine: lastLine - 1 }));
+}
+
+const nothing = { promptTokens: 0, cachedTokens: 0, generatedTokens: 0, timeToFirstTokenMs: 0, tokensPerSecond: 0 };
+
+/** `model`: what is told apart in the cache. */
+export class Summaries {
+  readonly #summariser: Summariser;
+  readonly #cache: SummaryCache;
+  readonly #model: string;
+
+  constructor(summariser: Summariser, cache: SummaryCache, model: string) {
+    this.#summariser = summariser;
+    this.#cache = cache;
+    this.#model = model;
+  }
+
+  make({ files, fresh, ...request }: SummariesRequest): Promise<Summary> {
+    const { path, text, languageId, symbols, maxTokens } = request;
+    const ingredients = [path, text, languageId, symbols, maxTokens, files];
+    return this.#kept(ingredients, fresh, request.onText, async () =>
+      files.length === 0
+        ? summarise(this.#summariser, { ...request, symbols: await symbolsOf(request) })
+        : summariseFolder(this.#summariser, { ...request, files, summariseFile: (...of) => this.#note(...of) }),
+    );
+  }
+
+  #note(file: FolderFile, maxTokens: number): Promise<Summary> {
+    const silent = { onText: () => {}, onProgress: () => {} };
+    return this.#kept([file, maxTokens], false, silent.onText, () =>
+      summarise(this.#summariser, { ...file, symbols: [], maxTokens, ...silent }),
+    );
+  }
+
+  async #kept(
+    ingredients: unknown,
+    fresh: boolean,
+    onText: (text: string) => void,
+    run: () => Promise<Summary>,
+  ): Promise<Summary> {
+    const key = [this.#model, this.#summariser.contextTokens, ingredients];
+    const found = fresh ? undefined : await this.#cache.get(key);
+    if (found) {
+      onText(found.text);
+      return { ...found, statistics: nothing };
+    }
+    const summary = await run();
+    // The limit on its length is one of the ingredients; a full context is an accident.
+    const { finish } = summary;
+    if (finish === 'stop' || finish === 'length') await this.#cache.put(key, { ...summary, finish });
+    return summary;
+  }
+}

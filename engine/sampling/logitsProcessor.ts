@@ -1,0 +1,70 @@
+/** Logits processors: what holds an answer to a form while it is written. Where the device may sample is decided from their answers alone. */
+
+/** What the next tokens need. */
+export type NextTokens =
+  /**
+   * The sampler chooses among all but `forbidden`, for up to `tokens` tokens in a row. The processor is asked again after each of them:
+   * when it then says anything else, or forbids another list (compared by identity), what was sampled beyond is dropped and sampled anew.
+   */
+  | { readonly kind: 'free'; readonly tokens: number; readonly forbidden: readonly number[] }
+  | { readonly kind: 'forced'; readonly token: number }
+  /** `allowed`: `[⌈vocabulary / 32⌉]`, a bit for every token that may come next, the lowest first. */
+  | { readonly kind: 'mask'; readonly allowed: Int32Array }
+  /** Not known yet: ask again after `ready`. */
+  | { readonly kind: 'pending'; readonly ready: () => Promise<void> };
+
+export type FreeTokens = Extract<NextTokens, { readonly kind: 'free' }>;
+
+export interface LogitsProcessor {
+  /** Asked before each token is chosen, possibly several times; changes nothing that the next `next` would say. */
+  next(): NextTokens;
+  /** Called with every token of the answer, forced ones too; absent: it learns of them elsewhere. */
+  take?(token: number): void;
+}
+
+const nothing: readonly number[] = [];
+
+export const free: FreeTokens = { kind: 'free', tokens: Number.POSITIVE_INFINITY, forbidden: nothing };
+
+/** What all of them together need: the first that waits, else the first that forces a token, else the first mask. */
+export function nextTokens(processors: readonly LogitsProcessor[]): NextTokens {
+  const answers = processors.map((processor) => processor.next());
+  for (const kind of ['pending', 'forced', 'mask'] as const) {
+    const found = answers.find((answer) => answer.kind === kind);
+    if (found) return found;
+  }
+  const all = answers.flatMap((answer) => (answer.kind === 'free' ? [answer] : []));
+  return {
+    kind: 'free',
+    tokens: Math.min(free.tokens, ...all.map(({ tokens }) => tokens)),
+    forbidden: all.find(({ forbidden }) => forbidden.length > 0)?.forbidden ?? nothing,
+  };
+}
+
+/** The logits of the tokens that may come next; the others' are `-Infinity`. */
+export function onlyAllowed(logits: Float32Array, allowed: Int32Array): Float32Array {
+  const kept = new Float32Array(logits.length).fill(Number.NEGATIVE_INFINITY);
+  for (let word = 0; word < allowed.length; word++) {
+    // Most words of most masks have no bit at all.
+    for (let bits = allowed[word] ?? 0; bits !== 0; bits &= bits - 1) {
+      const id = 32 * word + (31 - Math.clz32(bits & -bits));
+      if (id < kept.length) kept[id] = logits[id] ?? Number.NEGATIVE_INFINITY;
+    }
+  }
+  return kept;
+}
+
+/** The logits with those of `forbidden` at `-Infinity`; the same array where nothing is. */
+export function without(logits: Float32Array, forbidden: readonly number[]): Float32Array {
+  if (forbidden.length === 0) return logits;
+  const kept = logits.slice();
+  for (const id of forbidden) if (id < kept.length) kept[id] = Number.NEGATIVE_INFINITY;
+  return kept;
+}
+
+/** `[⌈vocabulary / 32⌉]` with a bit for each of `ids`. */
+export function bitsOf(ids: readonly number[], vocabularySize: number): Int32Array<ArrayBuffer> {
+  const bits = new Int32Array(Math.ceil(vocabularySize / 32));
+  for (const id of ids) bits[id >> 5] = (bits[id >> 5] ?? 0) | (1 << (id & 31));
+  return bits;
+}

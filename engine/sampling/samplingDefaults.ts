@@ -1,0 +1,70 @@
+/** What a request does not say about sampling: the publisher's values where there are some, else cautious ones. */
+import { z } from 'zod';
+import type { Family } from '../model/spec/spec.ts';
+import { greedy, type SamplerSettings } from './sampler.ts';
+
+/** `generation_config.json`, as far as it is about sampling. Unknown keys are ignored. */
+export const generationConfig = z.looseObject({
+  do_sample: z.boolean().nullish(),
+  temperature: z.number().min(0).max(5).nullish(),
+  top_k: z.number().int().min(0).nullish(),
+  top_p: z.number().min(0).max(1).nullish(),
+  min_p: z.number().min(0).max(1).nullish(),
+  repetition_penalty: z.number().min(0.01).max(10).nullish(),
+});
+export type GenerationConfig = z.infer<typeof generationConfig>;
+
+/** For files that bring no generation_config.json (GGUF): what the model cards say. */
+const published: Readonly<Record<Family, Partial<SamplerSettings>>> = {
+  // SmolLM2-Instruct's card.
+  llama: { temperature: 0.2, topP: 0.9 },
+  // Qwen2.5-Coder's generation_config.json.
+  qwen2: { temperature: 0.7, topP: 0.8, topK: 20, repetitionPenalty: 1.1 },
+  // "Best practices" of the Qwen3 cards, thinking.
+  qwen3: { temperature: 0.6, topP: 0.95, topK: 20 },
+  'qwen3-moe': { temperature: 0.6, topP: 0.95, topK: 20 },
+  // openai/gpt-oss, README: "We recommend sampling with temperature=1.0 and top_p=1.0".
+  'gpt-oss': { temperature: 1 },
+  // DeepSeek-V3's generation_config.json.
+  'deepseek-v3': { temperature: 0.6, topP: 0.95 },
+};
+
+export function samplingDefaults(family: Family, config: GenerationConfig | undefined): SamplerSettings {
+  const fromCard = { ...greedy, ...published[family] };
+  if (config === undefined || (config.temperature == null && config.do_sample !== false)) return fromCard;
+  return {
+    ...greedy,
+    temperature: config.do_sample === false ? 0 : (config.temperature ?? 1),
+    topK: config.top_k ?? 0,
+    topP: config.top_p ?? 1,
+    minP: config.min_p ?? 0,
+    repetitionPenalty: config.repetition_penalty ?? 1,
+  };
+}
+
+/** As requests name them; what is absent is the default's. */
+export interface RequestedSampling {
+  readonly temperature?: number | undefined;
+  readonly topK?: number | undefined;
+  readonly topP?: number | undefined;
+  readonly minP?: number | undefined;
+  readonly repetitionPenalty?: number | undefined;
+  readonly presencePenalty?: number | undefined;
+  /** By decimal token id. */
+  readonly logitBias?: Readonly<Record<string, number>> | undefined;
+}
+
+export function samplerSettings(requested: RequestedSampling, defaults: SamplerSettings): SamplerSettings {
+  const { logitBias } = requested;
+  return {
+    temperature: requested.temperature ?? defaults.temperature,
+    topK: requested.topK ?? defaults.topK,
+    topP: requested.topP ?? defaults.topP,
+    minP: requested.minP ?? defaults.minP,
+    repetitionPenalty: requested.repetitionPenalty ?? defaults.repetitionPenalty,
+    presencePenalty: requested.presencePenalty ?? defaults.presencePenalty,
+    logitBias: logitBias
+      ? new Map(Object.entries(logitBias).map(([id, bias]) => [Number(id), bias]))
+      : defaults.logitBias,
+  };
+}

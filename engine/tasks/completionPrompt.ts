@@ -1,0 +1,136 @@
+/** The prompt of an inline completion: fill-in-the-middle where the vocabulary has it, else a plain continuation. */
+import { limits } from '../limits.ts';
+import { fillInTheMiddlePrompt } from '../tokenizer/fillInTheMiddle.ts';
+import type { FillInTheMiddle, Tokenizer } from '../tokenizer/tokenizer.ts';
+import { commentLine } from './comments.ts';
+
+export interface CompletionSource {
+  readonly prefix: string;
+  readonly suffix: string;
+  readonly path?: string | undefined;
+  readonly languageId?: string | undefined;
+  /** Least changing first. */
+  readonly snippets: readonly { readonly path: string; readonly text: string }[];
+}
+
+export interface CompletionPrompt {
+  readonly ids: number[];
+  /** Lengths of `ids` from which later prompts may differ: where the open file's own text begins, while keys are typed. */
+  readonly boundaries: readonly number[];
+  /**
+   * Bytes of the last token of the text, which was taken off so that the model may choose a longer token that begins with
+   * them (Lundberg, "The art of prompt design: prompt boundaries and token healing", 2023). Empty after
+   * fill-in-the-middle: those models were trained on cuts inside tokens.
+   */
+  readonly healing: Uint8Array;
+}
+
+/** Of fill-in-the-middle: prefix, suffix, middle. */
+const markerTokens = 3;
+const nothing = new Uint8Array(0);
+
+/** What a prompt may have beside an answer of `maxTokens`. */
+export function promptBudgetTokens(contextTokens: number, maxTokens: number): number {
+  return Math.min(contextTokens - maxTokens, limits.generation.completionPromptTokens);
+}
+
+/** At most `budgetTokens` ids. What changes least comes first, so that the cache serves it. */
+export function completionPrompt(
+  tokenizer: Tokenizer,
+  source: CompletionSource,
+  budgetTokens: number,
+): CompletionPrompt {
+  const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
+  const fim = tokenizer.fillInTheMiddle;
+  const budget = budgetTokens - begin.length;
+  const { preamble, file } = fim ? fillIn(tokenizer, fim, source, budget) : continuation(tokenizer, source, budget);
+  const ids = [...begin, ...preamble, ...file];
+  const boundaries = [begin.length + preamble.length];
+  const last = ids.at(-1);
+  // The model needs one token to start from.
+  if (fim || ids.length < 2 || last === undefined) return { ids, boundaries, healing: nothing };
+  return { ids: ids.slice(0, -1), boundaries, healing: tokenizer.bytesOf(last) };
+}
+
+interface Parts {
+  /** Snippets, and which file follows. */
+  readonly preamble: readonly number[];
+  readonly file: readonly number[];
+}
+
+function fillIn(tokenizer: Tokenizer, fim: FillInTheMiddle, source: CompletionSource, budgetTokens: number): Parts {
+  const budget = budgetTokens - markerTokens;
+  const suffix = head(tokenizer, source.suffix, Math.floor(budget / 4));
+  const title = fileTitle(tokenizer, fim.fileSeparator, source);
+  const rest = budget - suffix.length - title.length;
+  const prefix = tail(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
+  const snippets = snippetIds(tokenizer, fim.fileSeparator, source, rest - prefix.length);
+  return { preamble: [...snippets, ...title], file: fillInTheMiddlePrompt(fim, prefix, suffix) };
+}
+
+function continuation(tokenizer: Tokenizer, source: CompletionSource, budgetTokens: number): Parts {
+  const title = fileTitle(tokenizer, undefined, source);
+  const rest = budgetTokens - title.length;
+  const prefix = tail(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
+  const snippets = snippetIds(tokenizer, undefined, source, rest - prefix.length);
+  return { preamble: [...snippets, ...title], file: prefix };
+}
+
+/** Says which file follows: as the model's own separator has it (Qwen2.5-Coder's repository format), or in a comment. */
+function fileTitle(tokenizer: Tokenizer, separator: number | undefined, source: CompletionSource): number[] {
+  if (source.path === undefined) return [];
+  if (separator === undefined) return plain(tokenizer, commentLine(source.languageId, source.path));
+  return [separator, ...plain(tokenizer, `${source.path}\n`)];
+}
+
+/** Whole snippets in their order, as many as fit. */
+function snippetIds(
+  tokenizer: Tokenizer,
+  separator: number | undefined,
+  { snippets, languageId }: CompletionSource,
+  budgetTokens: number,
+): number[] {
+  const ids: number[] = [];
+  for (const { path, text } of snippets) {
+    if (text.length > budgetTokens * limits.generation.charsPerToken) continue;
+    const own =
+      separator === undefined
+        ? plain(tokenizer, `${commentLine(languageId, path)}${text}\n\n`)
+        : [separator, ...plain(tokenizer, `${path}\n${text}\n`)];
+    if (ids.length + own.length <= budgetTokens) ids.push(...own);
+  }
+  return ids;
+}
+
+const plain = (tokenizer: Tokenizer, text: string): number[] => tokenizer.encode(text, { special: 'plain' });
+
+/** The first tokens of the text. */
+function head(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
+  return plain(tokenizer, text.slice(0, maxTokens * limits.generation.charsPerToken)).slice(0, maxTokens);
+}
+
+/**
+ * The last tokens of the text. It is cut in steps of a quarter, so that the same beginning stays for many keystrokes and the
+ * cache holds it; where a line begins nearby, there.
+ */
+function tail(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
+  if (maxTokens <= 0) return [];
+  const start = steppedStart(text.length, maxTokens * limits.generation.charsPerToken);
+  const lineStart = start === 0 ? 0 : text.indexOf('\n', start) + 1 || start;
+  const ids = plain(tokenizer, text.slice(lineStart));
+  const first = steppedStart(ids.length, maxTokens);
+  if (first === 0) return ids;
+  for (let i = first; i < ids.length && i < first + maxTokens / 4; i++) {
+    if (tokenizer.bytesOf(ids[i - 1] ?? 0).at(-1) === newline) return ids.slice(i);
+  }
+  return ids.slice(first);
+}
+
+const newline = 10;
+
+/** Where to cut `length` items so that at most `max` are left, moving in steps of a quarter of `max`. */
+function steppedStart(length: number, max: number): number {
+  if (length <= max) return 0;
+  const step = Math.max(1, Math.floor(max / 4));
+  return Math.ceil((length - max) / step) * step;
+}

@@ -1,0 +1,93 @@
+/** Texts to vectors: the hidden state of the last token, L2-normalised, as embedding models are trained for. */
+import { cancelled, HearthError } from '../errors.ts';
+import type { RequestClass } from '../scheduler/nextStep.ts';
+import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+
+export interface EmbeddingModel {
+  /** Of a headless decoder. */
+  readonly scheduler: Scheduler;
+  readonly tokenizer: Tokenizer;
+  /** Put before a question; texts that are looked for go without. */
+  readonly queryPrefix: string;
+  /** Values of a vector. */
+  readonly dimensions: number;
+}
+
+export interface EmbeddingRequest {
+  readonly requestClass: RequestClass;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Ids of a text (or ids that stand for one) as the model expects them: most end with a token of their own. */
+export function embeddingTokens(tokenizer: Tokenizer, input: string | readonly number[]): number[] {
+  const { beginId, appendedId } = tokenizer;
+  const isText = typeof input === 'string';
+  const ids = isText ? tokenizer.encode(input, { special: 'plain' }) : [...input];
+  if (isText && beginId !== undefined) ids.unshift(beginId);
+  if (appendedId !== undefined && (isText || ids.at(-1) !== appendedId)) ids.push(appendedId);
+  return ids;
+}
+
+/** The beginning of `tokens`, and its end token, in as much room as there is. */
+export function cutToContext(tokens: readonly number[], contextTokens: number): readonly number[] {
+  return tokens.length <= contextTokens ? tokens : [...tokens.slice(0, contextTokens - 1), ...tokens.slice(-1)];
+}
+
+/**
+ * As many at once as the decoder takes.
+ * @returns for each input `[hidden]`, of length 1.
+ * @throws HearthError `context-overflow`, `cancelled`, and what the scheduler throws.
+ */
+export async function embedAll(
+  { scheduler }: EmbeddingModel,
+  inputs: readonly (readonly number[])[],
+  request: EmbeddingRequest,
+): Promise<Float32Array[]> {
+  const atOnce = scheduler.decoder.maxSequencesPerRun;
+  const vectors: Float32Array[] = [];
+  while (vectors.length < inputs.length) {
+    const group = inputs.slice(vectors.length, vectors.length + atOnce);
+    vectors.push(...(await Promise.all(group.map((tokens) => embed(scheduler, tokens, request)))));
+  }
+  return vectors;
+}
+
+async function embed(
+  scheduler: Scheduler,
+  prompt: readonly number[],
+  { requestClass, signal }: EmbeddingRequest,
+): Promise<Float32Array> {
+  let state: Float32Array | undefined;
+  const { finish } = await scheduler.submit({
+    requestClass,
+    prompt,
+    maxTokens: 1,
+    choose: (row) => {
+      state = row.slice();
+      return 0;
+    },
+    deliver: () => 'stop',
+    signal,
+  });
+  if (finish === 'cancelled') throw cancelled();
+  if (!state) throw new Error('The decoder gave no hidden state.');
+  return normalised(state);
+}
+
+/** The first values of a vector, of length 1 again: models trained for it (Kusupati et al. 2022) say as much with fewer. */
+export function shortened(vector: Float32Array, dimensions: number): Float32Array {
+  return dimensions === vector.length ? vector : normalised(vector.slice(0, dimensions));
+}
+
+/** In place. */
+function normalised(vector: Float32Array): Float32Array {
+  let squares = 0;
+  for (const value of vector) squares += value * value;
+  const length = Math.sqrt(squares);
+  if (!(length > 0 && Number.isFinite(length))) {
+    throw new HearthError('unsupported', 'The model gave no vector for this text; its weights may be damaged.');
+  }
+  for (const [i, value] of vector.entries()) vector[i] = value / length;
+  return vector;
+}

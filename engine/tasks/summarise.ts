@@ -1,0 +1,291 @@
+/** Summaries of files: in one pass when the file fits the context, else part by part and then of the parts. */
+import { cancelled, HearthError } from '../errors.ts';
+import { limits } from '../limits.ts';
+import type { ChatMessage } from '../prompt/conversation.ts';
+import type { FinishReason, GenerationStatistics } from './generate.ts';
+import { type Section, type SymbolRange, sectionsOf } from './sections.ts';
+
+export interface SummaryRequest {
+  readonly path: string;
+  readonly text: string;
+  readonly languageId?: string | undefined;
+  /** `folder`: the text is notes on the files of one, and lines mean nothing. */
+  readonly scope?: 'file' | 'folder';
+  readonly symbols: readonly SymbolRange[];
+  /** Of the final summary. */
+  readonly maxTokens: number;
+  /** Text of the final summary, as it comes. */
+  readonly onText: (text: string) => void;
+  readonly onProgress: (progress: { readonly message: string; readonly done: number; readonly total: number }) => void;
+}
+
+/** How a summary talks to the model. */
+export interface Summariser {
+  readonly contextTokens: number;
+  /** Of a text alone, and of a whole prompt. */
+  readonly countTokens: (text: string) => number;
+  readonly countPrompt: (messages: readonly ChatMessage[]) => number;
+  readonly ask: (
+    messages: readonly ChatMessage[],
+    maxTokens: number,
+    onText: (text: string) => void,
+  ) => Promise<{ text: string; finish: FinishReason; statistics: GenerationStatistics }>;
+}
+
+export interface Summary {
+  readonly text: string;
+  readonly finish: FinishReason;
+  readonly parts: number;
+  readonly statistics: GenerationStatistics;
+}
+
+/** What is known of a stretch of lines. */
+interface Note {
+  readonly startLine: number;
+  readonly endLine: number;
+  readonly names: readonly string[];
+  readonly text: string;
+}
+
+/** Lines of a note in the prompts: a few sentences. */
+const noteTokens = 160;
+
+/** @throws HearthError `context-overflow` when the context is too short, or the file too long; `cancelled`. */
+export async function summarise(summariser: Summariser, request: SummaryRequest): Promise<Summary> {
+  return new SummaryRun(summariser, request).run();
+}
+
+class SummaryRun {
+  readonly #summariser: Summariser;
+  readonly #request: SummaryRequest;
+  readonly #statistics: GenerationStatistics[] = [];
+
+  constructor(summariser: Summariser, request: SummaryRequest) {
+    this.#summariser = summariser;
+    this.#request = request;
+  }
+
+  async run(): Promise<Summary> {
+    const { text, path, maxTokens } = this.#request;
+    const whole = wholeFilePrompt(this.#request, text);
+    if (this.#promptFits(text, whole, maxTokens)) {
+      const { finish, text: summary } = await this.#ask(whole, maxTokens, this.#request.onText);
+      return { text: summary + this.#outline(this.#symbolItems()), finish, parts: 1, statistics: this.#total() };
+    }
+    const sections = this.#sections();
+    const notes: Note[] = [];
+    for (const section of sections) {
+      this.#progress(`${path}, ${linesOf(section)}`, notes.length, sections.length + 1);
+      notes.push(await this.#note(partPrompt(this.#request, section), section));
+    }
+    const overview = await this.#overview(notes);
+    return {
+      text: overview.text + this.#outline(this.#request.scope === 'folder' ? [] : notes.map(outlineItem)),
+      finish: overview.finish,
+      parts: sections.length,
+      statistics: this.#total(),
+    };
+  }
+
+  /** Streamed as well. */
+  #outline(items: readonly string[]): string {
+    if (items.length === 0) return '';
+    const outline = `\n\n${items.join('\n')}`;
+    this.#request.onText(outline);
+    return outline;
+  }
+
+  /** Where the parts of a file are that was read in one pass; of a single part nobody needs a list. */
+  #symbolItems(): string[] {
+    const { symbols } = this.#request;
+    if (symbols.length < 2) return [];
+    const sorted = symbols.toSorted((a, b) => a.startLine - b.startLine);
+    const shown = sorted.slice(0, shownSymbols).map(({ name, startLine, endLine }) => {
+      const lines = capitalised(linesOf({ startLine: startLine + 1, endLine: endLine + 1 }));
+      return `- **${lines}**: \`${name.slice(0, 80)}\``;
+    });
+    return sorted.length > shownSymbols ? [...shown, `- and ${sorted.length - shownSymbols} more`] : shown;
+  }
+
+  /** A count of the whole prompt is spared where the text alone is too long. */
+  #promptFits(text: string, prompt: readonly ChatMessage[], answerTokens: number): boolean {
+    const { contextTokens, countPrompt } = this.#summariser;
+    if (text.length > contextTokens * limits.generation.charsPerToken) return false;
+    return countPrompt(prompt) + answerTokens <= contextTokens;
+  }
+
+  #sections(): Section[] {
+    const { text, symbols, path } = this.#request;
+    const framing = this.#summariser.countPrompt(partPrompt(this.#request, longestLabel(text, symbols)));
+    const spareTokens = this.#summariser.contextTokens - framing - this.#noteTokens();
+    const partTokens = Math.min(spareTokens, limits.generation.summaryPartTokens);
+    if (partTokens < noteTokens) {
+      throw new HearthError(
+        'context-overflow',
+        `A context of ${this.#summariser.contextTokens} tokens is too short for a summary. Load the model with a longer one.`,
+      );
+    }
+    const sections = sectionsOf(text, symbols, this.#summariser.countTokens, partTokens);
+    if (sections.length <= limits.generation.summaryParts) return sections;
+    throw new HearthError(
+      'context-overflow',
+      `${path} is too long: it would be read in ${sections.length} parts, and ${limits.generation.summaryParts} are the most. Summarise a part of it.`,
+    );
+  }
+
+  /** A sixth of the context, so that several notes fit into one prompt. */
+  #noteTokens(): number {
+    return Math.min(noteTokens, Math.floor(this.#summariser.contextTokens / 6));
+  }
+
+  async #note(prompt: readonly ChatMessage[], lines: Omit<Note, 'text'>): Promise<Note> {
+    const { text } = await this.#ask(prompt, this.#noteTokens(), () => {});
+    const { startLine, endLine, names } = lines;
+    const oneLine = text.trim().replaceAll(/\s*\n\s*/g, ' ');
+    return { startLine, endLine, names, text: this.#shortened(oneLine, this.#noteTokens()) };
+  }
+
+  /** What a model wrote in some tokens may take more of them to read: broken characters, odd spacing. */
+  #shortened(text: string, maxTokens: number): string {
+    if (this.#summariser.countTokens(text) <= maxTokens) return text;
+    return this.#shortened(text.slice(0, Math.floor(text.length * 0.7)), maxTokens);
+  }
+
+  /** The summary of the notes; where they are too long together, first of groups of them. */
+  async #overview(notes: readonly Note[]): Promise<{ text: string; finish: FinishReason }> {
+    const { maxTokens, onText } = this.#request;
+    let current = notes;
+    for (let round = 0; round < limits.generation.summaryRounds; round++) {
+      const prompt = notesPrompt(this.#request, current, 'whole');
+      const answerTokens = Math.min(maxTokens, Math.floor(this.#summariser.contextTokens / 4));
+      if (this.#summariser.countPrompt(prompt) + answerTokens <= this.#summariser.contextTokens) {
+        this.#progress(`${this.#request.path}, all of it`, notes.length, notes.length + 1);
+        return this.#ask(prompt, answerTokens, onText);
+      }
+      current = await this.#merged(current);
+    }
+    throw new Error(`The notes on ${this.#request.path} do not become shorter.`);
+  }
+
+  async #merged(notes: readonly Note[]): Promise<Note[]> {
+    const merged: Note[] = [];
+    let group: Note[] = [];
+    const flush = async (): Promise<void> => {
+      const [first, ...others] = group;
+      group = [];
+      if (!first) return;
+      const lines = { ...first, endLine: others.at(-1)?.endLine ?? first.endLine, names: [] };
+      this.#progress(`${this.#request.path}, ${linesOf(lines)}`, notes.length, notes.length + 1);
+      merged.push(await this.#note(notesPrompt(this.#request, [first, ...others], 'part'), lines));
+    };
+    for (const note of notes) {
+      const prompt = notesPrompt(this.#request, [...group, note], 'part');
+      const tokens = this.#summariser.countPrompt(prompt) + this.#noteTokens();
+      if (group.length > 1 && tokens > this.#summariser.contextTokens) await flush();
+      group.push(note);
+    }
+    await flush();
+    return merged;
+  }
+
+  async #ask(
+    prompt: readonly ChatMessage[],
+    maxTokens: number,
+    onText: (text: string) => void,
+  ): Promise<{ text: string; finish: FinishReason }> {
+    const { text, finish, statistics } = await this.#summariser.ask(prompt, maxTokens, onText);
+    this.#statistics.push(statistics);
+    if (finish === 'cancelled') throw cancelled();
+    return { text, finish };
+  }
+
+  #progress(message: string, done: number, total: number): void {
+    this.#request.onProgress({ message, done, total });
+  }
+
+  #total(): GenerationStatistics {
+    const sum = (of: (statistics: GenerationStatistics) => number): number =>
+      this.#statistics.reduce((total, statistics) => total + of(statistics), 0);
+    const generatedTokens = sum((statistics) => statistics.generatedTokens);
+    const seconds = sum(({ generatedTokens: tokens, tokensPerSecond }) =>
+      tokensPerSecond > 0 ? tokens / tokensPerSecond : 0,
+    );
+    return {
+      promptTokens: sum((statistics) => statistics.promptTokens),
+      cachedTokens: sum((statistics) => statistics.cachedTokens),
+      generatedTokens,
+      timeToFirstTokenMs: this.#statistics[0]?.timeToFirstTokenMs ?? 0,
+      tokensPerSecond: seconds > 0 ? generatedTokens / seconds : 0,
+    };
+  }
+}
+
+const linesOf = ({ startLine, endLine }: Pick<Note, 'startLine' | 'endLine'>): string =>
+  startLine === endLine ? `line ${startLine}` : `lines ${startLine}–${endLine}`;
+
+/** Names of a part that are shown: a part of a generated file may have thousands. */
+const shownNames = 8;
+/** Of a whole file: an outline is to be looked over. */
+const shownSymbols = 40;
+
+const capitalised = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+
+function label(lines: Pick<Note, 'startLine' | 'endLine' | 'names'>): string {
+  const shown = lines.names.slice(0, shownNames).map((name) => `\`${name.slice(0, 80)}\``);
+  const rest = lines.names.length > shownNames ? [`and ${lines.names.length - shownNames} more`] : [];
+  const names = [...shown, ...rest].join(', ');
+  return names === '' ? linesOf(lines) : `${linesOf(lines)} (${names})`;
+}
+
+function outlineItem(note: Note): string {
+  return `- **${capitalised(label(note))}**: ${note.text}`;
+}
+
+/** A section without text whose label is as long as any can be. */
+function longestLabel(text: string, symbols: readonly SymbolRange[]): Section {
+  const lines = text.split('\n').length;
+  const longest = symbols.map(({ name }) => name).sort((a, b) => b.length - a.length);
+  const names = longest.length > shownNames ? [...longest.slice(0, shownNames), ...longest] : longest;
+  return { startLine: lines, endLine: lines + 1, names, text: '' };
+}
+
+const ask = (content: string): ChatMessage[] => [{ role: 'user', content }];
+const fenced = (languageId: string | undefined, text: string): string => `\`\`\`${languageId ?? ''}\n${text}\n\`\`\``;
+
+// The text comes before the question: small models follow best what stands last.
+
+function wholeFilePrompt({ path, languageId, scope }: SummaryRequest, text: string): ChatMessage[] {
+  const aim = 'what it is for, its main parts and how they work together. Be brief and name';
+  if (scope === 'folder') {
+    return ask(
+      `These are notes on the files of the folder ${path}:\n\n${text}\n\nSummarise the folder for a programmer: ${aim} the files that matter.`,
+    );
+  }
+  return ask(
+    `This is the file ${path}:\n\n${fenced(languageId, text)}\n\nSummarise it for a programmer: ${aim} the functions and types that matter.`,
+  );
+}
+
+function partPrompt({ path, languageId, scope }: SummaryRequest, section: Section): ChatMessage[] {
+  if (scope === 'folder') {
+    return ask(
+      `These are notes on some files of the folder ${path}:\n\n${section.text}\n\nSay in at most three sentences what these files are for. Name those that matter.`,
+    );
+  }
+  return ask(
+    `These are ${label(section)} of the file ${path}:\n\n${fenced(languageId, section.text)}\n\nSay in at most three sentences what these lines do. Name the functions and types that matter.`,
+  );
+}
+
+function notesPrompt(
+  { path, scope: kind = 'file' }: SummaryRequest,
+  notes: readonly Note[],
+  scope: 'whole' | 'part',
+): ChatMessage[] {
+  const list = notes.map(outlineItem).join('\n');
+  const question =
+    scope === 'whole'
+      ? `Summarise the whole ${kind} for a programmer: what it is for, its main parts and how they work together. Be brief.`
+      : 'Say in at most three sentences what these lines do together.';
+  return ask(`These are notes on consecutive parts of the ${kind} ${path}:\n\n${list}\n\n${question}`);
+}

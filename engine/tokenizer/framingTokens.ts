@@ -1,0 +1,120 @@
+/** Tokens that are found in text as a whole, before anything is merged: turn marks, tool marks, end of text. */
+import type { PromptPart } from './tokenizer.ts';
+
+export interface AddedToken {
+  readonly id: number;
+  readonly text: string;
+  /** Never part of what a model says: `<|im_end|>`, but not `<think>`. */
+  readonly special: boolean;
+  /** Blanks before or after the token belong to it. */
+  readonly stripBefore?: boolean;
+  readonly stripAfter?: boolean;
+}
+
+/**
+ * Whether an added token is text rather than framing: DeepSeek-Coder adds `ü`, GPT-NeoX runs of blanks. Nothing can
+ * be pretended with these, so they count in users' text too, as the models were trained.
+ */
+export function isPlainText(token: AddedToken): boolean {
+  return !token.special && (/^\s+$/u.test(token.text) || [...token.text].length === 1);
+}
+
+/**
+ * `<|…|>` and `<｜…｜>` frame text whatever their flag says: Qwen3 lists `<|fim_pad|>` and DeepSeek `<｜User｜>` as not
+ * special. llama.cpp's converter makes the same correction.
+ */
+export function looksSpecial(text: string): boolean {
+  return /^<[|｜].*[|｜]>$/su.test(text);
+}
+
+/** Finds added tokens in text: the leftmost first, the longest where several start. */
+export class AddedTokenFinder {
+  readonly #byStart = new Map<string, AddedToken[]>();
+  readonly #starts: RegExp | undefined;
+
+  constructor(tokens: Iterable<AddedToken>) {
+    const first = new Set<string>();
+    for (const token of tokens) {
+      // Two characters, as 818 tokens of DeepSeek start with `<` and source files are full of it.
+      const start = token.text.slice(0, 2);
+      this.#byStart.set(start, [...(this.#byStart.get(start) ?? []), token]);
+      first.add(token.text.charAt(0));
+    }
+    for (const same of this.#byStart.values()) same.sort((a, b) => b.text.length - a.text.length);
+    if (first.size > 0) this.#starts = new RegExp(`[${[...first].map(escapeUnit).join('')}]`, 'g');
+  }
+
+  /** Ids of the tokens in `text`, and what lies between them. */
+  split(text: string): PromptPart[] {
+    const parts: PromptPart[] = [];
+    let end = 0;
+    for (let found = this.#next(text, 0); found !== undefined; found = this.#next(text, end)) {
+      const before = text.slice(end, found.at);
+      end = found.at + found.token.text.length;
+      const kept = found.token.stripBefore ? before.trimEnd() : before;
+      if (kept !== '') parts.push(kept);
+      parts.push(found.token.id);
+      if (found.token.stripAfter) end = text.length - text.slice(end).trimStart().length;
+    }
+    if (end < text.length) parts.push(text.slice(end));
+    return parts;
+  }
+
+  #next(text: string, from: number): { at: number; token: AddedToken } | undefined {
+    const starts = this.#starts;
+    if (starts === undefined) return undefined;
+    starts.lastIndex = from;
+    for (let match = starts.exec(text); match !== null; match = starts.exec(text)) {
+      const at = match.index;
+      const token = this.#at(text, at, 2) ?? this.#at(text, at, 1);
+      if (token !== undefined) return { at, token };
+    }
+    return undefined;
+  }
+
+  #at(text: string, at: number, length: number): AddedToken | undefined {
+    return this.#byStart.get(text.slice(at, at + length))?.find((token) => text.startsWith(token.text, at));
+  }
+}
+
+function escapeUnit(unit: string): string {
+  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
+}
+
+// Tokens that end a turn or the text, by the names that published vocabularies give them.
+
+/** As in llama.cpp's list of end-of-generation tokens, for the families that Hearth runs and their relatives. */
+const names: readonly string[] = [
+  '<|im_end|>', // ChatML: Qwen, SmolLM
+  '<|endoftext|>',
+  '<|eot_id|>', // Llama 3
+  '<|eom_id|>',
+  '<|end_of_text|>',
+  '<｜end▁of▁sentence｜>', // DeepSeek
+  '<|EOT|>', // DeepSeek-Coder
+  '<|return|>', // GPT-OSS: the answer is complete
+  '<|call|>', // GPT-OSS: a tool is called
+  '<|end|>', // Phi
+  '<end_of_turn>', // Gemma
+  '</s>',
+  '▁<EOT>', // CodeLlama
+  // A model that fills the middle may go on with the next file.
+  '<|fim_pad|>',
+  '<|file_sep|>',
+  '<|repo_name|>',
+];
+
+/** `idOf` must know framing tokens only; `published` are the ids that the checkpoint names itself. */
+export function findEndIds(idOf: (token: string) => number | undefined, published: readonly number[]): Set<number> {
+  const ids = new Set(published);
+  for (const name of names) {
+    const id = idOf(name);
+    if (id !== undefined) ids.add(id);
+  }
+  // In harmony `<|end|>` ends a message, after which the same turn goes on (openai/harmony, docs/format.md).
+  const messageEnd = idOf('<|end|>');
+  if (messageEnd !== undefined && idOf('<|return|>') !== undefined) ids.delete(messageEnd);
+  return ids;
+}
+
+export const endTokenNames: ReadonlySet<string> = new Set(names);

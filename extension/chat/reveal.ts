@@ -1,0 +1,42 @@
+import * as vscode from 'vscode';
+
+/** A still selection is what the next question would be about, so lines that an answer leads to are marked instead. */
+let mark: vscode.TextEditorDecorationType | undefined;
+let marked: vscode.Disposable | undefined;
+
+/** Shows the lines with the cursor before them; the mark goes with the next move of the cursor or change of the text. Lines count from 0, the end is inclusive. */
+export async function revealLines(document: vscode.TextDocument, first: number, last: number): Promise<void> {
+  const place = new vscode.Position(first, 0);
+  const editor = await vscode.window.showTextDocument(document, { selection: new vscode.Range(place, place) });
+  const range = new vscode.Range(place, document.lineAt(Math.min(last, document.lineCount - 1)).range.end);
+  editor.revealRange(range, vscode.TextEditorRevealType.InCenterIfOutsideViewport);
+  unmark();
+  mark ??= markStyle();
+  const style = mark;
+  editor.setDecorations(style, [range]);
+  marked = vscode.Disposable.from(
+    vscode.window.onDidChangeTextEditorSelection(({ textEditor, selections }) => {
+      const [selection] = selections;
+      if (textEditor === editor && !(selection?.isEmpty && selection.active.isEqual(place))) unmark();
+    }),
+    vscode.workspace.onDidChangeTextDocument((event) => {
+      if (event.document === document && event.contentChanges.length > 0) unmark();
+    }),
+    new vscode.Disposable(() => editor.setDecorations(style, [])),
+  );
+}
+
+const markStyle = (): vscode.TextEditorDecorationType =>
+  vscode.window.createTextEditorDecorationType({
+    isWholeLine: true,
+    backgroundColor: new vscode.ThemeColor('editor.rangeHighlightBackground'),
+    // High contrast has no background for it.
+    borderStyle: 'solid',
+    borderWidth: '0 0 0 2px',
+    borderColor: new vscode.ThemeColor('focusBorder'),
+  });
+
+function unmark(): void {
+  marked?.dispose();
+  marked = undefined;
+}

@@ -1,3 +1,0 @@
-/** As package.json contributes them. */
-export const vendor = 'hearth';
-export const participantId = 'hearth.participant';

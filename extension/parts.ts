@@ -1,0 +1,56 @@
+/** The parts of the extension that know each other, made once at activation. */
+import type * as vscode from 'vscode';
+import type { Chat } from './chat/chat.ts';
+import type { EngineHost } from './client/host.ts';
+import type { CompletionProvider } from './completion/provider.ts';
+import type { Proposals } from './edits/proposals.ts';
+import type { FirstRun } from './models/firstRun.ts';
+import type { ModelManager } from './models/manager.ts';
+import type { NextEdit } from './nextEdit/nextEdit.ts';
+import type { Remote } from './remote.ts';
+import type { RepositoryIndex } from './repository/repositoryIndex.ts';
+import type { Server } from './server.ts';
+import type { StatusBar } from './status.ts';
+import type { Thinking } from './thinking.ts';
+
+export interface Parts {
+  context: vscode.ExtensionContext;
+  log: vscode.LogOutputChannel;
+  engine: EngineHost;
+  remote: Remote;
+  server: Server;
+  thinking: Thinking;
+  models: ModelManager;
+  firstRun: FirstRun;
+  completion: CompletionProvider;
+  index: RepositoryIndex;
+  nextEdit: NextEdit;
+  proposals: Proposals;
+  status: StatusBar;
+}
+
+/** The chat, made when the view is first shown or a command needs it. */
+export class LazyChat {
+  private readonly parts: Parts;
+  private opening: Promise<Chat> | undefined;
+
+  constructor(parts: Parts) {
+    this.parts = parts;
+  }
+
+  /** What the engine is to read of the conversation, where there is one on screen. */
+  async warm(token: vscode.CancellationToken): Promise<void> {
+    await (await this.opening)?.session.warm(token);
+  }
+
+  open(): Promise<Chat> {
+    this.opening ??= import('./chat/chat.ts').then(({ Chat }) => Chat.open(this.parts));
+    return this.opening;
+  }
+
+  async close(): Promise<void> {
+    const chat = await this.opening;
+    this.opening = undefined;
+    await chat?.close();
+  }
+}

@@ -1,0 +1,1 @@
+import './firstMinutes.e2e.ts';

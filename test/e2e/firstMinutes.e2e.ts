@@ -1,0 +1,113 @@
+/**
+ * The first five minutes of somebody who never saw Hearth: the packaged extension in an empty home, with nothing but the settings
+ * that users get. The default model's own bytes come from a package index and a hub on loopback.
+ */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { type FetchedModel, fetchDefaultModel, serveDefaultModel } from '../loopback/defaultModel.ts';
+import type { ModelServer } from '../loopback/modelServer.ts';
+import { Editor } from './editor.ts';
+import { answered, answerText } from './turns.ts';
+
+const { unavailable } = inject('prepared');
+const fetched: FetchedModel = unavailable === undefined ? await fetchDefaultModel() : { unavailable };
+const skipped = fetched.unavailable === undefined ? '' : ` (skipped: ${fetched.unavailable})`;
+
+const sums = 'import math\n\n\ndef add(a, b):\n    """Return the sum of a and b."""\n    return a + b\n';
+/** Slow enough to be seen: ten seconds for the whole model. */
+const bytesPerSecond = 10e6;
+
+describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skipped}`, () => {
+  let models: ModelServer | undefined;
+  let editor: Editor;
+  beforeAll(async () => {
+    if (fetched.unavailable !== undefined) return;
+    models = await serveDefaultModel(fetched);
+    models.faults.bytesPerSecond = bytesPerSecond;
+    const { environment } = models;
+    editor = await Editor.open({ files: { 'sums.py': sums }, newUser: true, workspaceTrust: true, environment });
+  });
+  afterAll(async () => {
+    await editor?.close();
+    await models?.close();
+  });
+
+  const notification = (text: string | RegExp) => editor.page.locator('.notification-list-item', { hasText: text });
+
+  test('begin with the chat and the walkthrough, and nothing that asks for an account', async () => {
+    const { page } = editor;
+    await page.locator('.monaco-dialog-box').getByRole('button', { name: 'Yes, I trust the authors' }).click();
+    const chat = await editor.chat();
+    await page.locator('.gettingStartedContainer', { hasText: 'Hearth' }).waitFor();
+    await chat.locator('#notice[data-kind=no-model]').waitFor();
+    await expect.poll(() => page.locator('.part.auxiliarybar').isVisible()).toBe(false);
+    await editor.screenshot('first-1-window');
+  });
+
+  test('go on with the offer of a model as soon as something is typed, and its download', async () => {
+    const { page } = editor;
+    await editor.openFile('sums.py');
+    await page.keyboard.press('Control+End');
+    await page.keyboard.type('\n');
+    await notification('Hearth needs a model').waitFor();
+    await editor.screenshot('first-2-offer');
+    await notification('Hearth needs a model')
+      .getByRole('button', { name: /^Download \(\d+ MB\)$/ })
+      .click();
+    await notification(/\d+ MB \/ \d+ MB/).waitFor();
+    await editor.screenshot('first-3-download');
+    await editor.statusItem('SmolLM2').waitFor();
+    const served = models?.requests.map(({ path }) => path) ?? [];
+    expect(served.length).toBeGreaterThan(0);
+    expect(models?.bytesSent()).toBeGreaterThan(90e6);
+    expect(readdirSync(join(editor.home, '.cache', 'hearth', 'models'))).toHaveLength(1);
+  });
+
+  test('bring the first completion, which Tab takes', async () => {
+    const { page } = editor;
+    await editor.openFile('sums.py');
+    await page.keyboard.press('Control+End');
+    await page.keyboard.type('\n\ndef subtract(a, b):\n', { delay: 30 });
+    await page.keyboard.type('"""Return the difference of a and b."""\nreturn ', { delay: 30 });
+    const ghost = page.locator('.ghost-text-decoration, .ghost-text-decoration-preview').first();
+    await ghost.waitFor();
+    const offered = (await ghost.textContent())?.replaceAll('\u00a0', ' ') ?? '';
+    await editor.screenshot('first-4-completion');
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Control+S');
+    await expect.poll(() => editor.read('sums.py')).toContain(`return ${offered}`);
+    expect(offered.trim()).not.toBe('');
+  });
+
+  test('bring the first answer, and a link in it leads to the line', async () => {
+    const chat = await editor.openChat();
+    const turn = await answered(chat, 'Repeat this word for word: The function is in sums.py:4');
+    const citation = turn.locator('.citation', { hasText: 'sums.py:4' }).first();
+    await editor.screenshot('first-5-answer');
+    await citation.click();
+    await editor.statusItem('Ln 4, Col 1').waitFor();
+  });
+
+  test('are all there after the window was reloaded, with what was being typed', async () => {
+    const { page } = editor;
+    const before = await editor.openChat();
+    const said = await answerText(before.locator('.turn'));
+    await before.locator('#question').pressSequentially('What about ');
+    await page.keyboard.press('ArrowLeft');
+    await expect
+      .poll(() => before.locator('#question').evaluate((box: HTMLTextAreaElement) => box.selectionStart))
+      .toBe(10);
+    // What is typed is kept a moment later.
+    await page.waitForTimeout(1_000);
+    await editor.reload();
+    const chat = await editor.chat();
+    await chat.locator('.turn[data-state=done]').waitFor();
+    expect(await answerText(chat.locator('.turn'))).toBe(said);
+    const box = chat.locator('#question');
+    await expect.poll(() => box.inputValue()).toBe('What about ');
+    expect(await box.evaluate((element: HTMLTextAreaElement) => element.selectionStart)).toBe(10);
+    await editor.screenshot('first-6-reloaded');
+    expect(await page.locator('.part.auxiliarybar').isVisible()).toBe(false);
+  });
+});

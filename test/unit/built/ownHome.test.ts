@@ -1,0 +1,39 @@
+/**
+ * The home of a run of all tests: it would have found that the end-to-end tests lived on the model in the developer's cache,
+ * where no user has one.
+ */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join, sep } from 'node:path';
+import { afterAll, afterEach, beforeEach, expect, it } from 'vitest';
+import { defaultStoreDirectory } from '../../../engine/catalogue/paths.ts';
+import { openStore } from '../../../engine/catalogue/store.ts';
+import { moveToOwnHome } from '../../../scripts/shared/ownHome.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'hearth-home-'));
+const variables = { ...process.env };
+afterEach(() => {
+  for (const name of Object.keys(process.env)) if (!(name in variables)) delete process.env[name];
+  Object.assign(process.env, variables);
+});
+beforeEach(() => {
+  process.env['HEARTH_HOME'] = "the developer's";
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+it.each(['linux', 'darwin', 'win32'] as const)('holds the model store of %s, which is empty', async (platform) => {
+  moveToOwnHome(folder);
+  const directory = defaultStoreDirectory({ platform, home: homedir(), variables: process.env });
+  expect(directory.startsWith(folder + sep)).toBe(true);
+  expect((await openStore({ directory }).list()).map(({ state }) => state)).not.toContain('present');
+});
+
+it('finds nothing of the run before', () => {
+  moveToOwnHome(folder);
+  const left = join(homedir(), '.cache', 'hearth', 'dev', 'code-server');
+  mkdirSync(left, { recursive: true });
+  writeFileSync(join(folder, 'built'), '');
+  moveToOwnHome(folder);
+  expect(() => mkdirSync(left)).toThrow('ENOENT');
+  expect(() => writeFileSync(join(folder, 'built'), '', { flag: 'wx' })).not.toThrow();
+});

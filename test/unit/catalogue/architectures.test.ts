@@ -1,0 +1,108 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { architectures, specOfArchitecture } from '../../../engine/catalogue/architectures.ts';
+import { type CatalogueEntry, catalogue } from '../../../engine/catalogue/catalogue.ts';
+import { knownStorage } from '../../../engine/catalogue/inspectModel.ts';
+import { specFromConfig } from '../../../engine/model/open.ts';
+import { activeBytesOf, describeSpec } from '../../../engine/model/spec/describe.ts';
+import { inspectSpec } from '../../../engine/model/spec/inspect.ts';
+import { plannedGroups } from '../../../engine/model/weights/storedBytes.ts';
+import { compileChatTemplate } from '../../../engine/prompt/formats/chatTemplate.ts';
+import { thinkingModes } from '../../../engine/prompt/thinkingModes.ts';
+import { describeShared, sharedFile } from '../shared.ts';
+
+function architectureOf(id: string) {
+  const architecture = architectures[id];
+  if (!architecture) throw new Error(`no architecture for ${id}`);
+  return architecture;
+}
+
+function planned(entry: CatalogueEntry) {
+  const spec = specOfArchitecture(architectureOf(entry.id));
+  const groups = plannedGroups(spec, knownStorage(entry));
+  return { spec, groups, bytes: groups.reduce((sum, group) => sum + group.bytes, 0) };
+}
+
+describe('the architectures of the catalogue', () => {
+  it('are known for every entry, and for nothing else', () => {
+    expect(Object.keys(architectures)).toEqual(catalogue.map(({ id }) => id));
+  });
+
+  it.each(catalogue.map((entry) => [entry.id, entry] as const))('agree with the entry %s', (id, entry) => {
+    const spec = specFromConfig(architectureOf(id).config);
+    expect(describeSpec(spec)).toMatchObject({
+      family: entry.family,
+      parameters: entry.parameters,
+      contextTokens: entry.contextTokens,
+    });
+    expect(inspectSpec(spec, [], []).cache.bytesPerToken).toBe(entry.cacheBytesPerToken);
+  });
+});
+
+describe('weights planned for a model that is not here', () => {
+  const files = catalogue.filter(({ downloadEstimated }) => !downloadEstimated);
+
+  // The published sizes are exact, and come from the hub, not from a formula.
+  it.each(files.map((entry) => [entry.id, entry] as const))('leave of %s just its vocabulary', (id, entry) => {
+    const rest = entry.downloadBytes - planned(entry).bytes;
+    // GGUF headers with SmolLM2's 49,152 tokens and Qwen's 151,936; GPT-OSS's tokenizer.json (27,868,174 bytes) and headers.
+    const [least, most] = id.startsWith('smol')
+      ? [1.7e6, 1.8e6]
+      : id.startsWith('gpt')
+        ? [27.9e6, 28.1e6]
+        : [5.94e6, 5.98e6];
+    expect(rest).toBeGreaterThan(least ?? 0);
+    expect(rest).toBeLessThan(most ?? 0);
+  });
+
+  it('leave of DeepSeek-V3.1 the multi-token-prediction module, which is not loaded', () => {
+    const entry = catalogue.find(({ id }) => id === 'deepseek-v3.1');
+    if (!entry) throw new Error('no DeepSeek');
+    // README_WEIGHTS.md: 11.5 billion parameters of the module besides the shared embedding and head, which are stored again.
+    const rest = entry.downloadBytes - planned(entry).bytes;
+    expect(rest / 1e9).toBeGreaterThan(11.5);
+    expect(rest / 1e9).toBeLessThan(11.5 + 2 * 1.86);
+  });
+
+  it('are what the catalogue says that a token reads of experts, and no more of dense models', () => {
+    for (const entry of catalogue) {
+      const { spec, groups } = planned(entry);
+      const bytes = activeBytesOf(spec, groups);
+      if (entry.activeParameters < entry.parameters) expect(entry.bytesPerToken, entry.id).toBe(Math.round(bytes));
+      else expect(bytes, entry.id).toBeLessThanOrEqual(entry.bytesPerToken);
+    }
+  });
+});
+
+const folders: Readonly<Record<string, string>> = {
+  'smollm2-135m-instruct': 'SmolLM2-135M-Instruct',
+  'qwen3-0.6b': 'Qwen3-0.6B',
+  'qwen3-1.7b': 'Qwen3-1.7B',
+  'qwen3-4b': 'Qwen3-4B',
+  'qwen3-8b': 'Qwen3-8B',
+  'qwen3-14b': 'Qwen3-14B',
+  'qwen3-32b': 'Qwen3-32B',
+  'qwen3-30b-a3b': 'Qwen3-30B-A3B',
+  'qwen3-coder-30b-a3b': 'Qwen3-Coder-30B-A3B-Instruct',
+  'gpt-oss-20b': 'gpt-oss-20b',
+  'gpt-oss-120b': 'gpt-oss-120b',
+  'deepseek-v3.1': 'DeepSeek-V3.1',
+};
+
+for (const [id, folder] of Object.entries(folders)) {
+  const [config, template] = ['config.json', 'chat_template.jinja'].map((name) => `models/${folder}/${name}`);
+  if (config === undefined || template === undefined) throw new Error('no paths');
+
+  describeShared(`the architecture of ${id}`, [config, template], () => {
+    it('is what the published config.json says', () => {
+      const published: unknown = JSON.parse(readFileSync(sharedFile(config), 'utf8'));
+      expect(specOfArchitecture(architectureOf(id))).toEqual(specFromConfig(published));
+    });
+
+    it('has the thinking switch of the published chat template', () => {
+      const source = readFileSync(sharedFile(template), 'utf8');
+      const modes = thinkingModes(compileChatTemplate(source), { templateTokens: { begin: '', end: '' } });
+      expect(architectureOf(id).thinkingModes).toEqual(modes);
+    });
+  });
+}

@@ -1,0 +1,134 @@
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ModelDigest, storedDigest } from '../../../engine/catalogue/modelDigest.ts';
+
+let root: string;
+let directory: string;
+let path: string;
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'hearth-digest-'));
+  directory = join(root, 'digests');
+  path = join(root, 'own.gguf');
+});
+afterEach(() => rm(root, { recursive: true, force: true }));
+
+const go = new AbortController().signal;
+const sha256 = (bytes: string | Uint8Array) => createHash('sha256').update(bytes).digest('hex');
+const digestOf = async () => (await ModelDigest.of(path, directory)).compute(go);
+const known = async () => (await ModelDigest.of(path, directory)).known;
+
+/** Aborted after it was looked at so many times. */
+function abortedAfter(looks: number): AbortSignal {
+  let left = looks;
+  return Object.defineProperty(new AbortController().signal, 'aborted', { get: () => left-- <= 0 });
+}
+
+describe("the digest of a user's own model", () => {
+  it("is its file's SHA-256, known at once the next time", async () => {
+    await writeFile(path, 'abc');
+    expect(await known()).toBeUndefined();
+    // FIPS 180-2, appendix B.1.
+    const expected = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad';
+    expect(await digestOf()).toBe(expected);
+    expect(await known()).toBe(expected);
+    await digestOf();
+    expect(await readdir(directory)).toHaveLength(1);
+  });
+
+  it('goes on where it was stopped', async () => {
+    const bytes = new Uint8Array(3_500_000).map((_, i) => i % 251);
+    await writeFile(path, bytes);
+    const digest = await ModelDigest.of(path, directory);
+    let stops = 0;
+    while ((await digest.compute(abortedAfter(2))) === undefined) stops++;
+    expect(stops).toBeGreaterThan(2);
+    expect(digest.known).toBe(sha256(bytes));
+  });
+
+  it('is right when two want it at once', async () => {
+    const bytes = new Uint8Array(2_500_000).fill(7);
+    await writeFile(path, bytes);
+    const digest = await ModelDigest.of(path, directory);
+    expect(await Promise.all([digest.compute(go), digest.compute(go)])).toEqual([sha256(bytes), sha256(bytes)]);
+  });
+
+  it.each(['length', 'date', 'inode'])('is another once the file is: by its %s', async (what) => {
+    await writeFile(path, 'first');
+    const [first, { mtime }] = [await digestOf(), await stat(path)];
+    if (what === 'inode') {
+      await writeFile(`${path}.new`, 'other');
+      await rename(`${path}.new`, path);
+    } else {
+      await writeFile(path, what === 'length' ? 'longer' : 'other');
+    }
+    await utimes(path, mtime, what === 'date' ? new Date(mtime.getTime() + 1000) : mtime);
+    expect(await known()).toBeUndefined();
+    expect(await digestOf()).not.toBe(first);
+  });
+
+  it('is never known of a file that changed after it was loaded', async () => {
+    await writeFile(path, 'first');
+    const digest = await ModelDigest.of(path, directory);
+    await writeFile(path, 'other');
+    await utimes(path, 1, 1);
+    expect(await digest.compute(go)).toBeUndefined();
+    expect(await digest.compute(go)).toBeUndefined();
+    expect(await readdir(directory).catch(() => [])).toEqual([]);
+  });
+
+  it('is never known of a file that is gone', async () => {
+    expect(await digestOf()).toBeUndefined();
+    await writeFile(path, 'there');
+    const digest = await ModelDigest.of(path, directory);
+    await rm(path);
+    expect(await digest.compute(go)).toBeUndefined();
+  });
+
+  it('is of a folder that of all its shards, index and configuration', async () => {
+    path = join(root, 'own');
+    await mkdir(path);
+    const files = { 'config.json': '{}', 'model-1.safetensors': 'one', 'model-2.safetensors': 'two' };
+    for (const [name, content] of Object.entries({ ...files, 'README.md': 'text' })) {
+      await writeFile(join(path, name), content);
+    }
+    // As `sha256sum * | sort | sha256sum` says it.
+    const lines = Object.entries(files).map(([name, content]) => `${sha256(content)}  ${name}\n`);
+    expect(await digestOf()).toBe(sha256(lines.sort().join('')));
+    await writeFile(join(path, 'model-2.safetensors'), 'three');
+    expect(await known()).toBeUndefined();
+  });
+
+  it('costs the time again where it cannot be remembered, or not be read back', async () => {
+    await writeFile(path, 'abc');
+    await writeFile(directory, 'a file where the folder should be');
+    expect(await digestOf()).toBe(sha256('abc'));
+    expect(await known()).toBeUndefined();
+    await rm(directory);
+    await digestOf();
+    const [name = ''] = await readdir(directory);
+    await writeFile(join(directory, name), '{');
+    expect(await known()).toBeUndefined();
+  });
+
+  it('tells files apart before it is known', async () => {
+    await writeFile(path, 'abc');
+    const { label } = await ModelDigest.of(path, directory);
+    await writeFile(path, 'abcd');
+    expect((await ModelDigest.of(path, directory)).label).not.toBe(label);
+    const digest = await digestOf();
+    expect((await ModelDigest.of(path, directory)).label).toBe(digest);
+  });
+});
+
+describe('the digest of a model in the store', () => {
+  it('stands in its path', async () => {
+    const digest = 'c'.repeat(64);
+    path = join(root, 'models', `sha256-${digest}`, 'model.gguf');
+    expect(storedDigest(path)).toBe(digest);
+    expect(await known()).toBe(digest);
+  });
+});

@@ -1,0 +1,199 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdir, readFile, utimes, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { withLock } from '../../../engine/catalogue/lock.ts';
+import type { StoreProgress } from '../../../engine/catalogue/progress.ts';
+import { stagedBytes } from '../../../engine/catalogue/sources.ts';
+import { openStore } from '../../../engine/catalogue/store.ts';
+import { type FileServer, sendHubFile, startServer } from './fileServer.ts';
+import { randomBytes, randomNumbers, removeTemporaryFolders, sha256, temporaryFolder, testEntry } from './tools.ts';
+
+const content = randomBytes(2_000_000);
+const digest = sha256(content);
+const entry = testEntry(content);
+const children = new Set<ChildProcess>();
+let program: string;
+let server: FileServer;
+/** Of one connection: no round of kills may reach the end of the file. */
+let stallAfter: number | undefined;
+
+beforeAll(async () => {
+  program = join(await temporaryFolder(), 'pullProcess.mjs');
+  await build({
+    entryPoints: [new URL('./pullProcess.ts', import.meta.url).pathname],
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    outfile: program,
+    banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
+    logLevel: 'error',
+  });
+  server = await startServer((request, response) =>
+    sendHubFile(server, request, response, content, digest, {
+      chunkBytes: 10_000,
+      chunkPauseMs: 1,
+      stallAfter,
+    }),
+  );
+});
+
+afterAll(async () => {
+  for (const child of children) child.kill('SIGKILL');
+  await server.close();
+  await removeTemporaryFolders();
+});
+
+interface Ended {
+  readonly output: string;
+  readonly signal: NodeJS.Signals | null;
+  readonly code: number | null;
+}
+
+function startPull(
+  directory: string,
+  variables: Record<string, string> = {},
+): { child: ChildProcess; ended: Promise<Ended> } {
+  const task = JSON.stringify({ directory, origin: server.origin, entry });
+  const child = spawn(process.execPath, [program, task], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, ...variables },
+  });
+  children.add(child);
+  let output = '';
+  child.stdout?.on('data', (chunk) => {
+    output += chunk;
+  });
+  const ended = new Promise<Ended>((resolve) =>
+    child.once('exit', (code, signal) => {
+      children.delete(child);
+      resolve({ output, signal, code });
+    }),
+  );
+  return { child, ended };
+}
+
+describe('a process that is killed while it downloads', () => {
+  it('twenty times leaves a download that goes on, and ends with the right file', async () => {
+    const directory = await temporaryFolder();
+    const random = randomNumbers(3);
+    const kept: number[] = [];
+    stallAfter = 90_000;
+    for (let round = 0; round < 20; round++) {
+      const { child, ended } = startPull(directory);
+      const enough = (kept.at(-1) ?? 0) + 1 + random() * 80_000;
+      const watch = setInterval(() => {
+        stagedBytes(directory, entry).then((bytes) => bytes >= enough && child.kill('SIGKILL'));
+      }, 2);
+      const { signal } = await ended;
+      clearInterval(watch);
+      expect(signal).toBe('SIGKILL');
+      kept.push(await stagedBytes(directory, entry));
+    }
+    stallAfter = undefined;
+    // Every round brought something and lost nothing.
+    expect(kept).toEqual([...new Set(kept)].toSorted((a, b) => a - b));
+    server.requests.length = 0;
+    const { output, code } = await startPull(directory).ended;
+    expect(code).toBe(0);
+    expect(server.requests.at(-1)?.headers.range).toBe(`bytes=${kept.at(-1)}-`);
+    expect(sha256(await readFile(JSON.parse(output).path))).toBe(digest);
+  });
+});
+
+describe('several pulls of one model', () => {
+  it('in two processes download it once, and both have it', async () => {
+    const directory = await temporaryFolder();
+    server.bytesSent = 0;
+    const both = await Promise.all([startPull(directory).ended, startPull(directory).ended]);
+    expect(both.map(({ output }) => JSON.parse(output).state)).toEqual(['present', 'present']);
+    expect(server.bytesSent).toBe(content.length);
+  });
+
+  it('in one process download it once, and the one that waits reports how far the other is', async () => {
+    const directory = await temporaryFolder();
+    const endpoints = { hub: new URL(server.origin), index: new URL(server.origin) };
+    const store = openStore({ directory, entries: [entry], endpoints });
+    server.bytesSent = 0;
+    const phases = new Set<StoreProgress['phase']>();
+    const onProgress = (progress: StoreProgress) => phases.add(progress.phase);
+    const models = await Promise.all([1, 2, 3].map(() => store.pull('tiny', { onProgress })));
+    expect(models.map((model) => model.state)).toEqual(['present', 'present', 'present']);
+    expect(server.bytesSent).toBe(content.length);
+    expect(phases).toContain('waiting');
+  });
+
+  it('can be cancelled while waiting', async () => {
+    const path = join(await temporaryFolder(), 'a.lock');
+    const cancel = new AbortController();
+    await withLock(path, {}, async () => {
+      const waiting = withLock(path, { signal: cancel.signal, onWait: () => cancel.abort() }, async () => 'never');
+      await expect(waiting).rejects.toMatchObject({ code: 'cancelled' });
+    });
+  });
+});
+
+describe('behind a proxy', () => {
+  it('downloads go through the proxy that the environment names', async () => {
+    const tunnels: string[] = [];
+    const proxy = createServer();
+    proxy.on('connect', (request, socket) => {
+      tunnels.push(request.url ?? '');
+      const upstream = connect(Number(new URL(server.origin).port), '127.0.0.1', () => {
+        socket.write('HTTP/1.1 200 Connection established\r\n\r\n');
+        upstream.pipe(socket).pipe(upstream);
+      });
+    });
+    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+    const address = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+    const variables = { HTTP_PROXY: address, http_proxy: address, NO_PROXY: '', no_proxy: '' };
+    const { output } = await startPull(await temporaryFolder(), variables).ended;
+    expect(JSON.parse(output).state).toBe('present');
+    expect(tunnels).toContain(new URL(server.origin).host);
+    proxy.closeAllConnections();
+    proxy.close();
+  });
+});
+
+describe('a lock', () => {
+  it('is never held twice', async () => {
+    const path = join(await temporaryFolder(), 'a.lock');
+    let holders = 0;
+    let most = 0;
+    const work = async () => {
+      most = Math.max(most, ++holders);
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      holders--;
+    };
+    await Promise.all(Array.from({ length: 8 }, () => withLock(path, {}, work)));
+    expect(most).toBe(1);
+  });
+
+  it('of a process that is gone is taken over at once', async () => {
+    const path = join(await temporaryFolder(), 'a.lock');
+    const { child, ended } = startPull(await temporaryFolder());
+    child.kill('SIGKILL');
+    await ended;
+    await writeFile(path, JSON.stringify({ pid: child.pid, host: hostname(), token: 'gone' }));
+    expect(await withLock(path, {}, async () => 'mine')).toBe('mine');
+  });
+
+  it.each([
+    ['of another machine', JSON.stringify({ pid: 1, host: 'elsewhere', token: 'old' })],
+    ['that is no lock at all', 'rubbish'],
+  ])('%s is taken over once nobody has touched it for a minute', async (_name, text) => {
+    const path = join(await temporaryFolder(), 'locks', 'a.lock');
+    await mkdir(join(path, '..'), { recursive: true });
+    await writeFile(path, text);
+    const cancel = new AbortController();
+    const options = { signal: cancel.signal, onWait: () => cancel.abort() };
+    await expect(withLock(path, options, async () => 'mine')).rejects.toMatchObject({ code: 'cancelled' });
+    const then = new Date(Date.now() - 61_000);
+    await utimes(path, then, then);
+    expect(await withLock(path, {}, async () => 'mine')).toBe('mine');
+  });
+});

@@ -1,0 +1,323 @@
+import { mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import type { CatalogueEntry } from '../../../engine/catalogue/catalogue.ts';
+import { requireSpace } from '../../../engine/catalogue/files.ts';
+import type { StoreProgress } from '../../../engine/catalogue/progress.ts';
+import { stagingFolder } from '../../../engine/catalogue/sources.ts';
+import { openStore, type Store, toModelEntry } from '../../../engine/catalogue/store.ts';
+import { modelEntry } from '../../../engine/protocol/engineProtocol.ts';
+import { type FileServer, sendHubFile, startServer } from './fileServer.ts';
+import { filesBelow, randomBytes, removeTemporaryFolders, sha256, temporaryFolder, testEntry } from './tools.ts';
+
+const servers: FileServer[] = [];
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server.close();
+  await removeTemporaryFolders();
+});
+
+const content = randomBytes(30_000);
+const hardware = { totalMemoryBytes: 16e9, freeMemoryBytes: 8e9, cores: 8 };
+const installedFolder = `models/sha256-${sha256(content)}`;
+
+/** A hub that holds one file under every name, or the files given. */
+async function serveHub(files: Readonly<Record<string, Buffer>> = {}): Promise<FileServer> {
+  const server = await startServer((request, response) => {
+    const name = /([^/?]+)(\?|$)/.exec(request.url ?? '')?.[1] ?? '';
+    const body = files[name] ?? content;
+    return sendHubFile(server, request, response, body, sha256(body));
+  });
+  servers.push(server);
+  return server;
+}
+
+async function open(server: FileServer, entry: CatalogueEntry = testEntry(content)): Promise<Store> {
+  return openStore({
+    directory: await temporaryFolder(),
+    entries: [entry],
+    endpoints: { hub: new URL(server.origin), index: new URL(`${server.origin}/simple`) },
+    retry: { attempts: 1, firstWaitMs: 1, idleMs: 5000 },
+    hardware,
+  });
+}
+
+const failure = (work: Promise<unknown>) =>
+  work.then(
+    () => expect.fail('It succeeded.'),
+    (error: Error) => error,
+  );
+
+const sharded = {
+  'config.json': Buffer.from('{}'),
+  'model-00001-of-00002.safetensors': randomBytes(9000, 11),
+  'model-00002-of-00002.safetensors': randomBytes(7000, 12),
+};
+const shardedEntry = testEntry(content, {
+  files: Object.entries(sharded).map(([name, body]) => ({ name, bytes: body.length, sha256: sha256(body) })),
+});
+
+describe('a store', () => {
+  it('has nothing at first, and says so for each model', async () => {
+    const [model] = await (await open(await serveHub())).list();
+    expect(model).toMatchObject({ state: 'absent', partialBytes: 0, recommended: true, fit: { verdict: 'good' } });
+    expect(model?.path).toBeUndefined();
+  });
+
+  it('gets a model into a folder named by its digest, and nothing else', async () => {
+    const store = await open(await serveHub());
+    const model = await store.pull('tiny');
+    expect(model).toMatchObject({ state: 'present', path: join(store.directory, installedFolder, 'tiny.gguf') });
+    expect(await filesBelow(store.directory)).toEqual([
+      `${installedFolder}/manifest.json`,
+      `${installedFolder}/tiny.gguf`,
+    ]);
+    expect(await store.resolve('tiny')).toBe(model.path);
+  });
+
+  it('asks no server for a model that is there', async () => {
+    const server = await serveHub();
+    const store = await open(server);
+    await store.pull('tiny');
+    await server.close();
+    expect((await store.pull('tiny')).state).toBe('present');
+  });
+
+  it('loads a checkpoint of several files from their folder', async () => {
+    const store = await open(await serveHub(sharded), shardedEntry);
+    const { path } = await store.pull('tiny');
+    expect(await filesBelow(path ?? '')).toEqual([...Object.keys(sharded), 'manifest.json'].sort());
+  });
+
+  it('fetches only the files that are missing', async () => {
+    const server = await serveHub(sharded);
+    const good = server.handle;
+    server.handle = (request, response) =>
+      request.url?.includes('00002-of') ? void response.writeHead(404).end() : good(request, response);
+    const store = await open(server, shardedEntry);
+    await failure(store.pull('tiny'));
+    expect(await store.get('tiny')).toMatchObject({ state: 'partial', partialBytes: 9002 });
+    server.handle = good;
+    server.requests.length = 0;
+    await store.pull('tiny');
+    expect(server.requests.filter((request) => request.path.includes('00001-of'))).toEqual([]);
+  });
+
+  it('reports progress that grows to the whole', async () => {
+    const store = await open(await serveHub());
+    const seen: StoreProgress[] = [];
+    await store.pull('tiny', { onProgress: (progress) => seen.push(progress) });
+    const whole = { phase: 'download', doneBytes: content.length, totalBytes: content.length };
+    expect(seen.at(-1)).toMatchObject({ ...whole, source: 'Hugging Face (owner/tiny)' });
+  });
+
+  it('describes models in the shape of the protocol', async () => {
+    const store = await open(await serveHub());
+    for (const model of [await store.get('tiny'), await store.pull('tiny')]) {
+      expect(modelEntry.strict().parse(toModelEntry(model))).toMatchObject({ id: 'tiny', state: model.state });
+    }
+  });
+});
+
+describe('resolving', () => {
+  it('tells how to get a model that is not there', async () => {
+    const error = await failure((await open(await serveHub())).resolve('tiny'));
+    expect(error).toMatchObject({ code: 'not-found', message: expect.stringContaining('`hearth models pull tiny`') });
+  });
+
+  it("takes the user's own file or folder as it is", async () => {
+    const store = await open(await serveHub());
+    const folder = await temporaryFolder();
+    await writeFile(join(folder, 'own.gguf'), 'x');
+    expect(await store.resolve(join(folder, 'own.gguf'))).toBe(join(folder, 'own.gguf'));
+    expect(await store.resolve(folder)).toBe(folder);
+  });
+
+  it.each(['nothing-like-this', '', '/nowhere/at/all.gguf', 'tiny\0', `x${'y'.repeat(9000)}`])(
+    'says that %j is neither a model nor a file',
+    async (name) => {
+      const store = await open(await serveHub());
+      expect(await failure(store.resolve(name))).toMatchObject({ code: 'not-found' });
+    },
+  );
+
+  it.each(['pull', 'verify', 'remove', 'get'] as const)('%s knows only models of the catalogue', async (operation) => {
+    const store = await open(await serveHub());
+    for (const id of ['../../etc', 'unknown', '', 'tiny/../tiny', '__proto__', 'TINY']) {
+      expect(await failure(store[operation](id))).toMatchObject({ code: 'not-found' });
+    }
+    expect(await filesBelow(store.directory)).toEqual([]);
+  });
+});
+
+describe('verifying', () => {
+  it('accepts what is intact', async () => {
+    const store = await open(await serveHub());
+    await store.pull('tiny');
+    expect((await store.verify('tiny')).state).toBe('present');
+  });
+
+  it('finds one changed bit, removes the file, and the next pull mends it', async () => {
+    const store = await open(await serveHub());
+    const { path = '' } = await store.pull('tiny');
+    const bytes = await readFile(path);
+    bytes.writeUInt8(bytes.readUInt8(12_345) ^ 1, 12_345);
+    await writeFile(path, bytes);
+    expect(await failure(store.verify('tiny'))).toMatchObject({
+      code: 'invalid-input',
+      message: 'tiny.gguf of Tiny was damaged on disk and has been removed. `hearth models pull tiny` gets it again.',
+    });
+    expect((await store.get('tiny')).state).toBe('absent');
+    expect(await readFile((await store.pull('tiny')).path ?? '')).toEqual(content);
+  });
+
+  it('of several files keeps the intact ones', async () => {
+    const server = await serveHub(sharded);
+    const store = await open(server, shardedEntry);
+    const { path = '' } = await store.pull('tiny');
+    await writeFile(join(path, 'model-00002-of-00002.safetensors'), Buffer.alloc(7000));
+    await failure(store.verify('tiny'));
+    server.requests.length = 0;
+    await store.pull('tiny');
+    expect(server.requests.filter((request) => !request.path.includes('00002-of'))).toEqual([]);
+    expect((await store.verify('tiny')).state).toBe('present');
+  });
+});
+
+describe('removing', () => {
+  it('takes the model and its unfinished downloads, and nothing else', async () => {
+    const server = await serveHub();
+    const store = await open(server);
+    await store.pull('tiny');
+    await writeFile(join(store.directory, 'notes.txt'), 'mine');
+    await mkdir(join(store.directory, 'models', 'other'));
+    await writeFile(join(store.directory, 'models', 'other', 'keep'), 'mine');
+    const [source] = testEntry(content).sources;
+    if (!source) throw new Error('The entry has no source.');
+    const staging = stagingFolder(store.directory, testEntry(content), source);
+    await mkdir(staging, { recursive: true });
+    await writeFile(join(staging, 'tiny.gguf.partial'), 'left');
+    expect((await store.remove('tiny')).state).toBe('absent');
+    expect(await filesBelow(store.directory)).toEqual(['models/other/keep', 'notes.txt']);
+  });
+
+  it('does not follow a link out of the store', async () => {
+    const store = await open(await serveHub());
+    await store.pull('tiny');
+    const elsewhere = await temporaryFolder();
+    await rename(join(store.directory, installedFolder), join(elsewhere, 'model'));
+    await symlink(join(elsewhere, 'model'), join(store.directory, installedFolder));
+    await store.remove('tiny');
+    expect(await filesBelow(elsewhere)).toContain('model/tiny.gguf');
+  });
+});
+
+describe('a model that was carried here', () => {
+  it('is recognised, copied and checked', async () => {
+    const server = await serveHub();
+    const store = await open(server);
+    const folder = await temporaryFolder();
+    await writeFile(join(folder, 'from-a-stick.bin'), content);
+    const model = await store.add(join(folder, 'from-a-stick.bin'));
+    expect(await readFile(model.path ?? '')).toEqual(content);
+    expect(server.requests).toEqual([]);
+  });
+
+  it('may be a folder with the files of a checkpoint', async () => {
+    const store = await open(await serveHub(), shardedEntry);
+    const folder = await temporaryFolder();
+    for (const [name, body] of Object.entries(sharded)) await writeFile(join(folder, name), body);
+    expect((await store.add(folder)).state).toBe('present');
+    expect((await store.verify('tiny')).state).toBe('present');
+  });
+
+  it('is refused when it is damaged, or none of the catalogue', async () => {
+    const store = await open(await serveHub());
+    const folder = await temporaryFolder();
+    await writeFile(join(folder, 'damaged'), randomBytes(content.length, 77));
+    await writeFile(join(folder, 'other'), 'x');
+    expect((await failure(store.add(join(folder, 'damaged')))).message).toContain('damaged or another file');
+    expect((await failure(store.add(join(folder, 'other')))).message).toContain('none of the catalogue');
+    expect((await failure(store.add(join(folder, 'absent')))).message).toContain('does not exist');
+    expect((await store.get('tiny')).state).toBe('absent');
+  });
+});
+
+describe('a disk', () => {
+  it('without room is found out before the download, and told in one sentence', async () => {
+    const folder = await temporaryFolder();
+    const error = await failure(requireSpace(folder, Number.MAX_SAFE_INTEGER));
+    expect(error.message).toMatch(
+      new RegExp(`^9010 TB more are needed in ${folder} and its disk has [\\d.]+ GB free.`),
+    );
+  });
+
+  it('that does not take the store stops the pull, whatever sources are left', async () => {
+    const server = await serveHub();
+    const directory = join(await temporaryFolder(), 'file');
+    await writeFile(directory, 'not a folder');
+    const store = openStore({ directory, entries: [testEntry(content)] });
+    expect(await failure(store.pull('tiny'))).toMatchObject({
+      code: 'unavailable',
+      message: expect.stringContaining('cannot be written'),
+    });
+    expect((await store.list())[0]?.state).toBe('absent');
+    expect(server.requests).toEqual([]);
+  });
+});
+
+describe('whatever moment the process died at', () => {
+  /** Moments at which every byte is on disk: pulling again needs no server. */
+  const nothingToFetch = /not yet|state not/;
+  /** Disk states between the steps of a pull, made by undoing its last steps. */
+  const moments: Record<string, (installed: string, staging: string) => Promise<void>> = {
+    'the whole partial was there, not yet verified': async (installed, staging) => {
+      await rename(installed, staging);
+      await rm(join(staging, 'manifest.json'));
+      await rename(join(staging, 'tiny.gguf'), join(staging, 'tiny.gguf.partial'));
+      await writeFile(join(staging, 'tiny.gguf.state.json'), JSON.stringify({ version: 1, sha256: sha256(content) }));
+    },
+    'it was verified, not yet named': async (installed, staging) => {
+      await rename(installed, staging);
+      await rm(join(staging, 'manifest.json'));
+      await rename(join(staging, 'tiny.gguf'), join(staging, 'tiny.gguf.partial'));
+      await writeFile(join(staging, 'tiny.gguf.state.json'), complete);
+    },
+    'it had its name, not yet its manifest': async (installed, staging) => {
+      await rename(installed, staging);
+      await rm(join(staging, 'manifest.json'));
+      await writeFile(join(staging, 'tiny.gguf.state.json'), complete);
+    },
+    'the manifest was written, the folder not yet moved': async (installed, staging) => {
+      await rename(installed, staging);
+      await writeFile(join(staging, 'tiny.gguf.state.json'), complete);
+    },
+    'the folder was moved, the state not yet cleaned up': (installed) =>
+      writeFile(join(installed, 'tiny.gguf.state.json'), complete),
+    'the state was half written': async (installed, staging) => {
+      await rename(installed, staging);
+      await rm(join(staging, 'manifest.json'));
+      await rename(join(staging, 'tiny.gguf'), join(staging, 'tiny.gguf.partial'));
+      await writeFile(join(staging, 'tiny.gguf.state.json'), '{"version": 1, "sha2');
+    },
+    'the removal had begun': (installed) => rm(join(installed, 'manifest.json')),
+    'the manifest was damaged': (installed) => writeFile(join(installed, 'manifest.json'), '{}'),
+    'the file had lost its end': (installed) => writeFile(join(installed, 'tiny.gguf'), content.subarray(0, 100)),
+  };
+  const complete = JSON.stringify({ version: 1, complete: { bytes: content.length, sha256: sha256(content) } });
+
+  it.each(Object.keys(moments))('pulling again ends well: %s', async (moment) => {
+    const entry = testEntry(content);
+    const server = await serveHub();
+    const store = await open(server, entry);
+    await store.pull('tiny');
+    const [source] = entry.sources;
+    if (!source) throw new Error('The entry has no source.');
+    await mkdir(join(store.directory, 'downloads'), { recursive: true });
+    await moments[moment]?.(join(store.directory, installedFolder), stagingFolder(store.directory, entry, source));
+    if (nothingToFetch.test(moment)) await server.close();
+    const { path = '' } = await store.pull('tiny');
+    expect(await readFile(path)).toEqual(content);
+    expect((await store.verify('tiny')).state).toBe('present');
+    expect(await filesBelow(join(store.directory, 'downloads'))).toEqual([]);
+  });
+});

@@ -1,0 +1,105 @@
+import { fork, spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startEngine } from '../../../engine/runtime/engineProcess.ts';
+import { bundle } from '../runtime/bundle.ts';
+import { makeTinyModel } from '../runtime/tinyModel.ts';
+
+let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
+let cli: Awaited<ReturnType<typeof bundle>>;
+let main: Awaited<ReturnType<typeof bundle>>;
+let folder: string;
+/** As long as a server's token must be. */
+const secret = 's3cret'.repeat(8);
+
+beforeAll(async () => {
+  [tiny, cli] = await Promise.all([makeTinyModel(), bundle('engine/cli.ts')]);
+  main = await bundle('engine/main.ts');
+  folder = await mkdtemp(join(tmpdir(), 'hearth-replay-'));
+});
+afterAll(async () => {
+  await Promise.all([tiny.remove(), cli.remove(), main.remove(), rm(folder, { recursive: true, force: true })]);
+});
+
+async function hearth(...args: string[]): Promise<{ status: number | null; stdout: string; stderr: string }> {
+  const env = { ...process.env, HEARTH_HOME: join(folder, 'store') };
+  const child = spawn(process.execPath, [cli.path, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  let [stdout, stderr] = ['', ''];
+  child.stdout.on('data', (chunk) => {
+    stdout += chunk;
+  });
+  child.stderr.on('data', (chunk) => {
+    stderr += chunk;
+  });
+  const status = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { status, stdout, stderr };
+}
+
+describe('requests that an engine recorded', () => {
+  it('are answered with the same text when they are replayed', async () => {
+    const file = join(folder, 'requests.jsonl');
+    const engine = startEngine(main.path, { env: { HEARTH_RECORD: file, HEARTH_HOME: join(folder, 'store') } });
+    await engine.requests.load({ model: tiny.path, backend: 'reference' });
+    const sampling = { temperature: 0 };
+    const messages = [{ role: 'user' as const, content: 'Say something.' }];
+    const chat = await engine.requests.chat({ stream: 's', messages, maxTokens: 12, sampling });
+    const completion = await engine.requests.complete({ prefix: 'let a = ', suffix: '', maxTokens: 6, sampling });
+    await engine.requests.startServer({ port: 0, token: secret });
+    await engine.stop();
+
+    const { stdout, status } = await hearth('replay', file);
+    expect(status).toBe(0);
+    const [load = '', chatLine = '', completionLine = '', ...more] = stdout.trimEnd().split('\n');
+    expect(load).toMatch(/^1 load \d+ ms /);
+    expect(chatLine).toContain(`"text":${JSON.stringify(chat.text)}`);
+    expect(completionLine).toContain(`"text":${JSON.stringify(completion.text)}`);
+    expect(more).toEqual([]);
+
+    const only = await hearth('replay', file, '--only', '3');
+    expect(only.stdout.match(/^\d+ \w+/gm)).toEqual(['1 load', '3 complete']);
+
+    // What was recorded is code of the user: nobody else may read it, and no token of a server stands in it.
+    expect((await stat(file)).mode & 0o777).toBe(0o600);
+    expect(await readFile(file, 'utf8')).not.toContain(secret);
+  });
+
+  it('are refused with the number of the line that is not one', async () => {
+    const file = join(folder, 'damaged.jsonl');
+    await writeFile(file, '{"atMs":1,"method":"load","params":{"model":"x"}}\n{"method":"format"}\n');
+    const { status, stderr } = await hearth('replay', file);
+    expect(status).toBe(1);
+    expect(stderr).toBe('hearth: Line 2 is not a recorded request.\n');
+  });
+});
+
+describe('hearth doctor', () => {
+  it('reports every part by name and state, and no path of this machine', async () => {
+    const { stdout } = await hearth('doctor');
+    const parts = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => /^(ok|limited|broken)\s+([\w ]+):/.exec(line)?.[2]);
+    expect(new Set(parts)).toEqual(
+      new Set(['Hearth', 'Machine', 'CPU backend', 'Devices', 'Grammars', 'Index', 'Store', 'Network']),
+    );
+    expect(stdout).not.toContain(folder);
+    expect(stdout).toMatch(/^ok +CPU backend: /m);
+  });
+
+  it('ends with status 1 and the part when something is broken', async () => {
+    // A file stands where the store should be.
+    await writeFile(join(folder, 'blocked'), '');
+    const env = { ...process.env, HEARTH_HOME: join(folder, 'blocked') };
+    const child = fork(cli.path, ['doctor'], { env, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+    let said = '';
+    child.stdout?.on('data', (chunk) => {
+      said += chunk;
+    });
+    const status = await new Promise((resolve) => child.once('close', resolve));
+    expect(status).toBe(1);
+    expect(said).toMatch(/^broken +Store: /m);
+    expect(said).not.toContain(folder);
+  });
+});

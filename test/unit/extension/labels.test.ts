@@ -1,0 +1,25 @@
+import { expect, it } from 'vitest';
+import { distinctLabels } from '../../../extension/chat/labels.ts';
+
+const label = (path: string, text: string) => ({ path, label: text });
+
+it('names files of the same name by as many folders as tell them apart, and leaves the others alone', () => {
+  const items = [
+    label('packages/a/src/index.ts', 'index.ts:1–9'),
+    label('packages/a/src/index.ts', 'index.ts:20–30'),
+    label('packages/b/src/index.ts', 'index.ts:1–9'),
+    label('index.ts', 'index.ts'),
+    label('src/sums.py', 'sums.py'),
+    label('lib/lamp.py', 'light'),
+    label('map', 'Repository map'),
+  ];
+  expect(distinctLabels(items).map((item) => item.label)).toEqual([
+    'a/src/index.ts:1–9',
+    'a/src/index.ts:20–30',
+    'b/src/index.ts:1–9',
+    'index.ts',
+    'sums.py',
+    'light',
+    'Repository map',
+  ]);
+});

@@ -1,0 +1,187 @@
+import { describe, expect, it } from 'vitest';
+import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
+import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
+
+const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
+const pageTokens = 32;
+
+interface SetUp {
+  readonly maxIdle?: number;
+  readonly pages?: number;
+  readonly slidingWindow?: number;
+}
+
+function setUp({ maxIdle = 2, ...options }: SetUp = {}) {
+  const decoder = new FakeDecoder({ contextTokens: 4000, vocabularySize: 10, ...options });
+  const cache = new PrefixCache({ decoder, maxIdle: () => maxIdle });
+  /** What a request does: take a sequence, see to room, compute the rest, give it back. */
+  const use = async (tokens: number[], owner = 'chat', marks: number[] = []): Promise<number> => {
+    const lease = cache.acquire(tokens, owner);
+    lease.sequence.mark(marks);
+    const { sequence, cachedTokens } = lease;
+    cache.makeRoom([{ sequence, tokens: tokens.length - cachedTokens }]);
+    await decoder.run([{ sequence, tokens: tokens.slice(cachedTokens), logits: 'none' }]);
+    cache.release(lease, tokens);
+    return cachedTokens;
+  };
+  return { decoder, cache, use };
+}
+
+describe('the prefix cache', () => {
+  it('gives a new sequence for a prompt it has not seen', async () => {
+    const { use } = setUp();
+    expect(await use(range(40))).toBe(0);
+    expect(await use(range(40, 500))).toBe(0);
+  });
+
+  it('continues a conversation where it stopped, in the same sequence', async () => {
+    const { decoder, use } = setUp();
+    await use(range(40));
+    expect(await use(range(60))).toBe(40);
+    expect(decoder.live.size).toBe(1);
+  });
+
+  it('leaves the last token to compute when all of them are cached', async () => {
+    const { use } = setUp();
+    await use(range(40));
+    expect(await use(range(40))).toBe(39);
+    expect(await use(range(20))).toBe(19);
+  });
+
+  it('holds exactly the shared beginning when it hands out a sequence', async () => {
+    const { decoder, use } = setUp();
+    await use(range(60));
+    expect(await use([...range(40), 7, 7, 7])).toBe(40);
+    const [sequence] = [...decoder.live];
+    expect(sequence?.tokens).toEqual([...range(40), 7, 7, 7]);
+  });
+
+  it('ignores a shared beginning too short to pay', async () => {
+    const { use } = setUp();
+    await use(range(60));
+    expect(await use([...range(10), ...range(50, 700)])).toBe(0);
+  });
+
+  it('copies a shared preamble instead of cutting another conversation short', async () => {
+    const { use } = setUp({ maxIdle: 3 });
+    const first = [...range(20), ...range(200, 300)];
+    const second = [...range(20), ...range(200, 600)];
+    await use(first);
+    expect(await use(second)).toBe(20);
+    expect(await use([...first, 1])).toBe(220);
+    expect(await use([...second, 1])).toBe(220);
+  });
+
+  it('lets one kind of request begin from the tokens of another without taking them away', async () => {
+    const { use } = setUp();
+    await use(range(100), 'chat');
+    expect(await use([...range(90), 5, 5], 'summary')).toBe(90);
+    expect(await use(range(120), 'chat')).toBe(100);
+  });
+
+  it('keeps a chat through any number of keystrokes and summaries', async () => {
+    const { decoder, use } = setUp();
+    await use(range(100), 'chat');
+    for (let i = 0; i < 50; i++) {
+      await use(range(80, 1000 + 100 * i), 'keystroke');
+      await use(range(80, 9000 + 100 * i), 'summary');
+    }
+    expect(await use(range(101), 'chat')).toBe(100);
+    expect(decoder.live.size).toBe(5);
+  });
+
+  it('drops the longest unused sequences when memory is spent, and no more than it must', async () => {
+    const { cache, decoder, use } = setUp({ pages: 8 });
+    await use(range(3 * pageTokens), 'chat');
+    await use(range(3 * pageTokens, 1000), 'keystroke');
+    expect(decoder.pool.freePages).toBe(2);
+    await use(range(3 * pageTokens, 2000), 'summary');
+    expect(cache.idleSequences).toBe(2);
+    expect(decoder.pool.freePages).toBe(2);
+    expect(await use(range(3 * pageTokens, 1000), 'keystroke')).toBe(3 * pageTokens - 1);
+    expect(await use(range(3 * pageTokens), 'chat')).toBe(0);
+  });
+
+  it('counts what sequences share once', async () => {
+    const { decoder, use } = setUp({ maxIdle: 4 });
+    const preamble = range(4 * pageTokens);
+    const free = decoder.pool.freePages;
+    for (const from of [1000, 2000, 3000]) await use([...preamble, ...range(5 * pageTokens, from)], 'chat');
+    expect(free - decoder.pool.freePages).toBe(4 + 3 * 5);
+  });
+
+  it('makes room before a prompt is computed, not after', async () => {
+    const { cache, decoder, use } = setUp({ pages: 8 });
+    await use(range(6 * pageTokens));
+    const { sequence } = cache.acquire(range(3 * pageTokens, 500), 'keystroke');
+    expect(cache.makeRoom([{ sequence, tokens: 3 * pageTokens }])).toBe(true);
+    expect(decoder.pool.freePages).toBe(8);
+    expect(cache.makeRoom([{ sequence, tokens: 9 * pageTokens }])).toBe(false);
+  });
+
+  it('remembers only the tokens that were computed', async () => {
+    const { cache, decoder, use } = setUp();
+    const lease = cache.acquire(range(40), 'chat');
+    await decoder.run([{ sequence: lease.sequence, tokens: range(25), logits: 'none' }]);
+    cache.release(lease, range(40));
+    expect(await use(range(40))).toBe(25);
+  });
+
+  it('forgets a discarded sequence', async () => {
+    const { cache, decoder, use } = setUp();
+    const lease = cache.acquire(range(40), 'chat');
+    await decoder.run([{ sequence: lease.sequence, tokens: range(40), logits: 'none' }]);
+    cache.discard(lease);
+    expect(decoder.live.size).toBe(0);
+    expect(await use(range(40))).toBe(0);
+  });
+
+  it('refuses a sequence that is given back twice, or with too few tokens', async () => {
+    const { cache, decoder } = setUp();
+    const lease = cache.acquire(range(40), 'chat');
+    await decoder.run([{ sequence: lease.sequence, tokens: range(40), logits: 'none' }]);
+    expect(() => cache.release(lease, range(10))).toThrow('40 tokens was released with 10');
+    expect(() => cache.release(lease, range(40))).toThrow('twice');
+  });
+
+  it('copes with a decoder that cannot rewind as far as asked', () => {
+    const { cache, decoder } = setUp();
+    const lease = cache.acquire(range(60), 'chat');
+    for (const sequence of decoder.live) {
+      sequence.tokens = range(60);
+      sequence.reachable = () => 0;
+      sequence.truncate = () => {
+        sequence.tokens.length = 0;
+        return 0;
+      };
+    }
+    cache.release(lease, range(60));
+    expect(cache.acquire(range(50), 'chat').cachedTokens).toBe(0);
+  });
+
+  it('takes the sequence that can go back to most, not the one that holds most', async () => {
+    const { cache, use } = setUp({ slidingWindow: 32 });
+    const prompt = range(900);
+    // Shares 900 tokens, and goes back to a snapshot of 512; shares 800, and goes back to a mark there.
+    await use([...prompt, ...range(1000, 2000)], 'chat');
+    await use([...prompt.slice(0, 800), ...range(1000, 5000)], 'summary', [800]);
+    expect(cache.known([...prompt, 7])).toBe(800);
+    expect(await use([...prompt, 7], 'chat')).toBe(800);
+  });
+
+  it('goes back no further than it must through a window', async () => {
+    const { use } = setUp({ slidingWindow: 32 });
+    const conversation = [...range(700), ...range(500, 2000)];
+    await use(conversation, 'chat', [701]);
+    expect(await use([...range(700), 1, 1], 'chat', [701])).toBe(700);
+  });
+
+  it('frees everything when cleared', async () => {
+    const { cache, decoder, use } = setUp();
+    await use(range(40));
+    cache.clear();
+    expect(decoder.live.size).toBe(0);
+    expect(decoder.pool.freePages).toBe(decoder.pool.pages);
+    expect(cache.idleSequences).toBe(0);
+  });
+});

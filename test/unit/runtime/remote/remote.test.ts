@@ -1,0 +1,251 @@
+/** The remote endpoint against the project's own server, which has a scripted engine behind it. */
+
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { z } from 'zod';
+import { HearthError } from '../../../../engine/errors.ts';
+import type { HttpServer } from '../../../../engine/http/server.ts';
+import {
+  type ConnectParams,
+  chatParams,
+  completeParams,
+  type Delta,
+  summariseParams,
+} from '../../../../engine/protocol/engineProtocol.ts';
+import { RemoteEngine, type RemoteOptions } from '../../../../engine/runtime/remote/remoteEngine.ts';
+import { RemoteServer } from '../../../../engine/runtime/remote/server.ts';
+import { answerOf, card, ScriptedEngine, startScripted, statistics, token } from '../../http/support.ts';
+
+let engine: ScriptedEngine;
+let server: HttpServer;
+const deltas: Delta[] = [];
+const onDelta = (delta: Delta) => void deltas.push(delta);
+const connect = (fields: Partial<ConnectParams> = {}, options: Partial<RemoteOptions> = {}) =>
+  RemoteEngine.connect({ url: `${server.address}/v1`, token, ...fields }, { onDelta, ...options });
+const ask = (fields: object = {}) =>
+  chatParams.parse({ stream: 's', messages: [{ role: 'user', content: 'hi' }], ...fields });
+
+beforeAll(async () => {
+  engine = new ScriptedEngine();
+  server = await startScripted(engine);
+});
+beforeEach(() => {
+  engine.answer = async () => answerOf();
+  engine.model = card;
+  engine.asked.length = 0;
+  deltas.length = 0;
+});
+afterAll(() => server.close());
+
+describe('a remote server', () => {
+  it('says which models it has; the only one needs no name', async () => {
+    const models = await new RemoteServer({ url: server.address, token }).models();
+    expect(models).toMatchObject([{ id: 'scripted', contextTokens: 4096 }]);
+    const { host, contextTokens, thinkingModes, fillInTheMiddle, backend } = (await connect()).card;
+    expect({ contextTokens, thinkingModes, fillInTheMiddle, backend }).toEqual({
+      contextTokens: 4096,
+      thinkingModes: ['off', 'low', 'high'],
+      fillInTheMiddle: true,
+      backend: 'remote',
+    });
+    expect(server.address).toContain(host);
+    await expect(connect({ model: 'other' })).rejects.toThrow("no 'other' but the models scripted");
+    expect((await connect({ contextTokens: 1000 })).card.contextTokens).toBe(1000);
+  });
+
+  it('answers with thinking, text and tool calls as the engine itself would', async () => {
+    const toolCalls = [{ id: 'c1', name: 'f', arguments: '{"a":1}' }];
+    const said = answerOf({ thinking: 'Hm.', toolCalls, finish: 'tool-calls' });
+    engine.answer = async () => said;
+    const params = ask({ thinking: 'high', tools: [{ name: 'f' }], toolChoice: 'required', maxTokens: 9 });
+    const answer = await (await connect()).chat(params);
+    expect(answer).toMatchObject({ text: said.text, thinking: 'Hm.', toolCalls, finish: 'tool-calls' });
+    const { promptTokens, cachedTokens, generatedTokens } = statistics;
+    expect(answer.statistics).toMatchObject({ promptTokens, cachedTokens, generatedTokens });
+    expect(engine.asked[0]).toMatchObject({ thinking: 'high', toolChoice: 'required', maxTokens: 9 });
+    expect(deltas.map(({ text }) => text).join('')).toBe('Hm.One two.{"a":1}');
+  });
+
+  it('gets a whole conversation, with calls and their results', async () => {
+    const toolCalls = [{ id: 'c1', name: 'f', arguments: '{}' }];
+    const messages = [
+      { role: 'system', content: 's' },
+      { role: 'user', content: 'u' },
+      { role: 'assistant', content: 'a', toolCalls },
+      { role: 'tool', toolCallId: 'c1', content: 'r' },
+    ];
+    await (await connect()).chat(ask({ messages }));
+    expect(engine.asked[0]?.messages).toMatchObject(messages);
+  });
+
+  it('is asked again after a failure that may pass', async () => {
+    let asked = 0;
+    engine.answer = async () => {
+      if (++asked === 1) throw new HearthError('unavailable', 'Loading.');
+      return answerOf();
+    };
+    expect((await (await connect()).chat(ask())).text).toBe('One two.');
+    expect(asked).toBe(2);
+  });
+
+  it('stops when it is told to, and what it said is kept', async () => {
+    const controller = new AbortController();
+    let stopped = false;
+    engine.answer = (asked, signal) =>
+      new Promise((done) => {
+        engine.routes.deliver({ stream: asked.stream, kind: 'text', text: 'One' });
+        signal.addEventListener('abort', () => {
+          stopped = true;
+          done(answerOf({ finish: 'cancelled' }));
+        });
+      });
+    const cutting = await connect({}, { onDelta: () => controller.abort() });
+    expect(await cutting.chat(ask(), controller.signal)).toMatchObject({
+      text: 'One',
+      finish: 'cancelled',
+    });
+    await vi.waitFor(() => expect(stopped).toBe(true));
+  });
+
+  it('completes code in the middle, and tells related files in comments', async () => {
+    const snippets = [{ path: 'b.ts', text: 'const b = 1;' }];
+    const place = { prefix: 'let a = ', suffix: ';', path: 'a.ts', snippets, maxTokens: 9 };
+    const completion = await (await connect()).complete(completeParams.parse(place));
+    expect(completion).toMatchObject({ text: 'the middle', finish: 'stop' });
+    expect(engine.completed.at(-1)).toMatchObject({
+      prefix: '// b.ts\nconst b = 1;\n\n// a.ts\nlet a = ',
+      suffix: ';',
+      maxTokens: 9,
+      stop: ['\n'],
+      sampling: { temperature: 0 },
+    });
+  });
+
+  it('goes on from the text before the cursor where the server does not fill in', async () => {
+    engine.model = { ...card, fillInTheMiddle: false };
+    const remote = await connect();
+    expect(remote.card.notes.join(' ')).toContain('does not see what follows the cursor');
+    const { text } = await remote.complete(completeParams.parse({ prefix: 'let a = ', suffix: ';' }));
+    expect(text).toBe('went on');
+    expect(engine.generated.at(-1)).toMatchObject({ prompt: 'let a = ', raw: true });
+  });
+
+  it('summarises by asking, and keeps what it was told', async () => {
+    const storeDirectory = await mkdtemp(join(tmpdir(), 'hearth-remote-'));
+    try {
+      const remote = await connect({}, { storeDirectory });
+      const params = summariseParams.parse({ stream: 's', path: 'a.ts', text: 'const a = 1;' });
+      expect(await remote.summarise(params)).toMatchObject({ text: 'One two.', parts: 1 });
+      expect(engine.asked[0]).toMatchObject({ thinking: 'off', sampling: { temperature: 0 } });
+      expect(await remote.summarise(params)).toMatchObject({ text: 'One two.' });
+      expect(engine.asked).toHaveLength(1);
+      expect(deltas.map(({ text }) => text).join('')).toBe('One two.One two.');
+    } finally {
+      await rm(storeDirectory, { recursive: true, force: true });
+    }
+  });
+
+  it('fails in words that say what to do', async () => {
+    await expect(connect({ token: 'wrong' })).rejects.toThrow('Check the token.');
+    await expect(connect({ url: 'http://127.0.0.1:1/v1' })).rejects.toThrow('cannot be reached');
+    await expect(connect({ url: 'file:///etc/passwd' })).rejects.toThrow('no address of a server');
+    engine.answer = async () => {
+      throw new HearthError('context-overflow', 'Too long.');
+    };
+    await expect((await connect()).chat(ask())).rejects.toMatchObject({ code: 'context-overflow' });
+  });
+});
+
+describe('a server of another kind', () => {
+  /** What it was asked, and how it answers: a status, or pieces of a stream. */
+  const bodies: Record<string, unknown>[] = [];
+  let answer: (path: string, body: Record<string, unknown>) => { status: number; body: unknown } | string[];
+  let foreign: Server;
+  let url: string;
+
+  beforeAll(async () => {
+    foreign = createServer(async (request, response) => {
+      const text = await new Response(Readable.toWeb(request) as ReadableStream).text();
+      const body = text === '' ? {} : JSON.parse(text);
+      const said = answer(request.url ?? '', body);
+      if (request.method === 'POST') bodies.push(body);
+      if (Array.isArray(said)) {
+        response.writeHead(200, { 'content-type': 'text/event-stream' });
+        response.end(said.map((piece) => `data: ${piece}\n\n`).join(''));
+      } else {
+        response.writeHead(said.status, { 'content-type': 'application/json' });
+        response.end(JSON.stringify(said.body));
+      }
+    });
+    foreign.listen(0, '127.0.0.1');
+    await once(foreign, 'listening');
+    url = `http://127.0.0.1:${(foreign.address() as AddressInfo).port}`;
+  });
+  beforeEach(() => void bodies.splice(0));
+  afterAll(() => void foreign.close());
+
+  const refusal = (message: string) => ({ status: 400, body: { error: { message, type: 'BadRequestError' } } });
+  const list = (...data: object[]) => ({ status: 200, body: { object: 'list', data } });
+  const said = (content: string) => [JSON.stringify({ choices: [{ delta: { content } }] }), '[DONE]'];
+
+  it('is asked without the fields that it refuses by name, from then on', async () => {
+    answer = (path, body) => {
+      if (path === '/v1/models') return list({ id: 'strict', max_model_len: 1000 });
+      if (path === '/v1/completions') return { status: 404, body: {} };
+      if ('chat_template_kwargs' in body) return refusal('Unrecognized request argument: chat_template_kwargs');
+      return said('Yes.');
+    };
+    const remote = await connect({ url });
+    expect((await remote.chat(ask({ thinking: 'low' }))).text).toBe('Yes.');
+    expect((await remote.chat(ask({ thinking: 'low' }))).text).toBe('Yes.');
+    const chats = bodies.filter((body) => 'messages' in body);
+    expect(chats.map((body) => 'chat_template_kwargs' in body)).toEqual([true, false, false]);
+    expect(chats[2]).toMatchObject({ reasoning_effort: 'low' });
+    expect(remote.card.notes.join(' ')).toContain('it completes no code');
+    expect((await remote.complete(completeParams.parse({ prefix: 'a', suffix: '' }))).text).toBe('');
+  });
+
+  it('that refuses `suffix`, as vLLM does, goes on from the text before the cursor', async () => {
+    answer = (path, body) => {
+      if (path === '/v1/models') return list({ id: 'vllm', owned_by: 'vllm', max_model_len: 5000 });
+      if ('suffix' in body) return refusal('suffix is not currently supported');
+      return [JSON.stringify({ choices: [{ text: '1;', finish_reason: 'stop' }] }), '[DONE]'];
+    };
+    const remote = await connect({ url: `${url}/v1/` });
+    expect(remote.card).toMatchObject({ contextTokens: 5000, fillInTheMiddle: false });
+    expect((await remote.complete(completeParams.parse({ prefix: 'a = ', suffix: '' }))).text).toBe('1;');
+  });
+
+  it('that says its context is too short, in words, gets a shorter conversation', async () => {
+    answer = (path, body) => {
+      if (path === '/v1/models') return list({ id: 'vllm', max_model_len: 1000 });
+      if ('prompt' in body) return { status: 404, body: {} };
+      const messages = z.array(z.object({ content: z.string() })).parse(body['messages']);
+      const chars = messages.reduce((sum, { content }) => sum + content.length, 0);
+      return chars > 1000 ? refusal("This model's maximum context length is 1000 tokens.") : said('Short.');
+    };
+    const remote = await connect({ url });
+    const turn = (role: string, content: string) => ({ role, content });
+    const messages = [turn('user', 'x'.repeat(4000)), turn('assistant', 'y'), turn('user', 'z')];
+    expect(await remote.chat(ask({ messages }))).toMatchObject({ text: 'Short.', droppedMessages: 2 });
+    const alone = remote.chat(ask({ messages: [turn('user', 'x'.repeat(1001))] }));
+    await expect(alone).rejects.toMatchObject({ code: 'context-overflow' });
+  });
+
+  it('that is no such server at all is told from one', async () => {
+    answer = () => ({ status: 200, body: { hello: 'world' } });
+    await expect(connect({ url })).rejects.toThrow("not OpenAI's API");
+    answer = (path) => (path === '/v1/models' ? list({ id: 'odd' }) : ['{"choices":"none"}', '[DONE]']);
+    const remote = await connect({ url });
+    expect(remote.card.notes.join(' ')).toContain('does not say how long its context is');
+    await expect(remote.chat(ask())).rejects.toThrow("not OpenAI's API");
+    answer = () => ['this is no JSON'];
+    await expect(remote.chat(ask())).rejects.toThrow("not OpenAI's API");
+  });
+});

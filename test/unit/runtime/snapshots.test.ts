@@ -1,0 +1,109 @@
+import { cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { ModelDigest } from '../../../engine/catalogue/modelDigest.ts';
+import { digestDirectory, snapshotDirectory } from '../../../engine/catalogue/paths.ts';
+import { listSnapshots } from '../../../engine/kv/snapshotFile.ts';
+import { completeParams, loadParams, warmParams } from '../../../engine/protocol/engineProtocol.ts';
+import { Engine } from '../../../engine/runtime/service.ts';
+import { makeTinyModel } from './tinyModel.ts';
+
+let store: string;
+let model: string;
+const engines: Engine[] = [];
+
+beforeAll(async () => {
+  const tiny = await makeTinyModel();
+  store = await mkdtemp(join(tmpdir(), 'hearth-store-'));
+  // Its folder's name says the digest, as in the model store.
+  model = join(store, 'models', `sha256-${'c'.repeat(64)}`);
+  await cp(tiny.path, model, { recursive: true });
+  await tiny.remove();
+});
+afterAll(async () => {
+  for (const engine of engines) await engine.unload();
+  await rm(store, { recursive: true, force: true });
+});
+
+async function started(fields: object = {}): Promise<Engine> {
+  const engine = new Engine({ storeDirectory: store, onDelta: () => {}, onProgress: () => {} });
+  engines.push(engine);
+  await engine.load(loadParams.parse({ model, backend: 'onnx', contextTokens: 1024, ...fields }));
+  return engine;
+}
+
+const place = { prefix: 'value = other(1)\n'.repeat(60), suffix: '\n' };
+const complete = (engine: Engine) =>
+  engine.complete(completeParams.parse({ ...place, maxTokens: 8, sampling: { temperature: 0 } }));
+const stored = () => listSnapshots(snapshotDirectory(store));
+
+describe('an engine that is started again', () => {
+  it('finds what was read ahead, and completes the same', { timeout: 60_000 }, async () => {
+    const first = await started();
+    await first.warm(warmParams.parse({ kind: 'completion', ...place }));
+    // It is written when nobody has asked for anything for some seconds.
+    while ((await stored()).length === 0) await new Promise((resolve) => setTimeout(resolve, 50));
+    const before = await complete(first);
+    const second = await started();
+    const after = await complete(second);
+    expect(after.statistics.cachedTokens).toBeGreaterThan(256);
+    expect(after.text).toBe(before.text);
+    expect((await stored()).map(({ header }) => header.model)).toEqual([`sha256-${'c'.repeat(64)}`]);
+  });
+
+  it('has what was used last in memory before anyone asks', { timeout: 60_000 }, async () => {
+    const engine = await started();
+    const [{ bytes } = { bytes: 0 }] = await stored();
+    await vi.waitFor(() => expect(engine.status().cacheBytes).toBeGreaterThan(bytes / 2), { timeout: 30_000 });
+    // Nothing can be read from there any more.
+    const away = `${snapshotDirectory(store)}.away`;
+    await rename(snapshotDirectory(store), away);
+    const { statistics } = await complete(engine);
+    await rename(away, snapshotDirectory(store));
+    expect(statistics.cachedTokens).toBeGreaterThan(256);
+  });
+
+  it('reads nothing where the disk is not to be used', async () => {
+    const engine = await started({ diskCacheBytes: 0 });
+    await sleep(200);
+    expect(engine.status().cacheBytes).toBe(0);
+    expect((await complete(engine)).statistics.cachedTokens).toBe(0);
+  });
+
+  it('knows nothing any more once the cache is cleared, in memory and on the disk', async () => {
+    const engine = await started();
+    await complete(engine);
+    const [{ bytes } = { bytes: 0 }] = await stored();
+    expect(await engine.clearCache()).toEqual({ files: 1, bytes });
+    expect(await stored()).toEqual([]);
+    expect(engine.status().cacheBytes).toBe(0);
+    expect((await complete(engine)).statistics.cachedTokens).toBe(0);
+  });
+});
+
+describe("an engine with a user's own model", () => {
+  it('keeps what was read once the digest of the files is known, and nothing once they are others', {
+    timeout: 60_000,
+  }, async () => {
+    const own = await makeTinyModel();
+    const isStored = async () => (await stored()).some(({ header }) => header.model === basename(own.path));
+    const first = await started({ model: own.path });
+    await first.warm(warmParams.parse({ kind: 'completion', ...place }));
+    while (!(await isStored())) await sleep(50);
+    const before = await complete(first);
+    const second = await started({ model: own.path });
+    const after = await complete(second);
+    expect(after.statistics.cachedTokens).toBeGreaterThan(256);
+    expect(after.text).toBe(before.text);
+    const config = join(own.path, 'config.json');
+    await writeFile(config, `${await readFile(config, 'utf8')}\n`);
+    const third = await started({ model: own.path });
+    const digest = async () => (await ModelDigest.of(own.path, digestDirectory(store))).known;
+    await vi.waitFor(async () => expect(await digest()).toBeDefined(), { timeout: 30_000 });
+    expect((await complete(third)).statistics.cachedTokens).toBe(0);
+    await third.unload();
+    await own.remove();
+  });
+});

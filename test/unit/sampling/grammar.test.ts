@@ -1,0 +1,242 @@
+/** Calls and answers that are held to schemas, however little the model knows: here, all that may come is as likely. */
+import { Ajv } from 'ajv';
+import { describe, expect, it } from 'vitest';
+import type { Tool } from '../../../engine/prompt/conversation.ts';
+import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
+import type { OutputPiece } from '../../../engine/prompt/output.ts';
+import { Grammars } from '../../../engine/sampling/grammar.ts';
+import { seededRandom } from '../../../engine/sampling/random.ts';
+import { greedy } from '../../../engine/sampling/sampler.ts';
+import { type ChatAnswer, type ChatRequest, chat } from '../../../engine/tasks/chat.ts';
+import type { Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
+import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
+import { schedulerOf } from '../scheduler/setUp.ts';
+import { describeShared } from '../shared.ts';
+import { publishedFiles, publishedTemplate, publishedTokenizer, smallTokenizer } from '../tokenizer/vocabularies.ts';
+
+const tools: Tool[] = [
+  {
+    name: 'read',
+    description: 'Reads a file.',
+    parameters: {
+      type: 'object',
+      properties: {
+        mode: { type: 'string', enum: ['text', 'bytes'] },
+        lines: { type: 'array', items: { type: 'integer', minimum: 0, maximum: 99 }, maxItems: 3 },
+        name: { type: 'string', maxLength: 12 },
+        all: { type: 'boolean' },
+      },
+      required: ['mode', 'lines'],
+      additionalProperties: false,
+    },
+  },
+  { name: 'read_folder', description: 'Reads a folder.', parameters: { type: 'object', properties: {} } },
+];
+
+async function ask(
+  tokenizer: Tokenizer,
+  seed: number,
+  fields: Partial<ChatRequest>,
+  grammars: Grammars,
+): Promise<ChatAnswer> {
+  return chat(
+    {
+      scheduler: schedulerOf(new FakeDecoder({ vocabularySize: tokenizer.vocabularySize, contextTokens: 8192 })),
+      format: promptFormatOf(tokenizer),
+      tokenizer,
+      grammars,
+      contextTokens: 8192,
+      now: () => new Date(0),
+    },
+    {
+      requestClass: 'chat',
+      messages: [{ role: 'user', content: 'Hi' }],
+      thinking: 'off',
+      maxTokens: 400,
+      stopStrings: [],
+      sampling: { ...greedy, temperature: 1 },
+      random: seededRandom(seed),
+      onPiece: () => {},
+      ...fields,
+    },
+  );
+}
+
+/** A model of Llama 3's kind: a call is the whole answer, without a frame. */
+const bare = 'a bare call';
+const bareTemplate =
+  '{% for m in messages %}{% if m.tool_calls %}{"name": "{{ m.tool_calls[0].function.name }}", ' +
+  '"parameters": {{ m.tool_calls[0].function.arguments | tojson }}}{% else %}{{ m.role }}: {{ m.content }}{% endif %}\n' +
+  '{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}{% if add_generation_prompt %}assistant:{% endif %}';
+
+async function tokenizerFor(model: string): Promise<Tokenizer> {
+  const known = model === bare ? 'SmolLM2-135M-Instruct' : model;
+  const tokenizer = await publishedTokenizer(known.startsWith('Qwen3') ? 'Qwen3-0.6B' : known);
+  const members: Partial<Tokenizer> = { chatTemplate: model === bare ? bareTemplate : publishedTemplate(model) };
+  return new Proxy(tokenizer, {
+    get: (target, key) => {
+      if (key in members) return members[key as keyof Tokenizer];
+      const member: unknown = target[key as keyof Tokenizer];
+      return typeof member === 'function' ? member.bind(target) : member;
+    },
+  });
+}
+
+const models = [
+  'Qwen3-0.6B',
+  'Qwen3-Coder-30B-A3B-Instruct',
+  'DeepSeek-V3',
+  'DeepSeek-V3.1',
+  'gpt-oss-20b',
+  'SmolLM2-135M-Instruct',
+];
+
+/** What was compiled for one test serves the next. */
+const shared = new Map<string, Promise<{ tokenizer: Tokenizer; grammars: Grammars }>>();
+function prepared(model: string): Promise<{ tokenizer: Tokenizer; grammars: Grammars }> {
+  const known = shared.get(model);
+  const ready = known ?? tokenizerFor(model).then((tokenizer) => ({ tokenizer, grammars: new Grammars(tokenizer) }));
+  shared.set(model, ready);
+  return ready;
+}
+
+describeShared('A model that knows nothing', publishedFiles, () => {
+  const ajv = new Ajv();
+  const validators = new Map(tools.map(({ name, parameters }) => [name, ajv.compile(parameters)]));
+
+  for (const model of models) {
+    it(`calls tools by their names and schemas when it must: ${model}`, async () => {
+      const { tokenizer, grammars } = await prepared(model);
+      let calls = 0;
+      for (const [seed, toolChoice] of [
+        [1, 'required'],
+        [2, { name: 'read' }],
+      ] as const) {
+        // It would not end by itself: it is stopped after its call.
+        const stop = new AbortController();
+        let json = '';
+        const onPiece = (piece: OutputPiece): void => {
+          if (piece.kind !== 'tool-call') return;
+          json += piece.text;
+          if (json.endsWith('}')) stop.abort();
+        };
+        const request = { tools, toolChoice, maxTokens: 150, signal: stop.signal, onPiece };
+        const answer = await ask(tokenizer, seed, request, grammars);
+        for (const call of answer.calls) {
+          calls++;
+          const validate = validators.get(call.name);
+          expect(validate?.(JSON.parse(call.arguments)), `${call.name} ${call.arguments}`).toBe(true);
+        }
+        if (answer.calls.length === 0) expect(answer.finish, answer.text).toBe('length');
+      }
+      expect(calls).toBeGreaterThan(0);
+    }, 60_000);
+
+    it(`answers in the wanted JSON: ${model}`, async () => {
+      const { tokenizer, grammars } = await prepared(model);
+      const schema = tools[0]?.parameters ?? {};
+      const validate = ajv.compile(schema);
+      let answers = 0;
+      for (let seed = 1; seed <= 2; seed++) {
+        const answer = await ask(tokenizer, seed, { responseFormat: { kind: 'json-schema', schema } }, grammars);
+        if (answer.finish !== 'stop') continue;
+        answers++;
+        expect(validate(JSON.parse(answer.text)), answer.text).toBe(true);
+      }
+      expect(answers).toBeGreaterThan(0);
+    }, 60_000);
+  }
+});
+
+/** How each family writes a call, after what its prompt ends with. */
+const writtenCalls: Readonly<Record<string, string>> = {
+  'Qwen3-0.6B': '<tool_call>\n{"name": "read", "arguments": {"mode": "text", "lines": []}}\n</tool_call>',
+  'Qwen3-Coder-30B-A3B-Instruct':
+    '<tool_call>\n<function=read>\n<parameter=mode>\ntext\n</parameter>\n</function>\n</tool_call>',
+  'DeepSeek-V3':
+    '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>read\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+  'DeepSeek-V3.1':
+    '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>read<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+  'gpt-oss-20b': '<|channel|>commentary to=functions.read <|constrain|>json<|message|>{"mode": "text"}<|call|>',
+  'SmolLM2-135M-Instruct': '<tool_call>\n{"name": "read", "arguments": {"mode": "text"}}\n</tool_call>',
+  [bare]: '{"name": "read", "parameters": {"mode": "text"}}',
+};
+
+describeShared('A model that insists on a call', publishedFiles, () => {
+  /** Writes the text whatever was made of it before, then ends. */
+  async function insisting(
+    tokenizer: Tokenizer,
+    text: string,
+    special: 'plain' | 'parse',
+    { toolChoice = 'none', draws = false }: { readonly toolChoice?: 'none' | 'auto'; readonly draws?: boolean } = {},
+  ): Promise<ChatAnswer & { readonly onDevice: number }> {
+    const end = [...tokenizer.endIds][0] ?? 0;
+    const ids = [...tokenizer.encode(text, { special }), end];
+    const messages = [{ role: 'user', content: 'Hi' }] as const;
+    const options = { thinking: 'off', tools, toolChoice } as const;
+    const format = promptFormatOf(tokenizer);
+    const promptTokens = format.render(messages, { ...options, now: new Date(0) }).ids.length;
+    const decoder = new FakeDecoder({
+      vocabularySize: tokenizer.vocabularySize,
+      contextTokens: 8192,
+      follow: (tokens) => ids[tokens.length - promptTokens] ?? end,
+      draws,
+    });
+    const model = { scheduler: schedulerOf(decoder), format, tokenizer, grammars: new Grammars(tokenizer) };
+    const drawing = { sampling: greedy, random: seededRandom(1), stopStrings: [], onPiece: () => {} };
+    const answer = await chat(
+      { ...model, contextTokens: 8192, now: () => new Date(0) },
+      { requestClass: 'chat', messages, ...options, ...drawing, maxTokens: ids.length },
+    );
+    return { ...answer, onDevice: model.scheduler.statistics().classes.chat.deviceTokens };
+  }
+
+  for (const [model, call] of Object.entries(writtenCalls)) {
+    // DeepSeek's framing is none when it is spelled.
+    for (const special of model.startsWith('DeepSeek') ? (['parse'] as const) : (['parse', 'plain'] as const)) {
+      it(`makes none where none may be: ${model}, framing ${special}`, async () => {
+        const answer = await insisting(await tokenizerFor(model), call, special);
+        expect(answer.calls).toEqual([]);
+        // Nothing of the frame is shown as an answer.
+        const [opener = ''] = /^(<tool_call>|<\S*begin\S*?>|\{"name":|<\|channel\|>commentary to=)/.exec(call) ?? [];
+        expect(opener).not.toBe('');
+        expect(answer.text).not.toContain(opener);
+      });
+    }
+
+    // The device samples several tokens ahead: past the opener, or a token that is forbidden by then, they are dropped.
+    it.each(['none', 'auto'] as const)(
+      `says the same when the device samples: ${model}, calls %s`,
+      async (toolChoice) => {
+        const tokenizer = await tokenizerFor(model);
+        const text = `Let me see what < and <tool are.\n${call}`;
+        const host = await insisting(tokenizer, text, 'parse', { toolChoice });
+        const device = await insisting(tokenizer, text, 'parse', { toolChoice, draws: true });
+        expect(host.onDevice).toBe(0);
+        expect(device.onDevice).toBeGreaterThan(4);
+        expect([device.text, device.calls, device.finish]).toEqual([host.text, host.calls, host.finish]);
+      },
+    );
+
+    it(`would be understood where one may be: ${model}`, async () => {
+      const tokenizer = await tokenizerFor(model);
+      const options = { thinking: 'off', now: new Date(0), tools } as const;
+      const parser = promptFormatOf(tokenizer)
+        .render([{ role: 'user', content: 'Hi' }], options)
+        .parser();
+      const pieces = tokenizer.encode(call, { special: 'parse' }).flatMap((id) => parser.push(id));
+      expect([...pieces, ...parser.end()]).toContainEqual(expect.objectContaining({ kind: 'tool-call', name: 'read' }));
+    });
+  }
+});
+
+describe('A schema that cannot be followed', () => {
+  it('is refused, and says so', async () => {
+    const grammars = new Grammars(smallTokenizer());
+    const walk = grammars.walk({ rules: 'top ::= root', schema: { type: 'strange' } });
+    await expect(walk).rejects.toMatchObject({ code: 'invalid-input' });
+    await expect(grammars.walk({ rules: 'top ::= root', schema: { title: 'x'.repeat(300_000) } })).rejects.toThrow(
+      'at most',
+    );
+  });
+});

@@ -1,0 +1,226 @@
+import type {
+  BackendName,
+  CacheDemand,
+  Decoder,
+  DecoderMemory,
+  DeviceSampling,
+  DrawSlice,
+  Sequence,
+  SequenceSlice,
+  SequenceStorage,
+} from '../../../engine/backend/backend.ts';
+import { PagePool, PageTable } from '../../../engine/backend/webgpu/decoder/pages.ts';
+import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
+import { without } from '../../../engine/sampling/logitsProcessor.ts';
+import { argmax } from '../../../engine/sampling/sampler.ts';
+
+/** What a fake decoder was asked to do, in order. */
+export interface FakeRun {
+  readonly tokens: readonly number[];
+  /** Tokens of the sequence before the run. */
+  readonly start: number;
+  /** How many sequences the run took. */
+  readonly sequences: number;
+}
+
+/** Tokens a page of the fake memory: the GPU's own bookkeeping. */
+const pageTokens = 32;
+
+class FakeSequence implements Sequence {
+  tokens: number[] = [];
+  disposed = false;
+  readonly table: PageTable;
+  readonly #live: Set<FakeSequence>;
+
+  constructor(live: Set<FakeSequence>, table: PageTable) {
+    this.#live = live;
+    this.table = table;
+    live.add(this);
+  }
+
+  get length(): number {
+    return this.tokens.length;
+  }
+
+  append(tokens: readonly number[]): void {
+    this.table.prepare(this.length, this.length + tokens.length);
+    this.tokens.push(...tokens);
+    this.table.slide(this.length);
+  }
+
+  truncate(length: number): number {
+    this.tokens.length = this.reachable(length);
+    this.table.truncate(this.tokens.length);
+    return this.tokens.length;
+  }
+
+  reachable(length: number): number {
+    return this.table.reachable(Math.min(length, this.tokens.length));
+  }
+
+  mark(lengths: readonly number[]): void {
+    this.table.mark(lengths);
+  }
+
+  fork(): Sequence {
+    const copy = new FakeSequence(this.#live, this.table.fork());
+    copy.tokens = [...this.tokens];
+    return copy;
+  }
+
+  dispose(): void {
+    if (this.disposed) throw new Error('A sequence was disposed twice.');
+    this.disposed = true;
+    this.table.truncate(0);
+    this.#live.delete(this);
+  }
+}
+
+export interface FakeDecoderOptions {
+  readonly backend?: BackendName;
+  readonly vocabularySize?: number;
+  readonly contextTokens?: number;
+  /** The token that follows a sequence; by default a hash of all its tokens, so that a wrong cache shows. */
+  readonly follow?: (tokens: readonly number[]) => number;
+  readonly maxTokensPerRun?: number;
+  readonly maxSequencesPerRun?: number;
+  /** Pages of 32 tokens that all sequences hold together. */
+  readonly pages?: number;
+  /** All its layers have such a window. */
+  readonly slidingWindow?: number;
+  /** It draws the tokens itself, up to 16 a step. */
+  readonly draws?: boolean;
+  /** `steps`: as many runs, where it draws the tokens itself. */
+  readonly beforeRun?: (batch: readonly SequenceSlice[], steps: number) => void | Promise<void>;
+}
+
+/** The next token by default: depends on every token before it and its place. */
+export function hashOf(tokens: readonly number[], vocabularySize: number): number {
+  let hash = 7;
+  for (const [i, token] of tokens.entries()) hash = (Math.imul(hash, 31) + token * 17 + i) >>> 0;
+  return hash % vocabularySize;
+}
+
+const spec: DecoderSpec = {
+  family: 'llama',
+  vocabularySize: 0,
+  hiddenSize: 1,
+  normEpsilon: 1e-5,
+  contextTokens: 0,
+  tiedEmbeddings: true,
+  layers: [],
+};
+
+/** A decoder whose logits put all weight on one token, computed from the tokens that the sequence really holds. */
+export class FakeDecoder implements Decoder {
+  readonly spec: DecoderSpec;
+  readonly backend: BackendName;
+  readonly contextTokens: number;
+  readonly maxTokensPerRun: number;
+  readonly maxSequencesPerRun: number;
+  readonly notes = [];
+  readonly runs: FakeRun[] = [];
+  readonly live = new Set<FakeSequence>();
+  readonly pool: PagePool;
+  /** Steps of every draw, in order. */
+  readonly draws: number[] = [];
+  readonly deviceSampling?: DeviceSampling;
+  /** Its tokens as 32-bit numbers, in two pieces. */
+  readonly storage: SequenceStorage = {
+    format: 'fake',
+    shapeOf: ({ length }) => ({ tokens: length, held: [[0, length]] }),
+    pieceBytes: ({ tokens }) => [4, 4 * (tokens - 1)],
+    save: (sequence) => this.#save(sequence),
+    hasRoom: ({ tokens }) => Math.ceil(tokens / pageTokens) <= this.pool.freePages,
+    restore: (_, pieces) => this.#restore(pieces),
+  };
+  readonly #options: FakeDecoderOptions;
+
+  constructor(options: FakeDecoderOptions = {}) {
+    this.#options = options;
+    this.backend = options.backend ?? 'reference';
+    this.pool = new PagePool(options.pages ?? 10_000);
+    this.contextTokens = options.contextTokens ?? 256;
+    this.maxTokensPerRun = options.maxTokensPerRun ?? 64;
+    this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
+    if (options.draws) this.deviceSampling = { mostSteps: 16, follows: () => true, draw: this.#draw.bind(this) };
+    this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
+  }
+
+  createSequence(): Sequence {
+    return new FakeSequence(this.live, new PageTable(this.pool, this.#options.slidingWindow));
+  }
+
+  async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
+    await this.#options.beforeRun?.(batch, 1);
+    return batch.map((slice) => this.#step(slice, batch.length));
+  }
+
+  hasRoom(demands: readonly CacheDemand[]): boolean {
+    const needed = demands.reduce((sum, { sequence, tokens }) => {
+      if (!(sequence instanceof FakeSequence)) throw new Error("another decoder's sequence");
+      return sum + sequence.table.pagesNeeded(sequence.length, sequence.length + tokens);
+    }, 0);
+    return needed <= this.pool.freePages;
+  }
+
+  memory(): DecoderMemory {
+    const { pages, freePages } = this.pool;
+    const cacheBytes = (pages - freePages) * pageTokens;
+    return { weightBytes: 0, cacheBytes, cacheCapacityBytes: pages * pageTokens, cacheBytesPerValue: 1 };
+  }
+
+  async dispose(): Promise<void> {
+    this.live.clear();
+  }
+
+  async *#save(sequence: Sequence): AsyncGenerator<Uint8Array> {
+    if (!(sequence instanceof FakeSequence)) throw new Error("another decoder's sequence");
+    const ids = new Uint8Array(Uint32Array.from(sequence.tokens).buffer);
+    yield ids.subarray(0, 4);
+    yield ids.subarray(4);
+  }
+
+  async #restore(pieces: AsyncIterable<Uint8Array>): Promise<Sequence> {
+    const sequence = new FakeSequence(this.live, new PageTable(this.pool, this.#options.slidingWindow));
+    try {
+      for await (const piece of pieces) sequence.append([...new Uint32Array(piece.slice().buffer)]);
+      return sequence;
+    } catch (error) {
+      sequence.dispose();
+      throw error;
+    }
+  }
+
+  /** Greedily, whatever the rules, but for what is forbidden. */
+  async #draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]> {
+    this.draws.push(steps);
+    const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
+    await this.#options.beforeRun?.(batch, steps);
+    return slices.map(({ sequence, token, stopIds, forbidden }) => {
+      const drawn: number[] = [];
+      for (let next = token; drawn.length < steps && !stopIds.has(drawn.at(-1) ?? -1); ) {
+        const logits = this.#step({ sequence, tokens: [next], logits: 'last' }, slices.length);
+        next = argmax(without(logits, forbidden));
+        drawn.push(next);
+      }
+      return drawn;
+    });
+  }
+
+  #step({ sequence, tokens, logits }: SequenceSlice, sequences: number): Float32Array {
+    if (!(sequence instanceof FakeSequence) || sequence.disposed) throw new Error('A sequence was used after its end.');
+    if (sequence.length + tokens.length > this.contextTokens) throw new Error('The fake context is full.');
+    this.runs.push({ tokens: [...tokens], start: sequence.length, sequences });
+    const { vocabularySize } = this.spec;
+    const firstRow = logits === 'all' ? 0 : logits === 'last' ? tokens.length - 1 : tokens.length;
+    const rows = new Float32Array((tokens.length - firstRow) * vocabularySize).fill(-20);
+    for (const [i, token] of tokens.entries()) {
+      sequence.append([token]);
+      if (i < firstRow) continue;
+      const follow = this.#options.follow ?? ((all) => hashOf(all, vocabularySize));
+      rows[(i - firstRow) * vocabularySize + follow(sequence.tokens)] = 20;
+    }
+    return rows;
+  }
+}

@@ -1,0 +1,86 @@
+/**
+ * Seam: from a catalogue id, through the store, the built engine process (esbuild.mjs's own output), the choice of the backend and of the context, to
+ * the first token of a chat and a completion.
+ *
+ * Fault it would have found: a load without settings gave 8,192 tokens of context whatever the model and the memory; a built file that lacks what
+ * the sources have.
+ *
+ * The weights are a tiny checkpoint's under the default model's id, so that the test needs no network: what is loaded is read from disk as always.
+ */
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { defaultModelId } from '../../../engine/catalogue/catalogue.ts';
+import { modelDigest } from '../../../engine/catalogue/manifest.ts';
+import { type EngineProcess, startEngine } from '../../../engine/runtime/engineProcess.ts';
+import { makeTinyModel } from '../runtime/tinyModel.ts';
+
+const root = resolve(import.meta.dirname, '../../..');
+/** Native modules are found from here. */
+const built = join(root, 'node_modules', '.cache', 'hearth-test', `seam-${process.pid}`);
+/** Longer than the 8,192 that were once the most. */
+const trainedTokens = 65_536;
+let home: string;
+let engine: EngineProcess;
+
+/** The folder of an installed model: named by its digest, with a manifest. */
+async function install(id: string, from: string): Promise<void> {
+  const names = (await readdir(from, { withFileTypes: true })).filter((item) => item.isFile()).map(({ name }) => name);
+  const files = await Promise.all(
+    names.map(async (name) => {
+      const content = await readFile(join(from, name));
+      return { name, bytes: content.length, sha256: createHash('sha256').update(content).digest('hex') };
+    }),
+  );
+  const digest = modelDigest(files);
+  const folder = join(home, 'models', `sha256-${digest}`);
+  await mkdir(folder, { recursive: true });
+  for (const name of names) await copyFile(join(from, name), join(folder, name));
+  const manifest = { version: 1, id, digest, files, source: 'a test', installedAt: new Date(0).toISOString() };
+  await writeFile(join(folder, 'manifest.json'), JSON.stringify(manifest));
+}
+
+beforeAll(async () => {
+  home = await mkdtemp(join(tmpdir(), 'hearth-seam-'));
+  const tiny = await makeTinyModel();
+  const config = join(tiny.path, 'config.json');
+  const published: object = JSON.parse(await readFile(config, 'utf8'));
+  await writeFile(config, JSON.stringify({ ...published, max_position_embeddings: trainedTokens }));
+  await install(defaultModelId, tiny.path);
+  await tiny.remove();
+  await promisify(execFile)(process.execPath, ['esbuild.mjs', '--outdir', built], { cwd: root });
+  engine = startEngine(join(built, 'engine.mjs'), { env: { HEARTH_HOME: home } });
+}, 120_000);
+afterAll(async () => {
+  await engine?.stop();
+  await rm(built, { recursive: true, force: true });
+  await rm(home, { recursive: true, force: true });
+});
+
+describe('the built engine, asked for a model by its catalogue id', () => {
+  it('loads it with what it was trained for, and answers', { timeout: 120_000 }, async () => {
+    const card = await engine.requests.load({ model: defaultModelId });
+    expect(card).toMatchObject({ id: defaultModelId, contextTokens: trainedTokens });
+
+    const pieces: string[] = [];
+    engine.on({ delta: ({ text }) => pieces.push(text) });
+    const messages = [{ role: 'user' as const, content: 'tell me' }];
+    const answer = await engine.requests.chat({ stream: 'chat', messages, maxTokens: 12, sampling: { seed: 1 } });
+    expect(answer.statistics.generatedTokens).toBeGreaterThan(0);
+    expect(pieces.join('')).toBe(answer.thinking + answer.text);
+
+    const completion = await engine.requests.complete({ prefix: 'const a = ', suffix: '', maxTokens: 4, whole: true });
+    expect(completion.statistics.generatedTokens).toBeGreaterThan(0);
+
+    const { requests, model } = await engine.requests.status();
+    expect(model).toMatchObject({ backend: card.backend });
+    const { chat, keystroke } = requests?.classes ?? {};
+    // Where a GPU computes, it samples; a processor's tokens come from logits.
+    if (card.backend === 'webgpu') expect(chat?.deviceTokens).toBeGreaterThan(0);
+    else expect([chat?.deviceTokens, keystroke?.deviceTokens]).toEqual([0, 0]);
+  });
+});

@@ -1,0 +1,127 @@
+/**
+ * Seam: from a chat with a long prompt and a completion at a key, through the engine's own scheduler, to the tokens of each forward pass.
+ *
+ * Fault it would have found: prompts went through every device in chunks of 128 tokens, a figure for two CPU cores, while the GPU benchmark fed 512.
+ *
+ * The clock is virtual: a pass takes as long as the test says, so that each size follows from the time that is aimed at.
+ */
+import { describe, expect, it } from 'vitest';
+import { maxTokensPerRun as onGpu } from '../../../engine/backend/webgpu/decoder/scratch.ts';
+import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
+import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
+import { Grammars } from '../../../engine/sampling/grammar.ts';
+import { greedy } from '../../../engine/sampling/sampler.ts';
+import { engineScheduler } from '../../../engine/scheduler/engineScheduler.ts';
+import { chat } from '../../../engine/tasks/chat.ts';
+import { complete } from '../../../engine/tasks/complete.ts';
+import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
+import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
+
+const chatTemplate =
+  '{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}';
+const tokenizer = new ByteTokenizer({ framing: ['<user>', '<bot>', '<end>'], end: ['<end>'], chatTemplate });
+const questionByte = 'x'.charCodeAt(0);
+const passMs = (tokens: number, msPerToken: number): number => 5 + msPerToken * tokens;
+
+interface Device {
+  readonly fullTokens: number;
+  readonly msPerToken: number;
+  /** Of the question's passes: after that one a key is pressed. */
+  readonly keyAfterPass?: number;
+}
+
+interface Pass {
+  readonly tokens: number;
+  readonly startMs: number;
+}
+
+/** The passes of a question of 20,000 bytes, each a token, and when the key was pressed. */
+async function passes({ fullTokens, msPerToken, keyAfterPass }: Device) {
+  const [seen, keys]: [Pass[], Promise<unknown>[]] = [[], []];
+  let clock = 0;
+  let pressedMs = Number.NaN;
+  const decoder = new FakeDecoder({
+    vocabularySize: tokenizer.vocabularySize,
+    contextTokens: 32_768,
+    maxTokensPerRun: fullTokens,
+    follow: () => tokenizer.require('<end>'),
+    beforeRun: (batch) => {
+      const [slice] = batch;
+      if (slice?.tokens.includes(questionByte)) {
+        seen.push({ tokens: slice.tokens.length, startMs: clock });
+        if (seen.length === keyAfterPass) press();
+      }
+      clock += passMs(slice?.tokens.length ?? 0, msPerToken);
+    },
+  });
+  const scheduler = engineScheduler(
+    { decoder, cache: new PrefixCache({ decoder, maxIdle: () => 2 }) },
+    { now: () => clock },
+  );
+  const press = (): void => {
+    pressedMs = clock;
+    const source = { prefix: 'let a = ', suffix: '', snippets: [], maxTokens: 2, multiline: false, whole: false };
+    keys.push(
+      complete(scheduler, tokenizer, 32_768, { ...source, stopStrings: [], sampling: greedy, random: () => 0 }),
+    );
+  };
+  const format = promptFormatOf(tokenizer);
+  const model = { scheduler, format, tokenizer, grammars: new Grammars(tokenizer), contextTokens: 32_768 };
+  await chat(
+    { ...model, now: () => new Date(0) },
+    {
+      requestClass: 'chat',
+      messages: [{ role: 'user', content: 'x'.repeat(20_000) }],
+      thinking: 'off',
+      maxTokens: 4,
+      stopStrings: [],
+      sampling: greedy,
+      random: () => 0,
+      onPiece: () => {},
+    },
+  );
+  await Promise.all(keys);
+  return { seen, pressedMs };
+}
+
+describe('a question’s chunks', () => {
+  it('fill a GPU once its speed is known, 512 tokens or more', async () => {
+    expect(onGpu).toBeGreaterThanOrEqual(512);
+    const { seen } = await passes({ fullTokens: onGpu, msPerToken: 0.5 });
+    const sizes = seen.map(({ tokens }) => tokens);
+    expect(sizes[0]).toBe(128);
+    expect(new Set(sizes.slice(1, -1))).toEqual(new Set([onGpu]));
+  });
+
+  it('take about 100 ms while somebody types, and fill the device again when nobody does', async () => {
+    const { seen, pressedMs } = await passes({ fullTokens: onGpu, msPerToken: 0.5, keyAfterPass: 4 });
+    const typing = seen.filter(({ startMs }) => startMs > pressedMs + 60 && startMs < pressedMs + 2000);
+    expect(typing.length).toBeGreaterThan(10);
+    for (const { tokens } of typing) {
+      expect(passMs(tokens, 0.5)).toBeLessThan(110);
+      expect(passMs(tokens, 0.5)).toBeGreaterThan(90);
+    }
+    const later = seen.filter(({ startMs }) => startMs > pressedMs + 2000).slice(0, -1);
+    expect(later.length).toBeGreaterThan(5);
+    for (const { tokens } of later) expect(tokens).toBe(onGpu);
+  });
+
+  it('of a slow device hold a cancellation up for a second, or for 128 tokens', async () => {
+    // (1,000 − 5) / 4 tokens take a second.
+    const seconds = (await passes({ fullTokens: onGpu, msPerToken: 4 })).seen.slice(2, -1);
+    for (const { tokens } of seconds) expect(Math.abs(tokens - 248)).toBeLessThanOrEqual(2);
+    const slower = (await passes({ fullTokens: onGpu, msPerToken: 40 })).seen.slice(0, -1);
+    for (const { tokens } of slower) expect(tokens).toBe(128);
+  });
+
+  it('are never shorter than reading the weights is worth, however slow the device and however much is typed', async () => {
+    const { seen, pressedMs } = await passes({ fullTokens: onGpu, msPerToken: 40, keyAfterPass: 1 });
+    const typing = seen.filter(({ startMs }) => startMs > pressedMs + 60 && startMs < pressedMs + 2000);
+    // 128 tokens that were under way took longer than 2 s: nothing says that anybody still types.
+    expect(typing).toEqual([]);
+    const fast = await passes({ fullTokens: onGpu, msPerToken: 8, keyAfterPass: 1 });
+    const pressed = fast.seen.filter(({ startMs }) => startMs > fast.pressedMs + 60 && startMs < fast.pressedMs + 2000);
+    for (const { tokens } of pressed) expect(tokens).toBe(16);
+    expect(pressed.length).toBeGreaterThan(3);
+  });
+});

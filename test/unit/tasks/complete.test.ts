@@ -1,0 +1,111 @@
+import { describe, expect, it } from 'vitest';
+import { greedy } from '../../../engine/sampling/sampler.ts';
+import { type Completion, type CompletionRequest, complete } from '../../../engine/tasks/complete.ts';
+import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
+import { replying, schedulerOf } from '../scheduler/setUp.ts';
+
+const framing = ['<P>', '<S>', '<M>', '<end>'];
+const names = new ByteTokenizer({ framing });
+const fim = new ByteTokenizer({
+  framing,
+  end: ['<end>'],
+  fillInTheMiddle: {
+    prefix: names.require('<P>'),
+    suffix: names.require('<S>'),
+    middle: names.require('<M>'),
+    order: 'prefix-suffix-middle',
+  },
+});
+const plain = new ByteTokenizer({ framing: ['<end>'], end: ['<end>'], words: ['ret', 'return', 'urn'] });
+const bytes = (text: string): number[] => [...Buffer.from(text)];
+
+/** `|` is the cursor in `file`. */
+async function run(
+  tokenizer: ByteTokenizer,
+  file: string,
+  answer: readonly number[],
+  fields: Partial<CompletionRequest> = {},
+): Promise<Completion & { prompts: string[] }> {
+  const { decoder, prompts } = replying(tokenizer, () => answer);
+  const cursor = file.indexOf('|');
+  const completion = await complete(schedulerOf(decoder), tokenizer, 4096, {
+    prefix: file.slice(0, cursor),
+    suffix: file.slice(cursor + 1),
+    snippets: [],
+    maxTokens: 200,
+    multiline: false,
+    whole: false,
+    stopStrings: [],
+    sampling: greedy,
+    random: Math.random,
+    ...fields,
+  });
+  return { ...completion, prompts };
+}
+
+describe('an inline completion', () => {
+  it('is untouched where the whole is asked for, and ends at a stop string', async () => {
+    const pieces: string[] = [];
+    const answer = [...bytes('1;\n}\nEND and more'), fim.require('<end>')];
+    const onText = (piece: string) => void pieces.push(piece);
+    const { text } = await run(fim, 'a = |;', answer, { whole: true, stopStrings: ['END'], onText });
+    expect(text).toBe('1;\n}\n');
+    expect(pieces.join('')).toBe(text);
+  });
+
+  it('asks for the middle and returns it', async () => {
+    const { text, prompts } = await run(fim, 'a = |;\n', [...bytes('1 + 2'), fim.require('<end>')]);
+    expect(text).toBe('1 + 2');
+    expect(prompts[0]).toBe('<P>a = <S>;\n<M>');
+  });
+
+  it('stops computing at the end of its line', async () => {
+    const { text, statistics } = await run(fim, 'a = |', bytes('1;\nb = 2;\nc = 3;\n'));
+    expect(text).toBe('1;');
+    expect(statistics.generatedTokens).toBe(3);
+  });
+
+  it('stops computing when its scope closes', async () => {
+    const answer = '\n  return 1;\n}\nfunction g() {\n  return 2;\n}\n';
+    const { text, statistics } = await run(fim, 'function f() {|', bytes(answer), { multiline: true });
+    expect(text).toBe('\n  return 1;\n}');
+    expect(statistics.generatedTokens).toBe('\n  return 1;\n}\n'.length);
+  });
+
+  it('never shows a framing token, nor what stands behind the cursor', async () => {
+    const { text } = await run(fim, 'foo(|);\n', [
+      ...bytes('a'),
+      fim.require('<M>'),
+      ...bytes(', b);'),
+      fim.require('<end>'),
+    ]);
+    expect(text).toBe('a, b');
+  });
+
+  it('gives whole lines when its length runs out, but shows what there is of a single one', async () => {
+    const several = await run(fim, 'f() {|', bytes('\n  one();\n  two();\n'), { multiline: true, maxTokens: 14 });
+    expect(several).toMatchObject({ text: '\n  one();', finish: 'length' });
+    expect(await run(fim, 'a = |', bytes('12345'), { maxTokens: 3 })).toMatchObject({ text: '123', finish: 'length' });
+  });
+
+  it('chooses the last token of the text again where the vocabulary has no middle', async () => {
+    // `x ret` ends with the token `ret`; healed, the model may say `return`, which begins with it.
+    const { text, prompts } = await run(plain, 'x ret|', [
+      plain.require('return'),
+      ...bytes(' 1;'),
+      plain.require('<end>'),
+    ]);
+    expect(prompts[0]).toBe('x ');
+    expect(text).toBe('urn 1;');
+  });
+
+  it('holds the model to the text before the cursor, whatever it would rather say', async () => {
+    // The fake model wants `Z`; only tokens that go on from `ret` are allowed until it has come again.
+    const { text } = await run(plain, 'x ret|', [...bytes('Z'), plain.require('<end>')], { maxTokens: 1 });
+    expect(text).not.toContain('Z');
+  });
+
+  it('is empty where there is nothing to continue', async () => {
+    expect(await run(plain, '|', bytes('x'))).toMatchObject({ text: '', finish: 'stop' });
+  });
+});

@@ -1,0 +1,42 @@
+import { describe, expect, it } from 'vitest';
+import { syntaxErrors } from '../../../engine/index/syntax/source.ts';
+import { withoutBreaking } from '../../../engine/tasks/completionSyntax.ts';
+
+/** `|` is the cursor. */
+async function offered(file: string, text: string, path = 'a.ts'): Promise<string> {
+  const [prefix = '', suffix = ''] = file.split('|');
+  return withoutBreaking(text, { prefix, suffix, path }, syntaxErrors);
+}
+
+describe('a completion in a file that parses', () => {
+  it('is offered as it is when the file still does', async () => {
+    expect(await offered('const a = 1;\n|\n', 'const b = a + 1;')).toBe('const b = a + 1;');
+  });
+
+  it('is closed where it left brackets open', async () => {
+    expect(await offered('run();\n|\n', 'call(a, [b')).toBe('call(a, [b])');
+    expect(await offered('  |\n', 'if (a) {\n    b();', 'a.js')).toBe('if (a) {\n    b();\n  }');
+  });
+
+  it('loses the lines that break it', async () => {
+    expect(await offered('|\n', 'const b = 1;\nconst = ;')).toBe('const b = 1;');
+  });
+
+  it('is not offered when nothing of it parses', async () => {
+    expect(await offered('const a = 1;\n|\n', ') => {{ ] of')).toBe('');
+  });
+
+  it('is so in Python as well', async () => {
+    expect(await offered('def f():\n    |\n', 'return g(1, [2', 'a.py')).toBe('return g(1, [2])');
+  });
+});
+
+describe('a completion elsewhere', () => {
+  it('in a file that does not parse is offered as long as it makes nothing worse', async () => {
+    expect(await offered('const a = |\n', 'b + 1;')).toBe('b + 1;');
+  });
+
+  it('in a language without a grammar is offered as it is', async () => {
+    expect(await offered('|', '(((', 'notes.txt')).toBe('(((');
+  });
+});
