@@ -65,9 +65,13 @@ class Loop {
   }
 
   #context(items: readonly Value[], index: number): Namespace {
+    return new Namespace(() => this.#members(items, index), 'LoopContext', this.#again);
+  }
+
+  #members(items: readonly Value[], index: number): Map<string, Value> {
     const { length } = items;
     const outside = (which: string) => new Undefined(`there is no ${which} item`);
-    const members: [string, Value][] = [
+    return new Map<string, Value>([
       ['index', index + 1],
       ['index0', index],
       ['revindex', length - index],
@@ -81,8 +85,7 @@ class Loop {
       ['nextitem', orElse(items[index + 1], () => outside('next'))],
       ['cycle', new Callable('cycle', (values) => orElse(values[index % values.length], () => outside('such')))],
       ['changed', new Callable('changed', (values) => this.#changed(new Tuple(values)))],
-    ];
-    return new Namespace(new Map(members), 'LoopContext', this.#again);
+    ]);
   }
 
   #changed(value: Value): boolean {

@@ -64,7 +64,10 @@ function globals(now: Date, budget: Budget): [string, Value][] {
         Array.from({ length: count }, (_, index) => start + index * step),
       );
     },
-    namespace: (positional, named) => new Namespace(new Map(membersOf(positional, named, budget))),
+    namespace: (positional, named) => {
+      const members = new Map(membersOf(positional, named, budget));
+      return new Namespace(() => members);
+    },
     dict: (positional, named) => new Dict(new Map<Value, Value>(membersOf(positional, named, budget))),
     strftime_now: ([format = '']) => strftime(now, str(format, budget)),
     raise_exception: ([message = '']) => {

@@ -70,14 +70,21 @@ export class Generator {
 
 /** What has members that change: `namespace()`, and a loop's `loop`. */
 export class Namespace {
-  readonly members: Map<string, Value>;
+  #members: Map<string, Value> | undefined;
+  readonly #make: () => Map<string, Value>;
   readonly label: 'Namespace' | 'LoopContext';
   /** `loop(items)`, in a recursive loop. */
   readonly call: Callable | undefined;
-  constructor(members: Map<string, Value>, label: Namespace['label'] = 'Namespace', call?: Callable) {
-    this.members = members;
+  /** `make`: called once, when a member is asked for; most loops ask for none. */
+  constructor(make: () => Map<string, Value>, label: Namespace['label'] = 'Namespace', call?: Callable) {
+    this.#make = make;
     this.label = label;
     this.call = call;
+  }
+
+  get members(): Map<string, Value> {
+    this.#members ??= this.#make();
+    return this.#members;
   }
 }
 
