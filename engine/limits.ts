@@ -107,6 +107,8 @@ export const limits = {
     choiceMs: 5,
     // Nobody waits longer for a suggestion at the cursor.
     completionMs: 20_000,
+    // Lines of a suggestion: more than half a screen is never read before accepting.
+    completionLines: 24,
     // By then the cursor is elsewhere.
     warmUpMs: 300_000,
     // Sequences kept for the next prompt, as far as memory lasts: chats that one goes back to, the last places of typing.
@@ -119,6 +121,21 @@ export const limits = {
     grammars: 256,
     // The longest schema of a published tool has about 20 KB.
     schemaChars: 256 * 1024,
+    // Published schemas are at most about 20 levels deep; the parser of an answer must go as deep.
+    schemaDepth: 200,
+    // A value takes about ten characters at least.
+    schemaValues: 32 * 1024,
+    // A schema is compiled in some milliseconds; one that takes longer holds up all answers that follow a grammar.
+    grammarMs: 5_000,
+    // How long one that nobody waits for any more may go on: a mask is done by then, and another thread takes a second to start.
+    grammarCancelMs: 250,
+    // The thread of grammars needs under 100 MB for a vocabulary of 200,000 tokens.
+    grammarHeapMegabytes: 768,
+    // Machines whose states and masks are kept, and masks of each: 25 KB for a vocabulary of 200,000.
+    warmGrammars: 8,
+    grammarMasks: 128,
+    // The schema of schemas has about 70; FHIR's largest resource about 4,000.
+    schemas: 20_000,
     // Small models lose the thread in longer parts, and progress is seen part by part.
     summaryPartTokens: 3000,
     // A megabyte of source in parts of 3,000 tokens is about 100.

@@ -38,6 +38,8 @@ export interface MemoryPlan {
 const usableShare = { card: 0.9, shared: 1, host: 0.75 };
 /** Of what is available; the rest is for what opens meanwhile. */
 const availableShare = 0.9;
+/** Of what is left beside weights and buffers: more than one context has room within this. */
+const shareOfMoreContexts = 0.5;
 /** Less holds no file with a question about it. */
 export const leastContextTokens = 4096;
 /** Round numbers, so that the same machine gives the same context on a slightly different day. */
@@ -81,7 +83,8 @@ export function planMemory(needs: ModelNeeds, pool: MemoryPool, asked?: number):
 
 function planOf(needs: ModelNeeds, usable: number, contextTokens: number, isCrowded: boolean): MemoryPlan {
   const left = usable - needs.weightBytes - needs.scratchBytes;
-  return { contextTokens, cacheBudgetBytes: Math.max(left, needs.cacheBytes(contextTokens)), isCrowded };
+  const one = needs.cacheBytes(contextTokens);
+  return { contextTokens, cacheBudgetBytes: Math.max(one, left * shareOfMoreContexts), isCrowded };
 }
 
 /** `wanted`, or the longest multiple of 1,024 tokens that fits; 0: none. */

@@ -53,18 +53,18 @@ export async function markFinished(folder: string, name: string, bytes: number, 
 
 export class PartialFile {
   readonly path: string;
-  private readonly folder: string;
-  private readonly name: string;
-  private readonly handle: FileHandle;
-  private hash: Hash = createHash('sha256');
-  private written = 0;
-  private identity: Identity = {};
+  readonly #folder: string;
+  readonly #name: string;
+  readonly #handle: FileHandle;
+  #hash: Hash = createHash('sha256');
+  #written = 0;
+  #identity: Identity = {};
 
   private constructor(folder: string, name: string, handle: FileHandle) {
-    this.folder = folder;
-    this.name = name;
+    this.#folder = folder;
+    this.#name = name;
     this.path = join(folder, `${name}.partial`);
-    this.handle = handle;
+    this.#handle = handle;
   }
 
   /** Opens what an earlier run left, hashing it again, or starts empty where there is nothing that can go on. */
@@ -84,10 +84,10 @@ export class PartialFile {
       }
       for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) {
         throwIfAborted(signal);
-        file.hash.update(chunk);
-        file.written += chunk.length;
+        file.#hash.update(chunk);
+        file.#written += chunk.length;
       }
-      file.identity = identity;
+      file.#identity = identity;
       return file;
     } catch (error) {
       await handle.close();
@@ -97,71 +97,76 @@ export class PartialFile {
 
   /** Bytes on disk. */
   get bytes(): number {
-    return this.written;
+    return this.#written;
   }
 
   get belongsTo(): Identity {
-    return this.identity;
+    return this.#identity;
   }
 
   /** SHA-256 of the bytes so far. */
   digest(): string {
-    return this.hash.copy().digest('hex');
+    return this.#hash.copy().digest('hex');
   }
 
   /** Remembers what the coming bytes belong to. */
   async identify(identity: Identity): Promise<void> {
-    if (identity.sha256 === this.identity.sha256 && identity.etag === this.identity.etag) return;
-    this.identity = identity;
-    await writeJson(statePath(this.folder, this.name), { version: 1, ...identity });
+    if (identity.sha256 === this.#identity.sha256 && identity.etag === this.#identity.etag) return;
+    this.#identity = identity;
+    await writeJson(statePath(this.#folder, this.#name), { version: 1, ...identity });
   }
 
   async append(chunk: Uint8Array): Promise<void> {
     try {
       for (let start = 0; start < chunk.byteLength; ) {
-        const { bytesWritten } = await this.handle.write(chunk, start, chunk.byteLength - start, this.written + start);
+        const { bytesWritten } = await this.#handle.write(
+          chunk,
+          start,
+          chunk.byteLength - start,
+          this.#written + start,
+        );
         start += bytesWritten;
       }
     } catch (error) {
       throw diskError(error, this.path);
     }
-    this.hash.update(chunk);
-    this.written += chunk.byteLength;
+    this.#hash.update(chunk);
+    this.#written += chunk.byteLength;
   }
 
   async restart(): Promise<void> {
-    await this.handle.truncate(0);
-    this.hash = createHash('sha256');
-    this.written = 0;
-    this.identity = {};
+    await this.#handle.truncate(0);
+    this.#hash = createHash('sha256');
+    this.#written = 0;
+    this.#identity = {};
   }
 
   /** Puts the bytes on the disk, then gives the file its name. The caller has verified them. */
   async finish(): Promise<FinishedFile> {
     const digest = this.digest();
     try {
-      await this.handle.sync();
+      await this.#handle.sync();
     } catch (error) {
       throw diskError(error, this.path);
     } finally {
-      await this.handle.close();
+      await this.#handle.close();
     }
-    await markFinished(this.folder, this.name, this.written, digest);
-    const path = join(this.folder, this.name);
+    await markFinished(this.#folder, this.#name, this.#written, digest);
+    const path = join(this.#folder, this.#name);
     await rename(this.path, path);
-    await syncFolder(this.folder);
-    return { path, bytes: this.written, sha256: digest };
+    await syncFolder(this.#folder);
+    return { path, bytes: this.#written, sha256: digest };
   }
 
   /** Keeps the bytes for another run. */
   async close(): Promise<void> {
-    await this.handle.close();
+    await this.#handle.close();
   }
 
   async discard(): Promise<void> {
-    await this.handle.close();
+    await this.#handle.close();
     await rm(this.path, { force: true });
-    await rm(statePath(this.folder, this.name), { force: true });
+    await rm(statePath(this.#folder, this.#name), { force: true });
   }
 }
 

@@ -48,40 +48,40 @@ export function openStore(options: StoreOptions = {}): Store {
 
 export class Store {
   readonly directory: string;
-  private readonly options: StoreOptions;
-  private readonly entries: readonly CatalogueEntry[];
+  readonly #options: StoreOptions;
+  readonly #entries: readonly CatalogueEntry[];
 
   constructor(options: StoreOptions) {
-    this.options = options;
+    this.#options = options;
     this.directory = resolve(options.directory ?? defaultStoreDirectory());
-    this.entries = options.entries ?? catalogue;
+    this.#entries = options.entries ?? catalogue;
   }
 
   /** Every model of the catalogue with what is known of it here. */
   async list(): Promise<readonly StoredModel[]> {
-    const hardware = await this.hardware();
-    const recommended = this.choose(hardware);
+    const hardware = await this.#hardware();
+    const recommended = this.#choose(hardware);
     const installed = await listInstalled(this.directory);
-    return Promise.all(this.entries.map((entry) => this.describe(entry, hardware, recommended, installed)));
+    return Promise.all(this.#entries.map((entry) => this.#describe(entry, hardware, recommended, installed)));
   }
 
   async get(id: string): Promise<StoredModel> {
-    const entry = requireEntry(id, this.entries);
-    const hardware = await this.hardware();
-    return this.describe(entry, hardware, this.choose(hardware), await listInstalled(this.directory));
+    const entry = requireEntry(id, this.#entries);
+    const hardware = await this.#hardware();
+    return this.#describe(entry, hardware, this.#choose(hardware), await listInstalled(this.directory));
   }
 
   /** The model for this machine, and why. */
   async recommend(): Promise<StoredModel> {
-    const hardware = await this.hardware();
-    const chosen = this.choose(hardware);
+    const hardware = await this.#hardware();
+    const chosen = this.#choose(hardware);
     if (!chosen) throw notFound('The catalogue is empty.');
-    return this.describe(chosen, hardware, chosen, await listInstalled(this.directory));
+    return this.#describe(chosen, hardware, chosen, await listInstalled(this.directory));
   }
 
   /** Path to load: of an installed model by its id, or the user's own file or folder. */
   async resolve(idOrPath: string): Promise<string> {
-    const entry = findEntry(idOrPath, this.entries);
+    const entry = findEntry(idOrPath, this.#entries);
     if (entry) {
       const installed = await findInstalled(this.directory, entry.id);
       if (installed) return pathToLoad(installed);
@@ -98,10 +98,10 @@ export class Store {
 
   /** Gets a model from the first source that has it. Returns at once when it is there. */
   async pull(id: string, options: WorkOptions = {}): Promise<StoredModel> {
-    const entry = requireEntry(id, this.entries);
+    const entry = requireEntry(id, this.#entries);
     if (!(await findInstalled(this.directory, id))) {
-      await this.exclusively(entry, options, async () => {
-        if (!(await findInstalled(this.directory, id))) await this.fetch(entry, options);
+      await this.#exclusively(entry, options, async () => {
+        if (!(await findInstalled(this.directory, id))) await this.#fetch(entry, options);
       });
     }
     return this.get(id);
@@ -110,8 +110,8 @@ export class Store {
   /** Takes a model that was carried here by hand: a GGUF file, or a folder with a checkpoint's files. */
   async add(path: string, options: WorkOptions = {}): Promise<StoredModel> {
     const origin = resolve(path);
-    const { entry, source } = await collect(origin, this.entries);
-    await this.exclusively(entry, options, async () => {
+    const { entry, source } = await collect(origin, this.#entries);
+    await this.#exclusively(entry, options, async () => {
       if (await findInstalled(this.directory, entry.id)) return;
       const staging = stagingFolder(this.directory, entry, source.staging);
       await mkdir(staging, { recursive: true });
@@ -123,20 +123,20 @@ export class Store {
 
   /** Reads every byte of an installed model again. What is damaged is removed, so that `pull` gets just that again. */
   async verify(id: string, options: WorkOptions = {}): Promise<StoredModel> {
-    const entry = requireEntry(id, this.entries);
-    await this.exclusively(entry, options, async () => {
+    const entry = requireEntry(id, this.#entries);
+    await this.#exclusively(entry, options, async () => {
       const installed = await findInstalled(this.directory, id);
       if (!installed) throw notFound(`${entry.name} is not on this machine: there is nothing to verify.`);
-      const damaged = await this.findDamage(installed, options);
-      if (damaged.length > 0) throw await this.takeApart(entry, installed, damaged);
+      const damaged = await this.#findDamage(installed, options);
+      if (damaged.length > 0) throw await this.#takeApart(entry, installed, damaged);
     });
     return this.get(id);
   }
 
   /** Removes an installed model and what unfinished downloads of it left. Nothing else is touched. */
   async remove(id: string): Promise<StoredModel> {
-    const entry = requireEntry(id, this.entries);
-    await this.exclusively(entry, {}, async () => {
+    const entry = requireEntry(id, this.#entries);
+    await this.#exclusively(entry, {}, async () => {
       const installed = await findInstalled(this.directory, id);
       try {
         // The manifest first: what is half removed is not there.
@@ -152,16 +152,16 @@ export class Store {
     return this.get(id);
   }
 
-  private async hardware(): Promise<Hardware> {
-    return this.options.hardware ?? detectMachine();
+  async #hardware(): Promise<Hardware> {
+    return this.#options.hardware ?? detectMachine();
   }
 
-  private choose(hardware: Hardware): CatalogueEntry | undefined {
-    const { families } = this.options;
-    return chooseModel(this.entries, hardware, { fallbackId: defaultModelId, ...(families && { families }) });
+  #choose(hardware: Hardware): CatalogueEntry | undefined {
+    const { families } = this.#options;
+    return chooseModel(this.#entries, hardware, { fallbackId: defaultModelId, ...(families && { families }) });
   }
 
-  private async describe(
+  async #describe(
     entry: CatalogueEntry,
     hardware: Hardware,
     recommended: CatalogueEntry | undefined,
@@ -179,7 +179,7 @@ export class Store {
     return { ...common, state: partialBytes > 0 ? 'partial' : 'absent', partialBytes };
   }
 
-  private async exclusively(entry: CatalogueEntry, options: WorkOptions, work: () => Promise<void>): Promise<void> {
+  async #exclusively(entry: CatalogueEntry, options: WorkOptions, work: () => Promise<void>): Promise<void> {
     throwIfAborted(options.signal);
     const key = createHash('sha256').update(entry.id).digest('hex');
     const onWait = async () => {
@@ -189,20 +189,20 @@ export class Store {
     await withLock(lockFile(this.directory, key), { signal: options.signal, onWait }, work);
   }
 
-  private async fetch(entry: CatalogueEntry, options: WorkOptions): Promise<void> {
+  async #fetch(entry: CatalogueEntry, options: WorkOptions): Promise<void> {
     const failures: string[] = [];
     for (const source of entry.sources) {
       const name = sourceName(source);
       try {
         const fetched = await fetchModel(entry, source, {
           root: this.directory,
-          endpoints: this.options.endpoints ?? endpointsFrom(process.env),
-          retry: this.options.retry ?? defaultRetry,
+          endpoints: this.#options.endpoints ?? endpointsFrom(process.env),
+          retry: this.#options.retry ?? defaultRetry,
           signal: options.signal,
           onBytes: reporter(name, options.onProgress),
         });
         await install(this.directory, entry, fetched, name);
-        await this.removeStaging(entry);
+        await this.#removeStaging(entry);
         return;
       } catch (error) {
         // Another source may help against anything but the user's wish and this machine's disk.
@@ -212,16 +212,16 @@ export class Store {
         failures.push(`${name}: ${error.message}`);
       }
     }
-    throw await this.nothingWorked(entry, failures);
+    throw await this.#nothingWorked(entry, failures);
   }
 
-  private async removeStaging(entry: CatalogueEntry): Promise<void> {
+  async #removeStaging(entry: CatalogueEntry): Promise<void> {
     for (const source of entry.sources) {
       await rm(stagingFolder(this.directory, entry, source), { recursive: true, force: true });
     }
   }
 
-  private async nothingWorked(entry: CatalogueEntry, failures: readonly string[]): Promise<HearthError> {
+  async #nothingWorked(entry: CatalogueEntry, failures: readonly string[]): Promise<HearthError> {
     const keptBytes = await stagedBytes(this.directory, entry);
     const kept = keptBytes > 0 ? ` ${showBytes(keptBytes)} are kept; pulling again goes on from there.` : '';
     const what = entry.files.length === 1 ? `the file ${entry.files[0]?.name ?? ''}` : 'a folder with its files';
@@ -232,7 +232,7 @@ export class Store {
     );
   }
 
-  private async findDamage({ folder, manifest }: Installed, options: WorkOptions): Promise<readonly string[]> {
+  async #findDamage({ folder, manifest }: Installed, options: WorkOptions): Promise<readonly string[]> {
     const totalBytes = manifest.files.reduce((sum, file) => sum + file.bytes, 0);
     const report = reporter(manifest.source, options.onProgress);
     const damaged: string[] = [];
@@ -249,7 +249,7 @@ export class Store {
   }
 
   /** Turns an installed model back into a download that lacks the damaged files. */
-  private async takeApart(entry: CatalogueEntry, installed: Installed, damaged: readonly string[]) {
+  async #takeApart(entry: CatalogueEntry, installed: Installed, damaged: readonly string[]) {
     const { folder, manifest } = installed;
     const [first] = entry.sources;
     await rm(join(folder, manifestName), { force: true });

@@ -1,5 +1,6 @@
 /** Conversations in OpenAI's words to the protocol's: roles, content in parts, tool calls and their results. */
 import { z } from 'zod';
+import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import { limits } from '../limits.ts';
 import { type ChatMessage, type ResponseFormat, type Tool, type ToolChoice, tool } from '../protocol/engineProtocol.ts';
 import { badRequest } from './errors.ts';
@@ -61,8 +62,11 @@ export const functionTool = z.object({
   parameters: optional(z.record(z.string(), z.unknown())),
 });
 
-export const toolOf = ({ name, description, parameters }: z.output<typeof functionTool>): Tool =>
-  tool.parse({ name, description, parameters });
+/** @throws HearthError for parameters that are too deep or too large, before anything walks through them. */
+export function toolOf({ name, description, parameters }: z.output<typeof functionTool>): Tool {
+  checkSchemaBounds(parameters);
+  return tool.parse({ name, description, parameters });
+}
 
 export const toolList = <Schema extends z.ZodType>(schema: Schema) =>
   optional(z.array(schema).max(limits.server.tools));
@@ -102,5 +106,7 @@ export function formatOf(
 ): ResponseFormat {
   if (format === undefined || format.type === 'text') return { kind: 'text' };
   if (format.type === 'json_object') return { kind: 'json' };
-  return { kind: 'json-schema', schema: 'schema' in format ? format.schema : format.json_schema.schema };
+  const schema = 'schema' in format ? format.schema : format.json_schema.schema;
+  checkSchemaBounds(schema);
+  return { kind: 'json-schema', schema };
 }

@@ -186,8 +186,12 @@ export const completeParams = z.object({
   /** Related text that goes before the file, least changing first. */
   snippets: z.array(z.object({ path: z.string(), text: z.string() })).default([]),
   maxTokens: z.number().int().min(1).default(64),
-  /** One line, or as many as the scope takes. */
-  multiline: z.boolean().default(false),
+  /** The rest of the line, of the statement or block that the cursor is in, or of a block wherever it is. */
+  multiline: z.enum(['never', 'auto', 'always']).default('auto'),
+  /** Different texts that are asked for; more than one costs a run each. */
+  candidates: z.number().int().min(1).max(8).default(1),
+  /** How sure of it the model must be; `eager`: not at all. */
+  confidence: z.enum(['eager', 'balanced', 'quiet']).default('eager'),
   /** As the model writes it, not trimmed to the scope of the cursor; `stream` then names its deltas. */
   whole: z.boolean().default(false),
   stream: z.string().optional(),
@@ -197,7 +201,16 @@ export const completeParams = z.object({
 });
 export type CompleteParams = z.input<typeof completeParams>;
 
-export const completeResult = z.object({ text: z.string(), finish: finishReason, statistics });
+export const completeResult = z.object({
+  /** What belongs at the cursor and stands nowhere yet; empty: nothing does, or the model is not sure of it. */
+  text: z.string(),
+  /** Less likely texts, the likeliest first. */
+  alternatives: z.array(z.string()).default([]),
+  /** Of the tokens at its beginning, the mean; absent where nobody said. */
+  logProbability: z.number().optional(),
+  finish: finishReason,
+  statistics,
+});
 export type CompleteResult = z.infer<typeof completeResult>;
 
 export const toolCall = z.object({

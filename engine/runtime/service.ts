@@ -6,7 +6,6 @@ import { ModelDigest } from '../catalogue/modelDigest.ts';
 import { digestDirectory, snapshotDirectory } from '../catalogue/paths.ts';
 import { openStore, type Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
-import { syntaxErrors } from '../index/syntax/source.ts';
 import { clearSnapshots } from '../kv/snapshotFile.ts';
 import { callId, firstFreeCall } from '../prompt/conversation.ts';
 import type { OutputPiece } from '../prompt/output.ts';
@@ -137,11 +136,11 @@ export class Engine {
     const onText = (text: string): void => {
       if (stream !== undefined) this.#deliver(stream, { kind: 'text', text });
     };
-    const request = { ...rest, stopStrings, onText, sampling, random, syntaxErrors, signal };
+    const request = { ...rest, stopStrings, onText, sampling, random, signal };
     const completion = this.#note(await complete(scheduler, tokenizer, contextTokens, request));
     // Half a completion is of no use to anyone.
     if (completion.finish === 'cancelled') throw cancelled();
-    return completion;
+    return { ...completion, alternatives: [...completion.alternatives] };
   }
 
   /** Computes a prompt ahead of the request that will ask for it. */

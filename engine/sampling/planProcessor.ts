@@ -13,6 +13,8 @@ export interface PlanSteerOptions {
   readonly grammars: Grammars;
   /** Has read each token before `take`. */
   readonly parser: OutputParser;
+  /** Aborted: no grammar is waited for any more. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 type Current =
@@ -41,10 +43,14 @@ export class PlanSteer implements LogitsProcessor {
   /** What may become an opener: the end of a free answer, or the header of a message. */
   #recent = '';
   #inHeader = true;
+  readonly #closed = new AbortController();
+  readonly #stopped: AbortSignal;
+  #violation: string | undefined;
 
   constructor(options: PlanSteerOptions) {
     const { plan, tokenizer } = options;
     this.#options = options;
+    this.#stopped = AbortSignal.any([this.#closed.signal, ...(options.signal ? [options.signal] : [])]);
     this.#steps = plan.steps;
     this.#opener = plan.calls?.opener ?? '';
     const { tokens, text } = plan.forbidden;
@@ -103,13 +109,25 @@ export class PlanSteer implements LogitsProcessor {
     }
   }
 
+  /** Of an answer that has ended: what of its schema could not be enforced, and was not kept. */
+  async violation(): Promise<string | undefined> {
+    const current = this.#current;
+    if (current?.kind === 'choose' && current.walk && current.step.grammar.last) {
+      await current.unsettled;
+      await current.walk.end();
+      this.#violation ??= current.walk.violation;
+    }
+    return this.#violation;
+  }
+
   close(): void {
+    this.#closed.abort();
     if (this.#current?.kind === 'choose') this.#current.walk?.close();
     this.#current = undefined;
   }
 
   async #open(current: Choosing): Promise<void> {
-    const walk = await this.#options.grammars.walk(current.step.grammar);
+    const walk = await this.#options.grammars.walk(current.step.grammar, this.#stopped);
     // The answer may have ended meanwhile.
     if (this.#current === current) current.walk = walk;
     else walk.close();
@@ -132,6 +150,7 @@ export class PlanSteer implements LogitsProcessor {
   }
 
   #ended(current: Choosing): void {
+    this.#violation ??= current.walk?.violation;
     current.walk?.close();
     const { tokenizer } = this.#options;
     const text = Buffer.concat(current.ids.map((id) => tokenizer.bytesOf(id))).toString();

@@ -131,10 +131,15 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     });
   }
 
+  /** How long one forward pass took. Not those whose tokens the device samples: they follow each other, a token each. */
+  measured(slices: readonly StepSlice<Request>[], tookMs: number): void {
+    const tokens = tokensOf(slices);
+    if (tokens >= leastMeasuredTokens) this.#msPerToken = tookMs / tokens;
+  }
+
   /** What was computed, and how long that took: divided among the slices by their tokens. */
   charge(slices: readonly StepSlice<Request>[], tookMs: number, nowMs: number): void {
-    const allTokens = slices.reduce((sum, { tokens, drafts }) => sum + tokens + drafts, 0);
-    if (allTokens >= leastMeasuredTokens) this.#msPerToken = tookMs / allTokens;
+    const allTokens = tokensOf(slices);
     for (const { request, tokens, drafts } of slices) {
       const turn = this.#turns.get(request);
       if (!turn) continue;
@@ -220,5 +225,8 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     return turn;
   }
 }
+
+const tokensOf = (slices: readonly StepSlice<unknown>[]): number =>
+  slices.reduce((sum, { tokens, drafts }) => sum + tokens + drafts, 0);
 
 const rank = ({ requestClass }: Candidate): number => requestClasses.indexOf(requestClass);

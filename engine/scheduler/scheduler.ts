@@ -224,6 +224,7 @@ export class Scheduler {
       return;
     }
     const endMs = this.#options.now();
+    this.#queue.measured(slices, endMs - startMs);
     this.#account(slices, startMs, endMs);
     this.#guesses.measured(slices, endMs - startMs);
     for (const [i, slice] of slices.entries())
@@ -293,7 +294,10 @@ export class Scheduler {
       if (finish) this.#finish(job, finish);
       else this.#guesses.renew(job, drafts, this.#options.now());
     } catch (error) {
-      if (this.#queue.has(job)) this.#fail(job, error);
+      if (!this.#queue.has(job)) return;
+      // A request that was given up while its token was chosen keeps what it has.
+      if (job.request.signal?.aborted) this.#finish(job, 'cancelled');
+      else this.#fail(job, error);
     }
   }
 

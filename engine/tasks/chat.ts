@@ -1,4 +1,6 @@
 /** A conversation: the turns that fit, and the answer told from the thinking. */
+import { HearthError } from '../errors.ts';
+import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import type { ChatMessage, Tool } from '../prompt/conversation.ts';
 import type { PromptFormat, PromptOptions } from '../prompt/formats/promptFormat.ts';
 import type { OutputPiece } from '../prompt/output.ts';
@@ -55,10 +57,12 @@ export interface ChatModel {
 
 const utf8 = new TextDecoder();
 
-/** @throws HearthError `context-overflow` when the last message alone does not fit. */
+/** @throws HearthError `context-overflow` when the last message alone does not fit; `unsupported` for too large a schema. */
 export async function chat(model: ChatModel, request: ChatRequest): Promise<ChatAnswer> {
   const { format, contextTokens } = model;
   const { thinking, tools, toolChoice, responseFormat, thinkingTokens, answerNow, onPiece, ...common } = request;
+  for (const { parameters } of tools ?? []) checkSchemaBounds(parameters);
+  if (responseFormat?.kind === 'json-schema') checkSchemaBounds(responseFormat.schema);
   const options = { thinking, tools, toolChoice, responseFormat, now: model.now() };
   // Room for an answer, whatever it will need: without a limit, a quarter of the context.
   const reserved = Math.min(request.maxTokens ?? contextTokens, Math.floor(contextTokens / 4));
@@ -66,7 +70,8 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
   const { messages, droppedMessages } = fitHistory(request.messages, count, contextTokens - reserved);
   const prompt = format.render(messages, options);
   const parser = prompt.parser();
-  const plan = new PlanSteer({ plan: prompt.plan, tokenizer: model.tokenizer, grammars: model.grammars, parser });
+  const { tokenizer, grammars } = model;
+  const plan = new PlanSteer({ plan: prompt.plan, tokenizer, grammars, parser, signal: request.signal });
   const limit = new ThinkingLimit({
     parser,
     close: prompt.closeThinking,
@@ -74,19 +79,37 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
     answerNow,
     endsSentence: (token) => /[.!?:;\n]$/.test(utf8.decode(model.tokenizer.bytesOf(token))),
   });
-  const generated = await generate(model.scheduler, {
-    ...common,
-    prompt: prompt.ids,
-    boundaries: prompt.boundaries,
-    maxTokens: request.maxTokens ?? contextTokens,
-    stopIds: prompt.stops,
-    stopStrings: [...prompt.stopStrings, ...request.stopStrings],
-    parser,
-    processors: [limit, plan],
-    onPiece: (piece, tokens) => {
-      onPiece(piece, tokens);
-      return 'continue';
-    },
-  }).finally(() => plan.close());
+  const generated = await planned(
+    plan,
+    generate(model.scheduler, {
+      ...common,
+      prompt: prompt.ids,
+      boundaries: prompt.boundaries,
+      maxTokens: request.maxTokens ?? contextTokens,
+      stopIds: prompt.stops,
+      stopStrings: [...prompt.stopStrings, ...request.stopStrings],
+      parser,
+      processors: [limit, plan],
+      onPiece: (piece, tokens) => {
+        onPiece(piece, tokens);
+        return 'continue';
+      },
+    }),
+  );
   return { ...generated, droppedMessages };
+}
+
+/** @throws HearthError `unavailable` for an answer that breaks what of its schema could not be enforced. */
+async function planned(plan: PlanSteer, answer: Promise<Generated>): Promise<Generated> {
+  try {
+    const generated = await answer;
+    const violation = generated.finish === 'stop' ? await plan.violation() : undefined;
+    if (violation === undefined) return generated;
+    throw new HearthError(
+      'unavailable',
+      `The answer breaks its JSON Schema where it can't be enforced (${violation}). What was written was shown; ask again.`,
+    );
+  } finally {
+    plan.close();
+  }
 }

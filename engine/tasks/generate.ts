@@ -43,11 +43,20 @@ export interface GenerationRequest {
   readonly parser: OutputParser;
   /** The first that forces a token, or says which may come, decides. */
   readonly processors?: readonly LogitsProcessor[] | undefined;
+  /** Shown the logits of the first tokens, and which were chosen: those the host samples, the others a device may. */
+  readonly observer?: SampleObserver | undefined;
   /** `tokens`: generated so far, with those that are not shown. */
   readonly onPiece: (piece: OutputPiece, tokens: number) => 'continue' | 'stop';
   /** Counted from now: what is not done by then fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface SampleObserver {
+  /** How many tokens it looks at. */
+  readonly tokens: number;
+  /** @param logits `[vocabulary]`, those that were sampled from; not to be kept. */
+  sampled(logits: Float32Array, token: number): void;
 }
 
 export interface GeneratedCall {
@@ -140,7 +149,9 @@ class Answer {
   }
 
   #sample(logits: Float32Array): number {
-    return sample(logits, this.#request.sampling, this.#history, () => this.#uniforms.next());
+    const token = sample(logits, this.#request.sampling, this.#history, () => this.#uniforms.next());
+    if (this.#isObserved) this.#request.observer?.sampled(logits, token);
+    return token;
   }
 
   /** `choose` as rules that a device can follow; absent where each logit has a bias of its own. */
@@ -155,11 +166,15 @@ class Answer {
       stopIds,
       free: () => {
         const next = nextTokens(this.#processors);
-        return next.kind === 'free' ? next : undefined;
+        return next.kind === 'free' && !this.#isObserved ? next : undefined;
       },
       uniforms: (count) => (isGreedy ? new Array<number>(count).fill(0) : this.#uniforms.peek(count)),
       drew: (tokens) => this.#uniforms.skip(tokens),
     };
+  }
+
+  get #isObserved(): boolean {
+    return this.#tokens < (this.#request.observer?.tokens ?? 0);
   }
 
   get #processors(): readonly LogitsProcessor[] {

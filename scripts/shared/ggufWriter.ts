@@ -74,37 +74,37 @@ function header(entries: Readonly<Record<string, MetadataValue>>, tensors: reado
 }
 
 class Bytes {
-  private readonly parts: Buffer[] = [];
+  readonly #parts: Buffer[] = [];
   byteLength = 0;
 
-  private push(part: Buffer): void {
-    this.parts.push(part);
+  #push(part: Buffer): void {
+    this.#parts.push(part);
     this.byteLength += part.length;
   }
   uint32(value: number): void {
     const part = Buffer.alloc(4);
     part.writeUInt32LE(value);
-    this.push(part);
+    this.#push(part);
   }
   uint64(value: number): void {
     const part = Buffer.alloc(8);
     part.writeBigUInt64LE(BigInt(value));
-    this.push(part);
+    this.#push(part);
   }
   float32(value: number): void {
     const part = Buffer.alloc(4);
     part.writeFloatLE(value);
-    this.push(part);
+    this.#push(part);
   }
   string(value: string): void {
     this.uint64(Buffer.byteLength(value));
-    this.push(Buffer.from(value));
+    this.#push(Buffer.from(value));
   }
   padTo(multiple: number): void {
-    this.push(Buffer.alloc((multiple - (this.byteLength % multiple)) % multiple));
+    this.#push(Buffer.alloc((multiple - (this.byteLength % multiple)) % multiple));
   }
   concat(): Buffer {
-    return Buffer.concat(this.parts);
+    return Buffer.concat(this.#parts);
   }
 }
 

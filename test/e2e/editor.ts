@@ -21,7 +21,7 @@ export interface EditorOptions {
   workspaceTrust?: boolean;
   /** Of the server and all that it starts, on top of ours. */
   environment?: Readonly<Record<string, string>>;
-  /** True: a home that is empty, with no model in it, and the first window as `npm start` opens it. */
+  /** True: an empty home with no model in it, the first window as `npm start` opens it, and VS Code's own defaults. */
   newUser?: boolean;
 }
 
@@ -30,10 +30,17 @@ const readyMs = 60_000;
 const actionMs = 60_000;
 /** After a key, within which the input opens on the busiest machine, if it does. */
 const openMs = 10_000;
-/** A user's own defaults, but for what the tests steer by: nothing moves by itself, and a file is saved when a test says so. */
+/**
+ * What a test that drives the keyboard needs to be steady: nothing takes the focus while the window opens, nothing but Hearth answers Tab, and a
+ * file is saved when the test says so. `newUser` goes without, as users do.
+ */
 const steadySettings = {
   ...quietSettings,
+  'workbench.startupEditor': 'none',
+  'workbench.secondarySideBar.defaultVisibility': 'hidden',
   'workbench.reduceMotion': 'on',
+  'editor.quickSuggestions': { other: 'off', comments: 'off', strings: 'off' },
+  'editor.suggestOnTriggerCharacters': false,
   'files.autoSave': 'off',
 } as const;
 
@@ -42,17 +49,17 @@ export class Editor {
   readonly workspace: string;
   /** Of a new user. */
   readonly home: string;
-  private readonly scratch: string;
-  private readonly server: RunningServer;
-  private readonly browser: Browser;
+  readonly #scratch: string;
+  readonly #server: RunningServer;
+  readonly #browser: Browser;
 
   private constructor(page: Page, scratch: string, server: RunningServer, browser: Browser) {
     this.page = page;
-    this.scratch = scratch;
+    this.#scratch = scratch;
     this.workspace = join(scratch, 'workspace');
     this.home = join(scratch, 'home');
-    this.server = server;
-    this.browser = browser;
+    this.#server = server;
+    this.#browser = browser;
   }
 
   static async open(options: EditorOptions): Promise<Editor> {
@@ -74,7 +81,7 @@ export class Editor {
       workspaceTrust: options.workspaceTrust ?? false,
       openBrowser: false,
       environment: { ...(options.newUser === true && newUser(join(scratch, 'home'))), ...options.environment },
-      settings: { ...steadySettings, ...options.settings },
+      settings: { ...(options.newUser === true ? quietSettings : steadySettings), ...options.settings },
       machineSettings: options.machineSettings ?? {},
       onOutput: () => undefined,
     });
@@ -87,7 +94,7 @@ export class Editor {
     const editor = new Editor(page, scratch, server, browser);
     try {
       await page.goto(`${server.url}/?folder=${encodeURIComponent(workspace)}`);
-      await editor.untilReady();
+      await editor.#untilReady();
     } catch (error) {
       await editor.keepEvidence('not-ready');
       await editor.close();
@@ -97,25 +104,25 @@ export class Editor {
   }
 
   async close(): Promise<void> {
-    await this.browser.close();
-    await this.server.stop();
-    rmSync(this.scratch, { recursive: true, force: true, maxRetries: 5 });
+    await this.#browser.close();
+    await this.#server.stop();
+    rmSync(this.#scratch, { recursive: true, force: true, maxRetries: 5 });
   }
 
   async reload(): Promise<void> {
     await this.page.reload();
-    await this.untilReady();
+    await this.#untilReady();
   }
 
   /** Runs the command of that title by the command palette. */
   async command(title: string): Promise<void> {
-    await this.quickInput('F1', `>${title}`, title);
+    await this.#quickInput('F1', `>${title}`, title);
   }
 
   /** Opens a file of the workspace, or returns to it; the cursor is in its text then. */
   async openFile(path: string): Promise<void> {
     const name = path.split('/').at(-1) ?? path;
-    await this.quickInput('Control+P', path, name);
+    await this.#quickInput('Control+P', path, name);
     await this.page.locator(`.tab.active[data-resource-name="${name}"]`).waitFor();
     await this.page.locator('.editor-group-container.active .monaco-editor.focused').waitFor();
   }
@@ -124,7 +131,7 @@ export class Editor {
    * The input closes when something else takes the focus, a webview that is being made for example: then it is opened again. It is not asked
    * for a second time while it may still come, since the key also chooses the next row of an open one.
    */
-  private async quickInput(key: string, text: string, chosen: string): Promise<void> {
+  async #quickInput(key: string, text: string, chosen: string): Promise<void> {
     const input = this.page.locator('.quick-input-widget input.input').first();
     const row = this.page.locator('.quick-input-list .monaco-list-row.focused', { hasText: chosen });
     const opened = async (): Promise<boolean> => {
@@ -171,7 +178,7 @@ export class Editor {
   /** Leaves a picture and the logs of the server and its extensions in test/e2e/results. */
   async keepEvidence(name: string): Promise<void> {
     await this.screenshot(name);
-    const logs = join(this.scratch, 'user-data', 'logs');
+    const logs = join(this.#scratch, 'user-data', 'logs');
     cpSync(logs, join(projectRoot, 'test', 'e2e', 'results', `${name}-logs`), { recursive: true });
   }
 
@@ -181,7 +188,7 @@ export class Editor {
     const fields = rows.map((row) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(row) ?? []);
     // The server leads a process group of its own; all that it starts is in it.
     const ours = fields.filter(
-      ([, , group, args]) => Number(group) === this.server.pid && args?.includes('engine.mjs'),
+      ([, , group, args]) => Number(group) === this.#server.pid && args?.includes('engine.mjs'),
     );
     return ours.map(([, pid]) => Number(pid));
   }
@@ -191,7 +198,7 @@ export class Editor {
     return readFileSync(join(this.workspace, path), 'utf8');
   }
 
-  private async untilReady(): Promise<void> {
+  async #untilReady(): Promise<void> {
     await this.page.locator('.monaco-workbench .part.statusbar').waitFor({ timeout: readyMs });
     await this.statusItem('Hearth').waitFor({ timeout: readyMs });
   }

@@ -37,12 +37,20 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
 
   test('begin with the chat and the walkthrough, and nothing that asks for an account', async () => {
     const { page } = editor;
-    await page.locator('.monaco-dialog-box').getByRole('button', { name: 'Yes, I trust the authors' }).click();
     const chat = await editor.chat();
     await page.locator('.gettingStartedContainer', { hasText: 'Hearth' }).waitFor();
     await chat.locator('#notice[data-kind=no-model]').waitFor();
     await expect.poll(() => page.locator('.part.auxiliarybar').isVisible()).toBe(false);
     await editor.screenshot('first-1-window');
+  });
+
+  test('say that nothing is searched before the folder is trusted, and lead there', async () => {
+    const { page } = editor;
+    const chat = await editor.chat();
+    await chat.locator('#restricted', { hasText: 'Hearth searches it once you trust it' }).waitFor();
+    await chat.locator('#restricted').getByRole('button').click();
+    await page.locator('.workspace-trust-editor').getByRole('button', { name: 'Trust', exact: true }).click();
+    await chat.locator('#restricted').waitFor({ state: 'hidden' });
   });
 
   test('go on with the offer of a model as soon as something is typed, and its download', async () => {

@@ -65,5 +65,7 @@ export const settings = {
   'editor.fontSize': 14,
   'breadcrumbs.enabled': false,
   'window.commandCenter': false,
+  'workbench.tips.enabled': false,
+  'chat.commandCenter.enabled': false,
 };
 export const files = { 'station.py': station, 'README.md': '# Weather station\n' };

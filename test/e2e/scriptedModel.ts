@@ -96,18 +96,18 @@ function callTexts({ name, arguments: given }: ScriptedCall): string[] {
 }
 
 class Vocabulary {
-  private readonly vocab: Record<string, number>;
-  private readonly added: ReadonlyMap<string, number>;
+  readonly #vocab: Record<string, number>;
+  readonly #added: ReadonlyMap<string, number>;
   size: number;
 
   constructor({ model, added_tokens }: z.infer<typeof tokenizerFile>) {
-    this.vocab = model.vocab;
-    this.added = new Map(added_tokens.map(({ content, id }) => [content, id]));
-    this.size = Math.max(...this.added.values()) + 1;
+    this.#vocab = model.vocab;
+    this.#added = new Map(added_tokens.map(({ content, id }) => [content, id]));
+    this.size = Math.max(...this.#added.values()) + 1;
   }
 
   id(text: string): number {
-    const id = this.added.get(text) ?? this.vocab[spelled(text)];
+    const id = this.#added.get(text) ?? this.#vocab[spelled(text)];
     if (id === undefined) throw new Error(`${JSON.stringify(text)} is not one token.`);
     return id;
   }
@@ -119,8 +119,8 @@ class Vocabulary {
 
   addWhole(text: string): number {
     const token = spelled(text);
-    if (this.vocab[token] !== undefined) throw new Error(`${JSON.stringify(text)} is a token already.`);
-    this.vocab[token] = this.size;
+    if (this.#vocab[token] !== undefined) throw new Error(`${JSON.stringify(text)} is a token already.`);
+    this.#vocab[token] = this.size;
     return this.size++;
   }
 }
@@ -129,9 +129,9 @@ const spelled = (text: string): string => spellBytes(Buffer.from(text, 'utf8'));
 
 /** Which token leads to which, as the weights of embedding and head. */
 class Table {
-  private readonly directions = new Map<number, number>();
-  private readonly sought = new Map<number, number>();
-  private readonly rows = new Map<number, Map<number, number>>();
+  readonly #directions = new Map<number, number>();
+  readonly #sought = new Map<number, number>();
+  readonly #rows = new Map<number, Map<number, number>>();
 
   chain(ids: readonly number[]): void {
     ids.forEach((id, index) => {
@@ -141,19 +141,19 @@ class Table {
   }
 
   step(before: number, id: number): void {
-    this.put(id, this.direction(before), next);
+    this.#put(id, this.#direction(before), next);
   }
 
   /** Head of attention `index` looks for this token. */
   see(index: number, id: number): void {
-    this.sought.set(index, id);
-    this.direction(id);
+    this.#sought.set(index, id);
+    this.#direction(id);
   }
 
   /** Among the tokens that one step leads to: the likelier, the more of what counts for it was seen. */
   prefer(id: number, weights: Readonly<Record<number, number>>): void {
-    for (const [head, weight] of Object.entries(weights)) this.put(id, seenAt + Number(head), decision * weight);
-    this.put(id, constant, -decision / 2);
+    for (const [head, weight] of Object.entries(weights)) this.#put(id, seenAt + Number(head), decision * weight);
+    this.#put(id, constant, -decision / 2);
   }
 
   tensors(vocabulary: number): Record<string, Tensor> {
@@ -164,11 +164,11 @@ class Table {
         Array.from({ length: size }, (_, i) => [i, value]),
       );
     const embedding = Array.from({ length: vocabulary }, (_, id): Entry => [id * hidden + constant, 1]);
-    for (const [id, direction] of this.directions) embedding.push([id * hidden + direction, 1]);
-    const head: Entry[] = [...this.rows].flatMap(([id, row]) =>
+    for (const [id, direction] of this.#directions) embedding.push([id * hidden + direction, 1]);
+    const head: Entry[] = [...this.#rows].flatMap(([id, row]) =>
       [...row].map(([at, w]): Entry => [id * hidden + at, w]),
     );
-    const { query, key, value, output } = this.attention();
+    const { query, key, value, output } = this.#attention();
     const square = [heads * headSize, hidden];
     return {
       'model.embed_tokens.weight': matrix([vocabulary, hidden], embedding),
@@ -189,28 +189,28 @@ class Table {
   }
 
   /** Every token asks; the one that is sought answers in the still coordinate, the others in one that nobody asks for. */
-  private attention(): Record<'query' | 'key' | 'value' | 'output', Entry[]> {
+  #attention(): Record<'query' | 'key' | 'value' | 'output', Entry[]> {
     const entries = { query: [] as Entry[], key: [] as Entry[], value: [] as Entry[], output: [] as Entry[] };
-    for (const [index, id] of this.sought) {
+    for (const [index, id] of this.#sought) {
       const row = (coordinate: number) => (index * headSize + coordinate) * hidden;
       entries.query.push([row(still) + constant, 1]);
-      entries.key.push([row(0) + constant, 1], [row(still) + this.direction(id), 16]);
-      entries.value.push([row(0) + this.direction(id), 0.1875]);
+      entries.key.push([row(0) + constant, 1], [row(still) + this.#direction(id), 16]);
+      entries.value.push([row(0) + this.#direction(id), 0.1875]);
       entries.output.push([(seenAt + index) * heads * headSize + index * headSize, 1]);
     }
     return entries;
   }
 
-  private direction(id: number): number {
-    const direction = this.directions.get(id) ?? this.directions.size;
+  #direction(id: number): number {
+    const direction = this.#directions.get(id) ?? this.#directions.size;
     if (direction >= seenAt) throw new Error('The script is too long for this model.');
-    this.directions.set(id, direction);
+    this.#directions.set(id, direction);
     return direction;
   }
 
-  private put(id: number, at: number, weight: number): void {
-    const row = this.rows.get(id) ?? new Map<number, number>();
-    this.rows.set(id, row.set(at, weight));
+  #put(id: number, at: number, weight: number): void {
+    const row = this.#rows.get(id) ?? new Map<number, number>();
+    this.#rows.set(id, row.set(at, weight));
   }
 }
 

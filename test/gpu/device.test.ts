@@ -93,7 +93,7 @@ describe('a model that does not fit', () => {
     const opened = openedGpus();
     const memoryBytes = 60e6;
     const load = loadLlama({ atMost: { memoryBytes } }, 131_072);
-    await expect(load).rejects.toMatchObject({ code: 'out-of-memory', freeBytes: memoryBytes });
+    await expect(load).rejects.toMatchObject({ code: 'out-of-memory', usableBytes: 0.9 * memoryBytes });
     await expect(load).rejects.toThrow(/Nothing was loaded\. A context of \d+ tokens fits\.$/);
     expect(opened.map(({ allocatedBytes }) => allocatedBytes)).toEqual([0]);
     const fitting = Number(/context of (\d+) tokens fits/.exec(String(await load.catch(String)))?.[1]);

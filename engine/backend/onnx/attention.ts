@@ -41,13 +41,13 @@ export class AttentionInputs {
   readonly rotations: RotationPlan[] = [];
   readonly spans: SpanPlan[] = [];
   readonly layers: LayerCachePlan[] = [];
-  private readonly newRows: { readonly value: Value; readonly dim: number; readonly rows: number }[] = [];
-  private readonly graph: GraphBuilder;
-  private readonly cacheType: CacheType;
+  readonly #newRows: { readonly value: Value; readonly dim: number; readonly rows: number }[] = [];
+  readonly #graph: GraphBuilder;
+  readonly #cacheType: CacheType;
 
   constructor(graph: GraphBuilder, cacheType: CacheType) {
-    this.graph = graph;
-    this.cacheType = cacheType;
+    this.#graph = graph;
+    this.#cacheType = cacheType;
   }
 
   /** cos and sin at the positions of the new tokens. `[tokens, dimensions / 2]` */
@@ -57,17 +57,17 @@ export class AttentionInputs {
     if (index < 0) {
       index = this.rotations.push({ rope, scale }) - 1;
       for (const name of ['cos', 'sin'])
-        this.graph.input(`${name}.${index}`, 'float32', ['tokens', rope.dimensions / 2]);
+        this.#graph.input(`${name}.${index}`, 'float32', ['tokens', rope.dimensions / 2]);
     }
     return { cos: `cos.${index}`, sin: `sin.${index}` };
   }
 
-  private span(slidingWindow: number | undefined): Span {
+  #span(slidingWindow: number | undefined): Span {
     let index = this.spans.findIndex((known) => known.slidingWindow === slidingWindow);
     if (index < 0) {
       index = this.spans.push(slidingWindow === undefined ? {} : { slidingWindow }) - 1;
-      this.graph.input(`mask.${index}`, 'float32', ['tokens', `visible.${index}`]);
-      this.graph.input(`sizes.${index}`, 'int64', [2]);
+      this.#graph.input(`mask.${index}`, 'float32', ['tokens', `visible.${index}`]);
+      this.#graph.input(`sizes.${index}`, 'int64', [2]);
     }
     return { index, mask: `mask.${index}`, sizes: `sizes.${index}` };
   }
@@ -78,8 +78,9 @@ export class AttentionInputs {
    * layer, in memory for all of them.
    */
   cached(dims: CacheDims, slidingWindow: number | undefined): CachedLayer {
-    const { graph, cacheType: type } = this;
-    const span = this.span(slidingWindow);
+    const graph = this.#graph;
+    const type = this.#cacheType;
+    const span = this.#span(slidingWindow);
     const layer = this.layers.push({ ...dims, type, span: span.index }) - 1;
     const input = (name: string, dim: number): Value => {
       const shape = [dims.keyValueHeads, 1, dim, `cached.${span.index}`];
@@ -94,22 +95,24 @@ export class AttentionInputs {
     const layer = this.layers.at(-1);
     if (!layer) throw new Error('no layer caches anything');
     const { keyValueHeads, keyDim, valueDim, valuesInKeys } = layer;
-    this.newRows.push({ value: keys, dim: keyDim, rows: keyValueHeads * keyDim });
-    if (!valuesInKeys) this.newRows.push({ value: values, dim: valueDim, rows: keyValueHeads * valueDim });
+    this.#newRows.push({ value: keys, dim: keyDim, rows: keyValueHeads * keyDim });
+    if (!valuesInKeys) this.#newRows.push({ value: values, dim: valueDim, rows: keyValueHeads * valueDim });
   }
 
   /** New keys and values of every layer, one below the other, as they are cached. `[rows, tokens]` */
   allNewRows(): Value {
-    const { graph, cacheType } = this;
-    const rows = this.wideRows();
+    const graph = this.#graph;
+    const cacheType = this.#cacheType;
+    const rows = this.#wideRows();
     if (cacheType === 'float32') return rows;
     // What f16 cannot hold becomes its largest number: an infinite key would make every later probability NaN.
     const within = graph.op('Clip', [rows, graph.float32(-float16Max), graph.float32(float16Max)]);
     return graph.op('Cast', [within], { to: elementTypes.float16 });
   }
 
-  private wideRows(): Value {
-    const { graph, newRows } = this;
+  #wideRows(): Value {
+    const graph = this.#graph;
+    const newRows = this.#newRows;
     const flat = (value: Value, rows: number): Value => graph.reshape(value, [rows, -1]);
     const values = newRows.map(({ value }) => value);
     const allRows = newRows.reduce((sum, { rows }) => sum + rows, 0);

@@ -16,8 +16,8 @@ import type { CacheState } from './messages.ts';
 import { OnnxStorage } from './sequenceStorage.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 
-/** Enough rows for the products to reach full speed; more would take memory for their scores, and hear a cancellation later. */
-const maxTokensPerRun = 256;
+/** Enough rows for matmuls on two cores to reach full speed; a key or a cancellation waits for a run: about 0.3 s of a small model. */
+const maxTokensPerRun = 128;
 
 export interface LoadedGraph {
   readonly spec: DecoderSpec;
@@ -41,46 +41,46 @@ export class OnnxDecoder implements Decoder {
   readonly maxSequencesPerRun = 1;
   readonly notes: readonly string[];
   readonly storage: SequenceStorage;
-  private readonly loaded: LoadedGraph;
-  private readonly ledger: CacheLedger;
-  private sequences = 0;
-  private end: Promise<void> | undefined;
+  readonly #loaded: LoadedGraph;
+  readonly #ledger: CacheLedger;
+  #sequences = 0;
+  #end: Promise<void> | undefined;
 
   constructor(loaded: LoadedGraph) {
-    this.loaded = loaded;
+    this.#loaded = loaded;
     this.spec = loaded.spec;
     this.contextTokens = loaded.contextTokens;
     this.notes = loaded.notes;
     const { spans, layers, contextTokens, cacheBudgetBytes } = loaded;
     const tokenBytes = layers.reduce((sum, layer) => sum + bytesOf(layer), 0);
     const capacityBytes = Math.min(cacheBudgetBytes, fullContexts * roomFor(contextTokens) * tokenBytes);
-    this.ledger = new CacheLedger(spans.length, layers, capacityBytes);
-    this.storage = new OnnxStorage(loaded, this.ledger, {
+    this.#ledger = new CacheLedger(spans.length, layers, capacityBytes);
+    this.storage = new OnnxStorage(loaded, this.#ledger, {
       create: () => this.createSequence(),
-      own: (sequence) => this.own(sequence),
+      own: (sequence) => this.#own(sequence),
     });
   }
 
   createSequence(): OnnxSequence {
-    const sequence = this.newSequence(new CacheExtent(this.loaded.spans), this.ledger.open());
-    this.loaded.thread.tell({ kind: 'create', sequence: sequence.id });
+    const sequence = this.#newSequence(new CacheExtent(this.#loaded.spans), this.#ledger.open());
+    this.#loaded.thread.tell({ kind: 'create', sequence: sequence.id });
     return sequence;
   }
 
-  private newSequence(extent: CacheExtent, shares: CacheShares): OnnxSequence {
-    const { thread } = this.loaded;
-    return new OnnxSequence(this.sequences++, thread, { extent, shares }, (copy, from) => {
-      const fork = this.newSequence(copy.extent, copy.shares);
+  #newSequence(extent: CacheExtent, shares: CacheShares): OnnxSequence {
+    const { thread } = this.#loaded;
+    return new OnnxSequence(this.#sequences++, thread, { extent, shares }, (copy, from) => {
+      const fork = this.#newSequence(copy.extent, copy.shares);
       thread.tell({ kind: 'fork', sequence: fork.id, from });
       return fork;
     });
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
-    const slices = checkedBatch(batch, this, (sequence) => this.ownOf(sequence));
+    const slices = checkedBatch(batch, this, (sequence) => this.#ownOf(sequence));
     const message = slices.map(({ sequence, tokens, logits }) => ({ sequence: sequence.id, tokens, logits }));
     try {
-      const { values: logits, caches } = await this.loaded.thread.ask({ kind: 'run', slices: message });
+      const { values: logits, caches } = await this.#loaded.thread.ask({ kind: 'run', slices: message });
       for (const [i, { sequence }] of slices.entries()) sequence.restore(caches[i]);
       return [...logits];
     } catch (error) {
@@ -91,32 +91,32 @@ export class OnnxDecoder implements Decoder {
     }
   }
 
-  private ownOf(sequence: Sequence): OnnxSequence | undefined {
-    return sequence instanceof OnnxSequence && sequence.belongsTo(this.loaded.thread) ? sequence : undefined;
+  #ownOf(sequence: Sequence): OnnxSequence | undefined {
+    return sequence instanceof OnnxSequence && sequence.belongsTo(this.#loaded.thread) ? sequence : undefined;
   }
 
-  private own(sequence: Sequence): OnnxSequence {
-    const own = this.ownOf(sequence);
+  #own(sequence: Sequence): OnnxSequence {
+    const own = this.#ownOf(sequence);
     if (own) return own;
     throw new Error('a sequence of another decoder, or one that was disposed');
   }
 
   hasRoom(demands: readonly CacheDemand[]): boolean {
-    const needed = demands.reduce((sum, { sequence, tokens }) => sum + this.own(sequence).bytesFor(tokens), 0);
-    return this.ledger.usedBytes + needed <= this.ledger.capacityBytes;
+    const needed = demands.reduce((sum, { sequence, tokens }) => sum + this.#own(sequence).bytesFor(tokens), 0);
+    return this.#ledger.usedBytes + needed <= this.#ledger.capacityBytes;
   }
 
   memory(): DecoderMemory {
-    const { usedBytes: cacheBytes, capacityBytes: cacheCapacityBytes } = this.ledger;
-    const { weightBytes, layers } = this.loaded;
+    const { usedBytes: cacheBytes, capacityBytes: cacheCapacityBytes } = this.#ledger;
+    const { weightBytes, layers } = this.#loaded;
     const [layer] = layers;
     const cacheBytesPerValue = layer ? bytesOf(layer) / rowsOf(layer) : 0;
     return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue };
   }
 
   dispose(): Promise<void> {
-    this.end ??= this.loaded.thread.end().finally(this.loaded.cleanUp);
-    return this.end;
+    this.#end ??= this.#loaded.thread.end().finally(this.#loaded.cleanUp);
+    return this.#end;
   }
 }
 
@@ -132,48 +132,48 @@ type Fork = (copy: Mirror, from: number) => OnnxSequence;
 
 export class OnnxSequence implements Sequence {
   readonly id: number;
-  private readonly thread: Thread;
-  private readonly mirror: Mirror;
-  private readonly forkOf: Fork;
-  private disposed = false;
+  readonly #thread: Thread;
+  readonly #mirror: Mirror;
+  readonly #forkOf: Fork;
+  #disposed = false;
 
   constructor(id: number, thread: Thread, mirror: Mirror, forkOf: Fork) {
     this.id = id;
-    this.thread = thread;
-    this.mirror = mirror;
-    this.forkOf = forkOf;
+    this.#thread = thread;
+    this.#mirror = mirror;
+    this.#forkOf = forkOf;
   }
 
   get length(): number {
-    return this.mirror.extent.length;
+    return this.#mirror.extent.length;
   }
 
   belongsTo(thread: Thread): boolean {
-    return this.thread === thread && !this.disposed;
+    return this.#thread === thread && !this.#disposed;
   }
 
   /** Takes over what the thread says after a run. */
   restore(state: CacheState | undefined): void {
     if (!state) return;
-    const { extent, shares } = this.mirror;
+    const { extent, shares } = this.#mirror;
     const wrote = state.length !== this.length;
     extent.restore(state);
     if (wrote) shares.written(state.columns, extent);
   }
 
   bytesFor(tokens: number): number {
-    return this.mirror.shares.bytesFor(this.mirror.extent, tokens);
+    return this.#mirror.shares.bytesFor(this.#mirror.extent, tokens);
   }
 
   /** First position held, for each span. */
   get starts(): readonly number[] {
-    return this.mirror.extent.starts;
+    return this.#mirror.extent.starts;
   }
 
   truncate(length: number): number {
     if (length >= this.length) return this.length;
-    this.thread.tell({ kind: 'truncate', sequence: this.id, length });
-    const { extent, shares } = this.mirror;
+    this.#thread.tell({ kind: 'truncate', sequence: this.id, length });
+    const { extent, shares } = this.#mirror;
     const reached = extent.reachable(length);
     shares.rewound(extent, reached);
     extent.truncate(reached);
@@ -182,25 +182,25 @@ export class OnnxSequence implements Sequence {
   }
 
   reachable(length: number): number {
-    return this.mirror.extent.reachable(length);
+    return this.#mirror.extent.reachable(length);
   }
 
   mark(lengths: readonly number[]): void {
-    this.thread.tell({ kind: 'mark', sequence: this.id, lengths });
-    const { extent, shares } = this.mirror;
+    this.#thread.tell({ kind: 'mark', sequence: this.id, lengths });
+    const { extent, shares } = this.#mirror;
     extent.mark(lengths);
     shares.keepOnly(extent.kept);
   }
 
   fork(): OnnxSequence {
-    const { extent, shares } = this.mirror;
-    return this.forkOf({ extent: extent.copy(), shares: shares.fork() }, this.id);
+    const { extent, shares } = this.#mirror;
+    return this.#forkOf({ extent: extent.copy(), shares: shares.fork() }, this.id);
   }
 
   dispose(): void {
-    if (this.disposed) return;
-    this.disposed = true;
-    this.mirror.shares.dispose();
-    this.thread.tell({ kind: 'dispose', sequence: this.id });
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#mirror.shares.dispose();
+    this.#thread.tell({ kind: 'dispose', sequence: this.id });
   }
 }

@@ -29,33 +29,33 @@ const operatorSets = { '': 21, [microsoft]: 1 };
 export const absent: Value = '';
 
 export class GraphBuilder {
-  private readonly nodes: Node[] = [];
-  private readonly initializers: Initializer[] = [];
-  private readonly inputs: ValueInfo[] = [];
-  private readonly outputs: ValueInfo[] = [];
-  private readonly constants = new Map<string, Value>();
-  private readonly names: { count: number };
-  private readonly weightsFile: string;
+  readonly #nodes: Node[] = [];
+  readonly #initializers: Initializer[] = [];
+  readonly #inputs: ValueInfo[] = [];
+  readonly #outputs: ValueInfo[] = [];
+  readonly #constants = new Map<string, Value>();
+  readonly #names: { count: number };
+  readonly #weightsFile: string;
 
   /** `weightsFile`: name of the file that `stored` tensors lie in, relative to the model. */
   constructor(weightsFile: string, names = { count: 0 }) {
-    this.weightsFile = weightsFile;
-    this.names = names;
+    this.#weightsFile = weightsFile;
+    this.#names = names;
   }
 
   /** A graph for an `If`: it sees the values of this one, and its names are unlike any here. */
   branch(): GraphBuilder {
-    return new GraphBuilder(this.weightsFile, this.names);
+    return new GraphBuilder(this.#weightsFile, this.#names);
   }
 
   /** A standard operator with one output. */
   op(operator: string, inputs: readonly Value[], attributes: Attributes = {}): Value {
-    return this.add('', operator, inputs, attributes, 1)[0] as Value;
+    return this.#add('', operator, inputs, attributes, 1)[0] as Value;
   }
 
   /** An operator of ONNX Runtime's own with one output. */
   contrib(operator: string, inputs: readonly Value[], attributes: Attributes = {}): Value {
-    return this.add(microsoft, operator, inputs, attributes, 1)[0] as Value;
+    return this.#add(microsoft, operator, inputs, attributes, 1)[0] as Value;
   }
 
   /** As `contrib`; false leaves an optional output out. */
@@ -65,8 +65,8 @@ export class GraphBuilder {
     attributes: Attributes,
     outputs: readonly boolean[],
   ): Value[] {
-    const names = outputs.map((wanted) => (wanted ? this.name(operator) : absent));
-    this.push(microsoft, operator, inputs, attributes, names);
+    const names = outputs.map((wanted) => (wanted ? this.#name(operator) : absent));
+    this.#push(microsoft, operator, inputs, attributes, names);
     return names.filter((name) => name !== absent);
   }
 
@@ -77,12 +77,12 @@ export class GraphBuilder {
     axis = -1,
   ): Value[] {
     const [sizesValue, count] = 'count' in sizes ? [sizes.sizes, sizes.count] : [this.int64(sizes), sizes.length];
-    return this.add('', 'Split', [value, sizesValue], { axis }, count);
+    return this.#add('', 'Split', [value, sizesValue], { axis }, count);
   }
 
   /** The largest along the last dimension, in falling order. */
   largest(value: Value, count: number): { readonly values: Value; readonly indices: Value } {
-    const [values, indices] = this.add('', 'TopK', [value, this.int64([count])], { axis: -1 }, 2);
+    const [values, indices] = this.#add('', 'TopK', [value, this.int64([count])], { axis: -1 }, 2);
     return { values: values as Value, indices: indices as Value };
   }
 
@@ -100,44 +100,44 @@ export class GraphBuilder {
 
   int64(values: readonly number[]): Value {
     const data = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
-    return this.constant('int64', [values.length], data, `int64 ${values.join()}`);
+    return this.#constant('int64', [values.length], data, `int64 ${values.join()}`);
   }
 
   float32(value: number): Value {
-    return this.constant('float32', [], new Uint8Array(Float32Array.of(value).buffer), `float32 ${value}`);
+    return this.#constant('float32', [], new Uint8Array(Float32Array.of(value).buffer), `float32 ${value}`);
   }
 
-  private constant(type: ElementType, shape: readonly number[], data: Uint8Array, key: string): Value {
-    const known = this.constants.get(key);
+  #constant(type: ElementType, shape: readonly number[], data: Uint8Array, key: string): Value {
+    const known = this.#constants.get(key);
     if (known !== undefined) return known;
-    const name = this.name('constant');
-    this.initializers.push({ name, type, shape, data });
-    this.constants.set(key, name);
+    const name = this.#name('constant');
+    this.#initializers.push({ name, type, shape, data });
+    this.#constants.set(key, name);
     return name;
   }
 
   /** `shape` may group the stored elements differently. */
   stored(tensor: StoredTensor, shape: readonly number[] = tensor.shape): Value {
-    const name = this.name('weight');
+    const name = this.#name('weight');
     const byteLength = shape.reduce((product, size) => product * size, elementBytes[tensor.type]);
-    const data = { file: this.weightsFile, offset: tensor.offset, byteLength };
-    this.initializers.push({ name, type: tensor.type, shape, data });
+    const data = { file: this.#weightsFile, offset: tensor.offset, byteLength };
+    this.#initializers.push({ name, type: tensor.type, shape, data });
     return name;
   }
 
   input(name: Value, type: ElementType, shape: readonly (number | string)[]): Value {
-    this.inputs.push({ name, type, shape });
+    this.#inputs.push({ name, type, shape });
     return name;
   }
 
   output(value: Value, name: string, type: ElementType, shape: readonly (number | string)[]): void {
-    this.push('', 'Identity', [value], {}, [name]);
-    this.outputs.push({ name, type, shape });
+    this.#push('', 'Identity', [value], {}, [name]);
+    this.#outputs.push({ name, type, shape });
   }
 
   /** The next output of a branch. */
   result(value: Value, type: ElementType, shape: readonly (number | string)[]): void {
-    this.outputs.push({ name: this.op('Identity', [value]), type, shape });
+    this.#outputs.push({ name: this.op('Identity', [value]), type, shape });
   }
 
   /** `If`: the outputs of the branch taken. */
@@ -147,7 +147,7 @@ export class GraphBuilder {
     outputs: number,
   ): Value[] {
     const attributes = { then_branch: { graph: branches.then.graph() }, else_branch: { graph: branches.else.graph() } };
-    return this.add('', 'If', [condition], attributes, outputs);
+    return this.#add('', 'If', [condition], attributes, outputs);
   }
 
   encode(): Uint8Array {
@@ -155,17 +155,20 @@ export class GraphBuilder {
   }
 
   graph(): Graph {
-    const { nodes, initializers, inputs, outputs } = this;
+    const nodes = this.#nodes;
+    const initializers = this.#initializers;
+    const inputs = this.#inputs;
+    const outputs = this.#outputs;
     return { name: 'graph', nodes, initializers, inputs, outputs };
   }
 
-  private add(domain: string, operator: string, inputs: readonly Value[], attributes: Attributes, count: number) {
-    const names = Array.from({ length: count }, () => this.name(operator));
-    this.push(domain, operator, inputs, attributes, names);
+  #add(domain: string, operator: string, inputs: readonly Value[], attributes: Attributes, count: number) {
+    const names = Array.from({ length: count }, () => this.#name(operator));
+    this.#push(domain, operator, inputs, attributes, names);
     return names;
   }
 
-  private push(
+  #push(
     domain: string,
     operator: string,
     inputs: readonly Value[],
@@ -173,11 +176,11 @@ export class GraphBuilder {
     outputs: readonly Value[],
   ): void {
     const typed = Object.entries(attributes).map(([name, value]) => [name, asAttribute(value)] as const);
-    this.nodes.push({ operator, domain, inputs, outputs, attributes: Object.fromEntries(typed) });
+    this.#nodes.push({ operator, domain, inputs, outputs, attributes: Object.fromEntries(typed) });
   }
 
-  private name(hint: string): Value {
-    return `${hint}_${this.names.count++}`;
+  #name(hint: string): Value {
+    return `${hint}_${this.#names.count++}`;
   }
 }
 

@@ -22,66 +22,66 @@ interface Rotation {
 }
 
 export class GraphRun {
-  private readonly session: InferenceSession;
-  private readonly plan: RunPlan;
-  private readonly rotations: readonly Rotation[];
-  private readonly scoreBytes: ScoreBytes;
+  readonly #session: InferenceSession;
+  readonly #plan: RunPlan;
+  readonly #rotations: readonly Rotation[];
+  readonly #scoreBytes: ScoreBytes;
 
   constructor(session: InferenceSession, plan: RunPlan, scoreBytes = defaultScoreBytes) {
-    this.session = session;
-    this.plan = plan;
-    this.scoreBytes = scoreBytes;
-    this.rotations = plan.rotations.map(({ rope, scale }: RotationPlan) => ({
+    this.#session = session;
+    this.#plan = plan;
+    this.#scoreBytes = scoreBytes;
+    this.#rotations = plan.rotations.map(({ rope, scale }: RotationPlan) => ({
       frequencies: inverseFrequencies(rope),
       factor: attentionFactor(rope) * scale,
     }));
   }
 
   emptyCache(): KeyValueCache {
-    return KeyValueCache.empty(this.plan);
+    return KeyValueCache.empty(this.#plan);
   }
 
   /** Appends `tokens` to the cache. @returns the logits of the rows asked for. `[rows, vocabulary]` */
   async run(cache: KeyValueCache, tokens: readonly number[], logits: 'none' | 'last' | 'all'): Promise<Float32Array> {
     const pieces: Float32Array[] = [];
     for (let first = 0; first < tokens.length; ) {
-      const count = Math.min(tokens.length - first, this.tokensThatFit(cache));
+      const count = Math.min(tokens.length - first, this.#tokensThatFit(cache));
       const isLast = first + count === tokens.length;
       const rows = logits === 'all' ? range(count) : logits === 'last' && isLast ? [count - 1] : [];
-      pieces.push(await this.runPiece(cache, tokens.slice(first, first + count), rows));
+      pieces.push(await this.#runPiece(cache, tokens.slice(first, first + count), rows));
       first += count;
     }
     return concatenated(pieces.filter(({ length }) => length > 0));
   }
 
-  private tokensThatFit({ extent }: KeyValueCache): number {
+  #tokensThatFit({ extent }: KeyValueCache): number {
     const fitting = (scoreBytes: number): number => {
-      const bytesOfTokenPair = 4 * this.plan.numAttentionHeads;
+      const bytesOfTokenPair = 4 * this.#plan.numAttentionHeads;
       // A piece of n tokens has n · (cached + n) scores a head.
       const pairs = scoreBytes / bytesOfTokenPair;
       const cached = roomFor(extent.length);
       return Math.max(1, Math.floor((Math.sqrt(cached * cached + 4 * pairs) - cached) / 2));
     };
-    const { comfortable, most } = this.scoreBytes;
+    const { comfortable, most } = this.#scoreBytes;
     return Math.max(fitting(comfortable), Math.min(fewTokens, fitting(most)));
   }
 
-  private async runPiece(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {
+  async #runPiece(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {
     const count = tokens.length;
-    const results = await this.session.run({
+    const results = await this.#session.run({
       ids: int64(tokens, [1, count]),
       rows: int64(rows, [rows.length]),
-      ...this.rotationFeeds(cache.extent.length, count),
-      ...this.spanFeeds(cache, count),
+      ...this.#rotationFeeds(cache.extent.length, count),
+      ...this.#spanFeeds(cache, count),
       ...cache.feeds(),
     });
     cache.append(results['cached'], count);
     return floats(results['logits']);
   }
 
-  private rotationFeeds(firstPosition: number, count: number): Record<string, Tensor> {
+  #rotationFeeds(firstPosition: number, count: number): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
-    for (const [index, { frequencies, factor }] of this.rotations.entries()) {
+    for (const [index, { frequencies, factor }] of this.#rotations.entries()) {
       const pairs = frequencies.length;
       const cos = new Float32Array(count * pairs);
       const sin = new Float32Array(count * pairs);
@@ -96,9 +96,9 @@ export class GraphRun {
     return feeds;
   }
 
-  private spanFeeds(cache: KeyValueCache, count: number): Record<string, Tensor> {
+  #spanFeeds(cache: KeyValueCache, count: number): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
-    for (const [index, { slidingWindow }] of this.plan.spans.entries()) {
+    for (const [index, { slidingWindow }] of this.#plan.spans.entries()) {
       const room = cache.room(index);
       const held = cache.extent.held(index);
       const mask = attentionMask({ count, room, held, slidingWindow: slidingWindow ?? Number.POSITIVE_INFINITY });

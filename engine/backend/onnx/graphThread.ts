@@ -8,13 +8,13 @@ import type { CacheState, FromThread, ThreadGraph, ThreadSlice, ToThread } from 
 import { productMs } from './threads.ts';
 
 export class GraphThread {
-  private readonly session: InferenceSession;
-  private readonly graphRun: GraphRun;
-  private readonly caches = new Map<number, KeyValueCache>();
+  readonly #session: InferenceSession;
+  readonly #graphRun: GraphRun;
+  readonly #caches = new Map<number, KeyValueCache>();
 
   private constructor(session: InferenceSession, graphRun: GraphRun) {
-    this.session = session;
-    this.graphRun = graphRun;
+    this.#session = session;
+    this.#graphRun = graphRun;
   }
 
   static async load({ model, weightsDirectory, threads, plan }: ThreadGraph): Promise<GraphThread> {
@@ -32,57 +32,57 @@ export class GraphThread {
   async handle(message: Exclude<ToThread, { kind: 'load' | 'measure' }>): Promise<FromThread | undefined> {
     switch (message.kind) {
       case 'create':
-        this.caches.set(message.sequence, this.graphRun.emptyCache());
+        this.#caches.set(message.sequence, this.#graphRun.emptyCache());
         return undefined;
       case 'fork':
-        this.caches.set(message.sequence, this.cache(message.from).fork());
+        this.#caches.set(message.sequence, this.#cache(message.from).fork());
         return undefined;
       case 'truncate':
-        this.cache(message.sequence).truncate(message.length);
+        this.#cache(message.sequence).truncate(message.length);
         return undefined;
       case 'mark':
-        this.cache(message.sequence).mark(message.lengths);
+        this.#cache(message.sequence).mark(message.lengths);
         return undefined;
       case 'dispose':
-        this.cache(message.sequence).dispose();
-        this.caches.delete(message.sequence);
+        this.#cache(message.sequence).dispose();
+        this.#caches.delete(message.sequence);
         return undefined;
       case 'run':
-        return this.run(message.slices);
+        return this.#run(message.slices);
       case 'save':
-        return { kind: 'done', values: [], saved: this.cache(message.sequence).saved(message.layer), caches: [] };
+        return { kind: 'done', values: [], saved: this.#cache(message.sequence).saved(message.layer), caches: [] };
       case 'restore': {
-        const cache = this.cache(message.sequence);
+        const cache = this.#cache(message.sequence);
         cache.restore(message.layer, message.extent, message.bytes);
         return { kind: 'done', values: [], caches: [cache.state()] };
       }
       case 'end':
-        this.caches.clear();
-        await this.session.release();
+        this.#caches.clear();
+        await this.#session.release();
         return { kind: 'done', values: [], caches: [] };
     }
   }
 
-  private async run(slices: readonly ThreadSlice[]): Promise<FromThread> {
-    const before = slices.map(({ sequence }) => this.cache(sequence).extent.length);
+  async #run(slices: readonly ThreadSlice[]): Promise<FromThread> {
+    const before = slices.map(({ sequence }) => this.#cache(sequence).extent.length);
     const logits: Float32Array[] = [];
     try {
       for (const { sequence, tokens, logits: wanted } of slices) {
-        logits.push(await this.graphRun.run(this.cache(sequence), tokens, wanted));
+        logits.push(await this.#graphRun.run(this.#cache(sequence), tokens, wanted));
       }
     } catch (error) {
-      for (const [i, { sequence }] of slices.entries()) this.cache(sequence).truncate(before[i] ?? 0);
-      return { kind: 'failed', message: messageOf(error), caches: this.statesOf(slices) };
+      for (const [i, { sequence }] of slices.entries()) this.#cache(sequence).truncate(before[i] ?? 0);
+      return { kind: 'failed', message: messageOf(error), caches: this.#statesOf(slices) };
     }
-    return { kind: 'done', values: logits, caches: this.statesOf(slices) };
+    return { kind: 'done', values: logits, caches: this.#statesOf(slices) };
   }
 
-  private statesOf(slices: readonly ThreadSlice[]): CacheState[] {
-    return slices.map(({ sequence }) => this.cache(sequence).state());
+  #statesOf(slices: readonly ThreadSlice[]): CacheState[] {
+    return slices.map(({ sequence }) => this.#cache(sequence).state());
   }
 
-  private cache(sequence: number): KeyValueCache {
-    const cache = this.caches.get(sequence);
+  #cache(sequence: number): KeyValueCache {
+    const cache = this.#caches.get(sequence);
     if (!cache) throw new Error(`there is no sequence ${sequence}`);
     return cache;
   }

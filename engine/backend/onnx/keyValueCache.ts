@@ -59,16 +59,16 @@ class LayerBlock implements Columns {
 
 export class KeyValueCache {
   readonly extent: CacheExtent;
-  private readonly plan: RunPlan;
-  private readonly blocks: LayerBlock[];
+  readonly #plan: RunPlan;
+  readonly #blocks: LayerBlock[];
   /** For each layer what its window sees from the lengths that `extent.kept` names. */
-  private readonly kept: Map<number, LayerBlock>[];
+  readonly #kept: Map<number, LayerBlock>[];
 
   private constructor(plan: RunPlan, extent: CacheExtent, blocks: LayerBlock[], kept: Map<number, LayerBlock>[]) {
-    this.plan = plan;
+    this.#plan = plan;
     this.extent = extent;
-    this.blocks = blocks;
-    this.kept = kept;
+    this.#blocks = blocks;
+    this.#kept = kept;
   }
 
   static empty(plan: RunPlan): KeyValueCache {
@@ -82,46 +82,46 @@ export class KeyValueCache {
 
   fork(): KeyValueCache {
     for (const block of this.owned()) block.owners++;
-    const kept = this.kept.map((blocks) => new Map(blocks));
-    return new KeyValueCache(this.plan, this.extent.copy(), [...this.blocks], kept);
+    const kept = this.#kept.map((blocks) => new Map(blocks));
+    return new KeyValueCache(this.#plan, this.extent.copy(), [...this.#blocks], kept);
   }
 
   dispose(): void {
     for (const block of this.owned()) block.owners--;
-    this.blocks.length = 0;
-    this.kept.length = 0;
+    this.#blocks.length = 0;
+    this.#kept.length = 0;
   }
 
   /** A block that goes on from one kept aside is named twice. */
   owned(): LayerBlock[] {
-    return [...this.blocks, ...this.kept.flatMap((blocks) => [...blocks.values()])];
+    return [...this.#blocks, ...this.#kept.flatMap((blocks) => [...blocks.values()])];
   }
 
   mark(lengths: readonly number[]): void {
     this.extent.mark(lengths);
-    this.forget();
+    this.#forget();
   }
 
   truncate(length: number): void {
     const reached = this.extent.reachable(length);
-    for (const [layer, { span }] of this.plan.layers.entries()) {
-      const aside = this.kept[layer]?.get(reached);
-      if (aside && !this.extent.holds(span, reached)) this.replace(layer, aside);
+    for (const [layer, { span }] of this.#plan.layers.entries()) {
+      const aside = this.#kept[layer]?.get(reached);
+      if (aside && !this.extent.holds(span, reached)) this.#replace(layer, aside);
     }
     this.extent.truncate(reached);
-    this.forget();
+    this.#forget();
   }
 
-  private replace(layer: number, block: LayerBlock): void {
-    this.layer(layer).block.owners--;
+  #replace(layer: number, block: LayerBlock): void {
+    this.#layer(layer).block.owners--;
     block.owners++;
-    this.blocks[layer] = block;
+    this.#blocks[layer] = block;
   }
 
   /** Lets go of the windows that the extent no longer names. */
-  private forget(): void {
-    for (const [layer, blocks] of this.kept.entries()) {
-      const named = this.extent.kept[this.layer(layer).plan.span];
+  #forget(): void {
+    for (const [layer, blocks] of this.#kept.entries()) {
+      const named = this.extent.kept[this.#layer(layer).plan.span];
       for (const [length, block] of blocks) {
         if (named?.includes(length)) continue;
         block.owners--;
@@ -131,30 +131,30 @@ export class KeyValueCache {
   }
 
   /** Copies what the window sees from lengths that `append` is about to let go. */
-  private keep(layer: number, before: CacheExtent): void {
-    const { plan, block } = this.layer(layer);
+  #keep(layer: number, before: CacheExtent): void {
+    const { plan, block } = this.#layer(layer);
     for (const length of this.extent.kept[plan.span] ?? []) {
-      if (this.kept[layer]?.has(length)) continue;
+      if (this.#kept[layer]?.has(length)) continue;
       const seen = before.seen(plan.span, length);
       const aside = new LayerBlock(plan, roomFor(seen));
       aside.copy(block, length - seen - before.start(plan.span), seen, 0);
-      this.kept[layer]?.set(length, aside);
+      this.#kept[layer]?.set(length, aside);
     }
   }
 
   /** Columns of the inputs of a span: the tokens held and the room beyond them. */
   room(span: number): number {
-    const layer = this.plan.layers.findIndex((plan) => plan.span === span);
-    return this.blocks[layer]?.columns ?? 0;
+    const layer = this.#plan.layers.findIndex((plan) => plan.span === span);
+    return this.#blocks[layer]?.columns ?? 0;
   }
 
   state(): CacheState {
-    return { ...this.extent.state(), columns: this.plan.spans.map((_, span) => this.room(span)) };
+    return { ...this.extent.state(), columns: this.#plan.spans.map((_, span) => this.room(span)) };
   }
 
   /** What a layer holds, as a block of its own: `[rows, room]`. */
   saved(layer: number): Uint8Array {
-    const { plan, block } = this.layer(layer);
+    const { plan, block } = this.#layer(layer);
     const held = this.extent.held(plan.span);
     const saved = new LayerBlock(plan, roomFor(held));
     saved.copy(block, 0, held, 0);
@@ -163,15 +163,15 @@ export class KeyValueCache {
 
   /** Takes the memory of what `saved` gave of a sequence of this extent as its block. */
   restore(layer: number, extent: ExtentState, bytes: Uint8Array): void {
-    const { plan, block } = this.layer(layer);
+    const { plan, block } = this.#layer(layer);
     this.extent.restore(extent);
     const room = roomFor(this.extent.held(plan.span));
     block.owners--;
-    this.blocks[layer] = new LayerBlock(plan, room, valuesOf(plan.type, bytes));
+    this.#blocks[layer] = new LayerBlock(plan, room, valuesOf(plan.type, bytes));
   }
 
-  private layer(index: number): { readonly plan: LayerCachePlan; readonly block: LayerBlock } {
-    const [plan, block] = [this.plan.layers[index], this.blocks[index]];
+  #layer(index: number): { readonly plan: LayerCachePlan; readonly block: LayerBlock } {
+    const [plan, block] = [this.#plan.layers[index], this.#blocks[index]];
     if (!plan || !block) throw new Error(`no cache for layer ${index}`);
     return { plan, block };
   }
@@ -179,7 +179,7 @@ export class KeyValueCache {
   /** Inputs of the graph. */
   feeds(): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
-    for (const [layer, { keys, cachedValues }] of this.blocks.entries()) {
+    for (const [layer, { keys, cachedValues }] of this.#blocks.entries()) {
       feeds[`keys.${layer}`] = keys;
       feeds[`values.${layer}`] = cachedValues;
     }
@@ -192,16 +192,16 @@ export class KeyValueCache {
     const before = this.extent.copy();
     this.extent.append(tokens);
     let at = 0;
-    for (const [layer, plan] of this.plan.layers.entries()) {
-      this.keep(layer, before);
+    for (const [layer, plan] of this.#plan.layers.entries()) {
+      this.#keep(layer, before);
       const values = all.subarray(at, at + rowsOf(plan) * tokens);
-      this.appendLayer(layer, { values, columns: tokens }, before);
+      this.#appendLayer(layer, { values, columns: tokens }, before);
       at += values.length;
     }
   }
 
-  private appendLayer(layer: number, fresh: Columns, before: CacheExtent): void {
-    const { plan, block } = this.layer(layer);
+  #appendLayer(layer: number, fresh: Columns, before: CacheExtent): void {
+    const { plan, block } = this.#layer(layer);
     const held = before.held(plan.span);
     const keptOld = Math.max(0, before.length - this.extent.start(plan.span));
     const keptFresh = Math.min(fresh.columns, this.extent.held(plan.span));
@@ -211,7 +211,7 @@ export class KeyValueCache {
       target = new LayerBlock(plan, roomFor(keptOld + keptFresh));
       target.copy(block, held - keptOld, keptOld, 0);
       block.owners--;
-      this.blocks[layer] = target;
+      this.#blocks[layer] = target;
     }
     target.copy(fresh, fresh.columns - keptFresh, keptFresh, keptOld);
   }

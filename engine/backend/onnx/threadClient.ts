@@ -30,47 +30,47 @@ export class RunFailure extends HearthError {
 }
 
 export class ThreadClient {
-  private readonly worker = new Worker(workerFile, { name: 'hearth-onnx' });
-  private readonly waiting: Waiting[] = [];
-  private failure: Error | undefined;
+  readonly #worker = new Worker(workerFile, { name: 'hearth-onnx' });
+  readonly #waiting: Waiting[] = [];
+  #failure: Error | undefined;
 
   constructor() {
-    this.worker.on('message', (answer: FromThread) => this.settle(answer));
-    this.worker.on('error', (error: Error) => this.fail(error));
-    this.worker.on('exit', () => this.fail(new HearthError('device-lost', 'The computing thread has ended.')));
+    this.#worker.on('message', (answer: FromThread) => this.#settle(answer));
+    this.#worker.on('error', (error: Error) => this.#fail(error));
+    this.#worker.on('exit', () => this.#fail(new HearthError('device-lost', 'The computing thread has ended.')));
     // Waiting for an answer keeps the process alive; an idle model does not.
-    this.worker.unref();
+    this.#worker.unref();
   }
 
   /** For messages that are not answered. */
   tell(message: ToThread): void {
-    if (!this.failure) this.worker.postMessage(message);
+    if (!this.#failure) this.#worker.postMessage(message);
   }
 
   /** @param transfer memory that the thread takes over. */
   ask(message: ToThread, transfer: readonly ArrayBuffer[] = []): Promise<Done> {
     return new Promise((resolve, reject) => {
-      if (this.failure) return reject(this.failure);
-      this.waiting.push({ resolve, reject });
-      this.worker.ref();
-      this.worker.postMessage(message, transfer);
+      if (this.#failure) return reject(this.#failure);
+      this.#waiting.push({ resolve, reject });
+      this.#worker.ref();
+      this.#worker.postMessage(message, transfer);
     });
   }
 
   /** Gives the memory of the graph and the caches back. */
   async end(): Promise<void> {
-    if (!this.failure) await this.ask({ kind: 'end' });
+    if (!this.#failure) await this.ask({ kind: 'end' });
   }
 
-  private settle(answer: FromThread): void {
-    const waiting = this.waiting.shift();
-    if (this.waiting.length === 0) this.worker.unref();
+  #settle(answer: FromThread): void {
+    const waiting = this.#waiting.shift();
+    if (this.#waiting.length === 0) this.#worker.unref();
     if (answer.kind === 'done') waiting?.resolve(answer);
     else waiting?.reject(new RunFailure(answer.message, answer.caches));
   }
 
-  private fail(error: Error): void {
-    this.failure ??= error;
-    for (const { reject } of this.waiting.splice(0)) reject(this.failure);
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#failure);
   }
 }

@@ -75,8 +75,8 @@ const chunkBytes = 4 * 1024 * 1024;
 
 export class WeightsLayout {
   byteLength = 0;
-  private readonly jobs: Job[] = [];
-  private readonly whole = new Map<Weight, StoredMatrix>();
+  readonly #jobs: Job[] = [];
+  readonly #whole = new Map<Weight, StoredMatrix>();
 
   /** The rows of `parts`, all on one grid, one after the other. A whole weight is stored once however often it is used. */
   matrix(parts: readonly WeightRows[]): StoredMatrix {
@@ -84,26 +84,26 @@ export class WeightsLayout {
     if (!first) throw new Error('a matrix without rows');
     const rows = parts.reduce((sum, part) => sum + part.rows, 0);
     const isWhole = parts.length === 1 && rows === rowsOf(first.shape);
-    const known = isWhole ? this.whole.get(first) : undefined;
+    const known = isWhole ? this.#whole.get(first) : undefined;
     if (known) return known;
-    const matrix = this.place(first, rows);
-    this.jobs.push({ parts, targets: targetsOf(matrix) });
-    if (isWhole) this.whole.set(first, matrix);
+    const matrix = this.#place(first, rows);
+    this.#jobs.push({ parts, targets: targetsOf(matrix) });
+    if (isWhole) this.#whole.set(first, matrix);
     return matrix;
   }
 
   /** The values of `parts`, one after the other, whatever they are stored as. `[n]` f32 */
   floats(parts: readonly WeightRows[]): StoredTensor {
     const count = parts.reduce((sum, { weight, rows }) => sum + rows * columnsOf(weight.shape), 0);
-    const values = this.allocate('float32', [count]);
-    this.jobs.push({ parts, targets: { values } });
+    const values = this.#allocate('float32', [count]);
+    this.#jobs.push({ parts, targets: { values } });
     return values;
   }
 
-  private place(weight: Weight, rows: number): StoredMatrix {
+  #place(weight: Weight, rows: number): StoredMatrix {
     const grid = gridOf(weight);
     const columns = columnsOf(weight.shape);
-    if (!grid) return { kind: 'floats', rows, columns, values: this.allocate('float32', [rows, columns]) };
+    if (!grid) return { kind: 'floats', rows, columns, values: this.#allocate('float32', [rows, columns]) };
     const { bits, elementsPerScale } = grid;
     const scaleShape = [rows, columns / elementsPerScale];
     return {
@@ -112,13 +112,13 @@ export class WeightsLayout {
       columns,
       bits,
       elementsPerScale,
-      codes: this.allocate('uint8', [rows, (columns * bits) / 8]),
-      scales: this.allocate('float32', scaleShape),
-      ...(grid.minimum && { minimums: this.allocate('float32', scaleShape) }),
+      codes: this.#allocate('uint8', [rows, (columns * bits) / 8]),
+      scales: this.#allocate('float32', scaleShape),
+      ...(grid.minimum && { minimums: this.#allocate('float32', scaleShape) }),
     };
   }
 
-  private allocate(type: ElementType, shape: readonly number[]): StoredTensor {
+  #allocate(type: ElementType, shape: readonly number[]): StoredTensor {
     const byteLength = shape.reduce((product, size) => product * size, elementBytes[type]);
     const alignment = byteLength < largeAlignmentBytes ? smallAlignmentBytes : largeAlignmentBytes;
     const offset = Math.ceil(this.byteLength / alignment) * alignment;
@@ -128,7 +128,7 @@ export class WeightsLayout {
 
   /** Stored bytes of the weights that `write` reads. */
   get sourceBytes(): number {
-    return this.jobs.flatMap(({ parts }) => parts).reduce((sum, part) => sum + part.rows * rowBytesOf(part.weight), 0);
+    return this.#jobs.flatMap(({ parts }) => parts).reduce((sum, part) => sum + part.rows * rowBytesOf(part.weight), 0);
   }
 
   /** @throws HearthError `unavailable` when the disk does not take the file, `cancelled`. */
@@ -136,7 +136,7 @@ export class WeightsLayout {
     const file = await open(path, 'w').catch((error: unknown) => refuse(path, error));
     try {
       await file.truncate(this.byteLength);
-      for (const job of this.jobs) await writeJob(file, job, onBytes, signal);
+      for (const job of this.#jobs) await writeJob(file, job, onBytes, signal);
       await file.sync();
     } catch (error) {
       if (error instanceof HearthError) throw error;

@@ -2,13 +2,14 @@
  * The reference backend: plain TypeScript, f32 values with float64 sums, no cleverness. It is the oracle that the
  * other backends are tested against; start reading at forward.ts.
  */
-import { throwIfAborted } from '../../errors.ts';
+import { HearthError, throwIfAborted } from '../../errors.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
 import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
 import { readValues } from '../../model/weights/weightValues.ts';
 import { rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import { showBytes } from '../../units.ts';
 import {
   type Backend,
   type CacheDemand,
@@ -21,7 +22,7 @@ import {
   type SequenceStorage,
 } from '../backend.ts';
 import { hostMemory } from '../hostMemory.ts';
-import { type MemoryPlan, type ModelNeeds, planMemory } from '../memoryPlan.ts';
+import { type MemoryPlan, type MemoryPool, type ModelNeeds, planMemory } from '../memoryPlan.ts';
 import { ReferenceSequence, ReferenceStorage } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
@@ -40,7 +41,9 @@ export const referenceBackend: Backend = {
       cacheBytes: (tokens) => tokens * tokenBytes,
       longestTokens: spec.contextTokens,
     };
-    const memory = planMemory(needs, hostMemory(), options.contextTokens);
+    const host = hostMemory();
+    requireMemory(needs, host);
+    const memory = planMemory(needs, host, options.contextTokens);
     const loaded = await loadDecoder(spec, weights, countingReader(spec, weights, options));
     return new ReferenceDecoder(loaded, needs.weightBytes, { ...options, ...memory });
   },
@@ -55,40 +58,40 @@ class ReferenceDecoder implements Decoder {
   /** f32 holds every stored value, so nothing is lost but by a cache of 8 bits. */
   readonly notes: readonly string[];
   readonly storage: SequenceStorage;
-  private readonly loaded: LoadedDecoder;
-  private readonly precision: CachePrecision;
-  private readonly weightBytes: number;
-  private readonly tokenBytes: number;
-  private readonly cacheCapacityBytes: number;
-  private readonly sequences = new Set<ReferenceSequence>();
+  readonly #loaded: LoadedDecoder;
+  readonly #precision: CachePrecision;
+  readonly #weightBytes: number;
+  readonly #tokenBytes: number;
+  readonly #cacheCapacityBytes: number;
+  readonly #sequences = new Set<ReferenceSequence>();
 
   constructor(loaded: LoadedDecoder, weightBytes: number, options: LoadOptions & MemoryPlan) {
     const { contextTokens, cacheBudgetBytes, cachePrecision = 'f32' } = options;
-    this.precision = cachePrecision;
+    this.#precision = cachePrecision;
     this.notes =
       cachePrecision === 'q8' ? ['Keys and values are rounded to 8 bits, with a scale for every 32 of them.'] : [];
     this.spec = loaded.spec;
-    this.loaded = loaded;
-    this.weightBytes = weightBytes;
+    this.#loaded = loaded;
+    this.#weightBytes = weightBytes;
     this.contextTokens = contextTokens;
-    this.tokenBytes = cacheBytesOfToken(loaded.spec);
-    this.cacheCapacityBytes = Math.min(cacheBudgetBytes, fullContexts * contextTokens * this.tokenBytes);
+    this.#tokenBytes = cacheBytesOfToken(loaded.spec);
+    this.#cacheCapacityBytes = Math.min(cacheBudgetBytes, fullContexts * contextTokens * this.#tokenBytes);
     this.storage = new ReferenceStorage(
       this,
       cachePrecision === 'q8' ? 'q8 as f32 by token' : 'f32 by token',
-      (tokens) => this.bytesHeld() + tokens * this.tokenBytes <= this.cacheCapacityBytes,
+      (tokens) => this.#bytesHeld() + tokens * this.#tokenBytes <= this.#cacheCapacityBytes,
     );
   }
 
   createSequence(): ReferenceSequence {
-    return ReferenceSequence.empty(this.sequences, this.spec, this.precision);
+    return ReferenceSequence.empty(this.#sequences, this.spec, this.#precision);
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
     const slices = checkedBatch(batch, this, (sequence) =>
-      sequence instanceof ReferenceSequence && this.sequences.has(sequence) ? sequence : undefined,
+      sequence instanceof ReferenceSequence && this.#sequences.has(sequence) ? sequence : undefined,
     );
-    const hidden = await forward(this.loaded, slices);
+    const hidden = await forward(this.#loaded, slices);
     const { hiddenSize } = this.spec;
     let row = 0;
     return slices.map(({ sequence, tokens, logits }) => {
@@ -97,28 +100,28 @@ class ReferenceDecoder implements Decoder {
       sequence.length += tokens.length;
       row = end;
       const rows = hidden.subarray(first * hiddenSize, end * hiddenSize);
-      return this.loaded.head ? linear(rows, this.loaded.head) : rows.slice();
+      return this.#loaded.head ? linear(rows, this.#loaded.head) : rows.slice();
     });
   }
 
   hasRoom(demands: readonly CacheDemand[]): boolean {
     const wanted = new Map(demands.map(({ sequence, tokens }) => [sequence, tokens]));
-    const tokens = [...this.sequences].reduce((sum, sequence) => sum + (wanted.get(sequence) ?? 0), 0);
-    return this.bytesHeld() + tokens * this.tokenBytes <= this.cacheCapacityBytes;
+    const tokens = [...this.#sequences].reduce((sum, sequence) => sum + (wanted.get(sequence) ?? 0), 0);
+    return this.#bytesHeld() + tokens * this.#tokenBytes <= this.#cacheCapacityBytes;
   }
 
-  private bytesHeld(): number {
-    return [...this.sequences].reduce((sum, { length }) => sum + length * this.tokenBytes, 0);
+  #bytesHeld(): number {
+    return [...this.#sequences].reduce((sum, { length }) => sum + length * this.#tokenBytes, 0);
   }
 
   memory(): DecoderMemory {
-    const cacheBytes = [...this.sequences].reduce((sum, sequence) => sum + sequence.bytes, 0);
-    const weightBytes = this.weightBytes + this.loaded.experts.bytes;
-    return { weightBytes, cacheBytes, cacheCapacityBytes: this.cacheCapacityBytes, cacheBytesPerValue: 4 };
+    const cacheBytes = [...this.#sequences].reduce((sum, sequence) => sum + sequence.bytes, 0);
+    const weightBytes = this.#weightBytes + this.#loaded.experts.bytes;
+    return { weightBytes, cacheBytes, cacheCapacityBytes: this.#cacheCapacityBytes, cacheBytesPerValue: 4 };
   }
 
   async dispose(): Promise<void> {
-    this.sequences.clear();
+    this.#sequences.clear();
   }
 }
 
@@ -137,6 +140,15 @@ function residentWeights({ headless }: DecoderSpec, weights: DecoderWeights): We
   return listWeights(weights)
     .filter(({ role }) => role !== 'embedding' && role !== 'routed-experts' && !(headless && role === 'head'))
     .map(({ weight }) => weight);
+}
+
+/** All of it is taken at once. */
+function requireMemory({ weightBytes }: ModelNeeds, { availableBytes }: MemoryPool): void {
+  if (weightBytes <= availableBytes) return;
+  throw new HearthError(
+    'out-of-memory',
+    `The reference backend holds weights as 32-bit floats: ${showBytes(weightBytes)}, and ${showBytes(availableBytes)} are free. Use another backend.`,
+  );
 }
 
 function countingReader(

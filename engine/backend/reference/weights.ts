@@ -21,16 +21,16 @@ const maxBytes = 1024 * 1024 * 1024;
 
 class ExpertCache {
   /** In order of use. */
-  private readonly networks = new Map<string, GatedNetwork>();
+  readonly #networks = new Map<string, GatedNetwork>();
   bytes = 0;
 
   async get(key: string, expand: () => Promise<GatedNetwork>): Promise<GatedNetwork> {
-    const network = this.networks.get(key) ?? (await expand());
-    if (!this.networks.delete(key)) this.bytes += bytesOf(network);
-    this.networks.set(key, network);
-    for (const [oldKey, old] of this.networks) {
+    const network = this.#networks.get(key) ?? (await expand());
+    if (!this.#networks.delete(key)) this.bytes += bytesOf(network);
+    this.#networks.set(key, network);
+    for (const [oldKey, old] of this.#networks) {
       if (this.bytes <= maxBytes || oldKey === key) break;
-      this.networks.delete(oldKey);
+      this.#networks.delete(oldKey);
       this.bytes -= bytesOf(old);
     }
     return network;

@@ -2,6 +2,7 @@
  * How an answer is held to a form: texts that are written as they stand, grammars between them, and what in a free
  * answer begins a call. The names and arguments of calls are chosen by the model within the tools' schemas.
  */
+import type { Form, Part } from '../../grammar/form.ts';
 import { argumentTypes, type Tool } from '../conversation.ts';
 import type { PromptOptions } from '../formats/promptFormat.ts';
 
@@ -13,10 +14,7 @@ export type Step =
   | { readonly kind: 'think' };
 
 export interface AnswerGrammar {
-  /** Rules `top ::= …` of xgrammar's EBNF. A framing token is its name after a carriage return, which no JSON text holds. */
-  readonly rules: string;
-  /** `top` may name a rule `root` that is this JSON Schema. */
-  readonly schema?: unknown;
+  readonly form: Form;
   /** The answer ends with it. */
   readonly last?: boolean;
 }
@@ -69,7 +67,7 @@ export const callsNothing = (options: PromptOptions): boolean =>
   (options.tools ?? []).length > 0 && wantedCalls(options).tools.length === 0;
 
 export function jsonAnswer(schema: unknown): Step {
-  return { kind: 'choose', grammar: { rules: 'top ::= root', schema, last: true } };
+  return { kind: 'choose', grammar: { form: [[{ kind: 'json', schema }]], last: true } };
 }
 
 /** A tool's name and what follows it, then its arguments and what follows them. */
@@ -78,7 +76,7 @@ export function callSteps(tools: readonly Tool[], afterName: string, afterArgume
     chooseName(tools, afterName, ({ parameters }) => [
       {
         kind: 'choose',
-        grammar: { rules: `top ::= root ${literal(afterArguments)}`, schema: argumentsSchema(parameters) },
+        grammar: { form: [[{ kind: 'json', schema: argumentsSchema(parameters) }, literal(afterArguments)]] },
       },
     ]),
   ];
@@ -93,7 +91,7 @@ export function xmlCallSteps(tools: readonly Tool[]): readonly Step[] {
 function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) => readonly Step[]): Step {
   return {
     kind: 'choose',
-    grammar: { rules: `top ::= (${tools.map(({ name }) => literal(name)).join(' | ')}) ${literal(after)}` },
+    grammar: { form: tools.map(({ name }) => [literal(name + after)]) },
     follow: (text) => {
       const tool = tools.find(({ name }) => text.startsWith(name + after.replaceAll('\r', '')));
       return tool ? then(tool) : [];
@@ -105,15 +103,15 @@ function parameterSteps(tool: Tool, left: readonly string[]): readonly Step[] {
   const { required } = tool.parameters;
   const needed = left.findIndex((name) => Array.isArray(required) && required.includes(name));
   const possible = needed < 0 ? left : left.slice(0, needed + 1);
-  const tags = possible.map((name) => literal(`<parameter=${name}>\n`));
-  const end = needed < 0 ? [literal('</function>\n</tool_call>')] : [];
+  const tags = possible.map((name) => [literal(`<parameter=${name}>\n`)]);
+  const end = needed < 0 ? [[literal('</function>\n</tool_call>')]] : [];
   const follow = (text: string): readonly Step[] => {
     const name = possible.find((parameter) => text.startsWith(`<parameter=${parameter}>`));
     return name === undefined
       ? []
       : [parameterValue(tool, name), ...parameterSteps(tool, left.slice(left.indexOf(name) + 1))];
   };
-  return [{ kind: 'choose', grammar: { rules: `top ::= ${[...tags, ...end].join(' | ')}` }, follow }];
+  return [{ kind: 'choose', grammar: { form: [...tags, ...end] }, follow }];
 }
 
 const parameterEnd = '</parameter>';
@@ -121,22 +119,16 @@ const parameterEnd = '</parameter>';
 function parameterValue(tool: Tool, name: string): Step {
   const { schema, isText } = argumentTypes(tool)[name] ?? { schema: {}, isText: true };
   const end = literal(`\n${parameterEnd}\n`);
-  if (!isText)
-    return { kind: 'choose', grammar: { rules: `top ::= root ${end}`, schema: withDefinitions(schema, tool) } };
-  const values = 'enum' in schema && Array.isArray(schema['enum']) ? schema['enum'].map(String) : undefined;
-  if (values) return { kind: 'choose', grammar: { rules: `top ::= (${values.map(literal).join(' | ')}) ${end}` } };
-  return { kind: 'choose', grammar: { rules: `top ::= s0 ${end}\n${textWithout(parameterEnd)}` } };
-}
-
-/** Rules `s0`, `s1`, … for texts that do not hold `tag`: how much of it was written is the number of the rule. */
-function textWithout(tag: string): string {
-  const [first = '', ...rest] = tag;
-  const rules = [`s0 ::= "" | [^${first}\\r] s0 | "${first}" s1`];
-  for (const [i, next] of rest.entries()) {
-    const further = i + 1 < rest.length ? ` | "${next}" s${i + 2}` : '';
-    rules.push(`s${i + 1} ::= "" | "${first}" s1 | [^${first}${next}\\r] s0${further}`);
-  }
-  return rules.join('\n');
+  const values = isText && 'enum' in schema && Array.isArray(schema['enum']) ? schema['enum'].map(String) : undefined;
+  const form: Form = values
+    ? values.map((value) => [literal(value), end])
+    : [
+        [
+          isText ? { kind: 'without', tag: parameterEnd } : { kind: 'json', schema: withDefinitions(schema, tool) },
+          end,
+        ],
+      ];
+  return { kind: 'choose', grammar: { form } };
 }
 
 function withDefinitions(schema: Readonly<Record<string, unknown>>, { parameters }: Tool): unknown {
@@ -148,16 +140,30 @@ function withDefinitions(schema: Readonly<Record<string, unknown>>, { parameters
   };
 }
 
-/** Arguments are an object even where the schema forgets to say so. */
+/**
+ * Arguments are an object even where the schema forgets to say so; and where it names them and no more, there are no
+ * others: what a tool does not know, it can't use.
+ */
 function argumentsSchema(parameters: Tool['parameters']): unknown {
-  return { ...parameters, type: 'object' };
+  const { properties, required } = parameters;
+  const open = [
+    'additionalProperties',
+    'unevaluatedProperties',
+    'patternProperties',
+    '$ref',
+    'allOf',
+    'anyOf',
+    'oneOf',
+    'if',
+  ];
+  const named = typeof properties === 'object' && properties !== null ? Object.keys(properties) : undefined;
+  const needed: readonly unknown[] = Array.isArray(required) ? required : [];
+  const closed =
+    named && !open.some((key) => key in parameters) && needed.every((name) => named.includes(String(name)));
+  return { ...parameters, type: 'object', ...(closed && { additionalProperties: false }) };
 }
 
-/** A text of EBNF. */
-export function literal(text: string): string {
-  const escaped = text.replace(/["\\]/g, '\\$&').replaceAll('\n', '\\n').replaceAll('\r', '\\r');
-  return `"${escaped}"`;
-}
+export const literal = (text: string): Part => ({ kind: 'literal', text });
 
 /** A framing token in a grammar. */
 export function marked(name: string): string {

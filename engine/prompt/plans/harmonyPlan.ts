@@ -50,7 +50,7 @@ function thoughtOr(start: string, answer: readonly Step[]): Step {
   const direct = start.replace(/<\|\w+\|>/g, (name) => marked(name));
   return {
     kind: 'choose',
-    grammar: { rules: `top ::= ${literal(analysis)} | ${literal(direct)}` },
+    grammar: { form: [[literal(analysis)], [literal(direct)]] },
     follow: (text) =>
       text.startsWith('<|channel|>analysis')
         ? [{ kind: 'think' }, { kind: 'write', text: `<|start|>assistant${start}` }, ...answer]

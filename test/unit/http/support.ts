@@ -85,7 +85,7 @@ export class ScriptedEngine {
       complete: async (params) => {
         this.completed.push(params);
         this.routes.deliver({ stream: params.stream ?? '', kind: 'text', text: 'the middle' });
-        return { text: 'the middle', finish: 'stop', statistics };
+        return { text: 'the middle', alternatives: [], finish: 'stop', statistics };
       },
       generate: async (params) => {
         this.generated.push(params);

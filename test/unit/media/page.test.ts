@@ -360,7 +360,8 @@ describe('the chat page', () => {
     await tell({ type: 'suggestions', query: '', items });
     key($('#question'), 'Escape');
     key($('#question'), 'Enter');
-    expect(sent.at(-1)).toEqual({ type: 'send', text: '#' });
+    // What is still being reported of the text that was sent comes after it.
+    expect(sent.findLast(({ type }) => type !== 'draft')).toEqual({ type: 'send', text: '#' });
     expect(sent.some((message) => message.type === 'stop')).toBe(false);
   });
 
@@ -457,7 +458,8 @@ describe('the chat page', () => {
       kind: 'text',
       text: 'x',
     });
-    expect(sent.slice(1).map((message) => message.type)).toEqual(['page-error', 'page-error']);
+    const reported = sent.filter(({ type }) => type === 'page-error');
+    expect(reported).toHaveLength(2);
     await tell({ type: 'turn', turn: turn() });
     expect(document.querySelectorAll('.turn')).toHaveLength(1);
   });

@@ -362,6 +362,6 @@ describeShared('A wanted form of the answer', publishedFiles, () => {
     const format = promptFormatOf({ ...boundTo(smallTokenizer()), framing: new Map() });
     const responseFormat = { kind: 'json-schema', schema } as const;
     const { plan } = format.render(conversation, { thinking: 'off', now, responseFormat });
-    expect(plan.steps).toMatchObject([{ kind: 'choose', grammar: { schema } }]);
+    expect(plan.steps).toMatchObject([{ kind: 'choose', grammar: { form: [[{ kind: 'json', schema }]], last: true } }]);
   });
 });

@@ -230,13 +230,13 @@ describeShared('A model that insists on a call', publishedFiles, () => {
   }
 });
 
+const json = (schema: unknown) => ({ form: [[{ kind: 'json', schema }]] }) as const;
+
 describe('A schema that cannot be followed', () => {
   it('is refused, and says so', async () => {
     const grammars = new Grammars(smallTokenizer());
-    const walk = grammars.walk({ rules: 'top ::= root', schema: { type: 'strange' } });
-    await expect(walk).rejects.toMatchObject({ code: 'invalid-input' });
-    await expect(grammars.walk({ rules: 'top ::= root', schema: { title: 'x'.repeat(300_000) } })).rejects.toThrow(
-      'at most',
-    );
+    await expect(grammars.walk(json({ type: 'strange' }))).rejects.toMatchObject({ code: 'invalid-input' });
+    await expect(grammars.walk(json({ title: 'x'.repeat(300_000) }))).rejects.toThrow('characters (at most');
+    await grammars.close();
   });
 });

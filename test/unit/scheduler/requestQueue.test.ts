@@ -58,6 +58,7 @@ class Simulation {
     const allTokens = step.slices.reduce((sum, { tokens }) => sum + tokens, 0);
     this.nowMs += tookMs;
     this.busyMs += tookMs;
+    this.queue.measured(step.slices, tookMs);
     this.queue.charge(step.slices, tookMs, this.nowMs);
     for (const { request, tokens, logits } of step.slices) {
       request.longestGapMs = Math.max(request.longestGapMs, this.nowMs - request.lastStepMs);

@@ -7,24 +7,21 @@
  *
  * The weights are a tiny checkpoint's under the default model's id, so that the test needs no network: what is loaded is read from disk as always.
  */
-import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { promisify } from 'node:util';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { defaultModelId } from '../../../engine/catalogue/catalogue.ts';
 import { modelDigest } from '../../../engine/catalogue/manifest.ts';
 import { type EngineProcess, startEngine } from '../../../engine/runtime/engineProcess.ts';
+import { buildProduct, type Product } from '../built/product.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
 
-const root = resolve(import.meta.dirname, '../../..');
-/** Native modules are found from here. */
-const built = join(root, 'node_modules', '.cache', 'hearth-test', `seam-${process.pid}`);
 /** Longer than the 8,192 that were once the most. */
 const trainedTokens = 65_536;
 let home: string;
+let product: Product;
 let engine: EngineProcess;
 
 /** The folder of an installed model: named by its digest, with a manifest. */
@@ -52,12 +49,12 @@ beforeAll(async () => {
   await writeFile(config, JSON.stringify({ ...published, max_position_embeddings: trainedTokens }));
   await install(defaultModelId, tiny.path);
   await tiny.remove();
-  await promisify(execFile)(process.execPath, ['esbuild.mjs', '--outdir', built], { cwd: root });
-  engine = startEngine(join(built, 'engine.mjs'), { env: { HEARTH_HOME: home } });
+  product = await buildProduct();
+  engine = startEngine(product.engine, { env: { HEARTH_HOME: home } });
 }, 120_000);
 afterAll(async () => {
   await engine?.stop();
-  await rm(built, { recursive: true, force: true });
+  await product?.remove();
   await rm(home, { recursive: true, force: true });
 });
 

@@ -21,13 +21,18 @@ const chatTemplate =
   '{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}';
 const tokenizer = new ByteTokenizer({ framing: ['<user>', '<bot>', '<end>'], end: ['<end>'], chatTemplate });
 const questionByte = 'x'.charCodeAt(0);
-const passMs = (tokens: number, msPerToken: number): number => 5 + msPerToken * tokens;
+const answerByte = 'a'.charCodeAt(0);
+const end = tokenizer.require('<end>');
+const passMs = (tokens: number, msPerToken: number, baseMs = 5): number => baseMs + msPerToken * tokens;
 
 interface Device {
   readonly fullTokens: number;
   readonly msPerToken: number;
   /** Of the question's passes: after that one a key is pressed. */
   readonly keyAfterPass?: number;
+  readonly baseMs?: number;
+  /** It answered another question before, sampling itself; then a key is pressed. */
+  readonly sampled?: boolean;
 }
 
 interface Pass {
@@ -36,7 +41,7 @@ interface Pass {
 }
 
 /** The passes of a question of 20,000 bytes, each a token, and when the key was pressed. */
-async function passes({ fullTokens, msPerToken, keyAfterPass }: Device) {
+async function passes({ fullTokens, msPerToken, keyAfterPass, baseMs = 5, sampled = false }: Device) {
   const [seen, keys]: [Pass[], Promise<unknown>[]] = [[], []];
   let clock = 0;
   let pressedMs = Number.NaN;
@@ -44,14 +49,16 @@ async function passes({ fullTokens, msPerToken, keyAfterPass }: Device) {
     vocabularySize: tokenizer.vocabularySize,
     contextTokens: 32_768,
     maxTokensPerRun: fullTokens,
-    follow: () => tokenizer.require('<end>'),
-    beforeRun: (batch) => {
+    follow: (tokens) =>
+      tokens.length - 1 - tokens.findLastIndex((token) => token !== answerByte) < 50 ? answerByte : end,
+    draws: sampled,
+    beforeRun: (batch, steps) => {
       const [slice] = batch;
       if (slice?.tokens.includes(questionByte)) {
         seen.push({ tokens: slice.tokens.length, startMs: clock });
         if (seen.length === keyAfterPass) press();
       }
-      clock += passMs(slice?.tokens.length ?? 0, msPerToken);
+      clock += steps * passMs(slice?.tokens.length ?? 0, msPerToken, baseMs);
     },
   });
   const scheduler = engineScheduler(
@@ -60,26 +67,42 @@ async function passes({ fullTokens, msPerToken, keyAfterPass }: Device) {
   );
   const press = (): void => {
     pressedMs = clock;
-    const source = { prefix: 'let a = ', suffix: '', snippets: [], maxTokens: 2, multiline: false, whole: false };
+    const source = { prefix: 'let a = ', suffix: '', snippets: [], maxTokens: 2, whole: false } as const;
+    const shown = { multiline: 'never', candidates: 1, confidence: 'eager' } as const;
     keys.push(
-      complete(scheduler, tokenizer, 32_768, { ...source, stopStrings: [], sampling: greedy, random: () => 0 }),
+      complete(scheduler, tokenizer, 32_768, {
+        ...source,
+        ...shown,
+        stopStrings: [],
+        sampling: greedy,
+        random: () => 0,
+      }),
     );
   };
   const format = promptFormatOf(tokenizer);
   const model = { scheduler, format, tokenizer, grammars: new Grammars(tokenizer), contextTokens: 32_768 };
-  await chat(
-    { ...model, now: () => new Date(0) },
-    {
-      requestClass: 'chat',
-      messages: [{ role: 'user', content: 'x'.repeat(20_000) }],
-      thinking: 'off',
-      maxTokens: 4,
-      stopStrings: [],
-      sampling: greedy,
-      random: () => 0,
-      onPiece: () => {},
-    },
-  );
+  const ask = (content: string, maxTokens: number) =>
+    chat(
+      { ...model, now: () => new Date(0) },
+      {
+        requestClass: 'chat',
+        messages: [{ role: 'user', content }],
+        thinking: 'off',
+        maxTokens,
+        stopStrings: [],
+        sampling: greedy,
+        random: () => 0,
+        onPiece: () => {},
+      },
+    );
+  if (sampled) {
+    await ask('y'.repeat(2000), 100);
+    expect(Math.max(...decoder.draws)).toBe(16);
+    press();
+    await Promise.all(keys);
+    clock += 100;
+  }
+  await ask('x'.repeat(20_000), 4);
   await Promise.all(keys);
   return { seen, pressedMs };
 }
@@ -104,6 +127,14 @@ describe('a question’s chunks', () => {
     const later = seen.filter(({ startMs }) => startMs > pressedMs + 2000).slice(0, -1);
     expect(later.length).toBeGreaterThan(5);
     for (const { tokens } of later) expect(tokens).toBe(onGpu);
+  });
+
+  it('do not go by the time of tokens that the device sampled', async () => {
+    // 16 sampled tokens take 1.1 ms each, and a pass of 512 takes 52 ms.
+    const device = { fullTokens: onGpu, msPerToken: 0.1, baseMs: 1, sampled: true };
+    const { seen, pressedMs } = await passes(device);
+    expect(seen[0]?.startMs).toBeLessThan(pressedMs + 2000);
+    expect(seen[0]?.tokens).toBe(onGpu);
   });
 
   it('of a slow device hold a cancellation up for a second, or for 128 tokens', async () => {

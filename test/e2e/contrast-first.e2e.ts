@@ -1,1 +1,0 @@
-import './firstMinutes.e2e.ts';
