@@ -20,6 +20,7 @@ import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
 import { ThinkingSplitter } from '../thinking.ts';
 import type { ChatTemplate, TemplateMessage, TemplateOptions } from './chatTemplate.ts';
+import { renderNearest } from './mergedTurns.ts';
 import { type ToolSyntax, templateCall, templateTool, withoutToolRoles } from './toolSyntax.ts';
 
 export interface ChatOptions extends Omit<TemplateOptions, 'messages' | 'bosToken' | 'eosToken'> {
@@ -58,13 +59,15 @@ export function* encodeChatSliced(
     content: disguise.put(content ?? ''),
     ...disguise.fields(fields),
   }));
-  const text = template.render({
-    ...rest,
-    variables: disguise.fields(variables),
-    messages: disguised,
-    bosToken: tokenizer.templateTokens.begin,
-    eosToken: tokenizer.templateTokens.end,
-  });
+  const text = renderNearest(disguised, (turns) =>
+    template.render({
+      ...rest,
+      variables: disguise.fields(variables),
+      messages: turns,
+      bosToken: tokenizer.templateTokens.begin,
+      eosToken: tokenizer.templateTokens.end,
+    }),
+  );
   yield;
   const parts = yield* eachSliced(
     tokenizer.split(text),
