@@ -148,6 +148,8 @@ export const limits = {
   repository: {
     // Hand-written sources stay below; larger ones are tables and bundles.
     fileBytes: 1024 * 1024,
+    // Git's index of a million files has about 100 MB; rules and settings have kilobytes.
+    gitFileBytes: 256 * 1024 * 1024,
     // Five times the Linux kernel; a walk beyond fills memory rather than answers questions.
     files: 500_000,
     // Minified code has thousands of characters a line, prose and code under 120; short files are left alone.

@@ -19,6 +19,7 @@ import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
 import { ThinkingSplitter } from '../thinking.ts';
 import type { ChatTemplate, TemplateMessage, TemplateOptions } from './chatTemplate.ts';
+import { renderNearest } from './mergedTurns.ts';
 import { type ToolSyntax, templateCall, templateTool, withoutToolRoles } from './toolSyntax.ts';
 
 export interface ChatOptions extends Omit<TemplateOptions, 'messages' | 'bosToken' | 'eosToken'> {
@@ -46,17 +47,20 @@ export function encodeChat(
   const shownTools = inTemplate && tools.length > 0 ? { tools: tools.map(templateTool) } : {};
   const variables = { ...options.variables, ...shownTools };
   const disguise = new Disguise(tokenizer, [conversation, variables, template.source]);
-  const text = template.render({
-    ...rest,
-    variables: disguise.fields(variables),
-    messages: conversation.map(({ role, content, ...rest }) => ({
-      role,
-      content: disguise.put(content ?? ''),
-      ...disguise.fields(rest),
-    })),
-    bosToken: tokenizer.templateTokens.begin,
-    eosToken: tokenizer.templateTokens.end,
-  });
+  const disguised = conversation.map(({ role, content, ...rest }) => ({
+    role,
+    content: disguise.put(content ?? ''),
+    ...disguise.fields(rest),
+  }));
+  const text = renderNearest(disguised, (turns) =>
+    template.render({
+      ...rest,
+      variables: disguise.fields(variables),
+      messages: turns,
+      bosToken: tokenizer.templateTokens.begin,
+      eosToken: tokenizer.templateTokens.end,
+    }),
+  );
   const parts = tokenizer
     .split(text)
     .map((part): PromptPart => (typeof part === 'number' ? part : disguise.lift(part)));

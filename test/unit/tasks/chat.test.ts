@@ -61,7 +61,7 @@ describe('an answer by a schema', () => {
     const stop = new AbortController();
     setTimeout(() => stop.abort(), 400);
     const responseFormat = { kind: 'json-schema', schema: slow } as const;
-    const answer = await ask(tokenizer, '{}', { responseFormat, signal: stop.signal, contextTokens: 16_384 });
+    const answer = await ask(tokenizer, '{}', { responseFormat, signal: stop.signal, contextTokens: 32_768 });
     expect(answer).toMatchObject({ finish: 'cancelled', text: '' });
   }, 20_000);
 
