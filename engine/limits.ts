@@ -115,6 +115,12 @@ export const limits = {
     idleSequences: { chat: 8, keystroke: 4, summary: 2, 'warm-up': 8 },
     // No vocabulary averages more characters a token. Longer text is cut before tokenising.
     charsPerToken: 16,
+    // Characters counted for a message's framing, which takes at least two tokens.
+    messageChars: 32,
+    // A conversation up to this length is tokenised whole, in about 10 ms. A longer one is truncated by characters first.
+    historyChars: 256 * 1024,
+    // Time slice of prompt preparation before yielding to the event loop.
+    sliceMs: 10,
     // A longer prompt delays the first completion by seconds on a CPU.
     completionPromptTokens: 2048,
     // Compiled grammars to cache. An agent has about 60 tools.
@@ -148,6 +154,8 @@ export const limits = {
   repository: {
     // Hand-written sources are smaller; larger files are tables and bundles.
     fileBytes: 1024 * 1024,
+    // Git's index of a million files has about 100 MB; rules and settings have kilobytes.
+    gitFileBytes: 256 * 1024 * 1024,
     // Five times the Linux kernel's file count; more would only fill memory.
     files: 500_000,
     // Minified code averages thousands of characters a line; prose and code average under 120. Short files are exempt.
@@ -191,6 +199,12 @@ export const limits = {
     retryAfterSeconds: 1,
     // Answers to one request (`n`).
     choices: 4,
+    // Choices for a constrained answer; classifiers have about a hundred labels.
+    choicesOfAnswer: 1000,
+    // The limit of OpenAI's API.
+    logprobs: 20,
+    // Prompts in one completion request.
+    prompts: 32,
     // An agent's conversation has hundreds; its tools are some dozens.
     messages: 10_000,
     tools: 128,
@@ -252,8 +266,9 @@ export const limits = {
     cachedPieces: 32_768,
     // The longest published template has about 30 KB.
     templateChars: 512 * 1024,
-    // A thousand messages take about 200 steps each in the longest published template.
+    // A message takes about 200 steps in the longest published template.
     templateSteps: 300_000,
+    templateStepsOfMessage: 300,
     // Published templates are about 30 levels deep. The interpreter uses about four stack frames a level.
     templateDepth: 400,
     // Characters that a template may add to its input; published templates add under 20 KB.

@@ -9,12 +9,12 @@ describe('many mixed requests (npm run soak has ten thousand)', () => {
       backend: 'onnx',
     });
     expect(unexpected).toEqual([]);
-    const { waiting, reading, writing } = cancelled;
-    expect(finished + waiting + reading + writing + failed).toBe(150);
+    const { waiting, prefill, decode } = cancelled;
+    expect(finished + waiting + prefill + decode + failed).toBe(150);
     // A fifth, with what the seed makes of it.
-    expect(waiting + reading + writing).toBeGreaterThanOrEqual(20);
-    expect(waiting + reading + writing).toBeLessThanOrEqual(40);
-    expect(Math.min(waiting, reading, writing)).toBeGreaterThan(2);
+    expect(waiting + prefill + decode).toBeGreaterThanOrEqual(20);
+    expect(waiting + prefill + decode).toBeLessThanOrEqual(40);
+    expect(Math.min(waiting, prefill, decode)).toBeGreaterThan(2);
     expect(failed).toBeGreaterThan(2);
     expect(pending).toBe(0);
   }, 120_000);
