@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { soak } from '../../soak/soak.ts';
 
 describe('many mixed requests (npm run soak has ten thousand)', () => {
-  it('each end once: done, cancelled, or failed as they should', async () => {
+  it('end exactly once: finished, cancelled, or failed as expected', async () => {
     const { finished, cancelled, failed, unexpected, pending } = await soak({
       requests: 150,
       seed: 3,
@@ -11,7 +11,7 @@ describe('many mixed requests (npm run soak has ten thousand)', () => {
     expect(unexpected).toEqual([]);
     const { waiting, prefill, decode } = cancelled;
     expect(finished + waiting + prefill + decode + failed).toBe(150);
-    // A fifth, with what the seed makes of it.
+    // About a fifth, depending on the seed.
     expect(waiting + prefill + decode).toBeGreaterThanOrEqual(20);
     expect(waiting + prefill + decode).toBeLessThanOrEqual(40);
     expect(Math.min(waiting, prefill, decode)).toBeGreaterThan(2);
