@@ -98,19 +98,19 @@ async function report(directory: string, database: string, progress: Progress): 
   const whole = await wholenessOf(directory, database, comparedFiles);
   const { seconds, processorSeconds, kills } = progress;
   const rows = [
-    ['files', `${files} (of ${JSON.stringify(skipped)} the names only)`],
+    ['files', `${files} (contents skipped: ${JSON.stringify(skipped)})`],
     ['chunks, symbols', `${chunks}, ${symbols}`],
     ['first index', `${seconds.toFixed(0)} s, ${(files / seconds).toFixed(0)} files a second`],
-    ['of the processor', `${processorSeconds.toFixed(0)} s, ${(files / processorSeconds).toFixed(0)} files a second`],
+    ['CPU time', `${processorSeconds.toFixed(0)} s, ${(files / processorSeconds).toFixed(0)} files a second`],
     ['peak memory of the process', `${(peakBytes / 1e6).toFixed(0)} MB`],
     ['index on disk', `${(statSync(database).size / 1e6).toFixed(0)} MB`],
     ['start and scan without a change', `${again.toFixed(1)} s`],
     ['search, p50 and p95', `${quantile(search, 0.5).toFixed(1)} ms, ${quantile(search, 0.95).toFixed(1)} ms`],
     ['one save, p50 and p95', `${quantile(save.each, 0.5).toFixed(1)} ms, ${quantile(save.each, 0.95).toFixed(1)} ms`],
-    ['one save, of the processor', `${save.processorMs.toFixed(1)} ms`],
+    ['one save, CPU time', `${save.processorMs.toFixed(1)} ms`],
     ['killed by SIGKILL', `${kills} times`],
     ['files by git, missing, too many', `${whole.filesByGit}, ${whole.missing}, ${whole.tooMany}`],
-    ['files taken apart anew, different', `${whole.compared}, ${whole.different}`],
+    ['files parsed again, different', `${whole.compared}, ${whole.different}`],
   ];
   console.log(`| ${basename(directory)} | |\n|---|---:|`);
   for (const row of rows) console.log(`| ${row.join(' | ')} |`);

@@ -95,7 +95,7 @@ const busyProcesses = startBusy(busy);
 try {
   await vitest.standalone();
   const all = await repeatEach(vitest, files, repeat);
-  console.log(`\nEach file ${repeat} times, beside ${busy} busy processes:\n\n${table(all, repeat)}`);
+  console.log(`\nEach file ${repeat} times, next to ${busy} busy processes:\n\n${table(all, repeat)}`);
   for (const { file, failures } of all) {
     for (const [name, times] of failures) console.log(`\n${times} of ${repeat} failed: ${file}: ${name}`);
   }

@@ -118,9 +118,9 @@ export function diskError(error: unknown, path: string): unknown {
   return error;
 }
 
-/** What long work on the store tells its caller. */
+/** Progress of a download, import or verification. */
 export interface StoreProgress {
-  /** `waiting`: another process is getting the same model. */
+  /** `waiting`: another process is downloading the same model. */
   readonly phase: 'waiting' | 'download' | 'extract' | 'verify' | 'copy';
   readonly source: string;
   readonly doneBytes: number;
@@ -132,7 +132,7 @@ export interface WorkOptions {
   readonly onProgress?: ((progress: StoreProgress) => void) | undefined;
 }
 
-/** Callers need no more than ten reports a second. */
+/** At most ten reports a second. */
 const progressIntervalMs = 100;
 
 export function reporter(source: string, onProgress: WorkOptions['onProgress']) {

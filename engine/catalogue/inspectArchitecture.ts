@@ -119,8 +119,8 @@ function fitRow({ thisMachine, longestContextTokens, weights }: InspectedModel):
     return { label, value: `${count(contextTokens)} tokens`, why: `its full context; ${room}` };
   }
   if (contextTokens < leastContextTokens) {
-    const beside = contextTokens > 0 ? ` and leave space for ${contextTokens} tokens` : '';
-    return { label, value: 'no', why: `the weights take ${showBytes(weights.bytes)}${beside}; ${room}` };
+    const remaining = contextTokens > 0 ? ` and leave space for ${contextTokens} tokens` : '';
+    return { label, value: 'no', why: `the weights take ${showBytes(weights.bytes)}${remaining}; ${room}` };
   }
   return { label, value: `${count(contextTokens)} tokens`, why: room };
 }

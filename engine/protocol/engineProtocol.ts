@@ -379,7 +379,7 @@ export const delta = z.discriminatedUnion('kind', [
     text: z.string(),
     /** Tokens generated so far, including hidden ones. Absent if not counted. */
     tokens: z.number().int().min(0).optional(),
-    /** Of the tokens of `text`, where they were asked for. */
+    /** Log-probabilities of the tokens of `text`, if requested. */
     logprobs: z.array(tokenLogprob).readonly().optional(),
   }),
   z.object({

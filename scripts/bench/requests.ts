@@ -9,7 +9,12 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openModel } from '../../engine/model/open.ts';
-import { type BesideLines, besideLines, keystrokeTokens, measureBeside } from './beside.ts';
+import {
+  type DuringChatLines,
+  duringChatLines,
+  keystrokeTokens,
+  measureCompletionDuringChat,
+} from './completionDuringChat.ts';
 import { startHearth } from './hearthEngine.ts';
 import { startLlamaServer } from './llamaServer.ts';
 import { withLongContext } from './longContext.ts';
@@ -45,9 +50,9 @@ function linesOf(model: string, tokens: number) {
     secondTurn: { section: first, what: "of a chat's second turn", goal: wellBelow },
     restart: { section: first, what: 'after a restart, as soon as the model is ready', goal: wellBelow },
     restartLater: { section: first, what: 'after a restart, a second later', goal: wellBelow },
-    beside: besideLines(of),
+    duringChat: duringChatLines(of),
     resident: { section: `${of}: resident memory ÷ file, against llama-server`, what: 'with all of that cached' },
-  } satisfies Record<string, Line | BesideLines>;
+  } satisfies Record<string, Line | DuringChatLines>;
 }
 
 export async function measureRequests(report: Report, settings: Settings): Promise<void> {
@@ -111,7 +116,10 @@ async function measureEngine(start: Start, options: EngineOptions, tokens: numbe
     await measureKeystrokes(engine, text, user);
     await engine.store(text);
     const turns = await measureSecondTurn(engine, text, user);
-    await measureBeside(engine, turns, user.textOf(keystrokeTokens), { ...user, lines: user.lines.beside });
+    await measureCompletionDuringChat(engine, turns, user.textOf(keystrokeTokens), {
+      ...user,
+      lines: user.lines.duringChat,
+    });
     user.note(user.lines.resident, engine.residentBytes() / statSync(options.model).size);
   });
   await during(await start(options), async (engine) => {

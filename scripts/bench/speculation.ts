@@ -119,7 +119,7 @@ async function compare({ ids, plain, drafting }: Writers, { before, after }: Edi
     tokens: answer.length,
     plainMs: off.ms,
     draftingMs: on.ms,
-    alike: off.drawn.filter((token, i) => token === on.drawn[i]).length,
+    alike: off.sampled.filter((token, i) => token === on.sampled[i]).length,
     apart: Math.max(...apart),
   };
 }
@@ -151,11 +151,11 @@ interface Written {
   readonly ms: number;
   /** Log-probability of each true token. */
   readonly logProbabilities: readonly number[];
-  readonly drawn: readonly number[];
+  readonly sampled: readonly number[];
 }
 
 async function write(scheduler: Scheduler, prompt: readonly number[], answer: readonly number[]): Promise<Written> {
-  const [logProbabilities, drawn, random]: [number[], number[], () => number] = [[], [], seededRandom(1)];
+  const [logProbabilities, sampled, random]: [number[], number[], () => number] = [[], [], seededRandom(1)];
   const history = { sequence: new Set<number>(), generated: new Set<number>() };
   let lookedMs = 0;
   const { firstTokenMs, endedMs } = await scheduler.submit({
@@ -164,15 +164,15 @@ async function write(scheduler: Scheduler, prompt: readonly number[], answer: re
     maxTokens: answer.length,
     choose: (logits) => {
       const start = performance.now();
-      const token = answer[drawn.length] ?? 0;
+      const token = answer[sampled.length] ?? 0;
       logProbabilities.push(logProbability(logits, token));
-      drawn.push(sample(logits, { ...greedy, temperature: 0.8 }, history, random));
-      if (drawn.length > 1) lookedMs += performance.now() - start;
+      sampled.push(sample(logits, { ...greedy, temperature: 0.8 }, history, random));
+      if (sampled.length > 1) lookedMs += performance.now() - start;
       return token;
     },
     deliver: () => 'continue',
   });
-  return { ms: endedMs - firstTokenMs - lookedMs, logProbabilities, drawn };
+  return { ms: endedMs - firstTokenMs - lookedMs, logProbabilities, sampled };
 }
 
 function logProbability(logits: Float32Array, token: number): number {

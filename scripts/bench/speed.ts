@@ -46,7 +46,7 @@ async function measureModel(
     for (const depthTokens of depths) {
       const workload: Workload = { depthTokens, promptTokens, decodeTokens, threads, samples: samplesPerTurn };
       for (let turn = 0; turn < turnsAt(settings.turns, depthTokens); turn++) {
-        console.error(`${basename(path)} behind ${count(depthTokens)} tokens, turn ${turn + 1}`);
+        console.error(`${basename(path)} after ${count(depthTokens)} tokens, turn ${turn + 1}`);
         const own = await hearth.measure(workload);
         noteSpeeds(report, 'hearth', lines, depthTokens, own);
         if (speedPeer) noteSpeeds(report, 'other', lines, depthTokens, await speedPeer.measure(path, workload));
@@ -63,14 +63,14 @@ type Lines = ReturnType<typeof linesOf>;
 function linesOf(model: string, { promptTokens, decodeTokens }: Settings) {
   const speeds = `${model}: tokens a second, against llama-bench`;
   const growth = `${model}: time of a token by context length, against llama-bench with its f16 cache`;
-  const behind = (tokens: number): string => `after ${count(tokens)}`;
+  const after = (tokens: number): string => `after ${count(tokens)}`;
   const line = (section: string, what: string, goal?: Goal): Line => ({ section, what, ...(goal && { goal }) });
   return {
-    prefill: (depth: number) => line(speeds, `prefill of ${promptTokens} ${behind(depth)}`, atLeastAsFast),
-    decode: (depth: number) => line(speeds, `decode of ${decodeTokens} ${behind(depth)}`, atLeastAsFast),
-    ms: (depth: number) => line(growth, `ms ${behind(depth)}`),
-    bytes: (depth: number) => line(growth, `MB of weights and cache read ${behind(depth)}`),
-    rate: (depth: number) => line(growth, `GB/s of them ${behind(depth)}`),
+    prefill: (depth: number) => line(speeds, `prefill of ${promptTokens} ${after(depth)}`, atLeastAsFast),
+    decode: (depth: number) => line(speeds, `decode of ${decodeTokens} ${after(depth)}`, atLeastAsFast),
+    ms: (depth: number) => line(growth, `ms ${after(depth)}`),
+    bytes: (depth: number) => line(growth, `MB of weights and cache read ${after(depth)}`),
+    rate: (depth: number) => line(growth, `GB/s of them ${after(depth)}`),
     slope: (from: number, to: number) => line(growth, `ms more for 1,000 tokens, from ${count(from)} to ${count(to)}`),
     slopeBytes: (from: number, to: number) =>
       line(growth, `MB of cache for 1,000 tokens, from ${count(from)} to ${count(to)}`),

@@ -150,7 +150,7 @@ export const continuations: Readonly<Record<string, Continuation>> = {
   'a line less deep': (place) => `${place.truth}\n${indentation(place).slice(0, -2)}${sibling(place)}\n`,
   'a deeper line': (place) => `${place.truth}\n${lastIndentation(place)}    ${sibling(place)}\n`,
   'a line in tabs': (place) => `${place.truth}\n\t${lastIndentation(place)}\t${sibling(place)}\n`,
-  'a line behind empty ones': (place) => `${place.truth}\n\n\n${indentation(place)}${sibling(place)}\n`,
+  'a line after empty ones': (place) => `${place.truth}\n\n\n${indentation(place)}${sibling(place)}\n`,
   'itself, again and again': (place) => {
     const last = (lineOf(place) + place.truth).split('\n').at(-1);
     return `${place.truth}${`\n${last}`.repeat(5)}`;

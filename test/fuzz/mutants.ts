@@ -369,7 +369,7 @@ function requireSound(tensors: ReadonlyMap<string, StoredTensor>, bytes: Uint8Ar
     if (byteLength !== byteLengthOf(type, shape)) throw new Error(`${name}: wrong byte length`);
     if (fileOffset < end) throw new Error(`${name}: overlaps`);
     end = fileOffset + byteLength;
-    if (end > bytes.byteLength) throw new Error(`${name}: behind the end`);
+    if (end > bytes.byteLength) throw new Error(`${name}: past the end`);
     dequantise(type, bytes.subarray(fileOffset, end));
   }
 }

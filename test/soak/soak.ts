@@ -135,9 +135,9 @@ class Load {
 
   /** Chooses a fifth of the requests, plus replacements for those that ended before their cancellation. */
   #cancellation(): Cancellation | undefined {
-    const [drawn, stage, share] = [this.#random(), this.#random(), this.#random()];
-    if (drawn >= 0.2 / 0.95 && this.#owed === 0) return undefined;
-    if (drawn >= 0.2 / 0.95) this.#owed--;
+    const [chance, stage, share] = [this.#random(), this.#random(), this.#random()];
+    if (chance >= 0.2 / 0.95 && this.#owed === 0) return undefined;
+    if (chance >= 0.2 / 0.95) this.#owed--;
     const controller = new AbortController();
     if (stage < 0.25) return { stage: 'waiting', after: 0, controller };
     if (stage < 0.5) return { stage: 'prefill', after: 1 + Math.floor(share * 4), controller };

@@ -13,7 +13,7 @@ export interface Reader {
   readonly query: Query;
 }
 
-/** esbuild.mjs copies the grammars beside the bundles. */
+/** esbuild.mjs copies the grammars next to the bundles. */
 const wasmFolder = import.meta.url.endsWith('.ts')
   ? dirname(createRequire(import.meta.url).resolve('@vscode/tree-sitter-wasm'))
   : fileURLToPath(new URL('./grammars', import.meta.url));

@@ -12,9 +12,9 @@ const keyMs = 200;
 
 const atMostOne: Goal = { of: 'figure', bound: '≤', value: 1 };
 
-export type BesideLines = ReturnType<typeof besideLines>;
+export type DuringChatLines = ReturnType<typeof duringChatLines>;
 
-export function besideLines(of: string) {
+export function duringChatLines(of: string) {
   const section = `${of}: a completion of ${count(keystrokeTokens)} tokens while a chat streams, against llama-server`;
   const line = (what: string, goal?: Goal): Line => ({ section, what, ...(goal && { goal }) });
   const p95 = (what: string, goal?: Goal): Line & { summary: Summary } => ({ ...line(what, goal), summary: 'p95' });
@@ -34,12 +34,12 @@ export function besideLines(of: string) {
 
 interface Typist {
   readonly note: (line: Line, value: number) => void;
-  readonly lines: BesideLines;
+  readonly lines: DuringChatLines;
   readonly keystrokes: number;
 }
 
 /** @param text before the cursor */
-export async function measureBeside(
+export async function measureCompletionDuringChat(
   engine: Requester,
   turns: readonly ChatTurn[],
   text: string,
@@ -58,38 +58,36 @@ export async function measureBeside(
   note(lines.token, tokenMs);
 
   const runsBefore = await engine.chatRuns?.();
-  const { keyMs: besideMs, totalMs } = await typeWhile(engine.chat(turns, answerTokens), (i) =>
-    engine.keystroke(place(100 + i)),
-  );
+  const { latenciesMs, totalMs } = await typeWhile(engine.chat(turns, answerTokens), (i) => engine.keystroke(place(100 + i)));
   const runs = await engine.chatRuns?.();
   const runMs = runs && runsBefore ? runs.recentMs.slice(runsBefore.count - runs.count) : [tokenMs];
   for (const ms of runMs) for (const line of [lines.run, lines.run95]) note(line, ms);
-  for (const ms of besideMs) {
+  for (const ms of latenciesMs) {
     for (const line of [lines.streaming, lines.streaming95]) note(line, ms);
     note(lines.addedToken, (ms - aloneMs) / tokenMs);
     note(lines.added, (ms - aloneMs) / (quantile(runMs, 0.5) ?? Number.NaN));
   }
   note(lines.chat, totalMs / chatAlone.totalMs);
-  note(lines.share, totalMs / (chatAlone.totalMs + besideMs.length * aloneMs));
+  note(lines.share, totalMs / (chatAlone.totalMs + latenciesMs.length * aloneMs));
 }
 
 /** @returns the latency of each key answered while the chat was streaming, and the chat's duration. */
 async function typeWhile(
   chat: ReturnType<Requester['chat']>,
   key: (i: number) => Promise<void>,
-): Promise<{ keyMs: readonly number[]; totalMs: number }> {
+): Promise<{ latenciesMs: readonly number[]; totalMs: number }> {
   let isStreaming = true;
   const end = (): void => {
     isStreaming = false;
   };
   // Awaited below, where a failure is thrown.
   chat.then(end, end);
-  const besideMs: number[] = [];
+  const latenciesMs: number[] = [];
   for (let i = 0; isStreaming; i++) {
     const ms = await timed(() => key(i));
     if (!isStreaming) break;
-    besideMs.push(ms);
+    latenciesMs.push(ms);
     await sleep(Math.max(0, keyMs - ms));
   }
-  return { keyMs: besideMs, totalMs: (await chat).totalMs };
+  return { latenciesMs, totalMs: (await chat).totalMs };
 }
