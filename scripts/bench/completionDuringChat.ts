@@ -58,7 +58,9 @@ export async function measureCompletionDuringChat(
   note(lines.token, tokenMs);
 
   const runsBefore = await engine.chatRuns?.();
-  const { latenciesMs, totalMs } = await typeWhile(engine.chat(turns, answerTokens), (i) => engine.keystroke(place(100 + i)));
+  const { latenciesMs, totalMs } = await typeWhile(engine.chat(turns, answerTokens), (i) =>
+    engine.keystroke(place(100 + i)),
+  );
   const runs = await engine.chatRuns?.();
   const runMs = runs && runsBefore ? runs.recentMs.slice(runsBefore.count - runs.count) : [tokenMs];
   for (const ms of runMs) for (const line of [lines.run, lines.run95]) note(line, ms);
