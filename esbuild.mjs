@@ -64,10 +64,6 @@ for (const name of ['tree-sitter', ...grammars.map((grammar) => `tree-sitter-${g
   cpSync(`node_modules/@vscode/tree-sitter-wasm/wasm/${name}.wasm`, join(outdir, 'grammars', `${name}.wasm`));
 }
 
-// The grammar library is no module that could be bundled: see engine/sampling/grammarThread.ts.
-const grammarLibrary = 'node_modules/@mlc-ai/web-xgrammar/lib/index.js';
-cpSync(grammarLibrary, join(outdir, 'xgrammar.js'));
-
 if (watch) {
   for (const options of builds) await (await esbuild.context(options)).watch();
 } else {
@@ -75,7 +71,6 @@ if (watch) {
   for (const { metafile } of results) requireOwnImportsOnDemand(metafile);
   // scripts/package.ts reads from it whose licences the package must carry.
   const inputs = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.inputs)));
-  inputs.add(grammarLibrary);
   writeFileSync(join(outdir, 'inputs.json'), JSON.stringify([...inputs]));
   // Parts are named by their content: those of an earlier build would stay for ever.
   const built = new Set(results.flatMap(({ metafile }) => Object.keys(metafile.outputs).map((path) => basename(path))));

@@ -107,18 +107,41 @@ export const limits = {
     choiceMs: 5,
     // Nobody waits longer for a suggestion at the cursor.
     completionMs: 20_000,
+    // Lines of a suggestion: more than half a screen is never read before accepting.
+    completionLines: 24,
     // By then the cursor is elsewhere.
     warmUpMs: 300_000,
     // Sequences kept for the next prompt, as far as memory lasts: chats that one goes back to, the last places of typing.
     idleSequences: { chat: 8, keystroke: 4, summary: 2, 'warm-up': 8 },
     // No vocabulary packs more characters into a token on average; text beyond is not even encoded.
     charsPerToken: 16,
+    // What frames a message takes at least two tokens; so many characters count for it where characters are counted.
+    messageChars: 32,
+    // A conversation up to here is encoded whole, which takes some 10 ms; a longer one is first cut by its characters.
+    historyChars: 256 * 1024,
+    // Of preparing a prompt, between two looks at what else there is to do.
+    sliceMs: 10,
     // A longer completion prompt delays the first suggestion by seconds on a processor.
     completionPromptTokens: 2048,
     // Compiled grammars: an agent has about 60 tools.
     grammars: 256,
     // The longest schema of a published tool has about 20 KB.
     schemaChars: 256 * 1024,
+    // Published schemas are at most about 20 levels deep; the parser of an answer must go as deep.
+    schemaDepth: 200,
+    // A value takes about ten characters at least.
+    schemaValues: 32 * 1024,
+    // A schema is compiled in some milliseconds; one that takes longer holds up all answers that follow a grammar.
+    grammarMs: 5_000,
+    // How long one that nobody waits for any more may go on: a mask is done by then, and another thread takes a second to start.
+    grammarCancelMs: 250,
+    // The thread of grammars needs under 100 MB for a vocabulary of 200,000 tokens.
+    grammarHeapMegabytes: 768,
+    // Machines whose states and masks are kept, and masks of each: 25 KB for a vocabulary of 200,000.
+    warmGrammars: 8,
+    grammarMasks: 128,
+    // The schema of schemas has about 70; FHIR's largest resource about 4,000.
+    schemas: 20_000,
     // Small models lose the thread in longer parts, and progress is seen part by part.
     summaryPartTokens: 3000,
     // A megabyte of source in parts of 3,000 tokens is about 100.
@@ -131,6 +154,8 @@ export const limits = {
   repository: {
     // Hand-written sources stay below; larger ones are tables and bundles.
     fileBytes: 1024 * 1024,
+    // Git's index of a million files has about 100 MB; rules and settings have kilobytes.
+    gitFileBytes: 256 * 1024 * 1024,
     // Five times the Linux kernel; a walk beyond fills memory rather than answers questions.
     files: 500_000,
     // Minified code has thousands of characters a line, prose and code under 120; short files are left alone.
@@ -174,6 +199,12 @@ export const limits = {
     retryAfterSeconds: 1,
     // Answers to one request.
     choices: 4,
+    // Texts that an answer is one of; labels of a classifier have some hundred.
+    choicesOfAnswer: 1000,
+    // As OpenAI's API.
+    logprobs: 20,
+    // Prompts of one request for completions.
+    prompts: 32,
     // An agent's conversation has hundreds; its tools are some dozens.
     messages: 10_000,
     tools: 128,
@@ -235,8 +266,9 @@ export const limits = {
     cachedPieces: 32_768,
     // The longest published template has about 30 KB.
     templateChars: 512 * 1024,
-    // A thousand messages take about 200 steps each in the longest published template.
+    // A message takes about 200 steps in the longest published template.
     templateSteps: 300_000,
+    templateStepsOfMessage: 300,
     // Published templates nest about 30 deep. The interpreter takes about four stack frames a level.
     templateDepth: 400,
     // What a template may add to what it is given; published ones add under 20 KB.

@@ -18,12 +18,13 @@ export const limits = {
   completion: {
     /** Suggestions kept. A session of typing revisits the last few dozen places at most. */
     cacheEntries: 250,
-    /** Prefix and suffix sent to the engine. 256 lines before and 64 after is where measured gains level off. */
-    prefixLines: 256,
-    suffixLines: 64,
+    /** Prefix and suffix sent to the engine: whole files as people write them, so that it can parse them. What the model
+     * gets of it is the engine's to cut. */
+    prefixLines: 1024,
+    suffixLines: 512,
     /** The same in characters, for minified files: one line may be megabytes. */
-    prefixChars: 24_000,
-    suffixChars: 6_000,
+    prefixChars: 32_000,
+    suffixChars: 16_000,
     /** The prefix starts on a multiple of this, so that it grows from a fixed start while one types and the engine's
      * cached prompt keeps its beginning. */
     anchorLines: 64,
@@ -31,8 +32,8 @@ export const limits = {
     debounceMs: 600,
     /** After so long without a key the engine reads ahead: longer than the pauses within typing. */
     idleMs: 1_500,
-    /** Lines of a multi-line suggestion: more than a screen half is never read before accepting. */
-    multilineLines: 24,
+    /** Suggestions to cycle through when the user asks for them; each costs the time of one. */
+    candidates: 3,
     /** Context from elsewhere is waited for this long at most; what comes later serves the next key. */
     contextMs: 100,
     /** Lines above the cursor that other places are compared with. */
@@ -109,6 +110,16 @@ export const limits = {
     toolRounds: 8,
     /** Of the context, what one result may take: several must fit beside the question. */
     toolResultShare: 0.2,
+  },
+  citations: {
+    /** Files of one answer that are looked for in the workspace. Answers cite a dozen; each costs a search of it. */
+    files: 100,
+  },
+  markdown: {
+    /** Quotes, lists and emphasis within each other. People write three or four levels; thousands overflow the stack. */
+    depth: 24,
+    /** Of one paragraph whose emphasis and links are read: about a page. Marked takes 50 ms for the worst of this length. */
+    paragraphChars: 5_000,
   },
   webview: {
     /** A code block or answer that is copied or inserted. The longest answers are some tens of kilobytes. */

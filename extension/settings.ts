@@ -6,6 +6,8 @@ const section = 'hearth';
 
 export type Backend = NonNullable<LoadParams['backend']>;
 export type Multiline = 'auto' | 'always' | 'never';
+/** How sure the model must be of a suggestion that is shown. */
+export type Confidence = 'eager' | 'balanced' | 'quiet';
 
 export interface EngineSettings {
   /** Catalogue id, absolute path, or '' for the automatic choice. */
@@ -24,6 +26,7 @@ export interface CompletionSettings {
   debounceMs: number;
   languages: Readonly<Record<string, boolean>>;
   multiline: Multiline;
+  confidence: Confidence;
   maxTokens: number;
 }
 
@@ -79,6 +82,7 @@ export function completionSettings(): CompletionSettings {
     debounceMs: Math.max(0, read('completion.debounce', 50)),
     languages: read<Record<string, boolean>>('completion.languages', { '*': true }),
     multiline: read<Multiline>('completion.multiline', 'auto'),
+    confidence: read<Confidence>('completion.confidence', 'balanced'),
     maxTokens: Math.max(1, Math.floor(read('completion.maxTokens', 64))),
   };
 }

@@ -5,6 +5,7 @@
  *     npm run build && npm run bench:completion [-- --lines N] [--seed N] [--model ID] [--context-chars N]
  *
  * Each line is completed twice: at its beginning, which reads the place, and behind some of its tokens, as one types it.
+ * A second one is asked for along with it, which the times include, since the engine then tells how sure it is.
  * Exact match and edit similarity are of the second, with the rest of the line; the suggestion is what the editor would show.
  */
 import { cpus, loadavg } from 'node:os';
@@ -16,7 +17,6 @@ import { Repository } from '../engine/index/repository/repository.ts';
 import { startEngine } from '../engine/runtime/engineProcess.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
 import type { Snippet } from '../extension/completion/similar.ts';
-import { trimSuggestion } from '../extension/completion/trim.ts';
 import { limits } from '../extension/limits.ts';
 import { snippetsFor } from './completion/context.ts';
 import { type HeldOut, heldOutLines, momentIn } from './completion/heldOut.ts';
@@ -27,6 +27,8 @@ interface Result {
   readonly context: string;
   readonly exact: number;
   readonly similarity: number;
+  readonly isShown: boolean;
+  readonly logProbability: number;
   readonly newPlaceMs: number;
   readonly nextKeyMs: number;
 }
@@ -51,15 +53,15 @@ async function complete(
   held: HeldOut,
   snippets: readonly Snippet[],
   cursor: number,
-): Promise<{ text: string; ms: number }> {
+): Promise<{ text: string; logProbability: number; ms: number }> {
   const moment = momentIn(held, cursor);
   const { prefix, suffix, languageId } = moment;
   const place = { prefix, suffix, languageId, path: held.path, snippets: [...snippets] };
   const start = performance.now();
-  const { text } = await patiently(() =>
-    engine.requests.complete({ ...place, maxTokens: 64, multiline: false, sampling: { temperature: 0 } }),
-  );
-  return { text: trimSuggestion(text, moment, false), ms: performance.now() - start };
+  // Asked for a second one, the engine says how sure it is and still shows all.
+  const asked = { ...place, maxTokens: 64, multiline: 'never', candidates: 2, sampling: { temperature: 0 } } as const;
+  const { text, logProbability = Number.NaN } = await patiently(() => engine.requests.complete(asked));
+  return { text, logProbability, ms: performance.now() - start };
 }
 
 /** The engine gives up on a place that takes it too long, and keeps what it read. */
@@ -87,12 +89,21 @@ async function measure(name: string, folder: string): Promise<Result[]> {
       ['with', found],
     ] as const) {
       const { ms: newPlaceMs } = await complete(held, snippets, held.start);
-      const { text, ms: nextKeyMs } = await complete(held, snippets, held.cursor);
+      const { text, logProbability, ms: nextKeyMs } = await complete(held, snippets, held.cursor);
       const exact = text.trim() === held.expected.trim() ? 1 : 0;
       const similarity = editSimilarity(text.trim(), held.expected.trim());
-      results.push({ repository: name, context, exact, similarity, newPlaceMs, nextKeyMs });
+      results.push({
+        repository: name,
+        context,
+        exact,
+        similarity,
+        isShown: text !== '',
+        logProbability,
+        newPlaceMs,
+        nextKeyMs,
+      });
     }
-    console.error(`${held.path}:${held.line + 1}  ${JSON.stringify(held.expected)}`);
+    console.error(`${held.path}:${held.line + 1}  ${JSON.stringify(results.slice(-2))}`);
   }
   await repository.close();
   return results;
@@ -138,9 +149,40 @@ function print(all: readonly Result[]): void {
   }
 }
 
+/** How many suggestions are left at a least log-probability, and how many of them are right. */
+function printThresholds(all: readonly Result[]): void {
+  const offered = all.filter(({ isShown }) => isShown);
+  const exact = offered.filter((one) => one.exact === 1);
+  console.log(`\nArea under the curve of exact ones: ${areaUnderCurve(offered).toFixed(3)} (n = ${offered.length})\n`);
+  console.log('| least mean log-probability | shown | exact of those shown | exact ones kept | edit similarity |');
+  console.log('|---:|---:|---:|---:|---:|');
+  for (const least of [Number.NEGATIVE_INFINITY, -1.5, -1.2, -1, -0.8, -0.7, -0.6, -0.5, -0.4, -0.3, -0.2]) {
+    const shown = offered.filter(({ logProbability }) => logProbability >= least);
+    const kept = shown.filter((one) => one.exact === 1).length / Math.max(1, exact.length);
+    const right = mean(shown.map((one) => one.exact));
+    const figures = [
+      least,
+      shown.length / offered.length,
+      right,
+      kept,
+      mean(shown.map(({ similarity }) => similarity)),
+    ];
+    console.log(`| ${figures.map((figure) => figure.toFixed(2)).join(' | ')} |`);
+  }
+}
+
+/** The share of pairs of an exact and another suggestion in which the exact one is the likelier. */
+function areaUnderCurve(results: readonly Result[]): number {
+  const exact = results.filter((one) => one.exact === 1);
+  const others = results.filter((one) => one.exact === 0);
+  const better = exact.flatMap((a) => others.map((b) => (a.logProbability > b.logProbability ? 1 : 0)));
+  return mean(better);
+}
+
 const results: Result[] = [];
 for (const source of sources) {
   results.push(...(await measure(source.name, join(await sourceFolder(source), handWritten[source.name] ?? ''))));
 }
 await engine.stop();
 print(results);
+printThresholds(results);

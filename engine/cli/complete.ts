@@ -9,7 +9,7 @@ export const complete: Command = {
   name: 'complete',
   usage: 'FILE:LINE:COLUMN',
   summary: 'Completes code at a place in a file; lines and columns count from 1.',
-  options: [{ name: 'multiline', help: 'as many lines as the scope takes' }, remoteOption, ...samplingOptions],
+  options: [{ name: 'multiline', help: 'as many lines as the block takes' }, remoteOption, ...samplingOptions],
   async run(values, terminal) {
     const { path, line, column } = placeOf(values.only('FILE:LINE:COLUMN'));
     const text = await readSource(path);
@@ -20,7 +20,7 @@ export const complete: Command = {
       suffix: text.slice(cursor),
       path,
       languageId: languageOf(extname(path)),
-      multiline: values.switch('multiline'),
+      multiline: values.switch('multiline') ? 'always' : 'auto',
       sampling: samplingOf(values),
       ...(maxTokens !== undefined && { maxTokens }),
     });

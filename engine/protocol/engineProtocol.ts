@@ -186,8 +186,12 @@ export const completeParams = z.object({
   /** Related text that goes before the file, least changing first. */
   snippets: z.array(z.object({ path: z.string(), text: z.string() })).default([]),
   maxTokens: z.number().int().min(1).default(64),
-  /** One line, or as many as the scope takes. */
-  multiline: z.boolean().default(false),
+  /** The rest of the line, of the statement or block that the cursor is in, or of a block wherever it is. */
+  multiline: z.enum(['never', 'auto', 'always']).default('auto'),
+  /** Different texts that are asked for; more than one costs a run each. */
+  candidates: z.number().int().min(1).max(8).default(1),
+  /** How sure of it the model must be; `eager`: not at all. */
+  confidence: z.enum(['eager', 'balanced', 'quiet']).default('eager'),
   /** As the model writes it, not trimmed to the scope of the cursor; `stream` then names its deltas. */
   whole: z.boolean().default(false),
   stream: z.string().optional(),
@@ -197,7 +201,16 @@ export const completeParams = z.object({
 });
 export type CompleteParams = z.input<typeof completeParams>;
 
-export const completeResult = z.object({ text: z.string(), finish: finishReason, statistics });
+export const completeResult = z.object({
+  /** What belongs at the cursor and stands nowhere yet; empty: nothing does, or the model is not sure of it. */
+  text: z.string(),
+  /** Less likely texts, the likeliest first. */
+  alternatives: z.array(z.string()).default([]),
+  /** Of the tokens at its beginning, the mean; absent where nobody said. */
+  logProbability: z.number().optional(),
+  finish: finishReason,
+  statistics,
+});
 export type CompleteResult = z.infer<typeof completeResult>;
 
 export const toolCall = z.object({
@@ -251,13 +264,35 @@ export type Tool = z.infer<typeof tool>;
 export const toolChoice = z.union([z.enum(['auto', 'none', 'required']), z.object({ name: z.string() })]);
 export type ToolChoice = z.infer<typeof toolChoice>;
 
+/** Grammars mark framing tokens by a carriage return. */
+const answerChoice = z
+  .string()
+  .min(1)
+  .regex(/^[^\r]*$/, 'holds a carriage return');
+
 /** What the answer (not the thinking) must be. */
 export const responseFormat = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('text') }),
   z.object({ kind: z.literal('json') }),
   z.object({ kind: z.literal('json-schema'), schema: z.record(z.string(), z.unknown()) }),
+  z.object({ kind: z.literal('choice'), choices: z.array(answerChoice).min(1).max(limits.server.choicesOfAnswer) }),
 ]);
 export type ResponseFormat = z.infer<typeof responseFormat>;
+
+/** Beside stop strings and the token limit, where an answer ends. */
+const endFields = {
+  /** Token ids that end the answer. */
+  stopIds: z.array(z.number().int().min(0)).default([]),
+  /** The model cannot end the answer by itself before. */
+  minTokens: z.number().int().min(0).default(0),
+};
+
+const candidateLogprob = z.object({ token: z.string(), bytes: z.array(z.number()).readonly(), logprob: z.number() });
+/** Of a token of the answer's text, and the most probable ones at its place. */
+export const tokenLogprob = candidateLogprob.extend({ top: z.array(candidateLogprob).readonly() });
+export type TokenLogprob = z.infer<typeof tokenLogprob>;
+/** Deltas of the text carry log-probabilities, with so many alternatives; absent: they do not. */
+const logprobs = z.number().int().min(0).max(limits.server.logprobs).optional();
 
 export const chatParams = z.object({
   /** Chosen by the client; deltas of this request carry it. */
@@ -268,9 +303,13 @@ export const chatParams = z.object({
   thinkingTokens: z.number().int().min(0).optional(),
   tools: z.array(tool).default([]),
   toolChoice: toolChoice.default('auto'),
+  /** False: the first call ends the turn. One that `toolChoice` demands does in any case. */
+  parallelToolCalls: z.boolean().default(true),
   responseFormat: responseFormat.default({ kind: 'text' }),
   maxTokens: z.number().int().min(1).optional(),
   stop: z.array(z.string()).default([]),
+  ...endFields,
+  logprobs,
   timeoutMs,
   sampling: sampling.default({}),
 });
@@ -290,11 +329,15 @@ export type ChatResult = z.infer<typeof chatResult>;
 
 export const generateParams = z.object({
   stream: z.string(),
-  prompt: z.string(),
+  /** Text, or ids of the model's vocabulary, which `raw` alone takes. */
+  prompt: z.union([z.string(), z.array(z.number().int().min(0))]),
   /** Without the chat template. */
   raw: z.boolean().default(false),
   maxTokens: z.number().int().min(1).default(256),
   stop: z.array(z.string()).default([]),
+  ...endFields,
+  responseFormat: responseFormat.default({ kind: 'text' }),
+  logprobs,
   timeoutMs,
   sampling: sampling.default({}),
 });
@@ -336,6 +379,8 @@ export const delta = z.discriminatedUnion('kind', [
     text: z.string(),
     /** Generated so far, with those that are not shown; absent where nobody counts. */
     tokens: z.number().int().min(0).optional(),
+    /** Of the tokens of `text`, where they were asked for. */
+    logprobs: z.array(tokenLogprob).readonly().optional(),
   }),
   z.object({
     stream: z.string(),

@@ -1,17 +1,24 @@
-/** Grammars over a model's vocabulary, followed on a thread of their own. */
+/** Grammars over a model's vocabulary, followed on a thread of their own, which is replaced whenever it fails. */
 import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { HearthError, invalidInput } from '../errors.ts';
+import { cancelled, HearthError, unsupported } from '../errors.ts';
+import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
+import type { Vocabulary } from '../grammar/vocabulary.ts';
+import { limits } from '../limits.ts';
 import type { AnswerGrammar } from '../prompt/plans/answerPlan.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import type { FromGrammarThread, ToGrammarThread, Vocabulary } from './grammarMessages.ts';
+import type { FromGrammarThread, ToGrammarThread } from './grammarMessages.ts';
 
 /** One walk through a grammar. */
 export interface GrammarWalk {
   /** `[⌈vocabulary / 32⌉]`, a bit for every token that may come next; `undefined`: the grammar has ended. */
   readonly allowed: Int32Array | undefined;
+  /** Once it has ended: what of the schema could not be enforced, and was not kept. */
+  readonly violation: string | undefined;
   /** Resolves when `allowed` says what may follow this token. */
   take(token: number): Promise<void>;
+  /** Ends a grammar that a token of the turn's end, which is never taken, has ended. */
+  end(): Promise<void>;
   close(): void;
 }
 
@@ -21,9 +28,23 @@ const threadFile = new URL(
   import.meta.url,
 );
 
-interface Waiting {
-  readonly resolve: (allowed: Int32Array | undefined) => void;
-  readonly reject: (error: Error) => void;
+type Reply = Exclude<FromGrammarThread, { readonly kind: 'failed' | 'ready' }>;
+type Request = Extract<ToGrammarThread, { readonly kind: 'take' | 'check' }> | 'open';
+
+/** What another thread must be told to go on with a walk. */
+interface Followed {
+  readonly id: number;
+  readonly grammar: AnswerGrammar;
+  readonly taken: number[];
+  /** The thread that knows it. */
+  worker?: Worker;
+}
+
+interface Ask {
+  readonly walk: Followed;
+  readonly request: Request;
+  readonly resolve: (reply: Reply) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 /** Tokens that are spelled between two looks at what else there is to do. */
@@ -33,28 +54,44 @@ export class Grammars {
   readonly #tokenizer: Tokenizer;
   /** Started when a grammar is first needed. */
   #worker: Promise<Worker> | undefined;
-  readonly #waiting = new Map<number, Waiting>();
+  /** The first is with the thread, so that a failure is known to be its own. */
+  readonly #asks: Ask[] = [];
+  #current: Ask | undefined;
+  /** Nobody waits for the current answer any more. */
+  #hurry: (() => void) | undefined;
   #walks = 0;
 
-  constructor(tokenizer: Tokenizer) {
+  readonly #answerMs: number;
+
+  /** @param answerMs how long a schema may be compiled, or a token followed. */
+  constructor(tokenizer: Tokenizer, answerMs: number = limits.generation.grammarMs) {
     this.#tokenizer = tokenizer;
+    this.#answerMs = answerMs;
   }
 
-  /** @throws HearthError `invalid-input` for a schema that is none. */
-  async walk(grammar: AnswerGrammar): Promise<GrammarWalk> {
-    this.#worker ??= this.#start();
-    const worker = await this.#worker;
-    const walk = ++this.#walks;
-    const { rules, schema, last = false } = grammar;
-    let allowed = await this.#ask(worker, { kind: 'open', walk, rules, schema, last, hidden: this.#hidden(grammar) });
+  /**
+   * @param signal aborted while a schema is compiled: the thread is replaced, and the others go on.
+   * @throws HearthError `invalid-input` or `unsupported` for a schema that cannot be followed.
+   */
+  async walk(grammar: AnswerGrammar, signal?: AbortSignal): Promise<GrammarWalk> {
+    for (const part of grammar.form.flat()) if (part.kind === 'json') checkSchemaBounds(part.schema);
+    const walk: Followed = { id: ++this.#walks, grammar, taken: [] };
+    let reply = await this.#ask(walk, 'open', signal);
     return {
       get allowed() {
-        return allowed;
+        return reply.kind === 'allowed' ? reply.mask : undefined;
+      },
+      get violation() {
+        return reply.kind === 'ended' ? reply.violation : undefined;
       },
       take: async (token) => {
-        allowed = await this.#ask(worker, { kind: 'take', walk, token });
+        reply = await this.#ask(walk, { kind: 'take', walk: walk.id, token }, signal);
+        walk.taken.push(token);
       },
-      close: () => worker.postMessage({ kind: 'close', walk } satisfies ToGrammarThread),
+      end: async () => {
+        if (reply.kind !== 'ended') reply = await this.#ask(walk, { kind: 'check', walk: walk.id }, signal);
+      },
+      close: () => walk.worker?.postMessage({ kind: 'close', walk: walk.id } satisfies ToGrammarThread),
     };
   }
 
@@ -65,56 +102,156 @@ export class Grammars {
     await worker?.terminate();
   }
 
+  #ask(walk: Followed, request: Request, signal: AbortSignal | undefined): Promise<Reply> {
+    return new Promise<Reply>((resolve, reject) => {
+      const cancel = (): void => this.#cancel(ask);
+      const settle =
+        <Value>(settled: (value: Value) => void) =>
+        (value: Value): void => {
+          signal?.removeEventListener('abort', cancel);
+          settled(value);
+        };
+      const ask: Ask = { walk, request, resolve: settle(resolve), reject: settle(reject) };
+      if (signal?.aborted) return reject(cancelled());
+      signal?.addEventListener('abort', cancel);
+      this.#asks.push(ask);
+      void this.#work();
+    });
+  }
+
+  #cancel(ask: Ask): void {
+    const at = this.#asks.indexOf(ask);
+    if (at >= 0) this.#asks.splice(at, 1);
+    if (this.#current === ask) this.#hurry?.();
+    ask.reject(cancelled());
+  }
+
+  async #work(): Promise<void> {
+    if (this.#current) return;
+    for (let ask = this.#asks.shift(); ask; ask = this.#asks.shift()) {
+      this.#current = ask;
+      try {
+        ask.resolve(await this.#answered(ask));
+      } catch (error) {
+        ask.reject(error);
+      }
+    }
+    this.#current = undefined;
+  }
+
+  async #answered({ walk, request }: Ask): Promise<Reply> {
+    const worker = await this.#running();
+    const isKnown = walk.worker === worker;
+    const { form, last = false } = walk.grammar;
+    const open = { kind: 'open', walk: walk.id, form, last, taken: walk.taken } as const;
+    if (request === 'open' || !isKnown) {
+      const opened = await this.#exchange(worker, open);
+      walk.worker = worker;
+      if (request === 'open') return opened;
+    }
+    return this.#exchange(worker, request);
+  }
+
+  async #exchange(worker: Worker, message: ToGrammarThread): Promise<Reply> {
+    try {
+      const reply = await this.#reply(worker, message);
+      if (reply.kind === 'ready') throw new Error('The thread of grammars answered nothing.');
+      if (reply.kind !== 'failed') return reply;
+      if (reply.code !== undefined) throw new Refusal(reply.code, reply.message);
+      throw new Error(reply.message);
+    } catch (error) {
+      // A schema that is refused harms nobody; whatever else happened, the thread is not trusted any more.
+      if (!(error instanceof Refusal)) await this.close();
+      throw error;
+    }
+  }
+
+  /** Waiting for an answer keeps the process alive; what was compiled does not. */
+  async #reply(worker: Worker, message: ToGrammarThread): Promise<FromGrammarThread> {
+    const { grammarCancelMs } = limits.generation;
+    const stop = new AbortController();
+    let clock = setTimeout(() => stop.abort(tooSlow(this.#answerMs)), this.#answerMs);
+    // What is nearly there is waited for: another thread would have to read the vocabulary anew.
+    this.#hurry = () => {
+      clearTimeout(clock);
+      clock = setTimeout(() => stop.abort(cancelled()), grammarCancelMs);
+    };
+    worker.ref();
+    try {
+      worker.postMessage(message);
+      return await nextMessage(worker, stop.signal);
+    } finally {
+      this.#hurry = undefined;
+      clearTimeout(clock);
+      worker.unref();
+    }
+  }
+
+  #running(): Promise<Worker> {
+    this.#worker ??= this.#start().catch((error: unknown) => {
+      this.#worker = undefined;
+      throw error;
+    });
+    return this.#worker;
+  }
+
   async #start(): Promise<Worker> {
     const vocabulary = await spellingOf(this.#tokenizer);
-    const worker = new Worker(threadFile, { name: 'hearth-grammar' });
-    worker.on('message', (answer: FromGrammarThread) => this.#settle(worker, answer));
-    worker.on('error', (error: Error) => this.#fail(error));
-    worker.on('exit', () => this.#fail(new HearthError('unavailable', 'The thread of grammars has ended; ask again.')));
-    // Waiting for an answer keeps the process alive; what was compiled does not.
-    worker.unref();
+    const resourceLimits = { maxOldGenerationSizeMb: limits.generation.grammarHeapMegabytes };
+    const worker = new Worker(threadFile, { name: 'hearth-grammar', resourceLimits });
+    worker.on('exit', () => this.#forget(worker));
+    // Without a listener a failure between two questions would end the process.
+    worker.on('error', () => this.#forget(worker));
     const { bytes, starts, special } = vocabulary;
     worker.postMessage({ kind: 'vocabulary', vocabulary } satisfies ToGrammarThread, [
       bytes.buffer,
       starts.buffer,
       special.buffer,
     ]);
+    await nextMessage(worker);
+    worker.unref();
     return worker;
   }
 
-  #ask(worker: Worker, message: Exclude<ToGrammarThread, { kind: 'vocabulary' | 'close' }>) {
-    return new Promise<Int32Array | undefined>((resolve, reject) => {
-      this.#waiting.set(message.walk, { resolve, reject });
-      worker.ref();
-      worker.postMessage(message);
-    });
-  }
-
-  #settle(worker: Worker, answer: FromGrammarThread): void {
-    const waiting = this.#waiting.get(answer.walk);
-    this.#waiting.delete(answer.walk);
-    if (this.#waiting.size === 0) worker.unref();
-    if (answer.kind !== 'failed') waiting?.resolve(answer.kind === 'allowed' ? answer.mask : undefined);
-    else waiting?.reject(answer.invalid ? invalidInput(answer.message) : new Error(answer.message));
-  }
-
   /** The next grammar starts another thread. */
-  #fail(error: Error): void {
-    this.#worker = undefined;
-    const waiting = [...this.#waiting.values()];
-    this.#waiting.clear();
-    for (const { reject } of waiting) reject(error);
-  }
-
-  /** Framing tokens that a free text of the grammar must not hold. */
-  #hidden({ rules, last }: AnswerGrammar): number[] {
-    const tokenizer = this.#tokenizer;
-    const framing = [...tokenizer.framing].filter(([name, id]) => tokenizer.isSpecial(id) && !rules.includes(name));
-    return framing.flatMap(([, id]) => (last && tokenizer.endIds.has(id) ? [] : [id]));
+  #forget(worker: Worker): void {
+    void this.#worker?.then((current) => {
+      if (current === worker) this.#worker = undefined;
+    });
   }
 }
 
-async function spellingOf(tokenizer: Tokenizer): Promise<Vocabulary> {
+/** @throws HearthError where the thread ends instead; the signal's reason once it is aborted. */
+function nextMessage(worker: Worker, signal?: AbortSignal): Promise<FromGrammarThread> {
+  return new Promise<FromGrammarThread>((resolve, reject) => {
+    const ended = (): void => settle(() => reject(new HearthError('unavailable', threadFailed)));
+    const failed = (error: Error): void =>
+      settle(() => reject(new HearthError('unavailable', failureOf(error), { cause: error })));
+    const answered = (answer: FromGrammarThread): void => settle(() => resolve(answer));
+    const aborted = (): void => settle(() => reject(signal?.reason));
+    const settle = (then: () => void): void => {
+      worker.off('message', answered).off('exit', ended).off('error', failed);
+      signal?.removeEventListener('abort', aborted);
+      then();
+    };
+    worker.once('message', answered).once('exit', ended).once('error', failed);
+    signal?.addEventListener('abort', aborted);
+  });
+}
+
+const tooSlow = (ms: number): HearthError =>
+  unsupported(`The JSON Schema takes longer than ${ms / 1000} s to follow; simplify it.`);
+
+/** The thread says that a schema is at fault, and goes on. */
+class Refusal extends HearthError {}
+
+const threadFailed = 'The thread that follows JSON Schemas has failed and was replaced; ask again.';
+const failureOf = (error: Error & { readonly code?: string }): string =>
+  error.code === 'ERR_WORKER_OUT_OF_MEMORY'
+    ? 'The JSON Schema needs more memory than it may have; simplify it.'
+    : threadFailed;
+
+export async function spellingOf(tokenizer: Tokenizer): Promise<Vocabulary> {
   const { vocabularySize } = tokenizer;
   const tokens: Uint8Array[] = [];
   const starts = new Uint32Array(vocabularySize + 1);

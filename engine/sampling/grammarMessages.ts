@@ -1,38 +1,35 @@
-/** What is said between the engine's thread and the one that follows grammars. */
-
-/** Every token in its spelling of bytes: `bytes[starts[id] … starts[id + 1]]`. */
-export interface Vocabulary {
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly starts: Uint32Array<ArrayBuffer>;
-  /** 1: it frames text and is never part of it. */
-  readonly special: Uint8Array<ArrayBuffer>;
-  readonly endIds: readonly number[];
-}
+/** What is said between the engine's thread and the one that follows grammars. One message is answered before the next comes. */
+import type { ErrorCode } from '../errors.ts';
+import type { Form } from '../grammar/form.ts';
+import type { Vocabulary } from '../grammar/vocabulary.ts';
 
 export type ToGrammarThread =
   | { readonly kind: 'vocabulary'; readonly vocabulary: Vocabulary }
   | {
       readonly kind: 'open';
       readonly walk: number;
-      readonly rules: string;
-      readonly schema: unknown;
+      readonly form: Form;
       /** The answer ends with it, by a token that ends a turn. */
       readonly last: boolean;
-      /** Tokens that may not come although the grammar takes them. */
-      readonly hidden: readonly number[];
+      /** Were taken already, by another thread. */
+      readonly taken: readonly number[];
     }
   | { readonly kind: 'take'; readonly walk: number; readonly token: number }
+  /** The answer has ended: whether it is what the schema wants. */
+  | { readonly kind: 'check'; readonly walk: number }
   /** Not answered. */
   | { readonly kind: 'close'; readonly walk: number };
 
 export type FromGrammarThread =
+  /** It has read the vocabulary. */
+  | { readonly kind: 'ready' }
   /** `[⌈vocabulary / 32⌉]`, a bit for every token that may come next. */
-  | { readonly kind: 'allowed'; readonly walk: number; readonly mask: Int32Array<ArrayBuffer> }
-  | { readonly kind: 'ended'; readonly walk: number }
+  | { readonly kind: 'allowed'; readonly mask: Int32Array<ArrayBuffer> }
+  /** `violation`: what of the schema could not be enforced, and was not kept. */
+  | { readonly kind: 'ended'; readonly violation: string | undefined }
   | {
       readonly kind: 'failed';
-      readonly walk: number;
       readonly message: string;
-      /** The schema is at fault. */
-      readonly invalid: boolean;
+      /** Of a typed error; without one the thread is not to be trusted any more. */
+      readonly code: ErrorCode | undefined;
     };

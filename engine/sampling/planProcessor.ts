@@ -13,6 +13,8 @@ export interface PlanSteerOptions {
   readonly grammars: Grammars;
   /** Has read each token before `take`. */
   readonly parser: OutputParser;
+  /** Aborted: no grammar is waited for any more. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 type Current =
@@ -25,13 +27,14 @@ type Current =
       unsettled?: Promise<void>;
       ids: number[];
     }
-  | { readonly kind: 'think' };
+  | { readonly kind: 'think' }
+  | { readonly kind: 'end' };
 
 type Choosing = Extract<Current, { readonly kind: 'choose' }>;
 
 export class PlanSteer implements LogitsProcessor {
   readonly #options: PlanSteerOptions;
-  readonly #opener: string;
+  readonly #opener: string | RegExp;
   readonly #forbidden: readonly number[];
   readonly #forbiddenText: ForbiddenText | undefined;
   /** All that is forbidden, by the tokens that would complete the forbidden text. */
@@ -41,10 +44,16 @@ export class PlanSteer implements LogitsProcessor {
   /** What may become an opener: the end of a free answer, or the header of a message. */
   #recent = '';
   #inHeader = true;
+  /** Nothing was written that a bare call does not begin with. */
+  #isBeginning = true;
+  readonly #closed = new AbortController();
+  readonly #stopped: AbortSignal;
+  #violation: string | undefined;
 
   constructor(options: PlanSteerOptions) {
     const { plan, tokenizer } = options;
     this.#options = options;
+    this.#stopped = AbortSignal.any([this.#closed.signal, ...(options.signal ? [options.signal] : [])]);
     this.#steps = plan.steps;
     this.#opener = plan.calls?.opener ?? '';
     const { tokens, text } = plan.forbidden;
@@ -57,8 +66,12 @@ export class PlanSteer implements LogitsProcessor {
     const current = this.#current;
     if (current === undefined) return { ...free, forbidden: this.#forbiddenNow() };
     if (current.kind === 'choose') return this.#choosing(current);
-    const token = current.kind === 'write' ? current.ids[0] : undefined;
+    const token = current.kind === 'write' ? current.ids[0] : current.kind === 'end' ? this.#endId : undefined;
     return token === undefined ? free : { kind: 'forced', token };
+  }
+
+  get #endId(): number | undefined {
+    return this.#options.tokenizer.endIds.values().next().value;
   }
 
   #choosing(current: Choosing): NextTokens {
@@ -95,6 +108,9 @@ export class PlanSteer implements LogitsProcessor {
       case 'choose':
         this.#chosen(current, token);
         return;
+      case 'end':
+        this.#next();
+        return;
       case 'think':
         if (!this.#options.parser.isThinking) this.#next();
         return;
@@ -103,13 +119,25 @@ export class PlanSteer implements LogitsProcessor {
     }
   }
 
+  /** Of an answer that has ended: what of its schema could not be enforced, and was not kept. */
+  async violation(): Promise<string | undefined> {
+    const current = this.#current;
+    if (current?.kind === 'choose' && current.walk && current.step.grammar.last) {
+      await current.unsettled;
+      await current.walk.end();
+      this.#violation ??= current.walk.violation;
+    }
+    return this.#violation;
+  }
+
   close(): void {
+    this.#closed.abort();
     if (this.#current?.kind === 'choose') this.#current.walk?.close();
     this.#current = undefined;
   }
 
   async #open(current: Choosing): Promise<void> {
-    const walk = await this.#options.grammars.walk(current.step.grammar);
+    const walk = await this.#options.grammars.walk(current.step.grammar, this.#stopped);
     // The answer may have ended meanwhile.
     if (this.#current === current) current.walk = walk;
     else walk.close();
@@ -132,6 +160,7 @@ export class PlanSteer implements LogitsProcessor {
   }
 
   #ended(current: Choosing): void {
+    this.#violation ??= current.walk?.violation;
     current.walk?.close();
     const { tokenizer } = this.#options;
     const text = Buffer.concat(current.ids.map((id) => tokenizer.bytesOf(id))).toString();
@@ -164,9 +193,23 @@ export class PlanSteer implements LogitsProcessor {
     if (inHeader && !this.#inHeader) return;
     this.#recent = (this.#recent + text).slice(-maxOpenerChars);
     if (!calls) return;
+    if (typeof this.#opener !== 'string') {
+      this.#watchBeginning(this.#opener, calls);
+      return;
+    }
     const at = this.#recent.lastIndexOf(this.#opener);
     if (at < 0) return;
-    this.#begin(calls.steps(this.#recent.slice(0, at)), this.#recent.slice(at + this.#opener.length));
+    this.#begin(calls.steps(this.#recent.slice(0, at), ''), this.#recent.slice(at + this.#opener.length));
+  }
+
+  #watchBeginning(opener: RegExp, calls: NonNullable<AnswerPlan['calls']>): void {
+    if (!this.#isBeginning) return;
+    const [begun] = opener.exec(this.#recent) ?? [];
+    this.#isBeginning =
+      begun === undefined && /^\s*(?:\{|$)/.test(this.#recent) && this.#recent.length < maxOpenerChars;
+    if (begun === undefined) return;
+    this.#steps = calls.steps('', this.#recent.slice(begun.length));
+    this.#next();
   }
 
   #followHeader(text: string, isSpecial: boolean): void {

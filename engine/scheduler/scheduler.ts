@@ -294,7 +294,10 @@ export class Scheduler {
       if (finish) this.#finish(job, finish);
       else this.#guesses.renew(job, drafts, this.#options.now());
     } catch (error) {
-      if (this.#queue.has(job)) this.#fail(job, error);
+      if (!this.#queue.has(job)) return;
+      // A request that was given up while its token was chosen keeps what it has.
+      if (job.request.signal?.aborted) this.#finish(job, 'cancelled');
+      else this.#fail(job, error);
     }
   }
 

@@ -1,10 +1,10 @@
 /**
- * Keeps a completion from breaking the file: nothing is offered that no longer parses where the text parsed before. What
- * it opened and did not close is closed; where that does not help, lines are taken off its end.
+ * Keeps a completion from breaking the file: trees with it and without it are compared. What it opened and could not
+ * finish is closed; where that does not help, its end is taken off.
  */
-
-/** How many places of a text do not parse; undefined where that cannot be told. */
-export type SyntaxErrors = (path: string, text: string) => Promise<number | undefined>;
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { checkedAt, type ErrorsWith } from '../index/syntax/check.ts';
+import type { Shaped } from './completionShape.ts';
 
 export interface Place {
   readonly prefix: string;
@@ -12,32 +12,52 @@ export interface Place {
   readonly path?: string | undefined;
 }
 
-/** Each is parsed; a longer completion is cut at once to this many lines. */
-const maxCandidates = 8;
+/** Each is parsed, in about a millisecond. */
+const maxCandidates = 12;
 
-export async function withoutBreaking(text: string, place: Place, errors: SyntaxErrors): Promise<string> {
-  const { path, prefix, suffix } = place;
-  if (path === undefined || text === '') return text;
-  const before = await errors(path, prefix + suffix);
-  if (before === undefined) return text;
-  for (const candidate of candidatesOf(text, prefix)) {
-    const after = await errors(path, prefix + candidate + suffix);
-    if (after !== undefined && after <= before) return candidate;
-  }
-  // Unfinished code around the cursor: the model knows as much as the parser.
-  return before > 0 ? text : '';
+/**
+ * @param isCutOff the model was stopped before it was done.
+ * @returns the longest beginning with which the file has the fewest errors; nothing where the file parses without, and
+ * not with any.
+ */
+export async function withoutBreaking(shaped: Shaped, place: Place, isCutOff: boolean): Promise<string> {
+  const { path, prefix } = place;
+  if (path === undefined || shaped.text === '') return shaped.text;
+  const candidates = candidatesOf(shaped, prefix, isCutOff);
+  const best = await checkedAt({ ...place, path }, (errorsWith) => fewestErrors(candidates, errorsWith));
+  return best ?? shaped.text;
 }
 
-function candidatesOf(text: string, prefix: string): string[] {
+async function fewestErrors(candidates: readonly string[], errorsWith: ErrorsWith): Promise<string> {
+  const before = errorsWith('');
+  let best = candidates[0] ?? '';
+  let fewest = Number.POSITIVE_INFINITY;
+  for (const candidate of candidates) {
+    // Tokens of other requests go on between two parses.
+    await nextTurn();
+    const errors = errorsWith(candidate);
+    if (errors < fewest) [best, fewest] = [candidate, errors];
+    if (errors === 0) break;
+  }
+  // Unfinished code around the cursor: the model knows as much as the parser.
+  return before === 0 && fewest > 0 ? '' : best;
+}
+
+function candidatesOf({ text, uncut }: Shaped, prefix: string, isCutOff: boolean): string[] {
+  const whole = uncut === undefined ? [text] : [text, uncut];
   const lines = text.split('\n');
-  const shorter = lines.map((_, i) =>
+  const shorter = lines.slice(1).map((_, i) =>
     lines
-      .slice(0, lines.length - i)
+      .slice(0, lines.length - 1 - i)
       .join('\n')
       .trimEnd(),
   );
-  const candidates = shorter.flatMap((own) => [own, closed(own, prefix)]).filter((own) => own.trim() !== '');
-  return [...new Set(candidates)].slice(0, maxCandidates);
+  const atMarks = [...(lines.at(-1) ?? '').matchAll(/[)\]};,]+\s*$|[)\]}]|\s\S+$/g)].reverse();
+  const inLine = atMarks.map(({ index }) => text.slice(0, text.length - (lines.at(-1) ?? '').length + index).trimEnd());
+  const all = isCutOff
+    ? [...whole, ...whole.map((own) => closed(own, prefix)), ...shorter.flatMap((own) => [own, closed(own, prefix)])]
+    : [...whole, ...inLine.slice(0, 4), ...shorter, ...whole.map((own) => closed(own, prefix))];
+  return [...new Set(all)].filter((own) => own.trim() !== '').slice(0, maxCandidates);
 }
 
 const closers: Readonly<Record<string, string>> = { '(': ')', '[': ']', '{': '}' };

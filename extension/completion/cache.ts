@@ -1,24 +1,20 @@
 import { limits } from '../limits.ts';
 
-interface Entry {
-  document: string;
-  prefix: string;
-  suffix: string;
-  multiline: boolean;
-  /** As the model gave it; it is trimmed anew wherever it is shown. */
-  text: string;
-}
-
 export interface Place {
   document: string;
   prefix: string;
   suffix: string;
 }
 
-export interface Hit {
-  /** What is left of the model's text after what has been typed of it. */
+interface Entry extends Place {
+  /** As the engine gave them, the likeliest first. */
+  texts: readonly string[];
+}
+
+export interface Suggestion {
   text: string;
-  multiline: boolean;
+  /** Characters after the cursor that the text contains: closing marks that the editor added while it was typed. */
+  replaces: number;
 }
 
 /**
@@ -33,20 +29,21 @@ export class CompletionCache {
     return this.entries.length;
   }
 
-  put(place: Place, text: string, multiline: boolean): void {
+  put(place: Place, texts: readonly string[]): void {
     this.entries = this.entries.filter((entry) => !samePlace(entry, place));
-    this.entries.push({ ...place, text, multiline });
+    this.entries.push({ ...place, texts });
     if (this.entries.length > limits.completion.cacheEntries) this.entries.shift();
   }
 
-  get(place: Place): Hit | undefined {
+  /** What is left of the suggestions after what has been typed of them; none: there was nothing to suggest. */
+  get(place: Place): Suggestion[] | undefined {
     for (let index = this.entries.length - 1; index >= 0; index--) {
       const entry = this.entries[index];
-      const text = entry === undefined ? undefined : remainder(entry, place);
-      if (entry === undefined || text === undefined) continue;
+      const suggestions = entry === undefined ? undefined : remainders(entry, place);
+      if (entry === undefined || suggestions === undefined) continue;
       this.entries.splice(index, 1);
       this.entries.push(entry);
-      return { text, multiline: entry.multiline };
+      return suggestions;
     }
     return undefined;
   }
@@ -59,22 +56,42 @@ export class CompletionCache {
 export const samePlace = (entry: Place, place: Place): boolean =>
   entry.document === place.document && entry.prefix === place.prefix && entry.suffix === place.suffix;
 
-function remainder(entry: Entry, place: Place): string | undefined {
+function remainders(entry: Entry, place: Place): Suggestion[] | undefined {
+  if (samePlace(entry, place)) return entry.texts.map((text) => ({ text, replaces: 0 }));
   if (entry.document !== place.document || !place.prefix.startsWith(entry.prefix)) return undefined;
   const typed = place.prefix.slice(entry.prefix.length);
-  if (!entry.text.startsWith(typed)) return undefined;
-  if (!sameSuffix(entry.suffix, place.suffix, typed)) return undefined;
-  const text = entry.text.slice(typed.length);
-  return text === '' && typed !== '' ? undefined : text;
+  const added = addedMarks(entry.suffix, place.suffix);
+  if (typed === '' || added === undefined || added.length > typed.length) return undefined;
+  const left = entry.texts.flatMap((text) => {
+    const rest = text.slice(typed.length);
+    if (!text.startsWith(typed) || rest === '' || !containsInOrder(rest, added)) return [];
+    return [{ text: rest, replaces: added.length }];
+  });
+  return left.length > 0 ? left : undefined;
 }
 
-/** Equal, or only the closing halves of what was typed were added by the editor. The end may have been cut off. */
-function sameSuffix(before: string, now: string, typed: string): boolean {
-  if (before === now) return true;
-  const added = /^[)\]}"'`]{1,4}/.exec(now)?.[0] ?? '';
-  if (added === '' || added.length > typed.length) return false;
-  const rest = now.slice(added.length);
-  return before === rest || (rest.length >= limits.completion.suffixChars - added.length && before.startsWith(rest));
+const mostAdded = 4;
+
+/** The closing marks that the editor added after the cursor, often none. The suffix may have been cut at its end. */
+function addedMarks(before: string, now: string): string | undefined {
+  for (let length = 0; length <= mostAdded; length++) {
+    const added = now.slice(0, length);
+    if (!/^[)\]}"'`]*$/.test(added)) return undefined;
+    const rest = now.slice(length);
+    const isCut = rest.length >= limits.completion.suffixChars - mostAdded - 1 && before.startsWith(rest);
+    if (before === rest || (length > 0 && isCut)) return added;
+  }
+  return undefined;
+}
+
+/** VS Code shows a text in grey over a range as long as it holds the range's characters in their order. */
+function containsInOrder(text: string, marks: string): boolean {
+  let at = 0;
+  for (const mark of marks) {
+    at = text.indexOf(mark, at) + 1;
+    if (at === 0) return false;
+  }
+  return true;
 }
 
 /** Weight of the newest latency in the running mean. */

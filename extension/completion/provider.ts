@@ -7,10 +7,9 @@ import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
-import { AdaptiveDebounce, CompletionCache, type Place, samePlace } from './cache.ts';
+import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePlace } from './cache.ts';
 import type { CompletionContext } from './context.ts';
-import { type Moment, momentAt, wantsSeveralLines, worthAsking } from './moment.ts';
-import { trimSuggestion } from './trim.ts';
+import { type Moment, momentAt, worthAsking } from './moment.ts';
 
 /** Documents that are no source text of the user's. */
 const foreignSchemes = new Set(['output', 'debug', 'git', 'vscode-scm', 'comment', 'walkThrough', 'search-editor']);
@@ -18,7 +17,7 @@ const foreignSchemes = new Set(['output', 'debug', 'git', 'vscode-scm', 'comment
 /** Run by VS Code after one of our suggestions went into the file; no one else needs to find it. */
 export const acceptedCommand = 'hearth.completionAccepted';
 
-/** Offers the model's continuation at the cursor. */
+/** Offers what the engine finds for the cursor, as it gives it. */
 export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   private readonly engine: EngineHost;
   private readonly log: Log;
@@ -55,17 +54,17 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const selected = context.selectedCompletionInfo;
     const moment = momentAt(document, position, selected && insertion(selected));
     const card = this.engine.current?.warmModel;
-    const place = placeOf(card?.id ?? '', document, moment);
+    const place = placeOf(card?.id ?? '', document, moment, invoked);
     if (this.running && !samePlace(this.running.place, place)) this.running.source.cancel();
     if (!invoked && !worthAsking(moment, card?.fillInTheMiddle ?? false)) return [];
     if (card === undefined) {
       this.warmUp();
       return [];
     }
-    const multiline = wantsSeveralLines(moment, settings.multiline);
-    const question = { document, position, moment, settings, multiline, delayed: !invoked, place };
-    const text = this.remembered(question) ?? (await this.ask(question, token));
-    return text === '' ? [] : [item(text, position, selected)];
+    const question = { document, position, moment, params: paramsOf(document, moment, settings, invoked), place };
+    const suggestions =
+      this.remembered(card.id, question) ?? (await this.ask({ ...question, delayed: !invoked }, token));
+    return suggestions.filter(({ text }) => text !== '').map((suggestion) => item(suggestion, position, selected));
   }
 
   /**
@@ -77,12 +76,14 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const settings = completionSettings();
     if (!editor || !card || !this.isOn(editor.document, settings)) return;
     const { document, selection } = editor;
-    const moment = momentAt(document, selection.active);
+    const position = selection.active;
+    const moment = momentAt(document, position);
     if (!worthAsking(moment, card.fillInTheMiddle)) return;
-    const place = placeOf(card.id, document, moment);
-    const multiline = settings.multiline !== 'never';
-    const question = { document, position: selection.active, moment, settings, multiline, delayed: false, place };
-    if (this.remembered(question) === undefined) await this.begin(question).answer;
+    const place = placeOf(card.id, document, moment, false);
+    const multiline = settings.multiline === 'never' ? 'never' : 'always';
+    const params = paramsOf(document, moment, { ...settings, multiline }, false);
+    const question = { document, position, moment, params, delayed: false, place };
+    if (this.remembered(card.id, question) === undefined) await this.begin(question).answer;
   }
 
   /** Has the engine read what it will be asked about at the cursor. */
@@ -91,8 +92,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const settings = completionSettings();
     if (!editor || !client || token.isCancellationRequested || !this.isOn(editor.document, settings)) return;
     const moment = momentAt(editor.document, editor.selection.active);
-    const multiline = wantsSeveralLines(moment, settings.multiline);
-    const params = paramsOf(editor.document, moment, settings, multiline);
+    const params = paramsOf(editor.document, moment, settings, false);
     const snippets = await this.snippets(editor.document, editor.selection.active);
     await client.warm({ kind: 'completion', ...params, snippets }, token);
   }
@@ -108,20 +108,19 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     return languageEnabled(settings.languages, document.languageId);
   }
 
-  private remembered({ place, moment }: Question): string | undefined {
-    const hit = this.cache.get(place);
-    if (hit === undefined) return undefined;
-    return trimSuggestion(hit.text, moment, hit.multiline);
+  /** What the user asked for answers for what comes by itself, not the other way round. */
+  private remembered(model: string, { document, moment, place }: Pick<Question, 'document' | 'moment' | 'place'>) {
+    return this.cache.get(placeOf(model, document, moment, true)) ?? this.cache.get(place);
   }
 
-  /** The trimmed suggestion, or '' when there is none, it failed or it is not wanted any more. */
-  private async ask(question: Question, token: vscode.CancellationToken): Promise<string> {
+  /** The suggestions; none where there are none, it failed or it is not wanted any more. */
+  private async ask(question: Question, token: vscode.CancellationToken): Promise<readonly Suggestion[]> {
     const begun = this.running && samePlace(this.running.place, question.place) ? this.running : undefined;
     const { source, answer } = begun ?? this.begin(question);
     const subscription = token.onCancellationRequested(() => source.cancel());
-    const text = await answer;
+    const texts = await answer;
     subscription.dispose();
-    return text;
+    return texts.map((text) => ({ text, replaces: 0 }));
   }
 
   private begin(question: Question): Running {
@@ -136,34 +135,33 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     return running;
   }
 
-  private async answer(question: Question, token: vscode.CancellationToken): Promise<string> {
+  private async answer(question: Question, token: vscode.CancellationToken): Promise<readonly string[]> {
     try {
-      if (question.delayed) await pause(this.debounce.delayMs(question.settings.debounceMs), token);
+      if (question.delayed) await pause(this.debounce.delayMs(completionSettings().debounceMs), token);
       const client = this.engine.current;
-      if (client === undefined || token.isCancellationRequested) return '';
+      if (client === undefined || token.isCancellationRequested) return [];
       return await this.request(client, question, token);
     } catch (error) {
       if (!isCancelled(error)) this.log.warn(`Completion: ${sentence(error)}`);
-      return '';
+      return [];
     }
   }
 
   private async request(
     client: EngineClient,
-    { document, position, moment, settings, multiline, place }: Question,
+    { document, position, params, place }: Question,
     token: vscode.CancellationToken,
-  ): Promise<string> {
+  ): Promise<readonly string[]> {
     const startedMs = Date.now();
     const snippets = await this.snippets(document, position);
-    const params = { ...paramsOf(document, moment, settings, multiline), snippets };
-    const { text, finish } = await client.complete(params, token);
-    if (finish === 'cancelled') return '';
+    const { text, alternatives, finish } = await client.complete({ ...params, snippets }, token);
+    if (finish === 'cancelled') return [];
     const tookMs = Date.now() - startedMs;
-    const shown = trimSuggestion(text, moment, multiline);
-    this.log.debug(`Completion: ${text.length} characters in ${tookMs} ms, ${shown.length} of them shown.`);
+    this.log.debug(`Completion: ${text.length} characters in ${tookMs} ms, ${alternatives.length} alternatives.`);
     this.debounce.note(tookMs);
-    this.cache.put(place, text, multiline);
-    return shown;
+    const texts = [text, ...alternatives];
+    this.cache.put(place, texts);
+    return texts;
   }
 }
 
@@ -171,14 +169,17 @@ const paramsOf = (
   document: vscode.TextDocument,
   moment: Moment,
   settings: CompletionSettings,
-  multiline: boolean,
+  invoked: boolean,
 ): CompleteParams => ({
   prefix: moment.prefix,
   suffix: moment.suffix,
   languageId: moment.languageId,
   path: vscode.workspace.asRelativePath(document.uri),
   maxTokens: settings.maxTokens,
-  multiline,
+  multiline: settings.multiline,
+  candidates: invoked ? limits.completion.candidates : 1,
+  // Who asks is shown what there is.
+  confidence: invoked ? 'eager' : settings.confidence,
   sampling: { temperature: 0 },
 });
 
@@ -187,8 +188,7 @@ interface Question {
   position: vscode.Position;
   moment: Moment;
   place: Place;
-  settings: CompletionSettings;
-  multiline: boolean;
+  params: CompleteParams;
   /** After a key more keys may follow; after the user's own command or an acceptance nothing is waited for. */
   delayed: boolean;
 }
@@ -197,11 +197,16 @@ interface Question {
 interface Running {
   place: Place;
   source: vscode.CancellationTokenSource;
-  answer: Promise<string>;
+  answer: Promise<readonly string[]>;
 }
 
-const placeOf = (model: string, document: vscode.TextDocument, { prefix, suffix }: Moment): Place => ({
-  document: `${model} ${document.uri.toString()}`,
+const placeOf = (
+  model: string,
+  document: vscode.TextDocument,
+  { prefix, suffix }: Moment,
+  invoked: boolean,
+): Place => ({
+  document: `${model} ${invoked ? 'invoked' : 'automatic'} ${document.uri.toString()}`,
   prefix,
   suffix,
 });
@@ -213,14 +218,14 @@ const insertion = (selected: vscode.SelectedCompletionInfo): { text: string; sta
 
 /** Where the suggestion widget has an item selected, VS Code shows only what extends that item over the same range. */
 function item(
-  text: string,
+  { text, replaces }: Suggestion,
   position: vscode.Position,
   selected: vscode.SelectedCompletionInfo | undefined,
 ): vscode.InlineCompletionItem {
   const accepted = { command: acceptedCommand, title: '' };
-  if (selected === undefined)
-    return new vscode.InlineCompletionItem(text, new vscode.Range(position, position), accepted);
-  return new vscode.InlineCompletionItem(selected.text + text, selected.range, accepted);
+  if (selected !== undefined) return new vscode.InlineCompletionItem(selected.text + text, selected.range, accepted);
+  const range = new vscode.Range(position, new vscode.Position(position.line, position.character + replaces));
+  return new vscode.InlineCompletionItem(text, range, accepted);
 }
 
 function pause(ms: number, token: vscode.CancellationToken): Promise<void> {

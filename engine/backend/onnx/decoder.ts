@@ -16,8 +16,8 @@ import type { CacheState } from './messages.ts';
 import { OnnxStorage } from './sequenceStorage.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 
-/** Enough rows for matmuls on two cores to reach full speed; a key or a cancellation waits for a run: about 0.3 s of a small model. */
-const maxTokensPerRun = 128;
+/** Enough rows for matmuls to reach full speed; more would take memory for their scores, and hear a cancellation later. */
+const maxTokensPerRun = 256;
 
 export interface LoadedGraph {
   readonly spec: DecoderSpec;

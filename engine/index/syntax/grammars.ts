@@ -7,6 +7,7 @@ export const grammars = [
   'bash',
   'c-sharp',
   'cpp',
+  'css',
   'go',
   'java',
   'javascript',
@@ -24,6 +25,7 @@ const extensions: Readonly<Record<Grammar, readonly string[]>> = {
   'c-sharp': ['cs'],
   // C is read with the grammar of C++: there is no other in the package.
   cpp: ['c', 'h', 'cc', 'cpp', 'cxx', 'hh', 'hpp', 'hxx', 'inl', 'ino', 'cu', 'cuh'],
+  css: ['css'],
   go: ['go'],
   java: ['java'],
   javascript: ['js', 'mjs', 'cjs', 'jsx'],
@@ -103,6 +105,7 @@ export const definitionQueries: Readonly<Record<Grammar, string>> = {
     (preproc_function_def name: (identifier) @name) @function
     (translation_unit (declaration declarator: (init_declarator declarator: (identifier) @name)) @variable)
     (preproc_include path: (_) @import)`,
+  css: '',
   go: `
     (function_declaration name: (identifier) @name) @function
     (method_declaration name: (field_identifier) @name) @method

@@ -33,26 +33,8 @@ export async function withTree<Result>(grammar: Grammar, text: string, use: (roo
   }
 }
 
-function readerOf(grammar: Grammar): Promise<Reader> {
+export function readerOf(grammar: Grammar): Promise<Reader> {
   const known = readers.get(grammar) ?? createReader(grammar, definitionQueries[grammar]);
   readers.set(grammar, known);
   return known;
-}
-
-// Whether a text is well formed, as far as its grammar can tell.
-
-/** Parsing takes about 0.3 ms a thousand characters; an editor sends some thousand. */
-const maxChars = 64_000;
-
-/** How many places do not parse; undefined where no grammar is known for the file, or it is too long to ask. */
-export async function syntaxErrors(path: string, text: string): Promise<number | undefined> {
-  const grammar = grammarOf(path);
-  if (grammar === undefined || text.length > maxChars) return undefined;
-  return withTree(grammar, text, countErrors);
-}
-
-function countErrors(node: Node): number {
-  if (!node.hasError) return 0;
-  const own = node.isError || node.isMissing ? 1 : 0;
-  return node.children.reduce((sum, child) => sum + (child ? countErrors(child) : 0), own);
 }

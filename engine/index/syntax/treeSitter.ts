@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import type { Language, Parser, Query } from '@vscode/tree-sitter-wasm';
 import type { Grammar } from './grammars.ts';
 
-export type { Node, QueryMatch } from '@vscode/tree-sitter-wasm';
+export type { Node, Parser, QueryMatch, Tree } from '@vscode/tree-sitter-wasm';
 
 export interface Reader {
   readonly parser: Parser;

@@ -2,6 +2,7 @@
  * How an answer is held to a form: texts that are written as they stand, grammars between them, and what in a free
  * answer begins a call. The names and arguments of calls are chosen by the model within the tools' schemas.
  */
+import type { Form, Part } from '../../grammar/form.ts';
 import { argumentTypes, type Tool } from '../conversation.ts';
 import type { PromptOptions } from '../formats/promptFormat.ts';
 
@@ -10,13 +11,12 @@ export type Step =
   | { readonly kind: 'write'; readonly text: string }
   | { readonly kind: 'choose'; readonly grammar: AnswerGrammar; readonly follow?: (text: string) => readonly Step[] }
   /** The model writes as it likes until it has thought. */
-  | { readonly kind: 'think' };
+  | { readonly kind: 'think' }
+  /** The turn ends. */
+  | { readonly kind: 'end' };
 
 export interface AnswerGrammar {
-  /** Rules `top ::= …` of xgrammar's EBNF. A framing token is its name after a carriage return, which no JSON text holds. */
-  readonly rules: string;
-  /** `top` may name a rule `root` that is this JSON Schema. */
-  readonly schema?: unknown;
+  readonly form: Form;
   /** The answer ends with it. */
   readonly last?: boolean;
 }
@@ -26,11 +26,15 @@ export interface AnswerPlan {
   readonly steps: readonly Step[];
   /** What begins a call in a free answer, and the call from there on. */
   readonly calls?: {
-    readonly opener: string;
+    /** A pattern: only where the answer begins with it (a bare call is the whole answer). */
+    readonly opener: string | RegExp;
     /** The opener counts only in a message's header (harmony). */
     readonly inHeader: boolean;
-    /** @param before what the header held before the opener. */
-    readonly steps: (before: string) => readonly Step[];
+    /**
+     * @param before what the header held before the opener.
+     * @param written what the token that ended the opener holds beyond it, where the opener is a pattern.
+     */
+    readonly steps: (before: string, written: string) => readonly Step[];
   };
   readonly forbidden: Forbidden;
 }
@@ -48,40 +52,64 @@ export interface Forbidden {
 export const nothingForbidden: Forbidden = { tokens: [] };
 export const freeAnswer: AnswerPlan = { steps: [], forbidden: nothingForbidden };
 
-/** What of the tools may be called, and whether one must be. */
-export function wantedCalls({ tools = [], toolChoice = 'auto' }: PromptOptions): {
+/** What of the tools may be called, whether one must be, and whether a call ends the turn. */
+export function wantedCalls({ tools = [], toolChoice = 'auto', parallelToolCalls = true }: PromptOptions): {
   readonly tools: readonly Tool[];
   readonly required: boolean;
+  readonly afterCall: readonly Step[];
 } {
-  if (typeof toolChoice !== 'string')
-    return { tools: tools.filter(({ name }) => name === toolChoice.name), required: true };
-  return { tools: toolChoice === 'none' ? [] : tools, required: toolChoice === 'required' && tools.length > 0 };
+  const isNamed = typeof toolChoice !== 'string';
+  const required = isNamed || (toolChoice === 'required' && tools.length > 0);
+  const named = isNamed ? tools.filter(({ name }) => name === toolChoice.name) : tools;
+  // A model that was made to call goes on with what it would have said: an invented result, further calls.
+  const afterCall: readonly Step[] = required || !parallelToolCalls ? [{ kind: 'end' }] : [];
+  return { tools: toolChoice === 'none' ? [] : named, required, afterCall };
 }
 
-/** The JSON Schema of an answer that must be JSON. */
-export function answerSchema({ responseFormat }: PromptOptions): unknown {
-  if (responseFormat === undefined || responseFormat.kind === 'text') return undefined;
-  return responseFormat.kind === 'json' ? { type: 'object' } : responseFormat.schema;
+/** What an answer of a wanted form is made of; empty where it is free. */
+export function answerSteps({ responseFormat }: Pick<PromptOptions, 'responseFormat'>): readonly Step[] {
+  if (responseFormat === undefined || responseFormat.kind === 'text') return [];
+  if (responseFormat.kind === 'choice') {
+    const form = responseFormat.choices.map((text) => [literal(text)]);
+    return [{ kind: 'choose', grammar: { form, last: true } }];
+  }
+  return [jsonAnswer(responseFormat.kind === 'json' ? { type: 'object' } : responseFormat.schema)];
 }
 
 /** Nothing may be called although tools are shown. */
 export const callsNothing = (options: PromptOptions): boolean =>
   (options.tools ?? []).length > 0 && wantedCalls(options).tools.length === 0;
 
-export function jsonAnswer(schema: unknown): Step {
-  return { kind: 'choose', grammar: { rules: 'top ::= root', schema, last: true } };
+function jsonAnswer(schema: unknown): Step {
+  return { kind: 'choose', grammar: { form: [[{ kind: 'json', schema }]], last: true } };
 }
 
-/** A tool's name and what follows it, then its arguments and what follows them. */
-export function callSteps(tools: readonly Tool[], afterName: string, afterArguments: string): readonly Step[] {
-  return [
-    chooseName(tools, afterName, ({ parameters }) => [
-      {
-        kind: 'choose',
-        grammar: { rules: `top ::= root ${literal(afterArguments)}`, schema: argumentsSchema(parameters) },
+/**
+ * A tool's name and what follows it, then its arguments and what follows them.
+ * @param written how the name begins already.
+ */
+export function callSteps(
+  tools: readonly Tool[],
+  afterName: string,
+  afterArguments: string,
+  written = '',
+): readonly Step[] {
+  const possible = tools.filter(({ name }) => name.startsWith(written));
+  if (possible.length === 0) return [];
+  const call = ({ parameters }: Tool): readonly Step[] => [
+    {
+      kind: 'choose',
+      grammar: {
+        form: [
+          [
+            { kind: 'json', schema: argumentsSchema(parameters) },
+            ...(afterArguments === '' ? [] : [literal(afterArguments)]),
+          ],
+        ],
       },
-    ]),
+    },
   ];
+  return [chooseName(possible, afterName, call, written)];
 }
 
 /** Qwen3-Coder's: each parameter by its tag, in the schema's order. */
@@ -90,12 +118,12 @@ export function xmlCallSteps(tools: readonly Tool[]): readonly Step[] {
   return [write, chooseName(tools, '>\n', (tool) => parameterSteps(tool, Object.keys(argumentTypes(tool))))];
 }
 
-function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) => readonly Step[]): Step {
+function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) => readonly Step[], written = ''): Step {
   return {
     kind: 'choose',
-    grammar: { rules: `top ::= (${tools.map(({ name }) => literal(name)).join(' | ')}) ${literal(after)}` },
+    grammar: { form: tools.map(({ name }) => [literal(name.slice(written.length) + after)]) },
     follow: (text) => {
-      const tool = tools.find(({ name }) => text.startsWith(name + after.replaceAll('\r', '')));
+      const tool = tools.find(({ name }) => (written + text).startsWith(name + after.replaceAll('\r', '')));
       return tool ? then(tool) : [];
     },
   };
@@ -105,15 +133,15 @@ function parameterSteps(tool: Tool, left: readonly string[]): readonly Step[] {
   const { required } = tool.parameters;
   const needed = left.findIndex((name) => Array.isArray(required) && required.includes(name));
   const possible = needed < 0 ? left : left.slice(0, needed + 1);
-  const tags = possible.map((name) => literal(`<parameter=${name}>\n`));
-  const end = needed < 0 ? [literal('</function>\n</tool_call>')] : [];
+  const tags = possible.map((name) => [literal(`<parameter=${name}>\n`)]);
+  const end = needed < 0 ? [[literal('</function>\n</tool_call>')]] : [];
   const follow = (text: string): readonly Step[] => {
     const name = possible.find((parameter) => text.startsWith(`<parameter=${parameter}>`));
     return name === undefined
       ? []
       : [parameterValue(tool, name), ...parameterSteps(tool, left.slice(left.indexOf(name) + 1))];
   };
-  return [{ kind: 'choose', grammar: { rules: `top ::= ${[...tags, ...end].join(' | ')}` }, follow }];
+  return [{ kind: 'choose', grammar: { form: [...tags, ...end] }, follow }];
 }
 
 const parameterEnd = '</parameter>';
@@ -121,22 +149,16 @@ const parameterEnd = '</parameter>';
 function parameterValue(tool: Tool, name: string): Step {
   const { schema, isText } = argumentTypes(tool)[name] ?? { schema: {}, isText: true };
   const end = literal(`\n${parameterEnd}\n`);
-  if (!isText)
-    return { kind: 'choose', grammar: { rules: `top ::= root ${end}`, schema: withDefinitions(schema, tool) } };
-  const values = 'enum' in schema && Array.isArray(schema['enum']) ? schema['enum'].map(String) : undefined;
-  if (values) return { kind: 'choose', grammar: { rules: `top ::= (${values.map(literal).join(' | ')}) ${end}` } };
-  return { kind: 'choose', grammar: { rules: `top ::= s0 ${end}\n${textWithout(parameterEnd)}` } };
-}
-
-/** Rules `s0`, `s1`, … for texts that do not hold `tag`: how much of it was written is the number of the rule. */
-function textWithout(tag: string): string {
-  const [first = '', ...rest] = tag;
-  const rules = [`s0 ::= "" | [^${first}\\r] s0 | "${first}" s1`];
-  for (const [i, next] of rest.entries()) {
-    const further = i + 1 < rest.length ? ` | "${next}" s${i + 2}` : '';
-    rules.push(`s${i + 1} ::= "" | "${first}" s1 | [^${first}${next}\\r] s0${further}`);
-  }
-  return rules.join('\n');
+  const values = isText && 'enum' in schema && Array.isArray(schema['enum']) ? schema['enum'].map(String) : undefined;
+  const form: Form = values
+    ? values.map((value) => [literal(value), end])
+    : [
+        [
+          isText ? { kind: 'without', tag: parameterEnd } : { kind: 'json', schema: withDefinitions(schema, tool) },
+          end,
+        ],
+      ];
+  return { kind: 'choose', grammar: { form } };
 }
 
 function withDefinitions(schema: Readonly<Record<string, unknown>>, { parameters }: Tool): unknown {
@@ -148,16 +170,30 @@ function withDefinitions(schema: Readonly<Record<string, unknown>>, { parameters
   };
 }
 
-/** Arguments are an object even where the schema forgets to say so. */
+/**
+ * Arguments are an object even where the schema forgets to say so; and where it names them and no more, there are no
+ * others: what a tool does not know, it can't use.
+ */
 function argumentsSchema(parameters: Tool['parameters']): unknown {
-  return { ...parameters, type: 'object' };
+  const { properties, required } = parameters;
+  const open = [
+    'additionalProperties',
+    'unevaluatedProperties',
+    'patternProperties',
+    '$ref',
+    'allOf',
+    'anyOf',
+    'oneOf',
+    'if',
+  ];
+  const named = typeof properties === 'object' && properties !== null ? Object.keys(properties) : undefined;
+  const needed: readonly unknown[] = Array.isArray(required) ? required : [];
+  const closed =
+    named && !open.some((key) => key in parameters) && needed.every((name) => named.includes(String(name)));
+  return { ...parameters, type: 'object', ...(closed && { additionalProperties: false }) };
 }
 
-/** A text of EBNF. */
-export function literal(text: string): string {
-  const escaped = text.replace(/["\\]/g, '\\$&').replaceAll('\n', '\\n').replaceAll('\r', '\\r');
-  return `"${escaped}"`;
-}
+export const literal = (text: string): Part => ({ kind: 'literal', text });
 
 /** A framing token in a grammar. */
 export function marked(name: string): string {

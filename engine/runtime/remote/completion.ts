@@ -4,13 +4,11 @@
  */
 import { z } from 'zod';
 import { HearthError } from '../../errors.ts';
-import { syntaxErrors } from '../../index/syntax/source.ts';
 import { limits } from '../../limits.ts';
 import type { CompleteResult, completeParams } from '../../protocol/engineProtocol.ts';
 import { commentLine } from '../../tasks/comments.ts';
 import { completedText } from '../../tasks/complete.ts';
-import { withoutBreaking } from '../../tasks/completionSyntax.ts';
-import { trimCompletion } from '../../tasks/completionTrim.ts';
+import { CompletionShape } from '../../tasks/completionShape.ts';
 import { Meter, usage } from './answer.ts';
 import { samplingOf } from './body.ts';
 import { estimatedChars } from './estimate.ts';
@@ -74,7 +72,9 @@ export async function completeRemotely(
   signal: AbortSignal | undefined,
 ): Promise<CompleteResult> {
   const meter = new Meter();
-  if (way === 'none') return { text: '', finish: 'stop', statistics: meter.statistics() };
+  const shape = new CompletionShape(params);
+  if (way === 'none' || !(params.whole || shape.isWorthwhile))
+    return { text: '', alternatives: [], finish: 'stop', statistics: meter.statistics() };
   const late = AbortSignal.timeout(limits.generation.completionMs);
   const ending = AbortSignal.any([...(signal ? [signal] : []), ...(params.whole ? [] : [late])]);
   const request = requestOf(params, way, Math.min(contextTokens, limits.generation.completionPromptTokens));
@@ -89,16 +89,15 @@ export async function completeRemotely(
       written += piece.text;
       if (params.whole) onText(piece.text);
       // Leaving the loop ends the request, and the server's work.
-      else if (trimCompletion(written, params, false).complete) break;
+      else if (shape.shape(written, false).complete) break;
     }
   } catch (error) {
     if (!late.aborted || signal?.aborted) throw error;
     throw new HearthError('timeout', `${server.host} took too long for a completion.`, { cause: error });
   }
   const statistics = meter.statistics();
-  if (params.whole) return { text: written, finish, statistics };
-  const text = await withoutBreaking(completedText(written, finish, params), params, syntaxErrors);
-  return { text, finish, statistics };
+  const text = params.whole ? written : await completedText(shape, written, finish, params);
+  return { text, alternatives: [], finish, statistics };
 }
 
 interface FillInRequest extends Pick<Params, 'prefix' | 'suffix' | 'maxTokens' | 'stop' | 'sampling'> {
@@ -121,7 +120,7 @@ function requestOf(params: Params, way: FillIn, promptTokens: number): FillInReq
     left -= text.length;
   }
   // The rest of a line is all that is shown of it.
-  const stop = params.multiline || params.whole ? params.stop : [...params.stop, '\n'];
+  const stop = params.multiline !== 'never' || params.whole ? params.stop : [...params.stop, '\n'];
   const common = { ...rest, suffix: after, stop };
   if (way === 'infill') return { ...common, prefix: before, extra };
   const titled = (path: string, text: string): string => commentLine(params.languageId, path) + text;

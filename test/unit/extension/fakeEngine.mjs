@@ -110,13 +110,21 @@ rpc.onRequest('removeModel', ({ model }) => {
   entries = entries.map((e) => (e.id === model ? { ...e, state: 'absent' } : e));
   return entries.find((e) => e.id === model);
 });
-rpc.onRequest('complete', async ({ prefix, multiline }, token) => {
+rpc.onRequest('complete', async ({ prefix, multiline, candidates, confidence }, token) => {
   if (prefix.includes('SLOW')) {
     while (!token.isCancellationRequested) await sleep(2);
     throw fail('cancelled', 'The request was cancelled.');
   }
   if (prefix.includes('INVALID')) return { text: 5 };
-  if (prefix.includes('LINES')) return { text: multiline ? ';\n  next();' : ';', finish: 'stop', statistics: figures };
+  if (prefix.includes('CYCLE'))
+    return {
+      text: confidence,
+      alternatives: ['two', 'three', 'four'].slice(0, candidates - 1),
+      finish: 'stop',
+      statistics: figures,
+    };
+  if (prefix.includes('LINES'))
+    return { text: multiline === 'never' ? ';' : ';\n  next();', finish: 'stop', statistics: figures };
   return { text: 'return 1;', finish: 'stop', statistics: figures };
 });
 rpc.onRequest('chat', async ({ stream, messages }, token) => {

@@ -18,6 +18,8 @@ const question = JSON.stringify({ model: 'scripted', messages: [{ role: 'user', 
 const post = (body: string) =>
   fetch(`${server.address}/v1/chat/completions`, { method: 'POST', headers: authorised, body });
 
+const nested = (depth: number): string => `${'{"not":'.repeat(depth)}{}${'}'.repeat(depth)}`;
+
 describe('the bounds of the server', () => {
   it('let as many of 64 clients in as may wait, and send the others away with a time to come back', async () => {
     let release = (): void => {};
@@ -41,6 +43,21 @@ describe('the bounds of the server', () => {
     expect(statuses.filter((status) => status === 200)).toHaveLength(limits.server.pendingRequests);
     // The places are free again.
     expect((await post(question)).status).toBe(200);
+  });
+
+  it.each([
+    ['too deep', nested(100_000), 'nests deeper than 128 levels'],
+    ['too large', `{"title":"${'x'.repeat(300_000)}"}`, 'characters'],
+    ['of too many values', `{"enum":[${'1,'.repeat(40_000)}1]}`, 'values'],
+  ])('refuse a schema that is %s before anything walks through it, and name the bound', async (_, schema, bound) => {
+    const ask = question.slice(0, -1);
+    const format = `"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":${schema}}}`;
+    const tools = `"tools":[{"type":"function","function":{"name":"f","parameters":${schema}}}]`;
+    for (const field of [format, tools]) {
+      const response = await post(`${ask},${field}}`);
+      expect(response.status).toBe(400);
+      expect(await response.json()).toMatchObject({ error: { message: expect.stringContaining(bound) } });
+    }
   });
 
   it('refuse a body beyond its size while it arrives', async () => {

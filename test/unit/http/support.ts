@@ -81,11 +81,11 @@ export class ScriptedEngine {
         promptTokens: inputs.reduce((sum, { length }) => sum + length, 0),
       }),
       // A token a character.
-      countTokens: ({ texts }) => texts.map(({ length }) => length),
+      countTokens: async ({ texts }) => texts.map(({ length }) => length),
       complete: async (params) => {
         this.completed.push(params);
         this.routes.deliver({ stream: params.stream ?? '', kind: 'text', text: 'the middle' });
-        return { text: 'the middle', finish: 'stop', statistics };
+        return { text: 'the middle', alternatives: [], finish: 'stop', statistics };
       },
       generate: async (params) => {
         this.generated.push(params);

@@ -67,9 +67,16 @@ async function passes({ fullTokens, msPerToken, keyAfterPass, baseMs = 5, sample
   );
   const press = (): void => {
     pressedMs = clock;
-    const source = { prefix: 'let a = ', suffix: '', snippets: [], maxTokens: 2, multiline: false, whole: false };
+    const source = { prefix: 'let a = ', suffix: '', snippets: [], maxTokens: 2, whole: false } as const;
+    const shown = { multiline: 'never', candidates: 1, confidence: 'eager' } as const;
     keys.push(
-      complete(scheduler, tokenizer, 32_768, { ...source, stopStrings: [], sampling: greedy, random: () => 0 }),
+      complete(scheduler, tokenizer, 32_768, {
+        ...source,
+        ...shown,
+        stopStrings: [],
+        sampling: greedy,
+        random: () => 0,
+      }),
     );
   };
   const format = promptFormatOf(tokenizer);

@@ -51,6 +51,36 @@ async function ask(
   return { ...given, prompts, pieces };
 }
 
+describe('an answer by a schema', () => {
+  it('is given up with its request while the schema is compiled', async () => {
+    const names = Array.from(
+      { length: 100 },
+      (_, i) => [`p${i}`, { pattern: `^(?=.*a.{5})(?=.*b.{4}).*${i}` }] as const,
+    );
+    const slow = { properties: Object.fromEntries(names) };
+    const stop = new AbortController();
+    setTimeout(() => stop.abort(), 400);
+    const responseFormat = { kind: 'json-schema', schema: slow } as const;
+    const answer = await ask(tokenizer, '{}', { responseFormat, signal: stop.signal, contextTokens: 32_768 });
+    expect(answer).toMatchObject({ finish: 'cancelled', text: '' });
+  }, 20_000);
+
+  const schema = { type: 'array', items: { enum: [1, 2] }, uniqueItems: true, maxItems: 2 };
+  const responseFormat = { kind: 'json-schema', schema } as const;
+
+  it('is given where it keeps what could not be enforced', async () => {
+    expect((await ask(tokenizer, '[1,2]', { responseFormat })).text).toBe('[1,2]');
+  });
+
+  it('fails where it breaks that, and says what', async () => {
+    const failed = expect.stringMatching(/breaks its JSON Schema.*duplicate items.*ask again/);
+    await expect(ask(tokenizer, '[2,2]', { responseFormat })).rejects.toMatchObject({
+      code: 'unavailable',
+      message: failed,
+    });
+  });
+});
+
 describe('a chat', () => {
   it('is written in the checkpoint’s template', async () => {
     const messages: ChatMessage[] = [

@@ -33,7 +33,10 @@ async function run(
     suffix: file.slice(cursor + 1),
     snippets: [],
     maxTokens: 200,
-    multiline: false,
+    languageId: 'typescript',
+    multiline: 'never',
+    candidates: 1,
+    confidence: 'eager',
     whole: false,
     stopStrings: [],
     sampling: greedy,
@@ -67,9 +70,9 @@ describe('an inline completion', () => {
 
   it('stops computing when its scope closes', async () => {
     const answer = '\n  return 1;\n}\nfunction g() {\n  return 2;\n}\n';
-    const { text, statistics } = await run(fim, 'function f() {|', bytes(answer), { multiline: true });
+    const { text, statistics } = await run(fim, 'function f() {|', bytes(answer), { multiline: 'auto' });
     expect(text).toBe('\n  return 1;\n}');
-    expect(statistics.generatedTokens).toBe('\n  return 1;\n}\n'.length);
+    expect(statistics.generatedTokens).toBe('\n  return 1;\n}\nfunction '.length);
   });
 
   it('never shows a framing token, nor what stands behind the cursor', async () => {
@@ -83,7 +86,7 @@ describe('an inline completion', () => {
   });
 
   it('gives whole lines when its length runs out, but shows what there is of a single one', async () => {
-    const several = await run(fim, 'f() {|', bytes('\n  one();\n  two();\n'), { multiline: true, maxTokens: 14 });
+    const several = await run(fim, 'f() {|', bytes('\n  one();\n  two();\n'), { multiline: 'auto', maxTokens: 14 });
     expect(several).toMatchObject({ text: '\n  one();', finish: 'length' });
     expect(await run(fim, 'a = |', bytes('12345'), { maxTokens: 3 })).toMatchObject({ text: '123', finish: 'length' });
   });
@@ -107,5 +110,35 @@ describe('an inline completion', () => {
 
   it('is empty where there is nothing to continue', async () => {
     expect(await run(plain, '|', bytes('x'))).toMatchObject({ text: '', finish: 'stop' });
+  });
+
+  it('is asked for several times where several are wanted, each beginning with another token', async () => {
+    const { decoder } = replying(fim, (prompt) => [
+      ...bytes(prompt.endsWith('<M>') ? 'first' : ' other'),
+      fim.require('<end>'),
+    ]);
+    const request = {
+      prefix: 'a = ',
+      suffix: '\n',
+      snippets: [],
+      maxTokens: 20,
+      multiline: 'never',
+      whole: false,
+    } as const;
+    const asked = { ...request, stopStrings: [], sampling: greedy, random: Math.random, confidence: 'eager' } as const;
+    const { text, alternatives, logProbability } = await complete(schedulerOf(decoder), fim, 4096, {
+      ...asked,
+      candidates: 3,
+    });
+    expect(text).toBe('first');
+    expect(alternatives).toHaveLength(2);
+    expect(new Set([text, ...alternatives]).size).toBe(3);
+    // The scripted model puts all weight on one token.
+    expect(logProbability).toBeCloseTo(0, 3);
+  });
+
+  it('is not asked for where nothing could be offered', async () => {
+    const { text, statistics } = await run(fim, 'x = 1;\n\n\n\n|', bytes('y'));
+    expect([text, statistics.generatedTokens]).toEqual(['', 0]);
   });
 });

@@ -1,11 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { syntaxErrors } from '../../../engine/index/syntax/source.ts';
 import { withoutBreaking } from '../../../engine/tasks/completionSyntax.ts';
 
 /** `|` is the cursor. */
-async function offered(file: string, text: string, path = 'a.ts'): Promise<string> {
+async function offered(file: string, text: string, path = 'a.ts', isCutOff = false): Promise<string> {
   const [prefix = '', suffix = ''] = file.split('|');
-  return withoutBreaking(text, { prefix, suffix, path }, syntaxErrors);
+  return withoutBreaking({ text, complete: !isCutOff }, { prefix, suffix, path }, isCutOff);
 }
 
 describe('a completion in a file that parses', () => {
@@ -13,9 +12,9 @@ describe('a completion in a file that parses', () => {
     expect(await offered('const a = 1;\n|\n', 'const b = a + 1;')).toBe('const b = a + 1;');
   });
 
-  it('is closed where it left brackets open', async () => {
-    expect(await offered('run();\n|\n', 'call(a, [b')).toBe('call(a, [b])');
-    expect(await offered('  |\n', 'if (a) {\n    b();', 'a.js')).toBe('if (a) {\n    b();\n  }');
+  it('is closed where it was cut off with brackets open', async () => {
+    expect(await offered('run();\n|\n', 'call(a, [b', 'a.ts', true)).toBe('call(a, [b])');
+    expect(await offered('  |\n', 'if (a) {\n    b();', 'a.js', true)).toBe('if (a) {\n    b();\n  }');
   });
 
   it('loses the lines that break it', async () => {
@@ -27,7 +26,14 @@ describe('a completion in a file that parses', () => {
   });
 
   it('is so in Python as well', async () => {
-    expect(await offered('def f():\n    |\n', 'return g(1, [2', 'a.py')).toBe('return g(1, [2])');
+    expect(await offered('def f():\n    |\n', 'return g(1, [2', 'a.py', true)).toBe('return g(1, [2])');
+  });
+});
+
+describe('a completion that was cut where something seemed to be repeated', () => {
+  it('is shown uncut where only that parses', async () => {
+    const shaped = { text: 'a[b', complete: true, uncut: 'a[b]' };
+    expect(await withoutBreaking(shaped, { prefix: 'f(', suffix: ');', path: 'a.ts' }, false)).toBe('a[b]');
   });
 });
 

@@ -17,6 +17,7 @@ const samples: Readonly<Record<(typeof grammars)[number], readonly [string, stri
     ['constant MAX', 'struct point', 'function name', 'function area'],
     ['stdio.h'],
   ],
+  css: ['a.css', 'a {\n  color: red;\n}', [], []],
   go: [
     'a.go',
     'package a\nimport "fmt"\ntype T struct{}\nfunc (t *T) M() {}\nfunc F() {}',

@@ -1,0 +1,61 @@
+/** Checks an answer by ajv where a schema says more than can be enforced while it is written. */
+import { Ajv, type AnySchemaObject, type Options } from 'ajv';
+import { Ajv2019 } from 'ajv/dist/2019.js';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import { patternDfa } from './patterns.ts';
+import { unsupportedSchema } from './refusals.ts';
+import { type Draft, isObject, SchemaDocument } from './schemaDocument.ts';
+
+/** The same patterns as those that are enforced. */
+const regExp = Object.assign(
+  (pattern: string) => {
+    const dfa = patternDfa(pattern);
+    return { test: (text: string): boolean => dfa.has(text) };
+  },
+  { code: 'patternDfa' },
+);
+
+/**
+ * @returns what is wrong with a value, in ajv's words; `undefined`: nothing.
+ * @throws HearthError where ajv does not know the schema's keywords.
+ */
+export function afterCheck(schema: unknown, keywords: readonly string[]): (value: unknown) => string | undefined {
+  const options: Options = { strict: false, validateSchema: false, validateFormats: false, code: { regExp } };
+  try {
+    const ajv = checkerOf(new SchemaDocument(schema).draft, schema, options);
+    const validate = ajv.compile(forChecker(schema) as AnySchemaObject);
+    return (value) => (validate(value) ? undefined : ajv.errorsText(validate.errors, { dataVar: 'answer' }));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.slice(0, 200) : String(error);
+    throw unsupportedSchema('', `${keywords.join(', ')} could only be checked afterwards, and ajv says: ${reason}`);
+  }
+}
+
+function checkerOf(draft: Draft, schema: unknown, options: Options): Ajv | Ajv2019 | Ajv2020 {
+  if (draft <= 7) return new Ajv(options);
+  // Without `$schema`, tuples may be meant in the older way, which 2019-09 knows beside nearly all of 2020-12.
+  const isNew =
+    isObject(schema) &&
+    (/2020-12/.test(String(schema['$schema'])) || /"(prefixItems|\$dynamicRef)":/.test(JSON.stringify(schema)));
+  return isNew ? new Ajv2020(options) : new Ajv2019(options);
+}
+
+/** Without `$schema`, whose metaschemas are not needed, and with the bounds of draft 4 as they are since draft 6. */
+function forChecker(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(forChecker);
+  if (!isObject(schema)) return schema;
+  const { $schema: _, id, ...rest } = schema;
+  const parts = Object.fromEntries(Object.entries(rest).map(([key, part]) => [key, forChecker(part)]));
+  for (const [flag, bound] of [
+    ['exclusiveMinimum', 'minimum'],
+    ['exclusiveMaximum', 'maximum'],
+  ] as const) {
+    if (typeof parts[flag] !== 'boolean') continue;
+    if (parts[flag]) parts[flag] = parts[bound];
+    else delete parts[flag];
+  }
+  return {
+    ...parts,
+    ...(typeof id === 'string' && !('$id' in parts) ? { $id: id } : id === undefined ? {} : { id: forChecker(id) }),
+  };
+}

@@ -1,0 +1,250 @@
+/** Deterministic automata over code points: the sets of texts that patterns, numbers and names of properties may be. */
+import { GrammarLimit } from './refusals.ts';
+
+export interface Edge {
+  readonly lo: number;
+  readonly hi: number;
+  readonly to: number;
+}
+
+const lastCodePoint = 0x10ffff;
+const maxStates = 20_000;
+/** Of classes of Unicode, which have hundreds of ranges. */
+const maxEdges = 500_000;
+
+/** State 0 is the start. Every other state can be reached and leads to an accepting one, so a walk never ends in a dead end. */
+export class Dfa {
+  static #made = 0;
+  /** Edges of each state, sorted and disjoint. */
+  readonly edges: readonly (readonly Edge[])[];
+  readonly accepts: readonly boolean[];
+  readonly id = ++Dfa.#made;
+  /** Products with others, which schemas ask for again and again. */
+  readonly #joined = new Map<string, Dfa>();
+
+  private constructor(edges: readonly (readonly Edge[])[], accepts: readonly boolean[]) {
+    this.edges = edges;
+    this.accepts = accepts;
+  }
+
+  /**
+   * @param step sorted, disjoint edges.
+   * @throws GrammarLimit beyond 20,000 states.
+   */
+  static explore<State>(automaton: {
+    readonly start: State;
+    readonly key: (state: State) => string | number;
+    readonly step: (state: State) => readonly { readonly lo: number; readonly hi: number; readonly to: State }[];
+    readonly accepts: (state: State) => boolean;
+  }): Dfa {
+    const states = [automaton.start];
+    const numbers = new Map([[automaton.key(automaton.start), 0]]);
+    const edges: Edge[][] = [];
+    let count = 0;
+    for (let at = 0; at < states.length; at++) {
+      const own = automaton.step(states[at] as State).map(({ lo, hi, to }) => {
+        const key = automaton.key(to);
+        const known = numbers.get(key) ?? states.push(to) - 1;
+        numbers.set(key, known);
+        return { lo, hi, to: known };
+      });
+      if (states.length > maxStates) throw new GrammarLimit('states of an automaton', maxStates);
+      const kept = joined(own);
+      count += kept.length;
+      if (count > maxEdges) throw new GrammarLimit('ranges of characters', maxEdges);
+      edges.push(kept);
+    }
+    return Dfa.#trimmed(edges, states.map(automaton.accepts));
+  }
+
+  static readonly never = new Dfa([[]], [false]);
+  /** Any text; a surrogate is no code point of a text. */
+  static readonly always = new Dfa(
+    [
+      [
+        { lo: 0, hi: 0xd7ff, to: 0 },
+        { lo: 0xe000, hi: lastCodePoint, to: 0 },
+      ],
+    ],
+    [true],
+  );
+
+  static literals(texts: Iterable<string>): Dfa {
+    const nodes: { next: Map<number, number>; end: boolean }[] = [{ next: new Map(), end: false }];
+    for (const text of texts) {
+      let at = 0;
+      for (const character of text) {
+        const code = character.codePointAt(0) ?? 0;
+        const known = nodes[at]?.next.get(code) ?? nodes.push({ next: new Map(), end: false }) - 1;
+        nodes[at]?.next.set(code, known);
+        at = known;
+      }
+      const node = nodes[at];
+      if (node) node.end = true;
+    }
+    if (nodes.length > maxStates * 10) throw new GrammarLimit('characters of an enumeration', maxStates * 10);
+    const edges = nodes.map(({ next }) =>
+      [...next].sort(([a], [b]) => a - b).map(([code, to]) => ({ lo: code, hi: code, to })),
+    );
+    return Dfa.#trimmed(
+      edges,
+      nodes.map(({ end }) => end),
+    );
+  }
+
+  static #trimmed(edges: readonly (readonly Edge[])[], accepts: readonly boolean[]): Dfa {
+    const from: number[][] = edges.map(() => []);
+    for (const [state, own] of edges.entries()) for (const { to } of own) from[to]?.push(state);
+    const live = new Set<number>();
+    const open = accepts.flatMap((accepting, state) => (accepting ? [state] : []));
+    for (let state = open.pop(); state !== undefined; state = open.pop()) {
+      if (live.has(state)) continue;
+      live.add(state);
+      open.push(...(from[state] ?? []));
+    }
+    if (!live.has(0)) return Dfa.never;
+    const order = [...live].sort((a, b) => a - b);
+    const numbers = new Map(order.map((state, number) => [state, number]));
+    return new Dfa(
+      order.map((state) =>
+        (edges[state] ?? []).flatMap(({ lo, hi, to }) => {
+          const number = numbers.get(to);
+          return number === undefined ? [] : [{ lo, hi, to: number }];
+        }),
+      ),
+      order.map((state) => accepts[state] === true),
+    );
+  }
+
+  get isEmpty(): boolean {
+    return this === Dfa.never;
+  }
+
+  get isAll(): boolean {
+    return this === Dfa.always;
+  }
+
+  and(other: Dfa): Dfa {
+    if (this.isAll || other.isEmpty) return other;
+    if (other.isAll || this.isEmpty || this === other) return this;
+    return this.#combined(other, (own, its) => own && its, 'both');
+  }
+
+  or(other: Dfa): Dfa {
+    if (this.isAll || other.isEmpty || this === other) return this;
+    if (other.isAll || this.isEmpty) return other;
+    return this.#combined(other, (own, its) => own || its, 'either');
+  }
+
+  without(other: Dfa): Dfa {
+    if (this.isEmpty || other.isEmpty) return this;
+    if (other.isAll || this === other) return Dfa.never;
+    return this.#combined(other, (own, its) => own && !its, 'first');
+  }
+
+  /** The state after `code`; `undefined`: no text goes on so. */
+  next(state: number, code: number): number | undefined {
+    const own = this.edges[state] ?? [];
+    let low = 0;
+    let high = own.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1;
+      const edge = own[middle] as Edge;
+      if (code < edge.lo) high = middle - 1;
+      else if (code > edge.hi) low = middle + 1;
+      else return edge.to;
+    }
+    return undefined;
+  }
+
+  /** Whatever character comes, the state stays. */
+  staysAt(state: number): boolean {
+    const [first, second, ...more] = this.edges[state] ?? [];
+    if (first?.lo !== 0 || first.hi !== 0xd7ff || second?.lo !== 0xe000 || second.hi !== lastCodePoint) return false;
+    return more.length === 0 && first.to === state && second.to === state;
+  }
+
+  has(text: string): boolean {
+    let state: number | undefined = 0;
+    for (const character of text) {
+      state = this.next(state, character.codePointAt(0) ?? 0);
+      if (state === undefined) return false;
+    }
+    return this.accepts[state] === true;
+  }
+
+  /** How many texts there are, at most `limit`. */
+  count(limit: number): number {
+    const known = new Map<number, number>();
+    const count = (state: number, depth: number): number => {
+      // A path longer than the number of states has a circle; no name is as long as the other bound.
+      if (depth > Math.min(this.edges.length, 2000)) return limit;
+      const before = known.get(state);
+      if (before !== undefined) return before;
+      let texts = this.accepts[state] ? 1 : 0;
+      for (const { lo, hi, to } of this.edges[state] ?? []) {
+        texts = Math.min(limit, texts + (hi - lo + 1) * count(to, depth + 1));
+        if (texts >= limit) break;
+      }
+      known.set(state, texts);
+      return texts;
+    };
+    return count(0, 0);
+  }
+
+  #combined(other: Dfa, accepts: (own: boolean, its: boolean) => boolean, needs: 'both' | 'either' | 'first'): Dfa {
+    const key = `${needs}${other.id}`;
+    const known = this.#joined.get(key) ?? this.#product(other, accepts, needs);
+    this.#joined.set(key, known);
+    return known;
+  }
+
+  #product(other: Dfa, accepts: (own: boolean, its: boolean) => boolean, needs: 'both' | 'either' | 'first'): Dfa {
+    const dead = -1;
+    return Dfa.explore<readonly [number, number]>({
+      start: [0, 0],
+      key: ([own, its]) => (own + 1) * (other.edges.length + 1) + its + 1,
+      accepts: ([own, its]) => accepts(this.accepts[own] === true, other.accepts[its] === true),
+      step: ([own, its]) =>
+        pairs(this.edges[own] ?? [], other.edges[its] ?? []).flatMap(({ lo, hi, first, second }) =>
+          (needs === 'both' && (first === dead || second === dead)) || (needs === 'first' && first === dead)
+            ? []
+            : [{ lo, hi, to: [first, second] as const }],
+        ),
+    });
+  }
+}
+
+/** Ranges that two lists of edges cut each other into; -1: no edge. */
+function pairs(
+  first: readonly Edge[],
+  second: readonly Edge[],
+): { lo: number; hi: number; first: number; second: number }[] {
+  const cut: { lo: number; hi: number; first: number; second: number }[] = [];
+  let i = 0;
+  let j = 0;
+  let at = 0;
+  while (i < first.length || j < second.length) {
+    const a = first[i];
+    const b = second[j];
+    const inA = a !== undefined && a.lo <= at;
+    const inB = b !== undefined && b.lo <= at;
+    const ends = [a && (inA ? a.hi : a.lo - 1), b && (inB ? b.hi : b.lo - 1)].filter((end) => end !== undefined);
+    const hi = Math.min(...ends);
+    if (inA || inB) cut.push({ lo: at, hi, first: inA ? a.to : -1, second: inB ? b.to : -1 });
+    at = hi + 1;
+    if (a && a.hi < at) i++;
+    if (b && b.hi < at) j++;
+  }
+  return cut;
+}
+
+function joined(edges: readonly Edge[]): Edge[] {
+  const kept: Edge[] = [];
+  for (const edge of edges) {
+    const last = kept.at(-1);
+    if (last && last.to === edge.to && last.hi + 1 === edge.lo) kept[kept.length - 1] = { ...last, hi: edge.hi };
+    else kept.push(edge);
+  }
+  return kept;
+}

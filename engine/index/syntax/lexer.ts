@@ -1,0 +1,258 @@
+/** Splits source text into tokens and tracks what is open: brackets, strings with code inside them, comments. */
+import type { Lexicon, StringForm } from './lexicons.ts';
+
+/** Something that is open. */
+export interface Frame {
+  readonly kind: 'bracket' | 'string' | 'comment';
+  /** The text that closes it. */
+  readonly closer: string;
+  /** Where it was opened in its text. */
+  readonly start: number;
+  readonly form?: StringForm;
+  /** Columns of blanks at the beginning of the line that it was opened on. */
+  readonly indentation: number;
+  /** What stands in it is part of the statement around it: parentheses, lists, literals; not a block of statements. */
+  readonly isExpression?: boolean;
+}
+
+export interface Token {
+  /** A word, or a single mark; a line break too, but no other blanks. */
+  readonly text: string;
+  readonly start: number;
+  readonly end: number;
+  /** Frames open before it, and the fewest that were since the text began. */
+  readonly depth: number;
+  readonly floor: number;
+  /** Neither in a string nor in a comment; of a line break, whether what follows it is. */
+  readonly isCode: boolean;
+  /** The frame that it closes. */
+  readonly closes?: Frame;
+  /** Closes a bracket that nobody opened. */
+  readonly isStray?: true;
+}
+
+export interface Lexed {
+  readonly tokens: readonly Token[];
+  /** Open at the end; the innermost last. */
+  readonly frames: readonly Frame[];
+}
+
+/**
+ * @param frames open where the text begins
+ * @param lineSoFar what stands before the text on its first line
+ */
+export function lex(text: string, lexicon: Lexicon, frames: readonly Frame[] = [], lineSoFar = ''): Lexed {
+  const lexer = new Lexer(text, lexicon, frames, lineSoFar);
+  return lexer.run();
+}
+
+const closerOf: Readonly<Record<string, string>> = { '(': ')', '[': ']', '{': '}' };
+const wordAt = /[\p{L}\p{N}_$]+/uy;
+const blanksAt = /[^\S\n]+/y;
+const patternAt = /\/(?![*/])(?:\\[^\n]|\[(?:\\[^\n]|[^\]\\\n])*\]|[^/\\\n[])+\/[a-z]*/y;
+/** After these a `/` begins a pattern, not a division. */
+const beforePattern = /^(?:[(,=:[!&|?{};+\-*%~^\n]|return|typeof|case|in|of|when|and|or|not|if|unless)$/;
+/** After these a `{` begins a literal, not a block. */
+const beforeLiteral = /^(?:[(,=:[?&|]|return|export|import|type)$/;
+
+class Lexer {
+  readonly #text: string;
+  readonly #lexicon: Lexicon;
+  readonly #frames: Frame[];
+  readonly #tokens: Token[] = [];
+  #at = 0;
+  #floor: number;
+  #indentation: number;
+  /** Nothing but blanks stands on this line so far. */
+  #isLineStart: boolean;
+  #lastCode = '\n';
+
+  constructor(text: string, lexicon: Lexicon, frames: readonly Frame[], lineSoFar: string) {
+    this.#text = text;
+    this.#lexicon = lexicon;
+    this.#frames = [...frames];
+    this.#floor = frames.length;
+    this.#isLineStart = lineSoFar.trim() === '';
+    this.#indentation = indentationOf(this.#isLineStart ? lineSoFar + lineAt(text, 0) : lineSoFar);
+  }
+
+  run(): Lexed {
+    while (this.#at < this.#text.length) {
+      const top = this.#frames.at(-1);
+      if (this.#text[this.#at] === '\n') this.#newLine(top);
+      else if (this.#match(blanksAt)) this.#at = blanksAt.lastIndex;
+      else if (top?.kind === 'comment') this.#inComment(top);
+      else if (top?.kind === 'string') this.#inString(top);
+      else this.#inCode(top);
+    }
+    return { tokens: this.#tokens, frames: this.#frames };
+  }
+
+  #newLine(top: Frame | undefined): void {
+    const isInText = top?.kind === 'comment' ? top.closer !== '\n' : top?.form?.spansLines === true;
+    if (top && top.kind !== 'bracket' && !isInText) this.#pop();
+    this.#emit('\n', { isCode: !isInText });
+    this.#isLineStart = true;
+    this.#indentation = indentationOf(lineAt(this.#text, this.#at));
+  }
+
+  #inComment(top: Frame): void {
+    if (this.#startsWith(top.closer)) this.#close(top, top.closer);
+    else this.#plain(false);
+  }
+
+  #inString(top: Frame): void {
+    const escaped = top.form?.escape;
+    const twice = top.closer + top.closer;
+    const interpolation = top.form?.interpolations?.find(([open]) => this.#startsWith(open));
+    if (escaped === 'doubled' && this.#startsWith(twice)) this.#emit(twice, {});
+    // A brace in the strings of Python and C#.
+    else if (interpolation?.[0] === '{' && this.#startsWith('{{')) this.#emit('{{', {});
+    else if (interpolation) {
+      const [open, closer] = interpolation;
+      this.#emit(open, {});
+      this.#push({ kind: 'bracket', closer });
+    } else if (escaped === 'backslash' && this.#text[this.#at] === '\\')
+      this.#emit(this.#text.slice(this.#at, this.#at + 2), {});
+    else if (this.#startsWith(top.closer)) this.#close(top, top.closer);
+    else this.#plain(false);
+  }
+
+  #inCode(top: Frame | undefined): void {
+    if (this.#opensComment() || this.#opensString() || this.#opensPattern()) return;
+    const mark = this.#text[this.#at] ?? '';
+    const closer = this.#lexicon.brackets ? closerOf[mark] : undefined;
+    if (closer !== undefined) {
+      const isExpression = mark !== '{' || this.#lexicon.isData || beforeLiteral.test(this.#lastCode);
+      this.#emit(mark, { isCode: true });
+      this.#push({ kind: 'bracket', closer, isExpression });
+    } else if (this.#lexicon.brackets && ')]}'.includes(mark)) this.#closeBracket(mark, top);
+    else this.#plain(true);
+  }
+
+  /** A whole pattern is one token; one that the text ends within, where the cursor is, is open as a string is. */
+  #opensPattern(): boolean {
+    if (this.#text[this.#at] !== '/' || !this.#lexicon.patterns || !beforePattern.test(this.#lastCode)) return false;
+    const pattern = this.#match(patternAt);
+    if (pattern) this.#emit(pattern[0], { isCode: true });
+    else if (this.#text.includes('\n', this.#at)) return false;
+    else {
+      this.#emit('/', {});
+      this.#push({ kind: 'string', closer: '/', form: { open: patternAt, escape: 'backslash' } });
+    }
+    return true;
+  }
+
+  #opensComment(): boolean {
+    const block = this.#lexicon.blockComments.find(([open]) => this.#startsWith(open));
+    const opening = block ? block[0] : this.#lexicon.lineComments.find((mark) => this.#startsWith(mark));
+    if (opening === undefined) return false;
+    const before = this.#text[this.#at - 1];
+    // `$#`, `a#b` and a colour are no comments where `#` begins one.
+    if (opening === '#' && before !== undefined && !/\s|[;)]/.test(before)) return false;
+    this.#emit(opening, {});
+    this.#push({ kind: 'comment', closer: block ? block[1] : '\n' });
+    return true;
+  }
+
+  #opensString(): boolean {
+    const before = this.#text[this.#at - 1] ?? '';
+    const isInWord = /[\p{L}\p{N}_]/u.test(before);
+    for (const form of this.#lexicon.strings) {
+      const opening = this.#match(form.open);
+      if (!opening || (isInWord && (/^\w/.test(opening[0]) || opening[0] === "'"))) continue;
+      const closer = form.close ? form.close(opening) : (opening.at(-1) ?? '');
+      this.#emit(opening[0], {});
+      this.#push({ kind: 'string', closer, form });
+      return true;
+    }
+    return false;
+  }
+
+  /**
+   * Closes the innermost bracket of its kind. One that begins its line closes the bracket whose line begins as deep, if
+   * there is one: those within were never closed.
+   */
+  #closeBracket(mark: string, top: Frame | undefined): void {
+    const fits = (frame: Frame): boolean => frame.kind === 'bracket' && frame.closer === mark;
+    const isMisplaced = this.#isLineStart && top !== undefined && top.indentation > this.#indentation;
+    const aligned = isMisplaced ? this.#alignedFrame(fits) : -1;
+    const outermost = this.#frames.findLastIndex(({ kind }) => kind !== 'bracket') + 1;
+    const last = this.#frames.findLastIndex((frame, i) => i >= outermost && fits(frame));
+    const index = aligned >= 0 ? aligned : last;
+    const closes = this.#frames[index];
+    if (closes === undefined) {
+      this.#emit(mark, { isCode: true, isStray: true });
+      return;
+    }
+    const isStray = aligned < 0 && index < this.#frames.length - 1;
+    this.#emit(mark, { isCode: true, closes, ...(isStray && { isStray }) });
+    while (this.#frames.length > index) this.#pop();
+  }
+
+  /** Of a literal and a block that begin as deep, the one that what follows the bracket belongs to. */
+  #alignedFrame(fits: (frame: Frame) => boolean): number {
+    const isAligned = (frame: Frame): boolean => fits(frame) && frame.indentation === this.#indentation;
+    const endsLiteral = /^.[^\S\n]*[;,)\]]/.test(this.#text.slice(this.#at, this.#at + 80));
+    const alike = this.#frames.findLastIndex(
+      (frame) => isAligned(frame) && (frame.isExpression === true) === endsLiteral,
+    );
+    return alike >= 0 ? alike : this.#frames.findLastIndex(isAligned);
+  }
+
+  #close(top: Frame, text: string): void {
+    this.#emit(text, { closes: top });
+    this.#pop();
+    this.#lastCode = ')';
+  }
+
+  #plain(isCode: boolean): void {
+    const text = this.#match(wordAt)?.[0] ?? String.fromCodePoint(this.#text.codePointAt(this.#at) ?? 0);
+    this.#emit(text, { isCode });
+  }
+
+  #emit(text: string, { isCode = false, ...marks }: Partial<Pick<Token, 'isCode' | 'closes' | 'isStray'>>): void {
+    const start = this.#at;
+    this.#at += text.length;
+    this.#tokens.push({ text, start, end: this.#at, depth: this.#frames.length, floor: this.#floor, isCode, ...marks });
+    if (isCode && text !== '\n') this.#lastCode = text;
+    this.#isLineStart = false;
+  }
+
+  #push(frame: Omit<Frame, 'indentation' | 'start'>): void {
+    this.#frames.push({ ...frame, indentation: this.#indentation, start: this.#tokens.at(-1)?.start ?? 0 });
+    this.#lastCode = '(';
+  }
+
+  #pop(): void {
+    this.#frames.pop();
+    this.#floor = Math.min(this.#floor, this.#frames.length);
+  }
+
+  #startsWith(text: string): boolean {
+    return this.#text.startsWith(text, this.#at);
+  }
+
+  #match(pattern: RegExp): RegExpExecArray | null {
+    pattern.lastIndex = this.#at;
+    return pattern.exec(this.#text);
+  }
+}
+
+const tabColumns = 4;
+
+/** Columns of blanks at the beginning of a line. */
+export function indentationOf(line: string): number {
+  let columns = 0;
+  for (const mark of line) {
+    if (mark === ' ') columns++;
+    else if (mark === '\t') columns += tabColumns - (columns % tabColumns);
+    else break;
+  }
+  return columns;
+}
+
+function lineAt(text: string, start: number): string {
+  const end = text.indexOf('\n', start);
+  return text.slice(start, end < 0 ? undefined : end);
+}

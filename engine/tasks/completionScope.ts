@@ -1,0 +1,160 @@
+/** Which lines of a completion belong to the statement or block of the cursor, and where a model goes round in circles. */
+import { indentationOf, type Token } from '../index/syntax/lexer.ts';
+import type { Lexicon } from '../index/syntax/lexicons.ts';
+
+export const opensBlock = (line: string, { opensBlock: own }: Lexicon): boolean =>
+  /[{([]\s*$|=>\s*$/.test(line) || own?.test(line.trimEnd()) === true;
+
+export interface ScopeOptions {
+  readonly linePrefix: string;
+  /** Frames open at the cursor, and where its statement may end. */
+  readonly cursorDepth: number;
+  readonly depth: number;
+  /** The cursor's line is an item of a list, so that a comma ends it. */
+  readonly isList: boolean;
+  /** Lines as deep as the cursor belong to it, up to an empty one. */
+  readonly takesSiblings: boolean;
+}
+
+/** Takes the lines of a completion one by one and says before which the cursor's scope is left. */
+export class Scope {
+  readonly #lexicon: Lexicon;
+  #indentation: number;
+  readonly #cursorDepth: number;
+  readonly #depth: number;
+  readonly #isList: boolean;
+  #takesSiblings: boolean;
+  #mayClose = false;
+  #last: string;
+  #isFirst = true;
+  #hasOpened = false;
+  #isOpen = false;
+  #hasText = false;
+  #isBehindBlank = false;
+  /** Where the text ends if the scope is left: behind the last line that was not blank. */
+  end = 0;
+
+  constructor(lexicon: Lexicon, { linePrefix, cursorDepth, depth, isList, takesSiblings }: ScopeOptions) {
+    this.#lexicon = lexicon;
+    this.#indentation = indentationOf(linePrefix);
+    this.#last = linePrefix;
+    this.#cursorDepth = cursorDepth;
+    this.#depth = depth;
+    this.#isList = isList;
+    this.#takesSiblings = takesSiblings;
+  }
+
+  /** @param mayClose a bracket is open that nothing closes, and that was opened before the cursor */
+  take(line: string, lineBreak: Token, mayClose: boolean): void {
+    this.#mayClose = mayClose;
+    const shown = this.#isFirst ? this.#last + line : line;
+    this.#isFirst = false;
+    this.#isOpen = lineBreak.depth > this.#depth || !lineBreak.isCode;
+    this.#isBehindBlank = shown.trim() === '';
+    if (this.#isBehindBlank) return;
+    this.#hasText = true;
+    this.#last = shown;
+    // The text has closed what was open at the cursor: it goes on further out.
+    if (lineBreak.depth < this.#cursorDepth) {
+      this.#indentation = Math.min(this.#indentation, indentationOf(shown));
+      this.#takesSiblings = false;
+    }
+    // Brackets are counted.
+    this.#hasOpened ||= this.#opensBlock(shown);
+    this.end = lineBreak.start;
+  }
+
+  /** @param line begun at least with its first word */
+  endsBefore(line: string): boolean {
+    if (this.#isOpen || !this.#hasText || line.trim() === '') return false;
+    if (this.#mayClose && /^\s*[)\]}]/.test(line)) return false;
+    const indentation = indentationOf(line);
+    // The body of a head that has several lines.
+    if (/^\s*\{\s*$/.test(line) && !this.#isList && !endsStatement.test(this.#last)) return false;
+    if (indentation < this.#indentation) return true;
+    if (indentation === this.#indentation && this.#takesSiblings) return this.#isBehindBlank;
+    const isInBlock = this.#hasOpened || this.#takesSiblings;
+    if (this.#isBehindBlank && !isInBlock) return true;
+    if (indentation === this.#indentation)
+      return !(this.#endsBlock(line) || continuesBlock.test(line) || this.#goesOn(line));
+    // Within a block a line is deeper than the one above only if that one said so.
+    const isIndented = indentation > indentationOf(this.#last);
+    const mayBeIndented = !isIndented || this.#opensBlock(this.#last);
+    return !((isInBlock && mayBeIndented) || this.#goesOn(line) || this.#isContinued(line));
+  }
+
+  #endsBlock(line: string): boolean {
+    const isEnded = indentationOf(this.#last) === this.#indentation && endsBlock.test(this.#last);
+    return this.#hasOpened && endsBlock.test(line) && !isEnded;
+  }
+
+  #opensBlock(line: string): boolean {
+    return this.#lexicon.opensBlock?.test(line.trimEnd()) === true;
+  }
+
+  /** Whether the line goes on with the statement above, as deep as it. */
+  #goesOn(line: string): boolean {
+    const above = this.#last;
+    if (this.#lexicon.isData || endsStatement.test(above) || this.#opensBlock(above)) return false;
+    // An item of a list that nothing closes yet.
+    if (this.#mayClose && /,\s*$/.test(above)) return true;
+    const isChain = chained.test(line) && chained.test(above);
+    return (
+      openEnd.test(above) ||
+      this.#lexicon.openEnd?.test(above) ||
+      /^\s*@[\w.]+(?:\(.*\))?\s*$/.test(above) ||
+      /^\s*(?:&&|\||\?\?)/.test(line) ||
+      isChain
+    );
+  }
+
+  /** Whether the deeper line goes on with the statement above. */
+  #isContinued(line: string): boolean {
+    const above = this.#last;
+    if (this.#lexicon.isData) return false;
+    if (endsStatement.test(above)) return called.test(line);
+    return (
+      (!this.#lexicon.opensBlock && head.test(above)) ||
+      (!this.#isList && /,\s*$/.test(above)) ||
+      chained.test(line) ||
+      continuation.test(line)
+    );
+  }
+}
+
+const endsStatement = /[;}]\s*$/;
+/** A statement without braces follows. */
+const head = /^\s*(?:\}\s*)?(?:else\s+)?(?:if|for|foreach|while|else)\b/;
+const openEnd = /(?:[-+*/%=&|<\\]|(?<![\w$])\?|=>|\b(?:and|or|in|is|not|return|extends|implements|where))\s*$/;
+const chained = /^\s*\??\.\w/;
+/** Where a rule of CSS could not stand. */
+const called = /^\s*\??\.\w+(?:\(|::|\?\.)/;
+const continuation = /^\s*(?:[?:&|+*/%=<>{-]|(?:and|or|is|in|as|implements|extends|throws|where)\b)/;
+
+/** Lines that belong to the block above them although they stand as far left as its head. */
+const endsBlock = /^\s*(end|fi|done|esac|until)\b/;
+const continuesBlock = /^\s*(\{|(else|elif|elsif|except|finally|catch|ensure|rescue|then|do)\b)/;
+
+/** Repetitions need not be whole tokens: `is_not_fixture_is_not_fixture_is_not_`. */
+const loop = /(\S[^\n]{9,79}?)\1{2,}[^\n]{0,79}$|(\S[^\n]{3,79}?)\2{3,}[^\n]{0,79}$/;
+const searchedChars = 480;
+
+/** Where a line has begun to repeat itself; undefined: it has not, or the file has such lines already. */
+export function loopStart(text: string, tokens: readonly Token[], prefix: string): number | undefined {
+  const searched = Math.max(text.lastIndexOf('\n') + 1, text.length - searchedChars);
+  const found = loop.exec(text.slice(searched));
+  const unit = found?.[1] ?? found?.[2];
+  if (!found || unit === undefined || !/\p{L}{3}/u.test(unit) || prefix.includes(unit + unit)) return undefined;
+  const first = searched + found.index;
+  const second = first + unit.length;
+  if (tokens.some(({ start }) => start === second) && tokens.some(({ start }) => start === first)) return second;
+  return tokens.findLast(({ start }) => start <= first)?.start;
+}
+
+/** Where the third copy of a line, and more to come, begins to say nothing new. */
+export function repeatedLines(lines: readonly string[], prefix: string): number | undefined {
+  const third = lines.findIndex(
+    (line, i) => i > 1 && /\p{L}{2}/u.test(line) && line === lines[i - 1] && line === lines[i - 2],
+  );
+  return third < 0 || prefix.includes(`${lines[third]}\n${lines[third]}\n`) ? undefined : third - 1;
+}

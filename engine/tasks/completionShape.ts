@@ -1,0 +1,268 @@
+/**
+ * Where an inline completion ends: with its line, its statement or the block of the cursor, before it closes what the file
+ * closes already, and before it repeats what follows the cursor. All of it is decided on tokens.
+ */
+import { type Frame, indentationOf, type Lexed, lex, type Token } from '../index/syntax/lexer.ts';
+import { type Lexicon, lexiconOf } from '../index/syntax/lexicons.ts';
+import { limits } from '../limits.ts';
+import { loopStart, opensBlock, repeatedLines, Scope } from './completionScope.ts';
+
+/** How many lines: the cursor's alone, as many as its statement or block takes, or a block's wherever the cursor stands. */
+export type Multiline = 'never' | 'auto' | 'always';
+
+export interface Cursor {
+  /** Text before and after the cursor. */
+  readonly prefix: string;
+  readonly suffix: string;
+  readonly languageId?: string | undefined;
+  readonly multiline: Multiline;
+}
+
+export interface Shaped {
+  readonly text: string;
+  /** Nothing that the model adds would change the text. */
+  readonly complete: boolean;
+  /** As it would be if it repeated or closed nothing that is there; absent: it does neither. */
+  readonly uncut?: string;
+}
+
+interface Line {
+  readonly indentation: number;
+  readonly tokens: readonly Token[];
+}
+
+export class CompletionShape {
+  readonly #cursor: Cursor;
+  readonly #lexicon: Lexicon;
+  readonly #before: Lexed;
+  readonly #linePrefix: string;
+  /** Frames of the cursor that the text after it closes. */
+  readonly #closedAfter: ReadonlySet<Frame>;
+  /** What follows on the cursor's line, and the next line that is not blank. */
+  readonly #rest: readonly Token[];
+  readonly #nextLine: Line | undefined;
+
+  constructor(cursor: Cursor) {
+    const { prefix, suffix, languageId } = cursor;
+    this.#cursor = cursor;
+    this.#lexicon = lexiconOf(languageId);
+    this.#before = lex(prefix, this.#lexicon);
+    this.#linePrefix = prefix.slice(prefix.lastIndexOf('\n') + 1);
+    const [rest, below] = this.#lexedAfter();
+    const open = new Set(this.#frames);
+    const closed = [...rest, ...below].flatMap(({ closes }) => (closes && open.has(closes) ? [closes] : []));
+    this.#closedAfter = new Set(closed);
+    this.#rest = rest;
+    this.#nextLine = linesOf(suffix.slice(endOfLine(suffix)), below).find(({ tokens }) => tokens.length > 0);
+  }
+
+  /** Whether anything could be offered here: not on ruled lines, above a file's first code, or behind the end of a comment. */
+  get isWorthwhile(): boolean {
+    const { prefix, suffix } = this.#cursor;
+    const isNowhere = prefix.trim() === '' && suffix.trim() === '';
+    if (isNowhere || /\n(?:[^\S\n]*\n){3}[^\S\n]*$/.test(prefix)) return false;
+    const { tokens } = this.#before;
+    const isComment = this.#frames.some(({ kind }) => kind === 'comment');
+    if (isComment && /[-=*#_~/]{3,}\s*$/.test(this.#linePrefix)) return false;
+    if (isComment) return tokens.some(({ isCode, text }) => isCode && text !== '\n');
+    const last = tokens.at(-1);
+    return !this.#lexicon.blockComments.some(([, end]) => last?.text === end && last.closes);
+  }
+
+  /**
+   * @param written by the model so far.
+   * @param ended whether the model is done, so that the last line is a whole one.
+   */
+  shape(written: string, ended: boolean): Shaped {
+    const text = this.#withoutDoubledIndentation(written.replace(ended ? '' : /\r$/, '').replaceAll('\r\n', '\n'));
+    const all = lex(text, this.#lexicon, this.#frames, this.#linePrefix).tokens;
+    // The last token may still grow, unless nothing can.
+    const tokens = ended || /^[\n()[\]{}]$/.test(all.at(-1)?.text ?? '') ? all : all.slice(0, -1);
+    const ends = [this.#superfluousCloser(text, tokens), loopStart(text, all, this.#cursor.prefix)];
+    const closer = Math.min(...ends.map((end) => end ?? text.length));
+    const scope = this.#endOfScope(text, tokens, closer, ended);
+    const end = scope ?? closer;
+    const inside = tokens.filter(({ start }) => start < end);
+    const repeats = this.#rest.length > 0 ? this.#repeatedRest(inside, ended) : this.#repeatedLine(text, inside, ended);
+    const complete = scope !== undefined || closer < text.length || repeats?.isWhole === true;
+    const cut = this.#trimmed(text.slice(0, repeats?.at ?? end));
+    const uncut = this.#trimmed(text.slice(0, scope ?? endOfLine(text)));
+    return { text: cut, complete, ...(uncut !== cut && ended && { uncut }) };
+  }
+
+  /** A line of it is as much as a statement. */
+  get #isProse(): boolean {
+    return !this.#lexicon.brackets && this.#lexicon.opensBlock === undefined;
+  }
+
+  get #frames(): readonly Frame[] {
+    return this.#before.frames;
+  }
+
+  /** Tokens of the rest of the cursor's line, and of the lines below it, counted from the rest's end. */
+  #lexedAfter(): [readonly Token[], readonly Token[]] {
+    const { prefix, suffix } = this.#cursor;
+    const end = endOfLine(suffix);
+    const rest = lex(suffix.slice(0, end), this.#lexicon, this.#frames, this.#linePrefix);
+    // A string that was begun on this line and is not ended on it is unfinished, even where strings may have several lines.
+    const lineStart = prefix.length - this.#linePrefix.length;
+    const isUnfinished = (frame: Frame): boolean => frame.kind === 'string' && frame.start >= lineStart;
+    const unfinished = rest.frames.findIndex((frame, i) => frame === this.#frames[i] && isUnfinished(frame));
+    const open = unfinished < 0 ? rest.frames : rest.frames.slice(0, unfinished);
+    return [rest.tokens, lex(suffix.slice(end), this.#lexicon, open, this.#linePrefix + suffix.slice(0, end)).tokens];
+  }
+
+  /** Blanks in front of the rest of the line belong to the text; others at its end do not. */
+  #trimmed(text: string): string {
+    if (text.trim() === '') return '';
+    const isGlued = this.#rest.length > 0 && !/^\s/.test(this.#cursor.suffix);
+    return isGlued ? text.replace(/\n\s*$/, '') : text.trimEnd();
+  }
+
+  /** Models write a line from its beginning although the cursor stands behind its indentation. */
+  #withoutDoubledIndentation(text: string): string {
+    const own = /^[^\S\n]+/.exec(text)?.[0] ?? '';
+    if (own === '' || this.#linePrefix === '' || this.#linePrefix.trim() !== '') return text;
+    const above = this.#lineAbove();
+    const least = above === undefined ? 0 : indentationOf(above) + (opensBlock(above, this.#lexicon) ? 1 : 0);
+    return indentationOf(this.#linePrefix) >= least ? text.slice(own.length) : text;
+  }
+
+  /** Where the cursor's line, statement or block is left; undefined: not yet. */
+  #endOfScope(text: string, tokens: readonly Token[], end: number, ended: boolean): number | undefined {
+    const breaks = tokens.filter((token) => token.text === '\n' && token.start < end);
+    const depth = this.#statementDepth;
+    const isList = this.#frames[depth - 1]?.isExpression === true;
+    const [linePrefix, takesSiblings] = [this.#linePrefix, this.#takesSiblings];
+    const scope = new Scope(this.#lexicon, {
+      linePrefix,
+      cursorDepth: this.#frames.length,
+      depth,
+      isList,
+      takesSiblings,
+    });
+    const isInText = this.#frames.at(-1)?.kind !== 'bracket' && this.#frames.length > 0;
+    const lines = text.split('\n');
+    const whole = (this.#linePrefix + text).split('\n').slice(0, ended ? undefined : -1);
+    const repeated = repeatedLines(whole, this.#cursor.prefix);
+    const isOneLine = this.#cursor.multiline === 'never' || (this.#isProse && !takesSiblings);
+    for (const [i, lineBreak] of breaks.entries()) {
+      if (isOneLine || i + 1 >= limits.generation.completionLines) return lineBreak.start;
+      if (i + 1 === repeated) return lineBreak.start;
+      const goesOn = lineBreak.depth > this.#frames.length && (lineBreak.floor === this.#frames.length || !isInText);
+      if ((this.#rest.length > 0 || (isInText && lineBreak.floor === this.#frames.length)) && !goesOn)
+        return lineBreak.start;
+      scope.take(lines[i] ?? '', lineBreak, this.#isMissingCloser(lineBreak));
+      const next = lines[i + 1] ?? '';
+      const isKnown = ended || i + 2 < lines.length || firstWordStands.test(next);
+      if (lineBreak.isCode && isKnown && scope.endsBefore(next)) return scope.end;
+    }
+    return undefined;
+  }
+
+  /** Whether the innermost bracket was opened before the cursor and is closed nowhere. */
+  #isMissingCloser({ depth, floor }: Token): boolean {
+    const frame = depth === floor ? this.#frames[depth - 1] : undefined;
+    return frame?.kind === 'bracket' && !this.#closedAfter.has(frame);
+  }
+
+  /** A bracket that closes nothing, or what the text after the cursor closes; a framing word written in plain letters. */
+  #superfluousCloser(text: string, tokens: readonly Token[]): number | undefined {
+    if (!this.#lexicon.brackets && this.#frames.length === 0) return undefined;
+    return tokens.find(
+      ({ closes, isStray, isCode, start }) =>
+        isStray || (closes && this.#closedAfter.has(closes)) || (isCode && isFramingWord(text, start)),
+    )?.start;
+  }
+
+  /** Where the text begins to repeat the rest of the line: all of it, or what the text has room for. */
+  #repeatedRest(tokens: readonly Token[], ended: boolean): Repetition | undefined {
+    for (const [i, token] of tokens.entries()) {
+      if (!this.#isAsOpenAsAfter(token)) continue;
+      const equal = equalTokens(tokens.slice(i), this.#rest);
+      const isWhole = equal === this.#rest.length;
+      if (isWhole || (ended && i + equal === tokens.length)) return { at: token.start, isWhole };
+    }
+    return undefined;
+  }
+
+  /** Where the text begins to repeat the next line; brackets alone say nothing. */
+  #repeatedLine(text: string, tokens: readonly Token[], ended: boolean): Repetition | undefined {
+    const next = this.#nextLine;
+    if (next === undefined || next.tokens.every(({ text: own }) => /^[)\]}>;,]$/.test(own))) return undefined;
+    const lines = linesOf(text, tokens);
+    for (const [i, line] of lines.entries()) {
+      const isWhole = (ended || i < lines.length - 1) && line.tokens.length === next.tokens.length;
+      const [token] = line.tokens;
+      if (!isWhole || !token || !this.#isAsOpenAsAfter(token)) continue;
+      if (i === 0 && this.#linePrefix.trim() !== '') continue;
+      const indentation = i === 0 ? indentationOf(this.#linePrefix) + line.indentation : line.indentation;
+      if (indentation !== next.indentation) continue;
+      if (equalTokens(line.tokens, next.tokens) === next.tokens.length) return { at: token.start, isWhole: true };
+    }
+    return undefined;
+  }
+
+  /** What follows the cursor was written for what is open there, less what it does not close. */
+  #isAsOpenAsAfter({ depth, floor }: Token): boolean {
+    const closed = this.#frames.slice(depth);
+    return depth === floor && closed.every((frame) => !this.#closedAfter.has(frame));
+  }
+
+  /** Parentheses and literals around the cursor that nothing closes are its statement's, whichever line they began on. */
+  get #statementDepth(): number {
+    const lineBreak = this.#before.tokens.findLast(({ text }) => text === '\n');
+    let depth = Math.min(lineBreak?.depth ?? 0, this.#frames.length);
+    for (; depth > 0; depth--) {
+      const frame = this.#frames[depth - 1];
+      if (!frame?.isExpression || this.#closedAfter.has(frame)) break;
+    }
+    return depth;
+  }
+
+  /** Lines as deep as the cursor belong to the completion where a body or what a comment announces begins. */
+  get #takesSiblings(): boolean {
+    const { multiline } = this.#cursor;
+    if (this.#linePrefix.trim() !== '' || this.#rest.length > 0) return false;
+    const above = this.#lineAbove();
+    if (multiline !== 'auto' || above === undefined) return multiline === 'always';
+    return opensBlock(above, this.#lexicon) || lex(above, this.#lexicon).frames.some(({ kind }) => kind === 'comment');
+  }
+
+  #lineAbove(): string | undefined {
+    const lines = this.#cursor.prefix.split('\n').slice(0, -1);
+    return lines.findLast((line) => line.trim() !== '');
+  }
+}
+
+interface Repetition {
+  readonly at: number;
+  /** Of all that could be repeated: nothing that comes changes it. */
+  readonly isWhole: boolean;
+}
+
+function endOfLine(text: string): number {
+  const end = text.indexOf('\n');
+  return end < 0 ? text.length : end;
+}
+
+const firstWordStands = /^\s*(?:\w+\W|[^\w\s]+[\w\s])/;
+
+const isFramingWord = (text: string, start: number): boolean =>
+  /^<\|[a-z_]{2,40}\|>/.test(text.slice(start, start + 44));
+
+/** Tokens without line breaks, by lines. */
+function linesOf(text: string, tokens: readonly Token[]): Line[] {
+  const lines: { indentation: number; tokens: Token[] }[] = [{ indentation: indentationOf(text), tokens: [] }];
+  for (const token of tokens) {
+    if (token.text !== '\n') lines.at(-1)?.tokens.push(token);
+    else lines.push({ indentation: indentationOf(text.slice(token.end, token.end + 400)), tokens: [] });
+  }
+  return lines;
+}
+
+/** How many tokens at the beginning are the same. */
+function equalTokens(tokens: readonly Token[], others: readonly Token[]): number {
+  const different = tokens.findIndex(({ text }, i) => text !== others[i]?.text);
+  return different < 0 ? Math.min(tokens.length, others.length) : different;
+}
