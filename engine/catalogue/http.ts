@@ -2,6 +2,8 @@
 import type { Headers, Response } from 'undici';
 import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { isLoopback } from './loopback.ts';
+import { certificateProblem } from './networkHelp.ts';
 
 /** A request that failed. `retry`: the same request may succeed later. */
 export class HttpFailure extends HearthError {
@@ -40,8 +42,6 @@ export interface HttpOptions {
   /** Silence for so long ends the request. */
   readonly idleMs?: number;
 }
-
-const isLoopback = (url: URL): boolean => /^(127(\.\d{1,3}){3}|localhost|\[::1\])$/.test(url.hostname);
 
 /** `https` anywhere; plain `http` on this machine alone (a local mirror), and never because a remote server said so. */
 export function checkAddress(url: URL, from?: URL): void {
@@ -145,7 +145,8 @@ interface Exchange {
 
 async function open(url: URL, options: HttpOptions): Promise<Exchange> {
   throwIfAborted(options.signal);
-  const { fetch, dispatcher } = await import('./network.ts');
+  const { fetch, dispatcherFor } = await import('./network.ts');
+  const dispatcher = dispatcherFor(url);
   const idleMs = options.idleMs ?? limits.store.idleMs;
   const controller = new AbortController();
   let silent = false;
@@ -227,12 +228,9 @@ function networkFailure(url: URL, error: unknown): Error {
   const cause = rootCause(error);
   const code = cause instanceof Error ? Reflect.get(cause, 'code') : undefined;
   const reason = typeof code === 'string' ? code : cause instanceof Error ? cause.message : String(cause);
-  const tls = typeof code === 'string' && /CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO_VERIFY/.test(code);
-  if (tls) {
-    const hint = 'Behind a proxy that inspects traffic, NODE_EXTRA_CA_CERTS names its certificate.';
-    return new HttpFailure(`${url.host} has no certificate that is trusted (${reason}). ${hint}`, 'never', {
-      cause: error,
-    });
+  const certificate = certificateProblem(code);
+  if (certificate !== undefined) {
+    return new HttpFailure(`${url.host} cannot be reached: ${certificate}`, 'never', { cause: error });
   }
   if (unreachable.has(String(code))) {
     return new HttpFailure(`${url.host} cannot be reached (${reason}).`, 'if-it-worked-before', { cause: error });
