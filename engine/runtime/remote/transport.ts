@@ -39,7 +39,10 @@ export async function openTransport(target: Target): Promise<Fetch> {
     for (let redirects = 0; ; redirects++) {
       const response = await send(url, init);
       const next = redirectOf(response, url);
-      if (next === undefined || redirects === limits.remote.redirects) return bounded(target.host, response);
+      if (next === undefined) return bounded(target.host, response);
+      if (redirects === limits.remote.redirects) {
+        throw new HearthError('unavailable', `${target.host} redirects in circles; check the address.`);
+      }
       await response.body?.cancel();
       url = next;
     }
@@ -54,7 +57,7 @@ interface Answered {
 /** Where to ask again; undefined for an answer, and for a redirect to another origin, which the caller explains. */
 function redirectOf({ status, headers }: Answered, from: URL): URL | undefined {
   const location = headers.get('location');
-  if (![301, 302, 307, 308].includes(status) || location === null || !URL.canParse(location, from)) return undefined;
+  if (![301, 302, 307, 308].includes(status) || location === null || !URL.canParse(location, from.href)) return undefined;
   const next = new URL(location, from);
   return next.origin === from.origin ? withoutCredentials(next) : undefined;
 }
