@@ -19,7 +19,7 @@ export const usage = z
   .nullish()
   .catch(undefined);
 
-const part = z.object({ type: z.string().nullish(), text: z.unknown(), thinking: z.unknown() });
+const part = z.object({ type: z.string().nullish(), text: z.unknown().optional(), thinking: z.unknown().optional() });
 /** A string, or parts as in a question; Mistral's parts hold the thinking too. */
 const content = z.union([z.string(), z.array(z.union([z.string(), part]))]).nullish();
 

@@ -209,7 +209,8 @@ function redirected(host: string, error: APIError): HearthError {
   const location = error.headers?.get('location') ?? '';
   const other = URL.canParse(location) ? withoutCredentials(new URL(location)) : undefined;
   const where = other === undefined ? 'to no address' : `to ${other.origin}`;
-  const next = other === undefined ? 'Check the address.' : 'If you trust that server, connect to it by its own address.';
+  const next =
+    other === undefined ? 'Check the address.' : 'If you trust that server, connect to it by its own address.';
   const message = `${host} redirects ${where}. Hearth asks only the server that you named: nothing was sent there. ${next}`;
   return new HearthError('unavailable', message, { cause: error });
 }
@@ -217,5 +218,7 @@ function redirected(host: string, error: APIError): HearthError {
 /** OpenAI and Hearth have a code for it, llama-server a type, vLLM and SGLang only the sentence. */
 function isOverflow({ status, code, type, message }: APIError): boolean {
   if (code === 'context_length_exceeded' || type === 'exceed_context_size_error') return true;
-  return (status === 400 || status === undefined) && /maximum context length|longer than the model's context/i.test(message);
+  return (
+    (status === 400 || status === undefined) && /maximum context length|longer than the model's context/i.test(message)
+  );
 }

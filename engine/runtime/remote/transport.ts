@@ -39,7 +39,10 @@ export async function openTransport(target: Target): Promise<Fetch> {
     for (let redirects = 0; ; redirects++) {
       const response = await send(url, init);
       const next = redirectOf(response, url);
-      if (next === undefined) return bounded(target.host, response);
+      if (next === undefined) {
+        const isAnswer = response.ok && init.method?.toUpperCase() === 'POST';
+        return bounded(target.host, response, isAnswer ? limits.remote.answerBytes : limits.remote.documentBytes);
+      }
       if (redirects === limits.remote.redirects) {
         throw new HearthError('unavailable', `${target.host} redirects in circles; check the address.`);
       }
@@ -57,7 +60,8 @@ interface Answered {
 /** Where to ask again; undefined for an answer, and for a redirect to another origin, which the caller explains. */
 function redirectOf({ status, headers }: Answered, from: URL): URL | undefined {
   const location = headers.get('location');
-  if (![301, 302, 307, 308].includes(status) || location === null || !URL.canParse(location, from.href)) return undefined;
+  if (![301, 302, 307, 308].includes(status) || location === null || !URL.canParse(location, from.href))
+    return undefined;
   const next = new URL(location, from);
   return next.origin === from.origin ? withoutCredentials(next) : undefined;
 }
@@ -74,21 +78,21 @@ interface Body extends Answered {
   readonly body: AsyncIterable<Uint8Array> | null;
 }
 
-function bounded(host: string, { status, headers, body }: Body): Response {
+function bounded(host: string, { status, headers, body }: Body, maxBytes: number): Response {
   const isEmpty = body === null || status === 204 || status === 205 || status === 304;
   const kept = new Headers();
   for (const [name, value] of headers) if (!hopHeaders.has(name)) kept.append(name, value);
-  return new Response(isEmpty ? null : ReadableStream.from(pieces(host, body)), { status, headers: kept });
+  return new Response(isEmpty ? null : ReadableStream.from(pieces(host, body, maxBytes)), { status, headers: kept });
 }
 
 /** Of the bytes on the wire, which undici has unpacked. */
 const hopHeaders = new Set(['content-encoding', 'content-length', 'transfer-encoding']);
 
-async function* pieces(host: string, body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+async function* pieces(host: string, body: AsyncIterable<Uint8Array>, maxBytes: number): AsyncGenerator<Uint8Array> {
   let bytes = 0;
   for await (const piece of body) {
     bytes += piece.byteLength;
-    if (bytes > limits.remote.answerBytes) throw tooLong(host);
+    if (bytes > maxBytes) throw tooLong(host);
     yield piece;
   }
 }

@@ -1,6 +1,6 @@
 /** Answers as servers send them, against a scripted server: what they mean, or the sentence that a person reads. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { askAt, type Scripted, type Script, sse, startScriptedServer, stream } from './scripted.ts';
+import { askAt, type Script, type Scripted, sse, startScriptedServer, stream } from './scripted.ts';
 
 let server: Scripted;
 beforeAll(async () => {
@@ -45,17 +45,24 @@ describe('an answer that is none', () => {
     ['an event of the kind error', stream('event: error\ndata: {"message":"Died"}\n\n'), 'answered: Died.'],
     ["vLLM's object error", stream(sse('{"object":"error","message":"Died"}')), 'answered: Died.'],
     ['withheld by a filter', stream(sse(text('One'), finish('content_filter'))), 'withheld the rest of the answer'],
-    ['a call without a name', stream(sse(delta({ tool_calls: [{ index: 0 }] }), '[DONE]')), 'a tool call without a name'],
+    [
+      'a call without a name',
+      stream(sse(delta({ tool_calls: [{ index: 0 }] }), '[DONE]')),
+      'a tool call without a name',
+    ],
     ['not JSON', stream(sse('nonsense', '[DONE]')), "a piece that is not OpenAI's API"],
     ['one endless line', stream(`data: ${'x'.repeat(9_000_000)}`), 'sent more than an answer can be'],
   ])('%s is an error that says so', async (_, script, sentence) => {
-    const failure: unknown = await (await answerOf(script).catch((error: unknown) => error));
+    const failure: unknown = await await answerOf(script).catch((error: unknown) => error);
     expect(String(failure)).toContain(`${host()} `);
     expect(String(failure)).toContain(sentence);
   });
 
   it('of a proxy in front names the status, and control characters stay out', async () => {
-    const refused = (body: string): Script => (_, response) => void response.writeHead(418, page).end(body);
+    const refused =
+      (body: string): Script =>
+      (_, response) =>
+        void response.writeHead(418, page).end(body);
     await expect(answerOf(refused('<html>teapot</html>'))).rejects.toThrow('answered: 418 (a web page).');
     await expect(answerOf(refused('a\u001b[31m\nb'))).rejects.toThrow('answered: 418 a [31m b.');
   });
@@ -69,16 +76,41 @@ describe('an answer that is none', () => {
 
 describe('an answer in odd pieces', () => {
   it.each<[string, string[], string, string]>([
-    ['null choices and deltas', ['{"choices":null}', '{}', '{"choices":[]}', '{"choices":[{"delta":null}]}', text('Hi')], 'Hi', ''],
-    ['a missing delta', ['{"choices":[{"finish_reason":null}]}', text('Hi'), '{"choices":[{"finish_reason":"stop"}]}'], 'Hi', ''],
+    [
+      'null choices and deltas',
+      ['{"choices":null}', '{}', '{"choices":[]}', '{"choices":[{"delta":null}]}', text('Hi')],
+      'Hi',
+      '',
+    ],
+    [
+      'a missing delta',
+      ['{"choices":[{"finish_reason":null}]}', text('Hi'), '{"choices":[{"finish_reason":"stop"}]}'],
+      'Hi',
+      '',
+    ],
     ['content as parts', [text([{ type: 'text', text: 'H' }, 'i'])], 'Hi', ''],
-    ['thinking as parts', [text([{ type: 'thinking', thinking: [{ type: 'text', text: 'Hm' }] }]), text('Hi')], 'Hi', 'Hm'],
+    [
+      'thinking as parts',
+      [text([{ type: 'thinking', thinking: [{ type: 'text', text: 'Hm' }] }]), text('Hi')],
+      'Hi',
+      'Hm',
+    ],
     ['tags of thinking', [text('<thi'), text('nk>\nHm'), text('</think>\n\nHi')], 'Hi', 'Hm'],
     ['tags that are talked about', [text('Use <think>x</think>')], 'Use <think>x</think>', ''],
     ['both words for thinking', [delta({ reasoning_content: '', reasoning: 'Hm' }), text('Hi')], 'Hi', 'Hm'],
     ['a whole message', ['{"choices":[{"message":{"content":"Hi"}}]}'], 'Hi', ''],
-    ['a message that repeats', [text('Hi'), '{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}'], 'Hi', ''],
-    ['partial usage', [text('Hi'), '{"choices":[],"usage":{"total_tokens":3}}', '{"usage":{"prompt_tokens":null}}'], 'Hi', ''],
+    [
+      'a message that repeats',
+      [text('Hi'), '{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}]}'],
+      'Hi',
+      '',
+    ],
+    [
+      'partial usage',
+      [text('Hi'), '{"choices":[],"usage":{"total_tokens":3}}', '{"usage":{"prompt_tokens":null}}'],
+      'Hi',
+      '',
+    ],
   ])('%s', async (_, pieces, said, thinking) => {
     expect(await answerOf(stream(sse(...pieces, '[DONE]')))).toMatchObject({ text: said, thinking, finish: 'stop' });
   });
@@ -105,16 +137,81 @@ describe('tool calls', () => {
     { name: 'f', arguments: '{"a":2}' },
   ];
   it.each<[string, Piece[], object[]]>([
-    ['as they should be', [{ index: 0, id: 'a', name: 'f', args: '' }, { index: 0, args: '{"a"' }, { index: 0, args: ':1}' }, { index: 1, id: 'b', name: 'f', args: '{"a":2}' }], twice],
-    ['without index', [{ id: 'a', name: 'f', args: '{"a"' }, { args: ':1}' }, { id: 'b', name: 'f', args: '{"a":2}' }], twice],
-    ['without index and id', [{ name: 'f', args: '{"a":1}' }, { name: 'f', args: '{"a":2}' }], twice],
-    ['all with index 0', [{ index: 0, id: 'a', name: 'f', args: '' }, { index: 0, args: '{"a":1}' }, { index: 0, id: 'b', name: 'f', args: '' }, { index: 0, args: '{"a":2}' }], twice],
-    ['all with index 0 and no id', [{ index: 0, name: 'f', args: '{"a":1}' }, { index: 0, name: 'f', args: '{"a":2}' }], twice],
-    ['all with one id', [{ index: 0, id: 'a', name: 'f', args: '{"a":1}' }, { index: 1, id: 'a', name: 'f', args: '{"a":2}' }], twice],
+    [
+      'as they should be',
+      [
+        { index: 0, id: 'a', name: 'f', args: '' },
+        { index: 0, args: '{"a"' },
+        { index: 0, args: ':1}' },
+        { index: 1, id: 'b', name: 'f', args: '{"a":2}' },
+      ],
+      twice,
+    ],
+    [
+      'without index',
+      [{ id: 'a', name: 'f', args: '{"a"' }, { args: ':1}' }, { id: 'b', name: 'f', args: '{"a":2}' }],
+      twice,
+    ],
+    [
+      'without index and id',
+      [
+        { name: 'f', args: '{"a":1}' },
+        { name: 'f', args: '{"a":2}' },
+      ],
+      twice,
+    ],
+    [
+      'all with index 0',
+      [
+        { index: 0, id: 'a', name: 'f', args: '' },
+        { index: 0, args: '{"a":1}' },
+        { index: 0, id: 'b', name: 'f', args: '' },
+        { index: 0, args: '{"a":2}' },
+      ],
+      twice,
+    ],
+    [
+      'all with index 0 and no id',
+      [
+        { index: 0, name: 'f', args: '{"a":1}' },
+        { index: 0, name: 'f', args: '{"a":2}' },
+      ],
+      twice,
+    ],
+    [
+      'all with one id',
+      [
+        { index: 0, id: 'a', name: 'f', args: '{"a":1}' },
+        { index: 1, id: 'a', name: 'f', args: '{"a":2}' },
+      ],
+      twice,
+    ],
     ['with arguments as an object', [{ index: 0, id: 'a', name: 'f', args: { a: 1 } }], twice.slice(0, 1)],
-    ['with a late name', [{ index: 0, id: 'a', args: '' }, { index: 0, name: 'f', args: '{"a":1}' }], twice.slice(0, 1)],
-    ['with a repeated name', [{ index: 0, id: 'a', name: 'f', args: '{"a"' }, { index: 0, id: 'a', name: 'f', args: ':1}' }, { index: 0, name: 'f', args: '' }], twice.slice(0, 1)],
-    ['with another id in every piece', [{ index: 0, id: 'a', name: 'f', args: '{"a"' }, { index: 0, id: 'b', name: null, args: ':1}' }], twice.slice(0, 1)],
+    [
+      'with a late name',
+      [
+        { index: 0, id: 'a', args: '' },
+        { index: 0, name: 'f', args: '{"a":1}' },
+      ],
+      twice.slice(0, 1),
+    ],
+    [
+      'with a repeated name',
+      [
+        { index: 0, id: 'a', name: 'f', args: '{"a"' },
+        { index: 0, id: 'a', name: 'f', args: ':1}' },
+        { index: 0, name: 'f', args: '' },
+      ],
+      twice.slice(0, 1),
+    ],
+    [
+      'with another id in every piece',
+      [
+        { index: 0, id: 'a', name: 'f', args: '{"a"' },
+        { index: 0, id: 'b', name: null, args: ':1}' },
+      ],
+      twice.slice(0, 1),
+    ],
     ['that begin with index 1', [{ index: 1, id: 'a', name: 'f', args: '{"a":1}' }], twice.slice(0, 1)],
     ['without arguments', [{ index: 0, id: 'a', name: 'f', args: null }], [{ name: 'f', arguments: '{}' }]],
   ])('%s', async (_, pieces, calls) => {

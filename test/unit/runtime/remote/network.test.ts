@@ -16,7 +16,10 @@ let secure: Scripted;
 let folder: string;
 const said = stream(sse('{"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}'));
 const messageOf = async (asking: Promise<unknown>): Promise<string> =>
-  asking.then(() => 'none', (error: unknown) => String(error));
+  asking.then(
+    () => 'none',
+    (error: unknown) => String(error),
+  );
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'hearth-network-'));
@@ -31,7 +34,8 @@ beforeAll(async () => {
 beforeEach(() => {
   for (const { requests } of [server, other, secure]) requests.splice(0);
   for (const scripted of [server, other, secure]) scripted.chat = said;
-  for (const name of ['http_proxy', 'https_proxy', 'no_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY']) vi.stubEnv(name, '');
+  for (const name of ['http_proxy', 'https_proxy', 'no_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY'])
+    vi.stubEnv(name, '');
 });
 afterEach(() => void vi.unstubAllEnvs());
 afterAll(() => {
@@ -133,7 +137,7 @@ describe('a proxy', () => {
     expect(asked).toContain(`http://model.test/v1/chat/completions${basic}`);
   });
 
-  it('is tunnelled through for https, with the server\'s own certificate', async () => {
+  it("is tunnelled through for https, with the server's own certificate", async () => {
     vi.stubEnv('HTTPS_PROXY', `http://${address}`);
     vi.stubEnv('HEARTH_STRICT_TLS', 'off');
     const { chat } = await askAt('https://model.test/v1');
