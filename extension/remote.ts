@@ -1,8 +1,10 @@
 import * as vscode from 'vscode';
-import { isLoopback } from '../engine/catalogue/loopback.ts';
 import type { RemoteModel } from '../engine/protocol/engineProtocol.ts';
 import type { EngineHost } from './client/host.ts';
 import { remoteSettings, writeSetting } from './settings.ts';
+
+/** Addresses of this computer, to which nothing travels that others could read. */
+const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 
 /** The server that answers instead of this computer's engine: its address, its token, its model. */
 export class Remote {
@@ -89,6 +91,13 @@ export class Remote {
 }
 
 const secretKey = (url: string): string => `hearth.remote.token ${new URL(url).origin}`;
+/** As the ids of its models begin: without user, password and query. */
+export function bareAddress(url: string): string {
+  if (!URL.canParse(url)) return url;
+  const { origin, pathname } = new URL(url);
+  return origin + pathname.replace(/\/$/, '');
+}
+
 /** Never user and password, even of what is no address. */
 export const hostOf = (url: string): string => (URL.canParse(url) ? new URL(url).host : url.replace(/^.*@/s, ''));
 
@@ -114,9 +123,8 @@ const isAddress = (text: string): boolean => /^https?:\/\//.test(text.trim()) &&
 
 /** '' keeps the one there is, or none. */
 async function askToken(url: string, isNew: boolean): Promise<string | undefined> {
-  const address = new URL(url);
-  // Nothing travels that others could read.
-  const open = address.protocol === 'http:' && !isLoopback(address);
+  const { protocol, hostname } = new URL(url);
+  const open = protocol === 'http:' && !loopback.test(hostname);
   const kept = vscode.l10n.t('Empty: the token that is kept already.');
   const none = vscode.l10n.t('Kept in the secret storage of VS Code. Empty: the server needs none.');
   const risk = vscode.l10n.t(

@@ -71,7 +71,7 @@ export function remoteSettings(): RemoteSettings | undefined {
 /** Of VS Code and ours, for the engine's environment (engine/catalogue/network.ts), which its process reads at its start. */
 export function networkEnvironment(): Record<string, string> {
   const http = vscode.workspace.getConfiguration('http');
-  const isUsed = http.get('proxySupport', 'override') !== 'off';
+  const isUsed = http.get<string>('proxySupport', 'override') !== 'off';
   const proxy = isUsed ? http.get('proxy', '').trim() : '';
   const noProxy = http.get<string[]>('noProxy', []).join(',');
   const certificates = read('remote.certificates', '').trim();
@@ -79,7 +79,7 @@ export function networkEnvironment(): Record<string, string> {
     HEARTH_CLIENT: 'vscode',
     ...(proxy !== '' && { HEARTH_PROXY: proxy }),
     ...(noProxy !== '' && { HEARTH_NO_PROXY: noProxy }),
-    ...(!http.get('proxyStrictSSL', true) && { HEARTH_STRICT_TLS: 'off' }),
+    ...(!http.get<boolean>('proxyStrictSSL', true) && { HEARTH_STRICT_TLS: 'off' }),
     ...(certificates !== '' && { HEARTH_CERTIFICATES: certificates }),
   };
 }

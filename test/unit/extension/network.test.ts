@@ -1,6 +1,6 @@
 /** What the engine's process gets of VS Code's settings for the network, and what is shown of an address. */
 import { beforeEach, describe, expect, it } from 'vitest';
-import { hostOf } from '../../../extension/remote.ts';
+import { bareAddress, hostOf } from '../../../extension/remote.ts';
 import { networkEnvironment } from '../../../extension/settings.ts';
 import { settings } from './vscode.ts';
 
@@ -26,6 +26,10 @@ describe("VS Code's settings for the network", () => {
     settings.set('http.proxySupport', 'off');
     expect(networkEnvironment()).not.toHaveProperty('HEARTH_PROXY');
   });
+});
+
+it('an address without what is secret is how the ids of its models begin', () => {
+  expect(bareAddress('https://me:secret@host/v1/?key=secret#x')).toBe('https://host/v1');
 });
 
 describe('the host that is shown', () => {

@@ -1,5 +1,6 @@
 /** Answers as servers send them, against a scripted server: what they mean, or the sentence that a person reads. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { completeParams } from '../../../../engine/protocol/engineProtocol.ts';
 import { askAt, type Script, type Scripted, sse, startScriptedServer, stream } from './scripted.ts';
 
 let server: Scripted;
@@ -71,6 +72,20 @@ describe('an answer that is none', () => {
     const { answer, deltas } = await answerTo(stream(sse(text('One'))));
     await expect(answer).rejects.toThrow('broke the answer off');
     expect(deltas.map(({ text: said }) => said)).toEqual(['One']);
+  });
+});
+
+describe('a completion', () => {
+  const ask = async (script: Script) => {
+    server.completions = script;
+    const { engine } = await askAt(`http://${host()}/v1`);
+    return engine.complete(completeParams.parse({ prefix: 'a = ', suffix: '', whole: true }));
+  };
+  it('is cut off, or done, as an answer is', async () => {
+    const piece = '{"choices":[{"text":"1;"}]}';
+    await expect(ask(stream(sse(piece)))).rejects.toThrow('broke the answer off before its end.');
+    expect(await ask(stream(sse('{"choices":null}', piece, '[DONE]')))).toMatchObject({ text: '1;' });
+    await expect(ask(stream('<html>', page))).rejects.toThrow('sent a web page');
   });
 });
 

@@ -12,6 +12,7 @@ export interface Scripted {
   readonly port: number;
   readonly requests: { method: string; url: string; authorization: string | undefined }[];
   chat: Script;
+  completions: Script;
   close(): void;
 }
 
@@ -21,10 +22,12 @@ export const stream =
   (_, response) =>
     void response.writeHead(200, headers).end(text);
 
-/** It has one model, and no completions. */
+/** It has one model; completions where a test scripts them. */
 export async function startScriptedServer(tls?: { key: string; cert: string }): Promise<Scripted> {
   const requests: Scripted['requests'] = [];
-  const scripted = { requests, chat: stream(sse('[DONE]')) };
+  const notFound: Script = (_, response) =>
+    void response.writeHead(404, { 'content-type': 'application/json' }).end('{}');
+  const scripted = { requests, chat: stream(sse('[DONE]')), completions: notFound };
   const listener: RequestListener = (request, response) => {
     const { method = '', url = '', headers } = request;
     requests.push({ method, url, authorization: headers.authorization });
@@ -33,7 +36,7 @@ export async function startScriptedServer(tls?: { key: string; cert: string }): 
       response.writeHead(200, { 'content-type': 'application/json' });
       response.end(JSON.stringify({ data: [{ id: 'm', max_model_len: 1000 }] }));
     } else if (url.includes('/chat/completions')) scripted.chat(request, response);
-    else response.writeHead(404, { 'content-type': 'application/json' }).end('{}');
+    else scripted.completions(request, response);
   };
   const server: Server = tls ? createTlsServer(tls, listener) : createServer(listener);
   server.listen(0, '127.0.0.1');
