@@ -89,9 +89,9 @@ export const limits = {
     // Stored sequences of all models: some long conversations of a small model, one of a large one.
     snapshotBytes: 2 * 1024 ** 3,
     // A shorter beginning is computed in about the time that it takes to read it.
-    leastTokens: 256,
+    minTokens: 256,
     // Stored sequences that are read before anyone asks for them: an open chat, a file or two.
-    restoredAhead: 4,
+    preloadedSnapshots: 4,
     // Nothing was asked for this long: the user is reading or away.
     idleMs: 5_000,
     // Between two times of writing: what is typed changes all the time, and a disk wears.
