@@ -1,26 +1,26 @@
 /**
- * Cutting text into the pieces that byte pairs merge within. A step cuts every piece that the step before it left.
- * The translation of Oniguruma patterns (what published files are written in) to JavaScript ones is
- * `@huggingface/tokenizers`'; its own splitting is not used, as `Digits` and `ByteLevel` there know ASCII digits and
- * JavaScript's idea of white space only, where the originals mean Unicode's.
+ * Pre-tokenisation: splits text into pieces within which byte pairs merge. Each step splits the pieces of the step
+ * before. `@huggingface/tokenizers` translates Oniguruma patterns (used in published files) to JavaScript. Its own
+ * splitting isn't used, because its `Digits` and `ByteLevel` know only ASCII digits and JavaScript's white space
+ * instead of Unicode's.
  */
 import { SplitPreTokenizer } from '@huggingface/tokenizers';
 import { invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { DeadlineError, withDeadline } from './watchdog.ts';
 
-/** GPT-2's pattern, which a `ByteLevel` step brings along (openai/gpt-2, encoder.py). */
+/** GPT-2's pattern, which `ByteLevel` implies (openai/gpt-2, encoder.py). */
 export const gpt2Pattern = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`;
 
 export interface SplitStep {
   readonly pattern: RegExp;
-  /** Matches and what lies between them are pieces, or only one of the two. */
+  /** Whether matches, the text between them, or both become pieces. */
   readonly keep: 'both' | 'between' | 'matches';
-  /** Takes time in proportion to the text; other patterns run against a deadline. */
+  /** Runs in linear time. Other patterns run against a deadline. */
   readonly tame: boolean;
 }
 
-/** @param tame the pattern is ours or a published one. */
+/** @param tame the pattern is Hearth's own or a published one. */
 export function regexStep(source: string, keep: SplitStep['keep'] = 'both', tame = false): SplitStep {
   if (!tame) requireNoNestedRepetition(source);
   let pattern: RegExp | null;
@@ -34,25 +34,25 @@ export function regexStep(source: string, keep: SplitStep['keep'] = 'both', tame
 }
 
 export function textStep(text: string, keep: SplitStep['keep'] = 'both'): SplitStep {
-  if (text === '') throw invalidInput('The tokenizer splits at an empty text.');
+  if (text === '') throw invalidInput('The tokenizer splits at an empty string.');
   return { pattern: new RegExp(text.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&'), 'gu'), keep, tame: true };
 }
 
-/** @throws HearthError `invalid-input` when a pattern of the checkpoint takes too long on `text`. */
+/** @throws HearthError `invalid-input` if a checkpoint's pattern takes too long on `text`. */
 export function preTokenise(text: string, steps: readonly SplitStep[]): readonly string[] {
   if (steps.every((step) => step.tame)) return cutBySteps(text, steps);
   try {
     return withDeadline(limits.text.patternMs, () => cutBySteps(text, steps));
   } catch (error) {
     if (!(error instanceof DeadlineError)) throw error;
-    throw invalidInput(`A pattern of the tokenizer takes more than ${limits.text.patternMs} ms, so it was stopped.`);
+    throw invalidInput(`A pattern of the tokenizer took more than ${limits.text.patternMs} ms and was stopped.`);
   }
 }
 
 function cutBySteps(text: string, steps: readonly SplitStep[]): readonly string[] {
   let pieces: readonly string[] = text === '' ? [] : [text];
   for (const step of steps) {
-    // Most pieces of a later step are short and stay whole, so nothing is allocated for them.
+    // Most pieces of later steps are short and stay whole; nothing is allocated for them.
     const cut: string[] = [];
     for (const piece of pieces) splitInto(cut, piece, step);
     pieces = cut;
@@ -67,7 +67,7 @@ function splitInto(pieces: string[], text: string, step: SplitStep): void {
       pieces.push(text);
       return;
     }
-    // Published patterns leave nothing out, and `match` is twice as fast as positions are.
+    // Published patterns cover the whole text, and `match` is twice as fast as `matchAll`.
     let covered = 0;
     for (const match of matches) covered += match.length;
     if (covered === text.length) {
@@ -85,8 +85,8 @@ function splitInto(pieces: string[], text: string, step: SplitStep): void {
 }
 
 /**
- * Refuses what can take exponential time: a repetition of something that itself repeats without bound. Patterns come
- * with a checkpoint, and no published one of our families needs that.
+ * Rejects patterns that can take exponential time: unbounded repetitions inside a repetition. Patterns come with
+ * checkpoints, and no published one of a supported family needs this.
  */
 function requireNoNestedRepetition(source: string): void {
   if (source.length > limits.text.patternChars) {
@@ -102,7 +102,7 @@ function requireNoNestedRepetition(source: string): void {
     else if (token.startsWith(')')) {
       const inner = repeats.pop() ?? false;
       const outer = token.length > 1;
-      if (inner && outer) throw invalidInput(`The tokenizer's pattern ${quote(source)} repeats a repetition.`);
+      if (inner && outer) throw invalidInput(`The tokenizer's pattern ${quote(source)} nests repetitions.`);
       repeats[repeats.length - 1] = (repeats.at(-1) ?? false) || inner || outer;
     } else if (/^(?:[+*]|\{\d*,\})$/.test(token)) repeats[repeats.length - 1] = true;
   }
