@@ -1,6 +1,9 @@
 import * as vscode from 'vscode';
 import { contextBudget, plan } from '../engine/index/question/planner.ts';
+import type { ChatResult } from '../engine/protocol/engineProtocol.ts';
+import type { StreamHandlers } from './client/client.ts';
 import type { EngineHost } from './client/host.ts';
+import { DraftedMessage, type MessageBox, messageOf } from './commitMessage.ts';
 import { countTokens } from './context/gather.ts';
 import { changesOf, gitRepository } from './git.ts';
 
@@ -21,14 +24,29 @@ export async function writeCommitMessage(engine: EngineHost, view: unknown): Pro
     const client = await engine.client();
     await client.ready();
     const messages = [{ role: 'user' as const, content: question(await fitting(engine, diff)) }];
-    const box = repository.inputBox;
-    box.value = '';
-    const onDelta = ({ kind, text }: { kind: string; text: string }) => {
-      if (kind === 'text') box.value += text;
-    };
-    const answer = await client.chat({ stream, messages, maxTokens }, { onDelta }, token);
-    box.value = messageOf(answer.text);
+    await writeInto(repository.inputBox, (handlers) => client.chat({ stream, messages, maxTokens }, handlers, token));
   });
+}
+
+/** Shows the message as it comes. The user's draft comes back where it is cancelled, fails or brings nothing. */
+async function writeInto(box: MessageBox, chat: (handlers: StreamHandlers) => Promise<ChatResult>): Promise<void> {
+  const drafted = new DraftedMessage(box);
+  let text = '';
+  try {
+    const answer = await chat({
+      onDelta: (delta) => {
+        if (delta.kind !== 'text') return;
+        text += delta.text;
+        drafted.write(messageOf(text));
+      },
+    });
+    const message = answer.finish === 'cancelled' ? '' : messageOf(answer.text);
+    if (message === '') drafted.restore();
+    else drafted.write(message);
+  } catch (error) {
+    drafted.restore();
+    throw error;
+  }
 }
 
 const rootOf = (view: unknown): vscode.Uri | undefined =>
@@ -47,13 +65,3 @@ async function fitting(engine: EngineHost, diff: string): Promise<string> {
 
 const question = (diff: string): string =>
   `${diff}\n\nWrite the message of the commit with these changes: one line of at most 72 characters in the imperative, and nothing else.`;
-
-/** Without the quotes, fences and headings that models put around it. */
-export function messageOf(answer: string): string {
-  const lines = answer
-    .split('\n')
-    .filter((line) => !/^\s*(`{3}|#+\s*commit|commit message:?\s*$)/i.test(line))
-    .join('\n')
-    .trim();
-  return lines.replace(/^["'`*]+|["'`*]+$/g, '').trim();
-}

@@ -111,6 +111,16 @@ export const limits = {
     /** Of the context, what one result may take: several must fit beside the question. */
     toolResultShare: 0.2,
   },
+  citations: {
+    /** Files of one answer that are looked for in the workspace. Answers cite a dozen; each costs a search of it. */
+    files: 100,
+  },
+  markdown: {
+    /** Quotes, lists and emphasis within each other. People write three or four levels; thousands overflow the stack. */
+    depth: 24,
+    /** Of one paragraph whose emphasis and links are read: about a page. Marked takes 50 ms for the worst of this length. */
+    paragraphChars: 5_000,
+  },
   webview: {
     /** A code block or answer that is copied or inserted. The longest answers are some tens of kilobytes. */
     codeChars: 400_000,

@@ -77,8 +77,8 @@ export const turn = z.object({
   model: z.string(),
   /** Places that the answer names, all of which exist. */
   citations: z.array(citation),
-  /** Taken out of the answer, because there is no such place. */
-  removedCitations: z.number(),
+  /** Places that it names and that do not exist, as they stand in it. */
+  missing: z.array(z.string()),
   outcome,
 });
 export type Turn = z.infer<typeof turn>;
@@ -237,8 +237,7 @@ export const texts = z.object({
   omitted: z.string(),
   mentions: z.string(),
   usage: z.string(),
-  removedCitation: z.string(),
-  removedCitations: z.string(),
+  missingPlace: z.string(),
   removeChip: z.string(),
   addChip: z.string(),
   chipTokens: z.string(),

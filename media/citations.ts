@@ -1,34 +1,79 @@
+import { placeBorders } from '../extension/answerMarkup.ts';
 import type { Citation } from '../extension/messages.ts';
 import { asLink } from './dom.ts';
+import { targetOf } from './markdown.ts';
 
-/** Makes the places that an answer names, and that exist, links into the editor. Code blocks stay as they are. */
-export function linkCitations(
-  root: HTMLElement,
-  citations: readonly Citation[],
-  open: (citation: Citation) => void,
-): void {
-  // The longest first: `a.ts:1` is the beginning of `a.ts:12`.
-  const longest = [...citations].sort((a, b) => b.text.length - a.text.length);
+export interface CheckedPlaces {
+  citations: readonly Citation[];
+  /** Places that the answer names and that do not exist. */
+  missing: readonly string[];
+  /** The tooltip of one that does not. */
+  missingLabel: string;
+  open(citation: Citation): void;
+}
+
+/**
+ * Makes the places that an answer names, and that exist, links into the editor, and marks those that do not exist. Blocks
+ * of code stay as they are, and so do code spans that hold more than a place.
+ */
+export function linkCitations(root: HTMLElement, places: CheckedPlaces): void {
+  const known = new Map(places.citations.map((citation) => [citation.text, citation]));
+  const texts = [...known.keys(), ...places.missing];
+  if (texts.length === 0) return;
+  for (const link of root.querySelectorAll('span')) {
+    const target = targetOf(link);
+    if (target !== undefined && texts.includes(target)) markPlace(link, target, known.get(target), places);
+  }
+  const pattern = anyOf(texts);
+  for (const node of proseNodes(root)) {
+    if (node.parentElement?.closest('code') == null) markIn(node, pattern, known, places);
+    else if (texts.includes(node.data)) markPlace(wrapped(node), node.data, known.get(node.data), places);
+  }
+}
+
+/** The longest first: `a.ts:1-2` begins with `a.ts:1`. */
+function anyOf(texts: readonly string[]): RegExp {
+  const longest = [...texts].sort((a, b) => b.length - a.length);
+  const escaped = longest.map((text) => text.replaceAll(/[\\^$.*+?()[\]{}|/-]/g, String.raw`\$&`));
+  return new RegExp(`${placeBorders.before}(?:${escaped.join('|')})${placeBorders.after}`, 'g');
+}
+
+function proseNodes(root: HTMLElement): Text[] {
   const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   const nodes: Text[] = [];
   for (let node = walker.nextNode(); node !== null; node = walker.nextNode()) {
-    if (node instanceof Text && node.parentElement?.closest('pre, .link, button') === null) nodes.push(node);
+    if (node instanceof Text && node.parentElement?.closest('pre, .link, .missing-place, button') === null)
+      nodes.push(node);
   }
-  for (const node of nodes) linkIn(node, longest, open);
+  return nodes;
 }
 
-function linkIn(node: Text, citations: readonly Citation[], open: (citation: Citation) => void): void {
-  for (const citation of citations) {
-    const at = node.data.indexOf(citation.text);
-    if (at < 0) continue;
-    const rest = node.splitText(at);
-    const after = rest.splitText(citation.text.length);
-    const link = asLink(document.createElement('span'), citation.path, () => open(citation));
-    link.classList.add('citation');
-    rest.replaceWith(link);
-    link.append(rest);
-    linkIn(node, citations, open);
-    linkIn(after, citations, open);
+function markIn(node: Text, pattern: RegExp, known: ReadonlyMap<string, Citation>, places: CheckedPlaces): void {
+  // From the last to the first, so that what stands before keeps its offset.
+  for (const { 0: text, index } of [...node.data.matchAll(pattern)].reverse()) {
+    const rest = node.splitText(index);
+    rest.splitText(text.length);
+    markPlace(wrapped(rest), text, known.get(text), places);
+  }
+}
+
+function wrapped(node: Text): HTMLElement {
+  const span = document.createElement('span');
+  node.replaceWith(span);
+  span.append(node);
+  return span;
+}
+
+function markPlace(
+  element: HTMLElement,
+  text: string,
+  citation: Citation | undefined,
+  { open, missingLabel }: CheckedPlaces,
+): void {
+  if (citation === undefined) {
+    element.classList.add('missing-place');
+    element.title = missingLabel.replace('{0}', () => text);
     return;
   }
+  asLink(element, citation.path, () => open(citation)).classList.add('citation');
 }

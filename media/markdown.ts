@@ -1,5 +1,5 @@
 import DOMPurify from 'dompurify';
-import { Marked, type Token, type Tokens, type TokensList } from 'marked';
+import { Marked, type Token, type Tokens } from 'marked';
 import { asLink } from './dom.ts';
 import { highlight } from './highlight.ts';
 
@@ -43,9 +43,7 @@ export function offeredLink(href: string): string | undefined {
 
 function parserFor(options: RenderOptions, links: string[]): Marked {
   const link = (href: string, inner: string): string => {
-    const offered = offeredLink(href);
-    if (offered === undefined) return inner;
-    links.push(offered);
+    links.push(href);
     return `<a name="${links.length - 1}">${inner}</a>`;
   };
   return new Marked({
@@ -75,13 +73,6 @@ function codeMarkup(text: string, info: string, open: boolean): string {
   return `<pre><code class="hljs language-${language || 'text'}">${coloured ?? escapeText(text)}</code></pre>`;
 }
 
-const lexer = new Marked({ gfm: true });
-
-/** Top-level blocks of a text; `raw` of all of them together is the text. */
-export function blocksOf(markdown: string): TokensList {
-  return lexer.lexer(markdown);
-}
-
 export function renderBlocks(blocks: readonly Token[], options: RenderOptions): DocumentFragment {
   const links: string[] = [];
   const html = parserFor(options, links).parser([...blocks]);
@@ -105,6 +96,12 @@ function sanitise(html: string): DocumentFragment {
   return fragment;
 }
 
+/** Where links lead that are not to the web. An address never becomes an attribute. */
+const targets = new WeakMap<Element, string>();
+
+/** What the answer gave as the address of a link that is shown as text: perhaps a place in the repository. */
+export const targetOf = (link: Element): string | undefined => targets.get(link);
+
 /** Links are no anchors with an address, which the browser would prefetch, drag or follow, but buttons that ask. */
 function activateLinks(fragment: DocumentFragment, links: readonly string[], onLink: (href: string) => void): void {
   for (const anchor of fragment.querySelectorAll('a')) {
@@ -112,7 +109,8 @@ function activateLinks(fragment: DocumentFragment, links: readonly string[], onL
     const link = document.createElement('span');
     link.append(...anchor.childNodes);
     anchor.replaceWith(link);
-    if (href === undefined) continue;
-    asLink(link, href, () => onLink(href));
+    const offered = href === undefined ? undefined : offeredLink(href);
+    if (offered !== undefined) asLink(link, offered, () => onLink(offered));
+    else if (href !== undefined) targets.set(link, href);
   }
 }

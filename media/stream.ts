@@ -1,5 +1,6 @@
 import type { Token } from 'marked';
-import { blocksOf, type RenderOptions, renderBlocks } from './markdown.ts';
+import { lexMarkdown } from '../extension/answerMarkup.ts';
+import { type RenderOptions, renderBlocks } from './markdown.ts';
 
 /** A reference definition gives links above it a target: only the whole text can be rendered rightly then. */
 const definition = /^ {0,3}\[[^\]\n]+\]:/m;
@@ -49,7 +50,7 @@ export class StreamingMarkdown {
     this.cancelFrame();
     if (definition.test(this.text)) this.reset();
     this.advance();
-    if (this.tail !== undefined) this.fillBlock(this.tail, blocksOf(this.text.slice(this.settled)), false);
+    if (this.tail !== undefined) this.fillBlock(this.tail, lexMarkdown(this.text.slice(this.settled)), false);
     this.tail = undefined;
     this.settled = this.text.length;
   }
@@ -61,7 +62,7 @@ export class StreamingMarkdown {
     const rest = this.text.slice(this.settled);
     if (rest.trim() === '') return;
     this.tail ??= this.newBlock();
-    this.fillBlock(this.tail, blocksOf(rest), true);
+    this.fillBlock(this.tail, lexMarkdown(rest), true);
   }
 
   private cancelFrame(): void {
@@ -80,7 +81,7 @@ export class StreamingMarkdown {
    * character makes it an item of the list above.
    */
   private advance(): void {
-    const blocks = blocksOf(this.text.slice(this.settled));
+    const blocks = lexMarkdown(this.text.slice(this.settled));
     const filled = blocks.flatMap((block, index) => (block.type === 'space' ? [] : [index]));
     for (const block of blocks.slice(0, filled.at(-2) ?? 0)) {
       this.settled += block.raw.length;

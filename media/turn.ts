@@ -94,10 +94,12 @@ export class TurnView {
     this.thinking.finish();
     this.answer.finish();
     this.progress.replaceChildren();
-    linkCitations(this.answer.element, this.turn.citations, ({ text }) =>
-      this.host.send({ type: 'open-citation', turn: this.turn.id, text }),
-    );
-    this.footer.replaceChildren(...this.remarks(outcome), ...this.removals(), this.meta(outcome));
+    linkCitations(this.answer.element, {
+      ...{ citations: this.turn.citations, missing: this.turn.missing },
+      missingLabel: this.host.texts.missingPlace,
+      open: ({ text }) => this.host.send({ type: 'open-citation', turn: this.turn.id, text }),
+    });
+    this.footer.replaceChildren(...this.remarks(outcome), this.meta(outcome));
   }
 
   private showSpeed(tokens: number): void {
@@ -162,12 +164,6 @@ export class TurnView {
         return remarks;
       }
     }
-  }
-
-  private removals(): HTMLElement[] {
-    const count = this.turn.removedCitations;
-    const text = count === 1 ? this.host.texts.removedCitation : fill(this.host.texts.removedCitations, count);
-    return count === 0 ? [] : [element('p', { class: 'remark', text })];
   }
 
   private errorCard({ message, actions }: Extract<Outcome, { kind: 'failed' }>): HTMLElement {

@@ -4,15 +4,16 @@
  *     node scripts/on-adapter.ts swiftshader|lavapipe PROGRAM.mjs [ARGUMENTS…]
  *
  * SwiftShader (subgroups of 4, no f16) comes with Debian's chromium. Mesa's lavapipe (subgroups of 8, f16, subgroup
- * matrices) is taken from Debian sid's packages, unpacked into a cache folder beside the system and run through its own
- * dynamic loader, since a stable Debian's Mesa is too old for Dawn. Exit status 77: the adapter is not to be had here,
- * and the reason is printed.
+ * matrices) comes from Debian sid's packages (shared/mesa.ts). Exit status 77: this machine cannot have the adapter, and the
+ * reason is printed.
  */
-import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { homedir } from 'node:os';
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { apt, mesa, requireDebianRoot, Unavailable } from './shared/mesa.ts';
+
+export { Unavailable };
 
 export const adapters = ['swiftshader', 'lavapipe'] as const;
 export type Adapter = (typeof adapters)[number];
@@ -21,24 +22,6 @@ export type Adapter = (typeof adapters)[number];
 export interface AdapterLaunch {
   readonly command: readonly string[];
   readonly env: Record<string, string>;
-}
-
-const cache = (): string => process.env['HEARTH_DEV_CACHE'] ?? join(homedir(), '.cache', 'hearth', 'dev');
-const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
-
-/** Why this machine cannot have an adapter. */
-export class Unavailable extends Error {}
-
-function apt(...parameters: string[]): void {
-  const { status } = spawnSync('apt-get', ['-qq', ...parameters], { stdio: ['ignore', 'ignore', 'inherit'] });
-  if (status !== 0) throw new Unavailable(`apt-get ${parameters.at(-1)} failed; is the network there?`);
-}
-
-function requireDebianRoot(what: string): void {
-  const debian = existsSync('/etc/debian_version') && existsSync('/usr/bin/apt-get');
-  if (process.platform !== 'linux' || !debian || process.getuid?.() !== 0) {
-    throw new Unavailable(`${what} is installed by itself only on Debian as root.`);
-  }
 }
 
 function swiftshader(): AdapterLaunch {
@@ -51,66 +34,9 @@ function swiftshader(): AdapterLaunch {
   return { command: [process.execPath], env: { VK_ICD_FILENAMES: icd } };
 }
 
-/** The mirror that apt already uses, so that no host is named here. */
-function debianMirror(): string {
-  const files = ['/etc/apt/sources.list', ...listDirectory('/etc/apt/sources.list.d')];
-  const text = files
-    .filter((file) => existsSync(file))
-    .flatMap((file) => readFileSync(file, 'utf8').split('\n'))
-    .filter((line) => !line.trimStart().startsWith('#'))
-    .join('\n');
-  const mirror = /https?:\/\/\S*\/debian(?=[\s/]|$)/.exec(text)?.[0];
-  if (!mirror) throw new Unavailable('No Debian mirror stands in the sources of apt.');
-  return mirror;
-}
-
-function listDirectory(directory: string): string[] {
-  return existsSync(directory) ? readdirSync(directory).map((name) => join(directory, name)) : [];
-}
-
-/** Downloads Mesa's Vulkan drivers with everything they need and unpacks them, touching nothing of the system. */
-function unpackLavapipe(root: string): void {
-  requireDebianRoot('Lavapipe (Debian sid, package mesa-vulkan-drivers)');
-  const work = `${root}.partial-${process.pid}`;
-  rmSync(work, { recursive: true, force: true });
-  for (const folder of ['state/lists/partial', 'cache/archives/partial', 'etc', 'root']) {
-    mkdirSync(join(work, folder), { recursive: true });
-  }
-  writeFileSync(join(work, 'status'), '');
-  writeFileSync(join(work, 'etc/sources.list'), `deb [signed-by=${keyring}] ${debianMirror()} sid main\n`);
-  const options = [
-    ['Dir::State', join(work, 'state')],
-    ['Dir::State::status', join(work, 'status')],
-    ['Dir::Cache', join(work, 'cache')],
-    ['Dir::Etc::sourcelist', join(work, 'etc/sources.list')],
-    ['Dir::Etc::sourceparts', '-'],
-    ['APT::Sandbox::User', 'root'],
-    // A mirror may be a copy of some weeks ago; what it signed is checked all the same.
-    ['Acquire::Check-Valid-Until', 'false'],
-  ].map(([name, value]) => `-o${name}=${value}`);
-  apt(...options, 'update');
-  apt(...options, 'install', '-y', '--no-install-recommends', '--download-only', 'mesa-vulkan-drivers', 'libvulkan1');
-  const archives = join(work, 'cache/archives');
-  for (const name of readdirSync(archives).filter((file) => file.endsWith('.deb'))) {
-    execFileSync('dpkg-deb', ['-x', join(archives, name), join(work, 'root')]);
-  }
-  mkdirSync(join(root, '..'), { recursive: true });
-  rmSync(root, { recursive: true, force: true });
-  renameSync(join(work, 'root'), root);
-  rmSync(work, { recursive: true, force: true });
-}
-
 function lavapipe(): AdapterLaunch {
-  if (process.arch !== 'x64') throw new Unavailable('Lavapipe is set up for x86-64 only.');
-  const root = join(cache(), 'lavapipe');
-  const libraries = join(root, 'usr/lib/x86_64-linux-gnu');
-  const loader = join(libraries, 'ld-linux-x86-64.so.2');
-  const icd = join(root, 'usr/share/vulkan/icd.d/lvp_icd.json');
-  if (!existsSync(loader) || !existsSync(icd)) unpackLavapipe(root);
-  return {
-    command: [loader, '--library-path', libraries, process.execPath],
-    env: { VK_ICD_FILENAMES: icd },
-  };
+  const { root, launch } = mesa();
+  return { command: launch(), env: { VK_ICD_FILENAMES: join(root, 'usr/share/vulkan/icd.d/lvp_icd.json') } };
 }
 
 /** @throws Unavailable with the reason when this machine cannot have the adapter. */

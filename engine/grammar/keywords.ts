@@ -1,6 +1,6 @@
 /** What each keyword of JSON Schema allows, as shapes. A keyword says nothing of values of other types. */
 import { Dfa } from './dfa.ts';
-import { anyInteger, anyNumber, bounded, multipleOf, numberLiteral, type Relation } from './numbers.ts';
+import { anyInteger, anyNumber, bounded, multipleOf, numberLiterals, type Relation } from './numbers.ts';
 import { patternDfa } from './patterns.ts';
 import { GrammarLimit, invalidSchema } from './refusals.ts';
 import { type Draft, isObject, type SchemaObject } from './schemaDocument.ts';
@@ -36,11 +36,13 @@ export function typeShapes({ schema, at, algebra }: KeywordContext): Shapes {
     array: { ...nothing, arrays: any.arrays },
     object: { ...nothing, objects: any.objects },
   };
-  return types.reduce<Shapes>((shapes, name) => {
-    const kind = typeof name === 'string' && Object.hasOwn(kinds, name) ? kinds[name] : undefined;
-    if (!kind) throw invalidSchema(at, `'${String(name)}' is no type`);
-    return algebra.or(shapes, kind);
-  }, nothing);
+  return algebra.or(
+    types.map((name) => {
+      const kind = typeof name === 'string' && Object.hasOwn(kinds, name) ? kinds[name] : undefined;
+      if (!kind) throw invalidSchema(at, `'${String(name)}' is no type`);
+      return kind;
+    }),
+  );
 }
 
 export function valueShapes(context: KeywordContext): Shapes {
@@ -63,7 +65,7 @@ function literalShapes(context: KeywordContext, values: readonly unknown[]): Sha
         value === null ? ['null'] : value === true ? ['true'] : value === false ? ['false'] : [],
       ) as Iterable<'null' | 'true' | 'false'>,
     ),
-    numbers: numbers.reduce((all, value) => all.or(numberLiteral(value)), Dfa.never),
+    numbers: numberLiterals(numbers),
     texts: texts.length === 0 ? [] : [TextSet.of(Dfa.literals(texts))],
     arrays: values.filter(Array.isArray).map((items: readonly unknown[]) => ({
       ...algebra.anyArray,

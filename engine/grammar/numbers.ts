@@ -83,14 +83,16 @@ function nextDouble(value: number, upward: boolean): number {
   return view.getFloat64(0);
 }
 
-/** A value of JSON as it may be written. */
-export function numberLiteral(value: number): Dfa {
+/** Values of JSON as they may be written. */
+export function numberLiterals(values: readonly number[]): Dfa {
+  return Dfa.literals(values.flatMap(textsOf));
+}
+
+function textsOf(value: number): readonly string[] {
   const { whole, fraction } = digitsOf(Math.abs(value));
   const text = `${value < 0 ? '-' : ''}${whole}${fraction === '' ? '' : `.${fraction}`}`;
-  const [, significand = '', exponent = ''] = /^([^e]+)e(.*)$/.exec(value.toExponential()) ?? [];
-  return Dfa.literals(
-    Math.abs(value) >= 1e21 || Math.abs(value) < 1e-6 ? [text, `${significand}e${exponent}`] : [text],
-  );
+  const isShort = value === 0 || (Math.abs(value) < 1e21 && Math.abs(value) >= 1e-6);
+  return isShort ? [text] : [text, value.toExponential()];
 }
 
 /** Multiples need one state for each remainder. */

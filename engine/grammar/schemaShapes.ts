@@ -139,7 +139,7 @@ export class SchemaShapes {
       case 'and':
         return form.nodes.reduce<Shapes>((all, node) => this.algebra.and(all, this.of(node)), this.algebra.any);
       case 'or':
-        return form.nodes.reduce<Shapes>((all, node) => this.algebra.or(all, this.of(node)), this.algebra.nothing);
+        return this.algebra.or(form.nodes.map((node) => this.of(node)));
       case 'not':
         return this.algebra.not(this.of(form.node));
     }
@@ -181,14 +181,12 @@ export class SchemaShapes {
       const others = nodes.filter((other, j) => j !== i && (other === node || this.#overlap(node, other)));
       return this.nodes.and([node, ...others.map((other) => this.nodes.not(other))]);
     });
-    const any = (): Shapes =>
-      nodes.reduce<Shapes>((all, node) => this.algebra.or(all, this.of(node)), this.algebra.nothing);
     try {
-      const shapes = alone.reduce<Shapes>((all, node) => this.algebra.or(all, this.of(node)), this.algebra.nothing);
+      const shapes = this.algebra.or(alone.map((node) => this.of(node)));
       return shapes.loose.has('not') ? { ...shapes, loose: new Set([...shapes.loose, 'oneOf']) } : shapes;
     } catch (error) {
       if (!(error instanceof GrammarLimit)) throw error;
-      return { ...any(), loose: new Set(['oneOf']) };
+      return { ...this.algebra.or(nodes.map((node) => this.of(node))), loose: new Set(['oneOf']) };
     }
   }
 

@@ -127,18 +127,21 @@ export class ShapeAlgebra {
     };
   }
 
-  or(first: Shapes, second: Shapes): Shapes {
+  /** All at once: one after the other would compare each with all before it. */
+  or(all: readonly Shapes[]): Shapes {
+    const [only] = all;
+    if (only && all.length === 1) return only;
     return {
-      words: new Set([...first.words, ...second.words]),
-      numbers: first.numbers.or(second.numbers),
+      words: new Set(all.flatMap(({ words }) => [...words])),
+      numbers: [...new Set(all.map(({ numbers }) => numbers))].reduce((left, numbers) => left.or(numbers), Dfa.never),
       texts: distinct(
-        [...first.texts, ...second.texts],
+        all.flatMap(({ texts }) => texts),
         ({ key }) => key,
         (text) => text.isAll,
       ),
-      arrays: this.#distinctArrays([...first.arrays, ...second.arrays]),
-      objects: this.#distinctObjects([...first.objects, ...second.objects]),
-      loose: new Set([...first.loose, ...second.loose]),
+      arrays: this.#distinctArrays(all.flatMap(({ arrays }) => arrays)),
+      objects: this.#distinctObjects(all.flatMap(({ objects }) => objects)),
+      loose: new Set(all.flatMap(({ loose }) => [...loose])),
     };
   }
 
@@ -311,5 +314,13 @@ function clauseKey(clause: Clause): string {
   return key;
 }
 
-export const objectKey = ({ clauses, required, min, max, names }: ObjectShape): string =>
-  `${clauses.map(clauseKey).join('&')}|${JSON.stringify(required)}|${min}|${max}|${names.map(({ id }) => id).join()}`;
+const objectKeys = new WeakMap<ObjectShape, string>();
+export function objectKey(shape: ObjectShape): string {
+  const known = objectKeys.get(shape);
+  if (known !== undefined) return known;
+  const { clauses, required, min, max, names } = shape;
+  const own = clauses.map(clauseKey).join('&');
+  const key = `${own}|${JSON.stringify(required)}|${min}|${max}|${names.map(({ id }) => id).join()}`;
+  objectKeys.set(shape, key);
+  return key;
+}

@@ -64,7 +64,13 @@ export class TextSet {
     if (count > this.max || this.min > this.max || this.dfa.isEmpty) return false;
     if (this.dfa.isAll || (this.min === 0 && this.max === Number.POSITIVE_INFINITY)) return true;
     this.#alive ??= this.#table();
-    return this.#alive[count * this.dfa.edges.length + state] === 1;
+    return this.#alive[Math.max(0, count - this.#spare) * this.dfa.edges.length + state] === 1;
+  }
+
+  /** Counts from 0 on that are alike: with as many code points left as there are states, every state can still end. */
+  get #spare(): number {
+    const isLong = this.min === 0 && this.max < Number.POSITIVE_INFINITY;
+    return isLong ? Math.max(0, this.max - this.dfa.edges.length) : 0;
   }
 
   get isEmpty(): boolean {
@@ -87,7 +93,7 @@ export class TextSet {
 
   #table(): Uint8Array {
     const { edges, accepts } = this.dfa;
-    const last = this.#counted;
+    const last = this.#counted - this.#spare;
     if ((last + 1) * edges.length > maxTable)
       throw new GrammarLimit('steps for a pattern beside minLength or maxLength', maxTable);
     const alive = new Uint8Array((last + 1) * edges.length);

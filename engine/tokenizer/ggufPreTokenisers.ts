@@ -36,10 +36,25 @@ const llama3: NamedPreTokeniser = { patterns: [llama3Pattern], wholePieces: true
 const gpt2: NamedPreTokeniser = { patterns: [gpt2Pattern] };
 const digitsThenGpt2: NamedPreTokeniser = { patterns: ['\\p{N}', gpt2Pattern] };
 const qwen2: NamedPreTokeniser = { patterns: [qwen2Pattern], nfc: true };
+const qwen2Cut: NamedPreTokeniser = { patterns: [qwen2Pattern] };
+const deepSeekV3: NamedPreTokeniser = {
+  patterns: [
+    '\\p{N}{1,3}',
+    '[一-龥぀-ゟ゠-ヿ]+',
+    '[!"#$%&\'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+',
+  ],
+};
 const gpt4o: NamedPreTokeniser = {
   patterns: [`${casedWords(`${contractions}?`)}|\\p{N}{1,3}|${restWithSlash}`],
   wholePieces: true,
 };
+
+const named = (pre: NamedPreTokeniser, ...names: string[]): [string, NamedPreTokeniser][] =>
+  names.map((name) => [name, pre]);
+
+/** JavaScript's patterns without flag `v` take no class from another: a look ahead does. */
+const withoutHan = (pattern: string): string =>
+  pattern.replaceAll(/(\[\\p\{L[ul]\}[^\]]*\])([*+])/g, '(?:(?!\\p{Script=Han})$1)$2');
 
 export const namedPreTokenisers: ReadonlyMap<string, NamedPreTokeniser> = new Map<string, NamedPreTokeniser>([
   ['gpt-2', gpt2],
@@ -72,16 +87,44 @@ export const namedPreTokenisers: ReadonlyMap<string, NamedPreTokeniser> = new Ma
     },
   ],
   ['deepseek-coder', { patterns: ['[\\r\\n]', '\\s?\\p{L}+', '\\s?\\p{P}+', '[一-龥ࠀ-一가-퟿]+', '\\p{N}'] }],
+  ['deepseek-v3', deepSeekV3],
   [
-    'deepseek-v3',
+    'qwen35',
     {
       patterns: [
-        '\\p{N}{1,3}',
-        '[一-龥぀-ゟ゠-ヿ]+',
-        '[!"#$%&\'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+',
+        `${contractions}|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`,
       ],
     },
   ],
+  ['falcon', { patterns: ['[\\p{P}\\$\\+<=>\\^~\\|`]+', gpt2Pattern, '[0-9][0-9][0-9]'] }],
+  [
+    'seed-coder',
+    {
+      patterns: [
+        `${contractions}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`,
+      ],
+    },
+  ],
+  ['glm4', { patterns: [llama3Pattern], wholePieces: true }],
+  ['chatglm-bpe', { patterns: [llama3Pattern] }],
+  // tokenization_kimi.py of the model's repository: GPT-4o's words without Han characters, which are split off.
+  [
+    'kimi-k2',
+    {
+      patterns: [
+        `[\\p{Script=Han}]+|${withoutHan(casedWords(`${contractions}?`))}|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`,
+      ],
+    },
+  ],
+  ...named(llama3, 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2', 'jina-v5-nano'),
+  ...named(gpt2, 'phi-2', 'mellum', 'gigachat', 'a.x-4.0', 'exaone4', 'jina-es', 'jina-de', 'jina-v2-es', 'jina-v2-de'),
+  ...named(gpt2, 'jina-v1-en', 'jina-v2-code', 'roberta-bpe', 'modern-bert', 'mpt', 'olmo', 'jais'),
+  ...named(gpt2, 'trillion', 'granite-docling'),
+  ...named(digitsThenGpt2, 'exaone', 'minerva-7b', 'mellum2'),
+  ...named(qwen2, 'megrez', 'kormo', 'f2llmv2'),
+  ...named(qwen2Cut, 'stablelm2', 'hunyuan', 'solar-open', 'grok-2'),
+  ...named(gpt4o, 'llama4', 'kanana2', 'minimax-m2'),
+  ...named(deepSeekV3, 'hunyuan-dense', 'joyai-llm'),
   // llama.cpp's default for files that name none.
   ['default', { patterns: ['[\\p{P}\\$\\+<=>\\^~\\|]+', gpt2Pattern, '\\p{N}+', '[0-9][0-9][0-9]'] }],
 ]);

@@ -1,4 +1,5 @@
 /** Converts text to ids and back. Built from a Hugging Face tokenizer.json or from a GGUF's metadata. */
+import type { Sliced } from './sliced.ts';
 
 export interface Tokenizer {
   readonly vocabularySize: number;
@@ -25,6 +26,8 @@ export interface Tokenizer {
   split(text: string): PromptPart[];
   /** Ids of parts: strings are plain text, numbers are ids. */
   encodeParts(parts: readonly PromptPart[]): number[];
+  /** Like `encodeParts`, with pauses between pieces of text. */
+  encodeSliced(parts: readonly PromptPart[]): Sliced<number[]>;
   /** Bytes of one token. A special token gives the bytes of its name, an unknown id none. */
   bytesOf(id: number): Uint8Array;
   /** Whether the token is framing and never part of an answer. `<think>` and `<tool_call>` are part of answers. */

@@ -1,4 +1,10 @@
-/** `src/a.ts:12` and `src/a.ts:12-20` in an answer: found, checked, and taken out where there is no such place. */
+/**
+ * `src/a.ts:12` and `src/a.ts:12-20` in an answer: found in its prose, and looked up in the workspace. The answer itself
+ * stays as the model wrote it.
+ */
+import type { Token } from 'marked';
+import { lexMarkdown, placeBorders } from '../answerMarkup.ts';
+import { limits } from '../limits.ts';
 import type { Citation } from '../messages.ts';
 
 /** A file as the workspace names it, and how many lines it has. */
@@ -10,61 +16,83 @@ export interface Place {
 /** The file that a model means by a path; undefined: there is none. */
 export type FindPlace = (path: string) => Promise<Place | undefined>;
 
+/** A place that an answer names. */
+export interface Mention extends Citation {
+  /** It can be nothing but a file: where the workspace has none, the answer is wrong. */
+  certain: boolean;
+}
+
 /** Files without an ending that are commonly cited. */
 const bareNames = 'Makefile|Dockerfile|LICENSE|README|Gemfile|Rakefile|CMakeLists\\.txt';
 /** No address of the web, no time of day, no ratio: a path with an ending that begins with a letter, and a line. */
-const pattern = new RegExp(
-  String.raw`(?<![\w/:.@+-])(?<path>(?:\.{0,2}/)?(?:[\w@+.-]+/)*(?:[\w@+-][\w@+.-]*\.[A-Za-z]\w{0,11}|${bareNames}))(?::L?|#L)(?<line>\d{1,7})(?:\s?[-–]\s?L?(?<end>\d{1,7}))?(?![\w:/.]*\w)`,
-  'g',
-);
-/** A citation with what encloses it alone: brackets, backticks. */
-const bare = pattern.source.replaceAll(/\(\?<[a-z]+>/g, '(?:');
-const wrapped = new RegExp(String.raw`\s?\(\x60?${bare}\x60?\)|\x60${bare}\x60|${bare}`, 'g');
-/** A link to a place in the repository, which markdown would show without its target. */
-const linked = new RegExp(String.raw`\[([^\]\n]{0,200})\]\((${bare})\)`, 'g');
-const domain = /^(?:localhost|[\w.-]+\.(?:com|org|net|io|dev|local|example|test))$/i;
+const place = String.raw`(?<path>(?:\.{0,2}/)?(?:[\w@+.-]+/)*(?:[\w@+-][\w@+.-]*\.[A-Za-z]\w{0,11}|${bareNames}))(?::L?|#L)(?<line>\d{1,7})(?:\s?[-–]\s?L?(?<end>\d{1,7}))?`;
+const pattern = new RegExp(placeBorders.before + place + placeBorders.after, 'g');
+const whole = new RegExp(`^${place}$`);
 
-/** All citations of the text that stand outside of code blocks. */
-export function findCitations(answer: string): Citation[] {
-  return proseOf(answer).flatMap(({ text }) => [...text.matchAll(pattern)].flatMap(citationOf));
+/** Endings of source files and texts. Of other names, as `db.internal:5432`, only the workspace knows what they are. */
+const endings = new Set(
+  `astro bash bat bazel bzl c cc cfg cjs clj cmake conf cpp cs cshtml css csv cts cu cue cxx dart diff el elm ex exs f90
+  fish fs fsx gitignore glsl go gradle graphql groovy h hcl hh hpp hs htm html hxx ini ipynb java jl js json json5 jsonc
+  jsx kt kts less lisp lock log lua m md mdx mjs mk ml mli mm mts nim nix patch php pl pm proto ps1 py pyi pyx r rb rs rst
+  s sass scala scm scss sh sol sql svelte svg swift tcl tex tf toml ts tsx txt v vb vhd vim vue wasm wat wgsl xml yaml yml
+  zig zsh`.split(/\s+/),
+);
+/** Endings that countries have, too: `get.docker.sh:443`. */
+const domainEndings = /\.(?:cc|md|ml|mm|pl|pm|py|rs|sh|tf|vi)$/i;
+
+/** All places that the answer's prose names: text, and code spans and targets of links that are nothing else. */
+export function findCitations(answer: string): Mention[] {
+  return [...spans(lexMarkdown(answer))].flatMap(({ text, exact }) => {
+    if (!exact) return [...text.matchAll(pattern)].flatMap(mentionOf);
+    const match = whole.exec(text);
+    return match === null ? [] : mentionOf(match);
+  });
 }
 
-function citationOf(match: RegExpMatchArray): Citation[] {
+function mentionOf(match: RegExpMatchArray): Mention[] {
   const { path, line, end } = match.groups ?? {};
-  if (path === undefined || domain.test(path)) return [];
+  if (path === undefined) return [];
   const first = Number(line);
-  return [{ text: match[0], path, line: first, endLine: end === undefined ? first : Number(end) }];
+  const certain = isFileName(path) && !isFrame(match.input ?? '', match.index ?? 0);
+  return [{ text: match[0], path, line: first, endLine: end === undefined ? first : Number(end), certain }];
+}
+
+/** Paths that leave the workspace may be right, and so may what looks like a host's name. */
+function isFileName(path: string): boolean {
+  if (path.startsWith('/') || path.startsWith('../')) return false;
+  const name = path.slice(path.lastIndexOf('/') + 1);
+  const dot = name.lastIndexOf('.');
+  if (dot >= 0 && !endings.has(name.slice(dot + 1).toLowerCase())) return false;
+  const [first = ''] = path.split('/');
+  return path.includes('/') ? !/\w\.[a-z]{2,}$/i.test(first) : !(domainEndings.test(name) && name.indexOf('.') < dot);
+}
+
+/** `at f (timers.js:3)` and `ArrayList.forEach(ArrayList.java:1511)`: frames of a stack name files of libraries as well. */
+function isFrame(text: string, at: number): boolean {
+  const line = text.slice(text.lastIndexOf('\n', at - 1) + 1, at);
+  return /[\w>]\($/.test(line) || /^\s*(?:at|from|File|#?\d+:?)\s/.test(line);
 }
 
 export interface Checked {
-  answer: string;
   citations: Citation[];
-  /** Citations of places that do not exist, taken out of the answer. */
-  removed: number;
+  /** Places that the answer names and that do not exist, as they stand in it. */
+  missing: string[];
 }
 
-/** Keeps what exists. Of a file that exists the name stays where the line does not; of one that does not, nothing. */
+/** Looks every place up, each file once. */
 export async function checkCitations(answer: string, find: FindPlace): Promise<Checked> {
+  const mentions = findCitations(answer);
+  const paths = [...new Set(mentions.map(({ path }) => path))].slice(0, limits.citations.files);
   const places = new Map<string, Place | undefined>();
-  for (const { path } of findCitations(answer)) {
-    if (!places.has(path)) places.set(path, await find(path));
+  for (const path of paths) places.set(path, await find(path));
+  const citations = new Map<string, Citation>();
+  const missing = new Set<string>();
+  for (const { certain, ...mention } of mentions) {
+    const found = places.get(mention.path);
+    if (found !== undefined && exists(mention, found)) citations.set(mention.text, { ...mention, path: found.path });
+    else if (found !== undefined || (certain && places.has(mention.path))) missing.add(mention.text);
   }
-  const kept = new Map<string, Citation>();
-  let removed = 0;
-  const checked = (text: string) =>
-    text.replaceAll(wrapped, (around: string) => {
-      const [citation] = [...around.matchAll(pattern)].flatMap(citationOf);
-      if (citation === undefined) return around;
-      const place = places.get(citation.path);
-      if (place !== undefined && exists(citation, place)) {
-        kept.set(citation.text, { ...citation, path: place.path });
-        return around;
-      }
-      removed += 1;
-      return place === undefined ? '' : around.replace(citation.text, citation.path);
-    });
-  const parts = proseOf(answer, true).map(({ text, code }) => (code ? text : checked(unlinked(text))));
-  return { answer: tidied(parts.join(''), removed), citations: [...kept.values()], removed };
+  return { citations: [...citations.values()], missing: [...missing].filter((text) => !citations.has(text)) };
 }
 
 /** The lines that the outline of a summary names, as places in the file that it is about. */
@@ -79,35 +107,44 @@ export function outlineCitations(summary: string, { path, lines }: Place): Citat
   return [...new Map(existing.map((citation) => [citation.text, citation])).values()];
 }
 
-const unlinked = (text: string): string =>
-  text.replaceAll(linked, (_, label: string, target: string) =>
-    label === '' || target.includes(label.replaceAll('`', '')) ? `\`${target}\`` : `${label} (\`${target}\`)`,
-  );
-
 const exists = ({ line, endLine }: Citation, { lines }: Place): boolean =>
   line >= 1 && endLine >= line && endLine <= lines;
 
-/** Blanks before punctuation and pairs of them, where something was taken out. */
-function tidied(answer: string, removed: number): string {
-  return removed === 0 ? answer : answer.replaceAll(/(?<=\S) +(?=[.,;:!?)](?:\s|$))/g, '');
-}
-
-interface Part {
+interface Span {
   text: string;
-  code: boolean;
+  /** A place in it is all of it. */
+  exact: boolean;
 }
 
-/** The text outside of fenced blocks, or everything in order with `all`. A block that never ends is code to the end. */
-function proseOf(answer: string, all = false): Part[] {
-  const parts: Part[] = [];
-  let fence = '';
-  for (const line of answer.split(/(?<=\n)/)) {
-    const mark = /^ {0,3}(`{3,}|~{3,})/.exec(line)?.[1] ?? '';
-    const opens = fence === '' && mark !== '';
-    const closes = fence !== '' && mark.startsWith(fence) && line.trim() === mark;
-    parts.push({ text: line, code: opens || fence !== '' });
-    if (opens) fence = mark;
-    else if (closes) fence = '';
+/** The stretches of a text that may name places, in order. Blocks of code and HTML are none, nor is what a link shows. */
+function* spans(tokens: readonly Token[]): Generator<Span> {
+  let prose = '';
+  for (const token of tokens) {
+    // An escaped character goes on with the text around it, as on the screen.
+    if ((token.type === 'text' || token.type === 'escape') && !hasChildren(token)) {
+      prose += token['text'];
+      continue;
+    }
+    if (prose !== '') yield { text: prose, exact: false };
+    prose = '';
+    if (token.type === 'codespan') yield { text: token['text'], exact: true };
+    else if (token.type === 'link') yield* linkSpans(token);
+    else for (const children of childrenOf(token)) yield* spans(children);
   }
-  return all ? parts : parts.filter(({ code }) => !code);
+  if (prose !== '') yield { text: prose, exact: false };
+}
+
+/** A link into the repository names the place by its target; one to the web leads there, whatever it shows. */
+function* linkSpans(link: Token): Generator<Span> {
+  const target: unknown = 'href' in link ? link['href'] : undefined;
+  if (typeof target === 'string' && !/^[a-z][a-z\d+-]*:\/\//i.test(target)) yield { text: target, exact: true };
+}
+
+const hasChildren = (token: Token): boolean => 'tokens' in token && token.tokens !== undefined;
+
+/** Of a table by cell, of a list by item, of anything else its own. */
+function childrenOf(token: Token): readonly (readonly Token[])[] {
+  if (token.type === 'list') return token['items'].map((item: Token) => [item]);
+  if (token.type === 'table') return [token['header'], ...token['rows']].flat().map(({ tokens }) => tokens);
+  return 'tokens' in token && token.tokens !== undefined ? [token.tokens] : [];
 }

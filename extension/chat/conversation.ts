@@ -44,8 +44,13 @@ export const journalRecord = z.discriminatedUnion('type', [
   z.object({ type: z.literal('delta'), turn: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() }),
   /** The final text, where it is not the sum of the deltas. */
   z.object({ type: z.literal('text'), turn: z.string(), thinking: z.string(), answer: z.string() }),
-  /** Places that the answer names and that exist, and how many it named that do not. */
-  z.object({ type: z.literal('cited'), turn: z.string(), citations: z.array(citation), removed: z.number() }),
+  /** Places that the answer names and that exist, and those that do not. Journals of earlier releases do not tell these. */
+  z.object({
+    type: z.literal('cited'),
+    turn: z.string(),
+    citations: z.array(citation),
+    missing: z.array(z.string()).default([]),
+  }),
   z.object({ type: z.literal('end'), turn: z.string(), outcome }),
   /** A turn that the user replaced. */
   z.object({ type: z.literal('drop'), turn: z.string() }),
@@ -86,7 +91,7 @@ function applyToTurn(turn: Turn, record: TurnRecord): void {
   else if (record.type === 'end') turn.outcome = record.outcome;
   else if (record.type === 'cited') {
     turn.citations = record.citations;
-    turn.removedCitations = record.removed;
+    turn.missing = record.missing;
   } else if (record.type === 'text') {
     turn.thinking = record.thinking;
     turn.answer = record.answer;
@@ -107,7 +112,7 @@ function asked(record: Extract<JournalRecord, { type: 'ask' }>): StoredTurn {
       answer: '',
       model: '',
       citations: [],
-      removedCitations: 0,
+      missing: [],
       outcome: running,
     },
     attachments: record.attachments,

@@ -248,16 +248,16 @@ export class ChatSession {
     };
   }
 
-  /** The result is what counts where it differs from what was streamed; places that do not exist are taken out of it. */
-  private async settle(turn: string, { text, thinking }: Answer): Promise<void> {
+  /** The result is what counts where it differs from what was streamed. */
+  private async settle(turn: string, { text: answer, thinking }: Answer): Promise<void> {
     const stored = findTurn(this.conversation, turn);
     if (stored === undefined) return;
     const { view } = stored;
-    const { answer, citations, removed } = await this.checked(stored, text);
+    const { citations, missing } = await this.checked(stored, answer);
     const corrected = view.answer !== answer || view.thinking !== thinking;
     if (corrected) this.record({ type: 'text', turn, thinking, answer });
-    const cited = citations.length + removed > 0;
-    if (cited) this.record({ type: 'cited', turn, citations, removed });
+    const cited = citations.length + missing.length > 0;
+    if (cited) this.record({ type: 'cited', turn, citations, missing });
     if (corrected || cited) this.tell({ type: 'turn', turn: structuredClone(view) });
   }
 
@@ -267,10 +267,10 @@ export class ChatSession {
       if (view.kind === 'chat' || folder)
         return await checkCitations(text, (path) => this.files.find(path, attachments));
       const place = await this.files.find(attachments[0]?.path ?? '', []);
-      return { answer: text, citations: place === undefined ? [] : outlineCitations(text, place), removed: 0 };
+      return { citations: place === undefined ? [] : outlineCitations(text, place), missing: [] };
     } catch (error) {
       this.log.warn(`The places that an answer names were not checked: ${sentence(error)}`);
-      return { answer: text, citations: [], removed: 0 };
+      return { citations: [], missing: [] };
     }
   }
 

@@ -164,7 +164,7 @@ function turnOf(
 }
 
 function storedTurn({ question, attachments }: Asked, answer: string): StoredTurn {
-  const empty = { chips: [], omitted: [], citations: [], removedCitations: 0 };
+  const empty = { chips: [], omitted: [], citations: [], missing: [] };
   const view = { id: '', kind: 'chat' as const, question, thinking: '', answer, model: '', ...empty };
   return { view: { ...view, outcome: { kind: 'interrupted' } }, attachments };
 }

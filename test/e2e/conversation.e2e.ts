@@ -50,12 +50,9 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  test('opens the place that an answer cites, and takes out one that does not exist', async () => {
+  test('opens the place that an answer cites, and marks one that does not exist', async () => {
     const turn = await answered(await editor().openChat(), 'Where is subtracting?');
-    expect(await answerText(turn)).not.toContain('gone.py');
-    expect(await turn.locator('.remark').allTextContents()).toEqual([
-      'One mention of a place that does not exist was removed.',
-    ]);
+    expect(await turn.locator('.missing-place').allTextContents()).toEqual(['gone.py:9']);
     await turn.locator('.citation', { hasText: 'sums.py:5' }).click();
     await editor().page.locator('.tab.active[data-resource-name="sums.py"]').waitFor();
     await editor().statusItem('Ln 5, Col 1').waitFor();

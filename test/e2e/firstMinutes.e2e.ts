@@ -2,7 +2,7 @@
  * The first five minutes of somebody who never saw Hearth: the packaged extension in an empty home, with nothing but the settings
  * that users get. The default model's own bytes come from a package index and a hub on loopback.
  */
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { type FetchedModel, fetchDefaultModel, serveDefaultModel } from '../loopback/defaultModel.ts';
@@ -65,11 +65,9 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
       .click();
     await notification(/\d+ MB \/ \d+ MB/).waitFor();
     await editor.screenshot('first-3-download');
-    await editor.statusItem('SmolLM2').waitFor();
-    const served = models?.requests.map(({ path }) => path) ?? [];
-    expect(served.length).toBeGreaterThan(0);
+    const store = join(editor.home, '.cache', 'hearth', 'models');
+    await expect.poll(() => (existsSync(store) ? readdirSync(store) : []), { timeout: 100_000 }).toHaveLength(1);
     expect(models?.bytesSent()).toBeGreaterThan(90e6);
-    expect(readdirSync(join(editor.home, '.cache', 'hearth', 'models'))).toHaveLength(1);
   });
 
   test('bring the first completion, which Tab takes', async () => {
@@ -88,13 +86,16 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     expect(offered.trim()).not.toBe('');
   });
 
-  test('bring the first answer, and a link in it leads to the line', async () => {
+  test('bring the first answer, and a link beside it leads to the file', async () => {
     const chat = await editor.openChat();
-    const turn = await answered(chat, 'Repeat this word for word: The function is in sums.py:4');
-    const citation = turn.locator('.citation', { hasText: 'sums.py:4' }).first();
+    await chat.locator('#chips .chip', { hasText: 'sums.py' }).waitFor();
+    const turn = await answered(chat, 'What is the capital of France? One word.');
+    expect((await answerText(turn)).trim()).not.toBe('');
     await editor.screenshot('first-5-answer');
-    await citation.click();
-    await editor.statusItem('Ln 4, Col 1').waitFor();
+    // What the smallest of models cites is chance: conversation.e2e.ts follows citations. What went along is always linked.
+    await editor.statusItem(/^Ln (?!1,)/).waitFor();
+    await turn.locator('.question .chip.sent', { hasText: 'sums.py' }).first().click();
+    await editor.statusItem('Ln 1, Col 1').waitFor();
   });
 
   test('are all there after the window was reloaded, with what was being typed', async () => {

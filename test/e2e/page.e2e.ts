@@ -24,7 +24,7 @@ async function suffer(page: Page, payload: string): Promise<void> {
   const running = { kind: 'running', note: payload } as const;
   const chips = [{ id: payload, label: payload, detail: payload, tokens: 1 }];
   const citations = [{ text: payload, path: payload, line: 1, endLine: 1 }];
-  const context = { chips, omitted: [payload], citations, removedCitations: 2 };
+  const context = { chips, omitted: [payload], citations, missing: [payload] };
   const empty = { id: turn, kind: 'chat', question: payload, thinking: '', answer: '', model: payload } as const;
   const before: ToPage[] = [
     { type: 'conversation', turns: [{ ...empty, ...context, outcome: running }] },

@@ -35,7 +35,7 @@ describe.skipIf(executablePath === '')(`the chat page over time${reason}`, () =>
       .evaluate(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight);
 
   const begin = async () => {
-    const turn = { ...answeredTurn, answer: '', thinking: '', citations: [], removedCitations: 0 };
+    const turn = { ...answeredTurn, answer: '', thinking: '', citations: [], missing: [] };
     await post(page, [{ type: 'conversation', turns: [{ ...turn, outcome: { kind: 'running', note: '' } }] }]);
     await page.locator('.turn[data-state=running]').waitFor();
   };

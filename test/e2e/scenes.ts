@@ -26,9 +26,9 @@ const chips = [{ id: 'file:a', label: 'file_with_a_long_name.ts', detail: 'lines
 export const answeredTurn: Turn = {
   ...{ id: 'n', kind: 'chat', question: `Why does ${longPath} fail?`, chips, omitted: ['b.ts: no room'], model: 'M' },
   thinking: 'Hm.',
-  answer: `In \`${longPath}:12\`.\n\n\`\`\`ts\nconst a = '${'x'.repeat(90)}';\n\`\`\`\n\n| a | b |\n|---|---|\n| ${'y'.repeat(80)} | z |`,
+  answer: `In \`${longPath}:12\` and gone.ts:1.\n\n\`\`\`ts\nconst a = '${'x'.repeat(90)}';\n\`\`\`\n\n| a | b |\n|---|---|\n| ${'y'.repeat(80)} | z |`,
   citations: [{ text: `${longPath}:12`, path: longPath, line: 12, endLine: 12 }],
-  removedCitations: 2,
+  missing: ['gone.ts:1'],
   outcome: { kind: 'done', reason: 'stop', figures, dropped: 3 },
 };
 

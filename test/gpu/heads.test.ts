@@ -4,12 +4,8 @@ import { groupedQueryAttention } from '../../engine/backend/reference/attention.
 import { TokenRows } from '../../engine/backend/reference/cache.ts';
 import { linear, type Matrix, rmsNorm } from '../../engine/backend/reference/linear.ts';
 import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
-import {
-  attentionKernel,
-  attentionMergeKernel,
-  attentionShape,
-  attentionTile,
-} from '../../engine/backend/webgpu/kernels/attention.ts';
+import { attentionKernel, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
+import { attentionMergeKernel } from '../../engine/backend/webgpu/kernels/attentionMerge.ts';
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { prepareHeadsKernel } from '../../engine/backend/webgpu/kernels/prepareHeads.ts';
 import { projectHeadsGroups, projectHeadsKernel } from '../../engine/backend/webgpu/kernels/projectHeads.ts';
@@ -299,6 +295,8 @@ describe('grouped-query attention equals the reference', () => {
     }));
   it('in a window that begins within a page', () =>
     check({ spec: specOf({ slidingWindow: 50 }), start: 100, tokens: 6, splits: 2 }));
+  it('in as many parts as the context fills', () => check({ start: 300, tokens: 1, splits: 8, fused: true }));
+  it('in parts of a cache in f16 (Qwen3)', () => check({ spec: qwen3, start: 500, splits: 4, precision: 'f16' }));
   it('with more parts than blocks of keys', () => check({ start: 3, tokens: 1, splits: 16, fused: true }));
   it('with the cache in f16', () => check({ start: 64, tokens: 2, precision: 'f16', splits: 4, fused: true }));
   it.each([true, false])('keeps values beyond the range of f16 at its ends (fused: %s)', async (fused) => {

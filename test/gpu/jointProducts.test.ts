@@ -68,6 +68,17 @@ it('matrices of different types, four tokens, with biases', () =>
     4,
     true,
   ));
+it('matrices of different types in chunks, one token, with biases', () =>
+  check(
+    [
+      ['Q4_K', 12],
+      ['Q6_K', 4],
+      ['Q8_0', 4],
+    ],
+    1024,
+    1,
+    true,
+  ));
 it('two matrices with scale blocks, sixteen tokens', () =>
   check(
     [

@@ -1,14 +1,20 @@
 /** What every kernel test needs: a validating device, poisoned outputs between guard words, seeded data, error bounds. */
 import { afterAll, beforeAll, expect } from 'vitest';
+import type { GpuOptions } from '../../engine/backend/webgpu/device/adapter.ts';
 import { Gpu, type KernelSource } from '../../engine/backend/webgpu/device/gpu.ts';
 import { splitHalvesKernel } from '../../engine/backend/webgpu/kernels/splitHalves.ts';
 import { figure } from '../figures.ts';
 
-/** `poorest`: the adapter as if it had no subgroups, f16 or matrices. */
-export function useGpu(poorest = false): { readonly gpu: Gpu } {
+type Feature = NonNullable<GpuOptions['without']>[number];
+
+/** `poorest`: the adapter as if it had no subgroups, f16 or matrices; or without what is named. */
+export function useGpu(
+  poorest = false,
+  without: readonly Feature[] = poorest ? ['f16', 'halfSubnormals', 'subgroups', 'subgroupMatrix'] : [],
+): { readonly gpu: Gpu } {
   const holder: { gpu?: Gpu } = {};
   beforeAll(async () => {
-    holder.gpu = await Gpu.open({ validate: true, without: poorest ? ['f16', 'subgroups', 'subgroupMatrix'] : [] });
+    holder.gpu = await Gpu.open({ validate: true, without });
   });
   afterAll(() => holder.gpu?.dispose());
   return {

@@ -6,8 +6,9 @@ import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.t
 import { attentionKernel, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from '../../engine/backend/webgpu/kernels/matrixMatrix.ts';
-import { matrixVectorKernel, rowsPerGroup } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
+import { matrixVectorKernel } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
 import { prepareLatentKernel } from '../../engine/backend/webgpu/kernels/prepareLatent.ts';
+import { rowsPerGroup } from '../../engine/backend/webgpu/kernels/vectorProduct.ts';
 import { cacheRowBytes, cacheRowOf } from '../../engine/model/spec/cachePrecision.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
 import type { LatentAttentionSpec, RopeSpec } from '../../engine/model/spec/spec.ts';

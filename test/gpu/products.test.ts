@@ -2,11 +2,8 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from '../../engine/backend/webgpu/kernels/matrixMatrix.ts';
-import {
-  matrixVectorKernel,
-  type ProductShape,
-  rowsPerGroup,
-} from '../../engine/backend/webgpu/kernels/matrixVector.ts';
+import { matrixVectorKernel, type ProductShape } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
+import { rowsPerGroup } from '../../engine/backend/webgpu/kernels/vectorProduct.ts';
 import { blockLayout } from '../../engine/formats/blocks.ts';
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import { normalisedError, randomValues, runKernel, tileOperand, useGpu } from './kernel.ts';
@@ -107,6 +104,11 @@ describe('products with a matrix in its own quantisation', () => {
       checkProduct(held.gpu, type, 70, step * 3, { tokens: 67 }));
     it(`${type}: across scale blocks`, () => checkProduct(held.gpu, type, 133, step * 5, { tokens: 2 }));
   }
+  // From 768 columns on, one row of x is multiplied in chunks of 32 weights.
+  for (const type of slice ? representatives : allTypes) {
+    it(`${type}: long rows by one token, normalised`, () =>
+      checkProduct(held.gpu, type, 9, 1024, { tokens: 1, norm: true, bias: true }));
+  }
   for (const type of ['BF16', 'Q4_K', 'MXFP4'] as const) {
     it(`${type}: with bias`, () => checkProduct(held.gpu, type, 9, 512, { tokens: 4, bias: true }));
     it(`${type}: of normalised input`, () =>
@@ -115,6 +117,13 @@ describe('products with a matrix in its own quantisation', () => {
     it(`${type}: a prompt over several tiles each way, with bias`, () =>
       checkProduct(held.gpu, type, 150, 512, { tokens: 130, bias: true }));
     it(`${type}: head by head`, () => checkProduct(held.gpu, type, 40, 256, { tokens: 3, rowsPerHead: 8 }));
+  }
+});
+
+describe('products on an adapter that flushes f16 below 2^-14', () => {
+  const held = useGpu(false, ['halfSubnormals']);
+  for (const type of ['MXFP4', 'F8_E4M3'] as const) {
+    it(`${type}: long rows by one token`, () => checkProduct(held.gpu, type, 8, 1024, { tokens: 1 }));
   }
 });
 

@@ -81,4 +81,22 @@ describe('the router chooses and weighs experts as the reference does', () => {
       randomValues(2 * 384, 12, 4),
       randomValues(384, 13, 0.5),
     ));
+
+  it.each([
+    ['all', 1],
+    ['every third', 3],
+  ])('%s logits that are no numbers: the chosen are different experts that there are', async (_, every) => {
+    const routers: RouterSpec[] = [
+      { kind: 'topk-then-softmax' },
+      { kind: 'sigmoid-grouped', groups: 4, groupsUsed: 2, renormalise: true },
+    ];
+    for (const router of routers) {
+      const logits = randomValues(32, 14).map((value, i) => (i % every === 0 ? Number.NaN : value));
+      const source = routerKernel(expertsSpec(router, 32, 4), false);
+      const [chosen] = await runKernelOutputs(held.gpu, source, [logits], [4, 4], [1]);
+      const experts = [...new Uint32Array(chosen?.buffer ?? new ArrayBuffer(), 0, 4)];
+      expect(new Set(experts).size).toBe(4);
+      expect(Math.max(...experts)).toBeLessThan(32);
+    }
+  });
 });

@@ -16,11 +16,8 @@ import type { CacheState } from './messages.ts';
 import { OnnxSerializer } from './sequenceSerializer.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 
-/**
- * Enough rows for matmuls to reach full speed on two cores. Cancellation waits for a pass to end: about 0.3 s for a
- * small model.
- */
-const maxTokensPerRun = 128;
+/** Enough rows for matmuls to reach full speed. More would need memory for attention scores and delay cancellations. */
+const maxTokensPerRun = 256;
 
 export interface LoadedGraph {
   readonly spec: DecoderSpec;

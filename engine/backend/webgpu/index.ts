@@ -15,7 +15,7 @@ import { maxTokensPerRun } from './decoder/scratch.ts';
 import { describeGpu, type GpuOptions } from './device/adapter.ts';
 import { Gpu } from './device/gpu.ts';
 import { Uploader } from './device/upload.ts';
-import { allocateRun, gpuNeeds, poolOf, splits } from './needs.ts';
+import { allocateRun, gpuNeeds, poolOf } from './needs.ts';
 
 export interface WebgpuOptions {
   readonly gpu?: GpuOptions;
@@ -65,7 +65,6 @@ async function loadOn(
     weights: placed,
     cache,
     ...buffers,
-    splits,
     contextTokens,
     notes: [...notesOf(gpu, precision), ...notes],
     weightBytes,

@@ -4,16 +4,13 @@ import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { MemoryPool, ModelNeeds } from '../memoryPlan.ts';
 import { cacheBytes, longestBinding, spansOf } from './decoder/cache.ts';
-import { maxSequencesPerRun, vectorTokens } from './decoder/decoder.ts';
+import { maxSequencesPerRun, rowBuckets } from './decoder/decoder.ts';
 import { DeviceSampler } from './decoder/deviceSampling.ts';
 import { RunInputs } from './decoder/inputs.ts';
 import { allocateScratch, maxTokensPerRun } from './decoder/scratch.ts';
 import type { GpuCapabilities } from './device/adapter.ts';
 import { type Allocator, bytesTaken } from './device/gpu.ts';
 import type { GraphicsCard } from './device/graphicsCards.ts';
-
-/** Workgroups a head at decode. */
-export const splits = 16;
 
 /** What a run needs besides weights and cache, of `account` or of the GPU itself. */
 export async function allocateRun(
@@ -25,7 +22,7 @@ export async function allocateRun(
   const halves = subgroupMatrix !== undefined;
   const limits = { contextTokens, maxTokensPerRun, maxSequencesPerRun };
   return {
-    scratch: await allocateScratch(account, spec, { maxTokensPerRun, vectorTokens, splits, halves }),
+    scratch: await allocateScratch(account, spec, { maxTokensPerRun, rowBuckets, halves }),
     inputs: await RunInputs.allocate(account, spec, spansOf(spec).length, limits),
     sampler: await DeviceSampler.allocate(account, {
       vocabularySize: spec.vocabularySize,

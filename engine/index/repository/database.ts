@@ -5,7 +5,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { HearthError } from '../../errors.ts';
 
 /** Another one: the file is made anew. */
-const schemaVersion = 2;
+const schemaVersion = 3;
 
 const schema = `
   CREATE TABLE files (
@@ -53,7 +53,13 @@ const schema = `
   PRAGMA user_version = ${schemaVersion};
 `;
 
-/** @throws HearthError `unsupported` where Node.js has no SQLite. */
+/** The index was written by another release. */
+class OtherVersion extends Error {}
+
+/**
+ * @throws HearthError `unsupported` where Node.js has no SQLite; `unavailable` where the file cannot be opened now (locked,
+ * disk full, no right to it), which says nothing against what it holds.
+ */
 export async function openDatabase(path: string): Promise<DatabaseSync> {
   const sqlite = await import('node:sqlite').catch(() => {
     throw new HearthError(
@@ -64,11 +70,24 @@ export async function openDatabase(path: string): Promise<DatabaseSync> {
   mkdirSync(dirname(path), { recursive: true });
   try {
     return prepared(new sqlite.DatabaseSync(path));
-  } catch {
-    // Of another version, or damaged: it is made anew from the sources.
+  } catch (error) {
+    if (!(error instanceof OtherVersion) && !isDamage(error)) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new HearthError(
+        'unavailable',
+        `The repository index could not be opened (${reason}). It is kept as it is; reload the window to try again.`,
+        { cause: error },
+      );
+    }
     removeDatabase(path);
     return prepared(new sqlite.DatabaseSync(path));
   }
+}
+
+/** SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html), with what extends them. */
+export function isDamage(error: unknown): boolean {
+  const code = error instanceof Error && 'errcode' in error ? Number(error.errcode) & 0xff : 0;
+  return code === 11 || code === 26;
 }
 
 export function removeDatabase(path: string): void {
@@ -82,7 +101,7 @@ function prepared(database: DatabaseSync): DatabaseSync {
     database.exec('PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY');
     const version = database.prepare('PRAGMA user_version').get()?.['user_version'];
     if (version === 0) database.exec(`BEGIN; ${schema}; COMMIT`);
-    else if (version !== schemaVersion) throw new Error(`The index has version ${version}.`);
+    else if (version !== schemaVersion) throw new OtherVersion(`The index has version ${version}.`);
     return database;
   } catch (error) {
     database.close();

@@ -10,6 +10,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { setImmediate as turn } from 'node:timers/promises';
 import { limits } from '../../limits.ts';
 import { partsOf } from '../syntax/source.ts';
+import { isDamage } from './database.ts';
 import type { IndexPhase, IndexState } from './state.ts';
 import type { Root, Roots } from './walk.ts';
 import { type FoundFile, fileAt, isFolder, leadsThroughLink, walk } from './walk.ts';
@@ -33,7 +34,10 @@ export class Indexer {
   #running: Promise<void> | undefined;
   #toldMs = 0;
 
-  constructor(database: DatabaseSync, roots: Roots, onState: (state: IndexState) => void) {
+  readonly #onDamage: () => void;
+
+  constructor(database: DatabaseSync, roots: Roots, onState: (state: IndexState) => void, onDamage: () => void) {
+    this.#onDamage = onDamage;
     this.#database = database;
     this.#roots = roots;
     this.#writer = new IndexWriter(database);
@@ -118,12 +122,18 @@ export class Indexer {
 
   /** What was committed stays; the next scan finds the rest. */
   #fail(error: unknown): void {
-    if (this.#transactionStartMs !== undefined) this.#database.exec('ROLLBACK');
-    this.#writer.recount();
-    this.#transactionStartMs = undefined;
     this.#pending = [];
     this.#changed.clear();
     this.#scanWanted = false;
+    if (isDamage(error)) {
+      this.#problem = 'The index was damaged, so it is made anew from the sources.';
+      this.#transactionStartMs = undefined;
+      this.#onDamage();
+      return;
+    }
+    if (this.#transactionStartMs !== undefined) this.#database.exec('ROLLBACK');
+    this.#writer.recount();
+    this.#transactionStartMs = undefined;
     const reason = error instanceof Error ? error.message : String(error);
     this.#problem = `The index could not be written (${reason}). What it holds is kept; rebuild it if this goes on.`;
   }
@@ -241,7 +251,7 @@ function contentOf(path: string, bytes: number): Content {
   if (content === undefined) return skipped('unreadable');
   // Git calls a file binary by the same sign.
   if (content.subarray(0, 8000).includes(0)) return skipped('binary');
-  const text = content.toString('utf8').replace(/^\ufeff/, '');
+  const text = textOf(content);
   if (isGenerated(text)) return skipped('generated');
   return { kind: 'text', text, digest: createHash('sha1').update(content).digest('hex') };
 }
@@ -260,4 +270,16 @@ function isGenerated(text: string): boolean {
   let lines = 1;
   for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines++;
   return text.length > limits.repository.generatedChars && text.length / lines > limits.repository.meanLineChars;
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+const latin1 = new TextDecoder('windows-1252');
+
+/** As UTF-8, without a byte-order mark; what is none, as the encoding that old sources of the west are in. */
+export function textOf(content: Uint8Array): string {
+  try {
+    return utf8.decode(content);
+  } catch {
+    return latin1.decode(content);
+  }
 }

@@ -5,7 +5,7 @@ import { symbolKinds } from '../../protocol/indexProtocol.ts';
 import { grammarOf } from '../syntax/grammars.ts';
 import { withTree } from '../syntax/source.ts';
 import type { Definition } from '../syntax/symbols.ts';
-import { questionTerms } from './terms.ts';
+import { questionTerms, withoutAccents } from './terms.ts';
 
 export interface SymbolPlace extends Definition {
   readonly path: string;
@@ -109,7 +109,8 @@ export class Names {
       .all(match)
       .map(placeOf)
       .filter(({ name }) => {
-        const own = name.toLowerCase();
+        const lower = name.toLowerCase();
+        const own = `${lower} ${withoutAccents(lower)}`;
         return terms.every((term) => own.includes(term));
       });
     return matching.sort((a, b) => a.name.length - b.name.length);

@@ -2,10 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
-import { openDatabase } from './database.ts';
+import { isDamage, openDatabase, removeDatabase } from './database.ts';
 import type { EmbedderChoice } from './embeddings.ts';
 import { Embeddings } from './embeddings.ts';
-import { Indexer } from './indexer.ts';
+import { Indexer, textOf } from './indexer.ts';
 import { type MapRequest, type RepositoryMap, repositoryMap } from './map.ts';
 import { Names, type Reference, type SymbolPlace } from './names.ts';
 import { ChunkSearch, candidates, type Hit } from './search.ts';
@@ -20,6 +20,8 @@ export interface RepositoryOptions {
   /** Globs as in VS Code's `files.exclude`. */
   readonly excludes?: readonly string[];
   readonly onState?: (state: IndexState) => void;
+  /** The database turned out to be damaged: it must be made anew. */
+  readonly onDamage?: () => void;
 }
 
 /** A hit with its lines as they are on disk now. */
@@ -39,17 +41,33 @@ export class Repository {
 
   /** @throws HearthError `unsupported` where Node.js has no SQLite. */
   static async open(options: RepositoryOptions): Promise<Repository> {
-    return new Repository(await openDatabase(options.database), options);
+    const database = await openDatabase(options.database);
+    try {
+      return new Repository(database, options);
+    } catch (error) {
+      database.close();
+      if (!isDamage(error)) throw error;
+      removeDatabase(options.database);
+      return new Repository(await openDatabase(options.database), options);
+    }
   }
 
-  private constructor(database: DatabaseSync, { folders, excludes = [], onState = () => {} }: RepositoryOptions) {
+  private constructor(
+    database: DatabaseSync,
+    { folders, excludes = [], onState = () => {}, onDamage = () => {} }: RepositoryOptions,
+  ) {
     this.#database = database;
     this.#roots = new Roots(folders, excludes);
     this.#onState = onState;
-    this.indexer = new Indexer(database, this.#roots, ({ phase }) => {
-      onState(this.state);
-      if (phase === 'idle') this.#embeddings?.start();
-    });
+    this.indexer = new Indexer(
+      database,
+      this.#roots,
+      ({ phase }) => {
+        onState(this.state);
+        if (phase === 'idle') this.#embeddings?.start();
+      },
+      onDamage,
+    );
     this.#search = new ChunkSearch(database);
     this.#names = new Names(database, (path) => this.#read(path));
   }
@@ -158,7 +176,7 @@ export class Repository {
     const place = this.#roots.locate(path);
     if (!place) return undefined;
     try {
-      return readFileSync(join(place.root.directory, place.inside), 'utf8');
+      return textOf(readFileSync(join(place.root.directory, place.inside)));
     } catch {
       // Deleted since; the indexer will hear of it.
       return undefined;

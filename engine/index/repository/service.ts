@@ -51,7 +51,8 @@ export class IndexService {
   async open(options: z.output<typeof openParams>): Promise<IndexState> {
     await this.close();
     this.#options = options;
-    this.#repository = await Repository.open({ ...options, onState: this.#onState });
+    const onDamage = () => void this.rebuild().catch(() => undefined);
+    this.#repository = await Repository.open({ ...options, onState: this.#onState, onDamage });
     this.#repository.indexer.rescan();
     const model = options.embeddings?.model;
     if (model !== undefined) {

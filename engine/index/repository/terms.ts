@@ -1,6 +1,7 @@
 /**
  * The words that the index knows of a text: identifiers whole and in their parts (`parseHttpUrl`, `parse`, `http`, `url`), in
- * lower case. SQLite's tokenizer then only cuts at blanks and stems.
+ * lower case, and also without their accents. Scripts that write no blanks between words are cut into pairs of characters,
+ * as search engines do. SQLite's tokenizer then only cuts at blanks and stems.
  */
 
 /** Of each word of a text as many copies at most: BM25 hardly counts further ones, and the index shrinks by a third. */
@@ -31,7 +32,10 @@ export function questionTerms(question: string): string[] {
   const words = question.match(/[\p{L}\p{N}_$]+/gu) ?? [];
   const telling = words.filter((word) => !commonWords.has(word.toLowerCase()));
   const terms = (telling.length > 0 ? telling : words).flatMap((word) => termsOfWord(word).split(' '));
-  return [...new Set(terms)].filter((term) => term !== '');
+  const different = [...new Set(terms)].filter((term) => term !== '');
+  // One character of such a script says little beside pairs.
+  const hasPairs = different.some((term) => unspacedRun.test(term) && [...term].length > 1);
+  return different.filter((term) => !hasPairs || !unspacedRun.test(term) || [...term].length > 1);
 }
 
 function termsOfWord(word: string): string {
@@ -44,10 +48,33 @@ function termsOfWord(word: string): string {
 }
 
 function computeTerms(word: string): string {
-  if (word.length > maxWordChars || (word.length > maxNumberChars && /^\d/.test(word))) return '';
-  const parts = partsOfIdentifier(word).map((part) => part.toLowerCase());
+  const runs = word.match(unspacedRuns) ?? [];
+  const spaced = word.replaceAll(unspacedRuns, '_');
+  return [...new Set([...termsOfSpaced(spaced), ...runs.flatMap(termsOfRun)])].join(' ');
+}
+
+function termsOfSpaced(word: string): string[] {
+  if (word.length > maxWordChars) return [];
+  if (word.length > maxNumberChars && /^\d/.test(word) && !hexadecimal.test(word)) return [];
   const whole = word.toLowerCase();
-  return parts.length > 1 ? [whole, ...parts].join(' ') : whole;
+  const parts = [whole, ...partsOfIdentifier(word), ...(hexadecimal.exec(word)?.slice(1) ?? [])];
+  const terms = parts.map((part) => part.toLowerCase()).filter((part) => /[^_$]/.test(part));
+  return terms.flatMap((term) => [term, withoutAccents(term)]);
+}
+
+/** Addresses and magic numbers: others that are longer than a year are data. */
+const hexadecimal = /^0x([\da-f]{1,16})$/i;
+
+export const withoutAccents = (term: string): string => term.normalize('NFD').replaceAll(/\p{M}+/gu, '');
+
+const unspaced = String.raw`[\p{sc=Han}\p{sc=Hiragana}\p{sc=Katakana}ー\p{sc=Hangul}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmer}\p{sc=Myanmar}]+`;
+const unspacedRuns = new RegExp(unspaced, 'gu');
+const unspacedRun = new RegExp(`^${unspaced}$`, 'u');
+
+/** Each character, for a question of one, and each with the next. */
+function termsOfRun(run: string): string[] {
+  const characters = [...run];
+  return characters.flatMap((char, index) => [char, ...(index > 0 ? [`${characters[index - 1]}${char}`] : [])]);
 }
 
 /** `parseHTTPUrl_v2` is `parse`, `HTTP`, `Url`, `v2`. */

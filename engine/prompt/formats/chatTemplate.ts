@@ -1,5 +1,5 @@
 /** A checkpoint's chat template: a conversation to the text that the model was trained to continue. */
-import { compileTemplate, runTemplate } from './boundedJinja.ts';
+import { compileTemplate, runTemplate } from './jinja/template.ts';
 
 /** A message as templates see it; some look at further fields (`reasoning_content`, `tool_calls`). */
 export interface TemplateMessage {

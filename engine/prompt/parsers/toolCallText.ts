@@ -71,29 +71,38 @@ export class ToolCallSplitter {
     }
     pieces.push(...this.#show(held.slice(0, open.at)));
     this.#held = held.slice(open.end);
-    this.#call = { reader: this.#reader(), index: this.#calls };
+    this.#call = { reader: this.#reader(open.open), index: this.#calls };
     return true;
   }
 
-  #findOpening(text: string): { at: number; end: number } | undefined {
+  #findOpening(text: string): { at: number; end: number; open: string } | undefined {
     const { open } = this.#syntax;
     if (open !== '') {
-      const at = text.indexOf(open);
-      return at < 0 ? undefined : { at, end: at + open.length };
+      const found = [open, ...this.#bareOpenings()].flatMap((mark) => {
+        const at = text.indexOf(mark);
+        if (at < 0) return [];
+        return [mark === open ? { at, end: at + open.length, open } : { at, end: at, open: '' }];
+      });
+      return found.sort((a, b) => a.at - b.at)[0];
     }
     // A bare call is the whole answer.
     const at = text.length - text.trimStart().length;
-    return !this.#said && text[at] === '{' ? { at, end: at } : undefined;
+    return !this.#said && text[at] === '{' ? { at, end: at, open } : undefined;
+  }
+
+  /** Calls in XML often come without their opening tag: the name of a tool that was offered tells them. */
+  #bareOpenings(): string[] {
+    return this.#syntax.kind === 'xml' ? this.#tools.map(({ name }) => `<function=${name}>`) : [];
   }
 
   #mayOpen(text: string): number {
     const { open } = this.#syntax;
-    return open === '' ? 0 : partialMatchLength(text, [open]);
+    return open === '' ? 0 : partialMatchLength(text, [open, ...this.#bareOpenings()]);
   }
 
-  #reader(): CallReader {
-    const { open, close, kind } = this.#syntax;
-    return kind === 'xml' ? new XmlCallReader(open, close, this.#tools) : new JsonCallReader(open, close);
+  #reader(open: string): CallReader {
+    const { close, kind } = this.#syntax;
+    return kind === 'xml' ? new XmlCallReader(open, close, this.#tools) : new JsonCallReader(open, close, this.#tools);
   }
 
   #follow(progress: CallProgress, pieces: OutputPiece[]): void {

@@ -1,12 +1,17 @@
 /**
  * Qwen3-Coder's calls: `<function=f><parameter=p>value</parameter></function>`, with a line feed around each value.
  * A value is text or JSON by its schema, and becomes a member of the arguments' JSON while it streams.
+ *
+ * About one call in five lacks a tag. A value without its end ends at the next parameter of the tool, at the call's end,
+ * or at a function's end that nothing but that follows; a function without its end, at the call's.
  */
 import { argumentTypes, type Tool } from '../conversation.ts';
 import { partialMatchLength } from '../partialMatch.ts';
 import type { CallProgress, CallReader } from './toolCallText.ts';
 
 const valueEnd = '</parameter>';
+const parameterStart = '<parameter=';
+const functionStart = '<function=';
 const functionEnd = '</function>';
 
 export class XmlCallReader implements CallReader {
@@ -19,8 +24,10 @@ export class XmlCallReader implements CallReader {
   #state: 'head' | 'members' | 'value' | 'tail' = 'head';
   #types: ReturnType<typeof argumentTypes> = {};
   #member: { readonly isText: boolean; begun: boolean } = { isText: true, begun: false };
-  #members = 0;
+  readonly #members = new Set<string>();
+  #tool: Tool | undefined;
 
+  /** `open`: empty where the call had none. */
   constructor(open: string, close: string, tools: readonly Tool[]) {
     this.#open = open;
     this.#close = close;
@@ -40,7 +47,25 @@ export class XmlCallReader implements CallReader {
   }
 
   end(): CallProgress {
-    return this.#state === 'tail' ? { rest: this.#held } : { broken: this.#open + this.#raw };
+    const before = this.push('');
+    if (before.rest !== undefined || before.broken !== undefined) return before;
+    const { arguments: read = '' } = before;
+    if (this.#state === 'tail') return { ...before, rest: this.#held };
+    if (this.#state === 'value' && functionEndsIn(this.#held)) {
+      const text = this.#held.slice(0, this.#held.lastIndexOf(`\n${functionEnd}`));
+      return { ...before, arguments: `${read}${this.#lastPiece(text)}}`, rest: '' };
+    }
+    if (this.#state === 'members' && this.#held.trim() === '' && this.#hasRequired()) {
+      return { ...before, arguments: `${read}}`, rest: '' };
+    }
+    // Cut off: its pieces were given, and are not given again as text.
+    return this.#state === 'head' ? { broken: this.#open + this.#raw } : { ...before, rest: '' };
+  }
+
+  /** Only then can a call that breaks off between two values be whole. */
+  #hasRequired(): boolean {
+    const required: unknown = this.#tool?.parameters['required'];
+    return this.#members.size > 0 && Array.isArray(required) && required.every((name) => this.#members.has(name));
   }
 
   /** `undefined`: more text is needed. */
@@ -60,12 +85,14 @@ export class XmlCallReader implements CallReader {
   #readHead(): CallProgress | undefined {
     const begun = this.#held.trimStart();
     const match = /^<function=([^>\n]*)>/.exec(begun);
-    if (!match?.[1]) return isBeginning(begun, '<function=') && !match ? undefined : this.#broken();
-    this.#held = begun.slice(match[0].length);
-    this.#state = 'members';
+    if (!match?.[1]) return isBeginning(begun, functionStart) && !match ? undefined : this.#broken();
     const name = match[1].trim();
     const tool = this.#tools.find((known) => known.name === name);
-    if (tool) this.#types = argumentTypes(tool);
+    if (!tool) return this.#broken();
+    this.#held = begun.slice(match[0].length);
+    this.#state = 'members';
+    this.#tool = tool;
+    this.#types = argumentTypes(tool);
     return { name, arguments: '{' };
   }
 
@@ -76,46 +103,94 @@ export class XmlCallReader implements CallReader {
       this.#state = 'tail';
       return { arguments: '}' };
     }
+    if (this.#close !== '' && begun.startsWith(this.#close)) {
+      this.#held = begun;
+      this.#state = 'tail';
+      return { arguments: '}' };
+    }
     const match = /^<parameter=([^>\n]*)>\n?/.exec(begun);
     // The line feed behind the tag belongs to it.
     if (!match || match[0].length === begun.length) {
-      const possible = [functionEnd, '<parameter='].some((tag) => isBeginning(begun, tag));
+      const possible = [functionEnd, parameterStart, this.#close].some((tag) => isBeginning(begun, tag));
       return possible && !/^<parameter=[^>]*\n/.test(begun) ? undefined : this.#broken();
     }
     this.#held = begun.slice(match[0].length);
     this.#state = 'value';
     const name = (match[1] ?? '').trim();
     this.#member = { isText: this.#types[name]?.isText ?? true, begun: false };
-    return { arguments: `${this.#members++ > 0 ? ', ' : ''}${JSON.stringify(name)}: ` };
+    const comma = this.#members.size > 0 ? ', ' : '';
+    this.#members.add(name);
+    return { arguments: `${comma}${JSON.stringify(name)}: ` };
   }
 
   #readText(): CallProgress | undefined {
     const held = this.#held;
-    const end = held.indexOf(valueEnd);
-    const kept = end < 0 ? partialMatchLength(held, [`\n${valueEnd}`, valueEnd]) : 0;
-    const text = end < 0 ? held.slice(0, held.length - kept) : held.slice(0, end).replace(/\n$/, '');
-    if (end < 0 && !isWhole(text)) return undefined;
+    const end = this.#findEnd();
+    if (end?.at !== undefined) {
+      this.#endValue(end.at, end.skip);
+      return { arguments: this.#lastPiece(held.slice(0, end.at)) };
+    }
+    const marks = [`\n${valueEnd}`, valueEnd, `\n${functionEnd}`, ...this.#otherEnds()];
+    const text = held.slice(0, end?.undecided ?? held.length - partialMatchLength(held, marks));
+    if (!isWhole(text)) return undefined;
     const quote = this.#member.begun ? '' : '"';
     this.#member.begun = true;
-    const inside = JSON.stringify(text).slice(1, -1);
-    if (end < 0) {
-      this.#held = held.slice(text.length);
-      return text === '' ? (quote === '' ? undefined : { arguments: quote }) : { arguments: quote + inside };
-    }
-    this.#endValue(end);
-    return { arguments: `${quote}${inside}"` };
+    this.#held = held.slice(text.length);
+    return text + quote === '' ? undefined : { arguments: quote + JSON.stringify(text).slice(1, -1) };
   }
 
   #readJson(): CallProgress | undefined {
-    const end = this.#held.indexOf(valueEnd);
-    if (end < 0) return undefined;
-    const text = this.#held.slice(0, end).replace(/\n$/, '');
-    this.#endValue(end);
-    return { arguments: jsonOf(text) };
+    const held = this.#held;
+    const end = this.#findEnd();
+    if (end?.at === undefined) return undefined;
+    this.#endValue(end.at, end.skip);
+    return { arguments: this.#lastPiece(held.slice(0, end.at)) };
   }
 
-  #endValue(end: number): void {
-    this.#held = this.#held.slice(end + valueEnd.length);
+  /** The rest of a value whose end is known. */
+  #lastPiece(text: string): string {
+    if (!this.#member.isText) return jsonOf(text);
+    return `${this.#member.begun ? '' : '"'}${JSON.stringify(text).slice(1, -1)}"`;
+  }
+
+  /** What ends a value whose own end is missing. */
+  #otherEnds(): string[] {
+    const others = Object.keys(this.#types).filter((name) => !this.#members.has(name));
+    const close = this.#close === '' ? [] : [`\n${this.#close}`];
+    return [...others.map((name) => `\n${parameterStart}${name}>`), ...close];
+  }
+
+  /** Where the value ends, or from where on more text has to tell. */
+  #findEnd(): { at: number; skip: number; undecided?: never } | { undecided: number; at?: never } | undefined {
+    const held = this.#held;
+    const own = held.indexOf(valueEnd);
+    const others = this.#otherEnds()
+      .map((mark) => held.indexOf(mark))
+      .filter((at) => at >= 0);
+    const other = others.length === 0 ? undefined : Math.min(...others);
+    const first = Math.min(own < 0 ? held.length : own, other ?? held.length);
+    const ending = this.#functionEnding(held.slice(0, first));
+    if (ending !== undefined) return ending;
+    if (other === first) return { at: other, skip: 0 };
+    if (own < 0) return undefined;
+    const at = held.charAt(own - 1) === '\n' ? own - 1 : own;
+    return { at, skip: own - at + valueEnd.length };
+  }
+
+  /** A function's end counts if only the call's end or another function follows it. */
+  #functionEnding(before: string): { at: number; skip: number } | { undecided: number } | undefined {
+    const mark = `\n${functionEnd}`;
+    for (let at = before.indexOf(mark); at >= 0; at = before.indexOf(mark, at + 1)) {
+      const rest = this.#held.slice(at + mark.length).trimStart();
+      const follows = [this.#close, functionStart].filter((tag) => tag !== '');
+      if (follows.some((tag) => rest.startsWith(tag))) return { at, skip: 0 };
+      if (follows.some((tag) => tag.startsWith(rest))) return { undecided: at };
+    }
+    return undefined;
+  }
+
+  #endValue(end: number, skip: number): void {
+    this.#held = this.#held.slice(end + skip);
     this.#state = 'members';
   }
 
@@ -129,6 +204,11 @@ export class XmlCallReader implements CallReader {
     const read = this.#raw.length - this.#held.length;
     return { broken: this.#open + this.#raw.slice(0, read), rest: this.#held };
   }
+}
+
+/** Whether a text ends with a function's end on a line of its own. */
+function functionEndsIn(text: string): boolean {
+  return text.trimEnd().endsWith(`\n${functionEnd}`);
 }
 
 /** Whether one of `text` and `tag` begins the other. */

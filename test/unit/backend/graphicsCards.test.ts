@@ -97,6 +97,7 @@ describe('the memory of the adapter that was opened', () => {
     software: false,
     f16: true,
     timestamps: false,
+    halfSubnormals: true,
     maxBindingBytes: 1,
     maxPieceBytes: 0,
     maxBufferBytes: 1,

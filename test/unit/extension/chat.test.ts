@@ -36,7 +36,7 @@ const attachment = (over: Partial<Attachment> = {}): Attachment => ({
 
 const blank = {
   ...{ kind: 'chat' as const, chips: [], omitted: [], thinking: '', model: '' },
-  ...{ citations: [], removedCitations: 0 },
+  ...{ citations: [], missing: [] },
 };
 
 function turn(question: string, answer: string, attachments: Attachment[] = [], outcome?: Outcome): StoredTurn {
@@ -149,16 +149,16 @@ describe('the chat at work', () => {
     for (const message of said) expect(toPage.safeParse(message).success).toBe(true);
   });
 
-  it('takes places that do not exist out of an answer, counts them, and keeps the others as links', async () => {
+  it('keeps an answer as the model wrote it, and which of the places that it names exist', async () => {
     const { session, said, client } = await open(clientOf());
     await session.ask('CITE', [attachment()]);
     expect(last(session)).toMatchObject({
-      answer: 'It is in `a.ts:3` and.',
+      answer: 'It is in `a.ts:3` and `gone.ts:3`.',
       citations: [{ text: 'a.ts:3', path: 'src/a.ts', line: 3, endLine: 3 }],
-      removedCitations: 1,
+      missing: ['gone.ts:3'],
     });
     expect(said.findLast((message) => message.type === 'turn')).toMatchObject({
-      turn: { answer: 'It is in `a.ts:3` and.' },
+      turn: { missing: ['gone.ts:3'] },
     });
     await session.close();
     expect((await open(client)).session.turns).toEqual(session.turns);

@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { messageOf } from '../../../extension/commit.ts';
 import { place } from '../../../extension/edits/placement.ts';
 
 const file = `import x
@@ -68,16 +67,5 @@ describe('code of an answer in its file', () => {
 
   it("keeps the file's line ends", () => {
     expect(place('a\r\nb\r\nc', 'x\ny', { ...nowhere, cursorLine: 1 })).toBe('a\r\nx\r\ny\r\nb\r\nc');
-  });
-});
-
-describe('a commit message', () => {
-  it.each([
-    ['Add a test', 'Add a test'],
-    ['"Add a test"', 'Add a test'],
-    ['```\nAdd a test\n```', 'Add a test'],
-    ['Commit message:\n\nAdd a test\n\nIt was missing.', 'Add a test\n\nIt was missing.'],
-  ])('is what the model wrote without what it put around: %j', (answer, message) => {
-    expect(messageOf(answer)).toBe(message);
   });
 });

@@ -42,6 +42,18 @@ const kinds: readonly Kind[] = [
     invalid: ['ab', 'abcde', 'ABC'],
   },
   {
+    name: 'a long length beside a pattern',
+    schema: { type: 'string', pattern: '^(ab|c){2,}[0-9]{3}$', maxLength: 1_000_000 },
+    valid: ['abc123', `${'ab'.repeat(400)}000`],
+    invalid: ['c123', 'abab12', ''],
+  },
+  {
+    name: 'a length that a pattern only just meets',
+    schema: { type: 'string', pattern: '^(aaa)+b?$', maxLength: 7 },
+    valid: ['aaa', 'aaab', 'aaaaaa', 'aaaaaab'],
+    invalid: ['aaaaaaa', 'aaaaaaaaa', 'aaaaaaaaab', 'b'],
+  },
+  {
     name: 'lengths that only some texts of a pattern can have',
     schema: { type: 'string', pattern: '^(aa)*$', minLength: 3, maxLength: 5 },
     valid: ['aaaa'],

@@ -31,4 +31,33 @@ describe('the words of a text', () => {
     expect(questionTerms('Where is the readFile function used?')).toEqual(['readfile', 'read', 'file', 'function']);
     expect(questionTerms('what is this')).toEqual(['what', 'is', 'this']);
   });
+
+  const found = (question: string, text: string): boolean => {
+    const stored = new Set(termsOf(text).split(' '));
+    return questionTerms(question).some((term) => stored.has(term));
+  };
+  it.each([
+    ['検索', '全文検索エンジンを作る'],
+    ['エンジン', '全文検索エンジンを作る'],
+    ['猫', 'これは猫である'],
+    ['검색', '저장소를 검색한다'],
+    ['ค้นหา', 'ฟังก์ชันค้นหาข้อมูล'],
+    ['結果', 'get結果List()'],
+    ['cafe', 'un café crème'],
+    ['café', 'the cafe'],
+    ['dunder', 'self.__dunder__()'],
+    ['private', '_private = 1'],
+    ['0xDEADBEEF', 'magic = 0xDEADBEEF;'],
+    ['deadbeef', 'magic = 0xDEADBEEF;'],
+    ['0xdeadbeef', 'magic = 0xDEADBEEF;'],
+  ])('of the question %j are found in %j', (question, text) => {
+    expect(found(question, text)).toBe(true);
+  });
+
+  it.each([
+    ['索引', '全文検索エンジン'],
+    ['犬', 'これは猫である'],
+  ])('of the question %j are not found in %j', (question, text) => {
+    expect(found(question, text)).toBe(false);
+  });
 });

@@ -1,6 +1,7 @@
 // @vitest-environment jsdom
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { blocksOf, offeredLink, renderBlocks } from '../../../media/markdown.ts';
+import { lexMarkdown } from '../../../extension/answerMarkup.ts';
+import { offeredLink, renderBlocks } from '../../../media/markdown.ts';
 import { StreamingMarkdown } from '../../../media/stream.ts';
 import { payloads } from './payloads.ts';
 
@@ -19,7 +20,7 @@ const options = { open: false, imageLabel: 'image', onLink: (href: string) => op
 function render(markdown: string): HTMLElement {
   const element = document.createElement('div');
   document.body.replaceChildren(element);
-  element.append(renderBlocks(blocksOf(markdown), options));
+  element.append(renderBlocks(lexMarkdown(markdown), options));
   return element;
 }
 
@@ -232,5 +233,30 @@ describe('markdown that is being streamed', () => {
       streaming.draw();
       expect(rendered).toBeLessThanOrEqual(3);
     }
+  });
+});
+
+describe('markdown made to take long', () => {
+  const nested = ['> ', '- ', '1. ', '**', '*a ', '[a](', '![', '<b>', '~~a', '> - ', '_a**b', '`a ', '| a '];
+  it.each(nested)('is shown whatever is nested in it: %j', (mark) => {
+    const began = performance.now();
+    const text = `before\n\n${mark.repeat(20_000 / mark.length)}end\n\nafter`;
+    const shown = render(text).textContent ?? '';
+    expect(shown.startsWith('before')).toBe(true);
+    expect(shown.trimEnd().endsWith('after')).toBe(true);
+    expect(performance.now() - began).toBeLessThan(4_000);
+  });
+
+  it.each([
+    ['typescript', 'a'.repeat(20_000)],
+    ['java', 'a'.repeat(9_999)],
+    ['csharp', `${'a'.repeat(30)}\n`.repeat(600)],
+    ['ini', 'a.'.repeat(9_000)],
+    ['scala', '\n'.repeat(20_000)],
+  ])('is left without colours where they would take long: %s', (language, code) => {
+    const began = performance.now();
+    const shown = render(`\`\`\`${language}\n${code}\n\`\`\``);
+    expect(shown.textContent?.trim()).toBe(code.trim());
+    expect(performance.now() - began).toBeLessThan(4_000);
   });
 });

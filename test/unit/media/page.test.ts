@@ -20,7 +20,7 @@ const turn = (over: Partial<Turn> = {}): Turn => ({
   answer: '',
   model: 'M',
   citations: [],
-  removedCitations: 0,
+  missing: [],
   outcome: { kind: 'running', note: '' },
   ...over,
 });
@@ -373,26 +373,28 @@ describe('the chat page', () => {
     expect($<HTMLTextAreaElement>('#question').value).toBe('why does fail');
   });
 
-  it('makes checked places links, in prose and code spans but not in blocks, and counts what was removed', async () => {
-    const answer = 'In `src/a.ts:1` and src/a.ts:12.\n\n```ts\nsrc/a.ts:12\n```';
+  it('links the places that exist and marks those that do not, in prose and in code spans that are nothing else', async () => {
+    const answer =
+      'In `src/a.ts:1`, src/a.ts:12, src/a.ts:123, `f(src/a.ts:1)`, *gone.ts:3* and [a loop](src/a.ts:12).\n\n```ts\nsrc/a.ts:12\n```';
     const citations = [
       { text: 'src/a.ts:1', path: 'src/a.ts', line: 1, endLine: 1 },
       { text: 'src/a.ts:12', path: 'src/a.ts', line: 12, endLine: 12 },
     ];
-    await tell({ type: 'conversation', turns: [turn({ answer, citations, removedCitations: 2, outcome: done })] });
+    await tell({ type: 'conversation', turns: [turn({ answer, citations, missing: ['gone.ts:3'], outcome: done })] });
     const links = [...document.querySelectorAll<HTMLElement>('.citation')];
-    expect(links.map((link) => link.textContent)).toEqual(['src/a.ts:1', 'src/a.ts:12']);
-    links[1]?.click();
+    expect(links.map((link) => link.textContent)).toEqual(['src/a.ts:1', 'src/a.ts:12', 'a loop']);
+    links[2]?.click();
     expect(sent.at(-1)).toEqual({ type: 'open-citation', turn: 't1', text: 'src/a.ts:12' });
-    expect($('.remark').textContent).toBe('2 mentions of places that do not exist were removed.');
+    expect($('.missing-place').textContent).toBe('gone.ts:3');
+    expect($('.missing-place').title).toBe('The workspace has no gone.ts:3.');
+    expect($('.answer-text').textContent).toContain('src/a.ts:123, f(src/a.ts:1), gone.ts:3 and a loop');
   });
 
   it('shows an answer that was corrected while it ended', async () => {
     await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: 'See gone.ts:1.' });
-    await tell({ type: 'turn', turn: turn({ answer: 'See.', removedCitations: 1 }) });
+    await tell({ type: 'turn', turn: turn({ answer: 'See.' }) });
     await tell({ type: 'outcome', turn: 't1', outcome: done });
     expect($('.answer-text').textContent?.trim()).toBe('See.');
-    expect($('.remark').textContent).toBe('One mention of a place that does not exist was removed.');
   });
 
   it("shows how full the model's window is", async () => {

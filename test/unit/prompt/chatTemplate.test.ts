@@ -128,7 +128,7 @@ const hostile: Record<string, string> = {
   'a list that doubles': `${doubled('[1]', 60)}{{ n.s | length }}`,
   'a list in a list in a list, as JSON': `${nested}{{ n.s | tojson }}`,
   'a list in a list in a list, as text': `${nested}{{ n.s }}`,
-  'a list in a list in a list, compared by sorting': `${nested}{{ n.s | sort | length }}`,
+  'a list in a list in a list, compared': `${nested}{% set a = n.s %}${nested}{{ a == n.s }}`,
   'a namespace in itself': '{% set n = namespace() %}{% set n.n = n %}{{ n }}',
   'a namespace in itself, as JSON': '{% set n = namespace() %}{% set n.n = n %}{{ n | tojson }}',
   'a macro that calls itself': '{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}',
@@ -159,7 +159,7 @@ const hostile: Record<string, string> = {
   'a text without end': "{{ 'abc",
   'a comment without end': `{# ${'x'.repeat(50_000)}`,
   'an unknown statement': '{% import os %}',
-  'an unknown filter': "{{ 'a' | attr('__class__') }}",
+  'an unknown filter': "{{ 'a' | nothing }}",
   'a call of nothing': '{{ nothing() }}',
   'a template without measure': 'x'.repeat(limits.text.templateChars + 1),
   // How a template that is run by Python reaches its interpreter (CVE-2026-5760).
@@ -187,9 +187,8 @@ describe('Hostile templates', () => {
 
   it('see nothing of JavaScript', () => {
     for (const name of ['constructor', '__proto__', 'prototype', 'process', 'globalThis', 'require']) {
-      expect(render(`[{{ ${name} }}{{ messages.${name} }}{{ messages[0].${name} }}{{ 'a'.${name} }}]`, [message])).toBe(
-        '[]',
-      );
+      const source = `[{{ ${name} }}{{ messages.${name} }}{{ messages[0].${name} }}{{ 'a'.${name} }}{{ 'a' | attr('${name}') }}]`;
+      expect(render(source, [message])).toBe('[]');
     }
   });
 });

@@ -55,13 +55,13 @@ describe('an answer by a schema', () => {
   it('is given up with its request while the schema is compiled', async () => {
     const names = Array.from(
       { length: 100 },
-      (_, i) => [`p${i}`, { pattern: `^(?=.*a.{9})(?=.*b.{8}).*${i}` }] as const,
+      (_, i) => [`p${i}`, { pattern: `^(?=.*a.{5})(?=.*b.{4}).*${i}` }] as const,
     );
     const slow = { properties: Object.fromEntries(names) };
     const stop = new AbortController();
     setTimeout(() => stop.abort(), 400);
     const responseFormat = { kind: 'json-schema', schema: slow } as const;
-    const answer = await ask(tokenizer, '{}', { responseFormat, signal: stop.signal, contextTokens: 16_384 });
+    const answer = await ask(tokenizer, '{}', { responseFormat, signal: stop.signal, contextTokens: 32_768 });
     expect(answer).toMatchObject({ finish: 'cancelled', text: '' });
   }, 20_000);
 

@@ -3,14 +3,15 @@ import type { DecoderSpec, GroupedQueryAttentionSpec, LatentAttentionSpec } from
 import {
   type AttentionShape,
   attentionKernel,
-  attentionMergeKernel,
   attentionShape,
+  attentionSplits,
   attentionTile,
 } from '../kernels/attention.ts';
-import { canJoin, jointVectorGroups, jointVectorKernel } from '../kernels/jointVector.ts';
+import { attentionMergeKernel } from '../kernels/attentionMerge.ts';
+import { canJoin, jointVectorGroups, jointVectorKernel, type Projection } from '../kernels/jointVector.ts';
 import { prepareHeadsKernel } from '../kernels/prepareHeads.ts';
 import { prepareLatentKernel } from '../kernels/prepareLatent.ts';
-import { canProjectHeads, type Projection, projectHeadsGroups, projectHeadsKernel } from '../kernels/projectHeads.ts';
+import { canProjectHeads, projectHeadsGroups, projectHeadsKernel } from '../kernels/projectHeads.ts';
 import type { LayerCache } from './cache.ts';
 import type { GpuGroupedQuery, GpuLatent, GpuLinear } from './gpuWeights.ts';
 import type { PlanRows, Recorder } from './recorder.ts';
@@ -168,8 +169,7 @@ function recordSoftmax(
 ): void {
   const { spec, inputs, scratch, cache: memory } = recorder.parts;
   const { rows } = recorder;
-  // A window has few keys: one workgroup reads them at once.
-  const splits = rows === 'prompt' || shape.slidingWindow !== undefined ? 1 : recorder.parts.splits;
+  const splits = rows === 'prompt' ? 1 : attentionSplits(shape, rows);
   const tile = { ...attentionTile(shape, tokensOf(rows)), queries: queriesPerTile(spec, rows) };
   // The kernels take the number of rows from the length of this binding.
   const partBytes = 4 * splits * (rows === 'prompt' ? 1 : rows) * shape.heads * (shape.valueDim + 4);

@@ -54,11 +54,13 @@ export const createTables = ({ spans }: DecoderCache): PageTable[] =>
 export const slidingWindowOf = (attention: AttentionSpec): number | undefined =>
   attention.kind === 'grouped-query' ? attention.slidingWindow : undefined;
 
+type CacheDevice = Pick<Gpu, 'allocate' | 'capabilities' | 'free'>;
+
 /**
  * Memory for three full contexts, or two, or one: as many as the device holds.
  * @throws HearthError `out-of-memory`, naming the context that would fit one binding.
  */
-export async function allocateCache(gpu: Gpu, spec: DecoderSpec, options: CacheOptions): Promise<DecoderCache> {
+export async function allocateCache(gpu: CacheDevice, spec: DecoderSpec, options: CacheOptions): Promise<DecoderCache> {
   requireBinding(gpu, spec, options);
   for (let contexts = fullContexts; ; contexts--) {
     const plan = planSpans(spec, options, contexts);
@@ -132,7 +134,7 @@ export function cacheBytes(spec: DecoderSpec, options: SpanOptions): number {
 }
 
 async function allocateLayers(
-  gpu: Gpu,
+  gpu: CacheDevice,
   spec: DecoderSpec,
   plan: readonly SpanPlan[],
   options: CacheOptions & { readonly made: GPUBuffer[] },
@@ -162,7 +164,7 @@ export function longestBinding({ layers }: DecoderSpec, precision: CachePrecisio
   return Math.min(...pages, limits.model.contextTokens / pageTokens) * pageTokens;
 }
 
-function requireBinding(gpu: Gpu, spec: DecoderSpec, options: CacheOptions): void {
+function requireBinding(gpu: Pick<Gpu, 'capabilities'>, spec: DecoderSpec, options: CacheOptions): void {
   const { maxBindingBytes } = gpu.capabilities;
   const plan = planSpans(spec, options, 1);
   for (const { attention } of spec.layers) {

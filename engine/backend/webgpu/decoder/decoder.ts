@@ -27,12 +27,15 @@ import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './sequenc
 import { WebgpuSerializer } from './sequenceStorage.ts';
 
 /** Most rows that are computed as rows, not as a prompt's tiles. */
-export const vectorTokens = 16;
+const vectorTokens = 16;
+/** Rows that plans are made for: rows that are not there cost little, another set of pipelines much. */
+export const rowBuckets = [1, 4, 8, vectorTokens] as const;
 export const maxSequencesPerRun = 16;
 
 type Slice = OwnSlice<WebgpuSequence>;
 
 export interface LoadedParts extends DecoderParts {
+  readonly gpu: Gpu;
   readonly sampler: DeviceSampler;
   readonly contextTokens: number;
   readonly notes: readonly string[];
@@ -80,8 +83,7 @@ export class WebgpuDecoder implements Decoder {
   async warmRest(): Promise<void> {
     const groups = [
       () => (this.spec.headless ? [] : [this.#drawPlan()]),
-      () => [...this.#rowPlans(4), this.#headPlan(4, 'chosen')],
-      () => [...this.#rowPlans(vectorTokens), this.#headPlan(vectorTokens, 'chosen')],
+      ...rowBuckets.slice(1).map((rows) => () => [...this.#rowPlans(rows), this.#headPlan(rows, 'chosen')]),
     ];
     for (const plans of groups) {
       if (this.#disposed) return;
@@ -307,6 +309,5 @@ function chosenRows(slices: readonly Slice[]): number[] {
   return chosen;
 }
 
-/** A few sizes serve all: rows that are not there cost little, another set of pipelines much. */
-const bucket = (rows: number): number => (rows <= 1 ? 1 : rows <= 4 ? 4 : vectorTokens);
+const bucket = (rows: number): number => rowBuckets.find((most) => rows <= most) ?? vectorTokens;
 const rowsOfPlan = (rows: number): PlanRows => (rows <= vectorTokens ? bucket(rows) : 'prompt');

@@ -1,6 +1,6 @@
 /** Sampling on the device: several runs of one token a sequence with one read-back, each drawing the next one's tokens. */
 import type { SamplingParams, SamplingSlice } from '../../backend.ts';
-import type { Allocator, Gpu } from '../device/gpu.ts';
+import type { Allocator, KernelDevice } from '../device/gpu.ts';
 import {
   chunksOf,
   forbiddenWords,
@@ -45,7 +45,7 @@ export class DeviceSampler {
   }
 
   /** From the logits of each row to its token, which becomes the next run's row. */
-  async plan(gpu: Gpu, { logits, rowBuffer, rows }: SamplerOperands): Promise<Plan> {
+  async plan(gpu: KernelDevice, { logits, rowBuffer, rows }: SamplerOperands): Promise<Plan> {
     const vocabularySize = this.#vocabularySize;
     const { settings, uniforms, history, forbidden, parts, drawn } = this.#buffers;
     const builder = new PlanBuilder(gpu);

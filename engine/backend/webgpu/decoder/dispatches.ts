@@ -1,5 +1,5 @@
 /** A recorded list of dispatches: bound once, encoded again for every run. */
-import type { Gpu, Kernel, KernelSource } from '../device/gpu.ts';
+import type { Kernel, KernelDevice, KernelSource } from '../device/gpu.ts';
 
 export type Groups = readonly [number, number?, number?];
 
@@ -9,13 +9,15 @@ interface Step {
   readonly groups: Groups | (() => Groups);
 }
 
+const groupsNow = (groups: Groups | (() => Groups)): Groups => (typeof groups === 'function' ? groups() : groups);
+
 /** Collects steps while their pipelines compile side by side. */
 export class PlanBuilder {
-  readonly #gpu: Gpu;
+  readonly #gpu: KernelDevice;
   readonly #steps: Promise<Step>[] = [];
   readonly #layerStarts: number[] = [];
 
-  constructor(gpu: Gpu) {
+  constructor(gpu: KernelDevice) {
     this.#gpu = gpu;
   }
 
@@ -52,6 +54,11 @@ export class Plan {
     return this.#steps.length;
   }
 
+  /** Every kernel in order, with the workgroups that it would start now. */
+  kernels(): { readonly source: KernelSource; readonly groups: Groups }[] {
+    return this.#steps.map(({ kernel, groups }) => ({ source: kernel.source, groups: groupsNow(groups) }));
+  }
+
   /** Of each layer; the plan ends with the last. */
   get layerDispatches(): number[] {
     return this.#layerStarts.map((start, i) => (this.#layerStarts[i + 1] ?? this.#steps.length) - start);
@@ -59,7 +66,7 @@ export class Plan {
 
   encode(pass: GPUComputePassEncoder): void {
     for (const { kernel, bindGroup, groups } of this.#steps) {
-      const [x, y = 1, z = 1] = typeof groups === 'function' ? groups() : groups;
+      const [x, y = 1, z = 1] = groupsNow(groups);
       pass.setPipeline(kernel.pipeline);
       pass.setBindGroup(0, bindGroup);
       pass.dispatchWorkgroups(x, y, z);

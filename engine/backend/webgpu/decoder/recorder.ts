@@ -1,6 +1,6 @@
 /** Records dispatches of one plan: the two ways to multiply and to normalise, chosen by how many rows a run has. */
 import type { DecoderSpec } from '../../../model/spec/spec.ts';
-import type { Gpu, KernelSource } from '../device/gpu.ts';
+import type { KernelDevice, KernelSource } from '../device/gpu.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from '../kernels/matrixMatrix.ts';
 import { matrixVectorGroups, matrixVectorKernel } from '../kernels/matrixVector.ts';
 import { rmsNormKernel } from '../kernels/rmsNorm.ts';
@@ -13,14 +13,12 @@ import type { Scratch } from './scratch.ts';
 
 /** Everything that a plan binds. */
 export interface DecoderParts {
-  readonly gpu: Gpu;
+  readonly gpu: KernelDevice;
   readonly spec: DecoderSpec;
   readonly weights: GpuWeights;
   readonly cache: DecoderCache;
   readonly inputs: RunInputs;
   readonly scratch: Scratch;
-  /** Workgroups that share the keys of one head when few rows are computed. */
-  readonly splits: number;
 }
 
 /** `rows`: 1 to 16, or `prompt`. */

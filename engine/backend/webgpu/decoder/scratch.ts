@@ -1,7 +1,7 @@
 /** The buffers that a token's values pass through, allocated once for the largest run. */
 import { type DecoderSpec, type FeedForwardSpec, outputSize } from '../../../model/spec/spec.ts';
 import type { Allocator } from '../device/gpu.ts';
-import { attentionShape } from '../kernels/attention.ts';
+import { attentionShape, attentionSplits } from '../kernels/attention.ts';
 import { groupingBytes } from '../kernels/groupExperts.ts';
 import { tileTokens } from '../kernels/tileLoad.ts';
 import { paddedWidth } from './gpuWeights.ts';
@@ -33,7 +33,7 @@ export interface Scratch {
   readonly attended: GPUBuffer;
   /** Latent: `heads · value` */
   readonly headValues: GPUBuffer;
-  /** `[splits, up to vectorTokens, heads, headDim + 4]` */
+  /** `[splits, rows, heads, headDim + 4]` */
   readonly parts: GPUBuffer;
   /** `intermediate` */
   readonly gate: GPUBuffer;
@@ -64,9 +64,8 @@ export interface Scratch {
 
 export interface ScratchLimits {
   readonly maxTokensPerRun: number;
-  /** Most rows of a run that splits the keys. */
-  readonly vectorTokens: number;
-  readonly splits: number;
+  /** Rows of the runs that split the keys. */
+  readonly rowBuckets: readonly number[];
   /** Prompts are multiplied in halves. */
   readonly halves: boolean;
 }
@@ -130,6 +129,15 @@ function largestOperand(spec: DecoderSpec): { readonly values: number; readonly 
   return { values: Math.max(...values), rows: Math.max(...chosen) };
 }
 
+/** Values of the largest parts that split attention leaves. */
+function partValues(spec: DecoderSpec, rowBuckets: readonly number[]): number {
+  const sizes = spec.layers.flatMap(({ attention }) => {
+    const shape = attentionShape(attention);
+    return rowBuckets.map((rows) => attentionSplits(shape, rows) * rows * shape.heads * (shape.valueDim + 4));
+  });
+  return Math.max(...sizes);
+}
+
 export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits: ScratchLimits): Promise<Scratch> {
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
   const before = gpu.allocatedBytes;
@@ -137,12 +145,6 @@ export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits:
   const wanted = widths(spec);
   const perToken = (name: keyof typeof wanted) => values(name, limits.maxTokensPerRun * Math.max(0, ...wanted[name]));
   const halved = limits.halves ? largestOperand(spec) : { values: 0, rows: 0 };
-  const partWidth = Math.max(
-    ...spec.layers.map(({ attention }) => {
-      const { heads, valueDim } = attentionShape(attention);
-      return heads * (valueDim + 4);
-    }),
-  );
   return {
     hidden: await perToken('hidden'),
     normed: await perToken('normed'),
@@ -165,7 +167,7 @@ export async function allocateScratch(gpu: Allocator, spec: DecoderSpec, limits:
     expertGates: await perToken('expertGates'),
     expertOutputs: await perToken('expertOutputs'),
     grouping: await values('experts of tokens', groupingWords(spec, limits.maxTokensPerRun)),
-    parts: await values('attention parts', limits.splits * limits.vectorTokens * partWidth),
+    parts: await values('attention parts', partValues(spec, limits.rowBuckets)),
     halves: await values('halves', limits.maxTokensPerRun * halved.values),
     halfScales: await values('scales of halves', limits.maxTokensPerRun * halved.rows),
     chosen: await values('last hidden states', logitRowsAtOnce * spec.hiddenSize),

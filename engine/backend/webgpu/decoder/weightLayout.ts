@@ -83,6 +83,9 @@ const planesOf: Partial<Readonly<Record<TensorType, readonly Plane[]>>> = {
   ],
 };
 
+/** Planes start, and the buffer ends, at 16 bytes: kernels read them as vec4u. */
+const vec4Words = 4;
+
 export interface MatrixLayout {
   readonly type: TensorType;
   readonly rows: number;
@@ -106,10 +109,17 @@ export function matrixLayout(type: TensorType, rows: number, columns: number, sc
   let words = 0;
   for (const plane of planes) {
     planeWords.push(words);
-    words += Math.ceil((rows * blocksPerRow * plane.bytes) / 4);
+    words += vec4Words * Math.ceil((rows * blocksPerRow * plane.bytes) / (4 * vec4Words));
   }
   if (type === 'F8_E4M3') planeWords.push(words);
-  return { type, rows, columns, blocksPerRow, planeWords, totalWords: words + scaleWords };
+  return {
+    type,
+    rows,
+    columns,
+    blocksPerRow,
+    planeWords,
+    totalWords: words + vec4Words * Math.ceil(scaleWords / vec4Words),
+  };
 }
 
 /**

@@ -7,6 +7,7 @@ import { HearthError } from '../../../errors.ts';
 import { showBytes } from '../../../units.ts';
 import { tilesWithMatrices } from '../kernels/matrixTiles.ts';
 import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
+import { keepsHalfSubnormals } from './halfSubnormals.ts';
 
 export interface GpuCapabilities {
   readonly vendor: string;
@@ -20,6 +21,8 @@ export interface GpuCapabilities {
   readonly subgroups?: { readonly min: number; readonly max: number };
   /** f16 → f32 tiles of the experimental subgroup-matrix feature; absent: plain tiles. */
   readonly subgroupMatrix?: { readonly m: number; readonly n: number; readonly k: number };
+  /** unpack2x16float keeps values below 2^-14 (`testHalfSubnormals`); else kernels take another way. */
+  readonly halfSubnormals: boolean;
   readonly timestamps: boolean;
   readonly maxBindingBytes: number;
   readonly maxBufferBytes: number;
@@ -40,7 +43,7 @@ export interface GpuOptions {
   /** Throw `unavailable` where the only adapter is a rasteriser that runs on the CPU. */
   readonly refuseSoftware?: boolean;
   /** Use as if the adapter lacked them: tests run every kernel's poorest path this way. */
-  readonly without?: readonly ('f16' | 'subgroups' | 'subgroupMatrix')[];
+  readonly without?: readonly ('f16' | 'halfSubnormals' | 'subgroups' | 'subgroupMatrix')[];
   /** Use as if the adapter had no more: tests come to its ends this way. */
   readonly atMost?: {
     readonly bindingBytes?: number;
@@ -50,6 +53,8 @@ export interface GpuOptions {
   };
   /** Keep Dawn's validation of calls and shaders (tests); a release run whose kernels are proved turns it off. */
   readonly validate?: boolean;
+  /** The device compiles and computes nothing (scripts/kernels): what is tested by running counts as passed. */
+  readonly compileOnly?: boolean;
 }
 
 const subgroupMatrixFeature = 'chromium-experimental-subgroup-matrix';
@@ -132,6 +137,8 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
     f16,
     ...(subgroups ? { subgroups: sizes } : {}),
     ...(typeof choice === 'object' ? { subgroupMatrix: choice } : {}),
+    // Until the device is there to be tested.
+    halfSubnormals: false,
     timestamps: features.has('timestamp-query'),
     maxBindingBytes,
     // Planes end on whole words, and FP8 is followed by its scales.
@@ -237,5 +244,8 @@ export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
       maxStorageBuffersPerShaderStage: capabilities.maxBindingsPerKernel,
     },
   });
-  return { instance, device, capabilities };
+  const tested = options.without?.includes('halfSubnormals')
+    ? false
+    : options.compileOnly || (await keepsHalfSubnormals(device));
+  return { instance, device, capabilities: { ...capabilities, halfSubnormals: tested } };
 }

@@ -13,10 +13,12 @@ export interface KernelSource {
   readonly label: string;
   readonly code: string;
   readonly bindings: readonly BindingKind[];
+  /** Weights that a thread multiplies each time through its loop over columns; absent: the kernel multiplies no weights so. */
+  readonly weightsPerStep?: number;
 }
 
 export interface Kernel {
-  readonly label: string;
+  readonly source: KernelSource;
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
 }
@@ -25,6 +27,9 @@ const bindingType = { read: 'read-only-storage', write: 'storage', uniform: 'uni
 
 /** What hands out memory: the GPU, or an account of what it would. */
 export type Allocator = Pick<Gpu, 'allocate' | 'allocatedBytes'>;
+
+/** What a plan is recorded on: the GPU, or what only takes its kernels down. */
+export type KernelDevice = Pick<Gpu, 'capabilities' | 'kernel' | 'bind'>;
 
 /** Bytes that `take` would allocate, of which nothing is. */
 export async function bytesTaken(take: (account: Allocator) => Promise<unknown>): Promise<number> {
@@ -164,7 +169,7 @@ export class Gpu {
       compute: { module, entryPoint: 'main' },
     };
     try {
-      return { label: source.label, layout, pipeline: await device.createComputePipelineAsync(descriptor) };
+      return { source, layout, pipeline: await device.createComputePipelineAsync(descriptor) };
     } catch (failure) {
       await this.explain(failure);
       const reason = failure instanceof Error ? failure.message : String(failure);
@@ -176,7 +181,7 @@ export class Gpu {
 
   bind(kernel: Kernel, buffers: readonly (GPUBuffer | GPUBufferBinding)[]): GPUBindGroup {
     return this.device.createBindGroup({
-      label: kernel.label,
+      label: kernel.source.label,
       layout: kernel.layout,
       entries: buffers.map((buffer, binding) => ({ binding, resource: 'buffer' in buffer ? buffer : { buffer } })),
     });

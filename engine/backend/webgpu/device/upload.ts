@@ -41,13 +41,15 @@ interface Transfer {
   readonly read: () => Promise<() => void>;
 }
 
+type UploadDevice = Pick<Gpu, 'allocate' | 'capabilities' | 'device' | 'throwIfFailed'>;
+
 /** Buffers are given out at once, so that kernels can be bound to them; `upload` fills them. */
 export class Uploader {
-  readonly #gpu: Gpu;
+  readonly #gpu: UploadDevice;
   readonly #options: LoadOptions;
   readonly #transfers: Transfer[] = [];
 
-  constructor(gpu: Gpu, options: LoadOptions) {
+  constructor(gpu: UploadDevice, options: LoadOptions) {
     this.#gpu = gpu;
     this.#options = options;
   }

@@ -6,9 +6,12 @@
  * Bindings: rows (Row), pages u32, tiles vec2u (first row, rows; one sequence each), query `[tokens, heads · valueDim]`, rope_query?
  * `[tokens, heads · (keyDim − valueDim)]` (latent), keys u32, values? u32, sinks? `[heads]`;
  * out (write): `[tokens, heads · valueDim]`, or with `splits` > 1 the parts that `attentionMerge` joins:
- * `[splits, tokens, heads, valueDim + 4]` (unnormalised sum, then maximum and weight).
+ * `[splits, tokens, heads, valueDim + 4]` (unnormalised sum, then maximum, weight and how many splits were used).
  * Workgroup: `queries` tokens by `headsPerTile` heads that share a key; groups: head tiles in x, token tiles in y, splits of the
- * keys in z. Needs nothing. Must equal `groupedQueryAttention` and `latentAttention` of backend/reference.
+ * keys in z, of which a short context uses few. Needs nothing. Must equal `groupedQueryAttention` and `latentAttention` of
+ * backend/reference.
+ *
+ * Keys pass through workgroup memory in blocks, each fetched while the one before is computed; values take the keys' place.
  */
 
 import { type CacheRow, cacheRowOf } from '../../../model/spec/cachePrecision.ts';
@@ -16,9 +19,8 @@ import type { AttentionSpec } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
-import { pageTokens, readCache, rowStruct } from './cacheCode.ts';
-
-const threads = 128;
+import { type CacheReader, cacheReader, pageTokens, rowStruct } from './cacheCode.ts';
+import type { SharedAccess } from './sharedAccess.ts';
 
 export interface AttentionShape {
   readonly heads: number;
@@ -65,20 +67,20 @@ export interface AttentionTile {
   readonly headsPerTile: number;
   /** Query tokens of one sequence that share the keys a workgroup loads. */
   readonly queries: number;
-  /** Keys loaded at once. */
+  /** Keys loaded at once; divides a page. */
   readonly keys: number;
 }
 
-/** Largest tile within 16 rows and 28 KiB of workgroup memory. */
-export function attentionTile({ heads, kvHeads, keyDim }: AttentionShape, tokens: number): AttentionTile {
-  const rows = keyDim > 128 ? 4 : 16;
-  const group = heads / kvHeads;
-  const headsPerTile = largestDivisor(group, rows);
-  return {
-    headsPerTile,
-    queries: Math.max(1, Math.min(tokens, Math.floor(rows / headsPerTile))),
-    keys: keyDim > 128 ? 8 : 16,
-  };
+/** Of workgroup memory; every GPU has 32 KiB. */
+const mostBytes = 31 * 1024;
+
+/** At most 16 rows, or 4 of wide keys, and as many keys as fit beside them. */
+export function attentionTile(shape: AttentionShape, tokens: number): AttentionTile {
+  const rows = shape.keyDim > 128 ? 4 : 16;
+  const headsPerTile = largestDivisor(shape.heads / shape.kvHeads, rows);
+  const queries = Math.max(1, Math.min(tokens, Math.floor(rows / headsPerTile)));
+  const keys = [32, 16, 8].find((count) => workgroupBytes(shape, headsPerTile * queries, count) <= mostBytes) ?? 4;
+  return { headsPerTile, queries, keys };
 }
 
 function largestDivisor(value: number, most: number): number {
@@ -87,7 +89,33 @@ function largestDivisor(value: number, most: number): number {
   return divisor;
 }
 
+/** Rows of workgroup memory stand one vec4 further apart than they are long: else all would start in the same banks. */
+const padded = (quads: number): number => quads + 1;
+
+function workgroupBytes({ keyDim }: AttentionShape, rows: number, keys: number): number {
+  return 16 * (rows + keys) * padded(keyDim / 4) + 8 * rows * keys + 12 * rows;
+}
+
 const rowsOf = ({ headsPerTile, queries }: AttentionTile): number => headsPerTile * queries;
+
+/** As many threads as there are sums of four values, within limits. */
+const threadsOf = ({ valueDim }: AttentionShape, tile: AttentionTile): number =>
+  (rowsOf(tile) * valueDim) / 4 > 128 ? 256 : 128;
+
+/** Workgroups that fill a large GPU; it has 132 to 170 cores, of which each holds some. */
+const wantedGroups = 512;
+const [fewestSplits, mostSplits] = [8, 64];
+
+/** Workgroups that share the keys of a head when `rows` rows are decoded. A window has few keys: one workgroup reads them. */
+export function attentionSplits(shape: AttentionShape, rows: number): number {
+  if (shape.slidingWindow !== undefined) return 1;
+  const groups = (shape.heads / attentionTile(shape, rows).headsPerTile) * rows;
+  const splits = 2 ** Math.ceil(Math.log2(wantedGroups / groups));
+  return Math.min(mostSplits, Math.max(fewestSplits, splits));
+}
+
+/** Blocks of keys that are worth a workgroup of their own. */
+const leastBlocks = 2;
 
 export function attentionKernel(
   shape: AttentionShape,
@@ -96,134 +124,201 @@ export function attentionKernel(
   precision: CachePrecision,
 ): KernelSource {
   const { heads, kvHeads, keyDim, valueDim, latent } = shape;
-  const m = rowsOf(tile);
-  const tilesPerKey = heads / kvHeads / tile.headsPerTile;
-  const sums = Math.ceil((m * valueDim) / 4 / threads);
-  const sumIndices = Array.from({ length: sums }, (_, i) => i);
-  const keyQuads = keyDim / 4;
-  const valueQuads = valueDim / 4;
+  const [m, threads, keyQuads] = [rowsOf(tile), threadsOf(shape, tile), keyDim / 4];
+  const sums = Array.from({ length: Math.ceil((m * valueDim) / 4 / threads) }, (_, i) => i);
+  const keys = cacheReader('keys', precision, shape.cacheRow);
+  const values = latent ? undefined : cacheReader('values', precision, shape.cacheRow);
   const buffers = declareBuffers([
     read('rows', 'Row'),
     read('pages', 'u32'),
     read('tiles', 'vec2u'),
     read('query', 'vec4f'),
     ...(latent ? [read('rope_query', 'vec4f')] : []),
-    read('keys', 'u32'),
-    ...(latent ? [] : [read('values', 'u32')]),
+    read('keys', keys.element),
+    ...(values ? [read('values', values.element)] : []),
     ...(shape.sinks && splits === 1 ? [read('sinks')] : []),
     write('out', 'vec4f'),
   ]);
+  const staged = { tile, threads, stride: padded(keyQuads) };
+  const keyItems = stage('keys', keys, keyDim, staged);
+  const valueItems = values && stage('values', values, valueDim, staged);
   const code = /* wgsl */ `
 ${rowStruct}
 ${buffers.code}
 const M = ${m}u;
 const KEYS = ${tile.keys}u;
-var<workgroup> q: array<vec4f, ${m * keyQuads}>;
-var<workgroup> block: array<vec4f, ${tile.keys * Math.max(keyQuads, valueQuads)}>;
-var<workgroup> scores: array<f32, ${m * tile.keys}>;
-var<workgroup> maximum: array<f32, ${m}>;
-var<workgroup> weight: array<f32, ${m}>;
+var<workgroup> q: array<vec4f, ${m * padded(keyQuads)}>;
+var<workgroup> block: array<vec4f, ${tile.keys * padded(keyQuads)}>;
+var<workgroup> scores: array<vec4f, ${(m * tile.keys) / 4}>;
+var<workgroup> shares: array<vec4f, ${(m * tile.keys) / 4}>;
+// Of the blocks so far and of those with this one, by turns.
+var<workgroup> maximum: array<f32, ${2 * m}>;
 var<workgroup> rescale: array<f32, ${m}>;
-${readCache('keys', precision, shape.cacheRow)}
-${latent ? '' : readCache('values', precision, shape.cacheRow)}
+${keys.code}
+${values ? values.code : ''}
 fn row_of(i: u32, tile: vec2u) -> u32 { return tile.x + i / ${tile.headsPerTile}u; }
-${accumulateCode(shape, tile.keys)}
+${shareCode(threads)}
+${accumulateCode(shape)}
 @compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let tile = tiles[group.y];
-  let kv_head = group.x / ${tilesPerKey}u;
+  let kv_head = group.x / ${heads / kvHeads / tile.headsPerTile}u;
   let first_head = group.x * ${tile.headsPerTile}u;
-${queryCode(shape, tile)}
-  if (thread < M) { maximum[thread] = -3.0e38; weight[thread] = 0.0; }
+${queryCode(shape, tile, threads)}
+  if (thread < M) { maximum[thread] = -3.0e38; }
   let first_position = rows[tile.x].position;
   let table = rows[tile.x].table;
   let last = first_position + tile.y;
   let oldest = ${shape.slidingWindow === undefined ? '0u' : `max(first_position + 1u, ${shape.slidingWindow}u) - ${shape.slidingWindow}u`};
-  // Splits share the visible blocks evenly; a split without any leaves its maximum at the lowest value.
+  // Splits share the visible blocks evenly.
   let first_block = oldest / KEYS;
   let blocks = (last + KEYS - 1u) / KEYS - first_block;
-  let each = (blocks + groups.z - 1u) / groups.z;
-  let end_block = first_block + min((group.z + 1u) * each, blocks);
-  ${sumIndices.map((i) => `var sum${i} = vec4f();`).join(' ')}
-  for (var b = first_block + group.z * each; b < end_block; b++) {
-${blockCode(shape, tile)}
-    ${sumIndices.map((i) => `sum${i} = accumulate(thread + ${i * threads}u, sum${i});`).join('\n    ')}
+  let used = clamp(blocks / ${leastBlocks}u, 1u, ${splits}u);
+  if (group.z >= used) { return; }
+  let each = (blocks + used - 1u) / used;
+  let begin = first_block + min(group.z * each, blocks);
+  let end = first_block + min((group.z + 1u) * each, blocks);
+  ${sums.map((i) => `var sum${i} = vec4f(); var weight${i} = 0.0;`).join(' ')}
+  var turn = 0u;
+  ${keyItems.declare}
+  if (begin < end) { let at = place(begin, table, kv_head); ${keyItems.fetch} }
+  for (var b = begin; b < end; b++) {
+    let start = b * KEYS;
+    let at = place(b, table, kv_head);
+    ${valueItems ? `${valueItems.declare} ${valueItems.fetch}` : ''}
+    workgroupBarrier();
+    ${keyItems.store}
+    workgroupBarrier();
+${scoreCode(shape, threads)}
+    workgroupBarrier();
+    share(thread, turn);
+    ${valueItems ? valueItems.store : ''}
+    turn = M - turn;
+    workgroupBarrier();
+    if (b + 1u < end) { let at = place(b + 1u, table, kv_head); ${keyItems.fetch} }
+    ${sums.map((i) => `{ let next = accumulate(thread + ${i * threads}u, sum${i}, weight${i}); sum${i} = next.sum; weight${i} = next.weight; }`).join('\n    ')}
   }
   workgroupBarrier();
-  ${sumIndices.map((i) => `finish(thread + ${i * threads}u, sum${i}, tile, first_head, group.z);`).join('\n  ')}
+  ${sums.map((i) => `finish(thread + ${i * threads}u, sum${i}, weight${i}, turn, tile, first_head, group.z, used);`).join('\n  ')}
+}
+fn place(block: u32, table: u32, kv_head: u32) -> u32 {
+  let page = pages[table + block * KEYS / ${pageTokens}u];
+  return (page * ${kvHeads}u + kv_head) * ${pageTokens}u + (block * KEYS) % ${pageTokens}u;
 }
 ${storeCode(shape, tile, splits)}
 `;
   return { label: `attention ${heads}/${kvHeads}x${keyDim} s${splits}`, code, bindings: buffers.bindings };
 }
 
+/** Reads of the loops over a key's values, and over a block's keys. */
+export function attentionAccesses({ keyDim, valueDim }: AttentionShape, { keys }: AttentionTile): SharedAccess[] {
+  const [stride, valueQuads] = [16 * padded(keyDim / 4), valueDim / 4];
+  return [
+    { name: 'keys', address: (thread) => (thread % keys) * stride },
+    { name: 'queries', address: (thread) => Math.floor(thread / keys) * stride },
+    { name: 'values', address: (thread) => 16 * (thread % valueQuads) },
+  ];
+}
+
+interface Staged {
+  readonly tile: AttentionTile;
+  readonly threads: number;
+  readonly stride: number;
+}
+
+/** A block of rows of the cache on its way: declared, fetched from row `at` on, stored in `block`. */
+function stage(name: string, reader: CacheReader, width: number, { tile, threads, stride }: Staged) {
+  const each = width / 4 / reader.quads;
+  const count = tile.keys * each;
+  const items = Array.from({ length: Math.ceil(count / threads) }, (_, i) => ({
+    name: `${name}_item${i}`,
+    index: `(thread + ${i * threads}u)`,
+    guard: (i + 1) * threads > count ? `if (thread + ${i * threads}u < ${count}u) ` : '',
+  }));
+  const quads = Array.from({ length: reader.quads }, (_, i) => i);
+  return {
+    declare: items.map((item) => `var ${item.name}: ${reader.item};`).join(' '),
+    fetch: items
+      .map(
+        (item) =>
+          `${item.guard}{ ${item.name} = fetch_${name}(at + ${item.index} / ${each}u, ${item.index} % ${each}u); }`,
+      )
+      .join(' '),
+    store: items
+      .map((item) => {
+        const at = `let to = (${item.index} / ${each}u) * ${stride}u + ${reader.quads}u * (${item.index} % ${each}u);`;
+        const stores = quads.map((quad) => `block[to + ${quad}u] = ${reader.quad(item.name, quad)};`);
+        return `${item.guard}{ ${at} ${stores.join(' ')} }`;
+      })
+      .join('\n    '),
+  };
+}
+
 /** The tile's queries, one row a query and head. */
-function queryCode({ heads, keyDim, valueDim, latent }: AttentionShape, tile: AttentionTile): string {
+function queryCode({ heads, keyDim, valueDim, latent }: AttentionShape, tile: AttentionTile, threads: number): string {
   const [keyQuads, valueQuads] = [keyDim / 4, valueDim / 4];
+  const value = latent
+    ? `if (quad >= ${valueQuads}u) { q[at] = rope_query[head * ${keyQuads - valueQuads}u + quad - ${valueQuads}u]; } else { q[at] = query[head * ${valueQuads}u + quad]; }`
+    : `q[at] = query[head * ${keyQuads}u + quad];`;
   return /* wgsl */ `  for (var i = thread; i < ${rowsOf(tile) * keyQuads}u; i += ${threads}u) {
     let r = i / ${keyQuads}u;
     let quad = i % ${keyQuads}u;
     let row = min(row_of(r, tile), tile.x + tile.y - 1u);
     let head = row * ${heads}u + first_head + r % ${tile.headsPerTile}u;
-    ${latent ? `if (quad >= ${valueQuads}u) { q[i] = rope_query[head * ${keyQuads - valueQuads}u + quad - ${valueQuads}u]; } else { q[i] = query[head * ${valueQuads}u + quad]; }` : `q[i] = query[head * ${keyQuads}u + quad];`}
+    let at = r * ${padded(keyQuads)}u + quad;
+    ${value}
   }`;
 }
 
-/** A block of keys, its scores, their weights, and the values in the keys' place; a latent is both. */
-function blockCode({ kvHeads, keyDim, valueDim, latent, ...shape }: AttentionShape, tile: AttentionTile): string {
-  const [keyQuads, valueQuads] = [keyDim / 4, valueDim / 4];
-  return /* wgsl */ `    let start = b * KEYS;
-    let page = pages[table + start / ${pageTokens}u];
-    let at = (page * ${kvHeads}u + kv_head) * ${pageTokens}u + start % ${pageTokens}u;
-    workgroupBarrier();
-    for (var i = thread; i < ${tile.keys * keyQuads}u; i += ${threads}u) { block[i] = read_keys(at + i / ${keyQuads}u, i % ${keyQuads}u); }
-    workgroupBarrier();
-    for (var i = thread; i < M * KEYS; i += ${threads}u) {
+/** Scores of the block's keys; of those that are not visible, the lowest value. */
+function scoreCode({ keyDim, ...shape }: AttentionShape, threads: number): string {
+  const quads = keyDim / 4;
+  return /* wgsl */ `    for (var i = thread; i < M * KEYS; i += ${threads}u) {
       let r = i / KEYS;
       let position = start + i % KEYS;
       let own = rows[min(row_of(r, tile), tile.x + tile.y - 1u)].position;
       var score = vec4f();
-      for (var quad = 0u; quad < ${keyQuads}u; quad++) { score += q[r * ${keyQuads}u + quad] * block[(i % KEYS) * ${keyQuads}u + quad]; }
+      for (var quad = 0u; quad < ${quads}u; quad++) { score += q[r * ${padded(quads)}u + quad] * block[(i % KEYS) * ${padded(quads)}u + quad]; }
       let visible = position <= own${shape.slidingWindow === undefined ? '' : ` && position + ${shape.slidingWindow}u > own`};
-      scores[i] = select(-3.0e38, dot(score, vec4f(1.0)) * ${shape.softmaxScale}, visible);
-    }
-    workgroupBarrier();
-    if (thread < M) { fold(thread); }
-    ${
-      latent
-        ? ''
-        : `workgroupBarrier();
-    for (var i = thread; i < ${tile.keys * valueQuads}u; i += ${threads}u) { block[i] = read_values(at + i / ${valueQuads}u, i % ${valueQuads}u); }`
-    }
-    workgroupBarrier();`;
+      scores[i / 4u][i % 4u] = select(-3.0e38, dot(score, vec4f(1.0)) * ${shape.softmaxScale}, visible);
+    }`;
 }
 
-/** Online softmax of one row's block of scores, and the weighted sum of its values. */
-function accumulateCode({ keyDim, valueDim, latent }: AttentionShape, keys: number): string {
-  const quads = valueDim / 4;
-  const stride = latent ? keyDim / 4 : quads;
-  return /* wgsl */ `
-fn fold(r: u32) {
-  var highest = maximum[r];
-  for (var k = 0u; k < KEYS; k++) { highest = max(highest, scores[r * KEYS + k]); }
-  let factor = exp(maximum[r] - highest);
-  var total = weight[r] * factor;
-  for (var k = 0u; k < KEYS; k++) {
-    let score = scores[r * KEYS + k];
-    let p = select(0.0, exp(score - highest), score > -1.0e38);
-    scores[r * KEYS + k] = p;
-    total += p;
+/** Online softmax: what each key's value weighs, and by what earlier sums are rescaled; every thread finds its row's maximum. */
+const shareCode = (threads: number): string => /* wgsl */ `
+fn share(thread: u32, turn: u32) {
+  for (var i = thread; i < M * KEYS; i += ${threads}u) {
+    let r = i / KEYS;
+    var most = scores[r * (KEYS / 4u)];
+    for (var k = 1u; k < KEYS / 4u; k++) { most = max(most, scores[r * (KEYS / 4u) + k]); }
+    let before = maximum[turn + r];
+    let highest = max(before, max(max(most.x, most.y), max(most.z, most.w)));
+    let score = scores[i / 4u][i % 4u];
+    shares[i / 4u][i % 4u] = select(0.0, exp(score - highest), score > -1.0e38);
+    if (i % KEYS == 0u) {
+      maximum[(M - turn) + r] = highest;
+      rescale[r] = exp(before - highest);
+    }
   }
-  maximum[r] = highest;
-  weight[r] = total;
-  rescale[r] = factor;
-}
-fn accumulate(i: u32, sum: vec4f) -> vec4f {
+}`;
+
+/** Four values of a row's weighted sum, and the sum of the weights. */
+function accumulateCode({ keyDim, valueDim }: AttentionShape): string {
+  const quads = valueDim / 4;
+  return /* wgsl */ `
+struct Sum { sum: vec4f, weight: f32 }
+fn accumulate(i: u32, sum: vec4f, weight: f32) -> Sum {
   let r = min(i / ${quads}u, M - 1u);
   let quad = i % ${quads}u;
-  var result = sum * rescale[r];
-  for (var k = 0u; k < ${keys}u; k++) { result += scores[r * KEYS + k] * block[k * ${stride}u + quad]; }
-  return result;
+  let factor = rescale[r];
+  var result = sum * factor;
+  var total = vec4f();
+  for (var k = 0u; k < KEYS / 4u; k++) {
+    let p = shares[r * (KEYS / 4u) + k];
+    total += p;
+    ${[0, 1, 2, 3].map((i) => `result += p[${i}] * block[(4u * k + ${i}u) * ${padded(keyDim / 4)}u + quad];`).join('\n    ')}
+  }
+  return Sum(result, weight * factor + dot(total, vec4f(1.0)));
 }`;
 }
 
@@ -233,17 +328,16 @@ function storeCode({ heads, valueDim, sinks }: AttentionShape, tile: AttentionTi
   const divide = sinks
     ? /* wgsl */ `
   let sink = sinks[first_head + r % ${tile.headsPerTile}u];
-  let highest = max(maximum[r], sink);
-  let factor = exp(maximum[r] - highest);
-  out[head * ${quads}u + quad] = sum * factor / (weight[r] * factor + exp(sink - highest));`
-    : `out[head * ${quads}u + quad] = sum / weight[r];`;
+  let highest = max(maximum[turn + r], sink);
+  let factor = exp(maximum[turn + r] - highest);
+  out[head * ${quads}u + quad] = sum * factor / (weight * factor + exp(sink - highest));`
+    : `out[head * ${quads}u + quad] = sum / weight;`;
   const part = /* wgsl */ `
-  let at = (split * parts_stride() + head) * ${quads + 1}u;
+  let at = (split * (arrayLength(&out) / ${splits * (quads + 1)}u) + head) * ${quads + 1}u;
   out[at + quad] = sum;
-  if (quad == 0u) { out[at + ${quads}u] = vec4f(maximum[r], weight[r], 0.0, 0.0); }`;
+  if (quad == 0u) { out[at + ${quads}u] = vec4f(maximum[turn + r], weight, f32(used), 0.0); }`;
   return /* wgsl */ `
-fn parts_stride() -> u32 { return arrayLength(&out) / ${splits * (quads + 1)}u; }
-fn finish(i: u32, sum: vec4f, tile: vec2u, first_head: u32, split: u32) {
+fn finish(i: u32, sum: vec4f, weight: f32, turn: u32, tile: vec2u, first_head: u32, split: u32, used: u32) {
   let r = i / ${quads}u;
   let quad = i % ${quads}u;
   let row = row_of(r, tile);
@@ -251,38 +345,4 @@ fn finish(i: u32, sum: vec4f, tile: vec2u, first_head: u32, split: u32) {
   let head = row * ${heads}u + first_head + r % ${tile.headsPerTile}u;
   ${splits > 1 ? part : divide}
 }`;
-}
-
-/**
- * Joins the parts of split attention: Σ part · exp(max − highest) / Σ weight · exp(max − highest), the sink's share included.
- * Bindings: parts `[splits, tokens, heads, valueDim + 4]` vec4f, sinks? `[heads]`; out `[tokens, heads · valueDim]` vec4f (write).
- * Workgroup: 64 threads a head; groups: heads in x, tokens in y.
- */
-export function attentionMergeKernel({ heads, valueDim, sinks }: AttentionShape, splits: number): KernelSource {
-  const quads = valueDim / 4;
-  const buffers = declareBuffers([read('parts', 'vec4f'), ...(sinks ? [read('sinks')] : []), write('out', 'vec4f')]);
-  const code = /* wgsl */ `
-${buffers.code}
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let head = group.y * ${heads}u + group.x;
-  let stride = arrayLength(&parts) / ${splits * (quads + 1)}u;
-  var highest = ${sinks ? 'sinks[group.x]' : '-3.0e38'};
-  for (var s = 0u; s < ${splits}u; s++) { highest = max(highest, parts[(s * stride + head) * ${quads + 1}u + ${quads}u].x); }
-  var total = ${sinks ? 'exp(sinks[group.x] - highest)' : '0.0'};
-  for (var s = 0u; s < ${splits}u; s++) {
-    let part = parts[(s * stride + head) * ${quads + 1}u + ${quads}u];
-    total += part.y * exp(part.x - highest);
-  }
-  for (var quad = thread; quad < ${quads}u; quad += 64u) {
-    var sum = vec4f();
-    for (var s = 0u; s < ${splits}u; s++) {
-      let at = (s * stride + head) * ${quads + 1}u;
-      sum += parts[at + quad] * exp(parts[at + ${quads}u].x - highest);
-    }
-    out[head * ${quads}u + quad] = sum / total;
-  }
-}
-`;
-  return { label: `attentionMerge ${heads}x${valueDim} s${splits}`, code, bindings: buffers.bindings };
 }

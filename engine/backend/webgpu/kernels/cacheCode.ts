@@ -16,20 +16,49 @@ export const pageTokens = 32;
  */
 export const rowStruct = 'struct Row { position: u32, table: u32, id: u32, angle: u32 }';
 
-/** WGSL `fn read_NAME(row: u32, quad: u32) -> vec4f`: four values of a row of `name`, an array of u32. */
-export function readCache(name: string, precision: CachePrecision, row: CacheRow): string {
-  const first = `row * ${cacheRowBytes(row, precision) / 4}u`;
-  const head = `fn read_${name}(row: u32, quad: u32) -> vec4f`;
+/** How rows of a cache are read: in items of `quads` times four values, 16 bytes each where rows start at multiples of 16 bytes. */
+export interface CacheReader {
+  /** WGSL type of the buffer's elements, and of an item as `fetch_NAME` gives it. */
+  readonly element: 'u32' | 'vec4u';
+  readonly item: 'vec4u' | 'vec4f';
+  readonly quads: 1 | 2;
+  /** `fn fetch_NAME(row: u32, item: u32) -> item` */
+  readonly code: string;
+  /** WGSL of one of an item's four values. */
+  readonly quad: (item: string, index: number) => string;
+}
+
+export function cacheReader(name: string, precision: CachePrecision, row: CacheRow): CacheReader {
+  const rowBytes = cacheRowBytes(row, precision);
+  const fetch = (item: string, body: string) => `fn fetch_${name}(row: u32, item: u32) -> ${item} { ${body} }`;
+  if (precision !== 'q8' && rowBytes % 16 === 0) {
+    const code = fetch('vec4u', `return ${name}[row * ${rowBytes / 16}u + item];`);
+    const halves = (item: string, pair: string) =>
+      `vec4f(unpack2x16float(${item}.${pair[0]}), unpack2x16float(${item}.${pair[1]}))`;
+    return precision === 'f16'
+      ? {
+          element: 'vec4u',
+          item: 'vec4u',
+          quads: 2,
+          code,
+          quad: (item, index) => halves(item, index === 0 ? 'xy' : 'zw'),
+        }
+      : { element: 'vec4u', item: 'vec4u', quads: 1, code, quad: (item) => `bitcast<vec4f>(${item})` };
+  }
+  const first = `row * ${rowBytes / 4}u`;
+  const scalars = { element: 'u32', item: 'vec4f', quads: 1, quad: (item: string) => item } as const;
   if (precision === 'f16') {
-    return /* wgsl */ `${head} { let at = ${first} + 2u * quad; return vec4f(unpack2x16float(${name}[at]), unpack2x16float(${name}[at + 1u])); }`;
+    const body = `let at = ${first} + 2u * item; return vec4f(unpack2x16float(${name}[at]), unpack2x16float(${name}[at + 1u]));`;
+    return { ...scalars, code: fetch('vec4f', body) };
   }
   if (precision === 'f32') {
-    return /* wgsl */ `${head} { let at = ${first} + 4u * quad; return bitcast<vec4f>(vec4u(${name}[at], ${name}[at + 1u], ${name}[at + 2u], ${name}[at + 3u])); }`;
+    const body = `let at = ${first} + 4u * item; return bitcast<vec4f>(vec4u(${name}[at], ${name}[at + 1u], ${name}[at + 2u], ${name}[at + 3u]));`;
+    return { ...scalars, code: fetch('vec4f', body) };
   }
-  return /* wgsl */ `${head} {
-  let bytes = vec4i(vec4u(${name}[${first} + quad]) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u);
-  return vec4f(bytes) * bitcast<f32>(${name}[${first} + ${row.width / 4}u + quad / ${row.block / 4}u]);
-}`;
+  const body = /* wgsl */ `
+  let bytes = vec4i(vec4u(${name}[${first} + item]) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u);
+  return vec4f(bytes) * bitcast<f32>(${name}[${first} + ${row.width / 4}u + item / ${row.block / 4}u]);`;
+  return { ...scalars, code: fetch('vec4f', body) };
 }
 
 /** WGSL: two values as halves. What lies beyond f16's range is kept at its end, as on the CPU: WGSL leaves open what packing makes of it. */

@@ -13,7 +13,16 @@ import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
-import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
+import {
+  manyLoop,
+  matrixBuffer,
+  matrixCode,
+  rowsPerGroup,
+  type VectorMatrix,
+  vectorThreads,
+  weightsPerStep,
+} from './vectorProduct.ts';
+import type { BlockScaleShape } from './weightCode.ts';
 
 export interface ExpertsDownShape {
   readonly layout: MatrixLayout;
@@ -28,15 +37,18 @@ export interface ExpertsDownShape {
   readonly accumulate: boolean;
 }
 
-const threads = 64;
-const rowsPerGroup = 4;
-
 export function expertsDownKernel(shape: ExpertsDownShape, capabilities: GpuCapabilities): KernelSource {
   const { layout, rows, topK } = shape;
   const firstExpert = shape.firstRow / rows;
   const endExpert = firstExpert + layout.rows / rows;
+  const matrix = { name: 'matrix', layout, ...(shape.blockScale && { blockScale: shape.blockScale }) };
+  const loop = expertLoop(
+    matrix,
+    topK,
+    (expert) => `(${expert} - ${firstExpert}u) * ${rows}u + ${rowsPerGroup}u * group.x`,
+  );
   const buffers = declareBuffers([
-    read('matrix', 'u32'),
+    matrixBuffer(matrix, 1),
     read('act', 'vec4f'),
     ...(shape.bias ? [read('bias')] : []),
     read('chosen', 'u32'),
@@ -46,28 +58,14 @@ export function expertsDownKernel(shape: ExpertsDownShape, capabilities: GpuCapa
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
 ${buffers.code}
-${unitCode}
-${productsCode}
-${weightCode('matrix', layout, shape.blockScale)}
-const UNITS = ${layout.columns / 8}u;
+${matrixCode([matrix], 1, capabilities)}
 fn held(expert: u32) -> bool { return expert >= ${firstExpert}u && expert < ${endExpert}u; }
-${reductionCode(1, threads, capabilities)}
-@compute @workgroup_size(${threads})
+${reductionCode(1, vectorThreads, capabilities)}
+@compute @workgroup_size(${vectorThreads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let first_visit = group.y * ${topK}u;
   var sum = vec4f();
-  // One loop over the columns of all slots: fewer threads idle at its end.
-  for (var i = thread; i < ${topK}u * UNITS; i += ${threads}u) {
-    let visit = first_visit + i / UNITS;
-    let unit = i % UNITS;
-    let expert = chosen[visit];
-    if (!held(expert)) { continue; }
-    let row = (expert - ${firstExpert}u) * ${rows}u + ${rowsPerGroup}u * group.x;
-    let columns = matrix_columns(unit);
-    let a = act[visit * ${layout.columns / 4}u + columns.x];
-    let b = act[visit * ${layout.columns / 4}u + columns.y];
-    sum += weights[visit] * products(matrix_unit(row, unit), matrix_unit(row + 1u, unit), matrix_unit(row + 2u, unit), matrix_unit(row + 3u, unit), a, b);
-  }
+  ${loop}
   reduce(thread, sum);
   if (thread >= ${rowsPerGroup}u) { return; }
   let row = ${rowsPerGroup}u * group.x + thread;
@@ -80,7 +78,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     label: `expertsDown ${layout.type} ${rows}x${layout.columns} of ${topK}`,
     code,
     bindings: buffers.bindings,
+    weightsPerStep: weightsPerStep([matrix], 1),
   };
+}
+
+/** One loop over the columns of all slots: fewer threads idle at its end. */
+function expertLoop(matrix: VectorMatrix, topK: number, row: (expert: string) => string): string {
+  return manyLoop(
+    { matrix, x: 'act', many: topK },
+    (statements) => /* wgsl */ `
+    let visit = first_visit + slot;
+    let expert = chosen[visit];
+    if (!held(expert)) { continue; }
+    let row = ${row('expert')};
+    let start = visit * ${matrix.layout.columns / 4}u;
+    ${statements}
+    sum += weights[visit] * product;`,
+  );
 }
 
 function biasCode(rows: number, topK: number): string {

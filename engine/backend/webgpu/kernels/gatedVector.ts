@@ -19,7 +19,19 @@ import { activationCode } from './activation.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
 import { routeCode, storeRoute } from './router.ts';
-import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
+import {
+  matrixBuffer,
+  matrixCode,
+  type Passes,
+  passesOf,
+  productLoop,
+  rowsPerGroup,
+  rowsPerPass,
+  type VectorMatrix,
+  vectorThreads,
+  weightsPerStep,
+} from './vectorProduct.ts';
+import type { BlockScaleShape } from './weightCode.ts';
 
 /** A piece of a matrix, or of a stack of experts, from row `firstRow` on. */
 export interface GatedPiece {
@@ -46,9 +58,6 @@ export interface GatedShape {
     readonly routing?: ExpertsSpec;
   };
 }
-
-const threads = 64;
-const rowsPerGroup = 4;
 
 /** Rows that a piece of one matrix and a piece of the other both hold: one dispatch each. */
 export function jointPieces<Piece extends GatedPiece>(
@@ -81,53 +90,44 @@ export function gatedVectorKernel(shape: GatedShape, capabilities: GpuCapabiliti
   const { gate, up, norm, experts, rows } = shape;
   // An expert's workgroup has one token of its own; the weights of a dense network serve all tokens at once.
   const tokens = experts ? 1 : shape.tokens;
-  const tokenIndices = Array.from({ length: tokens }, (_, m) => m);
+  const matrices = [
+    { ...gate, name: 'gate' },
+    { ...up, name: 'up' },
+  ];
+  const pass = passesOf(tokens, rowsPerPass);
   const buffers = declareBuffers([
-    read('gate', 'u32'),
-    read('up', 'u32'),
+    ...matrices.map((matrix) => matrixBuffer(matrix, tokens)),
     read('x', 'vec4f'),
     ...(norm ? [read('gain', 'vec4f')] : []),
     ...(experts?.bias ? [read('gate_bias', 'vec4f'), read('up_bias', 'vec4f')] : []),
     ...(experts ? chosenBindings(experts.routing !== undefined) : []),
     write('act', 'vec4f'),
   ]);
-  const squares = norm ? Array.from({ length: Math.ceil(tokens / 4) }, (_, i) => `squares${i}`) : [];
-  const sums = [...tokenIndices.map((m) => `gate${m}`), ...tokenIndices.map((m) => `up${m}`), ...squares];
-  const scale = norm
-    ? ` * inverseSqrt(totals[${2 * tokens}u + m / 4u][m % 4u] / ${gate.layout.columns}.0 + ${norm.epsilon})`
-    : '';
-  const bias = (name: string) => (experts?.bias ? ` + ${name}_bias[row / 4u]` : '');
+  // One row of x by matrices of one type, whose columns are in one order: each read of x serves both.
+  const together = tokens === 1 && gate.layout.type === up.layout.type;
+  const sums = together ? 3 : pass.rows.length + Math.ceil(pass.rows.length / 4);
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
 ${buffers.code}
-${unitCode}
-${productsCode}
-${weightCode('gate', gate.layout, gate.blockScale)}
-${weightCode('up', up.layout, up.blockScale)}
+${matrixCode(matrices, tokens, capabilities)}
 ${activationCode(shape.activation)}
-const UNITS = ${gate.layout.columns / 8}u;
 const X_WIDTH = ${gate.layout.columns / 4}u;
 const ACT_WIDTH = ${rows / 4}u;
-${reductionCode(sums.length, threads, capabilities)}
-${experts?.routing ? `${routeCode(experts.routing, false, threads)}${storeRoute(experts.topK, threads)}` : ''}
-@compute @workgroup_size(${threads})
+${reductionCode(sums, vectorThreads, capabilities)}
+${experts?.routing ? `${routeCode(experts.routing, false, vectorThreads)}${storeRoute(experts.topK, vectorThreads)}` : ''}
+@compute @workgroup_size(${vectorThreads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  ${experts ? chosenRow(shape, experts) : `let row = ${shape.firstRow}u + ${rowsPerGroup}u * group.x; let first_token = 0u;`}
+  ${experts ? chosenRow(shape, experts) : `let row = ${shape.firstRow}u + ${rowsPerGroup}u * group.x;`}
   let gate_row = row - ${gate.firstRow}u;
   let up_row = row - ${up.firstRow}u;
-  ${sums.map((name) => `var sum_${name} = vec4f();`).join(' ')}
-  ${loops(shape, tokenIndices)}
-  reduce(thread, ${sums.map((name) => `sum_${name}`).join(', ')});
-  for (var m = thread; m < ${tokens}u; m += ${threads}u) {
-    let scale = 1.0${scale};
-    let g = totals[m] * scale${bias('gate')};
-    let u = totals[${tokens}u + m] * scale${bias('up')};
-    act[${experts ? `visit * ACT_WIDTH + group.x` : `m * ACT_WIDTH + row / 4u`}] = activate(g, u);
-  }
+  ${pass.begin}
+  ${together ? bothAtOnce(shape, matrices) : oneByOne(shape, matrices, pass)}
+  ${pass.end}
 }
 `;
   const label = `gatedVector ${gate.layout.type} ${up.layout.type} ${rows}x${gate.layout.columns}x${shape.tokens}${experts ? ` of ${experts.topK} ${experts.routing ? 'routed ' : ''}experts` : ''}`;
-  return { label, code, bindings: buffers.bindings };
+  const step = weightsPerStep(together ? matrices : matrices.slice(0, 1), tokens);
+  return { label, code, bindings: buffers.bindings, weightsPerStep: step };
 }
 
 /** `row`: the first of this workgroup in the stack. The expert of another piece is another dispatch's. */
@@ -144,29 +144,68 @@ function chosenRow(
   let row = chosen[visit] * ${rows}u + ${rowsPerGroup}u * group.x;
   if (row < ${firstRow}u || row >= ${endRow}u) { return; }`;
   return /* wgsl */ `
-  let visit = group.z * ${topK}u + group.y;
-  let first_token = group.z;${expert}`;
+  let visit = group.z * ${topK}u + group.y;${expert}`;
 }
 
-/** Matrices of one type have their columns in one order and share each read of x. */
-function loops({ gate, up, norm }: GatedShape, tokens: readonly number[]): string {
-  const together = gate.layout.type === up.layout.type;
-  const squared = (m: number) => (norm ? ` sum_squares${m >> 2}[${m & 3}] += dot(a, a) + dot(b, b);` : '');
-  const scaled = (name: string, m: number) =>
-    `sum_${name}${m} += products(${name}0, ${name}1, ${name}2, ${name}3, ${norm ? 'a * gain_a, b * gain_b' : 'a, b'});`;
-  const loop = (names: readonly string[], square: boolean) => /* wgsl */ `
-  for (var unit = thread; unit < UNITS; unit += ${threads}u) {
-    let columns = ${names[0]}_columns(unit);
-    ${names.flatMap((name) => [0, 1, 2, 3].map((r) => `let ${name}${r} = ${name}_unit(${name}_row + ${r}u, unit);`)).join('\n    ')}
-    ${norm ? 'let gain_a = gain[columns.x]; let gain_b = gain[columns.y];' : ''}
-    ${tokens
-      .map((m) => {
-        const load = `let at = (first_token + ${m}u) * X_WIDTH; let a = x[at + columns.x]; let b = x[at + columns.y];`;
-        return `{ ${load}${square ? squared(m) : ''} ${names.map((name) => scaled(name, m)).join(' ')} }`;
-      })
-      .join('\n    ')}
+/** What of the loop over columns is the same either way. */
+const loopShape = ({ norm, experts }: GatedShape, token: (m: number) => string) => ({
+  row: ({ name }: VectorMatrix, r: number) => `${name}_row + ${r}u`,
+  x: 'x',
+  xStart: (m: number) => `${experts ? 'group.z' : token(m)} * X_WIDTH`,
+  gain: norm !== undefined,
+});
+
+/** 1 / rms of row m of the pass, from the sums of squares that follow `first` other totals. */
+const scaleOf = ({ gate, norm }: GatedShape, first: number): string =>
+  norm ? `inverseSqrt(totals[${first}u + m / 4u][m % 4u] / ${gate.layout.columns}.0 + ${norm.epsilon})` : '1.0';
+
+const biasOf = ({ experts }: GatedShape, name: string): string => (experts?.bias ? ` + ${name}_bias[row / 4u]` : '');
+const placeOf = ({ experts }: GatedShape): string =>
+  experts ? 'visit * ACT_WIDTH + group.x' : '(first_token + m) * ACT_WIDTH + row / 4u';
+
+function bothAtOnce(shape: GatedShape, matrices: readonly VectorMatrix[]): string {
+  const loop = productLoop({
+    ...loopShape(shape, () => '0u'),
+    matrices,
+    tokens: 1,
+    sum: ({ name }) => `${name}_sum`,
+    ...(shape.norm && { square: () => 'squares.x' }),
+  });
+  return /* wgsl */ `var gate_sum = vec4f(); var up_sum = vec4f(); var squares = vec4f();
+  ${loop}
+  reduce(thread, gate_sum, up_sum, squares);
+  if (thread == 0u) {
+    let m = 0u;
+    let scale = ${scaleOf(shape, 2)};
+    act[${placeOf(shape)}] = activate(totals[0] * scale${biasOf(shape, 'gate')}, totals[1] * scale${biasOf(shape, 'up')});
   }`;
-  return together ? loop(['gate', 'up'], true) : `${loop(['gate'], true)}${loop(['up'], false)}`;
+}
+
+/** The sums of one matrix at a time: those of both would not fit the registers. Thread m keeps row m's gate meanwhile. */
+function oneByOne(shape: GatedShape, matrices: readonly VectorMatrix[], pass: Passes): string {
+  const squares = pass.rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`);
+  const sums = [...pass.rows.map((m) => `sum${m}`), ...squares];
+  const half = (matrix: VectorMatrix, squared: boolean) => /* wgsl */ `{
+    ${sums.map((name) => `var ${name} = vec4f();`).join(' ')}
+    ${productLoop({
+      ...loopShape(shape, pass.token),
+      matrices: [matrix],
+      tokens: pass.rows.length,
+      sum: (_, m) => `sum${m}`,
+      ...(shape.norm && squared && { square: (m: number) => `squares${m >> 2}[${m & 3}]` }),
+    })}
+    reduce(thread, ${sums.join(', ')});
+  }`;
+  const count = pass.rows.length;
+  const [gate, up] = matrices.map((matrix, i) => half(matrix, i === 0));
+  return /* wgsl */ `let m = thread;
+  ${gate}
+  var g = vec4f(); var scale = 1.0;
+  if (m < ${count}u) { scale = ${scaleOf(shape, count)}; g = totals[m] * scale${biasOf(shape, 'gate')}; }
+  ${up}
+  if (m < ${count}u && first_token + m < ${shape.experts ? 1 : shape.tokens}u) {
+    act[${placeOf(shape)}] = activate(g, totals[m] * scale${biasOf(shape, 'up')});
+  }`;
 }
 
 export function gatedVectorGroups(shape: GatedShape): [number, number, number] {

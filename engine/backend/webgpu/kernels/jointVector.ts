@@ -10,10 +10,21 @@
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
-import { rowsPerGroup } from './matrixVector.ts';
-import { type Projection, productLoop } from './projectHeads.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
-import { productsCode, unitCode, weightCode } from './weightCode.ts';
+import {
+  matrixBuffer,
+  matrixCode,
+  normalisedLoop,
+  passesOf,
+  rowsPerGroup,
+  rowsPerPass,
+  type VectorMatrix,
+  vectorThreads,
+  weightsPerStep,
+} from './vectorProduct.ts';
+
+/** A matrix in one piece. */
+export type Projection = Omit<VectorMatrix, 'name'>;
 
 export interface JointVectorShape {
   /** All of the same number of columns. */
@@ -23,8 +34,6 @@ export interface JointVectorShape {
   readonly tokens: number;
   readonly normEpsilon: number;
 }
-
-const threads = 64;
 
 export function canJoin(
   matrices: readonly Projection[],
@@ -36,13 +45,14 @@ export function canJoin(
 }
 
 export function jointVectorKernel(shape: JointVectorShape, capabilities: GpuCapabilities): KernelSource {
-  const { matrices, tokens, bias } = shape;
+  const { tokens, bias } = shape;
+  const matrices = shape.matrices.map((matrix, i) => ({ ...matrix, name: `weight${i}` }));
   const columns = matrices[0]?.layout.columns ?? 0;
-  const tokenIndices = Array.from({ length: tokens }, (_, m) => m);
-  const squares = Array.from({ length: Math.ceil(tokens / 4) }, (_, i) => `squares${i}`);
-  const sums = [...tokenIndices.map((m) => `sum${m}`), ...squares];
+  const pass = passesOf(tokens, rowsPerPass);
+  const squares = pass.rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`);
+  const sums = [...pass.rows.map((m) => `sum${m}`), ...squares];
   const buffers = declareBuffers([
-    ...matrices.map((_, i) => read(`weight${i}`, 'u32')),
+    ...matrices.map((matrix) => matrixBuffer(matrix, tokens)),
     ...[read('x', 'vec4f'), read('gain', 'vec4f')],
     ...(bias ? [read('bias')] : []),
     ...matrices.map((_, i) => write(`y${i}`)),
@@ -50,25 +60,30 @@ export function jointVectorKernel(shape: JointVectorShape, capabilities: GpuCapa
   const first = (index: number) => matrices.slice(0, index).reduce((sum, { layout }) => sum + layout.rows, 0);
   const branches = (body: (index: number) => string) =>
     matrices.map((_, i) => `if (all_row < ${first(i + 1)}u) { ${body(i)} }`).join(' else ');
+  const loop = (index: number) => {
+    const own = matrices.slice(index, index + 1);
+    return `let own = all_row - ${first(index)}u;${normalisedLoop(own, (r) => `own + ${r}u`, pass)}`;
+  };
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
 ${buffers.code}
-${unitCode}
-${productsCode}
-${matrices.map(({ layout, blockScale }, i) => weightCode(`weight${i}`, layout, blockScale)).join('\n')}
-${reductionCode(sums.length, threads, capabilities)}
-@compute @workgroup_size(${threads})
+${matrixCode(matrices, tokens, capabilities)}
+${reductionCode(sums.length, vectorThreads, capabilities)}
+@compute @workgroup_size(${vectorThreads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let all_row = ${rowsPerGroup}u * group.x;
+  ${pass.begin}
   ${sums.map((name) => `var ${name} = vec4f();`).join(' ')}
-  ${branches((i) => `let own = all_row - ${first(i)}u + vec4u(0u, 1u, 2u, 3u);${productLoop(`weight${i}`, tokenIndices, columns)}`)}
+  ${branches(loop)}
   reduce(thread, ${sums.join(', ')});
-  for (var i = thread; i < ${rowsPerGroup * tokens}u; i += ${threads}u) {
+  for (var i = thread; i < ${rowsPerGroup * pass.rows.length}u; i += ${vectorThreads}u) {
     let m = i / 4u;
-    let scale = inverseSqrt(totals[${tokens}u + m / 4u][m % 4u] / ${columns}.0 + ${shape.normEpsilon});
+    if (first_token + m >= ${tokens}u) { continue; }
+    let scale = inverseSqrt(totals[${pass.rows.length}u + m / 4u][m % 4u] / ${columns}.0 + ${shape.normEpsilon});
     let value = totals[m][i % 4u] * scale${bias ? ' + bias[all_row + i % 4u]' : ''};
-    ${branches((index) => `y${index}[m * ${matrices[index]?.layout.rows}u + all_row - ${first(index)}u + i % 4u] = value;`)}
+    ${branches((index) => `y${index}[(first_token + m) * ${matrices[index]?.layout.rows}u + all_row - ${first(index)}u + i % 4u] = value;`)}
   }
+  ${pass.end}
 }
 `;
   const rows = matrices.map(({ layout }) => layout.rows).join('+');
@@ -76,6 +91,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     label: `jointVector ${matrices[0]?.layout.type} ${rows}x${columns}x${tokens}`,
     code,
     bindings: buffers.bindings,
+    weightsPerStep: weightsPerStep(matrices.slice(0, 1), tokens),
   };
 }
 

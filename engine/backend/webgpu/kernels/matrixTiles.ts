@@ -7,6 +7,7 @@
 import type { TensorType } from '../../../formats/tensor.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import { read } from './bindings.ts';
+import type { SharedAccess } from './sharedAccess.ts';
 import { loadStep, type TileProduct, tileColumns, tileRows, tileThreads, tileTokens } from './tileLoad.ts';
 import type { TileCode } from './tiles.ts';
 
@@ -20,6 +21,11 @@ const halves: ReadonlySet<TensorType> = new Set<TensorType>(['F16', 'BF16', 'MXF
 
 /** Between rows, in workgroup memory: eight more, so that rows do not start in the same bank. */
 const stride = tileColumns + 8;
+
+/** Rows of eight of a matrix, of 16 bytes each, as GPUs load them. */
+export const matrixTileAccesses: readonly SharedAccess[] = [
+  { name: 'matrix rows', address: (thread) => 2 * stride * (thread % 8) },
+];
 
 /** How the tile's result matrices are spread over subgroups, which may be smaller, and then more, than the largest. */
 function spread({ subgroups, matrix: { m, n } }: MatrixUnit) {

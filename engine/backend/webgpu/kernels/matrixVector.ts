@@ -12,7 +12,17 @@ import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
-import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
+import {
+  matrixBuffer,
+  matrixCode,
+  passesOf,
+  productLoop,
+  rowsPerGroup,
+  rowsPerPass,
+  vectorThreads,
+  weightsPerStep,
+} from './vectorProduct.ts';
+import type { BlockScaleShape } from './weightCode.ts';
 
 /** What a product of a matrix with rows of x may have besides. Shared with matrixMatrix. */
 export interface ProductShape {
@@ -39,63 +49,66 @@ export interface MatrixVectorShape extends ProductShape {
   readonly norm?: { readonly epsilon: number };
 }
 
-export const rowsPerGroup = 4;
-const threads = 64;
-
 export function matrixVectorKernel(shape: MatrixVectorShape, capabilities: GpuCapabilities): KernelSource {
   const { layout, tokens, norm } = shape;
-  const tokenIndices = Array.from({ length: tokens }, (_, m) => m);
+  const matrix = { name: 'weight', layout, ...(shape.blockScale && { blockScale: shape.blockScale }) };
+  const pass = passesOf(tokens, rowsPerPass);
   const buffers = declareBuffers([
-    read('weight', 'u32'),
+    matrixBuffer(matrix, tokens),
     read('x', 'vec4f'),
     ...(norm ? [read('gain', 'vec4f')] : []),
     ...(shape.bias ? [read('bias')] : []),
     write('y'),
   ]);
+  const sums = pass.rows.map((m) => `sum${m}`);
+  const squares = norm ? pass.rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`) : [];
   const scale = norm
-    ? ` * inverseSqrt(totals[${tokens}u + m / 4u][m % 4u] / f32(weight_COLUMNS) + ${norm.epsilon})`
+    ? ` * inverseSqrt(totals[${sums.length}u + m / 4u][m % 4u] / ${layout.columns}.0 + ${norm.epsilon})`
     : '';
-  const sums = tokenIndices.map((m) => `sum${m}`);
-  const squares = norm ? Array.from({ length: Math.ceil(tokens / 4) }, (_, i) => `squares${i}`) : [];
+  // A group's rows are of one head: rowsPerHead is a multiple of four.
+  const head = shape.rowsPerHead ? ` + ((FIRST_ROW + first_row) / ${shape.rowsPerHead}u) * ${layout.columns / 4}u` : '';
+  const loop = productLoop({
+    matrices: [matrix],
+    row: (_, r) => `rows.${'xyzw'[r]}`,
+    x: 'x',
+    xStart: (m) => `(${pass.token(m)} * X_WIDTH${head})`,
+    tokens: pass.rows.length,
+    gain: norm !== undefined,
+    sum: (_, m) => `sum${m}`,
+    ...(norm && { square: (m: number) => `squares${m >> 2}[${m & 3}]` }),
+  });
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
 ${buffers.code}
-${unitCode}
-${productsCode}
-${weightCode('weight', layout, shape.blockScale)}
+${matrixCode([matrix], tokens, capabilities)}
 const ROWS = ${layout.rows}u;
 const FIRST_ROW = ${shape.firstRow ?? 0}u;
 const OUTPUT_ROWS = ${shape.outputRows ?? layout.rows}u;
-const UNITS = ${layout.columns / 8}u;
 const X_WIDTH = ${widthOfX(shape) / 4}u;
-${reductionCode(sums.length + squares.length, threads, capabilities)}
-@compute @workgroup_size(${threads})
+${reductionCode(sums.length + squares.length, vectorThreads, capabilities)}
+@compute @workgroup_size(${vectorThreads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {
   let first_row = (group.y * groups.x + group.x) * ${rowsPerGroup}u;
   let rows = min(vec4u(first_row) + vec4u(0u, 1u, 2u, 3u), vec4u(ROWS - 1u));
+  ${pass.begin}
   ${[...sums, ...squares].map((name) => `var ${name} = vec4f();`).join(' ')}
-  for (var unit = thread; unit < UNITS; unit += ${threads}u) {
-    let columns = weight_columns(unit);
-    let w0 = weight_unit(rows.x, unit);
-    let w1 = weight_unit(rows.y, unit);
-    let w2 = weight_unit(rows.z, unit);
-    let w3 = weight_unit(rows.w, unit);
-    ${tokenIndices.map((m) => (shape.rowsPerHead ? perHead(m, shape.rowsPerHead) : shared(m, norm !== undefined))).join('\n    ')}
-  }
+  ${loop}
   reduce(thread, ${[...sums, ...squares].join(', ')});
-  for (var i = thread; i < ${rowsPerGroup * tokens}u; i += ${threads}u) {
+  for (var i = thread; i < ${rowsPerGroup * pass.rows.length}u; i += ${vectorThreads}u) {
     let row = first_row + i % 4u;
-    if (row >= ROWS) { continue; }
     let m = i / 4u;
-    let at = m * OUTPUT_ROWS + FIRST_ROW + row;
+    if (row >= ROWS || first_token + m >= ${tokens}u) { continue; }
+    let at = (first_token + m) * OUTPUT_ROWS + FIRST_ROW + row;
     y[at] = totals[m][i % 4u]${scale} ${shape.bias ? '+ bias[FIRST_ROW + row]' : ''} ${shape.accumulate ? '+ y[at]' : ''};
   }
+  ${pass.end}
 }
 `;
   return {
     label: `matrixVector ${layout.type} ${layout.rows}x${layout.columns}x${tokens}`,
     code,
     bindings: buffers.bindings,
+    weightsPerStep: weightsPerStep([matrix], tokens),
   };
 }
 
@@ -104,18 +117,4 @@ export function matrixVectorGroups(rows: number): [number, number] {
   const groups = Math.ceil(rows / rowsPerGroup);
   const y = Math.ceil(groups / 65_535);
   return [Math.ceil(groups / y), y];
-}
-
-/** All rows multiply the same x. */
-function shared(m: number, norm: boolean): string {
-  const load = `let a = x[${m}u * X_WIDTH + columns.x]; let b = x[${m}u * X_WIDTH + columns.y];`;
-  return norm
-    ? `{ ${load} squares${m >> 2}[${m & 3}] += dot(a, a) + dot(b, b); sum${m} += products(w0, w1, w2, w3, a * gain[columns.x], b * gain[columns.y]); }`
-    : `{ ${load} sum${m} += products(w0, w1, w2, w3, a, b); }`;
-}
-
-/** Each row multiplies the x of its own head; `rowsPerHead` is a multiple of four, so a group's rows share it. */
-function perHead(m: number, rowsPerHead: number): string {
-  const at = `${m}u * X_WIDTH + ((FIRST_ROW + first_row) / ${rowsPerHead}u) * (weight_COLUMNS / 4u)`;
-  return `{ let at = ${at}; sum${m} += products(w0, w1, w2, w3, x[at + columns.x], x[at + columns.y]); }`;
 }

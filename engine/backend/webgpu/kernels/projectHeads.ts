@@ -12,19 +12,23 @@
 
 import type { GroupedQueryAttentionSpec } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
-import type { MatrixLayout } from '../decoder/weightLayout.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { packHalves, pageTokens, rowStruct } from './cacheCode.ts';
+import type { Projection } from './jointVector.ts';
 import { reductionCode, subgroupsEnable } from './reduction.ts';
-import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
-
-/** A matrix in one piece. */
-export interface Projection {
-  readonly layout: MatrixLayout;
-  readonly blockScale?: BlockScaleShape;
-}
+import {
+  matrixBuffer,
+  matrixCode,
+  normalisedLoop,
+  type Passes,
+  passesOf,
+  rowsPerPass,
+  type VectorMatrix,
+  vectorThreads,
+  weightsPerStep,
+} from './vectorProduct.ts';
 
 export interface ProjectHeadsShape {
   readonly spec: GroupedQueryAttentionSpec;
@@ -37,7 +41,6 @@ export interface ProjectHeadsShape {
   readonly precision: ProjectedPrecision;
 }
 
-const threads = 64;
 const storageBuffers = 12;
 
 /** Of the values that a workgroup computes no scale can be told: they are no whole block. */
@@ -51,57 +54,75 @@ export function canProjectHeads(spec: GroupedQueryAttentionSpec, capabilities: G
 export function projectHeadsKernel(shape: ProjectHeadsShape, capabilities: GpuCapabilities): KernelSource {
   const { spec, tokens, precision } = shape;
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = spec;
-  const tokenIndices = Array.from({ length: tokens }, (_, m) => m);
-  const squares = Array.from({ length: Math.ceil(tokens / 4) }, (_, i) => `squares${i}`);
-  const sums = [...tokenIndices.map((m) => `sum${m}`), ...squares];
-  const { columns } = shape.query.layout;
+  const query = { ...shape.query, name: 'query_weight' };
+  const key = { ...shape.key, name: 'key_weight' };
+  const value = { ...shape.value, name: 'value_weight' };
+  const matrices = [query, key, value];
+  const pass = passesOf(tokens, rowsPerPass);
+  const squares = pass.rows.filter((m) => m % 4 === 0).map((m) => `squares${m / 4}`);
+  const sums = [...pass.rows.map((m) => `sum${m}`), ...squares];
   const buffers = declareBuffers([
-    ...[read('query_weight', 'u32'), read('key_weight', 'u32'), read('value_weight', 'u32')],
+    ...matrices.map((matrix) => matrixBuffer(matrix, tokens)),
     ...[read('x', 'vec4f'), read('gain', 'vec4f')],
     ...(spec.bias.qkv ? [read('bias')] : []),
     ...[read('rows', 'Row'), read('pages', 'u32'), read('angles', 'vec2f')],
     { name: 'params', type: 'Params', kind: 'uniform' },
     ...[write('query'), write('key_cache', 'u32'), write('value_cache', 'u32')],
   ]);
-  const loop = (name: string) => productLoop(name, tokenIndices, columns);
+  const loop = (matrix: VectorMatrix) => normalisedLoop([matrix], (r) => `own.${'xyzw'[r]}`, pass);
   const code = /* wgsl */ `
 ${subgroupsEnable(capabilities)}
 struct Params { tokens: u32, unused0: u32, unused1: u32, unused2: u32 }
 ${rowStruct}
 ${buffers.code}
-${unitCode}
-${productsCode}
-${weightCode('query_weight', shape.query.layout, shape.query.blockScale)}
-${weightCode('key_weight', shape.key.layout, shape.key.blockScale)}
-${weightCode('value_weight', shape.value.layout, shape.value.blockScale)}
-${reductionCode(sums.length, threads, capabilities)}
+${matrixCode(matrices, tokens, capabilities)}
+${reductionCode(sums.length, vectorThreads, capabilities)}
 ${rowsOfHead(spec)}
 ${storePair('key_cache', precision)}
 ${storePair('value_cache', precision)}
-@compute @workgroup_size(${threads})
+${storeCode(shape, pass)}
+@compute @workgroup_size(${vectorThreads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let head = group.x / ${headDim / 4}u;
   let within = rows_of_head(group.x % ${headDim / 4}u);
+  ${pass.begin}
   ${sums.map((name) => `var ${name} = vec4f();`).join(' ')}
   if (head < ${heads}u) {
-    let own = head * ${headDim}u + within;${loop('query_weight')}
+    let own = head * ${headDim}u + within;${loop(query)}
   } else if (head < ${heads + kvHeads}u) {
-    let own = (head - ${heads}u) * ${headDim}u + within;${loop('key_weight')}
+    let own = (head - ${heads}u) * ${headDim}u + within;${loop(key)}
   } else {
-    let own = (head - ${heads + kvHeads}u) * ${headDim}u + within;${loop('value_weight')}
+    let own = (head - ${heads + kvHeads}u) * ${headDim}u + within;${loop(value)}
   }
   reduce(thread, ${sums.join(', ')});
-  if (thread >= min(params.tokens, ${tokens}u)) { return; }
-  let scale = inverseSqrt(totals[${tokens}u + thread / 4u][thread % 4u] / ${columns}.0 + ${shape.normEpsilon});
-  var y = totals[thread] * scale;
-  ${spec.bias.qkv ? `let b = head * ${headDim}u + within; y += vec4f(bias[b.x], bias[b.y], bias[b.z], bias[b.w]);` : ''}
-  if (head < ${heads + kvHeads}u) { y = rotate_pairs(y, within, thread); }
+  if (thread < ${pass.rows.length}u && first_token + thread < min(params.tokens, ${tokens}u)) { store(head, within, first_token, thread); }
+  ${pass.end}
+}
+`;
+  return {
+    label: `projectHeads ${shape.query.layout.type} ${heads}/${kvHeads}x${headDim}x${tokens}`,
+    code,
+    bindings: buffers.bindings,
+    weightsPerStep: weightsPerStep([query], tokens),
+  };
+}
+
+/** Row m of a pass: normalised, biased, rotated, to the queries or into its cache page. */
+function storeCode({ spec, query, normEpsilon }: ProjectHeadsShape, pass: Passes): string {
+  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, bias } = spec;
+  return /* wgsl */ `
+fn store(head: u32, within: vec4u, first_token: u32, m: u32) {
+  let token = first_token + m;
+  let scale = inverseSqrt(totals[${pass.rows.length}u + m / 4u][m % 4u] / ${query.layout.columns}.0 + ${normEpsilon});
+  var y = totals[m] * scale;
+  ${bias.qkv ? `let b = head * ${headDim}u + within; y += vec4f(bias[b.x], bias[b.y], bias[b.z], bias[b.w]);` : ''}
+  if (head < ${heads + kvHeads}u) { y = rotate_pairs(y, within, token); }
   if (head < ${heads}u) {
-    let at = (thread * ${heads}u + head) * ${headDim}u + within;
+    let at = (token * ${heads}u + head) * ${headDim}u + within;
     query[at.x] = y.x; query[at.y] = y.y; query[at.z] = y.z; query[at.w] = y.w;
     return;
   }
-  let row = rows[thread];
+  let row = rows[token];
   let page = pages[row.table + row.position / ${pageTokens}u];
   let kv_head = (head - ${heads}u) % ${kvHeads}u;
   let at = ((page * ${kvHeads}u + kv_head) * ${pageTokens}u + row.position % ${pageTokens}u) * ${headDim}u + within;
@@ -112,38 +133,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     store_value_cache(at.x, y.xy);
     store_value_cache(at.z, y.zw);
   }
-}
-`;
-  return {
-    label: `projectHeads ${shape.query.layout.type} ${heads}/${kvHeads}x${headDim}x${tokens}`,
-    code,
-    bindings: buffers.bindings,
-  };
+}`;
 }
 
 export const projectHeadsGroups = (spec: GroupedQueryAttentionSpec): [number] => [
   ((spec.numAttentionHeads + 2 * spec.numKeyValueHeads) * spec.headDim) / 4,
 ];
-
-/** Fills the sums with four rows, `own`, of the matrix `name`. */
-export function productLoop(name: string, tokens: readonly number[], columns: number): string {
-  return /* wgsl */ `
-    for (var unit = thread; unit < ${columns / 8}u; unit += ${threads}u) {
-      let columns = ${name}_columns(unit);
-      let w0 = ${name}_unit(own.x, unit);
-      let w1 = ${name}_unit(own.y, unit);
-      let w2 = ${name}_unit(own.z, unit);
-      let w3 = ${name}_unit(own.w, unit);
-      let gain_a = gain[columns.x];
-      let gain_b = gain[columns.y];
-      ${tokens
-        .map((m) => {
-          const load = `let a = x[${(m * columns) / 4}u + columns.x]; let b = x[${(m * columns) / 4}u + columns.y];`;
-          return `{ ${load} squares${m >> 2}[${m & 3}] += dot(a, a) + dot(b, b); sum${m} += products(w0, w1, w2, w3, a * gain_a, b * gain_b); }`;
-        })
-        .join('\n      ')}
-    }`;
-}
 
 /** Four rows of a head that hold two whole pairs of the rotation, and the rotation of both. */
 function rowsOfHead({ rope, headDim }: GroupedQueryAttentionSpec): string {

@@ -19,25 +19,35 @@ const dropped = '-3.0e38';
 export function routeCode(spec: ExpertsSpec, selectionBias: boolean, threads: number): string {
   const { numExperts: experts, expertsPerToken: topK, router } = spec;
   const score = scoreCode(router, selectionBias);
+  const quads = Math.ceil(experts / 4);
   return /* wgsl */ `
 var<workgroup> score: array<f32, ${experts}>;
-var<workgroup> selection: array<f32, ${experts}>;
+var<workgroup> selection: array<vec4f, ${quads}>;
 var<workgroup> picked: array<u32, ${topK}>;
+fn selection_of(expert: u32) -> f32 { return selection[expert / 4u][expert % 4u]; }
+fn is_number(value: f32) -> bool { return (bitcast<u32>(value) & 0x7fffffffu) <= 0x7f800000u; }
 ${groupCode(router, experts, threads)}
 // Experts before this one: those of larger selection, or of equal selection and lower index.
 fn rank(expert: u32) -> u32 {
-  let own = selection[expert];
-  var before = 0u;
-  for (var other = 0u; other < ${experts}u; other++) {
-    let value = selection[other];
-    before += select(0u, 1u, value > own || (value == own && other < expert));
+  let own = vec4f(selection_of(expert));
+  var before = vec4u();
+  for (var quad = 0u; quad < ${quads}u; quad++) {
+    let values = selection[quad];
+    let earlier = vec4u(4u * quad) + vec4u(0u, 1u, 2u, 3u) < vec4u(expert);
+    before += select(vec4u(), vec4u(1u), (values > own) | ((values == own) & earlier));
   }
-  return before;
+  return before.x + before.y + before.z + before.w;
 }
 fn route(token: u32, thread: u32) {
-  for (var expert = thread; expert < ${experts}u; expert += ${threads}u) {
-    let logit = logits[token * ${experts}u + expert];
-    ${score.each}
+  // What is no number is chosen last, so that ranks are a permutation and every slot has its expert; its score stays what it is.
+  for (var expert = thread; expert < ${4 * quads}u; expert += ${threads}u) {
+    var chance = ${dropped};
+    if (expert < ${experts}u) {
+      let logit = logits[token * ${experts}u + expert];
+      ${score.each}
+      chance = select(${dropped}, chance, is_number(chance));
+    }
+    selection[expert / 4u][expert % 4u] = chance;
   }
   workgroupBarrier();
   ${router.kind === 'sigmoid-grouped' ? 'keep_best_groups(thread);' : ''}
@@ -88,7 +98,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 }
 
 /**
- * `each` sets an expert's `score` and `selection` from its `logit`, `sum` fills `sum`, `weight` is made of `own`, `largest` and `sum`.
+ * `each` sets an expert's `score` and its `chance` of being chosen from its `logit`, `sum` fills `sum`, `weight` is made of `own`, `largest` and `sum`.
  * Softmax never needs its scores to choose: logits have the same order.
  */
 function scoreCode(
@@ -98,7 +108,7 @@ function scoreCode(
   if (router.kind === 'sigmoid-grouped') {
     return {
       each: `score[expert] = 1.0 / (1.0 + exp(min(-logit, 80.0)));
-    selection[expert] = score[expert]${selectionBias ? ' + selection_bias[expert]' : ''};`,
+      chance = score[expert]${selectionBias ? ' + selection_bias[expert]' : ''};`,
       sum: (_, topK) =>
         router.renormalise ? `for (var i = 0u; i < ${topK}u; i++) { sum += score[picked[i]]; }` : 'sum = 1.0;',
       weight: 'own / sum',
@@ -107,7 +117,7 @@ function scoreCode(
   // Renormalised over the chosen, a softmax over all is one over the chosen: the sum over all cancels.
   const overChosen = router.kind === 'topk-then-softmax' || router.renormalise;
   return {
-    each: 'score[expert] = logit; selection[expert] = logit;',
+    each: 'score[expert] = logit; chance = logit;',
     sum: (experts, topK) =>
       overChosen
         ? `for (var i = 0u; i < ${topK}u; i++) { sum += exp(score[picked[i]] - largest); }`
@@ -128,7 +138,7 @@ fn keep_best_groups(thread: u32) {
     var best = ${dropped};
     var second = ${dropped};
     for (var expert = g * ${width}u; expert < (g + 1u) * ${width}u; expert++) {
-      let value = selection[expert];
+      let value = selection_of(expert);
       second = max(second, min(best, value));
       best = max(best, value);
     }
@@ -141,7 +151,7 @@ fn keep_best_groups(thread: u32) {
     for (var g = 0u; g < ${groups}u; g++) {
       if (group_score[g] > group_score[own] || (group_score[g] == group_score[own] && g < own)) { before++; }
     }
-    if (before >= ${groupsUsed}u) { selection[expert] = ${dropped}; }
+    if (before >= ${groupsUsed}u) { selection[expert / 4u][expert % 4u] = ${dropped}; }
   }
   workgroupBarrier();
 }`;

@@ -6,6 +6,7 @@ import type { TensorType } from '../../../formats/tensor.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import { type BufferDeclaration, read } from './bindings.ts';
 import { matrixTile } from './matrixTiles.ts';
+import type { SharedAccess } from './sharedAccess.ts';
 import { loadStep, type TileProduct, tileColumns, tileRows, tileTokens } from './tileLoad.ts';
 
 export interface TileCode {
@@ -28,6 +29,15 @@ export function tileCode(type: TensorType, product: TileProduct, capabilities: G
     : plainTile(product);
 }
 
+/** Rows of a plain tile stand one vec4 further apart than they are long, so that they do not start in the same bank. */
+const stride = tileColumns / 4 + 1;
+
+/** Reads of the loop over a plain tile's columns. */
+export const plainTileAccesses: readonly SharedAccess[] = [
+  { name: 'weights', address: (thread) => 16 * stride * (thread % 16) },
+  { name: 'x', address: (thread) => 16 * stride * Math.floor(thread / 16) },
+];
+
 /** Each thread has four rows of x by four of the matrix, 16 apart. */
 function plainTile(product: TileProduct): TileCode {
   const quads = tileColumns / 4;
@@ -37,18 +47,18 @@ function plainTile(product: TileProduct): TileCode {
     x: [read('x', 'vec4f')],
     builtins: '',
     declarations: /* wgsl */ `
-var<workgroup> tile_w: array<vec4f, ${tileRows * quads}>;
-var<workgroup> tile_x: array<vec4f, ${tileTokens * quads}>;`,
+var<workgroup> tile_w: array<vec4f, ${tileRows * stride}>;
+var<workgroup> tile_x: array<vec4f, ${tileTokens * stride}>;`,
     body: /* wgsl */ `
   ${four.map((t) => `var sum${t} = vec4f();`).join(' ')}
   let tx = thread % 16u;
   let ty = thread / 16u;
   for (var first = 0u; first < weight_COLUMNS / 8u; first += ${quads / 2}u) {
-    ${loadStep(product, { xType: 'vec4f', x: 'tile_x[i] = value;', weight: `tile_w[r * ${quads}u + quad] = value;` })}
+    ${loadStep(product, { xType: 'vec4f', x: `tile_x[t * ${stride}u + quad] = value;`, weight: `tile_w[r * ${stride}u + quad] = value;` })}
     workgroupBarrier();
     for (var quad = 0u; quad < ${quads}u; quad++) {
-      ${four.map((r) => `let w${r} = tile_w[(tx + ${16 * r}u) * ${quads}u + quad];`).join('\n      ')}
-      ${four.map((t) => `{ let v = tile_x[(ty + ${16 * t}u) * ${quads}u + quad]; sum${t} += vec4f(dot(w0, v), dot(w1, v), dot(w2, v), dot(w3, v)); }`).join('\n      ')}
+      ${four.map((r) => `let w${r} = tile_w[(tx + ${16 * r}u) * ${stride}u + quad];`).join('\n      ')}
+      ${four.map((t) => `{ let v = tile_x[(ty + ${16 * t}u) * ${stride}u + quad]; sum${t} += vec4f(dot(w0, v), dot(w1, v), dot(w2, v), dot(w3, v)); }`).join('\n      ')}
     }
     workgroupBarrier();
   }

@@ -269,14 +269,8 @@ export function scaleRowsOf({ blockRows, rowsPerMatrix }: BlockScaleShape, rows:
     : (rows / rowsPerMatrix) * Math.ceil(rowsPerMatrix / blockRows);
 }
 
-/** Everything a reader declares; WGSL has no generics, so each matrix of a kernel gets its own copy by name. */
-const readerNames =
-  /\b(COLUMNS|BLOCKS|scale_row|SCALE_WIDTH|SCALE_COLUMNS|half_at|byte_at|bf16|f8|fifth|run|scale3|scale6|scale_min|high_bits|codes|iq4|e2m1)\b/g;
-
-/** WGSL for the storage buffer `name` that holds a matrix in `layout`. */
-export function weightCode(name: string, layout: MatrixLayout, blockScale?: BlockScaleShape): string {
-  const reader = readers[layout.type];
-  if (!reader) throw unsupported(`Weights of type ${layout.type} cannot be computed on the GPU.`);
+/** WGSL constants of a matrix, and where an F8_E4M3 row's block scales stand. */
+export function matrixConstants(layout: MatrixLayout, blockScale?: BlockScaleShape): string {
   const constants = [`const COLUMNS = ${layout.columns}u;`, `const BLOCKS = ${layout.blocksPerRow}u;`];
   if (layout.type === 'F8_E4M3') {
     const { blockRows, blockColumns, rowsPerMatrix } = blockScale ?? {
@@ -293,7 +287,18 @@ export function weightCode(name: string, layout: MatrixLayout, blockScale?: Bloc
       `const SCALE_COLUMNS = ${Math.ceil(layout.columns / blockColumns)}u;`,
     );
   }
-  return [...constants, access, reader(layout.planeWords)]
+  return constants.join('\n');
+}
+
+/** Everything a reader declares; WGSL has no generics, so each matrix of a kernel gets its own copy by name. */
+const readerNames =
+  /\b(COLUMNS|BLOCKS|scale_row|SCALE_WIDTH|SCALE_COLUMNS|half_at|byte_at|bf16|f8|fifth|run|scale3|scale6|scale_min|high_bits|codes|iq4|e2m1)\b/g;
+
+/** WGSL for the storage buffer `name` that holds a matrix in `layout`. */
+export function weightCode(name: string, layout: MatrixLayout, blockScale?: BlockScaleShape): string {
+  const reader = readers[layout.type];
+  if (!reader) throw unsupported(`Weights of type ${layout.type} cannot be computed on the GPU.`);
+  return [matrixConstants(layout, blockScale), access, reader(layout.planeWords)]
     .join('\n')
     .replace(readerNames, `${name}_$1`)
     .replace(/\bunit_columns\b/g, `${name}_columns`)

@@ -1,0 +1,202 @@
+/**
+ * The loop over columns in which 64 threads multiply four rows of each of some matrices by rows of x: what all kernels of few rows
+ * share. One row of x is multiplied in chunks of 32 weights that a thread loads 16 bytes at a time (wideWeightCode.ts); more
+ * rows, and types or widths that have no chunks, in units of eight (weightCode.ts), whose weights all rows of x then share.
+ */
+
+import type { MatrixLayout } from '../decoder/weightLayout.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import { type BufferDeclaration, read } from './bindings.ts';
+import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weightCode.ts';
+import { chunkColumns, isWide, needsSums, spanCode, wideWeightCode } from './wideWeightCode.ts';
+
+export const rowsPerGroup = 4;
+export const vectorThreads = 64;
+/** Rows of x whose sums a thread keeps at once; more are taken one pass after the other, which finds the weights in the cache. */
+export const rowsPerPass = 8;
+
+/** A matrix in one piece. */
+export interface VectorMatrix {
+  readonly name: string;
+  readonly layout: MatrixLayout;
+  readonly blockScale?: BlockScaleShape;
+}
+
+/** How the rows of x of a run are spread over passes; a row beyond the last stands for the last, and is not stored. */
+export interface Passes {
+  readonly count: number;
+  /** Rows of one. */
+  readonly rows: readonly number[];
+  /** Before and after the statements of a pass, in which `first_token` is its first row of x. */
+  readonly begin: string;
+  readonly end: string;
+  /** WGSL of row m of the pass. */
+  readonly token: (m: number) => string;
+}
+
+export function passesOf(tokens: number, most: number): Passes {
+  const each = Math.min(tokens, most);
+  const count = Math.ceil(tokens / each);
+  const rows = Array.from({ length: each }, (_, m) => m);
+  if (count === 1) return { count, rows, begin: '{ let first_token = 0u;', end: '}', token: (m) => `${m}u` };
+  return {
+    count,
+    rows,
+    begin: `for (var first_token = 0u; first_token < ${tokens}u; first_token += ${each}u) {`,
+    end: '}',
+    token: (m) => (tokens % each === 0 ? `(first_token + ${m}u)` : `min(first_token + ${m}u, ${tokens - 1}u)`),
+  };
+}
+
+const inChunks = ({ layout, blockScale }: VectorMatrix, tokens: number): boolean =>
+  tokens === 1 && isWide(layout, blockScale);
+
+/** The buffer of a matrix that `tokens` rows of x are multiplied by. */
+export const matrixBuffer = (matrix: VectorMatrix, tokens: number): BufferDeclaration =>
+  read(matrix.name, inChunks(matrix, tokens) ? 'vec4u' : 'u32');
+
+/** What the loops over these matrices need declared. */
+export function matrixCode(matrices: readonly VectorMatrix[], tokens: number, capabilities: GpuCapabilities): string {
+  const wide = matrices.some((matrix) => inChunks(matrix, tokens));
+  const units = matrices.some((matrix) => !inChunks(matrix, tokens));
+  const readers = matrices.map((matrix) => {
+    const { name, layout, blockScale } = matrix;
+    return inChunks(matrix, tokens)
+      ? wideWeightCode(name, layout, blockScale, capabilities)
+      : weightCode(name, layout, blockScale);
+  });
+  return [wide ? spanCode : '', units ? unitCode + productsCode : '', ...readers].join('\n');
+}
+
+export interface LoopShape {
+  /** All of one type and width: they share each read of x. */
+  readonly matrices: readonly VectorMatrix[];
+  /** WGSL of row r of four of a matrix. */
+  readonly row: (matrix: VectorMatrix, r: number) => string;
+  /** WGSL of where row m of x starts, in four values. */
+  readonly xStart: (m: number) => string;
+  /** Name of the buffer of x. */
+  readonly x: string;
+  /** Rows of x of one pass. */
+  readonly tokens: number;
+  /** x is multiplied by `gain`, column by column. */
+  readonly gain: boolean;
+  /** WGSL variable, a vec4f, that takes the products of a matrix with row m of x. */
+  readonly sum: (matrix: VectorMatrix, m: number) => string;
+  /** WGSL variable that takes the sum of squares of row m of x. */
+  readonly square?: (m: number) => string;
+}
+
+const four = [0, 1, 2, 3];
+
+/** Weights that a thread multiplies each time through the loop. */
+export const weightsPerStep = (matrices: readonly VectorMatrix[], tokens: number): number =>
+  matrices.reduce((sum, matrix) => sum + rowsPerGroup * (inChunks(matrix, tokens) ? chunkColumns : 8), 0);
+
+export function productLoop(shape: LoopShape): string {
+  const [first] = shape.matrices;
+  if (!first) return '';
+  return inChunks(first, shape.tokens) ? chunkLoop(shape, first) : unitLoop(shape, first);
+}
+
+/** One matrix after the other, as in `chunkLoop`, though each reads x anew. */
+function unitLoop({ matrices, row, xStart, x, tokens, gain, sum, square }: LoopShape, first: VectorMatrix): string {
+  const ofToken = (matrix: VectorMatrix, m: number) => {
+    const squared = square && matrix === first ? `${square(m)} += dot(a, a) + dot(b, b);` : '';
+    const units = four.map((r) => `unit${r}`).join(', ');
+    const product = `${sum(matrix, m)} += products(${units}, ${gain ? 'a * gain_a, b * gain_b' : 'a, b'});`;
+    return `{ let at = ${xStart(m)}; let a = ${x}[at + columns.x]; let b = ${x}[at + columns.y]; ${squared} ${product} }`;
+  };
+  const ofMatrix = (matrix: VectorMatrix) => {
+    const units = four.map((r) => `let unit${r} = ${matrix.name}_unit(${row(matrix, r)}, unit);`);
+    return `{ ${units.join(' ')}
+    ${Array.from({ length: tokens }, (_, m) => ofToken(matrix, m)).join('\n    ')} }`;
+  };
+  return /* wgsl */ `
+  for (var unit = thread; unit < ${first.layout.columns / 8}u; unit += ${vectorThreads}u) {
+    let columns = ${first.name}_columns(unit);
+    ${gain ? 'let gain_a = gain[columns.x]; let gain_b = gain[columns.y];' : ''}
+    ${matrices.map(ofMatrix).join('\n    ')}
+  }`;
+}
+
+/** What is stored of a matrix's four rows is asked for before any of it is used; of another matrix only then, for want of registers. */
+function chunkLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, first: VectorMatrix): string {
+  const products = matrices.map((matrix) => {
+    const chunks = four.map((r) => `let chunk${r} = ${matrix.name}_chunk(${row(matrix, r)}, c);`);
+    const dots = four.map((r) => `${matrix.name}_dot(chunk${r}, span)`);
+    return `{ ${chunks.join(' ')} ${sum(matrix, 0)} += vec4f(${dots.join(', ')}); }`;
+  });
+  const sums = matrices.some(({ layout }) => needsSums(layout));
+  return /* wgsl */ `
+  for (var c = thread; c < ${first.layout.columns / chunkColumns}u; c += ${vectorThreads}u) {
+    let quads = ${first.name}_quads(c);
+    ${spanOf({ x, start: xStart(0), gain, sums, ...(square && { square: square(0) }) })}
+    ${products.join('\n    ')}
+  }`;
+}
+
+/** Fills `sum0`, … and `squares0`, … with four rows of x, `[tokens, columns]`, times `gain`. */
+export function normalisedLoop(matrices: readonly VectorMatrix[], row: (r: number) => string, pass: Passes): string {
+  const columns = matrices[0]?.layout.columns ?? 0;
+  return productLoop({
+    matrices,
+    row: (_, r) => row(r),
+    x: 'x',
+    xStart: (m) => `${pass.token(m)} * ${columns / 4}u`,
+    tokens: pass.rows.length,
+    gain: true,
+    sum: (_, m) => `sum${m}`,
+    square: (m) => `squares${m >> 2}[${m & 3}]`,
+  });
+}
+
+/**
+ * One loop over the columns of `many` products of a row of x each. `body` takes the statements that define `product`, four
+ * rows from `row` on times x from `start` on, and has `slot`, the product's number.
+ */
+export function manyLoop(
+  { matrix, x, many }: { readonly matrix: VectorMatrix; readonly x: string; readonly many: number },
+  body: (statements: string) => string,
+): string {
+  const { name, layout } = matrix;
+  const wide = inChunks(matrix, 1);
+  const steps = layout.columns / (wide ? chunkColumns : 8);
+  const dots = four.map((r) => `${name}_dot(chunk${r}, span)`).join(', ');
+  const chunks = /* wgsl */ `let quads = ${name}_quads(step);
+    ${four.map((r) => `let chunk${r} = ${name}_chunk(row + ${r}u, step);`).join(' ')}
+    ${spanOf({ x, start: 'start', gain: false, sums: needsSums(layout) })}
+    let product = vec4f(${dots});`;
+  const units = four.map((r) => `${name}_unit(row + ${r}u, step)`).join(', ');
+  const eights = /* wgsl */ `let columns = ${name}_columns(step);
+    let product = products(${units}, ${x}[start + columns.x], ${x}[start + columns.y]);`;
+  return /* wgsl */ `for (var i = thread; i < ${many * steps}u; i += ${vectorThreads}u) {
+    let slot = i / ${steps}u;
+    let step = i % ${steps}u;
+    ${body(wide ? chunks : eights)}
+  }`;
+}
+
+interface SpanShape {
+  readonly x: string;
+  readonly start: string;
+  readonly gain: boolean;
+  readonly sums: boolean;
+  readonly square?: string;
+}
+
+/** Statements that define `span`, the 32 values of x that stand at `quads`. */
+export function spanOf({ x, start, gain, sums, square }: SpanShape): string {
+  const runs = (['a', 'b'] as const).flatMap((run, i) => {
+    const at = (quad: number) => `quads.${'xy'[i]} + ${quad}u`;
+    return [
+      ...four.map((quad) => `let x_${run}${quad} = ${x}[${start} + ${at(quad)}];`),
+      ...four.map((quad) => `let ${run}${quad} = x_${run}${quad}${gain ? ` * gain[${at(quad)}]` : ''};`),
+    ];
+  });
+  const all = ['a', 'b'].flatMap((run) => four.map((quad) => `${run}${quad}`));
+  const squares = square ? `${square} += ${all.map((name) => `dot(x_${name}, x_${name})`).join(' + ')};` : '';
+  const total = (run: string) => (sums ? `dot(${four.map((quad) => `${run}${quad}`).join(' + ')}, vec4f(1.0))` : '0.0');
+  return `${runs.join(' ')} ${squares}
+    let span = Span(${all.join(', ')}, ${total('a')}, ${total('b')});`;
+}

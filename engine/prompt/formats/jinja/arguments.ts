@@ -1,0 +1,73 @@
+/** The arguments of filters, tests and methods, as Python binds them to names. */
+import type { Budget } from './budget.ts';
+import { TemplateError } from './errors.ts';
+import { str } from './printing.ts';
+import { numberOf, truth, Undefined, type Value } from './values.ts';
+
+export class Bound {
+  readonly #values: ReadonlyMap<string, Value>;
+  readonly #budget: Budget;
+
+  constructor(values: ReadonlyMap<string, Value>, budget: Budget) {
+    this.#values = values;
+    this.#budget = budget;
+  }
+
+  /** Undefined where it was not given, or was given as none. */
+  get(name: string): Value | undefined {
+    const value = this.#values.get(name);
+    return value === null ? undefined : value;
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name);
+  }
+
+  text(name: string, fallback = ''): string {
+    const value = this.get(name);
+    return value === undefined ? fallback : str(value, this.#budget);
+  }
+
+  /** @throws TemplateError where no text was given: Python's own methods take no other. */
+  pureText(name: string): string {
+    const value = this.#values.get(name);
+    if (typeof value !== 'string')
+      throw value instanceof Undefined ? value.error : new TemplateError(`${name} must be str`);
+    return value;
+  }
+
+  integer(name: string, fallback: number): number {
+    const value = this.get(name);
+    if (value === undefined) return fallback;
+    const number = numberOf(value);
+    if (number === undefined || !Number.isInteger(number)) throw new TemplateError(`${name} must be an integer`);
+    return number;
+  }
+
+  flag(name: string, fallback = false): boolean {
+    const value = this.#values.get(name);
+    return value === undefined ? fallback : truth(value);
+  }
+}
+
+/** @throws TemplateError for arguments that there are no parameters for. */
+export function bind(
+  what: string,
+  parameters: readonly string[],
+  positional: readonly Value[],
+  named: ReadonlyMap<string, Value>,
+  budget: Budget,
+): Bound {
+  if (positional.length > parameters.length) {
+    throw new TemplateError(`${what}() takes ${parameters.length} arguments but ${positional.length} were given`);
+  }
+  const values = new Map<string, Value>();
+  for (const [index, value] of positional.entries()) values.set(parameters[index] ?? '', value);
+  for (const [name, value] of named) {
+    if (!parameters.includes(name) || values.has(name)) {
+      throw new TemplateError(`${what}() got an unexpected keyword argument '${name}'`);
+    }
+    values.set(name, value);
+  }
+  return new Bound(values, budget);
+}

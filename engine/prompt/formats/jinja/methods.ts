@@ -1,0 +1,260 @@
+/** Methods of Python's texts, mappings and lists that change nothing; a sandbox like transformers' refuses the others. */
+import { type Bound, bind } from './arguments.ts';
+import type { Budget } from './budget.ts';
+import { TemplateError } from './errors.ts';
+import { braceFormat } from './formatting.ts';
+import * as texts from './texts.ts';
+import {
+  Callable,
+  characters,
+  codePoints,
+  Dict,
+  equals,
+  isList,
+  itemsOf,
+  iterate,
+  Tuple,
+  Undefined,
+  type Value,
+  View,
+} from './values.ts';
+
+type Method<Self> = {
+  readonly parameters: readonly string[];
+  readonly run: (self: Self, args: Bound, budget: Budget) => Value;
+};
+
+const method = <Self>(parameters: string, run: Method<Self>['run']): Method<Self> => ({
+  parameters: parameters.split(' ').filter((name) => name !== ''),
+  run,
+});
+
+/** A member by a dot that belongs to the type; undefined: it has none of that name. `lookUp`: members in `format`. */
+export function methodOf(
+  self: Value,
+  name: string,
+  budget: Budget,
+  lookUp: (object: Value, name: string, isItem: boolean) => Value,
+): Value | undefined {
+  if (typeof self === 'string') {
+    if (name === 'format') return new Callable(name, (given, named) => braceFormat(self, given, named, lookUp, budget));
+    return bound(textMethods, self, name, budget);
+  }
+  if (self instanceof Dict) return bound(mappingMethods, self, name, budget) ?? refused(name, mappingChanges);
+  const items = self instanceof View ? undefined : itemsOf(self);
+  if (items === undefined) return undefined;
+  return bound(listMethods, items, name, budget) ?? (isList(self) ? refused(name, listChanges) : undefined);
+}
+
+function bound<Self>(
+  methods: Readonly<Record<string, Method<Self>>>,
+  self: Self,
+  name: string,
+  budget: Budget,
+): Value | undefined {
+  const found = Object.hasOwn(methods, name) ? methods[name] : undefined;
+  if (found === undefined) return undefined;
+  return new Callable(name, (positional, named) =>
+    found.run(self, bind(name, found.parameters, positional, named, budget), budget),
+  );
+}
+
+const mappingChanges = ['clear', 'pop', 'popitem', 'setdefault', 'update'];
+const listChanges = ['append', 'clear', 'extend', 'insert', 'pop', 'remove', 'reverse', 'sort'];
+
+/** It is there in Python, and using it fails. */
+const refused = (name: string, changes: readonly string[]): Value | undefined =>
+  changes.includes(name) ? new Undefined(`access to attribute '${name}' is unsafe`) : undefined;
+
+/** The stretch of a text between two optional bounds in code points, and where it begins. */
+function stretch(text: string, args: Bound): { part: string; offset: number } {
+  const length = codePoints(text);
+  const clamp = (at: number) => Math.min(length, Math.max(0, at < 0 ? at + length : at));
+  const start = clamp(args.integer('start', 0));
+  const all = characters(text);
+  const part = all.slice(start, clamp(args.integer('end', length)));
+  return { part: typeof part === 'string' ? part : part.join(''), offset: start };
+}
+
+function find(text: string, args: Bound, last: boolean): number {
+  const { part, offset } = stretch(text, args);
+  const sub = args.pureText('sub');
+  const at = last ? part.lastIndexOf(sub) : part.indexOf(sub);
+  return at < 0 ? -1 : offset + codePoints(part.slice(0, at));
+}
+
+function foundAt(text: string, args: Bound, last: boolean): number {
+  const at = find(text, args, last);
+  if (at < 0) throw new TemplateError('substring not found');
+  return at;
+}
+
+/** One beginning or ending, or a tuple of them. */
+function affixed(text: string, args: Bound, holds: (part: string, affix: string) => boolean): boolean {
+  const { part } = stretch(text, args);
+  const given = args.get('affix');
+  const affixes = given instanceof Tuple ? given.items : [given];
+  return affixes.some((affix) => {
+    if (typeof affix !== 'string') throw new TemplateError('startswith and endswith take a str or a tuple of str');
+    return holds(part, affix);
+  });
+}
+
+function splitText(text: string, args: Bound, fromEnd: boolean, budget: Budget): Value {
+  const most = args.integer('maxsplit', -1);
+  const separator = args.get('sep');
+  if (separator === undefined) return texts.splitAtBlanks(text, most, fromEnd);
+  if (typeof separator !== 'string' || separator === '') throw new TemplateError('empty separator');
+  budget.spendItems(pieces(text, separator));
+  return texts.split(text, separator, most, fromEnd);
+}
+
+function pieces(text: string, separator: string): number {
+  let count = 1;
+  for (let at = text.indexOf(separator); at >= 0; at = text.indexOf(separator, at + separator.length)) count += 1;
+  return count;
+}
+
+function partition(text: string, separator: string, last: boolean): Tuple {
+  const at = last ? text.lastIndexOf(separator) : text.indexOf(separator);
+  if (at >= 0) return new Tuple([text.slice(0, at), separator, text.slice(at + separator.length)]);
+  return new Tuple(last ? ['', '', text] : [text, '', '']);
+}
+
+function pad(text: string, args: Bound, budget: Budget, side: 'left' | 'right' | 'both'): string {
+  const width = args.integer('width', 0);
+  const room = width - codePoints(text);
+  if (room <= 0) return text;
+  budget.spendChars(width);
+  const fill = args.text('fillchar', ' ');
+  // CPython puts the odd blank of `center` at the left where the width is odd.
+  const left = side === 'left' ? room : side === 'right' ? 0 : Math.floor(room / 2) + (room & width & 1);
+  return fill.repeat(left) + text + fill.repeat(room - left);
+}
+
+const every = (pattern: RegExp) => method<string>('', (self) => pattern.test(self));
+const cased = (self: string, same: string): boolean => self === same && self.toLowerCase() !== self.toUpperCase();
+
+const textMethods: Readonly<Record<string, Method<string>>> = {
+  capitalize: method('', texts.capitalize),
+  casefold: method('', (self) => self.toLowerCase().replaceAll('ß', 'ss')),
+  center: method('width fillchar', (self, args, budget) => pad(self, args, budget, 'both')),
+  count: method('sub start end', (self, args) => {
+    const { part } = stretch(self, args);
+    const sub = args.pureText('sub');
+    return sub === '' ? codePoints(part) + 1 : pieces(part, sub) - 1;
+  }),
+  endswith: method('affix start end', (self, args) => affixed(self, args, (part, affix) => part.endsWith(affix))),
+  expandtabs: method('tabsize', (self, args, budget) => {
+    const size = args.integer('tabsize', 8);
+    budget.spendChars(self.length + size * (pieces(self, '\t') - 1));
+    let column = 0;
+    return self.replaceAll(/[^\n\r\t]+|[\n\r\t]/g, (piece) => {
+      if (piece === '\t') {
+        const room = size > 0 ? size - (column % size) : 0;
+        column += room;
+        return ' '.repeat(room);
+      }
+      column = piece === '\n' || piece === '\r' ? 0 : column + codePoints(piece);
+      return piece;
+    });
+  }),
+  find: method('sub start end', (self, args) => find(self, args, false)),
+  index: method('sub start end', (self, args) => foundAt(self, args, false)),
+  isalnum: every(/^[\p{L}\p{N}]+$/u),
+  isalpha: every(/^\p{L}+$/u),
+  isascii: every(/^[\0-\x7f]*$/),
+  isdecimal: every(/^\p{Nd}+$/u),
+  isdigit: every(/^[\p{Nd}\u00b2\u00b3\u00b9\u2070-\u2089]+$/u),
+  islower: method('', (self) => cased(self, self.toLowerCase())),
+  isnumeric: every(/^\p{N}+$/u),
+  isspace: every(texts.onlyBlanks),
+  istitle: method('', (self) => cased(self, texts.title(self))),
+  isupper: method('', (self) => cased(self, self.toUpperCase())),
+  join: method('iterable', (self, args, budget) => {
+    const items = iterate(args.get('iterable') ?? null);
+    const wrong = items.find((item) => typeof item !== 'string');
+    if (wrong !== undefined) throw new TemplateError('join takes texts alone');
+    return joined(items.map(String), self, budget);
+  }),
+  ljust: method('width fillchar', (self, args, budget) => pad(self, args, budget, 'right')),
+  lower: method('', (self) => self.toLowerCase()),
+  lstrip: method('chars', (self, args) => strip(self, args, 'lstrip')),
+  partition: method('sep', (self, args) => partition(self, args.pureText('sep'), false)),
+  removeprefix: method('affix', (self, args) => {
+    const affix = args.pureText('affix');
+    return self.startsWith(affix) ? self.slice(affix.length) : self;
+  }),
+  removesuffix: method('affix', (self, args) => {
+    const affix = args.pureText('affix');
+    return affix !== '' && self.endsWith(affix) ? self.slice(0, -affix.length) : self;
+  }),
+  replace: method('old new count', (self, args, budget) =>
+    replaced(self, args.pureText('old'), args.pureText('new'), args.integer('count', -1), budget),
+  ),
+  rfind: method('sub start end', (self, args) => find(self, args, true)),
+  rindex: method('sub start end', (self, args) => foundAt(self, args, true)),
+  rjust: method('width fillchar', (self, args, budget) => pad(self, args, budget, 'left')),
+  rpartition: method('sep', (self, args) => partition(self, args.pureText('sep'), true)),
+  rsplit: method('sep maxsplit', (self, args, budget) => splitText(self, args, true, budget)),
+  rstrip: method('chars', (self, args) => strip(self, args, 'rstrip')),
+  split: method('sep maxsplit', (self, args, budget) => splitText(self, args, false, budget)),
+  splitlines: method('keepends', (self, args) => texts.splitLines(self, args.flag('keepends'))),
+  startswith: method('affix start end', (self, args) => affixed(self, args, (part, affix) => part.startsWith(affix))),
+  strip: method('chars', (self, args) => strip(self, args, 'strip')),
+  swapcase: method('', (self) =>
+    [...self].map((char) => (char === char.toUpperCase() ? char.toLowerCase() : char.toUpperCase())).join(''),
+  ),
+  title: method('', texts.title),
+  upper: method('', (self) => self.toUpperCase()),
+  zfill: method('width', (self, args, budget) => {
+    const sign = /^[+-]/.exec(self)?.[0] ?? '';
+    const width = args.integer('width', 0);
+    budget.spendChars(Math.max(0, width));
+    return sign + '0'.repeat(Math.max(0, width - codePoints(self))) + self.slice(sign.length);
+  }),
+};
+
+const strip = (self: string, args: Bound, how: 'strip' | 'lstrip' | 'rstrip'): string =>
+  texts.strip(self, args.get('chars') === undefined ? undefined : args.pureText('chars'), how);
+
+export function joined(items: readonly string[], separator: string, budget: Budget): string {
+  budget.spendChars(items.reduce((sum, { length }) => sum + length + separator.length, 0));
+  return items.join(separator);
+}
+
+export function replaced(text: string, old: string, by: string, most: number, budget: Budget): string {
+  budget.spendChars(texts.replacedLength(text, old, by));
+  return texts.replace(text, old, by, most);
+}
+
+const mappingMethods: Readonly<Record<string, Method<Dict>>> = {
+  copy: method('', (self) => self),
+  get: method('key default', (self, args) => {
+    const found = self.entries.get(args.get('key') ?? null);
+    return found === undefined ? (args.get('default') ?? null) : found;
+  }),
+  items: method(
+    '',
+    (self) =>
+      new View(
+        'dict_items',
+        [...self.entries].map((entry) => new Tuple(entry)),
+      ),
+  ),
+  keys: method('', (self) => new View('dict_keys', [...self.entries.keys()])),
+  values: method('', (self) => new View('dict_values', [...self.entries.values()])),
+};
+
+const listMethods: Readonly<Record<string, Method<readonly Value[]>>> = {
+  copy: method('', (self) => self),
+  count: method(
+    'value',
+    (self, args, budget) => self.filter((item) => equals(item, args.get('value') ?? null, budget)).length,
+  ),
+  index: method('value', (self, args, budget) => {
+    const at = self.findIndex((item) => equals(item, args.get('value') ?? null, budget));
+    if (at < 0) throw new TemplateError('the value is not in the list');
+    return at;
+  }),
+};

@@ -1,0 +1,41 @@
+/** Bank conflicts of workgroup memory, by NVIDIA's rules: 32 banks of four bytes, 16-byte accesses in quarter warps. */
+import { attentionAccesses, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
+import { matrixTileAccesses } from '../../engine/backend/webgpu/kernels/matrixTiles.ts';
+import type { SharedAccess } from '../../engine/backend/webgpu/kernels/sharedAccess.ts';
+import { plainTileAccesses } from '../../engine/backend/webgpu/kernels/tiles.ts';
+import type { BenchModel } from './models.ts';
+
+const [banks, bankBytes, lanes, quarter, accessBytes] = [32, 4, 32, 8, 16];
+
+/** Passes through the banks that the first warp's access takes; lanes that read the same word share it. */
+export function wavefronts({ address }: SharedAccess): number {
+  let total = 0;
+  for (let first = 0; first < lanes; first += quarter) {
+    const words = new Map<number, Set<number>>();
+    for (let lane = first; lane < first + quarter; lane++) {
+      const from = address(lane) / bankBytes;
+      for (let word = from; word < from + accessBytes / bankBytes; word++) {
+        words.set(word % banks, (words.get(word % banks) ?? new Set()).add(word));
+      }
+    }
+    total += Math.max(...[...words.values()].map(({ size }) => size));
+  }
+  return total;
+}
+
+/** Of every kernel that reads rows of workgroup memory, with the largest of its accesses. */
+export function sharedWavefronts(models: readonly BenchModel[]): Map<string, number> {
+  const found = new Map<string, number>();
+  const note = (kernel: string, accesses: readonly SharedAccess[]) =>
+    found.set(kernel, Math.max(found.get(kernel) ?? 0, ...accesses.map(wavefronts)));
+  for (const { spec } of models) {
+    for (const { attention } of spec.layers) {
+      const shape = attentionShape(attention);
+      for (const tokens of [1, 16])
+        note(`attention of ${shape.keyDim}`, attentionAccesses(shape, attentionTile(shape, tokens)));
+    }
+  }
+  note('plain tiles', plainTileAccesses);
+  note('matrix tiles', matrixTileAccesses);
+  return found;
+}

@@ -1,0 +1,44 @@
+/**
+ * Run on a driver without its card (cards.ts): compiles every kernel of the models' plans and prints on stderr a line before
+ * each, among what the driver prints of it; writes what was compiled to the file named.
+ *
+ *     node compile.ts OUT.json ROWS [MODEL…]     ROWS: 1,4,prompt
+ */
+import { writeFileSync, writeSync } from 'node:fs';
+import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
+import { models } from './models.ts';
+import { recordPlans } from './plans.ts';
+
+const [out = '', rows = '1', ...names] = process.argv.slice(2);
+const counts = rows.split(',').map((count) => (count === 'prompt' ? count : Number(count)));
+const gpu = await Gpu.open({ compileOnly: true });
+const numbers = new Map<string, number>();
+const failures: Record<string, string> = {};
+
+/** Whatever the driver prints from here on is of this kernel: one is compiled at a time. */
+const mark = (id: number | string) => writeSync(2, `\n@@@ ${id}\n`);
+
+const plans = [];
+for (const model of models.filter(({ name }) => names.length === 0 || names.includes(name))) {
+  for (const { dispatches, ...plan } of await recordPlans(model, gpu.capabilities, counts)) {
+    const kernels = [];
+    for (const { source, groups } of dispatches) {
+      const { code, label, weightsPerStep } = source;
+      let id = numbers.get(code);
+      if (id === undefined) {
+        id = numbers.size;
+        numbers.set(code, id);
+        mark(id);
+        await gpu.kernel(source).catch((error: Error) => {
+          failures[label] = error.message;
+        });
+        mark('end');
+      }
+      kernels.push({ id, label, groups, ...(weightsPerStep !== undefined && { weightsPerStep }) });
+    }
+    plans.push({ ...plan, kernels });
+  }
+}
+writeFileSync(out, JSON.stringify({ plans, failures, notes: gpu.capabilities.notes }));
+// The shims have no device to wait for.
+process.exit(0);

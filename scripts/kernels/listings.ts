@@ -1,0 +1,201 @@
+/** What a driver's compiler printed of a kernel, in one form: registers, spills, and the instructions of each basic block. */
+import { closeSync, openSync, readSync } from 'node:fs';
+import type { Compiler } from './cards.ts';
+
+interface Block {
+  readonly instructions: string[];
+  /** Indices of the blocks that may come next. */
+  readonly next: number[];
+}
+
+export interface Listing {
+  /** Of a thread, in 32 bits. */
+  readonly registers: number;
+  /** Registers that went to memory. */
+  readonly spills: number;
+  /** Warps (subgroups) that a core, or a SIMD of AMD's, holds at once; absent: not told. */
+  readonly warps?: number;
+  readonly instructions: number;
+  readonly blocks: readonly Block[];
+}
+
+/** Lines of a file that may be larger than a string can be. */
+function* lines(path: string): Generator<string> {
+  const file = openSync(path, 'r');
+  const buffer = Buffer.alloc(1 << 20);
+  let rest = '';
+  try {
+    for (let size = readSync(file, buffer); size > 0; size = readSync(file, buffer)) {
+      const parts = (rest + buffer.toString('latin1', 0, size)).split('\n');
+      rest = parts.pop() ?? '';
+      yield* parts;
+    }
+  } finally {
+    closeSync(file);
+  }
+  yield rest;
+}
+
+/** What stands between a kernel's mark (compile.ts) and the next, by the kernel's number; `keep` picks the lines. */
+function marked(path: string, keep: (line: string) => boolean): Map<number, string[]> {
+  const sections = new Map<number, string[]>();
+  let section: string[] | undefined;
+  for (const line of lines(path)) {
+    const mark = /^@@@ (\d+|end)$/.exec(line);
+    if (mark) {
+      section = mark[1] === 'end' ? undefined : [];
+      if (section) sections.set(Number(mark[1]), section);
+    } else if (section && keep(line)) section.push(line);
+  }
+  return sections;
+}
+
+/** @param errors what compile.ts's process wrote to stderr, `output` to stdout */
+export function listings(compiler: Compiler, errors: string, output: string): Map<number, Listing> {
+  if (compiler === 'agx') return agxListings(errors, output);
+  const sections = marked(errors, compiler === 'nak' ? lastStage() : () => true);
+  const parse = compiler === 'nak' ? nakListing : acoListing;
+  return new Map([...sections].map(([id, section]) => [id, parse(section)]));
+}
+
+function numberAfter(section: readonly string[], label: string): number {
+  const line = section.find((candidate) => candidate.startsWith(`${label}: `));
+  return line === undefined ? 0 : Number(line.slice(label.length + 2));
+}
+
+/** NAK prints its code after every pass; the last is what runs. */
+function lastStage(): (line: string) => boolean {
+  let wanted = false;
+  return (line) => {
+    if (line.startsWith('NAK IR')) wanted = line.includes('calc_instr_deps');
+    else if (line.startsWith('Stage: ')) wanted = true;
+    else if (line.startsWith('Encoded shader')) wanted = false;
+    return wanted;
+  };
+}
+
+function nakListing(section: readonly string[]): Listing {
+  const blocks: Block[] = [];
+  for (const line of section) {
+    const end = /^\} -> \[(.*)\]/.exec(line);
+    const block = blocks.at(-1);
+    if (/^block(\.u)? \d+ /.test(line)) blocks.push({ instructions: [], next: [] });
+    else if (end) block?.next.push(...(end[1] ?? '').split(',').filter(Boolean).map(Number));
+    else if (/\/\/ delay=/.test(line)) block?.instructions.push(line.replace(/\/\/.*/, '').trim());
+  }
+  return {
+    registers: numberAfter(section, 'Num GPRs'),
+    spills: numberAfter(section, 'Spills to mem') + numberAfter(section, 'Fills from mem'),
+    warps: numberAfter(section, 'Max warps/SM'),
+    instructions: numberAfter(section, 'Instruction count'),
+    blocks,
+  };
+}
+
+/** LLVM's disassembly: blocks by label, which go on to the next unless they end in a jump. */
+function acoListing(section: readonly string[]): Listing {
+  const labels = new Map<string, number>();
+  const blocks: Block[] = [];
+  for (const line of section) {
+    const label = /^(BB\d+):/.exec(line);
+    const instruction = /^\t(.*?)\s*;/.exec(line);
+    if (label) {
+      labels.set(label[1] ?? '', blocks.length);
+      blocks.push({ instructions: [], next: [] });
+    } else if (instruction && !/^(s_delay_alu|s_nop|s_waitcnt)/.test(instruction[1] ?? '')) {
+      blocks.at(-1)?.instructions.push(instruction[1] ?? '');
+    }
+  }
+  for (const [index, { instructions, next }] of blocks.entries()) {
+    const jumps = instructions.flatMap((line) => /^s_c?branch\S* (BB\d+)/.exec(line)?.[1] ?? []);
+    next.push(...jumps.flatMap((label) => labels.get(label) ?? []));
+    if (!instructions.at(-1)?.startsWith('s_branch') && index + 1 < blocks.length) next.push(index + 1);
+  }
+  return {
+    registers: numberAfter(section, 'VGPRs'),
+    spills: numberAfter(section, 'Spilled VGPRs') + numberAfter(section, 'Scratch size'),
+    warps: numberAfter(section, 'Subgroups per SIMD'),
+    instructions: numberAfter(section, 'Instructions'),
+    blocks,
+  };
+}
+
+/** Listings of a shader after each of its passes, and of the preamble, which runs once for all threads: the longest is the kernel. */
+function agxBlocks(output: string): Block[][] {
+  const shaders: Block[][][] = [];
+  for (const line of lines(output)) {
+    if (line.startsWith('shader: ')) shaders.push([]);
+    if (line === 'block0 {') shaders.at(-1)?.push([]);
+    const blocks = shaders.at(-1)?.at(-1);
+    const end = /^\} ?(?:-> )?((?:block\d+ ?)*)/.exec(line);
+    if (/^block\d+ \{/.test(line)) blocks?.push({ instructions: [], next: [] });
+    else if (end) blocks?.at(-1)?.next.push(...[...(end[1] ?? '').matchAll(/\d+/g)].map(([index]) => Number(index)));
+    else if (line.startsWith('   ')) blocks?.at(-1)?.instructions.push(line.trim());
+  }
+  const length = (blocks: readonly Block[]) => blocks.reduce((sum, { instructions }) => sum + instructions.length, 0);
+  return shaders.map((passes) => {
+    const most = Math.max(...passes.map(length));
+    return passes.findLast((blocks) => 2 * length(blocks) > most) ?? [];
+  });
+}
+
+/** The listing goes to stdout, one a compiled shader in order, the statistics to stderr. */
+function agxListings(errors: string, output: string): Map<number, Listing> {
+  const shaders = agxBlocks(output);
+  const sections = [...marked(errors, (line) => line.startsWith('CS shader: '))].filter(
+    ([, section]) => section.length > 0,
+  );
+  if (sections.length !== shaders.length) throw new Error(`${shaders.length} listings of ${sections.length} kernels`);
+  return new Map(
+    sections.map(([id, [line = '']], index) => {
+      const figure = (name: string) => Number(new RegExp(`(\\d+) ${name}`).exec(line)?.[1] ?? 0);
+      const [, spilled, filled] = /(\d+):(\d+) spills/.exec(line) ?? [];
+      return [
+        id,
+        {
+          registers: figure('gprs') / 2,
+          spills: Number(spilled) + Number(filled),
+          warps: figure('threads') / 32,
+          instructions: figure('instrs'),
+          blocks: shaders[index] ?? [],
+        },
+      ];
+    }),
+  );
+}
+
+/** Instructions of the loops that hold no other: natural loops, by their edges back. */
+export function innerLoops({ blocks }: Listing): string[][] {
+  const before = blocks.map((_, index) => blocks.flatMap(({ next }, from) => (next.includes(index) ? [from] : [])));
+  const loops = new Map<number, Set<number>>();
+  for (const [from, { next }] of blocks.entries()) {
+    for (const head of next.filter((to) => to <= from)) {
+      const body = loops.get(head) ?? new Set([head]);
+      loops.set(head, body);
+      const open = [from];
+      for (let block = open.pop(); block !== undefined; block = open.pop()) {
+        if (body.has(block)) continue;
+        body.add(block);
+        open.push(...(before[block] ?? []));
+      }
+    }
+  }
+  const all = [...loops.values()];
+  const inner = all.filter(
+    (body) => !all.some((other) => other !== body && [...other].every((block) => body.has(block))),
+  );
+  return inner.map((body) => [...body].flatMap((index) => blocks[index]?.instructions ?? []));
+}
+
+const multiplies =
+  /\b(ffma|fmul|v_fma|v_fmac|v_mul_f32|v_pk_fma|v_mac|v_mad|v_dot|v_dual_fmac|v_dual_mul|fmadd|ffma32)|\bfma\b/;
+
+/** Instructions of the loop that multiplies most, once through it. */
+export function productLoopInstructions(listing: Listing): number | undefined {
+  const counted = innerLoops(listing).map((loop) => ({
+    multiplies: loop.filter((line) => multiplies.test(line)).length,
+    length: loop.length,
+  }));
+  const most = counted.sort((a, b) => b.multiplies - a.multiplies)[0];
+  return most && most.multiplies >= 8 ? most.length : undefined;
+}

@@ -1,0 +1,101 @@
+/** Compiles the models' plans for a card and reads what its compiler printed. */
+import { spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { projectRoot } from '../shared/paths.ts';
+import { type Card, cardLaunch } from './cards.ts';
+import { type Listing, listings, productLoopInstructions } from './listings.ts';
+
+const compiled = z.object({
+  plans: z.array(
+    z.object({
+      model: z.string(),
+      rows: z.union([z.number(), z.literal('prompt')]),
+      kernels: z.array(
+        z.object({
+          id: z.number(),
+          label: z.string(),
+          groups: z.array(z.number()),
+          weightsPerStep: z.number().optional(),
+        }),
+      ),
+    }),
+  ),
+  failures: z.record(z.string(), z.string()),
+});
+
+export interface MeasuredKernel {
+  readonly label: string;
+  /** `matrixVector Q4_K`: what kernels of one kind and type have in common. */
+  readonly kind: string;
+  readonly rows: number | 'prompt';
+  readonly registers: number;
+  readonly spills: number;
+  readonly warps: number;
+  readonly instructions: number;
+  /** Of the loop over columns, a weight; absent: multiplies no weights, or has no loop left. */
+  readonly perWeight?: number;
+}
+
+export interface CardResult {
+  readonly card: Card;
+  readonly kernels: readonly MeasuredKernel[];
+  /** Message of the compiler by label. */
+  readonly failures: Readonly<Record<string, string>>;
+  /** Dispatches of a decoded token, by model. */
+  readonly dispatches: Readonly<Record<string, number>>;
+  readonly seconds: number;
+}
+
+/** @throws Unavailable where Mesa cannot be had; an Error where the driver itself fails. */
+export async function measureCard(card: Card, rows: string, models: readonly string[]): Promise<CardResult> {
+  const started = performance.now();
+  const work = join(projectRoot, '.cache', 'kernels');
+  mkdirSync(work, { recursive: true });
+  const at = (ending: string) => join(work, `${card.name}.${ending}`);
+  await runOn(card, work, [join(import.meta.dirname, 'compile.ts'), at('json'), rows, ...models], at);
+  const { plans, failures } = compiled.parse(JSON.parse(readFileSync(at('json'), 'utf8')));
+  const byId = listings(card.compiler, at('err'), at('out'));
+  // Tens of megabytes each.
+  for (const ending of ['err', 'out', 'json']) rmSync(at(ending));
+  const seen = new Set<number>();
+  const kernels = plans.flatMap((plan) =>
+    plan.kernels.flatMap(({ id, label, weightsPerStep }) => {
+      const listing = byId.get(id);
+      if (!listing || seen.has(id)) return [];
+      seen.add(id);
+      return [measured(label, plan.rows, listing, weightsPerStep)];
+    }),
+  );
+  const decoded = plans.filter((plan) => plan.rows === 1);
+  const dispatches = Object.fromEntries(decoded.map((plan) => [plan.model, plan.kernels.length]));
+  return { card, kernels, failures, dispatches, seconds: (performance.now() - started) / 1000 };
+}
+
+function measured(label: string, rows: number | 'prompt', listing: Listing, weightsPerStep?: number): MeasuredKernel {
+  const { registers, spills, instructions, warps = 0 } = listing;
+  const loop = weightsPerStep === undefined ? undefined : productLoopInstructions(listing);
+  const kind = label.split(' ').slice(0, 2).join(' ');
+  const perWeight = loop !== undefined && weightsPerStep !== undefined ? loop / weightsPerStep : undefined;
+  return { label, kind, rows, registers, spills, warps, instructions, ...(perWeight !== undefined && { perWeight }) };
+}
+
+function runOn(card: Card, work: string, args: readonly string[], at: (ending: string) => string): Promise<void> {
+  const { command, env } = cardLaunch(card, work);
+  const [program = '', ...before] = command;
+  const [output, errors] = [openSync(at('out'), 'w'), openSync(at('err'), 'w')];
+  const child = spawn(program, [...before, ...args], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', output, errors],
+  });
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('exit', (code, signal) => {
+      closeSync(output);
+      closeSync(errors);
+      if (code === 0) resolve();
+      else reject(new Error(`${card.name}: the driver ended with ${signal ?? code}; see ${at('err')}`));
+    });
+  });
+}

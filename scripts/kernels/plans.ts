@@ -1,0 +1,72 @@
+/** The plans that the engine would run for a model on an adapter, recorded without memory and without a device. */
+
+import { queriesPerTile } from '../../engine/backend/webgpu/decoder/attention.ts';
+import { allocateCache } from '../../engine/backend/webgpu/decoder/cache.ts';
+import type { Groups, Plan } from '../../engine/backend/webgpu/decoder/dispatches.ts';
+import { headPlan, layersPlan } from '../../engine/backend/webgpu/decoder/forwardPlan.ts';
+import { placeWeights } from '../../engine/backend/webgpu/decoder/gpuWeights.ts';
+import type { PlanRows } from '../../engine/backend/webgpu/decoder/recorder.ts';
+import { maxTokensPerRun } from '../../engine/backend/webgpu/decoder/scratch.ts';
+import type { GpuCapabilities } from '../../engine/backend/webgpu/device/adapter.ts';
+import type { Gpu, KernelSource } from '../../engine/backend/webgpu/device/gpu.ts';
+import { Uploader } from '../../engine/backend/webgpu/device/upload.ts';
+import { allocateRun } from '../../engine/backend/webgpu/needs.ts';
+import { type BenchModel, weightsOf } from './models.ts';
+
+export interface RecordedDispatch {
+  readonly source: KernelSource;
+  readonly groups: Groups;
+}
+
+export interface RecordedPlan {
+  readonly model: string;
+  readonly rows: PlanRows;
+  readonly dispatches: readonly RecordedDispatch[];
+}
+
+/** Tokens of a prompt's chunk, and of the context that it stands in. */
+const promptTokens = 512;
+const contextTokens = 8192;
+
+/** Takes the place of the device: buffers are sizes, kernels their sources. */
+function recordingGpu(capabilities: GpuCapabilities) {
+  const methods: Pick<Gpu, 'allocate' | 'allocatedBytes' | 'bind' | 'capabilities' | 'free' | 'kernel'> = {
+    capabilities,
+    allocatedBytes: 0,
+    allocate: async (_, size) => ({ size }) as GPUBuffer,
+    free: () => undefined,
+    kernel: async (source) => ({ source, pipeline: {} as GPUComputePipeline, layout: {} as GPUBindGroupLayout }),
+    bind: () => ({}) as GPUBindGroup,
+  };
+  return { ...methods, device: {} as GPUDevice, throwIfFailed: () => undefined };
+}
+
+/** Plans of so many rows each: of 1 to 16 with the head and the draw, of a prompt with the head of its last token. */
+export async function recordPlans(
+  model: BenchModel,
+  capabilities: GpuCapabilities,
+  rows: readonly PlanRows[],
+): Promise<RecordedPlan[]> {
+  const { spec } = model;
+  const gpu = recordingGpu(capabilities);
+  const weights = await placeWeights(weightsOf(model), new Uploader(gpu, { contextTokens }));
+  const buffers = await allocateRun(capabilities, spec, contextTokens, gpu);
+  const cacheOptions = { contextTokens, maxTokensPerRun, precision: 'f16', budgetBytes: 0 } as const;
+  const cache = await allocateCache(gpu, spec, cacheOptions);
+  const parts = { gpu, spec, weights, cache, ...buffers };
+  const recorded: RecordedPlan[] = [];
+  for (const count of rows) {
+    const tokens = count === 'prompt' ? promptTokens : count;
+    buffers.inputs.tokens = tokens;
+    buffers.inputs.tiles = Math.ceil(tokens / queriesPerTile(spec, count));
+    const plans: Plan[] = [await layersPlan(parts, count)];
+    const { logits, hidden, chosen } = buffers.scratch;
+    plans.push(await headPlan(parts, count === 'prompt' ? 1 : count, count === 'prompt' ? chosen : hidden));
+    if (count === 1) {
+      const operands = { logits, rowBuffer: buffers.inputs.rowBuffer, rows: () => 1 };
+      plans.push(await buffers.sampler.plan(gpu, operands));
+    }
+    recorded.push({ model: model.name, rows: count, dispatches: plans.flatMap((plan) => plan.kernels()) });
+  }
+  return recorded;
+}

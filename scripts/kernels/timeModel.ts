@@ -1,0 +1,146 @@
+/**
+ * Time of one decoded token on cards that are not here, from the instructions that compilers made of the kernels.
+ *
+ * Assumed: 0.85 of the memory bandwidth is reached; the larger of memory and arithmetic counts whole and the smaller by a
+ * quarter, since they overlap; a dispatch costs what `dispatchSeconds` says; keys and values are f16. NVIDIA's instructions are
+ * Ada's by NAK, AMD's navi31's by ACO, Apple's and, for want of a compiler without its card, Intel's the M1's by AGX. Ratios
+ * carry over to the vendors' own compilers, absolute counts to about a fifth.
+ */
+import type { TensorType } from '../../engine/formats/tensor.ts';
+import type { GroupedQueryAttentionSpec } from '../../engine/model/spec/spec.ts';
+import type { Card } from './cards.ts';
+import type { BenchModel } from './models.ts';
+
+interface Gpu {
+  readonly name: string;
+  readonly compiledFor: Card['name'];
+  readonly cores: number;
+  readonly hertz: number;
+  readonly bytesPerSecond: number;
+  /** Instructions of one thread that a core starts a cycle: lanes by issue width. */
+  readonly lanesPerCore: number;
+  /** From asking memory to its answer. */
+  readonly latencySeconds: number;
+  readonly dispatchSeconds: number;
+}
+
+const lanes = 128;
+
+export const gpus: readonly Gpu[] = [
+  gpu('H200', 'Ada', 132, 1.75e9, 4.8e12, 6e-7, 4e-6),
+  gpu('RTX 4090', 'Ada', 128, 2.52e9, 1.008e12, 5e-7, 3.5e-6),
+  gpu('RX 7900 XTX', 'navi31', 48, 2.5e9, 9.6e11, 6e-7, 5e-6),
+  gpu('M2 Max', 'M1', 38, 1.398e9, 4e11, 7e-7, 6e-6),
+  gpu('Arc A770', 'M1', 32, 2.1e9, 5.6e11, 7e-7, 8e-6),
+  gpu('Meteor Lake', 'M1', 8, 2.25e9, 1e11, 6e-7, 8e-6),
+];
+
+function gpu(
+  name: string,
+  compiledFor: Card['name'],
+  cores: number,
+  hertz: number,
+  bytesPerSecond: number,
+  latencySeconds: number,
+  dispatchSeconds: number,
+): Gpu {
+  return { name, compiledFor, cores, hertz, bytesPerSecond, lanesPerCore: lanes, latencySeconds, dispatchSeconds };
+}
+
+/** What of the kernels the model needs; taken down with each generation, so that before and after are told by the same formula. */
+export interface KernelFigures {
+  /** Instructions a weight by card and kind (`matrixVector Q4_K`). */
+  readonly perWeight: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  /** Weights that 64 threads take in one step of a row: lanes idle where a row is no multiple. */
+  readonly stepColumns: number;
+  readonly attention: {
+    readonly keys: number;
+    readonly mostSplits: number;
+    /** Passes of an access to a key in workgroup memory. */
+    readonly wavefronts: number;
+    /** Memory's latencies that a block waits for, one after the other. */
+    readonly latencies: number;
+    /** Cycles of steps that one thread a row takes while the others wait. */
+    readonly serialCycles: number;
+  };
+  /** Dispatches of a decoded token by model. */
+  readonly dispatches: Readonly<Record<string, number>>;
+}
+
+const bytesPerWeight: Partial<Readonly<Record<TensorType, number>>> = {
+  F32: 4,
+  BF16: 2,
+  F8_E4M3: 1,
+  Q8_0: 34 / 32,
+  Q6_K: 210 / 256,
+  Q4_K: 144 / 256,
+  MXFP4: 17 / 32,
+};
+
+const bandwidthShare = 0.85;
+const samplingSeconds = 2.5e-5;
+
+/** Of so many weights in rows of `columns`. */
+function productSeconds(device: Gpu, figures: KernelFigures, kind: string, weights: number, columns: number): number {
+  const type = (kind.split(' ')[1] ?? '') as TensorType;
+  const memory = (weights * (bytesPerWeight[type] ?? 4)) / (bandwidthShare * device.bytesPerSecond);
+  const steps = columns / figures.stepColumns;
+  const idle = Math.ceil(steps) / steps;
+  const instructions = weights * idle * (figures.perWeight[device.compiledFor]?.[kind] ?? 8);
+  const arithmetic = instructions / (device.lanesPerCore * device.cores * device.hertz);
+  return Math.max(memory, arithmetic) + 0.25 * Math.min(memory, arithmetic);
+}
+
+function attentionSeconds(
+  device: Gpu,
+  { attention }: KernelFigures,
+  spec: GroupedQueryAttentionSpec,
+  context: number,
+): number {
+  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, slidingWindow } = spec;
+  const { keys, wavefronts, latencies, serialCycles } = attention;
+  const visible = Math.max(16, Math.min(context, slidingWindow ?? context));
+  const blocks = Math.ceil(visible / keys);
+  const splits = slidingWindow === undefined ? Math.min(attention.mostSplits, Math.max(1, blocks >> 1)) : 1;
+  const rows = heads / kvHeads;
+  const quads = headDim / 4;
+  // A warp reads its row's query and its own key, then its own value for every key.
+  const scores = ((rows * keys) / 32) * quads * (1 + wavefronts);
+  const values = ((rows * quads) / 32) * keys * 5;
+  const shared = scores + values;
+  const perCore = Math.ceil((kvHeads * splits) / device.cores);
+  const chain = Math.max(shared, latencies * device.latencySeconds * device.hertz) + serialCycles + 200;
+  const cycles = Math.ceil(blocks / splits) * Math.max(chain, perCore * shared);
+  const bytes = visible * kvHeads * headDim * 2 * 2;
+  return Math.max(cycles / device.hertz, bytes / (0.8 * device.bytesPerSecond));
+}
+
+/** Tokens a second at batch 1, of models with grouped-query attention; undefined: latent attention is not modelled. */
+export function tokensPerSecond(
+  device: Gpu,
+  model: BenchModel,
+  figures: KernelFigures,
+  context: number,
+): number | undefined {
+  const { spec, types } = model;
+  const h = spec.hiddenSize;
+  let seconds = productSeconds(device, figures, `matrixVector ${types.head}`, spec.vocabularySize * h, h);
+  for (const { attention, feedForward } of spec.layers) {
+    if (attention.kind === 'latent') return undefined;
+    const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, qkNorm } = attention;
+    const joint = qkNorm ? 'jointVector' : 'projectHeads';
+    seconds += productSeconds(device, figures, `${joint} ${types.attention}`, (heads + 2 * kvHeads) * headDim * h, h);
+    seconds += productSeconds(device, figures, `matrixVector ${types.attention}`, heads * headDim * h, heads * headDim);
+    seconds += attentionSeconds(device, figures, attention, context);
+    const width = feedForward.intermediateSize;
+    const used = feedForward.kind === 'experts' ? feedForward.expertsPerToken : 1;
+    if (feedForward.kind === 'experts') {
+      seconds += productSeconds(device, figures, 'matrixVector F32', feedForward.numExperts * h, h);
+    }
+    seconds += productSeconds(device, figures, `gatedVector ${types.gate}`, 2 * used * width * h, h);
+    const down = feedForward.kind === 'experts' ? 'expertsDown' : 'matrixVector';
+    seconds += productSeconds(device, figures, `${down} ${types.down}`, used * width * h, used * width);
+  }
+  seconds += (figures.dispatches[model.name] ?? 0) * device.dispatchSeconds + samplingSeconds;
+  return 1 / seconds;
+}

@@ -1,0 +1,106 @@
+/**
+ * Mesa's drivers from Debian sid, unpacked into a cache folder beside the system and run through their own dynamic loader,
+ * since a stable Debian's Mesa is too old for Dawn.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+
+const cache = process.env['HEARTH_DEV_CACHE'] ?? join(homedir(), '.cache', 'hearth', 'dev');
+const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
+
+/** Why this machine cannot have an adapter. */
+export class Unavailable extends Error {}
+
+export function apt(...parameters: string[]): void {
+  const { status } = spawnSync('apt-get', ['-qq', ...parameters], { stdio: ['ignore', 'ignore', 'inherit'] });
+  if (status !== 0) throw new Unavailable(`apt-get ${parameters.at(-1)} failed; check the network.`);
+}
+
+export function requireDebianRoot(what: string): void {
+  const debian = existsSync('/etc/debian_version') && existsSync('/usr/bin/apt-get');
+  if (process.platform !== 'linux' || !debian || process.getuid?.() !== 0) {
+    throw new Unavailable(`${what} is installed by itself only on Debian as root.`);
+  }
+}
+
+/** The mirror that apt already uses, so that no host is named here. */
+function debianMirror(): string {
+  const files = ['/etc/apt/sources.list', ...listDirectory('/etc/apt/sources.list.d')];
+  const text = files
+    .filter((file) => existsSync(file))
+    .flatMap((file) => readFileSync(file, 'utf8').split('\n'))
+    .filter((line) => !line.trimStart().startsWith('#'))
+    .join('\n');
+  const mirror = /https?:\/\/\S*\/debian(?=[\s/]|$)/.exec(text)?.[0];
+  if (!mirror) throw new Unavailable('The sources of apt name no Debian mirror.');
+  return mirror;
+}
+
+function listDirectory(directory: string): string[] {
+  return existsSync(directory) ? readdirSync(directory).map((name) => join(directory, name)) : [];
+}
+
+/** Downloads packages with everything they need and unpacks them, touching nothing of the system. */
+function unpack(root: string, packages: readonly string[]): void {
+  requireDebianRoot(`Mesa (Debian sid, ${packages.join(', ')})`);
+  const work = `${root}.partial-${process.pid}`;
+  rmSync(work, { recursive: true, force: true });
+  for (const folder of ['state/lists/partial', 'cache/archives/partial', 'etc', 'root']) {
+    mkdirSync(join(work, folder), { recursive: true });
+  }
+  writeFileSync(join(work, 'status'), '');
+  writeFileSync(join(work, 'etc/sources.list'), `deb [signed-by=${keyring}] ${debianMirror()} sid main\n`);
+  const options = [
+    ['Dir::State', join(work, 'state')],
+    ['Dir::State::status', join(work, 'status')],
+    ['Dir::Cache', join(work, 'cache')],
+    ['Dir::Etc::sourcelist', join(work, 'etc/sources.list')],
+    ['Dir::Etc::sourceparts', '-'],
+    ['APT::Sandbox::User', 'root'],
+    // A mirror may be a copy of some weeks ago; what it signed is checked all the same.
+    ['Acquire::Check-Valid-Until', 'false'],
+  ].map(([name, value]) => `-o${name}=${value}`);
+  apt(...options, 'update');
+  apt(...options, 'install', '-y', '--no-install-recommends', '--download-only', ...packages);
+  const archives = join(work, 'cache/archives');
+  for (const name of readdirSync(archives).filter((file) => file.endsWith('.deb'))) {
+    execFileSync('dpkg-deb', ['-x', join(archives, name), join(work, 'root')]);
+  }
+  mkdirSync(join(root, '..'), { recursive: true });
+  rmSync(root, { recursive: true, force: true });
+  renameSync(join(work, 'root'), root);
+  rmSync(work, { recursive: true, force: true });
+}
+
+export interface Mesa {
+  /** Where its libraries are. */
+  readonly libraries: string;
+  readonly root: string;
+  /** Starts a program with these libraries, `preload` before all others. */
+  launch(preload?: string): readonly string[];
+}
+
+/**
+ * Mesa's Vulkan drivers with the shims that let a driver start without its card.
+ * @throws Unavailable with the reason when this machine cannot have them.
+ */
+export function mesa(): Mesa {
+  if (process.arch !== 'x64') throw new Unavailable('Mesa is set up for x86-64 only.');
+  const root = join(cache, 'mesa');
+  const libraries = join(root, 'usr/lib/x86_64-linux-gnu');
+  const loader = join(libraries, 'ld-linux-x86-64.so.2');
+  if (!existsSync(loader)) unpack(root, ['mesa-vulkan-drivers', 'libvulkan1', 'mesa-drm-shim']);
+  return {
+    root,
+    libraries,
+    launch: (preload) => [
+      loader,
+      '--library-path',
+      libraries,
+      ...(preload ? ['--preload', join(libraries, preload)] : []),
+      process.execPath,
+    ],
+  };
+}

@@ -1,0 +1,82 @@
+/**
+ * `npm run test:kernels`: compiles the plans of published models by the real compilers of four GPUs that are not here (Mesa's
+ * drivers, fetched by itself on Debian) and holds them to kernels/ceilings.ts: every kernel compiles, none spills, no loop takes
+ * more instructions a weight, no access more passes through the banks.
+ *
+ *     --cards Ada,M1     some cards         --rows 1,prompt     some plans        --write     docs/kernels.md as well
+ *
+ * Exit status 77: Mesa cannot be had here, and the reason is printed.
+ */
+import { parseArgs } from 'node:util';
+import { ceilings, wavefrontCeilings } from '../engine/backend/webgpu/kernels/ceilings.ts';
+import { sharedWavefronts } from './kernels/banks.ts';
+import { type Card, cards } from './kernels/cards.ts';
+import { type CardResult, measureCard } from './kernels/measure.ts';
+import { models } from './kernels/models.ts';
+import { writeReport } from './kernels/report.ts';
+import { Unavailable } from './shared/mesa.ts';
+
+const { values } = parseArgs({
+  options: {
+    cards: { type: 'string' },
+    rows: { type: 'string', default: '1,4,8,16,prompt' },
+    write: { type: 'boolean', default: false },
+  },
+});
+const asked = cards.filter(({ name }) => values.cards === undefined || values.cards.split(',').includes(name));
+
+/** What is wrong, a sentence each. */
+function faults({ card, kernels, failures }: CardResult): string[] {
+  const failed = Object.entries(failures).map(
+    ([label, message]) => `${card.name}: ${label} does not compile: ${message}`,
+  );
+  const spilled = kernels
+    .filter(({ spills }) => spills > 0)
+    .map(({ label, rows, spills }) => `${card.name}: ${label} for ${rows} rows spills ${spills} registers.`);
+  const costly = kernels.flatMap(({ label, kind, rows, perWeight }) => {
+    if (rows !== 1 || perWeight === undefined) return [];
+    const ceiling = ceilings[kind]?.[card.name];
+    if (ceiling === undefined) return [`${card.name}: ceilings.ts has no entry for ${kind}.`];
+    return perWeight <= ceiling
+      ? []
+      : [`${card.name}: ${label} takes ${perWeight.toFixed(1)} instructions a weight; its ceiling is ${ceiling}.`];
+  });
+  if (kernels.length === 0) failed.push(`${card.name}: no kernel was compiled.`);
+  return [...failed, ...spilled, ...costly];
+}
+
+function bankFaults(): string[] {
+  return [...sharedWavefronts(models)].flatMap(([kernel, count]) => {
+    const ceiling = wavefrontCeilings[kernel];
+    if (ceiling === undefined) return [`ceilings.ts has no entry for ${kernel}.`];
+    return count <= ceiling ? [] : [`${kernel}: ${count} passes through the banks; the ceiling is ${ceiling}.`];
+  });
+}
+
+/** Two at a time: a compiler takes one core. */
+async function measureAll(): Promise<CardResult[]> {
+  const open: Card[] = [...asked];
+  const results: CardResult[] = [];
+  const worker = async () => {
+    for (let card = open.shift(); card; card = open.shift()) {
+      const result = await measureCard(card, values.rows, []);
+      console.log(`${card.name}: ${result.kernels.length} kernels in ${result.seconds.toFixed(0)} s`);
+      results.push(result);
+    }
+  };
+  await Promise.all([worker(), worker()]);
+  return asked.flatMap((card) => results.filter((result) => result.card === card));
+}
+
+try {
+  const results = await measureAll();
+  const found = [...results.flatMap(faults), ...bankFaults()];
+  for (const fault of found) console.error(fault);
+  if (values.write) writeReport(results);
+  console.log(`${found.length} faults on ${results.map(({ card }) => card.name).join(', ')}`);
+  process.exitCode = found.length === 0 ? 0 : 1;
+} catch (error) {
+  if (!(error instanceof Unavailable)) throw error;
+  console.log(`SKIPPED kernels on other GPUs: ${error.message}`);
+  process.exitCode = 77;
+}

@@ -1,0 +1,69 @@
+import { describe, expect, it } from 'vitest';
+import { DraftedMessage, messageOf } from '../../../extension/commitMessage.ts';
+
+describe('a commit message', () => {
+  it.each([
+    ['Rename `a` to `b`', 'Rename `a` to `b`'],
+    ['`a` becomes `b`', '`a` becomes `b`'],
+    ['Add "foo"', 'Add "foo"'],
+    ['"foo" and "bar"', '"foo" and "bar"'],
+    ['**Fix** the parser', '**Fix** the parser'],
+    ['**Fix** the **parser**', '**Fix** the **parser**'],
+    ["Don't count 'x'", "Don't count 'x'"],
+    ['Fix: a\n\n* one\n* two', 'Fix: a\n\n* one\n* two'],
+    ['Fix the message:\n\n```\na\n```', 'Fix the message:\n\n```\na\n```'],
+    ['# 12: add a test', '# 12: add a test'],
+  ])('keeps the marks within it: %j', (answer, message) => {
+    expect(messageOf(answer)).toBe(message);
+  });
+
+  it.each([
+    ['"Add a test"', 'Add a test'],
+    ['“Add a test”', 'Add a test'],
+    ['`Add a test`', 'Add a test'],
+    ['**Add a test**', 'Add a test'],
+    ['"Add "foo""', 'Add "foo"'],
+    ['```\nAdd a test\n```', 'Add a test'],
+    ['```text\nRename `a`\n\nBecause.\n```\nThis message says it all.', 'Rename `a`\n\nBecause.'],
+    ['Here is the commit message:\n\n```\nAdd a test\n```', 'Add a test'],
+    ['Here is a message:\nAdd a test', 'Add a test'],
+    ['# Commit message\n\nAdd a test', 'Add a test'],
+    ['**Commit message:**\n\nAdd a test', 'Add a test'],
+    ['Commit message: Add a test', 'Add a test'],
+    ['', ''],
+  ])('is taken out of what a model puts around it: %j', (answer, message) => {
+    expect(messageOf(answer)).toBe(message);
+  });
+});
+
+describe("the user's draft", () => {
+  const boxWith = (value: string) => {
+    const box = { value };
+    return { box, drafted: new DraftedMessage(box) };
+  };
+
+  it('stays until the model has said something', () => {
+    const { box, drafted } = boxWith('my draft');
+    drafted.write('');
+    expect(box.value).toBe('my draft');
+    drafted.write('Add');
+    drafted.write('Add a test');
+    expect(box.value).toBe('Add a test');
+  });
+
+  it('comes back if no message is kept', () => {
+    const { box, drafted } = boxWith('my draft');
+    drafted.write('Add');
+    drafted.restore();
+    expect(box.value).toBe('my draft');
+  });
+
+  it('is what the user makes of it meanwhile', () => {
+    const { box, drafted } = boxWith('my draft');
+    drafted.write('Add');
+    box.value = 'I know better';
+    drafted.write('Add a test');
+    drafted.restore();
+    expect(box.value).toBe('I know better');
+  });
+});
