@@ -91,7 +91,8 @@ export function readPreTokeniser(config: unknown): PreTokeniser {
         throw unsupported(`The tokenizer's pre_tokenizer "${type}" is not supported.`);
     }
   }
-  if (steps.length > limits.text.patternSteps) throw invalidInput(`The tokenizer has too many split steps: ${steps.length}.`);
+  if (steps.length > limits.text.patternSteps)
+    throw invalidInput(`The tokenizer has too many split steps: ${steps.length}.`);
   return { steps, byteLevel: isByteLevel, prepare };
 }
 

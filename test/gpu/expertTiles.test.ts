@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type Choice, expertNetworks, route } from '../../engine/backend/reference/feedForward.ts';
 import { linear } from '../../engine/backend/reference/linear.ts';
-import type { GatedNetwork, DenseLinear } from '../../engine/backend/reference/weights.ts';
+import type { DenseLinear, GatedNetwork } from '../../engine/backend/reference/weights.ts';
 import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/activation.ts';
 import { combineExpertsGroups, combineExpertsKernel } from '../../engine/backend/webgpu/kernels/combineExperts.ts';
 import {

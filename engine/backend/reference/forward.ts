@@ -7,7 +7,7 @@ import type { ReferenceSequence } from './cache.ts';
 import { expertNetworks, gatedNetwork } from './feedForward.ts';
 import { latentAttention } from './latentAttention.ts';
 import { addTo, rmsNorm } from './linear.ts';
-import type { ReferenceWeights, ReferenceLayer } from './weights.ts';
+import type { ReferenceLayer, ReferenceWeights } from './weights.ts';
 
 export interface NewTokens {
   readonly sequence: ReferenceSequence;

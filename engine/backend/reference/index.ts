@@ -26,7 +26,7 @@ import { type MemoryPlan, type MemoryPool, type ModelNeeds, planMemory } from '.
 import { ReferenceSequence, ReferenceSerializer } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
-import { type ReferenceWeights, loadDecoder } from './weights.ts';
+import { loadDecoder, type ReferenceWeights } from './weights.ts';
 
 const maxTokensPerRun = 1024;
 const maxSequencesPerRun = 64;
@@ -68,8 +68,7 @@ class ReferenceDecoder implements Decoder {
   constructor(weights: ReferenceWeights, weightBytes: number, options: LoadOptions & MemoryPlan) {
     const { contextTokens, cacheBudgetBytes, cachePrecision = 'f32' } = options;
     this.#precision = cachePrecision;
-    this.notes =
-      cachePrecision === 'q8' ? ['The KV cache is rounded to 8 bits, with one scale for 32 values.'] : [];
+    this.notes = cachePrecision === 'q8' ? ['The KV cache is rounded to 8 bits, with one scale for 32 values.'] : [];
     this.spec = weights.spec;
     this.#weights = weights;
     this.#weightBytes = weightBytes;

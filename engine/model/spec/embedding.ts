@@ -33,7 +33,8 @@ export async function embeddingFromDirectory(path: string, family: Family): Prom
   const pooling = await json('1_Pooling/config.json');
   if (pooling === undefined) return undefined;
   const parsed = poolingConfig.safeParse(pooling);
-  if (!parsed.success) throw invalidInput("1_Pooling/config.json isn't a pooling configuration of sentence-transformers.");
+  if (!parsed.success)
+    throw invalidInput("1_Pooling/config.json isn't a pooling configuration of sentence-transformers.");
   if (parsed.data.pooling_mode_lasttoken !== true) {
     throw unsupported('1_Pooling/config.json: Hearth supports only last-token pooling (pooling_mode_lasttoken).');
   }
@@ -47,7 +48,9 @@ export function embeddingFromGguf(keys: GgufKeys, family: Family): EmbeddingSpec
   const name = ggufPooling[pooling] ?? String(pooling);
   if (name === 'none') return undefined;
   if (name !== 'last') {
-    throw unsupported(`GGUF key ${keys.architecture}.pooling_type: Hearth supports only last-token pooling, not ${name}.`);
+    throw unsupported(
+      `GGUF key ${keys.architecture}.pooling_type: Hearth supports only last-token pooling, not ${name}.`,
+    );
   }
   if (keys.optionalBoolean('attention.causal') === false) {
     throw unsupported(`GGUF key ${keys.architecture}.attention.causal: non-causal attention isn't supported.`);

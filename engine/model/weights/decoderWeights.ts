@@ -81,7 +81,8 @@ export function normsAndSinks(
 }
 
 function denseFeedForwardWeights({ table, spec, layer, names }: LayerContext): DenseWeights {
-  if (layer.feedForward.kind !== 'dense') throw new Error('A family with experts must supply its own feed-forward table.');
+  if (layer.feedForward.kind !== 'dense')
+    throw new Error('A family with experts must supply its own feed-forward table.');
   return denseWeights(table, spec.hiddenSize, layer.feedForward, names);
 }
 

@@ -326,8 +326,18 @@ describe('Malformed tokenizer files', () => {
     ['another behaviour', smallTokenizerJson(split({ Regex: 'a' }, 'MergedWithNext')), 'unsupported', /MergedWithNext/],
     ['a pattern that is none', smallTokenizerJson(split({ Regex: '(' })), 'unsupported', /pattern/],
     ['a pattern without end', smallTokenizerJson(split({ Regex: `a{9}`.repeat(9999) })), 'invalid-input', /characters/],
-    ['a pattern of exponential time', smallTokenizerJson(split({ Regex: '(a+)+$' })), 'invalid-input', /nests repetitions/],
-    ['one more of those', smallTokenizerJson(split({ Regex: '(?:a|(?:b*|c))*d' })), 'invalid-input', /nests repetitions/],
+    [
+      'a pattern of exponential time',
+      smallTokenizerJson(split({ Regex: '(a+)+$' })),
+      'invalid-input',
+      /nests repetitions/,
+    ],
+    [
+      'one more of those',
+      smallTokenizerJson(split({ Regex: '(?:a|(?:b*|c))*d' })),
+      'invalid-input',
+      /nests repetitions/,
+    ],
     ['an empty separator', smallTokenizerJson(split({ String: '' })), 'invalid-input', /empty/],
   ];
   for (const [name, json, code, message] of cases) {
