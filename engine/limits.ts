@@ -106,9 +106,9 @@ export const limits = {
     // Snapshots of all models: several long conversations of a small model, or one of a large model.
     snapshotBytes: 2 * 1024 ** 3,
     // Computing a shorter prefix takes about as long as reading it from disk.
-    leastTokens: 256,
+    minTokens: 256,
     // Snapshots restored after a start, before any request: an open chat, one or two files.
-    restoredAhead: 4,
+    preloadedSnapshots: 4,
     // After this long without a request, the user is reading or away.
     idleMs: 5_000,
     // Time between two writes. Prompts change with every key, and writes wear the disk.
