@@ -109,7 +109,7 @@ export interface DeviceSampling {
   /** Tokens that one call may draw for each sequence. */
   readonly mostSteps: number;
   /** Whether these rules are followed as sampling/sampler.ts follows them, but for the rounding of probabilities to f32. */
-  follows(rules: DrawRules): boolean;
+  follows(rules: SamplingRules): boolean;
   /**
    * Appends each slice's token, draws the next, appends that, and so on; the last one drawn is not appended. A slice ends
    * early at a stop id, and its sequence is then as long as if nothing had been drawn after it.
@@ -117,11 +117,11 @@ export interface DeviceSampling {
    * @returns for each slice the tokens drawn, at least one.
    * @throws HearthError as `run` does.
    */
-  draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]>;
+  sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]>;
 }
 
 /** Of sampling/sampler.ts, without what needs the logits on the CPU. */
-export interface DrawRules {
+export interface SamplingRules {
   /** 0 is greedy. */
   readonly temperature: number;
   /** Keep the k most probable tokens; 0: all. */
@@ -136,10 +136,10 @@ export interface DrawRules {
   readonly presencePenalty: number;
 }
 
-export interface DrawSlice {
+export interface SamplingSlice {
   readonly sequence: Sequence;
   readonly token: number;
-  readonly rules: DrawRules;
+  readonly rules: SamplingRules;
   /** What the penalties look at, `token` included: prompt and answer, and the answer alone. */
   readonly history: { readonly sequence: ReadonlySet<number>; readonly generated: ReadonlySet<number> };
   /** Ids that are never drawn, in any of the steps. */

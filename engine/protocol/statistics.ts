@@ -16,8 +16,8 @@ const classStatistics = z.object({
   /** Tokens of answers, running ones included, that the device sampled itself; the host sampled the others from logits. */
   deviceTokens: z.number(),
   /** Guesses at coming tokens that were verified, and how many of them came true. */
-  guessedTokens: z.number(),
-  rightTokens: z.number(),
+  draftTokens: z.number(),
+  acceptedTokens: z.number(),
   /** From submission to admission, over all that were admitted. */
   waitedMs: z.number(),
   longestWaitMs: z.number(),

@@ -135,7 +135,7 @@ export class Engine {
   async complete(params: z.output<typeof completeParams>, signal?: AbortSignal): Promise<CompleteResult> {
     const { scheduler, tokenizer, contextTokens } = this.#ready();
     // A completion is what most likely stands there: greedy unless asked otherwise.
-    const { sampling, random } = drawing(params.sampling, greedy);
+    const { sampling, random } = samplerOf(params.sampling, greedy);
     const { stream, stop: stopStrings, ...rest } = params;
     const onText = (text: string): void => {
       if (stream !== undefined) this.#deliver(stream, { kind: 'text', text });
@@ -182,7 +182,7 @@ export class Engine {
       stopIds: params.stopIds,
       minTokens: params.minTokens,
       logprobs: params.logprobs,
-      ...drawing(params.sampling, model.sampling),
+      ...samplerOf(params.sampling, model.sampling),
       thinkingTokens: params.thinkingTokens,
       answerNow: answerNow.signal,
       onPiece: (piece, tokens, logprobs) => this.#deliver(stream, piece, { tokens, logprobs, firstCall }),
@@ -237,7 +237,7 @@ export class Engine {
       ...request,
       prompt,
       stopStrings: stop,
-      ...drawing(sampling, model.sampling),
+      ...samplerOf(sampling, model.sampling),
       onPiece: (piece, tokens, logprobs) => {
         this.#deliver(stream, piece, { tokens, logprobs });
         return 'continue';
@@ -283,7 +283,7 @@ export class Engine {
       requestClass: 'summary',
       thinking: 'off',
       stopStrings: [],
-      ...drawing({}, { ...greedy, repetitionPenalty: summaryRepetitionPenalty }),
+      ...samplerOf({}, { ...greedy, repetitionPenalty: summaryRepetitionPenalty }),
       onPiece: ({ kind, text }) => {
         if (kind === 'text') onText(text);
       },
@@ -378,7 +378,7 @@ interface ReadyModel extends ChatModel {
 /** Greedy summaries of small models fall into loops without it. */
 const summaryRepetitionPenalty = 1.1;
 
-function drawing(requested: Sampling, defaults: SamplerSettings): { sampling: SamplerSettings; random: () => number } {
+function samplerOf(requested: Sampling, defaults: SamplerSettings): { sampling: SamplerSettings; random: () => number } {
   const seed = requested.seed ?? Math.floor(Math.random() * 2 ** 32);
   return { sampling: samplerSettings(requested, defaults), random: seededRandom(seed) };
 }

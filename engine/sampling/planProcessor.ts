@@ -7,7 +7,7 @@ import { ForbiddenText } from './forbiddenText.ts';
 import type { Grammars, GrammarWalk } from './grammar.ts';
 import { free, type LogitsProcessor, type NextTokens } from './logitsProcessor.ts';
 
-export interface PlanSteerOptions {
+export interface PlanProcessorOptions {
   readonly plan: AnswerPlan;
   readonly tokenizer: Tokenizer;
   readonly grammars: Grammars;
@@ -32,8 +32,8 @@ type Current =
 
 type Choosing = Extract<Current, { readonly kind: 'choose' }>;
 
-export class PlanSteer implements LogitsProcessor {
-  readonly #options: PlanSteerOptions;
+export class PlanProcessor implements LogitsProcessor {
+  readonly #options: PlanProcessorOptions;
   readonly #opener: string | RegExp;
   readonly #forbidden: readonly number[];
   readonly #forbiddenText: ForbiddenText | undefined;
@@ -50,7 +50,7 @@ export class PlanSteer implements LogitsProcessor {
   readonly #stopped: AbortSignal;
   #violation: string | undefined;
 
-  constructor(options: PlanSteerOptions) {
+  constructor(options: PlanProcessorOptions) {
     const { plan, tokenizer } = options;
     this.#options = options;
     this.#stopped = AbortSignal.any([this.#closed.signal, ...(options.signal ? [options.signal] : [])]);

@@ -12,7 +12,7 @@ export function engineScheduler(
     maxPendingPerClass: limits.generation.pendingRequestsPerClass,
     patienceMs: limits.generation.patienceMs,
     now: () => performance.now(),
-    breathe: () => setImmediate(),
+    yieldToEventLoop: () => setImmediate(),
     ...options,
   });
 }

@@ -1,5 +1,5 @@
 /** A request as the scheduler carries it, from submission to its outcome. */
-import type { DrawSlice } from '../backend/backend.ts';
+import type { SamplingSlice } from '../backend/backend.ts';
 import type { Lease } from '../kv/prefixCache.ts';
 import type { FreeTokens } from '../sampling/logitsProcessor.ts';
 import type { RequestClass } from './nextStep.ts';
@@ -16,7 +16,7 @@ export interface TokenRequest {
   /** @param logits `[vocabulary]`; a promise where a grammar says first what may come. */
   readonly choose: (logits: Float32Array) => number | Promise<number>;
   /** How `choose` chooses, where that is by these rules and nothing else: a device may then draw the tokens itself. */
-  readonly drawing?: Drawing | undefined;
+  readonly sampling?: SamplingState | undefined;
   /** Called with every token as it is chosen. */
   readonly deliver: (token: number) => 'continue' | 'stop';
   /** Counted from submission: what is not done by then fails with `timeout`. */
@@ -24,13 +24,13 @@ export interface TokenRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface Drawing extends Pick<DrawSlice, 'rules' | 'history' | 'stopIds'> {
+export interface SamplingState extends Pick<SamplingSlice, 'rules' | 'history' | 'stopIds'> {
   /** What the rules may choose next; undefined: the next token is not left to them alone. */
   free(): FreeTokens | undefined;
   /** The next numbers that `choose` would use, which stay unused. */
   uniforms(count: number): number[];
   /** So many tokens were drawn with them. */
-  drew(tokens: number): void;
+  sampled(tokens: number): void;
 }
 
 export interface TokenOutcome {
@@ -55,7 +55,7 @@ export class Job implements QueuedRequest {
   /** Of the prompt, how many came from the cache when the request was first admitted. */
   cachedTokens: number | undefined;
   firstTokenMs: number | undefined;
-  /** Guesses at the tokens that follow. */
+  /** DraftTokens at the tokens that follow. */
   drafts: readonly number[] = [];
   drafter: Drafter | undefined;
   /** Tokens that the drafter has seen. */

@@ -11,7 +11,7 @@ export interface Candidate {
   readonly admitted: boolean;
   /** Tokens known and not yet in the cache: the rest of the prompt, or the one token just sampled. */
   readonly waitingTokens: number;
-  /** Guesses at what follows, to be verified in the same run; 0 while the prompt is computed. */
+  /** DraftTokens at what follows, to be verified in the same run; 0 while the prompt is computed. */
   readonly draftTokens: number;
   /** It samples once its tokens are computed; a warm-up does not. */
   readonly samples: boolean;
@@ -28,7 +28,7 @@ export interface StepSlice<Request> {
   readonly request: Request;
   /** Of the waiting tokens. */
   readonly tokens: number;
-  /** Guesses after them; then every row's logits are asked for. */
+  /** DraftTokens after them; then every row's logits are asked for. */
   readonly drafts: number;
   readonly logits: 'none' | 'last' | 'all';
 }

@@ -112,7 +112,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   }
 
   #chunkTokens(first: Request | undefined, nowMs: number): number {
-    const isTyping = first !== undefined && this.isPressed(first, nowMs);
+    const isTyping = first !== undefined && this.isTypingBefore(first, nowMs);
     return chunkTokens({ fullTokens: this.#limits.chunkTokens, msPerToken: this.#msPerToken, isTyping });
   }
 
@@ -124,7 +124,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   }
 
   /** Somebody types, or asks otherwise for what goes before the request: probably again during its next step. */
-  isPressed(request: Request, nowMs: number): boolean {
+  isTypingBefore(request: Request, nowMs: number): boolean {
     return requestClasses.slice(0, rank(request)).some((name) => {
       const sinceMs = nowMs - this.#classOf({ requestClass: name }).arrivedAtMs;
       return sinceMs > typing.soonestMs && sinceMs < typing.latestMs;

@@ -9,8 +9,8 @@ import type { Snapshots } from '../kv/snapshots.ts';
 import { limits } from '../limits.ts';
 import { outputSize } from '../model/spec/spec.ts';
 import type { SchedulerStatistics } from '../protocol/statistics.ts';
-import { DeviceDraws, type DrawStep } from './deviceSampling.ts';
-import { Guesses } from './draftTokens.ts';
+import { DeviceSampler, type DeviceStep } from './deviceSampling.ts';
+import { DraftTokens } from './draftTokens.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import { MemoryRoom } from './memoryRoom.ts';
 import type { StepLimits, StepSlice } from './nextStep.ts';
@@ -34,7 +34,7 @@ export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepL
   /** Milliseconds, never going back. */
   readonly now: () => number;
   /** Lets the process take in messages (new requests, cancellations) between two steps. */
-  readonly breathe: () => Promise<void>;
+  readonly yieldToEventLoop: () => Promise<void>;
 }
 
 type Slice = StepSlice<Job>;
@@ -44,9 +44,9 @@ export class Scheduler {
   readonly #queue: RequestQueue<Job>;
   #machine: Machine;
   readonly #statistics = new StatisticsRecorder();
-  readonly #deviceDraws: DeviceDraws;
+  readonly #deviceSampler: DeviceSampler;
   readonly #room: MemoryRoom;
-  readonly #guesses: Guesses;
+  readonly #draftTokens: DraftTokens;
   #working: Promise<void> | undefined;
   #closed = false;
   /** Choices that take long. */
@@ -55,10 +55,10 @@ export class Scheduler {
   constructor(options: SchedulerOptions) {
     this.#options = options;
     this.#machine = options;
-    this.#deviceDraws = new DeviceDraws(() => this.decoder);
+    this.#deviceSampler = new DeviceSampler(() => this.decoder);
     this.#queue = new RequestQueue({ ...options, ...this.#stepLimits() });
     this.#room = new MemoryRoom(this.#queue, () => this.#machine.cache, this.#statistics);
-    this.#guesses = new Guesses(() => this.#machine, this.#queue, this.#statistics);
+    this.#draftTokens = new DraftTokens(() => this.#machine, this.#queue, this.#statistics);
   }
 
   get decoder(): Decoder {
@@ -106,7 +106,7 @@ export class Scheduler {
 
   async #work(): Promise<void> {
     // A request submitted in the same turn takes part in the first decision.
-    await this.#options.breathe();
+    await this.#options.yieldToEventLoop();
     await this.#machine.snapshots?.wake();
     for (;;) {
       const nowMs = this.#options.now();
@@ -120,7 +120,7 @@ export class Scheduler {
       }
       if (step.kind === 'admit') await this.#admit(step.request, nowMs);
       else await this.#run(step.slices, nowMs);
-      await this.#options.breathe();
+      await this.#options.yieldToEventLoop();
     }
   }
 
@@ -164,27 +164,27 @@ export class Scheduler {
   async #run(slices: readonly Slice[], startMs: number): Promise<void> {
     const fitting = this.#room.fitting(slices);
     if (fitting.length === 0) return;
-    const draws = this.#deviceDraws.plan(fitting);
+    const draws = this.#deviceSampler.plan(fitting);
     if (draws) await this.#draw(fitting, draws, startMs);
     else await this.#compute(fitting, startMs);
   }
 
-  async #draw(slices: readonly Slice[], step: DrawStep, startMs: number): Promise<void> {
+  async #draw(slices: readonly Slice[], step: DeviceStep, startMs: number): Promise<void> {
     let drawn: number[][];
     try {
-      drawn = await this.#deviceDraws.draw(step);
+      drawn = await this.#deviceSampler.draw(step);
     } catch (error) {
       await this.#failed(slices, error);
       return;
     }
     const endMs = this.#options.now();
-    this.#deviceDraws.took(step, endMs - startMs);
+    this.#deviceSampler.took(step, endMs - startMs);
     this.#account(
       slices.map((slice, i) => ({ ...slice, tokens: drawn[i]?.length ?? 0 })),
       startMs,
       endMs,
     );
-    this.#guesses.measured(slices, (endMs - startMs) / step.steps);
+    this.#draftTokens.measured(slices, (endMs - startMs) / step.steps);
     for (const [i, { request }] of slices.entries())
       this.#drawn(request, drawn[i] ?? [], step.slices[i]?.forbidden ?? []);
   }
@@ -195,16 +195,16 @@ export class Scheduler {
       let finish: TokenOutcome['finish'] | undefined;
       let delivered = 0;
       for (const token of tokens) {
-        if (finish || job.request.signal?.aborted || job.request.drawing?.free()?.forbidden !== forbidden) break;
+        if (finish || job.request.signal?.aborted || job.request.sampling?.free()?.forbidden !== forbidden) break;
         finish = this.#deliver(job, token);
         delivered++;
       }
-      job.request.drawing?.drew(delivered);
+      job.request.sampling?.sampled(delivered);
       this.#statistics.count(job.requestClass, 'deviceTokens', delivered);
       // What was drawn beyond the end is forgotten; the last token was never run.
       job.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
-      else this.#guesses.renew(job, 0, this.#options.now());
+      else this.#draftTokens.renew(job, 0, this.#options.now());
     } catch (error) {
       this.#fail(job, error);
     }
@@ -226,7 +226,7 @@ export class Scheduler {
     const endMs = this.#options.now();
     this.#queue.measured(slices, endMs - startMs);
     this.#account(slices, startMs, endMs);
-    this.#guesses.measured(slices, endMs - startMs);
+    this.#draftTokens.measured(slices, endMs - startMs);
     for (const [i, slice] of slices.entries())
       await this.#withoutWaiting(slice.request, this.#computed(slice, logits[i]));
   }
@@ -292,7 +292,7 @@ export class Scheduler {
       // One that was held may have given its sequence back.
       job.lease?.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
-      else this.#guesses.renew(job, drafts, this.#options.now());
+      else this.#draftTokens.renew(job, drafts, this.#options.now());
     } catch (error) {
       if (!this.#queue.has(job)) return;
       // A request that was given up while its token was chosen keeps what it has.

@@ -8,7 +8,7 @@ import type { ThinkingMode } from '../prompt/thinkingModes.ts';
 import type { Grammars } from '../sampling/grammar.ts';
 import { LogprobRecorder, type TokenLogprob } from '../sampling/logprobs.ts';
 import { MinimumTokens } from '../sampling/minimumTokens.ts';
-import { PlanSteer } from '../sampling/planProcessor.ts';
+import { PlanProcessor } from '../sampling/planProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import { ThinkingLimit } from '../sampling/thinkingLimit.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
@@ -103,7 +103,7 @@ function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Pro
   const stops = new Set([...prompt.stops, ...stopIds]);
   const parser = prompt.parser();
   const { tokenizer, grammars } = model;
-  const plan = new PlanSteer({ plan: prompt.plan, tokenizer, grammars, parser, signal: request.signal });
+  const plan = new PlanProcessor({ plan: prompt.plan, tokenizer, grammars, parser, signal: request.signal });
   const limit = new ThinkingLimit({
     parser,
     close: prompt.closeThinking,
@@ -132,7 +132,7 @@ function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Pro
 }
 
 /** @throws HearthError `unavailable` for an answer that breaks what of its schema could not be enforced. */
-export async function planned(plan: PlanSteer, answer: Promise<Generated>): Promise<Generated> {
+export async function planned(plan: PlanProcessor, answer: Promise<Generated>): Promise<Generated> {
   try {
     const generated = await answer;
     const violation = generated.finish === 'stop' ? await plan.violation() : undefined;

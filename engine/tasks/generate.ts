@@ -11,7 +11,7 @@ import {
 import type { LogprobRecorder, TokenLogprob } from '../sampling/logprobs.ts';
 import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
 import { Uniforms } from '../sampling/uniforms.ts';
-import type { Drawing, TokenOutcome } from '../scheduler/job.ts';
+import type { SamplingState, TokenOutcome } from '../scheduler/job.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 
@@ -88,7 +88,7 @@ export async function generate(scheduler: Scheduler, request: GenerationRequest)
     boundaries,
     maxTokens,
     choose: (logits) => answer.choose(logits),
-    drawing: answer.drawing(),
+    sampling: answer.samplingState(),
     deliver: (token) => answer.take(token),
     timeoutMs,
     signal,
@@ -164,7 +164,7 @@ class Answer {
   }
 
   /** `choose` as rules that a device can follow; absent where each logit has a bias of its own. */
-  drawing(): Drawing | undefined {
+  samplingState(): SamplingState | undefined {
     const { sampling, logprobs, stopIds } = this.#request;
     if (logprobs || sampling.logitBias.size > 0) return undefined;
     // As `sample`, which draws no number when it is greedy.
@@ -178,7 +178,7 @@ class Answer {
         return next.kind === 'free' && !this.#isObserved ? next : undefined;
       },
       uniforms: (count) => (isGreedy ? new Array<number>(count).fill(0) : this.#uniforms.peek(count)),
-      drew: (tokens) => this.#uniforms.skip(tokens),
+      sampled: (tokens) => this.#uniforms.skip(tokens),
     };
   }
 

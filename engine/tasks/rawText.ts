@@ -7,7 +7,7 @@ import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
 import { answerSteps, freeAnswer } from '../prompt/plans/answerPlan.ts';
 import { LogprobRecorder } from '../sampling/logprobs.ts';
 import { MinimumTokens } from '../sampling/minimumTokens.ts';
-import { PlanSteer } from '../sampling/planProcessor.ts';
+import { PlanProcessor } from '../sampling/planProcessor.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type ChatModel, planned } from './chat.ts';
 import { type Generated, type GenerationRequest, generate } from './generate.ts';
@@ -37,7 +37,7 @@ export async function continueText(
   const ids = await promptIds(tokenizer, prompt, contextTokens, request.signal);
   const parser = new TaggedParser(tokenizer, false);
   const answer = { ...freeAnswer, steps: answerSteps({ responseFormat }) };
-  const plan = new PlanSteer({ plan: answer, tokenizer, grammars, parser, signal: request.signal });
+  const plan = new PlanProcessor({ plan: answer, tokenizer, grammars, parser, signal: request.signal });
   const processors = [
     ...(answer.steps.length > 0 ? [plan] : []),
     ...(minTokens > 0 ? [new MinimumTokens(minTokens, tokenizer.endIds)] : []),

@@ -17,14 +17,14 @@ interface Ways {
   readonly temperature: number;
 }
 
-/** Ids of 160 tokens after a prompt, how many of them came true as guesses, and how many the device drew. */
+/** Ids of 160 tokens after a prompt, how many of them came true as guesses, and how many the device sampled. */
 async function write(decoder: Decoder, { speculates, draws, temperature }: Ways) {
   let [looks, drawn] = [0, 0];
   const { deviceSampling } = decoder;
   const counted = deviceSampling && {
     ...deviceSampling,
-    draw: async (...args: Parameters<typeof deviceSampling.draw>) => {
-      const tokens = await deviceSampling.draw(...args);
+    sample: async (...args: Parameters<typeof deviceSampling.sample>) => {
+      const tokens = await deviceSampling.sample(...args);
       // It is as many runs.
       looks += args[1] - 1;
       drawn += tokens.flat().length;
@@ -47,7 +47,7 @@ async function write(decoder: Decoder, { speculates, draws, temperature }: Ways)
     patienceMs: patient,
     // Every run seems to take the same time, so that guesses always seem to pay.
     now: () => looks++,
-    breathe: () => new Promise((done) => setImmediate(done)),
+    yieldToEventLoop: () => new Promise((done) => setImmediate(done)),
   });
   const { text } = await generate(scheduler, {
     requestClass: 'chat',
@@ -60,7 +60,7 @@ async function write(decoder: Decoder, { speculates, draws, temperature }: Ways)
     parser: { isThinking: false, push: (token) => [{ kind: 'text', text: `${token} ` }], end: () => [] },
     onPiece: () => 'continue',
   });
-  return { text, drawn, right: scheduler.statistics().classes.chat.rightTokens };
+  return { text, drawn, right: scheduler.statistics().classes.chat.acceptedTokens };
 }
 
 it('writes the same with guesses, with draws of the device, with both and with neither', async () => {

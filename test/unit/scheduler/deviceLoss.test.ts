@@ -30,7 +30,7 @@ function schedulerOn(first: Machine, recover?: () => Promise<Machine>): Schedule
     maxPendingPerClass: 64,
     patienceMs: patient,
     now: () => clock++,
-    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+    yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
   });
 }
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { type FreeTokens, free, without } from '../../../engine/sampling/logitsProcessor.ts';
 import { argmax, greedy } from '../../../engine/sampling/sampler.ts';
 import { Uniforms } from '../../../engine/sampling/uniforms.ts';
-import type { Drawing, TokenRequest } from '../../../engine/scheduler/job.ts';
+import type { SamplingState, TokenRequest } from '../../../engine/scheduler/job.ts';
 import { FakeDecoder, type FakeDecoderOptions, hashOf } from './fakeDecoder.ts';
 import { schedulerOf } from './setUp.ts';
 
@@ -15,14 +15,14 @@ function expectedTokens(prompt: readonly number[], count: number): number[] {
   return tokens.slice(prompt.length);
 }
 
-function drawing(fields: Partial<Drawing> = {}): Drawing {
+function sampling(fields: Partial<SamplingState> = {}): SamplingState {
   const history = { sequence: new Set<number>(), generated: new Set<number>() };
   return {
     rules: greedy,
     history,
     stopIds: new Set(),
     uniforms: (count) => new Array<number>(count).fill(0),
-    drew: () => {},
+    sampled: () => {},
     free: () => free,
     ...fields,
   };
@@ -35,7 +35,7 @@ function request(prompt: readonly number[], fields: Partial<TokenRequest> = {}) 
     return 'continue' as const;
   };
   const base: TokenRequest = { requestClass: 'chat', prompt, maxTokens: 20, choose: argmax, deliver };
-  return { ...base, drawing: drawing(), ...fields, received };
+  return { ...base, sampling: sampling(), ...fields, received };
 }
 
 /** The scheduler's clock counts the fake's runs: a drawn token takes a millisecond. */
@@ -73,7 +73,7 @@ describe('tokens that the device draws', () => {
     const until = wanted.indexOf(last) + 1;
     const chat = request(prompt, {
       maxTokens: 100,
-      drawing: drawing({ stopIds: new Set([last]) }),
+      sampling: sampling({ stopIds: new Set([last]) }),
       deliver: (token) => (token === last ? 'stop' : 'continue'),
     });
     const outcome = await scheduler.submit(chat);
@@ -91,7 +91,7 @@ describe('tokens that the device draws', () => {
     const used: number[] = [];
     const chat = request(prompt, {
       maxTokens: 100,
-      drawing: drawing({ drew: (tokens) => used.push(tokens) }),
+      sampling: sampling({ sampled: (tokens) => used.push(tokens) }),
       deliver: () => (++count === 7 ? 'stop' : 'continue'),
     });
     expect(await scheduler.submit(chat)).toMatchObject({ finish: 'stop', generatedTokens: 7 });
@@ -132,7 +132,7 @@ describe('tokens that the device draws', () => {
       request(prompt, {
         maxTokens: 12,
         choose: (logits) => forced() ?? argmax(logits),
-        drawing: drawing({ free: () => (forced() === undefined ? free : undefined) }),
+        sampling: sampling({ free: () => (forced() === undefined ? free : undefined) }),
         deliver: (token) => {
           received.push(token);
           return 'continue';
@@ -154,7 +154,7 @@ describe('tokens that the device draws', () => {
       request(prompt, {
         maxTokens: 12,
         choose: (logits) => argmax(without(logits, now().forbidden)),
-        drawing: drawing({ free: now }),
+        sampling: sampling({ free: now }),
         deliver: (token) => {
           received.push(token);
           return 'continue';
@@ -170,7 +170,7 @@ describe('tokens that the device draws', () => {
 
   it('are no more at once than the request foresees', async () => {
     const { decoder, scheduler } = setUp();
-    const chat = request(prompt, { maxTokens: 20, drawing: drawing({ free: () => ({ ...free, tokens: 5 }) }) });
+    const chat = request(prompt, { maxTokens: 20, sampling: sampling({ free: () => ({ ...free, tokens: 5 }) }) });
     await scheduler.submit(chat);
     expect(chat.received).toEqual(expectedTokens(prompt, 20));
     expect(decoder.draws).toEqual([1, 5, 5, 5, 3]);
@@ -185,7 +185,7 @@ describe('tokens that the device draws', () => {
 
   it('are chosen from logits where the request looks at them itself', async () => {
     const { decoder, scheduler } = setUp();
-    const chat = request(prompt, { drawing: undefined });
+    const chat = request(prompt, { sampling: undefined });
     await scheduler.submit(chat);
     expect(chat.received).toEqual(expectedTokens(prompt, 20));
     expect(decoder.draws).toEqual([]);

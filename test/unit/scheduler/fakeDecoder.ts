@@ -4,7 +4,7 @@ import type {
   Decoder,
   DecoderMemory,
   DeviceSampling,
-  DrawSlice,
+  SamplingSlice,
   Sequence,
   SequenceSlice,
   SequenceStorage,
@@ -143,7 +143,7 @@ export class FakeDecoder implements Decoder {
     this.contextTokens = options.contextTokens ?? 256;
     this.maxTokensPerRun = options.maxTokensPerRun ?? 64;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
-    if (options.draws) this.deviceSampling = { mostSteps: 16, follows: () => true, draw: this.#draw.bind(this) };
+    if (options.draws) this.deviceSampling = { mostSteps: 16, follows: () => true, sample: this.#sample.bind(this) };
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
   }
 
@@ -193,7 +193,7 @@ export class FakeDecoder implements Decoder {
   }
 
   /** Greedily, whatever the rules, but for what is forbidden. */
-  async #draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]> {
+  async #sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
     this.draws.push(steps);
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     await this.#options.beforeRun?.(batch, steps);

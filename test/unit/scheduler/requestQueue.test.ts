@@ -82,10 +82,10 @@ describe('the queue', () => {
   it('expects another keystroke for two seconds after one, but not at once', () => {
     const simulation = new Simulation();
     const chat = simulation.add('chat', 1, 1);
-    expect(simulation.queue.isPressed(chat, 0)).toBe(false);
+    expect(simulation.queue.isTypingBefore(chat, 0)).toBe(false);
     const key = simulation.add('keystroke', 1, 1);
-    expect([50, 100, 1900, 2100].map((ms) => simulation.queue.isPressed(chat, ms))).toEqual([false, true, true, false]);
-    expect(simulation.queue.isPressed(key, 100)).toBe(false);
+    expect([50, 100, 1900, 2100].map((ms) => simulation.queue.isTypingBefore(chat, ms))).toEqual([false, true, true, false]);
+    expect(simulation.queue.isTypingBefore(key, 100)).toBe(false);
   });
 
   it('computes a prompt in short runs while somebody types, and in long ones otherwise', () => {

@@ -22,7 +22,7 @@ function setUp(options: FakeDecoderOptions & { readonly maxPending?: number } = 
     maxPendingPerClass: options.maxPending ?? 64,
     patienceMs: patient,
     now: () => clock++,
-    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+    yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
   });
   return { decoder, cache, scheduler };
 }

@@ -7,7 +7,7 @@ import { openModel } from '../../../engine/model/open.ts';
 import { free } from '../../../engine/sampling/logitsProcessor.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { argmax, greedy, sample } from '../../../engine/sampling/sampler.ts';
-import type { Drawing } from '../../../engine/scheduler/job.ts';
+import type { SamplingState } from '../../../engine/scheduler/job.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { Speculation } from '../../../engine/scheduler/speculation.ts';
 import { FakeDecoder, type FakeRun } from './fakeDecoder.ts';
@@ -37,7 +37,7 @@ function setUp(
     maxPendingPerClass: 64,
     patienceMs: patient,
     now: () => clock,
-    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+    yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
   });
   const generate = async (
     prompt: readonly number[],
@@ -51,19 +51,19 @@ function setUp(
       return 'continue' as const;
     };
     const request = { requestClass: 'chat' as const, prompt, maxTokens, choose, deliver };
-    await scheduler.submit({ ...request, ...(drawn && { drawing: freeDrawing() }) });
+    await scheduler.submit({ ...request, ...(drawn && { sampling: freeSampling() }) });
     return received;
   };
   return { decoder, scheduler, generate };
 }
 
 /** Greedy, and free to be drawn by the device. */
-const freeDrawing = (): Drawing => ({
+const freeSampling = (): SamplingState => ({
   rules: greedy,
   history: { sequence: new Set(), generated: new Set() },
   stopIds: new Set(),
   uniforms: (count) => new Array<number>(count).fill(0),
-  drew: () => {},
+  sampled: () => {},
   free: () => free,
 });
 
@@ -81,9 +81,9 @@ describe('speculation', () => {
     'gives the same tokens as without, whether guesses are right or wrong (a change in every %i)',
     async (every) => {
       const plain = await setUp(copying(every), { speculates: false }).generate(prompt, 200);
-      const guessing = setUp(copying(every));
-      expect(await guessing.generate(prompt, 200)).toEqual(plain);
-      expect(guessing.scheduler.statistics().classes.chat.guessedTokens).toBeGreaterThan(0);
+      const speculating = setUp(copying(every));
+      expect(await speculating.generate(prompt, 200)).toEqual(plain);
+      expect(speculating.scheduler.statistics().classes.chat.draftTokens).toBeGreaterThan(0);
     },
   );
 
@@ -91,8 +91,8 @@ describe('speculation', () => {
     const { decoder, generate, scheduler } = setUp(copying(1000));
     await generate(prompt, 200);
     expect(decodeRuns(decoder).length).toBeLessThan(60);
-    const { guessedTokens, rightTokens } = scheduler.statistics().classes.chat;
-    expect(rightTokens / guessedTokens).toBeGreaterThan(0.9);
+    const { draftTokens, acceptedTokens } = scheduler.statistics().classes.chat;
+    expect(acceptedTokens / draftTokens).toBeGreaterThan(0.9);
   });
 
   it('stops guessing where guesses are wrong', async () => {
@@ -100,8 +100,8 @@ describe('speculation', () => {
     // Three tokens repeat, so that there is always a guess, and what follows them never does.
     const { scheduler, generate } = setUp((tokens) => (tokens.length % 4 < 3 ? tokens.length % 4 : 5 + (next++ % 30)));
     await generate(prompt, 400);
-    const { guessedTokens } = scheduler.statistics().classes.chat;
-    expect(guessedTokens).toBeLessThan(400);
+    const { draftTokens } = scheduler.statistics().classes.chat;
+    expect(draftTokens).toBeLessThan(400);
   });
 
   it('stops guessing where a row costs as much as a run', async () => {
@@ -194,8 +194,8 @@ describe('speculation', () => {
     };
     for (let seed = 0; seed < 20; seed++) {
       const plain = await setUp(copying(20), { speculates: false }).generate(prompt, 100, draw(seed));
-      const guessing = setUp(copying(20));
-      expect(await guessing.generate(prompt, 100, draw(seed))).toEqual(plain);
+      const speculating = setUp(copying(20));
+      expect(await speculating.generate(prompt, 100, draw(seed))).toEqual(plain);
     }
   });
 });
@@ -223,11 +223,11 @@ describe('speculation where the device draws', () => {
     }
   });
 
-  it('guesses again after the device drew what could not be guessed', async () => {
+  it('guesses again after the device sampled what could not be guessed', async () => {
     const both = await write({ draws: true, speculates: true });
     expect(both.draws.reduce((sum, steps) => sum + steps, 0)).toBeGreaterThan(20);
     // Of 80 that repeat: the first of each stretch are drawn until the match is seen.
-    expect(both.of.rightTokens).toBeGreaterThan(30);
+    expect(both.of.acceptedTokens).toBeGreaterThan(30);
   });
 });
 
@@ -245,7 +245,7 @@ describe('speculation on a real decoder', () => {
         patienceMs: patient,
         // Every run seems to take the same time, so that guesses always seem to pay.
         now: () => looks++,
-        breathe: () => new Promise((done) => setImmediate(done)),
+        yieldToEventLoop: () => new Promise((done) => setImmediate(done)),
       });
       const received: number[] = [];
       const deliver = (token: number) => {
@@ -259,12 +259,12 @@ describe('speculation on a real decoder', () => {
         choose: argmax,
         deliver,
       });
-      return { received, guesses: scheduler.statistics().classes.chat.guessedTokens };
+      return { received, guesses: scheduler.statistics().classes.chat.draftTokens };
     };
     const plain = await write();
-    const guessing = await write(new Speculation());
-    expect(guessing.received).toEqual(plain.received);
-    expect(guessing.guesses).toBeGreaterThan(20);
+    const speculating = await write(new Speculation());
+    expect(speculating.received).toEqual(plain.received);
+    expect(speculating.guesses).toBeGreaterThan(20);
     await decoder.dispose();
     await model.file.close();
   });

@@ -7,7 +7,7 @@ import type {
   DecoderMemory,
   DeviceSampling,
   DispatchCounts,
-  DrawSlice,
+  SamplingSlice,
   Sequence,
   SequenceSlice,
   SequenceStorage,
@@ -52,7 +52,7 @@ export class WebgpuDecoder implements Decoder {
   readonly deviceSampling: DeviceSampling = {
     mostSteps,
     follows: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
-    draw: (slices, steps) => this.#draw(slices, steps),
+    sample: (slices, steps) => this.#sample(slices, steps),
   };
   readonly storage: SequenceStorage;
   readonly #parts: LoadedParts;
@@ -125,7 +125,7 @@ export class WebgpuDecoder implements Decoder {
     }
   }
 
-  async #draw(slices: readonly DrawSlice[], steps: number): Promise<number[][]> {
+  async #sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
     this.#gpu.throwIfFailed();
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     const own = checkedBatch(batch, this, (sequence) => this.#own(sequence));
@@ -142,7 +142,7 @@ export class WebgpuDecoder implements Decoder {
   }
 
   /** Each step leaves the next one's rows behind, and is computed while the next is encoded; the host waits for the last alone. */
-  async #computeDraws(slices: readonly DrawSlice[], own: readonly Slice[], steps: number): Promise<number[][]> {
+  async #computeDraws(slices: readonly SamplingSlice[], own: readonly Slice[], steps: number): Promise<number[][]> {
     const rows = bucket(own.length);
     const plans = await Promise.all([...this.#rowPlans(rows), this.#drawPlan()]);
     const { sampler } = this.#parts;

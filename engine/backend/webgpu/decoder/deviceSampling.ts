@@ -1,5 +1,5 @@
 /** Sampling on the device: several runs of one token a sequence with one read-back, each drawing the next one's tokens. */
-import type { DrawRules, DrawSlice } from '../../backend.ts';
+import type { SamplingRules, SamplingSlice } from '../../backend.ts';
 import type { Allocator, KernelDevice } from '../device/gpu.ts';
 import {
   chunksOf,
@@ -57,7 +57,7 @@ export class DeviceSampler {
     return builder.finish();
   }
 
-  write(queue: GPUQueue, slices: readonly DrawSlice[]): void {
+  write(queue: GPUQueue, slices: readonly SamplingSlice[]): void {
     const { settings, uniforms, history, forbidden, drawn } = this.#buffers;
     const words = historyWords(this.#vocabularySize);
     for (const [row, slice] of slices.entries()) {
@@ -94,11 +94,11 @@ export class DeviceSampler {
   }
 }
 
-const penalises = ({ repetitionPenalty, presencePenalty }: DrawRules): boolean =>
+const penalises = ({ repetitionPenalty, presencePenalty }: SamplingRules): boolean =>
   repetitionPenalty !== 1 || presencePenalty !== 0;
 
 /** Two bits a token: in the sequence, in the answer. */
-function packHistory(count: number, { sequence, generated }: DrawSlice['history']): Uint32Array<ArrayBuffer> {
+function packHistory(count: number, { sequence, generated }: SamplingSlice['history']): Uint32Array<ArrayBuffer> {
   const words = new Uint32Array(count);
   const mark = (id: number, bit: number): void => {
     words[id >> 4] = (words[id >> 4] ?? 0) | (bit << (2 * (id & 15)));
