@@ -1,9 +1,10 @@
 /** POST /v1/chat/completions. Thinking is `reasoning_content`, as DeepSeek's API, SGLang and llama-server have it. */
+
 import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
-import type { ChatResult, Delta, TokenLogprob } from '../protocol/engineProtocol.ts';
+import type { ChatResult, Delta, ThinkingMode, TokenLogprob } from '../protocol/engineProtocol.ts';
 import { constraintFields, constraintOf, formatOf } from './constraints.ts';
 import type { Exchange } from './exchange.ts';
 import {
@@ -15,12 +16,14 @@ import {
   fingerprintOf,
   optional,
   optionalOrOff,
+  reasoningEffort,
   refuse,
   refuseFields,
   samplingFields,
   samplingOf,
   stopField,
   streamOptions,
+  thinkingOf,
   tokensField,
   unsupported,
 } from './fields.ts';
@@ -46,7 +49,55 @@ import {
   thinkingTokensOf,
   usageOf,
 } from './serving.ts';
-import { chatThinking, thinkingFields } from './thinking.ts';
+
+// How long to think, in the words of several servers: OpenAI's, OpenRouter's, vLLM's and llama-server's.
+
+const budget = optionalOrOff(z.number().int().min(0));
+
+/** What templates are told of thinking; other variables of a template cannot be set. */
+const templateArguments = z.looseObject({
+  enable_thinking: optional(z.boolean()),
+  thinking: optional(z.boolean()),
+  reasoning_effort: optional(reasoningEffort),
+});
+
+const nothing: z.output<typeof templateArguments> = {
+  enable_thinking: undefined,
+  thinking: undefined,
+  reasoning_effort: undefined,
+};
+
+const thinkingFields = {
+  reasoning_effort: optional(reasoningEffort),
+  reasoning: optional(
+    z.object({
+      effort: optional(reasoningEffort),
+      max_tokens: budget,
+      enabled: optional(z.boolean()),
+      exclude: unsupported,
+    }),
+  ),
+  chat_template_kwargs: optional(templateArguments),
+  thinking_token_budget: budget,
+  thinking_budget_tokens: budget,
+};
+
+function chatThinking(fields: z.output<z.ZodObject<typeof thinkingFields>>): {
+  readonly thinking: ThinkingMode;
+  readonly thinkingTokens: number | undefined;
+} {
+  const { reasoning, chat_template_kwargs = nothing, thinking_token_budget, thinking_budget_tokens } = fields;
+  refuseFields({ 'reasoning.exclude': reasoning?.exclude });
+  const { enable_thinking, thinking, reasoning_effort, ...others } = chat_template_kwargs;
+  const [other] = Object.keys(others);
+  if (other !== undefined) refuse(`chat_template_kwargs.${other}`);
+  const effort = fields.reasoning_effort ?? reasoning?.effort ?? reasoning_effort;
+  const switched = reasoning?.enabled ?? enable_thinking ?? thinking ?? reasoning?.max_tokens !== undefined;
+  return {
+    thinking: effort === undefined && switched ? 'on' : thinkingOf(effort),
+    thinkingTokens: thinking_token_budget ?? thinking_budget_tokens ?? reasoning?.max_tokens,
+  };
+}
 
 const named = z.object({ type: z.literal('function'), function: z.object({ name: z.string() }) });
 

@@ -2,20 +2,24 @@
  * An OpenAI-compatible server on loopback, off unless it is asked for: access first, then the route, then a place in a
  * bounded queue, then the body.
  */
+
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
+import { readFile, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type OpenAI from 'openai';
 import { HearthError, invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { Access } from './access.ts';
+import type { ModelCard } from '../protocol/engineProtocol.ts';
 import { chatCompletions } from './chatCompletions.ts';
 import { completions } from './completions.ts';
 import { embeddings } from './embeddings.ts';
 import { ApiError, apiError, tooManyRequests } from './errors.ts';
 import { Exchange } from './exchange.ts';
-import { listModels, oneModel } from './models.ts';
+import { checkModel, servedName } from './fields.ts';
 import { responses } from './responses.ts';
-import type { Serving } from './serving.ts';
+import { loadedCard, type Serving } from './serving.ts';
 
 export interface HttpServerOptions extends Serving {
   /** 0: any that is free. */
@@ -143,4 +147,102 @@ function decodePath(text: string): string {
   } catch {
     return text;
   }
+}
+
+// GET /v1/models: the model that is loaded.
+
+/** Beside OpenAI's fields: vLLM's name for the context, and what Hearth's own remote endpoint asks for. */
+interface ServedModel extends OpenAI.Model {
+  readonly max_model_len: number;
+  readonly thinking_modes: readonly string[];
+  readonly fill_in_the_middle: boolean;
+  /** Of an embedding model: values of a vector. */
+  readonly embedding_dimensions?: number;
+}
+
+const served = (card: ModelCard, created: number): ServedModel => ({
+  id: servedName(card),
+  object: 'model',
+  created,
+  owned_by: 'hearth',
+  max_model_len: card.contextTokens,
+  thinking_modes: card.thinkingModes,
+  fill_in_the_middle: card.fillInTheMiddle,
+  ...(card.embeddingDimensions !== undefined && { embedding_dimensions: card.embeddingDimensions }),
+});
+
+/** Seconds since 1970; of the server, since a model's own date is not known. */
+const started = Math.floor(Date.now() / 1000);
+
+async function listModels({ engine }: Serving, exchange: Exchange): Promise<void> {
+  const { model } = engine.status();
+  exchange.json({ object: 'list', data: model ? [served(model, started)] : [] });
+}
+
+async function oneModel(serving: Serving, exchange: Exchange, name: string): Promise<void> {
+  const card = loadedCard(serving);
+  checkModel(name, card);
+  exchange.json(served(card, started));
+}
+
+// Who may ask. A page in a browser reaches loopback too, so each request shows three things: it names this server as its
+// host (a rebound domain name does not), it comes from no page (browsers send `Origin`), and it knows the token.
+
+class Access {
+  readonly #hosts: ReadonlySet<string>;
+  readonly #digest: Buffer;
+
+  constructor(port: number, token: string) {
+    // RFC 9110, section 7.2: a client leaves out the port that the scheme implies.
+    const named = ['127.0.0.1', 'localhost'];
+    this.#hosts = new Set(named.flatMap((host) => (port === 80 ? [host, `${host}:80`] : [`${host}:${port}`])));
+    this.#digest = digestOf(token);
+  }
+
+  /** @throws ApiError 403 or 401 */
+  check({ headersDistinct }: Pick<IncomingMessage, 'headersDistinct'>): void {
+    const host = only(headersDistinct['host'])?.toLowerCase();
+    if (host === undefined || !this.#hosts.has(host)) {
+      throw new ApiError(403, 'This server answers to its own address on this machine only.', { code: 'wrong_host' });
+    }
+    if (headersDistinct['origin'] !== undefined) {
+      throw new ApiError(403, 'This server does not answer to web pages.', { code: 'wrong_origin' });
+    }
+    const [, token] = /^Bearer +(\S+)$/i.exec(only(headersDistinct['authorization']) ?? '') ?? [];
+    // Digests have one length, so that the comparison takes the same time for every token.
+    if (token === undefined || !timingSafeEqual(digestOf(token), this.#digest)) {
+      throw new ApiError(401, "The token is missing or wrong: send it as 'Authorization: Bearer TOKEN'.", {
+        code: 'invalid_api_key',
+        headers: { 'www-authenticate': 'Bearer' },
+      });
+    }
+  }
+}
+
+/** A header that is sent twice is a trick. */
+const only = (values: readonly string[] | undefined): string | undefined =>
+  values?.length === 1 ? values[0] : undefined;
+
+const digestOf = (token: string): Buffer => createHash('sha256').update(token).digest();
+
+// The secret of a server: random, and where it is kept, readable to its owner alone.
+
+/** 256 bits: 43 characters of base64url. */
+export const newToken = (): string => randomBytes(32).toString('base64url');
+
+/** The token in `path`; a file that is absent is made with a new one. */
+export async function tokenInFile(path: string): Promise<string> {
+  try {
+    const token = newToken();
+    await writeFile(path, `${token}\n`, { mode: 0o600, flag: 'wx' });
+    return token;
+  } catch (error) {
+    if (!(error instanceof Error && Reflect.get(error, 'code') === 'EEXIST')) {
+      throw invalidInput(`The token cannot be written to ${path}: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+  const token = (await readFile(path, 'utf8')).trim();
+  if (token.length >= limits.server.tokenChars && !/\s/.test(token)) return token;
+  const least = limits.server.tokenChars;
+  throw invalidInput(`${path} holds no token: one word of at least ${least} characters. Remove the file to get one.`);
 }

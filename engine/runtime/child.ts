@@ -1,11 +1,12 @@
 /** What every child process of the extension has in common: the channel, the log, and that it ends with its parent. */
+
+import { Worker } from 'node:worker_threads';
 import {
   createMessageConnection,
   IPCMessageReader,
   IPCMessageWriter,
   type MessageConnection,
 } from 'vscode-jsonrpc/node';
-import { endWithParent } from './parentWatch.ts';
 
 export interface ChildTools {
   /** Writes to stderr, which is the process's log. */
@@ -38,4 +39,37 @@ export function serveChild(name: string, serve: (connection: MessageConnection, 
   });
   serve(connection, { log, lost: (method, error) => log(`'${method}' could not be sent: ${error}`) });
   connection.listen();
+}
+
+// Ends this process when its parent is gone. The channel's 'disconnect' says so too, but only when the main thread comes
+// to its event loop, which a long native computation keeps it from: so a thread of its own looks.
+
+const intervalMs = 500;
+
+// Source text, so that the bundle stays one file. Windows keeps the old parent id: there, signal 0 tells whether it lives.
+const watch = `
+const { workerData } = require('node:worker_threads');
+const { parent, intervalMs } = workerData;
+const parentLives = () => {
+  if (process.platform !== 'win32') return process.ppid === parent;
+  try {
+    return process.kill(parent, 0);
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
+};
+setInterval(() => {
+  if (!parentLives()) process.kill(process.pid, 'SIGKILL');
+}, intervalMs);
+`;
+
+/** Does not keep the process alive. */
+function endWithParent(): void {
+  const worker = new Worker(watch, {
+    eval: true,
+    workerData: { parent: process.ppid, intervalMs },
+    // It needs next to nothing; without a limit it would reserve as much as the main thread.
+    resourceLimits: { maxOldGenerationSizeMb: 8, maxYoungGenerationSizeMb: 2, stackSizeMb: 1 },
+  });
+  worker.unref();
 }

@@ -1,12 +1,12 @@
 /** A model that is ready to answer: everything that belongs to it, from its file to its queue. */
 import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import type { Decoder, LoadOptions } from '../backend/backend.ts';
+import type { BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { catalogue } from '../catalogue/catalogue.ts';
 import { bestWithin } from '../catalogue/fit.ts';
 import { storedDigest } from '../catalogue/modelDigest.ts';
-import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
+import { HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import { PrefixCache } from '../kv/prefixCache.ts';
 import { type Digest, Snapshots } from '../kv/snapshots.ts';
 import { limits } from '../limits.ts';
@@ -21,14 +21,12 @@ import { Grammars } from '../sampling/grammar.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import { generationConfig, samplingDefaults } from '../sampling/samplingDefaults.ts';
 import { prepareHealing } from '../sampling/tokenHealing.ts';
-import { engineScheduler } from '../scheduler/engineScheduler.ts';
-import type { Machine, Scheduler } from '../scheduler/scheduler.ts';
+import { engineScheduler, type Machine, type Scheduler } from '../scheduler/scheduler.ts';
 import { Speculation } from '../scheduler/speculation.ts';
 import type { EmbeddingModel } from '../tasks/embed.ts';
 import { readOptionalJson } from '../tokenizer/readConfig.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { type BackendChoice, type Candidate, type LoadedDecoder, loadDecoder } from './backends.ts';
-import { type Recovered, Recovery } from './recovery.ts';
+import { type BackendChoice, type Candidate, candidates, type LoadedDecoder, loadDecoder } from './backends.ts';
 
 export interface LoadRequest {
   /** As the user named it, and where that lies. */
@@ -265,4 +263,57 @@ async function readGenerationConfig(path: string): Promise<ReturnType<typeof gen
   const parsed = generationConfig.safeParse(json);
   if (parsed.success) return parsed.data;
   throw invalidInput(`${basename(directory)}/generation_config.json: ${parsed.error.issues[0]?.message ?? 'invalid'}`);
+}
+
+// What follows the loss of a device: the model is loaded there once more; when it is lost again soon, on the next backend.
+
+/** A driver's reset or a laptop's sleep may come again another day; twice within this time is a device that fails. */
+const soonMs = 10 * 60_000;
+
+interface RecoveryOptions {
+  readonly choice: BackendChoice;
+  readonly load: (among: readonly Candidate[]) => Promise<LoadedDecoder>;
+  /** Milliseconds, never going back. */
+  readonly now: () => number;
+  readonly candidates?: readonly Candidate[];
+}
+
+interface Recovered extends LoadedDecoder {
+  /** What happened, for the user. */
+  readonly notice: string;
+}
+
+export class Recovery {
+  readonly #options: RecoveryOptions;
+  readonly #givenUp = new Set<BackendName>();
+  #lastLossMs = Number.NEGATIVE_INFINITY;
+
+  constructor(options: RecoveryOptions) {
+    this.#options = options;
+  }
+
+  /** @throws HearthError `device-lost` where the backend was asked for by name and is lost again, and what loading throws. */
+  async another(lost: Decoder, loss: HearthError): Promise<Recovered> {
+    const { choice, now, load } = this.#options;
+    const lossMs = now();
+    if (lossMs - this.#lastLossMs < soonMs) this.#givenUp.add(lost.backend);
+    this.#lastLossMs = lossMs;
+    await lost.dispose();
+    const among = (this.#options.candidates ?? candidates).filter(({ name }) => !this.#givenUp.has(name));
+    if (choice !== 'auto' && this.#givenUp.has(choice)) {
+      throw new HearthError(
+        'device-lost',
+        `${loss.message} This is the second time in ten minutes: load the model again, or choose the CPU (backend 'onnx').`,
+        { cause: loss },
+      );
+    }
+    const loaded = await load(among);
+    return { ...loaded, notice: noticeOf(loss, lost, loaded.decoder) };
+  }
+}
+
+function noticeOf(loss: HearthError, before: Decoder, after: Decoder): string {
+  if (after.backend === before.backend)
+    return `${loss.message} It was set up again, and answers go on where they stood.`;
+  return `${loss.message} Answers go on where they stood, computed by '${after.backend}' and slower. Load the model again to try the GPU once more.`;
 }

@@ -37,19 +37,17 @@ import type { TokenLogprob } from '../sampling/logprobs.ts';
 import { seededRandom } from '../sampling/random.ts';
 import { greedy, type SamplerSettings } from '../sampling/sampler.ts';
 import { samplerSettings } from '../sampling/samplingDefaults.ts';
-import { type ChatAnswer, type ChatModel, chat } from '../tasks/chat.ts';
+import { type ChatAnswer, type ChatModel, chat, prepareChat } from '../tasks/chat.ts';
 import { complete } from '../tasks/complete.ts';
 import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
 import type { Generated, GenerationStatistics } from '../tasks/generate.ts';
-import { prepareChat } from '../tasks/preparedChat.ts';
 import { continueText, requireShort } from '../tasks/rawText.ts';
 import { runInSlices } from '../tasks/slices.ts';
 import type { Summariser } from '../tasks/summarise.ts';
 import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
 import { type LoadedModel, loadModel } from './loadedModel.ts';
 import { EngineModels } from './modelRequests.ts';
-import { Summaries } from './summaries.ts';
-import { SummaryCache } from './summaryCache.ts';
+import { Summaries, SummaryCache } from './summaries.ts';
 
 export interface EngineOptions {
   /** Where models are kept; absent: the platform's cache folder. */
@@ -378,7 +376,10 @@ interface ReadyModel extends ChatModel {
 /** Greedy summaries of small models fall into loops without it. */
 const summaryRepetitionPenalty = 1.1;
 
-function samplerOf(requested: Sampling, defaults: SamplerSettings): { sampling: SamplerSettings; random: () => number } {
+function samplerOf(
+  requested: Sampling,
+  defaults: SamplerSettings,
+): { sampling: SamplerSettings; random: () => number } {
   const seed = requested.seed ?? Math.floor(Math.random() * 2 ** 32);
   return { sampling: samplerSettings(requested, defaults), random: seededRandom(seed) };
 }

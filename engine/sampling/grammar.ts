@@ -3,7 +3,7 @@ import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { cancelled, HearthError, unsupported } from '../errors.ts';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
-import type { Vocabulary } from '../grammar/vocabulary.ts';
+import type { Vocabulary } from '../grammar/tokenTrie.ts';
 import { limits } from '../limits.ts';
 import type { AnswerGrammar } from '../prompt/plans/answerPlan.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';

@@ -1,7 +1,7 @@
 /** What is said between the engine's thread and the one that follows grammars. One message is answered before the next comes. */
 import type { ErrorCode } from '../errors.ts';
-import type { Form } from '../grammar/form.ts';
-import type { Vocabulary } from '../grammar/vocabulary.ts';
+import type { Form } from '../grammar/machine.ts';
+import type { Vocabulary } from '../grammar/tokenTrie.ts';
 
 export type ToGrammarThread =
   | { readonly kind: 'vocabulary'; readonly vocabulary: Vocabulary }

@@ -68,3 +68,23 @@ export function bitsOf(ids: readonly number[], vocabularySize: number): Int32Arr
   for (const id of ids) bits[id >> 5] = (bits[id >> 5] ?? 0) | (1 << (id & 31));
   return bits;
 }
+
+// Keeps an answer from ending by itself before it has so many tokens. A grammar, or a plan that forbids something, decides instead.
+
+export class MinimumTokens implements LogitsProcessor {
+  readonly #endIds: readonly number[];
+  #left: number;
+
+  constructor(minTokens: number, endIds: Iterable<number>) {
+    this.#left = minTokens;
+    this.#endIds = [...endIds];
+  }
+
+  next(): NextTokens {
+    return this.#left > 0 ? { kind: 'free', tokens: this.#left, forbidden: this.#endIds } : free;
+  }
+
+  take(): void {
+    this.#left--;
+  }
+}

@@ -1,9 +1,7 @@
 /** Holds an answer to its plan: writes what is certain, and lets the model choose within grammars. */
-
 import type { OutputParser } from '../prompt/output.ts';
 import type { AnswerPlan, Step } from '../prompt/plans/answerPlan.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { ForbiddenText } from './forbiddenText.ts';
 import type { Grammars, GrammarWalk } from './grammar.ts';
 import { free, type LogitsProcessor, type NextTokens } from './logitsProcessor.ts';
 
@@ -237,3 +235,56 @@ const none: readonly number[] = [];
 
 /** A header in which a call's recipient stands, or the end of a text that holds an opener. */
 const maxOpenerChars = 200;
+
+// A text that may not be written, however it is cut into tokens.
+
+/** By vocabulary: the search goes through all of it. */
+const found = new WeakMap<Tokenizer, Map<string, readonly number[]>>();
+
+class ForbiddenText {
+  readonly #tokenizer: Tokenizer;
+  readonly #text: string;
+  /** By the lengths of the text's beginnings that stand before. */
+  readonly #completing = new Map<string, readonly number[]>();
+
+  /** @param text ASCII, at least two characters */
+  constructor(tokenizer: Tokenizer, text: string) {
+    this.#tokenizer = tokenizer;
+    this.#text = text;
+  }
+
+  /** Tokens with which the text would stand at the end of `before` or in the token itself; the same array for the same tokens. */
+  completing(before: string): readonly number[] {
+    const begun = Array.from({ length: this.#text.length - 1 }, (_, i) => i + 1).filter((length) =>
+      before.endsWith(this.#text.slice(0, length)),
+    );
+    const known = this.#completing.get(begun.join());
+    if (known) return known;
+    const ids = [
+      ...this.#holding('within', this.#text),
+      ...begun.flatMap((length) => this.#holding('first', this.#text.slice(length))),
+    ];
+    this.#completing.set(begun.join(), ids);
+    return ids;
+  }
+
+  #holding(where: 'within' | 'first', text: string): readonly number[] {
+    const known = found.get(this.#tokenizer) ?? new Map<string, readonly number[]>();
+    found.set(this.#tokenizer, known);
+    const key = `${where} ${text}`;
+    const ids = known.get(key) ?? this.#search(where, Buffer.from(text));
+    known.set(key, ids);
+    return ids;
+  }
+
+  #search(where: 'within' | 'first', text: Buffer): number[] {
+    const ids: number[] = [];
+    for (let id = 0; id < this.#tokenizer.vocabularySize; id++) {
+      const { buffer, byteOffset, byteLength } = this.#tokenizer.bytesOf(id);
+      if (byteLength < text.length) continue;
+      const at = Buffer.from(buffer, byteOffset, byteLength).indexOf(text);
+      if (where === 'within' ? at >= 0 : at === 0) ids.push(id);
+    }
+    return ids;
+  }
+}

@@ -17,7 +17,11 @@ export class DraftTokens {
   readonly #statistics: StatisticsRecorder;
 
   /** @param machine the current one; it is replaced after a device loss. */
-  constructor(machine: () => Machine, queue: Pick<RequestQueue<Job>, 'isTypingBefore'>, statistics: StatisticsRecorder) {
+  constructor(
+    machine: () => Machine,
+    queue: Pick<RequestQueue<Job>, 'isTypingBefore'>,
+    statistics: StatisticsRecorder,
+  ) {
     this.#machine = machine;
     this.#queue = queue;
     this.#statistics = statistics;

@@ -7,7 +7,6 @@
  * where an ideal processor, shared by all, would stand now (start-time fair queueing: Goyal, Vin and Cheng 1996).
  */
 import { HearthError } from '../errors.ts';
-import { chunkTokens, leastMeasuredTokens } from './chunks.ts';
 import {
   type Candidate,
   type NextStep,
@@ -230,3 +229,32 @@ const tokensOf = (slices: readonly StepSlice<unknown>[]): number =>
   slices.reduce((sum, { tokens, drafts }) => sum + tokens + drafts, 0);
 
 const rank = ({ requestClass }: Candidate): number => requestClasses.indexOf(requestClass);
+
+// How many tokens of a prompt one forward pass takes: decided here alone, by the time that passes take on this device.
+
+/** While somebody types, the next key waits for a pass to end. A pass of fewer tokens reads all weights for too little. */
+const typingPass = { passMs: 100, leastTokens: 16 };
+
+/**
+ * Otherwise what fills the device, unless a cancellation, or the first key of somebody who begins to type, would wait for longer than this.
+ * As many tokens as `leastTokens` run at once on any device, and before its speed is known.
+ */
+const idlePass = { passMs: 1000, leastTokens: 128 };
+
+interface ChunkConditions {
+  /** Of a pass that fills the device (`Decoder.maxTokensPerRun`). */
+  readonly fullTokens: number;
+  /** Measured in the last passes; 0: not known yet. */
+  readonly msPerToken: number;
+  /** Somebody types, or asks otherwise for what goes first. */
+  readonly isTyping: boolean;
+}
+
+function chunkTokens({ fullTokens, msPerToken, isTyping }: ChunkConditions): number {
+  const { passMs, leastTokens } = isTyping ? typingPass : idlePass;
+  const timely = msPerToken > 0 ? Math.floor(passMs / msPerToken) : leastTokens;
+  return Math.min(fullTokens, Math.max(leastTokens, timely));
+}
+
+/** The time of shorter passes is that of reading the weights, and says little of a prompt's. */
+const leastMeasuredTokens = typingPass.leastTokens;

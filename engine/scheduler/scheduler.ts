@@ -2,6 +2,8 @@
  * The one loop that drives a decoder: `schedule → run → sample → deliver`. Whose turn it is, the queue decides
  * (requestQueue.ts); here its decisions are carried out.
  */
+
+import { setImmediate } from 'node:timers/promises';
 import type { Decoder } from '../backend/backend.ts';
 import { HearthError, invalidInput } from '../errors.ts';
 import type { PrefixCache } from '../kv/prefixCache.ts';
@@ -399,4 +401,20 @@ function work({ request, tokens, drafts, logits }: Slice) {
     tokens: [...request.tokens.slice(start, start + tokens), ...request.drafts.slice(0, drafts)],
     logits,
   };
+}
+
+// The scheduler as the engine runs it, which benchmarks measure too.
+
+export function engineScheduler(
+  machine: Machine,
+  options: Partial<Pick<SchedulerOptions, 'recover' | 'now'>> = {},
+): Scheduler {
+  return new Scheduler({
+    ...machine,
+    maxPendingPerClass: limits.generation.pendingRequestsPerClass,
+    patienceMs: limits.generation.patienceMs,
+    now: () => performance.now(),
+    yieldToEventLoop: () => setImmediate(),
+    ...options,
+  });
 }

@@ -216,8 +216,7 @@ export class Drafter {
   #hash(): number | undefined {
     if (this.#tokens.length < parameters.matchTokens) return undefined;
     let hash = 0;
-    for (const token of this.#tokens.slice(-parameters.matchTokens))
-      hash = (Math.imul(hash, 0x9e3779b1) + token) | 0;
+    for (const token of this.#tokens.slice(-parameters.matchTokens)) hash = (Math.imul(hash, 0x9e3779b1) + token) | 0;
     return hash;
   }
 }

@@ -2,7 +2,6 @@
 import { limits } from '../limits.ts';
 import { fillInTheMiddlePrompt } from '../tokenizer/fillInTheMiddle.ts';
 import type { FillInTheMiddle, Tokenizer } from '../tokenizer/tokenizer.ts';
-import { commentLine } from './comments.ts';
 
 export interface CompletionSource {
   readonly prefix: string;
@@ -133,4 +132,52 @@ function steppedStart(length: number, max: number): number {
   if (length <= max) return 0;
   const step = Math.max(1, Math.floor(max / 4));
   return Math.ceil((length - max) / step) * step;
+}
+
+/** How a comment begins in a language, by VS Code's language identifiers; `//` in all that are not named. */
+const marks: Readonly<Record<string, string>> = {
+  bat: 'REM',
+  clojure: ';',
+  coffeescript: '#',
+  dockerfile: '#',
+  elixir: '#',
+  erlang: '%',
+  fortran: '!',
+  haskell: '--',
+  ini: ';',
+  julia: '#',
+  latex: '%',
+  lisp: ';',
+  lua: '--',
+  makefile: '#',
+  matlab: '%',
+  perl: '#',
+  powershell: '#',
+  properties: '#',
+  python: '#',
+  r: '#',
+  ruby: '#',
+  scheme: ';',
+  shellscript: '#',
+  sql: '--',
+  tex: '%',
+  toml: '#',
+  vb: "'",
+  yaml: '#',
+};
+
+const blocks: Readonly<Record<string, readonly [string, string]>> = {
+  css: ['/*', '*/'],
+  html: ['<!--', '-->'],
+  markdown: ['<!--', '-->'],
+  ocaml: ['(*', '*)'],
+  vue: ['<!--', '-->'],
+  xml: ['<!--', '-->'],
+};
+
+/** `text` as a comment on a line of its own. */
+export function commentLine(languageId: string | undefined, text: string): string {
+  const block = blocks[languageId ?? ''];
+  if (block) return `${block[0]} ${text} ${block[1]}\n`;
+  return `${marks[languageId ?? ''] ?? '//'} ${text}\n`;
 }

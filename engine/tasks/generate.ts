@@ -9,8 +9,8 @@ import {
   without,
 } from '../sampling/logitsProcessor.ts';
 import type { LogprobRecorder, TokenLogprob } from '../sampling/logprobs.ts';
+import { Uniforms } from '../sampling/random.ts';
 import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
-import { Uniforms } from '../sampling/uniforms.ts';
 import type { SamplingState, TokenOutcome } from '../scheduler/job.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';

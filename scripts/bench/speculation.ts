@@ -10,8 +10,8 @@ import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
 import { greedy, sample } from '../../engine/sampling/sampler.ts';
-import { engineScheduler } from '../../engine/scheduler/engineScheduler.ts';
 import type { Scheduler } from '../../engine/scheduler/scheduler.ts';
+import { engineScheduler } from '../../engine/scheduler/scheduler.ts';
 import { Speculation } from '../../engine/scheduler/speculation.ts';
 import { type Edit, editsOfCommits, editsOfPackage } from './edits.ts';
 import { defaultModel } from './models.ts';
@@ -109,7 +109,11 @@ interface Compared {
   readonly apart: number;
 }
 
-async function compare({ ids, plain, speculating }: Writers, { before, after }: Edit, tokens: number): Promise<Compared> {
+async function compare(
+  { ids, plain, speculating }: Writers,
+  { before, after }: Edit,
+  tokens: number,
+): Promise<Compared> {
   const prompt = ids(`The old file:\n${before}`).slice(0, oldFileTokens).concat(ids('\n\nThe new file:\n'));
   const answer = ids(after).slice(0, tokens);
   const [off, on] = [await write(plain, prompt, answer), await write(speculating, prompt, answer)];

@@ -84,7 +84,12 @@ describe('the queue', () => {
     const chat = simulation.add('chat', 1, 1);
     expect(simulation.queue.isTypingBefore(chat, 0)).toBe(false);
     const key = simulation.add('keystroke', 1, 1);
-    expect([50, 100, 1900, 2100].map((ms) => simulation.queue.isTypingBefore(chat, ms))).toEqual([false, true, true, false]);
+    expect([50, 100, 1900, 2100].map((ms) => simulation.queue.isTypingBefore(chat, ms))).toEqual([
+      false,
+      true,
+      true,
+      false,
+    ]);
     expect(simulation.queue.isTypingBefore(key, 100)).toBe(false);
   });
 
