@@ -1,39 +1,40 @@
-/** The scheduler's counters as they cross the channel, by request class. */
+/** The scheduler's counters by request class, as the protocol carries them. */
 import * as z from 'zod';
 
 const classStatistics = z.object({
   submitted: z.number(),
   finished: z.number(),
   cancelled: z.number(),
-  /** Timeouts among them. */
+  /** Includes timeouts. */
   failed: z.number(),
-  /** Refused because too many waited; not among the submitted. */
+  /** Refused because too many requests waited; not counted as submitted. */
   refused: z.number(),
   cachedTokens: z.number(),
-  /** Of prompts, and each sampled one that was fed back. */
+  /** Prompt tokens, and each sampled token that was fed back. */
   computedTokens: z.number(),
   generatedTokens: z.number(),
-  /** Tokens of answers, running ones included, that the device sampled itself; the host sampled the others from logits. */
+  /** Answer tokens sampled on the device, including those of running requests; the host sampled the others. */
   deviceTokens: z.number(),
-  /** Guesses at coming tokens that were verified, and how many of them came true. */
+  /** Draft tokens that were verified. */
   draftTokens: z.number(),
+  /** Draft tokens that were accepted. */
   acceptedTokens: z.number(),
-  /** From submission to admission, over all that were admitted. */
+  /** Total time from submission to admission. */
   waitedMs: z.number(),
   longestWaitMs: z.number(),
-  /** Runs that computed tokens of answers, not of prompts: what a request of a better class waits for. */
+  /** Decode passes. A request of a better class waits for one of them. */
   answerSteps: z.number(),
-  /** Milliseconds of the last 100 of them. */
+  /** Milliseconds of the last 100 decode passes. */
   recentStepMs: z.array(z.number()),
 });
 export type ClassStatistics = z.infer<typeof classStatistics>;
 
 export const schedulerStatistics = z.object({
   steps: z.number(),
-  /** Over all steps: divided by `steps`, how many sequences a run took. */
+  /** Total over all steps; divided by `steps`, the mean batch size. */
   slices: z.number(),
   busyMs: z.number(),
-  /** Requests that gave their sequence back because better ones needed the memory. */
+  /** Requests that gave their sequence back because better ones needed memory. */
   suspensions: z.number(),
   classes: z.object({
     keystroke: classStatistics,

@@ -1,10 +1,10 @@
-/** Whether the device samples the next tokens itself, and how many before the host looks at them: the one place that decides it. */
+/** Decides whether the device samples the next tokens itself, and how many before the host sees them. Nothing else decides it. */
 import type { Decoder, SamplingSlice } from '../backend/backend.ts';
 import type { FreeTokens } from '../sampling/logitsProcessor.ts';
 import type { Job } from './job.ts';
 import type { StepSlice } from './nextStep.ts';
 
-/** What a cancellation, or a request of a better class, waits for at most; a single token may take longer. */
+/** The longest wait of a cancellation or of a request of a better class, unless a single token takes longer. */
 const stepMs = 25;
 
 export interface DeviceStep {
@@ -14,15 +14,15 @@ export interface DeviceStep {
 
 export class DeviceSampler {
   readonly #decoder: () => Decoder;
-  /** Of one token, in the last step. */
+  /** Time of one token in the last step. */
   #tokenMs = stepMs;
 
-  /** `decoder`: after a loss it is another one. */
+  /** @param decoder the current one; it is replaced after a device loss. */
   constructor(decoder: () => Decoder) {
     this.#decoder = decoder;
   }
 
-  /** The step for these slices, where the device can draw all their tokens; undefined: they need logits. */
+  /** @returns the step for these slices if the device can sample all their tokens; undefined if the host needs logits. */
   plan(slices: readonly StepSlice<Job>[]): DeviceStep | undefined {
     const allowances = slices.flatMap((slice) => this.#allowance(slice) ?? []);
     if (allowances.length < slices.length) return undefined;
@@ -36,9 +36,9 @@ export class DeviceSampler {
     return { steps, slices: slices.flatMap(({ request }, i) => samplingSlice(request, steps, allowances[i]) ?? []) };
   }
 
-  draw({ slices, steps }: DeviceStep): Promise<number[][]> {
+  sample({ slices, steps }: DeviceStep): Promise<number[][]> {
     const { deviceSampling } = this.#decoder();
-    if (!deviceSampling) throw new Error('A step was planned for a device that draws nothing.');
+    if (!deviceSampling) throw new Error('A step was planned for a device that cannot sample.');
     return deviceSampling.sample(slices, steps);
   }
 
@@ -46,7 +46,7 @@ export class DeviceSampler {
     this.#tokenMs = ms / step.steps;
   }
 
-  /** What the device may choose for this slice; undefined: it needs logits. */
+  /** The tokens that the device may sample for this slice; undefined if the host needs logits. */
   #allowance({ request, tokens, drafts, logits }: StepSlice<Job>): FreeTokens | undefined {
     const { sampling } = request.request;
     const decodes = tokens === 1 && drafts === 0 && logits === 'last';

@@ -1,4 +1,4 @@
-/** What the scheduler did since it was made, counted by class. */
+/** Counts the scheduler's work by request class, since the scheduler was created. */
 import type { ClassStatistics, SchedulerStatistics } from '../protocol/statistics.ts';
 import type { RequestClass, StepSlice } from './nextStep.ts';
 

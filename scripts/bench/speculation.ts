@@ -1,8 +1,8 @@
 /**
- * What guessing coming tokens is worth on real edits. The prompt is the old file, and the model writes the new one: its choices are
+ * Measures speculative decoding on real edits. The prompt is the old file, and the model writes the new one: its choices are
  * replaced by the true tokens, so that a small model stands for one that edits well; the runs and their times are real. With and
- * without guesses, in turn. At every token both ways also say how probable the true token is and what they would have sampled with
- * the same random number: guesses must change neither, but for the rounding of several rows to 8 bits; `exact` computes without it.
+ * without draft tokens, in turn. At every token both ways also record the probability of the true token and the token sampled with
+ * the same random number: draft tokens must change neither, except by rounding several rows to 8 bits; `exact` computes without it.
  */
 import { basename } from 'node:path';
 import { createOnnxBackend } from '../../engine/backend/onnx/index.ts';
