@@ -50,11 +50,11 @@ import {
   usageOf,
 } from './serving.ts';
 
-// How long to think, in the words of several servers: OpenAI's, OpenRouter's, vLLM's and llama-server's.
+// Thinking settings under the names of OpenAI, OpenRouter, vLLM and llama-server.
 
 const budget = optionalOrOff(z.number().int().min(0));
 
-/** What templates are told of thinking; other variables of a template cannot be set. */
+/** Template variables for thinking; no other variable can be set. */
 const templateArguments = z.looseObject({
   enable_thinking: optional(z.boolean()),
   thinking: optional(z.boolean()),
@@ -191,10 +191,10 @@ interface Head {
   readonly system_fingerprint: string;
 }
 
-/** OpenAI's types do not know the thinking. */
+/** OpenAI's types lack `reasoning_content`. */
 type Thinking = { readonly reasoning_content?: string };
 
-/** Of a model that called several tools, what a client that takes one at a time gets. */
+/** Keeps one call for a client that takes one call at a time. */
 const wanted = (index: number, { parallel_tool_calls }: Body): boolean => parallel_tool_calls !== false || index === 0;
 
 function completion(
@@ -228,14 +228,14 @@ function completion(
 
 type ChunkDelta = OpenAI.ChatCompletionChunk.Choice.Delta & Thinking;
 
-/** Writes an answer as it comes; for a request without `stream` it only keeps the log-probabilities. */
+/** Streams an answer; for a request without `stream` it only collects the log-probabilities. */
 class ChunkWriter {
   readonly #exchange: Exchange;
   readonly #head: Head;
   readonly #request: Body;
-  /** Choices that have said their role. */
+  /** Choices whose role was sent. */
   readonly #begun = new Set<number>();
-  /** Tool calls that have said their name, by choice and call. */
+  /** Tool calls whose name was sent, by choice and call. */
   readonly #named = new Set<string>();
   readonly #logprobs = new Map<number, readonly TokenLogprob[]>();
 

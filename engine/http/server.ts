@@ -1,6 +1,6 @@
 /**
- * An OpenAI-compatible server on loopback, off unless it is asked for: access first, then the route, then a place in a
- * bounded queue, then the body.
+ * An OpenAI-compatible server on loopback, off by default. It checks access first, then the route, then a bounded queue,
+ * then the body.
  */
 
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
@@ -22,21 +22,21 @@ import { responses } from './responses.ts';
 import { loadedCard, type Serving } from './serving.ts';
 
 export interface HttpServerOptions extends Serving {
-  /** 0: any that is free. */
+  /** 0: any free port. */
   readonly port: number;
   readonly token: string;
   readonly log: (line: string) => void;
 }
 
 export interface HttpServer {
-  /** What clients take as their base address, without `/v1`. */
+  /** The base URL for clients, without `/v1`. */
   readonly address: string;
   close(): Promise<void>;
 }
 
 type Endpoint = (serving: Serving, exchange: Exchange) => Promise<void>;
 
-/** What generates waits in a queue; a list of models does not. */
+/** Generating endpoints wait in a queue; the list of models doesn't. */
 const generating: Readonly<Record<string, Endpoint>> = {
   '/v1/chat/completions': chatCompletions,
   '/v1/completions': completions,
@@ -44,7 +44,7 @@ const generating: Readonly<Record<string, Endpoint>> = {
   '/v1/embeddings': embeddings,
 };
 
-/** @throws HearthError `unavailable` when the port is taken. */
+/** @throws HearthError `unavailable` if the port is in use. */
 export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
   if (options.token.length < limits.server.tokenChars) {
     throw invalidInput(`The token is too short: at least ${limits.server.tokenChars} characters are needed.`);
@@ -55,7 +55,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     headersTimeout: headersMs,
     requestTimeout: requestMs,
     keepAliveTimeout: keepAliveMs,
-    // How often the two time limits are looked at.
+    // Interval at which both time limits are checked.
     connectionsCheckingInterval: 1000,
   });
   server.maxConnections = connections;
@@ -106,7 +106,7 @@ class Desk {
       if (request.headers.expect !== undefined) response.writeContinue();
       await this.#answer(request, exchange);
     } catch (error) {
-      // Nobody is left to read it.
+      // The client has disconnected.
       if (exchange.signal.aborted) return;
       const failure = apiError(error);
       if (failure.status === 500) this.#options.log(`HTTP: ${error instanceof Error ? error.stack : error}`);
@@ -149,14 +149,14 @@ function decodePath(text: string): string {
   }
 }
 
-// GET /v1/models: the model that is loaded.
+// GET /v1/models lists the loaded model.
 
-/** Beside OpenAI's fields: vLLM's name for the context, and what Hearth's own remote endpoint asks for. */
+/** OpenAI's fields, vLLM's field for the context, and the fields that Hearth's remote client needs. */
 interface ServedModel extends OpenAI.Model {
   readonly max_model_len: number;
   readonly thinking_modes: readonly string[];
   readonly fill_in_the_middle: boolean;
-  /** Of an embedding model: values of a vector. */
+  /** Vector length of an embedding model. */
   readonly embedding_dimensions?: number;
 }
 
@@ -171,7 +171,7 @@ const served = (card: ModelCard, created: number): ServedModel => ({
   ...(card.embeddingDimensions !== undefined && { embedding_dimensions: card.embeddingDimensions }),
 });
 
-/** Seconds since 1970; of the server, since a model's own date is not known. */
+/** Seconds since 1970; the server's start, because the model's date is unknown. */
 const started = Math.floor(Date.now() / 1000);
 
 async function listModels({ engine }: Serving, exchange: Exchange): Promise<void> {
@@ -185,15 +185,15 @@ async function oneModel(serving: Serving, exchange: Exchange, name: string): Pro
   exchange.json(served(card, started));
 }
 
-// Who may ask. A page in a browser reaches loopback too, so each request shows three things: it names this server as its
-// host (a rebound domain name does not), it comes from no page (browsers send `Origin`), and it knows the token.
+// Access control. A web page can reach loopback too, so each request must name this server as its host (against DNS
+// rebinding), must not come from a page (browsers send `Origin`), and must know the token.
 
 class Access {
   readonly #hosts: ReadonlySet<string>;
   readonly #digest: Buffer;
 
   constructor(port: number, token: string) {
-    // RFC 9110, section 7.2: a client leaves out the port that the scheme implies.
+    // RFC 9110, section 7.2: a client omits the default port of the scheme.
     const named = ['127.0.0.1', 'localhost'];
     this.#hosts = new Set(named.flatMap((host) => (port === 80 ? [host, `${host}:80`] : [`${host}:${port}`])));
     this.#digest = digestOf(token);
@@ -209,7 +209,7 @@ class Access {
       throw new ApiError(403, 'This server does not answer to web pages.', { code: 'wrong_origin' });
     }
     const [, token] = /^Bearer +(\S+)$/i.exec(only(headersDistinct['authorization']) ?? '') ?? [];
-    // Digests have one length, so that the comparison takes the same time for every token.
+    // Digests have equal length, so the comparison takes constant time.
     if (token === undefined || !timingSafeEqual(digestOf(token), this.#digest)) {
       throw new ApiError(401, "The token is missing or wrong: send it as 'Authorization: Bearer TOKEN'.", {
         code: 'invalid_api_key',
@@ -219,18 +219,18 @@ class Access {
   }
 }
 
-/** A header that is sent twice is a trick. */
+/** A repeated header is refused as an attack. */
 const only = (values: readonly string[] | undefined): string | undefined =>
   values?.length === 1 ? values[0] : undefined;
 
 const digestOf = (token: string): Buffer => createHash('sha256').update(token).digest();
 
-// The secret of a server: random, and where it is kept, readable to its owner alone.
+// The server's random token; only its owner can read the file.
 
 /** 256 bits: 43 characters of base64url. */
 export const newToken = (): string => randomBytes(32).toString('base64url');
 
-/** The token in `path`; a file that is absent is made with a new one. */
+/** Reads the token from `path`, or creates the file with a new token. */
 export async function tokenInFile(path: string): Promise<string> {
   try {
     const token = newToken();
@@ -238,7 +238,7 @@ export async function tokenInFile(path: string): Promise<string> {
     return token;
   } catch (error) {
     if (!(error instanceof Error && Reflect.get(error, 'code') === 'EEXIST')) {
-      throw invalidInput(`The token cannot be written to ${path}: ${error instanceof Error ? error.message : error}`);
+      throw invalidInput(`Can't write the token to ${path}: ${error instanceof Error ? error.message : error}`);
     }
   }
   const token = (await readFile(path, 'utf8')).trim();

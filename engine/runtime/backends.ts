@@ -1,4 +1,4 @@
-/** Which backends can compute here, in the order in which `auto` tries them. */
+/** The backends of this machine, in the order in which `auto` tries them. */
 
 import { cpus } from 'node:os';
 import type { Backend, BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
@@ -26,7 +26,7 @@ export interface Candidate {
 export const candidates: readonly Candidate[] = [
   {
     name: 'webgpu',
-    // A software GPU is for those who ask for it: the CPU backend is faster.
+    // A software GPU is used only on request, because the CPU backend is faster.
     open: async (choice) =>
       (await import('../backend/webgpu/index.ts')).createWebgpuBackend({ gpu: { refuseSoftware: choice === 'auto' } }),
   },
@@ -41,8 +41,8 @@ export interface LoadedDecoder {
 }
 
 /**
- * Loads by the backend that was asked for; `auto` takes the next one where one cannot compute this model here, and `notes`
- * says so.
+ * Loads with the requested backend. `auto` takes the next backend if one can't run this model, and explains that in
+ * `notes`.
  */
 export async function loadDecoder(
   choice: BackendChoice,
@@ -88,15 +88,15 @@ async function open({ name, open }: Candidate, choice: BackendChoice): Promise<B
 const mayTryNext = (error: unknown): error is HearthError =>
   error instanceof HearthError && ['unsupported', 'unavailable', 'device-lost', 'out-of-memory'].includes(error.code);
 
-// What this machine has to compute with, in words: for people who wonder why something is slow, or not used.
+// Describes the compute devices of this machine, for people who wonder why something is slow or unused.
 
 interface Device {
   readonly backend: 'webgpu' | 'onnx';
   readonly found: boolean;
-  /** Whether `auto` takes it, when the model fits. */
+  /** Whether `auto` uses it if the model fits. */
   readonly usedByAuto: boolean;
   readonly description: string;
-  /** What is off, and why. */
+  /** Disabled features and the reasons. */
   readonly notes: readonly string[];
 }
 

@@ -1,4 +1,4 @@
-/** What every child process of the extension has in common: the channel, the log, and that it ends with its parent. */
+/** Common to every child process of the extension: the channel, the log, and the end with its parent. */
 
 import { Worker } from 'node:worker_threads';
 import {
@@ -11,7 +11,7 @@ import {
 export interface ChildTools {
   /** Writes to stderr, which is the process's log. */
   readonly log: (line: string) => void;
-  /** For a message that could not be sent: the parent may go away in the middle; 'disconnect' then ends the process. */
+  /** Called if a message could not be sent: the parent may be gone, and 'disconnect' then ends the process. */
   readonly lost: (method: string, error: unknown) => void;
 }
 
@@ -28,7 +28,7 @@ export function serveChild(name: string, serve: (connection: MessageConnection, 
   }
   process.on('uncaughtException', endAfter);
   process.on('unhandledRejection', endAfter);
-  // Nothing is left to be said. `process.exit` would break into the native calls of other threads, which end in an abort.
+  // `process.exit` would interrupt native calls of other threads, which then abort.
   process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   endWithParent();
   const connection = createMessageConnection(new IPCMessageReader(process), new IPCMessageWriter(process), {
@@ -68,7 +68,7 @@ function endWithParent(): void {
   const worker = new Worker(watch, {
     eval: true,
     workerData: { parent: process.ppid, intervalMs },
-    // It needs next to nothing; without a limit it would reserve as much as the main thread.
+    // Without a limit the thread would reserve as much memory as the main thread.
     resourceLimits: { maxOldGenerationSizeMb: 8, maxYoungGenerationSizeMb: 2, stackSizeMb: 1 },
   });
   worker.unref();

@@ -1,4 +1,4 @@
-/** A model that is ready to answer: everything that belongs to it, from its file to its queue. */
+/** A loaded model: everything that belongs to it, from its file to its queue. */
 import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
@@ -29,7 +29,7 @@ import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type BackendChoice, type Candidate, candidates, type LoadedDecoder, loadDecoder } from './backends.ts';
 
 export interface LoadRequest {
-  /** As the user named it, and where that lies. */
+  /** The name that the user gave, and its path. */
   readonly id: string;
   readonly name: string;
   readonly path: string;
@@ -37,26 +37,26 @@ export interface LoadRequest {
   readonly contextTokens?: number | undefined;
   readonly threads?: number | undefined;
   readonly cachePrecision?: CachePrecision | undefined;
-  /** For files derived from the weights. */
+  /** Folder for files derived from the weights. */
   readonly cacheDirectory?: string | undefined;
   /** For sequences that outlive the process, how many bytes of them, and what they are told apart by; absent or 0: none do. */
   readonly snapshots?: { readonly directory: string; readonly limitBytes: number; readonly digest: Digest };
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
-  /** The model goes on differently from how it was loaded. */
+  /** Called when a lost device was replaced. */
   readonly onChange?: (change: { readonly message: string; readonly card: ModelCard }) => void;
   readonly signal: AbortSignal;
 }
 
 export interface LoadedModel {
-  /** What it is now: a lost device may have been replaced. */
+  /** The current state: a lost device may have been replaced. */
   readonly card: ModelCard;
   readonly scheduler: Scheduler;
-  /** Absent: the checkpoint has no vocabulary, so it can be measured but not talked to. */
+  /** Absent: the checkpoint has no vocabulary, so it can be benchmarked but not prompted. */
   readonly text?: { readonly tokenizer: Tokenizer; readonly format: PromptFormat; readonly grammars: Grammars };
-  /** An embedding model; it has no `text`. */
+  /** Set for an embedding model, which has no `text`. */
   readonly embedding?: EmbeddingModel;
   readonly sampling: SamplerSettings;
-  /** Forgets every sequence that nobody uses; those on the disk are others' to remove. */
+  /** Drops every idle sequence of the cache; snapshots on disk stay. */
   clearCache(): Promise<void>;
   close(): Promise<void>;
 }
@@ -70,7 +70,7 @@ export async function loadModel(request: LoadRequest): Promise<LoadedModel> {
       reading ??= readText(checkpoint);
       return reading;
     };
-    // A failure is heard of below.
+    // A failure is reported below.
     const meanwhile = (): void => void read().catch(() => {});
     const loaded = await decoderFor(checkpoint, { ...request, meanwhile });
     try {
@@ -87,7 +87,7 @@ export async function loadModel(request: LoadRequest): Promise<LoadedModel> {
   }
 }
 
-/** How text becomes ids; a conversation too, unless it is an embedding model. */
+/** The tokenizer, and the prompt format unless it is an embedding model. */
 interface Text {
   readonly tokenizer?: Tokenizer;
   readonly format?: PromptFormat;
@@ -101,7 +101,6 @@ async function readText({ readTokenizer, embedding }: Checkpoint): Promise<Text>
   return { tokenizer, format: promptFormatOf(tokenizer) };
 }
 
-/** What a decoder is made from. */
 type Computed = Pick<Checkpoint, 'path' | 'spec' | 'weights' | 'file'>;
 
 /** Opens a decoder alone, for commands that feed it ids. */
@@ -129,7 +128,7 @@ export async function decoderFor(
   }
 }
 
-/** No context helps: another model does. */
+/** A shorter context doesn't help, only another model. */
 function withSuggestion(error: DoesNotFit): DoesNotFit {
   const entry = bestWithin(catalogue, error.usableBytes);
   const suggestion = entry ? ` ${entry.name} (${entry.id}) would fit.` : '';
@@ -139,7 +138,7 @@ function withSuggestion(error: DoesNotFit): DoesNotFit {
 function specFor(model: Computed, contextTokens: number | undefined): DecoderSpec {
   const longest = longestContextTokens(model.spec);
   if (contextTokens !== undefined && contextTokens > longest) {
-    throw invalidInput(`A context of ${contextTokens} tokens was asked for; this model reaches ${longest}.`);
+    throw invalidInput(`The model supports a context of at most ${longest} tokens; ${contextTokens} were requested.`);
   }
   return contextTokens === undefined ? model.spec : withContext(model.spec, contextTokens);
 }
@@ -183,7 +182,7 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
       await machine.snapshots?.stop();
       machine.cache.clear();
       await machine.decoder.dispose();
-      // Not before: a backend may read rows of a weight when it needs them.
+      // Not earlier, because a backend may read rows of a weight on demand.
       await model.file.close();
     },
   };
@@ -191,7 +190,7 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
 
 function machineOf(decoder: Decoder, { name, snapshots }: LoadRequest): Machine & { snapshots?: Snapshots } {
   const { headless } = decoder.spec;
-  // Texts to embed begin alike in a question's instruction alone.
+  // Texts to embed share only the instruction of a query.
   const cache = new PrefixCache({ decoder, maxIdle: (owner) => (headless ? 1 : (idleSequences.get(owner) ?? 1)) });
   const isKept = !headless && snapshots !== undefined && snapshots.limitBytes > 0;
   return {
@@ -202,13 +201,13 @@ function machineOf(decoder: Decoder, { name, snapshots }: LoadRequest): Machine 
   };
 }
 
-/** Loads the model anew when its device is lost; `take` puts what was loaded into use. */
+/** Loads the model again after a device loss; `take` puts the result into use. */
 function recoveryOf(
   model: Checkpoint,
   request: LoadRequest,
   take: (recovered: Recovered) => Machine,
 ): (loss: HearthError, lost: Decoder) => Promise<Machine> {
-  // Whoever asked for the load is long answered: nothing cancels this one.
+  // The load request was answered long ago, so nothing cancels this load.
   const again = { ...request, signal: new AbortController().signal, onProgress: () => {} };
   const recovery = new Recovery({
     choice: request.backend,
@@ -242,7 +241,7 @@ function modelCard(
   };
 }
 
-/** By class of request. */
+/** By request class. */
 const idleSequences: ReadonlyMap<string, number> = new Map(Object.entries(limits.generation.idleSequences));
 
 function parametersOf({ weights }: Checkpoint): number {
@@ -265,9 +264,9 @@ async function readGenerationConfig(path: string): Promise<ReturnType<typeof gen
   throw invalidInput(`${basename(directory)}/generation_config.json: ${parsed.error.issues[0]?.message ?? 'invalid'}`);
 }
 
-// What follows the loss of a device: the model is loaded there once more; when it is lost again soon, on the next backend.
+// After a device loss the model is loaded on the same device once; after another loss soon, on the next backend.
 
-/** A driver's reset or a laptop's sleep may come again another day; twice within this time is a device that fails. */
+/** Two losses within this time mean a faulty device, not a driver reset or a sleeping laptop. */
 const soonMs = 10 * 60_000;
 
 interface RecoveryOptions {
@@ -279,7 +278,7 @@ interface RecoveryOptions {
 }
 
 interface Recovered extends LoadedDecoder {
-  /** What happened, for the user. */
+  /** The message for the user. */
   readonly notice: string;
 }
 

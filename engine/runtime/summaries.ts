@@ -1,4 +1,4 @@
-/** Summaries of files and folders, made by the model or found where they are kept. */
+/** Summaries of files and folders, from the cache or from the model. */
 
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
@@ -11,9 +11,9 @@ import type { SymbolRange } from '../tasks/sections.ts';
 import { type Summariser, type Summary, type SummaryRequest, summarise } from '../tasks/summarise.ts';
 
 export interface SummariesRequest extends SummaryRequest {
-  /** Not empty: a folder. */
+  /** Not empty for a folder. */
   readonly files: readonly FolderFile[];
-  /** Makes the summary anew although one is kept; those of a folder's files still serve. */
+  /** Ignores a cached summary; a folder still uses the cached summaries of its files. */
   readonly fresh: boolean;
 }
 
@@ -28,7 +28,7 @@ async function symbolsOf({ path, text, symbols }: SummaryRequest): Promise<reado
 
 const nothing = { promptTokens: 0, cachedTokens: 0, generatedTokens: 0, timeToFirstTokenMs: 0, tokensPerSecond: 0 };
 
-/** `model`: what is told apart in the cache. */
+/** `model`: part of the cache key. */
 export class Summaries {
   readonly #summariser: Summariser;
   readonly #cache: SummaryCache;
@@ -70,19 +70,19 @@ export class Summaries {
       return { ...found, statistics: nothing };
     }
     const summary = await run();
-    // The limit on its length is one of the ingredients; a full context is an accident.
+    // The length limit is part of the key, so a summary that reached it is cached; one cut off by a full context is not.
     const { finish } = summary;
     if (finish === 'stop' || finish === 'length') await this.#cache.put(key, { ...summary, finish });
     return summary;
   }
 }
 
-// Summaries that were made before, by what they were made of: content, model and length. They outlive the process.
+// Cache of summaries on disk, keyed by content, model and length.
 
 const kept = z.object({ text: z.string(), parts: z.number(), finish: z.enum(['stop', 'length']) });
 type KeptSummary = z.infer<typeof kept>;
 
-/** Another one: prompts have changed, and what was kept is no longer what would be written. */
+/** Increment it when the prompts change, which makes cached summaries stale. */
 const version = 2;
 
 export class SummaryCache {
@@ -92,7 +92,7 @@ export class SummaryCache {
     this.#directory = directory;
   }
 
-  /** What does not read back is as good as absent. */
+  /** An unreadable file counts as absent. */
   async get(ingredients: unknown): Promise<KeptSummary | undefined> {
     const json = await readFile(this.#path(ingredients), 'utf8').catch(() => '');
     try {
@@ -102,7 +102,7 @@ export class SummaryCache {
     }
   }
 
-  /** A full or read-only disk costs the next reader time, and is no failure of this one. */
+  /** A full or read-only disk only loses the cached copy, so it is not an error. */
   async put(ingredients: unknown, { text, parts, finish }: KeptSummary): Promise<void> {
     const path = this.#path(ingredients);
     try {
@@ -115,7 +115,7 @@ export class SummaryCache {
     }
   }
 
-  /** The oldest go, a quarter at a time. */
+  /** Removes the oldest quarter. */
   async #prune(): Promise<void> {
     const names = await readdir(this.#directory);
     if (names.length <= limits.store.summaries) return;

@@ -1,4 +1,4 @@
-/** A conversation: the turns that fit, and the answer told from the thinking. */
+/** Chat: fits the conversation into the context, and separates thinking from the answer. */
 import { HearthError } from '../errors.ts';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import type { ChatMessage, Tool } from '../prompt/conversation.ts';
@@ -23,29 +23,29 @@ export interface ChatRequest {
   readonly requestClass: RequestClass;
   readonly messages: readonly ChatMessage[];
   readonly thinking: ThinkingMode;
-  /** What the model may call. */
+  /** Tools that the model may call. */
   readonly tools?: readonly Tool[] | undefined;
   readonly toolChoice?: PromptOptions['toolChoice'];
   readonly parallelToolCalls?: PromptOptions['parallelToolCalls'];
-  /** What the answer must be. */
+  /** The form that the answer must have. */
   readonly responseFormat?: PromptOptions['responseFormat'];
-  /** Thinking ends after as many tokens. */
+  /** Limit of thinking tokens. */
   readonly thinkingTokens?: number | undefined;
-  /** Aborted: thinking ends now. */
+  /** Abort it to end thinking now. */
   readonly answerNow?: AbortSignal | undefined;
-  /** Absent: until the context is full. */
+  /** Absent: limited by the context only. */
   readonly maxTokens?: number | undefined;
   readonly stopStrings: readonly string[];
   readonly stopIds?: readonly number[] | undefined;
-  /** The model cannot end the answer by itself before. */
+  /** The model can't end the answer before this many tokens. */
   readonly minTokens?: number | undefined;
-  /** Alternatives whose log-probabilities `onPiece` is told; absent: none of any. */
+  /** How many alternatives `onPiece` gets log-probabilities for; absent: no log-probabilities. */
   readonly logprobs?: number | undefined;
   readonly sampling: SamplerSettings;
   readonly random: () => number;
   /** `tokens`: generated so far. */
   readonly onPiece: (piece: OutputPiece, tokens: number, logprobs?: readonly TokenLogprob[]) => void;
-  /** Counted from now: what is not done by then fails with `timeout`. */
+  /** From now; a request that takes longer fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -54,14 +54,14 @@ export interface ChatAnswer extends Generated {
   readonly droppedMessages: number;
 }
 
-/** What answers a chat needs of a loaded model. */
+/** The parts of a loaded model that a chat needs. */
 export interface ChatModel {
   readonly scheduler: Scheduler;
   readonly format: PromptFormat;
   readonly tokenizer: Tokenizer;
   readonly grammars: Grammars;
   readonly contextTokens: number;
-  /** What a template that shows the date is told. */
+  /** The date for templates that show it. */
   readonly now: () => Date;
 }
 
@@ -80,7 +80,7 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
   try {
     prepared = await prepareChat(model, messages, options, { maxTokens, signal, deadlineMs });
   } catch (error) {
-    // Cancelling is an end, before the first token as later.
+    // Cancellation is a normal end, even before the first token.
     if (error instanceof HearthError && error.code === 'cancelled') return nothingWritten;
     throw error;
   }
@@ -133,7 +133,7 @@ function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Pro
   );
 }
 
-/** @throws HearthError `unavailable` for an answer that breaks what of its schema could not be enforced. */
+/** @throws HearthError `unavailable` if the answer breaks a part of its schema that could not be enforced. */
 export async function planned(plan: PlanProcessor, answer: Promise<Generated>): Promise<Generated> {
   try {
     const generated = await answer;
@@ -141,14 +141,14 @@ export async function planned(plan: PlanProcessor, answer: Promise<Generated>): 
     if (violation === undefined) return generated;
     throw new HearthError(
       'unavailable',
-      `The answer breaks its JSON Schema where it can't be enforced (${violation}). What was written was shown; ask again.`,
+      `The answer breaks a part of its JSON Schema that can't be enforced (${violation}). It was shown as written; ask again.`,
     );
   } finally {
     plan.close();
   }
 }
 
-// From a conversation to the prompt that fits the context, while others are answered.
+// Makes a prompt that fits the context from a conversation, without blocking other requests.
 
 interface PreparedChat {
   readonly prompt: ChatPrompt;
@@ -162,7 +162,7 @@ export async function prepareChat(
   options: PromptOptions,
   { maxTokens = contextTokens, ...slices }: SliceOptions & { readonly maxTokens?: number | undefined },
 ): Promise<PreparedChat> {
-  // Room for an answer, whatever it will need: without a limit, a quarter of the context.
+  // Without a limit, a quarter of the context is left for the answer.
   const budgetTokens = contextTokens - Math.min(maxTokens, Math.floor(contextTokens / 4));
   const fixedChars = await runInSlices(charsOfTools(options.tools ?? []), slices);
   const { prompt, droppedMessages } = await fitHistory(
@@ -176,7 +176,7 @@ export async function prepareChat(
   return { prompt: prompt.rendered, droppedMessages };
 }
 
-/** Formats leave some of a schema's syntax out, never its names and descriptions. */
+/** Formats omit some of a schema's syntax, never its names and descriptions. */
 function* charsOfTools(tools: readonly Tool[]): Sliced<number> {
   let chars = 0;
   for (const { name, description, parameters } of tools) {

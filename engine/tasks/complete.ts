@@ -1,4 +1,4 @@
-/** An inline completion: the prompt, the generation, and what of it is offered. */
+/** Inline completion: builds the prompt, generates, and trims the text that is offered. */
 import { limits } from '../limits.ts';
 import { free, type LogitsProcessor } from '../sampling/logitsProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
@@ -20,23 +20,23 @@ export interface CompletionRequest extends CompletionSource {
   readonly multiline: Multiline;
   readonly candidates: number;
   readonly confidence: Confidence;
-  /** As the model writes it, not cut to where the cursor is. */
+  /** The model's text as it is, not cut to the cursor's scope. */
   readonly whole: boolean;
   readonly stopStrings: readonly string[];
-  /** Of a whole completion: pieces as they come. */
+  /** Called with each piece of a raw completion. */
   readonly onText?: ((text: string) => void) | undefined;
   readonly sampling: SamplerSettings;
   readonly random: () => number;
-  /** Counted from now; absent: as long as anybody waits for the next key. */
+  /** From now; absent: the default limit of a keystroke. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 export interface Completion {
   readonly text: string;
-  /** Less likely ones, the likeliest first. */
+  /** Alternatives, most likely first. */
   readonly alternatives: readonly string[];
-  /** Of the first tokens, the mean; absent where none was sampled. */
+  /** Mean log-probability of the first tokens; absent if none was sampled. */
   readonly logProbability?: number;
   readonly finish: FinishReason;
   readonly statistics: GenerationStatistics;
@@ -84,7 +84,7 @@ interface Attempted extends Omit<Completion, 'alternatives'> {
   readonly otherFirst: readonly FirstToken[];
 }
 
-/** @param first the token that the text begins with, if not with the likeliest */
+/** @param first forces the first token. */
 async function attempt(
   { scheduler, tokenizer, request, shape, prompt, maxTokens }: Attempt,
   first: FirstToken | undefined,
@@ -127,7 +127,7 @@ function startingWith({ id }: FirstToken): LogitsProcessor {
   };
 }
 
-/** What is offered of what was written; of a text that was cut off by its length, the lines that are whole. */
+/** The part of the text that is offered: only whole lines if the length limit cut the text off. */
 export async function completedText(
   shape: CompletionShape,
   written: string,
@@ -142,12 +142,12 @@ export async function completedText(
   return withoutBreaking({ text, complete: false }, place, isCutOff);
 }
 
-// How sure a model is of a completion, and what else it would have said.
+// Measures how confident the model is in a completion, and finds alternatives.
 
 type Confidence = 'eager' | 'balanced' | 'quiet';
 
 /**
- * Least mean log-probability of the first tokens of a text that is shown. Measured with SmolLM2 on held-out lines:
+ * A text is shown if the mean log-probability of its first tokens is at least this. Measured with SmolLM2 on held-out lines:
  * docs/proof.md, "Which completions are shown".
  */
 const leastLogProbability: Readonly<Record<Confidence, number>> = {
@@ -159,10 +159,10 @@ const leastLogProbability: Readonly<Record<Confidence, number>> = {
 export const isSureEnough = (logProbability: number | undefined, confidence: Confidence): boolean =>
   logProbability === undefined || logProbability >= leastLogProbability[confidence];
 
-/** Most suggestions of a line are shorter; a device may draw what follows. */
+/** Most suggestions of one line are shorter; the device may sample later tokens. */
 const observedTokens = 16;
 
-/** A token that a text may begin with. */
+/** A candidate for the first token. */
 interface FirstToken {
   readonly id: number;
   readonly logProbability: number;
@@ -174,7 +174,7 @@ export class ConfidenceMeter implements SampleObserver {
   readonly #wanted: number;
   #sum = 0;
   #count = 0;
-  /** The likeliest first tokens beside the one that was chosen. */
+  /** The most likely first tokens except the chosen one. */
   otherFirst: readonly FirstToken[] = [];
 
   /** @param first the token that was forced, or how many others to remember */
