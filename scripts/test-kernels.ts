@@ -1,11 +1,11 @@
 /**
- * `npm run test:kernels`: compiles the plans of published models by the real compilers of four GPUs that are not here (Mesa's
- * drivers, fetched by itself on Debian) and holds them to kernels/ceilings.ts: every kernel compiles, none spills, no loop takes
- * more instructions a weight, no access more passes through the banks.
+ * `npm run test:kernels` compiles the plans of published models with the real compilers of four GPUs, without the hardware
+ * (Mesa's drivers, downloaded automatically on Debian). Checks the limits of kernels/ceilings.ts: every kernel compiles without
+ * spills, and no loop exceeds its instructions per weight or bank passes.
  *
  *     --cards Ada,M1     some cards         --rows 1,prompt     some plans        --write     docs/kernels.md as well
  *
- * Exit status 77: Mesa cannot be had here, and the reason is printed.
+ * Exit status 77: Mesa is not available; the reason is printed.
  */
 import { parseArgs } from 'node:util';
 import { ceilings, wavefrontCeilings } from '../engine/backend/webgpu/kernels/ceilings.ts';
@@ -25,7 +25,7 @@ const { values } = parseArgs({
 });
 const asked = cards.filter(({ name }) => values.cards === undefined || values.cards.split(',').includes(name));
 
-/** What is wrong, a sentence each. */
+/** Violations, one sentence each. */
 function faults({ card, kernels, failures }: CardResult): string[] {
   const failed = Object.entries(failures).map(
     ([label, message]) => `${card.name}: ${label} does not compile: ${message}`,
@@ -53,7 +53,7 @@ function bankFaults(): string[] {
   });
 }
 
-/** Two at a time: a compiler takes one core. */
+/** Runs two at a time, because a compiler uses one core. */
 async function measureAll(): Promise<CardResult[]> {
   const open: Card[] = [...asked];
   const results: CardResult[] = [];

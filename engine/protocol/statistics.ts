@@ -1,4 +1,4 @@
-/** The scheduler's counters by request class, as the protocol carries them. */
+/** The scheduler's counters by request class, as sent to clients. */
 import * as z from 'zod';
 
 const classStatistics = z.object({
@@ -7,13 +7,13 @@ const classStatistics = z.object({
   cancelled: z.number(),
   /** Includes timeouts. */
   failed: z.number(),
-  /** Refused because too many requests waited; not counted as submitted. */
+  /** Rejected because the queue was full. Not counted as submitted. */
   refused: z.number(),
   cachedTokens: z.number(),
-  /** Prompt tokens, and each sampled token that was fed back. */
+  /** Tokens computed: prompt tokens, and sampled tokens fed back. */
   computedTokens: z.number(),
   generatedTokens: z.number(),
-  /** Answer tokens sampled on the device, including those of running requests; the host sampled the others. */
+  /** Answer tokens sampled on the device, including running requests. The host samples the others from logits. */
   deviceTokens: z.number(),
   /** Draft tokens that were verified. */
   draftTokens: z.number(),
@@ -22,19 +22,19 @@ const classStatistics = z.object({
   /** Total time from submission to admission. */
   waitedMs: z.number(),
   longestWaitMs: z.number(),
-  /** Decode passes. A request of a better class waits for one of them. */
+  /** Forward passes for decode, not prefill. A request of a higher class waits for at most one of them. */
   answerSteps: z.number(),
-  /** Milliseconds of the last 100 decode passes. */
+  /** Durations of the last 100 of them. */
   recentStepMs: z.array(z.number()),
 });
 export type ClassStatistics = z.infer<typeof classStatistics>;
 
 export const schedulerStatistics = z.object({
   steps: z.number(),
-  /** Total over all steps; divided by `steps`, the mean batch size. */
+  /** Sum over all steps; divided by `steps`, the mean batch size. */
   slices: z.number(),
   busyMs: z.number(),
-  /** Requests that gave their sequence back because better ones needed memory. */
+  /** Requests that were pre-empted to free memory for higher classes. */
   suspensions: z.number(),
   classes: z.object({
     keystroke: classStatistics,

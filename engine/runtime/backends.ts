@@ -4,7 +4,7 @@ import { cpus } from 'node:os';
 import type { Backend, BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { describeGpu } from '../backend/webgpu/device/adapter.ts';
-import { detectHardware } from '../catalogue/hardware.ts';
+import { detectHardware } from '../catalogue/fit.ts';
 import { HearthError } from '../errors.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import type { DecoderWeights } from '../model/weights/weights.ts';

@@ -1,8 +1,9 @@
 /**
- * Measures speculative decoding on real edits. The prompt is the old file, and the model writes the new one: its choices are
- * replaced by the true tokens, so that a small model stands for one that edits well; the runs and their times are real. With and
- * without draft tokens, in turn. At every token both ways also record the probability of the true token and the token sampled with
- * the same random number: draft tokens must change neither, except by rounding several rows to 8 bits; `exact` computes without it.
+ * Measures the speed-up of draft tokens on real edits. The prompt is the old file and the output is the new one: sampled tokens
+ * are replaced by the true ones, so that a small model behaves like one that edits well. The forward passes and their times are
+ * real. Runs alternate with and without draft tokens. At each token, both also record the true token's log-probability and the
+ * token they would have sampled with the same random number. Draft tokens must change neither, except for int8 rounding of
+ * several rows; `exact` disables int8 activations.
  */
 import { basename } from 'node:path';
 import { createOnnxBackend } from '../../engine/backend/onnx/index.ts';
@@ -10,8 +11,7 @@ import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
 import { greedy, sample } from '../../engine/sampling/sampler.ts';
-import type { Scheduler } from '../../engine/scheduler/scheduler.ts';
-import { engineScheduler } from '../../engine/scheduler/scheduler.ts';
+import { engineScheduler, type Scheduler } from '../../engine/scheduler/scheduler.ts';
 import { Speculation } from '../../engine/scheduler/speculation.ts';
 import { type Edit, editsOfCommits, editsOfPackage } from './edits.ts';
 import { defaultModel } from './models.ts';
@@ -23,16 +23,16 @@ const oldFileTokens = 1400;
 
 function linesOf(model: string, tokens: number, exact: boolean) {
   const how = exact ? ', without 8-bit activations' : '';
-  const section = `${model}${how}: real edits, with speculative decoding, against without`;
+  const section = `${model}${how}: real edits, with draft tokens against without`;
   const line = (what: string, goal?: Goal): Line => ({ section, what, ...(goal && { goal }) });
   return {
     edit: (path: string) => line(`ms a token, ${path}`),
     all: line('ms a token, all', { of: 'ratio', bound: '≤', value: 1 }),
     speed: line('tokens a second, all'),
-    accepted: line('acceptance rate of draft tokens, %'),
-    drafted: line('draft tokens a token written'),
-    alike: line(`% of tokens sampled alike (of up to ${tokens} a file)`),
-    apart: line('largest change of a log-probability'),
+    accepted: line('acceptance rate of draft tokens in %'),
+    drafted: line('draft tokens per generated token'),
+    alike: line(`% of equal samples (of up to ${tokens} tokens a file)`),
+    apart: line('largest difference of a log-probability'),
   };
 }
 
@@ -55,7 +55,7 @@ export async function measureSpeculation(report: Report, settings: Settings): Pr
           console.error(`draft tokens in ${edit.path}`);
           const one = await compare(writers, edit, tokens);
           compared.push(one);
-          report.note('hearth', lines.edit(edit.path), one.speculatingMs / one.tokens);
+          report.note('hearth', lines.edit(edit.path), one.draftingMs / one.tokens);
           report.note('other', lines.edit(edit.path), one.plainMs / one.tokens);
         }
       });
@@ -63,14 +63,14 @@ export async function measureSpeculation(report: Report, settings: Settings): Pr
   } finally {
     await writers.close();
   }
-  noteTotals(report, lines, compared, writers.drafts());
+  noteTotals(report, lines, compared, writers.draftStatistics());
 }
 
 interface Writers {
   readonly ids: (text: string) => number[];
   readonly plain: Scheduler;
-  readonly speculating: Scheduler;
-  drafts(): { readonly draftTokens: number; readonly acceptedTokens: number };
+  readonly drafting: Scheduler;
+  draftStatistics(): { readonly draftTokens: number; readonly acceptedTokens: number };
   close(): Promise<void>;
 }
 
@@ -86,12 +86,12 @@ async function openWriters(path: string, { threads, speculation }: Settings): Pr
       cache: new PrefixCache({ decoder, maxIdle: () => 1 }),
       ...(speculation && { speculation }),
     });
-  const speculating = schedulerWith(new Speculation());
+  const drafting = schedulerWith(new Speculation());
   return {
     ids: (text) => tokenizer.encode(text, { special: 'plain' }),
     plain: schedulerWith(),
-    speculating,
-    drafts: () => speculating.statistics().classes.chat,
+    drafting,
+    draftStatistics: () => drafting.statistics().classes.chat,
     async close() {
       await decoder.dispose();
       await model.file.close();
@@ -102,26 +102,22 @@ async function openWriters(path: string, { threads, speculation }: Settings): Pr
 interface Compared {
   readonly tokens: number;
   readonly plainMs: number;
-  readonly speculatingMs: number;
-  /** Tokens sampled alike. */
+  readonly draftingMs: number;
+  /** Tokens sampled equally. */
   readonly alike: number;
   /** Largest change of the true token's log-probability. */
   readonly apart: number;
 }
 
-async function compare(
-  { ids, plain, speculating }: Writers,
-  { before, after }: Edit,
-  tokens: number,
-): Promise<Compared> {
+async function compare({ ids, plain, drafting }: Writers, { before, after }: Edit, tokens: number): Promise<Compared> {
   const prompt = ids(`The old file:\n${before}`).slice(0, oldFileTokens).concat(ids('\n\nThe new file:\n'));
   const answer = ids(after).slice(0, tokens);
-  const [off, on] = [await write(plain, prompt, answer), await write(speculating, prompt, answer)];
+  const [off, on] = [await write(plain, prompt, answer), await write(drafting, prompt, answer)];
   const apart = off.logProbabilities.map((value, i) => Math.abs(value - (on.logProbabilities[i] ?? Number.NaN)));
   return {
     tokens: answer.length,
     plainMs: off.ms,
-    speculatingMs: on.ms,
+    draftingMs: on.ms,
     alike: off.sampled.filter((token, i) => token === on.sampled[i]).length,
     apart: Math.max(...apart),
   };
@@ -131,13 +127,13 @@ function noteTotals(
   report: Report,
   lines: ReturnType<typeof linesOf>,
   compared: readonly Compared[],
-  { draftTokens, acceptedTokens }: ReturnType<Writers['drafts']>,
+  { draftTokens, acceptedTokens }: ReturnType<Writers['draftStatistics']>,
 ): void {
   const sum = (of: (one: Compared) => number): number => compared.reduce((total, one) => total + of(one), 0);
   const tokens = sum((one) => one.tokens);
   if (tokens === 0) return;
   for (const [side, ms] of [
-    ['hearth', sum((one) => one.speculatingMs)],
+    ['hearth', sum((one) => one.draftingMs)],
     ['other', sum((one) => one.plainMs)],
   ] as const) {
     report.note(side, lines.all, ms / tokens);
@@ -150,9 +146,9 @@ function noteTotals(
 }
 
 interface Written {
-  /** From the first token to the last, without what this benchmark looks at itself. */
+  /** Time from the first token to the last, without the benchmark's own overhead. */
   readonly ms: number;
-  /** Of each true token. */
+  /** Log-probability of each true token. */
   readonly logProbabilities: readonly number[];
   readonly sampled: readonly number[];
 }

@@ -215,7 +215,7 @@ describe('the queue', () => {
     const simulation = new Simulation({ maxPendingPerClass: 2 });
     simulation.add('chat', 10, 1);
     simulation.add('chat', 10, 1);
-    expect(() => simulation.add('chat', 10, 1)).toThrow(/waiting already/);
+    expect(() => simulation.add('chat', 10, 1)).toThrow(/already waiting/);
     simulation.add('keystroke', 10, 1);
     while (simulation.step());
     simulation.add('chat', 10, 1);
