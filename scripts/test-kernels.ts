@@ -26,7 +26,7 @@ const { values } = parseArgs({
 const asked = cards.filter(({ name }) => values.cards === undefined || values.cards.split(',').includes(name));
 
 /** Violations, one sentence each. */
-function faults({ card, kernels, failures }: CardResult): string[] {
+function faults({ card, kernels, failures, software }: CardResult): string[] {
   const failed = Object.entries(failures).map(
     ([label, message]) => `${card.name}: ${label} does not compile: ${message}`,
   );
@@ -41,6 +41,7 @@ function faults({ card, kernels, failures }: CardResult): string[] {
       ? []
       : [`${card.name}: ${label} takes ${perWeight.toFixed(1)} instructions a weight; its ceiling is ${ceiling}.`];
   });
+  if (software) failed.push(`${card.name} counts as a rasteriser on the CPU.`);
   if (kernels.length === 0) failed.push(`${card.name}: no kernel was compiled.`);
   return [...failed, ...spilled, ...costly];
 }

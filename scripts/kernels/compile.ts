@@ -39,6 +39,6 @@ for (const model of models.filter(({ name }) => names.length === 0 || names.incl
     plans.push({ ...plan, kernels });
   }
 }
-writeFileSync(out, JSON.stringify({ plans, failures, notes: gpu.capabilities.notes }));
+writeFileSync(out, JSON.stringify({ plans, failures, software: gpu.capabilities.software }));
 // The shims have no device to wait for.
 process.exit(0);

@@ -23,6 +23,7 @@ const compiled = z.object({
     }),
   ),
   failures: z.record(z.string(), z.string()),
+  software: z.boolean(),
 });
 
 export interface MeasuredKernel {
@@ -45,6 +46,8 @@ export interface CardResult {
   readonly failures: Readonly<Record<string, string>>;
   /** Dispatches per decoded token, by model. */
   readonly dispatches: Readonly<Record<string, number>>;
+  /** The engine takes it for a rasteriser on the CPU, and would refuse it. */
+  readonly software: boolean;
   readonly seconds: number;
 }
 
@@ -55,7 +58,7 @@ export async function measureCard(card: Card, rows: string, models: readonly str
   mkdirSync(work, { recursive: true });
   const at = (ending: string) => join(work, `${card.name}.${ending}`);
   await runOn(card, work, [join(import.meta.dirname, 'compile.ts'), at('json'), rows, ...models], at);
-  const { plans, failures } = compiled.parse(JSON.parse(readFileSync(at('json'), 'utf8')));
+  const { plans, failures, software } = compiled.parse(JSON.parse(readFileSync(at('json'), 'utf8')));
   const byId = listings(card.compiler, at('err'), at('out'));
   // These files have tens of megabytes each.
   for (const ending of ['err', 'out', 'json']) rmSync(at(ending));
@@ -70,7 +73,7 @@ export async function measureCard(card: Card, rows: string, models: readonly str
   );
   const decoded = plans.filter((plan) => plan.rows === 1);
   const dispatches = Object.fromEntries(decoded.map((plan) => [plan.model, plan.kernels.length]));
-  return { card, kernels, failures, dispatches, seconds: (performance.now() - started) / 1000 };
+  return { card, kernels, failures, software, dispatches, seconds: (performance.now() - started) / 1000 };
 }
 
 function measured(label: string, rows: number | 'prompt', listing: Listing, weightsPerStep?: number): MeasuredKernel {

@@ -87,12 +87,11 @@ function tables({ before, now }: z.infer<typeof record>, results: readonly CardR
     ...names.map((name) => beside(now.perWeight[name]?.[kind], before.perWeight[name]?.[kind])),
   ]);
   const wavefronts = [...sharedWavefronts(models)].map(([kernel, count]) => [kernel, String(count)]);
-  const registers = results.map(({ card, kernels, seconds }) => [
+  const registers = results.map(({ card, kernels }) => [
     `${card.name} (${card.products})`,
     String(kernels.length),
     String(kernels.filter(({ spills }) => spills > 0).length),
     String(Math.max(...kernels.map((kernel) => kernel.registers))),
-    `${Math.round(seconds)} s`,
   ]);
   return `## Instructions a weight
 
@@ -102,7 +101,7 @@ ${table(['Kernel', ...names], instructions)}
 
 ## Registers
 
-${table(['Card', 'Kernels', 'That spill', 'Most registers of a thread', 'Compiled in'], registers)}
+${table(['Card', 'Kernels', 'That spill', 'Most registers of a thread'], registers)}
 
 ## Passes through the banks of workgroup memory
 

@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 
-const cache = process.env['HEARTH_DEV_CACHE'] ?? join(homedir(), '.cache', 'hearth', 'dev');
+const cache = (): string => process.env['HEARTH_DEV_CACHE'] ?? join(homedir(), '.cache', 'hearth', 'dev');
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
 /** The reason why an adapter is not available. */
@@ -88,7 +88,7 @@ export interface Mesa {
  */
 export function mesa(): Mesa {
   if (process.arch !== 'x64') throw new Unavailable('Mesa is set up for x86-64 only.');
-  const root = join(cache, 'mesa');
+  const root = join(cache(), 'mesa');
   const libraries = join(root, 'usr/lib/x86_64-linux-gnu');
   const loader = join(libraries, 'ld-linux-x86-64.so.2');
   if (!existsSync(loader)) unpack(root, ['mesa-vulkan-drivers', 'libvulkan1', 'mesa-drm-shim']);
