@@ -2,8 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Summaries, type SummariesRequest } from '../../../engine/runtime/summaries.ts';
-import { SummaryCache } from '../../../engine/runtime/summaryCache.ts';
+import { Summaries, type SummariesRequest, SummaryCache } from '../../../engine/runtime/summaries.ts';
 import type { FinishReason } from '../../../engine/tasks/generate.ts';
 import type { Summariser } from '../../../engine/tasks/summarise.ts';
 
