@@ -53,10 +53,11 @@ export const statistics = z.object({
 export type Statistics = z.infer<typeof statistics>;
 
 /**
- * Why generation ended. `length` is the token limit, `context` the end of the context. A cancelled chat or generate
+ * Why generation ended. `length` is the token limit, `context` the end of the context, `repetition` a text that
+ * goes round in a circle (only where `endRepetition` was asked for, and in summaries). A cancelled chat or generate
  * returns what was written until then, as `cancelled`; a cancelled complete or summarise fails with code `cancelled`.
  */
-export const finishReason = z.enum(['stop', 'length', 'context', 'cancelled']);
+export const finishReason = z.enum(['stop', 'length', 'context', 'repetition', 'cancelled']);
 export type FinishReason = z.infer<typeof finishReason>;
 
 // ---- Models ----
@@ -308,6 +309,8 @@ export const chatParams = z.object({
   responseFormat: responseFormat.default({ kind: 'text' }),
   maxTokens: z.number().int().min(1).optional(),
   stop: z.array(z.string()).default([]),
+  /** Ends an answer that goes round in a circle, as `repetition`. */
+  endRepetition: z.boolean().default(false),
   ...endFields,
   logprobs,
   timeoutMs,

@@ -35,6 +35,8 @@ export interface ChatRequest {
   readonly maxTokens?: number | undefined;
   readonly stopStrings: readonly string[];
   readonly stopIds?: readonly number[] | undefined;
+  /** As of `GenerationRequest`. */
+  readonly endRepetition?: boolean | undefined;
   /** The model cannot end the answer by itself before. */
   readonly minTokens?: number | undefined;
   /** Alternatives whose log-probabilities `onPiece` is told; absent: none of any. */

@@ -60,6 +60,13 @@ describe('the models that VS Code lists', () => {
       maxOutputTokens: 1024,
     });
   });
+
+  it("are offered to agents only where an agent's prompt fits", () => {
+    const model = { id: 'm', name: 'M', family: 'qwen3', description: '', toolCalling: true };
+    const offered = (contextTokens: number) => informationOf({ ...model, contextTokens }).capabilities.toolCalling;
+    expect([8192, 16_384, 32_768].map(offered)).toEqual([false, false, true]);
+    expect(informationOf({ ...model, contextTokens: 32_768, toolCalling: false }).capabilities.toolCalling).toBe(false);
+  });
 });
 
 describe('an answer through VS Code', () => {
