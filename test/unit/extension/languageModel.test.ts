@@ -94,6 +94,10 @@ describe('an answer through VS Code', () => {
 
   it('fails with the error that the host knows', async () => {
     await expect(open().ask('Hello?', 'thinker')).rejects.toMatchObject({ code: 'NotFound' });
-    await expect(open().ask('OVERFLOW')).rejects.toMatchObject({ message: 'The question does not fit.' });
+    const failure: unknown = await open().ask('OVERFLOW').catch((error: unknown) => error);
+    expect(failure).toMatchObject({
+      message: 'The question does not fit. Raise hearth.contextTokens, or choose a model with a longer context.',
+    });
+    expect(failure).not.toHaveProperty('stack');
   });
 });

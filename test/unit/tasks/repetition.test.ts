@@ -10,7 +10,8 @@ function stoppedAfter(text: string): number | undefined {
   return undefined;
 }
 const start = 'The function adds two numbers, and returns what they are together.\n';
-const times = (count: number, line: (index: number) => string) => Array.from({ length: count }, (_, i) => line(i)).join('');
+const times = (count: number, line: (index: number) => string) =>
+  Array.from({ length: count }, (_, i) => line(i)).join('');
 
 describe('a text that goes round in a circle', () => {
   it.each([
@@ -27,7 +28,10 @@ describe('a text that goes round in a circle', () => {
   it.each([
     ['a table', times(300, (i) => `| row ${i} | yes | no | ${'-'.repeat(20)} |\n`)],
     ['a rule of dashes', `${'-'.repeat(1_500)}\nand then more text\n`.repeat(2)],
-    ['equal lines of code', `${'  expect(next()).toBe(0);\n'.repeat(40)}}\n${'  0, 0, 0, 0, 0, 0, 0, 0,\n'.repeat(32)}`],
+    [
+      'equal lines of code',
+      `${'  expect(next()).toBe(0);\n'.repeat(40)}}\n${'  0, 0, 0, 0, 0, 0, 0, 0,\n'.repeat(32)}`,
+    ],
     ['a long list', times(2_000, (i) => `- item ${i}\n`)],
     ['base64', `${randomBytes(20_000).toString('base64')}${'A'.repeat(1_000)}==`],
     ['numbers that are counted', times(3_000, (i) => `${i}, `)],
@@ -35,7 +39,13 @@ describe('a text that goes round in a circle', () => {
   ])('is not: %s', (_, text) => expect(stoppedAfter(start + text)).toBeUndefined());
 
   it("is none of this repository's own files", () => {
-    for (const path of ['README.md', 'ARCHITECTURE.md', 'package.json', 'package-lock.json', 'engine/catalogue/catalogueData.ts'])
+    for (const path of [
+      'README.md',
+      'ARCHITECTURE.md',
+      'package.json',
+      'package-lock.json',
+      'engine/catalogue/catalogueData.ts',
+    ])
       expect([path, stoppedAfter(readFileSync(path, 'utf8'))]).toEqual([path, undefined]);
   });
 });
