@@ -184,6 +184,7 @@ export class Engine {
       logprobs: params.logprobs,
       ...samplerOf(params.sampling, model.sampling),
       thinkingTokens: params.thinkingTokens,
+      endRepetition: params.endRepetition,
       answerNow: answerNow.signal,
       onPiece: (piece, tokens, logprobs) => this.#deliver(stream, piece, { tokens, logprobs, firstCall }),
       timeoutMs: params.timeoutMs,
@@ -282,6 +283,7 @@ export class Engine {
       ...rest,
       requestClass: 'summary',
       thinking: 'off',
+      endRepetition: true,
       stopStrings: [],
       ...samplerOf({}, { ...greedy, repetitionPenalty: summaryRepetitionPenalty }),
       onPiece: ({ kind, text }) => {

@@ -37,6 +37,8 @@ export interface ChatRequest {
   readonly maxTokens?: number | undefined;
   readonly stopStrings: readonly string[];
   readonly stopIds?: readonly number[] | undefined;
+  /** As in `GenerationRequest`. */
+  readonly endRepetition?: boolean | undefined;
   /** The model can't end the answer before this many tokens. */
   readonly minTokens?: number | undefined;
   /** How many alternatives `onPiece` gets log-probabilities for; absent: no log-probabilities. */

@@ -14,8 +14,10 @@ import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sam
 import type { SamplingState, TokenOutcome } from '../scheduler/job.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import { RepetitionWatch } from './repetition.ts';
 
-export type FinishReason = TokenOutcome['finish'];
+/** `repetition`: the text went round in a circle. */
+export type FinishReason = TokenOutcome['finish'] | 'repetition';
 
 export interface GenerationStatistics {
   readonly promptTokens: number;
@@ -44,6 +46,8 @@ export interface GenerationRequest {
   readonly parser: OutputParser;
   /** Combined as in `nextTokens`. */
   readonly processors?: readonly LogitsProcessor[] | undefined;
+  /** Ends an answer, or thinking, that repeats itself without end. */
+  readonly endRepetition?: boolean | undefined;
   /** Records every token; the device then doesn't sample. */
   readonly logprobs?: LogprobRecorder | undefined;
   /** Gets the logits of the first tokens, which the host samples; the device may sample later ones. */
@@ -99,7 +103,7 @@ export async function generate(scheduler: Scheduler, request: GenerationRequest)
     text,
     thinking,
     calls: answer.calls(),
-    finish: outcome.finish,
+    finish: answer.isRepeated && outcome.finish === 'stop' ? 'repetition' : outcome.finish,
     statistics: statisticsOf(prompt.length, outcome),
   };
 }
@@ -117,12 +121,15 @@ class Answer {
   readonly #uniforms: Uniforms;
   #tokens = 0;
   #stopped = false;
+  readonly #repetition: RepetitionWatch | undefined;
+  isRepeated = false;
 
   constructor(request: GenerationRequest) {
     this.#request = request;
     this.#uniforms = new Uniforms(request.random);
     this.#stops = new StopStrings(request.stopStrings);
     this.#sequence = new Set(request.prompt);
+    this.#repetition = request.endRepetition ? new RepetitionWatch() : undefined;
   }
 
   choose(logits: Float32Array): number | Promise<number> {
@@ -239,6 +246,7 @@ class Answer {
     else this.text += piece.text;
     const logprobs = this.#request.logprobs?.of(piece);
     if (this.#request.onPiece(piece, this.#tokens, logprobs) === 'stop') this.#stopped = true;
+    if (piece.kind !== 'tool-call' && this.#repetition?.push(piece.text)) this.isRepeated = this.#stopped = true;
   }
 }
 

@@ -56,6 +56,7 @@ export function pageTexts(): Texts {
     interrupted: t('This answer was interrupted when the window closed. What had come is kept.'),
     cutByLength: t('The answer reached the length limit of the settings.'),
     cutByContext: t("The answer reached the end of the model's context. Start a new chat to go on."),
+    cutByRepetition: t('The model repeated itself, so the answer was stopped.'),
     dropped: t('{0} earlier messages no longer fit into the context and were left out.', '{0}'),
     speed: t('{0} tokens/s', '{0}'),
     promptTokens: t('{0} prompt, {1} cached', '{0}', '{1}'),

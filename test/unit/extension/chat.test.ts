@@ -221,7 +221,7 @@ describe('the chat at work', () => {
   });
 
   it.each([
-    ['OVERFLOW', ['new-chat'], 'start a new chat'],
+    ['OVERFLOW', ['new-chat', 'settings'], 'start a new chat'],
     ['BUG', ['retry', 'show-log'], 'an error of its own'],
   ])('says what to do about a failure: %s', async (question, actions, words) => {
     const { session } = await open(clientOf());
