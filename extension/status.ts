@@ -76,49 +76,49 @@ const bytes = (state: { done: number; total: number }): string =>
 
 /** The two items at the right: model and state, and the thinking switch. */
 export class StatusBar {
-  private readonly main = vscode.window.createStatusBarItem('hearth.status', vscode.StatusBarAlignment.Right, 100);
-  private readonly switch = vscode.window.createStatusBarItem('hearth.thinking', vscode.StatusBarAlignment.Right, 99);
-  private readonly engine: EngineHost;
-  private readonly thinking: Thinking;
-  private readonly paused: () => boolean;
+  readonly #main = vscode.window.createStatusBarItem('hearth.status', vscode.StatusBarAlignment.Right, 100);
+  readonly #switch = vscode.window.createStatusBarItem('hearth.thinking', vscode.StatusBarAlignment.Right, 99);
+  readonly #engine: EngineHost;
+  readonly #thinking: Thinking;
+  readonly #paused: () => boolean;
 
   constructor(engine: EngineHost, thinking: Thinking, paused: () => boolean) {
-    this.engine = engine;
-    this.thinking = thinking;
-    this.paused = paused;
-    this.main.name = 'Hearth';
-    this.main.command = 'hearth.menu';
-    this.switch.name = vscode.l10n.t('Hearth: thinking');
-    this.switch.command = 'hearth.thinking';
+    this.#engine = engine;
+    this.#thinking = thinking;
+    this.#paused = paused;
+    this.#main.name = 'Hearth';
+    this.#main.command = 'hearth.menu';
+    this.#switch.name = vscode.l10n.t('Hearth: thinking');
+    this.#switch.command = 'hearth.thinking';
     this.refresh();
-    this.main.show();
+    this.#main.show();
   }
 
   refresh(): void {
-    const view = this.engine.view;
-    const { text, tooltip, problem } = statusText(view, this.paused());
-    this.main.text = text;
-    this.main.tooltip = tooltip;
-    this.main.accessibilityInformation = { label: `Hearth. ${tooltip}` };
-    this.main.backgroundColor = problem ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
-    if (view.state.kind === 'ready') this.showSwitch(view.state.card);
-    else this.switch.hide();
+    const view = this.#engine.view;
+    const { text, tooltip, problem } = statusText(view, this.#paused());
+    this.#main.text = text;
+    this.#main.tooltip = tooltip;
+    this.#main.accessibilityInformation = { label: `Hearth. ${tooltip}` };
+    this.#main.backgroundColor = problem ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
+    if (view.state.kind === 'ready') this.#showSwitch(view.state.card);
+    else this.#switch.hide();
   }
 
   dispose(): void {
-    this.main.dispose();
-    this.switch.dispose();
+    this.#main.dispose();
+    this.#switch.dispose();
   }
 
-  private showSwitch(card: Parameters<Thinking['mode']>[0]): void {
+  #showSwitch(card: Parameters<Thinking['mode']>[0]): void {
     const able = canThink(card.thinkingModes);
-    const mode = modeLabel(this.thinking.mode(card));
-    this.switch.text = able ? `$(lightbulb) ${mode}` : '$(lightbulb)';
-    this.switch.tooltip = able
+    const mode = modeLabel(this.#thinking.mode(card));
+    this.#switch.text = able ? `$(lightbulb) ${mode}` : '$(lightbulb)';
+    this.#switch.tooltip = able
       ? vscode.l10n.t('Thinking: {0}. Click to change.', mode)
       : vscode.l10n.t('This model answers without thinking.');
-    this.switch.color = able ? undefined : new vscode.ThemeColor('disabledForeground');
-    this.switch.accessibilityInformation = { label: this.switch.tooltip };
-    this.switch.show();
+    this.#switch.color = able ? undefined : new vscode.ThemeColor('disabledForeground');
+    this.#switch.accessibilityInformation = { label: this.#switch.tooltip };
+    this.#switch.show();
   }
 }

@@ -36,51 +36,51 @@ function modeDetail(mode: ThinkingMode): string {
 
 /** The thinking switch, remembered for each model. */
 export class Thinking {
-  private readonly storage: vscode.Memento;
-  private readonly engine: EngineHost;
-  private readonly changed = new vscode.EventEmitter<void>();
-  readonly onChange = this.changed.event;
+  readonly #storage: vscode.Memento;
+  readonly #engine: EngineHost;
+  readonly #changed = new vscode.EventEmitter<void>();
+  readonly onChange = this.#changed.event;
 
   constructor(storage: vscode.Memento, engine: EngineHost) {
-    this.storage = storage;
-    this.engine = engine;
+    this.#storage = storage;
+    this.#engine = engine;
   }
 
   mode(card: Pick<ModelCard, 'id' | 'thinkingModes'>): ThinkingMode {
-    const saved = this.storage.get<Record<string, ThinkingMode>>(storageKey, {})[card.id];
+    const saved = this.#storage.get<Record<string, ThinkingMode>>(storageKey, {})[card.id];
     return saved !== undefined && card.thinkingModes.includes(saved) ? saved : defaultMode(card.thinkingModes);
   }
 
   async set(card: Pick<ModelCard, 'id'>, mode: ThinkingMode): Promise<void> {
-    const all = this.storage.get<Record<string, ThinkingMode>>(storageKey, {});
-    await this.storage.update(storageKey, { ...all, [card.id]: mode });
-    this.changed.fire();
+    const all = this.#storage.get<Record<string, ThinkingMode>>(storageKey, {});
+    await this.#storage.update(storageKey, { ...all, [card.id]: mode });
+    this.#changed.fire();
   }
 
   /** Two modes: switches over. More: asks. A model that cannot think: says so. */
   async pick(): Promise<void> {
-    const card = this.engine.current?.warmModel ?? (await this.loadForPick());
+    const card = this.#engine.current?.warmModel ?? (await this.#loadForPick());
     if (card === undefined) return;
-    if (!canThink(card.thinkingModes)) return this.sayCannot(card);
-    const mode = card.thinkingModes.length === 2 ? this.other(card) : await this.ask(card);
+    if (!canThink(card.thinkingModes)) return this.#sayCannot(card);
+    const mode = card.thinkingModes.length === 2 ? this.#other(card) : await this.#ask(card);
     if (mode !== undefined) await this.set(card, mode);
   }
 
   dispose(): void {
-    this.changed.dispose();
+    this.#changed.dispose();
   }
 
-  private async loadForPick(): Promise<ModelCard | undefined> {
-    const client = await this.engine.client();
+  async #loadForPick(): Promise<ModelCard | undefined> {
+    const client = await this.#engine.client();
     return client.ready();
   }
 
-  private other(card: ModelCard): ThinkingMode | undefined {
+  #other(card: ModelCard): ThinkingMode | undefined {
     const now = this.mode(card);
     return card.thinkingModes.find((mode) => mode !== now);
   }
 
-  private async ask(card: ModelCard): Promise<ThinkingMode | undefined> {
+  async #ask(card: ModelCard): Promise<ThinkingMode | undefined> {
     const now = this.mode(card);
     const items = card.thinkingModes.map((mode) => ({
       label: `${mode === now ? '$(check) ' : ''}${modeLabel(mode)}`,
@@ -91,7 +91,7 @@ export class Thinking {
     return (await vscode.window.showQuickPick(items, { title }))?.mode;
   }
 
-  private async sayCannot(card: ModelCard): Promise<void> {
+  async #sayCannot(card: ModelCard): Promise<void> {
     const choose = vscode.l10n.t('Choose a model');
     const answer = await vscode.window.showInformationMessage(
       vscode.l10n.t(

@@ -24,22 +24,22 @@ export const isChatId = (id: string): boolean => validId.test(id);
 
 /** The conversations of a workspace: one journal each in one folder. */
 export class ChatLibrary {
-  private readonly folder: string;
-  private readonly known = new Map<string, { stamp: string; entry: ChatEntry }>();
+  readonly #folder: string;
+  readonly #known = new Map<string, { stamp: string; entry: ChatEntry }>();
 
   constructor(folder: string) {
-    this.folder = folder;
+    this.#folder = folder;
   }
 
   pathOf(id: string): string {
-    return join(this.folder, `${id}.jsonl`);
+    return join(this.#folder, `${id}.jsonl`);
   }
 
   /** The latest first. Journals that did not change since the last call are not read again. */
   async list(): Promise<ChatEntry[]> {
-    const names = await readdir(this.folder).catch(() => []);
+    const names = await readdir(this.#folder).catch(() => []);
     const ids = names.flatMap((name) => (name.endsWith('.jsonl') ? [name.slice(0, -'.jsonl'.length)] : []));
-    const entries = await Promise.all(ids.filter(isChatId).map((id) => this.entry(id)));
+    const entries = await Promise.all(ids.filter(isChatId).map((id) => this.#entry(id)));
     const filled = entries.flatMap((entry) => (entry === undefined || entry.questions === 0 ? [] : [entry]));
     return filled.sort((a, b) => b.changedAt - a.changedAt);
   }
@@ -51,20 +51,20 @@ export class ChatLibrary {
 
   async remove(id: string): Promise<void> {
     if (!isChatId(id)) return;
-    this.known.delete(id);
+    this.#known.delete(id);
     await rm(this.pathOf(id), { force: true });
   }
 
-  private async entry(id: string): Promise<ChatEntry | undefined> {
+  async #entry(id: string): Promise<ChatEntry | undefined> {
     const file = await stat(this.pathOf(id)).catch(() => undefined);
     if (file === undefined) return undefined;
     const stamp = `${file.mtimeMs} ${file.size}`;
-    const known = this.known.get(id);
+    const known = this.#known.get(id);
     if (known?.stamp === stamp) return known.entry;
     const conversation = await this.read(id);
     if (conversation === undefined) return undefined;
     const entry = entryOf(conversation, file.mtimeMs);
-    this.known.set(id, { stamp, entry });
+    this.#known.set(id, { stamp, entry });
     return entry;
   }
 }

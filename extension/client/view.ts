@@ -55,28 +55,28 @@ export const idleView: EngineView = { state: { kind: 'idle' }, running: 0, last:
 
 /** The one view of what the engine is doing, and whoever wants to know of its changes. */
 export class ViewKeeper {
-  private readonly changed = new vscode.EventEmitter<EngineView>();
-  readonly onView = this.changed.event;
-  private current = idleView;
+  readonly #changed = new vscode.EventEmitter<EngineView>();
+  readonly onView = this.#changed.event;
+  #current = idleView;
 
   get view(): EngineView {
-    return this.current;
+    return this.#current;
   }
 
   show(state: EngineState): void {
-    this.current = { ...this.current, state };
-    this.changed.fire(this.current);
+    this.#current = { ...this.#current, state };
+    this.#changed.fire(this.#current);
   }
 
   /** A request that generates began, or ended with these statistics. */
-  count(change: 1 | -1, last = this.current.last): void {
-    this.current = { ...this.current, running: this.current.running + change, last };
-    this.changed.fire(this.current);
+  count(change: 1 | -1, last = this.#current.last): void {
+    this.#current = { ...this.#current, running: this.#current.running + change, last };
+    this.#changed.fire(this.#current);
   }
 
   /** When no request generates. */
   untilIdle(): Promise<void> {
-    if (this.current.running === 0) return Promise.resolve();
+    if (this.#current.running === 0) return Promise.resolve();
     return new Promise((resolve) => {
       const subscription = this.onView(({ running }) => {
         if (running > 0) return;
@@ -87,6 +87,6 @@ export class ViewKeeper {
   }
 
   dispose(): void {
-    this.changed.dispose();
+    this.#changed.dispose();
   }
 }

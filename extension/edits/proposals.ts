@@ -19,18 +19,18 @@ interface Proposal {
  * user accepts, and what is accepted is an edit that can be undone.
  */
 export class Proposals {
-  private readonly repository: Pick<Repository, 'outline'>;
-  private readonly open = new Map<string, Proposal>();
-  private readonly subscriptions: vscode.Disposable;
-  private count = 0;
+  readonly #repository: Pick<Repository, 'outline'>;
+  readonly #open = new Map<string, Proposal>();
+  readonly #subscriptions: vscode.Disposable;
+  #count = 0;
 
   constructor(repository: Pick<Repository, 'outline'>) {
-    this.repository = repository;
-    this.subscriptions = vscode.Disposable.from(
+    this.#repository = repository;
+    this.#subscriptions = vscode.Disposable.from(
       vscode.workspace.registerTextDocumentContentProvider(proposalScheme, {
-        provideTextDocumentContent: (uri) => this.open.get(uri.toString())?.text ?? '',
+        provideTextDocumentContent: (uri) => this.#open.get(uri.toString())?.text ?? '',
       }),
-      vscode.workspace.onDidCloseTextDocument(({ uri }) => void this.open.delete(uri.toString())),
+      vscode.workspace.onDidCloseTextDocument(({ uri }) => void this.#open.delete(uri.toString())),
     );
   }
 
@@ -44,19 +44,19 @@ export class Proposals {
     const selected = attachments.find(({ id, path }) => id.startsWith('selection:') && isOf(path, document));
     const text = place(document.getText(), code, {
       selection: selected && stillThere(selected, document),
-      symbols: await documentSymbols(document.uri, this.repository),
+      symbols: await documentSymbols(document.uri, this.#repository),
       cursorLine: cursorLine(document),
     });
     if (text === document.getText()) {
       void vscode.window.showInformationMessage(vscode.l10n.t('The file has this code already.'));
       return;
     }
-    await this.present({ target: document.uri, version: document.version, text });
+    await this.#present({ target: document.uri, version: document.version, text });
   }
 
   /** Writes the proposal of the active diff editor into its file. */
   async accept(): Promise<void> {
-    const shown = this.active();
+    const shown = this.#active();
     if (shown === undefined) return;
     const { target, version, text } = shown.proposal;
     const document = await vscode.workspace.openTextDocument(target);
@@ -75,27 +75,27 @@ export class Proposals {
   }
 
   async reject(): Promise<void> {
-    const shown = this.active();
+    const shown = this.#active();
     if (shown !== undefined) await close(shown.tab);
   }
 
   dispose(): void {
-    this.subscriptions.dispose();
+    this.#subscriptions.dispose();
   }
 
-  private async present(proposal: Proposal): Promise<void> {
+  async #present(proposal: Proposal): Promise<void> {
     const name = nameOf(proposal.target.path);
-    const uri = vscode.Uri.from({ scheme: proposalScheme, path: proposal.target.path, query: String(this.count++) });
-    this.open.set(uri.toString(), proposal);
+    const uri = vscode.Uri.from({ scheme: proposalScheme, path: proposal.target.path, query: String(this.#count++) });
+    this.#open.set(uri.toString(), proposal);
     const title = vscode.l10n.t('{0}: proposed change', name);
     await vscode.commands.executeCommand('vscode.diff', proposal.target, uri, title, { preview: false });
   }
 
-  private active(): { tab: vscode.Tab; proposal: Proposal } | undefined {
+  #active(): { tab: vscode.Tab; proposal: Proposal } | undefined {
     const tab = vscode.window.tabGroups.activeTabGroup.activeTab;
     const input = tab?.input;
     if (tab === undefined || !(input instanceof vscode.TabInputTextDiff)) return undefined;
-    const proposal = this.open.get(input.modified.toString());
+    const proposal = this.#open.get(input.modified.toString());
     return proposal && { tab, proposal };
   }
 }

@@ -34,14 +34,14 @@ type Asked = z.infer<typeof asked>;
  * that nothing leaves the computer, unless to the server that Hearth's own settings name.
  */
 export class Participant {
-  private readonly engine: EngineHost;
-  private readonly thinking: Thinking;
-  private readonly log: Log;
+  readonly #engine: EngineHost;
+  readonly #thinking: Thinking;
+  readonly #log: Log;
 
   constructor(engine: EngineHost, thinking: Thinking, log: Log) {
-    this.engine = engine;
-    this.thinking = thinking;
-    this.log = log;
+    this.#engine = engine;
+    this.#thinking = thinking;
+    this.#log = log;
   }
 
   async answer(
@@ -51,23 +51,23 @@ export class Participant {
     token: vscode.CancellationToken,
   ): Promise<vscode.ChatResult> {
     try {
-      const client = await this.engine.client();
+      const client = await this.#engine.client();
       if (client.warmModel === undefined) stream.progress(vscode.l10n.t('Loading the model'));
       const card = await (request.model.vendor === vendor ? client.use(request.model.id) : client.ready());
       if (request.command === 'summarise') return await summarise(client, request, stream, token);
-      const now = await askedBy(this.engine, request, card);
+      const now = await askedBy(this.#engine, request, card);
       if (request.command !== undefined && now.attachments.length === 0) return nothingToRead();
-      for (const { path } of now.attachments) this.log.debug(`@hearth reads ${path}.`);
-      await this.ask(client, card, [...history.flatMap(turnOf), storedTurn(now, '')], { request, stream, token });
+      for (const { path } of now.attachments) this.#log.debug(`@hearth reads ${path}.`);
+      await this.#ask(client, card, [...history.flatMap(turnOf), storedTurn(now, '')], { request, stream, token });
       return { metadata: { ...now, command: request.command } };
     } catch (error) {
       if (isCancelled(error) || token.isCancellationRequested) return {};
-      this.log.error(`@hearth: ${sentence(error)}`);
+      this.#log.error(`@hearth: ${sentence(error)}`);
       return failed(error);
     }
   }
 
-  private async ask(
+  async #ask(
     client: EngineClient,
     card: ModelCard,
     turns: StoredTurn[],
@@ -77,7 +77,7 @@ export class Participant {
       stream: randomUUID(),
       messages: promptMessages(turns, chatSettings().instructions),
       tools: offered(request, card, stream),
-      ...answerOptions(card, this.thinking),
+      ...answerOptions(card, this.#thinking),
     };
     return answerWithTools({ client, card, params, handlers: handlersOf(stream), request, token });
   }

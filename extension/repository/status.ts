@@ -49,29 +49,29 @@ function embeddingSentence({ embeddings }: IndexState): string {
 
 /** Shows while there is something to see: work, a pause, a problem. */
 export class IndexStatus {
-  private readonly item = vscode.window.createStatusBarItem('hearth.index', vscode.StatusBarAlignment.Right, 98);
-  private readonly subscription: vscode.Disposable;
+  readonly #item = vscode.window.createStatusBarItem('hearth.index', vscode.StatusBarAlignment.Right, 98);
+  readonly #subscription: vscode.Disposable;
 
   constructor(index: RepositoryIndex) {
-    this.item.name = vscode.l10n.t('Hearth: repository index');
-    this.item.command = 'hearth.indexMenu';
-    this.subscription = index.onView((view) => this.refresh(view));
+    this.#item.name = vscode.l10n.t('Hearth: repository index');
+    this.#item.command = 'hearth.indexMenu';
+    this.#subscription = index.onView((view) => this.#refresh(view));
   }
 
   dispose(): void {
-    this.subscription.dispose();
-    this.item.dispose();
+    this.#subscription.dispose();
+    this.#item.dispose();
   }
 
-  private refresh(view: IndexView): void {
+  #refresh(view: IndexView): void {
     const problem = view.kind === 'failed' || (view.kind === 'open' && problemOf(view.state) !== undefined);
     const busy = view.kind === 'open' && (view.state.phase !== 'idle' || embedded(view.state) !== undefined);
-    if (problem || busy) this.item.show();
-    else this.item.hide();
-    this.item.text = problem ? '$(error) Index' : workText(view);
-    this.item.tooltip = indexSentence(view);
-    this.item.accessibilityInformation = { label: `Hearth. ${this.item.tooltip}` };
-    this.item.backgroundColor = problem ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
+    if (problem || busy) this.#item.show();
+    else this.#item.hide();
+    this.#item.text = problem ? '$(error) Index' : workText(view);
+    this.#item.tooltip = indexSentence(view);
+    this.#item.accessibilityInformation = { label: `Hearth. ${this.#item.tooltip}` };
+    this.#item.backgroundColor = problem ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
   }
 }
 

@@ -30,46 +30,46 @@ function excludedGlobs(): string[] {
 
 /** Tells the index what changes on disk, a while after the first change, so that a build is told in one message. */
 export class WorkspaceWatch {
-  private readonly index: RepositoryIndex;
-  private readonly paths = new Set<string>();
-  private readonly subscriptions: vscode.Disposable[];
-  private timer: NodeJS.Timeout | undefined;
+  readonly #index: RepositoryIndex;
+  readonly #paths = new Set<string>();
+  readonly #subscriptions: vscode.Disposable[];
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(index: RepositoryIndex) {
-    this.index = index;
+    this.#index = index;
     const watcher = vscode.workspace.createFileSystemWatcher('**/*');
-    const note = (uri: vscode.Uri) => this.note(uri);
-    this.subscriptions = [
+    const note = (uri: vscode.Uri) => this.#note(uri);
+    this.#subscriptions = [
       watcher,
       watcher.onDidCreate(note),
       watcher.onDidChange(note),
       watcher.onDidDelete(note),
-      vscode.workspace.onDidSaveTextDocument(({ uri }) => this.note(uri)),
+      vscode.workspace.onDidSaveTextDocument(({ uri }) => this.#note(uri)),
       vscode.workspace.onDidChangeWorkspaceFolders(() => void index.reopen()),
       vscode.workspace.onDidGrantWorkspaceTrust(() => index.start()),
     ];
     // Whoever asks first starts it; else it waits until the window has settled.
-    this.timer = setTimeout(() => index.start(), limits.index.startMs);
+    this.#timer = setTimeout(() => index.start(), limits.index.startMs);
   }
 
   dispose(): void {
-    clearTimeout(this.timer);
-    for (const subscription of this.subscriptions) subscription.dispose();
+    clearTimeout(this.#timer);
+    for (const subscription of this.#subscriptions) subscription.dispose();
   }
 
-  private note(uri: vscode.Uri): void {
+  #note(uri: vscode.Uri): void {
     if (uri.scheme !== 'file' || vscode.workspace.getWorkspaceFolder(uri) === undefined) return;
     const path = vscode.workspace.asRelativePath(uri);
     // A switch of branches; nothing else inside is source.
-    if (/(^|\/)\.git\/HEAD$/.test(path)) this.index.rescan();
+    if (/(^|\/)\.git\/HEAD$/.test(path)) this.#index.rescan();
     if (/(^|\/)(\.git|node_modules)(\/|$)/.test(path)) return;
-    if (this.paths.size === 0) this.timer = setTimeout(() => this.tell(), limits.index.settleMs);
-    this.paths.add(path);
+    if (this.#paths.size === 0) this.#timer = setTimeout(() => this.#tell(), limits.index.settleMs);
+    this.#paths.add(path);
   }
 
-  private tell(): void {
-    const paths = [...this.paths];
-    this.paths.clear();
-    this.index.update(paths);
+  #tell(): void {
+    const paths = [...this.#paths];
+    this.#paths.clear();
+    this.#index.update(paths);
   }
 }
