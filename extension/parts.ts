@@ -1,4 +1,4 @@
-/** The parts of the extension that know each other, made once at activation. */
+/** The parts of the extension, created once at activation. */
 import type * as vscode from 'vscode';
 import type { Chat } from './chat/chat.ts';
 import type { EngineHost } from './client/host.ts';
@@ -38,7 +38,7 @@ export class LazyChat {
     this.#parts = parts;
   }
 
-  /** What the engine is to read of the conversation, where there is one on screen. */
+  /** Warms up the conversation on screen, if any. */
   async warm(token: vscode.CancellationToken): Promise<void> {
     await (await this.#opening)?.session.warm(token);
   }

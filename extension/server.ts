@@ -49,11 +49,11 @@ export class Server {
   async copyToken(): Promise<void> {
     await vscode.env.clipboard.writeText(await this.#token());
     void vscode.window.showInformationMessage(
-      vscode.l10n.t('The token was copied. Whoever has it can use the model of this computer.'),
+      vscode.l10n.t('Token copied. Anyone who has it can use the model on this computer.'),
     );
   }
 
-  /** What had the old one is shut out. */
+  /** Clients with the old token lose access. */
   async renewToken(): Promise<void> {
     await this.#secrets.store(tokenKey, newToken());
     if (serverSettings() !== undefined) await this.apply();
@@ -88,7 +88,7 @@ export class Server {
     if (settings === undefined || client === undefined) return;
     const { address } = await client.startServer({ port: settings.port, token: await this.#token() });
     this.#address = address;
-    this.#log.info(`Other programs of this computer reach the model at ${address}, with the token.`);
+    this.#log.info(`Other programs on this computer reach the model at ${address} with the token.`);
   }
 
   async #token(): Promise<string> {
@@ -103,8 +103,8 @@ export class Server {
     const settings = vscode.l10n.t('Settings');
     const text =
       serverSettings() === undefined
-        ? vscode.l10n.t('The server is off. The setting "hearth.server.enabled" starts it.')
-        : vscode.l10n.t('No server runs in this window: another one has the port, or a remote server answers.');
+        ? vscode.l10n.t('The server is off. Turn on the setting "hearth.server.enabled" to start it.')
+        : vscode.l10n.t('No server runs in this window. Another window has the port, or a remote server answers.');
     if ((await vscode.window.showInformationMessage(text, settings)) !== settings) return;
     await vscode.commands.executeCommand('workbench.action.openSettings', 'hearth.server');
   }

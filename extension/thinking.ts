@@ -6,7 +6,7 @@ const storageKey = 'hearth.thinking';
 
 export const canThink = (modes: readonly ThinkingMode[]): boolean => modes.some((mode) => mode !== 'off');
 
-/** What a model does until the user says otherwise: answers at once where it can, else its published middle. */
+/** Default mode: off if the model supports it, otherwise medium. */
 export function defaultMode(modes: readonly ThinkingMode[]): ThinkingMode {
   if (modes.includes('off')) return 'off';
   return modes.includes('medium') ? 'medium' : (modes[0] ?? 'off');
@@ -26,10 +26,10 @@ export function modeLabel(mode: ThinkingMode): string {
 function modeDetail(mode: ThinkingMode): string {
   const details: Record<ThinkingMode, string> = {
     off: vscode.l10n.t('Answers at once'),
-    on: vscode.l10n.t('Thinks before it answers: slower, better at hard questions'),
-    low: vscode.l10n.t('A few lines of thought'),
-    medium: vscode.l10n.t('The usual measure'),
-    high: vscode.l10n.t('As long as it takes: slowest, best at hard questions'),
+    on: vscode.l10n.t('Thinks before it answers: slower, better on hard questions'),
+    low: vscode.l10n.t('Thinks briefly'),
+    medium: vscode.l10n.t('Thinks for a medium time'),
+    high: vscode.l10n.t('Thinks as long as needed: slowest, best on hard questions'),
   };
   return details[mode];
 }
@@ -87,17 +87,14 @@ export class Thinking {
       description: modeDetail(mode),
       mode,
     }));
-    const title = vscode.l10n.t('Thinking of {0}', card.name);
+    const title = vscode.l10n.t('Thinking for {0}', card.name);
     return (await vscode.window.showQuickPick(items, { title }))?.mode;
   }
 
   async #sayCannot(card: ModelCard): Promise<void> {
     const choose = vscode.l10n.t('Choose a model');
     const answer = await vscode.window.showInformationMessage(
-      vscode.l10n.t(
-        '{0} answers without thinking: it was not trained to. Models such as Qwen3 and GPT-OSS can.',
-        card.name,
-      ),
+      vscode.l10n.t('{0} was not trained to think. Models such as Qwen3 and GPT-OSS can.', card.name),
       choose,
     );
     if (answer === choose) await vscode.commands.executeCommand('hearth.chooseModel');

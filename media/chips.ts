@@ -2,7 +2,7 @@ import type { Chip, Context, Suggestion } from '../extension/messages.ts';
 import { drawIcon, element, fill, type Icon, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 
-/** Of what a question may mention, and what the planner adds by itself. */
+/** Icons of mentions and of attachments that the planner adds. */
 const icons: Readonly<Record<Suggestion['kind'] | 'found' | 'map', Icon>> = {
   file: 'file',
   folder: 'folder',
@@ -19,7 +19,7 @@ const known: ReadonlyMap<string, Icon> = new Map(Object.entries(icons));
 
 export const contextIcon = (kind: string): Icon => known.get(kind) ?? icons.file;
 
-/** What goes with the next question, each with a button that takes it away. */
+/** Attachments of the next question, each with a remove button. */
 export class ContextChips {
   readonly element: HTMLElement;
   readonly #host: Host;
@@ -67,7 +67,7 @@ export class ContextChips {
 /** More than these would push the question and its answer apart. */
 const unfoldedPassages = 3;
 
-/** What went with a question that was asked; a click shows it in the editor. Many passages that a search found are one line. */
+/** Attachments of an asked question. A click opens one in the editor. Folds many search results into one line. */
 export function sentChips(chips: readonly Chip[], turn: string, host: Host): HTMLElement[] {
   const found = chips.filter(({ id }) => id.startsWith('found:'));
   if (found.length <= unfoldedPassages) return chips.length === 0 ? [] : [sentList(chips, turn, host)];

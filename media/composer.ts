@@ -7,7 +7,7 @@ import { MentionMenu } from './mentions.ts';
 /** Between the last key and its report to the extension. */
 const draftMs = 150;
 
-/** The question box with what goes along, the model, the thinking switch, and send or stop. */
+/** The question box with attachments, model, thinking switch, and send or stop. */
 export class Composer {
   readonly element: HTMLElement;
   readonly #host: Host;
@@ -27,7 +27,7 @@ export class Composer {
   #sentDraft = JSON.stringify({ text: '', start: 0, end: 0 });
   #draftTimer: ReturnType<typeof setTimeout> | undefined;
   #shownNotice = '';
-  /** What the Up key brings back into an empty box. */
+  /** The text that the Up key restores in an empty box. */
   recall: () => string | undefined = () => undefined;
 
   constructor(host: Host) {
@@ -121,7 +121,7 @@ export class Composer {
     this.#mentions.show(query, items);
   }
 
-  /** How full the model's window is after the last answer. */
+  /** Context window use after the last answer. */
   showUsage(usedTokens: number): void {
     this.#usage.show(usedTokens, this.#contextTokens);
     this.#usedTokens = usedTokens;
@@ -201,7 +201,7 @@ export class Composer {
     this.#report();
   }
 
-  /** A mention is taken out of the text, whatever else goes along is the extension's to remember. */
+  /** Removes a mention from the text. The extension tracks other attachments. */
   #removeChip({ id, mention }: Chip): void {
     if (mention === undefined) this.#host.send({ type: 'remove-chip', id });
     else this.setText(this.#box.value.replace(mention, '').replace(/ {2,}/g, ' ').trimStart());
@@ -255,7 +255,7 @@ function meterOrSweep(share: number | undefined, name: string): HTMLElement {
 /** Beyond this share the beginning of the conversation is about to be left out. */
 const nearlyFull = 0.75;
 
-/** How full the model's window is, as a ring; the numbers stand in its title and are read out. */
+/** Context window use as a ring. Its title has the numbers, which screen readers announce. */
 class UsageMeter {
   readonly element: HTMLElement;
   readonly #host: Host;

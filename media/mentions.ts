@@ -7,7 +7,7 @@ import type { Host } from './host.ts';
 const typing = /(?<![^\s(])([@#])((?:[\w-]+:"[^"\n]*)|[\w./:+-]*)$/;
 const debounceMs = 60;
 
-/** The list of what a mention may become, above the box that it is typed into: a combobox as WAI-ARIA describes it. */
+/** Suggestions for a mention, above the box: a WAI-ARIA combobox. */
 export class MentionMenu {
   readonly element: HTMLElement;
   readonly #host: Host;
@@ -51,7 +51,7 @@ export class MentionMenu {
     this.#timer = setTimeout(() => this.#host.send({ type: 'suggest', query }), debounceMs);
   }
 
-  /** What comes late, for words that are no longer there, is dropped. */
+  /** Drops late suggestions for an old query. */
   show(query: string, items: readonly Suggestion[]): void {
     if (query !== this.#query || document.activeElement !== this.#box) return;
     this.#items = items;

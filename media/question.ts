@@ -3,7 +3,7 @@ import { sentChips } from './chips.ts';
 import { element, fill, iconButton, textButton } from './dom.ts';
 import type { Host } from './host.ts';
 
-/** What the user asked, and what went along; it can be asked anew in other words. */
+/** The question and its attachments. The user can edit the question. */
 export class QuestionView {
   readonly element: HTMLElement;
   readonly #host: Host;
@@ -16,7 +16,7 @@ export class QuestionView {
     this.#turn = turn;
     const { texts } = host;
     this.#text = element('p', { class: 'question-text', text: turn.question });
-    // What a summary asks is not the user's text.
+    // The user did not write the question of a summary.
     this.#edit = turn.kind === 'chat' ? iconButton('edit', texts.edit, () => this.#startEditing(), 'edit') : undefined;
     const omitted = turn.omitted.length > 0 ? [omission(turn.omitted, host)] : [];
     this.element = element('section', { class: 'question' }, [

@@ -55,7 +55,7 @@ export class StreamingMarkdown {
     this.#settled = this.#text.length;
   }
 
-  /** Draws what has come, as each frame does. */
+  /** Renders the text received so far, once a frame. */
   draw(): void {
     this.#cancelFrame();
     this.#advance();

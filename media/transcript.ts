@@ -3,9 +3,9 @@ import { drawIcon, element, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 import { type Delta, TurnView } from './turn.ts';
 
-/** Who scrolls down to less than this from the end follows what is being written again. */
+/** Scrolling closer to the end than this follows the answer again. */
 const followPixels = 48;
-/** What is read out of a finished answer; the rest is there to be read at leisure. */
+/** Screen readers announce this much of a finished answer. */
 const announcedChars = 1_000;
 
 /** The conversation, or the welcome where there is none. */
@@ -50,7 +50,7 @@ export class Transcript {
     return [...this.#list.querySelectorAll('.question-text')].at(-1)?.textContent ?? undefined;
   }
 
-  /** Of the model's window, after the last answer. */
+  /** Context window tokens in use after the last answer. */
   get usedTokens(): number {
     return [...this.#turns.values()].findLast((turn) => turn.usedTokens > 0)?.usedTokens ?? 0;
   }

@@ -8,7 +8,7 @@ import { StreamingMarkdown } from './stream.ts';
 
 export type Delta = Extract<ToPage, { type: 'delta' }>;
 
-/** Of less time, a speed says nothing. */
+/** A speed over less time is noise. */
 const leastSeconds = 1;
 
 /** One question and its answer. */
@@ -59,7 +59,7 @@ export class TurnView {
     return this.#answer.markdown;
   }
 
-  /** Of the model's window; 0: not known. A summary's parts fill it one after the other. */
+  /** Context window tokens in use; 0 if unknown. A summary's chunks use it one after the other. */
   get usedTokens(): number {
     const { kind, outcome } = this.#turn;
     const figures = kind === 'chat' && 'figures' in outcome ? outcome.figures : undefined;
@@ -213,7 +213,7 @@ export class TurnView {
   }
 }
 
-/** Text that goes on is appended; what was corrected, or is complete, takes the place of what is shown. */
+/** Appends text that continues; replaces text that was corrected or is complete. */
 function become(shown: StreamingMarkdown, text: string, running: boolean): void {
   if (running && text.startsWith(shown.markdown)) shown.append(text.slice(shown.markdown.length));
   else shown.set(text);

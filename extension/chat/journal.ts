@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { limits } from '../limits.ts';
 import { type JournalRecord, journalRecord } from './conversation.ts';
 
-/** The records of a journal's text. A line that was torn by a crash, or that is not understood, is skipped and counted. */
+/** Parses a journal. Skips and counts lines that a crash cut or that are invalid. */
 export function parseJournal(text: string): { records: JournalRecord[]; skipped: number } {
   const records: JournalRecord[] = [];
   let skipped = 0;
@@ -39,8 +39,8 @@ export async function readJournal(path: string): Promise<{ records: JournalRecor
 }
 
 /**
- * Appends events to a conversation's file, one JSON object a line, in order. Streamed text is gathered for a moment and
- * then written; everything else at once. A process that is killed loses at most the text of that moment.
+ * Appends events to a conversation's file, one JSON object a line, in order. Buffers streamed text for a short time and
+ * writes everything else at once. A killed process loses at most the buffered text.
  */
 export class Journal {
   readonly #path: string;
@@ -108,7 +108,7 @@ export class Journal {
   }
 }
 
-/** A file that a crash left with half a line gets that line ended, so that the next record stands on its own. */
+/** Ends a line that a crash cut, so that the next record starts on its own line. */
 async function openForAppend(path: string): Promise<FileHandle> {
   await mkdir(dirname(path), { recursive: true });
   const file = await open(path, 'a+');

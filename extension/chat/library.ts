@@ -6,15 +6,15 @@ import type { Turn } from '../messages.ts';
 import { type Conversation, replay } from './conversation.ts';
 import { readJournal } from './journal.ts';
 
-/** A kept conversation, as a list shows it. */
+/** A stored conversation, as the list shows it. */
 export interface ChatEntry {
   id: string;
-  /** Empty while nothing was asked. */
+  /** Empty before the first question. */
   title: string;
   questions: number;
   /** Milliseconds since 1970, of its last line. */
   changedAt: number;
-  /** Everything that was said, for searching. */
+  /** Full text of the conversation, for searching. */
   text: string;
 }
 
@@ -35,7 +35,7 @@ export class ChatLibrary {
     return join(this.#folder, `${id}.jsonl`);
   }
 
-  /** The latest first. Journals that did not change since the last call are not read again. */
+  /** Latest first. Reads only journals that changed since the last call. */
   async list(): Promise<ChatEntry[]> {
     const names = await readdir(this.#folder).catch(() => []);
     const ids = names.flatMap((name) => (name.endsWith('.jsonl') ? [name.slice(0, -'.jsonl'.length)] : []));
@@ -80,7 +80,7 @@ function entryOf(conversation: Conversation, changedAt: number): ChatEntry {
   };
 }
 
-/** What the user named it, else the beginning of the first question. */
+/** The user's title, or the beginning of the first question. */
 export function titleOf({ title, turns }: Conversation): string {
   if (title !== '') return title;
   const [line = ''] = (turns[0]?.view.question ?? '').trim().split('\n', 1);
@@ -88,7 +88,7 @@ export function titleOf({ title, turns }: Conversation): string {
   return line.length > titleChars ? `${line.slice(0, titleChars)}…` : line;
 }
 
-/** A conversation as a document to keep or send; answers are as the model wrote them. */
+/** Exports a conversation as Markdown. Answers are unchanged. */
 export function conversationMarkdown(conversation: Conversation): string {
   const parts = conversation.turns.map(({ view }) => turnMarkdown(view));
   return `${[`# ${titleOf(conversation)}`, ...parts].join('\n\n')}\n`;

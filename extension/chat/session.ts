@@ -23,15 +23,15 @@ export interface SummaryRequest {
   languageId: string;
   text: string;
   symbols: { name: string; startLine: number; endLine: number }[];
-  /** Not empty: `path` is a folder, ends with a slash, and these are its files. */
+  /** If not empty, `path` is a folder (ends with a slash) and these are its files. */
   files: { path: string; languageId: string; text: string }[];
 }
 
-/** What the conversation needs to know of the workspace's files. */
+/** Access to the workspace's files. */
 export interface FileAccess {
-  /** A file as it is now, for summarising it again. */
+  /** Reads a file again for another summary. */
   reread(uri: string): Promise<SummaryRequest | undefined>;
-  /** The file that an answer means by a path; `attachments`: what the answer was about. */
+  /** Finds the file that an answer cites. `attachments`: those of the question. */
   find(path: string, attachments: readonly Attachment[]): Promise<Place | undefined>;
 }
 
@@ -46,7 +46,7 @@ interface Answer {
 type Run = (client: EngineClient, handlers: StreamHandlers, token: vscode.CancellationToken) => Promise<Answer>;
 
 /**
- * The conversation at work: asks the engine, keeps what it says as it comes, and tells whoever listens what to show. One
+ * The open chat: asks the engine, stores the answer while it streams, and tells listeners what to show. It runs one
  * answer at a time.
  */
 export class ChatSession {
@@ -87,7 +87,7 @@ export class ChatSession {
     await this.#answer(turn, (client, handlers, token) => this.#chat(turn, client, handlers, token));
   }
 
-  /** Has the engine read what the next question follows. */
+  /** Warms up the prompt of the next question. */
   async warm(token: vscode.CancellationToken): Promise<void> {
     const client = this.#engine.current;
     const card = client?.warmModel;
@@ -96,7 +96,7 @@ export class ChatSession {
     await client.warm({ kind: 'chat', messages, thinking: this.#thinking.mode(card) }, token);
   }
 
-  /** `fresh`: one that is kept from before does not do. */
+  /** `fresh`: ignores the summary cache. */
   async summarise(request: SummaryRequest, fresh = false): Promise<void> {
     if (this.#running !== undefined) return;
     const { files } = request;
@@ -124,16 +124,16 @@ export class ChatSession {
     await left;
   }
 
-  /** Puts an earlier conversation on screen. */
+  /** Opens an earlier conversation. */
   async openChat(id: string): Promise<void> {
     if (id === this.conversation.id) return;
     this.#leave();
     const found = await this.#store.open(id);
     this.#showConversation();
-    if (!found) throw new Error(vscode.l10n.t('That chat is no longer on this computer.'));
+    if (!found) throw new Error(vscode.l10n.t('That chat no longer exists on this computer.'));
   }
 
-  /** Asks again from that turn on, in other words or the same: it and what followed are replaced. `gathered`: other text goes along. */
+  /** Replaces that turn and all later ones with a new question. `gathered`: new attachments. */
   async resend(id: string, question: string, gathered?: Gathered): Promise<void> {
     const { turns } = this.#store.conversation;
     const at = turns.findIndex(({ view }) => view.id === id);
@@ -144,7 +144,7 @@ export class ChatSession {
     await this.#askAgain(old, question, gathered);
   }
 
-  /** Asks the same again. An attempt that brought no text is replaced. */
+  /** Repeats a question. Replaces an attempt without text. */
   async retry(id: string): Promise<void> {
     const old = findTurn(this.conversation, id);
     if (old === undefined || this.#running !== undefined) return;
@@ -155,14 +155,14 @@ export class ChatSession {
     await this.#askAgain(old, old.view.question);
   }
 
-  /** What the engine does before the first word comes. */
+  /** Shows progress before the first token. */
   showProgress(note: string, share: number | undefined): void {
     const turn = this.#running && findTurn(this.conversation, this.#running.turn)?.view;
     if (turn === undefined || turn.answer !== '' || turn.thinking !== '') return;
     this.#becomes(turn.id, { kind: 'running', note, ...(share === undefined ? {} : { share }) });
   }
 
-  /** What is being answered stays open in the journal: the next window shows it as interrupted. */
+  /** A running turn stays open in the journal, so the next window shows it as interrupted. */
   async close(): Promise<void> {
     this.#closed = true;
     this.stop();
@@ -178,7 +178,7 @@ export class ChatSession {
     if (request !== undefined) await this.summarise(request, true);
   }
 
-  /** Ends what is being answered, as stopped. */
+  /** Ends the running turn as stopped. */
   #leave(): void {
     if (this.#running === undefined) return;
     this.#record({ type: 'end', turn: this.#running.turn, outcome: { kind: 'stopped' } });
@@ -250,7 +250,7 @@ export class ChatSession {
     };
   }
 
-  /** The result is what counts where it differs from what was streamed. */
+  /** The final result replaces streamed text if they differ. */
   async #settle(turn: string, { text: answer, thinking }: Answer): Promise<void> {
     const stored = findTurn(this.conversation, turn);
     if (stored === undefined) return;
@@ -271,18 +271,18 @@ export class ChatSession {
       const place = await this.#files.find(attachments[0]?.path ?? '', []);
       return { citations: place === undefined ? [] : outlineCitations(text, place), missing: [] };
     } catch (error) {
-      this.#log.warn(`The places that an answer names were not checked: ${sentence(error)}`);
+      this.#log.warn(`Could not check the citations of an answer: ${sentence(error)}`);
       return { citations: [], missing: [] };
     }
   }
 
-  /** What happens in a conversation that was left is no longer shown. */
+  /** Ignores events of a conversation that is no longer open. */
   #tell(message: ToPage & { turn: string | Turn }): void {
     const id = typeof message.turn === 'string' ? message.turn : message.turn.id;
     if (findTurn(this.conversation, id) !== undefined) this.#said.fire(message);
   }
 
-  /** A conversation that was left while it was being answered gets no more lines, nor does a closed one. */
+  /** Writes nothing to a conversation that is closed or no longer open. */
   #record(record: JournalRecord & { turn: string }): void {
     if (this.#closed || findTurn(this.conversation, record.turn) === undefined) return;
     this.#store.record(record);
@@ -316,7 +316,7 @@ function finished(answer: Answer): Outcome {
   return { kind: 'done', reason: answer.finish, figures: answer.statistics, dropped: answer.droppedMessages };
 }
 
-/** The engine's start and a model's load are shared with others: cancelling only stops waiting for them. */
+/** Other requests share the engine's start and the model's load, so cancelling only stops waiting. */
 function orCancelled<T>(value: Promise<T>, token: vscode.CancellationToken): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const subscription = token.onCancellationRequested(() => reject(new EngineFailure('cancelled', 'Stopped.')));

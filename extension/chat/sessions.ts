@@ -16,7 +16,7 @@ const buttons = {
   remove: { iconPath: new vscode.ThemeIcon('trash'), tooltip: vscode.l10n.t('Delete') },
 };
 
-/** The list of conversations: search in titles and in all that was said, open, rename, export, delete. */
+/** The list of conversations: full-text search, open, rename, export, delete. */
 export class ChatSessions {
   readonly #store: ChatStore;
   readonly #session: ChatSession;
@@ -30,7 +30,7 @@ export class ChatSessions {
   async show(): Promise<void> {
     const picker = vscode.window.createQuickPick<ChatItem>();
     picker.title = vscode.l10n.t('Hearth: Chats');
-    picker.placeholder = vscode.l10n.t('Search in titles and in everything that was said');
+    picker.placeholder = vscode.l10n.t('Search titles and messages');
     picker.onDidHide(() => picker.dispose());
     picker.busy = true;
     picker.show();
@@ -52,7 +52,7 @@ export class ChatSessions {
     picker.busy = false;
   }
 
-  /** Saves the conversation on screen where the user says. */
+  /** Exports the conversation on screen to a file. */
   async exportCurrent(): Promise<void> {
     await this.#store.flush();
     await this.#export(this.#store.conversation.id);
@@ -88,7 +88,7 @@ export class ChatSessions {
   async #remove(entry: ChatEntry): Promise<void> {
     const remove = vscode.l10n.t('Delete');
     const message = vscode.l10n.t('Delete the chat “{0}”?', entry.title);
-    const detail = vscode.l10n.t('Its questions and answers are removed from this computer for good.');
+    const detail = vscode.l10n.t('Its questions and answers are permanently deleted from this computer.');
     if ((await vscode.window.showWarningMessage(message, { modal: true, detail }, remove)) !== remove) return;
     if (entry.id === this.#store.conversation.id) await this.#session.startNew();
     await this.#store.library.remove(entry.id);
@@ -110,7 +110,7 @@ export class ChatSessions {
   }
 }
 
-/** Those whose title or text has every word of the query; VS Code's own filter sees only the title. */
+/** Entries with every word of the query in title or text. VS Code's own filter sees only the title. */
 export function chatItems(entries: readonly ChatEntry[], query: string, current: string): ChatItem[] {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   return entries.flatMap((entry) => {
@@ -131,7 +131,7 @@ export function chatItems(entries: readonly ChatEntry[], query: string, current:
   });
 }
 
-/** Characters of a hit's surroundings that a line of the list has room for. */
+/** Characters shown around a match. */
 const excerptChars = 90;
 
 function excerpt(text: string, hit: number): string {
@@ -140,7 +140,7 @@ function excerpt(text: string, hit: number): string {
   return `${start > 0 ? '…' : ''}${line.trim()}${start + excerptChars < text.length ? '…' : ''}`;
 }
 
-/** Without what some file system forbids. */
+/** Removes characters that some file systems forbid. */
 const fileNameOf = (title: string): string =>
   title
     .replaceAll(/[^\p{L}\p{N} _-]+/gu, ' ')
@@ -148,7 +148,7 @@ const fileNameOf = (title: string): string =>
     .slice(0, limits.chat.titleChars) || 'chat';
 
 function nothingYet(): void {
-  void vscode.window.showInformationMessage(vscode.l10n.t('Nothing was said in this chat yet.'));
+  void vscode.window.showInformationMessage(vscode.l10n.t('This chat is empty.'));
 }
 
 function report(work: Promise<unknown>): void {

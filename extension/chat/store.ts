@@ -7,10 +7,10 @@ import { apply, type Conversation, emptyConversation, type JournalRecord, replay
 import { Journal, readJournal } from './journal.ts';
 import { ChatLibrary, isChatId } from './library.ts';
 
-/** Names the conversation on screen. VS Code's workspaceState would do, but reaches the disk seconds later. */
+/** File with the id of the conversation on screen. VS Code's workspaceState reaches the disk seconds later. */
 const pointer = 'current';
 
-/** The conversation on screen and its file, beside those of earlier ones. */
+/** The conversation on screen and its journal. */
 export class ChatStore {
   readonly library: ChatLibrary;
   readonly #folder: string;
@@ -19,7 +19,7 @@ export class ChatStore {
   #journal: Journal;
   #written = false;
 
-  /** `folder`: where the journals of this workspace are. */
+  /** `folder`: the journals of this workspace. */
   constructor(folder: string, log: Log) {
     this.#folder = folder;
     this.#log = log;
@@ -31,12 +31,12 @@ export class ChatStore {
     return this.#current;
   }
 
-  /** Takes up the conversation that was on screen before the window was closed or killed. */
+  /** Restores the conversation that was on screen before the window closed. */
   async restore(): Promise<void> {
     await this.#take(await readFile(join(this.#folder, pointer), 'utf8').catch(() => ''));
   }
 
-  /** Puts an earlier conversation on screen. False: it is gone. */
+  /** Opens an earlier conversation. False if it no longer exists. */
   async open(id: string): Promise<boolean> {
     const left = this.#journal;
     await left.flush();
@@ -46,7 +46,7 @@ export class ChatStore {
     return true;
   }
 
-  /** An empty conversation. Its file comes with the first question. */
+  /** Starts an empty conversation. The first question creates its file. */
   async startNew(): Promise<void> {
     const left = this.#journal;
     this.#current = emptyConversation(newId());
@@ -56,7 +56,7 @@ export class ChatStore {
     await this.#point('');
   }
 
-  /** Names a conversation, on screen or not. */
+  /** Renames a conversation, on screen or not. */
   async rename(id: string, title: string): Promise<void> {
     if (id === this.#current.id) {
       this.record({ type: 'title', title });
@@ -78,7 +78,7 @@ export class ChatStore {
     this.#journal.append(record);
   }
 
-  /** Everything that was said so far is in its file. */
+  /** Resolves when all events are in the journal. */
   flush(): Promise<void> {
     return this.#journal.flush();
   }
@@ -91,7 +91,7 @@ export class ChatStore {
     if (!isChatId(id)) return false;
     const found = await readJournal(this.library.pathOf(id));
     if (found === undefined) return false;
-    if (found.skipped > 0) this.#log.warn(`Chat history: ${found.skipped} line(s) were not readable and left out.`);
+    if (found.skipped > 0) this.#log.warn(`Chat history: skipped ${found.skipped} unreadable line(s).`);
     this.#current = replay(id, found.records);
     this.#journal = this.#journalOf(id);
     this.#written = true;

@@ -29,18 +29,18 @@ export interface ChatViewParts {
   thinking: Thinking;
   models: ModelManager;
   log: Log;
-  /** Of this workspace. */
+  /** State of this workspace. */
   memory: vscode.Memento;
 }
 
 const draftKey = 'hearth.draft';
 
-/** Carries messages between the page and the parts that do the work; keeps no state of the conversation itself. */
+/** Passes messages between the page and the chat's parts. Holds no conversation state. */
 export class ChatView {
   readonly #parts: ChatViewParts;
   readonly #subscriptions: vscode.Disposable;
   #view: vscode.WebviewView | undefined;
-  /** The page has said that it listens. */
+  /** The page sent `ready`. */
   #listening = false;
   #focusWanted = false;
   #draft: Draft;
@@ -55,7 +55,7 @@ export class ChatView {
       parts.tracker.onChange(() => this.#postContext()),
       parts.thinking.onChange(() => this.#postEngine()),
       vscode.workspace.onDidGrantWorkspaceTrust(() => this.#postContext()),
-      // Where the answers come from stands on the empty page.
+      // The empty page names the server.
       vscode.workspace.onDidChangeConfiguration((event) => {
         if (event.affectsConfiguration('hearth.remote.url') && this.#view) this.#draw(this.#view.webview);
       }),
@@ -76,13 +76,13 @@ export class ChatView {
       this.#listening = false;
     });
     view.onDidChangeVisibility(() => {
-      // A hidden page is thrown away: it says `ready` anew.
+      // VS Code discards a hidden page, which then sends `ready` again.
       if (!view.visible) this.#listening = false;
     });
     this.#draw(webview);
   }
 
-  /** The page anew, with the texts that hold now. */
+  /** Renders the page with the current texts. */
   #draw(webview: vscode.Webview): void {
     this.#listening = false;
     webview.html = chatPage({
@@ -94,7 +94,7 @@ export class ChatView {
     });
   }
 
-  /** Puts the cursor into the question box, once the page is there. */
+  /** Focuses the question box once the page is ready. */
   focusInput(): void {
     this.#focusWanted = !this.#listening;
     this.#post({ type: 'focus' });
@@ -107,7 +107,7 @@ export class ChatView {
   #receive(raw: unknown): void {
     const parsed = toHost.safeParse(raw);
     if (!parsed.success) {
-      this.#parts.log.warn('The chat page sent something that is not understood.');
+      this.#parts.log.warn('The chat page sent an invalid message.');
       return;
     }
     Promise.resolve(this.#handle(parsed.data)).catch((error: unknown) => {
@@ -191,13 +191,13 @@ export class ChatView {
     return vscode.commands.executeCommand(command, ...args);
   }
 
-  /** Whoever opens the chat is about to ask: the model loads while they type. Problems show as the notice. */
+  /** Loads the model while the user types the first question. Problems show as the notice. */
   async #warmUp(): Promise<void> {
     const client = await this.#parts.engine.client();
     await client.ready().catch((error: unknown) => this.#parts.log.info(`The model is not loaded: ${sentence(error)}`));
   }
 
-  /** Asks with what belongs to the question. What is asked while it is gathered is one question too many. */
+  /** Gathers attachments and asks. Ignores a second question meanwhile. */
   async ask(question: string): Promise<void> {
     const { session, gatherer } = this.#parts;
     if (this.#gathering || session.busy) return;
@@ -209,7 +209,7 @@ export class ChatView {
     await session.ask(question, attachments, omitted);
   }
 
-  /** What went along before goes along again, unless the new words mention something else. */
+  /** Reuses the attachments unless the mentions changed. */
   async #resend(id: string, question: string): Promise<void> {
     const { session, gatherer } = this.#parts;
     const key = (text: string) => JSON.stringify(parseMentions(text).map(({ kind, value }) => [kind, value]));
@@ -280,7 +280,7 @@ export class ChatView {
 async function insertAtCursor(text: string): Promise<void> {
   const editor = vscode.window.activeTextEditor ?? vscode.window.visibleTextEditors[0];
   if (editor === undefined) {
-    void vscode.window.showInformationMessage(vscode.l10n.t('Open a file to insert the code into.'));
+    void vscode.window.showInformationMessage(vscode.l10n.t('Open the file to insert the code into.'));
     return;
   }
   await editor.edit((edit) => {

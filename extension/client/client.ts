@@ -39,10 +39,10 @@ export interface StreamHandlers {
   onProgress?(step: Progress): void;
 }
 
-/** The token for a remote server, if one is kept. */
+/** The stored token of a remote server, if any. */
 export type TokenFor = (url: string) => Promise<string | undefined>;
 
-/** How the id of a remote server's model begins. */
+/** Id prefix of a remote server's model. */
 const remoteId = 'remote:';
 
 interface Wanted {
@@ -52,7 +52,7 @@ interface Wanted {
 
 const wanted = (): Wanted => ({ settings: engineSettings(), remote: remoteSettings() });
 
-/** What decides which model is meant. */
+/** Identifies the model that the settings choose. */
 const choiceOf = ({ settings, remote }: Wanted): string => JSON.stringify([settings.model, remote]);
 
 /**
@@ -68,9 +68,9 @@ export class EngineClient {
   readonly onView = this.#shown.onView;
   readonly #streams = new Map<string, StreamHandlers>();
   readonly #downloads = new Map<string, (step: Progress) => void>();
-  /** The model of this computer that was asked for by name, and the choice in whose place it answers until that changes. */
+  /** A local model requested by name. It overrides `choice` until the settings change. */
   #named: { model: string; choice: string } | undefined;
-  /** The load under way or done, with what it was asked for. */
+  /** The current or completed load and its key. */
   #loading: { key: string; card: Promise<ModelCard> } | undefined;
 
   constructor(launch: () => Launch, log: Log, tokenFor: TokenFor = () => Promise.resolve(undefined)) {
@@ -101,7 +101,7 @@ export class EngineClient {
     return this.#process.pid;
   }
 
-  /** The model that answers without any wait, if there is one. */
+  /** The loaded model, if any. */
   get warmModel(): ModelCard | undefined {
     return this.#state.kind === 'ready' ? this.#state.card : undefined;
   }
@@ -123,7 +123,7 @@ export class EngineClient {
     return card;
   }
 
-  /** The same for a model of the user's choice elsewhere in VS Code, which answers everything from then on. */
+  /** Loads a model chosen elsewhere in VS Code, which answers all requests from then on. */
   async use(model: string): Promise<ModelCard> {
     if (model.startsWith(remoteId)) return this.#useRemote(model);
     if (this.warmModel?.id === model) return this.ready();
@@ -136,7 +136,7 @@ export class EngineClient {
     }
   }
 
-  /** After a changed setting: loads what is asked for now, if a model was wanted at all. */
+  /** Loads the model of changed settings if one was requested before. */
   async reload(): Promise<void> {
     if (this.#state.kind !== 'idle') await this.ready();
   }
@@ -164,11 +164,11 @@ export class EngineClient {
     return this.#generating(() => this.#engine.complete(params, token));
   }
 
-  /** Without effect while no model is loaded: reading ahead is not worth loading one. */
+  /** Does nothing while no model is loaded: a warm-up is not worth loading one. */
   async warm(params: WarmParams, token: CancellationToken): Promise<void> {
     if (this.warmModel === undefined || this.view.running > 0) return;
     const { promptTokens, cachedTokens, finish } = await this.#engine.warm(params, token);
-    this.#log.debug(`Reading ahead: ${promptTokens} tokens, ${cachedTokens} of them known, ${finish}.`);
+    this.#log.debug(`Warm-up: ${promptTokens} tokens, ${cachedTokens} cached, ${finish}.`);
   }
 
   async chat(params: ChatParams, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {
@@ -183,13 +183,13 @@ export class EngineClient {
     return this.#streaming(params.stream, handlers, () => this.#engine.summarise(params, token));
   }
 
-  /** Ends the thinking of the answers that are being written; what they say follows. False: nothing is being written. */
+  /** Ends the thinking of running answers. False if none is running. */
   answerNow(): boolean {
     for (const stream of this.#streams.keys()) this.#process.notify('answerNow', { stream });
     return this.#streams.size > 0;
   }
 
-  /** Of each text, in the vocabulary of the model that is loaded. */
+  /** Counts the tokens of each text with the loaded model's tokenizer. */
   countTokens(texts: string[]): Promise<number[]> {
     return this.#engine.countTokens({ texts });
   }
@@ -234,7 +234,7 @@ export class EngineClient {
     return this.#engine.removeModel({ model: entry.id });
   }
 
-  /** What was computed of prompts, in memory and on the disk. @returns what lay on the disk. */
+  /** Clears the prefix cache in memory and on disk. @returns the files and bytes removed from disk. */
   clearCache(): Promise<ClearedCache> {
     return this.#engine.clearCache();
   }
@@ -301,7 +301,7 @@ export class EngineClient {
     this.#named = undefined;
     const card = await this.ready();
     if (card.id === model) return card;
-    throw new EngineFailure('not-found', vscode.l10n.t('The settings name another server or model by now.'));
+    throw new EngineFailure('not-found', vscode.l10n.t('The settings now name another server or model.'));
   }
 
   async #chosenModel(): Promise<{ load: LoadParams; name: string }> {
@@ -310,7 +310,10 @@ export class EngineClient {
     if (choice.kind === 'unknown') {
       throw new EngineFailure(
         'not-found',
-        vscode.l10n.t('The setting "hearth.model" names "{0}", which is no known model and no file.', choice.model),
+        vscode.l10n.t(
+          'The setting "hearth.model" names "{0}", which is neither a known model nor a file.',
+          choice.model,
+        ),
       );
     }
     if (choice.kind === 'download') {
@@ -369,7 +372,7 @@ export class EngineClient {
     else this.#downloads.get(step.subject)?.(step);
   }
 
-  /** Its device was lost: what computes now stands on the card. */
+  /** After device loss, the card names the new backend. */
   #onModelChange({ message, card }: ModelChange): void {
     this.#log.warn(message);
     this.#logCard(card);
@@ -397,7 +400,7 @@ export class EngineClient {
     if (state.kind !== 'starting' && state.kind !== 'running') this.#loading = undefined;
   }
 
-  /** The process comes back without a model. Whoever asks meanwhile shares this load. */
+  /** Loads the model into the restarted process. Requests meanwhile share this load. */
   #loadAgain(): void {
     this.#loading = undefined;
     queueMicrotask(() => {

@@ -80,7 +80,7 @@ export class EngineConnection {
     return this.#raceEnd(this.#send(method, params, token));
   }
 
-  /** Lost where the process is gone: what it was about is gone too. */
+  /** Drops the notification if the process has ended. */
   notify(method: string, params: unknown): void {
     if (this.#over) return;
     this.#rpc.sendNotification(method, params).catch((error: unknown) => {
@@ -88,7 +88,7 @@ export class EngineConnection {
     });
   }
 
-  /** Asks the process to end, and ends it when it does not. */
+  /** Asks the process to end, and kills it after a timeout. */
   async stop(): Promise<void> {
     if (this.#over) return;
     this.#stopping = true;
@@ -125,7 +125,7 @@ export class EngineConnection {
       this.#child.once('error', (error) => resolve(`could not run: ${error.message}`));
       this.#child.once('exit', (code, signal) => resolve(signal ? `signal ${signal}` : `exit status ${code}`));
     });
-    // What was written before the end may still be in the channel.
+    // Messages may still be in the channel when the process ends.
     if (this.#child.connected) {
       await withTimeout(new Promise((resolve) => this.#child.once('disconnect', resolve)), limits.engine.drainMs);
     }
@@ -137,7 +137,7 @@ export class EngineConnection {
     return how;
   }
 
-  /** An end that was asked for is no failure of the requests that it took along. */
+  /** A requested stop rejects pending requests as cancelled. */
   #gone(): EngineFailure {
     return this.#stopping ? new EngineFailure('cancelled', 'The engine was stopped.') : engineEnded();
   }
@@ -157,10 +157,10 @@ export class EngineConnection {
 export const refusal =
   (log: Log) =>
   (method: string, problem: string): EngineFailure => {
-    log.error(`The answer to '${method}' is not valid: ${problem}`);
+    log.error(`Invalid response to '${method}': ${problem}`);
     return new EngineFailure(
       'protocol',
-      vscode.l10n.t('The engine gave an answer that this version of Hearth does not understand.'),
+      vscode.l10n.t('The engine sent a response that this version of Hearth does not understand.'),
     );
   };
 

@@ -3,7 +3,7 @@ import type { EngineClient } from './client.ts';
 import { type EngineView, idleView } from './view.ts';
 
 /**
- * Holds the place of the engine's client until it is first needed. Its code (protocol schemas, RPC) is evaluated only
+ * Creates the engine's client when it is first needed. Its code (protocol schemas, RPC) is evaluated only
  * then, so that a window in which Hearth is not used pays nothing for it.
  */
 export class EngineHost {

@@ -31,12 +31,12 @@ export type ProcessState =
   | { kind: 'stopped' }
   | { kind: 'starting' }
   | { kind: 'running' }
-  /** It crashed and is started again after the delay. */
+  /** It crashed and restarts after the delay. */
   | { kind: 'waiting'; delayMs: number }
-  /** It is not started again until `restart` is called. */
+  /** It stays down until `restart` is called. */
   | { kind: 'failed'; message: string };
 
-/** What a process is for. */
+/** The purpose of a process. */
 export interface ProcessRole {
   /** In the log. */
   name: string;
@@ -61,7 +61,7 @@ export class EngineProcess {
   readonly #changed = new vscode.EventEmitter<ProcessState>();
   readonly onState = this.#changed.event;
   #current: ProcessState = { kind: 'stopped' };
-  /** The process that counts, from its start on. The end of any other one was asked for. */
+  /** The current process. Any other process was asked to end. */
   #live: EngineConnection | undefined;
   /** Resolves once `live`, or the one that a pending restart will start, answers. */
   #ready: Promise<EngineConnection> | undefined;
@@ -173,7 +173,7 @@ export class EngineProcess {
   }
 
   #startAfter(delayMs: number): void {
-    this.#log.info(`${this.#role.name} is started again in ${delayMs} ms.`);
+    this.#log.info(`${this.#role.name} restarts in ${delayMs} ms.`);
     this.#ready = new Promise<void>((resolve, reject) => {
       const timer = setTimeout(resolve, delayMs);
       this.#cancelWait = () => {
@@ -210,6 +210,6 @@ async function checkVersion(connection: EngineConnection): Promise<unknown> {
   if (status.protocolVersion === protocolVersion) return status;
   throw new EngineFailure(
     'protocol',
-    vscode.l10n.t('The engine and the extension are of different versions. Please reinstall Hearth.'),
+    vscode.l10n.t('The engine and the extension have different versions. Reinstall Hearth.'),
   );
 }

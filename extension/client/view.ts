@@ -35,7 +35,7 @@ export const downloading = (entry: ModelEntry, step: Progress): EngineState => (
   total: step.total || entry.downloadBytes,
 });
 
-/** What a change of the process means for who sees `before`; undefined: nothing. */
+/** The next state after a process change; undefined if unchanged. */
 export function stateOf(process: ProcessState, before: EngineState): EngineState | undefined {
   switch (process.kind) {
     case 'starting':
@@ -53,7 +53,7 @@ export function stateOf(process: ProcessState, before: EngineState): EngineState
 
 export const idleView: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
 
-/** The one view of what the engine is doing, and whoever wants to know of its changes. */
+/** Holds the engine's view and notifies listeners of changes. */
 export class ViewKeeper {
   readonly #changed = new vscode.EventEmitter<EngineView>();
   readonly onView = this.#changed.event;
@@ -74,7 +74,7 @@ export class ViewKeeper {
     this.#changed.fire(this.#current);
   }
 
-  /** When no request generates. */
+  /** Resolves when no request is generating. */
   untilIdle(): Promise<void> {
     if (this.#current.running === 0) return Promise.resolve();
     return new Promise((resolve) => {

@@ -35,7 +35,7 @@ export class CompletionCache {
     if (this.#entries.length > limits.completion.cacheEntries) this.#entries.shift();
   }
 
-  /** What is left of the suggestions after what has been typed of them; none: there was nothing to suggest. */
+  /** The rest of the cached suggestions after the typed text; empty if there was no suggestion. */
   get(place: Place): Suggestion[] | undefined {
     for (let index = this.#entries.length - 1; index >= 0; index--) {
       const entry = this.#entries[index];
@@ -98,8 +98,8 @@ function containsInOrder(text: string, marks: string): boolean {
 const newest = 0.3;
 
 /**
- * How long to wait after a key before asking. At least what the user set; half of the recent answer time where that is
- * more, because a slow machine should not begin work that the next key throws away.
+ * Delay after a key before a request. At least the user's setting; half of the recent latency if that is
+ * longer, because a slow machine should not begin work that the next key cancels.
  */
 export class AdaptiveDebounce {
   #meanMs = 0;

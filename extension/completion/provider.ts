@@ -11,13 +11,13 @@ import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePla
 import type { CompletionContext } from './context.ts';
 import { type Moment, momentAt, worthAsking } from './moment.ts';
 
-/** Documents that are no source text of the user's. */
+/** URI schemes of documents that are not the user's source code. */
 const foreignSchemes = new Set(['output', 'debug', 'git', 'vscode-scm', 'comment', 'walkThrough', 'search-editor']);
 
 /** Run by VS Code after one of our suggestions went into the file; no one else needs to find it. */
 export const acceptedCommand = 'hearth.completionAccepted';
 
-/** Offers what the engine finds for the cursor, as it gives it. */
+/** Offers the engine's suggestions unchanged. */
 export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   readonly #engine: EngineHost;
   readonly #log: Log;
@@ -26,7 +26,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   readonly #cache = new CompletionCache();
   readonly #debounce = new AdaptiveDebounce();
   #running: Running | undefined;
-  /** Until the user resumes or the window closes. */
+  /** Paused until the user resumes or the window closes. */
   paused = false;
 
   /** `warmUp` is called when there was something to complete and no model was loaded. */
@@ -86,7 +86,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     if (this.#remembered(card.id, question) === undefined) await this.#begin(question).answer;
   }
 
-  /** Has the engine read what it will be asked about at the cursor. */
+  /** Warms up the completion prompt at the cursor. */
   async warm(editor: vscode.TextEditor | undefined, token: vscode.CancellationToken): Promise<void> {
     const client = this.#engine.current;
     const settings = completionSettings();
@@ -108,7 +108,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     return languageEnabled(settings.languages, document.languageId);
   }
 
-  /** What the user asked for answers for what comes by itself, not the other way round. */
+  /** An invoked result may serve an automatic request, but not the reverse. */
   #remembered(model: string, { document, moment, place }: Pick<Question, 'document' | 'moment' | 'place'>) {
     return this.#cache.get(placeOf(model, document, moment, true)) ?? this.#cache.get(place);
   }
@@ -178,7 +178,7 @@ const paramsOf = (
   maxTokens: settings.maxTokens,
   multiline: settings.multiline,
   candidates: invoked ? limits.completion.candidates : 1,
-  // Who asks is shown what there is.
+  // An explicit request shows every suggestion.
   confidence: invoked ? 'eager' : settings.confidence,
   sampling: { temperature: 0 },
 });
@@ -189,7 +189,7 @@ interface Question {
   moment: Moment;
   place: Place;
   params: CompleteParams;
-  /** After a key more keys may follow; after the user's own command or an acceptance nothing is waited for. */
+  /** Waits after a key, because more may follow. Never waits after an explicit request or an acceptance. */
   delayed: boolean;
 }
 

@@ -3,7 +3,7 @@ import { isCancelled, sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 
-/** Has the engine read what stands at the cursor while nobody types, so that the first suggestion comes at once. */
+/** Warms up the prompt at the cursor while the user is idle, so that the first suggestion is fast. */
 export class WarmUp {
   readonly #warm: (token: vscode.CancellationToken) => Promise<void>;
   readonly #log: Log;
@@ -15,7 +15,7 @@ export class WarmUp {
     this.#log = log;
   }
 
-  /** A key was pressed or another file shown: reading ahead stops, and idleness begins anew. */
+  /** Cancels the warm-up on a key or a change of file, and restarts the idle timer. */
   touch(): void {
     this.dispose();
     this.#timer = setTimeout(() => void this.#run(), limits.completion.idleMs);
@@ -33,7 +33,7 @@ export class WarmUp {
     try {
       await this.#warm(source.token);
     } catch (error) {
-      if (!isCancelled(error)) this.#log.debug(`Reading ahead: ${sentence(error)}`);
+      if (!isCancelled(error)) this.#log.debug(`Warm-up failed: ${sentence(error)}`);
     } finally {
       source.dispose();
       if (this.#running === source) this.#running = undefined;

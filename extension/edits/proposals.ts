@@ -9,7 +9,7 @@ export const proposalScheme = 'hearth-proposal';
 
 interface Proposal {
   target: vscode.Uri;
-  /** Of the document that it was made for. */
+  /** Version of the document that it was made for. */
   version: number;
   text: string;
 }
@@ -48,7 +48,7 @@ export class Proposals {
       cursorLine: cursorLine(document),
     });
     if (text === document.getText()) {
-      void vscode.window.showInformationMessage(vscode.l10n.t('The file has this code already.'));
+      void vscode.window.showInformationMessage(vscode.l10n.t('The file already contains this code.'));
       return;
     }
     await this.#present({ target: document.uri, version: document.version, text });
@@ -62,14 +62,14 @@ export class Proposals {
     const document = await vscode.workspace.openTextDocument(target);
     if (document.version !== version) {
       void vscode.window.showWarningMessage(
-        vscode.l10n.t('The file has changed since. Nothing was written; apply the code again.'),
+        vscode.l10n.t('The file has changed since this proposal. Nothing was written. Apply the code again.'),
       );
       return;
     }
     const all = new vscode.Range(new vscode.Position(0, 0), document.lineAt(document.lineCount - 1).range.end);
     const edit = new vscode.WorkspaceEdit();
     edit.replace(target, all, text);
-    if (!(await vscode.workspace.applyEdit(edit))) throw new Error(vscode.l10n.t('The file cannot be changed.'));
+    if (!(await vscode.workspace.applyEdit(edit))) throw new Error(vscode.l10n.t('VS Code could not change the file.'));
     await close(shown.tab);
     await vscode.window.showTextDocument(document);
   }

@@ -7,7 +7,7 @@ import type { EngineHost } from '../client/host.ts';
 import type { Log } from '../log.ts';
 import { engineSettings, remoteSettings } from '../settings.ts';
 
-/** What VS Code is told of a model that can answer here. */
+/** Description of a model for VS Code. */
 export interface InstalledModel {
   id: string;
   name: string;
@@ -99,5 +99,5 @@ const fromEntry = ({ id, name, family, description, contextTokens }: ModelEntry)
 const fromCard = ({ id, name, family, contextTokens, toolCalling, host }: ModelCard): InstalledModel => ({
   ...{ id, family, contextTokens, toolCalling },
   name: host === undefined ? name : `${name} @ ${host}`,
-  description: host === undefined ? '' : vscode.l10n.t('Answered by {0}, to which questions are sent', host),
+  description: host === undefined ? '' : vscode.l10n.t('Answered by {0}; questions are sent there', host),
 });

@@ -25,7 +25,7 @@ import { answerWithTools } from './toolLoop.ts';
 export const vendor = 'hearth';
 export const participantId = 'hearth.participant';
 
-/** Kept by the host with each answer, so that the next prompt begins with the very words of this one. */
+/** Stored by the host with each answer, so that the next prompt begins with exactly this text. */
 const asked = z.object({ question: z.string(), attachments: z.array(attachment) });
 type Asked = z.infer<typeof asked>;
 
@@ -102,11 +102,11 @@ function handlersOf(stream: vscode.ChatResponseStream): StreamHandlers {
   };
 }
 
-/** The tools that the user put into the question by #. */
+/** Tools that the user referenced with #. */
 function offered({ toolReferences }: vscode.ChatRequest, card: ModelCard, stream: vscode.ChatResponseStream): Tool[] {
   const named = vscode.lm.tools.filter(({ name }) => toolReferences.some((reference) => reference.name === name));
   if (named.length === 0 || card.toolCalling) return toTools(named);
-  stream.progress(vscode.l10n.t('{0} cannot call tools: it answers without them.', card.name));
+  stream.progress(vscode.l10n.t('{0} cannot call tools and answers without them.', card.name));
   return [];
 }
 
@@ -170,7 +170,7 @@ function storedTurn({ question, attachments }: Asked, answer: string): StoredTur
 }
 
 const nothingToRead = (): vscode.ChatResult => ({
-  errorDetails: { message: vscode.l10n.t('Open the file that this is about, or attach it to the question.') },
+  errorDetails: { message: vscode.l10n.t('Open the file or attach it to the question.') },
 });
 
 function failed(error: unknown): vscode.ChatResult {

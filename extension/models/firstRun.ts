@@ -15,7 +15,7 @@ export class FirstRun {
   readonly #models: ModelManager;
   readonly #memory: vscode.Memento;
   readonly #log: Log;
-  /** A failure is not tried again at every key; a changed setting or the user's own action clears it. */
+  /** Does not retry a failure at every key. A changed setting or a user action clears it. */
   #settled = false;
 
   constructor(engine: EngineHost, models: ModelManager, memory: vscode.Memento, log: Log) {
@@ -60,7 +60,7 @@ export class FirstRun {
     const never = vscode.l10n.t("Don't ask again");
     const answer = await vscode.window.showInformationMessage(
       vscode.l10n.t(
-        'Hearth needs a model to complete and answer. {0} is downloaded once and stays on this computer.',
+        'Hearth needs a model for completion and chat. {0} is downloaded once and stays on this computer.',
         first.name,
       ),
       ...[download, other, never],

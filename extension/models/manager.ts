@@ -30,7 +30,7 @@ export class ModelManager {
     const client = await this.#engine.client();
     const picker = vscode.window.createQuickPick<ModelItem>();
     picker.title = vscode.l10n.t('Hearth: Models');
-    picker.placeholder = vscode.l10n.t('Choose the model that answers; absent ones are downloaded first');
+    picker.placeholder = vscode.l10n.t('Choose the model that answers (downloaded first if needed)');
     picker.matchOnDescription = true;
     picker.matchOnDetail = true;
     picker.busy = true;
@@ -75,7 +75,7 @@ export class ModelManager {
       heading(''),
       {
         label: `${chosen === '' ? '$(check) ' : ''}${vscode.l10n.t('Automatic')}`,
-        description: vscode.l10n.t('the best of those on this computer'),
+        description: vscode.l10n.t('the best model on this computer'),
         action: 'automatic',
         alwaysShow: true,
       },
@@ -141,7 +141,7 @@ export class ModelManager {
     if (!embedding) return this.#use(client, id);
     await this.#searchWith(id);
     void vscode.window.showInformationMessage(
-      vscode.l10n.t('{0} reads the repository in the background, for search by meaning.', name),
+      vscode.l10n.t('{0} embeds the repository in the background for embedding search.', name),
     );
   }
 
@@ -165,8 +165,8 @@ export class ModelManager {
     const after = await withProgress(title, true, (onStep, token) => client.verify(entry, onStep, token));
     const text =
       after.state === 'present'
-        ? vscode.l10n.t('{0} is complete: its digest is the published one.', entry.name)
-        : vscode.l10n.t('{0} is damaged. Download it again: what is intact is kept.', entry.name);
+        ? vscode.l10n.t('{0} is intact: its digest matches the published one.', entry.name)
+        : vscode.l10n.t('{0} is damaged. Download it again; intact parts are reused.', entry.name);
     void vscode.window.showInformationMessage(text);
   }
 
@@ -199,9 +199,9 @@ function button(icon: string, tooltip: string): vscode.QuickInputButton {
   buttons.set(icon, known);
   return known;
 }
-const verifyButton = () => button('verified', vscode.l10n.t('Check its digest'));
+const verifyButton = () => button('verified', vscode.l10n.t('Verify digest'));
 const removeButton = () => button('trash', vscode.l10n.t('Remove from this computer'));
-const explainButton = () => button('info', vscode.l10n.t('Explain: architecture, memory, what fits here'));
+const explainButton = () => button('info', vscode.l10n.t('Explain: architecture, memory, fit on this computer'));
 const downloadButton = () => button('cloud-download', vscode.l10n.t('Download'));
 
 function modelItem(entry: ModelEntry, used: boolean): ModelItem {

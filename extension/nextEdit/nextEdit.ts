@@ -3,7 +3,7 @@ import { limits } from '../limits.ts';
 import { nextEditEnabled } from '../settings.ts';
 import { type EditPattern, nextPlace, type Place, patternOf, placesOf } from './pattern.ts';
 
-/** True while a place is offered: package.json binds Tab and Escape by it. */
+/** Context key: true while an edit is offered. package.json binds Tab and Escape to it. */
 const contextKey = 'hearth.nextEdit';
 
 /** The line that the cursor is in, as it was when it came there. */
@@ -85,7 +85,7 @@ export class NextEdit {
     for (const subscription of this.#subscriptions) subscription.dispose();
   }
 
-  /** What is changed from here on is one edit. */
+  /** Starts recording a new edit. */
   #enter(editor: vscode.TextEditor | undefined): void {
     this.#hide();
     this.#edited = undefined;
@@ -137,7 +137,7 @@ export class NextEdit {
     const says =
       line === place.line
         ? vscode.l10n.t('Tab to accept, Esc to dismiss')
-        : vscode.l10n.t('Tab to go to the same change in line {0}', place.line + 1);
+        : vscode.l10n.t('Tab to jump to the same change on line {0}', place.line + 1);
     editor.setDecorations(this.#removed, range.isEmpty ? [] : [range]);
     editor.setDecorations(this.#added, [after(range.end, place.text)]);
     editor.setDecorations(this.#hint, [after(new vscode.Position(line, Number.MAX_SAFE_INTEGER), says)]);

@@ -14,7 +14,7 @@ import type { Log } from '../log.ts';
 import type { IndexClient } from './indexClient.ts';
 
 export type IndexView =
-  /** Why there is none, as a sentence. */
+  /** Why there is no index, as a sentence. */
   | { kind: 'off'; reason: string }
   /** Nothing has asked for it yet, or it is being started. */
   | { kind: 'starting' }
@@ -55,7 +55,7 @@ export class RepositoryIndex {
     return typeof options === 'string' ? { kind: 'off', reason: options } : this.#current;
   }
 
-  /** Whether questions are answered. */
+  /** Whether the index answers. */
   get available(): boolean {
     const { kind } = this.view;
     return kind !== 'off' && kind !== 'failed';
@@ -69,12 +69,12 @@ export class RepositoryIndex {
     return this.#opened?.pid;
   }
 
-  /** Stretches of files that share a question's words, the best first; at most two of one file. */
+  /** Chunks that share a question's words, best first; at most two of one file. */
   search(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
     return this.#ask(({ search }) => search({ question, limit }, token), []);
   }
 
-  /** As `search`, and by meaning where an embedding model was chosen; that takes the time of reading the question. */
+  /** Like `search`, plus embedding search if an embedding model is set. Embeds the question first. */
   searchByMeaning(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
     return this.#ask(({ search }) => search({ question, limit, meaning: true }, token), []);
   }
@@ -161,7 +161,7 @@ export class RepositoryIndex {
     try {
       return await run((await this.#client()).requests);
     } catch (error) {
-      // A question goes on without the index; what happened to it shows in `view`.
+      // The question continues without the index. `view` shows its state.
       if (!(error instanceof EngineFailure) || !absent.has(error.code)) throw error;
       return none;
     }

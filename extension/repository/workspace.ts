@@ -5,12 +5,13 @@ import { limits } from '../limits.ts';
 import { indexEmbeddings, indexEnabled } from '../settings.ts';
 import type { RepositoryIndex } from './repositoryIndex.ts';
 
-/** What to index of this window, or a sentence that says why nothing is. */
+/** Index options of this window, or why there is no index, as a sentence. */
 export function workspaceOptions(storage: vscode.Uri | undefined): OpenParams | string {
-  if (!indexEnabled()) return vscode.l10n.t('The repository index is switched off in the settings.');
-  if (!vscode.workspace.isTrusted) return vscode.l10n.t('The folder is not trusted, so it is not indexed.');
+  if (!indexEnabled()) return vscode.l10n.t('The repository index is turned off in the settings.');
+  if (!vscode.workspace.isTrusted) return vscode.l10n.t('Hearth does not index this folder because it is not trusted.');
   const folders = (vscode.workspace.workspaceFolders ?? []).filter(({ uri }) => uri.scheme === 'file');
-  if (folders.length === 0 || storage === undefined) return vscode.l10n.t('No folder on a disk is open.');
+  if (folders.length === 0 || storage === undefined)
+    return vscode.l10n.t('Hearth indexes local folders only, and none is open.');
   const embeddings = indexEmbeddings();
   const several = (vscode.workspace.workspaceFolders ?? []).length > 1;
   return {
@@ -22,7 +23,7 @@ export function workspaceOptions(storage: vscode.Uri | undefined): OpenParams | 
   };
 }
 
-/** Those that hold without a condition. */
+/** Unconditional excludes. */
 function excludedGlobs(): string[] {
   const excludes = vscode.workspace.getConfiguration('files').get<Record<string, unknown>>('exclude', {});
   return Object.keys(excludes).filter((glob) => excludes[glob] === true);

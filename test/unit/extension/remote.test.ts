@@ -99,7 +99,7 @@ describe('a remote server', () => {
     const { client, remote } = setUp();
     settings.set('hearth.remote.url', url);
     await client.ready();
-    user.picks = { label: 'Use models of this computer' };
+    user.picks = { label: 'Use models on this computer' };
     await remote.chooseModel();
     expect(settings.get('hearth.remote.url')).toBeUndefined();
     expect((await client.ready()).host).toBeUndefined();
