@@ -1,6 +1,6 @@
 /**
- * undici rather than Node's own fetch, which ignores HTTP_PROXY, HTTPS_PROXY and NO_PROXY before Node 24. Imported on
- * demand: most commands never download.
+ * Node's own fetch ignores HTTP_PROXY, HTTPS_PROXY and NO_PROXY before Node 24, so this uses undici. It is imported on
+ * demand, because most commands don't download.
  */
 import { EnvHttpProxyAgent, fetch } from 'undici';
 

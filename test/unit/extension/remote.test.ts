@@ -37,7 +37,7 @@ describe('a remote server', () => {
 
   it('is named wherever it answers', async () => {
     const { client } = setUp();
-    expect(pageTexts().emptyText).toContain('Nothing you write leaves it.');
+    expect(pageTexts().emptyText).toContain('Nothing you write is sent anywhere.');
     settings.set('hearth.remote.url', url);
     await client.ready();
     expect(statusText(client.view, false)).toMatchObject({ text: '$(cloud) Model one @ team.example' });

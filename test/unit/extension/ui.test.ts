@@ -51,7 +51,7 @@ describe('the model manager', () => {
     await until(() => chosen.length === 1);
     expect([chosen, settings.get('hearth.model')]).toEqual([['vectors'], undefined]);
     await until(() => user.asked.length === 2);
-    expect(user.asked[1]?.message).toContain('search by meaning');
+    expect(user.asked[1]?.message).toContain('embedding search');
   });
 
   it('stops a download when the user cancels, and says nothing more', async () => {
