@@ -29,7 +29,7 @@ export const candidates: readonly Candidate[] = [
   { name: 'reference', open: async () => (await import('../backend/reference/index.ts')).referenceBackend },
 ];
 
-export interface LoadedDecoder {
+export interface ReferenceWeights {
   readonly decoder: Decoder;
   /** Why a faster backend was not taken. */
   readonly notes: readonly string[];
@@ -45,7 +45,7 @@ export async function loadDecoder(
   weights: DecoderWeights,
   options: LoadOptions,
   among: readonly Candidate[] = candidates,
-): Promise<LoadedDecoder> {
+): Promise<ReferenceWeights> {
   const chosen = among.filter(({ name }) => choice === 'auto' || choice === name);
   if (chosen.length === 0) throw new HearthError('unsupported', `The backend '${choice}' is not part of this version.`);
   const notes: string[] = [];

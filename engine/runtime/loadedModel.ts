@@ -27,7 +27,7 @@ import { Speculation } from '../scheduler/speculation.ts';
 import type { EmbeddingModel } from '../tasks/embed.ts';
 import { readOptionalJson } from '../tokenizer/readConfig.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { type BackendChoice, type Candidate, type LoadedDecoder, loadDecoder } from './backends.ts';
+import { type BackendChoice, type Candidate, type ReferenceWeights, loadDecoder } from './backends.ts';
 import { type Recovered, Recovery } from './recovery.ts';
 
 export interface LoadRequest {
@@ -111,7 +111,7 @@ export async function decoderFor(
   model: Computed,
   request: Omit<LoadRequest, 'id' | 'name' | 'path'> & Pick<LoadOptions, 'meanwhile'>,
   among?: readonly Candidate[],
-): Promise<LoadedDecoder> {
+): Promise<ReferenceWeights> {
   const spec = specFor(model, request.contextTokens);
   const { threads, cachePrecision, cacheDirectory, onProgress, meanwhile, signal } = request;
   const digest = storedDigest(model.path);
@@ -152,12 +152,12 @@ interface Parts {
   readonly request: LoadRequest;
 }
 
-function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): LoadedModel {
+function assemble(model: Checkpoint, loaded: ReferenceWeights, parts: Parts): LoadedModel {
   const { sampling, request } = parts;
   const { tokenizer, format } = parts.text;
   const { embedding } = model;
   const text = tokenizer && format && { tokenizer, format, grammars: new Grammars(tokenizer) };
-  const cardOf = (now: LoadedDecoder) => modelCard(model, now, request, parts.text);
+  const cardOf = (now: ReferenceWeights) => modelCard(model, now, request, parts.text);
   let [card, machine] = [cardOf(loaded), machineOf(loaded.decoder, request)];
   const recover = recoveryOf(model, request, (recovered) => {
     [card, machine] = [cardOf(recovered), machineOf(recovered.decoder, request)];
@@ -222,7 +222,7 @@ function recoveryOf(
 
 function modelCard(
   model: Checkpoint,
-  { decoder, notes }: LoadedDecoder,
+  { decoder, notes }: ReferenceWeights,
   { id, name }: LoadRequest,
   { tokenizer, format }: Text,
 ): ModelCard {

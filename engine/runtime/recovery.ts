@@ -1,20 +1,20 @@
 /** What follows the loss of a device: the model is loaded there once more; when it is lost again soon, on the next backend. */
 import type { BackendName, Decoder } from '../backend/backend.ts';
 import { HearthError } from '../errors.ts';
-import { type BackendChoice, type Candidate, candidates, type LoadedDecoder } from './backends.ts';
+import { type BackendChoice, type Candidate, candidates, type ReferenceWeights } from './backends.ts';
 
 /** A driver's reset or a laptop's sleep may come again another day; twice within this time is a device that fails. */
 const soonMs = 10 * 60_000;
 
 export interface RecoveryOptions {
   readonly choice: BackendChoice;
-  readonly load: (among: readonly Candidate[]) => Promise<LoadedDecoder>;
+  readonly load: (among: readonly Candidate[]) => Promise<ReferenceWeights>;
   /** Milliseconds, never going back. */
   readonly now: () => number;
   readonly candidates?: readonly Candidate[];
 }
 
-export interface Recovered extends LoadedDecoder {
+export interface Recovered extends ReferenceWeights {
   /** What happened, for the user. */
   readonly notice: string;
 }

@@ -4,9 +4,9 @@
  * applies the temperature last, so its top-p cuts another set; the values that model cards publish are meant for this order.
  */
 
-import type { DrawRules } from '../backend/backend.ts';
+import type { SamplingParams } from '../backend/backend.ts';
 
-export interface SamplerSettings extends DrawRules {
+export interface SamplerSettings extends SamplingParams {
   readonly logitBias: ReadonlyMap<number, number>;
 }
 

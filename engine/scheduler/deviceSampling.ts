@@ -1,5 +1,5 @@
 /** Whether the device samples the next tokens itself, and how many before the host looks at them: the one place that decides it. */
-import type { Decoder, DrawSlice } from '../backend/backend.ts';
+import type { Decoder, SamplingSlice } from '../backend/backend.ts';
 import type { FreeTokens } from '../sampling/logitsProcessor.ts';
 import type { Job } from './job.ts';
 import type { StepSlice } from './nextStep.ts';
@@ -8,7 +8,7 @@ import type { StepSlice } from './nextStep.ts';
 const stepMs = 25;
 
 export interface DrawStep {
-  readonly slices: readonly DrawSlice[];
+  readonly slices: readonly SamplingSlice[];
   readonly steps: number;
 }
 
@@ -31,15 +31,17 @@ export class DeviceDraws {
       ...allowances.map(({ tokens }) => tokens),
       ...slices.map(({ request }) => this.#tokensLeft(request)),
     );
-    const hasRoom = this.#decoder().hasRoom(slices.map(({ request: { sequence } }) => ({ sequence, tokens: wanted })));
-    const steps = hasRoom ? wanted : 1;
+    const canAllocate = this.#decoder().canAllocate(
+      slices.map(({ request: { sequence } }) => ({ sequence, tokens: wanted })),
+    );
+    const steps = canAllocate ? wanted : 1;
     return { steps, slices: slices.flatMap(({ request }, i) => drawSlice(request, steps, allowances[i]) ?? []) };
   }
 
   draw({ slices, steps }: DrawStep): Promise<number[][]> {
     const { deviceSampling } = this.#decoder();
     if (!deviceSampling) throw new Error('A step was planned for a device that draws nothing.');
-    return deviceSampling.draw(slices, steps);
+    return deviceSampling.sample(slices, steps);
   }
 
   took(step: DrawStep, ms: number): void {
@@ -50,12 +52,12 @@ export class DeviceDraws {
   #allowance({ request, tokens, drafts, logits }: StepSlice<Job>): FreeTokens | undefined {
     const { drawing } = request.request;
     const decodes = tokens === 1 && drafts === 0 && logits === 'last';
-    if (!decodes || !drawing || !this.#decoder().deviceSampling?.follows(drawing.rules)) return undefined;
+    if (!decodes || !drawing || !this.#decoder().deviceSampling?.supports(drawing.rules)) return undefined;
     return drawing.free();
   }
 
   #paced(): number {
-    return Math.max(1, Math.min(this.#decoder().deviceSampling?.mostSteps ?? 1, Math.floor(stepMs / this.#tokenMs)));
+    return Math.max(1, Math.min(this.#decoder().deviceSampling?.maxSteps ?? 1, Math.floor(stepMs / this.#tokenMs)));
   }
 
   #tokensLeft({ request, generatedTokens, sequence }: Job): number {
@@ -67,7 +69,7 @@ function drawSlice(
   { request: { drawing }, sequence, tokens }: Job,
   steps: number,
   allowance: FreeTokens | undefined,
-): DrawSlice | undefined {
+): SamplingSlice | undefined {
   const token = tokens.at(-1);
   if (!drawing || !allowance || token === undefined) return undefined;
   const { rules, history, stopIds } = drawing;

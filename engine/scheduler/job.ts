@@ -1,5 +1,5 @@
 /** A request as the scheduler carries it, from submission to its outcome. */
-import type { DrawSlice } from '../backend/backend.ts';
+import type { SamplingSlice } from '../backend/backend.ts';
 import type { Lease } from '../kv/prefixCache.ts';
 import type { FreeTokens } from '../sampling/logitsProcessor.ts';
 import type { RequestClass } from './nextStep.ts';
@@ -24,7 +24,7 @@ export interface TokenRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface Drawing extends Pick<DrawSlice, 'rules' | 'history' | 'stopIds'> {
+export interface Drawing extends Pick<SamplingSlice, 'rules' | 'history' | 'stopIds'> {
   /** What the rules may choose next; undefined: the next token is not left to them alone. */
   free(): FreeTokens | undefined;
   /** The next numbers that `choose` would use, which stay unused. */

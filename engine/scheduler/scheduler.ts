@@ -23,7 +23,7 @@ export interface Machine {
   readonly decoder: Decoder;
   readonly cache: PrefixCache;
   /** Absent: nothing is kept on the disk. */
-  readonly snapshots?: Pick<Snapshots, 'recall' | 'rest' | 'wake'>;
+  readonly snapshots?: Pick<Snapshots, 'restorePrefix' | 'onIdle' | 'onRequest'>;
   /** Absent: nothing is guessed. */
   readonly speculation?: Speculation;
 }
@@ -107,7 +107,7 @@ export class Scheduler {
   async #work(): Promise<void> {
     // A request submitted in the same turn takes part in the first decision.
     await this.#options.breathe();
-    await this.#machine.snapshots?.wake();
+    await this.#machine.snapshots?.onRequest();
     for (;;) {
       const nowMs = this.#options.now();
       this.#endUnwanted(nowMs);
@@ -115,7 +115,7 @@ export class Scheduler {
       if (!step) {
         // Not in a `finally`: a request submitted before that ran would find a loop that takes no more.
         this.#working = undefined;
-        if (!this.#closed) this.#machine.snapshots?.rest();
+        if (!this.#closed) this.#machine.snapshots?.onIdle();
         return;
       }
       if (step.kind === 'admit') await this.#admit(step.request, nowMs);
@@ -148,10 +148,10 @@ export class Scheduler {
   async #admit(job: Job, nowMs: number): Promise<void> {
     const { cache, snapshots } = this.#machine;
     try {
-      await snapshots?.recall(job.tokens, job.requestClass);
+      await snapshots?.restorePrefix(job.tokens, job.requestClass);
       const lease = cache.acquire(job.tokens, job.requestClass);
       job.lease = lease;
-      lease.sequence.mark(job.boundaries);
+      lease.sequence.setCheckpoints(job.boundaries);
       if (!this.#room.hasRoomFor(job)) return;
       if (job.cachedTokens !== undefined) return;
       job.cachedTokens = lease.cachedTokens;

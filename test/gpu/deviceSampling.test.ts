@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Decoder, DeviceSampling, DrawSlice, Sequence } from '../../engine/backend/backend.ts';
+import type { Decoder, DeviceSampling, SamplingSlice, Sequence } from '../../engine/backend/backend.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
@@ -39,7 +39,7 @@ class Talk {
     return logits;
   }
 
-  slice(rules: SamplerSettings, steps: number, stopIds: ReadonlySet<number> = new Set()): DrawSlice {
+  slice(rules: SamplerSettings, steps: number, stopIds: ReadonlySet<number> = new Set()): SamplingSlice {
     const uniforms = Array.from({ length: steps }, () => (rules.temperature > 0 ? this.#random() : 0));
     const { sequence, history } = this;
     return { sequence, token: this.tokens.at(-1) ?? 0, rules, history, uniforms, stopIds, forbidden: this.forbidden };
@@ -102,13 +102,13 @@ function drawsAsTheCpu(family: string, only?: RegExp): void {
   check('are the golden greedy text up to the end of the context, and none beyond', async () => {
     const drawn = talk();
     for (const steps of [1, 16, 15]) {
-      const [tokens = []] = await sampling.draw([drawn.slice(greedy, steps)], steps);
+      const [tokens = []] = await sampling.sample([drawn.slice(greedy, steps)], steps);
       expect(tokens).toHaveLength(steps);
       drawn.take(...tokens);
     }
     expect(drawn.tokens.slice(golden.ids.length)).toEqual(golden.greedy);
     const full = drawn.sequence.length;
-    await expect(sampling.draw([drawn.slice(greedy, 1)], 1)).rejects.toMatchObject({ code: 'context-overflow' });
+    await expect(sampling.sample([drawn.slice(greedy, 1)], 1)).rejects.toMatchObject({ code: 'context-overflow' });
     expect(drawn.sequence.length).toBe(full);
     drawn.sequence.dispose();
   });
@@ -126,7 +126,7 @@ function drawsAsTheCpu(family: string, only?: RegExp): void {
     for (let i = 0; i < 6; i++) for (const [at, rules] of settings.entries()) await chosen[at]?.choose(rules);
     for (const steps of [2, 4]) {
       const slices = drawn.map((each, at) => each.slice(settings[at] ?? greedy, steps));
-      for (const [at, tokens] of (await sampling.draw(slices, steps)).entries()) drawn[at]?.take(...tokens);
+      for (const [at, tokens] of (await sampling.sample(slices, steps)).entries()) drawn[at]?.take(...tokens);
     }
     for (const [at, each] of chosen.entries()) await expectSameCache(drawn[at] ?? talk(), each);
   });
@@ -136,7 +136,7 @@ function drawsAsTheCpu(family: string, only?: RegExp): void {
     const stop = text[4] ?? 0;
     const length = text.indexOf(stop) + 1;
     const drawn = talk();
-    const [tokens = []] = await sampling.draw([drawn.slice(greedy, 16, new Set([stop]))], 16);
+    const [tokens = []] = await sampling.sample([drawn.slice(greedy, 16, new Set([stop]))], 16);
     expect(tokens).toEqual(text.slice(0, length));
     drawn.take(...tokens);
     expect(drawn.sequence.length).toBe(golden.ids.length + length - 1);

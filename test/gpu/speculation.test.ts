@@ -23,8 +23,8 @@ async function write(decoder: Decoder, { speculates, draws, temperature }: Ways)
   const { deviceSampling } = decoder;
   const counted = deviceSampling && {
     ...deviceSampling,
-    draw: async (...args: Parameters<typeof deviceSampling.draw>) => {
-      const tokens = await deviceSampling.draw(...args);
+    sample: async (...args: Parameters<typeof deviceSampling.sample>) => {
+      const tokens = await deviceSampling.sample(...args);
       // It is as many runs.
       looks += args[1] - 1;
       drawn += tokens.flat().length;

@@ -1,6 +1,6 @@
 /** What is read and compiled between the request for a model and its first answers. On the real adapter, with a golden checkpoint. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import type { Decoder, DrawSlice } from '../../engine/backend/backend.ts';
+import type { Decoder, SamplingSlice } from '../../engine/backend/backend.ts';
 import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend, type WebgpuOptions } from '../../engine/backend/webgpu/index.ts';
 import { openModel } from '../../engine/model/open.ts';
@@ -79,7 +79,7 @@ async function answer(decoder: Decoder): Promise<number[]> {
   const [logits = new Float32Array()] = await decoder.run([{ sequence, tokens: golden.ids, logits: 'last' }]);
   const token = logits.indexOf(Math.max(...logits));
   const history = { sequence: new Set(golden.ids), generated: new Set<number>() };
-  const slice: DrawSlice = {
+  const slice: SamplingSlice = {
     sequence,
     token,
     rules: greedy,
@@ -88,7 +88,7 @@ async function answer(decoder: Decoder): Promise<number[]> {
     stopIds: new Set(),
     forbidden: [],
   };
-  const [drawn = []] = (await decoder.deviceSampling?.draw([slice], 2)) ?? [];
+  const [drawn = []] = (await decoder.deviceSampling?.sample([slice], 2)) ?? [];
   return [token, ...drawn];
 }
 
@@ -96,7 +96,7 @@ async function answer(decoder: Decoder): Promise<number[]> {
 async function drawTwo(decoder: Decoder): Promise<number[]> {
   const sequence = decoder.createSequence();
   const history = { sequence: new Set([5]), generated: new Set<number>() };
-  const slice: DrawSlice = {
+  const slice: SamplingSlice = {
     sequence,
     token: 5,
     rules: greedy,
@@ -105,7 +105,7 @@ async function drawTwo(decoder: Decoder): Promise<number[]> {
     stopIds: new Set(),
     forbidden: [],
   };
-  const [drawn = []] = (await decoder.deviceSampling?.draw([slice], 2)) ?? [];
+  const [drawn = []] = (await decoder.deviceSampling?.sample([slice], 2)) ?? [];
   return drawn;
 }
 
