@@ -5,10 +5,10 @@
 import { Lexer, Tokenizer, type Tokens, type TokensList } from 'marked';
 import { limits } from './limits.ts';
 
-/** A name such as `__init__.py` is no bold text, though CommonMark reads it so. */
+/** CommonMark would render a name such as `__init__.py` in bold. */
 const dunderName = /^_{1,2}\w+__[./]\w/;
 
-/** Refuses to nest deeper than anybody writes, since the lexer and the renderer call themselves for each level. */
+/** Limits nesting, because the lexer and the renderer recurse for each level. */
 class BoundedTokenizer extends Tokenizer {
   #depth = 0;
 
@@ -43,7 +43,7 @@ class BoundedTokenizer extends Tokenizer {
   }
 }
 
-/** Takes a paragraph beyond the limit as plain text, since marked's emphasis takes quadratic time. */
+/** Treats a paragraph beyond the limit as plain text, because marked's emphasis takes quadratic time. */
 class BoundedLexer extends Lexer {
   override inlineTokens(...[src, tokens = []]: Parameters<Lexer['inlineTokens']>): ReturnType<Lexer['inlineTokens']> {
     if (src.length <= limits.markdown.paragraphChars) return super.inlineTokens(src, tokens);
@@ -57,5 +57,5 @@ export function lexMarkdown(markdown: string): TokensList {
   return new BoundedLexer({ gfm: true, tokenizer: new BoundedTokenizer() }).lex(markdown);
 }
 
-/** What must not stand before and after a place: it would be a part of something longer. */
+/** Lookarounds of a citation: it must not be part of a longer word or path. */
 export const placeBorders = { before: String.raw`(?<![\w/:.@+-])`, after: String.raw`(?![\w:/.]*\w)` } as const;

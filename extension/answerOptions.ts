@@ -2,7 +2,7 @@ import type { ChatParams, ModelCard } from '../engine/protocol/engineProtocol.ts
 import { chatSettings } from './settings.ts';
 import type { Thinking } from './thinking.ts';
 
-/** How this model is to answer, by the user's settings: the same in Hearth's chat and in VS Code's own. */
+/** The user's answer settings for this model, shared by Hearth's chat and VS Code's own. */
 export function answerOptions(
   card: ModelCard,
   thinking: Thinking,

@@ -1,4 +1,4 @@
-/** What the commands do. */
+/** The commands. */
 import * as vscode from 'vscode';
 import type { EngineHost } from './client/host.ts';
 import { writeCommitMessage } from './commit.ts';
@@ -93,10 +93,6 @@ function answerNow(engine: EngineHost): void {
 async function clearCache(engine: EngineHost): Promise<void> {
   const { files, bytes } = await (await engine.client()).clearCache();
   void vscode.window.showInformationMessage(
-    vscode.l10n.t(
-      'The cache is empty. {0} prompts with {1} MB were removed from the disk.',
-      files,
-      Math.ceil(bytes / 1e6),
-    ),
+    vscode.l10n.t('Cache cleared. Removed {0} prompts ({1} MB) from the disk.', files, Math.ceil(bytes / 1e6)),
   );
 }

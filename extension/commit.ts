@@ -15,7 +15,7 @@ export async function writeCommitMessage(engine: EngineHost, view: unknown): Pro
   const repository = await gitRepository(rootOf(view));
   const diff = repository === undefined ? '' : await changesOf(repository);
   if (repository === undefined || diff.trim() === '') {
-    void vscode.window.showInformationMessage(vscode.l10n.t('There are no changes to write a message for.'));
+    void vscode.window.showInformationMessage(vscode.l10n.t('No changes to describe.'));
     return;
   }
   const location = vscode.ProgressLocation.Notification;
@@ -28,7 +28,7 @@ export async function writeCommitMessage(engine: EngineHost, view: unknown): Pro
   });
 }
 
-/** Shows the message as it comes. The user's draft comes back where it is cancelled, fails or brings nothing. */
+/** Streams the message into the box. Restores the user's draft if it is cancelled, fails or is empty. */
 async function writeInto(box: MessageBox, chat: (handlers: StreamHandlers) => Promise<ChatResult>): Promise<void> {
   const drafted = new DraftedMessage(box);
   let text = '';
@@ -54,7 +54,7 @@ const rootOf = (view: unknown): vscode.Uri | undefined =>
     ? view.rootUri
     : undefined;
 
-/** As much of the diff as there is room for, from its beginning. */
+/** As much of the diff as fits, from its beginning. */
 async function fitting(engine: EngineHost, diff: string): Promise<string> {
   const [tokens = 0] = await countTokens(engine, [diff]);
   const lines = diff.split('\n');

@@ -48,7 +48,7 @@ export interface MessageBox {
 }
 
 /**
- * Writes into the box while a message comes. The draft stays until there is text, comes back if none is kept, and what
+ * Streams a message into the box. The draft stays until there is text and is restored if there is no message. Text that
  * the user types meanwhile is never overwritten.
  */
 export class DraftedMessage {

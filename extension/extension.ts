@@ -37,7 +37,7 @@ const chatViewId = 'hearth.chat';
 
 let running: { engine: EngineHost; index: RepositoryIndex; chat: LazyChat } | undefined;
 
-/** Registers everything and starts nothing: the engine comes with the first key or question. */
+/** Registers everything and starts nothing: the engine starts with the first key or question. */
 export function activate(context: vscode.ExtensionContext): void {
   const log = vscode.window.createOutputChannel('Hearth', { log: true });
   const engine = new EngineHost(() => createClient(context, log, (url) => remote.token(url)));
@@ -100,13 +100,13 @@ function applyServer({ server, log }: Parts): void {
   server.apply().catch((error: unknown) => log.warn(`The server was not started: ${sentence(error)}`));
 }
 
-/** VS Code waits a few seconds for this: the engine ends with the window, and the last words reach the disk. */
+/** VS Code waits a few seconds for this. Stops the engine and writes the chat to disk. */
 export async function deactivate(): Promise<void> {
   await Promise.all([running?.engine.stop(), running?.index.stop(), running?.chat.close()]);
   running = undefined;
 }
 
-/** What is asked about next, most likely first: the place of the cursor, the open conversation, the other files in view. */
+/** Warm-up targets, most likely first: the cursor, the open conversation, other visible files. */
 async function readAhead(
   completion: CompletionProvider,
   chat: LazyChat,
@@ -118,7 +118,7 @@ async function readAhead(
   for (const editor of visibleTextEditors) if (editor !== activeTextEditor) await completion.warm(editor, token);
 }
 
-/** Each time that a model becomes ready. */
+/** Runs each time a model becomes ready. */
 function onceReady(engine: EngineHost, run: () => void): vscode.Disposable {
   let wasReady = false;
   return engine.onView(({ state }) => {
@@ -196,7 +196,7 @@ function reloadSoon(parts: Parts, report: (error: unknown) => void): void {
 
 function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void {
   if (event.affectsConfiguration('hearth.server')) applyServer(parts);
-  const report = (error: unknown) => parts.log.warn(`After a changed setting: ${sentence(error)}`);
+  const report = (error: unknown) => parts.log.warn(`Applying a changed setting failed: ${sentence(error)}`);
   if (event.affectsConfiguration('hearth.modelsDirectory')) {
     parts.firstRun.again();
     // The process has the folder from its environment.

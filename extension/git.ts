@@ -20,7 +20,7 @@ export async function gitRepository(uri: vscode.Uri | undefined): Promise<GitRep
   return (uri && api.getRepository(uri)) ?? api.repositories[0];
 }
 
-/** What is staged; where nothing is, what has changed. */
+/** The staged changes; if there are none, all changes. */
 export async function changesOf(repository: GitRepository): Promise<string> {
   const staged = await repository.diff(true);
   return staged.trim() === '' ? repository.diff() : staged;

@@ -16,7 +16,7 @@ export const limits = {
     logLineChars: 4_000,
   },
   completion: {
-    /** Suggestions kept. A session of typing revisits the last few dozen places at most. */
+    /** Cached suggestions. Typing revisits a few dozen places at most. */
     cacheEntries: 250,
     /** Prefix and suffix sent to the engine: whole files as people write them, so that it can parse them. What the model
      * gets of it is the engine's to cut. */
@@ -30,7 +30,7 @@ export const limits = {
     anchorLines: 64,
     /** A pause asked for after slow answers never grows beyond this; it would feel like nothing happens. */
     debounceMs: 600,
-    /** After so long without a key the engine reads ahead: longer than the pauses within typing. */
+    /** The engine warms up after this idle time, which is longer than pauses within typing. */
     idleMs: 1_500,
     /** Suggestions to cycle through when the user asks for them; each costs the time of one. */
     candidates: 3,
@@ -43,9 +43,9 @@ export const limits = {
     similarSnippets: 2,
     recentEdits: 4,
     visitedFiles: 8,
-    /** Of a visited file, what is looked through. */
+    /** Searched part of a visited file. */
     visitedLines: 2_000,
-    /** All snippets together; on the CPU a prompt is read at some hundred tokens a second. */
+    /** All snippets together; a CPU prefills some hundred tokens a second. */
     cpuContextChars: 1_500,
     contextChars: 6_000,
   },

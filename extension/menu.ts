@@ -6,7 +6,7 @@ import { indexSentence } from './repository/status.ts';
 import { completionSettings, languageEnabled, writeSetting } from './settings.ts';
 import { canThink, modeLabel, type Thinking } from './thinking.ts';
 
-/** What a click on the status bar offers. */
+/** Menu of the status bar. */
 export async function showMenu(
   engine: EngineHost,
   thinking: Thinking,

@@ -1,5 +1,5 @@
 /**
- * Everything that is said between the extension and the chat view's page. Both sides validate what they receive. The page
+ * Messages between the extension and the chat page. Both sides validate what they receive. The page
  * (media/) may import nothing else of the extension.
  */
 import * as z from 'zod';
@@ -11,7 +11,7 @@ import { limits } from './limits.ts';
 export const chip = z.object({
   id: z.string(),
   label: z.string(),
-  /** Which lines, and whether something was left out. */
+  /** Line range, and whether lines were left out. */
   detail: z.string(),
   /** Estimated; 0: not known before it is sent. */
   tokens: z.number(),
@@ -44,7 +44,7 @@ export const outcome = z.discriminatedUnion('kind', [
     /** Earliest messages that the model did not see, because its context is full. */
     dropped: z.number(),
   }),
-  /** By the user. */
+  /** Stopped by the user. */
   z.object({ kind: z.literal('stopped'), figures: figures.optional() }),
   /** The window or the computer went away while it was being answered. */
   z.object({ kind: z.literal('interrupted') }),
@@ -54,7 +54,7 @@ export type Outcome = z.infer<typeof outcome>;
 
 /** A place in the workspace that an answer names. */
 export const citation = z.object({
-  /** As it stands in the answer. */
+  /** Text of the citation in the answer. */
   text: z.string(),
   path: z.string(),
   /** From 1, end inclusive. */
@@ -69,7 +69,7 @@ export const turn = z.object({
   kind: z.enum(['chat', 'summary']),
   question: z.string(),
   chips: z.array(chip),
-  /** What was wanted and did not go along. */
+  /** Labels of attachments that were left out. */
   omitted: z.array(z.string()),
   thinking: z.string(),
   answer: z.string(),
@@ -77,13 +77,13 @@ export const turn = z.object({
   model: z.string(),
   /** Places that the answer names, all of which exist. */
   citations: z.array(citation),
-  /** Places that it names and that do not exist, as they stand in it. */
+  /** Citations of places that do not exist, as written in the answer. */
   missing: z.array(z.string()),
   outcome,
 });
 export type Turn = z.infer<typeof turn>;
 
-/** What is above the question box when the engine cannot answer yet. */
+/** Notice above the question box when the engine cannot answer yet. */
 export const notice = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('none') }),
   z.object({ kind: z.literal('progress'), text: z.string(), share: z.number().optional() }),
@@ -118,7 +118,7 @@ export const context = z.object({
 });
 export type Context = z.infer<typeof context>;
 
-/** What a mention that is being typed may become. */
+/** A suggestion for the mention that is being typed. */
 export const suggestion = z.object({
   kind: z.enum(['file', 'folder', 'symbol', 'selection', 'problems', 'diff', 'terminal', 'repository']),
   label: z.string(),
@@ -130,7 +130,7 @@ export const suggestion = z.object({
 });
 export type Suggestion = z.infer<typeof suggestion>;
 
-/** What stands in the question box, and what is selected in it. */
+/** Text and selection of the question box. */
 export const draft = z.object({
   text: z.string().max(limits.chat.questionChars),
   start: z.number().int().nonnegative(),
@@ -150,7 +150,7 @@ export const toPage = z.discriminatedUnion('type', [
     turn: z.string(),
     kind: z.enum(['text', 'thinking']),
     text: z.string(),
-    /** Of the answer so far. */
+    /** Tokens of the answer so far. */
     tokens: z.number().optional(),
   }),
   z.object({ type: z.literal('outcome'), turn: z.string(), outcome }),
@@ -159,7 +159,7 @@ export const toPage = z.discriminatedUnion('type', [
   z.object({ type: z.literal('context'), context }),
   /** For the query that the page sent. */
   z.object({ type: z.literal('suggestions'), query: z.string(), items: z.array(suggestion) }),
-  /** What was being typed when the page or the window went away. */
+  /** The draft when the page or the window closed. */
   z.object({ type: z.literal('draft'), draft }),
   z.object({ type: z.literal('focus') }),
 ]);
@@ -176,7 +176,7 @@ export const toHost = z.discriminatedUnion('type', [
   /** In the same words, or in others: that turn and all after it are replaced. */
   z.object({ type: z.literal('resend'), turn: name, text: z.string().min(1).max(limits.chat.questionChars) }),
   z.object({ type: z.literal('stop') }),
-  /** Enough thought. */
+  /** Ends thinking. */
   z.object({ type: z.literal('answer-now') }),
   z.object({ type: z.literal('copy'), text: code }),
   z.object({ type: z.literal('insert'), text: code }),
@@ -184,9 +184,9 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('apply'), turn: name, text: code }),
   /** Puts a command into the terminal, without running it. */
   z.object({ type: z.literal('run'), text: code }),
-  /** What is being typed: for the chips of its mentions, and kept for the next page. */
+  /** The draft: for chips of its mentions, and restored on the next page. */
   z.object({ type: z.literal('draft'), draft }),
-  /** What stands after `@` or `#`. */
+  /** The text after `@` or `#`. */
   z.object({ type: z.literal('suggest'), query: name }),
   /** A citation of that turn, by its text; or the text that went with it, by its chip. */
   z.object({ type: z.literal('open-citation'), turn: name, text: name }),
@@ -198,7 +198,7 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('pick-model') }),
   z.object({ type: z.literal('download'), model: name }),
   z.object({ type: z.literal('action'), action, turn: name.optional() }),
-  /** Something broke in the page; goes to the log. */
+  /** An error in the page, for the log. */
   z.object({ type: z.literal('page-error'), message: name }),
 ]);
 export type ToHost = z.infer<typeof toHost>;

@@ -1,4 +1,4 @@
-/** The parts of the extension that know each other, made once at activation. */
+/** The parts of the extension, created once at activation. */
 import type * as vscode from 'vscode';
 import type { Chat } from './chat/chat.ts';
 import type { EngineHost } from './client/host.ts';
@@ -31,26 +31,26 @@ export interface Parts {
 
 /** The chat, made when the view is first shown or a command needs it. */
 export class LazyChat {
-  private readonly parts: Parts;
-  private opening: Promise<Chat> | undefined;
+  readonly #parts: Parts;
+  #opening: Promise<Chat> | undefined;
 
   constructor(parts: Parts) {
-    this.parts = parts;
+    this.#parts = parts;
   }
 
-  /** What the engine is to read of the conversation, where there is one on screen. */
+  /** Warms up the conversation on screen, if any. */
   async warm(token: vscode.CancellationToken): Promise<void> {
-    await (await this.opening)?.session.warm(token);
+    await (await this.#opening)?.session.warm(token);
   }
 
   open(): Promise<Chat> {
-    this.opening ??= import('./chat/chat.ts').then(({ Chat }) => Chat.open(this.parts));
-    return this.opening;
+    this.#opening ??= import('./chat/chat.ts').then(({ Chat }) => Chat.open(this.#parts));
+    return this.#opening;
   }
 
   async close(): Promise<void> {
-    const chat = await this.opening;
-    this.opening = undefined;
+    const chat = await this.#opening;
+    this.#opening = undefined;
     await chat?.close();
   }
 }

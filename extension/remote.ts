@@ -8,32 +8,32 @@ const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 
 /** The server that answers instead of this computer's engine: its address, its token, its model. */
 export class Remote {
-  private readonly secrets: vscode.SecretStorage;
-  private readonly engine: EngineHost;
+  readonly #secrets: vscode.SecretStorage;
+  readonly #engine: EngineHost;
 
   constructor(secrets: vscode.SecretStorage, engine: EngineHost) {
-    this.secrets = secrets;
-    this.engine = engine;
+    this.#secrets = secrets;
+    this.#engine = engine;
   }
 
-  /** Kept for one origin: no other server ever gets it. */
+  /** Stored for one origin. No other server gets it. */
   async token(url: string): Promise<string | undefined> {
-    return URL.canParse(url) ? this.secrets.get(secretKey(url)) : undefined;
+    return URL.canParse(url) ? this.#secrets.get(secretKey(url)) : undefined;
   }
 
-  /** Asks for the address, the token and, where there are several, the model. Nothing is kept before the server answered. */
+  /** Asks for the address, the token and, if there are several, the model. Saves nothing until the server answers. */
   async connect(): Promise<void> {
     const url = await askAddress(remoteSettings()?.url ?? '');
     if (url === undefined) return;
     const before = await this.token(url);
     const token = await askToken(url, before === undefined);
     if (token === undefined) return;
-    if (token !== '') await this.secrets.store(secretKey(url), token);
-    const model = await this.pickModel(url);
+    if (token !== '') await this.#secrets.store(secretKey(url), token);
+    const model = await this.#pickModel(url);
     if (model === undefined) return;
     await writeSetting('remote.model', model === '' ? undefined : model);
     await writeSetting('remote.url', url);
-    await (await this.engine.client()).reconnect();
+    await (await this.#engine.client()).reconnect();
   }
 
   async disconnect(): Promise<void> {
@@ -46,26 +46,26 @@ export class Remote {
     if (remote === undefined) return this.connect();
     const token = await askToken(remote.url, true);
     if (token === undefined || token === '') return;
-    await this.secrets.store(secretKey(remote.url), token);
-    await (await this.engine.client()).reconnect();
+    await this.#secrets.store(secretKey(remote.url), token);
+    await (await this.#engine.client()).reconnect();
   }
 
   async clearToken(): Promise<void> {
     const remote = remoteSettings();
     if (remote === undefined) {
-      void vscode.window.showInformationMessage(vscode.l10n.t('No server is set: this computer answers.'));
+      void vscode.window.showInformationMessage(vscode.l10n.t('No server is set. Models on this computer answer.'));
       return;
     }
-    await this.secrets.delete(secretKey(remote.url));
+    await this.#secrets.delete(secretKey(remote.url));
     void vscode.window.showInformationMessage(vscode.l10n.t('The token for {0} was removed.', hostOf(remote.url)));
-    await this.engine.current?.reconnect();
+    await this.#engine.current?.reconnect();
   }
 
   async chooseModel(): Promise<void> {
     const remote = remoteSettings();
     if (remote === undefined) return this.connect();
-    const here = { label: `$(vm) ${vscode.l10n.t('Use models of this computer')}`, here: true };
-    const models = await this.models(remote.url);
+    const here = { label: `$(vm) ${vscode.l10n.t('Use models on this computer')}`, here: true };
+    const models = await this.#models(remote.url);
     const title = vscode.l10n.t('Models of {0}', hostOf(remote.url));
     const chosen = await vscode.window.showQuickPick([...models.map((model) => item(model, remote.model)), here], {
       title,
@@ -76,16 +76,16 @@ export class Remote {
   }
 
   /** '' is the only one that the server has. */
-  private async pickModel(url: string): Promise<string | undefined> {
-    const models = await this.models(url);
+  async #pickModel(url: string): Promise<string | undefined> {
+    const models = await this.#models(url);
     if (models.length === 1) return '';
     const title = vscode.l10n.t('Models of {0}', hostOf(url));
     const items = models.map((model) => item(model, remoteSettings()?.model));
     return (await vscode.window.showQuickPick(items, { title }))?.id;
   }
 
-  private async models(url: string): Promise<RemoteModel[]> {
-    const [client, token] = await Promise.all([this.engine.client(), this.token(url)]);
+  async #models(url: string): Promise<RemoteModel[]> {
+    const [client, token] = await Promise.all([this.#engine.client(), this.token(url)]);
     return client.remoteModels({ url, ...(token !== undefined && { token }) });
   }
 }
@@ -109,26 +109,26 @@ function item({ id, contextTokens }: RemoteModel, chosen: string | undefined) {
 async function askAddress(value: string): Promise<string | undefined> {
   const url = await vscode.window.showInputBox({
     title: vscode.l10n.t('Address of an OpenAI-compatible server'),
-    prompt: vscode.l10n.t('Questions, and the code that goes with them, will be sent there.'),
+    prompt: vscode.l10n.t('Questions and attached code will be sent there.'),
     placeHolder: 'https://HOST/v1',
     value,
     ignoreFocusOut: true,
     validateInput: (text) =>
-      isAddress(text) ? undefined : vscode.l10n.t('An address begins with https:// or http://'),
+      isAddress(text) ? undefined : vscode.l10n.t('The address must begin with https:// or http://'),
   });
   return url?.trim();
 }
 
 const isAddress = (text: string): boolean => /^https?:\/\//.test(text.trim()) && URL.canParse(text.trim());
 
-/** '' keeps the one there is, or none. */
+/** '' leaves the stored token unchanged. */
 async function askToken(url: string, isNew: boolean): Promise<string | undefined> {
   const { protocol, hostname } = new URL(url);
   const open = protocol === 'http:' && !loopback.test(hostname);
-  const kept = vscode.l10n.t('Empty: the token that is kept already.');
-  const none = vscode.l10n.t('Kept in the secret storage of VS Code. Empty: the server needs none.');
+  const kept = vscode.l10n.t('Leave empty to use the stored token.');
+  const none = vscode.l10n.t("Stored in VS Code's secret storage. Leave empty if the server needs no token.");
   const risk = vscode.l10n.t(
-    'The connection is not encrypted: others on the network can read the token and your code.',
+    'The connection is not encrypted. Others on the network can read the token and your code.',
   );
   const token = await vscode.window.showInputBox({
     title: vscode.l10n.t('Token for {0}', hostOf(url)),

@@ -6,18 +6,18 @@ const section = 'hearth';
 
 export type Backend = NonNullable<LoadParams['backend']>;
 export type Multiline = 'auto' | 'always' | 'never';
-/** How sure the model must be of a suggestion that is shown. */
+/** Minimum confidence of a shown suggestion. */
 export type Confidence = 'eager' | 'balanced' | 'quiet';
 
 export interface EngineSettings {
   /** Catalogue id, absolute path, or '' for the automatic choice. */
   model: string;
   backend: Backend;
-  /** Undefined: what the model was trained for, as far as memory allows. */
+  /** Undefined: as trained, limited by memory. */
   contextTokens: number | undefined;
   threads: number | undefined;
   cachePrecision: NonNullable<LoadParams['cachePrecision']>;
-  /** For what models have read, from one start to the next. */
+  /** KV cache snapshots on disk. */
   diskCacheBytes: number;
 }
 

@@ -11,7 +11,7 @@ export interface StatusText {
   problem: boolean;
 }
 
-/** What the status bar says; pure, for the tests. `paused`: no completions are asked for. */
+/** Text of the status bar. Pure. `paused`: completions are paused. */
 export function statusText(view: EngineView, paused: boolean): StatusText {
   const { state } = view;
   const say = (icon: string, text: string, tooltip: string, problem = false): StatusText => ({
@@ -21,7 +21,7 @@ export function statusText(view: EngineView, paused: boolean): StatusText {
   });
   switch (state.kind) {
     case 'idle':
-      return say('flame', 'Hearth', vscode.l10n.t('The model is loaded when it is first needed.'));
+      return say('flame', 'Hearth', vscode.l10n.t('The model loads when it is first needed.'));
     case 'starting':
       return say('loading~spin', 'Hearth', vscode.l10n.t('The engine is starting.'));
     case 'no-model':
@@ -31,11 +31,11 @@ export function statusText(view: EngineView, paused: boolean): StatusText {
     case 'loading':
       return say('loading~spin', share(state), vscode.l10n.t('Loading {0}', state.name));
     case 'restarting':
-      return say('sync~spin', 'Hearth', vscode.l10n.t('The engine stopped unexpectedly. It is being started again.'));
+      return say('sync~spin', 'Hearth', vscode.l10n.t('The engine stopped unexpectedly. It is restarting.'));
     case 'failed':
       return say('error', 'Hearth', state.message, true);
     case 'connecting':
-      return say('loading~spin', state.host, vscode.l10n.t('Asking {0} for its models', state.host));
+      return say('loading~spin', state.host, vscode.l10n.t('Connecting to {0}', state.host));
     case 'ready':
       return readyText(view, state.card, paused);
   }
@@ -46,13 +46,13 @@ function readyText(view: EngineView, { name, host }: ModelCard, paused: boolean)
   const speed = view.last === undefined ? '' : `  ${formatSpeed(view.last.tokensPerSecond)}`;
   const lines = [view.running > 0 ? vscode.l10n.t('{0} is working.', name) : vscode.l10n.t('{0} is ready.', name)];
   if (host !== undefined) {
-    lines.push(vscode.l10n.t('{0} answers: questions, and the code that goes with them, are sent there.', host));
+    lines.push(vscode.l10n.t('{0} answers. Questions and attached code are sent there.', host));
   }
   if (paused) lines.push(vscode.l10n.t('Completions are paused.'));
   if (view.last !== undefined) {
     lines.push(
       vscode.l10n.t(
-        'Last answer: {0} prompt tokens, {1} of them from the cache; first token after {2} ms.',
+        'Last answer: {0} prompt tokens, {1} from the cache; time to first token {2} ms.',
         view.last.promptTokens,
         view.last.cachedTokens,
         Math.round(view.last.timeToFirstTokenMs),
@@ -76,49 +76,49 @@ const bytes = (state: { done: number; total: number }): string =>
 
 /** The two items at the right: model and state, and the thinking switch. */
 export class StatusBar {
-  private readonly main = vscode.window.createStatusBarItem('hearth.status', vscode.StatusBarAlignment.Right, 100);
-  private readonly switch = vscode.window.createStatusBarItem('hearth.thinking', vscode.StatusBarAlignment.Right, 99);
-  private readonly engine: EngineHost;
-  private readonly thinking: Thinking;
-  private readonly paused: () => boolean;
+  readonly #main = vscode.window.createStatusBarItem('hearth.status', vscode.StatusBarAlignment.Right, 100);
+  readonly #switch = vscode.window.createStatusBarItem('hearth.thinking', vscode.StatusBarAlignment.Right, 99);
+  readonly #engine: EngineHost;
+  readonly #thinking: Thinking;
+  readonly #paused: () => boolean;
 
   constructor(engine: EngineHost, thinking: Thinking, paused: () => boolean) {
-    this.engine = engine;
-    this.thinking = thinking;
-    this.paused = paused;
-    this.main.name = 'Hearth';
-    this.main.command = 'hearth.menu';
-    this.switch.name = vscode.l10n.t('Hearth: thinking');
-    this.switch.command = 'hearth.thinking';
+    this.#engine = engine;
+    this.#thinking = thinking;
+    this.#paused = paused;
+    this.#main.name = 'Hearth';
+    this.#main.command = 'hearth.menu';
+    this.#switch.name = vscode.l10n.t('Hearth: thinking');
+    this.#switch.command = 'hearth.thinking';
     this.refresh();
-    this.main.show();
+    this.#main.show();
   }
 
   refresh(): void {
-    const view = this.engine.view;
-    const { text, tooltip, problem } = statusText(view, this.paused());
-    this.main.text = text;
-    this.main.tooltip = tooltip;
-    this.main.accessibilityInformation = { label: `Hearth. ${tooltip}` };
-    this.main.backgroundColor = problem ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
-    if (view.state.kind === 'ready') this.showSwitch(view.state.card);
-    else this.switch.hide();
+    const view = this.#engine.view;
+    const { text, tooltip, problem } = statusText(view, this.#paused());
+    this.#main.text = text;
+    this.#main.tooltip = tooltip;
+    this.#main.accessibilityInformation = { label: `Hearth. ${tooltip}` };
+    this.#main.backgroundColor = problem ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
+    if (view.state.kind === 'ready') this.#showSwitch(view.state.card);
+    else this.#switch.hide();
   }
 
   dispose(): void {
-    this.main.dispose();
-    this.switch.dispose();
+    this.#main.dispose();
+    this.#switch.dispose();
   }
 
-  private showSwitch(card: Parameters<Thinking['mode']>[0]): void {
+  #showSwitch(card: Parameters<Thinking['mode']>[0]): void {
     const able = canThink(card.thinkingModes);
-    const mode = modeLabel(this.thinking.mode(card));
-    this.switch.text = able ? `$(lightbulb) ${mode}` : '$(lightbulb)';
-    this.switch.tooltip = able
+    const mode = modeLabel(this.#thinking.mode(card));
+    this.#switch.text = able ? `$(lightbulb) ${mode}` : '$(lightbulb)';
+    this.#switch.tooltip = able
       ? vscode.l10n.t('Thinking: {0}. Click to change.', mode)
-      : vscode.l10n.t('This model answers without thinking.');
-    this.switch.color = able ? undefined : new vscode.ThemeColor('disabledForeground');
-    this.switch.accessibilityInformation = { label: this.switch.tooltip };
-    this.switch.show();
+      : vscode.l10n.t('This model cannot think.');
+    this.#switch.color = able ? undefined : new vscode.ThemeColor('disabledForeground');
+    this.#switch.accessibilityInformation = { label: this.#switch.tooltip };
+    this.#switch.show();
   }
 }

@@ -8,7 +8,7 @@ import { limits } from './limits.ts';
 export async function summaryRequest(target: unknown): Promise<SummaryRequest | undefined> {
   const uri = target instanceof vscode.Uri ? target : vscode.window.activeTextEditor?.document.uri;
   if (uri === undefined) {
-    void vscode.window.showInformationMessage(vscode.l10n.t('Open the file that is to be summarised.'));
+    void vscode.window.showInformationMessage(vscode.l10n.t('Open the file to summarise.'));
     return undefined;
   }
   if (((await vscode.workspace.fs.stat(uri)).type & vscode.FileType.Directory) !== 0) return folderRequest(uri);
@@ -47,7 +47,7 @@ async function folderRequest(uri: vscode.Uri): Promise<SummaryRequest | undefine
   if (files.length > limits.context.summaryFiles) {
     throw new Error(
       vscode.l10n.t(
-        'The folder has {0} files; at most {1} are summarised at once. Choose a folder in it.',
+        'The folder has {0} files. Hearth summarises at most {1} at once. Choose a subfolder.',
         files.length,
         limits.context.summaryFiles,
       ),

@@ -6,7 +6,7 @@ import { documentSymbols, type FoundSymbol } from './context/workspace.ts';
 export const tasks = ['explain', 'fix', 'tests', 'document'] as const;
 export type Task = (typeof tasks)[number];
 
-/** What a task asks the model, in the user's language. */
+/** The task's question, in the user's language. */
 export function taskQuestion(task: Task, problems: readonly string[]): string {
   const { t } = vscode.l10n;
   const listed = problems.length === 0 ? '' : `\n\n${problems.join('\n')}`;

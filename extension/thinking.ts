@@ -6,7 +6,7 @@ const storageKey = 'hearth.thinking';
 
 export const canThink = (modes: readonly ThinkingMode[]): boolean => modes.some((mode) => mode !== 'off');
 
-/** What a model does until the user says otherwise: answers at once where it can, else its published middle. */
+/** Default mode: off if the model supports it, otherwise medium. */
 export function defaultMode(modes: readonly ThinkingMode[]): ThinkingMode {
   if (modes.includes('off')) return 'off';
   return modes.includes('medium') ? 'medium' : (modes[0] ?? 'off');
@@ -26,78 +26,75 @@ export function modeLabel(mode: ThinkingMode): string {
 function modeDetail(mode: ThinkingMode): string {
   const details: Record<ThinkingMode, string> = {
     off: vscode.l10n.t('Answers at once'),
-    on: vscode.l10n.t('Thinks before it answers: slower, better at hard questions'),
-    low: vscode.l10n.t('A few lines of thought'),
-    medium: vscode.l10n.t('The usual measure'),
-    high: vscode.l10n.t('As long as it takes: slowest, best at hard questions'),
+    on: vscode.l10n.t('Thinks before it answers: slower, better on hard questions'),
+    low: vscode.l10n.t('Thinks briefly'),
+    medium: vscode.l10n.t('Thinks for a medium time'),
+    high: vscode.l10n.t('Thinks as long as needed: slowest, best on hard questions'),
   };
   return details[mode];
 }
 
 /** The thinking switch, remembered for each model. */
 export class Thinking {
-  private readonly storage: vscode.Memento;
-  private readonly engine: EngineHost;
-  private readonly changed = new vscode.EventEmitter<void>();
-  readonly onChange = this.changed.event;
+  readonly #storage: vscode.Memento;
+  readonly #engine: EngineHost;
+  readonly #changed = new vscode.EventEmitter<void>();
+  readonly onChange = this.#changed.event;
 
   constructor(storage: vscode.Memento, engine: EngineHost) {
-    this.storage = storage;
-    this.engine = engine;
+    this.#storage = storage;
+    this.#engine = engine;
   }
 
   mode(card: Pick<ModelCard, 'id' | 'thinkingModes'>): ThinkingMode {
-    const saved = this.storage.get<Record<string, ThinkingMode>>(storageKey, {})[card.id];
+    const saved = this.#storage.get<Record<string, ThinkingMode>>(storageKey, {})[card.id];
     return saved !== undefined && card.thinkingModes.includes(saved) ? saved : defaultMode(card.thinkingModes);
   }
 
   async set(card: Pick<ModelCard, 'id'>, mode: ThinkingMode): Promise<void> {
-    const all = this.storage.get<Record<string, ThinkingMode>>(storageKey, {});
-    await this.storage.update(storageKey, { ...all, [card.id]: mode });
-    this.changed.fire();
+    const all = this.#storage.get<Record<string, ThinkingMode>>(storageKey, {});
+    await this.#storage.update(storageKey, { ...all, [card.id]: mode });
+    this.#changed.fire();
   }
 
   /** Two modes: switches over. More: asks. A model that cannot think: says so. */
   async pick(): Promise<void> {
-    const card = this.engine.current?.warmModel ?? (await this.loadForPick());
+    const card = this.#engine.current?.warmModel ?? (await this.#loadForPick());
     if (card === undefined) return;
-    if (!canThink(card.thinkingModes)) return this.sayCannot(card);
-    const mode = card.thinkingModes.length === 2 ? this.other(card) : await this.ask(card);
+    if (!canThink(card.thinkingModes)) return this.#sayCannot(card);
+    const mode = card.thinkingModes.length === 2 ? this.#other(card) : await this.#ask(card);
     if (mode !== undefined) await this.set(card, mode);
   }
 
   dispose(): void {
-    this.changed.dispose();
+    this.#changed.dispose();
   }
 
-  private async loadForPick(): Promise<ModelCard | undefined> {
-    const client = await this.engine.client();
+  async #loadForPick(): Promise<ModelCard | undefined> {
+    const client = await this.#engine.client();
     return client.ready();
   }
 
-  private other(card: ModelCard): ThinkingMode | undefined {
+  #other(card: ModelCard): ThinkingMode | undefined {
     const now = this.mode(card);
     return card.thinkingModes.find((mode) => mode !== now);
   }
 
-  private async ask(card: ModelCard): Promise<ThinkingMode | undefined> {
+  async #ask(card: ModelCard): Promise<ThinkingMode | undefined> {
     const now = this.mode(card);
     const items = card.thinkingModes.map((mode) => ({
       label: `${mode === now ? '$(check) ' : ''}${modeLabel(mode)}`,
       description: modeDetail(mode),
       mode,
     }));
-    const title = vscode.l10n.t('Thinking of {0}', card.name);
+    const title = vscode.l10n.t('Thinking for {0}', card.name);
     return (await vscode.window.showQuickPick(items, { title }))?.mode;
   }
 
-  private async sayCannot(card: ModelCard): Promise<void> {
+  async #sayCannot(card: ModelCard): Promise<void> {
     const choose = vscode.l10n.t('Choose a model');
     const answer = await vscode.window.showInformationMessage(
-      vscode.l10n.t(
-        '{0} answers without thinking: it was not trained to. Models such as Qwen3 and GPT-OSS can.',
-        card.name,
-      ),
+      vscode.l10n.t('{0} was not trained to think. Models such as Qwen3 and GPT-OSS can.', card.name),
       choose,
     );
     if (answer === choose) await vscode.commands.executeCommand('hearth.chooseModel');

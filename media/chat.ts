@@ -9,10 +9,10 @@
  *     .code: .code-language, [data-action=apply|insert|copy]
  *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer
  *   #restricted               the folder is not trusted, so nothing in it is searched
- *   #chips .chip[data-chip]   what goes with the question, each with a remove button
+ *   #chips .chip[data-chip]   attachments of the question, each with a remove button
  *   #question                 the text box: Enter sends, Shift+Enter breaks the line, Escape stops, Up recalls
- *   #mentions [role=option]   what a mention that is typed after `@` or `#` may become
- *   #usage                    how full the model's window is
+ *   #mentions [role=option]   suggestions for a mention after `@` or `#`
+ *   #usage                    context window use
  *   #model, #thinking         open the pickers; #thinking has aria-pressed
  *   #send, #stop              one of them is visible
  *   #announcer (aria-live)    says when an answer is complete
@@ -35,7 +35,7 @@ let runningTurn: string | undefined;
 function setRunning(turn: string | undefined): void {
   runningTurn = turn;
   composer.setRunning(turn !== undefined);
-  // What would ask anew is out of sight until the answer is there.
+  // Hides buttons that ask again while an answer runs.
   document.body.classList.toggle('answering', turn !== undefined);
 }
 

@@ -2,7 +2,7 @@ import type { Chip, Context, Suggestion } from '../extension/messages.ts';
 import { drawIcon, element, fill, type Icon, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 
-/** Of what a question may mention, and what the planner adds by itself. */
+/** Icons of mentions and of attachments that the planner adds. */
 const icons: Readonly<Record<Suggestion['kind'] | 'found' | 'map', Icon>> = {
   file: 'file',
   folder: 'folder',
@@ -19,30 +19,30 @@ const known: ReadonlyMap<string, Icon> = new Map(Object.entries(icons));
 
 export const contextIcon = (kind: string): Icon => known.get(kind) ?? icons.file;
 
-/** What goes with the next question, each with a button that takes it away. */
+/** Attachments of the next question, each with a remove button. */
 export class ContextChips {
   readonly element: HTMLElement;
-  private readonly host: Host;
-  private readonly onRemove: (chip: Chip) => void;
+  readonly #host: Host;
+  readonly #onRemove: (chip: Chip) => void;
 
   constructor(host: Host, onRemove: (chip: Chip) => void) {
-    this.host = host;
-    this.onRemove = onRemove;
+    this.#host = host;
+    this.#onRemove = onRemove;
     const attributes = { 'aria-label': host.texts.contextLabel };
     this.element = element('ul', { class: 'chips', id: 'chips', attributes });
   }
 
   show({ chips, addable }: Context): void {
-    const items = chips.map((chip) => this.chip(chip));
-    if (addable !== undefined) items.push(this.addChip(addable));
+    const items = chips.map((chip) => this.#chip(chip));
+    if (addable !== undefined) items.push(this.#addChip(addable));
     this.element.replaceChildren(...items);
     this.element.hidden = items.length === 0;
   }
 
-  private chip(chip: Chip): HTMLElement {
-    const { texts } = this.host;
-    const remove = iconButton('close', fill(texts.removeChip, chip.label), () => this.onRemove(chip));
-    return element('li', { class: 'chip', title: chipTitle(chip, this.host), attributes: { 'data-chip': chip.id } }, [
+  #chip(chip: Chip): HTMLElement {
+    const { texts } = this.#host;
+    const remove = iconButton('close', fill(texts.removeChip, chip.label), () => this.#onRemove(chip));
+    return element('li', { class: 'chip', title: chipTitle(chip, this.#host), attributes: { 'data-chip': chip.id } }, [
       drawIcon(chipIcon(chip)),
       element('span', { class: 'chip-label', text: chip.label }),
       ...(chip.detail === '' ? [] : [element('span', { class: 'chip-detail', text: chip.detail })]),
@@ -50,14 +50,14 @@ export class ContextChips {
     ]);
   }
 
-  private addChip(name: string): HTMLElement {
-    const title = fill(this.host.texts.addChip, name);
+  #addChip(name: string): HTMLElement {
+    const title = fill(this.#host.texts.addChip, name);
     const attributes = { type: 'button', 'aria-label': title };
     const button = element('button', {
       class: 'chip addable',
       title,
       attributes,
-      onClick: () => this.host.send({ type: 'add-context' }),
+      onClick: () => this.#host.send({ type: 'add-context' }),
     });
     button.append(drawIcon('add'), element('span', { class: 'chip-label', text: name }));
     return element('li', {}, [button]);
@@ -67,7 +67,7 @@ export class ContextChips {
 /** More than these would push the question and its answer apart. */
 const unfoldedPassages = 3;
 
-/** What went with a question that was asked; a click shows it in the editor. Many passages that a search found are one line. */
+/** Attachments of an asked question. A click opens one in the editor. Folds many search results into one line. */
 export function sentChips(chips: readonly Chip[], turn: string, host: Host): HTMLElement[] {
   const found = chips.filter(({ id }) => id.startsWith('found:'));
   if (found.length <= unfoldedPassages) return chips.length === 0 ? [] : [sentList(chips, turn, host)];

@@ -7,136 +7,136 @@ import { MentionMenu } from './mentions.ts';
 /** Between the last key and its report to the extension. */
 const draftMs = 150;
 
-/** The question box with what goes along, the model, the thinking switch, and send or stop. */
+/** The question box with attachments, model, thinking switch, and send or stop. */
 export class Composer {
   readonly element: HTMLElement;
-  private readonly host: Host;
-  private readonly notice: HTMLElement;
-  private readonly restricted: HTMLElement;
-  private readonly chips: ContextChips;
-  private readonly mentions: MentionMenu;
-  private readonly usage: UsageMeter;
-  private readonly box: HTMLTextAreaElement;
-  private readonly sendButton: HTMLButtonElement;
-  private readonly stopButton: HTMLButtonElement;
-  private readonly model: HTMLButtonElement;
-  private readonly thinking: HTMLButtonElement;
-  private running = false;
-  private contextTokens = 0;
-  private usedTokens = 0;
-  private sentDraft = JSON.stringify({ text: '', start: 0, end: 0 });
-  private draftTimer: ReturnType<typeof setTimeout> | undefined;
-  private shownNotice = '';
-  /** What the Up key brings back into an empty box. */
+  readonly #host: Host;
+  readonly #notice: HTMLElement;
+  readonly #restricted: HTMLElement;
+  readonly #chips: ContextChips;
+  readonly #mentions: MentionMenu;
+  readonly #usage: UsageMeter;
+  readonly #box: HTMLTextAreaElement;
+  readonly #sendButton: HTMLButtonElement;
+  readonly #stopButton: HTMLButtonElement;
+  readonly #model: HTMLButtonElement;
+  readonly #thinking: HTMLButtonElement;
+  #running = false;
+  #contextTokens = 0;
+  #usedTokens = 0;
+  #sentDraft = JSON.stringify({ text: '', start: 0, end: 0 });
+  #draftTimer: ReturnType<typeof setTimeout> | undefined;
+  #shownNotice = '';
+  /** The text that the Up key restores in an empty box. */
   recall: () => string | undefined = () => undefined;
 
   constructor(host: Host) {
-    this.host = host;
+    this.#host = host;
     const { texts } = host;
-    this.notice = element('div', { id: 'notice', attributes: { 'aria-live': 'polite' } });
-    this.restricted = element('div', { id: 'restricted' }, [
+    this.#notice = element('div', { id: 'notice', attributes: { 'aria-live': 'polite' } });
+    this.#restricted = element('div', { id: 'restricted' }, [
       element('span', { text: texts.restricted }),
       textButton(texts.actions.trust, true, () => host.send({ type: 'action', action: 'trust' })),
     ]);
-    this.restricted.hidden = true;
-    this.chips = new ContextChips(host, (chip) => this.removeChip(chip));
-    this.usage = new UsageMeter(host);
+    this.#restricted.hidden = true;
+    this.#chips = new ContextChips(host, (chip) => this.#removeChip(chip));
+    this.#usage = new UsageMeter(host);
     const names = { 'aria-label': texts.placeholder, placeholder: texts.placeholder, rows: '1' };
-    this.box = element('textarea', { id: 'question', attributes: names });
-    this.mentions = new MentionMenu(host, this.box);
-    this.sendButton = iconButton('send', texts.send, () => this.submit(), 'send');
-    this.sendButton.id = 'send';
-    this.stopButton = iconButton('stop', texts.stop, () => host.send({ type: 'stop' }), 'stop');
-    this.stopButton.id = 'stop';
-    this.model = this.control('model', 'model', texts.chooseModel, () => host.send({ type: 'pick-model' }));
-    this.thinking = this.control('thinking', 'bulb', texts.cannotThink, () => host.send({ type: 'pick-thinking' }));
+    this.#box = element('textarea', { id: 'question', attributes: names });
+    this.#mentions = new MentionMenu(host, this.#box);
+    this.#sendButton = iconButton('send', texts.send, () => this.#submit(), 'send');
+    this.#sendButton.id = 'send';
+    this.#stopButton = iconButton('stop', texts.stop, () => host.send({ type: 'stop' }), 'stop');
+    this.#stopButton.id = 'stop';
+    this.#model = this.#control('model', 'model', texts.chooseModel, () => host.send({ type: 'pick-model' }));
+    this.#thinking = this.#control('thinking', 'bulb', texts.cannotThink, () => host.send({ type: 'pick-thinking' }));
     const controls = [
-      this.model,
-      this.thinking,
+      this.#model,
+      this.#thinking,
       element('span', { class: 'spacer' }),
-      this.usage.element,
-      this.sendButton,
-      this.stopButton,
+      this.#usage.element,
+      this.#sendButton,
+      this.#stopButton,
     ];
     const frame = element('div', { class: 'composer' }, [
-      this.mentions.element,
-      this.chips.element,
-      this.box,
+      this.#mentions.element,
+      this.#chips.element,
+      this.#box,
       element('div', { class: 'composer-controls' }, controls),
     ]);
-    this.element = element('form', { class: 'composer-area' }, [this.notice, this.restricted, frame]);
+    this.element = element('form', { class: 'composer-area' }, [this.#notice, this.#restricted, frame]);
     this.element.addEventListener('submit', (event) => event.preventDefault());
-    this.listen();
+    this.#listen();
     this.setRunning(false);
-    this.onInput();
+    this.#onInput();
   }
 
   focus(): void {
-    this.box.focus();
+    this.#box.focus();
   }
 
   setText(text: string): void {
-    this.box.value = text;
-    this.onInput();
+    this.#box.value = text;
+    this.#onInput();
   }
 
   /** Whoever types already keeps that. */
   restore({ text, start, end }: Draft): void {
-    if (this.box.value !== '') return;
+    if (this.#box.value !== '') return;
     this.setText(text);
-    this.box.setSelectionRange(start, end);
+    this.#box.setSelectionRange(start, end);
   }
 
   setRunning(running: boolean): void {
-    this.running = running;
-    const hadFocus = document.activeElement === this.sendButton || document.activeElement === this.stopButton;
-    this.sendButton.hidden = running;
-    this.stopButton.hidden = !running;
-    if (hadFocus) this.box.focus();
+    this.#running = running;
+    const hadFocus = document.activeElement === this.#sendButton || document.activeElement === this.#stopButton;
+    this.#sendButton.hidden = running;
+    this.#stopButton.hidden = !running;
+    if (hadFocus) this.#box.focus();
   }
 
   showControls(controls: Controls): void {
-    const { texts } = this.host;
+    const { texts } = this.#host;
     label(
-      this.model,
+      this.#model,
       controls.model,
       `${texts.chooseModel}\n${controls.modelDetail}`.trim(),
       `${texts.chooseModel}: ${controls.model}`,
     );
     const mode = fill(texts.thinkingMode, controls.thinking);
     const title = controls.canThink ? mode : texts.cannotThink;
-    label(this.thinking, controls.canThink ? controls.thinking : '', title, title);
-    this.thinking.setAttribute('aria-pressed', String(controls.thinkingOn));
-    this.thinking.classList.toggle('unavailable', !controls.canThink);
-    this.contextTokens = controls.contextTokens;
-    this.showUsage(this.usedTokens);
+    label(this.#thinking, controls.canThink ? controls.thinking : '', title, title);
+    this.#thinking.setAttribute('aria-pressed', String(controls.thinkingOn));
+    this.#thinking.classList.toggle('unavailable', !controls.canThink);
+    this.#contextTokens = controls.contextTokens;
+    this.showUsage(this.#usedTokens);
   }
 
   showContext(context: Context): void {
-    this.chips.show(context);
-    this.restricted.hidden = !context.restricted;
+    this.#chips.show(context);
+    this.#restricted.hidden = !context.restricted;
   }
 
   showSuggestions(query: string, items: readonly Suggestion[]): void {
-    this.mentions.show(query, items);
+    this.#mentions.show(query, items);
   }
 
-  /** How full the model's window is after the last answer. */
+  /** Context window use after the last answer. */
   showUsage(usedTokens: number): void {
-    this.usage.show(usedTokens, this.contextTokens);
-    this.usedTokens = usedTokens;
+    this.#usage.show(usedTokens, this.#contextTokens);
+    this.#usedTokens = usedTokens;
   }
 
   showNotice(notice: Notice): void {
     // Download and load report many times a second: the same notice keeps its elements, and with them the focus.
     const key = notice.kind === 'progress' ? 'progress' : JSON.stringify(notice);
-    if (key === this.shownNotice && notice.kind !== 'progress') return;
-    this.shownNotice = key;
-    this.notice.dataset['kind'] = notice.kind;
-    this.notice.replaceChildren(...this.noticeParts(notice));
+    if (key === this.#shownNotice && notice.kind !== 'progress') return;
+    this.#shownNotice = key;
+    this.#notice.dataset['kind'] = notice.kind;
+    this.#notice.replaceChildren(...this.#noticeParts(notice));
   }
 
-  private control(id: string, icon: 'model' | 'bulb', name: string, onClick: () => void): HTMLButtonElement {
+  #control(id: string, icon: 'model' | 'bulb', name: string, onClick: () => void): HTMLButtonElement {
     const button = element('button', {
       id,
       class: 'control',
@@ -147,94 +147,94 @@ export class Composer {
     return button;
   }
 
-  private listen(): void {
-    this.box.addEventListener('input', () => {
-      this.onInput();
-      this.mentions.update();
+  #listen(): void {
+    this.#box.addEventListener('input', () => {
+      this.#onInput();
+      this.#mentions.update();
     });
-    this.box.addEventListener('click', () => this.mentions.update());
-    this.box.addEventListener('selectionchange', () => this.reportSoon());
-    this.box.addEventListener('blur', () => this.report());
-    this.box.addEventListener('keydown', (event) => {
-      if (event.isComposing || this.mentions.onKey(event)) return;
+    this.#box.addEventListener('click', () => this.#mentions.update());
+    this.#box.addEventListener('selectionchange', () => this.#reportSoon());
+    this.#box.addEventListener('blur', () => this.#report());
+    this.#box.addEventListener('keydown', (event) => {
+      if (event.isComposing || this.#mentions.onKey(event)) return;
       if (event.key === 'Enter' && !event.shiftKey) {
         event.preventDefault();
-        this.submit();
-      } else if (event.key === 'ArrowUp' && this.box.value === '') this.bringBack(event);
+        this.#submit();
+      } else if (event.key === 'ArrowUp' && this.#box.value === '') this.#bringBack(event);
     });
   }
 
-  private bringBack(event: KeyboardEvent): void {
+  #bringBack(event: KeyboardEvent): void {
     const last = this.recall();
     if (last === undefined) return;
     event.preventDefault();
     this.setText(last);
   }
 
-  private onInput(): void {
-    this.sendButton.disabled = this.box.value.trim() === '';
-    this.reportSoon();
+  #onInput(): void {
+    this.#sendButton.disabled = this.#box.value.trim() === '';
+    this.#reportSoon();
   }
 
-  private reportSoon(): void {
-    clearTimeout(this.draftTimer);
-    this.draftTimer = setTimeout(() => this.report(), draftMs);
+  #reportSoon(): void {
+    clearTimeout(this.#draftTimer);
+    this.#draftTimer = setTimeout(() => this.#report(), draftMs);
   }
 
   /** The extension keeps it, and shows chips for the mentions in it. */
-  private report(): void {
-    clearTimeout(this.draftTimer);
-    const { value: text, selectionStart: start, selectionEnd: end } = this.box;
+  #report(): void {
+    clearTimeout(this.#draftTimer);
+    const { value: text, selectionStart: start, selectionEnd: end } = this.#box;
     const draft = { text, start, end };
     const key = JSON.stringify(draft);
-    if (key === this.sentDraft) return;
-    this.sentDraft = key;
-    this.host.send({ type: 'draft', draft });
+    if (key === this.#sentDraft) return;
+    this.#sentDraft = key;
+    this.#host.send({ type: 'draft', draft });
   }
 
-  private submit(): void {
-    const text = this.box.value.trim();
-    if (text === '' || this.running) return;
-    this.mentions.close();
-    this.host.send({ type: 'send', text });
+  #submit(): void {
+    const text = this.#box.value.trim();
+    if (text === '' || this.#running) return;
+    this.#mentions.close();
+    this.#host.send({ type: 'send', text });
     this.setText('');
-    this.report();
+    this.#report();
   }
 
-  /** A mention is taken out of the text, whatever else goes along is the extension's to remember. */
-  private removeChip({ id, mention }: Chip): void {
-    if (mention === undefined) this.host.send({ type: 'remove-chip', id });
-    else this.setText(this.box.value.replace(mention, '').replace(/ {2,}/g, ' ').trimStart());
-    this.box.focus();
+  /** Removes a mention from the text. The extension tracks other attachments. */
+  #removeChip({ id, mention }: Chip): void {
+    if (mention === undefined) this.#host.send({ type: 'remove-chip', id });
+    else this.setText(this.#box.value.replace(mention, '').replace(/ {2,}/g, ' ').trimStart());
+    this.#box.focus();
   }
 
-  private noticeParts(notice: Notice): HTMLElement[] {
+  #noticeParts(notice: Notice): HTMLElement[] {
     if (notice.kind === 'none') return [];
     const text = element('p', { text: notice.text });
     if (notice.kind === 'progress') return [text, meterOrSweep(notice.share, notice.text)];
-    const buttons = notice.kind === 'no-model' ? this.offers(notice) : this.remedies(notice);
+    const buttons = notice.kind === 'no-model' ? this.#offers(notice) : this.#remedies(notice);
     const body = element('div', { class: 'card-body' }, [text, element('div', { class: 'card-actions' }, buttons)]);
     const problem = notice.kind === 'problem';
     const icon = drawIcon(problem ? 'warning' : 'model');
     return [element('div', { class: problem ? 'card error' : 'card' }, [icon, body])];
   }
 
-  private offers(notice: Extract<Notice, { kind: 'no-model' }>): HTMLElement[] {
-    const { texts } = this.host;
+  #offers(notice: Extract<Notice, { kind: 'no-model' }>): HTMLElement[] {
+    const { texts } = this.#host;
     const download = notice.offers.map((offer, index) =>
       textButton(
         `${texts.download} ${offer.label}`,
         index > 0,
-        () => this.host.send({ type: 'download', model: offer.id }),
+        () => this.#host.send({ type: 'download', model: offer.id }),
         offer.detail,
       ),
     );
-    return [...download, textButton(texts.otherModels, true, () => this.host.send({ type: 'pick-model' }))];
+    return [...download, textButton(texts.otherModels, true, () => this.#host.send({ type: 'pick-model' }))];
   }
 
-  private remedies(notice: Extract<Notice, { kind: 'problem' }>): HTMLElement[] {
+  #remedies(notice: Extract<Notice, { kind: 'problem' }>): HTMLElement[] {
     return notice.actions.map((action, index) =>
-      textButton(this.host.texts.actions[action], index > 0, () => this.host.send({ type: 'action', action })),
+      textButton(this.#host.texts.actions[action], index > 0, () => this.#host.send({ type: 'action', action })),
     );
   }
 }
@@ -255,13 +255,13 @@ function meterOrSweep(share: number | undefined, name: string): HTMLElement {
 /** Beyond this share the beginning of the conversation is about to be left out. */
 const nearlyFull = 0.75;
 
-/** How full the model's window is, as a ring; the numbers stand in its title and are read out. */
+/** Context window use as a ring. Its title has the numbers, which screen readers announce. */
 class UsageMeter {
   readonly element: HTMLElement;
-  private readonly host: Host;
+  readonly #host: Host;
 
   constructor(host: Host) {
-    this.host = host;
+    this.#host = host;
     this.element = element('span', { class: 'usage', id: 'usage', attributes: { role: 'img' } });
     this.element.hidden = true;
   }
@@ -271,7 +271,7 @@ class UsageMeter {
     if (this.element.hidden) return;
     const share = Math.min(1, usedTokens / contextTokens);
     const percent = Math.round(share * 100);
-    const text = fill(this.host.texts.usage, usedTokens.toLocaleString(), contextTokens.toLocaleString(), percent);
+    const text = fill(this.#host.texts.usage, usedTokens.toLocaleString(), contextTokens.toLocaleString(), percent);
     this.element.title = text;
     this.element.setAttribute('aria-label', text);
     this.element.classList.toggle('nearly-full', share >= nearlyFull);

@@ -12,11 +12,11 @@ declare function acquireVsCodeApi(): VsCodeApi;
 
 /** The extension, as the page sees it. */
 export class Host {
-  private readonly api = acquireVsCodeApi();
+  readonly #api = acquireVsCodeApi();
   readonly texts: Texts = texts.parse(JSON.parse(document.body.dataset['texts'] ?? '{}'));
 
   send(message: ToHost): void {
-    this.api.postMessage(message);
+    this.#api.postMessage(message);
   }
 
   /** Messages that are not of the protocol are reported and dropped. */
@@ -24,13 +24,13 @@ export class Host {
     window.addEventListener('message', (event: MessageEvent<unknown>) => {
       const parsed = toPage.safeParse(event.data);
       if (parsed.success) handle(parsed.data);
-      else this.report(`message: ${z.prettifyError(parsed.error)}`);
+      else this.#report(`message: ${z.prettifyError(parsed.error)}`);
     });
-    window.addEventListener('error', (event) => this.report(event.message));
-    window.addEventListener('unhandledrejection', (event) => this.report(String(event.reason)));
+    window.addEventListener('error', (event) => this.#report(event.message));
+    window.addEventListener('unhandledrejection', (event) => this.#report(String(event.reason)));
   }
 
-  private report(message: string): void {
+  #report(message: string): void {
     this.send({ type: 'page-error', message: message.slice(0, 4_000) });
   }
 }

@@ -4,7 +4,7 @@ import { asLink } from './dom.ts';
 import { highlight } from './highlight.ts';
 
 /**
- * What a model writes, as DOM. Three walls, each sufficient: raw HTML is text here and addresses never become attributes;
+ * Renders a model's Markdown as DOM. Three defences, each sufficient: raw HTML is text and URLs never become attributes;
  * DOMPurify lets through the few elements and the one attribute that the renderer makes; the page's CSP loads nothing.
  */
 const allowedTags = [
@@ -99,7 +99,7 @@ function sanitise(html: string): DocumentFragment {
 /** Where links lead that are not to the web. An address never becomes an attribute. */
 const targets = new WeakMap<Element, string>();
 
-/** What the answer gave as the address of a link that is shown as text: perhaps a place in the repository. */
+/** The target of a link shown as text, perhaps a citation. */
 export const targetOf = (link: Element): string | undefined => targets.get(link);
 
 /** Links are no anchors with an address, which the browser would prefetch, drag or follow, but buttons that ask. */

@@ -7,20 +7,20 @@ import type { Host } from './host.ts';
 const typing = /(?<![^\s(])([@#])((?:[\w-]+:"[^"\n]*)|[\w./:+-]*)$/;
 const debounceMs = 60;
 
-/** The list of what a mention may become, above the box that it is typed into: a combobox as WAI-ARIA describes it. */
+/** Suggestions for a mention, above the box: a WAI-ARIA combobox. */
 export class MentionMenu {
   readonly element: HTMLElement;
-  private readonly host: Host;
-  private readonly box: HTMLTextAreaElement;
-  private items: readonly Suggestion[] = [];
-  private active = 0;
-  private query: string | undefined;
-  private timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #host: Host;
+  readonly #box: HTMLTextAreaElement;
+  #items: readonly Suggestion[] = [];
+  #active = 0;
+  #query: string | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
   /** `box` gets the roles of a combobox. */
   constructor(host: Host, box: HTMLTextAreaElement) {
-    this.host = host;
-    this.box = box;
+    this.#host = host;
+    this.#box = box;
     const attributes = { role: 'listbox', 'aria-label': host.texts.mentions };
     this.element = element('ul', { class: 'mentions', id: 'mentions', attributes });
     this.element.hidden = true;
@@ -41,67 +41,67 @@ export class MentionMenu {
 
   /** After each change of the text or the place of the cursor. */
   update(): void {
-    clearTimeout(this.timer);
-    const query = this.typed()?.[2];
+    clearTimeout(this.#timer);
+    const query = this.#typed()?.[2];
     if (query === undefined) {
       this.close();
       return;
     }
-    this.query = query;
-    this.timer = setTimeout(() => this.host.send({ type: 'suggest', query }), debounceMs);
+    this.#query = query;
+    this.#timer = setTimeout(() => this.#host.send({ type: 'suggest', query }), debounceMs);
   }
 
-  /** What comes late, for words that are no longer there, is dropped. */
+  /** Drops late suggestions for an old query. */
   show(query: string, items: readonly Suggestion[]): void {
-    if (query !== this.query || document.activeElement !== this.box) return;
-    this.items = items;
-    this.active = 0;
-    this.element.replaceChildren(...items.map((item, index) => this.option(item, index)));
+    if (query !== this.#query || document.activeElement !== this.#box) return;
+    this.#items = items;
+    this.#active = 0;
+    this.element.replaceChildren(...items.map((item, index) => this.#option(item, index)));
     this.element.hidden = items.length === 0;
-    this.box.setAttribute('aria-expanded', String(this.isOpen));
-    this.mark();
+    this.#box.setAttribute('aria-expanded', String(this.isOpen));
+    this.#mark();
   }
 
   /** Whether the key was for the list. */
   onKey(event: KeyboardEvent): boolean {
     if (!this.isOpen) return false;
-    const { length } = this.items;
-    if (event.key === 'ArrowDown') this.active = (this.active + 1) % length;
-    else if (event.key === 'ArrowUp') this.active = (this.active + length - 1) % length;
-    else if (event.key === 'Enter' || event.key === 'Tab') this.accept(this.active);
+    const { length } = this.#items;
+    if (event.key === 'ArrowDown') this.#active = (this.#active + 1) % length;
+    else if (event.key === 'ArrowUp') this.#active = (this.#active + length - 1) % length;
+    else if (event.key === 'Enter' || event.key === 'Tab') this.#accept(this.#active);
     else if (event.key === 'Escape') this.close();
     else return false;
     event.preventDefault();
     event.stopPropagation();
-    this.mark();
+    this.#mark();
     return true;
   }
 
   close(): void {
-    clearTimeout(this.timer);
-    this.query = undefined;
-    this.items = [];
+    clearTimeout(this.#timer);
+    this.#query = undefined;
+    this.#items = [];
     this.element.hidden = true;
-    this.box.setAttribute('aria-expanded', 'false');
-    this.box.removeAttribute('aria-activedescendant');
+    this.#box.setAttribute('aria-expanded', 'false');
+    this.#box.removeAttribute('aria-activedescendant');
   }
 
-  private typed(): RegExpExecArray | undefined {
-    const { selectionStart, selectionEnd, value } = this.box;
+  #typed(): RegExpExecArray | undefined {
+    const { selectionStart, selectionEnd, value } = this.#box;
     return selectionStart === selectionEnd ? (typing.exec(value.slice(0, selectionStart)) ?? undefined) : undefined;
   }
 
-  private accept(index: number): void {
-    const item = this.items[index];
-    const typed = this.typed();
+  #accept(index: number): void {
+    const item = this.#items[index];
+    const typed = this.#typed();
     if (item === undefined || typed === undefined) return;
     const text = `${typed[1]}${item.text.slice(1)}${item.open ? '' : ' '}`;
     this.close();
-    this.box.setRangeText(text, typed.index, this.box.selectionEnd, 'end');
-    this.box.dispatchEvent(new Event('input'));
+    this.#box.setRangeText(text, typed.index, this.#box.selectionEnd, 'end');
+    this.#box.dispatchEvent(new Event('input'));
   }
 
-  private option(item: Suggestion, index: number): HTMLElement {
+  #option(item: Suggestion, index: number): HTMLElement {
     const attributes = { role: 'option', id: `mention-${index}` };
     const option = element('li', { class: 'mention', attributes }, [
       drawIcon(contextIcon(item.kind)),
@@ -110,16 +110,16 @@ export class MentionMenu {
     ]);
     // A click must not take the focus from the box.
     option.addEventListener('mousedown', (event) => event.preventDefault());
-    option.addEventListener('click', () => this.accept(index));
+    option.addEventListener('click', () => this.#accept(index));
     return option;
   }
 
-  private mark(): void {
+  #mark(): void {
     if (!this.isOpen) return;
     [...this.element.children].forEach((option, index) => {
-      option.setAttribute('aria-selected', String(index === this.active));
-      if (index === this.active) option.scrollIntoView?.({ block: 'nearest' });
+      option.setAttribute('aria-selected', String(index === this.#active));
+      if (index === this.#active) option.scrollIntoView?.({ block: 'nearest' });
     });
-    this.box.setAttribute('aria-activedescendant', `mention-${this.active}`);
+    this.#box.setAttribute('aria-activedescendant', `mention-${this.#active}`);
   }
 }

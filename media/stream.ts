@@ -16,91 +16,91 @@ interface Options extends Omit<RenderOptions, 'open'> {
  */
 export class StreamingMarkdown {
   readonly element: HTMLElement;
-  private readonly options: Options;
-  private text = '';
+  readonly #options: Options;
+  #text = '';
   /** Where the text of the open blocks begins, and their element. */
-  private settled = 0;
-  private tail: HTMLElement | undefined;
-  private frame = 0;
+  #settled = 0;
+  #tail: HTMLElement | undefined;
+  #frame = 0;
 
   constructor(element: HTMLElement, options: Options) {
     this.element = element;
-    this.options = options;
+    this.#options = options;
   }
 
   get markdown(): string {
-    return this.text;
+    return this.#text;
   }
 
   append(text: string): void {
     // The lexer counts every line end as one character.
-    this.text += text.replaceAll('\r', '');
-    if (this.frame === 0) this.frame = requestAnimationFrame(() => this.draw());
+    this.#text += text.replaceAll('\r', '');
+    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.draw());
   }
 
   /** Replaces everything; the text is complete. */
   set(text: string): void {
-    this.reset();
-    this.text = text.replaceAll('\r', '');
+    this.#reset();
+    this.#text = text.replaceAll('\r', '');
     this.finish();
   }
 
   /** Renders the complete text. */
   finish(): void {
-    this.cancelFrame();
-    if (definition.test(this.text)) this.reset();
-    this.advance();
-    if (this.tail !== undefined) this.fillBlock(this.tail, lexMarkdown(this.text.slice(this.settled)), false);
-    this.tail = undefined;
-    this.settled = this.text.length;
+    this.#cancelFrame();
+    if (definition.test(this.#text)) this.#reset();
+    this.#advance();
+    if (this.#tail !== undefined) this.#fillBlock(this.#tail, lexMarkdown(this.#text.slice(this.#settled)), false);
+    this.#tail = undefined;
+    this.#settled = this.#text.length;
   }
 
-  /** Draws what has come, as each frame does. */
+  /** Renders the text received so far, once a frame. */
   draw(): void {
-    this.cancelFrame();
-    this.advance();
-    const rest = this.text.slice(this.settled);
+    this.#cancelFrame();
+    this.#advance();
+    const rest = this.#text.slice(this.#settled);
     if (rest.trim() === '') return;
-    this.tail ??= this.newBlock();
-    this.fillBlock(this.tail, lexMarkdown(rest), true);
+    this.#tail ??= this.#newBlock();
+    this.#fillBlock(this.#tail, lexMarkdown(rest), true);
   }
 
-  private cancelFrame(): void {
-    cancelAnimationFrame(this.frame);
-    this.frame = 0;
+  #cancelFrame(): void {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
   }
 
-  private reset(): void {
+  #reset(): void {
     this.element.replaceChildren();
-    this.settled = 0;
-    this.tail = undefined;
+    this.#settled = 0;
+    this.#tail = undefined;
   }
 
   /**
    * Settles every block but the last two and the blank lines after them: `3.` is a paragraph of its own until the next
    * character makes it an item of the list above.
    */
-  private advance(): void {
-    const blocks = lexMarkdown(this.text.slice(this.settled));
+  #advance(): void {
+    const blocks = lexMarkdown(this.#text.slice(this.#settled));
     const filled = blocks.flatMap((block, index) => (block.type === 'space' ? [] : [index]));
     for (const block of blocks.slice(0, filled.at(-2) ?? 0)) {
-      this.settled += block.raw.length;
+      this.#settled += block.raw.length;
       if (block.type === 'space') continue;
-      this.fillBlock(this.tail ?? this.newBlock(), [block], false);
-      this.tail = undefined;
+      this.#fillBlock(this.#tail ?? this.#newBlock(), [block], false);
+      this.#tail = undefined;
     }
-    if (this.tail === undefined && filled.length > 0) this.tail = this.newBlock();
+    if (this.#tail === undefined && filled.length > 0) this.#tail = this.#newBlock();
   }
 
-  private newBlock(): HTMLElement {
+  #newBlock(): HTMLElement {
     const block = document.createElement('div');
     block.className = 'block';
     this.element.append(block);
     return block;
   }
 
-  private fillBlock(block: HTMLElement, tokens: readonly Token[], open: boolean): void {
-    block.replaceChildren(renderBlocks(tokens, { ...this.options, open }));
-    this.options.decorate(block, open);
+  #fillBlock(block: HTMLElement, tokens: readonly Token[], open: boolean): void {
+    block.replaceChildren(renderBlocks(tokens, { ...this.#options, open }));
+    this.#options.decorate(block, open);
   }
 }

@@ -3,122 +3,122 @@ import { drawIcon, element, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 import { type Delta, TurnView } from './turn.ts';
 
-/** Who scrolls down to less than this from the end follows what is being written again. */
+/** Scrolling closer to the end than this follows the answer again. */
 const followPixels = 48;
-/** What is read out of a finished answer; the rest is there to be read at leisure. */
+/** Screen readers announce this much of a finished answer. */
 const announcedChars = 1_000;
 
 /** The conversation, or the welcome where there is none. */
 export class Transcript {
   readonly element: HTMLElement;
-  private readonly host: Host;
-  private readonly list: HTMLElement;
-  private readonly empty: HTMLElement;
-  private readonly scroller: HTMLElement;
-  private readonly toEnd: HTMLButtonElement;
-  private readonly announcer: HTMLElement;
-  private readonly turns = new Map<string, TurnView>();
-  private following = true;
+  readonly #host: Host;
+  readonly #list: HTMLElement;
+  readonly #empty: HTMLElement;
+  readonly #scroller: HTMLElement;
+  readonly #toEnd: HTMLButtonElement;
+  readonly #announcer: HTMLElement;
+  readonly #turns = new Map<string, TurnView>();
+  #following = true;
   /** Where the view stood when we last looked. */
-  private lastTop = 0;
+  #lastTop = 0;
 
   /** `ask` puts an example into the question box. */
   constructor(host: Host, ask: (question: string) => void) {
-    this.host = host;
+    this.#host = host;
     const { texts } = host;
-    this.list = element('div', {
+    this.#list = element('div', {
       id: 'transcript',
       attributes: { role: 'log', 'aria-live': 'off', 'aria-label': texts.conversation },
     });
-    this.empty = welcome(host, ask);
-    this.scroller = element('main', { class: 'scroller', attributes: { tabindex: '-1' } }, [this.empty, this.list]);
-    this.toEnd = iconButton('down', texts.scrollDown, () => this.scrollToEnd(), 'to-end');
-    this.toEnd.hidden = true;
-    this.announcer = element('div', {
+    this.#empty = welcome(host, ask);
+    this.#scroller = element('main', { class: 'scroller', attributes: { tabindex: '-1' } }, [this.#empty, this.#list]);
+    this.#toEnd = iconButton('down', texts.scrollDown, () => this.#scrollToEnd(), 'to-end');
+    this.#toEnd.hidden = true;
+    this.#announcer = element('div', {
       class: 'visually-hidden',
       id: 'announcer',
       attributes: { 'aria-live': 'polite' },
     });
-    this.element = element('div', { class: 'transcript-area' }, [this.scroller, this.toEnd, this.announcer]);
-    this.scroller.addEventListener('scroll', () => this.onScroll(), { passive: true });
-    const observer = new ResizeObserver(() => this.follow());
-    observer.observe(this.list);
-    observer.observe(this.scroller);
+    this.element = element('div', { class: 'transcript-area' }, [this.#scroller, this.#toEnd, this.#announcer]);
+    this.#scroller.addEventListener('scroll', () => this.#onScroll(), { passive: true });
+    const observer = new ResizeObserver(() => this.#follow());
+    observer.observe(this.#list);
+    observer.observe(this.#scroller);
   }
 
   get lastQuestion(): string | undefined {
-    return [...this.list.querySelectorAll('.question-text')].at(-1)?.textContent ?? undefined;
+    return [...this.#list.querySelectorAll('.question-text')].at(-1)?.textContent ?? undefined;
   }
 
-  /** Of the model's window, after the last answer. */
+  /** Context window tokens in use after the last answer. */
   get usedTokens(): number {
-    return [...this.turns.values()].findLast((turn) => turn.usedTokens > 0)?.usedTokens ?? 0;
+    return [...this.#turns.values()].findLast((turn) => turn.usedTokens > 0)?.usedTokens ?? 0;
   }
 
   showAll(turns: readonly Turn[]): void {
-    this.turns.clear();
-    this.list.replaceChildren();
-    for (const turn of turns) this.add(turn);
-    this.empty.hidden = turns.length > 0;
-    this.scrollToEnd();
+    this.#turns.clear();
+    this.#list.replaceChildren();
+    for (const turn of turns) this.#add(turn);
+    this.#empty.hidden = turns.length > 0;
+    this.#scrollToEnd();
   }
 
   /** A new turn, or one whose text was corrected. */
   show(turn: Turn): void {
-    const known = this.turns.get(turn.id);
+    const known = this.#turns.get(turn.id);
     if (known !== undefined) known.show(turn);
     else {
-      this.add(turn);
-      this.scrollToEnd();
+      this.#add(turn);
+      this.#scrollToEnd();
     }
-    this.empty.hidden = true;
+    this.#empty.hidden = true;
   }
 
   append(delta: Delta): void {
-    this.turns.get(delta.turn)?.append(delta);
+    this.#turns.get(delta.turn)?.append(delta);
   }
 
   showOutcome(id: string, outcome: Outcome): void {
-    const turn = this.turns.get(id);
+    const turn = this.#turns.get(id);
     turn?.showOutcome(outcome);
     if (turn !== undefined && outcome.kind === 'done') {
-      this.announcer.textContent = `${this.host.texts.answered} ${turn.answerText.slice(0, announcedChars)}`;
+      this.#announcer.textContent = `${this.#host.texts.answered} ${turn.answerText.slice(0, announcedChars)}`;
     }
   }
 
-  private add(turn: Turn): void {
-    const view = new TurnView(turn, this.host);
-    this.turns.set(turn.id, view);
-    this.list.append(view.element);
+  #add(turn: Turn): void {
+    const view = new TurnView(turn, this.#host);
+    this.#turns.set(turn.id, view);
+    this.#list.append(view.element);
   }
 
-  private onScroll(): void {
-    this.notice();
-    this.toEnd.hidden = this.following;
+  #onScroll(): void {
+    this.#notice();
+    this.#toEnd.hidden = this.#following;
   }
 
   /** Growing text moves the end away as well, so the distance alone says nothing: only a person scrolls up. */
-  private notice(): void {
-    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
+  #notice(): void {
+    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
     const below = scrollHeight - scrollTop - clientHeight;
     // Text that shrinks moves the view up too, and leaves it at the end.
-    if (scrollTop < this.lastTop) this.following = below <= 1;
-    else if (scrollTop > this.lastTop && below < followPixels) this.following = true;
-    this.lastTop = scrollTop;
+    if (scrollTop < this.#lastTop) this.#following = below <= 1;
+    else if (scrollTop > this.#lastTop && below < followPixels) this.#following = true;
+    this.#lastTop = scrollTop;
   }
 
-  private follow(): void {
-    this.notice();
-    if (!this.following || this.turns.size === 0) return;
-    this.scroller.scrollTop = this.scroller.scrollHeight;
-    this.lastTop = this.scroller.scrollTop;
+  #follow(): void {
+    this.#notice();
+    if (!this.#following || this.#turns.size === 0) return;
+    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#lastTop = this.#scroller.scrollTop;
   }
 
-  private scrollToEnd(): void {
-    this.lastTop = 0;
-    this.following = true;
-    this.follow();
-    this.toEnd.hidden = true;
+  #scrollToEnd(): void {
+    this.#lastTop = 0;
+    this.#following = true;
+    this.#follow();
+    this.#toEnd.hidden = true;
   }
 }
 

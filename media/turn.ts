@@ -8,47 +8,47 @@ import { StreamingMarkdown } from './stream.ts';
 
 export type Delta = Extract<ToPage, { type: 'delta' }>;
 
-/** Of less time, a speed says nothing. */
+/** A speed over less time is noise. */
 const leastSeconds = 1;
 
 /** One question and its answer. */
 export class TurnView {
   readonly element: HTMLElement;
-  private readonly host: Host;
-  private turn: Turn;
-  private readonly thoughts: HTMLDetailsElement;
-  private readonly thoughtsLabel: HTMLElement;
-  private readonly thinking: StreamingMarkdown;
-  private readonly answerNow: HTMLElement;
-  private readonly answer: StreamingMarkdown;
-  private readonly progress: HTMLElement;
-  private readonly footer: HTMLElement;
+  readonly #host: Host;
+  #turn: Turn;
+  readonly #thoughts: HTMLDetailsElement;
+  readonly #thoughtsLabel: HTMLElement;
+  readonly #thinking: StreamingMarkdown;
+  readonly #answerNow: HTMLElement;
+  readonly #answer: StreamingMarkdown;
+  readonly #progress: HTMLElement;
+  readonly #footer: HTMLElement;
   /** When the first text of this answer was seen, and how many tokens it had then. */
-  private begun: { atMs: number; tokens: number } | undefined;
+  #begun: { atMs: number; tokens: number } | undefined;
 
   constructor(turn: Turn, host: Host) {
-    this.host = host;
-    this.turn = turn;
+    this.#host = host;
+    this.#turn = turn;
     const { texts } = host;
-    this.thinking = this.markdown('thoughts-text');
-    this.answer = this.markdown('answer-text');
-    this.thoughtsLabel = element('span', { text: texts.thinking });
-    const summary = element('summary', {}, [drawIcon('chevron'), this.thoughtsLabel]);
-    this.thoughts = element('details', { class: 'thoughts' }, [summary, this.thinking.element]);
-    this.answerNow = textButton(texts.answerNow, true, () => host.send({ type: 'answer-now' }));
-    this.answerNow.classList.add('answer-now');
-    this.progress = element('div', { class: 'progress-line' });
-    this.footer = element('footer', { class: 'turn-footer' });
+    this.#thinking = this.#markdown('thoughts-text');
+    this.#answer = this.#markdown('answer-text');
+    this.#thoughtsLabel = element('span', { text: texts.thinking });
+    const summary = element('summary', {}, [drawIcon('chevron'), this.#thoughtsLabel]);
+    this.#thoughts = element('details', { class: 'thoughts' }, [summary, this.#thinking.element]);
+    this.#answerNow = textButton(texts.answerNow, true, () => host.send({ type: 'answer-now' }));
+    this.#answerNow.classList.add('answer-now');
+    this.#progress = element('div', { class: 'progress-line' });
+    this.#footer = element('footer', { class: 'turn-footer' });
     const label = element('h3', { class: 'visually-hidden', text: texts.answer });
     this.element = element('article', { class: 'turn', attributes: { 'data-turn': turn.id, 'data-kind': turn.kind } }, [
       new QuestionView(turn, host).element,
       element('section', { class: 'answer' }, [
         label,
-        this.thoughts,
-        this.answerNow,
-        this.answer.element,
-        this.progress,
-        this.footer,
+        this.#thoughts,
+        this.#answerNow,
+        this.#answer.element,
+        this.#progress,
+        this.#footer,
       ]),
     ]);
     this.show(turn);
@@ -56,85 +56,85 @@ export class TurnView {
 
   /** The text of the answer as the model wrote it. */
   get answerText(): string {
-    return this.answer.markdown;
+    return this.#answer.markdown;
   }
 
-  /** Of the model's window; 0: not known. A summary's parts fill it one after the other. */
+  /** Context window tokens in use; 0 if unknown. A summary's chunks use it one after the other. */
   get usedTokens(): number {
-    const { kind, outcome } = this.turn;
+    const { kind, outcome } = this.#turn;
     const figures = kind === 'chat' && 'figures' in outcome ? outcome.figures : undefined;
     return figures === undefined ? 0 : figures.promptTokens + figures.generatedTokens;
   }
 
   show(turn: Turn): void {
-    this.turn = turn;
+    this.#turn = turn;
     const running = turn.outcome.kind === 'running';
-    become(this.thinking, turn.thinking, running);
-    become(this.answer, turn.answer, running);
+    become(this.#thinking, turn.thinking, running);
+    become(this.#answer, turn.answer, running);
     this.showOutcome(turn.outcome);
   }
 
   append({ kind, text, tokens }: Delta): void {
-    this.progress.replaceChildren();
-    if (kind === 'thinking') this.thinking.append(text);
-    else this.answer.append(text);
-    this.showThoughts(true);
-    if (tokens !== undefined) this.showSpeed(tokens);
+    this.#progress.replaceChildren();
+    if (kind === 'thinking') this.#thinking.append(text);
+    else this.#answer.append(text);
+    this.#showThoughts(true);
+    if (tokens !== undefined) this.#showSpeed(tokens);
   }
 
   showOutcome(outcome: Outcome): void {
-    this.turn = { ...this.turn, outcome };
+    this.#turn = { ...this.#turn, outcome };
     this.element.dataset['state'] = outcome.kind;
     this.element.setAttribute('aria-busy', String(outcome.kind === 'running'));
-    this.showThoughts(outcome.kind === 'running');
+    this.#showThoughts(outcome.kind === 'running');
     if (outcome.kind === 'running') {
-      this.showProgress(outcome);
+      this.#showProgress(outcome);
       return;
     }
-    this.thinking.finish();
-    this.answer.finish();
-    this.progress.replaceChildren();
-    linkCitations(this.answer.element, {
-      ...{ citations: this.turn.citations, missing: this.turn.missing },
-      missingLabel: this.host.texts.missingPlace,
-      open: ({ text }) => this.host.send({ type: 'open-citation', turn: this.turn.id, text }),
+    this.#thinking.finish();
+    this.#answer.finish();
+    this.#progress.replaceChildren();
+    linkCitations(this.#answer.element, {
+      ...{ citations: this.#turn.citations, missing: this.#turn.missing },
+      missingLabel: this.#host.texts.missingPlace,
+      open: ({ text }) => this.#host.send({ type: 'open-citation', turn: this.#turn.id, text }),
     });
-    this.footer.replaceChildren(...this.remarks(outcome), this.meta(outcome));
+    this.#footer.replaceChildren(...this.#remarks(outcome), this.#meta(outcome));
   }
 
-  private showSpeed(tokens: number): void {
+  #showSpeed(tokens: number): void {
     const now = performance.now();
-    this.begun ??= { atMs: now, tokens };
-    const seconds = (now - this.begun.atMs) / 1000;
+    this.#begun ??= { atMs: now, tokens };
+    const seconds = (now - this.#begun.atMs) / 1000;
     if (seconds < leastSeconds) return;
-    const text = this.speed((tokens - this.begun.tokens) / seconds);
-    this.footer.replaceChildren(element('div', { class: 'meta' }, [element('span', { class: 'figures', text })]));
+    const text = this.#speed((tokens - this.#begun.tokens) / seconds);
+    this.#footer.replaceChildren(element('div', { class: 'meta' }, [element('span', { class: 'figures', text })]));
   }
 
-  private speed(tokensPerSecond: number): string {
-    return fill(this.host.texts.speed, tokensPerSecond.toFixed(tokensPerSecond < 10 ? 1 : 0));
+  #speed(tokensPerSecond: number): string {
+    return fill(this.#host.texts.speed, tokensPerSecond.toFixed(tokensPerSecond < 10 ? 1 : 0));
   }
 
-  private showThoughts(running: boolean): void {
-    const { texts } = this.host;
-    const thinks = running && this.answer.markdown === '';
-    this.thoughts.hidden = this.thinking.markdown === '';
-    this.thoughtsLabel.textContent = thinks ? texts.thinking : texts.thoughts;
-    this.answerNow.hidden = this.thoughts.hidden || !thinks;
+  #showThoughts(running: boolean): void {
+    const { texts } = this.#host;
+    const thinks = running && this.#answer.markdown === '';
+    this.#thoughts.hidden = this.#thinking.markdown === '';
+    this.#thoughtsLabel.textContent = thinks ? texts.thinking : texts.thoughts;
+    this.#answerNow.hidden = this.#thoughts.hidden || !thinks;
   }
 
-  private markdown(className: string): StreamingMarkdown {
-    const { texts } = this.host;
+  #markdown(className: string): StreamingMarkdown {
+    const { texts } = this.#host;
     return new StreamingMarkdown(element('div', { class: `markdown ${className}` }), {
       imageLabel: texts.image,
-      onLink: (href) => this.host.send({ type: 'open-link', href }),
-      decorate: (block, open) => decorateCode(block, open, this.turn.id, this.host),
+      onLink: (href) => this.#host.send({ type: 'open-link', href }),
+      decorate: (block, open) => decorateCode(block, open, this.#turn.id, this.#host),
     });
   }
 
-  private showProgress({ note, share }: Extract<Outcome, { kind: 'running' }>): void {
-    if (this.answer.markdown !== '' || this.thinking.markdown !== '') {
-      this.progress.replaceChildren();
+  #showProgress({ note, share }: Extract<Outcome, { kind: 'running' }>): void {
+    if (this.#answer.markdown !== '' || this.#thinking.markdown !== '') {
+      this.#progress.replaceChildren();
       return;
     }
     const dots = element('span', { class: 'dots', attributes: { 'aria-hidden': 'true' } }, [
@@ -142,20 +142,20 @@ export class TurnView {
       element('i'),
       element('i'),
     ]);
-    this.progress.replaceChildren(dots, element('span', { class: 'progress-note', text: note }));
-    if (share !== undefined) this.progress.append(meter(share, note));
+    this.#progress.replaceChildren(dots, element('span', { class: 'progress-note', text: note }));
+    if (share !== undefined) this.#progress.append(meter(share, note));
   }
 
-  private remarks(outcome: Exclude<Outcome, { kind: 'running' }>): HTMLElement[] {
-    const { texts } = this.host;
+  #remarks(outcome: Exclude<Outcome, { kind: 'running' }>): HTMLElement[] {
+    const { texts } = this.#host;
     const remark = (text: string) => element('p', { class: 'remark', text });
     switch (outcome.kind) {
       case 'stopped':
         return [remark(texts.stopped)];
       case 'interrupted':
-        return [remark(texts.interrupted), element('div', { class: 'card-actions' }, [this.action('retry', true)])];
+        return [remark(texts.interrupted), element('div', { class: 'card-actions' }, [this.#action('retry', true)])];
       case 'failed':
-        return [this.errorCard(outcome)];
+        return [this.#errorCard(outcome)];
       case 'done': {
         const remarks: HTMLElement[] = [];
         if (outcome.dropped > 0) remarks.push(remark(fill(texts.dropped, outcome.dropped)));
@@ -167,8 +167,8 @@ export class TurnView {
     }
   }
 
-  private errorCard({ message, actions }: Extract<Outcome, { kind: 'failed' }>): HTMLElement {
-    const buttons = actions.map((action, index) => this.action(action, index > 0));
+  #errorCard({ message, actions }: Extract<Outcome, { kind: 'failed' }>): HTMLElement {
+    const buttons = actions.map((action, index) => this.#action(action, index > 0));
     return element('div', { class: 'card error', attributes: { role: 'alert' } }, [
       drawIcon('warning'),
       element('div', { class: 'card-body' }, [
@@ -178,35 +178,35 @@ export class TurnView {
     ]);
   }
 
-  private action(action: Action, secondary: boolean): HTMLElement {
-    const send = () => this.host.send({ type: 'action', action, turn: this.turn.id });
-    const button = textButton(this.host.texts.actions[action], secondary, send);
+  #action(action: Action, secondary: boolean): HTMLElement {
+    const send = () => this.#host.send({ type: 'action', action, turn: this.#turn.id });
+    const button = textButton(this.#host.texts.actions[action], secondary, send);
     button.dataset['action'] = action;
     return button;
   }
 
-  private meta(outcome: Exclude<Outcome, { kind: 'running' }>): HTMLElement {
-    const { texts } = this.host;
+  #meta(outcome: Exclude<Outcome, { kind: 'running' }>): HTMLElement {
+    const { texts } = this.#host;
     const figures = outcome.kind === 'done' || outcome.kind === 'stopped' ? outcome.figures : undefined;
     const copy = iconButton('copy', texts.copyAnswer, () => {
-      this.host.send({ type: 'copy', text: this.answer.markdown });
+      this.#host.send({ type: 'copy', text: this.#answer.markdown });
       confirmed(copy, texts.copied);
     });
-    const again = iconButton('again', texts.regenerate, () => this.regenerate(), 'again');
-    const children = this.answer.markdown === '' ? [again] : [copy, again];
+    const again = iconButton('again', texts.regenerate, () => this.#regenerate(), 'again');
+    const children = this.#answer.markdown === '' ? [again] : [copy, again];
     return element('div', { class: 'meta' }, [
       ...children,
-      ...(figures && figures.generatedTokens > 0 ? [this.figures(figures)] : []),
+      ...(figures && figures.generatedTokens > 0 ? [this.#figures(figures)] : []),
     ]);
   }
 
-  private regenerate(): void {
-    this.host.send({ type: 'resend', turn: this.turn.id, text: this.turn.question });
+  #regenerate(): void {
+    this.#host.send({ type: 'resend', turn: this.#turn.id, text: this.#turn.question });
   }
 
-  private figures(figures: Figures): HTMLElement {
-    const { texts } = this.host;
-    const speed = this.speed(figures.tokensPerSecond);
+  #figures(figures: Figures): HTMLElement {
+    const { texts } = this.#host;
+    const speed = this.#speed(figures.tokensPerSecond);
     const prompt = fill(texts.promptTokens, figures.promptTokens, figures.cachedTokens);
     const seconds = (figures.timeToFirstTokenMs / 1000).toFixed(1);
     const detail = fill(texts.figuresDetail, figures.promptTokens, figures.cachedTokens, seconds);
@@ -214,7 +214,7 @@ export class TurnView {
   }
 }
 
-/** Text that goes on is appended; what was corrected, or is complete, takes the place of what is shown. */
+/** Appends text that continues; replaces text that was corrected or is complete. */
 function become(shown: StreamingMarkdown, text: string, running: boolean): void {
   if (running && text.startsWith(shown.markdown)) shown.append(text.slice(shown.markdown.length));
   else shown.set(text);

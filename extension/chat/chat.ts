@@ -25,7 +25,7 @@ export interface ChatNeeds {
   proposals: Proposals;
 }
 
-/** The chat's parts, joined. */
+/** Creates the parts of the chat and connects them. */
 export class Chat {
   readonly session: ChatSession;
   readonly sessions: ChatSessions;
@@ -56,7 +56,7 @@ export class Chat {
     });
   }
 
-  /** With the conversation that was on screen last. */
+  /** Restores the conversation that was on screen last. */
   static async open(needs: ChatNeeds): Promise<Chat> {
     const { storageUri, globalStorageUri } = needs.context;
     const folder = vscode.Uri.joinPath(storageUri ?? globalStorageUri, 'chats').fsPath;
@@ -65,7 +65,7 @@ export class Chat {
     return new Chat(needs, store);
   }
 
-  /** What was said so far reaches the disk. */
+  /** Writes the conversation to the disk. */
   async close(): Promise<void> {
     this.view.dispose();
     this.tracker.dispose();

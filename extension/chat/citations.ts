@@ -13,23 +13,23 @@ export interface Place {
   lines: number;
 }
 
-/** The file that a model means by a path; undefined: there is none. */
+/** Finds the file that a model means by a path; undefined if there is none. */
 export type FindPlace = (path: string) => Promise<Place | undefined>;
 
 /** A place that an answer names. */
 export interface Mention extends Citation {
-  /** It can be nothing but a file: where the workspace has none, the answer is wrong. */
+  /** The text can only be a file, so the answer is wrong if the workspace has none. */
   certain: boolean;
 }
 
 /** Files without an ending that are commonly cited. */
 const bareNames = 'Makefile|Dockerfile|LICENSE|README|Gemfile|Rakefile|CMakeLists\\.txt';
-/** No address of the web, no time of day, no ratio: a path with an ending that begins with a letter, and a line. */
+/** A path whose extension begins with a letter, and a line. Excludes URLs, times and ratios. */
 const place = String.raw`(?<path>(?:\.{0,2}/)?(?:[\w@+.-]+/)*(?:[\w@+-][\w@+.-]*\.[A-Za-z]\w{0,11}|${bareNames}))(?::L?|#L)(?<line>\d{1,7})(?:\s?[-–]\s?L?(?<end>\d{1,7}))?`;
 const pattern = new RegExp(placeBorders.before + place + placeBorders.after, 'g');
 const whole = new RegExp(`^${place}$`);
 
-/** Endings of source files and texts. Of other names, as `db.internal:5432`, only the workspace knows what they are. */
+/** Extensions of source and text files. Other names, such as `db.internal:5432`, may be hosts. */
 const endings = new Set(
   `astro bash bat bazel bzl c cc cfg cjs clj cmake conf cpp cs cshtml css csv cts cu cue cxx dart diff el elm ex exs f90
   fish fs fsx gitignore glsl go gradle graphql groovy h hcl hh hpp hs htm html hxx ini ipynb java jl js json json5 jsonc
@@ -37,7 +37,7 @@ const endings = new Set(
   s sass scala scm scss sh sol sql svelte svg swift tcl tex tf toml ts tsx txt v vb vhd vim vue wasm wat wgsl xml yaml yml
   zig zsh`.split(/\s+/),
 );
-/** Endings that countries have, too: `get.docker.sh:443`. */
+/** Extensions that are also country domains: `get.docker.sh:443`. */
 const domainEndings = /\.(?:cc|md|ml|mm|pl|pm|py|rs|sh|tf|vi)$/i;
 
 /** All places that the answer's prose names: text, and code spans and targets of links that are nothing else. */
@@ -57,7 +57,7 @@ function mentionOf(match: RegExpMatchArray): Mention[] {
   return [{ text: match[0], path, line: first, endLine: end === undefined ? first : Number(end), certain }];
 }
 
-/** Paths that leave the workspace may be right, and so may what looks like a host's name. */
+/** Paths outside the workspace and names that look like hosts are uncertain. */
 function isFileName(path: string): boolean {
   if (path.startsWith('/') || path.startsWith('../')) return false;
   const name = path.slice(path.lastIndexOf('/') + 1);
@@ -75,11 +75,11 @@ function isFrame(text: string, at: number): boolean {
 
 export interface Checked {
   citations: Citation[];
-  /** Places that the answer names and that do not exist, as they stand in it. */
+  /** Citations of places that do not exist, as written in the answer. */
   missing: string[];
 }
 
-/** Looks every place up, each file once. */
+/** Looks up every citation, each file once. */
 export async function checkCitations(answer: string, find: FindPlace): Promise<Checked> {
   const mentions = findCitations(answer);
   const paths = [...new Set(mentions.map(({ path }) => path))].slice(0, limits.citations.files);
@@ -116,11 +116,11 @@ interface Span {
   exact: boolean;
 }
 
-/** The stretches of a text that may name places, in order. Blocks of code and HTML are none, nor is what a link shows. */
+/** Yields the text spans that may hold citations, in order. Skips code blocks, HTML and link labels. */
 function* spans(tokens: readonly Token[]): Generator<Span> {
   let prose = '';
   for (const token of tokens) {
-    // An escaped character goes on with the text around it, as on the screen.
+    // An escaped character belongs to the text around it.
     if ((token.type === 'text' || token.type === 'escape') && !hasChildren(token)) {
       prose += token['text'];
       continue;
@@ -142,7 +142,7 @@ function* linkSpans(link: Token): Generator<Span> {
 
 const hasChildren = (token: Token): boolean => 'tokens' in token && token.tokens !== undefined;
 
-/** Of a table by cell, of a list by item, of anything else its own. */
+/** Children of a table by cell, of a list by item, otherwise the token's own. */
 function childrenOf(token: Token): readonly (readonly Token[])[] {
   if (token.type === 'list') return token['items'].map((item: Token) => [item]);
   if (token.type === 'table') return [token['header'], ...token['rows']].flat().map(({ tokens }) => tokens);

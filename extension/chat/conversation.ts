@@ -7,14 +7,14 @@ export const attachment = chip.extend({
   path: z.string(),
   languageId: z.string(),
   text: z.string(),
-  /** In its file, from 1; 0: it is no part of one, or from before this was kept. */
+  /** First line in its file, from 1; 0 if it is not part of a file or the journal is older than this field. */
   firstLine: z.number().default(0),
 });
 export type Attachment = z.infer<typeof attachment>;
 
 export const chipOf = ({ id, label, detail, tokens }: Attachment): Chip => ({ id, label, detail, tokens });
 
-/** A turn as it is kept: what the page shows, and what the model was given. */
+/** A stored turn: what the page shows and what the model received. */
 export interface StoredTurn {
   view: Turn;
   attachments: Attachment[];
@@ -22,12 +22,12 @@ export interface StoredTurn {
 
 export interface Conversation {
   id: string;
-  /** Given by the user; empty: the first question stands for it. */
+  /** Given by the user; if empty, the first question is the title. */
   title: string;
   turns: StoredTurn[];
 }
 
-/** What happens in a conversation, one line of its journal each. Turns are named, so lines may interleave. */
+/** Events of a conversation, one journal line each. Events name their turn, so lines may interleave. */
 export const journalRecord = z.discriminatedUnion('type', [
   z.object({ type: z.literal('chat'), version: z.literal(1), id: z.string(), at: z.number() }),
   z.object({
@@ -37,14 +37,14 @@ export const journalRecord = z.discriminatedUnion('type', [
     kind: z.enum(['chat', 'summary']),
     question: z.string(),
     attachments: z.array(attachment),
-    /** What was wanted and did not go along, by the words that the user sees. */
+    /** Labels of attachments that were left out. */
     omitted: z.array(z.string()).default([]),
   }),
   z.object({ type: z.literal('begin'), turn: z.string(), model: z.string() }),
   z.object({ type: z.literal('delta'), turn: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() }),
-  /** The final text, where it is not the sum of the deltas. */
+  /** The final text, if it differs from the sum of the deltas. */
   z.object({ type: z.literal('text'), turn: z.string(), thinking: z.string(), answer: z.string() }),
-  /** Places that the answer names and that exist, and those that do not. Journals of earlier releases do not tell these. */
+  /** Citations that exist and those that do not. Older journals lack the latter. */
   z.object({
     type: z.literal('cited'),
     turn: z.string(),
@@ -65,7 +65,7 @@ export const isRunning = (turn: StoredTurn): boolean => turn.view.outcome.kind =
 export const findTurn = (conversation: Conversation, id: string): StoredTurn | undefined =>
   conversation.turns.find((turn) => turn.view.id === id);
 
-/** Brings a conversation up to date with one event. Events of turns that it does not have change nothing. */
+/** Applies one event to a conversation. Ignores events of unknown turns. */
 export function apply(conversation: Conversation, record: JournalRecord): void {
   if (record.type === 'chat') return;
   if (record.type === 'title') {
@@ -119,14 +119,14 @@ function asked(record: Extract<JournalRecord, { type: 'ask' }>): StoredTurn {
   };
 }
 
-/** Tokens of the window that the conversation fills, as the engine counted them for the last answer. */
+/** Context window tokens in use, as the engine counted them for the last answer. */
 export function filledTokens(conversation: Conversation): number {
   const chats = conversation.turns.flatMap(({ view }) => (view.kind === 'chat' ? [view.outcome] : []));
   const figures = chats.flatMap((of) => ('figures' in of && of.figures !== undefined ? [of.figures] : [])).at(-1);
   return figures === undefined ? 0 : figures.promptTokens + figures.generatedTokens;
 }
 
-/** The conversation that a journal tells. What was being answered when it breaks off is marked as interrupted. */
+/** Replays a journal. Marks a turn without an end as interrupted. */
 export function replay(id: string, records: Iterable<JournalRecord>): Conversation {
   const conversation = emptyConversation(id);
   for (const record of records) apply(conversation, record);

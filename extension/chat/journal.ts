@@ -3,7 +3,7 @@ import { dirname } from 'node:path';
 import { limits } from '../limits.ts';
 import { type JournalRecord, journalRecord } from './conversation.ts';
 
-/** The records of a journal's text. A line that was torn by a crash, or that is not understood, is skipped and counted. */
+/** Parses a journal. Skips and counts lines that a crash cut or that are invalid. */
 export function parseJournal(text: string): { records: JournalRecord[]; skipped: number } {
   const records: JournalRecord[] = [];
   let skipped = 0;
@@ -39,76 +39,76 @@ export async function readJournal(path: string): Promise<{ records: JournalRecor
 }
 
 /**
- * Appends events to a conversation's file, one JSON object a line, in order. Streamed text is gathered for a moment and
- * then written; everything else at once. A process that is killed loses at most the text of that moment.
+ * Appends events to a conversation's file, one JSON object a line, in order. Buffers streamed text for a short time and
+ * writes everything else at once. A killed process loses at most the buffered text.
  */
 export class Journal {
-  private readonly path: string;
-  private readonly onError: (error: unknown) => void;
-  private file: Promise<FileHandle> | undefined;
-  private writing: Promise<void> = Promise.resolve();
-  private gathered: Extract<JournalRecord, { type: 'delta' }> | undefined;
-  private timer: NodeJS.Timeout | undefined;
+  readonly #path: string;
+  readonly #onError: (error: unknown) => void;
+  #file: Promise<FileHandle> | undefined;
+  #writing: Promise<void> = Promise.resolve();
+  #gathered: Extract<JournalRecord, { type: 'delta' }> | undefined;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(path: string, onError: (error: unknown) => void) {
-    this.path = path;
-    this.onError = onError;
+    this.#path = path;
+    this.#onError = onError;
   }
 
   append(record: JournalRecord): void {
-    if (record.type === 'delta') this.gather(record);
+    if (record.type === 'delta') this.#gather(record);
     else {
-      this.release();
-      this.write(record);
+      this.#release();
+      this.#write(record);
     }
   }
 
   /** Resolves when everything appended so far is in the file. */
   async flush(): Promise<void> {
-    this.release();
-    await this.writing;
+    this.#release();
+    await this.#writing;
   }
 
   async close(): Promise<void> {
     await this.flush();
-    const file = await this.file?.catch(() => undefined);
-    this.file = undefined;
+    const file = await this.#file?.catch(() => undefined);
+    this.#file = undefined;
     await file?.close();
   }
 
-  private gather(record: Extract<JournalRecord, { type: 'delta' }>): void {
-    const { gathered } = this;
+  #gather(record: Extract<JournalRecord, { type: 'delta' }>): void {
+    const gathered = this.#gathered;
     if (gathered !== undefined && gathered.turn === record.turn && gathered.kind === record.kind) {
       gathered.text += record.text;
       return;
     }
-    this.release();
-    this.gathered = { ...record };
-    this.timer = setTimeout(() => this.release(), limits.chat.journalFlushMs);
+    this.#release();
+    this.#gathered = { ...record };
+    this.#timer = setTimeout(() => this.#release(), limits.chat.journalFlushMs);
   }
 
-  private release(): void {
-    clearTimeout(this.timer);
-    const record = this.gathered;
-    this.gathered = undefined;
-    if (record !== undefined) this.write(record);
+  #release(): void {
+    clearTimeout(this.#timer);
+    const record = this.#gathered;
+    this.#gathered = undefined;
+    if (record !== undefined) this.#write(record);
   }
 
-  private write(record: JournalRecord): void {
+  #write(record: JournalRecord): void {
     const line = `${JSON.stringify(record)}\n`;
-    this.writing = this.writing
+    this.#writing = this.#writing
       .then(async () => {
-        this.file ??= openForAppend(this.path);
-        await (await this.file).appendFile(line);
+        this.#file ??= openForAppend(this.#path);
+        await (await this.#file).appendFile(line);
       })
       .catch((error: unknown) => {
-        this.file = undefined;
-        this.onError(error);
+        this.#file = undefined;
+        this.#onError(error);
       });
   }
 }
 
-/** A file that a crash left with half a line gets that line ended, so that the next record stands on its own. */
+/** Ends a line that a crash cut, so that the next record starts on its own line. */
 async function openForAppend(path: string): Promise<FileHandle> {
   await mkdir(dirname(path), { recursive: true });
   const file = await open(path, 'a+');

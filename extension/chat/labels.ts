@@ -5,7 +5,7 @@ interface Labelled {
 
 const segments = (path: string, count: number): string => path.split('/').slice(-count).join('/');
 
-/** Files of the same name get as many of their folders as tell them apart: `a/index.ts:1–9` and `b/index.ts:1–9`. */
+/** Adds folders to files of the same name until their labels differ: `a/index.ts:1–9` and `b/index.ts:1–9`. */
 export function distinctLabels<T extends Labelled>(items: readonly T[]): T[] {
   const paths = [...new Set(items.map(({ path }) => path))];
   return items.map((item) => {

@@ -6,15 +6,15 @@ import type { Turn } from '../messages.ts';
 import { type Conversation, replay } from './conversation.ts';
 import { readJournal } from './journal.ts';
 
-/** A kept conversation, as a list shows it. */
+/** A stored conversation, as the list shows it. */
 export interface ChatEntry {
   id: string;
-  /** Empty while nothing was asked. */
+  /** Empty before the first question. */
   title: string;
   questions: number;
   /** Milliseconds since 1970, of its last line. */
   changedAt: number;
-  /** Everything that was said, for searching. */
+  /** Full text of the conversation, for searching. */
   text: string;
 }
 
@@ -24,22 +24,22 @@ export const isChatId = (id: string): boolean => validId.test(id);
 
 /** The conversations of a workspace: one journal each in one folder. */
 export class ChatLibrary {
-  private readonly folder: string;
-  private readonly known = new Map<string, { stamp: string; entry: ChatEntry }>();
+  readonly #folder: string;
+  readonly #known = new Map<string, { stamp: string; entry: ChatEntry }>();
 
   constructor(folder: string) {
-    this.folder = folder;
+    this.#folder = folder;
   }
 
   pathOf(id: string): string {
-    return join(this.folder, `${id}.jsonl`);
+    return join(this.#folder, `${id}.jsonl`);
   }
 
-  /** The latest first. Journals that did not change since the last call are not read again. */
+  /** Latest first. Reads only journals that changed since the last call. */
   async list(): Promise<ChatEntry[]> {
-    const names = await readdir(this.folder).catch(() => []);
+    const names = await readdir(this.#folder).catch(() => []);
     const ids = names.flatMap((name) => (name.endsWith('.jsonl') ? [name.slice(0, -'.jsonl'.length)] : []));
-    const entries = await Promise.all(ids.filter(isChatId).map((id) => this.entry(id)));
+    const entries = await Promise.all(ids.filter(isChatId).map((id) => this.#entry(id)));
     const filled = entries.flatMap((entry) => (entry === undefined || entry.questions === 0 ? [] : [entry]));
     return filled.sort((a, b) => b.changedAt - a.changedAt);
   }
@@ -51,20 +51,20 @@ export class ChatLibrary {
 
   async remove(id: string): Promise<void> {
     if (!isChatId(id)) return;
-    this.known.delete(id);
+    this.#known.delete(id);
     await rm(this.pathOf(id), { force: true });
   }
 
-  private async entry(id: string): Promise<ChatEntry | undefined> {
+  async #entry(id: string): Promise<ChatEntry | undefined> {
     const file = await stat(this.pathOf(id)).catch(() => undefined);
     if (file === undefined) return undefined;
     const stamp = `${file.mtimeMs} ${file.size}`;
-    const known = this.known.get(id);
+    const known = this.#known.get(id);
     if (known?.stamp === stamp) return known.entry;
     const conversation = await this.read(id);
     if (conversation === undefined) return undefined;
     const entry = entryOf(conversation, file.mtimeMs);
-    this.known.set(id, { stamp, entry });
+    this.#known.set(id, { stamp, entry });
     return entry;
   }
 }
@@ -80,7 +80,7 @@ function entryOf(conversation: Conversation, changedAt: number): ChatEntry {
   };
 }
 
-/** What the user named it, else the beginning of the first question. */
+/** The user's title, or the beginning of the first question. */
 export function titleOf({ title, turns }: Conversation): string {
   if (title !== '') return title;
   const [line = ''] = (turns[0]?.view.question ?? '').trim().split('\n', 1);
@@ -88,7 +88,7 @@ export function titleOf({ title, turns }: Conversation): string {
   return line.length > titleChars ? `${line.slice(0, titleChars)}…` : line;
 }
 
-/** A conversation as a document to keep or send; answers are as the model wrote them. */
+/** Exports a conversation as Markdown. Answers are unchanged. */
 export function conversationMarkdown(conversation: Conversation): string {
   const parts = conversation.turns.map(({ view }) => turnMarkdown(view));
   return `${[`# ${titleOf(conversation)}`, ...parts].join('\n\n')}\n`;

@@ -15,7 +15,7 @@ const remedies: Partial<Record<FailureCode, Action[]>> = {
   'device-lost': ['retry', 'show-log'],
 };
 
-/** What a failed answer says and offers. `partial`: some of the answer had come, and is kept. */
+/** Message and actions for a failed answer. `partial`: part of the answer was received and saved. */
 export function failedOutcome(error: unknown, partial: boolean): Outcome {
   const code = error instanceof EngineFailure ? error.code : 'internal';
   if (code === 'cancelled') return { kind: 'stopped' };
@@ -29,10 +29,8 @@ export function failedOutcome(error: unknown, partial: boolean): Outcome {
 function failureText(code: FailureCode, error: unknown, partial: boolean): string {
   if (code === 'engine-ended') {
     return partial
-      ? vscode.l10n.t(
-          'The engine stopped while it was answering. What it had written is kept; it is being started again.',
-        )
-      : vscode.l10n.t('The engine stopped before it could answer. It is being started again.');
+      ? vscode.l10n.t('The engine stopped while answering. The partial answer was saved. The engine is restarting.')
+      : vscode.l10n.t('The engine stopped before it could answer. It is restarting.');
   }
   if (code === 'context-overflow') {
     return vscode.l10n.t(
@@ -41,7 +39,7 @@ function failureText(code: FailureCode, error: unknown, partial: boolean): strin
     );
   }
   if (code === 'internal') {
-    return vscode.l10n.t('The engine could not answer because of an error of its own: {0}', sentence(error));
+    return vscode.l10n.t('The engine failed with an internal error: {0}', sentence(error));
   }
   return sentence(error);
 }

@@ -6,7 +6,7 @@ import { formatBytes, formatParameters, percent } from '../format.ts';
 import type { Controls, Notice, Texts } from '../messages.ts';
 import { canThink, modeLabel, type Thinking } from '../thinking.ts';
 
-/** What is shown above the question box for a state of the engine. */
+/** Notice above the question box for each engine state. */
 export function noticeOf({ state }: EngineView): Notice {
   switch (state.kind) {
     case 'idle':
@@ -15,9 +15,9 @@ export function noticeOf({ state }: EngineView): Notice {
     case 'starting':
       return { kind: 'progress', text: vscode.l10n.t('Starting the engine') };
     case 'restarting':
-      return { kind: 'progress', text: vscode.l10n.t('The engine stopped unexpectedly and is being started again') };
+      return { kind: 'progress', text: vscode.l10n.t('The engine stopped unexpectedly and is restarting') };
     case 'connecting':
-      return { kind: 'progress', text: vscode.l10n.t('Asking {0} for its models', state.host) };
+      return { kind: 'progress', text: vscode.l10n.t('Connecting to {0}', state.host) };
     case 'loading':
       return progress(vscode.l10n.t('Loading {0}', state.name), state);
     case 'downloading':
@@ -25,7 +25,7 @@ export function noticeOf({ state }: EngineView): Notice {
     case 'no-model':
       return {
         kind: 'no-model',
-        text: vscode.l10n.t('Hearth needs a model to answer. It is downloaded once and stays on this computer.'),
+        text: vscode.l10n.t('Hearth needs a model. It is downloaded once and stays on this computer.'),
         offers: state.offers.map(offer),
       };
     case 'failed':
@@ -66,7 +66,7 @@ export function controlsOf({ state }: EngineView, thinking: Thinking): Controls 
   const facts = [
     ...(card.host === undefined ? [vscode.l10n.t('{0} parameters', formatParameters(card.parameters))] : []),
     vscode.l10n.t('{0} tokens of context', card.contextTokens),
-    vscode.l10n.t('computed by {0}', card.host ?? card.backend),
+    vscode.l10n.t('runs on {0}', card.host ?? card.backend),
     ...card.notes,
   ];
   return {
@@ -89,7 +89,7 @@ interface Page {
   texts: Texts;
 }
 
-/** The chat view's page. Nothing may be loaded but its own script and style: no images, fonts, frames or connections. */
+/** HTML of the chat view. Its CSP allows only its own script and style: no images, fonts, frames or connections. */
 export function chatPage({ scriptUri, styleUri, cspSource, language, texts }: Page): string {
   const nonce = randomBytes(24).toString('base64url');
   const policy = [
@@ -118,7 +118,7 @@ function escapeAttribute(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('"', '&quot;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 }
 
-/** The link as it may be opened, or undefined: only the web, and no credentials in front of the host. */
+/** Returns a link that may be opened: http(s) only, without credentials. */
 export function webLink(href: string): URL | undefined {
   if (!URL.canParse(href)) return undefined;
   const url = new URL(href);
@@ -126,7 +126,7 @@ export function webLink(href: string): URL | undefined {
   return url.username === '' && url.password === '' ? url : undefined;
 }
 
-/** A model wrote the link, and an address can carry away what the model read: the user sees all of it first. */
+/** A URL from a model can leak what the model read, so the user sees all of it first. */
 export async function openLink(href: string): Promise<void> {
   const url = webLink(href);
   if (url === undefined) return;

@@ -5,7 +5,7 @@ import type { Place } from './citations.ts';
 import type { Attachment } from './conversation.ts';
 import { revealLines } from './reveal.ts';
 
-/** Models shorten paths: what went with the question is meant first, then the only file of the workspace that ends so. */
+/** Models shorten paths. Prefers attached files, then the only workspace file with that suffix. */
 export async function findPlace(path: string, attachments: readonly Attachment[]): Promise<Place | undefined> {
   const attached = attachments.find((known) => known.firstLine > 0 && `/${known.path}`.endsWith(`/${path}`));
   const uri = attached === undefined ? await meantFile(path) : await uriOf(attached.path);
@@ -14,11 +14,11 @@ export async function findPlace(path: string, attachments: readonly Attachment[]
   return { path: vscode.workspace.asRelativePath(uri), lines: document.lineCount };
 }
 
-/** Shows the lines in an editor beside the chat. */
+/** Opens the lines in an editor beside the chat. */
 export async function openPlace({ path, line, endLine }: Omit<Citation, 'text'>): Promise<void> {
   const uri = await uriOf(path);
   if (uri === undefined) {
-    void vscode.window.showInformationMessage(vscode.l10n.t('{0} is no longer there.', path));
+    void vscode.window.showInformationMessage(vscode.l10n.t('{0} no longer exists.', path));
     return;
   }
   const document = await vscode.workspace.openTextDocument(uri);

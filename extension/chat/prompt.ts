@@ -2,15 +2,15 @@ import { citing, quote, title } from '../../engine/index/question/planner.ts';
 import type { ChatMessage } from '../../engine/protocol/engineProtocol.ts';
 import { apply, type Conversation, emptyConversation, type StoredTurn } from './conversation.ts';
 
-/** Stable from turn to turn, so that the engine's cache keeps it. */
+/** The same for every turn, so that the prefix cache applies. */
 const system = [
   "You are Hearth, a coding assistant that runs on the user's own computer.",
   'Answer briefly and precisely, in Markdown. Put code into fenced blocks that name their language.',
 ].join(' ');
 
 /**
- * What the model gets for the last turn: the earlier ones first, each in the very words that were sent before. Turns
- * without an answer are left out, because many templates require that question and answer alternate.
+ * Builds the prompt of the last turn: earlier turns first, exactly as sent before. Leaves out turns
+ * without an answer, because many templates require that question and answer alternate.
  */
 export function promptMessages(turns: readonly StoredTurn[], instructions: string): ChatMessage[] {
   const content = instructions === '' ? system : `${system}\n\n${instructions}`;
@@ -21,7 +21,7 @@ export function promptMessages(turns: readonly StoredTurn[], instructions: strin
   turns.forEach((turn, index) => {
     const answer = turn.view.answer.trim();
     if (index < last && answer === '') return;
-    // Once early messages no longer fit, "as above" may point to one that the model does not see.
+    // "As above" may point to a message that was dropped from the context window.
     const known = forgetful && index === last ? new Set<string>() : sent;
     messages.push({ role: 'user', content: question(turn, known) });
     if (index < last) messages.push({ role: 'assistant', content: answer });
@@ -29,14 +29,14 @@ export function promptMessages(turns: readonly StoredTurn[], instructions: strin
   return messages;
 }
 
-/** The prompt of a question that is still empty: what comes before it, the next question's prompt begins with too. */
+/** The prompt up to the next question, for warm-up. */
 export function beforeQuestion(turns: readonly StoredTurn[], instructions: string): ChatMessage[] {
   const conversation: Conversation = { ...emptyConversation(''), turns: [...turns] };
   apply(conversation, { type: 'ask', turn: '', at: 0, kind: 'chat', question: '', attachments: [], omitted: [] });
   return promptMessages(conversation.turns, instructions);
 }
 
-/** Attached text once; where the same text went with an earlier question, its name is enough. */
+/** Sends an attachment once. A repeated attachment is only named. */
 function question(turn: StoredTurn, sent: Set<string>): string {
   const parts = turn.attachments
     .filter((attached) => attached.text !== '')

@@ -1,10 +1,10 @@
 import * as vscode from 'vscode';
 
-/** A still selection is what the next question would be about, so lines that an answer leads to are marked instead. */
+/** Cited lines are highlighted instead of selected, because a selection is attached to the next question. */
 let mark: vscode.TextEditorDecorationType | undefined;
 let marked: vscode.Disposable | undefined;
 
-/** Shows the lines with the cursor before them; the mark goes with the next move of the cursor or change of the text. Lines count from 0, the end is inclusive. */
+/** Shows the lines and puts the cursor before them. The highlight ends when the cursor moves or the text changes. Lines count from 0, end inclusive. */
 export async function revealLines(document: vscode.TextDocument, first: number, last: number): Promise<void> {
   const place = new vscode.Position(first, 0);
   const editor = await vscode.window.showTextDocument(document, { selection: new vscode.Range(place, place) });

@@ -16,86 +16,86 @@ const buttons = {
   remove: { iconPath: new vscode.ThemeIcon('trash'), tooltip: vscode.l10n.t('Delete') },
 };
 
-/** The list of conversations: search in titles and in all that was said, open, rename, export, delete. */
+/** The list of conversations: full-text search, open, rename, export, delete. */
 export class ChatSessions {
-  private readonly store: ChatStore;
-  private readonly session: ChatSession;
+  readonly #store: ChatStore;
+  readonly #session: ChatSession;
 
   constructor(store: ChatStore, session: ChatSession) {
-    this.store = store;
-    this.session = session;
+    this.#store = store;
+    this.#session = session;
   }
 
   /** Resolves when the list is shown. */
   async show(): Promise<void> {
     const picker = vscode.window.createQuickPick<ChatItem>();
     picker.title = vscode.l10n.t('Hearth: Chats');
-    picker.placeholder = vscode.l10n.t('Search in titles and in everything that was said');
+    picker.placeholder = vscode.l10n.t('Search titles and messages');
     picker.onDidHide(() => picker.dispose());
     picker.busy = true;
     picker.show();
-    const entries = await this.entries();
+    const entries = await this.#entries();
     const refresh = () => {
-      picker.items = chatItems(entries, picker.value, this.store.conversation.id);
+      picker.items = chatItems(entries, picker.value, this.#store.conversation.id);
     };
     picker.onDidChangeValue(refresh);
     picker.onDidAccept(() => {
       const item = picker.selectedItems[0];
       picker.hide();
-      if (item !== undefined) report(this.session.openChat(item.entry.id));
+      if (item !== undefined) report(this.#session.openChat(item.entry.id));
     });
     picker.onDidTriggerItemButton(({ item, button }) => {
       picker.hide();
-      report(this.press(item.entry, button));
+      report(this.#press(item.entry, button));
     });
     refresh();
     picker.busy = false;
   }
 
-  /** Saves the conversation on screen where the user says. */
+  /** Exports the conversation on screen to a file. */
   async exportCurrent(): Promise<void> {
-    await this.store.flush();
-    await this.export(this.store.conversation.id);
+    await this.#store.flush();
+    await this.#export(this.#store.conversation.id);
   }
 
   async renameCurrent(): Promise<void> {
-    const { conversation } = this.store;
+    const { conversation } = this.#store;
     if (conversation.turns.length === 0) return nothingYet();
-    await this.rename(conversation.id, titleOf(conversation));
+    await this.#rename(conversation.id, titleOf(conversation));
   }
 
-  private async entries(): Promise<ChatEntry[]> {
-    await this.store.flush();
-    return this.store.library.list();
+  async #entries(): Promise<ChatEntry[]> {
+    await this.#store.flush();
+    return this.#store.library.list();
   }
 
-  private async press(entry: ChatEntry, button: vscode.QuickInputButton): Promise<void> {
-    if (button === buttons.export) return this.export(entry.id);
-    if (button === buttons.remove) await this.remove(entry);
-    else await this.rename(entry.id, entry.title);
+  async #press(entry: ChatEntry, button: vscode.QuickInputButton): Promise<void> {
+    if (button === buttons.export) return this.#export(entry.id);
+    if (button === buttons.remove) await this.#remove(entry);
+    else await this.#rename(entry.id, entry.title);
     return this.show();
   }
 
-  private async rename(id: string, title: string): Promise<void> {
+  async #rename(id: string, title: string): Promise<void> {
     const wanted = await vscode.window.showInputBox({
       title: vscode.l10n.t('Rename the chat'),
       value: title,
       validateInput: (value) => (value.trim() === '' ? vscode.l10n.t('A chat needs a name.') : undefined),
     });
-    if (wanted !== undefined) await this.store.rename(id, wanted.trim().slice(0, limits.chat.titleChars));
+    if (wanted !== undefined) await this.#store.rename(id, wanted.trim().slice(0, limits.chat.titleChars));
   }
 
-  private async remove(entry: ChatEntry): Promise<void> {
+  async #remove(entry: ChatEntry): Promise<void> {
     const remove = vscode.l10n.t('Delete');
     const message = vscode.l10n.t('Delete the chat “{0}”?', entry.title);
-    const detail = vscode.l10n.t('Its questions and answers are removed from this computer for good.');
+    const detail = vscode.l10n.t('Its questions and answers are permanently deleted from this computer.');
     if ((await vscode.window.showWarningMessage(message, { modal: true, detail }, remove)) !== remove) return;
-    if (entry.id === this.store.conversation.id) await this.session.startNew();
-    await this.store.library.remove(entry.id);
+    if (entry.id === this.#store.conversation.id) await this.#session.startNew();
+    await this.#store.library.remove(entry.id);
   }
 
-  private async export(id: string): Promise<void> {
-    const conversation = await this.store.library.read(id);
+  async #export(id: string): Promise<void> {
+    const conversation = await this.#store.library.read(id);
     if (conversation === undefined) return nothingYet();
     const folder = vscode.workspace.workspaceFolders?.[0]?.uri;
     const name = `${fileNameOf(titleOf(conversation))}.md`;
@@ -110,7 +110,7 @@ export class ChatSessions {
   }
 }
 
-/** Those whose title or text has every word of the query; VS Code's own filter sees only the title. */
+/** Entries with every word of the query in title or text. VS Code's own filter sees only the title. */
 export function chatItems(entries: readonly ChatEntry[], query: string, current: string): ChatItem[] {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   return entries.flatMap((entry) => {
@@ -131,7 +131,7 @@ export function chatItems(entries: readonly ChatEntry[], query: string, current:
   });
 }
 
-/** Characters of a hit's surroundings that a line of the list has room for. */
+/** Characters shown around a match. */
 const excerptChars = 90;
 
 function excerpt(text: string, hit: number): string {
@@ -140,7 +140,7 @@ function excerpt(text: string, hit: number): string {
   return `${start > 0 ? '…' : ''}${line.trim()}${start + excerptChars < text.length ? '…' : ''}`;
 }
 
-/** Without what some file system forbids. */
+/** Removes characters that some file systems forbid. */
 const fileNameOf = (title: string): string =>
   title
     .replaceAll(/[^\p{L}\p{N} _-]+/gu, ' ')
@@ -148,7 +148,7 @@ const fileNameOf = (title: string): string =>
     .slice(0, limits.chat.titleChars) || 'chat';
 
 function nothingYet(): void {
-  void vscode.window.showInformationMessage(vscode.l10n.t('Nothing was said in this chat yet.'));
+  void vscode.window.showInformationMessage(vscode.l10n.t('This chat is empty.'));
 }
 
 function report(work: Promise<unknown>): void {

@@ -29,102 +29,102 @@ export interface ChatViewParts {
   thinking: Thinking;
   models: ModelManager;
   log: Log;
-  /** Of this workspace. */
+  /** State of this workspace. */
   memory: vscode.Memento;
 }
 
 const draftKey = 'hearth.draft';
 
-/** Carries messages between the page and the parts that do the work; keeps no state of the conversation itself. */
+/** Passes messages between the page and the chat's parts. Holds no conversation state. */
 export class ChatView {
-  private readonly parts: ChatViewParts;
-  private readonly subscriptions: vscode.Disposable;
-  private view: vscode.WebviewView | undefined;
-  /** The page has said that it listens. */
-  private listening = false;
-  private focusWanted = false;
-  private draft: Draft;
-  private gathering = false;
+  readonly #parts: ChatViewParts;
+  readonly #subscriptions: vscode.Disposable;
+  #view: vscode.WebviewView | undefined;
+  /** The page sent `ready`. */
+  #listening = false;
+  #focusWanted = false;
+  #draft: Draft;
+  #gathering = false;
 
   constructor(parts: ChatViewParts) {
-    this.parts = parts;
-    this.draft = draft.catch({ text: '', start: 0, end: 0 }).parse(parts.memory.get(draftKey));
-    this.subscriptions = vscode.Disposable.from(
-      parts.session.onMessage((message) => this.post(message)),
-      parts.engine.onView(() => this.onEngine()),
-      parts.tracker.onChange(() => this.postContext()),
-      parts.thinking.onChange(() => this.postEngine()),
-      vscode.workspace.onDidGrantWorkspaceTrust(() => this.postContext()),
-      // Where the answers come from stands on the empty page.
+    this.#parts = parts;
+    this.#draft = draft.catch({ text: '', start: 0, end: 0 }).parse(parts.memory.get(draftKey));
+    this.#subscriptions = vscode.Disposable.from(
+      parts.session.onMessage((message) => this.#post(message)),
+      parts.engine.onView(() => this.#onEngine()),
+      parts.tracker.onChange(() => this.#postContext()),
+      parts.thinking.onChange(() => this.#postEngine()),
+      vscode.workspace.onDidGrantWorkspaceTrust(() => this.#postContext()),
+      // The empty page names the server.
       vscode.workspace.onDidChangeConfiguration((event) => {
-        if (event.affectsConfiguration('hearth.remote.url') && this.view) this.draw(this.view.webview);
+        if (event.affectsConfiguration('hearth.remote.url') && this.#view) this.#draw(this.#view.webview);
       }),
     );
   }
 
-  private get dist(): vscode.Uri {
-    return vscode.Uri.joinPath(this.parts.extensionUri, 'dist');
+  get #dist(): vscode.Uri {
+    return vscode.Uri.joinPath(this.#parts.extensionUri, 'dist');
   }
 
   attach(view: vscode.WebviewView): void {
-    this.view = view;
+    this.#view = view;
     const { webview } = view;
-    webview.options = { enableScripts: true, localResourceRoots: [this.dist] };
-    webview.onDidReceiveMessage((raw: unknown) => this.receive(raw));
+    webview.options = { enableScripts: true, localResourceRoots: [this.#dist] };
+    webview.onDidReceiveMessage((raw: unknown) => this.#receive(raw));
     view.onDidDispose(() => {
-      this.view = undefined;
-      this.listening = false;
+      this.#view = undefined;
+      this.#listening = false;
     });
     view.onDidChangeVisibility(() => {
-      // A hidden page is thrown away: it says `ready` anew.
-      if (!view.visible) this.listening = false;
+      // VS Code discards a hidden page, which then sends `ready` again.
+      if (!view.visible) this.#listening = false;
     });
-    this.draw(webview);
+    this.#draw(webview);
   }
 
-  /** The page anew, with the texts that hold now. */
-  private draw(webview: vscode.Webview): void {
-    this.listening = false;
+  /** Renders the page with the current texts. */
+  #draw(webview: vscode.Webview): void {
+    this.#listening = false;
     webview.html = chatPage({
-      scriptUri: webview.asWebviewUri(vscode.Uri.joinPath(this.dist, 'chat.js')).toString(),
-      styleUri: webview.asWebviewUri(vscode.Uri.joinPath(this.dist, 'chat.css')).toString(),
+      scriptUri: webview.asWebviewUri(vscode.Uri.joinPath(this.#dist, 'chat.js')).toString(),
+      styleUri: webview.asWebviewUri(vscode.Uri.joinPath(this.#dist, 'chat.css')).toString(),
       cspSource: webview.cspSource,
       language: vscode.env.language,
       texts: pageTexts(),
     });
   }
 
-  /** Puts the cursor into the question box, once the page is there. */
+  /** Focuses the question box once the page is ready. */
   focusInput(): void {
-    this.focusWanted = !this.listening;
-    this.post({ type: 'focus' });
+    this.#focusWanted = !this.#listening;
+    this.#post({ type: 'focus' });
   }
 
   dispose(): void {
-    this.subscriptions.dispose();
+    this.#subscriptions.dispose();
   }
 
-  private receive(raw: unknown): void {
+  #receive(raw: unknown): void {
     const parsed = toHost.safeParse(raw);
     if (!parsed.success) {
-      this.parts.log.warn('The chat page sent something that is not understood.');
+      this.#parts.log.warn('The chat page sent an invalid message.');
       return;
     }
-    Promise.resolve(this.handle(parsed.data)).catch((error: unknown) => {
-      this.parts.log.error(`Chat view: ${sentence(error)}`);
+    Promise.resolve(this.#handle(parsed.data)).catch((error: unknown) => {
+      this.#parts.log.error(`Chat view: ${sentence(error)}`);
       void vscode.window.showErrorMessage(sentence(error));
     });
   }
 
-  private handle(message: ToHost): unknown {
-    const { session, tracker, models } = this.parts;
+  #handle(message: ToHost): unknown {
+    const { session, tracker, models } = this.#parts;
     switch (message.type) {
       case 'ready':
-        return this.onReady();
+        return this.#onReady();
       case 'send':
         return this.ask(message.text);
       case 'resend':
-        return this.resend(message.turn, message.text);
+        return this.#resend(message.turn, message.text);
       case 'stop':
         return session.stop();
       case 'answer-now':
@@ -134,17 +134,17 @@ export class ChatView {
       case 'insert':
         return insertAtCursor(message.text);
       case 'apply':
-        return this.apply(message.turn, message.text);
+        return this.#apply(message.turn, message.text);
       case 'run':
         return putIntoTerminal(message.text);
       case 'draft':
-        return this.keepDraft(message.draft);
+        return this.#keepDraft(message.draft);
       case 'suggest':
-        return this.suggest(message.query);
+        return this.#suggest(message.query);
       case 'open-citation':
-        return this.openCitation(message.turn, message.text);
+        return this.#openCitation(message.turn, message.text);
       case 'open-chip':
-        return this.openChip(message.turn, message.id);
+        return this.#openChip(message.turn, message.id);
       case 'open-link':
         return openLink(message.href);
       case 'remove-chip':
@@ -158,28 +158,28 @@ export class ChatView {
       case 'download':
         return models.download(message.model);
       case 'action':
-        return this.act(message.action, message.turn);
+        return this.#act(message.action, message.turn);
       case 'page-error':
-        return this.parts.log.error(`Chat page: ${message.message}`);
+        return this.#parts.log.error(`Chat page: ${message.message}`);
     }
   }
 
-  private onReady(): Promise<void> {
-    this.listening = true;
-    this.postAll();
-    this.post({ type: 'draft', draft: this.draft });
-    if (this.focusWanted) this.focusInput();
-    return this.warmUp();
+  #onReady(): Promise<void> {
+    this.#listening = true;
+    this.#postAll();
+    this.#post({ type: 'draft', draft: this.#draft });
+    if (this.#focusWanted) this.focusInput();
+    return this.#warmUp();
   }
 
-  private keepDraft(draft: Draft): Thenable<void> {
-    const changed = draft.text !== this.draft.text;
-    this.draft = draft;
-    if (changed) this.postContext();
-    return this.parts.memory.update(draftKey, draft);
+  #keepDraft(draft: Draft): Thenable<void> {
+    const changed = draft.text !== this.#draft.text;
+    this.#draft = draft;
+    if (changed) this.#postContext();
+    return this.#parts.memory.update(draftKey, draft);
   }
 
-  private act(action: Action, turn: string | undefined): unknown {
+  #act(action: Action, turn: string | undefined): unknown {
     const commands: Record<Exclude<Action, 'retry'>, [string, ...string[]]> = {
       restart: ['hearth.restartEngine'],
       'choose-model': ['hearth.chooseModel'],
@@ -188,97 +188,100 @@ export class ChatView {
       settings: ['workbench.action.openSettings', 'hearth'],
       trust: ['workbench.trust.manage'],
     };
-    if (action === 'retry') return turn === undefined ? undefined : this.parts.session.retry(turn);
+    if (action === 'retry') return turn === undefined ? undefined : this.#parts.session.retry(turn);
     const [command, ...args] = commands[action];
     return vscode.commands.executeCommand(command, ...args);
   }
 
-  /** Whoever opens the chat is about to ask: the model loads while they type. Problems show as the notice. */
-  private async warmUp(): Promise<void> {
-    const client = await this.parts.engine.client();
-    await client.ready().catch((error: unknown) => this.parts.log.info(`The model is not loaded: ${sentence(error)}`));
+  /** Loads the model while the user types the first question. Problems show as the notice. */
+  async #warmUp(): Promise<void> {
+    const client = await this.#parts.engine.client();
+    await client.ready().catch((error: unknown) => this.#parts.log.info(`The model is not loaded: ${sentence(error)}`));
   }
 
-  /** Asks with what belongs to the question. What is asked while it is gathered is one question too many. */
+  /** Gathers attachments and asks. Ignores a second question meanwhile. */
   async ask(question: string): Promise<void> {
-    const { session, gatherer } = this.parts;
-    if (this.gathering || session.busy) return;
-    this.gathering = true;
+    const { session, gatherer } = this.#parts;
+    if (this.#gathering || session.busy) return;
+    this.#gathering = true;
     const gathered = gatherer.gather(question, session.conversation).finally(() => {
-      this.gathering = false;
+      this.#gathering = false;
     });
     const { attachments, omitted } = await gathered;
     await session.ask(question, attachments, omitted);
   }
 
-  /** Other words need other context; the same words keep theirs. */
-  private async resend(id: string, question: string): Promise<void> {
-    const { session, gatherer } = this.parts;
+  /** A changed question gets new context; an unchanged one keeps its own. */
+  async #resend(id: string, question: string): Promise<void> {
+    const { session, gatherer } = this.#parts;
     const old = findTurn(session.conversation, id)?.view.question ?? '';
     if (old === question) return session.resend(id, question);
     return session.resend(id, question, await gatherer.gather(question, session.conversation));
   }
 
-  private async suggest(query: string): Promise<void> {
-    this.post({ type: 'suggestions', query, items: await this.parts.suggester.suggest(query) });
+  async #suggest(query: string): Promise<void> {
+    this.#post({ type: 'suggestions', query, items: await this.#parts.suggester.suggest(query) });
   }
 
-  private apply(id: string, code: string): Promise<void> {
-    const turn = findTurn(this.parts.session.conversation, id);
-    return this.parts.proposals.show(code, turn?.view.answer ?? '', turn?.attachments ?? []);
+  #apply(id: string, code: string): Promise<void> {
+    const turn = findTurn(this.#parts.session.conversation, id);
+    return this.#parts.proposals.show(code, turn?.view.answer ?? '', turn?.attachments ?? []);
   }
 
-  private async openCitation(id: string, text: string): Promise<void> {
-    const turn = findTurn(this.parts.session.conversation, id)?.view;
+  async #openCitation(id: string, text: string): Promise<void> {
+    const turn = findTurn(this.#parts.session.conversation, id)?.view;
     const citation = turn?.citations.find((known) => known.text === text);
     if (citation !== undefined) await openPlace(citation);
   }
 
-  private async openChip(id: string, chip: string): Promise<void> {
-    const turn = findTurn(this.parts.session.conversation, id);
+  async #openChip(id: string, chip: string): Promise<void> {
+    const turn = findTurn(this.#parts.session.conversation, id);
     const attached = turn?.attachments.find((known) => known.id === chip);
     if (attached === undefined || attached.firstLine === 0) return;
     const { path, firstLine: line, text } = attached;
     await openPlace({ path, line, endLine: line + text.split('\n').length - 1 });
   }
 
-  private onEngine(): void {
-    const { session, engine } = this.parts;
-    this.postEngine();
+  #onEngine(): void {
+    const { session, engine } = this.#parts;
+    this.#postEngine();
     const notice = noticeOf(engine.view);
     if (session.busy) session.showProgress(notice.kind === 'progress' ? notice.text : '', undefined);
   }
 
-  private postAll(): void {
-    this.post({ type: 'conversation', turns: this.parts.session.turns });
-    this.postEngine();
-    this.postContext();
+  #postAll(): void {
+    this.#post({ type: 'conversation', turns: this.#parts.session.turns });
+    this.#postEngine();
+    this.#postContext();
   }
 
-  private postEngine(): void {
-    const { engine, thinking } = this.parts;
-    this.post({ type: 'notice', notice: noticeOf(engine.view) });
-    this.post({ type: 'controls', controls: controlsOf(engine.view, thinking) });
+  #postEngine(): void {
+    const { engine, thinking } = this.#parts;
+    this.#post({ type: 'notice', notice: noticeOf(engine.view) });
+    this.#post({ type: 'controls', controls: controlsOf(engine.view, thinking) });
   }
 
-  private postContext(): void {
-    if (!this.view?.visible) return;
-    const chips = this.parts.gatherer.chips(this.draft.text);
-    const { focus } = this.parts.tracker;
+  #postContext(): void {
+    if (!this.#view?.visible) return;
+    const chips = this.#parts.gatherer.chips(this.#draft.text);
+    const { focus } = this.#parts.tracker;
     const present = focus === undefined || chips.some(({ id }) => id === focusId(focus));
     const restricted = indexEnabled() && !vscode.workspace.isTrusted;
-    this.post({ type: 'context', context: { chips, restricted, ...(present ? {} : { addable: nameOf(focus.path) }) } });
+    this.#post({
+      type: 'context',
+      context: { chips, restricted, ...(present ? {} : { addable: nameOf(focus.path) }) },
+    });
   }
 
-  private post(message: ToPage): void {
-    void this.view?.webview.postMessage(message);
+  #post(message: ToPage): void {
+    void this.#view?.webview.postMessage(message);
   }
 }
 
 async function insertAtCursor(text: string): Promise<void> {
   const editor = vscode.window.activeTextEditor ?? vscode.window.visibleTextEditors[0];
   if (editor === undefined) {
-    void vscode.window.showInformationMessage(vscode.l10n.t('Open a file to insert the code into.'));
+    void vscode.window.showInformationMessage(vscode.l10n.t('Open the file to insert the code into.'));
     return;
   }
   await editor.edit((edit) => {

@@ -40,10 +40,10 @@ export interface StreamHandlers {
   onProgress?(step: Progress): void;
 }
 
-/** The token for a remote server, if one is kept. */
+/** The stored token of a remote server, if any. */
 export type TokenFor = (url: string) => Promise<string | undefined>;
 
-/** How the id of a remote server's model begins. */
+/** Id prefix of a remote server's model. */
 const remoteId = 'remote:';
 
 interface Wanted {
@@ -53,7 +53,7 @@ interface Wanted {
 
 const wanted = (): Wanted => ({ settings: engineSettings(), remote: remoteSettings() });
 
-/** What decides which model is meant. */
+/** Identifies the model that the settings choose. */
 const choiceOf = ({ settings, remote }: Wanted): string => JSON.stringify([settings.model, remote]);
 
 /**
@@ -61,50 +61,50 @@ const choiceOf = ({ settings, remote }: Wanted): string => JSON.stringify([setti
  * It decides which model is loaded (settings, what is on disk) and loads it again after a restart.
  */
 export class EngineClient {
-  private readonly process: EngineProcess;
-  private readonly engine: Client<EngineRequests, CancellationToken>;
-  private readonly log: Log;
-  private readonly tokenFor: TokenFor;
-  private readonly shown = new ViewKeeper();
-  readonly onView = this.shown.onView;
-  private readonly streams = new Map<string, StreamHandlers>();
-  private readonly downloads = new Map<string, (step: Progress) => void>();
-  /** The model of this computer that was asked for by name, and the choice in whose place it answers until that changes. */
-  private named: { model: string; choice: string } | undefined;
-  /** The load under way or done, with what it was asked for. */
-  private loading: { key: string; card: Promise<ModelCard> } | undefined;
+  readonly #process: EngineProcess;
+  readonly #engine: Client<EngineRequests, CancellationToken>;
+  readonly #log: Log;
+  readonly #tokenFor: TokenFor;
+  readonly #shown = new ViewKeeper();
+  readonly onView = this.#shown.onView;
+  readonly #streams = new Map<string, StreamHandlers>();
+  readonly #downloads = new Map<string, (step: Progress) => void>();
+  /** A local model requested by name. It overrides `choice` until the settings change. */
+  #named: { model: string; choice: string } | undefined;
+  /** The current or completed load and its key. */
+  #loading: { key: string; card: Promise<ModelCard> } | undefined;
 
   constructor(launch: () => Launch, log: Log, tokenFor: TokenFor = () => Promise.resolve(undefined)) {
-    this.log = log;
-    this.tokenFor = tokenFor;
-    this.process = new EngineProcess(
+    this.#log = log;
+    this.#tokenFor = tokenFor;
+    this.#process = new EngineProcess(
       () => ({ ...launch(), nodeOptions: [...inspectOptions(), ...engineNodeOptions] }),
       log,
     );
-    this.engine = this.process.client(engineRequests);
-    this.process.listen(clientNotices, {
-      delta: (piece) => this.streams.get(piece.stream)?.onDelta(piece),
-      progress: (step) => this.onProgress(step),
-      modelChange: (change) => this.onModelChange(change),
+    this.#engine = this.#process.client(engineRequests);
+    this.#process.listen(clientNotices, {
+      delta: (piece) => this.#streams.get(piece.stream)?.onDelta(piece),
+      progress: (step) => this.#onProgress(step),
+      modelChange: (change) => this.#onModelChange(change),
     });
-    this.process.onState((state) => this.onProcess(state));
+    this.#process.onState((state) => this.#onProcess(state));
   }
 
   get view(): EngineView {
-    return this.shown.view;
+    return this.#shown.view;
   }
 
-  private get state(): EngineState {
+  get #state(): EngineState {
     return this.view.state;
   }
 
   get pid(): number | undefined {
-    return this.process.pid;
+    return this.#process.pid;
   }
 
-  /** The model that answers without any wait, if there is one. */
+  /** The loaded model, if any. */
   get warmModel(): ModelCard | undefined {
-    return this.state.kind === 'ready' ? this.state.card : undefined;
+    return this.#state.kind === 'ready' ? this.#state.card : undefined;
   }
 
   /**
@@ -113,67 +113,67 @@ export class EngineClient {
    */
   ready(): Promise<ModelCard> {
     const now = wanted();
-    if (this.named?.choice !== choiceOf(now)) this.named = undefined;
-    const key = JSON.stringify([now, this.named?.model]);
-    if (this.loading?.key === key) return this.loading.card;
-    const card = this.load();
-    this.loading = { key, card };
+    if (this.#named?.choice !== choiceOf(now)) this.#named = undefined;
+    const key = JSON.stringify([now, this.#named?.model]);
+    if (this.#loading?.key === key) return this.#loading.card;
+    const card = this.#load();
+    this.#loading = { key, card };
     card.catch(() => {
-      if (this.loading?.card === card) this.loading = undefined;
+      if (this.#loading?.card === card) this.#loading = undefined;
     });
     return card;
   }
 
-  /** The same for a model of the user's choice elsewhere in VS Code, which answers everything from then on. */
+  /** Loads a model chosen elsewhere in VS Code, which answers all requests from then on. */
   async use(model: string): Promise<ModelCard> {
-    if (model.startsWith(remoteId)) return this.useRemote(model);
+    if (model.startsWith(remoteId)) return this.#useRemote(model);
     if (this.warmModel?.id === model) return this.ready();
-    this.named = { model, choice: choiceOf(wanted()) };
+    this.#named = { model, choice: choiceOf(wanted()) };
     try {
       return await this.ready();
     } catch (error) {
-      this.named = undefined;
+      this.#named = undefined;
       throw error;
     }
   }
 
-  /** After a changed setting: loads what is asked for now, if a model was wanted at all. */
+  /** Loads the model of changed settings if one was requested before. */
   async reload(): Promise<void> {
-    if (this.state.kind !== 'idle') await this.ready();
+    if (this.#state.kind !== 'idle') await this.ready();
   }
 
   /** After a changed address or token. */
   async reconnect(): Promise<void> {
-    this.loading = undefined;
+    this.#loading = undefined;
     await this.ready();
   }
 
   remoteModels(server: RemoteServerParams): Promise<RemoteModel[]> {
-    return this.engine.remoteModels(server);
+    return this.#engine.remoteModels(server);
   }
 
   /** For other programs of this computer. */
   startServer(params: StartServerParams): Promise<ServerAddress> {
-    return this.engine.startServer(params);
+    return this.#engine.startServer(params);
   }
 
   async stopServer(): Promise<void> {
-    await this.engine.stopServer();
+    await this.#engine.stopServer();
   }
 
   async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {
-    return this.generating(() => this.engine.complete(params, token));
+    return this.#generating(() => this.#engine.complete(params, token));
   }
 
-  /** Without effect while no model is loaded: reading ahead is not worth loading one. */
+  /** Does nothing while no model is loaded: a warm-up is not worth loading one. */
   async warm(params: WarmParams, token: CancellationToken): Promise<void> {
     if (this.warmModel === undefined || this.view.running > 0) return;
-    const { promptTokens, cachedTokens, finish } = await this.engine.warm(params, token);
-    this.log.debug(`Reading ahead: ${promptTokens} tokens, ${cachedTokens} of them known, ${finish}.`);
+    const { promptTokens, cachedTokens, finish } = await this.#engine.warm(params, token);
+    this.#log.debug(`Warm-up: ${promptTokens} tokens, ${cachedTokens} cached, ${finish}.`);
   }
 
   async chat(params: ChatParams, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {
-    return this.streaming(params.stream, handlers, () => this.engine.chat(params, token));
+    return this.#streaming(params.stream, handlers, () => this.#engine.chat(params, token));
   }
 
   async summarise(
@@ -181,141 +181,144 @@ export class EngineClient {
     handlers: StreamHandlers,
     token: CancellationToken,
   ): Promise<SummariseResult> {
-    return this.streaming(params.stream, handlers, () => this.engine.summarise(params, token));
+    return this.#streaming(params.stream, handlers, () => this.#engine.summarise(params, token));
   }
 
-  /** Ends the thinking of the answers that are being written; what they say follows. False: nothing is being written. */
+  /** Ends the thinking of running answers. False if none is running. */
   answerNow(): boolean {
-    for (const stream of this.streams.keys()) this.process.notify('answerNow', { stream });
-    return this.streams.size > 0;
+    for (const stream of this.#streams.keys()) this.#process.notify('answerNow', { stream });
+    return this.#streams.size > 0;
   }
 
-  /** Of each text, in the vocabulary of the model that is loaded. */
+  /** Counts the tokens of each text with the loaded model's tokenizer. */
   countTokens(texts: string[]): Promise<number[]> {
-    return this.engine.countTokens({ texts });
+    return this.#engine.countTokens({ texts });
   }
 
   models(): Promise<ModelEntry[]> {
-    return this.engine.listModels();
+    return this.#engine.listModels();
   }
 
   /** Downloads, or resumes; `onStep` gets the progress. */
   async pull(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
-    const before = this.state;
-    this.downloads.set(entry.id, (step) => {
+    const before = this.#state;
+    this.#downloads.set(entry.id, (step) => {
       onStep(step);
-      if (this.warmModel === undefined) this.shown.show(downloading(entry, step));
+      if (this.warmModel === undefined) this.#shown.show(downloading(entry, step));
     });
     let after: EngineState = before;
     try {
-      const pulled = await this.engine.pullModel({ model: entry.id }, token);
+      const pulled = await this.#engine.pullModel({ model: entry.id }, token);
       after = { kind: 'idle' };
       return pulled;
     } finally {
-      this.downloads.delete(entry.id);
-      if (this.state.kind === 'downloading') this.shown.show(after);
+      this.#downloads.delete(entry.id);
+      if (this.#state.kind === 'downloading') this.#shown.show(after);
     }
   }
 
   async verify(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
-    this.downloads.set(entry.id, onStep);
+    this.#downloads.set(entry.id, onStep);
     try {
-      return await this.engine.verifyModel({ model: entry.id }, token);
+      return await this.#engine.verifyModel({ model: entry.id }, token);
     } finally {
-      this.downloads.delete(entry.id);
+      this.#downloads.delete(entry.id);
     }
   }
 
   async remove(entry: ModelEntry): Promise<ModelEntry> {
     if (this.warmModel?.id === entry.id) {
-      await this.engine.unload();
-      this.loading = undefined;
-      this.shown.show({ kind: 'idle' });
+      await this.#engine.unload();
+      this.#loading = undefined;
+      this.#shown.show({ kind: 'idle' });
     }
-    return this.engine.removeModel({ model: entry.id });
+    return this.#engine.removeModel({ model: entry.id });
   }
 
-  /** What was computed of prompts, in memory and on the disk. @returns what lay on the disk. */
+  /** Clears the prefix cache in memory and on disk. @returns the files and bytes removed from disk. */
   clearCache(): Promise<ClearedCache> {
-    return this.engine.clearCache();
+    return this.#engine.clearCache();
   }
 
   /** Lines that explain a model, or compare several. */
   inspect(models: string[]): Promise<string> {
-    return this.engine.inspectModels({ models });
+    return this.#engine.inspectModels({ models });
   }
 
   /** A fresh process, with the model loaded again. */
   async restart(): Promise<void> {
-    this.loading = undefined;
-    await this.process.restart();
+    this.#loading = undefined;
+    await this.#process.restart();
     await this.ready();
   }
 
   async stop(): Promise<void> {
-    this.loading = undefined;
-    await this.process.stop();
+    this.#loading = undefined;
+    await this.#process.stop();
   }
 
   dispose(): void {
-    this.process.dispose();
-    this.shown.dispose();
+    this.#process.dispose();
+    this.#shown.dispose();
   }
 
-  private async load(): Promise<ModelCard> {
-    const remote = this.named === undefined ? remoteSettings() : undefined;
+  async #load(): Promise<ModelCard> {
+    const remote = this.#named === undefined ? remoteSettings() : undefined;
     try {
-      const card = remote === undefined ? await this.loadHere() : await this.connect(remote);
-      this.logCard(card);
-      this.shown.show({ kind: 'ready', card });
+      const card = remote === undefined ? await this.#loadHere() : await this.#connect(remote);
+      this.#logCard(card);
+      this.#shown.show({ kind: 'ready', card });
       return card;
     } catch (error) {
-      this.showLoadFailure(error);
+      this.#showLoadFailure(error);
       throw error;
     }
   }
 
-  private async loadHere(): Promise<ModelCard> {
-    const params = await this.chosenModel();
+  async #loadHere(): Promise<ModelCard> {
+    const params = await this.#chosenModel();
     // Another model replaces the one that answers now.
-    await this.shown.untilIdle();
-    this.shown.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
-    return this.engine.load(params.load);
+    await this.#shown.untilIdle();
+    this.#shown.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
+    return this.#engine.load(params.load);
   }
 
-  private async connect({ url, model }: RemoteSettings): Promise<ModelCard> {
+  async #connect({ url, model }: RemoteSettings): Promise<ModelCard> {
     const { contextTokens } = engineSettings();
-    const token = await this.tokenFor(url);
-    await this.process.start();
-    await this.shown.untilIdle();
-    this.shown.show({ kind: 'connecting', host: hostOf(url) });
+    const token = await this.#tokenFor(url);
+    await this.#process.start();
+    await this.#shown.untilIdle();
+    this.#shown.show({ kind: 'connecting', host: hostOf(url) });
     const params = {
       ...{ url, ...(model !== undefined && { model }) },
       ...(token !== undefined && { token }),
       ...(contextTokens !== undefined && { contextTokens }),
     };
-    return this.engine.connect(params);
+    return this.#engine.connect(params);
   }
 
   /** @throws EngineFailure `not-found` when the settings name another server by now. */
-  private async useRemote(model: string): Promise<ModelCard> {
-    this.named = undefined;
+  async #useRemote(model: string): Promise<ModelCard> {
+    this.#named = undefined;
     const card = await this.ready();
     if (card.id === model) return card;
-    throw new EngineFailure('not-found', vscode.l10n.t('The settings name another server or model by now.'));
+    throw new EngineFailure('not-found', vscode.l10n.t('The settings now name another server or model.'));
   }
 
-  private async chosenModel(): Promise<{ load: LoadParams; name: string }> {
+  async #chosenModel(): Promise<{ load: LoadParams; name: string }> {
     const settings = engineSettings();
-    const choice = chooseModel(this.named?.model ?? settings.model, await this.models());
+    const choice = chooseModel(this.#named?.model ?? settings.model, await this.models());
     if (choice.kind === 'unknown') {
       throw new EngineFailure(
         'not-found',
-        vscode.l10n.t('The setting "hearth.model" names "{0}", which is no known model and no file.', choice.model),
+        vscode.l10n.t(
+          'The setting "hearth.model" names "{0}", which is neither a known model nor a file.',
+          choice.model,
+        ),
       );
     }
     if (choice.kind === 'download') {
-      this.shown.show({ kind: 'no-model', offers: choice.offers });
+      this.#shown.show({ kind: 'no-model', offers: choice.offers });
       throw new EngineFailure('no-model', vscode.l10n.t('There is no model on this computer yet.'));
     }
     const { backend, cachePrecision, diskCacheBytes } = settings;
@@ -325,84 +328,84 @@ export class EngineClient {
     return { load, name: choice.name };
   }
 
-  private showLoadFailure(error: unknown): void {
+  #showLoadFailure(error: unknown): void {
     const code = error instanceof EngineFailure ? error.code : 'internal';
     // The view already says these: what to download, or that the process is being started again.
     if (code === 'no-model' || code === 'engine-ended' || code === 'engine-given-up') return;
-    this.log.error(`Loading the model: ${sentence(error)}`);
+    this.#log.error(`Loading the model: ${sentence(error)}`);
     const again = code === 'internal' || code === 'device-lost' || remoteSettings() !== undefined;
     const remedy = again && code !== 'not-found' ? 'restart' : 'choose-model';
-    this.shown.show({ kind: 'failed', message: sentence(error), remedy });
+    this.#shown.show({ kind: 'failed', message: sentence(error), remedy });
   }
 
-  private async generating<T extends { statistics: Statistics }>(run: () => Promise<T>): Promise<T> {
+  async #generating<T extends { statistics: Statistics }>(run: () => Promise<T>): Promise<T> {
     await this.ready();
-    this.shown.count(1);
+    this.#shown.count(1);
     let last: Statistics | undefined;
     try {
       const result = await run();
       if (result.statistics.generatedTokens > 0) last = result.statistics;
       return result;
     } catch (error) {
-      if (!isCancelled(error)) this.log.warn(`A request failed: ${sentence(error)}`);
+      if (!isCancelled(error)) this.#log.warn(`A request failed: ${sentence(error)}`);
       throw error;
     } finally {
-      this.shown.count(-1, last);
+      this.#shown.count(-1, last);
     }
   }
 
-  private async streaming<T extends { statistics: Statistics }>(
+  async #streaming<T extends { statistics: Statistics }>(
     stream: string,
     handlers: StreamHandlers,
     run: () => Promise<T>,
   ): Promise<T> {
-    this.streams.set(stream, handlers);
+    this.#streams.set(stream, handlers);
     try {
-      return await this.generating(run);
+      return await this.#generating(run);
     } finally {
-      this.streams.delete(stream);
+      this.#streams.delete(stream);
     }
   }
 
-  private onProgress(step: Progress): void {
-    if (step.task === 'summarise') this.streams.get(step.subject)?.onProgress?.(step);
-    else if (step.task === 'load') this.onLoadStep(step);
-    else this.downloads.get(step.subject)?.(step);
+  #onProgress(step: Progress): void {
+    if (step.task === 'summarise') this.#streams.get(step.subject)?.onProgress?.(step);
+    else if (step.task === 'load') this.#onLoadStep(step);
+    else this.#downloads.get(step.subject)?.(step);
   }
 
-  /** Its device was lost: what computes now stands on the card. */
-  private onModelChange({ message, card }: ModelChange): void {
-    this.log.warn(message);
-    this.logCard(card);
-    if (this.loading) this.loading = { ...this.loading, card: Promise.resolve(card) };
-    if (this.state.kind !== 'ready') return;
-    if (card.backend !== this.state.card.backend) void vscode.window.showWarningMessage(message);
-    this.shown.show({ kind: 'ready', card });
+  /** After device loss, the card names the new backend. */
+  #onModelChange({ message, card }: ModelChange): void {
+    this.#log.warn(message);
+    this.#logCard(card);
+    if (this.#loading) this.#loading = { ...this.#loading, card: Promise.resolve(card) };
+    if (this.#state.kind !== 'ready') return;
+    if (card.backend !== this.#state.card.backend) void vscode.window.showWarningMessage(message);
+    this.#shown.show({ kind: 'ready', card });
   }
 
-  private logCard(card: ModelCard): void {
-    for (const note of card.notes) this.log.info(`${card.name}: ${note}`);
+  #logCard(card: ModelCard): void {
+    for (const note of card.notes) this.#log.info(`${card.name}: ${note}`);
     const where = card.host ?? `'${card.backend}'`;
-    this.log.info(`${card.name} is ready on ${where} with ${card.contextTokens} tokens of context.`);
+    this.#log.info(`${card.name} is ready on ${where} with ${card.contextTokens} tokens of context.`);
   }
 
-  private onLoadStep(step: Progress): void {
-    if (this.state.kind !== 'loading') return;
-    this.shown.show({ ...this.state, done: step.done, total: step.total });
+  #onLoadStep(step: Progress): void {
+    if (this.#state.kind !== 'loading') return;
+    this.#shown.show({ ...this.#state, done: step.done, total: step.total });
   }
 
-  private onProcess(state: ProcessState): void {
-    const shown = stateOf(state, this.state);
-    if (shown) this.shown.show(shown);
-    if (state.kind === 'waiting') this.loadAgain();
-    if (state.kind !== 'starting' && state.kind !== 'running') this.loading = undefined;
+  #onProcess(state: ProcessState): void {
+    const shown = stateOf(state, this.#state);
+    if (shown) this.#shown.show(shown);
+    if (state.kind === 'waiting') this.#loadAgain();
+    if (state.kind !== 'starting' && state.kind !== 'running') this.#loading = undefined;
   }
 
-  /** The process comes back without a model. Whoever asks meanwhile shares this load. */
-  private loadAgain(): void {
-    this.loading = undefined;
+  /** Loads the model into the restarted process. Requests meanwhile share this load. */
+  #loadAgain(): void {
+    this.#loading = undefined;
     queueMicrotask(() => {
-      this.ready().catch((error: unknown) => this.log.debug(`Loading after a restart: ${sentence(error)}`));
+      this.ready().catch((error: unknown) => this.#log.debug(`Loading after a restart: ${sentence(error)}`));
     });
   }
 }

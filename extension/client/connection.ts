@@ -29,16 +29,16 @@ export interface Launch {
 export class EngineConnection {
   /** Settles when the process has ended and everything it said has been delivered. */
   readonly ended: Promise<string>;
-  private readonly child: ChildProcess;
-  private readonly rpc: MessageConnection;
-  private readonly log: Log;
-  private readonly pending = new Set<(error: EngineFailure) => void>();
-  private over = false;
-  private stopping = false;
+  readonly #child: ChildProcess;
+  readonly #rpc: MessageConnection;
+  readonly #log: Log;
+  readonly #pending = new Set<(error: EngineFailure) => void>();
+  #over = false;
+  #stopping = false;
 
   constructor(launch: Launch, log: Log) {
-    this.log = log;
-    this.child = fork(launch.entry, [], {
+    this.#log = log;
+    this.#child = fork(launch.entry, [], {
       // The extension host is Electron on the desktop and Node in a remote; both run a script as plain Node this way.
       execPath: process.execPath,
       execArgv: [...(launch.nodeOptions ?? [])],
@@ -46,20 +46,20 @@ export class EngineConnection {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       windowsHide: true,
     });
-    this.forwardOutput();
-    this.rpc = createMessageConnection(new IPCMessageReader(this.child), new IPCMessageWriter(this.child), {
+    this.#forwardOutput();
+    this.#rpc = createMessageConnection(new IPCMessageReader(this.#child), new IPCMessageWriter(this.#child), {
       error: (message) => log.error(message),
       warn: (message) => log.warn(message),
       info: (message) => log.info(message),
       log: (message) => log.debug(message),
     });
-    this.rpc.onError(([error]) => log.warn(`Channel to the engine: ${error.message}`));
-    this.ended = this.whenEnded();
-    this.rpc.listen();
+    this.#rpc.onError(([error]) => log.warn(`Channel to the engine: ${error.message}`));
+    this.ended = this.#whenEnded();
+    this.#rpc.listen();
   }
 
   get pid(): number | undefined {
-    return this.child.pid;
+    return this.#child.pid;
   }
 
   /** Calls `handlers` for valid notifications; others are logged and dropped. */
@@ -67,85 +67,85 @@ export class EngineConnection {
     table: Table,
     handlers: { readonly [Name in keyof Table]?: (value: z.output<Table[Name]>) => void },
   ): void {
-    listen(this.rpc, table, handlers, (line) => this.log.warn(line));
+    listen(this.#rpc, table, handlers, (line) => this.#log.warn(line));
   }
 
   /** The requests of `table` to this process. @throws EngineFailure */
   client<Table extends Requests>(table: Table): Client<Table, CancellationToken> {
-    return proxy(table, (method, params, token) => this.request(method, params, token), refusal(this.log));
+    return proxy(table, (method, params, token) => this.request(method, params, token), refusal(this.#log));
   }
 
   /** One request of a protocol, whose answer is not yet validated. @throws EngineFailure */
   request(method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> {
-    return this.raceEnd(this.send(method, params, token));
+    return this.#raceEnd(this.#send(method, params, token));
   }
 
-  /** Lost where the process is gone: what it was about is gone too. */
+  /** Drops the notification if the process has ended. */
   notify(method: string, params: unknown): void {
-    if (this.over) return;
-    this.rpc.sendNotification(method, params).catch((error: unknown) => {
-      this.log.debug(`'${method}' did not reach the engine: ${sentence(error)}`);
+    if (this.#over) return;
+    this.#rpc.sendNotification(method, params).catch((error: unknown) => {
+      this.#log.debug(`'${method}' did not reach the engine: ${sentence(error)}`);
     });
   }
 
-  /** Asks the process to end, and ends it when it does not. */
+  /** Asks the process to end, and kills it after a timeout. */
   async stop(): Promise<void> {
-    if (this.over) return;
-    this.stopping = true;
+    if (this.#over) return;
+    this.#stopping = true;
     // The engine ends by itself when its channel closes.
-    if (this.child.connected) this.child.disconnect();
+    if (this.#child.connected) this.#child.disconnect();
     const gone = await withTimeout(this.ended, limits.engine.stopMs);
     if (gone === undefined) this.kill();
   }
 
   kill(): void {
-    this.child.kill('SIGKILL');
+    this.#child.kill('SIGKILL');
   }
 
-  private send(method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> {
-    if (this.over) return Promise.reject(this.gone());
+  #send(method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> {
+    if (this.#over) return Promise.reject(this.#gone());
     const sent: Promise<unknown> =
-      token === undefined ? this.rpc.sendRequest(method, params) : this.rpc.sendRequest(method, params, token);
+      token === undefined ? this.#rpc.sendRequest(method, params) : this.#rpc.sendRequest(method, params, token);
     return sent.catch((error: unknown) => {
       const failure = toFailure(error);
-      throw failure.code === 'engine-ended' ? this.gone() : failure;
+      throw failure.code === 'engine-ended' ? this.#gone() : failure;
     });
   }
 
   /** Rejects as soon as the process is gone: the connection itself would leave the request pending for ever. */
-  private raceEnd<T>(answer: Promise<T>): Promise<T> {
+  #raceEnd<T>(answer: Promise<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      this.pending.add(reject);
-      answer.then(resolve, reject).finally(() => this.pending.delete(reject));
+      this.#pending.add(reject);
+      answer.then(resolve, reject).finally(() => this.#pending.delete(reject));
     });
   }
 
-  private async whenEnded(): Promise<string> {
+  async #whenEnded(): Promise<string> {
     const how = await new Promise<string>((resolve) => {
-      this.child.once('error', (error) => resolve(`could not run: ${error.message}`));
-      this.child.once('exit', (code, signal) => resolve(signal ? `signal ${signal}` : `exit status ${code}`));
+      this.#child.once('error', (error) => resolve(`could not run: ${error.message}`));
+      this.#child.once('exit', (code, signal) => resolve(signal ? `signal ${signal}` : `exit status ${code}`));
     });
-    // What was written before the end may still be in the channel.
-    if (this.child.connected) {
-      await withTimeout(new Promise((resolve) => this.child.once('disconnect', resolve)), limits.engine.drainMs);
+    // Messages may still be in the channel when the process ends.
+    if (this.#child.connected) {
+      await withTimeout(new Promise((resolve) => this.#child.once('disconnect', resolve)), limits.engine.drainMs);
     }
     // The connection hands messages on one per turn of the event loop.
     await new Promise((resolve) => setTimeout(resolve, 0));
-    this.over = true;
-    for (const reject of [...this.pending]) reject(this.gone());
-    this.rpc.dispose();
+    this.#over = true;
+    for (const reject of [...this.#pending]) reject(this.#gone());
+    this.#rpc.dispose();
     return how;
   }
 
-  /** An end that was asked for is no failure of the requests that it took along. */
-  private gone(): EngineFailure {
-    return this.stopping ? new EngineFailure('cancelled', 'The engine was stopped.') : engineEnded();
+  /** A requested stop rejects pending requests as cancelled. */
+  #gone(): EngineFailure {
+    return this.#stopping ? new EngineFailure('cancelled', 'The engine was stopped.') : engineEnded();
   }
 
-  private forwardOutput(): void {
+  #forwardOutput(): void {
     for (const [stream, write] of [
-      [this.child.stdout, (line: string) => this.log.info(line)],
-      [this.child.stderr, (line: string) => this.log.warn(line)],
+      [this.#child.stdout, (line: string) => this.#log.info(line)],
+      [this.#child.stderr, (line: string) => this.#log.warn(line)],
     ] as const) {
       if (stream === null) continue;
       createInterface({ input: stream }).on('line', (line) => write(line.slice(0, limits.engine.logLineChars)));
@@ -157,10 +157,10 @@ export class EngineConnection {
 export const refusal =
   (log: Log) =>
   (method: string, problem: string): EngineFailure => {
-    log.error(`The answer to '${method}' is not valid: ${problem}`);
+    log.error(`Invalid response to '${method}': ${problem}`);
     return new EngineFailure(
       'protocol',
-      vscode.l10n.t('The engine gave an answer that this version of Hearth does not understand.'),
+      vscode.l10n.t('The engine sent a response that this version of Hearth does not understand.'),
     );
   };
 

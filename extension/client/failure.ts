@@ -15,7 +15,7 @@ export type FailureCode =
   /** A broken invariant in the engine. */
   | 'internal';
 
-/** The message is a sentence for the user: what happened, what was kept, what to do. */
+/** The message tells the user what happened, what was saved and what to do. */
 export class EngineFailure extends Error {
   readonly code: FailureCode;
 
@@ -29,15 +29,15 @@ export class EngineFailure extends Error {
 export const isCancelled = (error: unknown): boolean => error instanceof EngineFailure && error.code === 'cancelled';
 
 export const engineEnded = (): EngineFailure =>
-  new EngineFailure('engine-ended', vscode.l10n.t('The engine stopped unexpectedly. It is being started again.'));
+  new EngineFailure('engine-ended', vscode.l10n.t('The engine stopped unexpectedly. It is restarting.'));
 
 export const engineGivenUp = (): EngineFailure =>
   new EngineFailure(
     'engine-given-up',
-    vscode.l10n.t('The engine stopped several times in a row, so it is no longer started by itself.'),
+    vscode.l10n.t('The engine stopped several times in a row, so Hearth no longer restarts it automatically.'),
   );
 
-/** What any thrown value says to a person. */
+/** Message of any thrown value. */
 export function sentence(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -3,44 +3,44 @@ import type { EngineClient } from './client.ts';
 import { type EngineView, idleView } from './view.ts';
 
 /**
- * Holds the place of the engine's client until it is first needed. Its code (protocol schemas, RPC) is evaluated only
+ * Creates the engine's client when it is first needed. Its code (protocol schemas, RPC) is evaluated only
  * then, so that a window in which Hearth is not used pays nothing for it.
  */
 export class EngineHost {
-  private readonly create: () => Promise<EngineClient>;
-  private readonly changed = new vscode.EventEmitter<EngineView>();
-  readonly onView = this.changed.event;
-  private opening: Promise<EngineClient> | undefined;
-  private opened: EngineClient | undefined;
+  readonly #create: () => Promise<EngineClient>;
+  readonly #changed = new vscode.EventEmitter<EngineView>();
+  readonly onView = this.#changed.event;
+  #opening: Promise<EngineClient> | undefined;
+  #opened: EngineClient | undefined;
 
   constructor(create: () => Promise<EngineClient>) {
-    this.create = create;
+    this.#create = create;
   }
 
   /** The client, if anything has needed it. */
   get current(): EngineClient | undefined {
-    return this.opened;
+    return this.#opened;
   }
 
   get view(): EngineView {
-    return this.opened?.view ?? idleView;
+    return this.#opened?.view ?? idleView;
   }
 
   client(): Promise<EngineClient> {
-    this.opening ??= this.create().then((client) => {
-      this.opened = client;
-      client.onView((view) => this.changed.fire(view));
+    this.#opening ??= this.#create().then((client) => {
+      this.#opened = client;
+      client.onView((view) => this.#changed.fire(view));
       return client;
     });
-    return this.opening;
+    return this.#opening;
   }
 
   async stop(): Promise<void> {
-    await this.opened?.stop();
+    await this.#opened?.stop();
   }
 
   dispose(): void {
-    this.opened?.dispose();
-    this.changed.dispose();
+    this.#opened?.dispose();
+    this.#changed.dispose();
   }
 }

@@ -10,20 +10,20 @@ import { EngineFailure, engineEnded, engineGivenUp, sentence } from './failure.t
 
 /** How long to wait before the engine is started again after it ended unasked. Pure: the caller brings the clock. */
 export class Backoff {
-  private crashes = 0;
+  #crashes = 0;
 
   /**
    * The wait in milliseconds after a crash of a run that lasted `ranMs`, or undefined when trying again is hopeless.
    */
   next(ranMs: number): number | undefined {
-    if (ranMs >= limits.engine.healthyAfterMs) this.crashes = 0;
-    const delayMs = limits.engine.restartDelaysMs[this.crashes];
-    this.crashes += 1;
+    if (ranMs >= limits.engine.healthyAfterMs) this.#crashes = 0;
+    const delayMs = limits.engine.restartDelaysMs[this.#crashes];
+    this.#crashes += 1;
     return delayMs;
   }
 
   reset(): void {
-    this.crashes = 0;
+    this.#crashes = 0;
   }
 }
 
@@ -31,12 +31,12 @@ export type ProcessState =
   | { kind: 'stopped' }
   | { kind: 'starting' }
   | { kind: 'running' }
-  /** It crashed and is started again after the delay. */
+  /** It crashed and restarts after the delay. */
   | { kind: 'waiting'; delayMs: number }
-  /** It is not started again until `restart` is called. */
+  /** It stays down until `restart` is called. */
   | { kind: 'failed'; message: string };
 
-/** What a process is for. */
+/** The purpose of a process. */
 export interface ProcessRole {
   /** In the log. */
   name: string;
@@ -53,34 +53,34 @@ type Subscription = (connection: EngineConnection) => void;
  * trying after the last one, and ends it with the extension.
  */
 export class EngineProcess {
-  private readonly launch: () => Launch;
-  private readonly log: Log;
-  private readonly role: ProcessRole;
-  private readonly backoff = new Backoff();
-  private readonly subscriptions: Subscription[] = [];
-  private readonly changed = new vscode.EventEmitter<ProcessState>();
-  readonly onState = this.changed.event;
-  private current: ProcessState = { kind: 'stopped' };
-  /** The process that counts, from its start on. The end of any other one was asked for. */
-  private live: EngineConnection | undefined;
+  readonly #launch: () => Launch;
+  readonly #log: Log;
+  readonly #role: ProcessRole;
+  readonly #backoff = new Backoff();
+  readonly #subscriptions: Subscription[] = [];
+  readonly #changed = new vscode.EventEmitter<ProcessState>();
+  readonly onState = this.#changed.event;
+  #current: ProcessState = { kind: 'stopped' };
+  /** The current process. Any other process was asked to end. */
+  #live: EngineConnection | undefined;
   /** Resolves once `live`, or the one that a pending restart will start, answers. */
-  private ready: Promise<EngineConnection> | undefined;
-  private cancelWait: (() => void) | undefined;
-  private startedAtMs = 0;
+  #ready: Promise<EngineConnection> | undefined;
+  #cancelWait: (() => void) | undefined;
+  #startedAtMs = 0;
 
   /** `launch` is asked at every start, so that changed settings take effect with the next process. */
   constructor(launch: () => Launch, log: Log, role: ProcessRole = engineRole) {
-    this.launch = launch;
-    this.log = log;
-    this.role = role;
+    this.#launch = launch;
+    this.#log = log;
+    this.#role = role;
   }
 
   get state(): ProcessState {
-    return this.current;
+    return this.#current;
   }
 
   get pid(): number | undefined {
-    return this.live?.pid;
+    return this.#live?.pid;
   }
 
   /** Applies to the running process and to every later one. */
@@ -89,118 +89,118 @@ export class EngineProcess {
     handlers: { readonly [Name in keyof Table]?: (value: z.output<Table[Name]>) => void },
   ): void {
     const subscribe: Subscription = (connection) => connection.listen(table, handlers);
-    this.subscriptions.push(subscribe);
-    if (this.live !== undefined) subscribe(this.live);
+    this.#subscriptions.push(subscribe);
+    if (this.#live !== undefined) subscribe(this.#live);
   }
 
   /** The requests of `table` to the process that runs, which each of them starts where there is none. @throws EngineFailure */
   client<Table extends Requests>(table: Table): Client<Table, CancellationToken> {
     const send = async (method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> =>
       (await this.start()).request(method, params, token);
-    return proxy(table, send, refusal(this.log));
+    return proxy(table, send, refusal(this.#log));
   }
 
   /** To the running process, if there is one. */
   notify(method: string, params: unknown): void {
-    this.live?.notify(method, params);
+    this.#live?.notify(method, params);
   }
 
   /** The running process; starts it where there is none, waits where a restart is due, fails after the last one. */
   start(): Promise<EngineConnection> {
-    if (this.current.kind === 'failed')
-      return Promise.reject(new EngineFailure('engine-given-up', this.current.message));
-    this.ready ??= this.open();
-    return this.ready;
+    if (this.#current.kind === 'failed')
+      return Promise.reject(new EngineFailure('engine-given-up', this.#current.message));
+    this.#ready ??= this.#open();
+    return this.#ready;
   }
 
   /** Forgets past crashes and starts a fresh process. */
   async restart(): Promise<void> {
     await this.stop();
-    this.backoff.reset();
+    this.#backoff.reset();
     await this.start();
   }
 
   async stop(): Promise<void> {
-    const connection = this.live;
-    this.forget();
-    this.become({ kind: 'stopped' });
+    const connection = this.#live;
+    this.#forget();
+    this.#become({ kind: 'stopped' });
     await connection?.stop();
   }
 
   dispose(): void {
     void this.stop();
-    this.changed.dispose();
+    this.#changed.dispose();
   }
 
-  private async open(): Promise<EngineConnection> {
-    this.become({ kind: 'starting' });
-    this.startedAtMs = Date.now();
-    const connection = new EngineConnection(this.launch(), this.log);
-    this.live = connection;
-    for (const subscribe of this.subscriptions) subscribe(connection);
-    void connection.ended.then((how) => this.afterEnd(connection, how));
+  async #open(): Promise<EngineConnection> {
+    this.#become({ kind: 'starting' });
+    this.#startedAtMs = Date.now();
+    const connection = new EngineConnection(this.#launch(), this.#log);
+    this.#live = connection;
+    for (const subscribe of this.#subscriptions) subscribe(connection);
+    void connection.ended.then((how) => this.#afterEnd(connection, how));
     try {
-      await this.handshake(connection);
+      await this.#handshake(connection);
     } catch (error) {
       if (error instanceof EngineFailure && (error.code === 'protocol' || error.code === 'unsupported')) {
-        this.fail(error.message);
+        this.#fail(error.message);
       }
       connection.kill();
       throw error;
     }
-    if (this.live !== connection) throw engineEnded();
-    this.log.info(`${this.role.name} runs as process ${connection.pid}.`);
-    this.become({ kind: 'running' });
+    if (this.#live !== connection) throw engineEnded();
+    this.#log.info(`${this.#role.name} runs as process ${connection.pid}.`);
+    this.#become({ kind: 'running' });
     return connection;
   }
 
-  private async handshake(connection: EngineConnection): Promise<void> {
+  async #handshake(connection: EngineConnection): Promise<void> {
     const timer = setTimeout(() => connection.kill(), limits.engine.handshakeMs);
     try {
-      await this.role.greet(connection);
+      await this.#role.greet(connection);
     } finally {
       clearTimeout(timer);
     }
   }
 
-  private afterEnd(connection: EngineConnection, how: string): void {
-    if (this.live !== connection) return;
-    this.forget();
-    this.log.error(`${this.role.name} ended (${how}).`);
-    const delayMs = this.backoff.next(Date.now() - this.startedAtMs);
-    if (delayMs === undefined) this.fail(engineGivenUp().message);
-    else this.startAfter(delayMs);
+  #afterEnd(connection: EngineConnection, how: string): void {
+    if (this.#live !== connection) return;
+    this.#forget();
+    this.#log.error(`${this.#role.name} ended (${how}).`);
+    const delayMs = this.#backoff.next(Date.now() - this.#startedAtMs);
+    if (delayMs === undefined) this.#fail(engineGivenUp().message);
+    else this.#startAfter(delayMs);
   }
 
-  private startAfter(delayMs: number): void {
-    this.log.info(`${this.role.name} is started again in ${delayMs} ms.`);
-    this.ready = new Promise<void>((resolve, reject) => {
+  #startAfter(delayMs: number): void {
+    this.#log.info(`${this.#role.name} restarts in ${delayMs} ms.`);
+    this.#ready = new Promise<void>((resolve, reject) => {
       const timer = setTimeout(resolve, delayMs);
-      this.cancelWait = () => {
+      this.#cancelWait = () => {
         clearTimeout(timer);
         reject(engineEnded());
       };
-    }).then(() => this.open());
+    }).then(() => this.#open());
     // A process that does not start ends, and `afterEnd` deals with every end.
-    this.ready.catch((error: unknown) => this.log.debug(`${this.role.name} starts: ${sentence(error)}`));
-    this.become({ kind: 'waiting', delayMs });
+    this.#ready.catch((error: unknown) => this.#log.debug(`${this.#role.name} starts: ${sentence(error)}`));
+    this.#become({ kind: 'waiting', delayMs });
   }
 
-  private forget(): void {
-    this.cancelWait?.();
-    this.cancelWait = undefined;
-    this.live = undefined;
-    this.ready = undefined;
+  #forget(): void {
+    this.#cancelWait?.();
+    this.#cancelWait = undefined;
+    this.#live = undefined;
+    this.#ready = undefined;
   }
 
-  private fail(message: string): void {
-    this.forget();
-    this.become({ kind: 'failed', message });
+  #fail(message: string): void {
+    this.#forget();
+    this.#become({ kind: 'failed', message });
   }
 
-  private become(state: ProcessState): void {
-    this.current = state;
-    this.changed.fire(state);
+  #become(state: ProcessState): void {
+    this.#current = state;
+    this.#changed.fire(state);
   }
 }
 
@@ -210,6 +210,6 @@ async function checkVersion(connection: EngineConnection): Promise<unknown> {
   if (status.protocolVersion === protocolVersion) return status;
   throw new EngineFailure(
     'protocol',
-    vscode.l10n.t('The engine and the extension are of different versions. Please reinstall Hearth.'),
+    vscode.l10n.t('The engine and the extension have different versions. Reinstall Hearth.'),
   );
 }

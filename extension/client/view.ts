@@ -35,7 +35,7 @@ export const downloading = (entry: ModelEntry, step: Progress): EngineState => (
   total: step.total || entry.downloadBytes,
 });
 
-/** What a change of the process means for who sees `before`; undefined: nothing. */
+/** The next state after a process change; undefined if unchanged. */
 export function stateOf(process: ProcessState, before: EngineState): EngineState | undefined {
   switch (process.kind) {
     case 'starting':
@@ -53,30 +53,30 @@ export function stateOf(process: ProcessState, before: EngineState): EngineState
 
 export const idleView: EngineView = { state: { kind: 'idle' }, running: 0, last: undefined };
 
-/** The one view of what the engine is doing, and whoever wants to know of its changes. */
+/** Holds the engine's view and notifies listeners of changes. */
 export class ViewKeeper {
-  private readonly changed = new vscode.EventEmitter<EngineView>();
-  readonly onView = this.changed.event;
-  private current = idleView;
+  readonly #changed = new vscode.EventEmitter<EngineView>();
+  readonly onView = this.#changed.event;
+  #current = idleView;
 
   get view(): EngineView {
-    return this.current;
+    return this.#current;
   }
 
   show(state: EngineState): void {
-    this.current = { ...this.current, state };
-    this.changed.fire(this.current);
+    this.#current = { ...this.#current, state };
+    this.#changed.fire(this.#current);
   }
 
   /** A request that generates began, or ended with these statistics. */
-  count(change: 1 | -1, last = this.current.last): void {
-    this.current = { ...this.current, running: this.current.running + change, last };
-    this.changed.fire(this.current);
+  count(change: 1 | -1, last = this.#current.last): void {
+    this.#current = { ...this.#current, running: this.#current.running + change, last };
+    this.#changed.fire(this.#current);
   }
 
-  /** When no request generates. */
+  /** Resolves when no request is generating. */
   untilIdle(): Promise<void> {
-    if (this.current.running === 0) return Promise.resolve();
+    if (this.#current.running === 0) return Promise.resolve();
     return new Promise((resolve) => {
       const subscription = this.onView(({ running }) => {
         if (running > 0) return;
@@ -87,6 +87,6 @@ export class ViewKeeper {
   }
 
   dispose(): void {
-    this.changed.dispose();
+    this.#changed.dispose();
   }
 }

@@ -23,33 +23,33 @@ export interface Suggestion {
  */
 export class CompletionCache {
   /** Most recently used last. */
-  private entries: Entry[] = [];
+  #entries: Entry[] = [];
 
   get size(): number {
-    return this.entries.length;
+    return this.#entries.length;
   }
 
   put(place: Place, texts: readonly string[]): void {
-    this.entries = this.entries.filter((entry) => !samePlace(entry, place));
-    this.entries.push({ ...place, texts });
-    if (this.entries.length > limits.completion.cacheEntries) this.entries.shift();
+    this.#entries = this.#entries.filter((entry) => !samePlace(entry, place));
+    this.#entries.push({ ...place, texts });
+    if (this.#entries.length > limits.completion.cacheEntries) this.#entries.shift();
   }
 
-  /** What is left of the suggestions after what has been typed of them; none: there was nothing to suggest. */
+  /** The rest of the cached suggestions after the typed text; empty if there was no suggestion. */
   get(place: Place): Suggestion[] | undefined {
-    for (let index = this.entries.length - 1; index >= 0; index--) {
-      const entry = this.entries[index];
+    for (let index = this.#entries.length - 1; index >= 0; index--) {
+      const entry = this.#entries[index];
       const suggestions = entry === undefined ? undefined : remainders(entry, place);
       if (entry === undefined || suggestions === undefined) continue;
-      this.entries.splice(index, 1);
-      this.entries.push(entry);
+      this.#entries.splice(index, 1);
+      this.#entries.push(entry);
       return suggestions;
     }
     return undefined;
   }
 
   clear(): void {
-    this.entries = [];
+    this.#entries = [];
   }
 }
 
@@ -98,17 +98,17 @@ function containsInOrder(text: string, marks: string): boolean {
 const newest = 0.3;
 
 /**
- * How long to wait after a key before asking. At least what the user set; half of the recent answer time where that is
- * more, because a slow machine should not begin work that the next key throws away.
+ * Delay after a key before a request. At least the user's setting; half of the recent latency if that is
+ * longer, because a slow machine should not begin work that the next key cancels.
  */
 export class AdaptiveDebounce {
-  private meanMs = 0;
+  #meanMs = 0;
 
   note(latencyMs: number): void {
-    this.meanMs = this.meanMs === 0 ? latencyMs : this.meanMs + newest * (latencyMs - this.meanMs);
+    this.#meanMs = this.#meanMs === 0 ? latencyMs : this.#meanMs + newest * (latencyMs - this.#meanMs);
   }
 
   delayMs(leastMs: number): number {
-    return Math.max(leastMs, Math.min(limits.completion.debounceMs, this.meanMs / 2));
+    return Math.max(leastMs, Math.min(limits.completion.debounceMs, this.#meanMs / 2));
   }
 }

@@ -11,23 +11,23 @@ import { keepOrder, type Snippet, similarStretches } from './similar.ts';
  * cursor's line changes, beside the typing, and never waited for longer than a deadline.
  */
 export class CompletionContext {
-  private readonly index: RepositoryIndex;
-  private readonly log: Log;
+  readonly #index: RepositoryIndex;
+  readonly #log: Log;
   /** Most recent last. */
-  private readonly visited: vscode.TextDocument[] = [];
-  private readonly edits = new Map<string, { document: vscode.TextDocument; line: number }>();
-  private gathered: { key: string; snippets: Snippet[] } = { key: '', snippets: [] };
-  private gathering: { key: string; done: Promise<void> } | undefined;
-  private readonly subscriptions: vscode.Disposable[];
+  readonly #visited: vscode.TextDocument[] = [];
+  readonly #edits = new Map<string, { document: vscode.TextDocument; line: number }>();
+  #gathered: { key: string; snippets: Snippet[] } = { key: '', snippets: [] };
+  #gathering: { key: string; done: Promise<void> } | undefined;
+  readonly #subscriptions: vscode.Disposable[];
 
   constructor(index: RepositoryIndex, log: Log) {
-    this.index = index;
-    this.log = log;
-    this.subscriptions = [
-      vscode.window.onDidChangeActiveTextEditor((editor) => editor && this.visit(editor.document)),
+    this.#index = index;
+    this.#log = log;
+    this.#subscriptions = [
+      vscode.window.onDidChangeActiveTextEditor((editor) => editor && this.#visit(editor.document)),
       vscode.workspace.onDidChangeTextDocument(({ document, contentChanges }) => {
         const line = contentChanges[0]?.range.start.line;
-        if (line !== undefined) this.edit(document, line);
+        if (line !== undefined) this.#edit(document, line);
       }),
     ];
   }
@@ -35,49 +35,49 @@ export class CompletionContext {
   /** The least changing first. */
   async snippets(document: vscode.TextDocument, position: vscode.Position, maxChars: number): Promise<Snippet[]> {
     const key = `${document.uri.toString()} ${position.line} ${maxChars}`;
-    if (this.gathered.key === key) return this.gathered.snippets;
-    if (this.gathering?.key !== key) {
-      const done = this.gather(document, position, maxChars).then(
+    if (this.#gathered.key === key) return this.#gathered.snippets;
+    if (this.#gathering?.key !== key) {
+      const done = this.#gather(document, position, maxChars).then(
         (snippets) => {
-          if (this.gathering?.key === key) this.gathered = { key, snippets };
+          if (this.#gathering?.key === key) this.#gathered = { key, snippets };
         },
-        (error: unknown) => this.log.debug(`Completion context: ${sentence(error)}`),
+        (error: unknown) => this.#log.debug(`Completion context: ${sentence(error)}`),
       );
-      this.gathering = { key, done };
+      this.#gathering = { key, done };
     }
-    await Promise.race([this.gathering.done, sleep(limits.completion.contextMs)]);
-    return this.gathered.snippets.filter(({ path }) => path !== pathOf(document));
+    await Promise.race([this.#gathering.done, sleep(limits.completion.contextMs)]);
+    return this.#gathered.snippets.filter(({ path }) => path !== pathOf(document));
   }
 
   dispose(): void {
-    for (const subscription of this.subscriptions) subscription.dispose();
+    for (const subscription of this.#subscriptions) subscription.dispose();
   }
 
-  private async gather(document: vscode.TextDocument, position: vscode.Position, maxChars: number): Promise<Snippet[]> {
+  async #gather(document: vscode.TextDocument, position: vscode.Position, maxChars: number): Promise<Snippet[]> {
     const around = linesAround(document, position.line, limits.completion.aroundLines, 0);
-    const visited = this.visited.filter((own) => own.uri.toString() !== document.uri.toString());
+    const visited = this.#visited.filter((own) => own.uri.toString() !== document.uri.toString());
     const found = await Promise.all([
-      this.definitions(document, position),
-      this.edited(document),
+      this.#definitions(document, position),
+      this.#edited(document),
       similarStretches(around, visited.map(fileOf), limits.completion.similarSnippets),
-      this.fromIndex(document, around),
+      this.#fromIndex(document, around),
     ]);
-    return keepOrder(this.gathered.snippets, distinct(found.flat()), maxChars);
+    return keepOrder(this.#gathered.snippets, distinct(found.flat()), maxChars);
   }
 
   /** Of the names on the cursor's line and the one above, as far as they lie in other files. */
-  private async definitions(document: vscode.TextDocument, { line }: vscode.Position): Promise<Snippet[]> {
+  async #definitions(document: vscode.TextDocument, { line }: vscode.Position): Promise<Snippet[]> {
     const names: vscode.Position[] = [];
     for (let at = Math.max(0, line - 1); at <= line; at++) {
       for (const { index } of document.lineAt(at).text.matchAll(/[\p{L}_$][\p{L}\p{N}_$]{2,}/gu)) {
         names.push(new vscode.Position(at, index));
       }
     }
-    const found = names.slice(-limits.completion.definitions).map((name) => this.definition(document, name));
+    const found = names.slice(-limits.completion.definitions).map((name) => this.#definition(document, name));
     return (await Promise.all(found)).filter((snippet) => snippet !== undefined);
   }
 
-  private async definition(document: vscode.TextDocument, name: vscode.Position): Promise<Snippet | undefined> {
+  async #definition(document: vscode.TextDocument, name: vscode.Position): Promise<Snippet | undefined> {
     type Found = (vscode.Location | vscode.LocationLink)[] | undefined;
     const lookUp = vscode.commands.executeCommand<Found>('vscode.executeDefinitionProvider', document.uri, name);
     const found = await Promise.race([lookUp, sleep(limits.completion.contextMs).then(() => undefined)]);
@@ -90,33 +90,33 @@ export class CompletionContext {
     return { path: pathOf(target), text: linesOf(target, range.start.line, Math.min(last, range.start.line + 19)) };
   }
 
-  private edited(document: vscode.TextDocument): Snippet[] {
-    return [...this.edits.values()]
+  #edited(document: vscode.TextDocument): Snippet[] {
+    return [...this.#edits.values()]
       .filter((edit) => edit.document.uri.toString() !== document.uri.toString())
       .map((edit) => ({ path: pathOf(edit.document), text: linesAround(edit.document, edit.line, 5, 5) }));
   }
 
-  private async fromIndex(document: vscode.TextDocument, around: string): Promise<Snippet[]> {
-    const passages = await this.index.search(around, limits.completion.similarSnippets + 1);
+  async #fromIndex(document: vscode.TextDocument, around: string): Promise<Snippet[]> {
+    const passages = await this.#index.search(around, limits.completion.similarSnippets + 1);
     return passages.filter(({ path }) => path !== pathOf(document)).map(({ path, text }) => ({ path, text }));
   }
 
-  private visit(document: vscode.TextDocument): void {
+  #visit(document: vscode.TextDocument): void {
     if (document.uri.scheme !== 'file') return;
-    const at = this.visited.findIndex((own) => own.uri.toString() === document.uri.toString());
-    if (at >= 0) this.visited.splice(at, 1);
-    this.visited.push(document);
-    if (this.visited.length > limits.completion.visitedFiles) this.visited.shift();
+    const at = this.#visited.findIndex((own) => own.uri.toString() === document.uri.toString());
+    if (at >= 0) this.#visited.splice(at, 1);
+    this.#visited.push(document);
+    if (this.#visited.length > limits.completion.visitedFiles) this.#visited.shift();
   }
 
-  private edit(document: vscode.TextDocument, line: number): void {
+  #edit(document: vscode.TextDocument, line: number): void {
     if (document.uri.scheme !== 'file') return;
     // One place a file and ten lines: typing goes on at the same one.
     const key = `${document.uri.toString()} ${Math.floor(line / 10)}`;
-    this.edits.delete(key);
-    this.edits.set(key, { document, line });
-    const [oldest] = this.edits.keys();
-    if (oldest !== undefined && this.edits.size > limits.completion.recentEdits) this.edits.delete(oldest);
+    this.#edits.delete(key);
+    this.#edits.set(key, { document, line });
+    const [oldest] = this.#edits.keys();
+    if (oldest !== undefined && this.#edits.size > limits.completion.recentEdits) this.#edits.delete(oldest);
   }
 }
 

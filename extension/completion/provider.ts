@@ -11,35 +11,35 @@ import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePla
 import type { CompletionContext } from './context.ts';
 import { type Moment, momentAt, worthAsking } from './moment.ts';
 
-/** Documents that are no source text of the user's. */
+/** URI schemes of documents that are not the user's source code. */
 const foreignSchemes = new Set(['output', 'debug', 'git', 'vscode-scm', 'comment', 'walkThrough', 'search-editor']);
 
 /** Run by VS Code after one of our suggestions went into the file; no one else needs to find it. */
 export const acceptedCommand = 'hearth.completionAccepted';
 
-/** Offers what the engine finds for the cursor, as it gives it. */
+/** Offers the engine's suggestions unchanged. */
 export class CompletionProvider implements vscode.InlineCompletionItemProvider {
-  private readonly engine: EngineHost;
-  private readonly log: Log;
-  private readonly warmUp: () => void;
-  private readonly context: Pick<CompletionContext, 'snippets'>;
-  private readonly cache = new CompletionCache();
-  private readonly debounce = new AdaptiveDebounce();
-  private running: Running | undefined;
-  /** Until the user resumes or the window closes. */
+  readonly #engine: EngineHost;
+  readonly #log: Log;
+  readonly #warmUp: () => void;
+  readonly #context: Pick<CompletionContext, 'snippets'>;
+  readonly #cache = new CompletionCache();
+  readonly #debounce = new AdaptiveDebounce();
+  #running: Running | undefined;
+  /** Paused until the user resumes or the window closes. */
   paused = false;
 
   /** `warmUp` is called when there was something to complete and no model was loaded. */
   constructor(engine: EngineHost, log: Log, context: Pick<CompletionContext, 'snippets'>, warmUp: () => void) {
-    this.engine = engine;
-    this.log = log;
-    this.context = context;
-    this.warmUp = warmUp;
+    this.#engine = engine;
+    this.#log = log;
+    this.#context = context;
+    this.#warmUp = warmUp;
   }
 
   /** Another model answers differently. */
   forget(): void {
-    this.cache.clear();
+    this.#cache.clear();
   }
 
   async provideInlineCompletionItems(
@@ -49,21 +49,21 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     token: vscode.CancellationToken,
   ): Promise<vscode.InlineCompletionItem[]> {
     const settings = completionSettings();
-    if (!this.isOn(document, settings)) return [];
+    if (!this.#isOn(document, settings)) return [];
     const invoked = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
     const selected = context.selectedCompletionInfo;
     const moment = momentAt(document, position, selected && insertion(selected));
-    const card = this.engine.current?.warmModel;
+    const card = this.#engine.current?.warmModel;
     const place = placeOf(card?.id ?? '', document, moment, invoked);
-    if (this.running && !samePlace(this.running.place, place)) this.running.source.cancel();
+    if (this.#running && !samePlace(this.#running.place, place)) this.#running.source.cancel();
     if (!invoked && !worthAsking(moment, card?.fillInTheMiddle ?? false)) return [];
     if (card === undefined) {
-      this.warmUp();
+      this.#warmUp();
       return [];
     }
     const question = { document, position, moment, params: paramsOf(document, moment, settings, invoked), place };
     const suggestions =
-      this.remembered(card.id, question) ?? (await this.ask({ ...question, delayed: !invoked }, token));
+      this.#remembered(card.id, question) ?? (await this.#ask({ ...question, delayed: !invoked }, token));
     return suggestions.filter(({ text }) => text !== '').map((suggestion) => item(suggestion, position, selected));
   }
 
@@ -72,9 +72,9 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
    * that it is there when VS Code asks, and after Enter too. The next key ends it like any other.
    */
   async computeAhead(editor: vscode.TextEditor | undefined): Promise<void> {
-    const card = this.engine.current?.warmModel;
+    const card = this.#engine.current?.warmModel;
     const settings = completionSettings();
-    if (!editor || !card || !this.isOn(editor.document, settings)) return;
+    if (!editor || !card || !this.#isOn(editor.document, settings)) return;
     const { document, selection } = editor;
     const position = selection.active;
     const moment = momentAt(document, position);
@@ -83,84 +83,84 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const multiline = settings.multiline === 'never' ? 'never' : 'always';
     const params = paramsOf(document, moment, { ...settings, multiline }, false);
     const question = { document, position, moment, params, delayed: false, place };
-    if (this.remembered(card.id, question) === undefined) await this.begin(question).answer;
+    if (this.#remembered(card.id, question) === undefined) await this.#begin(question).answer;
   }
 
-  /** Has the engine read what it will be asked about at the cursor. */
+  /** Warms up the completion prompt at the cursor. */
   async warm(editor: vscode.TextEditor | undefined, token: vscode.CancellationToken): Promise<void> {
-    const client = this.engine.current;
+    const client = this.#engine.current;
     const settings = completionSettings();
-    if (!editor || !client || token.isCancellationRequested || !this.isOn(editor.document, settings)) return;
+    if (!editor || !client || token.isCancellationRequested || !this.#isOn(editor.document, settings)) return;
     const moment = momentAt(editor.document, editor.selection.active);
     const params = paramsOf(editor.document, moment, settings, false);
-    const snippets = await this.snippets(editor.document, editor.selection.active);
+    const snippets = await this.#snippets(editor.document, editor.selection.active);
     await client.warm({ kind: 'completion', ...params, snippets }, token);
   }
 
-  private snippets(document: vscode.TextDocument, position: vscode.Position) {
+  #snippets(document: vscode.TextDocument, position: vscode.Position) {
     const { cpuContextChars, contextChars } = limits.completion;
-    const fast = readsFast(this.engine.current?.warmModel);
-    return this.context.snippets(document, position, fast ? contextChars : cpuContextChars);
+    const fast = readsFast(this.#engine.current?.warmModel);
+    return this.#context.snippets(document, position, fast ? contextChars : cpuContextChars);
   }
 
-  private isOn(document: vscode.TextDocument, settings: CompletionSettings): boolean {
+  #isOn(document: vscode.TextDocument, settings: CompletionSettings): boolean {
     if (this.paused || !settings.enabled || foreignSchemes.has(document.uri.scheme)) return false;
     return languageEnabled(settings.languages, document.languageId);
   }
 
-  /** What the user asked for answers for what comes by itself, not the other way round. */
-  private remembered(model: string, { document, moment, place }: Pick<Question, 'document' | 'moment' | 'place'>) {
-    return this.cache.get(placeOf(model, document, moment, true)) ?? this.cache.get(place);
+  /** An invoked result may serve an automatic request, but not the reverse. */
+  #remembered(model: string, { document, moment, place }: Pick<Question, 'document' | 'moment' | 'place'>) {
+    return this.#cache.get(placeOf(model, document, moment, true)) ?? this.#cache.get(place);
   }
 
   /** The suggestions; none where there are none, it failed or it is not wanted any more. */
-  private async ask(question: Question, token: vscode.CancellationToken): Promise<readonly Suggestion[]> {
-    const begun = this.running && samePlace(this.running.place, question.place) ? this.running : undefined;
-    const { source, answer } = begun ?? this.begin(question);
+  async #ask(question: Question, token: vscode.CancellationToken): Promise<readonly Suggestion[]> {
+    const begun = this.#running && samePlace(this.#running.place, question.place) ? this.#running : undefined;
+    const { source, answer } = begun ?? this.#begin(question);
     const subscription = token.onCancellationRequested(() => source.cancel());
     const texts = await answer;
     subscription.dispose();
     return texts.map((text) => ({ text, replaces: 0 }));
   }
 
-  private begin(question: Question): Running {
-    this.running?.source.cancel();
+  #begin(question: Question): Running {
+    this.#running?.source.cancel();
     const source = new vscode.CancellationTokenSource();
-    const running = { place: question.place, source, answer: this.answer(question, source.token) };
-    this.running = running;
+    const running = { place: question.place, source, answer: this.#answer(question, source.token) };
+    this.#running = running;
     void running.answer.then(() => {
       source.dispose();
-      if (this.running === running) this.running = undefined;
+      if (this.#running === running) this.#running = undefined;
     });
     return running;
   }
 
-  private async answer(question: Question, token: vscode.CancellationToken): Promise<readonly string[]> {
+  async #answer(question: Question, token: vscode.CancellationToken): Promise<readonly string[]> {
     try {
-      if (question.delayed) await pause(this.debounce.delayMs(completionSettings().debounceMs), token);
-      const client = this.engine.current;
+      if (question.delayed) await pause(this.#debounce.delayMs(completionSettings().debounceMs), token);
+      const client = this.#engine.current;
       if (client === undefined || token.isCancellationRequested) return [];
-      return await this.request(client, question, token);
+      return await this.#request(client, question, token);
     } catch (error) {
-      if (!isCancelled(error)) this.log.warn(`Completion: ${sentence(error)}`);
+      if (!isCancelled(error)) this.#log.warn(`Completion: ${sentence(error)}`);
       return [];
     }
   }
 
-  private async request(
+  async #request(
     client: EngineClient,
     { document, position, params, place }: Question,
     token: vscode.CancellationToken,
   ): Promise<readonly string[]> {
     const startedMs = Date.now();
-    const snippets = await this.snippets(document, position);
+    const snippets = await this.#snippets(document, position);
     const { text, alternatives, finish } = await client.complete({ ...params, snippets }, token);
     if (finish === 'cancelled') return [];
     const tookMs = Date.now() - startedMs;
-    this.log.debug(`Completion: ${text.length} characters in ${tookMs} ms, ${alternatives.length} alternatives.`);
-    this.debounce.note(tookMs);
+    this.#log.debug(`Completion: ${text.length} characters in ${tookMs} ms, ${alternatives.length} alternatives.`);
+    this.#debounce.note(tookMs);
     const texts = [text, ...alternatives];
-    this.cache.put(place, texts);
+    this.#cache.put(place, texts);
     return texts;
   }
 }
@@ -178,7 +178,7 @@ const paramsOf = (
   maxTokens: settings.maxTokens,
   multiline: settings.multiline,
   candidates: invoked ? limits.completion.candidates : 1,
-  // Who asks is shown what there is.
+  // An explicit request shows every suggestion.
   confidence: invoked ? 'eager' : settings.confidence,
   sampling: { temperature: 0 },
 });
@@ -189,7 +189,7 @@ interface Question {
   moment: Moment;
   place: Place;
   params: CompleteParams;
-  /** After a key more keys may follow; after the user's own command or an acceptance nothing is waited for. */
+  /** Waits after a key, because more may follow. Never waits after an explicit request or an acceptance. */
   delayed: boolean;
 }
 

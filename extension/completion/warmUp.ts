@@ -3,40 +3,40 @@ import { isCancelled, sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 
-/** Has the engine read what stands at the cursor while nobody types, so that the first suggestion comes at once. */
+/** Warms up the prompt at the cursor while the user is idle, so that the first suggestion is fast. */
 export class WarmUp {
-  private readonly warm: (token: vscode.CancellationToken) => Promise<void>;
-  private readonly log: Log;
-  private timer: NodeJS.Timeout | undefined;
-  private running: vscode.CancellationTokenSource | undefined;
+  readonly #warm: (token: vscode.CancellationToken) => Promise<void>;
+  readonly #log: Log;
+  #timer: NodeJS.Timeout | undefined;
+  #running: vscode.CancellationTokenSource | undefined;
 
   constructor(warm: (token: vscode.CancellationToken) => Promise<void>, log: Log) {
-    this.warm = warm;
-    this.log = log;
+    this.#warm = warm;
+    this.#log = log;
   }
 
-  /** A key was pressed or another file shown: reading ahead stops, and idleness begins anew. */
+  /** Cancels the warm-up on a key or a change of file, and restarts the idle timer. */
   touch(): void {
     this.dispose();
-    this.timer = setTimeout(() => void this.run(), limits.completion.idleMs);
+    this.#timer = setTimeout(() => void this.#run(), limits.completion.idleMs);
   }
 
   dispose(): void {
-    clearTimeout(this.timer);
-    this.running?.cancel();
-    this.running = undefined;
+    clearTimeout(this.#timer);
+    this.#running?.cancel();
+    this.#running = undefined;
   }
 
-  private async run(): Promise<void> {
+  async #run(): Promise<void> {
     const source = new vscode.CancellationTokenSource();
-    this.running = source;
+    this.#running = source;
     try {
-      await this.warm(source.token);
+      await this.#warm(source.token);
     } catch (error) {
-      if (!isCancelled(error)) this.log.debug(`Reading ahead: ${sentence(error)}`);
+      if (!isCancelled(error)) this.#log.debug(`Warm-up failed: ${sentence(error)}`);
     } finally {
       source.dispose();
-      if (this.running === source) this.running = undefined;
+      if (this.#running === source) this.#running = undefined;
     }
   }
 }

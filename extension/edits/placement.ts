@@ -1,4 +1,4 @@
-/** Where code from an answer belongs in a file. Pure. */
+/** Finds where code from an answer belongs in a file. Pure. */
 
 /** Lines from 0, end inclusive. */
 export interface LineRange {
@@ -11,7 +11,7 @@ export interface NamedRange extends LineRange {
 }
 
 export interface Surroundings {
-  /** What the question was about, where it was a selection. */
+  /** The selection that the question was about, if any. */
   selection: LineRange | undefined;
   symbols: readonly NamedRange[];
   /** Where code goes that replaces nothing: before that line. */
@@ -127,7 +127,7 @@ function sameEnds(lines: readonly string[], code: readonly string[]): LineRange 
   const [first, last] = [wanted[0] ?? '', wanted.at(-1) ?? ''];
   const starts = lines.flatMap((line, index) => (line.trim() === first ? [index] : []));
   const start = starts[0];
-  // A bracket alone is the end of anything.
+  // A lone bracket does not identify a place.
   if (starts.length !== 1 || start === undefined || !/\w/.test(last)) return undefined;
   const end = lines.findIndex((line, index) => index > start && line.trim() === last);
   return end < 0 ? undefined : { start, end };
@@ -143,7 +143,7 @@ function isVersion(lines: readonly string[], code: readonly string[]): boolean {
 const indentOf = (lines: readonly string[]): string =>
   /^\s*/.exec(lines.find((line) => line.trim() !== '') ?? '')?.[0] ?? '';
 
-/** Models write code from the left edge; it moves to where it belongs. */
+/** Models write code without base indentation, so adds the indentation of the target. */
 function reindented(code: readonly string[], indent: string): string[] {
   const own = indentOf(code);
   if (own !== '' || indent === '') return [...code];

@@ -23,25 +23,25 @@ interface Proposal {
  * user accepts, and what is accepted is an edit that can be undone.
  */
 export class Proposals {
-  private readonly repository: Pick<Repository, 'outline'>;
-  private readonly open = new Map<string, Proposal>();
-  private readonly subscriptions: vscode.Disposable;
-  private count = 0;
+  readonly #repository: Pick<Repository, 'outline'>;
+  readonly #open = new Map<string, Proposal>();
+  readonly #subscriptions: vscode.Disposable;
+  #count = 0;
 
   constructor(repository: Pick<Repository, 'outline'>) {
-    this.repository = repository;
-    this.subscriptions = vscode.Disposable.from(
+    this.#repository = repository;
+    this.#subscriptions = vscode.Disposable.from(
       vscode.workspace.registerTextDocumentContentProvider(proposalScheme, {
-        provideTextDocumentContent: (uri) => this.open.get(uri.toString())?.text ?? '',
+        provideTextDocumentContent: (uri) => this.#open.get(uri.toString())?.text ?? '',
       }),
-      vscode.workspace.onDidCloseTextDocument(({ uri }) => void this.open.delete(uri.toString())),
+      vscode.workspace.onDidCloseTextDocument(({ uri }) => void this.#open.delete(uri.toString())),
     );
   }
 
   /** Shows the code of an answer where it belongs, by what the answer says of it; asks where that is unclear. */
   async show(code: string, answer: string, attachments: readonly Attachment[]): Promise<void> {
     const block = codeBlock(answer, code);
-    const target = await chosenTarget(block, attachments, this.repository);
+    const target = await chosenTarget(block, attachments, this.#repository);
     switch (target?.kind) {
       case undefined:
         return;
@@ -51,15 +51,15 @@ export class Proposals {
         await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content: block.code }));
         return;
       case 'new':
-        return this.presentNew(target.path, block.code);
+        return this.#presentNew(target.path, block.code);
       case 'file':
-        return this.presentChange(target.path, block.code, attachments);
+        return this.#presentChange(target.path, block.code, attachments);
     }
   }
 
   /** Writes the proposal of the active diff editor into its file. */
   async accept(): Promise<void> {
-    const shown = this.active();
+    const shown = this.#active();
     if (shown === undefined) return;
     const { target, version, text } = shown.proposal;
     if (version === undefined) {
@@ -75,7 +75,7 @@ export class Proposals {
 
   /** Writes the one change of the proposal at the cursor, and leaves the others to be decided. */
   async acceptHunk(): Promise<void> {
-    const shown = this.active();
+    const shown = this.#active();
     if (shown === undefined) return;
     const { proposal } = shown;
     if (proposal.version === undefined) return this.accept();
@@ -91,32 +91,32 @@ export class Proposals {
   }
 
   async reject(): Promise<void> {
-    const shown = this.active();
+    const shown = this.#active();
     if (shown !== undefined) await close(shown.tab);
   }
 
   dispose(): void {
-    this.subscriptions.dispose();
+    this.#subscriptions.dispose();
   }
 
-  private async presentChange(path: string, code: string, attachments: readonly Attachment[]): Promise<void> {
+  async #presentChange(path: string, code: string, attachments: readonly Attachment[]): Promise<void> {
     const uri = await uriOf(path);
     // A file outside of the workspace is named by its whole path.
     const document = await vscode.workspace.openTextDocument(uri ?? vscode.Uri.file(path));
     const selected = attachments.find(({ id, path: at }) => id.startsWith('selection:') && isOf(at, document));
     const text = place(document.getText(), code, {
       selection: selected && stillThere(selected, document),
-      symbols: await documentSymbols(document.uri, this.repository),
+      symbols: await documentSymbols(document.uri, this.#repository),
       cursorLine: cursorLine(document),
     });
     if (text === document.getText()) {
-      void vscode.window.showInformationMessage(vscode.l10n.t('The file has this code already.'));
+      void vscode.window.showInformationMessage(vscode.l10n.t('The file already contains this code.'));
       return;
     }
-    await this.present({ target: document.uri, version: document.version, text });
+    await this.#present({ target: document.uri, version: document.version, text });
   }
 
-  private async presentNew(path: string, code: string): Promise<void> {
+  async #presentNew(path: string, code: string): Promise<void> {
     const target = await newFileUri(path);
     if (target === undefined) {
       void vscode.window.showWarningMessage(
@@ -124,13 +124,13 @@ export class Proposals {
       );
       return;
     }
-    await this.present({ target, version: undefined, text: `${code.replace(/\n+$/, '')}\n` });
+    await this.#present({ target, version: undefined, text: `${code.replace(/\n+$/, '')}\n` });
   }
 
-  private async present(proposal: Proposal): Promise<void> {
+  async #present(proposal: Proposal): Promise<void> {
     const name = nameOf(proposal.target.path);
-    const uri = vscode.Uri.from({ scheme: proposalScheme, path: proposal.target.path, query: String(this.count++) });
-    this.open.set(uri.toString(), proposal);
+    const uri = vscode.Uri.from({ scheme: proposalScheme, path: proposal.target.path, query: String(this.#count++) });
+    this.#open.set(uri.toString(), proposal);
     const isNew = proposal.version === undefined;
     const title = isNew ? vscode.l10n.t('{0}: new file', name) : vscode.l10n.t('{0}: proposed change', name);
     // No proposal has this address, so its text is empty.
@@ -138,11 +138,11 @@ export class Proposals {
     await vscode.commands.executeCommand('vscode.diff', before, uri, title, { preview: false });
   }
 
-  private active(): { tab: vscode.Tab; proposal: Proposal } | undefined {
+  #active(): { tab: vscode.Tab; proposal: Proposal } | undefined {
     const tab = vscode.window.tabGroups.activeTabGroup.activeTab;
     const input = tab?.input;
     if (tab === undefined || !(input instanceof vscode.TabInputTextDiff)) return undefined;
-    const proposal = this.open.get(input.modified.toString());
+    const proposal = this.#open.get(input.modified.toString());
     return proposal && { tab, proposal };
   }
 }
@@ -154,7 +154,7 @@ async function unchanged({ target, version }: Proposal): Promise<vscode.TextDocu
   const document = await vscode.workspace.openTextDocument(target);
   if (document.version === version) return document;
   void vscode.window.showWarningMessage(
-    vscode.l10n.t('The file has changed since. Nothing was written; apply the code again.'),
+    vscode.l10n.t('The file has changed since this proposal. Nothing was written. Apply the code again.'),
   );
   return undefined;
 }
@@ -168,7 +168,7 @@ async function apply(document: vscode.TextDocument, wanted: readonly Hunk[]): Pr
     const { start, end, text } = editOf(hunk, lines, eol);
     edit.replace(document.uri, new vscode.Range(start.line, start.character, end.line, end.character), text);
   }
-  if (!(await vscode.workspace.applyEdit(edit))) throw new Error(vscode.l10n.t('The file cannot be changed.'));
+  if (!(await vscode.workspace.applyEdit(edit))) throw new Error(vscode.l10n.t('VS Code could not change the file.'));
 }
 
 /** Never overwrites: the file may have come into being since. */

@@ -25,7 +25,7 @@ import { answerWithTools } from './toolLoop.ts';
 export const vendor = 'hearth';
 export const participantId = 'hearth.participant';
 
-/** Kept by the host with each answer, so that the next prompt begins with the very words of this one. */
+/** Stored by the host with each answer, so that the next prompt begins with exactly this text. */
 const asked = z.object({ question: z.string(), attachments: z.array(attachment) });
 type Asked = z.infer<typeof asked>;
 
@@ -34,14 +34,14 @@ type Asked = z.infer<typeof asked>;
  * that nothing leaves the computer, unless to the server that Hearth's own settings name.
  */
 export class Participant {
-  private readonly engine: EngineHost;
-  private readonly thinking: Thinking;
-  private readonly log: Log;
+  readonly #engine: EngineHost;
+  readonly #thinking: Thinking;
+  readonly #log: Log;
 
   constructor(engine: EngineHost, thinking: Thinking, log: Log) {
-    this.engine = engine;
-    this.thinking = thinking;
-    this.log = log;
+    this.#engine = engine;
+    this.#thinking = thinking;
+    this.#log = log;
   }
 
   async answer(
@@ -51,23 +51,23 @@ export class Participant {
     token: vscode.CancellationToken,
   ): Promise<vscode.ChatResult> {
     try {
-      const client = await this.engine.client();
+      const client = await this.#engine.client();
       if (client.warmModel === undefined) stream.progress(vscode.l10n.t('Loading the model'));
       const card = await (request.model.vendor === vendor ? client.use(request.model.id) : client.ready());
       if (request.command === 'summarise') return await summarise(client, request, stream, token);
-      const now = await askedBy(this.engine, request, card);
+      const now = await askedBy(this.#engine, request, card);
       if (request.command !== undefined && now.attachments.length === 0) return nothingToRead();
-      for (const { path } of now.attachments) this.log.debug(`@hearth reads ${path}.`);
-      await this.ask(client, card, [...history.flatMap(turnOf), storedTurn(now, '')], { request, stream, token });
+      for (const { path } of now.attachments) this.#log.debug(`@hearth reads ${path}.`);
+      await this.#ask(client, card, [...history.flatMap(turnOf), storedTurn(now, '')], { request, stream, token });
       return { metadata: { ...now, command: request.command } };
     } catch (error) {
       if (isCancelled(error) || token.isCancellationRequested) return {};
-      this.log.error(`@hearth: ${sentence(error)}`);
+      this.#log.error(`@hearth: ${sentence(error)}`);
       return failed(error);
     }
   }
 
-  private async ask(
+  async #ask(
     client: EngineClient,
     card: ModelCard,
     turns: StoredTurn[],
@@ -77,7 +77,7 @@ export class Participant {
       stream: randomUUID(),
       messages: promptMessages(turns, chatSettings().instructions),
       tools: offered(request, card, stream),
-      ...answerOptions(card, this.thinking),
+      ...answerOptions(card, this.#thinking),
     };
     return answerWithTools({ client, card, params, handlers: handlersOf(stream), request, token });
   }
@@ -102,11 +102,11 @@ function handlersOf(stream: vscode.ChatResponseStream): StreamHandlers {
   };
 }
 
-/** The tools that the user put into the question by #. */
+/** Tools that the user referenced with #. */
 function offered({ toolReferences }: vscode.ChatRequest, card: ModelCard, stream: vscode.ChatResponseStream): Tool[] {
   const named = vscode.lm.tools.filter(({ name }) => toolReferences.some((reference) => reference.name === name));
   if (named.length === 0 || card.toolCalling) return toTools(named);
-  stream.progress(vscode.l10n.t('{0} cannot call tools: it answers without them.', card.name));
+  stream.progress(vscode.l10n.t('{0} cannot call tools and answers without them.', card.name));
   return [];
 }
 
@@ -170,7 +170,7 @@ function storedTurn({ question, attachments }: Asked, answer: string): StoredTur
 }
 
 const nothingToRead = (): vscode.ChatResult => ({
-  errorDetails: { message: vscode.l10n.t('Open the file that this is about, or attach it to the question.') },
+  errorDetails: { message: vscode.l10n.t('Open the file or attach it to the question.') },
 });
 
 function failed(error: unknown): vscode.ChatResult {

@@ -29,22 +29,22 @@ type HostProgress = vscode.Progress<vscode.LanguageModelResponsePart>;
 
 /** Hearth's models in VS Code's own chat, its agent mode, and for every extension that asks VS Code for a model. */
 export class ModelProvider implements vscode.LanguageModelChatProvider {
-  private readonly engine: EngineHost;
-  private readonly installed: InstalledModels;
-  private readonly thinking: Thinking;
+  readonly #engine: EngineHost;
+  readonly #installed: InstalledModels;
+  readonly #thinking: Thinking;
   readonly onDidChangeLanguageModelChatInformation: vscode.Event<void>;
 
   constructor(engine: EngineHost, installed: InstalledModels, thinking: Thinking) {
-    this.engine = engine;
-    this.installed = installed;
-    this.thinking = thinking;
+    this.#engine = engine;
+    this.#installed = installed;
+    this.#thinking = thinking;
     this.onDidChangeLanguageModelChatInformation = installed.onChange;
   }
 
   async provideLanguageModelChatInformation({
     silent,
   }: vscode.PrepareLanguageModelChatModelOptions): Promise<vscode.LanguageModelChatInformation[]> {
-    return (await this.installed.list(!silent)).map(informationOf);
+    return (await this.#installed.list(!silent)).map(informationOf);
   }
 
   async provideLanguageModelChatResponse(
@@ -55,7 +55,7 @@ export class ModelProvider implements vscode.LanguageModelChatProvider {
     token: vscode.CancellationToken,
   ): Promise<void> {
     try {
-      const client = await this.engine.client();
+      const client = await this.#engine.client();
       const card = await client.use(model.id);
       const required = options.toolMode === vscode.LanguageModelChatToolMode.Required;
       const params: ChatParams = {
@@ -63,7 +63,7 @@ export class ModelProvider implements vscode.LanguageModelChatProvider {
         messages: toChatMessages(messages),
         tools: toTools(options.tools ?? []),
         toolChoice: required ? 'required' : 'auto',
-        ...answerOptions(card, this.thinking),
+        ...answerOptions(card, this.#thinking),
       };
       finish(await client.chat(params, { onDelta: (piece) => pass(piece, progress) }, token), progress);
     } catch (error) {
@@ -77,7 +77,7 @@ export class ModelProvider implements vscode.LanguageModelChatProvider {
     text: string | vscode.LanguageModelChatRequestMessage,
   ): Promise<number> {
     try {
-      const client = await this.engine.client();
+      const client = await this.#engine.client();
       await client.use(model.id);
       if (typeof text === 'string') return (await client.countTokens([text]))[0] ?? 0;
       const [tokens = 0] = await client.countTokens([messageText(text)]);

@@ -46,12 +46,12 @@ export async function useInChat(log: Log): Promise<void> {
 
 const addProvider = 'lm.addLanguageModelsProviderGroup';
 
-/** What one asks next, by what was asked. */
+/** Follow-up questions for each command. */
 function followupsOf(command: string | undefined): vscode.ChatFollowup[] {
   const offers: Record<string, vscode.ChatFollowup> = {
     tests: { command: 'tests', prompt: vscode.l10n.t('Write tests for it') },
     doc: { command: 'doc', prompt: vscode.l10n.t('Document it') },
-    fix: { command: 'fix', prompt: vscode.l10n.t('Look for mistakes in it') },
+    fix: { command: 'fix', prompt: vscode.l10n.t('Find mistakes in it') },
     explain: { command: 'explain', prompt: vscode.l10n.t('Explain it') },
   };
   const next: Record<string, string[]> = {

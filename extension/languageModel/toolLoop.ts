@@ -38,7 +38,7 @@ export async function answerWithTools(question: Question): Promise<ChatResult> {
   }
 }
 
-/** What went wrong with a tool is told to the model, which may know another way. */
+/** Reports a tool's failure to the model, which may try another way. */
 async function resultOf(call: ToolCall, { client, card, params, request, token }: Question): Promise<ChatMessage> {
   const answer = (content: string): ChatMessage => ({ role: 'tool', toolCallId: call.id, content });
   const checked = checkedCall(call, params.tools ?? []);

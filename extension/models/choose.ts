@@ -29,7 +29,7 @@ function automatic(entries: readonly ModelEntry[]): ModelChoice {
   return { kind: 'download', offers: offers(usable) };
 }
 
-/** What runs well before what runs slowly, the recommended one first, then the larger. */
+/** Sorts good fit before slow, recommended first, then larger. */
 function byPreference(a: ModelEntry, b: ModelEntry): number {
   const slow = (entry: ModelEntry) => (entry.fit.verdict === 'slow' ? 1 : 0);
   return slow(a) - slow(b) || Number(b.recommended) - Number(a.recommended) || b.parameters - a.parameters;

@@ -11,48 +11,48 @@ const declinedKey = 'hearth.offerDeclined';
 
 /** Loads the model in the background for completions, and offers a download once where there is none. */
 export class FirstRun {
-  private readonly engine: EngineHost;
-  private readonly models: ModelManager;
-  private readonly memory: vscode.Memento;
-  private readonly log: Log;
-  /** A failure is not tried again at every key; a changed setting or the user's own action clears it. */
-  private settled = false;
+  readonly #engine: EngineHost;
+  readonly #models: ModelManager;
+  readonly #memory: vscode.Memento;
+  readonly #log: Log;
+  /** Does not retry a failure at every key. A changed setting or a user action clears it. */
+  #settled = false;
 
   constructor(engine: EngineHost, models: ModelManager, memory: vscode.Memento, log: Log) {
-    this.engine = engine;
-    this.models = models;
-    this.memory = memory;
-    this.log = log;
+    this.#engine = engine;
+    this.#models = models;
+    this.#memory = memory;
+    this.#log = log;
   }
 
   warmUp(): void {
-    if (this.settled) return;
-    this.settled = true;
-    void this.load();
+    if (this.#settled) return;
+    this.#settled = true;
+    void this.#load();
   }
 
   /** The next key may try again. */
   again(): void {
-    this.settled = false;
+    this.#settled = false;
   }
 
-  private async load(): Promise<void> {
+  async #load(): Promise<void> {
     try {
-      const client = await this.engine.client();
+      const client = await this.#engine.client();
       await client.ready();
       // Should the model go away (engine stopped, model removed), the next key loads it again.
-      this.settled = false;
+      this.#settled = false;
     } catch (error) {
-      this.log.info(`No completions yet: ${sentence(error)}`);
-      if (error instanceof EngineFailure && error.code === 'no-model') await this.offer();
+      this.#log.info(`No completions yet: ${sentence(error)}`);
+      if (error instanceof EngineFailure && error.code === 'no-model') await this.#offer();
       // A server that is not there comes back by itself.
       else if (remoteSettings() !== undefined) setTimeout(() => this.again(), limits.remote.retryMs).unref();
     }
   }
 
-  private async offer(): Promise<void> {
-    const { state } = this.engine.view;
-    if (state.kind !== 'no-model' || this.memory.get(declinedKey) === true) return;
+  async #offer(): Promise<void> {
+    const { state } = this.#engine.view;
+    if (state.kind !== 'no-model' || this.#memory.get(declinedKey) === true) return;
     const first = state.offers[0];
     if (first === undefined) return;
     const download = vscode.l10n.t('Download ({0})', formatBytes(first.downloadBytes));
@@ -60,13 +60,13 @@ export class FirstRun {
     const never = vscode.l10n.t("Don't ask again");
     const answer = await vscode.window.showInformationMessage(
       vscode.l10n.t(
-        'Hearth needs a model to complete and answer. {0} is downloaded once and stays on this computer.',
+        'Hearth needs a model for completion and chat. {0} is downloaded once and stays on this computer.',
         first.name,
       ),
       ...[download, other, never],
     );
-    if (answer === never) await this.memory.update(declinedKey, true);
-    else if (answer === other) await this.models.open();
-    else if (answer === download) await this.models.download(first.id);
+    if (answer === never) await this.#memory.update(declinedKey, true);
+    else if (answer === other) await this.#models.open();
+    else if (answer === download) await this.#models.download(first.id);
   }
 }

@@ -13,13 +13,13 @@ interface ModelItem extends vscode.QuickPickItem {
 
 /** Lists, downloads, checks, removes and chooses models. */
 export class ModelManager {
-  private readonly engine: EngineHost;
-  private readonly searchWith: (model: string) => Promise<void>;
+  readonly #engine: EngineHost;
+  readonly #searchWith: (model: string) => Promise<void>;
 
   /** `searchWith` hands an embedding model to the index. */
   constructor(engine: EngineHost, searchWith: (model: string) => Promise<void>) {
-    this.engine = engine;
-    this.searchWith = searchWith;
+    this.#engine = engine;
+    this.#searchWith = searchWith;
   }
 
   async open(): Promise<void> {
@@ -27,10 +27,10 @@ export class ModelManager {
       await vscode.commands.executeCommand('hearth.chooseRemoteModel');
       return;
     }
-    const client = await this.engine.client();
+    const client = await this.#engine.client();
     const picker = vscode.window.createQuickPick<ModelItem>();
     picker.title = vscode.l10n.t('Hearth: Models');
-    picker.placeholder = vscode.l10n.t('Choose the model that answers; absent ones are downloaded first');
+    picker.placeholder = vscode.l10n.t('Choose the model that answers (downloaded first if needed)');
     picker.matchOnDescription = true;
     picker.matchOnDetail = true;
     picker.busy = true;
@@ -38,15 +38,15 @@ export class ModelManager {
     picker.onDidAccept(() => {
       const item = picker.selectedItems[0];
       picker.hide();
-      if (item !== undefined) void this.report(this.accept(client, item));
+      if (item !== undefined) void this.#report(this.#accept(client, item));
     });
     picker.onDidTriggerItemButton(({ item, button }) => {
       picker.hide();
-      if (item.entry !== undefined) void this.report(this.press(client, item.entry, button));
+      if (item.entry !== undefined) void this.#report(this.#press(client, item.entry, button));
     });
     picker.show();
     try {
-      picker.items = this.items(await client.models());
+      picker.items = this.#items(await client.models());
     } catch (error) {
       picker.hide();
       void vscode.window.showErrorMessage(sentence(error));
@@ -56,14 +56,14 @@ export class ModelManager {
 
   /** One click from the welcome card or the notification: download, choose, load. */
   async download(id: string): Promise<void> {
-    const client = await this.engine.client();
+    const client = await this.#engine.client();
     const entry = (await client.models()).find((candidate) => candidate.id === id);
-    if (entry !== undefined) await this.report(this.pullAndUse(client, entry, false));
+    if (entry !== undefined) await this.#report(this.#pullAndUse(client, entry, false));
   }
 
-  private items(entries: readonly ModelEntry[]): ModelItem[] {
+  #items(entries: readonly ModelEntry[]): ModelItem[] {
     const chosen = engineSettings().model;
-    const used = this.engine.current?.warmModel?.id;
+    const used = this.#engine.current?.warmModel?.id;
     const present = entries.filter((entry) => entry.state === 'present');
     const absent = entries.filter((entry) => entry.state !== 'present');
     const heading = (label: string): ModelItem => ({ label, kind: vscode.QuickPickItemKind.Separator });
@@ -75,7 +75,7 @@ export class ModelManager {
       heading(''),
       {
         label: `${chosen === '' ? '$(check) ' : ''}${vscode.l10n.t('Automatic')}`,
-        description: vscode.l10n.t('the best of those on this computer'),
+        description: vscode.l10n.t('the best model on this computer'),
         action: 'automatic',
         alwaysShow: true,
       },
@@ -100,77 +100,77 @@ export class ModelManager {
     ];
   }
 
-  private async accept(client: EngineClient, item: ModelItem): Promise<void> {
-    if (item.action === 'automatic') return this.use(client, '');
-    if (item.action === 'compare') return this.compare(client);
-    if (item.action === 'file') return this.useFile(client);
+  async #accept(client: EngineClient, item: ModelItem): Promise<void> {
+    if (item.action === 'automatic') return this.#use(client, '');
+    if (item.action === 'compare') return this.#compare(client);
+    if (item.action === 'file') return this.#useFile(client);
     if (item.action === 'remote') {
       await vscode.commands.executeCommand('hearth.connectRemote');
       return;
     }
     if (item.entry === undefined) return;
-    if (item.entry.state === 'present') return this.useEntry(client, item.entry);
-    return this.pullAndUse(client, item.entry, true);
+    if (item.entry.state === 'present') return this.#useEntry(client, item.entry);
+    return this.#pullAndUse(client, item.entry, true);
   }
 
-  private async press(client: EngineClient, entry: ModelEntry, button: vscode.QuickInputButton): Promise<void> {
-    if (button === explainButton()) return this.explain(client, [entry.id]);
-    if (button === verifyButton()) return this.verify(client, entry);
-    if (button === removeButton()) return this.remove(client, entry);
-    return this.pullAndUse(client, entry, true);
+  async #press(client: EngineClient, entry: ModelEntry, button: vscode.QuickInputButton): Promise<void> {
+    if (button === explainButton()) return this.#explain(client, [entry.id]);
+    if (button === verifyButton()) return this.#verify(client, entry);
+    if (button === removeButton()) return this.#remove(client, entry);
+    return this.#pullAndUse(client, entry, true);
   }
 
-  private async compare(client: EngineClient): Promise<void> {
-    await this.explain(
+  async #compare(client: EngineClient): Promise<void> {
+    await this.#explain(
       client,
       (await client.models()).map(({ id }) => id),
     );
   }
 
-  private async explain(client: EngineClient, models: string[]): Promise<void> {
+  async #explain(client: EngineClient, models: string[]): Promise<void> {
     const content = await client.inspect(models);
     await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content, language: 'plaintext' }));
   }
 
-  private async use(client: EngineClient, model: string): Promise<void> {
+  async #use(client: EngineClient, model: string): Promise<void> {
     await writeSetting('model', model);
     await withProgress(vscode.l10n.t('Loading the model'), false, () => client.ready());
   }
 
-  private async useEntry(client: EngineClient, { id, name, embedding }: ModelEntry): Promise<void> {
-    if (!embedding) return this.use(client, id);
-    await this.searchWith(id);
+  async #useEntry(client: EngineClient, { id, name, embedding }: ModelEntry): Promise<void> {
+    if (!embedding) return this.#use(client, id);
+    await this.#searchWith(id);
     void vscode.window.showInformationMessage(
-      vscode.l10n.t('{0} reads the repository in the background, for search by meaning.', name),
+      vscode.l10n.t('{0} embeds the repository in the background for embedding search.', name),
     );
   }
 
-  private async useFile(client: EngineClient): Promise<void> {
+  async #useFile(client: EngineClient): Promise<void> {
     const [file] =
       (await vscode.window.showOpenDialog({ filters: { GGUF: ['gguf'] }, title: vscode.l10n.t('A model file') })) ?? [];
-    if (file !== undefined) await this.use(client, file.fsPath);
+    if (file !== undefined) await this.#use(client, file.fsPath);
   }
 
   /** `ask`: not yet confirmed by a button that showed the size. Then it is also no wish for this model in particular. */
-  private async pullAndUse(client: EngineClient, entry: ModelEntry, ask: boolean): Promise<void> {
+  async #pullAndUse(client: EngineClient, entry: ModelEntry, ask: boolean): Promise<void> {
     if (ask && !(await confirmDownload(entry))) return;
     const title = vscode.l10n.t('Downloading {0}', entry.name);
     await withProgress(title, true, (onStep, token) => client.pull(entry, onStep, token));
-    if (ask) await this.useEntry(client, entry);
+    if (ask) await this.#useEntry(client, entry);
     else await client.ready();
   }
 
-  private async verify(client: EngineClient, entry: ModelEntry): Promise<void> {
+  async #verify(client: EngineClient, entry: ModelEntry): Promise<void> {
     const title = vscode.l10n.t('Checking {0}', entry.name);
     const after = await withProgress(title, true, (onStep, token) => client.verify(entry, onStep, token));
     const text =
       after.state === 'present'
-        ? vscode.l10n.t('{0} is complete: its digest is the published one.', entry.name)
-        : vscode.l10n.t('{0} is damaged. Download it again: what is intact is kept.', entry.name);
+        ? vscode.l10n.t('{0} is intact: its digest matches the published one.', entry.name)
+        : vscode.l10n.t('{0} is damaged. Download it again; intact parts are reused.', entry.name);
     void vscode.window.showInformationMessage(text);
   }
 
-  private async remove(client: EngineClient, entry: ModelEntry): Promise<void> {
+  async #remove(client: EngineClient, entry: ModelEntry): Promise<void> {
     const remove = vscode.l10n.t('Remove');
     const answer = await vscode.window.showWarningMessage(
       vscode.l10n.t('Remove {0} ({1}) from this computer?', entry.name, formatBytes(entry.downloadBytes)),
@@ -183,7 +183,7 @@ export class ModelManager {
     if (indexEmbeddings() === entry.id) await writeSetting('index.embeddings', undefined);
   }
 
-  private async report(work: Promise<void>): Promise<void> {
+  async #report(work: Promise<void>): Promise<void> {
     try {
       await work;
     } catch (error) {
@@ -199,9 +199,9 @@ function button(icon: string, tooltip: string): vscode.QuickInputButton {
   buttons.set(icon, known);
   return known;
 }
-const verifyButton = () => button('verified', vscode.l10n.t('Check its digest'));
+const verifyButton = () => button('verified', vscode.l10n.t('Verify digest'));
 const removeButton = () => button('trash', vscode.l10n.t('Remove from this computer'));
-const explainButton = () => button('info', vscode.l10n.t('Explain: architecture, memory, what fits here'));
+const explainButton = () => button('info', vscode.l10n.t('Explain: architecture, memory, fit on this computer'));
 const downloadButton = () => button('cloud-download', vscode.l10n.t('Download'));
 
 function modelItem(entry: ModelEntry, used: boolean): ModelItem {

@@ -1,4 +1,4 @@
-/** What an edit of one line changed, and where in a file the same change could be made. Texts are tokens, so that spacing may differ. */
+/** Learns what an edit of one line changed and finds where the same change applies. Compares tokens, so spacing may differ. */
 
 /** Columns count UTF-16 units from 0. */
 export interface Token {
@@ -65,7 +65,7 @@ export const tokensOf = (line: string): Token[] =>
 /** Undefined where nothing can be learnt: writing on at a line's end, blanks, or nothing that tells one place from another. */
 export function patternOf(before: string, after: string): EditPattern | undefined {
   const pattern = changePattern(before, after);
-  // What is not fewer afterwards would be offered again and again.
+  // Otherwise the same edit would be offered repeatedly.
   return pattern && inLine(pattern, after).length < inLine(pattern, before).length ? pattern : undefined;
 }
 

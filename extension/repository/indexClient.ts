@@ -14,51 +14,51 @@ import type { Log } from '../log.ts';
 
 /** The indexer process and the requests to it. It opens the index anew whenever it is started. */
 export class IndexClient {
-  private readonly process: EngineProcess;
+  readonly #process: EngineProcess;
   readonly requests: Client<IndexRequests, CancellationToken>;
-  private readonly states = new vscode.EventEmitter<IndexState>();
-  readonly onIndexState = this.states.event;
+  readonly #states = new vscode.EventEmitter<IndexState>();
+  readonly onIndexState = this.#states.event;
   readonly onProcessState: vscode.Event<ProcessState>;
 
   /** `options` is asked at each start. */
   constructor(launch: () => Launch, log: Log, options: () => OpenParams) {
-    this.process = new EngineProcess(launch, log, {
+    this.#process = new EngineProcess(launch, log, {
       name: 'The indexer',
       greet: async (connection) => {
-        this.states.fire(await connection.client(indexRequests).open(options()));
+        this.#states.fire(await connection.client(indexRequests).open(options()));
       },
     });
-    this.requests = this.process.client(indexRequests);
-    this.onProcessState = this.process.onState;
-    this.process.listen(indexNotices, { changed: (state) => this.states.fire(state) });
+    this.requests = this.#process.client(indexRequests);
+    this.onProcessState = this.#process.onState;
+    this.#process.listen(indexNotices, { changed: (state) => this.#states.fire(state) });
   }
 
   get isRunning(): boolean {
-    return this.process.state.kind === 'running';
+    return this.#process.state.kind === 'running';
   }
 
   get pid(): number | undefined {
-    return this.process.pid;
+    return this.#process.pid;
   }
 
   async rebuild(): Promise<void> {
-    this.states.fire(await this.requests.rebuild());
+    this.#states.fire(await this.requests.rebuild());
   }
 
   async start(): Promise<void> {
-    await this.process.start();
+    await this.#process.start();
   }
 
   restart(): Promise<void> {
-    return this.process.restart();
+    return this.#process.restart();
   }
 
   stop(): Promise<void> {
-    return this.process.stop();
+    return this.#process.stop();
   }
 
   dispose(): void {
-    this.process.dispose();
-    this.states.dispose();
+    this.#process.dispose();
+    this.#states.dispose();
   }
 }

@@ -14,7 +14,7 @@ import type { Log } from '../log.ts';
 import type { IndexClient } from './indexClient.ts';
 
 export type IndexView =
-  /** Why there is none, as a sentence. */
+  /** Why there is no index, as a sentence. */
   | { kind: 'off'; reason: string }
   /** Nothing has asked for it yet, or it is being started. */
   | { kind: 'starting' }
@@ -26,15 +26,15 @@ export type IndexView =
  * window has settled, and comes back after a crash. Where there is no index every answer is empty, and `view` says why.
  */
 export class RepositoryIndex {
-  private readonly create: (options: () => OpenParams) => Promise<IndexClient>;
-  private readonly options: () => OpenParams | string;
-  private readonly log: Log;
-  private readonly changed = new vscode.EventEmitter<IndexView>();
-  readonly onView = this.changed.event;
-  private opening: Promise<IndexClient> | undefined;
-  private opened: IndexClient | undefined;
-  private current: IndexView = { kind: 'starting' };
-  private paused = false;
+  readonly #create: (options: () => OpenParams) => Promise<IndexClient>;
+  readonly #options: () => OpenParams | string;
+  readonly #log: Log;
+  readonly #changed = new vscode.EventEmitter<IndexView>();
+  readonly onView = this.#changed.event;
+  #opening: Promise<IndexClient> | undefined;
+  #opened: IndexClient | undefined;
+  #current: IndexView = { kind: 'starting' };
+  #paused = false;
 
   /**
    * `create` is called when the index is first needed; `options` says what to index, or why nothing is, at each start of
@@ -45,72 +45,72 @@ export class RepositoryIndex {
     options: () => OpenParams | string,
     log: Log,
   ) {
-    this.create = create;
-    this.options = options;
-    this.log = log;
+    this.#create = create;
+    this.#options = options;
+    this.#log = log;
   }
 
   get view(): IndexView {
-    const options = this.options();
-    return typeof options === 'string' ? { kind: 'off', reason: options } : this.current;
+    const options = this.#options();
+    return typeof options === 'string' ? { kind: 'off', reason: options } : this.#current;
   }
 
-  /** Whether questions are answered. */
+  /** Whether the index answers. */
   get available(): boolean {
     const { kind } = this.view;
     return kind !== 'off' && kind !== 'failed';
   }
 
   get isPaused(): boolean {
-    return this.paused;
+    return this.#paused;
   }
 
   get pid(): number | undefined {
-    return this.opened?.pid;
+    return this.#opened?.pid;
   }
 
-  /** Stretches of files that share a question's words, the best first; at most two of one file. */
+  /** Chunks that share a question's words, best first; at most two of one file. */
   search(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
-    return this.ask(({ search }) => search({ question, limit }, token), []);
+    return this.#ask(({ search }) => search({ question, limit }, token), []);
   }
 
-  /** As `search`, and by meaning where an embedding model was chosen; that takes the time of reading the question. */
+  /** Like `search`, plus embedding search if an embedding model is set. Embeds the question first. */
   searchByMeaning(question: string, limit: number, token?: CancellationToken): Promise<Passage[]> {
-    return this.ask(({ search }) => search({ question, limit, meaning: true }, token), []);
+    return this.#ask(({ search }) => search({ question, limit, meaning: true }, token), []);
   }
 
   /** For a box that one types into: exact names first, then those that begin so, then those of these words. */
   symbols(name: string, limit: number, token?: CancellationToken): Promise<SymbolPlace[]> {
-    return this.ask(({ symbols }) => symbols({ name, limit }, token), []);
+    return this.#ask(({ symbols }) => symbols({ name, limit }, token), []);
   }
 
   /** What a file defines, in its order. */
   outline(path: string, token?: CancellationToken): Promise<SymbolPlace[]> {
-    return this.ask(({ outline }) => outline({ path }, token), []);
+    return this.#ask(({ outline }) => outline({ path }, token), []);
   }
 
   map(params: MapParams, token?: CancellationToken): Promise<RepositoryMap> {
-    return this.ask(({ map }) => map(params, token), { text: '', files: 0, ofFiles: 0 });
+    return this.#ask(({ map }) => map(params, token), { text: '', files: 0, ofFiles: 0 });
   }
 
   /** Starts the process where there is something to index. */
   start(): void {
-    if (this.available) this.report(this.client().then((client) => client.start()));
+    if (this.available) this.#report(this.#client().then((client) => client.start()));
   }
 
   /** Files that changed on disk. Where nothing runs, the next start finds them. */
   update(paths: string[]): void {
-    if (this.opened?.isRunning) this.report(this.opened.requests.update({ paths }));
+    if (this.#opened?.isRunning) this.#report(this.#opened.requests.update({ paths }));
   }
 
   /** Compares everything with the disk, say after a switch of branches. */
   rescan(): void {
-    if (this.opened?.isRunning) this.report(this.opened.requests.rescan());
+    if (this.#opened?.isRunning) this.#report(this.#opened.requests.rescan());
   }
 
   async setPaused(paused: boolean): Promise<void> {
-    this.paused = paused;
-    const client = this.opened;
+    this.#paused = paused;
+    const client = this.#opened;
     if (client?.isRunning) await (paused ? client.requests.pause() : client.requests.resume());
   }
 
@@ -118,68 +118,68 @@ export class RepositoryIndex {
   async rebuild(): Promise<void> {
     const { view } = this;
     if (view.kind === 'off') throw new EngineFailure('unavailable', view.reason);
-    this.paused = false;
-    const client = await this.client();
+    this.#paused = false;
+    const client = await this.#client();
     if (view.kind === 'failed') await client.restart();
     await client.rebuild();
   }
 
   /** After changed folders, settings or trust. */
   async reopen(): Promise<void> {
-    await this.opened?.stop();
-    this.show({ kind: 'starting' });
+    await this.#opened?.stop();
+    this.#show({ kind: 'starting' });
     this.start();
   }
 
   async stop(): Promise<void> {
-    await this.opened?.stop();
+    await this.#opened?.stop();
   }
 
   dispose(): void {
-    this.opened?.dispose();
-    this.changed.dispose();
+    this.#opened?.dispose();
+    this.#changed.dispose();
   }
 
-  private client(): Promise<IndexClient> {
-    this.opening ??= this.create(() => this.openParams()).then((client) => {
-      this.opened = client;
-      client.onIndexState((state) => this.show({ kind: 'open', state }));
-      client.onProcessState((state) => this.onProcess(client, state));
+  #client(): Promise<IndexClient> {
+    this.#opening ??= this.#create(() => this.#openParams()).then((client) => {
+      this.#opened = client;
+      client.onIndexState((state) => this.#show({ kind: 'open', state }));
+      client.onProcessState((state) => this.#onProcess(client, state));
       return client;
     });
-    return this.opening;
+    return this.#opening;
   }
 
-  private openParams(): OpenParams {
-    const options = this.options();
+  #openParams(): OpenParams {
+    const options = this.#options();
     if (typeof options === 'string') throw new EngineFailure('unsupported', options);
     return options;
   }
 
-  private async ask<Result>(run: (index: IndexClient['requests']) => Promise<Result>, none: Result): Promise<Result> {
+  async #ask<Result>(run: (index: IndexClient['requests']) => Promise<Result>, none: Result): Promise<Result> {
     if (!this.available) return none;
     try {
-      return await run((await this.client()).requests);
+      return await run((await this.#client()).requests);
     } catch (error) {
-      // A question goes on without the index; what happened to it shows in `view`.
+      // The question continues without the index. `view` shows its state.
       if (!(error instanceof EngineFailure) || !absent.has(error.code)) throw error;
       return none;
     }
   }
 
-  private report(request: Promise<unknown>): void {
-    request.catch((error: unknown) => this.log.warn(`Index: ${sentence(error)}`));
+  #report(request: Promise<unknown>): void {
+    request.catch((error: unknown) => this.#log.warn(`Index: ${sentence(error)}`));
   }
 
-  private onProcess(client: IndexClient, state: ProcessState): void {
-    if (state.kind === 'failed') this.show({ kind: 'failed', message: state.message });
-    else if (state.kind === 'starting' || state.kind === 'waiting') this.show({ kind: 'starting' });
-    else if (state.kind === 'running' && this.paused) this.report(client.requests.pause());
+  #onProcess(client: IndexClient, state: ProcessState): void {
+    if (state.kind === 'failed') this.#show({ kind: 'failed', message: state.message });
+    else if (state.kind === 'starting' || state.kind === 'waiting') this.#show({ kind: 'starting' });
+    else if (state.kind === 'running' && this.#paused) this.#report(client.requests.pause());
   }
 
-  private show(view: IndexView): void {
-    this.current = view;
-    this.changed.fire(this.view);
+  #show(view: IndexView): void {
+    this.#current = view;
+    this.#changed.fire(this.view);
   }
 }
 

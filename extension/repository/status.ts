@@ -9,7 +9,7 @@ export function indexSentence(view: IndexView): string {
     case 'off':
       return view.reason;
     case 'starting':
-      return vscode.l10n.t('The repository index is not open yet.');
+      return vscode.l10n.t('The repository index is starting.');
     case 'failed':
       return view.message;
     case 'open':
@@ -22,11 +22,11 @@ export function indexSentence(view: IndexView): string {
 function phaseSentence({ phase, files, pending }: IndexState): string {
   switch (phase) {
     case 'paused':
-      return vscode.l10n.t('The repository index is paused; {0} files are in it, {1} wait.', files, pending);
+      return vscode.l10n.t('The repository index is paused: {0} files indexed, {1} pending.', files, pending);
     case 'scanning':
-      return vscode.l10n.t('Looking for changed files; {0} are in the repository index.', files);
+      return vscode.l10n.t('Looking for changed files: {0} files indexed.', files);
     case 'indexing':
-      return vscode.l10n.t('Reading files into the repository index: {0} are in it, {1} wait.', files, pending);
+      return vscode.l10n.t('Indexing the repository: {0} files indexed, {1} pending.', files, pending);
     case 'idle':
       return vscode.l10n.t('The repository index is up to date: {0} files.', files);
   }
@@ -35,49 +35,49 @@ function phaseSentence({ phase, files, pending }: IndexState): string {
 function skippedSentence({ skipped }: IndexState): string {
   const total = Object.values(skipped).reduce((sum, count) => sum + count, 0);
   if (total === 0) return '';
-  return vscode.l10n.t('Of {0} of them only the name: too large, binary, generated or unreadable.', total);
+  return vscode.l10n.t('{0} files are indexed by name only: too large, binary, generated or unreadable.', total);
 }
 
 function embeddingSentence({ embeddings }: IndexState): string {
   if (!embeddings) return '';
   const { phase, model, done, total, problem } = embeddings;
   if (problem !== undefined) return problem;
-  if (phase === 'loading') return vscode.l10n.t('The embedding model {0} is being loaded.', model);
-  if (done === total) return vscode.l10n.t('It is searched by meaning too, with {0}.', model);
-  return vscode.l10n.t('Of {0} passages {1} can be found by meaning so far, with {2}.', total, done, model);
+  if (phase === 'loading') return vscode.l10n.t('Loading the embedding model {0}.', model);
+  if (done === total) return vscode.l10n.t('Embedding search uses {0}.', model);
+  return vscode.l10n.t('{0} of {1} chunks embedded ({2}).', done, total, model);
 }
 
 /** Shows while there is something to see: work, a pause, a problem. */
 export class IndexStatus {
-  private readonly item = vscode.window.createStatusBarItem('hearth.index', vscode.StatusBarAlignment.Right, 98);
-  private readonly subscription: vscode.Disposable;
+  readonly #item = vscode.window.createStatusBarItem('hearth.index', vscode.StatusBarAlignment.Right, 98);
+  readonly #subscription: vscode.Disposable;
 
   constructor(index: RepositoryIndex) {
-    this.item.name = vscode.l10n.t('Hearth: repository index');
-    this.item.command = 'hearth.indexMenu';
-    this.subscription = index.onView((view) => this.refresh(view));
+    this.#item.name = vscode.l10n.t('Hearth: repository index');
+    this.#item.command = 'hearth.indexMenu';
+    this.#subscription = index.onView((view) => this.#refresh(view));
   }
 
   dispose(): void {
-    this.subscription.dispose();
-    this.item.dispose();
+    this.#subscription.dispose();
+    this.#item.dispose();
   }
 
-  private refresh(view: IndexView): void {
+  #refresh(view: IndexView): void {
     const problem = view.kind === 'failed' || (view.kind === 'open' && problemOf(view.state) !== undefined);
     const busy = view.kind === 'open' && (view.state.phase !== 'idle' || embedded(view.state) !== undefined);
-    if (problem || busy) this.item.show();
-    else this.item.hide();
-    this.item.text = problem ? '$(error) Index' : workText(view);
-    this.item.tooltip = indexSentence(view);
-    this.item.accessibilityInformation = { label: `Hearth. ${this.item.tooltip}` };
-    this.item.backgroundColor = problem ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
+    if (problem || busy) this.#item.show();
+    else this.#item.hide();
+    this.#item.text = problem ? '$(error) Index' : workText(view);
+    this.#item.tooltip = indexSentence(view);
+    this.#item.accessibilityInformation = { label: `Hearth. ${this.#item.tooltip}` };
+    this.#item.backgroundColor = problem ? new vscode.ThemeColor('statusBarItem.errorBackground') : undefined;
   }
 }
 
 const problemOf = ({ problem, embeddings }: IndexState): string | undefined => problem ?? embeddings?.problem;
 
-/** Percent of the passages that can be found by meaning, while that grows. */
+/** Percent of chunks embedded so far; undefined when finished. */
 function embedded({ embeddings }: IndexState): number | undefined {
   if (!embeddings || (embeddings.phase !== 'loading' && embeddings.phase !== 'embedding')) return undefined;
   return percent(embeddings.done, embeddings.total) ?? 0;
@@ -91,7 +91,7 @@ function workText(view: IndexView): string {
   return done === undefined ? '$(sync~spin) Index' : `$(sync~spin) Index ${done}%`;
 }
 
-/** What a click on the item offers. */
+/** Menu of the item. */
 export async function showIndexMenu(index: RepositoryIndex): Promise<void> {
   const items: (vscode.QuickPickItem & { command: string })[] = [
     index.isPaused

@@ -68,6 +68,6 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
     const chat = await editor().openChat();
     await expect(chat.locator('#thinking').getAttribute('aria-pressed')).resolves.toBe('false');
     await chat.locator('#thinking').click();
-    await editor().page.getByText('answers without thinking').first().waitFor();
+    await editor().page.getByText('was not trained to think').first().waitFor();
   });
 });

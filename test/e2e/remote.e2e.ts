@@ -35,7 +35,7 @@ describeInEditor('a remote server', { files: { 'a.ts': 'const a = 1;\n' } }, (ed
   });
 
   test('gives way to this computer again', async () => {
-    await editor().command('Hearth: Use Models of This Computer Again');
+    await editor().command('Hearth: Use Models on This Computer Again');
     await editor().statusItem('SmolLM2').waitFor();
     const chat = await editor().chat();
     await chat.locator('#question').waitFor();

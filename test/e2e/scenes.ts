@@ -66,7 +66,7 @@ const noModel: ToPage = {
   type: 'notice',
   notice: {
     kind: 'no-model',
-    text: 'Hearth needs a model to answer. It is downloaded once and stays on this computer.',
+    text: 'Hearth needs a model. It is downloaded once and stays on this computer.',
     offers: offers.map((label) => ({ id: label, label, detail: 'Slow here.' })),
   },
 };

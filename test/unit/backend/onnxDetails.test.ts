@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { readdir, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InferenceSession } from 'onnxruntime-node';
@@ -12,6 +12,7 @@ import { coresOfCpuInfo } from '../../../engine/backend/onnx/threads.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { largestDifference } from '../goldens.ts';
 import { fixtureFile } from '../shared.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 const llama = fixtureFile('goldens/llama');
 
@@ -27,8 +28,7 @@ async function load(options: Partial<LoadOptions> = {}): Promise<Decoder> {
 }
 
 async function temporaryDirectory(): Promise<string> {
-  const directory = await mkdtemp(join(tmpdir(), 'hearth-test-'));
-  onTestFinished(() => rm(directory, { recursive: true }));
+  const directory = temporaryFolder();
   return directory;
 }
 

@@ -1,6 +1,4 @@
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
@@ -13,6 +11,7 @@ import { dequantise } from '../../../engine/formats/dequantise.ts';
 import type { TensorType } from '../../../engine/formats/tensor.ts';
 import type { Weight } from '../../../engine/model/weights/weights.ts';
 import { fixtureFile } from '../shared.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 /** Blocks of every type, and the values that libggml's dequantisers give for them (gguf/codecs.json says from where). */
 function codec(name: string): Uint8Array {
@@ -42,7 +41,7 @@ async function compute(
   input: Tensor,
   accuracyLevel: 0 | 4,
 ): Promise<Record<string, Float32Array>> {
-  const directory = await mkdtemp(join(tmpdir(), 'hearth-test-'));
+  const directory = temporaryFolder();
   const graph = new GraphBuilder('weights');
   const layout = new WeightsLayout();
   build({ graph, layout, accuracyLevel, normEpsilon: 1e-6, blockMeans: new Map() });
@@ -52,7 +51,6 @@ async function compute(
   });
   const results = await session.run({ x: input });
   await session.release();
-  await rm(directory, { recursive: true });
   return Object.fromEntries(Object.entries(results).map(([name, { data }]) => [name, data as Float32Array]));
 }
 

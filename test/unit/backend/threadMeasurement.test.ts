@@ -1,14 +1,13 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { matmulMs, measuredThreads } from '../../../engine/backend/onnx/threads.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 let directory: string;
 beforeEach(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'hearth-threads-'));
+  directory = temporaryFolder();
 });
-afterEach(() => rm(directory, { recursive: true }));
 
 /** Milliseconds by number of threads, and which were asked for. */
 function machine(ms: Readonly<Record<number, number>>) {

@@ -3,14 +3,14 @@
  * downloaded, and what a newer Node has that 20.15 lacks. The default model comes from loopback, each time by another way.
  */
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import packageJson from '../../../package.json' with { type: 'json' };
 import { type FetchedModel, fetchDefaultModel, serveDefaultModel } from '../../loopback/defaultModel.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { type FoundNode, findNode } from './nodes.ts';
 import { buildProduct, type Ended, type Product, runNode } from './product.ts';
 
@@ -42,14 +42,13 @@ describe.each(versions)('under Node $range, hearth', ({ range, source, sqlite })
     runNode([product.cli, ...args], { node: node(), cwd: home, env });
 
   beforeAll(async () => {
-    home = await mkdtemp(join(tmpdir(), 'hearth-node-'));
+    home = temporaryFolder();
     // Wherever this platform keeps what can be fetched again, it is empty.
     env = { HOME: home, USERPROFILE: home, LOCALAPPDATA: home, XDG_CACHE_HOME: '', HEARTH_HOME: '' };
     found = await findNode(range);
     await mkdir(join(home, 'tree'));
     await writeFile(join(home, 'tree', 'kettle.ts'), 'export function boilWater(): number {\n  return 100;\n}\n');
   });
-  afterAll(() => rm(home, { recursive: true, force: true }));
 
   it('says its version, and what it can do', async ({ skip }) => {
     if (found.unavailable !== undefined) skip(found.unavailable);

@@ -2,23 +2,22 @@
  * npm has nothing to warn of: a setting of ours that it does not know was named at every single command, and install scripts that
  * nobody had judged at each install.
  */
-import { cp, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { cp, mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { beforeAll, expect, it } from 'vitest';
 import { projectRoot } from '../../../scripts/shared/paths.ts';
 import { npm } from '../../../scripts/shared/process.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { runNode } from './product.ts';
 
 const needed = ['package.json', 'package-lock.json', '.npmrc', 'scripts/noDownloads'];
 let copy: string;
 
 beforeAll(async () => {
-  copy = await mkdtemp(join(tmpdir(), 'hearth-npm-'));
+  copy = temporaryFolder();
   await mkdir(join(copy, 'scripts'));
   for (const path of needed) await cp(join(projectRoot, path), join(copy, path), { recursive: true });
 });
-afterAll(() => rm(copy, { recursive: true, force: true }));
 
 it.each([[['run']], [['pkg', 'get', 'name']], [['install', '--package-lock-only', '--offline']]])(
   'npm %s prints no warning',

@@ -3,8 +3,7 @@
  * does not have the names that Node and the types give it (`EnvHttpProxyAgent is not a constructor`: nothing that was shipped could
  * download), and no test of the sources can see that. A new file in the build that nothing here loads fails the last test.
  */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { indexRequests } from '../../../engine/protocol/indexProtocol.ts';
@@ -13,6 +12,7 @@ import { type EngineProcess, startEngine } from '../../../engine/runtime/engineP
 import { type ModelServer, startModelServer } from '../../loopback/modelServer.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { buildProduct, type Ended, type Product, runNode } from './product.ts';
 
 const token = 'only-for-these-tests-0123456789-abcdef';
@@ -24,7 +24,7 @@ let mirror: ModelServer;
 const running: EngineProcess[] = [];
 
 beforeAll(async () => {
-  home = await mkdtemp(join(tmpdir(), 'hearth-built-'));
+  home = temporaryFolder();
   [product, tiny, embedding, mirror] = await Promise.all([
     buildProduct(),
     makeTinyModel(),
@@ -39,7 +39,6 @@ afterEach(async () => {
 });
 afterAll(async () => {
   await Promise.all([product.remove(), tiny.remove(), embedding.remove(), mirror.close()]);
-  await rm(home, { recursive: true, force: true });
 });
 
 const environment = (): Record<string, string> => ({ ...mirror.environment, HEARTH_HOME: join(home, 'store') });

@@ -2,15 +2,16 @@
  * The home of a run of all tests: it would have found that the end-to-end tests lived on the model in the developer's cache,
  * where no user has one.
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join, sep } from 'node:path';
-import { afterAll, afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
 import { defaultStoreDirectory } from '../../../engine/catalogue/paths.ts';
 import { openStore } from '../../../engine/catalogue/store.ts';
 import { moveToOwnHome } from '../../../scripts/shared/ownHome.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'hearth-home-'));
+const folder = temporaryFolder();
 const variables = { ...process.env };
 afterEach(() => {
   for (const name of Object.keys(process.env)) if (!(name in variables)) delete process.env[name];
@@ -19,7 +20,6 @@ afterEach(() => {
 beforeEach(() => {
   process.env['HEARTH_HOME'] = "the developer's";
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 it.each(['linux', 'darwin', 'win32'] as const)('holds the model store of %s, which is empty', async (platform) => {
   moveToOwnHome(folder);

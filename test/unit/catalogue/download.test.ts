@@ -5,8 +5,9 @@ import { Headers } from 'undici';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type DownloadJob, download } from '../../../engine/catalogue/download.ts';
 import { statusFailure } from '../../../engine/catalogue/http.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { type FileOptions, type FileServer, sendFile, sendHubFile, startServer } from './fileServer.ts';
-import { filesBelow, randomBytes, randomNumbers, removeTemporaryFolders, sha256, temporaryFolder } from './tools.ts';
+import { filesBelow, randomBytes, randomNumbers, sha256 } from './tools.ts';
 
 const servers: FileServer[] = [];
 async function serve(handle: FileServer['handle']): Promise<FileServer> {
@@ -16,7 +17,6 @@ async function serve(handle: FileServer['handle']): Promise<FileServer> {
 }
 afterEach(async () => {
   for (const server of servers.splice(0)) await server.close();
-  await removeTemporaryFolders();
 });
 
 const content = randomBytes(50_000);
@@ -26,7 +26,7 @@ const patient = { attempts: 4, firstWaitMs: 1, idleMs: 5000 };
 async function jobFor(server: FileServer, changes: Partial<DownloadJob> = {}): Promise<DownloadJob> {
   return {
     address: new URL(`${server.origin}/model.gguf`),
-    folder: await temporaryFolder(),
+    folder: temporaryFolder(),
     name: 'model.gguf',
     expected: { bytes: content.length, sha256: sha256(content) },
     maxBytes: 1e9,

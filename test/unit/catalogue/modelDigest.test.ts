@@ -1,20 +1,19 @@
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { ModelDigest, storedDigest } from '../../../engine/catalogue/modelDigest.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 let root: string;
 let directory: string;
 let path: string;
 
 beforeEach(async () => {
-  root = await mkdtemp(join(tmpdir(), 'hearth-digest-'));
+  root = temporaryFolder();
   directory = join(root, 'digests');
   path = join(root, 'own.gguf');
 });
-afterEach(() => rm(root, { recursive: true, force: true }));
 
 const go = new AbortController().signal;
 const sha256 = (bytes: string | Uint8Array) => createHash('sha256').update(bytes).digest('hex');

@@ -5,7 +5,8 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { endpointsFrom, fetchModel } from '../../../engine/catalogue/sources.ts';
 import { type ModelServer, type ModelServerOptions, startModelServer } from '../../loopback/modelServer.ts';
-import { makeZip, randomBytes, removeTemporaryFolders, sha256, temporaryFolder, testEntry } from './tools.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
+import { makeZip, randomBytes, sha256, testEntry } from './tools.ts';
 
 const servers: ModelServer[] = [];
 async function serve(options: ModelServerOptions): Promise<ModelServer> {
@@ -15,7 +16,6 @@ async function serve(options: ModelServerOptions): Promise<ModelServer> {
 }
 afterEach(async () => {
   for (const server of servers.splice(0)) await server.close();
-  await removeTemporaryFolders();
 });
 
 const content = randomBytes(300_000);
@@ -33,7 +33,7 @@ async function fetchFrom(server: ModelServer, entry = testEntry(content)) {
   if (!source) throw new Error('The entry has no source.');
   const retry = { attempts: 3, firstWaitMs: 1, idleMs: 5000 };
   const endpoints = endpointsFrom(server.environment);
-  return fetchModel(entry, source, { root: await temporaryFolder(), endpoints, retry });
+  return fetchModel(entry, source, { root: temporaryFolder(), endpoints, retry });
 }
 
 const whole = { name: 'tiny.gguf', bytes: content.length, sha256: sha256(content) };

@@ -10,8 +10,9 @@ import type { StoreProgress } from '../../../engine/catalogue/files.ts';
 import { withLock } from '../../../engine/catalogue/lock.ts';
 import { stagedBytes } from '../../../engine/catalogue/sources.ts';
 import { openStore } from '../../../engine/catalogue/store.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { type FileServer, sendHubFile, startServer } from './fileServer.ts';
-import { randomBytes, randomNumbers, removeTemporaryFolders, sha256, temporaryFolder, testEntry } from './tools.ts';
+import { randomBytes, randomNumbers, sha256, testEntry } from './tools.ts';
 
 const content = randomBytes(2_000_000);
 const digest = sha256(content);
@@ -23,7 +24,7 @@ let server: FileServer;
 let stallAfter: number | undefined;
 
 beforeAll(async () => {
-  program = join(await temporaryFolder(), 'pullProcess.mjs');
+  program = join(temporaryFolder(), 'pullProcess.mjs');
   await build({
     entryPoints: [new URL('./pullProcess.ts', import.meta.url).pathname],
     bundle: true,
@@ -45,7 +46,6 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const child of children) child.kill('SIGKILL');
   await server.close();
-  await removeTemporaryFolders();
 });
 
 interface Ended {
@@ -79,7 +79,7 @@ function startPull(
 
 describe('a process that is killed while it downloads', () => {
   it('twenty times can resume each time, and ends with the right file', async () => {
-    const directory = await temporaryFolder();
+    const directory = temporaryFolder();
     const random = randomNumbers(3);
     const kept: number[] = [];
     stallAfter = 90_000;
@@ -107,7 +107,7 @@ describe('a process that is killed while it downloads', () => {
 
 describe('several pulls of one model', () => {
   it('in two processes download it once for both', async () => {
-    const directory = await temporaryFolder();
+    const directory = temporaryFolder();
     server.bytesSent = 0;
     const both = await Promise.all([startPull(directory).ended, startPull(directory).ended]);
     expect(both.map(({ output }) => JSON.parse(output).state)).toEqual(['present', 'present']);
@@ -115,7 +115,7 @@ describe('several pulls of one model', () => {
   });
 
   it("in one process download it once, and the waiting pull reports the other's progress", async () => {
-    const directory = await temporaryFolder();
+    const directory = temporaryFolder();
     const endpoints = { hub: new URL(server.origin), index: new URL(server.origin) };
     const store = openStore({ directory, entries: [entry], endpoints });
     server.bytesSent = 0;
@@ -128,7 +128,7 @@ describe('several pulls of one model', () => {
   });
 
   it('can be cancelled while they wait', async () => {
-    const path = join(await temporaryFolder(), 'a.lock');
+    const path = join(temporaryFolder(), 'a.lock');
     const cancel = new AbortController();
     await withLock(path, {}, async () => {
       const waiting = withLock(path, { signal: cancel.signal, onWait: () => cancel.abort() }, async () => 'never');
@@ -151,7 +151,7 @@ describe('behind a proxy', () => {
     await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
     const address = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
     const variables = { HTTP_PROXY: address, http_proxy: address, NO_PROXY: '', no_proxy: '' };
-    const { output } = await startPull(await temporaryFolder(), variables).ended;
+    const { output } = await startPull(temporaryFolder(), variables).ended;
     expect(JSON.parse(output).state).toBe('present');
     expect(tunnels).toContain(new URL(server.origin).host);
     proxy.closeAllConnections();
@@ -161,7 +161,7 @@ describe('behind a proxy', () => {
 
 describe('a lock', () => {
   it('never has two holders', async () => {
-    const path = join(await temporaryFolder(), 'a.lock');
+    const path = join(temporaryFolder(), 'a.lock');
     let holders = 0;
     let most = 0;
     const work = async () => {
@@ -174,8 +174,8 @@ describe('a lock', () => {
   });
 
   it('of a dead process is taken over immediately', async () => {
-    const path = join(await temporaryFolder(), 'a.lock');
-    const { child, ended } = startPull(await temporaryFolder());
+    const path = join(temporaryFolder(), 'a.lock');
+    const { child, ended } = startPull(temporaryFolder());
     child.kill('SIGKILL');
     await ended;
     await writeFile(path, JSON.stringify({ pid: child.pid, host: hostname(), token: 'gone' }));
@@ -186,7 +186,7 @@ describe('a lock', () => {
     ['of another machine', JSON.stringify({ pid: 1, host: 'elsewhere', token: 'old' })],
     ['with invalid content', 'rubbish'],
   ])('%s is taken over after a minute without a touch', async (_name, text) => {
-    const path = join(await temporaryFolder(), 'locks', 'a.lock');
+    const path = join(temporaryFolder(), 'locks', 'a.lock');
     await mkdir(join(path, '..'), { recursive: true });
     await writeFile(path, text);
     const cancel = new AbortController();

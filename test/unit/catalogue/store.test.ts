@@ -7,13 +7,13 @@ import { requireSpace } from '../../../engine/catalogue/files.ts';
 import { stagingFolder } from '../../../engine/catalogue/sources.ts';
 import { openStore, type Store, toModelEntry } from '../../../engine/catalogue/store.ts';
 import { modelEntry } from '../../../engine/protocol/engineProtocol.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { type FileServer, sendHubFile, startServer } from './fileServer.ts';
-import { filesBelow, randomBytes, removeTemporaryFolders, sha256, temporaryFolder, testEntry } from './tools.ts';
+import { filesBelow, randomBytes, sha256, testEntry } from './tools.ts';
 
 const servers: FileServer[] = [];
 afterEach(async () => {
   for (const server of servers.splice(0)) await server.close();
-  await removeTemporaryFolders();
 });
 
 const content = randomBytes(30_000);
@@ -33,7 +33,7 @@ async function serveHub(files: Readonly<Record<string, Buffer>> = {}): Promise<F
 
 async function open(server: FileServer, entry: CatalogueEntry = testEntry(content)): Promise<Store> {
   return openStore({
-    directory: await temporaryFolder(),
+    directory: temporaryFolder(),
     entries: [entry],
     endpoints: { hub: new URL(server.origin), index: new URL(`${server.origin}/simple`) },
     retry: { attempts: 1, firstWaitMs: 1, idleMs: 5000 },
@@ -126,7 +126,7 @@ describe('resolving', () => {
 
   it("uses the user's own file or folder in place", async () => {
     const store = await open(await serveHub());
-    const folder = await temporaryFolder();
+    const folder = temporaryFolder();
     await writeFile(join(folder, 'own.gguf'), 'x');
     expect(await store.resolve(join(folder, 'own.gguf'))).toBe(join(folder, 'own.gguf'));
     expect(await store.resolve(folder)).toBe(folder);
@@ -206,7 +206,7 @@ describe('removing', () => {
   it('does not follow a symbolic link out of the store', async () => {
     const store = await open(await serveHub());
     await store.pull('tiny');
-    const elsewhere = await temporaryFolder();
+    const elsewhere = temporaryFolder();
     await rename(join(store.directory, installedFolder), join(elsewhere, 'model'));
     await symlink(join(elsewhere, 'model'), join(store.directory, installedFolder));
     await store.remove('tiny');
@@ -218,7 +218,7 @@ describe('an imported model', () => {
   it('is recognised, copied and verified', async () => {
     const server = await serveHub();
     const store = await open(server);
-    const folder = await temporaryFolder();
+    const folder = temporaryFolder();
     await writeFile(join(folder, 'from-a-stick.bin'), content);
     const model = await store.add(join(folder, 'from-a-stick.bin'));
     expect(await readFile(model.path ?? '')).toEqual(content);
@@ -227,7 +227,7 @@ describe('an imported model', () => {
 
   it('can be a folder with a checkpoint', async () => {
     const store = await open(await serveHub(), shardedEntry);
-    const folder = await temporaryFolder();
+    const folder = temporaryFolder();
     for (const [name, body] of Object.entries(sharded)) await writeFile(join(folder, name), body);
     expect((await store.add(folder)).state).toBe('present');
     expect((await store.verify('tiny')).state).toBe('present');
@@ -235,7 +235,7 @@ describe('an imported model', () => {
 
   it('is rejected if it is damaged or not in the catalogue', async () => {
     const store = await open(await serveHub());
-    const folder = await temporaryFolder();
+    const folder = temporaryFolder();
     await writeFile(join(folder, 'damaged'), randomBytes(content.length, 77));
     await writeFile(join(folder, 'other'), 'x');
     expect((await failure(store.add(join(folder, 'damaged')))).message).toContain('damaged or a different file');
@@ -247,14 +247,14 @@ describe('an imported model', () => {
 
 describe('a disk', () => {
   it('that is too small is reported before the download', async () => {
-    const folder = await temporaryFolder();
+    const folder = temporaryFolder();
     const error = await failure(requireSpace(folder, Number.MAX_SAFE_INTEGER));
     expect(error.message).toMatch(new RegExp(`^${folder} needs 9010 TB more, but its disk has [\\d.]+ GB free.`));
   });
 
   it('that cannot be written stops the pull without trying other sources', async () => {
     const server = await serveHub();
-    const directory = join(await temporaryFolder(), 'file');
+    const directory = join(temporaryFolder(), 'file');
     await writeFile(directory, 'not a folder');
     const store = openStore({ directory, entries: [testEntry(content)] });
     expect(await failure(store.pull('tiny'))).toMatchObject({

@@ -1,7 +1,6 @@
 /** Test content, zip archives and folders for the store's tests. */
 import { createHash } from 'node:crypto';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32, deflateRawSync } from 'node:zlib';
 import { type CatalogueEntry, type CatalogueEntryInput, parseCatalogue } from '../../../engine/catalogue/catalogue.ts';
@@ -22,18 +21,6 @@ export function randomNumbers(seed: number): () => number {
 export function randomBytes(bytes: number, seed = 1): Buffer {
   const random = randomNumbers(seed);
   return Buffer.from(Array.from({ length: bytes }, () => Math.floor(random() * 256)));
-}
-
-const folders: string[] = [];
-
-export async function temporaryFolder(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'hearth-store-'));
-  folders.push(folder);
-  return folder;
-}
-
-export async function removeTemporaryFolders(): Promise<void> {
-  for (const folder of folders.splice(0)) await rm(folder, { recursive: true, force: true });
 }
 
 /** Every file below `folder`, sorted, with forward slashes. */

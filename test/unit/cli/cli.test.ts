@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openSafetensors } from '../../../engine/formats/safetensors.ts';
@@ -10,6 +9,7 @@ import { cacheValuesPerToken } from '../../../engine/model/spec/spec.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
 import { bundle } from '../runtime/bundle.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 const golden = resolve(import.meta.dirname, '../../fixtures/goldens/llama');
 let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
@@ -18,10 +18,10 @@ let folder: string;
 
 beforeAll(async () => {
   [tiny, cli] = await Promise.all([makeTinyModel(), bundle('engine/cli.ts')]);
-  folder = await mkdtemp(join(tmpdir(), 'hearth-cli-'));
+  folder = temporaryFolder();
 });
 afterAll(async () => {
-  await Promise.all([tiny.remove(), cli.remove(), rm(folder, { recursive: true, force: true })]);
+  await Promise.all([tiny.remove(), cli.remove()]);
 });
 
 interface Ended {

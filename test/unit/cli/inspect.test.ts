@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
-import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { inspectionText } from '../../../engine/catalogue/inspectArchitecture.ts';
@@ -9,15 +8,16 @@ import { openStore } from '../../../engine/catalogue/store.ts';
 import { bundle } from '../runtime/bundle.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
 import { fixtureFile } from '../shared.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 let folder: string;
 let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
 let cli: Awaited<ReturnType<typeof bundle>>;
 beforeAll(async () => {
   [tiny, cli] = await Promise.all([makeTinyModel(), bundle('engine/cli.ts')]);
-  folder = await mkdtemp(join(tmpdir(), 'hearth-inspect-'));
+  folder = temporaryFolder();
 });
-afterAll(() => Promise.all([tiny.remove(), cli.remove(), rm(folder, { recursive: true, force: true })]));
+afterAll(() => Promise.all([tiny.remove(), cli.remove()]));
 
 /** A machine where a model may take 24e9 · 0.75 - 400e6 = 17.6 GB. */
 const hardware = { totalMemoryBytes: 24e9, freeMemoryBytes: 20e9, cores: 8 };

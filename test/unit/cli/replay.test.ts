@@ -1,11 +1,11 @@
 import { fork, spawn } from 'node:child_process';
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startEngine } from '../../../engine/runtime/engineProcess.ts';
 import { bundle } from '../runtime/bundle.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
 let cli: Awaited<ReturnType<typeof bundle>>;
@@ -17,10 +17,10 @@ const secret = 's3cret'.repeat(8);
 beforeAll(async () => {
   [tiny, cli] = await Promise.all([makeTinyModel(), bundle('engine/cli.ts')]);
   main = await bundle('engine/main.ts');
-  folder = await mkdtemp(join(tmpdir(), 'hearth-replay-'));
+  folder = temporaryFolder();
 });
 afterAll(async () => {
-  await Promise.all([tiny.remove(), cli.remove(), main.remove(), rm(folder, { recursive: true, force: true })]);
+  await Promise.all([tiny.remove(), cli.remove(), main.remove()]);
 });
 
 async function hearth(...args: string[]): Promise<{ status: number | null; stdout: string; stderr: string }> {

@@ -1,5 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
@@ -14,13 +13,13 @@ import type { EngineClient } from '../../../extension/client/client.ts';
 import { limits } from '../../../extension/limits.ts';
 import { type Outcome, type ToPage, texts, toHost, toPage } from '../../../extension/messages.ts';
 import { Thinking } from '../../../extension/thinking.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { clientOf, hostOf, log, MemoryMemento, untilState } from './support.ts';
 
 let folder = '';
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'hearth-chat-'));
+  folder = temporaryFolder();
 });
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const attachment = (over: Partial<Attachment> = {}): Attachment => ({
   id: 'file:a',

@@ -1,21 +1,20 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { apply, emptyConversation, type JournalRecord, replay } from '../../../extension/chat/conversation.ts';
 import { Journal, parseJournal, readJournal } from '../../../extension/chat/journal.ts';
 import { conversationMarkdown, titleOf } from '../../../extension/chat/library.ts';
 import { chatItems } from '../../../extension/chat/sessions.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 let folder = '';
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'hearth-history-'));
+  folder = temporaryFolder();
 });
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const figures = { promptTokens: 9, cachedTokens: 4, generatedTokens: 2, timeToFirstTokenMs: 3, tokensPerSecond: 50 };
 const ask = (turn: string, question = `question ${turn}`): JournalRecord => ({

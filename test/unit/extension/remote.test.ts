@@ -37,7 +37,7 @@ describe('a remote server', () => {
 
   it('is named wherever it answers', async () => {
     const { client } = setUp();
-    expect(pageTexts().emptyText).toContain('Nothing you write leaves it.');
+    expect(pageTexts().emptyText).toContain('Nothing you write is sent anywhere.');
     settings.set('hearth.remote.url', url);
     await client.ready();
     expect(statusText(client.view, false)).toMatchObject({ text: '$(cloud) Model one @ team.example' });
@@ -99,7 +99,7 @@ describe('a remote server', () => {
     const { client, remote } = setUp();
     settings.set('hearth.remote.url', url);
     await client.ready();
-    user.picks = { label: 'Use models of this computer' };
+    user.picks = { label: 'Use models on this computer' };
     await remote.chooseModel();
     expect(settings.get('hearth.remote.url')).toBeUndefined();
     expect((await client.ready()).host).toBeUndefined();

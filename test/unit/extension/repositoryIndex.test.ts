@@ -96,10 +96,10 @@ describe('the index of the workspace', () => {
   });
 
   it('where it is off, gives no answers, starts nothing and says why', async () => {
-    const index = await open({ 'a.ts': 'x' }, { off: 'The folder is not trusted, so it is not indexed.' });
+    const index = await open({ 'a.ts': 'x' }, { off: 'Hearth does not index this folder because it is not trusted.' });
     index.start();
     expect([await index.search('x', 5), index.pid, index.available]).toEqual([[], undefined, false]);
-    expect(indexSentence(index.view)).toBe('The folder is not trusted, so it is not indexed.');
+    expect(indexSentence(index.view)).toBe('Hearth does not index this folder because it is not trusted.');
   });
 
   it('can be paused and made anew', async () => {

@@ -32,15 +32,15 @@ export const untilState = (client: EngineClient, kind: EngineState['kind']): Pro
 
 /** A vscode.Memento in memory. */
 export class MemoryMemento {
-  private readonly values = new Map<string, unknown>();
+  readonly #values = new Map<string, unknown>();
   keys(): readonly string[] {
-    return [...this.values.keys()];
+    return [...this.#values.keys()];
   }
   get<T>(key: string, fallback?: T): T {
-    return (this.values.get(key) ?? fallback) as T;
+    return (this.#values.get(key) ?? fallback) as T;
   }
   update(key: string, value: unknown): Promise<void> {
-    this.values.set(key, value);
+    this.#values.set(key, value);
     return Promise.resolve();
   }
 }

@@ -67,7 +67,7 @@ describe('the status bar', () => {
     expect(statusText(view(ready, { last }), false).text).toBe('$(flame) Model M  42 tokens/s');
     expect(statusText(view(ready, { running: 1 }), false).text).toBe('$(loading~spin) Model M');
     expect(statusText(view(ready), true).text).toBe('$(debug-pause) Model M');
-    expect(statusText(view(ready, { last }), false).tooltip).toContain('100 prompt tokens, 80 of them from the cache');
+    expect(statusText(view(ready, { last }), false).tooltip).toContain('100 prompt tokens, 80 from the cache');
   });
 
   it('marks a failure as a problem and says what it is', () => {

@@ -51,7 +51,7 @@ describe('the model manager', () => {
     await until(() => chosen.length === 1);
     expect([chosen, settings.get('hearth.model')]).toEqual([['vectors'], undefined]);
     await until(() => user.asked.length === 2);
-    expect(user.asked[1]?.message).toContain('search by meaning');
+    expect(user.asked[1]?.message).toContain('embedding search');
   });
 
   it('stops a download when the user cancels, and says nothing more', async () => {
@@ -89,7 +89,7 @@ describe('the model manager', () => {
 
   it('checks the digest of a model and says what came out', async () => {
     const manager = await managerOf(clientOf());
-    user.picks = { label: 'Model small', button: 'Check its digest' };
+    user.picks = { label: 'Model small', button: 'Verify digest' };
     await manager.open();
     await until(() => user.asked.length === 1);
     expect(user.asked[0]?.message).toBe('Model small is complete: its digest is the published one.');
@@ -171,7 +171,7 @@ describe('the thinking command', () => {
     const { thinking } = await thinkingOf('small');
     user.wants.push('Choose a model');
     await thinking.pick();
-    expect(user.asked[0]?.message).toMatch(/^Model small answers without thinking/);
+    expect(user.asked[0]?.message).toMatch(/^Model small was not trained to think/);
     expect(user.commands).toEqual(['hearth.chooseModel']);
   });
 

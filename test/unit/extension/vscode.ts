@@ -5,45 +5,45 @@
 type Listener<T> = (value: T) => unknown;
 
 export class Disposable {
-  private readonly callOnDispose: () => unknown;
+  readonly #callOnDispose: () => unknown;
   constructor(callOnDispose: () => unknown) {
-    this.callOnDispose = callOnDispose;
+    this.#callOnDispose = callOnDispose;
   }
   static from(...items: { dispose(): unknown }[]): Disposable {
     return new Disposable(() => items.forEach((item) => void item.dispose()));
   }
   dispose(): void {
-    this.callOnDispose();
+    this.#callOnDispose();
   }
 }
 
 export class EventEmitter<T> {
-  private readonly listeners = new Set<Listener<T>>();
+  readonly #listeners = new Set<Listener<T>>();
   readonly event = (listener: Listener<T>): Disposable => {
-    this.listeners.add(listener);
-    return new Disposable(() => this.listeners.delete(listener));
+    this.#listeners.add(listener);
+    return new Disposable(() => this.#listeners.delete(listener));
   };
   fire(value: T): void {
-    for (const listener of [...this.listeners]) listener(value);
+    for (const listener of [...this.#listeners]) listener(value);
   }
   dispose(): void {
-    this.listeners.clear();
+    this.#listeners.clear();
   }
 }
 
 export class CancellationTokenSource {
-  private readonly emitter = new EventEmitter<unknown>();
+  readonly #emitter = new EventEmitter<unknown>();
   readonly token = {
     isCancellationRequested: false,
-    onCancellationRequested: this.emitter.event,
+    onCancellationRequested: this.#emitter.event,
   };
   cancel(): void {
     if (this.token.isCancellationRequested) return;
     this.token.isCancellationRequested = true;
-    this.emitter.fire(undefined);
+    this.#emitter.fire(undefined);
   }
   dispose(): void {
-    this.emitter.dispose();
+    this.#emitter.dispose();
   }
 }
 
@@ -177,13 +177,13 @@ class QuickPick {
   readonly onDidTriggerItemButton = this.pressed.event;
   readonly onDidHide = this.hidden.event;
   selectedItems: Item[] = [];
-  private all: Item[] = [];
+  #all: Item[] = [];
   get items(): Item[] {
-    return this.all;
+    return this.#all;
   }
   /** The user chooses as soon as there is something to choose from. */
   set items(items: Item[]) {
-    this.all = items;
+    this.#all = items;
     const item = items.find(({ label }) => user.picks !== undefined && label.includes(user.picks.label));
     const button = item?.buttons?.find(({ tooltip }) => tooltip === user.picks?.button);
     queueMicrotask(() => {
@@ -261,21 +261,21 @@ export const env = {
 };
 
 export class Uri {
-  private readonly text: string;
+  readonly #text: string;
   private constructor(text: string) {
-    this.text = text;
+    this.#text = text;
   }
   static parse(text: string): Uri {
     return new Uri(text);
   }
   static joinPath(base: Uri, ...parts: string[]): Uri {
-    return new Uri([base.text, ...parts].join('/'));
+    return new Uri([base.#text, ...parts].join('/'));
   }
   get fsPath(): string {
-    return this.text.replace(/^file:\/\//, '');
+    return this.#text.replace(/^file:\/\//, '');
   }
   toString(): string {
-    return this.text;
+    return this.#text;
   }
 }
 

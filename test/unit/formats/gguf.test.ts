@@ -1,7 +1,6 @@
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { openGguf, parseGgufHeader } from '../../../engine/formats/gguf.ts';
 import {
   metadataBoolean,
@@ -12,6 +11,7 @@ import {
   metadataStrings,
   optionalMetadata,
 } from '../../../engine/formats/ggufMetadata.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import {
   arrayKey,
   ascii,
@@ -36,9 +36,8 @@ import {
 
 let directory = '';
 beforeAll(() => {
-  directory = mkdtempSync(join(tmpdir(), 'hearth-gguf-'));
+  directory = temporaryFolder();
 });
-afterAll(() => rmSync(directory, { recursive: true }));
 
 function write(name: string, bytes: Uint8Array): string {
   const path = join(directory, name);

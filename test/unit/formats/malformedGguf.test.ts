@@ -1,9 +1,9 @@
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openGguf, parseGgufHeader } from '../../../engine/formats/gguf.ts';
 import { limits } from '../../../engine/limits.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import {
   arrayKey,
   ascii,
@@ -176,13 +176,13 @@ describe('a malformed GGUF is refused with the field that is wrong', () => {
 describe('a large file with a hostile header', () => {
   /** A sparse file: 1 GiB long, a few bytes on the disk. */
   function withSparseFile(header: Uint8Array, use: (path: string) => Promise<void>): Promise<void> {
-    const directory = mkdtempSync(join(tmpdir(), 'hearth-sparse-'));
+    const directory = temporaryFolder();
     const path = join(directory, 'sparse.gguf');
     const descriptor = openSync(path, 'w');
     writeSync(descriptor, header);
     ftruncateSync(descriptor, 2 ** 30);
     closeSync(descriptor);
-    return use(path).finally(() => rmSync(directory, { recursive: true }));
+    return use(path);
   }
 
   it.each([

@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, ftruncateSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openSafetensors, parseSafetensorsHeader } from '../../../engine/formats/safetensors.ts';
 import { limits } from '../../../engine/limits.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { ascii, concat, memorySource, safetensors, soundSafetensors, u64, zeros } from './builders.ts';
 
 const entry = (dtype: unknown, shape: unknown, offsets: unknown) => ({ dtype, shape, data_offsets: offsets });
@@ -191,7 +191,7 @@ describe('a large file with a hostile header', () => {
     ['one text of 90 MB in __metadata__', '{"__metadata__":{"k":"'],
     ['one number of 90 MB', '{"a":{"shape":['],
   ])('%s is refused in the time of a few plain scans, in 64 MiB', async (_, start) => {
-    const directory = mkdtempSync(join(tmpdir(), 'hearth-sparse-'));
+    const directory = temporaryFolder();
     const path = join(directory, 'model.safetensors');
     const descriptor = openSync(path, 'w');
     writeSync(descriptor, concat(u64(90_000_000), ascii(start)));
@@ -200,18 +200,14 @@ describe('a large file with a hostile header', () => {
     for (let written = 0; written < 90_000_000; written += filler.byteLength) writeSync(descriptor, filler);
     ftruncateSync(descriptor, 2 ** 30);
     closeSync(descriptor);
-    try {
-      const before = process.memoryUsage();
-      const started = process.cpuUsage();
-      await expect(openSafetensors(path)).rejects.toThrow(expect.objectContaining({ code: 'invalid-input' }) as Error);
-      const after = process.memoryUsage();
-      // Processor time, beside that of looking at as many bytes once: a second on a common machine, more on a busy one.
-      const { user, system } = process.cpuUsage(started);
-      expect(user + system).toBeLessThan(20 * scanMicroseconds(filler, 90));
-      expect(after.arrayBuffers + after.heapUsed - before.arrayBuffers - before.heapUsed).toBeLessThan(64 * 2 ** 20);
-    } finally {
-      rmSync(directory, { recursive: true });
-    }
+    const before = process.memoryUsage();
+    const started = process.cpuUsage();
+    await expect(openSafetensors(path)).rejects.toThrow(expect.objectContaining({ code: 'invalid-input' }) as Error);
+    const after = process.memoryUsage();
+    // Processor time, beside that of looking at as many bytes once: a second on a common machine, more on a busy one.
+    const { user, system } = process.cpuUsage(started);
+    expect(user + system).toBeLessThan(20 * scanMicroseconds(filler, 90));
+    expect(after.arrayBuffers + after.heapUsed - before.arrayBuffers - before.heapUsed).toBeLessThan(64 * 2 ** 20);
   });
 });
 
@@ -225,7 +221,7 @@ describe('a header of as many tensors as are allowed', () => {
   });
 
   it('is read in no more memory than the file and 64 MiB, garbage included', () => {
-    const directory = mkdtempSync(join(tmpdir(), 'hearth-tensors-'));
+    const directory = temporaryFolder();
     const path = join(directory, 'model.safetensors');
     const file = safetensors(headerOf(limits.formats.tensors), zeros(limits.formats.tensors));
     writeFileSync(path, file);
@@ -235,13 +231,9 @@ describe('a header of as many tensors as are allowed', () => {
       const before = process.memoryUsage.rss();
       const { tensors } = await openSafetensors(process.argv[1]);
       console.log(JSON.stringify([tensors.size, process.resourceUsage().maxRSS * 1024 - before]));`;
-    try {
-      const printed = execFileSync(process.execPath, ['--input-type=module', '-e', script, path], { encoding: 'utf8' });
-      const [tensors, grownBytes] = JSON.parse(printed);
-      expect(tensors).toBe(limits.formats.tensors);
-      expect(grownBytes).toBeLessThan(file.byteLength + 64 * 2 ** 20);
-    } finally {
-      rmSync(directory, { recursive: true });
-    }
+    const printed = execFileSync(process.execPath, ['--input-type=module', '-e', script, path], { encoding: 'utf8' });
+    const [tensors, grownBytes] = JSON.parse(printed);
+    expect(tensors).toBe(limits.formats.tensors);
+    expect(grownBytes).toBeLessThan(file.byteLength + 64 * 2 ** 20);
   });
 });

@@ -1,18 +1,18 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { platform, tmpdir } from 'node:os';
+import { mkdirSync, readdirSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { platform } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { openSafetensors, parseSafetensorsHeader } from '../../../engine/formats/safetensors.ts';
 import { limits } from '../../../engine/limits.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { memorySource, safetensors, soundSafetensors, zeros } from './builders.ts';
 
 let directory = '';
 let count = 0;
 beforeAll(() => {
-  directory = mkdtempSync(join(tmpdir(), 'hearth-safetensors-'));
+  directory = temporaryFolder();
 });
-afterAll(() => rmSync(directory, { recursive: true }));
 
 /** A new directory with these files. */
 function checkpoint(files: Readonly<Record<string, Uint8Array | string>>): string {

@@ -1,7 +1,4 @@
 /** An embedding model behind the engine and the server, against the vectors that Hugging Face transformers makes of it. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
@@ -10,6 +7,7 @@ import { DeltaRoutes } from '../../../engine/runtime/deltaRoutes.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { type EmbeddingVector, embeddingVectors, makeEmbeddingModel } from '../embeddingModel.ts';
 import { largestDifference } from '../goldens.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { token } from './support.ts';
 
 let store: string;
@@ -17,11 +15,11 @@ let made: Awaited<ReturnType<typeof makeEmbeddingModel>>;
 let vectors: readonly EmbeddingVector[];
 
 beforeAll(async () => {
-  store = await mkdtemp(join(tmpdir(), 'hearth-embed-'));
+  store = temporaryFolder();
   made = await makeEmbeddingModel({ bareNames: true });
   vectors = await embeddingVectors();
 });
-afterAll(() => Promise.all([made.remove(), rm(store, { recursive: true, force: true })]));
+afterAll(() => made.remove());
 
 /** A value of a vector of 128, whose standard deviation is 0.09: the bound of float32 logits in these units. */
 const bound = 1e-4 / Math.sqrt(128);

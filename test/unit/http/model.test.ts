@@ -1,7 +1,4 @@
 /** The official client, the server and a real model behind it. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
@@ -9,6 +6,7 @@ import { loadParams } from '../../../engine/protocol/engineProtocol.ts';
 import { DeltaRoutes } from '../../../engine/runtime/deltaRoutes.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { token } from './support.ts';
 
 let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
@@ -20,7 +18,7 @@ let model: string;
 
 beforeAll(async () => {
   tiny = await makeTinyModel();
-  store = await mkdtemp(join(tmpdir(), 'hearth-http-'));
+  store = temporaryFolder();
   const routes = new DeltaRoutes();
   engine = new Engine({
     storeDirectory: store,
@@ -35,7 +33,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await server.close();
   await engine.unload();
-  await Promise.all([tiny.remove(), rm(store, { recursive: true, force: true })]);
+  await tiny.remove();
 });
 
 const messages = [{ role: 'user' as const, content: 'tell me' }];

@@ -1,16 +1,14 @@
-/** A folder of files that is gone after the test, and its index. */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+/** A temporary folder of files, and its index. */
+import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterEach } from 'vitest';
 import { Repository, type RepositoryOptions } from '../../../engine/index/repository/repository.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
-const folders: string[] = [];
 const repositories: Repository[] = [];
 
 export async function folderOf(contents: Readonly<Record<string, string | Uint8Array>>): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'hearth-repository-'));
-  folders.push(folder);
+  const folder = temporaryFolder();
   await write(folder, contents);
   return folder;
 }
@@ -37,5 +35,4 @@ export async function repositoryOf(folder: string, options: Partial<RepositoryOp
 
 afterEach(async () => {
   for (const repository of repositories.splice(0)) await repository.close();
-  for (const folder of folders.splice(0)) await rm(folder, { recursive: true, force: true });
 });

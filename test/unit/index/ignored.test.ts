@@ -1,21 +1,20 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { IgnoreRules } from '../../../engine/index/repository/ignored.ts';
 import { walk } from '../../../engine/index/repository/walk.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { folderOf } from './folder.ts';
 
 const git = (folder: string, ...args: string[]): string => execFileSync('git', args, { cwd: folder, encoding: 'utf8' });
 
 /** Settings of whoever runs the tests do not count. */
-const home = mkdtempSync(join(tmpdir(), 'hearth-home-'));
+const home = temporaryFolder();
 vi.stubEnv('HOME', home);
 vi.stubEnv('XDG_CONFIG_HOME', undefined);
 vi.stubEnv('GIT_CONFIG_NOSYSTEM', '1');
-afterAll(() => rmSync(home, { recursive: true }));
 
 /** What git itself would show of a folder: tracked files, and those that are not ignored. */
 function listed(folder: string): string[] {

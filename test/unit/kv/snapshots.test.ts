@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { copyFile, mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { clearSnapshots, listSnapshots, snapshotVersion } from '../../../engine/kv/snapshotFile.ts';
 import { type Digest, type SnapshotOptions, Snapshots } from '../../../engine/kv/snapshots.ts';
@@ -11,6 +10,7 @@ import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { warmUp } from '../../../engine/tasks/warmUp.ts';
 import { FakeDecoder, type FakeDecoderOptions } from '../scheduler/fakeDecoder.ts';
 import { patient } from '../scheduler/setUp.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
 const knownDigest = (letter: string): Digest => ({ known: letter.repeat(64), compute: async () => letter.repeat(64) });
@@ -19,9 +19,8 @@ let root: string;
 let folders = 0;
 
 beforeAll(async () => {
-  root = await mkdtemp(join(tmpdir(), 'hearth-snapshots-'));
+  root = temporaryFolder();
 });
-afterAll(() => rm(root, { recursive: true, force: true }));
 
 const newFolder = (): string => join(root, `${folders++}`);
 

@@ -130,7 +130,7 @@ describe('the chat page', () => {
     }));
     const chips = [{ id: 'file:a', label: 'a.ts', detail: '', tokens: 1 }, ...found];
     await tell({ type: 'conversation', turns: [turn({ chips, outcome: done })] });
-    expect($('.passages summary').textContent).toBe('4 passages');
+    expect($('.passages summary').textContent).toBe('4 chunks');
     expect($<HTMLDetailsElement>('.passages').open).toBe(false);
     expect([...document.querySelectorAll('.question > .chips .chip')].map((chip) => chip.textContent)).toEqual([
       'a.ts',

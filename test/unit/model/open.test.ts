@@ -1,17 +1,16 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { limits } from '../../../engine/limits.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { describeModel } from '../../../engine/model/spec/describe.ts';
 import { fixtureFile } from '../shared.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 let folder: string;
 beforeEach(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'hearth-open-'));
+  folder = temporaryFolder();
 });
-afterEach(() => rm(folder, { recursive: true, force: true }));
 
 describe('opening a model', () => {
   it('that is not there names the path', async () => {

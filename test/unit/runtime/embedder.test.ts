@@ -1,20 +1,18 @@
 /** The index's embedding model, loaded as the indexer and the command line load it. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openEmbedder } from '../../../engine/runtime/embedder.ts';
 import { embeddingVectors, makeEmbeddingModel, queryPrefix } from '../embeddingModel.ts';
 import { folderOf, repositoryOf } from '../index/folder.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { makeTinyModel } from './tinyModel.ts';
 
 let made: Awaited<ReturnType<typeof makeEmbeddingModel>>;
 let storeDirectory: string;
 beforeAll(async () => {
   made = await makeEmbeddingModel();
-  storeDirectory = await mkdtemp(join(tmpdir(), 'hearth-embedder-'));
+  storeDirectory = temporaryFolder();
 });
-afterAll(() => Promise.all([made.remove(), rm(storeDirectory, { recursive: true, force: true })]));
+afterAll(() => made.remove());
 
 const never = new AbortController().signal;
 const open = (model = made.path) => openEmbedder(model, never, { backend: 'onnx', storeDirectory });

@@ -1,13 +1,12 @@
-import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { cp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { loadModel } from '../../../engine/runtime/loadedModel.ts';
 import { fixtureFile } from '../shared.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 async function checkpoint(files: Readonly<Record<string, string>>): Promise<string> {
-  const path = await mkdtemp(join(tmpdir(), 'hearth-test-'));
-  onTestFinished(() => rm(path, { recursive: true }));
+  const path = temporaryFolder();
   await cp(fixtureFile('goldens/qwen3'), path, { recursive: true });
   for (const [name, text] of Object.entries(files)) await writeFile(join(path, name), text);
   return path;

@@ -1,5 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
@@ -20,6 +19,7 @@ import {
   warmResult,
 } from '../../../engine/protocol/engineProtocol.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { makeTinyModel } from './tinyModel.ts';
 
 let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
@@ -30,7 +30,7 @@ let engine: Engine;
 
 beforeAll(async () => {
   tiny = await makeTinyModel();
-  store = await mkdtemp(join(tmpdir(), 'hearth-store-'));
+  store = temporaryFolder();
   engine = new Engine({
     storeDirectory: store,
     onDelta: (delta) => deltas.push(delta),
@@ -40,7 +40,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await engine.unload();
   await tiny.remove();
-  await rm(store, { recursive: true, force: true });
 });
 
 const load = (fields: object = {}) => loadParams.parse({ model: tiny.path, backend: 'reference', ...fields });

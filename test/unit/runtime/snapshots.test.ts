@@ -1,5 +1,4 @@
-import { cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { cp, readFile, rename, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -8,6 +7,7 @@ import { digestDirectory, snapshotDirectory } from '../../../engine/catalogue/pa
 import { listSnapshots } from '../../../engine/kv/snapshotFile.ts';
 import { completeParams, loadParams, warmParams } from '../../../engine/protocol/engineProtocol.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { makeTinyModel } from './tinyModel.ts';
 
 let store: string;
@@ -16,7 +16,7 @@ const engines: Engine[] = [];
 
 beforeAll(async () => {
   const tiny = await makeTinyModel();
-  store = await mkdtemp(join(tmpdir(), 'hearth-store-'));
+  store = temporaryFolder();
   // Its folder's name says the digest, as in the model store.
   model = join(store, 'models', `sha256-${'c'.repeat(64)}`);
   await cp(tiny.path, model, { recursive: true });
@@ -24,7 +24,6 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   for (const engine of engines) await engine.unload();
-  await rm(store, { recursive: true, force: true });
 });
 
 async function started(fields: object = {}): Promise<Engine> {

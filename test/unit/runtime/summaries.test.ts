@@ -1,16 +1,15 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { Summaries, type SummariesRequest, SummaryCache } from '../../../engine/runtime/summaries.ts';
 import type { FinishReason } from '../../../engine/tasks/generate.ts';
 import type { Summariser } from '../../../engine/tasks/summarise.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 let folder = '';
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'hearth-summaries-'));
+  folder = temporaryFolder();
 });
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const words = (text: string): number => text.split(/\s+/).filter(Boolean).length;
 

@@ -8,8 +8,7 @@
  * The weights are a tiny checkpoint's under the default model's id, so that the test needs no network: what is loaded is read from disk as always.
  */
 import { createHash } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { copyFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { defaultModelId } from '../../../engine/catalogue/catalogue.ts';
@@ -17,6 +16,7 @@ import { modelDigest } from '../../../engine/catalogue/manifest.ts';
 import { type EngineProcess, startEngine } from '../../../engine/runtime/engineProcess.ts';
 import { buildProduct, type Product } from '../built/product.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 
 /** Longer than the 8,192 that were once the most. */
 const trainedTokens = 65_536;
@@ -42,7 +42,7 @@ async function install(id: string, from: string): Promise<void> {
 }
 
 beforeAll(async () => {
-  home = await mkdtemp(join(tmpdir(), 'hearth-seam-'));
+  home = temporaryFolder();
   const tiny = await makeTinyModel();
   const config = join(tiny.path, 'config.json');
   const published: object = JSON.parse(await readFile(config, 'utf8'));
@@ -55,7 +55,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await engine?.stop();
   await product?.remove();
-  await rm(home, { recursive: true, force: true });
 });
 
 describe('the built engine, asked for a model by its catalogue id', () => {

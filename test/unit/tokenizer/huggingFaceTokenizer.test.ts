@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { HearthError } from '../../../engine/errors.ts';
 import { readPreTokeniser } from '../../../engine/tokenizer/huggingFaceSteps.ts';
 import { tokenizerFromDirectory, tokenizerFromJson } from '../../../engine/tokenizer/huggingFaceTokenizer.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import {
   publishedFiles,
   publishedModels,
@@ -361,7 +361,7 @@ describe('Malformed tokenizer files', () => {
   });
 
   it('are refused before they are parsed when they are no JSON, and absent ones are no error', async () => {
-    const directory = mkdtempSync(join(tmpdir(), 'hearth-tokenizer-'));
+    const directory = temporaryFolder();
     expect(await tokenizerFromDirectory(directory)).toBeUndefined();
     writeFileSync(join(directory, 'tokenizer.json'), '{');
     await expect(tokenizerFromDirectory(directory)).rejects.toMatchObject({ code: 'invalid-input' });

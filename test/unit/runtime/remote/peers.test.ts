@@ -1,6 +1,5 @@
 /** The remote endpoint against real servers: llama-server of llama.cpp, and `hearth serve`, each with the same model. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, type TestContext } from 'vitest';
 import {
@@ -12,6 +11,7 @@ import {
 } from '../../../../engine/protocol/engineProtocol.ts';
 import { RemoteEngine } from '../../../../engine/runtime/remote/remoteEngine.ts';
 import { RemoteServer } from '../../../../engine/runtime/remote/server.ts';
+import { temporaryFolder } from '../../temporaryFolder.ts';
 import { bundle } from '../bundle.ts';
 import { findLlamaServer, type Peer, startHearth, startLlamaServer, token } from './peers.ts';
 import { writeTinyGguf } from './tinyGguf.ts';
@@ -22,14 +22,14 @@ let cli: Awaited<ReturnType<typeof bundle>>;
 const model = (name: 'fills' | 'plain') => join(folder, `${name}.gguf`);
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'hearth-peers-'));
+  folder = temporaryFolder();
   cli = await bundle('engine/cli.ts');
   writeTinyGguf(model('fills'), { fillsIn: true });
   writeTinyGguf(model('plain'), { fillsIn: false });
   await writeFile(join(folder, 'token'), token, { mode: 0o600 });
 });
 afterAll(async () => {
-  await Promise.all([cli.remove(), rm(folder, { recursive: true, force: true })]);
+  await cli.remove();
 });
 
 const peers = {

@@ -1,11 +1,8 @@
 /** The remote endpoint against the project's own server, which has a scripted engine behind it. */
 
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
@@ -21,6 +18,7 @@ import {
 import { RemoteEngine, type RemoteOptions } from '../../../../engine/runtime/remote/remoteEngine.ts';
 import { RemoteServer } from '../../../../engine/runtime/remote/server.ts';
 import { answerOf, card, ScriptedEngine, startScripted, statistics, token } from '../../http/support.ts';
+import { temporaryFolder } from '../../temporaryFolder.ts';
 
 let engine: ScriptedEngine;
 let server: HttpServer;
@@ -138,18 +136,14 @@ describe('a remote server', () => {
   });
 
   it('summarises by asking, and keeps what it was told', async () => {
-    const storeDirectory = await mkdtemp(join(tmpdir(), 'hearth-remote-'));
-    try {
-      const remote = await connect({}, { storeDirectory });
-      const params = summariseParams.parse({ stream: 's', path: 'a.ts', text: 'const a = 1;' });
-      expect(await remote.summarise(params)).toMatchObject({ text: 'One two.', parts: 1 });
-      expect(engine.asked[0]).toMatchObject({ thinking: 'off', sampling: { temperature: 0 } });
-      expect(await remote.summarise(params)).toMatchObject({ text: 'One two.' });
-      expect(engine.asked).toHaveLength(1);
-      expect(deltas.map(({ text }) => text).join('')).toBe('One two.One two.');
-    } finally {
-      await rm(storeDirectory, { recursive: true, force: true });
-    }
+    const storeDirectory = temporaryFolder();
+    const remote = await connect({}, { storeDirectory });
+    const params = summariseParams.parse({ stream: 's', path: 'a.ts', text: 'const a = 1;' });
+    expect(await remote.summarise(params)).toMatchObject({ text: 'One two.', parts: 1 });
+    expect(engine.asked[0]).toMatchObject({ thinking: 'off', sampling: { temperature: 0 } });
+    expect(await remote.summarise(params)).toMatchObject({ text: 'One two.' });
+    expect(engine.asked).toHaveLength(1);
+    expect(deltas.map(({ text }) => text).join('')).toBe('One two.One two.');
   });
 
   it('fails in words that say what to do', async () => {
