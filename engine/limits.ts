@@ -77,6 +77,23 @@ export const limits = {
     passages: 20,
     mapChars: 6_000,
   },
+  remote: {
+    // A server on a CPU may read a long prompt for minutes before its first word; the client's own patience is as long.
+    headersMs: 600_000,
+    // A piece of a stream takes up to about 400 bytes a token: more tokens than any model writes.
+    answerBytes: 256 * 1024 * 1024,
+    // One piece, or a list of models: OpenRouter's, the longest known, has under 1 MB.
+    pieceChars: 8 * 1024 * 1024,
+    // What is not a stream: a list of models, a refusal.
+    documentBytes: 16 * 1024 * 1024,
+    models: 10_000,
+    nameChars: 1024,
+    // OpenAI allows 128 parallel calls.
+    toolCalls: 1000,
+    redirects: 5,
+    // A sentence of a server that is shown.
+    messageChars: 600,
+  },
   cli: {
     // The largest generated sources are a few megabytes.
     sourceBytes: 16 * 1024 * 1024,
@@ -89,9 +106,9 @@ export const limits = {
     // Snapshots of all models: several long conversations of a small model, or one of a large model.
     snapshotBytes: 2 * 1024 ** 3,
     // Computing a shorter prefix takes about as long as reading it from disk.
-    leastTokens: 256,
+    minTokens: 256,
     // Snapshots restored after a start, before any request: an open chat, one or two files.
-    restoredAhead: 4,
+    preloadedSnapshots: 4,
     // After this long without a request, the user is reading or away.
     idleMs: 5_000,
     // Time between two writes. Prompts change with every key, and writes wear the disk.

@@ -20,7 +20,14 @@ import { RepositoryIndex } from './repository/repositoryIndex.ts';
 import { IndexStatus } from './repository/status.ts';
 import { WorkspaceWatch, workspaceOptions } from './repository/workspace.ts';
 import { Server } from './server.ts';
-import { indexEmbeddings, modelsDirectory, serverSettings, writeSetting } from './settings.ts';
+import {
+  indexEmbeddings,
+  modelsDirectory,
+  networkEnvironment,
+  networkSettings,
+  serverSettings,
+  writeSetting,
+} from './settings.ts';
 import { StatusBar } from './status.ts';
 import { TaskActions } from './tasks.ts';
 import { Thinking } from './thinking.ts';
@@ -148,7 +155,7 @@ async function searchWith(index: RepositoryIndex, model: string): Promise<void> 
  */
 function engineEnvironment(): Record<string, string> {
   const folder = modelsDirectory();
-  return folder === '' ? {} : { HEARTH_HOME: folder };
+  return { ...networkEnvironment(), ...(folder !== '' && { HEARTH_HOME: folder }) };
 }
 
 function registerCommands(parts: Parts, chat: LazyChat): void {
@@ -195,6 +202,9 @@ function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void 
     // The process has the folder from its environment.
     if (parts.engine.current) parts.engine.current.restart().catch(report);
     if (indexEmbeddings() !== '') parts.index.reopen().catch(report);
+  } else if (networkSettings.some((key) => event.affectsConfiguration(key))) {
+    // So has it proxies and certificates.
+    if (parts.engine.current) parts.engine.current.restart().catch(report);
   } else if (loadSettings.some((key) => event.affectsConfiguration(key))) {
     parts.firstRun.again();
     parts.completion.forget();

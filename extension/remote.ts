@@ -91,7 +91,15 @@ export class Remote {
 }
 
 const secretKey = (url: string): string => `hearth.remote.token ${new URL(url).origin}`;
-export const hostOf = (url: string): string => (URL.canParse(url) ? new URL(url).host : url);
+/** As the ids of its models begin: without user, password and query. */
+export function bareAddress(url: string): string {
+  if (!URL.canParse(url)) return url;
+  const { origin, pathname } = new URL(url);
+  return origin + pathname.replace(/\/$/, '');
+}
+
+/** Never user and password, even of what is no address. */
+export const hostOf = (url: string): string => (URL.canParse(url) ? new URL(url).host : url.replace(/^.*@/s, ''));
 
 function item({ id, contextTokens }: RemoteModel, chosen: string | undefined) {
   const description = contextTokens === undefined ? '' : vscode.l10n.t('{0} tokens of context', contextTokens);

@@ -68,6 +68,30 @@ export function remoteSettings(): RemoteSettings | undefined {
   return url === '' ? undefined : { url, model: model === '' ? undefined : model };
 }
 
+/** Of VS Code and ours, for the engine's environment (engine/catalogue/network.ts), which its process reads at its start. */
+export function networkEnvironment(): Record<string, string> {
+  const http = vscode.workspace.getConfiguration('http');
+  const isUsed = http.get<string>('proxySupport', 'override') !== 'off';
+  const proxy = isUsed ? http.get('proxy', '').trim() : '';
+  const noProxy = http.get<string[]>('noProxy', []).join(',');
+  const certificates = read('remote.certificates', '').trim();
+  return {
+    HEARTH_CLIENT: 'vscode',
+    ...(proxy !== '' && { HEARTH_PROXY: proxy }),
+    ...(noProxy !== '' && { HEARTH_NO_PROXY: noProxy }),
+    ...(!http.get<boolean>('proxyStrictSSL', true) && { HEARTH_STRICT_TLS: 'off' }),
+    ...(certificates !== '' && { HEARTH_CERTIFICATES: certificates }),
+  };
+}
+
+export const networkSettings = [
+  'http.proxy',
+  'http.proxySupport',
+  'http.noProxy',
+  'http.proxyStrictSSL',
+  'hearth.remote.certificates',
+];
+
 /** Undefined: this computer serves no other programs. */
 export function serverSettings(): { port: number } | undefined {
   const port = Math.floor(read('server.port', 8642));

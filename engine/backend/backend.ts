@@ -1,4 +1,7 @@
-/** Who computes a decoder. Backends differ in speed, never in meaning: `reference` is the oracle for the others. */
+/**
+ * The interface of a backend: load a decoder, run forward passes, manage KV-cache sequences. Backends differ in speed,
+ * never in results: `reference` is the oracle that the others are tested against.
+ */
 
 import { HearthError, invalidInput } from '../errors.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
@@ -8,17 +11,23 @@ import type { CachePrecision } from '../protocol/engineProtocol.ts';
 export type BackendName = 'reference' | 'onnx' | 'webgpu';
 
 export interface LoadOptions {
-  /** Longest sequence that will be asked for; absent: what the model was trained for, as far as the backend's memory goes (memoryPlan.ts). */
+  /** Longest sequence to support. Default: the model's trained context, or less if memory is short (memoryPlan.ts). */
   readonly contextTokens?: number;
   readonly threads?: number;
-  /** How keys and values are kept; absent: as the backend prefers. A backend that cannot keeps them better, and says so in its notes. */
+  /**
+   * KV-cache precision; default: the backend's own. A backend without that precision uses a higher one and reports it
+   * in `notes`.
+   */
   readonly cachePrecision?: CachePrecision;
-  /** Directory for files derived from the weights (packed graphs); absent: nothing is kept on disk. */
+  /** Directory for files derived from the weights (packed graphs). Absent: nothing stays on disk. */
   readonly cacheDirectory?: string;
-  /** sha256 or another stable name of the weights, to name derived files. */
+  /** sha256 or another stable identifier of the weights; names the derived files. */
   readonly digest?: string;
   readonly onProgress?: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
-  /** Called when the rest of the load is another thread's or the device's work, if there is such a time: what it does costs nothing. */
+  /**
+   * Called once the rest of the load runs on another thread or on the device, so that the caller can use the time for
+   * other work.
+   */
   readonly meanwhile?: () => void;
   readonly signal?: AbortSignal;
 }
@@ -35,93 +44,103 @@ export interface Decoder {
   readonly backend: BackendName;
   readonly contextTokens: number;
   /**
-   * Most tokens, summed over the batch, that one `run` takes: as many as fill the device, so that a longer run would compute no faster. Memory
-   * to compute in is planned for them.
+   * Most tokens of one `run`, summed over the batch. A longer forward pass would not be faster. Scratch memory is
+   * planned for this size.
    */
   readonly maxTokensPerRun: number;
-  /** Sequences that one `run` may take. */
+  /** Most sequences of one `run`. */
   readonly maxSequencesPerRun: number;
-  /** Sentences for the model card: every place where a weight is not computed in its stored precision, and why. */
+  /** Sentences for the model card: each weight type that isn't computed in its stored precision, and why. */
   readonly notes: readonly string[];
   createSequence(): Sequence;
   /**
-   * Appends each slice's tokens to its sequence and computes their logits.
-   * @returns for each slice the rows asked for, `[rows, vocabularySize]` f32, in a buffer the caller may keep. Of a headless
-   * spec (an embedding model) hidden states after the final norm, `[rows, hiddenSize]`.
-   * @throws HearthError `context-overflow` before anything is changed, `out-of-memory`, `device-lost`.
+   * Runs a forward pass: appends each slice's tokens to its sequence and computes logits.
+   * @returns for each slice the requested rows, `[rows, vocabularySize]` f32, in a buffer the caller may keep. A
+   * headless spec (an embedding model) returns hidden states after the final norm, `[rows, hiddenSize]` f32.
+   * @throws HearthError `context-overflow` (nothing has changed), `out-of-memory`, `device-lost`.
    */
   run(batch: readonly SequenceSlice[]): Promise<Float32Array[]>;
   /**
-   * Whether the key-value memory holds all of that now. Exact: what sequences share counts once, and what a write to shared
-   * memory copies counts too.
+   * Whether the KV cache can take all of these tokens now. Exact: blocks shared between sequences count once, and
+   * copies made by a write to a shared block are included.
    */
-  hasRoom(demands: readonly CacheDemand[]): boolean;
-  readonly storage: SequenceStorage;
-  /** Absent where tokens are drawn from logits on the CPU alone. */
+  canAllocate(demands: readonly CacheDemand[]): boolean;
+  readonly serializer: SequenceSerializer;
+  /** Absent if the backend can sample on the CPU only. */
   readonly deviceSampling?: DeviceSampling;
   memory(): DecoderMemory;
-  /** Of backends that drive a device: what the next token of one sequence asks of it. */
+  /** GPU backends only: kernels dispatched to decode one token. */
   dispatches?(): Promise<DispatchCounts>;
   /**
-   * Bytes a second, read and written, of copies within the device's memory: what the speed of decoding is measured by.
-   * @returns undefined where there is no room to copy.
+   * Bandwidth of copies within device memory, bytes read plus bytes written, a second. The upper bound of decode speed
+   * follows from it.
+   * @returns undefined if there isn't enough free memory for the copy.
    */
   copyBandwidth?(): Promise<number | undefined>;
   dispose(): Promise<void>;
 }
 
-/** Sequences as long as the context that memory is planned for: a chat, a completion, and a summary or old chat. */
+/** Full contexts that the KV cache is sized for: one chat, one completion, and one summary or older chat. */
 export const fullContexts = 3;
 
-/** Tokens that a sequence is about to take. */
+/** A sequence and the number of tokens about to be appended to it. */
 export interface CacheDemand {
   readonly sequence: Sequence;
   readonly tokens: number;
 }
 
-/** Which tokens a sequence holds. */
+/** Which tokens of a sequence are cached. */
 export interface SequenceShape {
   readonly tokens: number;
-  /** For each group of layers that see equally far, the stretches held: first and end, first and end, and so on. */
-  readonly held: readonly (readonly number[])[];
+  /**
+   * For each window group (layers with the same sliding window): cached position ranges, flattened as start, end,
+   * start, end, …
+   */
+  readonly ranges: readonly (readonly number[])[];
 }
 
-/** Takes keys and values out of the decoder as they are, and back in: the restored sequence computes the same bits. */
-export interface SequenceStorage {
-  /** What the bytes depend on besides the weights and the spec. */
+/** Exports a sequence's keys and values and imports them again. A restored sequence computes bit-identical results. */
+export interface SequenceSerializer {
+  /** Names the byte layout: everything that the bytes depend on besides weights and spec. */
   readonly format: string;
   shapeOf(sequence: Sequence): SequenceShape;
-  /** Sizes of the pieces of such a sequence, in order. @throws HearthError `invalid-input`: there is no such sequence here. */
-  pieceBytes(shape: SequenceShape): readonly number[];
-  /** The sequence must not change meanwhile. */
-  save(sequence: Sequence): AsyncIterable<Uint8Array>;
-  /** Whether the key-value memory holds such a sequence now. */
-  hasRoom(shape: SequenceShape): boolean;
   /**
-   * Takes the memory of the pieces over.
-   * @throws HearthError `out-of-memory`, `device-lost`, and what `pieces` throws; then nothing is held.
+   * Byte lengths of the pieces of such a sequence, in order.
+   * @throws HearthError `invalid-input` if this decoder can't hold that shape.
+   */
+  pieceBytes(shape: SequenceShape): readonly number[];
+  /** The sequence must not change until the iteration ends. */
+  save(sequence: Sequence): AsyncIterable<Uint8Array>;
+  /** Whether the KV cache can take such a sequence now. */
+  canAllocate(shape: SequenceShape): boolean;
+  /**
+   * Takes ownership of the pieces' memory.
+   * @throws HearthError `out-of-memory`, `device-lost`, and errors of `pieces`; the partial sequence is then disposed.
    */
   restore(shape: SequenceShape, pieces: AsyncIterable<Uint8Array>): Promise<Sequence>;
 }
 
-/** Draws tokens where the logits are, several in a row without a read-back between them. */
+/** Samples on the device, several tokens in a row without a read-back in between. */
 export interface DeviceSampling {
-  /** Tokens that one call may draw for each sequence. */
-  readonly mostSteps: number;
-  /** Whether these rules are followed as sampling/sampler.ts follows them, but for the rounding of probabilities to f32. */
-  follows(rules: SamplingRules): boolean;
+  /** Most tokens that one call samples for each sequence. */
+  readonly maxSteps: number;
   /**
-   * Appends each slice's token, draws the next, appends that, and so on; the last one drawn is not appended. A slice ends
-   * early at a stop id, and its sequence is then as long as if nothing had been drawn after it.
-   * @param steps 1 to `mostSteps`; the contexts hold as many tokens more.
-   * @returns for each slice the tokens drawn, at least one.
+   * Whether the device implements these parameters as sampling/sampler.ts does, up to rounding of probabilities to f32.
+   */
+  supports(rules: SamplingParams): boolean;
+  /**
+   * For each step: appends the slice's token and samples the next one, which is the token of the following step. The
+   * last sampled token is not appended. A slice ends early at a stop id; tokens sampled after it are removed from its
+   * sequence.
+   * @param steps 1 to `maxSteps`; each sequence's context must have space for as many tokens.
+   * @returns the sampled tokens of each slice, at least one.
    * @throws HearthError as `run` does.
    */
   sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]>;
 }
 
-/** Of sampling/sampler.ts, without what needs the logits on the CPU. */
-export interface SamplingRules {
+/** The sampling parameters that a device can apply without reading logits back. */
+export interface SamplingParams {
   /** 0 is greedy. */
   readonly temperature: number;
   /** Keep the k most probable tokens; 0: all. */
@@ -130,30 +149,30 @@ export interface SamplingRules {
   readonly topP: number;
   /** Drop tokens less probable than this share of the most probable one (Nguyen et al. 2024); 0: none. */
   readonly minP: number;
-  /** Divides positive and multiplies negative logits of every token of the sequence (Keskar et al. 2019); 1: off. */
+  /** Divides positive and multiplies negative logits of every token in the sequence (Keskar et al. 2019); 1: off. */
   readonly repetitionPenalty: number;
-  /** Subtracted once from the logit of each token that was generated (the OpenAI API's meaning); 0: off. */
+  /** Subtracted once from the logit of each generated token (as in the OpenAI API); 0: off. */
   readonly presencePenalty: number;
 }
 
 export interface SamplingSlice {
   readonly sequence: Sequence;
   readonly token: number;
-  readonly rules: SamplingRules;
-  /** What the penalties look at, `token` included: prompt and answer, and the answer alone. */
+  readonly rules: SamplingParams;
+  /** Token ids that penalties apply to, `token` included: `sequence` is prompt and answer, `generated` the answer. */
   readonly history: { readonly sequence: ReadonlySet<number>; readonly generated: ReadonlySet<number> };
-  /** Ids that are never drawn, in any of the steps. */
+  /** Ids that are masked in every step. */
   readonly forbidden: readonly number[];
-  /** Numbers in [0, 1), one for each step. */
+  /** Random numbers in [0, 1), one a step. */
   readonly uniforms: readonly number[];
   readonly stopIds: ReadonlySet<number>;
 }
 
-/** Kernels started for one token. */
+/** Kernel dispatches for one decoded token. */
 export interface DispatchCounts {
-  /** Of each layer. */
+  /** For each layer. */
   readonly layers: readonly number[];
-  /** Of all layers, the embedding and the head. */
+  /** In total, with embedding and head. */
   readonly token: number;
 }
 
@@ -163,43 +182,43 @@ export interface SequenceSlice {
   readonly logits: 'none' | 'last' | 'all';
 }
 
-/** The key-value cache of one token sequence in one decoder. */
+/** The KV cache of one token sequence in one decoder. */
 export interface Sequence {
-  /** Tokens whose keys and values are cached. */
+  /** Number of cached tokens. */
   readonly length: number;
   /**
-   * Forgets every token from `length` on.
-   * @returns the length kept: `length`, or less where a sliding window no longer holds what that position needs.
+   * Removes all tokens from position `length` on.
+   * @returns the resulting length: less than `length` if a sliding window no longer has what that position attends to.
    */
   truncate(length: number): number;
-  /** The length that `truncate` would keep. */
+  /** The length that `truncate(length)` would return. */
   reachable(length: number): number;
   /**
-   * Tells at which lengths, passed or to come, a rewind is likely; takes the place of what was told before, and forks know
-   * it too. What a sliding window sees from there stays in memory, but for a few lengths alone (rewind.ts).
+   * Sets the lengths, past or future, that a caller is likely to truncate to; replaces earlier ones and is copied to
+   * forks. The sequence keeps a checkpoint of its sliding windows at most of these lengths (`selectCheckpoints`).
    */
-  mark(lengths: readonly number[]): void;
-  /** A sequence with the same cached tokens, sharing memory where the backend can. */
+  setCheckpoints(lengths: readonly number[]): void;
+  /** A sequence with the same cached tokens. Shares memory if the backend can. */
   fork(): Sequence;
   dispose(): void;
 }
 
 export interface DecoderMemory {
   readonly weightBytes: number;
-  /** Of keys and values that sequences hold, and the most that they may hold. */
+  /** Bytes of keys and values in use, and the most that may be in use. */
   readonly cacheBytes: number;
   readonly cacheCapacityBytes: number;
-  /** Of a cached value, scales included where there are some. */
+  /** Of one cached value, including its share of the scales. */
   readonly cacheBytesPerValue: number;
 }
 
-// What every backend asks of a batch before it changes anything.
+// Checks that every backend makes before a forward pass changes anything.
 
 export type OwnSlice<Own extends Sequence> = Omit<SequenceSlice, 'sequence'> & { readonly sequence: Own };
 
 /**
- * The batch with its sequences as the decoder's own.
- * @param own the sequence as the decoder made it, or undefined: another decoder's, or one that was disposed.
+ * The batch with each sequence as the backend's own type.
+ * @param own returns undefined for a disposed sequence or one of another decoder.
  * @throws HearthError `context-overflow`, `invalid-input`.
  */
 export function checkedBatch<Own extends Sequence>(
@@ -209,15 +228,15 @@ export function checkedBatch<Own extends Sequence>(
 ): OwnSlice<Own>[] {
   const slices = batch.map((slice) => {
     const sequence = own(slice.sequence);
-    if (!sequence) throw new Error('a sequence of another decoder, or one that was disposed');
+    if (!sequence) throw new Error('The sequence was disposed or belongs to another decoder.');
     return { ...slice, sequence };
   });
   if (new Set(slices.map(({ sequence }) => sequence)).size < slices.length) {
-    throw new Error('a sequence may appear once in a run');
+    throw new Error('A sequence may appear only once in a batch.');
   }
   const tokens = slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
-  if (slices.length > decoder.maxSequencesPerRun) throw new Error('a run larger than maxSequencesPerRun');
-  if (tokens > decoder.maxTokensPerRun) throw new Error('a run larger than maxTokensPerRun');
+  if (slices.length > decoder.maxSequencesPerRun) throw new Error('The batch exceeds maxSequencesPerRun.');
+  if (tokens > decoder.maxTokensPerRun) throw new Error('The batch exceeds maxTokensPerRun.');
   for (const slice of slices) checkTokens(slice, decoder);
   return slices;
 }
@@ -227,69 +246,72 @@ function checkTokens({ sequence, tokens }: SequenceSlice, { contextTokens, spec 
   if (needed > contextTokens) {
     throw new HearthError(
       'context-overflow',
-      `${needed} tokens do not fit the context of ${contextTokens}; nothing was changed. Shorten the prompt.`,
+      `${needed} tokens don't fit the context window of ${contextTokens}. Nothing was changed. Shorten the prompt.`,
     );
   }
   const strange = tokens.find((id) => !Number.isInteger(id) || id < 0 || id >= spec.vocabularySize);
   if (strange !== undefined) throw invalidInput(`Token ${strange} is not in the vocabulary.`);
 }
 
-// How far back a sequence can go. Layers with a sliding window forget what no later token sees; what is seen from some
-// lengths they keep, so that a sequence can be truncated to those.
+// Truncation with sliding windows. A windowed layer drops keys and values that no later token attends to. It keeps
+// checkpoints of its window at some lengths, so that a sequence can be truncated to them (llama.cpp: context
+// checkpoints).
 
-/** Tokens that a sliding window keeps beyond what the next token sees, so that a short way back costs nothing. */
+/** Tokens that a windowed layer keeps beyond its window, so that a short truncation needs no checkpoint. */
 export const rewindTokens = 256;
 
-/** What is seen from every multiple of this is kept. */
-export const snapshotTokens = (slidingWindow: number): number => Math.max(512, 4 * slidingWindow);
+/** Distance of the checkpoints that every windowed layer keeps, in tokens. */
+export const checkpointInterval = (slidingWindow: number): number => Math.max(512, 4 * slidingWindow);
 
-/** Lengths that one sequence keeps besides: what bounds their memory. */
-export const mostMarks = 8;
+/** Most requested checkpoints of one sequence; bounds their memory. */
+export const maxCheckpoints = 8;
 
-/** Of the lengths at which a rewind is likely those that are kept: the first, which conversations share, and the last ones. */
-export function chosenMarks(lengths: readonly number[]): number[] {
+/** Of the requested lengths the first, which conversations share, and the last ones. */
+export function selectCheckpoints(lengths: readonly number[]): number[] {
   const ascending = [...new Set(lengths)].filter((length) => length > 0).sort((a, b) => a - b);
-  return ascending.length > mostMarks ? [...ascending.slice(0, 1), ...ascending.slice(1 - mostMarks)] : ascending;
+  return ascending.length > maxCheckpoints
+    ? [...ascending.slice(0, 1), ...ascending.slice(1 - maxCheckpoints)]
+    : ascending;
 }
 
-// What every backend asks of a stored sequence before it takes it in.
+// Validation of restored sequences.
 
 /**
- * @param windows how far each group of layers sees; undefined: back to the first token.
- * @throws HearthError `invalid-input` unless it is the shape of a sequence within the context that can be continued.
+ * @param windows sliding window of each window group in tokens; undefined: full attention.
+ * @throws HearthError `invalid-input` unless the shape fits the context and the sequence can be continued.
  */
 export function checkShape(
-  { tokens, held }: SequenceShape,
+  { tokens, ranges }: SequenceShape,
   contextTokens: number,
   windows: readonly (number | undefined)[],
 ): void {
-  const fits = Number.isInteger(tokens) && tokens > 0 && tokens <= contextTokens && held.length === windows.length;
-  if (fits && windows.every((window, group) => canContinue(held[group] ?? [], tokens, window))) return;
-  throw invalidInput(`A stored sequence of ${tokens} tokens does not fit this model.`);
+  const fits = Number.isInteger(tokens) && tokens > 0 && tokens <= contextTokens && ranges.length === windows.length;
+  if (fits && windows.every((window, group) => canContinue(ranges[group] ?? [], tokens, window))) return;
+  throw invalidInput(`A stored sequence of ${tokens} tokens doesn't fit this model.`);
 }
 
-/** Stretches ascend, lie apart from each other, and the last one has all that the next token sees. */
-function canContinue(stretches: readonly number[], tokens: number, window: number | undefined): boolean {
-  const ascends = stretches.every((at, i) => Number.isInteger(at) && at > (stretches[i - 1] ?? -1));
+/** Ranges must ascend without touching, and the last one must hold everything that the next token attends to. */
+function canContinue(ranges: readonly number[], tokens: number, window: number | undefined): boolean {
+  const ascends = ranges.every((at, i) => Number.isInteger(at) && at > (ranges[i - 1] ?? -1));
   const firstSeen = window === undefined ? 0 : Math.max(0, tokens - window + 1);
-  const [first = tokens, end] = stretches.slice(-2);
-  return ascends && stretches.length % 2 === 0 && end === tokens && first <= firstSeen;
+  const [first = tokens, end] = ranges.slice(-2);
+  return ascends && ranges.length % 2 === 0 && end === tokens && first <= firstSeen;
 }
 
-/** The pieces with their places. @throws Error when they are not of these sizes. */
+/** Yields the pieces with their index. @throws Error if a piece doesn't have its size or is missing. */
 export async function* piecesFor(
   sizes: readonly number[],
   pieces: AsyncIterable<Uint8Array>,
 ): AsyncGenerator<readonly [number, Uint8Array]> {
   let index = 0;
   for await (const piece of pieces) {
-    if (piece.byteLength !== sizes[index]) throw new Error(`piece ${index} of a stored sequence has another size`);
+    if (piece.byteLength !== sizes[index]) throw new Error(`Piece ${index} of a stored sequence has the wrong size.`);
     yield [index++, piece];
   }
-  if (index < sizes.length) throw new Error('a stored sequence lacks pieces');
+  if (index < sizes.length) throw new Error('A stored sequence is missing pieces.');
 }
 
-/** The bytes as floats, without a copy where they lie at a multiple of four. */
+/** Views the bytes as f32; copies only if they aren't 4-byte aligned. */
 export function floatsOf(bytes: Uint8Array): Float32Array {
   const { buffer, byteOffset, byteLength } = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
   return new Float32Array(buffer, byteOffset, byteLength / 4);

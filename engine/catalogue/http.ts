@@ -2,6 +2,8 @@
 import type { Headers, Response } from 'undici';
 import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { isLoopback } from './loopback.ts';
+import { certificateProblem } from './networkHelp.ts';
 
 /** A failed request. `retry` says whether the same request may succeed later. */
 export class HttpFailure extends HearthError {
@@ -39,8 +41,6 @@ export interface HttpOptions {
   /** Ends the request after this long without data. */
   readonly idleMs?: number;
 }
-
-const isLoopback = (url: URL): boolean => /^(127(\.\d{1,3}){3}|localhost|\[::1\])$/.test(url.hostname);
 
 /** Allows `https` anywhere, and `http` only to loopback (a local mirror). A remote server must not redirect to loopback. */
 export function checkAddress(url: URL, from?: URL): void {
@@ -144,7 +144,8 @@ interface Exchange {
 
 async function open(url: URL, options: HttpOptions): Promise<Exchange> {
   throwIfAborted(options.signal);
-  const { fetch, dispatcher } = await import('./network.ts');
+  const { fetch, dispatcherFor } = await import('./network.ts');
+  const dispatcher = dispatcherFor(url);
   const idleMs = options.idleMs ?? limits.store.idleMs;
   const controller = new AbortController();
   let silent = false;
@@ -226,12 +227,9 @@ function networkFailure(url: URL, error: unknown): Error {
   const cause = rootCause(error);
   const code = cause instanceof Error ? Reflect.get(cause, 'code') : undefined;
   const reason = typeof code === 'string' ? code : cause instanceof Error ? cause.message : String(cause);
-  const tls = typeof code === 'string' && /CERT|TLS|SSL|SELF_SIGNED|UNABLE_TO_VERIFY/.test(code);
-  if (tls) {
-    const hint = "If a proxy inspects TLS traffic, set NODE_EXTRA_CA_CERTS to the proxy's certificate.";
-    return new HttpFailure(`The certificate of ${url.host} is not trusted (${reason}). ${hint}`, 'never', {
-      cause: error,
-    });
+  const certificate = certificateProblem(code);
+  if (certificate !== undefined) {
+    return new HttpFailure(`${url.host} cannot be reached: ${certificate}`, 'never', { cause: error });
   }
   if (unreachable.has(String(code))) {
     return new HttpFailure(`Could not reach ${url.host} (${reason}).`, 'if-it-worked-before', { cause: error });

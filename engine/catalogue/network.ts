@@ -1,9 +1,78 @@
 /**
- * Node's own fetch ignores HTTP_PROXY, HTTPS_PROXY and NO_PROXY before Node 24, so this uses undici. It is imported on
- * demand, because most commands don't download.
+ * How this process reaches other computers: proxies and certificates, from its environment. VS Code's settings arrive
+ * there as HEARTH_* variables. undici rather than Node's own fetch, which ignores HTTP_PROXY, HTTPS_PROXY and NO_PROXY
+ * before Node 24. Imported on demand: most commands never use the network.
  */
-import { EnvHttpProxyAgent, fetch } from 'undici';
+import { readFileSync } from 'node:fs';
+import { rootCertificates } from 'node:tls';
+import { Agent, type Dispatcher, EnvHttpProxyAgent, fetch } from 'undici';
+import { HearthError, invalidInput } from '../errors.ts';
+import { limits } from '../limits.ts';
+import { isLoopback } from './loopback.ts';
+import { type Environment, places } from './networkHelp.ts';
 
 export { fetch };
 
-export const dispatcher = new EnvHttpProxyAgent();
+interface Tls {
+  readonly rejectUnauthorized: boolean;
+  readonly ca?: string[];
+}
+
+/**
+ * The way to an address. Loopback is never reached through a proxy, as in VS Code.
+ * @throws HearthError `invalid-input` for a proxy that is none, `not-found` for a certificate file that can't be read.
+ */
+export function dispatchers(env: Environment = process.env): (url: URL) => Dispatcher {
+  const tls = tlsOf(env);
+  const options = { connect: tls, requestTls: tls, proxyTls: tls, headersTimeout: limits.remote.headersMs };
+  const direct = new Agent(options);
+  const httpProxy = proxyOf(env, 'http_proxy');
+  const httpsProxy = proxyOf(env, 'https_proxy');
+  if (httpProxy === '' && httpsProxy === '') return () => direct;
+  const noProxy = env['HEARTH_NO_PROXY'] || env['no_proxy'] || env['NO_PROXY'] || '';
+  // Plain requests go to the proxy as they are: many refuse a tunnel to port 80.
+  const proxied = new EnvHttpProxyAgent({ ...options, proxyTunnel: false, httpProxy, httpsProxy, noProxy });
+  return (url) => (isLoopback(url) ? direct : proxied);
+}
+
+let ofProcess: ((url: URL) => Dispatcher) | undefined;
+
+/** The same, from this process's environment, kept for all downloads. */
+export function dispatcherFor(url: URL): Dispatcher {
+  ofProcess ??= dispatchers();
+  return ofProcess(url);
+}
+
+/** '' where there is none. curl's rule: lower case first, and no scheme means http. */
+function proxyOf(env: Environment, name: 'http_proxy' | 'https_proxy'): string {
+  const text = (env['HEARTH_PROXY'] || env[name] || env[name.toUpperCase()] || '').trim();
+  if (text === '') return '';
+  const address = /^[a-z][a-z\d+.-]*:\/\//i.test(text) ? text : `http://${text}`;
+  const protocol = URL.canParse(address) ? new URL(address).protocol : undefined;
+  if (protocol === 'http:' || protocol === 'https:') return address;
+  // The text may hold a password.
+  const what = protocol === undefined ? 'is no address' : `is of the kind ${protocol.replace(':', '')}`;
+  throw invalidInput(`The proxy that is set ${what}; http://HOST:PORT is one. ${places(env).proxy}`);
+}
+
+function tlsOf(env: Environment): Tls {
+  const rejectUnauthorized = env['HEARTH_STRICT_TLS'] !== 'off';
+  const file = env['HEARTH_CERTIFICATES'] || undefined;
+  if (file === undefined) return { rejectUnauthorized };
+  // A list of authorities replaces Node's, and what NODE_EXTRA_CA_CERTS added to it.
+  const extra = env['NODE_EXTRA_CA_CERTS'] || undefined;
+  const ca = [...rootCertificates, readCertificates(file, env)];
+  return { rejectUnauthorized, ca: extra === undefined ? ca : [...ca, readCertificates(extra, env)] };
+}
+
+function readCertificates(file: string, env: Environment): string {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    const message = `The certificate file ${file} cannot be read. ${places(env).certificates}`;
+    throw new HearthError('not-found', message, { cause: error });
+  }
+  if (text.includes('-----BEGIN CERTIFICATE-----')) return text;
+  throw invalidInput(`${file} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----).`);
+}

@@ -87,7 +87,9 @@ const checks: Readonly<Record<string, Check>> = {
     };
   },
   Network: async () => {
-    const proxies = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'].filter((name) => process.env[name]);
+    const proxies = ['HEARTH_PROXY', 'HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'].filter(
+      (name) => process.env[name],
+    );
     const text = proxies.length > 0 ? `downloads use the proxy in ${proxies.join(', ')}` : 'downloads use no proxy';
     return { state: 'ok', text };
   },

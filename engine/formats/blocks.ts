@@ -1,9 +1,9 @@
-/** How many bytes tensors take: the block of every type, and checked products of dimensions. */
+/** Sizes of tensors in bytes: block layouts of all types, with overflow checks. */
 import { invalidInput } from '../errors.ts';
 import type { TensorType } from './tensor.ts';
 
 export interface BlockLayout {
-  /** Consecutive elements of a row that share one block; 1 for plain types. */
+  /** Consecutive elements of a row in one block; 1 for plain types. */
   readonly elements: number;
   readonly bytes: number;
 }
@@ -12,7 +12,7 @@ const plain = (bytes: number): BlockLayout => ({ elements: 1, bytes });
 const block32 = (bytes: number): BlockLayout => ({ elements: 32, bytes });
 const block256 = (bytes: number): BlockLayout => ({ elements: 256, bytes });
 
-/** Quantised blocks are ggml's (ggml-common.h): scales and packed values of 32 or 256 elements together. */
+/** Quantised blocks are ggml's (ggml-common.h): scales and packed values of 32 or 256 elements. */
 const layouts: Readonly<Record<TensorType, BlockLayout>> = {
   F64: plain(8),
   F32: plain(4),
@@ -51,9 +51,9 @@ export function blockLayout(type: TensorType): BlockLayout {
   return layouts[type];
 }
 
-/** @throws HearthError `invalid-input` when the count is not a safe integer. */
+/** @throws HearthError `invalid-input` if the count isn't a safe integer. */
 export function elementCountOf(shape: readonly number[]): number {
-  // A zero dimension does not excuse an overflow in the others.
+  // A zero dimension doesn't excuse an overflow of the others.
   let count = 1;
   for (const dimension of shape) {
     if (!Number.isSafeInteger(dimension) || dimension < 0) throw invalidInput(`dimension ${dimension} is no size`);
@@ -64,8 +64,8 @@ export function elementCountOf(shape: readonly number[]): number {
 }
 
 /**
- * Bytes of a tensor of `shape`; its last dimension must be whole blocks.
- * @throws HearthError `invalid-input` for a row that is not whole blocks, or a size beyond 2^53.
+ * Bytes of a tensor; its last dimension must be a multiple of the block.
+ * @throws HearthError `invalid-input` for a partial block or a size over 2^53.
  */
 export function byteLengthOf(type: TensorType, shape: readonly number[]): number {
   const { elements, bytes } = layouts[type];
@@ -81,7 +81,8 @@ export function byteLengthOf(type: TensorType, shape: readonly number[]): number
   return byteLength;
 }
 
-// Values of the small floating-point types, by bit pattern. Hosts are little-endian, as every platform of Node.js that Hearth ships for.
+// Values of small floating-point types by bit pattern. Assumes a little-endian host, as on all platforms that Hearth
+// ships for.
 
 /** IEEE 754 binary16. */
 function float16Value(bits: number): number {
@@ -103,7 +104,7 @@ function float8E4m3Value(bits: number): number {
   return sign * (8 + fraction) * 2 ** (exponent - 10);
 }
 
-/** OCP Microscaling 1.0: a bare exponent, 255 is NaN. */
+/** OCP Microscaling 1.0: exponent only; 255 is NaN. */
 const float8E8m0Value = (bits: number): number => (bits === 255 ? Number.NaN : 2 ** (bits - 127));
 
 /** E5M2 is the upper byte of a binary16. */

@@ -1,8 +1,8 @@
-/** Untrusted bytes, read in order through one bounded buffer. Every read is checked against the end first. */
+/** Reads untrusted bytes sequentially through one bounded buffer. Every read is checked against the end first. */
 import { HearthError, invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
 
-/** Bytes with random access. Reads are synchronous: only headers come through here, and parsing them takes longer. */
+/** Bytes with random access. Reads are synchronous: only headers are read this way, and parsing them takes longer. */
 export interface ByteSource {
   /** For messages. */
   readonly name: string;
@@ -11,12 +11,12 @@ export interface ByteSource {
   read(position: number, destination: Uint8Array): void;
 }
 
-/** A name from outside, short enough for a message. */
+/** An untrusted name, quoted and shortened for a message. */
 export const quoted = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
 
 export class ByteReader {
   readonly #source: ByteSource;
-  /** Nothing is read at or behind this; why, for the message. */
+  /** Reads must end here; `#endReason` explains it in messages. */
   #end: number;
   #endReason = 'the file ends';
   readonly #chunk: Buffer<ArrayBuffer>;
@@ -42,14 +42,14 @@ export class ByteReader {
     return this.#end - this.#position;
   }
 
-  /** Moves the end forward in the file: `reason` completes 'reason inside tensor "x"'. */
+  /** Moves the end forward. `reason` completes 'reason inside tensor "x"'. */
   endAt(position: number, reason: string): void {
     if (position > this.#end) return;
     this.#end = position;
     this.#endReason = reason;
   }
 
-  /** What is being read, for messages: `within('tensor', 'output.weight')`. No text is built unless one is needed. */
+  /** Sets the context for messages: `within('tensor', 'output.weight')`. The text is built only when needed. */
   within(kind: string, name?: string | number): void {
     this.#contextKind = kind;
     this.#contextName = name;
@@ -63,7 +63,7 @@ export class ByteReader {
     return new HearthError('unsupported', this.#message(problem));
   }
 
-  /** What `compute` gives; its refusals are told with what is being read. */
+  /** Runs `compute`; adds the context to its HearthErrors. */
   checked<T>(compute: () => T): T {
     try {
       return compute();
@@ -116,7 +116,7 @@ export class ByteReader {
     return this.#view.getBigInt64(this.#take(8), true);
   }
 
-  /** A u64 that counts something, at most `max`. */
+  /** Reads a u64 count, at most `max`. */
   count(what: string, max: number): number {
     const at = this.#take(8);
     const value = this.#view.getUint32(at + 4, true) * 2 ** 32 + this.#view.getUint32(at, true);
@@ -124,13 +124,13 @@ export class ByteReader {
     return value;
   }
 
-  /** The next byte, left in place; -1 at the end. */
+  /** The next byte without consuming it; -1 at the end. */
   peek(): number {
     if (this.#position >= this.#end) return -1;
     return this.#chunk[this.#load(1)] ?? -1;
   }
 
-  /** `length` bytes into a new buffer, allocated only when they are there. */
+  /** Reads `length` bytes into a new buffer, allocated only after the length is checked. */
   bytes(length: number): Uint8Array<ArrayBuffer> {
     this.#need(length);
     const bytes = new Uint8Array(length);
@@ -144,7 +144,7 @@ export class ByteReader {
     return bytes;
   }
 
-  /** What lies between `begin` and the position, read again into a new buffer. */
+  /** Rereads the bytes from `begin` to the current position. */
   bytesSince(begin: number): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(this.#position - begin);
     this.#source.read(begin, bytes);
@@ -152,8 +152,8 @@ export class ByteReader {
   }
 
   /**
-   * The ASCII bytes from the position on for which `accepted` is not 0, as far as the buffer holds them; maybe none
-   * though more follow.
+   * The ASCII bytes from here on for which `accepted` isn't 0, up to the end of the buffer. May be empty although more
+   * follow.
    */
   asciiRun(accepted: Uint8Array): string {
     const length = this.#run(accepted);
@@ -161,7 +161,7 @@ export class ByteReader {
     return this.#chunk.toString('latin1', stop - length, stop);
   }
 
-  /** Moves behind all bytes for which `accepted` is not 0. */
+  /** Skips all bytes for which `accepted` isn't 0. */
   skipRun(accepted: Uint8Array): void {
     while (this.#run(accepted) > 0);
   }
@@ -171,7 +171,7 @@ export class ByteReader {
     this.#position += length;
   }
 
-  /** UTF-8, refused when it is not. */
+  /** Reads UTF-8; fails if it is invalid. */
   text(length: number, what: string): string {
     const bytes = this.bytes(length);
     try {
@@ -181,7 +181,7 @@ export class ByteReader {
     }
   }
 
-  /** Moves behind the accepted bytes that the buffer holds. @returns how many. */
+  /** Skips accepted bytes within the buffer. @returns their number. */
   #run(accepted: Uint8Array): number {
     if (this.#position >= this.#end) return 0;
     const chunk = this.#chunk;
@@ -209,7 +209,10 @@ export class ByteReader {
     return at;
   }
 
-  /** Offset in the chunk where `length` bytes from the position lie; the caller has checked that they exist. */
+  /**
+   * Buffers `length` bytes from the position.
+   * @returns their offset in the buffer. The caller has checked that they exist.
+   */
   #load(length: number): number {
     const at = this.#position - this.#chunkStart;
     if (at >= 0 && at + length <= this.#chunkLength) return at;

@@ -1,4 +1,4 @@
-/** Stored bytes of any tensor type to the f32 values they stand for. */
+/** Converts stored bytes of any tensor type to f32 values. */
 import { blockLayout } from './blocks.ts';
 import * as blocks from './dequantiseBlocks.ts';
 import * as plain from './dequantisePlain.ts';
@@ -38,17 +38,17 @@ const decoders: Readonly<Record<TensorType, (bytes: Uint8Array, destination: Flo
 };
 
 /**
- * Values of whole blocks of `type`, into `destination` when it is given.
- * Lengths that are not whole blocks, or a destination of another length, are the caller's mistake.
+ * Dequantises whole blocks of `type`, into `destination` if given.
+ * @throws RangeError for partial blocks, or a destination of another length.
  */
 export function dequantise(type: TensorType, bytes: Uint8Array, destination?: Float32Array): Float32Array {
   const layout = blockLayout(type);
   const elements = (bytes.byteLength / layout.bytes) * layout.elements;
   if (bytes.byteLength % layout.bytes !== 0)
-    throw new RangeError(`${bytes.byteLength} bytes are not whole ${type} blocks`);
+    throw new RangeError(`${bytes.byteLength} bytes are not whole ${type} blocks.`);
   const values = destination ?? new Float32Array(elements);
   if (values.length !== elements)
-    throw new RangeError(`${elements} ${type} elements do not fit ${values.length} places`);
+    throw new RangeError(`${elements} ${type} elements don't match a destination of ${values.length}.`);
   decoders[type](bytes, values);
   return values;
 }

@@ -1,7 +1,7 @@
 /**
- * ggml's blocks of 32 elements to f32: the values of `dequantize_row_*` in ggml-quants.c, to the last bit.
- * In these blocks element j of the first half sits in the low nibble of byte j, element j of the second half in the
- * high nibble. Products are exact in f64 and rounded once, on the store, as ggml's f32 arithmetic rounds them.
+ * Converts ggml's blocks of 32 elements to f32, bit-identical to `dequantize_row_*` in ggml-quants.c. Element j of the
+ * first half is the low nibble of byte j, element j of the second half the high nibble. Products are exact in f64 and
+ * rounded once when stored, like ggml's f32 arithmetic.
  */
 import { float16Values } from './blocks.ts';
 
@@ -77,7 +77,7 @@ export const q8_0: Decode = (bytes, destination) => {
   }
 };
 
-/** ggml-common.h `kvalues_iq4nl`: the non-linear grid shared by IQ4_NL and IQ4_XS. */
+/** ggml-common.h `kvalues_iq4nl`: the non-linear grid of IQ4_NL and IQ4_XS. */
 export const iq4Grid = Float64Array.of(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113);
 
 /** `{ f16 scale; u8 codes[16] }`, value = scale · grid[code]. */
@@ -92,11 +92,11 @@ export const iq4_nl: Decode = (bytes, destination) => {
   }
 };
 
-/** Twice the E2M1 values; ggml writes minus zero as zero. */
+/** E2M1 values times two. ggml decodes minus zero as zero. */
 const e2m1Doubled = Float64Array.of(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
 const halfScales = Float64Array.from({ length: 256 }, (_, exponent) => 2 ** (exponent - 128));
 
-/** `{ e8m0 scale; u8 codes[16] }`, value = 2^(scale − 127) · e2m1[code]. Scale 255 is a number here (2^128), as in ggml. */
+/** `{ e8m0 scale; u8 codes[16] }`, value = 2^(scale − 127) · e2m1[code]. Scale 255 is 2^128 as in ggml, not NaN. */
 export const mxfp4: Decode = (bytes, destination) => {
   for (let at = 0, out = 0; out < destination.length; at += 17, out += blockElements) {
     const halfScale = halfScales[bytes[at] ?? 0] ?? 0;

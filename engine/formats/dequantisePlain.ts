@@ -1,9 +1,9 @@
-/** Plain element types to f32. Each function fills `destination` from as many elements as it holds. */
+/** Converts plain element types to f32. Each function fills `destination`. */
 import { float8E4m3Values, float8E5m2Values, float8E8m0Values, float16Values } from './blocks.ts';
 
 type Decode = (bytes: Uint8Array, destination: Float32Array) => void;
 
-/** The bytes as elements of `size` bytes; copied when they do not start on a multiple of it. */
+/** Views the bytes as elements of `size` bytes; copies them if they aren't aligned. */
 function aligned<T>(
   View: new (buffer: ArrayBufferLike, byteOffset: number, length: number) => T,
   size: number,
@@ -16,7 +16,7 @@ function aligned<T>(
 export const float64: Decode = (bytes, destination) => destination.set(aligned(Float64Array, 8, bytes));
 
 export const float32: Decode = (bytes, destination) =>
-  // Byte by byte, so that the payload of a NaN survives.
+  // Byte by byte, which preserves NaN payloads.
   new Uint8Array(destination.buffer, destination.byteOffset, destination.byteLength).set(bytes);
 
 export const float16: Decode = (bytes, destination) => {
@@ -47,7 +47,7 @@ export const uint16: Decode = (bytes, destination) => destination.set(aligned(Ui
 export const int32: Decode = (bytes, destination) => destination.set(aligned(Int32Array, 4, bytes));
 export const uint32: Decode = (bytes, destination) => destination.set(aligned(Uint32Array, 4, bytes));
 
-/** Integers above 2^53 are rounded to f64 first, then to f32. */
+/** Integers over 2^53 are rounded to f64, then to f32. */
 const sixtyFour =
   (highAt: (words: DataView, at: number) => number): Decode =>
   (bytes, destination) => {

@@ -1,6 +1,6 @@
 /**
- * ggml's super-blocks of 256 elements to f32: the values of `dequantize_row_*` in ggml-quants.c, to the last bit.
- * A super-block holds one or two f16 scales and small integer scales of its sub-blocks of 16 or 32 elements.
+ * Converts ggml's super-blocks of 256 elements to f32, bit-identical to `dequantize_row_*` in ggml-quants.c. A
+ * super-block has one or two f16 scales, and small integer scales for its sub-blocks of 16 or 32 elements.
  */
 
 import { float16Values } from './blocks.ts';
@@ -15,8 +15,8 @@ const float16At = (bytes: Uint8Array, at: number): number =>
   float16Values[byteAt(bytes, at) | (byteAt(bytes, at + 1) << 8)] ?? 0;
 
 /**
- * `{ u8 scales[16]; u8 codes[64]; f16 scale; f16 minimumScale }`: sub-blocks of 16, scale and minimum 4 bits each.
- * Elements 128 h + 32 s + i are bits 2 s of byte 32 h + i.
+ * `{ u8 scales[16]; u8 codes[64]; f16 scale; f16 minimumScale }`: sub-blocks of 16 with a 4-bit scale and a 4-bit
+ * minimum. Element 128 h + 32 s + i is bits 2 s and 2 s + 1 of byte 32 h + i.
  */
 export const q2_k: Decode = (bytes, destination) => {
   for (let at = 0, out = 0; out < destination.length; at += 84, out += superElements) {
@@ -35,7 +35,9 @@ export const q2_k: Decode = (bytes, destination) => {
   }
 };
 
-/** Scale 0 to 15 of Q3_K: low 4 bits in bytes 0 to 7, high 2 bits in bytes 8 to 11; stored plus 32. */
+/**
+ * Scale of sub-block 0 to 15 of Q3_K: low 4 bits in bytes 0 to 7, high 2 bits in bytes 8 to 11; stored with offset 32.
+ */
 export function q3Scale(bytes: Uint8Array, at: number, sub: number): number {
   const low = (byteAt(bytes, at + (sub & 7)) >> (sub < 8 ? 0 : 4)) & 15;
   const high = (byteAt(bytes, at + 8 + (sub & 3)) >> (2 * (sub >> 2))) & 3;
@@ -43,8 +45,8 @@ export function q3Scale(bytes: Uint8Array, at: number, sub: number): number {
 }
 
 /**
- * `{ u8 highBits[32]; u8 codes[64]; u8 scales[12]; f16 scale }`: sub-blocks of 16, 6-bit scales.
- * A clear high bit means minus 4; bit b of `highBits` serves elements 32 b to 32 b + 31.
+ * `{ u8 highBits[32]; u8 codes[64]; u8 scales[12]; f16 scale }`: sub-blocks of 16 with 6-bit scales.
+ * A clear high bit subtracts 4; bit b of `highBits` belongs to elements 32 b to 32 b + 31.
  */
 export const q3_k: Decode = (bytes, destination) => {
   for (let at = 0, out = 0; out < destination.length; at += 110, out += superElements) {
@@ -64,7 +66,7 @@ export const q3_k: Decode = (bytes, destination) => {
   }
 };
 
-/** Scale of sub-block 0 to 7 of Q4_K and Q5_K; 6 bits of `scales[12]` (ggml `get_scale_min_k4`). */
+/** Scale of sub-block 0 to 7 of Q4_K and Q5_K: 6 bits of `scales[12]` (ggml `get_scale_min_k4`). */
 export function q45Scale(bytes: Uint8Array, at: number, sub: number): number {
   if (sub < 4) return byteAt(bytes, at + sub) & 63;
   return (byteAt(bytes, at + sub + 4) & 15) | ((byteAt(bytes, at + sub - 4) >> 6) << 4);
@@ -97,8 +99,8 @@ export const q4_k: Decode = (bytes, destination) => {
 };
 
 /**
- * `{ f16 scale; f16 minimumScale; u8 scales[12]; u8 fifthBits[32]; u8 codes[128] }`: as Q4_K, and bit s of
- * `fifthBits[i]` is the fifth bit of element i of sub-block s.
+ * `{ f16 scale; f16 minimumScale; u8 scales[12]; u8 fifthBits[32]; u8 codes[128] }`: like Q4_K, plus bit s of
+ * `fifthBits[i]` as the fifth bit of element i of sub-block s.
  */
 export const q5_k: Decode = (bytes, destination) => {
   for (let at = 0, out = 0; out < destination.length; at += 176, out += superElements) {
@@ -120,8 +122,8 @@ export const q5_k: Decode = (bytes, destination) => {
 
 /**
  * `{ u8 low[128]; u8 high[64]; i8 scales[16]; f16 scale }`: sub-blocks of 16, value = scale · subScale · (code − 32).
- * Each half of 128 elements: runs 0 and 1 of 32 are low nibbles of bytes 0 to 63, runs 2 and 3 the high nibbles;
- * bits 2 r of the half's 32 `high` bytes complete run r.
+ * In each half of 128 elements, groups 0 and 1 of 32 are the low nibbles of bytes 0 to 63, groups 2 and 3 the high
+ * nibbles; bits 2 r and 2 r + 1 of the half's 32 `high` bytes complete group r.
  */
 export const q6_k: Decode = (bytes, destination) => {
   const signed = new Int8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -144,8 +146,8 @@ export const q6_k: Decode = (bytes, destination) => {
 };
 
 /**
- * `{ f16 scale; u16 scalesHigh; u8 scalesLow[4]; u8 codes[128] }`: sub-blocks of 32 laid out as IQ4_NL, 6-bit scales
- * stored plus 32.
+ * `{ f16 scale; u16 scalesHigh; u8 scalesLow[4]; u8 codes[128] }`: sub-blocks of 32 in IQ4_NL's layout, with 6-bit
+ * scales stored with offset 32.
  */
 export const iq4_xs: Decode = (bytes, destination) => {
   for (let at = 0, out = 0; out < destination.length; at += 136, out += superElements) {

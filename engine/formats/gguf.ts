@@ -1,4 +1,4 @@
-/** Opening a GGUF, in one file or split into parts. */
+/** Opens a GGUF file, whole or split into parts. */
 import { basename, dirname, join } from 'node:path';
 import { invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
@@ -14,8 +14,8 @@ export interface GgufFile extends TensorFile, GgufMetadata {
 
 /**
  * Reads the header of `path`, or of every part when it is one of `name-00001-of-00003.gguf`.
- * @throws HearthError `not-found`, `invalid-input` naming the field, `unsupported` (version 1, big-endian, tensor type),
- * `unavailable`.
+ * @throws HearthError `not-found`, `invalid-input` naming the field, `unsupported` (version 1, big-endian, tensor
+ * type), `unavailable`.
  */
 export async function openGguf(path: string): Promise<GgufFile> {
   const header = await withSource(path, (source) => parseGgufHeader(source));
@@ -42,11 +42,11 @@ class OpenedGguf extends RangedTensorFile implements GgufFile {
 
 function firstOf<T>(items: readonly T[]): T {
   const [first] = items;
-  if (first === undefined) throw new RangeError('no parts');
+  if (first === undefined) throw new RangeError('The GGUF has no parts.');
   return first;
 }
 
-/** llama.cpp `llama_split_path`: parts are numbered from 1, with five digits. */
+/** llama.cpp `llama_split_path`: parts are numbered from 1 with five digits. */
 function partPaths(path: string, splitCount: number): string[] {
   const name = basename(path);
   const max = limits.formats.shards;
@@ -91,13 +91,13 @@ function requireKey(name: string, part: GgufMetadata, key: string, expected: num
   if (value !== expected) throw invalidInput(`${name}: metadata key "${key}" is ${value} instead of ${expected}.`);
 }
 
-// The header of one GGUF file (ggml docs/gguf.md): magic, version, counts, metadata, tensor table. Everything in it is
-// untrusted; nothing is allocated before the bytes that justify it are known to be there.
+// Parses the header of a GGUF file (ggml docs/gguf.md): magic, version, counts, metadata, tensor table. All of it is
+// untrusted: memory is allocated only for bytes that are known to exist.
 
 interface GgufHeader {
   readonly version: 2 | 3;
   readonly metadata: Map<string, GgufValue>;
-  /** In the order of the file; `part` is the one given. */
+  /** In file order; `part` is the given one. */
   readonly tensors: Map<string, StoredTensor>;
 }
 
@@ -126,7 +126,7 @@ const tensorTypesById: ReadonlyMap<number, TensorType> = new Map([
   [39, 'MXFP4'],
 ]);
 
-/** Types of the same list that Hearth does not compute with. */
+/** ggml types that Hearth doesn't support. */
 const unsupportedTypesById: ReadonlyMap<number, string> = new Map([
   [9, 'Q8_1'],
   [15, 'Q8_K'],
@@ -164,7 +164,7 @@ function readVersion(reader: ByteReader): 2 | 3 {
   reader.within('version');
   const version = reader.uint32();
   if (version === 2 || version === 3) return version;
-  // ggml tells a foreign byte order by the small number in the upper half.
+  // As in ggml: a small number in the upper half means the other byte order.
   if (version !== 0 && (version & 0xffff) === 0) throw reader.failUnsupported('big-endian files are not read');
   if (version === 0) throw reader.fail('0 is no version');
   throw reader.failUnsupported(`Hearth reads GGUF 2 and 3, not ${version}`);
@@ -199,7 +199,7 @@ interface TableOptions {
   readonly fileBytes: number;
 }
 
-/** A row of the tensor table, before it is known where the data starts. */
+/** A row of the tensor table. The start of the data isn't known yet. */
 interface TableRow {
   readonly name: string;
   readonly type: TensorType;
@@ -250,7 +250,7 @@ function readTensorType(reader: ByteReader): TensorType {
 
 const readOffset = (reader: ByteReader): number => reader.count('its offset', Number.MAX_SAFE_INTEGER);
 
-/** ggml writes tensors in the order of the table, each padded to the alignment, and reads no other layout. */
+/** ggml writes tensors in table order, each padded to the alignment, and rejects other layouts. */
 function placeTensors(
   reader: ByteReader,
   rows: ReadonlyMap<string, TableRow>,

@@ -1,4 +1,4 @@
-/** The values of a GGUF's metadata, and typed access to them. */
+/** Values of GGUF metadata, with typed access. */
 import { invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { type ByteReader, quoted } from './byteReader.ts';
@@ -19,13 +19,13 @@ export type GgufNumbers =
 export type GgufValue = number | bigint | boolean | string | GgufNumbers | GgufStrings;
 
 /**
- * An array of texts, kept as the file's bytes: a vocabulary has hundreds of thousands, and decoding waits until one
- * is asked for. GGUF does not check that texts are UTF-8, and vocabularies hold fragments: bad bytes become U+FFFD.
+ * An array of strings, stored as the file's bytes: vocabularies have hundreds of thousands, and most are never decoded.
+ * GGUF doesn't require valid UTF-8, and vocabularies contain fragments of characters: invalid bytes become U+FFFD.
  */
 export class GgufStrings {
-  /** Each text with its u64 length before it, as in the file. */
+  /** Each string preceded by its u64 length, as in the file. */
   readonly #bytes: Buffer;
-  /** Where each text starts in `#bytes`; one more entry for the end, as if another length followed. */
+  /** Start of each string in `#bytes`, plus one entry for the end, as if another length followed. */
   readonly #starts: Uint32Array;
 
   constructor(bytes: Uint8Array, starts: Uint32Array) {
@@ -41,7 +41,7 @@ export class GgufStrings {
     return index >= 0 && index < this.length ? this.#bytes.toString('utf8', ...this.#range(index)) : undefined;
   }
 
-  /** The bytes of one text, not to be written to. */
+  /** The bytes of one string; don't write to them. */
   bytesAt(index: number): Uint8Array | undefined {
     return index >= 0 && index < this.length ? this.#bytes.subarray(...this.#range(index)) : undefined;
   }
@@ -63,7 +63,7 @@ function wrong(key: string, expected: string, value: GgufValue | undefined): Err
   return invalidInput(`GGUF key ${quoted(key)} ${value === undefined ? 'is missing' : `must be ${expected}`}.`);
 }
 
-/** @throws HearthError `invalid-input` when the key is missing, no number, or an integer beyond 2^53. */
+/** @throws HearthError `invalid-input` if the key is missing, isn't a number, or is an integer over 2^53. */
 export function metadataNumber(file: GgufMetadata, key: string): number {
   const value = file.metadata.get(key);
   if (typeof value !== 'number') throw wrong(key, 'a number', value);
@@ -82,7 +82,7 @@ export function metadataString(file: GgufMetadata, key: string): string {
   return value;
 }
 
-/** Numbers, booleans (as 0 and 1) included; 64-bit integers are refused. */
+/** Booleans count as 0 and 1; 64-bit integers are rejected. */
 export function metadataNumberArray(
   file: GgufMetadata,
   key: string,
@@ -100,12 +100,12 @@ export function metadataStrings(file: GgufMetadata, key: string): GgufStrings {
   return value;
 }
 
-/** A new array each time: keep it, or use `metadataStrings`. */
+/** Builds a new array on every call. */
 export function metadataStringArray(file: GgufMetadata, key: string): string[] {
   return metadataStrings(file, key).toArray();
 }
 
-/** `read` where the key is there: `optionalMetadata(file, key, metadataNumber)`. */
+/** Reads the key if it exists: `optionalMetadata(file, key, metadataNumber)`. */
 export function optionalMetadata<T>(
   file: GgufMetadata,
   key: string,
@@ -114,7 +114,7 @@ export function optionalMetadata<T>(
   return file.metadata.has(key) ? read(file, key) : undefined;
 }
 
-// One metadata value of a GGUF: a type number, then a scalar, a text, or an array of either.
+// Parses one metadata value: a type number, then a scalar, a string, or an array of either.
 
 /** ggml.h `enum gguf_type`. */
 const stringType = 8;
@@ -176,7 +176,7 @@ function safe(value: bigint): number | bigint {
   return Number.isSafeInteger(number) ? number : value;
 }
 
-/** Texts are not checked to be UTF-8 by those who write them; what is not becomes U+FFFD. */
+/** Writers don't check for valid UTF-8; invalid bytes become U+FFFD. */
 function readString(reader: ByteReader): string {
   const length = reader.count('the length of its text', limits.formats.ggufStringBytes);
   return Buffer.from(reader.bytes(length).buffer).toString('utf8');
@@ -199,7 +199,7 @@ function requireBooleans(reader: ByteReader, values: GgufNumbers): void {
 }
 
 function readStrings(reader: ByteReader, count: number): GgufStrings {
-  // Each text takes at least the eight bytes of its length.
+  // Each string takes at least the eight bytes of its length.
   if (count > reader.remainingBytes / 8) throw reader.fail(`its ${count} texts do not fit into the file`);
   const starts = new Uint32Array(count + 1);
   const begin = reader.position;

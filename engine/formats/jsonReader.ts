@@ -1,6 +1,6 @@
 /**
- * JSON of a known form, pulled value by value out of bounded bytes. `JSON.parse` would take the whole text at once, build
- * whatever it describes, and let duplicate keys pass.
+ * A pull parser for JSON of a known form from bounded bytes. `JSON.parse` would take the whole text at once, build
+ * everything in it and accept duplicate keys.
  */
 import { limits } from '../limits.ts';
 import { type ByteReader, quoted } from './byteReader.ts';
@@ -11,18 +11,18 @@ const backslash = code('\\');
 const byteSet = (accepted: (byte: number) => boolean): Uint8Array =>
   Uint8Array.from({ length: 256 }, (_, byte) => (accepted(byte) ? 1 : 0));
 const whitespace = byteSet((byte) => byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09);
-/** ASCII that stands for itself in a JSON text. */
+/** ASCII characters that need no escape in JSON strings. */
 const plainCharacters = byteSet((byte) => byte >= 0x20 && byte < 0x80 && byte !== quote && byte !== backslash);
 const isDigit = (byte: number): boolean => byte >= 0x30 && byte <= 0x39;
 
 export class JsonReader {
   readonly #reader: ByteReader;
   readonly #maxStringBytes: number;
-  /** The string being read; grows to the largest one. */
+  /** Buffer for the current string; grows as needed. */
   #scratch = Buffer.alloc(256);
-  /** The list being read: arrays that grow keep room for more, and a header has tens of thousands. */
+  /** Buffer for the current list, because growing arrays over-allocate, and a header has tens of thousands of lists. */
   readonly #integers: number[] = [];
-  /** Nothing was read since the last opening bracket, so no comma is due. */
+  /** True after an opening bracket, when no comma is due. */
   #afterOpening = false;
 
   constructor(reader: ByteReader, maxStringBytes: number) {
@@ -35,7 +35,7 @@ export class JsonReader {
     this.#afterOpening = true;
   }
 
-  /** The name of the next member, whose value is read next; undefined behind the last. */
+  /** The next member's name; its value is read next. Undefined after the last. */
   nextName(): string | undefined {
     if (this.#endsAt('}')) return undefined;
     const name = this.string('a name');
@@ -48,12 +48,12 @@ export class JsonReader {
     this.#afterOpening = true;
   }
 
-  /** Whether an element follows, to be read next. */
+  /** Whether another element follows; it is read next. */
   nextElement(): boolean {
     return !this.#endsAt(']');
   }
 
-  /** A whole number from 0 to 2^53 - 1, written with digits only. */
+  /** Reads an integer from 0 to 2^53 - 1, written with digits only. */
   integer(what: string): number {
     const first = this.#next();
     if (!isDigit(first)) throw this.#unexpected(`${what} is not a whole number of at least 0`);
@@ -73,7 +73,7 @@ export class JsonReader {
     return value;
   }
 
-  /** A list of at most `max` whole numbers. */
+  /** Reads a list of at most `max` integers. */
   integers(what: string, max: number): number[] {
     this.beginArray();
     let count = 0;
@@ -94,7 +94,7 @@ export class JsonReader {
     return text;
   }
 
-  /** Reads any value and forgets it. */
+  /** Skips any value. */
   skip(depth = 0): void {
     if (depth > limits.formats.jsonDepth) {
       throw this.#reader.fail(`it is nested more than ${limits.formats.jsonDepth} deep`);
@@ -113,7 +113,7 @@ export class JsonReader {
     }
   }
 
-  /** Only white space is left. */
+  /** Requires that only white space is left. */
   end(): void {
     if (this.#next() !== -1) throw this.#reader.fail('something follows the JSON');
   }
@@ -126,7 +126,7 @@ export class JsonReader {
       byte = this.#reader.peek()
     ) {
       text += String.fromCharCode(this.#reader.uint8());
-      // The longest shortest form of a double has 24 characters.
+      // A double's longest shortest representation has 24 characters.
       if (text.length > 32) throw this.#reader.fail(`${quoted(text)} is no JSON`);
     }
     try {
@@ -136,12 +136,14 @@ export class JsonReader {
     }
   }
 
-  /** A text that is not plain ASCII in one piece; its first `length` bytes are in the scratch buffer. */
+  /**
+   * Reads a string that isn't plain ASCII or exceeds the buffer; its first `length` bytes are in the scratch buffer.
+   */
   #unusualString(what: string, length: number): string {
     for (let byte = this.#reader.uint8(); byte !== quote; byte = this.#reader.uint8()) {
       if (byte < 0x20) throw this.#reader.fail(`${what} holds a control character`);
       length = this.#push(length, [byte], what);
-      // What follows a backslash, a quote included, belongs to it.
+      // The character after a backslash belongs to it, even a quote.
       if (byte === backslash) length = this.#push(length, [this.#reader.uint8()], what);
       length = this.#pushText(length, this.#reader.asciiRun(plainCharacters), what);
     }
@@ -149,7 +151,7 @@ export class JsonReader {
       const text: unknown = JSON.parse(`"${utf8.decode(this.#scratch.subarray(0, length))}"`);
       if (typeof text === 'string' && text.isWellFormed()) return text;
     } catch {
-      // Bad UTF-8 or a bad escape: said below.
+      // Invalid UTF-8 or escape: reported below.
     }
     throw this.#reader.fail(`${what} is not a valid JSON text`);
   }
@@ -170,7 +172,7 @@ export class JsonReader {
     return this.#reader.fail(`${what} is longer than ${this.#maxStringBytes} bytes`);
   }
 
-  /** The next byte that is not white space, left in place; -1 at the end. */
+  /** The next byte that isn't white space, without consuming it; -1 at the end. */
   #next(): number {
     const byte = this.#reader.peek();
     if (whitespace[byte] !== 1) return byte;
@@ -178,7 +180,7 @@ export class JsonReader {
     return this.#reader.peek();
   }
 
-  /** Steps over the closing bracket, or the comma that is due before another element. */
+  /** Consumes the closing bracket, or the comma before another element. */
   #endsAt(closing: string): boolean {
     const ends = this.#accept(closing);
     if (!ends && !this.#afterOpening) this.#expect(',');

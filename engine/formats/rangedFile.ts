@@ -1,4 +1,4 @@
-/** Tensors read by range out of one or more files, of which a bounded number is open at once. */
+/** Reads ranges of tensors from one or more files, with a limit on open files. */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
@@ -8,9 +8,9 @@ import { type ByteSource, quoted } from './byteReader.ts';
 import type { TensorFile, TensorInfo } from './tensor.ts';
 
 export interface StoredTensor extends TensorInfo {
-  /** Index into the paths of the file it was opened with. */
+  /** Index into the paths that the file was opened with. */
   readonly part: number;
-  /** From the start of that file. */
+  /** Offset from the start of that file in bytes. */
   readonly fileOffset: number;
 }
 
@@ -19,7 +19,10 @@ const unavailable = (path: string, problem: string, cause?: unknown): HearthErro
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
-/** @throws HearthError `not-found` or `invalid-input` unless `path` is a regular file: a pipe would block for ever. */
+/**
+ * @throws HearthError `not-found` or `invalid-input` unless `path` is a regular file: reading a pipe would block
+ * forever.
+ */
 export async function requireFile(path: string): Promise<void> {
   let isFile: boolean;
   try {
@@ -30,7 +33,7 @@ export async function requireFile(path: string): Promise<void> {
   if (!isFile) throw invalidInput(`${path} is not a file.`);
 }
 
-/** Runs `parse` over the bytes of a file. Only headers are read this way. */
+/** Runs `parse` on the bytes of a file. For headers only. */
 export async function withSource<T>(path: string, parse: (source: ByteSource) => T): Promise<T> {
   await requireFile(path);
   let descriptor: number;
@@ -99,7 +102,7 @@ export class RangedTensorFile implements TensorFile {
 
 function allocate(path: string, length: number): Uint8Array {
   try {
-    // Not zeroed: every byte is written or the read throws. A buffer of its own, never a slice of Node's pool.
+    // Not zeroed: every byte is written or the read throws. It has its own buffer, not a slice of Node's pool.
     return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
   } catch (error) {
     throw new HearthError('out-of-memory', `${path}: no memory for ${length} bytes of a tensor.`, { cause: error });
@@ -117,7 +120,7 @@ async function readRange(path: string, handle: FileHandle, position: number, len
   return bytes;
 }
 
-// Files read at random, of which a bounded number is open at once.
+// A pool of open files with a limit.
 
 interface OpenFile {
   readonly handle: Promise<FileHandle>;
@@ -128,7 +131,7 @@ class FilePool {
   readonly #maxOpen: number;
   /** By path, least recently used first. */
   readonly #files = new Map<string, OpenFile>();
-  /** Uses in progress are fewer than or as many as files may be open, so there is always an idle one to close. */
+  /** Uses in progress. They never exceed the limit on open files, so an idle file to close always exists. */
   #uses = 0;
   readonly #waiting: (() => void)[] = [];
   #closed = false;
@@ -137,7 +140,7 @@ class FilePool {
     this.#maxOpen = maxOpen;
   }
 
-  /** Runs `work` with `path` open; waits while `maxOpen` others are in use. */
+  /** Runs `work` with `path` open. Waits while `maxOpen` uses are in progress. */
   async use<T>(path: string, work: (handle: FileHandle) => Promise<T>): Promise<T> {
     if (this.#uses >= this.#maxOpen) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     else this.#uses++;
@@ -150,7 +153,7 @@ class FilePool {
     }
   }
 
-  /** Uses in progress end first or fail; waiting and later ones fail. */
+  /** Waits for open handles to close. Waiting and later uses fail. */
   async close(): Promise<void> {
     this.#closed = true;
     const files = [...this.#files.values()];
@@ -159,7 +162,7 @@ class FilePool {
   }
 
   async #useOpen<T>(path: string, work: (handle: FileHandle) => Promise<T>): Promise<T> {
-    if (this.#closed) throw new Error('the file was closed');
+    if (this.#closed) throw new Error('The file is closed.');
     const file = this.#files.get(path) ?? { handle: this.#closeOneIdle().then(() => open(path, 'r')), users: 0 };
     this.#files.delete(path);
     this.#files.set(path, file);
@@ -175,7 +178,7 @@ class FilePool {
     try {
       return await file.handle;
     } catch (error) {
-      // So that the next use tries again.
+      // Lets the next use try again.
       if (this.#files.get(path) === file) this.#files.delete(path);
       throw error;
     }
@@ -192,7 +195,7 @@ class FilePool {
   }
 }
 
-/** A handle that was never opened, or is read no more, has nothing to lose. */
+/** Ignores errors: the handle was opened for reading only, or never opened. */
 async function closeFile({ handle }: OpenFile): Promise<void> {
   await handle.then((opened) => opened.close()).catch(() => undefined);
 }

@@ -1,4 +1,4 @@
-/** Opening a safetensors checkpoint: one file, or a directory with one file or with shards and their index. */
+/** Opens a safetensors checkpoint: one file, or a directory with one file or with shards and their index. */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HearthError, invalidInput, notFound } from '../errors.ts';
@@ -14,7 +14,7 @@ const singleName = 'model.safetensors';
 const indexName = 'model.safetensors.index.json';
 
 /**
- * Opens a file, or in a directory `model.safetensors` or else the shards that `model.safetensors.index.json` names.
+ * Opens a file; in a directory, `model.safetensors` or the shards listed in `model.safetensors.index.json`.
  * @throws HearthError `not-found`, `invalid-input` naming the field, `unsupported` (dtype), `unavailable`.
  */
 export async function openSafetensors(path: string): Promise<TensorFile> {
@@ -47,7 +47,7 @@ async function openShards(directory: string, indexPath: string): Promise<TensorF
   );
 }
 
-/** `{ metadata?, weight_map: { tensor: file } }` → file of each tensor. */
+/** Reads `{ metadata?, weight_map: { tensor: file } }`. @returns the file of each tensor. */
 export function parseIndex(source: ByteSource): Map<string, string> {
   const reader = new ByteReader(source);
   const max = limits.formats.safetensorsIndexBytes;
@@ -72,7 +72,7 @@ export function parseIndex(source: ByteSource): Map<string, string> {
 
 function readWeightMap(reader: ByteReader, json: JsonReader): Map<string, string> {
   const shardOf = new Map<string, string>();
-  /** One string a shard, not one a tensor. */
+  /** Shares one string a shard among its tensors. */
   const shards = new Map<string, string>();
   json.beginObject();
   for (let name = json.nextName(); name !== undefined; name = json.nextName()) {
@@ -87,7 +87,7 @@ function readWeightMap(reader: ByteReader, json: JsonReader): Map<string, string
   return shardOf;
 }
 
-/** The index must not lead out of its directory: letters, digits, `.`, `_` and `-`, not starting with a dot. */
+/** Names must stay within the directory: letters, digits, `.`, `_` and `-`, not starting with a dot. */
 function requireShardName(reader: ByteReader, name: string): string {
   if (name.length <= limits.formats.shardNameBytes && /^[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors$/.test(name))
     return name;
@@ -109,8 +109,9 @@ async function exists(path: string): Promise<boolean> {
   );
 }
 
-// The header of one safetensors file: u64 length, then JSON `{ name: { dtype, shape, data_offsets } }`. The rules are
-// those of the safetensors crate: names once, data without holes or overlaps, covering the rest of the file exactly.
+// Parses the header of a safetensors file: u64 length, then JSON `{ name: { dtype, shape, data_offsets } }`. Follows
+// the rules of the safetensors crate: unique names, and data without holes or overlaps that covers the rest of the file
+// exactly.
 
 /** safetensors `Dtype`. */
 const tensorTypes: ReadonlyMap<string, TensorType> = new Map(
@@ -136,7 +137,7 @@ const tensorTypes: ReadonlyMap<string, TensorType> = new Map(
   ).map((type) => [type, type]),
 );
 
-/** Types of the same list that Hearth does not compute with. */
+/** safetensors types that Hearth doesn't support. */
 const unsupportedTypes: ReadonlySet<string> = new Set([
   'F4',
   'F6_E2M3',
@@ -158,7 +159,7 @@ export function parseSafetensorsHeader(source: ByteSource, part = 0): Map<string
   }
   reader.endAt(dataStart, 'the header ends');
   reader.within('header');
-  // Whitespace before it is not allowed, so that a file cannot be valid as something else.
+  // Leading whitespace is rejected, so that no file is also valid in another format.
   if (reader.peek() !== '{'.charCodeAt(0)) throw reader.fail('it does not start with "{"');
   const tensors = readTensors(reader, part, dataStart);
   requireExactCover(reader, tensors, dataStart, source.byteLength);
@@ -187,7 +188,7 @@ function readTensors(reader: ByteReader, part: number, dataStart: number): Map<s
   return tensors;
 }
 
-/** Training settings that nothing here needs: checked to be texts and dropped. */
+/** Training settings, which aren't needed: checks that they are strings and drops them. */
 function readMetadata(reader: ByteReader, json: JsonReader): void {
   const keys = new Set<string>();
   json.beginObject();
@@ -232,7 +233,7 @@ function readType(reader: ByteReader, json: JsonReader): TensorType {
   throw reader.fail(`${quoted(dtype)} is no dtype`);
 }
 
-/** Holes could hide data that is something else as well; overlaps could alias tensors. */
+/** Holes could hide data in another format; overlaps could alias tensors. */
 function requireExactCover(
   reader: ByteReader,
   tensors: ReadonlyMap<string, StoredTensor>,

@@ -1,4 +1,4 @@
-/** How tensors lie in a file: the vocabulary shared by every container format. */
+/** Tensors in a file: types shared by all container formats. */
 
 /** Element or block types, named as in safetensors and GGUF. Block layouts are those of ggml. */
 export type TensorType =
@@ -35,18 +35,18 @@ export type TensorType =
 export interface TensorInfo {
   readonly name: string;
   readonly type: TensorType;
-  /** Outermost dimension first (row-major); a GGUF's dimensions are reversed on reading. `[]` is a scalar. */
+  /** Outermost dimension first (row-major); the dimensions of a GGUF are reversed when read. `[]` is a scalar. */
   readonly shape: readonly number[];
   readonly byteLength: number;
 }
 
-/** An opened model file or set of shards. Only headers are held in memory; tensor bytes are read by range. */
+/** An opened model file or set of shards. Only headers are in memory; tensor bytes are read by range. */
 export interface TensorFile {
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /**
-   * Bytes of one tensor, or of a range inside it, into a new buffer.
-   * @throws HearthError `not-found` for an unknown tensor, `invalid-input` for a range outside it,
-   * `unavailable` when the file cannot be read.
+   * Reads one tensor, or a range of it, into a new buffer. Offset and length in bytes.
+   * @throws HearthError `not-found` for an unknown tensor, `invalid-input` for a range outside it, `unavailable` if the
+   * file can't be read.
    */
   read(name: string, byteOffset?: number, byteLength?: number): Promise<Uint8Array>;
   close(): Promise<void>;

@@ -1,48 +1,48 @@
 /**
- * Keeps the key-value caches of recent requests, so that a prompt which begins like an earlier one is not computed again.
- * A tree over token ids finds the longest known beginning; memory is the backend's own account, and what was unused longest
- * makes room, after what was never used. All requests of one model share it; each kind (its owner) keeps a few sequences of its own: a keystroke
- * displaces keystrokes, not the chat.
+ * The prefix cache: sequences of recent requests, so that a prompt which starts like an earlier one isn't prefilled
+ * again. A radix tree finds the longest cached prefix. The backend accounts for memory; restored sequences that no
+ * request has used are evicted first, then the least recently used. All requests of a model share the cache, but each
+ * owner (request class) keeps its own few sequences: a keystroke evicts keystrokes, not the chat.
  */
 import type { CacheDemand, Decoder, Sequence } from '../backend/backend.ts';
-import { type Beginning, PrefixTree } from './prefixTree.ts';
+import { type PrefixMatch, PrefixTree } from './prefixTree.ts';
 
 export interface PrefixCacheOptions {
-  readonly decoder: Pick<Decoder, 'createSequence' | 'hasRoom'>;
-  /** Idle sequences that an owner keeps at most. */
+  readonly decoder: Pick<Decoder, 'createSequence' | 'canAllocate'>;
+  /** Most idle sequences of an owner. */
   readonly maxIdle: (owner: string) => number;
 }
 
-/** A sequence in use by one request. Its first `cachedTokens` tokens are computed. */
+/** A sequence in use by one request. Its first `cachedTokens` tokens need no prefill. */
 export interface Lease {
   readonly sequence: Sequence;
   readonly cachedTokens: number;
   readonly owner: string;
 }
 
-export interface Idle {
+export interface IdleSequence {
   readonly sequence: Sequence;
   readonly tokens: readonly number[];
-  /** Undefined: a spare one, which nobody has asked for yet; whoever asks first has it. */
+  /** Undefined for a restored sequence that no request has used; the first request to use it becomes its owner. */
   readonly owner: string | undefined;
 }
 
-/** A shorter common beginning is computed again: cheaper than a copy of the cache. */
-const leastSharedTokens = 16;
+/** A shorter shared prefix is prefilled again, which is cheaper than copying the KV cache. */
+const minSharedTokens = 16;
 
 export class PrefixCache {
   readonly #options: PrefixCacheOptions;
-  readonly #tree = new PrefixTree<Idle>();
-  /** The longest unused first. */
-  readonly #idle = new Set<Idle>();
+  readonly #tree = new PrefixTree<IdleSequence>();
+  /** Least recently used first. */
+  readonly #idle = new Set<IdleSequence>();
   readonly #leased = new Set<Lease>();
 
   constructor(options: PrefixCacheOptions) {
     this.#options = options;
   }
 
-  /** Sequences that nobody uses, the longest unused first. */
-  get idle(): Iterable<Idle> {
+  /** Sequences not in use, least recently used first. */
+  get idle(): Iterable<IdleSequence> {
     return this.#idle;
   }
 
@@ -51,8 +51,8 @@ export class PrefixCache {
   }
 
   /**
-   * A sequence that holds the longest known beginning of `tokens`, and nothing else. At least the last token is left
-   * to compute, since only computing gives logits.
+   * A sequence that holds the longest cached prefix of `tokens`. The last token is never cached: its logits are still
+   * needed.
    */
   acquire(tokens: readonly number[], owner: string): Lease {
     const sequence = this.#reuse(tokens, owner) ?? this.#options.decoder.createSequence();
@@ -61,38 +61,41 @@ export class PrefixCache {
     return lease;
   }
 
-  /** Of `tokens`, how many from the first on some idle sequence holds and can go back to. */
-  known(tokens: readonly number[]): number {
+  /** Length of the longest prefix of `tokens` that an idle sequence holds and can be truncated to. */
+  cachedPrefixTokens(tokens: readonly number[]): number {
     return this.#longest(tokens).shared;
   }
 
-  /** Takes in a sequence that was computed elsewhere. */
+  /** Adds a sequence that was computed elsewhere. */
   adopt(sequence: Sequence, tokens: readonly number[], owner: string | undefined): void {
-    if (sequence.length !== tokens.length) throw new Error('A sequence was adopted with other tokens than it holds.');
+    if (sequence.length !== tokens.length) throw new Error('An adopted sequence must hold exactly its tokens.');
     this.#keep({ sequence, tokens, owner });
   }
 
-  /** Drops idle sequences, spare ones and then the longest unused first, until there is room. @returns whether there is. */
-  makeRoom(demands: readonly CacheDemand[]): boolean {
-    return this.makeRoomWhere(() => this.#options.decoder.hasRoom(demands));
+  /**
+   * Evicts idle sequences, unused restored ones and then the least recently used, until the demands fit.
+   * @returns whether they fit.
+   */
+  evictFor(demands: readonly CacheDemand[]): boolean {
+    return this.evictUntil(() => this.#options.decoder.canAllocate(demands));
   }
 
-  makeRoomWhere(hasRoom: () => boolean): boolean {
-    while (!hasRoom()) {
-      const least = this.#leastUseful();
+  evictUntil(canAllocate: () => boolean): boolean {
+    while (!canAllocate()) {
+      const least = this.#nextToEvict();
       if (!least) return false;
       this.#drop(least);
     }
     return true;
   }
 
-  /** Gives the sequence back. `tokens` begins with the tokens that it holds. */
+  /** Returns the sequence to the cache. `tokens` must start with the tokens that it holds. */
   release(lease: Lease, tokens: readonly number[]): void {
     this.#end(lease);
     const { sequence, owner } = lease;
     if (sequence.length > tokens.length) {
       sequence.dispose();
-      throw new Error(`A sequence of ${sequence.length} tokens was released with ${tokens.length} token ids.`);
+      throw new Error(`A sequence of ${sequence.length} tokens was released with only ${tokens.length} token ids.`);
     }
     if (sequence.length === 0) {
       sequence.dispose();
@@ -101,28 +104,28 @@ export class PrefixCache {
     this.#keep({ sequence, owner, tokens: tokens.slice(0, sequence.length) });
   }
 
-  /** Drops a sequence whose contents are in doubt. */
+  /** Disposes a sequence whose contents may be wrong. */
   discard(lease: Lease): void {
     this.#end(lease);
     lease.sequence.dispose();
   }
 
-  /** Drops every idle sequence. */
+  /** Disposes every idle sequence. */
   clear(): void {
     for (const idle of this.#idle) this.#drop(idle);
   }
 
-  /** Spare ones came in the order of their use. */
-  #leastUseful(): Idle | undefined {
+  /** Of unused restored sequences the last: they were restored most recently used first. */
+  #nextToEvict(): IdleSequence | undefined {
     const [oldest] = this.#idle;
     return [...this.#idle].findLast(({ owner }) => owner === undefined) ?? oldest;
   }
 
   #end(lease: Lease): void {
-    if (!this.#leased.delete(lease)) throw new Error('A sequence was given back twice.');
+    if (!this.#leased.delete(lease)) throw new Error('A sequence was released twice.');
   }
 
-  #keep(idle: Idle): void {
+  #keep(idle: IdleSequence): void {
     this.#idle.add(idle);
     this.#tree.insert(idle.tokens, idle);
     if (idle.owner === undefined) return;
@@ -133,10 +136,11 @@ export class PrefixCache {
 
   #reuse(tokens: readonly number[], owner: string): Sequence | undefined {
     const { shared, values } = this.#longest(tokens.slice(0, -1));
-    if (shared < leastSharedTokens) return undefined;
-    const idle = this.#lastUsed(values, owner);
+    if (shared < minSharedTokens) return undefined;
+    const idle = this.#mostRecent(values, owner);
     if (!idle) return undefined;
-    // What continues its own kind takes the sequence over; what merely shares a preamble leaves the rest to its owner.
+    // A continuation takes the sequence over. A request that only shares a preamble forks it and leaves it to its
+    // owner.
     const own = (idle.owner ?? owner) === owner;
     const continues = own && 2 * shared >= Math.min(idle.tokens.length, tokens.length);
     this.#remove(idle);
@@ -146,10 +150,10 @@ export class PrefixCache {
     return sequence;
   }
 
-  /** The tree knows what sequences share; one with sliding windows may have to go back further. */
-  #longest(tokens: readonly number[]): Beginning<Idle> {
-    let longest: { shared: number; values: Idle[] } = { shared: 0, values: [] };
-    for (const { shared, values } of this.#tree.beginnings(tokens)) {
+  /** The tree gives the shared length; a sequence with sliding windows may have to be truncated further. */
+  #longest(tokens: readonly number[]): PrefixMatch<IdleSequence> {
+    let longest: { shared: number; values: IdleSequence[] } = { shared: 0, values: [] };
+    for (const { shared, values } of this.#tree.matches(tokens)) {
       if (shared <= longest.shared) break;
       for (const idle of values) {
         const reached = idle.sequence.reachable(shared);
@@ -160,22 +164,22 @@ export class PrefixCache {
     return longest;
   }
 
-  /** Among equals the last used of the same owner: most likely the same conversation. */
-  #lastUsed(among: readonly Idle[], owner: string): Idle | undefined {
+  /** Prefers the same owner, then the most recently used: most likely the same conversation. */
+  #mostRecent(among: readonly IdleSequence[], owner: string): IdleSequence | undefined {
     const equals = new Set(among);
-    let found: Idle | undefined;
+    let found: IdleSequence | undefined;
     for (const idle of this.#idle) {
       if (equals.has(idle) && (idle.owner === owner || found?.owner !== owner)) found = idle;
     }
     return found;
   }
 
-  #remove(idle: Idle): void {
+  #remove(idle: IdleSequence): void {
     this.#idle.delete(idle);
     this.#tree.delete(idle.tokens, idle);
   }
 
-  #drop(idle: Idle): void {
+  #drop(idle: IdleSequence): void {
     this.#remove(idle);
     idle.sequence.dispose();
   }

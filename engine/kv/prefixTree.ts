@@ -1,16 +1,16 @@
-/** A radix tree over token ids: which of the stored token lists share the longest beginning with a prompt. */
+/** A radix tree over token ids: finds the stored token lists that share the longest prefix with a prompt. */
 
 interface Node<Value> {
-  /** Tokens on the way from the parent; empty at the root alone. */
+  /** Token ids from the parent to this node; empty at the root only. */
   edge: readonly number[];
-  /** By the first token of their edges. */
+  /** Keyed by the first token of their edges. */
   readonly children: Map<number, Node<Value>>;
-  /** Of the lists that end here. */
+  /** Values of the lists that end here. */
   readonly values: Set<Value>;
 }
 
-/** How many tokens, and the values of all lists that begin with as many. */
-export interface Beginning<Value> {
+/** A shared prefix: its length in tokens, and the values of all lists that start with it. */
+export interface PrefixMatch<Value> {
   readonly shared: number;
   readonly values: readonly Value[];
 }
@@ -51,14 +51,14 @@ export class PrefixTree<Value> {
     return found;
   }
 
-  /** The longest beginning that any stored list has in common with `tokens`, and the values of all lists that have it. */
-  longest(tokens: readonly number[]): Beginning<Value> {
-    const [longest] = this.beginnings(tokens);
+  /** The longest prefix that any stored list shares with `tokens`. */
+  longest(tokens: readonly number[]): PrefixMatch<Value> {
+    const [longest] = this.matches(tokens);
     return longest ?? { shared: 0, values: [] };
   }
 
-  /** What stored lists have in common with `tokens`, the most first. */
-  *beginnings(tokens: readonly number[]): Generator<Beginning<Value>> {
+  /** All prefixes that stored lists share with `tokens`, longest first. */
+  *matches(tokens: readonly number[]): Generator<PrefixMatch<Value>> {
     const path: { readonly node: Node<Value>; readonly shared: number }[] = [];
     for (let node = this.#root, at = 0; at < tokens.length; ) {
       const child = node.children.get(tokens[at] ?? -1);
@@ -73,7 +73,7 @@ export class PrefixTree<Value> {
   }
 }
 
-/** How far `edge` agrees with `tokens` from `at` on. */
+/** Number of tokens of `edge` that equal `tokens` from index `at` on. */
 function sharedLength(edge: readonly number[], tokens: readonly number[], at: number): number {
   const length = Math.min(edge.length, tokens.length - at);
   let shared = 0;
@@ -81,7 +81,7 @@ function sharedLength(edge: readonly number[], tokens: readonly number[], at: nu
   return shared;
 }
 
-/** Puts a node between parent and child, `shared` tokens down the child's edge. */
+/** Inserts a node between parent and child, `shared` tokens down the child's edge. */
 function split<Value>(parent: Node<Value>, child: Node<Value>, shared: number): Node<Value> {
   const middle = newNode<Value>(child.edge.slice(0, shared));
   parent.children.set(middle.edge[0] ?? -1, middle);
@@ -90,7 +90,7 @@ function split<Value>(parent: Node<Value>, child: Node<Value>, shared: number): 
   return middle;
 }
 
-/** Takes out what no list needs any more: leaves without values, and nodes that only pass on. */
+/** Removes leaves without values and merges nodes with a single child. */
 function prune<Value>(path: readonly Node<Value>[]): void {
   for (let depth = path.length - 1; depth > 0; depth--) {
     const [parent, node] = [path[depth - 1], path[depth]];

@@ -1,12 +1,13 @@
 /**
- * One sequence on the disk: what it is of, then its keys and values. Written beside its place and moved there when complete,
- * so that a process may die at any moment.
+ * The snapshot file of one sequence: a header, then keys and values. It is written under a temporary name and renamed
+ * when complete, so that the process may die at any time.
  *
- *     "HEARTHKV" · version u32 · header bytes u32 · header JSON · sha256 of all before
- *     pieces · CRC-32 of each of their blocks, u32 · sha256 of all before but the pieces
+ *     "HEARTHKV" · version u32 · header bytes u32 · header JSON · sha256 of everything before
+ *     pieces · CRC-32 of each block of each piece, u32 · sha256 of everything before except the pieces
  *
- * The sums are against accidents: whoever may write in the user's own folder could write any sums with it. A block's CRC-32
- * misses no change of up to 32 bits in a row and one in 2^32 of others, at more than twice the speed of SHA-256.
+ * The checksums guard against accidents only: whoever can write to the user's folder can write matching checksums.
+ * CRC-32 detects every burst error of up to 32 bits and all but one in 2^32 of others, at over twice the speed of
+ * SHA-256.
  */
 
 import { createHash } from 'node:crypto';
@@ -18,19 +19,21 @@ import { HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 
 const magic = Buffer.from('HEARTHKV');
-/** Another one: the file's form or what backends compute has changed, and what was kept is no longer what would be computed. */
+/** Incremented when the file format or the backends' arithmetic changes. Files of other versions are deleted. */
 export const snapshotVersion = 2;
 const prologueBytes = magic.length + 8;
 const digestBytes = 32;
-/** Summed up and written at once: what a request that comes meanwhile waits for. Each piece begins a block. */
+/**
+ * Unit of checksums and writes; a request that arrives during a write waits for one. Every piece starts a new block.
+ */
 const blockBytes = 1024 * 1024;
 const sumBytes = 4;
 
 const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const snapshotHeader = z.object({
-  /** Of the model's weights and everything else that the values follow from. */
+  /** Digest of the weights and everything else that the cached values depend on. */
   identity: z.string().regex(/^[0-9a-f]{64}$/),
-  /** For people. */
+  /** Display name of the model. */
   model: z.string(),
   tokens: z.array(count).min(1),
   held: z.array(z.array(count)),
@@ -45,7 +48,7 @@ function* blocksOf(piece: Uint8Array): Generator<Uint8Array> {
   for (let at = 0; at < piece.length; at += blockBytes) yield piece.subarray(at, at + blockBytes);
 }
 
-/** Of all blocks of all pieces, and the digest. */
+/** Bytes of all block checksums and the digest. */
 const trailerBytes = ({ pieceBytes }: SnapshotHeader): number =>
   sumBytes * sum(pieceBytes.map((bytes) => Math.ceil(bytes / blockBytes))) + digestBytes;
 
@@ -59,12 +62,12 @@ function headBytes(header: SnapshotHeader): Buffer {
   return Buffer.concat([head, sha256(head)]);
 }
 
-/** Size of the file. */
+/** Size of the whole file in bytes. */
 export const snapshotBytes = (header: SnapshotHeader): number => headBytes(header).length + bytesAfterHead(header);
 
 const bytesAfterHead = (header: SnapshotHeader): number => sum(header.pieceBytes) + trailerBytes(header);
 
-/** @throws HearthError `cancelled`, what `pieces` throws, and what the disk does; then nothing is left behind. */
+/** @throws HearthError `cancelled`, errors of `pieces` and file system errors. The partial file is removed. */
 export async function writeSnapshot(
   path: string,
   header: SnapshotHeader,
@@ -97,7 +100,7 @@ export async function writeSnapshot(
   }
 }
 
-/** What a file says it holds; undefined unless it is whole in size, of this version, and its header is as it was written. */
+/** Returns undefined unless the file has its full size, this version and an intact header. */
 export async function readSnapshotHeader(path: string): Promise<SnapshotHeader | undefined> {
   const file = await open(path, 'r');
   try {
@@ -112,8 +115,8 @@ export async function readSnapshotHeader(path: string): Promise<SnapshotHeader |
 }
 
 /**
- * The pieces, one after the other, each checked.
- * @throws HearthError `invalid-input` when one is not what was written, `cancelled`.
+ * Yields the pieces in order, each verified.
+ * @throws HearthError `invalid-input` if a checksum doesn't match, `cancelled`.
  */
 export async function* readSnapshotPieces(
   path: string,
@@ -129,7 +132,7 @@ export async function* readSnapshotPieces(
     for (const [index, bytes] of header.pieceBytes.entries()) {
       const piece = await reading;
       at += bytes;
-      // The next one is read while this one is checked and taken in; what goes wrong with it is heard of when it is its turn.
+      // Reads ahead while this piece is verified and used. An error surfaces when that piece is awaited.
       reading = readExactly(file, at, header.pieceBytes[index + 1] ?? 0);
       reading.catch(() => {});
       for (const block of blocksOf(piece)) {
@@ -144,9 +147,9 @@ export async function* readSnapshotPieces(
   }
 }
 
-const isDamaged = (): HearthError => invalidInput('A stored sequence is not what was written.');
+const isDamaged = (): HearthError => invalidInput('The snapshot is damaged: a checksum does not match.');
 
-/** Of the blocks, in order. */
+/** Checksums of the blocks, in order. */
 async function readSums(file: FileHandle, head: Buffer, header: SnapshotHeader): Promise<Iterator<number>> {
   const trailer = await readExactly(file, head.length + sum(header.pieceBytes), trailerBytes(header));
   const digestAt = trailer.length - digestBytes;
@@ -155,7 +158,7 @@ async function readSums(file: FileHandle, head: Buffer, header: SnapshotHeader):
   return new Uint32Array(sums.slice().buffer).values();
 }
 
-/** Prologue, header and their digest, checked; undefined where they are not. */
+/** Prologue, header and their digest; undefined if damaged or of another version. */
 async function readHead(file: FileHandle): Promise<Buffer | undefined> {
   try {
     const prologue = Buffer.from(await readExactly(file, 0, prologueBytes));
@@ -184,13 +187,13 @@ async function readExactly(file: FileHandle, position: number, length: number): 
   const bytes = new Uint8Array(length);
   for (let at = 0; at < length; ) {
     const { bytesRead } = await file.read(bytes, at, length - at, position + at);
-    if (bytesRead === 0) throw invalidInput('A stored sequence was cut short.');
+    if (bytesRead === 0) throw invalidInput('The snapshot is truncated.');
     at += bytesRead;
   }
   return bytes;
 }
 
-// The folder of stored sequences, of all models: bounded in bytes, and what was used longest ago goes first.
+// The snapshot folder, shared by all models. Its size is limited; the least recently used snapshots are removed first.
 
 export interface Snapshot {
   readonly path: string;
@@ -200,16 +203,19 @@ export interface Snapshot {
 }
 
 const extension = '.kv';
-/** One that is this old belongs to a process that died. */
+/** A partial file of this age was left by a process that died. */
 const abandonedMs = 60 * 60_000;
 
-/** What is stored, last used first. Files that are no snapshots of this version are removed; those of other names are left alone. */
+/**
+ * Snapshots, most recently used first. Removes snapshot files that are damaged or of another version; ignores all other
+ * files.
+ */
 export async function listSnapshots(directory: string): Promise<Snapshot[]> {
   const found = await Promise.all((await filesIn(directory)).map((path) => inspect(path)));
   return found.flatMap((snapshot) => snapshot ?? []).sort((a, b) => b.usedMs - a.usedMs);
 }
 
-/** @returns how many there were, and their bytes. */
+/** @returns the number and total size of the removed files. */
 export async function clearSnapshots(directory: string): Promise<{ readonly files: number; readonly bytes: number }> {
   const paths = await filesIn(directory);
   const sizes = await Promise.all(
@@ -224,9 +230,9 @@ export async function clearSnapshots(directory: string): Promise<{ readonly file
   return { files: paths.length, bytes: sizes.reduce((sum, size) => sum + size, 0) };
 }
 
-/** Removes what was used longest ago until `bytes` more stay within the limit. */
-export async function makeDiskRoom(directory: string, bytes: number, limitBytes: number): Promise<void> {
-  // Nobody else reads what is kept here: it is made from the user's files.
+/** Removes the least recently used snapshots until `bytes` more fit the limit. */
+export async function reserveDiskSpace(directory: string, bytes: number, limitBytes: number): Promise<void> {
+  // Only the user may read snapshots: they contain the user's files.
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const kept = await listSnapshots(directory);
   let total = kept.reduce((sum, snapshot) => sum + snapshot.bytes, bytes);
@@ -261,7 +267,7 @@ async function inspect(path: string): Promise<Snapshot | undefined> {
     if (header) return { path, bytes: size, usedMs: mtimeMs, header };
     await removeSnapshot({ path });
   } catch {
-    // Another process may have removed it; what cannot be read is as good as absent.
+    // The file may have been removed by another process. Unreadable files count as absent.
   }
   return undefined;
 }

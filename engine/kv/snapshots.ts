@@ -1,7 +1,7 @@
 /**
- * Keeps long sequences of one loaded model on the disk, so that after a restart a prompt that begins like an earlier one is
- * read instead of computed. Written while nobody asks for anything. Those used last are read as soon as the model is loaded,
- * as long as nobody asks for anything; others when a prompt is asked for that they begin.
+ * Saves long sequences of a loaded model to disk, so that after a restart a prompt with a known prefix is read instead
+ * of prefilled. Saves while the engine is idle. Restores the most recently used ones right after the model is loaded,
+ * as long as the engine is idle, and others when a prompt starts like them.
  */
 import { createHash } from 'node:crypto';
 import type { Decoder, Sequence } from '../backend/backend.ts';
@@ -11,9 +11,9 @@ import type { PrefixCache } from './prefixCache.ts';
 import { PrefixTree } from './prefixTree.ts';
 import {
   listSnapshots,
-  makeDiskRoom,
   readSnapshotPieces,
   removeSnapshot,
+  reserveDiskSpace,
   type Snapshot,
   type SnapshotHeader,
   snapshotBytes,
@@ -22,125 +22,125 @@ import {
   writeSnapshot,
 } from './snapshotFile.ts';
 
-/** sha256 of a model's files. */
+/** sha256 of the model's files. */
 export interface Digest {
   /** Undefined until it is computed. */
   readonly known: string | undefined;
-  /** Goes on computing until `signal` is aborted. @returns undefined: not yet, or never. */
+  /** Computes until done or aborted. @returns undefined if it isn't known yet or can't be computed. */
   compute(signal: AbortSignal): Promise<string | undefined>;
 }
 
 export interface SnapshotOptions {
   readonly directory: string;
-  /** Of all models together. */
+  /** Limit for the snapshots of all models. */
   readonly limitBytes: number;
-  /** Until it is known, nothing is written or read; it is computed while nobody asks for anything. */
+  /** Nothing is saved or restored until it is known; it is computed while the engine is idle. */
   readonly digest: Digest;
-  /** Its name, for people. */
+  /** Display name of the model. */
   readonly model: string;
   readonly decoder: Decoder;
   readonly cache: PrefixCache;
-  /** Absent: those of engine/limits.ts. */
+  /** Defaults: engine/limits.ts. */
   readonly idleMs?: number;
   readonly pauseMs?: number;
-  readonly leastTokens?: number;
+  readonly minTokens?: number;
 }
 
-/** One snapshot takes no more of the limit than this, so that some others stay. */
-const mostShare = 1 / 4;
-/** The header, and a last page that is not full, take room too. */
+/** Largest share of the limit for one snapshot, so that others remain. */
+const maxShare = 1 / 4;
+/** Allowance for the header and a partly filled last block. */
 const slackTokens = 32;
-/** What is stored of a sequence's beginning is enough when it is this much of it. */
-const enoughShare = 3 / 4;
+/** A sequence isn't saved again if a snapshot already holds this share of its tokens. */
+const coveredShare = 3 / 4;
 
 export class Snapshots {
   readonly #options: Required<SnapshotOptions>;
   /** Empty until the digest is known. */
   #identity = '';
   #known: Promise<PrefixTree<Snapshot>> = Promise.resolve(new PrefixTree());
-  readonly #ahead: RestoreAhead;
+  readonly #preloader: SnapshotPreloader;
   #timer: NodeJS.Timeout | undefined;
-  /** Ends what is done while nobody asks for anything. */
+  /** Aborts idle-time work. */
   #idle = new AbortController();
   #saving: Promise<void> | undefined;
   #savedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: SnapshotOptions) {
-    const { idleMs, pauseMs, leastTokens } = limits.cache;
-    this.#options = { idleMs, pauseMs, leastTokens, ...options };
+    const { idleMs, pauseMs, minTokens } = limits.cache;
+    this.#options = { idleMs, pauseMs, minTokens, ...options };
     if (options.digest.known !== undefined) this.#identify(options.digest.known);
-    this.#ahead = new RestoreAhead({
-      choose: () => this.#usedLast(),
-      restore: (snapshot, signal) => this.#restoreAhead(snapshot, signal),
+    this.#preloader = new SnapshotPreloader({
+      choose: () => this.#mostRecentlyUsed(),
+      restore: (snapshot, signal) => this.#preloadOne(snapshot, signal),
     });
   }
 
-  /** The model is loaded and nobody has asked for anything yet: what was used last is read. */
+  /** Call when the model is loaded: restores the most recently used snapshots. */
   start(): Promise<void> {
-    return this.#readAhead(this.#idle.signal);
+    return this.#preload(this.#idle.signal);
   }
 
-  /** Nobody asks for anything now: after a while what was not read at the start is, and what is worth it is written. */
-  rest(): void {
+  /** Call when the engine becomes idle: after a delay, continues restoring and then saves what is worth saving. */
+  onIdle(): void {
     const waitMs = Math.max(this.#options.idleMs, this.#savedAtMs + this.#options.pauseMs - performance.now());
     clearTimeout(this.#timer);
     this.#idle = new AbortController();
     const { signal } = this.#idle;
     this.#timer = setTimeout(async () => {
-      await this.#readAhead(signal);
+      await this.#preload(signal);
       if (!signal.aborted) this.#saving = this.#saveIdle(signal);
     }, waitMs);
     this.#timer.unref();
   }
 
-  /** Something is asked for: writing ends at once, and what it held is free; no other read ahead begins. */
-  async wake(): Promise<void> {
+  /** Call when a request arrives: stops saving at once and starts no further restore. */
+  async onRequest(): Promise<void> {
     clearTimeout(this.#timer);
     this.#idle.abort();
     await this.#saving;
     this.#saving = undefined;
   }
 
-  /** Nothing is read or written any more but for a request. */
+  /** Ends all background work; `restorePrefix` still works. */
   async stop(): Promise<void> {
-    await this.wake();
-    await this.#ahead.stop();
+    await this.onRequest();
+    await this.#preloader.stop();
   }
 
-  /** Writes now what is worth it, whatever was written lately. */
+  /** Saves now, without waiting for the usual interval. */
   async save(): Promise<void> {
-    await this.wake();
+    await this.onRequest();
     await this.#saveIdle(new AbortController().signal);
   }
 
-  /** Puts the longest stored beginning of `tokens` into the cache, where it is well longer than what is there. */
-  async recall(tokens: readonly number[], owner: string): Promise<void> {
+  /** Restores the longest stored prefix of `tokens` into the cache if it is clearly longer than the cached one. */
+  async restorePrefix(tokens: readonly number[], owner: string): Promise<void> {
     const known = await this.#known;
-    const { cache, leastTokens } = this.#options;
+    const { cache, minTokens } = this.#options;
     const { shared, values } = known.longest(tokens);
-    const isWorthIt = () => shared >= cache.known(tokens) + leastTokens;
-    await this.#ahead.settle(isWorthIt() ? values : []);
-    const used = shared >= leastTokens ? this.#ahead.firstUsed(values) : [];
-    // They all begin so: the one that is read fastest.
+    const isWorthIt = () => shared >= cache.cachedPrefixTokens(tokens) + minTokens;
+    await this.#preloader.joinOrCancel(isWorthIt() ? values : []);
+    const used = shared >= minTokens ? this.#preloader.firstUsed(values) : [];
+    // All of them share this prefix: take the one that is fastest to read.
     const [snapshot] = values.toSorted((a, b) => a.bytes - b.bytes);
     if (snapshot && isWorthIt()) {
-      const sequence = await this.#restored(snapshot, (hasRoom) => cache.makeRoomWhere(hasRoom));
+      const sequence = await this.#restored(snapshot, (canAllocate) => cache.evictUntil(canAllocate));
       if (sequence) {
         cache.adopt(sequence, snapshot.header.tokens, owner);
         used.push(snapshot);
       }
     }
-    // Where it cannot be written, it goes as if it had not been used.
+    // If the file can't be touched, it is merely removed sooner.
     for (const { path } of used) await touchSnapshot({ path }).catch(() => {});
   }
 
-  async #readAhead(signal: AbortSignal): Promise<void> {
+  async #preload(signal: AbortSignal): Promise<void> {
     if (this.#identity === '') {
       const digest = await this.#options.digest.compute(signal);
       if (digest === undefined) return;
       this.#identify(digest);
     }
-    await this.#ahead.run(signal);
+    await this.#preloader.run(signal);
   }
 
   #identify(digest: string): void {
@@ -149,27 +149,27 @@ export class Snapshots {
   }
 
   /**
-   * @param makeRoom whether there is room, or has been made
-   * @returns undefined where there is none, the signal was aborted or the file cannot be used; one that is not what was written is removed.
+   * @param reserve evicts if needed. @returns whether the sequence fits.
+   * @returns undefined if it doesn't fit, the signal was aborted or the file is unusable. A damaged file is removed.
    */
   async #restored(
     snapshot: Snapshot,
-    makeRoom: (hasRoom: () => boolean) => boolean,
+    reserve: (canAllocate: () => boolean) => boolean,
     signal?: AbortSignal,
   ): Promise<Sequence | undefined> {
     const { path, header } = snapshot;
-    const { storage } = this.#options.decoder;
+    const { serializer } = this.#options.decoder;
     try {
-      const shape = { tokens: header.tokens.length, held: header.held };
-      const sizes = storage.pieceBytes(shape);
+      const shape = { tokens: header.tokens.length, ranges: header.held };
+      const sizes = serializer.pieceBytes(shape);
       if (JSON.stringify(sizes) !== JSON.stringify(header.pieceBytes))
-        throw new HearthError('invalid-input', 'A stored sequence has pieces of other sizes.');
-      if (!makeRoom(() => storage.hasRoom(shape))) return undefined;
-      return await storage.restore(shape, readSnapshotPieces(path, header, signal));
+        throw new HearthError('invalid-input', 'The pieces of a snapshot have unexpected sizes.');
+      if (!reserve(() => serializer.canAllocate(shape))) return undefined;
+      return await serializer.restore(shape, readSnapshotPieces(path, header, signal));
     } catch (error) {
       if (signal?.aborted) return undefined;
       (await this.#known).delete(header.tokens, snapshot);
-      // The file is gone or cannot be read now, or the device has no room or is gone: nothing is wrong with its contents.
+      // The file is unreadable, or the device is full or lost: the contents may still be good.
       if (isDiskError(error) || (error instanceof HearthError && error.code !== 'invalid-input')) return undefined;
       await removeSnapshot(snapshot).catch(() => {});
       if (!(error instanceof HearthError)) throw error;
@@ -177,23 +177,23 @@ export class Snapshots {
     }
   }
 
-  /** Some that were used last, together no longer than one context: memory is for what is used. */
-  async #usedLast(): Promise<Snapshot[]> {
+  /** The most recently used ones that fit one context window together: the remaining memory is for requests. */
+  async #mostRecentlyUsed(): Promise<Snapshot[]> {
     let leftTokens = this.#options.decoder.contextTokens;
     const fitting = (await this.#own()).filter(({ header: { tokens } }) => {
       if (tokens.length > leftTokens) return false;
       leftTokens -= tokens.length;
       return true;
     });
-    return fitting.slice(0, limits.cache.restoredAhead);
+    return fitting.slice(0, limits.cache.preloadedSnapshots);
   }
 
-  /** Drops nothing that is in memory. */
-  async #restoreAhead(snapshot: Snapshot, signal: AbortSignal): Promise<boolean> {
-    const { cache, leastTokens } = this.#options;
+  /** Evicts nothing. */
+  async #preloadOne(snapshot: Snapshot, signal: AbortSignal): Promise<boolean> {
+    const { cache, minTokens } = this.#options;
     const { tokens } = snapshot.header;
-    if (tokens.length < cache.known(tokens) + leastTokens) return false;
-    const sequence = await this.#restored(snapshot, (hasRoom) => hasRoom(), signal);
+    if (tokens.length < cache.cachedPrefixTokens(tokens) + minTokens) return false;
+    const sequence = await this.#restored(snapshot, (canAllocate) => canAllocate(), signal);
     if (sequence) cache.adopt(sequence, tokens, undefined);
     return sequence !== undefined;
   }
@@ -203,11 +203,11 @@ export class Snapshots {
     try {
       const known = await this.#list();
       this.#known = Promise.resolve(known);
-      const { cache, leastTokens } = this.#options;
+      const { cache, minTokens } = this.#options;
       const longestFirst = [...cache.idle].sort((a, b) => b.tokens.length - a.tokens.length);
       for (const { sequence, tokens } of longestFirst) {
         if (signal.aborted) return;
-        if (tokens.length < leastTokens || known.longest(tokens).shared >= enoughShare * tokens.length) continue;
+        if (tokens.length < minTokens || known.longest(tokens).shared >= coveredShare * tokens.length) continue;
         const fork = sequence.fork();
         try {
           await this.#write(fork, tokens, known, signal);
@@ -216,7 +216,7 @@ export class Snapshots {
         }
       }
     } catch {
-      // A full or read-only disk costs the next start time, and is no failure of anything that was asked for.
+      // A full or read-only disk makes the next start slower. No request fails because of it.
     }
   }
 
@@ -227,27 +227,27 @@ export class Snapshots {
     signal: AbortSignal,
   ): Promise<void> {
     const { directory, limitBytes, decoder } = this.#options;
-    const mostBytes = mostShare * limitBytes;
+    const maxBytes = maxShare * limitBytes;
     const wholeBytes = snapshotBytes(this.#headerOf(fork, tokens));
-    if (wholeBytes > mostBytes)
-      fork.truncate(Math.max(0, Math.floor((tokens.length * mostBytes) / wholeBytes) - slackTokens));
+    if (wholeBytes > maxBytes)
+      fork.truncate(Math.max(0, Math.floor((tokens.length * maxBytes) / wholeBytes) - slackTokens));
     const header = this.#headerOf(fork, tokens);
-    if (header.tokens.length < this.#options.leastTokens || snapshotBytes(header) > mostBytes) return;
-    if (known.longest(header.tokens).shared >= enoughShare * header.tokens.length) return;
+    if (header.tokens.length < this.#options.minTokens || snapshotBytes(header) > maxBytes) return;
+    if (known.longest(header.tokens).shared >= coveredShare * header.tokens.length) return;
     const bytes = snapshotBytes(header);
-    await makeDiskRoom(directory, bytes, limitBytes);
+    await reserveDiskSpace(directory, bytes, limitBytes);
     const name = createHash('sha256')
       .update(JSON.stringify([header.identity, header.tokens]))
       .digest('hex');
     const path = snapshotPath(directory, name);
-    await writeSnapshot(path, header, decoder.storage.save(fork), signal);
+    await writeSnapshot(path, header, decoder.serializer.save(fork), signal);
     this.#savedAtMs = performance.now();
-    await this.#replaceBeginnings(header, known);
+    await this.#removePrefixes(header, known);
     known.insert(header.tokens, { path, bytes, usedMs: Date.now(), header });
   }
 
-  /** A stored sequence that the new one begins with is of no more use. */
-  async #replaceBeginnings({ tokens }: SnapshotHeader, known: PrefixTree<Snapshot>): Promise<void> {
+  /** Removes snapshots that are a prefix of the new one. */
+  async #removePrefixes({ tokens }: SnapshotHeader, known: PrefixTree<Snapshot>): Promise<void> {
     const { shared, values } = known.longest(tokens);
     for (const snapshot of values.filter(({ header }) => header.tokens.length === shared)) {
       known.delete(snapshot.header.tokens, snapshot);
@@ -256,14 +256,14 @@ export class Snapshots {
   }
 
   #headerOf(sequence: Sequence, tokens: readonly number[]): SnapshotHeader {
-    const { storage } = this.#options.decoder;
-    const shape = storage.shapeOf(sequence);
+    const { serializer } = this.#options.decoder;
+    const shape = serializer.shapeOf(sequence);
     return {
       identity: this.#identity,
       model: this.#options.model,
       tokens: tokens.slice(0, shape.tokens),
-      held: shape.held.map((stretches) => [...stretches]),
-      pieceBytes: shape.tokens === 0 ? [] : [...storage.pieceBytes(shape)],
+      held: shape.ranges.map((range) => [...range]),
+      pieceBytes: shape.tokens === 0 ? [] : [...serializer.pieceBytes(shape)],
     };
   }
 
@@ -273,76 +273,83 @@ export class Snapshots {
     return tree;
   }
 
-  /** Last used first. */
+  /** Most recently used first. */
   async #own(): Promise<Snapshot[]> {
     const all = await listSnapshots(this.#options.directory);
     return all.filter(({ header }) => header.identity === this.#identity);
   }
 }
 
-/** Whatever the values follow from: two sequences of one identity and the same tokens are the same. */
-function identityOf(digest: string, { backend, storage, spec }: Decoder): string {
+/** Digest of everything that the cached values depend on: equal identity and equal tokens give equal values. */
+function identityOf(digest: string, { backend, serializer, spec }: Decoder): string {
   return createHash('sha256')
-    .update(JSON.stringify([digest, backend, storage.format, spec]))
+    .update(JSON.stringify([digest, backend, serializer.format, spec]))
     .digest('hex');
 }
 
 const isDiskError = (error: unknown): boolean => error instanceof Error && 'syscall' in error;
 
-// Reads stored sequences while nobody asks for anything, one after the other; a request joins the read that it wants, and ends another.
+// Restores snapshots in the background, one at a time. A request waits for the restore that it needs and cancels any
+// other.
 
-interface RestoreAheadOptions {
-  /** What is worth it, first to last; asked once. */
+interface PreloaderOptions {
+  /** Snapshots to restore, in order; called once. */
   readonly choose: () => Promise<readonly Snapshot[]>;
-  /** Puts one into memory; resolves early once the signal is aborted. @returns whether it is there now. */
+  /** Restores one snapshot; returns early when the signal is aborted. @returns whether it is in memory. */
   readonly restore: (snapshot: Snapshot, signal: AbortSignal) => Promise<boolean>;
 }
 
-class RestoreAhead {
-  readonly #options: RestoreAheadOptions;
-  #left: Snapshot[] | undefined;
-  #reading: { readonly path: string; readonly stop: AbortController; readonly done: Promise<boolean> } | undefined;
-  /** Paths of those in memory that nobody has asked for yet. */
+class SnapshotPreloader {
+  readonly #options: PreloaderOptions;
+  #remaining: Snapshot[] | undefined;
+  #current: { readonly path: string; readonly stop: AbortController; readonly done: Promise<boolean> } | undefined;
+  /** Paths of restored snapshots that no request has used. */
   readonly #unused = new Set<string>();
 
-  constructor(options: RestoreAheadOptions) {
+  constructor(options: PreloaderOptions) {
     this.#options = options;
   }
 
-  /** Reads what is left; begins no other one after `signal`. One that was ended is read again at the next run. */
+  /**
+   * Restores the remaining snapshots; starts no further one after `signal` is aborted. A cancelled one is retried by
+   * the next call.
+   */
   async run(signal: AbortSignal): Promise<void> {
     try {
-      this.#left ??= [...(await this.#options.choose())];
-      for (let [next] = this.#left; next && !signal.aborted && !this.#reading; [next] = this.#left) {
+      this.#remaining ??= [...(await this.#options.choose())];
+      for (let [next] = this.#remaining; next && !signal.aborted && !this.#current; [next] = this.#remaining) {
         const { path } = next;
         const stop = new AbortController();
-        this.#reading = { path, stop, done: this.#options.restore(next, stop.signal) };
-        if (await this.#reading.done) this.#unused.add(path);
-        if (!stop.signal.aborted) this.#left.shift();
-        this.#reading = undefined;
+        this.#current = { path, stop, done: this.#options.restore(next, stop.signal) };
+        if (await this.#current.done) this.#unused.add(path);
+        if (!stop.signal.aborted) this.#remaining.shift();
+        this.#current = undefined;
       }
     } catch {
-      // Nobody has asked for it; whoever does hears what is wrong.
-      this.#reading = undefined;
-      this.#left = [];
+      // No request depends on it; a request that does will report the error.
+      this.#current = undefined;
+      this.#remaining = [];
     }
   }
 
-  /** Waits for the read in progress if it is of one of these, and ends it otherwise. Afterwards it holds nothing half read. */
-  async settle(wanted: readonly Snapshot[]): Promise<void> {
-    const reading = this.#reading;
-    if (!reading) return;
-    if (!wanted.some(({ path }) => path === reading.path)) reading.stop.abort();
-    await reading.done.catch(() => {});
+  /**
+   * Waits for the restore in progress if it is one of `wanted`; cancels it otherwise. Nothing is half restored
+   * afterwards.
+   */
+  async joinOrCancel(wanted: readonly Snapshot[]): Promise<void> {
+    const current = this.#current;
+    if (!current) return;
+    if (!wanted.some(({ path }) => path === current.path)) current.stop.abort();
+    await current.done.catch(() => {});
   }
 
-  /** Reads nothing more. */
+  /** Cancels the restore in progress and starts no further one. */
   async stop(): Promise<void> {
-    this.#left = [];
-    await this.settle([]);
+    this.#remaining = [];
+    await this.joinOrCancel([]);
   }
 
-  /** Of these, those that were read ahead and are asked for now for the first time. */
+  /** Of these, the restored snapshots that a request uses for the first time. */
   firstUsed(among: readonly Snapshot[]): Snapshot[] {
     return among.filter(({ path }) => this.#unused.delete(path));
   }

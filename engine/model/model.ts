@@ -1,4 +1,4 @@
-/** A checkpoint opened for use: what it computes, its weights, and how text becomes ids for it. */
+/** A checkpoint opened for use: its spec, weights and tokenizer. */
 import type { TensorFile } from '../formats/tensor.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import type { EmbeddingSpec } from './spec/embedding.ts';
@@ -10,17 +10,17 @@ export interface Checkpoint {
   readonly path: string;
   readonly spec: DecoderSpec;
   readonly weights: DecoderWeights;
-  /** Of an embedding model, whose spec is `headless`. */
+  /** Present for embedding models, whose spec is `headless`. */
   readonly embedding?: EmbeddingSpec;
   readonly file: TensorFile;
   /**
-   * Takes as long as opening all the rest. @returns undefined for checkpoints without a vocabulary (test checkpoints): ids only.
-   * @throws HearthError `invalid-input` or `unsupported` naming what is wrong.
+   * Takes as long as everything else that opening does. @returns undefined for test checkpoints without a vocabulary.
+   * @throws HearthError `invalid-input` or `unsupported`, naming the fault.
    */
   readTokenizer(): Promise<Tokenizer | undefined>;
 }
 
-/** A checkpoint with its vocabulary, where it has one. */
+/** A checkpoint with its tokenizer, if it has one. */
 export interface Model extends Omit<Checkpoint, 'readTokenizer'> {
   readonly tokenizer?: Tokenizer;
 }

@@ -1,4 +1,4 @@
-/** Opening a checkpoint: which family it is, and its weights by role. */
+/** Opens a checkpoint: finds its family, and its weights by role. */
 import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HearthError, invalidInput, unsupported } from '../errors.ts';
@@ -23,7 +23,7 @@ import type { DecoderSpec } from './spec/spec.ts';
 
 const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3, qwen3Moe, gptOss, deepseekV3];
 
-/** `openCheckpoint` and its vocabulary. @throws HearthError as either does. */
+/** Opens a checkpoint and reads its tokenizer. @throws HearthError as `openCheckpoint` and `readTokenizer` do. */
 export async function openModel(path: string): Promise<Model> {
   const { readTokenizer, ...checkpoint } = await openCheckpoint(path);
   try {
@@ -84,13 +84,13 @@ async function openGgufModel(path: string): Promise<Checkpoint> {
   });
 }
 
-/** A vocabulary may be smaller than the model's, which is padded, but no id may lie beyond it. */
+/** A model's vocabulary may be padded beyond the tokenizer's; the tokenizer's must not be larger. */
 function fitting({ vocabularySize }: DecoderSpec, tokenizer: Tokenizer | undefined): Tokenizer | undefined {
   if (!tokenizer || tokenizer.vocabularySize <= vocabularySize) return tokenizer;
   throw invalidInput(`The tokenizer has ${tokenizer.vocabularySize} tokens, the model's embedding ${vocabularySize}.`);
 }
 
-/** Closes the file when the model in it turns out to be none. */
+/** Closes the file if `read` fails. */
 async function withOpenFile<F extends TensorFile>(
   file: F,
   read: (file: F) => Checkpoint | Promise<Checkpoint>,
@@ -103,19 +103,22 @@ async function withOpenFile<F extends TensorFile>(
   }
 }
 
-/** A config.json, of any family or none. @throws HearthError `not-found`, or `invalid-input` for what is no JSON or far too long. */
+/**
+ * Reads a config.json of any kind.
+ * @throws HearthError `not-found`, or `invalid-input` if it isn't JSON or is too long.
+ */
 export async function readConfig(path: string): Promise<unknown> {
   const file = await open(path).catch((error: unknown) => {
-    throw new HearthError('not-found', `There is no ${path}. A model directory holds config.json and safetensors.`, {
+    throw new HearthError('not-found', `${path}: not found. A model directory contains config.json and safetensors.`, {
       cause: error,
     });
   });
   try {
     const { size } = await file.stat();
-    if (size > limits.model.configBytes) throw invalidInput(`${path} has ${size} bytes; no configuration is so long.`);
+    if (size > limits.model.configBytes) throw invalidInput(`${path} has ${size} bytes, too many for a configuration.`);
     return JSON.parse(await file.readFile('utf8'));
   } catch (error) {
-    if (error instanceof SyntaxError) throw new HearthError('invalid-input', `${path} is no JSON.`, { cause: error });
+    if (error instanceof SyntaxError) throw new HearthError('invalid-input', `${path} isn't JSON.`, { cause: error });
     throw error;
   } finally {
     await file.close();

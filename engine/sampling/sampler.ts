@@ -4,9 +4,9 @@
  * applies the temperature last, so its top-p keeps another set; model cards publish values for this order.
  */
 
-import type { SamplingRules } from '../backend/backend.ts';
+import type { SamplingParams } from '../backend/backend.ts';
 
-export interface SamplerSettings extends SamplingRules {
+export interface SamplerSettings extends SamplingParams {
   readonly logitBias: ReadonlyMap<number, number>;
 }
 

@@ -31,8 +31,10 @@ export class DeviceSampler {
       ...allowances.map(({ tokens }) => tokens),
       ...slices.map(({ request }) => this.#tokensLeft(request)),
     );
-    const hasRoom = this.#decoder().hasRoom(slices.map(({ request: { sequence } }) => ({ sequence, tokens: wanted })));
-    const steps = hasRoom ? wanted : 1;
+    const canAllocate = this.#decoder().canAllocate(
+      slices.map(({ request: { sequence } }) => ({ sequence, tokens: wanted })),
+    );
+    const steps = canAllocate ? wanted : 1;
     return { steps, slices: slices.flatMap(({ request }, i) => samplingSlice(request, steps, allowances[i]) ?? []) };
   }
 
@@ -50,12 +52,12 @@ export class DeviceSampler {
   #allowance({ request, tokens, drafts, logits }: StepSlice<Job>): FreeTokens | undefined {
     const { sampling } = request.request;
     const decodes = tokens === 1 && drafts === 0 && logits === 'last';
-    if (!decodes || !sampling || !this.#decoder().deviceSampling?.follows(sampling.rules)) return undefined;
+    if (!decodes || !sampling || !this.#decoder().deviceSampling?.supports(sampling.rules)) return undefined;
     return sampling.free();
   }
 
   #paced(): number {
-    return Math.max(1, Math.min(this.#decoder().deviceSampling?.mostSteps ?? 1, Math.floor(stepMs / this.#tokenMs)));
+    return Math.max(1, Math.min(this.#decoder().deviceSampling?.maxSteps ?? 1, Math.floor(stepMs / this.#tokenMs)));
   }
 
   #tokensLeft({ request, generatedTokens, sequence }: Job): number {

@@ -25,7 +25,7 @@ export class MemoryRoom {
     for (;;) {
       const demands = admitted.map(({ sequence, waitingTokens }) => ({ sequence, tokens: waitingTokens }));
       // A single request always runs: if memory is short, the decoder has the better error message.
-      if (this.#cache().makeRoom(demands) || admitted.length === 1) return true;
+      if (this.#cache().evictFor(demands) || admitted.length === 1) return true;
       const victim = this.#queue.victimFor(job);
       this.#suspend(victim && victim.requestClass !== job.requestClass ? victim : job);
       if (!job.admitted) {
@@ -49,10 +49,10 @@ export class MemoryRoom {
   /** @returns all slices if they fit, else the first alone, for which other requests may be suspended. */
   fitting(slices: readonly Slice[]): readonly Slice[] {
     const cache = this.#cache();
-    if (cache.makeRoom(slices.map(demand))) return slices;
+    if (cache.evictFor(slices.map(demand))) return slices;
     const [first] = slices;
     if (!first) return [];
-    while (!cache.makeRoom([demand(first)])) {
+    while (!cache.evictFor([demand(first)])) {
       const victim = this.#queue.victimFor(first.request);
       if (victim) {
         this.#suspend(victim);

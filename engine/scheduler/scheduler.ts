@@ -25,7 +25,7 @@ export interface Machine {
   readonly decoder: Decoder;
   readonly cache: PrefixCache;
   /** Absent: no snapshots on disk. */
-  readonly snapshots?: Pick<Snapshots, 'recall' | 'rest' | 'wake'>;
+  readonly snapshots?: Pick<Snapshots, 'restorePrefix' | 'onIdle' | 'onRequest'>;
   /** Absent: no draft tokens. */
   readonly speculation?: Speculation;
 }
@@ -108,7 +108,7 @@ export class Scheduler {
   async #work(): Promise<void> {
     // Waits for requests submitted in the same turn of the event loop.
     await this.#options.yieldToEventLoop();
-    await this.#machine.snapshots?.wake();
+    await this.#machine.snapshots?.onRequest();
     for (;;) {
       const nowMs = this.#options.now();
       this.#endUnwanted(nowMs);
@@ -116,7 +116,7 @@ export class Scheduler {
       if (!step) {
         // Not in a `finally`: a request submitted before it ran would find a loop that has already ended.
         this.#working = undefined;
-        if (!this.#closed) this.#machine.snapshots?.rest();
+        if (!this.#closed) this.#machine.snapshots?.onIdle();
         return;
       }
       if (step.kind === 'admit') await this.#admit(step.request, nowMs);
@@ -149,10 +149,10 @@ export class Scheduler {
   async #admit(job: Job, nowMs: number): Promise<void> {
     const { cache, snapshots } = this.#machine;
     try {
-      await snapshots?.recall(job.tokens, job.requestClass);
+      await snapshots?.restorePrefix(job.tokens, job.requestClass);
       const lease = cache.acquire(job.tokens, job.requestClass);
       job.lease = lease;
-      lease.sequence.mark(job.boundaries);
+      lease.sequence.setCheckpoints(job.boundaries);
       if (!this.#room.hasRoomFor(job)) return;
       if (job.cachedTokens !== undefined) return;
       job.cachedTokens = lease.cachedTokens;

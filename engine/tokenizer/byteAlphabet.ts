@@ -1,6 +1,6 @@
 /**
- * How byte-level vocabularies spell bytes (openai/gpt-2, encoder.py `bytes_to_unicode`): printable Latin-1 stands for
- * itself, the 68 other bytes for the characters from U+0100 on, in order. A blank is `Ġ`, a line feed `Ċ`.
+ * The byte alphabet of byte-level vocabularies (openai/gpt-2, encoder.py `bytes_to_unicode`): printable Latin-1 bytes
+ * map to themselves, the 68 others to the characters from U+0100 on, in order. A space is `Ġ`, a line feed `Ċ`.
  */
 
 const isPrintable = (byte: number): boolean =>
@@ -13,12 +13,12 @@ const characters: readonly string[] = (() => {
 
 const bytes: ReadonlyMap<string, number> = new Map(characters.map((character, byte) => [character, byte]));
 
-/** The character that spells a byte. */
+/** The character for a byte. */
 export function characterOfByte(byte: number): string {
   return characters[byte] ?? '';
 }
 
-/** The token that spells `utf8`. */
+/** The spelling of UTF-8 bytes as a token. */
 export function spellBytes(utf8: Uint8Array): string {
   let token = '';
   for (const byte of utf8) token += characters[byte];
@@ -27,7 +27,7 @@ export function spellBytes(utf8: Uint8Array): string {
 
 const encoder = new TextEncoder();
 
-/** The bytes that a token spells; characters outside the alphabet stand for their own UTF-8. */
+/** The bytes of a token; characters outside the alphabet give their own UTF-8. */
 export function bytesOfSpelling(token: string): Uint8Array {
   const out: number[] = [];
   for (const character of token) {

@@ -1,8 +1,8 @@
 /**
- * The tokenizer of both kinds of byte-pair vocabulary: byte-level (GPT-2, Llama 3, Qwen, DeepSeek, GPT-OSS) and
- * SentencePiece's with byte fallback (Llama 2, CodeLlama). `@huggingface/tokenizers` reads the same files at 0.6 MB
- * of source code a second; here a piece of text is looked up before it is merged, and merging works on ids, which
- * takes a tenth of the time and gives the same ids (see the tests).
+ * Tokenizer for both kinds of byte-pair vocabulary: byte-level (GPT-2, Llama 3, Qwen, DeepSeek, GPT-OSS) and
+ * SentencePiece with byte fallback (Llama 2, CodeLlama). `@huggingface/tokenizers` encodes 0.6 MB of source code a
+ * second. Caching the ids of pieces and merging ids instead of strings takes a tenth of the time and gives the same ids
+ * (see the tests).
  */
 
 import { limits } from '../limits.ts';
@@ -13,26 +13,26 @@ import { preTokenise, type SplitStep } from './preTokenise.ts';
 import { runWhole, type Sliced } from './sliced.ts';
 import type { FillInTheMiddle, PromptPart, Tokenizer } from './tokenizer.ts';
 
-/** What a published vocabulary says, whichever file it comes from. */
+/** A published vocabulary, from either kind of file. */
 export interface BytePairVocabulary {
-  /** Spelling by id, added tokens included. */
+  /** Spelling by id, with added tokens. */
   readonly tokens: readonly (string | undefined)[];
   readonly added: readonly AddedToken[];
-  /** Id by spelling, of what merging can give: not of added tokens. */
+  /** Id by spelling, without added tokens. */
   readonly ids: ReadonlyMap<string, number>;
-  /** How tokens spell bytes: GPT-2's alphabet, or UTF-8 with `▁` for blanks and `<0x0A>` for bytes. */
+  /** Spelling of bytes: GPT-2's alphabet, or UTF-8 with `▁` for spaces and `<0x0A>` for bytes. */
   readonly spelling: 'byte-level' | 'byte-fallback';
   readonly merges: MergeTable;
-  /** A piece that is a token is that token, whatever merging would give (o200k, Llama 3). */
+  /** A piece that is a token isn't merged, even if merging gave something else (o200k, Llama 3). */
   readonly wholePieces: boolean;
-  /** Stands for what the vocabulary cannot spell; absent: that is dropped. */
+  /** Replaces characters that the vocabulary can't spell; absent: they are dropped. */
   readonly unknownId?: number;
-  /** Neighbouring unknowns become one. */
+  /** Adjacent unknown tokens become one. */
   readonly fuseUnknown: boolean;
-  /** Applied to text between added tokens; `first`: nothing comes before it. */
+  /** Applied to text between added tokens; `first`: the text starts the prompt. */
   readonly normalise: (text: string, first: boolean) => string;
   readonly splitSteps: readonly SplitStep[];
-  /** `normalise` puts a blank before a text, which decoding takes away. */
+  /** `normalise` adds a leading space, which decoding removes. */
   readonly leadingBlank: boolean;
   readonly endIds: ReadonlySet<number>;
   readonly beginId?: number;
@@ -63,7 +63,7 @@ export class BytePairTokenizer implements Tokenizer {
   readonly #framingFinder: AddedTokenFinder;
   readonly #textFinder: AddedTokenFinder;
   readonly #ids: ReadonlyMap<string, number>;
-  /** Id by byte, -1 where the vocabulary lacks it. */
+  /** Id by byte; -1 if the vocabulary lacks it. */
   readonly #byteIds: Int32Array;
   readonly #cache = new PieceCache();
 
@@ -154,7 +154,7 @@ export class BytePairTokenizer implements Tokenizer {
     const bytes = encoder.encode(piece);
     const whole = this.#vocabulary.wholePieces ? this.#wholePiece(piece, bytes) : undefined;
     const ids = whole === undefined ? yield* this.#mergePiece(piece, bytes) : Int32Array.of(whole);
-    // A slice of a string keeps all of it alive, so the key is a copy. Bytes of half a character differ from it.
+    // The key is a copy, because a slice of a string keeps the whole string alive. Lone surrogates differ from the copy.
     const key = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
     if (key === piece && key.length <= 256) this.#cache.set(key, ids);
     return ids;
@@ -208,9 +208,9 @@ function spellByteToken(byte: number): string {
   return `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
 }
 
-// Ids of pieces seen before: source code repeats its words, so nine of ten pieces need no merging. Two generations:
-// what is used moves to the younger one, and when that is full the older one goes. Bounded, and exact, as the ids of
-// a piece depend on nothing else.
+// Cache of the ids of pieces. Source code repeats its words, so nine of ten pieces need no merging. It has two
+// generations: entries in use move to the young one, and when that is full the old one is dropped. Exact, because the
+// ids of a piece depend on nothing else.
 
 class PieceCache {
   #young = new Map<string, Int32Array>();

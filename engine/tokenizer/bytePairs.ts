@@ -1,13 +1,13 @@
 /**
- * Byte-pair merging (Sennrich et al. 2016): of all neighbouring symbols that may merge, the pair of the lowest rank
- * merges first, the leftmost of equals, until none may. Both kinds of vocabulary are this one loop: byte-level ones
- * rank by the order of their merge list, SentencePiece ones by the score of the merged token.
+ * Byte-pair merging (Sennrich et al. 2016): repeatedly merges the adjacent pair with the lowest rank, the leftmost
+ * among equals. Both kinds of vocabulary use this loop. Byte-level vocabularies rank by position in the merge list,
+ * SentencePiece by the score of the merged token.
  */
 import type { Sliced } from './sliced.ts';
 
-/** Which pairs of symbols merge, into what, and how early. */
+/** Maps pairs of symbols to the merged symbol and its rank. */
 export class MergeTable {
-  /** Open addressing; an entry is left + 1 (0: free), right, rank, merged. */
+  /** Open addressing. Entry: left + 1 (0: free), right, rank, merged. */
   readonly #entries: Int32Array;
   readonly #mask: number;
 
@@ -17,7 +17,7 @@ export class MergeTable {
     this.#mask = slots - 1;
   }
 
-  /** The first entry for a pair stays. `rank` is below 2^21. */
+  /** The first entry for a pair wins. `rank` is below 2^21. */
   add(left: number, right: number, rank: number, merged: number): void {
     const entry = this.#locate(left, right);
     const entries = this.#entries;
@@ -28,7 +28,7 @@ export class MergeTable {
     entries[entry + 3] = merged;
   }
 
-  /** A handle for `rank` and `merged`, or -1. */
+  /** An entry for `rank` and `merged`, or -1. */
   find(left: number, right: number): number {
     const entry = this.#locate(left, right);
     return this.#entries[entry] === 0 ? -1 : entry;
@@ -54,14 +54,14 @@ export class MergeTable {
   }
 }
 
-/** Merged between two pauses: about a millisecond. */
+/** Symbols merged between two pauses: about a millisecond. */
 const symbolsOfSlice = 4096;
 
-/** Heap keys are rank · 2^31 + position: exact in a double, and ordered as the merges are. */
+/** Heap keys are rank · 2^31 + position: exact as doubles, and ordered like the merges. */
 const positions = 2 ** 31;
 const gone = -1;
 
-/** Merges `symbols` in place and returns how many are left. */
+/** Merges `symbols` in place. @returns the number of remaining symbols. */
 export function* mergePairs(symbols: Int32Array, table: MergeTable): Sliced<number> {
   const count = symbols.length;
   const next = new Int32Array(count);
@@ -91,7 +91,7 @@ export function* mergePairs(symbols: Int32Array, table: MergeTable): Sliced<numb
     const right = next[left] ?? gone;
     if (symbols[left] === gone || right === gone) continue;
     const entry = table.find(symbols[left] ?? 0, symbols[right] ?? 0);
-    // A neighbour has merged since this was offered; what is there now was offered too.
+    // The pair is stale: a neighbour has merged since. The new pair was offered as well.
     if (entry < 0 || table.rank(entry) !== rank) continue;
     symbols[left] = table.merged(entry);
     symbols[right] = gone;

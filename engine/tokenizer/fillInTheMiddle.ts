@@ -1,4 +1,4 @@
-/** Fill-in-the-middle: which tokens of a vocabulary mark the parts, and the prompt made of them. */
+/** Fill-in-the-middle: finds a vocabulary's FIM tokens and builds prompts from them. */
 import type { FillInTheMiddle } from './tokenizer.ts';
 
 interface Markers {
@@ -22,14 +22,14 @@ const published: readonly Markers[] = [
     repositoryNames: ['<|repo_name|>'],
     pad: '<|fim_pad|>',
   },
-  // DeepSeek: the hole stands where the suffix follows, the end where the model goes on.
+  // DeepSeek: `hole` precedes the suffix, `end` precedes the completion.
   {
     prefix: '<｜fim▁begin｜>',
     suffix: '<｜fim▁hole｜>',
     middle: '<｜fim▁end｜>',
     order: 'prefix-suffix-middle',
   },
-  // StarCoder, StarCoder2, Granite. SmolLM2 has their repository tokens, but not these.
+  // StarCoder, StarCoder2, Granite. SmolLM2 has their repository tokens but not these.
   {
     prefix: '<fim_prefix>',
     suffix: '<fim_suffix>',
@@ -41,11 +41,11 @@ const published: readonly Markers[] = [
   },
   // CodeLlama, as SentencePiece spells it.
   { prefix: '▁<PRE>', suffix: '▁<SUF>', middle: '▁<MID>', order: 'prefix-suffix-middle' },
-  // Codestral: the suffix comes first and the model goes on from the prefix (mistral-common, `encode_fim`).
+  // Codestral: the suffix comes first and the completion continues the prefix (mistral-common, `encode_fim`).
   { prefix: '[PREFIX]', suffix: '[SUFFIX]', order: 'suffix-prefix-middle' },
 ];
 
-/** Names that are no words: what has one of them is a fill-in-the-middle token. */
+/** Names that can't be ordinary words: a token with such a name is a FIM token. */
 export const fillInTheMiddleNames: ReadonlySet<string> = new Set(
   published
     .flatMap((markers) => [markers.prefix, markers.suffix, markers.middle, markers.pad])
@@ -53,7 +53,7 @@ export const fillInTheMiddleNames: ReadonlySet<string> = new Set(
     .filter((name) => name !== undefined),
 );
 
-/** The first published set that a vocabulary has in full. `idOf` must know framing tokens only. */
+/** The first published set that the vocabulary contains completely. `idOf` must know framing tokens only. */
 export function findFillInTheMiddle(idOf: (token: string) => number | undefined): FillInTheMiddle | undefined {
   const optional = (name: string | undefined): number | undefined => (name === undefined ? undefined : idOf(name));
   for (const markers of published) {
@@ -78,7 +78,7 @@ export function findFillInTheMiddle(idOf: (token: string) => number | undefined)
   return undefined;
 }
 
-/** The prompt whose continuation is the missing middle. */
+/** The prompt that the model continues with the missing middle. */
 export function fillInTheMiddlePrompt(
   tokens: FillInTheMiddle,
   prefixIds: readonly number[],

@@ -1,33 +1,33 @@
-/** Tokens that are found in text as a whole, before anything is merged: turn marks, tool marks, end of text. */
+/** Added tokens, which are found in text before merging: turn markers, tool markers, end of text. */
 import type { PromptPart } from './tokenizer.ts';
 
 export interface AddedToken {
   readonly id: number;
   readonly text: string;
-  /** Never part of what a model says: `<|im_end|>`, but not `<think>`. */
+  /** Never part of the model's answer: `<|im_end|>`, but not `<think>`. */
   readonly special: boolean;
-  /** Blanks before or after the token belong to it. */
+  /** Whitespace before or after the token belongs to it. */
   readonly stripBefore?: boolean;
   readonly stripAfter?: boolean;
 }
 
 /**
- * Whether an added token is text rather than framing: DeepSeek-Coder adds `ü`, GPT-NeoX runs of blanks. Nothing can
- * be pretended with these, so they count in users' text too, as the models were trained.
+ * Whether an added token is plain text: DeepSeek-Coder adds `ü`, GPT-NeoX runs of spaces. They can't fake framing, so
+ * they are also recognised in user text, as in training.
  */
 export function isPlainText(token: AddedToken): boolean {
   return !token.special && (/^\s+$/u.test(token.text) || [...token.text].length === 1);
 }
 
 /**
- * `<|…|>` and `<｜…｜>` frame text whatever their flag says: Qwen3 lists `<|fim_pad|>` and DeepSeek `<｜User｜>` as not
- * special. llama.cpp's converter makes the same correction.
+ * `<|…|>` and `<｜…｜>` are framing regardless of their flag: Qwen3 lists `<|fim_pad|>` and DeepSeek `<｜User｜>` as not
+ * special. llama.cpp's converter corrects this too.
  */
 export function looksSpecial(text: string): boolean {
   return /^<[|｜].*[|｜]>$/su.test(text);
 }
 
-/** Finds added tokens in text: the leftmost first, the longest where several start. */
+/** Finds added tokens in text: leftmost first, the longest if several start at one place. */
 export class AddedTokenFinder {
   readonly #byStart = new Map<string, AddedToken[]>();
   readonly #starts: RegExp | undefined;
@@ -35,7 +35,7 @@ export class AddedTokenFinder {
   constructor(tokens: Iterable<AddedToken>) {
     const first = new Set<string>();
     for (const token of tokens) {
-      // Two characters, as 818 tokens of DeepSeek start with `<` and source files are full of it.
+      // Two characters: 818 tokens of DeepSeek start with `<`, which is frequent in source files.
       const start = token.text.slice(0, 2);
       this.#byStart.set(start, [...(this.#byStart.get(start) ?? []), token]);
       first.add(token.text.charAt(0));
@@ -44,7 +44,7 @@ export class AddedTokenFinder {
     if (first.size > 0) this.#starts = new RegExp(`[${[...first].map(escapeUnit).join('')}]`, 'g');
   }
 
-  /** Ids of the tokens in `text`, and what lies between them. */
+  /** Ids of the tokens in `text`, with the text in between. */
   split(text: string): PromptPart[] {
     const parts: PromptPart[] = [];
     let end = 0;
@@ -81,9 +81,9 @@ function escapeUnit(unit: string): string {
   return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }
 
-// Tokens that end a turn or the text, by the names that published vocabularies give them.
+// Tokens that end a turn or the text, by their published names.
 
-/** As in llama.cpp's list of end-of-generation tokens, for the families that Hearth runs and their relatives. */
+/** From llama.cpp's list of end-of-generation tokens: the supported families and their relatives. */
 const names: readonly string[] = [
   '<|im_end|>', // ChatML: Qwen, SmolLM
   '<|endoftext|>',
@@ -98,20 +98,20 @@ const names: readonly string[] = [
   '<end_of_turn>', // Gemma
   '</s>',
   '▁<EOT>', // CodeLlama
-  // A model that fills the middle may go on with the next file.
+  // A fill-in-the-middle model may continue with the next file.
   '<|fim_pad|>',
   '<|file_sep|>',
   '<|repo_name|>',
 ];
 
-/** `idOf` must know framing tokens only; `published` are the ids that the checkpoint names itself. */
+/** `idOf` must know framing tokens only; `published` are end ids that the checkpoint declares. */
 export function findEndIds(idOf: (token: string) => number | undefined, published: readonly number[]): Set<number> {
   const ids = new Set(published);
   for (const name of names) {
     const id = idOf(name);
     if (id !== undefined) ids.add(id);
   }
-  // In harmony `<|end|>` ends a message, after which the same turn goes on (openai/harmony, docs/format.md).
+  // In harmony, `<|end|>` ends a message but not the turn (openai/harmony, docs/format.md).
   const messageEnd = idOf('<|end|>');
   if (messageEnd !== undefined && idOf('<|return|>') !== undefined) ids.delete(messageEnd);
   return ids;

@@ -1,18 +1,18 @@
 /**
- * What `tokenizer.ggml.pre` stands for: a GGUF names its pre-tokeniser and leaves the patterns to the reader. They
- * are those of the published tokenizer.json files; llama.cpp's src/llama-vocab.cpp has the names and, for the rest,
- * the patterns too.
+ * Patterns for the pre-tokenisers that `tokenizer.ggml.pre` names: GGUF files contain only the name. The patterns are
+ * those of the published tokenizer.json files; the names, and the remaining patterns, are from llama.cpp's
+ * src/llama-vocab.cpp.
  */
 import { gpt2Pattern } from './preTokenise.ts';
 
 export interface NamedPreTokeniser {
-  /** One pattern a step, all of them keeping what is between their matches. */
+  /** One pattern a step; text between matches is kept. */
   readonly patterns: readonly string[];
   /** The family's tokenizer.json normalises to NFC. */
   readonly nfc?: boolean;
   /** `ignore_merges` of the family's tokenizer.json. */
   readonly wholePieces?: boolean;
-  /** The begin token precedes a text unless the file says otherwise. */
+  /** Texts start with the begin token unless the file says otherwise. */
   readonly addBegin?: boolean;
 }
 
@@ -27,7 +27,7 @@ const casedWords = (ending: string): string =>
   `[^\\r\\n\\p{L}\\p{N}]?[${upper}]*[${lower}]+${ending}|[^\\r\\n\\p{L}\\p{N}]?[${upper}]+[${lower}]*${ending}`;
 const restWithSlash = ' ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
 
-/** The cased letters of Unicode, as DeepSeek-LLM's tokenizer.json lists them. Escaped: what NFC would change. */
+/** Unicode's cased letters as listed in DeepSeek-LLM's tokenizer.json. Characters that NFC would change are escaped. */
 const casedLetters =
   'A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥῲ-ῴῶ-ῼ' +
   'ℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃';
@@ -107,7 +107,7 @@ export const namedPreTokenisers: ReadonlyMap<string, NamedPreTokeniser> = new Ma
   ],
   ['glm4', { patterns: [llama3Pattern], wholePieces: true }],
   ['chatglm-bpe', { patterns: [llama3Pattern] }],
-  // tokenization_kimi.py of the model's repository: GPT-4o's words without Han, which stand by themselves.
+  // tokenization_kimi.py of the model's repository: GPT-4o's words without Han characters, which are split off.
   [
     'kimi-k2',
     {
@@ -125,13 +125,13 @@ export const namedPreTokenisers: ReadonlyMap<string, NamedPreTokeniser> = new Ma
   ...named(qwen2Cut, 'stablelm2', 'hunyuan', 'solar-open', 'grok-2'),
   ...named(gpt4o, 'llama4', 'kanana2', 'minimax-m2'),
   ...named(deepSeekV3, 'hunyuan-dense', 'joyai-llm'),
-  // llama.cpp's own, for files that name none.
+  // llama.cpp's default for files that name none.
   ['default', { patterns: ['[\\p{P}\\$\\+<=>\\^~\\|]+', gpt2Pattern, '\\p{N}+', '[0-9][0-9][0-9]'] }],
 ]);
 
 const published = new Set([...namedPreTokenisers.values()].flatMap((pre) => pre.patterns));
 
-/** Whether a tokenizer.json's pattern is one of these; some write line ends as they are, some escape them. */
+/** Whether a tokenizer.json's pattern is one of these, with line ends written literally or escaped. */
 export function isPublishedPattern(pattern: string): boolean {
   return published.has(pattern.replaceAll('\r', '\\r').replaceAll('\n', '\\n'));
 }

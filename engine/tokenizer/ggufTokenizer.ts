@@ -1,4 +1,4 @@
-/** The tokenizer inside a GGUF. */
+/** Reads the tokenizer from a GGUF's metadata. */
 import { invalidInput, unsupported } from '../errors.ts';
 import {
   type GgufMetadata,
@@ -23,7 +23,7 @@ import type { FillInTheMiddle, Tokenizer } from './tokenizer.ts';
 const tokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4 } as const;
 
 /**
- * Undefined where the file brings no vocabulary.
+ * @returns undefined if the file contains no vocabulary.
  * @throws HearthError `unsupported` naming the vocabulary or pre-tokeniser, `invalid-input` naming the key.
  */
 export function tokenizerFromGguf(metadata: ReadonlyMap<string, GgufValue>): Tokenizer | undefined {
@@ -83,8 +83,8 @@ function readAddedTokens(tokens: readonly string[], types: ArrayLike<number>): A
 }
 
 /**
- * Some converters forget the type of these, and llama.cpp corrects it by name too. Not of `</s>`, which it does as
- * well: in Qwen's vocabulary that is a word of HTML.
+ * Some converters omit the type of these tokens; llama.cpp also corrects it by name. Unlike llama.cpp, this excludes
+ * `</s>`, an HTML tag in Qwen's vocabulary.
  */
 function isFramingName(text: string): boolean {
   return fillInTheMiddleNames.has(text) || (endTokenNames.has(text) && looksSpecial(text));
@@ -118,14 +118,14 @@ function readMerges(file: GgufMetadata, ids: ReadonlyMap<string, number>): Merge
   }
   const table = new MergeTable(merges.length);
   for (const [rank, merge] of merges.entries()) {
-    // A token may begin with a blank that is not spelled `Ġ`, so the cut is never before the second character.
+    // A token may start with a literal space, so the separator is never the first character.
     const cut = merge.indexOf(' ', 1);
     const left = ids.get(merge.slice(0, cut));
     const right = ids.get(merge.slice(cut + 1));
     const merged = ids.get(merge.slice(0, cut) + merge.slice(cut + 1));
     if (cut < 0 || left === undefined || right === undefined || merged === undefined) {
       const shown = JSON.stringify(merge.slice(0, 80));
-      throw invalidInput(`GGUF key "tokenizer.ggml.merges": entry ${rank}, ${shown}, is no pair of the vocabulary.`);
+      throw invalidInput(`GGUF key "tokenizer.ggml.merges": entry ${rank}, ${shown}, isn't a pair of the vocabulary.`);
     }
     table.add(left, right, rank, merged);
   }
@@ -159,9 +159,9 @@ function sentencePieceVocabulary(file: GgufMetadata, { tokens, added, types }: T
 }
 
 /**
- * SentencePiece merges the pair whose text is the token of the highest score, the leftmost of equals: a merge list
- * with every way to cut every token, ranked by score. Each character of a token is a token itself (the trainer sees
- * to that), so ids are enough.
+ * SentencePiece merges the pair whose concatenation is the token with the highest score, the leftmost among equals.
+ * That equals a merge list with every split of every token, ranked by score. Ids suffice, because the trainer makes
+ * every character a token.
  */
 function mergesOfScores(ids: ReadonlyMap<string, number>, scores: ArrayLike<number>): MergeTable {
   const scoreOf = (id: number): number => scores[id] ?? 0;
@@ -193,7 +193,7 @@ function mergeable(tokens: readonly string[], added: readonly AddedToken[]): Map
 function namedTokens(file: GgufMetadata, tokens: readonly string[], added: readonly AddedToken[], addBegin: boolean) {
   const role = (name: string): number | undefined => {
     const id = optionalMetadata(file, `tokenizer.ggml.${name}_token_id`, metadataNumber);
-    // Writers put 2^32 - 1 where there is none.
+    // Writers store 2^32 - 1 for "none".
     return id !== undefined && tokens[id] !== undefined ? id : undefined;
   };
   const framing = new Map(added.map((token) => [token.text, token.id]));

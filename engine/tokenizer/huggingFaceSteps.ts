@@ -1,4 +1,4 @@
-/** What a tokenizer.json does to text before merging: its `normalizer` and `pre_tokenizer`. */
+/** Reads a tokenizer.json's `normalizer` and `pre_tokenizer`: the steps before merging. */
 import { z } from 'zod';
 import { invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
@@ -14,7 +14,7 @@ const sequenceNormaliser = z.object({ normalizers: z.array(z.unknown()).max(limi
 const prepend = z.object({ prepend: z.string() });
 const replace = z.object({ pattern: z.object({ String: z.string().min(1) }), content: z.string() });
 
-/** @throws HearthError `unsupported` naming a normaliser that byte-pair vocabularies do not use. */
+/** @throws HearthError `unsupported` naming a normaliser that byte-pair vocabularies don't use. */
 export function readNormaliser(config: unknown): (text: string) => string {
   if (config === null || config === undefined) return (text) => text;
   const { type } = parse(typed, config, 'normalizer');
@@ -44,7 +44,7 @@ export function readNormaliser(config: unknown): (text: string) => string {
 export interface PreTokeniser {
   readonly steps: readonly SplitStep[];
   readonly byteLevel: boolean;
-  /** Runs before the steps; the identity but for prefixed and escaped blanks. */
+  /** Applied before the steps; the identity unless spaces are prefixed or escaped. */
   readonly prepare: Normalise;
 }
 
@@ -59,7 +59,7 @@ const metaspace = z.object({
 });
 const sequence = z.object({ pretokenizers: z.array(z.unknown()).max(limits.text.patternSteps) });
 
-/** @throws HearthError `unsupported` naming a step that byte-pair vocabularies do not use. */
+/** @throws HearthError `unsupported` naming a step that byte-pair vocabularies don't use. */
 export function readPreTokeniser(config: unknown): PreTokeniser {
   const steps: SplitStep[] = [];
   let isByteLevel = false;
@@ -91,7 +91,8 @@ export function readPreTokeniser(config: unknown): PreTokeniser {
         throw unsupported(`The tokenizer's pre_tokenizer "${type}" is not supported.`);
     }
   }
-  if (steps.length > limits.text.patternSteps) throw invalidInput(`The tokenizer cuts text in ${steps.length} steps.`);
+  if (steps.length > limits.text.patternSteps)
+    throw invalidInput(`The tokenizer has too many split steps: ${steps.length}.`);
   return { steps, byteLevel: isByteLevel, prepare };
 }
 
@@ -112,14 +113,14 @@ function readSplit(config: unknown): SplitStep {
     : textStep(where.String, keep);
 }
 
-/** Each mark begins a piece that goes on to the next mark. */
+/** Every mark starts a piece that extends to the next mark. */
 function wordsAfter(mark: string): string {
   const code = `\\x{${mark.codePointAt(0)?.toString(16)}}`;
   return `${code}?[^${code}]+|${code}`;
 }
 
 function prefixed(prepare: Normalise, steps: readonly SplitStep[]): Normalise {
-  if (steps.length > 0) throw unsupported('The tokenizer puts a blank before every piece, which is not supported.');
+  if (steps.length > 0) throw unsupported('The tokenizer adds a space before every piece, which is not supported.');
   return (text, first) => {
     const prepared = prepare(text, first);
     return prepared.startsWith(' ') ? prepared : ` ${prepared}`;
@@ -127,7 +128,7 @@ function prefixed(prepare: Normalise, steps: readonly SplitStep[]): Normalise {
 }
 
 function escaped(prepare: Normalise, mark: string, scheme: 'always' | 'first' | 'never'): Normalise {
-  if ([...mark].length !== 1) throw invalidInput('The tokenizer replaces blanks by more than one character.');
+  if ([...mark].length !== 1) throw invalidInput('The tokenizer replaces spaces by more than one character.');
   return (text, first) => {
     const marked = prepare(text, first).replaceAll(' ', mark);
     const wanted = scheme === 'always' || (scheme === 'first' && first);

@@ -1,4 +1,4 @@
-/** The tokenizer of a Hugging Face checkpoint: tokenizer.json and the files beside it. */
+/** Reads the tokenizer of a Hugging Face checkpoint: tokenizer.json and the files beside it. */
 import { join } from 'node:path';
 import { z } from 'zod';
 import { invalidInput, unsupported } from '../errors.ts';
@@ -41,7 +41,7 @@ const tokenizerFile = z.object({
 });
 type TokenizerFile = z.infer<typeof tokenizerFile>;
 
-/** A token by name, as old and new files write it. */
+/** A token's name, as written by old or new files. */
 const namedToken = z.union([z.string(), z.object({ content: z.string() }).transform((token) => token.content)]);
 const namedTemplate = z.object({ name: z.string(), template: z.string() });
 const tokenizerConfig = z.object({
@@ -56,7 +56,7 @@ type TokenizerConfig = z.infer<typeof tokenizerConfig>;
 const tokenId = z.number().int().min(0).max(maxId);
 const generationConfig = z.object({ eos_token_id: z.union([tokenId, z.array(tokenId).max(1024)]).nullish() });
 
-/** Undefined where `directory` has no tokenizer.json. */
+/** @returns undefined if `directory` has no tokenizer.json. */
 export async function tokenizerFromDirectory(directory: string): Promise<Tokenizer | undefined> {
   const { tokenizerJsonBytes, tokenizerConfigBytes } = limits.text;
   const [json, config, generation, template] = await Promise.all([
@@ -69,8 +69,8 @@ export async function tokenizerFromDirectory(directory: string): Promise<Tokeniz
 }
 
 /**
- * @param template chat_template.jinja, which wins over the one in tokenizer_config.json.
- * @throws HearthError `invalid-input` naming the field, `unsupported` for other models than byte-pair ones.
+ * @param template chat_template.jinja, which overrides the one in tokenizer_config.json.
+ * @throws HearthError `invalid-input` naming the field, `unsupported` for models other than BPE.
  */
 export function tokenizerFromJson(
   tokenizerJson: unknown,
@@ -108,7 +108,7 @@ function readVocabulary(file: TokenizerFile) {
   const { model } = file;
   if (model.type !== 'BPE') throw unsupported(`The tokenizer's model "${model.type}" is not supported, only BPE is.`);
   if (model.continuing_subword_prefix || model.end_of_word_suffix) {
-    throw unsupported('A tokenizer that marks the inside or the end of words is not supported.');
+    throw unsupported('A tokenizer with continuing_subword_prefix or end_of_word_suffix is not supported.');
   }
   const ids = readIds(model.vocab);
   const unknownId = model.unk_token == null ? undefined : ids.get(model.unk_token);
@@ -157,7 +157,7 @@ function readIds(vocab: unknown): Map<string, number> {
   return new Map(entries);
 }
 
-/** Merges are `"a b"` in older files, `["a", "b"]` in newer ones. */
+/** Merges are `"a b"` in older files and `["a", "b"]` in newer ones. */
 function readMerges(merges: unknown, ids: ReadonlyMap<string, number>): MergeTable {
   if (!Array.isArray(merges) || merges.length > limits.text.merges) {
     throw invalidInput(`tokenizer.json: model.merges must be a list of at most ${limits.text.merges} pairs.`);
@@ -170,7 +170,7 @@ function readMerges(merges: unknown, ids: ReadonlyMap<string, number>): MergeTab
     const merged = ids.get(left + right);
     if (leftId === undefined || rightId === undefined || merged === undefined) {
       const shown = JSON.stringify(merge)?.slice(0, 80);
-      throw invalidInput(`tokenizer.json: model.merges[${rank}] ${shown} is no pair of the vocabulary.`);
+      throw invalidInput(`tokenizer.json: model.merges[${rank}] ${shown} isn't a pair of the vocabulary.`);
     }
     table.add(leftId, rightId, rank, merged);
   }
@@ -195,7 +195,7 @@ function textSteps(file: TokenizerFile) {
   };
 }
 
-/** Llama's own class adds the begin token by default; other classes say so, or their post-processor does it. */
+/** Llama's class adds the begin token by default; other classes have a setting or a post-processor for it. */
 function expectsBegin(file: TokenizerFile, config: TokenizerConfig): boolean {
   if (config.add_bos_token !== null && config.add_bos_token !== undefined) return config.add_bos_token;
   return (
@@ -204,7 +204,7 @@ function expectsBegin(file: TokenizerFile, config: TokenizerConfig): boolean {
   );
 }
 
-/** What the post-processor puts around a text: framing tokens by name, undefined for the text itself. */
+/** Tokens that the post-processor adds around a text, by name; undefined stands for the text. */
 function framingOf(file: TokenizerFile): (string | undefined)[] {
   const piece = z.object({ SpecialToken: z.object({ id: z.string() }) });
   const template = z.object({ type: z.literal('TemplateProcessing'), single: z.array(z.unknown()) });

@@ -1,26 +1,26 @@
 /**
- * Cutting text into the pieces that byte pairs merge within. A step cuts every piece that the step before it left.
- * The translation of Oniguruma patterns (what published files are written in) to JavaScript ones is
- * `@huggingface/tokenizers`'; its own splitting is not used, as `Digits` and `ByteLevel` there know ASCII digits and
- * JavaScript's idea of white space only, where the originals mean Unicode's.
+ * Pre-tokenisation: splits text into pieces within which byte pairs merge. Each step splits the pieces of the step
+ * before. `@huggingface/tokenizers` translates Oniguruma patterns (used in published files) to JavaScript. Its own
+ * splitting isn't used, because its `Digits` and `ByteLevel` know only ASCII digits and JavaScript's white space
+ * instead of Unicode's.
  */
 import { SplitPreTokenizer } from '@huggingface/tokenizers';
 import { invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { DeadlineError, withDeadline } from './watchdog.ts';
 
-/** GPT-2's pattern, which a `ByteLevel` step brings along (openai/gpt-2, encoder.py). */
+/** GPT-2's pattern, which `ByteLevel` implies (openai/gpt-2, encoder.py). */
 export const gpt2Pattern = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`;
 
 export interface SplitStep {
   readonly pattern: RegExp;
-  /** Matches and what lies between them are pieces, or only one of the two. */
+  /** Whether matches, the text between them, or both become pieces. */
   readonly keep: 'both' | 'between' | 'matches';
-  /** Takes time in proportion to the text; other patterns run against a deadline. */
+  /** Runs in linear time. Other patterns run against a deadline. */
   readonly tame: boolean;
 }
 
-/** @param tame the pattern is ours or a published one. */
+/** @param tame the pattern is Hearth's own or a published one. */
 export function regexStep(source: string, keep: SplitStep['keep'] = 'both', tame = false): SplitStep {
   if (!tame) requireNoNestedRepetition(source);
   let pattern: RegExp | null;
@@ -34,13 +34,13 @@ export function regexStep(source: string, keep: SplitStep['keep'] = 'both', tame
 }
 
 export function textStep(text: string, keep: SplitStep['keep'] = 'both'): SplitStep {
-  if (text === '') throw invalidInput('The tokenizer splits at an empty text.');
+  if (text === '') throw invalidInput('The tokenizer splits at an empty string.');
   return { pattern: new RegExp(text.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&'), 'gu'), keep, tame: true };
 }
 
 /**
- * The pieces of `text`, some thousand at a time where it is long.
- * @throws HearthError `invalid-input` when a pattern takes too long on `text`, or a piece is too long for it.
+ * Splits `text` into pieces; yields a few thousand at a time for long texts.
+ * @throws HearthError `invalid-input` if a pattern takes too long on `text`, or a piece is too long for it.
  */
 export function* preTokenise(text: string, steps: readonly SplitStep[]): Generator<readonly string[], void, void> {
   try {
@@ -53,15 +53,15 @@ export function* preTokenise(text: string, steps: readonly SplitStep[]): Generat
     else for (const pieces of splitLazily(text, first)) yield cutBySteps(pieces, rest);
   } catch (error) {
     if (error instanceof DeadlineError) {
-      throw invalidInput(`A pattern of the tokenizer takes more than ${limits.text.patternMs} ms, so it was stopped.`);
+      throw invalidInput(`A pattern of the tokenizer took more than ${limits.text.patternMs} ms and was stopped.`);
     }
-    // V8 matches on a stack of its own, which a run of millions of characters of one kind fills.
+    // V8's regex engine has its own stack, which overflows on millions of consecutive characters of one class.
     if (error instanceof RangeError) throw invalidInput('The text holds a run of characters too long to be read.');
     throw error;
   }
 }
 
-/** Shorter texts are cut in one go, which is twice as fast. */
+/** Shorter texts are split at once, which is twice as fast. */
 const charsAtOnce = 65_536;
 const piecesAtOnce = 4096;
 
@@ -83,7 +83,7 @@ function* splitLazily(text: string, { pattern, keep }: SplitStep): Generator<rea
 function cutBySteps(given: readonly string[], steps: readonly SplitStep[]): readonly string[] {
   let pieces = given;
   for (const step of steps) {
-    // Most pieces of a later step are short and stay whole, so nothing is allocated for them.
+    // Most pieces of later steps are short and stay whole; nothing is allocated for them.
     const cut: string[] = [];
     for (const piece of pieces) splitInto(cut, piece, step);
     pieces = cut;
@@ -98,7 +98,7 @@ function splitInto(pieces: string[], text: string, step: SplitStep): void {
       pieces.push(text);
       return;
     }
-    // Published patterns leave nothing out, and `match` is twice as fast as positions are.
+    // Published patterns cover the whole text, and `match` is twice as fast as `matchAll`.
     let covered = 0;
     for (const match of matches) covered += match.length;
     if (covered === text.length) {
@@ -110,8 +110,8 @@ function splitInto(pieces: string[], text: string, step: SplitStep): void {
 }
 
 /**
- * Refuses what can take exponential time: a repetition of something that itself repeats without bound. Patterns come
- * with a checkpoint, and no published one of our families needs that.
+ * Rejects patterns that can take exponential time: unbounded repetitions inside a repetition. Patterns come with
+ * checkpoints, and no published one of a supported family needs this.
  */
 function requireNoNestedRepetition(source: string): void {
   if (source.length > limits.text.patternChars) {
@@ -127,7 +127,7 @@ function requireNoNestedRepetition(source: string): void {
     else if (token.startsWith(')')) {
       const inner = repeats.pop() ?? false;
       const outer = token.length > 1;
-      if (inner && outer) throw invalidInput(`The tokenizer's pattern ${quote(source)} repeats a repetition.`);
+      if (inner && outer) throw invalidInput(`The tokenizer's pattern ${quote(source)} nests repetitions.`);
       repeats[repeats.length - 1] = (repeats.at(-1) ?? false) || inner || outer;
     } else if (/^(?:[+*]|\{\d*,\})$/.test(token)) repeats[repeats.length - 1] = true;
   }

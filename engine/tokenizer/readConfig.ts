@@ -1,9 +1,9 @@
-/** JSON files beside a tokenizer, bounded before they are read. */
+/** Reads the JSON and text files beside a tokenizer, up to a maximum size. */
 import { readFile, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { HearthError, invalidInput } from '../errors.ts';
 
-/** Text of a file, or undefined where there is none. */
+/** The file's text; undefined if there is no file. */
 export async function readOptionalText(path: string, maxBytes: number): Promise<string | undefined> {
   try {
     const { size } = await stat(path);
@@ -14,7 +14,7 @@ export async function readOptionalText(path: string, maxBytes: number): Promise<
   } catch (error) {
     if (error instanceof HearthError) throw error;
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw new HearthError('unavailable', `${basename(path)} cannot be read.`, { cause: error });
+    throw new HearthError('unavailable', `${basename(path)}: can't be read.`, { cause: error });
   }
 }
 
@@ -24,6 +24,6 @@ export async function readOptionalJson(path: string, maxBytes: number): Promise<
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw invalidInput(`${basename(path)} is no JSON: ${(error as Error).message}`);
+    throw invalidInput(`${basename(path)} isn't JSON: ${(error as Error).message}`);
   }
 }

@@ -1,42 +1,42 @@
-/** Text to ids and back. Two constructors make one: from a Hugging Face tokenizer.json, from a GGUF's metadata. */
+/** Converts text to ids and back. Built from a Hugging Face tokenizer.json or from a GGUF's metadata. */
 import type { Sliced } from './sliced.ts';
 
 export interface Tokenizer {
   readonly vocabularySize: number;
   /** Ids that end an assistant turn or the text. */
   readonly endIds: ReadonlySet<number>;
-  /** Prepended to a raw prompt when the model expects it. */
+  /** Prepended to raw prompts, if the model expects it. */
   readonly beginId?: number;
-  /** Appended to a raw text when the model expects it: embedding models look at it alone. */
+  /** Appended to raw texts, if the model expects it: embedding models pool this token. */
   readonly appendedId?: number;
-  /** Fill-in-the-middle ids of the vocabulary, when it has them: the tokenizer decides, never the model's name. */
+  /** Fill-in-the-middle ids, if the vocabulary has them. The tokenizer decides, never the model's name. */
   readonly fillInTheMiddle?: FillInTheMiddle;
-  /** Jinja chat template, when the checkpoint brings one. */
+  /** Jinja chat template, if the checkpoint has one. */
   readonly chatTemplate?: string;
-  /** Values templates refer to (`bos_token`, `eos_token`); empty strings where absent. */
+  /** Values for templates (`bos_token`, `eos_token`); empty if absent. */
   readonly templateTokens: { readonly begin: string; readonly end: string };
-  /** Ids of the tokens that frame text (`<|im_start|>`, `<think>`, …): what `special: 'parse'` looks for. */
+  /** Ids of framing tokens (`<|im_start|>`, `<think>`, …), which `special: 'parse'` recognises. */
   readonly framing: ReadonlyMap<string, number>;
   /**
-   * Ids of `text`. Text from users and files is encoded with `special: 'plain'`, so that a `<|im_end|>` inside it
-   * stays text; only Hearth's own framing uses `special: 'parse'`. No begin or end token is added.
+   * Ids of `text`. User and file text is encoded with `special: 'plain'`, so that `<|im_end|>` in it stays text; only
+   * Hearth's own framing uses `special: 'parse'`. Adds no begin or end token.
    */
   encode(text: string, options: { readonly special: 'plain' | 'parse' }): number[];
-  /** `text` cut at framing tokens: their ids, and the text between them. */
+  /** Splits `text` at framing tokens: their ids, and the text in between. */
   split(text: string): PromptPart[];
-  /** Ids of parts: a string is plain text, a number stands for itself. */
+  /** Ids of parts: strings are plain text, numbers are ids. */
   encodeParts(parts: readonly PromptPart[]): number[];
-  /** `encodeParts`, pausing between pieces of text. */
+  /** Like `encodeParts`, with pauses between pieces of text. */
   encodeSliced(parts: readonly PromptPart[]): Sliced<number[]>;
-  /** Bytes of one token. Special tokens give the bytes of their name; an id that is no token gives none. */
+  /** Bytes of one token. A special token gives the bytes of its name, an unknown id none. */
   bytesOf(id: number): Uint8Array;
-  /** Whether the token frames text and is never part of it; `<think>` and `<tool_call>` are part of it. */
+  /** Whether the token is framing and never part of an answer. `<think>` and `<tool_call>` are part of answers. */
   isSpecial(id: number): boolean;
-  /** Id of a token as the vocabulary spells it (`Ġthe`), or of a framing token. */
+  /** Id of a token in the vocabulary's spelling (`Ġthe`), or of a framing token. */
   idOf(token: string): number | undefined;
   /**
-   * Text of ids; special tokens are left out. Bytes that are no UTF-8 become U+FFFD. The blank that a SentencePiece
-   * vocabulary puts before a text is taken away again, so `ids` should start where a text does.
+   * Text of ids, without special tokens. Invalid UTF-8 becomes U+FFFD. Removes the leading space that SentencePiece
+   * vocabularies add, so `ids` should start where a text does.
    */
   decode(ids: readonly number[]): string;
 }
@@ -46,9 +46,9 @@ export type PromptPart = string | number;
 export interface FillInTheMiddle {
   readonly prefix: number;
   readonly suffix: number;
-  /** Absent where the prompt ends with the prefix itself (Codestral). */
+  /** Absent if the prompt ends with the prefix (Codestral). */
   readonly middle?: number;
-  /** Order of the two parts in the prompt. */
+  /** Order of prefix and suffix in the prompt. */
   readonly order: 'prefix-suffix-middle' | 'suffix-prefix-middle';
   readonly fileSeparator?: number;
   readonly repositoryName?: number;

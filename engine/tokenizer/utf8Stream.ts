@@ -1,22 +1,22 @@
-/** Text from bytes and tokens as they come: a token may be a third of a character. */
+/** Decodes text incrementally: a token may be a part of a character. */
 import type { Tokenizer } from './tokenizer.ts';
 
-/** Bytes to text by the rules of the WHATWG Encoding Standard; what may still become a character is held back. */
+/** Decodes UTF-8 as the WHATWG Encoding Standard does. Holds incomplete characters back. */
 export class Utf8Stream {
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
-  /** The text that `bytes` complete. Bytes that are no UTF-8 become U+FFFD. */
+  /** The text completed by `bytes`. Invalid UTF-8 becomes U+FFFD. */
   push(bytes: Uint8Array): string {
     return this.#decoder.decode(bytes, { stream: true });
   }
 
-  /** What was held back, as U+FFFD. The stream may be used again. */
+  /** Flushes an incomplete character as U+FFFD. The stream can be reused. */
   end(): string {
     return this.#decoder.decode();
   }
 }
 
-/** Token ids to text. Special tokens give none, and end the character before them. */
+/** Decodes token ids. A special token gives no text and ends an incomplete character. */
 export class TokenTextStream {
   readonly #tokenizer: Tokenizer;
   readonly #utf8 = new Utf8Stream();

@@ -1,15 +1,15 @@
-/** Ends synchronous work that takes too long. */
+/** Stops synchronous work that takes too long. */
 import { createContext, Script } from 'node:vm';
 
 const context = createContext({ work: undefined });
 const script = new Script('work()');
 
-/** Thrown into `work` and out of `withDeadline`. */
+/** Thrown by `withDeadline`, and inside `work`. */
 export class DeadlineError extends Error {}
 
 /**
- * Runs `work`, which is stopped wherever it is after `milliseconds`: V8 looks for the request to stop in every loop
- * and call, so only a single native operation can overrun. `work` must leave nothing half done that others see.
+ * Runs `work` and stops it after `milliseconds`. V8 checks for termination in every loop and call, so only a single
+ * native operation can overrun. `work` must not leave shared state inconsistent.
  */
 export function withDeadline<T>(milliseconds: number, work: () => T): T {
   let result: { value: T } | undefined;

@@ -28,6 +28,7 @@ import {
 import type { Client } from '../../engine/protocol/rpc.ts';
 import type { Log } from '../log.ts';
 import { chooseModel } from '../models/choose.ts';
+import { hostOf } from '../remote.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
 import type { Launch } from './connection.ts';
 import { EngineFailure, isCancelled, sentence } from './failure.ts';
@@ -287,7 +288,7 @@ export class EngineClient {
     const token = await this.tokenFor(url);
     await this.process.start();
     await this.shown.untilIdle();
-    this.shown.show({ kind: 'connecting', host: URL.canParse(url) ? new URL(url).host : url });
+    this.shown.show({ kind: 'connecting', host: hostOf(url) });
     const params = {
       ...{ url, ...(model !== undefined && { model }) },
       ...(token !== undefined && { token }),

@@ -5,6 +5,7 @@ import type { EngineClient } from '../client/client.ts';
 import { sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { Log } from '../log.ts';
+import { bareAddress } from '../remote.ts';
 import { engineSettings, remoteSettings } from '../settings.ts';
 
 /** What VS Code is told of a model that can answer here. */
@@ -54,7 +55,7 @@ export class InstalledModels {
     const own = Object.values(cards).filter(
       ({ id }) =>
         (isAbsolute(id) && (id === model || id === loaded)) ||
-        (remote !== undefined && id.startsWith(`remote:${remote.url.replace(/\/$/, '')}`)),
+        (remote !== undefined && id.startsWith(`remote:${bareAddress(remote.url)}`)),
     );
     return [...own, ...listed.map((entry) => ({ ...entry, ...cards[entry.id], description: entry.description }))];
   }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type Choice, expertNetworks, route } from '../../engine/backend/reference/feedForward.ts';
 import { linear } from '../../engine/backend/reference/linear.ts';
-import type { GatedNetwork, LoadedLinear } from '../../engine/backend/reference/weights.ts';
+import type { DenseLinear, GatedNetwork } from '../../engine/backend/reference/weights.ts';
 import { activationGroups, activationKernel } from '../../engine/backend/webgpu/kernels/activation.ts';
 import { combineExpertsGroups, combineExpertsKernel } from '../../engine/backend/webgpu/kernels/combineExperts.ts';
 import {
@@ -156,7 +156,7 @@ async function layerOf(): Promise<{ readonly gate: Half; readonly up: Half; read
 }
 
 /** One expert, as the reference takes it. */
-function expertOf({ matrix, rows, bias }: Half, index: number): LoadedLinear {
+function expertOf({ matrix, rows, bias }: Half, index: number): DenseLinear {
   const { columns } = matrix.layout;
   const values = matrix.values.slice(index * rows * columns, (index + 1) * rows * columns);
   return { weight: { rows, columns, values }, bias: bias.slice(index * rows, (index + 1) * rows) };

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { SamplingRules } from '../../engine/backend/backend.ts';
+import type { SamplingParams } from '../../engine/backend/backend.ts';
 import {
   chunksOf,
   forbiddenWords,
@@ -17,7 +17,7 @@ import { normalisedError, randomGenerator, randomValues, runKernelOutputs, useGp
 const held = useGpu();
 const steps = 3;
 
-type Case = Partial<SamplingRules> & { readonly uniform: number; readonly forbidden?: readonly number[] };
+type Case = Partial<SamplingParams> & { readonly uniform: number; readonly forbidden?: readonly number[] };
 
 /** Rows as `Words`, one after the other. */
 const joined = (rows: readonly Float32Array[]) => Float32Array.from(rows.flatMap((row) => [...row]));
@@ -103,7 +103,7 @@ function peaked(count: number, seed: number): Float32Array {
 }
 
 const uniforms = [0, 0.1, 0.37, 0.62, 0.88, 0.999];
-const forAll = (settings: Partial<SamplingRules>): Case[] => uniforms.map((uniform) => ({ ...settings, uniform }));
+const forAll = (settings: Partial<SamplingParams>): Case[] => uniforms.map((uniform) => ({ ...settings, uniform }));
 
 describe('a token drawn on the GPU is the one that the CPU draws', () => {
   it('greedy, the lowest id among equals', async () => {

@@ -66,7 +66,7 @@ export function checkRewinds(
     it('go to marks far behind the windows, and on to the golden logits', { timeout: 240_000 }, async () => {
       const before = decoder.memory().cacheBytes;
       const sequence = decoder.createSequence();
-      sequence.mark([45, 101]);
+      sequence.setCheckpoints([45, 101]);
       await feed(sequence, 60);
       await feed(sequence, 120);
       await wander(sequence);
@@ -115,7 +115,7 @@ export function checkRewinds(
       // The second question is asked again, in other words.
       const edited = [...messages.slice(0, 3), { role: 'user', content: 'And lakes?' } as const];
       const { ids } = new HarmonyFormat(tokenizer).render(edited, { thinking: 'low', now: new Date(0) });
-      expect(cache.known(ids)).toBeGreaterThan(ids.length - 40);
+      expect(cache.cachedPrefixTokens(ids)).toBeGreaterThan(ids.length - 40);
       cache.clear();
       expect(decoder.memory().cacheBytes).toBe(before);
     });

@@ -1,4 +1,4 @@
-/** What every backend promises of sequences that leave it and come back (`Decoder.storage`). */
+/** What every backend promises of sequences that leave it and come back (`Decoder.serializer`). */
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Decoder, Sequence, SequenceShape } from '../../engine/backend/backend.ts';
@@ -40,8 +40,8 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
     };
     const saved = async (decoder: Decoder, sequence: Sequence) => {
       const pieces: Uint8Array[] = [];
-      for await (const piece of decoder.storage.save(sequence)) pieces.push(piece.slice());
-      return { shape: decoder.storage.shapeOf(sequence), pieces };
+      for await (const piece of decoder.serializer.save(sequence)) pieces.push(piece.slice());
+      return { shape: decoder.serializer.shapeOf(sequence), pieces };
     };
 
     // Not of one token: ONNX Runtime has a kernel of its own for a cache with room for one, which restoring rounds up.
@@ -51,8 +51,8 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
         await grow(first, sequence, length);
         const { shape, pieces } = await saved(first, sequence);
         expect(shape.tokens).toBe(length);
-        expect(pieces.map(({ byteLength }) => byteLength)).toEqual(first.storage.pieceBytes(shape));
-        const restored = await second.storage.restore(shape, given(pieces));
+        expect(pieces.map(({ byteLength }) => byteLength)).toEqual(first.serializer.pieceBytes(shape));
+        const restored = await second.serializer.restore(shape, given(pieces));
         expect(restored.length).toBe(length);
         expect((await saved(second, restored)).pieces.map(sha)).toEqual(pieces.map(sha));
         for (const by of [1, 5]) {
@@ -67,7 +67,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
       const sequence = first.createSequence();
       await grow(first, sequence, 80);
       const { shape, pieces } = await saved(first, sequence);
-      const restored = await second.storage.restore(shape, given(pieces));
+      const restored = await second.serializer.restore(shape, given(pieces));
       const fork = restored.fork();
       await grow(second, restored, 9);
       expect(fork.truncate(50)).toBe(50);
@@ -93,15 +93,15 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
         given([...pieces, whole]),
         given([whole.subarray(4), ...pieces.slice(1)]),
       ];
-      for (const attempt of attempts) await expect(second.storage.restore(shape, attempt)).rejects.toThrow();
+      for (const attempt of attempts) await expect(second.serializer.restore(shape, attempt)).rejects.toThrow();
       expect(second.memory().cacheBytes).toBe(before);
     });
 
     it('are refused where no sequence has such a shape', () => {
-      const groups = first.storage.shapeOf(first.createSequence()).held.length;
-      const shape = (tokens: number, held: readonly number[]): SequenceShape => ({
+      const groups = first.serializer.shapeOf(first.createSequence()).ranges.length;
+      const shape = (tokens: number, range: readonly number[]): SequenceShape => ({
         tokens,
-        held: Array.from({ length: groups }, () => held),
+        ranges: Array.from({ length: groups }, () => range),
       });
       const strange = [
         shape(0, [0, 0]),
@@ -112,12 +112,12 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
         shape(8, [-1, 8]),
         shape(8, [8, 0]),
         shape(8, []),
-        { tokens: 8, held: [...shape(8, [0, 8]).held, [0, 8]] },
+        { tokens: 8, ranges: [...shape(8, [0, 8]).ranges, [0, 8]] },
         // Whatever the window, the last token sees the one before it.
         shape(8, [7, 8]),
       ];
       for (const each of strange) {
-        expect(() => first.storage.pieceBytes(each), JSON.stringify(each)).toThrow(/does not fit/);
+        expect(() => first.serializer.pieceBytes(each), JSON.stringify(each)).toThrow(/doesn't fit/);
       }
     });
 
@@ -127,12 +127,12 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
       const { shape, pieces } = await saved(first, sequence);
       sequence.dispose();
       const restored: Sequence[] = [];
-      while (second.storage.hasRoom(shape)) restored.push(await second.storage.restore(shape, given(pieces)));
+      while (second.serializer.canAllocate(shape)) restored.push(await second.serializer.restore(shape, given(pieces)));
       const { cacheBytes, cacheCapacityBytes } = second.memory();
       expect(restored.length).toBeGreaterThan(2);
       expect(cacheBytes).toBeLessThanOrEqual(cacheCapacityBytes);
       for (const each of restored) each.dispose();
-      expect(second.storage.hasRoom(shape)).toBe(true);
+      expect(second.serializer.canAllocate(shape)).toBe(true);
     });
   });
 }

@@ -1,14 +1,15 @@
 /**
- * Attention over cached and new tokens. The cache is an input and never an output (the Node.js binding copies every
- * output): scores of the cached and of the new tokens meet in one softmax, and only the new keys and values come back.
+ * Attention over cached and new tokens. The KV cache is a graph input and never an output, because the Node.js binding
+ * copies every output. The scores of cached and new tokens share one softmax, and only the new keys and values are
+ * returned.
  *
- * Keys and values lie with the token index last, `[kvHeads, 1, headDim, tokens]`: for one new token both products are
- * then vector times matrix, for which MLAS has kernels that read the cache once, in order, and pack nothing.
+ * Keys and values are laid out with the token index last, `[kvHeads, 1, headDim, tokens]`. For one new token both
+ * matmuls are then vector times matrix, for which MLAS has kernels that stream the cache once without packing it.
  */
 import type { GroupedQueryAttentionSpec, LatentAttentionSpec, RopeSpec } from '../../model/spec/spec.ts';
 import type { GroupedQueryWeights, LatentWeights, Weight } from '../../model/weights/weights.ts';
 import type { GraphBuilder, Value } from './graphBuilder.ts';
-import type { CacheType, LayerCachePlan, RotationPlan, SpanPlan } from './layerPlan.ts';
+import type { CacheType, LayerCacheSpec, RotationInputs, WindowGroup } from './graphInputs.ts';
 import { type GraphContext, headLinears, linear, linearRows, rmsNorm } from './linear.ts';
 import { elementTypes } from './onnxFile.ts';
 import { allRows } from './weightsFile.ts';
@@ -16,31 +17,31 @@ import { allRows } from './weightsFile.ts';
 /** Largest finite f16. */
 const float16Max = 65504;
 
-/** What a layer's cache has room for. */
-type CacheDims = Omit<LayerCachePlan, 'span' | 'type'>;
+/** Dimensions of one layer's cache. */
+type CacheDims = Omit<LayerCacheSpec, 'group' | 'type'>;
 
-/** As f32. */
+/** Cached keys and values of a layer, as f32. */
 interface CachedLayer {
   /** `[kvHeads, 1, keyDim, cached]` */
   readonly keys: Value;
   /** `[kvHeads, 1, valueDim, cached]` */
   readonly values: Value;
-  /** Of the tokens that the layer sees. */
-  readonly span: Span;
+  /** Mask and sizes of the layer's window group. */
+  readonly group: WindowInputs;
 }
 
-/** `mask`: 0 or −∞ `[tokens, cached + tokens]`; `sizes`: `[cached, tokens]` int64 */
-interface Span {
+/** Inputs of a window group. `mask`: 0 or −∞ `[tokens, cached + tokens]`; `sizes`: `[cached, tokens]` int64 */
+interface WindowInputs {
   readonly index: number;
   readonly mask: Value;
   readonly sizes: Value;
 }
 
-/** Names the inputs that layers share, and collects what every layer caches. */
+/** Declares the graph inputs that layers share, and collects the keys and values that each layer adds to its cache. */
 export class AttentionInputs {
-  readonly rotations: RotationPlan[] = [];
-  readonly spans: SpanPlan[] = [];
-  readonly layers: LayerCachePlan[] = [];
+  readonly rotations: RotationInputs[] = [];
+  readonly windowGroups: WindowGroup[] = [];
+  readonly layers: LayerCacheSpec[] = [];
   readonly #newRows: { readonly value: Value; readonly dim: number; readonly rows: number }[] = [];
   readonly #graph: GraphBuilder;
   readonly #cacheType: CacheType;
@@ -50,7 +51,7 @@ export class AttentionInputs {
     this.#cacheType = cacheType;
   }
 
-  /** cos and sin at the positions of the new tokens. `[tokens, dimensions / 2]` */
+  /** cos and sin of the new tokens' positions. `[tokens, dimensions / 2]` each */
   rotation(rope: RopeSpec, scale: number): { readonly cos: Value; readonly sin: Value } {
     const wanted = JSON.stringify({ rope, scale });
     let index = this.rotations.findIndex((known) => JSON.stringify(known) === wanted);
@@ -62,10 +63,10 @@ export class AttentionInputs {
     return { cos: `cos.${index}`, sin: `sin.${index}` };
   }
 
-  #span(slidingWindow: number | undefined): Span {
-    let index = this.spans.findIndex((known) => known.slidingWindow === slidingWindow);
+  #windowInputs(slidingWindow: number | undefined): WindowInputs {
+    let index = this.windowGroups.findIndex((known) => known.slidingWindow === slidingWindow);
     if (index < 0) {
-      index = this.spans.push(slidingWindow === undefined ? {} : { slidingWindow }) - 1;
+      index = this.windowGroups.push(slidingWindow === undefined ? {} : { slidingWindow }) - 1;
       this.#graph.input(`mask.${index}`, 'float32', ['tokens', `visible.${index}`]);
       this.#graph.input(`sizes.${index}`, 'int64', [2]);
     }
@@ -73,50 +74,50 @@ export class AttentionInputs {
   }
 
   /**
-   * What the next layer has cached. To be asked for before the layer's query is computed: of two nodes that a node waits for,
-   * ONNX Runtime runs the one that was added later first, and would else widen the caches of all layers before the first
-   * layer, in memory for all of them.
+   * The next layer's cached keys and values. Call it before computing the layer's query. Of two nodes that a node
+   * depends on, ONNX Runtime runs the one added later first; it would otherwise convert the caches of all layers to f32
+   * before the first layer, and hold all of them in memory.
    */
   cached(dims: CacheDims, slidingWindow: number | undefined): CachedLayer {
     const graph = this.#graph;
     const type = this.#cacheType;
-    const span = this.#span(slidingWindow);
-    const layer = this.layers.push({ ...dims, type, span: span.index }) - 1;
+    const group = this.#windowInputs(slidingWindow);
+    const layer = this.layers.push({ ...dims, type, group: group.index }) - 1;
     const input = (name: string, dim: number): Value => {
-      const shape = [dims.keyValueHeads, 1, dim, `cached.${span.index}`];
+      const shape = [dims.keyValueHeads, 1, dim, `cached.${group.index}`];
       const value = graph.input(`${name}.${layer}`, type, shape);
       return type === 'float32' ? value : graph.op('Cast', [value], { to: elementTypes.float32 });
     };
-    return { keys: input('keys', dims.keyDim), values: input('values', dims.valueDim), span };
+    return { keys: input('keys', dims.keyDim), values: input('values', dims.valueDim), group };
   }
 
-  /** Of the layer that was last asked for: new keys and values, `[kvHeads, 1, dim, tokens]`. */
-  keep(keys: Value, values: Value): void {
+  /** Adds the new keys and values of the layer that `cached` returned last. `[kvHeads, 1, dim, tokens]` each */
+  addNewRows(keys: Value, values: Value): void {
     const layer = this.layers.at(-1);
-    if (!layer) throw new Error('no layer caches anything');
+    if (!layer) throw new Error('addNewRows needs a preceding call of cached');
     const { keyValueHeads, keyDim, valueDim, valuesInKeys } = layer;
     this.#newRows.push({ value: keys, dim: keyDim, rows: keyValueHeads * keyDim });
     if (!valuesInKeys) this.#newRows.push({ value: values, dim: valueDim, rows: keyValueHeads * valueDim });
   }
 
-  /** New keys and values of every layer, one below the other, as they are cached. `[rows, tokens]` */
+  /** New keys and values of all layers, concatenated, in the cache's type. `[rows, tokens]` */
   allNewRows(): Value {
     const graph = this.#graph;
     const cacheType = this.#cacheType;
-    const rows = this.#wideRows();
+    const rows = this.#concatenatedRows();
     if (cacheType === 'float32') return rows;
-    // What f16 cannot hold becomes its largest number: an infinite key would make every later probability NaN.
+    // Clamps to the f16 range: an infinite key would make every later probability NaN.
     const within = graph.op('Clip', [rows, graph.float32(-float16Max), graph.float32(float16Max)]);
     return graph.op('Cast', [within], { to: elementTypes.float16 });
   }
 
-  #wideRows(): Value {
+  #concatenatedRows(): Value {
     const graph = this.#graph;
     const newRows = this.#newRows;
     const flat = (value: Value, rows: number): Value => graph.reshape(value, [rows, -1]);
     const values = newRows.map(({ value }) => value);
     const allRows = newRows.reduce((sum, { rows }) => sum + rows, 0);
-    // Fewer nodes where the layers' shapes are alike.
+    // Fewer nodes if all layers have the same shape.
     if (new Set(newRows.map(({ dim }) => dim)).size === 1)
       return flat(graph.op('Concat', values, { axis: 0 }), allRows);
     const flatValues = newRows.map(({ value, rows }) => flat(value, rows));
@@ -124,7 +125,7 @@ export class AttentionInputs {
   }
 }
 
-/** `input`: normalised hidden states `[1, tokens, hidden]`; so is the result. */
+/** `input`: normalised hidden states `[1, tokens, hidden]`. Returns `[1, tokens, hidden]`. */
 export function groupedQueryAttention(
   context: GraphContext,
   inputs: AttentionInputs,
@@ -156,7 +157,7 @@ export function groupedQueryAttention(
   return linear(context, graph.reshape(rows, [1, -1, numAttentionHeads * headDim]), weights.output);
 }
 
-/** `[1, heads, tokens, headDim]`; `scale` multiplies the result. */
+/** Applies RoPE. `[1, heads, tokens, headDim]` to the same shape; `scale` multiplies the result. */
 export function rotate(
   { graph }: GraphContext,
   inputs: AttentionInputs,
@@ -165,19 +166,19 @@ export function rotate(
   scale: number,
 ): Value {
   const { cos, sin } = inputs.rotation(rope, scale);
-  // A single position is that of the first token; the tables begin there.
+  // The position id of the first row is 0: the cos and sin tables start at the first new token.
   return graph.contrib('RotaryEmbedding', [value, graph.int64([0]), cos, sin], {
     interleaved: rope.layout === 'interleaved' ? 1 : 0,
   });
 }
 
-/** `[1, heads, tokens, headDim]` to `[heads, 1, headDim, tokens]` */
+/** `[1, heads, tokens, headDim]` to `[heads, 1, headDim, tokens]`. */
 export function tokensLast(graph: GraphBuilder, value: Value): Value {
   return graph.transpose(value, [1, 0, 3, 2]);
 }
 
 export interface Attended {
-  /** Rotated and scaled. `[kvHeads, group, tokens, keyDim]` */
+  /** After RoPE, times the softmax scale. `[kvHeads, group, tokens, keyDim]` */
   readonly query: Value;
   /** `[kvHeads, 1, keyDim, tokens]` */
   readonly key: Value;
@@ -188,11 +189,11 @@ export interface Attended {
   readonly sinks?: Value;
 }
 
-/** `[kvHeads, group, tokens, valueDim]` */
+/** Returns the attention output. `[kvHeads, group, tokens, valueDim]` */
 export function attend({ graph }: GraphContext, inputs: AttentionInputs, attended: Attended): Value {
   const { query, key, value, cached, sinks } = attended;
-  const { mask, sizes } = cached.span;
-  inputs.keep(key, value);
+  const { mask, sizes } = cached.group;
+  inputs.addNewRows(key, value);
   const scores = graph.op('Concat', [graph.op('MatMul', [query, cached.keys]), graph.op('MatMul', [query, key])], {
     axis: -1,
   });
@@ -206,7 +207,7 @@ export function attend({ graph }: GraphContext, inputs: AttentionInputs, attende
   ]);
 }
 
-/** The sink is one more score of every query, whose probability is dropped. */
+/** Appends the sink to each query's scores as one more logit; its probability is dropped. */
 function softmaxWithSinks(graph: GraphBuilder, scores: Value, sizes: Value, sinks: Value): Value[] {
   const shape = graph.op('Concat', [graph.op('Shape', [scores], { start: 0, end: 3 }), graph.int64([1])], { axis: 0 });
   const all = graph.op('Concat', [scores, graph.op('Expand', [sinks, shape])], { axis: -1 });
@@ -214,10 +215,10 @@ function softmaxWithSinks(graph: GraphBuilder, scores: Value, sizes: Value, sink
   return graph.split(graph.op('Softmax', [all], { axis: -1 }), { sizes: threeSizes, count: 3 });
 }
 
-// Multi-head latent attention (DeepSeek-V2, section 2.1) in its absorbed form: the query goes through the key's
-// expansion and the mixed latents through the value's, so that all heads attend to one cached vector a token.
+// Multi-head latent attention (DeepSeek-V2, section 2.1) in absorbed form: the key up-projection is applied to the
+// query and the value up-projection to the attention output, so that all heads attend to one cached latent a token.
 
-/** `input`: normalised hidden states `[1, tokens, hidden]`; so is the result. */
+/** `input`: normalised hidden states `[1, tokens, hidden]`. Returns `[1, tokens, hidden]`. */
 export function latentAttention(
   context: GraphContext,
   inputs: AttentionInputs,
@@ -233,7 +234,7 @@ export function latentAttention(
   const compressed = headLinears(context, input, [linearRows({ weight: weights.keyValueDown })], width)[0] as Value;
   const [down, roped] = graph.split(compressed, [keyValueRank, ropeHeadDim]) as [Value, Value];
   const latent = rmsNorm(context, down, weights.keyValueNorm);
-  // One key for all heads, and not normalised.
+  // The rotated part of the key is shared by all heads and isn't normalised.
   const position = rotate(context, inputs, roped, spec.rope, 1);
   const mixed = attend(context, inputs, {
     query: absorbedQuery(context, inputs, spec, weights, input),
@@ -274,7 +275,7 @@ function absorbedQuery(
   return graph.op('Concat', [absorbed, rotate(context, inputs, roped, spec.rope, softmaxScale)], { axis: -1 });
 }
 
-/** A batch of matrices, one a head: no operator multiplies batches of quantised ones. */
+/** One f32 matrix a head: no operator multiplies batches of quantised matrices. */
 function floatMatrix({ graph, layout }: GraphContext, weight: Weight, shape: readonly number[]): Value {
   return graph.stored(layout.floats([allRows(weight)]), shape);
 }

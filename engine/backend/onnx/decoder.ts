@@ -1,4 +1,4 @@
-/** A decoder whose graph runs on a thread of its own. */
+/** The decoder of this backend. Its graph runs on a worker thread. */
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import {
   type CacheDemand,
@@ -7,29 +7,29 @@ import {
   type DecoderMemory,
   fullContexts,
   type Sequence,
+  type SequenceSerializer,
   type SequenceSlice,
-  type SequenceStorage,
 } from '../backend.ts';
-import { CacheExtent, CacheLedger, type CacheShares, roomFor } from './cacheExtent.ts';
-import { bytesOf, type LayerCachePlan, rowsOf, type SpanPlan } from './layerPlan.ts';
+import { CacheBudget, CachedRanges, columnsFor, type SequenceBlocks } from './cachedRanges.ts';
+import { bytesOf, type LayerCacheSpec, rowsOf, type WindowGroup } from './graphInputs.ts';
 import type { CacheState } from './messages.ts';
-import { OnnxStorage } from './sequenceStorage.ts';
+import { OnnxSerializer } from './sequenceSerializer.ts';
 import { RunFailure, type ThreadClient } from './threadClient.ts';
 
-/** Enough rows for matmuls to reach full speed; more would take memory for their scores, and hear a cancellation later. */
+/** Enough rows for matmuls to reach full speed. More would need memory for attention scores and delay cancellations. */
 const maxTokensPerRun = 256;
 
 export interface LoadedGraph {
   readonly spec: DecoderSpec;
   readonly contextTokens: number;
-  /** For keys and values of all sequences. */
+  /** KV-cache budget of all sequences in bytes. */
   readonly cacheBudgetBytes: number;
   readonly notes: readonly string[];
-  readonly spans: readonly SpanPlan[];
-  readonly layers: readonly LayerCachePlan[];
+  readonly windowGroups: readonly WindowGroup[];
+  readonly layers: readonly LayerCacheSpec[];
   readonly weightBytes: number;
   readonly thread: ThreadClient;
-  /** Removes what lies on the disk for this decoder alone. */
+  /** Removes temporary files of this decoder. */
   readonly cleanUp: () => Promise<void>;
 }
 
@@ -40,37 +40,37 @@ export class OnnxDecoder implements Decoder {
   readonly maxTokensPerRun = maxTokensPerRun;
   readonly maxSequencesPerRun = 1;
   readonly notes: readonly string[];
-  readonly storage: SequenceStorage;
-  readonly #loaded: LoadedGraph;
-  readonly #ledger: CacheLedger;
+  readonly serializer: SequenceSerializer;
+  readonly #graph: LoadedGraph;
+  readonly #budget: CacheBudget;
   #sequences = 0;
   #end: Promise<void> | undefined;
 
-  constructor(loaded: LoadedGraph) {
-    this.#loaded = loaded;
-    this.spec = loaded.spec;
-    this.contextTokens = loaded.contextTokens;
-    this.notes = loaded.notes;
-    const { spans, layers, contextTokens, cacheBudgetBytes } = loaded;
+  constructor(graph: LoadedGraph) {
+    this.#graph = graph;
+    this.spec = graph.spec;
+    this.contextTokens = graph.contextTokens;
+    this.notes = graph.notes;
+    const { windowGroups, layers, contextTokens, cacheBudgetBytes } = graph;
     const tokenBytes = layers.reduce((sum, layer) => sum + bytesOf(layer), 0);
-    const capacityBytes = Math.min(cacheBudgetBytes, fullContexts * roomFor(contextTokens) * tokenBytes);
-    this.#ledger = new CacheLedger(spans.length, layers, capacityBytes);
-    this.storage = new OnnxStorage(loaded, this.#ledger, {
+    const capacityBytes = Math.min(cacheBudgetBytes, fullContexts * columnsFor(contextTokens) * tokenBytes);
+    this.#budget = new CacheBudget(windowGroups.length, layers, capacityBytes);
+    this.serializer = new OnnxSerializer(graph, this.#budget, {
       create: () => this.createSequence(),
       own: (sequence) => this.#own(sequence),
     });
   }
 
   createSequence(): OnnxSequence {
-    const sequence = this.#newSequence(new CacheExtent(this.#loaded.spans), this.#ledger.open());
-    this.#loaded.thread.tell({ kind: 'create', sequence: sequence.id });
+    const sequence = this.#newSequence(new CachedRanges(this.#graph.windowGroups), this.#budget.newSequence());
+    this.#graph.thread.tell({ kind: 'create', sequence: sequence.id });
     return sequence;
   }
 
-  #newSequence(extent: CacheExtent, shares: CacheShares): OnnxSequence {
-    const { thread } = this.#loaded;
-    return new OnnxSequence(this.#sequences++, thread, { extent, shares }, (copy, from) => {
-      const fork = this.#newSequence(copy.extent, copy.shares);
+  #newSequence(ranges: CachedRanges, blocks: SequenceBlocks): OnnxSequence {
+    const { thread } = this.#graph;
+    return new OnnxSequence(this.#sequences++, thread, { ranges, blocks }, (copy, from) => {
+      const fork = this.#newSequence(copy.ranges, copy.blocks);
       thread.tell({ kind: 'fork', sequence: fork.id, from });
       return fork;
     });
@@ -80,7 +80,7 @@ export class OnnxDecoder implements Decoder {
     const slices = checkedBatch(batch, this, (sequence) => this.#ownOf(sequence));
     const message = slices.map(({ sequence, tokens, logits }) => ({ sequence: sequence.id, tokens, logits }));
     try {
-      const { values: logits, caches } = await this.#loaded.thread.ask({ kind: 'run', slices: message });
+      const { values: logits, caches } = await this.#graph.thread.ask({ kind: 'run', slices: message });
       for (const [i, { sequence }] of slices.entries()) sequence.restore(caches[i]);
       return [...logits];
     } catch (error) {
@@ -92,38 +92,38 @@ export class OnnxDecoder implements Decoder {
   }
 
   #ownOf(sequence: Sequence): OnnxSequence | undefined {
-    return sequence instanceof OnnxSequence && sequence.belongsTo(this.#loaded.thread) ? sequence : undefined;
+    return sequence instanceof OnnxSequence && sequence.belongsTo(this.#graph.thread) ? sequence : undefined;
   }
 
   #own(sequence: Sequence): OnnxSequence {
     const own = this.#ownOf(sequence);
     if (own) return own;
-    throw new Error('a sequence of another decoder, or one that was disposed');
+    throw new Error('The sequence was disposed or belongs to another decoder.');
   }
 
-  hasRoom(demands: readonly CacheDemand[]): boolean {
+  canAllocate(demands: readonly CacheDemand[]): boolean {
     const needed = demands.reduce((sum, { sequence, tokens }) => sum + this.#own(sequence).bytesFor(tokens), 0);
-    return this.#ledger.usedBytes + needed <= this.#ledger.capacityBytes;
+    return this.#budget.usedBytes + needed <= this.#budget.capacityBytes;
   }
 
   memory(): DecoderMemory {
-    const { usedBytes: cacheBytes, capacityBytes: cacheCapacityBytes } = this.#ledger;
-    const { weightBytes, layers } = this.#loaded;
+    const { usedBytes: cacheBytes, capacityBytes: cacheCapacityBytes } = this.#budget;
+    const { weightBytes, layers } = this.#graph;
     const [layer] = layers;
     const cacheBytesPerValue = layer ? bytesOf(layer) / rowsOf(layer) : 0;
     return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue };
   }
 
   dispose(): Promise<void> {
-    this.#end ??= this.#loaded.thread.end().finally(this.#loaded.cleanUp);
+    this.#end ??= this.#graph.thread.end().finally(this.#graph.cleanUp);
     return this.#end;
   }
 }
 
-/** What is known here of the caches in the thread. */
+/** The decoder's copy of the thread's cache state. */
 interface Mirror {
-  readonly extent: CacheExtent;
-  readonly shares: CacheShares;
+  readonly ranges: CachedRanges;
+  readonly blocks: SequenceBlocks;
 }
 
 type Thread = Pick<ThreadClient, 'tell'>;
@@ -145,62 +145,62 @@ export class OnnxSequence implements Sequence {
   }
 
   get length(): number {
-    return this.#mirror.extent.length;
+    return this.#mirror.ranges.length;
   }
 
   belongsTo(thread: Thread): boolean {
     return this.#thread === thread && !this.#disposed;
   }
 
-  /** Takes over what the thread says after a run. */
+  /** Adopts the state that the thread reports after a forward pass. */
   restore(state: CacheState | undefined): void {
     if (!state) return;
-    const { extent, shares } = this.#mirror;
+    const { ranges, blocks } = this.#mirror;
     const wrote = state.length !== this.length;
-    extent.restore(state);
-    if (wrote) shares.written(state.columns, extent);
+    ranges.restore(state);
+    if (wrote) blocks.replace(state.columns, ranges);
   }
 
   bytesFor(tokens: number): number {
-    return this.#mirror.shares.bytesFor(this.#mirror.extent, tokens);
+    return this.#mirror.blocks.bytesFor(this.#mirror.ranges, tokens);
   }
 
-  /** First position held, for each span. */
+  /** First cached position, for each window group. */
   get starts(): readonly number[] {
-    return this.#mirror.extent.starts;
+    return this.#mirror.ranges.starts;
   }
 
   truncate(length: number): number {
     if (length >= this.length) return this.length;
     this.#thread.tell({ kind: 'truncate', sequence: this.id, length });
-    const { extent, shares } = this.#mirror;
-    const reached = extent.reachable(length);
-    shares.rewound(extent, reached);
-    extent.truncate(reached);
-    shares.keepOnly(extent.kept);
+    const { ranges, blocks } = this.#mirror;
+    const reached = ranges.reachable(length);
+    blocks.rewind(ranges, reached);
+    ranges.truncate(reached);
+    blocks.retainCheckpoints(ranges.checkpoints);
     return reached;
   }
 
   reachable(length: number): number {
-    return this.#mirror.extent.reachable(length);
+    return this.#mirror.ranges.reachable(length);
   }
 
-  mark(lengths: readonly number[]): void {
-    this.#thread.tell({ kind: 'mark', sequence: this.id, lengths });
-    const { extent, shares } = this.#mirror;
-    extent.mark(lengths);
-    shares.keepOnly(extent.kept);
+  setCheckpoints(lengths: readonly number[]): void {
+    this.#thread.tell({ kind: 'checkpoints', sequence: this.id, lengths });
+    const { ranges, blocks } = this.#mirror;
+    ranges.setCheckpoints(lengths);
+    blocks.retainCheckpoints(ranges.checkpoints);
   }
 
   fork(): OnnxSequence {
-    const { extent, shares } = this.#mirror;
-    return this.#forkOf({ extent: extent.copy(), shares: shares.fork() }, this.id);
+    const { ranges, blocks } = this.#mirror;
+    return this.#forkOf({ ranges: ranges.copy(), blocks: blocks.fork() }, this.id);
   }
 
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#mirror.shares.dispose();
+    this.#mirror.blocks.dispose();
     this.#thread.tell({ kind: 'dispose', sequence: this.id });
   }
 }

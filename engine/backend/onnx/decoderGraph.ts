@@ -1,6 +1,6 @@
 /**
- * A decoder as an ONNX graph: token ids in, logits (or hidden states) of the rows asked for and new cache rows out. Any number of tokens
- * of one sequence a run.
+ * Builds a decoder as an ONNX graph. Inputs: token ids and the KV cache of one sequence. Outputs: logits (or hidden
+ * states) of the requested rows and the new cache rows. One forward pass takes any number of tokens of one sequence.
  */
 
 import { blockLayout } from '../../formats/blocks.ts';
@@ -11,7 +11,7 @@ import type { DecoderWeights, LayerWeights } from '../../model/weights/weights.t
 import { AttentionInputs, groupedQueryAttention, latentAttention } from './attention.ts';
 import { feedForward } from './feedForward.ts';
 import { GraphBuilder, type Value } from './graphBuilder.ts';
-import type { CacheType, RunPlan } from './layerPlan.ts';
+import type { CacheType, GraphInputs } from './graphInputs.ts';
 import { addAndNorm, type GraphContext, linear, lookUp, type Residual } from './linear.ts';
 import { gridOf, WeightsLayout } from './weightsFile.ts';
 
@@ -19,8 +19,8 @@ export interface DecoderGraph {
   /** An ONNX ModelProto. */
   readonly model: Uint8Array;
   readonly layout: WeightsLayout;
-  readonly plan: RunPlan;
-  /** What is not computed as it is stored. */
+  readonly inputs: GraphInputs;
+  /** Sentences for the model card on weights that aren't computed in their stored precision. */
   readonly notes: readonly string[];
 }
 
@@ -30,7 +30,7 @@ export interface GraphOptions {
   readonly cacheType: CacheType;
 }
 
-/** Reads nothing: the weights are planned into `layout`, which writes them. */
+/** Reads no weights: plans where they go; `layout.write` writes them. */
 export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, options: GraphOptions): DecoderGraph {
   const graph = new GraphBuilder(options.weightsFile);
   const layout = new WeightsLayout();
@@ -42,22 +42,22 @@ export function buildDecoderGraph(spec: DecoderSpec, weights: DecoderWeights, op
   let residual: Residual = { stream: lookUp(context, weights.embedding, ids) };
   for (const [index, layerSpec] of spec.layers.entries()) {
     const layerWeights = weights.layers[index];
-    if (!layerWeights) throw new Error(`layer ${index} has a spec and no weights`);
+    if (!layerWeights) throw new Error(`Layer ${index} has a spec but no weights.`);
     residual = layer(context, inputs, layerSpec, layerWeights, residual);
   }
   const { normed } = addAndNorm(context, residual, weights.finalNorm);
-  // The head is the largest product of a small model: only rows that were asked for go through it.
+  // The head is the largest matmul of a small model: only requested rows go through it.
   const wanted = graph.op('Gather', [normed, graph.input('rows', 'int64', ['rows'])], { axis: 1 });
   const output = spec.headless ? wanted : linear(context, wanted, { weight: weights.head });
   graph.output(output, 'logits', 'float32', [1, 'rows', outputSize(spec)]);
   graph.output(inputs.allNewRows(), 'cached', cacheType, ['values', 'tokens']);
 
-  const { rotations, spans, layers } = inputs;
+  const { rotations, windowGroups, layers } = inputs;
   const numAttentionHeads = Math.max(...spec.layers.map(({ attention }) => attention.numAttentionHeads));
   return {
     model: graph.encode(),
     layout,
-    plan: { numAttentionHeads, rotations, spans, layers },
+    inputs: { numAttentionHeads, rotations, windowGroups, layers },
     notes: notesOn(weights, accuracyLevel > 0),
   };
 }
@@ -89,10 +89,10 @@ function attention(
   if (spec.kind === 'latent' && weights.kind === 'latent') {
     return latentAttention(context, inputs, spec, weights, input);
   }
-  throw new Error(`${weights.kind} weights for ${spec.kind} attention`);
+  throw new Error(`Can't combine ${weights.kind} weights with ${spec.kind} attention.`);
 }
 
-// What the model card says about how this backend holds and multiplies weights.
+// The model card's notes on how this backend stores and multiplies weights.
 
 export function notesOn(weights: DecoderWeights, roundActivations: boolean): string[] {
   const matrices = listWeights(weights).flatMap(({ role, weight }) => (role === 'norm' ? [] : [weight]));
@@ -102,19 +102,19 @@ export function notesOn(weights: DecoderWeights, roundActivations: boolean): str
   const notes: string[] = [];
   if (roundActivations && onGrids.length > 0) {
     notes.push(
-      `Where ${namesOf(onGrids)} weights are multiplied, the activations are rounded to 8-bit integers in blocks of up to 32, as llama.cpp does. The weights keep their stored values.`,
+      `Matmuls with ${namesOf(onGrids)} weights quantise activations to int8 in blocks of up to 32, as llama.cpp does. The weights keep their stored values.`,
     );
   }
   if (widened.length > 0) {
-    notes.push(`${namesOf(widened)} weights are held in 8 bits each: the same values, more memory.`);
+    notes.push(`${namesOf(widened)} weights are stored in 8 bits each: the same values, more memory.`);
   }
   if (asFloats.length > 0) {
-    notes.push(`${namesOf(asFloats)} weights are held as 32-bit floats: the same values, more memory.`);
+    notes.push(`${namesOf(asFloats)} weights are stored as 32-bit floats: the same values, more memory.`);
   }
   return notes;
 }
 
-/** Whole bits a value, without scales. */
+/** Whole bits of one value, without scales. */
 function storedBits(type: TensorType): number {
   const { bytes, elements } = blockLayout(type);
   return Math.floor((8 * bytes) / elements);

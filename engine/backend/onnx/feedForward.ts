@@ -1,4 +1,4 @@
-/** The feed-forward half of a layer: one gated network, or a few chosen of many. */
+/** The feed-forward block of a layer: one gated MLP, or a mixture of experts. */
 import type { Activation, ExpertsSpec, FeedForwardSpec, RouterSpec } from '../../model/spec/spec.ts';
 import type { DenseWeights, ExpertsWeights, FeedForwardWeights, Linear } from '../../model/weights/weights.ts';
 import { columnsOf } from '../../model/weights/weightViews.ts';
@@ -7,7 +7,7 @@ import { type GraphContext, type LinearRows, linear, linearRows, linears } from 
 import { elementTypes } from './onnxFile.ts';
 import { allRows } from './weightsFile.ts';
 
-/** `input` and result: `[1, tokens, hidden]` */
+/** `input` and result: `[1, tokens, hidden]`. */
 export function feedForward(
   context: GraphContext,
   spec: FeedForwardSpec,
@@ -16,12 +16,12 @@ export function feedForward(
 ): Value {
   if (spec.kind === 'dense' && weights.kind === 'dense') return gatedNetwork(context, spec.activation, weights, input);
   if (spec.kind === 'experts' && weights.kind === 'experts') return expertNetworks(context, spec, weights, input);
-  throw new Error(`${weights.kind} weights for a ${spec.kind} feed-forward`);
+  throw new Error(`Can't combine ${weights.kind} weights with a ${spec.kind} feed-forward.`);
 }
 
-// `down · activation(gate · x, up · x)`
+// Gated MLP: `down · activation(gate · x, up · x)`.
 
-/** `input` and result: `[1, tokens, hidden]` */
+/** `input` and result: `[1, tokens, hidden]`. */
 export function gatedNetwork(
   context: GraphContext,
   activation: Activation,
@@ -36,7 +36,7 @@ export function gatedNetwork(
 export function activate(graph: GraphBuilder, activation: Activation, gate: Value, up: Value): Value {
   if (activation.kind === 'silu-gate') return graph.op('Mul', [sigmoidGate(graph, gate, 1), up]);
   const { alpha, limit } = activation;
-  // The gate is clamped from above only (openai/gpt-oss torch/model.py, swiglu).
+  // Only the upper end of the gate is clamped (openai/gpt-oss torch/model.py, swiglu).
   const clampedGate = graph.op('Min', [gate, graph.float32(limit)]);
   const clampedUp = graph.op('Clip', [up, graph.float32(-limit), graph.float32(limit)]);
   const raised = graph.op('Add', [clampedUp, graph.float32(1)]);
@@ -48,10 +48,10 @@ function sigmoidGate(graph: GraphBuilder, x: Value, alpha: number): Value {
   return graph.contrib('QuickGelu', [x], { alpha: { float: alpha } });
 }
 
-// A mixture of experts: one `If` an expert, so that only those that some token chose are computed, each over all tokens
-// that chose it. (ONNX Runtime's own QMoE was seven times slower on the CPU for one token, onnxruntime 1.30.)
+// Mixture of experts. Each expert is an `If` node, so that only the chosen experts are computed, each for all of its
+// tokens at once. (ONNX Runtime's own QMoE was seven times slower on the CPU for one token, onnxruntime 1.30.)
 
-/** `input` and result: `[1, tokens, hidden]` */
+/** `input` and result: `[1, tokens, hidden]`. */
 function expertNetworks(context: GraphContext, spec: ExpertsSpec, weights: ExpertsWeights, input: Value): Value {
   const { graph } = context;
   const routing = route(context, spec, weights, input);
@@ -72,7 +72,7 @@ function expertNetworks(context: GraphContext, spec: ExpertsSpec, weights: Exper
   return graph.op('Add', [routed, gatedNetwork(context, spec.activation, weights.shared, input)]);
 }
 
-/** Whether any token chose the expert, for each expert. `[1]` bool */
+/** For each expert, whether any token chose it. `[1]` bool each */
 function isVisited({ graph }: GraphContext, { experts }: Routing, numExperts: number): Value[] {
   const chosen = graph.reshape(experts, [-1]);
   const yes = graph.op('Expand', [graph.float32(1), graph.op('Shape', [chosen])]);
@@ -89,7 +89,7 @@ interface Visit {
   readonly expert: number;
 }
 
-/** Outputs the tokens that chose the expert `[visits]`, and what it adds to each, weighted. `[visits, hidden]` */
+/** Outputs the token indices that chose the expert `[visits]` and its weighted output for each `[visits, hidden]`. */
 function visitedExpert(
   outer: GraphContext,
   spec: ExpertsSpec,
@@ -120,7 +120,7 @@ function expertRows({ weight, bias }: Linear, expert: number, rows: number): Lin
   };
 }
 
-/** Σ of the rows by token, as `like`. */
+/** Sums the rows of each token. Returns the shape of `like`: `[1, tokens, hidden]`. */
 function addRows({ graph }: GraphContext, like: Value, visits: readonly (readonly [Value, Value])[]): Value {
   const tokens = graph.op(
     'Concat',
@@ -138,7 +138,7 @@ function addRows({ graph }: GraphContext, like: Value, visits: readonly (readonl
   return graph.op('Unsqueeze', [graph.op('ScatterND', [zeros, places, rows], { reduction: 'add' }), graph.int64([0])]);
 }
 
-// Which experts a token goes to, and how much each counts: the three routers that `RouterSpec` names.
+// Routing: the three router kinds of `RouterSpec`.
 
 interface Routing {
   /** `[tokens, expertsPerToken]` int64 */
@@ -157,7 +157,7 @@ function route(context: GraphContext, spec: ExpertsSpec, weights: ExpertsWeights
   return { ...chosen, weights: graph.op('Mul', [chosen.weights, graph.float32(spec.routedScale)]) };
 }
 
-/** `logits`: `[tokens, experts]` */
+/** `logits`: `[tokens, experts]`. */
 function choose(
   graph: GraphBuilder,
   { router, numExperts, expertsPerToken }: ExpertsSpec,
@@ -188,7 +188,9 @@ function shareOfSum(graph: GraphBuilder, values: Value): Value {
   return graph.op('Div', [values, graph.op('ReduceSum', [values, graph.int64([-1])], { keepdims: 1 })]);
 }
 
-/** A group counts by its two best experts; those of lesser groups become minus infinity. `[tokens, experts]` */
+/**
+ * Sets experts outside the best groups to −∞. A group's score is the sum of its two best experts. `[tokens, experts]`
+ */
 function keepBestGroups(
   graph: GraphBuilder,
   selection: Value,

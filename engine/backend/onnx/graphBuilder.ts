@@ -1,4 +1,4 @@
-/** Collects the nodes of a graph. Values are known by name; an operator's method returns the name of what it computes. */
+/** Builds a graph node by node. Values are referred to by name; an operator's method returns the name of its output. */
 import {
   type Attribute,
   type ElementType,
@@ -14,18 +14,18 @@ import {
 export type Value = string;
 export type Attributes = Readonly<Record<string, number | string | readonly number[] | Attribute>>;
 
-/** A tensor that lies in the weights file. */
+/** A tensor in the weights file. */
 export interface StoredTensor {
   readonly type: ElementType;
   readonly shape: readonly number[];
   readonly offset: number;
 }
 
-/** Operators that ONNX Runtime adds (its docs/ContribOperators.md). */
+/** Domain of ONNX Runtime's own operators (its docs/ContribOperators.md). */
 const microsoft = 'com.microsoft';
 const operatorSets = { '': 21, [microsoft]: 1 };
 
-/** An optional input that is left out. */
+/** Stands for an omitted optional input. */
 export const absent: Value = '';
 
 export class GraphBuilder {
@@ -37,28 +37,28 @@ export class GraphBuilder {
   readonly #names: { count: number };
   readonly #weightsFile: string;
 
-  /** `weightsFile`: name of the file that `stored` tensors lie in, relative to the model. */
+  /** `weightsFile`: path of the file with the `stored` tensors, relative to the model. */
   constructor(weightsFile: string, names = { count: 0 }) {
     this.#weightsFile = weightsFile;
     this.#names = names;
   }
 
-  /** A graph for an `If`: it sees the values of this one, and its names are unlike any here. */
+  /** A subgraph for an `If`: it can use the values of this graph, and its value names are unique. */
   branch(): GraphBuilder {
     return new GraphBuilder(this.#weightsFile, this.#names);
   }
 
-  /** A standard operator with one output. */
+  /** Adds a standard operator with one output. */
   op(operator: string, inputs: readonly Value[], attributes: Attributes = {}): Value {
     return this.#add('', operator, inputs, attributes, 1)[0] as Value;
   }
 
-  /** An operator of ONNX Runtime's own with one output. */
+  /** Adds one of ONNX Runtime's own operators with one output. */
   contrib(operator: string, inputs: readonly Value[], attributes: Attributes = {}): Value {
     return this.#add(microsoft, operator, inputs, attributes, 1)[0] as Value;
   }
 
-  /** As `contrib`; false leaves an optional output out. */
+  /** Like `contrib` with several outputs; false omits an optional output. */
   contribOutputs(
     operator: string,
     inputs: readonly Value[],
@@ -70,7 +70,7 @@ export class GraphBuilder {
     return names.filter((name) => name !== absent);
   }
 
-  /** Parts of `value` along `axis`; `sizes` are numbers, or the name of a value that holds them. */
+  /** Splits `value` along `axis`. `sizes` are numbers, or the name of an int64 value. */
   split(
     value: Value,
     sizes: readonly number[] | { readonly sizes: Value; readonly count: number },
@@ -80,15 +80,16 @@ export class GraphBuilder {
     return this.#add('', 'Split', [value, sizesValue], { axis }, count);
   }
 
-  /** The largest along the last dimension, in falling order. */
+  /** The largest values along the last dimension, in descending order. */
   largest(value: Value, count: number): { readonly values: Value; readonly indices: Value } {
     const [values, indices] = this.#add('', 'TopK', [value, this.int64([count])], { axis: -1 }, 2);
     return { values: values as Value, indices: indices as Value };
   }
 
   /**
-   * 0 keeps a dimension, -1 stands for the rest. 0 is better: it keeps the name `tokens`, by which the runtime's planner
-   * finds buffers of one size. One without a name fits nowhere, and is compared with every later output for nothing.
+   * 0 keeps a dimension, -1 infers it. Prefer 0: it keeps the symbolic name `tokens`, by which the runtime's memory
+   * planner finds buffers of equal size. A buffer of unnamed size is never reused and is compared with every later
+   * output.
    */
   reshape(value: Value, shape: readonly number[]): Value {
     return this.op('Reshape', [value, this.int64(shape)]);
@@ -116,7 +117,7 @@ export class GraphBuilder {
     return name;
   }
 
-  /** `shape` may group the stored elements differently. */
+  /** Adds a tensor of the weights file. `shape` may regroup its elements. */
   stored(tensor: StoredTensor, shape: readonly number[] = tensor.shape): Value {
     const name = this.#name('weight');
     const byteLength = shape.reduce((product, size) => product * size, elementBytes[tensor.type]);
@@ -135,12 +136,12 @@ export class GraphBuilder {
     this.#outputs.push({ name, type, shape });
   }
 
-  /** The next output of a branch. */
+  /** Adds an output to a branch. */
   result(value: Value, type: ElementType, shape: readonly (number | string)[]): void {
     this.#outputs.push({ name: this.op('Identity', [value]), type, shape });
   }
 
-  /** `If`: the outputs of the branch taken. */
+  /** Adds an `If` node. Its outputs are those of the branch that runs. */
   conditional(
     condition: Value,
     branches: { readonly then: GraphBuilder; readonly else: GraphBuilder },
@@ -184,7 +185,7 @@ export class GraphBuilder {
   }
 }
 
-/** A plain number is an integer attribute; float attributes are written `{ float: 1 }`. */
+/** A plain number is an integer attribute; write a float attribute as `{ float: 1 }`. */
 function asAttribute(value: Attributes[string]): Attribute {
   if (typeof value === 'number') return { int: value };
   if (typeof value === 'string') return { string: value };

@@ -1,20 +1,20 @@
-/** Runs the graph over the tokens of one sequence. */
+/** Runs forward passes of the graph over the tokens of one sequence. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
-import { roomFor } from './cacheExtent.ts';
+import { columnsFor } from './cachedRanges.ts';
+import type { GraphInputs, RotationInputs } from './graphInputs.ts';
 import { floats, KeyValueCache } from './keyValueCache.ts';
-import type { RotationPlan, RunPlan } from './layerPlan.ts';
 
-/** Bytes of attention scores in one run of the graph; prompts at long contexts go in smaller pieces. */
+/** Limits on the bytes of attention scores in one pass. At long contexts, prompts are split into smaller chunks. */
 export interface ScoreBytes {
-  /** The runtime keeps what its largest run needed, several times over. */
-  readonly comfortable: number;
-  /** For pieces of up to `fewTokens`: smaller ones would read the weights too often. */
-  readonly most: number;
+  /** The usual limit. The runtime's arena keeps a multiple of the largest pass. */
+  readonly usual: number;
+  /** For chunks of up to `minChunkTokens`: smaller chunks would read the weights too often. */
+  readonly max: number;
 }
 
-const defaultScoreBytes: ScoreBytes = { comfortable: 16 * 1024 * 1024, most: 256 * 1024 * 1024 };
-const fewTokens = 64;
+const defaultScoreBytes: ScoreBytes = { usual: 16 * 1024 * 1024, max: 256 * 1024 * 1024 };
+const minChunkTokens = 64;
 
 interface Rotation {
   readonly frequencies: Float64Array;
@@ -23,56 +23,56 @@ interface Rotation {
 
 export class GraphRun {
   readonly #session: InferenceSession;
-  readonly #plan: RunPlan;
+  readonly #inputs: GraphInputs;
   readonly #rotations: readonly Rotation[];
   readonly #scoreBytes: ScoreBytes;
 
-  constructor(session: InferenceSession, plan: RunPlan, scoreBytes = defaultScoreBytes) {
+  constructor(session: InferenceSession, inputs: GraphInputs, scoreBytes = defaultScoreBytes) {
     this.#session = session;
-    this.#plan = plan;
+    this.#inputs = inputs;
     this.#scoreBytes = scoreBytes;
-    this.#rotations = plan.rotations.map(({ rope, scale }: RotationPlan) => ({
+    this.#rotations = inputs.rotations.map(({ rope, scale }: RotationInputs) => ({
       frequencies: inverseFrequencies(rope),
       factor: attentionFactor(rope) * scale,
     }));
   }
 
   emptyCache(): KeyValueCache {
-    return KeyValueCache.empty(this.#plan);
+    return KeyValueCache.empty(this.#inputs);
   }
 
-  /** Appends `tokens` to the cache. @returns the logits of the rows asked for. `[rows, vocabulary]` */
+  /** Appends `tokens` to the cache. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
   async run(cache: KeyValueCache, tokens: readonly number[], logits: 'none' | 'last' | 'all'): Promise<Float32Array> {
-    const pieces: Float32Array[] = [];
+    const chunks: Float32Array[] = [];
     for (let first = 0; first < tokens.length; ) {
-      const count = Math.min(tokens.length - first, this.#tokensThatFit(cache));
+      const count = Math.min(tokens.length - first, this.#maxChunkTokens(cache));
       const isLast = first + count === tokens.length;
       const rows = logits === 'all' ? range(count) : logits === 'last' && isLast ? [count - 1] : [];
-      pieces.push(await this.#runPiece(cache, tokens.slice(first, first + count), rows));
+      chunks.push(await this.#runChunk(cache, tokens.slice(first, first + count), rows));
       first += count;
     }
-    return concatenated(pieces.filter(({ length }) => length > 0));
+    return concatenated(chunks.filter(({ length }) => length > 0));
   }
 
-  #tokensThatFit({ extent }: KeyValueCache): number {
+  #maxChunkTokens({ ranges }: KeyValueCache): number {
     const fitting = (scoreBytes: number): number => {
-      const bytesOfTokenPair = 4 * this.#plan.numAttentionHeads;
-      // A piece of n tokens has n · (cached + n) scores a head.
+      const bytesOfTokenPair = 4 * this.#inputs.numAttentionHeads;
+      // A chunk of n tokens has n · (cached + n) scores a head.
       const pairs = scoreBytes / bytesOfTokenPair;
-      const cached = roomFor(extent.length);
+      const cached = columnsFor(ranges.length);
       return Math.max(1, Math.floor((Math.sqrt(cached * cached + 4 * pairs) - cached) / 2));
     };
-    const { comfortable, most } = this.#scoreBytes;
-    return Math.max(fitting(comfortable), Math.min(fewTokens, fitting(most)));
+    const { usual, max } = this.#scoreBytes;
+    return Math.max(fitting(usual), Math.min(minChunkTokens, fitting(max)));
   }
 
-  async #runPiece(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {
+  async #runChunk(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {
     const count = tokens.length;
     const results = await this.#session.run({
       ids: int64(tokens, [1, count]),
       rows: int64(rows, [rows.length]),
-      ...this.#rotationFeeds(cache.extent.length, count),
-      ...this.#spanFeeds(cache, count),
+      ...this.#rotationFeeds(cache.ranges.length, count),
+      ...this.#windowFeeds(cache, count),
       ...cache.feeds(),
     });
     cache.append(results['cached'], count);
@@ -96,14 +96,14 @@ export class GraphRun {
     return feeds;
   }
 
-  #spanFeeds(cache: KeyValueCache, count: number): Record<string, Tensor> {
+  #windowFeeds(cache: KeyValueCache, count: number): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
-    for (const [index, { slidingWindow }] of this.#plan.spans.entries()) {
-      const room = cache.room(index);
-      const held = cache.extent.held(index);
-      const mask = attentionMask({ count, room, held, slidingWindow: slidingWindow ?? Number.POSITIVE_INFINITY });
-      feeds[`mask.${index}`] = new Tensor('float32', mask, [count, room + count]);
-      feeds[`sizes.${index}`] = int64([room, count], [2]);
+    for (const [index, { slidingWindow }] of this.#inputs.windowGroups.entries()) {
+      const columns = cache.columns(index);
+      const cached = cache.ranges.cachedTokens(index);
+      const mask = attentionMask({ count, columns, cached, slidingWindow: slidingWindow ?? Number.POSITIVE_INFINITY });
+      feeds[`mask.${index}`] = new Tensor('float32', mask, [count, columns + count]);
+      feeds[`sizes.${index}`] = int64([columns, count], [2]);
     }
     return feeds;
   }
@@ -111,24 +111,26 @@ export class GraphRun {
 
 interface MaskDims {
   readonly count: number;
-  readonly room: number;
-  readonly held: number;
+  readonly columns: number;
+  readonly cached: number;
   readonly slidingWindow: number;
 }
 
-/** 0 where the new token of that row sees the cached or new token of that column, else −∞. `[count, room + count]` */
-export function attentionMask({ count, room, held, slidingWindow }: MaskDims): Float32Array {
-  const width = room + count;
+/**
+ * 0 where the row's new token may attend to the column's cached or new token, −∞ elsewhere. `[count, columns + count]`
+ */
+export function attentionMask({ count, columns, cached, slidingWindow }: MaskDims): Float32Array {
+  const width = columns + count;
   const mask = new Float32Array(count * width);
-  const hidden = Number.NEGATIVE_INFINITY;
+  const masked = Number.NEGATIVE_INFINITY;
   for (let row = 0; row < count; row++) {
     const at = row * width;
-    mask.fill(hidden, at + held, at + room);
-    mask.fill(hidden, at + room + row + 1, at + width);
-    // Counted from the first cached token, this row is at held + row and sees from there back.
-    const unseen = held + row - slidingWindow + 1;
-    if (unseen > 0) mask.fill(hidden, at, at + Math.min(unseen, held));
-    if (unseen > held) mask.fill(hidden, at + room, at + room + unseen - held);
+    mask.fill(masked, at + cached, at + columns);
+    mask.fill(masked, at + columns + row + 1, at + width);
+    // Relative to the first cached token, this row is at position cached + row.
+    const unseen = cached + row - slidingWindow + 1;
+    if (unseen > 0) mask.fill(masked, at, at + Math.min(unseen, cached));
+    if (unseen > cached) mask.fill(masked, at + columns, at + columns + unseen - cached);
   }
   return mask;
 }
@@ -139,13 +141,13 @@ function int64(values: readonly number[], dims: readonly number[]): Tensor {
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
-function concatenated(pieces: readonly Float32Array[]): Float32Array {
-  if (pieces.length === 1 && pieces[0]) return pieces[0];
-  const all = new Float32Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+function concatenated(chunks: readonly Float32Array[]): Float32Array {
+  if (chunks.length === 1 && chunks[0]) return chunks[0];
+  const all = new Float32Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
   let at = 0;
-  for (const piece of pieces) {
-    all.set(piece, at);
-    at += piece.length;
+  for (const chunk of chunks) {
+    all.set(chunk, at);
+    at += chunk.length;
   }
   return all;
 }

@@ -1,11 +1,11 @@
-/** The session and the key-value caches of one loaded decoder, as the thread that owns them sees them. */
+/** The worker thread of a loaded decoder: owns the ONNX Runtime session and the KV caches. */
 
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { InferenceSession } from 'onnxruntime-node';
 import { GraphRun } from './graphRun.ts';
 import type { KeyValueCache } from './keyValueCache.ts';
 import type { CacheState, FromThread, ThreadGraph, ThreadSlice, ToThread } from './messages.ts';
-import { productMs } from './threads.ts';
+import { matmulMs } from './threads.ts';
 
 export class GraphThread {
   readonly #session: InferenceSession;
@@ -17,16 +17,16 @@ export class GraphThread {
     this.#graphRun = graphRun;
   }
 
-  static async load({ model, weightsDirectory, threads, plan }: ThreadGraph): Promise<GraphThread> {
+  static async load({ model, weightsDirectory, threads, inputs }: ThreadGraph): Promise<GraphThread> {
     const session = await InferenceSession.create(model, {
       executionProviders: ['cpu'],
       intraOpNumThreads: threads,
       interOpNumThreads: 1,
-      // The graph is built as it should run: looking for what to improve takes a tenth of the load and finds nothing.
+      // The graph is built as it should run: the optimiser would take a tenth of the load time and find nothing.
       graphOptimizationLevel: 'disabled',
       extra: { session: { model_external_initializers_file_folder_path: weightsDirectory } },
     });
-    return new GraphThread(session, new GraphRun(session, plan));
+    return new GraphThread(session, new GraphRun(session, inputs));
   }
 
   async handle(message: Exclude<ToThread, { kind: 'load' | 'measure' }>): Promise<FromThread | undefined> {
@@ -40,8 +40,8 @@ export class GraphThread {
       case 'truncate':
         this.#cache(message.sequence).truncate(message.length);
         return undefined;
-      case 'mark':
-        this.#cache(message.sequence).mark(message.lengths);
+      case 'checkpoints':
+        this.#cache(message.sequence).setCheckpoints(message.lengths);
         return undefined;
       case 'dispose':
         this.#cache(message.sequence).dispose();
@@ -53,7 +53,7 @@ export class GraphThread {
         return { kind: 'done', values: [], saved: this.#cache(message.sequence).saved(message.layer), caches: [] };
       case 'restore': {
         const cache = this.#cache(message.sequence);
-        cache.restore(message.layer, message.extent, message.bytes);
+        cache.restore(message.layer, message.ranges, message.bytes);
         return { kind: 'done', values: [], caches: [cache.state()] };
       }
       case 'end':
@@ -64,7 +64,7 @@ export class GraphThread {
   }
 
   async #run(slices: readonly ThreadSlice[]): Promise<FromThread> {
-    const before = slices.map(({ sequence }) => this.#cache(sequence).extent.length);
+    const before = slices.map(({ sequence }) => this.#cache(sequence).ranges.length);
     const logits: Float32Array[] = [];
     try {
       for (const { sequence, tokens, logits: wanted } of slices) {
@@ -83,23 +83,23 @@ export class GraphThread {
 
   #cache(sequence: number): KeyValueCache {
     const cache = this.#caches.get(sequence);
-    if (!cache) throw new Error(`there is no sequence ${sequence}`);
+    if (!cache) throw new Error(`Unknown sequence ${sequence}.`);
     return cache;
   }
 }
 
 export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
-// The thread that runs the graph. onnxruntime-node computes on the thread that calls `session.run`, and the engine has
-// to hear a cancellation meanwhile.
+// onnxruntime-node computes on the thread that calls `session.run`. It has a thread of its own, so that the engine can
+// react to cancellations meanwhile.
 
 function listen(port: MessagePort): void {
   let thread: GraphThread | undefined;
-  // A message is handled when the ones before it are.
+  // Messages are handled in order.
   let previous: Promise<void> = Promise.resolve();
   const handle = async (message: ToThread): Promise<FromThread | undefined> => {
     if (message.kind === 'measure')
-      return { kind: 'done', values: [Float32Array.of(await productMs(message.threads))], caches: [] };
+      return { kind: 'done', values: [Float32Array.of(await matmulMs(message.threads))], caches: [] };
     if (message.kind !== 'load') return thread?.handle(message);
     thread = await GraphThread.load(message.graph);
     return { kind: 'done', values: [], caches: [] };
@@ -115,7 +115,7 @@ function listen(port: MessagePort): void {
   });
 }
 
-/** Memory that is handed over, not copied. */
+/** Buffers to transfer instead of copying. */
 function transferred(answer: FromThread): ArrayBuffer[] {
   if (answer.kind === 'failed') return [];
   const { values, saved } = answer;

@@ -1,6 +1,6 @@
 /**
- * The CPU backend: builds an ONNX graph from a decoder's spec and lets ONNX Runtime compute it. Start reading at
- * decoderGraph.ts; attention.ts says how the key-value cache avoids copies.
+ * The CPU backend: builds an ONNX graph from a decoder's spec and runs it with ONNX Runtime. Start reading at
+ * decoderGraph.ts; attention.ts explains how the KV cache avoids copies.
  */
 import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -22,11 +22,11 @@ import { weightsFileVersion } from './weightsFile.ts';
 
 export interface OnnxOptions {
   /**
-   * Whether products with quantised weights round the other factor to 8-bit integers, block by block, as llama.cpp
-   * does. Much faster; tests of the graph's arithmetic do without.
+   * Whether quantised matmuls quantise activations to int8 per block, as llama.cpp does. Much faster; tests of the
+   * graph's arithmetic turn it off.
    */
   readonly roundActivations: boolean;
-  /** Where the load asks for none: f16, as every engine keeps keys and values. */
+  /** Used if the load options name none. Default: f16, as in other engines. */
   readonly cachePrecision?: CachePrecision;
 }
 
@@ -41,7 +41,7 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
       const needs = hostNeeds(spec, describeModel({ spec, weights }).weightBytes, precision);
       const memory = planMemory(needs, hostMemory(), asked);
       const place = await weightsPlace(options);
-      // It starts and loads the runtime while the graph is built.
+      // Starts early: the thread loads the runtime while the graph is built.
       const thread = new ThreadClient();
       try {
         const accuracyLevel = roundActivations ? 4 : 0;
@@ -56,8 +56,8 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
           spec,
           ...memory,
           notes: [...graph.notes, ...cacheNotes(precision), ...memoryNotes(memory, asked ?? needs.longestTokens)],
-          spans: graph.plan.spans,
-          layers: graph.plan.layers,
+          windowGroups: graph.inputs.windowGroups,
+          layers: graph.inputs.layers,
           weightBytes: graph.layout.byteLength,
           thread,
           cleanUp: () => cleanUp(place),
@@ -72,25 +72,25 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
 }
 
 function memoryNotes({ contextTokens, isCrowded }: MemoryPlan, wanted: number): string[] {
-  if (isCrowded) return ['Other programs hold memory that this model needs: it is slow until some are closed.'];
-  const held = `The context is ${contextTokens} tokens of ${wanted}: as many as the memory that is available holds.`;
-  return contextTokens < wanted ? [held] : [];
+  if (isCrowded) return ['Other programs use memory that this model needs. It will be slow until some are closed.'];
+  const note = `The context is ${contextTokens} of ${wanted} tokens: as many as fit the available memory.`;
+  return contextTokens < wanted ? [note] : [];
 }
 
 function cacheNotes(asked: CachePrecision): string[] {
   const notes = {
     f32: [],
-    f16: ['Keys and values are kept as f16.'],
-    q8: ['Keys and values are kept as f16: the CPU has no smaller cache.'],
+    f16: ['The KV cache is f16.'],
+    q8: ['The KV cache is f16: the CPU backend has no smaller precision.'],
   };
   return notes[asked];
 }
 
-/** Where the file of weights lies. */
+/** Location of the weights file. */
 interface Place {
   readonly directory: string;
   readonly file: string;
-  /** Whether it outlives the decoder. */
+  /** Whether the file outlives the decoder. */
   readonly kept: boolean;
 }
 
@@ -131,7 +131,7 @@ async function writeWeights({ layout }: DecoderGraph, place: Place, options: Loa
 }
 
 async function threadGraph(
-  { model, plan }: DecoderGraph,
+  { model, inputs }: DecoderGraph,
   { directory, kept }: Place,
   thread: ThreadClient,
   options: LoadOptions,
@@ -140,9 +140,9 @@ async function threadGraph(
     const { values } = await thread.ask({ kind: 'measure', threads });
     return values[0]?.[0] ?? Number.NaN;
   };
-  // A folder that is thrown away keeps no measurement: not worth one then.
+  // A temporary folder can't keep the measurement, so it isn't worth making.
   const threads = options.threads ?? (kept ? await measuredThreads(directory, measure) : defaultThreads());
-  return { model, weightsDirectory: directory, threads, plan };
+  return { model, weightsDirectory: directory, threads, inputs };
 }
 
 async function cleanUp({ directory, kept }: Place): Promise<void> {

@@ -1,7 +1,7 @@
 /**
- * ggml's blocks as small integers with a float scale and, where the type has one, a float minimum:
- * value = scale · code + minimum. Scales are exact: the product of an f16 and a small integer fits an f32. Codes are
- * centred on zero, and the centre's share of the minimum is added in f32, which may round its last bit.
+ * Converts ggml's blocks to small integers with a float scale and, for some types, a float minimum: value = scale ·
+ * code + minimum. Scales are exact: the product of an f16 and a small integer fits an f32. Codes are centred on zero,
+ * and the minimum is corrected for the centre in f32, which may round its last bit.
  */
 
 import { float16Values } from '../../formats/blocks.ts';
@@ -10,20 +10,20 @@ import { q3Scale, q45Minimum, q45Scale } from '../../formats/dequantiseSuperBloc
 import type { TensorType } from '../../formats/tensor.ts';
 
 export interface IntegerGrid {
-  /** Bits that hold every code. */
+  /** Bits of a code. */
   readonly bits: 4 | 8;
-  /** Consecutive elements of a row that share one scale. */
+  /** Consecutive elements of a row with one scale. */
   readonly elementsPerScale: 16 | 32;
   /**
-   * Bytes that make every scale 1 and every minimum minus the centre when they are written over a block's own, so
-   * that dequantising it gives the codes.
+   * Bytes to write over a block's scales and minimums so that every scale is 1 and every minimum is minus the centre.
+   * Dequantising the block then gives the codes.
    */
   readonly unit: readonly (readonly [offset: number, ...bytes: number[]])[];
   readonly scale: ReadNumber;
   readonly minimum?: ReadNumber;
 }
 
-/** Reads a number of sub-block `sub` of the block that starts at `at`. */
+/** Reads a number of sub-block `sub` of the block at byte `at`. */
 type ReadNumber = (bytes: Uint8Array, at: number, sub: number) => number;
 
 const one16 = [0x00, 0x3c] as const;
@@ -33,7 +33,7 @@ const float16At = (bytes: Uint8Array, at: number): number =>
 const nibble = (bytes: Uint8Array, at: number, high: boolean): number =>
   high ? (bytes[at] as number) >> 4 : (bytes[at] as number) & 15;
 
-/** A type of 32 elements that starts with an f16 scale and has no minimum. */
+/** A type with blocks of 32 elements that start with an f16 scale and have no minimum. */
 const scaled = (bits: 4 | 8): IntegerGrid => ({ bits, elementsPerScale: 32, unit: [[0, ...one16]], scale: float16At });
 
 export const integerGrids: Readonly<Partial<Record<TensorType, IntegerGrid>>> = {
@@ -110,7 +110,7 @@ export const integerGrids: Readonly<Partial<Record<TensorType, IntegerGrid>>> = 
   },
 };
 
-/** Q4_K and Q5_K: value = scale · code − minimum with codes from zero. */
+/** Q4_K and Q5_K: value = scale · code − minimum, with codes from 0. */
 function centredMinimum(bytes: Uint8Array, at: number, sub: number, centre: number): number {
   return (
     centre * float16At(bytes, at) * q45Scale(bytes, at + 4, sub) -
@@ -119,13 +119,13 @@ function centredMinimum(bytes: Uint8Array, at: number, sub: number, centre: numb
 }
 
 export interface PackedRows {
-  /** As MatMulNBits reads them: unsigned, two codes of 4 bits in a byte (the first one low). */
+  /** In MatMulNBits' format: unsigned; two 4-bit codes a byte, the first in the low half. */
   readonly codes: Uint8Array;
   readonly scales: Float32Array;
   readonly minimums?: Float32Array;
 }
 
-/** Whole blocks of `type`, whose grid is `grid` and whose layout is `layout`. `bytes` are overwritten. */
+/** `bytes`: whole blocks of `type`; they are overwritten. `grid` and `layout` are those of `type`. */
 export function packRows(
   type: TensorType,
   grid: IntegerGrid,
@@ -147,7 +147,7 @@ export function packRows(
   return { codes, scales, ...(minimums && { minimums }) };
 }
 
-/** MatMulNBits' default zero points: 8 and 128. */
+/** Adds MatMulNBits' default zero points, 8 and 128. */
 function packCodes(codes: Float32Array, bits: 4 | 8): Uint8Array {
   const packed = new Uint8Array((codes.length * bits) / 8);
   if (bits === 8) {

@@ -1,50 +1,50 @@
 /**
- * Keys and values of one sequence. A row holds one value of a head for all tokens, so that the graph reads it in order;
- * rows have room for some more tokens than they hold, and grow by about an eighth.
+ * The KV cache of one sequence. A row holds one element of a head's keys or values for all tokens, so that the graph
+ * reads it sequentially. Blocks are allocated with about an eighth of spare columns.
  */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import { CacheExtent, roomFor } from './cacheExtent.ts';
-import { type CacheType, type LayerCachePlan, type RunPlan, rowsOf } from './layerPlan.ts';
-import type { CacheState, ExtentState } from './messages.ts';
+import { CachedRanges, columnsFor } from './cachedRanges.ts';
+import { type CacheType, type GraphInputs, type LayerCacheSpec, rowsOf } from './graphInputs.ts';
+import type { CachedRangesState, CacheState } from './messages.ts';
 
-/** `[rows, columns]`: new tokens as the graph returns them, or a block of a cache. */
+/** `[rows, columns]`: new tokens as returned by the graph, or a block of the cache. */
 interface Columns {
   readonly values: CacheValues;
   readonly columns: number;
 }
 
-/** Keys, then values, of one layer: `[rows, room]`. Forked sequences share it until one of them writes. */
+/** Keys, then values, of one layer: `[rows, columns]`. Forks share a block until one of them writes. */
 class LayerBlock implements Columns {
   readonly values: CacheValues;
   readonly columns: number;
   readonly rows: number;
   readonly keys: Tensor;
   readonly cachedValues: Tensor;
-  owners = 1;
+  refCount = 1;
 
-  constructor(plan: LayerCachePlan, room: number, values = newValues(plan.type, rowsOf(plan) * room)) {
-    const { keyValueHeads, keyDim, valueDim, valuesInKeys } = plan;
+  constructor(spec: LayerCacheSpec, columns: number, values = newValues(spec.type, rowsOf(spec) * columns)) {
+    const { keyValueHeads, keyDim, valueDim, valuesInKeys } = spec;
     const keyRows = keyValueHeads * keyDim;
     const firstValueRow = valuesInKeys ? 0 : keyRows;
-    this.rows = rowsOf(plan);
-    this.columns = room;
+    this.rows = rowsOf(spec);
+    this.columns = columns;
     this.values = values;
     const tensor = (firstRow: number, dim: number) =>
-      cacheTensor(this.values.subarray(firstRow * room, (firstRow + keyValueHeads * dim) * room), [
+      cacheTensor(this.values.subarray(firstRow * columns, (firstRow + keyValueHeads * dim) * columns), [
         keyValueHeads,
         1,
         dim,
-        room,
+        columns,
       ]);
     this.keys = tensor(0, keyDim);
     this.cachedValues = tensor(firstValueRow, valueDim);
   }
 
-  /** Columns `[first, first + count)` of `source` from column `at` on. */
+  /** Copies columns `[first, first + count)` of `source` to column `at` on. */
   copy(source: Columns, first: number, count: number, at: number): void {
     const { values, columns } = source;
     if (count === 1) {
-      // A decode step writes one value in every row of every layer.
+      // Decode writes a single column: one value in every row of every layer.
       for (let from = first, to = at; to < this.values.length; from += columns, to += this.columns) {
         this.values[to] = values[from] as number;
       }
@@ -58,125 +58,130 @@ class LayerBlock implements Columns {
 }
 
 export class KeyValueCache {
-  readonly extent: CacheExtent;
-  readonly #plan: RunPlan;
+  readonly ranges: CachedRanges;
+  readonly #inputs: GraphInputs;
   readonly #blocks: LayerBlock[];
-  /** For each layer what its window sees from the lengths that `extent.kept` names. */
-  readonly #kept: Map<number, LayerBlock>[];
+  /** For each layer the checkpoints of its window at the lengths in `ranges.checkpoints`. */
+  readonly #checkpoints: Map<number, LayerBlock>[];
 
-  private constructor(plan: RunPlan, extent: CacheExtent, blocks: LayerBlock[], kept: Map<number, LayerBlock>[]) {
-    this.#plan = plan;
-    this.extent = extent;
+  private constructor(
+    inputs: GraphInputs,
+    ranges: CachedRanges,
+    blocks: LayerBlock[],
+    checkpoints: Map<number, LayerBlock>[],
+  ) {
+    this.#inputs = inputs;
+    this.ranges = ranges;
     this.#blocks = blocks;
-    this.#kept = kept;
+    this.#checkpoints = checkpoints;
   }
 
-  static empty(plan: RunPlan): KeyValueCache {
+  static empty(inputs: GraphInputs): KeyValueCache {
     return new KeyValueCache(
-      plan,
-      new CacheExtent(plan.spans),
-      plan.layers.map((layer) => new LayerBlock(layer, roomFor(0))),
-      plan.layers.map(() => new Map()),
+      inputs,
+      new CachedRanges(inputs.windowGroups),
+      inputs.layers.map((layer) => new LayerBlock(layer, columnsFor(0))),
+      inputs.layers.map(() => new Map()),
     );
   }
 
   fork(): KeyValueCache {
-    for (const block of this.owned()) block.owners++;
-    const kept = this.#kept.map((blocks) => new Map(blocks));
-    return new KeyValueCache(this.#plan, this.extent.copy(), [...this.#blocks], kept);
+    for (const block of this.owned()) block.refCount++;
+    const checkpoints = this.#checkpoints.map((blocks) => new Map(blocks));
+    return new KeyValueCache(this.#inputs, this.ranges.copy(), [...this.#blocks], checkpoints);
   }
 
   dispose(): void {
-    for (const block of this.owned()) block.owners--;
+    for (const block of this.owned()) block.refCount--;
     this.#blocks.length = 0;
-    this.#kept.length = 0;
+    this.#checkpoints.length = 0;
   }
 
-  /** A block that goes on from one kept aside is named twice. */
+  /** All blocks in use. A block restored from a checkpoint appears twice. */
   owned(): LayerBlock[] {
-    return [...this.#blocks, ...this.#kept.flatMap((blocks) => [...blocks.values()])];
+    return [...this.#blocks, ...this.#checkpoints.flatMap((blocks) => [...blocks.values()])];
   }
 
-  mark(lengths: readonly number[]): void {
-    this.extent.mark(lengths);
-    this.#forget();
+  setCheckpoints(lengths: readonly number[]): void {
+    this.ranges.setCheckpoints(lengths);
+    this.#freeCheckpoints();
   }
 
   truncate(length: number): void {
-    const reached = this.extent.reachable(length);
-    for (const [layer, { span }] of this.#plan.layers.entries()) {
-      const aside = this.#kept[layer]?.get(reached);
-      if (aside && !this.extent.holds(span, reached)) this.#replace(layer, aside);
+    const reached = this.ranges.reachable(length);
+    for (const [layer, { group }] of this.#inputs.layers.entries()) {
+      const checkpoint = this.#checkpoints[layer]?.get(reached);
+      if (checkpoint && !this.ranges.covers(group, reached)) this.#replace(layer, checkpoint);
     }
-    this.extent.truncate(reached);
-    this.#forget();
+    this.ranges.truncate(reached);
+    this.#freeCheckpoints();
   }
 
   #replace(layer: number, block: LayerBlock): void {
-    this.#layer(layer).block.owners--;
-    block.owners++;
+    this.#layer(layer).block.refCount--;
+    block.refCount++;
     this.#blocks[layer] = block;
   }
 
-  /** Lets go of the windows that the extent no longer names. */
-  #forget(): void {
-    for (const [layer, blocks] of this.#kept.entries()) {
-      const named = this.extent.kept[this.#layer(layer).plan.span];
+  /** Frees checkpoints at lengths that are no longer kept. */
+  #freeCheckpoints(): void {
+    for (const [layer, blocks] of this.#checkpoints.entries()) {
+      const retained = this.ranges.checkpoints[this.#layer(layer).spec.group];
       for (const [length, block] of blocks) {
-        if (named?.includes(length)) continue;
-        block.owners--;
+        if (retained?.includes(length)) continue;
+        block.refCount--;
         blocks.delete(length);
       }
     }
   }
 
-  /** Copies what the window sees from lengths that `append` is about to let go. */
-  #keep(layer: number, before: CacheExtent): void {
-    const { plan, block } = this.#layer(layer);
-    for (const length of this.extent.kept[plan.span] ?? []) {
-      if (this.#kept[layer]?.has(length)) continue;
-      const seen = before.seen(plan.span, length);
-      const aside = new LayerBlock(plan, roomFor(seen));
-      aside.copy(block, length - seen - before.start(plan.span), seen, 0);
-      this.#kept[layer]?.set(length, aside);
+  /** Copies windows that `append` is about to drop. */
+  #saveCheckpoints(layer: number, before: CachedRanges): void {
+    const { spec, block } = this.#layer(layer);
+    for (const length of this.ranges.checkpoints[spec.group] ?? []) {
+      if (this.#checkpoints[layer]?.has(length)) continue;
+      const tokens = before.windowTokens(spec.group, length);
+      const checkpoint = new LayerBlock(spec, columnsFor(tokens));
+      checkpoint.copy(block, length - tokens - before.start(spec.group), tokens, 0);
+      this.#checkpoints[layer]?.set(length, checkpoint);
     }
   }
 
-  /** Columns of the inputs of a span: the tokens held and the room beyond them. */
-  room(span: number): number {
-    const layer = this.#plan.layers.findIndex((plan) => plan.span === span);
+  /** Allocated columns of a window group's inputs. */
+  columns(group: number): number {
+    const layer = this.#inputs.layers.findIndex((spec) => spec.group === group);
     return this.#blocks[layer]?.columns ?? 0;
   }
 
   state(): CacheState {
-    return { ...this.extent.state(), columns: this.#plan.spans.map((_, span) => this.room(span)) };
+    return { ...this.ranges.state(), columns: this.#inputs.windowGroups.map((_, group) => this.columns(group)) };
   }
 
-  /** What a layer holds, as a block of its own: `[rows, room]`. */
+  /** A layer's cached columns as a newly allocated block: `[rows, columns]`, spare columns included. */
   saved(layer: number): Uint8Array {
-    const { plan, block } = this.#layer(layer);
-    const held = this.extent.held(plan.span);
-    const saved = new LayerBlock(plan, roomFor(held));
-    saved.copy(block, 0, held, 0);
+    const { spec, block } = this.#layer(layer);
+    const cached = this.ranges.cachedTokens(spec.group);
+    const saved = new LayerBlock(spec, columnsFor(cached));
+    saved.copy(block, 0, cached, 0);
     return new Uint8Array(saved.values.buffer);
   }
 
-  /** Takes the memory of what `saved` gave of a sequence of this extent as its block. */
-  restore(layer: number, extent: ExtentState, bytes: Uint8Array): void {
-    const { plan, block } = this.#layer(layer);
-    this.extent.restore(extent);
-    const room = roomFor(this.extent.held(plan.span));
-    block.owners--;
-    this.#blocks[layer] = new LayerBlock(plan, room, valuesOf(plan.type, bytes));
+  /** Takes ownership of the bytes that `saved` returned for a sequence of this state. */
+  restore(layer: number, ranges: CachedRangesState, bytes: Uint8Array): void {
+    const { spec, block } = this.#layer(layer);
+    this.ranges.restore(ranges);
+    const columns = columnsFor(this.ranges.cachedTokens(spec.group));
+    block.refCount--;
+    this.#blocks[layer] = new LayerBlock(spec, columns, valuesOf(spec.type, bytes));
   }
 
-  #layer(index: number): { readonly plan: LayerCachePlan; readonly block: LayerBlock } {
-    const [plan, block] = [this.#plan.layers[index], this.#blocks[index]];
-    if (!plan || !block) throw new Error(`no cache for layer ${index}`);
-    return { plan, block };
+  #layer(index: number): { readonly spec: LayerCacheSpec; readonly block: LayerBlock } {
+    const [spec, block] = [this.#inputs.layers[index], this.#blocks[index]];
+    if (!spec || !block) throw new Error(`no cache for layer ${index}`);
+    return { spec, block };
   }
 
-  /** Inputs of the graph. */
+  /** The cache as graph inputs. */
   feeds(): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
     for (const [layer, { keys, cachedValues }] of this.#blocks.entries()) {
@@ -186,38 +191,38 @@ export class KeyValueCache {
     return feeds;
   }
 
-  /** `cached`: the graph's output, keys and values of every layer one below the other. `[rows, tokens]` */
+  /** `cached`: the graph's output, new keys and values of all layers `[rows, tokens]`. */
   append(cached: Output | undefined, tokens: number): void {
     const all = cacheValues(cached);
-    const before = this.extent.copy();
-    this.extent.append(tokens);
+    const before = this.ranges.copy();
+    this.ranges.append(tokens);
     let at = 0;
-    for (const [layer, plan] of this.#plan.layers.entries()) {
-      this.#keep(layer, before);
-      const values = all.subarray(at, at + rowsOf(plan) * tokens);
+    for (const [layer, spec] of this.#inputs.layers.entries()) {
+      this.#saveCheckpoints(layer, before);
+      const values = all.subarray(at, at + rowsOf(spec) * tokens);
       this.#appendLayer(layer, { values, columns: tokens }, before);
       at += values.length;
     }
   }
 
-  #appendLayer(layer: number, fresh: Columns, before: CacheExtent): void {
-    const { plan, block } = this.#layer(layer);
-    const held = before.held(plan.span);
-    const keptOld = Math.max(0, before.length - this.extent.start(plan.span));
-    const keptFresh = Math.min(fresh.columns, this.extent.held(plan.span));
+  #appendLayer(layer: number, added: Columns, before: CachedRanges): void {
+    const { spec, block } = this.#layer(layer);
+    const cached = before.cachedTokens(spec.group);
+    const oldTokens = Math.max(0, before.length - this.ranges.start(spec.group));
+    const newTokens = Math.min(added.columns, this.ranges.cachedTokens(spec.group));
     let target = block;
-    const stays = block.owners === 1 && keptOld === held && held + keptFresh <= block.columns;
-    if (!stays) {
-      target = new LayerBlock(plan, roomFor(keptOld + keptFresh));
-      target.copy(block, held - keptOld, keptOld, 0);
-      block.owners--;
+    const fitsInPlace = block.refCount === 1 && oldTokens === cached && cached + newTokens <= block.columns;
+    if (!fitsInPlace) {
+      target = new LayerBlock(spec, columnsFor(oldTokens + newTokens));
+      target.copy(block, cached - oldTokens, oldTokens, 0);
+      block.refCount--;
       this.#blocks[layer] = target;
     }
-    target.copy(fresh, fresh.columns - keptFresh, keptFresh, keptOld);
+    target.copy(added, added.columns - newTokens, newTokens, oldTokens);
   }
 }
 
-// Numbers on their way into the runtime and out of it.
+// Conversions between the runtime's tensors and typed arrays.
 
 type Output = InferenceSession.ReturnType[string];
 
@@ -227,7 +232,7 @@ type CacheValues = Float32Array | Uint16Array;
 const newValues = (type: CacheType, count: number): CacheValues =>
   type === 'float16' ? new Uint16Array(count) : new Float32Array(count);
 
-/** The bytes as values, without a copy where they are aligned. */
+/** Views the bytes as values; copies only if they aren't aligned. */
 function valuesOf(type: CacheType, bytes: Uint8Array): CacheValues {
   const size = type === 'float16' ? 2 : 4;
   const { buffer, byteOffset, byteLength } = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
@@ -237,13 +242,13 @@ function valuesOf(type: CacheType, bytes: Uint8Array): CacheValues {
 
 export function cacheTensor(values: CacheValues, dims: readonly number[]): Tensor {
   if (values instanceof Float32Array) return new Tensor('float32', values, dims);
-  // The binding (1.30) reads halves from a Uint16Array alone, of which Tensor would make a Float16Array where there is one.
+  // The binding (1.30) reads f16 only from a Uint16Array; where Float16Array exists, Tensor would convert to one.
   const tensor: Tensor = new Tensor('uint16', values, dims);
   Object.defineProperty(tensor, 'type', { value: 'float16' });
   return tensor;
 }
 
-/** Of an output; halves come as a Float16Array where there is one, else as a Uint16Array. */
+/** The output's values. f16 arrives as a Float16Array where that exists, else as a Uint16Array. */
 export function cacheValues(output: Output | undefined): CacheValues {
   if (output?.type !== 'float16') return floats(output);
   const { buffer, byteOffset, length } = output.data as unknown as Uint16Array;
@@ -251,6 +256,6 @@ export function cacheValues(output: Output | undefined): CacheValues {
 }
 
 export function floats(output: Output | undefined): Float32Array {
-  if (!(output?.data instanceof Float32Array)) throw new Error('the graph returned no floats');
+  if (!(output?.data instanceof Float32Array)) throw new Error('The graph returned no f32 tensor.');
   return output.data;
 }

@@ -1,4 +1,4 @@
-/** Products with weights, and the values of embedding rows. */
+/** Matmuls with weights, embedding lookup and RMSNorm. */
 import type { Linear, Weight } from '../../model/weights/weights.ts';
 import type { GraphBuilder, StoredTensor, Value } from './graphBuilder.ts';
 import {
@@ -10,18 +10,18 @@ import {
   type WeightsLayout,
 } from './weightsFile.ts';
 
-/** What the parts of a decoder's graph are built with. */
+/** Shared by the functions that build parts of the graph. */
 export interface GraphContext {
   readonly graph: GraphBuilder;
   readonly layout: WeightsLayout;
-  /** MatMulNBits' accuracy_level: 4 rounds the other factor to 8-bit integers by blocks, as llama.cpp does; 0 keeps it. */
+  /** MatMulNBits' accuracy_level: 4 quantises activations to int8 per block, as llama.cpp does; 0 keeps f32. */
   readonly accuracyLevel: 0 | 4;
   readonly normEpsilon: number;
-  /** Means over blocks of values that several weights multiply. */
+  /** Block means of activations, shared by the matmuls that take the same input. */
   readonly blockMeans: Map<string, Value>;
 }
 
-/** Rows of several weights with one bias each or none. */
+/** Rows of a weight, with or without a bias. */
 export interface LinearRows {
   readonly weight: WeightRows;
   readonly bias?: WeightRows;
@@ -32,14 +32,14 @@ export const linearRows = ({ weight, bias }: Linear): LinearRows => ({
   ...(bias && { bias: allRows(bias) }),
 });
 
-/** `input · weightᵀ + bias` for each of `parts`. `[1, tokens, out]` each */
+/** `input · weightᵀ + bias` for each part. `input`: `[1, tokens, in]`; results: `[1, tokens, out]` each */
 export function linears(context: GraphContext, input: Value, parts: readonly LinearRows[]): Value[] {
-  return products(context, input, parts).flatMap(({ product, rows }) =>
-    rows.length === 1 ? [product] : context.graph.split(product, rows),
+  return matmuls(context, input, parts).flatMap(({ output, rows }) =>
+    rows.length === 1 ? [output] : context.graph.split(output, rows),
   );
 }
 
-/** As `linears` for parts that are heads of `headDim` rows. `[1, heads, tokens, headDim]` each */
+/** Like `linears`, for parts that consist of heads of `headDim` rows. `[1, heads, tokens, headDim]` each */
 export function headLinears(
   context: GraphContext,
   input: Value,
@@ -47,35 +47,35 @@ export function headLinears(
   headDim: number,
 ): Value[] {
   const { graph } = context;
-  return products(context, input, parts).flatMap(({ product, rows }) => {
+  return matmuls(context, input, parts).flatMap(({ output, rows }) => {
     const heads = rows.map((count) => count / headDim);
     const all = heads.reduce((sum, count) => sum + count, 0);
-    const byHead = graph.transpose(graph.reshape(product, [1, 0, all, headDim]), [0, 2, 1, 3]);
+    const byHead = graph.transpose(graph.reshape(output, [1, 0, all, headDim]), [0, 2, 1, 3]);
     return heads.length === 1 ? [byHead] : graph.split(byHead, heads, 1);
   });
 }
 
-/** One product for neighbours that are stored alike, and how many of its columns belong to each. */
-function products(context: GraphContext, input: Value, parts: readonly LinearRows[]) {
-  return runsOf(parts).map((run) => {
-    const matrix = context.layout.matrix(run.map(({ weight }) => weight));
+/** One matmul for adjacent parts on the same grid, with the number of output columns of each part. */
+function matmuls(context: GraphContext, input: Value, parts: readonly LinearRows[]) {
+  return groupsOf(parts).map((group) => {
+    const matrix = context.layout.matrix(group.map(({ weight }) => weight));
     return {
-      product: multiply(context, input, matrix, biasOf(context, run)),
-      rows: run.map(({ weight }) => weight.rows),
+      output: matmul(context, input, matrix, biasOf(context, group)),
+      rows: group.map(({ weight }) => weight.rows),
     };
   });
 }
 
-/** `[1, tokens, out]` */
+/** `input`: `[1, tokens, in]`; result: `[1, tokens, out]` */
 export function linear(context: GraphContext, input: Value, part: Linear): Value {
   return linears(context, input, [linearRows(part)])[0] as Value;
 }
 
-/** Neighbours on the same grid, with or without biases. */
-function runsOf(parts: readonly LinearRows[]): LinearRows[][] {
-  const runs: LinearRows[][] = [];
+/** Groups adjacent parts on the same grid that all have or all lack a bias. */
+function groupsOf(parts: readonly LinearRows[]): LinearRows[][] {
+  const groups: LinearRows[][] = [];
   for (const part of parts) {
-    const last = runs.at(-1);
+    const last = groups.at(-1);
     const neighbour = last?.[0];
     const alike =
       neighbour &&
@@ -83,29 +83,29 @@ function runsOf(parts: readonly LinearRows[]): LinearRows[][] {
       gridOf(neighbour.weight.weight) === gridOf(part.weight.weight) &&
       (neighbour.bias === undefined) === (part.bias === undefined);
     if (alike) last.push(part);
-    else runs.push([part]);
+    else groups.push([part]);
   }
-  return runs;
+  return groups;
 }
 
-function biasOf({ layout }: GraphContext, run: readonly LinearRows[]): StoredTensor | undefined {
-  const biases = run.flatMap(({ bias }) => (bias ? [bias] : []));
+function biasOf({ layout }: GraphContext, group: readonly LinearRows[]): StoredTensor | undefined {
+  const biases = group.flatMap(({ bias }) => (bias ? [bias] : []));
   return biases.length === 0 ? undefined : layout.floats(biases);
 }
 
-function multiply(context: GraphContext, input: Value, matrix: StoredMatrix, bias: StoredTensor | undefined): Value {
+function matmul(context: GraphContext, input: Value, matrix: StoredMatrix, bias: StoredTensor | undefined): Value {
   const { graph } = context;
-  if (matrix.kind === 'integers') return multiplyIntegers(context, input, matrix, bias && graph.stored(bias));
-  const product = graph.contrib('FusedMatMul', [input, graph.stored(matrix.values)], { transB: 1 });
-  return bias ? graph.op('Add', [product, graph.stored(bias)]) : product;
+  if (matrix.kind === 'integers') return quantisedMatmul(context, input, matrix, bias && graph.stored(bias));
+  const output = graph.contrib('FusedMatMul', [input, graph.stored(matrix.values)], { transB: 1 });
+  return bias ? graph.op('Add', [output, graph.stored(bias)]) : output;
 }
 
 /** Σ (scale · code + minimum) · x = Σ scale · code · x + Σ minimum · (sum of x over the block) */
-function multiplyIntegers(context: GraphContext, input: Value, matrix: StoredIntegers, bias: Value | undefined): Value {
+function quantisedMatmul(context: GraphContext, input: Value, matrix: StoredIntegers, bias: Value | undefined): Value {
   const { graph, accuracyLevel } = context;
   const { rows, columns, bits, elementsPerScale, codes, scales, minimums } = matrix;
   const blocks = columns / elementsPerScale;
-  const product = graph.contrib(
+  const output = graph.contrib(
     'MatMulNBits',
     [
       input,
@@ -115,23 +115,23 @@ function multiplyIntegers(context: GraphContext, input: Value, matrix: StoredInt
     ],
     { K: columns, N: rows, bits, block_size: elementsPerScale, accuracy_level: accuracyLevel },
   );
-  if (!minimums) return product;
+  if (!minimums) return output;
   const means = blockMeans(context, input, elementsPerScale);
-  return graph.op('Add', [product, graph.contrib('FusedMatMul', [means, graph.stored(minimums)], { transB: 1 })]);
+  return graph.op('Add', [output, graph.contrib('FusedMatMul', [means, graph.stored(minimums)], { transB: 1 })]);
 }
 
-/** Means over each `block` neighbours of the last dimension. `[1, tokens, width / block]` */
+/** Means over each `block` adjacent elements of the last dimension. `[1, tokens, width / block]` */
 function blockMeans({ graph, blockMeans }: GraphContext, input: Value, block: number): Value {
   const key = `${input}/${block}`;
   const known = blockMeans.get(key);
   if (known !== undefined) return known;
-  // The tokens are the pool's channels.
+  // AveragePool takes the tokens for channels.
   const means = graph.op('AveragePool', [input], { kernel_shape: [block], strides: [block] });
   blockMeans.set(key, means);
   return means;
 }
 
-/** Rows of a weight by number. `rows` is `[1, tokens]` int64; `[1, tokens, columns]` */
+/** Embedding lookup. `rows`: `[1, tokens]` int64; result: `[1, tokens, columns]` f32 */
 export function lookUp({ graph, layout }: GraphContext, weight: Weight, rows: Value): Value {
   const matrix = layout.matrix([allRows(weight)]);
   if (matrix.kind === 'floats') return graph.op('Gather', [graph.stored(matrix.values), rows]);
@@ -150,9 +150,9 @@ export function lookUp({ graph, layout }: GraphContext, weight: Weight, rows: Va
   return graph.reshape(sums, [0, 0, columns]);
 }
 
-// Root-mean-square normalisation.
+// RMSNorm.
 
-/** Over the last dimension, times `weight`. */
+/** Normalises the last dimension and multiplies by `weight`. */
 export function rmsNorm({ graph, layout, normEpsilon }: GraphContext, input: Value, weight: Weight): Value {
   const scale = graph.stored(layout.floats([allRows(weight)]));
   return graph.op('SimplifiedLayerNormalization', [input, scale], {
@@ -162,13 +162,13 @@ export function rmsNorm({ graph, layout, normEpsilon }: GraphContext, input: Val
   });
 }
 
-/** The stream of hidden states, to which every block adds; the last addition waits for the norm that follows it. */
+/** The residual stream. The last block's output is added together with the norm that follows it, in one operator. */
 export interface Residual {
   readonly stream: Value;
   readonly addition?: Value;
 }
 
-/** Adds what waits, and normalises the sum. */
+/** Adds the pending output and normalises the sum. */
 export function addAndNorm(context: GraphContext, { stream, addition }: Residual, weight: Weight) {
   if (addition === undefined) return { stream, normed: rmsNorm(context, stream, weight) };
   const { graph, layout, normEpsilon } = context;

@@ -1,26 +1,26 @@
-/** What is said between the decoder and the thread that runs its graph. */
+/** Messages between the decoder and its graph thread. */
 import type { SequenceSlice } from '../backend.ts';
-import type { RunPlan } from './layerPlan.ts';
+import type { GraphInputs } from './graphInputs.ts';
 
-/** Obeyed in order; `measure`, `load`, `run`, `save`, `restore` and `end` are answered. */
+/** Handled in order; `measure`, `load`, `run`, `save`, `restore` and `end` are answered. */
 export type ToThread =
-  /** Milliseconds of a product with that many threads. */
+  /** Times a matmul with so many threads, in milliseconds. */
   | { readonly kind: 'measure'; readonly threads: number }
   | { readonly kind: 'load'; readonly graph: ThreadGraph }
   | { readonly kind: 'create'; readonly sequence: number }
   | { readonly kind: 'fork'; readonly sequence: number; readonly from: number }
   | { readonly kind: 'truncate'; readonly sequence: number; readonly length: number }
-  | { readonly kind: 'mark'; readonly sequence: number; readonly lengths: readonly number[] }
+  | { readonly kind: 'checkpoints'; readonly sequence: number; readonly lengths: readonly number[] }
   | { readonly kind: 'dispose'; readonly sequence: number }
   | { readonly kind: 'run'; readonly slices: readonly ThreadSlice[] }
-  /** What is held of one layer. */
+  /** Exports the cache of one layer. */
   | { readonly kind: 'save'; readonly sequence: number; readonly layer: number }
-  /** Puts it into a sequence that then holds `extent`, once every layer was put. */
+  /** Imports the cache of one layer. The sequence is usable once every layer is imported. */
   | {
       readonly kind: 'restore';
       readonly sequence: number;
       readonly layer: number;
-      readonly extent: ExtentState;
+      readonly ranges: CachedRangesState;
       readonly bytes: Uint8Array;
     }
   | { readonly kind: 'end' };
@@ -30,7 +30,7 @@ export interface ThreadGraph {
   readonly model: Uint8Array;
   readonly weightsDirectory: string;
   readonly threads: number;
-  readonly plan: RunPlan;
+  readonly inputs: GraphInputs;
 }
 
 export interface ThreadSlice {
@@ -39,20 +39,23 @@ export interface ThreadSlice {
   readonly logits: SequenceSlice['logits'];
 }
 
-/** Which tokens the caches of a sequence hold. */
-export interface ExtentState {
+/** Which tokens of a sequence are cached. */
+export interface CachedRangesState {
   readonly length: number;
   readonly starts: readonly number[];
-  /** For each span the lengths whose window is kept aside. */
-  readonly kept: readonly (readonly number[])[];
+  /** For each window group the lengths with a checkpoint. */
+  readonly checkpoints: readonly (readonly number[])[];
 }
 
-/** After a run: also how many tokens the blocks of each span have room for. */
-export interface CacheState extends ExtentState {
+/** Also the allocated columns of each window group's blocks. */
+export interface CacheState extends CachedRangesState {
   readonly columns: readonly number[];
 }
 
-/** Answers, in order: logits of a run's slices, what was saved, or the milliseconds measured; `caches` are those of the slices, or the one restored. */
+/**
+ * Answers, in the order of the messages. `values`: logits of each slice, or the measured milliseconds; `saved`: an
+ * exported layer; `caches`: state of each slice's cache, or of the restored one.
+ */
 export type FromThread =
   | {
       readonly kind: 'done';

@@ -1,6 +1,6 @@
 /**
- * The ONNX file format as far as Hearth writes it: messages and field numbers of onnx/onnx.proto3 (ONNX 1.16,
- * IR version 10). Written with protobuf's wire primitives, so that no code has to be generated from the schema.
+ * Encodes the subset of the ONNX file format that Hearth uses: messages and field numbers of onnx/onnx.proto3 (ONNX
+ * 1.16, IR version 10). Uses protobuf's wire primitives, so that no code has to be generated from the schema.
  */
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 
@@ -32,7 +32,7 @@ export interface Node {
   readonly operator: string;
   /** '' is the standard operator set. */
   readonly domain: string;
-  /** '' leaves an optional input or output out. */
+  /** '' omits an optional input or output. */
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly attributes: Readonly<Record<string, Attribute>>;
@@ -48,7 +48,7 @@ export type Attribute =
 export interface ValueInfo {
   readonly name: string;
   readonly type: ElementType;
-  /** A string names a dimension that is known only when the graph runs. */
+  /** A string names a dimension that is known only at run time. */
   readonly shape: readonly (number | string)[];
 }
 
@@ -97,7 +97,7 @@ function writeGraph(writer: BinaryWriter, graph: Graph): void {
 function writeNode(writer: BinaryWriter, node: Node): void {
   for (const input of node.inputs) text(writer, 1, input);
   for (const output of node.outputs) text(writer, 2, output);
-  // The first output names the node too: errors and profiles of the runtime show it.
+  // The node takes its first output's name, which the runtime's errors and profiles show.
   text(writer, 3, node.outputs.find((name) => name !== '') ?? node.operator);
   text(writer, 4, node.operator);
   for (const [name, value] of Object.entries(node.attributes)) {

@@ -1,9 +1,9 @@
-/** The decoder's end of the thread that runs the graph. */
+/** The decoder's side of the graph thread. */
 import { Worker } from 'node:worker_threads';
 import { HearthError } from '../../errors.ts';
 import type { CacheState, FromThread, ToThread } from './messages.ts';
 
-/** esbuild bundles the thread as a file of its own beside the engine's. */
+/** In builds, the thread is a bundle of its own beside the engine's. */
 const workerFile = new URL(import.meta.url.endsWith('.ts') ? './graphThread.ts' : './onnxWorker.mjs', import.meta.url);
 
 type Done = Extract<FromThread, { kind: 'done' }>;
@@ -13,7 +13,7 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
-/** A failed run, with what the caches hold after it. */
+/** A failed forward pass, with the state of the caches after it. */
 export class RunFailure extends HearthError {
   readonly caches: readonly CacheState[];
 
@@ -22,8 +22,8 @@ export class RunFailure extends HearthError {
     super(
       memory ? 'out-of-memory' : 'unsupported',
       memory
-        ? `The processor's memory does not hold this computation (${message}). Choose a smaller model or context.`
-        : `ONNX Runtime refused the computation: ${message}`,
+        ? `The forward pass ran out of memory (${message}). Choose a smaller model or context.`
+        : `ONNX Runtime failed: ${message}`,
     );
     this.caches = caches;
   }
@@ -37,17 +37,17 @@ export class ThreadClient {
   constructor() {
     this.#worker.on('message', (answer: FromThread) => this.#settle(answer));
     this.#worker.on('error', (error: Error) => this.#fail(error));
-    this.#worker.on('exit', () => this.#fail(new HearthError('device-lost', 'The computing thread has ended.')));
-    // Waiting for an answer keeps the process alive; an idle model does not.
+    this.#worker.on('exit', () => this.#fail(new HearthError('device-lost', 'The compute thread has exited.')));
+    // A pending answer keeps the process alive; an idle model doesn't.
     this.#worker.unref();
   }
 
-  /** For messages that are not answered. */
+  /** Sends a message that isn't answered. */
   tell(message: ToThread): void {
     if (!this.#failure) this.#worker.postMessage(message);
   }
 
-  /** @param transfer memory that the thread takes over. */
+  /** @param transfer buffers that move to the thread. */
   ask(message: ToThread, transfer: readonly ArrayBuffer[] = []): Promise<Done> {
     return new Promise((resolve, reject) => {
       if (this.#failure) return reject(this.#failure);
@@ -57,7 +57,7 @@ export class ThreadClient {
     });
   }
 
-  /** Gives the memory of the graph and the caches back. */
+  /** Frees the graph and the caches. */
   async end(): Promise<void> {
     if (!this.#failure) await this.ask({ kind: 'end' });
   }

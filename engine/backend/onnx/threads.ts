@@ -1,4 +1,4 @@
-/** How many threads compute: one for each physical core that this process may use. */
+/** Number of compute threads: one for each physical core available to this process, or the fastest measured number. */
 import { readFileSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
@@ -11,11 +11,11 @@ export function defaultThreads(): number {
   return Math.max(1, Math.min(availableParallelism(), physicalCores()));
 }
 
-/** A second thread on a core shares its arithmetic units and only gets in the way. */
+/** Two threads on one core share its arithmetic units, which only slows them down. */
 function physicalCores(): number {
   const logical = cpus().length;
   if (process.platform === 'linux') return coresOfCpuInfo(readCpuInfo()) ?? logical;
-  // Intel Macs and Windows machines mostly have two threads a core; ARM ones have one.
+  // Most Intel Macs and Windows machines have two threads a core; ARM machines have one.
   return process.arch === 'x64' ? Math.ceil(logical / 2) : logical;
 }
 
@@ -27,7 +27,7 @@ function readCpuInfo(): string {
   }
 }
 
-/** Distinct pairs of package and core in /proc/cpuinfo; undefined where it does not tell (ARM). */
+/** Counts distinct (package, core) pairs in /proc/cpuinfo. @returns undefined if they aren't listed (ARM). */
 export function coresOfCpuInfo(text: string): number | undefined {
   const cores = new Set<string>();
   for (const processor of text.split('\n\n')) {
@@ -38,64 +38,64 @@ export function coresOfCpuInfo(text: string): number | undefined {
   return cores.size || undefined;
 }
 
-// How many threads compute a token fastest on this machine, by trying; what was found is kept beside the packed weights.
+// Measures which number of threads decodes fastest on this machine. The result is stored beside the packed weights.
 
-const kept = z.object({ machine: z.string(), threads: z.int().positive() });
+const measurement = z.object({ machine: z.string(), threads: z.int().positive() });
 
-/** Measurements vary: anything else than a thread a core has to be faster by this. */
-const worthwhile = 1.1;
+/** Another number of threads than one a core must be faster by this factor, because measurements vary. */
+const minSpeedup = 1.1;
 
 /**
- * @param directory where the answer is kept; it is asked for anew on another processor.
- * @param measure milliseconds of a product with that many threads (productTime.ts).
+ * @param directory where the result is stored; it is measured again on another processor.
+ * @param measure milliseconds of a matmul with that many threads (`matmulMs`).
  */
 export async function measuredThreads(
   directory: string,
   measure: (threads: number) => Promise<number>,
   candidates: readonly number[] = threadCandidates(),
 ): Promise<number> {
-  const [usual = 1, ...others] = candidates;
-  if (others.length === 0) return usual;
+  const [defaultCount = 1, ...others] = candidates;
+  if (others.length === 0) return defaultCount;
   const machine = `${cpus()[0]?.model ?? ''}: ${candidates.join(', ')}`;
   const path = join(directory, 'threads.json');
-  const known = await readKept(path);
+  const known = await readMeasurement(path);
   if (known?.machine === machine) return known.threads;
-  let best = { threads: usual, ms: (await measure(usual)) / worthwhile };
+  let best = { threads: defaultCount, ms: (await measure(defaultCount)) / minSpeedup };
   for (const threads of others) {
     const ms = await measure(threads);
     if (ms < best.ms) best = { threads, ms };
   }
-  // Without it the next load measures again.
+  // If it can't be stored, the next load measures again.
   await writeFile(path, JSON.stringify({ machine, threads: best.threads })).catch(() => undefined);
   return best.threads;
 }
 
-/** One a core first; then one for each thread of the processor, and half: some cores may be slow ones. */
+/** One thread a core, one a hardware thread, and half the cores (some cores may be slow ones). */
 function threadCandidates(): number[] {
   const cores = defaultThreads();
   return [...new Set([cores, availableParallelism(), Math.ceil(cores / 2)])];
 }
 
-async function readKept(path: string): Promise<z.infer<typeof kept> | undefined> {
+async function readMeasurement(path: string): Promise<z.infer<typeof measurement> | undefined> {
   try {
-    return kept.parse(JSON.parse(await readFile(path, 'utf8')));
+    return measurement.parse(JSON.parse(await readFile(path, 'utf8')));
   } catch {
     return undefined;
   }
 }
 
-// How long a product takes that is bound by memory, as decoding is.
+// Times a memory-bound matmul, which decode consists of.
 
-/** Rows and columns of f32: 64 MB, which no cache holds. */
+/** Rows and columns of the f32 matrix: 64 MB, larger than any processor cache. */
 const size = 4096;
-const runs = 7;
+const repetitions = 7;
 
-/** Of a vector and a matrix that has to come from memory. The median of some runs, in milliseconds. */
-export async function productMs(threads: number): Promise<number> {
+/** Times a vector times a matrix that doesn't fit the processor's caches. @returns the median in milliseconds. */
+export async function matmulMs(threads: number): Promise<number> {
   const graph = new GraphBuilder('');
   const vector = graph.input('vector', 'float32', [1, size]);
   const matrix = graph.input('matrix', 'float32', [size, size]);
-  graph.output(graph.op('MatMul', [vector, matrix]), 'product', 'float32', [1, size]);
+  graph.output(graph.op('MatMul', [vector, matrix]), 'output', 'float32', [1, size]);
   const session = await InferenceSession.create(graph.encode(), {
     executionProviders: ['cpu'],
     intraOpNumThreads: threads,
@@ -106,11 +106,11 @@ export async function productMs(threads: number): Promise<number> {
     matrix: new Tensor('float32', new Float32Array(size * size).fill(1), [size, size]),
   };
   const times: number[] = [];
-  for (let run = 0; run < runs; run++) {
+  for (let run = 0; run < repetitions; run++) {
     const start = performance.now();
     await session.run(feeds);
     times.push(performance.now() - start);
   }
   await session.release();
-  return times.sort((a, b) => a - b)[runs >> 1] ?? 0;
+  return times.sort((a, b) => a - b)[repetitions >> 1] ?? 0;
 }

@@ -1,6 +1,6 @@
 /**
- * The file that the graph's weights lie in: integer grids and floats as ONNX Runtime's operators read them. Planned
- * while the graph is built, written once, mapped into memory by the runtime.
+ * The file with the graph's weights: integer grids and floats in the layout of ONNX Runtime's operators. It is planned
+ * while the graph is built, written once and memory-mapped by the runtime.
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import { HearthError, throwIfAborted } from '../../errors.ts';
@@ -12,7 +12,7 @@ import type { StoredTensor } from './graphBuilder.ts';
 import { type IntegerGrid, integerGrids, packRows } from './integerGrids.ts';
 import { type ElementType, elementBytes } from './onnxFile.ts';
 
-/** Changes whenever the same weights would be laid out differently. */
+/** Increment when the same weights would be laid out differently. */
 export const weightsFileVersion = 1;
 
 /** Rows `[firstRow, firstRow + rows)` of a weight. */
@@ -37,7 +37,7 @@ export interface StoredIntegers {
   readonly codes: StoredTensor;
   /** `[rows, columns / elementsPerScale]` f32 */
   readonly scales: StoredTensor;
-  /** As `scales`, but times `elementsPerScale`: they multiply the mean of the other factor over a block. */
+  /** As `scales`, but multiplied by `elementsPerScale`, because they multiply block means of the activations. */
   readonly minimums?: StoredTensor;
 }
 
@@ -49,12 +49,12 @@ export interface StoredFloats {
   readonly values: StoredTensor;
 }
 
-/** The grid that a weight is computed on; undefined: in floats. */
+/** The integer grid that a weight is computed on; undefined: it is computed as f32. */
 export function gridOf({ type, blockScale }: Weight): IntegerGrid | undefined {
   return blockScale ? undefined : integerGrids[type];
 }
 
-/** Rows, and where they go: to `values`, or to `codes`, `scales` and `minimums`. */
+/** Rows and their destination: `values`, or `codes`, `scales` and `minimums`. */
 interface Job {
   readonly parts: readonly WeightRows[];
   readonly targets: Readonly<Partial<Record<keyof PackedBytes, StoredTensor>>>;
@@ -67,10 +67,10 @@ interface PackedBytes {
   readonly minimums?: Uint8Array;
 }
 
-/** Files are mapped by pages; on Windows at multiples of 64 KiB. */
+/** Memory maps start at page boundaries; on Windows at multiples of 64 KiB. */
 const largeAlignmentBytes = 64 * 1024;
 const smallAlignmentBytes = 64;
-/** Read, packed and written at once. */
+/** Read, packed and written at a time. */
 const chunkBytes = 4 * 1024 * 1024;
 
 export class WeightsLayout {
@@ -78,10 +78,12 @@ export class WeightsLayout {
   readonly #jobs: Job[] = [];
   readonly #whole = new Map<Weight, StoredMatrix>();
 
-  /** The rows of `parts`, all on one grid, one after the other. A whole weight is stored once however often it is used. */
+  /**
+   * Concatenates the rows of `parts`, which are all on one grid. A whole weight is stored only once. `[rows, columns]`
+   */
   matrix(parts: readonly WeightRows[]): StoredMatrix {
     const first = parts[0]?.weight;
-    if (!first) throw new Error('a matrix without rows');
+    if (!first) throw new Error('A matrix needs at least one part.');
     const rows = parts.reduce((sum, part) => sum + part.rows, 0);
     const isWhole = parts.length === 1 && rows === rowsOf(first.shape);
     const known = isWhole ? this.#whole.get(first) : undefined;
@@ -92,7 +94,7 @@ export class WeightsLayout {
     return matrix;
   }
 
-  /** The values of `parts`, one after the other, whatever they are stored as. `[n]` f32 */
+  /** Concatenates the values of `parts`, dequantised. `[n]` f32 */
   floats(parts: readonly WeightRows[]): StoredTensor {
     const count = parts.reduce((sum, { weight, rows }) => sum + rows * columnsOf(weight.shape), 0);
     const values = this.#allocate('float32', [count]);
@@ -126,12 +128,12 @@ export class WeightsLayout {
     return { type, shape, offset };
   }
 
-  /** Stored bytes of the weights that `write` reads. */
+  /** Bytes of the source weights that `write` reads. */
   get sourceBytes(): number {
     return this.#jobs.flatMap(({ parts }) => parts).reduce((sum, part) => sum + part.rows * rowBytesOf(part.weight), 0);
   }
 
-  /** @throws HearthError `unavailable` when the disk does not take the file, `cancelled`. */
+  /** @throws HearthError `unavailable` if the file can't be written, `cancelled`. */
   async write(path: string, onBytes: (sourceBytes: number) => void, signal?: AbortSignal): Promise<void> {
     const file = await open(path, 'w').catch((error: unknown) => refuse(path, error));
     try {
@@ -151,7 +153,7 @@ function refuse(path: string, cause: unknown): never {
   const reason = cause instanceof Error ? cause.message : String(cause);
   throw new HearthError(
     'unavailable',
-    `The weights could not be written to ${path} for the CPU: ${reason}. Free some space there.`,
+    `Can't write the CPU's weights to ${path}: ${reason}. Free some disk space there.`,
     { cause },
   );
 }
@@ -194,7 +196,7 @@ async function floatRows(weight: Weight, firstRow: number, rows: number): Promis
 
 async function packedRows(weight: Weight, firstRow: number, rows: number): Promise<PackedBytes> {
   const grid = gridOf(weight);
-  if (!grid) throw new Error(`${weight.name} of ${weight.type} has no integer grid`);
+  if (!grid) throw new Error(`${weight.name} of type ${weight.type} has no integer grid.`);
   const bytes = await weight.readRows(firstRow, rows);
   const { codes, scales, minimums } = packRows(weight.type, grid, blockLayout(weight.type), bytes);
   if (!minimums) return { codes, scales: bytesOf(scales) };

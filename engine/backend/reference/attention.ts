@@ -1,23 +1,23 @@
-/** Grouped-query attention (Ainslie et al. 2023): causal, with every option that a `GroupedQueryAttentionSpec` names. */
+/** Grouped-query attention (Ainslie et al. 2023): causal, with every option of `GroupedQueryAttentionSpec`. */
 import type { GroupedQueryAttentionSpec } from '../../model/spec/spec.ts';
 import type { LayerCache } from './cache.ts';
 import { dot, linear, rmsNorm, rotate, softmax } from './linear.ts';
 import type { GroupedQueryLayer } from './weights.ts';
 
-/** New tokens of one sequence: rows `[firstRow, firstRow + count)` of the batch, at positions from `firstPosition` on. */
-export interface Span {
+/** A sequence's new tokens: rows `[firstRow, firstRow + count)` of the batch, at positions from `firstPosition` on. */
+export interface SequenceRows {
   readonly firstRow: number;
   readonly count: number;
   readonly firstPosition: number;
   readonly cache: LayerCache;
 }
 
-/** `input`: normalised hidden states `[tokens, hidden]`. Adds the tokens to their caches. `[tokens, hidden]` */
+/** Caches the new tokens. `input`: normalised hidden states `[tokens, hidden]`. Returns `[tokens, hidden]`. */
 export function groupedQueryAttention(
   spec: GroupedQueryAttentionSpec,
   weights: GroupedQueryLayer,
   input: Float32Array,
-  spans: readonly Span[],
+  slices: readonly SequenceRows[],
   normEpsilon: number,
 ): Float32Array {
   const { numAttentionHeads, numKeyValueHeads, headDim, rope } = spec;
@@ -26,23 +26,23 @@ export function groupedQueryAttention(
   const value = linear(input, weights.value.weight, weights.value.bias);
   if (weights.queryNorm) query = rmsNorm(query, weights.queryNorm, normEpsilon);
   if (weights.keyNorm) key = rmsNorm(key, weights.keyNorm, normEpsilon);
-  const positions = positionsOf(spans);
+  const positions = positionsOf(slices);
   rotate(query, { heads: numAttentionHeads, headDim }, rope, positions);
   rotate(key, { heads: numKeyValueHeads, headDim }, rope, positions);
 
   const mixed = new Float32Array(query.length);
-  for (const span of spans) {
-    span.cache.keys.write(span.firstPosition, rowsOf(key, span, numKeyValueHeads * headDim));
-    span.cache.values.write(span.firstPosition, rowsOf(value, span, numKeyValueHeads * headDim));
-    attendSpan(spec, span, query, weights.sinks, mixed);
+  for (const slice of slices) {
+    slice.cache.keys.write(slice.firstPosition, rowsOf(key, slice, numKeyValueHeads * headDim));
+    slice.cache.values.write(slice.firstPosition, rowsOf(value, slice, numKeyValueHeads * headDim));
+    attendSlice(spec, slice, query, weights.sinks, mixed);
   }
   return linear(mixed, weights.output.weight, weights.output.bias);
 }
 
-/** `query` and `mixed`: `[tokens, heads, headDim]` */
-function attendSpan(
+/** Writes to `mixed`. `query` and `mixed`: `[tokens, heads, headDim]` f32 */
+function attendSlice(
   spec: GroupedQueryAttentionSpec,
-  { firstRow, count, firstPosition, cache }: Span,
+  { firstRow, count, firstPosition, cache }: SequenceRows,
   query: Float32Array,
   sinks: Float32Array | undefined,
   mixed: Float32Array,
@@ -85,11 +85,11 @@ export function weightedSum(
   out.set(sum, at);
 }
 
-export function positionsOf(spans: readonly Span[]): number[] {
-  return spans.flatMap(({ firstPosition, count }) => Array.from({ length: count }, (_, i) => firstPosition + i));
+export function positionsOf(slices: readonly SequenceRows[]): number[] {
+  return slices.flatMap(({ firstPosition, count }) => Array.from({ length: count }, (_, i) => firstPosition + i));
 }
 
-/** The rows of one span. */
-export function rowsOf(values: Float32Array, { firstRow, count }: Span, width: number): Float32Array {
+/** The rows of one slice. */
+export function rowsOf(values: Float32Array, { firstRow, count }: SequenceRows, width: number): Float32Array {
   return values.subarray(firstRow * width, (firstRow + count) * width);
 }

@@ -1,4 +1,4 @@
-/** What a sequence remembers: for every layer the keys and values of its tokens, in f32, or rounded as `q8` rounds them. */
+/** The KV cache of a sequence: keys and values of every layer in f32, rounded to `q8` if that precision is chosen. */
 import { cacheRowOf } from '../../model/spec/cachePrecision.ts';
 import type { AttentionSpec, DecoderSpec } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
@@ -8,24 +8,24 @@ import {
   floatsOf,
   piecesFor,
   type Sequence,
+  type SequenceSerializer,
   type SequenceShape,
-  type SequenceStorage,
 } from '../backend.ts';
 
-/** One row a token; grows by doubling. */
+/** One row a token. Grows by doubling. */
 export class TokenRows {
   readonly width: number;
   values: Float32Array;
   readonly #roundedBlock: number | undefined;
 
-  /** `roundedBlock`: values that `q8` keeps with one scale. */
+  /** `roundedBlock`: elements that share a scale with `q8`; absent: no rounding. */
   constructor(width: number, values = new Float32Array(0), roundedBlock?: number) {
     this.width = width;
     this.values = values;
     this.#roundedBlock = roundedBlock;
   }
 
-  /** Writes whole rows from token `start` on. */
+  /** Writes whole rows from token `start` on. `rows`: `[tokens, width]` f32 */
   write(start: number, rows: Float32Array): void {
     const end = start * this.width + rows.length;
     if (end > this.values.length) {
@@ -44,7 +44,7 @@ export class TokenRows {
   }
 }
 
-/** Every value as the nearest multiple of its block's largest by 127, in f32 as a GPU computes it. */
+/** Rounds each value to a multiple of its block's largest magnitude / 127, in f32 as a GPU computes it. */
 export function roundBlocks(values: Float32Array, block: number): Float32Array {
   const rounded = new Float32Array(values.length);
   for (let start = 0; start < values.length; start += block) {
@@ -57,15 +57,15 @@ export function roundBlocks(values: Float32Array, block: number): Float32Array {
   return rounded;
 }
 
-/** WGSL's `round`. */
+/** Rounds halves to even, like WGSL's `round`. */
 function roundToEven(value: number): number {
   const nearest = Math.round(value);
   return Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : nearest;
 }
 
 /**
- * Grouped-query attention: rotated keys `[tokens, kvHeads, headDim]` and values alike. Latent attention: the one rotated key
- * `[tokens, ropeHeadDim]`, and as its values the normalised latents `[tokens, keyValueRank]`.
+ * Grouped-query attention: keys after RoPE `[tokens, kvHeads, headDim]` and values likewise. Latent attention: as keys
+ * the shared rotated key `[tokens, ropeHeadDim]`, as values the normalised latents `[tokens, keyValueRank]`.
  */
 export interface LayerCache {
   readonly keys: TokenRows;
@@ -85,7 +85,7 @@ export class ReferenceSequence implements Sequence {
   readonly owner: Set<ReferenceSequence>;
   length: number;
 
-  /** `owner`: the live sequences of the decoder that made this one. */
+  /** `owner`: the live sequences of the decoder. */
   constructor(owner: Set<ReferenceSequence>, layers: readonly LayerCache[], length: number) {
     this.owner = owner;
     this.layers = layers;
@@ -101,9 +101,9 @@ export class ReferenceSequence implements Sequence {
     );
   }
 
-  /** Every key is kept, outside the window too, so any length can be gone back to. */
+  /** Can truncate to any length: keys outside a sliding window stay cached too. */
   truncate(length: number): number {
-    if (!Number.isInteger(length) || length < 0) throw new RangeError(`a sequence cannot have ${length} tokens`);
+    if (!Number.isInteger(length) || length < 0) throw new RangeError(`A sequence can't have ${length} tokens.`);
     this.length = this.reachable(length);
     return this.length;
   }
@@ -112,7 +112,7 @@ export class ReferenceSequence implements Sequence {
     return Math.min(this.length, length);
   }
 
-  mark(): void {}
+  setCheckpoints(): void {}
 
   fork(): ReferenceSequence {
     const layers = this.layers.map(({ keys, values }) => ({
@@ -126,7 +126,7 @@ export class ReferenceSequence implements Sequence {
     this.owner.delete(this);
   }
 
-  /** Keys, then values, of every layer. `[tokens, width]` each */
+  /** Keys, then values, of every layer: `[tokens, width]` each */
   get rows(): TokenRows[] {
     return this.layers.flatMap(({ keys, values }) => [keys, values]);
   }
@@ -136,25 +136,25 @@ export class ReferenceSequence implements Sequence {
   }
 }
 
-// Keys and values outside the decoder: of every layer the keys, then the values, `[tokens, width]` f32.
+// Export and import: for every layer the keys, then the values, `[tokens, width]` f32.
 
-export class ReferenceStorage implements SequenceStorage {
+export class ReferenceSerializer implements SequenceSerializer {
   readonly format: string;
   readonly #decoder: Pick<Decoder, 'contextTokens' | 'createSequence'>;
-  readonly #hasRoom: (tokens: number) => boolean;
+  readonly #canAllocate: (tokens: number) => boolean;
 
   constructor(
     decoder: Pick<Decoder, 'contextTokens' | 'createSequence'>,
     format: string,
-    hasRoom: (tokens: number) => boolean,
+    canAllocate: (tokens: number) => boolean,
   ) {
     this.format = format;
     this.#decoder = decoder;
-    this.#hasRoom = hasRoom;
+    this.#canAllocate = canAllocate;
   }
 
   shapeOf({ length }: Sequence): SequenceShape {
-    return { tokens: length, held: [[0, length]] };
+    return { tokens: length, ranges: [[0, length]] };
   }
 
   pieceBytes(shape: SequenceShape): number[] {
@@ -165,14 +165,14 @@ export class ReferenceStorage implements SequenceStorage {
   }
 
   async *save(sequence: Sequence): AsyncGenerator<Uint8Array> {
-    if (!(sequence instanceof ReferenceSequence)) throw new Error('a sequence of another decoder');
+    if (!(sequence instanceof ReferenceSequence)) throw new Error('The sequence belongs to another decoder.');
     for (const { values, width } of sequence.rows) {
       yield new Uint8Array(values.buffer, values.byteOffset, 4 * width * sequence.length);
     }
   }
 
-  hasRoom({ tokens }: SequenceShape): boolean {
-    return this.#hasRoom(tokens);
+  canAllocate({ tokens }: SequenceShape): boolean {
+    return this.#canAllocate(tokens);
   }
 
   async restore(shape: SequenceShape, pieces: AsyncIterable<Uint8Array>): Promise<Sequence> {
@@ -190,7 +190,7 @@ export class ReferenceStorage implements SequenceStorage {
 
   #create(): ReferenceSequence {
     const sequence = this.#decoder.createSequence();
-    if (!(sequence instanceof ReferenceSequence)) throw new Error('a decoder of another backend');
+    if (!(sequence instanceof ReferenceSequence)) throw new Error('The decoder belongs to another backend.');
     return sequence;
   }
 }

@@ -1,9 +1,9 @@
-/** The feed-forward half of a layer: one gated network, or a few chosen of many (mixture of experts). */
+/** The feed-forward block of a layer: one gated MLP, or a mixture of experts. */
 import type { Activation, ExpertsSpec } from '../../model/spec/spec.ts';
 import { linear, softmax } from './linear.ts';
 import type { ExpertsLayer, GatedNetwork } from './weights.ts';
 
-/** `down · activation(gate · x, up · x)`. `[tokens, hidden]` to the same */
+/** `down · activation(gate · x, up · x)`. `[tokens, hidden]` to the same shape */
 export function gatedNetwork(network: GatedNetwork, activation: Activation, input: Float32Array): Float32Array {
   const gate = linear(input, network.gate.weight, network.gate.bias);
   const up = linear(input, network.up.weight, network.up.bias);
@@ -14,7 +14,7 @@ export function gatedNetwork(network: GatedNetwork, activation: Activation, inpu
 function activate(activation: Activation, gate: number, up: number): number {
   if (activation.kind === 'silu-gate') return gate * sigmoid(gate) * up;
   const { alpha, limit } = activation;
-  // The gate is clamped from above only (openai/gpt-oss torch/model.py, swiglu).
+  // Only the upper end of the gate is clamped (openai/gpt-oss torch/model.py, swiglu).
   const clampedGate = Math.min(gate, limit);
   const clampedUp = Math.min(Math.max(up, -limit), limit);
   return (clampedUp + 1) * clampedGate * sigmoid(alpha * clampedGate);
@@ -24,7 +24,7 @@ function sigmoid(x: number): number {
   return 1 / (1 + Math.exp(-x));
 }
 
-/** Tokens are gathered by expert, so that each expert is fetched once. `[tokens, hidden]` to the same */
+/** Groups tokens by expert, so that each expert is expanded once. `[tokens, hidden]` to the same shape */
 export async function expertNetworks(
   spec: ExpertsSpec,
   layer: ExpertsLayer,
@@ -67,14 +67,14 @@ function visitsByExpert(spec: ExpertsSpec, layer: ExpertsLayer, input: Float32Ar
   return visits;
 }
 
-// Which experts a token goes to, and how much each counts: the three routers that `RouterSpec` names.
+// Routing: the three router kinds of `RouterSpec`.
 
 export interface Choice {
   readonly expert: number;
   readonly weight: number;
 }
 
-/** `logits`: one token's `[numExperts]`; `selectionBias` takes part in the choice, not in the weights. */
+/** `logits`: one token's `[numExperts]`. `selectionBias` affects which experts are chosen, not their weights. */
 export function route(spec: ExpertsSpec, logits: Float32Array, selectionBias?: Float32Array): Choice[] {
   const choices = chosen(spec, logits, selectionBias);
   return choices.map(({ expert, weight }) => ({ expert, weight: weight * spec.routedScale }));
@@ -111,7 +111,7 @@ function weighted(experts: readonly number[], scores: Float64Array, renormalise:
   return experts.map((expert) => ({ expert, weight: (scores[expert] ?? 0) / sum }));
 }
 
-/** A group counts by its two best experts; those of lesser groups become minus infinity. */
+/** Sets experts outside the best groups to −∞. A group's score is the sum of its two best experts. */
 function keepBestGroups(selection: Float64Array, groups: number, groupsUsed: number): void {
   const width = selection.length / groups;
   const groupScores = Array.from({ length: groups }, (_, group) => {
@@ -124,7 +124,7 @@ function keepBestGroups(selection: Float64Array, groups: number, groupsUsed: num
   }
 }
 
-/** Indices of the `count` largest values, largest first; of equals the earlier. */
+/** Indices of the `count` largest values, in descending order; ties go to the lower index. */
 function largest(values: ArrayLike<number>, count: number): number[] {
   return Array.from({ length: values.length }, (_, i) => i)
     .sort((a, b) => (values[b] ?? 0) - (values[a] ?? 0) || a - b)

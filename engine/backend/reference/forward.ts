@@ -1,28 +1,28 @@
-/** A decoder from token ids to hidden states: read this file first. */
+/** The forward pass, from token ids to hidden states. Read this file first. */
 
 import type { LayerSpec } from '../../model/spec/spec.ts';
 import { readValues } from '../../model/weights/weightValues.ts';
-import { groupedQueryAttention, type Span } from './attention.ts';
+import { groupedQueryAttention, type SequenceRows } from './attention.ts';
 import type { ReferenceSequence } from './cache.ts';
 import { expertNetworks, gatedNetwork } from './feedForward.ts';
 import { latentAttention } from './latentAttention.ts';
 import { addTo, rmsNorm } from './linear.ts';
-import type { LoadedDecoder, LoadedLayer } from './weights.ts';
+import type { ReferenceLayer, ReferenceWeights } from './weights.ts';
 
 export interface NewTokens {
   readonly sequence: ReferenceSequence;
   readonly tokens: readonly number[];
 }
 
-/** Sees the embedding (layer 0), then the hidden states that leave each layer. `[tokens, hidden]` */
+/** Receives the embeddings (layer 0), then the hidden states after each layer. `[tokens, hidden]` */
 export type Observer = (layer: number, hidden: Float32Array) => void;
 
 /**
- * Hidden states after the final norm, all sequences one after the other. `[tokens, hidden]`
- * Keys and values are written past each sequence's length; the caller moves the length when all went well.
+ * Returns hidden states after the final norm, all sequences concatenated. `[tokens, hidden]` f32
+ * Writes keys and values beyond each sequence's length; the caller increases the length on success.
  */
 export async function forward(
-  { spec, embedding, layers, finalNorm }: LoadedDecoder,
+  { spec, embedding, layers, finalNorm }: ReferenceWeights,
   batch: readonly NewTokens[],
   observe?: Observer,
 ): Promise<Float32Array> {
@@ -33,9 +33,9 @@ export async function forward(
   observe?.(0, hidden);
   for (const [index, layer] of layers.entries()) {
     const layerSpec = spec.layers[index];
-    if (!layerSpec) throw new Error(`layer ${index} has weights and no spec`);
+    if (!layerSpec) throw new Error(`Layer ${index} has weights but no spec.`);
     const attended = attend(layerSpec, layer, rmsNorm(hidden, layer.attentionNorm, spec.normEpsilon), {
-      spans: spansOf(batch, index),
+      slices: rowsOfBatch(batch, index),
       normEpsilon: spec.normEpsilon,
     });
     addTo(hidden, attended);
@@ -47,36 +47,36 @@ export async function forward(
 
 function attend(
   { attention: spec }: LayerSpec,
-  { attention }: LoadedLayer,
+  { attention }: ReferenceLayer,
   input: Float32Array,
-  { spans, normEpsilon }: { readonly spans: readonly Span[]; readonly normEpsilon: number },
+  { slices, normEpsilon }: { readonly slices: readonly SequenceRows[]; readonly normEpsilon: number },
 ): Float32Array {
   if (spec.kind === 'latent' && attention.kind === 'latent') {
-    return latentAttention(spec, attention, input, spans, normEpsilon);
+    return latentAttention(spec, attention, input, slices, normEpsilon);
   }
   if (spec.kind === 'grouped-query' && attention.kind === 'grouped-query') {
-    return groupedQueryAttention(spec, attention, input, spans, normEpsilon);
+    return groupedQueryAttention(spec, attention, input, slices, normEpsilon);
   }
-  throw new Error(`${attention.kind} weights for ${spec.kind} attention`);
+  throw new Error(`Can't combine ${attention.kind} weights with ${spec.kind} attention.`);
 }
 
 async function feed(
   { feedForward: spec }: LayerSpec,
-  { feedForward }: LoadedLayer,
+  { feedForward }: ReferenceLayer,
   input: Float32Array,
 ): Promise<Float32Array> {
   if (spec.kind === 'dense' && feedForward.kind === 'dense') return gatedNetwork(feedForward, spec.activation, input);
   if (spec.kind === 'experts' && feedForward.kind === 'experts') return expertNetworks(spec, feedForward, input);
-  throw new Error(`${feedForward.kind} weights for a ${spec.kind} feed-forward`);
+  throw new Error(`Can't combine ${feedForward.kind} weights with a ${spec.kind} feed-forward.`);
 }
 
-function spansOf(batch: readonly NewTokens[], layer: number): Span[] {
+function rowsOfBatch(batch: readonly NewTokens[], layer: number): SequenceRows[] {
   let firstRow = 0;
   return batch.map(({ sequence, tokens }) => {
     const cache = sequence.layers[layer];
-    if (!cache) throw new Error(`the sequence has no cache for layer ${layer}`);
-    const span = { firstRow, count: tokens.length, firstPosition: sequence.length, cache };
+    if (!cache) throw new Error(`The sequence has no cache for layer ${layer}.`);
+    const slice = { firstRow, count: tokens.length, firstPosition: sequence.length, cache };
     firstRow += tokens.length;
-    return span;
+    return slice;
   });
 }

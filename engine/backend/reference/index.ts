@@ -1,6 +1,6 @@
 /**
- * The reference backend: plain TypeScript, f32 values with float64 sums, no cleverness. It is the oracle that the
- * other backends are tested against; start reading at forward.ts.
+ * The reference backend: plain TypeScript, f32 values with float64 sums, no optimisations that obscure it. The other
+ * backends are tested against it. Start reading at forward.ts.
  */
 import { HearthError, throwIfAborted } from '../../errors.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
@@ -18,15 +18,15 @@ import {
   type DecoderMemory,
   fullContexts,
   type LoadOptions,
+  type SequenceSerializer,
   type SequenceSlice,
-  type SequenceStorage,
 } from '../backend.ts';
 import { hostMemory } from '../hostMemory.ts';
 import { type MemoryPlan, type MemoryPool, type ModelNeeds, planMemory } from '../memoryPlan.ts';
-import { ReferenceSequence, ReferenceStorage } from './cache.ts';
+import { ReferenceSequence, ReferenceSerializer } from './cache.ts';
 import { forward } from './forward.ts';
 import { linear } from './linear.ts';
-import { type LoadedDecoder, loadDecoder } from './weights.ts';
+import { loadDecoder, type ReferenceWeights } from './weights.ts';
 
 const maxTokensPerRun = 1024;
 const maxSequencesPerRun = 64;
@@ -44,8 +44,8 @@ export const referenceBackend: Backend = {
     const host = hostMemory();
     requireMemory(needs, host);
     const memory = planMemory(needs, host, options.contextTokens);
-    const loaded = await loadDecoder(spec, weights, countingReader(spec, weights, options));
-    return new ReferenceDecoder(loaded, needs.weightBytes, { ...options, ...memory });
+    const loadedWeights = await loadDecoder(spec, weights, countingReader(spec, weights, options));
+    return new ReferenceDecoder(loadedWeights, needs.weightBytes, { ...options, ...memory });
   },
 };
 
@@ -55,31 +55,30 @@ class ReferenceDecoder implements Decoder {
   readonly contextTokens: number;
   readonly maxTokensPerRun = maxTokensPerRun;
   readonly maxSequencesPerRun = maxSequencesPerRun;
-  /** f32 holds every stored value, so nothing is lost but by a cache of 8 bits. */
+  /** f32 holds every stored value exactly; only a q8 KV cache loses precision. */
   readonly notes: readonly string[];
-  readonly storage: SequenceStorage;
-  readonly #loaded: LoadedDecoder;
+  readonly serializer: SequenceSerializer;
+  readonly #weights: ReferenceWeights;
   readonly #precision: CachePrecision;
   readonly #weightBytes: number;
   readonly #tokenBytes: number;
   readonly #cacheCapacityBytes: number;
   readonly #sequences = new Set<ReferenceSequence>();
 
-  constructor(loaded: LoadedDecoder, weightBytes: number, options: LoadOptions & MemoryPlan) {
+  constructor(weights: ReferenceWeights, weightBytes: number, options: LoadOptions & MemoryPlan) {
     const { contextTokens, cacheBudgetBytes, cachePrecision = 'f32' } = options;
     this.#precision = cachePrecision;
-    this.notes =
-      cachePrecision === 'q8' ? ['Keys and values are rounded to 8 bits, with a scale for every 32 of them.'] : [];
-    this.spec = loaded.spec;
-    this.#loaded = loaded;
+    this.notes = cachePrecision === 'q8' ? ['The KV cache is rounded to 8 bits, with one scale for 32 values.'] : [];
+    this.spec = weights.spec;
+    this.#weights = weights;
     this.#weightBytes = weightBytes;
     this.contextTokens = contextTokens;
-    this.#tokenBytes = cacheBytesOfToken(loaded.spec);
+    this.#tokenBytes = cacheBytesOfToken(weights.spec);
     this.#cacheCapacityBytes = Math.min(cacheBudgetBytes, fullContexts * contextTokens * this.#tokenBytes);
-    this.storage = new ReferenceStorage(
+    this.serializer = new ReferenceSerializer(
       this,
       cachePrecision === 'q8' ? 'q8 as f32 by token' : 'f32 by token',
-      (tokens) => this.#bytesHeld() + tokens * this.#tokenBytes <= this.#cacheCapacityBytes,
+      (tokens) => this.#usedBytes() + tokens * this.#tokenBytes <= this.#cacheCapacityBytes,
     );
   }
 
@@ -91,7 +90,7 @@ class ReferenceDecoder implements Decoder {
     const slices = checkedBatch(batch, this, (sequence) =>
       sequence instanceof ReferenceSequence && this.#sequences.has(sequence) ? sequence : undefined,
     );
-    const hidden = await forward(this.#loaded, slices);
+    const hidden = await forward(this.#weights, slices);
     const { hiddenSize } = this.spec;
     let row = 0;
     return slices.map(({ sequence, tokens, logits }) => {
@@ -100,23 +99,23 @@ class ReferenceDecoder implements Decoder {
       sequence.length += tokens.length;
       row = end;
       const rows = hidden.subarray(first * hiddenSize, end * hiddenSize);
-      return this.#loaded.head ? linear(rows, this.#loaded.head) : rows.slice();
+      return this.#weights.head ? linear(rows, this.#weights.head) : rows.slice();
     });
   }
 
-  hasRoom(demands: readonly CacheDemand[]): boolean {
-    const wanted = new Map(demands.map(({ sequence, tokens }) => [sequence, tokens]));
-    const tokens = [...this.#sequences].reduce((sum, sequence) => sum + (wanted.get(sequence) ?? 0), 0);
-    return this.#bytesHeld() + tokens * this.#tokenBytes <= this.#cacheCapacityBytes;
+  canAllocate(demands: readonly CacheDemand[]): boolean {
+    const tokensOf = new Map(demands.map(({ sequence, tokens }) => [sequence, tokens]));
+    const tokens = [...this.#sequences].reduce((sum, sequence) => sum + (tokensOf.get(sequence) ?? 0), 0);
+    return this.#usedBytes() + tokens * this.#tokenBytes <= this.#cacheCapacityBytes;
   }
 
-  #bytesHeld(): number {
+  #usedBytes(): number {
     return [...this.#sequences].reduce((sum, { length }) => sum + length * this.#tokenBytes, 0);
   }
 
   memory(): DecoderMemory {
     const cacheBytes = [...this.#sequences].reduce((sum, sequence) => sum + sequence.bytes, 0);
-    const weightBytes = this.#weightBytes + this.#loaded.experts.bytes;
+    const weightBytes = this.#weightBytes + this.#weights.experts.bytes;
     return { weightBytes, cacheBytes, cacheCapacityBytes: this.#cacheCapacityBytes, cacheBytesPerValue: 4 };
   }
 
@@ -128,7 +127,7 @@ class ReferenceDecoder implements Decoder {
 const cacheBytesOfToken = ({ layers }: DecoderSpec): number =>
   layers.reduce((sum, { attention }) => sum + 4 * cacheValuesPerToken(attention), 0);
 
-/** Bytes of the weights that stay in memory as f32: all but the embedding and the routed experts. */
+/** Bytes of the weights that stay in memory as f32: all except the embedding and the routed experts. */
 function residentBytes(spec: DecoderSpec, weights: DecoderWeights): number {
   return residentWeights(spec, weights).reduce(
     (sum, { shape }) => sum + shape.reduce((product, n) => product * n, 4),
@@ -142,12 +141,12 @@ function residentWeights({ headless }: DecoderSpec, weights: DecoderWeights): We
     .map(({ weight }) => weight);
 }
 
-/** All of it is taken at once. */
+/** The weights are allocated at once, so they must fit the available memory. */
 function requireMemory({ weightBytes }: ModelNeeds, { availableBytes }: MemoryPool): void {
   if (weightBytes <= availableBytes) return;
   throw new HearthError(
     'out-of-memory',
-    `The reference backend holds weights as 32-bit floats: ${showBytes(weightBytes)}, and ${showBytes(availableBytes)} are free. Use another backend.`,
+    `The reference backend needs ${showBytes(weightBytes)} for weights as 32-bit floats, but only ${showBytes(availableBytes)} are free. Use another backend.`,
   );
 }
 

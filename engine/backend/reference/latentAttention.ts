@@ -1,22 +1,22 @@
 /**
- * Multi-head latent attention (DeepSeek-V2, section 2.1) in its absorbed form: instead of expanding every cached latent
- * to keys and values, the query goes through the key's expansion and the mixed latent through the value's.
+ * Multi-head latent attention (DeepSeek-V2, section 2.1) in absorbed form: instead of expanding each cached latent to
+ * keys and values, it applies the key up-projection to the query and the value up-projection to the attention output.
  */
 import type { LatentAttentionSpec } from '../../model/spec/spec.ts';
-import { positionsOf, rowsOf, type Span, weightedSum } from './attention.ts';
+import { positionsOf, rowsOf, type SequenceRows, weightedSum } from './attention.ts';
 import { dot, linear, rmsNorm, rotate, softmax } from './linear.ts';
 import type { LatentLayer } from './weights.ts';
 
-/** `input`: normalised hidden states `[tokens, hidden]`. Adds the tokens to their caches. `[tokens, hidden]` */
+/** Caches the new tokens. `input`: normalised hidden states `[tokens, hidden]`. Returns `[tokens, hidden]`. */
 export function latentAttention(
   spec: LatentAttentionSpec,
   weights: LatentLayer,
   input: Float32Array,
-  spans: readonly Span[],
+  slices: readonly SequenceRows[],
   normEpsilon: number,
 ): Float32Array {
   const { numAttentionHeads, keyValueRank, nopeHeadDim, ropeHeadDim, valueHeadDim, rope } = spec;
-  const positions = positionsOf(spans);
+  const positions = positionsOf(slices);
 
   const compressed = weights.queryDown ? linear(input, weights.queryDown) : input;
   const query = linear(
@@ -28,15 +28,15 @@ export function latentAttention(
 
   const [down, key] = splitEach(linear(input, weights.keyValueDown), [keyValueRank, ropeHeadDim]);
   const latent = rmsNorm(down, weights.keyValueNorm, normEpsilon);
-  // One key for all heads, and not normalised.
+  // The rotated part of the key is shared by all heads and isn't normalised.
   rotate(key, { heads: 1, headDim: ropeHeadDim }, rope, positions);
 
   const absorbed = absorbQuery(spec, weights.keyUp, nope);
   const mixed = new Float32Array(positions.length * numAttentionHeads * keyValueRank);
-  for (const span of spans) {
-    span.cache.keys.write(span.firstPosition, rowsOf(key, span, ropeHeadDim));
-    span.cache.values.write(span.firstPosition, rowsOf(latent, span, keyValueRank));
-    attendSpan(spec, span, { absorbed, roped }, mixed);
+  for (const slice of slices) {
+    slice.cache.keys.write(slice.firstPosition, rowsOf(key, slice, ropeHeadDim));
+    slice.cache.values.write(slice.firstPosition, rowsOf(latent, slice, keyValueRank));
+    attendSlice(spec, slice, { absorbed, roped }, mixed);
   }
   return linear(
     expandValues(mixed, weights.valueUp, { numAttentionHeads, keyValueRank, valueHeadDim }),
@@ -44,7 +44,10 @@ export function latentAttention(
   );
 }
 
-/** `query'_h = K_hᵀ · query_h`. `nope`: `[tokens, heads, nope]`, `keyUp`: `[heads, nope, rank]` to `[tokens, heads, rank]` */
+/**
+ * `query'_h = K_hᵀ · query_h`. `nope`: `[tokens, heads, nope]`, `keyUp`: `[heads, nope, rank]` to `[tokens, heads,
+ * rank]`
+ */
 function absorbQuery(
   { numAttentionHeads, nopeHeadDim, keyValueRank }: LatentAttentionSpec,
   keyUp: Float32Array,
@@ -62,9 +65,9 @@ function absorbQuery(
 }
 
 /** `absorbed`, `mixed`: `[tokens, heads, rank]`; `roped`: `[tokens, heads, rope]` */
-function attendSpan(
+function attendSlice(
   { numAttentionHeads, keyValueRank, ropeHeadDim, softmaxScale }: LatentAttentionSpec,
-  { firstRow, count, firstPosition, cache }: Span,
+  { firstRow, count, firstPosition, cache }: SequenceRows,
   { absorbed, roped }: { readonly absorbed: Float32Array; readonly roped: Float32Array },
   mixed: Float32Array,
 ): void {
@@ -109,15 +112,15 @@ function expandValues(
   return values;
 }
 
-/** Every run of `a + b` elements as its first `a` and its last `b`. */
+/** Splits every group of `a + b` elements into its first `a` and its last `b`. */
 function splitEach(values: Float32Array, [a, b]: readonly [number, number]): [Float32Array, Float32Array] {
-  const runs = values.length / (a + b);
-  const first = new Float32Array(runs * a);
-  const second = new Float32Array(runs * b);
-  for (let run = 0; run < runs; run++) {
-    const start = run * (a + b);
-    first.set(values.subarray(start, start + a), run * a);
-    second.set(values.subarray(start + a, start + a + b), run * b);
+  const groups = values.length / (a + b);
+  const first = new Float32Array(groups * a);
+  const second = new Float32Array(groups * b);
+  for (let group = 0; group < groups; group++) {
+    const start = group * (a + b);
+    first.set(values.subarray(start, start + a), group * a);
+    second.set(values.subarray(start + a, start + a + b), group * b);
   }
   return [first, second];
 }

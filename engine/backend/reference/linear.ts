@@ -1,8 +1,8 @@
-/** Matrix products: f32 in and out, float64 sums. */
+/** Matmul, softmax, RMSNorm and RoPE: f32 in and out, float64 sums. */
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
 import type { RopeSpec } from '../../model/spec/spec.ts';
 
-/** Row-major. */
+/** A row-major matrix. */
 export interface Matrix {
   readonly rows: number;
   readonly columns: number;
@@ -28,7 +28,10 @@ export function linear(input: Float32Array, weight: Matrix, bias?: Float32Array)
   return output;
 }
 
-/** Four rows share every input element, and their four sums do not wait for each other: twice as fast as one row. */
+/**
+ * Computes four output rows at once: they share the loads of the input, and their sums are independent. Twice as fast
+ * as one.
+ */
 function fourRows(input: Float64Array, { rows, columns, values }: Matrix, row: number, output: Float32Array): void {
   const at0 = row * columns;
   const at1 = at0 + columns;
@@ -39,7 +42,7 @@ function fourRows(input: Float64Array, { rows, columns, values }: Matrix, row: n
     let sum1 = 0;
     let sum2 = 0;
     let sum3 = 0;
-    // `as number`: indices stay inside by construction, and a fallback would cost a branch an element.
+    // `as number`: the indices are in range by construction, and a fallback would cost a branch an element.
     for (let i = 0; i < columns; i++) {
       const x = input[start + i] as number;
       sum0 += (values[at0 + i] as number) * x;
@@ -54,7 +57,7 @@ function fourRows(input: Float64Array, { rows, columns, values }: Matrix, row: n
   }
 }
 
-/** `a[aStart…] · b[bStart…]` over `length` elements. Four sums, because one would wait for itself at every step. */
+/** `a[aStart…] · b[bStart…]` over `length` elements, with four independent sums to hide the latency of additions. */
 export function dot(a: Float32Array, aStart: number, b: Float32Array, bStart: number, length: number): number {
   let sum0 = 0;
   let sum1 = 0;
@@ -78,8 +81,8 @@ export function addTo(target: Float32Array, source: Float32Array): void {
 }
 
 /**
- * Softmax of the first `count` scores, in place. `sink` is one more logit that takes its share and has no value
- * (GPT-OSS), so that the rest sums to less than one.
+ * Softmax of the first `count` scores, in place. `sink` is an extra logit without a value (GPT-OSS): it takes a share
+ * of the probability, so that the rest sums to less than one.
  */
 export function softmax(scores: Float64Array, count: number, sink = Number.NEGATIVE_INFINITY): void {
   let max = sink;
@@ -93,9 +96,9 @@ export function softmax(scores: Float64Array, count: number, sink = Number.NEGAT
   for (let i = 0; i < count; i++) scores[i] = (scores[i] as number) / sum;
 }
 
-// Root-mean-square normalisation (Zhang and Sennrich 2019): `x · w / sqrt(mean(x²) + epsilon)`.
+// RMSNorm (Zhang and Sennrich 2019): `x · w / sqrt(mean(x²) + epsilon)`.
 
-/** Normalises every run of `weight.length` elements: a token's hidden state, or one head of it. Returns new values. */
+/** Normalises every `weight.length` elements: a token's hidden state, or one head of it. Returns a new array. */
 export function rmsNorm(input: Float32Array, weight: Float32Array, epsilon: number): Float32Array {
   const width = weight.length;
   const output = new Float32Array(input.length);
@@ -108,7 +111,7 @@ export function rmsNorm(input: Float32Array, weight: Float32Array, epsilon: numb
   return output;
 }
 
-// Rotary position embedding: pairs of a head's elements turned by an angle that grows with the position.
+// Rotary position embedding: rotates pairs of a head's elements by an angle proportional to the position.
 
 /** Rotates every head of every token, in place. `vectors`: `[tokens, heads, headDim]`, `positions`: `[tokens]` */
 export function rotate(

@@ -1,4 +1,4 @@
-/** The weights as this backend holds them: f32 matrices; routed experts are expanded when a token asks for them. */
+/** The weights of this backend: f32 matrices. Routed experts are dequantised when a token needs them. */
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type {
   AttentionWeights,
@@ -15,12 +15,12 @@ import { readValues } from '../../model/weights/weightValues.ts';
 import { columnsOf, rowsOf } from '../../model/weights/weightViews.ts';
 import type { Matrix } from './linear.ts';
 
-// Expanded experts, the least recently used given up first: a large model has more of them than memory holds.
+// Dequantised experts, least recently used evicted first: a large model's experts don't all fit in memory.
 
 const maxBytes = 1024 * 1024 * 1024;
 
 class ExpertCache {
-  /** In order of use. */
+  /** Least recently used first. */
   readonly #networks = new Map<string, GatedNetwork>();
   bytes = 0;
 
@@ -41,17 +41,17 @@ function bytesOf({ gate, up, down }: GatedNetwork): number {
   return [gate, up, down].reduce((sum, { weight }) => sum + weight.values.byteLength, 0);
 }
 
-export interface LoadedLinear {
+export interface DenseLinear {
   readonly weight: Matrix;
   readonly bias?: Float32Array;
 }
 
 export interface GroupedQueryLayer {
   readonly kind: 'grouped-query';
-  readonly query: LoadedLinear;
-  readonly key: LoadedLinear;
-  readonly value: LoadedLinear;
-  readonly output: LoadedLinear;
+  readonly query: DenseLinear;
+  readonly key: DenseLinear;
+  readonly value: DenseLinear;
+  readonly output: DenseLinear;
   readonly queryNorm?: Float32Array;
   readonly keyNorm?: Float32Array;
   readonly sinks?: Float32Array;
@@ -73,46 +73,46 @@ export interface LatentLayer {
 
 export interface GatedNetwork {
   readonly kind: 'dense';
-  readonly gate: LoadedLinear;
-  readonly up: LoadedLinear;
-  readonly down: LoadedLinear;
+  readonly gate: DenseLinear;
+  readonly up: DenseLinear;
+  readonly down: DenseLinear;
 }
 
 export interface ExpertsLayer {
   readonly kind: 'experts';
-  readonly router: LoadedLinear;
+  readonly router: DenseLinear;
   readonly selectionBias?: Float32Array;
   readonly shared?: GatedNetwork;
   expert(index: number): Promise<GatedNetwork>;
 }
 
-export interface LoadedLayer {
+export interface ReferenceLayer {
   readonly attentionNorm: Float32Array;
   readonly attention: GroupedQueryLayer | LatentLayer;
   readonly feedForwardNorm: Float32Array;
   readonly feedForward: GatedNetwork | ExpertsLayer;
 }
 
-export interface LoadedDecoder {
+export interface ReferenceWeights {
   readonly spec: DecoderSpec;
-  /** Rows are read as tokens ask for them. */
+  /** Rows are read when tokens need them. */
   readonly embedding: Weight;
-  readonly layers: readonly LoadedLayer[];
+  readonly layers: readonly ReferenceLayer[];
   readonly finalNorm: Float32Array;
-  /** Absent of an embedding model. */
+  /** Absent for an embedding model. */
   readonly head?: Matrix;
   readonly experts: ExpertCache;
 }
 
-/** Reads one weight; counts and cancels. */
+/** Reads one weight as f32. Reports progress and throws on cancellation. */
 export type ReadWeight = (weight: Weight) => Promise<Float32Array>;
 
 export async function loadDecoder(
   spec: DecoderSpec,
   weights: DecoderWeights,
   read: ReadWeight,
-): Promise<LoadedDecoder> {
-  const layers: LoadedLayer[] = [];
+): Promise<ReferenceWeights> {
+  const layers: ReferenceLayer[] = [];
   const experts = new ExpertCache();
   for (const layer of weights.layers) {
     layers.push({
@@ -199,7 +199,7 @@ async function loadExperts(weights: ExpertsWeights, read: ReadWeight, cache: Exp
 }
 
 /** Matrix `index` of `[experts, out, in]`, row `index` of `[experts, out]`. */
-async function oneExpert({ weight, bias }: Linear, index: number): Promise<LoadedLinear> {
+async function oneExpert({ weight, bias }: Linear, index: number): Promise<DenseLinear> {
   const rows = weight.shape.at(-2) ?? 1;
   const values = await readValues(weight, index * rows, rows);
   return {
@@ -208,7 +208,7 @@ async function oneExpert({ weight, bias }: Linear, index: number): Promise<Loade
   };
 }
 
-async function loadLinear({ weight, bias }: Linear, read: ReadWeight): Promise<LoadedLinear> {
+async function loadLinear({ weight, bias }: Linear, read: ReadWeight): Promise<DenseLinear> {
   return { weight: await matrix(weight, read), ...(bias && { bias: await read(bias) }) };
 }
 

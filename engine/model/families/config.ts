@@ -1,17 +1,17 @@
-/** Reading a published Hugging Face `config.json`: the fields that every family shares, validated. */
+/** Validates a published Hugging Face `config.json`: the fields that families share. */
 import { z } from 'zod';
 import { invalidInput, unsupported } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { llama3FrequencyFactors, yarnAttentionFactor } from '../spec/rope.ts';
 import type { RopeSpec, YarnSpec } from '../spec/spec.ts';
 
-/** A size: a whole number of at least one. */
+/** A size: an integer from 1 to `max`. */
 export const size = (max: number) => z.number().int().min(1).max(max);
 export const width = size(limits.model.width);
 export const heads = size(limits.model.heads);
 export const experts = size(limits.model.experts);
 const positive = z.number().positive();
-/** A floating-point setting that a publisher may leave out or set to null. */
+/** A setting that a publisher may omit or set to null. */
 const optional = <T extends z.ZodType>(type: T) => type.nullish().transform((value) => value ?? undefined);
 
 const ropeScaling = z.looseObject({
@@ -47,7 +47,7 @@ export const decoderFields = {
   tie_word_embeddings: optional(z.boolean()),
   rope_theta: optional(positive),
   rope_scaling: optional(ropeScaling),
-  /** Where transformers 5 writes `rope_theta` and `rope_scaling` together. */
+  /** In transformers 5, holds both `rope_theta` and `rope_scaling`. */
   rope_parameters: optional(ropeScaling),
 };
 
@@ -61,7 +61,7 @@ const quantisedConfig = z.looseObject({
   ),
 });
 
-/** `quantization_config.quant_method`, undefined for plain floats. */
+/** `quantization_config.quant_method`; undefined for plain floats. */
 export function quantisationMethodOf(config: unknown): string | undefined {
   return parseConfig(quantisedConfig, config).quantization_config?.quant_method;
 }
@@ -70,7 +70,7 @@ export type DecoderConfig = z.infer<z.ZodObject<typeof decoderFields>>;
 
 export { optional };
 
-/** @throws HearthError `invalid-input` naming the first key that is missing or has the wrong form. */
+/** @throws HearthError `invalid-input` naming the first key that is missing or malformed. */
 export function parseConfig<T>(schema: z.ZodType<T>, config: unknown): T {
   const parsed = schema.safeParse(config);
   if (parsed.success) return parsed.data;
@@ -79,16 +79,17 @@ export function parseConfig<T>(schema: z.ZodType<T>, config: unknown): T {
   throw invalidInput(`config.json, key ${key}: ${issue?.message ?? 'invalid'}. Is this the publisher's own file?`);
 }
 
-/** @throws HearthError `unsupported` naming the key, unless its value is one of those Hearth computes. */
+/** @throws HearthError `unsupported` naming the key, unless Hearth supports its value. */
 export function requireValue(key: string, value: unknown, ...computed: readonly unknown[]): void {
   if (computed.includes(value)) return;
   const allowed = computed.map((each) => JSON.stringify(each) ?? 'none').join(' or ');
-  throw unsupported(`config.json, key ${key}: Hearth computes ${allowed}, not ${JSON.stringify(value)}.`);
+  throw unsupported(`config.json, key ${key}: Hearth supports ${allowed}, not ${JSON.stringify(value)}.`);
 }
 
 /**
- * Rows and columns that share one scale where weights are F8_E4M3 (DeepSeek-V3 and Qwen's FP8 checkpoints); undefined for plain floats.
- * @throws HearthError `unsupported` for GPTQ, AWQ and the like, which need kernels of their own.
+ * Size of the blocks of F8_E4M3 weights that share a scale (DeepSeek-V3 and Qwen's FP8 checkpoints); undefined for
+ * plain floats.
+ * @throws HearthError `unsupported` for GPTQ, AWQ etc., which need kernels of their own.
  */
 export function fp8BlockOf(config: unknown): readonly [rows: number, columns: number] | undefined {
   const { quantization_config: quantisation } = parseConfig(quantisedConfig, config);
@@ -108,11 +109,11 @@ export function headDimOf(config: DecoderConfig): number {
 
 function ropeSettings(config: DecoderConfig): RopeScaling & { readonly rope_theta: number } {
   const settings: RopeScaling = config.rope_parameters ?? config.rope_scaling ?? ropeScaling.parse({});
-  // 10000 is the paper's base and transformers' default; Llama 2 leaves the key out.
+  // 10000 is the paper's base and transformers' default; Llama 2 omits the key.
   return { ...settings, rope_theta: settings.rope_theta ?? config.rope_theta ?? 10_000 };
 }
 
-/** The rotary settings, whatever key they are under. */
+/** The rotary settings, from any of the keys that hold them. */
 export function ropeFromConfig(
   config: DecoderConfig,
   head: { readonly dimensions: number; readonly layout: RopeSpec['layout'] },
@@ -166,12 +167,12 @@ function required<T>(value: T | undefined, key: string): T {
   return value;
 }
 
-/** `mscale_all_dim`, which DeepSeek also puts into the softmax scale; and the factor it goes with. */
+/** `mscale_all_dim`, which DeepSeek also applies to the softmax scale. */
 export function ropeMscaleAllDim(config: DecoderConfig): number {
   return ropeSettings(config).mscale_all_dim ?? 0;
 }
 
-/** A checkpoint with YaRN claims the stretched context, whether or not `max_position_embeddings` was raised as well. */
+/** A checkpoint with YaRN supports the scaled context, even if `max_position_embeddings` wasn't raised. */
 export function contextTokensOf(maxPositionEmbeddings: number, rope: RopeSpec): number {
   const { yarn } = rope;
   return yarn

@@ -1,7 +1,7 @@
 /**
- * DeepSeek-V3, V3.1 and R1: latent attention, a few dense layers, then grouped experts beside one that always runs.
- * Sources: the technical report (arXiv 2412.19437, section 2.1); deepseek-ai/DeepSeek-V3 `inference/model.py`;
- * transformers `models/deepseek_v3/modeling_deepseek_v3.py`; llama.cpp `src/models/deepseek2.cpp`. Weights: deepseekV3Weights.ts.
+ * DeepSeek-V3, V3.1 and R1: latent attention, a few dense layers, then grouped experts plus a shared expert. Sources:
+ * technical report (arXiv 2412.19437, section 2.1); deepseek-ai/DeepSeek-V3 `inference/model.py`; transformers
+ * `models/deepseek_v3/modeling_deepseek_v3.py`; llama.cpp `src/models/deepseek2.cpp`. Weights: deepseekV3Weights.ts.
  */
 import { z } from 'zod';
 import { invalidInput, unsupported } from '../../errors.ts';
@@ -62,7 +62,7 @@ function specFromConfig(config: unknown): DecoderSpec {
     normEpsilon: parsed.rms_norm_eps,
     contextTokens: contextTokensOf(parsed.max_position_embeddings, attention.rope),
     tiedEmbeddings: parsed.tie_word_embeddings ?? false,
-    // The multi-token prediction layer that follows the last of these is left out: plain decoding does not use it.
+    // Omits the multi-token prediction layer after the last one: plain decoding doesn't use it.
     layers: Array.from({ length: parsed.num_hidden_layers }, (_, layer) => ({
       attention,
       feedForward: layer < parsed.first_k_dense_replace ? dense : sparse,
@@ -81,7 +81,7 @@ function requireComputable(config: DeepseekConfig): void {
 function attentionFromConfig(config: DeepseekConfig): LatentAttentionSpec {
   const rope = ropeFromConfig(config, {
     dimensions: config.qk_rope_head_dim,
-    // The key is younger than the models, and they are interleaved.
+    // Configurations without the key are interleaved: it was introduced after the models.
     layout: (config.rope_interleave ?? true) ? 'interleaved' : 'half-split',
   });
   const mscale = rope.yarn ? yarnMscale(rope.yarn.factor, ropeMscaleAllDim(config)) : 1;
@@ -98,7 +98,7 @@ function attentionFromConfig(config: DeepseekConfig): LatentAttentionSpec {
   };
 }
 
-/** YaRN's temperature is on the scores here, not on cos and sin, where it cancels out. */
+/** DeepSeek applies YaRN's temperature to the scores. On cos and sin, its two factors cancel. */
 function softmaxScaleOf(headDim: number, mscale: number): number {
   return headDim ** -0.5 * mscale * mscale;
 }
@@ -124,7 +124,7 @@ interface DeepseekExperts {
   readonly numExperts: number;
   readonly expertsPerToken: number;
   readonly intermediateSize: number;
-  /** Stored as one network of that many times the width. */
+  /** Stored as one MLP of `sharedExperts` times the width. */
   readonly sharedExperts: number;
   readonly groups: number;
   readonly groupsUsed: number;
@@ -151,9 +151,9 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   const attention = attentionFromGguf(keys);
   const dense = denseOf(keys.size('feed_forward_length', limits.model.width));
   const sparse = expertsFromGguf(keys);
-  // Files that carry multi-token prediction layers count them as blocks.
+  // `block_count` includes multi-token prediction layers if the file has them.
   const numLayers = keys.size('block_count', limits.model.layers) - (keys.optionalNumber('nextn_predict_layers') ?? 0);
-  if (numLayers < 1) throw invalidInput(`GGUF key ${keys.architecture}.block_count leaves ${numLayers} layers.`);
+  if (numLayers < 1) throw invalidInput(`GGUF key ${keys.architecture}.block_count leaves only ${numLayers} layers.`);
   const numDense = keys.optionalNumber('leading_dense_block_count') ?? 0;
   return checkedSpec({
     family: 'deepseek-v3',
@@ -171,10 +171,10 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
 function attentionFromGguf(keys: GgufKeys): LatentAttentionSpec {
   const { width: max, heads } = limits.model;
   const ropeHeadDim = keys.size('rope.dimension_count', max);
-  // Newer files describe what is cached under key_length and put the head's own widths under *_mla.
+  // In newer files, key_length is the width of a cache row, and *_mla are the head's own widths.
   const headDim = keys.optionalSize('attention.key_length_mla', max) ?? keys.size('attention.key_length', max);
   const valueHeadDim = keys.optionalSize('attention.value_length_mla', max) ?? keys.size('attention.value_length', max);
-  if (headDim <= ropeHeadDim) throw invalidInput(`GGUF: heads of ${headDim} elements cannot rotate ${ropeHeadDim}.`);
+  if (headDim <= ropeHeadDim) throw invalidInput(`GGUF: can't rotate ${ropeHeadDim} of a head's ${headDim} elements.`);
   const rope = ropeFromGguf(keys, {
     dimensions: ropeHeadDim,
     layout: 'interleaved',
@@ -196,20 +196,20 @@ function attentionFromGguf(keys: GgufKeys): LatentAttentionSpec {
   };
 }
 
-/** The key holds 0.1 · mscale_all_dim, so this is `yarnMscale` again (llama.cpp src/models/deepseek2.cpp). */
+/** The key holds 0.1 · mscale_all_dim, which makes this `yarnMscale` (llama.cpp src/models/deepseek2.cpp). */
 function mscaleFromGguf(keys: GgufKeys, { yarn }: RopeSpec): number {
   const logMultiplier = keys.optionalNumber('rope.scaling.yarn_log_multiplier') ?? 0;
   return yarn ? 1 + logMultiplier * Math.log(Math.max(yarn.factor, 1)) : 1;
 }
 
-/** `LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID`; files without the key are DeepSeek-V2's softmax. */
+/** `LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID`. Files without the key use DeepSeek-V2's softmax. */
 const sigmoidGating = 2;
 
 function expertsFromGguf(keys: GgufKeys): ExpertsSpec {
   const { experts: max } = limits.model;
   const gating = keys.optionalNumber('expert_gating_func') ?? 1;
   if (gating !== sigmoidGating) {
-    throw unsupported(`GGUF key ${keys.architecture}.expert_gating_func: Hearth computes 2 (sigmoid), not ${gating}.`);
+    throw unsupported(`GGUF key ${keys.architecture}.expert_gating_func: Hearth supports 2 (sigmoid), not ${gating}.`);
   }
   const numExperts = keys.size('expert_count', max);
   const [groups, groupsUsed] = groupsFromGguf(keys, numExperts);
@@ -221,13 +221,13 @@ function expertsFromGguf(keys: GgufKeys): ExpertsSpec {
     groups,
     groupsUsed,
     renormalise: keys.optionalBoolean('expert_weights_norm') ?? false,
-    // llama.cpp leaves weights alone when the scale is missing or 0.
+    // llama.cpp doesn't scale weights if the key is missing or 0.
     routedScale: keys.optionalNumber('expert_weights_scale') || 1,
   });
 }
 
 /**
- * Files of before late 2025 have no group keys, and llama.cpp then chose from all experts. DeepSeek-V3 and R1, the only
+ * Files from before late 2025 have no group keys; llama.cpp then chose from all experts. DeepSeek-V3 and R1, the only
  * models of this architecture with 256 experts, choose from 4 of 8 groups.
  */
 function groupsFromGguf(keys: GgufKeys, numExperts: number): [groups: number, groupsUsed: number] {

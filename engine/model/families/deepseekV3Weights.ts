@@ -1,4 +1,6 @@
-/** Where DeepSeek-V3's weights are: Hugging Face (BF16, or FP8 with block scales) and GGUF (`deepseek2`). */
+/**
+ * Locates DeepSeek-V3's weights in Hugging Face checkpoints (BF16, or FP8 with block scales) and GGUF (`deepseek2`).
+ */
 import type { TensorFile } from '../../formats/tensor.ts';
 import type { DecoderSpec, LatentAttentionSpec } from '../spec/spec.ts';
 import { decoderWeights, denseTables, denseWeights, type LayerContext } from '../weights/decoderWeights.ts';
@@ -74,16 +76,16 @@ export function deepseekFromGguf(spec: DecoderSpec, file: TensorFile): DecoderWe
 }
 
 interface LatentNames {
-  /** Where the query is not compressed (DeepSeek-V2-Lite's shape). */
+  /** Used if the query isn't compressed (DeepSeek-V2-Lite). */
   readonly query: string;
   readonly queryDown: string;
   readonly queryNorm: string;
   readonly queryUp: string;
   readonly keyValueDown: string;
   readonly keyValueNorm: string;
-  /** `[heads · (nope + value), keyValueRank]`: of each head the rows of K, then those of V. */
+  /** `[heads · (nope + value), keyValueRank]`: for each head the rows of K, then those of V. */
   readonly keyValueUp: string;
-  /** Where K and V are apart: `[heads, keyValueRank, nope]` and `[heads, value, keyValueRank]`. */
+  /** Used if K and V are separate: `[heads, keyValueRank, nope]` and `[heads, value, keyValueRank]`. */
   readonly keyUpTransposed?: string;
   readonly valueUp?: string;
   readonly output: string;
@@ -118,7 +120,7 @@ function keyAndValueUp(
   { numAttentionHeads, keyValueRank, nopeHeadDim, valueHeadDim }: LatentAttentionSpec,
   names: LatentNames,
 ): Pick<LatentWeights, 'keyUp' | 'valueUp'> {
-  // Some files hold all three; the joint one is as published.
+  // Some files contain all three. The joint tensor is the published one.
   if (names.keyUpTransposed && names.valueUp && !table.has(names.keyValueUp)) {
     const keyUp = table.weight(names.keyUpTransposed, [numAttentionHeads, keyValueRank, nopeHeadDim]);
     const valueUp = table.weight(names.valueUp, [numAttentionHeads, valueHeadDim, keyValueRank]);
@@ -156,6 +158,6 @@ function deepseekFeedForward(context: LayerContext, names: FeedForwardNames): Fe
 }
 
 function latentAttention({ layer }: LayerContext): LatentAttentionSpec {
-  if (layer.attention.kind !== 'latent') throw new Error('DeepSeek-V3 attends through latents');
+  if (layer.attention.kind !== 'latent') throw new Error('DeepSeek-V3 layers must use latent attention.');
   return layer.attention;
 }

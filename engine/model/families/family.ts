@@ -1,4 +1,4 @@
-/** What a family file exports: two ways to a `DecoderSpec` and the matching name tables. */
+/** Interface of a family file: builds a `DecoderSpec` from either format, and finds its weights. */
 import type { TensorFile } from '../../formats/tensor.ts';
 import type { DecoderSpec } from '../spec/spec.ts';
 import type { DecoderWeights } from '../weights/weights.ts';

@@ -1,4 +1,4 @@
-/** Reading the `architecture.*` keys of a GGUF's metadata, with errors that name the key. */
+/** Reads the `<architecture>.*` keys of GGUF metadata. Errors name the key. */
 import { invalidInput, unsupported } from '../../errors.ts';
 import type { GgufMetadata } from '../../formats/ggufMetadata.ts';
 import type { TensorFile } from '../../formats/tensor.ts';
@@ -10,7 +10,7 @@ export type GgufSource = TensorFile & GgufMetadata;
 
 export interface GgufKeys {
   readonly architecture: string;
-  /** A whole number of at least one and at most `max`. */
+  /** An integer from 1 to `max`. */
   size(key: string, max: number): number;
   optionalSize(key: string, max: number): number | undefined;
   number(key: string): number;
@@ -19,7 +19,7 @@ export interface GgufKeys {
   optionalString(key: string): string | undefined;
 }
 
-/** Keys are given without the architecture's prefix: `attention.head_count`. */
+/** Keys omit the architecture prefix: `attention.head_count`. */
 export function ggufKeys(metadata: GgufMetadata['metadata']): GgufKeys {
   const architecture = metadata.get('general.architecture');
   if (typeof architecture !== 'string') throw invalidInput('GGUF key general.architecture is missing.');
@@ -69,7 +69,7 @@ export interface GgufSizes {
   readonly tiedEmbeddings: boolean;
 }
 
-/** The sizes that every architecture with ordinary attention states under the same keys. */
+/** Sizes that all architectures with standard attention store under the same keys. */
 export function ggufSizes(keys: GgufKeys, gguf: GgufSource): GgufSizes {
   const { heads, width } = limits.model;
   const hiddenSize = keys.size('embedding_length', width);
@@ -94,7 +94,7 @@ export function ggufSizes(keys: GgufKeys, gguf: GgufSource): GgufSizes {
   };
 }
 
-/** `vocab_size` is an optional key, the embedding is not; a missing head is a tied one. */
+/** `vocab_size` is optional, so the embedding's rows count. A missing head means tied embeddings. */
 export function ggufVocabulary(gguf: TensorFile): Pick<GgufSizes, 'vocabularySize' | 'tiedEmbeddings'> {
   const vocabularySize = gguf.tensors.get('token_embd.weight')?.shape[0];
   if (vocabularySize === undefined) throw invalidInput('The GGUF has no tensor token_embd.weight.');
@@ -108,19 +108,19 @@ export interface GgufRopeOptions {
   readonly dimensions: number;
   readonly layout: RopeSpec['layout'];
   readonly contextTokens: number;
-  /** What YaRN's `truncate` is where the file does not say: it is a younger key. */
+  /** Default of YaRN's `truncate` for files that predate the key. */
   readonly yarnTruncate: boolean;
-  /** The factor on cos and sin, from the stretch; `yarnMscale` unless the family cancels it. */
+  /** Factor on cos and sin for a given scaling factor; default `yarnMscale`. */
   readonly yarnAttentionFactor?: (factor: number) => number;
 }
 
 export function ropeFromGguf(keys: GgufKeys, options: GgufRopeOptions): RopeSpec {
   const { dimensions, layout } = options;
-  // 10000: llama.cpp's default, and that of the paper; stories260K leaves the key out.
+  // 10000 is the default of llama.cpp and of the paper; stories260K omits the key.
   const rope = { theta: keys.optionalNumber('rope.freq_base') ?? 10_000, dimensions, layout };
   const factor = keys.optionalNumber('rope.scaling.factor') ?? keys.optionalNumber('rope.scale_linear') ?? 1;
   if (factor <= 0) throw invalidInput(`GGUF key ${keys.architecture}.rope.scaling.factor must be positive.`);
-  // Files older than the key scaled linearly.
+  // Files that predate the key use linear scaling.
   const type = keys.optionalString('rope.scaling.type') ?? 'linear';
   switch (type) {
     case 'none':
@@ -131,16 +131,16 @@ export function ropeFromGguf(keys: GgufKeys, options: GgufRopeOptions): RopeSpec
       return { ...rope, yarn: yarnFromGguf(keys, factor, options) };
     default:
       throw unsupported(
-        `GGUF key ${keys.architecture}.rope.scaling.type: Hearth computes none, linear and yarn, not ${type}.`,
+        `GGUF key ${keys.architecture}.rope.scaling.type: Hearth supports none, linear and yarn, not ${type}.`,
       );
   }
 }
 
 function yarnFromGguf(keys: GgufKeys, factor: number, options: GgufRopeOptions): YarnSpec {
-  // llama.cpp multiplies these into its own factor in ways that changed over time; no file of our families sets them.
+  // llama.cpp changed over time how it combines these with its own factor. No file of the supported families sets them.
   for (const key of ['rope.scaling.attn_factor', 'rope.scaling.yarn_attn_factor', 'rope.scaling.yarn_ext_factor']) {
     const value = keys.optionalNumber(key) ?? 1;
-    if (value !== 1) throw unsupported(`GGUF key ${keys.architecture}.${key}: Hearth computes 1, not ${value}.`);
+    if (value !== 1) throw unsupported(`GGUF key ${keys.architecture}.${key}: Hearth supports 1, not ${value}.`);
   }
   return {
     factor,

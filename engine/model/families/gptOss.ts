@@ -1,6 +1,6 @@
 /**
- * GPT-OSS: biased attention with sinks, alternating between a window of 128 tokens and all of them, YaRN built in, and
- * MXFP4 experts with a clamped gate. Sources: transformers `models/gpt_oss/modeling_gpt_oss.py`; openai/gpt-oss
+ * GPT-OSS: attention with biases and sinks, alternating between a sliding window of 128 tokens and full attention;
+ * YaRN; MXFP4 experts with a clamped gate. Sources: transformers `models/gpt_oss/modeling_gpt_oss.py`; openai/gpt-oss
  * `gpt_oss/torch/model.py`; llama.cpp `convert_hf_to_gguf.py` (GptOssModel). Weights: gptOssWeights.ts.
  */
 import { z } from 'zod';
@@ -27,9 +27,9 @@ import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 import { gptOssFromGguf, gptOssFromHuggingFace, gptOssFromOriginal } from './gptOssWeights.ts';
 
-/** The gate's steepness is in the code of every implementation, in no configuration. */
+/** Alpha of the gate's sigmoid. All implementations hard-code it; no configuration contains it. */
 const swigluAlpha = 1.702;
-/** The default of transformers, and what llama.cpp computes: GGUF has no key for it. */
+/** Default of transformers, and llama.cpp's constant: GGUF has no key for it. */
 const defaultSwigluLimit = 7;
 
 const gptOssConfig = z.looseObject({
@@ -43,7 +43,7 @@ const gptOssConfig = z.looseObject({
   attention_bias: optional(z.boolean()),
 });
 
-/** `original/config.json`, as openai/gpt-oss reads it: no `model_type`. */
+/** `original/config.json`, as read by openai/gpt-oss. It has no `model_type`. */
 const originalConfig = z.looseObject({
   num_hidden_layers: size(limits.model.layers),
   num_experts: experts,
@@ -104,7 +104,7 @@ function gptOssLayer(sizes: GptOssSizes, slidingWindow: number | undefined): Lay
   };
 }
 
-/** Layer 0 has the window, layer 1 sees all, and so on. */
+/** Even layers have the sliding window, odd layers full attention. */
 function alternatingLayers(numLayers: number, sizes: GptOssSizes, slidingWindow: number): LayerSpec[] {
   return Array.from({ length: numLayers }, (_, layer) =>
     gptOssLayer(sizes, layer % 2 === 0 ? slidingWindow : undefined),
@@ -164,7 +164,7 @@ function specFromOriginalConfig(config: unknown): DecoderSpec {
       originalContextTokens: parsed.initial_context_length,
       betaFast: parsed.rope_ntk_beta,
       betaSlow: parsed.rope_ntk_alpha,
-      // RotaryEmbedding in torch/model.py rounds nothing.
+      // RotaryEmbedding in torch/model.py doesn't truncate.
       truncate: false,
       attentionFactor: yarnAttentionFactor(factor),
     },
@@ -194,7 +194,7 @@ function specFromOriginalConfig(config: unknown): DecoderSpec {
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
   const sizes = ggufSizes(keys, gguf);
   const { headDim: dimensions, contextTokens } = sizes;
-  // Files older than the key `yarn_truncate` come from the same models, whose configuration says false.
+  // Files that predate the key `yarn_truncate` come from the same models, whose configuration says false.
   const rope = ropeFromGguf(keys, { dimensions, layout: 'half-split', contextTokens, yarnTruncate: false });
   const { vocabularySize, hiddenSize, normEpsilon, tiedEmbeddings } = sizes;
   const layerSizes: GptOssSizes = {

@@ -1,6 +1,6 @@
 /**
- * Where GPT-OSS's weights are, in the three layouts it is published in. MXFP4 stays as it is: rows are selected and
- * blocks reordered, values never change.
+ * Locates GPT-OSS's weights in its three published layouts. MXFP4 isn't requantised: rows are selected and blocks
+ * reordered, values stay the same.
  */
 import { unsupported } from '../../errors.ts';
 import type { TensorFile } from '../../formats/tensor.ts';
@@ -18,7 +18,7 @@ import { type TensorTable, tensorTable } from '../weights/tensorTable.ts';
 import type { DecoderWeights, ExpertsWeights, GroupedQueryWeights, Linear, Weight } from '../weights/weights.ts';
 import { columnsOf, type RowSelection, selectRows, transposedWeight } from '../weights/weightViews.ts';
 
-/** Gate and up lie row by row in turn. */
+/** Gate and up rows alternate. */
 const gateRows: RowSelection = { period: 2, offset: 0, length: 1 };
 const upRows: RowSelection = { period: 2, offset: 1, length: 1 };
 
@@ -42,7 +42,7 @@ export function gptOssFromHuggingFace(spec: DecoderSpec, file: TensorFile): Deco
   });
 }
 
-/** MXFP4 as published, or the floats that transformers saves: `[experts, in, out]` without a suffix. */
+/** MXFP4 as published, or floats as saved by transformers: `[experts, in, out]`, without a suffix. */
 function expertMatrices(table: TensorTable, stem: string, shape: ExpertShape): Weight {
   if (table.has(`${stem}_blocks`)) {
     return mxfp4Matrices(table, { blocks: `${stem}_blocks`, scales: `${stem}_scales` }, shape);
@@ -85,7 +85,7 @@ export function gptOssFromOriginal(spec: DecoderSpec, file: TensorFile): Decoder
   });
 }
 
-/** `attn.qkv` holds the rows of q, then k, then v. */
+/** `attn.qkv` contains the rows of q, then k, then v. */
 function originalAttention({ table, spec, layer, index, names }: LayerContext): GroupedQueryWeights {
   const attention = groupedQuery(layer);
   const queryWidth = attention.numAttentionHeads * attention.headDim;
@@ -112,7 +112,7 @@ function originalAttention({ table, spec, layer, index, names }: LayerContext): 
 
 const gptOssGgufNames: DecoderNames = {
   ...ggufNames,
-  // Not ffn_norm, though it is the norm before the experts: llama.cpp kept transformers' misleading name.
+  // Not ffn_norm, although it precedes the experts: llama.cpp kept transformers' name.
   layer: (index) => ({ ...ggufNames.layer(index), feedForwardNorm: `blk.${index}.post_attention_norm.weight` }),
 };
 
@@ -172,18 +172,21 @@ function mxfp4Matrices(
     [names.blocks, type],
     [names.scales, scales.type],
   ]) {
-    if (each !== 'U8') throw unsupported(`Tensor ${name} is of type ${each}; MXFP4 is published as U8.`);
+    if (each !== 'U8') throw unsupported(`Tensor ${name} has type ${each}, but MXFP4 is published as U8.`);
   }
   return publishedMxfp4(table.file, names, [experts, outputs, inputs]);
 }
 
-// MXFP4 as GPT-OSS publishes it (separate blocks and scales) to ggml's 17-byte blocks: the same bits in another order.
+// Converts published MXFP4 (separate blocks and scales) to ggml's 17-byte blocks: the same bits in another order.
 
 const blockElements = 32;
 const publishedBlockBytes = 16;
 const ggmlBlockBytes = 17;
 
-/** `blocks` U8 `[experts, rows, columns / 32, 16]` and `scales` U8 `[experts, rows, columns / 32]` as `shape`. */
+/**
+ * `blocks` U8 `[experts, rows, columns / 32, 16]` and `scales` U8 `[experts, rows, columns / 32]` as a weight of
+ * `shape`.
+ */
 function publishedMxfp4(
   file: TensorFile,
   names: { readonly blocks: string; readonly scales: string },
@@ -207,8 +210,8 @@ function publishedMxfp4(
 }
 
 /**
- * Published byte j holds elements 2j (low nibble) and 2j + 1 (high); ggml's block is the scale byte, then bytes that
- * hold elements j and j + 16 (openai/gpt-oss gpt_oss/torch/weights.py; ggml-common.h block_mxfp4).
+ * Published byte j holds elements 2j (low nibble) and 2j + 1 (high nibble). A ggml block is the scale byte, then bytes
+ * with elements j and j + 16 (openai/gpt-oss gpt_oss/torch/weights.py; ggml-common.h block_mxfp4).
  */
 export function toGgmlBlocks(blocks: Uint8Array, scales: Uint8Array): Uint8Array {
   const out = new Uint8Array(scales.length * ggmlBlockBytes);

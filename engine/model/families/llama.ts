@@ -1,5 +1,5 @@
 /**
- * Llama and what shares its shape (SmolLM2, stories260K): grouped-query attention, rotary positions, SwiGLU.
+ * Llama and models of the same architecture (SmolLM2, stories260K): grouped-query attention, RoPE, SwiGLU.
  * Sources: transformers `models/llama/modeling_llama.py`; llama.cpp `convert_hf_to_gguf.py` (LlamaModel).
  */
 import { z } from 'zod';
@@ -87,7 +87,7 @@ function specFromConfig(config: unknown): DecoderSpec {
 async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec> {
   const sizes = ggufSizes(keys, gguf);
   const dimensions = keys.optionalSize('rope.dimension_count', limits.model.width) ?? sizes.headDim;
-  // The converter permutes the rows of q and k so that pairs lie side by side (LlamaModel.permute).
+  // The converter permutes the rows of q and k so that the elements of a pair are adjacent (LlamaModel.permute).
   const layout = 'interleaved';
   const scaled = ropeFromGguf(keys, { dimensions, layout, contextTokens: sizes.contextTokens, yarnTruncate: true });
   const frequencyFactors = await frequencyFactorsOf(gguf, dimensions / 2);
@@ -105,7 +105,7 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
   });
 }
 
-/** Llama 3.1's scaling, which the converter writes as divisors of the frequencies. */
+/** Llama 3.1's scaling, which the converter stores as divisors of the frequencies. */
 async function frequencyFactorsOf(gguf: GgufSource, pairs: number): Promise<readonly number[] | undefined> {
   const name = 'rope_freqs.weight';
   if (!gguf.tensors.has(name)) return undefined;

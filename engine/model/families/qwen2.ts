@@ -1,5 +1,5 @@
 /**
- * Qwen2 and Qwen2.5 (Qwen2.5-Coder): Llama's shape with biases on q, k and v.
+ * Qwen2 and Qwen2.5 (Qwen2.5-Coder): Llama's architecture with biases on q, k and v.
  * Sources: transformers `models/qwen2/modeling_qwen2.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen2Model).
  */
 import { z } from 'zod';
@@ -61,7 +61,9 @@ function qwen2Layer(sizes: Qwen2Sizes, slidingWindow?: number): LayerSpec {
   };
 }
 
-/** One entry a layer; undefined: full attention. No published model uses a window, and a shipped `sliding_window` alone is none. */
+/**
+ * One entry a layer; undefined: full attention. No published model enables a window; `sliding_window` alone doesn't.
+ */
 export function qwenSlidingWindows(config: {
   readonly num_hidden_layers: number;
   readonly use_sliding_window?: boolean | undefined;
@@ -74,7 +76,7 @@ export function qwenSlidingWindows(config: {
     if (config.sliding_window === undefined) throw invalidInput('config.json, key sliding_window is missing.');
     const type = config.layer_types?.[layer];
     if (type) requireValue(`layer_types.${layer}`, type, 'full_attention', 'sliding_attention');
-    // The first `max_window_layers` layers see everything; 28 is transformers' default.
+    // The first `max_window_layers` layers use full attention; 28 is transformers' default.
     const slides = type ? type === 'sliding_attention' : layer >= (config.max_window_layers ?? 28);
     return slides ? config.sliding_window : undefined;
   });

@@ -1,5 +1,5 @@
 /**
- * Qwen3, dense: every query and key head is RMS-normalised before rotation, head width is its own setting, no biases.
+ * Qwen3, dense: RMSNorm on every query and key head before RoPE, a head width of its own, no biases.
  * Sources: transformers `models/qwen3/modeling_qwen3.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen3Model).
  */
 import { z } from 'zod';
@@ -37,7 +37,7 @@ interface Qwen3AttentionSizes {
   readonly rope: RopeSpec;
 }
 
-/** Dense and mixture-of-experts models attend alike. */
+/** Attention of dense and mixture-of-experts models. */
 export function qwen3Attention(sizes: Qwen3AttentionSizes, slidingWindow?: number): GroupedQueryAttentionSpec {
   const { numAttentionHeads, numKeyValueHeads, headDim, rope } = sizes;
   return {
@@ -54,11 +54,12 @@ export function qwen3Attention(sizes: Qwen3AttentionSizes, slidingWindow?: numbe
   };
 }
 
-/** One attention a layer, from config.json. */
+/** The attention of each layer, from config.json. */
 export function qwen3AttentionsFromConfig(config: Qwen3Config): GroupedQueryAttentionSpec[] {
   requireSiluActivation(config);
   requireValue('attention_bias', config.attention_bias ?? false, false);
-  // 128 in every published model, which on several is not hidden_size / num_attention_heads; also transformers' default.
+  // 128 in all published models, some of which differ from hidden_size / num_attention_heads; also transformers'
+  // default.
   const headDim = config.head_dim ?? 128;
   const sizes: Qwen3AttentionSizes = {
     numAttentionHeads: config.num_attention_heads,
@@ -86,7 +87,7 @@ function specFromConfig(config: unknown): DecoderSpec {
   });
 }
 
-/** Everything of a spec but the family and the layers. */
+/** All fields of a spec except the family and the layers. */
 export function qwen3Outside(config: Qwen3Config, attentions: readonly GroupedQueryAttentionSpec[]) {
   const rope = attentions[0]?.rope;
   return {

@@ -1,5 +1,5 @@
 /**
- * Qwen3 mixture of experts and Qwen3-Coder: Qwen3's attention, and in every layer the best few of many small networks.
+ * Qwen3 mixture of experts and Qwen3-Coder: Qwen3's attention, and many small experts in every layer.
  * Sources: transformers `models/qwen3_moe/modeling_qwen3_moe.py`; llama.cpp `convert_hf_to_gguf.py` (Qwen3MoeModel).
  */
 import { z } from 'zod';
@@ -28,10 +28,10 @@ const qwen3MoeConfig = z.looseObject({
   num_experts_per_tok: experts,
   moe_intermediate_size: width,
   norm_topk_prob: optional(z.boolean()),
-  /** Every how many layers there are experts; 1 in all published models. */
+  /** Every n-th layer has experts; 1 in all published models. */
   decoder_sparse_step: optional(z.number().int().min(1)),
   mlp_only_layers: optional(z.array(z.number().int()).max(limits.model.layers)),
-  /** Qwen2-MoE's; Qwen3-Coder's configuration still carries it as 0. */
+  /** A key of Qwen2-MoE; Qwen3-Coder's configuration still contains it as 0. */
   shared_expert_intermediate_size: optional(z.number()),
 });
 
@@ -61,7 +61,7 @@ function specFromConfig(config: unknown): DecoderSpec {
     numExperts: parsed.num_experts,
     expertsPerToken: parsed.num_experts_per_tok,
     intermediateSize: parsed.moe_intermediate_size,
-    // transformers' default; every published configuration says true.
+    // transformers' default; all published configurations say true.
     renormalise: parsed.norm_topk_prob ?? false,
   });
   const dense = qwen3Dense(parsed.intermediate_size);
@@ -81,7 +81,7 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
     numExperts: keys.size('expert_count', limits.model.experts),
     expertsPerToken: keys.size('expert_used_count', limits.model.experts),
     intermediateSize: keys.size('expert_feed_forward_length', limits.model.width),
-    // llama.cpp renormalises this architecture whatever the file says.
+    // llama.cpp renormalises this architecture regardless of the file.
     renormalise: keys.optionalBoolean('expert_weights_norm') ?? true,
   });
   return checkedSpec({

@@ -1,15 +1,15 @@
-/** How keys and values are kept between tokens, and what that takes. */
+/** KV-cache precisions and their sizes. */
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { type AttentionSpec, cacheValuesPerToken, type DecoderSpec } from './spec.ts';
 
-/** How the CPU backend keeps what is asked for. */
+/** The precision that the CPU backend uses for a requested one. */
 export const processorPrecision = (asked: CachePrecision = 'f16'): 'f32' | 'f16' => (asked === 'f32' ? 'f32' : 'f16');
 
-/** What is cached together: the key or the value of one head, or a latent with its rotated key. */
+/** One row of the KV cache: the key or value of one head, or a latent with its rotated key. */
 export interface CacheRow {
-  /** Values, a multiple of four. */
+  /** Elements; a multiple of four. */
   readonly width: number;
-  /** Values of a block of `q8`; a latent's block holds nothing of its key. */
+  /** Elements of a `q8` block. No block spans a latent and its rotated key. */
   readonly block: number;
 }
 
@@ -26,11 +26,11 @@ export function cacheRowBytes({ width, block }: CacheRow, precision: CachePrecis
   return precision === 'q8' ? width + (4 * width) / block : width * (precision === 'f16' ? 2 : 4);
 }
 
-/** Rows that a token adds to a layer. */
+/** Rows that a token adds to one layer. */
 export const cacheRowsPerToken = (attention: AttentionSpec): number =>
   attention.kind === 'latent' ? 1 : 2 * attention.numKeyValueHeads;
 
-/** Bytes of one token in all of these layers. */
+/** Bytes of one token in all given layers. */
 export function cacheBytesPerToken(attentions: readonly AttentionSpec[], precision: CachePrecision): number {
   return attentions.reduce(
     (sum, attention) => sum + cacheRowsPerToken(attention) * cacheRowBytes(cacheRowOf(attention), precision),
@@ -38,7 +38,7 @@ export function cacheBytesPerToken(attentions: readonly AttentionSpec[], precisi
   );
 }
 
-/** Scales included, on average. */
+/** Average bytes of one cached element, scales included. */
 export function cacheBytesPerValue({ layers }: Pick<DecoderSpec, 'layers'>, precision: CachePrecision): number {
   const attentions = layers.map(({ attention }) => attention);
   const values = attentions.reduce((sum, attention) => sum + cacheValuesPerToken(attention), 0);

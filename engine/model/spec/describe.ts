@@ -1,4 +1,4 @@
-/** What a model is made of, in numbers: for model cards, and to judge what fits before anything is loaded. */
+/** Parameter counts and sizes of a model: for model cards, and for judging what fits before loading. */
 
 import { unsupported } from '../../errors.ts';
 import { elementCountOf } from '../../formats/blocks.ts';
@@ -13,12 +13,12 @@ import { type AttentionSpec, cacheValuesPerToken, type DecoderSpec, type Family 
 export interface SpecDescription {
   readonly family: Family;
   readonly parameters: number;
-  /** Parameters that one token is multiplied with: chosen experts only, and not the embedding it is looked up in. */
+  /** Parameters used in matmuls for one token: the chosen experts only, and not the embedding. */
   readonly activeParameters: number;
   readonly contextTokens: number;
-  /** With YaRN on request, where the publisher documents it. */
+  /** With YaRN on request, if the publisher documents it. */
   readonly longestContextTokens: number;
-  /** Values that one token leaves in the cache, over all layers. */
+  /** Cached elements of one token in all layers. */
   readonly cacheValuesPerToken: number;
 }
 
@@ -31,7 +31,7 @@ export interface WeightGroup {
 
 export interface ModelDescription extends SpecDescription {
   readonly weightBytes: number;
-  /** Bytes of weights that one token at decode makes a backend read. */
+  /** Bytes of weights read to decode one token. */
   readonly activeWeightBytes: number;
   readonly bytesByType: Readonly<Partial<Record<TensorType, number>>>;
   readonly groups: readonly WeightGroup[];
@@ -79,12 +79,15 @@ export function describeModel({ spec, weights }: Pick<Model, 'spec' | 'weights'>
   };
 }
 
-/** Bytes of `groups` that one token at decode makes a backend read. */
+/** Bytes of `groups` read to decode one token. */
 export function activeBytesOf(spec: DecoderSpec, groups: readonly WeightGroup[]): number {
   return groups.reduce((sum, { role, bytes }) => sum + activePart(spec, role, bytes), 0);
 }
 
-/** Of an `amount` in one role. The embedding is looked up in, not multiplied with; a head that doubles as one is listed as the head. */
+/**
+ * The share of `amount` used for one token. Embedding rows are looked up, not multiplied; a tied matrix counts as the
+ * head.
+ */
 function activePart(spec: DecoderSpec, role: WeightRole, amount: number): number {
   if (role === 'embedding') return 0;
   if (role !== 'routed-experts') return amount;
@@ -96,7 +99,7 @@ function elementsOf({ shape }: Weight): number {
   return rowsOf(shape) * columnsOf(shape);
 }
 
-/** Scales of FP8 blocks lie apart from the values, in f32. */
+/** FP8 block scales are stored separately from the values, as f32. */
 function blockScaleBytes({ shape, blockScale }: Weight): number {
   if (!blockScale) return 0;
   const matrices = rowsOf(shape.slice(0, -1));
@@ -104,22 +107,25 @@ function blockScaleBytes({ shape, blockScale }: Weight): number {
   return 4 * matrices * rows * Math.ceil(columnsOf(shape) / blockScale.blockColumns);
 }
 
-// YaRN on request: models whose publisher documents a longer context than the configuration switches on.
+// YaRN on request, for models whose publisher documents a longer context than the configuration enables.
 
 /**
- * Qwen states 4 (131,072 tokens) as the largest factor it validated, "original_max_position_embeddings": 32768
- * (QwenLM/Qwen3 docs/source/inference/transformers.md; the same text in Qwen2.5's model cards). The 40,960 positions of
- * Qwen3's configuration are 32,768 plus room for the answer.
+ * Qwen validated factors up to 4 (131,072 tokens) with "original_max_position_embeddings": 32768 (QwenLM/Qwen3
+ * docs/source/inference/transformers.md; the same text in Qwen2.5's model cards). The 40,960 positions in Qwen3's
+ * configuration are 32,768 plus 8,192 for the answer.
  */
 const qwenOriginalContextTokens = 32_768;
 const qwenShippedContextTokens = 40_960;
 const largestFactor = 4;
 
-/** The spec with YaRN's static stretch by `factor`. It can cost quality on short texts: ask for no more than needed. */
+/**
+ * The spec with static YaRN scaling by `factor`. It can cost quality on short texts: use the smallest factor that
+ * suffices.
+ */
 export function withYarn(spec: DecoderSpec, factor: number): DecoderSpec {
-  if (!canStretch(spec)) throw unsupported(`${spec.family} with these rotary settings documents no YaRN on request.`);
+  if (!canStretch(spec)) throw unsupported(`YaRN isn't documented for ${spec.family} with these rotary settings.`);
   if (!(factor >= 1 && factor <= largestFactor)) {
-    throw unsupported(`YaRN factors from 1 to ${largestFactor} are documented for ${spec.family}, not ${factor}.`);
+    throw unsupported(`${spec.family} supports YaRN factors from 1 to ${largestFactor}, not ${factor}.`);
   }
   const originalContextTokens = originalContextTokensOf(spec);
   const yarn = {
@@ -138,20 +144,22 @@ export function withYarn(spec: DecoderSpec, factor: number): DecoderSpec {
   };
 }
 
-/** The spec for a context of `contextTokens`: as it is where that suffices, else with the smallest stretch that does. */
+/**
+ * The spec for a context of `contextTokens`: unchanged if long enough, otherwise with the smallest sufficient factor.
+ */
 export function withContext(spec: DecoderSpec, contextTokens: number): DecoderSpec {
   if (contextTokens <= spec.contextTokens) return spec;
   return withYarn(spec, contextTokens / originalContextTokensOf(spec));
 }
 
-/** What `withYarn` may be asked for; undefined where the publisher documents nothing, or the configuration stretches already. */
+/** Options for `withYarn`; undefined if YaRN isn't documented or the configuration scales already. */
 export function yarnOnRequest(
   spec: DecoderSpec,
 ): { readonly largestFactor: number; readonly originalContextTokens: number } | undefined {
   return canStretch(spec) ? { largestFactor, originalContextTokens: originalContextTokensOf(spec) } : undefined;
 }
 
-/** The longest context that `withContext` can give. */
+/** The longest context that `withContext` supports. */
 export function longestContextTokens(spec: DecoderSpec): number {
   const yarn = yarnOnRequest(spec);
   return Math.max(spec.contextTokens, yarn ? yarn.largestFactor * yarn.originalContextTokens : 0);

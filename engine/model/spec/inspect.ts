@@ -1,4 +1,4 @@
-/** What a spec says of its model, and what that costs in memory: to explain and compare models before they are loaded. */
+/** Explains a spec and its memory needs, to compare models before loading them. */
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { cacheBytesPerValue } from './cachePrecision.ts';
 import { activeBytesOf, describeSpec, type WeightGroup, yarnOnRequest } from './describe.ts';
@@ -11,7 +11,7 @@ import {
   type LayerSpec,
 } from './spec.ts';
 
-/** Layers that are alike, however they are interleaved with others. */
+/** Layers with equal specs, wherever they are in the model. */
 export interface LayersOf<Spec> {
   readonly layers: number;
   readonly spec: Spec;
@@ -20,22 +20,22 @@ export interface LayersOf<Spec> {
 export interface InspectedWeights {
   readonly groups: readonly WeightGroup[];
   readonly bytes: number;
-  /** Read to generate one token. */
+  /** Read to decode one token. */
   readonly bytesPerToken: number;
 }
 
 export interface ContextMemory {
   readonly contextTokens: number;
-  /** Of keys and values. */
+  /** KV cache. */
   readonly cacheBytes: number;
-  /** Of weights and cache. Absent: the model does not reach this context. */
+  /** Weights and KV cache. Absent if the model doesn't support this context. */
   readonly bytes?: number;
 }
 
 export interface Inspection {
   readonly family: Family;
   readonly parameters: number;
-  /** Parameters that one token is multiplied with. */
+  /** Parameters used in matmuls for one token. */
   readonly activeParameters: number;
   readonly vocabularySize: number;
   readonly hiddenSize: number;
@@ -44,18 +44,18 @@ export interface Inspection {
   readonly layers: number;
   readonly attention: readonly LayersOf<AttentionSpec>[];
   readonly feedForward: readonly LayersOf<FeedForwardSpec>[];
-  /** As the configuration has it: trained for, or reached by the rotary settings in `attention`. */
+  /** Supported by the configuration, including the rotary settings in `attention`. */
   readonly contextTokens: number;
   /** With `yarnOnRequest`. */
   readonly longestContextTokens: number;
   readonly yarnOnRequest?: { readonly largestFactor: number; readonly originalContextTokens: number };
   readonly weights: InspectedWeights;
   readonly cache: {
-    /** As a GPU keeps it; the CPU backends keep f32. */
+    /** Default of GPU backends; the CPU backend can't go below f16. */
     readonly precision: CachePrecision;
-    /** By which every token makes the cache of the layers without a window grow. */
+    /** Growth a token, in layers without a sliding window. */
     readonly bytesPerToken: number;
-    /** Of the layers with a window, once it is full. */
+    /** Layers with a sliding window, once the window is full. */
     readonly windowBytes: number;
   };
   readonly memory: readonly ContextMemory[];
@@ -101,7 +101,7 @@ export function inspectSpec(
   };
 }
 
-/** Bytes of keys and values of one sequence of `tokens`. A layer with a window keeps no more than that. */
+/** Bytes of the KV cache of one sequence. A layer with a sliding window counts its window at most. */
 export function cacheBytes({ layers }: Pick<DecoderSpec, 'layers'>, tokens: number, bytesPerValue: number): number {
   return layers.reduce((sum, layer) => {
     const kept = Math.min(tokens, windowOf(layer) ?? tokens);

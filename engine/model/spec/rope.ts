@@ -1,10 +1,10 @@
 /**
- * Rotary position embedding (Su et al. 2021) and its extensions, in float64. A backend multiplies a token's position
- * by `inverseFrequencies`, and cos and sin by `attentionFactor`; everything else about a long context is in here.
+ * Rotary position embedding (Su et al. 2021) and its extensions, in float64. A backend multiplies the position by
+ * `inverseFrequencies`, and cos and sin by `attentionFactor`. All context extension happens here.
  */
 import type { RopeSpec, YarnSpec } from './spec.ts';
 
-/** Radians a position for each pair of a head. `[dimensions / 2]` */
+/** Radians a position, for each pair of a head. `[dimensions / 2]` */
 export function inverseFrequencies(rope: RopeSpec): Float64Array {
   const plain = new Float64Array(rope.dimensions / 2);
   for (let i = 0; i < plain.length; i++) plain[i] = rope.theta ** ((-2 * i) / rope.dimensions);
@@ -12,14 +12,14 @@ export function inverseFrequencies(rope: RopeSpec): Float64Array {
   return plain.map((frequency, i) => frequency / ((rope.frequencyFactors?.[i] ?? 1) * (rope.linearFactor ?? 1)));
 }
 
-/** Multiplies cos and sin (so scores of the rotated dimensions by its square). */
+/** Factor on cos and sin; the scores of rotated dimensions scale with its square. */
 export function attentionFactor(rope: RopeSpec): number {
   return rope.yarn?.attentionFactor ?? 1;
 }
 
 /**
- * YaRN (Peng et al. 2023, section 3.2), as transformers' `_compute_yarn_parameters`: slow frequencies are divided by the
- * factor, fast ones are kept, those between are blended. Static: the same at every length.
+ * YaRN (Peng et al. 2023, section 3.2), as in transformers' `_compute_yarn_parameters`: divides low frequencies by the
+ * factor, keeps high ones and blends those in between. Static: the same for every sequence length.
  */
 function yarnFrequencies(plain: Float64Array, rope: RopeSpec, yarn: YarnSpec): Float64Array {
   const { low, high } = yarnCorrectionRange(rope, yarn);
@@ -29,7 +29,9 @@ function yarnFrequencies(plain: Float64Array, rope: RopeSpec, yarn: YarnSpec): F
   });
 }
 
-/** The pairs between which YaRN blends: those that turn `betaFast` and `betaSlow` times within the original context. */
+/**
+ * The pairs between which YaRN blends: those that complete `betaFast` and `betaSlow` turns within the original context.
+ */
 export function yarnCorrectionRange(rope: RopeSpec, yarn: YarnSpec): { readonly low: number; readonly high: number } {
   const pairThatTurns = (rotations: number): number =>
     (rope.dimensions * Math.log(yarn.originalContextTokens / (rotations * 2 * Math.PI))) / (2 * Math.log(rope.theta));
@@ -40,17 +42,17 @@ export function yarnCorrectionRange(rope: RopeSpec, yarn: YarnSpec): { readonly 
     high = Math.ceil(high);
   }
   low = Math.max(low, 0);
-  // `dimensions - 1`, not `dimensions / 2 - 1`: so does the paper's code and transformers.
+  // `dimensions - 1`, not `dimensions / 2 - 1`, as in the paper's code and in transformers.
   high = Math.min(high, rope.dimensions - 1);
   return { low, high: low === high ? high + 0.001 : high };
 }
 
-/** YaRN's temperature of one stretch: `0.1 · mscale · ln(factor) + 1`. */
+/** YaRN's attention temperature: `0.1 · mscale · ln(factor) + 1`. */
 export function yarnMscale(factor: number, mscale = 1): number {
   return factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1;
 }
 
-/** The factor on cos and sin where the configuration does not state one. */
+/** The factor on cos and sin if the configuration doesn't set one. */
 export function yarnAttentionFactor(factor: number, mscale?: number, mscaleAllDim?: number): number {
   return mscale && mscaleAllDim ? yarnMscale(factor, mscale) / yarnMscale(factor, mscaleAllDim) : yarnMscale(factor);
 }

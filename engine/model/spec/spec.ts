@@ -1,7 +1,7 @@
 /**
- * What a decoder is, as data. A family file (llama.ts, qwen3.ts, gptOss.ts, …) turns a published config into a
- * `DecoderSpec`; every backend interprets the same spec, so a new family needs no kernel unless it brings new
- * mathematics. Field names are those of the published configs.
+ * Describes a decoder as data. A family file (llama.ts, qwen3.ts, gptOss.ts, …) converts a published config to a
+ * `DecoderSpec`; every backend interprets the same spec, so a new family needs new kernels only for new mathematics.
+ * Field names are those of the published configs.
  */
 import { invalidInput } from '../../errors.ts';
 
@@ -11,18 +11,20 @@ export interface DecoderSpec {
   readonly family: Family;
   readonly vocabularySize: number;
   readonly hiddenSize: number;
-  /** Root-mean-square normalisation epsilon, the same in every norm of the model. */
+  /** RMSNorm epsilon, the same in every norm of the model. */
   readonly normEpsilon: number;
-  /** The longest context the checkpoint claims with its own rotary settings, in tokens. */
+  /** Longest context that the checkpoint supports with its own rotary settings, in tokens. */
   readonly contextTokens: number;
   /** The head reuses the embedding matrix. */
   readonly tiedEmbeddings: boolean;
-  /** Embedding models: a run gives hidden states after the final norm, and no head is loaded. Absent: logits. */
+  /**
+   * Embedding models: a forward pass returns hidden states after the final norm, and no head is loaded. Absent: logits.
+   */
   readonly headless?: true;
   readonly layers: readonly LayerSpec[];
 }
 
-/** Values of a row that a run gives: logits, or a hidden state. */
+/** Width of an output row: logits, or a hidden state. */
 export function outputSize({ headless, hiddenSize, vocabularySize }: DecoderSpec): number {
   return headless ? hiddenSize : vocabularySize;
 }
@@ -42,18 +44,18 @@ export interface GroupedQueryAttentionSpec {
   readonly headDim: number;
   /** Which of the four projections carry a bias. */
   readonly bias: { readonly qkv: boolean; readonly output: boolean };
-  /** RMS norm over headDim on every query and key head before rotation (Qwen3). */
+  /** RMSNorm over headDim of each query and key head, before RoPE (Qwen3). */
   readonly qkNorm: boolean;
-  /** One learned logit a query head that takes part in the softmax and has no value (GPT-OSS). */
+  /** One learned logit a query head that takes part in the softmax without a value (GPT-OSS). */
   readonly sinks: boolean;
-  /** Key j is visible to query i iff `0 <= i - j < slidingWindow`; absent: full causal attention. */
+  /** Query i attends to key j iff `0 <= i - j < slidingWindow`; absent: full causal attention. */
   readonly slidingWindow?: number;
   readonly rope: RopeSpec;
   /** Scores are multiplied by this: headDim^-0.5 in every family so far. */
   readonly softmaxScale: number;
 }
 
-/** Multi-head latent attention (DeepSeek-V2, section 2.1): the cache holds one latent and one rotated key a token. */
+/** Multi-head latent attention (DeepSeek-V2, section 2.1): caches one latent and one rotated key a token. */
 export interface LatentAttentionSpec {
   readonly kind: 'latent';
   readonly numAttentionHeads: number;
@@ -140,9 +142,9 @@ export function cacheValuesPerToken(attention: AttentionSpec): number {
     : 2 * attention.numKeyValueHeads * attention.headDim;
 }
 
-// Relations between the sizes of a configuration that no single field shows.
+// Constraints between fields of a configuration.
 
-/** @throws HearthError `invalid-input` saying which sizes do not go together. */
+/** @throws HearthError `invalid-input` naming the inconsistent sizes. */
 export function checkedSpec(spec: DecoderSpec): DecoderSpec {
   for (const { attention, feedForward } of spec.layers) {
     checkAttention(attention);
@@ -177,5 +179,5 @@ function checkExperts({ numExperts, expertsPerToken, router }: ExpertsSpec): voi
 }
 
 function require(condition: boolean, relation: string): void {
-  if (!condition) throw invalidInput(`The configuration asks for ${relation}, which cannot be.`);
+  if (!condition) throw invalidInput(`The configuration is inconsistent: ${relation}.`);
 }

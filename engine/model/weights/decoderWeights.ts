@@ -1,4 +1,4 @@
-/** The parts of a name table that every family shares: what hangs at which name, with which shape. */
+/** The parts of a name table that families share: roles, tensor names and shapes. */
 
 import type { DecoderSpec, DenseSpec, GroupedQueryAttentionSpec, LayerSpec } from '../spec/spec.ts';
 import type { DecoderNames, LayerNames } from './tensorNames.ts';
@@ -19,7 +19,7 @@ export interface LayerContext {
   readonly names: LayerNames;
 }
 
-/** Families with experts or latent attention bring their own tables for them. */
+/** Families with experts or latent attention supply their own. */
 export interface LayerTables {
   attention(context: LayerContext): AttentionWeights;
   feedForward(context: LayerContext): FeedForwardWeights;
@@ -81,7 +81,8 @@ export function normsAndSinks(
 }
 
 function denseFeedForwardWeights({ table, spec, layer, names }: LayerContext): DenseWeights {
-  if (layer.feedForward.kind !== 'dense') throw new Error('a family with experts brings its own table');
+  if (layer.feedForward.kind !== 'dense')
+    throw new Error('A family with experts must supply its own feed-forward table.');
   return denseWeights(table, spec.hiddenSize, layer.feedForward, names);
 }
 
@@ -100,6 +101,6 @@ export function denseWeights(
 }
 
 export function groupedQuery({ attention }: LayerSpec): GroupedQueryAttentionSpec {
-  if (attention.kind !== 'grouped-query') throw new Error('a family with latent attention brings its own table');
+  if (attention.kind !== 'grouped-query') throw new Error('A family with latent attention must supply its own table.');
   return attention;
 }

@@ -1,4 +1,4 @@
-/** How mixtures of experts are stored: one tensor an expert (Hugging Face), or all experts in one (GGUF). */
+/** Locates the weights of experts: one tensor an expert (Hugging Face), or all experts in one tensor (GGUF). */
 
 import type { ExpertsSpec } from '../spec/spec.ts';
 import type { LayerContext } from './decoderWeights.ts';
@@ -10,7 +10,7 @@ import { joinRows, type RowSelection, selectRows, stackedWeight } from './weight
 type ExpertLinears = Pick<ExpertsWeights, 'gate' | 'up' | 'down'>;
 
 export function expertsOf({ layer }: LayerContext): ExpertsSpec {
-  if (layer.feedForward.kind !== 'experts') throw new Error('a dense layer has no experts');
+  if (layer.feedForward.kind !== 'experts') throw new Error('A dense layer has no experts.');
   return layer.feedForward;
 }
 
@@ -40,7 +40,7 @@ export function expertsApart({ table, spec }: LayerContext, experts: ExpertsSpec
   };
 }
 
-/** `blk.N.ffn_gate_exps` and its like: `[experts, intermediate, hidden]`; newer files may hold gate and up as one. */
+/** `blk.N.ffn_gate_exps` etc.: `[experts, intermediate, hidden]`; newer files may fuse gate and up. */
 export function ggufExperts({ table, spec, index }: LayerContext, experts: ExpertsSpec): ExpertLinears {
   const { numExperts, intermediateSize, bias } = experts;
   const layer = `blk.${index}`;
@@ -84,7 +84,7 @@ function expertRows(
   };
 }
 
-/** Of a bias stored as `stored`, the elements that belong to the selected rows, as `shape`. */
+/** The elements of a stored bias that belong to the selected rows, with the given shape. */
 export function selectedBias(
   table: TensorTable,
   name: string,

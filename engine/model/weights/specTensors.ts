@@ -1,4 +1,4 @@
-/** Every weight that a spec calls for, by role and shape, without any file: to count parameters and plan memory. */
+/** Lists every weight that a spec requires, by role and shape, without a file: to count parameters and plan memory. */
 import type {
   AttentionSpec,
   DecoderSpec,
@@ -9,7 +9,7 @@ import type {
 } from '../spec/spec.ts';
 import type { AttentionWeights, DecoderWeights, DenseWeights, FeedForwardWeights, Linear, Weight } from './weights.ts';
 
-// Every weight of a decoder with its role, in the order of computation: for loading progress and model cards.
+// The weights of an opened decoder by role, in order of computation: for load progress and model cards.
 
 export type WeightRole = 'embedding' | 'attention' | 'feed-forward' | 'routed-experts' | 'norm' | 'head';
 
@@ -18,7 +18,7 @@ export interface ListedWeight {
   readonly weight: Weight;
 }
 
-/** A head tied to the embedding is listed once, as the head. */
+/** A tied matrix is listed once, as the head. */
 export function listWeights(weights: DecoderWeights): ListedWeight[] {
   const tied = weights.head === weights.embedding;
   return [
@@ -75,16 +75,16 @@ function as(role: WeightRole, ...weights: readonly (Weight | undefined)[]): List
 
 export interface SpecTensor {
   readonly role: WeightRole;
-  /** What quantisers treat apart. A vector is a norm, a bias or sinks; those of all experts together have a row each. */
+  /** Parts that quantisers treat differently. `vector`: a norm, bias or sinks; for experts one row each. */
   readonly part: 'matrix' | 'value' | 'down' | 'router' | 'selection-bias' | 'vector';
   readonly shape: readonly number[];
-  /** Absent: outside the layers. */
+  /** Absent for tensors outside the layers. */
   readonly layer?: number;
 }
 
 type LayerTensor = Omit<SpecTensor, 'layer'>;
 
-/** A head tied to the embedding is listed once, as the head: so does `listWeights`. */
+/** A tied matrix is listed once, as the head, like in `listWeights`. */
 export function specTensors({ vocabularySize, hiddenSize, tiedEmbeddings, layers }: DecoderSpec): SpecTensor[] {
   const matrix = { part: 'matrix', shape: [vocabularySize, hiddenSize] } as const;
   const norm = vector('norm', hiddenSize);
@@ -131,7 +131,7 @@ function latentTensors(attention: LatentAttentionSpec, hidden: number): LayerTen
     matrix(queryWidth, queryRank ?? hidden),
     matrix(keyValueRank + ropeHeadDim, hidden),
     vector('norm', keyValueRank),
-    // Keys and values of all heads are stored in one matrix (kv_b_proj).
+    // One matrix holds the key and value up-projections of all heads (kv_b_proj).
     matrix(heads * (nopeHeadDim + valueHeadDim), keyValueRank),
     matrix(hidden, heads * valueHeadDim),
   ];

@@ -1,6 +1,6 @@
 /**
- * The types that a checkpoint of a named quantisation stores its weights in, before there is a file to look at. GGUF:
- * llama.cpp `llama_tensor_get_type` (src/llama-quant.cpp) for a dense or many-expert decoder.
+ * Predicts the tensor types of a checkpoint from the name of its quantisation, before it is downloaded. GGUF: follows
+ * llama.cpp `llama_tensor_get_type` (src/llama-quant.cpp) for dense and many-expert decoders.
  */
 import { z } from 'zod';
 import { blockLayout, byteLengthOf, elementCountOf } from '../../formats/blocks.ts';
@@ -11,17 +11,17 @@ import type { WeightGroup } from '../spec/describe.ts';
 import type { DecoderSpec } from '../spec/spec.ts';
 import { type SpecTensor, specTensors } from './specTensors.ts';
 
-/** As publishers name it: safetensors in plain floats, in MXFP4 or FP8 with block scales; the file types of GGUF. */
+/** Publishers' names: safetensors as plain floats, MXFP4 or FP8 with block scales; GGUF file types. */
 export const storages = ['F32', 'F16', 'BF16', 'MXFP4', 'FP8', 'Q4_1', 'Q8_0', 'Q4_K_M'] as const;
 export type Storage = (typeof storages)[number];
 
 export type Fp8Block = readonly [rows: number, columns: number];
-/** Of DeepSeek's and Qwen's checkpoints. */
+/** Used by DeepSeek's and Qwen's checkpoints. */
 const publishedFp8Block: Fp8Block = [128, 128];
 
 const floatFields = z.looseObject({ dtype: optional(z.string()), torch_dtype: optional(z.string()) });
 
-/** What `describeModel` will find in the file: types and bytes by role. */
+/** The weight groups that `describeModel` will find in the file: types and bytes by role. */
 export function plannedGroups(
   spec: DecoderSpec,
   storage: Storage,
@@ -52,7 +52,7 @@ function storedType(storage: Storage, spec: DecoderSpec, tensor: SpecTensor): Te
     case 'F16':
     case 'BF16':
       return storage;
-    // `modules_to_not_convert` of GPT-OSS: attention, router, embedding and head.
+    // `modules_to_not_convert` of GPT-OSS lists attention, router, embedding and head.
     case 'MXFP4':
       return role === 'routed-experts' && part !== 'vector' ? 'MXFP4' : 'BF16';
     case 'FP8':
@@ -64,7 +64,7 @@ function storedType(storage: Storage, spec: DecoderSpec, tensor: SpecTensor): Te
   }
 }
 
-/** DeepSeek-V3's README_WEIGHTS.md; Qwen's FP8 checkpoints keep the same ones apart. */
+/** As in DeepSeek-V3's README_WEIGHTS.md; Qwen's FP8 checkpoints exclude the same tensors. */
 function eightBitFloatType({ role, part }: SpecTensor): TensorType {
   const isMatrix = part !== 'vector' && part !== 'router';
   return isMatrix && role !== 'embedding' && role !== 'head' ? 'F8_E4M3' : 'BF16';
@@ -74,7 +74,7 @@ function ggufType(storage: 'Q4_1' | 'Q8_0' | 'Q4_K_M', spec: DecoderSpec, tensor
   if (tensor.part === 'vector' || tensor.part === 'router') return 'F32';
   if (storage === 'Q8_0') return 'Q8_0';
   const wholeBlocks = (tensor.shape.at(-1) ?? 0) % blockLayout('Q6_K').elements === 0;
-  // The head decides on the next token, and is never cut to 4 bits.
+  // The head is never quantised to 4 bits.
   if (tensor.role === 'head') return wholeBlocks ? 'Q6_K' : 'Q8_0';
   if (storage === 'Q4_1') return 'Q4_1';
   const takesMore = (tensor.part === 'value' || tensor.part === 'down') && usesMoreBits(spec, tensor.layer ?? 0);
@@ -82,13 +82,13 @@ function ggufType(storage: 'Q4_1' | 'Q8_0' | 'Q4_K_M', spec: DecoderSpec, tensor
   return wholeBlocks ? 'Q4_K' : 'Q5_0';
 }
 
-/** `use_more_bits`: the first and the last eighth of the layers, and every third between. */
+/** `use_more_bits`: the first and last eighth of the layers, and every third in between. */
 function usesMoreBits({ layers: { length } }: DecoderSpec, layer: number): boolean {
   const eighth = Math.floor(length / 8);
   return layer < eighth || layer >= Math.floor((7 * length) / 8) || (layer - eighth) % 3 === 2;
 }
 
-/** One f32 for each block (`weight_block_size`). */
+/** One f32 a block (`weight_block_size`). */
 function blockScaleBytes(shape: readonly number[], [blockRows, blockColumns]: Fp8Block): number {
   const [rows = 1, columns = 1] = shape.slice(-2);
   const matrices = elementCountOf(shape.slice(0, -2));
@@ -100,12 +100,12 @@ const floatTypes: Readonly<Record<string, Storage>> = { float32: 'F32', float16:
 export interface StatedStorage {
   readonly storage: Storage;
   readonly fp8Block?: Fp8Block;
-  /** The configuration says nothing, and it is what publishers use. */
+  /** True if the configuration doesn't say, and the usual one is assumed. */
   readonly assumed: boolean;
 }
 
 /**
- * How the checkpoint beside a config.json is stored.
+ * The quantisation of the checkpoint that a config.json describes.
  * @throws HearthError `unsupported` for quantisation methods without kernels.
  */
 export function storageOfConfig(config: unknown): StatedStorage {

@@ -1,6 +1,6 @@
 /**
- * What tensors are called. Hugging Face names come from transformers' module tree, GGUF names from llama.cpp's
- * `gguf-py/gguf/constants.py`; a family spreads a table and changes what it calls otherwise.
+ * Tensor names. Hugging Face names come from transformers' module tree, GGUF names from llama.cpp's
+ * `gguf-py/gguf/constants.py`. A family spreads a table and overrides the names that differ.
  */
 
 export interface DecoderNames {
@@ -10,7 +10,7 @@ export interface DecoderNames {
   layer(index: number): LayerNames;
 }
 
-/** Linear maps are stems: `.weight` and `.bias` follow. Norms and sinks are whole names. */
+/** Linear layers are stems, completed by `.weight` and `.bias`. Norms and sinks are full names. */
 export interface LayerNames {
   readonly attentionNorm: string;
   readonly query: string;

@@ -1,4 +1,6 @@
-/** Looking tensors up by their published names: what is missing, misshapen or of a strange type is named. */
+/**
+ * Finds tensors by their published names. Errors name a tensor that is missing, misshapen or of an unsupported type.
+ */
 import { invalidInput, unsupported } from '../../errors.ts';
 import { dequantise } from '../../formats/dequantise.ts';
 import type { TensorFile, TensorInfo, TensorType } from '../../formats/tensor.ts';
@@ -8,11 +10,11 @@ import { storedWeight } from './weightViews.ts';
 export interface TensorTable {
   readonly file: TensorFile;
   has(name: string): boolean;
-  /** @throws HearthError `invalid-input` where there is no such tensor or its shape differs. */
+  /** @throws HearthError `invalid-input` if the tensor is missing or its shape differs. */
   info(name: string, shape: readonly number[]): TensorInfo;
-  /** `as`: the same elements grouped otherwise, in rows of whole blocks. */
+  /** `as`: the same elements in another shape whose rows are whole blocks. */
   weight(name: string, shape: readonly number[], as?: readonly number[]): Weight;
-  /** `stem.weight`, and `stem.bias` where `bias` says so. */
+  /** `stem.weight`, and `stem.bias` if `bias` is true. */
   linear(stem: string, shape: readonly [out: number, input: number], bias: boolean): Linear;
 }
 
@@ -21,7 +23,7 @@ const computedTypes: ReadonlySet<TensorType> = new Set<TensorType>([
   ...(['Q2_K', 'Q3_K', 'Q4_K', 'Q5_K', 'Q6_K', 'IQ4_NL', 'IQ4_XS'] as const),
 ]);
 
-/** Rows and columns that share one scale in F8_E4M3 weights. */
+/** Size of the blocks of F8_E4M3 weights that share a scale. */
 type Fp8Block = readonly [rows: number, columns: number];
 
 export function tensorTable(file: TensorFile, fp8Block?: Fp8Block): TensorTable {
@@ -38,7 +40,7 @@ export function tensorTable(file: TensorFile, fp8Block?: Fp8Block): TensorTable 
   const weight = (name: string, shape: readonly number[], as = shape): Weight => {
     const { type } = info(name, shape);
     if (!computedTypes.has(type))
-      throw unsupported(`Tensor ${name} is of type ${type}, which is no weight Hearth knows.`);
+      throw unsupported(`Tensor ${name} has type ${type}, which Hearth doesn't support for weights.`);
     const stored = storedWeight(file, name, type, as);
     return type === 'F8_E4M3' ? withBlockScale(file, stored, info, fp8Block) : stored;
   };
@@ -65,7 +67,7 @@ function withBlockScale(
   }
   const [blockRows, blockColumns] = fp8Block;
   const [rows = 1, columns = 1] = stored.shape;
-  // DeepSeek's name says "inverse", yet values are multiplied by it (its inference/kernel.py, weight_dequant).
+  // The name says "inverse", but values are multiplied by it (DeepSeek's inference/kernel.py, weight_dequant).
   const name = `${stored.name}_scale_inv`;
   const { type } = find(name, [Math.ceil(rows / blockRows), Math.ceil(columns / blockColumns)]);
   const read = async () => dequantise(type, await file.read(name));

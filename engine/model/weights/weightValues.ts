@@ -1,16 +1,16 @@
-/** Weights as f32 values, for whoever computes in floats. */
+/** Reads weights as f32 values. */
 import { dequantise } from '../../formats/dequantise.ts';
 import type { Weight } from './weights.ts';
 import { columnsOf } from './weightViews.ts';
 
-/** Rows `[start, start + count)`, block scales applied. `[count, columns]` f32 */
+/** Rows `[start, start + count)`, dequantised with block scales. `[count, columns]` f32 */
 export async function readValues(weight: Weight, start: number, count: number): Promise<Float32Array> {
   const values = dequantise(weight.type, await weight.readRows(start, count));
   if (weight.blockScale) await applyBlockScale(values, weight, start);
   return values;
 }
 
-/** The same values as f32, for those who need single elements of what is stored in blocks. */
+/** The weight as f32, for views that need single elements instead of blocks. */
 export function expandedWeight(weight: Weight): Weight {
   return {
     name: weight.name,
@@ -33,7 +33,7 @@ async function applyBlockScale(values: Float32Array, weight: Weight, firstRow: n
   const scaleColumns = Math.ceil(columns / blockColumns);
   for (let at = 0; at < values.length; at++) {
     const row = firstRow + Math.floor(at / columns);
-    // Blocks start anew in every expert.
+    // Every expert starts new blocks.
     const scaleRow = Math.floor(row / matrixRows) * scaleRows + Math.floor((row % matrixRows) / blockRows);
     const scale = scales[scaleRow * scaleColumns + Math.floor((at % columns) / blockColumns)];
     values[at] = (values[at] ?? 0) * (scale ?? 0);

@@ -1,6 +1,6 @@
 /**
- * Views that turn a publisher's tensors into logical weights: some rows of a tensor, tensors stacked, matrices
- * transposed. A view reads what it is asked for and keeps nothing.
+ * Views that turn published tensors into logical weights: selected rows, stacked tensors, transposed matrices. A view
+ * reads on demand and caches nothing.
  */
 import { invalidInput } from '../../errors.ts';
 import { blockLayout, byteLengthOf } from '../../formats/blocks.ts';
@@ -9,7 +9,7 @@ import type { Weight } from './weights.ts';
 
 type BlockScale = NonNullable<Weight['blockScale']>;
 
-/** All dimensions but the last. */
+/** Product of all dimensions except the last. */
 export function rowsOf(shape: readonly number[]): number {
   return shape.slice(0, -1).reduce((product, dimension) => product * dimension, 1);
 }
@@ -22,31 +22,34 @@ export function rowBytesOf(weight: Pick<Weight, 'type' | 'shape'>): number {
   return byteLengthOf(weight.type, [columnsOf(weight.shape)]);
 }
 
-/** Bytes of the values themselves, without block scales that lie apart. */
+/** Bytes of the values, without separate block scales. */
 export function weightBytesOf(weight: Pick<Weight, 'type' | 'shape'>): number {
   return byteLengthOf(weight.type, weight.shape);
 }
 
-/** A whole tensor; `shape` may group its elements differently, as long as rows are whole blocks. */
+/** A whole tensor. `shape` may regroup its elements as long as rows are whole blocks. */
 export function storedWeight(file: TensorFile, name: string, type: TensorType, shape: readonly number[]): Weight {
   const rowBytes = rowBytesOf({ type, shape });
   return { name, type, shape, readRows: (start, count) => file.read(name, start * rowBytes, count * rowBytes) };
 }
 
-/** Of every `period` rows, the `length` rows from `offset` on. */
+/** Selects `length` rows from `offset` on, of every `period` rows. */
 export interface RowSelection {
   readonly period: number;
   readonly offset: number;
   readonly length: number;
 }
 
-/** The selected rows of `weight`, as `shape`. Reads the rows between as well, so at most `period / length` times as much. */
+/**
+ * The selected rows, with the given shape. Also reads the rows in between: at most `period / length` times as many
+ * bytes.
+ */
 export function selectRows(weight: Weight, selection: RowSelection, shape: readonly number[]): Weight {
   const { period, offset, length } = selection;
   const storedRow = (row: number) => Math.floor(row / length) * period + offset + (row % length);
   const selected = (rowsOf(weight.shape) / period) * length;
   if (selected !== rowsOf(shape) || columnsOf(weight.shape) !== columnsOf(shape)) {
-    throw new Error(`${weight.name}: ${selected} selected rows are not the shape [${shape.join(', ')}]`);
+    throw new Error(`${weight.name}: ${selected} selected rows don't match the shape [${shape.join(', ')}].`);
   }
   const rowBytes = rowBytesOf(weight);
   return {
@@ -70,8 +73,8 @@ export function selectRows(weight: Weight, selection: RowSelection, shape: reado
 }
 
 /**
- * Selected rows need not start where a scale block starts (DeepSeek's kv_b_proj with heads narrower than a block), so
- * the block height becomes the largest that never crosses one, and scales are repeated.
+ * Selected rows may start inside a scale block (DeepSeek's kv_b_proj if heads are narrower than a block). The block
+ * height is reduced to the largest one that never straddles two blocks, and scales are repeated.
  */
 function selectScaleRows(scale: BlockScale, selection: RowSelection, storedShape: readonly number[]): BlockScale {
   const { period, offset, length } = selection;
@@ -99,20 +102,20 @@ function greatestCommonDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestCommonDivisor(b, a % b);
 }
 
-/** The same elements with rows that are whole multiples of the old ones: `[n, 1]` as `[rows, n / rows]`. */
+/** The same elements with longer rows, each a whole multiple of the old ones: `[n, 1]` as `[rows, n / rows]`. */
 export function joinRows(weight: Weight, shape: readonly number[]): Weight {
   const joined = columnsOf(shape) / columnsOf(weight.shape);
   if (weight.blockScale || rowsOf(shape) * joined !== rowsOf(weight.shape)) {
-    throw new Error(`${weight.name}: [${weight.shape.join(', ')}] is not [${shape.join(', ')}]`);
+    throw new Error(`${weight.name}: can't reshape [${weight.shape.join(', ')}] to [${shape.join(', ')}].`);
   }
   const { name, type } = weight;
   return { name, type, shape, readRows: (start, count) => weight.readRows(start * joined, count * joined) };
 }
 
-/** `[out, in]` matrices as one `[parts, out, in]`. */
+/** Stacks `[out, in]` matrices to `[parts, out, in]`. */
 export function stackedWeight(parts: readonly Weight[]): Weight {
   const first = parts[0];
-  if (!first) throw new Error('nothing to stack');
+  if (!first) throw new Error('There is nothing to stack.');
   const odd = parts.find((part) => part.type !== first.type);
   if (odd)
     throw invalidInput(`Tensor ${odd.name} is ${odd.type}, but ${first.name} of the same layer is ${first.type}.`);
@@ -144,7 +147,7 @@ function stackedScale(first: BlockScale, parts: readonly Weight[]): BlockScale {
     async read() {
       const scales: Float32Array[] = [];
       for (const part of parts) {
-        if (!part.blockScale) throw invalidInput(`Tensor ${part.name} has no block scales, its neighbours have.`);
+        if (!part.blockScale) throw invalidInput(`Tensor ${part.name} lacks block scales, unlike its neighbours.`);
         scales.push(await part.blockScale.read());
       }
       const all = new Float32Array(scales.reduce((sum, each) => sum + each.length, 0));
@@ -158,11 +161,14 @@ function stackedScale(first: BlockScale, parts: readonly Weight[]): BlockScale {
   };
 }
 
-/** `[experts, in, out]` as `[experts, out, in]`, block scales too; every read fetches whole experts, so ask for whole experts. */
+/**
+ * `[experts, in, out]` as `[experts, out, in]`, with block scales. Each read fetches whole experts, so read whole
+ * experts.
+ */
 export function transposedWeight(weight: Weight): Weight {
   const [experts = 1, inputs = 1, outputs = 1] = weight.shape;
   const { elements, bytes } = blockLayout(weight.type);
-  if (elements !== 1) throw invalidInput(`Tensor ${weight.name} of ${weight.type} blocks cannot be transposed.`);
+  if (elements !== 1) throw invalidInput(`Tensor ${weight.name} can't be transposed: ${weight.type} is a block type.`);
   return {
     name: weight.name,
     type: weight.type,
@@ -199,7 +205,7 @@ function transposedScale(scale: BlockScale, [experts, inputs, outputs]: readonly
   };
 }
 
-/** Writes columns of a row-major matrix as rows. @returns where the next row goes. */
+/** Writes columns of a row-major matrix as rows. @returns the offset after them. */
 function copyColumns(
   matrix: Uint8Array,
   { columns, first, count, bytes }: { columns: number; first: number; count: number; bytes: number },

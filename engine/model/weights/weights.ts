@@ -1,22 +1,22 @@
 /**
- * The weights of a decoder by role. A family's name table builds this from a `TensorFile`, hiding how a
- * publisher names, splits, stacks or interleaves tensors, so a backend sees one logical layout.
+ * The weights of a decoder by role. A family's name table builds this from a `TensorFile` and hides how the publisher
+ * names, splits, stacks or interleaves tensors, so that backends see one logical layout.
  */
 import type { TensorType } from '../../formats/tensor.ts';
 
-/** A logical weight: `shape` outermost first; all dimensions but the last are flattened to rows. */
+/** A logical weight. Dimensions are outermost first; all but the last are flattened to rows. */
 export interface Weight {
-  /** The stored tensor's name, for messages. */
+  /** Name of the stored tensor, for messages. */
   readonly name: string;
   /** `[n]`, `[out, in]` or `[experts, out, in]`. */
   readonly shape: readonly number[];
   readonly type: TensorType;
   /**
-   * Rows `[start, start + count)` in `type`'s own layout (ggml blocks; MXFP4 always as ggml's 17-byte blocks, which
-   * the safetensors form is permuted to bit for bit). Values are never re-quantised here.
+   * Rows `[start, start + count)` in `type`'s own layout (ggml blocks). MXFP4 is always in ggml's 17-byte blocks; the
+   * safetensors form is reordered bit for bit. Values are never requantised.
    */
   readRows(start: number, count: number): Promise<Uint8Array>;
-  /** Block scales that multiply an F8_E4M3 weight: value = fp8 · scale[row / blockRows][column / blockColumns]. */
+  /** Block scales of an F8_E4M3 weight: value = fp8 · scale[row / blockRows][column / blockColumns]. */
   readonly blockScale?: {
     readonly blockRows: number;
     readonly blockColumns: number;
@@ -35,7 +35,7 @@ export interface DecoderWeights {
   readonly embedding: Weight;
   readonly layers: readonly LayerWeights[];
   readonly finalNorm: Weight;
-  /** `[vocabulary, hidden]`; the embedding itself where tied. */
+  /** `[vocabulary, hidden]`; the embedding itself if tied. */
   readonly head: Weight;
 }
 
@@ -65,7 +65,7 @@ export interface GroupedQueryWeights {
 
 export interface LatentWeights {
   readonly kind: 'latent';
-  /** `[queryRank, hidden]` and `[queryRank]`; absent when the query is projected directly. */
+  /** `[queryRank, hidden]` and `[queryRank]`; absent if the query is projected directly. */
   readonly queryDown?: Weight;
   readonly queryNorm?: Weight;
   /** `[heads · (nope + rope), queryRank or hidden]` */
@@ -73,7 +73,7 @@ export interface LatentWeights {
   /** `[keyValueRank + rope, hidden]` */
   readonly keyValueDown: Weight;
   readonly keyValueNorm: Weight;
-  /** `[heads, nope, keyValueRank]`, or transposed `[heads, keyValueRank, nope]` as GGUF stores it. */
+  /** `[heads, nope, keyValueRank]`, or transposed `[heads, keyValueRank, nope]` as in GGUF. */
   readonly keyUp: { readonly weight: Weight; readonly transposed: boolean };
   /** `[heads, value, keyValueRank]` */
   readonly valueUp: Weight;
@@ -96,7 +96,7 @@ export interface ExpertsWeights {
   readonly kind: 'experts';
   /** `[experts, hidden]` */
   readonly router: Linear;
-  /** Added to the scores for the choice alone (DeepSeek `e_score_correction_bias`). `[experts]` */
+  /** Added to the scores when choosing experts only (DeepSeek `e_score_correction_bias`). `[experts]` */
   readonly selectionBias?: Weight;
   /** Weight `[experts, intermediate, hidden]`, bias `[experts, intermediate]` */
   readonly gate: Linear;

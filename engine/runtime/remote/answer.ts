@@ -1,33 +1,43 @@
 /** A streamed answer of OpenAI's API, piece by piece into the protocol's. */
 import { z } from 'zod';
-import type { ChatResult, Delta, Statistics, ToolCall } from '../../protocol/engineProtocol.ts';
+import { HearthError } from '../../errors.ts';
+import { type OutputPiece, piece } from '../../prompt/output.ts';
+import { ThinkingSplitter } from '../../prompt/thinking.ts';
+import type { ChatResult, Delta, Statistics } from '../../protocol/engineProtocol.ts';
+import { Calls, callPiece } from './calls.ts';
+import { done } from './events.ts';
+import { cutOff } from './server.ts';
 
-export const usage = z.object({
-  prompt_tokens: z.number(),
-  completion_tokens: z.number(),
-  prompt_tokens_details: z.object({ cached_tokens: z.number().nullish() }).nullish(),
-});
+const count = z.number().nullish().catch(undefined);
+/** Servers send parts of it, or none. */
+export const usage = z
+  .object({
+    prompt_tokens: count,
+    completion_tokens: count,
+    prompt_tokens_details: z.object({ cached_tokens: count }).nullish().catch(undefined),
+  })
+  .nullish()
+  .catch(undefined);
 
-const toolCallPiece = z.object({
-  index: z.number().int().min(0).max(1000),
-  id: z.string().nullish(),
-  function: z.object({ name: z.string().nullish(), arguments: z.string().nullish() }),
+const part = z.object({ type: z.string().nullish(), text: z.unknown().optional(), thinking: z.unknown().optional() });
+/** A string, or parts as in a question; Mistral's parts hold the thinking too. */
+const content = z.union([z.string(), z.array(z.union([z.string(), part]))]).nullish();
+
+const delta = z.object({
+  content,
+  refusal: z.string().nullish(),
+  reasoning_content: content,
+  reasoning: content.catch(undefined),
+  tool_calls: z.union([z.array(callPiece), callPiece.transform((call) => [call])]).nullish(),
+  function_call: callPiece.shape.function,
 });
 
 /** As much of a streamed piece as is used; vLLM calls thinking `reasoning`, the others `reasoning_content`. */
-export const chatChunk = z.object({
-  choices: z.array(
-    z.object({
-      delta: z.object({
-        content: z.string().nullish(),
-        reasoning_content: z.string().nullish(),
-        reasoning: z.string().nullish(),
-        tool_calls: z.array(toolCallPiece).nullish(),
-      }),
-      finish_reason: z.string().nullish(),
-    }),
-  ),
-  usage: usage.nullish(),
+const chatChunk = z.object({
+  choices: z
+    .array(z.object({ delta: delta.nullish(), message: delta.nullish(), finish_reason: z.string().nullish() }))
+    .nullish(),
+  usage,
 });
 
 /** The statistics of an answer, from the server's count where it says one, else from the pieces that came. */
@@ -35,14 +45,14 @@ export class Meter {
   readonly #askedMs = performance.now();
   #firstMs: number | undefined;
   #pieces = 0;
-  #usage: z.output<typeof usage> | undefined;
+  #usage: z.output<typeof usage>;
 
   piece(): void {
     this.#firstMs ??= performance.now();
     this.#pieces++;
   }
 
-  counted(counts: z.output<typeof usage> | null | undefined): void {
+  counted(counts: z.output<typeof usage>): void {
     this.#usage = counts ?? this.#usage;
   }
 
@@ -61,57 +71,101 @@ export class Meter {
 }
 
 export class Answer {
+  readonly #host: string;
   readonly #stream: string;
   readonly #onDelta: (delta: Delta) => void;
   readonly #meter = new Meter();
-  readonly #calls: ToolCall[] = [];
+  readonly #calls = new Calls();
+  /** For servers that leave `<think>` in the content. */
+  readonly #splitter = new ThinkingSplitter();
   #text = '';
   #thinking = '';
   #finish: string | undefined;
+  #isEmpty = true;
 
-  constructor(stream: string, onDelta: (delta: Delta) => void) {
+  constructor(host: string, stream: string, onDelta: (delta: Delta) => void) {
+    this.#host = host;
     this.#stream = stream;
     this.#onDelta = onDelta;
   }
 
-  take({ choices, usage: counts }: z.output<typeof chatChunk>): void {
+  /** @throws ZodError for what is not OpenAI's API. */
+  take(piece: unknown): void {
+    if (piece === done) {
+      this.#finish ??= 'stop';
+      return;
+    }
+    const { choices, usage: counts } = chatChunk.parse(piece);
     this.#meter.counted(counts);
-    const [choice] = choices;
+    const [choice] = choices ?? [];
     if (choice === undefined) return;
-    this.#finish = choice.finish_reason ?? this.#finish;
-    const { content, reasoning_content, reasoning, tool_calls } = choice.delta;
-    const thinking = reasoning_content ?? reasoning ?? '';
-    if (thinking !== '' || content || tool_calls) this.#meter.piece();
-    if (thinking !== '') {
-      this.#thinking += thinking;
-      this.#onDelta({ stream: this.#stream, kind: 'thinking', text: thinking });
+    this.#finish = choice.finish_reason || this.#finish;
+    // A whole message comes from servers that only pretend to stream, and repeats the pieces of some that do.
+    const said = choice.delta ?? (this.#isEmpty ? choice.message : undefined);
+    if (said) this.#takeDelta(said);
+  }
+
+  /** @throws HearthError `unavailable` when the server stopped before the answer's end. */
+  end(cancelled: boolean): void {
+    this.#tell(this.#splitter.end());
+    if (cancelled) return;
+    if (this.#finish === undefined || this.#finish === 'error') throw cutOff(this.#host);
+    if (this.#finish === 'content_filter') {
+      throw new HearthError('unavailable', `${this.#host} withheld the rest of the answer (content_filter).`);
     }
-    if (content) {
-      this.#text += content;
-      this.#onDelta({ stream: this.#stream, kind: 'text', text: content });
-    }
-    for (const call of tool_calls ?? []) this.#takeCall(call);
   }
 
   result(cancelled: boolean, droppedMessages: number): ChatResult {
-    const finishes = { length: 'length', tool_calls: 'tool-calls' } as const;
-    const ended = this.#finish === 'length' || this.#finish === 'tool_calls' ? finishes[this.#finish] : 'stop';
+    const ended = /^(length|max_tokens|model_length)$/i.test(this.#finish ?? '') ? 'length' : 'stop';
     return {
       text: this.#text,
       thinking: this.#thinking,
-      toolCalls: this.#calls,
-      finish: cancelled ? 'cancelled' : ended,
+      toolCalls: cancelled ? [] : this.#calls.result(this.#host),
+      finish: cancelled ? 'cancelled' : ended === 'stop' && !this.#calls.isEmpty ? 'tool-calls' : ended,
       statistics: this.#meter.statistics(),
       droppedMessages,
     };
   }
 
-  #takeCall({ index, id, function: called }: z.output<typeof toolCallPiece>): void {
-    const known = this.#calls[index];
-    const call = known ?? { id: id ?? `call_${index}`, name: called.name ?? '', arguments: '' };
-    if (known === undefined) this.#calls.push(call);
-    const text = called.arguments ?? '';
-    call.arguments += text;
-    this.#onDelta({ stream: this.#stream, kind: 'tool-call', index, id: call.id, name: call.name, text });
+  #takeDelta({ content, refusal, reasoning_content, reasoning, tool_calls, function_call }: z.output<typeof delta>) {
+    const said = textsOf(content);
+    const thinking = said.thinking || textsOf(reasoning_content).text || textsOf(reasoning).text;
+    const text = said.text || (refusal ?? '');
+    const calls = tool_calls ?? (function_call ? [{ index: 0, id: undefined, function: function_call }] : []);
+    if (thinking === '' && text === '' && calls.length === 0) return;
+    this.#isEmpty = false;
+    this.#meter.piece();
+    this.#tell([...piece('thinking', thinking), ...this.#splitter.push(text)]);
+    for (const call of calls) {
+      const told = this.#calls.take(call);
+      if (told) this.#onDelta({ stream: this.#stream, kind: 'tool-call', ...told });
+    }
   }
+
+  #tell(pieces: readonly OutputPiece[]): void {
+    for (const { kind, text } of pieces) {
+      if (kind === 'tool-call') continue;
+      if (kind === 'thinking') this.#thinking += text;
+      else this.#text += text;
+      this.#onDelta({ stream: this.#stream, kind, text });
+    }
+  }
+}
+
+function textsOf(value: z.output<typeof content>): { text: string; thinking: string } {
+  if (typeof value === 'string') return { text: value, thinking: '' };
+  const texts = { text: '', thinking: '' };
+  for (const item of value ?? []) {
+    if (typeof item === 'string') texts.text += item;
+    else if (item.thinking !== undefined) texts.thinking += plain(item.thinking);
+    else texts[item.type === 'reasoning' ? 'thinking' : 'text'] += plain(item.text);
+  }
+  return texts;
+}
+
+/** Mistral's thinking is a list of parts of its own. */
+function plain(value: unknown): string {
+  if (typeof value === 'string') return value;
+  const inner = z.array(z.object({ text: z.string() })).safeParse(value);
+  return inner.success ? inner.data.map(({ text }) => text).join('') : '';
 }

@@ -3,7 +3,7 @@
  * the plain continuation of the text before the cursor.
  */
 import { z } from 'zod';
-import { HearthError } from '../../errors.ts';
+import { cancelled, HearthError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import type { CompleteResult, completeParams } from '../../protocol/engineProtocol.ts';
 import { completedText } from '../../tasks/complete.ts';
@@ -12,7 +12,8 @@ import { CompletionShape } from '../../tasks/completionShape.ts';
 import { Meter, usage } from './answer.ts';
 import { samplingOf } from './body.ts';
 import { estimatedChars } from './estimate.ts';
-import type { ListedModel, RemoteServer } from './server.ts';
+import { done } from './events.ts';
+import { cutOff, type ListedModel, type RemoteServer } from './server.ts';
 
 type Params = z.output<typeof completeParams>;
 
@@ -20,11 +21,13 @@ type Params = z.output<typeof completeParams>;
 export type FillIn = 'suffix' | 'infill' | 'plain' | 'none';
 
 const completionChunk = z.object({
-  choices: z.array(z.object({ text: z.string().nullish(), finish_reason: z.string().nullish() })),
-  usage: usage.nullish(),
+  choices: z.array(z.object({ text: z.string().nullish(), finish_reason: z.string().nullish() })).nullish(),
+  usage,
 });
 const infillChunk = z.object({
-  content: z.string(),
+  content: z.string().nullish(),
+  /** Of the last piece; before `stop_type` there was only this. */
+  stop: z.boolean().nullish(),
   stop_type: z.string().nullish(),
   tokens_evaluated: z.number().nullish(),
   tokens_predicted: z.number().nullish(),
@@ -33,7 +36,7 @@ const infillChunk = z.object({
 interface Piece {
   readonly text: string;
   readonly finish?: string | undefined;
-  readonly usage?: z.output<typeof usage> | null | undefined;
+  readonly usage?: z.output<typeof usage>;
 }
 
 /** Finds out by asking for one token. @throws HearthError `cancelled`. */
@@ -163,38 +166,27 @@ async function* pieces(
             stream_options: { include_usage: true },
           },
         ];
-  const stream = await server.explained(() =>
-    server.client.post<AsyncIterable<unknown>>(path, { ...options, body, stream: true }),
-  );
-  yield* read(server, stream, way, signal);
-}
-
-async function* read(
-  server: RemoteServer,
-  stream: AsyncIterable<unknown>,
-  way: FillIn,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Piece> {
-  const iterator = stream[Symbol.asyncIterator]();
-  try {
-    for (;;) {
-      const next = await server.explained(() => iterator.next());
-      if (signal?.aborted) throw new HearthError('cancelled', 'The request was cancelled.');
-      if (next.done) return;
-      yield await server.explained(async () => pieceOf(way, next.value));
-    }
-  } finally {
-    await iterator.return?.();
+  const answered = () => server.client.post(path, { ...options, body, stream: true }).asResponse();
+  let ended = false;
+  for await (const value of server.stream(answered)) {
+    if (signal?.aborted) throw cancelled();
+    const piece = value === done ? undefined : await server.explained(async () => pieceOf(way, value));
+    ended ||= piece === undefined || piece.finish !== undefined;
+    if (piece) yield piece;
   }
+  if (signal?.aborted) throw cancelled();
+  if (!ended) throw cutOff(server.host);
 }
 
 function pieceOf(way: FillIn, value: unknown): Piece {
   if (way === 'infill') {
-    const { content, stop_type, tokens_evaluated, tokens_predicted } = infillChunk.parse(value);
-    if (!stop_type || stop_type === 'none') return { text: content };
-    const counts = { prompt_tokens: tokens_evaluated ?? 0, completion_tokens: tokens_predicted ?? 0 };
-    return { text: content, finish: stop_type, usage: counts };
+    const { content, stop, stop_type, tokens_evaluated, tokens_predicted } = infillChunk.parse(value);
+    const text = content ?? '';
+    const finish = stop_type && stop_type !== 'none' ? stop_type : stop === true ? 'stop' : undefined;
+    if (finish === undefined) return { text };
+    return { text, finish, usage: { prompt_tokens: tokens_evaluated, completion_tokens: tokens_predicted } };
   }
   const { choices, usage: counts } = completionChunk.parse(value);
-  return { text: choices[0]?.text ?? '', finish: choices[0]?.finish_reason ?? undefined, usage: counts };
+  const [choice] = choices ?? [];
+  return { text: choice?.text ?? '', finish: choice?.finish_reason ?? undefined, usage: counts };
 }

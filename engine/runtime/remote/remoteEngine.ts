@@ -19,7 +19,7 @@ import {
 import { fitHistory } from '../../tasks/history.ts';
 import type { Summariser } from '../../tasks/summarise.ts';
 import { Summaries, SummaryCache } from '../summaries.ts';
-import { Answer, chatChunk } from './answer.ts';
+import { Answer } from './answer.ts';
 import { bodyOf, dispensable } from './body.ts';
 import { completeRemotely, type FillIn, fillInOf } from './completion.ts';
 import { type Density, estimatedPrompt, estimatedTokens } from './estimate.ts';
@@ -147,23 +147,24 @@ export class RemoteEngine {
     signal: AbortSignal | undefined,
     onDelta = this.#options.onDelta,
   ): Promise<ChatResult> {
-    const answer = new Answer(params.stream, onDelta);
+    const answer = new Answer(this.#server.host, params.stream, onDelta);
     try {
-      await this.#server.explained(async () => {
-        for await (const piece of await this.#stream(params, signal)) answer.take(chatChunk.parse(piece));
-      });
+      for await (const piece of this.#server.stream(() => this.#asked(params, signal))) {
+        await this.#server.explained(async () => answer.take(piece));
+      }
     } catch (error) {
       if (!(error instanceof HearthError && error.code === 'cancelled')) throw error;
     }
+    answer.end(signal?.aborted === true);
     return answer.result(signal?.aborted === true, droppedMessages);
   }
 
-  async #stream(params: ChatRequest, signal: AbortSignal | undefined) {
+  async #asked(params: ChatRequest, signal: AbortSignal | undefined): Promise<Response> {
     const body = bodyOf(this.#model, params);
     for (;;) {
       for (const field of this.#refused) Reflect.deleteProperty(body, field);
       try {
-        return await this.#server.client.chat.completions.create(body, { signal });
+        return await this.#server.client.chat.completions.create(body, { signal }).asResponse();
       } catch (error) {
         const refused = dispensable.filter((field) => field in body && refusesField(error, field));
         if (refused.length === 0) throw error;

@@ -1,12 +1,16 @@
 /** The HTTP side of a remote server: its address, its models, its failures in words for people. */
 import OpenAI, { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
 import { z } from 'zod';
+import { certificateProblem } from '../../catalogue/networkHelp.ts';
 import { type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
+import { limits } from '../../limits.ts';
 import { type RemoteModel, type RemoteServerParams, thinkingMode } from '../../protocol/engineProtocol.ts';
+import { eventsOf, notTheApi } from './events.ts';
+import { openTransport, withoutCredentials } from './transport.ts';
 
 /** What servers say of a model beside OpenAI's fields. */
 const listed = z.object({
-  id: z.string(),
+  id: z.string().max(limits.remote.nameChars),
   /** vLLM and SGLang; Hearth. */
   max_model_len: z.number().int().positive().nullish(),
   /** llama-server: what one of its slots holds. */
@@ -16,7 +20,7 @@ const listed = z.object({
   fill_in_the_middle: z.boolean().nullish(),
 });
 
-const list = z.object({ data: z.array(listed) });
+const list = z.object({ data: z.array(listed).max(limits.remote.models) });
 
 export interface ListedModel extends RemoteModel {
   readonly llamaServer: boolean;
@@ -26,22 +30,35 @@ export interface ListedModel extends RemoteModel {
 }
 
 export class RemoteServer {
-  /** Where the API lies, with its `/v1`. */
+  /** Where the API lies, with its `/v1`; neither user, password nor query. */
   readonly url: string;
   readonly host: string;
   readonly client: OpenAI;
+  readonly #open: () => ReturnType<typeof openTransport>;
+  #transport: ReturnType<typeof openTransport> | undefined;
 
   /** @throws HearthError `invalid-input` when `url` is no address of a server. */
   constructor({ url, token }: RemoteServerParams) {
     const address = URL.canParse(url) ? new URL(url) : undefined;
     if (address === undefined || !/^https?:$/.test(address.protocol)) {
-      throw invalidInput(`'${url}' is no address of a server: https://HOST/v1 is one.`);
+      throw invalidInput(`'${shownAddress(url)}' is no address of a server: https://HOST/v1 is one.`);
     }
     if (address.pathname === '/') address.pathname = '/v1';
-    this.url = address.href.replace(/\/$/, '');
-    this.host = address.host;
+    const { username, password, search: query, host } = address;
+    const bare = withoutCredentials(address);
+    bare.search = '';
+    bare.hash = '';
+    this.url = bare.href.replace(/\/$/, '');
+    this.host = host;
+    const pair = `${decoded(username)}:${decoded(password)}`;
+    const authorization = pair === ':' ? undefined : `Basic ${Buffer.from(pair).toString('base64')}`;
+    const hasToken = token !== undefined || authorization === undefined;
+    this.#open = () => openTransport({ url: this.url, host, query, authorization, hasToken });
     // The client tries again by itself after a broken connection, 408, 409, 429 and 5xx, with growing pauses.
-    this.client = new OpenAI({ baseURL: this.url, apiKey: token ?? 'none', maxRetries: 2, logLevel: 'off' });
+    this.client = new OpenAI({
+      ...{ baseURL: this.url, apiKey: token ?? 'none', maxRetries: 2, logLevel: 'off' },
+      fetch: async (asked, init) => (await this.#connection())(asked, init),
+    });
   }
 
   /** Of what lies beside the API. */
@@ -51,8 +68,9 @@ export class RemoteServer {
 
   async models(signal?: AbortSignal): Promise<ListedModel[]> {
     return this.explained(async () => {
-      const { data } = list.parse(await this.client.get('/models', { signal }));
-      return data.map(modelOf);
+      const said: unknown = await this.client.get('/models', { signal });
+      if (typeof said === 'string') throw notTheApi(this.host, said);
+      return list.parse(said).data.map(modelOf);
     });
   }
 
@@ -67,12 +85,45 @@ export class RemoteServer {
     throw notFound(`${this.host} has ${named === undefined ? '' : `no '${named}' but `}the models ${has}; name one.`);
   }
 
+  /** The pieces of a streamed answer. Leaving the loop ends the request. @throws HearthError */
+  async *stream(ask: () => Promise<Response>): AsyncGenerator<unknown> {
+    const response = await this.explained(ask);
+    const events = eventsOf(this.host, response);
+    try {
+      for (;;) {
+        const next = await this.explained(() => events.next());
+        if (next.done) return;
+        yield next.value;
+      }
+    } finally {
+      await events.return(undefined);
+    }
+  }
+
   async explained<Result>(ask: () => Promise<Result>): Promise<Result> {
     try {
+      // Settings that are wrong fail here, before the client would try again.
+      await this.#connection();
       return await ask();
     } catch (error) {
       throw explained(this.host, error);
     }
+  }
+
+  #connection(): ReturnType<typeof openTransport> {
+    this.#transport ??= this.#open();
+    return this.#transport;
+  }
+}
+
+/** Without user and password, even where it is no address. */
+const shownAddress = (url: string): string => url.replace(/^(\w+:\/*)?.*@/s, '$1');
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
   }
 }
 
@@ -93,29 +144,41 @@ const modelOf = ({
 
 function explained(host: string, error: unknown): unknown {
   if (error instanceof APIUserAbortError) return new HearthError('cancelled', 'The request was cancelled.');
+  if (error instanceof Error && error.name === 'AbortError') {
+    return new HearthError('cancelled', 'The request was cancelled.', { cause: error });
+  }
   if (error instanceof APIConnectionTimeoutError) {
     return new HearthError('timeout', `${host} did not answer in time; ask again.`, { cause: error });
   }
-  if (error instanceof APIConnectionError) {
-    const why = reasonOf(error);
-    return new HearthError('unavailable', `${host} cannot be reached${why}; check the address.`, { cause: error });
-  }
+  if (error instanceof APIConnectionError) return unreachable(host, error);
   if (error instanceof z.ZodError || error instanceof SyntaxError) {
     return new HearthError('unavailable', `${host} gave an answer that is not OpenAI's API.`, { cause: error });
   }
   if (error instanceof APIError) return refusal(host, error);
-  // The connection broke in the middle of an answer.
-  if (error instanceof TypeError) {
-    return new HearthError('unavailable', `${host} broke the connection off; ask again.`, { cause: error });
-  }
+  if (error instanceof TypeError) return cutOff(host, error);
   return error;
 }
 
-/** The innermost cause says it: ECONNREFUSED, a name that does not resolve, a certificate. */
-function reasonOf(error: Error): string {
-  const { cause } = error;
-  if (cause instanceof Error) return reasonOf(cause) || (cause.message === '' ? '' : ` (${cause.message})`);
-  return '';
+/** The connection broke in the middle of an answer, or the answer has no end. */
+export const cutOff = (host: string, cause?: unknown): HearthError =>
+  new HearthError('unavailable', `${host} broke the answer off before its end. What came is kept; ask again.`, {
+    cause,
+  });
+
+function unreachable(host: string, error: Error): Error {
+  const cause = innermost(error);
+  if (cause instanceof HearthError) return cause;
+  const certificate = certificateProblem(Reflect.get(cause, 'code'));
+  if (certificate !== undefined) {
+    return new HearthError('unavailable', `${host} cannot be reached: ${certificate}`, { cause: error });
+  }
+  const why = cause === error || cause.message === '' ? '' : ` (${cause.message})`;
+  return new HearthError('unavailable', `${host} cannot be reached${why}; check the address.`, { cause: error });
+}
+
+/** It says why: ECONNREFUSED, a name that does not resolve, a certificate. */
+function innermost(error: Error): Error {
+  return error.cause instanceof Error ? innermost(error.cause) : error;
 }
 
 const codes: Readonly<Record<number, ErrorCode>> = {
@@ -127,14 +190,35 @@ const codes: Readonly<Record<number, ErrorCode>> = {
 };
 
 function refusal(host: string, error: APIError): HearthError {
-  const code = isOverflow(error) ? 'context-overflow' : (codes[error.status ?? 0] ?? 'unavailable');
-  const advice = error.status === 401 || error.status === 403 ? ' Check the token.' : '';
-  const said = error.message.replace(/[.\s]+$/, '');
-  return new HearthError(code, `${host} answered: ${said}.${advice}`, { cause: error });
+  const status = error.status ?? 0;
+  if (status >= 300 && status < 400) return redirected(host, error);
+  const code = isOverflow(error) ? 'context-overflow' : (codes[status] ?? 'unavailable');
+  const advice = status === 401 || status === 403 ? ' Check the token.' : '';
+  return new HearthError(code, `${host} answered: ${sentenceOf(error)}.${advice}`, { cause: error });
+}
+
+/** A server's own words: one line, bounded, without control characters; of a page its status alone. */
+function sentenceOf({ message, status }: APIError): string {
+  if (/<(!doctype|html|body)/i.test(message)) return `${status ?? ''} (a web page)`.trim();
+  const said = message.replaceAll(/[\p{Cc}\p{Cf}\s]+/gu, ' ').trim();
+  const short = said.length > limits.remote.messageChars ? `${said.slice(0, limits.remote.messageChars)} …` : said;
+  return short.replace(/[.\s]+$/, '');
+}
+
+function redirected(host: string, error: APIError): HearthError {
+  const location = error.headers?.get('location') ?? '';
+  const other = URL.canParse(location) ? withoutCredentials(new URL(location)) : undefined;
+  const where = other === undefined ? 'to no address' : `to ${other.origin}`;
+  const next =
+    other === undefined ? 'Check the address.' : 'If you trust that server, connect to it by its own address.';
+  const message = `${host} redirects ${where}. Hearth asks only the server that you named: nothing was sent there. ${next}`;
+  return new HearthError('unavailable', message, { cause: error });
 }
 
 /** OpenAI and Hearth have a code for it, llama-server a type, vLLM and SGLang only the sentence. */
 function isOverflow({ status, code, type, message }: APIError): boolean {
   if (code === 'context_length_exceeded' || type === 'exceed_context_size_error') return true;
-  return status === 400 && /maximum context length|longer than the model's context/i.test(message);
+  return (
+    (status === 400 || status === undefined) && /maximum context length|longer than the model's context/i.test(message)
+  );
 }

@@ -1,23 +1,23 @@
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
-import { mostMarks } from '../../../engine/backend/backend.ts';
-import { CacheExtent, CacheLedger, type CacheShares } from '../../../engine/backend/onnx/cacheExtent.ts';
+import { maxCheckpoints } from '../../../engine/backend/backend.ts';
+import { CacheBudget, CachedRanges, type SequenceBlocks } from '../../../engine/backend/onnx/cachedRanges.ts';
 import { OnnxSequence } from '../../../engine/backend/onnx/decoder.ts';
+import type { GraphInputs } from '../../../engine/backend/onnx/graphInputs.ts';
 import { KeyValueCache } from '../../../engine/backend/onnx/keyValueCache.ts';
-import type { RunPlan } from '../../../engine/backend/onnx/layerPlan.ts';
 import type { ToThread } from '../../../engine/backend/onnx/messages.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 
 const window = 40;
 const layer = { type: 'float32', keyValueHeads: 1, keyDim: 1, valueDim: 1, valuesInKeys: false } as const;
 /** One layer that sees all, one with a window. */
-const plan: RunPlan = {
+const plan: GraphInputs = {
   numAttentionHeads: 1,
   rotations: [],
-  spans: [{}, { slidingWindow: window }],
+  windowGroups: [{}, { slidingWindow: window }],
   layers: [
-    { ...layer, span: 0 },
-    { ...layer, span: 1 },
+    { ...layer, group: 0 },
+    { ...layer, group: 1 },
   ],
 };
 const rowsOfLayer = 2;
@@ -25,15 +25,18 @@ const mostTokensPerRun = 256;
 
 /** The thread's caches, obeying at once what sequences say on the other side. */
 class Caches {
-  readonly ledger = new CacheLedger(plan.spans.length, plan.layers, Number.POSITIVE_INFINITY);
+  readonly budget = new CacheBudget(plan.windowGroups.length, plan.layers, Number.POSITIVE_INFINITY);
   readonly byId = new Map<number, KeyValueCache>();
   #ids = 0;
 
-  create(extent = new CacheExtent(plan.spans), shares: CacheShares = this.ledger.open()): OnnxSequence {
+  create(
+    ranges = new CachedRanges(plan.windowGroups),
+    blocks: SequenceBlocks = this.budget.newSequence(),
+  ): OnnxSequence {
     const id = this.#ids++;
-    if (extent.length === 0) this.byId.set(id, KeyValueCache.empty(plan));
-    return new OnnxSequence(id, { tell: (message) => this.#tell(message) }, { extent, shares }, (copy, from) => {
-      const fork = this.create(copy.extent, copy.shares);
+    if (ranges.length === 0) this.byId.set(id, KeyValueCache.empty(plan));
+    return new OnnxSequence(id, { tell: (message) => this.#tell(message) }, { ranges, blocks }, (copy, from) => {
+      const fork = this.create(copy.ranges, copy.blocks);
       this.byId.set(fork.id, this.cache(from).fork());
       return fork;
     });
@@ -62,7 +65,7 @@ class Caches {
 
   #tell(message: ToThread): void {
     if (message.kind === 'truncate') this.cache(message.sequence).truncate(message.length);
-    else if (message.kind === 'mark') this.cache(message.sequence).mark(message.lengths);
+    else if (message.kind === 'checkpoints') this.cache(message.sequence).setCheckpoints(message.lengths);
     else if (message.kind === 'dispose') {
       this.cache(message.sequence).dispose();
       this.byId.delete(message.sequence);
@@ -75,21 +78,21 @@ describe('caches that grow, fork, go back and are marked at random', () => {
     const random = seededRandom(seed);
     const pick = (count: number): number => Math.floor(random() * count);
     const caches = new Caches();
-    let live = [{ sequence: caches.create(), tokens: [] as number[], marks: [] as number[] }];
+    let live = [{ sequence: caches.create(), tokens: [] as number[], requested: [] as number[] }];
     let [next, longest] = [1, 0];
 
     const check = ({ sequence, tokens }: (typeof live)[number]): void => {
-      const { extent } = caches.cache(sequence.id);
-      expect([sequence.length, extent.length]).toEqual([tokens.length, tokens.length]);
-      for (const span of plan.spans.keys()) {
-        const start = extent.start(span);
-        expect(sequence.starts[span]).toBe(start);
-        if (span === 1) expect(start).toBeLessThanOrEqual(Math.max(0, tokens.length - window + 1));
-        const saved = new Float32Array(caches.cache(sequence.id).saved(span).buffer);
-        const room = saved.length / rowsOfLayer;
+      const { ranges } = caches.cache(sequence.id);
+      expect([sequence.length, ranges.length]).toEqual([tokens.length, tokens.length]);
+      for (const group of plan.windowGroups.keys()) {
+        const start = ranges.start(group);
+        expect(sequence.starts[group]).toBe(start);
+        if (group === 1) expect(start).toBeLessThanOrEqual(Math.max(0, tokens.length - window + 1));
+        const saved = new Float32Array(caches.cache(sequence.id).saved(group).buffer);
+        const columns = saved.length / rowsOfLayer;
         const held = Float32Array.from(tokens.slice(start));
         for (let row = 0; row < rowsOfLayer; row++) {
-          const own = saved.slice(row * room, row * room + held.length);
+          const own = saved.slice(row * columns, row * columns + held.length);
           expect(Buffer.compare(new Uint8Array(own.buffer), new Uint8Array(held.buffer))).toBe(0);
         }
       }
@@ -102,33 +105,36 @@ describe('caches that grow, fork, go back and are marked at random', () => {
       const what = random();
       if (what < 0.6) {
         const count = 1 + pick(mostTokensPerRun);
-        const most = caches.ledger.usedBytes + sequence.bytesFor(count);
+        const most = caches.budget.usedBytes + sequence.bytesFor(count);
         const fresh = Array.from({ length: count }, () => next++);
         caches.append(sequence, fresh);
         tokens.push(...fresh);
-        expect(caches.ledger.usedBytes).toBeLessThanOrEqual(most);
+        expect(caches.budget.usedBytes).toBeLessThanOrEqual(most);
         longest = Math.max(longest, tokens.length);
       } else if (what < 0.7) {
-        one.marks = Array.from({ length: pick(mostMarks + 1) }, (_, i) => tokens.length + 60 * i + 1 + pick(50));
-        sequence.mark(one.marks);
+        one.requested = Array.from(
+          { length: pick(maxCheckpoints + 1) },
+          (_, i) => tokens.length + 60 * i + 1 + pick(50),
+        );
+        sequence.setCheckpoints(one.requested);
       } else if (what < 0.78) {
         const wanted = Math.max(0, tokens.length - pick(random() < 0.8 ? 600 : 3000));
         const reached = sequence.reachable(wanted);
-        for (const passed of one.marks) if (passed <= wanted) expect(reached).toBeGreaterThanOrEqual(passed);
+        for (const passed of one.requested) if (passed <= wanted) expect(reached).toBeGreaterThanOrEqual(passed);
         expect(sequence.truncate(wanted)).toBe(reached);
         tokens.length = reached;
-        one.marks = one.marks.filter((length) => length <= reached);
+        one.requested = one.requested.filter((length) => length <= reached);
       } else if (what < 0.9 && live.length < 5) {
-        live.push({ sequence: sequence.fork(), tokens: [...tokens], marks: [...one.marks] });
+        live.push({ sequence: sequence.fork(), tokens: [...tokens], requested: [...one.requested] });
       } else if (live.length > 1) {
         sequence.dispose();
         live = live.filter((other) => other !== one);
       }
       for (const each of live) check(each);
-      expect(caches.ledger.usedBytes).toBe(caches.bytes());
+      expect(caches.budget.usedBytes).toBe(caches.bytes());
     }
     expect(longest).toBeGreaterThan(1500);
     for (const { sequence } of live) sequence.dispose();
-    expect([caches.ledger.usedBytes, caches.bytes()]).toEqual([0, 0]);
+    expect([caches.budget.usedBytes, caches.bytes()]).toEqual([0, 0]);
   });
 });

@@ -39,14 +39,14 @@ function nearestHalf(value: number): number {
 
 /** The same sequence with every key and value rounded. */
 async function rounded(decoder: Decoder, sequence: Sequence): Promise<Sequence> {
-  const { storage } = decoder;
+  const { serializer } = decoder;
   async function* pieces() {
-    for await (const piece of storage.save(sequence)) {
+    for await (const piece of serializer.save(sequence)) {
       const values = new Float32Array(piece.slice().buffer).map((value) => (value === 0 ? 0 : nearestHalf(value)));
       yield new Uint8Array(values.buffer);
     }
   }
-  return storage.restore(storage.shapeOf(sequence), pieces());
+  return serializer.restore(serializer.shapeOf(sequence), pieces());
 }
 
 /** A prompt, then several rows and single tokens behind it. */
@@ -90,7 +90,7 @@ describe('keys and values in f16', () => {
     const inputs = new AttentionInputs(graph, 'float16');
     inputs.cached({ keyValueHeads: 1, keyDim: 2, valueDim: 2, valuesInKeys: false }, undefined);
     const given = (name: string) => graph.input(name, 'float32', [1, 1, 2, 'tokens']);
-    inputs.keep(given('keys'), given('values'));
+    inputs.addNewRows(given('keys'), given('values'));
     graph.output(inputs.allNewRows(), 'cached', 'float16', ['values', 'tokens']);
     const session = await InferenceSession.create(graph.encode());
     onTestFinished(() => session.release());
@@ -118,14 +118,14 @@ describe('keys and values in f16', () => {
       await decoder.run([{ sequence: decoder.createSequence(), tokens: new Array(200).fill(3), logits: 'none' }]);
       const { cacheBytes, cacheBytesPerValue } = decoder.memory();
       used.push(cacheBytes / cacheBytesPerValue);
-      const shape = { tokens: 10, held: [[0, 10]] };
+      const shape = { tokens: 10, ranges: [[0, 10]] };
       // 2 heads of 16 values, keys and values; a block has room for 64 tokens at least.
-      expect(decoder.storage.pieceBytes(shape)).toEqual(new Array(3).fill(64 * 64 * cacheBytesPerValue));
+      expect(decoder.serializer.pieceBytes(shape)).toEqual(new Array(3).fill(64 * 64 * cacheBytesPerValue));
     }
     expect([halves, floats, bytes].map((decoder) => decoder.memory().cacheBytesPerValue)).toEqual([2, 4, 2]);
     expect(new Set(used).size).toBe(1);
-    expect(halves.storage.format).not.toBe(floats.storage.format);
-    expect(halves.notes.join()).toContain('kept as f16.');
+    expect(halves.serializer.format).not.toBe(floats.serializer.format);
+    expect(halves.notes.join()).toContain('The KV cache is f16.');
     expect(floats.notes.join()).not.toContain('Keys and values');
     expect(bytes.notes.join()).toContain('the CPU has no smaller cache');
   });

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { InferenceSession } from 'onnxruntime-node';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
-import { CacheExtent } from '../../../engine/backend/onnx/cacheExtent.ts';
+import { CachedRanges } from '../../../engine/backend/onnx/cachedRanges.ts';
 import { buildDecoderGraph, notesOn } from '../../../engine/backend/onnx/decoderGraph.ts';
 import { attentionMask, GraphRun } from '../../../engine/backend/onnx/graphRun.ts';
 import { onnxBackend } from '../../../engine/backend/onnx/index.ts';
@@ -175,8 +175,8 @@ describe('a prompt whose attention scores would take too much memory', () => {
     });
     const tokens = Array.from({ length: 100 }, (_, i) => i);
     const few = 6 * 4 * 500;
-    const scoreBytes = { comfortable: few, most: few };
-    const [whole, pieces] = [new GraphRun(session, graph.plan), new GraphRun(session, graph.plan, scoreBytes)];
+    const scoreBytes = { usual: few, max: few };
+    const [whole, pieces] = [new GraphRun(session, graph.inputs), new GraphRun(session, graph.inputs, scoreBytes)];
     const expected = await whole.run(whole.emptyCache(), tokens, 'all');
     const actual = await pieces.run(pieces.emptyCache(), tokens, 'all');
     expect(actual).toHaveLength(expected.length);
@@ -188,7 +188,7 @@ describe('a prompt whose attention scores would take too much memory', () => {
 describe('the model card', () => {
   it('speaks of no rounding where no weight is quantised', async () => {
     const { weights, file } = await openModel(llama);
-    expect(notesOn(weights, true)).toEqual(['BF16 weights are held as 32-bit floats: the same values, more memory.']);
+    expect(notesOn(weights, true)).toEqual(['BF16 weights are stored as 32-bit floats: the same values, more memory.']);
     await file.close();
   });
 
@@ -232,60 +232,60 @@ describe('the cache', () => {
 
   it('is given back when the sequence is disposed', async () => {
     const decoder = await load();
-    const kept = decoder.createSequence();
+    const continued = decoder.createSequence();
     const sequence = decoder.createSequence();
     await decoder.run([{ sequence, tokens: new Array(250).fill(3), logits: 'none' }]);
     sequence.dispose();
-    await decoder.run([{ sequence: kept, tokens: [3], logits: 'none' }]);
+    await decoder.run([{ sequence: continued, tokens: [3], logits: 'none' }]);
     expect(decoder.memory().cacheBytes).toBeLessThanOrEqual(64 * tokenBytes);
   });
 });
 
 describe('what caches hold', () => {
   it('is every token without a window', () => {
-    const extent = new CacheExtent([{}]);
-    extent.append(10_000);
-    expect(extent.held(0)).toBe(10_000);
-    expect(extent.truncate(1)).toBe(1);
+    const ranges = new CachedRanges([{}]);
+    ranges.append(10_000);
+    expect(ranges.cachedTokens(0)).toBe(10_000);
+    expect(ranges.truncate(1)).toBe(1);
   });
 
   it('is at least what the next token sees through a window, and never much more', () => {
-    const extent = new CacheExtent([{ slidingWindow: 128 }]);
+    const ranges = new CachedRanges([{ slidingWindow: 128 }]);
     for (let i = 0; i < 3000; i++) {
-      extent.append(1);
-      expect(extent.held(0)).toBeGreaterThanOrEqual(Math.min(extent.length, 127));
-      expect(extent.held(0)).toBeLessThanOrEqual(127 + 512);
+      ranges.append(1);
+      expect(ranges.cachedTokens(0)).toBeGreaterThanOrEqual(Math.min(ranges.length, 127));
+      expect(ranges.cachedTokens(0)).toBeLessThanOrEqual(127 + 512);
     }
   });
 
   it('allows a short way back through a window, and a longer one to a mark, to a multiple of 512, or to nothing', () => {
-    const extent = new CacheExtent([{}, { slidingWindow: 128 }]);
-    extent.mark([1700]);
-    while (extent.length < 3000) extent.append(250);
-    expect(extent.truncate(2800)).toBe(2800);
-    expect(extent.truncate(2000)).toBe(1700);
-    expect([extent.held(0), extent.held(1)]).toEqual([1700, 127]);
-    expect(extent.truncate(1650)).toBe(1536);
-    expect(extent.truncate(500)).toBe(0);
-    expect([extent.held(0), extent.held(1)]).toEqual([0, 0]);
+    const ranges = new CachedRanges([{}, { slidingWindow: 128 }]);
+    ranges.setCheckpoints([1700]);
+    while (ranges.length < 3000) ranges.append(250);
+    expect(ranges.truncate(2800)).toBe(2800);
+    expect(ranges.truncate(2000)).toBe(1700);
+    expect([ranges.cachedTokens(0), ranges.cachedTokens(1)]).toEqual([1700, 127]);
+    expect(ranges.truncate(1650)).toBe(1536);
+    expect(ranges.truncate(500)).toBe(0);
+    expect([ranges.cachedTokens(0), ranges.cachedTokens(1)]).toEqual([0, 0]);
   });
 });
 
 describe('the attention mask', () => {
   /** Rows of 'x' for hidden columns, 'o' for visible ones. */
   const drawn = (dims: Parameters<typeof attentionMask>[0]): string[] => {
-    const width = dims.room + dims.count;
-    const marks = Array.from(attentionMask(dims), (value) => (value === 0 ? 'o' : 'x')).join('');
-    return Array.from({ length: dims.count }, (_, row) => marks.slice(row * width, (row + 1) * width));
+    const width = dims.columns + dims.count;
+    const requested = Array.from(attentionMask(dims), (value) => (value === 0 ? 'o' : 'x')).join('');
+    return Array.from({ length: dims.count }, (_, row) => requested.slice(row * width, (row + 1) * width));
   };
 
-  it('hides the empty room of the cache and later tokens', () => {
-    const mask = drawn({ count: 3, room: 4, held: 2, slidingWindow: Number.POSITIVE_INFINITY });
+  it('hides the empty columns of the cache and later tokens', () => {
+    const mask = drawn({ count: 3, columns: 4, cached: 2, slidingWindow: Number.POSITIVE_INFINITY });
     expect(mask).toEqual(['ooxxoxx', 'ooxxoox', 'ooxxooo']);
   });
 
   it('hides what has left a window, of cached and of new tokens', () => {
-    const mask = drawn({ count: 4, room: 4, held: 3, slidingWindow: 3 });
+    const mask = drawn({ count: 4, columns: 4, cached: 3, slidingWindow: 3 });
     expect(mask).toEqual(['xooxoxxx', 'xxoxooxx', 'xxxxooox', 'xxxxxooo']);
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { mostMarks } from '../../../engine/backend/backend.ts';
+import { maxCheckpoints } from '../../../engine/backend/backend.ts';
 import { mostPages, PagePool, PageTable } from '../../../engine/backend/webgpu/decoder/pages.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 
@@ -63,7 +63,7 @@ describe('pages of a sliding window', () => {
       const pool = new PagePool(1000);
       const table = new PageTable(pool, window);
       // Just before snapshots and page ends, where windows share the fewest pages.
-      table.mark(Array.from({ length: tokens / 300 }, (_, i) => 300 * i + 5));
+      table.setCheckpoints(Array.from({ length: tokens / 300 }, (_, i) => 300 * i + 5));
       grow(table, 0, tokens, step);
       expect(1000 - pool.freePages).toBeLessThanOrEqual(mostPages(tokens, step, window));
     }
@@ -97,7 +97,7 @@ describe('pages of a sliding window', () => {
 
   it('let a sequence and its forks go back to a mark', () => {
     const table = new PageTable(new PagePool(1000), window);
-    table.mark([301, 777]);
+    table.setCheckpoints([301, 777]);
     grow(table, 0, 400, 100);
     const fork = table.fork();
     grow(table, 400, 1600, 100);
@@ -114,12 +114,12 @@ describe('pages of a sliding window', () => {
   it('keep nothing more for marks that others took the place of', () => {
     const pool = new PagePool(1000);
     const table = new PageTable(pool, window);
-    table.mark([100, 300]);
+    table.setCheckpoints([100, 300]);
     grow(table, 0, 2000, 100);
     const unmarked = new PagePool(1000);
     grow(new PageTable(unmarked, window), 0, 2100, 100);
     expect(pool.freePages).toBeLessThan(unmarked.freePages);
-    table.mark([]);
+    table.setCheckpoints([]);
     grow(table, 2000, 100, 100);
     expect(pool.freePages).toBe(unmarked.freePages);
   });
@@ -168,10 +168,10 @@ describe('sequences that grow, fork, go back and are marked at random', () => {
       table.slide(values.length);
       longest = Math.max(longest, values.length);
     };
-    const mark = (sequence: Modelled): void => {
+    const setCheckpoints = (sequence: Modelled): void => {
       const { values, table } = sequence;
-      const ahead = Array.from({ length: pick(mostMarks + 1) }, (_, i) => values.length + 50 * i + pick(30));
-      table.mark(ahead);
+      const ahead = Array.from({ length: pick(maxCheckpoints + 1) }, (_, i) => values.length + 50 * i + pick(30));
+      table.setCheckpoints(ahead);
       sequence.marks = ahead.filter((length) => length > 0);
     };
     const back = (sequence: Modelled): void => {
@@ -200,7 +200,7 @@ describe('sequences that grow, fork, go back and are marked at random', () => {
       if (!sequence) continue;
       const what = random();
       if (what < 0.6) append(sequence, 1 + pick(100));
-      else if (what < 0.7) mark(sequence);
+      else if (what < 0.7) setCheckpoints(sequence);
       else if (what < 0.78) back(sequence);
       else if (what < 0.93 && live.length < 6) {
         live.push({ table: sequence.table.fork(), values: [...sequence.values], marks: [...sequence.marks] });

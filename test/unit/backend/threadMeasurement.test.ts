@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { measuredThreads, productMs } from '../../../engine/backend/onnx/threads.ts';
+import { matmulMs, measuredThreads } from '../../../engine/backend/onnx/threads.ts';
 
 let directory: string;
 beforeEach(async () => {
@@ -55,7 +55,7 @@ describe('threads by measurement', () => {
   });
 
   it('come from ONNX Runtime itself', async () => {
-    const threads = await measuredThreads(directory, productMs, [2, 1]);
+    const threads = await measuredThreads(directory, matmulMs, [2, 1]);
     expect([1, 2]).toContain(threads);
     expect(JSON.parse(await readFile(join(directory, 'threads.json'), 'utf8'))).toMatchObject({ threads });
   });

@@ -197,7 +197,7 @@ describe('hearth inspect', () => {
       [['qwen3-4b', 'no-such-model'], /no-such-model/],
       [[config], /quant_method.*gptq/],
       [['mamba.json'], /mamba is not one of/],
-      [['broken.json'], /broken\.json is no JSON/],
+      [['broken.json'], /broken\.json isn't JSON/],
       [['.'], /config\.json/],
       [['qwen3-4b', '--context', 'long'], /--context must be a whole number/],
     ];

@@ -115,6 +115,7 @@ describe('the manifest', () => {
       'cache.diskMegabytes',
       'remote.url',
       'remote.model',
+      'remote.certificates',
       'server.enabled',
       'server.port',
       'index.embeddings',

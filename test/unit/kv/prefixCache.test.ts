@@ -17,9 +17,9 @@ function setUp({ maxIdle = 2, ...options }: SetUp = {}) {
   /** What a request does: take a sequence, see to room, compute the rest, give it back. */
   const use = async (tokens: number[], owner = 'chat', marks: number[] = []): Promise<number> => {
     const lease = cache.acquire(tokens, owner);
-    lease.sequence.mark(marks);
+    lease.sequence.setCheckpoints(marks);
     const { sequence, cachedTokens } = lease;
-    cache.makeRoom([{ sequence, tokens: tokens.length - cachedTokens }]);
+    cache.evictFor([{ sequence, tokens: tokens.length - cachedTokens }]);
     await decoder.run([{ sequence, tokens: tokens.slice(cachedTokens), logits: 'none' }]);
     cache.release(lease, tokens);
     return cachedTokens;
@@ -114,9 +114,9 @@ describe('the prefix cache', () => {
     const { cache, decoder, use } = setUp({ pages: 8 });
     await use(range(6 * pageTokens));
     const { sequence } = cache.acquire(range(3 * pageTokens, 500), 'keystroke');
-    expect(cache.makeRoom([{ sequence, tokens: 3 * pageTokens }])).toBe(true);
+    expect(cache.evictFor([{ sequence, tokens: 3 * pageTokens }])).toBe(true);
     expect(decoder.pool.freePages).toBe(8);
-    expect(cache.makeRoom([{ sequence, tokens: 9 * pageTokens }])).toBe(false);
+    expect(cache.evictFor([{ sequence, tokens: 9 * pageTokens }])).toBe(false);
   });
 
   it('remembers only the tokens that were computed', async () => {
@@ -165,7 +165,7 @@ describe('the prefix cache', () => {
     // Shares 900 tokens, and goes back to a snapshot of 512; shares 800, and goes back to a mark there.
     await use([...prompt, ...range(1000, 2000)], 'chat');
     await use([...prompt.slice(0, 800), ...range(1000, 5000)], 'summary', [800]);
-    expect(cache.known([...prompt, 7])).toBe(800);
+    expect(cache.cachedPrefixTokens([...prompt, 7])).toBe(800);
     expect(await use([...prompt, 7], 'chat')).toBe(800);
   });
 

@@ -36,12 +36,12 @@ function start(directory: string, options: Partial<SnapshotOptions> = {}, fake: 
     model: 'Fake',
     decoder,
     cache,
-    leastTokens: 32,
+    minTokens: 32,
     ...options,
   });
   /** What a request does. @returns the tokens that it found computed. */
   const use = async (tokens: number[], owner = 'chat'): Promise<number> => {
-    await snapshots.recall(tokens, owner);
+    await snapshots.restorePrefix(tokens, owner);
     const lease = cache.acquire(tokens, owner);
     const { sequence, cachedTokens } = lease;
     await decoder.run([{ sequence, tokens: tokens.slice(cachedTokens), logits: 'none' }]);
@@ -128,7 +128,7 @@ describe('snapshots', () => {
     await snapshots.start();
     expect(await listSnapshots(directory)).toHaveLength(1);
     cache.clear();
-    snapshots.rest();
+    snapshots.onIdle();
     await vi.waitFor(() => expect(cache.idleSequences).toBe(1));
     expect(await use(range(240))).toBe(200);
     await snapshots.stop();
@@ -152,7 +152,7 @@ describe('snapshots', () => {
     await snapshots.save();
     expect(await listSnapshots(directory)).toHaveLength(2);
     const { cache, snapshots: later } = start(directory);
-    await later.recall([...range(100), ...range(9, 3000)], 'chat');
+    await later.restorePrefix([...range(100), ...range(9, 3000)], 'chat');
     expect([...cache.idle].map(({ tokens }) => tokens.length)).toEqual([160]);
   });
 
@@ -205,7 +205,7 @@ describe('snapshots', () => {
   it('cost nothing but time when another process cleared them', async () => {
     const { directory } = await oneStored();
     const { use, snapshots } = start(directory);
-    await snapshots.recall(range(8), 'chat');
+    await snapshots.restorePrefix(range(8), 'chat');
     await clearSnapshots(directory);
     expect(await use(range(240))).toBe(0);
     await snapshots.save();
@@ -226,7 +226,7 @@ describe('snapshots', () => {
     const { decoder, cache, snapshots } = start(directory, {}, { pages: 8 });
     const busy = cache.acquire(range(100, 3000), 'keystroke');
     await decoder.run([{ sequence: busy.sequence, tokens: range(100, 3000), logits: 'none' }]);
-    await snapshots.recall(range(240), 'chat');
+    await snapshots.restorePrefix(range(240), 'chat');
     expect(cache.idleSequences).toBe(0);
     expect(decoder.live.size).toBe(1);
     expect(await listSnapshots(directory)).toHaveLength(1);
@@ -234,8 +234,8 @@ describe('snapshots', () => {
 });
 
 /** Holds every sequence back that is read, after its first piece; `open` lets the rest through. */
-function gated({ storage }: FakeDecoder) {
-  const { restore } = storage;
+function gated({ serializer }: FakeDecoder) {
+  const { restore } = serializer;
   let [begin, open] = [(): void => {}, (): void => {}];
   const begun = new Promise<void>((resolve) => {
     begin = resolve;
@@ -251,7 +251,7 @@ function gated({ storage }: FakeDecoder) {
       await isOpen;
     }
   }
-  Object.assign(storage, {
+  Object.assign(serializer, {
     restore(...[shape, pieces]: Parameters<typeof restore>) {
       gate.reads++;
       return restore(shape, held(pieces));
@@ -301,7 +301,7 @@ describe('snapshots at the start', () => {
     await snapshots.start();
     expect(firstTokens(cache)).toEqual([3000, 1000]);
     const { sequence } = cache.acquire(range(8, 4000), 'chat');
-    expect(cache.makeRoom([{ sequence, tokens: 200 }])).toBe(true);
+    expect(cache.evictFor([{ sequence, tokens: 200 }])).toBe(true);
     expect(firstTokens(cache)).toEqual([3000]);
     expect(decoder.live.size).toBe(2);
   });
@@ -312,7 +312,7 @@ describe('snapshots at the start', () => {
     const gate = gated(decoder);
     const reading = snapshots.start();
     await gate.begun;
-    await snapshots.wake();
+    await snapshots.onRequest();
     const answer = use(range(240, 1000));
     setImmediate(gate.open);
     expect(await answer).toBe(200);
@@ -328,14 +328,14 @@ describe('snapshots at the start', () => {
     const gate = gated(decoder);
     const reading = snapshots.start();
     await gate.begun;
-    await snapshots.wake();
+    await snapshots.onRequest();
     const answer = use(range(100, 4000));
     setImmediate(gate.open);
     expect(await answer).toBe(0);
     await reading;
     expect(firstTokens(cache)).toEqual([4000]);
     expect(decoder.live.size).toBe(1);
-    snapshots.rest();
+    snapshots.onIdle();
     await vi.waitFor(() => expect(firstTokens(cache)).toEqual([4000, 1000, 0]));
     await snapshots.stop();
   });
@@ -519,7 +519,7 @@ describe('a scheduler with snapshots', () => {
     });
     const close = async (): Promise<void> => {
       await scheduler.close();
-      await parts.snapshots.wake();
+      await parts.snapshots.onRequest();
     };
     return { ...parts, scheduler, close };
   }
@@ -542,7 +542,7 @@ describe('a scheduler with snapshots', () => {
   it('stops writing when something is asked for, and leaves nothing half written', async () => {
     const directory = newFolder();
     const { scheduler, close, decoder } = scheduled(directory, { idleMs: 0, pauseMs: 0 });
-    const { save } = decoder.storage;
+    const { save } = decoder.serializer;
     let begun = (): void => {};
     const hasBegun = new Promise<void>((resolve) => {
       begun = resolve;
@@ -552,7 +552,7 @@ describe('a scheduler with snapshots', () => {
     const hasAsked = new Promise<void>((resolve) => {
       asked = resolve;
     });
-    Object.assign(decoder.storage, {
+    Object.assign(decoder.serializer, {
       async *save(sequence: Parameters<typeof save>[0]) {
         for await (const piece of save(sequence)) {
           yield piece;

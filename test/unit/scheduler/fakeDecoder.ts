@@ -6,8 +6,8 @@ import type {
   DeviceSampling,
   SamplingSlice,
   Sequence,
+  SequenceSerializer,
   SequenceSlice,
-  SequenceStorage,
 } from '../../../engine/backend/backend.ts';
 import { PagePool, PageTable } from '../../../engine/backend/webgpu/decoder/pages.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
@@ -58,8 +58,8 @@ class FakeSequence implements Sequence {
     return this.table.reachable(Math.min(length, this.tokens.length));
   }
 
-  mark(lengths: readonly number[]): void {
-    this.table.mark(lengths);
+  setCheckpoints(lengths: readonly number[]): void {
+    this.table.setCheckpoints(lengths);
   }
 
   fork(): Sequence {
@@ -126,12 +126,12 @@ export class FakeDecoder implements Decoder {
   readonly draws: number[] = [];
   readonly deviceSampling?: DeviceSampling;
   /** Its tokens as 32-bit numbers, in two pieces. */
-  readonly storage: SequenceStorage = {
+  readonly serializer: SequenceSerializer = {
     format: 'fake',
-    shapeOf: ({ length }) => ({ tokens: length, held: [[0, length]] }),
+    shapeOf: ({ length }) => ({ tokens: length, ranges: [[0, length]] }),
     pieceBytes: ({ tokens }) => [4, 4 * (tokens - 1)],
     save: (sequence) => this.#save(sequence),
-    hasRoom: ({ tokens }) => Math.ceil(tokens / pageTokens) <= this.pool.freePages,
+    canAllocate: ({ tokens }) => Math.ceil(tokens / pageTokens) <= this.pool.freePages,
     restore: (_, pieces) => this.#restore(pieces),
   };
   readonly #options: FakeDecoderOptions;
@@ -143,7 +143,7 @@ export class FakeDecoder implements Decoder {
     this.contextTokens = options.contextTokens ?? 256;
     this.maxTokensPerRun = options.maxTokensPerRun ?? 64;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
-    if (options.draws) this.deviceSampling = { mostSteps: 16, follows: () => true, sample: this.#sample.bind(this) };
+    if (options.draws) this.deviceSampling = { maxSteps: 16, supports: () => true, sample: this.#sample.bind(this) };
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
   }
 
@@ -156,7 +156,7 @@ export class FakeDecoder implements Decoder {
     return batch.map((slice) => this.#step(slice, batch.length));
   }
 
-  hasRoom(demands: readonly CacheDemand[]): boolean {
+  canAllocate(demands: readonly CacheDemand[]): boolean {
     const needed = demands.reduce((sum, { sequence, tokens }) => {
       if (!(sequence instanceof FakeSequence)) throw new Error("another decoder's sequence");
       return sum + sequence.table.pagesNeeded(sequence.length, sequence.length + tokens);

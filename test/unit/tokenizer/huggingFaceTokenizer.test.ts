@@ -326,8 +326,18 @@ describe('Malformed tokenizer files', () => {
     ['another behaviour', smallTokenizerJson(split({ Regex: 'a' }, 'MergedWithNext')), 'unsupported', /MergedWithNext/],
     ['a pattern that is none', smallTokenizerJson(split({ Regex: '(' })), 'unsupported', /pattern/],
     ['a pattern without end', smallTokenizerJson(split({ Regex: `a{9}`.repeat(9999) })), 'invalid-input', /characters/],
-    ['a pattern of exponential time', smallTokenizerJson(split({ Regex: '(a+)+$' })), 'invalid-input', /repeats/],
-    ['one more of those', smallTokenizerJson(split({ Regex: '(?:a|(?:b*|c))*d' })), 'invalid-input', /repeats/],
+    [
+      'a pattern of exponential time',
+      smallTokenizerJson(split({ Regex: '(a+)+$' })),
+      'invalid-input',
+      /nests repetitions/,
+    ],
+    [
+      'one more of those',
+      smallTokenizerJson(split({ Regex: '(?:a|(?:b*|c))*d' })),
+      'invalid-input',
+      /nests repetitions/,
+    ],
     ['an empty separator', smallTokenizerJson(split({ String: '' })), 'invalid-input', /empty/],
   ];
   for (const [name, json, code, message] of cases) {
@@ -347,7 +357,7 @@ describe('Malformed tokenizer files', () => {
   it('are stopped when a pattern takes too long on a text', () => {
     const tokenizer = tokenizerFromJson(smallTokenizerJson(split({ Regex: '\\s*\\s*\\s*\\s*\\s*x' })));
     expect(tokenizer.encode('a x', { special: 'plain' })).toHaveLength(3);
-    expect(() => tokenizer.encode(' '.repeat(20_000), { special: 'plain' })).toThrow(/takes more than/);
+    expect(() => tokenizer.encode(' '.repeat(20_000), { special: 'plain' })).toThrow(/took more than/);
   });
 
   it('are refused before they are parsed when they are no JSON, and absent ones are no error', async () => {

@@ -9,8 +9,8 @@ import type {
   DispatchCounts,
   SamplingSlice,
   Sequence,
+  SequenceSerializer,
   SequenceSlice,
-  SequenceStorage,
 } from '../../backend.ts';
 import { checkedBatch, type OwnSlice } from '../../backend.ts';
 import { measureCopyBandwidth } from '../device/bandwidth.ts';
@@ -18,13 +18,13 @@ import type { Gpu } from '../device/gpu.ts';
 import { samplesOnGpu } from '../kernels/sampleChunks.ts';
 import { queriesPerTile } from './attention.ts';
 import { copyPage, usedCacheBytes } from './cache.ts';
-import { type DeviceSampler, mostSteps, untilStop } from './deviceSampling.ts';
+import { type DeviceSampler, maxSteps, untilStop } from './deviceSampling.ts';
 import type { Plan } from './dispatches.ts';
 import { headPlan, layersPlan } from './forwardPlan.ts';
 import type { DecoderParts, PlanRows } from './recorder.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './scratch.ts';
 import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './sequence.ts';
-import { WebgpuStorage } from './sequenceStorage.ts';
+import { WebgpuSerializer } from './sequenceStorage.ts';
 
 /** Most rows that are computed as rows, not as a prompt's tiles. */
 const vectorTokens = 16;
@@ -50,11 +50,11 @@ export class WebgpuDecoder implements Decoder {
   readonly maxSequencesPerRun = maxSequencesPerRun;
   readonly notes: readonly string[];
   readonly deviceSampling: DeviceSampling = {
-    mostSteps,
-    follows: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
-    sample: (slices, steps) => this.#sample(slices, steps),
+    maxSteps,
+    supports: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
+    sample: (slices, steps) => this.#draw(slices, steps),
   };
-  readonly storage: SequenceStorage;
+  readonly serializer: SequenceSerializer;
   readonly #parts: LoadedParts;
   readonly #gpu: Gpu;
   readonly #sequences = new Set<WebgpuSequence>();
@@ -67,7 +67,7 @@ export class WebgpuDecoder implements Decoder {
     this.spec = parts.spec;
     this.contextTokens = parts.contextTokens;
     this.notes = parts.notes;
-    this.storage = new WebgpuStorage(parts, {
+    this.serializer = new WebgpuSerializer(parts, {
       create: () => this.createSequence(),
       own: (sequence) => this.#own(sequence),
       explained: (work) => this.#explained(work),
@@ -125,12 +125,12 @@ export class WebgpuDecoder implements Decoder {
     }
   }
 
-  async #sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
+  async #draw(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
     this.#gpu.throwIfFailed();
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     const own = checkedBatch(batch, this, (sequence) => this.#own(sequence));
     const fits = own.every(({ sequence }) => sequence.length + steps <= this.contextTokens);
-    if (steps < 1 || steps > mostSteps || !fits) throw new Error(`${steps} steps do not fit`);
+    if (steps < 1 || steps > maxSteps || !fits) throw new Error(`${steps} steps do not fit`);
     const demands = own.map(({ sequence }) => ({ sequence, tokens: steps }));
     requirePages(this.#parts.cache, demands);
     const drawn = await this.#explained(() => this.#computeDraws(slices, own, steps));
@@ -262,7 +262,7 @@ export class WebgpuDecoder implements Decoder {
     return made;
   }
 
-  hasRoom(demands: readonly CacheDemand[]): boolean {
+  canAllocate(demands: readonly CacheDemand[]): boolean {
     const own = demands.flatMap(({ sequence, tokens }) =>
       sequence instanceof WebgpuSequence ? [{ sequence, tokens }] : [],
     );

@@ -1,5 +1,5 @@
 /** Sampling on the device: several runs of one token a sequence with one read-back, each drawing the next one's tokens. */
-import type { SamplingRules, SamplingSlice } from '../../backend.ts';
+import type { SamplingParams, SamplingSlice } from '../../backend.ts';
 import type { Allocator, KernelDevice } from '../device/gpu.ts';
 import {
   chunksOf,
@@ -14,7 +14,7 @@ import { sampleDrawKernel } from '../kernels/sampleDraw.ts';
 import { type Plan, PlanBuilder } from './dispatches.ts';
 
 /** What is read back at once: a cancellation waits for it. */
-export const mostSteps = 16;
+export const maxSteps = 16;
 /** An id that no token has: the logits were no numbers. */
 const nothingDrawn = 0xffffffff;
 
@@ -53,7 +53,7 @@ export class DeviceSampler {
     const chunks = chunksOf(vocabularySize);
     builder.add(sampleChunksKernel(vocabularySize, gpu.capabilities), chunking, () => [chunks, rows()]);
     const drawing = [settings, uniforms, logits, parts, history, drawn, rowBuffer];
-    builder.add(sampleDrawKernel(vocabularySize, mostSteps, gpu.capabilities), drawing, () => [rows()]);
+    builder.add(sampleDrawKernel(vocabularySize, maxSteps, gpu.capabilities), drawing, () => [rows()]);
     return builder.finish();
   }
 
@@ -67,21 +67,21 @@ export class DeviceSampler {
         const bits = packForbidden(this.#vocabularySize, slice.forbidden);
         queue.writeBuffer(forbidden, bits.byteLength * row, bits);
       }
-      queue.writeBuffer(uniforms, 4 * mostSteps * row, Float32Array.from(slice.uniforms));
+      queue.writeBuffer(uniforms, 4 * maxSteps * row, Float32Array.from(slice.uniforms));
       if (penalises(slice.rules)) queue.writeBuffer(history, 4 * words * row, packHistory(words, slice.history));
     }
-    queue.writeBuffer(drawn, 0, new Uint32Array(slices.length * (1 + mostSteps)));
+    queue.writeBuffer(drawn, 0, new Uint32Array(slices.length * (1 + maxSteps)));
   }
 
   encodeReadBack(encoder: GPUCommandEncoder, rows: number): void {
     const { drawn, staging } = this.#buffers;
-    encoder.copyBufferToBuffer(drawn, 0, staging, 0, 4 * rows * (1 + mostSteps));
+    encoder.copyBufferToBuffer(drawn, 0, staging, 0, 4 * rows * (1 + maxSteps));
   }
 
   /** @returns the tokens of each row, after the submission that `encodeReadBack` belongs to. */
   async read(rows: number): Promise<number[][]> {
     const { staging } = this.#buffers;
-    const stride = 1 + mostSteps;
+    const stride = 1 + maxSteps;
     await staging.mapAsync(GPUMapMode.READ, 0, 4 * rows * stride);
     const words = new Uint32Array(staging.getMappedRange(0, 4 * rows * stride).slice(0));
     staging.unmap();
@@ -94,7 +94,7 @@ export class DeviceSampler {
   }
 }
 
-const penalises = ({ repetitionPenalty, presencePenalty }: SamplingRules): boolean =>
+const penalises = ({ repetitionPenalty, presencePenalty }: SamplingParams): boolean =>
   repetitionPenalty !== 1 || presencePenalty !== 0;
 
 /** Two bits a token: in the sequence, in the answer. */
@@ -120,12 +120,12 @@ async function allocateBuffers(gpu: Allocator, { vocabularySize, maxRows }: Samp
   const words = (label: string, count: number, usage = storage) => gpu.allocate(label, 4 * maxRows * count, usage);
   return {
     settings: await words('sampling settings', settingsWords),
-    uniforms: await words('uniform numbers', mostSteps),
+    uniforms: await words('uniform numbers', maxSteps),
     history: await words('tokens said', historyWords(vocabularySize)),
     forbidden: await words('forbidden tokens', forbiddenWords(vocabularySize)),
     parts: await words('most probable tokens', chunksOf(vocabularySize) * partWords),
-    drawn: await words('drawn tokens', 1 + mostSteps),
-    staging: await words('drawn tokens on their way', 1 + mostSteps, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST),
+    drawn: await words('drawn tokens', 1 + maxSteps),
+    staging: await words('drawn tokens on their way', 1 + maxSteps, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST),
   };
 }
 

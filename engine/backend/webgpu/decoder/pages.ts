@@ -3,7 +3,7 @@
  * shared is copied first. Bookkeeping only: the bytes are in the GPU's buffers.
  */
 import { HearthError } from '../../../errors.ts';
-import { chosenMarks, mostMarks, rewindTokens, snapshotTokens } from '../../backend.ts';
+import { checkpointInterval, maxCheckpoints, rewindTokens, selectCheckpoints } from '../../backend.ts';
 import { pageTokens } from '../kernels/cacheCode.ts';
 
 export class PagePool {
@@ -57,7 +57,7 @@ const released = -1;
 export function mostPages(tokens: number, runTokens: number, slidingWindow: number | undefined): number {
   const all = Math.ceil(tokens / pageTokens);
   if (slidingWindow === undefined) return all;
-  const kept = Math.floor(tokens / snapshotTokens(slidingWindow)) + mostMarks;
+  const kept = Math.floor(tokens / checkpointInterval(slidingWindow)) + maxCheckpoints;
   const recent = slidingWindow + rewindTokens + runTokens;
   const windowPages = Math.ceil(slidingWindow / pageTokens) + 1;
   return Math.min(all, kept * windowPages + Math.ceil(recent / pageTokens) + 2);
@@ -113,9 +113,9 @@ export class PageTable {
   }
 
   /** See `Sequence.mark`. */
-  mark(lengths: readonly number[]): void {
+  setCheckpoints(lengths: readonly number[]): void {
     if (this.#slidingWindow === undefined) return;
-    this.#marks = chosenMarks(lengths);
+    this.#marks = selectCheckpoints(lengths);
     // What earlier marks kept is looked at again.
     this.#slidTo = 0;
   }
@@ -185,7 +185,7 @@ export class PageTable {
 
   #isKept(index: number, window: number): boolean {
     const [first, end] = [index * pageTokens, (index + 1) * pageTokens];
-    const nextSnapshot = Math.ceil(end / snapshotTokens(window)) * snapshotTokens(window);
+    const nextSnapshot = Math.ceil(end / checkpointInterval(window)) * checkpointInterval(window);
     return [nextSnapshot, ...this.#marks].some((length) => first < length && end > length - window + 1);
   }
 

@@ -45,8 +45,8 @@ export class WebgpuSequence implements Sequence {
     return reached;
   }
 
-  mark(lengths: readonly number[]): void {
-    for (const table of this.tables) table.mark(lengths);
+  setCheckpoints(lengths: readonly number[]): void {
+    for (const table of this.tables) table.setCheckpoints(lengths);
   }
 
   fork(): WebgpuSequence {
@@ -59,8 +59,8 @@ export class WebgpuSequence implements Sequence {
   }
 
   /** Takes pages for the tokens of a stored sequence, which are then to be written. */
-  hold({ tokens, held }: SequenceShape): void {
-    for (const [span, table] of this.tables.entries()) table.hold(held[span] ?? [], tokens);
+  hold({ tokens, ranges }: SequenceShape): void {
+    for (const [span, table] of this.tables.entries()) table.hold(ranges[span] ?? [], tokens);
     this.length = tokens;
   }
 

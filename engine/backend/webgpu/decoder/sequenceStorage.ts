@@ -1,5 +1,5 @@
 /** Keys and values outside the decoder: of every layer the pages held, `[page, 32 tokens]` of keys, then of values. */
-import type { Sequence, SequenceShape, SequenceStorage } from '../../backend.ts';
+import type { Sequence, SequenceSerializer, SequenceShape } from '../../backend.ts';
 import { checkShape, piecesFor } from '../../backend.ts';
 import { pageTokens } from '../kernels/cacheCode.ts';
 import { type LayerCache, pageBytes } from './cache.ts';
@@ -15,7 +15,7 @@ interface Sequences {
   explained<Result>(work: () => Promise<Result>): Promise<Result>;
 }
 
-export class WebgpuStorage implements SequenceStorage {
+export class WebgpuSerializer implements SequenceSerializer {
   readonly format: string;
   readonly #parts: LoadedParts;
   readonly #sequences: Sequences;
@@ -28,14 +28,14 @@ export class WebgpuStorage implements SequenceStorage {
 
   shapeOf(sequence: Sequence): SequenceShape {
     const { length, tables } = this.#own(sequence);
-    return { tokens: length, held: tables.map((table) => table.held(length)) };
+    return { tokens: length, ranges: tables.map((table) => table.held(length)) };
   }
 
   pieceBytes(shape: SequenceShape): number[] {
     const { cache, contextTokens } = this.#parts;
     const windows = cache.spans.map(({ slidingWindow }) => slidingWindow);
     checkShape(shape, contextTokens, windows);
-    const pages = shape.held.map((stretches) => heldPages(stretches).size);
+    const pages = shape.ranges.map((stretches) => heldPages(stretches).size);
     return cache.layers.map((layer, index) => {
       return (pages[layer.span] ?? 0) * this.#pageBytes(index) * buffersOf(layer).length;
     });
@@ -49,8 +49,8 @@ export class WebgpuStorage implements SequenceStorage {
     }
   }
 
-  hasRoom({ held }: SequenceShape): boolean {
-    return this.#parts.cache.spans.every(({ pool }, span) => heldPages(held[span] ?? []).size <= pool.freePages);
+  canAllocate({ ranges }: SequenceShape): boolean {
+    return this.#parts.cache.spans.every(({ pool }, span) => heldPages(ranges[span] ?? []).size <= pool.freePages);
   }
 
   async restore(shape: SequenceShape, pieces: AsyncIterable<Uint8Array>): Promise<Sequence> {

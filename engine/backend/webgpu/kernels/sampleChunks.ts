@@ -7,7 +7,7 @@
  * Workgroup: 256 threads a chunk; groups: chunks in x, rows in y. Needs nothing; uses subgroups. Must equal `without` of
  * sampling/logitsProcessor.ts, then `penalise` of sampling/sampler.ts without its logit bias.
  */
-import type { SamplingRules } from '../../backend.ts';
+import type { SamplingParams } from '../../backend.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
@@ -24,14 +24,14 @@ export const notANumber = '3.4e38';
 export const excluded = '-3.0e38';
 
 /** Whether the draw is the CPU sampler's own, but for rounding. */
-export function samplesOnGpu({ temperature, topK }: SamplingRules, vocabularySize: number): boolean {
+export function samplesOnGpu({ temperature, topK }: SamplingParams, vocabularySize: number): boolean {
   return vocabularySize <= mostChunks * chunkTokens && (temperature === 0 || topK <= mostCandidates);
 }
 
 export const settingsWords = 8;
 
 /** One row of `settings`. */
-export function packSettings(settings: SamplingRules, forbids: boolean): Uint32Array<ArrayBuffer> {
+export function packSettings(settings: SamplingParams, forbids: boolean): Uint32Array<ArrayBuffer> {
   const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty } = settings;
   const greedy = temperature === 0;
   const words = new Uint32Array(settingsWords);

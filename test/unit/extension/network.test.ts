@@ -1,0 +1,41 @@
+/** What the engine's process gets of VS Code's settings for the network, and what is shown of an address. */
+import { beforeEach, describe, expect, it } from 'vitest';
+import { bareAddress, hostOf } from '../../../extension/remote.ts';
+import { networkEnvironment } from '../../../extension/settings.ts';
+import { settings } from './vscode.ts';
+
+beforeEach(() => settings.clear());
+
+describe("VS Code's settings for the network", () => {
+  it('say nothing where none is set', () => {
+    expect(networkEnvironment()).toEqual({ HEARTH_CLIENT: 'vscode' });
+  });
+
+  it('reach the engine', () => {
+    settings.set('http.proxy', ' http://proxy:3128 ');
+    settings.set('http.noProxy', ['*.corp', 'build.local']);
+    settings.set('http.proxyStrictSSL', false);
+    settings.set('hearth.remote.certificates', '/etc/corp.pem');
+    expect(networkEnvironment()).toEqual({
+      HEARTH_CLIENT: 'vscode',
+      HEARTH_PROXY: 'http://proxy:3128',
+      HEARTH_NO_PROXY: '*.corp,build.local',
+      HEARTH_STRICT_TLS: 'off',
+      HEARTH_CERTIFICATES: '/etc/corp.pem',
+    });
+    settings.set('http.proxySupport', 'off');
+    expect(networkEnvironment()).not.toHaveProperty('HEARTH_PROXY');
+  });
+});
+
+it('an address without what is secret is how the ids of its models begin', () => {
+  expect(bareAddress('https://me:secret@host/v1/?key=secret#x')).toBe('https://host/v1');
+});
+
+describe('the host that is shown', () => {
+  it.each([
+    ['https://me:secret@host:8443/v1?key=secret', 'host:8443'],
+    ['https://me:secret@bad host/v1', 'bad host/v1'],
+    ['nothing of the kind', 'nothing of the kind'],
+  ])('of %s is %s', (url, host) => expect(hostOf(url)).toBe(host));
+});
