@@ -27,7 +27,7 @@ import { Speculation } from '../scheduler/speculation.ts';
 import type { EmbeddingModel } from '../tasks/embed.ts';
 import { readOptionalJson } from '../tokenizer/readConfig.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { type BackendChoice, type Candidate, type ReferenceWeights, loadDecoder } from './backends.ts';
+import { type BackendChoice, type Candidate, loadDecoder, type ReferenceWeights } from './backends.ts';
 import { type Recovered, Recovery } from './recovery.ts';
 
 export interface LoadRequest {
