@@ -31,7 +31,9 @@ export class DeviceSampler {
       ...allowances.map(({ tokens }) => tokens),
       ...slices.map(({ request }) => this.#tokensLeft(request)),
     );
-    const canAllocate = this.#decoder().canAllocate(slices.map(({ request: { sequence } }) => ({ sequence, tokens: wanted })));
+    const canAllocate = this.#decoder().canAllocate(
+      slices.map(({ request: { sequence } }) => ({ sequence, tokens: wanted })),
+    );
     const steps = canAllocate ? wanted : 1;
     return { steps, slices: slices.flatMap(({ request }, i) => samplingSlice(request, steps, allowances[i]) ?? []) };
   }

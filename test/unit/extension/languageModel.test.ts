@@ -94,7 +94,9 @@ describe('an answer through VS Code', () => {
 
   it('fails with the error that the host knows', async () => {
     await expect(open().ask('Hello?', 'thinker')).rejects.toMatchObject({ code: 'NotFound' });
-    const failure: unknown = await open().ask('OVERFLOW').catch((error: unknown) => error);
+    const failure: unknown = await open()
+      .ask('OVERFLOW')
+      .catch((error: unknown) => error);
     expect(failure).toMatchObject({
       message: 'The question does not fit. Raise hearth.contextTokens, or choose a model with a longer context.',
     });
