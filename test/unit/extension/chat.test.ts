@@ -188,7 +188,7 @@ describe('the chat at work', () => {
       answer: 'One ',
       outcome: { kind: 'failed', actions: ['retry', 'show-log'] },
     });
-    expect(JSON.stringify(last(session)?.outcome)).toContain('What it had written is kept');
+    expect(JSON.stringify(last(session)?.outcome)).toContain('The partial answer was saved');
     await untilState(client, 'ready');
     await session.ask('And now?', []);
     expect(last(session)).toMatchObject({ answer: 'One two three.', outcome: { kind: 'done' } });
@@ -221,7 +221,7 @@ describe('the chat at work', () => {
 
   it.each([
     ['OVERFLOW', ['new-chat', 'settings'], 'start a new chat'],
-    ['BUG', ['retry', 'show-log'], 'an error of its own'],
+    ['BUG', ['retry', 'show-log'], 'an internal error'],
   ])('says what to do about a failure: %s', async (question, actions, words) => {
     const { session } = await open(clientOf());
     await session.ask(question, []);
@@ -279,7 +279,7 @@ describe('the chat at work', () => {
     expect(said.at(-1)).toMatchObject({ type: 'conversation', turns: [{ question: 'one' }] });
     await session.close();
     expect((await open(client)).session.conversation.id).toBe(earlier);
-    await expect(session.openChat('gone')).rejects.toThrow('no longer on this computer');
+    await expect(session.openChat('gone')).rejects.toThrow('no longer exists on this computer');
   });
 
   it('answers one question at a time', async () => {

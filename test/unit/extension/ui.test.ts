@@ -92,7 +92,7 @@ describe('the model manager', () => {
     user.picks = { label: 'Model small', button: 'Verify digest' };
     await manager.open();
     await until(() => user.asked.length === 1);
-    expect(user.asked[0]?.message).toBe('Model small is complete: its digest is the published one.');
+    expect(user.asked[0]?.message).toBe('Model small is intact: its digest matches the published one.');
   });
 
   it('uses a model that is there, and the automatic choice', async () => {

@@ -387,7 +387,7 @@ describe('the chat page', () => {
     links[2]?.click();
     expect(sent.at(-1)).toEqual({ type: 'open-citation', turn: 't1', text: 'src/a.ts:12' });
     expect($('.missing-place').textContent).toBe('gone.ts:3');
-    expect($('.missing-place').title).toBe('The workspace has no gone.ts:3.');
+    expect($('.missing-place').title).toBe('gone.ts:3 is not in the workspace.');
     expect($('.answer-text').textContent).toContain('src/a.ts:123, f(src/a.ts:1), gone.ts:3 and a loop');
   });
 
@@ -404,7 +404,7 @@ describe('the chat page', () => {
     expect($('#usage').hidden).toBe(true);
     await tell({ type: 'conversation', turns: [turn({ answer: 'A', outcome: done })] });
     expect($('#usage').textContent).toBe('80%');
-    expect($('#usage').getAttribute('aria-label')).toBe("160 of 200 tokens of the model's window are in use (80%)");
+    expect($('#usage').getAttribute('aria-label')).toBe('160 of 200 tokens of the context window used (80%)');
     expect($('#usage').classList.contains('nearly-full')).toBe(true);
     await tell({ type: 'conversation', turns: [turn({ kind: 'summary', answer: 'A', outcome: done })] });
     expect($('#usage').hidden).toBe(true);
