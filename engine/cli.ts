@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command line: `hearth COMMAND …`. Answers on stdout, everything else on stderr; exit status 1 after an error. */
+/** The command line, `hearth COMMAND …`. Writes answers to stdout and everything else to stderr. Exits with 1 on error. */
 import packageJson from '../package.json' with { type: 'json' };
 import { bench } from './cli/bench.ts';
 import { cache } from './cli/cache.ts';
@@ -12,7 +12,7 @@ import { generate } from './cli/generate.ts';
 import { index, search } from './cli/indexFolder.ts';
 import { inspect } from './cli/inspect.ts';
 import { logits } from './cli/logits.ts';
-import { passedArguments, runApart } from './cli/longArguments.ts';
+import { passedArguments, runInChild } from './cli/longArguments.ts';
 import { models } from './cli/models.ts';
 import { replay } from './cli/replay.ts';
 import { serve } from './cli/serve.ts';
@@ -43,14 +43,14 @@ function help(): string {
   const width = Math.max(...left.map(({ length }) => length));
   const list = commands.map(({ summary }, i) => `${left[i]?.padEnd(width)}  ${summary}`);
   return [
-    'hearth: a coding assistant that runs on this machine alone.',
+    'hearth: a coding assistant that runs entirely on this machine.',
     '',
     ...list,
     '',
-    'All commands take:',
+    'Options of all commands:',
     optionTable(commonOptions),
     '',
-    '`hearth COMMAND --help` shows the options of a command, `hearth --version` the version.',
+    '`hearth COMMAND --help` shows the options of a command; `hearth --version` shows the version.',
     '',
   ].join('\n');
 }
@@ -66,7 +66,7 @@ async function run(args: readonly string[], terminal: Terminal): Promise<void> {
     return;
   }
   const command = commands.find((known) => known.name === name);
-  if (!command) throw invalidInput(`There is no command '${name}'. See \`hearth --help\`.`);
+  if (!command) throw invalidInput(`Unknown command '${name}'. See \`hearth --help\`.`);
   if (rest.includes('--help') || rest.includes('-h')) {
     terminal.out(commandHelp(command));
     return;
@@ -74,18 +74,18 @@ async function run(args: readonly string[], terminal: Terminal): Promise<void> {
   await command.run(readArguments(command, rest), terminal);
 }
 
-/** What a shell reports for a command that Ctrl-C ended: 128 + SIGINT. */
+/** Exit status after Ctrl-C: 128 + SIGINT. */
 const interruptedStatus = 130;
 
 async function main(): Promise<void> {
   const controller = new AbortController();
   process.on('SIGINT', () => {
-    // The first asks; the second does not wait for an answer.
+    // The first Ctrl-C cancels the command; the second ends the process.
     if (controller.signal.aborted) process.exit(interruptedStatus);
     controller.abort();
   });
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    // The reader went away (`hearth … | head`): nobody is left to write to.
+    // The reader closed the pipe (`hearth … | head`).
     if (error.code === 'EPIPE') process.exit(0);
     throw error;
   });
@@ -98,7 +98,7 @@ async function main(): Promise<void> {
   try {
     const args = passedArguments();
     if (args) await run(args, terminal);
-    else process.exitCode = await runApart(process.argv.slice(2));
+    else process.exitCode = await runInChild(process.argv.slice(2));
   } catch (error) {
     process.exitCode = controller.signal.aborted ? interruptedStatus : 1;
     terminal.err(controller.signal.aborted ? '\nCancelled.\n' : `hearth: ${oneLine(error)}\n`);
@@ -106,7 +106,7 @@ async function main(): Promise<void> {
 }
 
 function oneLine(error: unknown): string {
-  // A broken invariant is a bug: whoever reports it needs to know where.
+  // A broken invariant is a bug, so a report needs the stack.
   const text =
     error instanceof HearthError || !(error instanceof Error) ? String(error) : (error.stack ?? error.message);
   return text.replace(/^HearthError: /, '').replaceAll(/\s*\n\s*/g, ' ');

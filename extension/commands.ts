@@ -47,6 +47,7 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
     'hearth.document': task('document'),
     'hearth.commitMessage': (view) => writeCommitMessage(engine, view),
     'hearth.acceptProposal': () => parts.proposals.accept(),
+    'hearth.acceptProposalHunk': () => parts.proposals.acceptHunk(),
     'hearth.rejectProposal': () => parts.proposals.reject(),
     'hearth.addToChat': async () => (await show()).tracker.add(),
     'hearth.thinking': () => thinking.pick(),

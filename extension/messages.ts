@@ -182,6 +182,8 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('insert'), text: code }),
   /** Shows the code as a change of the file that the turn is about. */
   z.object({ type: z.literal('apply'), turn: name, text: code }),
+  /** Puts a command into the terminal, without running it. */
+  z.object({ type: z.literal('run'), text: code }),
   /** What is being typed: for the chips of its mentions, and kept for the next page. */
   z.object({ type: z.literal('draft'), draft }),
   /** What stands after `@` or `#`. */
@@ -219,6 +221,7 @@ export const texts = z.object({
   copied: z.string(),
   insert: z.string(),
   apply: z.string(),
+  run: z.string(),
   copyAnswer: z.string(),
   edit: z.string(),
   editNote: z.string(),

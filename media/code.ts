@@ -1,6 +1,21 @@
 import { confirmed, element, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 
+const shells = new Set([
+  'sh',
+  'bash',
+  'zsh',
+  'shell',
+  'console',
+  'terminal',
+  'fish',
+  'powershell',
+  'ps1',
+  'pwsh',
+  'bat',
+  'cmd',
+]);
+
 /** Gives code blocks a head with the language, and the buttons once the code is complete. */
 export function decorateCode(block: HTMLElement, open: boolean, turn: string, host: Host): void {
   for (const pre of block.querySelectorAll('pre')) {
@@ -9,7 +24,7 @@ export function decorateCode(block: HTMLElement, open: boolean, turn: string, ho
     const language =
       [...code.classList].find((name) => name.startsWith('language-'))?.slice('language-'.length) ?? 'text';
     const head = element('div', { class: 'code-head' }, [element('span', { class: 'code-language', text: language })]);
-    if (!open) head.append(...codeButtons(code, turn, host));
+    if (!open) head.append(...codeButtons(code, language, turn, host));
     const wrapper = element('div', { class: 'code' });
     pre.tabIndex = 0;
     pre.replaceWith(wrapper);
@@ -22,7 +37,7 @@ export function decorateCode(block: HTMLElement, open: boolean, turn: string, ho
   }
 }
 
-function codeButtons(code: HTMLElement, turn: string, host: Host): HTMLElement[] {
+function codeButtons(code: HTMLElement, language: string, turn: string, host: Host): HTMLElement[] {
   const { texts } = host;
   const text = () => (code.textContent ?? '').replace(/\n$/, '');
   const copy = iconButton('copy', texts.copy, () => {
@@ -34,5 +49,8 @@ function codeButtons(code: HTMLElement, turn: string, host: Host): HTMLElement[]
   insert.dataset['action'] = 'insert';
   const apply = iconButton('diff', texts.apply, () => host.send({ type: 'apply', turn, text: text() }));
   apply.dataset['action'] = 'apply';
-  return [apply, insert, copy];
+  if (!shells.has(language)) return [apply, insert, copy];
+  const run = iconButton('terminal', texts.run, () => host.send({ type: 'run', text: text() }));
+  run.dataset['action'] = 'run';
+  return [run, apply, insert, copy];
 }

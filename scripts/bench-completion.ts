@@ -1,12 +1,12 @@
 /**
- * How good completions of the default model are on lines taken out of real repositories, with and without context from
- * other files, and how long they take with a warm engine.
+ * Measures quality and latency of the default model's completions on held-out lines of real repositories, with and without
+ * context from other files, with a warm engine.
  *
  *     npm run build && npm run bench:completion [-- --lines N] [--seed N] [--model ID] [--context-chars N]
  *
- * Each line is completed twice: at its beginning, which reads the place, and behind some of its tokens, as one types it.
- * A second one is asked for along with it, which the times include, since the engine then tells how sure it is.
- * Exact match and edit similarity are of the second, with the rest of the line; the suggestion is what the editor would show.
+ * Each line is completed twice: at its start, which prefills the prompt, and after some of its tokens, as while typing. Each
+ * request asks for a second candidate, because the engine then reports its confidence; the times include this. Exact match
+ * and edit similarity compare the second completion with the rest of the line, as the editor would show it.
  */
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
@@ -42,13 +42,13 @@ const { values } = parseArgs({
   },
 });
 
-/** Packages also carry what was compiled from the source; it would give the answers away. */
+/** Excludes build output in packages, which would give the answers away. */
 const handWritten: Readonly<Record<string, string>> = { 'zod 4.1.12': 'package/src' };
 
 const engine = startEngine('dist/engine.mjs');
 const card = await engine.requests.load({ model: values.model });
 
-/** What the editor would show, and when. */
+/** The suggestion that the editor would show, and its latency. */
 async function complete(
   held: HeldOut,
   snippets: readonly Snippet[],
@@ -58,13 +58,13 @@ async function complete(
   const { prefix, suffix, languageId } = moment;
   const place = { prefix, suffix, languageId, path: held.path, snippets: [...snippets] };
   const start = performance.now();
-  // Asked for a second one, the engine says how sure it is and still shows all.
+  // With a second candidate, the engine reports its confidence and still shows every completion.
   const asked = { ...place, maxTokens: 64, multiline: 'never', candidates: 2, sampling: { temperature: 0 } } as const;
   const { text, logProbability = Number.NaN } = await patiently(() => engine.requests.complete(asked));
   return { text, logProbability, ms: performance.now() - start };
 }
 
-/** The engine gives up on a place that takes it too long, and keeps what it read. */
+/** The engine stops after its time limit and keeps the prefilled chunks, so the request is retried. */
 async function patiently<T>(ask: () => Promise<T>): Promise<T> {
   for (;;) {
     try {
@@ -109,7 +109,7 @@ async function measure(name: string, folder: string): Promise<Result[]> {
   return results;
 }
 
-/** 1 less the edits (Levenshtein, 1966) in parts of the longer text, as IntelliCode Compose measures (Svyatkovskiy, 2020). */
+/** 1 - edit distance (Levenshtein, 1966) / longer length, as in IntelliCode Compose (Svyatkovskiy, 2020). */
 function editSimilarity(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
@@ -149,12 +149,12 @@ function print(all: readonly Result[]): void {
   }
 }
 
-/** How many suggestions are left at a least log-probability, and how many of them are right. */
+/** Counts the suggestions above each log-probability threshold, and the exact ones among them. */
 function printThresholds(all: readonly Result[]): void {
   const offered = all.filter(({ isShown }) => isShown);
   const exact = offered.filter((one) => one.exact === 1);
-  console.log(`\nArea under the curve of exact ones: ${areaUnderCurve(offered).toFixed(3)} (n = ${offered.length})\n`);
-  console.log('| least mean log-probability | shown | exact of those shown | exact ones kept | edit similarity |');
+  console.log(`\nArea under the ROC curve: ${areaUnderCurve(offered).toFixed(3)} (n = ${offered.length})\n`);
+  console.log('| minimum mean log-probability | shown | precision | recall of exact ones | edit similarity |');
   console.log('|---:|---:|---:|---:|---:|');
   for (const least of [Number.NEGATIVE_INFINITY, -1.5, -1.2, -1, -0.8, -0.7, -0.6, -0.5, -0.4, -0.3, -0.2]) {
     const shown = offered.filter(({ logProbability }) => logProbability >= least);
@@ -171,7 +171,7 @@ function printThresholds(all: readonly Result[]): void {
   }
 }
 
-/** The share of pairs of an exact and another suggestion in which the exact one is the likelier. */
+/** Share of pairs of an exact and a non-exact suggestion in which the exact one has the higher log-probability. */
 function areaUnderCurve(results: readonly Result[]): number {
   const exact = results.filter((one) => one.exact === 1);
   const others = results.filter((one) => one.exact === 0);

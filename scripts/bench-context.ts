@@ -1,10 +1,10 @@
 /**
- * How well the index finds what a question is about, beside plain ripgrep and plain FTS5.
+ * Measures the recall of the index's retrieval against plain ripgrep and plain FTS5.
  *
  *     npm run bench:context [-- --questions N] [--seed N] [--only NAME] [--embeddings]
  *
- * Questions are made from the sources of real packages, fetched once. ripgrep must be installed (`rg`). `--embeddings` adds
- * the index with vectors by a small published model (context/miniLm.ts), which takes minutes a repository.
+ * Generates questions from the sources of real packages, which are downloaded once. Needs ripgrep (`rg`). `--embeddings` adds
+ * the index with embeddings of a small published model (context/miniLm.ts), which takes minutes per repository.
  */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Embedder } from '../engine/index/repository/embeddings.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
-import { type Finder, ftsFinder, hearthFinder, meaningFinder, ripgrepFinder } from './context/finders.ts';
+import { embeddingFinder, type Finder, ftsFinder, hearthFinder, ripgrepFinder } from './context/finders.ts';
 import { miniLm } from './context/miniLm.ts';
 import { makeQuestions, type Question, questionKinds } from './context/questions.ts';
 import { type Source, sourceFolder, sources } from './context/sources.ts';
@@ -23,7 +23,7 @@ interface Row {
   readonly repository: string;
   readonly kind: string;
   readonly questions: number;
-  /** A finder's share of questions answered within each cut. */
+  /** A finder's recall at each cutoff. */
   readonly recall: readonly { readonly finder: string; readonly shares: readonly number[] }[];
 }
 
@@ -40,7 +40,7 @@ async function measure(source: Source, { perKind, seed, embedder }: Settings): P
     const questions = await makeQuestions(folder, perKind, seededRandom(seed));
     const finders = [
       await hearthFinder(folder),
-      ...(embedder ? [await meaningFinder(folder, 'MiniLM', embedder)] : []),
+      ...(embedder ? [await embeddingFinder(folder, 'MiniLM', embedder)] : []),
       await ftsFinder(folder),
       await ripgrepFinder(folder),
     ];
@@ -74,7 +74,7 @@ async function rowOf(
   return { repository, kind, questions: questions.length, recall };
 }
 
-/** Over all repositories and kinds, each question counting once. */
+/** Recall over all repositories and kinds, weighted by questions. */
 function total(rows: readonly Row[]): Row {
   const questions = rows.reduce((sum, row) => sum + row.questions, 0);
   const finders = rows[0]?.recall.map(({ finder }) => finder) ?? [];

@@ -1,10 +1,10 @@
 /**
- * What the index costs on a large tree, and that nothing is lost when it is killed.
+ * Measures the cost of indexing a large tree, and checks that killing the indexer loses nothing.
  *
  *     npm run bench:index [-- --tree DIR] [--seconds N] [--fresh]
  *
- * Without a tree, Debian's source of Linux (87,000 files) is fetched once. Indexing runs for `--seconds` (240) and is then
- * killed by SIGKILL; the next run goes on where it stood, and the one that comes to the end prints the table. Linux only.
+ * The default tree is Debian's source of Linux (87,000 files), downloaded once. Indexing runs for `--seconds` (240) and is
+ * then killed by SIGKILL. The next run continues; the run that finishes prints the table. Linux only.
  */
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
@@ -18,7 +18,7 @@ const searches = 300;
 const saves = 40;
 const comparedFiles = 1000;
 
-/** What earlier runs measured of the same index. */
+/** Measurements of earlier runs on the same index. */
 interface Progress {
   seconds: number;
   processorSeconds: number;
@@ -30,7 +30,7 @@ async function index(directory: string, database: string, progress: Progress, li
   const start = performance.now();
   const indexer = await IndexProcess.open(directory, database);
   const done = await indexer.settled(limitMs, ({ phase, files, pending }) =>
-    console.error(`${phase}: ${files} files, ${pending} wait`),
+    console.error(`${phase}: ${files} files, ${pending} pending`),
   );
   progress.seconds += (performance.now() - start) / 1000;
   progress.processorSeconds += indexer.processorSeconds();
@@ -60,7 +60,7 @@ async function searchMs(indexer: IndexProcess): Promise<number[]> {
   return latencies;
 }
 
-/** A line is added to a file and taken away again: until the index is as the file, and the processor's time for all. */
+/** Adds a line to a file and removes it again. Measures the time until the index is up to date, and the CPU time. */
 async function saveMs(indexer: IndexProcess, directory: string): Promise<{ each: number[]; processorMs: number }> {
   const hits = await indexer.requests.search({
     question: 'return error',
@@ -98,19 +98,19 @@ async function report(directory: string, database: string, progress: Progress): 
   const whole = await wholenessOf(directory, database, comparedFiles);
   const { seconds, processorSeconds, kills } = progress;
   const rows = [
-    ['files', `${files} (of ${JSON.stringify(skipped)} the names only)`],
+    ['files', `${files} (contents skipped: ${JSON.stringify(skipped)})`],
     ['chunks, symbols', `${chunks}, ${symbols}`],
     ['first index', `${seconds.toFixed(0)} s, ${(files / seconds).toFixed(0)} files a second`],
-    ['of the processor', `${processorSeconds.toFixed(0)} s, ${(files / processorSeconds).toFixed(0)} files a second`],
+    ['CPU time', `${processorSeconds.toFixed(0)} s, ${(files / processorSeconds).toFixed(0)} files a second`],
     ['peak memory of the process', `${(peakBytes / 1e6).toFixed(0)} MB`],
     ['index on disk', `${(statSync(database).size / 1e6).toFixed(0)} MB`],
     ['start and scan without a change', `${again.toFixed(1)} s`],
     ['search, p50 and p95', `${quantile(search, 0.5).toFixed(1)} ms, ${quantile(search, 0.95).toFixed(1)} ms`],
     ['one save, p50 and p95', `${quantile(save.each, 0.5).toFixed(1)} ms, ${quantile(save.each, 0.95).toFixed(1)} ms`],
-    ['one save, of the processor', `${save.processorMs.toFixed(1)} ms`],
+    ['one save, CPU time', `${save.processorMs.toFixed(1)} ms`],
     ['killed by SIGKILL', `${kills} times`],
     ['files by git, missing, too many', `${whole.filesByGit}, ${whole.missing}, ${whole.tooMany}`],
-    ['files taken apart anew, different', `${whole.compared}, ${whole.different}`],
+    ['files parsed again, different', `${whole.compared}, ${whole.different}`],
   ];
   console.log(`| ${basename(directory)} | |\n|---|---:|`);
   for (const row of rows) console.log(`| ${row.join(' | ')} |`);
@@ -140,4 +140,4 @@ if (!existsSync(whole)) {
   if (done) writeFileSync(whole, '');
 }
 if (existsSync(whole)) await report(directory, database, progress);
-else console.log('Not done yet: the indexer was killed after its time; run this again to go on.');
+else console.log('Not finished: the indexer was killed after --seconds. Run this again to continue.');

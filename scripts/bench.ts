@@ -1,6 +1,6 @@
 /**
- * Hearth on the CPU beside llama.cpp, and beside what else the goals name, in one table: same files, threads and prompts, same
- * machine, one run, repetitions taken in turn so that both meet the same disturbances. `npm run build` first.
+ * Compares Hearth on the CPU with llama.cpp and other baselines in one table: same files, threads, prompts and machine, in one
+ * run, with alternating repetitions so that other load affects both equally. Run `npm run build` first.
  *
  *   npm run bench -- [--only load,speed,requests,speculation] [--context N]… [--model FILE]… [--turns N] [--threads N]
  *     load, speed, requests: about a quarter of an hour on two cores; a context of 16,384 as long again
@@ -8,9 +8,9 @@
  *     requests       [--keystrokes N]
  *     speculation    [--edit PACKAGE@FROM..TO]… [--commits N] [--files N] [--written N] [--exact]
  *
- * The peers are `llama-bench` and `llama-server` from $HEARTH_LLAMA_BENCH, $HEARTH_LLAMA_SERVER or the PATH. With --fetch-peer the
- * library that npm's node-llama-cpp brings (100 MB into .cache) stands for llama-bench. Without a peer Hearth's figures stand alone.
- * Who stops it has the table of what was measured until then.
+ * The peers are `llama-bench` and `llama-server` from $HEARTH_LLAMA_BENCH, $HEARTH_LLAMA_SERVER or the PATH. With --fetch-peer,
+ * npm's node-llama-cpp (100 MB into .cache) replaces llama-bench. Without a peer, the table has only Hearth's figures. Ctrl-C
+ * prints the table measured so far.
  */
 import { parseArgs } from 'node:util';
 import { defaultThreads } from '../engine/backend/onnx/threads.ts';

@@ -1,4 +1,4 @@
-/** A Chromium for the end-to-end tests: the one that is installed, or Debian's, installed now. */
+/** Finds a Chromium for the end-to-end tests, or installs Debian's. */
 import { join } from 'node:path';
 import { findInPath, isExecutable, run } from './shared/process.ts';
 
@@ -17,7 +17,7 @@ const applications = [
   }),
 ];
 
-/** Its path; undefined where there is none and none can be installed. */
+/** Returns its path, or undefined if none is installed or installable. */
 export async function ensureBrowser(log: (line: string) => void): Promise<string | undefined> {
   return findBrowser() ?? (await installOnDebian(log));
 }

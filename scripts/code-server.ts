@@ -1,9 +1,9 @@
 /**
- * A real VS Code that needs no desktop: the npm package code-server, installed once into the user's cache.
+ * Installs a real VS Code that needs no desktop: the npm package code-server, once, in the user's cache.
  *
- * Its own install script compiles six native modules (about three minutes on two cores, and Kerberos headers). Of
- * those, an editor needs two: spdlog (log files) and native-watchdog (ends the extension host with the server). node-pty,
- * the file watcher and ripgrep ship prebuilt. So scripts are off, and just those modules are built, where there is a compiler.
+ * Its install script compiles six native modules, which takes about three minutes on two cores and needs Kerberos headers. The
+ * editor needs only two of them: spdlog (log files) and native-watchdog (ends the extension host with the server). node-pty, the
+ * file watcher and ripgrep are prebuilt. So install scripts are disabled, and only these two are built, if there is a compiler.
  */
 import { appendFileSync, existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,16 +14,16 @@ import { npm } from './shared/process.ts';
 export const codeServerVersion = '4.139.1';
 const builtModules = ['@vscode/spdlog', '@vscode/native-watchdog', 'node-pty'];
 
-/** Path of code-server's entry script; installs it first where it is absent. */
+/** Returns the path of code-server's entry script, after installing it if needed. */
 export async function ensureCodeServer(log: (line: string) => void): Promise<string> {
   const folder = join(devCache, `code-server-${codeServerVersion}`);
   const entry = join(folder, 'node_modules', 'code-server', 'out', 'node', 'entry.js');
   if (process.platform === 'win32') {
-    throw new Error('code-server does not run on Windows. Install VS Code, whose `code` command is used instead.');
+    throw new Error('code-server does not run on Windows. Install VS Code with its `code` command instead.');
   }
-  // The folder gets its name by one rename after the last step: where it exists, it is complete.
+  // The folder is renamed to its final name after the last step, so it is complete if it exists.
   if (existsSync(entry)) return entry;
-  const waiting = () => log('Waiting for another process that installs code-server.');
+  const waiting = () => log('Waiting for another process that is installing code-server.');
   await withLock(`${folder}.lock`, waiting, async () => {
     if (existsSync(entry)) return;
     const partial = `${folder}.partial`;
@@ -50,7 +50,7 @@ async function install(folder: string, log: (line: string) => void): Promise<voi
   log(`code-server is installed (${Math.round((Date.now() - startMs) / 1000)} s).`);
 }
 
-/** What fails goes into one line and a file: without a compiler that is to be expected, and the editor works all the same. */
+/** Logs build failures in one line and a file. Without a compiler they are expected, and the editor still works. */
 async function buildNatives(
   folder: string,
   build: (module: string) => Promise<unknown>,
@@ -67,7 +67,7 @@ async function buildNatives(
   if (missing.length > 0) log(`code-server goes without ${missing.join(', ')}, which need a compiler and python3.`);
 }
 
-/** Without what an outer `npm run` says of its own project, which would misdirect an install elsewhere. */
+/** Removes the variables of an outer `npm run`, which would redirect the install to its project. */
 function nestedEnvironment(): NodeJS.ProcessEnv {
   const outer = /^npm_(package_|lifecycle_|config_local_prefix$)/;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !outer.test(name)));

@@ -1,9 +1,9 @@
 /**
- * `npm run gpu-bench`: packs what a bare Linux GPU host (x86-64, glibc) needs to prove and measure the GPU engine there, with nothing to
- * download: Node, the bundles and the kernels' tests, Dawn, a Vulkan loader, llama.cpp's Vulkan and CUDA builds from
- * npm's node-llama-cpp as the peer, and a generator of random checkpoints. Archives of under 60 MB each and `run.sh`, in dist/gpu-bench.
+ * `npm run gpu-bench` packs everything to test and measure the GPU engine on a bare Linux GPU host (x86-64, glibc) without
+ * downloads: Node, the bundles, the kernel tests, Dawn, a Vulkan loader, llama.cpp's Vulkan and CUDA builds from npm's
+ * node-llama-cpp as the peer, and a generator of random checkpoints. Writes archives under 60 MB and `run.sh` to dist/gpu-bench.
  *
- * On the host: put all of them into an empty folder and start `sh run.sh`; its options are those of scripts/gpu-bench/run.ts.
+ * On the host, put all files in an empty folder and run `sh run.sh`. It takes the options of scripts/gpu-bench/run.ts.
  */
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -19,7 +19,7 @@ const out = join(projectRoot, 'dist', 'gpu-bench');
 const peer = join(projectRoot, '.cache', 'bench', 'gpu-peer');
 const staging = join(projectRoot, '.cache', 'gpu-bench');
 
-/** NVIDIA's Vulkan driver links against X11 even where there is no screen. */
+/** NVIDIA's Vulkan driver links against X11 even without a screen. */
 const systemLibraries = [
   'libvulkan.so.1',
   'libX11.so.6',
@@ -32,9 +32,9 @@ const systemLibraries = [
 ];
 const libraryFolder = '/usr/lib/x86_64-linux-gnu';
 
-/** A driver that is there without being registered (containers) is registered; the host's own libraries come first. */
+/** Registers the driver if a container lacks its manifest. The host's own libraries take precedence. */
 const runScript = `#!/bin/sh
-# Unpacks the archives beside it and runs the benchmark: sh run.sh [OPTIONS]
+# Unpacks the archives in this folder and runs the benchmark: sh run.sh [OPTIONS]
 set -e
 cd "$(dirname "$0")"
 [ -d bench ] || cat hearth-gpu-bench.tar.gz.* | tar xzf -
@@ -113,7 +113,7 @@ function archive(): string[] {
 }
 
 if (process.platform !== 'linux' || process.arch !== 'x64')
-  throw new Error('The archives are packed on Linux, x86-64.');
+  throw new Error('The archives can only be packed on Linux x86-64.');
 for (const folder of [staging, out]) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });

@@ -1,4 +1,4 @@
-/** ThirdPartyNotices.txt: the licence of every package whose code is in the bundles or lies beside them. */
+/** Writes ThirdPartyNotices.txt with the licence of every bundled or shipped package. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -14,7 +14,7 @@ const manifest = z.object({
 
 const rule = '-'.repeat(80);
 
-/** `inputs`: the files that esbuild bundled, relative to the project; `shipped`: packages that are copied whole. */
+/** `inputs`: files bundled by esbuild, relative to the project. `shipped`: packages copied as a whole. */
 export function notices(inputs: readonly string[], shipped: readonly string[]): string {
   const bundled = inputs.map(packageFolder).filter((folder) => folder !== undefined);
   const folders = new Set([...bundled, ...shipped.map((name) => join('node_modules', name))]);
@@ -23,7 +23,7 @@ export function notices(inputs: readonly string[], shipped: readonly string[]): 
   return `${[head, ...entries].join(`\n\n${rule}\n\n`)}\n`;
 }
 
-/** `node_modules/@scope/name` for any file inside it, nested installs included. */
+/** Returns `node_modules/@scope/name` for a file in a package, including nested installs. */
 function packageFolder(input: string): string | undefined {
   return /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(input)?.[0];
 }

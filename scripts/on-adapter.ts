@@ -3,9 +3,8 @@
  *
  *     node scripts/on-adapter.ts swiftshader|lavapipe PROGRAM.mjs [ARGUMENTS…]
  *
- * SwiftShader (subgroups of 4, no f16) comes with Debian's chromium. Mesa's lavapipe (subgroups of 8, f16, subgroup
- * matrices) comes from Debian sid's packages (shared/mesa.ts). Exit status 77: this machine cannot have the adapter, and the
- * reason is printed.
+ * SwiftShader (subgroups of 4, no f16) comes from Debian's chromium package. Mesa's lavapipe (subgroups of 8, f16, subgroup
+ * matrices) comes from Debian sid (shared/mesa.ts). Exit status 77: the adapter is not available; the reason is printed.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -18,7 +17,7 @@ export { Unavailable };
 export const adapters = ['swiftshader', 'lavapipe'] as const;
 export type Adapter = (typeof adapters)[number];
 
-/** How to start Node so that Dawn finds this adapter and no other. */
+/** Command and environment that make Dawn find only this adapter. */
 export interface AdapterLaunch {
   readonly command: readonly string[];
   readonly env: Record<string, string>;
@@ -39,7 +38,7 @@ function lavapipe(): AdapterLaunch {
   return { command: launch(), env: { VK_ICD_FILENAMES: join(root, 'usr/share/vulkan/icd.d/lvp_icd.json') } };
 }
 
-/** @throws Unavailable with the reason when this machine cannot have the adapter. */
+/** @throws Unavailable with the reason if the adapter is not available. */
 export function adapterLaunch(adapter: Adapter): AdapterLaunch {
   return adapter === 'swiftshader' ? swiftshader() : lavapipe();
 }

@@ -1,10 +1,10 @@
 /**
- * One platform's VSIX: production bundles, and of the native modules that platform's binaries alone.
+ * Builds the VSIX of one platform: production bundles and that platform's native binaries.
  *
  *     npm run package [-- --target linux-x64] [--out FILE]
  *
- * The bundles import onnxruntime-node and webgpu by name. Both lie in dist/node_modules of the VSIX, as they came from npm
- * but for the other platforms' binaries, so that the same import works from a checkout and from an installed extension.
+ * The bundles import onnxruntime-node and webgpu by name. The VSIX has both in dist/node_modules, without other platforms'
+ * binaries, so that the same import works in a checkout and in an installed extension.
  */
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
@@ -20,16 +20,16 @@ const targets = {
   'linux-x64': { onnxruntime: 'linux/x64', dawn: 'linux-x64' },
   'linux-arm64': { onnxruntime: 'linux/arm64', dawn: 'linux-arm64' },
   'darwin-arm64': { onnxruntime: 'darwin/arm64', dawn: 'darwin-universal' },
-  // onnxruntime-node has no binary for Intel Macs since 1.24: the engine falls back to its other backends there.
+  // onnxruntime-node has no binary for Intel Macs since 1.24. The engine uses its other backends there.
   'darwin-x64': { onnxruntime: undefined, dawn: 'darwin-universal' },
   'win32-x64': { onnxruntime: 'win32/x64', dawn: 'win32-x64' },
   'win32-arm64': { onnxruntime: 'win32/arm64', dawn: 'win32-arm64' },
 } as const;
 type Target = keyof typeof targets;
 
-/** What the manifest of an installed extension has no use for. */
+/** Manifest fields that an installed extension doesn't need. */
 const developmentKeys = ['scripts', 'dependencies', 'devDependencies', 'allowScripts'];
-/** Source maps, typings, and the second copy of a library that npm packed where the original had a symbolic link. */
+/** Files to omit: source maps, typings, and duplicates of libraries that npm packed instead of symbolic links. */
 const unused = /\.map$|\.d\.ts$|libonnxruntime\.\d+\.\d+\.\d+\.dylib$/;
 const documents = ['README.md', 'CHANGELOG.md', 'LICENSE', '.vscodeignore', 'media', 'l10n', 'package.nls.json'];
 
@@ -107,7 +107,7 @@ if (import.meta.main) {
   const bytes = statSync(file).size;
   console.log(`${relative(process.cwd(), file)}: ${(bytes / 2 ** 20).toFixed(1)} MiB`);
   if (bytes > maxPackageBytes) {
-    console.error(`That is over ${maxPackageBytes / 2 ** 20} MiB, the most a package may take.`);
+    console.error(`The package exceeds the limit of ${maxPackageBytes / 2 ** 20} MiB.`);
     process.exit(1);
   }
 }

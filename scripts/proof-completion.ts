@@ -1,10 +1,10 @@
 /**
- * Where completions end, on real files of many languages that package registries carry.
+ * Measures where completions end, on real files of many languages from package registries.
  *
  *     npm run proof:completion [-- --places N] [--seed N] [--language ID] [--show wrong]
  *
- * Each place is cut at the border of a token; the true rest of the statement is given as the model's text, alone and with
- * twenty kinds of continuation. What is shown must be the true text, or a beginning of it with which the file parses.
+ * Each position is at a token boundary. The simulated model output is the true rest of the statement, alone and with twenty
+ * kinds of continuation. The shown text must be the true text, or a prefix of it with which the file parses.
  */
 import { parseArgs } from 'node:util';
 import { seededRandom } from '../engine/sampling/random.ts';

@@ -1,10 +1,10 @@
 /**
- * `npm run proof:gpu`: everything that is claimed of the GPU engine, on both software adapters, in parts that take
- * minutes each; what each part measured is kept in .cache/proof, and docs/proof.md gets the tables of all parts.
+ * `npm run proof:gpu` verifies every claim about the GPU engine on both software adapters, in parts of some minutes each. It
+ * stores the results in .cache/proof and writes the tables of all parts to docs/proof.md.
  *
  *   npm run proof:gpu -- [--adapter swiftshader|lavapipe] [--part NAME]… [--list] [--tables]
  *
- * `--tables` runs nothing and writes the tables from what was kept.
+ * `--tables` only writes the tables from stored results.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,11 +19,11 @@ import { projectRoot } from './shared/paths.ts';
 export interface Part {
   readonly name: string;
   readonly files: readonly string[];
-  /** Of golden checkpoints, a pattern of their names; `all` otherwise. */
+  /** Pattern of golden checkpoints' names, or `all`. */
   readonly goldens: string;
 }
 
-/** What a part measured, as it is kept. */
+/** Stored results of a part. */
 export interface PartResult {
   readonly part: string;
   readonly adapter: Adapter;

@@ -1,4 +1,4 @@
-/** Writes what the parts of `npm run proof:gpu` measured between the marks of docs/proof.md. */
+/** Writes the results of `npm run proof:gpu` between the markers in docs/proof.md. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { adapters } from './on-adapter.ts';
@@ -106,7 +106,7 @@ function layerTable(results: readonly PartResult[]): string {
   return rows.length === 0 ? '' : table(heading, rows);
 }
 
-/** One row a kernel: its types and sizes are in the labels of what ran. */
+/** One row per kernel, with the types and sizes from the labels of its runs. */
 function kernelTable(results: readonly PartResult[]): string {
   const figures = measured(results, 'kernel');
   const kernels = Map.groupBy(figures, ({ kernel }) => String(kernel).split(' ')[0] ?? '');

@@ -1,4 +1,4 @@
-/** Writes the table of settings in README.md from package.json: `node scripts/readme-settings.ts`. A test fails when it is old. */
+/** `node scripts/readme-settings.ts` writes README.md's settings table from package.json. A test fails if it is outdated. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
@@ -18,7 +18,7 @@ const [begin, end] = ['<!-- settings: made by scripts/readme-settings.ts -->', '
 
 const readJson = (name: string): unknown => JSON.parse(readFileSync(join(projectRoot, name), 'utf8'));
 
-/** The table as Markdown, a setting a line: its first sentence, and its default. */
+/** The Markdown table: one line per setting with its default and the first sentence of its description. */
 export function settingsTable(): string {
   const { contributes } = manifest.parse(readJson('package.json'));
   const texts = z.record(z.string(), z.string()).parse(readJson('package.nls.json'));
@@ -37,11 +37,11 @@ function shown(value: unknown): string {
   return typeof value === 'object' ? 'all but plain text' : `\`${value}\``;
 }
 
-/** Up to the first full stop that is followed by a space; links to commands work in the settings editor alone. */
+/** Text up to the first full stop before a space. Command links are removed, because they only work in the settings editor. */
 const firstSentence = (text: string): string =>
   (text.split(/(?<=\.)\s/)[0] ?? text).replaceAll(/\[([^\]]*)\]\(command:[^)]*\)/g, '$1');
 
-/** README.md with the table as package.json has it. @throws Error where the marks are missing. */
+/** Returns README.md with the current table. @throws Error if the markers are missing. */
 export function withSettings(readme: string): string {
   const [before, rest] = readme.split(begin);
   const after = rest?.split(end)[1];

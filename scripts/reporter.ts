@@ -1,6 +1,6 @@
 /**
- * A vitest reporter that writes what a run came to, for scripts/test.ts to add up: to the file named by the environment
- * variable HEARTH_TEST_SUMMARY, which is absent when vitest is run by hand.
+ * A vitest reporter that writes the totals of a run to the file in HEARTH_TEST_SUMMARY, for scripts/test.ts to add up. The
+ * variable is unset when vitest is run by hand.
  */
 import { writeFileSync } from 'node:fs';
 import type { Reporter, TestModule } from 'vitest/node';
@@ -26,7 +26,7 @@ export default class SummaryReporter implements Reporter {
 }
 
 function addModule(summary: TestSummary, module: TestModule): void {
-  // A file that cannot be imported has no tests to fail.
+  // A file that fails to import has no tests, so it counts as one failure.
   summary.failed += module.errors().length;
   for (const suite of module.children.allSuites()) summary.failed += suite.errors().length;
   for (const test of module.children.allTests()) {
@@ -37,7 +37,7 @@ function addModule(summary: TestSummary, module: TestModule): void {
   }
 }
 
-/** Given to `context.skip(reason)`, or in the suite's name: see test/unit/shared.ts. */
+/** The reason passed to `context.skip(reason)`, or contained in the suite's name (test/unit/shared.ts). */
 function skipReason(name: string, result: object): string {
   if ('note' in result && typeof result.note === 'string') return result.note;
   return /\(skipped: (.+?)\)/.exec(name)?.[1] ?? 'no reason given';

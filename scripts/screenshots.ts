@@ -1,6 +1,6 @@
 /**
- * Takes pictures of every screen in a light and a dark theme: the scenes of test/e2e/screenshots*.ts. Those of the README go
- * to docs/images, the others to test/e2e/results/screens.
+ * Takes screenshots of every screen in a light and a dark theme (test/e2e/screenshots*.ts). Writes the README's to docs/images
+ * and the others to test/e2e/results/screens.
  */
 import { join } from 'node:path';
 import { projectRoot } from './shared/paths.ts';

@@ -1,11 +1,11 @@
 /**
- * Builds Hearth, fetches its default model once, and opens it on a folder in a real VS Code.
+ * Builds Hearth, downloads its default model once, and opens a folder with it in a real VS Code.
  *
  *     npm start [-- FOLDER] [--port N] [--no-open] [--browser]
  *
- * The installed `code` is used where there is one and a display; otherwise (or with --browser) code-server on loopback.
- * Other users of this machine can reach a loopback port too, so the page asks for a password, made at random once and kept
- * in a file that only its owner can read.
+ * Uses the installed `code` if there is one and a display; otherwise, or with --browser, code-server on loopback. Other users
+ * of this machine can also reach a loopback port, so the page asks for a random password. The password is created once and
+ * stored in a file that only its owner can read.
  */
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -20,7 +20,7 @@ import { findInPath, isExecutable, run } from './shared/process.ts';
 import { installExtension, quietSettings, startServer } from './shared/vscodeServer.ts';
 
 const usualPort = 8090;
-/** Has the extension show its chat and walkthrough, once. */
+/** Makes the extension show its chat and walkthrough once. */
 const firstWindow = { HEARTH_FIRST_WINDOW: '1' };
 const oldestVSCode = [1, 104] as const;
 
@@ -36,21 +36,21 @@ function readArguments() {
   });
   const port = values.port === undefined ? undefined : Number(values.port);
   if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65535)) {
-    throw new Error(`--port ${values.port} is no port number.`);
+    throw new Error(`--port ${values.port} is not a valid port number.`);
   }
-  // npm starts scripts in the project; INIT_CWD is where the user stood.
+  // npm starts scripts in the project folder; INIT_CWD is the user's folder.
   const folder = resolve(process.env['INIT_CWD'] ?? process.cwd(), positionals[0] ?? '.');
   if (!existsSync(folder) || !statSync(folder).isDirectory()) throw new Error(`${folder} is no folder.`);
   return { port, folder, open: values.open, browser: values.browser };
 }
 
-/** Windows and macOS always have a display as far as we can tell. */
+/** Assumes that Windows and macOS always have a display. */
 function hasDisplay(): boolean {
   if (process.platform !== 'linux') return true;
   return process.env['DISPLAY'] !== undefined || process.env['WAYLAND_DISPLAY'] !== undefined;
 }
 
-/** The `code` command of a desktop VS Code that is new enough. */
+/** The `code` command of a recent enough desktop VS Code. */
 function findCode(): string | undefined {
   const macApp = '/Applications/Visual Studio Code.app/Contents/Resources/app/bin/code';
   const names = process.platform === 'win32' ? ['code.cmd'] : ['code'];
@@ -65,7 +65,7 @@ function findCode(): string | undefined {
   return undefined;
 }
 
-/** Made once, so that a browser that is signed in stays so. */
+/** Created once, so that a signed-in browser stays signed in. */
 function readPassword(): string {
   const path = join(devCache, 'code-server-password');
   if (!existsSync(path)) {
@@ -75,7 +75,7 @@ function readPassword(): string {
   return readFileSync(path, 'utf8');
 }
 
-/** The usual port when it is free, else 0, for which the system chooses one. */
+/** The default port if it is free, otherwise 0 for a port chosen by the system. */
 async function choosePort(): Promise<number> {
   const probe = createServer();
   const taken = await new Promise<boolean>((resolve) => {

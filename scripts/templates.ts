@@ -1,8 +1,7 @@
 /**
- * Fetches llama.cpp's collection of published chat templates, and its vocabularies with the ids that they must give (all in
- * the source of `llama-cpp-python` on PyPI), into `node_modules/.cache`. Records
- * what Python's jinja2 renders of them, and of our own templates, into `test/fixtures/text/jinja`. Needs `python3` with
- * pip and jinja2 3.1, and tar.
+ * Downloads llama.cpp's collection of published chat templates, and its vocabularies with expected token ids, into
+ * `node_modules/.cache` (from the source of `llama-cpp-python` on PyPI). Records how Python's jinja2 renders them and our own
+ * templates in `test/fixtures/text/jinja`. Needs `python3` with pip and jinja2 3.1, and tar.
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * `npm run test:e2e -- [FILE...] [--repeat N] [--busy M]`: the end-to-end tests of the files whose path contains one of the names, each
- * file N times in a row beside M processes that do nothing but use a processor; then a table of what passed and how long it took.
+ * `npm run test:e2e -- [FILE...] [--repeat N] [--busy M]` runs the end-to-end test files whose path contains one of the names,
+ * each N times in a row, next to M processes that only use CPU time. Prints a table of results and durations.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join, relative } from 'node:path';
@@ -13,7 +13,7 @@ interface Runs {
   readonly file: string;
   readonly seconds: number[];
   readonly tests: number;
-  /** Name of a test to how often it failed. */
+  /** Number of failures by test name. */
   readonly failures: Map<string, number>;
   failed: number;
   skipped: number;
@@ -27,7 +27,7 @@ function readArguments() {
   const count = (name: 'repeat' | 'busy', least: number) => {
     const value = Number(values[name]);
     if (Number.isInteger(value) && value >= least) return value;
-    throw new Error(`--${name} takes a whole number from ${least}, not '${values[name]}'.`);
+    throw new Error(`--${name} must be a whole number of at least ${least}, not '${values[name]}'.`);
   };
   return { repeat: count('repeat', 1), busy: count('busy', 0), files: positionals };
 }
@@ -35,7 +35,7 @@ function readArguments() {
 const startBusy = (count: number): ChildProcess[] =>
   Array.from({ length: count }, () => spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' }));
 
-/** One file after the other, so that the runs of one can be told apart; packaging and installing happen once for all. */
+/** Runs the files one after another, to separate their results. Packages and installs only once. */
 async function repeatEach(vitest: Vitest, names: readonly string[], repeat: number): Promise<Runs[]> {
   const all: Runs[] = [];
   for (const specification of await vitest.globTestSpecifications([...names])) {
@@ -95,7 +95,7 @@ const busyProcesses = startBusy(busy);
 try {
   await vitest.standalone();
   const all = await repeatEach(vitest, files, repeat);
-  console.log(`\nEach file ${repeat} times, beside ${busy} busy processes:\n\n${table(all, repeat)}`);
+  console.log(`\nEach file ${repeat} times, next to ${busy} busy processes:\n\n${table(all, repeat)}`);
   for (const { file, failures } of all) {
     for (const [name, times] of failures) console.log(`\n${times} of ${repeat} failed: ${file}: ${name}`);
   }

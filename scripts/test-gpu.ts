@@ -1,5 +1,5 @@
 /**
- * `npm run test:gpu [all]`: the GPU tests on both software adapters; `all` runs every golden model with every test.
+ * `npm run test:gpu [all]` runs the GPU tests on both software adapters; `all` runs every test with every golden model.
  */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ const launcher = join(projectRoot, 'scripts', 'on-adapter.ts');
 const vitest = join(projectRoot, 'node_modules', 'vitest', 'vitest.mjs');
 const env = process.argv[2] === 'all' ? { ...process.env, HEARTH_TEST_GOLDENS: 'all' } : process.env;
 
-/** on-adapter.ts ends with this where the adapter is not to be had, and has printed why. */
+/** Exit status of on-adapter.ts if the adapter is not available. */
 const unavailable = 77;
 
 for (const adapter of adapters) {

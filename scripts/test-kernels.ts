@@ -1,11 +1,11 @@
 /**
- * `npm run test:kernels`: compiles the plans of published models by the real compilers of four GPUs that are not here (Mesa's
- * drivers, fetched by itself on Debian) and holds them to kernels/ceilings.ts: every kernel compiles, none spills, no loop takes
- * more instructions a weight, no access more passes through the banks.
+ * `npm run test:kernels` compiles the plans of published models with the real compilers of four GPUs, without the hardware
+ * (Mesa's drivers, downloaded automatically on Debian). Checks the limits of kernels/ceilings.ts: every kernel compiles without
+ * spills, and no loop exceeds its instructions per weight or bank passes.
  *
  *     --cards Ada,M1     some cards         --rows 1,prompt     some plans        --write     docs/kernels.md as well
  *
- * Exit status 77: Mesa cannot be had here, and the reason is printed.
+ * Exit status 77: Mesa is not available; the reason is printed.
  */
 import { parseArgs } from 'node:util';
 import { ceilings, wavefrontCeilings } from '../engine/backend/webgpu/kernels/ceilings.ts';
@@ -25,8 +25,8 @@ const { values } = parseArgs({
 });
 const asked = cards.filter(({ name }) => values.cards === undefined || values.cards.split(',').includes(name));
 
-/** What is wrong, a sentence each. */
-function faults({ card, kernels, failures }: CardResult): string[] {
+/** Violations, one sentence each. */
+function faults({ card, kernels, failures, software }: CardResult): string[] {
   const failed = Object.entries(failures).map(
     ([label, message]) => `${card.name}: ${label} does not compile: ${message}`,
   );
@@ -41,6 +41,7 @@ function faults({ card, kernels, failures }: CardResult): string[] {
       ? []
       : [`${card.name}: ${label} takes ${perWeight.toFixed(1)} instructions a weight; its ceiling is ${ceiling}.`];
   });
+  if (software) failed.push(`${card.name} counts as a rasteriser on the CPU.`);
   if (kernels.length === 0) failed.push(`${card.name}: no kernel was compiled.`);
   return [...failed, ...spilled, ...costly];
 }
@@ -53,7 +54,7 @@ function bankFaults(): string[] {
   });
 }
 
-/** Two at a time: a compiler takes one core. */
+/** Runs two at a time, because a compiler uses one core. */
 async function measureAll(): Promise<CardResult[]> {
   const open: Card[] = [...asked];
   const results: CardResult[] = [];

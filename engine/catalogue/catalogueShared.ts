@@ -1,4 +1,4 @@
-/** What the catalogue's entries have in common. */
+/** Licences and fields that several catalogue entries share. */
 import type { CatalogueEntryInput } from './catalogue.ts';
 
 export const apache = { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0', open: true };
@@ -18,7 +18,7 @@ export interface HubGguf {
   readonly file: { readonly name: string; readonly bytes: number; readonly sha256: string };
 }
 
-/** What the entries of one GGUF file from the hub have in common. */
+/** Fields of an entry with a single GGUF file from the hub. */
 export function hubGguf(model: HubGguf) {
   return {
     id: model.id,

@@ -1,4 +1,4 @@
-/** One file from one address: resumed where it stopped, retried where that helps, verified before it gets its name. */
+/** Downloads one file from one URL: resumes partial files, retries transient failures, verifies before renaming. */
 import { setTimeout as wait } from 'node:timers/promises';
 import { cancelled, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
@@ -8,7 +8,7 @@ import { get, HttpFailure, type HttpResponse, showAddress, statusFailure } from 
 import { type FinishedFile, findFinished, PartialFile } from './partialFile.ts';
 
 export interface RetryPolicy {
-  /** Failures in a row, without a byte in between, before a source is given up. */
+  /** Consecutive failures without any new byte before giving up on the source. */
   readonly attempts: number;
   readonly firstWaitMs: number;
   readonly idleMs: number;
@@ -16,11 +16,11 @@ export interface RetryPolicy {
 
 export const defaultRetry: RetryPolicy = { attempts: 5, firstWaitMs: 500, idleMs: limits.store.idleMs };
 
-/** What is known of a file before its bytes: one of the digests is needed to accept it. */
+/** Expected size and digests. A file is accepted only if at least one digest is known. */
 export interface Expected {
   readonly bytes?: number | undefined;
   readonly sha256?: string | undefined;
-  /** Git's object name, SHA-1 of `blob <length>\0<content>`: what the hub announces for small files. */
+  /** Git object id, the SHA-1 of `blob <length>\0<content>`. The hub announces it for small files. */
   readonly gitBlob?: string | undefined;
 }
 
@@ -30,14 +30,14 @@ export interface DownloadJob {
   readonly name: string;
   readonly expected: Expected;
   readonly maxBytes: number;
-  /** What a trusted server says about the file in its headers. */
+  /** Reads the size and digests that a trusted server announces in its headers. */
   readonly announced?: (response: HttpResponse) => Expected;
   readonly retry: RetryPolicy;
   readonly signal?: AbortSignal | undefined;
   readonly onBytes?: ((doneBytes: number, totalBytes: number | undefined) => void) | undefined;
 }
 
-/** Downloads into `folder/name`. Returns at once what an earlier run finished. */
+/** Downloads into `folder/name`. Returns immediately if the file is already complete. */
 export async function download(job: DownloadJob): Promise<FinishedFile> {
   const finished = await findFinished(job.folder, job.name);
   if (finished && (job.expected.sha256 === undefined || job.expected.sha256 === finished.sha256)) return finished;
@@ -48,12 +48,12 @@ export async function download(job: DownloadJob): Promise<FinishedFile> {
       const { expected, connections } = await fetchAll(job, file);
       const problem = await findProblem(job, file, expected);
       if (problem === undefined) return await file.finish();
-      const pieced = connections > 1 || (restarts === 0 && keptBytes > 0);
-      if (!pieced || restarts > 0) {
+      const resumed = connections > 1 || (restarts === 0 && keptBytes > 0);
+      if (!resumed || restarts > 0) {
         await file.discard();
         throw problem;
       }
-      // Pieces may be of different versions of the file, or damaged by a power cut: once more from the start.
+      // A resumed file may mix two versions, or a power cut may have damaged it. Retry once from the start.
       await file.restart();
     }
   } catch (error) {
@@ -73,7 +73,7 @@ async function findProblem(job: DownloadJob, file: PartialFile, expected: Expect
   return new HttpFailure(`${shown} has Git object name ${blob} instead of ${expected.gitBlob}.`, 'never');
 }
 
-/** Appends to `file` until it has all bytes, over as many connections as that takes. */
+/** Appends to `file` until it is complete, reconnecting as needed. */
 async function fetchAll(job: DownloadJob, file: PartialFile): Promise<{ expected: Expected; connections: number }> {
   const { expected } = job;
   let failures = 0;
@@ -107,7 +107,7 @@ async function pause(ms: number, job: DownloadJob): Promise<void> {
   }
 }
 
-/** One connection. Returns when the file has all its bytes. */
+/** Makes one connection. Returns when the file is complete. */
 async function fetchOnce(job: DownloadJob, file: PartialFile): Promise<Expected> {
   const response = await get(job.address, {
     headers: rangeHeaders(file),
@@ -115,7 +115,7 @@ async function fetchOnce(job: DownloadJob, file: PartialFile): Promise<Expected>
     idleMs: job.retry.idleMs,
   });
   try {
-    const total = await place(response, file);
+    const total = await positionBody(response, file);
     const expected = reconcile(job, response, total);
     const previous = file.belongsTo.sha256;
     if (file.bytes > 0 && previous !== undefined && previous !== expected.sha256) {
@@ -131,8 +131,8 @@ async function fetchOnce(job: DownloadJob, file: PartialFile): Promise<Expected>
 }
 
 /**
- * With a known SHA-256 the digest guards the resumed file; without one `If-Range` makes the server send all of it when
- * it has changed. (A delivery network may give every mirror another ETag, so it is asked for only where it is needed.)
+ * A known SHA-256 detects a changed file. Without one, `If-Range` makes the server resend a changed file from the start.
+ * `If-Range` is sent only then, because a CDN may use a different ETag on each mirror.
  */
 function rangeHeaders(file: PartialFile): Record<string, string> {
   const { sha256, etag } = file.belongsTo;
@@ -147,8 +147,8 @@ function strongEtag(response: HttpResponse): string | undefined {
   return etag?.startsWith('"') ? etag : undefined;
 }
 
-/** Decides where the body goes: on to the end of `file`, or over it. Returns the whole file's length if it is said. */
-async function place(response: HttpResponse, file: PartialFile): Promise<number | undefined> {
+/** Truncates `file` if the body starts at byte 0. Returns the full length if the server announces it. */
+async function positionBody(response: HttpResponse, file: PartialFile): Promise<number | undefined> {
   if (response.status === 200) {
     if (file.bytes > 0) await file.restart();
     return number(response.headers.get('content-length'));
@@ -157,9 +157,9 @@ async function place(response: HttpResponse, file: PartialFile): Promise<number 
   const [, start, total] = match ?? [];
   if (response.status === 206 && Number(start) === file.bytes) return number(total ?? null);
   if (response.status === 206 || response.status === 416) {
-    // 416: the kept part is longer than the file. 206 elsewhere: a server that cannot count.
+    // 416: the partial file is longer than the file. 206 at another offset: a broken server.
     await file.restart();
-    throw new HttpFailure(`${showAddress(response.url)} does not have the range that was asked for.`, 'later', {
+    throw new HttpFailure(`${showAddress(response.url)} did not send the requested byte range.`, 'later', {
       waitMs: 0,
     });
   }
@@ -170,13 +170,16 @@ function number(text: string | null): number | undefined {
   return text !== null && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
 }
 
-/** Catalogue, announcement and response must agree, and there must be a digest. */
+/** Checks that catalogue, announcement and response agree, and that there is a digest. */
 function reconcile(job: DownloadJob, response: HttpResponse, total: number | undefined): Expected {
   const announced = job.announced?.(response) ?? {};
   const shown = showAddress(job.address);
   const { sha256, gitBlob, bytes } = job.expected;
   if (sha256 !== undefined && announced.sha256 !== undefined && sha256 !== announced.sha256) {
-    throw new HttpFailure(`${shown} now has SHA-256 ${announced.sha256}, not ${sha256}: another file.`, 'never');
+    throw new HttpFailure(
+      `${shown} now has SHA-256 ${announced.sha256}, expected ${sha256}: a different file.`,
+      'never',
+    );
   }
   const sizes = [bytes, announced.bytes, total].filter((size) => size !== undefined);
   const size = sizes[0];
@@ -188,7 +191,7 @@ function reconcile(job: DownloadJob, response: HttpResponse, total: number | und
   }
   const known = { bytes: size, sha256: sha256 ?? announced.sha256, gitBlob: gitBlob ?? announced.gitBlob };
   if (known.sha256 === undefined && known.gitBlob === undefined) {
-    throw new HttpFailure(`${shown} comes without a digest to check it against.`, 'never');
+    throw new HttpFailure(`${shown} has no digest to verify against.`, 'never');
   }
   return known;
 }
@@ -199,7 +202,7 @@ async function receive(job: DownloadJob, file: PartialFile, response: HttpRespon
   for await (const chunk of response.body) {
     throwIfAborted(job.signal);
     if (file.bytes + chunk.byteLength > (total ?? job.maxBytes)) {
-      throw new HttpFailure(`${showAddress(response.url)} sends more bytes than it said.`, 'never');
+      throw new HttpFailure(`${showAddress(response.url)} sent more bytes than it announced.`, 'never');
     }
     await file.append(chunk);
     job.onBytes?.(file.bytes, total);

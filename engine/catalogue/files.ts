@@ -1,4 +1,4 @@
-/** Disk operations that leave either the old or the new state behind, whatever moment the process dies at. */
+/** Crash-safe disk operations: an interrupted write leaves either the old or the new state. Also progress reports. */
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { open, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
@@ -12,7 +12,7 @@ export function errorCode(error: unknown): string | undefined {
   return typeof code === 'string' ? code : undefined;
 }
 
-/** Size of a regular file; undefined where there is none. */
+/** Size of a regular file, or undefined if there is none. */
 export async function fileBytes(path: string): Promise<number | undefined> {
   try {
     const status = await stat(path);
@@ -23,7 +23,7 @@ export async function fileBytes(path: string): Promise<number | undefined> {
   }
 }
 
-/** Replaces `path` by `value` in one step. */
+/** Atomically replaces the file at `path`. */
 export async function writeJson(path: string, value: unknown): Promise<void> {
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   try {
@@ -42,7 +42,7 @@ export async function writeJson(path: string, value: unknown): Promise<void> {
   await syncFolder(dirname(path));
 }
 
-/** JSON of at most `maxBytes`; undefined where there is none or it is not JSON: such a file is as good as absent. */
+/** Reads JSON of at most `maxBytes`. Returns undefined if the file is missing or not JSON. */
 export async function readJson(path: string, maxBytes: number = limits.store.manifestBytes): Promise<unknown> {
   const bytes = await fileBytes(path);
   if (bytes === undefined || bytes > maxBytes) return undefined;
@@ -54,7 +54,7 @@ export async function readJson(path: string, maxBytes: number = limits.store.man
   }
 }
 
-/** Makes renames in `folder` survive a power cut. Windows has no such call. */
+/** Syncs `folder` so that renames in it survive a power cut. Windows has no such call. */
 export async function syncFolder(folder: string): Promise<void> {
   if (process.platform === 'win32') return;
   const handle = await open(folder, 'r');
@@ -73,7 +73,7 @@ export interface HashOptions {
   readonly onBytes?: ((bytes: number) => void) | undefined;
 }
 
-/** Hash of a file read in pieces, in hexadecimal digits. */
+/** Streams a file through a hash. Returns hexadecimal digits. */
 export async function hashFile(path: string, options: HashOptions = {}): Promise<string> {
   const hash = createHash(options.algorithm ?? 'sha256');
   if (options.prefix !== undefined) hash.update(options.prefix);
@@ -85,18 +85,18 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   return hash.digest('hex');
 }
 
-/** Throws when `folder`'s disk cannot take `bytes` more. */
+/** @throws DiskFull if `folder`'s disk has less than `bytes` free. */
 export async function requireSpace(folder: string, bytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(folder);
   const freeBytes = bavail * bsize;
   if (freeBytes >= bytes + limits.store.diskReserveBytes) return;
   throw new DiskFull(
-    `${showBytes(bytes)} more are needed in ${folder} and its disk has ${showBytes(freeBytes)} free. ` +
-      'What was already downloaded is kept. Free some space, or move the store with HEARTH_HOME.',
+    `${folder} needs ${showBytes(bytes)} more, but its disk has ${showBytes(freeBytes)} free. ` +
+      'Downloaded data is kept. Free some space, or move the store with HEARTH_HOME.',
   );
 }
 
-/** No source can help against a full disk. */
+/** Stops a download: trying another source does not help. */
 export class DiskFull extends HearthError {
   constructor(message: string, options?: ErrorOptions) {
     super('unavailable', message, options);
@@ -104,16 +104,43 @@ export class DiskFull extends HearthError {
   }
 }
 
-/** Says in one sentence what the disk refused. */
+/** Converts a file system error into a typed error with a message for the user. */
 export function diskError(error: unknown, path: string): unknown {
   const code = errorCode(error);
   if (code === 'ENOSPC' || code === 'EDQUOT') {
-    const message = `The disk is full: ${path} could not be written. What was already downloaded is kept.`;
+    const message = `Could not write ${path}: the disk is full. Downloaded data is kept. Free some space and try again.`;
     return new DiskFull(message, { cause: error });
   }
   if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS' || code === 'ENOTDIR' || code === 'EEXIST') {
-    const message = `${path} cannot be written (${code}). HEARTH_HOME names another folder for the models.`;
+    const message = `Could not write ${path} (${code}). Set HEARTH_HOME to store models in another folder.`;
     return new DiskFull(message, { cause: error });
   }
   return error;
+}
+
+/** Progress of a download, import or verification. */
+export interface StoreProgress {
+  /** `waiting`: another process is downloading the same model. */
+  readonly phase: 'waiting' | 'download' | 'extract' | 'verify' | 'copy';
+  readonly source: string;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface WorkOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: StoreProgress) => void) | undefined;
+}
+
+/** At most ten reports a second. */
+const progressIntervalMs = 100;
+
+export function reporter(source: string, onProgress: WorkOptions['onProgress']) {
+  let last = Number.NEGATIVE_INFINITY;
+  return (phase: StoreProgress['phase'], doneBytes: number, totalBytes: number): void => {
+    const now = performance.now();
+    if (now - last < progressIntervalMs && doneBytes < totalBytes) return;
+    last = now;
+    onProgress?.({ phase, source, doneBytes, totalBytes });
+  };
 }

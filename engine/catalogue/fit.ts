@@ -1,33 +1,68 @@
-/** Which models a machine can run, before anything is downloaded. Estimates, and said as such. */
+/** Estimates which models this machine can run, before any download. */
 
+import { availableParallelism } from 'node:os';
+import { hostMemory } from '../backend/hostMemory.ts';
 import { DoesNotFit, type MemoryPool, type ModelNeeds, mostUsableBytes, planMemory } from '../backend/memoryPlan.ts';
+import { graphicsCards } from '../backend/webgpu/device/graphicsCards.ts';
 import { showBytes } from '../units.ts';
 import type { CatalogueEntry } from './catalogue.ts';
-import type { Hardware } from './hardware.ts';
+
+interface Gpu {
+  readonly name: string;
+  /** Memory available for weights; absent if unknown. */
+  readonly memoryBytes?: number;
+  /** Unified memory: shared with the CPU (laptops, Apple silicon). */
+  readonly unified: boolean;
+}
+
+export interface Hardware {
+  /** Memory of the machine, or the limit of its container. */
+  readonly totalMemoryBytes: number;
+  readonly freeMemoryBytes: number;
+  readonly cores: number;
+  /** Absent if no GPU was found. */
+  readonly gpu?: Gpu;
+}
+
+export function detectHardware(gpu?: Gpu): Hardware {
+  const { totalBytes, availableBytes } = hostMemory();
+  return {
+    totalMemoryBytes: totalBytes,
+    freeMemoryBytes: Math.min(totalBytes, availableBytes),
+    cores: availableParallelism(),
+    ...(gpu && { gpu }),
+  };
+}
+
+/** Like `detectHardware`, with the largest graphics card that the system reports. */
+export async function detectMachine(): Promise<Hardware> {
+  const [card] = await graphicsCards();
+  return detectHardware(card && { name: card.name, memoryBytes: card.totalBytes, unified: card.unified });
+}
 
 export interface Fit {
   readonly verdict: 'good' | 'slow' | 'no';
-  /** One sentence for the user. */
+  /** Shown to the user. */
   readonly reason: string;
 }
 
-/** Context that a verdict is about: a file with its surroundings, or a conversation. */
+/** The context length that a verdict assumes: enough for a file with related code, or for a conversation. */
 const usualContextTokens = 8192;
-/** Runtime, activations and buffers beside weights and cache. */
+/** Runtime, activations and buffers, in addition to weights and KV cache. */
 const overheadBytes = 400e6;
-/** One core cannot pull more than this from memory; two channels of DDR4 end at about 25 GB/s in practice. */
+/** Memory bandwidth limit of one core. Two channels of DDR4 reach about 25 GB/s in practice. */
 const bytesPerSecondPerCore = 8e9;
 const bytesPerSecondOfMemory = 25e9;
-/** Slower than this, a completion of twenty tokens comes too late to be useful. */
+/** Below this speed a completion of twenty tokens arrives too late. */
 const goodTokensPerSecond = 10;
 
-/** Memory for the weights, a usual context and the runtime. */
+/** Memory for the weights, the KV cache of a usual context and the runtime. */
 export function memoryNeededBytes(entry: CatalogueEntry): number {
   const contextTokens = Math.min(usualContextTokens, entry.contextTokens);
   return entry.downloadBytes + contextTokens * entry.cacheBytesPerToken + overheadBytes;
 }
 
-/** Keys and values by what a token adds, in the layers whose cache grows. */
+/** KV cache grows by `cacheBytesPerToken` per token; sliding-window layers are not counted. */
 function needsOf(entry: CatalogueEntry): ModelNeeds {
   return {
     weightBytes: entry.downloadBytes,
@@ -37,7 +72,7 @@ function needsOf(entry: CatalogueEntry): ModelNeeds {
   };
 }
 
-/** As if nothing else ran: a verdict is about the machine, not about the moment. */
+/** Assumes that all memory is available, so that a verdict doesn't depend on other running programs. */
 function poolsOf({ gpu, totalMemoryBytes }: Hardware): { readonly host: MemoryPool; readonly card?: MemoryPool } {
   const pool = (kind: MemoryPool['kind'], name: string, totalBytes: number): MemoryPool => ({
     kind,
@@ -50,13 +85,13 @@ function poolsOf({ gpu, totalMemoryBytes }: Hardware): { readonly host: MemoryPo
   return { host, card: pool('card', gpu.name, gpu.memoryBytes) };
 }
 
-/** Whether a usual context has room. */
+/** Whether a usual context fits. */
 function fits(entry: CatalogueEntry, pool: MemoryPool | undefined): boolean {
   const usual = Math.min(usualContextTokens, entry.contextTokens);
   return contextOn(needsOf(entry), pool, usual) === usual;
 }
 
-/** 0: none fits. */
+/** Longest context that fits, up to `asked`; 0 if none does. */
 function contextOn(needs: ModelNeeds, pool: MemoryPool | undefined, asked?: number): number {
   if (!pool) return 0;
   try {
@@ -67,20 +102,20 @@ function contextOn(needs: ModelNeeds, pool: MemoryPool | undefined, asked?: numb
   }
 }
 
-/** The longest context on this machine when nothing else runs; 0: the weights do not fit. */
+/** Longest context if no other program uses memory; 0 if the weights don't fit. */
 export function longestContext(needs: Omit<ModelNeeds, 'scratchBytes'>, hardware: Hardware): number {
   const { host, card } = poolsOf(hardware);
   const all = { ...needs, scratchBytes: overheadBytes };
   return Math.max(contextOn(all, card), contextOn(all, host));
 }
 
-/** What weights and cache may take at most: of the graphics card or the machine, whichever has more room. */
+/** Memory available for weights and KV cache, on the graphics card or the host, whichever is larger. */
 export function memoryForModelBytes(hardware: Hardware): number {
   const { host, card } = poolsOf(hardware);
   return Math.max(0, Math.max(card ? mostUsableBytes(card) : 0, mostUsableBytes(host)) - overheadBytes);
 }
 
-/** Tokens a second that the processor can reach at best: each one reads `bytesPerToken` of weights from memory. */
+/** Upper bound of the CPU's decode speed: each token reads `bytesPerToken` of weights from memory. */
 export function processorTokensPerSecond(entry: CatalogueEntry, hardware: Hardware): number {
   const bytesPerSecond = Math.min(hardware.cores * bytesPerSecondPerCore, bytesPerSecondOfMemory);
   return bytesPerSecond / entry.bytesPerToken;
@@ -92,36 +127,36 @@ export function judge(entry: CatalogueEntry, hardware: Hardware): Fit {
   const gpu = hardware.gpu;
   const { host, card } = poolsOf(hardware);
   if (card && fits(entry, card)) {
-    return { verdict: 'good', reason: `Fits into the memory of ${card.name}: ${needs}.` };
+    return { verdict: 'good', reason: `Fits in the memory of ${card.name}: ${needs}.` };
   }
   if (!fits(entry, host)) {
     const has = `this machine has ${showBytes(hardware.totalMemoryBytes)}`;
-    return { verdict: 'no', reason: `It ${needs} and ${has}, some of which other programs use.` };
+    return { verdict: 'no', reason: `It ${needs}, but ${has}, part of which other programs use.` };
   }
   if (gpu?.unified)
     return { verdict: 'good', reason: `Runs on ${gpu.name}, which shares this machine's memory: ${needs}.` };
   const speed = processorTokensPerSecond(entry, hardware);
-  const closing = neededBytes > hardware.freeMemoryBytes ? ' Other programs have to be closed first.' : '';
-  const pace = speed < 2 ? speed.toFixed(1) : Math.round(speed).toString();
-  const estimate = `It ${needs}; the processor can reach at most about ${pace} tokens a second.`;
+  const closing = neededBytes > hardware.freeMemoryBytes ? ' Close other programs first.' : '';
+  const shownSpeed = speed < 2 ? speed.toFixed(1) : Math.round(speed).toString();
+  const estimate = `It ${needs}; this CPU can reach at most about ${shownSpeed} tokens a second.`;
   return { verdict: speed >= goodTokensPerSecond ? 'good' : 'slow', reason: estimate + closing };
 }
 
-/** What to look for in a machine, in one sentence that holds for all machines. */
+/** Hardware recommendation that doesn't depend on this machine. */
 export function hardwareNeeds(entry: CatalogueEntry): string {
   const needs = showBytes(memoryNeededBytes(entry));
-  const anyProcessor = processorTokensPerSecond(entry, { totalMemoryBytes: 0, freeMemoryBytes: 0, cores: 4 });
-  if (anyProcessor >= goodTokensPerSecond) return `About ${needs} of memory; a processor is enough.`;
-  return `About ${needs} of graphics memory; from a processor's memory it is slow.`;
+  const speedOnFourCores = processorTokensPerSecond(entry, { totalMemoryBytes: 0, freeMemoryBytes: 0, cores: 4 });
+  if (speedOnFourCores >= goodTokensPerSecond) return `About ${needs} of memory; a CPU is enough.`;
+  return `About ${needs} of GPU memory; slow on a CPU.`;
 }
 
 export interface RecommendOptions {
-  /** Families the engine can run; absent: all. */
+  /** Families that the engine can run; default: all. */
   readonly families?: readonly CatalogueEntry['family'][];
   readonly fallbackId: string;
 }
 
-/** The best model for code that runs well here, completes and chats, and is free for any use. */
+/** The highest-ranked model that runs well, supports completion and chat, and has an open licence. */
 export function chooseModel(entries: readonly CatalogueEntry[], hardware: Hardware, options: RecommendOptions) {
   const suitable = entries.filter(
     (entry) =>
@@ -138,7 +173,7 @@ export function chooseModel(entries: readonly CatalogueEntry[], hardware: Hardwa
   return best ?? entries.find((entry) => entry.id === options.fallbackId);
 }
 
-/** Of those that converse and run on `bytes` of memory, the best. */
+/** The highest-ranked chat model that fits in `bytes` of memory. */
 export function bestWithin(entries: readonly CatalogueEntry[], bytes: number): CatalogueEntry | undefined {
   const fitting = entries.filter((entry) => entry.roles.includes('chat') && memoryNeededBytes(entry) <= bytes);
   return fitting.reduce<CatalogueEntry | undefined>(

@@ -1,14 +1,14 @@
-/** HTTP for downloads: which addresses may be asked, bounded redirects, proxies, dead connections. */
+/** HTTP for downloads: allowed addresses, bounded redirects, proxies, idle timeouts. */
 import type { Headers, Response } from 'undici';
 import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { isLoopback } from './loopback.ts';
 import { certificateProblem } from './networkHelp.ts';
 
-/** A request that failed. `retry`: the same request may succeed later. */
+/** A failed request. `retry` says whether the same request may succeed later. */
 export class HttpFailure extends HearthError {
   readonly retry: 'never' | 'later' | 'if-it-worked-before';
-  /** What the server asked to wait, if it did. */
+  /** Wait requested by the server (`Retry-After`). */
   readonly waitMs: number | undefined;
 
   constructor(message: string, retry: HttpFailure['retry'], options: ErrorOptions & { waitMs?: number } = {}) {
@@ -28,43 +28,42 @@ export interface HttpResponse {
   readonly status: number;
   readonly url: URL;
   readonly headers: Headers;
-  /** Every response on the way, redirects first, this one last. */
+  /** All responses in order: the redirects, then this one. */
   readonly hops: readonly Hop[];
-  /** Chunks as they arrive; throws `HttpFailure` when the connection dies or falls silent. */
+  /** Yields chunks as they arrive. Throws `HttpFailure` if the connection breaks or is idle for too long. */
   readonly body: AsyncIterable<Uint8Array>;
-  /** Closes the connection. */
   readonly close: () => void;
 }
 
 export interface HttpOptions {
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal | undefined;
-  /** Silence for so long ends the request. */
+  /** Ends the request after this long without data. */
   readonly idleMs?: number;
 }
 
-/** `https` anywhere; plain `http` on this machine alone (a local mirror), and never because a remote server said so. */
+/** Allows `https` anywhere, and `http` only to loopback (a local mirror). A remote server must not redirect to loopback. */
 export function checkAddress(url: URL, from?: URL): void {
   const shown = `${url.protocol}//${url.host}`;
   if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isLoopback(url))) {
-    throw new HttpFailure(`${shown} is refused: downloads use https.`, 'never');
+    throw new HttpFailure(`${shown} was refused: downloads must use https.`, 'never');
   }
   if (from && isLoopback(url) && !isLoopback(from)) {
-    throw new HttpFailure(`${from.host} redirects to this machine (${shown}), which is refused.`, 'never');
+    throw new HttpFailure(`${from.host} redirects to this machine (${shown}), which is not allowed.`, 'never');
   }
 }
 
-/** An address for messages: without credentials and signatures. */
+/** The address without credentials and query, for messages. */
 export const showAddress = (url: URL): string => `${url.protocol}//${url.host}${url.pathname}`;
 
-/** Opens `address` with GET, following at most `limits.store.redirects` redirects. Any status but a redirect is returned. */
+/** Sends GET and follows at most `limits.store.redirects` redirects. Returns any status other than a redirect. */
 export async function get(address: URL, options: HttpOptions = {}): Promise<HttpResponse> {
   const hops: Hop[] = [];
   let url = withoutCredentials(address);
   const authorization = basicAuthorization(address);
   checkAddress(url);
   for (let redirects = 0; redirects <= limits.store.redirects; redirects++) {
-    // Credentials of an index never travel to another host.
+    // Credentials of an index are never sent to another host.
     const secret = authorization && url.origin === address.origin ? { authorization } : {};
     const exchange = await open(url, { ...options, headers: { ...options.headers, ...secret } });
     hops.push({ url, headers: exchange.response.headers });
@@ -74,7 +73,7 @@ export async function get(address: URL, options: HttpOptions = {}): Promise<Http
     }
     exchange.close();
     if (!URL.canParse(location, url.href)) {
-      throw new HttpFailure(`${showAddress(url)} redirects to an address that is none.`, 'never');
+      throw new HttpFailure(`${showAddress(url)} redirects to an invalid address.`, 'never');
     }
     const next = new URL(location, url.href);
     checkAddress(next, url);
@@ -83,7 +82,7 @@ export async function get(address: URL, options: HttpOptions = {}): Promise<Http
   throw new HttpFailure(`${showAddress(address)} redirects more than ${limits.store.redirects} times.`, 'never');
 }
 
-/** Reads a small answer whole. */
+/** Reads a small response into memory. */
 export async function getText(address: URL, maxBytes: number, options: HttpOptions = {}) {
   const response = await get(address, options);
   try {
@@ -103,7 +102,7 @@ export async function getText(address: URL, maxBytes: number, options: HttpOptio
   }
 }
 
-/** The failure that a status other than 2xx stands for. */
+/** Converts a status other than 2xx into an error. */
 export function statusFailure(response: Pick<HttpResponse, 'status' | 'url' | 'headers'>): HttpFailure {
   const { status } = response;
   const later = status === 408 || status === 425 || status === 429 || status >= 500;
@@ -114,13 +113,13 @@ export function statusFailure(response: Pick<HttpResponse, 'status' | 'url' | 'h
   return new HttpFailure(message, later ? 'later' : 'never', wait);
 }
 
-const byHand = 'Otherwise, download the file in a browser and run `hearth models add FILE`.';
+const byHand = 'Or download the file in a browser and run `hearth models add FILE`.';
 const hints: Readonly<Record<number, string>> = {
-  401: `it wants credentials. HF_ENDPOINT and PIP_INDEX_URL may hold them (https://USER:PASSWORD@HOST). ${byHand}`,
-  403: `it refuses this download. A company's proxy or firewall may block it; HF_ENDPOINT or PIP_INDEX_URL can name a mirror. ${byHand}`,
+  401: `it needs credentials. Put them in HF_ENDPOINT or PIP_INDEX_URL (https://USER:PASSWORD@HOST). ${byHand}`,
+  403: `it refused the download. A proxy or firewall may block it. Set HF_ENDPOINT or PIP_INDEX_URL to a mirror. ${byHand}`,
 };
 
-/** `Retry-After` in seconds, or as a date by the server's own clock: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */
+/** `Retry-After` is in seconds, or a date of the server's clock: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */
 function requestedWaitMs(headers: Headers): number | undefined {
   const text = headers.get('retry-after')?.trim() ?? '';
   if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
@@ -128,7 +127,7 @@ function requestedWaitMs(headers: Headers): number | undefined {
   return at === undefined ? undefined : at - (parseHttpDate(headers.get('date') ?? '') ?? Date.now());
 }
 
-/** All three forms of RFC 9110 begin with the day of the week. The oldest, C's `asctime`, leaves out that it is in GMT. */
+/** All three date formats of RFC 9110 start with the weekday. The oldest, C's `asctime`, omits `GMT`. */
 function parseHttpDate(text: string): number | undefined {
   if (!/^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)/.test(text)) return undefined;
   const ms = Date.parse(text.endsWith('GMT') ? text : `${text} GMT`);
@@ -138,7 +137,7 @@ function parseHttpDate(text: string): number | undefined {
 interface Exchange {
   readonly response: Response;
   readonly close: () => void;
-  /** Restarts the clock that watches for silence. */
+  /** Restarts the idle timeout. */
   readonly alive: () => void;
   readonly explain: (error: unknown) => Error;
 }
@@ -170,7 +169,7 @@ async function open(url: URL, options: HttpOptions): Promise<Exchange> {
     const response = await fetch(url, {
       redirect: 'manual',
       dispatcher,
-      // Bytes on the wire are bytes of the file: ranges and digests need that.
+      // Ranges and digests need the file's own bytes, so a content encoding is refused.
       headers: { 'accept-encoding': 'identity', 'user-agent': 'hearth', ...options.headers },
       signal: controller.signal,
     });
@@ -187,7 +186,7 @@ function toResponse(exchange: Exchange, url: URL, hops: readonly Hop[]): HttpRes
   const encoding = response.headers.get('content-encoding');
   if (encoding !== null && encoding !== 'identity') {
     exchange.close();
-    throw new HttpFailure(`${showAddress(url)} was sent in ${encoding}, which was not asked for.`, 'never');
+    throw new HttpFailure(`${showAddress(url)} was sent in ${encoding}, which was not requested.`, 'never');
   }
   return {
     status: response.status,
@@ -214,7 +213,7 @@ async function* chunks(exchange: Exchange): AsyncGenerator<Uint8Array> {
   }
 }
 
-/** Never reached at all: retrying is for connections that worked before. */
+/** Connection errors. A host that was never reached is retried only if an earlier connection worked. */
 const unreachable = new Set([
   'ENOTFOUND',
   'EAI_AGAIN',
@@ -233,7 +232,7 @@ function networkFailure(url: URL, error: unknown): Error {
     return new HttpFailure(`${url.host} cannot be reached: ${certificate}`, 'never', { cause: error });
   }
   if (unreachable.has(String(code))) {
-    return new HttpFailure(`${url.host} cannot be reached (${reason}).`, 'if-it-worked-before', { cause: error });
+    return new HttpFailure(`Could not reach ${url.host} (${reason}).`, 'if-it-worked-before', { cause: error });
   }
   return new HttpFailure(`The connection to ${url.host} broke (${reason}).`, 'later', { cause: error });
 }
@@ -241,7 +240,7 @@ function networkFailure(url: URL, error: unknown): Error {
 function rootCause(error: unknown): unknown {
   let cause = error;
   for (let depth = 0; depth < 8 && cause instanceof Error && cause.cause !== undefined; depth++) cause = cause.cause;
-  // Node wraps the attempts on several addresses of one host.
+  // Node wraps the errors of a host's several addresses in an AggregateError.
   return cause instanceof AggregateError && cause.errors.length > 0 ? cause.errors[0] : cause;
 }
 

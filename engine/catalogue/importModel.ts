@@ -1,23 +1,23 @@
-/** Models that were carried to this machine by hand: recognised by their files, copied, and checked like a download. */
+/** Imports models from local files: recognises them by name and size, copies them, and verifies them like a download. */
 import { constants } from 'node:fs';
 import { copyFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { invalidInput, notFound, throwIfAborted } from '../errors.ts';
 import type { CatalogueEntry, CatalogueFile, Source } from './catalogue.ts';
+import type { WorkOptions } from './files.ts';
 import { diskError, errorCode, fileBytes, hashFile, requireSpace } from './files.ts';
 import { type FinishedFile, markFinished } from './partialFile.ts';
-import type { WorkOptions } from './progress.ts';
 
 export interface Collected {
   readonly entry: CatalogueEntry;
   readonly source: {
-    /** Whose staging folder the copy uses. */
+    /** The copy uses this source's staging folder. */
     readonly staging: Source;
     copyTo(folder: string, options: WorkOptions): Promise<readonly (FinishedFile & { readonly name: string })[]>;
   };
 }
 
-/** Finds the catalogue entry that `path` holds the files of. */
+/** Finds the catalogue entry whose files are at `path`. */
 export async function collect(path: string, entries: readonly CatalogueEntry[]): Promise<Collected> {
   const isFolder = await isDirectory(path);
   const folder = isFolder ? path : dirname(path);
@@ -29,13 +29,13 @@ export async function collect(path: string, entries: readonly CatalogueEntry[]):
     }
   }
   throw notFound(
-    `${path} is none of the catalogue's models (\`hearth models list\`). It can be used where it is: \`--model PATH\`.`,
+    `${path} is not a model of the catalogue (\`hearth models list\`). To use it without importing, pass \`--model PATH\`.`,
   );
 }
 
 type Pair = readonly [file: CatalogueFile, path: string];
 
-/** Which file on disk stands for which file of the entry. A single file may have any name. */
+/** Maps the entry's files to files on disk. A single file may have any name. */
 function pairUp(entry: CatalogueEntry, path: string, folder: string, isFolder: boolean): readonly Pair[] | undefined {
   const [only] = entry.files;
   if (isFolder) return entry.files.map((file) => [file, join(folder, file.name)]);
@@ -77,7 +77,7 @@ async function copyOne(file: CatalogueFile, origin: string, folder: string, sign
   const sha256 = await hashFile(partial, { signal });
   if (file.sha256 !== undefined && file.sha256 !== sha256) {
     await rm(partial, { force: true });
-    throw invalidInput(`${origin} has SHA-256 ${sha256} instead of ${file.sha256}: it is damaged or another file.`);
+    throw invalidInput(`${origin} has SHA-256 ${sha256} instead of ${file.sha256}: it is damaged or a different file.`);
   }
   const bytes = (await stat(partial)).size;
   await markFinished(folder, file.name, bytes, sha256);
@@ -89,7 +89,7 @@ async function isDirectory(path: string): Promise<boolean> {
   try {
     return (await stat(path)).isDirectory();
   } catch (error) {
-    if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR') throw notFound(`${path} does not exist.`);
+    if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR') throw notFound(`${path}: not found`);
     throw error;
   }
 }

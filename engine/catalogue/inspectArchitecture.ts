@@ -1,4 +1,4 @@
-/** The lines of `hearth inspect` that a DecoderSpec gives. */
+/** Formats `hearth inspect`: a page about one model, or a table that compares several. */
 import { leastContextTokens } from '../backend/memoryPlan.ts';
 import type { Inspection, LayersOf } from '../model/spec/inspect.ts';
 import type { Activation, AttentionSpec, FeedForwardSpec, RopeSpec, RouterSpec } from '../model/spec/spec.ts';
@@ -6,13 +6,13 @@ import type { WeightRole } from '../model/weights/specTensors.ts';
 import { showBytes } from '../units.ts';
 import type { InspectedModel } from './inspectModel.ts';
 
-// What `hearth inspect` says of one model: a line a fact, short enough to stand beside other models' in a table.
+// Rows about one model. Values are short enough to fit in a table with other models.
 
 export interface Row {
   readonly label: string;
-  /** Empty: the model has nothing of the kind. */
+  /** Empty if it doesn't apply to the model. */
   readonly value: string;
-  /** What it means, where one model has the page for itself. */
+  /** Explanation, shown only on a page about one model. */
   readonly why?: string;
 }
 
@@ -30,7 +30,7 @@ export function rowsOf(model: InspectedModel): Row[] {
 
 function originRows({ model, state, licence, download }: InspectedModel): Row[] {
   const about = download?.estimated ? 'about ' : '';
-  const pull = `not on this machine: \`hearth models pull ${model}\` gets it`;
+  const pull = `not on this machine; download it with \`hearth models pull ${model}\``;
   return [
     { label: 'Licence', value: licence ?? 'not stated' },
     {
@@ -43,15 +43,15 @@ function originRows({ model, state, licence, download }: InspectedModel): Row[] 
 
 function thinkingRow({ thinkingModes: modes }: InspectedModel): Row {
   const label = 'Thinking';
-  if (!modes) return { label, value: 'not known', why: 'there is no chat template to tell it' };
-  if (modes.length > 1) return { label, value: modes.join(', '), why: 'positions of the thinking switch' };
+  if (!modes) return { label, value: 'not known', why: 'there is no chat template' };
+  if (modes.length > 1) return { label, value: modes.join(', '), why: 'thinking modes' };
   return modes[0] === 'off' ? { label, value: 'no' } : { label, value: 'always' };
 }
 
 const origins: Readonly<Record<InspectedModel['weightsKnownFrom'], string>> = {
-  file: "types and bytes are the file's own",
-  publication: 'types and bytes follow from how it is published',
-  assumption: 'the configuration does not say: BF16 is assumed',
+  file: 'types and bytes read from the file',
+  publication: 'types and bytes of the published weights',
+  assumption: 'config.json does not say; BF16 is assumed',
 };
 
 const roles: readonly WeightRole[] = ['embedding', 'attention', 'feed-forward', 'routed-experts', 'norm', 'head'];
@@ -76,7 +76,7 @@ function weightRows({ weights, quantisation, weightsKnownFrom, tiedEmbeddings }:
     {
       label: 'Weights read a token',
       value: showBytes(weights.bytesPerToken),
-      why: 'from memory, for every token that is written',
+      why: 'read from memory for every decoded token',
     },
   ];
 }
@@ -89,12 +89,12 @@ function cacheRows({ cache }: InspectedModel): Row[] {
     {
       label: 'KV a token',
       value: showBytes(cache.bytesPerToken),
-      why: `keys and values in ${inPrecision[cache.precision]}${windowed ? ', in the layers without a window' : ''}; the CPU keeps f32`,
+      why: `KV cache in ${inPrecision[cache.precision]}${windowed ? ', layers without a sliding window' : ''}; f32 on the CPU`,
     },
     {
       label: 'KV of windows',
       value: windowed ? showBytes(cache.windowBytes) : '',
-      why: 'at most, however long the context',
+      why: 'upper limit for any context length',
     },
   ];
 }
@@ -105,8 +105,8 @@ function memoryRows({ memory, contextTokens, yarnOnRequest }: InspectedModel): R
     const factor = stretch ? `, YaRN × ${count(tokens / stretch.originalContextTokens)}` : '';
     return {
       label: `Memory at ${count(tokens)}`,
-      value: bytes === undefined ? 'beyond its context' : showBytes(bytes),
-      ...(bytes !== undefined && { why: `weights and ${showBytes(cacheBytes)} of keys and values${factor}` }),
+      value: bytes === undefined ? 'exceeds its context' : showBytes(bytes),
+      ...(bytes !== undefined && { why: `weights and ${showBytes(cacheBytes)} of KV cache${factor}` }),
     };
   });
 }
@@ -114,18 +114,18 @@ function memoryRows({ memory, contextTokens, yarnOnRequest }: InspectedModel): R
 function fitRow({ thisMachine, longestContextTokens, weights }: InspectedModel): Row {
   const label = 'Fits this machine';
   const { contextTokens, memoryBytes } = thisMachine;
-  const room = `a model may take ${showBytes(memoryBytes)} of memory here`;
+  const room = `${showBytes(memoryBytes)} of memory available for a model`;
   if (contextTokens === longestContextTokens) {
-    return { label, value: `${count(contextTokens)} tokens`, why: `all of its context; ${room}` };
+    return { label, value: `${count(contextTokens)} tokens`, why: `its full context; ${room}` };
   }
   if (contextTokens < leastContextTokens) {
-    const beside = contextTokens > 0 ? ` and leave room for ${contextTokens} tokens` : '';
-    return { label, value: 'no', why: `the weights take ${showBytes(weights.bytes)}${beside}; ${room}` };
+    const remaining = contextTokens > 0 ? ` and leave space for ${contextTokens} tokens` : '';
+    return { label, value: 'no', why: `the weights take ${showBytes(weights.bytes)}${remaining}; ${room}` };
   }
   return { label, value: `${count(contextTokens)} tokens`, why: room };
 }
 
-/** 1,234,567; up to two digits after the point. */
+/** `1,234,567`, with up to two decimals. */
 export function count(value: number): string {
   return value.toLocaleString('en-US', { maximumFractionDigits: 2 });
 }
@@ -137,7 +137,7 @@ const billions = (parameters: number): string =>
 
 export function architectureRows(model: Inspection): Row[] {
   const attention = model.attention[0]?.spec;
-  // Publishers differ: OpenAI leaves the embedding out, Qwen and DeepSeek count it.
+  // Publishers differ: OpenAI excludes the embedding, Qwen and DeepSeek include it.
   const withEmbedding = model.activeParameters + (model.tiedEmbeddings ? 0 : model.vocabularySize * model.hiddenSize);
   return [
     { label: 'Family', value: model.family },
@@ -145,7 +145,7 @@ export function architectureRows(model: Inspection): Row[] {
     {
       label: 'Active a token',
       value: billions(model.activeParameters),
-      why: `multiplied with; ${billions(withEmbedding)} with the embedding, which is only looked up in`,
+      why: `used in matmuls; ${billions(withEmbedding)} with the embedding, which is only a lookup`,
     },
     { label: 'Layers', value: `${model.layers}, hidden size ${count(model.hiddenSize)}` },
     { label: 'Vocabulary', value: count(model.vocabularySize) },
@@ -164,7 +164,11 @@ function attentionRows(attention: AttentionSpec): Row[] {
     const { nopeHeadDim, ropeHeadDim, valueHeadDim, queryRank, keyValueRank } = attention;
     const query = queryRank === undefined ? '' : `, query ${count(queryRank)}`;
     return [
-      { label: 'Attention', value: 'latent', why: 'keys and values of all heads are rebuilt from one latent a token' },
+      {
+        label: 'Attention',
+        value: 'latent',
+        why: 'keys and values of all heads are projected from one latent a token',
+      },
       { label: 'Heads', value: `${heads} of ${nopeHeadDim} + ${ropeHeadDim} rotated, values ${valueHeadDim}` },
       { label: 'Latent ranks', value: `key/value ${count(keyValueRank)}${query}` },
     ];
@@ -175,7 +179,7 @@ function attentionRows(attention: AttentionSpec): Row[] {
     {
       label: 'Attention',
       value: shared === 1 ? 'multi-head' : 'grouped-query',
-      ...(shared > 1 && { why: `${count(shared)} query heads share a key and a value head` }),
+      ...(shared > 1 && { why: `${count(shared)} query heads share one KV head` }),
     },
     { label: 'Heads', value: `${heads} query, ${numKeyValueHeads} key/value of ${headDim}` },
     { label: 'Latent ranks', value: '' },
@@ -189,7 +193,7 @@ function groupedQueryRows(attention: AttentionSpec): Row[] {
     {
       label: 'Sinks',
       value: grouped?.sinks ? 'one a query head' : '',
-      why: 'a learned logit that draws attention to nothing',
+      why: 'a learned logit that takes part of the attention',
     },
     { label: 'Biases', value: biases.join(', ') },
   ];
@@ -201,7 +205,7 @@ function windowRows({ attention, layers }: Inspection): Row[] {
       ? [`${count(spec.slidingWindow)} tokens in ${number} of ${layers} layers`]
       : [],
   );
-  return [{ label: 'Sliding window', value: windows.join('; '), why: 'the other layers see the whole context' }];
+  return [{ label: 'Sliding window', value: windows.join('; '), why: 'the other layers attend to the whole context' }];
 }
 
 function feedForwardRows({ feedForward, layers }: Inspection): Row[] {
@@ -268,7 +272,7 @@ function ropeRows({ theta, layout, dimensions }: RopeSpec): Row[] {
     {
       label: 'Rotary layout',
       value: `${layout}, ${dimensions} dimensions`,
-      why: layout === 'half-split' ? 'element i turns with i + half' : 'element 2i turns with 2i + 1',
+      why: layout === 'half-split' ? 'rotates element i with i + half' : 'rotates element 2i with 2i + 1',
     },
   ];
 }
@@ -282,7 +286,7 @@ function yarnRow({ yarnOnRequest: request }: Inspection, { yarn }: RopeSpec): Ro
   return {
     label,
     value: `on request, to × ${largestFactor} on ${count(originalContextTokens)}`,
-    why: 'with the smallest factor that the context asked for needs',
+    why: 'uses the smallest factor that the requested context needs',
   };
 }
 
@@ -293,18 +297,18 @@ function contextRow(model: Inspection, rope: RopeSpec): Row {
 }
 
 function howReached({ yarn, linearFactor, frequencyFactors, theta }: RopeSpec): string {
-  if (yarn) return `${count(yarn.originalContextTokens)} stretched by YaRN`;
-  if (linearFactor !== undefined) return `positions are divided by ${count(linearFactor)}`;
-  if (frequencyFactors) return "slow rotations are slowed further, as Llama 3's are";
-  return `by the rotary base of ${count(theta)}, without scaling`;
+  if (yarn) return `${count(yarn.originalContextTokens)} extended by YaRN`;
+  if (linearFactor !== undefined) return `linear scaling: positions divided by ${count(linearFactor)}`;
+  if (frequencyFactors) return 'low RoPE frequencies are scaled down, as in Llama 3';
+  return `rotary base ${count(theta)}, no scaling`;
 }
 
-// `hearth inspect` for people: a page about one model, or a table of several.
+// Layout of the page and the table.
 
-/** Where a model has nothing of the kind that another has. */
+/** Shown in a table cell that doesn't apply to the model. */
 const nothing = '–';
 
-/** A file with its surroundings, a long conversation, a repository: what memory is shown for. */
+/** Memory is shown for these contexts: a file with related code, a long conversation, a repository. */
 export const usualContexts: readonly number[] = [8192, 32_768, 131_072];
 
 export function inspectionText(models: readonly InspectedModel[]): string {
@@ -327,7 +331,7 @@ function comparison(models: readonly InspectedModel[]): string {
   return `${aligned([['', ...models.map(heading)], ...facts.map((row) => row.map((cell) => (cell === '' ? nothing : cell)))])}\n`;
 }
 
-/** Short: what tells the columns apart. */
+/** Column heading. */
 const heading = ({ name, model, download }: InspectedModel): string => (download ? model : name);
 
 const title = ({ name, model }: InspectedModel): string => (name === model ? name : `${name} (${model})`);
@@ -345,7 +349,7 @@ function aligned(rows: readonly (readonly string[])[]): string {
     .join('\n');
 }
 
-/** A file may call its licence anything: no control character of it reaches the screen, nor a page of text. */
+/** A file's licence is untrusted text: removes control characters and limits its length. */
 function printable(text: string): string {
   return text.replaceAll(/\p{C}/gu, ' ').slice(0, 120);
 }

@@ -1,4 +1,4 @@
-/** Inspecting a model by its name: of the catalogue, downloaded or not, or a file, folder or config.json of the user's. */
+/** Describes a model given by catalogue id (downloaded or not), file, folder or config.json. */
 import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HearthError } from '../errors.ts';
@@ -19,42 +19,42 @@ import { readOptionalText } from '../tokenizer/readConfig.ts';
 import { type Architecture, architectures, specOfArchitecture } from './architectures.ts';
 import type { CatalogueEntry } from './catalogue.ts';
 import { findEntry } from './catalogue.ts';
+import type { Hardware } from './fit.ts';
 import { longestContext, memoryForModelBytes } from './fit.ts';
-import type { Hardware } from './hardware.ts';
 import type { Store } from './store.ts';
 
 export interface InspectedModel extends Inspection {
-  /** As it was asked for. */
+  /** The argument as the user gave it. */
   readonly model: string;
   readonly name: string;
   readonly state: 'present' | 'absent';
-  /** Types and bytes are the file's own, follow from how it is published, or are what is usual. */
+  /** Source of weight types and sizes: the file, the publisher's config, or an assumption. */
   readonly weightsKnownFrom: 'file' | 'publication' | 'assumption';
-  /** The publisher's name for how the weights are stored. */
+  /** The publisher's name for the quantisation. */
   readonly quantisation?: string;
-  /** Absent: not stated. */
+  /** Absent if not stated. */
   readonly licence?: string;
-  /** Of the catalogue's models, present or not. */
+  /** Set for catalogue models, downloaded or not. */
   readonly download?: { readonly bytes: number; readonly estimated: boolean };
-  /** Absent: there is no chat template to tell it. */
+  /** Absent if there is no chat template. */
   readonly thinkingModes?: readonly ThinkingMode[];
   readonly thisMachine: {
-    /** For weights and cache. */
+    /** Available for weights and KV cache. */
     readonly memoryBytes: number;
-    /** 0: not even the weights fit. */
+    /** Longest context that fits; 0 if the weights don't fit. */
     readonly contextTokens: number;
   };
 }
 
 export interface InspectOptions {
-  /** Lengths to say the memory for. */
+  /** Context lengths to compute memory for. */
   readonly contexts: readonly number[];
-  /** Of keys and values; absent: f16. */
+  /** KV-cache precision; default f16. */
   readonly cachePrecision?: CachePrecision;
   readonly hardware: Hardware;
 }
 
-/** What is known of a model, apart from what follows from its spec. */
+/** Facts that don't follow from the spec. */
 interface Known extends Pick<InspectedModel, 'name' | 'state' | 'weightsKnownFrom' | 'quantisation' | 'thinkingModes'> {
   readonly spec: DecoderSpec;
   readonly groups: readonly WeightGroup[];
@@ -82,7 +82,7 @@ export async function inspectModel(store: Store, model: string, options: Inspect
     ...(entry && { licence: entry.licence.name }),
     ...(entry && { download: { bytes: entry.downloadBytes, estimated: entry.downloadEstimated } }),
     ...inspection,
-    // Not a head that the file stores a second time.
+    // The catalogue's count excludes a tied head that the file stores separately.
     ...(entry && { parameters: entry.parameters }),
     thisMachine: { memoryBytes, contextTokens },
   };
@@ -107,7 +107,7 @@ async function ofEntry(store: Store, entry: CatalogueEntry): Promise<Known> {
 
 function knownArchitecture({ id }: CatalogueEntry): Architecture {
   const architecture = architectures[id];
-  // A test holds that every entry has one.
+  // A test checks that every entry has an architecture.
   if (!architecture) throw new Error(`no architecture for ${id}`);
   return architecture;
 }
@@ -156,7 +156,7 @@ async function ofConfig(path: string): Promise<Known> {
   const { storage, fp8Block, assumed } = storageOfConfig(config);
   const modes = await thinkingModesBeside(path);
   return {
-    // The folder has the model's name; the file is called config.json everywhere.
+    // The file is always named config.json, so the folder names the model.
     name: basename(dirname(path)) || path,
     state: 'absent',
     spec,
@@ -173,7 +173,7 @@ async function thinkingModesBeside(path: string): Promise<ThinkingMode[] | undef
   try {
     return thinkingModes(compileChatTemplate(source), { templateTokens: { begin: '', end: '' } });
   } catch (error) {
-    // A template that is none hides nothing else about the model.
+    // An invalid template must not prevent inspecting the rest of the model.
     if (error instanceof HearthError) return undefined;
     throw error;
   }

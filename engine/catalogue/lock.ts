@@ -1,6 +1,6 @@
 /**
- * One holder at a time among all processes that share a store: two VS Code windows and the command line. A lock is a
- * file made exclusively; its holder touches it, and one whose holder died is taken over.
+ * A lock between processes that share a store, such as two VS Code windows and the command line. The lock is a file created
+ * exclusively. Its holder touches it regularly; a lock whose holder died is taken over.
  */
 import { randomBytes } from 'node:crypto';
 import { link, mkdir, open, rm, stat, utimes, writeFile } from 'node:fs/promises';
@@ -19,11 +19,11 @@ const touchMs = 5000;
 
 export interface LockOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Called while another process holds the lock. */
+  /** Called repeatedly while another process holds the lock. */
   readonly onWait?: (() => void | Promise<void>) | undefined;
 }
 
-/** Runs `work` while holding the lock at `path`; waits for it first. */
+/** Waits for the lock at `path`, then runs `work` while holding it. */
 export async function withLock<T>(path: string, options: LockOptions, work: () => Promise<T>): Promise<T> {
   const token = randomBytes(12).toString('hex');
   await mkdir(dirname(path), { recursive: true }).catch((error) => {
@@ -54,7 +54,7 @@ async function pause(signal: AbortSignal | undefined): Promise<void> {
   }
 }
 
-/** The lock appears with its content or not at all: it is written beside and linked into place. */
+/** Creates the lock atomically with its content: writes a temporary file and hard-links it. */
 async function acquire(path: string, token: string): Promise<boolean> {
   const own = `${path}.${token}`;
   try {
@@ -63,7 +63,7 @@ async function acquire(path: string, token: string): Promise<boolean> {
     return true;
   } catch (error) {
     if (errorCode(error) === 'EEXIST') return false;
-    // File systems without hard links (exFAT, some network drives).
+    // Fallback for file systems without hard links (exFAT, some network drives).
     if (errorCode(error) === 'EPERM' || errorCode(error) === 'ENOTSUP' || errorCode(error) === 'EOPNOTSUPP') {
       return acquireWithoutLink(path, token);
     }
@@ -87,7 +87,7 @@ async function acquireWithoutLink(path: string, token: string): Promise<boolean>
 
 async function touch(path: string): Promise<void> {
   const now = new Date();
-  // A lock that is gone was taken over: the digest of the result still guards what both wrote.
+  // If the lock is gone, another process took it over. The digest check still protects the result.
   await utimes(path, now, now).catch(() => undefined);
 }
 
@@ -97,8 +97,8 @@ async function release(path: string, token: string): Promise<void> {
 }
 
 /**
- * Removes a lock whose holder is gone; says whether it did. Removing is itself guarded by a second lock, or a slow
- * process could remove the lock that a quick one has just taken over.
+ * Removes a stale lock; returns whether it did. A second lock guards the removal, because otherwise a slow process could
+ * remove a lock that another process has just taken over.
  */
 async function removeIfStale(path: string): Promise<boolean> {
   if (!(await isStale(path))) return false;
@@ -107,7 +107,7 @@ async function removeIfStale(path: string): Promise<boolean> {
     await writeFile(guard, '', { flag: 'wx' });
   } catch (error) {
     if (errorCode(error) !== 'EEXIST') throw diskError(error, path);
-    // Taking over lasts microseconds; a guard this old belongs to a process that died in between.
+    // Removal takes microseconds, so a guard this old was left by a process that died.
     if ((await ageMs(guard)) > limits.store.lockStaleMs) await rm(guard, { force: true });
     return false;
   }
@@ -127,7 +127,7 @@ async function isStale(path: string): Promise<boolean> {
   return current !== undefined && current.host === hostname() && !isAlive(current.pid);
 }
 
-/** Milliseconds since the file was touched; 0 where there is none. */
+/** Milliseconds since the file was touched, or 0 if there is none. */
 async function ageMs(path: string): Promise<number> {
   try {
     return Date.now() - (await stat(path)).mtimeMs;

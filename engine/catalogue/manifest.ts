@@ -1,4 +1,4 @@
-/** What an installed model's folder says of itself, and the step that makes a folder an installed model. */
+/** Manifests of installed models, and the atomic step that installs a model. */
 import { createHash } from 'node:crypto';
 import { mkdir, opendir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -13,7 +13,7 @@ const digest = z.string().refine(isSha256);
 const manifest = z.object({
   version: z.literal(1),
   id: z.string(),
-  /** Names the folder: of the only file, or of the list of files. */
+  /** Digest of the only file or of the file list; also the folder's name. */
   digest,
   files: z
     .array(z.object({ name: z.string().refine(isSafeFileName), bytes: z.number().int().nonnegative(), sha256: digest }))
@@ -31,7 +31,7 @@ export interface Installed {
   readonly manifest: Manifest;
 }
 
-/** All models whose files are there. Folders that are damaged or of another program are not listed. */
+/** Lists the installed models whose files are complete. Skips damaged and unknown folders. */
 export async function listInstalled(root: string): Promise<readonly Installed[]> {
   const installed: Installed[] = [];
   try {
@@ -61,7 +61,7 @@ async function readInstalled(root: string, folderName: string): Promise<Installe
   return found.files.every((file, index) => file.bytes === sizes[index]) ? { folder, manifest: found } : undefined;
 }
 
-/** The digest that names a model: its file's own, or that of the sorted list of its files' digests and names. */
+/** Model digest: the digest of a single file, or of the sorted list of the files' digests and names. */
 export function modelDigest(files: Manifest['files']): string {
   const [only] = files;
   if (only && files.length === 1) return only.sha256;
@@ -69,7 +69,7 @@ export function modelDigest(files: Manifest['files']): string {
   return createHash('sha256').update(lines.join('')).digest('hex');
 }
 
-/** Turns a folder of verified files into an installed model, in one rename. */
+/** Installs a folder of verified files with one rename. */
 export async function install(
   root: string,
   entry: CatalogueEntry,
@@ -89,7 +89,7 @@ export async function install(
   try {
     await writeJson(join(fetched.folder, manifestName), content);
     await mkdir(dirname(folder), { recursive: true });
-    // What lies there is no installed model, or it would not have been fetched again.
+    // A folder that exists here is not a complete model, or the download would not have run.
     await rm(folder, { recursive: true, force: true });
     await rename(fetched.folder, folder);
     await syncFolder(dirname(folder));
@@ -100,7 +100,7 @@ export async function install(
   return { folder, manifest: content };
 }
 
-/** What is handed to the loader: the GGUF file, or the folder of a safetensors checkpoint. */
+/** Path for the loader: the GGUF file, or the folder of a safetensors checkpoint. */
 export function pathToLoad({ folder, manifest: content }: Installed): string {
   const [only] = content.files;
   const single = only && content.files.length === 1 && only.name.endsWith('.gguf');

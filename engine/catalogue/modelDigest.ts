@@ -1,6 +1,6 @@
 /**
- * The SHA-256 of a model wherever it lies. The store's folders are named after it. That of a user's own files is computed
- * once, piece by piece as long as it is let, and remembered with what tells the files from changed ones: size, date, inode.
+ * The SHA-256 of a model. For a model in the store it is the folder's name. For a user's own files it is computed once, in
+ * interruptible steps, and cached with each file's size, date and inode to detect changes.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { mkdir, open, readdir, stat } from 'node:fs/promises';
@@ -10,7 +10,7 @@ import { readJson, writeJson } from './files.ts';
 import { modelDigest } from './manifest.ts';
 import { isSha256 } from './paths.ts';
 
-/** Of a model that lies in the store, from the folder that is named after it. */
+/** Digest of a model in the store, taken from its folder's name. */
 export const storedDigest = (path: string): string | undefined =>
   /[\\/]sha256-([0-9a-f]{64})(?:[\\/]|$)/.exec(path)?.[1];
 
@@ -19,14 +19,14 @@ type FileState = z.infer<typeof fileState>;
 const hexDigest = z.string().refine(isSha256);
 const record = z.object({ path: z.string(), files: z.array(fileState.extend({ sha256: hexDigest })) });
 
-/** Hashed at once: about a millisecond's work. */
+/** Bytes hashed per step: about a millisecond. */
 const chunkBytes = 1024 * 1024;
 
 interface Parts {
   readonly path: string;
-  /** Where digests are remembered. */
+  /** Folder of cached digests. */
   readonly directory: string;
-  /** Undefined: they cannot be looked at. */
+  /** Undefined if the files could not be read. */
   readonly files: readonly FileState[] | undefined;
   readonly known: string | undefined;
 }
@@ -35,9 +35,9 @@ export class ModelDigest {
   readonly #parts: Parts;
   #known: string | undefined;
   #canBeKnown: boolean;
-  /** Of the first files. */
+  /** Digests of the files hashed so far. */
   readonly #digests: string[] = [];
-  /** Of the beginning of the next one. */
+  /** Hash of the current file up to the current position. */
   #begun: { readonly hash: Hash; at: number } | undefined;
   #turn: Promise<void> = Promise.resolve();
 
@@ -48,9 +48,9 @@ export class ModelDigest {
   }
 
   /**
-   * Of what lies there now: ask before the model is loaded.
+   * Records the current state of the files. Call it before loading the model.
    * @param path a GGUF, or a folder of safetensors
-   * @param directory where digests are remembered
+   * @param directory folder of cached digests
    */
   static async of(path: string, directory: string): Promise<ModelDigest> {
     const stored = storedDigest(path);
@@ -65,17 +65,17 @@ export class ModelDigest {
     return new ModelDigest({ path, directory, files, known });
   }
 
-  /** Undefined until it is computed, and for good where the files change before it is. */
+  /** Undefined until it is computed. Stays undefined if the files change first. */
   get known(): string | undefined {
     return this.#known;
   }
 
-  /** What tells these files from others, even before their digest is known. */
+  /** Identifies these files before their digest is known. */
   get label(): string {
     return this.#known ?? JSON.stringify([this.#parts.path, this.#parts.files]);
   }
 
-  /** Reads on where it stopped until it is known or the signal is aborted. */
+  /** Continues hashing until the digest is known or the signal is aborted. */
   async compute(signal: AbortSignal): Promise<string | undefined> {
     this.#turn = this.#turn.then(() => this.#readOn(signal));
     await this.#turn;
@@ -91,7 +91,7 @@ export class ModelDigest {
         else await this.#finish(files);
       }
     } catch {
-      // Gone or changed meanwhile: nobody can tell any more what was loaded.
+      // The files were removed or changed, so the digest of the loaded model can no longer be computed.
       this.#canBeKnown = false;
     }
   }
@@ -104,7 +104,7 @@ export class ModelDigest {
       while (this.#begun.at < bytes) {
         if (signal.aborted) return;
         const { bytesRead } = await handle.read(chunk, 0, chunkBytes, this.#begun.at);
-        if (bytesRead === 0) throw new Error(`${name} has become shorter.`);
+        if (bytesRead === 0) throw new Error(`${name} was truncated.`);
         this.#begun.hash.update(chunk.subarray(0, bytesRead));
         this.#begun.at += bytesRead;
       }
@@ -117,19 +117,19 @@ export class ModelDigest {
 
   async #finish(states: readonly FileState[]): Promise<void> {
     const { path, directory } = this.#parts;
-    if (!isEqual(await filesOf(path), states)) throw new Error('The files changed while they were read.');
+    if (!isEqual(await filesOf(path), states)) throw new Error('The files changed while they were hashed.');
     const files = states.map((state, i) => ({ ...state, sha256: this.#digests[i] ?? '' }));
     this.#known = modelDigest(files);
     try {
       await mkdir(directory, { recursive: true });
       await writeJson(recordPath(path, directory), { path: resolve(path), files });
     } catch {
-      // A full or read-only disk costs the next start the time again.
+      // If the disk is full or read-only, the next start computes the digest again.
     }
   }
 }
 
-/** Of a checkpoint what its weights and its words follow from, by name. */
+/** Files of a checkpoint that determine its weights and tokenizer, sorted by name. */
 async function filesOf(path: string): Promise<FileState[]> {
   const folder = await folderOf(path);
   const names =

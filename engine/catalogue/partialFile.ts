@@ -1,6 +1,6 @@
 /**
- * A file that is still arriving: `<name>.partial` and, beside it, `<name>.state.json` that says which file the bytes
- * belong to. Whatever moment the process dies at, there is nothing, a partial that can go on, or the finished file.
+ * A partially downloaded file `<name>.partial`, with `<name>.state.json` that identifies the file. If the process dies at any
+ * moment, the disk has no file, a partial file that can be resumed, or the finished file.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
@@ -14,15 +14,15 @@ import { isSha256, safeFileName } from './paths.ts';
 const sha256 = z.string().refine(isSha256);
 const partialState = z.object({
   version: z.literal(1),
-  /** Digest of the whole file, as the catalogue or the server said it. */
+  /** Expected digest of the complete file, from the catalogue or the server. */
   sha256: sha256.optional(),
-  /** The server's strong validator, for files without a known SHA-256. */
+  /** The server's strong ETag, for files without a known SHA-256. */
   etag: z.string().optional(),
-  /** Set once the whole file was verified. */
+  /** Set after the complete file was verified. */
   complete: z.object({ bytes: z.number().int().nonnegative(), sha256 }).optional(),
 });
 type PartialState = z.infer<typeof partialState>;
-/** What the bytes of a partial belong to. */
+/** Identifies the file that a partial belongs to. */
 export type Identity = Pick<PartialState, 'sha256' | 'etag'>;
 
 export interface FinishedFile {
@@ -37,7 +37,7 @@ async function readState(folder: string, name: string): Promise<PartialState | u
   return partialState.safeParse(await readJson(statePath(folder, name))).data;
 }
 
-/** The finished, verified file of an earlier run, if there is one. */
+/** Returns the verified file of an earlier run, if there is one. */
 export async function findFinished(folder: string, name: string): Promise<FinishedFile | undefined> {
   const path = join(folder, safeFileName(name));
   const complete = (await readState(folder, name))?.complete;
@@ -45,7 +45,7 @@ export async function findFinished(folder: string, name: string): Promise<Finish
   return { path, ...complete };
 }
 
-/** Says that `folder/name` was verified. Written before the file gets its name, so that the name means verified. */
+/** Records that `folder/name` was verified. Call it before renaming the file, so that the final name implies verified. */
 export async function markFinished(folder: string, name: string, bytes: number, digest: string): Promise<void> {
   const state: PartialState = { version: 1, complete: { bytes, sha256: digest } };
   await writeJson(statePath(folder, name), state);
@@ -67,14 +67,14 @@ export class PartialFile {
     this.#handle = handle;
   }
 
-  /** Opens what an earlier run left, hashing it again, or starts empty where there is nothing that can go on. */
+  /** Opens and hashes the partial file of an earlier run, or starts an empty one if it can't be resumed. */
   static async open(folder: string, name: string, expected: Identity, signal?: AbortSignal): Promise<PartialFile> {
     const path = join(folder, `${safeFileName(name)}.partial`);
     const handle = await openForAppending(path);
     const file = new PartialFile(folder, name, handle);
     try {
       const state = await readState(folder, name);
-      // A state that says complete beside a partial: the process died between verifying and naming the file.
+      // A complete state with a partial file means that the process died between verifying and renaming.
       const identity = { sha256: state?.sha256 ?? state?.complete?.sha256, etag: state?.etag };
       const known = identity.sha256 !== undefined || identity.etag !== undefined;
       const other = expected.sha256 !== undefined && identity.sha256 !== expected.sha256;
@@ -95,7 +95,6 @@ export class PartialFile {
     }
   }
 
-  /** Bytes on disk. */
   get bytes(): number {
     return this.#written;
   }
@@ -104,12 +103,12 @@ export class PartialFile {
     return this.#identity;
   }
 
-  /** SHA-256 of the bytes so far. */
+  /** SHA-256 of the bytes written so far. */
   digest(): string {
     return this.#hash.copy().digest('hex');
   }
 
-  /** Remembers what the coming bytes belong to. */
+  /** Records which file the following bytes belong to. */
   async identify(identity: Identity): Promise<void> {
     if (identity.sha256 === this.#identity.sha256 && identity.etag === this.#identity.etag) return;
     this.#identity = identity;
@@ -141,7 +140,7 @@ export class PartialFile {
     this.#identity = {};
   }
 
-  /** Puts the bytes on the disk, then gives the file its name. The caller has verified them. */
+  /** Syncs the file and renames it to its final name. The caller must have verified it. */
   async finish(): Promise<FinishedFile> {
     const digest = this.digest();
     try {
@@ -158,7 +157,7 @@ export class PartialFile {
     return { path, bytes: this.#written, sha256: digest };
   }
 
-  /** Keeps the bytes for another run. */
+  /** Closes the file and keeps it for the next run. */
   async close(): Promise<void> {
     await this.#handle.close();
   }
@@ -172,7 +171,7 @@ export class PartialFile {
 
 async function openForAppending(path: string): Promise<FileHandle> {
   try {
-    // Not 'a': on Linux appending ignores positions, and a restarted file is written from its start.
+    // Not 'a': on Linux, append mode ignores positions, but a restarted file is written from its start.
     return await open(path, 'r+');
   } catch (error) {
     if (Reflect.get(Object(error), 'code') !== 'ENOENT') throw diskError(error, path);

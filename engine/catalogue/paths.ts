@@ -1,20 +1,20 @@
-/** Where models lie on disk, and which texts may become names there. */
+/** Paths of the model store, and validation of names from outside. */
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import { invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
 
-/** 64 lower-case hexadecimal digits. */
+/** True for 64 lower-case hexadecimal digits. */
 export function isSha256(text: string): boolean {
   return /^[0-9a-f]{64}$/.test(text);
 }
 
-/** Windows gives these names to devices, with any extension. */
+/** Windows reserves these names for devices, with any extension. */
 const deviceName = /^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)/i;
 
 /**
- * One path component that means the same file on every platform: no separator, no drive, no stream, no device, no
- * hidden or relative name.
+ * True for one path component that names the same file on every platform: no separator, drive, stream, device, hidden or
+ * relative name.
  */
 export function isSafeFileName(name: string): boolean {
   return (
@@ -27,26 +27,26 @@ export function isSafeFileName(name: string): boolean {
 
 export function safeFileName(name: string): string {
   if (!isSafeFileName(name))
-    throw invalidInput(`${JSON.stringify(name.slice(0, 80))} cannot be a file name in the model store.`);
+    throw invalidInput(`${JSON.stringify(name.slice(0, 80))} is not a valid file name in the model store.`);
   return name;
 }
 
-/** Folder of an installed model. A digest is the only text from outside that becomes a folder name (CVE-2024-37032). */
+/** Folder of an installed model. Only a validated digest may become a folder name (CVE-2024-37032). */
 export function modelFolder(root: string, digest: string): string {
   if (!isSha256(digest)) throw invalidInput(`${JSON.stringify(digest.slice(0, 80))} is not a SHA-256 digest.`);
   return join(root, 'models', `sha256-${digest}`);
 }
 
-/** Folder of an unfinished download. */
+/** Staging folder of an unfinished download. */
 export function downloadFolder(root: string, key: string): string {
   if (!isSha256(key)) throw invalidInput(`${JSON.stringify(key.slice(0, 80))} is not a SHA-256 digest.`);
   return join(root, 'downloads', key);
 }
 
-/** Sequences that were computed, of all models. */
+/** Folder of KV-cache snapshots of all models. */
 export const snapshotDirectory = (root: string): string => join(root, 'sequences');
 
-/** Digests of models that lie elsewhere. */
+/** Folder of cached digests of models outside the store. */
 export const digestDirectory = (root: string): string => join(root, 'digests');
 
 export function lockFile(root: string, key: string): string {
@@ -62,7 +62,7 @@ export interface Environment {
 
 const currentEnvironment = (): Environment => ({ platform: process.platform, home: homedir(), variables: process.env });
 
-/** `$HEARTH_HOME`, else the platform's folder for data that can be fetched again. */
+/** `$HEARTH_HOME`, or the platform's cache folder. */
 export function defaultStoreDirectory(environment: Environment = currentEnvironment()): string {
   const { platform, home, variables } = environment;
   const chosen = variables['HEARTH_HOME'];
@@ -70,6 +70,6 @@ export function defaultStoreDirectory(environment: Environment = currentEnvironm
   if (platform === 'win32') return join(variables['LOCALAPPDATA'] ?? join(home, 'AppData', 'Local'), 'hearth');
   if (platform === 'darwin') return join(home, 'Library', 'Caches', 'hearth');
   const cache = variables['XDG_CACHE_HOME'];
-  // The XDG base directory specification tells to ignore relative paths.
+  // The XDG base directory specification says to ignore relative paths.
   return join(cache !== undefined && isAbsolute(cache) ? cache : join(home, '.cache'), 'hearth');
 }

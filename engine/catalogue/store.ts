@@ -1,4 +1,4 @@
-/** The models on this machine: what is there, getting more, checking them, removing them. */
+/** The models on this machine: list, download, import, verify and remove. */
 import { createHash } from 'node:crypto';
 import { mkdir, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -6,21 +6,27 @@ import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.t
 import { showBytes } from '../units.ts';
 import { type CatalogueEntry, catalogue, defaultModelId, findEntry, requireEntry } from './catalogue.ts';
 import { defaultRetry, type RetryPolicy } from './download.ts';
-import { DiskFull, diskError, errorCode, hashFile } from './files.ts';
-import { chooseModel, type Fit, hardwareNeeds, judge, type RecommendOptions } from './fit.ts';
-import { detectMachine, type Hardware } from './hardware.ts';
+import { DiskFull, diskError, errorCode, hashFile, reporter, type WorkOptions } from './files.ts';
+import {
+  chooseModel,
+  detectMachine,
+  type Fit,
+  type Hardware,
+  hardwareNeeds,
+  judge,
+  type RecommendOptions,
+} from './fit.ts';
 import { collect } from './importModel.ts';
 import { withLock } from './lock.ts';
 import { findInstalled, type Installed, install, listInstalled, manifestName, pathToLoad } from './manifest.ts';
 import { markFinished } from './partialFile.ts';
 import { defaultStoreDirectory, lockFile } from './paths.ts';
-import { reporter, type WorkOptions } from './progress.ts';
 import { type Endpoints, endpointsFrom, fetchModel, sourceName, stagedBytes, stagingFolder } from './sources.ts';
 
 export interface StoreOptions {
-  /** Root of the store. Default: see `defaultStoreDirectory`. */
+  /** Root of the store. Default: `defaultStoreDirectory`. */
   readonly directory?: string;
-  /** Of the running engine; `recommend` stays within them. Absent: all. */
+  /** Families that the running engine supports; only these are recommended. Default: all. */
   readonly families?: RecommendOptions['families'];
   readonly entries?: readonly CatalogueEntry[];
   readonly endpoints?: Endpoints;
@@ -31,13 +37,13 @@ export interface StoreOptions {
 export interface StoredModel {
   readonly entry: CatalogueEntry;
   readonly state: 'absent' | 'partial' | 'present';
-  /** What the engine loads; only when present. */
+  /** Path that the engine loads; set if the model is present. */
   readonly path?: string;
-  /** Bytes that an unfinished download has already. */
+  /** Bytes of an unfinished download. */
   readonly partialBytes: number;
-  /** What hardware it needs, on any machine. */
+  /** Hardware that the model needs. */
   readonly needs: string;
-  /** What this machine can do with it. */
+  /** Whether this machine can run it. */
   readonly fit: Fit;
   readonly recommended: boolean;
 }
@@ -57,7 +63,7 @@ export class Store {
     this.#entries = options.entries ?? catalogue;
   }
 
-  /** Every model of the catalogue with what is known of it here. */
+  /** Lists all models of the catalogue with their state on this machine. */
   async list(): Promise<readonly StoredModel[]> {
     const hardware = await this.#hardware();
     const recommended = this.#choose(hardware);
@@ -71,7 +77,7 @@ export class Store {
     return this.#describe(entry, hardware, this.#choose(hardware), await listInstalled(this.directory));
   }
 
-  /** The model for this machine, and why. */
+  /** The recommended model for this machine. */
   async recommend(): Promise<StoredModel> {
     const hardware = await this.#hardware();
     const chosen = this.#choose(hardware);
@@ -79,24 +85,24 @@ export class Store {
     return this.#describe(chosen, hardware, chosen, await listInstalled(this.directory));
   }
 
-  /** Path to load: of an installed model by its id, or the user's own file or folder. */
+  /** Resolves a catalogue id to the installed model's path, or returns an existing file or folder. */
   async resolve(idOrPath: string): Promise<string> {
     const entry = findEntry(idOrPath, this.#entries);
     if (entry) {
       const installed = await findInstalled(this.directory, entry.id);
       if (installed) return pathToLoad(installed);
       const size = showBytes(entry.downloadBytes);
-      throw notFound(`${entry.name} is not on this machine yet: \`hearth models pull ${entry.id}\` gets it (${size}).`);
+      throw notFound(
+        `${entry.name} is not on this machine. Download it with \`hearth models pull ${entry.id}\` (${size}).`,
+      );
     }
     const path = resolve(idOrPath);
     if (idOrPath !== '' && !idOrPath.includes('\0') && (await exists(path))) return path;
     const shown = JSON.stringify(idOrPath.slice(0, 200));
-    throw notFound(
-      `${shown} is neither a model of the catalogue (\`hearth models list\`) nor a file or folder on this machine.`,
-    );
+    throw notFound(`${shown}: not found. It is neither a catalogue id (\`hearth models list\`) nor a file or folder.`);
   }
 
-  /** Gets a model from the first source that has it. Returns at once when it is there. */
+  /** Downloads a model from the first source that has it. Returns immediately if it is installed. */
   async pull(id: string, options: WorkOptions = {}): Promise<StoredModel> {
     const entry = requireEntry(id, this.#entries);
     if (!(await findInstalled(this.directory, id))) {
@@ -107,7 +113,7 @@ export class Store {
     return this.get(id);
   }
 
-  /** Takes a model that was carried here by hand: a GGUF file, or a folder with a checkpoint's files. */
+  /** Imports a model from a local GGUF file or a folder with a checkpoint. */
   async add(path: string, options: WorkOptions = {}): Promise<StoredModel> {
     const origin = resolve(path);
     const { entry, source } = await collect(origin, this.#entries);
@@ -121,25 +127,25 @@ export class Store {
     return this.get(entry.id);
   }
 
-  /** Reads every byte of an installed model again. What is damaged is removed, so that `pull` gets just that again. */
+  /** Rehashes an installed model. Removes damaged files, so that `pull` downloads only those again. */
   async verify(id: string, options: WorkOptions = {}): Promise<StoredModel> {
     const entry = requireEntry(id, this.#entries);
     await this.#exclusively(entry, options, async () => {
       const installed = await findInstalled(this.directory, id);
-      if (!installed) throw notFound(`${entry.name} is not on this machine: there is nothing to verify.`);
+      if (!installed) throw notFound(`${entry.name} is not on this machine, so it cannot be verified.`);
       const damaged = await this.#findDamage(installed, options);
-      if (damaged.length > 0) throw await this.#takeApart(entry, installed, damaged);
+      if (damaged.length > 0) throw await this.#removeDamaged(entry, installed, damaged);
     });
     return this.get(id);
   }
 
-  /** Removes an installed model and what unfinished downloads of it left. Nothing else is touched. */
+  /** Removes an installed model and its unfinished downloads. */
   async remove(id: string): Promise<StoredModel> {
     const entry = requireEntry(id, this.#entries);
     await this.#exclusively(entry, {}, async () => {
       const installed = await findInstalled(this.directory, id);
       try {
-        // The manifest first: what is half removed is not there.
+        // Removes the manifest first, so that a partly removed model counts as absent.
         if (installed) await rm(join(installed.folder, manifestName), { force: true });
         if (installed) await rm(installed.folder, { recursive: true, force: true });
         for (const source of entry.sources) {
@@ -205,14 +211,14 @@ export class Store {
         await this.#removeStaging(entry);
         return;
       } catch (error) {
-        // Another source may help against anything but the user's wish and this machine's disk.
+        // Another source can't help after a cancellation or a disk error.
         if (!(error instanceof HearthError) || error instanceof DiskFull || error.code === 'cancelled') {
           throw diskError(error, this.directory);
         }
         failures.push(`${name}: ${error.message}`);
       }
     }
-    throw await this.#nothingWorked(entry, failures);
+    throw await this.#downloadError(entry, failures);
   }
 
   async #removeStaging(entry: CatalogueEntry): Promise<void> {
@@ -221,14 +227,14 @@ export class Store {
     }
   }
 
-  async #nothingWorked(entry: CatalogueEntry, failures: readonly string[]): Promise<HearthError> {
+  async #downloadError(entry: CatalogueEntry, failures: readonly string[]): Promise<HearthError> {
     const keptBytes = await stagedBytes(this.directory, entry);
-    const kept = keptBytes > 0 ? ` ${showBytes(keptBytes)} are kept; pulling again goes on from there.` : '';
-    const what = entry.files.length === 1 ? `the file ${entry.files[0]?.name ?? ''}` : 'a folder with its files';
+    const kept = keptBytes > 0 ? ` ${showBytes(keptBytes)} are kept; the next pull resumes there.` : '';
+    const files = entry.files.length === 1 ? `the file ${entry.files[0]?.name ?? ''}` : 'a folder with its files';
     return new HearthError(
       'unavailable',
-      `${entry.name} could not be downloaded. ${failures.join(' ')}${kept} ` +
-        `On a machine without internet, bring ${what} and run \`hearth models add PATH\`.`,
+      `Could not download ${entry.name}. ${failures.join(' ')}${kept} ` +
+        `Without internet access, copy ${files} to this machine and run \`hearth models add PATH\`.`,
     );
   }
 
@@ -248,8 +254,8 @@ export class Store {
     return damaged;
   }
 
-  /** Turns an installed model back into a download that lacks the damaged files. */
-  async #takeApart(entry: CatalogueEntry, installed: Installed, damaged: readonly string[]) {
+  /** Turns an installed model back into a partial download without the damaged files. */
+  async #removeDamaged(entry: CatalogueEntry, installed: Installed, damaged: readonly string[]) {
     const { folder, manifest } = installed;
     const [first] = entry.sources;
     await rm(join(folder, manifestName), { force: true });
@@ -265,8 +271,8 @@ export class Store {
       await rm(folder, { recursive: true, force: true });
     }
     return invalidInput(
-      `${damaged.join(', ')} of ${entry.name} was damaged on disk and has been removed. ` +
-        `\`hearth models pull ${entry.id}\` gets it again.`,
+      `${damaged.join(', ')} of ${entry.name} was damaged and has been removed. ` +
+        `Download it again with \`hearth models pull ${entry.id}\`.`,
     );
   }
 }
@@ -282,7 +288,7 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
-/** The fields of `modelEntry` in the protocol, which this folder does not import. */
+/** Converts to the protocol's `modelEntry`. */
 export function toModelEntry(model: StoredModel) {
   const { entry } = model;
   return {

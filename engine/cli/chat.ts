@@ -8,19 +8,19 @@ import { workspaceContext } from './workspace.ts';
 export const chat: Command = {
   name: 'chat',
   usage: 'QUESTION',
-  summary: 'Answers a question, about a folder if one is given.',
+  summary: 'Answers a question, optionally about a folder.',
   options: [
     {
       name: 'workspace',
       value: 'DIR',
-      help: 'include what a search of the folder finds for the question, and a map of it',
+      help: 'search this folder for the question; add the results and a repository map to the prompt',
     },
     {
       name: 'think',
       value: 'MODE',
-      help: `think first, as far as the model can: ${thinkingMode.options.join(', ')} (off)`,
+      help: `thinking mode, if the model supports it: ${thinkingMode.options.join(', ')} (off)`,
     },
-    { name: 'thinking-tokens', value: 'N', help: 'end thinking after so many tokens (as long as it takes)' },
+    { name: 'thinking-tokens', value: 'N', help: 'end thinking after N tokens (no limit)' },
     remoteOption,
     ...samplingOptions,
   ],
@@ -42,7 +42,7 @@ export const chat: Command = {
       if (context) terminal.err(`${context.note}\n`);
       if (thinking !== 'off' && !card.thinkingModes.includes(thinking)) {
         const known = card.thinkingModes.join(', ');
-        terminal.err(`${card.name} does not know --think ${thinking}; the nearest of ${known} is used.\n`);
+        terminal.err(`${card.name} does not support --think ${thinking}; using the nearest of ${known}.\n`);
       }
       const content = [context?.text ?? '', question].filter((part) => part !== '').join('\n\n');
       const params = chatParams.parse({

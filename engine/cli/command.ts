@@ -1,41 +1,44 @@
-/** What a command is, and how its arguments are read. */
+/** Defines a command, parses its arguments and reads the source files that they name. */
+
+import { readFile, stat } from 'node:fs/promises';
 import { type ParseArgsConfig, parseArgs } from 'node:util';
-import { HearthError, invalidInput } from '../errors.ts';
+import { HearthError, invalidInput, notFound } from '../errors.ts';
+import { limits } from '../limits.ts';
 import { type CachePrecision, cachePrecisions } from '../protocol/engineProtocol.ts';
 import { type BackendChoice, backendChoices } from '../runtime/backends.ts';
 import type { Terminal } from './terminal.ts';
 
 export interface Command {
   readonly name: string;
-  /** After the name, for the help. */
+  /** Arguments after the name, for the help text. */
   readonly usage: string;
   readonly summary: string;
-  /** What the options mean, in the order shown. */
+  /** In the order of the help text. */
   readonly options: readonly Option[];
   readonly run: (values: Values, terminal: Terminal) => Promise<void>;
 }
 
 export interface Option {
   readonly name: string;
-  /** What stands for the value in the help; absent: a switch. */
+  /** Placeholder for the value in the help text. Absent for a switch. */
   readonly value?: string;
   readonly help: string;
 }
 
 export const commonOptions: readonly Option[] = [
-  { name: 'model', value: 'M', help: 'catalogue id, GGUF file or folder with safetensors (the default model)' },
-  { name: 'backend', value: 'B', help: `who computes: ${backendChoices.join(', ')} (auto)` },
-  { name: 'threads', value: 'N', help: 'threads of the processor to use' },
+  { name: 'model', value: 'M', help: 'catalogue id, GGUF file or safetensors folder (the default model)' },
+  { name: 'backend', value: 'B', help: `compute backend: ${backendChoices.join(', ')} (auto)` },
+  { name: 'threads', value: 'N', help: 'number of CPU threads' },
   { name: 'context', value: 'N', help: 'longest context in tokens' },
   {
     name: 'cache-precision',
     value: 'P',
-    help: `how keys and values are kept: ${cachePrecisions.join(', ')} (f16; q8 on a GPU alone)`,
+    help: `KV-cache precision: ${cachePrecisions.join(', ')} (f16; q8 only on a GPU)`,
   },
-  { name: 'json', help: 'one JSON value on stdout, for machines' },
+  { name: 'json', help: 'print one JSON value to stdout' },
 ];
 
-/** The arguments of one call. Every reader throws a typed error that names the option. */
+/** The parsed arguments. Each method throws a HearthError that names the invalid option. */
 export class Values {
   readonly positionals: readonly string[];
   readonly #values: Readonly<Record<string, unknown>>;
@@ -67,7 +70,7 @@ export class Values {
     const valid =
       text.trim() !== '' && Number.isFinite(value) && value >= least && (!integer || Number.isSafeInteger(value));
     if (!valid)
-      throw invalidInput(`--${name} takes a${integer ? ' whole' : ''} number of at least ${least}, not '${text}'.`);
+      throw invalidInput(`--${name} must be a${integer ? ' whole' : ''} number of at least ${least}, not '${text}'.`);
     return value;
   }
 
@@ -79,7 +82,7 @@ export class Values {
     const text = this.text(name);
     if (text === undefined) return undefined;
     const choice = choices.find((known) => known === text);
-    if (choice === undefined) throw invalidInput(`--${name} takes ${choices.join(', ')}; not '${text}'.`);
+    if (choice === undefined) throw invalidInput(`--${name} must be one of ${choices.join(', ')}, not '${text}'.`);
     return choice;
   }
 
@@ -91,17 +94,17 @@ export class Values {
     return this.oneOf('cache-precision', cachePrecisions);
   }
 
-  /** The only positional argument. */
+  /** Returns the only positional argument. */
   only(what: string): string {
     const [first, second] = this.positionals;
     if (first === undefined) throw invalidInput(`${what} is missing.`);
-    if (second !== undefined) throw invalidInput(`'${second}' is one argument too many.`);
+    if (second !== undefined) throw invalidInput(`Unexpected argument '${second}'.`);
     return first;
   }
 
   none(): void {
     const [first] = this.positionals;
-    if (first !== undefined) throw invalidInput(`'${first}' is one argument too many.`);
+    if (first !== undefined) throw invalidInput(`Unexpected argument '${first}'.`);
   }
 }
 
@@ -114,7 +117,7 @@ export function readArguments(command: Command, args: readonly string[]): Values
     const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true });
     return new Values(values, positionals);
   } catch (error) {
-    // parseArgs says which option is wrong; its advice on escaping would be a second line.
+    // Keeps the first sentence of parseArgs's message, which names the option; the rest is advice on escaping.
     const [message] = (error instanceof Error ? error.message : String(error)).split(/\.\s/);
     throw new HearthError('invalid-input', `${message?.replace(/\.$/, '')}. See \`hearth ${command.name} --help\`.`);
   }
@@ -130,4 +133,57 @@ export function optionTable(options: readonly Option[]): string {
   const left = options.map(({ name, value }) => `  --${name}${value === undefined ? '' : ` ${value}`}`);
   const width = Math.max(...left.map(({ length }) => length));
   return options.map(({ help }, i) => `${left[i]?.padEnd(width)}  ${help}`).join('\n');
+}
+
+/** Reads a source file as text. @throws HearthError `not-found`, or `invalid-input` for a folder, binary or huge file. */
+export async function readSource(path: string): Promise<string> {
+  const bytes = await readBytes(path);
+  // The same test for binary files as Git's.
+  if (bytes.subarray(0, 8000).includes(0)) throw invalidInput(`${path} is a binary file.`);
+  return bytes.toString('utf8').replace(/^\ufeff/, '');
+}
+
+async function readBytes(path: string): Promise<Buffer> {
+  const found = await stat(path).catch(() => undefined);
+  if (!found) throw notFound(`${path}: not found`);
+  if (!found.isFile()) throw invalidInput(`${path} is not a file.`);
+  if (found.size > limits.cli.sourceBytes) {
+    throw invalidInput(`${path} is too large: ${found.size} bytes, at most ${limits.cli.sourceBytes} are allowed.`);
+  }
+  try {
+    return await readFile(path);
+  } catch (error) {
+    throw new HearthError('unavailable', `Could not read ${path}. Check its permissions.`, { cause: error });
+  }
+}
+
+/** VS Code's language identifiers that differ from the file extension. */
+const languages: Readonly<Record<string, string>> = {
+  cc: 'cpp',
+  cjs: 'javascript',
+  cs: 'csharp',
+  h: 'c',
+  hpp: 'cpp',
+  hs: 'haskell',
+  js: 'javascript',
+  jsx: 'javascriptreact',
+  kt: 'kotlin',
+  md: 'markdown',
+  mjs: 'javascript',
+  ml: 'ocaml',
+  pl: 'perl',
+  ps1: 'powershell',
+  py: 'python',
+  rb: 'ruby',
+  rs: 'rust',
+  sh: 'shellscript',
+  ts: 'typescript',
+  tsx: 'typescriptreact',
+  yml: 'yaml',
+};
+
+/** @param extension with its dot, as `extname` returns it */
+export function languageOf(extension: string): string {
+  const name = extension.slice(1).toLowerCase();
+  return languages[name] ?? name;
 }

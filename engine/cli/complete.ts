@@ -2,14 +2,14 @@ import { extname } from 'node:path';
 import { invalidInput } from '../errors.ts';
 import { completeParams } from '../protocol/engineProtocol.ts';
 import type { Command } from './command.ts';
-import { languageOf, readSource } from './files.ts';
+import { languageOf, readSource } from './command.ts';
 import { json, remoteOption, samplingOf, samplingOptions, withAnswerer } from './session.ts';
 
 export const complete: Command = {
   name: 'complete',
   usage: 'FILE:LINE:COLUMN',
-  summary: 'Completes code at a place in a file; lines and columns count from 1.',
-  options: [{ name: 'multiline', help: 'as many lines as the block takes' }, remoteOption, ...samplingOptions],
+  summary: 'Completes code at a position in a file. Lines and columns start at 1.',
+  options: [{ name: 'multiline', help: 'complete the whole block' }, remoteOption, ...samplingOptions],
   async run(values, terminal) {
     const { path, line, column } = placeOf(values.only('FILE:LINE:COLUMN'));
     const text = await readSource(path);
@@ -33,10 +33,10 @@ export const complete: Command = {
 };
 
 function placeOf(argument: string): { path: string; line: number; column: number } {
-  // From the end, since a Windows path holds a colon of its own.
+  // Parses from the end, because a Windows path contains a colon.
   const [, path, line, column] = /^(.+):(\d+):(\d+)$/.exec(argument) ?? [];
   if (path === undefined || Number(line) < 1 || Number(column) < 1) {
-    throw invalidInput(`'${argument}' is not FILE:LINE:COLUMN, with lines and columns from 1.`);
+    throw invalidInput(`'${argument}' is not FILE:LINE:COLUMN. Lines and columns start at 1.`);
   }
   return { path, line: Number(line), column: Number(column) };
 }
@@ -44,9 +44,9 @@ function placeOf(argument: string): { path: string; line: number; column: number
 function offsetOf(text: string, path: string, line: number, column: number): number {
   const lines = text.split('\n');
   const content = lines[line - 1]?.replace(/\r$/, '');
-  if (content === undefined) throw invalidInput(`${path} has ${lines.length} lines, no line ${line}.`);
+  if (content === undefined) throw invalidInput(`${path} has no line ${line}; it has ${lines.length} lines.`);
   if (column > content.length + 1) {
-    throw invalidInput(`Line ${line} of ${path} has ${content.length} characters; column ${column} is behind its end.`);
+    throw invalidInput(`Line ${line} of ${path} has ${content.length} characters; column ${column} is past its end.`);
   }
   return lines.slice(0, line - 1).reduce((sum, { length }) => sum + length + 1, 0) + column - 1;
 }

@@ -1,4 +1,4 @@
-/** A decoder alone, for commands that feed it token ids. */
+/** Loads a decoder without the engine, for commands that work on token ids. */
 import { join } from 'node:path';
 import type { Decoder } from '../backend/backend.ts';
 import { defaultModelId } from '../catalogue/catalogue.ts';
@@ -10,13 +10,13 @@ import type { Values } from './command.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';
 
 export interface OpenDecoder {
-  /** As it was named. */
+  /** The argument as the user gave it. */
   readonly model: string;
   readonly decoder: Decoder;
-  /** Of weights, that one token at decode makes a backend read. */
+  /** Weight bytes read to decode one token. */
   readonly weightBytesPerToken: number;
   readonly notes: readonly string[];
-  /** Of all tensors. */
+  /** Size of all tensors. */
   readonly fileBytes: number;
   readonly loadMs: number;
 }

@@ -5,7 +5,7 @@ import { json } from './session.ts';
 export const devices: Command = {
   name: 'devices',
   usage: '',
-  summary: 'Says what this machine has to compute with, what is used, and why something is not.',
+  summary: 'Lists the GPUs and the CPU, which of them Hearth uses, and why others are not used.',
   options: [],
   async run(values, terminal) {
     values.none();
@@ -19,7 +19,7 @@ export const devices: Command = {
       terminal.out(`${kind}  ${[description, ...notes].join('\n     ')}\n`);
     }
     const first = found.find(({ usedByAuto }) => usedByAuto);
-    const choice = first?.backend === 'webgpu' ? 'the GPU for models that fit it, and else the CPU' : 'the CPU';
-    terminal.out(`\n--backend auto takes ${choice}.\n`);
+    const choice = first?.backend === 'webgpu' ? 'the GPU if the model fits, otherwise the CPU' : 'the CPU';
+    terminal.out(`\n--backend auto uses ${choice}.\n`);
   },
 };

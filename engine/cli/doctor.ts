@@ -1,6 +1,6 @@
 /**
- * `hearth doctor`: whether Hearth can work here, part by part, as a report to paste into an issue. It names no person, file
- * or folder; each check says what is wrong and what to do.
+ * `hearth doctor` checks each part that Hearth needs and prints a report to paste into an issue. The report contains no user,
+ * file or folder names. Each failed check says what is wrong and what to do.
  */
 import { constants } from 'node:fs';
 import { access, mkdir, statfs } from 'node:fs/promises';
@@ -23,7 +23,7 @@ interface Finding {
 export const doctor: Command = {
   name: 'doctor',
   usage: '',
-  summary: 'Checks every part that Hearth needs on this machine; the report names no files and can be pasted.',
+  summary: 'Checks every part that Hearth needs on this machine. The report contains no file names.',
   options: [],
   async run(values, terminal) {
     values.none();
@@ -71,7 +71,7 @@ const checks: Readonly<Record<string, Check>> = {
       new DatabaseSync(':memory:').exec('CREATE VIRTUAL TABLE t USING fts5(x)');
       return { state: 'ok', text: 'SQLite with FTS5' };
     } catch {
-      return { state: 'limited', text: 'this Node has no SQLite; the index of a folder needs Node 22.13 or later' };
+      return { state: 'limited', text: 'this Node has no SQLite; the repository index needs Node 22.13 or later' };
     }
   },
   Store: async () => {
@@ -83,17 +83,17 @@ const checks: Readonly<Record<string, Check>> = {
     const free = bavail * bsize;
     return {
       state: present.length > 0 && free > 1e9 ? 'ok' : 'limited',
-      text: `${present.length} models, ${showBytes(free)} free${present.length === 0 ? '; fetch one: hearth models pull' : ''}`,
+      text: `${present.length} models, ${showBytes(free)} free${present.length === 0 ? '; download one with `hearth models pull`' : ''}`,
     };
   },
   Network: async () => {
     const proxies = ['HEARTH_PROXY', 'HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'].filter(
       (name) => process.env[name],
     );
-    const text = proxies.length > 0 ? `downloads go through ${proxies.join(', ')}` : 'downloads go without a proxy';
+    const text = proxies.length > 0 ? `downloads use the proxy in ${proxies.join(', ')}` : 'downloads use no proxy';
     return { state: 'ok', text };
   },
 };
 
-/** Absolute paths say who somebody is. */
+/** Removes absolute paths, because they often contain the user's name. */
 const withoutPaths = (text: string): string => text.replaceAll(/(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'"]+){2,}/g, '(path)');

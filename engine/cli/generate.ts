@@ -6,10 +6,10 @@ import { json, samplingOf, samplingOptions, stream, streaming, withEngine } from
 export const generate: Command = {
   name: 'generate',
   usage: '--prompt TEXT',
-  summary: 'Answers a prompt, or continues it.',
+  summary: 'Answers a prompt, or continues it with --raw.',
   options: [
-    { name: 'prompt', value: 'TEXT', help: 'what to answer' },
-    { name: 'raw', help: 'continue the text as it stands, without the chat template; framing tokens in it count' },
+    { name: 'prompt', value: 'TEXT', help: 'the prompt' },
+    { name: 'raw', help: 'continue the text without the chat template; special tokens in it are parsed' },
     ...samplingOptions,
   ],
   async run(values, terminal) {

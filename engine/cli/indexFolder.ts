@@ -1,4 +1,4 @@
-/** The commands on a folder's index. It lies beside the models, named by the folder. */
+/** `hearth index` and `hearth search`. The index is stored next to the models, under a name derived from the folder. */
 import { createHash } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -15,9 +15,9 @@ import { ProgressLine, type Terminal } from './terminal.ts';
 export const index: Command = {
   name: 'index',
   usage: '[DIR]',
-  summary: 'Reads a folder (this one) into its index; what is there already is only compared.',
+  summary: 'Indexes a folder (the current one). Reads only files that changed.',
   options: [
-    { name: 'embeddings', value: 'M', help: 'embedding model, for search by meaning; remembered until it is `off`' },
+    { name: 'embeddings', value: 'M', help: 'embedding model for semantic search; remembered until set to `off`' },
   ],
   async run(values, terminal) {
     const [directory = '.', second] = values.positionals;
@@ -30,11 +30,11 @@ export const index: Command = {
       const seconds = (performance.now() - startMs) / 1000;
       const vectors = embeddings && { model: embeddings.model, chunks: embeddings.done };
       if (values.switch('json')) return json(terminal, { files, chunks, symbols, skipped, vectors, seconds });
-      const left = Object.entries(skipped).map(([why, count]) => `${count} ${why}`);
-      const note = left.length === 0 ? '' : `; only the names of ${left.join(', ')}`;
-      const meaning = vectors ? `, ${vectors.chunks} vectors by ${vectors.model}` : '';
+      const skippedCounts = Object.entries(skipped).map(([why, count]) => `${count} ${why}`);
+      const note = skippedCounts.length === 0 ? '' : `; contents skipped: ${skippedCounts.join(', ')}`;
+      const vectorNote = vectors ? `, ${vectors.chunks} vectors by ${vectors.model}` : '';
       terminal.out(
-        `${files} files, ${chunks} chunks, ${symbols} symbols${meaning} in ${seconds.toFixed(1)} s${note}\n`,
+        `${files} files, ${chunks} chunks, ${symbols} symbols${vectorNote} in ${seconds.toFixed(1)} s${note}\n`,
       );
     });
   },
@@ -43,11 +43,11 @@ export const index: Command = {
 export const search: Command = {
   name: 'search',
   usage: 'QUERY',
-  summary: "Searches a folder's index, after comparing it with the folder; by meaning too where it has vectors.",
+  summary: "Updates and searches a folder's index, also by embeddings if it has them.",
   options: [
-    { name: 'workspace', value: 'DIR', help: 'the folder (this one)' },
-    { name: 'limit', value: 'N', help: 'results shown (10)' },
-    { name: 'symbols', help: 'names of definitions instead of text' },
+    { name: 'workspace', value: 'DIR', help: 'the folder (the current one)' },
+    { name: 'limit', value: 'N', help: 'number of results (10)' },
+    { name: 'symbols', help: 'search names of definitions instead of text' },
   ],
   async run(values, terminal) {
     const query = values.only('The query');
@@ -66,7 +66,7 @@ export const search: Command = {
   },
 };
 
-/** With the vectors that there are: those that are missing are made by `hearth index`. */
+/** Uses the existing vectors only; `hearth index` computes missing ones. */
 async function find(repository: Repository, query: string, limit: number): Promise<Passage[]> {
   await repository.embeddingsOpened();
   return repository.searchByMeaning(query, limit);
@@ -78,14 +78,14 @@ interface IndexCall {
   readonly terminal: Terminal;
 }
 
-/** The index of a folder, its files read. */
+/** Opens the folder's index and updates it. */
 export async function withIndex<Result>(
   { directory, values, terminal }: IndexCall,
   use: (repository: Repository) => Promise<Result>,
 ): Promise<Result> {
   const absolute = resolve(directory);
   const found = await stat(absolute).catch(() => undefined);
-  if (!found?.isDirectory()) throw notFound(`There is no folder ${absolute}.`);
+  if (!found?.isDirectory()) throw notFound(`${absolute}: folder not found`);
   const name = createHash('sha256').update(absolute).digest('hex').slice(0, 32);
   const line = new ProgressLine(terminal);
   const repository = await Repository.open({
@@ -100,7 +100,7 @@ export async function withIndex<Result>(
     chooseEmbeddings(repository, values);
     await repository.indexer.settled();
     line.end();
-    const stopped = 'Stopped; what was read is kept, and the next call goes on from there.';
+    const stopped = 'Stopped. Indexed files are kept; the next run continues from there.';
     if (terminal.signal.aborted) throw cancelled(stopped);
     const result = await use(repository);
     line.end();
@@ -117,11 +117,11 @@ function showState(line: ProgressLine, { phase, files, pending, embeddings }: In
   else if (embeddings?.phase === 'embedding') line.show('Embedding', embeddings.done, embeddings.total, 'parts');
 }
 
-/** The model that was asked for, or the one that the index knows. */
+/** The requested embedding model, or the one stored in the index. */
 function chooseEmbeddings(repository: Repository, values: Values): void {
   const asked = values.text('embeddings');
   if (asked === 'off') repository.forgetEmbeddings();
-  // A file is found again from another folder.
+  // Stored as an absolute path, so that it works from any folder.
   const named = asked === undefined || findEntry(asked) ? asked : resolve(asked);
   const chosen = asked === 'off' ? undefined : (named ?? repository.embeddingModel);
   if (chosen === undefined) return;

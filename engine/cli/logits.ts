@@ -12,10 +12,10 @@ const idsFile = z.union([tokenIds, z.object({ input_ids: tokenIds }).transform((
 export const logits: Command = {
   name: 'logits',
   usage: '--ids FILE --out FILE',
-  summary: 'Writes the logits of every position, teacher forced: [tokens, vocabulary] little-endian float32.',
+  summary: 'Writes teacher-forced logits of every position: [tokens, vocabulary] little-endian float32.',
   options: [
     { name: 'ids', value: 'FILE', help: 'JSON array of token ids, or an object with input_ids' },
-    { name: 'out', value: 'FILE', help: 'where to write' },
+    { name: 'out', value: 'FILE', help: 'output file' },
   ],
   async run(values, terminal) {
     values.none();
@@ -48,18 +48,18 @@ export const logits: Command = {
 
 async function readIds(path: string): Promise<number[]> {
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    throw new HearthError('not-found', `${path} cannot be read.`, { cause: error });
+    throw new HearthError('not-found', `Could not read ${path}.`, { cause: error });
   });
   try {
     return idsFile.parse(JSON.parse(text));
   } catch (error) {
     throw invalidInput(
-      `${path} is not a JSON array of token ids${error instanceof SyntaxError ? '' : ' (1 or more, from 0)'}.`,
+      `${path} is not a JSON array of token ids${error instanceof SyntaxError ? '' : ' (at least one, each 0 or more)'}.`,
     );
   }
 }
 
-/** As the bytes of a little-endian machine, on any. */
+/** Converts to little-endian bytes on any machine. */
 function littleEndian(values: Float32Array): Uint8Array {
   const bytes = new Uint8Array(values.byteLength);
   const view = new DataView(bytes.buffer);

@@ -13,12 +13,12 @@ const actions: Readonly<Record<string, Action>> = { list, pull, verify, remove, 
 export const models: Command = {
   name: 'models',
   usage: 'list | pull [ID] | verify [ID] | remove ID | recommend | add PATH',
-  summary: 'Shows, gets, checks and removes models. Without an id: the default model.',
+  summary: 'Lists, downloads, verifies and removes models. Default ID: the default model.',
   options: [],
   async run(values, terminal) {
     const [name = ''] = values.positionals;
     const action = Object.hasOwn(actions, name) ? actions[name] : undefined;
-    if (!action) throw invalidInput(`hearth models takes ${Object.keys(actions).join(', ')}; not '${name}'.`);
+    if (!action) throw invalidInput(`'hearth models' accepts ${Object.keys(actions).join(', ')}, not '${name}'.`);
     const progress = new ProgressLine(terminal);
     const engine = new Engine({ onDelta: () => {}, onProgress: (step) => report(progress, step) });
     try {
@@ -63,13 +63,13 @@ async function remove(engine: Engine, values: Values, terminal: Terminal): Promi
   show(entry, 'was removed', values, terminal);
 }
 
-/** The argument after the action. */
+/** Returns the argument after the action. */
 function argument(values: Values, { required, last }: { readonly required: boolean; readonly last: number }): string {
   const [action, first, ...others] = values.positionals;
   const extra = last === 0 ? first : others[0];
-  if (extra !== undefined) throw invalidInput(`'${extra}' is one argument too many.`);
+  if (extra !== undefined) throw invalidInput(`Unexpected argument '${extra}'.`);
   if (first === undefined && required)
-    throw new HearthError('invalid-input', `hearth models ${action} takes an argument.`);
+    throw new HearthError('invalid-input', `'hearth models ${action}' needs an argument.`);
   return first ?? defaultModelId;
 }
 
@@ -79,7 +79,7 @@ function show(entry: ModelEntry, what: string, values: Values, terminal: Termina
 }
 
 function describe(entry: ModelEntry): string {
-  const state = { absent: '', partial: ', partly downloaded', present: ', on this machine' }[entry.state];
+  const state = { absent: '', partial: ', partially downloaded', present: ', on this machine' }[entry.state];
   const recommended = entry.recommended ? ' (recommended here)' : '';
   return `${entry.id}${recommended}\n  ${sizeOf(entry)}, ${entry.licence}${state}\n  ${entry.fit.reason}`;
 }

@@ -1,4 +1,4 @@
-/** `hearth replay`: sends recorded requests again, to look for a fault under a debugger or to time it. */
+/** `hearth replay` repeats recorded requests, for debugging and timing. */
 import { readFile } from 'node:fs/promises';
 import * as z from 'zod';
 import { HearthError, invalidInput } from '../errors.ts';
@@ -20,14 +20,14 @@ import { ProgressLine, type Terminal } from './terminal.ts';
 export const replay: Command = {
   name: 'replay',
   usage: 'FILE',
-  summary: 'Sends the requests again that an engine recorded (HEARTH_RECORD=FILE), and prints what came and when.',
-  options: [{ name: 'only', value: 'N', help: 'the N-th request alone, from 1, after the load before it' }],
+  summary: 'Repeats requests that an engine recorded (HEARTH_RECORD=FILE) and prints results and times.',
+  options: [{ name: 'only', value: 'N', help: 'only request N (from 1), after the load before it' }],
   async run(values, terminal) {
     const requests = chosen(await recordedIn(values.only('The file of recorded requests')), values.count('only'));
     const progress = new ProgressLine(terminal);
     const engine = new Engine({ onDelta: () => {}, onProgress: (step) => report(progress, step) });
     try {
-      for (const { number, request } of requests) await one(engine, number, request, values, terminal);
+      for (const { number, request } of requests) await replayOne(engine, number, request, values, terminal);
     } finally {
       progress.end();
       await engine.unload();
@@ -42,10 +42,10 @@ interface Numbered {
 
 async function recordedIn(path: string): Promise<Numbered[]> {
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    throw new HearthError('not-found', `${path} cannot be read: ${error instanceof Error ? error.message : error}`);
+    throw new HearthError('not-found', `Could not read ${path}: ${error instanceof Error ? error.message : error}`);
   });
   const lines = text.split('\n').filter((line) => line !== '');
-  if (lines.length === 0) throw invalidInput(`${path} holds no requests. Set HEARTH_RECORD before the engine starts.`);
+  if (lines.length === 0) throw invalidInput(`${path} has no requests. Set HEARTH_RECORD before the engine starts.`);
   return lines.map((line, i) => ({ number: i + 1, request: parsed(line, i + 1) }));
 }
 
@@ -60,12 +60,12 @@ function parsed(line: string, number: number): RecordedRequest {
 function chosen(requests: readonly Numbered[], only: number | undefined): readonly Numbered[] {
   if (only === undefined) return requests;
   const one = requests[only - 1];
-  if (!one) throw invalidInput(`There are ${requests.length} requests; --only ${only} is not one of them.`);
+  if (!one) throw invalidInput(`--only ${only} is out of range: the file has ${requests.length} requests.`);
   const load = requests.slice(0, only - 1).findLast(({ request }) => request.method === 'load');
   return load && one.request.method !== 'load' ? [load, one] : [one];
 }
 
-async function one(
+async function replayOne(
   engine: Engine,
   number: number,
   { method, params }: RecordedRequest,
@@ -83,7 +83,7 @@ async function one(
   else terminal.out(`${number} ${method} ${tookMs} ms ${JSON.stringify(result)}\n`);
 }
 
-/** `--model` and the like take the place of what was recorded. */
+/** `--model` and `--backend` override the recorded values. */
 async function answer(
   engine: Engine,
   method: RecordedRequest['method'],

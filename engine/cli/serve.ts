@@ -6,19 +6,19 @@ import { DeltaRoutes } from '../runtime/deltaRoutes.ts';
 import type { Command } from './command.ts';
 import { json, withEngine } from './session.ts';
 
-/** Free on most machines: in no list of well-known ports. */
+/** Not a well-known port, so it is free on most machines. */
 const defaultPort = 8642;
 
 export const serve: Command = {
   name: 'serve',
   usage: '',
-  summary: 'Answers OpenAI’s API on this machine (loopback alone) until it is interrupted.',
+  summary: 'Serves an OpenAI-compatible API on loopback until interrupted.',
   options: [
-    { name: 'port', value: 'N', help: `where to listen; 0: any free port (${defaultPort})` },
+    { name: 'port', value: 'N', help: `port; 0 chooses a free one (${defaultPort})` },
     {
       name: 'token-file',
       value: 'FILE',
-      help: 'keep the token there, for its owner alone (a new token, printed once)',
+      help: 'store the token in this file, readable only by its owner (default: a new token, printed once)',
     },
   ],
   async run(values, terminal) {
@@ -39,7 +39,7 @@ export const serve: Command = {
           const model = servedName(card);
           const known = file === undefined ? { token } : { tokenFile: file };
           if (values.switch('json')) json(terminal, { address, model, ...known });
-          else terminal.out(`${model} answers at ${address}; ${Object.entries(known).flat().join(': ')}\n`);
+          else terminal.out(`Serving ${model} at ${address}; ${Object.entries(known).flat().join(': ')}\n`);
           if (!terminal.signal.aborted) await once(terminal.signal, 'abort');
         } finally {
           await server.close();

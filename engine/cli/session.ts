@@ -1,4 +1,4 @@
-/** An engine inside the command's own process, with a model loaded and what it says shown. */
+/** Runs an engine in the command's process: loads a model, prints its output, unloads it. */
 import { defaultModelId } from '../catalogue/catalogue.ts';
 import { HearthError } from '../errors.ts';
 import { type Delta, loadParams, type ModelCard, type ModelEntry, type Progress } from '../protocol/engineProtocol.ts';
@@ -7,7 +7,7 @@ import { Engine } from '../runtime/service.ts';
 import type { Values } from './command.ts';
 import { ProgressLine, type Terminal } from './terminal.ts';
 
-/** The one stream of a command. */
+/** Stream id of a command's only request. */
 export const stream = 'cli';
 
 export interface Session {
@@ -15,17 +15,17 @@ export interface Session {
   readonly card: ModelCard;
 }
 
-/** What a command does with the pieces of an answer. */
+/** Prints the deltas of an answer. */
 export type Show = (delta: Delta) => void;
 
-/** Loads the model that was named, or the default one, which is fetched when it is absent; ends with the engine unloaded. */
+/** Loads the named or the default model, downloading it if needed, and unloads it after `run`. */
 export async function withEngine<Result>(
   values: Values,
   terminal: Terminal,
   show: Show | undefined,
   run: (session: Session) => Promise<Result>,
 ): Promise<Result> {
-  // Before anything is fetched: a wrong option should not cost a download.
+  // Validates the options before a download starts.
   const settings = loadSettings(values);
   const progress = new ProgressLine(terminal);
   const engine = new Engine({
@@ -61,8 +61,8 @@ async function chooseModel(engine: Engine, values: Values, terminal: Terminal): 
     present.find(({ recommended }) => recommended) ?? present.find(({ id }) => id === defaultModelId) ?? present[0];
   if (chosen) return chosen.id;
   const fallback = models.find(({ id }) => id === defaultModelId);
-  if (!fallback) throw new HearthError('not-found', 'There is no model here; name one with --model.');
-  terminal.err(`There is no model on this machine yet; getting ${sizeOf(fallback)}.\n`);
+  if (!fallback) throw new HearthError('not-found', 'No model found. Choose one with --model.');
+  terminal.err(`No model on this machine yet. Downloading ${sizeOf(fallback)}.\n`);
   await engine.models.pull(fallback.id, terminal.signal);
   return fallback.id;
 }
@@ -82,11 +82,11 @@ function loadSettings(values: Values) {
   };
 }
 
-/** Options that set how an answer is sampled. */
+/** Options for sampling. */
 export const samplingOptions = [
-  { name: 'max-tokens', value: 'N', help: 'longest answer in tokens' },
-  { name: 'temperature', value: 'T', help: '0 is always the most probable token (the model’s own default)' },
-  { name: 'seed', value: 'S', help: 'the same seed gives the same text' },
+  { name: 'max-tokens', value: 'N', help: 'maximum answer length in tokens' },
+  { name: 'temperature', value: 'T', help: 'sampling temperature; 0 is greedy (the model’s default)' },
+  { name: 'seed', value: 'S', help: 'random seed; the same seed gives the same text' },
 ] as const;
 
 export function samplingOf(values: Values): { temperature?: number; seed?: number } {
@@ -95,7 +95,7 @@ export function samplingOf(values: Values): { temperature?: number; seed?: numbe
   return { ...(temperature !== undefined && { temperature }), ...(seed !== undefined && { seed }) };
 }
 
-/** Shows an answer as it comes; its thinking goes to stderr, greyed on a screen. */
+/** Streams an answer to stdout and its thinking to stderr, in grey on a terminal. */
 export function streaming(terminal: Terminal): Show {
   const [grey, plain] = terminal.interactive ? ['\u001b[90m', '\u001b[39m'] : ['', ''];
   return ({ kind, text }) => {
@@ -106,7 +106,7 @@ export function streaming(terminal: Terminal): Show {
 
 export const json = (terminal: Terminal, value: unknown): void => terminal.out(`${JSON.stringify(value, null, 2)}\n`);
 
-// Who answers a command: the engine of this process, or the server that `--remote` names.
+// A command is answered by the local engine, or by the server of `--remote`.
 
 interface Answerer {
   readonly engine: Pick<Engine, 'chat' | 'complete' | 'countTokens' | 'summarise'>;
@@ -116,7 +116,7 @@ interface Answerer {
 export const remoteOption = {
   name: 'remote',
   value: 'URL',
-  help: 'ask an OpenAI-compatible server (https://HOST/v1) instead; its token is in $HEARTH_REMOTE_TOKEN',
+  help: 'use an OpenAI-compatible server (https://HOST/v1); set its token in $HEARTH_REMOTE_TOKEN',
 } as const;
 
 export async function withAnswerer(

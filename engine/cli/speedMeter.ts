@@ -1,6 +1,6 @@
 /**
- * How fast a model reads and writes, by requests to the engine's own scheduler: the same chunks of a prompt, and the same choice of who
- * samples, as any chat. Draft tokens are off, since random prompts repeat themselves more than people do.
+ * Measures prefill and decode speed with requests to the engine's scheduler, so that chunked prefill and device sampling work
+ * as in a chat. Draft tokens are off, because random prompts repeat themselves more than real text does.
  */
 import type { Decoder } from '../backend/backend.ts';
 import { throwIfAborted } from '../errors.ts';
@@ -13,21 +13,21 @@ import type { Scheduler } from '../scheduler/scheduler.ts';
 import { generate } from '../tasks/generate.ts';
 
 export interface Work {
-  /** In the cache before the prompt. */
+  /** Tokens in the KV cache before the prompt. */
   readonly depthTokens: number;
   readonly promptTokens: number;
-  /** Of the answer, after its first, which comes with the prompt. */
+  /** Answer tokens after the first one, which prefill produces. */
   readonly tokens: number;
   readonly signal?: AbortSignal;
 }
 
 export interface Speeds {
   readonly prefillTokensPerSecond: number;
-  /** 0: no tokens were asked for. */
+  /** 0 if no tokens were requested. */
   readonly decodeTokensPerSecond: number;
 }
 
-/** The ids are random: there is no text to make of them. */
+/** Discards the output, because random ids have no meaningful text. */
 const silent: OutputParser = { isThinking: false, push: () => [], end: () => [] };
 
 export class SpeedMeter {
@@ -39,13 +39,13 @@ export class SpeedMeter {
     this.scheduler = engineScheduler({ decoder, cache: new PrefixCache({ decoder, maxIdle: () => 1 }) });
   }
 
-  /** Of the answers' tokens, how many the device sampled itself; the first of each comes from a prompt's logits. */
+  /** Share of answer tokens that the device sampled. The first token of each answer comes from prefill logits. */
   get deviceShare(): number {
     const { deviceTokens, generatedTokens } = this.scheduler.statistics().classes.chat;
     return generatedTokens > 0 ? deviceTokens / generatedTokens : 0;
   }
 
-  /** One request. Prompts of equal depth begin alike, and go on differently, so that no prompt itself is in the cache. */
+  /** Measures one request. Prompts of equal depth share the context but differ after it, so only the context is cached. */
   async measure({ depthTokens, promptTokens, tokens, signal }: Work): Promise<Speeds> {
     this.#context.push(...this.#ids(depthTokens - this.#context.length));
     const context = this.#context.slice(0, depthTokens);

@@ -6,16 +6,16 @@ import { walk } from '../index/repository/walk.ts';
 import { limits } from '../limits.ts';
 import { summariseParams } from '../protocol/engineProtocol.ts';
 import type { Command } from './command.ts';
-import { languageOf, readSource } from './files.ts';
+import { languageOf, readSource } from './command.ts';
 import { json, remoteOption, stream, streaming, withAnswerer } from './session.ts';
 
 export const summarise: Command = {
   name: 'summarise',
   usage: 'FILE|DIR',
-  summary: 'Summarises a file, part by part if it is longer than the context, or a folder, file by file.',
+  summary: 'Summarises a file, in parts if it exceeds the context, or a folder file by file.',
   options: [
-    { name: 'max-tokens', value: 'N', help: 'longest summary in tokens (512)' },
-    { name: 'fresh', help: 'make the summary anew although one is kept' },
+    { name: 'max-tokens', value: 'N', help: 'maximum summary length in tokens (512)' },
+    { name: 'fresh', help: 'ignore a cached summary' },
     remoteOption,
   ],
   async run(values, terminal) {
@@ -27,10 +27,10 @@ export const summarise: Command = {
       ...(folder ? { text: '', files: await filesOf(path) } : await source(path)),
       ...(maxTokens !== undefined && { maxTokens }),
     });
-    const machine = values.switch('json');
-    await withAnswerer(values, terminal, machine ? undefined : streaming(terminal), async ({ engine, card }) => {
+    const asJson = values.switch('json');
+    await withAnswerer(values, terminal, asJson ? undefined : streaming(terminal), async ({ engine, card }) => {
       const summary = await engine.summarise(params, terminal.signal);
-      if (machine) json(terminal, { model: card.id, backend: card.backend, ...summary });
+      if (asJson) json(terminal, { model: card.id, backend: card.backend, ...summary });
       else terminal.out('\n');
     });
   },
@@ -38,20 +38,20 @@ export const summarise: Command = {
 
 const source = async (path: string) => ({ text: await readSource(path), languageId: languageOf(extname(path)) });
 
-/** The folder's files with text in them. @throws HearthError `not-found` when there is none. */
+/** Reads the folder's text files. @throws HearthError `not-found` if there are none. */
 async function filesOf(directory: string): Promise<{ path: string; text: string; languageId: string }[]> {
   const files = [];
   const paths = [...walk(directory, new IgnoreRules(directory, []))].flat().map(({ path }) => path);
   for (const path of paths.sort()) {
-    // A binary or huge file has nothing to read.
+    // Skips binary and huge files.
     const read = await source(join(directory, path)).catch(() => undefined);
     if (read !== undefined && read.text.trim() !== '') files.push({ path, ...read });
   }
-  if (files.length === 0) throw new HearthError('not-found', `There are no source files in ${directory}.`);
+  if (files.length === 0) throw new HearthError('not-found', `${directory} has no source files.`);
   if (files.length > limits.generation.summaryFiles) {
     throw new HearthError(
       'context-overflow',
-      `${directory} has ${files.length} files; at most ${limits.generation.summaryFiles} are summarised at once. Name a folder in it.`,
+      `${directory} has ${files.length} files; the limit is ${limits.generation.summaryFiles}. Summarise one of its subfolders.`,
     );
   }
   return files;

@@ -1,18 +1,18 @@
-/** Where a command writes. Answers go to stdout; progress, thinking and errors to stderr. */
+/** Output of a command. Answers go to stdout; progress, thinking and errors go to stderr. */
 
 export interface Terminal {
   readonly out: (text: string) => void;
   readonly err: (text: string) => void;
-  /** stderr is a person's screen, where a line may be rewritten. */
+  /** True if stderr is a terminal, where a line can be rewritten. */
   readonly interactive: boolean;
   /** Aborted by Ctrl-C. */
   readonly signal: AbortSignal;
 }
 
-/** Shorter work is done before anyone would read how far it is. */
-const patienceMs = 1000;
+/** Shorter work shows no progress. */
+const delayMs = 1000;
 
-/** One line on stderr that says how far something is; where nobody watches, a line for every tenth. */
+/** Shows progress in one rewritten line on a terminal, or as a line for every 10 % otherwise. */
 export class ProgressLine {
   readonly #terminal: Terminal;
   #startedMs: number | undefined;
@@ -26,7 +26,7 @@ export class ProgressLine {
   show(message: string, done: number, total: number, unit: 'bytes' | 'parts'): void {
     const now = performance.now();
     this.#startedMs ??= now;
-    if (now - this.#startedMs < patienceMs) return;
+    if (now - this.#startedMs < delayMs) return;
     const share = total > 0 ? Math.min(1, done / total) : 0;
     const amount = unit === 'bytes' ? `${megabytes(done)} of ${megabytes(total)}` : `${done} of ${total}`;
     const line = `${message}: ${Math.floor(share * 100)} % (${amount})`;
@@ -42,7 +42,7 @@ export class ProgressLine {
     this.#terminal.err(`${line}\n`);
   }
 
-  /** Leaves the screen as if nothing had been shown. */
+  /** Clears the progress line. */
   end(): void {
     if (this.#shown !== '') this.#terminal.err(`\r${' '.repeat(this.#shown.length)}\r`);
     this.#shown = '';

@@ -1,4 +1,4 @@
-/** What goes with a question about a folder: what its index finds, chosen as the extension does. */
+/** Builds the context of a question about a folder from search results, with the extension's own planner. */
 import {
   citing,
   contextBudget,
@@ -13,11 +13,11 @@ import {
 import type { Repository } from '../index/repository/repository.ts';
 
 export interface WorkspaceContext {
-  /** Goes before the question. */
+  /** Placed before the question in the prompt. */
   readonly text: string;
-  /** Parts of these files are in it. */
+  /** Files that `text` quotes. */
   readonly files: readonly string[];
-  /** For the user: what went in. */
+  /** Tells the user what was included. */
   readonly note: string;
 }
 
@@ -48,7 +48,7 @@ export async function workspaceContext(
     files: [...new Set(found.map(({ path }) => path))],
     note:
       found.length === 0
-        ? 'The search of the folder found nothing for this question; it goes alone.'
-        : `${places.join(', ')} go along, found by a search of ${repository.state.files} files.`,
+        ? 'The search found nothing in this folder; the question is sent without context.'
+        : `Included from ${repository.state.files} files: ${places.join(', ')}.`,
   };
 }

@@ -1,6 +1,6 @@
 /**
- * Everything that is said between the extension (or any other client) and the engine process: JSON-RPC over the
- * channel the child inherits, no socket. The tables at the end are served and called by `rpc.ts`.
+ * The protocol between a client (such as the extension) and the engine process: JSON-RPC over the channel that the child
+ * process inherits, without a socket. `rpc.ts` serves and calls the tables at the end.
  */
 import * as z from 'zod';
 import { limits } from '../limits.ts';
@@ -10,16 +10,16 @@ import { schedulerStatistics } from './statistics.ts';
 export const protocolVersion = 1;
 
 /**
- * Options of the engine's Node. V8 doubles its young generation under load and never gives it back, in both threads: 50 MB for
- * nothing, since what lives long is small and tensors lie outside.
+ * Node options of the engine process. Under load, V8 doubles its young generation in both threads and never shrinks it. That
+ * wastes 50 MB, because long-lived objects are small and tensors are outside the heap.
  */
 export const engineNodeOptions = ['--max-semi-space-size=8'];
 
 // ---- Shared shapes ----
 
 /**
- * How keys and values are stored. `q8`: blocks of up to 32 values of one row share an f32 scale (largest magnitude / 127) and are stored as
- * int8 multiples of it (ggml's Q8_0 with a wider scale).
+ * KV-cache precision. `q8`: up to 32 values of a row form a block with one f32 scale (largest magnitude / 127) and are
+ * stored as int8 multiples of it (ggml's Q8_0 with a wider scale).
  */
 export const cachePrecisions = ['f32', 'f16', 'q8'] as const;
 export type CachePrecision = (typeof cachePrecisions)[number];
@@ -29,7 +29,7 @@ export const thinkingMode = z.enum(['off', 'on', 'low', 'medium', 'high']);
 export type ThinkingMode = z.infer<typeof thinkingMode>;
 
 export const sampling = z.object({
-  /** 0 is greedy. Absent values are the model's published defaults. */
+  /** Temperature 0 is greedy. Defaults are the model's published values. */
   temperature: z.number().min(0).max(5).optional(),
   topK: z.number().int().min(0).optional(),
   topP: z.number().min(0).max(1).optional(),
@@ -37,14 +37,14 @@ export const sampling = z.object({
   repetitionPenalty: z.number().min(0.01).max(10).optional(),
   presencePenalty: z.number().min(-2).max(2).optional(),
   seed: z.number().int().optional(),
-  /** Added to the logits of token ids. */
+  /** Logit bias by token id. */
   logitBias: z.record(z.string().regex(/^\d+$/), z.number().min(-100).max(100)).optional(),
 });
 export type Sampling = z.infer<typeof sampling>;
 
 export const statistics = z.object({
   promptTokens: z.number(),
-  /** Of the prompt, how many came from the cache. */
+  /** Prompt tokens found in the prefix cache. */
   cachedTokens: z.number(),
   generatedTokens: z.number(),
   timeToFirstTokenMs: z.number(),
@@ -53,8 +53,8 @@ export const statistics = z.object({
 export type Statistics = z.infer<typeof statistics>;
 
 /**
- * Why generation ended. `length` is the token limit, `context` the end of the context. A cancelled chat or generate
- * returns what was written until then, as `cancelled`; a cancelled complete or summarise fails with code `cancelled`.
+ * Why generation ended. `length`: token limit; `context`: the context window is full. A cancelled chat or generate request
+ * returns its partial text with `cancelled`; a cancelled complete or summarise request fails with code `cancelled`.
  */
 export const finishReason = z.enum(['stop', 'length', 'context', 'cancelled']);
 export type FinishReason = z.infer<typeof finishReason>;
@@ -62,30 +62,30 @@ export type FinishReason = z.infer<typeof finishReason>;
 // ---- Models ----
 
 export const modelCard = z.object({
-  /** Catalogue id, or the path it was loaded from. */
+  /** Catalogue id, or the path of the model. */
   id: z.string(),
   name: z.string(),
   family: z.string(),
   backend: z.string(),
-  /** Of a remote server, which answers instead of this process; absent: nothing leaves it. */
+  /** Address of the remote server that answers. Absent if the engine answers itself. */
   host: z.string().optional(),
   contextTokens: z.number(),
   parameters: z.number(),
   weightBytes: z.number(),
-  /** Which thinking modes change anything for this model. `['off']`: it cannot think. */
+  /** Supported thinking modes. `['off']`: the model cannot think. */
   thinkingModes: z.array(thinkingMode),
   fillInTheMiddle: z.boolean(),
   chat: z.boolean(),
-  /** Its prompt format can offer tools. */
+  /** The prompt format supports tools. */
   toolCalling: z.boolean(),
-  /** Values of a vector: an embedding model, which gives vectors and nothing else. */
+  /** Vector length. Set only for embedding models, which cannot chat or complete. */
   embeddingDimensions: z.number().optional(),
-  /** Sentences the user should know: precision, backend fallbacks. */
+  /** Notes for the user: precision, backend fallbacks. */
   notes: z.array(z.string()),
 });
 export type ModelCard = z.infer<typeof modelCard>;
 
-/** The loaded model goes on differently: its device was lost, and set up again or replaced by the CPU. */
+/** The loaded model changed: after device loss it was set up again or moved to the CPU. */
 export const modelChange = z.object({ message: z.string(), card: modelCard });
 export type ModelChange = z.infer<typeof modelChange>;
 
@@ -95,33 +95,33 @@ export const loadParams = z.object({
   backend: backendChoice.default('auto'),
   contextTokens: z.number().int().min(16).optional(),
   threads: z.number().int().min(1).max(1024).optional(),
-  /** Of keys and values on the GPU; absent: f16. The CPU keeps f32. */
+  /** KV-cache precision; default f16. */
   cachePrecision: z.enum(cachePrecisions).optional(),
-  /** Sequences of all models on the disk, for the next start; 0: none. */
+  /** Disk space for KV-cache snapshots of all models; 0 disables them. */
   diskCacheBytes: z.number().int().min(0).default(limits.cache.snapshotBytes),
 });
 export type LoadParams = z.input<typeof loadParams>;
 
-/** An OpenAI-compatible server that the user named. */
+/** An OpenAI-compatible server chosen by the user. */
 export const remoteServerParams = z.object({
-  /** Up to and with its `/v1`. */
+  /** Base URL, including `/v1`. */
   url: z.string().max(2048),
   token: z.string().max(8192).optional(),
 });
 export type RemoteServerParams = z.infer<typeof remoteServerParams>;
 
-/** Requests go there instead of to a model of this process, until the next load. */
+/** Forwards requests to this server until the next load. */
 export const connectParams = remoteServerParams.extend({
-  /** Absent: the only one that the server has. */
+  /** Model name; default: the server's only model. */
   model: z.string().optional(),
-  /** At most; where the server does not say, what it is taken to have. */
+  /** Context limit; also assumed if the server does not report its own. */
   contextTokens: z.number().int().min(16).optional(),
 });
 export type ConnectParams = z.infer<typeof connectParams>;
 
 export const remoteModel = z.object({
   id: z.string(),
-  /** Absent: the server does not say. */
+  /** Absent if unknown. */
   contextTokens: z.number().optional(),
 });
 export type RemoteModel = z.infer<typeof remoteModel>;
@@ -132,44 +132,44 @@ export const modelEntry = z.object({
   description: z.string(),
   licence: z.string(),
   family: z.string(),
-  /** It gives vectors for search, and neither chats nor completes. */
+  /** An embedding model: for search only, not for chat or completion. */
   embedding: z.boolean(),
-  /** It was trained for; the card of the loaded model says what memory allows. */
+  /** Context that the model was trained for. The model card of the loaded model has the actual context. */
   contextTokens: z.number(),
   parameters: z.number(),
   downloadBytes: z.number(),
-  /** What is on disk. */
+  /** State on disk. */
   state: z.enum(['absent', 'partial', 'present']),
   path: z.string().optional(),
-  /** What this machine can do with it, in one sentence. */
+  /** Whether this machine can run it, with the reason for the user. */
   fit: z.object({ verdict: z.enum(['good', 'slow', 'no']), reason: z.string() }),
   recommended: z.boolean(),
 });
 export type ModelEntry = z.infer<typeof modelEntry>;
 
 export const modelName = z.object({ model: z.string() });
-/** Explained when it is one, compared when they are several. */
+/** One model is described; several are compared. */
 export const modelNames = z.object({ models: z.array(z.string()).min(1) });
 
 // ---- Embeddings ----
 
 export const embedParams = z.object({
-  /** Texts, or ids of the model's own vocabulary. */
+  /** Texts, or token ids of the model's vocabulary. */
   inputs: z.array(z.union([z.string(), z.array(z.number().int().min(0)).min(1)])).min(1),
-  /** The first values of each vector alone; models trained for it say as much with fewer. */
+  /** Truncates each vector to this length, for models trained with Matryoshka representations. */
   dimensions: z.number().int().min(1).optional(),
 });
 export type EmbedParams = z.input<typeof embedParams>;
 
 export interface EmbedResult {
-  /** Each of length 1, in the order of the inputs. */
+  /** Unit vectors, in the order of the inputs. */
   readonly vectors: readonly Float32Array[];
   readonly promptTokens: number;
 }
 
 // ---- Generation ----
 
-/** Milliseconds from now: what is not done by then fails with code `timeout`. */
+/** Deadline in milliseconds from now. A later request fails with code `timeout`. */
 const timeoutMs = z
   .number()
   .int()
@@ -178,21 +178,21 @@ const timeoutMs = z
   .optional();
 
 export const completeParams = z.object({
-  /** Text before and after the cursor, whole or already cut; the engine cuts to the context. */
+  /** Text before and after the cursor. The engine truncates it to the context window. */
   prefix: z.string(),
   suffix: z.string(),
   path: z.string().optional(),
   languageId: z.string().optional(),
-  /** Related text that goes before the file, least changing first. */
+  /** Related code, placed before the file. The least frequently changing comes first, for the prefix cache. */
   snippets: z.array(z.object({ path: z.string(), text: z.string() })).default([]),
   maxTokens: z.number().int().min(1).default(64),
-  /** The rest of the line, of the statement or block that the cursor is in, or of a block wherever it is. */
+  /** Extent: the rest of the line; the statement or block at the cursor; or always a block. */
   multiline: z.enum(['never', 'auto', 'always']).default('auto'),
-  /** Different texts that are asked for; more than one costs a run each. */
+  /** Number of alternatives. Each additional one costs its own decode. */
   candidates: z.number().int().min(1).max(8).default(1),
-  /** How sure of it the model must be; `eager`: not at all. */
+  /** Required confidence; `eager` shows every completion. */
   confidence: z.enum(['eager', 'balanced', 'quiet']).default('eager'),
-  /** As the model writes it, not trimmed to the scope of the cursor; `stream` then names its deltas. */
+  /** Streams the raw model output without trimming; `stream` identifies its deltas. */
   whole: z.boolean().default(false),
   stream: z.string().optional(),
   stop: z.array(z.string()).default([]),
@@ -202,11 +202,11 @@ export const completeParams = z.object({
 export type CompleteParams = z.input<typeof completeParams>;
 
 export const completeResult = z.object({
-  /** What belongs at the cursor and stands nowhere yet; empty: nothing does, or the model is not sure of it. */
+  /** Text to insert at the cursor. Empty if there is nothing to insert or the confidence is too low. */
   text: z.string(),
-  /** Less likely texts, the likeliest first. */
+  /** Less likely alternatives, most likely first. */
   alternatives: z.array(z.string()).default([]),
-  /** Of the tokens at its beginning, the mean; absent where nobody said. */
+  /** Mean log-probability of the first tokens. Absent if not computed. */
   logProbability: z.number().optional(),
   finish: finishReason,
   statistics,
@@ -214,10 +214,10 @@ export const completeResult = z.object({
 export type CompleteResult = z.infer<typeof completeResult>;
 
 export const toolCall = z.object({
-  /** Unique in its conversation; the result names it. */
+  /** Unique in the conversation; the tool's result refers to it. */
   id: z.string(),
   name: z.string(),
-  /** JSON text, as the model wrote it. */
+  /** Arguments as JSON text, exactly as the model wrote them. */
   arguments: z.string(),
 });
 export type ToolCall = z.infer<typeof toolCall>;
@@ -228,7 +228,7 @@ export const chatMessage = z.discriminatedUnion('role', [
   z.object({
     role: z.literal('assistant'),
     content: z.string(),
-    /** What it thought before; formats that drop it leave it out. */
+    /** Earlier thinking. Prompt formats that omit it ignore this field. */
     thinking: z.string().optional(),
     toolCalls: z.array(toolCall).optional(),
   }),
@@ -236,7 +236,7 @@ export const chatMessage = z.discriminatedUnion('role', [
 ]);
 export type ChatMessage = z.infer<typeof chatMessage>;
 
-/** Prompts to compute while nobody waits; cancelled at the next key. */
+/** Prompts to warm up while the engine is idle. The client cancels them at the next key. */
 export const warmParams = z.discriminatedUnion('kind', [
   completeParams.extend({ kind: z.literal('completion') }),
   z.object({
@@ -248,29 +248,29 @@ export const warmParams = z.discriminatedUnion('kind', [
 ]);
 export type WarmParams = z.input<typeof warmParams>;
 
-/** `cancelled` keeps what was read until then. */
+/** A cancelled warm-up keeps the chunks computed so far. */
 export const warmResult = z.object({ promptTokens: z.number(), cachedTokens: z.number(), finish: finishReason });
 export type WarmResult = z.infer<typeof warmResult>;
 
 export const tool = z.object({
   name: z.string().regex(/^[\w.-]{1,64}$/),
   description: z.string().default(''),
-  /** JSON Schema of the arguments, an object's. */
+  /** JSON Schema of the arguments, which must describe an object. */
   parameters: z.record(z.string(), z.unknown()).default({ type: 'object', properties: {} }),
 });
 export type Tool = z.infer<typeof tool>;
 
-/** `none` hides nothing but forbids calls; `required` and a name force one. */
+/** `none` keeps the tools in the prompt but forbids calls; `required` and a name force a call. */
 export const toolChoice = z.union([z.enum(['auto', 'none', 'required']), z.object({ name: z.string() })]);
 export type ToolChoice = z.infer<typeof toolChoice>;
 
-/** Grammars mark framing tokens by a carriage return. */
+/** Excludes carriage returns, because grammars use them to mark special tokens. */
 const answerChoice = z
   .string()
   .min(1)
-  .regex(/^[^\r]*$/, 'holds a carriage return');
+  .regex(/^[^\r]*$/, 'must not contain a carriage return');
 
-/** What the answer (not the thinking) must be. */
+/** Constrains the answer, not the thinking. */
 export const responseFormat = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('text') }),
   z.object({ kind: z.literal('json') }),
@@ -279,27 +279,27 @@ export const responseFormat = z.discriminatedUnion('kind', [
 ]);
 export type ResponseFormat = z.infer<typeof responseFormat>;
 
-/** Beside stop strings and the token limit, where an answer ends. */
+/** End conditions in addition to stop strings and the token limit. */
 const endFields = {
   /** Token ids that end the answer. */
   stopIds: z.array(z.number().int().min(0)).default([]),
-  /** The model cannot end the answer by itself before. */
+  /** Minimum number of tokens before the model may end the answer. */
   minTokens: z.number().int().min(0).default(0),
 };
 
 const candidateLogprob = z.object({ token: z.string(), bytes: z.array(z.number()).readonly(), logprob: z.number() });
-/** Of a token of the answer's text, and the most probable ones at its place. */
+/** Log-probability of an answer token, and the most probable alternatives. */
 export const tokenLogprob = candidateLogprob.extend({ top: z.array(candidateLogprob).readonly() });
 export type TokenLogprob = z.infer<typeof tokenLogprob>;
-/** Deltas of the text carry log-probabilities, with so many alternatives; absent: they do not. */
+/** Number of alternatives with log-probabilities in text deltas. Absent: no log-probabilities. */
 const logprobs = z.number().int().min(0).max(limits.server.logprobs).optional();
 
 export const chatParams = z.object({
-  /** Chosen by the client; deltas of this request carry it. */
+  /** Id chosen by the client; this request's deltas carry it. */
   stream: z.string(),
   messages: z.array(chatMessage).min(1),
   thinking: thinkingMode.default('off'),
-  /** Thinking is closed gracefully after as many tokens; absent: the mode decides alone. */
+  /** Ends thinking gracefully after this many tokens. Default: no limit. */
   thinkingTokens: z.number().int().min(0).optional(),
   tools: z.array(tool).default([]),
   toolChoice: toolChoice.default('auto'),
@@ -319,19 +319,19 @@ export const chatResult = z.object({
   text: z.string(),
   thinking: z.string(),
   toolCalls: z.array(toolCall),
-  /** `tool-calls`: the model waits for the results of `toolCalls`. */
+  /** `tool-calls`: the client must send the results of `toolCalls`. */
   finish: z.enum([...finishReason.options, 'tool-calls']),
   statistics,
-  /** Earliest messages that were left out because the context is full. */
+  /** Number of oldest messages dropped to fit the context window. */
   droppedMessages: z.number(),
 });
 export type ChatResult = z.infer<typeof chatResult>;
 
 export const generateParams = z.object({
   stream: z.string(),
-  /** Text, or ids of the model's vocabulary, which `raw` alone takes. */
+  /** Text, or token ids of the model's vocabulary, which need `raw`. */
   prompt: z.union([z.string(), z.array(z.number().int().min(0))]),
-  /** Without the chat template. */
+  /** Skips the chat template. */
   raw: z.boolean().default(false),
   maxTokens: z.number().int().min(1).default(256),
   stop: z.array(z.string()).default([]),
@@ -348,15 +348,15 @@ export const summariseParams = z.object({
   path: z.string(),
   text: z.string(),
   languageId: z.string().optional(),
-  /** Top-level symbols, for cutting long files where their structure does; zero-based lines, end inclusive. */
+  /** Top-level symbols, used to split long files. Lines start at 0, end inclusive. */
   symbols: z.array(z.object({ name: z.string(), startLine: z.number(), endLine: z.number() })).default([]),
   maxTokens: z.number().int().min(1).default(512),
-  /** Not empty: `path` is a folder and these are its files; `text` is not looked at. */
+  /** If not empty, `path` is a folder with these files, and `text` is ignored. */
   files: z
     .array(z.object({ path: z.string(), text: z.string(), languageId: z.string().optional() }))
     .max(limits.generation.summaryFiles)
     .default([]),
-  /** A summary that is kept from before does not do. */
+  /** Ignores cached summaries. */
   fresh: z.boolean().default(false),
   timeoutMs,
 });
@@ -365,27 +365,27 @@ export type SummariseParams = z.input<typeof summariseParams>;
 export const summariseResult = z.object({
   text: z.string(),
   finish: finishReason,
-  /** Parts the file was read in; 1: in one pass. */
+  /** Number of parts that the file was split into. */
   parts: z.number(),
   statistics,
 });
 export type SummariseResult = z.infer<typeof summariseResult>;
 
-/** A piece of a streaming answer. Of a tool call, `text` is a piece of its arguments; the first piece may be empty. */
+/** A delta of a streaming answer. For a tool call, `text` is part of its arguments, and the first delta may be empty. */
 export const delta = z.discriminatedUnion('kind', [
   z.object({
     stream: z.string(),
     kind: z.enum(['text', 'thinking']),
     text: z.string(),
-    /** Generated so far, with those that are not shown; absent where nobody counts. */
+    /** Tokens generated so far, including hidden ones. Absent if not counted. */
     tokens: z.number().int().min(0).optional(),
-    /** Of the tokens of `text`, where they were asked for. */
+    /** Log-probabilities of the tokens of `text`, if requested. */
     logprobs: z.array(tokenLogprob).readonly().optional(),
   }),
   z.object({
     stream: z.string(),
     kind: z.literal('tool-call'),
-    /** Which call of this answer, from 0. */
+    /** Index of the tool call in this answer. */
     index: z.number().int().min(0),
     id: z.string(),
     name: z.string(),
@@ -396,7 +396,7 @@ export type Delta = z.infer<typeof delta>;
 
 export const progress = z.object({
   task: z.enum(['load', 'download', 'verify', 'summarise']),
-  /** Model id or the stream of the request. */
+  /** Model id, or the stream id of the request. */
   subject: z.string(),
   message: z.string(),
   done: z.number(),
@@ -412,9 +412,9 @@ export const engineStatus = z.object({
   queuedRequests: z.number(),
   residentBytes: z.number(),
   cacheBytes: z.number(),
-  /** Of the last request that generated. */
+  /** Statistics of the last generation. */
   last: statistics.optional(),
-  /** Since the model was loaded, by class. */
+  /** Counters since the model was loaded, by request class. */
   requests: schedulerStatistics.optional(),
 });
 export type EngineStatus = z.infer<typeof engineStatus>;
@@ -427,23 +427,23 @@ export const streamName = z.object({ stream: z.string() });
 export const countTokensParams = z.object({ texts: z.array(z.string()) });
 export type CountTokensParams = z.input<typeof countTokensParams>;
 
-/** Of the OpenAI-compatible server for other programs of this computer. */
+/** The OpenAI-compatible server for other local programs. */
 export const startServerParams = z.object({
-  /** 0: any that is free. */
+  /** 0 chooses a free port. */
   port: z.number().int().min(0).max(65_535),
   token: z.string(),
 });
 export type StartServerParams = z.infer<typeof startServerParams>;
 
 export const serverAddress = z.object({
-  /** With its `/v1`. */
+  /** Base URL, including `/v1`. */
   address: z.string(),
 });
 export type ServerAddress = z.infer<typeof serverAddress>;
 
-// ---- What is said ----
+// ---- Protocol tables ----
 
-/** From the client to the engine. */
+/** Requests from the client to the engine. */
 export const engineRequests = {
   load: { params: loadParams, result: modelCard },
   connect: { params: connectParams, result: modelCard },
@@ -457,24 +457,24 @@ export const engineRequests = {
   chat: { params: chatParams, result: chatResult },
   generate: { params: generateParams, result: chatResult },
   summarise: { params: summariseParams, result: summariseResult },
-  /** Tokens of each text in the loaded model's vocabulary, framing tokens as text. */
+  /** Counts the tokens of each text. Special tokens count as plain text. */
   countTokens: { params: countTokensParams, result: z.array(z.number()) },
   listModels: { params: none, result: z.array(modelEntry) },
   pullModel: { params: modelName, result: modelEntry },
   verifyModel: { params: modelName, result: modelEntry },
   removeModel: { params: modelName, result: modelEntry },
-  /** Text in lines, for people. */
+  /** Formatted text for the user. */
   inspectModels: { params: modelNames, result: z.string() },
-  /** Forgets every cached prompt, in memory and on disk; running requests go on. */
+  /** Clears the prefix cache in memory and on disk. Running requests continue. */
   clearCache: { params: none, result: clearedCache },
 } satisfies Requests;
 export type EngineRequests = typeof engineRequests;
 
-/** From the client to the engine, without an answer. */
+/** Notifications from the client to the engine. */
 export const engineNotices = {
-  /** Ends the thinking of a running chat, whose answer follows; without effect when it does not think. */
+  /** Ends the thinking of a running chat, so that the answer starts. No effect if it is not thinking. */
   answerNow: streamName,
 } satisfies Notices;
 
-/** From the engine to the client. */
+/** Notifications from the engine to the client. */
 export const clientNotices = { delta, progress, modelChange } satisfies Notices;

@@ -1,7 +1,7 @@
 /**
- * Everything that is said between the extension and the indexer process: JSON-RPC over the channel the child inherits.
- * Paths are relative to the workspace's folder, with `/`; where there are several folders they begin with the folder's
- * name. Lines count from 1, both ends included.
+ * The protocol between the extension and the indexer process: JSON-RPC over the channel that the child process inherits.
+ * Paths are relative to the workspace folder and use `/`. In a multi-root workspace they start with the folder's name.
+ * Lines start at 1, end inclusive.
  */
 import * as z from 'zod';
 import { limits } from '../limits.ts';
@@ -25,12 +25,12 @@ export type SymbolKind = (typeof symbolKinds)[number];
 const limit = z.number().int().min(1).max(limits.repository.results);
 
 export const openParams = z.object({
-  /** Absolute path of the database, whose folder is made. */
+  /** Absolute path of the database. Its folder is created. */
   database: z.string(),
   folders: z.array(z.object({ name: z.string(), directory: z.string() })).min(1),
-  /** Globs as in `files.exclude`. */
+  /** Globs with the syntax of `files.exclude`. */
   excludes: z.array(z.string()).default([]),
-  /** Absent: search is by words alone. */
+  /** Absent: keyword search only. */
   embeddings: z
     .object({
       /** Catalogue id, GGUF file or folder. */
@@ -43,20 +43,20 @@ export type OpenParams = z.input<typeof openParams>;
 export const indexState = z.object({
   phase: z.enum(['idle', 'scanning', 'indexing', 'paused']),
   files: z.number(),
-  /** Files that wait to be read. */
+  /** Files waiting to be indexed. */
   pending: z.number(),
   chunks: z.number(),
   symbols: z.number(),
-  /** Files whose content is left out, by reason. */
+  /** Number of files whose content was skipped, by reason. */
   skipped: z.record(z.string(), z.number()),
-  /** What went wrong last, as a sentence. */
+  /** The last error, for the user. */
   problem: z.string().optional(),
-  /** Absent: no embedding model was chosen. */
+  /** Absent if no embedding model is chosen. */
   embeddings: z
     .object({
       model: z.string(),
       phase: z.enum(['idle', 'loading', 'embedding', 'paused', 'failed']),
-      /** Chunks that have a vector, and all. */
+      /** Embedded chunks, and all chunks. */
       done: z.number(),
       total: z.number(),
       problem: z.string().optional(),
@@ -68,17 +68,17 @@ export type IndexState = z.infer<typeof indexState>;
 export const searchParams = z.object({
   question: z.string(),
   limit,
-  /** Also by meaning, where there are vectors: takes the time of computing the question's. */
+  /** Also searches by embeddings, if there are any. This embeds the question first. */
   meaning: z.boolean().default(false),
 });
 export type SearchParams = z.input<typeof searchParams>;
 
-/** A stretch of a file that answers a question, with its lines as they are on disk now. */
+/** A chunk of a file found for a question, with its current text on disk. */
 export const passage = z.object({
   path: z.string(),
   firstLine: z.number(),
   lastLine: z.number(),
-  /** Greater is better; comparable within one answer. */
+  /** Higher is better. Comparable only within one result list. */
   score: z.number(),
   text: z.string(),
 });
@@ -91,7 +91,7 @@ export const symbolPlace = z.object({
   path: z.string(),
   name: z.string(),
   kind: z.enum(symbolKinds),
-  /** What it stands in, from outside in, joined by dots. */
+  /** Names of the enclosing definitions, outermost first, joined by dots. */
   container: z.string(),
   firstLine: z.number(),
   lastLine: z.number(),
@@ -102,22 +102,22 @@ export type SymbolPlace = z.infer<typeof symbolPlace>;
 export const reference = z.object({
   path: z.string(),
   line: z.number(),
-  /** From 0, in UTF-16 units. */
+  /** Column in UTF-16 units, starting at 0. */
   column: z.number(),
-  /** The line, without its indentation. */
+  /** The line without its indentation. */
   text: z.string(),
 });
 export type Reference = z.infer<typeof reference>;
 
 export const mapParams = z.object({
   maxChars: z.number().int().min(0),
-  /** Files to put first, say those of a question. */
+  /** Files to list first, such as those of a question. */
   focus: z.array(z.string()).optional(),
 });
 export type MapParams = z.input<typeof mapParams>;
 
 export const repositoryMap = z.object({
-  /** A path a line, below it the names that it defines. */
+  /** One path a line, followed by the names that the file defines. */
   text: z.string(),
   files: z.number(),
   ofFiles: z.number(),
@@ -127,26 +127,26 @@ export type RepositoryMap = z.infer<typeof repositoryMap>;
 export const pathParams = z.object({ path: z.string() });
 export const updateParams = z.object({ paths: z.array(z.string()) });
 
-/** From the client to the indexer. */
+/** Requests from the client to the indexer. */
 export const indexRequests = {
-  /** First of all; starts a scan. A second one replaces the first, say after other folders were added. */
+  /** Must be the first request; starts a scan. A later one replaces it, for example after folders were added. */
   open: { params: openParams, result: indexState },
   state: { params: none, result: indexState },
   search: { params: searchParams, result: z.array(passage) },
-  /** For a box that one types into: exact names first, then those that begin so, then those of these words. */
+  /** Symbol search for a quick pick: exact matches first, then prefix matches, then word matches. */
   symbols: { params: nameParams, result: z.array(symbolPlace) },
-  /** What a file defines, in its order. */
+  /** Definitions of a file, in file order. */
   outline: { params: pathParams, result: z.array(symbolPlace) },
   map: { params: mapParams, result: repositoryMap },
-  /** Files or folders that were saved, made, moved or deleted. */
+  /** Files or folders that were saved, created, moved or deleted. */
   update: { params: updateParams, result: done },
   rescan: { params: none, result: done },
-  /** Throws the index away and makes it anew. */
+  /** Deletes the index and rebuilds it. */
   rebuild: { params: none, result: indexState },
   pause: { params: none, result: done },
   resume: { params: none, result: done },
 } satisfies Requests;
 export type IndexRequests = typeof indexRequests;
 
-/** From the indexer to the client. */
+/** Notifications from the indexer to the client. */
 export const indexNotices = { changed: indexState } satisfies Notices;

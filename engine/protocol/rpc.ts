@@ -1,7 +1,7 @@
 /**
- * A protocol as data: tables of requests and notifications. One end serves a table with an implementation, the other
- * calls it through a client of the same type. Both ends validate what they receive. A request is cancelled with
- * JSON-RPC's own `$/cancelRequest`; an expected failure crosses the channel with its code (engine/errors.ts).
+ * A protocol as data: tables of requests and notifications. One end serves a table with an implementation; the other end
+ * calls it through a client of the same type. Both ends validate what they receive. `$/cancelRequest` cancels a request. A
+ * HearthError keeps its code across the channel (engine/errors.ts).
  */
 import { type CancellationToken, ErrorCodes, type MessageConnection, ResponseError } from 'vscode-jsonrpc';
 import * as z from 'zod';
@@ -11,14 +11,14 @@ export interface Request {
   readonly params: z.ZodType;
   readonly result: z.ZodType;
 }
-/** By method name. */
+/** Request schemas by method name. */
 export type Requests = Readonly<Record<string, Request>>;
-/** Schemas of notifications by method name; a notification has no answer. */
+/** Notification schemas by method name. A notification has no response. */
 export type Notices = Readonly<Record<string, z.ZodType>>;
 
-/** The params of a request that has none. */
+/** Params of a request without params. */
 export const none = z.object({});
-/** The result of a request that only acts. */
+/** Result of a request without a result. */
 export const done = z.null();
 
 type Params<Of extends Request> = z.input<Of['params']>;
@@ -26,7 +26,7 @@ type Result<Of extends Request> = z.output<Of['result']>;
 type Arguments<Of extends Request, Token> =
   Record<never, never> extends Params<Of> ? [params?: Params<Of>, token?: Token] : [params: Params<Of>, token?: Token];
 
-/** The calling end. `Token` cancels: an `AbortSignal`, or VS Code's `CancellationToken`. */
+/** The calling end. `Token` cancels a request: an `AbortSignal` or VS Code's `CancellationToken`. */
 export type Client<Table extends Requests, Token> = {
   readonly [Name in keyof Table]: (...args: Arguments<Table[Name], Token>) => Promise<Result<Table[Name]>>;
 };
@@ -40,8 +40,8 @@ export type Implementation<Table extends Requests> = {
 };
 
 /**
- * @param send carries one request over and gives back what the other end answered, not yet validated.
- * @param refuse makes the error for an answer that does not have the form of the table.
+ * @param send sends one request and returns the response, not yet validated.
+ * @param refuse creates the error for a response that does not match the table.
  */
 export function proxy<Table extends Requests, Token>(
   table: Table,
@@ -59,7 +59,7 @@ export function proxy<Table extends Requests, Token>(
   return Object.fromEntries(calls) as Client<Table, Token>;
 }
 
-/** Serves `table` on a connection that does not listen yet. Failures outside of `errorCodes` go to `log` with their stack. */
+/** Serves `table` on a connection that is not listening yet. Logs errors outside of `errorCodes` with their stack. */
 export function serve<Table extends Requests>(
   connection: MessageConnection,
   table: Table,
@@ -84,7 +84,7 @@ export function serve<Table extends Requests>(
   }
 }
 
-/** Handles each valid notification; what is malformed has no effect but a line in `log`. */
+/** Handles each valid notification. Logs and drops malformed ones. */
 export function listen<Table extends Notices>(
   connection: Pick<MessageConnection, 'onNotification'>,
   table: Table,
@@ -94,14 +94,14 @@ export function listen<Table extends Notices>(
   const hear = <Name extends keyof Table & string>(name: Name, schema: Table[Name], raw: unknown): void => {
     const parsed = schema.safeParse(raw);
     if (parsed.success) handlers[name]?.(parsed.data as z.output<Table[Name]>);
-    else log(`An invalid '${name}' was dropped: ${z.prettifyError(parsed.error)}`);
+    else log(`Dropped an invalid '${name}' notification: ${z.prettifyError(parsed.error)}`);
   };
   for (const [name, schema] of Object.entries(table)) {
     if (handlers[name]) connection.onNotification(name, (raw: unknown) => hear(name, schema as Table[string], raw));
   }
 }
 
-/** The sending end of notifications. `lost` hears of those that could not be sent. */
+/** The sending end of notifications. `lost` is called for those that could not be sent. */
 export function notifier<Table extends Notices>(
   connection: Pick<MessageConnection, 'sendNotification'>,
   lost: (method: string, error: unknown) => void,
@@ -124,9 +124,9 @@ function signalOf(token: CancellationToken): AbortSignal {
   return controller.signal;
 }
 
-// ---- Failures on the wire: JSON-RPC's error data is `{ code }`, a code of engine/errors.ts or `internal` ----
+// ---- Errors on the wire: the error's data is `{ code }` with a code of engine/errors.ts, or `internal` ----
 
-/** The Language Server Protocol's numbers for what JSON-RPC itself does not name. */
+/** Error numbers of the Language Server Protocol that JSON-RPC does not define. */
 const requestCancelled = -32800;
 const requestFailed = -32803;
 
@@ -142,7 +142,7 @@ function responseOf(error: unknown): ResponseError<{ code: string }> {
 
 const errorData = z.object({ code: z.string() });
 
-/** The failure as the other end threw it; undefined: a broken invariant there. */
+/** Restores the HearthError thrown by the other end. Undefined for a broken invariant there. */
 export function failureOf(error: ResponseError<unknown>): HearthError | undefined {
   const data = errorData.safeParse(error.data);
   if (data.success && isErrorCode(data.data.code)) return new HearthError(data.data.code, error.message);

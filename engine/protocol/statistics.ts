@@ -1,39 +1,39 @@
-/** The scheduler's counters as they cross the channel, by request class. */
+/** The scheduler's counters by request class, as sent to clients. */
 import * as z from 'zod';
 
 const classStatistics = z.object({
   submitted: z.number(),
   finished: z.number(),
   cancelled: z.number(),
-  /** Timeouts among them. */
+  /** Includes timeouts. */
   failed: z.number(),
-  /** Refused because too many waited; not among the submitted. */
+  /** Rejected because the queue was full. Not counted as submitted. */
   refused: z.number(),
   cachedTokens: z.number(),
-  /** Of prompts, and each sampled one that was fed back. */
+  /** Tokens computed: prompt tokens, and sampled tokens fed back. */
   computedTokens: z.number(),
   generatedTokens: z.number(),
-  /** Tokens of answers, running ones included, that the device sampled itself; the host sampled the others from logits. */
+  /** Answer tokens sampled on the device, including running requests. The host samples the others from logits. */
   deviceTokens: z.number(),
-  /** Guesses at coming tokens that were verified, and how many of them came true. */
+  /** Draft tokens that were verified, and those accepted. */
   guessedTokens: z.number(),
   rightTokens: z.number(),
-  /** From submission to admission, over all that were admitted. */
+  /** Total time from submission to admission. */
   waitedMs: z.number(),
   longestWaitMs: z.number(),
-  /** Runs that computed tokens of answers, not of prompts: what a request of a better class waits for. */
+  /** Forward passes for decode, not prefill. A request of a higher class waits for at most one of them. */
   answerSteps: z.number(),
-  /** Milliseconds of the last 100 of them. */
+  /** Durations of the last 100 of them. */
   recentStepMs: z.array(z.number()),
 });
 export type ClassStatistics = z.infer<typeof classStatistics>;
 
 export const schedulerStatistics = z.object({
   steps: z.number(),
-  /** Over all steps: divided by `steps`, how many sequences a run took. */
+  /** Sum over all steps; divided by `steps`, the mean batch size. */
   slices: z.number(),
   busyMs: z.number(),
-  /** Requests that gave their sequence back because better ones needed the memory. */
+  /** Requests that were pre-empted to free memory for higher classes. */
   suspensions: z.number(),
   classes: z.object({
     keystroke: classStatistics,

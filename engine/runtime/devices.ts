@@ -1,7 +1,7 @@
 /** What this machine has to compute with, in words: for people who wonder why something is slow, or not used. */
 import { cpus } from 'node:os';
 import { describeGpu } from '../backend/webgpu/device/adapter.ts';
-import { detectHardware } from '../catalogue/hardware.ts';
+import { detectHardware } from '../catalogue/fit.ts';
 import { HearthError } from '../errors.ts';
 import { showBytes } from '../units.ts';
 

@@ -1,8 +1,9 @@
 /** The models on disk, as the protocol shows them, with progress. */
-import { detectMachine } from '../catalogue/hardware.ts';
+
+import type { StoreProgress } from '../catalogue/files.ts';
+import { detectMachine } from '../catalogue/fit.ts';
 import { inspectionText, usualContexts } from '../catalogue/inspectArchitecture.ts';
 import { type InspectedModel, inspectModel } from '../catalogue/inspectModel.ts';
-import type { StoreProgress } from '../catalogue/progress.ts';
 import { type Store, toModelEntry } from '../catalogue/store.ts';
 import type { ModelEntry, Progress } from '../protocol/engineProtocol.ts';
 

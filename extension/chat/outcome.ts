@@ -10,7 +10,7 @@ const remedies: Partial<Record<FailureCode, Action[]>> = {
   'not-found': ['choose-model', 'settings'],
   unsupported: ['choose-model', 'show-log'],
   'out-of-memory': ['choose-model', 'settings'],
-  'context-overflow': ['new-chat'],
+  'context-overflow': ['new-chat', 'settings'],
   unavailable: ['retry', 'show-log'],
   'device-lost': ['retry', 'show-log'],
 };
@@ -36,7 +36,7 @@ function failureText(code: FailureCode, error: unknown, partial: boolean): strin
   }
   if (code === 'context-overflow') {
     return vscode.l10n.t(
-      '{0} Remove the attached file, ask about a smaller selection, or start a new chat.',
+      '{0} Remove the attached file, ask about a smaller selection, start a new chat, or raise hearth.contextTokens.',
       sentence(error),
     );
   }

@@ -29,6 +29,7 @@ export function pageTexts(): Texts {
     copied: t('Copied'),
     insert: t('Insert at cursor'),
     apply: t('Show as a change of the file'),
+    run: t('Run in Terminal'),
     copyAnswer: t('Copy answer'),
     edit: t('Edit the question'),
     editNote: t('This answer and what follows are replaced.'),

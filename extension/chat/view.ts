@@ -7,6 +7,7 @@ import { nameOf } from '../context/sources.ts';
 import type { MentionSuggester } from '../context/suggest.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
 import type { Proposals } from '../edits/proposals.ts';
+import { putIntoTerminal } from '../edits/terminal.ts';
 import type { Log } from '../log.ts';
 import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from '../messages.ts';
 import type { ModelManager } from '../models/manager.ts';
@@ -135,6 +136,8 @@ export class ChatView {
         return insertAtCursor(message.text);
       case 'apply':
         return this.apply(message.turn, message.text);
+      case 'run':
+        return putIntoTerminal(message.text);
       case 'draft':
         return this.keepDraft(message.draft);
       case 'suggest':
@@ -223,8 +226,8 @@ export class ChatView {
   }
 
   private apply(id: string, code: string): Promise<void> {
-    const attachments = findTurn(this.parts.session.conversation, id)?.attachments ?? [];
-    return this.parts.proposals.show(code, attachments);
+    const turn = findTurn(this.parts.session.conversation, id);
+    return this.parts.proposals.show(code, turn?.view.answer ?? '', turn?.attachments ?? []);
   }
 
   private async openCitation(id: string, text: string): Promise<void> {

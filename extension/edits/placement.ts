@@ -40,6 +40,7 @@ function replaced(
   surroundings: Surroundings,
 ): LineRange | undefined {
   const { selection, symbols } = surroundings;
+  if (definedNames(code.join('\n')).length > 1 && isVersion(lines, code)) return wholeOf(lines);
   return (
     sameSymbol(lines, code, symbols) ?? sameEnds(lines, code) ?? (isVersion(lines, code) ? wholeOf(lines) : selection)
   );
@@ -52,19 +53,71 @@ const wholeOf = (lines: readonly string[]): LineRange => ({
 });
 const filled = (lines: readonly string[]): string[] => lines.map((line) => line.trim()).filter((line) => line !== '');
 
-/** A symbol whose first line, up to its name, is the first line of the code. Nested ones are nearer than what holds them. */
+const modifiers =
+  /^(?:(?:export|default|async|public|private|protected|internal|static|final|abstract|override|readonly|declare|inline|unsafe|pub(?:\([\w ]+\))?)\s+)+/;
+const definition =
+  /^(?:(?:def|class|function\*?|fn|func(?:\s*\([^)]*\))?|fun|interface|type|enum|struct|trait|impl|module|object|record|namespace|const|let|var)\s+)([A-Za-z_$][\w$]*)/;
+
+/** The name that a line defines, by the words of common languages. */
+function definedName(line: string): string | undefined {
+  return definition.exec(line.trim().replace(modifiers, ''))?.[1];
+}
+
+/** Names that the code defines at its own left edge. */
+export function definedNames(code: string): string[] {
+  const lines = code.split(/\r?\n/);
+  return lines.filter((line) => indentOf([line]) === indentOf(lines)).flatMap((line) => definedName(line) ?? []);
+}
+
+/**
+ * The symbol that the code defines first. Comments, decorators and imports may stand before it; modifiers may differ.
+ * Nested symbols are nearer than what holds them.
+ */
 function sameSymbol(
   lines: readonly string[],
   code: readonly string[],
   symbols: readonly NamedRange[],
 ): LineRange | undefined {
-  const head = filled(code)[0] ?? '';
-  const named = symbols.filter(({ name, start }) => {
-    const own = (lines[start] ?? '').trim();
+  const head = headOf(code);
+  const bare = (line: string) => line.trim().replace(modifiers, '');
+  const named = symbols.filter(({ name, start, end: last }) => {
+    // Language extensions count decorators and comments as part of a symbol.
+    const own =
+      lines
+        .slice(start, last + 1)
+        .map(bare)
+        .find((line) => line.includes(name)) ?? '';
     const end = own.indexOf(name) + name.length;
-    return own.includes(name) && head.startsWith(own.slice(0, end)) && !/\w/.test(head.charAt(end));
+    return own !== '' && bare(head).startsWith(own.slice(0, end)) && !/[\w$]/.test(bare(head).charAt(end));
   });
-  return named.sort((a, b) => a.end - a.start - (b.end - b.start))[0];
+  const nearest = named.sort((a, b) => a.end - a.start - (b.end - b.start))[0];
+  return nearest ?? indentedBody(lines, definedName(head));
+}
+
+/** The first line that defines something, else the first that is not empty. */
+function headOf(code: readonly string[]): string {
+  const left = indentOf(code);
+  const head = code.find((line) => indentOf([line]) === left && definedName(line) !== undefined);
+  return head ?? filled(code)[0] ?? '';
+}
+
+/** Where nobody knows the file's symbols: the only line that defines the name, and what is indented below it. */
+function indentedBody(lines: readonly string[], name: string | undefined): LineRange | undefined {
+  const starts = lines.flatMap((line, index) => (name !== undefined && definedName(line) === name ? [index] : []));
+  const [start] = starts;
+  if (start === undefined || starts.length > 1) return undefined;
+  const width = indentOf([lines[start] ?? '']).length;
+  let end = start;
+  for (let at = start + 1; at < lines.length; at += 1) {
+    const line = lines[at] ?? '';
+    if (line.trim() === '') continue;
+    const closes = indentOf([line]).length === width && /^\s*(?:[)\]}{]|end\b)/.test(line);
+    if (indentOf([line]).length <= width && !closes) break;
+    end = at;
+    // A bracket that opens nothing again is the end, as is `end`.
+    if (closes && /^\s*(?:[)\]}]+[;,)]*|end)\s*$/.test(line)) break;
+  }
+  return { start, end };
 }
 
 /** First and last line of the code, each once in the file and in that order. */

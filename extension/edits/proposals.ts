@@ -3,14 +3,18 @@ import type { Attachment } from '../chat/conversation.ts';
 import type { Repository } from '../context/gather.ts';
 import { nameOf } from '../context/sources.ts';
 import { documentSymbols, uriOf } from '../context/workspace.ts';
+import { codeBlock } from './codeBlock.ts';
+import { editOf, type Hunk, hunkAt, hunks, linesOf } from './hunks.ts';
 import { type LineRange, place } from './placement.ts';
+import { chosenTarget, newFileUri } from './target.ts';
+import { putIntoTerminal } from './terminal.ts';
 
 export const proposalScheme = 'hearth-proposal';
 
 interface Proposal {
   target: vscode.Uri;
-  /** Of the document that it was made for. */
-  version: number;
+  /** Of the document that it was made for; undefined: the file is new. */
+  version: number | undefined;
   text: string;
 }
 
@@ -34,14 +38,72 @@ export class Proposals {
     );
   }
 
-  /** Shows the code of an answer where it belongs in the file that the question was about. */
-  async show(code: string, attachments: readonly Attachment[]): Promise<void> {
-    const document = await targetOf(attachments);
-    if (document === undefined) {
-      void vscode.window.showInformationMessage(vscode.l10n.t('Open the file that the code belongs to.'));
-      return;
+  /** Shows the code of an answer where it belongs, by what the answer says of it; asks where that is unclear. */
+  async show(code: string, answer: string, attachments: readonly Attachment[]): Promise<void> {
+    const block = codeBlock(answer, code);
+    const target = await chosenTarget(block, attachments, this.repository);
+    switch (target?.kind) {
+      case undefined:
+        return;
+      case 'terminal':
+        return putIntoTerminal(block.code);
+      case 'untitled':
+        await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content: block.code }));
+        return;
+      case 'new':
+        return this.presentNew(target.path, block.code);
+      case 'file':
+        return this.presentChange(target.path, block.code, attachments);
     }
-    const selected = attachments.find(({ id, path }) => id.startsWith('selection:') && isOf(path, document));
+  }
+
+  /** Writes the proposal of the active diff editor into its file. */
+  async accept(): Promise<void> {
+    const shown = this.active();
+    if (shown === undefined) return;
+    const { target, version, text } = shown.proposal;
+    if (version === undefined) {
+      await create(target, text);
+    } else {
+      const document = await unchanged(shown.proposal);
+      if (document === undefined) return;
+      await apply(document, hunks(document.getText(), text));
+    }
+    await close(shown.tab);
+    await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(target));
+  }
+
+  /** Writes the one change of the proposal at the cursor, and leaves the others to be decided. */
+  async acceptHunk(): Promise<void> {
+    const shown = this.active();
+    if (shown === undefined) return;
+    const { proposal } = shown;
+    if (proposal.version === undefined) return this.accept();
+    const document = await unchanged(proposal);
+    if (document === undefined) return;
+    const editor = vscode.window.activeTextEditor;
+    const side = editor?.document.uri.scheme === proposalScheme ? 'after' : 'before';
+    const all = hunks(document.getText(), proposal.text);
+    const hunk = hunkAt(all, editor?.selection.active.line ?? 0, side);
+    if (hunk !== undefined) await apply(document, [hunk]);
+    if (all.length <= 1) await close(shown.tab);
+    else proposal.version = document.version;
+  }
+
+  async reject(): Promise<void> {
+    const shown = this.active();
+    if (shown !== undefined) await close(shown.tab);
+  }
+
+  dispose(): void {
+    this.subscriptions.dispose();
+  }
+
+  private async presentChange(path: string, code: string, attachments: readonly Attachment[]): Promise<void> {
+    const uri = await uriOf(path);
+    // A file outside of the workspace is named by its whole path.
+    const document = await vscode.workspace.openTextDocument(uri ?? vscode.Uri.file(path));
+    const selected = attachments.find(({ id, path: at }) => id.startsWith('selection:') && isOf(at, document));
     const text = place(document.getText(), code, {
       selection: selected && stillThere(selected, document),
       symbols: await documentSymbols(document.uri, this.repository),
@@ -54,41 +116,26 @@ export class Proposals {
     await this.present({ target: document.uri, version: document.version, text });
   }
 
-  /** Writes the proposal of the active diff editor into its file. */
-  async accept(): Promise<void> {
-    const shown = this.active();
-    if (shown === undefined) return;
-    const { target, version, text } = shown.proposal;
-    const document = await vscode.workspace.openTextDocument(target);
-    if (document.version !== version) {
+  private async presentNew(path: string, code: string): Promise<void> {
+    const target = await newFileUri(path);
+    if (target === undefined) {
       void vscode.window.showWarningMessage(
-        vscode.l10n.t('The file has changed since. Nothing was written; apply the code again.'),
+        vscode.l10n.t('{0} is not inside the folder that is open, so it is not created.', path),
       );
       return;
     }
-    const all = new vscode.Range(new vscode.Position(0, 0), document.lineAt(document.lineCount - 1).range.end);
-    const edit = new vscode.WorkspaceEdit();
-    edit.replace(target, all, text);
-    if (!(await vscode.workspace.applyEdit(edit))) throw new Error(vscode.l10n.t('The file cannot be changed.'));
-    await close(shown.tab);
-    await vscode.window.showTextDocument(document);
-  }
-
-  async reject(): Promise<void> {
-    const shown = this.active();
-    if (shown !== undefined) await close(shown.tab);
-  }
-
-  dispose(): void {
-    this.subscriptions.dispose();
+    await this.present({ target, version: undefined, text: `${code.replace(/\n+$/, '')}\n` });
   }
 
   private async present(proposal: Proposal): Promise<void> {
     const name = nameOf(proposal.target.path);
     const uri = vscode.Uri.from({ scheme: proposalScheme, path: proposal.target.path, query: String(this.count++) });
     this.open.set(uri.toString(), proposal);
-    const title = vscode.l10n.t('{0}: proposed change', name);
-    await vscode.commands.executeCommand('vscode.diff', proposal.target, uri, title, { preview: false });
+    const isNew = proposal.version === undefined;
+    const title = isNew ? vscode.l10n.t('{0}: new file', name) : vscode.l10n.t('{0}: proposed change', name);
+    // No proposal has this address, so its text is empty.
+    const before = isNew ? uri.with({ query: 'empty' }) : proposal.target;
+    await vscode.commands.executeCommand('vscode.diff', before, uri, title, { preview: false });
   }
 
   private active(): { tab: vscode.Tab; proposal: Proposal } | undefined {
@@ -102,13 +149,35 @@ export class Proposals {
 
 const close = (tab: vscode.Tab): Thenable<boolean> => vscode.window.tabGroups.close(tab);
 
-/** The file that went with the question, else the one in the editor. */
-async function targetOf(attachments: readonly Attachment[]): Promise<vscode.TextDocument | undefined> {
-  const shown = vscode.window.visibleTextEditors.find(({ document }) => document.uri.scheme === 'file');
-  const editor = vscode.window.activeTextEditor ?? shown;
-  const attached = attachments.find(({ id, firstLine }) => firstLine > 0 && !id.startsWith('found:'));
-  const uri = attached === undefined ? editor?.document.uri : await uriOf(attached.path);
-  return uri === undefined || uri.scheme === proposalScheme ? undefined : vscode.workspace.openTextDocument(uri);
+/** The document, if it is still as it was when the proposal was made. */
+async function unchanged({ target, version }: Proposal): Promise<vscode.TextDocument | undefined> {
+  const document = await vscode.workspace.openTextDocument(target);
+  if (document.version === version) return document;
+  void vscode.window.showWarningMessage(
+    vscode.l10n.t('The file has changed since. Nothing was written; apply the code again.'),
+  );
+  return undefined;
+}
+
+/** One edit that is undone at once, and touches only the lines that differ. */
+async function apply(document: vscode.TextDocument, wanted: readonly Hunk[]): Promise<void> {
+  const lines = linesOf(document.getText());
+  const eol = document.eol === vscode.EndOfLine.CRLF ? '\r\n' : '\n';
+  const edit = new vscode.WorkspaceEdit();
+  for (const hunk of wanted) {
+    const { start, end, text } = editOf(hunk, lines, eol);
+    edit.replace(document.uri, new vscode.Range(start.line, start.character, end.line, end.character), text);
+  }
+  if (!(await vscode.workspace.applyEdit(edit))) throw new Error(vscode.l10n.t('The file cannot be changed.'));
+}
+
+/** Never overwrites: the file may have come into being since. */
+async function create(target: vscode.Uri, text: string): Promise<void> {
+  const inside = await newFileUri(vscode.workspace.asRelativePath(target));
+  const edit = new vscode.WorkspaceEdit();
+  edit.createFile(target, { overwrite: false, ignoreIfExists: false, contents: new TextEncoder().encode(text) });
+  if (inside === undefined || !(await vscode.workspace.applyEdit(edit)))
+    throw new Error(vscode.l10n.t('{0} cannot be created; it may exist by now.', target.fsPath));
 }
 
 const isOf = (path: string, document: vscode.TextDocument): boolean =>

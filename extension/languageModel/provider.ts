@@ -15,7 +15,14 @@ function hostError(error: unknown): Error {
   const code = error instanceof EngineFailure ? error.code : 'internal';
   if (code === 'cancelled') return new vscode.CancellationError();
   if (code === 'no-model' || code === 'not-found') return vscode.LanguageModelError.NotFound(sentence(error));
-  return new vscode.LanguageModelError(sentence(error));
+  const failure = new vscode.LanguageModelError(
+    code === 'context-overflow'
+      ? vscode.l10n.t('{0} Raise hearth.contextTokens, or choose a model with a longer context.', sentence(error))
+      : sentence(error),
+  );
+  // VS Code shows the stack of an extension's error in its chat.
+  delete failure.stack;
+  return failure;
 }
 
 type HostProgress = vscode.Progress<vscode.LanguageModelResponsePart>;
@@ -83,18 +90,20 @@ export class ModelProvider implements vscode.LanguageModelChatProvider {
 
 /** The context is split between prompt and answer, because the host adds the two up. */
 export function informationOf(model: InstalledModel): vscode.LanguageModelChatInformation {
-  const { answerShare, answerTokens } = limits.languageModel;
+  const { answerShare, answerTokens, agentPromptTokens } = limits.languageModel;
   const longest = chatSettings().maxTokens ?? answerTokens;
   const maxOutputTokens = Math.min(longest, Math.floor(model.contextTokens * answerShare));
+  const maxInputTokens = model.contextTokens - maxOutputTokens;
   return {
     id: model.id,
     name: model.name,
     family: model.family,
     version: '1',
     tooltip: model.description,
-    maxInputTokens: model.contextTokens - maxOutputTokens,
+    maxInputTokens,
     maxOutputTokens,
-    capabilities: { toolCalling: model.toolCalling, imageInput: false },
+    // The editor offers a model to agents if it calls tools.
+    capabilities: { toolCalling: model.toolCalling && maxInputTokens >= agentPromptTokens, imageInput: false },
   };
 }
 

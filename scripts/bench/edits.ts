@@ -1,4 +1,4 @@
-/** Real edits: files that differ between two versions of npm packages, or before and after commits of this repository. */
+/** Real edits: files changed between two versions of npm packages, or by commits of this repository. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -12,7 +12,7 @@ export interface Edit {
 const lines = { before: 20, most: 400 };
 const isSource = (path: string): boolean => /\.[cm]?[jt]s$/.test(path) && !/\.min\.|\.d\.[cm]?ts$/.test(path);
 
-/** From some lines before the first change on; undefined where there is nothing to edit. */
+/** Starts some lines before the first change. Undefined if there is no change. */
 function editOf(path: string, before: string, after: string): Edit | undefined {
   const [old, fresh] = [before.split('\n'), after.split('\n')];
   const first = fresh.findIndex((line, i) => line !== old[i]);
@@ -22,7 +22,7 @@ function editOf(path: string, before: string, after: string): Edit | undefined {
   return { path, before: from ?? '', after: to ?? '' };
 }
 
-/** Unpacks a version of a package, by npm itself; fetched once. */
+/** Downloads and unpacks a package version with npm, once. */
 function unpacked(name: string, version: string): string {
   const directory = resolve('.cache/bench', `${name.replace('/', '-')}-${version}`);
   if (existsSync(join(directory, 'package'))) return join(directory, 'package');
@@ -48,7 +48,7 @@ export function* editsOfPackage(edit: string): Generator<Edit> {
   }
 }
 
-/** The newest first; files that a commit adds or removes are no edits. */
+/** Newest commit first. Added and removed files are skipped. */
 export function* editsOfCommits(count: number): Generator<Edit> {
   if (count === 0) return;
   const log = git('log', `-${count}`, '--no-merges', '--diff-filter=M', '--name-only', '--format=commit %h');
@@ -68,7 +68,7 @@ function textOf(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch {
-    // A new file is no edit.
+    // Skips new files.
     return '';
   }
 }

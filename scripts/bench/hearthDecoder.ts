@@ -1,4 +1,4 @@
-/** Hearth's side of the comparison of speeds: requests to the CPU backend, sampled greedily, without tokenizer. */
+/** Hearth's side of the speed comparison: greedy requests to the CPU backend, without a tokenizer. */
 import { onnxBackend } from '../../engine/backend/onnx/index.ts';
 import { SpeedMeter } from '../../engine/cli/speedMeter.ts';
 import { openModel } from '../../engine/model/open.ts';
@@ -7,11 +7,11 @@ import { cacheBytes } from '../../engine/model/spec/inspect.ts';
 import type { Speeds, Workload } from './workload.ts';
 
 export interface HearthDecoder {
-  /** Quickest by ascending depth: what is cached stays. */
+  /** Measure depths in ascending order, so that cached tokens are reused. */
   measure(workload: Workload): Promise<Speeds>;
-  /** Of keys and values, that a token behind so many others reads: by the decoder's own account, and in f16. */
+  /** KV cache bytes read for a token at this depth: as the decoder reports them, and in f16. */
   cacheBytes(tokens: number): { readonly own: number; readonly inHalves: number };
-  /** Of the file's weights, that a token reads. */
+  /** Weight bytes read for a token. */
   readonly weightBytes: number;
   close(): Promise<void>;
 }
@@ -26,7 +26,7 @@ export async function openHearth(path: string, contextTokens: number, threads: n
     (await meter.measure({ depthTokens, promptTokens, tokens: 0 })).prefillTokensPerSecond;
   const decode = async ({ depthTokens, decodeTokens }: Workload): Promise<number> =>
     (await meter.measure({ depthTokens, promptTokens: 1, tokens: decodeTokens })).decodeTokensPerSecond;
-  // Wakes threads up; llama-bench warms up as well.
+  // Warm-up, as in llama-bench.
   await meter.measure({ depthTokens: 0, promptTokens: 8, tokens: 1 });
   return {
     weightBytes,

@@ -1,9 +1,9 @@
-/** Hearth's side of the benchmark of requests: the engine process as the extension starts it (`npm run build` first). */
+/** Hearth's side of the request benchmark: the engine process as the extension starts it. Run `npm run build` first. */
 import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { snapshotDirectory } from '../../engine/catalogue/paths.ts';
 import { type EngineProcess, startEngine } from '../../engine/runtime/engineProcess.ts';
-import { residentBytes } from '../shared/residentBytes.ts';
+import { residentBytes } from '../shared/process.ts';
 import { type ChatTurn, type EngineOptions, type Requester, timed } from './requester.ts';
 
 const sampling = { temperature: 0 };
@@ -15,7 +15,7 @@ const startProcess = ({ directory }: EngineOptions): EngineProcess =>
 const load = (engine: EngineProcess, { model, contextTokens, threads }: EngineOptions): Promise<unknown> =>
   engine.requests.load({ model, backend: 'onnx', contextTokens, threads });
 
-/** Of a process that already answers. */
+/** Times the load in a process that is already running. */
 export async function timeLoadAlone(options: EngineOptions): Promise<number> {
   const engine = startProcess(options);
   try {
@@ -65,7 +65,7 @@ function requesterOf(engine: EngineProcess, { directory }: EngineOptions): Reque
         totalMs: performance.now() - start,
       };
     },
-    // It does so by itself when nothing was asked for some seconds.
+    // The engine also does this on its own after some idle seconds.
     async store() {
       const isStored = async () =>
         (await readdir(snapshotDirectory(directory)).catch(() => [])).some((name) => name.endsWith('.kv'));

@@ -1,13 +1,13 @@
-/** llama.cpp's side of the comparison of speeds: its own llama-bench. */
+/** llama.cpp's side of the speed comparison: llama-bench. */
 import { execFile, spawnSync } from 'node:child_process';
 import { promisify } from 'node:util';
 import type { SpeedPeer, Speeds, Workload } from './workload.ts';
 
-/** What llama-bench prints with `-o json`, as far as it is read. */
+/** The used fields of the output of `llama-bench -o json`. */
 interface Entry {
   readonly n_prompt: number;
   readonly n_gen: number;
-  /** Tokens a second of each repetition. */
+  /** Tokens a second, per repetition. */
   readonly samples_ts: readonly number[];
 }
 

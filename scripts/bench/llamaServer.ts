@@ -1,10 +1,10 @@
-/** llama.cpp's side of the benchmark of requests: its llama-server on a free port of loopback, with prompt caching. */
+/** llama.cpp's side of the request benchmark: llama-server on a free loopback port, with prompt caching. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Agent, fetch, type Response } from 'undici';
-import { residentBytes } from '../shared/residentBytes.ts';
+import { residentBytes } from '../shared/process.ts';
 import type { ChatTurn, EngineOptions, Requester } from './requester.ts';
 
 const program = process.env['HEARTH_LLAMA_SERVER'] ?? 'llama-server';
@@ -17,7 +17,7 @@ export function findLlamaServer(): string | undefined {
 export async function startLlamaServer(asked: EngineOptions): Promise<Requester> {
   const { model, contextTokens, threads, directory } = asked;
   const port = await freePort();
-  // Two sequences share the context, so that a completion can be asked for while a chat streams.
+  // Two sequences share the context, so that a completion can run while a chat streams.
   const options = [
     '-m',
     model,
@@ -57,7 +57,7 @@ export async function startLlamaServer(asked: EngineOptions): Promise<Requester>
   };
 }
 
-/** A long prompt on a busy machine takes more than the five minutes that fetch waits by itself. */
+/** A long prompt on a busy machine takes longer than fetch's default timeout of five minutes. */
 const patient = new Agent({ headersTimeout: 0, bodyTimeout: 0 });
 
 const savedSlot = 'llama-server-slot';

@@ -1,6 +1,6 @@
 /**
- * How long loading takes beside a plain read of the file and beside llama-server's start, and how much memory is resident then. All
- * of it with the file in the system's cache.
+ * Compares load time with a plain read of the file and with llama-server's start, and measures resident memory after the load.
+ * The file is in the page cache.
  */
 import { closeSync, openSync, readSync, rmSync, statSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -74,7 +74,7 @@ async function timeStart(start: Start, options: EngineOptions, see?: (residentBy
   return ms;
 }
 
-/** Into one small buffer, so that it costs no memory of its own. */
+/** Reads into one small buffer, so that it uses no memory itself. */
 function readPlainly(path: string): void {
   const buffer = new Uint8Array(1 << 20);
   const file = openSync(path, 'r');

@@ -1,6 +1,6 @@
 /**
- * A copy of a GGUF that says it was made for a longer context, so that speed behind one can be measured with a small model. What
- * it writes beyond the length it was trained for means nothing; the work is the same.
+ * Copies a GGUF with a larger context length in its metadata, to measure speed in long contexts with a small model. Its output
+ * beyond the trained length is meaningless, but the work is the same.
  */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -14,8 +14,8 @@ import { count } from './settings.ts';
 const uint32Type = 4;
 
 /**
- * @returns `path` itself where its context is long enough, else the path of a copy whose context is the next power of two, in a
- * folder that is named by the copy's SHA-256, as in the model store: what is derived from it is kept by that.
+ * @returns `path` if its context is long enough, otherwise a copy whose context is the next power of two. The copy's folder is
+ * named by its SHA-256, as in the model store, because derived files are keyed by that digest.
  */
 export async function withLongContext(path: string, neededTokens: number, report: Report): Promise<string> {
   const { key, tokens } = await contextOf(path);
@@ -46,7 +46,7 @@ async function contextOf(path: string): Promise<{ readonly key: string; readonly
   return { key, tokens };
 }
 
-/** An entry is its key with a u64 length before it, the type, the value (ggml docs/gguf.md). */
+/** A metadata entry: u64 key length, key, type, value (ggml docs/gguf.md). */
 function patched(file: Buffer, key: string, tokens: number): Buffer {
   const head = Buffer.alloc(8);
   head.writeBigUInt64LE(BigInt(key.length));

@@ -1,4 +1,4 @@
-/** What a table of figures must say of where they were measured. */
+/** Describes the machine and versions of a benchmark run. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
@@ -14,7 +14,7 @@ export function machineOf({ threads, speedPeer, server }: Settings): string {
     `${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC`,
     `${model.trim()}, ${cpus().length} processors, ${threads} threads`,
     `Hearth ${commit || 'of an unknown commit'}, Node ${process.version}, onnxruntime-node ${runtime}`,
-    speedPeer ? `llama-bench ${speedPeer.version}` : 'no llama-bench was found: speeds stand alone',
-    server === undefined ? 'no llama-server was found: requests stand alone' : `llama-server ${server}`,
+    speedPeer ? `llama-bench ${speedPeer.version}` : 'llama-bench not found, no comparison of speed',
+    server === undefined ? 'llama-server not found, no comparison of requests' : `llama-server ${server}`,
   ].join('; ');
 }

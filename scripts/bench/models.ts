@@ -1,4 +1,4 @@
-/** Which files are measured: the default model where it is installed, and random weights in a published model's shapes. */
+/** Model files to measure: the installed default model, and random weights in the shapes of published models. */
 import { existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { defaultModelId } from '../../engine/catalogue/catalogue.ts';
@@ -6,10 +6,11 @@ import { findInstalled, pathToLoad } from '../../engine/catalogue/manifest.ts';
 import { defaultStoreDirectory } from '../../engine/catalogue/paths.ts';
 import { type BenchType, writeBenchModel } from './randomModel.ts';
 
-/** @throws Error where it is not installed. */
+/** @throws Error if it is not installed. */
 export async function defaultModel(): Promise<string> {
   const installed = await findInstalled(defaultStoreDirectory(), defaultModelId);
-  if (!installed) throw new Error(`${defaultModelId} is not in the model store: hearth models pull, or --model FILE.`);
+  if (!installed)
+    throw new Error(`${defaultModelId} is not installed. Run \`hearth models pull\`, or use --model FILE.`);
   return pathToLoad(installed);
 }
 

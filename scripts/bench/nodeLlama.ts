@@ -1,6 +1,6 @@
 /**
- * llama.cpp where no llama-bench is installed: the prebuilt library in npm's node-llama-cpp, fetched on demand and no
- * part of the product. Run as a script it measures one workload and prints JSON:
+ * Replaces llama-bench with the prebuilt llama.cpp of npm's node-llama-cpp, downloaded on demand and not part of the product.
+ * As a script, it measures one workload and prints JSON:
  *
  *   node scripts/bench/nodeLlama.ts FILE WORKLOAD
  */
@@ -15,7 +15,7 @@ const version = '3.22.1';
 const directory = resolve('.cache/bench/peer');
 const library = join(directory, 'node_modules/node-llama-cpp/dist/index.js');
 
-/** The package of prebuilt libraries for this machine, as node-llama-cpp names it. */
+/** Name of node-llama-cpp's prebuilt package for this machine. */
 function binaryPackage(): string {
   const { platform, arch } = process;
   const name = platform === 'darwin' ? `mac-${arch}${arch === 'arm64' ? '-metal' : ''}` : `${platform}-${arch}`;
@@ -38,14 +38,14 @@ export function fetchNodeLlamaCpp(): SpeedPeer {
   return { version: `in node-llama-cpp ${version}`, measure: measureInChild };
 }
 
-/** A process of its own, so that no memory or thread of the peer meets Hearth's. */
+/** Runs in a child process, so that memory and threads are separate from Hearth's. */
 async function measureInChild(path: string, workload: Workload): Promise<Speeds> {
   const script = fileURLToPath(import.meta.url);
   const { stdout } = await promisify(execFile)(process.execPath, [script, path, JSON.stringify(workload)]);
   return JSON.parse(stdout.trim().split('\n').at(-1) ?? '');
 }
 
-/** What is used of a sequence of node-llama-cpp. */
+/** The used part of node-llama-cpp's sequence. */
 interface LlamaSequence {
   readonly nextTokenIndex: number;
   eraseContextTokenRanges(ranges: readonly { readonly start: number; readonly end: number }[]): Promise<void>;

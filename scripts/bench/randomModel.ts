@@ -1,6 +1,6 @@
 /**
- * Writes a GGUF file with random weights in a published model's shapes, for speed comparisons where the real file
- * is not to be had: sane scales (finite activations, flat logits), a dummy vocabulary, text without meaning.
+ * Writes a GGUF file with random weights in a published model's shapes, for speed comparisons without the real file. It has
+ * realistic scales (finite activations, flat logits) and a dummy vocabulary; its output is meaningless.
  *
  *   node scripts/bench/randomModel.ts qwen3-0.6b Q8_0 OUT.gguf
  */
@@ -44,14 +44,14 @@ export const benchShapes: Readonly<Record<string, BenchShape>> = {
   },
 };
 
-/** ggml type number and bytes of a block of 32 values. */
+/** ggml type number, and bytes per block of 32 values. */
 const blockTypes = { Q4_0: { id: 2, bytes: 18 }, Q8_0: { id: 8, bytes: 34 } } as const;
 export type BenchType = keyof typeof blockTypes;
 const float32Id = 0;
 
 interface PlannedTensor {
   readonly name: string;
-  /** Outermost first. */
+  /** Outermost dimension first. */
   readonly shape: readonly number[];
   readonly kind: 'weight' | 'norm';
 }
@@ -104,7 +104,7 @@ const tensorBytes = (tensor: PlannedTensor, type: BenchType): number => {
   const count = tensor.shape.reduce((product, size) => product * size, 1);
   return tensor.kind === 'norm' ? count * 4 : (count / 32) * blockTypes[type].bytes;
 };
-/** Blocks whose values have about the standard deviation 1 / sqrt(width), as trained weights do. */
+/** Random blocks with a standard deviation of about 1 / sqrt(width), like trained weights. */
 function randomBlocks(type: BenchType, byteLength: number, width: number, random: () => number): Uint8Array {
   const out = new Uint8Array(byteLength);
   const view = new DataView(out.buffer);

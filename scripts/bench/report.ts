@@ -1,25 +1,25 @@
-/** The table that `npm run bench` ends with: line by line what Hearth reached beside what it is measured against. */
+/** The result table of `npm run bench`: Hearth's figures, the baselines and the ratios. */
 
-/** Of a line's samples, the one that stands in the table. */
+/** Statistic of the samples that the table shows. */
 export type Summary = 'median' | 'p95';
 
 export interface Goal {
-  /** Of Hearth's figure divided by the other, or of Hearth's figure itself. */
+  /** Applies to the ratio of Hearth's figure to the baseline, or to Hearth's figure. */
   readonly of: 'ratio' | 'figure';
   readonly bound: '≤' | '≥';
   readonly value: number;
 }
 
 export interface Line {
-  /** Heads the lines that have it in common: the unit, and what the other figures are of. */
+  /** Section heading: the unit and the baseline of its lines. */
   readonly section: string;
   readonly what: string;
-  /** Absent: the median. */
+  /** Default: median. */
   readonly summary?: Summary;
   readonly goal?: Goal;
 }
 
-/** `other` is what Hearth is measured against: the peer, or what the section names. */
+/** `other` is the baseline: the peer, or the section's baseline. */
 export type Side = 'hearth' | 'other';
 
 interface Samples extends Record<Side, number[]> {
@@ -28,9 +28,9 @@ interface Samples extends Record<Side, number[]> {
 
 export class Report {
   readonly #samples = new Map<string, Samples>();
-  /** What could not be measured, in sentences. */
+  /** Failed measurements. */
   readonly failures: string[] = [];
-  /** What one must know to read the table. */
+  /** Remarks on the table. */
   readonly remarks = new Set<string>();
 
   note(side: Side, line: Line, ...values: readonly number[]): void {
@@ -40,13 +40,13 @@ export class Report {
     this.#samples.set(key, samples);
   }
 
-  /** @returns what stands in the table; undefined where nothing was measured. */
+  /** @returns the figure for the table, or undefined if nothing was measured. */
   figure(side: Side, line: Line): number | undefined {
     const samples = this.#samples.get(keyOf(line));
     return samples && figureOf(samples, side);
   }
 
-  /** Goes on after a failure, which the report then tells. */
+  /** Records a failure in the report and continues. */
   async attempt(what: string, work: () => Promise<unknown>): Promise<void> {
     try {
       await work();
@@ -57,7 +57,7 @@ export class Report {
     }
   }
 
-  /** In markdown. */
+  /** Formats the table in Markdown. */
   table(): string {
     const head = ['| | Hearth | against | ratio | goal | met | samples |', '|---|---:|---:|---:|---:|---|---:|'];
     const sections = Map.groupBy(this.#samples.values(), ({ line }) => line.section);
@@ -93,7 +93,7 @@ function figureOf(samples: Samples, side: Side): number | undefined {
   return quantile(samples[side], samples.line.summary === 'p95' ? 0.95 : 0.5);
 }
 
-/** The median lies between the middle two of an even number; undefined of none. */
+/** Undefined for no values. The median of an even count is the mean of the middle two. */
 export function quantile(numbers: readonly number[], share: number): number | undefined {
   const sorted = numbers.toSorted((a, b) => a - b);
   const place = share * (sorted.length - 1);

@@ -1,4 +1,4 @@
-/** What the comparison of requests asks of an engine. */
+/** The engine interface of the request comparison. */
 
 export interface ChatTurn {
   readonly role: 'user' | 'assistant';
@@ -12,18 +12,18 @@ export interface Answer {
   readonly totalMs: number;
 }
 
-/** One engine in a process of its own, with a model loaded. */
+/** An engine in its own process, with a loaded model. */
 export interface Requester {
-  /** The first token after `text`, as it is. */
+  /** Generates the first token after `text`, without a template. */
   next(text: string): Promise<void>;
-  /** The same as a request that goes before a chat, where the engine knows of such. */
+  /** The same, with priority over a chat if the engine has request classes. */
   keystroke(text: string): Promise<void>;
   chat(turns: readonly ChatTurn[], maxTokens: number): Promise<Answer>;
-  /** Puts what is known of `text` on the disk. */
+  /** Saves the KV cache of `text` to disk. */
   store(text: string): Promise<void>;
-  /** After a restart: takes what was stored in again, where that must be asked for. */
+  /** Restores the saved KV cache after a restart, if the engine needs a request for that. */
   recall(): Promise<void>;
-  /** Milliseconds of the last `count` runs for a chat; absent where each writes one token. */
+  /** Milliseconds of the last `count` forward passes of a chat. Absent if each decodes one token. */
   chatRuns?(): Promise<{ count: number; recentMs: readonly number[] }>;
   residentBytes(): number;
   stop(): Promise<void>;
@@ -33,11 +33,11 @@ export interface EngineOptions {
   readonly model: string;
   readonly contextTokens: number;
   readonly threads: number;
-  /** For what is kept between starts. */
+  /** Folder for data kept between starts. */
   readonly directory: string;
 }
 
-/** Until the model is ready. */
+/** Time until the model is ready. */
 export type Start = (options: EngineOptions) => Promise<Requester>;
 
 export async function timed(work: () => Promise<unknown>): Promise<number> {

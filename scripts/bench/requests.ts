@@ -1,7 +1,7 @@
 /**
- * What a user waits for, on the CPU, beside llama-server with prompt caching: the first token after one more keystroke, of a
- * chat's second turn and after a restart, a completion while a chat streams. Both engines run as processes of their own on the same
- * file with the same threads and prompts, one after the other in turns.
+ * Latencies that a user feels on the CPU, compared with llama-server and its prompt cache: the first token after another
+ * keystroke, in a chat's second turn and after a restart, and a completion while a chat streams. Both engines run in their own
+ * process, alternately, with the same file, threads and prompts.
  */
 import { readFileSync, statSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -9,7 +9,12 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openModel } from '../../engine/model/open.ts';
-import { type BesideLines, besideLines, keystrokeTokens, measureBeside } from './beside.ts';
+import {
+  type DuringChatLines,
+  duringChatLines,
+  keystrokeTokens,
+  measureCompletionDuringChat,
+} from './completionDuringChat.ts';
 import { startHearth } from './hearthEngine.ts';
 import { startLlamaServer } from './llamaServer.ts';
 import { withLongContext } from './longContext.ts';
@@ -18,10 +23,10 @@ import type { Goal, Line, Report, Side } from './report.ts';
 import { type ChatTurn, type EngineOptions, type Requester, type Start, timed } from './requester.ts';
 import { count, type Settings, turnsAt } from './settings.ts';
 
-/** Room for the chat's template, question and answers. */
+/** Context tokens for the chat's template, question and answers. */
 const roomTokens = 512;
 
-/** @returns what cuts so many tokens off the beginning of a long source file: the same text for both engines. */
+/** @returns a function that takes the first N tokens of a long source file, so that both engines get the same text. */
 async function openSource(model: string): Promise<(tokens: number) => string> {
   const { file, tokenizer } = await openModel(model);
   await file.close();
@@ -43,11 +48,11 @@ function linesOf(model: string, tokens: number) {
     keystroke: { section: first, what: 'after one more keystroke', goal: wellBelow },
     keystroke95: { section: first, what: 'after one more keystroke', summary: 'p95' },
     secondTurn: { section: first, what: "of a chat's second turn", goal: wellBelow },
-    restart: { section: first, what: 'after a restart, asked as soon as the model is ready', goal: wellBelow },
-    restartLater: { section: first, what: 'after a restart, asked a second later', goal: wellBelow },
-    beside: besideLines(of),
-    resident: { section: `${of}: resident memory ÷ file, against llama-server`, what: 'with all of that known' },
-  } satisfies Record<string, Line | BesideLines>;
+    restart: { section: first, what: 'after a restart, as soon as the model is ready', goal: wellBelow },
+    restartLater: { section: first, what: 'after a restart, a second later', goal: wellBelow },
+    duringChat: duringChatLines(of),
+    resident: { section: `${of}: resident memory ÷ file, against llama-server`, what: 'with all of that cached' },
+  } satisfies Record<string, Line | DuringChatLines>;
 }
 
 export async function measureRequests(report: Report, settings: Settings): Promise<void> {
@@ -76,7 +81,7 @@ async function measureContext(
   const engines: [Side, string, Start][] = [['hearth', 'Hearth', startHearth]];
   if (server !== undefined) engines.push(['other', 'llama-server', startLlamaServer]);
   try {
-    // The first start with a model packs its weights, which is not every start.
+    // Only the first start with a model packs its weights.
     await (await startHearth(options)).stop();
     for (let turn = 1; turn <= turnsAt(turns, tokens); turn++) {
       for (const [side, name, start] of engines) {
@@ -91,7 +96,7 @@ async function measureContext(
   }
 }
 
-/** Who uses an engine, and where what is seen of it goes. */
+/** An engine under test, and the callback for its figures. */
 interface User {
   readonly textOf: (tokens: number) => string;
   readonly note: (line: Line, value: number) => void;
@@ -102,8 +107,8 @@ interface User {
 const typed = '\nexport function sum(values) { return';
 
 /**
- * A text is read, typed on, asked about, and found again after a restart: by someone who asks at once, and by someone who looks for
- * a second first, in which an engine may read what it stored.
+ * Prefills a text, simulates typing and a chat, restarts the engine and asks again: once immediately, and once after a second
+ * in which the engine can restore its snapshot.
  */
 async function measureEngine(start: Start, options: EngineOptions, tokens: number, user: User): Promise<void> {
   const text = user.textOf(tokens);
@@ -111,7 +116,10 @@ async function measureEngine(start: Start, options: EngineOptions, tokens: numbe
     await measureKeystrokes(engine, text, user);
     await engine.store(text);
     const turns = await measureSecondTurn(engine, text, user);
-    await measureBeside(engine, turns, user.textOf(keystrokeTokens), { ...user, lines: user.lines.beside });
+    await measureCompletionDuringChat(engine, turns, user.textOf(keystrokeTokens), {
+      ...user,
+      lines: user.lines.duringChat,
+    });
     user.note(user.lines.resident, engine.residentBytes() / statSync(options.model).size);
   });
   await during(await start(options), async (engine) => {

@@ -1,36 +1,36 @@
-/** What `npm run bench` was asked to measure. */
+/** Settings of `npm run bench`. */
 import type { SpeedPeer } from './workload.ts';
 
 export interface Settings {
   readonly threads: number;
-  /** Tokens of context, ascending. */
+  /** Context lengths in tokens, ascending. */
   readonly contexts: readonly number[];
-  /** Named by the user; empty: each group's own. */
+  /** Files chosen by the user. If empty, each group has its own. */
   readonly models: readonly string[];
-  /** Repetitions of everything, by both engines one after the other; `turnsAt` has fewer behind long contexts. */
+  /** Repetitions, alternating between the engines. `turnsAt` reduces them for long contexts. */
   readonly turns: number;
   readonly keystrokes: number;
   readonly promptTokens: number;
   readonly decodeTokens: number;
   readonly speculation: {
-    /** `PACKAGE@FROM..TO` each. */
+    /** Each is `PACKAGE@FROM..TO`. */
     readonly edits: readonly string[];
-    /** Newest commits of this repository that are looked through for edits. */
+    /** Number of recent commits to search for edits. */
     readonly commits: number;
-    /** Of each package and of the commits. */
+    /** Files per package, and files of the commits. */
     readonly files: number;
-    /** Written of each file. */
+    /** Tokens generated per file. */
     readonly tokens: number;
-    /** Without rounding to 8 bits. */
+    /** Disables int8 activations. */
     readonly exact: boolean;
   };
-  /** llama-bench or what stands for it. */
+  /** llama-bench or its replacement. */
   readonly speedPeer?: SpeedPeer;
-  /** The version of llama-server; absent: there is none. */
+  /** Version of llama-server. Absent if not found. */
   readonly server?: string;
 }
 
-/** As much work behind a long context as behind 4,096 tokens, roughly; once at least. */
+/** At least one turn; roughly the same total work as at 4,096 tokens. */
 export const turnsAt = (turns: number, contextTokens: number): number =>
   Math.max(1, Math.round((turns * 4096) / Math.max(4096, contextTokens)));
 

@@ -1,8 +1,9 @@
 /**
- * What guessing coming tokens is worth on real edits. The prompt is the old file, and the model writes the new one: its choices are
- * replaced by the true tokens, so that a small model stands for one that edits well; the runs and their times are real. With and
- * without guesses, in turn. At every token both ways also say how probable the true token is and what they would have drawn with
- * the same random number: guesses must change neither, but for the rounding of several rows to 8 bits; `exact` computes without it.
+ * Measures the speed-up of draft tokens on real edits. The prompt is the old file and the output is the new one: sampled tokens
+ * are replaced by the true ones, so that a small model behaves like one that edits well. The forward passes and their times are
+ * real. Runs alternate with and without draft tokens. At each token, both also record the true token's log-probability and the
+ * token they would have sampled with the same random number. Draft tokens must change neither, except for int8 rounding of
+ * several rows; `exact` disables int8 activations.
  */
 import { basename } from 'node:path';
 import { createOnnxBackend } from '../../engine/backend/onnx/index.ts';
@@ -23,16 +24,16 @@ const oldFileTokens = 1400;
 
 function linesOf(model: string, tokens: number, exact: boolean) {
   const how = exact ? ', without 8-bit activations' : '';
-  const section = `${model}${how}: real edits, written with guesses, against the same without`;
+  const section = `${model}${how}: real edits, with draft tokens against without`;
   const line = (what: string, goal?: Goal): Line => ({ section, what, ...(goal && { goal }) });
   return {
     edit: (path: string) => line(`ms a token, ${path}`),
     all: line('ms a token, all', { of: 'ratio', bound: '≤', value: 1 }),
     speed: line('tokens a second, all'),
-    right: line('% of guesses that came true'),
-    guessed: line('guesses for each token written'),
-    alike: line(`% of tokens drawn alike (of up to ${tokens} a file)`),
-    apart: line('largest change of a log-probability'),
+    accepted: line('acceptance rate of draft tokens in %'),
+    drafted: line('draft tokens per generated token'),
+    alike: line(`% of equal samples (of up to ${tokens} tokens a file)`),
+    apart: line('largest difference of a log-probability'),
   };
 }
 
@@ -52,10 +53,10 @@ export async function measureSpeculation(report: Report, settings: Settings): Pr
         let left = files;
         for (const edit of source.edits) {
           if (left-- === 0) break;
-          console.error(`guesses in ${edit.path}`);
+          console.error(`draft tokens in ${edit.path}`);
           const one = await compare(writers, edit, tokens);
           compared.push(one);
-          report.note('hearth', lines.edit(edit.path), one.guessingMs / one.tokens);
+          report.note('hearth', lines.edit(edit.path), one.draftingMs / one.tokens);
           report.note('other', lines.edit(edit.path), one.plainMs / one.tokens);
         }
       });
@@ -63,14 +64,14 @@ export async function measureSpeculation(report: Report, settings: Settings): Pr
   } finally {
     await writers.close();
   }
-  noteTotals(report, lines, compared, writers.guesses());
+  noteTotals(report, lines, compared, writers.draftStatistics());
 }
 
 interface Writers {
   readonly ids: (text: string) => number[];
   readonly plain: Scheduler;
-  readonly guessing: Scheduler;
-  guesses(): { readonly guessedTokens: number; readonly rightTokens: number };
+  readonly drafting: Scheduler;
+  draftStatistics(): { readonly guessedTokens: number; readonly rightTokens: number };
   close(): Promise<void>;
 }
 
@@ -80,18 +81,18 @@ async function openWriters(path: string, { threads, speculation }: Settings): Pr
   if (!tokenizer) throw new Error('The model has no vocabulary.');
   const backend = createOnnxBackend({ roundActivations: !speculation.exact });
   const decoder = await backend.load(model.spec, model.weights, { contextTokens, threads });
-  const schedulerWith = (guesses?: Speculation): Scheduler =>
+  const schedulerWith = (speculation?: Speculation): Scheduler =>
     engineScheduler({
       decoder,
       cache: new PrefixCache({ decoder, maxIdle: () => 1 }),
-      ...(guesses && { speculation: guesses }),
+      ...(speculation && { speculation }),
     });
-  const guessing = schedulerWith(new Speculation());
+  const drafting = schedulerWith(new Speculation());
   return {
     ids: (text) => tokenizer.encode(text, { special: 'plain' }),
     plain: schedulerWith(),
-    guessing,
-    guesses: () => guessing.statistics().classes.chat,
+    drafting,
+    draftStatistics: () => drafting.statistics().classes.chat,
     async close() {
       await decoder.dispose();
       await model.file.close();
@@ -102,23 +103,23 @@ async function openWriters(path: string, { threads, speculation }: Settings): Pr
 interface Compared {
   readonly tokens: number;
   readonly plainMs: number;
-  readonly guessingMs: number;
-  /** Tokens drawn alike. */
+  readonly draftingMs: number;
+  /** Tokens sampled equally. */
   readonly alike: number;
   /** Largest change of the true token's log-probability. */
   readonly apart: number;
 }
 
-async function compare({ ids, plain, guessing }: Writers, { before, after }: Edit, tokens: number): Promise<Compared> {
+async function compare({ ids, plain, drafting }: Writers, { before, after }: Edit, tokens: number): Promise<Compared> {
   const prompt = ids(`The old file:\n${before}`).slice(0, oldFileTokens).concat(ids('\n\nThe new file:\n'));
   const answer = ids(after).slice(0, tokens);
-  const [off, on] = [await write(plain, prompt, answer), await write(guessing, prompt, answer)];
+  const [off, on] = [await write(plain, prompt, answer), await write(drafting, prompt, answer)];
   const apart = off.logProbabilities.map((value, i) => Math.abs(value - (on.logProbabilities[i] ?? Number.NaN)));
   return {
     tokens: answer.length,
     plainMs: off.ms,
-    guessingMs: on.ms,
-    alike: off.drawn.filter((token, i) => token === on.drawn[i]).length,
+    draftingMs: on.ms,
+    alike: off.sampled.filter((token, i) => token === on.sampled[i]).length,
     apart: Math.max(...apart),
   };
 }
@@ -127,34 +128,34 @@ function noteTotals(
   report: Report,
   lines: ReturnType<typeof linesOf>,
   compared: readonly Compared[],
-  { guessedTokens, rightTokens }: ReturnType<Writers['guesses']>,
+  { guessedTokens, rightTokens }: ReturnType<Writers['draftStatistics']>,
 ): void {
   const sum = (of: (one: Compared) => number): number => compared.reduce((total, one) => total + of(one), 0);
   const tokens = sum((one) => one.tokens);
   if (tokens === 0) return;
   for (const [side, ms] of [
-    ['hearth', sum((one) => one.guessingMs)],
+    ['hearth', sum((one) => one.draftingMs)],
     ['other', sum((one) => one.plainMs)],
   ] as const) {
     report.note(side, lines.all, ms / tokens);
     report.note(side, lines.speed, (1000 * tokens) / ms);
   }
-  report.note('hearth', lines.right, (100 * rightTokens) / guessedTokens);
-  report.note('hearth', lines.guessed, guessedTokens / tokens);
+  report.note('hearth', lines.accepted, (100 * rightTokens) / guessedTokens);
+  report.note('hearth', lines.drafted, guessedTokens / tokens);
   report.note('hearth', lines.alike, (100 * sum((one) => one.alike)) / tokens);
   report.note('hearth', lines.apart, Math.max(...compared.map(({ apart }) => apart)));
 }
 
 interface Written {
-  /** From the first token to the last, without what this benchmark looks at itself. */
+  /** Time from the first token to the last, without the benchmark's own overhead. */
   readonly ms: number;
-  /** Of each true token. */
+  /** Log-probability of each true token. */
   readonly logProbabilities: readonly number[];
-  readonly drawn: readonly number[];
+  readonly sampled: readonly number[];
 }
 
 async function write(scheduler: Scheduler, prompt: readonly number[], answer: readonly number[]): Promise<Written> {
-  const [logProbabilities, drawn, random]: [number[], number[], () => number] = [[], [], seededRandom(1)];
+  const [logProbabilities, sampled, random]: [number[], number[], () => number] = [[], [], seededRandom(1)];
   const history = { sequence: new Set<number>(), generated: new Set<number>() };
   let lookedMs = 0;
   const { firstTokenMs, endedMs } = await scheduler.submit({
@@ -163,15 +164,15 @@ async function write(scheduler: Scheduler, prompt: readonly number[], answer: re
     maxTokens: answer.length,
     choose: (logits) => {
       const start = performance.now();
-      const token = answer[drawn.length] ?? 0;
+      const token = answer[sampled.length] ?? 0;
       logProbabilities.push(logProbability(logits, token));
-      drawn.push(sample(logits, { ...greedy, temperature: 0.8 }, history, random));
-      if (drawn.length > 1) lookedMs += performance.now() - start;
+      sampled.push(sample(logits, { ...greedy, temperature: 0.8 }, history, random));
+      if (sampled.length > 1) lookedMs += performance.now() - start;
       return token;
     },
     deliver: () => 'continue',
   });
-  return { ms: endedMs - firstTokenMs - lookedMs, logProbabilities, drawn };
+  return { ms: endedMs - firstTokenMs - lookedMs, logProbabilities, sampled };
 }
 
 function logProbability(logits: Float32Array, token: number): number {

@@ -1,6 +1,6 @@
 /**
- * Decode and prefill on the CPU beside llama-bench, in turns so that both meet the same disturbances, and how the time of a
- * token grows with the context beside the bytes of keys and values that it reads.
+ * Compares decode and prefill speed on the CPU with llama-bench, in alternating turns, and relates the time of a token to the
+ * KV cache bytes that it reads.
  */
 import { basename } from 'node:path';
 import { type HearthDecoder, openHearth } from './hearthDecoder.ts';
@@ -13,7 +13,7 @@ import type { Speeds, Workload } from './workload.ts';
 const samplesPerTurn = 3;
 const atLeastAsFast: Goal = { of: 'ratio', bound: '≥', value: 1 };
 
-/** Behind long contexts the default model alone, unless models are named: a large one would take an hour. */
+/** Long contexts use only the default model, unless models are named, because a large one would take an hour. */
 export async function measureSpeed(report: Report, settings: Settings): Promise<void> {
   const { models, contexts } = settings;
   const all = [0, ...contexts];
@@ -46,7 +46,7 @@ async function measureModel(
     for (const depthTokens of depths) {
       const workload: Workload = { depthTokens, promptTokens, decodeTokens, threads, samples: samplesPerTurn };
       for (let turn = 0; turn < turnsAt(settings.turns, depthTokens); turn++) {
-        console.error(`${basename(path)} behind ${count(depthTokens)} tokens, turn ${turn + 1}`);
+        console.error(`${basename(path)} after ${count(depthTokens)} tokens, turn ${turn + 1}`);
         const own = await hearth.measure(workload);
         noteSpeeds(report, 'hearth', lines, depthTokens, own);
         if (speedPeer) noteSpeeds(report, 'other', lines, depthTokens, await speedPeer.measure(path, workload));
@@ -62,15 +62,15 @@ type Lines = ReturnType<typeof linesOf>;
 
 function linesOf(model: string, { promptTokens, decodeTokens }: Settings) {
   const speeds = `${model}: tokens a second, against llama-bench`;
-  const growth = `${model}: a token by context, against llama-bench with its f16 cache`;
-  const behind = (tokens: number): string => `behind ${count(tokens)}`;
+  const growth = `${model}: time of a token by context length, against llama-bench with its f16 cache`;
+  const after = (tokens: number): string => `after ${count(tokens)}`;
   const line = (section: string, what: string, goal?: Goal): Line => ({ section, what, ...(goal && { goal }) });
   return {
-    prefill: (depth: number) => line(speeds, `prefill of ${promptTokens} ${behind(depth)}`, atLeastAsFast),
-    decode: (depth: number) => line(speeds, `decode of ${decodeTokens} ${behind(depth)}`, atLeastAsFast),
-    ms: (depth: number) => line(growth, `ms ${behind(depth)}`),
-    bytes: (depth: number) => line(growth, `MB of weights and cache read ${behind(depth)}`),
-    rate: (depth: number) => line(growth, `GB/s of them ${behind(depth)}`),
+    prefill: (depth: number) => line(speeds, `prefill of ${promptTokens} ${after(depth)}`, atLeastAsFast),
+    decode: (depth: number) => line(speeds, `decode of ${decodeTokens} ${after(depth)}`, atLeastAsFast),
+    ms: (depth: number) => line(growth, `ms ${after(depth)}`),
+    bytes: (depth: number) => line(growth, `MB of weights and cache read ${after(depth)}`),
+    rate: (depth: number) => line(growth, `GB/s of them ${after(depth)}`),
     slope: (from: number, to: number) => line(growth, `ms more for 1,000 tokens, from ${count(from)} to ${count(to)}`),
     slopeBytes: (from: number, to: number) =>
       line(growth, `MB of cache for 1,000 tokens, from ${count(from)} to ${count(to)}`),
@@ -84,7 +84,7 @@ function noteSpeeds(report: Report, side: Side, lines: Lines, depth: number, { p
   report.note(side, lines.ms(depth), ...decode.map((perSecond) => 1000 / perSecond));
 }
 
-/** What a token must read and how fast that is; then what context adds to both. */
+/** Bytes read for a token and the resulting bandwidth, then the increase of both with the context. */
 function noteBytes(report: Report, lines: Lines, depths: readonly number[], hearth: HearthDecoder): void {
   for (const side of ['hearth', 'other'] as const) {
     const points = depths.flatMap((depth) => {

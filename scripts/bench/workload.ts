@@ -1,16 +1,16 @@
-/** What both sides of the comparison of speeds compute. */
+/** The workload of the speed comparison. */
 
 export interface Workload {
-  /** Tokens in the cache before the prompt, and before the decode. */
+  /** Cached tokens before prefill and before decode. */
   readonly depthTokens: number;
   readonly promptTokens: number;
   readonly decodeTokens: number;
   readonly threads: number;
-  /** Times that each is measured. */
+  /** Number of measurements. */
   readonly samples: number;
 }
 
-/** Tokens a second, a sample each. */
+/** Samples in tokens a second. */
 export interface Speeds {
   readonly prefill: readonly number[];
   readonly decode: readonly number[];
@@ -21,7 +21,7 @@ export interface SpeedPeer {
   measure(path: string, workload: Workload): Promise<Speeds>;
 }
 
-/** Ids that every vocabulary has; which ones makes no difference to the work. */
+/** Ids that every vocabulary has. The choice doesn't affect the work. */
 export const someTokens = (count: number): number[] => Array.from({ length: count }, (_, i) => 3 + ((i * 37) % 200));
 
 export const perSecond = (tokens: number, ms: number): number => (1000 * tokens) / ms;

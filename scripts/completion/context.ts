@@ -1,7 +1,6 @@
 /**
- * What the extension would put before the file: definitions of names nearby, like stretches of visited files, and passages
- * of the index. Outside of an editor the index stands in for VS Code's definition provider, and three files of the same
- * folder for those that were visited.
+ * Builds the context that the extension would add: definitions of nearby names, similar chunks of visited files, and chunks
+ * from the index. The index replaces VS Code's definition provider, and three files of the same folder replace visited files.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
@@ -30,7 +29,7 @@ function definitions(repository: Repository, folder: string, { path, line, lines
   const names = [...near.matchAll(/[\p{L}_$][\p{L}\p{N}_$]{2,}/gu)].map(([name]) => name);
   return names.slice(-limits.completion.definitions).flatMap((name) => {
     const [place, ...others] = repository.definitions(name, 2);
-    // Of several, an editor would know which; the index does not.
+    // The index can't choose between several definitions, as an editor could.
     if (!place || others.length > 0 || place.path === path) return [];
     const last = Math.min(Math.max(place.lastLine, place.firstLine + 4), place.firstLine + 19);
     return [

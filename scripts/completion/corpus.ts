@@ -1,4 +1,4 @@
-/** Real files of many languages, as package registries carry them; fetched once. */
+/** Real files of many languages from package registries, downloaded once. */
 import { globSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { type Source, sourceFolder } from '../context/sources.ts';
@@ -101,10 +101,10 @@ const languages: Readonly<Record<string, string>> = {
   yml: 'yaml',
 };
 
-/** Larger ones are tables, and take long to parse thousands of times. */
+/** Larger files are tables and slow to parse thousands of times. */
 const fileChars = { least: 400, most: 24_000 };
 
-/** Files of a folder whose language is known, as one keeps them by hand. */
+/** Hand-written files of a folder in known languages. */
 export function filesUnder(folder: string, pattern = '**/*.*'): CorpusFile[] {
   const paths = globSync(pattern, { cwd: folder, exclude: (path) => /(^|\/)(\.git|dist|out)$|\.min\./.test(path) });
   return paths.toSorted().flatMap((path) => {
@@ -120,12 +120,12 @@ function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch {
-    // A folder, or a link to nothing.
+    // Skips folders and broken links.
     return '';
   }
 }
 
-/** Downloads what is missing. A package that cannot be had is named and left out. */
+/** Downloads missing packages. Warns about unavailable packages and skips them. */
 export async function corpus(): Promise<CorpusFile[]> {
   const files: CorpusFile[] = [];
   for (const source of fetched) {
@@ -133,7 +133,7 @@ export async function corpus(): Promise<CorpusFile[]> {
       const folder = await sourceFolder(source);
       files.push(...filesUnder(folder).map((file) => ({ ...file, path: join(relative('.', folder), file.path) })));
     } catch (error) {
-      console.warn(`${source.name} is left out: ${error instanceof Error ? error.message : error}`);
+      console.warn(`Skipping ${source.name}: ${error instanceof Error ? error.message : error}`);
     }
   }
   return [...files, ...filesUnder('node_modules', '*/*.{json,md}')];

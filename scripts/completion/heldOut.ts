@@ -1,4 +1,4 @@
-/** Lines taken out of real files: what stands before and after the cursor, and what was there. */
+/** Lines held out of real files: the text before and after the cursor, and the true line. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { IgnoreRules } from '../../engine/index/repository/ignored.ts';
@@ -9,11 +9,11 @@ import { type Moment, momentAt } from '../../extension/completion/moment.ts';
 export interface HeldOut {
   readonly path: string;
   readonly languageId: string;
-  /** From 0. */
+  /** Line number, starting at 0. */
   readonly line: number;
-  /** The file without what is to be completed. */
+  /** The file without the held-out text. */
   readonly lines: readonly string[];
-  /** Where the line's text begins, and the cursor: after one token of it at least, before three fifths of it. */
+  /** Start of the line's text, and the cursor: after at least one token and before three fifths of the line. */
   readonly start: number;
   readonly cursor: number;
   /** The rest of the line. */
@@ -29,7 +29,7 @@ const languages: Readonly<Record<string, string>> = {
 };
 const comment = /^(\/\/|\/\*|\*|#|"""|''')/;
 
-/** `count` lines of code, each of another file, drawn by `random`. */
+/** `count` random lines of code, each from a different file. */
 export function heldOutLines(folder: string, count: number, random: () => number): HeldOut[] {
   const paths = [...walk(folder, new IgnoreRules(folder, []))].flat().map(({ path }) => path);
   const held: HeldOut[] = [];
@@ -60,7 +60,7 @@ function holdOut(path: string, languageId: string, all: string[], random: () => 
 const isCode = (text: string): boolean =>
   text.length >= 20 && text.length <= 120 && /[=(.:]/.test(text) && /\p{L}{2}/u.test(text) && !comment.test(text);
 
-/** As the extension sees it with the cursor at `character` of the line. */
+/** The document as the extension sees it with the cursor at `character`. */
 export function momentIn({ languageId, line, lines }: HeldOut, character: number): Moment {
   const typed = lines.with(line, (lines[line] ?? '').slice(0, character));
   const document = { languageId, lineCount: typed.length, lineAt: (at: number) => ({ text: typed[at] ?? '' }) };

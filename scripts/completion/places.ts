@@ -1,4 +1,4 @@
-/** Places in real files with what truly stands there, and texts of which only that is right. */
+/** Positions in real files with their true text, and longer texts of which only the true text is right. */
 import { grammarOf } from '../../engine/index/syntax/grammars.ts';
 import { withTree } from '../../engine/index/syntax/source.ts';
 import type { Node } from '../../engine/index/syntax/treeSitter.ts';
@@ -8,14 +8,14 @@ export interface Place {
   readonly file: CorpusFile;
   readonly prefix: string;
   readonly suffix: string;
-  /** Up to the end of the statement, or to the mark that closes the innermost bracket: editors write that at once. */
+  /** Text up to the end of the statement, or to the innermost closing bracket, which editors insert automatically. */
   readonly truth: string;
 }
 
 const truthChars = 400;
 const truthLines = 12;
 
-/** At most one place; none where the file does not parse, or what was drawn is no place to complete at. */
+/** Returns a random position, or undefined if the file doesn't parse or the position is unsuitable. */
 export async function placeIn(file: CorpusFile, random: () => number): Promise<Place | undefined> {
   const grammar = grammarOf(file.path);
   for (let attempt = 0; attempt < 30; attempt++) {
@@ -28,14 +28,14 @@ export async function placeIn(file: CorpusFile, random: () => number): Promise<P
     if (truth.trim() === '' || truth.length > truthChars || truth.split('\n').length > truthLines) continue;
     if (isRemark(file, start, truth)) continue;
     const [prefix, suffix] = [file.text.slice(0, start), file.text.slice(start + truth.length)];
-    // Nobody is offered anything in the middle of a word.
+    // Editors don't complete in the middle of a word.
     if (/[\p{L}\p{N}_$]$/u.test(prefix) && /^[\p{L}\p{N}_$]/u.test(suffix)) continue;
     return { file, prefix, suffix, truth };
   }
   return undefined;
 }
 
-/** In a comment, or up to one, no bracket and no line is out of place; without a grammar a line may be half a statement. */
+/** Skips comments, where any bracket or line is valid, and partial statements of languages without a grammar. */
 function isRemark({ text, path }: CorpusFile, start: number, truth: string): boolean {
   if (/\/\/|(^|\s)(#|--)\s|\/\*/.test(truth.split('\n').at(-1) ?? '')) return true;
   if (grammarOf(path) !== undefined) return false;
@@ -45,7 +45,7 @@ function isRemark({ text, path }: CorpusFile, start: number, truth: string): boo
   return before.lastIndexOf('/*') > before.lastIndexOf('*/') || /^\s*(\/\/|#|--|\*|<!--)|\s(\/\/|--|#)\s/.test(line);
 }
 
-/** Without a grammar: from a border of words or marks to the end of the line. */
+/** Without a grammar: from a token boundary to the end of the line. */
 function rangeInLine(text: string, random: () => number): [number, number] | undefined {
   const lines = [...text.matchAll(/[^\n]+/g)];
   const line = lines[Math.floor(random() * lines.length)];
@@ -55,7 +55,7 @@ function rangeInLine(text: string, random: () => number): [number, number] | und
   return border === undefined ? undefined : [line.index + border, line.index + line[0].length];
 }
 
-/** Nodes whose children stand for themselves. */
+/** Nodes whose children are statements. */
 const bodies =
   /^(program|module|source_file|translation_unit|compilation_unit|stylesheet|statement_block|statement_list|preproc_if|preproc_ifdef|preproc_else|block|compound_statement|class_body|declaration_list|field_declaration_list|interface_body|object_type|body_statement|constructor_body|do_block|then|switch_body|enum_body|method_body)$/;
 
@@ -90,25 +90,25 @@ function bracketAround(leaf: Node, start: number): [number, number] | undefined 
   return undefined;
 }
 
-/** What models write beside the true text. Absent: the kind says nothing here. */
+/** Text that models write in addition to the true text. Undefined if the kind does not apply here. */
 export type Continuation = (place: Place) => string | undefined;
 
 const lineOf = ({ prefix }: Place): string => prefix.slice(prefix.lastIndexOf('\n') + 1);
 const indentation = (place: Place): string => /^[ \t]*/.exec(lineOf(place))?.[0] ?? '';
-/** Of the last line of what truly stands there. */
+/** Indentation of the last line of the true text. */
 const lastIndentation = (place: Place): string =>
   /^[ \t]*/.exec((lineOf(place) + place.truth).split('\n').at(-1) ?? '')?.[0] ?? '';
 const beginsStatement =
   /^\s*(?!(?:else|elif|elsif|except|finally|catch|rescue|ensure|end|and|or|then|do|when|in|is)\b)[\w$]/;
-/** Such a line is no whole statement, or ends in a remark. */
+/** Matches lines that are not a complete statement or end in a comment. */
 const goesOn =
   /[{([:,=+\-*/&|\\]\s*$|\b(do|then|else|begin|return)\s*$|\bfunction\b[^()]*\([^()]*\)$|^\s*@|\/\/|(^|\s)(#|--)\s|\/\*/;
-/** A line of the file as it stands above the cursor. */
+/** A line of the file above the cursor. */
 function sibling({ prefix }: Place): string {
   const lines = prefix.split('\n').slice(0, -1);
   return lines.findLast((line) => beginsStatement.test(line) && !goesOn.test(line))?.trim() ?? 'x = 1';
 }
-/** In prose any bracket may stand. */
+/** Only for code, because any bracket is valid in prose. */
 const prose = new Set(['markdown', 'html', 'yaml', 'shellscript']);
 const inCode =
   (continuation: Continuation): Continuation =>
@@ -150,7 +150,7 @@ export const continuations: Readonly<Record<string, Continuation>> = {
   'a line less deep': (place) => `${place.truth}\n${indentation(place).slice(0, -2)}${sibling(place)}\n`,
   'a deeper line': (place) => `${place.truth}\n${lastIndentation(place)}    ${sibling(place)}\n`,
   'a line in tabs': (place) => `${place.truth}\n\t${lastIndentation(place)}\t${sibling(place)}\n`,
-  'a line behind empty ones': (place) => `${place.truth}\n\n\n${indentation(place)}${sibling(place)}\n`,
+  'a line after empty ones': (place) => `${place.truth}\n\n\n${indentation(place)}${sibling(place)}\n`,
   'itself, again and again': (place) => {
     const last = (lineOf(place) + place.truth).split('\n').at(-1);
     return `${place.truth}${`\n${last}`.repeat(5)}`;
@@ -161,7 +161,7 @@ export const continuations: Readonly<Record<string, Continuation>> = {
 
 export type Verdict = 'exact' | 'beginning' | 'nothing' | 'wrong';
 
-/** A beginning of the true text is right where the file parses with it. */
+/** A prefix of the true text is right if the file parses with it. */
 export async function judge({ file, prefix, suffix, truth }: Place, shown: string): Promise<Verdict> {
   if (shown.trimEnd() === truth.trimEnd()) return 'exact';
   if (shown === '') return 'nothing';

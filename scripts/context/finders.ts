@@ -1,4 +1,4 @@
-/** Ways to find the files that answer a question: Hearth's index, the same with vectors, plain FTS5, plain ripgrep. */
+/** Retrieval methods to compare: Hearth's index, the same with embeddings, plain FTS5 and plain ripgrep. */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { walk } from '../../engine/index/repository/walk.ts';
 
 export interface Finder {
   readonly name: string;
-  /** The best first. */
+  /** Paths, best first. */
   readonly find: (question: string, limit: number) => string[] | Promise<string[]>;
   readonly close: () => Promise<void>;
 }
@@ -25,16 +25,16 @@ export async function hearthFinder(folder: string): Promise<Finder> {
   };
 }
 
-/** The same index with vectors: by words and by meaning, fused. */
-export async function meaningFinder(folder: string, name: string, embedder: Embedder): Promise<Finder> {
+/** The same index with embeddings: fuses keyword and embedding search. */
+export async function embeddingFinder(folder: string, name: string, embedder: Embedder): Promise<Finder> {
   const repository = await indexed(folder);
-  // The finders of the next repository use it too.
+  // Not closed, because the next repository uses the same embedder.
   repository.useEmbeddings({ model: name, open: async () => ({ ...embedder, close: async () => {} }) });
   const start = performance.now();
   await repository.settled();
   const { problem, done } = repository.state.embeddings ?? {};
   if (problem !== undefined) throw new Error(problem);
-  console.error(`${done} passages embedded by ${name} in ${((performance.now() - start) / 1000).toFixed(0)} s`);
+  console.error(`Embedded ${done} chunks with ${name} in ${((performance.now() - start) / 1000).toFixed(0)} s`);
   return {
     name: `Hearth with ${name}`,
     find: async (question, limit) => pathsOf(await repository.searchByMeaning(question, 2 * limit), limit),
@@ -55,7 +55,7 @@ const pathsOf = (passages: readonly Passage[], limit: number): string[] =>
     limit,
   );
 
-/** A row a file, SQLite's own tokenizer and ranking. */
+/** One row per file, with SQLite's tokenizer and ranking. */
 export async function ftsFinder(folder: string): Promise<Finder> {
   const database = new DatabaseSync(':memory:');
   database.exec('CREATE VIRTUAL TABLE files USING fts5(path UNINDEXED, body)');
@@ -74,7 +74,7 @@ export async function ftsFinder(folder: string): Promise<Finder> {
   };
 }
 
-/** Files by how many of the question's words they hold, then by how often. */
+/** Ranks files by the number of distinct question words, then by matches. */
 export async function ripgrepFinder(folder: string): Promise<Finder> {
   return {
     name: 'plain ripgrep',
@@ -106,7 +106,7 @@ function ripgrep(args: readonly string[], cwd: string): string[] {
   }
 }
 
-/** Without the commonest of English, as the index leaves them out; nothing is cut inside identifiers. */
+/** Drops English stop words, as the index does. Identifiers are not split. */
 function plainWords(question: string): string[] {
   const telling = new Set(questionTerms(question));
   return [...new Set(question.match(/[\p{L}\p{N}_]+/gu) ?? [])].filter((word) => telling.has(word.toLowerCase()));

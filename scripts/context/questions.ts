@@ -1,6 +1,6 @@
 /**
- * Questions made from the code itself, with the files that answer them: the definition of a name, a caller of it, a test
- * of it, what a comment describes, and the file that a line was taken out of.
+ * Generates questions from code, with the files that answer them: the definition, a caller or a test of a name, the subject of
+ * a comment, and the file of a held-out line.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ export type QuestionKind = (typeof questionKinds)[number];
 export interface Question {
   readonly kind: QuestionKind;
   readonly text: string;
-  /** Finding any of them answers it. */
+  /** Any of these files answers the question. */
   readonly files: ReadonlySet<string>;
 }
 
@@ -29,7 +29,7 @@ interface SourceFile {
 
 const isTest = (path: string): boolean => /(^|[/_.-])tests?([/_.-]|$)|_test\.|\.test\./.test(path);
 
-/** At most `perKind` of each; the held-out lines are taken out of the files in `folder`. */
+/** Makes at most `perKind` questions of each kind. Removes the held-out lines from the files in `folder`. */
 export async function makeQuestions(folder: string, perKind: number, random: () => number): Promise<Question[]> {
   const files = await readFiles(folder);
   const named = shuffled(uniqueNames(files), random);
@@ -48,7 +48,7 @@ export async function makeQuestions(folder: string, perKind: number, random: () 
     })),
     ...make('caller', (own) => {
       const callers = filesCalling(files, own).filter(({ path }) => !isTest(path));
-      // Of a name that is called everywhere, any answer would be right.
+      // Skips names that are called everywhere, because any answer would be right.
       return callers.length > 3 ? undefined : { text: `What calls ${own.name}?`, files: pathsOf(callers) };
     }),
     ...make('test', (own) => {
@@ -80,7 +80,7 @@ interface Named {
   readonly file: SourceFile;
 }
 
-/** Names that one definition alone bears. */
+/** Names with exactly one definition. */
 function uniqueNames(files: readonly SourceFile[]): Named[] {
   const byName = new Map<string, Named[]>();
   for (const file of files) {
@@ -100,7 +100,7 @@ function filesCalling(files: readonly SourceFile[], { name, file }: Named): Sour
 
 const pathsOf = (files: readonly SourceFile[]): Set<string> => new Set(files.map(({ path }) => path));
 
-/** The comment above a definition or the docstring below it, without its name. */
+/** The comment above a definition or the docstring below it, with the name removed. */
 function descriptionOf({ text }: SourceFile, { firstLine, kind }: Definition, name: string): string | undefined {
   if (!['function', 'method', 'class'].includes(kind)) return undefined;
   const lines = text.split('\n');
@@ -115,7 +115,7 @@ function descriptionOf({ text }: SourceFile, { firstLine, kind }: Definition, na
   return plain !== undefined && plain.split(/\s+/).length >= 5 ? plain : undefined;
 }
 
-/** Lines that stand once in the repository; each is taken out of its file. */
+/** Unique lines of the repository; each is removed from its file. */
 function heldOutLines(folder: string, files: readonly SourceFile[], count: number, random: () => number): Question[] {
   const seen = new Map<string, number>();
   const lineKey = (line: string): string => line.trim();

@@ -1,4 +1,4 @@
-/** The repositories that retrieval is measured on: sources with their tests, as their packages carry them. */
+/** Repositories for the retrieval benchmark: package sources with their tests. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { devCache } from '../shared/paths.ts';
@@ -7,7 +7,7 @@ import { run } from '../shared/process.ts';
 export interface Source {
   readonly name: string;
   readonly language: string;
-  /** Fetches and unpacks into an empty folder. */
+  /** Downloads and unpacks into an empty folder. */
   readonly fetch: (folder: string) => Promise<void>;
 }
 
@@ -22,7 +22,7 @@ const pypi = (specifier: string) => async (folder: string) => {
   await unpack(folder);
 };
 
-/** Debian's package holds the source as an archive. */
+/** Debian's package contains the source as an archive. */
 const debianSource = (name: string) => async (folder: string) => {
   await run('apt-get', ['download', '--quiet', name], { cwd: folder, output: 'quiet' });
   const [deb = ''] = readdirSync(folder);
@@ -30,7 +30,7 @@ const debianSource = (name: string) => async (folder: string) => {
   const archive = join('package', 'usr', 'src', `${name}.tar.xz`);
   await run('tar', ['xf', archive, '--strip-components', '1'], { cwd: folder, output: 'quiet' });
   for (const used of [deb, 'package']) rmSync(join(folder, used), { recursive: true });
-  // Debian's own packaging ignores everything.
+  // Debian's packaging has an ignore file that ignores everything.
   const rules = join(folder, '.gitignore');
   writeFileSync(rules, readFileSync(rules, 'utf8').replace(/^\/\*$/m, ''));
 };
@@ -43,7 +43,7 @@ export const sources: readonly Source[] = [
   { name: 'django 5.2.8', language: 'Python', fetch: pypi('django==5.2.8') },
 ];
 
-/** Where the source lies; fetched once. */
+/** Returns the folder of the source, downloading it once. */
 export async function sourceFolder(source: Source): Promise<string> {
   const folder = join(devCache, 'context', source.name.replaceAll(' ', '-'));
   if (existsSync(folder)) return folder;

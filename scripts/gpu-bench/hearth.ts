@@ -1,4 +1,4 @@
-/** Hearth's side of the GPU benchmark, a process of its own: node hearth.mjs FILE WORKLOAD prints one JSON value. */
+/** Hearth's side of the GPU benchmark. `node hearth.mjs FILE WORKLOAD` prints one JSON value. */
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { SpeedMeter } from '../../engine/cli/speedMeter.ts';
 import { openModel } from '../../engine/model/open.ts';
@@ -9,10 +9,10 @@ export interface HearthResult {
   readonly notes: readonly string[];
   readonly loadSeconds: number;
   readonly weightBytes: number;
-  /** Weights read for one token at decode. */
+  /** Weight bytes read to decode one token. */
   readonly activeWeightBytes: number;
   readonly speeds: readonly SpeedAtDepth[];
-  /** Of the tokens written, how many the GPU sampled itself. */
+  /** Share of the generated tokens that the GPU sampled. */
   readonly deviceShare: number;
 }
 
@@ -27,14 +27,14 @@ await file.close();
 const { promptTokens, decodeTokens } = workload;
 const meter = new SpeedMeter(decoder);
 
-/** Reading and writing both begin behind `depth` tokens, as llama.cpp's do. */
+/** Prefill and decode both start after `depth` tokens, as in llama.cpp. */
 async function measure(depth: number): Promise<SpeedAtDepth> {
   const written = await meter.measure({ depthTokens: depth, promptTokens: 1, tokens: decodeTokens });
   const read = await meter.measure({ depthTokens: depth, promptTokens, tokens: 0 });
   return { depth, prefill: read.prefillTokensPerSecond, decode: written.decodeTokensPerSecond };
 }
 
-// Compiles and wakes up.
+// Warm-up: compiles the kernels.
 await measure(0);
 const speeds: SpeedAtDepth[] = [];
 for (const depth of workload.depths) speeds.push(await measure(depth));

@@ -1,4 +1,4 @@
-/** GPT-OSS-20B's dimensions with random weights: MXFP4 experts, the rest in Q8_0, as the published GGUF files have it. */
+/** Random weights in GPT-OSS-20B's dimensions: MXFP4 experts, the rest Q8_0, as in the published GGUF files. */
 import {
   dummyVocabulary,
   float16Bits,
@@ -19,7 +19,7 @@ export const published: Size = { layers: 24, experts: 32, vocabularySize: 201_08
 const [hidden, width, heads, kvHeads, headDim] = [2880, 2880, 64, 8, 64];
 const contextTokens = 131_072;
 
-/** ggml's numbers and bytes of a block of 32. */
+/** ggml type number, and bytes per block of 32 values. */
 const types = { F32: { id: 0, bytes: 128 }, Q8_0: { id: 8, bytes: 34 }, MXFP4: { id: 39, bytes: 17 } } as const;
 type Type = keyof typeof types;
 
@@ -99,7 +99,7 @@ function made(type: Type, name: string, shape: readonly number[], random: () => 
   };
 }
 
-/** Sane scales: finite activations, flat logits. */
+/** Realistic scales: finite activations, flat logits. */
 function* values(type: Type, name: string, byteLength: number, columns: number, random: () => number) {
   if (type === 'F32') {
     const size = name.endsWith('inp.weight') ? 2 / Math.sqrt(columns) : 0.02;
@@ -110,7 +110,7 @@ function* values(type: Type, name: string, byteLength: number, columns: number, 
     return;
   }
   const blockBytes = types[type].bytes;
-  // A few thousand rows of random blocks over and over, each time from another place: writing is what takes the time.
+  // Repeats a few thousand random rows at different offsets, because generating all of them would be slow.
   const pool = randomBlocks(type, blockBytes * 2 ** 18, columns, random);
   for (let left = byteLength; left > 0; ) {
     const start = Math.floor(random() * 2 ** 17) * blockBytes;
@@ -124,7 +124,7 @@ function randomBlocks(type: 'Q8_0' | 'MXFP4', byteLength: number, columns: numbe
   const bytes = new Uint8Array(byteLength);
   const view = new DataView(bytes.buffer);
   for (let at = 0; at + 4 <= byteLength; at += 4) view.setUint32(at, random() * 2 ** 32, true);
-  // The codes of e2m1 spread by about 3, 256 integers by 74: the scale makes that 1 / √columns.
+  // e2m1 codes have a standard deviation of about 3, 256 integers of 74. The scale makes it 1 / √columns.
   const scaleBits = float16Bits(1 / 74 / Math.sqrt(columns));
   const exponent = 127 + Math.round(Math.log2(1 / 3 / Math.sqrt(columns)));
   for (let block = 0; block < byteLength; block += types[type].bytes) {

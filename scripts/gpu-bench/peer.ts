@@ -1,7 +1,7 @@
-/** llama.cpp's side, from the packed node-llama-cpp, a process of its own: node peer.mjs vulkan|cuda FILE WORKLOAD. */
+/** llama.cpp's side of the GPU benchmark, from the packed node-llama-cpp: node peer.mjs vulkan|cuda FILE WORKLOAD. */
 import { contextFor, type GpuWorkload, type SpeedAtDepth, someTokens } from './workload.ts';
 
-/** What is used of a sequence of node-llama-cpp. */
+/** The used part of node-llama-cpp's sequence. */
 interface LlamaSequence {
   clearHistory(): Promise<void>;
   evaluateWithoutGeneratingNewTokens(tokens: readonly number[]): Promise<void>;
@@ -28,12 +28,12 @@ async function measure(sequence: LlamaSequence, depth: number, workload: GpuWork
 
 const [gpu = 'vulkan', modelPath = '', json = '{}'] = process.argv.slice(2);
 const workload: GpuWorkload = JSON.parse(json);
-// Not a literal: it is looked up in the packed folder when this runs, and is no dependency of Hearth.
+// Not a literal, because it is not a dependency of Hearth: it is resolved in the packed folder at run time.
 const library = 'node-llama-cpp';
 const { getLlama } = await import(library);
 const llama = await getLlama({ gpu, build: 'never', logLevel: 'warn', progressLogs: false });
 if (llama.gpu !== gpu) throw new Error(`llama.cpp computes on '${llama.gpu}', not on '${gpu}'`);
-// It falls back to the CPU without a word.
+// node-llama-cpp silently falls back to the CPU.
 const devices: readonly string[] = await llama.getGpuDeviceNames();
 if (devices.length === 0) throw new Error('llama.cpp knows no GPU here that it would use');
 const model = await llama.loadModel({ modelPath, gpuLayers: 'max' });

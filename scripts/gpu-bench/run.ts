@@ -1,6 +1,6 @@
 /**
- * What `run.sh` starts on the GPU host: the kernels' tests, then Hearth beside llama.cpp on the same random weights.
- * Ends in one markdown table.
+ * Started by `run.sh` on the GPU host. Runs the kernel tests, then compares Hearth with llama.cpp on the same random weights.
+ * Prints one Markdown table.
  *
  *   ./run.sh [--layers N] [--experts N] [--vocabulary N] [--depths 0,8192,32768] [--prompt N] [--tokens N] [--skip-tests] [--peers vulkan,cuda]
  */
@@ -39,7 +39,7 @@ const workload: GpuWorkload = {
   decodeTokens: Number(values.tokens),
 };
 
-/** Bytes a second of a copy within the GPU's memory, read and written counted. */
+/** Bandwidth of a copy in GPU memory, in bytes a second, counting reads and writes. */
 async function copyBandwidth(gpu: Gpu): Promise<number> {
   const bytes = Math.min(2 ** 28, gpu.capabilities.maxBufferBytes);
   const usage = GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
@@ -57,7 +57,7 @@ async function copyBandwidth(gpu: Gpu): Promise<number> {
   return (2 * bytes * rounds) / (await copy(rounds));
 }
 
-/** Tests passed and failed, of all kernels. */
+/** Number of passed and failed kernel tests. */
 function testKernels(): { readonly passed: number; readonly failed: number } {
   const folder = join(here, 'test', 'gpu');
   const files = readdirSync(folder).filter((name) => name.endsWith('.test.mjs'));

@@ -1,4 +1,4 @@
-/** Stands for vitest where the kernels' tests run without it: Node's test runner with vitest's own expectations. */
+/** Replaces vitest for the packed kernel tests: Node's test runner with vitest's expectations. */
 import { after, before, describe as suite, type TestContext, it as test } from 'node:test';
 import { chai, JestAsymmetricMatchers, JestChaiExpect, JestExtend } from '@vitest/expect';
 
@@ -11,7 +11,7 @@ export const describe = suite;
 export const beforeAll = before;
 export const afterAll = after;
 
-/** A test may skip itself, as vitest's do. */
+/** Allows a test to skip itself, as in vitest. */
 export function it(name: string, body: (context: { skip(reason: string): void }) => unknown): void {
   void test(name, async (context: TestContext) => {
     await body({ skip: (reason) => context.skip(reason) });

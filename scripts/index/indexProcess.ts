@@ -1,4 +1,4 @@
-/** The indexer as the editor starts it: a process of its own, asked over its channel, its cost read from Linux's /proc. */
+/** Runs the indexer process as the editor does, and reads its CPU time and memory from Linux's /proc. */
 import { type ChildProcess, execFileSync, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
@@ -46,7 +46,7 @@ export class IndexProcess {
     return started;
   }
 
-  /** Resolves when nothing is left to do; false when `limitMs` pass before. */
+  /** Resolves with true when indexing is finished, or with false after `limitMs`. */
   async settled(limitMs: number, onState: (state: IndexState) => void = () => {}): Promise<boolean> {
     return new Promise((resolve) => {
       const end = (whole: boolean) => {
@@ -69,7 +69,7 @@ export class IndexProcess {
     this.#connection.dispose();
   }
 
-  /** The most that was resident at once. */
+  /** Peak resident memory. */
   peakBytes(): number {
     const status = readFileSync(`/proc/${this.#child.pid}/status`, 'utf8');
     return 1024 * Number(/VmHWM:\s*(\d+)/.exec(status)?.[1]);
@@ -77,7 +77,7 @@ export class IndexProcess {
 
   processorSeconds(): number {
     const fields = readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-    // Fields 14 and 15 of proc(5), counted from the third: user and system time.
+    // Fields 14 and 15 of proc(5), user and system time; index 0 is the third field.
     return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
   }
 }

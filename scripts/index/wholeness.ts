@@ -1,4 +1,4 @@
-/** Whether an index holds what the folder holds, by means other than the indexer's own. */
+/** Checks an index against its folder, independently of the indexer. */
 import { execFileSync } from 'node:child_process';
 import { lstatSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,11 +8,11 @@ import { isDeepStrictEqual } from 'node:util';
 import { partsOf } from '../../engine/index/syntax/source.ts';
 
 export interface Wholeness {
-  /** As git lists them, links left out. */
+  /** Files listed by git, without symbolic links. */
   readonly filesByGit: number;
   readonly missing: number;
   readonly tooMany: number;
-  /** Files taken apart anew, and how many of them have other chunks or symbols in the index. */
+  /** Files parsed again, and the number whose chunks or symbols differ from the index. */
   readonly compared: number;
   readonly different: number;
 }

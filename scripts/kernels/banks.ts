@@ -1,4 +1,4 @@
-/** Bank conflicts of workgroup memory, by NVIDIA's rules: 32 banks of four bytes, 16-byte accesses in quarter warps. */
+/** Counts bank conflicts in workgroup memory by NVIDIA's rules: 32 banks of four bytes, 16-byte accesses by quarter warps. */
 import { attentionAccesses, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
 import { matrixTileAccesses } from '../../engine/backend/webgpu/kernels/matrixTiles.ts';
 import type { SharedAccess } from '../../engine/backend/webgpu/kernels/sharedAccess.ts';
@@ -7,7 +7,7 @@ import type { BenchModel } from './models.ts';
 
 const [banks, bankBytes, lanes, quarter, accessBytes] = [32, 4, 32, 8, 16];
 
-/** Passes through the banks that the first warp's access takes; lanes that read the same word share it. */
+/** Number of passes for the first warp's access. Lanes that read the same word share a pass. */
 export function wavefronts({ address }: SharedAccess): number {
   let total = 0;
   for (let first = 0; first < lanes; first += quarter) {
@@ -23,7 +23,7 @@ export function wavefronts({ address }: SharedAccess): number {
   return total;
 }
 
-/** Of every kernel that reads rows of workgroup memory, with the largest of its accesses. */
+/** The largest access of each kernel that reads rows of workgroup memory. */
 export function sharedWavefronts(models: readonly BenchModel[]): Map<string, number> {
   const found = new Map<string, number>();
   const note = (kernel: string, accesses: readonly SharedAccess[]) =>

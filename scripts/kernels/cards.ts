@@ -1,4 +1,4 @@
-/** GPUs that are not here: Mesa's real drivers, which start without their card when a DRM shim stands in for the kernel's. */
+/** Emulated GPUs: Mesa's real drivers, which start without hardware because a DRM shim replaces the kernel driver. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { mesa } from '../shared/mesa.ts';
@@ -7,7 +7,7 @@ export type Compiler = 'aco' | 'nak' | 'agx';
 
 export interface Card {
   readonly name: 'navi31' | 'polaris10' | 'Ada' | 'M1';
-  /** As people know them. */
+  /** Product names. */
   readonly products: string;
   readonly compiler: Compiler;
   readonly driver: string;
@@ -43,7 +43,7 @@ export const cards: readonly Card[] = [
   },
 ];
 
-/** How to start Node on a card's driver. @throws Unavailable */
+/** Command and environment to run Node with a card's driver. @throws Unavailable */
 export function cardLaunch(card: Card, work: string): { command: readonly string[]; env: Record<string, string> } {
   const { libraries, launch } = mesa();
   mkdirSync(work, { recursive: true });

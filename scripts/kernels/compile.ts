@@ -1,6 +1,6 @@
 /**
- * Run on a driver without its card (cards.ts): compiles every kernel of the models' plans and prints on stderr a line before
- * each, among what the driver prints of it; writes what was compiled to the file named.
+ * Runs on a driver without its card (cards.ts). Compiles every kernel of the models' plans and prints a marker to stderr before
+ * each, so that the driver's output can be assigned to the kernel. Writes the list of kernels to a file.
  *
  *     node compile.ts OUT.json ROWS [MODEL…]     ROWS: 1,4,prompt
  */
@@ -15,7 +15,7 @@ const gpu = await Gpu.open({ compileOnly: true });
 const numbers = new Map<string, number>();
 const failures: Record<string, string> = {};
 
-/** Whatever the driver prints from here on is of this kernel: one is compiled at a time. */
+/** Marks the start of this kernel's output. Kernels are compiled one at a time. */
 const mark = (id: number | string) => writeSync(2, `\n@@@ ${id}\n`);
 
 const plans = [];
@@ -39,6 +39,6 @@ for (const model of models.filter(({ name }) => names.length === 0 || names.incl
     plans.push({ ...plan, kernels });
   }
 }
-writeFileSync(out, JSON.stringify({ plans, failures, notes: gpu.capabilities.notes }));
+writeFileSync(out, JSON.stringify({ plans, failures, software: gpu.capabilities.software }));
 // The shims have no device to wait for.
 process.exit(0);

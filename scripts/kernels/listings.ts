@@ -1,25 +1,25 @@
-/** What a driver's compiler printed of a kernel, in one form: registers, spills, and the instructions of each basic block. */
+/** Parses the compiler output of each driver: registers, spills, and instructions per basic block. */
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { Compiler } from './cards.ts';
 
 interface Block {
   readonly instructions: string[];
-  /** Indices of the blocks that may come next. */
+  /** Indices of successor blocks. */
   readonly next: number[];
 }
 
 export interface Listing {
-  /** Of a thread, in 32 bits. */
+  /** 32-bit registers per thread. */
   readonly registers: number;
-  /** Registers that went to memory. */
+  /** Registers spilled to memory. */
   readonly spills: number;
-  /** Warps (subgroups) that a core, or a SIMD of AMD's, holds at once; absent: not told. */
+  /** Occupancy: warps (subgroups) per core, or per SIMD on AMD. Absent if not reported. */
   readonly warps?: number;
   readonly instructions: number;
   readonly blocks: readonly Block[];
 }
 
-/** Lines of a file that may be larger than a string can be. */
+/** Reads lines of a file that may exceed the maximum string length. */
 function* lines(path: string): Generator<string> {
   const file = openSync(path, 'r');
   const buffer = Buffer.alloc(1 << 20);
@@ -36,7 +36,7 @@ function* lines(path: string): Generator<string> {
   yield rest;
 }
 
-/** What stands between a kernel's mark (compile.ts) and the next, by the kernel's number; `keep` picks the lines. */
+/** Output between a kernel's marker (compile.ts) and the next, by kernel number. `keep` filters lines. */
 function marked(path: string, keep: (line: string) => boolean): Map<number, string[]> {
   const sections = new Map<number, string[]>();
   let section: string[] | undefined;
@@ -50,7 +50,7 @@ function marked(path: string, keep: (line: string) => boolean): Map<number, stri
   return sections;
 }
 
-/** @param errors what compile.ts's process wrote to stderr, `output` to stdout */
+/** @param errors stderr of compile.ts's process; `output` is its stdout */
 export function listings(compiler: Compiler, errors: string, output: string): Map<number, Listing> {
   if (compiler === 'agx') return agxListings(errors, output);
   const sections = marked(errors, compiler === 'nak' ? lastStage() : () => true);
@@ -63,7 +63,7 @@ function numberAfter(section: readonly string[], label: string): number {
   return line === undefined ? 0 : Number(line.slice(label.length + 2));
 }
 
-/** NAK prints its code after every pass; the last is what runs. */
+/** NAK prints the code after every pass; only the last listing is used. */
 function lastStage(): (line: string) => boolean {
   let wanted = false;
   return (line) => {
@@ -92,7 +92,7 @@ function nakListing(section: readonly string[]): Listing {
   };
 }
 
-/** LLVM's disassembly: blocks by label, which go on to the next unless they end in a jump. */
+/** LLVM disassembly: labelled blocks, which fall through to the next unless they end with a jump. */
 function acoListing(section: readonly string[]): Listing {
   const labels = new Map<string, number>();
   const blocks: Block[] = [];
@@ -120,7 +120,7 @@ function acoListing(section: readonly string[]): Listing {
   };
 }
 
-/** Listings of a shader after each of its passes, and of the preamble, which runs once for all threads: the longest is the kernel. */
+/** AGX prints the shader after each pass, and the preamble, which runs once for all threads. The longest listing is the kernel. */
 function agxBlocks(output: string): Block[][] {
   const shaders: Block[][][] = [];
   for (const line of lines(output)) {
@@ -139,7 +139,7 @@ function agxBlocks(output: string): Block[][] {
   });
 }
 
-/** The listing goes to stdout, one a compiled shader in order, the statistics to stderr. */
+/** Listings are on stdout, one per compiled shader in order; statistics are on stderr. */
 function agxListings(errors: string, output: string): Map<number, Listing> {
   const shaders = agxBlocks(output);
   const sections = [...marked(errors, (line) => line.startsWith('CS shader: '))].filter(
@@ -164,7 +164,7 @@ function agxListings(errors: string, output: string): Map<number, Listing> {
   );
 }
 
-/** Instructions of the loops that hold no other: natural loops, by their edges back. */
+/** Instructions of the innermost natural loops, found by their back edges. */
 export function innerLoops({ blocks }: Listing): string[][] {
   const before = blocks.map((_, index) => blocks.flatMap(({ next }, from) => (next.includes(index) ? [from] : [])));
   const loops = new Map<number, Set<number>>();
@@ -190,7 +190,7 @@ export function innerLoops({ blocks }: Listing): string[][] {
 const multiplies =
   /\b(ffma|fmul|v_fma|v_fmac|v_mul_f32|v_pk_fma|v_mac|v_mad|v_dot|v_dual_fmac|v_dual_mul|fmadd|ffma32)|\bfma\b/;
 
-/** Instructions of the loop that multiplies most, once through it. */
+/** Instructions of one iteration of the loop with the most multiplications. */
 export function productLoopInstructions(listing: Listing): number | undefined {
   const counted = innerLoops(listing).map((loop) => ({
     multiplies: loop.filter((line) => multiplies.test(line)).length,

@@ -1,4 +1,4 @@
-/** Compiles the models' plans for a card and reads what its compiler printed. */
+/** Compiles the models' plans for a card and parses the compiler output. */
 import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -23,41 +23,44 @@ const compiled = z.object({
     }),
   ),
   failures: z.record(z.string(), z.string()),
+  software: z.boolean(),
 });
 
 export interface MeasuredKernel {
   readonly label: string;
-  /** `matrixVector Q4_K`: what kernels of one kind and type have in common. */
+  /** Kernel kind and weight type, such as `matrixVector Q4_K`. */
   readonly kind: string;
   readonly rows: number | 'prompt';
   readonly registers: number;
   readonly spills: number;
   readonly warps: number;
   readonly instructions: number;
-  /** Of the loop over columns, a weight; absent: multiplies no weights, or has no loop left. */
+  /** Instructions per weight in the loop over columns. Absent without weights or without a loop. */
   readonly perWeight?: number;
 }
 
 export interface CardResult {
   readonly card: Card;
   readonly kernels: readonly MeasuredKernel[];
-  /** Message of the compiler by label. */
+  /** Compiler error by kernel label. */
   readonly failures: Readonly<Record<string, string>>;
-  /** Dispatches of a decoded token, by model. */
+  /** Dispatches per decoded token, by model. */
   readonly dispatches: Readonly<Record<string, number>>;
+  /** The engine takes it for a rasteriser on the CPU, and would refuse it. */
+  readonly software: boolean;
   readonly seconds: number;
 }
 
-/** @throws Unavailable where Mesa cannot be had; an Error where the driver itself fails. */
+/** @throws Unavailable if Mesa is not available, Error if the driver fails. */
 export async function measureCard(card: Card, rows: string, models: readonly string[]): Promise<CardResult> {
   const started = performance.now();
   const work = join(projectRoot, '.cache', 'kernels');
   mkdirSync(work, { recursive: true });
   const at = (ending: string) => join(work, `${card.name}.${ending}`);
   await runOn(card, work, [join(import.meta.dirname, 'compile.ts'), at('json'), rows, ...models], at);
-  const { plans, failures } = compiled.parse(JSON.parse(readFileSync(at('json'), 'utf8')));
+  const { plans, failures, software } = compiled.parse(JSON.parse(readFileSync(at('json'), 'utf8')));
   const byId = listings(card.compiler, at('err'), at('out'));
-  // Tens of megabytes each.
+  // These files have tens of megabytes each.
   for (const ending of ['err', 'out', 'json']) rmSync(at(ending));
   const seen = new Set<number>();
   const kernels = plans.flatMap((plan) =>
@@ -70,7 +73,7 @@ export async function measureCard(card: Card, rows: string, models: readonly str
   );
   const decoded = plans.filter((plan) => plan.rows === 1);
   const dispatches = Object.fromEntries(decoded.map((plan) => [plan.model, plan.kernels.length]));
-  return { card, kernels, failures, dispatches, seconds: (performance.now() - started) / 1000 };
+  return { card, kernels, failures, software, dispatches, seconds: (performance.now() - started) / 1000 };
 }
 
 function measured(label: string, rows: number | 'prompt', listing: Listing, weightsPerStep?: number): MeasuredKernel {

@@ -1,4 +1,4 @@
-/** The models whose kernels are compiled: their published shapes, and the types of their matrices as they are published. */
+/** Models whose kernels are compiled, with their published shapes and weight types. */
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import { specFromConfig } from '../../engine/model/open.ts';
 import type { AttentionSpec, DecoderSpec, FeedForwardSpec } from '../../engine/model/spec/spec.ts';
@@ -15,7 +15,7 @@ export interface MatrixTypes {
   readonly embedding: TensorType;
   readonly head: TensorType;
   readonly attention: TensorType;
-  /** Of values, and of what is projected down: llama.cpp's Q4_K_M keeps both at six bits in half of the layers. */
+  /** Type of the value and down projections. llama.cpp's Q4_K_M uses six bits for both in half of the layers. */
   readonly value: TensorType;
   readonly gate: TensorType;
   readonly down: TensorType;
@@ -49,7 +49,7 @@ const qwen3 = {
   tie_word_embeddings: false,
 };
 
-/** config.json of the publishers, what the spec is made of. */
+/** Fields of the published config.json that the spec is built from. */
 const configs = {
   gptOss20b: {
     architectures: ['GptOssForCausalLM'],
@@ -188,7 +188,7 @@ export const models: readonly BenchModel[] = [
   },
 ];
 
-/** Weights of which only shape and type are known. */
+/** Weights with shape and type but no data. */
 export function weightsOf({ spec, types }: BenchModel): DecoderWeights {
   const hidden = spec.hiddenSize;
   return {

@@ -1,4 +1,4 @@
-/** The plans that the engine would run for a model on an adapter, recorded without memory and without a device. */
+/** Records the engine's plans for a model on an adapter, without memory and without a device. */
 
 import { queriesPerTile } from '../../engine/backend/webgpu/decoder/attention.ts';
 import { allocateCache } from '../../engine/backend/webgpu/decoder/cache.ts';
@@ -24,11 +24,11 @@ export interface RecordedPlan {
   readonly dispatches: readonly RecordedDispatch[];
 }
 
-/** Tokens of a prompt's chunk, and of the context that it stands in. */
+/** Tokens of a prefill chunk, and of its context. */
 const promptTokens = 512;
 const contextTokens = 8192;
 
-/** Takes the place of the device: buffers are sizes, kernels their sources. */
+/** Replaces the device: buffers are sizes, kernels are their sources. */
 function recordingGpu(capabilities: GpuCapabilities) {
   const methods: Pick<Gpu, 'allocate' | 'allocatedBytes' | 'bind' | 'capabilities' | 'free' | 'kernel'> = {
     capabilities,
@@ -41,7 +41,7 @@ function recordingGpu(capabilities: GpuCapabilities) {
   return { ...methods, device: {} as GPUDevice, throwIfFailed: () => undefined };
 }
 
-/** Plans of so many rows each: of 1 to 16 with the head and the draw, of a prompt with the head of its last token. */
+/** Plans for each number of rows: 1 to 16 rows with head and sampling, a prompt with the head of its last token. */
 export async function recordPlans(
   model: BenchModel,
   capabilities: GpuCapabilities,

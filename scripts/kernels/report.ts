@@ -1,4 +1,4 @@
-/** docs/kernels.md's tables, from what was measured now and the time before. */
+/** Writes the tables of docs/kernels.md from current and previous measurements. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -28,7 +28,7 @@ const record = z.object({ before: figures, now: figures });
 const recordPath = join(projectRoot, 'scripts', 'kernels', 'measured.json');
 const docsPath = join(projectRoot, 'docs', 'kernels.md');
 
-/** Of a decoded token: for each kind the kernel that takes most. */
+/** For a decoded token: the most expensive kernel of each kind. */
 export function figuresOf(results: readonly CardResult[]): KernelFigures {
   const perWeight: Record<string, Record<string, number>> = {};
   for (const { card, kernels } of results) {
@@ -49,7 +49,7 @@ export function figuresOf(results: readonly CardResult[]): KernelFigures {
       keys: attentionTile(full, 1).keys,
       mostSplits: attentionSplits(full, 1),
       wavefronts: sharedWavefronts(models).get(`attention of ${full.keyDim}`) ?? 0,
-      // The next block's keys and this one's values are asked for while scores are computed.
+      // The next block's keys and this block's values are loaded while scores are computed.
       latencies: 1,
       serialCycles: 0,
     },
@@ -59,7 +59,7 @@ export function figuresOf(results: readonly CardResult[]): KernelFigures {
 
 export const readRecord = () => record.parse(JSON.parse(readFileSync(recordPath, 'utf8')));
 
-/** Keeps the figures of before when nothing changed since. */
+/** Keeps the previous figures if nothing changed. */
 export function writeReport(results: readonly CardResult[]): void {
   const old = readRecord();
   const now = figuresOf(results);
@@ -87,12 +87,11 @@ function tables({ before, now }: z.infer<typeof record>, results: readonly CardR
     ...names.map((name) => beside(now.perWeight[name]?.[kind], before.perWeight[name]?.[kind])),
   ]);
   const wavefronts = [...sharedWavefronts(models)].map(([kernel, count]) => [kernel, String(count)]);
-  const registers = results.map(({ card, kernels, seconds }) => [
+  const registers = results.map(({ card, kernels }) => [
     `${card.name} (${card.products})`,
     String(kernels.length),
     String(kernels.filter(({ spills }) => spills > 0).length),
     String(Math.max(...kernels.map((kernel) => kernel.registers))),
-    `${Math.round(seconds)} s`,
   ]);
   return `## Instructions a weight
 
@@ -102,7 +101,7 @@ ${table(['Kernel', ...names], instructions)}
 
 ## Registers
 
-${table(['Card', 'Kernels', 'That spill', 'Most registers of a thread', 'Compiled in'], registers)}
+${table(['Card', 'Kernels', 'That spill', 'Most registers of a thread'], registers)}
 
 ## Passes through the banks of workgroup memory
 

@@ -1,10 +1,10 @@
 /**
- * Time of one decoded token on cards that are not here, from the instructions that compilers made of the kernels.
+ * Estimates the time of one decoded token on emulated cards from the compiled kernels' instructions.
  *
- * Assumed: 0.85 of the memory bandwidth is reached; the larger of memory and arithmetic counts whole and the smaller by a
- * quarter, since they overlap; a dispatch costs what `dispatchSeconds` says; keys and values are f16. NVIDIA's instructions are
- * Ada's by NAK, AMD's navi31's by ACO, Apple's and, for want of a compiler without its card, Intel's the M1's by AGX. Ratios
- * carry over to the vendors' own compilers, absolute counts to about a fifth.
+ * Assumptions: 0.85 of the memory bandwidth is reached. Memory and arithmetic overlap, so the larger counts in full and the
+ * smaller by a quarter. A dispatch costs `dispatchSeconds`. The KV cache is f16. NVIDIA uses Ada's instructions by NAK, AMD uses
+ * navi31's by ACO, Apple uses the M1's by AGX; Intel also uses the M1's, because there is no Intel compiler without a card.
+ * Ratios carry over to the vendors' own compilers; absolute counts are accurate to about a fifth.
  */
 import type { TensorType } from '../../engine/formats/tensor.ts';
 import type { GroupedQueryAttentionSpec } from '../../engine/model/spec/spec.ts';
@@ -17,9 +17,9 @@ interface Gpu {
   readonly cores: number;
   readonly hertz: number;
   readonly bytesPerSecond: number;
-  /** Instructions of one thread that a core starts a cycle: lanes by issue width. */
+  /** Thread instructions that a core issues per cycle: lanes × issue width. */
   readonly lanesPerCore: number;
-  /** From asking memory to its answer. */
+  /** Memory latency. */
   readonly latencySeconds: number;
   readonly dispatchSeconds: number;
 }
@@ -47,23 +47,23 @@ function gpu(
   return { name, compiledFor, cores, hertz, bytesPerSecond, lanesPerCore: lanes, latencySeconds, dispatchSeconds };
 }
 
-/** What of the kernels the model needs; taken down with each generation, so that before and after are told by the same formula. */
+/** Kernel figures that the model needs. Stored with each measurement, so that the same formula applies to old and new kernels. */
 export interface KernelFigures {
-  /** Instructions a weight by card and kind (`matrixVector Q4_K`). */
+  /** Instructions per weight, by card and kind (`matrixVector Q4_K`). */
   readonly perWeight: Readonly<Record<string, Readonly<Record<string, number>>>>;
-  /** Weights that 64 threads take in one step of a row: lanes idle where a row is no multiple. */
+  /** Weights that 64 threads process per step of a row. Lanes idle if the row is not a multiple. */
   readonly stepColumns: number;
   readonly attention: {
     readonly keys: number;
     readonly mostSplits: number;
-    /** Passes of an access to a key in workgroup memory. */
+    /** Bank passes of one access to a key in workgroup memory. */
     readonly wavefronts: number;
-    /** Memory's latencies that a block waits for, one after the other. */
+    /** Sequential memory latencies per block. */
     readonly latencies: number;
-    /** Cycles of steps that one thread a row takes while the others wait. */
+    /** Cycles of serial steps by one thread per row. */
     readonly serialCycles: number;
   };
-  /** Dispatches of a decoded token by model. */
+  /** Dispatches per decoded token, by model. */
   readonly dispatches: Readonly<Record<string, number>>;
 }
 
@@ -80,7 +80,7 @@ const bytesPerWeight: Partial<Readonly<Record<TensorType, number>>> = {
 const bandwidthShare = 0.85;
 const samplingSeconds = 2.5e-5;
 
-/** Of so many weights in rows of `columns`. */
+/** Seconds for a product with this many weights in rows of `columns`. */
 function productSeconds(device: Gpu, figures: KernelFigures, kind: string, weights: number, columns: number): number {
   const type = (kind.split(' ')[1] ?? '') as TensorType;
   const memory = (weights * (bytesPerWeight[type] ?? 4)) / (bandwidthShare * device.bytesPerSecond);
@@ -115,7 +115,7 @@ function attentionSeconds(
   return Math.max(cycles / device.hertz, bytes / (0.8 * device.bytesPerSecond));
 }
 
-/** Tokens a second at batch 1, of models with grouped-query attention; undefined: latent attention is not modelled. */
+/** Tokens a second at batch 1 for grouped-query attention. Undefined for latent attention, which is not modelled. */
 export function tokensPerSecond(
   device: Gpu,
   model: BenchModel,

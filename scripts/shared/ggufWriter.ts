@@ -1,4 +1,4 @@
-/** Writes GGUF files of made-up weights, a tensor at a time, for benchmarks. */
+/** Writes GGUF files with generated weights, one tensor at a time, for benchmarks. */
 import { closeSync, openSync, renameSync, writeSync } from 'node:fs';
 
 /** GGUF value types. */
@@ -15,15 +15,15 @@ export type MetadataValue =
   | { readonly strings: readonly string[] }
   | { readonly int32s: readonly number[] };
 
-/** What a file holds of one tensor. */
+/** One tensor to write. */
 export interface WrittenTensor {
   readonly name: string;
-  /** Outermost first. */
+  /** Outermost dimension first. */
   readonly shape: readonly number[];
-  /** ggml's number of the type. */
+  /** ggml type number. */
   readonly typeId: number;
   readonly byteLength: number;
-  /** Its bytes, in pieces. */
+  /** The tensor's bytes, in chunks. */
   readonly pieces: () => Iterable<Uint8Array>;
 }
 
@@ -147,7 +147,7 @@ export function float16Bits(value: number): number {
   return ((exponent + 15) << 10) | Math.floor((value / 2 ** exponent - 1) * 1024);
 }
 
-/** xorshift32: the same file every time. */
+/** xorshift32, for reproducible files. */
 export function randomNumbers(seed: number): () => number {
   let state = seed;
   return () => {
@@ -158,7 +158,7 @@ export function randomNumbers(seed: number): () => number {
   };
 }
 
-/** A vocabulary that means nothing: framing, the bytes, one merge, padding. */
+/** A dummy vocabulary: special tokens, bytes, one merge, padding. */
 export function dummyVocabulary(size: number, pre: string): Record<string, MetadataValue> {
   const used = ['<|bos|>', '<|eos|>', ...byteAlphabet(), 'ab'];
   const padding = Array.from({ length: size - used.length }, (_, index) => `[PAD${index}]`);

@@ -1,4 +1,4 @@
-/** The tests of single kernels, in test/gpu: they need nothing but an adapter. */
+/** Tests of single kernels in test/gpu, which need only an adapter. */
 export const kernelTests = [
   'products',
   'matrixTiles',

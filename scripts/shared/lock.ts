@@ -1,4 +1,4 @@
-/** One process at a time: a file that holds its owner's process id. */
+/** A lock between processes: a file with its owner's process id. */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,7 +6,7 @@ import { isAlive } from './process.ts';
 
 const pollMs = 500;
 
-/** Runs `task` while holding the lock; waits for a living owner, takes over from a dead one. */
+/** Runs `task` while holding the lock. Waits for a living owner; takes over from a dead one. */
 export async function withLock<T>(path: string, onWait: () => void, task: () => Promise<T>): Promise<T> {
   mkdirSync(dirname(path), { recursive: true });
   let told = false;
@@ -37,7 +37,7 @@ function tryLock(path: string): boolean {
 function ownerLives(path: string): boolean {
   try {
     const pid = Number(readFileSync(path, 'utf8'));
-    // Empty: its owner has created but not yet filled it.
+    // Empty if its owner has not written to it yet.
     return pid === 0 || isAlive(pid);
   } catch {
     return false;

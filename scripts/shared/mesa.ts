@@ -1,16 +1,16 @@
 /**
- * Mesa's drivers from Debian sid, unpacked into a cache folder beside the system and run through their own dynamic loader,
- * since a stable Debian's Mesa is too old for Dawn.
+ * Downloads Mesa's drivers from Debian sid into a cache folder and runs them with their own dynamic loader, because stable
+ * Debian's Mesa is too old for Dawn.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 
-const cache = process.env['HEARTH_DEV_CACHE'] ?? join(homedir(), '.cache', 'hearth', 'dev');
+const cache = (): string => process.env['HEARTH_DEV_CACHE'] ?? join(homedir(), '.cache', 'hearth', 'dev');
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
-/** Why this machine cannot have an adapter. */
+/** The reason why an adapter is not available. */
 export class Unavailable extends Error {}
 
 export function apt(...parameters: string[]): void {
@@ -21,11 +21,11 @@ export function apt(...parameters: string[]): void {
 export function requireDebianRoot(what: string): void {
   const debian = existsSync('/etc/debian_version') && existsSync('/usr/bin/apt-get');
   if (process.platform !== 'linux' || !debian || process.getuid?.() !== 0) {
-    throw new Unavailable(`${what} is installed by itself only on Debian as root.`);
+    throw new Unavailable(`${what} can be installed automatically only on Debian as root.`);
   }
 }
 
-/** The mirror that apt already uses, so that no host is named here. */
+/** The mirror that apt is configured to use. */
 function debianMirror(): string {
   const files = ['/etc/apt/sources.list', ...listDirectory('/etc/apt/sources.list.d')];
   const text = files
@@ -34,7 +34,7 @@ function debianMirror(): string {
     .filter((line) => !line.trimStart().startsWith('#'))
     .join('\n');
   const mirror = /https?:\/\/\S*\/debian(?=[\s/]|$)/.exec(text)?.[0];
-  if (!mirror) throw new Unavailable('The sources of apt name no Debian mirror.');
+  if (!mirror) throw new Unavailable("apt's sources contain no Debian mirror.");
   return mirror;
 }
 
@@ -42,7 +42,7 @@ function listDirectory(directory: string): string[] {
   return existsSync(directory) ? readdirSync(directory).map((name) => join(directory, name)) : [];
 }
 
-/** Downloads packages with everything they need and unpacks them, touching nothing of the system. */
+/** Downloads and unpacks packages with their dependencies, without changing the system. */
 function unpack(root: string, packages: readonly string[]): void {
   requireDebianRoot(`Mesa (Debian sid, ${packages.join(', ')})`);
   const work = `${root}.partial-${process.pid}`;
@@ -59,7 +59,7 @@ function unpack(root: string, packages: readonly string[]): void {
     ['Dir::Etc::sourcelist', join(work, 'etc/sources.list')],
     ['Dir::Etc::sourceparts', '-'],
     ['APT::Sandbox::User', 'root'],
-    // A mirror may be a copy of some weeks ago; what it signed is checked all the same.
+    // A mirror may be weeks old, so the expiry date is ignored; signatures are still verified.
     ['Acquire::Check-Valid-Until', 'false'],
   ].map(([name, value]) => `-o${name}=${value}`);
   apt(...options, 'update');
@@ -75,20 +75,20 @@ function unpack(root: string, packages: readonly string[]): void {
 }
 
 export interface Mesa {
-  /** Where its libraries are. */
+  /** Folder of its libraries. */
   readonly libraries: string;
   readonly root: string;
-  /** Starts a program with these libraries, `preload` before all others. */
+  /** Command that starts a program with these libraries, with `preload` first. */
   launch(preload?: string): readonly string[];
 }
 
 /**
- * Mesa's Vulkan drivers with the shims that let a driver start without its card.
- * @throws Unavailable with the reason when this machine cannot have them.
+ * Mesa's Vulkan drivers, with the DRM shims that let a driver start without its card.
+ * @throws Unavailable with the reason if they are not available.
  */
 export function mesa(): Mesa {
   if (process.arch !== 'x64') throw new Unavailable('Mesa is set up for x86-64 only.');
-  const root = join(cache, 'mesa');
+  const root = join(cache(), 'mesa');
   const libraries = join(root, 'usr/lib/x86_64-linux-gnu');
   const loader = join(libraries, 'ld-linux-x86-64.so.2');
   if (!existsSync(loader)) unpack(root, ['mesa-vulkan-drivers', 'libvulkan1', 'mesa-drm-shim']);

@@ -1,12 +1,12 @@
-/** A home for one run of all tests, so that no run lives on what the machine or an earlier run has. */
+/** An empty home folder for a test run, so that tests don't depend on files of the machine or an earlier run. */
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { projectRoot } from './paths.ts';
 
-/** Emptied at the start of each run: the builds and results of the one before are among it. */
+/** Cleared at the start of each run, including builds and results of the previous one. */
 const ownFolder = join(projectRoot, '.cache');
 
-/** Where programs look for what is theirs, on every platform. */
+/** Variables that programs use to find their folders, on every platform. */
 const homes: Readonly<Record<string, string>> = {
   HOME: '',
   USERPROFILE: '',
@@ -17,16 +17,16 @@ const homes: Readonly<Record<string, string>> = {
   XDG_DATA_HOME: '.local/share',
   XDG_STATE_HOME: '.local/state',
 };
-/** They would lead back to what the machine has. */
+/** Variables to remove, because they point to the machine's own folders. */
 const misleading = ['HEARTH_HOME', 'HEARTH_DEV_CACHE'];
 
-/** What has a process find `home` as its own. */
+/** Environment that makes a process use `home`. */
 export const homeEnvironment = (home: string): Record<string, string | undefined> => ({
   ...Object.fromEntries(Object.entries(homes).map(([name, below]) => [name, join(home, below)])),
   ...Object.fromEntries(misleading.map((name) => [name, undefined])),
 });
 
-/** Gives this process, and with it all that it starts, an empty home. npm keeps its cache of packages and its user's settings. */
+/** Gives this process and its children an empty home. npm keeps its package cache and user settings. */
 export function moveToOwnHome(folder = ownFolder): void {
   rmSync(folder, { recursive: true, force: true });
   const home = join(folder, 'home');

@@ -1,12 +1,12 @@
-/** Where the scripts read and write. */
+/** Folders that the scripts read and write. */
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defaultStoreDirectory } from '../../engine/catalogue/paths.ts';
 
 export const projectRoot = fileURLToPath(new URL('../../', import.meta.url));
 
-/** Beside the models, so that it outlives a checkout: a fresh clone finds the VS Code of the one before. */
+/** Next to the models, so that a fresh clone reuses the installed VS Code. */
 export const devCache = join(defaultStoreDirectory(), 'dev');
 
-/** `linux-x64`, as `vsce package --target` names it. */
+/** Platform name of `vsce package --target`, such as `linux-x64`. */
 export const hostTarget = `${process.platform}-${process.arch}`;

@@ -1,7 +1,7 @@
-/** Child processes: run to the end, or kept until stopped with everything they started. */
+/** Runs child processes to completion, or stops them with their whole process group. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -11,11 +11,11 @@ const quotedOutputLines = 15;
 export interface RunOptions {
   cwd?: string;
   env?: NodeJS.ProcessEnv;
-  /** `inherit` shows the output as it comes; `quiet` keeps it, to be shown should the command fail. */
+  /** `inherit` shows the output; `quiet` shows it only if the command fails. */
   output?: 'inherit' | 'quiet';
 }
 
-/** What the command printed (empty when inherited); rejects when it exits otherwise than with 0. */
+/** Returns the command's output (empty with `inherit`). Rejects unless it exits with 0. */
 export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
   const quiet = options.output === 'quiet';
   const child = spawn(command, args, {
@@ -34,7 +34,7 @@ export async function run(command: string, args: readonly string[], options: Run
   throw new Error(`${command} ${args.join(' ')} ended with ${signal ?? `status ${code}`}.${tail && `\n${tail}`}`);
 }
 
-/** npm by the Node that runs this script; npm itself says where it lies when it started us. */
+/** Runs npm with the current Node. npm sets its own path in the environment of scripts that it starts. */
 export function npm(args: readonly string[], options: RunOptions = {}): Promise<string> {
   const npmScript = process.env['npm_execpath'];
   if (npmScript?.endsWith('npm-cli.js')) return run(process.execPath, [npmScript, ...args], options);
@@ -61,12 +61,12 @@ export function isAlive(pid: number): boolean {
     process.kill(pid, 0);
     return true;
   } catch (error) {
-    // EPERM: it lives, but is someone else's.
+    // EPERM: the process exists but belongs to another user.
     return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
 }
 
-/** Ends a child that was started `detached`, with its whole process group: politely first. */
+/** Ends a `detached` child with its process group: first SIGTERM, then SIGKILL. */
 export async function stopGroup(child: ChildProcess, graceMs = 5_000): Promise<void> {
   if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
   const exited = once(child, 'exit');
@@ -85,6 +85,16 @@ function signalGroup(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(-pid, signal);
   } catch {
-    // The group is gone, which is what was wanted.
+    // The group has already ended.
+  }
+}
+
+/** Resident memory of a process, including mapped files. NaN if the system doesn't report it. */
+export function residentBytes(pid: number | undefined): number {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+    return 1024 * Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]);
+  } catch {
+    return Number.NaN;
   }
 }

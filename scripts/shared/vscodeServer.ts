@@ -1,4 +1,4 @@
-/** A running code-server: on loopback, with its own user data, ended together with all that it started. */
+/** Runs code-server on loopback with its own user data, and ends it with all its children. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
@@ -8,25 +8,25 @@ import { createInterface } from 'node:readline';
 import { run, stopGroup } from './process.ts';
 
 export interface InstallOptions {
-  /** From `ensureCodeServer`. */
+  /** Path returned by `ensureCodeServer`. */
   entry: string;
   userDataDir: string;
   extensionsDir: string;
 }
 
 export interface ServerOptions extends InstallOptions {
-  /** 0: any free port. */
+  /** 0 chooses a free port. */
   port: number;
-  /** Asked for by the page. Undefined: whoever can reach the port is let in. */
+  /** Password for the page. Undefined: no authentication. */
   password: string | undefined;
-  /** False: every workspace counts as trusted. */
+  /** If false, every workspace is trusted. */
   workspaceTrust: boolean;
   openBrowser: boolean;
-  /** Written to the user's settings.json where there is none yet. */
+  /** Written to the user's settings.json if it doesn't exist. */
   settings: Readonly<Record<string, unknown>>;
-  /** The same for settings of machine scope, which count in the server's own file alone. */
+  /** The same for machine-scoped settings, which are read only from the server's own file. */
   machineSettings?: Readonly<Record<string, unknown>>;
-  /** On top of ours; undefined takes one away. */
+  /** Added to our environment; undefined removes a variable. */
   environment?: Readonly<Record<string, string | undefined>>;
   onOutput: (line: string) => void;
 }
@@ -50,7 +50,7 @@ export async function startServer(options: ServerOptions, folder?: string): Prom
   writeSettings(options.userDataDir, 'User', options.settings);
   writeSettings(options.userDataDir, 'Machine', options.machineSettings ?? {});
   const args = [options.entry, ...serverArguments(options), ...(folder === undefined ? [] : [folder])];
-  // Its own process group, so that pty hosts, extension hosts and engines can be ended with it.
+  // A separate process group, so that pty hosts, extension hosts and engines end with it.
   const child = spawn(process.execPath, args, {
     env: { ...serverEnvironment(options.password), ...options.environment },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -68,15 +68,12 @@ export async function startServer(options: ServerOptions, folder?: string): Prom
     createInterface(child.stdout).on('line', onLine);
     createInterface(child.stderr).on('line', onLine);
     child.once('error', reject);
-    exited.then(
-      () => reject(new Error('code-server ended before it was ready. Its last output stands above.')),
-      reject,
-    );
+    exited.then(() => reject(new Error('code-server ended before it was ready. See its output above.')), reject);
   });
   return { url: await url, pid: child.pid ?? 0, exited, stop };
 }
 
-/** A detached group would outlive a parent that is killed. A process that waits for the end of our pipe to it ends the group then. */
+/** A detached group outlives a killed parent. The watchdog process ends the group when its pipe to us closes. */
 function endWithUs(group: number): ChildProcess {
   const code = `process.stdin.resume().on('end', () => { try { process.kill(-${group}, 'SIGKILL'); } catch {} });`;
   const watchdog = spawn(process.execPath, ['-e', code], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
@@ -96,7 +93,7 @@ function serverArguments(options: ServerOptions): string[] {
   const args = ['--auth', options.password === undefined ? 'none' : 'password'];
   args.push('--bind-addr', `127.0.0.1:${options.port}`, '--disable-proxy');
   args.push('--user-data-dir', options.userDataDir, '--extensions-dir', options.extensionsDir);
-  // Otherwise it reads, or creates, the user's own ~/.config/code-server/config.yaml.
+  // Prevents code-server from reading or creating the user's ~/.config/code-server/config.yaml.
   args.push('--config', join(options.userDataDir, 'code-server.yaml'));
   args.push('--disable-telemetry', '--disable-update-check', '--disable-getting-started-override');
   if (!options.workspaceTrust) args.push('--disable-workspace-trust');
@@ -104,7 +101,7 @@ function serverArguments(options: ServerOptions): string[] {
   return args;
 }
 
-/** Variables that would bind it elsewhere, or hand the folder to a VS Code whose terminal we were started from, stay out. */
+/** Removes variables that change its address, or that open the folder in the VS Code whose terminal started us. */
 function serverEnvironment(password: string | undefined): NodeJS.ProcessEnv {
   const misleading = /^(PORT|PASSWORD|HASHED_PASSWORD|CODE_SERVER_\w+|VSCODE_\w+|NODE_OPTIONS)$/;
   const kept = Object.entries(process.env).filter(([name]) => !misleading.test(name));

@@ -1,7 +1,7 @@
 /**
- * Damages model files at random and counts what the readers do: `npm run fuzz:formats -- --count 1000000 [--seed 1]
- * [--seconds 480] [--only NUMBER]`. A worker reads the mutants, so that one that hangs or exhausts memory is
- * seen, counted and passed over. Exits with 1 when any mutant was at fault. `--only` runs a single one, for a debugger.
+ * Mutates model files at random and counts the readers' results: `npm run fuzz:formats -- --count 1000000 [--seed 1]
+ * [--seconds 480] [--only NUMBER]`. A worker reads the mutants, so that a hang or memory exhaustion is detected, counted and
+ * skipped. Exits with 1 if any mutant caused a fault. `--only` runs a single mutant in a debugger.
  */
 import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
@@ -15,14 +15,14 @@ interface Task {
   readonly campaign: number;
   readonly first: number;
   readonly count: number;
-  /** The mutant being read. */
+  /** Number of the current mutant. */
   readonly progress: Int32Array;
 }
 
 interface Outcome {
   readonly verdicts: Record<Verdict, number>;
   readonly faultCount: number;
-  /** The first of them. */
+  /** The first faults. */
   readonly faults: readonly string[];
   readonly slowestMs: number;
   readonly largestGrowthBytes: number;
@@ -30,7 +30,7 @@ interface Outcome {
 
 const maxFaultsKept = 20;
 
-/** Peak resident memory of the process so far; it never falls, so a growth over one mutant is that mutant's. */
+/** Peak resident memory of the process. It never decreases, so an increase belongs to the current mutant. */
 const peakBytes = (): number => process.resourceUsage().maxRSS * 1024;
 
 function runTask({ campaign, first, count, progress }: Task): Outcome {
@@ -63,7 +63,7 @@ function runTask({ campaign, first, count, progress }: Task): Outcome {
   return { verdicts, faultCount, faults, slowestMs, largestGrowthBytes };
 }
 
-/** One worker's share. A hang or a crash ends it early: that mutant is a fault, and the caller goes on behind it. */
+/** Runs one worker's share. A hang or crash ends it early; it counts as a fault, and the caller continues after it. */
 function runInWorker(task: Task): Promise<{ readonly outcome?: Outcome; readonly fault?: string }> {
   return new Promise((resolve) => {
     const worker = new Worker(new URL(import.meta.url), {
@@ -111,7 +111,7 @@ async function campaignOf(campaign: number, total: number, seconds: number): Pro
     faultCount += outcome.faultCount;
     slowestMs = Math.max(slowestMs, outcome.slowestMs);
     largestGrowthBytes = Math.max(largestGrowthBytes, outcome.largestGrowthBytes);
-    // After the first share everything is loaded and compiled.
+    // By the end of the first share, all code is loaded and compiled.
     if (basePeak === 0) basePeak = peakBytes();
     done += count;
   }

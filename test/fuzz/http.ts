@@ -1,6 +1,6 @@
 /**
- * Requests of every kind against the HTTP server, which has a scripted engine behind it: a bad value is refused with 4xx in
- * OpenAI's shape, nothing gives 5xx, hangs or ends the server.
+ * Sends requests of every kind to the HTTP server with a scripted engine. Every bad value must be rejected with 4xx in OpenAI's
+ * error format, and nothing may cause a 5xx, a hang or a crash.
  *   npm run fuzz:http -- --count 100000 [--seed 1] [--slow 100]
  */
 import { Agent, request } from 'node:http';
@@ -13,25 +13,25 @@ import { randomNumbers } from '../unit/catalogue/tools.ts';
 import { ScriptedEngine, startScripted, token } from '../unit/http/support.ts';
 
 export interface Figures {
-  /** Requests with one value that is surely bad; all must be refused. */
+  /** Requests with one invalid value; all must be rejected. */
   readonly badValues: number;
-  /** Requests with random changes to tree or bytes; some stay valid. */
+  /** Requests with random changes to JSON tree or bytes; some stay valid. */
   readonly mutants: number;
   readonly accepted: number;
   readonly refused: number;
-  /** Malformed heads over a raw connection, each answered with 4xx or closed. */
+  /** Malformed headers on a raw connection; each is answered with 4xx or closed. */
   readonly heads: number;
-  /** Connections that dripped a byte a second, and after how long the last of them was closed. */
+  /** Slow connections that send a byte a second, and the time until the last was closed. */
   readonly slow: number;
   readonly slowClosedMs: number;
   readonly seconds: number;
-  /** Of the process that holds client and server: at the start and after each tenth of the requests. */
+  /** Memory of the process with client and server, at the start and after each tenth of the requests. */
   readonly memory: readonly Memory[];
-  /** Each is a bug. */
+  /** Bugs found. */
   readonly problems: readonly string[];
 }
 
-/** Megabytes. The heap's use is that after a collection where the process was started with --expose-gc. */
+/** Megabytes. With --expose-gc, the heap is measured after a garbage collection. */
 export interface Memory {
   readonly requests: number;
   readonly resident: number;
@@ -153,7 +153,7 @@ class Fuzzer {
     this.#agent.destroy();
   }
 
-  /** One request of a kind that is drawn. */
+  /** Sends one request of a random kind. */
   async try(): Promise<void> {
     const kind = this.#random();
     if (kind < 0.45) await this.#badValue();
@@ -182,7 +182,7 @@ class Fuzzer {
     if (status !== 200 && (status < 400 || status > 499)) this.#report(`${path} ${shown(body)} gave ${status}`);
   }
 
-  /** Puts a hostile value somewhere into the tree, or takes a field away. */
+  /** Inserts a hostile value into the tree, or removes a field. */
   #changed(node: Json, depth: number): Json {
     if (depth === 0 || this.#random() < 0.25 || node === null || typeof node !== 'object') return this.#pick(hostile);
     if (Array.isArray(node)) {
@@ -268,7 +268,7 @@ class Fuzzer {
 
   #pick<T>(list: readonly T[]): T {
     const item = list[Math.floor(this.#random() * list.length)];
-    if (item === undefined) throw new Error('An empty list was drawn from.');
+    if (item === undefined) throw new Error('Cannot pick from an empty list.');
     return item;
   }
 
@@ -288,7 +288,7 @@ function isError(text: string): boolean {
   }
 }
 
-/** What the server says to bytes of a connection that is then left half-closed. */
+/** Sends bytes, half-closes the connection, and returns the server's response. */
 function rawAnswer(port: number, text: string): Promise<string> {
   return new Promise((resolve) => {
     let answer = '';
@@ -302,7 +302,7 @@ function rawAnswer(port: number, text: string): Promise<string> {
   });
 }
 
-/** Heads that drip: milliseconds until the server has closed the last of `count` connections. */
+/** Opens `count` connections that send headers slowly. Returns the milliseconds until the server closed the last. */
 export async function slowLoris(port: number, count: number): Promise<number> {
   const started = performance.now();
   const closed = Array.from({ length: count }, async () => {
@@ -332,7 +332,7 @@ export async function fuzzHttp(count: number, seed: number, slow: number): Promi
   try {
     for (let done = 0; done < count; done += 8) {
       await Promise.all(Array.from({ length: Math.min(8, count - done) }, () => fuzzer.try()));
-      // What the engine was asked is not looked at here.
+      // The scripted engine ignores the request.
       for (const list of [engine.asked, engine.completed, engine.generated]) list.length = 0;
       if (done + 8 >= (count * memory.length) / 10) memory.push(memoryAfter(Math.min(done + 8, count)));
     }

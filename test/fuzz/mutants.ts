@@ -1,4 +1,4 @@
-/** Seeded damage to sound model files, and the judgement of what the readers make of it. */
+/** Mutates valid model files with a seed, and checks the readers' results. */
 
 import { isDeepStrictEqual } from 'node:util';
 import { HearthError } from '../../engine/errors.ts';
@@ -136,7 +136,7 @@ const index = {
   ),
 };
 
-/** The large one last: it is damaged rarely, as it takes long. */
+/** The large file is last; it is mutated rarely, because reading it is slow. */
 export const seeds: readonly Seed[] = [
   { format: 'gguf', name: 'sound', bytes: build.soundGguf() },
   { format: 'gguf', name: 'every tensor type', bytes: ggufOfEveryType() },
@@ -238,7 +238,7 @@ const spliced = (bytes: Uint8Array, at: number, removed: number, added: Uint8Arr
   build.concat(bytes.subarray(0, at), added, bytes.subarray(Math.min(at + removed, bytes.byteLength)));
 
 const position: (bytes: Uint8Array, random: Random) => number = (bytes, random) =>
-  // The first bytes hold the counts on which everything hangs.
+  // The first bytes contain the counts and sizes.
   below(random, random() < 0.2 ? Math.min(32, bytes.byteLength + 1) : bytes.byteLength + 1);
 
 const mutations: readonly Mutation[] = [
@@ -287,7 +287,7 @@ const mutations: readonly Mutation[] = [
     return spliced(bytes, position(bytes, random), below(random, 100), other.subarray(from, from + below(random, 200)));
   },
   function fitHeaderLength(bytes) {
-    // So that damage to safetensors' JSON that changes its length is seen by the JSON reader.
+    // Fixes the header length, so that mutations that change the JSON's length reach the JSON reader.
     const end = bytes.lastIndexOf('}'.charCodeAt(0)) + 1;
     return bytes.byteLength > 8 && end > 8 ? overwritten(bytes, 0, build.u64(end - 8)) : bytes;
   },
@@ -299,7 +299,7 @@ export interface Mutant {
   readonly bytes: Uint8Array;
 }
 
-/** Mutant number `number` of campaign `campaign`, the same in every run. */
+/** Creates mutant `number` of campaign `campaign`, reproducibly. */
 export function makeMutant(campaign: number, number: number): Mutant {
   const random = seededRandom(Math.imul(campaign, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca6b));
   const { format, name, bytes: sound } = random() < 0.002 ? (seeds.at(-1) as Seed) : pick(random, seeds.slice(0, -1));
@@ -312,7 +312,7 @@ export function makeMutant(campaign: number, number: number): Mutant {
 
 export type Verdict = 'accepted' | 'invalid-input' | 'unsupported';
 
-/** Reads a mutant as an engine would. @throws anything that is not a typed refusal: a fault of the readers. */
+/** Reads a mutant like the engine. @throws any error that is not a typed rejection; that is a fault of the readers. */
 export function judge({ format, bytes }: Mutant): Verdict {
   try {
     read(format, bytes);
@@ -339,16 +339,16 @@ function read(format: Format, bytes: Uint8Array): void {
   }
 }
 
-/** An accepted index is JSON, says what `JSON.parse` reads in it, and leads nowhere else. */
+/** Checks that an accepted index is JSON, equals the result of `JSON.parse`, and has only safe shard names. */
 function requireIndex(shardOf: ReadonlyMap<string, string>, bytes: Uint8Array): void {
   const { weight_map } = JSON.parse(Buffer.from(bytes).toString('utf8'));
   if (!isDeepStrictEqual(new Map(Object.entries(weight_map)), shardOf)) throw new Error('another weight_map');
   for (const shard of shardOf.values()) {
-    if (/[/\\:\0]|^\./.test(shard)) throw new Error(`the shard name ${JSON.stringify(shard)} was let through`);
+    if (/[/\\:\0]|^\./.test(shard)) throw new Error(`accepted the shard name ${JSON.stringify(shard)}`);
   }
 }
 
-/** An accepted header is JSON, and says what `JSON.parse` reads in it. */
+/** Checks that an accepted header is JSON and equals the result of `JSON.parse`. */
 function requireSameHeader(tensors: ReadonlyMap<string, StoredTensor>, bytes: Uint8Array): void {
   const headerBytes = Number(Buffer.from(bytes).readBigUInt64LE());
   const { __metadata__, ...header } = JSON.parse(Buffer.from(bytes).toString('utf8', 8, 8 + headerBytes));
@@ -360,7 +360,7 @@ function requireSameHeader(tensors: ReadonlyMap<string, StoredTensor>, bytes: Ui
     throw new Error('another header');
 }
 
-/** What a reader promises of a file that it accepts; and its tensors can be dequantised. */
+/** Checks the invariants of an accepted file, and dequantises its tensors. */
 function requireSound(tensors: ReadonlyMap<string, StoredTensor>, bytes: Uint8Array): void {
   let end = 0;
   for (const { name, type, shape, byteLength, fileOffset } of [...tensors.values()].sort(
@@ -369,7 +369,7 @@ function requireSound(tensors: ReadonlyMap<string, StoredTensor>, bytes: Uint8Ar
     if (byteLength !== byteLengthOf(type, shape)) throw new Error(`${name}: wrong byte length`);
     if (fileOffset < end) throw new Error(`${name}: overlaps`);
     end = fileOffset + byteLength;
-    if (end > bytes.byteLength) throw new Error(`${name}: behind the end`);
+    if (end > bytes.byteLength) throw new Error(`${name}: past the end`);
     dequantise(type, bytes.subarray(fileOffset, end));
   }
 }

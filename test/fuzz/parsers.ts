@@ -1,6 +1,6 @@
 /**
- * Cuts and mutates what models of each family write. However it is cut, the same thinking, text and calls come out;
- * whatever it is made into, no parser fails, and no framing token shows. `npm run fuzz:parsers -- [ROUNDS] [SEED]`
+ * Splits and mutates model outputs of each prompt format. The parsed thinking, text and calls must not depend on the split. No
+ * mutation may make a parser fail or show a special token. `npm run fuzz:parsers -- [ROUNDS] [SEED]`
  */
 
 import type { Tool } from '../../engine/prompt/conversation.ts';
@@ -14,7 +14,7 @@ import { seededRandom } from '../../engine/sampling/random.ts';
 import type { Tokenizer } from '../../engine/tokenizer/tokenizer.ts';
 import { ByteTokenizer } from '../unit/scheduler/byteTokenizer.ts';
 
-/** A framing token's name, or bytes that are one token. */
+/** The name of a special token, or the bytes of one token. */
 export type Token = string | Uint8Array;
 
 export interface ParserCase {
@@ -88,7 +88,7 @@ export const parserCases: readonly ParserCase[] = [
   },
 ];
 
-/** Tokens of one byte each, and the framing. */
+/** Splits into one-byte tokens and special tokens. */
 export function tokensOf({ framing, output }: ParserCase): Token[] {
   const names = framing.map((name) => name.replace(/[|]/g, '\\|')).join('|');
   return output
@@ -104,7 +104,7 @@ export interface Read {
   readonly calls: readonly { readonly name: string; readonly json: string }[];
 }
 
-/** @throws Error when pieces are not as consumers count on. */
+/** @throws Error if the deltas violate the invariants that consumers rely on. */
 export function read({ framing, parser }: ParserCase, tokens: readonly Token[]): Read {
   const table = tokens.filter((token) => typeof token !== 'string');
   const base = new ByteTokenizer({ framing });
@@ -138,7 +138,7 @@ function joined(pieces: readonly OutputPiece[]): Read {
   return { text, thinking, calls };
 }
 
-/** The same tokens, one at a time or joined with those that follow, as chance wills. */
+/** Randomly joins adjacent tokens. */
 export function recut(tokens: readonly Token[], random: () => number): Token[] {
   const cut: Token[] = [];
   for (const token of tokens) {
@@ -163,7 +163,7 @@ function mutate(tokens: readonly Token[], framing: readonly string[], random: ()
   return mutant;
 }
 
-/** @throws Error with the case and seed of what went wrong. */
+/** @throws Error with the case, seed and round of a failure. */
 export function fuzzParsers(rounds: number, seed: number): number {
   const random = seededRandom(seed);
   let outputs = 0;

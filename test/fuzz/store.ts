@@ -1,5 +1,5 @@
 /**
- * Names from outside against the store: does any of them read, write or remove something where it should not?
+ * Passes names from outside to the store, and checks that none reads, writes or removes anything outside of it.
  *   npm run fuzz:store -- --count 100000 [--seed 1]
  */
 import { createHash } from 'node:crypto';
@@ -17,14 +17,14 @@ import { makeZip, randomNumbers, sha256 } from '../unit/catalogue/tools.ts';
 
 export interface Figures {
   readonly names: number;
-  /** Taken as plain file names, after checking that they are. */
+  /** Names accepted as plain file names, after an independent check. */
   readonly accepted: number;
   readonly refused: number;
-  /** Manifests and archives that carried one of the names. */
+  /** Manifests and archives with one of the names. */
   readonly manifests: number;
   readonly archives: number;
   readonly seconds: number;
-  /** Each is a bug. */
+  /** Bugs found. */
   readonly problems: readonly string[];
 }
 
@@ -80,7 +80,7 @@ const pieces = [
   ],
 ];
 
-/** Texts between plausible and hostile. */
+/** Generates plausible and hostile names. */
 function makeName(random: () => number): string {
   const pick = <T>(list: readonly T[]): T | undefined => list[Math.floor(random() * list.length)];
   const kind = random();
@@ -96,10 +96,10 @@ function makeName(random: () => number): string {
   return Array.from({ length: 1 + Math.floor(random() * 6) }, () => pick(pieces)).join('');
 }
 
-/** Why `name` is no plain file name on POSIX or Windows, if it is none: written without the code under test. */
+/** The reason why `name` is not a plain file name on POSIX or Windows. Independent of the code under test. */
 function whyUnsafe(name: string): string | undefined {
   if (posix.basename(name) !== name || win32.basename(name) !== name) return 'has more than one component';
-  // Not win32.normalize: it takes `nul0` for the device NUL.
+  // Not win32.normalize, which treats `nul0` as the device NUL.
   if (posix.normalize(name) !== name) return 'is not normal';
   if (name === '' || name === '.' || name === '..') return 'is relative';
   if (win32.isAbsolute(name) || win32.parse(name).root !== '') return 'has a root';
@@ -178,14 +178,14 @@ class Fuzzer {
       }
     }
     try {
-      // The user's own path may be anything that exists; it is only handed back.
+      // An existing path of the user is valid and returned unchanged.
       await realpath(await this.#store.resolve(name));
     } catch (error) {
       this.#expectCode(name, error, 'not-found');
     }
   }
 
-  /** A manifest that someone put into the store by hand. */
+  /** A manifest placed in the store by hand. */
   async #checkManifest(name: string, index: number): Promise<void> {
     this.manifests++;
     const folder = modelFolder(this.#root, this.#digest);
@@ -202,7 +202,7 @@ class Fuzzer {
     for (const installed of await listInstalled(this.#root)) {
       const path = pathToLoad(installed);
       if (path !== folder && !path.startsWith(folder + sep)) this.#report(name, `a manifest leads to ${path}`);
-      if (index % 3 === 0 && !isSafeFileName(name)) this.#report(name, 'a manifest with it is listed');
+      if (index % 3 === 0 && !isSafeFileName(name)) this.#report(name, 'a manifest with this name was listed');
     }
   }
 
@@ -235,7 +235,7 @@ class Fuzzer {
   }
 }
 
-/** Tries `count` names in a store of its own and looks whether anything outside, or unknown inside, has changed. */
+/** Tries `count` names in a temporary store, and checks for changes outside of it and unknown files inside. */
 export async function fuzzNames(count: number, seed: number): Promise<Figures> {
   const started = performance.now();
   const outside = await realpath(await mkdtemp(join(tmpdir(), 'hearth-fuzz-')));

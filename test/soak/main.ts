@@ -1,4 +1,4 @@
-/** `npm run soak -- [--requests N] [--seed N] [--backend onnx|reference]`: ends with status 1 if anything was lost or memory grew. */
+/** `npm run soak -- [--requests N] [--seed N] [--backend onnx|reference]`. Exits with 1 if a request was lost or memory grew. */
 import { parseArgs } from 'node:util';
 import { type MemorySample, soak } from './soak.ts';
 
@@ -24,7 +24,7 @@ const result = await soak({
     ),
 });
 const { finished, cancelled, failed, unexpected, samples, pending, tookMs } = result;
-// What the process needs it has after a third of the way.
+// Memory growth during the first third is normal warm-up.
 const warm = samples.slice(Math.ceil(samples.length / 3));
 const half = Math.floor(warm.length / 2);
 const growth = mean(warm.slice(half)) / mean(warm.slice(0, half)) - 1;

@@ -1,7 +1,7 @@
 /**
- * Many mixed requests to one engine, a fifth cancelled, one in twenty failing: each must end once, as it should, and
- * memory must not grow. When a request is cancelled is a matter of its progress, not of time, so that it is on every machine.
- * The model is tiny and writes nonsense; everything around it is what users run.
+ * Sends many mixed requests to one engine: a fifth are cancelled, and one in twenty fails. Each must end exactly once with the
+ * expected result, and memory must not grow. Cancellation depends on progress instead of time, so it is the same on every
+ * machine. The model is tiny and its output is meaningless; everything else is what users run.
  */
 import { EventEmitter } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -35,26 +35,26 @@ export interface MemorySample {
   readonly cacheBytes: number;
 }
 
-/** Before anything happens; when the engine has made some steps; when the request has written some pieces. */
-const stages = ['waiting', 'reading', 'writing'] as const;
+/** When to cancel: in the queue, after some engine steps of prefill, or after some deltas of decode. */
+const stages = ['waiting', 'prefill', 'decode'] as const;
 type Stage = (typeof stages)[number];
 
 interface Cancellation {
   readonly stage: Stage;
-  /** Steps or pieces. */
+  /** Number of steps or deltas. */
   readonly after: number;
   readonly controller: AbortController;
 }
 
 export interface SoakResult {
   readonly finished: number;
-  /** By what the request had reached. */
+  /** Cancelled requests by stage. */
   readonly cancelled: Readonly<Record<Stage, number>>;
-  /** As they should: their prompts are too long. */
+  /** Expected failures: prompts that are too long. */
   readonly failed: number;
   readonly unexpected: readonly string[];
   readonly samples: readonly MemorySample[];
-  /** Requests that the engine still holds at the end. */
+  /** Requests still pending in the engine at the end. */
   readonly pending: number;
   readonly tookMs: number;
 }
@@ -86,7 +86,7 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
 class Load {
   readonly counts = {
     finished: 0,
-    cancelled: { waiting: 0, reading: 0, writing: 0 },
+    cancelled: { waiting: 0, prefill: 0, decode: 0 },
     failed: 0,
     unexpected: [] as string[],
   };
@@ -98,7 +98,7 @@ class Load {
   readonly #onSample: SoakOptions['onSample'];
   #begun = 0;
   #ended = 0;
-  /** Requests that were to be cancelled and had ended before. */
+  /** Planned cancellations of requests that had already ended. */
   #owed = 0;
 
   constructor(engine: Engine, pieces: EventEmitter, { seed, requests, onSample }: SoakOptions) {
@@ -133,15 +133,15 @@ class Load {
     }
   }
 
-  /** For a fifth of the requests; an ending that came first is made up for. */
+  /** Chooses a fifth of the requests, plus replacements for those that ended before their cancellation. */
   #cancellation(): Cancellation | undefined {
-    const [drawn, stage, share] = [this.#random(), this.#random(), this.#random()];
-    if (drawn >= 0.2 / 0.95 && this.#owed === 0) return undefined;
-    if (drawn >= 0.2 / 0.95) this.#owed--;
+    const [chance, stage, share] = [this.#random(), this.#random(), this.#random()];
+    if (chance >= 0.2 / 0.95 && this.#owed === 0) return undefined;
+    if (chance >= 0.2 / 0.95) this.#owed--;
     const controller = new AbortController();
     if (stage < 0.25) return { stage: 'waiting', after: 0, controller };
-    if (stage < 0.5) return { stage: 'reading', after: 1 + Math.floor(share * 4), controller };
-    return { stage: 'writing', after: 1 + Math.floor(share * 6), controller };
+    if (stage < 0.5) return { stage: 'prefill', after: 1 + Math.floor(share * 4), controller };
+    return { stage: 'decode', after: 1 + Math.floor(share * 6), controller };
   }
 
   #count(finish: string, cancellation: Cancellation | undefined): void {
@@ -149,7 +149,7 @@ class Load {
       this.counts.finished++;
       if (cancellation) this.#owed++;
     } else if (cancellation) this.counts.cancelled[cancellation.stage]++;
-    else this.counts.unexpected.push('a request was cancelled by nobody');
+    else this.counts.unexpected.push('a request ended as cancelled without a cancellation');
   }
 
   async #ask(number: number, cancellation: Cancellation | undefined): Promise<string> {
@@ -157,7 +157,7 @@ class Load {
     if (!cancellation) return this.#submit(number, stream, {});
     const { stage, after, controller } = cancellation;
     let [pieces, isDone] = [0, false];
-    if (stage === 'writing') {
+    if (stage === 'decode') {
       this.#pieces.on(stream, () => {
         if (++pieces === after) controller.abort();
       });
@@ -171,12 +171,12 @@ class Load {
     if (stage === 'waiting') controller.abort();
     const steps = (): number => this.#engine.status().requests?.steps ?? 0;
     const last = steps() + after;
-    while (stage === 'reading' && steps() < last && !isDone) await sleep(1);
-    if (stage === 'reading') controller.abort();
+    while (stage === 'prefill' && steps() < last && !isDone) await sleep(1);
+    if (stage === 'prefill') controller.abort();
     return answer;
   }
 
-  /** @param stage at which it is cancelled: long enough for it to get there, and for something to be left. */
+  /** @param stage stage of its cancellation. The request is long enough to reach it and not to finish before. */
   async #submit(
     number: number,
     stream: string,
@@ -186,8 +186,8 @@ class Load {
       signal,
     }: { readonly stage?: Stage; readonly leastTokens?: number; readonly signal?: AbortSignal },
   ): Promise<string> {
-    const kind = this.#random() * (stage === 'writing' ? 0.85 : 1);
-    const text = stage === 'reading' ? `# ${number}\n`.repeat(60) : this.#text();
+    const kind = this.#random() * (stage === 'decode' ? 0.85 : 1);
+    const text = stage === 'prefill' ? `# ${number}\n`.repeat(60) : this.#text();
     const maxTokens = 1 + 4 * leastTokens + Math.floor(this.#random() * 24);
     const sampling = { seed: number };
     if (kind < 0.4) {
@@ -196,7 +196,7 @@ class Load {
         suffix: '\n',
         maxTokens,
         sampling,
-        ...(stage === 'writing' && { stream, whole: true }),
+        ...(stage === 'decode' && { stream, whole: true }),
       };
       return (await this.#engine.complete(completeParams.parse(place), signal)).finish;
     }
@@ -221,7 +221,7 @@ class Load {
     return (await this.#engine.chat(chatParams.parse({ stream: `soak ${number}`, messages }))).finish;
   }
 
-  /** The beginning of one of a few documents, so that the cache is of use. */
+  /** The start of one of a few documents, so that the prefix cache has hits. */
   #text(): string {
     const document = Math.floor(this.#random() * 12);
     const lines = 1 + Math.floor(this.#random() * 9);

@@ -96,7 +96,9 @@ async function planOn(
   if (!capabilities.memory) {
     const contextTokens = asked ?? Math.min(needs.longestTokens, unknownMemoryTokens);
     const note = `The memory of this GPU is not known, so the context is ${contextTokens} tokens; hearth.contextTokens sets another.`;
-    return { contextTokens, budgetBytes: Number.POSITIVE_INFINITY, notes: asked === undefined ? [note] : [] };
+    // One context and no more: what the driver has beside it nobody tells.
+    const budgetBytes = needs.cacheBytes(contextTokens);
+    return { contextTokens, budgetBytes, notes: asked === undefined ? [note] : [] };
   }
   const plan = planMemory(needs, poolOf(capabilities.memory), asked);
   const wanted = asked ?? spec.contextTokens;

@@ -1,17 +1,17 @@
-/** Whether a text is well formed, as far as its grammar can tell. */
+/** Counts syntax errors of a file with inserted text. */
 import { grammarOf } from './grammars.ts';
 import { readerOf } from './source.ts';
 import type { Node, Parser, Tree } from './treeSitter.ts';
 
-/** Parsing takes about 0.3 ms a thousand characters; an editor sends some ten thousand. */
+/** Parsing takes about 0.3 ms for a thousand characters; editors send about ten thousand. */
 const maxChars = 64_000;
 
-/** How many places of a file do not parse with a text at the cursor. */
+/** Counts the syntax errors of the file with a text inserted at the cursor. */
 export type ErrorsWith = (inserted: string) => number;
 
 /**
- * Parses the file once and then again for every text at the cursor, from the cursor on.
- * @returns undefined where no grammar is known for the file, or it is too long to ask.
+ * Parses the file once, then reparses it incrementally for each inserted text.
+ * @returns undefined if the file has no grammar or is too long.
  */
 export async function checkedAt<Result>(
   { path, prefix, suffix }: { readonly path: string; readonly prefix: string; readonly suffix: string },
@@ -37,7 +37,7 @@ export async function checkedAt<Result>(
 
 function parse(parser: Parser, text: string, old?: Tree): Tree {
   const tree = parser.parse(text, old);
-  if (tree === null) throw new Error('The parser gave no tree although nothing stopped it.');
+  if (tree === null) throw new Error('The parser returned no tree.');
   return tree;
 }
 

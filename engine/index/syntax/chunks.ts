@@ -1,30 +1,31 @@
 /**
- * Cuts a file where its syntax does: whole definitions as long as they fit, smaller neighbours together, larger ones at
- * their members (after Zhang et al., "cAST: Enhancing code retrieval-augmented generation with structural chunking", 2025).
+ * Splits a file into chunks along its syntax: keeps definitions whole if they fit, merges small neighbours, and splits large
+ * definitions at their members (Zhang et al., "cAST: Enhancing code retrieval-augmented generation with structural
+ * chunking", 2025).
  */
 import type { Node } from './treeSitter.ts';
 
-/** Lines count from 1, both included. */
+/** Lines start at 1, end inclusive. */
 export interface Chunk {
   readonly firstLine: number;
   readonly lastLine: number;
 }
 
-/** About what fits on a screen, and 500 to 1000 tokens. */
+/** About one screen, or 500 to 1000 tokens. */
 const maxLines = 50;
 const maxChars = 3000;
 
-/** A stretch of lines, from 0 and both included, with the node that it holds if it holds only one. */
+/** A range of lines, starting at 0, end inclusive. `node` is set if the range contains exactly one node. */
 interface Unit {
   readonly first: number;
   readonly last: number;
   readonly node: Node | undefined;
 }
 
-/** @param root undefined where the language has no grammar: cut at blank lines. */
+/** @param root undefined if the language has no grammar; then the file is split at blank lines. */
 export function chunksOf(lines: readonly string[], root: Node | undefined): Chunk[] {
   const size = new LineSizes(lines);
-  // What a final line break ends is no line.
+  // A final line break does not start another line.
   const last = lines.length - (lines.at(-1) === '' ? 2 : 1);
   const whole: Unit = { first: 0, last, node: root };
   const pieces = size.fits(0, last) ? [whole] : cut(whole, size, lines);
@@ -34,7 +35,7 @@ export function chunksOf(lines: readonly string[], root: Node | undefined): Chun
 }
 
 class LineSizes {
-  /** Characters before each line, line ends included. */
+  /** Character offset of each line. */
   readonly #before: number[] = [0];
 
   constructor(lines: readonly string[]) {
@@ -58,7 +59,7 @@ function cut(unit: Unit, size: LineSizes, lines: readonly string[]): Unit[] {
   const units = unit.node ? unitsOf(unit, unit.node) : [];
   if (units.length < 2) {
     const [only] = units;
-    // A node that fills its parent: `export class …` holds the class.
+    // Descends if one child fills the node, such as the class in `export class …`.
     if (only?.node && only.node.id !== unit.node?.id) return cut({ ...unit, node: only.node }, size, lines);
     return cutAtBlankLines(unit, size, lines);
   }
@@ -80,7 +81,7 @@ function cut(unit: Unit, size: LineSizes, lines: readonly string[]): Unit[] {
 
 const rowsOf = ({ startPosition, endPosition }: Node): number => endPosition.row - startPosition.row;
 
-/** One unit a child, tiling the lines of `unit`. A comment goes with what follows it. */
+/** Splits `unit` into one unit a child. A comment belongs to the following child. */
 function unitsOf({ first, last }: Unit, node: Node): Unit[] {
   const starts: { row: number; node: Node }[] = [];
   let commentRow: number | undefined;
@@ -90,13 +91,13 @@ function unitsOf({ first, last }: Unit, node: Node): Unit[] {
     const row = child.startPosition.row;
     const begin = commentRow ?? row;
     if (/comment/.test(child.type)) {
-      // One at the end of a line belongs to it.
+      // A comment at the end of a line belongs to that line.
       if (row > previousEnd) commentRow ??= row;
       continue;
     }
     commentRow = undefined;
     const before = starts.at(-1);
-    // Only where a line begins with it can it be cut. Of what shares a line, `class A {…}`, the longest is looked into.
+    // A split is possible only before a child that starts a line. If children share a line, as in `class A {…}`, the longest is kept for further splits.
     if (begin > previousEnd || !before) starts.push({ row: begin, node: child });
     else if (rowsOf(child) > rowsOf(before.node)) before.node = child;
     previousEnd = child.endPosition.column === 0 ? child.endPosition.row - 1 : child.endPosition.row;
@@ -108,7 +109,7 @@ function unitsOf({ first, last }: Unit, node: Node): Unit[] {
   }));
 }
 
-/** Stretches of the greatest size, ended at the last blank line of their second half. */
+/** Splits into ranges of the maximum size, each ending at the last blank line of its second half. */
 function cutAtBlankLines({ first, last }: Unit, size: LineSizes, lines: readonly string[]): Unit[] {
   const pieces: Unit[] = [];
   let start = first;

@@ -1,6 +1,6 @@
 /**
- * Which grammar reads a file, and which of its nodes are definitions and imports. A definition is captured by its kind, its
- * name as `@name`; what an import names as `@import`.
+ * Grammars by file type, and queries for definitions and imports. A definition is captured by its kind and its name as
+ * `@name`; an import's target is captured as `@import`.
  */
 
 export const grammars = [
@@ -23,7 +23,7 @@ export type Grammar = (typeof grammars)[number];
 const extensions: Readonly<Record<Grammar, readonly string[]>> = {
   bash: ['sh', 'bash'],
   'c-sharp': ['cs'],
-  // C is read with the grammar of C++: there is no other in the package.
+  // C uses the C++ grammar, because the package has no C grammar.
   cpp: ['c', 'h', 'cc', 'cpp', 'cxx', 'hh', 'hpp', 'hxx', 'inl', 'ino', 'cu', 'cuh'],
   css: ['css'],
   go: ['go'],
@@ -39,7 +39,7 @@ const extensions: Readonly<Record<Grammar, readonly string[]>> = {
 
 const byExtension = new Map(grammars.flatMap((grammar) => extensions[grammar].map((ending) => [ending, grammar])));
 
-/** @param path ends in a file name; undefined where no grammar is known. */
+/** @param path ends in a file name. @returns undefined if no grammar is known. */
 export function grammarOf(path: string): Grammar | undefined {
   const dot = path.lastIndexOf('.');
   return dot < 0 ? undefined : byExtension.get(path.slice(dot + 1).toLowerCase());

@@ -1,45 +1,45 @@
-/** Splits source text into tokens and tracks what is open: brackets, strings with code inside them, comments. */
+/** Splits source text into tokens and tracks open brackets, strings (with interpolated code) and comments. */
 import type { Lexicon, StringForm } from './lexicons.ts';
 
-/** Something that is open. */
+/** An open bracket, string or comment. */
 export interface Frame {
   readonly kind: 'bracket' | 'string' | 'comment';
-  /** The text that closes it. */
+  /** The closing text. */
   readonly closer: string;
-  /** Where it was opened in its text. */
+  /** Offset of its opening mark. */
   readonly start: number;
   readonly form?: StringForm;
-  /** Columns of blanks at the beginning of the line that it was opened on. */
+  /** Indentation of the line that opens it, in columns. */
   readonly indentation: number;
-  /** What stands in it is part of the statement around it: parentheses, lists, literals; not a block of statements. */
+  /** True if the content is an expression (parentheses, list, literal), not a block of statements. */
   readonly isExpression?: boolean;
 }
 
 export interface Token {
-  /** A word, or a single mark; a line break too, but no other blanks. */
+  /** A word, a punctuation mark or a line break. Other whitespace is skipped. */
   readonly text: string;
   readonly start: number;
   readonly end: number;
-  /** Frames open before it, and the fewest that were since the text began. */
+  /** Open frames before the token, and the minimum since the start of the text. */
   readonly depth: number;
   readonly floor: number;
-  /** Neither in a string nor in a comment; of a line break, whether what follows it is. */
+  /** True outside strings and comments. For a line break: whether the next line starts in code. */
   readonly isCode: boolean;
-  /** The frame that it closes. */
+  /** The frame that this token closes. */
   readonly closes?: Frame;
-  /** Closes a bracket that nobody opened. */
+  /** True for a closing bracket without an opening one. */
   readonly isStray?: true;
 }
 
 export interface Lexed {
   readonly tokens: readonly Token[];
-  /** Open at the end; the innermost last. */
+  /** Frames open at the end of the text, innermost last. */
   readonly frames: readonly Frame[];
 }
 
 /**
- * @param frames open where the text begins
- * @param lineSoFar what stands before the text on its first line
+ * @param frames open at the start of the text
+ * @param lineSoFar text before `text` on its first line
  */
 export function lex(text: string, lexicon: Lexicon, frames: readonly Frame[] = [], lineSoFar = ''): Lexed {
   const lexer = new Lexer(text, lexicon, frames, lineSoFar);
@@ -50,9 +50,9 @@ const closerOf: Readonly<Record<string, string>> = { '(': ')', '[': ']', '{': '}
 const wordAt = /[\p{L}\p{N}_$]+/uy;
 const blanksAt = /[^\S\n]+/y;
 const patternAt = /\/(?![*/])(?:\\[^\n]|\[(?:\\[^\n]|[^\]\\\n])*\]|[^/\\\n[])+\/[a-z]*/y;
-/** After these a `/` begins a pattern, not a division. */
+/** After these, `/` starts a regular expression, not a division. */
 const beforePattern = /^(?:[(,=:[!&|?{};+\-*%~^\n]|return|typeof|case|in|of|when|and|or|not|if|unless)$/;
-/** After these a `{` begins a literal, not a block. */
+/** After these, `{` starts a literal, not a block. */
 const beforeLiteral = /^(?:[(,=:[?&|]|return|export|import|type)$/;
 
 class Lexer {
@@ -63,7 +63,7 @@ class Lexer {
   #at = 0;
   #floor: number;
   #indentation: number;
-  /** Nothing but blanks stands on this line so far. */
+  /** True if the line has only whitespace so far. */
   #isLineStart: boolean;
   #lastCode = '\n';
 
@@ -106,7 +106,7 @@ class Lexer {
     const twice = top.closer + top.closer;
     const interpolation = top.form?.interpolations?.find(([open]) => this.#startsWith(open));
     if (escaped === 'doubled' && this.#startsWith(twice)) this.#emit(twice, {});
-    // A brace in the strings of Python and C#.
+    // A doubled brace in Python and C# strings is a literal brace.
     else if (interpolation?.[0] === '{' && this.#startsWith('{{')) this.#emit('{{', {});
     else if (interpolation) {
       const [open, closer] = interpolation;
@@ -130,7 +130,7 @@ class Lexer {
     else this.#plain(true);
   }
 
-  /** A whole pattern is one token; one that the text ends within, where the cursor is, is open as a string is. */
+  /** A complete regular expression is one token. If the text ends inside it (at the cursor), it stays open like a string. */
   #opensPattern(): boolean {
     if (this.#text[this.#at] !== '/' || !this.#lexicon.patterns || !beforePattern.test(this.#lastCode)) return false;
     const pattern = this.#match(patternAt);
@@ -148,7 +148,7 @@ class Lexer {
     const opening = block ? block[0] : this.#lexicon.lineComments.find((mark) => this.#startsWith(mark));
     if (opening === undefined) return false;
     const before = this.#text[this.#at - 1];
-    // `$#`, `a#b` and a colour are no comments where `#` begins one.
+    // In languages with `#` comments, `$#`, `a#b` and colours are not comments.
     if (opening === '#' && before !== undefined && !/\s|[;)]/.test(before)) return false;
     this.#emit(opening, {});
     this.#push({ kind: 'comment', closer: block ? block[1] : '\n' });
@@ -170,8 +170,8 @@ class Lexer {
   }
 
   /**
-   * Closes the innermost bracket of its kind. One that begins its line closes the bracket whose line begins as deep, if
-   * there is one: those within were never closed.
+   * Closes the innermost bracket of its kind. A closing bracket at the start of a line prefers the bracket whose line has the
+   * same indentation; brackets inside it were never closed.
    */
   #closeBracket(mark: string, top: Frame | undefined): void {
     const fits = (frame: Frame): boolean => frame.kind === 'bracket' && frame.closer === mark;
@@ -190,7 +190,7 @@ class Lexer {
     while (this.#frames.length > index) this.#pop();
   }
 
-  /** Of a literal and a block that begin as deep, the one that what follows the bracket belongs to. */
+  /** If a literal and a block have the same indentation, the text after the bracket decides between them. */
   #alignedFrame(fits: (frame: Frame) => boolean): number {
     const isAligned = (frame: Frame): boolean => fits(frame) && frame.indentation === this.#indentation;
     const endsLiteral = /^.[^\S\n]*[;,)\]]/.test(this.#text.slice(this.#at, this.#at + 80));
@@ -241,7 +241,7 @@ class Lexer {
 
 const tabColumns = 4;
 
-/** Columns of blanks at the beginning of a line. */
+/** Indentation of a line, in columns. */
 export function indentationOf(line: string): number {
   let columns = 0;
   for (const mark of line) {

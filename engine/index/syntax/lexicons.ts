@@ -1,12 +1,12 @@
-/** What a lexer must know of a language: its comments, strings and brackets, by VS Code's language identifiers. */
+/** Comments, strings and brackets of each language, by VS Code's language identifier. */
 
 export interface StringForm {
-  /** Sticky; what the last group captured closes the string, unless `close` says otherwise. */
+  /** Sticky pattern. The text of its last group closes the string, unless `close` is set. */
   readonly open: RegExp;
   readonly close?: (opening: RegExpExecArray) => string;
-  /** How the closing mark is written inside: behind a backslash, twice, or never. */
+  /** How the string escapes its closing mark: with a backslash, by doubling, or not at all. */
   readonly escape: 'backslash' | 'doubled' | 'none';
-  /** Code within the string, as its opening and closing marks. */
+  /** Opening and closing marks of interpolated code. */
   readonly interpolations?: readonly (readonly [string, string])[];
   readonly spansLines?: true;
 }
@@ -15,21 +15,21 @@ export interface Lexicon {
   readonly lineComments: readonly string[];
   readonly blockComments: readonly (readonly [string, string])[];
   readonly strings: readonly StringForm[];
-  /** `/` after an operator begins a pattern. */
+  /** `/` after an operator starts a regular expression. */
   readonly patterns?: true;
-  /** Brackets pair up; in prose they need not. */
+  /** Brackets must match; false for prose. */
   readonly brackets: boolean;
-  /** There are no statements: every bracket holds values. */
+  /** A data language without statements: every bracket contains values. */
   readonly isData?: true;
-  /** A line that ends so opens a block of deeper lines, beside one that ends in a bracket. */
+  /** A line with this ending opens an indented block, in addition to lines that end with a bracket. */
   readonly opensBlock?: RegExp;
-  /** A line that ends so goes on with the next. */
+  /** A line with this ending continues on the next line. */
   readonly openEnd?: RegExp;
 }
 
 const double: StringForm = { open: /(")/y, escape: 'backslash' };
 const single: StringForm = { open: /(')/y, escape: 'backslash' };
-/** `'a'` is a character, `'a` in Rust, OCaml or Haskell is not; at the end of a text it may become one. */
+/** `'a'` is a character literal; `'a` in Rust, OCaml or Haskell is not. At the end of the text it may still become one. */
 const character: StringForm = {
   open: /'(?=(?:\\[^\n]{1,10}?|[^\\'\n])'|(?:\\[^\n]{0,10}|[^\\'\n])?$)/y,
   close: () => "'",
@@ -78,7 +78,7 @@ const scss: Lexicon = { ...css, lineComments: ['//'] };
 const markup: Lexicon = {
   lineComments: [],
   blockComments: [['<!--', '-->']],
-  // Values of attributes alone: in text a quote or an apostrophe is a mark like any other.
+  // Only attribute values are strings; quotes and apostrophes in text are ordinary punctuation.
   strings: [{ open: /(?<==)(["'])/y, escape: 'none', spansLines: true }],
   brackets: false,
 };
@@ -265,5 +265,5 @@ const lexicons: Readonly<Record<string, Lexicon>> = {
   zig: { ...slashes, strings: [double, character] },
 };
 
-/** Prose where the language is not known: nothing is taken for a string, a comment or a bracket. */
+/** Used for unknown languages: prose without strings, comments or brackets. */
 export const lexiconOf = (languageId: string | undefined): Lexicon => lexicons[languageId ?? ''] ?? prose;

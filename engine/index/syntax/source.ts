@@ -1,4 +1,4 @@
-/** A source file taken apart: chunks, definitions, imports. */
+/** Parses a source file into chunks, definitions and imports. */
 import { type Chunk, chunksOf } from './chunks.ts';
 import { definitionQueries, type Grammar, grammarOf } from './grammars.ts';
 import { type FileSymbols, symbolsOf } from './symbols.ts';
@@ -8,7 +8,7 @@ export interface SourceParts extends FileSymbols {
   readonly chunks: readonly Chunk[];
 }
 
-/** Trees take about 30 times the text's memory; generated files beyond this are cut at blank lines instead. */
+/** A syntax tree takes about 30 times the text's memory. Larger files are split at blank lines. */
 const maxParsedChars = 1_000_000;
 
 const readers = new Map<Grammar, Promise<Reader>>();
@@ -21,11 +21,11 @@ export async function partsOf(path: string, text: string): Promise<SourceParts> 
   return withTree(grammar, text, (root) => ({ chunks: chunksOf(lines, root), ...symbolsOf(query.matches(root)) }));
 }
 
-/** Runs `use` on the tree of `text`, which is freed afterwards. */
+/** Runs `use` on the syntax tree of `text`, then frees the tree. */
 export async function withTree<Result>(grammar: Grammar, text: string, use: (root: Node) => Result): Promise<Result> {
   const { parser } = await readerOf(grammar);
   const tree = parser.parse(text);
-  if (tree === null) throw new Error('The parser gave no tree although nothing stopped it.');
+  if (tree === null) throw new Error('The parser returned no tree.');
   try {
     return use(tree.rootNode);
   } finally {

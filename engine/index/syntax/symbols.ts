@@ -1,29 +1,29 @@
-/** Definitions and imports of a parsed file. */
+/** Extracts the definitions and imports of a parsed file. */
 import { type SymbolKind, symbolKinds } from '../../protocol/indexProtocol.ts';
 import type { QueryMatch } from './treeSitter.ts';
 
 export interface Definition {
   readonly name: string;
   readonly kind: SymbolKind;
-  /** What it stands in, from outside in, joined by dots; '' at the top. */
+  /** Names of the enclosing definitions, outermost first, joined by dots; '' at top level. */
   readonly container: string;
-  /** Lines count from 1, both included. */
+  /** Lines start at 1, end inclusive. */
   readonly firstLine: number;
   readonly lastLine: number;
-  /** Where its name stands. */
+  /** Line of the name. */
   readonly nameLine: number;
 }
 
 export interface FileSymbols {
   readonly definitions: readonly Definition[];
-  /** What the file imports, as written, without quotes. */
+  /** Import targets as written, without quotes. */
   readonly imports: readonly string[];
 }
 
-/** Longer names are generated, or a piece of broken code taken for a name. */
+/** Longer names are generated, or a parse error. */
 const maxNameChars = 200;
 
-/** A definition with its place in the text, by which one is found to stand in another. */
+/** A definition with its range, which determines nesting. */
 interface Found {
   readonly definition: Definition;
   readonly start: number;
@@ -36,7 +36,7 @@ export function symbolsOf(matches: readonly QueryMatch[]): FileSymbols {
   for (const match of matches) {
     const own = foundIn(match);
     if (own) {
-      // Patterns overlap: a constant that holds a function is matched as both.
+      // Query patterns overlap: a constant that holds a function matches both.
       const key = `${own.definition.nameLine} ${own.definition.name}`;
       if ((found.get(key)?.definition.kind ?? 'constant') === 'constant') found.set(key, own);
     }
@@ -54,7 +54,7 @@ function foundIn({ captures }: QueryMatch): Found | undefined {
   if (name === '' || name.length > maxNameChars) return undefined;
   const { startIndex: start, endIndex: end, startPosition, endPosition } = whole.node;
   const firstLine = startPosition.row + 1;
-  // A macro of C ends with its line end, on the next line.
+  // The node of a C macro includes its line break and so ends on the next line.
   const lastLine = Math.max(firstLine, endPosition.row + (endPosition.column === 0 ? 0 : 1));
   const nameLine = named.startPosition.row + 1;
   return { definition: { name, kind: whole.name, container: '', firstLine, lastLine, nameLine }, start, end };
@@ -62,7 +62,7 @@ function foundIn({ captures }: QueryMatch): Found | undefined {
 
 const isKind = (name: string): name is SymbolKind => symbolKinds.some((kind) => kind === name);
 
-/** `Outer::inner<T>` and `#secret` are called by `inner` and `secret`. */
+/** The name that callers use: `inner` for `Outer::inner<T>`, `secret` for `#secret`. */
 function plainName(text: string): string {
   const scope = text.lastIndexOf('::');
   const last = scope < 0 ? text : text.slice(scope + 2);

@@ -1,4 +1,4 @@
-/** The tree-sitter runtime and its grammars, as VS Code ships them; read when first needed. */
+/** Loads the tree-sitter runtime and grammars that VS Code ships, on first use. */
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
@@ -13,7 +13,7 @@ export interface Reader {
   readonly query: Query;
 }
 
-/** esbuild.mjs copies the grammars beside the bundles. */
+/** esbuild.mjs copies the grammars next to the bundles. */
 const wasmFolder = import.meta.url.endsWith('.ts')
   ? dirname(createRequire(import.meta.url).resolve('@vscode/tree-sitter-wasm'))
   : fileURLToPath(new URL('./grammars', import.meta.url));
@@ -21,7 +21,7 @@ const wasmFolder = import.meta.url.endsWith('.ts')
 type Runtime = typeof import('./treeSitterRuntime.ts');
 let runtime: Promise<Runtime> | undefined;
 
-/** A parser of one grammar and a query on its trees. */
+/** A parser for one grammar, with a query. */
 export async function createReader(grammar: Grammar, querySource: string): Promise<Reader> {
   runtime ??= start();
   const { Language, Parser, Query } = await runtime;

@@ -1,4 +1,4 @@
-/** The tree-sitter runtime, imported on demand. It is CommonJS whose exports Node cannot name: they are its default. */
+/** The tree-sitter runtime, imported on demand. Node cannot detect the exports of its CommonJS, so they are in `default`. */
 import treeSitter from '@vscode/tree-sitter-wasm';
 
 export const { Language, Parser, Query } = treeSitter;

@@ -89,7 +89,7 @@ describe('the graphics cards that the system knows', () => {
 describe('the memory of the adapter that was opened', () => {
   const adapter = (
     vendor: string,
-    fields: { architecture?: string; software?: boolean; description?: string } = {},
+    fields: { architecture?: string; device?: string; software?: boolean; description?: string } = {},
   ) => ({
     vendor,
     architecture: '',
@@ -98,6 +98,7 @@ describe('the memory of the adapter that was opened', () => {
     f16: true,
     timestamps: false,
     halfSubnormals: true,
+    device: '',
     maxBindingBytes: 1,
     maxPieceBytes: 0,
     maxBufferBytes: 1,
@@ -117,6 +118,18 @@ describe('the memory of the adapter that was opened', () => {
   it('is the common memory where it is software or a part of the processor', async () => {
     expect(await memoryOf(adapter('mesa', { software: true }), two)).toMatchObject({ unified: true });
     expect(await memoryOf(adapter('intel', { architecture: 'gen-12lp' }), two)).toMatchObject({ unified: true });
+  });
+
+  it('is that of the card whose name Dawn writes with hyphens', async () => {
+    const rtx = system({
+      run: nvidiaSmi('NVIDIA GeForce RTX 4060, 8000, 7000\nNVIDIA GeForce RTX 4090, 24000, 23000\n'),
+    });
+    const device = 'nvidia-geforce-rtx-4060';
+    expect((await memoryOf(adapter('nvidia', { device, description: '550.54' }), rtx))?.totalBytes).toBe(8000 * MiB);
+  });
+
+  it("is the common memory of Apple's GPUs on Linux, too", async () => {
+    expect(await memoryOf(adapter('apple', { architecture: 'asahi' }), two)).toMatchObject({ unified: true });
   });
 
   it('is not known of other cards', async () => {

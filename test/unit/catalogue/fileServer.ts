@@ -1,4 +1,4 @@
-/** An HTTP server on loopback that serves files as well or as badly as a test asks it to. */
+/** An HTTP server on loopback that serves files, with the faults that a test requests. */
 import { once } from 'node:events';
 import { stat } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
@@ -15,9 +15,9 @@ export type Handler = (request: IncomingMessage, response: ServerResponse) => vo
 export interface FileServer {
   readonly origin: string;
   readonly requests: Request[];
-  /** Replaces what the server does. */
+  /** Replaces the request handler. */
   handle: Handler;
-  /** Body bytes handed to connections. */
+  /** Body bytes sent. */
   bytesSent: number;
   close(): Promise<void>;
 }
@@ -44,22 +44,21 @@ export async function startServer(handle: Handler): Promise<FileServer> {
 
 export interface FileOptions {
   readonly etag?: string;
-  /** Answers every request with the whole file. */
   readonly ignoreRanges?: boolean;
-  /** Breaks the connection after so many body bytes. */
+  /** Breaks the connection after this many body bytes. */
   readonly cutAfter?: number;
-  /** The client's file: the cut waits for the bytes to be in it, as a client drops what it has not read by then. */
+  /** The client's file. The cut waits until the file has the bytes, because a client drops unread bytes when a connection breaks. */
   readonly landsIn?: (() => string) | undefined;
-  /** Sends nothing more after so many body bytes, and leaves the connection open. */
+  /** Stops sending after this many body bytes, but leaves the connection open. */
   readonly stallAfter?: number | undefined;
   readonly chunkBytes?: number;
   readonly chunkPauseMs?: number;
   readonly headers?: Record<string, string>;
-  /** Leaves content-length out. */
+  /** Omits content-length. */
   readonly chunked?: boolean;
 }
 
-/** Answers as a good server does, apart from what `options` ask. */
+/** Sends a correct response, except for the faults in `options`. */
 export async function sendFile(
   server: FileServer,
   request: IncomingMessage,
@@ -126,7 +125,7 @@ async function untilFileHas(path: string, bytes: number): Promise<void> {
   }
 }
 
-/** The hub: its own address redirects to the delivery network, saying digest and size on the way. */
+/** Behaves like the hub: redirects to the CDN and announces digest and size in the redirect. */
 export function sendHubFile(
   server: FileServer,
   request: IncomingMessage,

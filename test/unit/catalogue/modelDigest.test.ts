@@ -21,14 +21,14 @@ const sha256 = (bytes: string | Uint8Array) => createHash('sha256').update(bytes
 const digestOf = async () => (await ModelDigest.of(path, directory)).compute(go);
 const known = async () => (await ModelDigest.of(path, directory)).known;
 
-/** Aborted after it was looked at so many times. */
+/** A signal that is aborted after `aborted` was read this many times. */
 function abortedAfter(looks: number): AbortSignal {
   let left = looks;
   return Object.defineProperty(new AbortController().signal, 'aborted', { get: () => left-- <= 0 });
 }
 
 describe("the digest of a user's own model", () => {
-  it("is its file's SHA-256, known at once the next time", async () => {
+  it("is its file's SHA-256, and is cached for the next start", async () => {
     await writeFile(path, 'abc');
     expect(await known()).toBeUndefined();
     // FIPS 180-2, appendix B.1.
@@ -39,7 +39,7 @@ describe("the digest of a user's own model", () => {
     expect(await readdir(directory)).toHaveLength(1);
   });
 
-  it('goes on where it was stopped', async () => {
+  it('continues where it was interrupted', async () => {
     const bytes = new Uint8Array(3_500_000).map((_, i) => i % 251);
     await writeFile(path, bytes);
     const digest = await ModelDigest.of(path, directory);
@@ -49,14 +49,14 @@ describe("the digest of a user's own model", () => {
     expect(digest.known).toBe(sha256(bytes));
   });
 
-  it('is right when two want it at once', async () => {
+  it('is correct if two callers compute it at once', async () => {
     const bytes = new Uint8Array(2_500_000).fill(7);
     await writeFile(path, bytes);
     const digest = await ModelDigest.of(path, directory);
     expect(await Promise.all([digest.compute(go), digest.compute(go)])).toEqual([sha256(bytes), sha256(bytes)]);
   });
 
-  it.each(['length', 'date', 'inode'])('is another once the file is: by its %s', async (what) => {
+  it.each(['length', 'date', 'inode'])('is computed again if the file changed its %s', async (what) => {
     await writeFile(path, 'first');
     const [first, { mtime }] = [await digestOf(), await stat(path)];
     if (what === 'inode') {
@@ -70,7 +70,7 @@ describe("the digest of a user's own model", () => {
     expect(await digestOf()).not.toBe(first);
   });
 
-  it('is never known of a file that changed after it was loaded', async () => {
+  it('stays unknown if the file changed after it was loaded', async () => {
     await writeFile(path, 'first');
     const digest = await ModelDigest.of(path, directory);
     await writeFile(path, 'other');
@@ -80,7 +80,7 @@ describe("the digest of a user's own model", () => {
     expect(await readdir(directory).catch(() => [])).toEqual([]);
   });
 
-  it('is never known of a file that is gone', async () => {
+  it('stays unknown if the file was deleted', async () => {
     expect(await digestOf()).toBeUndefined();
     await writeFile(path, 'there');
     const digest = await ModelDigest.of(path, directory);
@@ -88,21 +88,21 @@ describe("the digest of a user's own model", () => {
     expect(await digest.compute(go)).toBeUndefined();
   });
 
-  it('is of a folder that of all its shards, index and configuration', async () => {
+  it('of a folder covers all shards, index and configuration', async () => {
     path = join(root, 'own');
     await mkdir(path);
     const files = { 'config.json': '{}', 'model-1.safetensors': 'one', 'model-2.safetensors': 'two' };
     for (const [name, content] of Object.entries({ ...files, 'README.md': 'text' })) {
       await writeFile(join(path, name), content);
     }
-    // As `sha256sum * | sort | sha256sum` says it.
+    // The output of `sha256sum * | sort | sha256sum`.
     const lines = Object.entries(files).map(([name, content]) => `${sha256(content)}  ${name}\n`);
     expect(await digestOf()).toBe(sha256(lines.sort().join('')));
     await writeFile(join(path, 'model-2.safetensors'), 'three');
     expect(await known()).toBeUndefined();
   });
 
-  it('costs the time again where it cannot be remembered, or not be read back', async () => {
+  it('is computed again if the cache cannot be written or read', async () => {
     await writeFile(path, 'abc');
     await writeFile(directory, 'a file where the folder should be');
     expect(await digestOf()).toBe(sha256('abc'));
@@ -114,7 +114,7 @@ describe("the digest of a user's own model", () => {
     expect(await known()).toBeUndefined();
   });
 
-  it('tells files apart before it is known', async () => {
+  it('distinguishes files before it is computed', async () => {
     await writeFile(path, 'abc');
     const { label } = await ModelDigest.of(path, directory);
     await writeFile(path, 'abcd');
@@ -125,7 +125,7 @@ describe("the digest of a user's own model", () => {
 });
 
 describe('the digest of a model in the store', () => {
-  it('stands in its path', async () => {
+  it('is part of its path', async () => {
     const digest = 'c'.repeat(64);
     path = join(root, 'models', `sha256-${digest}`, 'model.gguf');
     expect(storedDigest(path)).toBe(digest);

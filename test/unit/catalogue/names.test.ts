@@ -4,7 +4,7 @@ import { defaultStoreDirectory, isSafeFileName, modelFolder } from '../../../eng
 import { fuzzNames } from '../../fuzz/store.ts';
 
 describe('names from outside', () => {
-  it('never lead out of the store: 5,000 of them (npm run fuzz:store tries 100,000)', async () => {
+  it('never leave the store: 5,000 names (npm run fuzz:store tries 100,000)', async () => {
     const figures = await fuzzNames(5000, 1);
     expect(figures.problems).toEqual([]);
     expect(figures.accepted).toBeGreaterThan(100);
@@ -35,7 +35,7 @@ describe('names from outside', () => {
     'a\0',
   ])('may not be %j', (name) => expect(isSafeFileName(name)).toBe(false));
 
-  it('become folders only as digests', () => {
+  it('become folder names only if they are digests', () => {
     const digest = 'a'.repeat(64);
     expect(modelFolder('/store', digest)).toBe(join('/store', 'models', `sha256-${digest}`));
     for (const bad of [`${digest}a`, digest.toUpperCase(), `../${digest}`, `${digest}\n`, '']) {
@@ -44,15 +44,15 @@ describe('names from outside', () => {
   });
 });
 
-describe('the store lies', () => {
+describe('the store is located', () => {
   const directory = (platform: NodeJS.Platform, variables: Record<string, string> = {}) =>
     defaultStoreDirectory({ platform, home: '/home/me', variables });
 
-  it('where HEARTH_HOME says', () => {
+  it('in HEARTH_HOME', () => {
     expect(directory('linux', { HEARTH_HOME: '/big/disk', XDG_CACHE_HOME: '/cache' })).toBe('/big/disk');
   });
 
-  it("in the platform's folder for data that can be fetched again", () => {
+  it("in the platform's cache folder", () => {
     expect(directory('linux')).toBe(join('/home/me', '.cache', 'hearth'));
     expect(directory('linux', { XDG_CACHE_HOME: '/cache' })).toBe(join('/cache', 'hearth'));
     expect(directory('linux', { XDG_CACHE_HOME: 'relative' })).toBe(join('/home/me', '.cache', 'hearth'));

@@ -6,8 +6,8 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { StoreProgress } from '../../../engine/catalogue/files.ts';
 import { withLock } from '../../../engine/catalogue/lock.ts';
-import type { StoreProgress } from '../../../engine/catalogue/progress.ts';
 import { stagedBytes } from '../../../engine/catalogue/sources.ts';
 import { openStore } from '../../../engine/catalogue/store.ts';
 import { type FileServer, sendHubFile, startServer } from './fileServer.ts';
@@ -19,7 +19,7 @@ const entry = testEntry(content);
 const children = new Set<ChildProcess>();
 let program: string;
 let server: FileServer;
-/** Of one connection: no round of kills may reach the end of the file. */
+/** Bytes sent per connection, so that no round of kills reaches the end of the file. */
 let stallAfter: number | undefined;
 
 beforeAll(async () => {
@@ -78,7 +78,7 @@ function startPull(
 }
 
 describe('a process that is killed while it downloads', () => {
-  it('twenty times leaves a download that goes on, and ends with the right file', async () => {
+  it('twenty times can resume each time, and ends with the right file', async () => {
     const directory = await temporaryFolder();
     const random = randomNumbers(3);
     const kept: number[] = [];
@@ -95,7 +95,7 @@ describe('a process that is killed while it downloads', () => {
       kept.push(await stagedBytes(directory, entry));
     }
     stallAfter = undefined;
-    // Every round brought something and lost nothing.
+    // Every round made progress and lost nothing.
     expect(kept).toEqual([...new Set(kept)].toSorted((a, b) => a - b));
     server.requests.length = 0;
     const { output, code } = await startPull(directory).ended;
@@ -106,7 +106,7 @@ describe('a process that is killed while it downloads', () => {
 });
 
 describe('several pulls of one model', () => {
-  it('in two processes download it once, and both have it', async () => {
+  it('in two processes download it once for both', async () => {
     const directory = await temporaryFolder();
     server.bytesSent = 0;
     const both = await Promise.all([startPull(directory).ended, startPull(directory).ended]);
@@ -114,7 +114,7 @@ describe('several pulls of one model', () => {
     expect(server.bytesSent).toBe(content.length);
   });
 
-  it('in one process download it once, and the one that waits reports how far the other is', async () => {
+  it("in one process download it once, and the waiting pull reports the other's progress", async () => {
     const directory = await temporaryFolder();
     const endpoints = { hub: new URL(server.origin), index: new URL(server.origin) };
     const store = openStore({ directory, entries: [entry], endpoints });
@@ -127,7 +127,7 @@ describe('several pulls of one model', () => {
     expect(phases).toContain('waiting');
   });
 
-  it('can be cancelled while waiting', async () => {
+  it('can be cancelled while they wait', async () => {
     const path = join(await temporaryFolder(), 'a.lock');
     const cancel = new AbortController();
     await withLock(path, {}, async () => {
@@ -138,7 +138,7 @@ describe('several pulls of one model', () => {
 });
 
 describe('behind a proxy', () => {
-  it('downloads go through the proxy that the environment names', async () => {
+  it('downloads use the proxy of the environment', async () => {
     const tunnels: string[] = [];
     const proxy = createServer();
     proxy.on('connect', (request, socket) => {
@@ -160,7 +160,7 @@ describe('behind a proxy', () => {
 });
 
 describe('a lock', () => {
-  it('is never held twice', async () => {
+  it('never has two holders', async () => {
     const path = join(await temporaryFolder(), 'a.lock');
     let holders = 0;
     let most = 0;
@@ -173,7 +173,7 @@ describe('a lock', () => {
     expect(most).toBe(1);
   });
 
-  it('of a process that is gone is taken over at once', async () => {
+  it('of a dead process is taken over immediately', async () => {
     const path = join(await temporaryFolder(), 'a.lock');
     const { child, ended } = startPull(await temporaryFolder());
     child.kill('SIGKILL');
@@ -184,8 +184,8 @@ describe('a lock', () => {
 
   it.each([
     ['of another machine', JSON.stringify({ pid: 1, host: 'elsewhere', token: 'old' })],
-    ['that is no lock at all', 'rubbish'],
-  ])('%s is taken over once nobody has touched it for a minute', async (_name, text) => {
+    ['with invalid content', 'rubbish'],
+  ])('%s is taken over after a minute without a touch', async (_name, text) => {
     const path = join(await temporaryFolder(), 'locks', 'a.lock');
     await mkdir(join(path, '..'), { recursive: true });
     await writeFile(path, text);

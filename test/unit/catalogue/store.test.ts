@@ -2,8 +2,8 @@ import { mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { CatalogueEntry } from '../../../engine/catalogue/catalogue.ts';
+import type { StoreProgress } from '../../../engine/catalogue/files.ts';
 import { requireSpace } from '../../../engine/catalogue/files.ts';
-import type { StoreProgress } from '../../../engine/catalogue/progress.ts';
 import { stagingFolder } from '../../../engine/catalogue/sources.ts';
 import { openStore, type Store, toModelEntry } from '../../../engine/catalogue/store.ts';
 import { modelEntry } from '../../../engine/protocol/engineProtocol.ts';
@@ -20,7 +20,7 @@ const content = randomBytes(30_000);
 const hardware = { totalMemoryBytes: 16e9, freeMemoryBytes: 8e9, cores: 8 };
 const installedFolder = `models/sha256-${sha256(content)}`;
 
-/** A hub that holds one file under every name, or the files given. */
+/** A hub that serves one file under every name, or the given files. */
 async function serveHub(files: Readonly<Record<string, Buffer>> = {}): Promise<FileServer> {
   const server = await startServer((request, response) => {
     const name = /([^/?]+)(\?|$)/.exec(request.url ?? '')?.[1] ?? '';
@@ -57,13 +57,13 @@ const shardedEntry = testEntry(content, {
 });
 
 describe('a store', () => {
-  it('has nothing at first, and says so for each model', async () => {
+  it('lists every model as absent at first', async () => {
     const [model] = await (await open(await serveHub())).list();
     expect(model).toMatchObject({ state: 'absent', partialBytes: 0, recommended: true, fit: { verdict: 'good' } });
     expect(model?.path).toBeUndefined();
   });
 
-  it('gets a model into a folder named by its digest, and nothing else', async () => {
+  it('installs a model in a folder named by its digest, and leaves nothing else', async () => {
     const store = await open(await serveHub());
     const model = await store.pull('tiny');
     expect(model).toMatchObject({ state: 'present', path: join(store.directory, installedFolder, 'tiny.gguf') });
@@ -74,7 +74,7 @@ describe('a store', () => {
     expect(await store.resolve('tiny')).toBe(model.path);
   });
 
-  it('asks no server for a model that is there', async () => {
+  it('sends no request for an installed model', async () => {
     const server = await serveHub();
     const store = await open(server);
     await store.pull('tiny');
@@ -88,7 +88,7 @@ describe('a store', () => {
     expect(await filesBelow(path ?? '')).toEqual([...Object.keys(sharded), 'manifest.json'].sort());
   });
 
-  it('fetches only the files that are missing', async () => {
+  it('downloads only missing files', async () => {
     const server = await serveHub(sharded);
     const good = server.handle;
     server.handle = (request, response) =>
@@ -102,7 +102,7 @@ describe('a store', () => {
     expect(server.requests.filter((request) => request.path.includes('00001-of'))).toEqual([]);
   });
 
-  it('reports progress that grows to the whole', async () => {
+  it('reports progress up to the total', async () => {
     const store = await open(await serveHub());
     const seen: StoreProgress[] = [];
     await store.pull('tiny', { onProgress: (progress) => seen.push(progress) });
@@ -110,7 +110,7 @@ describe('a store', () => {
     expect(seen.at(-1)).toMatchObject({ ...whole, source: 'Hugging Face (owner/tiny)' });
   });
 
-  it('describes models in the shape of the protocol', async () => {
+  it('describes models as the protocol requires', async () => {
     const store = await open(await serveHub());
     for (const model of [await store.get('tiny'), await store.pull('tiny')]) {
       expect(modelEntry.strict().parse(toModelEntry(model))).toMatchObject({ id: 'tiny', state: model.state });
@@ -119,12 +119,12 @@ describe('a store', () => {
 });
 
 describe('resolving', () => {
-  it('tells how to get a model that is not there', async () => {
+  it('says how to download a missing model', async () => {
     const error = await failure((await open(await serveHub())).resolve('tiny'));
     expect(error).toMatchObject({ code: 'not-found', message: expect.stringContaining('`hearth models pull tiny`') });
   });
 
-  it("takes the user's own file or folder as it is", async () => {
+  it("uses the user's own file or folder in place", async () => {
     const store = await open(await serveHub());
     const folder = await temporaryFolder();
     await writeFile(join(folder, 'own.gguf'), 'x');
@@ -133,30 +133,33 @@ describe('resolving', () => {
   });
 
   it.each(['nothing-like-this', '', '/nowhere/at/all.gguf', 'tiny\0', `x${'y'.repeat(9000)}`])(
-    'says that %j is neither a model nor a file',
+    'reports that %j is neither a model nor a file',
     async (name) => {
       const store = await open(await serveHub());
       expect(await failure(store.resolve(name))).toMatchObject({ code: 'not-found' });
     },
   );
 
-  it.each(['pull', 'verify', 'remove', 'get'] as const)('%s knows only models of the catalogue', async (operation) => {
-    const store = await open(await serveHub());
-    for (const id of ['../../etc', 'unknown', '', 'tiny/../tiny', '__proto__', 'TINY']) {
-      expect(await failure(store[operation](id))).toMatchObject({ code: 'not-found' });
-    }
-    expect(await filesBelow(store.directory)).toEqual([]);
-  });
+  it.each(['pull', 'verify', 'remove', 'get'] as const)(
+    '%s accepts only models of the catalogue',
+    async (operation) => {
+      const store = await open(await serveHub());
+      for (const id of ['../../etc', 'unknown', '', 'tiny/../tiny', '__proto__', 'TINY']) {
+        expect(await failure(store[operation](id))).toMatchObject({ code: 'not-found' });
+      }
+      expect(await filesBelow(store.directory)).toEqual([]);
+    },
+  );
 });
 
 describe('verifying', () => {
-  it('accepts what is intact', async () => {
+  it('accepts an intact model', async () => {
     const store = await open(await serveHub());
     await store.pull('tiny');
     expect((await store.verify('tiny')).state).toBe('present');
   });
 
-  it('finds one changed bit, removes the file, and the next pull mends it', async () => {
+  it('detects one changed bit and removes the file, and the next pull repairs it', async () => {
     const store = await open(await serveHub());
     const { path = '' } = await store.pull('tiny');
     const bytes = await readFile(path);
@@ -164,13 +167,13 @@ describe('verifying', () => {
     await writeFile(path, bytes);
     expect(await failure(store.verify('tiny'))).toMatchObject({
       code: 'invalid-input',
-      message: 'tiny.gguf of Tiny was damaged on disk and has been removed. `hearth models pull tiny` gets it again.',
+      message: 'tiny.gguf of Tiny was damaged and has been removed. Download it again with `hearth models pull tiny`.',
     });
     expect((await store.get('tiny')).state).toBe('absent');
     expect(await readFile((await store.pull('tiny')).path ?? '')).toEqual(content);
   });
 
-  it('of several files keeps the intact ones', async () => {
+  it('keeps the intact files of a damaged model', async () => {
     const server = await serveHub(sharded);
     const store = await open(server, shardedEntry);
     const { path = '' } = await store.pull('tiny');
@@ -184,7 +187,7 @@ describe('verifying', () => {
 });
 
 describe('removing', () => {
-  it('takes the model and its unfinished downloads, and nothing else', async () => {
+  it('removes the model and its unfinished downloads, and nothing else', async () => {
     const server = await serveHub();
     const store = await open(server);
     await store.pull('tiny');
@@ -200,7 +203,7 @@ describe('removing', () => {
     expect(await filesBelow(store.directory)).toEqual(['models/other/keep', 'notes.txt']);
   });
 
-  it('does not follow a link out of the store', async () => {
+  it('does not follow a symbolic link out of the store', async () => {
     const store = await open(await serveHub());
     await store.pull('tiny');
     const elsewhere = await temporaryFolder();
@@ -211,8 +214,8 @@ describe('removing', () => {
   });
 });
 
-describe('a model that was carried here', () => {
-  it('is recognised, copied and checked', async () => {
+describe('an imported model', () => {
+  it('is recognised, copied and verified', async () => {
     const server = await serveHub();
     const store = await open(server);
     const folder = await temporaryFolder();
@@ -222,7 +225,7 @@ describe('a model that was carried here', () => {
     expect(server.requests).toEqual([]);
   });
 
-  it('may be a folder with the files of a checkpoint', async () => {
+  it('can be a folder with a checkpoint', async () => {
     const store = await open(await serveHub(), shardedEntry);
     const folder = await temporaryFolder();
     for (const [name, body] of Object.entries(sharded)) await writeFile(join(folder, name), body);
@@ -230,45 +233,43 @@ describe('a model that was carried here', () => {
     expect((await store.verify('tiny')).state).toBe('present');
   });
 
-  it('is refused when it is damaged, or none of the catalogue', async () => {
+  it('is rejected if it is damaged or not in the catalogue', async () => {
     const store = await open(await serveHub());
     const folder = await temporaryFolder();
     await writeFile(join(folder, 'damaged'), randomBytes(content.length, 77));
     await writeFile(join(folder, 'other'), 'x');
-    expect((await failure(store.add(join(folder, 'damaged')))).message).toContain('damaged or another file');
-    expect((await failure(store.add(join(folder, 'other')))).message).toContain('none of the catalogue');
-    expect((await failure(store.add(join(folder, 'absent')))).message).toContain('does not exist');
+    expect((await failure(store.add(join(folder, 'damaged')))).message).toContain('damaged or a different file');
+    expect((await failure(store.add(join(folder, 'other')))).message).toContain('not a model of the catalogue');
+    expect((await failure(store.add(join(folder, 'absent')))).message).toContain(': not found');
     expect((await store.get('tiny')).state).toBe('absent');
   });
 });
 
 describe('a disk', () => {
-  it('without room is found out before the download, and told in one sentence', async () => {
+  it('that is too small is reported before the download', async () => {
     const folder = await temporaryFolder();
     const error = await failure(requireSpace(folder, Number.MAX_SAFE_INTEGER));
-    expect(error.message).toMatch(
-      new RegExp(`^9010 TB more are needed in ${folder} and its disk has [\\d.]+ GB free.`),
-    );
+    expect(error.message).toMatch(new RegExp(`^${folder} needs 9010 TB more, but its disk has [\\d.]+ GB free.`));
   });
 
-  it('that does not take the store stops the pull, whatever sources are left', async () => {
+  it('that cannot be written stops the pull without trying other sources', async () => {
     const server = await serveHub();
     const directory = join(await temporaryFolder(), 'file');
     await writeFile(directory, 'not a folder');
     const store = openStore({ directory, entries: [testEntry(content)] });
     expect(await failure(store.pull('tiny'))).toMatchObject({
       code: 'unavailable',
-      message: expect.stringContaining('cannot be written'),
+      message: expect.stringContaining('Could not write'),
     });
     expect((await store.list())[0]?.state).toBe('absent');
     expect(server.requests).toEqual([]);
   });
 });
 
-describe('whatever moment the process died at', () => {
-  /** Moments at which every byte is on disk: pulling again needs no server. */
+describe('after the process died at any moment', () => {
+  /** Moments when every byte is on disk, so that the next pull needs no server. */
   const nothingToFetch = /not yet|state not/;
-  /** Disk states between the steps of a pull, made by undoing its last steps. */
+  /** Disk states between the steps of a pull, produced by undoing its last steps. */
   const moments: Record<string, (installed: string, staging: string) => Promise<void>> = {
     'the whole partial was there, not yet verified': async (installed, staging) => {
       await rename(installed, staging);
@@ -305,7 +306,7 @@ describe('whatever moment the process died at', () => {
   };
   const complete = JSON.stringify({ version: 1, complete: { bytes: content.length, sha256: sha256(content) } });
 
-  it.each(Object.keys(moments))('pulling again ends well: %s', async (moment) => {
+  it.each(Object.keys(moments))('the next pull succeeds: %s', async (moment) => {
     const entry = testEntry(content);
     const server = await serveHub();
     const store = await open(server, entry);

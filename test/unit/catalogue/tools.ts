@@ -1,4 +1,4 @@
-/** Content, zips and folders for the store's tests. */
+/** Test content, zip archives and folders for the store's tests. */
 import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -49,7 +49,7 @@ export async function filesBelow(folder: string): Promise<string[]> {
     .sort();
 }
 
-/** A catalogue entry of one small file that the hub has. */
+/** A catalogue entry with one small file on the hub. */
 export function testEntry(content: Buffer, changes: Partial<CatalogueEntryInput> = {}): CatalogueEntry {
   const [entry] = parseCatalogue([
     {
@@ -80,11 +80,11 @@ export interface ZipEntry {
   readonly name: string;
   readonly content: Buffer;
   readonly stored?: boolean;
-  /** What the table of contents claims instead of the truth. */
+  /** False values for the zip directory. */
   readonly claimedBytes?: number;
 }
 
-/** A zip archive as PKWARE's APPNOTE 6.3.10 sets it out: local headers with content, central directory, its end. */
+/** Builds a zip archive after PKWARE's APPNOTE 6.3.10: local headers with content, central directory, end record. */
 export function makeZip(entries: readonly ZipEntry[]): Buffer {
   const locals: Buffer[] = [];
   const centrals: Buffer[] = [];

@@ -60,7 +60,7 @@ async function file(name: string, text: string): Promise<string> {
 }
 
 describe('an argument with a very long line', () => {
-  it('reaches the model as any other', async () => {
+  it('reaches the model unchanged', async () => {
     const prompt = 'ab '.repeat(6000);
     const ended = await hearth(['generate', '--prompt', prompt, '--model', tiny.path, '--backend', 'onnx']);
     expect(ended).toMatchObject({ status: 1, stdout: '' });
@@ -69,7 +69,7 @@ describe('an argument with a very long line', () => {
 });
 
 describe('hearth index and search', () => {
-  it('find by words, and by meaning once an embedding model was named', async () => {
+  it('find by words, and by embeddings after an embedding model was chosen', async () => {
     const embedding = await makeEmbeddingModel();
     await mkdir(join(folder, 'tree'));
     await Promise.all([file('tree/a.txt', 'alpha beta\n'), file('tree/b.txt', 'gamma delta\n')]);
@@ -86,7 +86,7 @@ describe('hearth index and search', () => {
     expect([absent.status, absent.stderr]).toEqual([1, expect.stringContaining('models pull qwen3-embedding-0.6b')]);
     const vectors = { model: embedding.path, chunks: 2 };
     expect(await figures('--embeddings', embedding.path, ...backend)).toMatchObject({ vectors });
-    // The model is remembered, by both commands.
+    // Both commands remember the embedding model.
     expect(await figures(...backend)).toMatchObject({ vectors });
     expect((await search()).found).toHaveLength(2);
     await embedding.remove();
@@ -98,7 +98,7 @@ describe('hearth index and search', () => {
 });
 
 describe('hearth', () => {
-  it('shows its help and its version', async () => {
+  it('prints its help and its version', async () => {
     const { version } = JSON.parse(await readFile(resolve(import.meta.dirname, '../../../package.json'), 'utf8'));
     expect(await hearth(['--version'])).toMatchObject({ status: 0, stdout: `${version}\n` });
     const help = await hearth([]);
@@ -109,20 +109,23 @@ describe('hearth', () => {
     expect((await hearth(['generate', '--help'])).stdout).toContain('--raw');
   });
 
-  it('says in one line what is wrong with a call, with exit status 1', async () => {
+  it('reports a usage error in one line with exit status 1', async () => {
     const wrong: [string[], RegExp][] = [
-      [['dance'], /no command 'dance'/],
+      [['dance'], /Unknown command 'dance'/],
       [['generate'], /--prompt is missing/],
       [['generate', '--prompt', 'x', '--loud'], /Unknown option '--loud'/],
-      [['generate', '--prompt', 'x', '--max-tokens', '0'], /--max-tokens takes a whole number of at least 1, not '0'/],
-      [['generate', '--prompt', 'x', '--temperature', 'hot'], /--temperature takes a number/],
-      [['generate', '--prompt', 'x', '--backend', 'abacus'], /--backend takes auto/],
+      [
+        ['generate', '--prompt', 'x', '--max-tokens', '0'],
+        /--max-tokens must be a whole number of at least 1, not '0'/,
+      ],
+      [['generate', '--prompt', 'x', '--temperature', 'hot'], /--temperature must be a number/],
+      [['generate', '--prompt', 'x', '--backend', 'abacus'], /--backend must be one of auto/],
       [['generate', '--prompt', 'x', '--model', '/no/such/model'], /\/no\/such\/model/],
       [['chat'], /The question is missing/],
-      [['chat', 'a', 'b'], /'b' is one argument too many/],
+      [['chat', 'a', 'b'], /Unexpected argument 'b'/],
       [['complete', 'a.ts'], /FILE:LINE:COLUMN/],
-      [['complete', 'absent.ts:1:1'], /no file absent.ts/],
-      [['summarise', 'absent.ts'], /no file absent.ts/],
+      [['complete', 'absent.ts:1:1'], /absent\.ts: not found/],
+      [['summarise', 'absent.ts'], /absent\.ts: not found/],
       [['models', 'dance'], /not 'dance'/],
       [['models', 'verify', 'no-such-model'], /no-such-model/],
     ];
@@ -134,7 +137,7 @@ describe('hearth', () => {
     }
   });
 
-  it('lists and clears what is kept of prompts, and says what else it takes', async () => {
+  it('lists and clears saved KV caches, and names the valid actions', async () => {
     const sequences = join(folder, 'store', 'sequences');
     await mkdir(sequences, { recursive: true });
     const header = { identity: 'a'.repeat(64), model: 'Tiny', tokens: [1, 2], held: [[0, 2]], pieceBytes: [8] };
@@ -150,7 +153,9 @@ describe('hearth', () => {
     ]);
     expect((await hearth(['cache', 'clear'])).stdout).toMatch(/^Removed 1 prompts, \d+ bytes\.\n$/);
     expect((await hearth(['cache', 'list'])).stdout).toMatch(/^0 prompts, 0 bytes/);
-    expect((await hearth(['cache', 'dance'])).stderr).toBe("hearth: hearth cache takes list, clear; not 'dance'.\n");
+    expect((await hearth(['cache', 'dance'])).stderr).toBe(
+      "hearth: 'hearth cache' accepts list or clear, not 'dance'.\\n",
+    );
   });
 
   it('generates the same greedy text streamed and as JSON', async () => {
@@ -162,7 +167,7 @@ describe('hearth', () => {
     expect(answer).toMatchObject({ backend: 'reference', finish: 'length', statistics: { generatedTokens: 12 } });
   });
 
-  it('chats about a folder and says which files went along', async () => {
+  it('chats about a folder and says which files were included', async () => {
     const workspace = join(folder, 'workspace');
     await mkdir(workspace, { recursive: true });
     await writeFile(join(workspace, 'parser.ts'), 'export function parseNumber(text: string) {}\n');
@@ -172,10 +177,12 @@ describe('hearth', () => {
     expect(status).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ files: ['parser.ts'], finish: 'length' });
     expect(stderr).toContain('parser.ts:1-');
-    expect((await hearth(['chat', 'x', '--workspace', '/no/such', ...model()])).stderr).toContain('no folder /no/such');
+    expect((await hearth(['chat', 'x', '--workspace', '/no/such', ...model()])).stderr).toContain(
+      '/no/such: folder not found',
+    );
   });
 
-  it('completes at a place in a file, and refuses a place that is not there', async () => {
+  it('completes at a position in a file, and rejects a position outside of it', async () => {
     const name = await file('code.ts', 'const a = 1;\nconst b = ;\n');
     const { status, stdout } = await hearth(['complete', `${name}:2:11`, ...model(), '--json', '--max-tokens', '6']);
     expect(status).toBe(0);
@@ -184,7 +191,7 @@ describe('hearth', () => {
     expect((await hearth(['complete', `${name}:1:99`, ...model()])).stderr).toContain('column 99');
   });
 
-  it('summarises a file with its lines when it is long', async () => {
+  it('summarises a long file with line numbers', async () => {
     const text = Array.from({ length: 60 }, (_, i) => `def f${i}(x):\n    return x + ${i}\n`).join('\n');
     const name = await file('long.py', text);
     const { status, stdout } = await hearth(['summarise', name, ...model(), '--context', '512', '--max-tokens', '8']);
@@ -192,7 +199,7 @@ describe('hearth', () => {
     expect(stdout).toMatch(/- \*\*Lines 1–\d+ \(`f0`, /);
   });
 
-  it('writes teacher-forced logits that are the golden ones', async () => {
+  it('writes teacher-forced logits that match the golden ones', async () => {
     const reference = await openSafetensors(join(golden, 'golden.safetensors'));
     const ids = new BigInt64Array((await reference.read('input_ids')).buffer);
     const expected = new Float32Array((await reference.read('logits')).buffer);
@@ -222,7 +229,7 @@ describe('hearth', () => {
     expect(largest / deviation).toBeLessThan(1e-4);
   });
 
-  it('leaves no half-written file when the ids are wrong', async () => {
+  it('writes no file if the ids are invalid', async () => {
     const idsFile = await file('bad.json', '[1, 2, 999999]');
     const args = ['logits', '--model', golden, '--ids', idsFile, '--backend', 'reference', '--out', 'bad.f32'];
     expect(await hearth(args)).toMatchObject({ status: 1, stdout: '' });
@@ -231,7 +238,7 @@ describe('hearth', () => {
     expect((await hearth(['logits', '--model', golden, '--ids', text, '--out', 'x'])).stderr).toContain('text.json');
   });
 
-  it('measures, and gives the figures to machines and people', async () => {
+  it('prints benchmark figures as JSON and as text', async () => {
     const args = ['bench', '--model', golden, '--backend', 'reference', '--prompt-tokens', '8', '--tokens', '4'];
     const { stdout } = await hearth([...args, '--depth', '3', '--json']);
     const figures = JSON.parse(stdout);
@@ -241,21 +248,21 @@ describe('hearth', () => {
     }
     const { spec, file: weights } = await openModel(golden);
     await weights.close();
-    // 3 + 8 tokens, and half of the 4: in f32, as the reference keeps them.
+    // 3 + 8 tokens and half of the 4 answer tokens, in the reference backend's f32.
     const values = spec.layers.reduce((sum, { attention }) => sum + cacheValuesPerToken(attention), 0);
     expect(figures.cacheBytesPerToken).toBe(4 * values * 13);
     expect(figures.weightBytesPerToken).toBeLessThanOrEqual(figures.fileBytes);
-    expect((await hearth(args)).stdout).toMatch(/^a token: [\d.]+ MB of weights and [\d.]+ MB of keys and values$/m);
+    expect((await hearth(args)).stdout).toMatch(/^a token: [\d.]+ MB of weights and [\d.]+ MB of KV cache$/m);
   });
 
-  it('lists models for people and machines', async () => {
+  it('lists models as text and as JSON', async () => {
     const list = JSON.parse((await hearth(['models', 'list', '--json'])).stdout);
     expect(list).toContainEqual(expect.objectContaining({ id: 'smollm2-135m-instruct', state: 'absent' }));
     expect((await hearth(['models', 'list'])).stdout).toContain('smollm2-135m-instruct');
     expect(JSON.parse((await hearth(['models', 'recommend', '--json'])).stdout)).toHaveProperty('fit');
   });
 
-  it('ends at once on Ctrl-C, with the status that shells know', async () => {
+  it('ends immediately on Ctrl-C with exit status 130', async () => {
     const args = ['generate', '--prompt', 'tell me', '--temperature', '0', '--max-tokens', '2000', ...model()];
     let stopped = false;
     const { status, stderr } = await hearth(args, (stop) => {

@@ -27,7 +27,7 @@ function inspected(model: string): Promise<InspectedModel> {
   return inspectModel(openStore({ directory: join(folder, 'store') }), model, { contexts, hardware });
 }
 
-/** The value in the only line that begins so. */
+/** Returns the value of the only line that starts with `label`. */
 function fact(text: string, label: string): string {
   const lines = text.split('\n').filter((line) => line.startsWith(`${label}  `));
   expect(lines, label).toHaveLength(1);
@@ -57,7 +57,7 @@ function hearth(...args: readonly string[]): Promise<Ended> {
 }
 
 describe('a model of the catalogue that is not on this machine', () => {
-  it('is explained from what is published', async () => {
+  it('is described from published facts', async () => {
     const text = inspectionText([await inspected('gpt-oss-20b')]);
     const expected: [string, RegExp][] = [
       ['Licence', /^Apache-2\.0$/],
@@ -71,24 +71,24 @@ describe('a model of the catalogue that is not on this machine', () => {
       ['Activation', /^SwiGLU clamped at 7$/],
       ['Rotary base', /^150,000$/],
       ['YaRN', /^× 32 on 4,096 +always on$/],
-      ['Context', /^131,072 +tokens; 4,096 stretched by YaRN$/],
+      ['Context', /^131,072 +tokens; 4,096 extended by YaRN$/],
       ['Thinking', /^low, medium, high/],
       ['  routed experts', /^MXFP4 10\.2 GB, BF16 13\.3 MB$/],
       ['Weights read a token', /^3\.71 GB/],
       ['KV a token', /^24\.6 kB/],
       ['KV of windows', /^3\.15 MB/],
       ['Memory at 131,072', /^17 GB +weights and 3\.22 GB/],
-      // 17.6 GB less 13,761,264,768 bytes of weights, windows of 3,145,728 and 24,576 a token hold 156,000.
-      ['Fits this machine', /^131,072 tokens +all of its context; a model may take 17\.6 GB/],
+      // (17.6e9 - 13,761,264,768 weight bytes - 3,145,728 window bytes) / 24,576 bytes a token = 156,000 tokens.
+      ['Fits this machine', /^131,072 tokens +its full context; 17\.6 GB of memory available/],
     ];
     for (const [label, value] of expected) expect(fact(text, label), label).toMatch(value);
     expect(text).not.toContain('Latent ranks');
     expect(text).not.toContain('Dense feed-forward');
   });
 
-  it('says how a longer context is reached on request, and how much of it fits', async () => {
+  it('shows the longer context that YaRN reaches, and how much of it fits', async () => {
     const text = inspectionText([await inspected('qwen3-14b')]);
-    expect(fact(text, 'Context')).toMatch(/^40,960; with YaRN 131,072 .*by the rotary base of 1,000,000/);
+    expect(fact(text, 'Context')).toMatch(/^40,960; with YaRN 131,072 .*rotary base 1,000,000/);
     expect(fact(text, 'YaRN')).toMatch(/^on request, to × 4 on 32,768/);
     expect(fact(text, 'Memory at 131,072')).toMatch(/YaRN × 4$/);
     // (17.6e9 - 8,995,793,920) / 163,840 = 52,516 tokens, in whole steps of 1,024.
@@ -96,9 +96,9 @@ describe('a model of the catalogue that is not on this machine', () => {
     expect(fact(text, 'Normalisation')).toMatch(/^RMS; query and key heads too/);
   });
 
-  it('that is too large says what its weights take', async () => {
+  it('shows the size of the weights if it is too large', async () => {
     const text = inspectionText([await inspected('deepseek-v3.1')]);
-    expect(fact(text, 'Fits this machine')).toMatch(/^no +the weights take 673 GB; a model may take 17\.6 GB/);
+    expect(fact(text, 'Fits this machine')).toMatch(/^no +the weights take 673 GB; 17\.6 GB of memory available/);
     expect(fact(text, 'Attention')).toMatch(/^latent/);
     expect(fact(text, 'Latent ranks')).toMatch(/^key\/value 512, query 1,536$/);
     expect(fact(text, 'Experts a token')).toBe('8 and one of 2,048 always');
@@ -108,7 +108,7 @@ describe('a model of the catalogue that is not on this machine', () => {
 });
 
 describe('models side by side', () => {
-  it('stand in columns that are aligned, with a dash for what one of them has not', async () => {
+  it('are shown in aligned columns, with a dash for facts that do not apply', async () => {
     const models = await Promise.all(['gpt-oss-20b', 'qwen3-0.6b', 'deepseek-v3.1'].map(inspected));
     const text = inspectionText(models);
     const lines = text.trimEnd().split('\n');
@@ -124,7 +124,7 @@ describe('models side by side', () => {
 });
 
 describe('a model that is a file', () => {
-  it('shows the types and bytes that it has', async () => {
+  it('shows its own types and bytes', async () => {
     const model = await inspected(fixtureFile('goldens/gpt-oss'));
     expect(model).toMatchObject({ state: 'present', weightsKnownFrom: 'file', name: 'gpt-oss' });
     const text = inspectionText([model]);
@@ -150,7 +150,7 @@ describe('a model that is a file', () => {
     expect(fromConfig?.attention).toEqual(fromFile?.attention);
   });
 
-  it('cannot write to the screen what is no text', async () => {
+  it('cannot write control characters to the screen', async () => {
     const model = await inspected(fixtureFile('goldens/llama'));
     const text = inspectionText([{ ...model, licence: `free\u001b[2J\n${'x'.repeat(1000)}` }]);
     expect(text).not.toContain('\u001b');
@@ -159,7 +159,7 @@ describe('a model that is a file', () => {
 });
 
 describe('hearth inspect', () => {
-  it('gives machines a list, exact to the byte', async () => {
+  it('prints JSON with exact byte counts', async () => {
     const { status, stdout } = await hearth('gpt-oss-20b', tiny.path, '--json', '--context', '1000');
     expect(status).toBe(0);
     const [gptOss, own] = JSON.parse(stdout);
@@ -176,14 +176,14 @@ describe('hearth inspect', () => {
     expect(own).toMatchObject({ model: tiny.path, state: 'present', family: 'llama' });
   });
 
-  it('explains one model and compares several', async () => {
+  it('describes one model and compares several', async () => {
     const [one, two] = await Promise.all([hearth('qwen3-0.6b'), hearth('qwen3-0.6b', 'qwen3-4b')]);
     expect(one).toMatchObject({ status: 0, stderr: '' });
     expect(one.stdout).toMatch(/^Qwen3 0\.6B \(qwen3-0\.6b\)\n/);
     expect(two.stdout).toMatch(/^ +qwen3-0\.6b +qwen3-4b\n/);
   });
 
-  it('says in one line what is wrong, with exit status 1', async () => {
+  it('reports an error in one line with exit status 1', async () => {
     const config = join(folder, 'gptq.json');
     const fields = { model_type: 'qwen2', hidden_act: 'silu', hidden_size: 8, intermediate_size: 8, vocab_size: 8 };
     const more = { num_hidden_layers: 1, num_attention_heads: 1, rms_norm_eps: 1e-6, max_position_embeddings: 8 };
@@ -192,14 +192,14 @@ describe('hearth inspect', () => {
     await writeFile(join(folder, 'mamba.json'), '{ "model_type": "mamba" }');
     await writeFile(join(folder, 'broken.json'), '{');
     const wrong: [string[], RegExp][] = [
-      [[], /A model is missing/],
+      [[], /MODEL is missing/],
       [['no-such-model'], /no-such-model.*hearth models list/],
       [['qwen3-4b', 'no-such-model'], /no-such-model/],
       [[config], /quant_method.*gptq/],
       [['mamba.json'], /mamba is not one of/],
       [['broken.json'], /broken\.json is no JSON/],
       [['.'], /config\.json/],
-      [['qwen3-4b', '--context', 'long'], /--context takes a whole number/],
+      [['qwen3-4b', '--context', 'long'], /--context must be a whole number/],
     ];
     const results = await Promise.all(wrong.map(([args]) => hearth(...args)));
     for (const [i, { status, stdout, stderr }] of results.entries()) {

@@ -11,7 +11,7 @@ let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
 let cli: Awaited<ReturnType<typeof bundle>>;
 let main: Awaited<ReturnType<typeof bundle>>;
 let folder: string;
-/** As long as a server's token must be. */
+/** Long enough for a server token. */
 const secret = 's3cret'.repeat(8);
 
 beforeAll(async () => {
@@ -38,7 +38,7 @@ async function hearth(...args: string[]): Promise<{ status: number | null; stdou
 }
 
 describe('requests that an engine recorded', () => {
-  it('are answered with the same text when they are replayed', async () => {
+  it('give the same text when they are replayed', async () => {
     const file = join(folder, 'requests.jsonl');
     const engine = startEngine(main.path, { env: { HEARTH_RECORD: file, HEARTH_HOME: join(folder, 'store') } });
     await engine.requests.load({ model: tiny.path, backend: 'reference' });
@@ -60,12 +60,12 @@ describe('requests that an engine recorded', () => {
     const only = await hearth('replay', file, '--only', '3');
     expect(only.stdout.match(/^\d+ \w+/gm)).toEqual(['1 load', '3 complete']);
 
-    // What was recorded is code of the user: nobody else may read it, and no token of a server stands in it.
+    // The recording contains the user's code: only the owner may read it, and it must not contain a server token.
     expect((await stat(file)).mode & 0o777).toBe(0o600);
     expect(await readFile(file, 'utf8')).not.toContain(secret);
   });
 
-  it('are refused with the number of the line that is not one', async () => {
+  it('are rejected with the number of the invalid line', async () => {
     const file = join(folder, 'damaged.jsonl');
     await writeFile(file, '{"atMs":1,"method":"load","params":{"model":"x"}}\n{"method":"format"}\n');
     const { status, stderr } = await hearth('replay', file);
@@ -75,7 +75,7 @@ describe('requests that an engine recorded', () => {
 });
 
 describe('hearth doctor', () => {
-  it('reports every part by name and state, and no path of this machine', async () => {
+  it('reports each part with its state, without paths of this machine', async () => {
     const { stdout } = await hearth('doctor');
     const parts = stdout
       .trimEnd()
@@ -88,8 +88,8 @@ describe('hearth doctor', () => {
     expect(stdout).toMatch(/^ok +CPU backend: /m);
   });
 
-  it('ends with status 1 and the part when something is broken', async () => {
-    // A file stands where the store should be.
+  it('exits with 1 and names the broken part', async () => {
+    // A file blocks the store's folder.
     await writeFile(join(folder, 'blocked'), '');
     const env = { ...process.env, HEARTH_HOME: join(folder, 'blocked') };
     const child = fork(cli.path, ['doctor'], { env, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });

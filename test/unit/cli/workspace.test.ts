@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { workspaceContext } from '../../../engine/cli/workspace.ts';
 import { folderOf, repositoryOf } from '../index/folder.ts';
 
-/** A word is a token. */
+/** Counts one token a word. */
 const countTokens = (texts: string[]): number[] => texts.map((text) => text.split(/\s+/).filter(Boolean).length);
 const reader = { contextTokens: 4096, backend: 'webgpu', countTokens };
 
@@ -11,7 +11,7 @@ async function contextOf(files: Record<string, string>, question: string, of = r
 }
 
 describe('the context of a question about a folder', () => {
-  it('is what its index finds, each stretch with the lines that an answer can name, and a map', async () => {
+  it('contains search results with line numbers for citations, and a repository map', async () => {
     const files = {
       'src/retryPolicy.ts': 'export const attempts = 3;',
       'src/colours.ts': 'export const red = 1;',
@@ -26,7 +26,7 @@ describe('the context of a question about a folder', () => {
     expect(note).toContain('src/retryPolicy.ts:1-1');
   });
 
-  it('shows the stretch of a long file that is meant, and not its beginning', async () => {
+  it('quotes the relevant chunk of a long file instead of its start', async () => {
     const functions = Array.from({ length: 60 }, (_, i) => `function f${i}() {\n  return ${i};\n}\n`);
     functions[40] = 'function closeValve() {\n  shut();\n}\n';
     const { text } = await contextOf({ 'plant.ts': functions.join('\n') }, 'What does closeValve do?');
@@ -34,7 +34,7 @@ describe('the context of a question about a folder', () => {
     expect(text).not.toContain('function f0()');
   });
 
-  it('stays within the budget that the extension has for the same model', async () => {
+  it("stays within the extension's budget for the same model", async () => {
     const files = Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`valve${i}.ts`, 'valve '.repeat(100)]));
     const { text } = await contextOf(files, 'valve');
     const [tokens = 0] = countTokens([text]);
@@ -42,9 +42,9 @@ describe('the context of a question about a folder', () => {
     expect(tokens).toBeLessThan(0.5 * reader.contextTokens);
   });
 
-  it('says that the question goes alone when nothing is found', async () => {
+  it('says that the question is sent without context if nothing is found', async () => {
     const { files, note, text } = await contextOf({ 'a.ts': 'let x = 1;' }, 'zebra?');
     expect([files, text]).toEqual([[], '']);
-    expect(note).toContain('goes alone');
+    expect(note).toContain('sent without context');
   });
 });

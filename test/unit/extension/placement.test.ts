@@ -65,6 +65,21 @@ describe('code of an answer in its file', () => {
     expect(place('', 'new', { ...nowhere, cursorLine: 9 })).toBe('\nnew');
   });
 
+  it.each([
+    ['other parameters', 'def two(self, more):\n    return 3'],
+    ['a comment before it', '# Two.\ndef two(self):\n    return 3'],
+    ['an import before it', 'import math\n\ndef two(self):\n    return 3'],
+    ['another modifier', 'async def two(self):\n    return 3'],
+  ])('takes the place of the function with %s, without knowing symbols too', (_, code) => {
+    for (const known of [symbols, []])
+      expect(place(file, code, { ...nowhere, symbols: known })).not.toContain('return 2');
+  });
+
+  it('ends a function in brackets at its bracket', () => {
+    const before = 'a();\nexport function f(\n  x,\n) {\n  if (x) {\n  } else {\n  }\n}\nb();\n';
+    expect(place(before, 'function f() {}', nowhere)).toBe('a();\nfunction f() {}\nb();\n');
+  });
+
   it("keeps the file's line ends", () => {
     expect(place('a\r\nb\r\nc', 'x\ny', { ...nowhere, cursorLine: 1 })).toBe('a\r\nx\r\ny\r\nb\r\nc');
   });

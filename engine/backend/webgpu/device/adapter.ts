@@ -12,6 +12,9 @@ import { keepsHalfSubnormals } from './halfSubnormals.ts';
 export interface GpuCapabilities {
   readonly vendor: string;
   readonly architecture: string;
+  /** Its name in small letters and hyphens, as Dawn gives it: `nvidia-geforce-rtx-4090`. */
+  readonly device: string;
+  /** The driver's. */
   readonly description: string;
   /** A rasteriser that runs on the CPU: right, but slower than the onnx backend. */
   readonly software: boolean;
@@ -99,8 +102,14 @@ export function chooseMatrix(
   return `the adapter multiplies ${shown.join(', ') || 'nothing that it names'}`;
 }
 
-/** Vulkan device types are not exposed; software rasterisers are known by name. */
-const softwareNames = /swiftshader|llvmpipe|lavapipe|software|microsoft basic render/i;
+/**
+ * Vulkan device types are not exposed; software rasterisers are known by their names. Not by `architecture`, which Dawn makes
+ * of the vendor's number: of everything by Mesa without a vendor of its own it says "software", Apple's GPUs on Linux included.
+ */
+const softwareNames = /swiftshader|llvmpipe|lavapipe|microsoft basic render/i;
+
+/** Honeykrisp, Mesa's driver of Apple's GPUs, whose vendor is Mesa to Dawn. */
+const isAsahi = ({ vendor, device }: GPUAdapterInfo): boolean => vendor === 'mesa' && device.startsWith('apple-');
 
 function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabilities {
   const { info, limits, features } = adapter;
@@ -130,10 +139,11 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
     options.atMost?.bindingBytes ?? limits.maxBufferSize,
   );
   return {
-    vendor: info.vendor,
-    architecture: info.architecture,
+    vendor: isAsahi(info) ? 'apple' : info.vendor,
+    architecture: isAsahi(info) ? 'asahi' : info.architecture,
+    device: info.device,
     description: info.description || info.device,
-    software: softwareNames.test(`${info.vendor} ${info.architecture} ${info.device} ${info.description}`),
+    software: softwareNames.test(`${info.device} ${info.description}`),
     f16,
     ...(subgroups ? { subgroups: sizes } : {}),
     ...(typeof choice === 'object' ? { subgroupMatrix: choice } : {}),
@@ -206,14 +216,29 @@ async function loadDawn(): Promise<typeof import('webgpu')> {
   }
 }
 
+/** On Windows by Vulkan where its driver is there, since Direct3D 12 has no subgroup matrices; else by what Dawn prefers. */
+export async function requestAdapter(
+  create: (flags: string[]) => GPU,
+  flags: readonly string[],
+  platform: NodeJS.Platform = process.platform,
+): Promise<{ readonly instance: GPU; readonly adapter: GPUAdapter | null }> {
+  const powerPreference = 'high-performance';
+  if (platform === 'win32') {
+    const instance = create([...flags, 'backend=vulkan']);
+    const adapter = await instance.requestAdapter({ powerPreference });
+    if (adapter) return { instance, adapter };
+  }
+  const instance = create([...flags]);
+  return { instance, adapter: await instance.requestAdapter({ powerPreference }) };
+}
+
 /** @throws HearthError `unavailable` when there is no adapter, saying what was tried. */
 export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
   const { create, globals } = await loadDawn();
   Object.assign(globalThis, globals);
   const flags = [`enable-dawn-features=${dawnToggles(options.validate ?? false).join(',')}`];
   if (options.adapter) flags.push(`adapter=${options.adapter}`);
-  const instance = create(flags);
-  const adapter = await instance.requestAdapter({ powerPreference: 'high-performance' });
+  const { instance, adapter } = await requestAdapter(create, flags);
   if (!adapter) {
     throw new HearthError(
       'unavailable',

@@ -108,13 +108,16 @@ function unifiedCard(system: System, vendor: string, name: string): GraphicsCard
 /** Intel's graphics that stand on a card of their own (Dawn's gpu_info.json): their memory is not known. */
 const intelCards = /hpg?$/;
 
+/** As Dawn writes names. */
+const hyphenated = (name: string): string => name.toLowerCase().replace(/[^a-z0-9]+/g, '-');
+
 /** The memory of the adapter that was opened; absent: not known. */
 export async function memoryOf(
-  { vendor, architecture, description, software }: GpuCapabilities,
+  { vendor, architecture, device, description, software }: GpuCapabilities,
   system: System = thisSystem(),
 ): Promise<GraphicsCard | undefined> {
-  if (software || (vendor === 'intel' && !intelCards.test(architecture)))
-    return unifiedCard(system, vendor, description);
+  if (software || vendor === 'apple' || (vendor === 'intel' && !intelCards.test(architecture)))
+    return unifiedCard(system, vendor, vendor === 'apple' ? 'Apple GPU' : description);
   const own = (await graphicsCards(system)).filter((card) => card.vendor === vendor);
-  return own.find(({ name }) => description.includes(name)) ?? own[0];
+  return own.find(({ name }) => description.includes(name) || hyphenated(device).includes(hyphenated(name))) ?? own[0];
 }

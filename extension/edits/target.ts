@@ -1,0 +1,96 @@
+/** From what an answer says to a file of the workspace: looks files up, and asks the user where it is unclear. */
+import { realpath } from 'node:fs/promises';
+import { dirname, sep } from 'node:path';
+import * as vscode from 'vscode';
+import type { Attachment } from '../chat/conversation.ts';
+import type { Repository } from '../context/gather.ts';
+import { documentSymbols, meantFile, uriOf } from '../context/workspace.ts';
+import type { CodeBlock } from './codeBlock.ts';
+import { type Candidate, type Choice, destination } from './destination.ts';
+
+type Outlines = Pick<Repository, 'outline'>;
+
+/** Undefined: the user chose nothing. */
+export async function chosenTarget(
+  block: CodeBlock,
+  attachments: readonly Attachment[],
+  repository: Outlines,
+): Promise<Choice | undefined> {
+  const paths = [...new Set([...(block.path === undefined ? [] : [block.path]), ...block.mentioned])];
+  const found = new Map<string, string>();
+  for (const path of paths) {
+    const uri = await meantFile(path);
+    if (uri !== undefined && (await staysInside(uri))) found.set(path, vscode.workspace.asRelativePath(uri));
+  }
+  const decided = destination(block, { candidates: await candidates(attachments, repository), found });
+  return decided.kind === 'ask' ? pick(decided.choices) : decided;
+}
+
+/** Where a file of that path would be created; undefined where a link or the path leads out of the workspace. */
+export async function newFileUri(path: string): Promise<vscode.Uri | undefined> {
+  const folders = vscode.workspace.workspaceFolders ?? [];
+  const named = folders.find(({ name }) => folders.length > 1 && path.startsWith(`${name}/`));
+  const folder = named ?? folders[0];
+  if (folder === undefined) return undefined;
+  const uri = vscode.Uri.joinPath(folder.uri, named === undefined ? path : path.slice(named.name.length + 1));
+  return vscode.workspace.getWorkspaceFolder(uri) !== undefined && (await staysInside(uri)) ? uri : undefined;
+}
+
+/** Whether the file, or the nearest folder above it that exists, is below the workspace's folder once links are followed. */
+async function staysInside(uri: vscode.Uri): Promise<boolean> {
+  const folder = vscode.workspace.getWorkspaceFolder(uri);
+  if (folder === undefined) return false;
+  return uri.scheme !== 'file' || staysBelow(folder.uri.fsPath, uri.fsPath);
+}
+
+/** @param path below `root` by its name; neither file nor folders need to exist. */
+export async function staysBelow(root: string, path: string): Promise<boolean> {
+  const real = await realpath(root);
+  for (let at = path; at !== dirname(at); at = dirname(at)) {
+    const found = await realpath(at).catch((error: NodeJS.ErrnoException) => error.code ?? 'unknown');
+    if (found === 'ENOENT') continue;
+    const inside = found === real || found.startsWith(real + sep);
+    return inside && !found.slice(real.length).split(sep).includes('.git');
+  }
+  return false;
+}
+
+async function candidates(attachments: readonly Attachment[], repository: Outlines): Promise<Candidate[]> {
+  const attached = attachments.filter(({ id, firstLine }) => firstLine > 0 && !id.startsWith('found:'));
+  const uris = await Promise.all(attached.map(({ path }) => uriOf(path)));
+  const shown = vscode.window.visibleTextEditors.find(({ document }) => document.uri.scheme === 'file');
+  const editor = vscode.window.activeTextEditor ?? shown;
+  const own = editor?.document.uri.scheme === 'file' ? editor.document.uri : undefined;
+  const known = uris.filter((uri) => uri !== undefined);
+  const all = known.length > 0 ? known : own === undefined ? [] : [own];
+  const distinct = new Map(all.map((uri) => [uri.toString(), uri]));
+  return Promise.all(
+    [...distinct.values()].map(async (uri) => ({
+      path: vscode.workspace.asRelativePath(uri),
+      languageId: (await vscode.workspace.openTextDocument(uri)).languageId,
+      symbols: (await documentSymbols(uri, repository)).map(({ name }) => name),
+    })),
+  );
+}
+
+async function pick(choices: readonly Choice[]): Promise<Choice | undefined> {
+  const items = choices.map((choice) => ({ ...itemOf(choice), choice }));
+  const placeHolder = vscode.l10n.t('Where does this code belong?');
+  return (await vscode.window.showQuickPick(items, { placeHolder }))?.choice;
+}
+
+function itemOf(choice: Choice): { label: string; description?: string } {
+  switch (choice.kind) {
+    case 'file':
+      return { label: `$(file) ${choice.path}`, description: vscode.l10n.t('change this file') };
+    case 'new':
+      return { label: `$(new-file) ${choice.path}`, description: vscode.l10n.t('new file') };
+    case 'untitled':
+      return { label: `$(new-file) ${vscode.l10n.t('New File')}`, description: vscode.l10n.t('without a name yet') };
+    case 'terminal':
+      return {
+        label: `$(terminal) ${vscode.l10n.t('Run in Terminal')}`,
+        description: vscode.l10n.t('puts it there without running it'),
+      };
+  }
+}
