@@ -67,6 +67,9 @@ export const limits = {
     // On the CPU a prompt is read at some hundred tokens a second: with more than this attached, the first word of
     // every answer would take longer than people wait.
     cpuAttachmentTokens: 1_200,
+    // A model of 135M parameters gets 675 tokens beside a question, one of 1.5B 7,500: small ones lose the question in more.
+    parametersPerAttachedToken: 200_000,
+    leastAttachmentTokens: 600,
     // Attached text is journalled with the conversation; this bounds a turn on disk however long the context is.
     attachmentTokens: 131_072,
     // Share of the context that the engine keeps free for an answer.
@@ -161,12 +164,12 @@ export const limits = {
     changesBeforeScan: 500,
     // Between two reports of how far it is.
     stateMs: 1000,
-    // Different terms of one question; a stack trace has hundreds.
-    questionTerms: 40,
-    // A question's words that stand in more of the chunks than this share say nothing, if there are rarer ones.
-    commonShare: 0.2,
-    // In a smaller index no question takes long.
-    chunksBeforeCommon: 1000,
+    // Different terms of one question, the rarest first; a pasted log has thousands.
+    questionTerms: 200,
+    // Chunks that the terms of one question may match together: BM25 ranks about 500 of them a millisecond.
+    matchedChunks: 20_000,
+    // Chunks that are read again for what BM25 doesn't see: literals, calls, flags.
+    rereadChunks: 150,
     // Answers of any kind in one message.
     results: 1000,
     // Edges of the import graph; the Linux kernel has half a million.

@@ -9,6 +9,8 @@ export const attachment = chip.extend({
   text: z.string(),
   /** In its file, from 1; 0: it is no part of one, or from before this was kept. */
   firstLine: z.number().default(0),
+  /** First lines of the definitions that enclose it, which it doesn't show. */
+  within: z.string().optional(),
 });
 export type Attachment = z.infer<typeof attachment>;
 
