@@ -16,15 +16,6 @@ export interface Finder {
   readonly close: () => Promise<void>;
 }
 
-export async function hearthFinder(folder: string): Promise<Finder> {
-  const repository = await indexed(folder);
-  return {
-    name: 'Hearth',
-    find: (question, limit) => pathsOf(repository.search(question, 2 * limit), limit),
-    close: () => repository.close(),
-  };
-}
-
 /** The same index with vectors: by words and by meaning, fused. */
 export async function meaningFinder(folder: string, name: string, embedder: Embedder): Promise<Finder> {
   const repository = await indexed(folder);
