@@ -37,7 +37,7 @@ const filler =
 /** A text of another kind than code, or a calculation. */
 const general = [
   /^(?:please )?(?:can you |could you )?(?:write|tell|compose|give|sing|make up)\s+(?:me\s+)?(?:a|an|another|some)\s+(?:\w+\s+){0,2}(?:story|poem|joke|haiku|song|limerick|fairy ?tale|essay|rhyme|riddle|recipe|letter|fun fact|quote)\b/i,
-  /^(?:what(?:'s| is)|calculate|compute)?\s*[\d\s.+*/^()%-]+[=?]*$/i,
+  /^(?:what(?:'s| is)|calculate|compute)?\s*[\d\s.+*/^()%-]+[\s=?]*$/i,
   /^what(?:'s| is) the (?:time|date|weather|capital|population|meaning of life)\b/i,
   /^translate\b[^\n]*\b(?:in)?to (?:english|german|french|spanish|italian|chinese|japanese|portuguese|russian)\b/i,
 ];

@@ -4,7 +4,8 @@ import type { Query } from './query.ts';
 /** Added to a score of at most 1. */
 const weights = {
   literal: 0.5,
-  flag: 0.5,
+  flag: 0.8,
+  flagRead: 0.5,
   name: 0.15,
   definition: 0.5,
   call: 0.9,
@@ -92,7 +93,7 @@ export class Evidence {
       if (lower.includes(`-${long}`) || lower.includes(`"${long}"`) || lower.includes(`'${long}'`)) {
         return sum + weights.flag;
       }
-      return sum + (variable.test(lower) ? weights.flag / 2 : 0);
+      return sum + (variable.test(lower) ? weights.flagRead : 0);
     }, 0);
   }
 

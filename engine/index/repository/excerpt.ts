@@ -65,7 +65,7 @@ export const touches = (a: Stretch, b: Stretch): boolean =>
 /** The words of a text, for `areTwins`. */
 export const wordsOf = (text: string): ReadonlySet<string> => new Set(text.match(/[\p{L}\p{N}_$]+/gu) ?? []);
 
-const twinShare = 0.85;
+const twinShare = 0.8;
 const leastTwinWords = 6;
 
 /** Whether two texts say the same, as builds of one source for several targets do. */

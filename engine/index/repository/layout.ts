@@ -20,6 +20,8 @@ const testCamelName = /[\p{Ll}\p{N}](?:Tests?|Spec|IT)$/u;
 const examplePart = /^(?:examples?|samples?|demos?|benchmarks?|benches|bench)$/;
 const vendoredPart = /^(?:vendor(?:ed)?|third[_-]?party|external|node_modules|bower_components)$/;
 const changelogName = /^(?:change(?:s|log)|history|news|release[-_ ]?notes|releases)(?:[._-].*)?$/;
+/** Terms of use rank with changelogs: hardly a question is about them. */
+const licenceName = /^(?:licen[cs]e|copying|notice)(?:[._-].*)?$/;
 const documentEnding = /\.(?:md|mdx|markdown|rst|adoc|asciidoc|txt|org|tex|pod|rdoc)$/;
 const dataEnding =
   /\.(?:json[5c]?|ya?ml|toml|xml|csv|tsv|svg|lock|po|pot|properties|ini|cfg|conf|plist|snap|golden|map|ipynb|editorconfig|gitignore)$/;
@@ -67,7 +69,8 @@ export class Layout {
     const own = this.classOf(path);
     if (own === undefined) return 1;
     const asked = query.wants.has(own) || (own === 'test' && query.relation === 'tests');
-    return factors[own][asked || namesFolderOf(path, query) ? 'lifted' : 'usual'];
+    const named = own !== 'changelog' && namesFolderOf(path, query);
+    return factors[own][asked || named ? 'lifted' : 'usual'];
   }
 
   #computed(path: string): PathClass | undefined {
@@ -77,6 +80,7 @@ export class Layout {
     const name = parts.at(-1) ?? '';
     const stem = name.replace(/\.[^.]*$/, '');
     const lower = folders.map((part) => part.toLowerCase());
+    if (licenceName.test(name.toLowerCase()) && grammarOf(path) === undefined) return 'changelog';
     if (lower.some((part) => vendoredPart.test(part)) || foreign.some((root) => path.startsWith(root)))
       return 'vendored';
     if (locales.has(folders.join('/')) && languageTag.test(stem)) return 'data';
@@ -106,7 +110,8 @@ function learn(database: DatabaseSync): Learned {
     )
     .all()
     .map((row) => ({ path: String(row['path']), digest: String(row['digest']) }))
-    .filter(({ path }) => /(?:^|\/)(?:licen[cs]e|copying)[^/]*$/i.test(path) && grammarOf(path) === undefined);
+    .filter(({ path }) => licenceName.test(path.slice(path.lastIndexOf('/') + 1).toLowerCase()))
+    .filter(({ path }) => grammarOf(path) === undefined);
   const own = new Set(licences.filter(({ path }) => !path.includes('/')).map(({ digest }) => digest));
   const foreign = licences
     .filter(({ path, digest }) => own.size > 0 && path.includes('/') && !own.has(digest))

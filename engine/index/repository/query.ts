@@ -40,9 +40,9 @@ const asksFor: Readonly<Record<PathClass, RegExp>> = {
   example: /\b(?:examples?|samples?|demos?|benchmarks?)\b/i,
   vendored: /\b(?:vendored|bundled|third[- ]party)\b/i,
   data: /\b(?:config(?:uration)?|settings?|fixtures?|locales?|translations?|ya?ml|json|toml|manifest|workflow)\b/i,
-  changelog: /\b(?:changelog|release notes?|changed in|since (?:which )?version|which version|deprecated in)\b/i,
-  document:
-    /\b(?:docs?|documentation|documented|readme|guides?|tutorials?|manual|licen[cs]e|contribut\w+|install\w*)\b/i,
+  changelog:
+    /\b(?:licen[cs]e|changelog|release notes?|changed in|since (?:which )?version|which version|deprecated in)\b/i,
+  document: /\b(?:docs?|documentation|documented|readme|guides?|tutorials?|manual|contribut\w+|install\w*)\b/i,
 };
 
 const relations: readonly (readonly [Relation, RegExp])[] = [

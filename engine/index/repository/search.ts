@@ -34,6 +34,8 @@ const fileWeight = 0.25;
 /** Of the score of the best words: a chunk that no ranking by words has, but a name's definition or call. */
 const namedBase = 0.2;
 const placeScore = 10;
+/** Names that are looked up. */
+const mostNames = 12;
 /** Frames of a trace that are looked up. */
 const mostPlaces = 30;
 const readmeScore = 20;
@@ -196,6 +198,8 @@ class Search {
   readonly #evidence: Evidence;
   readonly #terms: readonly Term[];
   readonly #files = new Map<string, readonly string[]>();
+  /** Chunks that define a name of the question. */
+  readonly #defining = new Map<string, ReadonlySet<number>>();
   readonly #outlines = new Map<string, readonly Definition[]>();
 
   constructor(index: ChunkSearch, query: Query, near: readonly Near[]) {
@@ -223,11 +227,12 @@ class Search {
     for (const { chunk, cosine } of this.#near) {
       scores.set(chunk, (scores.get(chunk) ?? 0) + cosineWeight * Math.max(0, cosine));
     }
-    for (const name of this.#query.names.slice(0, 8)) {
-      const defining = this.#index.defining(name, 5).map(({ id }) => id);
+    for (const name of this.#query.names.slice(0, mostNames)) {
+      const defining = this.#index.defining(name, 50).map(({ id }) => id);
+      this.#defining.set(name, new Set(defining));
       const { relation } = this.#query;
       const mentions = relation === 'callers' || relation === 'tests' ? this.#index.mentions(name) : [];
-      for (const id of [...defining, ...mentions]) if (!scores.has(id)) scores.set(id, namedBase);
+      for (const id of [...defining.slice(0, 5), ...mentions]) if (!scores.has(id)) scores.set(id, namedBase);
     }
     return scores;
   }
@@ -237,12 +242,9 @@ class Search {
       const chunk = this.#index.chunk(id);
       const text = chunk && this.#textOf(chunk);
       if (chunk === undefined || text === undefined) return [];
-      const defined = this.#outline(chunk.path).filter(
-        ({ firstLine }) => firstLine >= chunk.firstLine && firstLine <= chunk.lastLine,
-      );
       const isTest = this.#index.layout.classOf(chunk.path) === 'test';
-      const names = new Set(defined.map(({ name }) => name));
-      const evidence = this.#evidence.of({ text, lower: text.toLowerCase(), defined: names, isTest });
+      const defined = new Set([...this.#defining].flatMap(([name, chunks]) => (chunks.has(id) ? [name] : [])));
+      const evidence = this.#evidence.of({ text, lower: text.toLowerCase(), defined, isTest });
       return [{ chunk, score: base + evidence }];
     });
     const files = new Map<string, number>();
