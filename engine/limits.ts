@@ -172,6 +172,8 @@ export const limits = {
     rereadChunks: 150,
     // Answers of any kind in one message.
     results: 1000,
+    // Names whose references a map counts: 0.2 s; a larger repository is ranked by imports and the first ones.
+    mapSymbols: 20_000,
     // Edges of the import graph; the Linux kernel has half a million.
     imports: 1_000_000,
     // Parsed to tell a mention in code from one in a comment or string; about 5 ms each.

@@ -8,7 +8,7 @@ import { HearthError } from '../../errors.ts';
 export const tokenizer = `"porter ascii tokenchars '_$'"`;
 
 /** Another one: the file is made anew. */
-const schemaVersion = 3;
+const schemaVersion = 4;
 
 const schema = `
   CREATE TABLE files (
