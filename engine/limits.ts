@@ -118,6 +118,12 @@ export const limits = {
     idleSequences: { chat: 8, keystroke: 4, summary: 2, 'warm-up': 8 },
     // No vocabulary packs more characters into a token on average; text beyond is not even encoded.
     charsPerToken: 16,
+    // What frames a message takes at least two tokens; so many characters count for it where characters are counted.
+    messageChars: 32,
+    // A conversation up to here is encoded whole, which takes some 10 ms; a longer one is first cut by its characters.
+    historyChars: 256 * 1024,
+    // Of preparing a prompt, between two looks at what else there is to do.
+    sliceMs: 10,
     // A longer completion prompt delays the first suggestion by seconds on a processor.
     completionPromptTokens: 2048,
     // Compiled grammars: an agent has about 60 tools.
@@ -198,6 +204,12 @@ export const limits = {
     retryAfterSeconds: 1,
     // Answers to one request.
     choices: 4,
+    // Texts that an answer is one of; labels of a classifier have some hundred.
+    choicesOfAnswer: 1000,
+    // As OpenAI's API.
+    logprobs: 20,
+    // Prompts of one request for completions.
+    prompts: 32,
     // An agent's conversation has hundreds; its tools are some dozens.
     messages: 10_000,
     tools: 128,
@@ -259,8 +271,9 @@ export const limits = {
     cachedPieces: 32_768,
     // The longest published template has about 30 KB.
     templateChars: 512 * 1024,
-    // A thousand messages take about 200 steps each in the longest published template.
+    // A message takes about 200 steps in the longest published template.
     templateSteps: 300_000,
+    templateStepsOfMessage: 300,
     // Published templates nest about 30 deep. The interpreter takes about four stack frames a level.
     templateDepth: 400,
     // What a template may add to what it is given; published ones add under 20 KB.

@@ -32,7 +32,7 @@ export const chat: Command = {
     const machine = values.switch('json');
     const directory = values.text('workspace');
     await withAnswerer(values, terminal, machine ? undefined : streaming(terminal), async ({ engine, card }) => {
-      const countTokens = (texts: string[]): number[] => engine.countTokens({ texts });
+      const countTokens = (texts: string[]) => engine.countTokens({ texts });
       const context =
         directory === undefined
           ? undefined

@@ -16,11 +16,11 @@ const mapLabel = 'Repository map';
 export async function workspaceContext(
   repository: Repository,
   question: string,
-  reader: Reader & { countTokens(texts: string[]): number[] },
+  reader: Reader & { countTokens(texts: string[]): number[] | Promise<number[]> },
 ): Promise<WorkspaceContext> {
   await repository.embeddingsOpened();
   const sources = await repositorySources(repository, { text: question, earlier: [], explicit: false, mapLabel });
-  const counts = reader.countTokens(sources.map(({ lines }) => lines.join('\n')));
+  const counts = await reader.countTokens(sources.map(({ lines }) => lines.join('\n')));
   const candidates = sources.map((source, i) => ({ ...source, tokens: counts[i] ?? 0 }));
   const { chosen } = plan(candidates, contextBudget(reader, 0));
   const quoted = chosen.map(({ candidate, start, text }) => {

@@ -3,27 +3,31 @@ import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
-import type { ChatResult, Delta } from '../protocol/engineProtocol.ts';
+import type { ChatResult, Delta, TokenLogprob } from '../protocol/engineProtocol.ts';
+import { constraintFields, constraintOf, formatOf } from './constraints.ts';
 import type { Exchange } from './exchange.ts';
 import {
   checkModel,
   choiceSampling,
   choicesField,
+  endFields,
+  endOf,
+  fingerprintOf,
   optional,
-  reasoningEffort,
+  optionalOrOff,
+  refuse,
   refuseFields,
   samplingFields,
   samplingOf,
   stopField,
   streamOptions,
-  thinkingOf,
   tokensField,
   unsupported,
 } from './fields.ts';
+import { chatLogprobs, logprobsOf } from './logprobs.ts';
 import {
   chatFormat,
   choiceWord,
-  formatOf,
   functionTool,
   message,
   messageOf,
@@ -32,6 +36,7 @@ import {
   toolOf,
 } from './messages.ts';
 import {
+  allOf,
   ask,
   chatRequest,
   finishOf,
@@ -41,6 +46,7 @@ import {
   thinkingTokensOf,
   usageOf,
 } from './serving.ts';
+import { chatThinking, thinkingFields } from './thinking.ts';
 
 const named = z.object({ type: z.literal('function'), function: z.object({ name: z.string() }) });
 
@@ -57,11 +63,16 @@ const body = z.object({
   tool_choice: optional(z.union([choiceWord, named.transform((choice) => choice.function)])),
   parallel_tool_calls: optional(z.boolean()),
   response_format: optional(chatFormat),
-  reasoning_effort: optional(reasoningEffort),
-  /** vLLM's name for a limit of thinking. */
-  thinking_token_budget: optional(z.number().int().min(0)),
+  ...constraintFields,
+  ...endFields,
+  ...thinkingFields,
   ...samplingFields,
-  logprobs: unsupported,
+  logprobs: optional(z.boolean()),
+  top_logprobs: optionalOrOff(z.number().int().min(0).max(limits.server.logprobs)),
+  modalities: optional(z.array(z.string())),
+  add_generation_prompt: optional(z.boolean()),
+  continue_final_message: unsupported,
+  echo: unsupported,
   functions: unsupported,
   audio: unsupported,
   web_search_options: unsupported,
@@ -70,11 +81,16 @@ type Body = z.output<typeof body>;
 
 export async function chatCompletions(serving: Serving, exchange: Exchange): Promise<void> {
   const request = body.parse(await exchange.body());
-  const model = checkModel(request.model, loadedCard(serving));
-  const { logprobs, functions, audio, web_search_options } = request;
-  refuseFields({ logprobs, functions, audio, web_search_options });
+  const card = loadedCard(serving);
+  const model = checkModel(request.model, card);
+  refuseUnsupported(request);
   const params = chatRequest(paramsOf(request));
-  const head = { id: `chatcmpl-${randomUUID()}`, created: nowSeconds(), model };
+  const head = {
+    id: `chatcmpl-${randomUUID()}`,
+    created: nowSeconds(),
+    model,
+    system_fingerprint: fingerprintOf(card),
+  };
   const writer = new ChunkWriter(exchange, head, request);
   const choices = Array.from({ length: request.n ?? 1 }, async (_, index) => {
     const own = { ...params, sampling: choiceSampling(params.sampling, index) };
@@ -85,29 +101,34 @@ export async function chatCompletions(serving: Serving, exchange: Exchange): Pro
   const answers = await allOf(choices);
   const usage = {
     ...usageOf(answers),
-    completion_tokens_details: { reasoning_tokens: thinkingTokensOf(serving, answers) },
+    completion_tokens_details: { reasoning_tokens: await thinkingTokensOf(serving, answers) },
   };
   if (request.stream) writer.finish(usage);
-  else exchange.json({ ...completion(head, answers, request), usage });
+  else exchange.json({ ...completion(head, answers, request, writer), usage });
 }
 
-/** The first failure, when every one has ended: none goes on for an answer that nobody gets. */
-async function allOf<Value>(promises: readonly Promise<Value>[]): Promise<Value[]> {
-  await Promise.allSettled(promises);
-  return Promise.all(promises);
+function refuseUnsupported(request: Body): void {
+  const { continue_final_message, echo, functions, audio, web_search_options } = request;
+  refuseFields({ continue_final_message, echo, functions, audio, web_search_options });
+  if (request.add_generation_prompt === false) refuse('add_generation_prompt');
+  const modality = request.modalities?.find((kind) => kind !== 'text');
+  if (modality !== undefined) refuse('modalities', `'${modality.slice(0, 20)}' cannot be given, only text`);
+  if (request.top_logprobs !== undefined && !request.logprobs) refuse('top_logprobs', 'set logprobs as well');
 }
 
 function paramsOf(request: Body) {
   const tools = (request.tools ?? []).map((entry) => toolOf(entry.function));
   return {
     messages: request.messages.map(messageOf),
-    thinking: thinkingOf(request.reasoning_effort),
-    thinkingTokens: request.thinking_token_budget,
+    ...chatThinking(request),
     tools,
     toolChoice: toolChoiceOf(request.tool_choice, tools),
-    responseFormat: formatOf(request.response_format),
+    parallelToolCalls: request.parallel_tool_calls,
+    responseFormat: constraintOf(request, formatOf(request.response_format)),
     maxTokens: request.max_completion_tokens ?? request.max_tokens,
     stop: request.stop ?? [],
+    ...endOf(request),
+    logprobs: request.logprobs ? (request.top_logprobs ?? 0) : undefined,
     sampling: samplingOf(request),
   };
 }
@@ -116,6 +137,7 @@ interface Head {
   readonly id: string;
   readonly created: number;
   readonly model: string;
+  readonly system_fingerprint: string;
 }
 
 /** OpenAI's types do not know the thinking. */
@@ -124,7 +146,12 @@ type Thinking = { readonly reasoning_content?: string };
 /** Of a model that called several tools, what a client that takes one at a time gets. */
 const wanted = (index: number, { parallel_tool_calls }: Body): boolean => parallel_tool_calls !== false || index === 0;
 
-function completion(head: Head, answers: readonly ChatResult[], request: Body): OpenAI.ChatCompletion {
+function completion(
+  head: Head,
+  answers: readonly ChatResult[],
+  request: Body,
+  writer: ChunkWriter,
+): OpenAI.ChatCompletion {
   return {
     ...head,
     object: 'chat.completion',
@@ -143,14 +170,14 @@ function completion(head: Head, answers: readonly ChatResult[], request: Body): 
           })),
         }),
       };
-      return { index, message: said, finish_reason: finishOf(answer.finish), logprobs: null };
+      return { index, message: said, finish_reason: finishOf(answer.finish), logprobs: writer.logprobs(index) };
     }),
   };
 }
 
 type ChunkDelta = OpenAI.ChatCompletionChunk.Choice.Delta & Thinking;
 
-/** Writes an answer as it comes; for a request without `stream`, nothing. */
+/** Writes an answer as it comes; for a request without `stream` it only keeps the log-probabilities. */
 class ChunkWriter {
   readonly #exchange: Exchange;
   readonly #head: Head;
@@ -159,6 +186,7 @@ class ChunkWriter {
   readonly #begun = new Set<number>();
   /** Tool calls that have said their name, by choice and call. */
   readonly #named = new Set<string>();
+  readonly #logprobs = new Map<number, readonly TokenLogprob[]>();
 
   constructor(exchange: Exchange, head: Head, request: Body) {
     this.#exchange = exchange;
@@ -166,11 +194,19 @@ class ChunkWriter {
     this.#request = request;
   }
 
+  /** Of the whole choice. */
+  logprobs(index: number): OpenAI.ChatCompletion.Choice.Logprobs | null {
+    return this.#request.logprobs ? chatLogprobs(this.#logprobs.get(index) ?? []) : null;
+  }
+
   delta(index: number, delta: Delta): void {
-    if (!this.#request.stream) return;
+    if (!this.#request.stream) {
+      this.#logprobs.set(index, [...(this.#logprobs.get(index) ?? []), ...logprobsOf(delta)]);
+      return;
+    }
     if (delta.kind === 'tool-call') {
       if (wanted(delta.index, this.#request)) this.#call(index, delta);
-    } else if (delta.kind === 'text') this.#write(index, { content: delta.text });
+    } else if (delta.kind === 'text') this.#write(index, { content: delta.text }, null, logprobsOf(delta));
     else this.#write(index, { reasoning_content: delta.text });
   }
 
@@ -196,10 +232,12 @@ class ChunkWriter {
     index: number,
     delta: ChunkDelta,
     finish_reason: OpenAI.ChatCompletionChunk.Choice['finish_reason'] = null,
+    tokens: readonly TokenLogprob[] = [],
   ): void {
     const role = this.#begun.has(index) ? {} : { role: 'assistant' as const };
     this.#begun.add(index);
-    this.#chunk({ choices: [{ index, delta: { ...role, ...delta }, finish_reason, logprobs: null }] });
+    const logprobs = tokens.length > 0 ? chatLogprobs(tokens) : null;
+    this.#chunk({ choices: [{ index, delta: { ...role, ...delta }, finish_reason, logprobs }] });
   }
 
   #chunk(rest: Pick<OpenAI.ChatCompletionChunk, 'choices' | 'usage'>): void {

@@ -1,14 +1,29 @@
-/** POST /v1/completions: a continuation of raw text, or with `suffix` what belongs between the two. */
+/** POST /v1/completions: continuations of raw texts or token ids, or with `suffix` what belongs between the two. */
 import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
 import { z } from 'zod';
-import { completeParams, type Delta, generateParams, type Statistics } from '../protocol/engineProtocol.ts';
+import { limits } from '../limits.ts';
+import {
+  completeParams,
+  type Delta,
+  generateParams,
+  type ModelCard,
+  type Statistics,
+  type TokenLogprob,
+} from '../protocol/engineProtocol.ts';
+import { constraintFields, constraintOf, formatOf } from './constraints.ts';
 import { badRequest } from './errors.ts';
 import type { Exchange } from './exchange.ts';
 import {
   checkModel,
+  choiceSampling,
   choicesField,
+  endFields,
+  endOf,
+  fingerprintOf,
   optional,
+  optionalOrOff,
+  refuse,
   refuseFields,
   samplingFields,
   samplingOf,
@@ -17,21 +32,30 @@ import {
   tokensField,
   unsupported,
 } from './fields.ts';
-import { finishOf, loadedCard, nowSeconds, type Serving, usageOf, whole } from './serving.ts';
+import { logprobsOf, textLogprobs } from './logprobs.ts';
+import { chatFormat } from './messages.ts';
+import { allOf, finishOf, loadedCard, nowSeconds, type Serving, totalUsage, whole } from './serving.ts';
+
+const ids = z.array(z.number().int().min(0)).min(1).max(limits.model.contextTokens);
+const many = <Item extends z.ZodType>(item: Item) => z.array(item).min(1).max(limits.server.prompts);
 
 const body = z.object({
   model: z.string(),
-  prompt: z.union([z.string(), z.array(z.string()).length(1)]).transform((prompt) => [prompt].flat().join('')),
+  /** A text or several, or ids of one text or of several. */
+  prompt: z.union([z.string().transform((one) => [one]), many(z.string()), ids.transform((one) => [one]), many(ids)]),
   suffix: optional(z.string()),
   stream: optional(z.boolean()),
   stream_options: streamOptions,
   n: choicesField,
-  max_tokens: tokensField,
+  best_of: choicesField,
+  max_tokens: z.union([z.literal(-1).transform(() => limits.model.contextTokens), tokensField]),
   stop: stopField,
+  logprobs: optionalOrOff(z.number().int().min(0).max(limits.server.logprobs)),
+  response_format: optional(chatFormat),
+  ...constraintFields,
+  ...endFields,
   ...samplingFields,
   echo: unsupported,
-  logprobs: unsupported,
-  best_of: unsupported,
 });
 type Body = z.output<typeof body>;
 
@@ -48,46 +72,103 @@ export async function completions(serving: Serving, exchange: Exchange): Promise
   const request = body.parse(await exchange.body());
   const card = loadedCard(serving);
   const model = checkModel(request.model, card);
-  const { echo, logprobs, best_of, n } = request;
-  refuseFields({ echo, logprobs, best_of: best_of === 1 ? undefined : best_of, n: n === 1 ? undefined : n });
-  if (request.suffix !== undefined && !card.fillInTheMiddle) {
-    throw badRequest(`'${model}' was not trained to fill in the middle; leave suffix out.`, 'suffix');
-  }
-  const head = { id: `cmpl-${randomUUID()}`, object: 'text_completion', created: nowSeconds(), model } as const;
-  const write = (text: string, finish_reason: Finish | null): void => {
-    if (request.stream) exchange.event({ ...head, choices: [{ index: 0, text, finish_reason, logprobs: null }] });
-  };
-  const answer = whole(await continuation(serving, request, exchange.signal, ({ text }) => write(text, null)));
-  const finish_reason = finishOf(answer.finish) === 'length' ? 'length' : 'stop';
-  const usage = usageOf([answer]);
+  const { prompt: prompts, n = 1 } = request;
+  refuseUnsupported(request, card);
+  const system_fingerprint = fingerprintOf(card);
+  const head = {
+    id: `cmpl-${randomUUID()}`,
+    object: 'text_completion',
+    created: nowSeconds(),
+    model,
+    system_fingerprint,
+  } as const;
+  const choices = prompts.flatMap((prompt) => Array.from({ length: n }, (_, sample) => ({ prompt, sample })));
+  const answers = await allOf(
+    choices.map(async ({ prompt, sample }, index) => {
+      const choice = new Choice(index, request, (value) => exchange.event({ ...head, choices: [value] }));
+      const answer = await continuation(serving, request, { prompt, sample }, exchange.signal, (delta) =>
+        choice.take(delta),
+      );
+      return { ...answer, choice: choice.end(whole(answer)) };
+    }),
+  );
+  // Each prompt counts once, however often it was continued.
+  const usage = totalUsage(prompts.map((_, i) => answers.slice(i * n, (i + 1) * n)));
   if (!request.stream) {
-    const choices = [{ index: 0, text: answer.text, finish_reason, logprobs: null }] as const;
-    const completion: OpenAI.Completion = { ...head, choices: [...choices], usage };
+    const completion: OpenAI.Completion = { ...head, choices: answers.map(({ choice }) => choice), usage };
     exchange.json(completion);
     return;
   }
-  write('', finish_reason);
   if (request.stream_options?.include_usage) exchange.event({ ...head, choices: [], usage });
   exchange.event('[DONE]');
   exchange.endEvents();
 }
 
-type Finish = OpenAI.CompletionChoice['finish_reason'];
+function refuseUnsupported(request: Body, card: ModelCard): void {
+  const { echo, best_of, n = 1, suffix, logprobs } = request;
+  refuseFields({ echo, best_of: best_of === n ? undefined : best_of });
+  if (!suffix) return;
+  if (!card.fillInTheMiddle) {
+    throw badRequest(`'${request.model}' was not trained to fill in the middle; leave suffix out.`, 'suffix');
+  }
+  if (logprobs !== undefined) refuse('logprobs', 'not together with suffix');
+  if (constraintOf(request, formatOf(request.response_format)).kind !== 'text')
+    refuse('suffix', 'an answer of a wanted form has none');
+  if (endOf(request).minTokens > 0 || endOf(request).stopIds.length > 0)
+    refuse('suffix', 'not together with rules for the end');
+  if (request.prompt.some((prompt) => typeof prompt !== 'string')) refuse('suffix', 'send the prompt as text');
+}
+
+/** One answer while it is written: its events, and what is told of it at the end. */
+class Choice {
+  readonly #index: number;
+  readonly #request: Body;
+  readonly #emit: (choice: Written) => void;
+  readonly #tokens: TokenLogprob[] = [];
+  #said = 0;
+
+  constructor(index: number, request: Body, emit: (choice: Written) => void) {
+    this.#index = index;
+    this.#request = request;
+    this.#emit = emit;
+  }
+
+  take(delta: Delta): void {
+    const tokens = logprobsOf(delta);
+    if (this.#request.stream) {
+      const logprobs = tokens.length > 0 ? textLogprobs(tokens, this.#said) : null;
+      this.#emit({ index: this.#index, text: delta.text, finish_reason: null, logprobs });
+    } else this.#tokens.push(...tokens);
+    this.#said += delta.text.length;
+  }
+
+  end({ text, finish }: Continuation): OpenAI.CompletionChoice {
+    const finish_reason = finishOf(finish) === 'length' ? 'length' : 'stop';
+    const logprobs = this.#request.logprobs === undefined ? null : textLogprobs(this.#tokens, 0);
+    if (this.#request.stream) this.#emit({ index: this.#index, text: '', finish_reason, logprobs: null });
+    return { index: this.#index, text, finish_reason, logprobs };
+  }
+}
+
+type Written = Omit<OpenAI.CompletionChoice, 'finish_reason'> & {
+  readonly finish_reason: OpenAI.CompletionChoice['finish_reason'] | null;
+};
 
 async function continuation(
   { engine, routes }: Serving,
   request: Body,
+  { prompt, sample }: { readonly prompt: string | number[]; readonly sample: number },
   signal: AbortSignal,
   onDelta: (delta: Delta) => void,
 ): Promise<Continuation> {
-  const { prompt, suffix } = request;
   const common = {
     maxTokens: request.max_tokens ?? defaultMaxTokens,
     stop: request.stop ?? [],
-    sampling: samplingOf(request),
+    sampling: choiceSampling(samplingOf(request), sample),
   };
-  if (suffix !== undefined) {
-    const params = completeParams.parse({ ...common, prefix: prompt, suffix, whole: true });
+  // No text after the prompt: it goes on.
+  if (request.suffix && typeof prompt === 'string') {
+    const params = completeParams.parse({ ...common, prefix: prompt, suffix: request.suffix, whole: true });
     return routes.with(onDelta, (stream) => engine.complete({ ...params, stream }, signal));
   }
   // Thinking is no part of a raw continuation, so its text is text.
@@ -96,7 +177,11 @@ async function continuation(
     text += delta.text;
     onDelta(delta);
   };
-  const params = generateParams.omit({ stream: true }).parse({ ...common, prompt, raw: true });
+  const responseFormat = constraintOf(request, formatOf(request.response_format));
+  const { logprobs } = request;
+  const params = generateParams
+    .omit({ stream: true })
+    .parse({ ...common, ...endOf(request), responseFormat, logprobs, prompt, raw: true });
   const { finish, statistics } = await routes.with(take, (stream) => engine.generate({ ...params, stream }, signal));
   return { text, finish, statistics };
 }

@@ -35,7 +35,8 @@ export class Exchange {
       }
       chunks.push(chunk);
     }
-    return parseJson(Buffer.concat(chunks).toString('utf8'));
+    // Some clients begin with a byte-order mark, which JSON.parse refuses.
+    return parseJson(new TextDecoder().decode(Buffer.concat(chunks)));
   }
 
   json(value: unknown): void {

@@ -1,4 +1,5 @@
 /** Fields that several endpoints share. Clients send `null` for what they do not set, so null is absence everywhere. */
+import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
 import { type ModelCard, type Sampling, sampling, type ThinkingMode } from '../protocol/engineProtocol.ts';
@@ -7,18 +8,22 @@ import { ApiError, badRequest } from './errors.ts';
 export const optional = <Schema extends z.ZodType>(schema: Schema) =>
   schema.nullish().transform((value) => value ?? undefined);
 
+/** Clients of vLLM and llama-server send -1 for what is switched off. */
+export const optionalOrOff = <Schema extends z.ZodType>(schema: Schema) =>
+  z.union([z.literal(-1), schema.nullish()]).transform((value) => (value === -1 ? undefined : (value ?? undefined)));
+
 const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, seed, logitBias } = sampling.shape;
 
 export const samplingFields = {
   temperature: optional(temperature),
   top_p: optional(topP),
   /** Not OpenAI's, but known to vLLM, SGLang and llama-server by these names. */
-  top_k: optional(topK),
+  top_k: z.union([z.literal(-1).transform(() => 0), optional(topK)]),
   min_p: optional(minP),
   repetition_penalty: optional(repetitionPenalty),
   presence_penalty: optional(presencePenalty),
   frequency_penalty: optional(z.number()),
-  seed: optional(seed),
+  seed: optionalOrOff(seed),
   logit_bias: optional(logitBias),
 };
 
@@ -45,8 +50,19 @@ export const choiceSampling = (requested: Sampling, index: number): Sampling =>
 export const stopField = optional(
   z.union([z.string().transform((stop) => [stop]), z.array(z.string()).max(limits.server.stopStrings)]),
 );
-export const tokensField = optional(z.number().int().min(1).max(limits.model.contextTokens));
+export const tokensField = optionalOrOff(z.number().int().min(1).max(limits.model.contextTokens));
 export const choicesField = optional(z.number().int().min(1).max(limits.server.choices));
+/** Where an answer may end and must end, by vLLM's names. */
+export const endFields = {
+  min_tokens: optionalOrOff(z.number().int().min(0).max(limits.model.contextTokens)),
+  ignore_eos: optional(z.boolean()),
+  stop_token_ids: optional(z.array(z.number().int().min(0)).max(limits.server.stopStrings)),
+};
+
+export function endOf({ min_tokens = 0, ignore_eos, stop_token_ids = [] }: z.output<z.ZodObject<typeof endFields>>) {
+  return { minTokens: ignore_eos ? limits.model.contextTokens : min_tokens, stopIds: stop_token_ids };
+}
+
 export const streamOptions = optional(z.object({ include_usage: optional(z.boolean()) }));
 
 /** OpenAI's words for how long to think. Nothing asked for is no thinking. */
@@ -75,10 +91,17 @@ export const unsupported = z.unknown().optional();
 /** Fields whose presence is refused, by endpoint: to ignore them would be to answer another question. */
 export function refuseFields(fields: Readonly<Record<string, unknown>>): void {
   for (const [param, value] of Object.entries(fields)) {
-    const idle = value === undefined || value === null || value === false || value === 0;
+    const idle = value === undefined || value === null || value === false || value === 0 || value === '';
     if (!idle && !(Array.isArray(value) && value.length === 0)) refuse(param);
   }
 }
+
+/** Changes with what could change an answer: model, backend and context. */
+export const fingerprintOf = ({ id, backend, contextTokens }: ModelCard): string =>
+  `hearth-${createHash('sha256')
+    .update(JSON.stringify([id, backend, contextTokens]))
+    .digest('hex')
+    .slice(0, 12)}`;
 
 /** What a client calls the loaded model: a catalogue id, or the name of the file or folder it lies in. */
 export const servedName = ({ id }: ModelCard): string => id.split(/[\\/]/).filter(Boolean).at(-1) ?? id;

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import { limits } from '../limits.ts';
-import { type ChatMessage, type ResponseFormat, type Tool, type ToolChoice, tool } from '../protocol/engineProtocol.ts';
+import { type ChatMessage, type Tool, type ToolChoice, tool } from '../protocol/engineProtocol.ts';
 import { badRequest } from './errors.ts';
 import { optional } from './fields.ts';
 
@@ -11,7 +11,13 @@ export const content = z.union([
   z.array(z.looseObject({ type: z.string(), text: optional(z.string()), refusal: optional(z.string()) })),
 ]);
 
-const calledFunction = z.object({ name: z.string(), arguments: z.string() });
+/** Some clients send the object itself, or nothing where there are none. */
+export const callArguments = z
+  .union([z.string(), z.record(z.string(), z.unknown())])
+  .nullish()
+  .transform((given) => (typeof given === 'string' ? given.trim() || '{}' : JSON.stringify(given ?? {})));
+
+const calledFunction = z.object({ name: z.string(), arguments: callArguments });
 
 export const message = z.discriminatedUnion('role', [
   z.object({ role: z.enum(['system', 'developer']), content }),
@@ -22,7 +28,7 @@ export const message = z.discriminatedUnion('role', [
     reasoning_content: optional(z.string()),
     tool_calls: optional(z.array(z.object({ id: z.string(), function: calledFunction }))),
   }),
-  z.object({ role: z.literal('tool'), content, tool_call_id: z.string() }),
+  z.object({ role: z.literal('tool'), content: optional(content), tool_call_id: z.string() }),
 ]);
 
 export function textOf(parts: z.output<typeof content>, param: string): string {
@@ -32,7 +38,8 @@ export function textOf(parts: z.output<typeof content>, param: string): string {
     if (written === undefined) throw badRequest(`${param}: only text is understood, not '${type}'.`, param);
     return written;
   });
-  return texts.join('');
+  // As vLLM and llama-server: parts are paragraphs.
+  return texts.join('\n');
 }
 
 export function messageOf(from: z.output<typeof message>, index: number): ChatMessage {
@@ -44,7 +51,7 @@ export function messageOf(from: z.output<typeof message>, index: number): ChatMe
     case 'user':
       return { role: 'user', content: textOf(from.content, param) };
     case 'tool':
-      return { role: 'tool', toolCallId: from.tool_call_id, content: textOf(from.content, param) };
+      return { role: 'tool', toolCallId: from.tool_call_id, content: textOf(from.content ?? '', param) };
     case 'assistant':
       return {
         role: 'assistant',
@@ -87,26 +94,17 @@ const isNamed =
   (candidate: Tool): boolean =>
     candidate.name === name;
 
-const namedSchema = z.object({ name: optional(z.string()), schema: z.record(z.string(), z.unknown()) });
+const schema = z.record(z.string(), z.unknown());
+const namedSchema = z.object({ name: optional(z.string()), schema });
 
-/** `response_format` of the chat API. The Responses API's `text.format` has the schema beside the type. */
+/** `response_format` of the chat API; llama-server and Together take the schema beside the type too, as the Responses API. */
 export const chatFormat = z.discriminatedUnion('type', [
   z.object({ type: z.literal('text') }),
-  z.object({ type: z.literal('json_object') }),
-  z.object({ type: z.literal('json_schema'), json_schema: namedSchema }),
+  z.object({ type: z.literal('json_object'), schema: optional(schema) }),
+  z.object({ type: z.literal('json_schema'), json_schema: optional(namedSchema), schema: optional(schema) }),
 ]);
 export const responsesFormat = z.discriminatedUnion('type', [
   z.object({ type: z.literal('text') }),
   z.object({ type: z.literal('json_object') }),
   z.object({ type: z.literal('json_schema'), ...namedSchema.shape }),
 ]);
-
-export function formatOf(
-  format: z.output<typeof chatFormat> | z.output<typeof responsesFormat> | undefined,
-): ResponseFormat {
-  if (format === undefined || format.type === 'text') return { kind: 'text' };
-  if (format.type === 'json_object') return { kind: 'json' };
-  const schema = 'schema' in format ? format.schema : format.json_schema.schema;
-  checkSchemaBounds(schema);
-  return { kind: 'json-schema', schema };
-}

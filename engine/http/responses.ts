@@ -42,7 +42,7 @@ export async function responses(serving: Serving, exchange: Exchange): Promise<v
   });
   announce();
   output.end();
-  const response = ended(begun, answer, output, thinkingTokensOf(serving, [answer]));
+  const response = ended(begun, answer, output, await thinkingTokensOf(serving, [answer]));
   if (!request.stream) return exchange.json(response);
   emit({ type: response.status === 'incomplete' ? 'response.incomplete' : 'response.completed', ...{ response } });
   exchange.endEvents();

@@ -2,8 +2,11 @@
 import { z } from 'zod';
 import { limits } from '../limits.ts';
 import type { ChatMessage, ToolCall } from '../protocol/engineProtocol.ts';
+import { constraintFields, constraintOf, formatOf } from './constraints.ts';
 import { badRequest } from './errors.ts';
 import {
+  endFields,
+  endOf,
   optional,
   reasoningEffort,
   refuseFields,
@@ -15,9 +18,9 @@ import {
   unsupported,
 } from './fields.ts';
 import {
+  callArguments,
   choiceWord,
   content,
-  formatOf,
   functionTool,
   responsesFormat,
   textOf,
@@ -36,8 +39,8 @@ const item = z.union([
     type: z.literal('reasoning'),
     content: optional(z.array(z.object({ type: z.literal('reasoning_text'), text: z.string() }))),
   }),
-  z.object({ type: z.literal('function_call'), call_id: z.string(), name: z.string(), arguments: z.string() }),
-  z.object({ type: z.literal('function_call_output'), call_id: z.string(), output: content }),
+  z.object({ type: z.literal('function_call'), call_id: z.string(), name: z.string(), arguments: callArguments }),
+  z.object({ type: z.literal('function_call_output'), call_id: z.string(), output: optional(content) }),
 ]);
 type Item = z.output<typeof item>;
 
@@ -55,6 +58,8 @@ export const responsesBody = z.object({
   reasoning: optional(z.object({ effort: optional(reasoningEffort) })),
   metadata: optional(z.record(z.string(), z.string())),
   ...samplingFields,
+  ...constraintFields,
+  ...endFields,
   previous_response_id: unsupported,
   conversation: unsupported,
   prompt: unsupported,
@@ -75,9 +80,11 @@ export function responsesParams(request: ResponsesBody) {
     thinking: thinkingOf(request.reasoning?.effort),
     tools,
     toolChoice: toolChoiceOf(request.tool_choice, tools),
-    responseFormat: formatOf(request.text?.format),
+    parallelToolCalls: request.parallel_tool_calls,
+    responseFormat: constraintOf(request, formatOf(request.text?.format)),
     maxTokens: request.max_output_tokens,
     stop: request.stop ?? [],
+    ...endOf(request),
     sampling: samplingOf(request),
   };
 }
@@ -98,7 +105,7 @@ function conversationOf(input: string | readonly Item[]): ChatMessage[] {
       turns.push({ role: from.role === 'user' ? 'user' : 'system', content: textOf(from.content, `${param}.content`) });
     } else if (from.type === 'function_call_output') {
       endTurn();
-      turns.push({ role: 'tool', toolCallId: from.call_id, content: textOf(from.output, `${param}.output`) });
+      turns.push({ role: 'tool', toolCallId: from.call_id, content: textOf(from.output ?? '', `${param}.output`) });
     } else {
       if (from.type === 'reasoning' && (turn.text !== '' || turn.toolCalls.length > 0)) endTurn();
       addTo(turn, from, param);

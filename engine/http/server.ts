@@ -111,7 +111,7 @@ class Desk {
   }
 
   async #answer(request: IncomingMessage, exchange: Exchange): Promise<void> {
-    const path = request.url?.split('?', 1)[0] ?? '';
+    const path = (request.url?.split('?', 1)[0] ?? '').replace(/(?<=.)\/$/, '');
     const [, model] = /^\/v1\/models\/(.+)$/.exec(path) ?? [];
     if (path === '/v1/models' || model !== undefined) {
       allow(request, 'GET');

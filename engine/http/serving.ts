@@ -65,10 +65,33 @@ export function usageOf(answers: readonly { readonly statistics: Statistics }[])
   };
 }
 
+/** The first failure, when every one has ended: none goes on for an answer that nobody gets. */
+export async function allOf<Value>(promises: readonly Promise<Value>[]): Promise<Value[]> {
+  await Promise.allSettled(promises);
+  return Promise.all(promises);
+}
+
+/** Of several prompts, each with its answers. */
+export function totalUsage(groups: readonly (readonly { readonly statistics: Statistics }[])[]) {
+  const usages = groups.map(usageOf);
+  const sum = (count: (usage: ReturnType<typeof usageOf>) => number): number =>
+    usages.reduce((total, usage) => total + count(usage), 0);
+  return {
+    prompt_tokens: sum((usage) => usage.prompt_tokens),
+    completion_tokens: sum((usage) => usage.completion_tokens),
+    total_tokens: sum((usage) => usage.total_tokens),
+    prompt_tokens_details: { cached_tokens: sum((usage) => usage.prompt_tokens_details.cached_tokens) },
+  };
+}
+
 /** Tokens of the answers' thinking, counted anew from its text. */
-export function thinkingTokensOf({ engine }: Serving, answers: readonly { readonly thinking: string }[]): number {
+export async function thinkingTokensOf(
+  { engine }: Serving,
+  answers: readonly { readonly thinking: string }[],
+): Promise<number> {
   const texts = answers.flatMap(({ thinking }) => (thinking === '' ? [] : [thinking]));
-  return texts.length === 0 ? 0 : engine.countTokens({ texts }).reduce((sum, tokens) => sum + tokens, 0);
+  const counts = texts.length === 0 ? [] : await engine.countTokens({ texts });
+  return counts.reduce((sum, tokens) => sum + tokens, 0);
 }
 
 export const nowSeconds = (): number => Math.floor(Date.now() / 1000);

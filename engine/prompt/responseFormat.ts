@@ -21,12 +21,14 @@ export function withStatedFormat(
 function statement(format: ResponseFormat): string {
   if (format.kind === 'text') return '';
   if (format.kind === 'json') return 'Answer with a JSON object and nothing else.';
+  if (format.kind === 'choice') return `Answer with one of these, and nothing else:\n${format.choices.join('\n')}`;
   return `Answer with JSON that follows this JSON Schema, and nothing else:\n${JSON.stringify(format.schema)}`;
 }
 
 /** GPT-OSS's own section, at the end of the developer message (openai/harmony, docs/format.md, "Structured output"). */
 export function harmonyFormatSection(format: ResponseFormat | undefined): string {
   if (format === undefined || format.kind === 'text') return '';
-  const schema = format.kind === 'json' ? { type: 'object' } : format.schema;
+  const schema =
+    format.kind === 'json' ? { type: 'object' } : format.kind === 'choice' ? { enum: format.choices } : format.schema;
   return `# Response Formats\n\n## answer\n\n${JSON.stringify(schema)}`;
 }

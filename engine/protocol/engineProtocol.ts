@@ -264,13 +264,35 @@ export type Tool = z.infer<typeof tool>;
 export const toolChoice = z.union([z.enum(['auto', 'none', 'required']), z.object({ name: z.string() })]);
 export type ToolChoice = z.infer<typeof toolChoice>;
 
+/** Grammars mark framing tokens by a carriage return. */
+const answerChoice = z
+  .string()
+  .min(1)
+  .regex(/^[^\r]*$/, 'holds a carriage return');
+
 /** What the answer (not the thinking) must be. */
 export const responseFormat = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('text') }),
   z.object({ kind: z.literal('json') }),
   z.object({ kind: z.literal('json-schema'), schema: z.record(z.string(), z.unknown()) }),
+  z.object({ kind: z.literal('choice'), choices: z.array(answerChoice).min(1).max(limits.server.choicesOfAnswer) }),
 ]);
 export type ResponseFormat = z.infer<typeof responseFormat>;
+
+/** Beside stop strings and the token limit, where an answer ends. */
+const endFields = {
+  /** Token ids that end the answer. */
+  stopIds: z.array(z.number().int().min(0)).default([]),
+  /** The model cannot end the answer by itself before. */
+  minTokens: z.number().int().min(0).default(0),
+};
+
+const candidateLogprob = z.object({ token: z.string(), bytes: z.array(z.number()).readonly(), logprob: z.number() });
+/** Of a token of the answer's text, and the most probable ones at its place. */
+export const tokenLogprob = candidateLogprob.extend({ top: z.array(candidateLogprob).readonly() });
+export type TokenLogprob = z.infer<typeof tokenLogprob>;
+/** Deltas of the text carry log-probabilities, with so many alternatives; absent: they do not. */
+const logprobs = z.number().int().min(0).max(limits.server.logprobs).optional();
 
 export const chatParams = z.object({
   /** Chosen by the client; deltas of this request carry it. */
@@ -281,9 +303,13 @@ export const chatParams = z.object({
   thinkingTokens: z.number().int().min(0).optional(),
   tools: z.array(tool).default([]),
   toolChoice: toolChoice.default('auto'),
+  /** False: the first call ends the turn. One that `toolChoice` demands does in any case. */
+  parallelToolCalls: z.boolean().default(true),
   responseFormat: responseFormat.default({ kind: 'text' }),
   maxTokens: z.number().int().min(1).optional(),
   stop: z.array(z.string()).default([]),
+  ...endFields,
+  logprobs,
   timeoutMs,
   sampling: sampling.default({}),
 });
@@ -303,11 +329,15 @@ export type ChatResult = z.infer<typeof chatResult>;
 
 export const generateParams = z.object({
   stream: z.string(),
-  prompt: z.string(),
+  /** Text, or ids of the model's vocabulary, which `raw` alone takes. */
+  prompt: z.union([z.string(), z.array(z.number().int().min(0))]),
   /** Without the chat template. */
   raw: z.boolean().default(false),
   maxTokens: z.number().int().min(1).default(256),
   stop: z.array(z.string()).default([]),
+  ...endFields,
+  responseFormat: responseFormat.default({ kind: 'text' }),
+  logprobs,
   timeoutMs,
   sampling: sampling.default({}),
 });
@@ -349,6 +379,8 @@ export const delta = z.discriminatedUnion('kind', [
     text: z.string(),
     /** Generated so far, with those that are not shown; absent where nobody counts. */
     tokens: z.number().int().min(0).optional(),
+    /** Of the tokens of `text`, where they were asked for. */
+    logprobs: z.array(tokenLogprob).readonly().optional(),
   }),
   z.object({
     stream: z.string(),

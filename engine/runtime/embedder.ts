@@ -6,6 +6,7 @@ import { unsupported } from '../errors.ts';
 import type { Embedder } from '../index/repository/embeddings.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import { cutToContext, type EmbeddingModel, embedAll, embeddingTokens } from '../tasks/embed.ts';
+import { runInSlices } from '../tasks/slices.ts';
 import type { BackendChoice } from './backends.ts';
 import { loadModel } from './loadedModel.ts';
 
@@ -48,7 +49,10 @@ async function vectorOf(
   text: string,
   request: { readonly requestClass: RequestClass; readonly signal?: AbortSignal },
 ): Promise<Float32Array> {
-  const tokens = cutToContext(embeddingTokens(model.tokenizer, text), model.scheduler.decoder.contextTokens);
+  const tokens = cutToContext(
+    await runInSlices(embeddingTokens(model.tokenizer, text), request),
+    model.scheduler.decoder.contextTokens,
+  );
   const [vector] = await embedAll(model, [tokens], request);
   if (!vector) throw new Error('One text gave no vector.');
   return vector;

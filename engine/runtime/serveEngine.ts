@@ -48,7 +48,7 @@ function implementation(board: Switchboard, server: OwnServer): Implementation<E
     chat: (params, signal) => board.answerer.chat(params, signal),
     generate: (params, signal) => engine.generate(params, signal),
     summarise: (params, signal) => board.answerer.summarise(params, signal),
-    countTokens: (params) => board.answerer.countTokens(params),
+    countTokens: (params, signal) => board.answerer.countTokens(params, signal),
     listModels: () => models.list(),
     pullModel: ({ model }, signal) => models.pull(model, signal),
     verifyModel: ({ model }, signal) => models.verify(model, signal),

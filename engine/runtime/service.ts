@@ -9,7 +9,6 @@ import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } fro
 import { clearSnapshots } from '../kv/snapshotFile.ts';
 import { callId, firstFreeCall } from '../prompt/conversation.ts';
 import type { OutputPiece } from '../prompt/output.ts';
-import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
 import {
   type ChatResult,
   type ClearedCache,
@@ -34,13 +33,17 @@ import {
   type WarmResult,
   type warmParams,
 } from '../protocol/engineProtocol.ts';
+import type { TokenLogprob } from '../sampling/logprobs.ts';
 import { seededRandom } from '../sampling/random.ts';
 import { greedy, type SamplerSettings } from '../sampling/sampler.ts';
 import { samplerSettings } from '../sampling/samplingDefaults.ts';
 import { type ChatAnswer, type ChatModel, chat } from '../tasks/chat.ts';
 import { complete } from '../tasks/complete.ts';
 import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
-import { type Generated, type GenerationStatistics, generate } from '../tasks/generate.ts';
+import type { Generated, GenerationStatistics } from '../tasks/generate.ts';
+import { prepareChat } from '../tasks/preparedChat.ts';
+import { continueText, requireShort } from '../tasks/rawText.ts';
+import { runInSlices } from '../tasks/slices.ts';
 import type { Summariser } from '../tasks/summarise.ts';
 import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
 import { type LoadedModel, loadModel } from './loadedModel.ts';
@@ -113,7 +116,8 @@ export class Engine {
 
   status(): EngineStatus {
     const loaded = this.#model?.loaded;
-    const pending = loaded?.scheduler.pending ?? 0;
+    // A chat that is being prepared has not reached the scheduler.
+    const pending = Math.max(loaded?.scheduler.pending ?? 0, this.#thinking.size);
     const idle = loaded ? 'ready' : 'empty';
     return {
       protocolVersion,
@@ -146,11 +150,14 @@ export class Engine {
   /** Computes a prompt ahead of the request that will ask for it. */
   async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
     const { scheduler, tokenizer, format, contextTokens, now } = this.#ready();
-    const { ids, boundaries } =
-      params.kind === 'completion'
-        ? completionToWarm(tokenizer, contextTokens, params, params.maxTokens)
-        : format.render(params.messages, { thinking: params.thinking, now: now() });
-    return warmUp(scheduler, ids.slice(0, contextTokens), { boundaries, timeoutMs: params.timeoutMs, signal });
+    if (params.kind === 'completion') {
+      const { ids, boundaries } = completionToWarm(tokenizer, contextTokens, params, params.maxTokens);
+      return warmUp(scheduler, ids, { boundaries, timeoutMs: params.timeoutMs, signal });
+    }
+    const options = { thinking: params.thinking, now: now() };
+    const { prompt } = await prepareChat({ format, contextTokens }, params.messages, options, { signal });
+    throwIfAborted(signal);
+    return warmUp(scheduler, prompt.ids, { boundaries: prompt.boundaries, timeoutMs: params.timeoutMs, signal });
   }
 
   /** A cancelled answer is returned as far as it came. */
@@ -167,14 +174,18 @@ export class Engine {
       messages,
       tools,
       toolChoice: params.toolChoice,
+      parallelToolCalls: params.parallelToolCalls,
       responseFormat: params.responseFormat,
       thinking: params.thinking,
       maxTokens: params.maxTokens,
       stopStrings: params.stop,
+      stopIds: params.stopIds,
+      minTokens: params.minTokens,
+      logprobs: params.logprobs,
       ...drawing(params.sampling, model.sampling),
       thinkingTokens: params.thinkingTokens,
       answerNow: answerNow.signal,
-      onPiece: (piece, tokens) => this.#deliver(stream, piece, tokens, firstCall),
+      onPiece: (piece, tokens, logprobs) => this.#deliver(stream, piece, { tokens, logprobs, firstCall }),
       timeoutMs: params.timeoutMs,
       signal,
     });
@@ -189,9 +200,11 @@ export class Engine {
     this.#thinking.get(stream)?.abort();
   }
 
-  countTokens({ texts }: z.output<typeof countTokensParams>): number[] {
+  async countTokens({ texts }: z.output<typeof countTokensParams>, signal?: AbortSignal): Promise<number[]> {
     const { tokenizer } = this.#ready();
-    return texts.map((text) => tokenizer.encode(text, { special: 'plain' }).length);
+    const counts: number[] = [];
+    for (const text of texts) counts.push((await runInSlices(tokenizer.encodeSliced([text]), { signal })).length);
+    return counts;
   }
 
   /** Vectors of texts, from an embedding model; nothing is put before them. */
@@ -199,7 +212,11 @@ export class Engine {
     const model = this.#readyToEmbed();
     if (dimensions !== undefined && dimensions > model.dimensions)
       throw invalidInput(`${dimensions} dimensions were asked for; the model's vectors have ${model.dimensions}.`);
-    const prompts = inputs.map((input) => embeddingTokens(model.tokenizer, input));
+    const prompts: number[][] = [];
+    for (const input of inputs) {
+      requireShort(input, model.scheduler.decoder.contextTokens);
+      prompts.push(await runInSlices(embeddingTokens(model.tokenizer, input), { signal }));
+    }
     const vectors = await embedAll(model, prompts, { requestClass: 'chat', signal });
     return {
       vectors: vectors.map((vector) => shortened(vector, dimensions ?? model.dimensions)),
@@ -209,27 +226,20 @@ export class Engine {
 
   /** `raw` continues the prompt, in which framing tokens count; otherwise it is a question to the chat. */
   async generate(params: z.output<typeof generateParams>, signal?: AbortSignal): Promise<ChatResult> {
-    const { stream, prompt, raw, maxTokens, stop } = params;
+    const { stream, prompt, raw, stop, sampling, ...request } = params;
     if (!raw) {
+      if (typeof prompt !== 'string') throw invalidInput('A question is a text; token ids are continued raw.');
       const messages = [{ role: 'user' as const, content: prompt }];
-      return this.chat(
-        chatParams.parse({ stream, messages, maxTokens, stop, sampling: params.sampling, timeoutMs: params.timeoutMs }),
-        signal,
-      );
+      return this.chat(chatParams.parse({ stream, messages, stop, sampling, ...request }), signal);
     }
-    const { scheduler, tokenizer, sampling } = this.#ready();
-    const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
-    const { calls: _, ...generated } = await generate(scheduler, {
-      requestClass: 'chat',
-      prompt: [...begin, ...tokenizer.encode(prompt, { special: 'parse' })],
-      maxTokens,
-      ...drawing(params.sampling, sampling),
-      stopIds: tokenizer.endIds,
+    const model = this.#ready();
+    const { calls: _, ...generated } = await continueText(model, {
+      ...request,
+      prompt,
       stopStrings: stop,
-      timeoutMs: params.timeoutMs,
-      parser: new TaggedParser(tokenizer, false),
-      onPiece: (piece, tokens) => {
-        this.#deliver(stream, piece, tokens);
+      ...drawing(sampling, model.sampling),
+      onPiece: (piece, tokens, logprobs) => {
+        this.#deliver(stream, piece, { tokens, logprobs });
         return 'continue';
       },
       signal,
@@ -341,16 +351,24 @@ export class Engine {
     throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
   }
 
-  #deliver(stream: string, piece: OutputPiece, tokens?: number, firstCall = 1): void {
-    if (piece.kind !== 'tool-call')
-      this.#options.onDelta({ stream, ...piece, ...(tokens !== undefined && { tokens }) });
-    else this.#options.onDelta({ stream, ...piece, id: callId(firstCall + piece.index) });
+  #deliver(stream: string, piece: OutputPiece, { tokens, logprobs, firstCall = 1 }: Delivery = {}): void {
+    if (piece.kind !== 'tool-call') {
+      const measured = { ...(tokens !== undefined && { tokens }), ...(logprobs && { logprobs }) };
+      this.#options.onDelta({ stream, ...piece, ...measured });
+    } else this.#options.onDelta({ stream, ...piece, id: callId(firstCall + piece.index) });
   }
 
   #note<Answer extends Pick<Generated, 'statistics'>>(answer: Answer): Answer {
     if (answer.statistics.generatedTokens > 0) this.#last = answer.statistics;
     return answer;
   }
+}
+
+interface Delivery {
+  /** Generated so far. */
+  readonly tokens?: number;
+  readonly logprobs?: readonly TokenLogprob[] | undefined;
+  readonly firstCall?: number;
 }
 
 interface ReadyModel extends ChatModel {

@@ -27,13 +27,14 @@ type Current =
       unsettled?: Promise<void>;
       ids: number[];
     }
-  | { readonly kind: 'think' };
+  | { readonly kind: 'think' }
+  | { readonly kind: 'end' };
 
 type Choosing = Extract<Current, { readonly kind: 'choose' }>;
 
 export class PlanSteer implements LogitsProcessor {
   readonly #options: PlanSteerOptions;
-  readonly #opener: string;
+  readonly #opener: string | RegExp;
   readonly #forbidden: readonly number[];
   readonly #forbiddenText: ForbiddenText | undefined;
   /** All that is forbidden, by the tokens that would complete the forbidden text. */
@@ -43,6 +44,8 @@ export class PlanSteer implements LogitsProcessor {
   /** What may become an opener: the end of a free answer, or the header of a message. */
   #recent = '';
   #inHeader = true;
+  /** Nothing was written that a bare call does not begin with. */
+  #isBeginning = true;
   readonly #closed = new AbortController();
   readonly #stopped: AbortSignal;
   #violation: string | undefined;
@@ -63,8 +66,12 @@ export class PlanSteer implements LogitsProcessor {
     const current = this.#current;
     if (current === undefined) return { ...free, forbidden: this.#forbiddenNow() };
     if (current.kind === 'choose') return this.#choosing(current);
-    const token = current.kind === 'write' ? current.ids[0] : undefined;
+    const token = current.kind === 'write' ? current.ids[0] : current.kind === 'end' ? this.#endId : undefined;
     return token === undefined ? free : { kind: 'forced', token };
+  }
+
+  get #endId(): number | undefined {
+    return this.#options.tokenizer.endIds.values().next().value;
   }
 
   #choosing(current: Choosing): NextTokens {
@@ -100,6 +107,9 @@ export class PlanSteer implements LogitsProcessor {
         return;
       case 'choose':
         this.#chosen(current, token);
+        return;
+      case 'end':
+        this.#next();
         return;
       case 'think':
         if (!this.#options.parser.isThinking) this.#next();
@@ -183,9 +193,23 @@ export class PlanSteer implements LogitsProcessor {
     if (inHeader && !this.#inHeader) return;
     this.#recent = (this.#recent + text).slice(-maxOpenerChars);
     if (!calls) return;
+    if (typeof this.#opener !== 'string') {
+      this.#watchBeginning(this.#opener, calls);
+      return;
+    }
     const at = this.#recent.lastIndexOf(this.#opener);
     if (at < 0) return;
-    this.#begin(calls.steps(this.#recent.slice(0, at)), this.#recent.slice(at + this.#opener.length));
+    this.#begin(calls.steps(this.#recent.slice(0, at), ''), this.#recent.slice(at + this.#opener.length));
+  }
+
+  #watchBeginning(opener: RegExp, calls: NonNullable<AnswerPlan['calls']>): void {
+    if (!this.#isBeginning) return;
+    const [begun] = opener.exec(this.#recent) ?? [];
+    this.#isBeginning =
+      begun === undefined && /^\s*(?:\{|$)/.test(this.#recent) && this.#recent.length < maxOpenerChars;
+    if (begun === undefined) return;
+    this.#steps = calls.steps('', this.#recent.slice(begun.length));
+    this.#next();
   }
 
   #followHeader(text: string, isSpecial: boolean): void {

@@ -2,6 +2,7 @@
 import { cancelled, HearthError } from '../errors.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { Sliced } from '../tokenizer/sliced.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface EmbeddingModel {
@@ -20,10 +21,10 @@ export interface EmbeddingRequest {
 }
 
 /** Ids of a text (or ids that stand for one) as the model expects them: most end with a token of their own. */
-export function embeddingTokens(tokenizer: Tokenizer, input: string | readonly number[]): number[] {
+export function* embeddingTokens(tokenizer: Tokenizer, input: string | readonly number[]): Sliced<number[]> {
   const { beginId, appendedId } = tokenizer;
   const isText = typeof input === 'string';
-  const ids = isText ? tokenizer.encode(input, { special: 'plain' }) : [...input];
+  const ids = isText ? yield* tokenizer.encodeSliced([input]) : [...input];
   if (isText && beginId !== undefined) ids.unshift(beginId);
   if (appendedId !== undefined && (isText || ids.at(-1) !== appendedId)) ids.push(appendedId);
   return ids;

@@ -8,6 +8,7 @@ import {
   onlyAllowed,
   without,
 } from '../sampling/logitsProcessor.ts';
+import type { LogprobRecorder, TokenLogprob } from '../sampling/logprobs.ts';
 import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
 import { Uniforms } from '../sampling/uniforms.ts';
 import type { Drawing, TokenOutcome } from '../scheduler/job.ts';
@@ -43,10 +44,12 @@ export interface GenerationRequest {
   readonly parser: OutputParser;
   /** The first that forces a token, or says which may come, decides. */
   readonly processors?: readonly LogitsProcessor[] | undefined;
+  /** Told of every choice; the device then draws nothing itself. */
+  readonly logprobs?: LogprobRecorder | undefined;
   /** Shown the logits of the first tokens, and which were chosen: those the host samples, the others a device may. */
   readonly observer?: SampleObserver | undefined;
-  /** `tokens`: generated so far, with those that are not shown. */
-  readonly onPiece: (piece: OutputPiece, tokens: number) => 'continue' | 'stop';
+  /** `tokens`: generated so far, with those that are not shown. `logprobs`: of the piece's tokens. */
+  readonly onPiece: (piece: OutputPiece, tokens: number, logprobs?: readonly TokenLogprob[]) => 'continue' | 'stop';
   /** Counted from now: what is not done by then fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -138,6 +141,12 @@ class Answer {
   }
 
   #chooseWithin(next: Exclude<NextTokens, Pending>, logits: Float32Array): number {
+    const token = this.#tokenWithin(next, logits);
+    this.#request.logprobs?.chose(logits, token);
+    return token;
+  }
+
+  #tokenWithin(next: Exclude<NextTokens, Pending>, logits: Float32Array): number {
     switch (next.kind) {
       case 'forced':
         return next.token;
@@ -156,8 +165,8 @@ class Answer {
 
   /** `choose` as rules that a device can follow; absent where each logit has a bias of its own. */
   drawing(): Drawing | undefined {
-    const { sampling, stopIds } = this.#request;
-    if (sampling.logitBias.size > 0) return undefined;
+    const { sampling, logprobs, stopIds } = this.#request;
+    if (logprobs || sampling.logitBias.size > 0) return undefined;
     // As `sample`, which draws no number when it is greedy.
     const isGreedy = sampling.temperature === 0 || sampling.topK === 1;
     return {
@@ -190,6 +199,7 @@ class Answer {
     this.#generated.add(token);
     this.#tokens += 1;
     if (this.#request.stopIds.has(token)) return 'stop';
+    this.#request.logprobs?.took();
     this.#read(this.#request.parser.push(token));
     for (const processor of this.#processors) processor.take?.(token);
     return this.#stopped ? 'stop' : 'continue';
@@ -227,7 +237,8 @@ class Answer {
     } else if (piece.text === '') return;
     else if (piece.kind === 'thinking') this.thinking += piece.text;
     else this.text += piece.text;
-    if (this.#request.onPiece(piece, this.#tokens) === 'stop') this.#stopped = true;
+    const logprobs = this.#request.logprobs?.of(piece);
+    if (this.#request.onPiece(piece, this.#tokens, logprobs) === 'stop') this.#stopped = true;
   }
 }
 

@@ -1,46 +1,150 @@
 /** Which turns of a conversation go into the prompt when the context does not hold them all. */
 import { HearthError } from '../errors.ts';
+import { limits } from '../limits.ts';
 import type { ChatMessage } from '../prompt/conversation.ts';
 
-export interface FittedHistory {
+/** What a prompt of some messages was found to take. */
+export interface Measured {
+  readonly tokens: number;
+}
+
+export interface FittedHistory<Prompt extends Measured> {
   readonly messages: readonly ChatMessage[];
   readonly droppedMessages: number;
+  /** Of `messages`. */
+  readonly prompt: Prompt;
+}
+
+export interface HistoryRoom {
+  readonly budgetTokens: number;
+  /** What every prompt of the conversation holds beside it: descriptions of tools. */
+  readonly fixedChars?: number;
 }
 
 /**
  * Drops the earliest turns until the prompt has at most `budgetTokens`; the system messages at the beginning and the last turn
  * stay. Turns go a quarter of the budget at a time, so that the prompts of the turns that follow begin alike and the cache
- * serves them.
+ * serves them. A conversation that cannot fit by its characters is first cut by these in the same way. Of n turns about
+ * log n are measured, on the assumption that fewer turns never take more tokens.
  * @throws HearthError `context-overflow` when the last turn alone is too long.
  */
-export function fitHistory(
+export async function fitHistory<Prompt extends Measured>(
   messages: readonly ChatMessage[],
-  countTokens: (messages: readonly ChatMessage[]) => number,
-  budgetTokens: number,
-): FittedHistory {
-  const total = countTokens(messages);
-  if (total <= budgetTokens) return { messages, droppedMessages: 0 };
-  const firstTurn = messages.findIndex(({ role }) => role !== 'system');
-  const system = messages.slice(0, firstTurn);
-  const step = Math.max(1, Math.floor(budgetTokens / 4));
-  const goal = total - Math.ceil((total - budgetTokens) / step) * step;
-  let fitting: FittedHistory | undefined;
-  for (const start of turnStarts(messages, firstTurn)) {
-    const kept = { messages: [...system, ...messages.slice(start)], droppedMessages: start - firstTurn };
-    const tokens = countTokens(kept.messages);
-    if (tokens <= goal) return kept;
-    if (tokens <= budgetTokens) fitting ??= kept;
-  }
-  if (fitting) return fitting;
-  const last = countTokens([...system, ...messages.slice(turnStarts(messages, firstTurn).at(-1))]);
-  throw new HearthError(
-    'context-overflow',
-    `The last message has ${last} tokens with its framing; ${budgetTokens} fit beside the answer. Shorten it or load the model with a longer context.`,
-  );
+  measure: (messages: readonly ChatMessage[]) => Prompt | Promise<Prompt>,
+  room: HistoryRoom,
+): Promise<FittedHistory<Prompt>> {
+  const { budgetTokens } = room;
+  const turns = new Turns(messages, room.fixedChars ?? 0);
+  const first = await turns.startWithin((start) => turns.charsFrom(start), 0, mostChars(budgetTokens));
+  const last = turns.starts.length - 1;
+  if (first === undefined) throw turns.overflow(`${turns.charsFrom(last)} characters`, budgetTokens);
+  const prompts = new Map<number, Prompt>();
+  const tokensFrom = async (start: number): Promise<number> => {
+    const prompt = prompts.get(start) ?? (await measure(turns.from(start)));
+    prompts.set(start, prompt);
+    return prompt.tokens;
+  };
+  const start = await turns.startWithin(tokensFrom, first, budgetTokens);
+  if (start === undefined) throw turns.overflow(`${await tokensFrom(last)} tokens`, budgetTokens);
+  const kept = turns.from(start);
+  const prompt = prompts.get(start) ?? (await measure(kept));
+  return { messages: kept, droppedMessages: messages.length - kept.length, prompt };
 }
 
-/** Indexes at which the conversation may begin: at each user message after the first turn, so that roles stay in order. */
-function turnStarts(messages: readonly ChatMessage[], firstTurn: number): number[] {
-  const starts = messages.flatMap(({ role }, i) => (role === 'user' && i > firstTurn ? [i] : []));
-  return starts.length > 0 ? starts : [firstTurn];
+const mostChars = (budgetTokens: number): number =>
+  Math.max(budgetTokens * limits.generation.charsPerToken, limits.generation.historyChars);
+
+class Turns {
+  /** Indexes at which the conversation may begin: its own beginning, then each later user message, so that roles stay in order. */
+  readonly starts: readonly number[];
+  readonly #messages: readonly ChatMessage[];
+  readonly #system: readonly ChatMessage[];
+  readonly #fixedChars: number;
+  readonly #systemChars: number;
+  /** From each message on. */
+  readonly #chars: Float64Array;
+
+  constructor(messages: readonly ChatMessage[], fixedChars: number) {
+    const found = messages.findIndex(({ role }) => role !== 'system');
+    const firstTurn = found < 0 ? messages.length : found;
+    const later = messages.flatMap(({ role }, i) => (role === 'user' && i > firstTurn ? [i] : []));
+    this.starts = [firstTurn, ...later];
+    this.#messages = messages;
+    this.#system = messages.slice(0, firstTurn);
+    this.#fixedChars = fixedChars;
+    this.#systemChars = this.#system.reduce((sum, message) => sum + charsOf(message), 0);
+    this.#chars = new Float64Array(messages.length + 1);
+    for (let i = messages.length - 1; i >= firstTurn; i--) {
+      const message = messages[i];
+      this.#chars[i] = (this.#chars[i + 1] ?? 0) + (message ? charsOf(message) : 0);
+    }
+  }
+
+  from(start: number): readonly ChatMessage[] {
+    return start === 0 ? this.#messages : [...this.#system, ...this.#messages.slice(this.starts[start])];
+  }
+
+  charsFrom(start: number): number {
+    return this.#fixedChars + this.#systemChars + this.#turnChars(start);
+  }
+
+  /** The start, not before `first`, from which the conversation is to go on. @returns undefined when none fits. */
+  async startWithin(
+    sizeFrom: (start: number) => number | Promise<number>,
+    first: number,
+    budget: number,
+  ): Promise<number | undefined> {
+    const total = await sizeFrom(first);
+    if (total <= budget) return first;
+    const step = Math.max(1, Math.floor(budget / 4));
+    const goal = total - Math.ceil((total - budget) / step) * step;
+    return (await this.#earliest(sizeFrom, first + 1, goal)) ?? (await this.#earliest(sizeFrom, first + 1, budget));
+  }
+
+  overflow(size: string, budgetTokens: number): HearthError {
+    const last = this.starts.length - 1;
+    const parts: readonly (readonly [string, number])[] = [
+      ['The last message', this.#turnChars(last)],
+      ['The system message', this.#systemChars],
+      ['The descriptions of the tools', this.#fixedChars],
+    ];
+    const [longest] = parts.reduce((a, b) => (b[1] > a[1] ? b : a));
+    const isLast = longest === 'The last message';
+    const found = isLast
+      ? `The last message has ${size} with its framing`
+      : `${longest} and the last message have ${size} together, most of them the former`;
+    const advice = isLast ? 'it' : longest.toLowerCase();
+    return new HearthError(
+      'context-overflow',
+      `${found}; ${budgetTokens} tokens fit beside the answer. Shorten ${advice} or load the model with a longer context.`,
+    );
+  }
+
+  async #earliest(
+    sizeFrom: (start: number) => number | Promise<number>,
+    first: number,
+    most: number,
+  ): Promise<number | undefined> {
+    let low = first;
+    let high = this.starts.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((await sizeFrom(middle)) <= most) high = middle;
+      else low = middle + 1;
+    }
+    return low < this.starts.length ? low : undefined;
+  }
+
+  #turnChars(start: number): number {
+    return this.#chars[this.starts[start] ?? this.#messages.length] ?? 0;
+  }
+}
+
+/** Thinking does not count: most formats leave that of earlier turns out. */
+function charsOf(message: ChatMessage): number {
+  const calls = message.role === 'assistant' ? (message.toolCalls ?? []) : [];
+  const called = calls.reduce((sum, call) => sum + call.name.length + call.arguments.length, 0);
+  const { content } = message;
+  const thought = message.role === 'assistant' && /^\s*<think>/.test(content) ? content.indexOf('</think>') : -1;
+  return limits.generation.messageChars + called + content.length - Math.max(0, thought);
 }

@@ -10,6 +10,7 @@ import { bytesOfSpelling, characterOfByte, spellBytes } from './byteAlphabet.ts'
 import { type MergeTable, mergePairs } from './bytePairs.ts';
 import { type AddedToken, AddedTokenFinder, isPlainText } from './framingTokens.ts';
 import { preTokenise, type SplitStep } from './preTokenise.ts';
+import { runWhole, type Sliced } from './sliced.ts';
 import type { FillInTheMiddle, PromptPart, Tokenizer } from './tokenizer.ts';
 
 /** What a published vocabulary says, whichever file it comes from. */
@@ -44,6 +45,8 @@ export interface BytePairVocabulary {
 const encoder = new TextEncoder();
 const byteToken = /^<0x([0-9A-F]{2})>$/;
 const blank = 0x20;
+/** Looked up or merged between two pauses: about a millisecond. */
+const piecesOfSlice = 512;
 
 export class BytePairTokenizer implements Tokenizer {
   readonly vocabularySize: number;
@@ -92,10 +95,14 @@ export class BytePairTokenizer implements Tokenizer {
   }
 
   encodeParts(parts: readonly PromptPart[]): number[] {
+    return runWhole(this.encodeSliced(parts));
+  }
+
+  *encodeSliced(parts: readonly PromptPart[]): Sliced<number[]> {
     const ids: number[] = [];
     for (const [index, part] of parts.entries()) {
       if (typeof part === 'number') ids.push(part);
-      else this.#encodeText(part, index === 0, ids);
+      else yield* this.#encodeText(part, index === 0, ids);
     }
     return ids;
   }
@@ -125,24 +132,28 @@ export class BytePairTokenizer implements Tokenizer {
     return new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes.subarray(start));
   }
 
-  #encodeText(text: string, first: boolean, ids: number[]): void {
+  *#encodeText(text: string, first: boolean, ids: number[]): Sliced<void> {
     for (const part of this.#textFinder.split(text)) {
       if (typeof part === 'number') {
         ids.push(part);
         continue;
       }
       const normal = this.#vocabulary.normalise(part, first);
-      for (const piece of preTokenise(normal, this.#vocabulary.splitSteps)) {
-        const known = this.#cache.get(piece) ?? this.#encodePiece(piece);
-        for (const id of known) ids.push(id);
+      for (const pieces of preTokenise(normal, this.#vocabulary.splitSteps)) {
+        for (const [i, piece] of pieces.entries()) {
+          if (i % piecesOfSlice === piecesOfSlice - 1) yield;
+          const known = this.#cache.get(piece) ?? (yield* this.#encodePiece(piece));
+          for (const id of known) ids.push(id);
+        }
+        yield;
       }
     }
   }
 
-  #encodePiece(piece: string): Int32Array {
+  *#encodePiece(piece: string): Sliced<Int32Array> {
     const bytes = encoder.encode(piece);
     const whole = this.#vocabulary.wholePieces ? this.#wholePiece(piece, bytes) : undefined;
-    const ids = whole === undefined ? this.#mergePiece(piece, bytes) : Int32Array.of(whole);
+    const ids = whole === undefined ? yield* this.#mergePiece(piece, bytes) : Int32Array.of(whole);
     // A slice of a string keeps all of it alive, so the key is a copy. Bytes of half a character differ from it.
     const key = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
     if (key === piece && key.length <= 256) this.#cache.set(key, ids);
@@ -153,10 +164,10 @@ export class BytePairTokenizer implements Tokenizer {
     return this.#ids.get(this.#vocabulary.spelling === 'byte-level' ? spellBytes(bytes) : piece);
   }
 
-  #mergePiece(piece: string, bytes: Uint8Array): Int32Array {
+  *#mergePiece(piece: string, bytes: Uint8Array): Sliced<Int32Array> {
     const symbols =
       this.#vocabulary.spelling === 'byte-level' ? this.#symbolsOfBytes(bytes) : this.#symbolsOfText(piece);
-    return symbols.slice(0, mergePairs(symbols, this.#vocabulary.merges));
+    return symbols.slice(0, yield* mergePairs(symbols, this.#vocabulary.merges));
   }
 
   #symbolsOfBytes(bytes: Uint8Array): Int32Array {

@@ -3,6 +3,7 @@
  * merges first, the leftmost of equals, until none may. Both kinds of vocabulary are this one loop: byte-level ones
  * rank by the order of their merge list, SentencePiece ones by the score of the merged token.
  */
+import type { Sliced } from './sliced.ts';
 
 /** Which pairs of symbols merge, into what, and how early. */
 export class MergeTable {
@@ -53,12 +54,15 @@ export class MergeTable {
   }
 }
 
+/** Merged between two pauses: about a millisecond. */
+const symbolsOfSlice = 4096;
+
 /** Heap keys are rank · 2^31 + position: exact in a double, and ordered as the merges are. */
 const positions = 2 ** 31;
 const gone = -1;
 
 /** Merges `symbols` in place and returns how many are left. */
-export function mergePairs(symbols: Int32Array, table: MergeTable): number {
+export function* mergePairs(symbols: Int32Array, table: MergeTable): Sliced<number> {
   const count = symbols.length;
   const next = new Int32Array(count);
   const previous = new Int32Array(count);
@@ -74,9 +78,14 @@ export function mergePairs(symbols: Int32Array, table: MergeTable): number {
     const entry = table.find(symbols[left] ?? 0, symbols[right] ?? 0);
     if (entry >= 0) pushHeap(heap, table.rank(entry) * positions + left);
   };
-  for (let i = 0; i < count; i++) offer(i);
+  for (let i = 0; i < count; i++) {
+    if (i % symbolsOfSlice === symbolsOfSlice - 1) yield;
+    offer(i);
+  }
 
+  let merges = 0;
   for (let key = popHeap(heap); key !== undefined; key = popHeap(heap)) {
+    if (++merges % symbolsOfSlice === 0) yield;
     const rank = Math.floor(key / positions);
     const left = key - rank * positions;
     const right = next[left] ?? gone;

@@ -38,19 +38,50 @@ export function textStep(text: string, keep: SplitStep['keep'] = 'both'): SplitS
   return { pattern: new RegExp(text.replace(/[.*+?^${}()|[\]\\/-]/g, '\\$&'), 'gu'), keep, tame: true };
 }
 
-/** @throws HearthError `invalid-input` when a pattern of the checkpoint takes too long on `text`. */
-export function preTokenise(text: string, steps: readonly SplitStep[]): readonly string[] {
-  if (steps.every((step) => step.tame)) return cutBySteps(text, steps);
+/**
+ * The pieces of `text`, some thousand at a time where it is long.
+ * @throws HearthError `invalid-input` when a pattern takes too long on `text`, or a piece is too long for it.
+ */
+export function* preTokenise(text: string, steps: readonly SplitStep[]): Generator<readonly string[], void, void> {
   try {
-    return withDeadline(limits.text.patternMs, () => cutBySteps(text, steps));
+    if (!steps.every((step) => step.tame)) {
+      yield withDeadline(limits.text.patternMs, () => cutBySteps(text === '' ? [] : [text], steps));
+      return;
+    }
+    const [first, ...rest] = steps;
+    if (first === undefined || text.length <= charsAtOnce) yield cutBySteps(text === '' ? [] : [text], steps);
+    else for (const pieces of splitLazily(text, first)) yield cutBySteps(pieces, rest);
   } catch (error) {
-    if (!(error instanceof DeadlineError)) throw error;
-    throw invalidInput(`A pattern of the tokenizer takes more than ${limits.text.patternMs} ms, so it was stopped.`);
+    if (error instanceof DeadlineError) {
+      throw invalidInput(`A pattern of the tokenizer takes more than ${limits.text.patternMs} ms, so it was stopped.`);
+    }
+    // V8 matches on a stack of its own, which a run of millions of characters of one kind fills.
+    if (error instanceof RangeError) throw invalidInput('The text holds a run of characters too long to be read.');
+    throw error;
   }
 }
 
-function cutBySteps(text: string, steps: readonly SplitStep[]): readonly string[] {
-  let pieces: readonly string[] = text === '' ? [] : [text];
+/** Shorter texts are cut in one go, which is twice as fast. */
+const charsAtOnce = 65_536;
+const piecesAtOnce = 4096;
+
+function* splitLazily(text: string, { pattern, keep }: SplitStep): Generator<readonly string[], void, void> {
+  let pieces: string[] = [];
+  let end = 0;
+  for (const match of text.matchAll(pattern)) {
+    if (keep !== 'matches' && match.index > end) pieces.push(text.slice(end, match.index));
+    if (keep !== 'between' && match[0] !== '') pieces.push(match[0]);
+    end = match.index + match[0].length;
+    if (pieces.length < piecesAtOnce) continue;
+    yield pieces;
+    pieces = [];
+  }
+  if (keep !== 'matches' && end < text.length) pieces.push(text.slice(end));
+  yield pieces;
+}
+
+function cutBySteps(given: readonly string[], steps: readonly SplitStep[]): readonly string[] {
+  let pieces = given;
   for (const step of steps) {
     // Most pieces of a later step are short and stay whole, so nothing is allocated for them.
     const cut: string[] = [];
@@ -75,13 +106,7 @@ function splitInto(pieces: string[], text: string, step: SplitStep): void {
       return;
     }
   }
-  let end = 0;
-  for (const match of text.matchAll(step.pattern)) {
-    if (step.keep !== 'matches' && match.index > end) pieces.push(text.slice(end, match.index));
-    if (step.keep !== 'between' && match[0] !== '') pieces.push(match[0]);
-    end = match.index + match[0].length;
-  }
-  if (step.keep !== 'matches' && end < text.length) pieces.push(text.slice(end));
+  for (const cut of splitLazily(text, step)) for (const piece of cut) pieces.push(piece);
 }
 
 /**

@@ -1,4 +1,5 @@
 /** Text to ids and back. Two constructors make one: from a Hugging Face tokenizer.json, from a GGUF's metadata. */
+import type { Sliced } from './sliced.ts';
 
 export interface Tokenizer {
   readonly vocabularySize: number;
@@ -25,6 +26,8 @@ export interface Tokenizer {
   split(text: string): PromptPart[];
   /** Ids of parts: a string is plain text, a number stands for itself. */
   encodeParts(parts: readonly PromptPart[]): number[];
+  /** `encodeParts`, pausing between pieces of text. */
+  encodeSliced(parts: readonly PromptPart[]): Sliced<number[]>;
   /** Bytes of one token. Special tokens give the bytes of their name; an id that is no token gives none. */
   bytesOf(id: number): Uint8Array;
   /** Whether the token frames text and is never part of it; `<think>` and `<tool_call>` are part of it. */

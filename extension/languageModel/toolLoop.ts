@@ -4,6 +4,7 @@ import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
 import { resultText } from './hostMessages.ts';
+import { checkedCall } from './toolArguments.ts';
 
 interface Question {
   client: EngineClient;
@@ -16,7 +17,8 @@ interface Question {
 
 /**
  * Asks, runs the tools that the model calls, and asks again with their results. The first answer must call one: the user
- * named them. The last may not, so that there is an end.
+ * named them. The last may not, so that there is an end. A call is run only if it names a tool that was offered for this
+ * question, with arguments that fit: whatever the model read may have told it to call something else.
  */
 export async function answerWithTools(question: Question): Promise<ChatResult> {
   const messages: ChatMessage[] = [...question.params.messages];
@@ -29,7 +31,7 @@ export async function answerWithTools(question: Question): Promise<ChatResult> {
       question.handlers,
       question.token,
     );
-    if (result.finish !== 'tool-calls' || last) return result;
+    if (result.finish !== 'tool-calls' || last || !offered) return result;
     const { text: content, thinking, toolCalls } = result;
     messages.push({ role: 'assistant', content, thinking, toolCalls });
     for (const call of toolCalls) messages.push(await resultOf(call, question));
@@ -37,14 +39,15 @@ export async function answerWithTools(question: Question): Promise<ChatResult> {
 }
 
 /** What went wrong with a tool is told to the model, which may know another way. */
-async function resultOf(call: ToolCall, { client, card, request, token }: Question): Promise<ChatMessage> {
+async function resultOf(call: ToolCall, { client, card, params, request, token }: Question): Promise<ChatMessage> {
   const answer = (content: string): ChatMessage => ({ role: 'tool', toolCallId: call.id, content });
+  const checked = checkedCall(call, params.tools ?? []);
+  if (checked.kind === 'refused') return answer(`Nothing was run. ${checked.reason}`);
   try {
-    const input: object = Object(JSON.parse(call.arguments));
     const result = await vscode.lm.invokeTool(
       call.name,
       {
-        input,
+        input: checked.input,
         toolInvocationToken: request.toolInvocationToken,
         tokenizationOptions: {
           tokenBudget: Math.floor(card.contextTokens * limits.languageModel.toolResultShare),

@@ -86,20 +86,16 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     expect(offered.trim()).not.toBe('');
   });
 
-  test('bring the first answer, and a link in it leads to the line', async () => {
+  test('bring the first answer, and a link beside it leads to the file', async () => {
     const chat = await editor.openChat();
-    // The smallest of models repeats what goes along with the question as well; alone, it repeats the question.
-    const chips = chat.locator('#chips .chip[data-chip] button');
-    await expect.poll(() => chips.count()).toBe(2);
-    await chips.first().click();
-    await expect.poll(() => chips.count()).toBe(1);
-    await chips.first().click();
-    await expect.poll(() => chips.count()).toBe(0);
-    const turn = await answered(chat, 'Repeat this word for word: The function is in sums.py:4');
-    const citation = turn.locator('.citation', { hasText: 'sums.py:4' }).first();
+    await chat.locator('#chips .chip', { hasText: 'sums.py' }).waitFor();
+    const turn = await answered(chat, 'What is the capital of France? One word.');
+    expect((await answerText(turn)).trim()).not.toBe('');
     await editor.screenshot('first-5-answer');
-    await citation.click();
-    await editor.statusItem('Ln 4, Col 1').waitFor();
+    // What the smallest of models cites is chance: conversation.e2e.ts follows citations. What went along is always linked.
+    await editor.statusItem(/^Ln (?!1,)/).waitFor();
+    await turn.locator('.question .chip.sent', { hasText: 'sums.py' }).first().click();
+    await editor.statusItem('Ln 1, Col 1').waitFor();
   });
 
   test('are all there after the window was reloaded, with what was being typed', async () => {

@@ -101,7 +101,7 @@ const badByField: Readonly<Record<string, readonly Json[]>> = {
   seed: [0.5, 'x', [], 1e300],
   n: [0, -1, 5, 1.5, 'x', 1e9],
   stop: [5, [5], {}, Array.from({ length: 100 }, () => 'x')],
-  max_tokens: [0, -1, 1.5, 'many', 1e12, []],
+  max_tokens: [0, -2, 1.5, 'many', 1e12, []],
   max_completion_tokens: [0, 'x'],
   stream: ['yes', 1, [], {}],
   tools: [
@@ -123,7 +123,7 @@ const badByField: Readonly<Record<string, readonly Json[]>> = {
   reasoning_effort: ['much', 5, []],
   frequency_penalty: [1, -1],
   presence_penalty: [-2.1, 2.1, 'x'],
-  logprobs: [true, 5],
+  logprobs: ['yes', -2],
   logit_bias: [{ x: 1 }, { '1': 1e9 }, [], 'x'],
   stream_options: [5, 'x', { include_usage: 5 }],
 };

@@ -43,7 +43,7 @@ const hermes: ToolSyntax = {
 const tagged = (syntax: ToolSyntax) => (tokenizer: Tokenizer) =>
   new TaggedParser(tokenizer, false, new ToolCallSplitter(syntax, tools));
 const deepSeek = (version: 'v3' | 'v3.1') => (tokenizer: Tokenizer) =>
-  new DeepSeekParser(tokenizer, { version, insideThinking: false, usesTools: true });
+  new DeepSeekParser(tokenizer, { version, insideThinking: false, tools });
 const deepSeekFraming = ['calls▁begin', 'call▁begin', 'sep', 'call▁end', 'calls▁end'].map(
   (name) => `<｜tool▁${name}｜>`,
 );

@@ -47,7 +47,11 @@ export function repositoryMap(
 }
 
 /** Sources by how much refers to them, then tests and documents; without configuration and what came from elsewhere. */
-function rankedPaths(database: DatabaseSync, importers: ReadonlyMap<string, number>, focus: readonly string[]): string[] {
+function rankedPaths(
+  database: DatabaseSync,
+  importers: ReadonlyMap<string, number>,
+  focus: readonly string[],
+): string[] {
   const first = new Set(focus);
   const layout = new Layout(database);
   layout.refresh();
@@ -70,7 +74,9 @@ const leftOut: ReadonlySet<PathClass> = new Set<PathClass>(['data', 'changelog',
 /** By path: chunks that hold the names it defines, each shared among the files that define it. */
 function referencesTo(database: DatabaseSync): Map<string, number> {
   const rows = database
-    .prepare("SELECT path, lower(name) AS name FROM symbols JOIN files ON files.id = symbols.file WHERE container = '' LIMIT ?")
+    .prepare(
+      "SELECT path, lower(name) AS name FROM symbols JOIN files ON files.id = symbols.file WHERE container = '' LIMIT ?",
+    )
     .all(limits.repository.mapSymbols)
     .map((row) => ({ path: String(row['path']), name: String(row['name']) }));
   const defined = new Map<string, number>();

@@ -15,6 +15,7 @@
  * are those of transformers' `apply_chat_template` wherever the conversation holds no framing tokens.
  */
 import { invalidInput } from '../../errors.ts';
+import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
 import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
 import { ThinkingSplitter } from '../thinking.ts';
@@ -34,23 +35,29 @@ export interface EncodedChat {
 }
 
 /** @throws HearthError `invalid-input` when the template refuses the conversation, fails, or exceeds a bound. */
-export function encodeChat(
+export const encodeChat = (...given: Parameters<typeof encodeChatSliced>): EncodedChat =>
+  runWhole(encodeChatSliced(...given));
+
+/** `encodeChat`, pausing between messages and between pieces of text; the template itself runs in one go. */
+export function* encodeChatSliced(
   tokenizer: Tokenizer,
   template: ChatTemplate,
   messages: readonly ChatMessage[],
   options: ChatOptions,
-): EncodedChat {
+): Sliced<EncodedChat> {
   const { tools = [], toolSyntax, ...rest } = options;
   const inTemplate = toolSyntax?.inTemplate !== false;
   const turns = inTemplate ? messages : withoutToolRoles(messages, tools);
-  const conversation = turns.map((turn) => templateMessage(turn, toolNames(messages), toolSyntax));
+  const names = toolNames(messages);
+  const conversation = yield* eachSliced(turns, (turn) => templateMessage(turn, names, toolSyntax));
   const shownTools = inTemplate && tools.length > 0 ? { tools: tools.map(templateTool) } : {};
   const variables = { ...options.variables, ...shownTools };
   const disguise = new Disguise(tokenizer, [conversation, variables, template.source]);
-  const disguised = conversation.map(({ role, content, ...rest }) => ({
+  yield;
+  const disguised = yield* eachSliced(conversation, ({ role, content, ...fields }) => ({
     role,
     content: disguise.put(content ?? ''),
-    ...disguise.fields(rest),
+    ...disguise.fields(fields),
   }));
   const text = renderNearest(disguised, (turns) =>
     template.render({
@@ -61,10 +68,21 @@ export function encodeChat(
       eosToken: tokenizer.templateTokens.end,
     }),
   );
-  const parts = tokenizer
-    .split(text)
-    .map((part): PromptPart => (typeof part === 'number' ? part : disguise.lift(part)));
-  return { ids: tokenizer.encodeParts(parts), ending: text.slice(-64) };
+  yield;
+  const parts = yield* eachSliced(
+    tokenizer.split(text),
+    (part): PromptPart => (typeof part === 'number' ? part : disguise.lift(part)),
+  );
+  return { ids: yield* tokenizer.encodeSliced(parts), ending: text.slice(-64) };
+}
+
+function* eachSliced<From, To>(items: readonly From[], change: (item: From) => To): Sliced<To[]> {
+  const changed: To[] = [];
+  for (const item of items) {
+    yield;
+    changed.push(change(item));
+  }
+  return changed;
 }
 
 function templateMessage(

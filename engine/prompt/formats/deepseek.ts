@@ -4,19 +4,12 @@
  * that are whole, and by V3.1's model card ("Chat Template", "ToolCall").
  */
 
+import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
 import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { messageBoundaries } from '../boundaries.ts';
 import type { ChatMessage, Tool, ToolCall } from '../conversation.ts';
 import { DeepSeekParser } from '../parsers/deepseekOutput.ts';
-import {
-  type AnswerPlan,
-  answerSchema,
-  callSteps,
-  jsonAnswer,
-  marked,
-  type Step,
-  wantedCalls,
-} from '../plans/answerPlan.ts';
+import { type AnswerPlan, answerSteps, callSteps, marked, type Step, wantedCalls } from '../plans/answerPlan.ts';
 import { withStatedFormat } from '../responseFormat.ts';
 import { nearestThinkingMode, type ThinkingMode } from '../thinkingModes.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
@@ -37,6 +30,10 @@ export class DeepSeekFormat implements PromptFormat {
   }
 
   render(conversation: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    return runWhole(this.renderSliced(conversation, options));
+  }
+
+  *renderSliced(conversation: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt> {
     const { thinking, tools = [] } = options;
     const messages = withStatedFormat(conversation, options.responseFormat);
     const tokenizer = this.#tokenizer;
@@ -46,9 +43,12 @@ export class DeepSeekFormat implements PromptFormat {
     const thinks = !usesTools && nearestThinkingMode(thinking, this.thinkingModes) === 'on';
     const write = new Writer(tokenizer, version);
     write.system(messages, tools);
-    for (const [i, message] of messages.entries()) write.turn(message, messages[i - 1], messages[i + 1]);
+    for (const [i, message] of messages.entries()) {
+      yield;
+      write.turn(message, messages[i - 1], messages[i + 1]);
+    }
     write.opening(messages.at(-1), thinks);
-    const ids = tokenizer.encodeParts(write.parts);
+    const ids = yield* tokenizer.encodeSliced(write.parts);
     return {
       ids,
       boundaries: messageBoundaries(ids, tokenizer.endIds),
@@ -56,7 +56,8 @@ export class DeepSeekFormat implements PromptFormat {
       stopStrings: [],
       plan: deepSeekPlan(version, options, thinks),
       closeThinking: tokenizer.encode('</think>', { special: 'parse' }),
-      parser: () => new DeepSeekParser(tokenizer, { version, insideThinking: thinks, usesTools }),
+      parser: () =>
+        new DeepSeekParser(tokenizer, { version, insideThinking: thinks, tools: wantedCalls(options).tools }),
     };
   }
 }
@@ -156,17 +157,17 @@ class Writer {
 }
 
 function deepSeekPlan(version: DeepSeekVersion, options: PromptOptions, thinks: boolean): AnswerPlan {
-  const { tools, required } = wantedCalls(options);
-  const schema = answerSchema(options);
+  const { tools, required, afterCall } = wantedCalls(options);
   const call = (): readonly Step[] =>
     version === 'v3'
       ? [
           { kind: 'write', text: 'function<｜tool▁sep｜>' },
           ...callSteps(tools, '\n```json\n', `\n\`\`\`${marked('<｜tool▁call▁end｜>')}`),
+          ...afterCall,
         ]
-      : callSteps(tools, marked('<｜tool▁sep｜>'), marked('<｜tool▁call▁end｜>'));
+      : [...callSteps(tools, marked('<｜tool▁sep｜>'), marked('<｜tool▁call▁end｜>')), ...afterCall];
   const opened: Step = { kind: 'write', text: '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' };
-  const answer = required ? [opened, ...call()] : schema === undefined ? [] : [jsonAnswer(schema)];
+  const answer = required ? [opened, ...call()] : answerSteps(options);
   return {
     steps: answer.length > 0 && thinks ? [{ kind: 'think' }, ...answer] : answer,
     ...(tools.length > 0 && { calls: { opener: '<｜tool▁call▁begin｜>', inHeader: false, steps: call } }),

@@ -5,11 +5,12 @@
  * model's training agree on, and what the model writes itself, so that a turn's prompt continues the one before.
  */
 
+import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
 import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { messageBoundaries } from '../boundaries.ts';
 import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
 import { ChannelParser } from '../parsers/channels.ts';
-import { callsNothing, wantedCalls } from '../plans/answerPlan.ts';
+import { wantedCalls } from '../plans/answerPlan.ts';
 import { answerStart, harmonyPlan } from '../plans/harmonyPlan.ts';
 import { harmonyFormatSection } from '../responseFormat.ts';
 import { nearestThinkingMode, type ThinkingMode } from '../thinkingModes.ts';
@@ -47,6 +48,10 @@ export class HarmonyFormat implements PromptFormat {
   }
 
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    return runWhole(this.renderSliced(messages, options));
+  }
+
+  *renderSliced(messages: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt> {
     const tokenizer = this.#tokenizer;
     const { tools = [] } = options;
     const mode = nearestThinkingMode(options.thinking, this.thinkingModes);
@@ -68,7 +73,7 @@ export class HarmonyFormat implements PromptFormat {
       ...(developer === '' ? [] : [{ author: 'developer', text: developer }]),
       ...withoutOldAnalysis(harmonyMessages(turns)),
     ];
-    const ids = tokenizer.encodeParts([...harmonyParts(tokenizer, history), ...assistantStart(tokenizer)]);
+    const ids = yield* tokenizer.encodeSliced([...harmonyParts(tokenizer, history), ...assistantStart(tokenizer)]);
     const mark = marksOf(tokenizer);
     return {
       ids,
@@ -79,7 +84,7 @@ export class HarmonyFormat implements PromptFormat {
         special: 'parse',
       }),
       plan: harmonyPlan(options),
-      parser: () => new ChannelParser(tokenizer, callsNothing(options) ? [] : tools),
+      parser: () => new ChannelParser(tokenizer, wantedCalls(options).tools),
     };
   }
 }
@@ -136,12 +141,15 @@ export function assistantStart(tokenizer: Tokenizer): PromptPart[] {
  * publisher's renderer keeps it from the second answer on. Around calls that wait for an answer it stays.
  */
 export function withoutOldAnalysis(messages: readonly HarmonyMessage[]): HarmonyMessage[] {
-  const lastUser = messages.findLastIndex(({ author }) => author === 'user');
-  return messages.filter(({ channel }, i) => {
-    if (channel !== 'analysis' || i > lastUser) return true;
-    const turnEnd = messages.findIndex(({ author }, j) => j > i && author === 'user');
-    return !messages.slice(i, turnEnd).some((message) => message.channel === 'final');
-  });
+  const kept: HarmonyMessage[] = [];
+  let isLastTurn = true;
+  let isAnswered = false;
+  for (const message of messages.toReversed()) {
+    if (message.author === 'user') [isLastTurn, isAnswered] = [false, false];
+    else if (message.channel === 'final') isAnswered = true;
+    if (message.channel !== 'analysis' || isLastTurn || !isAnswered) kept.push(message);
+  }
+  return kept.reverse();
 }
 
 function harmonyMessages(messages: readonly ChatMessage[]): HarmonyMessage[] {

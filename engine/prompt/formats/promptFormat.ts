@@ -1,5 +1,6 @@
 /** How a model is talked to: a conversation to ids, and what it generates back to thinking and text. */
 
+import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { messageBoundaries } from '../boundaries.ts';
 import type { ChatMessage, Tool } from '../conversation.ts';
@@ -7,7 +8,7 @@ import type { OutputParser } from '../output.ts';
 import { ChannelParser } from '../parsers/channels.ts';
 import { TaggedParser } from '../parsers/taggedParser.ts';
 import { ToolCallSplitter } from '../parsers/toolCallText.ts';
-import { type AnswerPlan, answerSchema, callsNothing, freeAnswer, jsonAnswer } from '../plans/answerPlan.ts';
+import { type AnswerPlan, answerSteps, freeAnswer, wantedCalls } from '../plans/answerPlan.ts';
 import { taggedPlan } from '../plans/taggedPlan.ts';
 import { withStatedFormat } from '../responseFormat.ts';
 import {
@@ -18,7 +19,7 @@ import {
   thinkingModes,
   thinkingVariables,
 } from '../thinkingModes.ts';
-import { encodeChat } from './chatPrompt.ts';
+import { encodeChatSliced } from './chatPrompt.ts';
 import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
 import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';
 import { HarmonyFormat } from './harmony.ts';
@@ -31,6 +32,8 @@ export interface PromptOptions {
   /** What the model may call. */
   readonly tools?: readonly Tool[] | undefined;
   readonly toolChoice?: 'auto' | 'none' | 'required' | { readonly name: string } | undefined;
+  /** False: the first call ends the turn. A call that `toolChoice` demands does in any case. */
+  readonly parallelToolCalls?: boolean | undefined;
   /** What the answer must be. */
   readonly responseFormat?: ResponseFormat | undefined;
 }
@@ -38,7 +41,9 @@ export interface PromptOptions {
 export type ResponseFormat =
   | { readonly kind: 'text' }
   | { readonly kind: 'json' }
-  | { readonly kind: 'json-schema'; readonly schema: Readonly<Record<string, unknown>> };
+  | { readonly kind: 'json-schema'; readonly schema: Readonly<Record<string, unknown>> }
+  /** One of these texts; none holds a carriage return. */
+  | { readonly kind: 'choice'; readonly choices: readonly string[] };
 
 export interface ChatPrompt {
   readonly ids: readonly number[];
@@ -62,6 +67,8 @@ export interface PromptFormat {
   readonly toolCalling: boolean;
   /** @throws HearthError `invalid-input` when the format refuses the conversation. */
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt;
+  /** `render` with pauses: a conversation may have megabytes. */
+  renderSliced(messages: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt>;
 }
 
 /** ChatML, for checkpoints that have its tokens and forgot the template. */
@@ -115,20 +122,25 @@ class TemplateFormat implements PromptFormat {
   }
 
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    return runWhole(this.renderSliced(messages, options));
+  }
+
+  *renderSliced(messages: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt> {
     const tokenizer = this.#tokenizer;
     const { tools = [] } = options;
     const mode = nearestThinkingMode(options.thinking, this.thinkingModes);
     const thinks = mode !== 'off';
     const asked = withStatedFormat(messages, options.responseFormat);
-    const { ids, ending } = encodeChat(tokenizer, this.#template, asked, {
+    const { ids, ending } = yield* encodeChatSliced(tokenizer, this.#template, asked, {
       addGenerationPrompt: true,
       variables: thinkingVariables(mode),
       now: options.now,
       tools,
       toolSyntax: this.#toolSyntax,
     });
-    const mayCall = tools.length > 0 && !callsNothing(options);
-    const calls = (): ToolCallSplitter[] => (mayCall ? [new ToolCallSplitter(this.#toolSyntax, tools)] : []);
+    const callable = wantedCalls(options).tools;
+    const calls = (): ToolCallSplitter[] =>
+      callable.length > 0 ? [new ToolCallSplitter(this.#toolSyntax, callable)] : [];
     const parser = (): OutputParser => new TaggedParser(tokenizer, endsInsideThinking(ending), ...calls());
     const closeThinking = tokenizer.encode(thinkingEnd(tokenizer), { special: 'parse' });
     const plan = taggedPlan(this.#toolSyntax, options, { thinks, insideThinking: endsInsideThinking(ending) });
@@ -155,21 +167,25 @@ class DialogueFormat implements PromptFormat {
   }
 
   render(messages: readonly ChatMessage[], options: PromptOptions): ChatPrompt {
+    return runWhole(this.renderSliced(messages, options));
+  }
+
+  *renderSliced(messages: readonly ChatMessage[], options: PromptOptions): Sliced<ChatPrompt> {
     const tokenizer = this.#tokenizer;
-    const schema = answerSchema(options);
     const names = { system: 'System', user: 'User', assistant: 'Assistant', tool: 'Tool' };
     const turns = withStatedFormat(messages, options.responseFormat).map(
       ({ role, content }) => `${names[role]}: ${content}\n`,
     );
     const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
-    const ids = [...begin, ...tokenizer.encode(`${turns.join('')}${names.assistant}:`, { special: 'plain' })];
+    // Without what stands before it: a SentencePiece vocabulary puts a blank before a text's beginning.
+    const ids = [...begin, ...(yield* tokenizer.encodeSliced([`${turns.join('')}${names.assistant}:`]))];
     return {
       ids,
       boundaries: messageBoundaries(ids, tokenizer.endIds),
       stops: tokenizer.endIds,
       stopStrings: [`\n${names.user}:`],
       closeThinking: [],
-      plan: schema === undefined ? freeAnswer : { ...freeAnswer, steps: [jsonAnswer(schema)] },
+      plan: { ...freeAnswer, steps: answerSteps(options) },
       parser: () => new TaggedParser(tokenizer, false),
     };
   }

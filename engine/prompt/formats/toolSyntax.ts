@@ -117,14 +117,12 @@ export function withoutToolRoles(messages: readonly ChatMessage[], tools: readon
   const system: ChatMessage[] =
     tools.length > 0 ? [{ role: 'system', content: instructions + toolInstructions(tools) }] : [];
   const kept = system.length === 0 && first?.role === 'system' ? [first] : system;
-  return [...kept, ...turns.flatMap((message, i) => plainTurn(message, turns[i - 1], turns.slice(i)))];
+  return [...kept, ...turns.flatMap((_, i) => plainTurn(turns, i))];
 }
 
-function plainTurn(
-  message: ChatMessage,
-  before: ChatMessage | undefined,
-  rest: readonly ChatMessage[],
-): readonly ChatMessage[] {
+function plainTurn(turns: readonly ChatMessage[], at: number): readonly ChatMessage[] {
+  const message = turns[at];
+  if (message === undefined) return [];
   if (message.role === 'assistant' && message.toolCalls) {
     const calls = message.toolCalls.map(
       ({ name, arguments: given }) =>
@@ -135,9 +133,10 @@ function plainTurn(
   }
   if (message.role !== 'tool') return [message];
   // Results that follow each other are one turn.
-  if (before?.role === 'tool') return [];
-  const end = rest.findIndex(({ role }) => role !== 'tool');
-  const results = end < 0 ? rest : rest.slice(0, end);
+  if (turns[at - 1]?.role === 'tool') return [];
+  let end = at + 1;
+  while (turns[end]?.role === 'tool') end++;
+  const results = turns.slice(at, end);
   const content = results.map((result) => `<tool_response>\n${result.content}\n</tool_response>`).join('\n');
   return [{ role: 'user', content }];
 }

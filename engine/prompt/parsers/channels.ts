@@ -28,7 +28,7 @@ type State =
 export class ChannelParser implements OutputParser {
   readonly #text: TokenTextStream;
   readonly #names: ReadonlyMap<number, string>;
-  readonly #hasTools: boolean;
+  readonly #tools: readonly Tool[];
   #state: State = { kind: 'header', text: '', channel: undefined };
   #calls = 0;
   #answered = false;
@@ -38,7 +38,7 @@ export class ChannelParser implements OutputParser {
   constructor(tokenizer: Tokenizer, tools: readonly Tool[]) {
     this.#text = new TokenTextStream(tokenizer);
     this.#names = new Map([...tokenizer.framing].map(([name, id]) => [id, name]));
-    this.#hasTools = tools.length > 0;
+    this.#tools = tools;
   }
 
   /** Whether `tokenizer` has channels. */
@@ -71,7 +71,10 @@ export class ChannelParser implements OutputParser {
   }
 
   end(): OutputPiece[] {
-    return [...this.#take(this.#text.end()), ...this.#close()];
+    const pieces = this.#take(this.#text.end());
+    // Cut off: its pieces were given, and are not given again as text.
+    if (this.#state.kind === 'call') return pieces;
+    return [...pieces, ...this.#close()];
   }
 
   #take(text: string): OutputPiece[] {
@@ -100,7 +103,7 @@ export class ChannelParser implements OutputParser {
     const header = this.#state.kind === 'header' ? this.#state : undefined;
     const to = /(?:^|\s)to=(?:functions\.)?([\w.-]+)/.exec(`${header?.text ?? ''} ${header?.channel ?? ''}`);
     const name = to?.[1];
-    if (name !== undefined && name !== 'assistant' && this.#hasTools) {
+    if (this.#tools.some((tool) => tool.name === name) && name !== undefined) {
       this.#state = { kind: 'call', index: this.#calls++, name, json: new JsonObjectScanner(), text: '' };
       return [{ kind: 'tool-call', index: this.#calls - 1, name, text: '' }];
     }

@@ -2,6 +2,7 @@
 
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { TokenTextStream } from '../../tokenizer/utf8Stream.ts';
+import type { Tool } from '../conversation.ts';
 import type { DeepSeekVersion } from '../formats/deepseek.ts';
 import type { OutputParser, OutputPiece } from '../output.ts';
 import { ThinkingSplitter } from '../thinking.ts';
@@ -10,7 +11,8 @@ import { JsonObjectScanner } from './jsonScanner.ts';
 export interface DeepSeekOutput {
   readonly version: DeepSeekVersion;
   readonly insideThinking: boolean;
-  readonly usesTools: boolean;
+  /** What names another is text. */
+  readonly tools: readonly Tool[];
 }
 
 interface Call {
@@ -47,7 +49,7 @@ export class DeepSeekParser implements OutputParser {
 
   push(id: number): OutputPiece[] {
     const pieces = this.#take(this.#text.push(id));
-    const name = this.#options.usesTools ? this.#names.get(id) : undefined;
+    const name = this.#options.tools.length > 0 ? this.#names.get(id) : undefined;
     if (name === '<｜tool▁call▁begin｜>') {
       pieces.push(...this.#endCall());
       const state = this.#options.version === 'v3' ? 'kind' : 'name';
@@ -58,7 +60,10 @@ export class DeepSeekParser implements OutputParser {
   }
 
   end(): OutputPiece[] {
-    return [...this.#take(this.#text.end()), ...this.#endCall(), ...this.#splitter.end()];
+    const pieces = this.#take(this.#text.end());
+    // Cut off: its pieces were given, and are not given again as text.
+    if (this.#call?.state === 'arguments') this.#call.state = 'done';
+    return [...pieces, ...this.#endCall(), ...this.#splitter.end()];
   }
 
   #take(text: string): OutputPiece[] {
@@ -92,8 +97,8 @@ export class DeepSeekParser implements OutputParser {
 
   #nameCall(call: Call, name: string, length: number): OutputPiece[] {
     call.name = name.trim();
+    if (!this.#options.tools.some((tool) => tool.name === call.name)) return this.#endCall();
     call.at += length;
-    if (call.name === '') return this.#endCall();
     call.state = 'arguments';
     this.#calls++;
     return [{ kind: 'tool-call', index: call.index, name: call.name, text: '' }];

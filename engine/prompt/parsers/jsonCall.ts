@@ -1,4 +1,5 @@
 /** `{"name": "f", "arguments": {…}}`, as Hermes, Qwen and (with `parameters`) Llama 3 write a call. */
+import type { Tool } from '../conversation.ts';
 import { JsonObjectScanner } from './jsonScanner.ts';
 import type { CallProgress, CallReader } from './toolCallText.ts';
 
@@ -7,16 +8,21 @@ const head = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|para
 export class JsonCallReader implements CallReader {
   readonly #open: string;
   readonly #close: string;
+  readonly #tools: readonly Tool[];
   readonly #scanner = new JsonObjectScanner();
   #state: 'head' | 'arguments' | 'tail' = 'head';
   #text = '';
   /** Of `#text`, what was read. */
   #at = 0;
 
-  /** @param close empty: the call is over when its JSON is. */
-  constructor(open: string, close: string) {
+  /**
+   * @param close empty: the call is over when its JSON is.
+   * @param tools what names another tool is text.
+   */
+  constructor(open: string, close: string, tools: readonly Tool[]) {
     this.#open = open;
     this.#close = close;
+    this.#tools = tools;
   }
 
   push(text: string): CallProgress {
@@ -30,25 +36,36 @@ export class JsonCallReader implements CallReader {
 
   end(): CallProgress {
     if (this.#state === 'tail') return { rest: restOf(this.#text.slice(this.#at)) };
-    if (this.#state === 'head') return wholeCall(this.#text, '') ?? { broken: this.#open + this.#text };
-    return { broken: this.#open + this.#text };
+    if (this.#state === 'head') return this.#whole(this.#text, '') ?? { broken: this.#open + this.#text };
+    // Cut off: its pieces were given, and are not given again as text.
+    return { rest: '' };
   }
 
   #readHead(): CallProgress {
     const match = head.exec(this.#text);
     const name = nameOf(match?.[1]);
+    const isOffered = this.#isOffered(name);
     const end = this.#close === '' ? -1 : this.#text.indexOf(this.#close);
-    if (match && name !== undefined && (end < 0 || end >= match[0].length)) {
+    if (match && name !== undefined && isOffered && (end < 0 || end >= match[0].length)) {
       this.#state = 'arguments';
       this.#at = match[0].length;
       return { name };
     }
-    if (this.#close === '') return mayBeBareCall(this.#text) ? {} : { broken: this.#text };
+    if (this.#close === '') return mayBeBareCall(this.#text) && (!match || isOffered) ? {} : { broken: this.#text };
     // Other orders of keys are read as a whole.
     if (end < 0) return {};
     const after = this.#text.slice(end + this.#close.length);
     const broken = this.#open + this.#text.slice(0, end + this.#close.length);
-    return wholeCall(this.#text.slice(0, end), after) ?? { broken, rest: after };
+    return this.#whole(this.#text.slice(0, end), after) ?? { broken, rest: after };
+  }
+
+  #whole(text: string, rest: string): CallProgress | undefined {
+    const call = wholeCall(text, rest);
+    return this.#isOffered(call?.name) ? call : undefined;
+  }
+
+  #isOffered(name: string | undefined): boolean {
+    return this.#tools.some((tool) => tool.name === name);
   }
 
   #readArguments(): CallProgress {

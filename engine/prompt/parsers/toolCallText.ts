@@ -102,7 +102,7 @@ export class ToolCallSplitter {
 
   #reader(open: string): CallReader {
     const { close, kind } = this.#syntax;
-    return kind === 'xml' ? new XmlCallReader(open, close, this.#tools) : new JsonCallReader(open, close);
+    return kind === 'xml' ? new XmlCallReader(open, close, this.#tools) : new JsonCallReader(open, close, this.#tools);
   }
 
   #follow(progress: CallProgress, pieces: OutputPiece[]): void {

@@ -58,7 +58,8 @@ export class XmlCallReader implements CallReader {
     if (this.#state === 'members' && this.#held.trim() === '' && this.#hasRequired()) {
       return { ...before, arguments: `${read}}`, rest: '' };
     }
-    return { broken: this.#open + this.#raw };
+    // Cut off: its pieces were given, and are not given again as text.
+    return this.#state === 'head' ? { broken: this.#open + this.#raw } : { ...before, rest: '' };
   }
 
   /** Only then can a call that breaks off between two values be whole. */
@@ -85,11 +86,13 @@ export class XmlCallReader implements CallReader {
     const begun = this.#held.trimStart();
     const match = /^<function=([^>\n]*)>/.exec(begun);
     if (!match?.[1]) return isBeginning(begun, functionStart) && !match ? undefined : this.#broken();
+    const name = match[1].trim();
+    const tool = this.#tools.find((known) => known.name === name);
+    if (!tool) return this.#broken();
     this.#held = begun.slice(match[0].length);
     this.#state = 'members';
-    const name = match[1].trim();
-    this.#tool = this.#tools.find((known) => known.name === name);
-    if (this.#tool) this.#types = argumentTypes(this.#tool);
+    this.#tool = tool;
+    this.#types = argumentTypes(tool);
     return { name, arguments: '{' };
   }
 

@@ -11,7 +11,9 @@ export type Step =
   | { readonly kind: 'write'; readonly text: string }
   | { readonly kind: 'choose'; readonly grammar: AnswerGrammar; readonly follow?: (text: string) => readonly Step[] }
   /** The model writes as it likes until it has thought. */
-  | { readonly kind: 'think' };
+  | { readonly kind: 'think' }
+  /** The turn ends. */
+  | { readonly kind: 'end' };
 
 export interface AnswerGrammar {
   readonly form: Form;
@@ -24,11 +26,15 @@ export interface AnswerPlan {
   readonly steps: readonly Step[];
   /** What begins a call in a free answer, and the call from there on. */
   readonly calls?: {
-    readonly opener: string;
+    /** A pattern: only where the answer begins with it (a bare call is the whole answer). */
+    readonly opener: string | RegExp;
     /** The opener counts only in a message's header (harmony). */
     readonly inHeader: boolean;
-    /** @param before what the header held before the opener. */
-    readonly steps: (before: string) => readonly Step[];
+    /**
+     * @param before what the header held before the opener.
+     * @param written what the token that ended the opener holds beyond it, where the opener is a pattern.
+     */
+    readonly steps: (before: string, written: string) => readonly Step[];
   };
   readonly forbidden: Forbidden;
 }
@@ -46,40 +52,64 @@ export interface Forbidden {
 export const nothingForbidden: Forbidden = { tokens: [] };
 export const freeAnswer: AnswerPlan = { steps: [], forbidden: nothingForbidden };
 
-/** What of the tools may be called, and whether one must be. */
-export function wantedCalls({ tools = [], toolChoice = 'auto' }: PromptOptions): {
+/** What of the tools may be called, whether one must be, and whether a call ends the turn. */
+export function wantedCalls({ tools = [], toolChoice = 'auto', parallelToolCalls = true }: PromptOptions): {
   readonly tools: readonly Tool[];
   readonly required: boolean;
+  readonly afterCall: readonly Step[];
 } {
-  if (typeof toolChoice !== 'string')
-    return { tools: tools.filter(({ name }) => name === toolChoice.name), required: true };
-  return { tools: toolChoice === 'none' ? [] : tools, required: toolChoice === 'required' && tools.length > 0 };
+  const isNamed = typeof toolChoice !== 'string';
+  const required = isNamed || (toolChoice === 'required' && tools.length > 0);
+  const named = isNamed ? tools.filter(({ name }) => name === toolChoice.name) : tools;
+  // A model that was made to call goes on with what it would have said: an invented result, further calls.
+  const afterCall: readonly Step[] = required || !parallelToolCalls ? [{ kind: 'end' }] : [];
+  return { tools: toolChoice === 'none' ? [] : named, required, afterCall };
 }
 
-/** The JSON Schema of an answer that must be JSON. */
-export function answerSchema({ responseFormat }: PromptOptions): unknown {
-  if (responseFormat === undefined || responseFormat.kind === 'text') return undefined;
-  return responseFormat.kind === 'json' ? { type: 'object' } : responseFormat.schema;
+/** What an answer of a wanted form is made of; empty where it is free. */
+export function answerSteps({ responseFormat }: Pick<PromptOptions, 'responseFormat'>): readonly Step[] {
+  if (responseFormat === undefined || responseFormat.kind === 'text') return [];
+  if (responseFormat.kind === 'choice') {
+    const form = responseFormat.choices.map((text) => [literal(text)]);
+    return [{ kind: 'choose', grammar: { form, last: true } }];
+  }
+  return [jsonAnswer(responseFormat.kind === 'json' ? { type: 'object' } : responseFormat.schema)];
 }
 
 /** Nothing may be called although tools are shown. */
 export const callsNothing = (options: PromptOptions): boolean =>
   (options.tools ?? []).length > 0 && wantedCalls(options).tools.length === 0;
 
-export function jsonAnswer(schema: unknown): Step {
+function jsonAnswer(schema: unknown): Step {
   return { kind: 'choose', grammar: { form: [[{ kind: 'json', schema }]], last: true } };
 }
 
-/** A tool's name and what follows it, then its arguments and what follows them. */
-export function callSteps(tools: readonly Tool[], afterName: string, afterArguments: string): readonly Step[] {
-  return [
-    chooseName(tools, afterName, ({ parameters }) => [
-      {
-        kind: 'choose',
-        grammar: { form: [[{ kind: 'json', schema: argumentsSchema(parameters) }, literal(afterArguments)]] },
+/**
+ * A tool's name and what follows it, then its arguments and what follows them.
+ * @param written how the name begins already.
+ */
+export function callSteps(
+  tools: readonly Tool[],
+  afterName: string,
+  afterArguments: string,
+  written = '',
+): readonly Step[] {
+  const possible = tools.filter(({ name }) => name.startsWith(written));
+  if (possible.length === 0) return [];
+  const call = ({ parameters }: Tool): readonly Step[] => [
+    {
+      kind: 'choose',
+      grammar: {
+        form: [
+          [
+            { kind: 'json', schema: argumentsSchema(parameters) },
+            ...(afterArguments === '' ? [] : [literal(afterArguments)]),
+          ],
+        ],
       },
-    ]),
+    },
   ];
+  return [chooseName(possible, afterName, call, written)];
 }
 
 /** Qwen3-Coder's: each parameter by its tag, in the schema's order. */
@@ -88,12 +118,12 @@ export function xmlCallSteps(tools: readonly Tool[]): readonly Step[] {
   return [write, chooseName(tools, '>\n', (tool) => parameterSteps(tool, Object.keys(argumentTypes(tool))))];
 }
 
-function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) => readonly Step[]): Step {
+function chooseName(tools: readonly Tool[], after: string, then: (tool: Tool) => readonly Step[], written = ''): Step {
   return {
     kind: 'choose',
-    grammar: { form: tools.map(({ name }) => [literal(name + after)]) },
+    grammar: { form: tools.map(({ name }) => [literal(name.slice(written.length) + after)]) },
     follow: (text) => {
-      const tool = tools.find(({ name }) => text.startsWith(name + after.replaceAll('\r', '')));
+      const tool = tools.find(({ name }) => (written + text).startsWith(name + after.replaceAll('\r', '')));
       return tool ? then(tool) : [];
     },
   };

@@ -3,10 +3,9 @@
 import type { PromptOptions } from '../formats/promptFormat.ts';
 import {
   type AnswerPlan,
-  answerSchema,
+  answerSteps,
   callSteps,
   callsNothing,
-  jsonAnswer,
   literal,
   marked,
   nothingForbidden,
@@ -19,11 +18,12 @@ export const answerStart = '<|start|>assistant<|channel|>final<|message|>';
 
 export function harmonyPlan(options: PromptOptions): AnswerPlan {
   const { tools, required } = wantedCalls(options);
-  const schema = answerSchema(options);
   const afterName = `${' '}${marked('<|constrain|>')}json${marked('<|message|>')}`;
-  const named = (after: string): readonly Step[] => callSteps(tools, after, marked('<|call|>'));
+  // It ends the turn, so that no grammar may take it.
+  const end: Step = { kind: 'write', text: '<|call|>' };
+  const named = (after: string): readonly Step[] => [...callSteps(tools, after, ''), end];
   const call = '<|channel|>commentary to=functions.';
-  const answer: readonly Step[] = required ? named(afterName) : schema === undefined ? [] : [jsonAnswer(schema)];
+  const answer: readonly Step[] = required ? named(afterName) : answerSteps(options);
   const start = required ? call : '<|channel|>final<|message|>';
   return {
     steps: answer.length > 0 ? [thoughtOr(start, answer)] : [],

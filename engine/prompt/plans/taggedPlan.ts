@@ -4,11 +4,10 @@ import type { PromptOptions } from '../formats/promptFormat.ts';
 import type { ToolSyntax } from '../formats/toolSyntax.ts';
 import {
   type AnswerPlan,
-  answerSchema,
+  answerSteps,
   callSteps,
   callsNothing,
   type Forbidden,
-  jsonAnswer,
   nothingForbidden,
   type Step,
   wantedCalls,
@@ -22,24 +21,34 @@ export interface TaggedState {
 }
 
 export function taggedPlan(syntax: ToolSyntax, options: PromptOptions, state: TaggedState): AnswerPlan {
-  const { tools, required } = wantedCalls(options);
-  const schema = answerSchema(options);
+  const { tools, required, afterCall } = wantedCalls(options);
   const { open, close, kind, argumentsKey } = syntax;
+  const named = (written = ''): readonly Step[] =>
+    callSteps(tools, `", "${argumentsKey}": `, open === '' ? '}' : `}\n${close}`, written);
   const call = (): readonly Step[] =>
     kind === 'xml'
-      ? xmlCallSteps(tools)
-      : [
-          { kind: 'write', text: open === '' ? '{"name": "' : '\n{"name": "' },
-          ...callSteps(tools, `", "${argumentsKey}": `, open === '' ? '}' : `}\n${close}`),
-        ];
+      ? [...xmlCallSteps(tools), ...afterCall]
+      : [{ kind: 'write', text: open === '' ? bareStart : `\n${bareStart}` }, ...named(), ...afterCall];
+  const bare = (written: string): readonly Step[] => {
+    const steps = named(written);
+    return steps.length > 0 ? [...steps, { kind: 'end' }] : [];
+  };
   const opened: readonly Step[] = open === '' ? [] : [{ kind: 'write', text: open }];
-  const answer = required ? [...opened, ...call()] : schema === undefined ? [] : [jsonAnswer(schema)];
+  const answer = required ? [...opened, ...call()] : answerSteps(options);
   return {
     steps: answer.length > 0 && (state.thinks || state.insideThinking) ? [...thinking(state), ...answer] : answer,
-    ...(tools.length > 0 && open !== '' && { calls: { opener: open, inHeader: false, steps: call } }),
+    ...(tools.length > 0 && {
+      calls:
+        open === ''
+          ? { opener: bareOpener, inHeader: false, steps: (_, written) => bare(written) }
+          : { opener: open, inHeader: false, steps: call },
+    }),
     forbidden: callsNothing(options) ? noCall(open) : nothingForbidden,
   };
 }
+
+const bareStart = '{"name": "';
+const bareOpener = /^\s*\{\s*"name"\s*:\s*"/;
 
 /** A bare call is the whole answer. */
 const noCall = (open: string): Forbidden =>

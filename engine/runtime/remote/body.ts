@@ -12,6 +12,7 @@ interface Extras {
   repetition_penalty?: number;
   repeat_penalty?: number;
   thinking_token_budget?: number;
+  structured_outputs?: { choice: string[] };
   thinking_budget_tokens?: number;
   chat_template_kwargs?: { enable_thinking: boolean; thinking: boolean };
 }
@@ -23,6 +24,7 @@ export const dispensable = [
   'thinking_token_budget',
   'thinking_budget_tokens',
   'stream_options',
+  'parallel_tool_calls',
   'top_k',
   'min_p',
   'repetition_penalty',
@@ -41,6 +43,7 @@ export function bodyOf(model: string, params: Params): OpenAI.ChatCompletionCrea
     ...samplingOf(params.sampling),
     ...(tools.length > 0 && {
       tools: tools.map((tool) => ({ type: 'function', function: tool })),
+      ...(!params.parallelToolCalls && { parallel_tool_calls: false }),
       tool_choice: typeof toolChoice === 'string' ? toolChoice : { type: 'function', function: toolChoice },
     }),
     ...formatOf(params),
@@ -65,8 +68,11 @@ export function samplingOf(sampling: Sampling) {
   };
 }
 
-function formatOf({ responseFormat }: Params): Pick<OpenAI.ChatCompletionCreateParamsStreaming, 'response_format'> {
+function formatOf({
+  responseFormat,
+}: Params): Pick<Extras, 'structured_outputs'> & Pick<OpenAI.ChatCompletionCreateParamsStreaming, 'response_format'> {
   if (responseFormat.kind === 'text') return {};
+  if (responseFormat.kind === 'choice') return { structured_outputs: { choice: responseFormat.choices } };
   if (responseFormat.kind === 'json') return { response_format: { type: 'json_object' } };
   const json_schema = { name: 'answer', schema: responseFormat.schema };
   return { response_format: { type: 'json_schema', json_schema } };

@@ -107,7 +107,7 @@ export class RemoteEngine {
   }
 
   /** Estimated. */
-  countTokens({ texts }: z.output<typeof countTokensParams>): number[] {
+  async countTokens({ texts }: z.output<typeof countTokensParams>): Promise<number[]> {
     return texts.map((text) => estimatedTokens(text));
   }
 
@@ -127,8 +127,8 @@ export class RemoteEngine {
     const { contextTokens } = this.card;
     const budget = contextTokens - Math.min(params.maxTokens ?? contextTokens, Math.floor(contextTokens / 4));
     for (const density of ['usual', 'dense'] satisfies Density[]) {
-      const count = (kept: Parameters<typeof estimatedPrompt>[0]): number => estimatedPrompt(kept, density);
-      const fitting = fitHistory(params.messages, count, budget);
+      const measure = (kept: Parameters<typeof estimatedPrompt>[0]) => ({ tokens: estimatedPrompt(kept, density) });
+      const fitting = await fitHistory(params.messages, measure, { budgetTokens: budget });
       const { droppedMessages } = fitting;
       if (droppedMessages === 0) continue;
       const kept = new Set<object>(fitting.messages);

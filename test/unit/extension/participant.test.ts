@@ -174,6 +174,55 @@ describe('a tool that the question names', () => {
     expect(asked().at(-1)).toMatchObject({ role: 'tool', content: 'The tool failed: No tool weather.' });
   });
 
+  it('is not run for a call of another tool, or with arguments that do not fit: the model is told', async () => {
+    const schema = {
+      type: 'object',
+      properties: { city: { type: 'string', maxLength: 20 }, days: { type: 'integer', minimum: 1 } },
+      required: ['city'],
+      additionalProperties: false,
+    };
+    // What a hostile file or server may have the model say.
+    const hostile: [name: string, args: string, reason: RegExp][] = [
+      ['unnamed', '{}', /no tool 'unnamed'.*Its tools are: weather/],
+      ['run_in_terminal', '{"command":"rm -rf ~"}', /no tool 'run_in_terminal'/],
+      ['__proto__', '{}', /no tool '__proto__'/],
+      ['weather ', '{"city":"Paris"}', /no tool 'weather '/],
+      ['weather', '{}', /required property 'city'/],
+      ['weather', '{"city":5}', /must be string/],
+      ['weather', '{"city":"Paris","days":0}', /must be >= 1/],
+      ['weather', '{"city":"Paris","command":"rm"}', /must NOT have additional properties/],
+      ['weather', '["Paris"]', /no JSON object/],
+      ['weather', '{"city":"Paris"', /no JSON object/],
+    ];
+    for (const [name, args, reason] of hostile) {
+      const { ask, chat, asked } = offered();
+      lm.tools.splice(0, 1, { name: 'weather', description: '', inputSchema: schema });
+      const toolCalls = [{ id: 'call_1', name, arguments: args }];
+      chat
+        .mockReset()
+        .mockResolvedValueOnce({ ...calls, toolCalls })
+        .mockResolvedValue(done);
+      const invoke = vi.spyOn(lm, 'invokeTool').mockResolvedValue({ content: [new LanguageModelTextPart('run')] });
+      await ask({ ...named, model: able });
+      expect(invoke).not.toHaveBeenCalled();
+      expect(asked().at(-1)).toMatchObject({ role: 'tool', toolCallId: 'call_1' });
+      expect(asked().at(-1)?.content).toMatch(/^Nothing was run\. /);
+      expect(asked().at(-1)?.content).toMatch(reason);
+      invoke.mockRestore();
+      lm.tools.splice(0);
+    }
+  });
+
+  it('is not run where the question names none, whatever the model answers', async () => {
+    const { ask, chat } = offered();
+    chat.mockReset().mockResolvedValue(calls);
+    const invoke = vi.spyOn(lm, 'invokeTool').mockResolvedValue({ content: [] });
+    await ask({ prompt: 'Paris?', model: able });
+    expect(chat).toHaveBeenCalledTimes(1);
+    expect(invoke).not.toHaveBeenCalled();
+    invoke.mockRestore();
+  });
+
   it('ends after some rounds, with an answer that calls nothing', async () => {
     const { ask, chat } = offered();
     chat.mockReset().mockResolvedValue(calls);

@@ -100,7 +100,7 @@ describe('chat completions', () => {
     expect(engine.asked[0]).toMatchObject({
       messages: [
         { role: 'system', content: 'Be short.' },
-        { role: 'user', content: 'ab' },
+        { role: 'user', content: 'a\nb' },
         { role: 'assistant', content: '', toolCalls: [{ id: 'c', name: 'f', arguments: '{}' }] },
         { role: 'tool', toolCallId: 'c', content: 'done' },
       ],
@@ -379,6 +379,118 @@ describe('embeddings', () => {
   });
 });
 
+/** What no type of the official client knows. */
+const asked = (fields: object) =>
+  client.chat.completions.create({ model: 'scripted', messages: [user('hi')], ...fields });
+
+describe('Other servers’ words', () => {
+  const schema = { type: 'object', properties: { a: { type: 'integer' } } };
+  const json = { kind: 'json-schema', schema };
+
+  it('for the form of an answer are honoured', async () => {
+    const forms: [object, object][] = [
+      [{ guided_json: schema }, json],
+      [{ guided_json: JSON.stringify(schema) }, json],
+      [{ json_schema: schema }, json],
+      [{ structured_outputs: { json: schema } }, json],
+      [{ structured_outputs: { json_object: true } }, { kind: 'json' }],
+      [{ structured_outputs: { choice: ['a', 'b'] } }, { kind: 'choice', choices: ['a', 'b'] }],
+      [{ guided_choice: ['yes', 'no'] }, { kind: 'choice', choices: ['yes', 'no'] }],
+      [{ response_format: { type: 'json_object', schema } }, json],
+      [{ response_format: { type: 'json_schema', schema } }, json],
+      [{ response_format: { type: 'json_schema', json_schema: { schema } } }, json],
+      [{ guided_json: null, guided_choice: null, structured_outputs: null }, { kind: 'text' }],
+    ];
+    for (const [fields, expected] of forms) {
+      await asked(fields);
+      expect(engine.asked.at(-1)?.responseFormat, JSON.stringify(fields)).toEqual(expected);
+    }
+  });
+
+  it('that have no equivalent are refused by name, never ignored', async () => {
+    const refused: [object, string][] = [
+      [{ guided_regex: 'a+' }, 'guided_regex'],
+      [{ guided_grammar: 'root ::= "a"' }, 'guided_grammar'],
+      [{ grammar: 'root ::= "a"' }, 'grammar'],
+      [{ regex: 'a+' }, 'regex'],
+      [{ ebnf: 'root ::= "a"' }, 'ebnf'],
+      [{ structured_outputs: { regex: 'a+' } }, 'structured_outputs.regex'],
+      [{ structured_outputs: { grammar: 'a' } }, 'structured_outputs.grammar'],
+      [{ structural_tag: '{}' }, 'structural_tag'],
+      [{ guided_json: schema, guided_choice: ['a'] }, 'guided_choice'],
+      [{ guided_json: 'no json' }, 'guided_json'],
+      [{ guided_choice: ['a\rb'] }, 'guided_choice.0'],
+      [{ response_format: { type: 'json_schema' } }, 'response_format'],
+      [{ continue_final_message: true }, 'continue_final_message'],
+      [{ add_generation_prompt: false }, 'add_generation_prompt'],
+      [{ chat_template_kwargs: { custom: 1 } }, 'chat_template_kwargs.custom'],
+      [{ reasoning: { exclude: true } }, 'reasoning.exclude'],
+      [{ modalities: ['audio'] }, 'modalities'],
+      [{ echo: true }, 'echo'],
+    ];
+    for (const [fields, param] of refused) {
+      await expect(asked(fields), JSON.stringify(fields)).rejects.toMatchObject({ status: 400, param });
+    }
+    expect(engine.asked).toEqual([]);
+  });
+
+  it('for thinking and for where an answer ends are honoured; -1 is off', async () => {
+    const settings: [object, object][] = [
+      [{ reasoning: { effort: 'high' } }, { thinking: 'high' }],
+      [{ reasoning: { max_tokens: 50 } }, { thinking: 'on', thinkingTokens: 50 }],
+      [{ reasoning: { enabled: true } }, { thinking: 'on' }],
+      [{ chat_template_kwargs: { enable_thinking: true } }, { thinking: 'on' }],
+      [{ chat_template_kwargs: { thinking: false } }, { thinking: 'off' }],
+      [{ chat_template_kwargs: { reasoning_effort: 'low' } }, { thinking: 'low' }],
+      [{ thinking_budget_tokens: 9 }, { thinkingTokens: 9 }],
+      [
+        { min_tokens: 5, stop_token_ids: [7, 8] },
+        { minTokens: 5, stopIds: [7, 8] },
+      ],
+      [
+        { ignore_eos: true, max_tokens: 4 },
+        { minTokens: 100_000_000, maxTokens: 4 },
+      ],
+      [{ parallel_tool_calls: false }, { parallelToolCalls: false }],
+      [{ logprobs: true, top_logprobs: 3 }, { logprobs: 3 }],
+      [{ modalities: ['text'], add_generation_prompt: true, continue_final_message: false }, { minTokens: 0 }],
+    ];
+    for (const [fields, expected] of settings) {
+      await asked(fields);
+      expect(engine.asked.at(-1), JSON.stringify(fields)).toMatchObject(expected);
+    }
+    await asked({ max_tokens: -1, top_k: -1, seed: -1, min_tokens: -1, thinking_token_budget: -1 });
+    const off = engine.asked.at(-1);
+    expect([off?.maxTokens, off?.sampling.topK, off?.sampling.seed, off?.thinkingTokens]).toEqual([
+      undefined,
+      0,
+      undefined,
+      undefined,
+    ]);
+  });
+
+  it('for messages: no content of a tool, arguments as an object or none, an address with a slash, a byte-order mark', async () => {
+    const call = (given: unknown) => ({ id: 'c', type: 'function', function: { name: 'f', arguments: given } });
+    const messages = [
+      user('hi'),
+      { role: 'assistant', content: null, tool_calls: [call({ a: 1 }), call(''), call(null), call('{"b":2}')] },
+      { role: 'tool', tool_call_id: 'c', content: null },
+    ];
+    const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+    const body = `\ufeff${JSON.stringify({ model: 'scripted', messages })}`;
+    const response = await fetch(`${server.address}/v1/chat/completions/`, { method: 'POST', headers, body });
+    expect(response.status).toBe(200);
+    expect(await response.json()).toMatchObject({ system_fingerprint: expect.stringMatching(/^hearth-[0-9a-f]{12}$/) });
+    const [, assistant, tool] = engine.asked.at(-1)?.messages ?? [];
+    expect(assistant).toMatchObject({
+      toolCalls: [{ arguments: '{"a":1}' }, { arguments: '{}' }, { arguments: '{}' }, { arguments: '{"b":2}' }],
+    });
+    expect(tool).toMatchObject({ content: '' });
+    const listed = await fetch(`${server.address}/v1/models/`, { headers });
+    expect(await listed.json()).toMatchObject({ object: 'list', data: [{ id: 'scripted' }] });
+  });
+});
+
 describe('errors', () => {
   it('name the field that is wrong', async () => {
     const wrong: [Partial<OpenAI.ChatCompletionCreateParamsNonStreaming>, string][] = [
@@ -387,7 +499,9 @@ describe('errors', () => {
       [{ n: 5 }, 'n'],
       [{ max_tokens: 0 }, 'max_tokens'],
       [{ frequency_penalty: 1 }, 'frequency_penalty'],
-      [{ logprobs: true }, 'logprobs'],
+      [{ top_logprobs: 3 }, 'top_logprobs'],
+      [{ logprobs: true, top_logprobs: 21 }, 'top_logprobs'],
+      [{ modalities: ['text', 'audio'] }, 'modalities'],
       [{ tool_choice: 'required' }, 'tool_choice'],
       [{ model: 'other' }, 'model'],
       [

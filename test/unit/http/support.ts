@@ -81,7 +81,7 @@ export class ScriptedEngine {
         promptTokens: inputs.reduce((sum, { length }) => sum + length, 0),
       }),
       // A token a character.
-      countTokens: ({ texts }) => texts.map(({ length }) => length),
+      countTokens: async ({ texts }) => texts.map(({ length }) => length),
       complete: async (params) => {
         this.completed.push(params);
         this.routes.deliver({ stream: params.stream ?? '', kind: 'text', text: 'the middle' });

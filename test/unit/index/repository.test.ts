@@ -121,7 +121,8 @@ describe('the map', () => {
       'Go',
       {
         'main.go': 'package main\nimport "example.com/m/core/flow"\nfunc main() { flow.A() }\n',
-        'other.go': 'package main\nimport (\n\t"fmt"\n\t"example.com/m/core/flow"\n)\nfunc o() { fmt.Print(flow.A()) }\n',
+        'other.go':
+          'package main\nimport (\n\t"fmt"\n\t"example.com/m/core/flow"\n)\nfunc o() { fmt.Print(flow.A()) }\n',
         'core/flow/flow.go': 'package flow\nfunc A() int { return 1 }\n',
         'core/flow/flow_test.go': 'package flow\nfunc TestA() {}\n',
       },

@@ -89,6 +89,7 @@ function boundTo(tokenizer: Tokenizer): Tokenizer {
     framing: tokenizer.framing,
     encode: (...args) => tokenizer.encode(...args),
     split: (...args) => tokenizer.split(...args),
+    encodeSliced: (...args) => tokenizer.encodeSliced(...args),
     encodeParts: (...args) => tokenizer.encodeParts(...args),
     bytesOf: (id) => tokenizer.bytesOf(id),
     isSpecial: (id) => tokenizer.isSpecial(id),
@@ -260,7 +261,8 @@ describeShared('Harmony', [...publishedFiles, ...harmonyFiles], () => {
     };
     const thinking = 'User asks: "What is 2 + 2?" Simple arithmetic. Provide answer.';
     expect(parsed('test_simple_reasoning_response.txt', [])).toEqual({ thinking, text: '2 + 2 = 4.', calls: [] });
-    const { calls } = parsed('test_simple_tool_call.txt', [weather]);
+    const { calls } = parsed('test_simple_tool_call.txt', [{ ...weather, name: 'lookup_weather' }]);
+    expect(parsed('test_simple_tool_call.txt', [weather]).calls, 'of a tool that is not offered').toEqual([]);
     expect(calls).toEqual([{ name: 'lookup_weather', arguments: '{"location": "Tokyo"}' }]);
   });
 

@@ -111,8 +111,45 @@ describe('the engine with a model', () => {
     expect(engine.status().last).toEqual(second.statistics);
   });
 
-  it('counts tokens in the model’s vocabulary, framing as text', () => {
-    expect(engine.countTokens({ texts: ['', 'a', '<|end|>'] })).toEqual([0, 1, 6]); // 'nd' is a token
+  it('counts tokens in the model’s vocabulary, framing as text', async () => {
+    expect(await engine.countTokens({ texts: ['', 'a', '<|end|>'] })).toEqual([0, 1, 6]); // 'nd' is a token
+  });
+
+  it('answers a completion, a status request and a cancellation while long chats are being prepared', async () => {
+    // Words that no cache of pieces knows: each chat takes several slices.
+    const messages = Array.from({ length: 10_001 }, (_, i) => ({
+      role: i % 2 === 0 ? 'user' : 'assistant',
+      content: `${i} ${((i * 7919) % 99_991).toString(2)}x`.repeat(2),
+    }));
+    const controller = new AbortController();
+    let ended = 0;
+    const submitted = engine.status().requests?.classes.chat.submitted;
+    const chats = Array.from({ length: 24 }, async (_, i) => {
+      const result = await engine.chat(ask(`long${i}`, { messages }), controller.signal);
+      ended++;
+      return result;
+    });
+    const completion = await engine.complete(completeParams.parse({ prefix: 'const a', suffix: '', maxTokens: 2 }));
+    expect(completion.statistics.generatedTokens).toBeGreaterThan(0);
+    expect(engineStatus.parse(engine.status())).toMatchObject({ state: 'busy' });
+    expect(engine.status().requests?.classes.chat.submitted).toBe(submitted);
+    expect(ended).toBe(0);
+    controller.abort();
+    for (const result of await Promise.all(chats)) {
+      // Cancelled before anything was asked of the model.
+      expect(result).toMatchObject({ finish: 'cancelled', text: '', statistics: { promptTokens: 0 } });
+    }
+  });
+
+  it('answers a chat of 10,000 turns from those that fit', async () => {
+    const messages = Array.from({ length: 10_000 }, (_, i) => ({
+      role: i % 2 === 1 ? 'user' : 'assistant',
+      content: `${i}`,
+    }));
+    const answer = await engine.chat(ask('ten thousand', { messages, maxTokens: 4 }));
+    expect(answer.statistics.promptTokens).toBeLessThanOrEqual(2048);
+    expect(answer.statistics.promptTokens).toBeGreaterThan(1000);
+    expect(answer.droppedMessages).toBeGreaterThan(9000);
   });
 
   it('computes a second turn from where the first one ended', async () => {

@@ -3,7 +3,6 @@ import { Ajv } from 'ajv';
 import { describe, expect, it } from 'vitest';
 import type { Tool } from '../../../engine/prompt/conversation.ts';
 import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
-import type { OutputPiece } from '../../../engine/prompt/output.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { greedy } from '../../../engine/sampling/sampler.ts';
@@ -112,16 +111,9 @@ describeShared('A model that knows nothing', publishedFiles, () => {
         [1, 'required'],
         [2, { name: 'read' }],
       ] as const) {
-        // It would not end by itself: it is stopped after its call.
-        const stop = new AbortController();
-        let json = '';
-        const onPiece = (piece: OutputPiece): void => {
-          if (piece.kind !== 'tool-call') return;
-          json += piece.text;
-          if (json.endsWith('}')) stop.abort();
-        };
-        const request = { tools, toolChoice, maxTokens: 150, signal: stop.signal, onPiece };
-        const answer = await ask(tokenizer, seed, request, grammars);
+        // It would not end by itself: the call that it must make ends its turn.
+        const answer = await ask(tokenizer, seed, { tools, toolChoice, maxTokens: 150 }, grammars);
+        if (answer.calls.length > 0) expect(answer).toMatchObject({ finish: 'stop', text: '', calls: [{ index: 0 }] });
         for (const call of answer.calls) {
           calls++;
           const validate = validators.get(call.name);
@@ -204,6 +196,20 @@ describeShared('A model that insists on a call', publishedFiles, () => {
       });
     }
 
+    it(`ends its turn with a call where calls may not be parallel: ${model}`, async () => {
+      const tokenizer = await tokenizerFor(model);
+      const lastStep = (parallelToolCalls: boolean): unknown => {
+        const options = { thinking: 'off', now: new Date(0), tools, parallelToolCalls } as const;
+        const { plan, stops } = promptFormatOf(tokenizer).render([{ role: 'user', content: 'Hi' }], options);
+        const step = plan.calls?.steps('', '').at(-1);
+        return step?.kind === 'write' && stops.has(tokenizer.encode(step.text, { special: 'parse' })[0] ?? -1)
+          ? { kind: 'end' }
+          : step;
+      };
+      expect(lastStep(false)).toEqual({ kind: 'end' });
+      // Harmony has no parallel calls, and a bare call is the whole answer.
+      if (model !== 'gpt-oss-20b' && model !== bare) expect(lastStep(true)).not.toEqual({ kind: 'end' });
+    });
     // The device samples several tokens ahead: past the opener, or a token that is forbidden by then, they are dropped.
     it.each(['none', 'auto'] as const)(
       `says the same when the device samples: ${model}, calls %s`,
@@ -230,6 +236,53 @@ describeShared('A model that insists on a call', publishedFiles, () => {
   }
 });
 
+describeShared('A bare call', publishedFiles, () => {
+  async function written(text: string): Promise<ChatAnswer> {
+    const tokenizer = await tokenizerFor(bare);
+    const ids = tokenizer.encode(text, { special: 'plain' });
+    const end = [...tokenizer.endIds][0] ?? 0;
+    const format = promptFormatOf(tokenizer);
+    const messages = [{ role: 'user', content: 'Hi' }] as const;
+    const options = { thinking: 'off', tools } as const;
+    const promptTokens = format.render(messages, { ...options, now: new Date(0) }).ids.length;
+    const decoder = new FakeDecoder({
+      vocabularySize: tokenizer.vocabularySize,
+      contextTokens: 8192,
+      follow: (tokens) => ids[tokens.length - promptTokens] ?? end,
+    });
+    const model = { scheduler: schedulerOf(decoder), format, tokenizer, grammars: new Grammars(tokenizer) };
+    const drawing = { sampling: greedy, random: seededRandom(1), stopStrings: [], onPiece: () => {} };
+    return chat(
+      { ...model, contextTokens: 8192, now: () => new Date(0) },
+      { requestClass: 'chat', messages, ...options, ...drawing, maxTokens: 200 },
+    );
+  }
+
+  it('is held to the tools that are offered and to their schemas, although the model may write what it likes', async () => {
+    const ajv = new Ajv();
+    for (const text of [
+      '{"name": "rm", "parameters": {"path": "/"}}',
+      '{"name":"rm","parameters":{"path":"/"}}',
+      ' {"name": "read", "parameters": {"mode": "shell", "x": 1}}',
+      '{"name": "reader", "parameters": {}}',
+    ]) {
+      const { calls } = await written(text);
+      for (const call of calls) {
+        const tool = tools.find(({ name }) => name === call.name);
+        expect(tool && ajv.validate(tool.parameters, JSON.parse(call.arguments)), `${text}: ${call.arguments}`).toBe(
+          true,
+        );
+      }
+    }
+  });
+
+  it('is one only where the answer begins with it', async () => {
+    const text = 'Like this: {"name": "read", "parameters": {"mode": "shell"}}';
+    expect(await written(text)).toMatchObject({ text, calls: [] });
+    const other = '{"names": "read"}';
+    expect(await written(other)).toMatchObject({ text: other, calls: [] });
+  });
+});
 const json = (schema: unknown) => ({ form: [[{ kind: 'json', schema }]] }) as const;
 
 describe('A schema that cannot be followed', () => {

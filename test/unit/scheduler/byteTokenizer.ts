@@ -51,6 +51,15 @@ export class ByteTokenizer implements Tokenizer {
     return parts.map((part) => this.framing.get(part) ?? part);
   }
 
+  *encodeSliced(parts: readonly PromptPart[]): Generator<void, number[], void> {
+    const ids: number[] = [];
+    for (const part of parts) {
+      yield;
+      for (const id of this.encodeParts([part])) ids.push(id);
+    }
+    return ids;
+  }
+
   encodeParts(parts: readonly PromptPart[]): number[] {
     return parts.flatMap((part) => (typeof part === 'number' ? [part] : this.#plain(part)));
   }

@@ -215,13 +215,28 @@ describe('tokenizerFromGguf', () => {
 
 describe('Named pre-tokenisers', () => {
   const cut = (name: string, text: string): readonly string[] =>
-    preTokenise(
-      text,
-      (namedPreTokenisers.get(name)?.patterns ?? []).map((pattern) => regexStep(pattern)),
-    );
+    [
+      ...preTokenise(
+        text,
+        (namedPreTokenisers.get(name)?.patterns ?? []).map((pattern) => regexStep(pattern)),
+      ),
+    ].flat();
 
   it('keep every character, whatever they cut', () => {
     for (const name of namedPreTokenisers.keys()) for (const text of texts) expect(cut(name, text).join('')).toBe(text);
+  });
+
+  it('refuse in words a run that fills the stack of a pattern, and cut long texts as they cut short ones', () => {
+    // Two bytes a character, as a conversation is once its framing is disguised.
+    const run = '\ufdd0|'.repeat(7e6);
+    try {
+      expect(cut('qwen2', run).join('').length).toBe(run.length);
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'invalid-input' });
+    }
+    const line = "I'LL add 12345 §§\n\n  x\n";
+    const once = cut('qwen2', line);
+    expect(cut('qwen2', line.repeat(10_000))).toEqual(Array.from({ length: 10_000 }, () => once).flat());
   });
 
   it('cut digits, words and line ends as their families do', () => {

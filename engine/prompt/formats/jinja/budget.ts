@@ -7,7 +7,7 @@
 import { type HearthError, invalidInput } from '../../../errors.ts';
 import { limits } from '../../../limits.ts';
 
-const { templateSteps, templateDepth, templateOutputChars, templateItems } = limits.text;
+const { templateSteps, templateStepsOfMessage, templateDepth, templateOutputChars, templateItems } = limits.text;
 /** A step is worth so many characters or items. */
 const sizeOfStep = 64;
 
@@ -20,9 +20,9 @@ export class Budget {
   #stepsLeft: number;
   #depth = 0;
 
-  /** `givenChars`: of all that the template is given. */
-  constructor(givenChars: number) {
-    this.#stepsLeft = templateSteps + givenChars;
+  /** `givenChars`: of all that the template is given, `messages` among it. */
+  constructor(givenChars: number, messages = 0) {
+    this.#stepsLeft = templateSteps + messages * templateStepsOfMessage + givenChars;
     this.#maxChars = templateOutputChars + 2 * givenChars;
   }
 

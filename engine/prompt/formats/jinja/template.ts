@@ -29,7 +29,8 @@ export function compileTemplate(source: string): Program {
 /** @throws HearthError `invalid-input` when the template refuses, fails, or exceeds a bound. */
 export function runTemplate(program: Program, variables: Readonly<Record<string, unknown>>, now: Date): string {
   return bounded(() => {
-    const budget = new Budget(charactersIn(variables));
+    const { messages } = variables;
+    const budget = new Budget(charactersIn(variables), Array.isArray(messages) ? messages.length : 0);
     const given = Object.entries(variables).map(([name, value]) => [name, toValue(value)] as const);
     return new Interpreter(budget).run(program, new Map([...globals(now, budget), ...given]));
   });

@@ -1,0 +1,86 @@
+/** The continuation of a text as it stands, without a chat template; framing tokens in it count. */
+import { HearthError, invalidInput } from '../errors.ts';
+import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
+import { limits } from '../limits.ts';
+import type { ResponseFormat } from '../prompt/formats/promptFormat.ts';
+import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
+import { answerSteps, freeAnswer } from '../prompt/plans/answerPlan.ts';
+import { LogprobRecorder } from '../sampling/logprobs.ts';
+import { MinimumTokens } from '../sampling/minimumTokens.ts';
+import { PlanSteer } from '../sampling/planProcessor.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import { type ChatModel, planned } from './chat.ts';
+import { type Generated, type GenerationRequest, generate } from './generate.ts';
+import { runInSlices } from './slices.ts';
+
+export interface RawRequest
+  extends Pick<
+    GenerationRequest,
+    'maxTokens' | 'sampling' | 'random' | 'stopStrings' | 'onPiece' | 'timeoutMs' | 'signal'
+  > {
+  /** Text, or ids of the model's vocabulary. */
+  readonly prompt: string | readonly number[];
+  readonly stopIds: readonly number[];
+  readonly minTokens: number;
+  readonly responseFormat: ResponseFormat;
+  /** Alternatives whose log-probabilities `onPiece` is told; absent: none of any. */
+  readonly logprobs?: number | undefined;
+}
+
+/** @throws HearthError `context-overflow`, `invalid-input`, and as `generate`. */
+export async function continueText(
+  { scheduler, tokenizer, grammars, contextTokens }: Omit<ChatModel, 'format' | 'now'>,
+  request: RawRequest,
+): Promise<Generated> {
+  const { prompt, stopIds, minTokens, responseFormat, logprobs, ...common } = request;
+  if (responseFormat.kind === 'json-schema') checkSchemaBounds(responseFormat.schema);
+  const ids = await promptIds(tokenizer, prompt, contextTokens, request.signal);
+  const parser = new TaggedParser(tokenizer, false);
+  const answer = { ...freeAnswer, steps: answerSteps({ responseFormat }) };
+  const plan = new PlanSteer({ plan: answer, tokenizer, grammars, parser, signal: request.signal });
+  const processors = [
+    ...(answer.steps.length > 0 ? [plan] : []),
+    ...(minTokens > 0 ? [new MinimumTokens(minTokens, tokenizer.endIds)] : []),
+  ];
+  const written = generate(scheduler, {
+    ...common,
+    requestClass: 'chat',
+    prompt: ids,
+    stopIds: new Set([...tokenizer.endIds, ...stopIds]),
+    parser,
+    processors,
+    logprobs: logprobs === undefined ? undefined : new LogprobRecorder(tokenizer, logprobs),
+  });
+  return planned(plan, written);
+}
+
+async function promptIds(
+  tokenizer: Tokenizer,
+  prompt: RawRequest['prompt'],
+  contextTokens: number,
+  signal: AbortSignal | undefined,
+): Promise<readonly number[]> {
+  if (typeof prompt !== 'string') {
+    if (prompt.length === 0) throw invalidInput('The prompt has no tokens.');
+    const unknown = prompt.find((id) => id >= tokenizer.vocabularySize);
+    if (unknown === undefined) return prompt;
+    throw invalidInput(`The prompt has token ${unknown}; the vocabulary has ${tokenizer.vocabularySize}.`);
+  }
+  requireShort(prompt, contextTokens);
+  const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
+  const ids = [...begin, ...(await runInSlices(tokenizer.encodeSliced(tokenizer.split(prompt)), { signal }))];
+  // As OpenAI's API: a text that begins from nothing follows the end of another.
+  return ids.length > 0 ? ids : [...tokenizer.endIds].slice(0, 1);
+}
+
+/**
+ * What cannot fit is not even encoded.
+ * @throws HearthError `context-overflow`
+ */
+export function requireShort({ length }: string | readonly number[], contextTokens: number): void {
+  if (length <= contextTokens * limits.generation.charsPerToken) return;
+  throw new HearthError(
+    'context-overflow',
+    `The text has ${length} characters; the context holds ${contextTokens} tokens. Shorten it.`,
+  );
+}

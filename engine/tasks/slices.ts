@@ -1,0 +1,36 @@
+/** Runs long synchronous work in slices, so that completions, cancellations and status requests are answered meanwhile. */
+import { setImmediate } from 'node:timers/promises';
+import { HearthError, throwIfAborted } from '../errors.ts';
+import { limits } from '../limits.ts';
+import type { Sliced } from '../tokenizer/sliced.ts';
+
+export interface SliceOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** By `performance.now()`. */
+  readonly deadlineMs?: number | undefined;
+}
+
+/** @throws HearthError `cancelled` or `timeout` between two slices; the work is then abandoned. */
+export async function runInSlices<Result>(
+  work: Sliced<Result>,
+  { signal, deadlineMs = Number.POSITIVE_INFINITY }: SliceOptions = {},
+): Promise<Result> {
+  for (;;) {
+    throwIfAborted(signal);
+    const started = performance.now();
+    if (started > deadlineMs) throw new HearthError('timeout', 'The time ran out before the prompt was prepared.');
+    while (performance.now() - started < limits.generation.sliceMs) {
+      const step = work.next();
+      if (step.done) return step.value;
+    }
+    await nextTurn();
+  }
+}
+
+let lastTurn: Promise<void> = Promise.resolve();
+
+/** One slice for each turn of the event loop, however many requests are being prepared. */
+function nextTurn(): Promise<void> {
+  lastTurn = lastTurn.then(() => setImmediate());
+  return lastTurn;
+}
