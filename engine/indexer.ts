@@ -3,9 +3,9 @@
  * neither the editor nor the engine, and ends with its parent.
  */
 import { availableParallelism, constants, setPriority } from 'node:os';
-import { setFlagsFromString } from 'node:v8';
 import type { Embedder } from './index/repository/embeddings.ts';
 import { IndexService } from './index/repository/service.ts';
+import { keepWasmUnoptimised } from './index/repository/wasmFlags.ts';
 import { type indexNotices, indexRequests } from './protocol/indexProtocol.ts';
 import { notifier, serve } from './protocol/rpc.ts';
 import { serveChild } from './runtime/child.ts';
@@ -17,9 +17,7 @@ const embedder = async (model: string, signal: AbortSignal): Promise<Embedder> =
   return openEmbedder(model, signal, { backend: 'onnx', threads: Math.ceil(availableParallelism() / 2) });
 };
 
-// Optimising a grammar's lexer, one huge function of WebAssembly, takes V8 500 MB for a moment; without, files take a quarter
-// longer to read, which nobody waits for.
-for (const flag of ['--no-wasm-tier-up', '--no-wasm-dynamic-tiering']) setFlagsFromString(flag);
+keepWasmUnoptimised();
 
 serveChild('indexer', (connection, { log, lost }) => {
   // Not the lowest priority, because searches run here too and must not starve beside a busy engine.

@@ -67,6 +67,9 @@ export const limits = {
     // CPU prefill runs at a few hundred tokens a second, so more attached text would make the time to first token too
     // long.
     cpuAttachmentTokens: 1_200,
+    // A model of 135M parameters gets 675 tokens beside a question, one of 1.5B 7,500: small ones lose the question in more.
+    parametersPerAttachedToken: 200_000,
+    leastAttachmentTokens: 600,
     // Attached text is stored with the conversation; this limits a turn's size on disk.
     attachmentTokens: 131_072,
     // Share of the context window that the engine reserves for the answer.
@@ -184,14 +187,16 @@ export const limits = {
     changesBeforeScan: 500,
     // Time between two progress reports.
     stateMs: 1000,
-    // Distinct terms used of one question; a stack trace has hundreds.
-    questionTerms: 40,
-    // Words found in a larger share of the chunks are dropped if the question has rarer words.
-    commonShare: 0.2,
-    // A smaller index is fast enough without dropping words.
-    chunksBeforeCommon: 1000,
-    // Results in one message.
+    // Different terms of one question, the rarest first; a pasted log has thousands.
+    questionTerms: 200,
+    // Chunks that the terms of one question may match together: BM25 ranks about 500 of them a millisecond.
+    matchedChunks: 20_000,
+    // Chunks that are read again for what BM25 doesn't see: literals, calls, flags.
+    rereadChunks: 150,
+    // Answers of any kind in one message.
     results: 1000,
+    // Names whose references a map counts: 0.2 s; a larger repository is ranked by imports and the first ones.
+    mapSymbols: 20_000,
     // Edges of the import graph; the Linux kernel has half a million.
     imports: 1_000_000,
     // Files parsed to separate references in code from mentions in comments and strings; about 5 ms each.

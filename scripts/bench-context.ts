@@ -1,119 +1,158 @@
 /**
- * Measures the recall of the index's retrieval against plain ripgrep and plain FTS5.
+ * How well a question's context holds what answers it: the right file found first, and the right lines in the prompt.
  *
- *     npm run bench:context [-- --questions N] [--seed N] [--only NAME] [--embeddings]
+ *     npm run bench:context [-- --questions N] [--seed N] [--repositories A,B] [--held-back] [--beside DIR] [--plain] [--embeddings]
  *
- * Generates questions from the sources of real packages, which are downloaded once. Needs ripgrep (`rg`). `--embeddings` adds
- * the index with embeddings of a small published model (context/miniLm.ts), which takes minutes per repository.
+ * Questions are made with a seed from sources that package registries carry, fetched once. `--repositories` takes names of
+ * context/repositories.ts and folders. `--held-back` measures those that no rule was looked at with. `--beside` measures another
+ * checkout of Hearth on the same questions. `--plain` adds the files that plain FTS5 and ripgrep (`rg`) find, `--embeddings` the
+ * index with vectors by a small published model (context/miniLm.ts), which takes minutes a repository.
  */
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
-import type { Embedder } from '../engine/index/repository/embeddings.ts';
+import type { Reader } from '../engine/index/question/planner.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
-import { embeddingFinder, type Finder, ftsFinder, hearthFinder, ripgrepFinder } from './context/finders.ts';
+import { embeddingFinder, type Finder, ftsFinder, ripgrepFinder } from './context/finders.ts';
 import { miniLm } from './context/miniLm.ts';
+import { type Prompted, promptedOf, type Shown } from './context/prompted.ts';
 import { makeQuestions, type Question, questionKinds } from './context/questions.ts';
-import { type Source, sourceFolder, sources } from './context/sources.ts';
+import { contextSources } from './context/repositories.ts';
+import { sourceFolder } from './context/sources.ts';
 
-const cuts = [5, 20] as const;
+/** The budgets that the extension gives: a model of 2k, the CPU's 1,200 tokens, a GPU's share of 8k. */
+const readers = {
+  '2k': { contextTokens: 2048, backend: 'onnx' },
+  CPU: { contextTokens: 32_768, backend: 'onnx' },
+  GPU: { contextTokens: 20_480, backend: 'webgpu' },
+} satisfies Record<string, Reader>;
+const cuts = [1, 5, 20] as const;
+const figures = [...cuts.map((cut) => `@${cut}`), ...Object.keys(readers), 'open, CPU', 'lines', 'ms'] as const;
 
-interface Row {
+interface Subject {
+  readonly name: string;
+  readonly find: Finder['find'];
+  readonly shown?: Prompted['shown'];
+  readonly close: () => Promise<void>;
+}
+
+interface Result {
   readonly repository: string;
   readonly kind: string;
-  readonly questions: number;
-  /** A finder's recall at each cutoff. */
-  readonly recall: readonly { readonly finder: string; readonly shares: readonly number[] }[];
+  readonly subject: string;
+  /** In the order of `figures`. */
+  readonly values: readonly (number | undefined)[];
 }
 
-interface Settings {
-  readonly perKind: number;
-  readonly seed: number;
-  readonly embedder: Embedder | undefined;
+const { values: options } = parseArgs({
+  options: {
+    questions: { type: 'string', default: '20' },
+    seed: { type: 'string', default: '1' },
+    repositories: { type: 'string', default: '' },
+    'held-back': { type: 'boolean', default: false },
+    beside: { type: 'string', default: '' },
+    plain: { type: 'boolean', default: false },
+    embeddings: { type: 'boolean', default: false },
+  },
+});
+
+async function subjectsOf(folder: string): Promise<Subject[]> {
+  const subjects: Subject[] = [{ name: 'Hearth', ...(await promptedOf(folder)) }];
+  if (options.beside !== '') {
+    const module: { promptedOf: typeof promptedOf } = await import(
+      pathToFileURL(resolve(options.beside, 'scripts/context/prompted.ts')).href
+    );
+    subjects.push({ name: 'beside', ...(await module.promptedOf(folder)) });
+  }
+  if (options.embeddings) subjects.push(await embeddingFinder(folder, 'MiniLM', await miniLm()));
+  if (options.plain) subjects.push(await ftsFinder(folder), await ripgrepFinder(folder));
+  return subjects;
 }
 
-async function measure(source: Source, { perKind, seed, embedder }: Settings): Promise<Row[]> {
+async function measure(name: string, source: string): Promise<Result[]> {
   const folder = mkdtempSync(join(tmpdir(), 'hearth-context-'));
   try {
-    cpSync(await sourceFolder(source), folder, { recursive: true });
-    const questions = await makeQuestions(folder, perKind, seededRandom(seed));
-    const finders = [
-      await hearthFinder(folder),
-      ...(embedder ? [await embeddingFinder(folder, 'MiniLM', embedder)] : []),
-      await ftsFinder(folder),
-      await ripgrepFinder(folder),
-    ];
-    const rows: Row[] = [];
-    for (const kind of questionKinds) {
-      const own = questions.filter((question) => question.kind === kind);
-      rows.push(await rowOf(source.name, kind, own, finders));
+    cpSync(source, folder, { recursive: true });
+    const random = seededRandom(Number(options.seed));
+    const questions = await makeQuestions(folder, Number(options.questions), random);
+    const opened = [...new Set(questions.flatMap(({ files }) => [...files]))];
+    const results: Result[] = [];
+    for (const subject of await subjectsOf(folder)) {
+      for (const [at, question] of questions.entries()) {
+        // Of another question: what happens to be open answers nothing.
+        const open = opened.filter((path) => !question.files.has(path))[at % Math.max(1, opened.length - 1)];
+        const values = await valuesOf(subject, question, open);
+        results.push({ repository: name, kind: question.kind, subject: subject.name, values });
+      }
+      await subject.close();
     }
-    for (const finder of finders) await finder.close();
-    return rows;
+    return results;
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
 
-async function rowOf(
-  repository: string,
-  kind: string,
-  questions: readonly Question[],
-  finders: readonly Finder[],
-): Promise<Row> {
-  const recall: Row['recall'][number][] = [];
-  for (const { name, find } of finders) {
-    const found: string[][] = [];
-    for (const { text } of questions) found.push(await find(text, Math.max(...cuts)));
-    const shares = cuts.map((cut) =>
-      mean(questions.map(({ files }, i) => (found[i]?.slice(0, cut).some((path) => files.has(path)) ? 1 : 0))),
-    );
-    recall.push({ finder: name, shares });
+async function valuesOf(subject: Subject, question: Question, open: string | undefined): Promise<Result['values']> {
+  const start = performance.now();
+  const found = await subject.find(question.text, Math.max(...cuts));
+  const ms = performance.now() - start;
+  const recall = cuts.map((cut) => Number(found.slice(0, cut).some((path) => question.files.has(path))));
+  const { shown } = subject;
+  if (shown === undefined) return [...recall, ...Array.from({ length: 5 }, () => undefined), ms];
+  const prompts = await Promise.all(Object.values(readers).map((reader) => shown(question.text, reader, undefined)));
+  const beside = await shown(question.text, readers.CPU, open);
+  const own = (lines: readonly Shown[]): number => Number(holdsAny(lines, question));
+  const lines = (prompts[1] ?? []).reduce((sum, { firstLine, lastLine }) => sum + lastLine - firstLine + 1, 0);
+  return [...recall, ...prompts.map(own), own(beside), lines, ms];
+}
+
+const holdsAny = (shown: readonly Shown[], { places }: Question): boolean =>
+  shown.some((own) =>
+    places.some(({ path, line }) => path === own.path && own.firstLine <= line && line <= own.lastLine),
+  );
+
+function row(repository: string, kind: string, subject: string, results: readonly Result[]): string {
+  const means = figures.map((figure, at) => {
+    const values = results.flatMap(({ values: own }) => own[at] ?? []);
+    if (values.length === 0) return '–';
+    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+    return mean.toFixed(figure === 'lines' || figure === 'ms' ? 0 : 2);
+  });
+  return `| ${[repository, kind, results.length, subject, ...means].join(' | ')} |`;
+}
+
+function print(results: readonly Result[]): void {
+  console.log(`| repository | question | n | by | ${figures.join(' | ')} |`);
+  console.log(`|---|---|---:|---|${figures.map(() => '---:').join('|')}|`);
+  const print = (repository: string, kind: string, own: readonly Result[]): void => {
+    for (const subject of new Set(own.map((result) => result.subject))) {
+      const ofSubject = own.filter((result) => result.subject === subject);
+      console.log(row(repository, kind, subject, ofSubject));
+    }
+  };
+  for (const name of new Set(results.map(({ repository }) => repository))) {
+    const own = results.filter(({ repository }) => repository === name);
+    print(name, 'all', own);
   }
-  return { repository, kind, questions: questions.length, recall };
-}
-
-/** Recall over all repositories and kinds, weighted by questions. */
-function total(rows: readonly Row[]): Row {
-  const questions = rows.reduce((sum, row) => sum + row.questions, 0);
-  const finders = rows[0]?.recall.map(({ finder }) => finder) ?? [];
-  const recall = finders.map((finder, f) => ({
-    finder,
-    shares: cuts.map(
-      (_, c) => rows.reduce((sum, row) => sum + row.questions * (row.recall[f]?.shares[c] ?? 0), 0) / questions,
-    ),
-  }));
-  return { repository: 'all', kind: 'all', questions, recall };
-}
-
-const mean = (values: readonly number[]): number =>
-  values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
-
-function print(rows: readonly Row[]): void {
-  const finders = rows[0]?.recall.map(({ finder }) => finder) ?? [];
-  console.log(`| repository | question | n | ${finders.map((name) => `${name} @5 | @20`).join(' | ')} |`);
-  console.log(`|---|---|---:|${finders.map(() => '---:|---:').join('|')}|`);
-  for (const { repository, kind, questions, recall } of rows) {
-    if (questions === 0) continue;
-    const shares = recall.flatMap((own) => own.shares.map((share) => share.toFixed(2)));
-    console.log(`| ${repository} | ${kind} | ${questions} | ${shares.join(' | ')} |`);
+  for (const kind of questionKinds) {
+    const own = results.filter((result) => result.kind === kind);
+    print('all', kind, own);
   }
+  print('all', 'all', results);
 }
 
-const { values } = parseArgs({
-  options: {
-    questions: { type: 'string', default: '20' },
-    seed: { type: 'string', default: '1' },
-    only: { type: 'string', default: '' },
-    embeddings: { type: 'boolean', default: false },
-  },
-});
-const embedder = values.embeddings ? await miniLm() : undefined;
-const settings = { perKind: Number(values.questions), seed: Number(values.seed), embedder };
-const rows: Row[] = [];
-for (const source of sources) {
-  if (source.name.startsWith(values.only)) rows.push(...(await measure(source, settings)));
+const asked = options.repositories.split(',').filter((name) => name !== '');
+const known = contextSources.filter(({ name, heldBack }) =>
+  asked.length === 0 ? heldBack === options['held-back'] : asked.includes(name.split(' ')[1] ?? ''),
+);
+const results: Result[] = [];
+for (const source of known) {
+  const folder = join(await sourceFolder(source), source.inside);
+  results.push(...(await measure(source.name.replace(/^corpus /, ''), folder)));
 }
-await embedder?.close();
-print([...rows, total(rows)]);
+for (const folder of asked.filter((name) => name.includes('/'))) {
+  results.push(...(await measure(basename(folder), resolve(folder))));
+}
+print(results);

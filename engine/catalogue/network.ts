@@ -1,13 +1,7 @@
 /**
-<<<<<<< HEAD
- * How this process reaches other computers: proxies and certificates, from its environment. VS Code's settings arrive
- * there as HEARTH_* variables. undici rather than Node's own fetch, which ignores HTTP_PROXY, HTTPS_PROXY and NO_PROXY
- * before Node 24. Imported on demand: most commands never use the network.
-=======
  * How this process reaches other computers: proxies and certificates from its environment. VS Code's settings arrive
  * as HEARTH_* variables. Node's own fetch ignores HTTP_PROXY, HTTPS_PROXY and NO_PROXY before Node 24, so this uses
  * undici. It is imported on demand, because most commands don't use the network.
->>>>>>> refs/heads/remote
  */
 import { readFileSync } from 'node:fs';
 import { rootCertificates } from 'node:tls';

@@ -7,6 +7,7 @@ import { defaultStoreDirectory } from '../catalogue/paths.ts';
 import { cancelled, HearthError, notFound } from '../errors.ts';
 import { type Passage, Repository } from '../index/repository/repository.ts';
 import type { IndexState } from '../index/repository/state.ts';
+import { keepWasmUnoptimised } from '../index/repository/wasmFlags.ts';
 import { openEmbedder } from '../runtime/embedder.ts';
 import type { Command, Values } from './command.ts';
 import { json } from './session.ts';
@@ -87,6 +88,7 @@ export async function withIndex<Result>(
   const found = await stat(absolute).catch(() => undefined);
   if (!found?.isDirectory()) throw notFound(`${absolute}: folder not found`);
   const name = createHash('sha256').update(absolute).digest('hex').slice(0, 32);
+  keepWasmUnoptimised();
   const line = new ProgressLine(terminal);
   const repository = await Repository.open({
     database: join(defaultStoreDirectory(), 'index', `${name}.db`),

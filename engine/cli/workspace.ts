@@ -1,15 +1,5 @@
-/** Builds the context of a question about a folder from search results, with the extension's own planner. */
-import {
-  citing,
-  contextBudget,
-  mapChars,
-  mapSources,
-  passageSource,
-  plan,
-  quote,
-  type Reader,
-  searchedPassages,
-} from '../index/question/planner.ts';
+/** What goes with a question about a folder: what its index finds, chosen as the extension does. */
+import { citing, contextBudget, plan, quote, type Reader, repositorySources } from '../index/question/planner.ts';
 import type { Repository } from '../index/repository/repository.ts';
 
 export interface WorkspaceContext {
@@ -29,15 +19,13 @@ export async function workspaceContext(
   reader: Reader & { countTokens(texts: string[]): number[] | Promise<number[]> },
 ): Promise<WorkspaceContext> {
   await repository.embeddingsOpened();
-  const passages = await repository.searchByMeaning(question, searchedPassages);
-  const map = passages.length === 0 ? '' : repository.map({ maxChars: mapChars }).text;
-  const sources = [...mapSources(map, mapLabel), ...passages.map(passageSource)];
+  const sources = await repositorySources(repository, { text: question, earlier: [], explicit: false, mapLabel });
   const counts = await reader.countTokens(sources.map(({ lines }) => lines.join('\n')));
   const candidates = sources.map((source, i) => ({ ...source, tokens: counts[i] ?? 0 }));
   const { chosen } = plan(candidates, contextBudget(reader, 0));
   const quoted = chosen.map(({ candidate, start, text }) => {
-    const { path, languageId, firstLine } = candidate;
-    return { path, languageId, text, firstLine: firstLine === 0 ? 0 : firstLine + start, whole: false };
+    const { path, languageId, firstLine, within } = candidate;
+    return { path, languageId, text, firstLine: firstLine === 0 ? 0 : firstLine + start, whole: false, within };
   });
   const found = quoted.filter(({ firstLine }) => firstLine > 0);
   const places = found.map(

@@ -80,6 +80,10 @@ export const passage = z.object({
   lastLine: z.number(),
   /** Higher is better. Comparable only within one result list. */
   score: z.number(),
+  /** Share of the question's words, each by its rarity, that the passage and its path hold; 1 for a place the question names. */
+  coverage: z.number(),
+  /** First lines of the definitions that enclose it, from outside in, joined by ` › `; '' for none. */
+  within: z.string(),
   text: z.string(),
 });
 export type Passage = z.infer<typeof passage>;

@@ -9,6 +9,8 @@ export const attachment = chip.extend({
   text: z.string(),
   /** First line in its file, from 1; 0 if it is not part of a file or the journal is older than this field. */
   firstLine: z.number().default(0),
+  /** First lines of the definitions that enclose it, which it doesn't show. */
+  within: z.string().optional(),
 });
 export type Attachment = z.infer<typeof attachment>;
 

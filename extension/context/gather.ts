@@ -1,15 +1,13 @@
 import * as vscode from 'vscode';
+import { isAboutOpenFile } from '../../engine/index/question/about.ts';
 import {
   type Chosen,
   contextBudget,
   estimatedTokens,
-  mapChars,
   mapId,
-  mapSources,
-  passageSource,
   plan,
+  repositorySources,
   type Source,
-  searchedPassages,
 } from '../../engine/index/question/planner.ts';
 import { type Attachment, type Conversation, chipOf, filledTokens } from '../chat/conversation.ts';
 import type { EngineHost } from '../client/host.ts';
@@ -63,7 +61,7 @@ export class ContextGatherer {
     );
     const candidates = sources.map((source, index) => ({ ...source, tokens: counts[index] ?? 0 }));
     const budget = contextBudget(this.engine.current?.warmModel, filledTokens(conversation));
-    const { chosen, omitted } = plan(candidates, budget);
+    const { chosen, omitted } = plan(candidates, budget, isAboutOpenFile(question));
     // That not everything a search found has room is no news.
     const noRoom = omitted.filter(({ tier }) => tier === 'asked' || tier === 'editor');
     return {
@@ -122,16 +120,19 @@ export class ContextGatherer {
     conversation: Conversation,
   ): Promise<Source[]> {
     if (this.repository === undefined || !this.searches(mentions, focus)) return [];
-    const passages = await this.repository.searchByMeaning(question, searchedPassages);
     const known = conversation.turns.some(({ attachments }) => attachments.some(({ id }) => id === mapId));
-    const maxChars = known || passages.length === 0 ? 0 : mapChars;
-    const map = maxChars === 0 ? '' : (await this.repository.map({ maxChars })).text;
-    return [
-      ...mapSources(map, vscode.l10n.t('Repository map')),
-      ...passages.filter(({ path }) => path !== focus?.path).map(passageSource),
-    ];
+    return repositorySources(this.repository, {
+      text: withoutMentions(question, mentions),
+      earlier: conversation.turns.map(({ view }) => view.question),
+      explicit: mentions.some(({ kind }) => kind === 'repository'),
+      mapLabel: known ? '' : vscode.l10n.t('Repository map'),
+    });
   }
 }
+
+/** Mentions say where to look, not what for. */
+const withoutMentions = (question: string, mentions: readonly Mention[]): string =>
+  mentions.reduce((text, mention) => text.replace(mention.text, ''), question).trim();
 
 const repositoryId = 'repository';
 
@@ -140,7 +141,7 @@ function distinct(sources: readonly Source[]): Source[] {
 }
 
 export function attachmentOf({ candidate, start, end, tokens, text }: Chosen): Attachment {
-  const { id, label, path, languageId, firstLine, fileLines, lines } = candidate;
+  const { id, label, path, languageId, firstLine, fileLines, lines, within } = candidate;
   const whole = start === 0 && end === lines.length - 1 && (firstLine === 0 || lines.length === fileLines);
   return {
     id,
@@ -151,6 +152,7 @@ export function attachmentOf({ candidate, start, end, tokens, text }: Chosen): A
     languageId,
     text,
     firstLine: firstLine === 0 ? 0 : firstLine + start,
+    ...(within !== undefined && { within }),
   };
 }
 

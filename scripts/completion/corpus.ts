@@ -54,7 +54,7 @@ const maven = (artefact: string) => async (folder: string) => {
   rmSync(repository, { recursive: true });
 };
 
-const fetched: readonly Source[] = [
+export const fetched: readonly Source[] = [
   { name: 'corpus zod 4.1.12', language: 'TypeScript', fetch: npm('zod@4.1.12') },
   { name: 'corpus express 5.1.0', language: 'JavaScript', fetch: npm('express@5.1.0') },
   { name: 'corpus highlight.js 11.11.1', language: 'CSS, JavaScript', fetch: npm('highlight.js@11.11.1') },

@@ -16,16 +16,7 @@ export interface Finder {
   readonly close: () => Promise<void>;
 }
 
-export async function hearthFinder(folder: string): Promise<Finder> {
-  const repository = await indexed(folder);
-  return {
-    name: 'Hearth',
-    find: (question, limit) => pathsOf(repository.search(question, 2 * limit), limit),
-    close: () => repository.close(),
-  };
-}
-
-/** The same index with embeddings: fuses keyword and embedding search. */
+/** The same index with vectors: by words and by meaning, fused. */
 export async function embeddingFinder(folder: string, name: string, embedder: Embedder): Promise<Finder> {
   const repository = await indexed(folder);
   // Not closed, because the next repository uses the same embedder.

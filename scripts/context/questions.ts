@@ -10,7 +10,15 @@ import { grammarOf } from '../../engine/index/syntax/grammars.ts';
 import { partsOf } from '../../engine/index/syntax/source.ts';
 import type { Definition } from '../../engine/index/syntax/symbols.ts';
 
-export const questionKinds = ['definition', 'caller', 'test', 'description', 'held-out line'] as const;
+export const questionKinds = [
+  'definition',
+  'caller',
+  'test',
+  'description',
+  'held-out line',
+  'trace',
+  'template',
+] as const;
 export type QuestionKind = (typeof questionKinds)[number];
 
 export interface Question {
@@ -18,6 +26,13 @@ export interface Question {
   readonly text: string;
   /** Any of these files answers the question. */
   readonly files: ReadonlySet<string>;
+  /** Showing any of these lines answers it; from 1. */
+  readonly places: readonly Place[];
+}
+
+export interface Place {
+  readonly path: string;
+  readonly line: number;
 }
 
 interface SourceFile {
@@ -33,31 +48,38 @@ const isTest = (path: string): boolean => /(^|[/_.-])tests?([/_.-]|$)|_test\.|\.
 export async function makeQuestions(folder: string, perKind: number, random: () => number): Promise<Question[]> {
   const files = await readFiles(folder);
   const named = shuffled(uniqueNames(files), random);
-  const make = (kind: QuestionKind, one: (own: Named) => Omit<Question, 'kind'> | undefined): Question[] => {
+  const make = (kind: QuestionKind, one: (own: Named) => Omit<Question, 'kind' | 'files'> | undefined): Question[] => {
     const made: Question[] = [];
     for (const own of named) {
       const question = made.length < perKind ? one(own) : undefined;
-      if (question && question.files.size > 0) made.push({ kind, ...question });
+      if (question && question.places.length > 0) made.push({ kind, files: pathsOf(question.places), ...question });
     }
     return made;
   };
   return [
-    ...make('definition', ({ name, file }) => ({
-      text: `Where is ${name} defined?`,
-      files: new Set([file.path]),
-    })),
+    ...make('definition', (own) => ({ text: `Where is ${own.name} defined?`, places: [placeOf(own)] })),
     ...make('caller', (own) => {
       const callers = filesCalling(files, own).filter(({ path }) => !isTest(path));
-      // Skips names that are called everywhere, because any answer would be right.
-      return callers.length > 3 ? undefined : { text: `What calls ${own.name}?`, files: pathsOf(callers) };
+      // Of a name that is called everywhere, any answer would be right.
+      if (callers.length > 3) return undefined;
+      return { text: `What calls ${own.name}?`, places: callsOf(callers, own) };
     }),
     ...make('test', (own) => {
       const tests = isTest(own.file.path) ? [] : filesCalling(files, own).filter(({ path }) => isTest(path));
-      return tests.length > 3 ? undefined : { text: `Where is the test of ${own.name}?`, files: pathsOf(tests) };
+      if (tests.length > 3) return undefined;
+      return { text: `Where is the test of ${own.name}?`, places: callsOf(tests, own) };
     }),
-    ...make('description', ({ name, definition, file }) => {
-      const text = descriptionOf(file, definition, name);
-      return text === undefined ? undefined : { text, files: new Set([file.path]) };
+    ...make('description', (own) => {
+      const text = descriptionOf(own.file, own.definition, own.name);
+      return text === undefined ? undefined : { text, places: [placeOf(own)] };
+    }),
+    ...make('trace', (own) => {
+      if (isTest(own.file.path) || !['function', 'method'].includes(own.definition.kind)) return undefined;
+      return { text: traceOf(own, named, random), places: [{ path: own.file.path, line: lastLineOf(own) }] };
+    }),
+    ...make('template', (own) => {
+      const text = isTest(own.file.path) ? undefined : descriptionOf(own.file, own.definition, own.name);
+      return text === undefined ? undefined : { text: issueOf(text), places: [placeOf(own)] };
     }),
     ...heldOutLines(folder, files, perKind, random),
   ];
@@ -93,12 +115,56 @@ function uniqueNames(files: readonly SourceFile[]): Named[] {
   return [...byName.values()].flatMap((all) => (all.length === 1 ? all : []));
 }
 
+const callOf = (name: string): RegExp => new RegExp(`(?<![\\w$])${name.replaceAll('$', '\\$')}\\s*\\(`);
+
 function filesCalling(files: readonly SourceFile[], { name, file }: Named): SourceFile[] {
-  const call = new RegExp(`(?<![\\w$])${name.replaceAll('$', '\\$')}\\s*\\(`);
+  const call = callOf(name);
   return files.filter((own) => own !== file && own.words.has(name) && call.test(own.text));
 }
 
-const pathsOf = (files: readonly SourceFile[]): Set<string> => new Set(files.map(({ path }) => path));
+const placeOf = ({ file, definition }: Named): Place => ({ path: file.path, line: definition.nameLine });
+const lastLineOf = ({ definition: { firstLine, lastLine } }: Named): number => Math.max(firstLine, lastLine - 1);
+
+function callsOf(files: readonly SourceFile[], { name }: Named): Place[] {
+  const call = callOf(name);
+  return files.flatMap(({ path, text }) =>
+    text.split('\n').flatMap((line, at) => (call.test(line) ? [{ path, line: at + 1 }] : [])),
+  );
+}
+
+/** Nine frames as Python writes them, eight of other functions; paths of another machine. */
+function traceOf(own: Named, named: readonly Named[], random: () => number): string {
+  const others = shuffled(
+    named.filter(({ file }) => file !== own.file),
+    random,
+  ).slice(0, 8);
+  const frames = [...others, own].map(
+    (frame) => `  File "/srv/build/app/${frame.file.path}", line ${lastLineOf(frame)}, in ${frame.name}`,
+  );
+  return `It fails since yesterday.\n\nTraceback (most recent call last):\n${frames.join('\n')}\nRuntimeError: it failed`;
+}
+
+/** The form that hosts of repositories offer, filled in. */
+const issueOf = (text: string): string => `### Checklist
+- [x] I have searched the existing issues for duplicates
+- [x] I have read the documentation and the contributing guide
+- [ ] I am willing to open a pull request
+
+### Description
+${text}
+
+### Steps to reproduce
+See the test case above.
+
+### Environment
+- OS: Ubuntu 24.04
+- Version: 3.12.1
+- Node version: 22.1.0
+
+### Expected behaviour
+No error.`;
+
+const pathsOf = (files: readonly { readonly path: string }[]): Set<string> => new Set(files.map(({ path }) => path));
 
 /** The comment above a definition or the docstring below it, with the name removed. */
 function descriptionOf({ text }: SourceFile, { firstLine, kind }: Definition, name: string): string | undefined {
@@ -135,7 +201,8 @@ function heldOutLines(folder: string, files: readonly SourceFile[], count: numbe
     );
     const at = candidates[Math.floor(random() * candidates.length)];
     if (at === undefined) continue;
-    questions.push({ kind: 'held-out line', text: (lines[at] ?? '').trim(), files: new Set([path]) });
+    const places = [{ path, line: Math.max(1, at) }];
+    questions.push({ kind: 'held-out line', text: (lines[at] ?? '').trim(), files: new Set([path]), places });
     writeFileSync(join(folder, path), lines.toSpliced(at, 1).join('\n'));
   }
   return questions;

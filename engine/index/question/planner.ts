@@ -1,6 +1,7 @@
 /** Which of the things that could go with a question do, and how much of each. Pure: no editor, no disk, no clock. */
 import { limits } from '../../limits.ts';
-import type { Passage } from '../../protocol/indexProtocol.ts';
+import type { Passage, RepositoryMap } from '../../protocol/indexProtocol.ts';
+import { isAboutTheWhole, relevant, searchFor } from './about.ts';
 
 // How much text may go with a question.
 
@@ -8,6 +9,8 @@ import type { Passage } from '../../protocol/indexProtocol.ts';
 export interface Reader {
   readonly contextTokens: number;
   readonly backend: string;
+  /** Absent: not known. */
+  readonly parameters?: number;
 }
 
 /**
@@ -16,10 +19,13 @@ export interface Reader {
  */
 export function contextBudget(reader: Reader | undefined, conversationTokens: number): number {
   const { attachmentShare, attachmentTokens, answerShare, assumedContextTokens, cpuAttachmentTokens } = limits.question;
+  const { parametersPerAttachedToken, leastAttachmentTokens } = limits.question;
   const contextTokens = reader?.contextTokens ?? assumedContextTokens;
   const share = Math.floor(contextTokens * attachmentShare);
   const free = Math.floor(contextTokens * (1 - answerShare)) - conversationTokens;
-  const room = Math.min(attachmentTokens, Math.max(Math.min(share, free), Math.floor(share / 2)));
+  const read = Math.floor((reader?.parameters ?? Number.POSITIVE_INFINITY) / parametersPerAttachedToken);
+  const most = Math.min(attachmentTokens, Math.max(read, leastAttachmentTokens));
+  const room = Math.min(most, Math.max(Math.min(share, free), Math.floor(share / 2)));
   return readsFast(reader) ? room : Math.min(room, cpuAttachmentTokens);
 }
 
@@ -51,6 +57,8 @@ export interface Candidate {
   tokens: number;
   /** Whether a part of it is of use. */
   divisible: boolean;
+  /** First lines of the definitions that enclose it, which it doesn't show. */
+  within?: string;
 }
 
 /** Lines of a candidate that go along; indexes, end inclusive. */
@@ -70,7 +78,9 @@ export interface Plan {
 }
 
 /** Share of the budget that a tier may take while a later one has something to offer. */
-const caps: Readonly<Record<Tier, number>> = { asked: 1, editor: 0.6, map: 0.2, found: 1 };
+const caps: Readonly<Record<Tier, number>> = { asked: 1, editor: 0.25, map: 0.5, found: 1 };
+/** The editor's, where the question is about the open file. */
+const openFileCap = 0.6;
 /** A part smaller than this says nothing. */
 const leastTokens = 24;
 
@@ -78,13 +88,14 @@ const leastTokens = 24;
  * Tier by tier. Within a tier what can be cut shares the room evenly, so that a long file leaves some for a short one;
  * what cannot goes whole or not at all, first come first served.
  */
-export function plan(candidates: readonly Candidate[], budgetTokens: number): Plan {
+export function plan(candidates: readonly Candidate[], budgetTokens: number, aboutOpenFile = false): Plan {
   const result: Plan = { chosen: [], omitted: [], tokens: 0 };
   tiers.forEach((tier, index) => {
     const members = candidates.filter((candidate) => candidate.tier === tier);
     const rest = candidates.some((candidate) => tiers.indexOf(candidate.tier) > index);
     const left = budgetTokens - result.tokens;
-    serve(members, rest ? Math.min(left, Math.floor(budgetTokens * caps[tier])) : left, result);
+    const cap = tier === 'editor' && aboutOpenFile ? openFileCap : caps[tier];
+    serve(members, rest ? Math.min(left, Math.floor(budgetTokens * cap)) : left, result);
   });
   return result;
 }
@@ -93,6 +104,7 @@ function serve(members: readonly Candidate[], roomTokens: number, result: Plan):
   const shares = evenly(members, roomTokens);
   let left = roomTokens;
   for (const candidate of members) {
+    if (result.chosen.some((earlier) => holds(earlier, candidate))) continue;
     const room = Math.min(left, candidate.divisible ? (shares.get(candidate) ?? 0) : left);
     const chosen = candidate.tokens <= room ? whole(candidate) : cut(candidate, room);
     if (chosen === undefined) {
@@ -103,6 +115,13 @@ function serve(members: readonly Candidate[], roomTokens: number, result: Plan):
     result.tokens += chosen.tokens;
     left -= chosen.tokens;
   }
+}
+
+/** Whether what was chosen shows all lines of a passage already. */
+function holds({ candidate, start, end }: Chosen, { tier, path, firstLine, lines }: Candidate): boolean {
+  if (tier !== 'found' || firstLine === 0 || candidate.firstLine === 0 || candidate.path !== path) return false;
+  const first = candidate.firstLine + start;
+  return first <= firstLine && firstLine + lines.length <= candidate.firstLine + end + 1;
 }
 
 /** What each divisible candidate may take: the small ones all they need, the others equal parts of the rest. */
@@ -165,12 +184,20 @@ interface Quoted {
   readonly firstLine: number;
   /** The whole file. */
   readonly whole: boolean;
+  /** First lines of what encloses it, which it doesn't show. */
+  readonly within?: string | undefined;
 }
 
 /** Beside the text, not in the system prompt: small models follow best what stands last. */
 export const citing = 'Name the lines that an answer rests on like this: `path:line`.';
 
-export const quote = (quoted: Quoted): string => `${title(quoted)}:\n\n${fenced(quoted)}`;
+export const quote = (quoted: Quoted): string => {
+  const { within = '' } = quoted;
+  return `${title(quoted)}${within === '' ? '' : `, in ${inline(within)}`}:\n\n${fenced(quoted)}`;
+};
+
+/** As one run of code, whatever backticks it has. */
+const inline = (code: string): string => `\`${code.replaceAll('`', "'")}\``;
 
 /** As an answer should cite it. */
 export function title({ path, firstLine, whole, text }: Quoted): string {
@@ -203,7 +230,7 @@ export function mapSources(map: string, label: string): Source[] {
 
 export const mapId = 'map';
 
-export function passageSource({ path, firstLine, lastLine, text }: Passage): Source {
+export function passageSource({ path, firstLine, lastLine, text, within }: Passage): Source {
   const name = path.slice(path.lastIndexOf('/') + 1);
   return {
     id: `found:${path}:${firstLine}`,
@@ -216,5 +243,35 @@ export function passageSource({ path, firstLine, lastLine, text }: Passage): Sou
     fileLines: 0,
     centre: 0,
     divisible: false,
+    ...(within !== '' && { within }),
   };
+}
+
+/** What a question needs of an index, in this process or another. */
+export interface Searched {
+  searchByMeaning(question: string, limit: number): Promise<Passage[]>;
+  map(request: { maxChars: number }): RepositoryMap | Promise<RepositoryMap>;
+}
+
+export interface Question {
+  readonly text: string;
+  /** Those of the conversation before, the last one last. */
+  readonly earlier: readonly string[];
+  /** The user asked for the repository: it is searched whatever the question is. */
+  readonly explicit: boolean;
+  /** Of the map; '' where it went along before. */
+  readonly mapLabel: string;
+}
+
+/** What the repository offers for a question: nothing for small talk, a map only for a question about the whole. */
+export async function repositorySources(repository: Searched, question: Question): Promise<Source[]> {
+  const { text, earlier, explicit, mapLabel } = question;
+  const search = explicit ? { question: text, floor: false } : searchFor(text, earlier);
+  if (search === undefined) return [];
+  const whole = isAboutTheWhole(search.question);
+  const found = await repository.searchByMeaning(search.question, searchedPassages);
+  const passages = search.floor && !whole ? relevant(found) : found;
+  const wantsMap = whole && mapLabel !== '' && found.length > 0;
+  const map = wantsMap ? mapSources((await repository.map({ maxChars: mapChars })).text, mapLabel) : [];
+  return [...map, ...passages.map(passageSource)];
 }

@@ -4,8 +4,11 @@ import { dirname } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { HearthError } from '../../errors.ts';
 
+/** Of FTS5. */
+export const tokenizer = `"porter ascii tokenchars '_$'"`;
+
 /** Another one: the file is made anew. */
-const schemaVersion = 3;
+const schemaVersion = 4;
 
 const schema = `
   CREATE TABLE files (
@@ -47,7 +50,7 @@ const schema = `
   -- One row a chunk, by its id. The text itself stays in its file.
   CREATE VIRTUAL TABLE terms USING fts5(
     path, names, body,
-    content='', contentless_delete=1, tokenize="porter ascii tokenchars '_$'"
+    content='', contentless_delete=1, tokenize=${tokenizer}
   );
   CREATE VIRTUAL TABLE vocabulary USING fts5vocab(terms, row);
   PRAGMA user_version = ${schemaVersion};

@@ -7,7 +7,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { HearthError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import type { EmbeddingState } from './state.ts';
-import { type ChunkPlace, Vectors } from './vectors.ts';
+import { type ChunkPlace, type Near, Vectors } from './vectors.ts';
 
 export interface EmbeddingsOptions {
   readonly choice: EmbedderChoice;
@@ -91,7 +91,7 @@ export class Embeddings {
   }
 
   /** Chunks that mean what a question asks, the best first; none where the model is not loaded yet: nobody waits for that. */
-  async nearest(question: string, limit: number): Promise<number[]> {
+  async nearest(question: string, limit: number): Promise<Near[]> {
     if (!this.#ready) return [];
     try {
       return await this.#vectors.nearest(await this.#ready.question(question), limit);

@@ -2,13 +2,14 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
+import { limits } from '../../limits.ts';
 import { isDamage, openDatabase, removeDatabase } from './database.ts';
 import type { EmbedderChoice } from './embeddings.ts';
 import { Embeddings } from './embeddings.ts';
 import { Indexer, textOf } from './indexer.ts';
 import { type MapRequest, type RepositoryMap, repositoryMap } from './map.ts';
 import { Names, type Reference, type SymbolPlace } from './names.ts';
-import { ChunkSearch, candidates, type Hit } from './search.ts';
+import { ChunkSearch, type Hit } from './search.ts';
 import type { IndexState } from './state.ts';
 import { Vectors } from './vectors.ts';
 import { type Folder, Roots } from './walk.ts';
@@ -24,10 +25,8 @@ export interface RepositoryOptions {
   readonly onDamage?: () => void;
 }
 
-/** A hit with its lines as they are on disk now. */
-export interface Passage extends Hit {
-  readonly text: string;
-}
+/** Its lines are as they are on disk now. */
+export type Passage = Hit;
 
 export class Repository {
   readonly indexer: Indexer;
@@ -68,7 +67,7 @@ export class Repository {
       },
       onDamage,
     );
-    this.#search = new ChunkSearch(database);
+    this.#search = new ChunkSearch(database, (path) => this.#read(path));
     this.#names = new Names(database, (path) => this.#read(path));
   }
 
@@ -119,26 +118,15 @@ export class Repository {
     await this.#embeddings?.settled();
   }
 
-  /** By words. The best first; at most two of one file. What is gone from disk is left out. */
+  /** By words. The best first; at most three of one file. What is gone from disk is left out. */
   search(question: string, limit: number): Passage[] {
-    return this.#passages(this.#search.search(question, limit));
+    return this.#search.search(question, limit);
   }
 
   /** By words and by meaning, where there are vectors; else as `search`. */
   async searchByMeaning(question: string, limit: number): Promise<Passage[]> {
-    const near = (await this.#embeddings?.nearest(question, candidates(limit))) ?? [];
-    if (near.length === 0) return this.search(question, limit);
-    const words = this.#search.ranking(question, candidates(limit)).map(({ chunk }) => chunk);
-    return this.#passages(this.#search.fused([words, near], limit));
-  }
-
-  #passages(hits: readonly Hit[]): Passage[] {
-    return hits.flatMap((hit) => {
-      const lines = this.#read(hit.path)
-        ?.split('\n')
-        .slice(hit.firstLine - 1, hit.lastLine);
-      return lines === undefined || lines.length === 0 ? [] : [{ ...hit, text: lines.join('\n') }];
-    });
+    const near = (await this.#embeddings?.nearest(question, limits.repository.rereadChunks)) ?? [];
+    return this.#search.search(question, limit, near);
   }
 
   symbols(text: string, limit: number): SymbolPlace[] {

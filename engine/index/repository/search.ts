@@ -1,127 +1,378 @@
-/** Which chunks answer a question: BM25 over paths, names and text (Robertson & Zaragoza, 2009; SQLite's FTS5). */
+/**
+ * Which lines answer a question: chunks ranked by their words, then by what reading them again shows, by the kind of their
+ * file and by the question's vector; of each the best lines.
+ */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import { limits } from '../../limits.ts';
+import { Evidence } from './evidence.ts';
+import { areTwins, excerptOf, type Stretch, touches, wordsOf } from './excerpt.ts';
+import { Layout } from './layout.ts';
+import type { ReadText } from './names.ts';
+import { type NamedPlace, parseQuery, type Query } from './query.ts';
 import { questionTerms } from './terms.ts';
+import type { Near } from './vectors.ts';
+import { type Term, WordIndex } from './wordIndex.ts';
 
 /** A stretch of a file; lines count from 1, both included. */
-export interface Hit {
+export interface Hit extends Stretch {
   readonly path: string;
-  readonly firstLine: number;
-  readonly lastLine: number;
   /** Greater is better; comparable within one answer. */
   readonly score: number;
+  /** Share of the question's words, each by its rarity, that the passage and its path hold; 1 for a named place. */
+  readonly coverage: number;
+  /** First lines of the definitions that enclose it, from outside in. */
+  readonly within: string;
+  readonly text: string;
 }
 
-/** Weights of path, names and body. A file named after the question's words is about it; a mention is not. */
-const rank = 'bm25(2.0, 3.0, 1.0)';
-/** Two stretches of a file tell where to look; a third would push another file out. */
-const hitsPerFile = 2;
+/** Three stretches of a file tell where to look; a fourth would push another file out. */
+const hitsPerFile = 3;
+/** Of the word score's range, what a cosine of 1 adds. */
+const cosineWeight = 0.2;
+/** What the other chunks of a file add to one of them, at most. */
+const fileWeight = 0.25;
+/** Of the score of the best words: a chunk that no ranking by words has, but a name's definition or call. */
+const namedBase = 0.2;
+const placeScore = 10;
+/** Names that are looked up. */
+const mostNames = 12;
+/** Frames of a trace that are looked up. */
+const mostPlaces = 30;
+const readmeScore = 20;
+/** Joined stretches stay this short. */
+const joinedLines = 45;
+/** Definitions that the best hits use, of how many hits, after how many of them. */
+const expansion = { most: 4, from: 3, after: 6 } as const;
 
-/** Asks about the whole, which the README's beginning tells and no chunk that shares the question's words. */
-const aboutTheWhole =
-  /\b(?:this|the|my|our) (?:project|repo(?:sitory)?|code ?base|workspace|program|app(?:lication)?|package|library|extension)\b/i;
+interface Chunk extends Stretch {
+  readonly id: number;
+  readonly path: string;
+}
 
-/** How many chunks a ranking has for `limit` hits, of which a file has two at most. */
-export const candidates = (limit: number): number => limit * 4 + 20;
-/** The constant of the paper: how little the first ranks differ. */
-const fusionRank = 60;
-
-interface Ranked {
-  readonly chunk: number;
+interface Scored {
+  readonly chunk: Chunk;
   readonly score: number;
+  /** The line to show, where the question named one. */
+  readonly line?: number;
+}
+
+interface Definition extends Stretch {
+  readonly name: string;
 }
 
 export class ChunkSearch {
-  readonly #match: StatementSync;
+  readonly #words: WordIndex;
+  readonly #layout: Layout;
+  readonly #read: ReadText;
   readonly #place: StatementSync;
   readonly #readme: StatementSync;
-  readonly #frequency: StatementSync;
-  readonly #chunkCount: StatementSync;
-  /** Of terms, when the index held `#chunks`. */
-  readonly #frequencies = new Map<string, number>();
-  #chunks = 0;
+  readonly #at: StatementSync;
+  readonly #exactly: StatementSync;
+  readonly #ending: StatementSync;
+  readonly #definitions: StatementSync;
+  readonly #defining: StatementSync;
 
-  constructor(database: DatabaseSync) {
-    this.#match = database.prepare(
-      'SELECT rowid, rank FROM terms WHERE terms MATCH ? AND rank MATCH ? ORDER BY rank LIMIT ?',
-    );
-    this.#place = database.prepare(
-      'SELECT path, first_line, last_line FROM chunks JOIN files ON files.id = chunks.file WHERE chunks.id = ?',
-    );
+  constructor(database: DatabaseSync, read: ReadText) {
+    this.#words = new WordIndex(database);
+    this.#layout = new Layout(database);
+    this.#read = read;
+    const chunks =
+      'SELECT chunks.id AS id, path, chunks.first_line AS first_line, chunks.last_line AS last_line FROM chunks JOIN files ON files.id = chunks.file';
+    this.#place = database.prepare(`${chunks} WHERE chunks.id = ?`);
     this.#readme = database.prepare(
-      "SELECT chunks.id FROM chunks JOIN files ON files.id = chunks.file WHERE path LIKE 'readme%' AND path NOT LIKE '%/%' ORDER BY path, first_line LIMIT 1",
+      `${chunks} WHERE path LIKE 'readme%' AND path NOT LIKE '%/%' ORDER BY path, chunks.first_line LIMIT 1`,
     );
-    this.#frequency = database.prepare('SELECT doc FROM vocabulary WHERE term = ?');
-    this.#chunkCount = database.prepare('SELECT max(id) AS n FROM chunks');
+    this.#at = database.prepare(
+      `${chunks} WHERE path = ? AND chunks.first_line <= ? AND chunks.last_line >= ? LIMIT 1`,
+    );
+    this.#exactly = database.prepare('SELECT id FROM files WHERE path = ?');
+    this.#ending = database.prepare("SELECT path FROM files WHERE path LIKE '%' || ? LIMIT 50");
+    this.#definitions = database.prepare(
+      'SELECT name, first_line, last_line FROM symbols JOIN files ON files.id = symbols.file WHERE path = ? ORDER BY first_line, last_line DESC',
+    );
+    this.#defining = database.prepare(
+      `SELECT path, first_line, last_line FROM symbols JOIN files ON files.id = symbols.file
+       WHERE name = ? COLLATE NOCASE AND name = ? LIMIT ?`,
+    );
   }
 
-  search(question: string, limit: number): Hit[] {
-    return this.#hits(this.ranking(question, candidates(limit)), limit);
+  /** The best first. `near`: chunks that mean what the question asks. */
+  search(question: string, limit: number, near: readonly Near[] = []): Hit[] {
+    this.#layout.refresh();
+    return new Search(this, parseQuery(question), near).hits(limit);
   }
 
-  /** What several rankings of chunks place well (reciprocal rank fusion: Cormack, Clarke and Büttcher, 2009). */
-  fused(rankings: readonly (readonly number[])[], limit: number): Hit[] {
-    const scores = new Map<number, number>();
-    for (const ranking of rankings) {
-      for (const [rank, chunk] of ranking.entries()) {
-        scores.set(chunk, (scores.get(chunk) ?? 0) + 1 / (fusionRank + rank + 1));
-      }
+  // What one search asks of the index.
+
+  terms(text: string): Term[] {
+    return this.#words.terms(questionTerms(text));
+  }
+
+  ranking(terms: readonly Term[]): { chunk: number; score: number }[] {
+    return this.#words.ranking(terms, limits.repository.rereadChunks);
+  }
+
+  mentions(name: string): number[] {
+    const terms = questionTerms(name).filter((term) => term === name.toLowerCase());
+    const match = terms.map((term) => `body : "${term}"`).join(' AND ');
+    return match === ''
+      ? []
+      : this.#words.matching(match, limits.repository.rereadChunks / 2).map(({ chunk }) => chunk);
+  }
+
+  chunk(id: number): Chunk | undefined {
+    return chunkOf(this.#place.get(id));
+  }
+
+  readme(): Chunk | undefined {
+    return chunkOf(this.#readme.get());
+  }
+
+  chunkAt(path: string, line: number): Chunk | undefined {
+    return chunkOf(this.#at.get(path, line, line));
+  }
+
+  /** Chunks in which the name is defined, exactly so written. */
+  defining(name: string, limit: number): Chunk[] {
+    return this.#defining.all(name, name, limit).flatMap((row) => {
+      const path = String(row['path']);
+      return this.chunkAt(path, Number(row['first_line'])) ?? [];
+    });
+  }
+
+  /** The file that the end of an absolute path, or a path's end, names. */
+  fileOf(path: string): string | undefined {
+    const parts = path.replace(/^\.?\//, '').split('/');
+    for (let from = 0; from < parts.length; from++) {
+      const end = parts.slice(from).join('/');
+      if (this.#exactly.get(end)) return end;
     }
-    const ranked = [...scores].map(([chunk, score]) => ({ chunk, score })).sort((a, b) => b.score - a.score);
-    return this.#hits(ranked, limit);
+    const name = parts.at(-1) ?? '';
+    const found = this.#ending.all(`/${name}`).map((row) => String(row['path']));
+    const same = found.filter((own) => own.endsWith(`/${name}`));
+    if (parts.length === 1) return same.length === 1 ? same[0] : undefined;
+    // A library has files of the same names: the folder must agree too.
+    const agreeing = same.map((own) => ({ own, common: commonEnd(own.split('/'), parts) }));
+    return agreeing.filter(({ common }) => common > 1).sort((a, b) => b.common - a.common)[0]?.own;
   }
 
-  /** Chunks by BM25, the best first; before them the README's beginning for a question about the whole. */
-  ranking(question: string, limit: number): Ranked[] {
-    const ranked = this.#byWords(question, limit);
-    const readme = aboutTheWhole.test(question) ? this.#readme.get() : undefined;
-    if (!readme) return ranked;
-    const first = { chunk: Number(readme['id']), score: (ranked[0]?.score ?? 0) + 1 };
-    return [first, ...ranked.filter(({ chunk }) => chunk !== first.chunk)].slice(0, limit);
+  definitions(path: string): Definition[] {
+    return this.#definitions.all(path).map((row) => ({
+      name: String(row['name']),
+      firstLine: Number(row['first_line']),
+      lastLine: Number(row['last_line']),
+    }));
   }
 
-  #byWords(question: string, limit: number): Ranked[] {
-    const terms = this.#telling(questionTerms(question).slice(0, limits.repository.questionTerms));
-    if (terms.length === 0) return [];
-    const match = terms.map((term) => `"${term}"`).join(' OR ');
-    const rows = this.#match.all(match, rank, limit);
-    return rows.map((row) => ({ chunk: Number(row['rowid']), score: -Number(row['rank']) }));
+  read(path: string): string | undefined {
+    return this.#read(path);
   }
 
-  #hits(ranked: readonly Ranked[], limit: number): Hit[] {
+  get layout(): Layout {
+    return this.#layout;
+  }
+}
+
+function commonEnd(a: readonly string[], b: readonly string[]): number {
+  let common = 0;
+  while (common < Math.min(a.length, b.length) && a.at(-1 - common) === b.at(-1 - common)) common++;
+  return common;
+}
+
+function chunkOf(row: Record<string, unknown> | undefined): Chunk | undefined {
+  return (
+    row && {
+      id: Number(row['id']),
+      path: String(row['path']),
+      firstLine: Number(row['first_line']),
+      lastLine: Number(row['last_line']),
+    }
+  );
+}
+
+/** One question: files are read once. */
+class Search {
+  readonly #index: ChunkSearch;
+  readonly #query: Query;
+  readonly #near: readonly Near[];
+  readonly #evidence: Evidence;
+  readonly #terms: readonly Term[];
+  readonly #files = new Map<string, readonly string[]>();
+  /** Chunks that define a name of the question. */
+  readonly #defining = new Map<string, ReadonlySet<number>>();
+  readonly #outlines = new Map<string, readonly Definition[]>();
+
+  constructor(index: ChunkSearch, query: Query, near: readonly Near[]) {
+    this.#index = index;
+    this.#query = query;
+    this.#near = near;
+    this.#evidence = new Evidence(query);
+    this.#terms = index.terms(query.text);
+  }
+
+  hits(limit: number): Hit[] {
+    const scored = this.#reread(this.#candidates());
+    const best = this.#selected([...this.#pinned(), ...scored], limit);
+    const wider = limit > expansion.after ? this.#used(best) : [];
+    if (wider.length === 0) return best;
+    const kept = best.slice(0, limit - wider.length);
+    return [...kept.slice(0, expansion.after), ...wider, ...kept.slice(expansion.after)];
+  }
+
+  /** Scores from 0 to 1 by words, with those of the question's vector. */
+  #candidates(): Map<number, number> {
+    const ranked = this.#index.ranking(this.#terms);
+    const top = ranked[0]?.score ?? 1;
+    const scores = new Map(ranked.map(({ chunk, score }) => [chunk, score / top]));
+    for (const { chunk, cosine } of this.#near) {
+      scores.set(chunk, (scores.get(chunk) ?? 0) + cosineWeight * Math.max(0, cosine));
+    }
+    for (const name of this.#query.names.slice(0, mostNames)) {
+      const defining = this.#index.defining(name, 50).map(({ id }) => id);
+      this.#defining.set(name, new Set(defining));
+      const { relation } = this.#query;
+      const mentions = relation === 'callers' || relation === 'tests' ? this.#index.mentions(name) : [];
+      for (const id of [...defining.slice(0, 5), ...mentions]) if (!scores.has(id)) scores.set(id, namedBase);
+    }
+    return scores;
+  }
+
+  #reread(scores: ReadonlyMap<number, number>): Scored[] {
+    const found = [...scores].flatMap(([id, base]) => {
+      const chunk = this.#index.chunk(id);
+      const text = chunk && this.#textOf(chunk);
+      if (chunk === undefined || text === undefined) return [];
+      const isTest = this.#index.layout.classOf(chunk.path) === 'test';
+      const defined = new Set([...this.#defining].flatMap(([name, chunks]) => (chunks.has(id) ? [name] : [])));
+      const evidence = this.#evidence.of({ text, lower: text.toLowerCase(), defined, isTest });
+      return [{ chunk, score: base + evidence }];
+    });
+    const files = new Map<string, number>();
+    for (const { chunk, score } of found) files.set(chunk.path, (files.get(chunk.path) ?? 0) + score);
+    const largest = Math.max(...files.values(), Number.MIN_VALUE);
+    return found
+      .map(({ chunk, score }) => {
+        const ofFile = (fileWeight * (files.get(chunk.path) ?? 0)) / largest;
+        return { chunk, score: (score + ofFile) * this.#index.layout.factor(chunk.path, this.#query) };
+      })
+      .sort((a, b) => b.score - a.score);
+  }
+
+  /** What the question names by path and line, and the README's beginning for one about the whole. */
+  #pinned(): Scored[] {
+    const readme = this.#query.whole ? this.#index.readme() : undefined;
+    const places = this.#query.places.slice(0, mostPlaces).flatMap((place, at) => this.#scoredPlace(place, at));
+    return [...(readme ? [{ chunk: readme, score: readmeScore }] : []), ...places];
+  }
+
+  #scoredPlace({ path, line }: NamedPlace, at: number): Scored[] {
+    const file = this.#index.fileOf(path);
+    const chunk = file === undefined ? undefined : this.#index.chunkAt(file, line);
+    return chunk ? [{ chunk, score: placeScore - at / 100, line }] : [];
+  }
+
+  #selected(scored: readonly Scored[], limit: number): Hit[] {
     const hits: Hit[] = [];
-    const perFile = new Map<string, number>();
-    for (const { chunk, score } of ranked) {
-      const place = this.#place.get(chunk);
-      if (!place) continue;
-      const path = String(place['path']);
-      const earlier = perFile.get(path) ?? 0;
-      if (earlier === hitsPerFile) continue;
-      perFile.set(path, earlier + 1);
-      hits.push({ path, firstLine: Number(place['first_line']), lastLine: Number(place['last_line']), score });
+    const words: ReadonlySet<string>[] = [];
+    for (const own of scored) {
+      const hit = this.#hitOf(own);
+      if (hit === undefined) continue;
+      const same = hits.filter(({ path }) => path === hit.path);
+      const joined = same.find((other) => touches(other, hit) && spanOf(other, hit) <= joinedLines);
+      if (joined) {
+        hits[hits.indexOf(joined)] = this.#joined(joined, hit);
+        continue;
+      }
+      const ownWords = wordsOf(hit.text);
+      const twin = hits.some(({ path }, at) => path !== hit.path && areTwins(words[at] ?? new Set(), ownWords));
+      if (same.length === hitsPerFile || twin) continue;
       if (hits.length === limit) break;
+      hits.push(hit);
+      words.push(ownWords);
     }
     return hits;
   }
 
-  /** Without the terms that so many chunks hold that looking through them tells nothing and takes longest. */
-  #telling(terms: readonly string[]): readonly string[] {
-    const chunks = Number(this.#chunkCount.get()?.['n'] ?? 0);
-    if (chunks < limits.repository.chunksBeforeCommon) return terms;
-    if (Math.abs(chunks - this.#chunks) > this.#chunks / 10) {
-      this.#frequencies.clear();
-      this.#chunks = chunks;
-    }
-    const rare = terms.filter((term) => this.#frequencyOf(term) <= limits.repository.commonShare * chunks);
-    return rare.length > 0 ? rare : terms;
+  #joined(a: Hit, b: Hit): Hit {
+    const stretch = { firstLine: Math.min(a.firstLine, b.firstLine), lastLine: Math.max(a.lastLine, b.lastLine) };
+    return { ...this.#shown(a.path, stretch, a.score), coverage: Math.max(a.coverage, b.coverage) };
   }
 
-  /** In how many chunks; 0 as well for a term that is stored under its stem only. */
-  #frequencyOf(term: string): number {
-    const known = this.#frequencies.get(term);
-    if (known !== undefined) return known;
-    const frequency = Number(this.#frequency.get(term)?.['doc'] ?? 0);
-    this.#frequencies.set(term, frequency);
-    return frequency;
+  #hitOf({ chunk, score, line }: Scored): Hit | undefined {
+    const lines = this.#lines(chunk.path);
+    if (lines === undefined || lines.length < chunk.firstLine) return undefined;
+    const headings = this.#outline(chunk.path).map(({ firstLine }) => firstLine);
+    const stretch = excerptOf(lines, chunk, (text, number) => this.#ofLine(text, number, line), headings);
+    const hit = this.#shown(chunk.path, stretch, score);
+    return line === undefined ? hit : { ...hit, coverage: 1 };
+  }
+
+  #shown(path: string, stretch: Stretch, score: number): Hit {
+    const lines = this.#lines(path) ?? [];
+    const lastLine = Math.min(stretch.lastLine, lines.length);
+    const text = lines.slice(stretch.firstLine - 1, lastLine).join('\n');
+    const enclosing = this.#outline(path).filter(
+      (own) => own.firstLine < stretch.firstLine && own.lastLine >= stretch.firstLine,
+    );
+    const within = enclosing.map((own) => (lines[own.firstLine - 1] ?? '').trim().slice(0, 120)).join(' › ');
+    return { path, firstLine: stretch.firstLine, lastLine, score, coverage: this.#coverage(path, text), within, text };
+  }
+
+  #ofLine(text: string, number: number, named: number | undefined): number {
+    const lower = text.toLowerCase();
+    const words = this.#terms.reduce((sum, { stem, rarity }) => sum + (lower.includes(stem) ? rarity : 0), 0);
+    return words + 5 * this.#evidence.ofLine(text) + (number === named ? 1000 : 0);
+  }
+
+  #coverage(path: string, text: string): number {
+    const lower = `${path}\n${text}`.toLowerCase();
+    const all = this.#terms.reduce((sum, { rarity }) => sum + rarity, 0);
+    const held = this.#terms.reduce((sum, { stem, rarity }) => sum + (lower.includes(stem) ? rarity : 0), 0);
+    return all === 0 ? 0 : held / all;
+  }
+
+  /** Definitions that the best hits call and nothing shows yet: the next steps of a flow of calls. */
+  #used(hits: readonly Hit[]): Hit[] {
+    const found: Hit[] = [];
+    const seen = new Set<string>();
+    for (const hit of hits.slice(0, expansion.from)) {
+      if (this.#index.layout.classOf(hit.path) !== undefined) continue;
+      for (const [, name = ''] of hit.text.matchAll(/([\p{L}_$][\p{L}\p{N}_$]{3,})(?=\s*\()/gu)) {
+        if (seen.has(name) || seen.size > 60) continue;
+        seen.add(name);
+        const places = this.#index.defining(name, 3);
+        const [only] = places;
+        if (only === undefined || places.length > 2 || this.#index.layout.classOf(only.path) !== undefined) continue;
+        if ([...hits, ...found].some((other) => other.path === only.path && touches(other, only))) continue;
+        const shown = this.#hitOf({ chunk: only, score: hit.score / 2 });
+        if (shown) found.push(shown);
+      }
+    }
+    return found.sort((a, b) => b.coverage - a.coverage).slice(0, expansion.most);
+  }
+
+  #textOf({ path, firstLine, lastLine }: Chunk): string | undefined {
+    return this.#lines(path)
+      ?.slice(firstLine - 1, lastLine)
+      .join('\n');
+  }
+
+  #lines(path: string): readonly string[] | undefined {
+    const known = this.#files.get(path);
+    if (known) return known;
+    const lines = this.#index.read(path)?.split('\n');
+    if (lines) this.#files.set(path, lines);
+    return lines;
+  }
+
+  #outline(path: string): readonly Definition[] {
+    const known = this.#outlines.get(path);
+    if (known) return known;
+    const outline = this.#index.definitions(path);
+    this.#outlines.set(path, outline);
+    return outline;
   }
 }
+
+const spanOf = (a: Stretch, b: Stretch): number =>
+  Math.max(a.lastLine, b.lastLine) - Math.min(a.firstLine, b.firstLine) + 1;

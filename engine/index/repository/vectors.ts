@@ -20,6 +20,11 @@ export interface ChunkPlace {
   readonly lastLine: number;
 }
 
+export interface Near {
+  readonly chunk: number;
+  readonly cosine: number;
+}
+
 export class Vectors {
   readonly #database: DatabaseSync;
   readonly #missing: StatementSync;
@@ -99,8 +104,8 @@ export class Vectors {
   }
 
   /** The chunks whose vectors have the largest cosine with this one, the largest first. */
-  async nearest(vector: Float32Array, limit: number): Promise<number[]> {
-    const best: { chunk: number; cosine: number }[] = [];
+  async nearest(vector: Float32Array, limit: number): Promise<Near[]> {
+    const best: Near[] = [];
     for (let after = -1; ; await turn()) {
       const rows = this.#page.all(after);
       for (const row of rows) {
@@ -108,7 +113,7 @@ export class Vectors {
         const stored = row['vector'];
         if (stored instanceof Uint8Array) insertInOrder(best, { chunk: after, cosine: dot(vector, stored) }, limit);
       }
-      if (rows.length < pageRows) return best.map(({ chunk }) => chunk);
+      if (rows.length < pageRows) return best;
     }
   }
 }

@@ -1,6 +1,7 @@
 /** Puts files into the index and takes them out. The caller opens the transaction. */
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 import type { SourceParts } from '../syntax/source.ts';
+import { modulesOf } from './imports.ts';
 import { type Counts, countsOf } from './state.ts';
 import { termsOf } from './terms.ts';
 import type { FoundFile } from './walk.ts';
@@ -99,7 +100,7 @@ export class IndexWriter {
     for (const { name, kind, container, firstLine, lastLine, nameLine } of parts.definitions) {
       this.#insertSymbol.run(id, name, kind, container, firstLine, lastLine, nameLine);
     }
-    for (const target of parts.imports) this.#insertImport.run(id, target);
+    for (const target of [...parts.imports, ...modulesOf(file.path, text)]) this.#insertImport.run(id, target);
     this.#count({ files: 1, chunks: parts.chunks.length, symbols: parts.definitions.length });
   }
 

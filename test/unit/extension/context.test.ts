@@ -24,7 +24,7 @@ const focus = (over: Partial<Focus> = {}): Focus => ({
 function candidate(over: Partial<Candidate> & { lines: readonly string[] }): Candidate {
   const tokens = over.lines.reduce((sum, line) => sum + line.length + 1, 0);
   const shape = { firstLine: 1, fileLines: over.lines.length, centre: 0, tokens, divisible: true } as const;
-  return { id: 'x', tier: 'asked', label: 'x', path: 'x', languageId: '', ...shape, ...over };
+  return { id: 'x', tier: 'asked', label: 'x', path: over.id ?? 'x', languageId: '', ...shape, ...over };
 }
 const lines = (count: number, text = 'abcdefghi') => Array.from({ length: count }, () => text);
 
@@ -52,6 +52,21 @@ describe('what goes with a question', () => {
     // Eleven lines of eight characters, around the middle of what is visible.
     expect(text?.split('\n')[5]).toBe('line 51');
     expect([detail, firstLine]).toEqual(['lines 46 to 56 of 100', 46]);
+  });
+
+  it('is a quarter the open file where something was found, more where it is asked about, and no line twice', () => {
+    const offered = [
+      candidate({ id: 'open', tier: 'editor', lines: lines(50), path: 'a' }),
+      candidate({ id: 'f', tier: 'found', lines: lines(10), path: 'a', firstLine: 31, divisible: false }),
+      candidate({ id: 'g', tier: 'found', lines: lines(1), path: 'a', firstLine: 2, divisible: false }),
+    ];
+    const ids = (aboutOpenFile: boolean) =>
+      plan(offered, 200, aboutOpenFile).chosen.map(({ candidate: { id }, tokens }) => [id, tokens]);
+    expect(ids(false)).toEqual([
+      ['open', 49],
+      ['f', 100],
+    ]);
+    expect(ids(true)[0]).toEqual(['open', 119]);
   });
 
   it('is the selection where there is one, the start of one that is too long', () => {
@@ -141,7 +156,10 @@ describe('the room for what goes along', () => {
 });
 
 describe('a question about the repository', () => {
-  const passage = (path: string) => ({ path, firstLine: 3, lastLine: 4, score: 1, text: 'light()\nlamp()' });
+  const passage = (path: string) => ({
+    ...{ path, firstLine: 3, lastLine: 4, score: 1, coverage: 1, within: '' },
+    text: 'light()\nlamp()',
+  });
   const asked: string[] = [];
   const repository: Repository = {
     available: true,
@@ -159,19 +177,31 @@ describe('a question about the repository', () => {
   };
   const labels = ({ attachments }: Gathered) => attachments.map(({ label }) => label);
 
-  it('goes with what a search finds, each with its lines, and with a map of the repository', async () => {
+  it('goes with what a search finds, each with its lines', async () => {
     const gathered = await gathererOf(repository).gatherer.gather('Who lights the lamp?', emptyConversation('c'));
-    expect(labels(gathered)).toEqual(['Repository map', 'lamp.ts:3–4', 'light.ts:3–4']);
-    expect(gathered.attachments[1]).toMatchObject({ path: 'src/lamp.ts', firstLine: 3, detail: 'lines 3 to 4' });
+    expect(labels(gathered)).toEqual(['lamp.ts:3–4', 'light.ts:3–4']);
+    expect(gathered.attachments[0]).toMatchObject({ path: 'src/lamp.ts', firstLine: 3, detail: 'lines 3 to 4' });
     expect([asked, gathered.omitted]).toEqual([['Who lights the lamp?'], []]);
   });
 
-  it('has the map once a conversation', async () => {
+  it('has the map where it is about the whole, once a conversation', async () => {
     const { gatherer } = gathererOf(repository);
     const conversation = emptyConversation('c');
-    const { attachments, omitted } = await gatherer.gather('one', conversation);
-    apply(conversation, { type: 'ask', turn: 't', at: 1, kind: 'chat', question: 'one', attachments, omitted });
-    expect(labels(await gatherer.gather('two', conversation))).toEqual(['lamp.ts:3–4', 'light.ts:3–4']);
+    const { attachments, omitted } = await gatherer.gather('What is this project?', conversation);
+    expect(labels({ attachments, omitted })[0]).toBe('Repository map');
+    apply(conversation, {
+      type: 'ask',
+      turn: 't',
+      at: 1,
+      kind: 'chat',
+      question: 'What is this project?',
+      attachments,
+      omitted,
+    });
+    expect(labels(await gatherer.gather('Explain this project', conversation))).toEqual([
+      'lamp.ts:3–4',
+      'light.ts:3–4',
+    ]);
   });
 
   it('is not searched for when the user says what it is about, switched it off, or took its chip away', async () => {
@@ -186,7 +216,7 @@ describe('a question about the repository', () => {
     tracker.remove('repository');
     expect(labels(await gatherer.gather('What?', emptyConversation('c')))).toEqual([]);
     expect([gatherer.chips('x'), asked.length]).toEqual([[], before]);
-    expect(labels(await gatherer.gather('@repository What?', emptyConversation('c')))).toHaveLength(3);
+    expect(labels(await gatherer.gather('@repository What?', emptyConversation('c')))).toHaveLength(2);
   });
 });
 

@@ -106,6 +106,34 @@ describe('the map', () => {
     expect(repository.map({ maxChars: 4000 }).files).toBe(4);
   });
 
+  it.each([
+    [
+      'Rust',
+      {
+        'src/lib.rs': 'mod core_flow;\npub mod other;\n',
+        'src/core_flow.rs': 'pub fn a() {}\n',
+        'src/other/mod.rs': 'use crate::{core_flow::a, other::leaf};\npub mod leaf;\n',
+        'src/other/leaf.rs': 'use super::super::core_flow::a;\n',
+      },
+      'src/core_flow.rs',
+    ],
+    [
+      'Go',
+      {
+        'main.go': 'package main\nimport "example.com/m/core/flow"\nfunc main() { flow.A() }\n',
+        'other.go':
+          'package main\nimport (\n\t"fmt"\n\t"example.com/m/core/flow"\n)\nfunc o() { fmt.Print(flow.A()) }\n',
+        'core/flow/flow.go': 'package flow\nfunc A() int { return 1 }\n',
+        'core/flow/flow_test.go': 'package flow\nfunc TestA() {}\n',
+      },
+      'core/flow/flow.go',
+    ],
+  ])('resolves the modules of %s', async (_, files, first) => {
+    const repository = await repositoryOf(await folderOf({ ...files, '.gitignore': 'x\n', 'a.json': '{\n}\n' }));
+    expect(repository.map({ maxChars: first.length + 30 }).text.split('\n')[0]).toBe(first);
+    expect(repository.map({ maxChars: 4000 }).text).not.toMatch(/gitignore|json/);
+  });
+
   it('puts the files of a question first', async () => {
     const repository = await repositoryOf(await folderOf(sources));
     expect(repository.map({ maxChars: 70, focus: ['src/colours.py'] }).text).toContain('function mix_colours');
