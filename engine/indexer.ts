@@ -1,6 +1,6 @@
 /**
- * The indexer process: the extension's child, spoken to over the channel it inherits. It runs at low priority, so that
- * neither the editor nor the engine notices it, and ends when its parent does.
+ * The indexer process, a child of the extension, which inherits its channel. It runs at low priority, so that it slows down
+ * neither the editor nor the engine, and ends with its parent.
  */
 import { availableParallelism, constants, setPriority } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
@@ -10,9 +10,9 @@ import { type indexNotices, indexRequests } from './protocol/indexProtocol.ts';
 import { notifier, serve } from './protocol/rpc.ts';
 import { serveChild } from './runtime/child.ts';
 
-/** The graphics card and half of the processor are left to the model that answers. */
+/** Leaves the GPU and half of the CPU to the engine. */
 const embedder = async (model: string, signal: AbortSignal): Promise<Embedder> => {
-  // The engine's code is evaluated where a model was chosen, and only then.
+  // Loaded only if an embedding model is configured.
   const { openEmbedder } = await import('./runtime/embedder.ts');
   return openEmbedder(model, signal, { backend: 'onnx', threads: Math.ceil(availableParallelism() / 2) });
 };
@@ -22,7 +22,7 @@ const embedder = async (model: string, signal: AbortSignal): Promise<Embedder> =
 for (const flag of ['--no-wasm-tier-up', '--no-wasm-dynamic-tiering']) setFlagsFromString(flag);
 
 serveChild('indexer', (connection, { log, lost }) => {
-  // Not the lowest: questions are answered here too, and must not starve beside a busy engine.
+  // Not the lowest priority, because searches run here too and must not starve beside a busy engine.
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const notify = notifier<typeof indexNotices>(connection, lost);
   const service = new IndexService((state) => notify('changed', state), embedder);

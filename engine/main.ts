@@ -1,6 +1,6 @@
 /**
- * The engine process: the extension's child, spoken to over the channel it inherits. It opens no socket unless it is told
- * to serve other programs, and ends when its parent does. What it writes to stderr is its log.
+ * The engine process, a child of the extension, which inherits its channel. It opens no socket unless told to serve other
+ * programs, and ends with its parent. Its stderr is its log.
  */
 
 import { LocalServer } from './http/localServer.ts';
@@ -17,7 +17,7 @@ serveChild('engine', (connection, { log, lost }) => {
   const notify = notifier<typeof clientNotices>(connection, lost);
   const options: EngineOptions = {
     onDelta(delta) {
-      // Of an answer to another program, or else to the extension.
+      // Goes to another program or to the extension.
       if (!routes.deliver(delta)) notify('delta', delta);
     },
     onProgress: (progress) => notify('progress', progress),

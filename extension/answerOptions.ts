@@ -6,11 +6,12 @@ import type { Thinking } from './thinking.ts';
 export function answerOptions(
   card: ModelCard,
   thinking: Thinking,
-): Pick<ChatParams, 'thinking' | 'thinkingTokens' | 'maxTokens' | 'sampling'> {
+): Pick<ChatParams, 'thinking' | 'thinkingTokens' | 'maxTokens' | 'sampling' | 'endRepetition'> {
   const { sampling, maxTokens, thinkingTokens } = chatSettings();
   return {
     thinking: thinking.mode(card),
     sampling,
+    endRepetition: true,
     ...(maxTokens === undefined ? {} : { maxTokens }),
     ...(thinkingTokens === undefined ? {} : { thinkingTokens }),
   };

@@ -104,6 +104,8 @@ export const limits = {
      * prompts to the rest. */
     answerShare: 0.25,
     answerTokens: 16_384,
+    /** What VS Code's agent asks before the user's first word: about 18,300 tokens, most of them tools. */
+    agentPromptTokens: 20_000,
     /** What a template adds to each message: role, begin and end. Between 3 and 6 in all families. */
     framingTokens: 5,
     /** Calls of tools in one answer of @hearth, one round after the other. A model that goes in circles is ended. */

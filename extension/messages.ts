@@ -39,7 +39,7 @@ export const outcome = z.discriminatedUnion('kind', [
   /** `length`: the limit on answers; `context`: the model's context is full. */
   z.object({
     kind: z.literal('done'),
-    reason: z.enum(['stop', 'length', 'context']),
+    reason: z.enum(['stop', 'length', 'context', 'repetition']),
     figures,
     /** Earliest messages that the model did not see, because its context is full. */
     dropped: z.number(),
@@ -248,6 +248,7 @@ export const texts = z.object({
   interrupted: z.string(),
   cutByLength: z.string(),
   cutByContext: z.string(),
+  cutByRepetition: z.string(),
   dropped: z.string(),
   speed: z.string(),
   promptTokens: z.string(),

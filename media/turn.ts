@@ -161,6 +161,7 @@ export class TurnView {
         if (outcome.dropped > 0) remarks.push(remark(fill(texts.dropped, outcome.dropped)));
         if (outcome.reason === 'length') remarks.push(remark(texts.cutByLength));
         if (outcome.reason === 'context') remarks.push(remark(texts.cutByContext));
+        if (outcome.reason === 'repetition') remarks.push(remark(texts.cutByRepetition));
         return remarks;
       }
     }

@@ -1,4 +1,4 @@
-import { discoverDevices } from '../runtime/devices.ts';
+import { discoverDevices } from '../runtime/backends.ts';
 import type { Command } from './command.ts';
 import { json } from './session.ts';
 

@@ -9,7 +9,7 @@ import packageJson from '../../package.json' with { type: 'json' };
 import { defaultStoreDirectory } from '../catalogue/paths.ts';
 import { openStore } from '../catalogue/store.ts';
 import { createReader } from '../index/syntax/treeSitter.ts';
-import { discoverDevices } from '../runtime/devices.ts';
+import { discoverDevices } from '../runtime/backends.ts';
 import { showBytes } from '../units.ts';
 import type { Command } from './command.ts';
 import { json } from './session.ts';

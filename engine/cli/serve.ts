@@ -1,7 +1,6 @@
 import { once } from 'node:events';
 import { servedName } from '../http/fields.ts';
-import { startHttpServer } from '../http/server.ts';
-import { newToken, tokenInFile } from '../http/token.ts';
+import { newToken, startHttpServer, tokenInFile } from '../http/server.ts';
 import { DeltaRoutes } from '../runtime/deltaRoutes.ts';
 import type { Command } from './command.ts';
 import { json, withEngine } from './session.ts';

@@ -8,8 +8,8 @@ import { PrefixCache } from '../kv/prefixCache.ts';
 import type { OutputParser } from '../prompt/output.ts';
 import { seededRandom } from '../sampling/random.ts';
 import { greedy } from '../sampling/sampler.ts';
-import { engineScheduler } from '../scheduler/engineScheduler.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import { engineScheduler } from '../scheduler/scheduler.ts';
 import { generate } from '../tasks/generate.ts';
 
 export interface Work {

@@ -4,12 +4,23 @@
  */
 import { liveEdges, type Read, readOn, readPlain, readQuoted } from './characters.ts';
 import type { Dfa } from './dfa.ts';
-import type { Form, Part } from './form.ts';
 import { type NextNames, unknownName } from './objectPlan.ts';
 import { mark, type Of, type Place, type PropertyName, placeKey, type Thread, textPlace, widened } from './places.ts';
 import { SchemaShapes } from './schemaShapes.ts';
 import type { ArrayShape, Node, ObjectShape } from './shapes.ts';
 import { TextSet, textWithout } from './textSet.ts';
+
+// What a grammar is made of: literal texts, JSON by a schema, and texts up to a tag.
+
+export type Part =
+  /** A framing token in it is its name after a carriage return, which no other text of a grammar holds. */
+  | { readonly kind: 'literal'; readonly text: string }
+  | { readonly kind: 'json'; readonly schema: unknown }
+  /** Any text that does not hold the tag. */
+  | { readonly kind: 'without'; readonly tag: string };
+
+/** Alternatives, each one part after the other. */
+export type Form = readonly (readonly Part[])[];
 
 export interface State {
   readonly id: number;

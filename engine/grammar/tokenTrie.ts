@@ -1,6 +1,14 @@
 /** A vocabulary as a tree of bytes, walked once for every state of a grammar that is met. */
 import type { Machine, State } from './machine.ts';
-import type { Vocabulary } from './vocabulary.ts';
+
+/** Every token in its spelling of bytes: `bytes[starts[id] … starts[id + 1]]`. */
+export interface Vocabulary {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly starts: Uint32Array<ArrayBuffer>;
+  /** 1: it frames text and is never part of it. */
+  readonly special: Uint8Array<ArrayBuffer>;
+  readonly endIds: readonly number[];
+}
 
 const carriageReturn = 0x0d;
 

@@ -1,6 +1,6 @@
 /** What an answer that follows a form breaks of the keywords that could not be enforced. */
 import { afterCheck } from './afterCheck.ts';
-import type { Form, Part } from './form.ts';
+import type { Form, Part } from './machine.ts';
 
 const checks = new Map<unknown, ReturnType<typeof afterCheck>>();
 

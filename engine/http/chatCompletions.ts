@@ -1,9 +1,10 @@
 /** POST /v1/chat/completions. Thinking is `reasoning_content`, as DeepSeek's API, SGLang and llama-server have it. */
+
 import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
-import type { ChatResult, Delta, TokenLogprob } from '../protocol/engineProtocol.ts';
+import type { ChatResult, Delta, ThinkingMode, TokenLogprob } from '../protocol/engineProtocol.ts';
 import { constraintFields, constraintOf, formatOf } from './constraints.ts';
 import type { Exchange } from './exchange.ts';
 import {
@@ -15,12 +16,14 @@ import {
   fingerprintOf,
   optional,
   optionalOrOff,
+  reasoningEffort,
   refuse,
   refuseFields,
   samplingFields,
   samplingOf,
   stopField,
   streamOptions,
+  thinkingOf,
   tokensField,
   unsupported,
 } from './fields.ts';
@@ -46,7 +49,55 @@ import {
   thinkingTokensOf,
   usageOf,
 } from './serving.ts';
-import { chatThinking, thinkingFields } from './thinking.ts';
+
+// Thinking settings under the names of OpenAI, OpenRouter, vLLM and llama-server.
+
+const budget = optionalOrOff(z.number().int().min(0));
+
+/** Template variables for thinking; no other variable can be set. */
+const templateArguments = z.looseObject({
+  enable_thinking: optional(z.boolean()),
+  thinking: optional(z.boolean()),
+  reasoning_effort: optional(reasoningEffort),
+});
+
+const nothing: z.output<typeof templateArguments> = {
+  enable_thinking: undefined,
+  thinking: undefined,
+  reasoning_effort: undefined,
+};
+
+const thinkingFields = {
+  reasoning_effort: optional(reasoningEffort),
+  reasoning: optional(
+    z.object({
+      effort: optional(reasoningEffort),
+      max_tokens: budget,
+      enabled: optional(z.boolean()),
+      exclude: unsupported,
+    }),
+  ),
+  chat_template_kwargs: optional(templateArguments),
+  thinking_token_budget: budget,
+  thinking_budget_tokens: budget,
+};
+
+function chatThinking(fields: z.output<z.ZodObject<typeof thinkingFields>>): {
+  readonly thinking: ThinkingMode;
+  readonly thinkingTokens: number | undefined;
+} {
+  const { reasoning, chat_template_kwargs = nothing, thinking_token_budget, thinking_budget_tokens } = fields;
+  refuseFields({ 'reasoning.exclude': reasoning?.exclude });
+  const { enable_thinking, thinking, reasoning_effort, ...others } = chat_template_kwargs;
+  const [other] = Object.keys(others);
+  if (other !== undefined) refuse(`chat_template_kwargs.${other}`);
+  const effort = fields.reasoning_effort ?? reasoning?.effort ?? reasoning_effort;
+  const switched = reasoning?.enabled ?? enable_thinking ?? thinking ?? reasoning?.max_tokens !== undefined;
+  return {
+    thinking: effort === undefined && switched ? 'on' : thinkingOf(effort),
+    thinkingTokens: thinking_token_budget ?? thinking_budget_tokens ?? reasoning?.max_tokens,
+  };
+}
 
 const named = z.object({ type: z.literal('function'), function: z.object({ name: z.string() }) });
 
@@ -140,10 +191,10 @@ interface Head {
   readonly system_fingerprint: string;
 }
 
-/** OpenAI's types do not know the thinking. */
+/** OpenAI's types lack `reasoning_content`. */
 type Thinking = { readonly reasoning_content?: string };
 
-/** Of a model that called several tools, what a client that takes one at a time gets. */
+/** Keeps one call for a client that takes one call at a time. */
 const wanted = (index: number, { parallel_tool_calls }: Body): boolean => parallel_tool_calls !== false || index === 0;
 
 function completion(
@@ -177,14 +228,14 @@ function completion(
 
 type ChunkDelta = OpenAI.ChatCompletionChunk.Choice.Delta & Thinking;
 
-/** Writes an answer as it comes; for a request without `stream` it only keeps the log-probabilities. */
+/** Streams an answer; for a request without `stream` it only collects the log-probabilities. */
 class ChunkWriter {
   readonly #exchange: Exchange;
   readonly #head: Head;
   readonly #request: Body;
-  /** Choices that have said their role. */
+  /** Choices whose role was sent. */
   readonly #begun = new Set<number>();
-  /** Tool calls that have said their name, by choice and call. */
+  /** Tool calls whose name was sent, by choice and call. */
   readonly #named = new Set<string>();
   readonly #logprobs = new Map<number, readonly TokenLogprob[]>();
 

@@ -1,4 +1,4 @@
-/** POST /v1/completions: continuations of raw texts or token ids, or with `suffix` what belongs between the two. */
+/** POST /v1/completions: continues raw texts or token ids, or with `suffix` fills in the middle. */
 import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
 import { z } from 'zod';
@@ -41,7 +41,7 @@ const many = <Item extends z.ZodType>(item: Item) => z.array(item).min(1).max(li
 
 const body = z.object({
   model: z.string(),
-  /** A text or several, or ids of one text or of several. */
+  /** One or more texts, or the token ids of one or more texts. */
   prompt: z.union([z.string().transform((one) => [one]), many(z.string()), ids.transform((one) => [one]), many(ids)]),
   suffix: optional(z.string()),
   stream: optional(z.boolean()),
@@ -92,7 +92,7 @@ export async function completions(serving: Serving, exchange: Exchange): Promise
       return { ...answer, choice: choice.end(whole(answer)) };
     }),
   );
-  // Each prompt counts once, however often it was continued.
+  // Each prompt counts once, however many choices it has.
   const usage = totalUsage(prompts.map((_, i) => answers.slice(i * n, (i + 1) * n)));
   if (!request.stream) {
     const completion: OpenAI.Completion = { ...head, choices: answers.map(({ choice }) => choice), usage };
@@ -119,7 +119,7 @@ function refuseUnsupported(request: Body, card: ModelCard): void {
   if (request.prompt.some((prompt) => typeof prompt !== 'string')) refuse('suffix', 'send the prompt as text');
 }
 
-/** One answer while it is written: its events, and what is told of it at the end. */
+/** One choice during generation: its events and its final result. */
 class Choice {
   readonly #index: number;
   readonly #request: Body;
@@ -166,12 +166,12 @@ async function continuation(
     stop: request.stop ?? [],
     sampling: choiceSampling(samplingOf(request), sample),
   };
-  // No text after the prompt: it goes on.
+  // Without a suffix, it is a plain continuation.
   if (request.suffix && typeof prompt === 'string') {
     const params = completeParams.parse({ ...common, prefix: prompt, suffix: request.suffix, whole: true });
     return routes.with(onDelta, (stream) => engine.complete({ ...params, stream }, signal));
   }
-  // Thinking is no part of a raw continuation, so its text is text.
+  // A raw continuation has no thinking, so everything is text.
   let text = '';
   const take = (delta: Delta): void => {
     text += delta.text;

@@ -1,4 +1,4 @@
-/** What an answer must be, in the words of several servers: OpenAI's, vLLM's, SGLang's and llama-server's. */
+/** Output constraints under the names of OpenAI, vLLM, SGLang and llama-server. */
 import { z } from 'zod';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import { limits } from '../limits.ts';
@@ -51,7 +51,7 @@ const nothing: NonNullable<Constraints['structured_outputs']> = {
   json_object: undefined,
 };
 
-/** @throws ApiError 400 for several forms at once, and for those that Hearth cannot hold an answer to. */
+/** @throws ApiError 400 for several constraints at once, and for those that Hearth can't enforce. */
 export function constraintOf(fields: Constraints, format: ResponseFormat = { kind: 'text' }): ResponseFormat {
   const { guided_json, guided_choice, json_schema, structured_outputs = nothing } = fields;
   const { guided_regex, guided_grammar, structural_tag, regex, grammar, ebnf } = fields;

@@ -1,4 +1,4 @@
-/** POST /v1/embeddings. Vectors come from a model that was trained to give them; a chat model's states are none. */
+/** POST /v1/embeddings. Needs an embedding model; the hidden states of a chat model are not embeddings. */
 import type OpenAI from 'openai';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
@@ -14,7 +14,7 @@ const many = <Item extends z.ZodType>(item: Item) => z.array(item).min(1).max(li
 
 const body = z.object({
   model: z.string(),
-  /** A text or several, or ids of one text or of several. */
+  /** One or more texts, or the token ids of one or more texts. */
   input: z.union([text.transform((one) => [one]), many(text), ids.transform((one) => [one]), many(ids)]),
   encoding_format: optional(z.enum(['float', 'base64'])),
   dimensions: optional(z.number().int().min(1)),

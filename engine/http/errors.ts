@@ -1,4 +1,4 @@
-/** Failures in the shape that clients of OpenAI's API know: a status, and `{ error: { message, type, param, code } }`. */
+/** Errors in the shape of OpenAI's API: a status, and `{ error: { message, type, param, code } }`. */
 import { z } from 'zod';
 import { type ErrorCode, HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
@@ -6,7 +6,7 @@ import { limits } from '../limits.ts';
 export class ApiError extends Error {
   readonly status: number;
   readonly code: string | null;
-  /** The field of the request that is wrong. */
+  /** The invalid field of the request. */
   readonly param: string | null;
   readonly headers: Readonly<Record<string, string>>;
 
@@ -33,7 +33,7 @@ export const badRequest = (message: string, param?: string): ApiError =>
   new ApiError(400, message, param === undefined ? {} : { param });
 
 export const tooManyRequests = (): ApiError =>
-  new ApiError(429, 'Too many requests wait already; nothing of this one was done. Ask again later.', {
+  new ApiError(429, 'Too many requests are waiting, so this one was not started. Try again later.', {
     code: 'rate_limit_exceeded',
     headers: retryLater,
   });
@@ -57,16 +57,15 @@ const statuses: Readonly<Record<ErrorCode, number>> = {
   unavailable: 503,
   busy: 429,
   timeout: 503,
-  // Not by the client, which would not be there to read it: the model was unloaded or replaced.
+  // Not cancelled by the client, which would be gone: the model was unloaded or replaced.
   cancelled: 503,
 };
 
-/** What a client is told of anything that was thrown. A broken invariant tells nothing of itself: the log has it. */
+/** Maps any thrown value to a response. Internal errors go to the log only. */
 export function apiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (error instanceof z.ZodError) return invalidField(error);
-  if (!(error instanceof HearthError))
-    return new ApiError(500, 'Internal error; the log of the engine has the reason.');
+  if (!(error instanceof HearthError)) return new ApiError(500, "Internal error; see the engine's log.");
   const status = statuses[error.code];
   const code = error.code === 'context-overflow' ? 'context_length_exceeded' : error.code;
   return new ApiError(status, error.message, { code, ...([429, 503].includes(status) && { headers: retryLater }) });

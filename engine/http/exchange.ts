@@ -1,9 +1,9 @@
-/** One request and its answer: a bounded body in; JSON or a stream of events out; the client's going away as a signal. */
+/** One request and its response: a bounded body, JSON or an event stream, and a signal for a client that disconnects. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { limits } from '../limits.ts';
 import { ApiError, badRequest } from './errors.ts';
 
-/** How long a refused client may go on writing. */
+/** How long a refused client may continue to send. */
 const lingerMs = 1000;
 
 export class Exchange {
@@ -17,7 +17,7 @@ export class Exchange {
     response.once('close', () => this.#controller.abort());
   }
 
-  /** Aborted when the client goes away. */
+  /** Aborted when the client disconnects. */
   get signal(): AbortSignal {
     return this.#controller.signal;
   }
@@ -26,7 +26,7 @@ export class Exchange {
   async body(): Promise<unknown> {
     const chunks: Uint8Array[] = [];
     let bytes = 0;
-    // A body that is refused half-way leaves the connection for the answer.
+    // If a body is refused half-way, the connection stays open for the response.
     const pieces: AsyncIterable<Uint8Array> = this.#request.iterator({ destroyOnReturn: false });
     for await (const chunk of pieces) {
       bytes += chunk.byteLength;
@@ -35,7 +35,7 @@ export class Exchange {
       }
       chunks.push(chunk);
     }
-    // Some clients begin with a byte-order mark, which JSON.parse refuses.
+    // Some clients send a byte-order mark, which JSON.parse refuses.
     return parseJson(new TextDecoder().decode(Buffer.concat(chunks)));
   }
 
@@ -60,7 +60,7 @@ export class Exchange {
     else this.#response.end();
   }
 
-  /** Drops what still arrives for a while: closing while a client writes resets the connection, and the answer is lost. */
+  /** Discards the rest of the body for a while: closing earlier would reset the connection and lose the response. */
   #linger(): void {
     const end = (): void => {
       clearTimeout(timer);
@@ -70,7 +70,7 @@ export class Exchange {
     this.#request.once('close', end).once('end', end).resume();
   }
 
-  /** The first event sends the headers: a failure before it still has a status of its own. */
+  /** The first event sends the headers, so that an earlier error can still set the status. */
   event(data: unknown, name?: string): void {
     if (!this.#response.headersSent) {
       this.#response.writeHead(200, {
@@ -107,7 +107,7 @@ function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw badRequest('The request is not JSON.');
+    throw badRequest('The request is not valid JSON.');
   }
 }
 

@@ -1,4 +1,4 @@
-/** Fields that several endpoints share. Clients send `null` for what they do not set, so null is absence everywhere. */
+/** Fields that several endpoints share. Clients send `null` for unset fields, so null means absent everywhere. */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { limits } from '../limits.ts';
@@ -8,7 +8,7 @@ import { ApiError, badRequest } from './errors.ts';
 export const optional = <Schema extends z.ZodType>(schema: Schema) =>
   schema.nullish().transform((value) => value ?? undefined);
 
-/** Clients of vLLM and llama-server send -1 for what is switched off. */
+/** Clients of vLLM and llama-server send -1 to disable a field. */
 export const optionalOrOff = <Schema extends z.ZodType>(schema: Schema) =>
   z.union([z.literal(-1), schema.nullish()]).transform((value) => (value === -1 ? undefined : (value ?? undefined)));
 
@@ -17,7 +17,7 @@ const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, seed,
 export const samplingFields = {
   temperature: optional(temperature),
   top_p: optional(topP),
-  /** Not OpenAI's, but known to vLLM, SGLang and llama-server by these names. */
+  /** Not in OpenAI's API; vLLM, SGLang and llama-server use these names. */
   top_k: z.union([z.literal(-1).transform(() => 0), optional(topK)]),
   min_p: optional(minP),
   repetition_penalty: optional(repetitionPenalty),
@@ -43,7 +43,7 @@ export function samplingOf(fields: SamplingFields): Sampling {
   };
 }
 
-/** Each of several answers has its own randomness. */
+/** Each choice has its own seed. */
 export const choiceSampling = (requested: Sampling, index: number): Sampling =>
   requested.seed === undefined ? requested : { ...requested, seed: requested.seed + index };
 
@@ -52,7 +52,7 @@ export const stopField = optional(
 );
 export const tokensField = optionalOrOff(z.number().int().min(1).max(limits.model.contextTokens));
 export const choicesField = optional(z.number().int().min(1).max(limits.server.choices));
-/** Where an answer may end and must end, by vLLM's names. */
+/** Stop conditions under vLLM's names. */
 export const endFields = {
   min_tokens: optionalOrOff(z.number().int().min(0).max(limits.model.contextTokens)),
   ignore_eos: optional(z.boolean()),
@@ -65,7 +65,7 @@ export function endOf({ min_tokens = 0, ignore_eos, stop_token_ids = [] }: z.out
 
 export const streamOptions = optional(z.object({ include_usage: optional(z.boolean()) }));
 
-/** OpenAI's words for how long to think. Nothing asked for is no thinking. */
+/** OpenAI's reasoning effort. Absent: no thinking. */
 export const reasoningEffort = z.enum(['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max']);
 
 const modes: Readonly<Record<z.infer<typeof reasoningEffort>, ThinkingMode>> = {
@@ -80,15 +80,15 @@ const modes: Readonly<Record<z.infer<typeof reasoningEffort>, ThinkingMode>> = {
 export const thinkingOf = (effort: z.infer<typeof reasoningEffort> | undefined): ThinkingMode =>
   effort === undefined ? 'off' : modes[effort];
 
-/** A field that would change the answer, and that Hearth cannot honour. */
+/** A field that would change the answer and that Hearth doesn't support. */
 export function refuse(param: string, advice = 'leave it out'): never {
   throw badRequest(`${param} is not supported: ${advice}.`, param);
 }
 
-/** A field that is looked at by `refuseFields` alone. */
+/** A field that only `refuseFields` checks. */
 export const unsupported = z.unknown().optional();
 
-/** Fields whose presence is refused, by endpoint: to ignore them would be to answer another question. */
+/** Fields that are refused, because ignoring them would change the meaning of the request. */
 export function refuseFields(fields: Readonly<Record<string, unknown>>): void {
   for (const [param, value] of Object.entries(fields)) {
     const idle = value === undefined || value === null || value === false || value === 0 || value === '';
@@ -96,17 +96,17 @@ export function refuseFields(fields: Readonly<Record<string, unknown>>): void {
   }
 }
 
-/** Changes with what could change an answer: model, backend and context. */
+/** Changes with the model, the backend and the context, which affect answers. */
 export const fingerprintOf = ({ id, backend, contextTokens }: ModelCard): string =>
   `hearth-${createHash('sha256')
     .update(JSON.stringify([id, backend, contextTokens]))
     .digest('hex')
     .slice(0, 12)}`;
 
-/** What a client calls the loaded model: a catalogue id, or the name of the file or folder it lies in. */
+/** The loaded model's name for clients: a catalogue id, or the name of its file or folder. */
 export const servedName = ({ id }: ModelCard): string => id.split(/[\\/]/).filter(Boolean).at(-1) ?? id;
 
-/** @throws ApiError 404 when the request names another model than the one that is loaded. */
+/** @throws ApiError 404 if the request names a model that is not loaded. */
 export function checkModel(requested: string, card: ModelCard): string {
   const served = servedName(card);
   if (requested === served) return served;

@@ -1,4 +1,4 @@
-/** The OpenAI-compatible server inside the engine's process: off until it is asked for, one at a time. */
+/** The OpenAI-compatible server in the engine process: off by default, at most one. */
 import type { z } from 'zod';
 import type { ServerAddress, startServerParams } from '../protocol/engineProtocol.ts';
 import type { DeltaRoutes } from '../runtime/deltaRoutes.ts';
@@ -10,7 +10,7 @@ export class LocalServer {
   readonly #routes: DeltaRoutes;
   readonly #log: (line: string) => void;
   #running: HttpServer | undefined;
-  /** Starts and stops go one after the other. */
+  /** Starts and stops are sequential. */
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(engine: Engine, routes: DeltaRoutes, log: (line: string) => void) {
@@ -19,11 +19,11 @@ export class LocalServer {
     this.#log = log;
   }
 
-  /** In place of one that runs already. @throws HearthError `unavailable` when the port is taken. */
+  /** Replaces a running server. @throws HearthError `unavailable` if the port is in use. */
   start({ port, token }: z.output<typeof startServerParams>): Promise<ServerAddress> {
     return this.#inTurn(async () => {
       await this.#close();
-      // Few ask for it: read then.
+      // Loaded on demand, because few users need it.
       const { startHttpServer } = await import('./server.ts');
       const parts = { engine: this.#engine, routes: this.#routes, log: this.#log };
       this.#running = await startHttpServer({ ...parts, port, token });

@@ -1,4 +1,4 @@
-/** Log-probabilities in the shapes of the two APIs. */
+/** Log-probabilities in the format of both APIs. */
 import type OpenAI from 'openai';
 import type { Delta, TokenLogprob } from '../protocol/engineProtocol.ts';
 

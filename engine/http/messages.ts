@@ -1,4 +1,4 @@
-/** Conversations in OpenAI's words to the protocol's: roles, content in parts, tool calls and their results. */
+/** Converts OpenAI's messages to the protocol's: roles, content parts, tool calls and their results. */
 import { z } from 'zod';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import { limits } from '../limits.ts';
@@ -11,7 +11,7 @@ export const content = z.union([
   z.array(z.looseObject({ type: z.string(), text: optional(z.string()), refusal: optional(z.string()) })),
 ]);
 
-/** Some clients send the object itself, or nothing where there are none. */
+/** Some clients send the object itself, or nothing if there are no arguments. */
 export const callArguments = z
   .union([z.string(), z.record(z.string(), z.unknown())])
   .nullish()
@@ -38,7 +38,7 @@ export function textOf(parts: z.output<typeof content>, param: string): string {
     if (written === undefined) throw badRequest(`${param}: only text is understood, not '${type}'.`, param);
     return written;
   });
-  // As vLLM and llama-server: parts are paragraphs.
+  // Like vLLM and llama-server, parts become paragraphs.
   return texts.join('\n');
 }
 
@@ -62,14 +62,14 @@ export function messageOf(from: z.output<typeof message>, index: number): ChatMe
   }
 }
 
-/** A function as both APIs describe it. */
+/** A function as in both APIs. */
 export const functionTool = z.object({
   name: tool.shape.name,
   description: optional(z.string()),
   parameters: optional(z.record(z.string(), z.unknown())),
 });
 
-/** @throws HearthError for parameters that are too deep or too large, before anything walks through them. */
+/** @throws HearthError for parameters that are too deep or too large. */
 export function toolOf({ name, description, parameters }: z.output<typeof functionTool>): Tool {
   checkSchemaBounds(parameters);
   return tool.parse({ name, description, parameters });
@@ -80,7 +80,7 @@ export const toolList = <Schema extends z.ZodType>(schema: Schema) =>
 
 export const choiceWord = z.enum(['auto', 'none', 'required']);
 
-/** @throws ApiError when a tool is demanded that is not on offer. */
+/** @throws ApiError if the required tool is not in the list. */
 export function toolChoiceOf(choice: ToolChoice | undefined, tools: readonly Tool[]): ToolChoice {
   if (choice === undefined) return 'auto';
   const missing =

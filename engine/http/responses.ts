@@ -1,4 +1,4 @@
-/** POST /v1/responses: OpenAI's newer API. Nothing is stored: each request brings its conversation. */
+/** POST /v1/responses: OpenAI's newer API. Nothing is stored, so each request must contain its conversation. */
 import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
 import type { ChatResult } from '../protocol/engineProtocol.ts';
@@ -36,7 +36,7 @@ export async function responses(serving: Serving, exchange: Exchange): Promise<v
   };
   const oneCall = request.parallel_tool_calls === false;
   const answer = await ask(serving, params, exchange.signal, (delta) => {
-    // Not before the first piece: a failure until then has a status of its own.
+    // Not before the first piece, so that an earlier error can still set the status.
     announce();
     if (!(oneCall && delta.kind === 'tool-call' && delta.index > 0)) output.delta(delta);
   });
@@ -82,7 +82,7 @@ function responseOf(request: ResponsesBody, model: string): Response {
   };
 }
 
-/** A schema's name is optional to us and required in the answer. */
+/** A schema's name is optional in a request and required in the response. */
 function formatOf(format: NonNullable<ResponsesBody['text']>['format']): OpenAI.Responses.ResponseFormatTextConfig {
   if (format === undefined || format.type !== 'json_schema') return format ?? { type: 'text' };
   return { type: 'json_schema', name: format.name ?? 'answer', schema: format.schema };

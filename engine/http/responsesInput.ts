@@ -1,4 +1,4 @@
-/** The Responses API's items to a conversation: messages, reasoning, function calls and their outputs. */
+/** Converts the Responses API's items to a conversation: messages, reasoning, function calls and their outputs. */
 import { z } from 'zod';
 import { limits } from '../limits.ts';
 import type { ChatMessage, ToolCall } from '../protocol/engineProtocol.ts';
@@ -69,7 +69,7 @@ export const responsesBody = z.object({
 export type ResponsesBody = z.output<typeof responsesBody>;
 
 export function responsesParams(request: ResponsesBody) {
-  // Nothing is stored, so there is nothing to refer to.
+  // Nothing is stored, so references can't be resolved.
   const { previous_response_id, conversation, prompt, background, top_logprobs } = request;
   refuseFields({ previous_response_id, conversation, prompt, background, top_logprobs });
   const tools = (request.tools ?? []).map(toolOf);
@@ -89,7 +89,7 @@ export function responsesParams(request: ResponsesBody) {
   };
 }
 
-/** Reasoning, text and calls of one turn are items of their own; the protocol has them in one message. */
+/** Reasoning, text and calls of one turn are separate items; the protocol has one message. */
 function conversationOf(input: string | readonly Item[]): ChatMessage[] {
   if (typeof input === 'string') return [{ role: 'user', content: input }];
   const turns: ChatMessage[] = [];

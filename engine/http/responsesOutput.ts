@@ -1,6 +1,6 @@
 /**
- * A growing answer as the Responses API's items and events: reasoning, then a message, then function calls, each added,
- * filled and done; every event numbered.
+ * Turns a stream into the Responses API's items and events: reasoning, then a message, then function calls. Each item is
+ * added, filled and done; events are numbered.
  */
 import { randomUUID } from 'node:crypto';
 import type OpenAI from 'openai';
@@ -18,7 +18,7 @@ type Item = Reasoning | Message | Call;
 export class ResponseOutput {
   readonly items: Item[] = [];
   readonly #emit: (event: Unnumbered) => void;
-  /** Of the answer, the item of each tool call. */
+  /** The item of each tool call of the answer. */
   #openCall: number | undefined;
 
   constructor(emit: (event: Unnumbered) => void) {
@@ -30,7 +30,7 @@ export class ResponseOutput {
     else if (delta.text !== '') this.#textDelta(delta.kind, delta.text);
   }
 
-  /** Ends the item that is being written. */
+  /** Ends the current item. */
   end(): void {
     const item = this.items.at(-1);
     if (item === undefined || item.status !== 'in_progress') return;
@@ -86,7 +86,7 @@ export class ResponseOutput {
   #begin(item: Item): Item {
     this.end();
     const output_index = this.items.push(item) - 1;
-    // As it is now: what is sent must not grow with what follows.
+    // A copy, because later text must not change an event that was sent.
     this.#emit({ type: 'response.output_item.added', output_index, item: emptied(item) });
     const [part] = item.type === 'function_call' ? [] : item.content;
     if (part !== undefined) {

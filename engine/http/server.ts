@@ -1,38 +1,42 @@
 /**
- * An OpenAI-compatible server on loopback, off unless it is asked for: access first, then the route, then a place in a
- * bounded queue, then the body.
+ * An OpenAI-compatible server on loopback, off by default. It checks access first, then the route, then a bounded queue,
+ * then the body.
  */
+
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
+import { readFile, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type OpenAI from 'openai';
 import { HearthError, invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { Access } from './access.ts';
+import type { ModelCard } from '../protocol/engineProtocol.ts';
 import { chatCompletions } from './chatCompletions.ts';
 import { completions } from './completions.ts';
 import { embeddings } from './embeddings.ts';
 import { ApiError, apiError, tooManyRequests } from './errors.ts';
 import { Exchange } from './exchange.ts';
-import { listModels, oneModel } from './models.ts';
+import { checkModel, servedName } from './fields.ts';
 import { responses } from './responses.ts';
-import type { Serving } from './serving.ts';
+import { loadedCard, type Serving } from './serving.ts';
 
 export interface HttpServerOptions extends Serving {
-  /** 0: any that is free. */
+  /** 0: any free port. */
   readonly port: number;
   readonly token: string;
   readonly log: (line: string) => void;
 }
 
 export interface HttpServer {
-  /** What clients take as their base address, without `/v1`. */
+  /** The base URL for clients, without `/v1`. */
   readonly address: string;
   close(): Promise<void>;
 }
 
 type Endpoint = (serving: Serving, exchange: Exchange) => Promise<void>;
 
-/** What generates waits in a queue; a list of models does not. */
+/** Generating endpoints wait in a queue; the list of models doesn't. */
 const generating: Readonly<Record<string, Endpoint>> = {
   '/v1/chat/completions': chatCompletions,
   '/v1/completions': completions,
@@ -40,7 +44,7 @@ const generating: Readonly<Record<string, Endpoint>> = {
   '/v1/embeddings': embeddings,
 };
 
-/** @throws HearthError `unavailable` when the port is taken. */
+/** @throws HearthError `unavailable` if the port is in use. */
 export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
   if (options.token.length < limits.server.tokenChars) {
     throw invalidInput(`The token is too short: at least ${limits.server.tokenChars} characters are needed.`);
@@ -51,7 +55,7 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
     headersTimeout: headersMs,
     requestTimeout: requestMs,
     keepAliveTimeout: keepAliveMs,
-    // How often the two time limits are looked at.
+    // Interval at which both time limits are checked.
     connectionsCheckingInterval: 1000,
   });
   server.maxConnections = connections;
@@ -102,7 +106,7 @@ class Desk {
       if (request.headers.expect !== undefined) response.writeContinue();
       await this.#answer(request, exchange);
     } catch (error) {
-      // Nobody is left to read it.
+      // The client has disconnected.
       if (exchange.signal.aborted) return;
       const failure = apiError(error);
       if (failure.status === 500) this.#options.log(`HTTP: ${error instanceof Error ? error.stack : error}`);
@@ -143,4 +147,102 @@ function decodePath(text: string): string {
   } catch {
     return text;
   }
+}
+
+// GET /v1/models lists the loaded model.
+
+/** OpenAI's fields, vLLM's field for the context, and the fields that Hearth's remote client needs. */
+interface ServedModel extends OpenAI.Model {
+  readonly max_model_len: number;
+  readonly thinking_modes: readonly string[];
+  readonly fill_in_the_middle: boolean;
+  /** Vector length of an embedding model. */
+  readonly embedding_dimensions?: number;
+}
+
+const served = (card: ModelCard, created: number): ServedModel => ({
+  id: servedName(card),
+  object: 'model',
+  created,
+  owned_by: 'hearth',
+  max_model_len: card.contextTokens,
+  thinking_modes: card.thinkingModes,
+  fill_in_the_middle: card.fillInTheMiddle,
+  ...(card.embeddingDimensions !== undefined && { embedding_dimensions: card.embeddingDimensions }),
+});
+
+/** Seconds since 1970; the server's start, because the model's date is unknown. */
+const started = Math.floor(Date.now() / 1000);
+
+async function listModels({ engine }: Serving, exchange: Exchange): Promise<void> {
+  const { model } = engine.status();
+  exchange.json({ object: 'list', data: model ? [served(model, started)] : [] });
+}
+
+async function oneModel(serving: Serving, exchange: Exchange, name: string): Promise<void> {
+  const card = loadedCard(serving);
+  checkModel(name, card);
+  exchange.json(served(card, started));
+}
+
+// Access control. A web page can reach loopback too, so each request must name this server as its host (against DNS
+// rebinding), must not come from a page (browsers send `Origin`), and must know the token.
+
+class Access {
+  readonly #hosts: ReadonlySet<string>;
+  readonly #digest: Buffer;
+
+  constructor(port: number, token: string) {
+    // RFC 9110, section 7.2: a client omits the default port of the scheme.
+    const named = ['127.0.0.1', 'localhost'];
+    this.#hosts = new Set(named.flatMap((host) => (port === 80 ? [host, `${host}:80`] : [`${host}:${port}`])));
+    this.#digest = digestOf(token);
+  }
+
+  /** @throws ApiError 403 or 401 */
+  check({ headersDistinct }: Pick<IncomingMessage, 'headersDistinct'>): void {
+    const host = only(headersDistinct['host'])?.toLowerCase();
+    if (host === undefined || !this.#hosts.has(host)) {
+      throw new ApiError(403, 'This server answers to its own address on this machine only.', { code: 'wrong_host' });
+    }
+    if (headersDistinct['origin'] !== undefined) {
+      throw new ApiError(403, 'This server does not answer to web pages.', { code: 'wrong_origin' });
+    }
+    const [, token] = /^Bearer +(\S+)$/i.exec(only(headersDistinct['authorization']) ?? '') ?? [];
+    // Digests have equal length, so the comparison takes constant time.
+    if (token === undefined || !timingSafeEqual(digestOf(token), this.#digest)) {
+      throw new ApiError(401, "The token is missing or wrong: send it as 'Authorization: Bearer TOKEN'.", {
+        code: 'invalid_api_key',
+        headers: { 'www-authenticate': 'Bearer' },
+      });
+    }
+  }
+}
+
+/** A repeated header is refused as an attack. */
+const only = (values: readonly string[] | undefined): string | undefined =>
+  values?.length === 1 ? values[0] : undefined;
+
+const digestOf = (token: string): Buffer => createHash('sha256').update(token).digest();
+
+// The server's random token; only its owner can read the file.
+
+/** 256 bits: 43 characters of base64url. */
+export const newToken = (): string => randomBytes(32).toString('base64url');
+
+/** Reads the token from `path`, or creates the file with a new token. */
+export async function tokenInFile(path: string): Promise<string> {
+  try {
+    const token = newToken();
+    await writeFile(path, `${token}\n`, { mode: 0o600, flag: 'wx' });
+    return token;
+  } catch (error) {
+    if (!(error instanceof Error && Reflect.get(error, 'code') === 'EEXIST')) {
+      throw invalidInput(`Can't write the token to ${path}: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+  const token = (await readFile(path, 'utf8')).trim();
+  if (token.length >= limits.server.tokenChars && !/\s/.test(token)) return token;
+  const least = limits.server.tokenChars;
+  throw invalidInput(`${path} holds no token: one word of at least ${least} characters. Remove the file to get one.`);
 }

@@ -1,4 +1,4 @@
-/** What the endpoints need of an engine, and how they ask it. */
+/** The engine functions that the endpoints use. */
 import type { z } from 'zod';
 import { cancelled, HearthError } from '../errors.ts';
 import {
@@ -21,17 +21,17 @@ export interface Serving {
 export function loadedCard({ engine }: Serving): ModelCard {
   const { model } = engine.status();
   if (model) return model;
-  throw new HearthError('unavailable', 'No model is loaded yet; ask again when it is.');
+  throw new HearthError('unavailable', 'No model is loaded. Try again once one is loaded.');
 }
 
 type ChatRequest = Omit<z.output<typeof chatParams>, 'stream'>;
 
-/** Everything but the stream's name checked against the protocol, before anything is computed. */
+/** Validates everything except the stream id against the protocol before any computation. */
 export function chatRequest(params: Omit<ChatParams, 'stream'>): ChatRequest {
   return chatParams.omit({ stream: true }).parse(params);
 }
 
-/** @throws HearthError also when the engine ended the answer by itself; what was written until then is no answer. */
+/** @throws HearthError also if the engine ended the answer early, because a partial answer is not a result. */
 export async function ask(
   { engine, routes }: Serving,
   request: ChatRequest,
@@ -42,17 +42,18 @@ export async function ask(
 }
 
 export function whole<Result extends { readonly finish: string }>(result: Result): Result {
-  if (result.finish === 'cancelled') throw cancelled('The model was unloaded or replaced before the answer was whole.');
+  if (result.finish === 'cancelled')
+    throw cancelled('The model was unloaded or replaced before the answer was complete.');
   return result;
 }
 
-/** The end of an answer in OpenAI's words: a full context is a length too. */
+/** OpenAI's finish reason; a full context is `length` too. */
 export function finishOf(finish: FinishReason | 'tool-calls'): 'stop' | 'length' | 'tool_calls' {
   if (finish === 'tool-calls') return 'tool_calls';
   return finish === 'length' || finish === 'context' ? 'length' : 'stop';
 }
 
-/** Tokens of all choices; their prompt is the same and counts once. */
+/** Tokens of all choices; their common prompt counts once. */
 export function usageOf(answers: readonly { readonly statistics: Statistics }[]) {
   const promptTokens = Math.max(0, ...answers.map(({ statistics }) => statistics.promptTokens));
   const cachedTokens = Math.max(0, ...answers.map(({ statistics }) => statistics.cachedTokens));
@@ -65,13 +66,13 @@ export function usageOf(answers: readonly { readonly statistics: Statistics }[])
   };
 }
 
-/** The first failure, when every one has ended: none goes on for an answer that nobody gets. */
+/** Waits until all have ended, then throws the first failure, so that none continues for a failed request. */
 export async function allOf<Value>(promises: readonly Promise<Value>[]): Promise<Value[]> {
   await Promise.allSettled(promises);
   return Promise.all(promises);
 }
 
-/** Of several prompts, each with its answers. */
+/** Usage of several prompts with their answers. */
 export function totalUsage(groups: readonly (readonly { readonly statistics: Statistics }[])[]) {
   const usages = groups.map(usageOf);
   const sum = (count: (usage: ReturnType<typeof usageOf>) => number): number =>
@@ -84,7 +85,7 @@ export function totalUsage(groups: readonly (readonly { readonly statistics: Sta
   };
 }
 
-/** Tokens of the answers' thinking, counted anew from its text. */
+/** Thinking tokens of the answers, recounted from their text. */
 export async function thinkingTokensOf(
   { engine }: Serving,
   answers: readonly { readonly thinking: string }[],

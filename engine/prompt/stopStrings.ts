@@ -1,7 +1,6 @@
 /** Ends a stream at the first stop string. Only what may still become one is held back. */
 import { invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { partialMatchLength } from './partialMatch.ts';
 
 export interface Stopped {
   /** Text that may be shown now; never any of a stop string. */
@@ -52,4 +51,14 @@ function firstOf(text: string, stops: readonly string[]): { at: number; stop: st
     if (at >= 0 && (first === undefined || at < first.at)) first = { at, stop };
   }
   return first;
+}
+
+/** Length of the longest end of `text` that begins, but is not all of, one of `patterns`. */
+export function partialMatchLength(text: string, patterns: readonly string[]): number {
+  const longest = Math.max(0, ...patterns.map((pattern) => pattern.length - 1));
+  for (let length = Math.min(longest, text.length); length > 0; length--) {
+    const end = text.slice(-length);
+    if (patterns.some((pattern) => pattern.length > length && pattern.startsWith(end))) return length;
+  }
+  return 0;
 }

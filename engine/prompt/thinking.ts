@@ -1,6 +1,6 @@
 /** Telling what a model thinks from what it answers, while it streams. */
 import { type OutputPiece, piece } from './output.ts';
-import { partialMatchLength } from './partialMatch.ts';
+import { partialMatchLength } from './stopStrings.ts';
 
 const open = '<think>';
 const close = '</think>';

@@ -53,10 +53,11 @@ export const statistics = z.object({
 export type Statistics = z.infer<typeof statistics>;
 
 /**
- * Why generation ended. `length`: token limit; `context`: the context window is full. A cancelled chat or generate request
- * returns its partial text with `cancelled`; a cancelled complete or summarise request fails with code `cancelled`.
+ * Why generation ended. `length`: token limit; `context`: the context window is full; `repetition`: the text repeats in a
+ * cycle (only with `endRepetition`, and in summaries). A cancelled chat or generate request returns its partial text with
+ * `cancelled`; a cancelled complete or summarise request fails with code `cancelled`.
  */
-export const finishReason = z.enum(['stop', 'length', 'context', 'cancelled']);
+export const finishReason = z.enum(['stop', 'length', 'context', 'repetition', 'cancelled']);
 export type FinishReason = z.infer<typeof finishReason>;
 
 // ---- Models ----
@@ -308,6 +309,8 @@ export const chatParams = z.object({
   responseFormat: responseFormat.default({ kind: 'text' }),
   maxTokens: z.number().int().min(1).optional(),
   stop: z.array(z.string()).default([]),
+  /** Ends an answer that goes round in a circle, as `repetition`. */
+  endRepetition: z.boolean().default(false),
   ...endFields,
   logprobs,
   timeoutMs,

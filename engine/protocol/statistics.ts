@@ -15,9 +15,10 @@ const classStatistics = z.object({
   generatedTokens: z.number(),
   /** Answer tokens sampled on the device, including running requests. The host samples the others from logits. */
   deviceTokens: z.number(),
-  /** Draft tokens that were verified, and those accepted. */
-  guessedTokens: z.number(),
-  rightTokens: z.number(),
+  /** Draft tokens that were verified. */
+  draftTokens: z.number(),
+  /** Draft tokens that were accepted. */
+  acceptedTokens: z.number(),
   /** Total time from submission to admission. */
   waitedMs: z.number(),
   longestWaitMs: z.number(),

@@ -1,9 +1,14 @@
-/** Which backends can compute here, in the order in which `auto` tries them. */
+/** The backends of this machine, in the order in which `auto` tries them. */
+
+import { cpus } from 'node:os';
 import type { Backend, BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/memoryPlan.ts';
+import { describeGpu } from '../backend/webgpu/device/adapter.ts';
+import { detectHardware } from '../catalogue/fit.ts';
 import { HearthError } from '../errors.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
 import type { DecoderWeights } from '../model/weights/weights.ts';
+import { showBytes } from '../units.ts';
 
 export const backendChoices = ['auto', 'webgpu', 'onnx', 'reference'] as const satisfies readonly (
   | BackendName
@@ -21,7 +26,7 @@ export interface Candidate {
 export const candidates: readonly Candidate[] = [
   {
     name: 'webgpu',
-    // A software GPU is for those who ask for it: the CPU backend is faster.
+    // A software GPU is used only on request, because the CPU backend is faster.
     open: async (choice) =>
       (await import('../backend/webgpu/index.ts')).createWebgpuBackend({ gpu: { refuseSoftware: choice === 'auto' } }),
   },
@@ -29,15 +34,15 @@ export const candidates: readonly Candidate[] = [
   { name: 'reference', open: async () => (await import('../backend/reference/index.ts')).referenceBackend },
 ];
 
-export interface ReferenceWeights {
+export interface LoadedDecoder {
   readonly decoder: Decoder;
   /** Why a faster backend was not taken. */
   readonly notes: readonly string[];
 }
 
 /**
- * Loads by the backend that was asked for; `auto` takes the next one where one cannot compute this model here, and `notes`
- * says so.
+ * Loads with the requested backend. `auto` takes the next backend if one can't run this model, and explains that in
+ * `notes`.
  */
 export async function loadDecoder(
   choice: BackendChoice,
@@ -45,7 +50,7 @@ export async function loadDecoder(
   weights: DecoderWeights,
   options: LoadOptions,
   among: readonly Candidate[] = candidates,
-): Promise<ReferenceWeights> {
+): Promise<LoadedDecoder> {
   const chosen = among.filter(({ name }) => choice === 'auto' || choice === name);
   if (chosen.length === 0) throw new HearthError('unsupported', `The backend '${choice}' is not part of this version.`);
   const notes: string[] = [];
@@ -82,3 +87,54 @@ async function open({ name, open }: Candidate, choice: BackendChoice): Promise<B
 
 const mayTryNext = (error: unknown): error is HearthError =>
   error instanceof HearthError && ['unsupported', 'unavailable', 'device-lost', 'out-of-memory'].includes(error.code);
+
+// Describes the compute devices of this machine, for people who wonder why something is slow or unused.
+
+interface Device {
+  readonly backend: 'webgpu' | 'onnx';
+  readonly found: boolean;
+  /** Whether `auto` uses it if the model fits. */
+  readonly usedByAuto: boolean;
+  readonly description: string;
+  /** Disabled features and the reasons. */
+  readonly notes: readonly string[];
+}
+
+/** In the order in which `auto` tries them. */
+export async function discoverDevices(): Promise<Device[]> {
+  return [await discoverGpu(), processor()];
+}
+
+async function discoverGpu(): Promise<Device> {
+  try {
+    const { Gpu } = await import('../backend/webgpu/device/gpu.ts');
+    const gpu = await Gpu.open();
+    const { capabilities } = gpu;
+    gpu.dispose();
+    const slow =
+      "It is computed by software and slower than the CPU backend: 'auto' passes it over, --backend webgpu uses it.";
+    return {
+      backend: 'webgpu',
+      found: true,
+      usedByAuto: !capabilities.software,
+      description: describeGpu(capabilities),
+      notes: [...(capabilities.software ? [slow] : []), ...capabilities.notes],
+    };
+  } catch (error) {
+    if (!(error instanceof HearthError)) throw error;
+    return { backend: 'webgpu', found: false, usedByAuto: false, description: error.message, notes: [] };
+  }
+}
+
+function processor(): Device {
+  const { cores, totalMemoryBytes, freeMemoryBytes } = detectHardware();
+  const name = cpus()[0]?.model.trim() ?? 'The processor';
+  const memory = `${showBytes(freeMemoryBytes)} of ${showBytes(totalMemoryBytes)} of memory are free`;
+  return {
+    backend: 'onnx',
+    found: true,
+    usedByAuto: true,
+    description: `${name}: ${cores} threads; ${memory}.`,
+    notes: [],
+  };
+}

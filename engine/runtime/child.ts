@@ -1,16 +1,17 @@
-/** What every child process of the extension has in common: the channel, the log, and that it ends with its parent. */
+/** Common to every child process of the extension: the channel, the log, and the end with its parent. */
+
+import { Worker } from 'node:worker_threads';
 import {
   createMessageConnection,
   IPCMessageReader,
   IPCMessageWriter,
   type MessageConnection,
 } from 'vscode-jsonrpc/node';
-import { endWithParent } from './parentWatch.ts';
 
 export interface ChildTools {
   /** Writes to stderr, which is the process's log. */
   readonly log: (line: string) => void;
-  /** For a message that could not be sent: the parent may go away in the middle; 'disconnect' then ends the process. */
+  /** Called if a message could not be sent: the parent may be gone, and 'disconnect' then ends the process. */
   readonly lost: (method: string, error: unknown) => void;
 }
 
@@ -27,7 +28,7 @@ export function serveChild(name: string, serve: (connection: MessageConnection, 
   }
   process.on('uncaughtException', endAfter);
   process.on('unhandledRejection', endAfter);
-  // Nothing is left to be said. `process.exit` would break into the native calls of other threads, which end in an abort.
+  // `process.exit` would interrupt native calls of other threads, which then abort.
   process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   endWithParent();
   const connection = createMessageConnection(new IPCMessageReader(process), new IPCMessageWriter(process), {
@@ -38,4 +39,37 @@ export function serveChild(name: string, serve: (connection: MessageConnection, 
   });
   serve(connection, { log, lost: (method, error) => log(`'${method}' could not be sent: ${error}`) });
   connection.listen();
+}
+
+// Ends this process when its parent is gone. The channel's 'disconnect' says so too, but only when the main thread comes
+// to its event loop, which a long native computation keeps it from: so a thread of its own looks.
+
+const intervalMs = 500;
+
+// Source text, so that the bundle stays one file. Windows keeps the old parent id: there, signal 0 tells whether it lives.
+const watch = `
+const { workerData } = require('node:worker_threads');
+const { parent, intervalMs } = workerData;
+const parentLives = () => {
+  if (process.platform !== 'win32') return process.ppid === parent;
+  try {
+    return process.kill(parent, 0);
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
+};
+setInterval(() => {
+  if (!parentLives()) process.kill(process.pid, 'SIGKILL');
+}, intervalMs);
+`;
+
+/** Does not keep the process alive. */
+function endWithParent(): void {
+  const worker = new Worker(watch, {
+    eval: true,
+    workerData: { parent: process.ppid, intervalMs },
+    // Without a limit the thread would reserve as much memory as the main thread.
+    resourceLimits: { maxOldGenerationSizeMb: 8, maxYoungGenerationSizeMb: 2, stackSizeMb: 1 },
+  });
+  worker.unref();
 }

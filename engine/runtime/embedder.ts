@@ -1,4 +1,4 @@
-/** An embedding model for the index, in the process that keeps it and beside whatever the engine has loaded. */
+/** The embedding model of the index. It runs in the indexer process, beside the engine's model. */
 import { basename, join } from 'node:path';
 import { findEntry } from '../catalogue/catalogue.ts';
 import { openStore } from '../catalogue/store.ts';
@@ -54,6 +54,6 @@ async function vectorOf(
     model.scheduler.decoder.contextTokens,
   );
   const [vector] = await embedAll(model, [tokens], request);
-  if (!vector) throw new Error('One text gave no vector.');
+  if (!vector) throw new Error('The model returned no vector for a text.');
   return vector;
 }

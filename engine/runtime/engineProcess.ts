@@ -1,4 +1,4 @@
-/** The other end of the channel, for tests and scripts: starts an engine process and talks to it. */
+/** Starts an engine process and connects to it, for tests and scripts. */
 import { type ChildProcess, fork } from 'node:child_process';
 import {
   CancellationTokenSource,
@@ -29,7 +29,7 @@ export interface EngineProcess {
   readonly requests: Client<EngineRequests, AbortSignal>;
   readonly notify: ReturnType<typeof notifier<typeof engineNotices>>;
   on(handlers: Handlers): void;
-  /** Closes the channel, upon which the engine ends by itself. */
+  /** Closes the channel; the engine then ends by itself. */
   stop(): Promise<void>;
 }
 

@@ -1,12 +1,12 @@
-/** A model that is ready to answer: everything that belongs to it, from its file to its queue. */
+/** A loaded model: everything that belongs to it, from its file to its queue. */
 import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import type { Decoder, LoadOptions } from '../backend/backend.ts';
+import type { BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { catalogue } from '../catalogue/catalogue.ts';
 import { bestWithin } from '../catalogue/fit.ts';
 import { storedDigest } from '../catalogue/modelDigest.ts';
-import { type HearthError, invalidInput, throwIfAborted } from '../errors.ts';
+import { HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import { PrefixCache } from '../kv/prefixCache.ts';
 import { type Digest, Snapshots } from '../kv/snapshots.ts';
 import { limits } from '../limits.ts';
@@ -21,17 +21,15 @@ import { Grammars } from '../sampling/grammar.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import { generationConfig, samplingDefaults } from '../sampling/samplingDefaults.ts';
 import { prepareHealing } from '../sampling/tokenHealing.ts';
-import { engineScheduler } from '../scheduler/engineScheduler.ts';
-import type { Machine, Scheduler } from '../scheduler/scheduler.ts';
+import { engineScheduler, type Machine, type Scheduler } from '../scheduler/scheduler.ts';
 import { Speculation } from '../scheduler/speculation.ts';
 import type { EmbeddingModel } from '../tasks/embed.ts';
 import { readOptionalJson } from '../tokenizer/readConfig.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { type BackendChoice, type Candidate, type ReferenceWeights, loadDecoder } from './backends.ts';
-import { type Recovered, Recovery } from './recovery.ts';
+import { type BackendChoice, type Candidate, candidates, type LoadedDecoder, loadDecoder } from './backends.ts';
 
 export interface LoadRequest {
-  /** As the user named it, and where that lies. */
+  /** The name that the user gave, and its path. */
   readonly id: string;
   readonly name: string;
   readonly path: string;
@@ -39,26 +37,26 @@ export interface LoadRequest {
   readonly contextTokens?: number | undefined;
   readonly threads?: number | undefined;
   readonly cachePrecision?: CachePrecision | undefined;
-  /** For files derived from the weights. */
+  /** Folder for files derived from the weights. */
   readonly cacheDirectory?: string | undefined;
   /** For sequences that outlive the process, how many bytes of them, and what they are told apart by; absent or 0: none do. */
   readonly snapshots?: { readonly directory: string; readonly limitBytes: number; readonly digest: Digest };
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
-  /** The model goes on differently from how it was loaded. */
+  /** Called when a lost device was replaced. */
   readonly onChange?: (change: { readonly message: string; readonly card: ModelCard }) => void;
   readonly signal: AbortSignal;
 }
 
 export interface LoadedModel {
-  /** What it is now: a lost device may have been replaced. */
+  /** The current state: a lost device may have been replaced. */
   readonly card: ModelCard;
   readonly scheduler: Scheduler;
-  /** Absent: the checkpoint has no vocabulary, so it can be measured but not talked to. */
+  /** Absent: the checkpoint has no vocabulary, so it can be benchmarked but not prompted. */
   readonly text?: { readonly tokenizer: Tokenizer; readonly format: PromptFormat; readonly grammars: Grammars };
-  /** An embedding model; it has no `text`. */
+  /** Set for an embedding model, which has no `text`. */
   readonly embedding?: EmbeddingModel;
   readonly sampling: SamplerSettings;
-  /** Forgets every sequence that nobody uses; those on the disk are others' to remove. */
+  /** Drops every idle sequence of the cache; snapshots on disk stay. */
   clearCache(): Promise<void>;
   close(): Promise<void>;
 }
@@ -72,7 +70,7 @@ export async function loadModel(request: LoadRequest): Promise<LoadedModel> {
       reading ??= readText(checkpoint);
       return reading;
     };
-    // A failure is heard of below.
+    // A failure is reported below.
     const meanwhile = (): void => void read().catch(() => {});
     const loaded = await decoderFor(checkpoint, { ...request, meanwhile });
     try {
@@ -89,7 +87,7 @@ export async function loadModel(request: LoadRequest): Promise<LoadedModel> {
   }
 }
 
-/** How text becomes ids; a conversation too, unless it is an embedding model. */
+/** The tokenizer, and the prompt format unless it is an embedding model. */
 interface Text {
   readonly tokenizer?: Tokenizer;
   readonly format?: PromptFormat;
@@ -103,7 +101,6 @@ async function readText({ readTokenizer, embedding }: Checkpoint): Promise<Text>
   return { tokenizer, format: promptFormatOf(tokenizer) };
 }
 
-/** What a decoder is made from. */
 type Computed = Pick<Checkpoint, 'path' | 'spec' | 'weights' | 'file'>;
 
 /** Opens a decoder alone, for commands that feed it ids. */
@@ -111,7 +108,7 @@ export async function decoderFor(
   model: Computed,
   request: Omit<LoadRequest, 'id' | 'name' | 'path'> & Pick<LoadOptions, 'meanwhile'>,
   among?: readonly Candidate[],
-): Promise<ReferenceWeights> {
+): Promise<LoadedDecoder> {
   const spec = specFor(model, request.contextTokens);
   const { threads, cachePrecision, cacheDirectory, onProgress, meanwhile, signal } = request;
   const digest = storedDigest(model.path);
@@ -131,7 +128,7 @@ export async function decoderFor(
   }
 }
 
-/** No context helps: another model does. */
+/** A shorter context doesn't help, only another model. */
 function withSuggestion(error: DoesNotFit): DoesNotFit {
   const entry = bestWithin(catalogue, error.usableBytes);
   const suggestion = entry ? ` ${entry.name} (${entry.id}) would fit.` : '';
@@ -141,7 +138,7 @@ function withSuggestion(error: DoesNotFit): DoesNotFit {
 function specFor(model: Computed, contextTokens: number | undefined): DecoderSpec {
   const longest = longestContextTokens(model.spec);
   if (contextTokens !== undefined && contextTokens > longest) {
-    throw invalidInput(`A context of ${contextTokens} tokens was asked for; this model reaches ${longest}.`);
+    throw invalidInput(`The model supports a context of at most ${longest} tokens; ${contextTokens} were requested.`);
   }
   return contextTokens === undefined ? model.spec : withContext(model.spec, contextTokens);
 }
@@ -152,12 +149,12 @@ interface Parts {
   readonly request: LoadRequest;
 }
 
-function assemble(model: Checkpoint, loaded: ReferenceWeights, parts: Parts): LoadedModel {
+function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): LoadedModel {
   const { sampling, request } = parts;
   const { tokenizer, format } = parts.text;
   const { embedding } = model;
   const text = tokenizer && format && { tokenizer, format, grammars: new Grammars(tokenizer) };
-  const cardOf = (now: ReferenceWeights) => modelCard(model, now, request, parts.text);
+  const cardOf = (now: LoadedDecoder) => modelCard(model, now, request, parts.text);
   let [card, machine] = [cardOf(loaded), machineOf(loaded.decoder, request)];
   const recover = recoveryOf(model, request, (recovered) => {
     [card, machine] = [cardOf(recovered), machineOf(recovered.decoder, request)];
@@ -185,7 +182,7 @@ function assemble(model: Checkpoint, loaded: ReferenceWeights, parts: Parts): Lo
       await machine.snapshots?.stop();
       machine.cache.clear();
       await machine.decoder.dispose();
-      // Not before: a backend may read rows of a weight when it needs them.
+      // Not earlier, because a backend may read rows of a weight on demand.
       await model.file.close();
     },
   };
@@ -193,7 +190,7 @@ function assemble(model: Checkpoint, loaded: ReferenceWeights, parts: Parts): Lo
 
 function machineOf(decoder: Decoder, { name, snapshots }: LoadRequest): Machine & { snapshots?: Snapshots } {
   const { headless } = decoder.spec;
-  // Texts to embed begin alike in a question's instruction alone.
+  // Texts to embed share only the instruction of a query.
   const cache = new PrefixCache({ decoder, maxIdle: (owner) => (headless ? 1 : (idleSequences.get(owner) ?? 1)) });
   const isKept = !headless && snapshots !== undefined && snapshots.limitBytes > 0;
   return {
@@ -204,13 +201,13 @@ function machineOf(decoder: Decoder, { name, snapshots }: LoadRequest): Machine 
   };
 }
 
-/** Loads the model anew when its device is lost; `take` puts what was loaded into use. */
+/** Loads the model again after a device loss; `take` puts the result into use. */
 function recoveryOf(
   model: Checkpoint,
   request: LoadRequest,
   take: (recovered: Recovered) => Machine,
 ): (loss: HearthError, lost: Decoder) => Promise<Machine> {
-  // Whoever asked for the load is long answered: nothing cancels this one.
+  // The load request was answered long ago, so nothing cancels this load.
   const again = { ...request, signal: new AbortController().signal, onProgress: () => {} };
   const recovery = new Recovery({
     choice: request.backend,
@@ -222,7 +219,7 @@ function recoveryOf(
 
 function modelCard(
   model: Checkpoint,
-  { decoder, notes }: ReferenceWeights,
+  { decoder, notes }: LoadedDecoder,
   { id, name }: LoadRequest,
   { tokenizer, format }: Text,
 ): ModelCard {
@@ -244,7 +241,7 @@ function modelCard(
   };
 }
 
-/** By class of request. */
+/** By request class. */
 const idleSequences: ReadonlyMap<string, number> = new Map(Object.entries(limits.generation.idleSequences));
 
 function parametersOf({ weights }: Checkpoint): number {
@@ -265,4 +262,57 @@ async function readGenerationConfig(path: string): Promise<ReturnType<typeof gen
   const parsed = generationConfig.safeParse(json);
   if (parsed.success) return parsed.data;
   throw invalidInput(`${basename(directory)}/generation_config.json: ${parsed.error.issues[0]?.message ?? 'invalid'}`);
+}
+
+// After a device loss the model is loaded on the same device once; after another loss soon, on the next backend.
+
+/** Two losses within this time mean a faulty device, not a driver reset or a sleeping laptop. */
+const soonMs = 10 * 60_000;
+
+interface RecoveryOptions {
+  readonly choice: BackendChoice;
+  readonly load: (among: readonly Candidate[]) => Promise<LoadedDecoder>;
+  /** Milliseconds, never going back. */
+  readonly now: () => number;
+  readonly candidates?: readonly Candidate[];
+}
+
+interface Recovered extends LoadedDecoder {
+  /** The message for the user. */
+  readonly notice: string;
+}
+
+export class Recovery {
+  readonly #options: RecoveryOptions;
+  readonly #givenUp = new Set<BackendName>();
+  #lastLossMs = Number.NEGATIVE_INFINITY;
+
+  constructor(options: RecoveryOptions) {
+    this.#options = options;
+  }
+
+  /** @throws HearthError `device-lost` where the backend was asked for by name and is lost again, and what loading throws. */
+  async another(lost: Decoder, loss: HearthError): Promise<Recovered> {
+    const { choice, now, load } = this.#options;
+    const lossMs = now();
+    if (lossMs - this.#lastLossMs < soonMs) this.#givenUp.add(lost.backend);
+    this.#lastLossMs = lossMs;
+    await lost.dispose();
+    const among = (this.#options.candidates ?? candidates).filter(({ name }) => !this.#givenUp.has(name));
+    if (choice !== 'auto' && this.#givenUp.has(choice)) {
+      throw new HearthError(
+        'device-lost',
+        `${loss.message} This is the second time in ten minutes: load the model again, or choose the CPU (backend 'onnx').`,
+        { cause: loss },
+      );
+    }
+    const loaded = await load(among);
+    return { ...loaded, notice: noticeOf(loss, lost, loaded.decoder) };
+  }
+}
+
+function noticeOf(loss: HearthError, before: Decoder, after: Decoder): string {
+  if (after.backend === before.backend)
+    return `${loss.message} It was set up again, and answers go on where they stood.`;
+  return `${loss.message} Answers go on where they stood, computed by '${after.backend}' and slower. Load the model again to try the GPU once more.`;
 }

@@ -28,7 +28,7 @@ export class EngineModels {
     return toModelEntry(await this.#store.pull(id, { signal, onProgress: (step) => this.#report(id, step) }));
   }
 
-  /** Takes a file or folder that was brought here by hand. */
+  /** Imports a file or folder. */
   async add(path: string, signal?: AbortSignal): Promise<ModelEntry> {
     return toModelEntry(await this.#store.add(path, { signal, onProgress: (step) => this.#report(path, step) }));
   }
@@ -45,7 +45,7 @@ export class EngineModels {
   async inspect(names: readonly string[]): Promise<string> {
     const options = { contexts: usualContexts, hardware: await detectMachine() };
     const models: InspectedModel[] = [];
-    // One after the other: each may read tens of megabytes of vocabulary.
+    // Sequential, because each may read tens of megabytes of vocabulary.
     for (const name of names) models.push(await inspectModel(this.#store, name, options));
     return inspectionText(models);
   }

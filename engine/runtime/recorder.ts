@@ -1,13 +1,13 @@
 /**
- * Requests as they came, one JSON line each, so that `hearth replay FILE` can send them again. For people who look for a
- * fault: off unless `HEARTH_RECORD` names a file, which only its owner can read. Tokens of servers are never recorded.
+ * Records requests, one JSON line each, so that `hearth replay FILE` can send them again. Off unless `HEARTH_RECORD` names
+ * a file, which only its owner can read. Server tokens are never recorded.
  */
 import { appendFileSync, writeFileSync } from 'node:fs';
 import * as z from 'zod';
 import type { EngineRequests } from '../protocol/engineProtocol.ts';
 import type { Implementation } from '../protocol/rpc.ts';
 
-/** Requests that a model answers, and the one that loads it; in the order of the table. */
+/** The load request and the requests that a model answers, in the order of the table. */
 export const recordedMethods = ['load', 'complete', 'warm', 'chat', 'generate', 'summarise', 'countTokens'] as const;
 export type RecordedMethod = (typeof recordedMethods)[number];
 
@@ -15,12 +15,12 @@ export const recordedRequest = z.object({
   /** Milliseconds since 1970. */
   atMs: z.number(),
   method: z.enum(recordedMethods),
-  /** Of the method's own schema, which is checked when the request is replayed. */
+  /** Checked against the method's schema when the request is replayed. */
   params: z.unknown(),
 });
 export type RecordedRequest = z.infer<typeof recordedRequest>;
 
-/** The same implementation, which writes each recorded request to `path` before it answers. An existing file is replaced. */
+/** Wraps an implementation to write each request to `path` before it runs. Replaces an existing file. */
 export function recording(
   implementation: Implementation<EngineRequests>,
   path: string,

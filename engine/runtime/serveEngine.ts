@@ -1,4 +1,4 @@
-/** The engine's end of the channel: the requests of `engineProtocol.ts`, led to who answers them. */
+/** The engine's end of the channel: dispatches the requests of `engineProtocol.ts`. */
 import type { MessageConnection } from 'vscode-jsonrpc/node';
 import type { z } from 'zod';
 import {
@@ -12,13 +12,13 @@ import { type Implementation, listen, serve } from '../protocol/rpc.ts';
 import { recording } from './recorder.ts';
 import type { Switchboard } from './switchboard.ts';
 
-/** OpenAI's API on loopback, beside the channel. */
+/** The OpenAI-compatible server on loopback. */
 export interface OwnServer {
   readonly start: (params: z.output<typeof startServerParams>) => Promise<ServerAddress>;
   readonly stop: () => Promise<void>;
 }
 
-/** Serves what `board` leads to on a connection that does not listen yet. */
+/** Serves `board` on a connection that doesn't listen yet. */
 export function serveEngine(
   connection: MessageConnection,
   board: Switchboard,

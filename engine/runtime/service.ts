@@ -1,4 +1,4 @@
-/** The engine: one model at a time and requests to it. It knows no wire; rpc.ts puts it on one. */
+/** The engine: one loaded model at a time, and the requests to it. It knows no transport; rpc.ts adds one. */
 import { basename, join } from 'node:path';
 import type { z } from 'zod';
 import { findEntry } from '../catalogue/catalogue.ts';
@@ -37,26 +37,24 @@ import type { TokenLogprob } from '../sampling/logprobs.ts';
 import { seededRandom } from '../sampling/random.ts';
 import { greedy, type SamplerSettings } from '../sampling/sampler.ts';
 import { samplerSettings } from '../sampling/samplingDefaults.ts';
-import { type ChatAnswer, type ChatModel, chat } from '../tasks/chat.ts';
+import { type ChatAnswer, type ChatModel, chat, prepareChat } from '../tasks/chat.ts';
 import { complete } from '../tasks/complete.ts';
 import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
 import type { Generated, GenerationStatistics } from '../tasks/generate.ts';
-import { prepareChat } from '../tasks/preparedChat.ts';
 import { continueText, requireShort } from '../tasks/rawText.ts';
 import { runInSlices } from '../tasks/slices.ts';
 import type { Summariser } from '../tasks/summarise.ts';
 import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
 import { type LoadedModel, loadModel } from './loadedModel.ts';
 import { EngineModels } from './modelRequests.ts';
-import { Summaries } from './summaries.ts';
-import { SummaryCache } from './summaryCache.ts';
+import { Summaries, SummaryCache } from './summaries.ts';
 
 export interface EngineOptions {
-  /** Where models are kept; absent: the platform's cache folder. */
+  /** The folder of models; absent: the platform's cache folder. */
   readonly storeDirectory?: string;
   readonly onDelta: (delta: Delta) => void;
   readonly onProgress: (progress: Progress) => void;
-  /** The loaded model goes on differently: its device was lost and replaced. */
+  /** Called when the loaded model's lost device was replaced. */
   readonly onModelChange?: (change: ModelChange) => void;
 }
 
@@ -65,9 +63,9 @@ export class Engine {
   readonly #options: EngineOptions;
   readonly #store: Store;
   #model: { readonly key: string; readonly loaded: LoadedModel; readonly digest: ModelDigest } | undefined;
-  /** The load that was asked for last and is not done; it replaces `#model`. */
+  /** The latest load while it runs; it will replace `#model`. */
   #loading: { readonly key: string; readonly card: Promise<ModelCard>; readonly abort: () => void } | undefined;
-  /** Loads and unloads go one after the other. */
+  /** Loads and unloads are sequential. */
   #turn: Promise<unknown> = Promise.resolve();
   #last: GenerationStatistics | undefined;
   /** Ends the thinking of running chats, by stream. */
@@ -80,8 +78,7 @@ export class Engine {
   }
 
   /**
-   * Replaces the model that is loaded, unless it is the same with the same settings. A later load ends an earlier one as
-   * cancelled.
+   * Replaces the loaded model, unless it is the same model with the same settings. A later load cancels an earlier one.
    */
   async load(params: z.output<typeof loadParams>, signal?: AbortSignal): Promise<ModelCard> {
     throwIfAborted(signal);
@@ -116,7 +113,7 @@ export class Engine {
 
   status(): EngineStatus {
     const loaded = this.#model?.loaded;
-    // A chat that is being prepared has not reached the scheduler.
+    // A chat in preparation has not reached the scheduler.
     const pending = Math.max(loaded?.scheduler.pending ?? 0, this.#thinking.size);
     const idle = loaded ? 'ready' : 'empty';
     return {
@@ -134,20 +131,20 @@ export class Engine {
 
   async complete(params: z.output<typeof completeParams>, signal?: AbortSignal): Promise<CompleteResult> {
     const { scheduler, tokenizer, contextTokens } = this.#ready();
-    // A completion is what most likely stands there: greedy unless asked otherwise.
-    const { sampling, random } = drawing(params.sampling, greedy);
+    // A completion should be the most likely text, so it is greedy by default.
+    const { sampling, random } = samplerOf(params.sampling, greedy);
     const { stream, stop: stopStrings, ...rest } = params;
     const onText = (text: string): void => {
       if (stream !== undefined) this.#deliver(stream, { kind: 'text', text });
     };
     const request = { ...rest, stopStrings, onText, sampling, random, signal };
     const completion = this.#note(await complete(scheduler, tokenizer, contextTokens, request));
-    // Half a completion is of no use to anyone.
+    // A partial completion is useless.
     if (completion.finish === 'cancelled') throw cancelled();
     return { ...completion, alternatives: [...completion.alternatives] };
   }
 
-  /** Computes a prompt ahead of the request that will ask for it. */
+  /** Computes a prompt into the cache before its request arrives. */
   async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
     const { scheduler, tokenizer, format, contextTokens, now } = this.#ready();
     if (params.kind === 'completion') {
@@ -165,7 +162,10 @@ export class Engine {
     const model = this.#ready();
     const { stream, messages, tools } = params;
     if (tools.length > 0 && !model.format.toolCalling)
-      throw new HearthError('unsupported', 'This model was never taught to converse, so it cannot be offered tools.');
+      throw new HearthError(
+        'unsupported',
+        'This model is a base model without a chat template, so it cannot use tools.',
+      );
     const firstCall = firstFreeCall(messages);
     const answerNow = new AbortController();
     this.#thinking.set(stream, answerNow);
@@ -182,8 +182,9 @@ export class Engine {
       stopIds: params.stopIds,
       minTokens: params.minTokens,
       logprobs: params.logprobs,
-      ...drawing(params.sampling, model.sampling),
+      ...samplerOf(params.sampling, model.sampling),
       thinkingTokens: params.thinkingTokens,
+      endRepetition: params.endRepetition,
       answerNow: answerNow.signal,
       onPiece: (piece, tokens, logprobs) => this.#deliver(stream, piece, { tokens, logprobs, firstCall }),
       timeoutMs: params.timeoutMs,
@@ -195,7 +196,7 @@ export class Engine {
     return { ...this.#note(answer), toolCalls, finish };
   }
 
-  /** Without effect on a stream that has ended or does not think. */
+  /** No effect on a stream that has ended or doesn't think. */
   answerNow({ stream }: z.output<typeof streamName>): void {
     this.#thinking.get(stream)?.abort();
   }
@@ -207,7 +208,7 @@ export class Engine {
     return counts;
   }
 
-  /** Vectors of texts, from an embedding model; nothing is put before them. */
+  /** Embeds texts with an embedding model, without a query prefix. */
   async embed({ inputs, dimensions }: z.output<typeof embedParams>, signal?: AbortSignal): Promise<EmbedResult> {
     const model = this.#readyToEmbed();
     if (dimensions !== undefined && dimensions > model.dimensions)
@@ -224,11 +225,11 @@ export class Engine {
     };
   }
 
-  /** `raw` continues the prompt, in which framing tokens count; otherwise it is a question to the chat. */
+  /** `raw` continues the prompt, with special tokens parsed; else the prompt is a chat question. */
   async generate(params: z.output<typeof generateParams>, signal?: AbortSignal): Promise<ChatResult> {
     const { stream, prompt, raw, stop, sampling, ...request } = params;
     if (!raw) {
-      if (typeof prompt !== 'string') throw invalidInput('A question is a text; token ids are continued raw.');
+      if (typeof prompt !== 'string') throw invalidInput('Token ids need `raw`; a chat question must be text.');
       const messages = [{ role: 'user' as const, content: prompt }];
       return this.chat(chatParams.parse({ stream, messages, stop, sampling, ...request }), signal);
     }
@@ -237,7 +238,7 @@ export class Engine {
       ...request,
       prompt,
       stopStrings: stop,
-      ...drawing(sampling, model.sampling),
+      ...samplerOf(sampling, model.sampling),
       onPiece: (piece, tokens, logprobs) => {
         this.#deliver(stream, piece, { tokens, logprobs });
         return 'continue';
@@ -282,8 +283,9 @@ export class Engine {
       ...rest,
       requestClass: 'summary',
       thinking: 'off',
+      endRepetition: true,
       stopStrings: [],
-      ...drawing({}, { ...greedy, repetitionPenalty: summaryRepetitionPenalty }),
+      ...samplerOf({}, { ...greedy, repetitionPenalty: summaryRepetitionPenalty }),
       onPiece: ({ kind, text }) => {
         if (kind === 'text') onText(text);
       },
@@ -333,7 +335,7 @@ export class Engine {
 
   #loaded(): LoadedModel {
     if (this.#model) return this.#model.loaded;
-    const message = this.#loading ? 'The model is still being loaded; ask again when it is.' : 'No model is loaded.';
+    const message = this.#loading ? 'The model is still loading. Try again once it is loaded.' : 'No model is loaded.';
     throw new HearthError('unavailable', message);
   }
 
@@ -365,7 +367,7 @@ export class Engine {
 }
 
 interface Delivery {
-  /** Generated so far. */
+  /** Tokens generated so far. */
   readonly tokens?: number;
   readonly logprobs?: readonly TokenLogprob[] | undefined;
   readonly firstCall?: number;
@@ -375,10 +377,13 @@ interface ReadyModel extends ChatModel {
   readonly sampling: SamplerSettings;
 }
 
-/** Greedy summaries of small models fall into loops without it. */
+/** Without it, greedy summaries of small models fall into loops. */
 const summaryRepetitionPenalty = 1.1;
 
-function drawing(requested: Sampling, defaults: SamplerSettings): { sampling: SamplerSettings; random: () => number } {
+function samplerOf(
+  requested: Sampling,
+  defaults: SamplerSettings,
+): { sampling: SamplerSettings; random: () => number } {
   const seed = requested.seed ?? Math.floor(Math.random() * 2 ** 32);
   return { sampling: samplerSettings(requested, defaults), random: seededRandom(seed) };
 }

@@ -1,15 +1,19 @@
-/** Summaries of files and folders, made by the model or found where they are kept. */
+/** Summaries of files and folders, from the cache or from the model. */
 
+import { createHash } from 'node:crypto';
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
 import { partsOf } from '../index/syntax/source.ts';
+import { limits } from '../limits.ts';
 import { type FolderFile, summariseFolder } from '../tasks/folderSummary.ts';
 import type { SymbolRange } from '../tasks/sections.ts';
 import { type Summariser, type Summary, type SummaryRequest, summarise } from '../tasks/summarise.ts';
-import type { SummaryCache } from './summaryCache.ts';
 
 export interface SummariesRequest extends SummaryRequest {
-  /** Not empty: a folder. */
+  /** Not empty for a folder. */
   readonly files: readonly FolderFile[];
-  /** Makes the summary anew although one is kept; those of a folder's files still serve. */
+  /** Ignores a cached summary; a folder still uses the cached summaries of its files. */
   readonly fresh: boolean;
 }
 
@@ -24,7 +28,7 @@ async function symbolsOf({ path, text, symbols }: SummaryRequest): Promise<reado
 
 const nothing = { promptTokens: 0, cachedTokens: 0, generatedTokens: 0, timeToFirstTokenMs: 0, tokensPerSecond: 0 };
 
-/** `model`: what is told apart in the cache. */
+/** `model`: part of the cache key. */
 export class Summaries {
   readonly #summariser: Summariser;
   readonly #cache: SummaryCache;
@@ -66,9 +70,66 @@ export class Summaries {
       return { ...found, statistics: nothing };
     }
     const summary = await run();
-    // The limit on its length is one of the ingredients; a full context is an accident.
+    // The length limit is part of the key, so a summary that reached it is cached; one cut off by a full context is not.
     const { finish } = summary;
     if (finish === 'stop' || finish === 'length') await this.#cache.put(key, { ...summary, finish });
     return summary;
+  }
+}
+
+// Cache of summaries on disk, keyed by content, model and length.
+
+const kept = z.object({ text: z.string(), parts: z.number(), finish: z.enum(['stop', 'length']) });
+type KeptSummary = z.infer<typeof kept>;
+
+/** Increment it when the prompts change, which makes cached summaries stale. */
+const version = 2;
+
+export class SummaryCache {
+  readonly #directory: string;
+
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  /** An unreadable file counts as absent. */
+  async get(ingredients: unknown): Promise<KeptSummary | undefined> {
+    const json = await readFile(this.#path(ingredients), 'utf8').catch(() => '');
+    try {
+      return kept.safeParse(JSON.parse(json)).data;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** A full or read-only disk only loses the cached copy, so it is not an error. */
+  async put(ingredients: unknown, { text, parts, finish }: KeptSummary): Promise<void> {
+    const path = this.#path(ingredients);
+    try {
+      await mkdir(this.#directory, { recursive: true });
+      await writeFile(`${path}.new`, JSON.stringify({ text, parts, finish }));
+      await rename(`${path}.new`, path);
+      await this.#prune();
+    } catch {
+      return;
+    }
+  }
+
+  /** Removes the oldest quarter. */
+  async #prune(): Promise<void> {
+    const names = await readdir(this.#directory);
+    if (names.length <= limits.store.summaries) return;
+    const aged = await Promise.all(
+      names.map(async (name) => ({ name, ms: (await stat(join(this.#directory, name))).mtimeMs })),
+    );
+    const oldest = aged.sort((a, b) => a.ms - b.ms).slice(0, Math.ceil(names.length / 4));
+    await Promise.all(oldest.map(({ name }) => rm(join(this.#directory, name), { force: true })));
+  }
+
+  #path(ingredients: unknown): string {
+    const digest = createHash('sha256')
+      .update(JSON.stringify([version, ingredients]))
+      .digest('hex');
+    return join(this.#directory, `${digest}.json`);
   }
 }

@@ -1,4 +1,4 @@
-/** Who answers: the model of this process, or the remote server that was connected last. */
+/** Sends requests to the local model or to the remote server, whichever was loaded or connected last. */
 import type { z } from 'zod';
 import { cancelled } from '../errors.ts';
 import type {
@@ -18,7 +18,7 @@ export class Switchboard {
   readonly engine: Engine;
   readonly #options: RemoteOptions;
   #remote: RemoteEngine | undefined;
-  /** Of loads and connections; the last one that was asked for counts. */
+  /** Numbers loads and connections; the latest one wins. */
   #turn = 0;
 
   constructor(engine: Engine, options: RemoteOptions) {
@@ -32,15 +32,15 @@ export class Switchboard {
     return this.engine.load(params, signal);
   }
 
-  /** Gives the memory of a local model back. A connection that fails leaves nothing that answers. */
+  /** Unloads the local model first. After a failed connection no model is available. */
   async connect(params: z.output<typeof connectParams>, signal?: AbortSignal): Promise<ModelCard> {
     const turn = ++this.#turn;
     this.#remote = undefined;
     await this.engine.unload();
-    // Most never use one: read when somebody does.
+    // Loaded on demand, because most users never connect.
     const { RemoteEngine } = await import('./remote/remoteEngine.ts');
     const remote = await RemoteEngine.connect(params, this.#options, signal);
-    if (turn !== this.#turn) throw cancelled('Another model was asked for meanwhile.');
+    if (turn !== this.#turn) throw cancelled('Another model was requested in the meantime.');
     this.#remote = remote;
     return remote.card;
   }
@@ -62,13 +62,13 @@ export class Switchboard {
     return this.#remote === undefined ? status : { ...status, state: 'ready', model: this.#remote.card };
   }
 
-  /** A remote server's cache is its own: nothing is read ahead there. */
+  /** A remote server manages its own cache, so there is no warm-up. */
   async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
     if (this.#remote) return { promptTokens: 0, cachedTokens: 0, finish: 'stop' };
     return this.engine.warm(params, signal);
   }
 
-  /** Of the requests that either takes. */
+  /** The engine for requests that both can answer. */
   get answerer(): Pick<Engine, 'chat' | 'complete' | 'summarise' | 'countTokens'> {
     return this.#remote ?? this.engine;
   }

@@ -1,9 +1,9 @@
-/** Grammars over a model's vocabulary, followed on a thread of their own, which is replaced whenever it fails. */
+/** Grammars over a model's vocabulary. They run on their own thread, which is replaced if it fails. */
 import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { cancelled, HearthError, unsupported } from '../errors.ts';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
-import type { Vocabulary } from '../grammar/vocabulary.ts';
+import type { Vocabulary } from '../grammar/tokenTrie.ts';
 import { limits } from '../limits.ts';
 import type { AnswerGrammar } from '../prompt/plans/answerPlan.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
@@ -13,16 +13,16 @@ import type { FromGrammarThread, ToGrammarThread } from './grammarMessages.ts';
 export interface GrammarWalk {
   /** `[⌈vocabulary / 32⌉]`, a bit for every token that may come next; `undefined`: the grammar has ended. */
   readonly allowed: Int32Array | undefined;
-  /** Once it has ended: what of the schema could not be enforced, and was not kept. */
+  /** Once it has ended: the part of the schema that could not be enforced and that the answer breaks. */
   readonly violation: string | undefined;
-  /** Resolves when `allowed` says what may follow this token. */
+  /** Resolves when `allowed` is the mask after this token. */
   take(token: number): Promise<void>;
-  /** Ends a grammar that a token of the turn's end, which is never taken, has ended. */
+  /** Ends the grammar at an end-of-turn token, which `take` never gets. */
   end(): Promise<void>;
   close(): void;
 }
 
-/** esbuild bundles the thread as a file of its own beside the engine's. */
+/** esbuild bundles the thread as a separate file beside the engine's. */
 const threadFile = new URL(
   import.meta.url.endsWith('.ts') ? './grammarThread.ts' : './grammarThread.mjs',
   import.meta.url,
@@ -31,12 +31,12 @@ const threadFile = new URL(
 type Reply = Exclude<FromGrammarThread, { readonly kind: 'failed' | 'ready' }>;
 type Request = Extract<ToGrammarThread, { readonly kind: 'take' | 'check' }> | 'open';
 
-/** What another thread must be told to go on with a walk. */
+/** The state that a replacement thread needs to continue a walk. */
 interface Followed {
   readonly id: number;
   readonly grammar: AnswerGrammar;
   readonly taken: number[];
-  /** The thread that knows it. */
+  /** The thread that has opened it. */
   worker?: Worker;
 }
 
@@ -47,31 +47,31 @@ interface Ask {
   readonly reject: (error: unknown) => void;
 }
 
-/** Tokens that are spelled between two looks at what else there is to do. */
+/** Tokens between two yields to the event loop. */
 const spelledAtOnce = 8192;
 
 export class Grammars {
   readonly #tokenizer: Tokenizer;
-  /** Started when a grammar is first needed. */
+  /** Started on demand. */
   #worker: Promise<Worker> | undefined;
-  /** The first is with the thread, so that a failure is known to be its own. */
+  /** Only one request at a time is with the thread, so that a failure is attributed correctly. */
   readonly #asks: Ask[] = [];
   #current: Ask | undefined;
-  /** Nobody waits for the current answer any more. */
+  /** Call when the current request is cancelled. */
   #hurry: (() => void) | undefined;
   #walks = 0;
 
   readonly #answerMs: number;
 
-  /** @param answerMs how long a schema may be compiled, or a token followed. */
+  /** @param answerMs time limit for compiling a schema or accepting a token. */
   constructor(tokenizer: Tokenizer, answerMs: number = limits.generation.grammarMs) {
     this.#tokenizer = tokenizer;
     this.#answerMs = answerMs;
   }
 
   /**
-   * @param signal aborted while a schema is compiled: the thread is replaced, and the others go on.
-   * @throws HearthError `invalid-input` or `unsupported` for a schema that cannot be followed.
+   * @param signal if aborted during compilation, the thread is replaced and other requests continue.
+   * @throws HearthError `invalid-input` or `unsupported` for a schema that can't be enforced.
    */
   async walk(grammar: AnswerGrammar, signal?: AbortSignal): Promise<GrammarWalk> {
     for (const part of grammar.form.flat()) if (part.kind === 'json') checkSchemaBounds(part.schema);
@@ -95,7 +95,7 @@ export class Grammars {
     };
   }
 
-  /** Gives the thread and what it compiled back. */
+  /** Terminates the thread and frees its memory. */
   async close(): Promise<void> {
     const worker = await this.#worker?.catch(() => undefined);
     this.#worker = undefined;
@@ -106,10 +106,10 @@ export class Grammars {
     return new Promise<Reply>((resolve, reject) => {
       const cancel = (): void => this.#cancel(ask);
       const settle =
-        <Value>(settled: (value: Value) => void) =>
+        <Value>(done: (value: Value) => void) =>
         (value: Value): void => {
           signal?.removeEventListener('abort', cancel);
-          settled(value);
+          done(value);
         };
       const ask: Ask = { walk, request, resolve: settle(resolve), reject: settle(reject) };
       if (signal?.aborted) return reject(cancelled());
@@ -155,23 +155,23 @@ export class Grammars {
   async #exchange(worker: Worker, message: ToGrammarThread): Promise<Reply> {
     try {
       const reply = await this.#reply(worker, message);
-      if (reply.kind === 'ready') throw new Error('The thread of grammars answered nothing.');
+      if (reply.kind === 'ready') throw new Error('The grammar thread sent an unexpected message.');
       if (reply.kind !== 'failed') return reply;
       if (reply.code !== undefined) throw new Refusal(reply.code, reply.message);
       throw new Error(reply.message);
     } catch (error) {
-      // A schema that is refused harms nobody; whatever else happened, the thread is not trusted any more.
+      // A refused schema is harmless; after any other failure the thread is replaced.
       if (!(error instanceof Refusal)) await this.close();
       throw error;
     }
   }
 
-  /** Waiting for an answer keeps the process alive; what was compiled does not. */
+  /** The thread keeps the process alive only while a reply is pending. */
   async #reply(worker: Worker, message: ToGrammarThread): Promise<FromGrammarThread> {
     const { grammarCancelMs } = limits.generation;
     const stop = new AbortController();
     let clock = setTimeout(() => stop.abort(tooSlow(this.#answerMs)), this.#answerMs);
-    // What is nearly there is waited for: another thread would have to read the vocabulary anew.
+    // Waits a little longer: a new thread would have to load the vocabulary again.
     this.#hurry = () => {
       clearTimeout(clock);
       clock = setTimeout(() => stop.abort(cancelled()), grammarCancelMs);
@@ -200,7 +200,7 @@ export class Grammars {
     const resourceLimits = { maxOldGenerationSizeMb: limits.generation.grammarHeapMegabytes };
     const worker = new Worker(threadFile, { name: 'hearth-grammar', resourceLimits });
     worker.on('exit', () => this.#forget(worker));
-    // Without a listener a failure between two questions would end the process.
+    // Without a listener, a failure between two requests would end the process.
     worker.on('error', () => this.#forget(worker));
     const { bytes, starts, special } = vocabulary;
     worker.postMessage({ kind: 'vocabulary', vocabulary } satisfies ToGrammarThread, [
@@ -213,7 +213,7 @@ export class Grammars {
     return worker;
   }
 
-  /** The next grammar starts another thread. */
+  /** The next request starts a new thread. */
   #forget(worker: Worker): void {
     void this.#worker?.then((current) => {
       if (current === worker) this.#worker = undefined;
@@ -221,7 +221,7 @@ export class Grammars {
   }
 }
 
-/** @throws HearthError where the thread ends instead; the signal's reason once it is aborted. */
+/** @throws HearthError if the thread ends first; the signal's reason if it is aborted. */
 function nextMessage(worker: Worker, signal?: AbortSignal): Promise<FromGrammarThread> {
   return new Promise<FromGrammarThread>((resolve, reject) => {
     const ended = (): void => settle(() => reject(new HearthError('unavailable', threadFailed)));
@@ -242,7 +242,7 @@ function nextMessage(worker: Worker, signal?: AbortSignal): Promise<FromGrammarT
 const tooSlow = (ms: number): HearthError =>
   unsupported(`The JSON Schema takes longer than ${ms / 1000} s to follow; simplify it.`);
 
-/** The thread says that a schema is at fault, and goes on. */
+/** The thread refuses a schema and continues. */
 class Refusal extends HearthError {}
 
 const threadFailed = 'The thread that follows JSON Schemas has failed and was replaced; ask again.';

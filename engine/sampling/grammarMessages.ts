@@ -1,7 +1,7 @@
-/** What is said between the engine's thread and the one that follows grammars. One message is answered before the next comes. */
+/** Messages between the engine's thread and the grammar thread. Each is answered before the next is sent. */
 import type { ErrorCode } from '../errors.ts';
-import type { Form } from '../grammar/form.ts';
-import type { Vocabulary } from '../grammar/vocabulary.ts';
+import type { Form } from '../grammar/machine.ts';
+import type { Vocabulary } from '../grammar/tokenTrie.ts';
 
 export type ToGrammarThread =
   | { readonly kind: 'vocabulary'; readonly vocabulary: Vocabulary }
@@ -9,27 +9,27 @@ export type ToGrammarThread =
       readonly kind: 'open';
       readonly walk: number;
       readonly form: Form;
-      /** The answer ends with it, by a token that ends a turn. */
+      /** The answer ends with this grammar, by an end-of-turn token. */
       readonly last: boolean;
-      /** Were taken already, by another thread. */
+      /** Tokens that an earlier thread has already accepted. */
       readonly taken: readonly number[];
     }
   | { readonly kind: 'take'; readonly walk: number; readonly token: number }
-  /** The answer has ended: whether it is what the schema wants. */
+  /** The answer has ended; check it against the schema. */
   | { readonly kind: 'check'; readonly walk: number }
-  /** Not answered. */
+  /** Has no reply. */
   | { readonly kind: 'close'; readonly walk: number };
 
 export type FromGrammarThread =
-  /** It has read the vocabulary. */
+  /** The vocabulary is loaded. */
   | { readonly kind: 'ready' }
   /** `[⌈vocabulary / 32⌉]`, a bit for every token that may come next. */
   | { readonly kind: 'allowed'; readonly mask: Int32Array<ArrayBuffer> }
-  /** `violation`: what of the schema could not be enforced, and was not kept. */
+  /** `violation`: the part of the schema that could not be enforced and that the answer breaks. */
   | { readonly kind: 'ended'; readonly violation: string | undefined }
   | {
       readonly kind: 'failed';
       readonly message: string;
-      /** Of a typed error; without one the thread is not to be trusted any more. */
+      /** Set for a typed error; without it the thread must be replaced. */
       readonly code: ErrorCode | undefined;
     };

@@ -1,14 +1,14 @@
 /**
- * The thread that follows grammars: to read a vocabulary takes about a second, and a schema may take long. Machines are kept,
- * so that a tool costs its schema's compilation once, and masks, which most states need again.
+ * The grammar thread. Loading a vocabulary takes about a second, and compiling a schema may take long, so both happen off
+ * the engine's thread. Compiled machines and masks are cached.
  */
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { HearthError } from '../errors.ts';
-import type { Form } from '../grammar/form.ts';
+import type { Form } from '../grammar/machine.ts';
 import { Machine, type State } from '../grammar/machine.ts';
 import { GrammarLimit } from '../grammar/refusals.ts';
+import type { Vocabulary } from '../grammar/tokenTrie.ts';
 import { TokenTrie } from '../grammar/tokenTrie.ts';
-import type { Vocabulary } from '../grammar/vocabulary.ts';
 import { limits } from '../limits.ts';
 import type { FromGrammarThread, ToGrammarThread } from './grammarMessages.ts';
 
@@ -23,7 +23,7 @@ interface Compiled {
 interface Walk {
   readonly compiled: Compiled;
   readonly last: boolean;
-  /** What was taken. */
+  /** Bytes of the accepted tokens. */
   readonly written: Uint8Array[];
   state: State;
 }
@@ -33,7 +33,7 @@ class GrammarThread {
   readonly #endIds: ReadonlySet<number>;
   readonly #compiled = new Map<string, Compiled>();
   readonly #walks = new Map<number, Walk>();
-  /** Machines that keep their states, the last used last. */
+  /** Machines that keep their states, most recently used last. */
   readonly #warm = new Set<Compiled>();
 
   constructor(vocabulary: Vocabulary) {
@@ -76,7 +76,7 @@ class GrammarThread {
   #move(walk: Walk, token: number): void {
     const bytes = this.#trie.spelled(token);
     const next = bytes.length > 0 ? walk.compiled.machine.take(walk.state, bytes) : null;
-    if (!next) throw new HearthError('invalid-input', `The grammar does not take token ${token}.`);
+    if (!next) throw new HearthError('invalid-input', `The grammar does not accept token ${token}.`);
     walk.state = next;
     walk.written.push(bytes);
   }
@@ -98,7 +98,7 @@ class GrammarThread {
     return { kind: 'allowed', mask };
   }
 
-  /** An answer that was cut off breaks nothing. */
+  /** A truncated answer violates nothing. */
   async #checked(walk: Walk): Promise<FromGrammarThread> {
     return walk.state.mayEnd ? this.#ended(walk) : { kind: 'ended', violation: undefined };
   }
@@ -106,12 +106,12 @@ class GrammarThread {
   async #ended({ compiled: { form, machine }, written }: Walk): Promise<FromGrammarThread> {
     const keywords = machine.loose;
     if (keywords.length === 0) return { kind: 'ended', violation: undefined };
-    // Loaded when it is needed, which is seldom.
+    // Loaded on demand, because it is rarely needed.
     const { violationOf } = await import('../grammar/violation.ts');
     return { kind: 'ended', violation: violationOf(form, Buffer.concat(written).toString(), keywords) };
   }
 
-  /** States take megabytes; what a schema was compiled to is small beside them. */
+  /** States take megabytes; the compiled schema is small. */
   #keepWarm(compiled: Compiled): void {
     this.#warm.delete(compiled);
     this.#warm.add(compiled);
@@ -136,7 +136,7 @@ class GrammarThread {
 }
 
 function failure(error: unknown): FromGrammarThread {
-  // The only stack that a schema can exhaust is its own depth's.
+  // Only the depth of the schema can exhaust the stack.
   const known =
     error instanceof RangeError ? new GrammarLimit('levels of depth', limits.generation.schemaDepth) : error;
   const message = known instanceof Error ? known.message : String(known);
@@ -145,7 +145,7 @@ function failure(error: unknown): FromGrammarThread {
 
 function listen(port: MessagePort): void {
   let thread: GrammarThread | undefined;
-  // A message is handled when the ones before it are.
+  // Messages are handled in order.
   let previous: Promise<void> = Promise.resolve();
   port.on('message', (message: ToGrammarThread) => {
     previous = previous.then(async () => {

@@ -1,24 +1,24 @@
-/** Logits processors: what holds an answer to a form while it is written. Where the device may sample is decided from their answers alone. */
+/** Logits processors constrain an answer while it is generated. Their answers alone decide where the device may sample. */
 
-/** What the next tokens need. */
+/** The constraint on the next tokens. */
 export type NextTokens =
   /**
-   * The sampler chooses among all but `forbidden`, for up to `tokens` tokens in a row. The processor is asked again after each of them:
-   * when it then says anything else, or forbids another list (compared by identity), what was sampled beyond is dropped and sampled anew.
+   * The sampler chooses among all tokens except `forbidden`, for up to `tokens` tokens. The processor is asked again after each token:
+   * if its answer is another kind, or another `forbidden` list (by identity), later tokens are dropped and sampled again.
    */
   | { readonly kind: 'free'; readonly tokens: number; readonly forbidden: readonly number[] }
   | { readonly kind: 'forced'; readonly token: number }
   /** `allowed`: `[⌈vocabulary / 32⌉]`, a bit for every token that may come next, the lowest first. */
   | { readonly kind: 'mask'; readonly allowed: Int32Array }
-  /** Not known yet: ask again after `ready`. */
+  /** Not known yet; ask again after `ready`. */
   | { readonly kind: 'pending'; readonly ready: () => Promise<void> };
 
 export type FreeTokens = Extract<NextTokens, { readonly kind: 'free' }>;
 
 export interface LogitsProcessor {
-  /** Asked before each token is chosen, possibly several times; changes nothing that the next `next` would say. */
+  /** Called before each token, possibly several times; has no side effect on later answers. */
   next(): NextTokens;
-  /** Called with every token of the answer, forced ones too; absent: it learns of them elsewhere. */
+  /** Called with every token of the answer, including forced ones. */
   take?(token: number): void;
 }
 
@@ -26,7 +26,7 @@ const nothing: readonly number[] = [];
 
 export const free: FreeTokens = { kind: 'free', tokens: Number.POSITIVE_INFINITY, forbidden: nothing };
 
-/** What all of them together need: the first that waits, else the first that forces a token, else the first mask. */
+/** Combines processors: the first pending one wins, else the first that forces a token, else the first mask. */
 export function nextTokens(processors: readonly LogitsProcessor[]): NextTokens {
   const answers = processors.map((processor) => processor.next());
   for (const kind of ['pending', 'forced', 'mask'] as const) {
@@ -41,11 +41,11 @@ export function nextTokens(processors: readonly LogitsProcessor[]): NextTokens {
   };
 }
 
-/** The logits of the tokens that may come next; the others' are `-Infinity`. */
+/** A copy in which the logits of tokens outside `allowed` are `-Infinity`. */
 export function onlyAllowed(logits: Float32Array, allowed: Int32Array): Float32Array {
   const kept = new Float32Array(logits.length).fill(Number.NEGATIVE_INFINITY);
   for (let word = 0; word < allowed.length; word++) {
-    // Most words of most masks have no bit at all.
+    // Most words of most masks are 0.
     for (let bits = allowed[word] ?? 0; bits !== 0; bits &= bits - 1) {
       const id = 32 * word + (31 - Math.clz32(bits & -bits));
       if (id < kept.length) kept[id] = logits[id] ?? Number.NEGATIVE_INFINITY;
@@ -54,7 +54,7 @@ export function onlyAllowed(logits: Float32Array, allowed: Int32Array): Float32A
   return kept;
 }
 
-/** The logits with those of `forbidden` at `-Infinity`; the same array where nothing is. */
+/** A copy with the logits of `forbidden` at `-Infinity`; the same array if nothing is forbidden. */
 export function without(logits: Float32Array, forbidden: readonly number[]): Float32Array {
   if (forbidden.length === 0) return logits;
   const kept = logits.slice();
@@ -67,4 +67,24 @@ export function bitsOf(ids: readonly number[], vocabularySize: number): Int32Arr
   const bits = new Int32Array(Math.ceil(vocabularySize / 32));
   for (const id of ids) bits[id >> 5] = (bits[id >> 5] ?? 0) | (1 << (id & 31));
   return bits;
+}
+
+// Forbids end tokens before the answer has `minTokens`. A grammar, or a plan that forbids tokens, takes precedence.
+
+export class MinimumTokens implements LogitsProcessor {
+  readonly #endIds: readonly number[];
+  #left: number;
+
+  constructor(minTokens: number, endIds: Iterable<number>) {
+    this.#left = minTokens;
+    this.#endIds = [...endIds];
+  }
+
+  next(): NextTokens {
+    return this.#left > 0 ? { kind: 'free', tokens: this.#left, forbidden: this.#endIds } : free;
+  }
+
+  take(): void {
+    this.#left--;
+  }
 }

@@ -1,16 +1,16 @@
-/** Log-probabilities of the tokens of an answer, in the model's own distribution: before temperature, penalties and masks. */
+/** Log-probabilities of an answer's tokens in the model's own distribution, before temperature, penalties and masks. */
 import type { OutputPiece } from '../prompt/output.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface CandidateLogprob {
   readonly token: string;
-  /** UTF-8; a token may hold half a character. */
+  /** UTF-8; a token may contain part of a character. */
   readonly bytes: readonly number[];
   readonly logprob: number;
 }
 
 export interface TokenLogprob extends CandidateLogprob {
-  /** The most probable at its place, the first the most. */
+  /** The most probable tokens at this position, in descending order. */
   readonly top: readonly CandidateLogprob[];
 }
 
@@ -21,7 +21,7 @@ export class LogprobRecorder {
   readonly #tokenizer: Pick<Tokenizer, 'bytesOf'>;
   readonly #top: number;
   #chosen: TokenLogprob | undefined;
-  /** Taken, and not yet part of a piece. */
+  /** Tokens that are not yet part of a delivered piece. */
   #pending: TokenLogprob[] = [];
 
   /** @param top how many alternatives are kept for each token. */
@@ -46,7 +46,7 @@ export class LogprobRecorder {
     this.#chosen = undefined;
   }
 
-  /** Of the tokens that a piece of text is made of; those of thinking, calls and framing before it are dropped. */
+  /** Log-probabilities of the tokens of a text piece; those of thinking, calls and framing are dropped. */
   of(piece: OutputPiece): readonly TokenLogprob[] {
     const taken = this.#pending;
     this.#pending = [];

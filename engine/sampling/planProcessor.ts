@@ -1,19 +1,17 @@
-/** Holds an answer to its plan: writes what is certain, and lets the model choose within grammars. */
-
+/** Enforces an answer plan: forces fixed text, and constrains the model to grammars elsewhere. */
 import type { OutputParser } from '../prompt/output.ts';
 import type { AnswerPlan, Step } from '../prompt/plans/answerPlan.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { ForbiddenText } from './forbiddenText.ts';
 import type { Grammars, GrammarWalk } from './grammar.ts';
 import { free, type LogitsProcessor, type NextTokens } from './logitsProcessor.ts';
 
-export interface PlanSteerOptions {
+export interface PlanProcessorOptions {
   readonly plan: AnswerPlan;
   readonly tokenizer: Tokenizer;
   readonly grammars: Grammars;
-  /** Has read each token before `take`. */
+  /** Gets each token before `take`. */
   readonly parser: OutputParser;
-  /** Aborted: no grammar is waited for any more. */
+  /** Abort it to stop waiting for grammars. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -23,8 +21,8 @@ type Current =
       readonly kind: 'choose';
       readonly step: Extract<Step, { readonly kind: 'choose' }>;
       walk?: GrammarWalk;
-      /** The walk opens, or takes the last token. */
-      unsettled?: Promise<void>;
+      /** The walk is opening or accepting the last token. */
+      pending?: Promise<void>;
       ids: number[];
     }
   | { readonly kind: 'think' }
@@ -32,25 +30,25 @@ type Current =
 
 type Choosing = Extract<Current, { readonly kind: 'choose' }>;
 
-export class PlanSteer implements LogitsProcessor {
-  readonly #options: PlanSteerOptions;
+export class PlanProcessor implements LogitsProcessor {
+  readonly #options: PlanProcessorOptions;
   readonly #opener: string | RegExp;
   readonly #forbidden: readonly number[];
   readonly #forbiddenText: ForbiddenText | undefined;
-  /** All that is forbidden, by the tokens that would complete the forbidden text. */
+  /** All forbidden tokens, by the list of tokens that would complete the forbidden text. */
   readonly #forbiddenWith = new Map<readonly number[], readonly number[]>();
   #steps: readonly Step[];
   #current: Current | undefined;
-  /** What may become an opener: the end of a free answer, or the header of a message. */
+  /** Text that may become an opener: the end of a free answer, or the header of a message. */
   #recent = '';
   #inHeader = true;
-  /** Nothing was written that a bare call does not begin with. */
+  /** The answer may still begin with a bare call. */
   #isBeginning = true;
   readonly #closed = new AbortController();
   readonly #stopped: AbortSignal;
   #violation: string | undefined;
 
-  constructor(options: PlanSteerOptions) {
+  constructor(options: PlanProcessorOptions) {
     const { plan, tokenizer } = options;
     this.#options = options;
     this.#stopped = AbortSignal.any([this.#closed.signal, ...(options.signal ? [options.signal] : [])]);
@@ -76,11 +74,11 @@ export class PlanSteer implements LogitsProcessor {
 
   #choosing(current: Choosing): NextTokens {
     const allowed = current.walk?.allowed;
-    if (allowed && !current.unsettled) return { kind: 'mask', allowed };
+    if (allowed && !current.pending) return { kind: 'mask', allowed };
     return { kind: 'pending', ready: () => this.#settle(current) };
   }
 
-  /** The same array as long as the same is forbidden. */
+  /** Returns the same array while the same tokens are forbidden. */
   #forbiddenNow(): readonly number[] {
     const completing = this.#completing();
     const known = this.#forbiddenWith.get(completing);
@@ -90,7 +88,7 @@ export class PlanSteer implements LogitsProcessor {
     return ids;
   }
 
-  /** Tokens that would complete the forbidden text, where it is meant. */
+  /** Tokens that would complete the forbidden text, at the places where it is forbidden. */
   #completing(): readonly number[] {
     const { where = 'anywhere' } = this.#options.plan.forbidden;
     if (where === 'header' && !this.#inHeader) return none;
@@ -102,7 +100,7 @@ export class PlanSteer implements LogitsProcessor {
     const current = this.#current;
     switch (current?.kind) {
       case 'write':
-        // Another steer may have written something else first.
+        // Another processor may have forced a different token.
         if (token === current.ids[0]) this.#write(current.ids.slice(1));
         return;
       case 'choose':
@@ -119,11 +117,11 @@ export class PlanSteer implements LogitsProcessor {
     }
   }
 
-  /** Of an answer that has ended: what of its schema could not be enforced, and was not kept. */
+  /** After the answer: the part of its schema that could not be enforced and that the answer breaks. */
   async violation(): Promise<string | undefined> {
     const current = this.#current;
     if (current?.kind === 'choose' && current.walk && current.step.grammar.last) {
-      await current.unsettled;
+      await current.pending;
       await current.walk.end();
       this.#violation ??= current.walk.violation;
     }
@@ -138,25 +136,25 @@ export class PlanSteer implements LogitsProcessor {
 
   async #open(current: Choosing): Promise<void> {
     const walk = await this.#options.grammars.walk(current.step.grammar, this.#stopped);
-    // The answer may have ended meanwhile.
+    // The answer may have ended in the meantime.
     if (this.#current === current) current.walk = walk;
     else walk.close();
   }
 
-  /** Opens the grammar that stands next, or follows it past its end. */
+  /** Opens the next grammar, or moves on if it has ended. */
   async #settle(current: Choosing): Promise<void> {
-    if (current.walk === undefined) current.unsettled ??= this.#open(current);
-    await current.unsettled;
-    delete current.unsettled;
+    if (current.walk === undefined) current.pending ??= this.#open(current);
+    await current.pending;
+    delete current.pending;
     if (this.#current === current && current.walk?.allowed === undefined) this.#ended(current);
   }
 
   #chosen(current: Choosing, token: number): void {
     current.ids.push(token);
     const taken = current.walk?.take(token);
-    // Where it fails, the next choice says so.
+    // A failure is reported by the next choice.
     taken?.catch(() => {});
-    if (taken) current.unsettled = taken;
+    if (taken) current.pending = taken;
   }
 
   #ended(current: Choosing): void {
@@ -182,7 +180,7 @@ export class PlanSteer implements LogitsProcessor {
     else this.#next();
   }
 
-  /** Looks for the opener of a call in what the model writes freely. */
+  /** Looks for the opener of a call in free text. */
   #watch(token: number): void {
     const { plan, tokenizer, parser } = this.#options;
     const { calls, forbidden } = plan;
@@ -221,7 +219,7 @@ export class PlanSteer implements LogitsProcessor {
     }
   }
 
-  /** A token may have run over the opener's end into what would be written next; any other run is the model's own way. */
+  /** A token may extend past the opener into the text that the plan would force; any other continuation stays free. */
   #begin(steps: readonly Step[], written: string): void {
     this.#recent = '';
     const [first, ...rest] = steps;
@@ -235,5 +233,58 @@ export class PlanSteer implements LogitsProcessor {
 
 const none: readonly number[] = [];
 
-/** A header in which a call's recipient stands, or the end of a text that holds an opener. */
+/** Enough for the header that names a call's recipient, or for an opener. */
 const maxOpenerChars = 200;
+
+// Forbids a text, however it is split into tokens.
+
+/** Cached by tokenizer, because each search visits the whole vocabulary. */
+const found = new WeakMap<Tokenizer, Map<string, readonly number[]>>();
+
+class ForbiddenText {
+  readonly #tokenizer: Tokenizer;
+  readonly #text: string;
+  /** By the lengths of those prefixes of the text that the output ends with. */
+  readonly #completing = new Map<string, readonly number[]>();
+
+  /** @param text ASCII, at least two characters */
+  constructor(tokenizer: Tokenizer, text: string) {
+    this.#tokenizer = tokenizer;
+    this.#text = text;
+  }
+
+  /** Tokens that would complete the text after `before`, or contain it; the same array for the same tokens. */
+  completing(before: string): readonly number[] {
+    const begun = Array.from({ length: this.#text.length - 1 }, (_, i) => i + 1).filter((length) =>
+      before.endsWith(this.#text.slice(0, length)),
+    );
+    const known = this.#completing.get(begun.join());
+    if (known) return known;
+    const ids = [
+      ...this.#holding('within', this.#text),
+      ...begun.flatMap((length) => this.#holding('first', this.#text.slice(length))),
+    ];
+    this.#completing.set(begun.join(), ids);
+    return ids;
+  }
+
+  #holding(where: 'within' | 'first', text: string): readonly number[] {
+    const known = found.get(this.#tokenizer) ?? new Map<string, readonly number[]>();
+    found.set(this.#tokenizer, known);
+    const key = `${where} ${text}`;
+    const ids = known.get(key) ?? this.#search(where, Buffer.from(text));
+    known.set(key, ids);
+    return ids;
+  }
+
+  #search(where: 'within' | 'first', text: Buffer): number[] {
+    const ids: number[] = [];
+    for (let id = 0; id < this.#tokenizer.vocabularySize; id++) {
+      const { buffer, byteOffset, byteLength } = this.#tokenizer.bytesOf(id);
+      if (byteLength < text.length) continue;
+      const at = Buffer.from(buffer, byteOffset, byteLength).indexOf(text);
+      if (where === 'within' ? at >= 0 : at === 0) ids.push(id);
+    }
+    return ids;
+  }
+}

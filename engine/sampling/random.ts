@@ -1,6 +1,6 @@
 /**
  * xoshiro128** 1.1 (Blackman and Vigna, "Scrambled linear pseudorandom number generators", 2021,
- * https://prng.di.unimi.it/xoshiro128starstar.c). Its state is filled by splitmix64, as its authors advise.
+ * https://prng.di.unimi.it/xoshiro128starstar.c). Its authors advise to seed it with splitmix64.
  */
 
 const mask64 = (1n << 64n) - 1n;
@@ -35,7 +35,7 @@ export function xoshiro128StarStar(state: readonly [number, number, number, numb
   };
 }
 
-/** Uniform numbers in [0, 1) with 53 bits, the same ones for the same seed. */
+/** Uniform numbers in [0, 1) with 53 bits, deterministic for a seed. */
 export function seededRandom(seed: number): () => number {
   const words = splitmix64(BigInt(Math.trunc(seed)));
   const [low, high] = [words(), words()];
@@ -46,4 +46,28 @@ export function seededRandom(seed: number): () => number {
     Number(high >> 32n),
   ]);
   return () => ((next() >>> 5) * 2 ** 26 + (next() >>> 6)) * 2 ** -53;
+}
+
+/** Random numbers with a look-ahead that changes neither their values nor their order. */
+export class Uniforms {
+  readonly #random: () => number;
+  #ahead: number[] = [];
+
+  /** @param random uniform in [0, 1). */
+  constructor(random: () => number) {
+    this.#random = random;
+  }
+
+  next(): number {
+    return this.#ahead.shift() ?? this.#random();
+  }
+
+  peek(count: number): number[] {
+    while (this.#ahead.length < count) this.#ahead.push(this.#random());
+    return this.#ahead.slice(0, count);
+  }
+
+  skip(count: number): void {
+    this.#ahead.splice(0, count);
+  }
 }

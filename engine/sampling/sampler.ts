@@ -1,7 +1,7 @@
 /**
  * From logits to the next token. The steps run in the order of transformers' generate (`_get_logits_processor`):
- * logit bias, repetition penalty, presence penalty, temperature, top-k, top-p, min-p, draw. llama.cpp's default chain
- * applies the temperature last, so its top-p cuts another set; the values that model cards publish are meant for this order.
+ * logit bias, repetition penalty, presence penalty, temperature, top-k, top-p, min-p, sample. llama.cpp's default chain
+ * applies the temperature last, so its top-p keeps another set; model cards publish values for this order.
  */
 
 import type { SamplingParams } from '../backend/backend.ts';
@@ -20,17 +20,17 @@ export const greedy: SamplerSettings = {
   logitBias: new Map(),
 };
 
-/** The tokens that the penalties look at. */
+/** The tokens that penalties apply to. */
 export interface TokenHistory {
-  /** Of the prompt and the answer. */
+  /** Prompt and answer. */
   readonly sequence: ReadonlySet<number>;
-  /** Of the answer alone. */
+  /** Answer only. */
   readonly generated: ReadonlySet<number>;
 }
 
 export const emptyHistory: TokenHistory = { sequence: new Set(), generated: new Set() };
 
-/** Tokens that may come next. `weights[i]` is the unnormalised probability of `ids[i]`. */
+/** `weights[i]` is the unnormalised probability of `ids[i]`. */
 export interface Candidates {
   readonly ids: Int32Array;
   readonly weights: Float64Array;
@@ -48,15 +48,15 @@ export function sample(
 ): number {
   const adjusted = penalise(logits, settings, history);
   if (settings.temperature === 0 || settings.topK === 1) return argmax(adjusted);
-  return draw(distribution(adjusted, settings), random());
+  return choose(distribution(adjusted, settings), random());
 }
 
-/** What `sample` draws from. */
+/** The candidates from which `sample` chooses. */
 export function candidatesOf(logits: Float32Array, settings: SamplerSettings, history: TokenHistory): Candidates {
   return distribution(penalise(logits, settings, history), settings);
 }
 
-/** The logits with bias and penalties; the same array when there are none. */
+/** The logits with bias and penalties; the same array if there are none. */
 export function penalise(logits: Float32Array, settings: SamplerSettings, history: TokenHistory): Float32Array {
   const { logitBias, repetitionPenalty, presencePenalty } = settings;
   if (logitBias.size === 0 && repetitionPenalty === 1 && presencePenalty === 0) return logits;
@@ -109,7 +109,7 @@ function distribution(logits: Float32Array, settings: SamplerSettings): Candidat
   const sum = kept.sum();
   if (minP > 0) kept.keepAtLeast(minP);
   if (topP < 1) {
-    // Weights under this together stay under 1 - p: the nucleus is reached without them, and what is left is small.
+    // Weights below this sum to less than 1 - p, so the nucleus doesn't need them, and the rest is small.
     kept.keepAtLeast(((1 - topP) * sum) / ids.length);
     kept.keepMass(topP * sum);
   }
@@ -161,7 +161,7 @@ function before(key: (id: number) => number, a: number, b: number): boolean {
   return keyA > keyB || (keyA === keyB && a < b);
 }
 
-/** Candidates that are narrowed in place; what is kept stands in front, in the order of ids, which the draw follows. */
+/** Candidates that are narrowed in place. Kept ones come first, in the order of their ids. */
 class Selection {
   #ids: Int32Array;
   #weights: Float64Array;
@@ -272,14 +272,14 @@ class Selection {
   }
 }
 
-function draw({ ids, weights }: Candidates, uniform: number): number {
+function choose({ ids, weights }: Candidates, uniform: number): number {
   let sum = 0;
   for (const weight of weights) sum += weight;
   let left = uniform * sum;
   let chosen = 0;
   for (let i = 0; i < ids.length; i++) {
     const weight = weights[i] ?? 0;
-    // A weight of 0 is never chosen, not even when rounding leaves a rest after the last candidate.
+    // Never choose a weight of 0, even if rounding leaves a remainder after the last candidate.
     if (weight > 0) chosen = ids[i] ?? 0;
     left -= weight;
     if (left < 0) break;

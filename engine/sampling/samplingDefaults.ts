@@ -1,9 +1,9 @@
-/** What a request does not say about sampling: the publisher's values where there are some, else cautious ones. */
+/** Default sampling settings: the publisher's values if there are any, else conservative ones. */
 import { z } from 'zod';
 import type { Family } from '../model/spec/spec.ts';
 import { greedy, type SamplerSettings } from './sampler.ts';
 
-/** `generation_config.json`, as far as it is about sampling. Unknown keys are ignored. */
+/** The sampling keys of `generation_config.json`. Unknown keys are ignored. */
 export const generationConfig = z.looseObject({
   do_sample: z.boolean().nullish(),
   temperature: z.number().min(0).max(5).nullish(),
@@ -14,7 +14,7 @@ export const generationConfig = z.looseObject({
 });
 export type GenerationConfig = z.infer<typeof generationConfig>;
 
-/** For files that bring no generation_config.json (GGUF): what the model cards say. */
+/** From the model cards, for files without a generation_config.json (GGUF). */
 const published: Readonly<Record<Family, Partial<SamplerSettings>>> = {
   // SmolLM2-Instruct's card.
   llama: { temperature: 0.2, topP: 0.9 },
@@ -42,7 +42,7 @@ export function samplingDefaults(family: Family, config: GenerationConfig | unde
   };
 }
 
-/** As requests name them; what is absent is the default's. */
+/** A request's own settings; absent ones take the defaults. */
 export interface RequestedSampling {
   readonly temperature?: number | undefined;
   readonly topK?: number | undefined;

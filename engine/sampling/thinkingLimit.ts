@@ -1,21 +1,21 @@
-/** Ends thinking after so many tokens, or when it is asked to, by writing what the model would have written to end it. */
+/** Ends thinking after a token limit or on request, by forcing the tokens with which the model ends it. */
 import type { OutputParser } from '../prompt/output.ts';
 import { free, type LogitsProcessor, type NextTokens } from './logitsProcessor.ts';
 
 export interface ThinkingLimitOptions {
-  /** Knows whether the model thinks; it has read each token before `take`. */
+  /** Knows whether the model is thinking; it gets each token before `take`. */
   readonly parser: OutputParser;
   /** Tokens that end thinking and begin the answer. */
   readonly close: readonly number[];
-  /** Absent: it thinks until it is asked to answer. */
+  /** Absent: no limit. */
   readonly maxTokens?: number | undefined;
-  /** Aborted when the answer is wanted now. */
+  /** Abort it to end thinking now. */
   readonly answerNow?: AbortSignal | undefined;
-  /** Whether a sentence or line ends with a token. */
+  /** Whether the token ends a sentence or a line. */
   readonly endsSentence: (token: number) => boolean;
 }
 
-/** Of the limit, the last tokens in which thinking ends at the end of a sentence: a quarter, and at most these. */
+/** Within this many tokens of the limit (at most a quarter of it), thinking already ends at the end of a sentence. */
 const graceTokens = 16;
 
 export class ThinkingLimit implements LogitsProcessor {

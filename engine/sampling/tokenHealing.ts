@@ -1,30 +1,30 @@
-/** An answer that must begin with given bytes: which tokens may come next, and the text after those bytes. */
+/** Token healing: an answer must begin with given bytes; only the text after them is shown. */
 import { HearthError } from '../errors.ts';
 import { type OutputParser, type OutputPiece, piece } from '../prompt/output.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { Utf8Stream } from '../tokenizer/utf8Stream.ts';
 import { bitsOf, free, type LogitsProcessor, type NextTokens } from './logitsProcessor.ts';
 
-/** Reads an answer that begins with the last token of the text before it, chosen again. */
+/** Parses an answer that begins with the bytes of the prompt's last token, and constrains it to them. */
 export class HealedText implements OutputParser, LogitsProcessor {
   readonly isThinking = false;
   readonly #tokenizer: Tokenizer;
   readonly #utf8 = new Utf8Stream();
-  /** Bytes that are still to come again. */
+  /** Bytes that the answer must still repeat. */
   #missing: Uint8Array;
 
-  /** @param bytes may be empty: then nothing is constrained. */
+  /** @param bytes empty: no constraint. */
   constructor(tokenizer: Tokenizer, bytes: Uint8Array) {
     this.#tokenizer = tokenizer;
     this.#missing = bytes;
   }
 
-  /** The tokens that go on as the text did; all once it has come again. */
+  /** Allows only tokens that repeat the bytes; every token once they are repeated. */
   next(): NextTokens {
     if (this.#missing.length === 0) return free;
     const allowed = tokensTowards(this.#tokenizer, this.#missing);
     if (allowed.length > 0) return { kind: 'mask', allowed: bitsOf(allowed, this.#tokenizer.vocabularySize) };
-    throw new HearthError('unsupported', 'The vocabulary cannot spell the text before the cursor.');
+    throw new HearthError('unsupported', "The model's vocabulary can't spell the text before the cursor.");
   }
 
   push(id: number): OutputPiece[] {
@@ -46,7 +46,7 @@ type ByBeginning = ReadonlyMap<number, readonly number[]>;
 const oneByte = 1 << 16;
 const indexes = new WeakMap<Tokenizer, ByBeginning>();
 
-/** Looks at the whole vocabulary once, so that the first completion need not. */
+/** Indexes the vocabulary once, so that the first completion doesn't wait for it. */
 export function prepareHealing(tokenizer: Tokenizer): ByBeginning {
   const known = indexes.get(tokenizer);
   if (known) return known;
@@ -64,7 +64,7 @@ export function prepareHealing(tokenizer: Tokenizer): ByBeginning {
   return index;
 }
 
-/** Ids whose bytes begin with `bytes`, or begin it. `bytes` is not empty. */
+/** Ids whose bytes begin with `bytes` or are a prefix of it. `bytes` must not be empty. */
 export function tokensTowards(tokenizer: Tokenizer, bytes: Uint8Array): number[] {
   const index = prepareHealing(tokenizer);
   const [first = 0, second] = bytes;

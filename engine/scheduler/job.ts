@@ -1,4 +1,4 @@
-/** A request as the scheduler carries it, from submission to its outcome. */
+/** A request in the scheduler, from submission to its outcome. */
 import type { SamplingSlice } from '../backend/backend.ts';
 import type { Lease } from '../kv/prefixCache.ts';
 import type { FreeTokens } from '../sampling/logitsProcessor.ts';
@@ -9,28 +9,28 @@ import type { Drafter } from './speculation.ts';
 export interface TokenRequest {
   readonly requestClass: RequestClass;
   readonly prompt: readonly number[];
-  /** Lengths of the prompt from which later prompts may differ; absent: its end alone. */
+  /** Prompt lengths at which later prompts may diverge; absent: only the end. */
   readonly boundaries?: readonly number[] | undefined;
-  /** 0: the prompt is computed and kept in the cache, nothing is sampled. */
+  /** 0: the prompt is computed into the cache and nothing is sampled. */
   readonly maxTokens: number;
-  /** @param logits `[vocabulary]`; a promise where a grammar says first what may come. */
+  /** @param logits `[vocabulary]`. @returns a promise if a grammar is still computing its mask. */
   readonly choose: (logits: Float32Array) => number | Promise<number>;
-  /** How `choose` chooses, where that is by these rules and nothing else: a device may then draw the tokens itself. */
-  readonly drawing?: Drawing | undefined;
-  /** Called with every token as it is chosen. */
+  /** Set if `choose` follows these rules alone, so that the device may sample instead. */
+  readonly sampling?: SamplingState | undefined;
+  /** Called with every token once it is sampled. */
   readonly deliver: (token: number) => 'continue' | 'stop';
-  /** Counted from submission: what is not done by then fails with `timeout`. */
+  /** From submission; a request that takes longer fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface Drawing extends Pick<SamplingSlice, 'rules' | 'history' | 'stopIds'> {
-  /** What the rules may choose next; undefined: the next token is not left to them alone. */
+export interface SamplingState extends Pick<SamplingSlice, 'rules' | 'history' | 'stopIds'> {
+  /** Limits of the next tokens; undefined if the rules alone don't decide the next token. */
   free(): FreeTokens | undefined;
-  /** The next numbers that `choose` would use, which stay unused. */
+  /** Looks at the next random numbers that `choose` would use, without using them. */
   uniforms(count: number): number[];
-  /** So many tokens were drawn with them. */
-  drew(tokens: number): void;
+  /** Marks the random numbers of this many tokens as used. */
+  sampled(tokens: number): void;
 }
 
 export interface TokenOutcome {
@@ -52,13 +52,13 @@ export class Job implements QueuedRequest {
   /** Prompt and answer so far. */
   readonly tokens: number[];
   lease: Lease | undefined;
-  /** Of the prompt, how many came from the cache when the request was first admitted. */
+  /** Prompt tokens found in the cache when the request was first admitted. */
   cachedTokens: number | undefined;
   firstTokenMs: number | undefined;
-  /** Guesses at the tokens that follow. */
+  /** Draft tokens to verify in the next pass. */
   drafts: readonly number[] = [];
   drafter: Drafter | undefined;
-  /** Tokens that the drafter has seen. */
+  /** Tokens that the drafter already knows. */
   verifiedTokens = 0;
 
   constructor(
@@ -102,7 +102,6 @@ export class Job implements QueuedRequest {
     return this.tokens.length - this.request.prompt.length;
   }
 
-  /** What it runs on. */
   get sequence(): Lease['sequence'] {
     if (!this.lease) throw new Error('A request runs without a sequence.');
     return this.lease.sequence;

@@ -1,4 +1,4 @@
-/** Who gets the key-value memory when it does not hold all: requests of better classes, and of one class the earliest. */
+/** Divides the KV cache when it cannot hold every request: better classes first, and earlier requests first within a class. */
 import type { PrefixCache } from '../kv/prefixCache.ts';
 import type { Job } from './job.ts';
 import type { StepSlice } from './nextStep.ts';
@@ -12,19 +12,19 @@ export class MemoryRoom {
   readonly #cache: () => PrefixCache;
   readonly #statistics: StatisticsRecorder;
 
-  /** `cache`: after a loss it is another one. */
+  /** @param cache the current one; it is replaced after a device loss. */
   constructor(queue: RequestQueue<Job>, cache: () => PrefixCache, statistics: StatisticsRecorder) {
     this.#queue = queue;
     this.#cache = cache;
     this.#statistics = statistics;
   }
 
-  /** Whether all that is admitted can be computed. If not, requests of worse classes make room, or this one waits. */
+  /** Whether every admitted request has memory. If not, requests of worse classes give theirs up, or this one waits. */
   hasRoomFor(job: Job): boolean {
     const admitted = [...this.#queue].filter((other) => other.admitted);
     for (;;) {
       const demands = admitted.map(({ sequence, waitingTokens }) => ({ sequence, tokens: waitingTokens }));
-      // Alone it is tried whatever the account says: the decoder knows what to tell the user.
+      // A single request always runs: if memory is short, the decoder has the better error message.
       if (this.#cache().evictFor(demands) || admitted.length === 1) return true;
       const victim = this.#queue.victimFor(job);
       this.#suspend(victim && victim.requestClass !== job.requestClass ? victim : job);
@@ -36,17 +36,17 @@ export class MemoryRoom {
     }
   }
 
-  /** Its tokens stay in the cache while there is room; what is lost is computed again. */
+  /** Its tokens stay in the cache while there is room; evicted ones are computed again. */
   #suspend(job: Job): void {
     const { lease } = job;
-    if (!lease) throw new Error('A request without a sequence has none to give back.');
+    if (!lease) throw new Error('The request has no sequence to give back.');
     job.lease = undefined;
     job.drafts = [];
     this.#cache().release(lease, job.tokens);
     this.#statistics.suspended();
   }
 
-  /** The slices for which there is memory: all, else the first alone, for which another request may have to stand back. */
+  /** @returns all slices if they fit, else the first alone, for which other requests may be suspended. */
   fitting(slices: readonly Slice[]): readonly Slice[] {
     const cache = this.#cache();
     if (cache.evictFor(slices.map(demand))) return slices;
@@ -58,7 +58,7 @@ export class MemoryRoom {
         this.#suspend(victim);
         continue;
       }
-      // Those that rank before it go on; alone it is tried whatever the account says.
+      // Requests that rank before it continue. A single request always runs.
       if (![...this.#queue].some((other) => other.admitted && other !== first.request)) break;
       this.#suspend(first.request);
       this.#queue.block(first.request);

@@ -1,34 +1,33 @@
-/** What the engine computes next: the scheduler's decision as a pure function. */
+/** Decides what the engine computes next, as a pure function. */
 
-/** Who waits for the answer; earlier classes go first and cut in between the steps of later ones. */
+/** The first class goes first; better classes pre-empt worse ones between steps. */
 export const requestClasses = ['keystroke', 'chat', 'summary', 'warm-up'] as const;
 export type RequestClass = (typeof requestClasses)[number];
 
-/** What the decision looks at. */
 export interface Candidate {
   readonly requestClass: RequestClass;
-  /** It holds a sequence, so it is known what is cached. */
+  /** It holds a sequence, so its cached length is known. */
   readonly admitted: boolean;
-  /** Tokens known and not yet in the cache: the rest of the prompt, or the one token just sampled. */
+  /** Known tokens that are not yet in the cache: the rest of the prompt, or the last sampled token. */
   readonly waitingTokens: number;
-  /** Guesses at what follows, to be verified in the same run; 0 while the prompt is computed. */
+  /** Verified in the same pass; 0 during prefill. */
   readonly draftTokens: number;
-  /** It samples once its tokens are computed; a warm-up does not. */
+  /** False for a warm-up. */
   readonly samples: boolean;
 }
 
 export interface StepLimits {
-  /** Most prompt tokens computed between two decisions: what a keystroke or a cancellation waits for. */
+  /** Most prompt tokens between two decisions. A keystroke or a cancellation waits at most this long. */
   readonly chunkTokens: number;
-  /** Sequences that one run may take. */
+  /** Sequences in one forward pass. */
   readonly maxSequences: number;
 }
 
 export interface StepSlice<Request> {
   readonly request: Request;
-  /** Of the waiting tokens. */
+  /** How many of the waiting tokens. */
   readonly tokens: number;
-  /** Guesses after them; then every row's logits are asked for. */
+  /** Draft tokens after them; if there are any, `logits` is `all`. */
   readonly drafts: number;
   readonly logits: 'none' | 'last' | 'all';
 }
@@ -39,8 +38,8 @@ export type NextStep<Request> =
   | { readonly kind: 'run'; readonly slices: readonly StepSlice<Request>[] };
 
 /**
- * One run for the first request; where the decoder takes several sequences, those that decode ride along, and the
- * chunk's rest goes to prompts of the same class.
+ * Plans one pass for the first request. If the decoder takes several sequences, decoding requests join the pass, and
+ * prompts of the same class share the rest of the chunk.
  * @param ordered the first goes first.
  */
 export function nextStep<Request extends Candidate>(

@@ -1,13 +1,12 @@
 /**
- * Who waits and whose turn it is. Time is an argument and nothing is computed here, so that a simulation with a virtual
- * clock can show that no request starves.
+ * The queue of requests and their order. Time is an argument and nothing is computed here, so that a simulation with a
+ * virtual clock can show that no request starves.
  *
- * Between classes the better one goes first, but a class that has waited for its patience gets one step. Within a class
- * every request gets the same share of the time: the one that was served least goes first, and a newcomer begins
- * where an ideal processor, shared by all, would stand now (start-time fair queueing: Goyal, Vin and Cheng 1996).
+ * The better class goes first, but a class that has waited for its patience gets one step. Requests of one class share
+ * the time equally: the least served goes first, and a new one starts at the virtual time of an ideal shared processor
+ * (start-time fair queueing: Goyal, Vin and Cheng 1996).
  */
 import { HearthError } from '../errors.ts';
-import { chunkTokens, leastMeasuredTokens } from './chunks.ts';
 import {
   type Candidate,
   type NextStep,
@@ -18,35 +17,35 @@ import {
   type StepSlice,
 } from './nextStep.ts';
 
-/** Someone who types goes on within this time, and hardly ever before. */
+/** While somebody types, the next key comes within this interval. */
 const typing = { soonestMs: 60, latestMs: 2000 };
 
 export interface QueueLimits extends StepLimits {
-  /** Requests of one class that wait or run: a flood of one kind shuts out none of another. */
+  /** Requests of one class that wait or run, so that a flood of one class can't block the others. */
   readonly maxPendingPerClass: number;
-  /** How long better classes may keep a class from its next step. */
+  /** How long better classes may delay the next step of a class. */
   readonly patienceMs: Readonly<Record<RequestClass, number>>;
 }
 
 export interface QueuedRequest extends Candidate {
-  /** When it must be done, on the queue's clock. */
+  /** On the queue's clock. */
   readonly deadlineMs?: number | undefined;
 }
 
 interface Turn {
   readonly arrival: number;
   servedMs: number;
-  /** It waits for memory that others hold. */
+  /** It waits for memory. */
   blocked: boolean;
-  /** Its next token is being chosen elsewhere. */
+  /** Its next token waits for a grammar. */
   held: boolean;
 }
 
 interface ClassState {
   pending: number;
-  /** What a request that was always here would have been served. */
+  /** Service time of a request that had always been here. */
   virtualMs: number;
-  /** When the class was last served, or began to wait. */
+  /** When the class was last served or started to wait. */
   servedAtMs: number;
   arrivedAtMs: number;
 }
@@ -61,7 +60,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     ]),
   );
   #arrivals = 0;
-  /** In the last run of a prompt's tokens; 0 before there was one. */
+  /** In the last prefill pass; 0 before the first. */
   #msPerToken = 0;
 
   constructor(limits: QueueLimits) {
@@ -86,7 +85,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     if (state.pending >= this.#limits.maxPendingPerClass) {
       throw new HearthError(
         'busy',
-        `${state.pending} requests of this kind are waiting already; try again when some are done.`,
+        `${state.pending} requests of this kind are already waiting. Try again when some are done.`,
       );
     }
     if (state.pending === 0) state.servedAtMs = nowMs;
@@ -95,7 +94,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     this.#turns.set(request, { arrival: this.#arrivals++, servedMs: state.virtualMs, blocked: false, held: false });
   }
 
-  /** What it held is free again, so whoever waits for memory may try. */
+  /** Removes the request and unblocks those that wait for memory. */
   delete(request: Request): void {
     if (!this.#turns.delete(request)) throw new Error('A request ended twice.');
     this.#classOf(request).pending--;
@@ -112,32 +111,32 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   }
 
   #chunkTokens(first: Request | undefined, nowMs: number): number {
-    const isTyping = first !== undefined && this.isPressed(first, nowMs);
+    const isTyping = first !== undefined && this.isTypingBefore(first, nowMs);
     return chunkTokens({ fullTokens: this.#limits.chunkTokens, msPerToken: this.#msPerToken, isTyping });
   }
 
-  /** Another machine takes other runs. */
+  /** Call when the decoder is replaced. */
   resize(limits: StepLimits): void {
     this.#limits = { ...this.#limits, ...limits };
     this.#msPerToken = 0;
     this.#unblock();
   }
 
-  /** Somebody types, or asks otherwise for what goes before the request: probably again during its next step. */
-  isPressed(request: Request, nowMs: number): boolean {
+  /** Whether a request of a better class is likely to arrive during the next step of `request`, because somebody types. */
+  isTypingBefore(request: Request, nowMs: number): boolean {
     return requestClasses.slice(0, rank(request)).some((name) => {
       const sinceMs = nowMs - this.#classOf({ requestClass: name }).arrivedAtMs;
       return sinceMs > typing.soonestMs && sinceMs < typing.latestMs;
     });
   }
 
-  /** How long one forward pass took. Not those whose tokens the device samples: they follow each other, a token each. */
+  /** Records the time of one forward pass. Steps with device sampling are several passes of one token and don't count. */
   measured(slices: readonly StepSlice<Request>[], tookMs: number): void {
     const tokens = tokensOf(slices);
     if (tokens >= leastMeasuredTokens) this.#msPerToken = tookMs / tokens;
   }
 
-  /** What was computed, and how long that took: divided among the slices by their tokens. */
+  /** Charges the time of a step to its requests, in proportion to their tokens. */
   charge(slices: readonly StepSlice<Request>[], tookMs: number, nowMs: number): void {
     const allTokens = tokensOf(slices);
     for (const { request, tokens, drafts } of slices) {
@@ -151,12 +150,12 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     }
   }
 
-  /** Leaves the request out until it is released. */
+  /** Skips the request until `release`. */
   hold(request: Request): void {
     this.#turn(request).held = true;
   }
 
-  /** Without effect on one that has ended meanwhile. */
+  /** No effect on a request that has ended. */
   release(request: Request): void {
     const turn = this.#turns.get(request);
     if (turn) turn.held = false;
@@ -166,14 +165,14 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     return this.#turn(request).held;
   }
 
-  /** Leaves the request out until another one ends. */
+  /** Skips the request until another one ends. */
   block(request: Request): void {
     this.#turn(request).blocked = true;
   }
 
   /**
-   * Of those that hold a sequence, the one that must give it back for `request`: the latest of the worst class, and none
-   * that ranks before it. The first of all is never chosen, so that it gets done.
+   * The admitted request that must give its sequence back for `request`: the latest of the worst class, never one that
+   * ranks before `request`. So the first of all requests always finishes.
    */
   victimFor(request: Request): Request | undefined {
     let victim: Request | undefined;
@@ -215,7 +214,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
 
   #classOf({ requestClass }: Pick<Request, 'requestClass'>): ClassState {
     const state = this.#classes.get(requestClass);
-    if (!state) throw new Error(`There is no class ${requestClass}.`);
+    if (!state) throw new Error(`Unknown request class ${requestClass}.`);
     return state;
   }
 
@@ -230,3 +229,32 @@ const tokensOf = (slices: readonly StepSlice<unknown>[]): number =>
   slices.reduce((sum, { tokens, drafts }) => sum + tokens + drafts, 0);
 
 const rank = ({ requestClass }: Candidate): number => requestClasses.indexOf(requestClass);
+
+// Sets the prompt tokens of one forward pass by the measured time of passes on this device. Nothing else decides it.
+
+/** While somebody types, the next key waits for a pass to end. Smaller passes would waste the reading of the weights. */
+const typingPass = { passMs: 100, leastTokens: 16 };
+
+/**
+ * Without typing, a pass fills the device, unless a cancellation or the first key would wait longer than `passMs`.
+ * `leastTokens` is the minimum on every device, and the size before its speed is known.
+ */
+const idlePass = { passMs: 1000, leastTokens: 128 };
+
+interface ChunkConditions {
+  /** A pass that fills the device (`Decoder.maxTokensPerRun`). */
+  readonly fullTokens: number;
+  /** 0: not measured yet. */
+  readonly msPerToken: number;
+  /** A request of a better class is likely to arrive soon. */
+  readonly isTyping: boolean;
+}
+
+function chunkTokens({ fullTokens, msPerToken, isTyping }: ChunkConditions): number {
+  const { passMs, leastTokens } = isTyping ? typingPass : idlePass;
+  const timely = msPerToken > 0 ? Math.floor(passMs / msPerToken) : leastTokens;
+  return Math.min(fullTokens, Math.max(leastTokens, timely));
+}
+
+/** Shorter passes mostly measure the reading of the weights, not prefill. */
+const leastMeasuredTokens = typingPass.leastTokens;

@@ -1,7 +1,9 @@
 /**
- * The one loop that drives a decoder: `schedule → run → sample → deliver`. Whose turn it is, the queue decides
- * (requestQueue.ts); here its decisions are carried out.
+ * The one loop that drives a decoder: `schedule → run → sample → deliver`. The queue (requestQueue.ts) decides whose
+ * turn it is; the scheduler carries that out.
  */
+
+import { setImmediate } from 'node:timers/promises';
 import type { Decoder } from '../backend/backend.ts';
 import { HearthError, invalidInput } from '../errors.ts';
 import type { PrefixCache } from '../kv/prefixCache.ts';
@@ -9,8 +11,8 @@ import type { Snapshots } from '../kv/snapshots.ts';
 import { limits } from '../limits.ts';
 import { outputSize } from '../model/spec/spec.ts';
 import type { SchedulerStatistics } from '../protocol/statistics.ts';
-import { DeviceDraws, type DrawStep } from './deviceSampling.ts';
-import { Guesses } from './draftTokens.ts';
+import { DeviceSampler, type DeviceStep } from './deviceSampling.ts';
+import { DraftTokens } from './draftTokens.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import { MemoryRoom } from './memoryRoom.ts';
 import type { StepLimits, StepSlice } from './nextStep.ts';
@@ -18,23 +20,23 @@ import { type QueueLimits, RequestQueue } from './requestQueue.ts';
 import type { Speculation } from './speculation.ts';
 import { StatisticsRecorder } from './statistics.ts';
 
-/** What computes, and what it has computed. Both go when the device goes. */
+/** A decoder and its cache. A device loss ends both. */
 export interface Machine {
   readonly decoder: Decoder;
   readonly cache: PrefixCache;
-  /** Absent: nothing is kept on the disk. */
+  /** Absent: no snapshots on disk. */
   readonly snapshots?: Pick<Snapshots, 'restorePrefix' | 'onIdle' | 'onRequest'>;
-  /** Absent: nothing is guessed. */
+  /** Absent: no draft tokens. */
   readonly speculation?: Speculation;
 }
 
 export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits> {
-  /** After `device-lost`: another machine, on which every request goes on from its own tokens. Absent: the requests fail. */
+  /** After `device-lost`, gives another machine, on which every request continues from its tokens. Absent: the requests fail. */
   readonly recover?: (loss: HearthError, lost: Decoder) => Promise<Machine>;
-  /** Milliseconds, never going back. */
+  /** Monotonic milliseconds. */
   readonly now: () => number;
-  /** Lets the process take in messages (new requests, cancellations) between two steps. */
-  readonly breathe: () => Promise<void>;
+  /** Lets the process receive new requests and cancellations between two steps. */
+  readonly yieldToEventLoop: () => Promise<void>;
 }
 
 type Slice = StepSlice<Job>;
@@ -44,28 +46,27 @@ export class Scheduler {
   readonly #queue: RequestQueue<Job>;
   #machine: Machine;
   readonly #statistics = new StatisticsRecorder();
-  readonly #deviceDraws: DeviceDraws;
+  readonly #deviceSampler: DeviceSampler;
   readonly #room: MemoryRoom;
-  readonly #guesses: Guesses;
+  readonly #draftTokens: DraftTokens;
   #working: Promise<void> | undefined;
   #closed = false;
-  /** Choices that take long. */
+  /** Tokens that wait for a grammar. */
   readonly #held = new Set<Promise<void>>();
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
     this.#machine = options;
-    this.#deviceDraws = new DeviceDraws(() => this.decoder);
+    this.#deviceSampler = new DeviceSampler(() => this.decoder);
     this.#queue = new RequestQueue({ ...options, ...this.#stepLimits() });
     this.#room = new MemoryRoom(this.#queue, () => this.#machine.cache, this.#statistics);
-    this.#guesses = new Guesses(() => this.#machine, this.#queue, this.#statistics);
+    this.#draftTokens = new DraftTokens(() => this.#machine, this.#queue, this.#statistics);
   }
 
   get decoder(): Decoder {
     return this.#machine.decoder;
   }
 
-  /** Requests that wait or run. */
   get pending(): number {
     return this.#queue.size;
   }
@@ -75,9 +76,9 @@ export class Scheduler {
   }
 
   /**
-   * @returns how it ended; cancelling is an end, not an error.
-   * @throws HearthError `context-overflow`, `busy` (too many wait), `timeout`, `unavailable` (the model is going), and
-   * what the decoder throws.
+   * @returns the outcome; cancellation is an outcome, not an error.
+   * @throws HearthError `context-overflow`, `busy` (too many requests), `timeout`, `unavailable` (the model is being
+   * unloaded), and every error of the decoder.
    */
   submit(request: TokenRequest): Promise<TokenOutcome> {
     return new Promise((resolve, reject) => {
@@ -95,32 +96,32 @@ export class Scheduler {
     });
   }
 
-  /** Ends every request as cancelled; afterwards nothing runs and nothing is taken. */
+  /** Cancels every request and refuses new ones. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#working;
-    // Those that were held are ended by the work that their release begins.
+    // Releasing a held request starts `#work`, which cancels it.
     while (this.#held.size > 0) await Promise.all(this.#held);
     await this.#working;
   }
 
   async #work(): Promise<void> {
-    // A request submitted in the same turn takes part in the first decision.
-    await this.#options.breathe();
+    // Waits for requests submitted in the same turn of the event loop.
+    await this.#options.yieldToEventLoop();
     await this.#machine.snapshots?.onRequest();
     for (;;) {
       const nowMs = this.#options.now();
       this.#endUnwanted(nowMs);
       const step = this.#queue.next(nowMs);
       if (!step) {
-        // Not in a `finally`: a request submitted before that ran would find a loop that takes no more.
+        // Not in a `finally`: a request submitted before it ran would find a loop that has already ended.
         this.#working = undefined;
         if (!this.#closed) this.#machine.snapshots?.onIdle();
         return;
       }
       if (step.kind === 'admit') await this.#admit(step.request, nowMs);
       else await this.#run(step.slices, nowMs);
-      await this.#options.breathe();
+      await this.#options.yieldToEventLoop();
     }
   }
 
@@ -164,47 +165,47 @@ export class Scheduler {
   async #run(slices: readonly Slice[], startMs: number): Promise<void> {
     const fitting = this.#room.fitting(slices);
     if (fitting.length === 0) return;
-    const draws = this.#deviceDraws.plan(fitting);
-    if (draws) await this.#draw(fitting, draws, startMs);
+    const deviceStep = this.#deviceSampler.plan(fitting);
+    if (deviceStep) await this.#sampleOnDevice(fitting, deviceStep, startMs);
     else await this.#compute(fitting, startMs);
   }
 
-  async #draw(slices: readonly Slice[], step: DrawStep, startMs: number): Promise<void> {
-    let drawn: number[][];
+  async #sampleOnDevice(slices: readonly Slice[], step: DeviceStep, startMs: number): Promise<void> {
+    let sampled: number[][];
     try {
-      drawn = await this.#deviceDraws.draw(step);
+      sampled = await this.#deviceSampler.sample(step);
     } catch (error) {
       await this.#failed(slices, error);
       return;
     }
     const endMs = this.#options.now();
-    this.#deviceDraws.took(step, endMs - startMs);
+    this.#deviceSampler.took(step, endMs - startMs);
     this.#account(
-      slices.map((slice, i) => ({ ...slice, tokens: drawn[i]?.length ?? 0 })),
+      slices.map((slice, i) => ({ ...slice, tokens: sampled[i]?.length ?? 0 })),
       startMs,
       endMs,
     );
-    this.#guesses.measured(slices, (endMs - startMs) / step.steps);
+    this.#draftTokens.measured(slices, (endMs - startMs) / step.steps);
     for (const [i, { request }] of slices.entries())
-      this.#drawn(request, drawn[i] ?? [], step.slices[i]?.forbidden ?? []);
+      this.#deliverSampled(request, sampled[i] ?? [], step.slices[i]?.forbidden ?? []);
   }
 
-  /** @param forbidden what the device left out: whatever it sampled after that has changed is dropped. */
-  #drawn(job: Job, tokens: readonly number[], forbidden: readonly number[]): void {
+  /** @param forbidden the tokens that the device left out; tokens sampled after that list has changed are dropped. */
+  #deliverSampled(job: Job, tokens: readonly number[], forbidden: readonly number[]): void {
     try {
       let finish: TokenOutcome['finish'] | undefined;
       let delivered = 0;
       for (const token of tokens) {
-        if (finish || job.request.signal?.aborted || job.request.drawing?.free()?.forbidden !== forbidden) break;
+        if (finish || job.request.signal?.aborted || job.request.sampling?.free()?.forbidden !== forbidden) break;
         finish = this.#deliver(job, token);
         delivered++;
       }
-      job.request.drawing?.drew(delivered);
+      job.request.sampling?.sampled(delivered);
       this.#statistics.count(job.requestClass, 'deviceTokens', delivered);
-      // What was drawn beyond the end is forgotten; the last token was never run.
+      // Drops tokens sampled past the end. The last token is not in the cache.
       job.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
-      else this.#guesses.renew(job, 0, this.#options.now());
+      else this.#draftTokens.renew(job, 0, this.#options.now());
     } catch (error) {
       this.#fail(job, error);
     }
@@ -226,12 +227,12 @@ export class Scheduler {
     const endMs = this.#options.now();
     this.#queue.measured(slices, endMs - startMs);
     this.#account(slices, startMs, endMs);
-    this.#guesses.measured(slices, endMs - startMs);
+    this.#draftTokens.measured(slices, endMs - startMs);
     for (const [i, slice] of slices.entries())
       await this.#withoutWaiting(slice.request, this.#computed(slice, logits[i]));
   }
 
-  /** A grammar may take a second to be compiled: the others go on meanwhile. */
+  /** Compiling a grammar may take a second; other requests continue meanwhile. */
   async #withoutWaiting(job: Job, computed: Promise<void>): Promise<void> {
     if (await settles(computed, limits.generation.choiceMs)) return;
     this.#queue.hold(job);
@@ -243,13 +244,13 @@ export class Scheduler {
     this.#held.add(held);
   }
 
-  /** Every request keeps its tokens and is admitted anew; what was cached is computed again. */
+  /** Every request keeps its tokens and is admitted again; its cache is computed again. */
   async #recover(loss: HearthError): Promise<void> {
     const { decoder, cache } = this.#machine;
     for (const job of this.#queue) {
       if (job.lease) cache.discard(job.lease);
       job.lease = undefined;
-      // What runs took there says nothing of the next machine.
+      // Measured times don't apply to the next machine.
       job.drafter = undefined;
     }
     cache.clear();
@@ -272,7 +273,7 @@ export class Scheduler {
     else await this.#runAlone(slices, error);
   }
 
-  /** After a failed run: the request that it happened to fails alone. */
+  /** After a failed pass, runs its requests one by one, so that only the faulty one fails. */
   async #runAlone(slices: readonly Slice[], error: unknown): Promise<void> {
     const [only, ...others] = slices;
     if (others.length === 0) {
@@ -288,22 +289,22 @@ export class Scheduler {
     try {
       const finish = await this.#choose(job, job.drafts.slice(0, drafts), logits);
       if (!this.#queue.has(job)) return;
-      // What was guessed wrong is forgotten; the last token chosen was never run.
-      // One that was held may have given its sequence back.
+      // Drops rejected draft tokens. The last token is not in the cache.
+      // A held request may have given its sequence back.
       job.lease?.sequence.truncate(job.tokens.length - 1);
       if (finish) this.#finish(job, finish);
-      else this.#guesses.renew(job, drafts, this.#options.now());
+      else this.#draftTokens.renew(job, drafts, this.#options.now());
     } catch (error) {
       if (!this.#queue.has(job)) return;
-      // A request that was given up while its token was chosen keeps what it has.
+      // A request cancelled while its token was chosen keeps its tokens.
       if (job.request.signal?.aborted) this.#finish(job, 'cancelled');
       else this.#fail(job, error);
     }
   }
 
   /**
-   * Chooses the token after the last one, and one more for every guess that came true. Each is drawn from the model's own
-   * distribution at its place, so guesses change nothing but the speed.
+   * Samples the next token, and one more after each accepted draft token. Each is sampled from the model's own
+   * distribution, so draft tokens change only the speed.
    * @param logits `[1 + drafts, vocabulary]`
    */
   async #choose(
@@ -313,7 +314,7 @@ export class Scheduler {
   ): Promise<TokenOutcome['finish'] | undefined> {
     const width = outputSize(this.decoder.spec);
     if (logits?.length !== (1 + drafts.length) * width)
-      throw new Error('The decoder gave no logits for a slice that asked for them.');
+      throw new Error('The decoder returned no logits for a slice that asked for them.');
     for (let row = 0; row <= drafts.length; row++) {
       const chosen = job.request.choose(logits.subarray(row * width, (row + 1) * width));
       const token = typeof chosen === 'number' ? chosen : await chosen;
@@ -351,7 +352,7 @@ export class Scheduler {
     const seconds = Math.ceil((job.request.timeoutMs ?? 0) / 1000);
     const error = new HearthError(
       'timeout',
-      `The answer took longer than ${seconds} s; what was read of it stays in the cache.`,
+      `The answer took longer than ${seconds} s. The part of its prompt that was computed stays in the cache.`,
     );
     try {
       this.#end(job);
@@ -361,13 +362,13 @@ export class Scheduler {
     }
   }
 
-  /** Gives the sequence back with what it holds. */
+  /** Removes the request; its sequence goes to the cache. */
   #end(job: Job): void {
     this.#queue.delete(job);
     if (job.lease) this.#machine.cache.release(job.lease, job.tokens);
   }
 
-  /** What a failed request has written is in doubt, so its sequence is dropped. */
+  /** The sequence of a failed request may be corrupt, so it is dropped. */
   #fail(job: Job, error: unknown): void {
     this.#statistics.count(job.requestClass, 'failed');
     this.#queue.delete(job);
@@ -376,7 +377,7 @@ export class Scheduler {
   }
 }
 
-/** Whether the promise, which never rejects, is done within `ms`. */
+/** Whether the promise, which must not reject, resolves within `ms`. */
 async function settles(promise: Promise<void>, ms: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<boolean>((resolve) => {
@@ -399,4 +400,20 @@ function work({ request, tokens, drafts, logits }: Slice) {
     tokens: [...request.tokens.slice(start, start + tokens), ...request.drafts.slice(0, drafts)],
     logits,
   };
+}
+
+// The scheduler with the engine's limits; benchmarks use it too.
+
+export function engineScheduler(
+  machine: Machine,
+  options: Partial<Pick<SchedulerOptions, 'recover' | 'now'>> = {},
+): Scheduler {
+  return new Scheduler({
+    ...machine,
+    maxPendingPerClass: limits.generation.pendingRequestsPerClass,
+    patienceMs: limits.generation.patienceMs,
+    now: () => performance.now(),
+    yieldToEventLoop: () => setImmediate(),
+    ...options,
+  });
 }

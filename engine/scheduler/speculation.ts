@@ -1,42 +1,45 @@
 /**
- * Guesses at the tokens that come next, verified in the run that computes them anyway: edits and answers about code repeat
- * what stands in the prompt, so what followed the last tokens before is likely to follow them again (Saxena 2023, "Prompt
- * lookup decoding"; verification as in Leviathan et al. 2023, whose rule for a certain guess is: draw from the model,
- * and go on while the draw is the guess). How long a guess pays is measured: by the time that runs take, and by how many
- * tokens came as foretold, which is seen without guessing, too.
+ * Speculative decoding by prompt lookup (Saxena 2023, "Prompt lookup decoding"): edits and answers about code repeat the
+ * prompt, so the tokens that followed the last few tokens before are likely to follow them again. Draft tokens are
+ * verified in one forward pass as in Leviathan et al. 2023: sample from the model, and accept while the sample equals the
+ * draft. The length of a draft depends on measured pass times and on the measured acceptance rate, which is known even
+ * for tokens that were predicted but not drafted.
  */
 
-/** Tokens that must agree before what followed them is a guess. */
-const matchTokens = 3;
-/** Guesses are as long as one of these; the longest serve models of experts, whose runs cost by the experts they touch. */
-const draftLengths = [2, 4, 8, 16, 32, 48];
-/** What guesses may add to a run, for which a request of a better class waits: the larger of both. */
-interface Delay {
+/** A draft may add this much to a forward pass, for which a request of a better class waits: the larger of both. */
+interface DelayBudget {
   readonly ms: number;
-  /** Of a run without guesses. */
+  /** As a share of a pass without draft tokens. */
   readonly share: number;
 }
-const otherwise: Delay = { ms: 40, share: 1 };
-/** Nobody feels this while they type. */
-const whenAwaited: Delay = { ms: 10, share: 0.9 };
-/** Of the last so many measurements the middle one counts: a run during which the machine did something else says nothing. */
-const remembered = 5;
-/** Until a length was measured as often as this, it is believed to be as cheap as shorter ones foretell. */
-const settled = 3;
-/** Guesses have to pay by this much: what they cost is known no better. */
-const worthwhile = 1.05;
-/** One guess in so many is the next longer one, since what it costs may have been measured wrong or have changed. */
-const probeSteps = 64;
-/** At least one run in so many goes without guesses, more often at first: its time is what that of the others is measured by. */
-const plainSteps = 32;
-/** Until it was measured: what a row more adds, as a share of a run of one row. */
-const assumedRowShare = 0.25;
-/** A request is believed to foretell as well as this, weighed as so many tokens. */
-const prior = { rate: 0.6, tokens: 4 };
-/** How fast a request forgets how well it foretold a token: text that copies is followed by text that does not. */
-const memory = 0.95;
 
-/** The last measurements of one thing. */
+const parameters = {
+  /** Tokens that must match before the tokens after them are a draft. */
+  matchTokens: 3,
+  /** The longest drafts serve mixture-of-experts models, whose passes cost by the experts that they touch. */
+  draftLengths: [2, 4, 8, 16, 32, 48],
+  idleBudget: { ms: 40, share: 1 } satisfies DelayBudget,
+  /** Nobody notices this delay while they type. */
+  typingBudget: { ms: 10, share: 0.9 } satisfies DelayBudget,
+  /** The median of this many measurements counts, so that a single slow pass changes nothing. */
+  measurements: 5,
+  /** With fewer samples, a length is assumed to be as cheap as shorter lengths predict. */
+  minSamples: 3,
+  /** A draft must be faster than plain decoding by this factor, because its cost is not known more exactly. */
+  minSpeedup: 1.05,
+  /** One draft in this many has the next longer length, because its measured cost may be wrong or out of date. */
+  probeInterval: 64,
+  /** At least one pass in this many has no draft tokens; its time is the unit for the other passes. */
+  plainInterval: 32,
+  /** Cost of one more row, as a share of a pass of one row, until it is measured. */
+  assumedRowShare: 0.25,
+  /** The acceptance rate of a new request, weighted like this many tokens. */
+  initialAcceptance: { rate: 0.6, tokens: 4 },
+  /** Weight of older tokens in the acceptance rate: copied text is followed by new text. */
+  decay: 0.95,
+} as const;
+
+/** The last measurements of one quantity. */
 class Measurements {
   readonly #last: number[] = [];
 
@@ -44,173 +47,176 @@ class Measurements {
     return this.#last.length;
   }
 
-  get middle(): number {
+  get median(): number {
     return this.#last.toSorted((a, b) => a - b)[(this.#last.length - 1) >> 1] ?? Number.NaN;
   }
 
   add(value: number): void {
     this.#last.push(value);
-    if (this.#last.length > remembered) this.#last.shift();
+    if (this.#last.length > parameters.measurements) this.#last.shift();
   }
 }
 
 /**
- * What guessing costs on one decoder. Runs are measured in runs without guesses of the same request at about the same time:
- * they take longer behind a longer context and on a busy machine, and their ratio hardly changes.
+ * The cost of draft tokens on one decoder, as a multiple of a pass without them by the same request at about the same
+ * time. Passes take longer with a longer context and on a busy machine, but this ratio hardly changes.
  */
 export class Speculation {
-  /** Of runs with so many guesses. */
+  /** By the number of draft tokens in the pass. */
   readonly #costs = new Map<number, Measurements>();
-  /** Milliseconds of the last run without guesses of any request. */
+  /** Milliseconds of the last pass without draft tokens, of any request. */
   lastPlainMs: number | undefined;
 
   drafter(tokens: readonly number[]): Drafter {
     return new Drafter(this, tokens);
   }
 
-  /** A run with so many guesses took as long as `cost` without any. */
-  measured(guesses: number, cost: number): void {
-    // Others are cut off by the end of the answer.
-    if (!draftLengths.includes(guesses)) return;
-    const known = this.#costs.get(guesses) ?? new Measurements();
+  /** A pass with this many draft tokens took `cost` times as long as one without. */
+  measured(draftTokens: number, cost: number): void {
+    // The end of the answer cuts a draft to another length.
+    if (!parameters.draftLengths.some((length) => length === draftTokens)) return;
+    const known = this.#costs.get(draftTokens) ?? new Measurements();
     known.add(cost);
-    this.#costs.set(guesses, known);
+    this.#costs.set(draftTokens, known);
   }
 
   /**
-   * The length at which a millisecond yields the most tokens, if each guess comes true with probability `rate`.
-   * @param mostCost of a run, in runs without guesses
+   * The draft length that yields the most tokens a millisecond if each draft token is accepted with probability `rate`; 0: none.
+   * @param maxCost of a pass, as a multiple of one without draft tokens.
    */
-  bestLength(rate: number, mostCost: number): number {
+  bestLength(rate: number, maxCost: number): number {
     let best = 0;
-    let most = worthwhile;
-    for (const length of this.#lengths(mostCost)) {
-      // One token is always right: the one drawn after the last guess that came true.
+    let bestSpeedup: number = parameters.minSpeedup;
+    for (const length of this.#lengths(maxCost)) {
+      // Every pass gives one token more than it accepts: the one sampled after the last accepted draft token.
       const tokens = (1 - rate ** (length + 1)) / (1 - rate);
-      const yielded = tokens / this.#cost(length);
-      if (yielded > most) [best, most] = [length, yielded];
+      const speedup = tokens / this.#cost(length);
+      if (speedup > bestSpeedup) [best, bestSpeedup] = [length, speedup];
     }
     return best;
   }
 
-  /** The next longer guess, where a run of it stays below `mostCost`. */
-  longer(length: number, mostCost: number): number {
-    return this.#lengths(mostCost).find((each) => each > length) ?? length;
+  /** The next longer length whose pass costs at most `maxCost`; else the same length. */
+  longer(length: number, maxCost: number): number {
+    return this.#lengths(maxCost).find((each) => each > length) ?? length;
   }
 
-  #lengths(mostCost: number): number[] {
-    const tooLong = draftLengths.findIndex((length) => this.#cost(length) > mostCost);
+  #lengths(maxCost: number): readonly number[] {
+    const { draftLengths } = parameters;
+    const tooLong = draftLengths.findIndex((length) => this.#cost(length) > maxCost);
     return draftLengths.slice(0, tooLong < 0 ? undefined : tooLong);
   }
 
   #cost(length: number): number {
     const known = this.#costs.get(length);
-    if (known && known.count >= settled) return known.middle;
-    const foretold = this.#foretold(length);
-    return known ? Math.min(known.middle, foretold) : foretold;
+    if (known && known.count >= parameters.minSamples) return known.median;
+    const predicted = this.#predictedCost(length);
+    return known ? Math.min(known.median, predicted) : predicted;
   }
 
-  #foretold(length: number): number {
-    const shorter = draftLengths.findLast((each) => each < length && this.#costs.has(each));
+  #predictedCost(length: number): number {
+    const shorter = parameters.draftLengths.findLast((each) => each < length && this.#costs.has(each));
     const rowShare =
-      shorter === undefined ? assumedRowShare : Math.max(0, (this.#costs.get(shorter)?.middle ?? 1) - 1) / shorter;
+      shorter === undefined
+        ? parameters.assumedRowShare
+        : Math.max(0, (this.#costs.get(shorter)?.median ?? 1) - 1) / shorter;
     return 1 + rowShare * length;
   }
 }
 
-/** The guesses of one request. */
+/** Proposes the draft tokens of one request. */
 export class Drafter {
   readonly #speculation: Speculation;
   readonly #tokens: number[] = [];
-  /** Where the tokens that followed a run of tokens begin, by a hash of that run; a wrong hash is a wrong guess, no more. */
+  /** Hash of the last `matchTokens` tokens → position of the token after them. A hash collision costs a rejected draft, no more. */
   readonly #followers = new Map<number, number>();
   readonly #plainMs = new Measurements();
-  /** Tokens that were foretold, whether or not they were guessed, and how many of them came true. */
-  #foretold = prior.tokens;
-  #right = prior.rate * prior.tokens;
+  /** Tokens that were predicted, drafted or not, and how many of the predictions were right; both decay. */
+  #predicted: number = parameters.initialAcceptance.tokens;
+  #accepted = parameters.initialAcceptance.rate * parameters.initialAcceptance.tokens;
   #sinceProbe = 0;
-  /** Runs with guesses since the last one without, and how many there may be. */
   #sincePlain = 0;
+  /** Passes with draft tokens until the next one without: few at first, then up to `plainInterval`. */
   #untilPlain = 0;
 
   constructor(speculation: Speculation, tokens: readonly number[]) {
     this.#speculation = speculation;
-    for (const token of tokens) this.#learn(token);
+    for (const token of tokens) this.#append(token);
   }
 
-  /** The next token of the text. */
+  /** Adds the next token of the text and compares it with the prediction. */
   take(token: number): void {
     const from = this.#follower();
     if (from !== undefined) {
-      this.#foretold = memory * this.#foretold + 1;
-      this.#right = memory * this.#right + (this.#tokens[from] === token ? 1 : 0);
+      this.#predicted = parameters.decay * this.#predicted + 1;
+      this.#accepted = parameters.decay * this.#accepted + (this.#tokens[from] === token ? 1 : 0);
     }
-    this.#learn(token);
+    this.#append(token);
   }
 
-  #learn(token: number): void {
+  #append(token: number): void {
     const hash = this.#hash();
     if (hash !== undefined) this.#followers.set(hash, this.#tokens.length);
     this.#tokens.push(token);
   }
 
   /**
-   * At most `most` guesses at what follows.
-   * @param isAwaited somebody may ask for something more urgent during the run
+   * @param maxTokens the longest draft that has room.
+   * @param isTyping a more urgent request is likely to arrive during the pass.
    */
-  propose(most: number, isAwaited: boolean): number[] {
+  propose(maxTokens: number, isTyping: boolean): number[] {
     const from = this.#follower();
     if (from === undefined) return [];
     if (this.#sincePlain >= this.#untilPlain) {
-      this.#goesPlain();
+      this.#schedulePlain();
       return [];
     }
-    const length = Math.min(most, this.#length(isAwaited));
+    const length = Math.min(maxTokens, this.#length(isTyping));
     const period = this.#tokens.length - from;
-    // What follows the end of the text is what was just guessed.
+    // Past the end of the text, the draft repeats itself.
     return Array.from({ length }, (_, i) => this.#tokens[from + (i % period)] ?? 0);
   }
 
-  /** A run of this sequence alone, with so many guesses, took so long. */
-  ran(guesses: number, tookMs: number): void {
-    if (guesses > 0) {
+  /** A pass of this sequence alone, with this many draft tokens, took `tookMs`. */
+  ran(draftTokens: number, tookMs: number): void {
+    if (draftTokens > 0) {
       this.#sincePlain++;
-      if (this.#plainMs.middle > 0) this.#speculation.measured(guesses, tookMs / this.#plainMs.middle);
+      if (this.#plainMs.median > 0) this.#speculation.measured(draftTokens, tookMs / this.#plainMs.median);
       return;
     }
-    this.#goesPlain();
+    this.#schedulePlain();
     this.#plainMs.add(tookMs);
-    this.#speculation.lastPlainMs = this.#plainMs.middle;
+    this.#speculation.lastPlainMs = this.#plainMs.median;
   }
 
-  #goesPlain(): void {
+  #schedulePlain(): void {
     this.#sincePlain = 0;
-    this.#untilPlain = Math.min(plainSteps, 2 * this.#untilPlain + 4);
+    this.#untilPlain = Math.min(parameters.plainInterval, 2 * this.#untilPlain + 4);
   }
 
-  #length(isAwaited: boolean): number {
-    const rate = Math.min(0.98, this.#right / this.#foretold);
-    const mostCost = this.#mostCost(isAwaited ? whenAwaited : otherwise);
-    const best = this.#speculation.bestLength(rate, mostCost);
-    this.#sinceProbe = (this.#sinceProbe + 1) % probeSteps;
-    return this.#sinceProbe === 0 ? this.#speculation.longer(best, mostCost) : best;
+  #length(isTyping: boolean): number {
+    const rate = Math.min(0.98, this.#accepted / this.#predicted);
+    const maxCost = this.#maxCost(isTyping ? parameters.typingBudget : parameters.idleBudget);
+    const best = this.#speculation.bestLength(rate, maxCost);
+    this.#sinceProbe = (this.#sinceProbe + 1) % parameters.probeInterval;
+    return this.#sinceProbe === 0 ? this.#speculation.longer(best, maxCost) : best;
   }
 
-  #mostCost({ ms, share }: Delay): number {
-    const plainMs = this.#plainMs.count > 0 ? this.#plainMs.middle : this.#speculation.lastPlainMs;
+  #maxCost({ ms, share }: DelayBudget): number {
+    const plainMs = this.#plainMs.count > 0 ? this.#plainMs.median : this.#speculation.lastPlainMs;
     return 1 + (plainMs === undefined ? share : Math.max(share, ms / plainMs));
   }
 
-  /** Where the tokens begin that are likely to follow. */
+  /** Position of the tokens that are likely to come next. */
   #follower(): number | undefined {
     const hash = this.#hash();
     return hash === undefined ? undefined : this.#followers.get(hash);
   }
 
   #hash(): number | undefined {
-    if (this.#tokens.length < matchTokens) return undefined;
+    if (this.#tokens.length < parameters.matchTokens) return undefined;
     let hash = 0;
-    for (const token of this.#tokens.slice(-matchTokens)) hash = (Math.imul(hash, 0x9e3779b1) + token) | 0;
+    for (const token of this.#tokens.slice(-parameters.matchTokens)) hash = (Math.imul(hash, 0x9e3779b1) + token) | 0;
     return hash;
   }
 }

@@ -1,4 +1,4 @@
-/** What the scheduler did since it was made, counted by class. */
+/** Counts the scheduler's work by request class, since the scheduler was created. */
 import type { ClassStatistics, SchedulerStatistics } from '../protocol/statistics.ts';
 import type { RequestClass, StepSlice } from './nextStep.ts';
 
@@ -16,8 +16,8 @@ const nothing = (): ClassStatistics => ({
   computedTokens: 0,
   generatedTokens: 0,
   deviceTokens: 0,
-  guessedTokens: 0,
-  rightTokens: 0,
+  draftTokens: 0,
+  acceptedTokens: 0,
   waitedMs: 0,
   longestWaitMs: 0,
   answerSteps: 0,
@@ -64,10 +64,10 @@ export class StatisticsRecorder {
     if (counts.recentStepMs.length > recentSteps) counts.recentStepMs.shift();
   }
 
-  guessed(requestClass: RequestClass, guesses: number, right: number): void {
-    if (guesses === 0) return;
-    this.count(requestClass, 'guessedTokens', guesses);
-    this.count(requestClass, 'rightTokens', right);
+  verified(requestClass: RequestClass, drafts: number, accepted: number): void {
+    if (drafts === 0) return;
+    this.count(requestClass, 'draftTokens', drafts);
+    this.count(requestClass, 'acceptedTokens', accepted);
   }
 
   suspended(): void {

@@ -1,4 +1,4 @@
-/** A conversation: the turns that fit, and the answer told from the thinking. */
+/** Chat: fits the conversation into the context, and separates thinking from the answer. */
 import { HearthError } from '../errors.ts';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import type { ChatMessage, Tool } from '../prompt/conversation.ts';
@@ -6,44 +6,48 @@ import type { ChatPrompt, PromptFormat, PromptOptions } from '../prompt/formats/
 import type { OutputPiece } from '../prompt/output.ts';
 import type { ThinkingMode } from '../prompt/thinkingModes.ts';
 import type { Grammars } from '../sampling/grammar.ts';
+import { MinimumTokens } from '../sampling/logitsProcessor.ts';
 import { LogprobRecorder, type TokenLogprob } from '../sampling/logprobs.ts';
-import { MinimumTokens } from '../sampling/minimumTokens.ts';
-import { PlanSteer } from '../sampling/planProcessor.ts';
+import { PlanProcessor } from '../sampling/planProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import { ThinkingLimit } from '../sampling/thinkingLimit.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { Sliced } from '../tokenizer/sliced.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type Generated, generate } from './generate.ts';
-import { type PreparedChat, prepareChat } from './preparedChat.ts';
+import { fitHistory } from './history.ts';
+import { runInSlices, type SliceOptions } from './slices.ts';
 
 export interface ChatRequest {
   readonly requestClass: RequestClass;
   readonly messages: readonly ChatMessage[];
   readonly thinking: ThinkingMode;
-  /** What the model may call. */
+  /** Tools that the model may call. */
   readonly tools?: readonly Tool[] | undefined;
   readonly toolChoice?: PromptOptions['toolChoice'];
   readonly parallelToolCalls?: PromptOptions['parallelToolCalls'];
-  /** What the answer must be. */
+  /** The form that the answer must have. */
   readonly responseFormat?: PromptOptions['responseFormat'];
-  /** Thinking ends after as many tokens. */
+  /** Limit of thinking tokens. */
   readonly thinkingTokens?: number | undefined;
-  /** Aborted: thinking ends now. */
+  /** Abort it to end thinking now. */
   readonly answerNow?: AbortSignal | undefined;
-  /** Absent: until the context is full. */
+  /** Absent: limited by the context only. */
   readonly maxTokens?: number | undefined;
   readonly stopStrings: readonly string[];
   readonly stopIds?: readonly number[] | undefined;
-  /** The model cannot end the answer by itself before. */
+  /** As in `GenerationRequest`. */
+  readonly endRepetition?: boolean | undefined;
+  /** The model can't end the answer before this many tokens. */
   readonly minTokens?: number | undefined;
-  /** Alternatives whose log-probabilities `onPiece` is told; absent: none of any. */
+  /** How many alternatives `onPiece` gets log-probabilities for; absent: no log-probabilities. */
   readonly logprobs?: number | undefined;
   readonly sampling: SamplerSettings;
   readonly random: () => number;
   /** `tokens`: generated so far. */
   readonly onPiece: (piece: OutputPiece, tokens: number, logprobs?: readonly TokenLogprob[]) => void;
-  /** Counted from now: what is not done by then fails with `timeout`. */
+  /** From now; a request that takes longer fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -52,14 +56,14 @@ export interface ChatAnswer extends Generated {
   readonly droppedMessages: number;
 }
 
-/** What answers a chat needs of a loaded model. */
+/** The parts of a loaded model that a chat needs. */
 export interface ChatModel {
   readonly scheduler: Scheduler;
   readonly format: PromptFormat;
   readonly tokenizer: Tokenizer;
   readonly grammars: Grammars;
   readonly contextTokens: number;
-  /** What a template that shows the date is told. */
+  /** The date for templates that show it. */
   readonly now: () => Date;
 }
 
@@ -78,7 +82,7 @@ export async function chat(model: ChatModel, request: ChatRequest): Promise<Chat
   try {
     prepared = await prepareChat(model, messages, options, { maxTokens, signal, deadlineMs });
   } catch (error) {
-    // Cancelling is an end, before the first token as later.
+    // Cancellation is a normal end, even before the first token.
     if (error instanceof HearthError && error.code === 'cancelled') return nothingWritten;
     throw error;
   }
@@ -103,7 +107,7 @@ function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Pro
   const stops = new Set([...prompt.stops, ...stopIds]);
   const parser = prompt.parser();
   const { tokenizer, grammars } = model;
-  const plan = new PlanSteer({ plan: prompt.plan, tokenizer, grammars, parser, signal: request.signal });
+  const plan = new PlanProcessor({ plan: prompt.plan, tokenizer, grammars, parser, signal: request.signal });
   const limit = new ThinkingLimit({
     parser,
     close: prompt.closeThinking,
@@ -131,17 +135,64 @@ function answer(model: ChatModel, prompt: ChatPrompt, request: ChatRequest): Pro
   );
 }
 
-/** @throws HearthError `unavailable` for an answer that breaks what of its schema could not be enforced. */
-export async function planned(plan: PlanSteer, answer: Promise<Generated>): Promise<Generated> {
+/** @throws HearthError `unavailable` if the answer breaks a part of its schema that could not be enforced. */
+export async function planned(plan: PlanProcessor, answer: Promise<Generated>): Promise<Generated> {
   try {
     const generated = await answer;
     const violation = generated.finish === 'stop' ? await plan.violation() : undefined;
     if (violation === undefined) return generated;
     throw new HearthError(
       'unavailable',
-      `The answer breaks its JSON Schema where it can't be enforced (${violation}). What was written was shown; ask again.`,
+      `The answer breaks a part of its JSON Schema that can't be enforced (${violation}). It was shown as written; ask again.`,
     );
   } finally {
     plan.close();
   }
+}
+
+// Makes a prompt that fits the context from a conversation, without blocking other requests.
+
+interface PreparedChat {
+  readonly prompt: ChatPrompt;
+  readonly droppedMessages: number;
+}
+
+/** @throws HearthError `context-overflow` when the last message alone does not fit, `cancelled`, `timeout`. */
+export async function prepareChat(
+  { format, contextTokens }: { readonly format: PromptFormat; readonly contextTokens: number },
+  messages: readonly ChatMessage[],
+  options: PromptOptions,
+  { maxTokens = contextTokens, ...slices }: SliceOptions & { readonly maxTokens?: number | undefined },
+): Promise<PreparedChat> {
+  // Without a limit, a quarter of the context is left for the answer.
+  const budgetTokens = contextTokens - Math.min(maxTokens, Math.floor(contextTokens / 4));
+  const fixedChars = await runInSlices(charsOfTools(options.tools ?? []), slices);
+  const { prompt, droppedMessages } = await fitHistory(
+    messages,
+    async (kept) => {
+      const rendered = await runInSlices(format.renderSliced(kept, options), slices);
+      return { rendered, tokens: rendered.ids.length };
+    },
+    { budgetTokens, fixedChars },
+  );
+  return { prompt: prompt.rendered, droppedMessages };
+}
+
+/** Formats omit some of a schema's syntax, never its names and descriptions. */
+function* charsOfTools(tools: readonly Tool[]): Sliced<number> {
+  let chars = 0;
+  for (const { name, description, parameters } of tools) {
+    yield;
+    chars += name.length + description.length + charsOfTexts(parameters);
+  }
+  return chars;
+}
+
+function charsOfTexts(value: unknown): number {
+  if (typeof value === 'string') return value.length;
+  if (typeof value !== 'object' || value === null) return 0;
+  return Object.entries(value).reduce(
+    (sum, [key, item]) => sum + (Array.isArray(value) ? 0 : key.length) + charsOfTexts(item),
+    0,
+  );
 }

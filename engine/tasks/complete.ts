@@ -1,11 +1,10 @@
-/** An inline completion: the prompt, the generation, and what of it is offered. */
+/** Inline completion: builds the prompt, generates, and trims the text that is offered. */
 import { limits } from '../limits.ts';
 import { free, type LogitsProcessor } from '../sampling/logitsProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
 import { HealedText } from '../sampling/tokenHealing.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
-import { type Confidence, ConfidenceMeter, type FirstToken, isSureEnough } from './completionConfidence.ts';
 import {
   type CompletionPrompt,
   type CompletionSource,
@@ -14,30 +13,30 @@ import {
 } from './completionPrompt.ts';
 import { CompletionShape, type Multiline } from './completionShape.ts';
 import { type Place, withoutBreaking } from './completionSyntax.ts';
-import { type FinishReason, type GenerationStatistics, generate } from './generate.ts';
+import { type FinishReason, type GenerationStatistics, generate, type SampleObserver } from './generate.ts';
 
 export interface CompletionRequest extends CompletionSource {
   readonly maxTokens: number;
   readonly multiline: Multiline;
   readonly candidates: number;
   readonly confidence: Confidence;
-  /** As the model writes it, not cut to where the cursor is. */
+  /** The model's text as it is, not cut to the cursor's scope. */
   readonly whole: boolean;
   readonly stopStrings: readonly string[];
-  /** Of a whole completion: pieces as they come. */
+  /** Called with each piece of a raw completion. */
   readonly onText?: ((text: string) => void) | undefined;
   readonly sampling: SamplerSettings;
   readonly random: () => number;
-  /** Counted from now; absent: as long as anybody waits for the next key. */
+  /** From now; absent: the default limit of a keystroke. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 export interface Completion {
   readonly text: string;
-  /** Less likely ones, the likeliest first. */
+  /** Alternatives, most likely first. */
   readonly alternatives: readonly string[];
-  /** Of the first tokens, the mean; absent where none was sampled. */
+  /** Mean log-probability of the first tokens; absent if none was sampled. */
   readonly logProbability?: number;
   readonly finish: FinishReason;
   readonly statistics: GenerationStatistics;
@@ -85,7 +84,7 @@ interface Attempted extends Omit<Completion, 'alternatives'> {
   readonly otherFirst: readonly FirstToken[];
 }
 
-/** @param first the token that the text begins with, if not with the likeliest */
+/** @param first forces the first token. */
 async function attempt(
   { scheduler, tokenizer, request, shape, prompt, maxTokens }: Attempt,
   first: FirstToken | undefined,
@@ -128,7 +127,7 @@ function startingWith({ id }: FirstToken): LogitsProcessor {
   };
 }
 
-/** What is offered of what was written; of a text that was cut off by its length, the lines that are whole. */
+/** The part of the text that is offered: only whole lines if the length limit cut the text off. */
 export async function completedText(
   shape: CompletionShape,
   written: string,
@@ -141,4 +140,87 @@ export async function completedText(
   if (!isCutOff || !shaped.text.trimStart().includes('\n')) return withoutBreaking(shaped, place, isCutOff);
   const text = shaped.text.slice(0, shaped.text.lastIndexOf('\n')).trimEnd();
   return withoutBreaking({ text, complete: false }, place, isCutOff);
+}
+
+// Measures how confident the model is in a completion, and finds alternatives.
+
+type Confidence = 'eager' | 'balanced' | 'quiet';
+
+/**
+ * A text is shown if the mean log-probability of its first tokens is at least this. Measured with SmolLM2 on held-out lines:
+ * docs/proof.md, "Which completions are shown".
+ */
+const leastLogProbability: Readonly<Record<Confidence, number>> = {
+  eager: Number.NEGATIVE_INFINITY,
+  balanced: -0.5,
+  quiet: -0.2,
+};
+
+export const isSureEnough = (logProbability: number | undefined, confidence: Confidence): boolean =>
+  logProbability === undefined || logProbability >= leastLogProbability[confidence];
+
+/** Most suggestions of one line are shorter; the device may sample later tokens. */
+const observedTokens = 16;
+
+/** A candidate for the first token. */
+interface FirstToken {
+  readonly id: number;
+  readonly logProbability: number;
+}
+
+export class ConfidenceMeter implements SampleObserver {
+  readonly tokens = observedTokens;
+  readonly #endIds: ReadonlySet<number>;
+  readonly #wanted: number;
+  #sum = 0;
+  #count = 0;
+  /** The most likely first tokens except the chosen one. */
+  otherFirst: readonly FirstToken[] = [];
+
+  /** @param first the token that was forced, or how many others to remember */
+  constructor(endIds: ReadonlySet<number>, first: FirstToken | number) {
+    this.#endIds = endIds;
+    this.#wanted = typeof first === 'number' ? first : 0;
+    if (typeof first === 'object') this.#add(first.logProbability);
+  }
+
+  get logProbability(): number | undefined {
+    return this.#count === 0 ? undefined : this.#sum / this.#count;
+  }
+
+  sampled(logits: Float32Array, token: number): void {
+    if (this.#count === 0 && this.#wanted > 0) {
+      const ids = largest(logits, this.#wanted + 1 + this.#endIds.size);
+      const others = ids.filter((id) => id !== token && !this.#endIds.has(id)).slice(0, this.#wanted);
+      this.otherFirst = others.map((id) => ({ id, logProbability: logProbabilityOf(logits, id) }));
+    }
+    this.#add(logProbabilityOf(logits, token));
+  }
+
+  #add(logProbability: number): void {
+    this.#sum += logProbability;
+    this.#count++;
+  }
+}
+
+/** `[vocabulary]` */
+function logProbabilityOf(logits: Float32Array, token: number): number {
+  let highest = Number.NEGATIVE_INFINITY;
+  for (const logit of logits) if (logit > highest) highest = logit;
+  let sum = 0;
+  for (const logit of logits) sum += Math.exp(logit - highest);
+  return (logits[token] ?? Number.NEGATIVE_INFINITY) - highest - Math.log(sum);
+}
+
+function largest(logits: Float32Array, count: number): number[] {
+  const ids: number[] = [];
+  for (let id = 0; id < logits.length; id++) {
+    const logit = logits[id] ?? Number.NEGATIVE_INFINITY;
+    if (logit === Number.NEGATIVE_INFINITY) continue;
+    if (ids.length === count && logit <= (logits[ids[count - 1] ?? 0] ?? 0)) continue;
+    const at = ids.findIndex((other) => logit > (logits[other] ?? 0));
+    ids.splice(at < 0 ? ids.length : at, 0, id);
+    ids.length = Math.min(ids.length, count);
+  }
+  return ids;
 }

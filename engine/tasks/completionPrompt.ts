@@ -1,15 +1,14 @@
-/** The prompt of an inline completion: fill-in-the-middle where the vocabulary has it, else a plain continuation. */
+/** The prompt of an inline completion: fill-in-the-middle if the vocabulary supports it, else a plain continuation. */
 import { limits } from '../limits.ts';
 import { fillInTheMiddlePrompt } from '../tokenizer/fillInTheMiddle.ts';
 import type { FillInTheMiddle, Tokenizer } from '../tokenizer/tokenizer.ts';
-import { commentLine } from './comments.ts';
 
 export interface CompletionSource {
   readonly prefix: string;
   readonly suffix: string;
   readonly path?: string | undefined;
   readonly languageId?: string | undefined;
-  /** Least changing first. */
+  /** The ones that change least come first. */
   readonly snippets: readonly { readonly path: string; readonly text: string }[];
 }
 
@@ -18,23 +17,23 @@ export interface CompletionPrompt {
   /** Lengths of `ids` from which later prompts may differ: where the open file's own text begins, while keys are typed. */
   readonly boundaries: readonly number[];
   /**
-   * Bytes of the last token of the text, which was taken off so that the model may choose a longer token that begins with
+   * Bytes of the text's last token, which was removed so that the model may choose a longer token that begins with
    * them (Lundberg, "The art of prompt design: prompt boundaries and token healing", 2023). Empty after
    * fill-in-the-middle: those models were trained on cuts inside tokens.
    */
   readonly healing: Uint8Array;
 }
 
-/** Of fill-in-the-middle: prefix, suffix, middle. */
+/** The markers of fill-in-the-middle: prefix, suffix, middle. */
 const markerTokens = 3;
 const nothing = new Uint8Array(0);
 
-/** What a prompt may have beside an answer of `maxTokens`. */
+/** Tokens left for a prompt beside an answer of `maxTokens`. */
 export function promptBudgetTokens(contextTokens: number, maxTokens: number): number {
   return Math.min(contextTokens - maxTokens, limits.generation.completionPromptTokens);
 }
 
-/** At most `budgetTokens` ids. What changes least comes first, so that the cache serves it. */
+/** At most `budgetTokens` ids. The parts that change least come first, so that the prefix cache holds them. */
 export function completionPrompt(
   tokenizer: Tokenizer,
   source: CompletionSource,
@@ -53,7 +52,7 @@ export function completionPrompt(
 }
 
 interface Parts {
-  /** Snippets, and which file follows. */
+  /** Snippets, and the name of the open file. */
   readonly preamble: readonly number[];
   readonly file: readonly number[];
 }
@@ -76,14 +75,14 @@ function continuation(tokenizer: Tokenizer, source: CompletionSource, budgetToke
   return { preamble: [...snippets, ...title], file: prefix };
 }
 
-/** Says which file follows: as the model's own separator has it (Qwen2.5-Coder's repository format), or in a comment. */
+/** Names the file that follows: with the model's own separator (Qwen2.5-Coder's repository format), or in a comment. */
 function fileTitle(tokenizer: Tokenizer, separator: number | undefined, source: CompletionSource): number[] {
   if (source.path === undefined) return [];
   if (separator === undefined) return plain(tokenizer, commentLine(source.languageId, source.path));
   return [separator, ...plain(tokenizer, `${source.path}\n`)];
 }
 
-/** Whole snippets in their order, as many as fit. */
+/** As many whole snippets as fit, in their order. */
 function snippetIds(
   tokenizer: Tokenizer,
   separator: number | undefined,
@@ -133,4 +132,52 @@ function steppedStart(length: number, max: number): number {
   if (length <= max) return 0;
   const step = Math.max(1, Math.floor(max / 4));
   return Math.ceil((length - max) / step) * step;
+}
+
+/** Comment prefixes by VS Code's language identifiers; `//` for all others. */
+const marks: Readonly<Record<string, string>> = {
+  bat: 'REM',
+  clojure: ';',
+  coffeescript: '#',
+  dockerfile: '#',
+  elixir: '#',
+  erlang: '%',
+  fortran: '!',
+  haskell: '--',
+  ini: ';',
+  julia: '#',
+  latex: '%',
+  lisp: ';',
+  lua: '--',
+  makefile: '#',
+  matlab: '%',
+  perl: '#',
+  powershell: '#',
+  properties: '#',
+  python: '#',
+  r: '#',
+  ruby: '#',
+  scheme: ';',
+  shellscript: '#',
+  sql: '--',
+  tex: '%',
+  toml: '#',
+  vb: "'",
+  yaml: '#',
+};
+
+const blocks: Readonly<Record<string, readonly [string, string]>> = {
+  css: ['/*', '*/'],
+  html: ['<!--', '-->'],
+  markdown: ['<!--', '-->'],
+  ocaml: ['(*', '*)'],
+  vue: ['<!--', '-->'],
+  xml: ['<!--', '-->'],
+};
+
+/** `text` as a one-line comment. */
+export function commentLine(languageId: string | undefined, text: string): string {
+  const block = blocks[languageId ?? ''];
+  if (block) return `${block[0]} ${text} ${block[1]}\n`;
+  return `${marks[languageId ?? ''] ?? '//'} ${text}\n`;
 }

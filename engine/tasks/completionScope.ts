@@ -1,4 +1,4 @@
-/** Which lines of a completion belong to the statement or block of the cursor, and where a model goes round in circles. */
+/** Decides which lines of a completion belong to the cursor's statement or block, and detects repetition loops. */
 import { indentationOf, type Token } from '../index/syntax/lexer.ts';
 import type { Lexicon } from '../index/syntax/lexicons.ts';
 
@@ -7,7 +7,7 @@ export const opensBlock = (line: string, { opensBlock: own }: Lexicon): boolean 
 
 export interface ScopeOptions {
   readonly linePrefix: string;
-  /** Frames open at the cursor, and where its statement may end. */
+  /** Brackets open at the cursor, and where its statement may end. */
   readonly cursorDepth: number;
   readonly depth: number;
   /** The cursor's line is an item of a list, so that a comma ends it. */
@@ -31,7 +31,7 @@ export class Scope {
   #isOpen = false;
   #hasText = false;
   #isBehindBlank = false;
-  /** Where the text ends if the scope is left: behind the last line that was not blank. */
+  /** Where the text ends when it leaves the scope: after the last line that is not blank. */
   end = 0;
 
   constructor(lexicon: Lexicon, { linePrefix, cursorDepth, depth, isList, takesSiblings }: ScopeOptions) {
@@ -135,11 +135,11 @@ const continuation = /^\s*(?:[?:&|+*/%=<>{-]|(?:and|or|is|in|as|implements|exten
 const endsBlock = /^\s*(end|fi|done|esac|until)\b/;
 const continuesBlock = /^\s*(\{|(else|elif|elsif|except|finally|catch|ensure|rescue|then|do)\b)/;
 
-/** Repetitions need not be whole tokens: `is_not_fixture_is_not_fixture_is_not_`. */
+/** Repetitions may cut tokens: `is_not_fixture_is_not_fixture_is_not_`. */
 const loop = /(\S[^\n]{9,79}?)\1{2,}[^\n]{0,79}$|(\S[^\n]{3,79}?)\2{3,}[^\n]{0,79}$/;
 const searchedChars = 480;
 
-/** Where a line has begun to repeat itself; undefined: it has not, or the file has such lines already. */
+/** Where a line starts to repeat itself; undefined: it doesn't, or the file already has such lines. */
 export function loopStart(text: string, tokens: readonly Token[], prefix: string): number | undefined {
   const searched = Math.max(text.lastIndexOf('\n') + 1, text.length - searchedChars);
   const found = loop.exec(text.slice(searched));

@@ -1,13 +1,13 @@
 /**
- * Where an inline completion ends: with its line, its statement or the block of the cursor, before it closes what the file
- * closes already, and before it repeats what follows the cursor. All of it is decided on tokens.
+ * Ends an inline completion with its line, its statement or the cursor's block, before it closes a bracket that the file
+ * already closes, and before it repeats the text after the cursor. All decisions use the language's tokens.
  */
 import { type Frame, indentationOf, type Lexed, lex, type Token } from '../index/syntax/lexer.ts';
 import { type Lexicon, lexiconOf } from '../index/syntax/lexicons.ts';
 import { limits } from '../limits.ts';
 import { loopStart, opensBlock, repeatedLines, Scope } from './completionScope.ts';
 
-/** How many lines: the cursor's alone, as many as its statement or block takes, or a block's wherever the cursor stands. */
+/** The cursor's line, as many lines as its statement or block needs, or always a block. */
 export type Multiline = 'never' | 'auto' | 'always';
 
 export interface Cursor {
@@ -20,9 +20,9 @@ export interface Cursor {
 
 export interface Shaped {
   readonly text: string;
-  /** Nothing that the model adds would change the text. */
+  /** More output would not change the text. */
   readonly complete: boolean;
-  /** As it would be if it repeated or closed nothing that is there; absent: it does neither. */
+  /** The text before removing repetitions and closed brackets; absent: there were none. */
   readonly uncut?: string;
 }
 
@@ -36,9 +36,9 @@ export class CompletionShape {
   readonly #lexicon: Lexicon;
   readonly #before: Lexed;
   readonly #linePrefix: string;
-  /** Frames of the cursor that the text after it closes. */
+  /** Brackets open at the cursor that the text after it closes. */
   readonly #closedAfter: ReadonlySet<Frame>;
-  /** What follows on the cursor's line, and the next line that is not blank. */
+  /** The rest of the cursor's line, and the next line that is not blank. */
   readonly #rest: readonly Token[];
   readonly #nextLine: Line | undefined;
 
@@ -56,7 +56,7 @@ export class CompletionShape {
     this.#nextLine = linesOf(suffix.slice(endOfLine(suffix)), below).find(({ tokens }) => tokens.length > 0);
   }
 
-  /** Whether anything could be offered here: not on ruled lines, above a file's first code, or behind the end of a comment. */
+  /** Whether to offer anything here: not on ruler lines, above the first code of a file, or after the end of a comment. */
   get isWorthwhile(): boolean {
     const { prefix, suffix } = this.#cursor;
     const isNowhere = prefix.trim() === '' && suffix.trim() === '';
@@ -76,7 +76,7 @@ export class CompletionShape {
   shape(written: string, ended: boolean): Shaped {
     const text = this.#withoutDoubledIndentation(written.replace(ended ? '' : /\r$/, '').replaceAll('\r\n', '\n'));
     const all = lex(text, this.#lexicon, this.#frames, this.#linePrefix).tokens;
-    // The last token may still grow, unless nothing can.
+    // The last token may still grow, unless the model has ended.
     const tokens = ended || /^[\n()[\]{}]$/.test(all.at(-1)?.text ?? '') ? all : all.slice(0, -1);
     const ends = [this.#superfluousCloser(text, tokens), loopStart(text, all, this.#cursor.prefix)];
     const closer = Math.min(...ends.map((end) => end ?? text.length));
@@ -128,7 +128,7 @@ export class CompletionShape {
     return indentationOf(this.#linePrefix) >= least ? text.slice(own.length) : text;
   }
 
-  /** Where the cursor's line, statement or block is left; undefined: not yet. */
+  /** Where the text leaves the cursor's line, statement or block; undefined: not yet. */
   #endOfScope(text: string, tokens: readonly Token[], end: number, ended: boolean): number | undefined {
     const breaks = tokens.filter((token) => token.text === '\n' && token.start < end);
     const depth = this.#statementDepth;
@@ -237,7 +237,7 @@ export class CompletionShape {
 
 interface Repetition {
   readonly at: number;
-  /** Of all that could be repeated: nothing that comes changes it. */
+  /** The first repetition, which later text can't change. */
   readonly isWhole: boolean;
 }
 
@@ -261,7 +261,7 @@ function linesOf(text: string, tokens: readonly Token[]): Line[] {
   return lines;
 }
 
-/** How many tokens at the beginning are the same. */
+/** Length of the common prefix, in tokens. */
 function equalTokens(tokens: readonly Token[], others: readonly Token[]): number {
   const different = tokens.findIndex(({ text }, i) => text !== others[i]?.text);
   return different < 0 ? Math.min(tokens.length, others.length) : different;

@@ -1,6 +1,6 @@
 /**
- * Keeps a completion from breaking the file: trees with it and without it are compared. What it opened and could not
- * finish is closed; where that does not help, its end is taken off.
+ * Keeps a completion from breaking the file's syntax, by comparing the syntax trees with and without it. Brackets that it
+ * opens and doesn't finish are closed; if that doesn't help, its end is cut off.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { checkedAt, type ErrorsWith } from '../index/syntax/check.ts';
@@ -12,13 +12,13 @@ export interface Place {
   readonly path?: string | undefined;
 }
 
-/** Each is parsed, in about a millisecond. */
+/** Each candidate is parsed, which takes about a millisecond. */
 const maxCandidates = 12;
 
 /**
- * @param isCutOff the model was stopped before it was done.
- * @returns the longest beginning with which the file has the fewest errors; nothing where the file parses without, and
- * not with any.
+ * @param isCutOff the model was stopped before its end.
+ * @returns the longest prefix with which the file has the fewest errors; empty if the file parses without the completion
+ * but with no prefix of it.
  */
 export async function withoutBreaking(shaped: Shaped, place: Place, isCutOff: boolean): Promise<string> {
   const { path, prefix } = place;
@@ -33,13 +33,13 @@ async function fewestErrors(candidates: readonly string[], errorsWith: ErrorsWit
   let best = candidates[0] ?? '';
   let fewest = Number.POSITIVE_INFINITY;
   for (const candidate of candidates) {
-    // Tokens of other requests go on between two parses.
+    // Lets other requests run between two parses.
     await nextTurn();
     const errors = errorsWith(candidate);
     if (errors < fewest) [best, fewest] = [candidate, errors];
     if (errors === 0) break;
   }
-  // Unfinished code around the cursor: the model knows as much as the parser.
+  // The code around the cursor is unfinished, so the parser can't tell better than the model.
   return before === 0 && fewest > 0 ? '' : best;
 }
 

@@ -1,4 +1,4 @@
-/** Texts to vectors: the hidden state of the last token, L2-normalised, as embedding models are trained for. */
+/** Embeds texts: the L2-normalised hidden state of the last token, as embedding models are trained. */
 import { cancelled, HearthError } from '../errors.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
@@ -6,12 +6,12 @@ import type { Sliced } from '../tokenizer/sliced.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface EmbeddingModel {
-  /** Of a headless decoder. */
+  /** The scheduler of a headless decoder. */
   readonly scheduler: Scheduler;
   readonly tokenizer: Tokenizer;
-  /** Put before a question; texts that are looked for go without. */
+  /** Prefix of queries; documents have none. */
   readonly queryPrefix: string;
-  /** Values of a vector. */
+  /** Length of a vector. */
   readonly dimensions: number;
 }
 
@@ -20,7 +20,7 @@ export interface EmbeddingRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Ids of a text (or ids that stand for one) as the model expects them: most end with a token of their own. */
+/** Ids of a text (or given ids) as the model expects them: most models need an end token. */
 export function* embeddingTokens(tokenizer: Tokenizer, input: string | readonly number[]): Sliced<number[]> {
   const { beginId, appendedId } = tokenizer;
   const isText = typeof input === 'string';
@@ -30,13 +30,13 @@ export function* embeddingTokens(tokenizer: Tokenizer, input: string | readonly 
   return ids;
 }
 
-/** The beginning of `tokens`, and its end token, in as much room as there is. */
+/** Truncates `tokens` to the context, and keeps the end token. */
 export function cutToContext(tokens: readonly number[], contextTokens: number): readonly number[] {
   return tokens.length <= contextTokens ? tokens : [...tokens.slice(0, contextTokens - 1), ...tokens.slice(-1)];
 }
 
 /**
- * As many at once as the decoder takes.
+ * Embeds as many inputs at once as the decoder takes.
  * @returns for each input `[hidden]`, of length 1.
  * @throws HearthError `context-overflow`, `cancelled`, and what the scheduler throws.
  */
@@ -72,16 +72,16 @@ async function embed(
     signal,
   });
   if (finish === 'cancelled') throw cancelled();
-  if (!state) throw new Error('The decoder gave no hidden state.');
+  if (!state) throw new Error('The decoder returned no hidden state.');
   return normalised(state);
 }
 
-/** The first values of a vector, of length 1 again: models trained for it (Kusupati et al. 2022) say as much with fewer. */
+/** Truncates a vector and normalises it again; models trained for it (Kusupati et al. 2022) lose little. */
 export function shortened(vector: Float32Array, dimensions: number): Float32Array {
   return dimensions === vector.length ? vector : normalised(vector.slice(0, dimensions));
 }
 
-/** In place. */
+/** Normalises in place. */
 function normalised(vector: Float32Array): Float32Array {
   let squares = 0;
   for (const value of vector) squares += value * value;

@@ -1,4 +1,4 @@
-/** Summaries of folders: a note on each file, then of the notes; in groups where they are too many for one prompt. */
+/** Summarises folders: a note on each file, then a summary of the notes, in groups if one prompt can't hold all notes. */
 import { type Summariser, type Summary, type SummaryRequest, summarise } from './summarise.ts';
 
 export interface FolderFile {
@@ -9,11 +9,11 @@ export interface FolderFile {
 
 export interface FolderRequest extends Pick<SummaryRequest, 'path' | 'maxTokens' | 'onText' | 'onProgress'> {
   readonly files: readonly FolderFile[];
-  /** A summary of one file, of at most so many tokens; whoever keeps summaries may have it already. */
+  /** Summarises one file in at most this many tokens; it may come from the cache. */
   readonly summariseFile: (file: FolderFile, maxTokens: number) => Promise<Summary>;
 }
 
-/** Of a note on a file: what it is for, in a few sentences. */
+/** A note on a file is a few sentences long. */
 const noteTokens = 120;
 
 export async function summariseFolder(summariser: Summariser, request: FolderRequest): Promise<Summary> {
@@ -38,6 +38,6 @@ export async function summariseFolder(summariser: Summariser, request: FolderReq
   return { ...overview, text: overview.text + outline, parts: files.length };
 }
 
-/** A long file's summary ends with an outline, which is not for here. */
+/** Removes the outline at the end of a long file's summary. */
 const firstParagraph = (text: string): string =>
   (text.trim().split(/\n\s*\n/, 1)[0] ?? '').replaceAll(/\s*\n\s*/g, ' ');

@@ -1,4 +1,4 @@
-/** From a prompt to a stream of text: tokens become characters, stop rules end it, and it is measured. */
+/** Generates a stream of text from a prompt: decodes tokens to text, applies stop rules and measures speed. */
 import type { OutputParser, OutputPiece } from '../prompt/output.ts';
 import { StopStrings } from '../prompt/stopStrings.ts';
 import {
@@ -9,61 +9,65 @@ import {
   without,
 } from '../sampling/logitsProcessor.ts';
 import type { LogprobRecorder, TokenLogprob } from '../sampling/logprobs.ts';
+import { Uniforms } from '../sampling/random.ts';
 import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
-import { Uniforms } from '../sampling/uniforms.ts';
-import type { Drawing, TokenOutcome } from '../scheduler/job.ts';
+import type { SamplingState, TokenOutcome } from '../scheduler/job.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import { RepetitionWatch } from './repetition.ts';
 
-export type FinishReason = TokenOutcome['finish'];
+/** `repetition`: the text went round in a circle. */
+export type FinishReason = TokenOutcome['finish'] | 'repetition';
 
 export interface GenerationStatistics {
   readonly promptTokens: number;
-  /** Of the prompt, how many came from the cache. */
+  /** Prompt tokens that came from the cache. */
   readonly cachedTokens: number;
   readonly generatedTokens: number;
   readonly timeToFirstTokenMs: number;
-  /** Of the tokens after the first. */
+  /** Without the first token, which belongs to prefill. */
   readonly tokensPerSecond: number;
 }
 
 export interface GenerationRequest {
   readonly requestClass: RequestClass;
   readonly prompt: readonly number[];
-  /** As of `TokenRequest`. */
+  /** See `TokenRequest`. */
   readonly boundaries?: readonly number[] | undefined;
   readonly maxTokens: number;
   readonly sampling: SamplerSettings;
   /** Uniform in [0, 1). */
   readonly random: () => number;
-  /** Tokens that end the answer and are no part of it. */
+  /** Tokens that end the answer and are not part of it. */
   readonly stopIds: ReadonlySet<number>;
-  /** End the answer and are no part of it; thinking may contain them. */
+  /** They end the answer and are not part of it; thinking may contain them. */
   readonly stopStrings: readonly string[];
-  /** Makes text of tokens, and tells thinking from answer. */
+  /** Turns tokens into text, and separates thinking from the answer. */
   readonly parser: OutputParser;
-  /** The first that forces a token, or says which may come, decides. */
+  /** Combined as in `nextTokens`. */
   readonly processors?: readonly LogitsProcessor[] | undefined;
-  /** Told of every choice; the device then draws nothing itself. */
+  /** Ends an answer, or thinking, that repeats itself without end. */
+  readonly endRepetition?: boolean | undefined;
+  /** Records every token; the device then doesn't sample. */
   readonly logprobs?: LogprobRecorder | undefined;
-  /** Shown the logits of the first tokens, and which were chosen: those the host samples, the others a device may. */
+  /** Gets the logits of the first tokens, which the host samples; the device may sample later ones. */
   readonly observer?: SampleObserver | undefined;
-  /** `tokens`: generated so far, with those that are not shown. `logprobs`: of the piece's tokens. */
+  /** `tokens`: generated so far, including hidden ones. `logprobs`: of the piece's tokens. */
   readonly onPiece: (piece: OutputPiece, tokens: number, logprobs?: readonly TokenLogprob[]) => 'continue' | 'stop';
-  /** Counted from now: what is not done by then fails with `timeout`. */
+  /** From now; a request that takes longer fails with `timeout`. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 export interface SampleObserver {
-  /** How many tokens it looks at. */
+  /** How many first tokens it observes. */
   readonly tokens: number;
-  /** @param logits `[vocabulary]`, those that were sampled from; not to be kept. */
+  /** @param logits `[vocabulary]`, as sampled from; the buffer is reused. */
   sampled(logits: Float32Array, token: number): void;
 }
 
 export interface GeneratedCall {
-  /** Which call of the answer, as its pieces said. */
+  /** Index of the call in the answer. */
   readonly index: number;
   readonly name: string;
   /** A JSON object. */
@@ -78,7 +82,7 @@ export interface Generated {
   readonly statistics: GenerationStatistics;
 }
 
-/** @throws HearthError as `Scheduler.submit` does. Cancelling is an end: what was written until then is returned. */
+/** @throws HearthError as `Scheduler.submit` does. A cancelled answer is returned as far as it came. */
 export async function generate(scheduler: Scheduler, request: GenerationRequest): Promise<Generated> {
   const answer = new Answer(request);
   const { requestClass, prompt, boundaries, maxTokens, timeoutMs, signal } = request;
@@ -88,7 +92,7 @@ export async function generate(scheduler: Scheduler, request: GenerationRequest)
     boundaries,
     maxTokens,
     choose: (logits) => answer.choose(logits),
-    drawing: answer.drawing(),
+    sampling: answer.samplingState(),
     deliver: (token) => answer.take(token),
     timeoutMs,
     signal,
@@ -99,7 +103,7 @@ export async function generate(scheduler: Scheduler, request: GenerationRequest)
     text,
     thinking,
     calls: answer.calls(),
-    finish: outcome.finish,
+    finish: answer.isRepeated && outcome.finish === 'stop' ? 'repetition' : outcome.finish,
     statistics: statisticsOf(prompt.length, outcome),
   };
 }
@@ -117,17 +121,20 @@ class Answer {
   readonly #uniforms: Uniforms;
   #tokens = 0;
   #stopped = false;
+  readonly #repetition: RepetitionWatch | undefined;
+  isRepeated = false;
 
   constructor(request: GenerationRequest) {
     this.#request = request;
     this.#uniforms = new Uniforms(request.random);
     this.#stops = new StopStrings(request.stopStrings);
     this.#sequence = new Set(request.prompt);
+    this.#repetition = request.endRepetition ? new RepetitionWatch() : undefined;
   }
 
   choose(logits: Float32Array): number | Promise<number> {
     const next = nextTokens(this.#processors);
-    // The decoder writes into its buffer again meanwhile.
+    // The decoder reuses its buffer in the meantime.
     return next.kind === 'pending' ? this.#chooseOnceReady(next, logits.slice()) : this.#chooseWithin(next, logits);
   }
 
@@ -163,11 +170,11 @@ class Answer {
     return token;
   }
 
-  /** `choose` as rules that a device can follow; absent where each logit has a bias of its own. */
-  drawing(): Drawing | undefined {
+  /** `choose` as rules that a device can follow; undefined if there is a logit bias. */
+  samplingState(): SamplingState | undefined {
     const { sampling, logprobs, stopIds } = this.#request;
     if (logprobs || sampling.logitBias.size > 0) return undefined;
-    // As `sample`, which draws no number when it is greedy.
+    // Like `sample`, which uses no random number if it is greedy.
     const isGreedy = sampling.temperature === 0 || sampling.topK === 1;
     return {
       rules: sampling,
@@ -178,7 +185,7 @@ class Answer {
         return next.kind === 'free' && !this.#isObserved ? next : undefined;
       },
       uniforms: (count) => (isGreedy ? new Array<number>(count).fill(0) : this.#uniforms.peek(count)),
-      drew: (tokens) => this.#uniforms.skip(tokens),
+      sampled: (tokens) => this.#uniforms.skip(tokens),
     };
   }
 
@@ -205,13 +212,13 @@ class Answer {
     return this.#stopped ? 'stop' : 'continue';
   }
 
-  /** Delivers what was held back in case it became a stop string, a tag or the rest of a character. */
+  /** Delivers text held back as a possible stop string, tag or partial character. */
   end(): void {
     this.#read(this.#request.parser.end());
     if (!this.#stopped) this.#deliver({ kind: 'text', text: this.#stops.end() });
   }
 
-  /** Those that are whole: a call that was cut off or broken is none. */
+  /** Complete calls only, not truncated or malformed ones. */
   calls(): GeneratedCall[] {
     return this.#calls.flatMap(({ name, json }, index) => (isJson(json) ? [{ index, name, arguments: json }] : []));
   }
@@ -239,6 +246,7 @@ class Answer {
     else this.text += piece.text;
     const logprobs = this.#request.logprobs?.of(piece);
     if (this.#request.onPiece(piece, this.#tokens, logprobs) === 'stop') this.#stopped = true;
+    if (piece.kind !== 'tool-call' && this.#repetition?.push(piece.text)) this.isRepeated = this.#stopped = true;
   }
 }
 
@@ -253,7 +261,7 @@ function isJson(text: string): boolean {
 
 function statisticsOf(promptTokens: number, outcome: TokenOutcome): GenerationStatistics {
   const { cachedTokens, generatedTokens, submittedMs, firstTokenMs, endedMs } = outcome;
-  // The first token belongs to the prompt: it comes with the last of its logits.
+  // The first token belongs to prefill: it is sampled from the prompt's last logits.
   const decodeMs = endedMs - firstTokenMs;
   return {
     promptTokens,

@@ -1,9 +1,9 @@
-/** Which turns of a conversation go into the prompt when the context does not hold them all. */
+/** Chooses the turns of a conversation that go into the prompt if the context can't hold all of them. */
 import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { ChatMessage } from '../prompt/conversation.ts';
 
-/** What a prompt of some messages was found to take. */
+/** The measured size of a prompt. */
 export interface Measured {
   readonly tokens: number;
 }
@@ -17,15 +17,15 @@ export interface FittedHistory<Prompt extends Measured> {
 
 export interface HistoryRoom {
   readonly budgetTokens: number;
-  /** What every prompt of the conversation holds beside it: descriptions of tools. */
+  /** Characters that every prompt of the conversation contains besides its messages: tool descriptions. */
   readonly fixedChars?: number;
 }
 
 /**
- * Drops the earliest turns until the prompt has at most `budgetTokens`; the system messages at the beginning and the last turn
- * stay. Turns go a quarter of the budget at a time, so that the prompts of the turns that follow begin alike and the cache
- * serves them. A conversation that cannot fit by its characters is first cut by these in the same way. Of n turns about
- * log n are measured, on the assumption that fewer turns never take more tokens.
+ * Drops the earliest turns until the prompt has at most `budgetTokens`; leading system messages and the last turn stay. It
+ * drops a quarter of the budget at a time, so that the prompts of later turns keep the same prefix and hit the cache. A
+ * conversation whose characters can't fit is first cut by characters in the same way. About log n of n turns are measured,
+ * on the assumption that fewer turns never take more tokens.
  * @throws HearthError `context-overflow` when the last turn alone is too long.
  */
 export async function fitHistory<Prompt extends Measured>(
@@ -55,13 +55,13 @@ const mostChars = (budgetTokens: number): number =>
   Math.max(budgetTokens * limits.generation.charsPerToken, limits.generation.historyChars);
 
 class Turns {
-  /** Indexes at which the conversation may begin: its own beginning, then each later user message, so that roles stay in order. */
+  /** Indexes at which the conversation may start: its first message and each later user message, so that roles stay in order. */
   readonly starts: readonly number[];
   readonly #messages: readonly ChatMessage[];
   readonly #system: readonly ChatMessage[];
   readonly #fixedChars: number;
   readonly #systemChars: number;
-  /** From each message on. */
+  /** Characters from each message to the end. */
   readonly #chars: Float64Array;
 
   constructor(messages: readonly ChatMessage[], fixedChars: number) {
@@ -88,7 +88,7 @@ class Turns {
     return this.#fixedChars + this.#systemChars + this.#turnChars(start);
   }
 
-  /** The start, not before `first`, from which the conversation is to go on. @returns undefined when none fits. */
+  /** The earliest fitting start that is not before `first`. @returns undefined if none fits. */
   async startWithin(
     sizeFrom: (start: number) => number | Promise<number>,
     first: number,
@@ -140,7 +140,7 @@ class Turns {
   }
 }
 
-/** Thinking does not count: most formats leave that of earlier turns out. */
+/** Without thinking, which most formats omit from earlier turns. */
 function charsOf(message: ChatMessage): number {
   const calls = message.role === 'assistant' ? (message.toolCalls ?? []) : [];
   const called = calls.reduce((sum, call) => sum + call.name.length + call.arguments.length, 0);

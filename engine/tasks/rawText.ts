@@ -1,13 +1,13 @@
-/** The continuation of a text as it stands, without a chat template; framing tokens in it count. */
+/** Raw completion: continues a text without a chat template; special tokens in it are parsed. */
 import { HearthError, invalidInput } from '../errors.ts';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import { limits } from '../limits.ts';
 import type { ResponseFormat } from '../prompt/formats/promptFormat.ts';
 import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
 import { answerSteps, freeAnswer } from '../prompt/plans/answerPlan.ts';
+import { MinimumTokens } from '../sampling/logitsProcessor.ts';
 import { LogprobRecorder } from '../sampling/logprobs.ts';
-import { MinimumTokens } from '../sampling/minimumTokens.ts';
-import { PlanSteer } from '../sampling/planProcessor.ts';
+import { PlanProcessor } from '../sampling/planProcessor.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type ChatModel, planned } from './chat.ts';
 import { type Generated, type GenerationRequest, generate } from './generate.ts';
@@ -23,7 +23,7 @@ export interface RawRequest
   readonly stopIds: readonly number[];
   readonly minTokens: number;
   readonly responseFormat: ResponseFormat;
-  /** Alternatives whose log-probabilities `onPiece` is told; absent: none of any. */
+  /** How many alternatives `onPiece` gets log-probabilities for; absent: no log-probabilities. */
   readonly logprobs?: number | undefined;
 }
 
@@ -37,7 +37,7 @@ export async function continueText(
   const ids = await promptIds(tokenizer, prompt, contextTokens, request.signal);
   const parser = new TaggedParser(tokenizer, false);
   const answer = { ...freeAnswer, steps: answerSteps({ responseFormat }) };
-  const plan = new PlanSteer({ plan: answer, tokenizer, grammars, parser, signal: request.signal });
+  const plan = new PlanProcessor({ plan: answer, tokenizer, grammars, parser, signal: request.signal });
   const processors = [
     ...(answer.steps.length > 0 ? [plan] : []),
     ...(minTokens > 0 ? [new MinimumTokens(minTokens, tokenizer.endIds)] : []),
@@ -69,12 +69,12 @@ async function promptIds(
   requireShort(prompt, contextTokens);
   const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
   const ids = [...begin, ...(await runInSlices(tokenizer.encodeSliced(tokenizer.split(prompt)), { signal }))];
-  // As OpenAI's API: a text that begins from nothing follows the end of another.
+  // Like OpenAI's API: an empty prompt starts after an end token.
   return ids.length > 0 ? ids : [...tokenizer.endIds].slice(0, 1);
 }
 
 /**
- * What cannot fit is not even encoded.
+ * Refuses a text that can't fit before encoding it.
  * @throws HearthError `context-overflow`
  */
 export function requireShort({ length }: string | readonly number[], contextTokens: number): void {

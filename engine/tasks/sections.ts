@@ -1,4 +1,4 @@
-/** Cuts a file that is longer than the context into parts, where its structure has joints. */
+/** Cuts a file that is longer than the context into sections, at boundaries of its structure. */
 
 export interface SymbolRange {
   readonly name: string;
@@ -60,11 +60,11 @@ interface Counted {
 }
 
 function halvedUntilFits(text: string, countTokens: (text: string) => number, maxTokens: number): Counted[] {
-  // Counting a megabyte only to learn that it is too long would be waste: no vocabulary packs 64 characters a token.
+  // Avoids counting the tokens of a megabyte: no vocabulary has 64 characters a token.
   const tokens = text.length > maxTokens * 64 ? Number.POSITIVE_INFINITY : countTokens(text);
   if (tokens <= maxTokens || text.length < 2) return [{ text, tokens }];
   let middle = text.length >> 1;
-  // Not between the two halves of a character outside the basic plane.
+  // Doesn't split a surrogate pair.
   if (isHighSurrogate(text.charCodeAt(middle - 1))) middle++;
   if (middle >= text.length) return [{ text, tokens }];
   const halves = [text.slice(0, middle), text.slice(middle)];
@@ -73,7 +73,7 @@ function halvedUntilFits(text: string, countTokens: (text: string) => number, ma
 
 const isHighSurrogate = (code: number): boolean => code >= 0xd800 && code < 0xdc00;
 
-/** Where the section that begins at `start` ends: the best joint in the second half of what fits. */
+/** The end of the section that begins at `start`: the best cut in the second half of the text that fits. */
 function bestCut(
   pieces: readonly Piece[],
   symbolStarts: ReadonlySet<number>,

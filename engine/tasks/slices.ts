@@ -1,4 +1,4 @@
-/** Runs long synchronous work in slices, so that completions, cancellations and status requests are answered meanwhile. */
+/** Runs long synchronous work in slices, so that completions, cancellations and status requests are not delayed. */
 import { setImmediate } from 'node:timers/promises';
 import { HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
@@ -10,7 +10,7 @@ export interface SliceOptions {
   readonly deadlineMs?: number | undefined;
 }
 
-/** @throws HearthError `cancelled` or `timeout` between two slices; the work is then abandoned. */
+/** @throws HearthError `cancelled` or `timeout` between two slices, which abandons the work. */
 export async function runInSlices<Result>(
   work: Sliced<Result>,
   { signal, deadlineMs = Number.POSITIVE_INFINITY }: SliceOptions = {},
@@ -18,7 +18,7 @@ export async function runInSlices<Result>(
   for (;;) {
     throwIfAborted(signal);
     const started = performance.now();
-    if (started > deadlineMs) throw new HearthError('timeout', 'The time ran out before the prompt was prepared.');
+    if (started > deadlineMs) throw new HearthError('timeout', 'The request timed out before its prompt was prepared.');
     while (performance.now() - started < limits.generation.sliceMs) {
       const step = work.next();
       if (step.done) return step.value;
@@ -29,7 +29,7 @@ export async function runInSlices<Result>(
 
 let lastTurn: Promise<void> = Promise.resolve();
 
-/** One slice for each turn of the event loop, however many requests are being prepared. */
+/** Runs one slice in each turn of the event loop, for all requests together. */
 function nextTurn(): Promise<void> {
   lastTurn = lastTurn.then(() => setImmediate());
   return lastTurn;

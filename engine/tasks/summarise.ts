@@ -1,4 +1,4 @@
-/** Summaries of files: in one pass when the file fits the context, else part by part and then of the parts. */
+/** Summarises files: in one pass if the file fits the context, else part by part, then a summary of the parts. */
 import { cancelled, HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { ChatMessage } from '../prompt/conversation.ts';
@@ -9,20 +9,20 @@ export interface SummaryRequest {
   readonly path: string;
   readonly text: string;
   readonly languageId?: string | undefined;
-  /** `folder`: the text is notes on the files of one, and lines mean nothing. */
+  /** `folder`: the text consists of notes on its files, without line numbers. */
   readonly scope?: 'file' | 'folder';
   readonly symbols: readonly SymbolRange[];
-  /** Of the final summary. */
+  /** Length limit of the final summary. */
   readonly maxTokens: number;
-  /** Text of the final summary, as it comes. */
+  /** Called with each piece of the final summary. */
   readonly onText: (text: string) => void;
   readonly onProgress: (progress: { readonly message: string; readonly done: number; readonly total: number }) => void;
 }
 
-/** How a summary talks to the model. */
+/** The model functions that a summary needs. */
 export interface Summariser {
   readonly contextTokens: number;
-  /** Of a text alone, and of a whole prompt. */
+  /** Tokens of a text, and of a whole prompt. */
   readonly countTokens: (text: string) => number;
   readonly countPrompt: (messages: readonly ChatMessage[]) => number;
   readonly ask: (
@@ -39,7 +39,7 @@ export interface Summary {
   readonly statistics: GenerationStatistics;
 }
 
-/** What is known of a stretch of lines. */
+/** A note on a range of lines. */
 interface Note {
   readonly startLine: number;
   readonly endLine: number;
@@ -47,7 +47,7 @@ interface Note {
   readonly text: string;
 }
 
-/** Lines of a note in the prompts: a few sentences. */
+/** Length of a note: a few sentences. */
 const noteTokens = 160;
 
 /** @throws HearthError `context-overflow` when the context is too short, or the file too long; `cancelled`. */
@@ -107,7 +107,7 @@ class SummaryRun {
     return sorted.length > shownSymbols ? [...shown, `- and ${sorted.length - shownSymbols} more`] : shown;
   }
 
-  /** A count of the whole prompt is spared where the text alone is too long. */
+  /** Doesn't count the whole prompt if the text alone is too long. */
   #promptFits(text: string, prompt: readonly ChatMessage[], answerTokens: number): boolean {
     const { contextTokens, countPrompt } = this.#summariser;
     if (text.length > contextTokens * limits.generation.charsPerToken) return false;
@@ -133,7 +133,7 @@ class SummaryRun {
     );
   }
 
-  /** A sixth of the context, so that several notes fit into one prompt. */
+  /** A sixth of the context, so that one prompt holds several notes. */
   #noteTokens(): number {
     return Math.min(noteTokens, Math.floor(this.#summariser.contextTokens / 6));
   }
@@ -145,13 +145,13 @@ class SummaryRun {
     return { startLine, endLine, names, text: this.#shortened(oneLine, this.#noteTokens()) };
   }
 
-  /** What a model wrote in some tokens may take more of them to read: broken characters, odd spacing. */
+  /** Re-encoding generated text may take more tokens, because of broken characters and unusual spacing. */
   #shortened(text: string, maxTokens: number): string {
     if (this.#summariser.countTokens(text) <= maxTokens) return text;
     return this.#shortened(text.slice(0, Math.floor(text.length * 0.7)), maxTokens);
   }
 
-  /** The summary of the notes; where they are too long together, first of groups of them. */
+  /** Summarises the notes, in groups first if they are too long together. */
   async #overview(notes: readonly Note[]): Promise<{ text: string; finish: FinishReason }> {
     const { maxTokens, onText } = this.#request;
     let current = notes;
@@ -252,7 +252,7 @@ function longestLabel(text: string, symbols: readonly SymbolRange[]): Section {
 const ask = (content: string): ChatMessage[] => [{ role: 'user', content }];
 const fenced = (languageId: string | undefined, text: string): string => `\`\`\`${languageId ?? ''}\n${text}\n\`\`\``;
 
-// The text comes before the question: small models follow best what stands last.
+// The text comes before the question, because small models follow the end of a prompt best.
 
 function wholeFilePrompt({ path, languageId, scope }: SummaryRequest, text: string): ChatMessage[] {
   const aim = 'what it is for, its main parts and how they work together. Be brief and name';

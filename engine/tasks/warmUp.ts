@@ -1,4 +1,4 @@
-/** Computes a prompt ahead, while nobody waits: whoever asks with the same beginning finds it in the cache. */
+/** Warm-up: computes a prompt into the cache before a request with the same prefix arrives. */
 import { limits } from '../limits.ts';
 import type { TokenOutcome, TokenRequest } from '../scheduler/job.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
@@ -10,14 +10,14 @@ import {
   promptBudgetTokens,
 } from './completionPrompt.ts';
 
-/** How much was read; a warm-up that a key stopped keeps what it read until then. */
+/** How many tokens are cached; a warm-up stopped by a key keeps the tokens computed so far. */
 export interface Warmed {
   readonly promptTokens: number;
   readonly cachedTokens: number;
   readonly finish: TokenOutcome['finish'];
 }
 
-/** Without a deadline of its own it ends when what is read ahead is no more likely to be asked for. */
+/** The default time limit ends warm-ups that are no longer likely to be used. */
 export async function warmUp(
   scheduler: Scheduler,
   prompt: readonly number[],
@@ -26,7 +26,7 @@ export async function warmUp(
   const promptTokens = prompt.length;
   if (promptTokens === 0) return { promptTokens, cachedTokens: 0, finish: 'length' };
   const nothing = (): never => {
-    throw new Error('A warm-up samples nothing.');
+    throw new Error('A warm-up must not sample.');
   };
   const { cachedTokens, finish } = await scheduler.submit({
     requestClass: 'warm-up',
@@ -40,7 +40,7 @@ export async function warmUp(
   return { promptTokens, cachedTokens, finish };
 }
 
-/** The prompt of a completion at this place, as `complete` will ask it. */
+/** The prompt that `complete` would build at this place. */
 export function completionToWarm(
   tokenizer: Tokenizer,
   contextTokens: number,

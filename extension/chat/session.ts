@@ -38,7 +38,7 @@ export interface FileAccess {
 interface Answer {
   text: string;
   thinking: string;
-  finish: 'stop' | 'length' | 'context' | 'cancelled';
+  finish: 'stop' | 'length' | 'context' | 'repetition' | 'cancelled';
   statistics: Statistics;
   droppedMessages: number;
 }

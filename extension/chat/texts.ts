@@ -56,6 +56,7 @@ export function pageTexts(): Texts {
     interrupted: t('The window closed during this answer. The text received so far was saved.'),
     cutByLength: t('The answer reached the maximum length in your settings.'),
     cutByContext: t('The context window is full. Start a new chat to continue.'),
+    cutByRepetition: t('The model repeated itself, so the answer was stopped.'),
     dropped: t('{0} earlier messages did not fit the context window and were left out.', '{0}'),
     speed: t('{0} tokens/s', '{0}'),
     promptTokens: t('{0} prompt, {1} cached', '{0}', '{1}'),

@@ -2,7 +2,6 @@ import * as vscode from 'vscode';
 import { sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { ContextGatherer } from '../context/gather.ts';
-import { parseMentions } from '../context/mentions.ts';
 import { nameOf } from '../context/sources.ts';
 import type { MentionSuggester } from '../context/suggest.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
@@ -212,12 +211,11 @@ export class ChatView {
     await session.ask(question, attachments, omitted);
   }
 
-  /** Reuses the attachments unless the mentions changed. */
+  /** A changed question gets new context; an unchanged one keeps its own. */
   async #resend(id: string, question: string): Promise<void> {
     const { session, gatherer } = this.#parts;
-    const key = (text: string) => JSON.stringify(parseMentions(text).map(({ kind, value }) => [kind, value]));
     const old = findTurn(session.conversation, id)?.view.question ?? '';
-    if (key(old) === key(question)) return session.resend(id, question);
+    if (old === question) return session.resend(id, question);
     return session.resend(id, question, await gatherer.gather(question, session.conversation));
   }
 

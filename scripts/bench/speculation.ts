@@ -11,8 +11,7 @@ import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
 import { greedy, sample } from '../../engine/sampling/sampler.ts';
-import { engineScheduler } from '../../engine/scheduler/engineScheduler.ts';
-import type { Scheduler } from '../../engine/scheduler/scheduler.ts';
+import { engineScheduler, type Scheduler } from '../../engine/scheduler/scheduler.ts';
 import { Speculation } from '../../engine/scheduler/speculation.ts';
 import { type Edit, editsOfCommits, editsOfPackage } from './edits.ts';
 import { defaultModel } from './models.ts';
@@ -71,7 +70,7 @@ interface Writers {
   readonly ids: (text: string) => number[];
   readonly plain: Scheduler;
   readonly drafting: Scheduler;
-  draftStatistics(): { readonly guessedTokens: number; readonly rightTokens: number };
+  draftStatistics(): { readonly draftTokens: number; readonly acceptedTokens: number };
   close(): Promise<void>;
 }
 
@@ -128,7 +127,7 @@ function noteTotals(
   report: Report,
   lines: ReturnType<typeof linesOf>,
   compared: readonly Compared[],
-  { guessedTokens, rightTokens }: ReturnType<Writers['draftStatistics']>,
+  { draftTokens, acceptedTokens }: ReturnType<Writers['draftStatistics']>,
 ): void {
   const sum = (of: (one: Compared) => number): number => compared.reduce((total, one) => total + of(one), 0);
   const tokens = sum((one) => one.tokens);
@@ -140,8 +139,8 @@ function noteTotals(
     report.note(side, lines.all, ms / tokens);
     report.note(side, lines.speed, (1000 * tokens) / ms);
   }
-  report.note('hearth', lines.accepted, (100 * rightTokens) / guessedTokens);
-  report.note('hearth', lines.drafted, guessedTokens / tokens);
+  report.note('hearth', lines.accepted, (100 * acceptedTokens) / draftTokens);
+  report.note('hearth', lines.drafted, draftTokens / tokens);
   report.note('hearth', lines.alike, (100 * sum((one) => one.alike)) / tokens);
   report.note('hearth', lines.apart, Math.max(...compared.map(({ apart }) => apart)));
 }

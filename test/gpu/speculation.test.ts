@@ -17,17 +17,17 @@ interface Ways {
   readonly temperature: number;
 }
 
-/** Ids of 160 tokens after a prompt, how many of them came true as guesses, and how many the device drew. */
+/** Ids of 160 tokens after a prompt, how many draft tokens were accepted, and how many tokens the device sampled. */
 async function write(decoder: Decoder, { speculates, draws, temperature }: Ways) {
-  let [looks, drawn] = [0, 0];
+  let [looks, sampled] = [0, 0];
   const { deviceSampling } = decoder;
   const counted = deviceSampling && {
     ...deviceSampling,
     sample: async (...args: Parameters<typeof deviceSampling.sample>) => {
       const tokens = await deviceSampling.sample(...args);
-      // It is as many runs.
+      // Each step is one pass.
       looks += args[1] - 1;
-      drawn += tokens.flat().length;
+      sampled += tokens.flat().length;
       return tokens;
     },
   };
@@ -45,9 +45,9 @@ async function write(decoder: Decoder, { speculates, draws, temperature }: Ways)
     ...(speculates && { speculation: new Speculation() }),
     maxPendingPerClass: 1,
     patienceMs: patient,
-    // Every run seems to take the same time, so that guesses always seem to pay.
+    // Every pass seems to take the same time, so draft tokens always seem to pay.
     now: () => looks++,
-    breathe: () => new Promise((done) => setImmediate(done)),
+    yieldToEventLoop: () => new Promise((done) => setImmediate(done)),
   });
   const { text } = await generate(scheduler, {
     requestClass: 'chat',
@@ -60,24 +60,24 @@ async function write(decoder: Decoder, { speculates, draws, temperature }: Ways)
     parser: { isThinking: false, push: (token) => [{ kind: 'text', text: `${token} ` }], end: () => [] },
     onPiece: () => 'continue',
   });
-  return { text, drawn, right: scheduler.statistics().classes.chat.rightTokens };
+  return { text, sampled, accepted: scheduler.statistics().classes.chat.acceptedTokens };
 }
 
-it('writes the same with guesses, with draws of the device, with both and with neither', async () => {
+it('writes the same with draft tokens, with device sampling, with both and with neither', async () => {
   const model = await openModel(fixtureFile('goldens/gpt-oss'));
   const backend = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32' });
   const decoder = await backend.load(model.spec, model.weights, { contextTokens: 256 });
   const ways = { speculates: false, draws: false, temperature: 0 };
   const plain = await write(decoder, ways);
-  const drawn = await write(decoder, { ...ways, draws: true });
-  const guessed = await write(decoder, { ...ways, speculates: true });
+  const sampled = await write(decoder, { ...ways, draws: true });
+  const drafted = await write(decoder, { ...ways, speculates: true });
   const both = await write(decoder, { ...ways, speculates: true, draws: true });
-  for (const { text } of [drawn, guessed, both]) expect(text).toBe(plain.text);
+  for (const { text } of [sampled, drafted, both]) expect(text).toBe(plain.text);
   // All but the first, which follows the prompt.
-  expect([plain.drawn, drawn.drawn]).toEqual([0, 159]);
-  expect(guessed.right).toBeGreaterThan(20);
-  expect(both.right).toBeGreaterThan(20);
-  expect(both.drawn).toBeGreaterThan(20);
+  expect([plain.sampled, sampled.sampled]).toEqual([0, 159]);
+  expect(drafted.accepted).toBeGreaterThan(20);
+  expect(both.accepted).toBeGreaterThan(20);
+  expect(both.sampled).toBeGreaterThan(20);
   const warm = { ...ways, temperature: 0.7 };
   const warmPlain = await write(decoder, warm);
   expect((await write(decoder, { ...warm, speculates: true, draws: true })).text).toBe(warmPlain.text);

@@ -137,6 +137,6 @@ function schedulerOf(decoder: Decoder, cache: PrefixCache): Scheduler {
     maxPendingPerClass: 4,
     patienceMs: patient,
     now: () => steps++,
-    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+    yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
   });
 }

@@ -6,14 +6,14 @@
 
 import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
 import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
-import { messageBoundaries } from '../boundaries.ts';
 import type { ChatMessage, Tool, ToolCall } from '../conversation.ts';
+import { messageBoundaries } from '../conversation.ts';
 import { DeepSeekParser } from '../parsers/deepseekOutput.ts';
 import { type AnswerPlan, answerSteps, callSteps, marked, type Step, wantedCalls } from '../plans/answerPlan.ts';
 import { withStatedFormat } from '../responseFormat.ts';
 import { nearestThinkingMode, type ThinkingMode } from '../thinkingModes.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
-import { pythonJson } from './pythonFunctions.ts';
+import { pythonJson } from './toolSyntax.ts';
 
 export type DeepSeekVersion = 'v3' | 'v3.1';
 

@@ -7,8 +7,7 @@
 
 import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
 import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
-import { messageBoundaries } from '../boundaries.ts';
-import { type ChatMessage, type Tool, toolNames } from '../conversation.ts';
+import { type ChatMessage, messageBoundaries, type Tool, toolNames } from '../conversation.ts';
 import { ChannelParser } from '../parsers/channels.ts';
 import { wantedCalls } from '../plans/answerPlan.ts';
 import { answerStart, harmonyPlan } from '../plans/harmonyPlan.ts';

@@ -2,8 +2,8 @@
 
 import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
-import { messageBoundaries } from '../boundaries.ts';
 import type { ChatMessage, Tool } from '../conversation.ts';
+import { messageBoundaries } from '../conversation.ts';
 import type { OutputParser } from '../output.ts';
 import { ChannelParser } from '../parsers/channels.ts';
 import { TaggedParser } from '../parsers/taggedParser.ts';

@@ -2,7 +2,7 @@
 import type { Tool } from '../conversation.ts';
 import type { ToolSyntax } from '../formats/toolSyntax.ts';
 import { type OutputPiece, piece } from '../output.ts';
-import { partialMatchLength } from '../partialMatch.ts';
+import { partialMatchLength } from '../stopStrings.ts';
 import { JsonCallReader } from './jsonCall.ts';
 import { XmlCallReader } from './xmlCall.ts';
 

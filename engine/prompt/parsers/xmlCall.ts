@@ -6,7 +6,7 @@
  * or at a function's end that nothing but that follows; a function without its end, at the call's.
  */
 import { argumentTypes, type Tool } from '../conversation.ts';
-import { partialMatchLength } from '../partialMatch.ts';
+import { partialMatchLength } from '../stopStrings.ts';
 import type { CallProgress, CallReader } from './toolCallText.ts';
 
 const valueEnd = '</parameter>';

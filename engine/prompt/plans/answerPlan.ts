@@ -2,7 +2,7 @@
  * How an answer is held to a form: texts that are written as they stand, grammars between them, and what in a free
  * answer begins a call. The names and arguments of calls are chosen by the model within the tools' schemas.
  */
-import type { Form, Part } from '../../grammar/form.ts';
+import type { Form, Part } from '../../grammar/machine.ts';
 import { argumentTypes, type Tool } from '../conversation.ts';
 import type { PromptOptions } from '../formats/promptFormat.ts';
 

@@ -18,8 +18,7 @@ import {
 } from '../../protocol/engineProtocol.ts';
 import { fitHistory } from '../../tasks/history.ts';
 import type { Summariser } from '../../tasks/summarise.ts';
-import { Summaries } from '../summaries.ts';
-import { SummaryCache } from '../summaryCache.ts';
+import { Summaries, SummaryCache } from '../summaries.ts';
 import { Answer } from './answer.ts';
 import { bodyOf, dispensable } from './body.ts';
 import { completeRemotely, type FillIn, fillInOf } from './completion.ts';

@@ -220,7 +220,7 @@ describe('the chat at work', () => {
   });
 
   it.each([
-    ['OVERFLOW', ['new-chat'], 'start a new chat'],
+    ['OVERFLOW', ['new-chat', 'settings'], 'start a new chat'],
     ['BUG', ['retry', 'show-log'], 'an internal error'],
   ])('says what to do about a failure: %s', async (question, actions, words) => {
     const { session } = await open(clientOf());

@@ -60,6 +60,13 @@ describe('the models that VS Code lists', () => {
       maxOutputTokens: 1024,
     });
   });
+
+  it("are offered to agents only where an agent's prompt fits", () => {
+    const model = { id: 'm', name: 'M', family: 'qwen3', description: '', toolCalling: true };
+    const offered = (contextTokens: number) => informationOf({ ...model, contextTokens }).capabilities.toolCalling;
+    expect([8192, 16_384, 32_768].map(offered)).toEqual([false, false, true]);
+    expect(informationOf({ ...model, contextTokens: 32_768, toolCalling: false }).capabilities.toolCalling).toBe(false);
+  });
 });
 
 describe('an answer through VS Code', () => {
@@ -87,6 +94,12 @@ describe('an answer through VS Code', () => {
 
   it('fails with the error that the host knows', async () => {
     await expect(open().ask('Hello?', 'thinker')).rejects.toMatchObject({ code: 'NotFound' });
-    await expect(open().ask('OVERFLOW')).rejects.toMatchObject({ message: 'The question does not fit.' });
+    const failure: unknown = await open()
+      .ask('OVERFLOW')
+      .catch((error: unknown) => error);
+    expect(failure).toMatchObject({
+      message: 'The question does not fit. Raise hearth.contextTokens, or choose a model with a longer context.',
+    });
+    expect(failure).not.toHaveProperty('stack');
   });
 });

@@ -514,7 +514,7 @@ describe('a scheduler with snapshots', () => {
       maxPendingPerClass: 8,
       patienceMs: patient,
       now: () => parts.decoder.runs.length,
-      breathe: () => new Promise((resolve) => setImmediate(resolve)),
+      yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
     });
     const close = async (): Promise<void> => {
       await scheduler.close();

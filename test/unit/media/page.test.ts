@@ -237,6 +237,7 @@ describe('the chat page', () => {
     ['stopped', { kind: 'stopped' } as const, pageTexts().stopped],
     ['interrupted', { kind: 'interrupted' } as const, pageTexts().interrupted],
     ['cut by length', { ...done, reason: 'length' } as const, pageTexts().cutByLength],
+    ['a text that repeats itself', { ...done, reason: 'repetition' } as const, pageTexts().cutByRepetition],
     ['cut by the context', { ...done, reason: 'context' } as const, pageTexts().cutByContext],
   ])('marks an answer that was %s', async (_, outcome, words) => {
     await tell({ type: 'conversation', turns: [turn({ answer: 'x', outcome })] });

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { BackendName } from '../../../engine/backend/backend.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import type { BackendChoice, Candidate } from '../../../engine/runtime/backends.ts';
-import { Recovery } from '../../../engine/runtime/recovery.ts';
+import { Recovery } from '../../../engine/runtime/loadedModel.ts';
 import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
 
 const names: readonly BackendName[] = ['webgpu', 'onnx', 'reference'];

@@ -30,7 +30,7 @@ function schedulerOn(first: Machine, recover?: () => Promise<Machine>): Schedule
     maxPendingPerClass: 64,
     patienceMs: patient,
     now: () => clock++,
-    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+    yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
   });
 }
 
@@ -54,7 +54,7 @@ function undisturbed(count: number): number[] {
 }
 
 describe('when the device is lost', () => {
-  it('a request goes on from its own tokens on another machine: no token is lost or said twice', async () => {
+  it('a request continues on another machine: no token is lost or repeated', async () => {
     // Three chunks of prompt, then a token a step: run 5 is in the middle of the answer.
     const [first, second] = [machine(5), machine()];
     const scheduler = schedulerOn(first, async () => second);
@@ -66,7 +66,7 @@ describe('when the device is lost', () => {
     expect(scheduler.decoder).toBe(second.decoder);
   });
 
-  it('those that wait go on too', async () => {
+  it('waiting requests continue too', async () => {
     const scheduler = schedulerOn(machine(4), async () => machine());
     const both = [ask(scheduler), ask(scheduler, 'summary')];
     for (const { received, outcome } of both) {
@@ -75,7 +75,7 @@ describe('when the device is lost', () => {
     }
   });
 
-  it('it may be lost again', async () => {
+  it('a second loss is survived too', async () => {
     const machines = [machine(1), machine(6), machine()];
     const scheduler = schedulerOn(machine(0), async () => machines.shift() ?? machine(0));
     const { received, outcome } = ask(scheduler);
@@ -84,7 +84,7 @@ describe('when the device is lost', () => {
     expect(machines).toEqual([]);
   });
 
-  it('every request fails with the reason where there is no other, and later ones are tried again', async () => {
+  it('every request fails with the reason if there is no other machine, and later requests are tried again', async () => {
     let found: Machine | undefined;
     const scheduler = schedulerOn(machine(2), async () => {
       if (!found) throw new HearthError('unavailable', 'no other device');
@@ -99,7 +99,7 @@ describe('when the device is lost', () => {
     expect(later.received).toEqual(undisturbed(6));
   });
 
-  it('a request that runs fails typed where nothing recovers', async () => {
+  it('a running request fails with a typed error without recovery', async () => {
     await expect(ask(schedulerOn(machine(2))).outcome).rejects.toMatchObject({ code: 'device-lost' });
   });
 });

@@ -1,28 +1,28 @@
 import { describe, expect, it } from 'vitest';
 import { type FreeTokens, free, without } from '../../../engine/sampling/logitsProcessor.ts';
+import { Uniforms } from '../../../engine/sampling/random.ts';
 import { argmax, greedy } from '../../../engine/sampling/sampler.ts';
-import { Uniforms } from '../../../engine/sampling/uniforms.ts';
-import type { Drawing, TokenRequest } from '../../../engine/scheduler/job.ts';
+import type { SamplingState, TokenRequest } from '../../../engine/scheduler/job.ts';
 import { FakeDecoder, type FakeDecoderOptions, hashOf } from './fakeDecoder.ts';
 import { schedulerOf } from './setUp.ts';
 
 const vocabularySize = 50;
 
-/** What the fake decoder says when it has the whole sequence right. */
+/** The fake decoder's tokens if its sequence is complete. */
 function expectedTokens(prompt: readonly number[], count: number): number[] {
   const tokens = [...prompt];
   for (let i = 0; i < count; i++) tokens.push(hashOf(tokens, vocabularySize));
   return tokens.slice(prompt.length);
 }
 
-function drawing(fields: Partial<Drawing> = {}): Drawing {
+function sampling(fields: Partial<SamplingState> = {}): SamplingState {
   const history = { sequence: new Set<number>(), generated: new Set<number>() };
   return {
     rules: greedy,
     history,
     stopIds: new Set(),
     uniforms: (count) => new Array<number>(count).fill(0),
-    drew: () => {},
+    sampled: () => {},
     free: () => free,
     ...fields,
   };
@@ -35,10 +35,10 @@ function request(prompt: readonly number[], fields: Partial<TokenRequest> = {}) 
     return 'continue' as const;
   };
   const base: TokenRequest = { requestClass: 'chat', prompt, maxTokens: 20, choose: argmax, deliver };
-  return { ...base, drawing: drawing(), ...fields, received };
+  return { ...base, sampling: sampling(), ...fields, received };
 }
 
-/** The scheduler's clock counts the fake's runs: a drawn token takes a millisecond. */
+/** The scheduler's clock counts the fake's passes: a sampled token takes a millisecond. */
 function setUp(options: FakeDecoderOptions = {}) {
   const decoder = new FakeDecoder({ vocabularySize, draws: true, ...options });
   return { decoder, scheduler: schedulerOf(decoder) };
@@ -46,18 +46,18 @@ function setUp(options: FakeDecoderOptions = {}) {
 
 const prompt = [3, 1, 4, 1, 5, 9];
 
-describe('tokens that the device draws', () => {
-  it('are those that are chosen from logits, several a step', async () => {
+describe('tokens sampled on the device', () => {
+  it('equal those sampled from logits, several a step', async () => {
     const { decoder, scheduler } = setUp();
     const chat = request(prompt, { maxTokens: 40 });
     const outcome = await scheduler.submit(chat);
     expect(chat.received).toEqual(expectedTokens(prompt, 40));
     expect(outcome).toMatchObject({ finish: 'length', generatedTokens: 40 });
-    // The prompt gives the first by its logits; one token tells how long they take, and no step goes beyond the last.
+    // The prompt's logits give the first token; the next step measures one token; the last step ends at the limit.
     expect(decoder.draws).toEqual([1, 16, 16, 6]);
   });
 
-  it('come one a step where each takes as long as a step may', async () => {
+  it('come one a step if each takes as long as a step may', async () => {
     const decoder = new FakeDecoder({ vocabularySize, draws: true });
     const scheduler = schedulerOf(decoder, () => 30 * decoder.runs.length);
     const chat = request(prompt, { maxTokens: 5 });
@@ -66,14 +66,14 @@ describe('tokens that the device draws', () => {
     expect(decoder.draws).toEqual([1, 1, 1, 1]);
   });
 
-  it('end at a stop id, and the sequence goes on as if none had been drawn after it', async () => {
+  it('end at a stop id, and the sequence holds no token after it', async () => {
     const { decoder, scheduler } = setUp();
     const wanted = expectedTokens(prompt, 9);
     const last = wanted[8] ?? 0;
     const until = wanted.indexOf(last) + 1;
     const chat = request(prompt, {
       maxTokens: 100,
-      drawing: drawing({ stopIds: new Set([last]) }),
+      sampling: sampling({ stopIds: new Set([last]) }),
       deliver: (token) => (token === last ? 'stop' : 'continue'),
     });
     const outcome = await scheduler.submit(chat);
@@ -84,14 +84,14 @@ describe('tokens that the device draws', () => {
     expect(decoder.live.size).toBeGreaterThan(0);
   });
 
-  it('are forgotten beyond a stop that only the text shows', async () => {
+  it('are dropped after a stop that only the text shows', async () => {
     const { scheduler } = setUp();
     const wanted = expectedTokens(prompt, 30);
     let count = 0;
     const used: number[] = [];
     const chat = request(prompt, {
       maxTokens: 100,
-      drawing: drawing({ drew: (tokens) => used.push(tokens) }),
+      sampling: sampling({ sampled: (tokens) => used.push(tokens) }),
       deliver: () => (++count === 7 ? 'stop' : 'continue'),
     });
     expect(await scheduler.submit(chat)).toMatchObject({ finish: 'stop', generatedTokens: 7 });
@@ -102,7 +102,7 @@ describe('tokens that the device draws', () => {
     expect(next.received).toEqual(expectedTokens(next.prompt, 3));
   });
 
-  it('end with the step in which the request was cancelled, and leave the cache right', async () => {
+  it('end with the step in which the request was cancelled, and leave the cache intact', async () => {
     const { decoder, scheduler } = setUp();
     const abort = new AbortController();
     const received: number[] = [];
@@ -124,7 +124,7 @@ describe('tokens that the device draws', () => {
     expect(next.received).toEqual(expectedTokens(next.prompt, 4));
   });
 
-  it('make way for a token that the request forces, which is chosen without them', async () => {
+  it('give way to a token that the request forces', async () => {
     const { decoder, scheduler } = setUp();
     const received: number[] = [];
     const forced = () => (received.length === 6 ? 42 : undefined);
@@ -132,7 +132,7 @@ describe('tokens that the device draws', () => {
       request(prompt, {
         maxTokens: 12,
         choose: (logits) => forced() ?? argmax(logits),
-        drawing: drawing({ free: () => (forced() === undefined ? free : undefined) }),
+        sampling: sampling({ free: () => (forced() === undefined ? free : undefined) }),
         deliver: (token) => {
           received.push(token);
           return 'continue';
@@ -144,7 +144,7 @@ describe('tokens that the device draws', () => {
     expect(decoder.draws.length).toBeGreaterThan(2);
   });
 
-  it('are dropped where other tokens are forbidden by then, and sampled anew', async () => {
+  it('are dropped and sampled again if other tokens have become forbidden', async () => {
     const { decoder, scheduler } = setUp();
     const received: number[] = [];
     const wanted = expectedTokens(prompt, 12);
@@ -154,7 +154,7 @@ describe('tokens that the device draws', () => {
       request(prompt, {
         maxTokens: 12,
         choose: (logits) => argmax(without(logits, now().forbidden)),
-        drawing: drawing({ free: now }),
+        sampling: sampling({ free: now }),
         deliver: (token) => {
           received.push(token);
           return 'continue';
@@ -168,9 +168,9 @@ describe('tokens that the device draws', () => {
     expect(decoder.draws).toEqual([1, 10, 6]);
   });
 
-  it('are no more at once than the request foresees', async () => {
+  it("don't exceed the number that the request allows at once", async () => {
     const { decoder, scheduler } = setUp();
-    const chat = request(prompt, { maxTokens: 20, drawing: drawing({ free: () => ({ ...free, tokens: 5 }) }) });
+    const chat = request(prompt, { maxTokens: 20, sampling: sampling({ free: () => ({ ...free, tokens: 5 }) }) });
     await scheduler.submit(chat);
     expect(chat.received).toEqual(expectedTokens(prompt, 20));
     expect(decoder.draws).toEqual([1, 5, 5, 5, 3]);
@@ -183,15 +183,15 @@ describe('tokens that the device draws', () => {
     expect(chat.received).toEqual(expectedTokens(prompt, 11));
   });
 
-  it('are chosen from logits where the request looks at them itself', async () => {
+  it('are sampled from logits if the request reads the logits', async () => {
     const { decoder, scheduler } = setUp();
-    const chat = request(prompt, { drawing: undefined });
+    const chat = request(prompt, { sampling: undefined });
     await scheduler.submit(chat);
     expect(chat.received).toEqual(expectedTokens(prompt, 20));
     expect(decoder.draws).toEqual([]);
   });
 
-  it('are drawn for several sequences at once', async () => {
+  it('are sampled for several sequences at once', async () => {
     const { decoder, scheduler } = setUp({ maxSequencesPerRun: 4 });
     const chats = [prompt, [2, 7, 1], [1, 8, 2, 8]].map((ids) => request(ids));
     await Promise.all(chats.map((chat) => scheduler.submit(chat)));
@@ -200,7 +200,7 @@ describe('tokens that the device draws', () => {
     expect(Math.max(...decoder.draws)).toBeGreaterThan(1);
   });
 
-  it('fail their request alone', async () => {
+  it('fail only their own request', async () => {
     const { scheduler } = setUp({
       maxSequencesPerRun: 2,
       beforeRun: (batch) => {
@@ -215,8 +215,8 @@ describe('tokens that the device draws', () => {
   });
 });
 
-describe('random numbers looked at before they are used', () => {
-  it('are the same ones in the same order', () => {
+describe('random numbers with look-ahead', () => {
+  it('keep their values and their order', () => {
     let next = 0;
     const uniforms = new Uniforms(() => next++);
     expect(uniforms.next()).toBe(0);

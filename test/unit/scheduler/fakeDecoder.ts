@@ -88,9 +88,9 @@ export interface FakeDecoderOptions {
   readonly pages?: number;
   /** All its layers have such a window. */
   readonly slidingWindow?: number;
-  /** It draws the tokens itself, up to 16 a step. */
+  /** It samples the tokens itself, up to 16 a step. */
   readonly draws?: boolean;
-  /** `steps`: as many runs, where it draws the tokens itself. */
+  /** `steps`: the passes of one call, if it samples the tokens itself. */
   readonly beforeRun?: (batch: readonly SequenceSlice[], steps: number) => void | Promise<void>;
 }
 
@@ -111,7 +111,7 @@ const spec: DecoderSpec = {
   layers: [],
 };
 
-/** A decoder whose logits put all weight on one token, computed from the tokens that the sequence really holds. */
+/** A decoder whose logits give one token all the weight, computed from the tokens in the sequence. */
 export class FakeDecoder implements Decoder {
   readonly spec: DecoderSpec;
   readonly backend: BackendName;
@@ -122,7 +122,7 @@ export class FakeDecoder implements Decoder {
   readonly runs: FakeRun[] = [];
   readonly live = new Set<FakeSequence>();
   readonly pool: PagePool;
-  /** Steps of every draw, in order. */
+  /** Steps of every call of `deviceSampling.sample`, in order. */
   readonly draws: number[] = [];
   readonly deviceSampling?: DeviceSampling;
   /** Its tokens as 32-bit numbers, in two pieces. */
@@ -143,7 +143,7 @@ export class FakeDecoder implements Decoder {
     this.contextTokens = options.contextTokens ?? 256;
     this.maxTokensPerRun = options.maxTokensPerRun ?? 64;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
-    if (options.draws) this.deviceSampling = { maxSteps: 16, supports: () => true, sample: this.#draw.bind(this) };
+    if (options.draws) this.deviceSampling = { maxSteps: 16, supports: () => true, sample: this.#sample.bind(this) };
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
   }
 
@@ -192,19 +192,19 @@ export class FakeDecoder implements Decoder {
     }
   }
 
-  /** Greedily, whatever the rules, but for what is forbidden. */
-  async #draw(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
+  /** Greedy whatever the rules, except for forbidden tokens. */
+  async #sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
     this.draws.push(steps);
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     await this.#options.beforeRun?.(batch, steps);
     return slices.map(({ sequence, token, stopIds, forbidden }) => {
-      const drawn: number[] = [];
-      for (let next = token; drawn.length < steps && !stopIds.has(drawn.at(-1) ?? -1); ) {
+      const sampled: number[] = [];
+      for (let next = token; sampled.length < steps && !stopIds.has(sampled.at(-1) ?? -1); ) {
         const logits = this.#step({ sequence, tokens: [next], logits: 'last' }, slices.length);
         next = argmax(without(logits, forbidden));
-        drawn.push(next);
+        sampled.push(next);
       }
-      return drawn;
+      return sampled;
     });
   }
 

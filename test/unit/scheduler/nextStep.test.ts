@@ -24,7 +24,7 @@ const slice = (own: Request, tokens: number, fields = {}) => ({
 });
 
 describe('the next step', () => {
-  it('is none when nothing is pending', () => {
+  it('is undefined if nothing is pending', () => {
     expect(nextStep([], limits)).toBeUndefined();
   });
 
@@ -45,17 +45,17 @@ describe('the next step', () => {
     expect(nextStep([warmUp], limits)).toEqual({ kind: 'run', slices: [slice(warmUp, 1, { logits: 'none' })] });
   });
 
-  it('has guesses verified with the token before them, and asks for the logits of all', () => {
-    const guessing = request(1, { draftTokens: 4 });
-    expect(nextStep([guessing], limits)).toEqual({
+  it('verifies draft tokens with the token before them, and asks for the logits of all', () => {
+    const drafting = request(1, { draftTokens: 4 });
+    expect(nextStep([drafting], limits)).toEqual({
       kind: 'run',
-      slices: [slice(guessing, 1, { drafts: 4, logits: 'all' })],
+      slices: [slice(drafting, 1, { drafts: 4, logits: 'all' })],
     });
     const reading = request(1, { draftTokens: 4, waitingTokens: 3 });
     expect(nextStep([reading], limits)).toEqual({ kind: 'run', slices: [slice(reading, 3)] });
   });
 
-  it('runs one sequence where the decoder takes no more', () => {
+  it('runs one sequence if the decoder takes only one', () => {
     const [first, second] = [request(1), request(2)];
     expect(nextStep([first, second], limits)).toEqual({ kind: 'run', slices: [slice(first, 1)] });
   });
@@ -64,14 +64,14 @@ describe('the next step', () => {
 describe('a step of several sequences', () => {
   const three = { chunkTokens: 10, maxSequences: 3 };
 
-  it('takes as many as the decoder does, the first ones', () => {
+  it('takes the first sequences, as many as the decoder allows', () => {
     const all = [1, 2, 3, 4].map((id) => request(id));
     expect(nextStep(all, three)).toMatchObject({
       slices: [{ request: { id: 1 } }, { request: { id: 2 } }, { request: { id: 3 } }],
     });
   });
 
-  it('lets decoding requests of worse classes ride along, but none of their prompts', () => {
+  it('includes decoding requests of worse classes, but not their prompts', () => {
     const keystroke = request(1, { requestClass: 'keystroke', waitingTokens: 6 });
     const [answering, reading] = [request(2), request(3, { waitingTokens: 5 })];
     expect(nextStep([keystroke, answering, reading], three)).toEqual({
@@ -88,7 +88,7 @@ describe('a step of several sequences', () => {
     });
   });
 
-  it('admits peers first, so that they take part', () => {
+  it('admits requests of the same class first, so that they join the step', () => {
     const newcomer = request(2, { admitted: false });
     expect(nextStep([request(1), newcomer], three)).toEqual({ kind: 'admit', request: newcomer });
     const worse = request(2, { admitted: false, requestClass: 'summary' });

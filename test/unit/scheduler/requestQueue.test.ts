@@ -82,13 +82,18 @@ describe('the queue', () => {
   it('expects another keystroke for two seconds after one, but not at once', () => {
     const simulation = new Simulation();
     const chat = simulation.add('chat', 1, 1);
-    expect(simulation.queue.isPressed(chat, 0)).toBe(false);
+    expect(simulation.queue.isTypingBefore(chat, 0)).toBe(false);
     const key = simulation.add('keystroke', 1, 1);
-    expect([50, 100, 1900, 2100].map((ms) => simulation.queue.isPressed(chat, ms))).toEqual([false, true, true, false]);
-    expect(simulation.queue.isPressed(key, 100)).toBe(false);
+    expect([50, 100, 1900, 2100].map((ms) => simulation.queue.isTypingBefore(chat, ms))).toEqual([
+      false,
+      true,
+      true,
+      false,
+    ]);
+    expect(simulation.queue.isTypingBefore(key, 100)).toBe(false);
   });
 
-  it('computes a prompt in short runs while somebody types, and in long ones otherwise', () => {
+  it('computes a prompt in short passes while somebody types, else in long ones', () => {
     const simulation = new Simulation();
     simulation.add('chat', 4000, 1);
     const stepMs = () => {
@@ -107,14 +112,14 @@ describe('the queue', () => {
     expect(stepMs()).toBe(10 + 1.5 * 127);
   });
 
-  it('prefers keystroke over chat over summary over warm-up, whatever came first', () => {
+  it('prefers keystroke over chat over summary over warm-up, whatever the order of arrival', () => {
     const simulation = new Simulation();
     for (const name of requestClasses.toReversed()) simulation.add(name, 300, 3);
     while (simulation.step());
     expect(simulation.done.map(({ requestClass }) => requestClass)).toEqual(requestClasses);
   });
 
-  it('lets a keystroke wait for one step at most, however much else there is to do', () => {
+  it('makes a keystroke wait for at most one step under any load', () => {
     const random = seededRandom(1);
     const simulation = new Simulation({ patienceMs: { ...patient, chat: 1000, summary: 5000 } });
     for (let i = 0; i < 30; i++) simulation.add(i % 2 === 0 ? 'chat' : 'summary', 2000, 200);
@@ -140,7 +145,7 @@ describe('the queue', () => {
     expect(waits.at(-1)).toBeLessThanOrEqual(2 * longestStepMs);
   });
 
-  it('starves no chat under unending keystrokes', () => {
+  it("doesn't starve a chat under endless keystrokes", () => {
     const simulation = new Simulation({ patienceMs: { ...patient, chat: 1000, summary: 5000 } });
     const chat = simulation.add('chat', 500, 20);
     const summary = simulation.add('summary', 500, 20);
@@ -154,7 +159,7 @@ describe('the queue', () => {
     expect(summary.longestGapMs).toBeLessThan(5000 + 3 * longestStepMs);
   });
 
-  it('gives requests of a class equal shares: none is ahead of another by more than a step', () => {
+  it('gives requests of a class equal shares, within one step', () => {
     const simulation = new Simulation();
     const chats = [100, 4000, 700, 30].map((promptTokens) => simulation.add('chat', promptTokens, 10_000));
     for (let i = 0; i < 3000; i++) simulation.step();
@@ -162,7 +167,7 @@ describe('the queue', () => {
     expect(Math.max(...served) - Math.min(...served)).toBeLessThanOrEqual(longestStepMs);
   });
 
-  it('makes no request wait for ever behind newcomers', () => {
+  it("doesn't starve a request behind new ones", () => {
     const simulation = new Simulation();
     const old = simulation.add('chat', 6000, 100);
     for (let i = 0; i < 50; i++) simulation.step();
@@ -206,11 +211,11 @@ describe('the queue', () => {
     expect(simulation.busyMs).toBeCloseTo(simulation.nowMs, 3);
   });
 
-  it('refuses what is too much of one class, and still takes the others', () => {
+  it('refuses too many requests of one class, and still accepts other classes', () => {
     const simulation = new Simulation({ maxPendingPerClass: 2 });
     simulation.add('chat', 10, 1);
     simulation.add('chat', 10, 1);
-    expect(() => simulation.add('chat', 10, 1)).toThrow(/waiting already/);
+    expect(() => simulation.add('chat', 10, 1)).toThrow(/already waiting/);
     simulation.add('keystroke', 10, 1);
     while (simulation.step());
     simulation.add('chat', 10, 1);
@@ -218,8 +223,8 @@ describe('the queue', () => {
   });
 });
 
-describe('memory that does not suffice', () => {
-  it('is given up by the latest of the worst class, never by a request that ranks first', () => {
+describe('insufficient memory', () => {
+  it('is taken from the latest request of the worst class, never from the first in rank', () => {
     const { queue } = new Simulation();
     const add = (requestClass: RequestClass): Simulated => {
       const request = new Simulated(requestClass, 10, 10, 0);
@@ -235,7 +240,7 @@ describe('memory that does not suffice', () => {
     expect(queue.victimFor(summary)).toBeUndefined();
   });
 
-  it('keeps a blocked request out until another one ends', () => {
+  it('skips a blocked request until another one ends', () => {
     const simulation = new Simulation();
     const [first, second] = [simulation.add('chat', 10, 3), simulation.add('chat', 10, 3)];
     simulation.queue.block(second);

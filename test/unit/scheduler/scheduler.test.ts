@@ -22,7 +22,7 @@ function setUp(options: FakeDecoderOptions & { readonly maxPending?: number } = 
     maxPendingPerClass: options.maxPending ?? 64,
     patienceMs: patient,
     now: () => clock++,
-    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+    yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
   });
   return { decoder, cache, scheduler };
 }
@@ -57,7 +57,7 @@ function expectedTokens(prompt: readonly number[], count: number): number[] {
 const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => (from + i) % 50);
 
 describe('the scheduler', () => {
-  it('feeds the prompt in chunks, then one token a step', async () => {
+  it('computes the prompt in chunks, then one token a step', async () => {
     const { decoder, scheduler } = setUp();
     const chat = request(range(20));
     const outcome = await scheduler.submit(chat);
@@ -73,7 +73,7 @@ describe('the scheduler', () => {
     expect(firstTokenMs).toBeLessThan(endedMs);
   });
 
-  it('stops in the step that says so', async () => {
+  it('stops in the step in which `deliver` asks for it', async () => {
     const { decoder, scheduler } = setUp();
     let count = 0;
     const outcome = await scheduler.submit(
@@ -83,7 +83,7 @@ describe('the scheduler', () => {
     expect(decoder.runs).toHaveLength(3);
   });
 
-  it('ends when the context is full, without asking the decoder for more than it holds', async () => {
+  it('ends when the context is full, and never exceeds it', async () => {
     const { scheduler } = setUp({ contextTokens: 10 });
     const chat = request(range(7), { maxTokens: 100 });
     const outcome = await scheduler.submit(chat);
@@ -97,7 +97,7 @@ describe('the scheduler', () => {
     await expect(scheduler.submit(request([]))).rejects.toMatchObject({ code: 'invalid-input' });
   });
 
-  it('computes a second turn only where it differs from the first', async () => {
+  it('computes a second turn only from where it differs from the first', async () => {
     const { scheduler } = setUp();
     const first = request(range(20));
     await scheduler.submit(first);
@@ -108,7 +108,7 @@ describe('the scheduler', () => {
     expect(second.received).toEqual(expectedTokens(prompt, 5));
   });
 
-  it('lets a keystroke cut in between the tokens of a chat, which then goes on unharmed', async () => {
+  it('pre-empts a chat for a keystroke between tokens, and the chat continues correctly', async () => {
     const { scheduler } = setUp();
     const order: string[] = [];
     const keystroke = request(range(12, 30), {
@@ -135,7 +135,7 @@ describe('the scheduler', () => {
     expect(received).toEqual(expectedTokens(range(20), 5));
   });
 
-  it('lets a keystroke cut in between the chunks of a long prompt', async () => {
+  it('pre-empts a long prompt for a keystroke between chunks', async () => {
     let pressed: Promise<unknown> | undefined;
     const keystroke = request(range(5, 40), { requestClass: 'keystroke', maxTokens: 1 });
     const { decoder, scheduler } = setUp({
@@ -156,7 +156,7 @@ describe('the scheduler', () => {
     expect(done).toEqual([1, 2, 3]);
   });
 
-  it('computes the answers of several requests in one run where the decoder can', async () => {
+  it('batches several requests in one pass if the decoder can', async () => {
     const { decoder, scheduler } = setUp({ maxSequencesPerRun: 3, maxTokensPerRun: 16 });
     const all = [request(range(4)), request(range(5, 9)), request(range(3, 30))];
     await Promise.all(all.map((each) => scheduler.submit(each)));
@@ -164,7 +164,7 @@ describe('the scheduler', () => {
     expect(decoder.runs.filter(({ tokens, sequences }) => tokens.length === 1 && sequences === 3)).toHaveLength(12);
   });
 
-  it('goes on with a chat in the very runs that read a keystroke', async () => {
+  it('continues a chat in the passes that prefill a keystroke', async () => {
     const { decoder, scheduler } = setUp({ maxSequencesPerRun: 2 });
     const keystroke = request(range(12, 30), { requestClass: 'keystroke', maxTokens: 2 });
     const received: number[] = [];
@@ -184,7 +184,7 @@ describe('the scheduler', () => {
     expect(decoder.runs.filter(({ sequences }) => sequences === 2).length).toBeGreaterThan(2);
   });
 
-  it('gives two chats the same share of the time, whoever came first', async () => {
+  it('gives two chats the same share of the time, whatever the order of arrival', async () => {
     const { scheduler } = setUp();
     const order: string[] = [];
     const talking = (name: string, from: number) =>
@@ -202,7 +202,7 @@ describe('the scheduler', () => {
     }
   });
 
-  it('fails what is not done by its deadline, and keeps what was computed for the next one', async () => {
+  it('fails a request at its deadline, and keeps the computed prompt in the cache', async () => {
     const { scheduler } = setUp();
     const slow = request(range(20), { maxTokens: 100, timeoutMs: 20 });
     await expect(scheduler.submit(slow)).rejects.toMatchObject({ code: 'timeout' });
@@ -211,7 +211,7 @@ describe('the scheduler', () => {
     expect(await scheduler.submit(request(range(30)))).toMatchObject({ cachedTokens: 20 });
   });
 
-  it('counts what it did, by class', async () => {
+  it('counts its work by class', async () => {
     const { scheduler } = setUp({ maxPending: 1 });
     await scheduler.submit(request(range(20)));
     await scheduler.submit(request(range(20), { requestClass: 'keystroke', maxTokens: 1 }));
@@ -234,7 +234,7 @@ describe('the scheduler', () => {
     expect({ steps, slices }).toEqual({ steps: 8, slices: 8 });
   });
 
-  it('says how long the runs that write an answer take, and leaves those of prompts out', async () => {
+  it('reports the time of decode passes, without prefill passes', async () => {
     let clock = 0;
     const decoder = new FakeDecoder({
       vocabularySize,
@@ -254,7 +254,7 @@ describe('the scheduler', () => {
     expect(classes.keystroke).toMatchObject({ answerSteps: 0, recentStepMs: [] });
   });
 
-  it('goes on with the others while the next token of one waits for its grammar', async () => {
+  it('continues other requests while one waits for its grammar', async () => {
     const { scheduler } = setUp();
     let compiled = (): void => {};
     const compiling = new Promise<void>((resolve) => {
@@ -274,7 +274,7 @@ describe('the scheduler', () => {
     expect(scheduler.pending).toBe(0);
   });
 
-  it('ends one whose choice waits when it is cancelled or everything is closed, as soon as it is chosen', async () => {
+  it('ends a cancelled or closed request that waits for its grammar as soon as its token is chosen', async () => {
     for (const end of ['cancel', 'close'] as const) {
       const { scheduler } = setUp();
       const controller = new AbortController();

@@ -19,7 +19,7 @@ export function schedulerOf(decoder: FakeDecoder, now = () => decoder.runs.lengt
     maxPendingPerClass: 64,
     patienceMs: patient,
     now,
-    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+    yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
   });
 }
 

@@ -7,7 +7,7 @@ import { openModel } from '../../../engine/model/open.ts';
 import { free } from '../../../engine/sampling/logitsProcessor.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { argmax, greedy, sample } from '../../../engine/sampling/sampler.ts';
-import type { Drawing } from '../../../engine/scheduler/job.ts';
+import type { SamplingState } from '../../../engine/scheduler/job.ts';
 import { Scheduler } from '../../../engine/scheduler/scheduler.ts';
 import { Speculation } from '../../../engine/scheduler/speculation.ts';
 import { FakeDecoder, type FakeRun } from './fakeDecoder.ts';
@@ -37,7 +37,7 @@ function setUp(
     maxPendingPerClass: 64,
     patienceMs: patient,
     now: () => clock,
-    breathe: () => new Promise((resolve) => setImmediate(resolve)),
+    yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
   });
   const generate = async (
     prompt: readonly number[],
@@ -51,19 +51,19 @@ function setUp(
       return 'continue' as const;
     };
     const request = { requestClass: 'chat' as const, prompt, maxTokens, choose, deliver };
-    await scheduler.submit({ ...request, ...(drawn && { drawing: freeDrawing() }) });
+    await scheduler.submit({ ...request, ...(drawn && { sampling: freeSampling() }) });
     return received;
   };
   return { decoder, scheduler, generate };
 }
 
-/** Greedy, and free to be drawn by the device. */
-const freeDrawing = (): Drawing => ({
+/** Greedy, so that the device may sample every token. */
+const freeSampling = (): SamplingState => ({
   rules: greedy,
   history: { sequence: new Set(), generated: new Set() },
   stopIds: new Set(),
   uniforms: (count) => new Array<number>(count).fill(0),
-  drew: () => {},
+  sampled: () => {},
   free: () => free,
 });
 
@@ -78,43 +78,43 @@ const decodeRuns = (decoder: FakeDecoder, from = 0): FakeRun[] =>
 
 describe('speculation', () => {
   it.each([3, 10, 1000])(
-    'gives the same tokens as without, whether guesses are right or wrong (a change in every %i)',
+    'gives the same tokens as plain decoding, whether draft tokens are accepted or rejected (a change in every %i)',
     async (every) => {
       const plain = await setUp(copying(every), { speculates: false }).generate(prompt, 200);
-      const guessing = setUp(copying(every));
-      expect(await guessing.generate(prompt, 200)).toEqual(plain);
-      expect(guessing.scheduler.statistics().classes.chat.guessedTokens).toBeGreaterThan(0);
+      const speculating = setUp(copying(every));
+      expect(await speculating.generate(prompt, 200)).toEqual(plain);
+      expect(speculating.scheduler.statistics().classes.chat.draftTokens).toBeGreaterThan(0);
     },
   );
 
-  it('needs a fraction of the runs for text that repeats', async () => {
+  it('needs a fraction of the passes for repeated text', async () => {
     const { decoder, generate, scheduler } = setUp(copying(1000));
     await generate(prompt, 200);
     expect(decodeRuns(decoder).length).toBeLessThan(60);
-    const { guessedTokens, rightTokens } = scheduler.statistics().classes.chat;
-    expect(rightTokens / guessedTokens).toBeGreaterThan(0.9);
+    const { draftTokens, acceptedTokens } = scheduler.statistics().classes.chat;
+    expect(acceptedTokens / draftTokens).toBeGreaterThan(0.9);
   });
 
-  it('stops guessing where guesses are wrong', async () => {
+  it('stops drafting when draft tokens are rejected', async () => {
     let next = 0;
-    // Three tokens repeat, so that there is always a guess, and what follows them never does.
+    // Three tokens repeat, so there is always a draft, but the tokens after them never repeat.
     const { scheduler, generate } = setUp((tokens) => (tokens.length % 4 < 3 ? tokens.length % 4 : 5 + (next++ % 30)));
     await generate(prompt, 400);
-    const { guessedTokens } = scheduler.statistics().classes.chat;
-    expect(guessedTokens).toBeLessThan(400);
+    const { draftTokens } = scheduler.statistics().classes.chat;
+    expect(draftTokens).toBeLessThan(400);
   });
 
-  it('stops guessing where a row costs as much as a run', async () => {
+  it('stops drafting when a row costs as much as a pass', async () => {
     const { decoder, generate } = setUp(copying(1000), { rowMs: 12 });
     await generate(prompt, 400);
     expect(decodeRuns(decoder).length).toBeGreaterThan(350);
   });
 
-  it('stops guessing where it does not pay although it did while the machine was busy', async () => {
+  it('stops drafting when it no longer pays, though it did while the machine was busy', async () => {
     let load = 5;
     const random = seededRandom(3);
     const { decoder, generate } = setUp(
-      // A text without repetitions, then one where three tokens always stood before and half of the guesses are right.
+      // A text without repetitions, then one in which any three tokens occurred before and half of the draft tokens are right.
       () => Math.floor((load > 1 ? 31 : 2) * random()),
       { rowMs: 6, busy: () => load },
     );
@@ -129,7 +129,7 @@ describe('speculation', () => {
     expect(rows).toBeLessThan(400 + prompt.length + 40);
   });
 
-  it('guesses again as soon as the text is copied, without having tried meanwhile', async () => {
+  it('drafts again as soon as the text is copied, without probes in between', async () => {
     const random = seededRandom(5);
     const { decoder, generate } = setUp(
       (tokens) => (tokens.length < prompt.length + 150 ? Math.floor(2 * random()) : copying(1000)(tokens)),
@@ -137,11 +137,11 @@ describe('speculation', () => {
     );
     await generate(prompt, 300);
     const copied = decoder.runs.filter(({ start }) => start >= prompt.length + 150);
-    // At best 30 runs of 4 guesses and the token after them; 150 without guesses.
+    // At best 30 passes of 4 draft tokens and the token after them; 150 without draft tokens.
     expect(copied.length).toBeLessThan(60);
   });
 
-  it('guesses as well beside keystrokes, whose runs behind a short context are cheaper', async () => {
+  it('drafts as well beside keystrokes, whose passes over a short context are cheaper', async () => {
     const { decoder, scheduler, generate } = setUp(copying(1000), {
       rowMs: 0.1,
       // The chat's context makes a run five times as long.
@@ -164,11 +164,11 @@ describe('speculation', () => {
     };
     await runsOf(false);
     const alone = await runsOf(false);
-    // Their runs are shorter, for 12.5 ms may be added to 50 and not 50: 16 guesses at a time instead of up to 48.
+    // Their passes are shorter, because 12.5 ms may be added to 50, not 50: 16 draft tokens at a time instead of up to 48.
     expect(await runsOf(true)).toBeLessThan(3 * alone);
   });
 
-  it('keeps runs short while somebody types, and no longer', async () => {
+  it('keeps passes short only while somebody types', async () => {
     const { decoder, scheduler, generate } = setUp(copying(1000));
     await generate(prompt, 200);
     const longest = async (): Promise<number> => {
@@ -179,29 +179,29 @@ describe('speculation', () => {
     expect(await longest()).toBeGreaterThan(16);
     const key = { requestClass: 'keystroke' as const, prompt: [1, 2, 3], maxTokens: 1 };
     await scheduler.submit({ ...key, choose: argmax, deliver: () => 'continue' });
-    // A run without guesses takes 10 ms, and they may add as much again.
+    // A pass without draft tokens takes 10 ms, and they may add as much again.
     expect(await longest()).toBeLessThanOrEqual(11);
     await generate(prompt.toReversed(), 1900);
     expect(await longest()).toBeGreaterThan(16);
   });
 
-  it('draws from the very same distribution: with the same seed the same tokens', async () => {
-    const draw = (seed: number) => {
+  it('samples from the same distribution: the same seed gives the same tokens', async () => {
+    const sampler = (seed: number) => {
       const random = seededRandom(seed);
-      // The fake model is certain; at this temperature it is not.
+      // The fake model is certain; this temperature makes it uncertain.
       const settings = { ...greedy, temperature: 15 };
       return (logits: Float32Array) => sample(logits, settings, { sequence: new Set(), generated: new Set() }, random);
     };
     for (let seed = 0; seed < 20; seed++) {
-      const plain = await setUp(copying(20), { speculates: false }).generate(prompt, 100, draw(seed));
-      const guessing = setUp(copying(20));
-      expect(await guessing.generate(prompt, 100, draw(seed))).toEqual(plain);
+      const plain = await setUp(copying(20), { speculates: false }).generate(prompt, 100, sampler(seed));
+      const speculating = setUp(copying(20));
+      expect(await speculating.generate(prompt, 100, sampler(seed))).toEqual(plain);
     }
   });
 });
 
-describe('speculation where the device draws', () => {
-  /** Two stretches of the prompt, each after tokens that nothing foretells. */
+describe('speculation with device sampling', () => {
+  /** Two stretches of the prompt, each after unpredictable tokens. */
   const follow = (tokens: readonly number[]) => {
     const at = tokens.length - prompt.length;
     return at % 60 < 20 ? 32 + (((at * at * 7) % 61) % 8) : (prompt[at % 60] ?? 0);
@@ -212,7 +212,7 @@ describe('speculation where the device draws', () => {
     return { tokens, draws: decoder.draws, runs: decodeRuns(decoder).length, of: scheduler.statistics().classes.chat };
   };
 
-  it('writes what either alone and neither write', async () => {
+  it('writes the same tokens with both, with either and with neither', async () => {
     const plain = await write({ draws: false, speculates: false });
     for (const [draws, speculates] of [
       [true, false],
@@ -223,16 +223,16 @@ describe('speculation where the device draws', () => {
     }
   });
 
-  it('guesses again after the device drew what could not be guessed', async () => {
+  it('drafts again after the device has sampled unpredictable tokens', async () => {
     const both = await write({ draws: true, speculates: true });
     expect(both.draws.reduce((sum, steps) => sum + steps, 0)).toBeGreaterThan(20);
-    // Of 80 that repeat: the first of each stretch are drawn until the match is seen.
-    expect(both.of.rightTokens).toBeGreaterThan(30);
+    // Of 80 that repeat; the device samples the first tokens of each stretch until the match is found.
+    expect(both.of.acceptedTokens).toBeGreaterThan(30);
   });
 });
 
 describe('speculation on a real decoder', () => {
-  it('writes the same greedy text as without, with guesses among it', async () => {
+  it('writes the same greedy text as plain decoding, and uses draft tokens', async () => {
     const model = await openModel(resolve(import.meta.dirname, '../../fixtures/goldens/llama'));
     const decoder = await onnxBackend.load(model.spec, model.weights, { contextTokens: 512, threads: 1 });
     const write = async (speculation?: Speculation) => {
@@ -243,9 +243,9 @@ describe('speculation on a real decoder', () => {
         ...(speculation && { speculation }),
         maxPendingPerClass: 1,
         patienceMs: patient,
-        // Every run seems to take the same time, so that guesses always seem to pay.
+        // Every pass seems to take the same time, so draft tokens always seem to pay.
         now: () => looks++,
-        breathe: () => new Promise((done) => setImmediate(done)),
+        yieldToEventLoop: () => new Promise((done) => setImmediate(done)),
       });
       const received: number[] = [];
       const deliver = (token: number) => {
@@ -259,27 +259,27 @@ describe('speculation on a real decoder', () => {
         choose: argmax,
         deliver,
       });
-      return { received, guesses: scheduler.statistics().classes.chat.guessedTokens };
+      return { received, drafts: scheduler.statistics().classes.chat.draftTokens };
     };
     const plain = await write();
-    const guessing = await write(new Speculation());
-    expect(guessing.received).toEqual(plain.received);
-    expect(guessing.guesses).toBeGreaterThan(20);
+    const speculating = await write(new Speculation());
+    expect(speculating.received).toEqual(plain.received);
+    expect(speculating.drafts).toBeGreaterThan(20);
     await decoder.dispose();
     await model.file.close();
   });
 });
 
-describe('the length of a guess', () => {
+describe('the length of a draft', () => {
   const anything = Number.POSITIVE_INFINITY;
-  /** Costs of runs by guesses, in runs without. */
-  const costing = (...costs: readonly (readonly [guesses: number, cost: number])[]) => {
+  /** Costs of passes by their draft tokens, as multiples of a pass without. */
+  const costing = (...costs: readonly (readonly [drafts: number, cost: number])[]) => {
     const speculation = new Speculation();
-    for (const [guesses, cost] of costs) for (let i = 0; i < 5; i++) speculation.measured(guesses, cost);
+    for (const [drafts, cost] of costs) for (let i = 0; i < 5; i++) speculation.measured(drafts, cost);
     return speculation;
   };
 
-  it('grows with the share that comes true, and with the cheapness of rows', () => {
+  it('grows with the acceptance rate and with cheaper rows', () => {
     const cheap = costing([4, 1.1]);
     const dear = costing([4, 3]);
     const rates = [0.1, 0.5, 0.8, 0.95];
@@ -291,28 +291,28 @@ describe('the length of a guess', () => {
     expect(dear.bestLength(0.1, anything)).toBe(0);
   });
 
-  it('keeps a run below what is allowed', () => {
-    // 15 % a row: 3 times is over at 13 rows, and 16 guesses would have paid more.
+  it('keeps the cost of a pass within the budget', () => {
+    // 15 % a row: 13 rows exceed 3 times the cost, though 16 draft tokens would pay more.
     expect(costing([4, 1.6]).bestLength(0.98, 3)).toBe(8);
     expect(costing([4, 1.6]).bestLength(0.98, 1.25)).toBe(0);
     expect(costing([4, 1.1]).bestLength(0.98, 2)).toBe(32);
   });
 
-  it('is long where a run costs by what it touches, not by its rows (experts)', () => {
+  it('is long if the cost of a pass depends on the experts it touches, not on its rows', () => {
     const experts = costing([2, 2.4], [4, 3.4], [8, 4.4], [16, 5], [32, 5.4], [48, 5.6]);
     expect(experts.bestLength(0.97, anything)).toBeGreaterThanOrEqual(32);
     expect(experts.bestLength(0.5, anything)).toBe(0);
   });
 
-  it('is that of before when something else held up single runs', () => {
+  it('is unchanged by single slow passes', () => {
     const speculation = costing([2, 1.2], [4, 1.4], [8, 1.8]);
     const before = speculation.bestLength(0.9, anything);
     expect(before).toBeGreaterThan(0);
-    for (const guesses of [2, 4, 8]) for (const cost of [20, 30]) speculation.measured(guesses, cost);
+    for (const drafts of [2, 4, 8]) for (const cost of [20, 30]) speculation.measured(drafts, cost);
     expect(speculation.bestLength(0.9, anything)).toBe(before);
   });
 
-  it('is tried again when only its first run, which prepares memory, took long', () => {
+  it('is tried again if only its first pass, which prepares memory, was slow', () => {
     const speculation = new Speculation();
     speculation.measured(2, 10);
     expect(speculation.bestLength(0.9, anything)).toBeGreaterThan(0);

@@ -11,7 +11,7 @@ import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
 import { Grammars } from '../../../engine/sampling/grammar.ts';
 import { greedy } from '../../../engine/sampling/sampler.ts';
-import { engineScheduler } from '../../../engine/scheduler/engineScheduler.ts';
+import { engineScheduler } from '../../../engine/scheduler/scheduler.ts';
 import { chat } from '../../../engine/tasks/chat.ts';
 import { complete } from '../../../engine/tasks/complete.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';

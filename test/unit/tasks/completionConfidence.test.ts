@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ConfidenceMeter, isSureEnough } from '../../../engine/tasks/completionConfidence.ts';
+import { ConfidenceMeter, isSureEnough } from '../../../engine/tasks/complete.ts';
 
 /** Logits of a distribution over five tokens, of which the last ends a text. */
 const logits = Float32Array.from([0.5, 0.25, 0.125, 0.0625, 0.0625], Math.log);

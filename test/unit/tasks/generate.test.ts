@@ -69,6 +69,14 @@ describe('generated text', () => {
     expect(pieces[0]).toEqual({ kind: 'thinking', text: 'a' });
   });
 
+  it('ends as repetition when it goes round in a circle, where that is asked for', async () => {
+    const circle = bytes('It is so. '.repeat(400));
+    const ended = await run(circle, { maxTokens: 4000, endRepetition: true });
+    expect(ended.finish).toBe('repetition');
+    expect(ended.text.length).toBeLessThan(3000);
+    expect((await run(circle, { maxTokens: 3500 })).finish).toBe('length');
+  });
+
   it('ends when its consumer says so', async () => {
     let seen = '';
     const { finish, statistics } = await run(bytes('one two three'), {

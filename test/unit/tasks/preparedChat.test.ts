@@ -3,7 +3,7 @@ import { setImmediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { ChatMessage, Tool } from '../../../engine/prompt/conversation.ts';
 import { promptFormatOf } from '../../../engine/prompt/formats/promptFormat.ts';
-import { prepareChat } from '../../../engine/tasks/preparedChat.ts';
+import { prepareChat } from '../../../engine/tasks/chat.ts';
 import type { PromptPart, Tokenizer } from '../../../engine/tokenizer/tokenizer.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 

@@ -52,7 +52,7 @@ export class WebgpuDecoder implements Decoder {
   readonly deviceSampling: DeviceSampling = {
     maxSteps,
     supports: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
-    sample: (slices, steps) => this.#draw(slices, steps),
+    sample: (slices, steps) => this.#sample(slices, steps),
   };
   readonly serializer: SequenceSerializer;
   readonly #parts: LoadedParts;
@@ -125,7 +125,7 @@ export class WebgpuDecoder implements Decoder {
     }
   }
 
-  async #draw(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
+  async #sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
     this.#gpu.throwIfFailed();
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     const own = checkedBatch(batch, this, (sequence) => this.#own(sequence));

@@ -2,13 +2,12 @@
 import type { Budget } from './budget.ts';
 import { TemplateError } from './errors.ts';
 import { applyFilter } from './filters.ts';
-import { loopOver } from './loop.ts';
+import { loopOver, Scope } from './loop.ts';
 import { methodOf } from './methods.ts';
 import type { Arguments, Comparator, Expression, FilterUse, Parameter, Statement, Target } from './nodes.ts';
 import { arithmetic, itemAt, slice } from './operators.ts';
 import { str } from './printing.ts';
 import type { Given, Runtime } from './runtime.ts';
-import { Scope } from './scope.ts';
 import { applyTest, contains } from './tests.ts';
 import {
   Callable,

@@ -5,7 +5,7 @@
 import { HearthError, invalidInput } from '../../../errors.ts';
 import { limits } from '../../../limits.ts';
 import { DeadlineError, withDeadline } from '../../../tokenizer/watchdog.ts';
-import { strftime } from '../pythonFunctions.ts';
+import { strftime } from '../toolSyntax.ts';
 import { Budget, tooMuch } from './budget.ts';
 import { TemplateError } from './errors.ts';
 import { Interpreter } from './interpreter.ts';
