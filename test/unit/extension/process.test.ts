@@ -96,7 +96,7 @@ describe('the engine process', () => {
     const params = { stream: 's', messages: [{ role: 'user' as const, content: 'hello' }] };
     await process.client(engineRequests).chat(params);
     expect(texts).toEqual(['One ', 'two ', 'three.']);
-    expect(lines.filter((line) => line.startsWith("warn An invalid 'delta'"))).toHaveLength(1);
+    expect(lines.filter((line) => line.startsWith("warn Dropped an invalid 'delta'"))).toHaveLength(1);
   });
 
   it('refuses an answer that the protocol does not allow', async () => {

@@ -74,7 +74,7 @@ describe('the index of the workspace', () => {
     index.start();
     await until(index, embedded(2));
     expect(indexSentence(index.view)).toBe(
-      `The repository index is up to date: 2 files. It is searched by meaning too, with ${path}.`,
+      `The repository index is up to date: 2 files. Embedding search uses ${path}.`,
     );
     // No word of it is in any file.
     expect(await index.search('omega', 5)).toEqual([]);
