@@ -1,9 +1,10 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdir, readFile, utimes, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { createServer as createTlsServer } from 'node:tls';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { StoreProgress } from '../../../engine/catalogue/files.ts';
@@ -57,8 +58,9 @@ interface Ended {
 function startPull(
   directory: string,
   variables: Record<string, string> = {},
+  origin = server.origin,
 ): { child: ChildProcess; ended: Promise<Ended> } {
-  const task = JSON.stringify({ directory, origin: server.origin, entry });
+  const task = JSON.stringify({ directory, origin, entry });
   const child = spawn(process.execPath, [program, task], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, ...variables },
@@ -138,24 +140,47 @@ describe('several pulls of one model', () => {
 });
 
 describe('behind a proxy', () => {
-  it('downloads use the proxy of the environment', async () => {
+  it('downloads tunnel through the proxy of the environment', async () => {
+    const folder = temporaryFolder();
+    const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
+    const made = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-keyout', key, '-out', cert];
+    execFileSync('openssl', [...made, '-subj', '/CN=models.test', '-addext', 'subjectAltName=DNS:models.test'], {
+      stdio: 'ignore',
+    });
+    // No name server knows models.test: only the proxy can lead there.
+    const secure = createTlsServer({ key: await readFile(key), cert: await readFile(cert) }, (socket) => {
+      const upstream = connect(Number(new URL(server.origin).port), '127.0.0.1');
+      upstream.pipe(socket).pipe(upstream);
+      socket.on('error', () => upstream.destroy());
+      upstream.on('error', () => socket.destroy());
+    });
+    await new Promise<void>((resolve) => secure.listen(0, '127.0.0.1', resolve));
     const tunnels: string[] = [];
     const proxy = createServer();
     proxy.on('connect', (request, socket) => {
       tunnels.push(request.url ?? '');
-      const upstream = connect(Number(new URL(server.origin).port), '127.0.0.1', () => {
+      const upstream = connect((secure.address() as AddressInfo).port, '127.0.0.1', () => {
         socket.write('HTTP/1.1 200 Connection established\r\n\r\n');
         upstream.pipe(socket).pipe(upstream);
       });
+      socket.on('error', () => upstream.destroy());
+      upstream.on('error', () => socket.destroy());
     });
     await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
     const address = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
-    const variables = { HTTP_PROXY: address, http_proxy: address, NO_PROXY: '', no_proxy: '' };
-    const { output } = await startPull(temporaryFolder(), variables).ended;
+    const variables = {
+      HTTPS_PROXY: address,
+      https_proxy: address,
+      NO_PROXY: '',
+      no_proxy: '',
+      NODE_EXTRA_CA_CERTS: cert,
+    };
+    const { output } = await startPull(temporaryFolder(), variables, 'https://models.test').ended;
     expect(JSON.parse(output).state).toBe('present');
-    expect(tunnels).toContain(new URL(server.origin).host);
+    expect(new Set(tunnels)).toEqual(new Set(['models.test:443']));
     proxy.closeAllConnections();
     proxy.close();
+    secure.close();
   });
 });
 
