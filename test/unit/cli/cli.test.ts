@@ -154,7 +154,7 @@ describe('hearth', () => {
     expect((await hearth(['cache', 'clear'])).stdout).toMatch(/^Removed 1 prompts, \d+ bytes\.\n$/);
     expect((await hearth(['cache', 'list'])).stdout).toMatch(/^0 prompts, 0 bytes/);
     expect((await hearth(['cache', 'dance'])).stderr).toBe(
-      "hearth: 'hearth cache' accepts list or clear, not 'dance'.\\n",
+      "hearth: 'hearth cache' accepts list or clear, not 'dance'.\n",
     );
   });
 
