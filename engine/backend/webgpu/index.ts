@@ -1,5 +1,5 @@
 /**
- * The WebGPU backend: WGSL kernels on Dawn (Vulkan, Metal, Direct3D 12). Start reading at decoderPlan.ts.
+ * The WebGPU backend: WGSL kernels on Dawn (Vulkan, Metal, Direct3D 12). Start reading at decoder/forwardPlan.ts.
  */
 
 import { describeModel } from '../../model/spec/describe.ts';
