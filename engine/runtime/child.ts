@@ -64,7 +64,7 @@ setInterval(() => {
 `;
 
 /** Does not keep the process alive. */
-function endWithParent(): void {
+export function endWithParent(): void {
   const worker = new Worker(watch, {
     eval: true,
     workerData: { parent: process.ppid, intervalMs },

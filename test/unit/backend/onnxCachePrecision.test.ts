@@ -126,7 +126,7 @@ describe('keys and values in f16', () => {
     expect(new Set(used).size).toBe(1);
     expect(halves.serializer.format).not.toBe(floats.serializer.format);
     expect(halves.notes.join()).toContain('The KV cache is f16.');
-    expect(floats.notes.join()).not.toContain('Keys and values');
-    expect(bytes.notes.join()).toContain('the CPU has no smaller cache');
+    expect(floats.notes.join()).not.toContain('The KV cache is');
+    expect(bytes.notes.join()).toContain('The KV cache is f16: the CPU backend has no smaller precision.');
   });
 });

@@ -85,10 +85,31 @@ describe('the built files', () => {
   it.each(['onnx', 'reference'] as const)('answer by a schema on %s', async (backend) => {
     const engine = start(product.engine);
     await engine.requests.load({ model: tiny.path, backend });
-    const schema = { type: 'object', properties: { ok: { type: 'boolean' } }, required: ['ok'] };
+    const schema = {
+      type: 'object',
+      properties: { ok: { type: 'boolean' } },
+      required: ['ok'],
+      // An open object may get any other names, as many as the model likes.
+      additionalProperties: false,
+    };
     const responseFormat = { kind: 'json-schema' as const, schema };
     const { text } = await engine.requests.chat({ ...question('json'), responseFormat, maxTokens: 200 });
     expect(JSON.parse(text)).toEqual({ ok: expect.any(Boolean) });
+  });
+
+  it('check an answer against the part of its schema that no grammar holds', async () => {
+    const engine = start(product.engine);
+    await engine.requests.load({ model: tiny.path, backend: 'reference' });
+    // Three booleans are never all different, so every answer that the grammar allows breaks the schema.
+    const schema = {
+      type: 'object',
+      properties: { flags: { type: 'array', items: { type: 'boolean' }, minItems: 3, maxItems: 3, uniqueItems: true } },
+      required: ['flags'],
+      additionalProperties: false,
+    };
+    const responseFormat = { kind: 'json-schema' as const, schema };
+    const asked = engine.requests.chat({ ...question('unique'), responseFormat, maxTokens: 200 });
+    await expect(asked).rejects.toMatchObject({ code: 'unavailable', message: expect.stringContaining('JSON Schema') });
   });
 
   it('serve other programs, and ask a server as one of them', async () => {

@@ -243,12 +243,12 @@ describe('an engine whose parent dies', () => {
   });
 
   it('is gone even when its main thread never comes to its event loop', async () => {
-    const watch = await bundle('engine/runtime/parentWatch.ts');
+    const watch = await bundle('engine/runtime/child.ts');
     try {
       const busy = join(dirname(watch.path), 'busy.mjs');
       await writeFile(
         busy,
-        `import { endWithParent } from './parentWatch.mjs';
+        `import { endWithParent } from './child.mjs';
          endWithParent();
          process.send(process.pid, () => { for (;;); });`,
       );
