@@ -73,7 +73,7 @@ describe('the next edit', () => {
   it('is shown at the next place once the keys rest, with what is to go and what is to come', () => {
     const { texts, struck } = renamed();
     expect(offered()).toBe(true);
-    expect(texts()).toEqual(['sum', 'Tab to go to the same change in line 3']);
+    expect(texts()).toEqual(['sum', 'Tab to jump to the same change on line 3']);
     expect(struck()).toEqual([new Range(new Position(2, 0), new Position(2, 5))]);
   });
 
@@ -86,7 +86,7 @@ describe('the next edit', () => {
     expect(texts()).toContain('Tab to accept, Esc to dismiss');
     await nextEdit.accept();
     expect(lines[2]).toBe('sum += 1;');
-    expect(texts()).toContain('Tab to go to the same change in line 4');
+    expect(texts()).toContain('Tab to jump to the same change on line 4');
   });
 
   it('ends when every place has it', async () => {

@@ -140,7 +140,7 @@ describe('the prefix cache', () => {
     const { cache, decoder } = setUp();
     const lease = cache.acquire(range(40), 'chat');
     await decoder.run([{ sequence: lease.sequence, tokens: range(40), logits: 'none' }]);
-    expect(() => cache.release(lease, range(10))).toThrow('40 tokens was released with 10');
+    expect(() => cache.release(lease, range(10))).toThrow('40 tokens was released with only 10 token ids');
     expect(() => cache.release(lease, range(40))).toThrow('twice');
   });
 
