@@ -47,7 +47,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
   test('say that nothing is searched before the folder is trusted, and lead there', async () => {
     const { page } = editor;
     const chat = await editor.chat();
-    await chat.locator('#restricted', { hasText: 'Hearth searches it once you trust it' }).waitFor();
+    await chat.locator('#restricted', { hasText: 'Trust it to let Hearth search it' }).waitFor();
     await chat.locator('#restricted').getByRole('button').click();
     await page.locator('.workspace-trust-editor').getByRole('button', { name: 'Trust', exact: true }).click();
     await chat.locator('#restricted').waitFor({ state: 'hidden' });

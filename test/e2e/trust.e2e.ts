@@ -26,7 +26,7 @@ describeInEditor('an untrusted workspace', options, (editor) => {
     await editor().statusItem('Restricted Mode').waitFor();
     const chat = await editor().openChat();
     await editor().statusItem('SmolLM2').waitFor();
-    await chat.locator('#restricted', { hasText: 'Hearth searches it once you trust it' }).waitFor();
+    await chat.locator('#restricted', { hasText: 'Trust it to let Hearth search it' }).waitFor();
     await editor().screenshot('restricted');
     expect(await promptTokens(chat)).toBeLessThan(plantedWords);
   });
