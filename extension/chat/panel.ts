@@ -1,9 +1,8 @@
-import { randomBytes } from 'node:crypto';
 import * as vscode from 'vscode';
 import type { ModelEntry } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineView } from '../client/view.ts';
 import { formatBytes, formatParameters, percent } from '../format.ts';
-import type { Controls, Notice, Texts } from '../messages.ts';
+import type { Controls, Notice } from '../messages.ts';
 import { canThink, modeLabel, type Thinking } from '../thinking.ts';
 
 /** Notice above the question box for each engine state. */
@@ -77,45 +76,6 @@ export function controlsOf({ state }: EngineView, thinking: Thinking): Controls 
     canThink: canThink(card.thinkingModes),
     contextTokens: card.contextTokens,
   };
-}
-
-interface Page {
-  /** Of the bundled script and style. */
-  scriptUri: string;
-  styleUri: string;
-  /** The webview's own origin for local resources. */
-  cspSource: string;
-  language: string;
-  texts: Texts;
-}
-
-/** HTML of the chat view. Its CSP allows only its own script and style: no images, fonts, frames or connections. */
-export function chatPage({ scriptUri, styleUri, cspSource, language, texts }: Page): string {
-  const nonce = randomBytes(24).toString('base64url');
-  const policy = [
-    "default-src 'none'",
-    `style-src ${cspSource}`,
-    `script-src 'nonce-${nonce}'`,
-    "base-uri 'none'",
-    "form-action 'none'",
-  ].join('; ');
-  return `<!DOCTYPE html>
-<html lang="${escapeAttribute(language)}">
-<head>
-  <meta charset="utf-8">
-  <meta http-equiv="Content-Security-Policy" content="${escapeAttribute(policy)}">
-  <meta name="viewport" content="width=device-width, initial-scale=1">
-  <title>Hearth</title>
-  <link rel="stylesheet" href="${escapeAttribute(styleUri)}">
-</head>
-<body data-texts="${escapeAttribute(JSON.stringify(texts))}">
-  <script nonce="${nonce}" src="${escapeAttribute(scriptUri)}"></script>
-</body>
-</html>`;
-}
-
-function escapeAttribute(text: string): string {
-  return text.replaceAll('&', '&amp;').replaceAll('"', '&quot;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 }
 
 /** Returns a link that may be opened: http(s) only, without credentials. */

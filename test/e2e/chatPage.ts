@@ -3,7 +3,7 @@ import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import type { Browser, Page } from 'playwright-core';
-import { chatPage } from '../../extension/chat/panel.ts';
+import { chatPage } from '../../extension/chat/html.ts';
 import { action, type ToHost, type ToPage, texts } from '../../extension/messages.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 

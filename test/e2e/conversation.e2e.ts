@@ -182,7 +182,11 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
         await offers.waitFor({ state: 'hidden' });
         await page.keyboard.press('Control+.');
         await offers.waitFor();
-        return offer.isVisible();
+        // The rows come after the frame of the list.
+        return offer.waitFor({ timeout: 2_000 }).then(
+          () => true,
+          () => false,
+        );
       };
       await expect.poll(offered).toBe(true);
       await offer.click();
