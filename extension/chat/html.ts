@@ -1,0 +1,42 @@
+/** The HTML of the chat view. It knows nothing of VS Code, so tests serve it without an editor. */
+import { randomBytes } from 'node:crypto';
+import type { Texts } from '../messages.ts';
+
+interface Page {
+  /** Of the bundled script and style. */
+  scriptUri: string;
+  styleUri: string;
+  /** The webview's own origin for local resources. */
+  cspSource: string;
+  language: string;
+  texts: Texts;
+}
+
+/** HTML of the chat view. Its CSP allows only its own script and style: no images, fonts, frames or connections. */
+export function chatPage({ scriptUri, styleUri, cspSource, language, texts }: Page): string {
+  const nonce = randomBytes(24).toString('base64url');
+  const policy = [
+    "default-src 'none'",
+    `style-src ${cspSource}`,
+    `script-src 'nonce-${nonce}'`,
+    "base-uri 'none'",
+    "form-action 'none'",
+  ].join('; ');
+  return `<!DOCTYPE html>
+<html lang="${escapeAttribute(language)}">
+<head>
+  <meta charset="utf-8">
+  <meta http-equiv="Content-Security-Policy" content="${escapeAttribute(policy)}">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>Hearth</title>
+  <link rel="stylesheet" href="${escapeAttribute(styleUri)}">
+</head>
+<body data-texts="${escapeAttribute(JSON.stringify(texts))}">
+  <script nonce="${nonce}" src="${escapeAttribute(scriptUri)}"></script>
+</body>
+</html>`;
+}
+
+function escapeAttribute(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('"', '&quot;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+}
