@@ -46,7 +46,7 @@ export interface GenerationRequest {
   readonly parser: OutputParser;
   /** Combined as in `nextTokens`. */
   readonly processors?: readonly LogitsProcessor[] | undefined;
-  /** Ends an answer, or thinking, that repeats itself without end. */
+  /** Ends an answer that repeats itself without end. Thinking has its own limit, and the user can end it. */
   readonly endRepetition?: boolean | undefined;
   /** Records every token; the device then doesn't sample. */
   readonly logprobs?: LogprobRecorder | undefined;
@@ -246,7 +246,7 @@ class Answer {
     else this.text += piece.text;
     const logprobs = this.#request.logprobs?.of(piece);
     if (this.#request.onPiece(piece, this.#tokens, logprobs) === 'stop') this.#stopped = true;
-    if (piece.kind !== 'tool-call' && this.#repetition?.push(piece.text)) this.isRepeated = this.#stopped = true;
+    if (piece.kind === 'text' && this.#repetition?.push(piece.text)) this.isRepeated = this.#stopped = true;
   }
 }
 
