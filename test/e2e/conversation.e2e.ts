@@ -173,7 +173,8 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
   test('is begun by the light bulb, about a problem or what is selected', async () => {
     const { page } = editor();
     const chat = await newChat(editor());
-    const offers = page.locator('.action-widget');
+    // The submenu's empty panel has the class as well.
+    const offers = page.locator('.action-widget:not(.action-list-submenu-panel)');
     const choose = async (text: string) => {
       const offer = offers.locator('.monaco-list-row', { hasText: text });
       // VS Code waits a moment for extensions, and an open list gets no longer.
@@ -213,6 +214,8 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     const { page } = editor();
     writeFileSync(join(editor().workspace, 'log.txt'), 'nothing\n');
     await page.keyboard.press('Control+Shift+G');
+    // A view shows its actions where the pointer or the focus is.
+    await page.locator('.part.sidebar .pane-header').first().hover();
     await page.locator('.part.sidebar a[aria-label="Write a Commit Message"]').first().click();
     const message = page.locator('.scm-editor .view-lines').first();
     const written = async () => (await message.innerText()).replaceAll(/\s+/g, ' ').trim();
