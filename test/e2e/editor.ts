@@ -49,11 +49,13 @@ export class Editor {
   readonly workspace: string;
   /** Of a new user. */
   readonly home: string;
+  readonly #newUser: boolean;
   readonly #scratch: string;
   readonly #server: RunningServer;
   readonly #browser: Browser;
 
-  private constructor(page: Page, scratch: string, server: RunningServer, browser: Browser) {
+  private constructor(page: Page, scratch: string, server: RunningServer, browser: Browser, newUser: boolean) {
+    this.#newUser = newUser;
     this.page = page;
     this.#scratch = scratch;
     this.workspace = join(scratch, 'workspace');
@@ -91,7 +93,7 @@ export class Editor {
     });
     const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
     page.setDefaultTimeout(actionMs);
-    const editor = new Editor(page, scratch, server, browser);
+    const editor = new Editor(page, scratch, server, browser, options.newUser === true);
     try {
       await page.goto(`${server.url}/?folder=${encodeURIComponent(workspace)}`);
       await editor.#untilReady();
@@ -165,8 +167,9 @@ export class Editor {
 
   /** The chat's page once it is there; what can be relied on in it is listed in media/chat.ts. */
   async chat(): Promise<FrameLocator> {
-    const own = 'iframe.webview.ready[src*="extensionId=hearth.hearth"][src*="purpose=webviewView"]';
-    const chat = this.page.frameLocator(own).frameLocator('iframe#active-frame');
+    // A new user has the walkthrough's webviews as well.
+    const own = this.#newUser ? '[src*="extensionId=hearth.hearth"][src*="purpose=webviewView"]' : '';
+    const chat = this.page.frameLocator(`iframe.webview.ready${own}`).frameLocator('iframe#active-frame');
     await chat.locator('#question').waitFor();
     return chat;
   }
