@@ -12,7 +12,7 @@ import { leaveOwnHome, moveToOwnHome } from './shared/ownHome.ts';
 import { projectRoot } from './shared/paths.ts';
 import { npm, run } from './shared/process.ts';
 
-const total: TestSummary = { passed: 0, failed: 0, skipped: [] };
+const total: TestSummary = { passed: 0, failed: [], skipped: [] };
 
 interface Part {
   readonly title: string;
@@ -32,6 +32,11 @@ function printTimes(): void {
   }
 }
 
+function printNamed(title: string, results: TestSummary['skipped']): void {
+  if (results.length > 0) heading(title);
+  for (const { name, reason } of results) console.log(`${name}\n    ${reason.replaceAll('\n', '\n    ')}`);
+}
+
 /** A step without tests counts only if it fails. */
 async function step(title: string, task: () => Promise<unknown>): Promise<boolean> {
   heading(title);
@@ -39,8 +44,9 @@ async function step(title: string, task: () => Promise<unknown>): Promise<boolea
     await task();
     return true;
   } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
-    total.failed++;
+    const reason = error instanceof Error ? error.message : String(error);
+    console.error(reason);
+    total.failed.push({ name: title, reason });
     return false;
   }
 }
@@ -72,13 +78,13 @@ async function suite(
   );
   const summary = existsSync(summaryPath)
     ? testSummary.parse(JSON.parse(readFileSync(summaryPath, 'utf8')))
-    : { passed: 0, failed: 0, skipped: [] };
+    : { passed: 0, failed: [], skipped: [] };
   total.passed += summary.passed;
-  total.failed += summary.failed;
+  total.failed.push(...summary.failed);
   total.skipped.push(...summary.skipped);
-  if (failure !== undefined && summary.failed === 0) {
+  if (failure !== undefined && summary.failed.length === 0) {
     console.error(failure.message);
-    total.failed++;
+    total.failed.push({ name: title, reason: failure.message });
   }
 }
 
@@ -141,12 +147,11 @@ for (const adapter of adapters) await gpuSuite(adapter);
 await kernelGate();
 if (built) await suite('End-to-end tests', ['--config', 'test/e2e/vitest.config.ts']);
 
-if (total.skipped.length > 0) {
-  heading('Skipped');
-  for (const { name, reason } of total.skipped) console.log(`${name}\n    ${reason}`);
-}
+printNamed('Skipped', total.skipped);
 heading('Times');
 leaveOwnHome();
 printTimes();
-console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped.length} skipped`);
-process.exitCode = total.failed === 0 ? 0 : 1;
+// Last, where it is found even if the beginning of a long log is cut off.
+printNamed('Failed', total.failed);
+console.log(`\n${total.passed} passed, ${total.failed.length} failed, ${total.skipped.length} skipped`);
+process.exitCode = total.failed.length === 0 ? 0 : 1;
