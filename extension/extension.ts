@@ -74,7 +74,12 @@ export function activate(context: vscode.ExtensionContext): void {
   context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
-    vscode.window.onDidChangeActiveTextEditor(() => warmUp.touch()),
+    vscode.window.onDidChangeActiveTextEditor(() => warmUp.moved()),
+    vscode.window.onDidChangeTextEditorSelection(({ kind }) => {
+      // Typing moves the cursor too, with the keyboard's kind.
+      const { Mouse, Command } = vscode.TextEditorSelectionChangeKind;
+      if (kind === Mouse || kind === Command) warmUp.moved();
+    }),
     vscode.workspace.onDidChangeTextDocument(({ document }) => {
       if (document === vscode.window.activeTextEditor?.document) warmUp.touch();
     }),

@@ -32,6 +32,8 @@ export const limits = {
     debounceMs: 600,
     /** The engine warms up after this idle time, which is longer than pauses within typing. */
     idleMs: 1_500,
+    /** The same after the cursor was moved and nothing typed: the next key is about a second away. */
+    restMs: 300,
     /** Suggestions to cycle through when the user asks for them; each costs the time of one. */
     candidates: 3,
     /** Context from elsewhere is waited for this long at most; what comes later serves the next key. */

@@ -165,11 +165,12 @@ export class EngineClient {
     return this.#generating(() => this.#engine.complete(params, token));
   }
 
-  /** Does nothing while no model is loaded: a warm-up is not worth loading one. */
-  async warm(params: WarmParams, token: CancellationToken): Promise<void> {
-    if (this.warmModel === undefined || this.view.running > 0) return;
+  /** Does nothing while no model is loaded: a warm-up is not worth loading one. @returns whether all was read. */
+  async warm(params: WarmParams, token: CancellationToken): Promise<boolean> {
+    if (this.warmModel === undefined || this.view.running > 0) return false;
     const { promptTokens, cachedTokens, finish } = await this.#engine.warm(params, token);
     this.#log.debug(`Warm-up: ${promptTokens} tokens, ${cachedTokens} cached, ${finish}.`);
+    return finish === 'length';
   }
 
   async chat(params: ChatParams, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {

@@ -10,6 +10,7 @@ import { type CompletionSettings, completionSettings, languageEnabled } from '..
 import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePlace } from './cache.ts';
 import type { CompletionContext } from './context.ts';
 import { type Moment, momentAt, worthAsking } from './moment.ts';
+import type { Snippet } from './similar.ts';
 
 /** URI schemes of documents that are not the user's source code. */
 const foreignSchemes = new Set(['output', 'debug', 'git', 'vscode-scm', 'comment', 'walkThrough', 'search-editor']);
@@ -22,7 +23,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   readonly #engine: EngineHost;
   readonly #log: Log;
   readonly #warmUp: () => void;
-  readonly #context: Pick<CompletionContext, 'snippets'>;
+  readonly #context: Pick<CompletionContext, 'snippets' | 'refresh'>;
   readonly #cache = new CompletionCache();
   readonly #debounce = new AdaptiveDebounce();
   #running: Running | undefined;
@@ -30,7 +31,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   paused = false;
 
   /** `warmUp` is called when there was something to complete and no model was loaded. */
-  constructor(engine: EngineHost, log: Log, context: Pick<CompletionContext, 'snippets'>, warmUp: () => void) {
+  constructor(engine: EngineHost, log: Log, context: Pick<CompletionContext, 'snippets' | 'refresh'>, warmUp: () => void) {
     this.#engine = engine;
     this.#log = log;
     this.#context = context;
@@ -86,21 +87,23 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     if (this.#remembered(card.id, question) === undefined) await this.#begin(question).answer;
   }
 
-  /** Warms up the completion prompt at the cursor. */
+  /** Warms up the completion prompt at the cursor: as the next key would send it, then with what suits the place better. */
   async warm(editor: vscode.TextEditor | undefined, token: vscode.CancellationToken): Promise<void> {
     const client = this.#engine.current;
     const settings = completionSettings();
     if (!editor || !client || token.isCancellationRequested || !this.#isOn(editor.document, settings)) return;
-    const moment = momentAt(editor.document, editor.selection.active);
-    const params = paramsOf(editor.document, moment, settings, false);
-    const snippets = await this.#snippets(editor.document, editor.selection.active);
-    await client.warm({ kind: 'completion', ...params, snippets }, token);
+    const { document, selection } = editor;
+    const params = paramsOf(document, momentAt(document, selection.active), settings, false);
+    const read = (snippets: Snippet[]) => client.warm({ kind: 'completion', ...params, snippets }, token);
+    await read(await this.#context.snippets(document, selection.active, this.#contextChars));
+    if (!token.isCancellationRequested) {
+      await this.#context.refresh(document, selection.active, this.#contextChars, read);
+    }
   }
 
-  #snippets(document: vscode.TextDocument, position: vscode.Position) {
+  get #contextChars(): number {
     const { cpuContextChars, contextChars } = limits.completion;
-    const fast = readsFast(this.#engine.current?.warmModel);
-    return this.#context.snippets(document, position, fast ? contextChars : cpuContextChars);
+    return readsFast(this.#engine.current?.warmModel) ? contextChars : cpuContextChars;
   }
 
   #isOn(document: vscode.TextDocument, settings: CompletionSettings): boolean {
@@ -153,7 +156,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     token: vscode.CancellationToken,
   ): Promise<readonly string[]> {
     const startedMs = Date.now();
-    const snippets = await this.#snippets(document, position);
+    const snippets = await this.#context.snippets(document, position, this.#contextChars);
     const { text, alternatives, finish } = await client.complete({ ...params, snippets }, token);
     if (finish === 'cancelled') return [];
     const tookMs = Date.now() - startedMs;
