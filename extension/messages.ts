@@ -90,6 +90,8 @@ export const notice = z.discriminatedUnion('kind', [
   z.object({
     kind: z.literal('no-model'),
     text: z.string(),
+    /** `text` says why the download of the first offer failed. */
+    failed: z.boolean().optional(),
     offers: z.array(z.object({ id: z.string(), label: z.string(), detail: z.string() })),
   }),
   z.object({ kind: z.literal('problem'), text: z.string(), actions: z.array(action) }),

@@ -214,7 +214,7 @@ export class Composer {
     if (notice.kind === 'progress') return [text, meterOrSweep(notice.share, notice.text)];
     const buttons = notice.kind === 'no-model' ? this.#offers(notice) : this.#remedies(notice);
     const body = element('div', { class: 'card-body' }, [text, element('div', { class: 'card-actions' }, buttons)]);
-    const problem = notice.kind === 'problem';
+    const problem = notice.kind === 'problem' || notice.failed === true;
     const icon = drawIcon(problem ? 'warning' : 'model');
     return [element('div', { class: problem ? 'card error' : 'card' }, [icon, body])];
   }
@@ -223,7 +223,7 @@ export class Composer {
     const { texts } = this.#host;
     const download = notice.offers.map((offer, index) =>
       textButton(
-        `${texts.download} ${offer.label}`,
+        index === 0 && notice.failed === true ? texts.actions.retry : `${texts.download} ${offer.label}`,
         index > 0,
         () => this.#host.send({ type: 'download', model: offer.id }),
         offer.detail,

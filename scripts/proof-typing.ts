@@ -14,8 +14,8 @@ import { extname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Repository } from '../engine/index/repository/repository.ts';
 import { grammarOf } from '../engine/index/syntax/grammars.ts';
-import { tokenizerFromDirectory } from '../engine/tokenizer/huggingFaceTokenizer.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
+import { tokenizerFromDirectory } from '../engine/tokenizer/huggingFaceTokenizer.ts';
 import { keepOrder, type Snippet } from '../extension/completion/similar.ts';
 import { limits } from '../extension/limits.ts';
 import { cachedShare } from './completion/cachedShare.ts';
@@ -87,7 +87,9 @@ try {
   const share = cachedShare(recording, { tokenizer, tokensPerSecond: Number(values.speed), languageOf, find });
   const sorted = share.missing.toSorted((a, b) => a - b);
   const at = (part: number): number => sorted[Math.floor(part * (sorted.length - 1))] ?? 0;
-  console.log(`${share.minutes.toFixed(1)} minutes, ${share.keys} keys: ${(share.cached / share.keys).toFixed(4)} of them with more`);
+  console.log(
+    `${share.minutes.toFixed(1)} minutes, ${share.keys} keys: ${(share.cached / share.keys).toFixed(4)} of them with more`,
+  );
   console.log(`than 95 % of the prompt cached; tokens not cached: median ${at(0.5)}, p95 ${at(0.95)}, p99 ${at(0.99)}`);
   await repository.close();
 } finally {

@@ -102,7 +102,8 @@ function before(tokenizer: Tokenizer, separator: number | undefined, source: Com
  * The room that a text takes. It grows in steps, because a snippet that no longer has room leaves everything after it to be
  * read again.
  */
-const steppedUp = (length: number, most: number): number => Math.ceil((length * steps) / most) * Math.ceil(most / steps);
+const steppedUp = (length: number, most: number): number =>
+  Math.ceil((length * steps) / most) * Math.ceil(most / steps);
 
 /** Names the file that follows: with the model's own separator (Qwen2.5-Coder's repository format), or in a comment. */
 function fileTitle(tokenizer: Tokenizer, separator: number | undefined, source: CompletionSource): number[] {

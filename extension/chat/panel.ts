@@ -24,7 +24,8 @@ export function noticeOf({ state }: EngineView): Notice {
     case 'no-model':
       return {
         kind: 'no-model',
-        text: vscode.l10n.t('Hearth needs a model. It is downloaded once and stays on this computer.'),
+        text: state.problem ?? vscode.l10n.t('Hearth needs a model. It is downloaded once and stays on this computer.'),
+        failed: state.problem !== undefined,
         offers: state.offers.map(offer),
       };
     case 'failed':

@@ -212,9 +212,13 @@ export class EngineClient {
       const pulled = await this.#engine.pullModel({ model: entry.id }, token);
       after = { kind: 'idle' };
       return pulled;
+    } catch (error) {
+      const offers = before.kind === 'no-model' ? before.offers.filter(({ id }) => id !== entry.id) : [];
+      if (!isCancelled(error)) after = { kind: 'no-model', offers: [entry, ...offers], problem: sentence(error) };
+      throw error;
     } finally {
       this.#downloads.delete(entry.id);
-      if (this.#state.kind === 'downloading') this.#shown.show(after);
+      if (this.warmModel === undefined && isAboutDownload(this.#state)) this.#shown.show(after);
     }
   }
 
@@ -410,6 +414,10 @@ export class EngineClient {
     });
   }
 }
+
+/** A download that fails at once was never shown. */
+const isAboutDownload = ({ kind }: EngineState): boolean =>
+  kind === 'downloading' || kind === 'no-model' || kind === 'idle';
 
 /** For developers: `HEARTH_INSPECT=PORT` opens the engine to a debugger on loopback (the launch configuration *Engine*). */
 function inspectOptions(): string[] {

@@ -8,8 +8,8 @@ export type EngineState =
   /** Nothing has asked for it yet, or it was stopped. */
   | { kind: 'idle' }
   | { kind: 'starting' }
-  /** No model on disk; these are worth downloading. */
-  | { kind: 'no-model'; offers: ModelEntry[] }
+  /** No model on disk; these are worth downloading. `problem`: why the last download failed; its model comes first. */
+  | { kind: 'no-model'; offers: ModelEntry[]; problem?: string }
   /** Bytes. */
   | { kind: 'downloading'; name: string; done: number; total: number }
   /** Bytes; total 0 until the engine says. */

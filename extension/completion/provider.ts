@@ -31,7 +31,12 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   paused = false;
 
   /** `warmUp` is called when there was something to complete and no model was loaded. */
-  constructor(engine: EngineHost, log: Log, context: Pick<CompletionContext, 'snippets' | 'refresh'>, warmUp: () => void) {
+  constructor(
+    engine: EngineHost,
+    log: Log,
+    context: Pick<CompletionContext, 'snippets' | 'refresh'>,
+    warmUp: () => void,
+  ) {
     this.#engine = engine;
     this.#log = log;
     this.#context = context;

@@ -38,11 +38,12 @@ export class ModelManager {
     picker.onDidAccept(() => {
       const item = picker.selectedItems[0];
       picker.hide();
-      if (item !== undefined) void this.#report(this.#accept(client, item));
+      if (item !== undefined) void this.#report(() => this.#accept(client, item));
     });
     picker.onDidTriggerItemButton(({ item, button }) => {
       picker.hide();
-      if (item.entry !== undefined) void this.#report(this.#press(client, item.entry, button));
+      const { entry } = item;
+      if (entry !== undefined) void this.#report(() => this.#press(client, entry, button));
     });
     picker.show();
     try {
@@ -58,7 +59,7 @@ export class ModelManager {
   async download(id: string): Promise<void> {
     const client = await this.#engine.client();
     const entry = (await client.models()).find((candidate) => candidate.id === id);
-    if (entry !== undefined) await this.#report(this.#pullAndUse(client, entry, false));
+    if (entry !== undefined) await this.#report(() => this.#pullAndUse(client, entry, false));
   }
 
   #items(entries: readonly ModelEntry[]): ModelItem[] {
@@ -183,11 +184,16 @@ export class ModelManager {
     if (indexEmbeddings() === entry.id) await writeSetting('index.embeddings', undefined);
   }
 
-  async #report(work: Promise<void>): Promise<void> {
+  /** A failure is shown with a button that does the work again. */
+  async #report(work: () => Promise<void>): Promise<void> {
     try {
-      await work;
+      await work();
     } catch (error) {
-      if (!isCancelled(error)) void vscode.window.showErrorMessage(sentence(error));
+      if (isCancelled(error)) return;
+      const retry = vscode.l10n.t('Retry');
+      void vscode.window.showErrorMessage(sentence(error), retry).then((answer) => {
+        if (answer === retry) void this.#report(work);
+      });
     }
   }
 }

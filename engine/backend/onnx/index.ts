@@ -2,13 +2,14 @@
  * The CPU backend: builds an ONNX graph from a decoder's spec and runs it with ONNX Runtime. Start reading at
  * decoderGraph.ts; attention.ts explains how the KV cache avoids copies.
  */
-import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm, stat, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HearthError, throwIfAborted } from '../../errors.ts';
 import { processorPrecision } from '../../model/spec/cachePrecision.ts';
 import { describeModel } from '../../model/spec/describe.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
+import { showBytes } from '../../units.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { hostMemory } from '../hostMemory.ts';
 import { type MemoryPlan, planMemory } from '../memoryPlan.ts';
@@ -121,6 +122,7 @@ async function writeWeights({ layout }: DecoderGraph, place: Place, options: Loa
       options.onProgress?.({ doneBytes, totalBytes });
     };
     try {
+      await requireRoom(place.directory, layout.byteLength);
       await layout.write(partial, onBytes, options.signal);
       await rename(partial, path);
     } finally {
@@ -128,6 +130,17 @@ async function writeWeights({ layout }: DecoderGraph, place: Place, options: Loa
     }
   }
   options.onProgress?.({ doneBytes: totalBytes, totalBytes });
+}
+
+/** So that a full disk is found out before minutes of writing. @throws HearthError `unavailable`. */
+async function requireRoom(directory: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(directory);
+  if (bavail * bsize >= bytes) return;
+  throw new HearthError(
+    'unavailable',
+    `The CPU's packed weights need ${showBytes(bytes)} in ${directory}, whose disk has ${showBytes(bavail * bsize)} free. ` +
+      `Nothing was written. Free ${showBytes(bytes - bavail * bsize)}, or choose a smaller model.`,
+  );
 }
 
 async function threadGraph(

@@ -127,7 +127,7 @@ describe('the chat at work', () => {
   it('has the conversation read ahead, unless an answer is being written or the model cannot chat', async () => {
     const { session, client } = await open(clientOf());
     const warmed: WarmParams[] = [];
-    client.warm = async (params) => void warmed.push(params);
+    client.warm = async (params) => warmed.push(params) > 0;
     const never = new CancellationTokenSource().token;
     await session.warm(never);
     expect(warmed).toEqual([]);

@@ -1,6 +1,6 @@
 /** What the user is asked before anything large, outward or final happens, and what the page can and cannot cause. */
 import { describe, expect, it, vi } from 'vitest';
-import { openLink } from '../../../extension/chat/panel.ts';
+import { noticeOf, openLink } from '../../../extension/chat/panel.ts';
 import { ChatSession } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import { ChatView } from '../../../extension/chat/view.ts';
@@ -13,7 +13,7 @@ import { FirstRun } from '../../../extension/models/firstRun.ts';
 import { ModelManager } from '../../../extension/models/manager.ts';
 import { Thinking } from '../../../extension/thinking.ts';
 import { clientOf, hostOf, log, logged, MemoryMemento, untilState } from './support.ts';
-import { EventEmitter, Position, Selection, settings, Uri, user, window } from './vscode.ts';
+import { CancellationTokenSource, EventEmitter, Position, Selection, settings, Uri, user, window } from './vscode.ts';
 
 const absent = { FAKE_MODEL_STATE: 'absent' };
 const until = (check: () => boolean) => vi.waitFor(() => expect(check()).toBe(true), { timeout: 10_000 });
@@ -133,6 +133,26 @@ describe('the first run', () => {
     expect(user.asked.map(({ choices }) => choices)).toEqual([
       ['Download (100 MB)', 'Other models', "Don't ask again"],
     ]);
+  });
+
+  it('offers a failed download again, in the message and in the view', async () => {
+    const client = clientOf({ ...absent, FAKE_PULL_FAILURES: '2' });
+    const firstRun = await firstRunOf(client);
+    user.wants.push('Download (100 MB)', 'Retry');
+    firstRun.warmUp();
+    await until(() => user.asked.length === 3);
+    expect(user.asked.slice(1)).toMatchObject([
+      { message: 'There is no network.', choices: ['Retry'] },
+      { message: 'There is no network.', choices: ['Retry'] },
+    ]);
+    expect(noticeOf(client.view)).toMatchObject({
+      ...{ kind: 'no-model', text: 'There is no network.', failed: true },
+      offers: [{ id: 'small' }],
+    });
+    const [entry] = await client.models();
+    if (entry === undefined) throw new Error('the scripted engine lists models');
+    await client.pull(entry, () => {}, new CancellationTokenSource().token);
+    expect(noticeOf(client.view)).toEqual({ kind: 'none' });
   });
 
   it('does not download or ask again when the user closes the question', async () => {

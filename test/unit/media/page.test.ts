@@ -417,6 +417,12 @@ describe('the chat page', () => {
     expect(button.textContent).toBe('Download Small (98 MB)');
     button.click();
     expect(sent.at(-1)).toEqual({ type: 'download', model: 'small' });
+    const failed = { kind: 'no-model', text: 'There is no network.', failed: true, offers } as const;
+    await tell({ type: 'notice', notice: failed });
+    expect($('#notice .card.error').textContent).toContain('There is no network.');
+    expect($('#notice .button').textContent).toBe('Try again');
+    $('#notice .button').click();
+    expect(sent.at(-1)).toEqual({ type: 'download', model: 'small' });
     await tell({ type: 'notice', notice: { kind: 'none' } });
     expect($('#notice').children).toHaveLength(0);
   });
