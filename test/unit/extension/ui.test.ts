@@ -13,7 +13,7 @@ import { FirstRun } from '../../../extension/models/firstRun.ts';
 import { ModelManager } from '../../../extension/models/manager.ts';
 import { Thinking } from '../../../extension/thinking.ts';
 import { clientOf, hostOf, log, logged, MemoryMemento, untilState } from './support.ts';
-import { CancellationTokenSource, EventEmitter, Position, Selection, settings, Uri, user, window } from './vscode.ts';
+import { EventEmitter, Position, Selection, settings, Uri, user, window } from './vscode.ts';
 
 const absent = { FAKE_MODEL_STATE: 'absent' };
 const until = (check: () => boolean) => vi.waitFor(() => expect(check()).toBe(true), { timeout: 10_000 });
@@ -136,23 +136,21 @@ describe('the first run', () => {
   });
 
   it('offers a failed download again, in the message and in the view', async () => {
-    const client = clientOf({ ...absent, FAKE_PULL_FAILURES: '2' });
+    const client = clientOf({ ...absent, FAKE_PULL_FAILURES: '1' });
     const firstRun = await firstRunOf(client);
+    const notices: unknown[] = [];
+    client.onView((view) => notices.push(noticeOf(view)));
     user.wants.push('Download (100 MB)', 'Retry');
     firstRun.warmUp();
-    await until(() => user.asked.length === 3);
-    expect(user.asked.slice(1)).toMatchObject([
-      { message: 'There is no network.', choices: ['Retry'] },
-      { message: 'There is no network.', choices: ['Retry'] },
-    ]);
-    expect(noticeOf(client.view)).toMatchObject({
-      ...{ kind: 'no-model', text: 'There is no network.', failed: true },
-      offers: [{ id: 'small' }],
+    await untilState(client, 'ready');
+    expect(user.asked[1]).toMatchObject({ message: 'There is no network.', choices: ['Retry'] });
+    expect(notices).toContainEqual({
+      kind: 'no-model',
+      text: 'There is no network.',
+      failed: true,
+      offers: [expect.objectContaining({ id: 'small' })],
     });
-    const [entry] = await client.models();
-    if (entry === undefined) throw new Error('the scripted engine lists models');
-    await client.pull(entry, () => {}, new CancellationTokenSource().token);
-    expect(noticeOf(client.view)).toEqual({ kind: 'none' });
+    expect(notices.at(-1)).toEqual({ kind: 'none' });
   });
 
   it('does not download or ask again when the user closes the question', async () => {
