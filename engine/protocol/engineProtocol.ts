@@ -143,6 +143,8 @@ export const modelEntry = z.object({
   family: z.string(),
   /** An embedding model: for search only, not for chat or completion. */
   embedding: z.boolean(),
+  /** Trained to complete between what stands before and after the cursor. */
+  fillInTheMiddle: z.boolean(),
   /** Context that the model was trained for. The model card of the loaded model has the actual context. */
   contextTokens: z.number(),
   parameters: z.number(),
