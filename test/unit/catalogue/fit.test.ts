@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { catalogue, findEntry, requireEntry } from '../../../engine/catalogue/catalogue.ts';
 import {
   chooseModel,
+  choosePair,
   detectHardware,
   type Hardware,
   hardwareNeeds,
@@ -40,10 +41,11 @@ describe('a verdict', () => {
     expect(verdict('qwen3-14b', machine(32, 4, { gpu }))).toBe('slow');
   });
 
-  it('is good on a GPU with unified memory if the memory suffices', () => {
-    const gpu = { name: 'a chip', unified: true };
-    expect(verdict('qwen3-14b', machine(16, 8, { gpu }))).toBe('good');
-    expect(verdict('qwen3-32b', machine(16, 8, { gpu }))).toBe('no');
+  it('depends on the chip where memory is shared', () => {
+    const chip = (name: string) => ({ gpu: { name, unified: true } });
+    expect(verdict('qwen3-14b', machine(32, 8, chip('Apple M2 Max')))).toBe('good');
+    expect(verdict('qwen3-14b', machine(32, 8, chip('Apple M2')))).toBe('slow');
+    expect(verdict('qwen3-32b', machine(16, 8, chip('Apple M2 Max')))).toBe('no');
   });
 
   it('never improves with less memory or fewer cores', () => {
@@ -78,16 +80,71 @@ describe('a verdict', () => {
   });
 });
 
-describe('the recommendation', () => {
-  it('is the highest-ranked model that runs well', () => {
-    expect(chosen(machine(8, 2))).toBe('qwen2.5-coder-1.5b-instruct');
-    expect(chosen(machine(64, 16))).toBe('qwen3-coder-30b-a3b');
-    const gpu = { name: 'a card', memoryBytes: 8 * GiB, unified: false };
-    expect(chosen(machine(16, 8, { gpu }))).toBe('qwen2.5-coder-7b-instruct');
+describe('the pair for a machine', () => {
+  const card = (name: string, gibibytes: number) => ({ gpu: { name, memoryBytes: gibibytes * GiB, unified: false } });
+  const shared = (name: string) => ({ gpu: { name, unified: true } });
+  const machines: Record<string, Hardware> = {
+    'laptop, 2 cores, 4 GB': machine(4, 2),
+    'laptop, 4 cores, 8 GB': machine(8, 4),
+    'laptop, 8 cores, 16 GB': machine(16, 8),
+    'workstation, 16 cores, 64 GB': machine(64, 16),
+    'RTX 3050, 4 GB, 16 GB': machine(16, 8, card('NVIDIA GeForce RTX 3050 Laptop GPU', 4)),
+    'RTX 4060, 8 GB, 32 GB': machine(32, 8, card('NVIDIA GeForce RTX 4060', 8)),
+    'RTX 3060, 12 GB, 32 GB': machine(32, 8, card('NVIDIA GeForce RTX 3060', 12)),
+    'Arc B580, 12 GB, 32 GB': machine(32, 8, card('Intel(R) Arc(TM) B580 Graphics', 12)),
+    'RX 7800 XT, 16 GB, 32 GB': machine(32, 8, card('AMD Radeon RX 7800 XT', 16)),
+    'RTX 4090, 24 GB, 64 GB': machine(64, 16, card('NVIDIA GeForce RTX 4090', 24)),
+    'H200, 141 GB': machine(256, 32, card('NVIDIA H200', 131)),
+    'Apple M1, 8 GB': machine(8, 8, shared('Apple M1')),
+    'Apple M2, 16 GB': machine(16, 8, shared('Apple M2')),
+    'Apple M2 Max, 32 GB': machine(32, 12, shared('Apple M2 Max')),
+    'Apple M3 Ultra, 256 GB': machine(256, 28, shared('Apple M3 Ultra')),
+    'Strix Halo, 128 GB': machine(128, 16, shared('AMD RYZEN AI MAX+ 395 w/ Radeon 8060S')),
+  };
+
+  const pairOf = (hardware: Hardware) => choosePair(catalogue, hardware, { fallbackId: 'smollm2-135m-instruct' });
+
+  // What we would advise a friend with that machine, written down to be argued about.
+  it.each([
+    ['laptop, 2 cores, 4 GB', 'qwen2.5-coder-1.5b-instruct', 'qwen2.5-coder-0.5b-instruct'],
+    ['laptop, 4 cores, 8 GB', 'qwen3-1.7b', 'qwen2.5-coder-0.5b-instruct'],
+    ['laptop, 8 cores, 16 GB', 'qwen3-4b', 'qwen2.5-coder-1.5b-instruct'],
+    ['workstation, 16 cores, 64 GB', 'qwen3-coder-30b-a3b', 'qwen2.5-coder-1.5b-instruct'],
+    ['RTX 3050, 4 GB, 16 GB', 'qwen3-1.7b', 'qwen2.5-coder-1.5b-instruct'],
+    ['RTX 4060, 8 GB, 32 GB', 'qwen2.5-coder-7b-instruct', undefined],
+    ['RTX 3060, 12 GB, 32 GB', 'qwen3-14b', 'qwen2.5-coder-1.5b-instruct'],
+    ['Arc B580, 12 GB, 32 GB', 'qwen3-14b', 'qwen2.5-coder-1.5b-instruct'],
+    ['RX 7800 XT, 16 GB, 32 GB', 'gpt-oss-20b', 'qwen2.5-coder-1.5b-instruct'],
+    ['RTX 4090, 24 GB, 64 GB', 'qwen3-coder-30b-a3b', undefined],
+    ['H200, 141 GB', 'gpt-oss-120b', 'qwen2.5-coder-7b-instruct'],
+    ['Apple M1, 8 GB', 'qwen3-4b', 'qwen2.5-coder-1.5b-instruct'],
+    ['Apple M2, 16 GB', 'qwen2.5-coder-7b-instruct', 'qwen2.5-coder-1.5b-instruct'],
+    ['Apple M2 Max, 32 GB', 'qwen3-coder-30b-a3b', undefined],
+    ['Apple M3 Ultra, 256 GB', 'gpt-oss-120b', 'qwen2.5-coder-7b-instruct'],
+    ['Strix Halo, 128 GB', 'gpt-oss-120b', 'qwen2.5-coder-7b-instruct'],
+  ])('of %s is %s and %s', (name, chat, completion) => {
+    const pair = pairOf(machines[name] ?? machine(0, 1));
+    expect([pair.chat?.id, pair.completion?.id]).toEqual([chat, completion]);
   });
 
+  it('fits together in memory, completes, and leaves no card idle', () => {
+    for (const [name, hardware] of Object.entries(machines)) {
+      const { chat, completion } = pairOf(hardware);
+      const { gpu, totalMemoryBytes } = hardware;
+      const bytes = [chat, completion].map((entry) => (entry ? memoryNeededBytes(entry) : 0));
+      const [chatBytes = 0, completionBytes = 0] = bytes;
+      expect(chatBytes + completionBytes, name).toBeLessThan(
+        totalMemoryBytes + (gpu?.unified ? 0 : (gpu?.memoryBytes ?? 0)),
+      );
+      if (gpu?.memoryBytes !== undefined) expect(chatBytes, name).toBeLessThan(gpu.memoryBytes);
+      expect(completion?.fillInTheMiddle ?? chat?.fillInTheMiddle, name).toBe(true);
+    }
+  });
+});
+
+describe('the recommendation', () => {
   it('is a model that the engine can run', () => {
-    expect(chosen(machine(64, 16), ['llama', 'qwen2', 'qwen3'])).toBe('qwen2.5-coder-1.5b-instruct');
+    expect(chosen(machine(64, 16), ['qwen2'])).toBe('qwen2.5-coder-1.5b-instruct');
     expect(chosen(machine(64, 16), ['llama'])).toBe('smollm2-135m-instruct');
   });
 
