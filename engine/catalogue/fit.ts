@@ -1,5 +1,6 @@
 /** Estimates which models this machine can run, before any download. */
 
+import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { hostMemory } from '../backend/hostMemory.ts';
 import { DoesNotFit, type MemoryPool, type ModelNeeds, mostUsableBytes, planMemory } from '../backend/memoryPlan.ts';
@@ -46,11 +47,15 @@ export async function detectMachine(): Promise<Hardware> {
 
 /** The GPU that WebGPU opens, or the largest graphics card that the system reports where none can be opened now. */
 async function detectGpu(): Promise<Gpu | undefined> {
-  const opened = await openedGpu();
+  const opened = hasGraphicsDevice() ? await openedGpu() : undefined;
   if (opened) return opened;
   const [card] = await graphicsCards();
   return card && { name: card.name, memoryBytes: card.totalBytes, unified: card.unified };
 }
+
+/** Without one, opening a GPU fails with warnings of the Vulkan loader. */
+const hasGraphicsDevice = (): boolean =>
+  process.platform !== 'linux' || ['/dev/dri', '/dev/nvidia0', '/dev/dxg'].some((path) => existsSync(path));
 
 async function openedGpu(): Promise<Gpu | undefined> {
   try {
