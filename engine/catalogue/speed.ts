@@ -26,6 +26,9 @@ const operationsPerByte = { card: 15, shared: 6 };
 /** Of 8-bit products, by one core with 256-bit vectors. */
 const operationsPerCore = 5e10;
 
+/** Dispatches, sampling and the scheduler, whatever the model's size: by token of decode and of prefill. */
+const overheadSeconds = { decode: 1e-3, prefill: 5e-5 };
+
 /** Of one core; two channels of DDR4 reach about 25 GB/s in practice. */
 const bytesPerSecondPerCore = 8e9;
 const bytesPerSecondOfMemory = 25e9;
@@ -34,14 +37,14 @@ export function speedOf(
   { bytesPerToken, activeParameters }: Pick<CatalogueEntry, 'bytesPerToken' | 'activeParameters'>,
   { kind, name, cores }: Device,
 ): Speed {
-  if (kind === 'processor') {
-    const bytesPerSecond = Math.min(cores * bytesPerSecondPerCore, bytesPerSecondOfMemory);
-    return { decode: bytesPerSecond / bytesPerToken, prefill: (cores * operationsPerCore) / activeParameters };
-  }
-  const bytesPerSecond = bandwidthOf(kind, name);
+  const isProcessor = kind === 'processor';
+  const bytesPerSecond = isProcessor
+    ? Math.min(cores * bytesPerSecondPerCore, bytesPerSecondOfMemory)
+    : bandwidthOf(kind, name) * bandwidthShare;
+  const operations = isProcessor ? cores * operationsPerCore : bandwidthOf(kind, name) * operationsPerByte[kind];
   return {
-    decode: (bytesPerSecond * bandwidthShare) / bytesPerToken,
-    prefill: (bytesPerSecond * operationsPerByte[kind]) / activeParameters,
+    decode: 1 / (bytesPerToken / bytesPerSecond + overheadSeconds.decode),
+    prefill: 1 / (activeParameters / operations + overheadSeconds.prefill),
   };
 }
 
