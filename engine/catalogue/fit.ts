@@ -85,7 +85,7 @@ const unknownCardBytes = 4e9;
 /** Runtime, activations and buffers, in addition to weights and KV cache. */
 const overheadBytes = 400e6;
 /** A chat below these speeds is read slower than people read, or keeps them waiting for its first word. */
-const goodChat = { decode: 10, prefill: 60 };
+const goodChat = { decode: 8, prefill: 60 };
 /** The prompt tokens that a key changes, and the tokens of a suggestion. */
 const keystroke = { promptTokens: 128, tokens: 20 };
 /** Later than this, the next key is pressed. */

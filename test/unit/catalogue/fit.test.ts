@@ -82,7 +82,7 @@ describe('the pair for a machine', () => {
 
   // What we would advise a friend with that machine, written down to be argued about.
   it.each([
-    ['laptop, 2 cores, 4 GB', 'qwen2.5-coder-1.5b-instruct', 'qwen2.5-coder-0.5b-instruct'],
+    ['laptop, 2 cores, 4 GB', 'qwen2.5-coder-1.5b-instruct', undefined],
     ['laptop, 4 cores, 8 GB', 'qwen3-1.7b', 'qwen2.5-coder-0.5b-instruct'],
     ['laptop, 8 cores, 16 GB', 'qwen3-4b', 'qwen2.5-coder-1.5b-instruct'],
     ['workstation, 16 cores, 64 GB', 'qwen3-coder-30b-a3b', 'qwen2.5-coder-1.5b-instruct'],
