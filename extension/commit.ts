@@ -3,7 +3,7 @@ import { contextBudget, plan } from '../engine/index/question/planner.ts';
 import type { ChatResult } from '../engine/protocol/engineProtocol.ts';
 import type { StreamHandlers } from './client/client.ts';
 import type { EngineHost } from './client/host.ts';
-import { DraftedMessage, type MessageBox, messageOf } from './commitMessage.ts';
+import { DraftedMessage, type MessageBox, subjectFormat, subjectOf } from './commitMessage.ts';
 import { countTokens } from './context/gather.ts';
 import { changesOf, gitRepository } from './git.ts';
 
@@ -24,7 +24,8 @@ export async function writeCommitMessage(engine: EngineHost, view: unknown): Pro
     const client = await engine.client();
     await client.ready();
     const messages = [{ role: 'user' as const, content: question(await fitting(engine, diff)) }];
-    await writeInto(repository.inputBox, (handlers) => client.chat({ stream, messages, maxTokens }, handlers, token));
+    const params = { stream, messages, maxTokens, responseFormat: subjectFormat, thinking: 'off' as const };
+    await writeInto(repository.inputBox, (handlers) => client.chat(params, handlers, token));
   });
 }
 
@@ -37,10 +38,10 @@ async function writeInto(box: MessageBox, chat: (handlers: StreamHandlers) => Pr
       onDelta: (delta) => {
         if (delta.kind !== 'text') return;
         text += delta.text;
-        drafted.write(messageOf(text));
+        drafted.write(subjectOf(text));
       },
     });
-    const message = answer.finish === 'cancelled' ? '' : messageOf(answer.text);
+    const message = answer.finish === 'cancelled' ? '' : subjectOf(answer.text);
     if (message === '') drafted.restore();
     else drafted.write(message);
   } catch (error) {

@@ -1,3 +1,4 @@
+import type { ResponseFormat } from '../engine/protocol/engineProtocol.ts';
 import { lexMarkdown } from './answerMarkup.ts';
 
 /** What a model says before the message: `Here is the commit message:`, `# Commit message`, `**Message:**`. */
@@ -14,6 +15,27 @@ const pairs = [
   ["'", "'"],
   ['“', '”'],
 ] as const;
+
+const subjectChars = 72;
+
+/** The form of the answer, which the sampler enforces: git's one line of at most 72 characters. */
+export const subjectFormat: ResponseFormat = {
+  kind: 'json-schema',
+  schema: {
+    type: 'object',
+    properties: { subject: { type: 'string', pattern: '^\\S(.*\\S)?$', minLength: 3, maxLength: subjectChars } },
+    required: ['subject'],
+    additionalProperties: false,
+  },
+};
+
+/** The subject as far as it is written. Servers that ignore the form answer as they like: the first line counts. */
+export function subjectOf(answer: string): string {
+  const [, written] = /^\s*\{\s*"subject"\s*:\s*"((?:[^"\\]|\\.)*)/.exec(answer) ?? [];
+  if (written === undefined) return answer.trimStart().startsWith('{') ? '' : (messageOf(answer).split('\n')[0] ?? '');
+  const whole = written.replace(/\\u[\da-f]{0,3}$/i, '');
+  return String(JSON.parse(`"${whole}"`)).trim();
+}
 
 /** The message alone, without what models put around it. Marks within it are the author's. */
 export function messageOf(answer: string): string {

@@ -49,7 +49,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const firstRun = new FirstRun(engine, models, context.globalState, log);
   const nearby = new CompletionContext(index, log);
   const completion = new CompletionProvider(engine, log, nearby, () => firstRun.warmUp());
-  const status = new StatusBar(engine, thinking, () => completion.paused);
+  const status = new StatusBar(engine, thinking, () => completion.state(vscode.window.activeTextEditor?.document));
   const proposals = new Proposals(index);
   const nextEdit = new NextEdit();
   const parts: Parts = {
@@ -74,7 +74,10 @@ export function activate(context: vscode.ExtensionContext): void {
   context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
-    vscode.window.onDidChangeActiveTextEditor(() => warmUp.moved()),
+    vscode.window.onDidChangeActiveTextEditor(() => {
+      warmUp.moved();
+      status.refresh();
+    }),
     vscode.window.onDidChangeTextEditorSelection(({ kind }) => {
       // Typing moves the cursor too, with the keyboard's kind.
       const { Mouse, Command } = vscode.TextEditorSelectionChangeKind;
@@ -182,7 +185,8 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
 
 const indexSettings = ['hearth.index.enabled', 'hearth.index.embeddings', 'files.exclude'];
 const loadSettings = [
-  'model',
+  'chat.model',
+  'completion.model',
   'backend',
   'contextTokens',
   'threads',
@@ -201,6 +205,7 @@ function reloadSoon(parts: Parts, report: (error: unknown) => void): void {
 
 function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void {
   if (event.affectsConfiguration('hearth.server')) applyServer(parts);
+  if (event.affectsConfiguration('hearth.completion')) parts.status.refresh();
   const report = (error: unknown) => parts.log.warn(`Applying a changed setting failed: ${sentence(error)}`);
   if (event.affectsConfiguration('hearth.modelsDirectory')) {
     parts.firstRun.again();

@@ -12,6 +12,8 @@ export type Confidence = 'eager' | 'balanced' | 'quiet';
 export interface EngineSettings {
   /** Catalogue id, absolute path, or '' for the automatic choice. */
   model: string;
+  /** The same for the model that completes; 'chat': the model that answers. */
+  completionModel: string;
   backend: Backend;
   /** Undefined: as trained, limited by memory. */
   contextTokens: number | undefined;
@@ -34,6 +36,8 @@ export interface ChatSettings {
   instructions: string;
   includeActiveFile: boolean;
   searchWorkspace: boolean;
+  /** Rules that the repository gives to assistants go along. */
+  useRules: boolean;
   maxTokens: number | undefined;
   /** Undefined: as long as the mode and the model take. */
   thinkingTokens: number | undefined;
@@ -46,7 +50,8 @@ const orAutomatic = (value: number): number | undefined => (value > 0 ? Math.flo
 
 export function engineSettings(): EngineSettings {
   return {
-    model: read('model', '').trim(),
+    model: read('chat.model', '').trim(),
+    completionModel: read('completion.model', '').trim(),
     backend: read<Backend>('backend', 'auto'),
     contextTokens: orAutomatic(read('contextTokens', 0)),
     threads: orAutomatic(read('threads', 0)),
@@ -121,6 +126,7 @@ export function chatSettings(): ChatSettings {
     instructions: read('chat.instructions', '').trim(),
     includeActiveFile: read('chat.includeActiveFile', true),
     searchWorkspace: read('chat.searchWorkspace', true),
+    useRules: read('chat.useRules', true),
     maxTokens: orAutomatic(read('chat.maxTokens', 0)),
     thinkingTokens: orAutomatic(read('chat.thinkingTokens', 0)),
     sampling,

@@ -10,9 +10,8 @@ import { readFileSync } from 'node:fs';
 import { glob } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
-import { defaultModelId } from '../engine/catalogue/catalogue.ts';
+import { defaultModelId, requireEntry } from '../engine/catalogue/catalogue.ts';
 import { memoryNeededBytes } from '../engine/catalogue/fit.ts';
-import { requireEntry } from '../engine/catalogue/catalogue.ts';
 import { startEngine } from '../engine/runtime/engineProcess.ts';
 import { seededRandom } from '../engine/sampling/random.ts';
 
@@ -35,18 +34,30 @@ await requests.load({ model: values.model, backend: 'onnx', diskCacheBytes: 0 })
 
 const statedBytes = memoryNeededBytes(requireEntry(values.model));
 const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(0);
+/** The machine may be busy. */
+const timeoutMs = 600_000;
 let mostBytes = 0;
 async function sample(done: number): Promise<void> {
   const { residentBytes, cacheBytes } = await requests.status();
   mostBytes = Math.max(mostBytes, residentBytes);
-  console.log(`| ${done} | ${megabytes(residentBytes)} | ${megabytes(cacheBytes)} | ${(residentBytes / statedBytes).toFixed(2)} |`);
+  console.log(
+    `| ${done} | ${megabytes(residentBytes)} | ${megabytes(cacheBytes)} | ${(residentBytes / statedBytes).toFixed(2)} |`,
+  );
 }
 
 function completion() {
   const { path, text } = among(files);
   const at = Math.floor(random() * text.length);
   const snippets = [among(files), among(files)].map((file) => ({ path: file.path, text: file.text.slice(0, 700) }));
-  return { path, prefix: text.slice(0, at), suffix: text.slice(at), languageId: 'typescript', snippets, maxTokens: 24 };
+  return {
+    path,
+    prefix: text.slice(0, at),
+    suffix: text.slice(at),
+    languageId: 'typescript',
+    snippets,
+    maxTokens: 24,
+    timeoutMs,
+  };
 }
 
 let messages: { role: 'user' | 'assistant'; content: string }[] = [];
@@ -54,17 +65,19 @@ async function chat(number: number): Promise<void> {
   if (messages.length > 8) messages = [];
   messages.push({ role: 'user', content: `Explain this.\n\n${among(files).text.slice(0, 4_000)}` });
   const thinking = 'off';
-  const answer = engine.requests.chat({ stream: `s${number}`, messages, thinking, maxTokens: 48 });
+  const answer = engine.requests.chat({ stream: `s${number}`, messages, thinking, maxTokens: 48, timeoutMs });
   messages.push({ role: 'assistant', content: `${(await answer).finish}: it does what its name says.` });
 }
 
-console.log(`${cpus()[0]?.model}, load ${loadavg()[0]?.toFixed(1)}; ${values.model} needs ${megabytes(statedBytes)} MB by the list\n`);
+console.log(
+  `${cpus()[0]?.model}, load ${loadavg()[0]?.toFixed(1)}; ${values.model} needs ${megabytes(statedBytes)} MB by the list\n`,
+);
 console.log('| requests | resident MB | KV cache MB | resident ÷ list |\n|---:|---:|---:|---:|');
 await sample(0);
 for (let done = 1; done <= Number(values.requests); done++) {
   if (done % 40 === 0) {
     const { path, text } = among(files);
-    await requests.summarise({ stream: `u${done}`, path, text: text.slice(0, 12_000) });
+    await requests.summarise({ stream: `u${done}`, path, text: text.slice(0, 12_000), timeoutMs });
   } else if (done % 8 === 0) await chat(done);
   else if (done % 3 === 0) await requests.warm({ kind: 'completion', ...completion() });
   else await requests.complete(completion());

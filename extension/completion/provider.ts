@@ -7,6 +7,7 @@ import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
+import type { Completions } from '../status.ts';
 import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePlace } from './cache.ts';
 import type { CompletionContext } from './context.ts';
 import { type Moment, momentAt, worthAsking } from './moment.ts';
@@ -43,6 +44,15 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     this.#warmUp = warmUp;
   }
 
+  /** For the status bar. */
+  state(document: vscode.TextDocument | undefined): Completions {
+    const { enabled, languages } = completionSettings();
+    if (this.paused) return 'paused';
+    if (!enabled) return 'off';
+    if (!document || foreignSchemes.has(document.uri.scheme)) return 'on';
+    return languageEnabled(languages, document.languageId) ? 'on' : { offFor: document.languageId };
+  }
+
   /** Another model answers differently. */
   forget(): void {
     this.#cache.clear();
@@ -59,7 +69,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const invoked = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
     const selected = context.selectedCompletionInfo;
     const moment = momentAt(document, position, selected && insertion(selected));
-    const card = this.#engine.current?.warmModel;
+    const card = this.#engine.current?.completionModel;
     const place = placeOf(card?.id ?? '', document, moment, invoked);
     if (this.#running && !samePlace(this.#running.place, place)) this.#running.source.cancel();
     if (!invoked && !worthAsking(moment, card?.fillInTheMiddle ?? false)) return [];
@@ -78,7 +88,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
    * that it is there when VS Code asks, and after Enter too. The next key ends it like any other.
    */
   async computeAhead(editor: vscode.TextEditor | undefined): Promise<void> {
-    const card = this.#engine.current?.warmModel;
+    const card = this.#engine.current?.completionModel;
     const settings = completionSettings();
     if (!editor || !card || !this.#isOn(editor.document, settings)) return;
     const { document, selection } = editor;
@@ -108,7 +118,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
 
   get #contextChars(): number {
     const { cpuContextChars, contextChars } = limits.completion;
-    return readsFast(this.#engine.current?.warmModel) ? contextChars : cpuContextChars;
+    return readsFast(this.#engine.current?.completionModel) ? contextChars : cpuContextChars;
   }
 
   #isOn(document: vscode.TextDocument, settings: CompletionSettings): boolean {

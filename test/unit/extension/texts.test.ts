@@ -3,7 +3,7 @@ import type { ModelCard } from '../../../engine/protocol/engineProtocol.ts';
 import { failedOutcome } from '../../../extension/chat/outcome.ts';
 import { controlsOf, noticeOf } from '../../../extension/chat/panel.ts';
 import { EngineFailure, type FailureCode } from '../../../extension/client/failure.ts';
-import type { EngineState, EngineView } from '../../../extension/client/view.ts';
+import { type EngineState, type EngineView, ViewKeeper } from '../../../extension/client/view.ts';
 import { formatBytes, formatParameters, formatSpeed, percent } from '../../../extension/format.ts';
 import { controls, notice, outcome } from '../../../extension/messages.ts';
 import { statusText } from '../../../extension/status.ts';
@@ -52,28 +52,58 @@ const thinking = new Thinking(new MemoryMemento(), engine);
 
 describe('the status bar', () => {
   it.each(states.map((state) => [state.kind, state] as const))('says something of its own: %s', (_, state) => {
-    const { text, tooltip } = statusText(view(state), false);
+    const { text, tooltip } = statusText(view(state), 'on');
     expect(text).toMatch(/^\$\([\w~-]+\) \S/);
     expect(tooltip).not.toBe('');
   });
 
   it('shows how much of a download is done', () => {
-    const { text, tooltip } = statusText(view({ kind: 'downloading', name: 'M', done: 30e6, total: 100e6 }), false);
+    const { text, tooltip } = statusText(view({ kind: 'downloading', name: 'M', done: 30e6, total: 100e6 }), 'on');
     expect([text, tooltip]).toEqual(['$(loading~spin) M 30%', 'Downloading M: 30 MB of 100 MB']);
   });
 
   it('shows model and speed, that it works, and that completions are paused', () => {
     const ready = { kind: 'ready', card } as const;
-    expect(statusText(view(ready, { last }), false).text).toBe('$(flame) Model M  42 tokens/s');
-    expect(statusText(view(ready, { running: 1 }), false).text).toBe('$(loading~spin) Model M');
-    expect(statusText(view(ready), true).text).toBe('$(debug-pause) Model M');
-    expect(statusText(view(ready, { last }), false).tooltip).toContain('100 prompt tokens, 80 from the cache');
+    expect(statusText(view(ready, { last }), 'on').text).toBe('$(flame) Model M  42 tokens/s');
+    expect(statusText(view(ready, { running: 1 }), 'on').text).toBe('$(loading~spin) Model M');
+    expect(statusText(view(ready), 'paused').text).toBe('$(debug-pause) Model M');
+    expect(statusText(view(ready, { last }), 'on').tooltip).toContain('100 prompt tokens, 80 from the cache');
+  });
+
+  it('says why the active editor has no completions', () => {
+    const ready = view({ kind: 'ready', card });
+    expect(statusText(ready, { offFor: 'markdown' })).toMatchObject({
+      text: '$(circle-slash) Model M',
+      tooltip: expect.stringContaining('Completions are off for markdown.'),
+    });
+    expect(statusText(ready, 'off').tooltip).toContain('Completions are switched off in the settings.');
+  });
+
+  it('shows figures only of the model that is used', () => {
+    const keeper = new ViewKeeper();
+    keeper.show({ kind: 'ready', card });
+    keeper.count(1);
+    keeper.count(-1, last);
+    keeper.show({ kind: 'loading', name: 'M', done: 0, total: 0 });
+    keeper.show({ kind: 'ready', card });
+    expect(statusText(keeper.view, 'on').text).toContain('42 tokens/s');
+    keeper.show({ kind: 'ready', card: { ...card, id: 'other' } });
+    expect(statusText(keeper.view, 'on').text).not.toContain('tokens/s');
+  });
+
+  it('says that the server is gone', () => {
+    const gone = view({ kind: 'ready', card: { ...card, host: 'team' } }, { away: 'It cannot be reached.' });
+    expect(statusText(gone, 'on')).toMatchObject({
+      text: '$(warning) Model M @ team',
+      tooltip: expect.stringContaining('The server did not answer: It cannot be reached.'),
+      problem: true,
+    });
   });
 
   it('marks a failure as a problem and says what it is', () => {
     const { problem, tooltip } = statusText(
       view({ kind: 'failed', message: 'Out of memory.', remedy: 'restart' }),
-      false,
+      'on',
     );
     expect([problem, tooltip]).toEqual([true, 'Out of memory.']);
   });
@@ -89,7 +119,7 @@ describe("the chat's panel", () => {
     const offers = [
       {
         ...{ id: 's', name: 'Small', description: 'Tiny.', licence: 'MIT', parameters: 1, downloadBytes: 98e6 },
-        ...{ family: 'llama', embedding: false, contextTokens: 8192 },
+        ...{ family: 'llama', embedding: false, fillInTheMiddle: false, contextTokens: 8192 },
         ...{ state: 'absent' as const, fit: { verdict: 'good' as const, reason: 'Fits.' }, recommended: true },
       },
     ];
