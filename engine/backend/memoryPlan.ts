@@ -34,6 +34,9 @@ export interface MemoryPlan {
   readonly isCrowded: boolean;
 }
 
+/** The context that a verdict on a machine assumes: enough for a file with related code, or for a conversation. */
+export const usualContextTokens = 8192;
+
 /** Of the total. The rest is the desktop's and drivers', or the system's, the editor's and a browser's. */
 const usableShare = { card: 0.9, shared: 1, host: 0.75 };
 /** Of what is available; the rest is for what opens meanwhile. */

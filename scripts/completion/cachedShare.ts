@@ -1,5 +1,6 @@
 /** How much of a completion's prompt the prefix cache holds at each key of a recording. */
-import type { Sequence } from '../../engine/backend/backend.ts';
+import type { DecoderMemory, Sequence } from '../../engine/backend/backend.ts';
+import { usualContextTokens } from '../../engine/backend/memoryPlan.ts';
 import { PrefixCache } from '../../engine/kv/prefixCache.ts';
 import { limits as engineLimits } from '../../engine/limits.ts';
 import { completionToWarm, promptAfterCut } from '../../engine/tasks/warmUp.ts';
@@ -99,7 +100,7 @@ const debounceMs = 50;
 class Reader {
   readonly #msPerToken: number;
   readonly #cache = new PrefixCache({
-    decoder: { createSequence: () => new CountedSequence(0), canAllocate: () => true },
+    decoder: new CountedMemory(),
     maxIdle: (owner) => (owner === 'warm-up' ? idle['warm-up'] : idle.keystroke),
   });
   #work: { readonly ids: readonly number[]; readonly owner: string; readonly fromMs: number } | undefined;
@@ -134,10 +135,13 @@ class Reader {
 const idle = engineLimits.generation.idleSequences;
 
 class CountedSequence implements Sequence {
+  readonly #live: Set<CountedSequence>;
   length: number;
 
-  constructor(length: number) {
+  constructor(live: Set<CountedSequence>, length = 0) {
+    this.#live = live;
     this.length = length;
+    live.add(this);
   }
 
   truncate(length: number): number {
@@ -152,8 +156,30 @@ class CountedSequence implements Sequence {
   setCheckpoints(): void {}
 
   fork(): CountedSequence {
-    return new CountedSequence(this.length);
+    return new CountedSequence(this.#live, this.length);
   }
 
-  dispose(): void {}
+  dispose(): void {
+    this.#live.delete(this);
+  }
 }
+
+/** Memory that is counted in tokens, with the limit of the CPU backend. */
+class CountedMemory {
+  readonly #live = new Set<CountedSequence>();
+
+  createSequence(): CountedSequence {
+    return new CountedSequence(this.#live);
+  }
+
+  canAllocate(): boolean {
+    return true;
+  }
+
+  memory(): DecoderMemory {
+    const cacheBytes = [...this.#live].reduce((sum, { length }) => sum + length, 0);
+    return { weightBytes: 0, cacheBytes, cacheCapacityBytes: cacheBytes, cacheBytesPerValue: 1, idleLimitBytes };
+  }
+}
+
+const idleLimitBytes = usualContextTokens;
