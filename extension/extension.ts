@@ -31,7 +31,7 @@ import {
 import { StatusBar } from './status.ts';
 import { TaskActions } from './tasks.ts';
 import { Thinking } from './thinking.ts';
-import { showFirstWindow } from './welcome.ts';
+import { done, showFirstWindow } from './welcome.ts';
 
 const chatViewId = 'hearth.chat';
 
@@ -70,7 +70,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const chat = new LazyChat(parts);
   const warmUp = new WarmUp((token) => readAhead(completion, chat, token), log);
   running = { engine, index, chat };
-  context.subscriptions.push(log, engine, server, thinking, status, index, proposals);
+  context.subscriptions.push(log, engine, server, thinking, models, status, index, proposals);
   context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
@@ -93,7 +93,10 @@ export function activate(context: vscode.ExtensionContext): void {
     vscode.languages.registerCodeActionsProvider({ pattern: '**' }, new TaskActions()),
     registerLanguageModels(parts),
     engine.onView(() => status.refresh()),
-    onceReady(engine, () => warmUp.touch()),
+    onceReady(engine, () => {
+      warmUp.touch();
+      done('hasModel');
+    }),
     thinking.onChange(() => status.refresh()),
     vscode.workspace.onDidChangeConfiguration((event) => onSettings(event, parts)),
   );

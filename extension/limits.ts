@@ -94,6 +94,8 @@ export const limits = {
     summaryFiles: 2_000,
     /** How long a list of the workspace's files is used. */
     listMs: 10_000,
+    /** That were open when a mention was typed, and come first. */
+    recentFiles: 50,
     /** Shown at once while a mention is typed. */
     suggestions: 12,
     /** Definitions of one name; overloads and classes of the same name rarely have more. */

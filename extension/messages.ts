@@ -233,6 +233,7 @@ export const texts = z.object({
   thoughts: z.string(),
   answerNow: z.string(),
   thinkingMode: z.string(),
+  cannotAttach: z.string(),
   cannotThink: z.string(),
   chooseModel: z.string(),
   contextLabel: z.string(),

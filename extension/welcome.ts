@@ -10,3 +10,8 @@ export async function showFirstWindow(extension: string, memory: vscode.Memento)
   await vscode.commands.executeCommand('workbench.action.openWalkthrough', `${extension}#start`, false);
   await vscode.commands.executeCommand('hearth.openChat');
 }
+
+/** Ticks a step of the walkthrough: it was done, not only looked at. */
+export function done(step: 'hasModel' | 'hasAccepted' | 'hasAsked' | 'hasSummarised'): void {
+  void vscode.commands.executeCommand('setContext', `hearth.${step}`, true);
+}

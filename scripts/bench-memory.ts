@@ -17,7 +17,7 @@ import { seededRandom } from '../engine/sampling/random.ts';
 
 const { values } = parseArgs({
   options: {
-    requests: { type: 'string', default: '400' },
+    requests: { type: 'string', default: '200' },
     seed: { type: 'string', default: '1' },
     model: { type: 'string', default: defaultModelId },
   },
@@ -47,7 +47,7 @@ async function sample(done: number): Promise<void> {
 
 function completion() {
   const { path, text } = among(files);
-  const at = Math.floor(random() * text.length);
+  const at = Math.floor(random() * Math.min(text.length, 4_000));
   const snippets = [among(files), among(files)].map((file) => ({ path: file.path, text: file.text.slice(0, 700) }));
   return {
     path,
@@ -63,7 +63,7 @@ function completion() {
 let messages: { role: 'user' | 'assistant'; content: string }[] = [];
 async function chat(number: number): Promise<void> {
   if (messages.length > 8) messages = [];
-  messages.push({ role: 'user', content: `Explain this.\n\n${among(files).text.slice(0, 4_000)}` });
+  messages.push({ role: 'user', content: `Explain this.\n\n${among(files).text.slice(0, 3_000)}` });
   const thinking = 'off';
   const answer = engine.requests.chat({ stream: `s${number}`, messages, thinking, maxTokens: 48, timeoutMs });
   messages.push({ role: 'assistant', content: `${(await answer).finish}: it does what its name says.` });
@@ -77,11 +77,11 @@ await sample(0);
 for (let done = 1; done <= Number(values.requests); done++) {
   if (done % 40 === 0) {
     const { path, text } = among(files);
-    await requests.summarise({ stream: `u${done}`, path, text: text.slice(0, 12_000), timeoutMs });
+    await requests.summarise({ stream: `u${done}`, path, text: text.slice(0, 6_000), timeoutMs });
   } else if (done % 8 === 0) await chat(done);
   else if (done % 3 === 0) await requests.warm({ kind: 'completion', ...completion() });
   else await requests.complete(completion());
-  if (done % 25 === 0) await sample(done);
+  if (done % 10 === 0) await sample(done);
 }
 console.log(`\nMost: ${megabytes(mostBytes)} MB, ${(mostBytes / statedBytes).toFixed(2)} of the list's figure.`);
 await engine.stop();

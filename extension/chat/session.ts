@@ -12,7 +12,7 @@ import { chatSettings } from '../settings.ts';
 import type { Thinking } from '../thinking.ts';
 import { type Checked, checkCitations, outlineCitations, type Place } from './citations.ts';
 import { type Attachment, type Conversation, findTurn, type JournalRecord, type StoredTurn } from './conversation.ts';
-import { failedOutcome, progressNote } from './outcome.ts';
+import { failedOutcome, progressNotes } from './outcome.ts';
 import { beforeQuestion, promptMessages } from './prompt.ts';
 import type { ChatStore } from './store.ts';
 
@@ -236,6 +236,7 @@ export class ChatSession {
   }
 
   #handlers(turn: string): StreamHandlers {
+    const noteOf = progressNotes();
     return {
       onDelta: (delta) => {
         if (delta.kind === 'tool-call') return;
@@ -244,7 +245,7 @@ export class ChatSession {
         this.#tell({ type: 'delta', turn, kind, text, ...(tokens !== undefined && { tokens }) });
       },
       onProgress: (step: Progress) => {
-        const { note, share } = progressNote(step);
+        const { note, share } = noteOf(step);
         this.showProgress(note, share);
       },
     };

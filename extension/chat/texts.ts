@@ -39,6 +39,7 @@ export function pageTexts(): Texts {
     thoughts: t('Thoughts'),
     answerNow: t('Answer now'),
     thinkingMode: t('Thinking: {0}', '{0}'),
+    cannotAttach: t('Pictures and dropped files are not attached. Mention a file with @file:, or paste its text.'),
     cannotThink: t('This model cannot think'),
     chooseModel: t('Choose model'),
     contextLabel: t('Attached to your question'),

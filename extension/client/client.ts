@@ -30,6 +30,7 @@ import type { Log } from '../log.ts';
 import { chooseCompletionModel, chooseModel } from '../models/choose.ts';
 import { hostOf } from '../remote.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
+import { done } from '../welcome.ts';
 import type { Launch } from './connection.ts';
 import { EngineFailure, isCancelled, sentence } from './failure.ts';
 import { EngineProcess, type ProcessState } from './process.ts';
@@ -217,7 +218,9 @@ export class EngineClient {
   }
 
   async chat(params: ChatParams, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {
-    return this.#streaming(params.stream, handlers, () => this.#engine.chat(params, token));
+    const answer = await this.#streaming(params.stream, handlers, () => this.#engine.chat(params, token));
+    if (answer.finish !== 'cancelled') done('hasAsked');
+    return answer;
   }
 
   async summarise(
@@ -225,7 +228,9 @@ export class EngineClient {
     handlers: StreamHandlers,
     token: CancellationToken,
   ): Promise<SummariseResult> {
-    return this.#streaming(params.stream, handlers, () => this.#engine.summarise(params, token));
+    const summary = await this.#streaming(params.stream, handlers, () => this.#engine.summarise(params, token));
+    done('hasSummarised');
+    return summary;
   }
 
   /** Ends the thinking of running answers. False if none is running. */

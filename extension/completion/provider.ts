@@ -10,7 +10,7 @@ import { type CompletionSettings, completionSettings, languageEnabled } from '..
 import type { Completions } from '../status.ts';
 import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePlace } from './cache.ts';
 import type { CompletionContext } from './context.ts';
-import { type Moment, momentAt, worthAsking } from './moment.ts';
+import { joined, type Moment, momentAt, worthAsking } from './moment.ts';
 import type { Snippet } from './similar.ts';
 
 /** URI schemes of documents that are not the user's source code. */
@@ -68,7 +68,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     if (!this.#isOn(document, settings)) return [];
     const invoked = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
     const selected = context.selectedCompletionInfo;
-    const moment = momentAt(document, position, selected && insertion(selected));
+    const moment = momentIn(document, position, selected && insertion(selected));
     const card = this.#engine.current?.completionModel;
     const place = placeOf(card?.id ?? '', document, moment, invoked);
     if (this.#running && !samePlace(this.#running.place, place)) this.#running.source.cancel();
@@ -93,7 +93,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     if (!editor || !card || !this.#isOn(editor.document, settings)) return;
     const { document, selection } = editor;
     const position = selection.active;
-    const moment = momentAt(document, position);
+    const moment = momentIn(document, position);
     if (!worthAsking(moment, card.fillInTheMiddle)) return;
     const place = placeOf(card.id, document, moment, false);
     const multiline = settings.multiline === 'never' ? 'never' : 'always';
@@ -108,7 +108,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const settings = completionSettings();
     if (!editor || !client || token.isCancellationRequested || !this.#isOn(editor.document, settings)) return;
     const { document, selection } = editor;
-    const params = paramsOf(document, momentAt(document, selection.active), settings, false);
+    const params = paramsOf(document, momentIn(document, selection.active), settings, false);
     const read = (snippets: Snippet[]) => client.warm({ kind: 'completion', ...params, snippets }, token);
     await read(await this.#context.snippets(document, selection.active, this.#contextChars));
     if (!token.isCancellationRequested) {
@@ -182,6 +182,25 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     return texts;
   }
 }
+
+/** The moment at the cursor; in a notebook, the code cells of its language are one file. */
+function momentIn(
+  document: vscode.TextDocument,
+  position: vscode.Position,
+  inserted?: { text: string; startCharacter: number },
+): Moment {
+  const notebooks = document.uri.scheme === cellScheme ? vscode.workspace.notebookDocuments : [];
+  const cells = notebooks
+    .map((notebook) => notebook.getCells())
+    .find((all) => all.some((cell) => cell.document === document));
+  if (cells === undefined) return momentAt(document, position, inserted);
+  const code = cells.map((cell) => cell.document).filter(({ languageId }) => languageId === document.languageId);
+  const whole = joined(code, document);
+  const { line, character } = position;
+  return momentAt(whole.document, { line: whole.firstLine + line, character }, inserted);
+}
+
+const cellScheme = 'vscode-notebook-cell';
 
 const paramsOf = (
   document: vscode.TextDocument,

@@ -9,6 +9,7 @@ import { filesIn, findSymbols } from './workspace.ts';
 export class MentionSuggester {
   private readonly repository: Repository | undefined;
   private files: { paths: string[]; atMs: number } | undefined;
+  #recent: string[] = [];
 
   constructor(repository: Repository | undefined) {
     this.repository = repository;
@@ -31,7 +32,20 @@ export class MentionSuggester {
       const paths = (await filesIn('')).map((uri) => vscode.workspace.asRelativePath(uri));
       this.files = { paths, atMs: now };
     }
-    return this.files.paths;
+    // Of names that fit as well, those that are open come first, the active one before all; then those that were open.
+    return [...new Set([...this.#openPaths(), ...this.files.paths])];
+  }
+
+  #openPaths(): string[] {
+    const tabs = vscode.window.tabGroups.all.flatMap((group) =>
+      [...group.tabs].sort((a, b) => Number(b.isActive) - Number(a.isActive)),
+    );
+    const open = tabs.flatMap(({ input }) => (input instanceof vscode.TabInputText ? [input.uri] : []));
+    const inWorkspace = open.filter((uri) => vscode.workspace.getWorkspaceFolder(uri) !== undefined);
+    this.#recent = [
+      ...new Set([...inWorkspace.map((uri) => vscode.workspace.asRelativePath(uri)), ...this.#recent]),
+    ].slice(0, limits.context.recentFiles);
+    return this.#recent;
   }
 
   private paths(query: string, paths: readonly string[], kind: 'file' | 'folder'): Suggestion[] {

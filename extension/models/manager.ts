@@ -11,8 +11,16 @@ interface ModelItem extends vscode.QuickPickItem {
   action?: 'file' | 'automatic' | 'compare' | 'remote';
 }
 
+/** Read-only pages about models. */
+const pageScheme = 'hearth-models';
+
 /** Lists, downloads, checks, removes and chooses models. */
 export class ModelManager {
+  #page = '';
+  readonly #pages = vscode.workspace.registerTextDocumentContentProvider(pageScheme, {
+    provideTextDocumentContent: () => this.#page,
+  });
+
   readonly #engine: EngineHost;
   readonly #searchWith: (model: string) => Promise<void>;
 
@@ -20,6 +28,10 @@ export class ModelManager {
   constructor(engine: EngineHost, searchWith: (model: string) => Promise<void>) {
     this.#engine = engine;
     this.#searchWith = searchWith;
+  }
+
+  dispose(): void {
+    this.#pages.dispose();
   }
 
   async open(): Promise<void> {
@@ -48,6 +60,12 @@ export class ModelManager {
     picker.show();
     try {
       picker.items = this.#items(await client.models());
+      // Enter must not offer to download the largest one.
+      const used = this.#engine.current?.warmModel?.id;
+      const advised =
+        picker.items.find(({ entry }) => entry !== undefined && entry.id === used) ??
+        picker.items.find(({ entry }) => entry?.recommended === true);
+      if (advised !== undefined) picker.activeItems = [advised];
     } catch (error) {
       picker.hide();
       void vscode.window.showErrorMessage(sentence(error));
@@ -67,7 +85,7 @@ export class ModelManager {
     const used = this.#engine.current?.warmModel?.id;
     const completes = this.#engine.current?.completionModel?.id;
     const present = entries.filter((entry) => entry.state === 'present');
-    const absent = entries.filter((entry) => entry.state !== 'present');
+    const absent = entries.filter((entry) => entry.state !== 'present').sort(byAdvice);
     const heading = (label: string): ModelItem => ({ label, kind: vscode.QuickPickItemKind.Separator });
     return [
       ...(present.length > 0 ? [heading(vscode.l10n.t('On this computer'))] : []),
@@ -133,8 +151,11 @@ export class ModelManager {
   }
 
   async #explain(client: EngineClient, models: string[]): Promise<void> {
-    const content = await client.inspect(models);
-    await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content, language: 'plaintext' }));
+    this.#page = await client.inspect(models);
+    // Another address each time: VS Code keeps the text of one that it has opened.
+    const title = models.length === 1 ? (models[0] ?? '') : vscode.l10n.t('Comparison of models');
+    const uri = vscode.Uri.from({ scheme: pageScheme, path: `/${title}`, query: String(Date.now()) });
+    await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(uri), { preview: true });
   }
 
   async #use(client: EngineClient, model: string): Promise<void> {
@@ -249,6 +270,13 @@ function modelItem(entry: ModelEntry, used: boolean, completes = false): ModelIt
         ? [...(entry.embedding ? [] : [completionButton()]), explainButton(), verifyButton(), removeButton()]
         : [explainButton(), downloadButton()],
   };
+}
+
+/** What is recommended, then what runs well, then the smallest: a list read from its top. */
+function byAdvice(a: ModelEntry, b: ModelEntry): number {
+  const rank = ({ fit }: ModelEntry) => ['good', 'slow', 'no'].indexOf(fit.verdict);
+  const advice = Number(b.recommended) - Number(a.recommended);
+  return advice || rank(a) - rank(b) || a.downloadBytes - b.downloadBytes;
 }
 
 function fitLabel({ fit }: ModelEntry): string {

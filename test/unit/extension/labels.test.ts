@@ -1,4 +1,5 @@
 import { expect, it } from 'vitest';
+import { lineRange } from '../../../engine/index/question/planner.ts';
 import { distinctLabels } from '../../../extension/chat/labels.ts';
 
 const label = (path: string, text: string) => ({ path, label: text });
@@ -22,4 +23,8 @@ it('names files of the same name by as many folders as tell them apart, and leav
     'light',
     'Repository map',
   ]);
+});
+
+it('says one line as one number', () => {
+  expect([lineRange(59, 59), lineRange(59, 60)]).toEqual(['59', '59–60']);
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { ModelCard } from '../../../engine/protocol/engineProtocol.ts';
-import { failedOutcome } from '../../../extension/chat/outcome.ts';
+import { failedOutcome, progressNotes } from '../../../extension/chat/outcome.ts';
 import { controlsOf, noticeOf } from '../../../extension/chat/panel.ts';
 import { EngineFailure, type FailureCode } from '../../../extension/client/failure.ts';
 import { type EngineState, type EngineView, ViewKeeper } from '../../../extension/client/view.ts';
@@ -194,5 +194,26 @@ describe('figures', () => {
     ]);
     expect([formatSpeed(7.26), formatSpeed(87.3)]).toEqual(['7.3 tokens/s', '87 tokens/s']);
     expect([percent(1, 3), percent(5, 0), percent(7, 5)]).toEqual([33, undefined, 100]);
+  });
+});
+
+describe('the progress of a summary', () => {
+  it('is a part of how many, with the time that is left once one is done', () => {
+    let nowMs = 0;
+    const noteOf = progressNotes(() => nowMs);
+    const step = { task: 'summarise', subject: 's', message: 'a.ts, lines 1–90', total: 4, unit: 'parts' } as const;
+    expect(noteOf({ ...step, done: 0 })).toEqual({ note: 'Part 1 of 4: a.ts, lines 1–90', share: 0 });
+    nowMs = 20_000;
+    expect(noteOf({ ...step, done: 1 })).toEqual({
+      note: 'Part 2 of 4: a.ts, lines 1–90 (about 60 s left)',
+      share: 0.25,
+    });
+    nowMs = 400_000;
+    expect(noteOf({ ...step, done: 2 }).note).toContain('about 7 min left');
+  });
+
+  it('is only its message where there are no parts', () => {
+    const step = { task: 'load', subject: 's', message: 'Loading', done: 1, total: 2, unit: 'bytes' } as const;
+    expect(progressNotes()(step)).toEqual({ note: 'Loading', share: 0.5 });
   });
 });

@@ -41,6 +41,35 @@ describe('the model manager', () => {
     expect(user.progress.filter((line) => line.startsWith('Downloading Model small'))).toHaveLength(4);
   });
 
+  it('lists what is recommended first, and has it chosen where no model is used', async () => {
+    const client = clientOf(absent);
+    const entry = (await client.models())[0];
+    if (entry === undefined) throw new Error('the scripted engine lists models');
+    const named = (name: string, over: object) => ({ ...entry, id: name, name, recommended: false, ...over });
+    client.models = async () => [
+      named('large', { downloadBytes: 65e9, fit: { verdict: 'slow', reason: '' } }),
+      named('medium', { downloadBytes: 5e9, fit: { verdict: 'good', reason: '' } }),
+      named('advised', { downloadBytes: 2e9, recommended: true, fit: { verdict: 'good', reason: '' } }),
+      named('small', { downloadBytes: 1e9, fit: { verdict: 'good', reason: '' } }),
+    ];
+    await (await managerOf(client)).open();
+    const names = user.offered.map((label) => label.replace(/^\$\([\w-]+\) /, ''));
+    expect(names.slice(0, 5)).toEqual(['To download', 'advised', 'small', 'medium', 'large']);
+    expect(user.active).toEqual(['$(cloud) advised']);
+  });
+
+  it('explains a model on a read-only page', async () => {
+    const client = clientOf();
+    client.inspect = async (models) => `About ${models.join()}.`;
+    const manager = await managerOf(client);
+    user.picks = { label: 'Model small', button: 'Explain: architecture, memory, fit on this computer' };
+    await manager.open();
+    await until(() => user.shown.length === 1);
+    const [page] = user.shown as { uri: Uri; text: string }[];
+    // Only a provider writes what has this scheme.
+    expect([page?.text, page?.uri.toString()]).toEqual(['About small.', 'hearth-models:/small']);
+  });
+
   it('hands an embedding model to the index, and leaves the model that answers', async () => {
     const client = clientOf({ FAKE_EMBEDDING: 'vectors' });
     const chosen: string[] = [];

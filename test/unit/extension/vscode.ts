@@ -114,6 +114,11 @@ export const user = {
   asked: [] as { message: string; detail: string; choices: string[] }[],
   opened: [] as string[],
   copied: [] as string[],
+  /** Documents that were shown. */
+  shown: [] as unknown[],
+  /** Of the last quick pick: its items' labels, and which is active. */
+  offered: [] as string[],
+  active: [] as string[],
   commands: [] as string[],
   progress: [] as string[],
   wants: [] as string[],
@@ -128,6 +133,9 @@ export const user = {
       this.asked,
       this.opened,
       this.copied,
+      this.shown,
+      this.offered,
+      this.active,
       this.commands,
       this.progress,
       this.wants,
@@ -177,6 +185,9 @@ class QuickPick {
   readonly onDidTriggerItemButton = this.pressed.event;
   readonly onDidHide = this.hidden.event;
   selectedItems: Item[] = [];
+  set activeItems(items: Item[]) {
+    user.active.splice(0, user.active.length, ...items.map(({ label }) => label));
+  }
   #all: Item[] = [];
   get items(): Item[] {
     return this.#all;
@@ -184,6 +195,7 @@ class QuickPick {
   /** The user chooses as soon as there is something to choose from. */
   set items(items: Item[]) {
     this.#all = items;
+    user.offered.splice(0, user.offered.length, ...items.map(({ label }) => label));
     const item = items.find(({ label }) => user.picks !== undefined && label.includes(user.picks.label));
     const button = item?.buttons?.find(({ tooltip }) => tooltip === user.picks?.button);
     queueMicrotask(() => {
@@ -212,6 +224,7 @@ export const window = {
   showWarningMessage: ask,
   showErrorMessage: ask,
   showQuickPick<T extends Item>(items: T[]): Promise<T | undefined> {
+    user.offered.splice(0, user.offered.length, ...items.map(({ label }) => label));
     return Promise.resolve(items.find(({ label }) => user.picks !== undefined && label.includes(user.picks.label)));
   },
   showInputBox({ title = '', prompt = '' }: { title?: string; prompt?: string }): Promise<string | undefined> {
@@ -219,6 +232,7 @@ export const window = {
     return Promise.resolve(user.types.shift());
   },
   createQuickPick: () => new QuickPick(),
+  tabGroups: { all: [] as { tabs: { input: unknown; isActive: boolean }[] }[] },
   withProgress<T>(
     { title }: { title: string },
     task: (bar: { report(step: Step): void }, token: unknown) => Promise<T>,
@@ -233,7 +247,10 @@ export const window = {
   onDidChangeActiveTextEditor: events.activeEditor.event,
   onDidChangeTextEditorSelection: events.selection.event,
   onDidChangeVisibleTextEditors: new EventEmitter<unknown>().event,
-  showTextDocument: () => Promise.resolve(),
+  showTextDocument(document: unknown): Promise<void> {
+    user.shown.push(document);
+    return Promise.resolve();
+  },
   createTextEditorDecorationType: (options: unknown) => ({ options, dispose: () => undefined }),
 };
 
@@ -247,6 +264,7 @@ export const commands = {
 };
 
 export const env = {
+  remoteName: undefined as string | undefined,
   language: 'en',
   clipboard: {
     writeText(text: string): Promise<void> {
@@ -260,6 +278,13 @@ export const env = {
   },
 };
 
+export class TabInputText {
+  readonly uri: Uri;
+  constructor(uri: Uri) {
+    this.uri = uri;
+  }
+}
+
 export class Uri {
   readonly #text: string;
   private constructor(text: string) {
@@ -268,8 +293,16 @@ export class Uri {
   static parse(text: string): Uri {
     return new Uri(text);
   }
+  static from({ scheme, path }: { scheme: string; path: string }): Uri {
+    return new Uri(`${scheme}:${path}`);
+  }
   static joinPath(base: Uri, ...parts: string[]): Uri {
-    return new Uri([base.#text, ...parts].join('/'));
+    const segments = base.#text.split('/');
+    for (const part of parts.flatMap((own) => own.split('/'))) part === '..' ? segments.pop() : segments.push(part);
+    return new Uri(segments.join('/'));
+  }
+  get path(): string {
+    return this.#text.replace(/^\w+:(?:\/\/)?/, '');
   }
   get fsPath(): string {
     return this.#text.replace(/^file:\/\//, '');
@@ -284,7 +317,21 @@ export const workspace = {
   onDidGrantWorkspaceTrust: new EventEmitter<void>().event,
   onDidChangeConfiguration: new EventEmitter<unknown>().event,
   onDidChangeTextDocument: events.document.event,
-  openTextDocument: (uri: Uri): Promise<unknown> => Promise.resolve(workspace.documents.get(uri.toString())),
+  async openTextDocument(uri: Uri): Promise<unknown> {
+    const page = workspace.pages.get(uri.toString().split(':')[0] ?? '')?.provideTextDocumentContent(uri);
+    return page === undefined ? workspace.documents.get(uri.toString()) : { uri, text: page };
+  },
+  /** Providers of read-only documents, by scheme. */
+  pages: new Map<string, { provideTextDocumentContent(uri: Uri): string }>(),
+  registerTextDocumentContentProvider(scheme: string, provider: { provideTextDocumentContent(uri: Uri): string }) {
+    workspace.pages.set(scheme, provider);
+    return { dispose: () => workspace.pages.delete(scheme) };
+  },
+  /** Files that a search finds, all in the workspace. */
+  files: [] as Uri[],
+  findFiles: (): Promise<Uri[]> => Promise.resolve(workspace.files),
+  workspaceFolders: undefined as { name: string; uri: Uri }[] | undefined,
+  getWorkspaceFolder: (_: Uri): { uri: Uri } | undefined => workspace.workspaceFolders?.[0],
   /** What can be opened, by its address. */
   documents: new Map<string, unknown>(),
   asRelativePath: (uri: { toString(): string }) => uri.toString().replace(/^\w+:\/\/\//, ''),

@@ -410,6 +410,23 @@ describe('the chat page', () => {
     expect($('#usage').hidden).toBe(true);
   });
 
+  it('says that a pasted picture and a dropped file are not attached, until something is typed', () => {
+    const refusedOf = (event: Event, name: string, data: object): string => {
+      Object.defineProperty(event, name, { value: { items: [], files: [], getData: () => '', ...data } });
+      ($('#question') as HTMLElement).dispatchEvent(event);
+      return $('#refused').textContent ?? '';
+    };
+    const cancelable = { bubbles: true, cancelable: true };
+    expect(refusedOf(new Event('paste', cancelable), 'clipboardData', {})).toBe('');
+    const paste = new Event('paste', cancelable);
+    expect(refusedOf(paste, 'clipboardData', { items: [{ kind: 'file' }] })).toBe(pageTexts().cannotAttach);
+    expect(paste.defaultPrevented).toBe(true);
+    $('#question').dispatchEvent(new Event('input'));
+    expect($('#refused').textContent).toBe('');
+    const drop = new Event('drop', cancelable);
+    expect(refusedOf(drop, 'dataTransfer', { getData: () => 'file:///a.png' })).toBe(pageTexts().cannotAttach);
+  });
+
   it('offers downloads with their size', async () => {
     const offers = [{ id: 'small', label: 'Small (98 MB)', detail: '' }];
     await tell({ type: 'notice', notice: { kind: 'no-model', text: 'Hearth needs a model.', offers } });
