@@ -32,8 +32,7 @@ export class MentionSuggester {
       const paths = (await filesIn('')).map((uri) => vscode.workspace.asRelativePath(uri));
       this.files = { paths, atMs: now };
     }
-    // Of names that fit as well, those that are open come first, the active one before all; then those that were open.
-    return [...new Set([...this.#openPaths(), ...this.files.paths])];
+    return this.files.paths;
   }
 
   #openPaths(): string[] {
@@ -49,7 +48,12 @@ export class MentionSuggester {
   }
 
   private paths(query: string, paths: readonly string[], kind: 'file' | 'folder'): Suggestion[] {
-    return nearest(query, paths, (path) => path).map((path) => {
+    // What is open comes first, the active file before all; then what was open.
+    const recent = kind === 'file' ? this.#openPaths().filter((path) => paths.includes(path)) : [];
+    const fitting = [
+      ...new Set([...recent.filter((path) => fits(query, path)), ...nearest(query, paths, (path) => path)]),
+    ];
+    return fitting.slice(0, limits.context.suggestions).map((path) => {
       const name = path.split('/').at(-1) ?? path;
       return { kind, label: name, detail: path === name ? '' : path, text: mentionText(kind, path), open: false };
     });
@@ -81,6 +85,8 @@ function nearest<Item>(query: string, items: readonly Item[], textOf: (item: Ite
     .slice(0, limits.context.suggestions)
     .map(({ item }) => item);
 }
+
+const fits = (query: string, path: string): boolean => mismatch(query, path) < Number.POSITIVE_INFINITY;
 
 function foldersOf(paths: readonly string[]): string[] {
   const folders = new Set<string>();
