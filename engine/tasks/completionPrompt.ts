@@ -22,6 +22,8 @@ export interface CompletionPrompt {
    * fill-in-the-middle: those models were trained on cuts inside tokens.
    */
   readonly healing: Uint8Array;
+  /** The open file is long, and will be cut further down within `cutAheadTokens`. */
+  readonly nearsCut: boolean;
 }
 
 /** The markers of fill-in-the-middle: prefix, suffix, middle. */
@@ -49,19 +51,21 @@ export function completionPrompt(
   const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
   const fim = tokenizer.fillInTheMiddle;
   const room: Room = { budget: budgetTokens - begin.length, aheadTokens };
-  const { preamble, file } = fim ? fillIn(tokenizer, fim, source, room) : continuation(tokenizer, source, room);
+  const parts = fim ? fillIn(tokenizer, fim, source, room) : before(tokenizer, undefined, source, room);
+  const { preamble, file, nearsCut } = parts;
   const ids = [...begin, ...preamble, ...file];
   const boundaries = [begin.length + preamble.length];
   const last = ids.at(-1);
   // The model needs one token to start from.
-  if (fim || ids.length < 2 || last === undefined) return { ids, boundaries, healing: nothing };
-  return { ids: ids.slice(0, -1), boundaries, healing: tokenizer.bytesOf(last) };
+  if (fim || ids.length < 2 || last === undefined) return { ids, boundaries, healing: nothing, nearsCut };
+  return { ids: ids.slice(0, -1), boundaries, healing: tokenizer.bytesOf(last), nearsCut };
 }
 
 interface Parts {
   /** Snippets, and the name of the open file. */
   readonly preamble: readonly number[];
   readonly file: readonly number[];
+  readonly nearsCut: boolean;
 }
 
 interface Room {
@@ -81,21 +85,18 @@ const prefixShare = 2 / 3;
 function fillIn(tokenizer: Tokenizer, fim: FillInTheMiddle, source: CompletionSource, room: Room): Parts {
   const suffix = head(tokenizer, source.suffix, Math.floor((room.budget - markerTokens) * suffixShare));
   const taken = markerTokens + suffix.length;
-  const { preamble, file } = before(tokenizer, fim.fileSeparator, source, { ...room, budget: room.budget - taken });
-  return { preamble, file: fillInTheMiddlePrompt(fim, file, suffix) };
+  const parts = before(tokenizer, fim.fileSeparator, source, { ...room, budget: room.budget - taken });
+  return { ...parts, file: fillInTheMiddlePrompt(fim, parts.file, suffix) };
 }
-
-const continuation = (tokenizer: Tokenizer, source: CompletionSource, room: Room): Parts =>
-  before(tokenizer, undefined, source, room);
 
 /** What stands before the cursor. */
 function before(tokenizer: Tokenizer, separator: number | undefined, source: CompletionSource, room: Room): Parts {
   const title = fileTitle(tokenizer, separator, source);
   const rest = room.budget - title.length;
   const most = source.snippets.length > 0 ? Math.floor(rest * prefixShare) : rest;
-  const prefix = tail(tokenizer, source.prefix, most, room.aheadTokens);
+  const { ids: prefix, nearsCut } = tail(tokenizer, source.prefix, most, room.aheadTokens);
   const snippets = snippetIds(tokenizer, separator, source, rest - steppedUp(prefix.length, most));
-  return { preamble: [...snippets, ...title], file: prefix };
+  return { preamble: [...snippets, ...title], file: prefix, nearsCut };
 }
 
 /**
@@ -145,18 +146,26 @@ const steps = 4;
  * The last tokens of the text. It is cut in steps, so that the same beginning stays for many keystrokes and the cache holds
  * it; where a line begins nearby, there.
  */
-function tail(tokenizer: Tokenizer, text: string, maxTokens: number, aheadTokens: number): number[] {
-  if (maxTokens <= 0) return [];
+function tail(tokenizer: Tokenizer, text: string, maxTokens: number, aheadTokens: number): Tail {
+  if (maxTokens <= 0) return { ids: [], nearsCut: false };
   const { charsPerToken } = limits.generation;
   const start = steppedStart(text.length, maxTokens * charsPerToken, aheadTokens);
   const lineStart = start === 0 ? 0 : text.indexOf('\n', start) + 1 || start;
   const ids = plain(tokenizer, text.slice(lineStart));
   const first = steppedStart(ids.length, maxTokens, aheadTokens);
-  if (first === 0) return ids;
+  const nearsCut =
+    start < steppedStart(text.length, maxTokens * charsPerToken, cutAheadTokens) ||
+    first < steppedStart(ids.length, maxTokens, cutAheadTokens);
+  if (first === 0) return { ids, nearsCut };
   for (let i = first; i < ids.length && i < first + maxTokens / steps; i++) {
-    if (tokenizer.bytesOf(ids[i - 1] ?? 0).at(-1) === newline) return ids.slice(i);
+    if (tokenizer.bytesOf(ids[i - 1] ?? 0).at(-1) === newline) return { ids: ids.slice(i), nearsCut };
   }
-  return ids.slice(first);
+  return { ids: ids.slice(first), nearsCut };
+}
+
+interface Tail {
+  readonly ids: number[];
+  readonly nearsCut: boolean;
 }
 
 const newline = 10;

@@ -60,9 +60,8 @@ export function promptAfterCut(
   source: CompletionSource,
   maxTokens: number,
 ): CompletionPrompt | undefined {
-  const now = completionToWarm(tokenizer, contextTokens, source, maxTokens);
-  const then = completionToWarm(tokenizer, contextTokens, source, maxTokens, cutAheadTokens);
-  return then.ids.length < now.ids.length ? then : undefined;
+  const { nearsCut } = completionToWarm(tokenizer, contextTokens, source, maxTokens);
+  return nearsCut ? completionToWarm(tokenizer, contextTokens, source, maxTokens, cutAheadTokens) : undefined;
 }
 
 /** Between keys, reads the prompt after the next cut of a long file, so that the key which moves the cut need not wait. */

@@ -46,9 +46,10 @@ export function cachedShare(recording: Iterable<Key>, typist: Typist): CachedSha
     const document = { languageId, lineCount: lines.length, lineAt: (at: number) => ({ text: lines[at] ?? '' }) };
     const moment = momentAt(document, { line, character });
     const source = { ...moment, path, snippets };
-    const { ids } = completionToWarm(typist.tokenizer, contextTokens, source, answerTokens);
+    const { ids, nearsCut } = completionToWarm(typist.tokenizer, contextTokens, source, answerTokens);
     const asks = worthAsking(moment, typist.tokenizer.fillInTheMiddle !== undefined);
-    return { ids, asks, ahead: () => promptAfterCut(typist.tokenizer, contextTokens, source, answerTokens)?.ids };
+    const afterCut = () => promptAfterCut(typist.tokenizer, contextTokens, source, answerTokens)?.ids;
+    return { ids, asks, ahead: nearsCut ? afterCut : () => undefined };
   };
   for (const key of recording) {
     if (last && key.atMs - last.atMs > limits.completion.restMs) pause(last, key.atMs);
@@ -83,6 +84,7 @@ export function cachedShare(recording: Iterable<Key>, typist: Typist): CachedSha
   function pause(key: Key, untilMs: number): void {
     const idleMs = key.isJump ? limits.completion.restMs : limits.completion.idleMs;
     const freeMs = Math.max(key.atMs + idleMs, readOn(untilMs));
+    if (freeMs >= untilMs) return;
     const kept = lists.of(key.path);
     const found = typist.find(key, kept ?? []);
     reader.begin(promptOf(key, kept ?? found).ids, 'warm-up', freeMs);
