@@ -6,6 +6,7 @@ import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { catalogue } from '../catalogue/catalogue.ts';
 import { bestWithin } from '../catalogue/fit.ts';
 import { storedDigest } from '../catalogue/modelDigest.ts';
+import { derivedDirectory } from '../catalogue/paths.ts';
 import { HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import { PrefixCache } from '../kv/prefixCache.ts';
 import { type Digest, Snapshots } from '../kv/snapshots.ts';
@@ -37,8 +38,8 @@ export interface LoadRequest {
   readonly contextTokens?: number | undefined;
   readonly threads?: number | undefined;
   readonly cachePrecision?: CachePrecision | undefined;
-  /** Folder for files derived from the weights. */
-  readonly cacheDirectory?: string | undefined;
+  /** Root of the model store, for files that are computed from the weights. */
+  readonly storeDirectory?: string | undefined;
   /** For sequences that outlive the process, how many bytes of them, and what they are told apart by; absent or 0: none do. */
   readonly snapshots?: { readonly directory: string; readonly limitBytes: number; readonly digest: Digest };
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
@@ -110,8 +111,8 @@ export async function decoderFor(
   among?: readonly Candidate[],
 ): Promise<LoadedDecoder> {
   const spec = specFor(model, request.contextTokens);
-  const { threads, cachePrecision, cacheDirectory, onProgress, meanwhile, signal } = request;
-  const digest = storedDigest(model.path);
+  const { threads, cachePrecision, storeDirectory, onProgress, meanwhile, signal } = request;
+  const digest = storeDirectory === undefined ? undefined : storedDigest(model.path, storeDirectory);
   const options: LoadOptions = {
     onProgress,
     signal,
@@ -119,7 +120,8 @@ export async function decoderFor(
     ...(meanwhile && { meanwhile }),
     ...(threads !== undefined && { threads }),
     ...(cachePrecision !== undefined && { cachePrecision }),
-    ...(cacheDirectory !== undefined && digest !== undefined && { cacheDirectory, digest }),
+    ...(storeDirectory !== undefined && { cacheDirectory: derivedDirectory(storeDirectory) }),
+    ...(digest !== undefined && { digest }),
   };
   try {
     return await loadDecoder(request.backend, spec, model.weights, options, among);

@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import type { z } from 'zod';
 import { findEntry } from '../catalogue/catalogue.ts';
 import { ModelDigest } from '../catalogue/modelDigest.ts';
-import { digestDirectory, snapshotDirectory } from '../catalogue/paths.ts';
+import { snapshotDirectory } from '../catalogue/paths.ts';
 import { openStore, type Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { clearSnapshots } from '../kv/snapshotFile.ts';
@@ -297,13 +297,13 @@ export class Engine {
     const path = await this.#store.resolve(params.model);
     await this.#drop();
     const name = findEntry(params.model)?.name ?? basename(path);
-    const digest = await ModelDigest.of(path, digestDirectory(this.#store.directory));
+    const digest = await ModelDigest.of(path, this.#store.directory);
     const loaded = await loadModel({
       ...params,
       id: params.model,
       name,
       path,
-      cacheDirectory: join(this.#store.directory, 'derived'),
+      storeDirectory: this.#store.directory,
       snapshots: { directory: snapshotDirectory(this.#store.directory), limitBytes: params.diskCacheBytes, digest },
       onProgress: ({ doneBytes, totalBytes }) =>
         this.#options.onProgress({

@@ -1,4 +1,5 @@
 /** The decoder of this backend. Its graph runs on a worker thread. */
+import type { HearthError } from '../../errors.ts';
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import {
   type CacheDemand,
@@ -29,6 +30,8 @@ export interface LoadedGraph {
   readonly layers: readonly LayerCacheSpec[];
   readonly weightBytes: number;
   readonly thread: ThreadClient;
+  /** The error to throw for logits that are not finite. */
+  readonly onBadResults: () => Promise<HearthError>;
   /** Removes temporary files of this decoder. */
   readonly cleanUp: () => Promise<void>;
 }
@@ -82,6 +85,7 @@ export class OnnxDecoder implements Decoder {
     try {
       const { values: logits, caches } = await this.#graph.thread.ask({ kind: 'run', slices: message });
       for (const [i, { sequence }] of slices.entries()) sequence.restore(caches[i]);
+      if (!logits.every(isNumeric)) throw await this.#graph.onBadResults();
       return [...logits];
     } catch (error) {
       if (error instanceof RunFailure) {
@@ -118,6 +122,11 @@ export class OnnxDecoder implements Decoder {
     this.#end ??= this.#graph.thread.end().finally(this.#graph.cleanUp);
     return this.#end;
   }
+}
+
+function isNumeric(logits: Float32Array): boolean {
+  for (const logit of logits) if (!Number.isFinite(logit)) return false;
+  return true;
 }
 
 /** The decoder's copy of the thread's cache state. */
