@@ -149,6 +149,9 @@ function readIds(vocab: unknown): Map<string, number> {
   if (entries.length > limits.text.vocabularyTokens) {
     throw invalidInput(`tokenizer.json: model.vocab has ${entries.length} tokens, more than ${maxId + 1}.`);
   }
+  const chars = entries.reduce((sum, [token]) => sum + token.length, 0);
+  if (chars > limits.text.vocabularyChars)
+    throw invalidInput(`tokenizer.json: the tokens of model.vocab have ${chars} characters together.`);
   for (const [token, id] of entries) {
     if (!Number.isInteger(id) || id < 0 || id > maxId || token.length > limits.text.tokenChars) {
       throw invalidInput(`tokenizer.json: model.vocab: bad entry ${JSON.stringify(token.slice(0, 80))}: ${id}.`);
