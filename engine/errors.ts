@@ -46,6 +46,15 @@ export const unsupported = (message: string): HearthError => new HearthError('un
 export const notFound = (message: string): HearthError => new HearthError('not-found', message);
 export const cancelled = (message = 'The request was cancelled.'): HearthError => new HearthError('cancelled', message);
 
+/** The first issue of a failed zod check, in one line: `added_tokens.1.id is missing`. */
+export function firstIssue(
+  issues: readonly { readonly path: readonly PropertyKey[]; readonly message: string }[],
+): string {
+  const [{ path, message } = { path: [], message: 'invalid' }] = issues;
+  const place = path.map(String).join('.').slice(0, 200) || 'the top level';
+  return message.endsWith('received undefined') ? `${place} is missing` : `${place}: ${message}`;
+}
+
 /** @throws HearthError `cancelled` if `signal` is aborted. */
 export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw cancelled();

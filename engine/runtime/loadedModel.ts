@@ -7,7 +7,7 @@ import { catalogue } from '../catalogue/catalogue.ts';
 import { bestWithin } from '../catalogue/fit.ts';
 import { storedDigest } from '../catalogue/modelDigest.ts';
 import { derivedDirectory } from '../catalogue/paths.ts';
-import { HearthError, invalidInput, throwIfAborted } from '../errors.ts';
+import { firstIssue, HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import { PrefixCache } from '../kv/prefixCache.ts';
 import { type Digest, Snapshots } from '../kv/snapshots.ts';
 import { limits } from '../limits.ts';
@@ -263,7 +263,7 @@ async function readGenerationConfig(path: string): Promise<ReturnType<typeof gen
   if (json === undefined) return undefined;
   const parsed = generationConfig.safeParse(json);
   if (parsed.success) return parsed.data;
-  throw invalidInput(`${basename(directory)}/generation_config.json: ${parsed.error.issues[0]?.message ?? 'invalid'}`);
+  throw invalidInput(`${basename(directory)}/generation_config.json: ${firstIssue(parsed.error.issues)}.`);
 }
 
 // After a device loss the model is loaded on the same device once; after another loss soon, on the next backend.

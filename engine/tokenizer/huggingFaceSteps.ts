@@ -1,6 +1,6 @@
 /** Reads a tokenizer.json's `normalizer` and `pre_tokenizer`: the steps before merging. */
 import { z } from 'zod';
-import { invalidInput, unsupported } from '../errors.ts';
+import { firstIssue, invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { isPublishedPattern } from './ggufPreTokenisers.ts';
 import { gpt2Pattern, regexStep, type SplitStep, textStep } from './preTokenise.ts';
@@ -164,5 +164,5 @@ function escaped(prepare: Normalise, mark: string, scheme: 'always' | 'first' | 
 function parse<T>(schema: z.ZodType<T>, value: unknown, name: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw invalidInput(`The tokenizer's ${name} is malformed: ${z.prettifyError(result.error)}`);
+  throw invalidInput(`The tokenizer's ${name} is malformed: ${firstIssue(result.error.issues)}.`);
 }

@@ -1,7 +1,7 @@
 /** Reads the tokenizer of a Hugging Face checkpoint: tokenizer.json and the files beside it. */
 import { join } from 'node:path';
 import { z } from 'zod';
-import { invalidInput, unsupported } from '../errors.ts';
+import { firstIssue, invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { MergeTable } from './bytePairs.ts';
 import { BytePairTokenizer } from './bytePairTokenizer.ts';
@@ -234,5 +234,5 @@ function defaultTemplate(config: TokenizerConfig): string | undefined {
 function parse<T>(schema: z.ZodType<T>, value: unknown, name: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw invalidInput(`${name} is malformed: ${z.prettifyError(result.error).slice(0, 500)}`);
+  throw invalidInput(`${name} is malformed: ${firstIssue(result.error.issues)}.`);
 }
