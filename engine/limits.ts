@@ -85,6 +85,8 @@ export const limits = {
     headersMs: 600_000,
     // A piece of a stream takes up to about 400 bytes a token: more tokens than any model writes.
     answerBytes: 256 * 1024 * 1024,
+    // Text, thinking and calls of one answer, all of which is shown and kept: 131,072 tokens have about 0.5 million.
+    answerChars: 4 * 1024 * 1024,
     // One piece, or a list of models: OpenRouter's, the longest known, has under 1 MB.
     pieceChars: 8 * 1024 * 1024,
     // What is not a stream: a list of models, a refusal.
