@@ -42,7 +42,30 @@ export interface ChatSettings {
   sampling: Sampling;
 }
 
-const read = <T>(key: string, fallback: T): T => vscode.workspace.getConfiguration(section).get(key, fallback) as T;
+type Fits<T> = (value: unknown) => value is T;
+
+/** settings.json may hold anything: what is of another kind than the fallback counts as not set. */
+const sameKind =
+  <T>(fallback: T): Fits<T> =>
+  (value): value is T =>
+    typeof value === typeof fallback && (typeof value !== 'number' || Number.isFinite(value));
+const oneOf =
+  <T extends string>(...choices: readonly T[]): Fits<T> =>
+  (value): value is T =>
+    choices.some((choice) => choice === value);
+const numberOrNull: Fits<number | null> = (value): value is number | null => value === null || Number.isFinite(value);
+const switches: Fits<Record<string, boolean>> = (value): value is Record<string, boolean> =>
+  typeof value === 'object' && value !== null && Object.values(value).every((each) => typeof each === 'boolean');
+
+function read<T>(key: string, fallback: T, fits: Fits<T> = sameKind(fallback)): T {
+  const value: unknown = vscode.workspace.getConfiguration(section).get(key);
+  return fits(value) ? value : fallback;
+}
+
+/** No workspace turns on against its user what sends code to a model. */
+const isOffForUser = (key: string): boolean =>
+  vscode.workspace.getConfiguration(section).inspect(key)?.globalValue === false;
+
 /** In package.json 0 stands for "the model's own" or "automatic", because a settings editor has no empty number. */
 const orAutomatic = (value: number): number | undefined => (value > 0 ? Math.floor(value) : undefined);
 
@@ -50,10 +73,10 @@ export function engineSettings(): EngineSettings {
   return {
     model: read('chat.model', '').trim(),
     completionModel: read('completion.model', '').trim(),
-    backend: read<Backend>('backend', 'auto'),
+    backend: read<Backend>('backend', 'auto', oneOf('auto', 'webgpu', 'onnx', 'reference')),
     contextTokens: orAutomatic(read('contextTokens', 0)),
     threads: orAutomatic(read('threads', 0)),
-    cachePrecision: read<EngineSettings['cachePrecision']>('cachePrecision', 'f16'),
+    cachePrecision: read<EngineSettings['cachePrecision']>('cachePrecision', 'f16', oneOf('f32', 'f16', 'q8')),
     diskCacheBytes: Math.max(0, Math.floor(read('cache.diskMegabytes', 2048) * 2 ** 20)),
   };
 }
@@ -107,23 +130,23 @@ export function completionSettings(): CompletionSettings {
   return {
     enabled: read('completion.enabled', true),
     debounceMs: Math.max(0, read('completion.debounce', 50)),
-    languages: read<Record<string, boolean>>('completion.languages', { '*': true }),
-    multiline: read<Multiline>('completion.multiline', 'auto'),
-    confidence: read<Confidence>('completion.confidence', 'balanced'),
+    languages: read('completion.languages', { '*': true }, switches),
+    multiline: read<Multiline>('completion.multiline', 'auto', oneOf('auto', 'always', 'never')),
+    confidence: read<Confidence>('completion.confidence', 'balanced', oneOf('eager', 'balanced', 'quiet')),
     maxTokens: Math.max(1, Math.floor(read('completion.maxTokens', 64))),
   };
 }
 
 export function chatSettings(): ChatSettings {
   const sampling: Sampling = {};
-  const temperature = read<number | null>('chat.temperature', null);
-  const topP = read<number | null>('chat.topP', null);
+  const temperature = read('chat.temperature', null, numberOrNull);
+  const topP = read('chat.topP', null, numberOrNull);
   if (temperature !== null) sampling.temperature = temperature;
   if (topP !== null) sampling.topP = topP;
   return {
     instructions: read('chat.instructions', '').trim(),
-    includeActiveFile: read('chat.includeActiveFile', true),
-    searchWorkspace: read('chat.searchWorkspace', true),
+    includeActiveFile: read('chat.includeActiveFile', true) && !isOffForUser('chat.includeActiveFile'),
+    searchWorkspace: read('chat.searchWorkspace', true) && !isOffForUser('chat.searchWorkspace'),
     maxTokens: orAutomatic(read('chat.maxTokens', 0)),
     thinkingTokens: orAutomatic(read('chat.thinkingTokens', 0)),
     sampling,

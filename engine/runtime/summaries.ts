@@ -106,8 +106,8 @@ export class SummaryCache {
   async put(ingredients: unknown, { text, parts, finish }: KeptSummary): Promise<void> {
     const path = this.#path(ingredients);
     try {
-      await mkdir(this.#directory, { recursive: true });
-      await writeFile(`${path}.new`, JSON.stringify({ text, parts, finish }));
+      await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+      await writeFile(`${path}.new`, JSON.stringify({ text, parts, finish }), { mode: 0o600 });
       await rename(`${path}.new`, path);
       await this.#prune();
     } catch {

@@ -100,7 +100,7 @@ export class ChatStore {
 
   async #point(id: string): Promise<void> {
     try {
-      await mkdir(this.#folder, { recursive: true });
+      await mkdir(this.#folder, { recursive: true, mode: 0o700 });
       const file = join(this.#folder, pointer);
       await writeFile(`${file}.new`, id);
       await rename(`${file}.new`, file);

@@ -290,6 +290,7 @@ export const workspace = {
   asRelativePath: (uri: { toString(): string }) => uri.toString().replace(/^\w+:\/\/\//, ''),
   getConfiguration: (section: string) => ({
     get: (key: string, fallback?: unknown) => settings.get(`${section}.${key}`) ?? fallback,
+    inspect: (key: string) => ({ globalValue: settings.get(`user.${section}.${key}`) }),
     update(key: string, value: unknown): Promise<void> {
       settings.set(`${section}.${key}`, value);
       return Promise.resolve();
