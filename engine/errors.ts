@@ -31,11 +31,20 @@ export type ErrorCode = (typeof errorCodes)[number];
 
 export const isErrorCode = (code: string): code is ErrorCode => errorCodes.some((known) => known === code);
 
+/** A message quotes names from files, which may have a megabyte; what to do next stands at its end. */
+const maxMessageChars = 2000;
+const endChars = 500;
+
+function short(message: string): string {
+  if (message.length <= maxMessageChars) return message;
+  return `${message.slice(0, maxMessageChars - endChars - 3)} … ${message.slice(-endChars)}`;
+}
+
 export class HearthError extends Error {
   readonly code: ErrorCode;
 
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
+    super(short(message), options);
     this.name = 'HearthError';
     this.code = code;
   }

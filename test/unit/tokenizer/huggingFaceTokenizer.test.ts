@@ -378,6 +378,12 @@ describe('Malformed tokenizer files', () => {
       'invalid-input',
       /12000000 characters together/,
     ],
+    [
+      'the name of a step that fills a screen',
+      smallTokenizerJson({ normalizer: { type: 'x'.repeat(1e6) } }),
+      'unsupported',
+      /^The tokenizer's normalizer "x{1400,1500} … x{400,500}" is not supported\.$/,
+    ],
     ['an empty separator', smallTokenizerJson(split({ String: '' })), 'invalid-input', /empty/],
   ];
   for (const [name, json, code, message] of cases) {
