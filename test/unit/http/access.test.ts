@@ -4,6 +4,7 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { type HttpServer, tokenInFile } from '../../../engine/http/server.ts';
+import { tryAccess } from '../../fuzz/httpAccess.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { ScriptedEngine, startScripted, token } from './support.ts';
 
@@ -140,6 +141,15 @@ describe('access to the server', () => {
     await handle.close();
     expect(existsSync(path)).toBe(false);
     expect(await tokenInFile(path)).toHaveLength(43);
+  });
+
+  it('is given to none of a tenth of the combinations that `npm run fuzz:access` tries, nor smuggled, nor kept', {
+    timeout: 60_000,
+  }, async () => {
+    const figures = await tryAccess(10);
+    expect(figures.problems).toEqual([]);
+    expect(figures).toMatchObject({ allowed: 6, smuggled: 20, hungUp: 64 });
+    expect(figures.combinations).toBeGreaterThan(500);
   });
 
   it('needs a token of Hearth’s own length', async () => {
