@@ -126,7 +126,7 @@ describe('the manifest', () => {
       expect(restrictedConfigurations).toContain(key);
     }
     // What goes to a model, which may be another computer's.
-    for (const key of ['instructions', 'includeActiveFile', 'searchWorkspace']) {
+    for (const key of ['instructions', 'includeActiveFile', 'searchWorkspace', 'useRules']) {
       expect(restrictedConfigurations).toContain(`hearth.chat.${key}`);
     }
     for (const key of restrictedConfigurations) expect(Object.keys(properties)).toContain(key);
@@ -154,7 +154,7 @@ describe('the manifest', () => {
   );
 
   it('lets no workspace turn on what its user turned off, and only off what is on', () => {
-    for (const key of ['includeActiveFile', 'searchWorkspace'] as const) {
+    for (const key of ['includeActiveFile', 'searchWorkspace', 'useRules'] as const) {
       settings.clear();
       const name = `hearth.chat.${key}`;
       expect(chatSettings()[key]).toBe(true);
