@@ -13,7 +13,15 @@ import { OnnxDecoder } from './decoder.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
 import type { ThreadGraph } from './messages.ts';
 import { hostNeeds } from './needs.ts';
-import { afterBadResults, type Origin, type PackedWeights, placeOf, provide, release } from './packedWeights.ts';
+import {
+  afterDamage,
+  MappedFile,
+  type Origin,
+  type PackedWeights,
+  placeOf,
+  provide,
+  release,
+} from './packedWeights.ts';
 import { ThreadClient } from './threadClient.ts';
 import { defaultThreads, measuredThreads } from './threads.ts';
 
@@ -46,6 +54,7 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
         const graph = buildDecoderGraph(spec, weights, { weightsFile: place.file, accuracyLevel, cacheType });
         const origin = await provide(graph.layout, place, options);
         throwIfAborted(options.signal);
+        const mapped = await MappedFile.of(place);
         const loading = thread.ask({ kind: 'load', graph: await threadGraph(graph, place, thread, options) });
         options.meanwhile?.();
         await loading;
@@ -62,7 +71,8 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
           layers: graph.inputs.layers,
           weightBytes: graph.layout.byteLength,
           thread,
-          onBadResults: () => afterBadResults(place, origin),
+          weightsChanged: () => mapped.isChanged(),
+          damage: (changed) => afterDamage(place, changed || origin === 'kept'),
           cleanUp: () => release(place, options),
         });
       } catch (error) {

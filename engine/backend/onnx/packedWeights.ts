@@ -6,7 +6,8 @@
  * otherwise show as wrong text.
  */
 import { randomBytes } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import type { BigIntStats } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HearthError } from '../../errors.ts';
@@ -61,6 +62,29 @@ function isRunning(pid: number): boolean {
 /** How the file came about: read as it was, written, or written because it was damaged. */
 export type Origin = 'kept' | 'built' | 'repaired';
 
+/** The state of the file that the runtime maps, to be compared before each pass. */
+export class MappedFile {
+  readonly #path: string;
+  readonly #state: BigIntStats;
+
+  private constructor(path: string, state: BigIntStats) {
+    this.#path = path;
+    this.#state = state;
+  }
+
+  static async of({ directory, file }: PackedWeights): Promise<MappedFile> {
+    const path = join(directory, file);
+    return new MappedFile(path, await stat(path, { bigint: true }));
+  }
+
+  /** Whether another program wrote into it. One that was removed or replaced stays as it was where it is mapped. */
+  async isChanged(): Promise<boolean> {
+    const { ino, size, mtimeNs } = this.#state;
+    const now = await stat(this.#path, { bigint: true }).catch(() => undefined);
+    return now?.ino === ino && (now.size !== size || now.mtimeNs !== mtimeNs);
+  }
+}
+
 /** Writes the file, unless an intact one is there. @throws HearthError `unavailable` if the disk is full, `cancelled`. */
 export async function provide(
   layout: WeightsLayout,
@@ -81,6 +105,8 @@ export async function provide(
       await layout.write(partial, onBytes, options.signal);
       // A file that another program cuts short while it is mapped ends the process: no way back from SIGBUS.
       await chmod(partial, 0o400);
+      // A folder of that name would stop the rename.
+      if (found === false) await rm(path, { recursive: true, force: true });
       await rename(partial, path);
     } finally {
       await rm(partial, { force: true });
@@ -91,9 +117,12 @@ export async function provide(
   return found === false ? 'repaired' : 'built';
 }
 
-/** Logits that are not finite come from a file that changed since it was checked, or else from the model itself. */
-export async function afterBadResults({ directory, file }: PackedWeights, origin: Origin): Promise<HearthError> {
-  if (origin !== 'kept') return notFinite();
+/**
+ * What to throw once the file has changed, or logits are not finite: that comes from a file that was kept, or else from the
+ * model itself.
+ */
+export async function afterDamage({ directory, file }: PackedWeights, suspected: boolean): Promise<HearthError> {
+  if (!suspected) return notFinite();
   await rm(join(directory, file), { force: true });
   // The scheduler loads the model again after this code.
   return new HearthError(

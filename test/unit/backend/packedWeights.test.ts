@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { chmod, cp, mkdir, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
@@ -95,6 +95,37 @@ describe('damaged packed weights', () => {
     });
     expect(await readdir(cacheDirectory)).toEqual([]);
     expect((await logitsOf(await load()))?.every(Number.isFinite)).toBe(true);
+  });
+
+  it.each<[string, (bytes: Buffer) => Buffer]>([
+    ['filled with zeros', (bytes) => bytes.fill(0, 0, bytes.length - trailerBytes)],
+    ['cut short, which would end the process at the next access', (bytes) => bytes.subarray(0, 4096)],
+    ['emptied', () => Buffer.alloc(0)],
+  ])('are noticed while they are mapped, before they are computed with: %s', async (_, change) => {
+    const decoder = await load();
+    const logits = await logitsOf(decoder);
+    await overwrite(await packed(), change);
+    await expect(logitsOf(decoder)).rejects.toMatchObject({ code: 'device-lost' });
+    await decoder.dispose();
+    expect(await logitsOf(await load())).toEqual(logits);
+  });
+
+  it('may be removed or replaced while they are mapped, which changes nothing', async () => {
+    const decoder = await load();
+    const logits = await logitsOf(decoder);
+    const path = await packed();
+    await rm(path);
+    expect(await logitsOf(decoder)).toEqual(logits);
+    await writeFile(path, 'another file');
+    expect(await logitsOf(decoder)).toEqual(logits);
+  });
+
+  it('are built again where a folder has their name', async () => {
+    await (await load()).dispose();
+    const path = await packed();
+    await rm(path);
+    await mkdir(path);
+    expect(await logitsOf(await load())).toHaveLength(512);
   });
 
   it('are built again during a completion, which goes on with the same text and one sentence', async () => {
