@@ -123,7 +123,7 @@ async function prepare(root: string): Promise<{ store: string; model: string; ex
   await session.warm();
   const snapshots = join(store, 'sequences');
   // It is written once nobody has asked for anything for some seconds.
-  while (!filesBelow(store).some((path) => path.startsWith(snapshots) && !path.endsWith('.partial'))) {
+  while (!filesBelow(store).some((path) => path.startsWith(snapshots) && !path.endsWith('.new'))) {
     await new Promise((done) => setTimeout(done, 50));
   }
   await session.end();
