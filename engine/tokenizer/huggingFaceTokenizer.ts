@@ -114,6 +114,10 @@ function readVocabulary(file: TokenizerFile) {
   const unknownId = model.unk_token == null ? undefined : ids.get(model.unk_token);
   const merges = readMerges(model.merges, ids);
   const added = (file.added_tokens ?? []).map(readAddedToken);
+  requireFew(
+    'added_tokens',
+    added.map(({ text }) => text),
+  );
   const tokens: (string | undefined)[] = [];
   for (const [token, id] of ids) tokens[id] = token;
   for (const token of added) {
@@ -149,15 +153,22 @@ function readIds(vocab: unknown): Map<string, number> {
   if (entries.length > limits.text.vocabularyTokens) {
     throw invalidInput(`tokenizer.json: model.vocab has ${entries.length} tokens, more than ${maxId + 1}.`);
   }
-  const chars = entries.reduce((sum, [token]) => sum + token.length, 0);
-  if (chars > limits.text.vocabularyChars)
-    throw invalidInput(`tokenizer.json: the tokens of model.vocab have ${chars} characters together.`);
+  requireFew(
+    'model.vocab',
+    entries.map(([token]) => token),
+  );
   for (const [token, id] of entries) {
     if (!Number.isInteger(id) || id < 0 || id > maxId || token.length > limits.text.tokenChars) {
       throw invalidInput(`tokenizer.json: model.vocab: bad entry ${JSON.stringify(token.slice(0, 80))}: ${id}.`);
     }
   }
   return new Map(entries);
+}
+
+function requireFew(field: string, tokens: readonly string[]): void {
+  const chars = tokens.reduce((sum, { length }) => sum + length, 0);
+  if (chars > limits.text.vocabularyChars)
+    throw invalidInput(`tokenizer.json: the tokens of ${field} have ${chars} characters together.`);
 }
 
 /** Merges are `"a b"` in older files and `["a", "b"]` in newer ones. */
