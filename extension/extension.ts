@@ -8,6 +8,7 @@ import { commandTable } from './commands.ts';
 import { CompletionContext } from './completion/context.ts';
 import { CompletionProvider } from './completion/provider.ts';
 import { WarmUp } from './completion/warmUp.ts';
+import { InPlaceEdits } from './edits/inPlace.ts';
 import { Proposals } from './edits/proposals.ts';
 import { registerLanguageModels } from './languageModel/register.ts';
 import { limits } from './limits.ts';
@@ -51,6 +52,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const completion = new CompletionProvider(engine, log, nearby, () => firstRun.warmUp());
   const status = new StatusBar(engine, thinking, () => completion.paused);
   const proposals = new Proposals(index);
+  const inPlace = new InPlaceEdits(engine, log);
   const nextEdit = new NextEdit();
   const parts: Parts = {
     context,
@@ -65,12 +67,13 @@ export function activate(context: vscode.ExtensionContext): void {
     index,
     nextEdit,
     proposals,
+    inPlace,
     status,
   };
   const chat = new LazyChat(parts);
   const warmUp = new WarmUp((token) => readAhead(completion, chat, token), log);
   running = { engine, index, chat };
-  context.subscriptions.push(log, engine, server, thinking, status, index, proposals);
+  context.subscriptions.push(log, engine, server, thinking, status, index, proposals, inPlace);
   context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
