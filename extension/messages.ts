@@ -21,7 +21,11 @@ export const chip = z.object({
 export type Chip = z.infer<typeof chip>;
 
 /** What an error card or notice offers; the extension knows how to do it. */
-export const action = z.enum(['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings', 'trust']);
+export const action = z.enum([
+  ...['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings', 'trust'],
+  /** For a queued question. */
+  ...['send', 'remove'],
+] as const);
 export type Action = z.infer<typeof action>;
 
 export const figures = z.object({
@@ -34,6 +38,8 @@ export const figures = z.object({
 export type Figures = z.infer<typeof figures>;
 
 export const outcome = z.discriminatedUnion('kind', [
+  /** Runs after the answers before it; `held`: only once the user sends it. */
+  z.object({ kind: z.literal('queued'), held: z.boolean() }),
   /** Being answered. `note` says what is going on before text comes; `share` is 0 to 1 where that is known. */
   z.object({ kind: z.literal('running'), note: z.string(), share: z.number().optional() }),
   /** `length`: the limit on answers; `context`: the model's context is full. */
@@ -138,22 +144,84 @@ export const draft = z.object({
 });
 export type Draft = z.infer<typeof draft>;
 
+// ---- Events of a turn ----
+
+const id = z.string();
+/** Everything that happens to a turn. The journal keeps these events and the page shows them. */
+export const turnEvent = z.discriminatedUnion('type', [
+  /** A queued turn's answer begins; the turn moves before those that are still queued. */
+  z.object({ type: z.literal('start'), turn: id }),
+  z.object({ type: z.literal('queue'), turn: id, held: z.boolean() }),
+  /** Before the first token. Not journaled. */
+  z.object({ type: z.literal('progress'), turn: id, note: z.string(), share: z.number().optional() }),
+  z.object({ type: z.literal('begin'), turn: id, model: z.string() }),
+  z.object({
+    type: z.literal('delta'),
+    turn: id,
+    kind: z.enum(['text', 'thinking']),
+    text: z.string(),
+    /** Tokens of the answer so far. Not journaled. */
+    tokens: z.number().optional(),
+  }),
+  /** The final text, if it differs from the sum of the deltas. */
+  z.object({ type: z.literal('text'), turn: id, thinking: z.string(), answer: z.string() }),
+  /** Citations that exist and those that do not. Older journals lack the latter. */
+  z.object({
+    type: z.literal('cited'),
+    turn: id,
+    citations: z.array(citation),
+    missing: z.array(z.string()).default([]),
+  }),
+  z.object({ type: z.literal('end'), turn: id, outcome }),
+  /** The user removed or replaced the turn. */
+  z.object({ type: z.literal('drop'), turn: id }),
+]);
+export type TurnEvent = z.infer<typeof turnEvent>;
+
+/** Applies an event to its turn. */
+export function applyEvent(turn: Turn, event: TurnEvent): void {
+  switch (event.type) {
+    case 'start':
+      turn.outcome = { kind: 'running', note: '' };
+      return;
+    case 'queue':
+      turn.outcome = { kind: 'queued', held: event.held };
+      return;
+    case 'progress': {
+      const { note, share } = event;
+      turn.outcome = { kind: 'running', note, ...(share !== undefined && { share }) };
+      return;
+    }
+    case 'begin':
+      turn.model = event.model;
+      return;
+    case 'delta':
+      if (event.kind === 'thinking') turn.thinking += event.text;
+      else turn.answer += event.text;
+      return;
+    case 'text':
+      turn.thinking = event.thinking;
+      turn.answer = event.answer;
+      return;
+    case 'cited':
+      turn.citations = event.citations;
+      turn.missing = event.missing;
+      return;
+    case 'end':
+      turn.outcome = event.outcome;
+      return;
+    case 'drop':
+  }
+}
+
 // ---- Extension to page ----
 
 export const toPage = z.discriminatedUnion('type', [
   /** The whole conversation: first, and whenever another one is shown. */
   z.object({ type: z.literal('conversation'), turns: z.array(turn) }),
-  /** A new turn at the end. */
+  /** A new turn, or a queued one whose question was edited. */
   z.object({ type: z.literal('turn'), turn }),
-  z.object({
-    type: z.literal('delta'),
-    turn: z.string(),
-    kind: z.enum(['text', 'thinking']),
-    text: z.string(),
-    /** Tokens of the answer so far. */
-    tokens: z.number().optional(),
-  }),
-  z.object({ type: z.literal('outcome'), turn: z.string(), outcome }),
+  turnEvent,
   z.object({ type: z.literal('notice'), notice }),
   z.object({ type: z.literal('controls'), controls }),
   z.object({ type: z.literal('context'), context }),
@@ -173,7 +241,7 @@ export const toHost = z.discriminatedUnion('type', [
   /** The page can show things now. */
   z.object({ type: z.literal('ready') }),
   z.object({ type: z.literal('send'), text: z.string().min(1).max(limits.chat.questionChars) }),
-  /** In the same words, or in others: that turn and all after it are replaced. */
+  /** In the same words, or in others: replaces that turn and all after it, or edits a queued question. */
   z.object({ type: z.literal('resend'), turn: name, text: z.string().min(1).max(limits.chat.questionChars) }),
   z.object({ type: z.literal('stop') }),
   /** Ends thinking. */
@@ -217,6 +285,9 @@ export const texts = z.object({
   placeholder: z.string(),
   send: z.string(),
   stop: z.string(),
+  queue: z.string(),
+  queued: z.string(),
+  held: z.string(),
   copy: z.string(),
   copied: z.string(),
   insert: z.string(),

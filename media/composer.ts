@@ -67,7 +67,6 @@ export class Composer {
     this.element = element('form', { class: 'composer-area' }, [this.#notice, this.#restricted, frame]);
     this.element.addEventListener('submit', (event) => event.preventDefault());
     this.#listen();
-    this.setRunning(false);
     this.#onInput();
   }
 
@@ -88,11 +87,22 @@ export class Composer {
   }
 
   setRunning(running: boolean): void {
-    this.#running = running;
+    if (running === this.#running) return;
     const hadFocus = document.activeElement === this.#sendButton || document.activeElement === this.#stopButton;
-    this.#sendButton.hidden = running;
-    this.#stopButton.hidden = !running;
+    this.#running = running;
+    this.#showButtons();
     if (hadFocus) this.#box.focus();
+  }
+
+  /** While an answer runs, a question can be queued. */
+  #showButtons(): void {
+    const { texts } = this.#host;
+    const empty = this.#box.value.trim() === '';
+    this.#stopButton.hidden = !this.#running;
+    this.#sendButton.hidden = this.#running && empty;
+    this.#sendButton.disabled = empty;
+    this.#sendButton.title = this.#running ? texts.queue : texts.send;
+    this.#sendButton.setAttribute('aria-label', this.#sendButton.title);
   }
 
   showControls(controls: Controls): void {
@@ -172,7 +182,7 @@ export class Composer {
   }
 
   #onInput(): void {
-    this.#sendButton.disabled = this.#box.value.trim() === '';
+    this.#showButtons();
     this.#reportSoon();
   }
 
@@ -194,7 +204,7 @@ export class Composer {
 
   #submit(): void {
     const text = this.#box.value.trim();
-    if (text === '' || this.#running) return;
+    if (text === '') return;
     this.#mentions.close();
     this.#host.send({ type: 'send', text });
     this.setText('');

@@ -59,7 +59,9 @@ export class QuestionView {
 
   #send(box: HTMLTextAreaElement): void {
     const text = box.value.trim();
-    if (text !== '') this.#host.send({ type: 'resend', turn: this.#turn.id, text });
+    if (text === '') return;
+    this.#host.send({ type: 'resend', turn: this.#turn.id, text });
+    this.#stopEditing();
   }
 
   #stopEditing(): void {

@@ -1,4 +1,11 @@
-import type { Action, Figures, Outcome, ToPage, Turn } from '../extension/messages.ts';
+import {
+  type Action,
+  applyEvent,
+  type Figures,
+  type Outcome,
+  type Turn,
+  type TurnEvent,
+} from '../extension/messages.ts';
 import { linkCitations } from './citations.ts';
 import { decorateCode } from './code.ts';
 import { confirmed, drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts';
@@ -6,7 +13,9 @@ import type { Host } from './host.ts';
 import { QuestionView } from './question.ts';
 import { StreamingMarkdown } from './stream.ts';
 
-export type Delta = Extract<ToPage, { type: 'delta' }>;
+type Running = Extract<Outcome, { kind: 'running' }>;
+type Queued = Extract<Outcome, { kind: 'queued' }>;
+type Ended = Exclude<Outcome, Running | Queued>;
 
 /** A speed over less time is noise. */
 const leastSeconds = 1;
@@ -15,7 +24,7 @@ const leastSeconds = 1;
 export class TurnView {
   readonly element: HTMLElement;
   readonly #host: Host;
-  #turn: Turn;
+  readonly #turn: Turn;
   readonly #thoughts: HTMLDetailsElement;
   readonly #thoughtsLabel: HTMLElement;
   readonly #thinking: StreamingMarkdown;
@@ -51,7 +60,8 @@ export class TurnView {
         this.#footer,
       ]),
     ]);
-    this.show(turn);
+    this.#showTexts();
+    this.#showOutcome();
   }
 
   /** The text of the answer as the model wrote it. */
@@ -66,15 +76,15 @@ export class TurnView {
     return figures === undefined ? 0 : figures.promptTokens + figures.generatedTokens;
   }
 
-  show(turn: Turn): void {
-    this.#turn = turn;
-    const running = turn.outcome.kind === 'running';
-    become(this.#thinking, turn.thinking, running);
-    become(this.#answer, turn.answer, running);
-    this.showOutcome(turn.outcome);
+  apply(event: TurnEvent): void {
+    applyEvent(this.#turn, event);
+    if (event.type === 'start') this.#footer.replaceChildren();
+    if (event.type === 'delta') this.#append(event);
+    else if (event.type === 'text') this.#showTexts();
+    else this.#showOutcome();
   }
 
-  append({ kind, text, tokens }: Delta): void {
+  #append({ kind, text, tokens }: Extract<TurnEvent, { type: 'delta' }>): void {
     this.#progress.replaceChildren();
     if (kind === 'thinking') this.#thinking.append(text);
     else this.#answer.append(text);
@@ -82,15 +92,23 @@ export class TurnView {
     if (tokens !== undefined) this.#showSpeed(tokens);
   }
 
-  showOutcome(outcome: Outcome): void {
-    this.#turn = { ...this.#turn, outcome };
+  #showTexts(): void {
+    const { thinking, answer, outcome } = this.#turn;
+    become(this.#thinking, thinking, outcome.kind === 'running');
+    become(this.#answer, answer, outcome.kind === 'running');
+  }
+
+  #showOutcome(): void {
+    const { outcome } = this.#turn;
     this.element.dataset['state'] = outcome.kind;
     this.element.setAttribute('aria-busy', String(outcome.kind === 'running'));
     this.#showThoughts(outcome.kind === 'running');
-    if (outcome.kind === 'running') {
-      this.#showProgress(outcome);
-      return;
-    }
+    if (outcome.kind === 'queued') this.#footer.replaceChildren(this.#queueLine(outcome));
+    else if (outcome.kind === 'running') this.#showProgress(outcome);
+    else this.#finish(outcome);
+  }
+
+  #finish(outcome: Ended): void {
     this.#thinking.finish();
     this.#answer.finish();
     this.#progress.replaceChildren();
@@ -100,6 +118,15 @@ export class TurnView {
       open: ({ text }) => this.#host.send({ type: 'open-citation', turn: this.#turn.id, text }),
     });
     this.#footer.replaceChildren(...this.#remarks(outcome), this.#meta(outcome));
+  }
+
+  #queueLine({ held }: Queued): HTMLElement {
+    const { texts } = this.#host;
+    return element('div', { class: 'queue-line' }, [
+      element('span', { text: held ? texts.held : texts.queued }),
+      ...(held ? [this.#action('send', false)] : []),
+      this.#action('remove', true),
+    ]);
   }
 
   #showSpeed(tokens: number): void {
@@ -132,7 +159,7 @@ export class TurnView {
     });
   }
 
-  #showProgress({ note, share }: Extract<Outcome, { kind: 'running' }>): void {
+  #showProgress({ note, share }: Running): void {
     if (this.#answer.markdown !== '' || this.#thinking.markdown !== '') {
       this.#progress.replaceChildren();
       return;
@@ -146,7 +173,7 @@ export class TurnView {
     if (share !== undefined) this.#progress.append(meter(share, note));
   }
 
-  #remarks(outcome: Exclude<Outcome, { kind: 'running' }>): HTMLElement[] {
+  #remarks(outcome: Ended): HTMLElement[] {
     const { texts } = this.#host;
     const remark = (text: string) => element('p', { class: 'remark', text });
     switch (outcome.kind) {
@@ -185,7 +212,7 @@ export class TurnView {
     return button;
   }
 
-  #meta(outcome: Exclude<Outcome, { kind: 'running' }>): HTMLElement {
+  #meta(outcome: Ended): HTMLElement {
     const { texts } = this.#host;
     const figures = outcome.kind === 'done' || outcome.kind === 'stopped' ? outcome.figures : undefined;
     const copy = iconButton('copy', texts.copyAnswer, () => {

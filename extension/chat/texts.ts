@@ -25,6 +25,9 @@ export function pageTexts(): Texts {
     placeholder: t('Ask about your code (@ to attach)'),
     send: t('Send'),
     stop: t('Stop'),
+    queue: t('Add to the queue'),
+    queued: t('Queued'),
+    held: t('Not sent'),
     copy: t('Copy'),
     copied: t('Copied'),
     insert: t('Insert at cursor'),
@@ -74,6 +77,8 @@ export function pageTexts(): Texts {
       'new-chat': t('New chat'),
       settings: t('Settings'),
       trust: t('Manage trust'),
+      send: t('Send'),
+      remove: t('Remove from the queue'),
     },
   };
 }

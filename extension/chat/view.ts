@@ -2,6 +2,7 @@ import * as vscode from 'vscode';
 import { sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { ContextGatherer } from '../context/gather.ts';
+import { parseMentions } from '../context/mentions.ts';
 import { nameOf } from '../context/sources.ts';
 import type { MentionSuggester } from '../context/suggest.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
@@ -12,7 +13,7 @@ import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from
 import type { ModelManager } from '../models/manager.ts';
 import { indexEnabled } from '../settings.ts';
 import type { Thinking } from '../thinking.ts';
-import { findTurn } from './conversation.ts';
+import { findTurn, isQueued } from './conversation.ts';
 import { chatPage } from './html.ts';
 import { controlsOf, noticeOf, openLink } from './panel.ts';
 import { openPlace } from './places.ts';
@@ -45,7 +46,8 @@ export class ChatView {
   #listening = false;
   #focusWanted = false;
   #draft: Draft;
-  #gathering = false;
+  /** Opens questions in the order in which they were asked. */
+  #opening: Promise<unknown> = Promise.resolve();
 
   constructor(parts: ChatViewParts) {
     this.#parts = parts;
@@ -180,18 +182,21 @@ export class ChatView {
     return this.#parts.memory.update(draftKey, draft);
   }
 
-  #act(action: Action, turn: string | undefined): unknown {
-    const commands: Record<Exclude<Action, 'retry'>, [string, ...string[]]> = {
-      restart: ['hearth.restartEngine'],
-      'choose-model': ['hearth.chooseModel'],
-      'show-log': ['hearth.showLog'],
-      'new-chat': ['hearth.newChat'],
-      settings: ['workbench.action.openSettings', 'hearth'],
-      trust: ['workbench.trust.manage'],
+  #act(action: Action, turn = ''): unknown {
+    const { session } = this.#parts;
+    const open = (command: string, ...args: string[]) => vscode.commands.executeCommand(command, ...args);
+    const acts: Record<Action, () => unknown> = {
+      restart: () => open('hearth.restartEngine'),
+      'choose-model': () => open('hearth.chooseModel'),
+      'show-log': () => open('hearth.showLog'),
+      'new-chat': () => open('hearth.newChat'),
+      settings: () => open('workbench.action.openSettings', 'hearth'),
+      trust: () => open('workbench.trust.manage'),
+      retry: () => session.retry(turn),
+      send: () => session.send(turn),
+      remove: () => session.remove(turn),
     };
-    if (action === 'retry') return turn === undefined ? undefined : this.#parts.session.retry(turn);
-    const [command, ...args] = commands[action];
-    return vscode.commands.executeCommand(command, ...args);
+    return acts[action]();
   }
 
   /** Loads the model while the user types the first question. Problems show as the notice. */
@@ -200,24 +205,30 @@ export class ChatView {
     await client.ready().catch((error: unknown) => this.#parts.log.info(`The model is not loaded: ${sentence(error)}`));
   }
 
-  /** Gathers attachments and asks. Ignores a second question meanwhile. */
+  /** Asks with the context of this moment, even if the question is queued. */
   async ask(question: string): Promise<void> {
     const { session, gatherer } = this.#parts;
-    if (this.#gathering || session.busy) return;
-    this.#gathering = true;
-    const gathered = gatherer.gather(question, session.conversation).finally(() => {
-      this.#gathering = false;
-    });
-    const { attachments, omitted } = await gathered;
-    await session.ask(question, attachments, omitted);
+    const gathered = gatherer.gather(question, session.conversation);
+    const open = async () => {
+      const { attachments, omitted } = await gathered;
+      return { answered: session.ask(question, attachments, omitted) };
+    };
+    const opened = this.#opening.then(open, open);
+    this.#opening = opened;
+    await (await opened).answered;
   }
 
-  /** A changed question gets new context; an unchanged one keeps its own. */
+  /** A changed question gets new context; an unchanged one, or a queued one with the same mentions, keeps its own. */
   async #resend(id: string, question: string): Promise<void> {
     const { session, gatherer } = this.#parts;
-    const old = findTurn(session.conversation, id)?.view.question ?? '';
-    if (old === question) return session.resend(id, question);
-    return session.resend(id, question, await gatherer.gather(question, session.conversation));
+    const old = findTurn(session.conversation, id);
+    if (old === undefined) return;
+    const mentions = (text: string) =>
+      parseMentions(text)
+        .map((mention) => mention.text)
+        .join();
+    const same = isQueued(old) ? mentions(old.view.question) === mentions(question) : old.view.question === question;
+    return session.resend(id, question, same ? undefined : await gatherer.gather(question, session.conversation));
   }
 
   async #suggest(query: string): Promise<void> {

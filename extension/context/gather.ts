@@ -48,10 +48,11 @@ export class ContextGatherer {
     this.repository = repository;
   }
 
+  /** The editor counts as it is at the call, however long the search takes. */
   async gather(question: string, conversation: Conversation): Promise<Gathered> {
     const mentions = parseMentions(question);
-    const { sources: asked, missing } = await this.asked(mentions);
     const focus = this.tracker.wanted(chatSettings().includeActiveFile);
+    const { sources: asked, missing } = await this.asked(mentions, this.tracker.focus);
     const own = focus === undefined || asked.some(({ path }) => path === focus.path) ? [] : [focusSource(focus)];
     const found = await this.found(question, mentions, focus, conversation);
     const sources = distinct([...asked, ...own, ...found]);
@@ -101,12 +102,15 @@ export class ContextGatherer {
     return chatSettings().searchWorkspace && !particular && !this.tracker.isRemoved(repositoryId);
   }
 
-  private async asked(mentions: readonly Mention[]): Promise<{ sources: Source[]; missing: Mention[] }> {
+  private async asked(
+    mentions: readonly Mention[],
+    focus: Focus | undefined,
+  ): Promise<{ sources: Source[]; missing: Mention[] }> {
     const sources: Source[] = [];
     const missing: Mention[] = [];
     for (const mention of mentions) {
       if (mention.kind === 'repository') continue;
-      const found = await mentionSources(mention, this.tracker.focus, this.repository);
+      const found = await mentionSources(mention, focus, this.repository);
       if (found.length === 0) missing.push(mention);
       sources.push(...found);
     }

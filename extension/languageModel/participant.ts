@@ -5,10 +5,9 @@ import { contextBudget, plan, type Source } from '../../engine/index/question/pl
 import type { ChatResult, ModelCard, Tool } from '../../engine/protocol/engineProtocol.ts';
 import { answerOptions } from '../answerOptions.ts';
 import { type Attachment, attachment, type StoredTurn } from '../chat/conversation.ts';
-import { failedOutcome } from '../chat/outcome.ts';
 import { promptMessages } from '../chat/prompt.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
-import { isCancelled, sentence } from '../client/failure.ts';
+import { failedOutcome, isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { attachmentOf, countTokens } from '../context/gather.ts';
 import { documentSource, focusSource, problemLine, textDocument, textSource } from '../context/sources.ts';

@@ -35,7 +35,7 @@ async function suffer(page: Page, payload: string): Promise<void> {
   ];
   const after: ToPage[] = [
     { type: 'delta', turn, kind: 'text', text: payload.slice(half) },
-    { type: 'outcome', turn, outcome: { kind: 'failed', message: payload, actions: ['retry'] } },
+    { type: 'end', turn, outcome: { kind: 'failed', message: payload, actions: ['retry'] } },
   ];
   await page.evaluate(
     async ([first, second]) => {
@@ -109,10 +109,10 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     await page.getByRole('button', { name: 'chooseModel: A model with a long name' }).waitFor();
     await page.getByRole('button', { name: 'thinkingMode', pressed: true }).waitFor();
     const outcome = { kind: 'done', reason: 'stop', figures, dropped: 0 } as const;
-    await post(page, [{ type: 'outcome', turn: 'n', outcome }]);
+    await post(page, [{ type: 'end', turn: 'n', outcome }]);
     await expect.poll(() => page.locator('#announcer[aria-live=polite]').textContent()).toContain('answered In `');
     await post(page, [
-      { type: 'outcome', turn: 'n', outcome: { kind: 'failed', message: 'It broke.', actions: ['retry'] } },
+      { type: 'end', turn: 'n', outcome: { kind: 'failed', message: 'It broke.', actions: ['retry'] } },
     ]);
     await turn.getByRole('alert').getByRole('button', { name: 'retry' }).waitFor();
   });

@@ -58,7 +58,7 @@ describe.skipIf(executablePath === '')(`the chat page over time${reason}`, () =>
       [text, tokensPerSecond, last] as const,
     );
   const ended: ToPage = {
-    type: 'outcome',
+    type: 'end',
     turn: 'n',
     outcome: { kind: 'done', reason: 'length', figures, dropped: 3 },
   };

@@ -145,7 +145,7 @@ describe('the chat at work', () => {
     const { session, said } = await open(clientOf());
     await session.ask('Hello?', [attachment()]);
     expect(last(session)).toMatchObject({ answer: 'One two three.', model: 'Model small', outcome: { kind: 'done' } });
-    expect(said.map((message) => message.type)).toEqual(['turn', 'delta', 'delta', 'delta', 'outcome']);
+    expect(said.map((message) => message.type)).toEqual(['turn', 'begin', 'delta', 'delta', 'delta', 'end']);
     for (const message of said) expect(toPage.safeParse(message).success).toBe(true);
   });
 
@@ -157,9 +157,7 @@ describe('the chat at work', () => {
       citations: [{ text: 'a.ts:3', path: 'src/a.ts', line: 3, endLine: 3 }],
       missing: ['gone.ts:3'],
     });
-    expect(said.findLast((message) => message.type === 'turn')).toMatchObject({
-      turn: { missing: ['gone.ts:3'] },
-    });
+    expect(said.find((message) => message.type === 'cited')).toMatchObject({ missing: ['gone.ts:3'] });
     await session.close();
     expect((await open(client)).session.turns).toEqual(session.turns);
   });
@@ -178,7 +176,7 @@ describe('the chat at work', () => {
     session.onMessage((message) => message.type === 'delta' && session.stop());
     await answered;
     expect(last(session)).toMatchObject({ answer: 'One ', outcome: { kind: 'stopped' } });
-    expect(said.at(-1)).toMatchObject({ type: 'outcome', outcome: { kind: 'stopped' } });
+    expect(said.at(-1)).toMatchObject({ type: 'end', outcome: { kind: 'stopped' } });
     expect(session.busy).toBe(false);
   });
 
@@ -254,17 +252,9 @@ describe('the chat at work', () => {
     await session.resend(first?.id ?? '', 'uno');
     expect(session.turns.map(({ question, answer }) => [question, answer])).toEqual([['uno', 'One two three.']]);
     expect(last(session)?.chips).toEqual(first?.chips);
-    expect(said.find((message) => message.type === 'conversation')).toEqual({ type: 'conversation', turns: [] });
+    expect(said.flatMap((message) => (message.type === 'drop' ? [message.turn] : []))).toHaveLength(2);
     await session.close();
     expect((await open(client)).session.turns).toEqual(session.turns);
-  });
-
-  it('asks nothing anew while it answers', async () => {
-    const { session } = await open(clientOf());
-    const answering = session.ask('SLOW', []);
-    await session.resend(last(session)?.id ?? '', 'other');
-    await answering;
-    expect(session.turns.map(({ question }) => question)).toEqual(['SLOW']);
   });
 
   it('goes back to an earlier chat in the middle of an answer', async () => {
@@ -281,14 +271,6 @@ describe('the chat at work', () => {
     await session.close();
     expect((await open(client)).session.conversation.id).toBe(earlier);
     await expect(session.openChat('gone')).rejects.toThrow('no longer exists on this computer');
-  });
-
-  it('answers one question at a time', async () => {
-    const { session } = await open(clientOf());
-    const first = session.ask('SLOW', []);
-    await session.ask('second', []);
-    await first;
-    expect(session.turns).toHaveLength(1);
   });
 
   it('starts a new chat in the middle of an answer; the old one is whole on disk', async () => {
@@ -316,9 +298,7 @@ describe('the chat at work', () => {
     };
     await session.summarise(request);
     expect(last(session)).toMatchObject({ kind: 'summary', question: 'Summarise src/a.ts', answer: 'A summary.' });
-    const shares = said.flatMap((message) =>
-      message.type === 'outcome' && message.outcome.kind === 'running' ? [message.outcome.share] : [],
-    );
+    const shares = said.flatMap((message) => (message.type === 'progress' ? [message.share] : []));
     expect(shares).toEqual([0, 0.5, 1]);
   });
 
@@ -337,6 +317,155 @@ describe('the chat at work', () => {
       ['summary', 'file:///b.ts'],
       ['summary', 'file:///b.ts'],
     ]);
+  });
+});
+
+describe('the queue of a chat', () => {
+  const request = { uri: 'file:///b.ts', path: 'b.ts', languageId: 'typescript', text: 'b', symbols: [], files: [] };
+  const files: FileAccess = {
+    reread: () => Promise.resolve(request),
+    find: () => Promise.resolve(undefined),
+  };
+  const opened: ChatSession[] = [];
+  afterEach(async () => {
+    await Promise.all(opened.splice(0).map((session) => session.close()));
+  });
+
+  async function open(client: EngineClient) {
+    const host = hostOf(client);
+    await host.client();
+    const store = new ChatStore(folder, log);
+    await store.restore();
+    const session = new ChatSession(host, store, new Thinking(new MemoryMemento(), host), log, files);
+    opened.push(session);
+    const said: ToPage[] = [];
+    session.onMessage((message) => said.push(message));
+    return { session, said };
+  }
+  const state = ({ turns }: ChatSession) => turns.map(({ question, outcome }) => `${question} ${outcome.kind}`);
+  const held = ({ turns }: ChatSession) => turns.flatMap(({ outcome }) => ('held' in outcome ? [outcome.held] : []));
+  const idOf = ({ turns }: ChatSession, question: string) => turns.find((turn) => turn.question === question)?.id ?? '';
+  const firstDelta = (session: ChatSession) =>
+    new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
+
+  it('runs questions and summaries in the order in which they were asked, each with its own context', async () => {
+    const { session, said } = await open(clientOf());
+    const running = session.ask('SLOW', []);
+    await session.ask('second', [attachment()], ['c.ts: no room']);
+    await session.summarise(request);
+    expect(state(session)).toEqual(['SLOW running', 'second queued', 'Summarise b.ts queued']);
+    expect(said.filter((message) => message.type === 'turn')).toHaveLength(3);
+    await running;
+    expect(state(session)).toEqual(['SLOW done', 'second done', 'Summarise b.ts done']);
+    const [, second, summary] = session.turns;
+    expect(second).toMatchObject({ chips: [{ label: 'a.ts' }], omitted: ['c.ts: no room'], answer: 'One two three.' });
+    expect(summary?.answer).toBe('A summary.');
+    const started = said.flatMap((message) => (message.type === 'start' ? [message.turn] : []));
+    expect(started).toEqual([second?.id, summary?.id]);
+    for (const message of said) expect(toPage.safeParse(message).success).toBe(true);
+  });
+
+  it('asks the model nothing of a queued question before its turn', async () => {
+    const client = clientOf();
+    const { session } = await open(client);
+    const prompts: string[][] = [];
+    const chat = client.chat.bind(client);
+    client.chat = (params, ...rest) => {
+      prompts.push(params.messages.filter(({ role }) => role === 'user').map(({ content }) => content));
+      return chat(params, ...rest);
+    };
+    const running = session.ask('SLOW', []);
+    await session.ask('second', []);
+    await running;
+    expect(prompts).toEqual([['SLOW'], ['SLOW', 'second']]);
+  });
+
+  it('is held by Stop and by a failure, and goes on when the user sends a question', async () => {
+    const { session } = await open(clientOf());
+    const first = session.ask('SLOW', []);
+    await session.ask('second', []);
+    await session.ask('third', []);
+    const delta = firstDelta(session);
+    await delta;
+    session.stop();
+    await first;
+    expect([state(session), held(session)]).toEqual([
+      ['SLOW stopped', 'second queued', 'third queued'],
+      [true, true],
+    ]);
+    await session.send(idOf(session, 'third'));
+    expect(state(session)).toEqual(['SLOW stopped', 'third done', 'second queued']);
+    const failing = session.ask('OVERFLOW', []);
+    await session.send(idOf(session, 'second'));
+    expect([state(session).at(-1), held(session)]).toEqual(['second queued', [false]]);
+    await failing;
+    expect([state(session), held(session)]).toEqual([
+      ['SLOW stopped', 'third done', 'OVERFLOW failed', 'second queued'],
+      [true],
+    ]);
+  });
+
+  it('runs what is asked right after Stop, and leaves held questions', async () => {
+    const { session } = await open(clientOf());
+    const first = session.ask('SLOW', []);
+    await session.ask('second', []);
+    await firstDelta(session);
+    session.stop();
+    await session.ask('third', []);
+    await first;
+    expect([state(session), held(session)]).toEqual([['SLOW stopped', 'third done', 'second queued'], [true]]);
+  });
+
+  it('lets a question be edited in its place, with its context, and be removed', async () => {
+    const { session } = await open(clientOf());
+    const running = session.ask('SLOW', []);
+    await session.ask('second', [attachment()]);
+    await session.ask('third', []);
+    await session.resend(idOf(session, 'second'), 'zweite');
+    session.remove(idOf(session, 'third'));
+    expect(state(session)).toEqual(['SLOW running', 'zweite queued']);
+    await running;
+    expect(session.turns.at(-1)).toMatchObject({ question: 'zweite', chips: [{ label: 'a.ts' }], answer: 'One two three.' });
+  });
+
+  it('queues an edit that comes too late', async () => {
+    const { session } = await open(clientOf());
+    const running = session.ask('SLOW', []);
+    await session.resend(idOf(session, 'SLOW'), 'other');
+    expect(state(session)).toEqual(['SLOW running', 'other queued']);
+    await running;
+  });
+
+  it('is a draft for the next window: it waits there, with its context, and a summary reads its file again', async () => {
+    const client = clientOf();
+    const { session } = await open(client);
+    const running = session.ask('GLACIAL', []);
+    await session.ask('second', [attachment()]);
+    await session.summarise({ ...request, text: 'older' });
+    await session.close();
+    await running;
+    const { session: next } = await open(client);
+    expect([state(next), held(next)]).toEqual([
+      ['GLACIAL interrupted', 'second queued', 'Summarise b.ts queued'],
+      [true, true],
+    ]);
+    await next.send(idOf(next, 'second'));
+    expect(next.turns[1]).toMatchObject({ chips: [{ label: 'a.ts' }], outcome: { kind: 'done' } });
+    await next.send(idOf(next, 'Summarise b.ts'));
+    expect(next.turns[2]).toMatchObject({ answer: 'A summary.', outcome: { kind: 'done' } });
+  });
+
+  it('stays with its chat when another is opened', async () => {
+    const { session } = await open(clientOf());
+    const running = session.ask('SLOW', []);
+    await session.ask('second', []);
+    const earlier = session.conversation.id;
+    await session.startNew();
+    await running;
+    await session.ask('third', []);
+    expect(state(session)).toEqual(['third done']);
+    await session.openChat(earlier);
+    expect([state(session), held(session)]).toEqual([['SLOW stopped', 'second queued'], [true]]);
   });
 });
 

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { distinctLabels } from '../../../extension/chat/labels.ts';
+import { distinctLabels } from '../../../extension/chat/conversation.ts';
 
 const label = (path: string, text: string) => ({ path, label: text });
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { ModelCard } from '../../../engine/protocol/engineProtocol.ts';
-import { failedOutcome } from '../../../extension/chat/outcome.ts';
+import { failedOutcome } from '../../../extension/client/failure.ts';
 import { controlsOf, noticeOf } from '../../../extension/chat/panel.ts';
 import { EngineFailure, type FailureCode } from '../../../extension/client/failure.ts';
 import type { EngineState, EngineView } from '../../../extension/client/view.ts';

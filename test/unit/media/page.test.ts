@@ -148,7 +148,7 @@ describe('the chat page', () => {
     await tell({ type: 'delta', turn: 't1', kind: 'text', text: '** it.' });
     expect($('.answer-text').innerHTML).toContain('<strong>of</strong>');
     expect($('.turn').getAttribute('aria-busy')).toBe('true');
-    await tell({ type: 'outcome', turn: 't1', outcome: done });
+    await tell({ type: 'end', turn: 't1', outcome: done });
     expect($('.turn').dataset['state']).toBe('done');
     expect($('.figures').textContent).toBe('42 tokens/s · 140 prompt, 90 cached');
     expect([$('#send').hidden, $('#stop').hidden]).toEqual([false, true]);
@@ -170,7 +170,7 @@ describe('the chat page', () => {
     await tell({ type: 'delta', turn: 't1', kind: 'text', text: ' four' });
     expect($('.figures').textContent).toBe('20 tokens/s');
     now.mockRestore();
-    await tell({ type: 'outcome', turn: 't1', outcome: done });
+    await tell({ type: 'end', turn: 't1', outcome: done });
     expect($('.figures').textContent).toContain('42 tokens/s');
   });
 
@@ -216,7 +216,7 @@ describe('the chat page', () => {
     expect($('.progress-note').textContent).toBe('Part 2 of 4');
     expect($('.turn [role=progressbar]').getAttribute('aria-valuenow')).toBe('25');
     await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'It' });
-    await tell({ type: 'outcome', turn: 't1', outcome: { kind: 'running', note: 'Part 3 of 4' } });
+    await tell({ type: 'end', turn: 't1', outcome: { kind: 'running', note: 'Part 3 of 4' } });
     expect(document.querySelector('.progress-note')).toBeNull();
   });
 
@@ -394,7 +394,7 @@ describe('the chat page', () => {
   it('shows an answer that was corrected while it ended', async () => {
     await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: 'See gone.ts:1.' });
     await tell({ type: 'turn', turn: turn({ answer: 'See.' }) });
-    await tell({ type: 'outcome', turn: 't1', outcome: done });
+    await tell({ type: 'end', turn: 't1', outcome: done });
     expect($('.answer-text').textContent?.trim()).toBe('See.');
   });
 
