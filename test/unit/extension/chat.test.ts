@@ -425,7 +425,11 @@ describe('the queue of a chat', () => {
     session.remove(idOf(session, 'third'));
     expect(state(session)).toEqual(['SLOW running', 'zweite queued']);
     await running;
-    expect(session.turns.at(-1)).toMatchObject({ question: 'zweite', chips: [{ label: 'a.ts' }], answer: 'One two three.' });
+    expect(session.turns.at(-1)).toMatchObject({
+      question: 'zweite',
+      chips: [{ label: 'a.ts' }],
+      answer: 'One two three.',
+    });
   });
 
   it('queues an edit that comes too late', async () => {

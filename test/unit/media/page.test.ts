@@ -181,9 +181,56 @@ describe('the chat page', () => {
     $('#stop').click();
     key(document.body, 'Escape');
     expect(sent.slice(1)).toEqual([{ type: 'stop' }, { type: 'stop' }]);
+  });
+
+  it('sends a question during an answer as well, with a button that says that it is queued', async () => {
+    await tell({ type: 'turn', turn: turn() });
+    expect($('#send').hidden).toBe(true);
     type('next');
-    key($('#question'), 'Enter');
-    expect(sent).toHaveLength(3);
+    expect([$('#send').hidden, $('#send').title, $('#stop').hidden]).toEqual([false, pageTexts().queue, false]);
+    $('#send').click();
+    expect(sent.find((message) => message.type === 'send')).toEqual({ type: 'send', text: 'next' });
+    await tell({ type: 'end', turn: 't1', outcome: done });
+    expect($('#send').title).toBe(pageTexts().send);
+  });
+
+  const queued = (id: string, held = false) => turn({ id, question: id, outcome: { kind: 'queued', held } });
+  const order = () => [...document.querySelectorAll<HTMLElement>('.turn')].map(({ dataset }) => dataset['turn']);
+
+  it('lists queued questions below the answer that runs, in order, and moves them when they start', async () => {
+    await tell({ type: 'conversation', turns: [turn(), queued('q1'), queued('q2')] });
+    expect([...document.querySelectorAll('.queue-line')].map(({ firstChild }) => firstChild?.textContent)).toEqual([
+      'Queued',
+      'Queued',
+    ]);
+    expect(document.querySelector('[data-action=send]')).toBeNull();
+    await tell({ type: 'end', turn: 't1', outcome: done }, { type: 'start', turn: 'q2' });
+    expect([order(), $('[data-turn=q2]').dataset['state'], $('#stop').hidden]).toEqual([
+      ['t1', 'q2', 'q1'],
+      'running',
+      false,
+    ]);
+    expect($('[data-turn=q2]').querySelector('.queue-line')).toBeNull();
+    await tell({ type: 'turn', turn: turn({ id: 'new' }) });
+    expect(order()).toEqual(['t1', 'q2', 'new', 'q1']);
+  });
+
+  it('removes and edits a queued question, and sends one that is held', async () => {
+    await tell({ type: 'conversation', turns: [turn(), queued('q1')] });
+    $('[data-turn=q1] [data-action=remove]').click();
+    expect(sent.at(-1)).toEqual({ type: 'action', action: 'remove', turn: 'q1' });
+    $('[data-turn=q1] .edit').click();
+    $<HTMLTextAreaElement>('.question-edit').value = 'better';
+    key($('.question-edit'), 'Enter');
+    expect(sent.at(-1)).toEqual({ type: 'resend', turn: 'q1', text: 'better' });
+    await tell({ type: 'turn', turn: { ...queued('q1'), question: 'better' } });
+    expect([order(), $('[data-turn=q1] .question-text').textContent]).toEqual([['t1', 'q1'], 'better']);
+    await tell({ type: 'queue', turn: 'q1', held: true });
+    expect($('.queue-line').firstChild?.textContent).toBe(pageTexts().held);
+    $('[data-turn=q1] [data-action=send]').click();
+    expect(sent.at(-1)).toEqual({ type: 'action', action: 'send', turn: 'q1' });
+    await tell({ type: 'drop', turn: 't1' }, { type: 'drop', turn: 'q1' });
+    expect([order(), $('#empty').hidden]).toEqual([[], false]);
   });
 
   it('offers to answer now while it thinks, and no longer', async () => {
@@ -216,7 +263,7 @@ describe('the chat page', () => {
     expect($('.progress-note').textContent).toBe('Part 2 of 4');
     expect($('.turn [role=progressbar]').getAttribute('aria-valuenow')).toBe('25');
     await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'It' });
-    await tell({ type: 'end', turn: 't1', outcome: { kind: 'running', note: 'Part 3 of 4' } });
+    await tell({ type: 'progress', turn: 't1', note: 'Part 3 of 4' });
     expect(document.querySelector('.progress-note')).toBeNull();
   });
 
@@ -229,7 +276,7 @@ describe('the chat page', () => {
 
   it('replaces the text where the final one differs', async () => {
     await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: 'Draft' });
-    await tell({ type: 'turn', turn: turn({ answer: 'Final', outcome: done }) });
+    await tell({ type: 'text', turn: 't1', thinking: '', answer: 'Final' });
     expect($('.answer-text').textContent?.trim()).toBe('Final');
   });
 
@@ -393,7 +440,7 @@ describe('the chat page', () => {
 
   it('shows an answer that was corrected while it ended', async () => {
     await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: 'See gone.ts:1.' });
-    await tell({ type: 'turn', turn: turn({ answer: 'See.' }) });
+    await tell({ type: 'text', turn: 't1', thinking: '', answer: 'See.' });
     await tell({ type: 'end', turn: 't1', outcome: done });
     expect($('.answer-text').textContent?.trim()).toBe('See.');
   });
