@@ -68,8 +68,8 @@ export class ContextGatherer {
     return {
       attachments: chosen.map(attachmentOf),
       omitted: [
-        ...missing.map(({ text }) => vscode.l10n.t('{0}: there is no such thing', text)),
-        ...noRoom.map(({ label }) => vscode.l10n.t('{0}: no room', label)),
+        ...missing.map(({ text }) => vscode.l10n.t('{0}: not found', text)),
+        ...noRoom.map(({ label }) => vscode.l10n.t("{0}: doesn't fit", label)),
       ],
     };
   }

@@ -135,6 +135,23 @@ export const scenes: Readonly<Record<string, Scene>> = {
     shows: '.answer-now',
     act: (root) => root.locator('.thoughts summary').click(),
   },
+  queue: {
+    messages: [
+      {
+        type: 'conversation',
+        turns: [
+          { ...answeredTurn, outcome: running('') },
+          { ...answeredTurn, id: 'q1', answer: '', thinking: '', outcome: { kind: 'queued', held: false } },
+          { ...answeredTurn, id: 'q2', answer: '', thinking: '', outcome: { kind: 'queued', held: true } },
+        ],
+      },
+      quiet,
+      context,
+      controls,
+    ],
+    shows: '.queue-line [data-action=send]',
+    act: (root) => root.locator('#question').fill('Why?'),
+  },
   failed: { messages: [conversation({ outcome: failed }), quiet, context, controls], shows: '.card.error' },
   interrupted: {
     messages: [conversation({ outcome: { kind: 'interrupted' } }), quiet, context, controls],

@@ -208,7 +208,7 @@ describe('a question about the repository', () => {
     const { gatherer, tracker } = gathererOf(repository);
     const before = asked.length;
     const particular = await gatherer.gather('What is in @problems?', emptyConversation('c'));
-    expect(particular).toEqual({ attachments: [], omitted: ['@problems: there is no such thing'] });
+    expect(particular).toEqual({ attachments: [], omitted: ['@problems: not found'] });
     expect(gatherer.chips('x').map(({ label }) => label)).toEqual(['Repository']);
     settings.set('hearth.chat.searchWorkspace', false);
     expect(labels(await gatherer.gather('What?', emptyConversation('c')))).toEqual([]);

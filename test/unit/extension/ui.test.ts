@@ -296,6 +296,30 @@ describe('the chat view', () => {
     expect(session.turns[0]).toMatchObject({ question: 'Hello?', answer: 'One two three.' });
   });
 
+  it('queues questions in the order in which they were asked, each with what was selected then', async () => {
+    const lines = (first: number, last: number) => new Selection(new Position(first, 0), new Position(last, 1));
+    const document = { uri: Uri.parse('file:///a.ts'), languageId: 'typescript', getText: () => 'a\nb\nc\nd' };
+    const editor = { document, selection: lines(0, 1), visibleRanges: [] };
+    window.activeTextEditor = editor;
+    const { session, say } = await open();
+    say({ type: 'send', text: 'SLOW' });
+    editor.selection = lines(2, 3);
+    say({ type: 'send', text: 'second' });
+    editor.selection = lines(0, 0);
+    await until(() => session.turns.length === 2);
+    const asked = () => session.turns.map(({ question, chips, outcome }) => [question, chips[0]?.label, outcome.kind]);
+    expect(asked()).toEqual([
+      ['SLOW', 'a.ts:1–2', 'running'],
+      ['second', 'a.ts:3–4', 'queued'],
+    ]);
+    const id = session.turns[1]?.id;
+    say({ type: 'resend', turn: id, text: 'zweite' });
+    await until(() => session.turns[1]?.question === 'zweite');
+    expect(asked()[1]).toEqual(['zweite', 'a.ts:3–4', 'queued']);
+    await until(() => session.turns[1]?.outcome.kind === 'done');
+    expect(session.turns[1]?.answer).toBe('One two three.');
+  });
+
   it('inserts code at the cursor, in place of the selection', async () => {
     const replaced: string[] = [];
     const selection = new Selection(new Position(0, 0), new Position(0, 1));
