@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { limits } from '../limits.ts';
 import { applyEvent, type Chip, chip, type Turn, turnEvent } from '../messages.ts';
 
 /** A chip with the text that the model got. */
@@ -109,6 +110,14 @@ function turnOf({ turn, kind, question, attachments, omitted, queued = false }: 
     },
     attachments,
   };
+}
+
+/** The user's title, or the beginning of the first question. */
+export function titleOf({ title, turns }: Conversation): string {
+  if (title !== '') return title;
+  const [line = ''] = (turns[0]?.view.question ?? '').trim().split('\n', 1);
+  const { titleChars } = limits.chat;
+  return line.length > titleChars ? `${line.slice(0, titleChars)}…` : line;
 }
 
 /** Context window tokens in use, as the engine counted them for the last answer. */

@@ -1,41 +1,40 @@
 import * as vscode from 'vscode';
 import { sentence } from '../client/failure.ts';
-import type { EngineHost } from '../client/host.ts';
 import type { ContextGatherer } from '../context/gather.ts';
 import { parseMentions } from '../context/mentions.ts';
 import { nameOf } from '../context/sources.ts';
 import type { MentionSuggester } from '../context/suggest.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
-import type { Proposals } from '../edits/proposals.ts';
 import { putIntoTerminal } from '../edits/terminal.ts';
 import type { Log } from '../log.ts';
 import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from '../messages.ts';
-import type { ModelManager } from '../models/manager.ts';
+import type { Parts } from '../parts.ts';
 import { indexEnabled } from '../settings.ts';
-import type { Thinking } from '../thinking.ts';
 import { findTurn, isQueued } from './conversation.ts';
 import { chatPage } from './html.ts';
-import { controlsOf, noticeOf, openLink } from './panel.ts';
+import { controlsOf, noticeOf, openLink, pageTexts } from './panel.ts';
 import { openPlace } from './places.ts';
 import type { ChatSession } from './session.ts';
-import { pageTexts } from './texts.ts';
 
-export interface ChatViewParts {
+export interface ChatViewParts extends Pick<Parts, 'engine' | 'proposals' | 'thinking' | 'models'> {
   extensionUri: vscode.Uri;
-  engine: EngineHost;
   session: ChatSession;
   tracker: ContextTracker;
   gatherer: ContextGatherer;
   suggester: MentionSuggester;
-  proposals: Proposals;
-  thinking: Thinking;
-  models: ModelManager;
   log: Log;
   /** State of this workspace. */
   memory: vscode.Memento;
 }
 
 const draftKey = 'hearth.draft';
+const commands = {
+  restart: 'hearth.restartEngine',
+  'choose-model': 'hearth.chooseModel',
+  'show-log': 'hearth.showLog',
+  'new-chat': 'hearth.newChat',
+  trust: 'workbench.trust.manage',
+};
 
 /** Passes messages between the page and the chat's parts. Holds no conversation state. */
 export class ChatView {
@@ -131,7 +130,7 @@ export class ChatView {
       case 'stop':
         return session.stop();
       case 'answer-now':
-        return vscode.commands.executeCommand('hearth.answerNow');
+        return this.#run('hearth.answerNow');
       case 'copy':
         return vscode.env.clipboard.writeText(message.text);
       case 'insert':
@@ -155,9 +154,9 @@ export class ChatView {
       case 'add-context':
         return tracker.add();
       case 'pick-thinking':
-        return vscode.commands.executeCommand('hearth.thinking');
+        return this.#run('hearth.thinking');
       case 'pick-model':
-        return vscode.commands.executeCommand('hearth.chooseModel');
+        return this.#run('hearth.chooseModel');
       case 'download':
         return models.download(message.model);
       case 'action':
@@ -184,19 +183,22 @@ export class ChatView {
 
   #act(action: Action, turn = ''): unknown {
     const { session } = this.#parts;
-    const open = (command: string, ...args: string[]) => vscode.commands.executeCommand(command, ...args);
-    const acts: Record<Action, () => unknown> = {
-      restart: () => open('hearth.restartEngine'),
-      'choose-model': () => open('hearth.chooseModel'),
-      'show-log': () => open('hearth.showLog'),
-      'new-chat': () => open('hearth.newChat'),
-      settings: () => open('workbench.action.openSettings', 'hearth'),
-      trust: () => open('workbench.trust.manage'),
-      retry: () => session.retry(turn),
-      send: () => session.send(turn),
-      remove: () => session.remove(turn),
-    };
-    return acts[action]();
+    switch (action) {
+      case 'retry':
+        return session.retry(turn);
+      case 'send':
+        return session.send(turn);
+      case 'remove':
+        return session.remove(turn);
+      case 'settings':
+        return this.#run('workbench.action.openSettings', 'hearth');
+      default:
+        return this.#run(commands[action]);
+    }
+  }
+
+  #run(command: string, ...args: string[]): Thenable<unknown> {
+    return vscode.commands.executeCommand(command, ...args);
   }
 
   /** Loads the model while the user types the first question. Problems show as the notice. */

@@ -4,11 +4,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { apply, emptyConversation, type JournalRecord, replay } from '../../../extension/chat/conversation.ts';
-import { Journal, parseJournal, readJournal } from '../../../extension/chat/journal.ts';
-import { conversationMarkdown, titleOf } from '../../../extension/chat/library.ts';
-import { chatItems } from '../../../extension/chat/sessions.ts';
-import { ChatStore } from '../../../extension/chat/store.ts';
+import { apply, emptyConversation, type JournalRecord, replay, titleOf } from '../../../extension/chat/conversation.ts';
+import { chatItems, conversationMarkdown } from '../../../extension/chat/sessions.ts';
+import { ChatStore, Journal, parseJournal, readJournal } from '../../../extension/chat/store.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 
 let folder = '';
@@ -128,6 +126,13 @@ describe('the journal', () => {
     ]);
   });
 
+  it('leaves out what only the page needs: progress, and tokens so far', async () => {
+    const path = join(folder, 'c.jsonl');
+    const counted: JournalRecord = { type: 'delta', turn: '1', kind: 'text', text: 'a', tokens: 1 };
+    await write([ask('1'), { type: 'progress', turn: '1', note: 'Loading' }, counted, done('1')], path);
+    expect(parseJournal(readFileSync(path, 'utf8')).records).toEqual([ask('1'), text('1', 'a'), done('1')]);
+  });
+
   it('loses nothing before the byte it breaks off at, and can be continued there', async () => {
     const path = join(folder, 'c.jsonl');
     const lines = story.map((record) => `${JSON.stringify(record)}\n`);
@@ -243,7 +248,7 @@ describe('the conversations of a workspace', () => {
     await new Promise((resolve) => setTimeout(resolve, 10));
     const newer = await said('What is a monad?\nBriefly.');
     writeFileSync(join(folder, 'empty.jsonl'), '{"type":"chat","version":1,"id":"empty","at":1}\n');
-    const list = await newer.library.list();
+    const list = await newer.list();
     expect(list.map(({ id, title, questions }) => [id, title, questions])).toEqual([
       [newer.conversation.id, 'What is a monad?', 1],
       [older.conversation.id, 'How do I sort?', 2],
@@ -251,14 +256,14 @@ describe('the conversations of a workspace', () => {
   });
 
   it('are found by what was said in them, every word of the query somewhere', async () => {
-    const { library, conversation } = await said('How do I sort?', 'And backwards?');
+    const store = await said('How do I sort?', 'And backwards?');
     await said('What is a monad?');
-    const list = await library.list();
+    const list = await store.list();
     const found = (query: string) => chatItems(list, query, '').map(({ entry }) => entry.title);
     expect(found('BACKWARDS sort')).toEqual(['How do I sort?']);
     expect(found('answer')).toHaveLength(2);
     expect(found('sort monad')).toEqual([]);
-    expect(chatItems(list, 'backwards', conversation.id)[0]).toMatchObject({
+    expect(chatItems(list, 'backwards', store.conversation.id)[0]).toMatchObject({
       label: '$(check) How do I sort?',
       detail: expect.stringContaining('And backwards?'),
     });
@@ -269,7 +274,7 @@ describe('the conversations of a workspace', () => {
     const store = await said('two');
     await store.rename(old.conversation.id, 'First');
     await store.rename(store.conversation.id, 'Second');
-    const titles = async () => (await new ChatStore(folder, quiet).library.list()).map(({ title }) => title).sort();
+    const titles = async () => (await new ChatStore(folder, quiet).list()).map(({ title }) => title).sort();
     expect(await titles()).toEqual(['First', 'Second']);
     expect(titleOf(store.conversation)).toBe('Second');
     await store.close();
@@ -289,9 +294,9 @@ describe('the conversations of a workspace', () => {
   });
 
   it('can be deleted', async () => {
-    const { library, conversation } = await said('one');
-    await library.remove(conversation.id);
-    expect([await library.list(), readdirSync(folder)]).toEqual([[], ['current']]);
+    const store = await said('one');
+    await store.remove(store.conversation.id);
+    expect([await store.list(), readdirSync(folder)]).toEqual([[], ['current']]);
   });
 
   it('are exported as markdown, with what the model got and thought', () => {
@@ -330,9 +335,10 @@ describe('a process that is killed while it writes', () => {
     });
 
   it('loses nothing that was flushed, 30 times out of 30', async () => {
-    const bundle = join(folder, 'journal.mjs');
-    const entry = fileURLToPath(new URL('../../../extension/chat/journal.ts', import.meta.url));
-    await build({ entryPoints: [entry], bundle: true, format: 'esm', platform: 'node', outfile: bundle });
+    const bundle = join(folder, 'store.mjs');
+    const alias = { vscode: fileURLToPath(new URL('vscode.ts', import.meta.url)) };
+    const entry = fileURLToPath(new URL('../../../extension/chat/store.ts', import.meta.url));
+    await build({ entryPoints: [entry], bundle: true, format: 'esm', platform: 'node', outfile: bundle, alias });
     for (let round = 0; round < 30; round++) {
       const path = join(folder, `${round}.jsonl`);
       const source = join(folder, `${round}.mjs`);

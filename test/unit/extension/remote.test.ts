@@ -2,8 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import { readsFast } from '../../../engine/index/question/planner.ts';
-import { controlsOf } from '../../../extension/chat/panel.ts';
-import { pageTexts } from '../../../extension/chat/texts.ts';
+import { controlsOf, pageTexts } from '../../../extension/chat/panel.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
 import { InstalledModels } from '../../../extension/languageModel/installed.ts';
 import { ModelManager } from '../../../extension/models/manager.ts';

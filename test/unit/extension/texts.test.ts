@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { ModelCard } from '../../../engine/protocol/engineProtocol.ts';
-import { failedOutcome } from '../../../extension/client/failure.ts';
 import { controlsOf, noticeOf } from '../../../extension/chat/panel.ts';
-import { EngineFailure, type FailureCode } from '../../../extension/client/failure.ts';
+import { EngineFailure, type FailureCode, failedOutcome } from '../../../extension/client/failure.ts';
 import type { EngineState, EngineView } from '../../../extension/client/view.ts';
 import { formatBytes, formatParameters, formatSpeed, percent } from '../../../extension/format.ts';
 import { controls, notice, outcome } from '../../../extension/messages.ts';

@@ -1,6 +1,6 @@
 // @vitest-environment jsdom
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { pageTexts } from '../../../extension/chat/texts.ts';
+import { pageTexts } from '../../../extension/chat/panel.ts';
 import { type ToHost, type ToPage, type Turn, toHost } from '../../../extension/messages.ts';
 
 const figures = {
