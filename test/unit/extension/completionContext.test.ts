@@ -30,9 +30,9 @@ function setUp(search: (around: string) => Promise<Passage[]> = () => Promise.re
   return { snippets };
 }
 
-const visit = (document: Document) => events.activeEditor.fire({ document });
+const visit = (document: Document) => events.activeEditor.fire({ document } as never);
 const edit = (document: Document, line: number) =>
-  events.document.fire({ document, contentChanges: [{ range: { start: { line } } }] });
+  events.document.fire({ document, contentChanges: [{ range: { start: { line } } }] } as never);
 /** What go to definition finds for any name. */
 const defines = (find: (uri: Uri, position: Position) => unknown) =>
   commands.answers.set('vscode.executeDefinitionProvider', (uri, position) => find(uri as Uri, position as Position));

@@ -13,7 +13,6 @@ import {
   remoteSettings,
   serverSettings,
 } from '../../../extension/settings.ts';
-import { settings } from './vscode.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const property = z.looseObject({ scope: z.string(), markdownDescription: z.string(), default: z.unknown() });
@@ -85,23 +84,27 @@ describe('the manifest', () => {
     }
   });
 
-  it('declares exactly the settings that the extension reads, with the defaults that it falls back to', () => {
-    const read = [...source.matchAll(/\bread(?:<[^(]+>)?\('([\w.]+)'/g)].map((match) => `hearth.${match[1]}`);
+  it('declares exactly the settings that the extension reads', () => {
+    const read = [...source.matchAll(/\bread<[^(]+>\('([\w.]+)'/g)].map((match) => `hearth.${match[1]}`);
     expect(Object.keys(properties).sort()).toEqual([...new Set(read)].sort());
-    const values = () => [
-      engineSettings(),
-      completionSettings(),
-      chatSettings(),
-      modelsDirectory(),
-      remoteSettings(),
-      serverSettings(),
-    ];
-    const fallbacks = values();
-    for (const [key, { default: value }] of Object.entries(properties)) settings.set(key, value);
-    // The languages' own defaults are VS Code's to merge.
-    settings.delete('hearth.completion.languages');
-    expect(values()).toEqual(fallbacks);
-    settings.clear();
+  });
+
+  it('is the one place of their defaults, which have the types that the extension reads', () => {
+    expect(remoteSettings()).toBeUndefined();
+    expect(serverSettings()).toBeUndefined();
+    expect(modelsDirectory()).toBe('');
+    expect(engineSettings()).toEqual({
+      ...{ model: '', backend: 'auto', contextTokens: undefined, threads: undefined },
+      ...{ cachePrecision: 'f16', diskCacheBytes: 2 ** 31 },
+    });
+    expect(completionSettings()).toEqual({
+      ...{ enabled: true, debounceMs: 50, languages: { '*': true, plaintext: false, log: false } },
+      ...{ multiline: 'auto', confidence: 'balanced', maxTokens: 64 },
+    });
+    expect(chatSettings()).toEqual({
+      ...{ instructions: '', includeActiveFile: true, searchWorkspace: true, sampling: {} },
+      ...{ maxTokens: undefined, thinkingTokens: undefined },
+    });
   });
 
   it('lets no folder name what is run, loaded or written: such settings are of the machine', () => {

@@ -18,7 +18,7 @@ function editorOn(lines: string[]) {
     const own = lines[start.line] ?? '';
     lines[start.line] = own.slice(0, start.character) + text + own.slice(end.character);
     const contentChanges = [{ range: { start, end }, text }];
-    events.document.fire({ document, contentChanges });
+    events.document.fire({ document, contentChanges } as never);
   };
   const editor = {
     document,
@@ -37,7 +37,7 @@ function editorOn(lines: string[]) {
     /** The cursor goes there. */
     move(line: number, character = 0) {
       editor.selection = new Selection(new Position(line, character), new Position(line, character));
-      events.selection.fire({ textEditor: editor });
+      events.selection.fire({ textEditor: editor } as never);
     },
     type: (line: number, start: number, end: number, text: string) =>
       replace(new Range(new Position(line, start), new Position(line, end)), text),

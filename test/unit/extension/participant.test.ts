@@ -146,8 +146,8 @@ describe('a tool that the question names', () => {
   const able = { vendor: 'hearth', id: '/models/thinker' };
 
   function offered() {
-    lm.tools.push({ name: 'weather', description: 'Tells it.', inputSchema: { type: 'object' } });
-    lm.tools.push({ name: 'unnamed', description: '', inputSchema: { type: 'object' } });
+    lm.tools.push({ name: 'weather', description: 'Tells it.', inputSchema: { type: 'object' }, tags: [] });
+    lm.tools.push({ name: 'unnamed', description: '', inputSchema: { type: 'object' }, tags: [] });
     const opened = open();
     opened.chat.mockResolvedValueOnce(calls).mockResolvedValue(done);
     return opened;
@@ -196,7 +196,7 @@ describe('a tool that the question names', () => {
     ];
     for (const [name, args, reason] of hostile) {
       const { ask, chat, asked } = offered();
-      lm.tools.splice(0, 1, { name: 'weather', description: '', inputSchema: schema });
+      lm.tools.splice(0, 1, { name: 'weather', description: '', inputSchema: schema, tags: [] });
       const toolCalls = [{ id: 'call_1', name, arguments: args }];
       chat
         .mockReset()
