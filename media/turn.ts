@@ -121,11 +121,13 @@ export class TurnView {
 
   #queueLine({ held }: Queued): HTMLElement {
     const { texts } = this.#host;
-    return element('div', { class: 'queue-line' }, [
-      element('span', { text: held ? texts.held : texts.queued }),
-      ...(held ? [this.#action('send', false)] : []),
-      this.#action('remove', true),
-    ]);
+    const turn = this.#turn.id;
+    const remove = iconButton('close', texts.actions.remove, () =>
+      this.#host.send({ type: 'action', action: 'remove', turn }),
+    );
+    remove.dataset['action'] = 'remove';
+    const label = element('span', { text: held ? texts.held : texts.queued });
+    return element('div', { class: 'queue-line' }, [label, ...(held ? [this.#action('send', false)] : []), remove]);
   }
 
   #showSpeed(tokens: number): void {

@@ -54,7 +54,7 @@ describeInEditor('the queue', options, (editor) => {
     await chat.locator('#question').press('Enter');
     await expect.poll(() => questions(chat)).toEqual(['First?', 'Explain this code.', 'Third?', 'Fourth?']);
     expect(await stateOf(first)).toBe('running');
-    expect(await queue(chat)).toEqual(Array(3).fill('QueuedRemove from the queue'));
+    expect(await queue(chat)).toEqual(Array(3).fill('Queued'));
     await editor().screenshot('queue');
     const fourth = chat.locator('.turn').nth(3);
     await fourth.locator('[data-action=remove]').click();
@@ -78,10 +78,10 @@ describeInEditor('the queue', options, (editor) => {
     const first = await thinking(chat, 'First?');
     await chat.locator('#question').fill('Second?');
     await chat.locator('#question').press('Enter');
-    await expect.poll(() => queue(chat)).toEqual(['QueuedRemove from the queue']);
+    await expect.poll(() => queue(chat)).toEqual(['Queued']);
     await chat.locator('#stop').click();
     await untilEnded(first, 'stopped');
-    await expect.poll(() => queue(chat)).toEqual(['Not sentSendRemove from the queue']);
+    await expect.poll(() => queue(chat)).toEqual(['Not sentSend']);
     await editor().screenshot('queue-held');
     const second = chat.locator('.turn').nth(1);
     expect(await stateOf(second)).toBe('queued');
@@ -96,12 +96,12 @@ describeInEditor('the queue', options, (editor) => {
     await thinking(before, 'First?');
     await before.locator('#question').fill('Second?');
     await before.locator('#question').press('Enter');
-    await expect.poll(() => queue(before)).toEqual(['QueuedRemove from the queue']);
+    await expect.poll(() => queue(before)).toEqual(['Queued']);
     await editor().reload();
     const chat = await editor().openChat();
     await expect.poll(() => questions(chat)).toEqual(['First?', 'Second?']);
     expect(await stateOf(chat.locator('.turn').first())).toBe('interrupted');
-    expect(await queue(chat)).toEqual(['Not sentSendRemove from the queue']);
+    expect(await queue(chat)).toEqual(['Not sentSend']);
     await chat.locator('[data-action=send]').click();
     await untilEnded(chat.locator('.turn').nth(1), 'done');
   });
