@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
-import type { Statistics } from '../../engine/protocol/engineProtocol.ts';
+import type { ModelCard, Statistics } from '../../engine/protocol/engineProtocol.ts';
 import { answerOptions } from '../answerOptions.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { EngineFailure, failedOutcome, isCancelled, sentence } from '../client/failure.ts';
@@ -255,7 +255,7 @@ export class ChatSession {
       const client = await orCancelled(this.#engine.client(), source.token);
       const card = await orCancelled(client.ready(), source.token);
       this.#tell({ type: 'begin', turn, model: card.name });
-      const answer = await this.#request(turn, client, source.token);
+      const answer = await this.#request(turn, client, card, source.token);
       await this.#settle(turn, answer);
       outcome = finished(answer);
     } catch (error) {
@@ -270,7 +270,12 @@ export class ChatSession {
     return current;
   }
 
-  #request(turn: string, client: EngineClient, token: vscode.CancellationToken): Promise<Answer> {
+  async #request(
+    turn: string,
+    client: EngineClient,
+    card: ModelCard,
+    token: vscode.CancellationToken,
+  ): Promise<Answer> {
     const handlers: StreamHandlers = {
       onDelta: (delta) => {
         if (delta.kind === 'tool-call') return;
@@ -281,17 +286,9 @@ export class ChatSession {
         this.showProgress(message, total > 0 ? Math.min(1, done / total) : undefined),
     };
     const summary = findTurn(this.conversation, turn)?.view.kind === 'summary';
-    return summary ? this.#summary(turn, client, handlers, token) : this.#chat(turn, client, handlers, token);
-  }
-
-  async #chat(
-    stream: string,
-    client: EngineClient,
-    handlers: StreamHandlers,
-    token: vscode.CancellationToken,
-  ): Promise<Answer> {
+    if (summary) return this.#summary(turn, client, handlers, token);
     const messages = promptMessages(this.conversation.turns, chatSettings().instructions);
-    const params = { stream, messages, ...answerOptions(await client.ready(), this.#thinking) };
+    const params = { stream: turn, messages, ...answerOptions(card, this.#thinking) };
     const answer = await client.chat(params, handlers, token);
     // No tools are offered here.
     return { ...answer, finish: answer.finish === 'tool-calls' ? 'stop' : answer.finish };
