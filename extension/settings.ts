@@ -12,6 +12,8 @@ export type Confidence = 'eager' | 'balanced' | 'quiet';
 export interface EngineSettings {
   /** Catalogue id, absolute path, or '' for the automatic choice. */
   model: string;
+  /** The same for the model that completes; 'chat': the model that answers. */
+  completionModel: string;
   backend: Backend;
   /** Undefined: as trained, limited by memory. */
   contextTokens: number | undefined;
@@ -47,7 +49,8 @@ const orAutomatic = (value: number): number | undefined => (value > 0 ? Math.flo
 
 export function engineSettings(): EngineSettings {
   return {
-    model: read<string>('model').trim(),
+    model: read<string>('chat.model').trim(),
+    completionModel: read<string>('completion.model').trim(),
     backend: read<Backend>('backend'),
     contextTokens: orAutomatic(read<number>('contextTokens')),
     threads: orAutomatic(read<number>('threads')),

@@ -69,6 +69,7 @@ for (const name of ['complete', 'chat', 'countTokens'] as const) observer.watch(
 for (const name of ['getConfiguration', 'asRelativePath'] as const) observer.watch(vscode.workspace, name);
 
 vscode.settings.set('hearth.backend', 'onnx');
+vscode.settings.set('hearth.completion.model', 'chat');
 vscode.settings.set('hearth.completion.confidence', 'eager');
 vscode.settings.set('hearth.completion.maxTokens', 12);
 vscode.settings.set('hearth.chat.maxTokens', 12);

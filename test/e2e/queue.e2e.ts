@@ -14,7 +14,7 @@ const model = join(folder, 'scripted');
 const options = {
   files: { 'sums.py': sums },
   settings: { 'hearth.chat.includeActiveFile': false, 'hearth.chat.searchWorkspace': false },
-  machineSettings: { 'hearth.model': model, 'hearth.completion.enabled': false },
+  machineSettings: { 'hearth.chat.model': model, 'hearth.completion.enabled': false },
 };
 
 const questions = (chat: FrameLocator) => chat.locator('.turn .question-text').allTextContents();

@@ -94,7 +94,7 @@ describe('the manifest', () => {
     expect(serverSettings()).toBeUndefined();
     expect(modelsDirectory()).toBe('');
     expect(engineSettings()).toEqual({
-      ...{ model: '', backend: 'auto', contextTokens: undefined, threads: undefined },
+      ...{ model: '', completionModel: '', backend: 'auto', contextTokens: undefined, threads: undefined },
       ...{ cachePrecision: 'f16', diskCacheBytes: 2 ** 31 },
     });
     expect(completionSettings()).toEqual({
@@ -110,7 +110,8 @@ describe('the manifest', () => {
   it('lets no folder name what is run, loaded or written: such settings are of the machine', () => {
     const { restrictedConfigurations } = manifest.capabilities.untrustedWorkspaces;
     const machine = [
-      'model',
+      'chat.model',
+      'completion.model',
       'backend',
       'contextTokens',
       'threads',
