@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
 import type { ModelCard, Statistics } from '../../engine/protocol/engineProtocol.ts';
-import { answerOptions } from '../answerOptions.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { EngineFailure, failedOutcome, isCancelled, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
@@ -9,7 +8,7 @@ import type { Gathered } from '../context/gather.ts';
 import type { Log } from '../log.ts';
 import type { Outcome, ToPage, Turn, TurnEvent } from '../messages.ts';
 import { chatSettings } from '../settings.ts';
-import type { Thinking } from '../thinking.ts';
+import { answerOptions, type Thinking } from '../thinking.ts';
 import { type Checked, checkCitations, outlineCitations, type Place } from './citations.ts';
 import { type Asked, type Attachment, type Conversation, findTurn, isQueued, type StoredTurn } from './conversation.ts';
 import { beforeQuestion, promptMessages } from './prompt.ts';

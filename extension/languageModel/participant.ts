@@ -3,7 +3,6 @@ import * as vscode from 'vscode';
 import * as z from 'zod';
 import { contextBudget, plan, type Source } from '../../engine/index/question/planner.ts';
 import type { ChatResult, ModelCard, Tool } from '../../engine/protocol/engineProtocol.ts';
-import { answerOptions } from '../answerOptions.ts';
 import { type Attachment, attachment, type StoredTurn } from '../chat/conversation.ts';
 import { promptMessages } from '../chat/prompt.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
@@ -16,7 +15,7 @@ import type { Log } from '../log.ts';
 import { chatSettings } from '../settings.ts';
 import { summaryRequest } from '../summarise.ts';
 import { type Task, taskQuestion } from '../tasks.ts';
-import type { Thinking } from '../thinking.ts';
+import { answerOptions, type Thinking } from '../thinking.ts';
 import { toTools } from './hostMessages.ts';
 import { answerWithTools } from './toolLoop.ts';
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { DraftedMessage, messageOf } from '../../../extension/commitMessage.ts';
+import { DraftedMessage, messageOf } from '../../../extension/commit.ts';
 
 describe('a commit message', () => {
   it.each([
