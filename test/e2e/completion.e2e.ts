@@ -5,7 +5,7 @@ import { describeInEditor } from './editor.ts';
 const typed = 'def add(a, b):\n    """Return the sum of a and b."""\n    return ';
 
 describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } }, (editor) => {
-  test('shows what the model would write next, and Tab puts it into the file', async () => {
+  test('shows a suggestion, which Tab accepts', async () => {
     const { page } = editor();
     await editor().openFile('sums.py');
     await page.keyboard.press('Control+End');
@@ -24,7 +24,7 @@ describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } },
     expect(offered.trim()).not.toBe('');
   });
 
-  test('offers nothing while completions are paused', async () => {
+  test('offers nothing while paused', async () => {
     const { page } = editor();
     await editor().command('Hearth: Pause or Resume Completions');
     await page.keyboard.press('Control+End');

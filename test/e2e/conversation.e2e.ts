@@ -50,7 +50,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  test('opens the place that an answer cites, and marks one that does not exist', async () => {
+  test('opens a citation and marks a missing one', async () => {
     const turn = await answered(await editor().openChat(), 'Where is subtracting?');
     expect(await turn.locator('.missing-place').allTextContents()).toEqual(['gone.py:9']);
     await turn.locator('.citation', { hasText: 'sums.py:5' }).click();
@@ -70,7 +70,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     await expect.poll(() => marked.count()).toBe(0);
   });
 
-  test('asks an edited question in the place of the old one', async () => {
+  test('replaces a question by its edited version', async () => {
     const chat = await editor().chat();
     const turn = chat.locator('.turn');
     const old = await turn.getAttribute('data-turn');
@@ -82,7 +82,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     expect(await answerText(next)).toContain('It can be written so.');
   });
 
-  test('makes an answer again', async () => {
+  test('answers again', async () => {
     const chat = await editor().chat();
     const turn = chat.locator('.turn');
     const old = await turn.getAttribute('data-turn');
@@ -90,7 +90,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     expect(await answerText(await replaced(chat, old))).toContain('It can be written so.');
   });
 
-  test('shows code as a change of its file, which is written when it is accepted and not before', async () => {
+  test('shows code as a change, and writes it only when accepted', async () => {
     const { page } = editor();
     const proposal = page.locator('.tab.active', { hasText: 'sums.py: proposed change' });
     const apply = (await editor().chat()).locator('.turn [data-action=apply]');
@@ -135,7 +135,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     expect(await (await editor().chat()).locator('.turn').count()).toBe(0);
   });
 
-  test('has the lines of a symbol that is mentioned', async () => {
+  test('attaches a mentioned symbol', async () => {
     const chat = await newChat(editor());
     const question = chat.locator('#question');
     await question.pressSequentially('What is @symbol:lig', { delay: 20 });
@@ -148,14 +148,14 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     expect([await labels(turn), await answerText(turn)]).toEqual([['light'], expect.stringContaining('It can be')]);
   });
 
-  test('has what has changed since the last commit', async () => {
+  test('attaches the changes since the last commit', async () => {
     const chat = await newChat(editor());
     writeFileSync(join(editor().workspace, 'log.txt'), `[${word}]\n`);
     const turn = await answered(chat, 'What does @diff change?');
     expect([await labels(turn), await answerText(turn)]).toEqual([['Changes'], expect.stringContaining('It can be')]);
   });
 
-  test('has what is selected in the terminal', async () => {
+  test("attaches the terminal's selection", async () => {
     const { page } = editor();
     await editor().command('Terminal: Create New Terminal');
     const terminal = page.locator('.terminal-wrapper.active');
@@ -170,7 +170,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     await editor().command('Terminal: Kill All Terminals');
   });
 
-  test('is begun by the light bulb, about a problem or what is selected', async () => {
+  test('starts from the light bulb, about a problem or the selection', async () => {
     const { page } = editor();
     const chat = await newChat(editor());
     // The submenu's empty panel has the class as well.
@@ -210,7 +210,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     expect(await labels(turn)).toEqual(['sums.py:1–2']);
   });
 
-  test('is not needed for a commit message, which goes into the box of source control', async () => {
+  test('writes a commit message into the source control box without a chat', async () => {
     const { page } = editor();
     writeFileSync(join(editor().workspace, 'log.txt'), 'nothing\n');
     await page.keyboard.press('Control+Shift+G');
@@ -222,7 +222,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     await expect.poll(written).toBe(answer);
   });
 
-  test('begins with the summary of a folder, made of its files', async () => {
+  test('summarises a folder from its files', async () => {
     const { page } = editor();
     await page.keyboard.press('Control+Shift+E');
     const row = page.locator('.explorer-folders-view .monaco-list-row[aria-label^="src"]');

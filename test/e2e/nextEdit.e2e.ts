@@ -13,7 +13,7 @@ describeInEditor(
   'the next edit',
   { files: { 'sums.js': text }, settings: { 'hearth.completion.enabled': false } },
   (editor) => {
-    test('is gone to and made by Tab, and dismissed by Escape', async () => {
+    test('is reached and applied by Tab, and dismissed by Escape', async () => {
       const { page } = editor();
       const { keyboard } = page;
       // What decorations add is no text of the page: it is drawn by `::after`.

@@ -19,7 +19,7 @@ const machineSettings = {
 const settings = { 'chat.newSession.defaultMode': 'ask' };
 const options = { files: { 'notes.txt': 'The word is [灶].\n' }, settings, machineSettings };
 
-describeInEditor('a model that is told what to say', options, (editor) => {
+describeInEditor('a scripted model', options, (editor) => {
   beforeAll(() => {
     const path = (name: string) => join(editor().workspace, name);
     writeScriptedModel(model, {
@@ -36,7 +36,7 @@ describeInEditor('a model that is told what to say', options, (editor) => {
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  test('is made to answer while it still thinks', async () => {
+  test('answers now while it thinks', async () => {
     const chat = await editor().openChat();
     await editor().statusItem('Off').waitFor();
     await chat.locator('#thinking').click();
@@ -52,7 +52,7 @@ describeInEditor('a model that is told what to say', options, (editor) => {
     await chat.locator('#thinking[aria-pressed=false]').waitFor();
   });
 
-  test('is in the model picker of the own chat of VS Code', async () => {
+  test("is in the model picker of VS Code's own chat", async () => {
     const { page } = editor();
     // VS Code leaves its built-in chat extension disabled until somebody signs in.
     await editor().command('Extensions: Enable All Extensions');
@@ -63,7 +63,7 @@ describeInEditor('a model that is told what to say', options, (editor) => {
     await page.locator('.interactive-session .model-picker-split', { hasText: 'scripted' }).waitFor();
   });
 
-  test('answers there when @hearth is asked', async () => {
+  test('answers @hearth there', async () => {
     const answer = await askOwnChat(editor().page, '@hearth Who are you?');
     await answer.filter({ hasText: 'Hearth answers here.' }).waitFor();
     await editor().screenshot('participant');

@@ -72,7 +72,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     served?.server.close();
   });
 
-  test('loads nothing, runs nothing and offers only links of the web, whatever an answer holds', async () => {
+  test('loads and runs nothing and offers only web links, whatever an answer contains', async () => {
     const own = [`${served.origin}/`, `${served.origin}/chat.css`, `${served.origin}/chat.js`];
     expect(requests.sort()).toEqual(own);
     for (const payload of payloads) await suffer(page, payload);
@@ -91,7 +91,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
 
   const sent = () => page.evaluate(() => window.sent.splice(0));
 
-  test('tells screen readers what everything is, and when an answer is complete', async () => {
+  test('names everything for screen readers, and announces a complete answer', async () => {
     await page.setViewportSize({ width: 320, height: 700 });
     await post(page, everything);
     const log = page.getByRole('log', { name: 'conversation' });
@@ -163,7 +163,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     },
   );
 
-  test('is used by the keyboard alone: asking, choosing a mention, recalling, editing, stopping', async () => {
+  test('works by keyboard alone: ask, mention, recall, edit, stop', async () => {
     await post(page, everything);
     const box = page.locator('#question');
     await box.fill('');

@@ -65,7 +65,7 @@ describe.skipIf(executablePath === '')(`the chat page over time${reason}`, () =>
   const untilEnded = () => page.locator('.turn[data-state=done] .figures').waitFor();
 
   // The last words, the remarks below them and the scrolling meet in one frame only now and then.
-  test.each([140, 380])('is at the end of each of eight answers of %i tokens a second', async (speed) => {
+  test.each([140, 380])('follows eight answers of %i tokens a second to their end', async (speed) => {
     const short: number[] = [];
     for (let index = 0; index < 8; index++) {
       await begin();
@@ -78,7 +78,7 @@ describe.skipIf(executablePath === '')(`the chat page over time${reason}`, () =>
     expect(short).toEqual([]);
   });
 
-  test('stays where a reader scrolled to while more is written, and follows again from the end', async () => {
+  test('stays where the user scrolled to, and follows again from the end', async () => {
     await begin();
     await stream(answer, 4_000);
     await expect.poll(below).toBeLessThanOrEqual(1);

@@ -35,7 +35,7 @@ describeInEditor('the queue', options, (editor) => {
     return turn;
   }
 
-  test('shows a task and a question below the answer that runs, and then runs them in order', async () => {
+  test('shows a task and a question below the running answer, and runs them in order', async () => {
     const { page } = editor();
     const chat = await editor().openChat();
     await editor().statusItem('scripted').waitFor();
@@ -89,7 +89,7 @@ describeInEditor('the queue', options, (editor) => {
     await untilEnded(second, 'done');
   });
 
-  test('is kept as a draft when the window is reloaded', async () => {
+  test('is held after a reload', async () => {
     const before = await editor().chat();
     await editor().command('Hearth: New Chat');
     await expect.poll(() => before.locator('.turn').count()).toBe(0);

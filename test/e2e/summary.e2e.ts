@@ -18,7 +18,7 @@ function longProgram(): string {
 }
 
 describeInEditor('summarise this file', { files: { 'things.js': longProgram() } }, (editor) => {
-  test('says how far it is and can be cancelled', async () => {
+  test('shows progress and can be cancelled', async () => {
     await editor().openFile('things.js');
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().chat();

@@ -22,7 +22,7 @@ async function promptTokens(chat: FrameLocator): Promise<number> {
 }
 
 describeInEditor('an untrusted workspace', options, (editor) => {
-  test('gets chat by the default model, and its settings are not obeyed', async () => {
+  test('gets chat by the default model, and its settings are ignored', async () => {
     await editor().statusItem('Restricted Mode').waitFor();
     const chat = await editor().openChat();
     await editor().statusItem('SmolLM2').waitFor();
@@ -31,7 +31,7 @@ describeInEditor('an untrusted workspace', options, (editor) => {
     expect(await promptTokens(chat)).toBeLessThan(plantedWords);
   });
 
-  test('has its instructions to the model counted once it is trusted, and still not its model', async () => {
+  test('has its instructions used once it is trusted, but still not its model', async () => {
     await (await editor().chat()).locator('#restricted button').click();
     await editor().page.locator('.workspace-trust-editor').getByRole('button', { name: 'Trust', exact: true }).click();
     await editor().statusItem('Restricted Mode').waitFor({ state: 'detached' });

@@ -46,7 +46,7 @@ function turn(question: string, answer: string, attachments: Attachment[] = [], 
 describe('the prompt of a conversation', () => {
   const contents = (turns: StoredTurn[]) => promptMessages(turns, '').map(({ role, content }) => `${role}: ${content}`);
 
-  it('begins with the same words each time, and ends with the question', () => {
+  it('starts with the same messages every time and ends with the question', () => {
     const first = promptMessages([turn('one', '')], 'We use tabs.');
     const second = promptMessages([turn('one', 'uno'), turn('two', '')], 'We use tabs.');
     expect(second.slice(0, 2)).toEqual(first);
@@ -54,39 +54,39 @@ describe('the prompt of a conversation', () => {
     expect(first[0]?.content).toContain('We use tabs.');
   });
 
-  it('is known up to the question before that is asked', () => {
+  it('is known up to the next question, for warm-up', () => {
     const asked = [turn('one', 'uno', [attachment()]), turn('lost', ''), turn('two', 'due')];
     const next = promptMessages([...asked, turn('three', '', [attachment()])], 'We use tabs.');
     expect(beforeQuestion(asked, 'We use tabs.')).toEqual([...next.slice(0, -1), { role: 'user', content: '' }]);
     expect(beforeQuestion([], '').map(({ role }) => role)).toEqual(['system', 'user']);
   });
 
-  it('alternates even where an answer never came', () => {
+  it('alternates roles even if a question has no answer', () => {
     const roles = promptMessages([turn('one', ''), turn('two', ' '), turn('three', 'x'), turn('four', '')], '');
     expect(roles.map(({ role }) => role)).toEqual(['system', 'user', 'assistant', 'user']);
     expect(roles[1]?.content).toBe('three');
   });
 
-  it('carries attached text, once', () => {
+  it('contains an attached text once', () => {
     const [, first, , second] = contents([turn('one', 'x', [attachment()]), turn('two', '', [attachment()])]);
     const citing = 'Name the lines that an answer rests on like this: `path:line`.';
     expect(first).toBe(`user: \`src/a.ts\`:\n\n\`\`\`typescript\nlet a = 1;\n\`\`\`\n\n${citing}\n\none`);
     expect(second).toBe(`user: \`src/a.ts\`, as above.\n\n${citing}\n\ntwo`);
   });
 
-  it('names a part of a file as an answer should cite it, and asks for no lines where there are none', () => {
+  it('names lines the way an answer should cite them, and asks for no citation without lines', () => {
     const part = attachment({ text: 'a\nb', firstLine: 7, detail: 'lines 7 to 8 of 20' });
     expect(contents([turn('one', '', [part])])[1]).toContain('`src/a.ts:7-8`:');
     const diff = attachment({ path: 'Changes', text: '+a', firstLine: 0 });
     expect(contents([turn('one', '', [diff])])[1]).toBe('user: `Changes`:\n\n```typescript\n+a\n```\n\none');
   });
 
-  it('carries attached text again when it has changed', () => {
+  it('contains an attached text again after it changed', () => {
     const changed = attachment({ text: 'let a = 2;' });
     expect(contents([turn('one', 'x', [attachment()]), turn('two', '', [changed])])[3]).toContain('let a = 2;');
   });
 
-  it('carries attached text again once early messages no longer fit', () => {
+  it('contains an attached text again once early messages no longer fit', () => {
     const figures = { promptTokens: 1, cachedTokens: 0, generatedTokens: 1, timeToFirstTokenMs: 1, tokensPerSecond: 1 };
     const full: Outcome = { kind: 'done', reason: 'stop', figures, dropped: 2 };
     const turns = [turn('one', 'x', [attachment()]), turn('two', 'y', [], full), turn('three', '', [attachment()])];
@@ -99,7 +99,7 @@ describe('the prompt of a conversation', () => {
   });
 });
 
-describe('the chat at work', () => {
+describe('the chat session', () => {
   const files: FileAccess = {
     reread: (uri) =>
       Promise.resolve({ uri, path: 'src/b.ts', languageId: 'typescript', text: 'b', symbols: [], files: [] }),
@@ -123,7 +123,7 @@ describe('the chat at work', () => {
   }
   const last = (session: ChatSession) => session.turns.at(-1);
 
-  it('has the conversation read ahead, unless an answer is being written or the model cannot chat', async () => {
+  it('warms up the conversation, except during an answer or if the model cannot chat', async () => {
     const { session, client } = await open(clientOf());
     const warmed: WarmParams[] = [];
     client.warm = async (params) => void warmed.push(params);
@@ -140,7 +140,7 @@ describe('the chat at work', () => {
     expect(params?.kind === 'chat' && params.messages.at(-2)).toEqual({ role: 'assistant', content: 'One two three.' });
   });
 
-  it('streams an answer, and has what the page showed afterwards', async () => {
+  it('streams an answer and stores what the page showed', async () => {
     const { session, said } = await open(clientOf());
     await session.ask('Hello?', [attachment()]);
     expect(last(session)).toMatchObject({ answer: 'One two three.', model: 'Model small', outcome: { kind: 'done' } });
@@ -148,7 +148,7 @@ describe('the chat at work', () => {
     for (const message of said) expect(toPage.safeParse(message).success).toBe(true);
   });
 
-  it('keeps an answer as the model wrote it, and which of the places that it names exist', async () => {
+  it('keeps the answer as the model wrote it, and which of its citations exist', async () => {
     const { session, said, client } = await open(clientOf());
     await session.ask('CITE', [attachment()]);
     expect(last(session)).toMatchObject({
@@ -161,7 +161,7 @@ describe('the chat at work', () => {
     expect((await open(client)).session.turns).toEqual(session.turns);
   });
 
-  it('is found again by the next window', async () => {
+  it('is restored in the next window', async () => {
     const { session, client } = await open(clientOf());
     await session.ask('Hello?', []);
     await session.close();
@@ -179,7 +179,7 @@ describe('the chat at work', () => {
     expect(session.busy).toBe(false);
   });
 
-  it('keeps the partial answer when the engine is killed, says so, and goes on', async () => {
+  it('keeps the partial answer when the engine is killed, says so, and answers the next question', async () => {
     const { session, client } = await open(clientOf());
     await session.ask('CRASH', []);
     expect(last(session)).toMatchObject({
@@ -193,7 +193,7 @@ describe('the chat at work', () => {
     expect(session.turns).toHaveLength(2);
   });
 
-  it('marks an answer as interrupted when the window went away under it', async () => {
+  it('marks an answer as interrupted if the window disappears', async () => {
     const { session, client } = await open(clientOf());
     const answering = session.ask('GLACIAL', []);
     await new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
@@ -206,7 +206,7 @@ describe('the chat at work', () => {
     await answering;
   });
 
-  it('marks an answer as interrupted, not as stopped by the user, when the window was closed', async () => {
+  it('marks an answer as interrupted, not as stopped, if the window is closed', async () => {
     const { session, client } = await open(clientOf());
     const answering = session.ask('SLOW', []);
     await new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
@@ -233,7 +233,7 @@ describe('the chat at work', () => {
     expect(last(session)?.outcome).toMatchObject({ kind: 'failed', actions: ['choose-model'] });
   });
 
-  it('tries again in place of an attempt that brought nothing, and after one that brought something', async () => {
+  it('retries in place of an empty attempt, and after an attempt with text', async () => {
     const { session } = await open(clientOf());
     await session.ask('OVERFLOW', [attachment()]);
     await session.retry(last(session)?.id ?? '');
@@ -243,7 +243,7 @@ describe('the chat at work', () => {
     expect(session.turns.map(({ question }) => question)).toEqual(['OVERFLOW', 'CRASH', 'CRASH']);
   });
 
-  it('asks anew in other words: the turn and what followed are replaced, what went along is the same', async () => {
+  it('replaces an edited question and all later turns, and keeps its attachments', async () => {
     const { session, said, client } = await open(clientOf());
     await session.ask('one', [attachment()]);
     await session.ask('two', []);
@@ -256,7 +256,7 @@ describe('the chat at work', () => {
     expect((await open(client)).session.turns).toEqual(session.turns);
   });
 
-  it('goes back to an earlier chat in the middle of an answer', async () => {
+  it('opens an earlier chat during an answer', async () => {
     const { session, said, client } = await open(clientOf());
     await session.ask('one', []);
     const earlier = session.conversation.id;
@@ -272,7 +272,7 @@ describe('the chat at work', () => {
     await expect(session.openChat('gone')).rejects.toThrow('no longer exists on this computer');
   });
 
-  it('starts a new chat in the middle of an answer; the old one is whole on disk', async () => {
+  it('starts a new chat during an answer and writes the old one to disk', async () => {
     const { session, said } = await open(clientOf());
     const answering = session.ask('SLOW', []);
     await new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
@@ -285,7 +285,7 @@ describe('the chat at work', () => {
     expect(readFileSync(join(folder, file ?? ''), 'utf8')).toContain('"outcome":{"kind":"stopped"}');
   });
 
-  it('summarises a file with progress, as a message', async () => {
+  it('summarises a file as a turn, with progress', async () => {
     const { session, said } = await open(clientOf());
     const request = {
       uri: 'file:///a.ts',
@@ -301,7 +301,7 @@ describe('the chat at work', () => {
     expect(shares).toEqual([0, 0.5, 1]);
   });
 
-  it('summarises a file again as it is by then', async () => {
+  it('reads the file again for another summary', async () => {
     const { session } = await open(clientOf());
     await session.summarise({
       uri: 'file:///b.ts',
@@ -347,7 +347,7 @@ describe('the queue of a chat', () => {
   const firstDelta = (session: ChatSession) =>
     new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
 
-  it('runs questions and summaries in the order in which they were asked, each with its own context', async () => {
+  it('runs questions and summaries in order, each with its own context', async () => {
     const { session, said } = await open(clientOf());
     const running = session.ask('SLOW', []);
     await session.ask('second', [attachment()], ['c.ts: no room']);
@@ -364,7 +364,7 @@ describe('the queue of a chat', () => {
     for (const message of said) expect(toPage.safeParse(message).success).toBe(true);
   });
 
-  it('asks the model nothing of a queued question before its turn', async () => {
+  it('keeps queued questions out of the prompt', async () => {
     const client = clientOf();
     const { session } = await open(client);
     const prompts: string[][] = [];
@@ -379,7 +379,7 @@ describe('the queue of a chat', () => {
     expect(prompts).toEqual([['SLOW'], ['SLOW', 'second']]);
   });
 
-  it('is held by Stop and by a failure, and goes on when the user sends a question', async () => {
+  it('is held by Stop and by a failure until the user sends a question', async () => {
     const { session } = await open(clientOf());
     const first = session.ask('SLOW', []);
     await session.ask('second', []);
@@ -404,7 +404,7 @@ describe('the queue of a chat', () => {
     ]);
   });
 
-  it('runs what is asked right after Stop, and leaves held questions', async () => {
+  it('runs a question asked right after Stop and leaves held ones', async () => {
     const { session } = await open(clientOf());
     const first = session.ask('SLOW', []);
     await session.ask('second', []);
@@ -415,7 +415,7 @@ describe('the queue of a chat', () => {
     expect([state(session), held(session)]).toEqual([['SLOW stopped', 'third done', 'second queued'], [true]]);
   });
 
-  it('lets a question be edited in its place, with its context, and be removed', async () => {
+  it('edits a question in place, keeps its context, and removes a question', async () => {
     const { session } = await open(clientOf());
     const running = session.ask('SLOW', []);
     await session.ask('second', [attachment()]);
@@ -431,7 +431,7 @@ describe('the queue of a chat', () => {
     });
   });
 
-  it('queues an edit that comes too late', async () => {
+  it('queues an edited question whose answer has begun', async () => {
     const { session } = await open(clientOf());
     const running = session.ask('SLOW', []);
     await session.resend(idOf(session, 'SLOW'), 'other');
@@ -439,7 +439,7 @@ describe('the queue of a chat', () => {
     await running;
   });
 
-  it('is a draft for the next window: it waits there, with its context, and a summary reads its file again', async () => {
+  it('is held in the next window, with its context; a summary reads its file again', async () => {
     const client = clientOf();
     const { session } = await open(client);
     const running = session.ask('GLACIAL', []);
@@ -458,7 +458,7 @@ describe('the queue of a chat', () => {
     expect(next.turns[2]).toMatchObject({ answer: 'A summary.', outcome: { kind: 'done' } });
   });
 
-  it('stays with its chat when another is opened', async () => {
+  it('stays with its chat when another chat is opened', async () => {
     const { session } = await open(clientOf());
     const running = session.ask('SLOW', []);
     await session.ask('second', []);
@@ -473,7 +473,7 @@ describe('the queue of a chat', () => {
 });
 
 describe('the messages of the page', () => {
-  it('are refused when they are not of the protocol', () => {
+  it('are refused if they violate the protocol', () => {
     const bad: unknown[] = [
       ...[undefined, null, 5, 'send', [], {}, { type: 'unknown' }, { type: 'send' }, { type: 'send', text: '' }],
       { type: 'send', text: 'x'.repeat(limits.chat.questionChars + 1) },
@@ -488,7 +488,7 @@ describe('the messages of the page', () => {
       expect(toHost.safeParse(message).success, JSON.stringify(message)?.slice(0, 80)).toBe(false);
   });
 
-  it('are accepted when they are', () => {
+  it('are accepted if they follow the protocol', () => {
     const good = [{ type: 'ready' }, { type: 'send', text: 'x' }, { type: 'action', action: 'retry', turn: 't' }];
     for (const message of good) expect(toHost.safeParse(message).success).toBe(true);
   });
@@ -530,7 +530,7 @@ describe("the page's frame", () => {
     expect(page()).not.toContain(nonce);
   });
 
-  it('carries the texts, and they are complete', () => {
+  it('contains all texts', () => {
     const attribute = /data-texts="([^"]*)"/.exec(page())?.[1] ?? '';
     const json = attribute
       .replaceAll('&quot;', '"')

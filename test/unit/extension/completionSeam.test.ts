@@ -71,7 +71,7 @@ beforeEach(() => {
 const placesALanguage = 63;
 
 describe('a shown suggestion', () => {
-  it.each(blockLanguages)('parses wherever the file did: generated blocks in %s', async (languageId) => {
+  it.each(blockLanguages)('leaves a file that parses parsing: generated blocks in %s', async (languageId) => {
     const random = seededRandom(11);
     const wrong: object[] = [];
     for (let i = 0; i < placesALanguage; i++) {
@@ -85,7 +85,7 @@ describe('a shown suggestion', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('of the issue: has the bracket that the file lacks', async () => {
+  it('contains the bracket that the file lacks', async () => {
     const place = { path: 'a.ts', languageId: 'typescript', prefix: 'function f(a) {\n  if (a) {', suffix: '\n}\n' };
     expect(await shownAt({ ...place, written: '\n    return 1;\n  }' })).toBe('\n    return 1;\n  }');
   });

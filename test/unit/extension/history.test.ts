@@ -63,8 +63,8 @@ const story: JournalRecord[] = [
 
 const quiet = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} };
 
-describe('a conversation told by its journal', () => {
-  it('is what happened, with the answer that breaks off marked as interrupted', () => {
+describe('a conversation replayed from its journal', () => {
+  it('has all turns, and marks an unfinished answer as interrupted', () => {
     const { turns } = replay('c', story);
     expect(turns.map(({ view }) => [view.question, view.thinking, view.answer, view.model, view.outcome.kind])).toEqual(
       [
@@ -75,23 +75,23 @@ describe('a conversation told by its journal', () => {
     expect(turns[0]?.view.chips).toEqual([{ id: 'file:a', label: 'a.ts', detail: '', tokens: 3 }]);
   });
 
-  it('is the same when two windows wrote into one file', () => {
+  it('is the same if two windows wrote into one file', () => {
     const mixed = [story[0], story[1], ask('9'), story[2], text('9', 'other'), ...story.slice(3), done('9')];
     const [first, other] = replay('c', mixed as JournalRecord[]).turns;
     expect(first?.view.answer).toBe('Because of `\\n` — 🔥.');
     expect(other?.view.answer).toBe('other');
   });
 
-  it('has a final text in place of the pieces where one was recorded', () => {
+  it('has the final text instead of the deltas', () => {
     const told = [ask('1'), text('1', ' draft'), { type: 'text', turn: '1', thinking: '', answer: 'Final.' }] as const;
     expect(replay('c', told as unknown as JournalRecord[]).turns[0]?.view.answer).toBe('Final.');
   });
 
-  it('lacks a turn that the user replaced', () => {
+  it('lacks a replaced turn', () => {
     expect(replay('c', [...story, { type: 'drop', turn: '2' }]).turns).toHaveLength(1);
   });
 
-  it('ignores events of turns that it does not have', () => {
+  it('ignores events of unknown turns', () => {
     expect(replay('c', [text('nobody', 'x'), done('nobody')]).turns).toEqual([]);
   });
 });
@@ -113,7 +113,7 @@ describe('the journal', () => {
     expect(replay('c', read?.records ?? [])).toEqual(replay('c', story));
   });
 
-  it('gathers streamed pieces into fewer lines and keeps their order among other events', async () => {
+  it('buffers deltas into fewer lines and keeps the order of events', async () => {
     const path = join(folder, 'c.jsonl');
     await write([ask('1'), text('1', 'a'), text('1', 'b'), thought('1', 'c'), text('1', 'd'), done('1')], path);
     const { records } = parseJournal(readFileSync(path, 'utf8'));
@@ -126,14 +126,14 @@ describe('the journal', () => {
     ]);
   });
 
-  it('leaves out what only the page needs: progress, and tokens so far', async () => {
+  it('leaves out progress and token counts, which only the page needs', async () => {
     const path = join(folder, 'c.jsonl');
     const counted: JournalRecord = { type: 'delta', turn: '1', kind: 'text', text: 'a', tokens: 1 };
     await write([ask('1'), { type: 'progress', turn: '1', note: 'Loading' }, counted, done('1')], path);
     expect(parseJournal(readFileSync(path, 'utf8')).records).toEqual([ask('1'), text('1', 'a'), done('1')]);
   });
 
-  it('loses nothing before the byte it breaks off at, and can be continued there', async () => {
+  it('loses nothing before the byte it is cut at, and can be continued there', async () => {
     const path = join(folder, 'c.jsonl');
     const lines = story.map((record) => `${JSON.stringify(record)}\n`);
     const whole = Buffer.from(lines.join(''));
@@ -155,18 +155,18 @@ describe('the journal', () => {
     }
   });
 
-  it('skips what it does not understand and says how much', () => {
+  it('skips and counts invalid lines', () => {
     const garbage = ['null', '[]', '{"type":"unknown"}', '{"type":"delta","turn":5}', '\u0000\u0000', '{"type":'];
     const { records, skipped } = parseJournal(`${garbage.join('\n')}\n${JSON.stringify(ask('1'))}\n`);
     expect(records).toHaveLength(1);
     expect(skipped).toBe(garbage.length);
   });
 
-  it('is absent, not an error, before the first question', async () => {
+  it('is missing without an error before the first question', async () => {
     expect(await readJournal(join(folder, 'none.jsonl'))).toBeUndefined();
   });
 
-  it('reports a disk that refuses and goes on', async () => {
+  it('reports failed writes and goes on', async () => {
     writeFileSync(join(folder, 'file'), '');
     const errors: unknown[] = [];
     const journal = new Journal(join(folder, 'file', 'c.jsonl'), (error) => errors.push(error));
@@ -184,14 +184,14 @@ describe('the store', () => {
     return store;
   };
 
-  it('has an empty conversation at first, and no file for it', async () => {
+  it('starts with an empty conversation and no file', async () => {
     const store = await reopen();
     expect(store.conversation.turns).toEqual([]);
     await store.close();
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  it('takes up the conversation that was on screen', async () => {
+  it('restores the conversation that was on screen', async () => {
     const store = await reopen();
     for (const record of story.slice(1)) store.record(record);
     await store.close();
@@ -202,7 +202,7 @@ describe('the store', () => {
     expect((await reopen()).conversation.turns).toHaveLength(3);
   });
 
-  it('starts anew when asked to, and keeps the old file', async () => {
+  it('starts a new conversation and keeps the old file', async () => {
     const store = await reopen();
     store.record(ask('1'));
     await store.startNew();
@@ -211,12 +211,12 @@ describe('the store', () => {
     expect(readdirSync(folder).filter((name) => name.endsWith('.jsonl'))).toHaveLength(1);
   });
 
-  it('does not follow a pointer out of its folder', async () => {
+  it('does not follow a path out of its folder', async () => {
     writeFileSync(join(folder, 'current'), '../../../etc/passwd');
     expect((await reopen()).conversation.turns).toEqual([]);
   });
 
-  it('opens after its journal was cut anywhere', async () => {
+  it('opens a journal cut at any byte', async () => {
     const store = await reopen();
     for (const record of story.slice(1)) store.record(record);
     await store.close();
@@ -243,7 +243,7 @@ describe('the conversations of a workspace', () => {
     return store;
   };
 
-  it('are listed with their first question, the latest first, and without those in which nothing was asked', async () => {
+  it('are listed by their first question, latest first, without empty ones', async () => {
     const older = await said('How do I sort?', 'And backwards?');
     await new Promise((resolve) => setTimeout(resolve, 10));
     const newer = await said('What is a monad?\nBriefly.');
@@ -255,7 +255,7 @@ describe('the conversations of a workspace', () => {
     ]);
   });
 
-  it('are found by what was said in them, every word of the query somewhere', async () => {
+  it('are found by their text, if it has every word of the query', async () => {
     const store = await said('How do I sort?', 'And backwards?');
     await said('What is a monad?');
     const list = await store.list();
@@ -269,7 +269,7 @@ describe('the conversations of a workspace', () => {
     });
   });
 
-  it('can be named, on screen or not, and the name lasts', async () => {
+  it('can be renamed, on screen or not', async () => {
     const old = await said('one');
     const store = await said('two');
     await store.rename(old.conversation.id, 'First');
@@ -280,7 +280,7 @@ describe('the conversations of a workspace', () => {
     await store.close();
   });
 
-  it('can be put on screen again, and are what the next window shows', async () => {
+  it('can be opened again, and are then what the next window shows', async () => {
     const old = await said('one');
     const store = await said('two');
     expect(await store.open(old.conversation.id)).toBe(true);
@@ -299,7 +299,7 @@ describe('the conversations of a workspace', () => {
     expect([await store.list(), readdirSync(folder)]).toEqual([[], ['current']]);
   });
 
-  it('are exported as markdown, with what the model got and thought', () => {
+  it('are exported as Markdown with attachments and thinking', () => {
     const exported = conversationMarkdown(replay('c', story));
     expect(exported).toBe(
       [
@@ -313,7 +313,7 @@ describe('the conversations of a workspace', () => {
   });
 });
 
-describe('a process that is killed while it writes', () => {
+describe('a process killed while it writes', () => {
   /** Streams numbered pieces and says on stdout, after each flush, how many must be in the file by then. */
   const script = (journal: string, path: string) => `
     import { Journal } from ${JSON.stringify(journal)};
@@ -334,7 +334,7 @@ describe('a process that is killed while it writes', () => {
       child.once('close', () => resolve(Number(out.split('\n').filter(Boolean).at(-1))));
     });
 
-  it('loses nothing that was flushed, 30 times out of 30', async () => {
+  it('loses nothing that was flushed, in 30 of 30 runs', async () => {
     const bundle = join(folder, 'store.mjs');
     const alias = { vscode: fileURLToPath(new URL('vscode.ts', import.meta.url)) };
     const entry = fileURLToPath(new URL('../../../extension/chat/store.ts', import.meta.url));

@@ -3,7 +3,7 @@ import { distinctLabels } from '../../../extension/chat/conversation.ts';
 
 const label = (path: string, text: string) => ({ path, label: text });
 
-it('names files of the same name by as many folders as tell them apart, and leaves the others alone', () => {
+it('adds folders to files of the same name until they differ, and leaves the others', () => {
   const items = [
     label('packages/a/src/index.ts', 'index.ts:1–9'),
     label('packages/a/src/index.ts', 'index.ts:20–30'),

@@ -59,7 +59,7 @@ const notCommands = ['status', 'chat', 'index', 'server', 'modelsDirectory', 'ne
 );
 
 describe('the manifest', () => {
-  it('has every text it refers to, and no other', () => {
+  it('has every text that it refers to, and no others', () => {
     const used = [...readFileSync(`${root}package.json`, 'utf8').matchAll(/"%([^%"]+)%"/g)].map((match) => match[1]);
     expect([...new Set(used)].sort()).toEqual(Object.keys(texts).sort());
   });
@@ -72,7 +72,7 @@ describe('the manifest', () => {
     expect(manifest.contributes.commands.map(({ command }) => command).sort()).toEqual(registered.sort());
   });
 
-  it('puts only declared commands into menus, and runs only declared ones', () => {
+  it('uses only declared commands in menus and code', () => {
     const declared = manifest.contributes.commands.map(({ command }) => command);
     for (const { command, submenu } of Object.values(manifest.contributes.menus).flat()) {
       if (submenu === undefined) expect(declared).toContain(command);
@@ -89,7 +89,7 @@ describe('the manifest', () => {
     expect(Object.keys(properties).sort()).toEqual([...new Set(read)].sort());
   });
 
-  it('is the one place of their defaults, which have the types that the extension reads', () => {
+  it('alone has the defaults of settings, with the types that the extension reads', () => {
     expect(remoteSettings()).toBeUndefined();
     expect(serverSettings()).toBeUndefined();
     expect(modelsDirectory()).toBe('');
@@ -107,7 +107,7 @@ describe('the manifest', () => {
     });
   });
 
-  it('lets no folder name what is run, loaded or written: such settings are of the machine', () => {
+  it('gives machine scope to settings that name what is run, loaded or written', () => {
     const { restrictedConfigurations } = manifest.capabilities.untrustedWorkspaces;
     const machine = [
       'chat.model',
@@ -141,7 +141,7 @@ describe('the manifest', () => {
 });
 
 describe('the source of the extension', () => {
-  it('says nothing to a person outside of l10n', () => {
+  it('shows no message without l10n', () => {
     const shown = [...source.matchAll(/show(?:Information|Warning|Error)Message\(\s*(['"`])/g)];
     expect(shown.map((match) => match[0])).toEqual([]);
   });

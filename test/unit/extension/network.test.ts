@@ -6,8 +6,8 @@ import { settings } from './vscode.ts';
 
 beforeEach(() => settings.clear());
 
-describe("VS Code's settings for the network", () => {
-  it('say nothing where none is set', () => {
+describe("VS Code's network settings", () => {
+  it('set no variables by default', () => {
     expect(networkEnvironment()).toEqual({ HEARTH_CLIENT: 'vscode' });
   });
 
@@ -28,7 +28,7 @@ describe("VS Code's settings for the network", () => {
   });
 });
 
-it('an address without what is secret is how the ids of its models begin', () => {
+it('an address without its secrets begins the ids of its models', () => {
   expect(bareAddress('https://me:secret@host/v1/?key=secret#x')).toBe('https://host/v1');
 });
 

@@ -70,14 +70,14 @@ describe('the next edit', () => {
     return { ...own, nextEdit };
   }
 
-  it('is shown at the next place once the keys rest, with what is to go and what is to come', () => {
+  it('is shown at the next place after a pause, with the removed and the added text', () => {
     const { texts, struck } = renamed();
     expect(offered()).toBe(true);
     expect(texts()).toEqual(['sum', 'Tab to jump to the same change on line 3']);
     expect(struck()).toEqual([new Range(new Position(2, 0), new Position(2, 5))]);
   });
 
-  it('is gone to by the first Tab and made by the second, and then the next is offered', async () => {
+  it('is reached by the first Tab and applied by the second, then the next is offered', async () => {
     const { nextEdit, lines, editor, move, texts } = renamed();
     await nextEdit.accept();
     expect(editor.selection.active).toEqual(new Position(2, 0));
@@ -89,7 +89,7 @@ describe('the next edit', () => {
     expect(texts()).toContain('Tab to jump to the same change on line 4');
   });
 
-  it('ends when every place has it', async () => {
+  it('ends when every place is changed', async () => {
     const { nextEdit, lines, move, texts } = renamed();
     for (const line of [2, 3]) {
       move(line);
@@ -110,12 +110,12 @@ describe('the next edit', () => {
     expect([offered(), own.texts()]).toEqual([false, []]);
   });
 
-  it('is not offered where the setting is off', () => {
+  it('is not offered if the setting is off', () => {
     renamed(() => settings.set('hearth.nextEdit.enabled', false));
     expect(offered()).toBe(false);
   });
 
-  it('does not follow from lines that are added, only from one that is changed', () => {
+  it('is learned from a changed line, not from added lines', () => {
     const own = editorOn(['total', 'total']);
     nextEdit = new NextEdit();
     own.type(0, 0, 5, 'sum\n');

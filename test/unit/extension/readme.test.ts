@@ -9,6 +9,6 @@ it('shows the settings of package.json in the README', () => {
   expect(readme).toBe(withSettings(readme));
 });
 
-it('is a README of less than 200 lines', () => {
+it('has fewer than 200 lines', () => {
   expect(readFileSync(join(projectRoot, 'README.md'), 'utf8').split('\n').length).toBeLessThan(200);
 });
