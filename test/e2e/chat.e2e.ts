@@ -1,11 +1,11 @@
-/** A conversation with the real model: streamed, stopped, kept. */
+/** A conversation with the real model: streaming, stopping, restoring. */
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 import { answered, answerLength, answerText, ask, untilEnded, untilStreaming } from './turns.ts';
 
 const longQuestion = 'Write a long story about a lighthouse keeper.';
 
-// A tiny model goes on for as long as it may; long enough to be stopped on the way.
+// A tiny model writes until its limit, which leaves time to stop it.
 const settings = { 'hearth.chat.maxTokens': 400 };
 
 describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }, (editor) => {
@@ -19,7 +19,7 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
     await untilEnded(turn, 'stopped');
     const kept = await answerLength(turn);
     expect(kept).toBeGreaterThan(early);
-    // Nothing more comes.
+    // No more text arrives.
     await editor().page.waitForTimeout(1_000);
     expect(await answerLength(turn)).toBe(kept);
   });

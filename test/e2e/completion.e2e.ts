@@ -1,4 +1,4 @@
-/** Inline completion by the real model, as one types. */
+/** Inline completion by the real model, while typing. */
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 
@@ -9,7 +9,7 @@ describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } },
     const { page } = editor();
     await editor().openFile('sums.py');
     await page.keyboard.press('Control+End');
-    // The first key loads the model; completions come once it is there.
+    // The first key loads the model; completions follow.
     await page.keyboard.type('\n');
     await editor().statusItem('SmolLM2').waitFor();
     await page.keyboard.type(typed, { delay: 15 });

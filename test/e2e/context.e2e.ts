@@ -1,4 +1,4 @@
-/** A question about a workspace: what goes along, and the chats that were held. */
+/** Questions about a workspace: context, and the list of chats. */
 import type { FrameLocator } from 'playwright-core';
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
@@ -11,7 +11,7 @@ const files = {
     'def light_the_lamp(keeper):\n    """Lights the lamp of the lighthouse."""\n    return keeper.match()\n',
 };
 
-// A tiny model goes on for as long as it may.
+// A tiny model writes until its limit.
 const settings = { 'hearth.chat.maxTokens': 100, 'hearth.chat.temperature': 0 };
 
 describeInEditor('the chat and the workspace', { files, settings }, (editor) => {

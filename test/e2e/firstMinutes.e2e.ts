@@ -15,7 +15,7 @@ const fetched: FetchedModel = unavailable === undefined ? await fetchDefaultMode
 const skipped = fetched.unavailable === undefined ? '' : ` (skipped: ${fetched.unavailable})`;
 
 const sums = 'import math\n\n\ndef add(a, b):\n    """Return the sum of a and b."""\n    return a + b\n';
-/** Slow enough to be seen: ten seconds for the whole model. */
+/** Slow enough to observe: ten seconds for the whole model. */
 const bytesPerSecond = 10e6;
 
 describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skipped}`, () => {
@@ -92,7 +92,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     const turn = await answered(chat, 'What is the capital of France? One word.');
     expect((await answerText(turn)).trim()).not.toBe('');
     await editor.screenshot('first-5-answer');
-    // What the smallest of models cites is chance: conversation.e2e.ts follows citations. What went along is always linked.
+    // A tiny model's citations are random, and conversation.e2e.ts tests citations. Attachments are always linked.
     await editor.statusItem(/^Ln (?!1,)/).waitFor();
     await turn.locator('.question .chip.sent', { hasText: 'sums.py' }).first().click();
     await editor.statusItem('Ln 1, Col 1').waitFor();
@@ -107,7 +107,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     await expect
       .poll(() => before.locator('#question').evaluate((box: HTMLTextAreaElement) => box.selectionStart))
       .toBe(10);
-    // What is typed is kept a moment later.
+    // The draft is saved after a short delay.
     await page.waitForTimeout(1_000);
     await editor.reload();
     const chat = await editor.chat();

@@ -16,7 +16,7 @@ describeInEditor(
     test('is reached and applied by Tab, and dismissed by Escape', async () => {
       const { page } = editor();
       const { keyboard } = page;
-      // What decorations add is no text of the page: it is drawn by `::after`.
+      // Decorations draw their text with `::after`, so it is not in the DOM.
       const offers = (says: string, expected = true) =>
         page.waitForFunction(
           ([wanted, shown]) =>

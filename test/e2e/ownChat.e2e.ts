@@ -1,4 +1,4 @@
-/** VS Code's own chat with a Hearth model that is told what to say: its model picker, @hearth, questions and agent mode. */
+/** VS Code's own chat with a scripted Hearth model: model picker, @hearth, questions and agent mode. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ const machineSettings = {
   'hearth.contextTokens': 65_536,
   'hearth.completion.enabled': false,
 };
-// Participants answer in ask mode; a new chat is in agent mode otherwise.
+// Participants answer in ask mode; a new chat would be in agent mode.
 const settings = { 'chat.newSession.defaultMode': 'ask' };
 const options = { files: { 'notes.txt': 'The word is [灶].\n' }, settings, machineSettings };
 
@@ -54,7 +54,7 @@ describeInEditor('a scripted model', options, (editor) => {
 
   test("is in the model picker of VS Code's own chat", async () => {
     const { page } = editor();
-    // VS Code leaves its built-in chat extension disabled until somebody signs in.
+    // VS Code's built-in chat extension is disabled until the user signs in.
     await editor().command('Extensions: Enable All Extensions');
     await editor().command("Hearth: Use in VS Code's Own Chat");
     await pickModel(page, 'scripted');
@@ -81,7 +81,7 @@ describeInEditor('a scripted model', options, (editor) => {
     const answer = await askOwnChat(editor().page, 'Copy the word of notes.txt.');
     await answer.filter({ hasText: 'The word was read and written.' }).waitFor();
     await editor().screenshot('agent');
-    // Only what stands in notes.txt makes the model write this file.
+    // The model writes this file only after reading notes.txt.
     expect(editor().read('written.txt')).toBe('[薪]');
   });
 });

@@ -1,4 +1,4 @@
-/** The VSIX as a user gets it: what it weighs, what is in it, and that it needs nothing else. */
+/** The VSIX as a user gets it: its size, its content, and that it is self-contained. */
 import { execFile } from 'node:child_process';
 import { createWriteStream, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';

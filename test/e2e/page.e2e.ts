@@ -1,4 +1,4 @@
-/** The chat's page alone in a real browser, under its real policy: hostile answers, the keyboard, screen readers. */
+/** The chat's page in a real browser with its real CSP: hostile answers, keyboard, screen readers. */
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import type { ToHost, ToPage } from '../../extension/messages.ts';
@@ -17,7 +17,7 @@ declare global {
 const { browser: executablePath } = inject('prepared');
 const reason = executablePath === '' ? ' (skipped: no Chromium, Chrome or Edge is installed)' : '';
 
-/** One payload in every place that shows text, streamed in two halves; then everything is clicked and hovered. */
+/** Streams one payload in two halves into every place that shows text, then clicks and hovers everything. */
 async function suffer(page: Page, payload: string): Promise<void> {
   const half = Math.floor(payload.length / 2);
   const turn = 't';
@@ -125,7 +125,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
       }, theme);
       await post(page, everything);
       await page.locator('.figures').waitFor();
-      // Nothing can be sent while nothing is asked.
+      // Send is disabled while the box is empty.
       await page.locator('#question').fill('Why?');
       await page.evaluate(() => {
         document.documentElement.style.setProperty('--vscode-focusBorder', 'rgb(1, 2, 3)');
@@ -140,7 +140,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
           if (!(focused instanceof HTMLElement)) return ['', false] as const;
           const { outlineStyle, outlineColor } = getComputedStyle(focused);
           const frame = focused.id === 'question' ? focused.closest('.composer') : null;
-          // The box has no outline of its own: its frame has the colour.
+          // The box has no outline; its frame shows the focus.
           const mark =
             frame === null ? outlineStyle !== 'none' && outlineColor : getComputedStyle(frame).borderTopColor;
           const shown = mark === 'rgb(1, 2, 3)';
@@ -154,7 +154,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
       expect(walk).toEqual([
         ...['edit', 'file_with_a_long_name.ts', 'thoughts', `${longPath}:12`],
         ...['apply', 'insert', 'copy', `const a = '${'x'.repeat(90)}';`],
-        // What is wider than the view is scrolled by the keys.
+        // Wide code and tables scroll by keyboard.
         ...[expect.stringContaining('y'.repeat(80)), 'copyAnswer', 'regenerate'],
         ...['choose-model', 'show-log', 'trust', 'removeChip', 'addChip'],
         ...['placeholder', 'chooseModel: A model with a long name', 'thinkingMode', 'send'],

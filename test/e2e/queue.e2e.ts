@@ -1,4 +1,4 @@
-/** Questions and tasks that are asked while an answer is being written. */
+/** Questions and tasks asked during an answer. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ describeInEditor('the queue', options, (editor) => {
   beforeAll(() => writeScriptedModel(model, { thought: ' Hm.', answer: 'Yes.', report: 'Done.', done: '薪' }));
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  /** The model thinks until it is told to answer. */
+  /** The model thinks until Answer now. */
   async function thinking(chat: FrameLocator, question: string) {
     await chat.locator('#thinking').click();
     await chat.locator('#thinking[aria-pressed=true]').waitFor();
@@ -66,7 +66,7 @@ describeInEditor('the queue', options, (editor) => {
     await expect.poll(() => questions(chat)).toEqual(['First?', 'Explain this code.', 'Third, edited?']);
     await first.locator('.answer-now').click();
     for (const index of [0, 1, 2]) await untilEnded(chat.locator('.turn').nth(index), 'done');
-    // The lines that were selected when the task was asked for.
+    // The selection at the time of the task.
     expect(await chat.locator('.turn').nth(1).locator('.question .chip').allTextContents()).toEqual(['sums.py:1–2']);
     expect(await chat.locator('.turn').nth(2).locator('.question .chip').count()).toBe(0);
   });

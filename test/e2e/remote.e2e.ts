@@ -1,4 +1,4 @@
-/** A server in place of this computer's engine, set up as a user does it. */
+/** A remote server, set up as a user does it. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { HttpServer } from '../../engine/http/server.ts';
 import { ScriptedEngine, startScripted, token } from '../unit/http/support.ts';

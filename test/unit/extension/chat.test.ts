@@ -198,7 +198,7 @@ describe('the chat session', () => {
     const answering = session.ask('GLACIAL', []);
     await new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
     await new Promise((resolve) => setTimeout(resolve, 2 * limits.chat.journalFlushMs));
-    // The next window reads what this one, as good as killed, has written so far.
+    // The next window reads what this one has written so far, as after a kill.
     const { session: next } = await open(client);
     expect(last(next)).toMatchObject({ question: 'GLACIAL', outcome: { kind: 'interrupted' } });
     expect(last(next)?.answer).toBe('One ');

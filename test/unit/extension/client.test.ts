@@ -262,7 +262,7 @@ describe("the engine's client", () => {
   it('shows why a load failed, and loads another model when the setting changes', async () => {
     const client = clientOf();
     settings.set('hearth.chat.model', '/models/broken');
-    // The scripted engine refuses the name 'broken'; a path stands for any file.
+    // The scripted engine refuses the name 'broken'.
     expect(await codeOf(client.ready())).toBeUndefined();
     settings.set('hearth.chat.model', 'nonsense');
     expect(await codeOf(client.ready())).toBe('not-found');

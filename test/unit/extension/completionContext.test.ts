@@ -9,7 +9,7 @@ interface Passage {
   text: string;
 }
 
-/** A document as far as it is needed; it can be opened by its address. */
+/** A partial document that can be opened by its URI. */
 function documentOf(name: string, text: string, scheme = 'file') {
   const lines = text.split('\n');
   const uri = Object.assign(Uri.parse(`${scheme}:///${name}`), { scheme });
@@ -21,7 +21,7 @@ function documentOf(name: string, text: string, scheme = 'file') {
 type Document = ReturnType<typeof documentOf>;
 
 const contexts: CompletionContext[] = [];
-/** `search`: what the index finds, and when. */
+/** `search`: the index's results, and when they arrive. */
 function setUp(search: (around: string) => Promise<Passage[]> = () => Promise.resolve([])) {
   const context = new CompletionContext({ search } as unknown as RepositoryIndex, log);
   contexts.push(context);
@@ -33,7 +33,7 @@ function setUp(search: (around: string) => Promise<Passage[]> = () => Promise.re
 const visit = (document: Document) => events.activeEditor.fire({ document } as never);
 const edit = (document: Document, line: number) =>
   events.document.fire({ document, contentChanges: [{ range: { start: { line } } }] } as never);
-/** What go to definition finds for any name. */
+/** Sets the result of Go to Definition for any name. */
 const defines = (find: (uri: Uri, position: Position) => unknown) =>
   commands.answers.set('vscode.executeDefinitionProvider', (uri, position) => find(uri as Uri, position as Position));
 

@@ -1,4 +1,4 @@
-/** What the user sees of a completion, through the extension's provider and the engine's own completion, with a scripted model. */
+/** What the user sees of a completion, from the extension's provider and the engine's completion with a scripted model. */
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { grammarOf } from '../../../engine/index/syntax/grammars.ts';
 import { withTree } from '../../../engine/index/syntax/source.ts';
@@ -26,7 +26,7 @@ interface Place extends Pick<BlockPlace, 'path' | 'languageId' | 'prefix' | 'suf
   readonly written: string;
 }
 
-/** The text of the first suggestion, put in as VS Code would. */
+/** The text of the first suggestion. */
 async function shownAt({ path, languageId, prefix, suffix, written }: Place): Promise<string> {
   const { decoder } = replying(tokenizer, () => [...Buffer.from(written), tokenizer.require('<end>')]);
   const scheduler = schedulerOf(decoder);
@@ -92,6 +92,6 @@ describe('a shown suggestion', () => {
 });
 
 beforeAll(async () => {
-  // Grammars are read from the disk once.
+  // Loads the grammars once.
   for (const languageId of blockLanguages) await parses(blockPlace(languageId, seededRandom(1)).path, '');
 });

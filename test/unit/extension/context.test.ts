@@ -20,7 +20,7 @@ const focus = (over: Partial<Focus> = {}): Focus => ({
   ...over,
 });
 
-/** A character is a token, line ends included. */
+/** One token per character, including line ends. */
 function candidate(over: Partial<Candidate> & { lines: readonly string[] }): Candidate {
   const tokens = over.lines.reduce((sum, line) => sum + line.length + 1, 0);
   const shape = { firstLine: 1, fileLines: over.lines.length, centre: 0, tokens, divisible: true } as const;
@@ -49,7 +49,7 @@ describe('the context of a question', () => {
   it("is the visible part if the file doesn't fit", () => {
     const { text, detail, firstLine } = attached(focus(), 90) ?? {};
     expect(text?.length).toBeLessThanOrEqual(90);
-    // Eleven lines of eight characters, around the middle of what is visible.
+    // Eleven lines of eight characters around the middle of the visible range.
     expect(text?.split('\n')[5]).toBe('line 51');
     expect([detail, firstLine]).toEqual(['lines 46 to 56 of 100', 46]);
   });

@@ -140,7 +140,7 @@ describe('the journal', () => {
     const ends = lines.map((_, index) => Buffer.byteLength(lines.slice(0, index + 1).join('')));
     for (let length = 0; length <= whole.length; length++) {
       const { records, skipped } = parseJournal(whole.subarray(0, length).toString());
-      // A line is complete with its last brace, whether or not its line end was written.
+      // A line is complete with its last brace, with or without its line end.
       const complete = ends.filter((end) => end - 1 <= length).length;
       expect(records, `${length} bytes`).toEqual(story.slice(0, complete));
       expect(skipped).toBeLessThanOrEqual(1);
@@ -314,7 +314,7 @@ describe('the conversations of a workspace', () => {
 });
 
 describe('a process killed while it writes', () => {
-  /** Streams numbered pieces and says on stdout, after each flush, how many must be in the file by then. */
+  /** Streams numbered deltas, and prints after each flush how many the file must contain. */
   const script = (journal: string, path: string) => `
     import { Journal } from ${JSON.stringify(journal)};
     const journal = new Journal(${JSON.stringify(path)}, (error) => { throw error; });

@@ -1,4 +1,4 @@
-/** The host's conversation as the engine's. */
+/** Converts VS Code's chat messages to the engine's. */
 import { describe, expect, it } from 'vitest';
 import { messageText, toChatMessages, toTools } from '../../../extension/languageModel/hostMessages.ts';
 import {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type Edit, editOf, hunkAt, hunks, linesOf } from '../../../extension/edits/hunks.ts';
 
-/** As VS Code applies edits of one change: all by the text before it. */
+/** Applies edits as VS Code does: all ranges refer to the old text. */
 function applied(text: string, edits: readonly Edit[]): string {
   const starts = [0];
   for (const line of text.split('\n').slice(0, -1)) starts.push((starts.at(-1) ?? 0) + line.length + 1);

@@ -1,4 +1,4 @@
-/** Hearth's models as VS Code sees them, with the scripted engine behind. */
+/** Hearth's models as VS Code sees them, on the scripted engine. */
 import { describe, expect, it } from 'vitest';
 import { InstalledModels } from '../../../extension/languageModel/installed.ts';
 import { informationOf, ModelProvider } from '../../../extension/languageModel/provider.ts';

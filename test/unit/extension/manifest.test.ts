@@ -53,7 +53,7 @@ const source = readdirSync(`${root}extension`, { recursive: true, encoding: 'utf
   .map((name) => readFileSync(`${root}extension/${name}`, 'utf8'))
   .join('\n');
 
-/** Ids of items and keys of stored values, which look like commands in the source. */
+/** Ids of items and storage keys, which look like commands in the source. */
 const notCommands = ['status', 'chat', 'index', 'server', 'modelsDirectory', 'nextEdit', 'offerDeclined', 'svg'].map(
   (name) => `hearth.${name}`,
 );
@@ -65,7 +65,7 @@ describe('the manifest', () => {
   });
 
   it('declares exactly the commands that the extension registers', () => {
-    // The table closes over its parts and touches none of them while it is made.
+    // Creating the table does not use its parts.
     const registered = Object.keys(commandTable({} as Parts, {} as LazyChat)).filter(
       (name) => name !== acceptedCommand,
     );

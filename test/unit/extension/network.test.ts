@@ -1,4 +1,4 @@
-/** What the engine's process gets of VS Code's settings for the network, and what is shown of an address. */
+/** VS Code's network settings in the engine's environment, and the shown host of an address. */
 import { beforeEach, describe, expect, it } from 'vitest';
 import { bareAddress, hostOf } from '../../../extension/remote.ts';
 import { networkEnvironment } from '../../../extension/settings.ts';

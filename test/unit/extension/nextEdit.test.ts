@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { nextPlace, patternOf, placesOf } from '../../../extension/nextEdit/pattern.ts';
 
-/** The file after `before` in its first line became `after`, and every place of the same change was taken. */
+/** The file after its first line changed from `before` to `after` and every similar place was changed. */
 function repeated(before: string, after: string, rest: string[]): string[] {
   const pattern = patternOf(before, after);
   if (pattern === undefined) return rest;

@@ -3,7 +3,7 @@ import { limits } from '../../../extension/limits.ts';
 import { NextEdit } from '../../../extension/nextEdit/nextEdit.ts';
 import { events, Position, Range, Selection, settings, user, window } from './vscode.ts';
 
-/** An editor as far as it is needed: its text, cursor and what is drawn over it. */
+/** A partial editor: text, cursor and decorations. */
 function editorOn(lines: string[]) {
   const drawn = new Map<unknown, { range: Range; renderOptions?: { after: { contentText: string } } }[]>();
   const document = {
@@ -34,7 +34,7 @@ function editorOn(lines: string[]) {
   return {
     lines,
     editor,
-    /** The cursor goes there. */
+    /** Moves the cursor. */
     move(line: number, character = 0) {
       editor.selection = new Selection(new Position(line, character), new Position(line, character));
       events.selection.fire({ textEditor: editor } as never);
@@ -59,7 +59,7 @@ describe('the next edit', () => {
     user.reset();
   });
 
-  /** Where `total` in the first of four lines has just become `sum`. */
+  /** An editor in which `total` in the first of four lines has just become `sum`. */
   function renamed(before: () => void = () => {}) {
     const own = editorOn(['let total = 0;', 'other();', 'total += 1;', 'return total;']);
     nextEdit = new NextEdit();

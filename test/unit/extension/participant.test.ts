@@ -1,4 +1,4 @@
-/** @hearth in VS Code's own chat, with the scripted engine behind. */
+/** @hearth in VS Code's own chat, on the scripted engine. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { ChatMessage, ChatResult } from '../../../engine/protocol/engineProtocol.ts';
 import { Participant } from '../../../extension/languageModel/participant.ts';
@@ -41,7 +41,7 @@ function open() {
     );
   };
   const chat = vi.spyOn(client, 'chat');
-  /** The conversation that the engine was asked with, the last time. */
+  /** The messages of the last request to the engine. */
   const asked = (): ChatMessage[] => chat.mock.lastCall?.[0].messages ?? [];
   return { client, ask, said, progress, source, chat, asked };
 }
@@ -181,7 +181,7 @@ describe('a tool named in the question', () => {
       required: ['city'],
       additionalProperties: false,
     };
-    // What a hostile file or server may have the model say.
+    // Calls that a hostile file or server may make the model write.
     const hostile: [name: string, args: string, reason: RegExp][] = [
       ['unnamed', '{}', /no tool 'unnamed'.*Its tools are: weather/],
       ['run_in_terminal', '{"command":"rm -rf ~"}', /no tool 'run_in_terminal'/],

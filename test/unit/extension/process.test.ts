@@ -152,7 +152,7 @@ describe('the engine process', () => {
     running.push(process);
     process.onState((next) => next.kind === 'waiting' && delays.push(next.delayMs));
     const original = globalThis.setTimeout;
-    // The real delays add up to 20 seconds: run the same timers faster.
+    // The real delays add up to 20 seconds, so timers run faster here.
     globalThis.setTimeout = ((run: () => void, ms?: number) =>
       original(run, ms !== undefined && ms >= 1000 && ms <= 15_000 ? 5 : ms)) as typeof setTimeout;
     try {
@@ -204,7 +204,7 @@ describe('the engine process', () => {
     await process.start();
     const pid = process.pid;
     await process.stop();
-    // A busy machine takes a moment to bury it.
+    // The kernel may take a moment to end it.
     await vi.waitFor(() => expect(alive(pid)).toBe(false), { timeout: 10_000 });
   });
 });

@@ -1,4 +1,4 @@
-/** A server in place of this computer's engine: how it is set up, what is said of it, and who gets its token. */
+/** A remote server: setup, display and token. */
 import { describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import { readsFast } from '../../../engine/index/question/planner.ts';

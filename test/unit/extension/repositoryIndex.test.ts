@@ -76,7 +76,7 @@ describe('the index of the workspace', () => {
     expect(indexSentence(index.view)).toBe(
       `The repository index is up to date: 2 files. Embedding search uses ${path}.`,
     );
-    // No word of it is in any file.
+    // None of its words is in any file.
     expect(await index.search('omega', 5)).toEqual([]);
     expect(await index.searchByMeaning('omega', 5)).toHaveLength(2);
     await index.setPaused(true);

@@ -1,4 +1,4 @@
-/** The server for other programs: off unless the settings want it, behind a token that lies in the secret storage. */
+/** The server for other programs: off by default, with a token in the secret storage. */
 import { describe, expect, it, vi } from 'vitest';
 import { Server } from '../../../extension/server.ts';
 import { clientOf, hostOf, log, logged, MemorySecrets, untilState } from './support.ts';

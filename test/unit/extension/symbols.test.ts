@@ -1,4 +1,4 @@
-/** What a file defines, where a language extension knows it and where only the index does. */
+/** Symbols of a file, from a language extension or from the index. */
 import { afterEach, describe, expect, it } from 'vitest';
 import type * as vscode from 'vscode';
 import { documentSymbols } from '../../../extension/context/workspace.ts';

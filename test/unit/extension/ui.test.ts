@@ -1,4 +1,4 @@
-/** What the user is asked before anything large, outward or final happens, and what the page can and cannot cause. */
+/** Confirmations before anything large, external or final, and what the page can and cannot cause. */
 import { describe, expect, it, vi } from 'vitest';
 import { openLink } from '../../../extension/chat/panel.ts';
 import { ChatSession } from '../../../extension/chat/session.ts';
@@ -176,7 +176,7 @@ describe('the thinking command', () => {
   });
 
   it('toggles a model with two modes', async () => {
-    // A path is passed on as it is; the scripted engine has a thinking model of that name.
+    // A path is passed on unchanged; the scripted engine has a thinking model of that name.
     const { client, thinking } = await thinkingOf('/models/thinker');
     await thinking.pick();
     const card = await client.ready();

@@ -131,7 +131,7 @@ export class Selection extends Range implements real.Selection {
   }
 }
 
-/** What tests fire in VS Code's place. */
+/** Events that tests fire. */
 export const events = {
   activeEditor: new EventEmitter<real.TextEditor | undefined>(),
   selection: new EventEmitter<real.TextEditorSelectionChangeEvent>(),
@@ -181,7 +181,7 @@ const defaults = new Map(
   ),
 );
 
-/** What the user was asked and shown, and what they answer: the first wanted label that is on offer, else nothing. */
+/** Records what the user was asked and shown, and answers with the first offered label in `wants`, or nothing. */
 export const user = {
   asked: [] as { message: string; detail: string; choices: string[] }[],
   opened: [] as string[],
@@ -189,10 +189,10 @@ export const user = {
   commands: [] as string[],
   progress: [] as string[],
   wants: [] as string[],
-  /** Into the next input boxes; those beyond are dismissed. What was asked for is noted as well. */
+  /** Texts for the next input boxes; further boxes are dismissed. `boxes` records their titles. */
   types: [] as string[],
   boxes: [] as string[],
-  /** Picks from the next quick pick, or presses a button on its item. */
+  /** Picks an item of the next quick pick, or presses its button. */
   picks: undefined as { label: string; button?: string } | undefined,
   cancels: false,
   reset(): void {
@@ -282,7 +282,7 @@ class QuickPick<T extends real.QuickPickItem> implements real.QuickPick<T> {
   get items(): readonly T[] {
     return this.#all;
   }
-  /** The user chooses as soon as there is something to choose from. */
+  /** Chooses as soon as there are items. */
   set items(items: readonly T[]) {
     this.#all = items;
     const item = items.find(isPicked);
@@ -301,9 +301,9 @@ class QuickPick<T extends real.QuickPickItem> implements real.QuickPick<T> {
   dispose(): void {}
 }
 
-/** Tests put parts of editors here; the extension sees the real type. */
+/** Tests set partial editors; the extension sees the real type. */
 const editors = { active: undefined as unknown, visible: [] as unknown[] };
-/** Where no test looks at the result. */
+/** For results that no test uses. */
 const nothing = (): Promise<never> => Promise.resolve(undefined as never);
 
 export const window = {
@@ -355,7 +355,7 @@ export const window = {
 } satisfies Partial<typeof real.window>;
 
 export const commands = {
-  /** What commands return; by default nothing. */
+  /** Results of commands; nothing by default. */
   answers: new Map<string, (...args: unknown[]) => unknown>(),
   executeCommand(name: string, ...args: unknown[]): Promise<never> {
     user.commands.push([name, ...args].join(' '));
@@ -378,7 +378,7 @@ export const env = {
   },
 } satisfies Partial<typeof real.env>;
 
-/** It encodes nothing, which no test depends on. */
+/** Without percent-encoding, which no test depends on. */
 export class Uri implements real.Uri {
   readonly scheme: string;
   readonly authority: string;
@@ -422,7 +422,7 @@ export class Uri implements real.Uri {
   }
 }
 
-/** Of a section that package.json declares, only declared settings can be read. */
+/** @throws Error for a setting of Hearth's that package.json doesn't declare. */
 function settingOf<T>(key: string, fallback?: T): T {
   if (key.startsWith('hearth.') && !defaults.has(key)) throw new Error(`package.json declares no ${key}.`);
   return (settings.get(key) ?? defaults.get(key) ?? fallback) as T;
@@ -434,7 +434,7 @@ export const workspace = {
   onDidChangeConfiguration: new EventEmitter<real.ConfigurationChangeEvent>().event,
   onDidChangeTextDocument: events.document.event,
   openTextDocument: (uri?: unknown): Promise<never> => Promise.resolve(workspace.documents.get(String(uri)) as never),
-  /** What can be opened, by its address. */
+  /** Documents that can be opened, by URI. */
   documents: new Map<string, unknown>(),
   asRelativePath: (uri: string | real.Uri) => uri.toString().replace(/^\w+:\/\/\//, ''),
   getConfiguration: (section = '') => ({
@@ -493,7 +493,7 @@ export class LanguageModelToolResultPart implements real.LanguageModelToolResult
   }
 }
 
-/** Tools of the editor: tests put them in. */
+/** VS Code's tools; tests add them. */
 export const lm = {
   tools: [] as real.LanguageModelToolInformation[],
   invokeTool(

@@ -9,7 +9,7 @@ describe('warm-up', () => {
   beforeEach(() => void vi.useFakeTimers());
   afterEach(() => void vi.useRealTimers());
 
-  /** Records what was begun and what was stopped. */
+  /** Records starts and stops. */
   function setUp() {
     const events: string[] = [];
     const warmUp = new WarmUp((token) => {

@@ -46,7 +46,7 @@ const harmlessAttributes = new Set(['class', 'start', 'align', 'role', 'tabindex
 
 const harmlessClasses = /^(block|link|image|task|hljs.*|language-.*|[a-z]+_+)$/;
 
-/** Nothing that runs, loads, navigates, submits or imitates the page's own parts. */
+/** Expects nothing that runs, loads, navigates, submits or imitates the page's own parts. */
 function inspect(root: HTMLElement): void {
   const bad: string[] = [];
   for (const element of root.querySelectorAll('*')) {

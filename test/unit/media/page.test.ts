@@ -48,7 +48,7 @@ function type(text: string): void {
 
 const untilSent = (name: ToHost['type']) => vi.waitFor(() => expect(sent.at(-1)?.type).toBe(name));
 
-/** The page lives as long as its window; here one window sees many pages. */
+/** A page normally lives as long as its window; here one window has many pages. */
 const listeners: (() => void)[] = [];
 for (const target of [window, document]) {
   const add = target.addEventListener.bind(target);
@@ -408,7 +408,7 @@ describe('the chat page', () => {
     await tell({ type: 'suggestions', query: '', items });
     key($('#question'), 'Escape');
     key($('#question'), 'Enter');
-    // What is still being reported of the text that was sent comes after it.
+    // A draft report may follow.
     expect(sent.findLast(({ type }) => type !== 'draft')).toEqual({ type: 'send', text: '#' });
     expect(sent.some((message) => message.type === 'stop')).toBe(false);
   });
