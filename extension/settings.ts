@@ -36,6 +36,8 @@ export interface ChatSettings {
   instructions: string;
   includeActiveFile: boolean;
   searchWorkspace: boolean;
+  /** Rules that the repository gives to assistants go along. */
+  useRules: boolean;
   maxTokens: number | undefined;
   /** Undefined: as long as the mode and the model take. */
   thinkingTokens: number | undefined;
@@ -125,6 +127,7 @@ export function chatSettings(): ChatSettings {
     instructions: read<string>('chat.instructions').trim(),
     includeActiveFile: read<boolean>('chat.includeActiveFile'),
     searchWorkspace: read<boolean>('chat.searchWorkspace'),
+    useRules: read<boolean>('chat.useRules'),
     maxTokens: orAutomatic(read<number>('chat.maxTokens')),
     thinkingTokens: orAutomatic(read<number>('chat.thinkingTokens')),
     sampling,

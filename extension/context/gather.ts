@@ -15,6 +15,7 @@ import type { Chip } from '../messages.ts';
 import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
 import { chatSettings } from '../settings.ts';
 import { type Mention, parseMentions } from './mentions.ts';
+import { promptSource, ruleSources } from './rules.ts';
 import { focusSource, mentionSources } from './sources.ts';
 import type { ContextTracker, Focus } from './tracker.ts';
 
@@ -52,10 +53,11 @@ export class ContextGatherer {
   async gather(question: string, conversation: Conversation): Promise<Gathered> {
     const mentions = parseMentions(question);
     const focus = this.tracker.wanted(chatSettings().includeActiveFile);
-    const { sources: asked, missing } = await this.asked(mentions, this.tracker.focus);
+    const place = this.tracker.focus;
+    const { sources: asked, missing } = await this.asked(mentions, place);
     const own = focus === undefined || asked.some(({ path }) => path === focus.path) ? [] : [focusSource(focus)];
     const found = await this.found(question, mentions, focus, conversation);
-    const sources = distinct([...asked, ...own, ...found]);
+    const sources = distinct([...(await this.rules(question, place)), ...asked, ...own, ...found]);
     const counts = await countTokens(
       this.engine,
       sources.map(({ lines }) => lines.join('\n')),
@@ -92,6 +94,13 @@ export class ContextGatherer {
     const label = vscode.l10n.t('Repository');
     const found = this.searches(mentions, focus) && !mentions.some(({ kind }) => kind === 'repository');
     return [...asked, ...own, ...(found ? [{ id: repositoryId, label, detail: '', tokens: 0 }] : [])];
+  }
+
+  /** The repository's rules for the file in focus, and its prompt that the question names. */
+  private async rules(question: string, focus: Focus | undefined): Promise<Source[]> {
+    const prompt = await promptSource(question, focus);
+    const rules = chatSettings().useRules ? await ruleSources(focus) : [];
+    return [...rules.filter(({ id }) => !this.tracker.isRemoved(id)), ...(prompt ? [prompt] : [])];
   }
 
   /** Whether the repository is searched: when the user says so, or says nothing about what the question is about. */

@@ -102,7 +102,7 @@ describe('the manifest', () => {
       ...{ multiline: 'auto', confidence: 'balanced', maxTokens: 64 },
     });
     expect(chatSettings()).toEqual({
-      ...{ instructions: '', includeActiveFile: true, searchWorkspace: true, sampling: {} },
+      ...{ instructions: '', includeActiveFile: true, searchWorkspace: true, useRules: true, sampling: {} },
       ...{ maxTokens: undefined, thinkingTokens: undefined },
     });
   });
