@@ -4,7 +4,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { apply, emptyConversation, type JournalRecord, replay, titleOf } from '../../../extension/chat/conversation.ts';
+import {
+  apply,
+  distinctLabels,
+  emptyConversation,
+  type JournalRecord,
+  replay,
+  titleOf,
+} from '../../../extension/chat/conversation.ts';
 import { chatItems, conversationMarkdown } from '../../../extension/chat/sessions.ts';
 import { ChatStore, Journal, parseJournal, readJournal } from '../../../extension/chat/store.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
@@ -336,7 +343,9 @@ describe('a process killed while it writes', () => {
 
   it('loses nothing that was flushed, in 30 of 30 runs', async () => {
     const bundle = join(folder, 'store.mjs');
-    const alias = { vscode: fileURLToPath(new URL('vscode.ts', import.meta.url)) };
+    // The journal itself needs nothing of VS Code.
+    const alias = { vscode: join(folder, 'vscode.mjs') };
+    writeFileSync(alias.vscode, 'export {};');
     const entry = fileURLToPath(new URL('../../../extension/chat/store.ts', import.meta.url));
     await build({ entryPoints: [entry], bundle: true, format: 'esm', platform: 'node', outfile: bundle, alias });
     for (let round = 0; round < 30; round++) {
@@ -351,5 +360,30 @@ describe('a process killed while it writes', () => {
       expect(pieces.length).toBeGreaterThan(promised);
       expect(pieces.every((piece, index) => piece === index)).toBe(true);
     }
+  });
+});
+
+describe('labels of attachments', () => {
+  const label = (path: string, text: string) => ({ path, label: text });
+
+  it('show folders of files with the same name until they differ', () => {
+    const items = [
+      label('packages/a/src/index.ts', 'index.ts:1–9'),
+      label('packages/a/src/index.ts', 'index.ts:20–30'),
+      label('packages/b/src/index.ts', 'index.ts:1–9'),
+      label('index.ts', 'index.ts'),
+      label('src/sums.py', 'sums.py'),
+      label('lib/lamp.py', 'light'),
+      label('map', 'Repository map'),
+    ];
+    expect(distinctLabels(items).map((item) => item.label)).toEqual([
+      'a/src/index.ts:1–9',
+      'a/src/index.ts:20–30',
+      'b/src/index.ts:1–9',
+      'index.ts',
+      'sums.py',
+      'light',
+      'Repository map',
+    ]);
   });
 });

@@ -13,6 +13,7 @@ import {
   remoteSettings,
   serverSettings,
 } from '../../../extension/settings.ts';
+import { withSettings } from '../../../scripts/readme-settings.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const property = z.looseObject({ scope: z.string(), markdownDescription: z.string(), default: z.unknown() });
@@ -144,5 +145,17 @@ describe('the source of the extension', () => {
   it('shows no message without l10n', () => {
     const shown = [...source.matchAll(/show(?:Information|Warning|Error)Message\(\s*(['"`])/g)];
     expect(shown.map((match) => match[0])).toEqual([]);
+  });
+});
+
+describe('the README', () => {
+  const readme = readFileSync(`${root}README.md`, 'utf8');
+
+  it('shows the settings of package.json', () => {
+    expect(readme).toBe(withSettings(readme));
+  });
+
+  it('has fewer than 200 lines', () => {
+    expect(readme.split('\n').length).toBeLessThan(200);
   });
 });
