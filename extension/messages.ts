@@ -20,11 +20,15 @@ export const chip = z.object({
 });
 export type Chip = z.infer<typeof chip>;
 
-/** What an error card or notice offers; the extension knows how to do it. */
+/** What a button of the page does; the extension knows how. */
 export const action = z.enum([
   ...['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings', 'trust'],
+  /** During an answer. */
+  ...['stop', 'answer-now'],
   /** For a queued question. */
   ...['send', 'remove'],
+  /** Opens the picker. */
+  'thinking',
 ] as const);
 export type Action = z.infer<typeof action>;
 
@@ -243,9 +247,6 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('send'), text: z.string().min(1).max(limits.chat.questionChars) }),
   /** In the same words, or in others: replaces that turn and all after it, or edits a queued question. */
   z.object({ type: z.literal('resend'), turn: name, text: z.string().min(1).max(limits.chat.questionChars) }),
-  z.object({ type: z.literal('stop') }),
-  /** Ends thinking. */
-  z.object({ type: z.literal('answer-now') }),
   z.object({ type: z.literal('copy'), text: code }),
   z.object({ type: z.literal('insert'), text: code }),
   /** Shows the code as a change of the file that the turn is about. */
@@ -262,8 +263,6 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('open-link'), href: z.string().max(limits.webview.linkChars) }),
   z.object({ type: z.literal('remove-chip'), id: name }),
   z.object({ type: z.literal('add-context') }),
-  z.object({ type: z.literal('pick-thinking') }),
-  z.object({ type: z.literal('pick-model') }),
   z.object({ type: z.literal('download'), model: name }),
   z.object({ type: z.literal('action'), action, turn: name.optional() }),
   /** An error in the page, for the log. */
@@ -284,7 +283,6 @@ export const texts = z.object({
   examplesLabel: z.string(),
   placeholder: z.string(),
   send: z.string(),
-  stop: z.string(),
   queue: z.string(),
   queued: z.string(),
   held: z.string(),
@@ -300,7 +298,6 @@ export const texts = z.object({
   regenerate: z.string(),
   thinking: z.string(),
   thoughts: z.string(),
-  answerNow: z.string(),
   thinkingMode: z.string(),
   cannotThink: z.string(),
   chooseModel: z.string(),

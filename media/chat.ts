@@ -74,7 +74,7 @@ function showState(): void {
 
 document.body.append(transcript.element, composer.element);
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && transcript.running) host.send({ type: 'stop' });
+  if (event.key === 'Escape' && transcript.running) host.act('stop');
 });
 host.listen(handle);
 host.send({ type: 'ready' });

@@ -36,7 +36,7 @@ export class Composer {
     this.#notice = element('div', { id: 'notice', attributes: { 'aria-live': 'polite' } });
     this.#restricted = element('div', { id: 'restricted' }, [
       element('span', { text: texts.restricted }),
-      textButton(texts.actions.trust, true, () => host.send({ type: 'action', action: 'trust' })),
+      textButton(texts.actions.trust, true, () => host.act('trust')),
     ]);
     this.#restricted.hidden = true;
     this.#chips = new ContextChips(host, (chip) => this.#removeChip(chip));
@@ -46,10 +46,10 @@ export class Composer {
     this.#mentions = new MentionMenu(host, this.#box);
     this.#sendButton = iconButton('send', texts.send, () => this.#submit(), 'send');
     this.#sendButton.id = 'send';
-    this.#stopButton = iconButton('stop', texts.stop, () => host.send({ type: 'stop' }), 'stop');
+    this.#stopButton = iconButton('stop', texts.actions.stop, () => host.act('stop'), 'stop');
     this.#stopButton.id = 'stop';
-    this.#model = this.#control('model', 'model', texts.chooseModel, () => host.send({ type: 'pick-model' }));
-    this.#thinking = this.#control('thinking', 'bulb', texts.cannotThink, () => host.send({ type: 'pick-thinking' }));
+    this.#model = this.#control('model', 'model', texts.chooseModel, () => host.act('choose-model'));
+    this.#thinking = this.#control('thinking', 'bulb', texts.cannotThink, () => host.act('thinking'));
     const controls = [
       this.#model,
       this.#thinking,
@@ -239,12 +239,12 @@ export class Composer {
         offer.detail,
       ),
     );
-    return [...download, textButton(texts.otherModels, true, () => this.#host.send({ type: 'pick-model' }))];
+    return [...download, textButton(texts.otherModels, true, () => this.#host.act('choose-model'))];
   }
 
   #remedies(notice: Extract<Notice, { kind: 'problem' }>): HTMLElement[] {
     return notice.actions.map((action, index) =>
-      textButton(this.#host.texts.actions[action], index > 0, () => this.#host.send({ type: 'action', action })),
+      textButton(this.#host.texts.actions[action], index > 0, () => this.#host.act(action)),
     );
   }
 }

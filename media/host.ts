@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { type Texts, type ToHost, type ToPage, texts, toPage } from '../extension/messages.ts';
+import { type Action, type Texts, type ToHost, type ToPage, texts, toPage } from '../extension/messages.ts';
 
 // zod compiles schemas with `new Function` where it can; the page's policy forbids that, and asking would be reported.
 z.config({ jitless: true });
@@ -17,6 +17,11 @@ export class Host {
 
   send(message: ToHost): void {
     this.#api.postMessage(message);
+  }
+
+  /** `turn`: the turn that the action is about. */
+  act(action: Action, turn?: string): void {
+    this.send({ type: 'action', action, ...(turn !== undefined && { turn }) });
   }
 
   /** Messages that are not of the protocol are reported and dropped. */

@@ -43,7 +43,7 @@ export class TurnView {
     this.#thoughtsLabel = element('span', { text: texts.thinking });
     const summary = element('summary', {}, [drawIcon('chevron'), this.#thoughtsLabel]);
     this.#thoughts = element('details', { class: 'thoughts' }, [summary, this.#thinking.element]);
-    this.#answerNow = textButton(texts.answerNow, true, () => host.send({ type: 'answer-now' }));
+    this.#answerNow = textButton(texts.actions['answer-now'], true, () => host.act('answer-now'));
     this.#answerNow.classList.add('answer-now');
     this.#progress = element('div', { class: 'progress-line' });
     this.#footer = element('footer', { class: 'turn-footer' });
@@ -122,9 +122,7 @@ export class TurnView {
   #queueLine({ held }: Queued): HTMLElement {
     const { texts } = this.#host;
     const turn = this.#turn.id;
-    const remove = iconButton('close', texts.actions.remove, () =>
-      this.#host.send({ type: 'action', action: 'remove', turn }),
-    );
+    const remove = iconButton('close', texts.actions.remove, () => this.#host.act('remove', turn));
     remove.dataset['action'] = 'remove';
     const label = element('span', { text: held ? texts.held : texts.queued });
     return element('div', { class: 'queue-line' }, [label, ...(held ? [this.#action('send', false)] : []), remove]);
@@ -207,7 +205,7 @@ export class TurnView {
   }
 
   #action(action: Action, secondary: boolean): HTMLElement {
-    const send = () => this.#host.send({ type: 'action', action, turn: this.#turn.id });
+    const send = () => this.#host.act(action, this.#turn.id);
     const button = textButton(this.#host.texts.actions[action], secondary, send);
     button.dataset['action'] = action;
     return button;

@@ -125,7 +125,6 @@ export function pageTexts(): Texts {
     examplesLabel: t('Examples'),
     placeholder: t('Ask about your code (@ to attach)'),
     send: t('Send'),
-    stop: t('Stop'),
     queue: t('Add to the queue'),
     queued: t('Queued'),
     held: t('Not sent'),
@@ -141,7 +140,6 @@ export function pageTexts(): Texts {
     regenerate: t('Answer again'),
     thinking: t('Thinking…'),
     thoughts: t('Thoughts'),
-    answerNow: t('Answer now'),
     thinkingMode: t('Thinking: {0}', '{0}'),
     cannotThink: t('This model cannot think'),
     chooseModel: t('Choose model'),
@@ -180,6 +178,9 @@ export function pageTexts(): Texts {
       trust: t('Manage trust'),
       send: t('Send'),
       remove: t('Remove from the queue'),
+      stop: t('Stop'),
+      'answer-now': t('Answer now'),
+      thinking: t('Thinking'),
     },
   };
 }

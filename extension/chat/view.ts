@@ -34,6 +34,8 @@ const commands = {
   'show-log': 'hearth.showLog',
   'new-chat': 'hearth.newChat',
   trust: 'workbench.trust.manage',
+  'answer-now': 'hearth.answerNow',
+  thinking: 'hearth.thinking',
 };
 
 /** Passes messages between the page and the chat's parts. Holds no conversation state. */
@@ -119,7 +121,7 @@ export class ChatView {
   }
 
   #handle(message: ToHost): unknown {
-    const { session, tracker, models } = this.#parts;
+    const { tracker, models } = this.#parts;
     switch (message.type) {
       case 'ready':
         return this.#onReady();
@@ -127,10 +129,6 @@ export class ChatView {
         return this.ask(message.text);
       case 'resend':
         return this.#resend(message.turn, message.text);
-      case 'stop':
-        return session.stop();
-      case 'answer-now':
-        return this.#run('hearth.answerNow');
       case 'copy':
         return vscode.env.clipboard.writeText(message.text);
       case 'insert':
@@ -153,10 +151,6 @@ export class ChatView {
         return tracker.remove(message.id);
       case 'add-context':
         return tracker.add();
-      case 'pick-thinking':
-        return this.#run('hearth.thinking');
-      case 'pick-model':
-        return this.#run('hearth.chooseModel');
       case 'download':
         return models.download(message.model);
       case 'action':
@@ -190,6 +184,8 @@ export class ChatView {
         return session.send(turn);
       case 'remove':
         return session.remove(turn);
+      case 'stop':
+        return session.stop();
       case 'settings':
         return this.#run('workbench.action.openSettings', 'hearth');
       default:

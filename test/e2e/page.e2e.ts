@@ -189,7 +189,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     await post(page, [{ type: 'conversation', turns: [{ ...answeredTurn, outcome: { kind: 'running', note: '' } }] }]);
     await page.locator('#stop').waitFor();
     await page.keyboard.press('Escape');
-    await expect.poll(sent).toContainEqual({ type: 'stop' });
+    await expect.poll(sent).toContainEqual({ type: 'action', action: 'stop' });
     await post(page, everything);
     await page.locator('.edit').focus();
     await page.keyboard.press('Enter');

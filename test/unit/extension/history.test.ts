@@ -345,7 +345,7 @@ describe('a process killed while it writes', () => {
     const bundle = join(folder, 'store.mjs');
     // The journal itself needs nothing of VS Code.
     const alias = { vscode: join(folder, 'vscode.mjs') };
-    writeFileSync(alias.vscode, 'export {};');
+    writeFileSync(alias.vscode, 'export const l10n = {};');
     const entry = fileURLToPath(new URL('../../../extension/chat/store.ts', import.meta.url));
     await build({ entryPoints: [entry], bundle: true, format: 'esm', platform: 'node', outfile: bundle, alias });
     for (let round = 0; round < 30; round++) {

@@ -347,7 +347,7 @@ describe('the chat view', () => {
     say({ type: 'copy', text: 'code' });
     for (const action of ['restart', 'choose-model', 'show-log', 'new-chat', 'settings'])
       say({ type: 'action', action });
-    say({ type: 'pick-thinking' });
+    say({ type: 'action', action: 'thinking' });
     say({ type: 'action', action: 'workbench.action.quit' });
     await until(() => user.commands.length === 6);
     expect(user.copied).toEqual(['code']);

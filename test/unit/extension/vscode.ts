@@ -2,9 +2,8 @@
  * The part of the `vscode` module that the extension's code uses, small and in memory, for tests outside VS Code.
  * vitest.config.ts puts it in place of the real one. The types are VS Code's own, and so are the defaults of settings.
  */
-import { readFileSync } from 'node:fs';
 import type * as real from 'vscode';
-import * as z from 'zod';
+import manifest from '../../../package.json' with { type: 'json' };
 
 export class Disposable implements real.Disposable {
   readonly #callOnDispose: () => unknown;
@@ -168,16 +167,9 @@ export const l10n = {
 /** The user's settings; tests write into it. */
 export const settings = new Map<string, unknown>();
 
-const declared = z
-  .object({
-    contributes: z.object({
-      configuration: z.array(z.object({ properties: z.record(z.string(), z.object({ default: z.unknown() })) })),
-    }),
-  })
-  .parse(JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')));
 const defaults = new Map(
-  declared.contributes.configuration.flatMap(({ properties }) =>
-    Object.entries(properties).map(([key, { default: value }]) => [key, value] as const),
+  manifest.contributes.configuration.flatMap(({ properties }) =>
+    Object.entries(properties).map(([key, { default: value }]): [string, unknown] => [key, value]),
   ),
 );
 

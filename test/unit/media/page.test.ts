@@ -180,7 +180,7 @@ describe('the chat page', () => {
     await tell({ type: 'turn', turn: turn() });
     $('#stop').click();
     key(document.body, 'Escape');
-    expect(sent.slice(1)).toEqual([{ type: 'stop' }, { type: 'stop' }]);
+    expect(sent.slice(1)).toEqual(Array(2).fill({ type: 'action', action: 'stop' }));
   });
 
   it('sends a question during an answer with a button that says it is queued', async () => {
@@ -240,7 +240,7 @@ describe('the chat page', () => {
     await tell({ type: 'delta', turn: 't1', kind: 'thinking', text: 'Hm.' });
     expect(button.hidden).toBe(false);
     button.click();
-    expect(sent.at(-1)).toEqual({ type: 'answer-now' });
+    expect(sent.at(-1)).toEqual({ type: 'action', action: 'answer-now' });
     await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'So.' });
     expect(button.hidden).toBe(true);
   });
@@ -410,7 +410,7 @@ describe('the chat page', () => {
     key($('#question'), 'Enter');
     // A draft report may follow.
     expect(sent.findLast(({ type }) => type !== 'draft')).toEqual({ type: 'send', text: '#' });
-    expect(sent.some((message) => message.type === 'stop')).toBe(false);
+    expect(sent.some((message) => message.type === 'action')).toBe(false);
   });
 
   it('removes a mention from the text with its chip', async () => {
@@ -482,7 +482,10 @@ describe('the chat page', () => {
     expect([$('#thinking').getAttribute('aria-pressed'), $('#thinking').textContent]).toEqual(['true', 'On']);
     $('#model').click();
     $('#thinking').click();
-    expect(sent.slice(1)).toEqual([{ type: 'pick-model' }, { type: 'pick-thinking' }]);
+    expect(sent.slice(1)).toEqual([
+      { type: 'action', action: 'choose-model' },
+      { type: 'action', action: 'thinking' },
+    ]);
     await tell({ type: 'controls', controls: { ...controls, thinkingOn: false, canThink: false } });
     expect($('#thinking').title).toBe(pageTexts().cannotThink);
   });
