@@ -5,7 +5,7 @@ import { parseMentions } from '../context/mentions.ts';
 import { nameOf } from '../context/sources.ts';
 import type { MentionSuggester } from '../context/suggest.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
-import { putIntoTerminal } from '../edits/terminal.ts';
+import { putIntoTerminal } from '../edits/target.ts';
 import type { Log } from '../log.ts';
 import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from '../messages.ts';
 import type { Parts } from '../parts.ts';
