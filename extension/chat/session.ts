@@ -135,7 +135,7 @@ export class ChatSession {
   }
 
   /**
-   * Replaces that turn and all later ones with a new question, or edits a queued one. `gathered`: new attachments. A turn
+   * Replaces that turn and all later ones that were asked with a new question, or edits a queued one. `gathered`: new attachments. A turn
    * whose answer has just begun is past editing: the new question is queued.
    */
   async resend(id: string, question: string, gathered?: Gathered): Promise<void> {
@@ -147,7 +147,8 @@ export class ChatSession {
       const { kind, omitted } = old.view;
       return this.#record(id, { kind, question, ...{ attachments: old.attachments, omitted }, ...gathered }, true);
     }
-    if (!this.busy) for (const { view } of turns.slice(at)) this.#tell({ type: 'drop', turn: view.id });
+    const replaced = this.busy ? [] : turns.slice(at).filter((turn) => !isQueued(turn));
+    for (const { view } of replaced) this.#tell({ type: 'drop', turn: view.id });
     await this.#askAgain(old, question, gathered);
   }
 

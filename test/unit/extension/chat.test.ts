@@ -431,6 +431,16 @@ describe('the queue of a chat', () => {
     });
   });
 
+  it('survives the edit of an earlier question', async () => {
+    const { session } = await open(clientOf());
+    const running = session.ask('SLOW', []);
+    await session.ask('second', []);
+    session.stop();
+    await running;
+    await session.resend(idOf(session, 'SLOW'), 'first');
+    expect([state(session), held(session)]).toEqual([['first done', 'second queued'], [true]]);
+  });
+
   it('queues an edited question whose answer has begun', async () => {
     const { session } = await open(clientOf());
     const running = session.ask('SLOW', []);
