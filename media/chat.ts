@@ -14,7 +14,7 @@
  *   #mentions [role=option]   suggestions for a mention after `@` or `#`
  *   #usage                    context window use
  *   #model, #thinking         open the pickers; #thinking has aria-pressed
- *   #send, #stop              one of them is visible
+ *   #send, #stop              #stop during an answer, and #send beside it once the box has text
  *   #announcer (aria-live)    says when an answer is complete
  */
 import type { ToPage } from '../extension/messages.ts';
