@@ -31,7 +31,7 @@ async function shownAt({ path, languageId, prefix, suffix, written }: Place): Pr
   const { decoder } = replying(tokenizer, () => [...Buffer.from(written), tokenizer.require('<end>')]);
   const scheduler = schedulerOf(decoder);
   const client = {
-    warmModel: { id: 'scripted', fillInTheMiddle: true },
+    completionModel: { id: 'scripted', fillInTheMiddle: true },
     complete: (params: CompleteParams) => {
       const request = { ...completeParams.parse(params), stopStrings: [], sampling: greedy, random: Math.random };
       return complete(scheduler, tokenizer, 4096, request);
