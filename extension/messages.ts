@@ -13,9 +13,9 @@ export const chip = z.object({
   label: z.string(),
   /** Line range, and whether lines were left out. */
   detail: z.string(),
-  /** Estimated; 0: not known before it is sent. */
+  /** Estimated; 0 if unknown before sending. */
   tokens: z.number(),
-  /** As it stands in the question; without it the chip is no mention. */
+  /** The mention as written in the question. Absent if the chip is not a mention. */
   mention: z.string().optional(),
 });
 export type Chip = z.infer<typeof chip>;
@@ -44,19 +44,19 @@ export type Figures = z.infer<typeof figures>;
 export const outcome = z.discriminatedUnion('kind', [
   /** Runs after the answers before it; `held`: only once the user sends it. */
   z.object({ kind: z.literal('queued'), held: z.boolean() }),
-  /** Being answered. `note` says what is going on before text comes; `share` is 0 to 1 where that is known. */
+  /** `note`: progress before the first text. `share`: 0 to 1, if known. */
   z.object({ kind: z.literal('running'), note: z.string(), share: z.number().optional() }),
   /** `length`: the limit on answers; `context`: the model's context is full. */
   z.object({
     kind: z.literal('done'),
     reason: z.enum(['stop', 'length', 'context', 'repetition']),
     figures,
-    /** Earliest messages that the model did not see, because its context is full. */
+    /** Number of early messages dropped from the full context. */
     dropped: z.number(),
   }),
   /** Stopped by the user. */
   z.object({ kind: z.literal('stopped'), figures: figures.optional() }),
-  /** The window or the computer went away while it was being answered. */
+  /** The window closed or the computer stopped during the answer. */
   z.object({ kind: z.literal('interrupted') }),
   z.object({ kind: z.literal('failed'), message: z.string(), actions: z.array(action) }),
 ]);
@@ -85,7 +85,7 @@ export const turn = z.object({
   answer: z.string(),
   /** Name of the model that answered. */
   model: z.string(),
-  /** Places that the answer names, all of which exist. */
+  /** Citations that exist. */
   citations: z.array(citation),
   /** Citations of places that do not exist, as written in the answer. */
   missing: z.array(z.string()),
@@ -121,7 +121,7 @@ export type Controls = z.infer<typeof controls>;
 
 export const context = z.object({
   chips: z.array(chip),
-  /** What the active editor could add, where it was removed. */
+  /** What the active editor could add after its chip was removed. */
   addable: z.string().optional(),
   /** The folder is not trusted, so it is not searched. */
   restricted: z.boolean(),
@@ -133,9 +133,9 @@ export const suggestion = z.object({
   kind: z.enum(['file', 'folder', 'symbol', 'selection', 'problems', 'diff', 'terminal', 'repository']),
   label: z.string(),
   detail: z.string(),
-  /** Takes the place of what is typed. */
+  /** Replaces the typed text. */
   text: z.string(),
-  /** A value is still to come. */
+  /** A value must follow. */
   open: z.boolean(),
 });
 export type Suggestion = z.infer<typeof suggestion>;
@@ -242,7 +242,7 @@ export type ToPage = z.infer<typeof toPage>;
 const code = z.string().max(limits.webview.codeChars);
 const name = z.string().max(limits.webview.nameChars);
 export const toHost = z.discriminatedUnion('type', [
-  /** The page can show things now. */
+  /** The page is loaded. */
   z.object({ type: z.literal('ready') }),
   z.object({ type: z.literal('send'), text: z.string().min(1).max(limits.chat.questionChars) }),
   /** In the same words, or in others: replaces that turn and all after it, or edits a queued question. */
@@ -257,7 +257,7 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('draft'), draft }),
   /** The text after `@` or `#`. */
   z.object({ type: z.literal('suggest'), query: name }),
-  /** A citation of that turn, by its text; or the text that went with it, by its chip. */
+  /** Opens a citation of that turn by its text, or an attachment by its chip. */
   z.object({ type: z.literal('open-citation'), turn: name, text: name }),
   z.object({ type: z.literal('open-chip'), turn: name, id: name }),
   z.object({ type: z.literal('open-link'), href: z.string().max(limits.webview.linkChars) }),

@@ -4,7 +4,7 @@ import { drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts
 import type { Host } from './host.ts';
 import { MentionMenu } from './mentions.ts';
 
-/** Between the last key and its report to the extension. */
+/** Debounce of draft reports to the extension. */
 const draftMs = 150;
 
 /** The question box with attachments, model, thinking switch, and send or stop. */
@@ -79,7 +79,7 @@ export class Composer {
     this.#onInput();
   }
 
-  /** Whoever types already keeps that. */
+  /** Does nothing if the user has already typed something. */
   restore({ text, start, end }: Draft): void {
     if (this.#box.value !== '') return;
     this.setText(text);
@@ -138,7 +138,7 @@ export class Composer {
   }
 
   showNotice(notice: Notice): void {
-    // Download and load report many times a second: the same notice keeps its elements, and with them the focus.
+    // Downloads and loads report many times a second. An unchanged notice keeps its elements and the focus.
     const key = notice.kind === 'progress' ? 'progress' : JSON.stringify(notice);
     if (key === this.#shownNotice && notice.kind !== 'progress') return;
     this.#shownNotice = key;
@@ -191,7 +191,7 @@ export class Composer {
     this.#draftTimer = setTimeout(() => this.#report(), draftMs);
   }
 
-  /** The extension keeps it, and shows chips for the mentions in it. */
+  /** The extension saves the draft and shows chips for its mentions. */
   #report(): void {
     clearTimeout(this.#draftTimer);
     const { value: text, selectionStart: start, selectionEnd: end } = this.#box;
@@ -262,7 +262,7 @@ function meterOrSweep(share: number | undefined, name: string): HTMLElement {
   return bar;
 }
 
-/** Beyond this share the beginning of the conversation is about to be left out. */
+/** Above this share, early messages will soon be dropped. */
 const nearlyFull = 0.75;
 
 /** Context window use as a ring. Its title has the numbers, which screen readers announce. */

@@ -1,4 +1,4 @@
-/** What rendered Markdown gets besides: buttons on code, and links at citations. */
+/** Decorates rendered Markdown: buttons on code, links on citations. */
 import { placeBorders } from '../extension/answerMarkup.ts';
 import type { Citation } from '../extension/messages.ts';
 import { asLink, confirmed, element, iconButton } from './dom.ts';
@@ -7,7 +7,7 @@ import { targetOf } from './markdown.ts';
 
 const shells = new Set('sh bash zsh shell console terminal fish powershell ps1 pwsh bat cmd'.split(' '));
 
-/** Gives code blocks a head with the language, and the buttons once the code is complete. */
+/** Adds a header with the language to code blocks, and buttons once the code is complete. */
 export function decorateCode(block: HTMLElement, open: boolean, turn: string, host: Host): void {
   for (const pre of block.querySelectorAll('pre')) {
     const code = pre.querySelector('code');
@@ -48,16 +48,16 @@ function codeButtons(code: HTMLElement, language: string, turn: string, host: Ho
 
 export interface CheckedPlaces {
   citations: readonly Citation[];
-  /** Places that the answer names and that do not exist. */
+  /** Citations of places that do not exist. */
   missing: readonly string[];
-  /** The tooltip of one that does not. */
+  /** Tooltip of a missing place. */
   missingLabel: string;
   open(citation: Citation): void;
 }
 
 /**
- * Makes the places that an answer names, and that exist, links into the editor, and marks those that do not exist. Blocks
- * of code stay as they are, and so do code spans that hold more than a place.
+ * Links existing citations to the editor and marks missing ones. Leaves code blocks unchanged, and code spans that contain
+ * more than a citation.
  */
 export function linkCitations(root: HTMLElement, places: CheckedPlaces): void {
   const known = new Map(places.citations.map((citation) => [citation.text, citation]));
@@ -74,7 +74,7 @@ export function linkCitations(root: HTMLElement, places: CheckedPlaces): void {
   }
 }
 
-/** The longest first: `a.ts:1-2` begins with `a.ts:1`. */
+/** Longest first, because `a.ts:1-2` starts with `a.ts:1`. */
 function anyOf(texts: readonly string[]): RegExp {
   const longest = [...texts].sort((a, b) => b.length - a.length);
   const escaped = longest.map((text) => text.replaceAll(/[\\^$.*+?()[\]{}|/-]/g, String.raw`\$&`));
@@ -92,7 +92,7 @@ function proseNodes(root: HTMLElement): Text[] {
 }
 
 function markIn(node: Text, pattern: RegExp, known: ReadonlyMap<string, Citation>, places: CheckedPlaces): void {
-  // From the last to the first, so that what stands before keeps its offset.
+  // From last to first, so that earlier offsets stay valid.
   for (const { 0: text, index } of [...node.data.matchAll(pattern)].reverse()) {
     const rest = node.splitText(index);
     rest.splitText(text.length);

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { type Action, type Texts, type ToHost, type ToPage, texts, toPage } from '../extension/messages.ts';
 
-// zod compiles schemas with `new Function` where it can; the page's policy forbids that, and asking would be reported.
+// zod compiles schemas with `new Function` if allowed. The page's CSP forbids that and would report the attempt.
 z.config({ jitless: true });
 
 interface VsCodeApi {
@@ -24,7 +24,7 @@ export class Host {
     this.send({ type: 'action', action, ...(turn !== undefined && { turn }) });
   }
 
-  /** Messages that are not of the protocol are reported and dropped. */
+  /** Reports and drops invalid messages. */
   listen(handle: (message: ToPage) => void): void {
     window.addEventListener('message', (event: MessageEvent<unknown>) => {
       const parsed = toPage.safeParse(event.data);

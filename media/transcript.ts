@@ -3,7 +3,7 @@ import { drawIcon, element, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
 import { TurnView } from './turn.ts';
 
-/** Scrolling closer to the end than this follows the answer again. */
+/** Scrolling closer to the end than this resumes following. */
 const followPixels = 48;
 /** Screen readers announce this much of a finished answer. */
 const announcedChars = 1_000;
@@ -19,7 +19,7 @@ export class Transcript {
   readonly #announcer: HTMLElement;
   readonly #turns = new Map<string, TurnView>();
   #following = true;
-  /** Where the view stood when we last looked. */
+  /** Scroll position at the last check. */
   #lastTop = 0;
 
   /** `ask` puts an example into the question box. */
@@ -109,11 +109,11 @@ export class Transcript {
     this.#toEnd.hidden = this.#following;
   }
 
-  /** Growing text moves the end away as well, so the distance alone says nothing: only a person scrolls up. */
+  /** Growing text also increases the distance to the end, so only scrolling up stops following. */
   #notice(): void {
     const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
     const below = scrollHeight - scrollTop - clientHeight;
-    // Text that shrinks moves the view up too, and leaves it at the end.
+    // Shrinking text also moves the view up, but keeps it at the end.
     if (scrollTop < this.#lastTop) this.#following = below <= 1;
     else if (scrollTop > this.#lastTop && below < followPixels) this.#following = true;
     this.#lastTop = scrollTop;

@@ -16,7 +16,7 @@ type Running = Extract<Outcome, { kind: 'running' }>;
 type Queued = Extract<Outcome, { kind: 'queued' }>;
 type Ended = Exclude<Outcome, Running | Queued>;
 
-/** A speed over less time is noise. */
+/** Speed is shown after this time; before, it is noise. */
 const leastSeconds = 1;
 
 /** One question and its answer. */
@@ -31,7 +31,7 @@ export class TurnView {
   readonly #answer: StreamingMarkdown;
   readonly #progress: HTMLElement;
   readonly #footer: HTMLElement;
-  /** When the first text of this answer was seen, and how many tokens it had then. */
+  /** Time and token count at the first delta. */
   #begun: { atMs: number; tokens: number } | undefined;
 
   constructor(turn: Turn, host: Host) {
@@ -240,7 +240,7 @@ export class TurnView {
   }
 }
 
-/** Appends text that continues; replaces text that was corrected or is complete. */
+/** Appends a continuation, or replaces corrected or complete text. */
 function become(shown: StreamingMarkdown, text: string, running: boolean): void {
   if (running && text.startsWith(shown.markdown)) shown.append(text.slice(shown.markdown.length));
   else shown.set(text);

@@ -144,7 +144,7 @@ export function distinctLabels<T extends { readonly label: string; readonly path
   const paths = [...new Set(items.map(({ path }) => path))];
   return items.map((item) => {
     const name = segments(item.path, 1);
-    // A symbol or a map is not called by its file.
+    // Symbols and maps are not labelled by file name.
     if (!item.label.startsWith(name)) return item;
     const isShared = (count: number) =>
       paths.some((path) => path !== item.path && segments(path, count) === segments(item.path, count));

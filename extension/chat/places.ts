@@ -54,7 +54,7 @@ const markStyle = (): vscode.TextEditorDecorationType =>
   vscode.window.createTextEditorDecorationType({
     isWholeLine: true,
     backgroundColor: new vscode.ThemeColor('editor.rangeHighlightBackground'),
-    // High contrast has no background for it.
+    // High contrast themes have no background for it.
     borderStyle: 'solid',
     borderWidth: '0 0 0 2px',
     borderColor: new vscode.ThemeColor('focusBorder'),

@@ -16,7 +16,7 @@ import {
 
 /** File with the id of the conversation on screen. VS Code's workspaceState reaches the disk seconds later. */
 const pointer = 'current';
-/** It becomes part of a path. */
+/** Ids become part of a path. */
 const validId = /^[a-z0-9-]{1,64}$/;
 const extension = '.jsonl';
 
