@@ -15,7 +15,7 @@
  *   #usage                    context window use
  *   #model, #thinking         open the pickers; #thinking has aria-pressed
  *   #send, #stop              #stop during an answer, and #send beside it once the box has text
- *   #announcer (aria-live)    says when an answer is complete
+ *   #announcer (aria-live)    says when an answer is complete or a question queued
  */
 import type { ToPage } from '../extension/messages.ts';
 import './chat.css';

@@ -73,6 +73,7 @@ export class Transcript {
     else {
       this.#place(this.#make(turn));
       this.#scrollToEnd();
+      if (turn.outcome.kind === 'queued') this.#announcer.textContent = this.#host.texts.queued;
     }
     this.#empty.hidden = true;
   }

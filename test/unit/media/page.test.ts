@@ -211,8 +211,8 @@ describe('the chat page', () => {
       false,
     ]);
     expect($('[data-turn=q2]').querySelector('.queue-line')).toBeNull();
-    await tell({ type: 'turn', turn: turn({ id: 'new' }) });
-    expect(order()).toEqual(['t1', 'q2', 'new', 'q1']);
+    await tell({ type: 'turn', turn: turn({ id: 'new' }) }, { type: 'turn', turn: queued('q3') });
+    expect([order(), $('#announcer').textContent]).toEqual([['t1', 'q2', 'new', 'q1', 'q3'], pageTexts().queued]);
   });
 
   it('removes, edits and sends a queued question', async () => {
