@@ -32,9 +32,9 @@ import {
 import { StatusBar } from './status.ts';
 import { TaskActions } from './tasks.ts';
 import { Thinking } from './thinking.ts';
-import { showFirstWindow } from './welcome.ts';
 
 const chatViewId = 'hearth.chat';
+const firstWindowShown = 'hearth.firstWindowShown';
 
 let running: { engine: EngineHost; index: RepositoryIndex; chat: LazyChat } | undefined;
 
@@ -216,4 +216,13 @@ function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void 
   } else if (indexSettings.some((key) => event.affectsConfiguration(key))) {
     parts.index.reopen().catch(report);
   }
+}
+
+/** The first window that `npm start` opens, once a profile: the chat and the walkthrough, and not VS Code's own chat, which asks for an account. */
+async function showFirstWindow(extension: string, memory: vscode.Memento): Promise<void> {
+  if (process.env['HEARTH_FIRST_WINDOW'] !== '1' || memory.get(firstWindowShown) === true) return;
+  await memory.update(firstWindowShown, true);
+  await vscode.commands.executeCommand('workbench.action.closeAuxiliaryBar');
+  await vscode.commands.executeCommand('workbench.action.openWalkthrough', `${extension}#start`, false);
+  await vscode.commands.executeCommand('hearth.openChat');
 }
