@@ -19,7 +19,7 @@ export interface LoadOptions {
    * in `notes`.
    */
   readonly cachePrecision?: CachePrecision;
-  /** Directory for files derived from the weights (packed graphs). Absent: nothing stays on disk. */
+  /** Directory for files derived from the weights (packed graphs) and for what was learned of the device. Absent: nothing stays on disk. */
   readonly cacheDirectory?: string;
   /** sha256 or another stable identifier of the weights; names the derived files. */
   readonly digest?: string;

@@ -5,6 +5,7 @@
 import { constants } from 'node:fs';
 import { access, mkdir, statfs } from 'node:fs/promises';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
+import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
 import { defaultStoreDirectory } from '../catalogue/paths.ts';
 import { openStore } from '../catalogue/store.ts';
@@ -57,7 +58,7 @@ const checks: Readonly<Record<string, Check>> = {
     return { state: 'ok', text: 'onnxruntime-node is loaded' };
   },
   Devices: async () =>
-    (await discoverDevices()).map(({ backend, found, description, notes }) => ({
+    (await discoverDevices(join(defaultStoreDirectory(), 'derived'))).map(({ backend, found, description, notes }) => ({
       state: found ? 'ok' : 'limited',
       text: withoutPaths(`${backend}: ${[description, ...notes].join(' ')}`),
     })),

@@ -28,7 +28,10 @@ export const candidates: readonly Candidate[] = [
     name: 'webgpu',
     // A software GPU is used only on request, because the CPU backend is faster.
     open: async (choice) =>
-      (await import('../backend/webgpu/index.ts')).createWebgpuBackend({ gpu: { refuseSoftware: choice === 'auto' } }),
+      (await import('../backend/webgpu/index.ts')).createWebgpuBackend({
+        gpu: { refuseSoftware: choice === 'auto' },
+        selfCheck: true,
+      }),
   },
   { name: 'onnx', open: async () => (await import('../backend/onnx/index.ts')).onnxBackend },
   { name: 'reference', open: async () => (await import('../backend/reference/index.ts')).referenceBackend },
@@ -100,14 +103,18 @@ interface Device {
   readonly notes: readonly string[];
 }
 
-/** In the order in which `auto` tries them. */
-export async function discoverDevices(): Promise<Device[]> {
-  return [await discoverGpu(), processor()];
+/**
+ * In the order in which `auto` tries them.
+ * @param derived the directory where loads keep what they learned of a device (`LoadOptions.cacheDirectory`)
+ */
+export async function discoverDevices(derived: string): Promise<Device[]> {
+  return [await discoverGpu(derived), processor()];
 }
 
-async function discoverGpu(): Promise<Device> {
+async function discoverGpu(derived: string): Promise<Device> {
   try {
     const { Gpu } = await import('../backend/webgpu/device/gpu.ts');
+    const { checkNotes } = await import('../backend/webgpu/check/selfCheck.ts');
     const gpu = await Gpu.open();
     const { capabilities } = gpu;
     gpu.dispose();
@@ -118,7 +125,11 @@ async function discoverGpu(): Promise<Device> {
       found: true,
       usedByAuto: !capabilities.software,
       description: describeGpu(capabilities),
-      notes: [...(capabilities.software ? [slow] : []), ...capabilities.notes],
+      notes: [
+        ...(capabilities.software ? [slow] : []),
+        ...capabilities.notes,
+        ...(await checkNotes(capabilities, derived)),
+      ],
     };
   } catch (error) {
     if (!(error instanceof HearthError)) throw error;

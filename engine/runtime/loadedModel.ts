@@ -119,7 +119,8 @@ export async function decoderFor(
     ...(meanwhile && { meanwhile }),
     ...(threads !== undefined && { threads }),
     ...(cachePrecision !== undefined && { cachePrecision }),
-    ...(cacheDirectory !== undefined && digest !== undefined && { cacheDirectory, digest }),
+    ...(cacheDirectory !== undefined && { cacheDirectory }),
+    ...(digest !== undefined && { digest }),
   };
   try {
     return await loadDecoder(request.backend, spec, model.weights, options, among);

@@ -23,6 +23,8 @@ export interface SamplerLimits {
   readonly maxRows: number;
 }
 
+export type DrawnSlice = Pick<SamplingSlice, 'rules' | 'history' | 'forbidden' | 'uniforms'>;
+
 export interface SamplerOperands {
   /** `[rows, vocabulary]` */
   readonly logits: GPUBuffer;
@@ -57,7 +59,7 @@ export class DeviceSampler {
     return builder.finish();
   }
 
-  write(queue: GPUQueue, slices: readonly SamplingSlice[]): void {
+  write(queue: GPUQueue, slices: readonly DrawnSlice[]): void {
     const { settings, uniforms, history, forbidden, drawn } = this.#buffers;
     const words = historyWords(this.#vocabularySize);
     for (const [row, slice] of slices.entries()) {

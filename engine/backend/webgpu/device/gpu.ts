@@ -51,7 +51,8 @@ const allocationSize = (byteLength: number): number => Math.max(16, Math.ceil(by
 
 export class Gpu {
   readonly device: GPUDevice;
-  readonly capabilities: GpuCapabilities;
+  /** What kernels are made for: the adapter's, less what the self-check switched off. */
+  capabilities: GpuCapabilities;
   /** Set once the device is gone; every later use throws `device-lost`. */
   lossMessage: string | undefined;
   readonly #opened: OpenedGpu;
