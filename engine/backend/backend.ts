@@ -61,6 +61,12 @@ export interface Decoder {
    */
   run(batch: readonly SequenceSlice[]): Promise<Float32Array[]>;
   /**
+   * GPU backends only: starts a forward pass that asks for no logits. Resolves once the pass is submitted and its tokens count
+   * as cached; passes that follow are computed after it. At most one may be in flight when another is started.
+   * @throws HearthError as `run` does, `device-lost` also from `done`.
+   */
+  submit?(batch: readonly SequenceSlice[]): Promise<SubmittedPass>;
+  /**
    * Whether the KV cache can take all of these tokens now. Exact: blocks shared between sequences count once, and
    * copies made by a write to a shared block are included.
    */
@@ -78,6 +84,11 @@ export interface Decoder {
    */
   copyBandwidth?(): Promise<number | undefined>;
   dispose(): Promise<void>;
+}
+
+export interface SubmittedPass {
+  /** Resolves when the device has computed it. */
+  readonly done: Promise<void>;
 }
 
 /** Full contexts that the KV cache is sized for: one chat, one completion, and one summary or older chat. */
@@ -124,6 +135,8 @@ export interface SequenceSerializer {
 export interface DeviceSampling {
   /** Most tokens that one call samples for each sequence. */
   readonly maxSteps: number;
+  /** `sample` takes `ahead`. */
+  readonly samplesAhead: boolean;
   /**
    * Whether the device implements these parameters as sampling/sampler.ts does, up to rounding of probabilities to f32.
    */
@@ -133,10 +146,12 @@ export interface DeviceSampling {
    * last sampled token is not appended. A slice ends early at a stop id; tokens sampled after it are removed from its
    * sequence.
    * @param steps 1 to `maxSteps`; each sequence's context must have space for as many tokens.
+   * @param ahead steps that the device goes on with meanwhile, 0 to `maxSteps`, for which there must be space too. The next call returns
+   * their tokens if it continues all slices, with `steps` of the same number; any other call drops them.
    * @returns the sampled tokens of each slice, at least one.
    * @throws HearthError as `run` does.
    */
-  sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]>;
+  sample(slices: readonly SamplingSlice[], steps: number, ahead?: number): Promise<number[][]>;
 }
 
 /** The sampling parameters that a device can apply without reading logits back. */
@@ -163,7 +178,7 @@ export interface SamplingSlice {
   readonly history: { readonly sequence: ReadonlySet<number>; readonly generated: ReadonlySet<number> };
   /** Ids that are masked in every step. */
   readonly forbidden: readonly number[];
-  /** Random numbers in [0, 1), one a step. */
+  /** Random numbers in [0, 1), one a step, those ahead included. */
   readonly uniforms: readonly number[];
   readonly stopIds: ReadonlySet<number>;
 }

@@ -41,6 +41,13 @@ export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepL
 
 type Slice = StepSlice<Job>;
 
+/** A pass that the device computes while the next one is decided. */
+interface PassInFlight {
+  readonly slices: readonly Slice[];
+  readonly startMs: number;
+  readonly done: Promise<void>;
+}
+
 export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #queue: RequestQueue<Job>;
@@ -49,6 +56,9 @@ export class Scheduler {
   readonly #deviceSampler: DeviceSampler;
   readonly #room: MemoryRoom;
   readonly #draftTokens: DraftTokens;
+  #inFlight: PassInFlight | undefined;
+  /** End of the last pass: a pass that was submitted before it did not start earlier. */
+  #lastEndMs = Number.NEGATIVE_INFINITY;
   #working: Promise<void> | undefined;
   #closed = false;
   /** Tokens that wait for a grammar. */
@@ -114,6 +124,10 @@ export class Scheduler {
       this.#endUnwanted(nowMs);
       const step = this.#queue.next(nowMs);
       if (!step) {
+        if (this.#inFlight) {
+          await this.#settleInFlight();
+          continue;
+        }
         // Not in a `finally`: a request submitted before it ran would find a loop that has already ended.
         this.#working = undefined;
         if (!this.#closed) this.#machine.snapshots?.onIdle();
@@ -165,12 +179,66 @@ export class Scheduler {
   async #run(slices: readonly Slice[], startMs: number): Promise<void> {
     const fitting = this.#room.fitting(slices);
     if (fitting.length === 0) return;
-    const deviceStep = this.#deviceSampler.plan(fitting);
+    const deviceStep = this.#deviceSampler.plan(fitting, this.#mayRunAhead(fitting));
     if (deviceStep) await this.#sampleOnDevice(fitting, deviceStep, startMs);
+    else if (this.#mayBeInFlight(fitting)) await this.#submitPass(fitting, startMs);
     else await this.#compute(fitting, startMs);
   }
 
-  async #sampleOnDevice(slices: readonly Slice[], step: DeviceStep, startMs: number): Promise<void> {
+  /** Nobody else waits for the device, nor is likely to. */
+  #mayRunAhead(slices: readonly Slice[]): boolean {
+    const [first] = slices;
+    if (!first || this.#queue.size > slices.length) return false;
+    return !this.#queue.isTypingBefore(first.request, this.#options.now());
+  }
+
+  /** A part of prompts that go on, while nobody types: what comes next then does not depend on it. */
+  #mayBeInFlight(slices: readonly Slice[]): boolean {
+    const [first] = slices;
+    if (!first || !this.decoder.submit || this.#queue.isTypingBefore(first.request, this.#options.now())) return false;
+    return slices.every(({ request, tokens, logits }) => logits === 'none' && tokens < request.waitingTokens);
+  }
+
+  /** Submits before the pass before is waited for, and leaves it in flight. */
+  async #submitPass(slices: readonly Slice[], startMs: number): Promise<void> {
+    let done: Promise<void> | undefined;
+    let failure: unknown;
+    try {
+      done = (await this.decoder.submit?.(slices.map(work)))?.done;
+      // Awaited when the next pass is submitted.
+      done?.catch(() => {});
+    } catch (error) {
+      failure = error;
+    }
+    if (!(await this.#settleInFlight())) return;
+    if (done) this.#inFlight = { slices, startMs, done };
+    else await this.#failed(slices, failure);
+  }
+
+  /** Waits for the pass in flight. @returns false if the device was lost, and with it whatever was submitted after. */
+  async #settleInFlight(): Promise<boolean> {
+    const flight = this.#inFlight;
+    if (!flight) return true;
+    this.#inFlight = undefined;
+    try {
+      await flight.done;
+    } catch (error) {
+      if (isLoss(error)) {
+        await this.#recover(error);
+        return false;
+      }
+      for (const { request } of flight.slices) if (this.#queue.has(request)) this.#fail(request, error);
+      return true;
+    }
+    const startMs = Math.max(flight.startMs, this.#lastEndMs);
+    const endMs = this.#options.now();
+    this.#queue.measured(flight.slices, endMs - startMs);
+    this.#account(flight.slices, startMs, endMs);
+    return true;
+  }
+
+  async #sampleOnDevice(slices: readonly Slice[], step: DeviceStep, loopMs: number): Promise<void> {
+    if (!(await this.#settleInFlight())) return;
     let sampled: number[][];
     try {
       sampled = await this.#deviceSampler.sample(step);
@@ -178,6 +246,7 @@ export class Scheduler {
       await this.#failed(slices, error);
       return;
     }
+    const startMs = step.begun ? this.#lastEndMs : Math.max(loopMs, this.#lastEndMs);
     const endMs = this.#options.now();
     this.#deviceSampler.took(step, endMs - startMs);
     this.#account(
@@ -212,24 +281,31 @@ export class Scheduler {
   }
 
   #account(slices: readonly Slice[], startMs: number, endMs: number): void {
+    this.#lastEndMs = endMs;
     this.#queue.charge(slices, endMs - startMs, endMs);
     this.#statistics.step(slices, endMs - startMs);
   }
 
-  async #compute(slices: readonly Slice[], startMs: number): Promise<void> {
+  async #compute(slices: readonly Slice[], loopMs: number): Promise<void> {
+    const running = this.decoder.run(slices.map(work));
+    // A failure is handled below, after the pass before.
+    running.catch(() => {});
+    if (!(await this.#settleInFlight())) return;
     let logits: Float32Array[];
     try {
-      logits = await this.decoder.run(slices.map(work));
+      logits = await running;
     } catch (error) {
       await this.#failed(slices, error);
       return;
     }
+    const startMs = Math.max(loopMs, this.#lastEndMs);
     const endMs = this.#options.now();
     this.#queue.measured(slices, endMs - startMs);
     this.#account(slices, startMs, endMs);
     this.#draftTokens.measured(slices, endMs - startMs);
-    for (const [i, slice] of slices.entries())
-      await this.#withoutWaiting(slice.request, this.#computed(slice, logits[i]));
+    for (const [i, slice] of slices.entries()) {
+      if (this.#queue.has(slice.request)) await this.#withoutWaiting(slice.request, this.#computed(slice, logits[i]));
+    }
   }
 
   /** Compiling a grammar may take a second; other requests continue meanwhile. */
@@ -247,6 +323,7 @@ export class Scheduler {
   /** Every request keeps its tokens and is admitted again; its cache is computed again. */
   async #recover(loss: HearthError): Promise<void> {
     const { decoder, cache } = this.#machine;
+    this.#inFlight = undefined;
     for (const job of this.#queue) {
       if (job.lease) cache.discard(job.lease);
       job.lease = undefined;
@@ -264,8 +341,8 @@ export class Scheduler {
   }
 
   #stepLimits(): StepLimits {
-    const { maxTokensPerRun, maxSequencesPerRun } = this.decoder;
-    return { chunkTokens: maxTokensPerRun, maxSequences: maxSequencesPerRun };
+    const { maxTokensPerRun, maxSequencesPerRun, submit } = this.decoder;
+    return { chunkTokens: maxTokensPerRun, maxSequences: maxSequencesPerRun, passesInFlight: submit ? 2 : 1 };
   }
 
   async #failed(slices: readonly Slice[], error: unknown): Promise<void> {

@@ -66,9 +66,8 @@ async function drawOnDevice(
     const pass = encoder.beginComputePass();
     plan.encode(pass);
     pass.end();
-    sampler.encodeReadBack(encoder, rows);
-    device.queue.submit([encoder.finish()]);
-    return (await sampler.read(rows)).map(([id = -1]) => id);
+    const { tokens } = await sampler.submit(device.queue, encoder, rows);
+    return (await tokens).map(([id = -1]) => id);
   } finally {
     for (const buffer of taken) gpu.free(buffer);
   }

@@ -11,6 +11,7 @@ import type {
   Sequence,
   SequenceSerializer,
   SequenceSlice,
+  SubmittedPass,
 } from '../../backend.ts';
 import { checkedBatch, type OwnSlice } from '../../backend.ts';
 import { measureCopyBandwidth } from '../device/bandwidth.ts';
@@ -34,6 +35,16 @@ export const maxSequencesPerRun = 16;
 
 type Slice = OwnSlice<WebgpuSequence>;
 
+/** Tokens that the device samples while the host does something else. */
+interface Ahead {
+  readonly steps: number;
+  readonly tokens: Promise<number[][]>;
+  /** Where the sequences stand when it begins, and with which token. */
+  readonly lengths: readonly number[];
+  readonly firsts: readonly (number | undefined)[];
+  readonly slices: readonly SamplingSlice[];
+}
+
 export interface LoadedParts extends DecoderParts {
   readonly gpu: Gpu;
   readonly sampler: DeviceSampler;
@@ -51,14 +62,16 @@ export class WebgpuDecoder implements Decoder {
   readonly notes: readonly string[];
   readonly deviceSampling: DeviceSampling = {
     maxSteps,
+    samplesAhead: true,
     supports: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
-    sample: (slices, steps) => this.#sample(slices, steps),
+    sample: (slices, steps, ahead) => this.#sample(slices, steps, ahead),
   };
   readonly serializer: SequenceSerializer;
   readonly #parts: LoadedParts;
   readonly #gpu: Gpu;
   readonly #sequences = new Set<WebgpuSequence>();
   readonly #plans = new Map<string, Promise<Plan>>();
+  #ahead: Ahead | undefined;
   #disposed = false;
 
   constructor(parts: LoadedParts) {
@@ -97,17 +110,43 @@ export class WebgpuDecoder implements Decoder {
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
+    const slices = this.#checked(batch);
+    const rows = rowCount(slices);
+    if (rows === 0) return slices.map(() => new Float32Array());
+    const logits = await this.#explained(async () => {
+      const chosen = await this.#compute(slices, rowsOfPlan(rows));
+      // A caller that cancels waits for one run, not for all that it has queued.
+      if (chosen.length === 0) await this.#gpu.device.queue.onSubmittedWorkDone();
+      return chosen;
+    });
+    for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
+    return this.#split(slices, logits);
+  }
+
+  async submit(batch: readonly SequenceSlice[]): Promise<SubmittedPass> {
+    const slices = this.#checked(batch);
+    if (slices.some(({ logits }) => logits !== 'none')) throw new Error('Logits are asked of `run`.');
+    await this.#explained(() => this.#compute(slices, rowsOfPlan(rowCount(slices))));
+    for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
+    return { done: this.#explained(async () => void (await this.#gpu.device.queue.onSubmittedWorkDone())) };
+  }
+
+  #checked(batch: readonly SequenceSlice[]): Slice[] {
     this.#gpu.throwIfFailed();
     const slices = checkedBatch(batch, this, (sequence) => this.#own(sequence));
     requirePages(
       this.#parts.cache,
       slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })),
     );
-    const rows = slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
-    if (rows === 0) return slices.map(() => new Float32Array());
-    const logits = await this.#explained(() => this.#compute(slices, rowsOfPlan(rows)));
-    for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
-    return this.#split(slices, logits);
+    // The rows that sampling ahead would go on from are overwritten.
+    this.#dropAhead();
+    return slices;
+  }
+
+  #dropAhead(): void {
+    // Pages of its tokens are given back; whoever gets them writes after it.
+    for (const { sequence } of this.#ahead?.slices ?? []) this.#own(sequence)?.advance(0);
+    this.#ahead = undefined;
   }
 
   #own(sequence: Sequence): WebgpuSequence | undefined {
@@ -125,39 +164,65 @@ export class WebgpuDecoder implements Decoder {
     }
   }
 
-  async #sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
+  async #sample(slices: readonly SamplingSlice[], steps: number, ahead = 0): Promise<number[][]> {
     this.#gpu.throwIfFailed();
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     const own = checkedBatch(batch, this, (sequence) => this.#own(sequence));
-    const fits = own.every(({ sequence }) => sequence.length + steps <= this.contextTokens);
-    if (steps < 1 || steps > maxSteps || !fits) throw new Error(`${steps} steps do not fit`);
-    const demands = own.map(({ sequence }) => ({ sequence, tokens: steps }));
+    const fits = own.every(({ sequence }) => sequence.length + steps + ahead <= this.contextTokens);
+    if (steps < 1 || Math.max(steps, ahead) > maxSteps || !fits)
+      throw new Error(`${steps} + ${ahead} steps do not fit`);
+    const known = this.#ahead && continues(this.#ahead, slices, steps) ? this.#ahead : undefined;
+    if (!known) this.#dropAhead();
+    this.#ahead = undefined;
+    const demands = own.map(({ sequence }) => ({ sequence, tokens: steps + ahead }));
     requirePages(this.#parts.cache, demands);
-    const drawn = await this.#explained(() => this.#computeDraws(slices, own, steps));
-    return own.map(({ sequence }, row) => {
-      const tokens = untilStop(drawn[row] ?? [], slices[row]?.stopIds ?? new Set());
-      sequence.advance(tokens.length);
-      return tokens;
+    return this.#explained(async () => {
+      const current = known ?? (await this.#submitDraws(slices, own, { done: 0, steps }));
+      // Submitted before the last tokens are waited for.
+      const next = ahead > 0 ? await this.#submitDraws(slices, own, { done: steps, steps: ahead }) : undefined;
+      const drawn = await current.tokens;
+      const kept = own.map((_, row) => untilStop(drawn[row] ?? [], slices[row]?.stopIds ?? new Set()));
+      const isWhole = kept.every(({ length }) => length === steps);
+      for (const [row, { sequence }] of own.entries()) {
+        sequence.advance(kept[row]?.length ?? 0, next && isWhole ? ahead : 0);
+      }
+      if (next && isWhole) {
+        const lengths = own.map(({ sequence }) => sequence.length);
+        this.#ahead = { ...next, slices, lengths, firsts: kept.map((tokens) => tokens.at(-1)) };
+      }
+      return kept;
     });
   }
 
-  /** Each step leaves the next one's rows behind, and is computed while the next is encoded; the host waits for the last alone. */
-  async #computeDraws(slices: readonly SamplingSlice[], own: readonly Slice[], steps: number): Promise<number[][]> {
+  /**
+   * Each step leaves the next one's rows behind, and is computed while the next is encoded.
+   * @param done steps that are submitted and whose tokens the host does not know
+   */
+  async #submitDraws(
+    slices: readonly SamplingSlice[],
+    own: readonly Slice[],
+    { done, steps }: { readonly done: number; readonly steps: number },
+  ): Promise<Pick<Ahead, 'steps' | 'tokens'>> {
     const rows = bucket(own.length);
     const plans = await Promise.all([...this.#rowPlans(rows), this.#drawPlan()]);
-    const { sampler } = this.#parts;
-    const copies = own.flatMap(({ sequence }) => sequence.prepare(steps));
-    this.#parts.inputs.write(this.#gpu.device.queue, own, queriesPerTile(this.spec, rows), steps);
-    sampler.write(this.#gpu.device.queue, slices);
-    for (let step = 1; step <= steps; step++) {
+    const { sampler, inputs } = this.#parts;
+    const { queue } = this.#gpu.device;
+    const copies = own.flatMap(({ sequence }) => sequence.prepare(done + steps));
+    if (done > 0) {
+      inputs.continue(queue, own, done, steps);
+      sampler.continue(queue, slices, done);
+    } else {
+      inputs.write(queue, own, queriesPerTile(this.spec, rows), steps);
+      sampler.write(queue, slices);
+    }
+    for (let step = 1; ; step++) {
       const encoder = this.#encoder(step === 1 ? copies : []);
       const pass = encoder.beginComputePass();
       for (const plan of plans) plan.encode(pass);
       pass.end();
-      if (step === steps) sampler.encodeReadBack(encoder, own.length);
-      this.#gpu.device.queue.submit([encoder.finish()]);
+      if (step === steps) return { steps, ...(await sampler.submit(queue, encoder, own.length)) };
+      queue.submit([encoder.finish()]);
     }
-    return sampler.read(own.length);
   }
 
   /** @returns the logits asked for, slice after slice. `[rows, vocabulary]` */
@@ -181,8 +246,6 @@ export class WebgpuDecoder implements Decoder {
       return logits;
     }
     queue.submit([encoder.finish()]);
-    // A caller that cancels waits for one run, not for all that it has queued.
-    if (chosen.length === 0) await queue.onSubmittedWorkDone();
     return this.#gatheredLogits(chosen);
   }
 
@@ -307,6 +370,25 @@ function chosenRows(slices: readonly Slice[]): number[] {
     for (let row = end - rowsAsked(slice); row < end; row++) chosen.push(row);
   }
   return chosen;
+}
+
+const rowCount = (slices: readonly Slice[]): number => slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
+
+/** Whether `slices` ask for just the tokens that the device samples already. */
+function continues(
+  { steps, lengths, firsts, ...ahead }: Ahead,
+  slices: readonly SamplingSlice[],
+  asked: number,
+): boolean {
+  return (
+    steps === asked &&
+    slices.length === ahead.slices.length &&
+    slices.every(({ sequence, token, rules, forbidden }, row) => {
+      const before = ahead.slices[row];
+      const isSame = before?.sequence === sequence && before.rules === rules && before.forbidden === forbidden;
+      return isSame && sequence.length === lengths[row] && token === firsts[row];
+    })
+  );
 }
 
 const bucket = (rows: number): number => rowBuckets.find((most) => rows <= most) ?? vectorTokens;
