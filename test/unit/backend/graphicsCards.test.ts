@@ -105,6 +105,7 @@ describe('the memory of the adapter that was opened', () => {
     maxWorkgroupInvocations: 1,
     maxWorkgroupBytes: 1,
     maxBindingsPerKernel: 1,
+    operationsPerSecond: 1e11,
     notes: [],
     ...fields,
   });

@@ -21,6 +21,7 @@ import { queriesPerTile } from './attention.ts';
 import { copyPage, usedCacheBytes } from './cache.ts';
 import { type DeviceSampler, maxSteps, untilStop } from './deviceSampling.ts';
 import type { Plan } from './dispatches.ts';
+import { DispatchLimit, partsOf } from './dispatchLimit.ts';
 import { headPlan, layersPlan } from './forwardPlan.ts';
 import type { DecoderParts, PlanRows } from './recorder.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './scratch.ts';
@@ -72,11 +73,14 @@ export class WebgpuDecoder implements Decoder {
   readonly #sequences = new Set<WebgpuSequence>();
   readonly #plans = new Map<string, Promise<Plan>>();
   #ahead: Ahead | undefined;
+  readonly #limit: DispatchLimit;
+  #lastEndMs = Number.NEGATIVE_INFINITY;
   #disposed = false;
 
   constructor(parts: LoadedParts) {
     this.#parts = parts;
     this.#gpu = parts.gpu;
+    this.#limit = new DispatchLimit(parts.spec, parts.gpu.capabilities.operationsPerSecond);
     this.spec = parts.spec;
     this.contextTokens = parts.contextTokens;
     this.notes = parts.notes;
@@ -111,24 +115,46 @@ export class WebgpuDecoder implements Decoder {
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
     const slices = this.#checked(batch);
-    const rows = rowCount(slices);
-    if (rows === 0) return slices.map(() => new Float32Array());
-    const logits = await this.#explained(async () => {
-      const chosen = await this.#compute(slices, rowsOfPlan(rows));
+    return this.#explained(async () => {
+      const logits = await this.#submitParts(slices);
       // A caller that cancels waits for one run, not for all that it has queued.
-      if (chosen.length === 0) await this.#gpu.device.queue.onSubmittedWorkDone();
-      return chosen;
+      if (logits.every(({ length }) => length === 0)) await this.#gpu.device.queue.onSubmittedWorkDone();
+      return logits;
     });
-    for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
-    return this.#split(slices, logits);
   }
 
   async submit(batch: readonly SequenceSlice[]): Promise<SubmittedPass> {
     const slices = this.#checked(batch);
     if (slices.some(({ logits }) => logits !== 'none')) throw new Error('Logits are asked of `run`.');
-    await this.#explained(() => this.#compute(slices, rowsOfPlan(rowCount(slices))));
-    for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
-    return { done: this.#explained(async () => void (await this.#gpu.device.queue.onSubmittedWorkDone())) };
+    const startMs = performance.now();
+    await this.#explained(() => this.#submitParts(slices));
+    return { done: this.#explained(() => this.#measured(slices, startMs)) };
+  }
+
+  /** The speed of a pass that nothing is read back of, on which the limit of later ones rests. */
+  async #measured(slices: readonly Slice[], submittedMs: number): Promise<void> {
+    await this.#gpu.device.queue.onSubmittedWorkDone();
+    const endMs = performance.now();
+    const startMs = Math.max(submittedMs, this.#lastEndMs);
+    this.#lastEndMs = endMs;
+    this.#limit.measured(rowCount(slices), Math.max(...slices.map(({ sequence }) => sequence.length)), endMs - startMs);
+  }
+
+  /** Submits the batch, in parts where a dispatch would take too long. @returns the logits asked for, when they are read back. */
+  async #submitParts(slices: readonly Slice[]): Promise<Float32Array[]> {
+    const end = Math.max(0, ...slices.map(({ sequence, tokens }) => sequence.length + tokens.length));
+    const logits: Float32Array[] = slices.map(() => new Float32Array());
+    for (const part of partsOf(slices, this.#limit.tokensUntil(end))) {
+      const own = part.map(({ slice }) => slice);
+      const rows = rowCount(own);
+      if (rows === 0) continue;
+      const computed = this.#split(own, await this.#compute(own, rowsOfPlan(rows)));
+      for (const [i, { index, slice }] of part.entries()) {
+        slice.sequence.advance(slice.tokens.length);
+        logits[index] = joined(logits[index], computed[i]);
+      }
+    }
+    return logits;
   }
 
   #checked(batch: readonly SequenceSlice[]): Slice[] {
@@ -370,6 +396,14 @@ function chosenRows(slices: readonly Slice[]): number[] {
     for (let row = end - rowsAsked(slice); row < end; row++) chosen.push(row);
   }
   return chosen;
+}
+
+function joined(before: Float32Array = new Float32Array(), after: Float32Array = new Float32Array()): Float32Array {
+  if (before.length === 0) return after;
+  const both = new Float32Array(before.length + after.length);
+  both.set(before);
+  both.set(after, before.length);
+  return both;
 }
 
 const rowCount = (slices: readonly Slice[]): number => slices.reduce((sum, { tokens }) => sum + tokens.length, 0);

@@ -34,6 +34,8 @@ export interface GpuCapabilities {
   readonly maxWorkgroupInvocations: number;
   readonly maxWorkgroupBytes: number;
   readonly maxBindingsPerKernel: number;
+  /** Multiply-adds, twice; assumed before the first prompt is measured: the slowest GPUs reach as much. */
+  readonly operationsPerSecond: number;
   /** Absent: not known. */
   readonly memory?: GraphicsCard;
   /** Sentences for the log and `status`: what was found, and why a feature is off. */
@@ -53,6 +55,7 @@ export interface GpuOptions {
     readonly bufferBytes?: number;
     readonly memoryBytes?: number;
     readonly pieceBytes?: number;
+    readonly operationsPerSecond?: number;
   };
   /** Keep Dawn's validation of calls and shaders (tests); a release run whose kernels are proved turns it off. */
   readonly validate?: boolean;
@@ -157,6 +160,7 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
     maxWorkgroupInvocations: limits.maxComputeInvocationsPerWorkgroup,
     maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
     maxBindingsPerKernel: limits.maxStorageBuffersPerShaderStage,
+    operationsPerSecond: options.atMost?.operationsPerSecond ?? 1e11,
     notes,
   };
 }
