@@ -3,6 +3,7 @@ import type { SamplingParams, SamplingSlice } from '../../backend.ts';
 import type { Allocator, KernelDevice } from '../device/gpu.ts';
 import {
   chunksOf,
+  chunkTokens,
   forbiddenWords,
   historyWords,
   packSettings,
@@ -52,12 +53,12 @@ export class DeviceSampler {
   /** From the logits of each row to its token, which becomes the next run's row. */
   async plan(gpu: KernelDevice, { logits, rowBuffer, rows }: SamplerOperands): Promise<Plan> {
     const vocabularySize = this.#vocabularySize;
-    const { settings, uniforms, history, forbidden, parts, drawn } = this.#buffers;
+    const { settings, uniforms, history, forbidden, parts, sorted, drawn } = this.#buffers;
     const builder = new PlanBuilder(gpu);
-    const chunking = [settings, history, forbidden, logits, parts];
+    const chunking = [settings, history, forbidden, logits, parts, sorted];
     const chunks = chunksOf(vocabularySize);
     builder.add(sampleChunksKernel(vocabularySize, gpu.capabilities), chunking, () => [chunks, rows()]);
-    const drawing = [settings, uniforms, logits, parts, history, drawn, rowBuffer];
+    const drawing = [settings, uniforms, logits, parts, sorted, history, drawn, rowBuffer];
     builder.add(sampleDrawKernel(vocabularySize, maxSteps, gpu.capabilities), drawing, () => [rows()]);
     return builder.finish();
   }
@@ -144,6 +145,7 @@ async function allocateBuffers(gpu: Allocator, { vocabularySize, maxRows }: Samp
     history: await words('tokens said', historyWords(vocabularySize)),
     forbidden: await words('forbidden tokens', forbiddenWords(vocabularySize)),
     parts: await words('most probable tokens', chunksOf(vocabularySize) * partWords),
+    sorted: await words('tokens in order', 2 * chunkTokens * chunksOf(vocabularySize)),
     drawn: await words('drawn tokens', 1 + maxSteps),
     staging: await words('drawn tokens on their way', 1 + maxSteps, reading),
     otherStaging: await words('drawn tokens on their way', 1 + maxSteps, reading),
