@@ -114,7 +114,7 @@ const faults: Readonly<Record<string, readonly Fault[]>> = {
     ['projectHeads', 'bias[b.w]', 'bias[b.z]'],
     ['projectHeads', 'row.position % 32u', '(row.position + 1u) % 32u'],
     ['projectHeads', '/ 128.0', '/ 120.0'],
-    ['projectHeads', '4u * slot + vec4u(0u, 1u, 2u, 3u)', '4u * slot + vec4u(0u, 1u, 3u, 2u)'],
+    ['projectHeads', '2u * slot + vec4u(0u, 1u, 16u, 17u)', '2u * slot + vec4u(0u, 1u, 16u, 16u)'],
     ['attention ', 'position <= own', 'position < own'],
     ['attention ', 'exp(before - highest)', '1.0'],
     ['attention ', 'p[3] * block', 'p[2] * block'],

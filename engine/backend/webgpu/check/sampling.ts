@@ -6,14 +6,26 @@ import { samplesOnGpu } from '../kernels/sampleChunks.ts';
 
 const off = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, presencePenalty: 0 };
 
-/** The ways through the two kernels: greedy, a list, a nucleus that is wider than a list, everything, and penalties. */
-const cases: readonly { readonly rules: SamplingParams; readonly uniform: number }[] = [
-  { rules: { ...off, temperature: 0 }, uniform: 0.5 },
-  { rules: { ...off, topK: 40, topP: 0.95, temperature: 0.7 }, uniform: 0.83 },
-  { rules: { ...off, topP: 0.9 }, uniform: 0.37 },
-  { rules: { ...off, temperature: 1.5 }, uniform: 0.71 },
-  { rules: { ...off, minP: 0.2 }, uniform: 0.62 },
-  { rules: { ...off, temperature: 0, repetitionPenalty: 1.5, presencePenalty: 0.5 }, uniform: 0.5 },
+/** The ways through the two kernels: greedy, with penalties, a list, everything, a nucleus and a least probability, which may be wider than lists. */
+const greedy: SamplingParams = { ...off, temperature: 0 };
+const penalising: SamplingParams = { ...greedy, repetitionPenalty: 1.5, presencePenalty: 0.5 };
+const random: readonly SamplingParams[] = [
+  { ...off, topK: 40, topP: 0.95, temperature: 0.7 },
+  { ...off, temperature: 1.5 },
+  { ...off, topP: 0.9 },
+  { ...off, minP: 0.2 },
+];
+const uniforms = [0.12, 0.45, 0.83];
+
+interface Case {
+  readonly rules: SamplingParams;
+  readonly uniform: number;
+}
+
+const cases: readonly Case[] = [
+  { rules: greedy, uniform: 0 },
+  { rules: penalising, uniform: 0 },
+  ...random.flatMap((rules) => uniforms.map((uniform) => ({ rules, uniform }))),
 ];
 
 /** What sums in f32 may move a border between two tokens by. */
@@ -22,13 +34,15 @@ const slack = 1e-4;
 export async function samplesRight(gpu: Gpu, vocabularySize: number): Promise<boolean> {
   if (!samplesOnGpu(off, vocabularySize)) return true;
   const logits = knownLogits(vocabularySize);
-  const [likeliest = 0, ...likely] = ranked(logits).slice(0, 3);
-  const forbidden = [likeliest];
-  const said = [...new Set([...likely, ...Array.from({ length: 50 }, (_, i) => (i * 97) % vocabularySize)])];
-  const drawn = await drawOnDevice(gpu, logits, said, forbidden);
+  const [likeliest = 0, ...order] = ranked(logits);
+  const said = [...new Set([...order.slice(0, 2), ...Array.from({ length: 50 }, (_, i) => (i * 97) % vocabularySize)])];
+  const drawn = await drawOnDevice(gpu, logits, said, [likeliest]);
   return cases.every(({ rules, uniform }, row) => {
-    const own = penalised(logits, rules, said, forbidden);
-    return mayBeDrawn(own, rules, uniform, drawn[row] ?? -1);
+    const id = drawn[row] ?? -1;
+    if (rules === greedy) return id === order[0];
+    if (rules === penalising)
+      return id === ranked(penalised(logits, penalising, said)).find((token) => token !== likeliest);
+    return mayBeDrawn(logits, order, { rules, uniform }, id);
   });
 }
 
@@ -73,11 +87,11 @@ async function drawOnDevice(
   }
 }
 
-/** Spread like a model's: some hundred tokens share most of the probability. */
+/** Flat enough for every way: a nucleus is wider than a list even of a small vocabulary. */
 function knownLogits(vocabularySize: number): Float32Array<ArrayBuffer> {
   return Float32Array.from({ length: vocabularySize }, (_, id) => {
     const spread = Math.imul(id + 1, 0x9e3779b1) >>> 0;
-    return 12 * (spread / 2 ** 32) ** 40 - 4 * (((spread >>> 7) % 1000) / 1000);
+    return 6 * (spread / 2 ** 32) ** 6 - ((spread >>> 7) % 1000) / 1000;
   });
 }
 
@@ -89,33 +103,33 @@ function penalised(
   logits: Float32Array,
   { repetitionPenalty, presencePenalty }: SamplingParams,
   said: readonly number[],
-  forbidden: readonly number[],
 ): Float64Array {
   const result = Float64Array.from(logits);
   for (const id of said) {
     const value = result[id] ?? 0;
     result[id] = (value > 0 ? value / repetitionPenalty : value * repetitionPenalty) - presencePenalty;
   }
-  for (const id of forbidden) result[id] = Number.NEGATIVE_INFINITY;
   return result;
 }
 
-/** Whether `id` is one of those that the rules keep and, in the order of ids, the one that `uniform` falls on. */
-function mayBeDrawn(logits: Float64Array, rules: SamplingParams, uniform: number, id: number): boolean {
-  const order = ranked(logits);
-  const [first = 0] = order;
-  if (rules.temperature === 0) return id === first;
-  const largest = logits[first] ?? 0;
+/**
+ * Whether `id` is one of those that the rules keep and, in the order of ids, the one that the uniform falls on.
+ * @param order ids, the likeliest first
+ */
+function mayBeDrawn(logits: Float32Array, order: readonly number[], { rules, uniform }: Case, id: number): boolean {
+  const largest = logits[order[0] ?? 0] ?? 0;
   const weightOf = (token: number): number => Math.exp(((logits[token] ?? 0) - largest) / rules.temperature);
   const listed = rules.topK > 0 ? order.slice(0, rules.topK) : order;
-  const target = rules.topP * listed.reduce((sum, token) => sum + weightOf(token), 0);
-  const kept: number[] = [];
-  let mass = 0;
+  const target =
+    rules.topP < 1 ? rules.topP * listed.reduce((sum, token) => sum + weightOf(token), 0) : Number.POSITIVE_INFINITY;
+  const kept = new Set<number>();
+  let [mass, before] = [0, 0];
   for (const token of listed) {
-    if (kept.length > 0 && (mass >= target || weightOf(token) < rules.minP)) break;
-    kept.push(token);
-    mass += weightOf(token);
+    const weight = weightOf(token);
+    if (kept.size > 0 && (mass >= target || weight < rules.minP)) break;
+    kept.add(token);
+    mass += weight;
+    if (token < id) before += weight;
   }
-  const before = kept.reduce((sum, token) => sum + (token < id ? weightOf(token) : 0), 0) / mass;
-  return kept.includes(id) && before <= uniform + slack && uniform - slack <= before + weightOf(id) / mass;
+  return kept.has(id) && before / mass <= uniform + slack && uniform - slack <= (before + weightOf(id)) / mass;
 }
