@@ -15,8 +15,9 @@ import { DeviceSampler, type DeviceStep } from './deviceSampling.ts';
 import { DraftTokens } from './draftTokens.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import { MemoryRoom } from './memoryRoom.ts';
-import type { StepLimits, StepSlice } from './nextStep.ts';
+import type { RequestClass, StepLimits, StepSlice } from './nextStep.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
+import { type DeviceUser, SharedDevice } from './sharedDevice.ts';
 import type { Speculation } from './speculation.ts';
 import { StatisticsRecorder } from './statistics.ts';
 
@@ -30,7 +31,9 @@ export interface Machine {
   readonly speculation?: Speculation;
 }
 
-export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits> {
+export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits | 'arrivals'> {
+  /** The device that other schedulers use too. Absent: this one is alone. */
+  readonly device?: SharedDevice | undefined;
   /** After `device-lost`, gives another machine, on which every request continues from its tokens. Absent: the requests fail. */
   readonly recover?: (loss: HearthError, lost: Decoder) => Promise<Machine>;
   /** Monotonic milliseconds. */
@@ -48,8 +51,9 @@ interface PassInFlight {
   readonly done: Promise<void>;
 }
 
-export class Scheduler {
+export class Scheduler implements DeviceUser {
   readonly #options: SchedulerOptions;
+  readonly #device: SharedDevice;
   readonly #queue: RequestQueue<Job>;
   #machine: Machine;
   readonly #statistics = new StatisticsRecorder();
@@ -68,7 +72,8 @@ export class Scheduler {
     this.#options = options;
     this.#machine = options;
     this.#deviceSampler = new DeviceSampler(() => this.decoder);
-    this.#queue = new RequestQueue({ ...options, ...this.#stepLimits() });
+    this.#device = options.device ?? new SharedDevice(options);
+    this.#queue = new RequestQueue({ ...options, ...this.#stepLimits(), arrivals: this.#device.arrivals });
     this.#room = new MemoryRoom(this.#queue, () => this.#machine.cache, this.#statistics);
     this.#draftTokens = new DraftTokens(() => this.#machine, this.#queue, this.#statistics);
   }
@@ -79,6 +84,10 @@ export class Scheduler {
 
   get pending(): number {
     return this.#queue.size;
+  }
+
+  waitingClass(): RequestClass | undefined {
+    return this.#queue.bestClass();
   }
 
   statistics(): SchedulerStatistics {
@@ -120,6 +129,9 @@ export class Scheduler {
     await this.#options.yieldToEventLoop();
     await this.#machine.snapshots?.onRequest();
     for (;;) {
+      // Nothing of this scheduler is left on the device that another one gets.
+      if (this.#device.isWanted) await this.#settleInFlight();
+      await this.#device.enter(this);
       const nowMs = this.#options.now();
       this.#endUnwanted(nowMs);
       const step = this.#queue.next(nowMs);
@@ -128,6 +140,7 @@ export class Scheduler {
           await this.#settleInFlight();
           continue;
         }
+        this.#device.leave(this);
         // Not in a `finally`: a request submitted before it ran would find a loop that has already ended.
         this.#working = undefined;
         if (!this.#closed) this.#machine.snapshots?.onIdle();
@@ -188,14 +201,20 @@ export class Scheduler {
   /** Nobody else waits for the device, nor is likely to. */
   #mayRunAhead(slices: readonly Slice[]): boolean {
     const [first] = slices;
-    if (!first || this.#queue.size > slices.length) return false;
+    if (!first || this.#queue.size > slices.length || this.#device.isWanted) return false;
     return !this.#queue.isTypingBefore(first.request, this.#options.now());
   }
 
   /** A part of prompts that go on, while nobody types: what comes next then does not depend on it. */
   #mayBeInFlight(slices: readonly Slice[]): boolean {
     const [first] = slices;
-    if (!first || !this.decoder.submit || this.#queue.isTypingBefore(first.request, this.#options.now())) return false;
+    if (
+      !first ||
+      !this.decoder.submit ||
+      this.#device.isWanted ||
+      this.#queue.isTypingBefore(first.request, this.#options.now())
+    )
+      return false;
     return slices.every(({ request, tokens, logits }) => logits === 'none' && tokens < request.waitingTokens);
   }
 
@@ -483,7 +502,7 @@ function work({ request, tokens, drafts, logits }: Slice) {
 
 export function engineScheduler(
   machine: Machine,
-  options: Partial<Pick<SchedulerOptions, 'recover' | 'now'>> = {},
+  options: Partial<Pick<SchedulerOptions, 'recover' | 'now' | 'device'>> = {},
 ): Scheduler {
   return new Scheduler({
     ...machine,
