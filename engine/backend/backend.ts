@@ -83,12 +83,38 @@ export interface Decoder {
    * @returns undefined if there isn't enough free memory for the copy.
    */
   copyBandwidth?(): Promise<number | undefined>;
+  /** GPU backends only: times variants of its kernels. */
+  readonly tuner?: Tuner;
   dispose(): Promise<void>;
 }
 
 export interface SubmittedPass {
   /** Resolves when the device has computed it. */
   readonly done: Promise<void>;
+}
+
+/** Finds the fastest variants of a decoder's kernels while nothing else runs. */
+export interface Tuner {
+  /** Whether idle time is to go to it: it was not done on this device and driver, which is no software. */
+  readonly isDue: boolean;
+  /** Compiles what the next step needs. @returns false when all is done. */
+  ready(): Promise<boolean>;
+  /** Times for some ten milliseconds; nothing else may run on the decoder meanwhile. */
+  step(): Promise<void>;
+  /** Present when all is done; the decoder then uses the fastest. */
+  readonly report: TuningReport | undefined;
+}
+
+export interface TuningReport {
+  readonly trials: readonly { readonly name: string; readonly tokenMs: number; readonly chosen: boolean }[];
+  /** Of one decoded token, the costliest first; bytes of the weights that all dispatches read. */
+  readonly kernels: readonly {
+    readonly name: string;
+    readonly dispatches: number;
+    readonly ms: number;
+    readonly bytes?: number | undefined;
+  }[];
+  readonly copyBytesPerSecond?: number | undefined;
 }
 
 /** Full contexts that the KV cache is sized for: one chat, one completion, and one summary or older chat. */

@@ -1,7 +1,7 @@
 /** The backends of this machine, in the order in which `auto` tries them. */
 
 import { cpus } from 'node:os';
-import type { Backend, BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
+import type { Backend, BackendName, Decoder, LoadOptions, TuningReport } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { describeGpu } from '../backend/webgpu/device/adapter.ts';
 import { detectHardware } from '../catalogue/fit.ts';
@@ -101,6 +101,8 @@ interface Device {
   readonly description: string;
   /** Disabled features and the reasons. */
   readonly notes: readonly string[];
+  /** Of each kind of model that was timed on it. */
+  readonly tuning: readonly TuningReport[];
 }
 
 /**
@@ -114,6 +116,7 @@ export async function discoverDevices(derived: string): Promise<Device[]> {
 async function discoverGpu(derived: string): Promise<Device> {
   try {
     const { Gpu } = await import('../backend/webgpu/device/gpu.ts');
+    const { tuningReports } = await import('../backend/webgpu/tuning.ts');
     const { checkNotes } = await import('../backend/webgpu/check/selfCheck.ts');
     const gpu = await Gpu.open();
     const { capabilities } = gpu;
@@ -130,10 +133,11 @@ async function discoverGpu(derived: string): Promise<Device> {
         ...capabilities.notes,
         ...(await checkNotes(capabilities, derived)),
       ],
+      tuning: await tuningReports(capabilities, derived),
     };
   } catch (error) {
     if (!(error instanceof HearthError)) throw error;
-    return { backend: 'webgpu', found: false, usedByAuto: false, description: error.message, notes: [] };
+    return { backend: 'webgpu', found: false, usedByAuto: false, description: error.message, notes: [], tuning: [] };
   }
 }
 
@@ -147,5 +151,6 @@ function processor(): Device {
     usedByAuto: true,
     description: `${name}: ${cores} threads; ${memory}.`,
     notes: [],
+    tuning: [],
   };
 }

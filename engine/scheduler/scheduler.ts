@@ -34,6 +34,8 @@ export interface Machine {
 export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits | 'arrivals'> {
   /** The device that other schedulers use too. Absent: this one is alone. */
   readonly device?: SharedDevice | undefined;
+  /** Times variants of the decoder's kernels while there are no requests. */
+  readonly tunesWhileIdle?: boolean | undefined;
   /** After `device-lost`, gives another machine, on which every request continues from its tokens. Absent: the requests fail. */
   readonly recover?: (loss: HearthError, lost: Decoder) => Promise<Machine>;
   /** Monotonic milliseconds. */
@@ -63,6 +65,8 @@ export class Scheduler implements DeviceUser {
   #inFlight: PassInFlight | undefined;
   /** End of the last pass: a pass that was submitted before it did not start earlier. */
   #lastEndMs = Number.NEGATIVE_INFINITY;
+  /** The next step of tuning is compiled. */
+  #tunes = false;
   #working: Promise<void> | undefined;
   #closed = false;
   /** Tokens that wait for a grammar. */
@@ -76,6 +80,7 @@ export class Scheduler implements DeviceUser {
     this.#queue = new RequestQueue({ ...options, ...this.#stepLimits(), arrivals: this.#device.arrivals });
     this.#room = new MemoryRoom(this.#queue, () => this.#machine.cache, this.#statistics);
     this.#draftTokens = new DraftTokens(() => this.#machine, this.#queue, this.#statistics);
+    if (options.tunesWhileIdle) void this.#prepareTuning();
   }
 
   get decoder(): Decoder {
@@ -140,6 +145,10 @@ export class Scheduler implements DeviceUser {
           await this.#settleInFlight();
           continue;
         }
+        if (this.#tunes && !this.#closed) {
+          await this.#tune();
+          continue;
+        }
         this.#device.leave(this);
         // Not in a `finally`: a request submitted before it ran would find a loop that has already ended.
         this.#working = undefined;
@@ -150,6 +159,30 @@ export class Scheduler implements DeviceUser {
       else await this.#run(step.slices, nowMs);
       await this.#options.yieldToEventLoop();
     }
+  }
+
+  /** Compiles beside requests; the loop then takes the step when it has nothing else to do. */
+  async #prepareTuning(): Promise<void> {
+    const { tuner } = this.decoder;
+    if (!tuner?.isDue || this.#closed) return;
+    try {
+      this.#tunes = await tuner.ready();
+    } catch {
+      // The device goes on untuned; whatever ails it is told to the next request.
+      return;
+    }
+    if (this.#tunes) this.#working ??= this.#work();
+  }
+
+  async #tune(): Promise<void> {
+    this.#tunes = false;
+    try {
+      await this.decoder.tuner?.step();
+    } catch (error) {
+      if (isLoss(error)) await this.#recover(error);
+      return;
+    }
+    void this.#prepareTuning();
   }
 
   #check({ prompt }: TokenRequest): void {
@@ -502,7 +535,7 @@ function work({ request, tokens, drafts, logits }: Slice) {
 
 export function engineScheduler(
   machine: Machine,
-  options: Partial<Pick<SchedulerOptions, 'recover' | 'now' | 'device'>> = {},
+  options: Partial<Pick<SchedulerOptions, 'recover' | 'now' | 'device' | 'tunesWhileIdle'>> = {},
 ): Scheduler {
   return new Scheduler({
     ...machine,

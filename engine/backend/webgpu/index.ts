@@ -15,8 +15,10 @@ import { placeWeights, requireDimensions } from './decoder/gpuWeights.ts';
 import { maxTokensPerRun } from './decoder/scratch.ts';
 import { describeGpu, type GpuOptions } from './device/adapter.ts';
 import { Gpu } from './device/gpu.ts';
+import { modelKey } from './device/records.ts';
 import { Uploader } from './device/upload.ts';
 import { allocateRun, gpuNeeds, poolOf } from './needs.ts';
+import { DecodeTuner, type TuningRecord, tuningRecords } from './tuning.ts';
 
 export interface WebgpuOptions {
   readonly gpu?: GpuOptions;
@@ -63,6 +65,12 @@ async function loadOn(
   const buffers = await allocateRun(gpu.capabilities, spec, contextTokens, gpu);
   const { precision } = options;
   const cache = await allocateCache(gpu, spec, { contextTokens, maxTokensPerRun, precision, budgetBytes });
+  const records = tuningRecords(options.cacheDirectory);
+  const key = modelKey(spec, weights, precision);
+  const tuned = (await records.of(gpu.capabilities))[key];
+  if (tuned) gpu.capabilities = { ...gpu.capabilities, tuning: tuned.tuning };
+  const keep = (record: TuningRecord) => records.keep(gpu.capabilities, key, record);
+  const isDue = !tuned && !gpu.capabilities.software;
   const start = async (): Promise<WebgpuDecoder> => {
     // While weights are read, which need none of what may be switched off.
     const checked = options.selfCheck ? await selfCheck(gpu, { spec, weights }, precision, options.cacheDirectory) : [];
@@ -75,6 +83,7 @@ async function loadOn(
       contextTokens,
       notes: [...notesOf(gpu, precision), ...checked, ...notes],
       weightBytes,
+      ...(!spec.headless && { tuner: (own: WebgpuDecoder) => new DecodeTuner(own, gpu, { isDue, keep }) }),
     });
     await decoder.warm();
     return decoder;

@@ -108,6 +108,7 @@ describe('the memory of the adapter that was opened', () => {
     maxWorkgroupBytes: 1,
     maxBindingsPerKernel: 1,
     operationsPerSecond: 1e11,
+    tuning: { vectorThreads: 64, attentionGroups: 512 },
     notes: [],
     ...fields,
   });

@@ -9,6 +9,7 @@ import type {
   SequenceSerializer,
   SequenceSlice,
   SubmittedPass,
+  Tuner,
 } from '../../../engine/backend/backend.ts';
 import { PagePool, PageTable } from '../../../engine/backend/webgpu/decoder/pages.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
@@ -93,6 +94,7 @@ export interface FakeDecoderOptions {
   readonly draws?: boolean;
   /** It goes on sampling while the host takes the tokens; the log has steps and those ahead. */
   readonly samplesAhead?: boolean;
+  readonly tuner?: Tuner;
   /** It has `submit`: a pass is done when this resolves. */
   readonly afterSubmit?: (batch: readonly SequenceSlice[]) => Promise<void>;
   /** `steps`: the passes of one call, if it samples the tokens itself. */
@@ -132,6 +134,7 @@ export class FakeDecoder implements Decoder {
   /** Steps ahead of every call. */
   readonly ahead: number[] = [];
   readonly deviceSampling?: DeviceSampling;
+  readonly tuner?: Tuner;
   readonly submit?: (batch: readonly SequenceSlice[]) => Promise<SubmittedPass>;
   /** Its tokens as 32-bit numbers, in two pieces. */
   readonly serializer: SequenceSerializer = {
@@ -152,7 +155,8 @@ export class FakeDecoder implements Decoder {
     this.maxTokensPerRun = options.maxTokensPerRun ?? 64;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
     const sample = this.#sample.bind(this);
-    const { samplesAhead = false, afterSubmit } = options;
+    const { samplesAhead = false, afterSubmit, tuner } = options;
+    if (tuner) this.tuner = tuner;
     if (options.draws) this.deviceSampling = { maxSteps: 16, samplesAhead, supports: () => true, sample };
     if (afterSubmit) {
       this.submit = async (batch) => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { SequenceSlice } from '../../../engine/backend/backend.ts';
+import type { SequenceSlice, Tuner } from '../../../engine/backend/backend.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
@@ -614,5 +614,89 @@ describe('prompts on a device that takes the next pass before the last is comput
     await closed;
     expect((await outcome).finish).toBe('cancelled');
     expect(log).toEqual(['submit 0', 'submit 8', 'computed 8', 'computed 16']);
+  });
+});
+
+describe('tuning while idle', () => {
+  /** A tuner of `count` steps, each of which is compiled when it is let go; `log` has steps and passes. */
+  function tuned(count: number, isDue = true) {
+    const log: string[] = [];
+    const compiling: (() => void)[] = [];
+    let left = count;
+    const tuner: Tuner = {
+      isDue,
+      report: undefined,
+      ready: async () => {
+        if (left === 0) return false;
+        await new Promise<void>((resolve) => compiling.push(resolve));
+        return true;
+      },
+      step: async () => {
+        left--;
+        log.push('step');
+        await settled();
+        log.push('stepped');
+      },
+    };
+    const decoder = new FakeDecoder({
+      vocabularySize,
+      maxTokensPerRun: 8,
+      tuner,
+      beforeRun: () => void log.push('pass'),
+    });
+    const scheduler = new Scheduler({
+      decoder,
+      cache: new PrefixCache({ decoder, maxIdle: () => 2 }),
+      maxPendingPerClass: 64,
+      patienceMs: patient,
+      now: () => 0,
+      yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
+      tunesWhileIdle: true,
+    });
+    return { scheduler, log, compile: () => compiling.shift()?.() };
+  }
+  const settled = async (): Promise<void> => {
+    for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+  };
+
+  it('takes one step after the other without any request, and ends', async () => {
+    const { scheduler, log, compile } = tuned(3);
+    for (let i = 0; i < 6; i++) {
+      compile();
+      await settled();
+      await settled();
+    }
+    expect(log.filter((entry) => entry === 'step')).toHaveLength(3);
+    await scheduler.close();
+  });
+
+  it('lets a request go next: it waits for the step under way, never for a compiler or a second step', async () => {
+    const { scheduler, log, compile } = tuned(3);
+    compile();
+    for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve));
+    expect(log).toEqual(['step']);
+    const chat = request(range(20), { maxTokens: 2 });
+    const outcome = scheduler.submit(chat);
+    // The next step is compiled meanwhile, and waits.
+    for (let i = 0; i < 30; i++) {
+      compile();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await outcome;
+    expect(log.slice(0, 6)).toEqual(['step', 'stepped', 'pass', 'pass', 'pass', 'pass']);
+    expect(chat.received).toEqual(expectedTokens(range(20), 2));
+    // Its second step waits for a compiler that never answers.
+    const again = request(range(9), { maxTokens: 1 });
+    await scheduler.submit(again);
+    expect(again.received).toEqual(expectedTokens(range(9), 1));
+    await scheduler.close();
+  });
+
+  it('does not happen where the device was tuned before', async () => {
+    const { scheduler, log, compile } = tuned(3, false);
+    compile();
+    await settled();
+    expect(log).toEqual([]);
+    await scheduler.close();
   });
 });

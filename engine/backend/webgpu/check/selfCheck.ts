@@ -3,12 +3,7 @@
  * the kernels of the one to be loaded (smallModel.ts) is run on both, and tokens are sampled from known logits. Where they differ, features are
  * switched off in order until they agree, which becomes a note of the model; where they never do, the GPU is not used.
  */
-import { createHash } from 'node:crypto';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { release } from 'node:os';
-import { join } from 'node:path';
 import { z } from 'zod';
-import packageJson from '../../../../package.json' with { type: 'json' };
 import { HearthError } from '../../../errors.ts';
 import type { DecoderSpec } from '../../../model/spec/spec.ts';
 import type { DecoderWeights } from '../../../model/weights/weights.ts';
@@ -21,6 +16,7 @@ import { placeWeights } from '../decoder/gpuWeights.ts';
 import { maxTokensPerRun } from '../decoder/scratch.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { Gpu } from '../device/gpu.ts';
+import { DeviceRecords, modelKey } from '../device/records.ts';
 import { Uploader } from '../device/upload.ts';
 import { allocateRun } from '../needs.ts';
 import { samplesRight } from './sampling.ts';
@@ -166,22 +162,7 @@ function without(capabilities: GpuCapabilities, off: readonly Switch[]): GpuCapa
   };
 }
 
-/** Of each device, driver, system and version of Hearth: of each kind of model. */
-const verdicts = z.record(z.string(), z.record(z.string(), verdict));
-type Verdicts = z.infer<typeof verdicts>;
-
-const fileIn = (directory: string): string => join(directory, 'gpu-checks.json');
-
-const deviceKey = ({ vendor, architecture, device, description }: GpuCapabilities): string =>
-  [packageJson.version, process.platform, release(), vendor, architecture, device, description].join(' | ');
-
-/** Layers of the same shapes and types have the same kernels. */
-function modelKey({ spec, weights }: SmallModel, precision: CachePrecision, capabilities: GpuCapabilities): string {
-  const types = [weights.embedding.type, weights.head.type, ...weights.layers];
-  const { f16, halfSubnormals, subgroups, subgroupMatrix } = capabilities;
-  const identity = [precision, spec, types, { f16, halfSubnormals, subgroups, subgroupMatrix }];
-  return createHash('sha256').update(JSON.stringify(identity)).digest('hex').slice(0, 16);
-}
+const verdictsIn = (directory: string | undefined) => new DeviceRecords(directory, 'gpu-checks', verdict);
 
 /**
  * @param directory where the verdict is kept; on another adapter or driver and for other layers the check is run again.
@@ -195,10 +176,11 @@ export async function selfCheck(
   directory: string | undefined,
 ): Promise<string[]> {
   const { capabilities } = gpu;
-  const device = deviceKey(capabilities);
-  const key = modelKey(smallModelOf(model.spec, model.weights), precision, capabilities);
-  const stored = directory === undefined ? {} : await readVerdicts(directory);
-  const remembered = stored[device]?.[key];
+  const { f16, halfSubnormals, subgroups, subgroupMatrix, tuning } = capabilities;
+  const used = JSON.stringify({ f16, halfSubnormals, subgroups, subgroupMatrix, tuning });
+  const key = `${modelKey(model.spec, model.weights, precision)} ${used}`;
+  const records = verdictsIn(directory);
+  const remembered = (await records.of(capabilities))[key];
   const found = remembered ?? (await firstCheck(gpu, model, precision));
   if (!found.off) {
     throw new HearthError(
@@ -207,9 +189,7 @@ export async function selfCheck(
     );
   }
   // A refusal is not kept: whoever tries again has changed something.
-  if (directory !== undefined && !remembered) {
-    await writeVerdicts(directory, { ...stored, [device]: { ...stored[device], [key]: found } });
-  }
+  if (!remembered) await records.keep(capabilities, key, found);
   gpu.capabilities = without(capabilities, found.off);
   return found.off.length === 0 ? [] : [switchedOff(found.off)];
 }
@@ -227,31 +207,11 @@ const switchedOff = (off: readonly string[]): string =>
 
 /** For people: what was found of this device and driver so far. */
 export async function checkNotes(capabilities: GpuCapabilities, directory: string): Promise<string[]> {
-  const found = Object.values((await readVerdicts(directory))[deviceKey(capabilities)] ?? {});
+  const found = Object.values(await verdictsIn(directory).of(capabilities));
   if (found.length === 0) return ['self-check: not run yet; it is when a model is first loaded.'];
   const off = new Set(found.flatMap(({ off }) => off ?? []));
   const kinds = found.length === 1 ? 'one kind of model' : `${found.length} kinds of models`;
   const worst = Math.max(...found.map(({ error }) => error)).toExponential(1);
   const result = `self-check: as the reference for ${kinds} (error of at most ${worst}).`;
   return off.size === 0 ? [result] : [result, switchedOff([...off])];
-}
-
-async function readVerdicts(directory: string): Promise<Verdicts> {
-  try {
-    return verdicts.parse(JSON.parse(await readFile(fileIn(directory), 'utf8')));
-  } catch {
-    // Not there yet, or damaged: the check is run again.
-    return {};
-  }
-}
-
-async function writeVerdicts(directory: string, all: Verdicts): Promise<void> {
-  const temporary = `${fileIn(directory)}.${process.pid}`;
-  try {
-    await mkdir(directory, { recursive: true });
-    await writeFile(temporary, JSON.stringify(all, undefined, 1));
-    await rename(temporary, fileIn(directory));
-  } catch {
-    // A full or read-only disk: the check is run again by the next process.
-  }
 }

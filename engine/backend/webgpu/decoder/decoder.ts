@@ -12,10 +12,12 @@ import type {
   SequenceSerializer,
   SequenceSlice,
   SubmittedPass,
+  Tuner,
 } from '../../backend.ts';
 import { checkedBatch, type OwnSlice } from '../../backend.ts';
+import type { Tuning } from '../device/adapter.ts';
 import { measureCopyBandwidth } from '../device/bandwidth.ts';
-import type { Gpu } from '../device/gpu.ts';
+import type { Gpu, KernelDevice } from '../device/gpu.ts';
 import { samplesOnGpu } from '../kernels/sampleChunks.ts';
 import { queriesPerTile } from './attention.ts';
 import { copyPage, usedCacheBytes } from './cache.ts';
@@ -33,6 +35,8 @@ const vectorTokens = 16;
 /** Rows that plans are made for: rows that are not there cost little, another set of pipelines much. */
 export const rowBuckets = [1, 4, 8, vectorTokens] as const;
 export const maxSequencesPerRun = 16;
+/** Cached tokens behind which a token is timed. */
+const timedTokens = 4096;
 
 type Slice = OwnSlice<WebgpuSequence>;
 
@@ -52,6 +56,7 @@ export interface LoadedParts extends DecoderParts {
   readonly contextTokens: number;
   readonly notes: readonly string[];
   readonly weightBytes: number;
+  readonly tuner?: (decoder: WebgpuDecoder) => Tuner;
 }
 
 export class WebgpuDecoder implements Decoder {
@@ -68,6 +73,7 @@ export class WebgpuDecoder implements Decoder {
     sample: (slices, steps, ahead) => this.#sample(slices, steps, ahead),
   };
   readonly serializer: SequenceSerializer;
+  readonly tuner?: Tuner;
   readonly #parts: LoadedParts;
   readonly #gpu: Gpu;
   readonly #sequences = new Set<WebgpuSequence>();
@@ -84,6 +90,7 @@ export class WebgpuDecoder implements Decoder {
     this.spec = parts.spec;
     this.contextTokens = parts.contextTokens;
     this.notes = parts.notes;
+    if (parts.tuner) this.tuner = parts.tuner(this);
     this.serializer = new WebgpuSerializer(parts, {
       create: () => this.createSequence(),
       own: (sequence) => this.#own(sequence),
@@ -349,6 +356,45 @@ export class WebgpuDecoder implements Decoder {
     this.#plans.set(key, made);
     made.catch(() => this.#plans.delete(key));
     return made;
+  }
+
+  /** Of one token, for other tuning than the device's. */
+  timedPlans(tuning: Tuning): Promise<readonly Plan[]> {
+    const gpu: KernelDevice = {
+      capabilities: { ...this.#gpu.capabilities, tuning },
+      kernel: (source) => this.#gpu.kernel(source),
+      bind: (kernel, buffers) => this.#gpu.bind(kernel, buffers),
+    };
+    const parts = { ...this.#parts, gpu };
+    return this.#explained(() => Promise.all([layersPlan(parts, 1), headPlan(parts, 1, parts.scratch.hidden)]));
+  }
+
+  /**
+   * Lends the device with the inputs of one row behind some thousand tokens, whatever is cached there.
+   * @param body gets what reads the residual stream of that row back
+   */
+  async onRow<Result>(body: (read: () => Promise<Float32Array>) => Promise<Result>): Promise<Result> {
+    this.#dropAhead();
+    const { cache, inputs, scratch } = this.#parts;
+    const sequence = this.createSequence();
+    try {
+      let before = Math.min(timedTokens, this.contextTokens - 1);
+      while (before > 0 && !hasPages(cache, [{ sequence, tokens: before + 1 }])) before = Math.floor(before / 2);
+      sequence.prepare(before + 1);
+      sequence.advance(before, 1);
+      inputs.write(this.#gpu.device.queue, [{ sequence, tokens: [0] }], queriesPerTile(this.spec, 1));
+      return await this.#explained(() =>
+        body(async () => new Float32Array(await this.#gpu.readBack(scratch.hidden, 4 * this.spec.hiddenSize))),
+      );
+    } finally {
+      sequence.dispose();
+    }
+  }
+
+  /** Later plans are made so. */
+  adopt(tuning: Tuning): void {
+    this.#gpu.capabilities = { ...this.#gpu.capabilities, tuning };
+    this.#plans.clear();
   }
 
   canAllocate(demands: readonly CacheDemand[]): boolean {
