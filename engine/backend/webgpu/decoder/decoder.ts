@@ -122,10 +122,12 @@ export class WebgpuDecoder implements Decoder {
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
     const slices = this.#checked(batch);
+    const startMs = performance.now();
     return this.#explained(async () => {
       const logits = await this.#submitParts(slices);
       // A caller that cancels waits for one run, not for all that it has queued.
       if (logits.every(({ length }) => length === 0)) await this.#gpu.device.queue.onSubmittedWorkDone();
+      this.#measured(slices, startMs);
       return logits;
     });
   }
@@ -135,16 +137,23 @@ export class WebgpuDecoder implements Decoder {
     if (slices.some(({ logits }) => logits !== 'none')) throw new Error('Logits are asked of `run`.');
     const startMs = performance.now();
     await this.#explained(() => this.#submitParts(slices));
-    return { done: this.#explained(() => this.#measured(slices, startMs)) };
+    const computed = async (): Promise<void> => {
+      await this.#gpu.device.queue.onSubmittedWorkDone();
+      this.#measured(slices, startMs);
+    };
+    return { done: this.#explained(computed) };
   }
 
-  /** The speed of a pass that nothing is read back of, on which the limit of later ones rests. */
-  async #measured(slices: readonly Slice[], submittedMs: number): Promise<void> {
-    await this.#gpu.device.queue.onSubmittedWorkDone();
+  /** A pass is computed: the limit of later ones rests on its speed. */
+  #measured(slices: readonly Slice[], submittedMs: number): void {
     const endMs = performance.now();
     const startMs = Math.max(submittedMs, this.#lastEndMs);
     this.#lastEndMs = endMs;
-    this.#limit.measured(rowCount(slices), Math.max(...slices.map(({ sequence }) => sequence.length)), endMs - startMs);
+    this.#limit.measured(
+      rowCount(slices),
+      Math.max(0, ...slices.map(({ sequence }) => sequence.length)),
+      endMs - startMs,
+    );
   }
 
   /** Submits the batch, in parts where a dispatch would take too long. @returns the logits asked for, when they are read back. */
