@@ -26,7 +26,8 @@ const integers = (shapes: Shapes): Shapes => ({ ...shapes, numbers: anyInteger()
 export function typeShapes({ schema, at, algebra }: KeywordContext): Shapes {
   const { type } = schema;
   if (type === undefined) return algebra.any;
-  const types: readonly unknown[] = Array.isArray(type) ? type : [type];
+  // OpenAPI 3.0 has no type `null`.
+  const types: readonly unknown[] = [type, schema['nullable'] === true ? 'null' : []].flat();
   const { any, nothing } = algebra;
   const kinds: Readonly<Record<string, Shapes>> = {
     null: { ...nothing, words: new Set(['null']) },
