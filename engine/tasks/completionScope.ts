@@ -170,7 +170,7 @@ export class Scope {
     if (this.#mayClose && /,\s*$/.test(above)) return true;
     const isChain = chained.test(line) && chained.test(above);
     return (
-      openEnd.test(above) ||
+      (openEnd.test(above) && !(this.#lexicon.patterns && /\/\s*$/.test(above))) ||
       this.#lexicon.openEnd?.test(above) ||
       /^\s*@[\w.]+(?:\(.*\))?\s*$/.test(above) ||
       /^\s*(?:&&|\||\?\?)/.test(line) ||

@@ -97,7 +97,7 @@ class Lexer {
     const isInText = top?.kind === 'comment' ? top.closer !== '\n' : top?.form?.spansLines === true;
     if (top && top.kind !== 'bracket' && !isInText) this.#pop();
     this.#emit('\n', { isCode: !isInText && this.#heredocs.length === 0 });
-    for (const closer of this.#heredocs.reverse()) this.#push({ kind: 'string', closer, form: heredoc });
+    for (const closer of this.#heredocs.reverse()) this.#push({ kind: 'string', closer, form: this.#heredocForm });
     this.#heredocs = [];
     this.#isLineStart = true;
     this.#indentation = indentationOf(lineAt(this.#text, this.#at));
@@ -109,16 +109,11 @@ class Lexer {
   }
 
   #inString(top: Frame): void {
-    if (top.form === heredoc) {
-      if (this.#isLineStart && lineAt(this.#text, this.#at).replace(/[^\p{L}\p{N}_].*/u, '') === top.closer)
-        this.#close(top, top.closer);
-      else this.#plain(false);
-      return;
-    }
     const escaped = top.form?.escape;
     const opener = top.form?.nests ? openerOf[top.closer] : undefined;
     const twice = top.closer + top.closer;
     const interpolation = top.form?.interpolations?.find(([open]) => this.#startsWith(open));
+    const isHeredoc = top.form?.open === never;
     if (escaped === 'doubled' && this.#startsWith(twice)) this.#emit(twice, {});
     // A doubled brace in Python and C# strings is a literal brace.
     else if (interpolation?.[0] === '{' && this.#startsWith('{{')) this.#emit('{{', {});
@@ -131,8 +126,13 @@ class Lexer {
     else if (opener !== undefined && this.#startsWith(opener)) {
       this.#emit(opener, {});
       this.#push({ kind: 'string', closer: top.closer, ...(top.form && { form: top.form }) });
-    } else if (this.#startsWith(top.closer)) this.#close(top, top.closer);
+    } else if (this.#startsWith(top.closer) && (!isHeredoc || this.#isAlone(top.closer))) this.#close(top, top.closer);
     else this.#plain(false);
+  }
+
+  /** Whether the word begins the line and is one. */
+  #isAlone(word: string): boolean {
+    return this.#isLineStart && this.#match(wordAt)?.[0] === word;
   }
 
   #inCode(top: Frame | undefined): void {
@@ -170,6 +170,11 @@ class Lexer {
     this.#emit(opening, {});
     this.#push({ kind: 'comment', closer: block ? block[1] : '\n' });
     return true;
+  }
+
+  get #heredocForm(): StringForm {
+    const { interpolations = [] } = this.#lexicon.strings.find((form) => form.interpolations) ?? {};
+    return { open: never, escape: 'none', interpolations, spansLines: true };
   }
 
   /** The heredoc itself begins on the next line. */
@@ -265,7 +270,8 @@ class Lexer {
   }
 }
 
-const heredoc: StringForm = { open: /(?!)/y, escape: 'none', spansLines: true };
+/** No mark opens a heredoc where it begins. */
+const never = /(?!)/y;
 
 function heredocsOf({ tokens }: Lexed, { heredoc }: Lexicon): string[] {
   if (heredoc === undefined) return [];

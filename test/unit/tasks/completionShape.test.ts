@@ -160,6 +160,8 @@ describe('a completion of several lines', () => {
     ["a =~ %r{[']{2}}\nc = ▮\n", 'd(1)\ne', 'd(1)'],
     ["a = <<~END\n  it's (\nEND\nc = ▮\n", 'd(1)\ne', 'd(1)'],
     ['c = ▮\n', "<<~END\n  it's (\nEND\ne", "<<~END\n  it's (\nEND"],
+    ['c = <<~END\n  #{a[▮]}\nEND\n', "'x'] + 1", "'x'"],
+    ['c = ▮\n', 'd ? /^/ : /x/\ne = 1', 'd ? /^/ : /x/'],
     ["c = <<~'END'▮\n", "\n  it's (\nEND\ne", "\n  it's (\nEND"],
   ])('knows the words, literals and heredocs of Ruby: %s', (file, written, expected) => {
     expect(shown(file, written, { language: 'ruby', multiline: 'auto' })).toBe(expected);
