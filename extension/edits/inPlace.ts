@@ -59,7 +59,7 @@ export class InPlaceEdits implements vscode.CodeLensProvider {
       this.#added,
       this.#removed,
       this.#lenses,
-      vscode.languages.registerCodeLensProvider({ pattern: '**' }, this),
+      vscode.languages.registerCodeLensProvider('*', this),
       vscode.workspace.onDidChangeTextDocument((event) => this.#onEdit(event)),
       vscode.workspace.onDidCloseTextDocument((document) => this.#end(document)),
       vscode.window.onDidChangeVisibleTextEditors(() => this.#show()),
