@@ -171,7 +171,7 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
     request.onChange?.({ message: recovered.notice, card });
     return machine;
   });
-  const scheduler = engineScheduler(machine, { recover, device: request.device });
+  const scheduler = engineScheduler(machine, { recover, device: request.device, tunesWhileIdle: true });
   void machine.snapshots?.start();
   return {
     get card() {

@@ -121,7 +121,7 @@ describe('@hearth', () => {
     const isTool = place === 'the result of a tool';
     // One tool that may be run, and one that may not: the question names only the first.
     for (const name of ['weather', 'run_in_terminal'])
-      lm.tools.push({ name, description: '', inputSchema: { type: 'object' } });
+      lm.tools.push({ name, description: '', inputSchema: { type: 'object' }, tags: [] });
     const weather = { id: 'w', name: 'weather', arguments: '{}' };
     await forEachText(async (text) => {
       const said: unknown[] = [];
@@ -132,7 +132,7 @@ describe('@hearth', () => {
       invoke.mockReset().mockResolvedValue({ content: [new LanguageModelTextPart(text)] });
       if (place === 'the rules') settings.set('hearth.chat.instructions', text);
       const before = new Map(settings);
-      const earlier = new ChatResponseTurn([new ChatResponseMarkdownPart(text)], { metadata: undefined });
+      const earlier = new ChatResponseTurn([new ChatResponseMarkdownPart(text)], {});
       const history = place === 'an earlier answer' ? [new ChatRequestTurn('First?'), earlier] : [];
       const files: Partial<Record<typeof place, object>> = {
         'the attached file': { id: 'file:a.ts', value: text },
