@@ -1,5 +1,9 @@
 /** Every cap of the extension's side, with its reason. The engine's own are in engine/limits.ts. */
 export const limits = {
+  inPlace: {
+    /** Lines before and after those that are edited, which the model reads too. */
+    around: 40,
+  },
   engine: {
     /** Waits before each restart after a crash; after the last one the user is asked. A run of bad luck passes within
      * seconds, a broken installation must not burn a core for ever. */
@@ -96,6 +100,10 @@ export const limits = {
     suggestions: 12,
     /** Definitions of one name; overloads and classes of the same name rarely have more. */
     symbols: 3,
+    /** Of rules for assistants; a longer file is no rule, or fills any context. */
+    ruleBytes: 64 * 1024,
+    /** Instructions and prompts of a folder that are looked at. */
+    ruleFiles: 100,
     /** Diagnostics of a mention; who has more has one cause. */
     problems: 100,
   },

@@ -1,4 +1,4 @@
-/** "Summarise this file" on a file that is far longer than the model's context. */
+/** Summarises a file that is far longer than the model's context. */
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 import { answerText, untilEnded } from './turns.ts';
@@ -10,7 +10,7 @@ const adjectives =
 const nouns =
   'apple river house stone bread garden table window road forest cloud bridge paper silver winter summer letter market island harbor mountain village kitchen pocket button ladder engine mirror candle basket';
 
-/** A program of 3,000 short lines, which do not fit into the model's context of 8,192 tokens; one that was never summarised before. */
+/** A new program of 3,000 short lines, which exceed the model's context of 8,192 tokens. */
 function longProgram(): string {
   const run = Date.now().toString(36);
   const names = adjectives.split(' ').flatMap((adjective) => nouns.split(' ').map((noun) => `${adjective}_${noun}`));
@@ -18,7 +18,7 @@ function longProgram(): string {
 }
 
 describeInEditor('summarise this file', { files: { 'things.js': longProgram() } }, (editor) => {
-  test('says how far it is and can be cancelled', async () => {
+  test('shows progress and can be cancelled', async () => {
     await editor().openFile('things.js');
     await editor().command('Hearth: Summarise This File');
     const chat = await editor().chat();
@@ -37,7 +37,7 @@ describeInEditor('summarise this file', { files: { 'things.js': longProgram() } 
     await turn.waitFor();
     await untilEnded(turn, 'done', summaryMs);
     await editor().screenshot('summary');
-    // A long file's summary ends with what each of its parts is about, the last lines included.
+    // A long file's summary ends with an outline of all its parts.
     expect(await answerText(turn)).toMatch(/Lines 1[–-]\d+[\s\S]*Lines \d+[–-]3000/s);
   });
 });
