@@ -9,7 +9,7 @@ import type { LazyChat, Parts } from './parts.ts';
 import { showIndexMenu } from './repository/status.ts';
 import { chosenFolder, summaryRequest } from './summarise.ts';
 import { prepareTask, type Task, taskQuestion } from './tasks.ts';
-import { done } from './welcome.ts';
+import { done } from './walkthrough.ts';
 
 export type CommandTable = Readonly<Record<string, (...args: unknown[]) => unknown>>;
 
@@ -50,6 +50,10 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
     'hearth.acceptProposal': () => parts.proposals.accept(),
     'hearth.acceptProposalHunk': () => parts.proposals.acceptHunk(),
     'hearth.rejectProposal': () => parts.proposals.reject(),
+    'hearth.editInPlace': () => parts.inPlace.start(),
+    'hearth.acceptEdit': (hunk) => parts.inPlace.decide('accept', hunk),
+    'hearth.rejectEdit': (hunk) => parts.inPlace.decide('reject', hunk),
+    'hearth.changeEdit': () => parts.inPlace.changeInstruction(),
     'hearth.addToChat': async () => (await show()).tracker.add(),
     'hearth.thinking': () => thinking.pick(),
     'hearth.answerNow': async () => answerNow(engine),

@@ -30,7 +30,7 @@ import type { Log } from '../log.ts';
 import { chooseCompletionModel, chooseModel } from '../models/choose.ts';
 import { hostOf } from '../remote.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
-import { done } from '../welcome.ts';
+import { done } from '../walkthrough.ts';
 import type { Launch } from './connection.ts';
 import { EngineFailure, isCancelled, sentence } from './failure.ts';
 import { EngineProcess, type ProcessState } from './process.ts';

@@ -10,7 +10,7 @@ const fileAt = (path: string) => Uri.parse(`file:///${path}`);
 
 beforeEach(() => {
   user.reset();
-  workspace.workspaceFolders = [{ name: 'shop', uri: Uri.parse('file:///') }];
+  workspace.workspaceFolders = [{ name: 'shop', uri: Uri.parse('file:///'), index: 0 }];
   workspace.files = ['a/list.ts', 'b/deep/list.ts', 'c/list.ts'].map(fileAt);
   window.tabGroups.all = [];
   env.remoteName = undefined;
@@ -22,10 +22,13 @@ describe('a mention of a file', () => {
 
   it('offers the active file first, then open ones, then those that were open, each once', async () => {
     const suggester = new MentionSuggester(undefined);
-    const tab = (path: string, isActive: boolean) => ({ input: new TabInputText(fileAt(path)), isActive });
-    window.tabGroups.all = [{ tabs: [tab('b/deep/list.ts', true)] }];
+    const show = (path: string) => {
+      const tabs = [{ input: new TabInputText(fileAt(path)), isActive: true }];
+      window.tabGroups.all = [{ tabs } as never];
+    };
+    show('b/deep/list.ts');
     await suggester.suggest('file:list');
-    window.tabGroups.all = [{ tabs: [tab('c/list.ts', true)] }];
+    show('c/list.ts');
     expect(await suggested(suggester, 'file:list')).toEqual(['c/list.ts', 'b/deep/list.ts', 'a/list.ts']);
   });
 });
