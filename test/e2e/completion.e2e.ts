@@ -54,8 +54,16 @@ describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } },
     await page.waitForTimeout(3_000);
     expect(await page.locator('.ghost-text-decoration').count()).toBe(0);
     await editor().command('Hearth: Pause or Resume Completions');
-    await page.keyboard.type('a');
-    await page.keyboard.press('Backspace');
-    await page.locator('.ghost-text-decoration').first().waitFor();
+    // The palette closes before its command has run.
+    const offered = async () => {
+      await page.keyboard.type('a');
+      await page.keyboard.press('Backspace');
+      const ghost = page.locator('.ghost-text-decoration').first();
+      return ghost.waitFor({ timeout: 15_000 }).then(
+        () => true,
+        () => false,
+      );
+    };
+    await expect.poll(offered, { timeout: 60_000 }).toBe(true);
   });
 });
