@@ -56,10 +56,6 @@ interface Scored {
   readonly line?: number;
 }
 
-interface Definition extends Stretch {
-  readonly name: string;
-}
-
 export class ChunkSearch {
   readonly #words: WordIndex;
   readonly #layout: Layout;
@@ -68,7 +64,7 @@ export class ChunkSearch {
   readonly #readme: StatementSync;
   readonly #at: StatementSync;
   readonly #exactly: StatementSync;
-  readonly #ending: StatementSync;
+  readonly #named: StatementSync;
   readonly #definitions: StatementSync;
   readonly #defining: StatementSync;
 
@@ -80,19 +76,24 @@ export class ChunkSearch {
       'SELECT chunks.id AS id, path, chunks.first_line AS first_line, chunks.last_line AS last_line FROM chunks JOIN files ON files.id = chunks.file';
     this.#place = database.prepare(`${chunks} WHERE chunks.id = ?`);
     this.#readme = database.prepare(
-      `${chunks} WHERE path LIKE 'readme%' AND path NOT LIKE '%/%' ORDER BY path, chunks.first_line LIMIT 1`,
+      `${chunks} WHERE last_part LIKE 'readme%' AND path = last_part ORDER BY path, chunks.first_line LIMIT 1`,
     );
     this.#at = database.prepare(
       `${chunks} WHERE path = ? AND chunks.first_line <= ? AND chunks.last_line >= ? LIMIT 1`,
     );
     this.#exactly = database.prepare('SELECT id FROM files WHERE path = ?');
-    this.#ending = database.prepare("SELECT path FROM files WHERE path LIKE '%' || ? LIMIT 50");
+    this.#named = database.prepare(
+      'SELECT path FROM files WHERE last_part = ? COLLATE NOCASE AND last_part = ? LIMIT 50',
+    );
     this.#definitions = database.prepare(
-      'SELECT name, first_line, last_line FROM symbols JOIN files ON files.id = symbols.file WHERE path = ? ORDER BY first_line, last_line DESC',
+      `SELECT DISTINCT first_line, last_line FROM symbols WHERE file = (SELECT id FROM files WHERE path = ?)
+       AND first_line <= ? AND last_line >= ? ORDER BY first_line, last_line DESC`,
     );
     this.#defining = database.prepare(
-      `SELECT path, first_line, last_line FROM symbols JOIN files ON files.id = symbols.file
-       WHERE name = ? COLLATE NOCASE AND name = ? LIMIT ?`,
+      `SELECT chunks.id AS id, path, chunks.first_line AS first_line, chunks.last_line AS last_line FROM symbols
+       JOIN files ON files.id = symbols.file
+       JOIN chunks ON chunks.file = symbols.file AND symbols.first_line BETWEEN chunks.first_line AND chunks.last_line
+       WHERE symbols.name = ? COLLATE NOCASE AND symbols.name = ? LIMIT ?`,
     );
   }
 
@@ -108,16 +109,12 @@ export class ChunkSearch {
     return this.#words.terms(questionTerms(text));
   }
 
-  ranking(terms: readonly Term[]): { chunk: number; score: number }[] {
+  ranking(terms: readonly Term[]): ReturnType<WordIndex['ranking']> {
     return this.#words.ranking(terms, limits.repository.rereadChunks);
   }
 
   mentions(name: string): number[] {
-    const terms = questionTerms(name).filter((term) => term === name.toLowerCase());
-    const match = terms.map((term) => `body : "${term}"`).join(' AND ');
-    return match === ''
-      ? []
-      : this.#words.matching(match, limits.repository.rereadChunks / 2).map(({ chunk }) => chunk);
+    return this.#words.mentions(name.toLowerCase(), limits.repository.rereadChunks / 2).map(({ chunk }) => chunk);
   }
 
   chunk(id: number): Chunk | undefined {
@@ -134,10 +131,7 @@ export class ChunkSearch {
 
   /** Chunks in which the name is defined, exactly so written. */
   defining(name: string, limit: number): Chunk[] {
-    return this.#defining.all(name, name, limit).flatMap((row) => {
-      const path = String(row['path']);
-      return this.chunkAt(path, Number(row['first_line'])) ?? [];
-    });
+    return this.#defining.all(name, name, limit).flatMap((row) => chunkOf(row) ?? []);
   }
 
   /** The file that the end of an absolute path, or a path's end, names. */
@@ -148,20 +142,18 @@ export class ChunkSearch {
       if (this.#exactly.get(end)) return end;
     }
     const name = parts.at(-1) ?? '';
-    const found = this.#ending.all(`/${name}`).map((row) => String(row['path']));
-    const same = found.filter((own) => own.endsWith(`/${name}`));
+    const same = this.#named.all(name, name).map((row) => String(row['path']));
     if (parts.length === 1) return same.length === 1 ? same[0] : undefined;
     // A library has files of the same names: the folder must agree too.
     const agreeing = same.map((own) => ({ own, common: commonEnd(own.split('/'), parts) }));
     return agreeing.filter(({ common }) => common > 1).sort((a, b) => b.common - a.common)[0]?.own;
   }
 
-  definitions(path: string): Definition[] {
-    return this.#definitions.all(path).map((row) => ({
-      name: String(row['name']),
-      firstLine: Number(row['first_line']),
-      lastLine: Number(row['last_line']),
-    }));
+  /** Definitions that have lines of a stretch, the outer ones first. */
+  definitionsAt(path: string, { firstLine, lastLine }: Stretch): Stretch[] {
+    return this.#definitions
+      .all(path, lastLine, firstLine)
+      .map((row) => ({ firstLine: Number(row['first_line']), lastLine: Number(row['last_line']) }));
   }
 
   read(path: string): string | undefined {
@@ -197,10 +189,11 @@ class Search {
   readonly #near: readonly Near[];
   readonly #evidence: Evidence;
   readonly #terms: readonly Term[];
-  readonly #files = new Map<string, readonly string[]>();
-  /** Chunks that define a name of the question. */
-  readonly #defining = new Map<string, ReadonlySet<number>>();
-  readonly #outlines = new Map<string, readonly Definition[]>();
+  readonly #texts = new Map<string, Text | undefined>();
+  /** Names of the question that a chunk defines. */
+  readonly #defined = new Map<number, Set<string>>();
+  /** By stem: what a word that was too common to be searched for adds to a chunk that has it. */
+  #common = new Map<string, number>();
 
   constructor(index: ChunkSearch, query: Query, near: readonly Near[]) {
     this.#index = index;
@@ -221,15 +214,17 @@ class Search {
 
   /** Scores from 0 to 1 by words, with those of the question's vector. */
   #candidates(): Map<number, number> {
-    const ranked = this.#index.ranking(this.#terms);
+    const { ranked, left } = this.#index.ranking(this.#terms);
     const top = ranked[0]?.score ?? 1;
+    // One occurrence in a chunk of mean length adds about its rarity to BM25.
+    this.#common = new Map(left.map(({ stem, rarity }) => [stem, (rarity - Math.LN2) / top]));
     const scores = new Map(ranked.map(({ chunk, score }) => [chunk, score / top]));
     for (const { chunk, cosine } of this.#near) {
       scores.set(chunk, (scores.get(chunk) ?? 0) + cosineWeight * Math.max(0, cosine));
     }
     for (const name of this.#query.names.slice(0, mostNames)) {
       const defining = this.#index.defining(name, 50).map(({ id }) => id);
-      this.#defining.set(name, new Set(defining));
+      for (const id of defining) this.#defined.set(id, (this.#defined.get(id) ?? new Set()).add(name));
       const { relation } = this.#query;
       const mentions = relation === 'callers' || relation === 'tests' ? this.#index.mentions(name) : [];
       for (const id of [...defining.slice(0, 5), ...mentions]) if (!scores.has(id)) scores.set(id, namedBase);
@@ -240,12 +235,14 @@ class Search {
   #reread(scores: ReadonlyMap<number, number>): Scored[] {
     const found = [...scores].flatMap(([id, base]) => {
       const chunk = this.#index.chunk(id);
-      const text = chunk && this.#textOf(chunk);
+      const text = chunk && this.#text(chunk.path)?.slice(chunk);
       if (chunk === undefined || text === undefined) return [];
       const isTest = this.#index.layout.classOf(chunk.path) === 'test';
-      const defined = new Set([...this.#defining].flatMap(([name, chunks]) => (chunks.has(id) ? [name] : [])));
-      const evidence = this.#evidence.of({ text, lower: text.toLowerCase(), defined, isTest });
-      return [{ chunk, score: base + evidence }];
+      const lower = text.toLowerCase();
+      const evidence = this.#evidence.of({ text, lower, defined: this.#defined.get(id) ?? new Set(), isTest });
+      let common = 0;
+      for (const [stem, weight] of this.#common) if (lower.includes(stem)) common += weight;
+      return [{ chunk, score: base + common + evidence }];
     });
     const files = new Map<string, number>();
     for (const { chunk, score } of found) files.set(chunk.path, (files.get(chunk.path) ?? 0) + score);
@@ -299,21 +296,21 @@ class Search {
   }
 
   #hitOf({ chunk, score, line }: Scored): Hit | undefined {
-    const lines = this.#lines(chunk.path);
+    const lines = this.#text(chunk.path)?.lines;
     if (lines === undefined || lines.length < chunk.firstLine) return undefined;
-    const headings = this.#outline(chunk.path).map(({ firstLine }) => firstLine);
+    const headings = this.#index.definitionsAt(chunk.path, chunk).map(({ firstLine }) => firstLine);
     const stretch = excerptOf(lines, chunk, (text, number) => this.#ofLine(text, number, line), headings);
     const hit = this.#shown(chunk.path, stretch, score);
     return line === undefined ? hit : { ...hit, coverage: 1 };
   }
 
   #shown(path: string, stretch: Stretch, score: number): Hit {
-    const lines = this.#lines(path) ?? [];
+    const lines = this.#text(path)?.lines ?? [];
     const lastLine = Math.min(stretch.lastLine, lines.length);
     const text = lines.slice(stretch.firstLine - 1, lastLine).join('\n');
-    const enclosing = this.#outline(path).filter(
-      (own) => own.firstLine < stretch.firstLine && own.lastLine >= stretch.firstLine,
-    );
+    const enclosing = this.#index
+      .definitionsAt(path, stretch)
+      .filter((own) => own.firstLine < stretch.firstLine && own.lastLine >= stretch.firstLine);
     const within = enclosing.map((own) => (lines[own.firstLine - 1] ?? '').trim().slice(0, 120)).join(' › ');
     return { path, firstLine: stretch.firstLine, lastLine, score, coverage: this.#coverage(path, text), within, text };
   }
@@ -351,26 +348,43 @@ class Search {
     return found.sort((a, b) => b.coverage - a.coverage).slice(0, expansion.most);
   }
 
-  #textOf({ path, firstLine, lastLine }: Chunk): string | undefined {
-    return this.#lines(path)
-      ?.slice(firstLine - 1, lastLine)
-      .join('\n');
+  #text(path: string): Text | undefined {
+    if (!this.#texts.has(path)) {
+      const text = this.#index.read(path);
+      this.#texts.set(path, text === undefined ? undefined : new Text(text));
+    }
+    return this.#texts.get(path);
+  }
+}
+
+/** A file: a hundred of them are read for a question, of most a few lines. */
+class Text {
+  readonly #text: string;
+  #lines: readonly string[] | undefined;
+  /** Where lines begin, as far as was looked. */
+  readonly #starts = [0];
+
+  constructor(text: string) {
+    this.#text = text;
   }
 
-  #lines(path: string): readonly string[] | undefined {
-    const known = this.#files.get(path);
-    if (known) return known;
-    const lines = this.#index.read(path)?.split('\n');
-    if (lines) this.#files.set(path, lines);
-    return lines;
+  get lines(): readonly string[] {
+    this.#lines ??= this.#text.split('\n');
+    return this.#lines;
   }
 
-  #outline(path: string): readonly Definition[] {
-    const known = this.#outlines.get(path);
-    if (known) return known;
-    const outline = this.#index.definitions(path);
-    this.#outlines.set(path, outline);
-    return outline;
+  /** '' where the file is shorter now. */
+  slice({ firstLine, lastLine }: Stretch): string {
+    return this.#text.slice(this.#startOf(firstLine - 1), Math.max(0, this.#startOf(lastLine) - 1));
+  }
+
+  #startOf(line: number): number {
+    while (this.#starts.length <= line) {
+      const end = this.#text.indexOf('\n', this.#starts.at(-1));
+      if (end < 0) return this.#text.length + 1;
+      this.#starts.push(end + 1);
+    }
+    return this.#starts[line] ?? 0;
   }
 }
 
