@@ -31,9 +31,10 @@ export class Evidence {
   readonly #flags: readonly { readonly long: string; readonly variable: RegExp }[];
   readonly #literals: readonly string[];
 
-  constructor(query: Query) {
+  /** @param names of the question, those that are worth looking for */
+  constructor(query: Query, names: readonly string[]) {
     this.#query = query;
-    this.#names = query.names.slice(0, 20).map((name) => {
+    this.#names = names.map((name) => {
       const exact = escaped(name);
       const before = String.raw`(?<![\p{L}\p{N}_$])`;
       return {

@@ -208,7 +208,7 @@ function constantParts(message: string): string[] {
 
 function pairsIn(text: string): string[] {
   const words = text.toLowerCase().match(/[\p{L}\p{N}_$]+/gu) ?? [];
-  return distinct(words.slice(1).map((word, at) => `${words[at]} ${word}`)).slice(0, 60);
+  return distinct(words.slice(1).map((word, at) => `${words[at]} ${word}`)).slice(0, 30);
 }
 
 const distinct = (items: readonly string[]): string[] => [...new Set(items)];

@@ -34,8 +34,10 @@ const fileWeight = 0.25;
 /** Of the score of the best words: a chunk that no ranking by words has, but a name's definition or call. */
 const namedBase = 0.2;
 const placeScore = 10;
-/** Names that are looked up. */
+/** Names that are looked up, the rarest. */
 const mostNames = 12;
+/** Words that every line or chunk is searched for, the rarest. */
+const mostWords = 40;
 /** Frames of a trace that are looked up. */
 const mostPlaces = 30;
 const readmeScore = 20;
@@ -106,7 +108,12 @@ export class ChunkSearch {
   // What one search asks of the index.
 
   terms(text: string): Term[] {
-    return this.#words.terms(questionTerms(text));
+    return this.words(questionTerms(text));
+  }
+
+  /** The rarest first. @param words in lower case */
+  words(words: readonly string[]): Term[] {
+    return this.#words.terms(words);
   }
 
   ranking(terms: readonly Term[]): ReturnType<WordIndex['ranking']> {
@@ -189,6 +196,8 @@ class Search {
   readonly #near: readonly Near[];
   readonly #evidence: Evidence;
   readonly #terms: readonly Term[];
+  readonly #telling: readonly Term[];
+  readonly #names: readonly string[];
   readonly #texts = new Map<string, Text | undefined>();
   /** Names of the question that a chunk defines. */
   readonly #defined = new Map<number, Set<string>>();
@@ -199,8 +208,10 @@ class Search {
     this.#index = index;
     this.#query = query;
     this.#near = near;
-    this.#evidence = new Evidence(query);
     this.#terms = index.terms(query.text);
+    this.#telling = this.#terms.filter(({ chunks }) => chunks > 0).slice(0, mostWords);
+    this.#names = this.#rarest(query.names);
+    this.#evidence = new Evidence(query, this.#names);
   }
 
   hits(limit: number): Hit[] {
@@ -212,17 +223,24 @@ class Search {
     return [...kept.slice(0, expansion.after), ...wider, ...kept.slice(expansion.after)];
   }
 
+  /** Those that the index holds. */
+  #rarest(names: readonly string[]): string[] {
+    const held = this.#index.words(names.map((name) => name.toLowerCase())).filter(({ chunks }) => chunks > 0);
+    const wanted = new Set(held.slice(0, mostNames).map(({ term }) => term));
+    return names.filter((name) => wanted.has(name.toLowerCase()));
+  }
+
   /** Scores from 0 to 1 by words, with those of the question's vector. */
   #candidates(): Map<number, number> {
     const { ranked, left } = this.#index.ranking(this.#terms);
     const top = ranked[0]?.score ?? 1;
     // One occurrence in a chunk of mean length adds about its rarity to BM25.
-    this.#common = new Map(left.map(({ stem, rarity }) => [stem, (rarity - Math.LN2) / top]));
+    this.#common = new Map(left.slice(0, mostWords).map(({ stem, rarity }) => [stem, (rarity - Math.LN2) / top]));
     const scores = new Map(ranked.map(({ chunk, score }) => [chunk, score / top]));
     for (const { chunk, cosine } of this.#near) {
       scores.set(chunk, (scores.get(chunk) ?? 0) + cosineWeight * Math.max(0, cosine));
     }
-    for (const name of this.#query.names.slice(0, mostNames)) {
+    for (const name of this.#names) {
       const defining = this.#index.defining(name, 50).map(({ id }) => id);
       for (const id of defining) this.#defined.set(id, (this.#defined.get(id) ?? new Set()).add(name));
       const { relation } = this.#query;
@@ -317,7 +335,8 @@ class Search {
 
   #ofLine(text: string, number: number, named: number | undefined): number {
     const lower = text.toLowerCase();
-    const words = this.#terms.reduce((sum, { stem, rarity }) => sum + (lower.includes(stem) ? rarity : 0), 0);
+    let words = 0;
+    for (const { stem, rarity } of this.#telling) if (lower.includes(stem)) words += rarity;
     return words + 5 * this.#evidence.ofLine(text) + (number === named ? 1000 : 0);
   }
 

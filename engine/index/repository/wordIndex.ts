@@ -6,6 +6,8 @@ import { tokenizer } from './database.ts';
 /** Weights of path, names and body. A file named after the question's words is about it; a mention is not. */
 const rank = 'bm25(2.0, 3.0, 1.0)';
 const rememberedTerms = 50_000;
+/** BM25 looks for every word in every chunk that has one of them. */
+const rankedTerms = 16;
 
 /** A word of a question as the index knows it. */
 export interface Term {
@@ -27,6 +29,7 @@ export interface Ranked {
 const countedChunks = 5000;
 
 export class WordIndex {
+  readonly #database: DatabaseSync;
   readonly #ranked: StatementSync;
   readonly #unranked: StatementSync;
   readonly #counted: StatementSync;
@@ -38,6 +41,7 @@ export class WordIndex {
   #chunks = 0;
 
   constructor(database: DatabaseSync) {
+    this.#database = database;
     database.exec(`
       CREATE VIRTUAL TABLE IF NOT EXISTS temp.stemmed USING fts5(term, tokenize=${tokenizer});
       CREATE VIRTUAL TABLE IF NOT EXISTS temp.stems USING fts5vocab(temp, stemmed, instance)`);
@@ -79,6 +83,7 @@ export class WordIndex {
     }
     const left = held.slice(kept);
     if (kept === 0) return { ranked: this.#ofCommon(left, limit), left };
+    if (kept > rankedTerms) return { ranked: this.#byRarity(held.slice(0, kept), limit), left };
     const match = held.slice(0, kept).map(({ term }) => `"${term}"`);
     return { ranked: this.#matching(match.join(' OR '), limit), left };
   }
@@ -91,6 +96,19 @@ export class WordIndex {
     return term.chunks <= limits.repository.matchedChunks
       ? this.#matching(match, limit)
       : this.#any(match, term, limit);
+  }
+
+  /** By the rarities of the words that chunks hold: of many words, how often one occurs tells little. */
+  #byRarity(terms: readonly Term[], limit: number): Ranked[] {
+    const each = terms.map(
+      ({ rarity }) => `SELECT rowid, ${rarity.toFixed(3)} AS rarity FROM terms WHERE terms MATCH ?`,
+    );
+    const rows = this.#database
+      .prepare(
+        `SELECT rowid, sum(rarity) AS score FROM (${each.join(' UNION ALL ')}) GROUP BY rowid ORDER BY score DESC LIMIT ?`,
+      )
+      .all(...terms.map(({ term }) => `"${term}"`), limit);
+    return rows.map((row) => ({ chunk: Number(row['rowid']), score: Number(row['score']) }));
   }
 
   /** Words that are nearly everywhere tell something where they stand together, and where they name something. */
