@@ -30,6 +30,8 @@ export const limits = {
     anchorLines: 64,
     /** A pause asked for after slow answers never grows beyond this; it would feel like nothing happens. */
     debounceMs: 600,
+    /** A request that VS Code gave up is kept for the next key, which comes within this time while one types. */
+    nextKeyMs: 300,
     /** The engine warms up after this idle time, which is longer than pauses within typing. */
     idleMs: 1_500,
     /** Suggestions to cycle through when the user asks for them; each costs the time of one. */

@@ -7,6 +7,7 @@ import { digestDirectory, snapshotDirectory } from '../catalogue/paths.ts';
 import { openStore, type Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { clearSnapshots } from '../kv/snapshotFile.ts';
+import { limits } from '../limits.ts';
 import { callId, firstFreeCall } from '../prompt/conversation.ts';
 import type { OutputPiece } from '../prompt/output.ts';
 import {
@@ -130,14 +131,14 @@ export class Engine {
   }
 
   async complete(params: z.output<typeof completeParams>, signal?: AbortSignal): Promise<CompleteResult> {
-    const { scheduler, tokenizer, contextTokens } = this.#ready();
+    const { scheduler, tokenizer, contextTokens, card } = this.#ready();
     // A completion should be the most likely text, so it is greedy by default.
     const { sampling, random } = samplerOf(params.sampling, greedy);
     const { stream, stop: stopStrings, ...rest } = params;
     const onText = (text: string): void => {
       if (stream !== undefined) this.#deliver(stream, { kind: 'text', text });
     };
-    const request = { ...rest, stopStrings, onText, sampling, random, signal };
+    const request = { ...rest, stopStrings, suffixTokens: suffixTokensOf(card), onText, sampling, random, signal };
     const completion = this.#note(await complete(scheduler, tokenizer, contextTokens, request));
     // A partial completion is useless.
     if (completion.finish === 'cancelled') throw cancelled();
@@ -146,9 +147,10 @@ export class Engine {
 
   /** Computes a prompt into the cache before its request arrives. */
   async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
-    const { scheduler, tokenizer, format, contextTokens, now } = this.#ready();
+    const { scheduler, tokenizer, format, contextTokens, now, card } = this.#ready();
     if (params.kind === 'completion') {
-      const { ids, boundaries } = completionToWarm(tokenizer, contextTokens, params, params.maxTokens);
+      const suffixTokens = suffixTokensOf(card);
+      const { ids, boundaries } = completionToWarm(tokenizer, contextTokens, params, params.maxTokens, suffixTokens);
       return warmUp(scheduler, ids, { boundaries, timeoutMs: params.timeoutMs, signal });
     }
     const options = { thinking: params.thinking, now: now() };
@@ -349,7 +351,7 @@ export class Engine {
     const { scheduler, text, card, sampling } = this.#loaded();
     if (card.embeddingDimensions !== undefined)
       throw unsupported(`${card.name} is an embedding model: it gives vectors, and neither chats nor completes.`);
-    if (text) return { scheduler, ...text, contextTokens: card.contextTokens, sampling, now: () => new Date() };
+    if (text) return { scheduler, ...text, card, contextTokens: card.contextTokens, sampling, now: () => new Date() };
     throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
   }
 
@@ -374,8 +376,13 @@ interface Delivery {
 }
 
 interface ReadyModel extends ChatModel {
+  readonly card: ModelCard;
   readonly sampling: SamplerSettings;
 }
+
+/** A GPU computes the whole suffix at once. */
+const suffixTokensOf = ({ backend }: ModelCard): number | undefined =>
+  backend === 'webgpu' ? undefined : limits.generation.cpuSuffixTokens;
 
 /** Without it, greedy summaries of small models fall into loops. */
 const summaryRepetitionPenalty = 1.1;

@@ -19,11 +19,13 @@ export interface CompletionRequest extends CompletionSource {
   readonly maxTokens: number;
   readonly multiline: Multiline;
   readonly candidates: number;
+  /** Most tokens of the text after the cursor; absent: a quarter of the prompt. */
+  readonly suffixTokens?: number | undefined;
   readonly confidence: Confidence;
   /** The model's text as it is, not cut to the cursor's scope. */
   readonly whole: boolean;
   readonly stopStrings: readonly string[];
-  /** Called with each piece of a raw completion. */
+  /** Called with each piece of the model's text, before it is cut. */
   readonly onText?: ((text: string) => void) | undefined;
   readonly sampling: SamplerSettings;
   readonly random: () => number;
@@ -56,7 +58,12 @@ export async function complete(
   request: CompletionRequest,
 ): Promise<Completion> {
   const maxTokens = Math.min(request.maxTokens, Math.floor(contextTokens / 2));
-  const prompt = completionPrompt(tokenizer, request, promptBudgetTokens(contextTokens, maxTokens));
+  const prompt = completionPrompt(
+    tokenizer,
+    request,
+    promptBudgetTokens(contextTokens, maxTokens),
+    request.suffixTokens,
+  );
   const shape = new CompletionShape(request);
   if (prompt.ids.length === 0 || !(request.whole || shape.isWorthwhile)) return nothingToContinue;
   const write = (first?: FirstToken) => attempt({ scheduler, tokenizer, request, shape, prompt, maxTokens }, first);
@@ -105,9 +112,9 @@ async function attempt(
     observer: whole || (confidence === 'eager' && candidates === 1) ? undefined : meter,
     onPiece: ({ text }) => {
       written += text;
-      if (!whole) return shape.shape(written, false).complete ? 'stop' : 'continue';
-      request.onText?.(text);
-      return 'continue';
+      // Alternatives come one beside the other.
+      if (first === undefined) request.onText?.(text);
+      return !whole && shape.shape(written, false).complete ? 'stop' : 'continue';
     },
     // Nobody waits for the next key while a whole one is written.
     timeoutMs: request.timeoutMs ?? (whole ? undefined : limits.generation.completionMs),

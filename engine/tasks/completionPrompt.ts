@@ -1,12 +1,14 @@
 /** The prompt of an inline completion: fill-in-the-middle if the vocabulary supports it, else a plain continuation. */
 import { limits } from '../limits.ts';
 import { fillInTheMiddlePrompt } from '../tokenizer/fillInTheMiddle.ts';
-import type { FillInTheMiddle, Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface CompletionSource {
   readonly prefix: string;
   readonly suffix: string;
   readonly path?: string | undefined;
+  /** Name of the repository, for models that were trained with it. */
+  readonly repository?: string | undefined;
   readonly languageId?: string | undefined;
   /** The ones that change least come first. */
   readonly snippets: readonly { readonly path: string; readonly text: string }[];
@@ -18,8 +20,8 @@ export interface CompletionPrompt {
   readonly boundaries: readonly number[];
   /**
    * Bytes of the text's last token, which was removed so that the model may choose a longer token that begins with
-   * them (Lundberg, "The art of prompt design: prompt boundaries and token healing", 2023). Empty after
-   * fill-in-the-middle: those models were trained on cuts inside tokens.
+   * them (Lundberg, "The art of prompt design: prompt boundaries and token healing", 2023). Models that fill
+   * in were trained on cuts inside tokens: there only a word that is being typed is healed.
    */
   readonly healing: Uint8Array;
 }
@@ -33,46 +35,42 @@ export function promptBudgetTokens(contextTokens: number, maxTokens: number): nu
   return Math.min(contextTokens - maxTokens, limits.generation.completionPromptTokens);
 }
 
-/** At most `budgetTokens` ids. The parts that change least come first, so that the prefix cache holds them. */
+/**
+ * At most `budgetTokens` ids, `suffixTokens` of them of the suffix. The parts that change least come first, so that the prefix
+ * cache holds them.
+ */
 export function completionPrompt(
   tokenizer: Tokenizer,
   source: CompletionSource,
   budgetTokens: number,
+  suffixTokens = Number.POSITIVE_INFINITY,
 ): CompletionPrompt {
   const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
   const fim = tokenizer.fillInTheMiddle;
-  const budget = budgetTokens - begin.length;
-  const { preamble, file } = fim ? fillIn(tokenizer, fim, source, budget) : continuation(tokenizer, source, budget);
-  const ids = [...begin, ...preamble, ...file];
-  const boundaries = [begin.length + preamble.length];
-  const last = ids.at(-1);
+  const budget = budgetTokens - begin.length - (fim ? markerTokens : 0);
+  const suffix = fim ? head(tokenizer, source.suffix, Math.min(Math.floor(budget / 4), suffixTokens)) : [];
+  const repository = repositoryTitle(tokenizer, source);
+  const title = fileTitle(tokenizer, fim?.fileSeparator, source);
+  const rest = budget - suffix.length - repository.length - title.length;
+  const prefix = fileStart(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
+  const snippets = snippetIds(tokenizer, fim?.fileSeparator, source, rest - prefix.length);
+  const preamble = [...begin, ...repository, ...snippets, ...title];
   // The model needs one token to start from.
-  if (fim || ids.length < 2 || last === undefined) return { ids, boundaries, healing: nothing };
-  return { ids: ids.slice(0, -1), boundaries, healing: tokenizer.bytesOf(last) };
+  const last = preamble.length + prefix.length < 2 ? undefined : prefix.at(-1);
+  const healed = last !== undefined && (fim === undefined || typedWord.test(source.prefix)) ? [last] : [];
+  const kept = prefix.slice(0, prefix.length - healed.length);
+  const file = fim ? fillInTheMiddlePrompt(fim, kept, suffix) : kept;
+  const healing = healed[0] === undefined ? nothing : tokenizer.bytesOf(healed[0]);
+  return { ids: [...preamble, ...file], boundaries: [preamble.length], healing };
 }
 
-interface Parts {
-  /** Snippets, and the name of the open file. */
-  readonly preamble: readonly number[];
-  readonly file: readonly number[];
-}
+const typedWord = /[\p{L}\p{N}_]$/u;
 
-function fillIn(tokenizer: Tokenizer, fim: FillInTheMiddle, source: CompletionSource, budgetTokens: number): Parts {
-  const budget = budgetTokens - markerTokens;
-  const suffix = head(tokenizer, source.suffix, Math.floor(budget / 4));
-  const title = fileTitle(tokenizer, fim.fileSeparator, source);
-  const rest = budget - suffix.length - title.length;
-  const prefix = tail(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
-  const snippets = snippetIds(tokenizer, fim.fileSeparator, source, rest - prefix.length);
-  return { preamble: [...snippets, ...title], file: fillInTheMiddlePrompt(fim, prefix, suffix) };
-}
-
-function continuation(tokenizer: Tokenizer, source: CompletionSource, budgetTokens: number): Parts {
-  const title = fileTitle(tokenizer, undefined, source);
-  const rest = budgetTokens - title.length;
-  const prefix = tail(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
-  const snippets = snippetIds(tokenizer, undefined, source, rest - prefix.length);
-  return { preamble: [...snippets, ...title], file: prefix };
+/** As Qwen2.5-Coder was trained; StarCoder2's training text had no line end here. */
+function repositoryTitle(tokenizer: Tokenizer, { repository }: CompletionSource): number[] {
+  const { repositoryName } = tokenizer.fillInTheMiddle ?? {};
+  if (repositoryName === undefined || repository === undefined) return [];
+  return [repositoryName, ...plain(tokenizer, `${repository}\n`)];
 }
 
 /** Names the file that follows: with the model's own separator (Qwen2.5-Coder's repository format), or in a comment. */
@@ -106,6 +104,34 @@ const plain = (tokenizer: Tokenizer, text: string): number[] => tokenizer.encode
 /** The first tokens of the text. */
 function head(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
   return plain(tokenizer, text.slice(0, maxTokens * limits.generation.charsPerToken)).slice(0, maxTokens);
+}
+
+/** The last tokens of the text; of what is cut off, the imports. */
+function fileStart(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
+  const whole = tail(tokenizer, text, maxTokens);
+  const room = Math.floor(maxTokens / importsShare);
+  const bytes = Buffer.from(text);
+  const left = bytes.length - whole.reduce((sum, id) => sum + tokenizer.bytesOf(id).length, 0);
+  if (left <= 0 || room === 0) return whole;
+  const imports = importsIn(bytes.subarray(0, left).toString()).map((line) => plain(tokenizer, `${line}\n`));
+  const fitting: number[] = [];
+  for (const ids of imports) if (fitting.length + ids.length <= room) fitting.push(...ids);
+  return fitting.length === 0 ? whole : [...fitting, ...tail(tokenizer, text, maxTokens - room)];
+}
+
+/** Of the tokens of a file's beginning, what its imports may take once it is cut: one in so many. */
+const importsShare = 6;
+const importLine =
+  /^\s*(?:import\b|from\s+\S+\s+import\b|(?:pub(?:\([^)]*\))?\s+)?(?:use|using|mod)\s+[\w:]|extern crate\b|#\s*include\b|package\s+\w|namespace\s+[\w\\.]+;|require(?:_relative|_once)?\b|include_once\b|(?:const|let|var|local)\s+[^=]{1,200}=\s*(?:await\s+)?(?:require|import)\s*\(|@import\b|@use\b|library\()/;
+
+/** Also names a line each within the brackets that an import opens. */
+export function importsIn(text: string): string[] {
+  let open = false;
+  return text.split('\n').filter((line) => {
+    const inside = open || importLine.test(line);
+    if (inside) open = open ? !/[)}]/.test(line) : /[({][^)}]*$/.test(line);
+    return inside && line.length < 300;
+  });
 }
 
 /**

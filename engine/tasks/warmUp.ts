@@ -46,7 +46,8 @@ export function completionToWarm(
   contextTokens: number,
   source: CompletionSource,
   maxTokens: number,
+  suffixTokens?: number,
 ): CompletionPrompt {
   const answerTokens = Math.min(maxTokens, Math.floor(contextTokens / 2));
-  return completionPrompt(tokenizer, source, promptBudgetTokens(contextTokens, answerTokens));
+  return completionPrompt(tokenizer, source, promptBudgetTokens(contextTokens, answerTokens), suffixTokens);
 }

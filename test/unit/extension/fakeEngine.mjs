@@ -110,10 +110,18 @@ rpc.onRequest('removeModel', ({ model }) => {
   entries = entries.map((e) => (e.id === model ? { ...e, state: 'absent' } : e));
   return entries.find((e) => e.id === model);
 });
-rpc.onRequest('complete', async ({ prefix, multiline, candidates, confidence }, token) => {
+rpc.onRequest('complete', async ({ prefix, multiline, candidates, confidence, stream }, token) => {
   if (prefix.includes('SLOW')) {
     while (!token.isCancellationRequested) await sleep(2);
     throw fail('cancelled', 'The request was cancelled.');
+  }
+  if (prefix.includes('SPELL')) {
+    for (const text of ['ret', 'urn']) {
+      await sleep(30);
+      rpc.sendNotification('delta', { stream, kind: 'text', text });
+    }
+    await sleep(30);
+    if (token.isCancellationRequested) throw fail('cancelled', 'The request was cancelled.');
   }
   if (prefix.includes('INVALID')) return { text: 5 };
   if (prefix.includes('CYCLE'))
