@@ -21,6 +21,8 @@ export const limits = {
     /** Prefix and suffix sent to the engine: whole files as people write them, so that it can parse them. What the model
      * gets of it is the engine's to cut. */
     prefixLines: 1024,
+    /** Of the lines before those, the first that imports are looked for in. */
+    importLines: 200,
     suffixLines: 512,
     /** The same in characters, for minified files: one line may be megabytes. */
     prefixChars: 32_000,
@@ -38,8 +40,9 @@ export const limits = {
     candidates: 3,
     /** Context from elsewhere is waited for this long at most; what comes later serves the next key. */
     contextMs: 100,
-    /** Lines above the cursor that other places are compared with. */
+    /** Lines above and below the cursor that other places are compared with. */
     aroundLines: 10,
+    belowLines: 5,
     /** Snippets of each kind. More push the file itself out of the prompt. */
     definitions: 4,
     similarSnippets: 2,

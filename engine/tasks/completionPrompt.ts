@@ -1,4 +1,5 @@
 /** The prompt of an inline completion: fill-in-the-middle if the vocabulary supports it, else a plain continuation. */
+import { importsIn } from '../index/question/imports.ts';
 import { limits } from '../limits.ts';
 import { fillInTheMiddlePrompt } from '../tokenizer/fillInTheMiddle.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
@@ -121,19 +122,6 @@ function fileStart(tokenizer: Tokenizer, text: string, maxTokens: number): numbe
 
 /** Of the tokens of a file's beginning, what its imports may take once it is cut: one in so many. */
 const importsShare = 6;
-const importLine =
-  /^\s*(?:import\b|from\s+\S+\s+import\b|(?:pub(?:\([^)]*\))?\s+)?(?:use|using|mod)\s+[\w:]|extern crate\b|#\s*include\b|package\s+\w|namespace\s+[\w\\.]+;|require(?:_relative|_once)?\b|include_once\b|(?:const|let|var|local)\s+[^=]{1,200}=\s*(?:await\s+)?(?:require|import)\s*\(|@import\b|@use\b|library\()/;
-
-/** Also names a line each within the brackets that an import opens. */
-export function importsIn(text: string): string[] {
-  let open = false;
-  return text.split('\n').filter((line) => {
-    const inside = open || importLine.test(line);
-    if (inside) open = open ? !/[)}]/.test(line) : /[({][^)}]*$/.test(line);
-    return inside && line.length < 300;
-  });
-}
-
 /**
  * The last tokens of the text. It is cut in steps of a quarter, so that the same beginning stays for many keystrokes and the
  * cache holds it; where a line begins nearby, there.

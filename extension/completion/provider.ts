@@ -181,6 +181,7 @@ const paramsOf = (
   suffix: moment.suffix,
   languageId: moment.languageId,
   path: vscode.workspace.asRelativePath(document.uri),
+  repository: vscode.workspace.getWorkspaceFolder(document.uri)?.name,
   maxTokens: settings.maxTokens,
   multiline: settings.multiline,
   candidates: invoked ? limits.completion.candidates : 1,

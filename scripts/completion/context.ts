@@ -5,23 +5,23 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import type { Repository } from '../../engine/index/repository/repository.ts';
-import { keepOrder, type Snippet, similarStretches } from '../../extension/completion/similar.ts';
+import { fitting, type Snippet, similarStretches } from '../../extension/completion/similar.ts';
 import { limits } from '../../extension/limits.ts';
 import type { HeldOut } from './heldOut.ts';
 
 const visitedFiles = 3;
 
 export function snippetsFor(repository: Repository, folder: string, held: HeldOut, maxChars: number): Snippet[] {
-  const { similarSnippets, aroundLines } = limits.completion;
+  const { similarSnippets, aroundLines, belowLines } = limits.completion;
   const { path, line, lines } = held;
-  const around = lines.slice(Math.max(0, line - aroundLines), line + 1).join('\n');
+  const around = lines.slice(Math.max(0, line - aroundLines), line + 1 + belowLines).join('\n');
   const passages = repository.search(around, similarSnippets + 1).filter((own) => own.path !== path);
   const found = [
     ...definitions(repository, folder, held),
     ...similarStretches(around, visited(folder, path), similarSnippets),
     ...passages.map(({ path, text }) => ({ path, text })),
   ];
-  return keepOrder([], found, maxChars);
+  return fitting(found, around, maxChars);
 }
 
 function definitions(repository: Repository, folder: string, { path, line, lines }: HeldOut): Snippet[] {

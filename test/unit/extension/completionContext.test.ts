@@ -96,7 +96,7 @@ describe('the context of a completion', () => {
       ]);
     });
     expect(await snippets(documentOf('a.ts', 'above\ncursor\nbelow'), 1)).toEqual([{ path: 'b.ts', text: 'found' }]);
-    expect(asked).toEqual(['above\ncursor']);
+    expect(asked).toEqual(['above\ncursor\nbelow']);
   });
 
   it('gathers once for a line, and again for the next', async () => {

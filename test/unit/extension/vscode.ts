@@ -287,6 +287,7 @@ export const workspace = {
   openTextDocument: (uri: Uri): Promise<unknown> => Promise.resolve(workspace.documents.get(uri.toString())),
   /** What can be opened, by its address. */
   documents: new Map<string, unknown>(),
+  getWorkspaceFolder: (uri: { scheme?: string }) => (uri.scheme === 'file' ? { name: 'workspace' } : undefined),
   asRelativePath: (uri: { toString(): string }) => uri.toString().replace(/^\w+:\/\/\//, ''),
   getConfiguration: (section: string) => ({
     get: (key: string, fallback?: unknown) => settings.get(`${section}.${key}`) ?? fallback,
