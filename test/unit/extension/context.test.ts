@@ -134,6 +134,18 @@ describe('the room for what goes along', () => {
     expect(contextBudget(undefined, 0)).toBeGreaterThan(0);
   });
 
+  it.each([
+    [135e6, 675],
+    [10e6, limits.question.leastAttachmentTokens],
+    [1.5e9, 7_500],
+    [30e9, 13_107],
+  ])('grows with the model: %d parameters', (parameters, tokens) => {
+    const reader = { contextTokens: 32_768, backend: 'webgpu', parameters };
+    expect(contextBudget(reader, 0)).toBe(tokens);
+    const onProcessor = Math.min(tokens, limits.question.cpuAttachmentTokens);
+    expect(contextBudget({ ...reader, backend: 'onnx' }, 0)).toBe(onProcessor);
+  });
+
   it('shrinks as the conversation fills the window, and half of it stays', () => {
     expect(contextBudget({ contextTokens: 10_000, backend: 'webgpu' }, 4_500)).toBe(3_000);
     expect(contextBudget({ contextTokens: 10_000, backend: 'webgpu' }, 9_000)).toBe(2_000);
