@@ -145,6 +145,8 @@ export const limits = {
     completionPromptTokens: 2048,
     // The text after the cursor is computed again at every key, and a CPU prefills some hundred tokens a second.
     cpuSuffixTokens: 128,
+    // Context of a model that only completes: prompt, answer, and room for long answers through the API.
+    completionContextTokens: 8192,
     // Compiled grammars to cache. An agent has about 60 tools.
     grammars: 256,
     // The longest schema of a published tool has about 20 KB.
