@@ -108,7 +108,9 @@ export class ChunkSearch {
   // What one search asks of the index.
 
   terms(text: string): Term[] {
-    return this.words(questionTerms(text));
+    // Long words are rare, and each has to be looked up.
+    const words = questionTerms(text).sort((a, b) => b.length - a.length);
+    return this.words(words.slice(0, limits.repository.questionTerms));
   }
 
   /** The rarest first. @param words in lower case */

@@ -75,7 +75,7 @@ export class WordIndex {
    * reads the chunks looks for them there.
    */
   ranking(terms: readonly Term[], limit: number): { readonly ranked: Ranked[]; readonly left: readonly Term[] } {
-    const held = terms.slice(0, limits.repository.questionTerms).filter(({ chunks }) => chunks > 0);
+    const held = terms.filter(({ chunks }) => chunks > 0);
     let kept = 0;
     for (let matched = 0; kept < held.length; kept++) {
       matched += held[kept]?.chunks ?? 0;
