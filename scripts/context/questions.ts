@@ -62,6 +62,8 @@ export async function makeQuestions(folder: string, perKind: number, random: () 
     ...make('definition', (own) => ({ text: `Where is ${own.name} defined?`, places: [placeOf(own)] })),
     ...make('caller', (own) => {
       const callers = filesCalling(files, own).filter(({ path }) => !isTest(path));
+      // Calls in the name's own file answer too.
+      if (callers.length > 0 && callsOf([own.file], own).length > 0) callers.push(own.file);
       // Of a name that is called everywhere, any answer would be right.
       if (callers.length > 3) return undefined;
       return { text: `What calls ${own.name}?`, places: callsOf(callers, own) };
@@ -127,10 +129,13 @@ function filesCalling(files: readonly SourceFile[], { name, file }: Named): Sour
 const placeOf = ({ file, definition }: Named): Place => ({ path: file.path, line: definition.nameLine });
 const lastLineOf = ({ definition: { firstLine, lastLine } }: Named): number => Math.max(firstLine, lastLine - 1);
 
-function callsOf(files: readonly SourceFile[], { name }: Named): Place[] {
+function callsOf(files: readonly SourceFile[], { name, file, definition }: Named): Place[] {
   const call = callOf(name);
   return files.flatMap(({ path, text }) =>
-    text.split('\n').flatMap((line, at) => (call.test(line) ? [{ path, line: at + 1 }] : [])),
+    text
+      .split('\n')
+      .flatMap((line, at) => (call.test(line) ? [{ path, line: at + 1 }] : []))
+      .filter(({ line }) => path !== file.path || line !== definition.nameLine),
   );
 }
 

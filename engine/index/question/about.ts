@@ -89,6 +89,8 @@ function isSmallTalk(text: string): boolean {
 const leastCoverage = (words: number): number => Math.min(0.3, 9 / Math.max(1, words));
 /** Below this the best must stand out from the others. */
 const sureCoverage = (words: number): number => Math.max(leastCoverage(words), 0.5 - 0.01 * Math.max(0, words - 10));
+/** Of a question with code in it, which is hardly about anything else. */
+const codeCoverage = 0.25;
 /** The best's score over that of the tenth: about 1 where nothing fits better than the rest. */
 const gapRank = 9;
 const leastGap = 1.15;
@@ -97,7 +99,7 @@ const leastGap = 1.15;
 export function relevant(passages: readonly Passage[], question: string): readonly Passage[] {
   const words = new Set(question.match(/[\p{L}\p{N}_]{3,}/gu)).size;
   const best = Math.max(0, ...passages.slice(0, 5).map(({ coverage }) => coverage));
-  if (best >= sureCoverage(words)) return passages;
+  if (best >= (codeLike.test(question) ? codeCoverage : sureCoverage(words))) return passages;
   const [first, other] = [passages[0], passages[Math.min(gapRank, passages.length - 1)]];
   if (best < leastCoverage(words) || first === undefined || other === undefined) return [];
   return passages.length <= gapRank || first.score >= leastGap * other.score ? passages : [];

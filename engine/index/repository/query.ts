@@ -24,6 +24,8 @@ export interface Query {
   readonly flags: readonly string[];
   /** Texts that the sources may hold as they are: quoted, dotted, or the constant parts of a message. */
   readonly literals: readonly string[];
+  /** Files that it names, without a line. */
+  readonly files: readonly string[];
   /** Two words in a row. */
   readonly pairs: readonly string[];
   readonly wants: ReadonlySet<PathClass>;
@@ -71,9 +73,20 @@ export function parseQuery(question: string): Query {
     ),
     literals: literalsIn(text),
     pairs: pairsIn(text),
-    wants: new Set(pathClasses.filter((own) => asksFor[own].test(text))),
+    files: distinct(text.match(fileName) ?? []).slice(0, 5),
+    wants: new Set(pathClasses.filter((own) => asksFor[own].test(subjectOf(text)))),
     whole: isAboutTheWhole(text),
   };
+}
+
+/** A file with an ending that a name of code has not: `README.md`, `src/a.ts`, never `this.name`. */
+const fileName =
+  /(?<![\w/.@-])(?:[\w@.-]+\/)*[\w@-][\w@.-]*\.(?:[a-z]{1,3}|[a-z]\w{0,2}[0-9+]|java|html|json|yaml|toml|scala|swift|proto|gradle|cmake|lock|cfg)(?![\w/.(])/gi;
+
+/** What a question asks for stands at its beginning: further on, say in an issue, a test is only mentioned. */
+function subjectOf(text: string): string {
+  const [line = ''] = text.split('\n').filter((own) => own.trim() !== '');
+  return line.length <= 200 ? line : line.slice(0, line.indexOf('. ') + 1 || 200);
 }
 
 // Traces.
@@ -133,8 +146,10 @@ function withoutTemplate(text: string): string {
   if (formal < 2) return text;
   const kept = lines.filter((line, at) => {
     if (checkbox.test(line) || environment.test(line) || system.test(line)) return false;
-    // The first heading of a text is its title.
-    return !heading.test(line) || lines.slice(0, at).every((before) => before.trim() === '');
+    // The first heading of a text is its title, unless boxes follow it.
+    const isFirst = lines.slice(0, at).every((before) => before.trim() === '');
+    const next = lines.slice(at + 1).find((own) => own.trim() !== '') ?? '';
+    return !heading.test(line) || (isFirst && !checkbox.test(next) && !heading.test(next));
   });
   return kept.every((line) => line.trim() === '') ? text : kept.join('\n');
 }

@@ -34,6 +34,10 @@ const fileWeight = 0.25;
 /** Of the score of the best words: a chunk that no ranking by words has, but a name's definition or call. */
 const namedBase = 0.2;
 const placeScore = 10;
+/** Chunks of a file that the question names: what they start with, what their score is multiplied with, how many. */
+const ofNamedFile = { base: 0.3, factor: 1.6, most: 60 } as const;
+/** Added to a line that defines a name of the question. */
+const definitionLine = 30;
 /** Names that are looked up, the rarest. */
 const mostNames = 12;
 /** Words that every line or chunk is searched for, the rarest. */
@@ -49,6 +53,11 @@ const expansion = { most: 4, from: 3, after: 6 } as const;
 interface Chunk extends Stretch {
   readonly id: number;
   readonly path: string;
+}
+
+interface Definition extends Stretch {
+  readonly name: string;
+  readonly nameLine: number;
 }
 
 interface Scored {
@@ -67,6 +76,7 @@ export class ChunkSearch {
   readonly #at: StatementSync;
   readonly #exactly: StatementSync;
   readonly #named: StatementSync;
+  readonly #chunksOf: StatementSync;
   readonly #definitions: StatementSync;
   readonly #defining: StatementSync;
 
@@ -87,8 +97,9 @@ export class ChunkSearch {
     this.#named = database.prepare(
       'SELECT path FROM files WHERE last_part = ? COLLATE NOCASE AND last_part = ? LIMIT 50',
     );
+    this.#chunksOf = database.prepare(`${chunks} WHERE path = ? ORDER BY chunks.first_line LIMIT ?`);
     this.#definitions = database.prepare(
-      `SELECT DISTINCT first_line, last_line FROM symbols WHERE file = (SELECT id FROM files WHERE path = ?)
+      `SELECT DISTINCT name, name_line, first_line, last_line FROM symbols WHERE file = (SELECT id FROM files WHERE path = ?)
        AND first_line <= ? AND last_line >= ? ORDER BY first_line, last_line DESC`,
     );
     this.#defining = database.prepare(
@@ -159,10 +170,17 @@ export class ChunkSearch {
   }
 
   /** Definitions that have lines of a stretch, the outer ones first. */
-  definitionsAt(path: string, { firstLine, lastLine }: Stretch): Stretch[] {
-    return this.#definitions
-      .all(path, lastLine, firstLine)
-      .map((row) => ({ firstLine: Number(row['first_line']), lastLine: Number(row['last_line']) }));
+  definitionsAt(path: string, { firstLine, lastLine }: Stretch): Definition[] {
+    return this.#definitions.all(path, lastLine, firstLine).map((row) => ({
+      name: String(row['name']),
+      nameLine: Number(row['name_line']),
+      firstLine: Number(row['first_line']),
+      lastLine: Number(row['last_line']),
+    }));
+  }
+
+  chunksOf(path: string, limit: number): Chunk[] {
+    return this.#chunksOf.all(path, limit).flatMap((row) => chunkOf(row) ?? []);
   }
 
   read(path: string): string | undefined {
@@ -201,6 +219,8 @@ class Search {
   readonly #telling: readonly Term[];
   readonly #names: readonly string[];
   readonly #texts = new Map<string, Text | undefined>();
+  /** Paths that the question names. */
+  readonly #named: ReadonlySet<string>;
   /** Names of the question that a chunk defines. */
   readonly #defined = new Map<number, Set<string>>();
   /** By stem: what a word that was too common to be searched for adds to a chunk that has it. */
@@ -214,6 +234,7 @@ class Search {
     this.#telling = this.#terms.filter(({ chunks }) => chunks > 0).slice(0, mostWords);
     this.#names = this.#rarest(query.names);
     this.#evidence = new Evidence(query, this.#names);
+    this.#named = new Set(query.files.flatMap((path) => index.fileOf(path) ?? []));
   }
 
   hits(limit: number): Hit[] {
@@ -249,6 +270,11 @@ class Search {
       const mentions = relation === 'callers' || relation === 'tests' ? this.#index.mentions(name) : [];
       for (const id of [...defining.slice(0, 5), ...mentions]) if (!scores.has(id)) scores.set(id, namedBase);
     }
+    for (const path of this.#named) {
+      for (const { id } of this.#index.chunksOf(path, ofNamedFile.most)) {
+        scores.set(id, Math.max(scores.get(id) ?? 0, ofNamedFile.base));
+      }
+    }
     return scores;
   }
 
@@ -270,7 +296,9 @@ class Search {
     return found
       .map(({ chunk, score }) => {
         const ofFile = (fileWeight * (files.get(chunk.path) ?? 0)) / largest;
-        return { chunk, score: (score + ofFile) * this.#index.layout.factor(chunk.path, this.#query) };
+        const isNamed = this.#named.has(chunk.path);
+        const factor = isNamed ? ofNamedFile.factor : this.#index.layout.factor(chunk.path, this.#query);
+        return { chunk, score: (score + ofFile) * factor };
       })
       .sort((a, b) => b.score - a.score);
   }
@@ -318,8 +346,12 @@ class Search {
   #hitOf({ chunk, score, line }: Scored): Hit | undefined {
     const lines = this.#text(chunk.path)?.lines;
     if (lines === undefined || lines.length < chunk.firstLine) return undefined;
-    const headings = this.#index.definitionsAt(chunk.path, chunk).map(({ firstLine }) => firstLine);
-    const stretch = excerptOf(lines, chunk, (text, number) => this.#ofLine(text, number, line), headings);
+    const definitions = this.#index.definitionsAt(chunk.path, chunk);
+    const named = new Set(definitions.filter(({ name }) => this.#shows(name)).map(({ nameLine }) => nameLine));
+    const scoreOf = (text: string, number: number): number =>
+      this.#ofLine(text) + (named.has(number) ? definitionLine : 0) + (number === line ? 1000 : 0);
+    const headings = definitions.map(({ firstLine }) => firstLine);
+    const stretch = excerptOf(lines, chunk, scoreOf, headings);
     const hit = this.#shown(chunk.path, stretch, score);
     return line === undefined ? hit : { ...hit, coverage: 1 };
   }
@@ -335,11 +367,17 @@ class Search {
     return { path, firstLine: stretch.firstLine, lastLine, score, coverage: this.#coverage(path, text), within, text };
   }
 
-  #ofLine(text: string, number: number, named: number | undefined): number {
+  /** Whether its definition is what the question asks for. */
+  #shows(name: string): boolean {
+    const { relation } = this.#query;
+    return relation !== 'callers' && relation !== 'tests' && this.#names.includes(name);
+  }
+
+  #ofLine(text: string): number {
     const lower = text.toLowerCase();
     let words = 0;
     for (const { stem, rarity } of this.#telling) if (lower.includes(stem)) words += rarity;
-    return words + 5 * this.#evidence.ofLine(text) + (number === named ? 1000 : 0);
+    return words + 5 * this.#evidence.ofLine(text);
   }
 
   #coverage(path: string, text: string): number {

@@ -63,7 +63,14 @@ describe('an issue in a form', () => {
     const { text } = parseQuery(
       '### Checklist\n- [x] I searched\n### Description\nThe valve leaks\n### Environment\n- OS: Linux\n- Node: v22.1.0\n',
     );
-    expect(text.replaceAll(/\s+/g, ' ').trim()).toBe('### Checklist The valve leaks');
+    expect(text.replaceAll(/\s+/g, ' ').trim()).toBe('The valve leaks');
+  });
+
+  it('keeps its title, and asks for tests only where it begins with them', () => {
+    const query = parseQuery('# The valve leaks\n- [ ] I searched\n### Steps\nSee the test above.\n');
+    expect(query.text).toContain('The valve leaks');
+    expect([...query.wants]).toEqual([]);
+    expect([...parseQuery('Which tests fill the tank?').wants]).toEqual(['test']);
   });
 
   it('is left alone where it is no form', () => {
@@ -232,6 +239,22 @@ describe('what is shown', () => {
     expect(hit?.text).toContain('openSluice');
     expect(hit && hit.lastLine - hit.firstLine).toBeLessThan(30);
     expect(hit?.within).toBe('function run() {');
+  });
+
+  it('is of the file that the question names', async () => {
+    const files = { 'README.md': 'How to fill it.\n', 'src/valve.ts': 'export const fill = "fill the valve";\n' };
+    expect(paths(await of(files), 'fill the valve')[0]).toBe('src/valve.ts');
+    expect(paths(await of(files), 'fill the valve in README.md')[0]).toBe('README.md');
+  });
+
+  it('is where a long chunk defines a name, not where it uses it most', async () => {
+    const uses = Array.from({ length: 24 }, (_, i) => `const a${i} = fillTank(${i});`);
+    const definition = [
+      'export const fillTank = (x: number) => x;',
+      ...Array.from({ length: 20 }, (_, i) => `const b${i} = ${i};`),
+    ];
+    const [hit] = (await of({ 'a.ts': [...definition, ...uses].join('\n') })).search('Where is fillTank defined?', 5);
+    expect(hit?.text).toContain('export const fillTank');
   });
 
   it('has no builds of the same text', async () => {
