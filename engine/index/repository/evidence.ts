@@ -8,6 +8,7 @@ const weights = {
   flagRead: 0.5,
   name: 0.15,
   definition: 0.5,
+  wantedDefinition: 1,
   call: 0.9,
   pair: 0.05,
   pairs: 0.25,
@@ -81,7 +82,7 @@ export class Evidence {
       const isDefined = defined.has(name);
       if (relation === 'callers') sum += use === 'called' && !isDefined ? weights.call : 0;
       else if (relation === 'tests') sum += isTest ? weights.call : 0;
-      else if (isDefined) sum += weights.definition;
+      else if (isDefined) sum += relation === 'definition' ? weights.wantedDefinition : weights.definition;
     }
     // Many names in a question are a description of a file, not that many questions.
     return sum / Math.sqrt(Math.max(1, this.#names.length));

@@ -149,7 +149,8 @@ function withoutTemplate(text: string): string {
     // The first heading of a text is its title, unless boxes follow it.
     const isFirst = lines.slice(0, at).every((before) => before.trim() === '');
     const next = lines.slice(at + 1).find((own) => own.trim() !== '') ?? '';
-    return !heading.test(line) || (isFirst && !checkbox.test(next) && !heading.test(next));
+    const ofForm = !/^\s*#\s/.test(line) && (checkbox.test(next) || heading.test(next));
+    return !heading.test(line) || (isFirst && !ofForm);
   });
   return kept.every((line) => line.trim() === '') ? text : kept.join('\n');
 }

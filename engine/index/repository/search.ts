@@ -37,7 +37,7 @@ const placeScore = 10;
 /** Chunks of a file that the question names: what they start with, what their score is multiplied with, how many. */
 const ofNamedFile = { base: 0.3, factor: 1.6, most: 60 } as const;
 /** Added to a line that defines a name of the question. */
-const definitionLine = 30;
+const definitionLine = 500;
 /** Names that are looked up, the rarest. */
 const mostNames = 12;
 /** Words that every line or chunk is searched for, the rarest. */
