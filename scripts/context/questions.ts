@@ -223,7 +223,11 @@ function heldOutLines(folder: string, files: readonly SourceFile[], count: numbe
     if (questions.length === count) break;
     const lines = text.split('\n');
     const candidates = lines.flatMap((line, at) =>
-      line.trim().length >= 30 && seen.get(lineKey(line)) === 1 && !/^\s*(\/\/|\*|#|import|from)/.test(line)
+      // A row of numbers is in no question.
+      line.trim().length >= 30 &&
+      (line.match(/[\p{L}_]{3,}/gu) ?? []).length >= 3 &&
+      seen.get(lineKey(line)) === 1 &&
+      !/^\s*(\/\/|\*|#|import|from)/.test(line)
         ? [at]
         : [],
     );

@@ -382,8 +382,10 @@ class Search {
 
   #coverage(path: string, text: string): number {
     const lower = `${path}\n${text}`.toLowerCase();
-    const all = this.#terms.reduce((sum, { rarity }) => sum + rarity, 0);
-    const held = this.#terms.reduce((sum, { stem, rarity }) => sum + (lower.includes(stem) ? rarity : 0), 0);
+    // Digests, numbers of issues and the like are in no source.
+    const terms = this.#terms.filter(({ term, chunks }) => chunks > 0 || !/\d/.test(term));
+    const all = terms.reduce((sum, { rarity }) => sum + rarity, 0);
+    const held = terms.reduce((sum, { stem, rarity }) => sum + (lower.includes(stem) ? rarity : 0), 0);
     return all === 0 ? 0 : held / all;
   }
 
