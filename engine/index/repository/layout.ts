@@ -92,6 +92,11 @@ const hardlyShare = 0.1;
 /** Sources among documents illustrate them. */
 const documentShare = 0.7;
 
+/** A licence in so many folders is that of the project's members. */
+const leastMembers = 3;
+/** What a project mostly consists of came from nowhere else, whatever its licence file. */
+const foreignShare = 0.3;
+
 /** Of everything in a folder and below. */
 interface Folder {
   sources: number;
@@ -108,7 +113,7 @@ export class Layout {
   readonly #classes = new Map<string, PathClass | undefined>();
   readonly #kinds = new Map<string, ContentKind>();
   #folders = new Map<string, Folder>();
-  /** Folders with their own terms of use came from elsewhere; those with the root's are members of one project. */
+  /** Folders with their own terms of use came from elsewhere. */
   #foreign: readonly string[] = [];
   #files = -1;
 
@@ -195,22 +200,33 @@ export class Layout {
     this.#folders = new Map();
     this.#kinds.clear();
     const licences: { path: string; digest: string }[] = [];
+    let sources = 0;
     for (const row of this.#database.prepare('SELECT path, digest, content FROM files').iterate()) {
       const path = String(row['path']);
       const kind = contentKinds.find((own) => own === row['content']) ?? '';
       if (kind !== '') this.#kinds.set(path, kind);
-      this.#count(path, kind);
+      sources += Number(this.#count(path, kind));
       const name = path.slice(path.lastIndexOf('/') + 1).toLowerCase();
       if (licenceName.test(name) && grammarOf(path) === undefined)
         licences.push({ path, digest: String(row['digest']) });
     }
-    const own = new Set(licences.filter(({ path }) => !path.includes('/')).map(({ digest }) => digest));
-    this.#foreign = licences
-      .filter(({ path, digest }) => own.size > 0 && path.includes('/') && !own.has(digest))
-      .map(({ path }) => path.slice(0, path.lastIndexOf('/') + 1));
+    this.#foreign = this.#foreignIn(licences, sources);
   }
 
-  #count(path: string, kind: ContentKind): void {
+  #foreignIn(licences: readonly { readonly path: string; readonly digest: string }[], sources: number): string[] {
+    const copies = new Map<string, number>();
+    for (const { digest } of licences) copies.set(digest, (copies.get(digest) ?? 0) + 1);
+    const own = new Set(licences.filter(({ path }) => !path.includes('/')).map(({ digest }) => digest));
+    const folders = licences
+      .filter(({ path, digest }) => own.size > 0 && path.includes('/') && !own.has(digest))
+      .filter(({ digest }) => (copies.get(digest) ?? 0) < leastMembers)
+      .map(({ path }) => path.slice(0, path.lastIndexOf('/')));
+    const isSmall = (folder: string): boolean => (this.#folders.get(folder)?.sources ?? 0) <= foreignShare * sources;
+    return folders.filter(isSmall).map((folder) => `${folder}/`);
+  }
+
+  /** Returns whether it is a source. */
+  #count(path: string, kind: ContentKind): boolean {
     const name = path.slice(path.lastIndexOf('/') + 1);
     const stem = name.replace(/\.[^.]*$/, '');
     const isDocument = documentEnding.test(name.toLowerCase());
@@ -228,6 +244,7 @@ export class Layout {
       counts.languages += Number(isLanguage(stem));
       counts.versions += Number(versionName.test(stem));
     }
+    return isSource;
   }
 }
 

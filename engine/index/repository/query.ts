@@ -73,7 +73,7 @@ export function parseQuery(question: string): Query {
     ),
     literals: literalsIn(text),
     pairs: pairsIn(text),
-    files: distinct(text.match(fileName) ?? []).slice(0, 5),
+    files: distinct([...(text.match(fileName) ?? []), ...capitalFiles(text)]).slice(0, 6),
     wants: new Set(pathClasses.filter((own) => asksFor[own].test(subjectOf(text)))),
     whole: isAboutTheWhole(text),
   };
@@ -82,6 +82,12 @@ export function parseQuery(question: string): Query {
 /** A file with an ending that a name of code has not: `README.md`, `src/a.ts`, never `this.name`. */
 const fileName =
   /(?<![\w/.@-])(?:[\w@.-]+\/)*[\w@-][\w@.-]*\.(?:[a-z]{1,3}|[a-z]\w{0,2}[0-9+]|java|html|json|yaml|toml|scala|swift|proto|gradle|cmake|lock|cfg)(?![\w/.(])/gi;
+
+/** `the README`, `CONTRIBUTING`: files whose names are spoken without their ending. */
+function capitalFiles(text: string): string[] {
+  const names = text.match(/(?<![\w./-])(?:[A-Z]{5,}|readme)(?![\w./-])/g) ?? [];
+  return distinct(names.map((name) => name.toUpperCase())).flatMap((name) => [`${name}.md`, `${name}.rst`]);
+}
 
 /** What a question asks for stands at its beginning: further on, say in an issue, a test is only mentioned. */
 function subjectOf(text: string): string {

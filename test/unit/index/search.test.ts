@@ -88,6 +88,7 @@ describe('the kind of a file', () => {
       'b/examples/valve.ts': valve('B'),
       'deps/pipe/valve.ts': valve('C'),
       'deps/pipe/COPYING': 'Other terms of use.\n',
+      'y/pump.ts': 'export const pump = 1;\n',
       LICENSE: 'Terms.\n',
       'z/valve.ts': valve('D'),
     });
@@ -169,6 +170,27 @@ describe('what a folder holds', () => {
       { 'NEWS-OLD.md': Array.from({ length: 6 }, (_, i) => heading(i)).join('\n') },
       'NEWS-OLD.md',
       'changelog',
+    ],
+    [
+      'most sources is its own, whatever its licence file says',
+      { LICENSE: 'Terms.\n', 'lib/LICENSE': 'Terms!\n', ...several((i) => `lib/c${i}.py`, function_) },
+      'lib/c1.py',
+      undefined,
+    ],
+    [
+      'a licence beside others is of a member',
+      {
+        ...{
+          LICENSE: 'All.\n',
+          'a/LICENSE': 'One.\n',
+          'b/LICENSE': 'One.\n',
+          'c/LICENSE': 'One.\n',
+          'a/a.py': function_(1),
+        },
+        ...several((i) => `c${i}.py`, function_),
+      },
+      'a/a.py',
+      undefined,
     ],
     [
       'a generated file is known by what it says',
