@@ -99,7 +99,8 @@ const leastGap = 1.15;
 export function relevant(passages: readonly Passage[], question: string): readonly Passage[] {
   const words = new Set(question.match(/[\p{L}\p{N}_]{3,}/gu)).size;
   const best = Math.max(0, ...passages.slice(0, 5).map(({ coverage }) => coverage));
-  if (best >= (codeLike.test(question) ? codeCoverage : sureCoverage(words))) return passages;
+  const sure = Math.min(sureCoverage(words), codeLike.test(question) ? codeCoverage : 1);
+  if (best >= sure) return passages;
   const [first, other] = [passages[0], passages[Math.min(gapRank, passages.length - 1)]];
   if (best < leastCoverage(words) || first === undefined || other === undefined) return [];
   return passages.length <= gapRank || first.score >= leastGap * other.score ? passages : [];
