@@ -25,7 +25,7 @@ const ownTests = /^[ \t]*#\[cfg\(test\)\]/m;
 const functionStart = /^(?:[\w*&<>:,[\]\t ]*[\t ])?(?:function|def|func|fn|fun|sub|void|int)\b/gm;
 /** Of generators: Go's convention (go.dev/s/generatedcode), `@generated`, and what others write. */
 const generatedMark =
-  /@generated|\b(?:code|file|source|module|document) (?:is |was |has been )?(?:automatically |auto-?)?generated\b|\bauto-?generated (?:by|from|file)\b|generated (?:by|from) .*do not edit|do not edit.*generated/i;
+  /@generated|\b(?:code|file|source|module|document) (?:is |was |has been )?(?:automatically |auto-?)?generated\b|\bauto-?generated (?:by|from|file)\b|generated (?:by|from) .*do not edit|do not edit.*generated|\b(?:parser|scanner|lexer|bindings?|stubs?)\b[^\n]{0,40}\b(?:generated|made) by\b/i;
 const headChars = 1500;
 const versionHeading = /^(?:#{1,4}\s*|={2,}\s*)?\[?(?:version |release |v|\w+ )?\d+\.\d+(?:\.\d+)?[^\n]{0,60}$/gim;
 const leastVersions = 5;
