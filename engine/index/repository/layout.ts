@@ -140,7 +140,8 @@ export class Layout {
     const own = this.classOf(path);
     if (own === undefined) return 1;
     const asked = query.wants.has(own) || (own === 'test' && query.relation === 'tests');
-    const named = own !== 'changelog' && namesFolderOf(path, query);
+    // Folders of tests are named after what they test.
+    const named = own !== 'changelog' && own !== 'test' && namesFolderOf(path, query);
     return factors[own][asked || named ? 'lifted' : 'usual'];
   }
 

@@ -165,7 +165,11 @@ function withoutTemplate(text: string): string {
 
 /** In code marks, called, or of a form that prose has not. */
 function namesIn(text: string): string[] {
-  const marked = [...text.matchAll(/`([^`\n]{2,80})`/g)].flatMap(([, code = '']) => code.match(identifiers) ?? []);
+  // Of a qualified name the last part says what it is: the others enclose half the repository.
+  const marked = [...text.matchAll(/`([^`\n]{2,80})`/g)].flatMap(
+    ([, code = '']) =>
+      code.replaceAll(/[\p{L}_$][\p{L}\p{N}_$]*(?:::|->|\.)(?=[\p{L}_$])/gu, '').match(identifiers) ?? [],
+  );
   const called = [...text.matchAll(/([\p{L}_$][\p{L}\p{N}_$]*)(?=\()/gu)].map(([name]) => name);
   const formed = (text.match(identifiers) ?? []).filter(isCodeLike);
   const asked = [...text.matchAll(askedName)].map((match) => match.slice(1).find((own) => own !== undefined) ?? '');
