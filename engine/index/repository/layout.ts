@@ -75,7 +75,7 @@ const vendoredPart = /^(?:vendor(?:ed)?|third[_-]?party|external|node_modules|bo
 const changelogName = /^(?:change(?:s|log)|history|news|release[-_ ]?notes|releases)(?:[._-].*)?$/;
 /** Terms of use rank with changelogs: hardly a question is about them. */
 const licenceName = /^(?:licen[cs]e|copying|notice)(?:[._-].*)?$/;
-const documentEnding = /\.(?:md|mdx|markdown|rst|adoc|asciidoc|txt|org|tex|pod|rdoc)$/;
+const documentEnding = /\.(?:md|mdx|markdown|rst|adoc|asciidoc|txt|org|tex|pod|rdoc|[1-9])$/;
 const dataEnding =
   /\.(?:json[5c]?|ya?ml|toml|xml|csv|tsv|svg|lock|po|pot|properties|ini|cfg|conf|plist|snap|golden|map|ipynb|editorconfig|gitignore)$/;
 const languageTag = /^[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[a-z]{2}))*$/;
