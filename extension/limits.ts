@@ -1,5 +1,9 @@
 /** Every cap of the extension's side, with its reason. The engine's own are in engine/limits.ts. */
 export const limits = {
+  inPlace: {
+    /** Lines before and after those that are edited, which the model reads too. */
+    around: 40,
+  },
   engine: {
     /** Waits before each restart after a crash; after the last one the user is asked. A run of bad luck passes within
      * seconds, a broken installation must not burn a core for ever. */
@@ -125,6 +129,8 @@ export const limits = {
   citations: {
     /** Files of one answer that are looked for in the workspace. Answers cite a dozen; each costs a search of it. */
     files: 100,
+    /** Places of one answer that are links or marked as missing; a page has under 50. */
+    places: 500,
   },
   markdown: {
     /** Quotes, lists and emphasis within each other. People write three or four levels; thousands overflow the stack. */
