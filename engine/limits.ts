@@ -145,8 +145,6 @@ export const limits = {
     sliceMs: 10,
     // A longer prompt delays the first completion by seconds on a CPU.
     completionPromptTokens: 2048,
-    // The text after the cursor is computed again at every key, and a CPU prefills some hundred tokens a second.
-    cpuSuffixTokens: 128,
     // Context of a model that only completes: prompt, answer, and room for long answers through the API.
     completionContextTokens: 8192,
     // Compiled grammars to cache. An agent has about 60 tools.

@@ -5,7 +5,6 @@ import { snapshotDirectory } from '../catalogue/paths.ts';
 import { openStore, type Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { clearSnapshots } from '../kv/snapshotFile.ts';
-import { limits } from '../limits.ts';
 import { callId, firstFreeCall } from '../prompt/conversation.ts';
 import type { OutputPiece } from '../prompt/output.ts';
 import {
@@ -46,7 +45,7 @@ import type { Generated, GenerationStatistics } from '../tasks/generate.ts';
 import { continueText, requireShort } from '../tasks/rawText.ts';
 import { runInSlices } from '../tasks/slices.ts';
 import type { Summariser } from '../tasks/summarise.ts';
-import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
+import { CutAhead, completionToWarm, promptAfterCut, warmUp } from '../tasks/warmUp.ts';
 import type { LoadedModel } from './loadedModel.ts';
 import { EngineModels } from './modelRequests.ts';
 import { ModelRoles } from './modelRoles.ts';
@@ -69,6 +68,7 @@ export class Engine {
   #last: GenerationStatistics | undefined;
   /** Ends the thinking of running chats, by stream. */
   readonly #thinking = new Map<string, AbortController>();
+  readonly #cutAhead = new CutAhead();
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -127,15 +127,19 @@ export class Engine {
   }
 
   async complete(params: z.output<typeof completeParams>, signal?: AbortSignal): Promise<CompleteResult> {
-    const { scheduler, tokenizer, contextTokens, card } = this.#readyToComplete();
+    const { scheduler, tokenizer, contextTokens } = this.#readyToComplete();
     // A completion should be the most likely text, so it is greedy by default.
     const { sampling, random } = samplerOf(params.sampling, greedy);
     const { stream, stop: stopStrings, ...rest } = params;
     const onText = (text: string): void => {
       if (stream !== undefined) this.#deliver(stream, { kind: 'text', text });
     };
-    const request = { ...rest, stopStrings, suffixTokens: suffixTokensOf(card), onText, sampling, random, signal };
+    const request = { ...rest, stopStrings, onText, sampling, random, signal };
+    this.#cutAhead.pause();
     const completion = this.#note(await complete(scheduler, tokenizer, contextTokens, request));
+    if (!params.whole) {
+      this.#cutAhead.read(scheduler, promptAfterCut(tokenizer, contextTokens, params, params.maxTokens));
+    }
     // A partial completion is useless.
     if (completion.finish === 'cancelled') throw cancelled();
     return { ...completion, alternatives: [...completion.alternatives] };
@@ -144,9 +148,8 @@ export class Engine {
   /** Computes a prompt into the cache before its request arrives. */
   async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
     if (params.kind === 'completion') {
-      const { scheduler, tokenizer, contextTokens, card } = this.#readyToComplete();
-      const suffixTokens = suffixTokensOf(card);
-      const { ids, boundaries } = completionToWarm(tokenizer, contextTokens, params, params.maxTokens, suffixTokens);
+      const { scheduler, tokenizer, contextTokens } = this.#readyToComplete();
+      const { ids, boundaries } = completionToWarm(tokenizer, contextTokens, params, params.maxTokens);
       return warmUp(scheduler, ids, { boundaries, timeoutMs: params.timeoutMs, signal });
     }
     const { scheduler, format, contextTokens, now } = this.#ready();
@@ -315,7 +318,7 @@ export class Engine {
     const { scheduler, text, card, sampling } = this.#loaded(role);
     if (card.embeddingDimensions !== undefined)
       throw unsupported(`${card.name} is an embedding model: it gives vectors, and neither chats nor completes.`);
-    if (text) return { scheduler, ...text, card, contextTokens: card.contextTokens, sampling, now: () => new Date() };
+    if (text) return { scheduler, ...text, contextTokens: card.contextTokens, sampling, now: () => new Date() };
     throw new HearthError('unsupported', `${card.name} has no vocabulary: it can be measured, but not talked to.`);
   }
 
@@ -340,13 +343,8 @@ interface Delivery {
 }
 
 interface ReadyModel extends ChatModel {
-  readonly card: ModelCard;
   readonly sampling: SamplerSettings;
 }
-
-/** A GPU computes the whole suffix at once. */
-const suffixTokensOf = ({ backend }: ModelCard): number | undefined =>
-  backend === 'webgpu' ? undefined : limits.generation.cpuSuffixTokens;
 
 /** Without it, greedy summaries of small models fall into loops. */
 const summaryRepetitionPenalty = 1.1;

@@ -19,8 +19,6 @@ export interface CompletionRequest extends CompletionSource {
   readonly maxTokens: number;
   readonly multiline: Multiline;
   readonly candidates: number;
-  /** Most tokens of the text after the cursor; absent: a quarter of the prompt. */
-  readonly suffixTokens?: number | undefined;
   readonly confidence: Confidence;
   /** The model's text as it is, not cut to the cursor's scope. */
   readonly whole: boolean;
@@ -58,12 +56,7 @@ export async function complete(
   request: CompletionRequest,
 ): Promise<Completion> {
   const maxTokens = Math.min(request.maxTokens, Math.floor(contextTokens / 2));
-  const prompt = completionPrompt(
-    tokenizer,
-    request,
-    promptBudgetTokens(contextTokens, maxTokens),
-    request.suffixTokens,
-  );
+  const prompt = completionPrompt(tokenizer, request, promptBudgetTokens(contextTokens, maxTokens));
   const shape = new CompletionShape(request);
   if (prompt.ids.length === 0 || !(request.whole || shape.isWorthwhile)) return nothingToContinue;
   const write = (first?: FirstToken) => attempt({ scheduler, tokenizer, request, shape, prompt, maxTokens }, first);

@@ -25,11 +25,16 @@ export interface CompletionPrompt {
    * in were trained on cuts inside tokens: there only a word that is being typed is healed.
    */
   readonly healing: Uint8Array;
+  /** The open file is long, and will be cut further down within `cutAheadTokens`. */
+  readonly nearsCut: boolean;
 }
 
 /** The markers of fill-in-the-middle: prefix, suffix, middle. */
 const markerTokens = 3;
 const nothing = new Uint8Array(0);
+
+/** A cut of the open file that is nearer than this is read ahead: about a hundred lines of code have a thousand tokens. */
+export const cutAheadTokens = 160;
 
 /** Tokens left for a prompt beside an answer of `maxTokens`. */
 export function promptBudgetTokens(contextTokens: number, maxTokens: number): number {
@@ -37,35 +42,64 @@ export function promptBudgetTokens(contextTokens: number, maxTokens: number): nu
 }
 
 /**
- * At most `budgetTokens` ids, `suffixTokens` of them of the suffix. The parts that change least come first, so that the prefix
- * cache holds them.
+ * At most `budgetTokens` ids. The parts that change least come first, so that the prefix cache holds them.
+ * @param aheadTokens cuts a long file where it will be cut after so many more tokens were typed.
  */
 export function completionPrompt(
   tokenizer: Tokenizer,
   source: CompletionSource,
   budgetTokens: number,
-  suffixTokens = Number.POSITIVE_INFINITY,
+  aheadTokens = 0,
 ): CompletionPrompt {
   const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
   const fim = tokenizer.fillInTheMiddle;
-  const budget = budgetTokens - begin.length - (fim ? markerTokens : 0);
-  const suffix = fim ? head(tokenizer, source.suffix, Math.min(Math.floor(budget / 4), suffixTokens)) : [];
-  const repository = repositoryTitle(tokenizer, source);
-  const title = fileTitle(tokenizer, fim?.fileSeparator, source);
-  const rest = budget - suffix.length - repository.length - title.length;
-  const prefix = fileStart(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
-  const snippets = snippetIds(tokenizer, fim?.fileSeparator, source, rest - prefix.length);
-  const preamble = [...begin, ...repository, ...snippets, ...title];
+  const all = budgetTokens - begin.length - (fim ? markerTokens : 0);
+  const suffix = fim ? head(tokenizer, source.suffix, Math.floor(all * suffixShare)) : [];
+  const { preamble, prefix, nearsCut } = before(tokenizer, source, { budget: all - suffix.length, aheadTokens });
+  const start = [...begin, ...preamble];
   // The model needs one token to start from.
-  const last = preamble.length + prefix.length < 2 ? undefined : prefix.at(-1);
-  const healed = last !== undefined && (fim === undefined || typedWord.test(source.prefix)) ? [last] : [];
-  const kept = prefix.slice(0, prefix.length - healed.length);
+  const last = start.length + prefix.length < 2 ? undefined : prefix.at(-1);
+  const healed = fim === undefined || typedWord.test(source.prefix) ? last : undefined;
+  const kept = healed === undefined ? prefix : prefix.slice(0, -1);
   const file = fim ? fillInTheMiddlePrompt(fim, kept, suffix) : kept;
-  const healing = healed[0] === undefined ? nothing : tokenizer.bytesOf(healed[0]);
-  return { ids: [...preamble, ...file], boundaries: [preamble.length], healing };
+  const healing = healed === undefined ? nothing : tokenizer.bytesOf(healed);
+  return { ids: [...start, ...file], boundaries: [start.length], healing, nearsCut };
 }
 
 const typedWord = /[\p{L}\p{N}_]$/u;
+
+interface Parts {
+  /** The repository's name, snippets, and the name of the open file. */
+  readonly preamble: readonly number[];
+  readonly prefix: readonly number[];
+  readonly nearsCut: boolean;
+}
+
+interface Room {
+  readonly budget: number;
+  readonly aheadTokens: number;
+}
+
+/**
+ * Of the prompt, the part for the text after the cursor: some six lines. It stands behind the typed text, as models were
+ * trained, and so is read again at every key.
+ */
+const suffixShare = 1 / 32;
+
+/** Of the rest beside snippets and text after the cursor, the part for the text before it. */
+const prefixShare = 2 / 3;
+
+/** What stands before the cursor. */
+function before(tokenizer: Tokenizer, source: CompletionSource, room: Room): Parts {
+  const separator = tokenizer.fillInTheMiddle?.fileSeparator;
+  const repository = repositoryTitle(tokenizer, source);
+  const title = fileTitle(tokenizer, separator, source);
+  const rest = room.budget - repository.length - title.length;
+  const most = source.snippets.length > 0 ? Math.floor(rest * prefixShare) : rest;
+  const { ids: prefix, nearsCut } = fileStart(tokenizer, source.prefix, most, room.aheadTokens);
+  const snippets = snippetIds(tokenizer, separator, source, rest - steppedUp(prefix.length, most));
+  return { preamble: [...repository, ...snippets, ...title], prefix, nearsCut };
+}
 
 /** As Qwen2.5-Coder was trained; StarCoder2's training text had no line end here. */
 function repositoryTitle(tokenizer: Tokenizer, { repository }: CompletionSource): number[] {
@@ -73,6 +107,13 @@ function repositoryTitle(tokenizer: Tokenizer, { repository }: CompletionSource)
   if (repositoryName === undefined || repository === undefined) return [];
   return [repositoryName, ...plain(tokenizer, `${repository}\n`)];
 }
+
+/**
+ * The room that a text takes. It grows in steps, because a snippet that no longer has room leaves everything after it to be
+ * read again.
+ */
+const steppedUp = (length: number, most: number): number =>
+  Math.ceil((length * steps) / most) * Math.ceil(most / steps);
 
 /** Names the file that follows: with the model's own separator (Qwen2.5-Coder's repository format), or in a comment. */
 function fileTitle(tokenizer: Tokenizer, separator: number | undefined, source: CompletionSource): number[] {
@@ -108,44 +149,59 @@ function head(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
 }
 
 /** The last tokens of the text; of what is cut off, the imports. */
-function fileStart(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
-  const whole = tail(tokenizer, text, maxTokens);
+function fileStart(tokenizer: Tokenizer, text: string, maxTokens: number, aheadTokens: number): Tail {
+  const whole = tail(tokenizer, text, maxTokens, aheadTokens);
   const room = Math.floor(maxTokens / importsShare);
   const bytes = Buffer.from(text);
-  const left = bytes.length - whole.reduce((sum, id) => sum + tokenizer.bytesOf(id).length, 0);
+  const left = bytes.length - whole.ids.reduce((sum, id) => sum + tokenizer.bytesOf(id).length, 0);
   if (left <= 0 || room === 0) return whole;
   const imports = importsIn(bytes.subarray(0, left).toString()).map((line) => plain(tokenizer, `${line}\n`));
   const fitting: number[] = [];
   for (const ids of imports) if (fitting.length + ids.length <= room) fitting.push(...ids);
-  return fitting.length === 0 ? whole : [...fitting, ...tail(tokenizer, text, maxTokens - room)];
+  if (fitting.length === 0) return whole;
+  const { ids, nearsCut } = tail(tokenizer, text, maxTokens - room, aheadTokens);
+  return { ids: [...fitting, ...ids], nearsCut };
 }
 
 /** Of the tokens of a file's beginning, what its imports may take once it is cut: one in so many. */
 const importsShare = 6;
+
+/** A text is cut in steps of this part of what it may have. */
+const steps = 4;
+
 /**
- * The last tokens of the text. It is cut in steps of a quarter, so that the same beginning stays for many keystrokes and the
- * cache holds it; where a line begins nearby, there.
+ * The last tokens of the text. It is cut in steps, so that the same beginning stays for many keystrokes and the cache holds
+ * it; where a line begins nearby, there.
  */
-function tail(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
-  if (maxTokens <= 0) return [];
-  const start = steppedStart(text.length, maxTokens * limits.generation.charsPerToken);
+function tail(tokenizer: Tokenizer, text: string, maxTokens: number, aheadTokens: number): Tail {
+  if (maxTokens <= 0) return { ids: [], nearsCut: false };
+  const { charsPerToken } = limits.generation;
+  const start = steppedStart(text.length, maxTokens * charsPerToken, aheadTokens);
   const lineStart = start === 0 ? 0 : text.indexOf('\n', start) + 1 || start;
   const ids = plain(tokenizer, text.slice(lineStart));
-  const first = steppedStart(ids.length, maxTokens);
-  if (first === 0) return ids;
-  for (let i = first; i < ids.length && i < first + maxTokens / 4; i++) {
-    if (tokenizer.bytesOf(ids[i - 1] ?? 0).at(-1) === newline) return ids.slice(i);
+  const first = steppedStart(ids.length, maxTokens, aheadTokens);
+  const nearsCut =
+    start < steppedStart(text.length, maxTokens * charsPerToken, cutAheadTokens) ||
+    first < steppedStart(ids.length, maxTokens, cutAheadTokens);
+  if (first === 0) return { ids, nearsCut };
+  for (let i = first; i < ids.length && i < first + maxTokens / steps; i++) {
+    if (tokenizer.bytesOf(ids[i - 1] ?? 0).at(-1) === newline) return { ids: ids.slice(i), nearsCut };
   }
-  return ids.slice(first);
+  return { ids: ids.slice(first), nearsCut };
+}
+
+interface Tail {
+  readonly ids: number[];
+  readonly nearsCut: boolean;
 }
 
 const newline = 10;
 
-/** Where to cut `length` items so that at most `max` are left, moving in steps of a quarter of `max`. */
-function steppedStart(length: number, max: number): number {
-  if (length <= max) return 0;
-  const step = Math.max(1, Math.floor(max / 4));
-  return Math.ceil((length - max) / step) * step;
+/** Where to cut `length` items so that at most `max` are left, moving in steps. `ahead`: how many more are expected. */
+function steppedStart(length: number, max: number, ahead: number): number {
+  if (length + ahead <= max) return 0;
+  const step = Math.max(1, Math.floor(max / steps));
+  return Math.ceil((length + ahead - max) / step) * step;
 }
 
 /** Comment prefixes by VS Code's language identifiers; `//` for all others. */

@@ -59,11 +59,6 @@ describe('a prompt that fills the middle', () => {
     expect(completionPrompt(words, { ...source, prefix: 'x return ' }, 100).healing).toHaveLength(0);
   });
 
-  it('has no more of the suffix than it is told to', () => {
-    const { ids } = completionPrompt(fim, { ...source, suffix: 'abcdef' }, 100, 3);
-    expect(show(fim, ids)).toBe('<P>a = <S>abc<M>');
-  });
-
   it('takes framing tokens in the file as text', () => {
     const { ids } = completionPrompt(fim, { ...source, prefix: '<M>', suffix: '' }, 100);
     expect(ids).toEqual([markers.prefix, ...Buffer.from('<M>'), markers.suffix, markers.middle]);
