@@ -22,6 +22,7 @@ import { findInstalled, type Installed, install, listInstalled, manifestName, pa
 import { markFinished } from './partialFile.ts';
 import { defaultStoreDirectory, derivedDirectory, lockFile } from './paths.ts';
 import { type Endpoints, endpointsFrom, fetchModel, sourceName, stagedBytes, stagingFolder } from './sources.ts';
+import { places } from './userHelp.ts';
 
 export interface StoreOptions {
   /** Root of the store. Default: `defaultStoreDirectory`. */
@@ -92,14 +93,12 @@ export class Store {
       const installed = await findInstalled(this.directory, entry.id);
       if (installed) return pathToLoad(installed);
       const size = showBytes(entry.downloadBytes);
-      throw notFound(
-        `${entry.name} is not on this machine. Download it with \`hearth models pull ${entry.id}\` (${size}).`,
-      );
+      throw notFound(`${entry.name} is not on this machine. Download it ${places().pull(entry.id)} (${size}).`);
     }
     const path = resolve(idOrPath);
     if (idOrPath !== '' && !idOrPath.includes('\0') && (await exists(path))) return path;
     const shown = JSON.stringify(idOrPath.slice(0, 200));
-    throw notFound(`${shown}: not found. It is neither a catalogue id (\`hearth models list\`) nor a file or folder.`);
+    throw notFound(`${shown}: not found. It is neither a catalogue id (${places().list}) nor a file or folder.`);
   }
 
   /** Downloads a model from the first source that has it. Returns immediately if it is installed. */
@@ -205,6 +204,7 @@ export class Store {
           root: this.directory,
           endpoints: this.#options.endpoints ?? endpointsFrom(process.env),
           retry: this.#options.retry ?? defaultRetry,
+          packedBytes: packedBytes(entry, await this.#hardware()),
           signal: options.signal,
           onBytes: reporter(name, options.onProgress),
         });
@@ -230,12 +230,12 @@ export class Store {
 
   async #downloadError(entry: CatalogueEntry, failures: readonly string[]): Promise<HearthError> {
     const keptBytes = await stagedBytes(this.directory, entry);
-    const kept = keptBytes > 0 ? ` ${showBytes(keptBytes)} are kept; the next pull resumes there.` : '';
+    const kept = keptBytes > 0 ? ` ${showBytes(keptBytes)} are kept; the next download resumes there.` : '';
     const files = entry.files.length === 1 ? `the file ${entry.files[0]?.name ?? ''}` : 'a folder with its files';
     return new HearthError(
       'unavailable',
       `Could not download ${entry.name}. ${failures.join(' ')}${kept} ` +
-        `Without internet access, copy ${files} to this machine and run \`hearth models add PATH\`.`,
+        `Without internet access, copy ${files} to this machine and ${places().byFile}.`,
     );
   }
 
@@ -284,9 +284,18 @@ export class Store {
     }
     return invalidInput(
       `${damaged.join(', ')} of ${entry.name} was damaged and has been removed. ` +
-        `Download it again with \`hearth models pull ${entry.id}\`.`,
+        `Download it again ${places().pull(entry.id)}.`,
     );
   }
+}
+
+/**
+ * What the CPU backend writes at the first load, about: a scale of four bytes for each 32 values makes 4-bit weights a quarter
+ * larger (SmolLM2 Q4_1: 122 MB of 98 MB), and unquantised ones become f32. A GPU takes the file as it is.
+ */
+function packedBytes({ files, downloadBytes }: CatalogueEntry, { gpu }: Hardware): number {
+  if (gpu) return 0;
+  return Math.ceil(downloadBytes * (files.every(({ name }) => name.endsWith('.gguf')) ? 1.3 : 2));
 }
 
 async function exists(path: string): Promise<boolean> {
