@@ -4,11 +4,15 @@
  * request has used are evicted first, then the least recently used. All requests of a model share the cache, but each
  * owner (request class) keeps its own few sequences: a keystroke evicts keystrokes, not the chat.
  */
-import type { CacheDemand, Decoder, Sequence } from '../backend/backend.ts';
+
 import { type PrefixMatch, PrefixTree } from './prefixTree.ts';
+import type { CacheDemand, Sequence } from './sequence.ts';
 
 export interface PrefixCacheOptions {
-  readonly decoder: Pick<Decoder, 'createSequence' | 'canAllocate'>;
+  readonly decoder: {
+    createSequence(): Sequence;
+    canAllocate(demands: readonly CacheDemand[]): boolean;
+  };
   /** Most idle sequences of an owner. */
   readonly maxIdle: (owner: string) => number;
 }

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Decoder, DeviceSampling, SamplingSlice, Sequence } from '../../engine/backend/backend.ts';
+import type { Decoder, DeviceSampling, SamplingSlice } from '../../engine/backend/backend.ts';
+import type { Sequence } from '../../engine/kv/sequence.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';

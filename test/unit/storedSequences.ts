@@ -1,7 +1,8 @@
 /** What every backend promises of sequences that leave it and come back (`Decoder.serializer`). */
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Backend, Decoder, Sequence, SequenceShape } from '../../engine/backend/backend.ts';
+import type { Backend, Decoder } from '../../engine/backend/backend.ts';
+import type { Sequence, SequenceShape } from '../../engine/kv/sequence.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
 import type { GoldenCase } from './goldens.ts';

@@ -1,7 +1,6 @@
 /** Runs forward passes of the graph over the tokens of one sequence. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
-import { columnsFor } from './cachedRanges.ts';
 import type { GraphInputs, RotationInputs } from './graphInputs.ts';
 import { floats, KeyValueCache } from './keyValueCache.ts';
 
@@ -38,10 +37,10 @@ export class GraphRun {
   }
 
   emptyCache(): KeyValueCache {
-    return KeyValueCache.empty(this.#inputs);
+    return new KeyValueCache(this.#inputs);
   }
 
-  /** Appends `tokens` to the cache. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
+  /** Appends `tokens` to the cache, which has room for them. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
   async run(cache: KeyValueCache, tokens: readonly number[], logits: 'none' | 'last' | 'all'): Promise<Float32Array> {
     const chunks: Float32Array[] = [];
     for (let first = 0; first < tokens.length; ) {
@@ -54,12 +53,12 @@ export class GraphRun {
     return concatenated(chunks.filter(({ length }) => length > 0));
   }
 
-  #maxChunkTokens({ ranges }: KeyValueCache): number {
+  #maxChunkTokens(cache: KeyValueCache): number {
+    const cached = Math.max(...this.#inputs.windowGroups.map((_, group) => cache.tail(group).columns));
     const fitting = (scoreBytes: number): number => {
       const bytesOfTokenPair = 4 * this.#inputs.numAttentionHeads;
       // A chunk of n tokens has n · (cached + n) scores a head.
       const pairs = scoreBytes / bytesOfTokenPair;
-      const cached = columnsFor(ranges.length);
       return Math.max(1, Math.floor((Math.sqrt(cached * cached + 4 * pairs) - cached) / 2));
     };
     const { usual, max } = this.#scoreBytes;
@@ -71,7 +70,7 @@ export class GraphRun {
     const results = await this.#session.run({
       ids: int64(tokens, [1, count]),
       rows: int64(rows, [rows.length]),
-      ...this.#rotationFeeds(cache.ranges.length, count),
+      ...this.#rotationFeeds(cache.length, count),
       ...this.#windowFeeds(cache, count),
       ...cache.feeds(),
     });
@@ -99,8 +98,8 @@ export class GraphRun {
   #windowFeeds(cache: KeyValueCache, count: number): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
     for (const [index, { slidingWindow }] of this.#inputs.windowGroups.entries()) {
-      const columns = cache.columns(index);
-      const cached = cache.ranges.cachedTokens(index);
+      const { first, columns } = cache.tail(index);
+      const cached = cache.length - first;
       const mask = attentionMask({ count, columns, cached, slidingWindow: slidingWindow ?? Number.POSITIVE_INFINITY });
       feeds[`mask.${index}`] = new Tensor('float32', mask, [count, columns + count]);
       feeds[`sizes.${index}`] = int64([columns, count], [2]);

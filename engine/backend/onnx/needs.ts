@@ -4,7 +4,7 @@ import { cacheBytesPerToken, processorPrecision } from '../../model/spec/cachePr
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { ModelNeeds } from '../memoryPlan.ts';
-import { columnsFor } from './cachedRanges.ts';
+import { allocatedTokens } from './decoder.ts';
 
 /** The runtime, and activations of the longest chunk. */
 const scratchBytes = 400e6;
@@ -16,7 +16,7 @@ export function hostNeeds(spec: DecoderSpec, weightBytes: number, asked?: CacheP
   return {
     weightBytes,
     scratchBytes,
-    cacheBytes: (tokens) => columnsFor(tokens) * tokenBytes,
+    cacheBytes: (tokens) => allocatedTokens(tokens) * tokenBytes,
     longestTokens: spec.contextTokens,
   };
 }

@@ -1,7 +1,7 @@
 /** The decoder's side of the graph thread. */
 import { Worker } from 'node:worker_threads';
 import { HearthError } from '../../errors.ts';
-import type { CacheState, FromThread, ToThread } from './messages.ts';
+import type { FromThread, ToThread } from './messages.ts';
 
 /** In builds, the thread is a bundle of its own beside the engine's. */
 const workerFile = new URL(import.meta.url.endsWith('.ts') ? './graphThread.ts' : './onnxWorker.mjs', import.meta.url);
@@ -13,20 +13,14 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
-/** A failed forward pass, with the state of the caches after it. */
-export class RunFailure extends HearthError {
-  readonly caches: readonly CacheState[];
-
-  constructor(message: string, caches: readonly CacheState[]) {
-    const memory = /bad_alloc|allocat|out of memory/i.test(message);
-    super(
-      memory ? 'out-of-memory' : 'unsupported',
-      memory
-        ? `The forward pass ran out of memory (${message}). Choose a smaller model or context.`
-        : `ONNX Runtime failed: ${message}`,
-    );
-    this.caches = caches;
-  }
+function runFailure(message: string): HearthError {
+  const memory = /bad_alloc|allocat|out of memory/i.test(message);
+  return new HearthError(
+    memory ? 'out-of-memory' : 'unsupported',
+    memory
+      ? `The forward pass ran out of memory (${message}). Choose a smaller model or context.`
+      : `ONNX Runtime failed: ${message}`,
+  );
 }
 
 export class ThreadClient {
@@ -66,7 +60,7 @@ export class ThreadClient {
     const waiting = this.#waiting.shift();
     if (this.#waiting.length === 0) this.#worker.unref();
     if (answer.kind === 'done') waiting?.resolve(answer);
-    else waiting?.reject(new RunFailure(answer.message, answer.caches));
+    else waiting?.reject(runFailure(answer.message));
   }
 
   #fail(error: Error): void {

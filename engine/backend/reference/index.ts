@@ -3,6 +3,7 @@
  * backends are tested against it. Start reading at forward.ts.
  */
 import { HearthError, throwIfAborted } from '../../errors.ts';
+import type { CacheDemand, SequenceSerializer } from '../../kv/sequence.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
 import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
@@ -12,13 +13,11 @@ import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { showBytes } from '../../units.ts';
 import {
   type Backend,
-  type CacheDemand,
   checkedBatch,
   type Decoder,
   type DecoderMemory,
   fullContexts,
   type LoadOptions,
-  type SequenceSerializer,
   type SequenceSlice,
 } from '../backend.ts';
 import { hostMemory } from '../hostMemory.ts';

@@ -7,13 +7,14 @@
  */
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import type { Backend, Decoder, LoadOptions, Sequence } from '../../../engine/backend/backend.ts';
+import type { Backend, Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
 import { AttentionInputs } from '../../../engine/backend/onnx/attention.ts';
 import { GraphBuilder } from '../../../engine/backend/onnx/graphBuilder.ts';
 import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { cacheTensor, cacheValues } from '../../../engine/backend/onnx/keyValueCache.ts';
 import { referenceBackend } from '../../../engine/backend/reference/index.ts';
 import { float16Values } from '../../../engine/formats/blocks.ts';
+import type { Sequence } from '../../../engine/kv/sequence.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { readGolden } from '../goldens.ts';
 import { fixtureFile } from '../shared.ts';

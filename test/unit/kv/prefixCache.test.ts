@@ -3,11 +3,11 @@ import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { FakeDecoder } from '../scheduler/fakeDecoder.ts';
 
 const range = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
-const pageTokens = 32;
+const blockTokens = 32;
 
 interface SetUp {
   readonly maxIdle?: number;
-  readonly pages?: number;
+  readonly blocks?: number;
   readonly slidingWindow?: number;
 }
 
@@ -91,32 +91,32 @@ describe('the prefix cache', () => {
   });
 
   it('drops the longest unused sequences when memory is spent, and no more than it must', async () => {
-    const { cache, decoder, use } = setUp({ pages: 8 });
-    await use(range(3 * pageTokens), 'chat');
-    await use(range(3 * pageTokens, 1000), 'keystroke');
-    expect(decoder.pool.freePages).toBe(2);
-    await use(range(3 * pageTokens, 2000), 'summary');
+    const { cache, decoder, use } = setUp({ blocks: 8 });
+    await use(range(3 * blockTokens), 'chat');
+    await use(range(3 * blockTokens, 1000), 'keystroke');
+    expect(decoder.pool.freeBlocks).toBe(2);
+    await use(range(3 * blockTokens, 2000), 'summary');
     expect(cache.idleSequences).toBe(2);
-    expect(decoder.pool.freePages).toBe(2);
-    expect(await use(range(3 * pageTokens, 1000), 'keystroke')).toBe(3 * pageTokens - 1);
-    expect(await use(range(3 * pageTokens), 'chat')).toBe(0);
+    expect(decoder.pool.freeBlocks).toBe(2);
+    expect(await use(range(3 * blockTokens, 1000), 'keystroke')).toBe(3 * blockTokens - 1);
+    expect(await use(range(3 * blockTokens), 'chat')).toBe(0);
   });
 
   it('counts what sequences share once', async () => {
     const { decoder, use } = setUp({ maxIdle: 4 });
-    const preamble = range(4 * pageTokens);
-    const free = decoder.pool.freePages;
-    for (const from of [1000, 2000, 3000]) await use([...preamble, ...range(5 * pageTokens, from)], 'chat');
-    expect(free - decoder.pool.freePages).toBe(4 + 3 * 5);
+    const preamble = range(4 * blockTokens);
+    const free = decoder.pool.freeBlocks;
+    for (const from of [1000, 2000, 3000]) await use([...preamble, ...range(5 * blockTokens, from)], 'chat');
+    expect(free - decoder.pool.freeBlocks).toBe(4 + 3 * 5);
   });
 
   it('makes room before a prompt is computed, not after', async () => {
-    const { cache, decoder, use } = setUp({ pages: 8 });
-    await use(range(6 * pageTokens));
-    const { sequence } = cache.acquire(range(3 * pageTokens, 500), 'keystroke');
-    expect(cache.evictFor([{ sequence, tokens: 3 * pageTokens }])).toBe(true);
-    expect(decoder.pool.freePages).toBe(8);
-    expect(cache.evictFor([{ sequence, tokens: 9 * pageTokens }])).toBe(false);
+    const { cache, decoder, use } = setUp({ blocks: 8 });
+    await use(range(6 * blockTokens));
+    const { sequence } = cache.acquire(range(3 * blockTokens, 500), 'keystroke');
+    expect(cache.evictFor([{ sequence, tokens: 3 * blockTokens }])).toBe(true);
+    expect(decoder.pool.freeBlocks).toBe(8);
+    expect(cache.evictFor([{ sequence, tokens: 9 * blockTokens }])).toBe(false);
   });
 
   it('remembers only the tokens that were computed', async () => {
@@ -181,7 +181,7 @@ describe('the prefix cache', () => {
     await use(range(40));
     cache.clear();
     expect(decoder.live.size).toBe(0);
-    expect(decoder.pool.freePages).toBe(decoder.pool.pages);
+    expect(decoder.pool.usedBlocks).toBe(0);
     expect(cache.idleSequences).toBe(0);
   });
 });

@@ -222,7 +222,7 @@ describe('snapshots', () => {
 
   it('are not restored where memory has no room for them', async () => {
     const { directory } = await oneStored();
-    const { decoder, cache, snapshots } = start(directory, {}, { pages: 8 });
+    const { decoder, cache, snapshots } = start(directory, {}, { blocks: 8 });
     const busy = cache.acquire(range(100, 3000), 'keystroke');
     await decoder.run([{ sequence: busy.sequence, tokens: range(100, 3000), logits: 'none' }]);
     await snapshots.restorePrefix(range(240), 'chat');
@@ -295,7 +295,7 @@ describe('snapshots at the start', () => {
   it('displace nothing, and go first where room is needed', async () => {
     const { directory } = await stored([200, 200]);
     // 17 pages of 32 tokens: five are taken, and seven for each.
-    const { decoder, cache, snapshots, use } = start(directory, {}, { pages: 17 });
+    const { decoder, cache, snapshots, use } = start(directory, {}, { blocks: 17 });
     await use(range(150, 3000), 'keystroke');
     await snapshots.start();
     expect(firstTokens(cache)).toEqual([3000, 1000]);

@@ -188,9 +188,9 @@ function recordSoftmax(
   recorder.add(attentionMergeKernel(shape, splits), buffers, () => [shape.heads, inputs.tokens]);
 }
 
-function pagesOf({ parts }: Recorder, { span }: LayerCache): GPUBuffer {
-  const pages = parts.inputs.pageBuffers[span];
-  if (!pages) throw new Error('every span has its page numbers');
+function pagesOf({ parts }: Recorder, { group }: LayerCache): GPUBuffer {
+  const pages = parts.inputs.pageBuffers[group];
+  if (!pages) throw new Error('Every window group has its page numbers.');
   return pages;
 }
 

@@ -1,15 +1,16 @@
 /** A decoder on the GPU: takes a batch, writes its inputs, submits the recorded dispatches, reads back the logits asked for. */
+
+import { BlockCache, type CachedSequence } from '../../../kv/blockCache.ts';
+import type { BlockCopy } from '../../../kv/blocks.ts';
+import type { CacheDemand, Sequence, SequenceSerializer } from '../../../kv/sequence.ts';
 import { cacheBytesPerValue } from '../../../model/spec/cachePrecision.ts';
 import { type DecoderSpec, outputSize } from '../../../model/spec/spec.ts';
 import type {
-  CacheDemand,
   Decoder,
   DecoderMemory,
   DeviceSampling,
   DispatchCounts,
   SamplingSlice,
-  Sequence,
-  SequenceSerializer,
   SequenceSlice,
 } from '../../backend.ts';
 import { checkedBatch, type OwnSlice } from '../../backend.ts';
@@ -17,14 +18,12 @@ import { measureCopyBandwidth } from '../device/bandwidth.ts';
 import type { Gpu } from '../device/gpu.ts';
 import { samplesOnGpu } from '../kernels/sampleChunks.ts';
 import { queriesPerTile } from './attention.ts';
-import { copyPage, usedCacheBytes } from './cache.ts';
+import { blockStorage, encodeCopies } from './cache.ts';
 import { type DeviceSampler, maxSteps, untilStop } from './deviceSampling.ts';
 import type { Plan } from './dispatches.ts';
 import { headPlan, layersPlan } from './forwardPlan.ts';
 import type { DecoderParts, PlanRows } from './recorder.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './scratch.ts';
-import { hasPages, type PageCopy, requirePages, WebgpuSequence } from './sequence.ts';
-import { WebgpuSerializer } from './sequenceStorage.ts';
 
 /** Most rows that are computed as rows, not as a prompt's tiles. */
 const vectorTokens = 16;
@@ -32,7 +31,7 @@ const vectorTokens = 16;
 export const rowBuckets = [1, 4, 8, vectorTokens] as const;
 export const maxSequencesPerRun = 16;
 
-type Slice = OwnSlice<WebgpuSequence>;
+type Slice = OwnSlice<CachedSequence>;
 
 export interface LoadedParts extends DecoderParts {
   readonly gpu: Gpu;
@@ -54,10 +53,9 @@ export class WebgpuDecoder implements Decoder {
     supports: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
     sample: (slices, steps) => this.#sample(slices, steps),
   };
-  readonly serializer: SequenceSerializer;
   readonly #parts: LoadedParts;
   readonly #gpu: Gpu;
-  readonly #sequences = new Set<WebgpuSequence>();
+  readonly #cache: BlockCache;
   readonly #plans = new Map<string, Promise<Plan>>();
   #disposed = false;
 
@@ -67,11 +65,15 @@ export class WebgpuDecoder implements Decoder {
     this.spec = parts.spec;
     this.contextTokens = parts.contextTokens;
     this.notes = parts.notes;
-    this.serializer = new WebgpuSerializer(parts, {
-      create: () => this.createSequence(),
-      own: (sequence) => this.#own(sequence),
-      explained: (work) => this.#explained(work),
-    });
+    const { gpu, spec, cache, contextTokens } = parts;
+    this.#cache = new BlockCache(
+      blockStorage(gpu, spec, cache, (work) => this.#explained(work)),
+      contextTokens,
+    );
+  }
+
+  get serializer(): SequenceSerializer {
+    return this.#cache;
   }
 
   /** Compiles what the first answer needs: a prompt, and one token after the other. */
@@ -92,26 +94,18 @@ export class WebgpuDecoder implements Decoder {
     }
   }
 
-  createSequence(): WebgpuSequence {
-    return WebgpuSequence.empty(this.#sequences, this.#parts.cache);
+  createSequence(): Sequence {
+    return this.#cache.create();
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
     this.#gpu.throwIfFailed();
-    const slices = checkedBatch(batch, this, (sequence) => this.#own(sequence));
-    requirePages(
-      this.#parts.cache,
-      slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })),
-    );
+    const slices = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
     const rows = slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
     if (rows === 0) return slices.map(() => new Float32Array());
     const logits = await this.#explained(() => this.#compute(slices, rowsOfPlan(rows)));
     for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
     return this.#split(slices, logits);
-  }
-
-  #own(sequence: Sequence): WebgpuSequence | undefined {
-    return sequence instanceof WebgpuSequence && this.#sequences.has(sequence) ? sequence : undefined;
   }
 
   async #explained<Result>(work: () => Promise<Result>): Promise<Result> {
@@ -128,11 +122,9 @@ export class WebgpuDecoder implements Decoder {
   async #sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
     this.#gpu.throwIfFailed();
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
-    const own = checkedBatch(batch, this, (sequence) => this.#own(sequence));
+    const own = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
     const fits = own.every(({ sequence }) => sequence.length + steps <= this.contextTokens);
     if (steps < 1 || steps > maxSteps || !fits) throw new Error(`${steps} steps do not fit`);
-    const demands = own.map(({ sequence }) => ({ sequence, tokens: steps }));
-    requirePages(this.#parts.cache, demands);
     const drawn = await this.#explained(() => this.#computeDraws(slices, own, steps));
     return own.map(({ sequence }, row) => {
       const tokens = untilStop(drawn[row] ?? [], slices[row]?.stopIds ?? new Set());
@@ -146,7 +138,7 @@ export class WebgpuDecoder implements Decoder {
     const rows = bucket(own.length);
     const plans = await Promise.all([...this.#rowPlans(rows), this.#drawPlan()]);
     const { sampler } = this.#parts;
-    const copies = own.flatMap(({ sequence }) => sequence.prepare(steps));
+    const copies = this.#cache.prepare(own.map(({ sequence }) => ({ sequence, tokens: steps })));
     this.#parts.inputs.write(this.#gpu.device.queue, own, queriesPerTile(this.spec, rows), steps);
     sampler.write(this.#gpu.device.queue, slices);
     for (let step = 1; step <= steps; step++) {
@@ -167,7 +159,7 @@ export class WebgpuDecoder implements Decoder {
     const direct = rows !== 'prompt' && chosen.length > 0 && chosen.every((row, i) => row === i);
     const layers = await this.#layersPlan(rows);
     const head = direct ? await this.#headPlan(bucket(chosen.length), 'hidden') : undefined;
-    const copies = slices.flatMap(({ sequence, tokens }) => sequence.prepare(tokens.length));
+    const copies = this.#cache.prepare(slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })));
     this.#parts.inputs.write(this.#gpu.device.queue, slices, queriesPerTile(this.spec, rows));
     const encoder = this.#encoder(copies);
     const pass = encoder.beginComputePass();
@@ -207,9 +199,9 @@ export class WebgpuDecoder implements Decoder {
     return logits;
   }
 
-  #encoder(copies: readonly PageCopy[]): GPUCommandEncoder {
+  #encoder(copies: readonly (readonly BlockCopy[])[]): GPUCommandEncoder {
     const encoder = this.#gpu.device.createCommandEncoder();
-    for (const { span, ...copy } of copies) copyPage(encoder, this.spec, this.#parts.cache, span, copy);
+    encodeCopies(encoder, this.spec, this.#parts.cache, copies);
     return encoder;
   }
 
@@ -263,10 +255,7 @@ export class WebgpuDecoder implements Decoder {
   }
 
   canAllocate(demands: readonly CacheDemand[]): boolean {
-    const own = demands.flatMap(({ sequence, tokens }) =>
-      sequence instanceof WebgpuSequence ? [{ sequence, tokens }] : [],
-    );
-    return hasPages(this.#parts.cache, own);
+    return this.#cache.hasRoom(demands);
   }
 
   async dispatches(): Promise<DispatchCounts> {
@@ -282,7 +271,7 @@ export class WebgpuDecoder implements Decoder {
     const { weightBytes, cache } = this.#parts;
     return {
       weightBytes,
-      cacheBytes: usedCacheBytes(this.spec, cache),
+      cacheBytes: this.#cache.usedBytes,
       cacheCapacityBytes: cache.bytes,
       cacheBytesPerValue: cacheBytesPerValue(this.spec, cache.precision),
     };
@@ -290,7 +279,7 @@ export class WebgpuDecoder implements Decoder {
 
   async dispose(): Promise<void> {
     this.#disposed = true;
-    this.#sequences.clear();
+    this.#cache.clear();
     this.#gpu.dispose();
   }
 }
