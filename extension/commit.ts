@@ -7,7 +7,6 @@ import { DraftedMessage, type MessageBox, messageOf } from './commitMessage.ts';
 import { countTokens } from './context/gather.ts';
 import { changesOf, gitRepository } from './git.ts';
 
-const stream = 'commit-message';
 const maxTokens = 200;
 
 /** Writes a message for what is staged, or else for what has changed, into the box of source control. */
@@ -24,7 +23,7 @@ export async function writeCommitMessage(engine: EngineHost, view: unknown): Pro
     const client = await engine.client();
     await client.ready();
     const messages = [{ role: 'user' as const, content: question(await fitting(engine, diff)) }];
-    await writeInto(repository.inputBox, (handlers) => client.chat({ stream, messages, maxTokens }, handlers, token));
+    await writeInto(repository.inputBox, (handlers) => client.chat({ messages, maxTokens }, handlers, token));
   });
 }
 

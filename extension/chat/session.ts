@@ -84,7 +84,7 @@ export class ChatSession {
   async ask(question: string, attachments: Attachment[], omitted: string[] = []): Promise<void> {
     if (this.#running !== undefined) return;
     const turn = this.#open('chat', question, attachments, omitted);
-    await this.#answer(turn, (client, handlers, token) => this.#chat(turn, client, handlers, token));
+    await this.#answer(turn, (client, handlers, token) => this.#chat(client, handlers, token));
   }
 
   /** Warms up the prompt of the next question. */
@@ -108,9 +108,7 @@ export class ChatSession {
     const chip = { id: request.uri, label: name, detail: size, tokens: 0 };
     const attachment = { ...chip, path: request.path, languageId: request.languageId, text: '', firstLine: 1 };
     const turn = this.#open('summary', vscode.l10n.t('Summarise {0}', request.path), [attachment]);
-    await this.#answer(turn, (client, handlers, token) =>
-      summary({ ...request, fresh }, turn, client, handlers, token),
-    );
+    await this.#answer(turn, (client, handlers, token) => summary({ ...request, fresh }, client, handlers, token));
   }
 
   stop(): void {
@@ -219,14 +217,8 @@ export class ChatSession {
     this.#tell({ type: 'outcome', turn, outcome });
   }
 
-  async #chat(
-    turn: string,
-    client: EngineClient,
-    handlers: StreamHandlers,
-    token: vscode.CancellationToken,
-  ): Promise<Answer> {
+  async #chat(client: EngineClient, handlers: StreamHandlers, token: vscode.CancellationToken): Promise<Answer> {
     const params = {
-      stream: turn,
       messages: promptMessages(this.conversation.turns, chatSettings().instructions),
       ...answerOptions(await client.ready(), this.#thinking),
     };
@@ -301,13 +293,12 @@ export class ChatSession {
 
 async function summary(
   request: SummaryRequest & { fresh: boolean },
-  stream: string,
   client: EngineClient,
   handlers: StreamHandlers,
   token: vscode.CancellationToken,
 ): Promise<Answer> {
   const { uri: _, ...params } = request;
-  const result = await client.summarise({ stream, ...params }, handlers, token);
+  const result = await client.summarise(params, handlers, token);
   return { ...result, thinking: '', droppedMessages: 0 };
 }
 

@@ -1,7 +1,7 @@
-import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
 import type { ChatParams, ChatResult, Delta } from '../../engine/protocol/engineProtocol.ts';
 import { answerOptions } from '../answerOptions.ts';
+import type { Unnamed } from '../client/client.ts';
 import { EngineFailure, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
@@ -58,8 +58,7 @@ export class ModelProvider implements vscode.LanguageModelChatProvider {
       const client = await this.#engine.client();
       const card = await client.use(model.id);
       const required = options.toolMode === vscode.LanguageModelChatToolMode.Required;
-      const params: ChatParams = {
-        stream: randomUUID(),
+      const params: Unnamed<ChatParams> = {
         messages: toChatMessages(messages),
         tools: toTools(options.tools ?? []),
         toolChoice: required ? 'required' : 'auto',

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Decoder, DeviceSampling, SamplingSlice } from '../../engine/backend/backend.ts';
-import type { Sequence } from '../../engine/kv/sequence.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
+import type { Sequence } from '../../engine/kv/sequence.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { without } from '../../engine/sampling/logitsProcessor.ts';

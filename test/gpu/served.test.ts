@@ -10,9 +10,9 @@ import { PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createMessageConnection, StreamMessageReader, StreamMessageWriter } from 'vscode-jsonrpc/node';
 import { LocalServer } from '../../engine/http/localServer.ts';
+import type { Delta } from '../../engine/protocol/engineProtocol.ts';
 import { type EngineRequests, engineRequests } from '../../engine/protocol/engineProtocol.ts';
-import { type Client, proxy } from '../../engine/protocol/rpc.ts';
-import { DeltaRoutes } from '../../engine/runtime/deltaRoutes.ts';
+import { type Client, proxy, Streams } from '../../engine/protocol/rpc.ts';
 import { serveEngine } from '../../engine/runtime/serveEngine.ts';
 import { Engine } from '../../engine/runtime/service.ts';
 import { Switchboard } from '../../engine/runtime/switchboard.ts';
@@ -24,7 +24,7 @@ function connect(engine: Engine): { readonly requests: Client<EngineRequests, Ab
   const served = createMessageConnection(new StreamMessageReader(there), new StreamMessageWriter(back));
   const client = createMessageConnection(new StreamMessageReader(back), new StreamMessageWriter(there));
   const board = new Switchboard(engine, { onDelta: () => {}, onProgress: () => {} });
-  serveEngine(served, board, new LocalServer(engine, new DeltaRoutes(), () => {}), () => {});
+  serveEngine(served, board, new LocalServer(engine, new Streams<(delta: Delta) => void>(), () => {}), () => {});
   for (const end of [served, client]) end.listen();
   return {
     requests: proxy(
