@@ -298,6 +298,7 @@ export function toModelEntry(model: StoredModel) {
     licence: entry.licence.name,
     family: entry.family,
     embedding: entry.roles.includes('embedding'),
+    fillInTheMiddle: entry.fillInTheMiddle,
     contextTokens: entry.contextTokens,
     parameters: entry.parameters,
     downloadBytes: entry.downloadBytes,

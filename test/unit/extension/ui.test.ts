@@ -37,7 +37,7 @@ describe('the model manager', () => {
     user.wants.push('Download');
     await manager.open();
     await untilState(client, 'ready');
-    expect(settings.get('hearth.model')).toBe('small');
+    expect(settings.get('hearth.chat.model')).toBe('small');
     expect(user.progress.filter((line) => line.startsWith('Downloading Model small'))).toHaveLength(4);
   });
 
@@ -49,7 +49,7 @@ describe('the model manager', () => {
     user.wants.push('Download');
     await manager.open();
     await until(() => chosen.length === 1);
-    expect([chosen, settings.get('hearth.model')]).toEqual([['vectors'], undefined]);
+    expect([chosen, settings.get('hearth.chat.model')]).toEqual([['vectors'], undefined]);
     await until(() => user.asked.length === 2);
     expect(user.asked[1]?.message).toContain('embedding search');
   });
@@ -71,7 +71,7 @@ describe('the model manager', () => {
     const client = clientOf(absent);
     await (await managerOf(client)).download('small');
     expect(client.warmModel?.id).toBe('small');
-    expect([user.asked, settings.get('hearth.model')]).toEqual([[], undefined]);
+    expect([user.asked, settings.get('hearth.chat.model')]).toEqual([[], undefined]);
   });
 
   it('removes a model only after the user confirmed it', async () => {
@@ -101,10 +101,10 @@ describe('the model manager', () => {
     user.picks = { label: 'Model small' };
     await manager.open();
     await untilState(client, 'ready');
-    expect(settings.get('hearth.model')).toBe('small');
+    expect(settings.get('hearth.chat.model')).toBe('small');
     user.picks = { label: 'Automatic' };
     await manager.open();
-    await until(() => settings.get('hearth.model') === '');
+    await until(() => settings.get('hearth.chat.model') === '');
     await client.ready();
   });
 });
@@ -160,7 +160,7 @@ describe('the first run', () => {
 
 describe('the thinking command', () => {
   const thinkingOf = async (model: string) => {
-    settings.set('hearth.model', model);
+    settings.set('hearth.chat.model', model);
     const client = clientOf();
     const host = hostOf(client);
     await host.client();
