@@ -76,11 +76,14 @@ export class CachedSequence implements Sequence {
     this.#cache.dispose(this);
   }
 
-  /** Appends the tokens that a forward pass has written. Returns blocks that it didn't need. */
-  advance(tokens: number): void {
+  /**
+   * Appends the tokens that a forward pass has written. Releases blocks that it didn't need, except those of `ahead` more
+   * tokens that the device is about to write.
+   */
+  advance(tokens: number, ahead = 0): void {
     this.length += tokens;
     const lost = this.tables.map((table) => {
-      table.truncate(this.length);
+      table.truncate(this.length + ahead);
       return table.slide(this.length);
     });
     if (lost.includes(true)) this.#cache.storage.changed?.(this);
@@ -114,6 +117,8 @@ export class BlockCache implements SequenceSerializer {
 
   fork(sequence: CachedSequence): CachedSequence {
     const tables = sequence.tables.map((table) => table.fork());
+    // Blocks of tokens that the device is about to write stay with the original.
+    for (const table of tables) table.truncate(sequence.length);
     return this.#add(tables, sequence);
   }
 
