@@ -1,4 +1,4 @@
-import { cacheBytes } from '../model/spec/inspect.ts';
+import { cacheBytes } from '../model/spec/describe.ts';
 import type { Command } from './command.ts';
 import { type OpenDecoder, withDecoder } from './decoder.ts';
 import { json } from './session.ts';

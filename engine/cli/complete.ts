@@ -1,8 +1,7 @@
 import { extname } from 'node:path';
 import { invalidInput } from '../errors.ts';
 import { completeParams } from '../protocol/engineProtocol.ts';
-import type { Command } from './command.ts';
-import { languageOf, readSource } from './command.ts';
+import { type Command, languageOf, readSource } from './command.ts';
 import { json, remoteOption, samplingOf, samplingOptions, withAnswerer } from './session.ts';
 
 export const complete: Command = {

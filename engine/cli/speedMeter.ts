@@ -5,11 +5,10 @@
 import type { Decoder } from '../backend/backend.ts';
 import { throwIfAborted } from '../errors.ts';
 import { PrefixCache } from '../kv/prefixCache.ts';
-import type { OutputParser } from '../prompt/output.ts';
+import type { OutputParser } from '../prompt/conversation.ts';
 import { seededRandom } from '../sampling/random.ts';
 import { greedy } from '../sampling/sampler.ts';
-import type { Scheduler } from '../scheduler/scheduler.ts';
-import { engineScheduler } from '../scheduler/scheduler.ts';
+import { engineScheduler, type Scheduler } from '../scheduler/scheduler.ts';
 import { generate } from '../tasks/generate.ts';
 
 export interface Work {

@@ -5,8 +5,7 @@ import { IgnoreRules } from '../index/repository/ignored.ts';
 import { walk } from '../index/repository/walk.ts';
 import { limits } from '../limits.ts';
 import { summariseParams } from '../protocol/engineProtocol.ts';
-import type { Command } from './command.ts';
-import { languageOf, readSource } from './command.ts';
+import { type Command, languageOf, readSource } from './command.ts';
 import { json, remoteOption, stream, streaming, withAnswerer } from './session.ts';
 
 export const summarise: Command = {

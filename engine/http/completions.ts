@@ -11,16 +11,18 @@ import {
   type Statistics,
   type TokenLogprob,
 } from '../protocol/engineProtocol.ts';
-import { constraintFields, constraintOf, formatOf } from './constraints.ts';
-import { badRequest } from './errors.ts';
-import type { Exchange } from './exchange.ts';
+import { badRequest, type Exchange } from './exchange.ts';
 import {
   checkModel,
   choiceSampling,
   choicesField,
+  constraintFields,
+  constraintOf,
   endFields,
   endOf,
   fingerprintOf,
+  formatOf,
+  logprobsOf,
   optional,
   optionalOrOff,
   refuse,
@@ -29,10 +31,10 @@ import {
   samplingOf,
   stopField,
   streamOptions,
+  textLogprobs,
   tokensField,
   unsupported,
 } from './fields.ts';
-import { logprobsOf, textLogprobs } from './logprobs.ts';
 import { chatFormat } from './messages.ts';
 import { allOf, finishOf, loadedCard, nowSeconds, type Serving, totalUsage, whole } from './serving.ts';
 

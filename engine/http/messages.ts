@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import { limits } from '../limits.ts';
 import { type ChatMessage, type Tool, type ToolChoice, tool } from '../protocol/engineProtocol.ts';
-import { badRequest } from './errors.ts';
+import { badRequest } from './exchange.ts';
 import { optional } from './fields.ts';
 
 export const content = z.union([

@@ -1,5 +1,6 @@
 /** A conversation as every prompt format is given it. */
 import { invalidInput } from '../errors.ts';
+import type { ResponseFormat } from './formats/promptFormat.ts';
 
 export interface ToolCall {
   readonly id: string;
@@ -88,4 +89,65 @@ function isText(schema: Readonly<Record<string, unknown>>): boolean {
 export function messageBoundaries(ids: readonly number[], ends: ReadonlySet<number>): number[] {
   const boundaries = ids.flatMap((id, i) => (ends.has(id) ? [i + 1] : []));
   return boundaries.at(-1) === ids.length ? boundaries : [...boundaries, ids.length];
+}
+
+// The wanted form of an answer, said to the model beside being enforced: a model that does not know it is bent into it
+// word by word and answers worse.
+
+/** At the end of the last question: what changes goes last, and small models follow best what stands last. */
+export function withStatedFormat(
+  messages: readonly ChatMessage[],
+  format: ResponseFormat | undefined,
+): readonly ChatMessage[] {
+  const words = format === undefined ? '' : statement(format);
+  const last = messages.findLastIndex(({ role }) => role === 'user');
+  if (words === '' || last < 0) return messages;
+  return messages.map((message, i) =>
+    i === last ? { ...message, content: message.content === '' ? words : `${message.content}\n\n${words}` } : message,
+  );
+}
+
+function statement(format: ResponseFormat): string {
+  if (format.kind === 'text') return '';
+  if (format.kind === 'json') return 'Answer with a JSON object and nothing else.';
+  if (format.kind === 'choice') return `Answer with one of these, and nothing else:\n${format.choices.join('\n')}`;
+  return `Answer with JSON that follows this JSON Schema, and nothing else:\n${JSON.stringify(format.schema)}`;
+}
+
+/** GPT-OSS's own section, at the end of the developer message (openai/harmony, docs/format.md, "Structured output"). */
+export function harmonyFormatSection(format: ResponseFormat | undefined): string {
+  if (format === undefined || format.kind === 'text') return '';
+  const schema =
+    format.kind === 'json' ? { type: 'object' } : format.kind === 'choice' ? { enum: format.choices } : format.schema;
+  return `# Response Formats\n\n## answer\n\n${JSON.stringify(schema)}`;
+}
+
+// What a model generates, told apart while it streams.
+
+export type OutputPiece =
+  | {
+      readonly kind: 'text' | 'thinking';
+      /** Never empty. */
+      readonly text: string;
+    }
+  | {
+      readonly kind: 'tool-call';
+      /** Which call of this answer, from 0. */
+      readonly index: number;
+      readonly name: string;
+      /** The next characters of its arguments' JSON; those of the first piece may be none. */
+      readonly text: string;
+    };
+
+/** Reads what a model generates. Malformed output becomes text, never an exception. */
+export interface OutputParser {
+  /** What comes next would be thinking. */
+  readonly isThinking: boolean;
+  push(id: number): OutputPiece[];
+  end(): OutputPiece[];
+}
+
+/** One piece, or none of nothing. */
+export function piece(kind: 'text' | 'thinking', text: string): OutputPiece[] {
+  return text === '' ? [] : [{ kind, text }];
 }

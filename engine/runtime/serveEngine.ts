@@ -1,6 +1,8 @@
 /** The engine's end of the channel: dispatches the requests of `engineProtocol.ts`. */
+
+import { appendFileSync, writeFileSync } from 'node:fs';
 import type { MessageConnection } from 'vscode-jsonrpc/node';
-import type { z } from 'zod';
+import * as z from 'zod';
 import {
   type EngineRequests,
   engineNotices,
@@ -9,7 +11,6 @@ import {
   type startServerParams,
 } from '../protocol/engineProtocol.ts';
 import { type Implementation, listen, serve } from '../protocol/rpc.ts';
-import { recording } from './recorder.ts';
 import type { Switchboard } from './switchboard.ts';
 
 /** The OpenAI-compatible server on loopback. */
@@ -55,5 +56,45 @@ function implementation(board: Switchboard, server: OwnServer): Implementation<E
     removeModel: ({ model }) => models.remove(model),
     inspectModels: (params) => models.inspect(params.models),
     clearCache: () => engine.clearCache(),
+  };
+}
+
+// Records requests, one JSON line each, so that `hearth replay FILE` can send them again. Off unless `HEARTH_RECORD` names
+// a file, which only its owner can read. Server tokens are never recorded.
+
+/** The load request and the requests that a model answers, in the order of the table. */
+const recordedMethods = ['load', 'complete', 'warm', 'chat', 'generate', 'summarise', 'countTokens'] as const;
+type RecordedMethod = (typeof recordedMethods)[number];
+
+export const recordedRequest = z.object({
+  /** Milliseconds since 1970. */
+  atMs: z.number(),
+  method: z.enum(recordedMethods),
+  /** Checked against the method's schema when the request is replayed. */
+  params: z.unknown(),
+});
+export type RecordedRequest = z.infer<typeof recordedRequest>;
+
+/** Wraps an implementation to write each request to `path` before it runs. Replaces an existing file. */
+function recording(implementation: Implementation<EngineRequests>, path: string): Implementation<EngineRequests> {
+  writeFileSync(path, '', { mode: 0o600 });
+  const record = (method: RecordedMethod, params: unknown): void =>
+    appendFileSync(path, `${JSON.stringify({ atMs: Date.now(), method, params } satisfies RecordedRequest)}\n`);
+  const recorded = <Name extends RecordedMethod>(name: Name): Implementation<EngineRequests>[Name] => {
+    const answer: (params: never, signal: AbortSignal) => unknown = implementation[name];
+    return ((params: never, signal: AbortSignal) => {
+      record(name, params);
+      return answer(params, signal);
+    }) as Implementation<EngineRequests>[Name];
+  };
+  return {
+    ...implementation,
+    load: recorded('load'),
+    complete: recorded('complete'),
+    warm: recorded('warm'),
+    chat: recorded('chat'),
+    generate: recorded('generate'),
+    summarise: recorded('summarise'),
+    countTokens: recorded('countTokens'),
   };
 }

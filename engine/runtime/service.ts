@@ -5,8 +5,7 @@ import { snapshotDirectory } from '../catalogue/paths.ts';
 import { openStore, type Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { clearSnapshots } from '../kv/snapshotFile.ts';
-import { callId, firstFreeCall } from '../prompt/conversation.ts';
-import type { OutputPiece } from '../prompt/output.ts';
+import { callId, firstFreeCall, type OutputPiece } from '../prompt/conversation.ts';
 import {
   type ChatResult,
   type ClearedCache,

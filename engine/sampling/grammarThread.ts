@@ -4,11 +4,9 @@
  */
 import { type MessagePort, parentPort } from 'node:worker_threads';
 import { HearthError } from '../errors.ts';
-import type { Form } from '../grammar/machine.ts';
-import { Machine, type State } from '../grammar/machine.ts';
+import { type Form, Machine, type State } from '../grammar/machine.ts';
 import { GrammarLimit } from '../grammar/refusals.ts';
-import type { Vocabulary } from '../grammar/tokenTrie.ts';
-import { TokenTrie } from '../grammar/tokenTrie.ts';
+import { TokenTrie, type Vocabulary } from '../grammar/tokenTrie.ts';
 import { limits } from '../limits.ts';
 import type { FromGrammarThread, ToGrammarThread } from './grammarMessages.ts';
 

@@ -1,5 +1,5 @@
 /** Log-probabilities of an answer's tokens in the model's own distribution, before temperature, penalties and masks. */
-import type { OutputPiece } from '../prompt/output.ts';
+import type { OutputPiece } from '../prompt/conversation.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface CandidateLogprob {

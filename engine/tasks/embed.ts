@@ -2,8 +2,7 @@
 import { cancelled, HearthError } from '../errors.ts';
 import type { RequestClass } from '../scheduler/nextStep.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
-import type { Sliced } from '../tokenizer/sliced.ts';
-import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { Sliced, Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface EmbeddingModel {
   /** The scheduler of a headless decoder. */

@@ -1,5 +1,5 @@
 /** Generates a stream of text from a prompt: decodes tokens to text, applies stop rules and measures speed. */
-import type { OutputParser, OutputPiece } from '../prompt/output.ts';
+import type { OutputParser, OutputPiece } from '../prompt/conversation.ts';
 import { StopStrings } from '../prompt/stopStrings.ts';
 import {
   type LogitsProcessor,

@@ -3,7 +3,7 @@ import { HearthError, invalidInput } from '../errors.ts';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import { limits } from '../limits.ts';
 import type { ResponseFormat } from '../prompt/formats/promptFormat.ts';
-import { TaggedParser } from '../prompt/parsers/taggedParser.ts';
+import { TaggedParser } from '../prompt/parsers/toolCallText.ts';
 import { answerSteps, freeAnswer } from '../prompt/plans/answerPlan.ts';
 import { MinimumTokens } from '../sampling/logitsProcessor.ts';
 import { LogprobRecorder } from '../sampling/logprobs.ts';

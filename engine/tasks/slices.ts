@@ -2,7 +2,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
-import type { Sliced } from '../tokenizer/sliced.ts';
+import type { Sliced } from '../tokenizer/tokenizer.ts';
 
 export interface SliceOptions {
   readonly signal?: AbortSignal | undefined;

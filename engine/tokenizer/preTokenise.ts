@@ -4,10 +4,11 @@
  * splitting isn't used, because its `Digits` and `ByteLevel` know only ASCII digits and JavaScript's white space
  * instead of Unicode's.
  */
+
+import { createContext, Script } from 'node:vm';
 import { SplitPreTokenizer } from '@huggingface/tokenizers';
 import { invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { DeadlineError, withDeadline } from './watchdog.ts';
 
 /** GPT-2's pattern, which `ByteLevel` implies (openai/gpt-2, encoder.py). */
 export const gpt2Pattern = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`;
@@ -135,4 +136,34 @@ function requireNoNestedRepetition(source: string): void {
 
 function quote(text: string): string {
   return JSON.stringify(text.length > 80 ? `${text.slice(0, 79)}…` : text);
+}
+
+// Stops synchronous work that takes too long.
+
+const context = createContext({ work: undefined });
+const script = new Script('work()');
+
+/** Thrown by `withDeadline`, and inside `work`. */
+export class DeadlineError extends Error {}
+
+/**
+ * Runs `work` and stops it after `milliseconds`. V8 checks for termination in every loop and call, so only a single
+ * native operation can overrun. `work` must not leave shared state inconsistent.
+ */
+export function withDeadline<T>(milliseconds: number, work: () => T): T {
+  let result: { value: T } | undefined;
+  const outer: unknown = context['work'];
+  context['work'] = () => {
+    result = { value: work() };
+  };
+  try {
+    script.runInContext(context, { timeout: milliseconds });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_SCRIPT_EXECUTION_TIMEOUT') throw error;
+    throw new DeadlineError(`stopped after ${milliseconds} ms`);
+  } finally {
+    context['work'] = outer;
+  }
+  if (result === undefined) throw new Error('The work did not run.');
+  return result.value;
 }

@@ -3,7 +3,7 @@ import { onnxBackend } from '../../engine/backend/onnx/index.ts';
 import { SpeedMeter } from '../../engine/cli/speedMeter.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { describeModel } from '../../engine/model/spec/describe.ts';
-import { cacheBytes } from '../../engine/model/spec/inspect.ts';
+import { cacheBytes } from '../../engine/model/spec/describe.ts';
 import type { Speeds, Workload } from './workload.ts';
 
 export interface HearthDecoder {

@@ -3,7 +3,7 @@ import { PlanBuilder } from '../../engine/backend/webgpu/decoder/dispatches.ts';
 import { type GpuMatrix, Uploader } from '../../engine/backend/webgpu/device/upload.ts';
 import { embedKernel } from '../../engine/backend/webgpu/kernels/embed.ts';
 import type { Weight } from '../../engine/model/weights/weights.ts';
-import { readValues } from '../../engine/model/weights/weightValues.ts';
+import { readValues } from '../../engine/model/weights/weightViews.ts';
 import { randomValues, useGpu } from './kernel.ts';
 
 /** FP8 with scale blocks of 8 x 16 that start anew in every matrix of the stack. */

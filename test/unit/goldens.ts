@@ -4,9 +4,9 @@
  */
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
 import type { Backend, Decoder, LoadOptions } from '../../engine/backend/backend.ts';
-import type { Sequence } from '../../engine/kv/sequence.ts';
 import { dequantise } from '../../engine/formats/dequantise.ts';
 import { openSafetensors } from '../../engine/formats/safetensors.ts';
+import type { Sequence } from '../../engine/kv/sequence.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { figure } from '../figures.ts';

@@ -1,12 +1,23 @@
 /** The decoder of this backend. Its graph runs on a worker thread. */
+
+import { Worker } from 'node:worker_threads';
+import { HearthError } from '../../errors.ts';
 import { BlockCache, type BlockStorage, type CachedSequence } from '../../kv/blockCache.ts';
 import { type BlockGroup, blocksFor } from '../../kv/blocks.ts';
 import type { CacheDemand, Sequence, SequenceSerializer } from '../../kv/sequence.ts';
-import type { DecoderSpec } from '../../model/spec/spec.ts';
+import { cacheBytesPerToken, type DecoderSpec, processorPrecision } from '../../model/spec/spec.ts';
+import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { checkedBatch, type Decoder, type DecoderMemory, fullContexts, type SequenceSlice } from '../backend.ts';
-import { bytesOf, type LayerCacheSpec, rowsOf, type WindowGroup } from './graphInputs.ts';
-import type { CacheLayout } from './messages.ts';
-import type { ThreadClient } from './threadClient.ts';
+import type { ModelNeeds } from '../memoryPlan.ts';
+import {
+  bytesOf,
+  type CacheLayout,
+  type FromThread,
+  type LayerCacheSpec,
+  rowsOf,
+  type ToThread,
+  type WindowGroup,
+} from './messages.ts';
 
 /** Enough rows for matmuls to reach full speed. More would need memory for attention scores and delay cancellations. */
 const maxTokensPerRun = 256;
@@ -133,3 +144,88 @@ export const layoutOf = ({ tables }: CachedSequence, blocks = Number.POSITIVE_IN
       .filter(([first]) => first < blocks)
       .map(([first, end]) => ({ first: first * blockTokens, columns: (Math.min(end, blocks) - first) * blockTokens })),
   );
+
+// Memory that a model needs on the CPU.
+
+/** The runtime, and activations of the longest chunk. */
+const scratchBytes = 400e6;
+
+/** Windowed layers count in full: their checkpoints grow with the context as well. */
+export function hostNeeds(spec: DecoderSpec, weightBytes: number, asked?: CachePrecision): ModelNeeds {
+  const attentions = spec.layers.map(({ attention }) => attention);
+  const tokenBytes = cacheBytesPerToken(attentions, processorPrecision(asked));
+  return {
+    weightBytes,
+    scratchBytes,
+    cacheBytes: (tokens) => allocatedTokens(tokens) * tokenBytes,
+    longestTokens: spec.contextTokens,
+  };
+}
+
+// The decoder's side of the graph thread.
+
+/** In builds, the thread is a bundle of its own beside the engine's. */
+const workerFile = new URL(import.meta.url.endsWith('.ts') ? './graphThread.ts' : './onnxWorker.mjs', import.meta.url);
+
+type Done = Extract<FromThread, { kind: 'done' }>;
+
+interface Waiting {
+  readonly resolve: (answer: Done) => void;
+  readonly reject: (error: Error) => void;
+}
+
+function runFailure(message: string): HearthError {
+  const memory = /bad_alloc|allocat|out of memory/i.test(message);
+  return new HearthError(
+    memory ? 'out-of-memory' : 'unsupported',
+    memory
+      ? `The forward pass ran out of memory (${message}). Choose a smaller model or context.`
+      : `ONNX Runtime failed: ${message}`,
+  );
+}
+
+export class ThreadClient {
+  readonly #worker = new Worker(workerFile, { name: 'hearth-onnx' });
+  readonly #waiting: Waiting[] = [];
+  #failure: Error | undefined;
+
+  constructor() {
+    this.#worker.on('message', (answer: FromThread) => this.#settle(answer));
+    this.#worker.on('error', (error: Error) => this.#fail(error));
+    this.#worker.on('exit', () => this.#fail(new HearthError('device-lost', 'The compute thread has exited.')));
+    // A pending answer keeps the process alive; an idle model doesn't.
+    this.#worker.unref();
+  }
+
+  /** Sends a message that isn't answered. */
+  tell(message: ToThread): void {
+    if (!this.#failure) this.#worker.postMessage(message);
+  }
+
+  /** @param transfer buffers that move to the thread. */
+  ask(message: ToThread, transfer: readonly ArrayBuffer[] = []): Promise<Done> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure) return reject(this.#failure);
+      this.#waiting.push({ resolve, reject });
+      this.#worker.ref();
+      this.#worker.postMessage(message, transfer);
+    });
+  }
+
+  /** Frees the graph and the caches. */
+  async end(): Promise<void> {
+    if (!this.#failure) await this.ask({ kind: 'end' });
+  }
+
+  #settle(answer: FromThread): void {
+    const waiting = this.#waiting.shift();
+    if (this.#waiting.length === 0) this.#worker.unref();
+    if (answer.kind === 'done') waiting?.resolve(answer);
+    else waiting?.reject(runFailure(answer.message));
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#failure);
+  }
+}

@@ -1,8 +1,8 @@
 /** Runs forward passes of the graph over the tokens of one sequence. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
-import type { GraphInputs, RotationInputs } from './graphInputs.ts';
 import { floats, KeyValueCache } from './keyValueCache.ts';
+import type { GraphInputs, RotationInputs } from './messages.ts';
 
 /** Limits on the bytes of attention scores in one pass. At long contexts, prompts are split into smaller chunks. */
 export interface ScoreBytes {

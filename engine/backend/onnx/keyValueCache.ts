@@ -4,8 +4,7 @@
  * a paged cache would have to be copied into such matrices for every token.
  */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import { bytesOf, type CacheType, type GraphInputs, type LayerCacheSpec, rowsOf } from './graphInputs.ts';
-import type { TokenRange } from './messages.ts';
+import { bytesOf, type CacheType, type GraphInputs, type LayerCacheSpec, rowsOf, type TokenRange } from './messages.ts';
 
 /** `[rows, columns]`: new tokens as returned by the graph, or a range of the cache. */
 interface Columns {

@@ -8,8 +8,7 @@ import {
   type SequenceSerializer,
   type SequenceShape,
 } from '../../kv/sequence.ts';
-import { cacheRowOf } from '../../model/spec/cachePrecision.ts';
-import type { AttentionSpec, DecoderSpec } from '../../model/spec/spec.ts';
+import { type AttentionSpec, cacheRowOf, type DecoderSpec } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { Decoder } from '../backend.ts';
 

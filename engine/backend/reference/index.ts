@@ -7,8 +7,7 @@ import type { CacheDemand, SequenceSerializer } from '../../kv/sequence.ts';
 import { cacheValuesPerToken, type DecoderSpec } from '../../model/spec/spec.ts';
 import { listWeights } from '../../model/weights/specTensors.ts';
 import type { DecoderWeights, Weight } from '../../model/weights/weights.ts';
-import { readValues } from '../../model/weights/weightValues.ts';
-import { rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
+import { readValues, rowsOf, weightBytesOf } from '../../model/weights/weightViews.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { showBytes } from '../../units.ts';
 import {

@@ -4,14 +4,11 @@
  * that are whole, and by V3.1's model card ("Chat Template", "ToolCall").
  */
 
-import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
-import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
-import type { ChatMessage, Tool, ToolCall } from '../conversation.ts';
-import { messageBoundaries } from '../conversation.ts';
+import { type PromptPart, runWhole, type Sliced, type Tokenizer } from '../../tokenizer/tokenizer.ts';
+import { type ChatMessage, messageBoundaries, type Tool, type ToolCall, withStatedFormat } from '../conversation.ts';
 import { DeepSeekParser } from '../parsers/deepseekOutput.ts';
 import { type AnswerPlan, answerSteps, callSteps, marked, type Step, wantedCalls } from '../plans/answerPlan.ts';
-import { withStatedFormat } from '../responseFormat.ts';
-import { nearestThinkingMode, type ThinkingMode } from '../thinkingModes.ts';
+import { nearestThinkingMode, type ThinkingMode } from '../thinking.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
 import { pythonJson } from './toolSyntax.ts';
 

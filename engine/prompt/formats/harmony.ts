@@ -4,16 +4,21 @@
  * the instructions with a blank line. The document is followed: it is what the publisher's own renderer and the
  * model's training agree on, and what the model writes itself, so that a turn's prompt continues the one before.
  */
-
-import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
-import type { PromptPart, Tokenizer } from '../../tokenizer/tokenizer.ts';
-import { type ChatMessage, messageBoundaries, type Tool, toolNames } from '../conversation.ts';
+import { type PromptPart, runWhole, type Sliced, type Tokenizer } from '../../tokenizer/tokenizer.ts';
+import { type ChatMessage, harmonyFormatSection, messageBoundaries, type Tool, toolNames } from '../conversation.ts';
 import { ChannelParser } from '../parsers/channels.ts';
-import { wantedCalls } from '../plans/answerPlan.ts';
-import { answerStart, harmonyPlan } from '../plans/harmonyPlan.ts';
-import { harmonyFormatSection } from '../responseFormat.ts';
-import { nearestThinkingMode, type ThinkingMode } from '../thinkingModes.ts';
-import { toolsSection } from './harmonyTypes.ts';
+import {
+  type AnswerPlan,
+  answerSteps,
+  callSteps,
+  callsNothing,
+  literal,
+  marked,
+  nothingForbidden,
+  type Step,
+  wantedCalls,
+} from '../plans/answerPlan.ts';
+import { nearestThinkingMode, type ThinkingMode } from '../thinking.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from './promptFormat.ts';
 
 export interface HarmonyMessage {
@@ -199,4 +204,183 @@ function marksOf(tokenizer: Tokenizer): (name: string) => number {
 function localDate(now: Date): string {
   const two = (value: number): string => String(value).padStart(2, '0');
   return `${now.getFullYear()}-${two(now.getMonth() + 1)}-${two(now.getDate())}`;
+}
+
+// JSON Schema as the TypeScript-like types that GPT-OSS was trained on (openai/harmony, docs/format.md, "Function calling").
+
+type Schema = Readonly<Record<string, unknown>>;
+
+/** `# Tools` of the developer message. */
+function toolsSection(tools: readonly Tool[]): string {
+  const functions = tools.map(
+    (tool) => `${comment(tool.description)}type ${tool.name} = ${signature(tool)} => any;\n\n`,
+  );
+  return `# Tools\n\n## functions\n\nnamespace functions {\n\n${functions.join('')}} // namespace functions`;
+}
+
+function signature({ parameters }: Tool): string {
+  const properties = asSchema(parameters['properties']);
+  return properties && Object.keys(properties).length > 0 ? `(_: ${typeOf(parameters, '')})` : '()';
+}
+
+function typeOf(schema: Schema, indent: string): string {
+  const { type, oneOf, anyOf } = schema;
+  const variants = schemasIn(oneOf) ?? schemasIn(anyOf);
+  if (variants) return variants.map((variant) => `\n${indent} | ${nullable(variant, `${indent}   `)}`).join('');
+  if (Array.isArray(type)) return type.map((name) => typeOf({ ...schema, type: name }, indent)).join(' | ');
+  switch (type) {
+    case 'object':
+      return objectType(schema, indent);
+    case 'array':
+      return arrayType(schema, indent);
+    case 'integer':
+    case 'number':
+      return 'number';
+    case 'boolean':
+    case 'null':
+      return type;
+    default:
+      return enumType(schema) ?? (type === 'string' ? 'string' : 'any');
+  }
+}
+
+function objectType(schema: Schema, indent: string): string {
+  const properties = asSchema(schema['properties']) ?? {};
+  const required = Array.isArray(schema['required']) ? schema['required'] : [];
+  const members = Object.entries(properties).map(([name, value]) =>
+    member(required.includes(name) ? name : `${name}?`, asSchema(value) ?? {}, indent),
+  );
+  const { description } = schema;
+  const heading = typeof description === 'string' ? `${indent}// ${oneLine(description)}\n` : '';
+  return `${heading}{\n${members.join('')}${indent}}`;
+}
+
+function member(name: string, schema: Schema, indent: string): string {
+  const variants = schemasIn(schema['oneOf']);
+  return variants
+    ? variantMember(name, schema, variants, indent)
+    : `${above(schema, indent)}${indent}${name}: ${nullable(schema, `${indent}    `)},${defaultComment(schema)}\n`;
+}
+
+/** A union has one line for each of its types; its default stands above them. */
+function variantMember(name: string, schema: Schema, variants: readonly Schema[], indent: string): string {
+  const { description } = schema;
+  const lines = variants.map((variant, i) => {
+    const { description: own } = variant;
+    const isNew = typeof own === 'string' && own !== description && (i > 0 || typeof description !== 'string');
+    const notes = [...(isNew ? [oneLine(own)] : []), ...defaultNote(variant)];
+    const note = notes.length > 0 ? ` // ${notes.join(' ')}` : '';
+    return `${indent} | ${nullable(variant, `${indent}   `)}${note}\n`;
+  });
+  const byDefault = defaultNote(schema).map((note) => `${indent}// ${note}\n`);
+  return `${above(schema, indent)}${byDefault.join('')}${indent}${name}:\n${lines.join('')}${indent},\n`;
+}
+
+/** Title, description and examples, as comments. */
+function above(schema: Schema, indent: string): string {
+  const { title, description, examples } = schema;
+  const lines: string[] = [];
+  if (typeof title === 'string') lines.push(title, '');
+  if (typeof description === 'string') lines.push(...description.split('\n'));
+  if (Array.isArray(examples) && examples.length > 0) {
+    lines.push('Examples:', ...examples.map((example) => `- ${JSON.stringify(example)}`));
+  }
+  return lines.map((line) => `${indent}// ${line}`.trimEnd().concat('\n')).join('');
+}
+
+function comment(description: string): string {
+  return description === ''
+    ? ''
+    : description
+        .split('\n')
+        .map((line) => `// ${line}\n`)
+        .join('');
+}
+
+function nullable(schema: Schema, indent: string): string {
+  const type = typeOf(schema, indent);
+  return schema['nullable'] === true && !type.includes('null') ? `${type} | null` : type;
+}
+
+function arrayType({ items }: Schema, indent: string): string {
+  const schema = asSchema(items);
+  return schema ? `${typeOf(schema, indent)}[]` : 'Array<any>';
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s*\n\s*/g, ' ');
+}
+
+function enumType({ enum: values }: Schema): string | undefined {
+  return Array.isArray(values) && values.length > 0
+    ? values.map((value) => JSON.stringify(value)).join(' | ')
+    : undefined;
+}
+
+function defaultComment(schema: Schema): string {
+  return defaultNote(schema)
+    .map((note) => ` // ${note}`)
+    .join('');
+}
+
+/** A name out of a list is not quoted. */
+function defaultNote(schema: Schema): string[] {
+  const { default: value } = schema;
+  if (value === undefined) return [];
+  return [`default: ${typeof value === 'string' && schema['enum'] !== undefined ? value : JSON.stringify(value)}`];
+}
+
+function asSchema(value: unknown): Schema | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : undefined;
+}
+
+function schemasIn(value: unknown): readonly Schema[] | undefined {
+  return Array.isArray(value) && value.length > 0 ? value.map((item) => asSchema(item) ?? {}) : undefined;
+}
+
+// What GPT-OSS's answers are held to.
+
+/** Begins the answer after the end of another message. */
+const answerStart = '<|start|>assistant<|channel|>final<|message|>';
+
+function harmonyPlan(options: PromptOptions): AnswerPlan {
+  const { tools, required } = wantedCalls(options);
+  const afterName = `${' '}${marked('<|constrain|>')}json${marked('<|message|>')}`;
+  // It ends the turn, so that no grammar may take it.
+  const end: Step = { kind: 'write', text: '<|call|>' };
+  const named = (after: string): readonly Step[] => [...callSteps(tools, after, ''), end];
+  const call = '<|channel|>commentary to=functions.';
+  const answer: readonly Step[] = required ? named(afterName) : answerSteps(options);
+  const start = required ? call : '<|channel|>final<|message|>';
+  return {
+    steps: answer.length > 0 ? [thoughtOr(start, answer)] : [],
+    ...(tools.length > 0 && {
+      calls: {
+        opener: ' to=',
+        inHeader: true,
+        // The recipient may stand before the channel as well.
+        steps: (before) => [
+          { kind: 'write', text: 'functions.' },
+          ...named(before.includes('<|channel|>') ? afterName : `${marked('<|channel|>')}commentary${afterName}`),
+        ],
+      },
+    }),
+    forbidden: callsNothing(options)
+      ? { tokens: ['<|call|>', '<|constrain|>'], text: ' to=', where: 'header' }
+      : nothingForbidden,
+  };
+}
+
+/** The first message: an analysis, after which the answer's message begins, or the answer's at once. */
+function thoughtOr(start: string, answer: readonly Step[]): Step {
+  const analysis = `${marked('<|channel|>')}analysis${marked('<|message|>')}`;
+  const direct = start.replace(/<\|\w+\|>/g, (name) => marked(name));
+  return {
+    kind: 'choose',
+    grammar: { form: [[literal(analysis)], [literal(direct)]] },
+    follow: (text) =>
+      text.startsWith('<|channel|>analysis')
+        ? [{ kind: 'think' }, { kind: 'write', text: `<|start|>assistant${start}` }, ...answer]
+        : answer,
+  };
 }

@@ -1,16 +1,16 @@
 /** How a model is talked to: a conversation to ids, and what it generates back to thinking and text. */
 
-import { runWhole, type Sliced } from '../../tokenizer/sliced.ts';
-import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
-import type { ChatMessage, Tool } from '../conversation.ts';
-import { messageBoundaries } from '../conversation.ts';
-import type { OutputParser } from '../output.ts';
+import { runWhole, type Sliced, type Tokenizer } from '../../tokenizer/tokenizer.ts';
+import {
+  type ChatMessage,
+  messageBoundaries,
+  type OutputParser,
+  type Tool,
+  withStatedFormat,
+} from '../conversation.ts';
 import { ChannelParser } from '../parsers/channels.ts';
-import { TaggedParser } from '../parsers/taggedParser.ts';
-import { ToolCallSplitter } from '../parsers/toolCallText.ts';
-import { type AnswerPlan, answerSteps, freeAnswer, wantedCalls } from '../plans/answerPlan.ts';
-import { taggedPlan } from '../plans/taggedPlan.ts';
-import { withStatedFormat } from '../responseFormat.ts';
+import { TaggedParser, ToolCallSplitter } from '../parsers/toolCallText.ts';
+import { type AnswerPlan, answerSteps, freeAnswer, taggedPlan, wantedCalls } from '../plans/answerPlan.ts';
 import {
   endsInsideThinking,
   nearestThinkingMode,
@@ -18,7 +18,7 @@ import {
   type ThinkingMode,
   thinkingModes,
   thinkingVariables,
-} from '../thinkingModes.ts';
+} from '../thinking.ts';
 import { encodeChatSliced } from './chatPrompt.ts';
 import { type ChatTemplate, compileChatTemplate } from './chatTemplate.ts';
 import { DeepSeekFormat, type DeepSeekVersion } from './deepseek.ts';

@@ -3,11 +3,9 @@
  * (openai/harmony, docs/format.md). The analysis channel is thinking, a message to a tool is a call, every other one is shown.
  */
 
-import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
-import { TokenTextStream } from '../../tokenizer/utf8Stream.ts';
-import type { Tool } from '../conversation.ts';
-import type { OutputParser, OutputPiece } from '../output.ts';
-import { JsonObjectScanner } from './jsonScanner.ts';
+import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
+import type { OutputParser, OutputPiece, Tool } from '../conversation.ts';
+import { JsonObjectScanner } from './jsonCall.ts';
 
 /** A header is a role, a channel, a recipient and a type. What is longer is no header. */
 const maxHeaderChars = 200;

@@ -1,12 +1,10 @@
 /** DeepSeek's output: thinking by tags, calls by framing tokens. */
 
-import type { Tokenizer } from '../../tokenizer/tokenizer.ts';
-import { TokenTextStream } from '../../tokenizer/utf8Stream.ts';
-import type { Tool } from '../conversation.ts';
+import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
+import type { OutputParser, OutputPiece, Tool } from '../conversation.ts';
 import type { DeepSeekVersion } from '../formats/deepseek.ts';
-import type { OutputParser, OutputPiece } from '../output.ts';
 import { ThinkingSplitter } from '../thinking.ts';
-import { JsonObjectScanner } from './jsonScanner.ts';
+import { JsonObjectScanner } from './jsonCall.ts';
 
 export interface DeepSeekOutput {
   readonly version: DeepSeekVersion;

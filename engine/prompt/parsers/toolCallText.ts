@@ -1,8 +1,10 @@
 /** Tool calls that are written as text: `<tool_call>{"name": …}</tool_call>` and their relatives. */
-import type { Tool } from '../conversation.ts';
+
+import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
+import { type OutputParser, type OutputPiece, piece, type Tool } from '../conversation.ts';
 import type { ToolSyntax } from '../formats/toolSyntax.ts';
-import { type OutputPiece, piece } from '../output.ts';
 import { partialMatchLength } from '../stopStrings.ts';
+import { ThinkingSplitter } from '../thinking.ts';
 import { JsonCallReader } from './jsonCall.ts';
 import { XmlCallReader } from './xmlCall.ts';
 
@@ -131,5 +133,38 @@ export class ToolCallSplitter {
     const first = this.#calls > 0 && !this.#said ? shown.trimStart() : shown;
     this.#said = true;
     return piece('text', first);
+  }
+}
+
+// Reads output whose thinking and calls are text between tags.
+
+export class TaggedParser implements OutputParser {
+  readonly #text: TokenTextStream;
+  readonly #thinking: ThinkingSplitter;
+  readonly #calls: ToolCallSplitter | undefined;
+
+  constructor(tokenizer: Tokenizer, insideThinking: boolean, calls?: ToolCallSplitter) {
+    this.#text = new TokenTextStream(tokenizer);
+    this.#thinking = new ThinkingSplitter(insideThinking);
+    this.#calls = calls;
+  }
+
+  get isThinking(): boolean {
+    return this.#thinking.isThinking;
+  }
+
+  push(id: number): OutputPiece[] {
+    return this.#findCalls(this.#thinking.push(this.#text.push(id)));
+  }
+
+  end(): OutputPiece[] {
+    const rest = [...this.#thinking.push(this.#text.end()), ...this.#thinking.end()];
+    return [...this.#findCalls(rest), ...(this.#calls?.end() ?? [])];
+  }
+
+  #findCalls(pieces: OutputPiece[]): OutputPiece[] {
+    const calls = this.#calls;
+    if (!calls) return pieces;
+    return pieces.flatMap((piece) => (piece.kind === 'text' ? calls.push(piece.text) : [piece]));
   }
 }

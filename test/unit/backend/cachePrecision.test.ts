@@ -1,7 +1,6 @@
 import { expect, it } from 'vitest';
 import { roundBlocks } from '../../../engine/backend/reference/cache.ts';
-import { cacheRowBytes, cacheRowOf } from '../../../engine/model/spec/cachePrecision.ts';
-import type { AttentionSpec } from '../../../engine/model/spec/spec.ts';
+import { type AttentionSpec, cacheRowBytes, cacheRowOf } from '../../../engine/model/spec/spec.ts';
 
 it('a value in 8 bits is the nearest multiple of the 127th part of its block’s largest, the even one of two', () => {
   expect([...roundBlocks(Float32Array.of(127, -126.6, 0.4, 0.6, 254, 3, -5, 0), 4)]).toEqual([

@@ -1,9 +1,8 @@
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
 import { layoutOf, storageOf } from '../../../engine/backend/onnx/decoder.ts';
-import type { GraphInputs } from '../../../engine/backend/onnx/graphInputs.ts';
 import { KeyValueCache } from '../../../engine/backend/onnx/keyValueCache.ts';
-import type { ToThread } from '../../../engine/backend/onnx/messages.ts';
+import type { GraphInputs, ToThread } from '../../../engine/backend/onnx/messages.ts';
 import { BlockCache, type CachedSequence } from '../../../engine/kv/blockCache.ts';
 import { maxCheckpoints } from '../../../engine/kv/blocks.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';

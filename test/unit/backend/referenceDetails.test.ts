@@ -14,8 +14,7 @@ import { dequantise } from '../../../engine/formats/dequantise.ts';
 import { openSafetensors } from '../../../engine/formats/safetensors.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import type { AttentionSpec, DecoderSpec, ExpertsSpec, RouterSpec } from '../../../engine/model/spec/spec.ts';
-import { readValues } from '../../../engine/model/weights/weightValues.ts';
-import { rowsOf } from '../../../engine/model/weights/weightViews.ts';
+import { readValues, rowsOf } from '../../../engine/model/weights/weightViews.ts';
 import { argmax, goldenCases, largestDifference, readGolden, standardDeviation } from '../goldens.ts';
 import { describeShared, fixtureFile, sharedFile } from '../shared.ts';
 

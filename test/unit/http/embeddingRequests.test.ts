@@ -2,8 +2,7 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
-import type { Delta } from '../../../engine/protocol/engineProtocol.ts';
-import { chatParams, embedParams, loadParams, modelCard } from '../../../engine/protocol/engineProtocol.ts';
+import { chatParams, type Delta, embedParams, loadParams, modelCard } from '../../../engine/protocol/engineProtocol.ts';
 import { Streams } from '../../../engine/protocol/rpc.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { type EmbeddingVector, embeddingVectors, makeEmbeddingModel } from '../embeddingModel.ts';

@@ -3,17 +3,17 @@
 import { BlockCache, type CachedSequence } from '../../../kv/blockCache.ts';
 import type { BlockCopy } from '../../../kv/blocks.ts';
 import type { CacheDemand, Sequence, SequenceSerializer } from '../../../kv/sequence.ts';
-import { cacheBytesPerValue } from '../../../model/spec/cachePrecision.ts';
-import { type DecoderSpec, outputSize } from '../../../model/spec/spec.ts';
-import type {
-  Decoder,
-  DecoderMemory,
-  DeviceSampling,
-  DispatchCounts,
-  SamplingSlice,
-  SequenceSlice,
+import { cacheBytesPerValue, type DecoderSpec, outputSize } from '../../../model/spec/spec.ts';
+import {
+  checkedBatch,
+  type Decoder,
+  type DecoderMemory,
+  type DeviceSampling,
+  type DispatchCounts,
+  type OwnSlice,
+  type SamplingSlice,
+  type SequenceSlice,
 } from '../../backend.ts';
-import { checkedBatch, type OwnSlice } from '../../backend.ts';
 import { measureCopyBandwidth } from '../device/bandwidth.ts';
 import type { Gpu } from '../device/gpu.ts';
 import { samplesOnGpu } from '../kernels/sampleChunks.ts';

@@ -2,8 +2,7 @@
 import { throwIfAborted } from '../../../errors.ts';
 import { byteLengthOf } from '../../../formats/blocks.ts';
 import type { Weight } from '../../../model/weights/weights.ts';
-import { readValues } from '../../../model/weights/weightValues.ts';
-import { columnsOf, rowsOf, weightBytesOf } from '../../../model/weights/weightViews.ts';
+import { columnsOf, readValues, rowsOf, weightBytesOf } from '../../../model/weights/weightViews.ts';
 import type { LoadOptions } from '../../backend.ts';
 import { type MatrixLayout, matrixLayout, splitPlanes } from '../decoder/weightLayout.ts';
 import { type BlockScaleShape, scaleRowsOf } from '../kernels/weightCode.ts';

@@ -14,8 +14,7 @@
  * Keys pass through workgroup memory in blocks, each fetched while the one before is computed; values take the keys' place.
  */
 
-import { type CacheRow, cacheRowOf } from '../../../model/spec/cachePrecision.ts';
-import type { AttentionSpec } from '../../../model/spec/spec.ts';
+import { type AttentionSpec, type CacheRow, cacheRowOf } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';

@@ -4,7 +4,7 @@
  * of the row's blocks.
  */
 
-import { type CacheRow, cacheRowBytes } from '../../../model/spec/cachePrecision.ts';
+import { type CacheRow, cacheRowBytes } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 
 /** Tokens a page. A block of keys that attention loads at once lies within one page. */

@@ -9,8 +9,7 @@
  * Must equal `rmsNorm` and `rotate` of backend/reference.
  */
 
-import { cacheRowOf } from '../../../model/spec/cachePrecision.ts';
-import type { GroupedQueryAttentionSpec } from '../../../model/spec/spec.ts';
+import { cacheRowOf, type GroupedQueryAttentionSpec } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';

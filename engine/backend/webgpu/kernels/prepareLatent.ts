@@ -9,8 +9,7 @@
  * subgroups. Must equal `latentAttention` of backend/reference up to its scores.
  */
 
-import { cacheRowOf } from '../../../model/spec/cachePrecision.ts';
-import type { LatentAttentionSpec } from '../../../model/spec/spec.ts';
+import { cacheRowOf, type LatentAttentionSpec } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';

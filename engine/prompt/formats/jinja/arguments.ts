@@ -1,8 +1,7 @@
 /** The arguments of filters, tests and methods, as Python binds them to names. */
-import type { Budget } from './budget.ts';
-import { TemplateError } from './errors.ts';
+
 import { str } from './printing.ts';
-import { numberOf, truth, Undefined, type Value } from './values.ts';
+import { type Budget, numberOf, TemplateError, truth, Undefined, type Value } from './values.ts';
 
 export class Bound {
   readonly #values: ReadonlyMap<string, Value>;
@@ -71,3 +70,29 @@ export function bind(
   }
   return new Bound(values, budget);
 }
+
+// What filters and tests are to the interpreter, and it to them.
+
+/** What filters need of the interpreter. */
+export interface Runtime {
+  readonly budget: Budget;
+  /** `object.name`, and `object[name]` where `isItem` */
+  lookUp(object: Value, name: Value, isItem: boolean): Value;
+  filter(name: string, value: Value, positional: readonly Value[], named: ReadonlyMap<string, Value>): Value;
+  test(name: string, value: Value, positional: readonly Value[]): boolean;
+}
+
+/** `parameters`: by which arguments are bound; undefined: the filter takes them as they are. */
+export interface Filter {
+  readonly parameters: readonly string[] | undefined;
+  readonly run: (value: Value, args: Bound, runtime: Runtime, given: Given) => Value;
+}
+export interface Given {
+  readonly positional: readonly Value[];
+  readonly named: ReadonlyMap<string, Value>;
+}
+
+export const filter = (parameters: string | undefined, run: Filter['run']): Filter => ({
+  parameters: parameters?.split(' ').filter((name) => name !== ''),
+  run,
+});

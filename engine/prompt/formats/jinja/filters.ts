@@ -1,14 +1,23 @@
 /** Jinja's filters, and `tojson` as transformers has it. Those that go through items are in `itemFilters.ts`. */
-import { type Bound, bind } from './arguments.ts';
-import type { Budget } from './budget.ts';
-import { TemplateError } from './errors.ts';
-import { percentFormat } from './formatting.ts';
+
+import { type Bound, bind, type Filter, filter, type Given, type Runtime } from './arguments.ts';
 import { itemFilters } from './itemFilters.ts';
 import { replaced } from './methods.ts';
-import { json, repr, str } from './printing.ts';
-import { type Filter, filter, type Given, type Runtime } from './runtime.ts';
+import { json, percentFormat, repr, str } from './printing.ts';
 import * as texts from './texts.ts';
-import { codePoints, Dict, Float, lengthOf, numberOf, Tuple, truth, Undefined, type Value } from './values.ts';
+import {
+  type Budget,
+  codePoints,
+  Dict,
+  Float,
+  lengthOf,
+  numberOf,
+  TemplateError,
+  Tuple,
+  truth,
+  Undefined,
+  type Value,
+} from './values.ts';
 
 export function applyFilter(name: string, value: Value, given: Given, runtime: Runtime): Value {
   const found = Object.hasOwn(filters, name) ? filters[name] : undefined;

@@ -1,15 +1,13 @@
 /** Runs a template, as Jinja's sandbox of immutable values runs it. */
-import type { Budget } from './budget.ts';
-import { TemplateError } from './errors.ts';
+import type { Given, Runtime } from './arguments.ts';
+import type { Arguments, Comparator, Expression, FilterUse, Parameter, Statement, Target } from './expressions.ts';
 import { applyFilter } from './filters.ts';
 import { loopOver, Scope } from './loop.ts';
 import { methodOf } from './methods.ts';
-import type { Arguments, Comparator, Expression, FilterUse, Parameter, Statement, Target } from './nodes.ts';
-import { arithmetic, itemAt, slice } from './operators.ts';
+import { applyTest, arithmetic, contains, itemAt, slice } from './operators.ts';
 import { str } from './printing.ts';
-import type { Given, Runtime } from './runtime.ts';
-import { applyTest, contains } from './tests.ts';
 import {
+  type Budget,
   Callable,
   compare,
   Dict,
@@ -20,6 +18,7 @@ import {
   Namespace,
   numberOf,
   orElse,
+  TemplateError,
   Tuple,
   truth,
   typeName,

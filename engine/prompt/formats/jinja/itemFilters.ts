@@ -1,9 +1,7 @@
 /** Jinja's filters that go through the items of something. */
-import type { Bound } from './arguments.ts';
-import { TemplateError } from './errors.ts';
+import { type Bound, type Filter, filter, type Given, type Runtime } from './arguments.ts';
 import { joined } from './methods.ts';
 import { str } from './printing.ts';
-import { type Filter, filter, type Given, type Runtime } from './runtime.ts';
 import {
   compare,
   Dict,
@@ -15,6 +13,7 @@ import {
   iterate,
   numberOf,
   orElse,
+  TemplateError,
   Tuple,
   truth,
   Undefined,

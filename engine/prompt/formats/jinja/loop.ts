@@ -1,6 +1,7 @@
 /** `for`, and what a template knows of the loop it is in. */
+
+import type { Statement } from './expressions.ts';
 import type { Interpreter, Jump } from './interpreter.ts';
-import type { Statement } from './nodes.ts';
 import { Callable, equals, iterate, Namespace, orElse, Tuple, truth, Undefined, type Value } from './values.ts';
 
 /** Names and what they stand for; what an inner scope sets, an outer one does not see. */

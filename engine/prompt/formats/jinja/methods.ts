@@ -1,10 +1,10 @@
 /** Methods of Python's texts, mappings and lists that change nothing; a sandbox like transformers' refuses the others. */
+
 import { type Bound, bind } from './arguments.ts';
-import type { Budget } from './budget.ts';
-import { TemplateError } from './errors.ts';
-import { braceFormat } from './formatting.ts';
+import { braceFormat } from './printing.ts';
 import * as texts from './texts.ts';
 import {
+  type Budget,
   Callable,
   characters,
   codePoints,
@@ -13,6 +13,7 @@ import {
   isList,
   itemsOf,
   iterate,
+  TemplateError,
   Tuple,
   Undefined,
   type Value,

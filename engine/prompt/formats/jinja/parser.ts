@@ -1,9 +1,8 @@
 /** Templates as statements, by jinja2's `parser.py` with the extensions of transformers: loop controls and `generation`. */
-import { TemplateError } from './errors.ts';
-import { ExpressionParser } from './expressions.ts';
-import { tokenize } from './lexer.ts';
-import type { Expression, Parameter, Statement, Target } from './nodes.ts';
-import { TokenStream } from './tokenStream.ts';
+
+import { type Expression, ExpressionParser, type Parameter, type Statement, type Target } from './expressions.ts';
+import { TokenStream, tokenize } from './lexer.ts';
+import { TemplateError } from './values.ts';
 
 /** @throws TemplateError */
 export function parse(source: string): Statement[] {
