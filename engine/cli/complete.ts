@@ -1,8 +1,17 @@
 import { extname } from 'node:path';
-import { invalidInput } from '../errors.ts';
-import { completeParams } from '../protocol/engineProtocol.ts';
+import { cancelled, invalidInput } from '../errors.ts';
+import { completeParams, generateParams } from '../protocol/engineProtocol.ts';
 import { type Command, languageOf, readSource } from './command.ts';
-import { json, remoteOption, samplingOf, samplingOptions, withAnswerer } from './session.ts';
+import {
+  json,
+  remoteOption,
+  samplingOf,
+  samplingOptions,
+  stream,
+  streaming,
+  withAnswerer,
+  withEngine,
+} from './session.ts';
 
 export const complete: Command = {
   name: 'complete',
@@ -49,3 +58,32 @@ function offsetOf(text: string, path: string, line: number, column: number): num
   }
   return lines.slice(0, line - 1).reduce((sum, { length }) => sum + length + 1, 0) + column - 1;
 }
+
+export const generate: Command = {
+  name: 'generate',
+  usage: '--prompt TEXT',
+  summary: 'Answers a prompt, or continues it with --raw.',
+  options: [
+    { name: 'prompt', value: 'TEXT', help: 'the prompt' },
+    { name: 'raw', help: 'continue the text without the chat template; special tokens in it are parsed' },
+    ...samplingOptions,
+  ],
+  async run(values, terminal) {
+    values.none();
+    const maxTokens = values.count('max-tokens');
+    const params = generateParams.parse({
+      stream,
+      prompt: values.required('prompt'),
+      raw: values.switch('raw'),
+      sampling: samplingOf(values),
+      ...(maxTokens !== undefined && { maxTokens }),
+    });
+    const machine = values.switch('json');
+    await withEngine(values, terminal, machine ? undefined : streaming(terminal), async ({ engine, card }) => {
+      const answer = await engine.generate(params, terminal.signal);
+      if (answer.finish === 'cancelled') throw cancelled();
+      if (machine) json(terminal, { model: card.id, backend: card.backend, ...answer });
+      else terminal.out('\n');
+    });
+  },
+};

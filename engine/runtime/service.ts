@@ -41,8 +41,8 @@ import { type ChatAnswer, type ChatModel, chat, prepareChat } from '../tasks/cha
 import { complete } from '../tasks/complete.ts';
 import { type EmbeddingModel, embedAll, embeddingTokens, shortened } from '../tasks/embed.ts';
 import type { Generated, GenerationStatistics } from '../tasks/generate.ts';
+import { runInSlices } from '../tasks/generate.ts';
 import { continueText, requireShort } from '../tasks/rawText.ts';
-import { runInSlices } from '../tasks/slices.ts';
 import type { Summariser } from '../tasks/summarise.ts';
 import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
 import type { LoadedModel } from './loadedModel.ts';

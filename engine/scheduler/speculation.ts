@@ -6,8 +6,7 @@
  * for tokens that were predicted but not drafted.
  */
 import type { Decoder } from '../backend/backend.ts';
-import type { Job } from './job.ts';
-import type { StepSlice } from './nextStep.ts';
+import type { Job, StepSlice } from './job.ts';
 import type { RequestQueue } from './requestQueue.ts';
 import type { StatisticsRecorder } from './statistics.ts';
 

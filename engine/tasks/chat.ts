@@ -9,12 +9,11 @@ import { MinimumTokens, ThinkingLimit } from '../sampling/logitsProcessor.ts';
 import { LogprobRecorder, type TokenLogprob } from '../sampling/logprobs.ts';
 import { PlanProcessor } from '../sampling/planProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
-import type { RequestClass } from '../scheduler/nextStep.ts';
+import type { RequestClass } from '../scheduler/job.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 import type { Sliced, Tokenizer } from '../tokenizer/tokenizer.ts';
-import { type Generated, generate } from './generate.ts';
+import { type Generated, generate, runInSlices, type SliceOptions } from './generate.ts';
 import { fitHistory } from './history.ts';
-import { runInSlices, type SliceOptions } from './slices.ts';
 
 export interface ChatRequest {
   readonly requestClass: RequestClass;

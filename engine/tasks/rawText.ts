@@ -10,8 +10,7 @@ import { LogprobRecorder } from '../sampling/logprobs.ts';
 import { PlanProcessor } from '../sampling/planProcessor.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { type ChatModel, planned } from './chat.ts';
-import { type Generated, type GenerationRequest, generate } from './generate.ts';
-import { runInSlices } from './slices.ts';
+import { type Generated, type GenerationRequest, generate, runInSlices } from './generate.ts';
 
 export interface RawRequest
   extends Pick<

@@ -3,7 +3,7 @@
  * mutation may make a parser fail or show a special token. `npm run fuzz:parsers -- [ROUNDS] [SEED]`
  */
 
-import type { Tool, OutputParser, OutputPiece } from '../../engine/prompt/conversation.ts';
+import type { OutputParser, OutputPiece, Tool } from '../../engine/prompt/conversation.ts';
 import type { ToolSyntax } from '../../engine/prompt/formats/toolSyntax.ts';
 import { ChannelParser } from '../../engine/prompt/parsers/channels.ts';
 import { DeepSeekParser } from '../../engine/prompt/parsers/deepseekOutput.ts';
