@@ -1,4 +1,4 @@
-/** A conversation as every prompt format is given it. */
+/** A conversation as the input of every prompt format, and the pieces of its answer. */
 import { invalidInput } from '../errors.ts';
 import type { ResponseFormat } from './formats/promptFormat.ts';
 
@@ -14,7 +14,7 @@ export type ChatMessage =
   | {
       readonly role: 'assistant';
       readonly content: string;
-      /** What it thought before it said `content`. Most formats leave it out. */
+      /** The thinking before `content`. Most formats omit it. */
       readonly thinking?: string | undefined;
       readonly toolCalls?: readonly ToolCall[] | undefined;
     }
@@ -23,7 +23,7 @@ export type ChatMessage =
 export interface Tool {
   readonly name: string;
   readonly description: string;
-  /** JSON Schema of the arguments, an object's. */
+  /** JSON Schema of the arguments, which form an object. */
   readonly parameters: Readonly<Record<string, unknown>>;
 }
 
@@ -33,18 +33,18 @@ export function toolNames(messages: readonly ChatMessage[]): ReadonlyMap<string,
   return new Map(calls.map(({ id, name }) => [id, name]));
 }
 
-/** Calls are numbered through a conversation. */
+/** Calls are numbered throughout a conversation. */
 export function callId(number: number): string {
   return `call_${number}`;
 }
 
-/** The number that no call of the conversation has, nor any after it. */
+/** The first number that no call of the conversation has. */
 export function firstFreeCall(messages: readonly ChatMessage[]): number {
   const numbers = [...toolNames(messages).keys()].map((id) => Number(/^call_(\d{1,9})$/.exec(id)?.[1] ?? 0));
   return 1 + numbers.reduce((a, b) => Math.max(a, b), 0);
 }
 
-/** @throws HearthError `invalid-input` when the arguments are no JSON object. */
+/** @throws HearthError `invalid-input` if the arguments aren't a JSON object. */
 export function argumentsOf({ name, arguments: json }: ToolCall): Record<string, unknown> {
   let value: unknown;
   try {
@@ -56,7 +56,7 @@ export function argumentsOf({ name, arguments: json }: ToolCall): Record<string,
   throw invalidInput(`The arguments of the call of '${name}' are no JSON object; leave the call out.`);
 }
 
-/** The parameters of a tool by name, and which of them are texts where a format writes values without quotes. */
+/** The parameters of a tool by name, and which of them a format without quotes writes as text. */
 export function argumentTypes({
   parameters,
 }: Tool): Record<string, { readonly schema: Readonly<Record<string, unknown>>; readonly isText: boolean }> {
@@ -70,7 +70,7 @@ export function argumentTypes({
   );
 }
 
-/** What has no type is text: that is what most tools take. */
+/** A parameter without a type is text, like most parameters. */
 function isText(schema: Readonly<Record<string, unknown>>): boolean {
   const { type, enum: values, const: value } = schema;
   if (type !== undefined) return type === 'string';
@@ -79,11 +79,11 @@ function isText(schema: Readonly<Record<string, unknown>>): boolean {
   return !['anyOf', 'oneOf', 'allOf', '$ref', 'properties', 'items'].some((key) => key in schema);
 }
 
-// Where a prompt is made of messages.
+// Message boundaries.
 
 /**
- * Lengths at which a message of the prompt ends, ascending; the last is the prompt's own, where the answer begins. What is
- * edited, asked again or written otherwise in a later turn goes its own way from one of them.
+ * Prefix lengths at which a message of the prompt ends, ascending; the last is the whole prompt. Later prompts diverge at
+ * one of them if a turn is edited, repeated or rendered differently.
  * @param ends ids that end a message.
  */
 export function messageBoundaries(ids: readonly number[], ends: ReadonlySet<number>): number[] {
@@ -91,10 +91,10 @@ export function messageBoundaries(ids: readonly number[], ends: ReadonlySet<numb
   return boundaries.at(-1) === ids.length ? boundaries : [...boundaries, ids.length];
 }
 
-// The wanted form of an answer, said to the model beside being enforced: a model that does not know it is bent into it
-// word by word and answers worse.
+// The required form of an answer. It is enforced, and also stated in the prompt, because a model that doesn't know the
+// form answers worse.
 
-/** At the end of the last question: what changes goes last, and small models follow best what stands last. */
+/** At the end of the last question: changing text goes last for the cache, and small models follow the last text best. */
 export function withStatedFormat(
   messages: readonly ChatMessage[],
   format: ResponseFormat | undefined,
@@ -114,7 +114,7 @@ function statement(format: ResponseFormat): string {
   return `Answer with JSON that follows this JSON Schema, and nothing else:\n${JSON.stringify(format.schema)}`;
 }
 
-/** GPT-OSS's own section, at the end of the developer message (openai/harmony, docs/format.md, "Structured output"). */
+/** GPT-OSS's section, at the end of the developer message (openai/harmony, docs/format.md, "Structured output"). */
 export function harmonyFormatSection(format: ResponseFormat | undefined): string {
   if (format === undefined || format.kind === 'text') return '';
   const schema =
@@ -122,7 +122,7 @@ export function harmonyFormatSection(format: ResponseFormat | undefined): string
   return `# Response Formats\n\n## answer\n\n${JSON.stringify(schema)}`;
 }
 
-// What a model generates, told apart while it streams.
+// The pieces of a streamed answer.
 
 export type OutputPiece =
   | {
@@ -132,22 +132,22 @@ export type OutputPiece =
     }
   | {
       readonly kind: 'tool-call';
-      /** Which call of this answer, from 0. */
+      /** Index of the call in this answer. */
       readonly index: number;
       readonly name: string;
-      /** The next characters of its arguments' JSON; those of the first piece may be none. */
+      /** The next characters of its arguments' JSON; may be empty in the first piece. */
       readonly text: string;
     };
 
-/** Reads what a model generates. Malformed output becomes text, never an exception. */
+/** Parses generated text. Malformed output becomes text, never an exception. */
 export interface OutputParser {
-  /** What comes next would be thinking. */
+  /** Whether the next text would be thinking. */
   readonly isThinking: boolean;
   push(id: number): OutputPiece[];
   end(): OutputPiece[];
 }
 
-/** One piece, or none of nothing. */
+/** One piece, or none for empty text. */
 export function piece(kind: 'text' | 'thinking', text: string): OutputPiece[] {
   return text === '' ? [] : [{ kind, text }];
 }

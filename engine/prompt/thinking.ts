@@ -1,4 +1,4 @@
-/** Telling what a model thinks from what it answers, while it streams. */
+/** The thinking switch of a model, and the separation of thinking from the answer. */
 
 import { HearthError } from '../errors.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
@@ -6,26 +6,26 @@ import { type OutputPiece, piece } from './conversation.ts';
 import type { ChatTemplate } from './formats/chatTemplate.ts';
 import { partialMatchLength } from './stopStrings.ts';
 
-// The thinking switch: which of its positions a model knows, and what its template is told for each.
+// The thinking switch: which modes a model supports, and the template variables for each.
 
 /** As in the protocol. */
 export type ThinkingMode = 'off' | 'on' | 'low' | 'medium' | 'high';
 
-/** `enable_thinking` is Qwen3's, `thinking` DeepSeek-V3.1's, `reasoning_effort` GPT-OSS's; each ignores the others. */
+/** `enable_thinking` is for Qwen3, `thinking` for DeepSeek-V3.1, `reasoning_effort` for GPT-OSS. Each ignores the others. */
 export function thinkingVariables(mode: ThinkingMode): Record<string, unknown> {
   const thinks = mode !== 'off';
   const effort = mode === 'off' || mode === 'on' ? {} : { reasoning_effort: mode };
   return { enable_thinking: thinks, thinking: thinks, ...effort };
 }
 
-/** A prompt that ends so has already opened the thinking. */
+/** A prompt with this ending has already opened the thinking. */
 export function endsInsideThinking(prompt: string): boolean {
   return /<think>\s*$/.test(prompt);
 }
 
 /**
- * The modes that change the prompt, found by rendering one: what a template does tells more than the names of its
- * variables. Only `off`: the model does not think; only `on`: it always does.
+ * The modes that change the prompt, found by rendering one, because the output of a template says more than the names
+ * of its variables. `off` alone: the model never thinks; `on` alone: it always does.
  */
 export function thinkingModes(template: ChatTemplate, tokenizer: Pick<Tokenizer, 'templateTokens'>): ThinkingMode[] {
   const prompt = (mode: ThinkingMode): string => probeThinking(template, tokenizer, mode);
@@ -37,13 +37,13 @@ export function thinkingModes(template: ChatTemplate, tokenizer: Pick<Tokenizer,
     if (modes.length > 0) return modes;
     return endsInsideThinking(on) ? ['on'] : ['off'];
   } catch (error) {
-    // A template that refuses a single user message has nothing to switch.
+    // A template that refuses a single user message has no switch.
     if (error instanceof HearthError) return ['off'];
     throw error;
   }
 }
 
-/** The prompt of a short question. */
+/** Renders the prompt of a short question. */
 export function probeThinking(
   template: ChatTemplate,
   tokenizer: Pick<Tokenizer, 'templateTokens'>,
@@ -59,7 +59,7 @@ export function probeThinking(
   });
 }
 
-/** The mode a model is asked for when it lacks the wanted one. */
+/** The mode that replaces one that the model lacks. */
 export function nearestThinkingMode(wanted: ThinkingMode, modes: readonly ThinkingMode[]): ThinkingMode {
   if (modes.includes(wanted)) return wanted;
   const nearest: Record<ThinkingMode, readonly ThinkingMode[]> = {
@@ -76,12 +76,12 @@ const open = '<think>';
 const close = '</think>';
 
 /**
- * Splits `<think>…</think>` from the answer after it. Thinking is only looked for where the output starts, so an
- * answer may talk about the tags. Blanks around both are dropped, as the templates put line feeds there.
+ * Splits `<think>…</think>` from the answer after it. Thinking is recognised only at the start of the output, so an
+ * answer may mention the tags. Whitespace around both is dropped, because templates put line feeds there.
  */
 export class ThinkingSplitter {
   #state: 'start' | 'thinking' | 'thought' | 'text';
-  /** Not yet decided; in `thinking`, blanks and what may become the closing tag. */
+  /** Undecided text; while thinking, whitespace and the possible start of the closing tag. */
   #held = '';
   #begun = false;
 
@@ -108,7 +108,7 @@ export class ThinkingSplitter {
     return this.#state === 'thought' ? [] : piece('text', rest);
   }
 
-  /** Whether another state was reached, which has to look at what is left. */
+  /** Whether the state changed, so that the remaining text must be parsed again. */
   #step(pieces: OutputPiece[]): boolean {
     switch (this.#state) {
       case 'start':

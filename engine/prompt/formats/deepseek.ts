@@ -1,7 +1,7 @@
 /**
- * The prompts of DeepSeek-V3 and V3.1. V3's published template leaves a turn with one call unfinished and opens its
- * results only once in a conversation; V3.1's shows no tools. So both are written here: by the parts of V3's template
- * that are whole, and by V3.1's model card ("Chat Template", "ToolCall").
+ * The prompts of DeepSeek-V3 and V3.1. V3's published template doesn't finish a turn with one call and opens the results
+ * only once in a conversation; V3.1's doesn't show tools. Therefore both are implemented here, after the correct parts of
+ * V3's template and after V3.1's model card ("Chat Template", "ToolCall").
  */
 
 import { type PromptPart, runWhole, type Sliced, type Tokenizer } from '../../tokenizer/tokenizer.ts';
@@ -91,7 +91,7 @@ class Writer {
         this.#result(message.content, before, after);
         return;
       case 'assistant':
-        // The answer to a tool's result follows it directly; thinking is never sent back.
+        // The answer follows a tool's result directly. Thinking is never sent back.
         if (before?.role !== 'tool') this.#assistant(false);
         this.#text(message.content);
         this.#calls(message.toolCalls ?? []);
@@ -99,7 +99,7 @@ class Writer {
     }
   }
 
-  /** What the model continues. */
+  /** The text that the model continues. */
   opening(last: ChatMessage | undefined, thinks: boolean): void {
     if (last?.role !== 'tool') this.#assistant(thinks);
   }
@@ -136,7 +136,7 @@ class Writer {
     if (isV3 && after?.role !== 'tool') this.#frame('<｜tool▁outputs▁end｜>');
   }
 
-  /** Framing tokens in it count. */
+  /** Framing tokens in it are parsed. */
   #frame(text: string): void {
     for (const part of this.#tokenizer.split(text)) this.#add(part);
   }
@@ -145,7 +145,7 @@ class Writer {
     if (text !== '') this.#add(text);
   }
 
-  /** Text that follows text is encoded with it. */
+  /** Consecutive texts are encoded together. */
   #add(part: PromptPart): void {
     const last = this.parts.at(-1);
     if (typeof part === 'string' && typeof last === 'string') this.parts[this.parts.length - 1] = last + part;
@@ -191,7 +191,7 @@ Where:
 - For multiple tool calls, chain them directly without separators or spaces
 `;
 
-/** V3 has no published words; these say of its calls what V3.1's say of theirs. */
+/** V3 has no published instructions; these describe its calls as V3.1's describe theirs. */
 const v3Instructions = `
 IMPORTANT: ALWAYS adhere to this exact format for tool use:
 <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>tool_call_name

@@ -1,8 +1,8 @@
 /**
  * GPT-OSS's prompts (openai/harmony, docs/format.md). The checkpoint's template differs from that document: it writes
  * `commentary json` where the document has ` <|constrain|>json`, puts a call's recipient before its channel, and ends
- * the instructions with a blank line. The document is followed: it is what the publisher's own renderer and the
- * model's training agree on, and what the model writes itself, so that a turn's prompt continues the one before.
+ * the instructions with a blank line. Hearth follows the document, which agrees with the publisher's renderer and with
+ * the model's own output, so that each turn's prompt continues the previous one.
  */
 import { type PromptPart, runWhole, type Sliced, type Tokenizer } from '../../tokenizer/tokenizer.ts';
 import { type ChatMessage, harmonyFormatSection, messageBoundaries, type Tool, toolNames } from '../conversation.ts';
@@ -25,10 +25,10 @@ export interface HarmonyMessage {
   /** `system`, `developer`, `user`, `assistant`, or a tool's name. */
   readonly author: string;
   readonly recipient?: string;
-  /** Where the header names the recipient; the document shows both. */
+  /** Position of the recipient in the header; the document shows both. */
   readonly recipientIn?: 'author' | 'channel';
   readonly channel?: 'analysis' | 'commentary' | 'final';
-  /** Of the content; `json` follows `<|constrain|>`. */
+  /** Content type; `json` follows `<|constrain|>`. */
   readonly type?: 'json';
   readonly text: string;
 }
@@ -94,8 +94,8 @@ export class HarmonyFormat implements PromptFormat {
 }
 
 /**
- * Of the ends of messages, and the prompt's own, those around the user's: there a turn is edited, and from there its answer
- * is written otherwise once its thinking is left out, calls or not.
+ * The message ends around user messages: a turn is edited there, and its answer is rendered differently from there on
+ * once its thinking is dropped.
  */
 function turnBoundaries(history: readonly HarmonyMessage[], ends: readonly number[]): number[] {
   const isUser = (message: HarmonyMessage | undefined): boolean => message?.author === 'user';
@@ -114,7 +114,7 @@ Reasoning: ${effort}
 # Valid channels: ${channels.join(', ')}. Channel must be included for every message.${calls}`;
 }
 
-/** Empty: there is nothing to tell. */
+/** Empty without instructions and tools. */
 export function developerText(instructions: string, tools: readonly Tool[], responseFormat = ''): string {
   const sections = [
     ...(instructions === '' ? [] : [`# Instructions\n\n${instructions}`]),
@@ -141,8 +141,8 @@ export function assistantStart(tokenizer: Tokenizer): PromptPart[] {
 }
 
 /**
- * Thinking of turns that ended in an answer is left out, as the document and the checkpoint's template say; the
- * publisher's renderer keeps it from the second answer on. Around calls that wait for an answer it stays.
+ * Drops the thinking of completed turns, like the document and the checkpoint's template; the publisher's renderer
+ * keeps it from the second answer on. Keeps it around calls that still wait for an answer.
  */
 export function withoutOldAnalysis(messages: readonly HarmonyMessage[]): HarmonyMessage[] {
   const kept: HarmonyMessage[] = [];
@@ -262,7 +262,7 @@ function member(name: string, schema: Schema, indent: string): string {
     : `${above(schema, indent)}${indent}${name}: ${nullable(schema, `${indent}    `)},${defaultComment(schema)}\n`;
 }
 
-/** A union has one line for each of its types; its default stands above them. */
+/** A union has a line for each of its types, below its default. */
 function variantMember(name: string, schema: Schema, variants: readonly Schema[], indent: string): string {
   const { description } = schema;
   const lines = variants.map((variant, i) => {
@@ -323,7 +323,7 @@ function defaultComment(schema: Schema): string {
     .join('');
 }
 
-/** A name out of a list is not quoted. */
+/** A name from a list is not quoted. */
 function defaultNote(schema: Schema): string[] {
   const { default: value } = schema;
   if (value === undefined) return [];
@@ -338,15 +338,15 @@ function schemasIn(value: unknown): readonly Schema[] | undefined {
   return Array.isArray(value) && value.length > 0 ? value.map((item) => asSchema(item) ?? {}) : undefined;
 }
 
-// What GPT-OSS's answers are held to.
+// The plan of GPT-OSS's answers.
 
-/** Begins the answer after the end of another message. */
+/** Starts the answer after another message. */
 const answerStart = '<|start|>assistant<|channel|>final<|message|>';
 
 function harmonyPlan(options: PromptOptions): AnswerPlan {
   const { tools, required } = wantedCalls(options);
   const afterName = `${' '}${marked('<|constrain|>')}json${marked('<|message|>')}`;
-  // It ends the turn, so that no grammar may take it.
+  // It ends the turn, so a grammar must not accept it.
   const end: Step = { kind: 'write', text: '<|call|>' };
   const named = (after: string): readonly Step[] => [...callSteps(tools, after, ''), end];
   const call = '<|channel|>commentary to=functions.';
@@ -371,7 +371,7 @@ function harmonyPlan(options: PromptOptions): AnswerPlan {
   };
 }
 
-/** The first message: an analysis, after which the answer's message begins, or the answer's at once. */
+/** The first message: an analysis followed by the answer, or the answer alone. */
 function thoughtOr(start: string, answer: readonly Step[]): Step {
   const analysis = `${marked('<|channel|>')}analysis${marked('<|message|>')}`;
   const direct = start.replace(/<\|\w+\|>/g, (name) => marked(name));

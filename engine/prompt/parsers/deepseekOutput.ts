@@ -1,4 +1,4 @@
-/** DeepSeek's output: thinking by tags, calls by framing tokens. */
+/** DeepSeek's output: tags around thinking, framing tokens around calls. */
 
 import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
 import type { OutputParser, OutputPiece, Tool } from '../conversation.ts';
@@ -9,14 +9,14 @@ import { JsonObjectScanner } from './jsonCall.ts';
 export interface DeepSeekOutput {
   readonly version: DeepSeekVersion;
   readonly insideThinking: boolean;
-  /** What names another is text. */
+  /** A call to any other tool becomes text. */
   readonly tools: readonly Tool[];
 }
 
 interface Call {
-  /** What was read of it, without framing. */
+  /** The parsed text of the call, without framing. */
   text: string;
-  /** Of `text`, up to where it was read. */
+  /** Number of characters of `text` that are parsed. */
   at: number;
   state: 'kind' | 'name' | 'arguments' | 'done';
   name: string;
@@ -31,7 +31,7 @@ export class DeepSeekParser implements OutputParser {
   readonly #splitter: ThinkingSplitter;
   #call: Call | undefined;
   #calls = 0;
-  /** A call has ended, and nothing was said since. */
+  /** A call has ended and no text followed it yet. */
   #called = false;
 
   constructor(tokenizer: Tokenizer, options: DeepSeekOutput) {
@@ -59,7 +59,7 @@ export class DeepSeekParser implements OutputParser {
 
   end(): OutputPiece[] {
     const pieces = this.#take(this.#text.end());
-    // Cut off: its pieces were given, and are not given again as text.
+    // The output was cut off. Its pieces were already delivered, so they are not repeated as text.
     if (this.#call?.state === 'arguments') this.#call.state = 'done';
     return [...pieces, ...this.#endCall(), ...this.#splitter.end()];
   }
@@ -75,14 +75,14 @@ export class DeepSeekParser implements OutputParser {
     return call.state === 'arguments' ? this.#read(call) : [];
   }
 
-  /** Blanks that follow a call are framing. */
+  /** Whitespace after a call is framing. */
   #say(text: string): OutputPiece[] {
     const said = this.#called ? text.trimStart() : text;
     if (said !== '') this.#called = false;
     return this.#splitter.push(said);
   }
 
-  /** V3 writes what is called before its name; V3.1 writes the name. */
+  /** V3 writes the type of the call before the name; V3.1 only the name. */
   #separate(): OutputPiece[] {
     const call = this.#call;
     if (call?.state === 'kind') {
@@ -119,7 +119,7 @@ export class DeepSeekParser implements OutputParser {
     return at === start ? [] : [{ kind: 'tool-call', index, name, text: text.slice(start, at) }];
   }
 
-  /** A call that is not whole was text. */
+  /** An incomplete call becomes text. */
   #endCall(): OutputPiece[] {
     const call = this.#call;
     this.#call = undefined;

@@ -11,12 +11,12 @@ export class JsonCallReader implements CallReader {
   readonly #scanner = new JsonObjectScanner();
   #state: 'head' | 'arguments' | 'tail' = 'head';
   #text = '';
-  /** Of `#text`, what was read. */
+  /** Number of characters of `#text` that are parsed. */
   #at = 0;
 
   /**
-   * @param close empty: the call is over when its JSON is.
-   * @param tools what names another tool is text.
+   * @param close empty: the call ends with its JSON.
+   * @param tools a call to any other tool becomes text.
    */
   constructor(open: string, close: string, tools: readonly Tool[]) {
     this.#open = open;
@@ -36,7 +36,7 @@ export class JsonCallReader implements CallReader {
   end(): CallProgress {
     if (this.#state === 'tail') return { rest: restOf(this.#text.slice(this.#at)) };
     if (this.#state === 'head') return this.#whole(this.#text, '') ?? { broken: this.#open + this.#text };
-    // Cut off: its pieces were given, and are not given again as text.
+    // The output was cut off. Its pieces were already delivered, so they are not repeated as text.
     return { rest: '' };
   }
 
@@ -51,7 +51,7 @@ export class JsonCallReader implements CallReader {
       return { name };
     }
     if (this.#close === '') return mayBeBareCall(this.#text) && (!match || isOffered) ? {} : { broken: this.#text };
-    // Other orders of keys are read as a whole.
+    // Other key orders are parsed once the object is complete.
     if (end < 0) return {};
     const after = this.#text.slice(end + this.#close.length);
     const broken = this.#open + this.#text.slice(0, end + this.#close.length);
@@ -91,7 +91,7 @@ export class JsonCallReader implements CallReader {
       if (inner.startsWith(this.#close)) return { rest: inner.slice(this.#close.length) };
       if (this.#close.startsWith(inner)) return {};
     }
-    // The call itself is whole; whatever was written instead of its end is text.
+    // The call itself is complete; text in place of its closing tag is text.
     return { rest: restOf(tail) };
   }
 }
@@ -127,7 +127,7 @@ function parse(text: string): unknown {
   }
 }
 
-// Follows a JSON object character by character: where it ends, and that it is one (RFC 8259).
+// Scans a JSON object character by character for its end and its validity (RFC 8259).
 
 type Expected = 'value' | 'first-item' | 'first-key' | 'key' | 'colon' | 'separator';
 type Token = { readonly kind: 'string' | 'escape' | 'bare'; text: string; readonly isKey: boolean };

@@ -1,4 +1,4 @@
-/** Tool calls that are written as text: `<tool_call>{"name": …}</tool_call>` and their relatives. */
+/** Tool calls that are written as text: `<tool_call>{"name": …}</tool_call>` and similar forms. */
 
 import { type Tokenizer, TokenTextStream } from '../../tokenizer/tokenizer.ts';
 import { type OutputParser, type OutputPiece, piece, type Tool } from '../conversation.ts';
@@ -8,7 +8,7 @@ import { ThinkingSplitter } from '../thinking.ts';
 import { JsonCallReader } from './jsonCall.ts';
 import { XmlCallReader } from './xmlCall.ts';
 
-/** Reads one call, from behind its opening tag. */
+/** Parses one call, starting after its opening tag. */
 export interface CallReader {
   push(text: string): CallProgress;
   /** The output ends here. */
@@ -19,20 +19,20 @@ export interface CallProgress {
   /** Given once, before any arguments. */
   readonly name?: string;
   readonly arguments?: string;
-  /** The call is over, and this follows it. */
+  /** The call has ended; this text follows it. */
   readonly rest?: string;
-  /** It is no call: its text, which `rest` follows. Nothing more may be pushed. */
+  /** Not a call: its text, followed by `rest`. Nothing more may be pushed. */
   readonly broken?: string;
 }
 
-/** Tells calls from the text of an answer. */
+/** Separates calls from the text of an answer. */
 export class ToolCallSplitter {
   readonly #syntax: ToolSyntax;
   readonly #tools: readonly Tool[];
   #held = '';
   #call: { readonly reader: CallReader; readonly index: number; name?: string } | undefined;
   #calls = 0;
-  /** Blanks between an answer and its calls, and between calls, are framing. */
+  /** Whitespace between an answer and its calls, and between calls, is framing. */
   #blanks = '';
   #said = false;
 
@@ -56,7 +56,7 @@ export class ToolCallSplitter {
     return [...pieces, ...this.#show(rest), ...(this.#calls === 0 ? piece('text', this.#blanks) : [])];
   }
 
-  /** Whether another state was reached, which has to look at what is left. */
+  /** Whether the state changed, so that the remaining text must be parsed again. */
   #step(pieces: OutputPiece[]): boolean {
     const held = this.#held;
     if (this.#call) {
@@ -92,7 +92,7 @@ export class ToolCallSplitter {
     return !this.#said && text[at] === '{' ? { at, end: at, open } : undefined;
   }
 
-  /** Calls in XML often come without their opening tag: the name of a tool that was offered tells them. */
+  /** XML calls often lack their opening tag; the name of an offered tool identifies them. */
   #bareOpenings(): string[] {
     return this.#syntax.kind === 'xml' ? this.#tools.map(({ name }) => `<function=${name}>`) : [];
   }
@@ -136,7 +136,7 @@ export class ToolCallSplitter {
   }
 }
 
-// Reads output whose thinking and calls are text between tags.
+// The parser of output with thinking and calls as text between tags.
 
 export class TaggedParser implements OutputParser {
   readonly #text: TokenTextStream;

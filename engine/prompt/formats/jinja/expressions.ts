@@ -1,7 +1,7 @@
-/** Expressions, by the precedence of jinja2's `parser.py`. */
+/** Parses expressions with the precedence of jinja2's `parser.py`. */
 import type { TokenStream } from './lexer.ts';
 
-/** What a template consists of, named as jinja2's `nodes.py` names it. */
+/** The nodes of a template, named like in jinja2's `nodes.py`. */
 export type Expression =
   | { readonly kind: 'const'; readonly value: string | number | boolean | null; readonly isFloat?: boolean }
   | { readonly kind: 'name'; readonly name: string }
@@ -42,7 +42,7 @@ export interface Arguments {
   readonly namedSpread: Expression | undefined;
 }
 
-/** What `for` and `set` give values to. */
+/** Targets of `for` and `set`. */
 export type Target =
   | { readonly kind: 'name'; readonly name: string }
   | { readonly kind: 'member'; readonly namespace: string; readonly name: string }
@@ -100,7 +100,7 @@ export type Statement =
       readonly assignments: readonly (readonly [Target, Expression])[];
       readonly body: readonly Statement[];
     }
-  /** Also `generation`, by which transformers marks the assistant's tokens. */
+  /** Also `generation`, with which transformers marks the assistant's tokens. */
   | { readonly kind: 'scope'; readonly body: readonly Statement[] }
   | { readonly kind: 'break' | 'continue' };
 
@@ -253,7 +253,7 @@ export class ExpressionParser {
     return { kind: 'dict', entries };
   }
 
-  /** A comma may stand after the last. */
+  /** A trailing comma is allowed. */
   #separated<Item>(end: string, item: () => Item): Item[] {
     const items: Item[] = [];
     while (!this.stream.skip(end)) {
@@ -328,7 +328,7 @@ export class ExpressionParser {
     return { positional, named, spread, namedSpread };
   }
 
-  /** `| f | g(1)`, for blocks whose body is filtered; `first`: no `|` stands before the first. */
+  /** `| f | g(1)`, for blocks with a filtered body; `first`: no `|` before the first filter. */
   filters(first = false): FilterUse[] {
     const filters: FilterUse[] = first ? [this.#namedUse()] : [];
     while (this.stream.is('|')) filters.push(this.#filter());

@@ -1,4 +1,4 @@
-/** Jinja's filters, and `tojson` as transformers has it. Those that go through items are in `itemFilters.ts`. */
+/** Jinja's filters, and `tojson` as transformers has it. Filters over items are in `itemFilters.ts`. */
 
 import { type Bound, bind, type Filter, filter, type Given, type Runtime } from './arguments.ts';
 import { itemFilters } from './itemFilters.ts';
@@ -46,7 +46,7 @@ function rounded(value: Value, args: Bound): Value {
   return new Float(Math[method](number * scale) / scale);
 }
 
-/** As Python rounds: by the exact value of the float, halves to the even digit. */
+/** Rounds like Python: by the exact value of the float, halves to even. */
 function roundHalfEven(value: number, digits: number): number {
   if (digits > 0 && digits <= 100) return Number(value.toFixed(digits));
   const scale = 10 ** -digits;

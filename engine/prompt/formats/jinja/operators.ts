@@ -94,7 +94,7 @@ function multiplied(left: Value, right: Value, budget: Budget): Value | undefine
   return what instanceof Tuple ? new Tuple(repeated) : repeated;
 }
 
-/** `value[index]` of a text or list; undefined: there is none. */
+/** `value[index]` of a string or list; undefined if out of range. */
 export function itemAt(value: Value, index: number): Value | undefined {
   if (typeof value !== 'string') return itemsOf(value)?.at(index);
   const all = characters(value);

@@ -1,4 +1,4 @@
-/** Values as texts: Python's `str` and `repr`, and `json.dumps` as transformers' `tojson` calls it. */
+/** Values as strings: Python's `str` and `repr`, and `json.dumps` as transformers' `tojson` calls it. */
 import {
   type Budget,
   Callable,
@@ -30,7 +30,7 @@ export function repr(value: Value, budget: Budget): string {
 
 class Printer {
   readonly #budget: Budget;
-  /** What is being printed: a namespace may hold itself. */
+  /** Values being printed, because a namespace may contain itself. */
   readonly #open = new Set<Value>();
 
   constructor(budget: Budget) {
@@ -75,7 +75,7 @@ class Printer {
     )}}`;
   }
 
-  /** Lists that hold one list many times grow exponentially: the length is watched while they are written. */
+  /** Lists that contain one list many times grow exponentially, so the length is checked while printing. */
   #joined(parts: readonly (() => string)[]): string {
     let length = 0;
     const texts = parts.map((part) => {
@@ -99,7 +99,7 @@ function integerText(value: number): string {
   return Number.isSafeInteger(value) ? String(value) : BigInt(value).toString();
 }
 
-/** The shortest digits that give the number again, in Python's notation. */
+/** The shortest digits that round-trip, in Python's notation. */
 export function floatText(value: number): string {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? 'nan' : value > 0 ? 'inf' : '-inf';
   const [mantissa = '', exponentText = '0'] = value.toExponential().split('e');
@@ -114,7 +114,7 @@ export function floatText(value: number): string {
 
 const named: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' };
 
-/** Characters for private use stay as they are, unlike Python's: they stand for others (see `chatPrompt.ts`). */
+/** Unlike Python, keeps private-use characters: they stand for others (`chatPrompt.ts`). */
 function quoted(text: string, budget: Budget): string {
   budget.spendChars(text.length);
   const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
@@ -130,7 +130,7 @@ function quoted(text: string, budget: Budget): string {
 }
 
 export interface JsonOptions {
-  /** What a level is indented by; undefined: all in one line. */
+  /** Indent of a level; undefined: one line. */
   readonly indent: string | undefined;
   readonly itemSeparator: string;
   readonly keySeparator: string;
@@ -138,7 +138,7 @@ export interface JsonOptions {
   readonly asciiOnly: boolean;
 }
 
-/** @throws TemplateError for what JSON has no word for. */
+/** @throws TemplateError for values that JSON can't represent. */
 export function json(value: Value, options: JsonOptions, budget: Budget): string {
   const write = (item: Value, margin: string): string => {
     budget.spend(1);
@@ -347,7 +347,7 @@ function magnitude(value: number, { type, precision, alternate }: Spec, isFloat:
 
 const exponent = (text: string): string => text.replace(/e([+-])(\d)$/, 'e$10$2');
 
-/** So many digits, without zeros at the end; with an exponent below 1e-4 and where they do not reach the point. */
+/** So many digits without trailing zeros; with an exponent below 1e-4 and if the digits end before the point. */
 function shortest(value: number, digits: number): string {
   const [mantissa = '', power = '0'] = value.toExponential(digits - 1).split('e');
   if (Number(power) >= -4 && Number(power) < digits) {
