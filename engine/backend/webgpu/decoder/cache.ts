@@ -12,7 +12,7 @@ import { fullContexts } from '../../backend.ts';
 import type { Gpu } from '../device/gpu.ts';
 import { pageTokens } from '../kernels/cacheCode.ts';
 
-/** Copies of shared last pages, and the pages that many short sequences fill partly. */
+/** For copies of shared last pages, and for partly filled pages of many short sequences. */
 const sparePages = 32;
 
 /** `[page, kvHead, 32 tokens, headDim]` each; latent: `keys` is `[page, 32 tokens, keyValueRank + ropeHeadDim]`. */
@@ -27,7 +27,7 @@ export interface CacheOptions {
   readonly contextTokens: number;
   readonly maxTokensPerRun: number;
   readonly precision: CachePrecision;
-  /** More than one context is given room only within this. */
+  /** Limit for more than one context. */
   readonly budgetBytes: number;
 }
 
@@ -35,7 +35,7 @@ export interface DecoderCache {
   readonly precision: CachePrecision;
   readonly groups: readonly BlockGroup[];
   readonly layers: readonly LayerCache[];
-  /** Holds a page on its way to another place of its own buffer, which WebGPU does not copy within. */
+  /** Holds a page while it is copied within its buffer, which WebGPU does not support directly. */
   readonly transfer: GPUBuffer;
   readonly bytes: number;
 }
@@ -46,7 +46,7 @@ export const slidingWindowOf = (attention: AttentionSpec): number | undefined =>
 type CacheDevice = Pick<Gpu, 'allocate' | 'capabilities' | 'free'>;
 
 /**
- * Memory for three full contexts, or two, or one: as many as the device holds.
+ * Allocates memory for three full contexts, or two, or one: as many as fit the device.
  * @throws HearthError `out-of-memory`, naming the context that would fit one binding.
  */
 export async function allocateCache(gpu: CacheDevice, spec: DecoderSpec, options: CacheOptions): Promise<DecoderCache> {
@@ -71,7 +71,7 @@ export async function allocateCache(gpu: CacheDevice, spec: DecoderSpec, options
   }
 }
 
-/** A function, since the constants exist only once Dawn is loaded. */
+/** A function, because the constants exist only once Dawn is loaded. */
 const cacheUsage = () => GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
 
 type SpanOptions = Omit<CacheOptions, 'budgetBytes'>;
@@ -87,7 +87,7 @@ interface SpanPlan {
   readonly pages: number;
 }
 
-/** Windows (undefined: none) of the layers; those with the same share pages. */
+/** Sliding windows (undefined: none) of the layers; layers with the same window share pages. */
 export const spansOf = ({ layers }: DecoderSpec): (number | undefined)[] => [
   ...new Set(layers.map(({ attention }) => slidingWindowOf(attention))),
 ];
@@ -103,7 +103,7 @@ function spanOf(attention: AttentionSpec, plan: readonly SpanPlan[]): number {
   return plan.findIndex(({ slidingWindow }) => slidingWindow === slidingWindowOf(attention));
 }
 
-/** Bytes of one page of keys (as many of values), or of latents. */
+/** Bytes of one page of keys (and as many of values), or of latents. */
 export function pageBytes(attention: AttentionSpec, precision: CachePrecision): number {
   return (pageTokens * cacheBytesPerToken([attention], precision)) / (attention.kind === 'latent' ? 1 : 2);
 }
@@ -127,7 +127,7 @@ function transferBytes({ layers }: DecoderSpec, { precision }: SpanOptions): num
   return Math.max(...layers.map(({ attention }) => pageBytes(attention, precision)));
 }
 
-/** Keys and values of one sequence as long as the context, and a page on its way. */
+/** Bytes of one sequence as long as the context, and of `transfer`. */
 export function cacheBytes(spec: DecoderSpec, options: SpanOptions): number {
   return bytesOfLayers(spec, planSpans(spec, options, 1), options) + transferBytes(spec, options);
 }
@@ -156,7 +156,7 @@ async function allocateLayers(
   return layers;
 }
 
-/** The longest context of which one binding holds a layer's keys. */
+/** The longest context whose keys of a layer fit one binding. */
 export function longestBinding({ layers }: DecoderSpec, precision: CachePrecision, maxBindingBytes: number): number {
   const seeAll = layers.flatMap(({ attention }) => (slidingWindowOf(attention) === undefined ? [attention] : []));
   const pages = seeAll.map((attention) => Math.floor(maxBindingBytes / pageBytes(attention, precision)) - sparePages);
@@ -196,7 +196,7 @@ export function encodeCopies(
   }
 }
 
-/** @param explained tells a lost device from other errors */
+/** @param explained replaces errors of a lost device */
 export function blockStorage(
   { device }: Pick<Gpu, 'device'>,
   spec: DecoderSpec,
@@ -224,7 +224,7 @@ export function blockStorage(
         for (const { buffer, offset, at, size } of placesOf(sequence, layer)) {
           device.queue.writeBuffer(buffer, offset, bytes as Uint8Array<ArrayBuffer>, at, size);
         }
-        // The queue copies what is written to it; waiting here bounds what the host holds.
+        // The queue copies written data; waiting here bounds the memory of the host.
         return device.queue.onSubmittedWorkDone();
       }),
   };

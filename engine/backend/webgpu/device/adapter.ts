@@ -1,5 +1,5 @@
 /**
- * Which GPU there is, what it can do, and in plain words why something is not used. Features are discovered, never
+ * Finds the GPU and its capabilities, and says why a feature is not used. Features are detected, never
  * assumed: the poorest adapter has subgroups of 4, no f16, and 128 MiB bindings.
  */
 import { z } from 'zod';
@@ -12,11 +12,11 @@ import { keepsHalfSubnormals } from './halfSubnormals.ts';
 export interface GpuCapabilities {
   readonly vendor: string;
   readonly architecture: string;
-  /** Its name in small letters and hyphens, as Dawn gives it: `nvidia-geforce-rtx-4090`. */
+  /** Its name in lower case with hyphens, as Dawn reports it: `nvidia-geforce-rtx-4090`. */
   readonly device: string;
-  /** The driver's. */
+  /** The driver's version. */
   readonly description: string;
-  /** A rasteriser that runs on the CPU: right, but slower than the onnx backend. */
+  /** A rasteriser on the CPU: correct, but slower than the onnx backend. */
   readonly software: boolean;
   /** `enable f16;` in shaders, f16 buffers. */
   readonly f16: boolean;
@@ -24,45 +24,45 @@ export interface GpuCapabilities {
   readonly subgroups?: { readonly min: number; readonly max: number };
   /** f16 → f32 tiles of the experimental subgroup-matrix feature; absent: plain tiles. */
   readonly subgroupMatrix?: { readonly m: number; readonly n: number; readonly k: number };
-  /** unpack2x16float keeps values below 2^-14 (`testHalfSubnormals`); else kernels take another way. */
+  /** unpack2x16float keeps values below 2^-14 (`testHalfSubnormals`); otherwise kernels use other code. */
   readonly halfSubnormals: boolean;
   readonly timestamps: boolean;
   readonly maxBindingBytes: number;
   readonly maxBufferBytes: number;
-  /** Of a matrix; larger ones are cut. */
+  /** Limit for a matrix; larger ones are split. */
   readonly maxPieceBytes: number;
   readonly maxWorkgroupInvocations: number;
   readonly maxWorkgroupBytes: number;
   readonly maxBindingsPerKernel: number;
-  /** Absent: not known. */
+  /** Absent: unknown. */
   readonly memory?: GraphicsCard;
-  /** Sentences for the log and `status`: what was found, and why a feature is off. */
+  /** Sentences for the log and `status`: capabilities, and why a feature is off. */
   readonly notes: readonly string[];
 }
 
 export interface GpuOptions {
-  /** Part of the adapter's name, when there are several. */
+  /** Part of the adapter's name, to choose from several. */
   readonly adapter?: string;
-  /** Throw `unavailable` where the only adapter is a rasteriser that runs on the CPU. */
+  /** Throw `unavailable` if the only adapter is a rasteriser on the CPU. */
   readonly refuseSoftware?: boolean;
-  /** Use as if the adapter lacked them: tests run every kernel's poorest path this way. */
+  /** Features to disable; tests run every kernel's simplest path this way. */
   readonly without?: readonly ('f16' | 'halfSubnormals' | 'subgroups' | 'subgroupMatrix')[];
-  /** Use as if the adapter had no more: tests come to its ends this way. */
+  /** Limits to apply; tests reach limits this way. */
   readonly atMost?: {
     readonly bindingBytes?: number;
     readonly bufferBytes?: number;
     readonly memoryBytes?: number;
     readonly pieceBytes?: number;
   };
-  /** Keep Dawn's validation of calls and shaders (tests); a release run whose kernels are proved turns it off. */
+  /** Keep Dawn's validation of calls and shaders (tests); release runs turn it off. */
   readonly validate?: boolean;
-  /** The device compiles and computes nothing (scripts/kernels): what is tested by running counts as passed. */
+  /** The device neither compiles nor computes (scripts/kernels); run-time tests count as passed. */
   readonly compileOnly?: boolean;
 }
 
 const subgroupMatrixFeature = 'chromium-experimental-subgroup-matrix';
 
-/** Toggles of Dawn (src/dawn/native/Toggles.cpp) and what each buys. */
+/** Toggles of Dawn (src/dawn/native/Toggles.cpp) and their purpose. */
 function dawnToggles(validate: boolean): string[] {
   const always = [
     'allow_unsafe_apis', // subgroup matrices are behind it
@@ -85,7 +85,7 @@ const subgroupMatrixConfigs = z.array(
   }),
 );
 
-/** The first of the adapter's matrices that a prompt's tiles can be made of, or why there is none. */
+/** The first of the adapter's subgroup matrices that tiles can use, or why there is none. */
 export function chooseMatrix(
   reported: unknown,
   subgroups: NonNullable<GpuCapabilities['subgroups']>,
@@ -147,7 +147,7 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
     f16,
     ...(subgroups ? { subgroups: sizes } : {}),
     ...(typeof choice === 'object' ? { subgroupMatrix: choice } : {}),
-    // Until the device is there to be tested.
+    // Until the device is tested.
     halfSubnormals: false,
     timestamps: features.has('timestamp-query'),
     maxBindingBytes,
@@ -172,7 +172,7 @@ async function withMemory(capabilities: GpuCapabilities, { atMost }: GpuOptions)
   return { ...capabilities, notes: [...capabilities.notes, note] };
 }
 
-/** One sentence: what it is, and what of it is used. */
+/** One sentence: the adapter, and the features in use. */
 export function describeGpu(capabilities: GpuCapabilities): string {
   const {
     vendor,
@@ -200,13 +200,13 @@ export function describeGpu(capabilities: GpuCapabilities): string {
 }
 
 export interface OpenedGpu {
-  /** Dawn lives as long as this object is reachable; letting it go ends its threads. */
+  /** Dawn lives as long as this object is reachable; its threads end with it. */
   readonly instance: GPU;
   readonly device: GPUDevice;
   readonly capabilities: GpuCapabilities;
 }
 
-/** A native library, which a platform or a broken installation may lack. */
+/** A native library, which may be missing on a platform or in a broken installation. */
 async function loadDawn(): Promise<typeof import('webgpu')> {
   try {
     return await import('webgpu');
@@ -216,7 +216,7 @@ async function loadDawn(): Promise<typeof import('webgpu')> {
   }
 }
 
-/** On Windows by Vulkan where its driver is there, since Direct3D 12 has no subgroup matrices; else by what Dawn prefers. */
+/** On Windows Vulkan if its driver is installed, because Direct3D 12 has no subgroup matrices; otherwise what Dawn prefers. */
 export async function requestAdapter(
   create: (flags: string[]) => GPU,
   flags: readonly string[],
@@ -232,7 +232,7 @@ export async function requestAdapter(
   return { instance, adapter: await instance.requestAdapter({ powerPreference }) };
 }
 
-/** @throws HearthError `unavailable` when there is no adapter, saying what was tried. */
+/** @throws HearthError `unavailable` if there is no adapter; says what was tried. */
 export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
   const { create, globals } = await loadDawn();
   Object.assign(globalThis, globals);

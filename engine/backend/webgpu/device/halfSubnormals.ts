@@ -1,9 +1,9 @@
 /**
- * Whether unpack2x16float keeps f16 values below 2^-14: WGSL lets a device flush them (section 15.7.2). Four-bit and eight-bit
- * floats are cheapest to read as the bits of an f16, where their smallest values are such.
+ * Whether unpack2x16float keeps f16 values below 2^-14: WGSL lets a device flush them (section 15.7.2). Reading four-bit and
+ * eight-bit floats as the bits of an f16 is cheapest; their smallest values become such subnormals.
  */
 
-/** 2^-15 and -2^-24 as f16, and as the f32 that they ought to become. */
+/** 2^-15 and -2^-24 as f16, and the expected f32. */
 const halves = 0x8001_0200;
 const expected = [2 ** -15, -(2 ** -24)];
 

@@ -27,7 +27,7 @@ import {
 export type Projection = Omit<VectorMatrix, 'name'>;
 
 export interface JointVectorShape {
-  /** All of the same number of columns. */
+  /** All have the same number of columns. */
   readonly matrices: readonly Projection[];
   readonly bias: boolean;
   /** Rows of x, 1 to 16. */

@@ -1,4 +1,4 @@
-/** Sums over a workgroup: by subgroups where the adapter has them, else through workgroup memory. */
+/** Sums over a workgroup: with subgroups if the adapter has them, otherwise through workgroup memory. */
 import type { GpuCapabilities } from '../device/adapter.ts';
 
 /**
@@ -22,7 +22,7 @@ ${body.code}
 function bySubgroups(names: readonly string[], threads: number, smallest: number): { declare: string; code: string } {
   const count = names.length;
   const slots = threads / smallest;
-  // WGSL's core has no subgroup id: the slot is that of the subgroup's first thread, and larger subgroups leave gaps.
+  // Core WGSL has no subgroup id, so the slot is that of the subgroup's first thread; larger subgroups leave gaps.
   return {
     declare: `var<workgroup> partial: array<vec4f, ${slots * count}>;`,
     code: /* wgsl */ `

@@ -1,7 +1,7 @@
 /**
- * The loop over columns in which 64 threads multiply four rows of each of some matrices by rows of x: what all kernels of few rows
- * share. One row of x is multiplied in chunks of 32 weights that a thread loads 16 bytes at a time (wideWeightCode.ts); more
- * rows, and types or widths that have no chunks, in units of eight (weightCode.ts), whose weights all rows of x then share.
+ * The loop over columns of all kernels for few rows: 64 threads multiply four rows of each matrix by rows of x. One row of x
+ * uses chunks of 32 weights, loaded 16 bytes at a time (wideWeightCode.ts). More rows, and types or widths without chunks,
+ * use units of eight (weightCode.ts), whose weights all rows of x share.
  */
 
 import type { MatrixLayout } from '../decoder/weightLayout.ts';
@@ -12,7 +12,7 @@ import { chunkColumns, isWide, needsSums, spanCode, wideWeightCode } from './wid
 
 export const rowsPerGroup = 4;
 export const vectorThreads = 64;
-/** Rows of x whose sums a thread keeps at once; more are taken one pass after the other, which finds the weights in the cache. */
+/** Rows of x that a thread sums at once. More take further passes, which find the weights in the cache. */
 export const rowsPerPass = 8;
 
 /** A matrix in one piece. */
@@ -22,12 +22,12 @@ export interface VectorMatrix {
   readonly blockScale?: BlockScaleShape;
 }
 
-/** How the rows of x of a run are spread over passes; a row beyond the last stands for the last, and is not stored. */
+/** How the rows of x are divided into passes. Rows beyond the last repeat it and are not stored. */
 export interface Passes {
   readonly count: number;
   /** Rows of one. */
   readonly rows: readonly number[];
-  /** Before and after the statements of a pass, in which `first_token` is its first row of x. */
+  /** Before and after the statements of a pass, where `first_token` is its first row of x. */
   readonly begin: string;
   readonly end: string;
   /** WGSL of row m of the pass. */
@@ -51,11 +51,11 @@ export function passesOf(tokens: number, most: number): Passes {
 const inChunks = ({ layout, blockScale }: VectorMatrix, tokens: number): boolean =>
   tokens === 1 && isWide(layout, blockScale);
 
-/** The buffer of a matrix that `tokens` rows of x are multiplied by. */
+/** The buffer of a matrix for `tokens` rows of x. */
 export const matrixBuffer = (matrix: VectorMatrix, tokens: number): BufferDeclaration =>
   read(matrix.name, inChunks(matrix, tokens) ? 'vec4u' : 'u32');
 
-/** What the loops over these matrices need declared. */
+/** Declarations that the loops over these matrices need. */
 export function matrixCode(matrices: readonly VectorMatrix[], tokens: number, capabilities: GpuCapabilities): string {
   const wide = matrices.some((matrix) => inChunks(matrix, tokens));
   const units = matrices.some((matrix) => !inChunks(matrix, tokens));
@@ -69,7 +69,7 @@ export function matrixCode(matrices: readonly VectorMatrix[], tokens: number, ca
 }
 
 export interface LoopShape {
-  /** All of one type and width: they share each read of x. */
+  /** All have one type and width, so that they share each read of x. */
   readonly matrices: readonly VectorMatrix[];
   /** WGSL of row r of four of a matrix. */
   readonly row: (matrix: VectorMatrix, r: number) => string;
@@ -89,7 +89,7 @@ export interface LoopShape {
 
 const four = [0, 1, 2, 3];
 
-/** Weights that a thread multiplies each time through the loop. */
+/** Weights that a thread multiplies in one iteration. */
 export const weightsPerStep = (matrices: readonly VectorMatrix[], tokens: number): number =>
   matrices.reduce((sum, matrix) => sum + rowsPerGroup * (inChunks(matrix, tokens) ? chunkColumns : 8), 0);
 
@@ -99,7 +99,7 @@ export function productLoop(shape: LoopShape): string {
   return inChunks(first, shape.tokens) ? chunkLoop(shape, first) : unitLoop(shape, first);
 }
 
-/** One matrix after the other, as in `chunkLoop`, though each reads x anew. */
+/** One matrix after the other, as in `chunkLoop`, but each reads x again. */
 function unitLoop({ matrices, row, xStart, x, tokens, gain, sum, square }: LoopShape, first: VectorMatrix): string {
   const ofToken = (matrix: VectorMatrix, m: number) => {
     const squared = square && matrix === first ? `${square(m)} += dot(a, a) + dot(b, b);` : '';
@@ -120,7 +120,7 @@ function unitLoop({ matrices, row, xStart, x, tokens, gain, sum, square }: LoopS
   }`;
 }
 
-/** What is stored of a matrix's four rows is asked for before any of it is used; of another matrix only then, for want of registers. */
+/** Loads the stored weights of a matrix's four rows before using any. Another matrix is loaded afterwards, to save registers. */
 function chunkLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, first: VectorMatrix): string {
   const products = matrices.map((matrix) => {
     const chunks = four.map((r) => `let chunk${r} = ${matrix.name}_chunk(${row(matrix, r)}, c);`);
@@ -152,7 +152,7 @@ export function normalisedLoop(matrices: readonly VectorMatrix[], row: (r: numbe
 }
 
 /**
- * One loop over the columns of `many` products of a row of x each. `body` takes the statements that define `product`, four
+ * One loop over the columns of `many` matmuls with one row of x each. `body` takes the statements that define `product`, four
  * rows from `row` on times x from `start` on, and has `slot`, the product's number.
  */
 export function manyLoop(
@@ -185,7 +185,7 @@ interface SpanShape {
   readonly square?: string;
 }
 
-/** Statements that define `span`, the 32 values of x that stand at `quads`. */
+/** Statements that define `span`, the 32 values of x at `quads`. */
 export function spanOf({ x, start, gain, sums, square }: SpanShape): string {
   const runs = (['a', 'b'] as const).flatMap((run, i) => {
     const at = (quad: number) => `quads.${'xy'[i]} + ${quad}u`;
