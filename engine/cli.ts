@@ -8,7 +8,7 @@ import { bench } from './cli/bench.ts';
 import { cache } from './cli/cache.ts';
 import { chat } from './cli/chat.ts';
 import { type Command, commandHelp, commonOptions, optionTable, readArguments } from './cli/command.ts';
-import { complete, generate } from './cli/complete.ts';
+import { complete, generate, summarise } from './cli/complete.ts';
 import { devices } from './cli/devices.ts';
 import { doctor } from './cli/doctor.ts';
 import { index, search } from './cli/indexFolder.ts';
@@ -17,7 +17,6 @@ import { logits } from './cli/logits.ts';
 import { models } from './cli/models.ts';
 import { replay } from './cli/replay.ts';
 import { serve } from './cli/serve.ts';
-import { summarise } from './cli/summarise.ts';
 import type { Terminal } from './cli/terminal.ts';
 import { HearthError, invalidInput } from './errors.ts';
 

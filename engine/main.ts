@@ -7,9 +7,8 @@ import { LocalServer } from './http/localServer.ts';
 import type { clientNotices, DeltaStreams } from './protocol/engineProtocol.ts';
 import { notifier, Streams } from './protocol/rpc.ts';
 import { serveChild } from './runtime/child.ts';
-import { serveEngine } from './runtime/serveEngine.ts';
+import { Switchboard, serveEngine } from './runtime/serveEngine.ts';
 import { Engine, type EngineOptions } from './runtime/service.ts';
-import { Switchboard } from './runtime/switchboard.ts';
 
 serveChild('engine', (connection, { log, lost }) => {
   const streams: DeltaStreams = new Streams();

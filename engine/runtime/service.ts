@@ -33,8 +33,8 @@ import {
   type WarmResult,
   type warmParams,
 } from '../protocol/engineProtocol.ts';
-import type { TokenLogprob } from '../sampling/logprobs.ts';
 import { seededRandom } from '../sampling/random.ts';
+import type { TokenLogprob } from '../sampling/sampler.ts';
 import { greedy, type SamplerSettings } from '../sampling/sampler.ts';
 import { samplerSettings } from '../sampling/samplingDefaults.ts';
 import { type ChatAnswer, type ChatModel, chat, prepareChat } from '../tasks/chat.ts';

@@ -105,7 +105,7 @@ class GrammarThread {
     const keywords = machine.loose;
     if (keywords.length === 0) return { kind: 'ended', violation: undefined };
     // Loaded on demand, because it is rarely needed.
-    const { violationOf } = await import('../grammar/violation.ts');
+    const { violationOf } = await import('../grammar/afterCheck.ts');
     return { kind: 'ended', violation: violationOf(form, Buffer.concat(written).toString(), keywords) };
   }
 
@@ -126,7 +126,7 @@ class GrammarThread {
     if (known) return known;
     if (this.#compiled.size >= limits.generation.grammars) this.#compiled.clear();
     const machine = new Machine(form);
-    if (machine.loose.length > 0) (await import('../grammar/violation.ts')).prepareCheck(form, machine.loose);
+    if (machine.loose.length > 0) (await import('../grammar/afterCheck.ts')).prepareCheck(form, machine.loose);
     const compiled = { form, machine, masks: new Map() };
     this.#compiled.set(key, compiled);
     return compiled;

@@ -6,9 +6,9 @@ import type { ChatPrompt, PromptFormat, PromptOptions } from '../prompt/formats/
 import type { ThinkingMode } from '../prompt/thinking.ts';
 import type { Grammars } from '../sampling/grammar.ts';
 import { MinimumTokens, ThinkingLimit } from '../sampling/logitsProcessor.ts';
-import { LogprobRecorder, type TokenLogprob } from '../sampling/logprobs.ts';
 import { PlanProcessor } from '../sampling/planProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
+import { LogprobRecorder, type TokenLogprob } from '../sampling/sampler.ts';
 import type { RequestClass } from '../scheduler/job.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 import type { Sliced, Tokenizer } from '../tokenizer/tokenizer.ts';

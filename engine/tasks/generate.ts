@@ -12,8 +12,8 @@ import {
   onlyAllowed,
   without,
 } from '../sampling/logitsProcessor.ts';
-import type { LogprobRecorder, TokenLogprob } from '../sampling/logprobs.ts';
 import { Uniforms } from '../sampling/random.ts';
+import type { LogprobRecorder, TokenLogprob } from '../sampling/sampler.ts';
 import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
 import type { RequestClass, SamplingState, TokenOutcome } from '../scheduler/job.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';

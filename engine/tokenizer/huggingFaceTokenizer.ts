@@ -7,8 +7,7 @@ import { HearthError, invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { MergeTable } from './bytePairs.ts';
 import { BytePairTokenizer } from './bytePairTokenizer.ts';
-import { findFillInTheMiddle } from './fillInTheMiddle.ts';
-import { type AddedToken, findEndIds, looksSpecial } from './framingTokens.ts';
+import { type AddedToken, findEndIds, findFillInTheMiddle, looksSpecial } from './framingTokens.ts';
 import { readNormaliser, readPreTokeniser } from './huggingFaceSteps.ts';
 import type { Tokenizer } from './tokenizer.ts';
 

@@ -4,9 +4,9 @@
  */
 
 import type { OutputParser, OutputPiece, Tool } from '../../engine/prompt/conversation.ts';
+import { DeepSeekParser } from '../../engine/prompt/formats/deepseek.ts';
 import type { ToolSyntax } from '../../engine/prompt/formats/toolSyntax.ts';
 import { ChannelParser } from '../../engine/prompt/parsers/channels.ts';
-import { DeepSeekParser } from '../../engine/prompt/parsers/deepseekOutput.ts';
 import { TaggedParser, ToolCallSplitter } from '../../engine/prompt/parsers/toolCallText.ts';
 import { seededRandom } from '../../engine/sampling/random.ts';
 import type { Tokenizer } from '../../engine/tokenizer/tokenizer.ts';

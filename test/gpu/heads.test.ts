@@ -9,8 +9,8 @@ import { attentionMergeKernel } from '../../engine/backend/webgpu/kernels/attent
 import { pageTokens } from '../../engine/backend/webgpu/kernels/cacheCode.ts';
 import { prepareHeadsKernel } from '../../engine/backend/webgpu/kernels/prepareHeads.ts';
 import { projectHeadsGroups, projectHeadsKernel } from '../../engine/backend/webgpu/kernels/projectHeads.ts';
-import { cacheRowOf, type GroupedQueryAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
+import { cacheRowOf, type GroupedQueryAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
 import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
 import { packRows, unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, useGpu } from './kernel.ts';

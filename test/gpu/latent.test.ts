@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { roundBlocks, TokenRows } from '../../engine/backend/reference/cache.ts';
 import { latentAttention } from '../../engine/backend/reference/attention.ts';
+import { roundBlocks, TokenRows } from '../../engine/backend/reference/cache.ts';
 import { linear, rmsNorm, rotate } from '../../engine/backend/reference/linear.ts';
 import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import { attentionKernel, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
@@ -9,8 +9,8 @@ import { matrixMatrixGroups, matrixMatrixKernel } from '../../engine/backend/web
 import { matrixVectorKernel } from '../../engine/backend/webgpu/kernels/matrixVector.ts';
 import { prepareLatentKernel } from '../../engine/backend/webgpu/kernels/prepareLatent.ts';
 import { rowsPerGroup } from '../../engine/backend/webgpu/kernels/vectorProduct.ts';
-import { cacheRowBytes, cacheRowOf, type LatentAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
 import { attentionFactor, inverseFrequencies } from '../../engine/model/spec/rope.ts';
+import { cacheRowBytes, cacheRowOf, type LatentAttentionSpec, type RopeSpec } from '../../engine/model/spec/spec.ts';
 import type { CachePrecision } from '../../engine/protocol/engineProtocol.ts';
 import { unpackRows } from './cacheRows.ts';
 import { normalisedError, randomValues, runKernel, runKernelOutputs, tileOperand, useGpu } from './kernel.ts';

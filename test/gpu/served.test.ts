@@ -12,9 +12,8 @@ import { createMessageConnection, StreamMessageReader, StreamMessageWriter } fro
 import { LocalServer } from '../../engine/http/localServer.ts';
 import { type Delta, type EngineRequests, engineRequests } from '../../engine/protocol/engineProtocol.ts';
 import { type Client, proxy, Streams } from '../../engine/protocol/rpc.ts';
-import { serveEngine } from '../../engine/runtime/serveEngine.ts';
+import { Switchboard, serveEngine } from '../../engine/runtime/serveEngine.ts';
 import { Engine } from '../../engine/runtime/service.ts';
-import { Switchboard } from '../../engine/runtime/switchboard.ts';
 import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
 
 /** The two ends of the protocol, in one process: a software adapter's driver cannot be handed to a child. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type Edit, editOf, hunkAt, hunks, linesOf } from '../../../extension/edits/hunks.ts';
+import { type Edit, editOf, hunkAt, hunks, linesOf } from '../../../extension/edits/proposals.ts';
 
 /** As VS Code applies edits of one change: all by the text before it. */
 function applied(text: string, edits: readonly Edit[]): string {

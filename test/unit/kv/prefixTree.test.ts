@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { PrefixTree } from '../../../engine/kv/prefixTree.ts';
+import { PrefixTree } from '../../../engine/kv/prefixCache.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 
 const ids = (text: string): number[] => [...text].map((char) => char.charCodeAt(0));

@@ -12,8 +12,8 @@ import {
   jointPieces,
 } from '../kernels/gatedVector.ts';
 import { groupExpertsKernel } from '../kernels/groupExperts.ts';
+import { tileTokens } from '../kernels/matrixTiles.ts';
 import { routerKernel } from '../kernels/router.ts';
-import { tileTokens } from '../kernels/tileLoad.ts';
 import type { GpuDense, GpuExperts, GpuLinear } from './gpuWeights.ts';
 import type { Recorder } from './recorder.ts';
 import { maxTokensPerRun } from './scratch.ts';

@@ -13,7 +13,7 @@ import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
 import { type Grouping, groupingCode, mostTiles } from './groupExperts.ts';
-import { tileRows, tileThreads, tileTokens } from './tileLoad.ts';
+import { tileRows, tileThreads, tileTokens } from './matrixTiles.ts';
 import { tileCode } from './tiles.ts';
 import { type BlockScaleShape, unitCode, weightCode } from './weightCode.ts';
 

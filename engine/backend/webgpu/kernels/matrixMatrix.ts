@@ -8,8 +8,8 @@
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
 import { declareBuffers, read, write } from './bindings.ts';
+import { tileRows, tileThreads, tileTokens } from './matrixTiles.ts';
 import { type ProductShape, widthOfX } from './matrixVector.ts';
-import { tileRows, tileThreads, tileTokens } from './tileLoad.ts';
 import { tileCode } from './tiles.ts';
 import { unitCode, weightCode } from './weightCode.ts';
 

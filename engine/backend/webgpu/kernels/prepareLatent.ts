@@ -13,10 +13,9 @@ import { cacheRowOf, type LatentAttentionSpec } from '../../../model/spec/spec.t
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { pageTokens, rowStruct, writeCacheRow } from './cacheCode.ts';
 import { rotationCode } from './prepareHeads.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
 
 const threads = 64;
 

@@ -6,8 +6,7 @@
  */
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 
 export function rmsNormKernel(width: number, epsilon: number, capabilities: GpuCapabilities): KernelSource {
   const buffers = declareBuffers([read('x', 'vec4f'), read('gain', 'vec4f'), write('y', 'vec4f')]);

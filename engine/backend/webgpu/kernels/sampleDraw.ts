@@ -12,9 +12,8 @@
  */
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 import { rowStruct } from './cacheCode.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
 import {
   chunksOf,
   chunkTokens,

@@ -4,10 +4,9 @@
  */
 import type { TensorType } from '../../../formats/tensor.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
+import type { SharedAccess } from './bindings.ts';
 import { type BufferDeclaration, read } from './bindings.ts';
-import { matrixTile } from './matrixTiles.ts';
-import type { SharedAccess } from './sharedAccess.ts';
-import { loadStep, type TileProduct, tileColumns, tileRows, tileTokens } from './tileLoad.ts';
+import { loadStep, matrixTile, type TileProduct, tileColumns, tileRows, tileTokens } from './matrixTiles.ts';
 
 export interface TileCode {
   /** Before everything else in the shader. */
