@@ -336,8 +336,6 @@ const formatPatterns: Readonly<Record<string, string>> = {
 
 const made = new Map<string, Dfa>();
 
-const enforcedFormats: readonly string[] = Object.keys(formatPatterns);
-
 /** `undefined`: the format is not enforced. */
 function formatDfa(format: string): Dfa | undefined {
   const pattern = Object.hasOwn(formatPatterns, format) ? formatPatterns[format] : undefined;
