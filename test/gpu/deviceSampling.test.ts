@@ -59,7 +59,7 @@ class Talk {
 const families: [family: string, only?: RegExp][] = lavapipe ? [['gpt-oss']] : [['gpt-oss'], ['deepseek-v3', /greedy/]];
 
 for (const [family, only] of families) {
-  describe(`${family}: tokens that the GPU draws, several a submission`, () => drawsAsTheCpu(family, only));
+  describe(`${family}: tokens sampled on the GPU, several in one submission`, () => drawsAsTheCpu(family, only));
 }
 
 function drawsAsTheCpu(family: string, only?: RegExp): void {

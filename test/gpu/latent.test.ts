@@ -86,7 +86,7 @@ async function prepare(
   return { nope, rope, cache };
 }
 
-describe('queries and latents are prepared as the reference does', () => {
+describe('prepared queries and latents equal the reference', () => {
   async function check(spec: LatentAttentionSpec, precision: CachePrecision, positions: readonly number[]) {
     const { numAttentionHeads: heads, keyValueRank: rank, nopeHeadDim: nope, ropeHeadDim: rope } = spec;
     const tokens = positions.length;
@@ -214,7 +214,7 @@ describe('latent attention', () => {
     return runKernel(held.gpu, source, [words, mixed], count * heads * value, groups);
   }
 
-  it('through absorbed products head by head equals the reference', async () => {
+  it('in absorbed form, head by head, equals the reference', async () => {
     const input = randomValues(tokens * hidden, 6);
     const cache = { keys: new TokenRows(16), values: new TokenRows(rank) };
     const span = { firstRow: 0, count: tokens, firstPosition: 0, cache };

@@ -47,7 +47,7 @@ const chats: readonly [name: string, fields: object][] = [
 ];
 const warm = { temperature: 0.9, topP: 0.95, topK: 40, repetitionPenalty: 1.1 };
 
-describe('what users ask for, computed by a GPU', () => {
+describe('requests of users on the GPU', () => {
   let tiny: Awaited<ReturnType<typeof makeTinyModel>>;
   let engine: Engine;
   let link: ReturnType<typeof connect>;
@@ -79,7 +79,7 @@ describe('what users ask for, computed by a GPU', () => {
     return { text: `${thinking}|${text}`, onDevice: after.deviceTokens - before.deviceTokens };
   }
 
-  it.each(chats)('%s is sampled there, and says what it says when sampled on the host', async (_, fields) => {
+  it.each(chats)('%s is sampled on the GPU, with the same text as on the host', async (_, fields) => {
     let onDevice = 0;
     for (const sampling of [
       { ...warm, seed: 1 },
@@ -95,7 +95,7 @@ describe('what users ask for, computed by a GPU', () => {
     expect(onDevice).toBeGreaterThan(16);
   });
 
-  it('a completion is sampled there after its first token, which is healed, and is the host’s', async () => {
+  it('a completion is sampled on the GPU after its healed first token, with the same text as on the host', async () => {
     const complete = async (sampling: object) => {
       const before = await counted('keystroke');
       const asked = { prefix: 'const answer = function the', suffix: '', maxTokens: 32, whole: true, sampling };

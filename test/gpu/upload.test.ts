@@ -50,7 +50,7 @@ describe('a matrix on the GPU', () => {
     return [...new Float32Array(await gpu.readBack(output, 4 * rows * columns))];
   }
 
-  it('that is a stack is cut between its matrices, each with its own scale blocks', async () => {
+  it('that is a stack is split between its matrices, each with its own scale blocks', async () => {
     const { gpu } = held;
     const whole = gpu.capabilities;
     const weight = stackedFp8(5, 12, 24);

@@ -47,7 +47,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
 
     // Not of one token: ONNX Runtime has a kernel of its own for a cache with room for one, which restoring rounds up.
     for (const length of [2, 33, tokens]) {
-      it(`go on to the same bits after ${length} tokens`, { timeout: 120_000 }, async () => {
+      it(`continue bit-identically after ${length} tokens`, { timeout: 120_000 }, async () => {
         const sequence = first.createSequence();
         await grow(first, sequence, length);
         const { shape, pieces } = await saved(first, sequence);
@@ -64,7 +64,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
       });
     }
 
-    it('fork and go back like any other', { timeout: 120_000 }, async () => {
+    it('fork and truncate like any other', { timeout: 120_000 }, async () => {
       const sequence = first.createSequence();
       await grow(first, sequence, 80);
       const { shape, pieces } = await saved(first, sequence);
@@ -77,7 +77,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
       for (const each of [sequence, restored, fork]) each.dispose();
     });
 
-    it('leave nothing behind when their pieces break off or are too few, too many or of other sizes', async () => {
+    it('release everything if pieces end early, are too few or too many, or have other sizes', async () => {
       const sequence = first.createSequence();
       await grow(first, sequence, 40);
       const { shape, pieces } = await saved(first, sequence);
@@ -98,7 +98,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
       expect(second.memory().cacheBytes).toBe(before);
     });
 
-    it('are refused where no sequence has such a shape', () => {
+    it('are refused if no sequence has such a shape', () => {
       const groups = first.serializer.shapeOf(first.createSequence()).ranges.length;
       const shape = (tokens: number, range: readonly number[]): SequenceShape => ({
         tokens,
@@ -122,7 +122,7 @@ export function checkStored(backend: Backend, { name, path }: GoldenCase, tokens
       }
     });
 
-    it('find room as long as there is some', async () => {
+    it('are restored as long as memory is free', async () => {
       const sequence = first.createSequence();
       await grow(first, sequence, 32);
       const { shape, pieces } = await saved(first, sequence);

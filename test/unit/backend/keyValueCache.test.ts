@@ -78,78 +78,81 @@ class Caches {
 const neededBytes = ({ tables, length }: CachedSequence, tokens: number): number =>
   tables.reduce((sum, table) => sum + table.blocksNeeded(length, length + tokens) * 64 * 4 * rowsOfLayer, 0);
 
-describe('caches that grow, fork, go back and are marked at random', () => {
-  it.each([1, 2, 3, 4])('hold what is seen, at every mark too, and take what the account says (%i)', (seed) => {
-    const random = seededRandom(seed);
-    const pick = (count: number): number => Math.floor(random() * count);
-    const caches = new Caches();
-    let live = [{ sequence: caches.blocks.create(), tokens: [] as number[], requested: [] as number[] }];
-    let [next, longest] = [1, 0];
+describe('CPU caches that grow, fork, truncate and set checkpoints at random', () => {
+  it.each([1, 2, 3, 4])(
+    'hold everything that is attended to, also at checkpoints, in exactly the accounted memory (%i)',
+    (seed) => {
+      const random = seededRandom(seed);
+      const pick = (count: number): number => Math.floor(random() * count);
+      const caches = new Caches();
+      let live = [{ sequence: caches.blocks.create(), tokens: [] as number[], requested: [] as number[] }];
+      let [next, longest] = [1, 0];
 
-    const check = ({ sequence, tokens, requested }: (typeof live)[number]): void => {
-      const cache = caches.cache(sequence.id);
-      expect([sequence.length, cache.length]).toEqual([tokens.length, tokens.length]);
-      const layout = layoutOf(sequence, Math.ceil(tokens.length / 64));
-      for (const group of plan.windowGroups.keys()) {
-        const ranges = layout[group] ?? [];
-        const { first: start } = tokens.length > 0 ? cache.tail(group) : { first: 0 };
-        expect(ranges.at(-1)?.first ?? 0).toBe(start);
-        const firstSeen = group === 0 ? 0 : Math.max(0, tokens.length - window + 1);
-        expect(start).toBeLessThanOrEqual(firstSeen);
-        const saved = new Float32Array(cache.saved(group, layout).buffer);
-        let at = 0;
-        for (const { first, columns } of ranges) {
-          const held = tokens.slice(first, first + columns);
-          for (let row = 0; row < rowsOfLayer; row++, at += columns) {
-            expect(Array.from(saved.subarray(at, at + held.length))).toEqual(held);
+      const check = ({ sequence, tokens, requested }: (typeof live)[number]): void => {
+        const cache = caches.cache(sequence.id);
+        expect([sequence.length, cache.length]).toEqual([tokens.length, tokens.length]);
+        const layout = layoutOf(sequence, Math.ceil(tokens.length / 64));
+        for (const group of plan.windowGroups.keys()) {
+          const ranges = layout[group] ?? [];
+          const { first: start } = tokens.length > 0 ? cache.tail(group) : { first: 0 };
+          expect(ranges.at(-1)?.first ?? 0).toBe(start);
+          const firstSeen = group === 0 ? 0 : Math.max(0, tokens.length - window + 1);
+          expect(start).toBeLessThanOrEqual(firstSeen);
+          const saved = new Float32Array(cache.saved(group, layout).buffer);
+          let at = 0;
+          for (const { first, columns } of ranges) {
+            const held = tokens.slice(first, first + columns);
+            for (let row = 0; row < rowsOfLayer; row++, at += columns) {
+              expect(Array.from(saved.subarray(at, at + held.length))).toEqual(held);
+            }
           }
+          expect(at).toBe(saved.length);
+          for (const passed of requested)
+            if (passed < tokens.length) {
+              const [from, to] = [group === 0 ? 0 : Math.max(0, passed - window + 1), passed];
+              expect(ranges.some(({ first, columns }) => first <= from && to <= first + columns)).toBe(true);
+            }
         }
-        expect(at).toBe(saved.length);
-        for (const passed of requested)
-          if (passed < tokens.length) {
-            const [from, to] = [group === 0 ? 0 : Math.max(0, passed - window + 1), passed];
-            expect(ranges.some(({ first, columns }) => first <= from && to <= first + columns)).toBe(true);
-          }
-      }
-    };
+      };
 
-    for (let step = 0; step < 250; step++) {
-      const one = live[pick(live.length)];
-      if (!one) break;
-      const { sequence, tokens } = one;
-      const what = random();
-      if (what < 0.6) {
-        const count = 1 + pick(mostTokensPerRun);
-        const most = caches.blocks.usedBytes + neededBytes(sequence, count);
-        const fresh = Array.from({ length: count }, () => next++);
-        caches.append(sequence, fresh);
-        tokens.push(...fresh);
-        expect(caches.blocks.usedBytes).toBeLessThanOrEqual(most);
-        longest = Math.max(longest, tokens.length);
-      } else if (what < 0.7) {
-        one.requested = Array.from(
-          { length: pick(maxCheckpoints + 1) },
-          (_, i) => tokens.length + 60 * i + 1 + pick(50),
-        );
-        sequence.setCheckpoints(one.requested);
-      } else if (what < 0.78) {
-        const wanted = Math.max(0, tokens.length - pick(random() < 0.8 ? 600 : 3000));
-        const reached = sequence.reachable(wanted);
-        for (const passed of one.requested) if (passed <= wanted) expect(reached).toBeGreaterThanOrEqual(passed);
-        expect(sequence.truncate(wanted)).toBe(reached);
-        tokens.length = reached;
-        one.requested = one.requested.filter((length) => length <= reached);
-      } else if (what < 0.9 && live.length < 5) {
-        live.push({ sequence: sequence.fork(), tokens: [...tokens], requested: [...one.requested] });
-      } else if (live.length > 1) {
-        sequence.dispose();
-        live = live.filter((other) => other !== one);
+      for (let step = 0; step < 250; step++) {
+        const one = live[pick(live.length)];
+        if (!one) break;
+        const { sequence, tokens } = one;
+        const what = random();
+        if (what < 0.6) {
+          const count = 1 + pick(mostTokensPerRun);
+          const most = caches.blocks.usedBytes + neededBytes(sequence, count);
+          const fresh = Array.from({ length: count }, () => next++);
+          caches.append(sequence, fresh);
+          tokens.push(...fresh);
+          expect(caches.blocks.usedBytes).toBeLessThanOrEqual(most);
+          longest = Math.max(longest, tokens.length);
+        } else if (what < 0.7) {
+          one.requested = Array.from(
+            { length: pick(maxCheckpoints + 1) },
+            (_, i) => tokens.length + 60 * i + 1 + pick(50),
+          );
+          sequence.setCheckpoints(one.requested);
+        } else if (what < 0.78) {
+          const wanted = Math.max(0, tokens.length - pick(random() < 0.8 ? 600 : 3000));
+          const reached = sequence.reachable(wanted);
+          for (const passed of one.requested) if (passed <= wanted) expect(reached).toBeGreaterThanOrEqual(passed);
+          expect(sequence.truncate(wanted)).toBe(reached);
+          tokens.length = reached;
+          one.requested = one.requested.filter((length) => length <= reached);
+        } else if (what < 0.9 && live.length < 5) {
+          live.push({ sequence: sequence.fork(), tokens: [...tokens], requested: [...one.requested] });
+        } else if (live.length > 1) {
+          sequence.dispose();
+          live = live.filter((other) => other !== one);
+        }
+        for (const each of live) check(each);
+        expect(caches.blocks.usedBytes).toBe(caches.bytes());
       }
-      for (const each of live) check(each);
-      expect(caches.blocks.usedBytes).toBe(caches.bytes());
-    }
-    expect(longest).toBeGreaterThan(1500);
-    for (const { sequence } of live) sequence.dispose();
-    expect([caches.blocks.usedBytes, caches.bytes()]).toEqual([0, 0]);
-  });
+      expect(longest).toBeGreaterThan(1500);
+      for (const { sequence } of live) sequence.dispose();
+      expect([caches.blocks.usedBytes, caches.bytes()]).toEqual([0, 0]);
+    },
+  );
 });

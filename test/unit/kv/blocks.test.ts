@@ -20,7 +20,7 @@ function grow(table: BlockTable, length: number, tokens: number, step: number): 
 }
 
 describe('blocks of full attention', () => {
-  it('are taken as tokens come and given back with them', () => {
+  it('are taken as tokens are appended and released as they are truncated', () => {
     const pool = newPool(8);
     const table = new BlockTable(pool);
     grow(table, 0, 65, 7);
@@ -31,7 +31,7 @@ describe('blocks of full attention', () => {
     expect(pool.freeBlocks).toBe(8);
   });
 
-  it('are shared by a fork, but for the partly filled one that is written next', () => {
+  it('are shared by a fork, except the partly filled one that it writes to', () => {
     const pool = newPool(8);
     const table = new BlockTable(pool);
     grow(table, 0, 40, 40);
@@ -56,7 +56,7 @@ describe('blocks of full attention', () => {
 describe('blocks of a sliding window', () => {
   const window = 128;
 
-  it('never exceed what is planned for a sequence', () => {
+  it('never exceed the planned number', () => {
     for (const [tokens, step] of [
       [10_000, 1],
       [10_000, 512],
@@ -74,7 +74,7 @@ describe('blocks of a sliding window', () => {
     expect(maxBlocks(131_072, 512, { slidingWindow: window, blockTokens })).toBeLessThan(131_072 / blockTokens / 3);
   });
 
-  it('hold all that the next token sees, after any length', () => {
+  it('hold everything that the next token attends to, at any length', () => {
     const table = new BlockTable(newPool(1000, window));
     let length = 0;
     for (const step of [1, 500, 33, 700, 2, 512, 512, 3]) {
@@ -85,7 +85,7 @@ describe('blocks of a sliding window', () => {
     }
   });
 
-  it('let a sequence go back a little, or to a snapshot', () => {
+  it('allow a short truncation, or a longer one to a checkpoint', () => {
     const table = new BlockTable(newPool(1000, window));
     const length = grow(table, 0, 3000, 100);
     expect(table.reachable(length - 200)).toBe(length - 200);
@@ -99,7 +99,7 @@ describe('blocks of a sliding window', () => {
     expect(table.reachable(1512)).toBe(1512);
   });
 
-  it('let a sequence and its forks go back to a mark', () => {
+  it('allow a sequence and its forks to truncate to a requested checkpoint', () => {
     const table = new BlockTable(newPool(1000, window));
     table.setCheckpoints([301, 777]);
     grow(table, 0, 400, 100);
@@ -115,7 +115,7 @@ describe('blocks of a sliding window', () => {
     }
   });
 
-  it('keep nothing more for marks that others took the place of', () => {
+  it('release what replaced checkpoints kept', () => {
     const pool = newPool(1000, window);
     const table = new BlockTable(pool);
     table.setCheckpoints([100, 300]);
@@ -128,7 +128,7 @@ describe('blocks of a sliding window', () => {
     expect(pool.freeBlocks).toBe(unmarked.freeBlocks);
   });
 
-  it('give every page back once, forked or not', () => {
+  it('are each released once, forked or not', () => {
     const pool = newPool(1000, window);
     const table = new BlockTable(pool);
     const length = grow(table, 0, 900, 60);
@@ -141,7 +141,7 @@ describe('blocks of a sliding window', () => {
   });
 });
 
-describe('sequences that grow, fork, go back and are marked at random', () => {
+describe('sequences that grow, fork, truncate and set checkpoints at random', () => {
   const window = 40;
 
   /** A sequence, and what its tokens are: each has a value of its own. */
@@ -152,73 +152,76 @@ describe('sequences that grow, fork, go back and are marked at random', () => {
     marks: number[];
   }
 
-  it.each([1, 2, 3, 4, 5, 6])('find all that they see, at every mark too, and give every page back (%i)', (seed) => {
-    const random = seededRandom(seed);
-    const pick = (count: number): number => Math.floor(random() * count);
-    const pool = newPool(3000, window);
-    const memory = new Int32Array(3000 * blockTokens);
-    const live: Modelled[] = [{ table: new BlockTable(pool), values: [], marks: [] }];
-    let next = 1;
-    let longest = 0;
+  it.each([1, 2, 3, 4, 5, 6])(
+    'find everything that they attend to, also at checkpoints, and release every block (%i)',
+    (seed) => {
+      const random = seededRandom(seed);
+      const pick = (count: number): number => Math.floor(random() * count);
+      const pool = newPool(3000, window);
+      const memory = new Int32Array(3000 * blockTokens);
+      const live: Modelled[] = [{ table: new BlockTable(pool), values: [], marks: [] }];
+      let next = 1;
+      let longest = 0;
 
-    const append = ({ table, values }: Modelled, count: number): void => {
-      const [copy] = table.prepare(values.length, values.length + count);
-      if (copy) memory.copyWithin(copy.to * blockTokens, copy.from * blockTokens, (copy.from + 1) * blockTokens);
-      for (let i = 0; i < count; i++, next++) {
-        memory[
-          (table.blocks[Math.floor(values.length / blockTokens)] ?? 0) * blockTokens + (values.length % blockTokens)
-        ] = next;
-        values.push(next);
-      }
-      table.slide(values.length);
-      longest = Math.max(longest, values.length);
-    };
-    const setCheckpoints = (sequence: Modelled): void => {
-      const { values, table } = sequence;
-      const ahead = Array.from({ length: pick(maxCheckpoints + 1) }, (_, i) => values.length + 50 * i + pick(30));
-      table.setCheckpoints(ahead);
-      sequence.marks = ahead.filter((length) => length > 0);
-    };
-    const back = (sequence: Modelled): void => {
-      const { table, values } = sequence;
-      const wanted = Math.max(0, values.length - pick(random() < 0.8 ? 500 : 3000));
-      const reached = table.reachable(wanted);
-      for (const passed of sequence.marks) if (passed <= wanted) expect(reached).toBeGreaterThanOrEqual(passed);
-      table.truncate(reached);
-      values.length = reached;
-      sequence.marks = sequence.marks.filter((length) => length <= reached);
-    };
-    const check = ({ table, values }: Modelled): void => {
-      const first = Math.max(0, values.length - window + 1);
-      const seen = values.slice(first).map((_, i) => {
-        const block = table.blocks[Math.floor((first + i) / blockTokens)] ?? -1;
-        return memory[block * blockTokens + ((first + i) % blockTokens)];
-      });
-      expect(seen).toEqual(values.slice(first));
-      const held = table.blocks.filter((block) => block >= 0).length;
-      expect(held).toBeLessThanOrEqual(maxBlocks(values.length, 100, { slidingWindow: window, blockTokens }));
-    };
+      const append = ({ table, values }: Modelled, count: number): void => {
+        const [copy] = table.prepare(values.length, values.length + count);
+        if (copy) memory.copyWithin(copy.to * blockTokens, copy.from * blockTokens, (copy.from + 1) * blockTokens);
+        for (let i = 0; i < count; i++, next++) {
+          memory[
+            (table.blocks[Math.floor(values.length / blockTokens)] ?? 0) * blockTokens + (values.length % blockTokens)
+          ] = next;
+          values.push(next);
+        }
+        table.slide(values.length);
+        longest = Math.max(longest, values.length);
+      };
+      const setCheckpoints = (sequence: Modelled): void => {
+        const { values, table } = sequence;
+        const ahead = Array.from({ length: pick(maxCheckpoints + 1) }, (_, i) => values.length + 50 * i + pick(30));
+        table.setCheckpoints(ahead);
+        sequence.marks = ahead.filter((length) => length > 0);
+      };
+      const back = (sequence: Modelled): void => {
+        const { table, values } = sequence;
+        const wanted = Math.max(0, values.length - pick(random() < 0.8 ? 500 : 3000));
+        const reached = table.reachable(wanted);
+        for (const passed of sequence.marks) if (passed <= wanted) expect(reached).toBeGreaterThanOrEqual(passed);
+        table.truncate(reached);
+        values.length = reached;
+        sequence.marks = sequence.marks.filter((length) => length <= reached);
+      };
+      const check = ({ table, values }: Modelled): void => {
+        const first = Math.max(0, values.length - window + 1);
+        const seen = values.slice(first).map((_, i) => {
+          const block = table.blocks[Math.floor((first + i) / blockTokens)] ?? -1;
+          return memory[block * blockTokens + ((first + i) % blockTokens)];
+        });
+        expect(seen).toEqual(values.slice(first));
+        const held = table.blocks.filter((block) => block >= 0).length;
+        expect(held).toBeLessThanOrEqual(maxBlocks(values.length, 100, { slidingWindow: window, blockTokens }));
+      };
 
-    for (let step = 0; step < 800; step++) {
-      const at = pick(live.length);
-      const sequence = live[at];
-      if (!sequence) continue;
-      const what = random();
-      if (what < 0.6) append(sequence, 1 + pick(100));
-      else if (what < 0.7) setCheckpoints(sequence);
-      else if (what < 0.78) back(sequence);
-      else if (what < 0.93 && live.length < 6) {
-        live.push({ table: sequence.table.fork(), values: [...sequence.values], marks: [...sequence.marks] });
-      } else if (live.length > 1) {
-        sequence.table.truncate(0);
-        live.splice(at, 1);
+      for (let step = 0; step < 800; step++) {
+        const at = pick(live.length);
+        const sequence = live[at];
+        if (!sequence) continue;
+        const what = random();
+        if (what < 0.6) append(sequence, 1 + pick(100));
+        else if (what < 0.7) setCheckpoints(sequence);
+        else if (what < 0.78) back(sequence);
+        else if (what < 0.93 && live.length < 6) {
+          live.push({ table: sequence.table.fork(), values: [...sequence.values], marks: [...sequence.marks] });
+        } else if (live.length > 1) {
+          sequence.table.truncate(0);
+          live.splice(at, 1);
+        }
+        for (const each of live) check(each);
       }
-      for (const each of live) check(each);
-    }
-    expect(longest).toBeGreaterThan(1500);
-    for (const { table } of live) table.truncate(0);
-    expect(pool.freeBlocks).toBe(3000);
-  });
+      expect(longest).toBeGreaterThan(1500);
+      for (const { table } of live) table.truncate(0);
+      expect(pool.freeBlocks).toBe(3000);
+    },
+  );
 });
 
 describe('blocks of a backend that needs consecutive tokens in one piece', () => {

@@ -28,7 +28,7 @@ function setUp({ maxIdle = 2, ...options }: SetUp = {}) {
 }
 
 describe('the prefix cache', () => {
-  it('gives a new sequence for a prompt it has not seen', async () => {
+  it('creates a sequence for an unknown prompt', async () => {
     const { use } = setUp();
     expect(await use(range(40))).toBe(0);
     expect(await use(range(40, 500))).toBe(0);
@@ -41,14 +41,14 @@ describe('the prefix cache', () => {
     expect(decoder.live.size).toBe(1);
   });
 
-  it('leaves the last token to compute when all of them are cached', async () => {
+  it('leaves the last token to compute if all are cached', async () => {
     const { use } = setUp();
     await use(range(40));
     expect(await use(range(40))).toBe(39);
     expect(await use(range(20))).toBe(19);
   });
 
-  it('holds exactly the shared beginning when it hands out a sequence', async () => {
+  it('returns a sequence that holds exactly the shared prefix', async () => {
     const { decoder, use } = setUp();
     await use(range(60));
     expect(await use([...range(40), 7, 7, 7])).toBe(40);
@@ -56,13 +56,13 @@ describe('the prefix cache', () => {
     expect(sequence?.tokens).toEqual([...range(40), 7, 7, 7]);
   });
 
-  it('ignores a shared beginning too short to pay', async () => {
+  it('ignores a shared prefix that is too short', async () => {
     const { use } = setUp();
     await use(range(60));
     expect(await use([...range(10), ...range(50, 700)])).toBe(0);
   });
 
-  it('copies a shared preamble instead of cutting another conversation short', async () => {
+  it('forks a shared preamble instead of truncating another conversation', async () => {
     const { use } = setUp({ maxIdle: 3 });
     const first = [...range(20), ...range(200, 300)];
     const second = [...range(20), ...range(200, 600)];
@@ -72,14 +72,14 @@ describe('the prefix cache', () => {
     expect(await use([...second, 1])).toBe(220);
   });
 
-  it('lets one kind of request begin from the tokens of another without taking them away', async () => {
+  it('forks the sequence of another request class', async () => {
     const { use } = setUp();
     await use(range(100), 'chat');
     expect(await use([...range(90), 5, 5], 'summary')).toBe(90);
     expect(await use(range(120), 'chat')).toBe(100);
   });
 
-  it('keeps a chat through any number of keystrokes and summaries', async () => {
+  it('keeps a chat despite any number of keystrokes and summaries', async () => {
     const { decoder, use } = setUp();
     await use(range(100), 'chat');
     for (let i = 0; i < 50; i++) {
@@ -90,7 +90,7 @@ describe('the prefix cache', () => {
     expect(decoder.live.size).toBe(5);
   });
 
-  it('drops the longest unused sequences when memory is spent, and no more than it must', async () => {
+  it('evicts the least recently used sequences, and only as many as needed', async () => {
     const { cache, decoder, use } = setUp({ blocks: 8 });
     await use(range(3 * blockTokens), 'chat');
     await use(range(3 * blockTokens, 1000), 'keystroke');
@@ -102,7 +102,7 @@ describe('the prefix cache', () => {
     expect(await use(range(3 * blockTokens), 'chat')).toBe(0);
   });
 
-  it('counts what sequences share once', async () => {
+  it('counts shared blocks once', async () => {
     const { decoder, use } = setUp({ maxIdle: 4 });
     const preamble = range(4 * blockTokens);
     const free = decoder.pool.freeBlocks;
@@ -110,7 +110,7 @@ describe('the prefix cache', () => {
     expect(free - decoder.pool.freeBlocks).toBe(4 + 3 * 5);
   });
 
-  it('makes room before a prompt is computed, not after', async () => {
+  it('evicts before a prompt is computed', async () => {
     const { cache, decoder, use } = setUp({ blocks: 8 });
     await use(range(6 * blockTokens));
     const { sequence } = cache.acquire(range(3 * blockTokens, 500), 'keystroke');
@@ -144,7 +144,7 @@ describe('the prefix cache', () => {
     expect(() => cache.release(lease, range(40))).toThrow('twice');
   });
 
-  it('copes with a decoder that cannot rewind as far as asked', () => {
+  it('accepts a decoder that can’t truncate as far as asked', () => {
     const { cache, decoder } = setUp();
     const lease = cache.acquire(range(60), 'chat');
     for (const sequence of decoder.live) {
@@ -159,7 +159,7 @@ describe('the prefix cache', () => {
     expect(cache.acquire(range(50), 'chat').cachedTokens).toBe(0);
   });
 
-  it('takes the sequence that can go back to most, not the one that holds most', async () => {
+  it('chooses the sequence with the longest reachable prefix, not the longest sequence', async () => {
     const { cache, use } = setUp({ slidingWindow: 32 });
     const prompt = range(900);
     // Shares 900 tokens, and goes back to a snapshot of 512; shares 800, and goes back to a mark there.
@@ -169,14 +169,14 @@ describe('the prefix cache', () => {
     expect(await use([...prompt, 7], 'chat')).toBe(800);
   });
 
-  it('goes back no further than it must through a window', async () => {
+  it('truncates no further than needed with a sliding window', async () => {
     const { use } = setUp({ slidingWindow: 32 });
     const conversation = [...range(700), ...range(500, 2000)];
     await use(conversation, 'chat', [701]);
     expect(await use([...range(700), 1, 1], 'chat', [701])).toBe(700);
   });
 
-  it('frees everything when cleared', async () => {
+  it('releases everything when cleared', async () => {
     const { cache, decoder, use } = setUp();
     await use(range(40));
     cache.clear();
