@@ -112,8 +112,6 @@ function oneLine(error: unknown): string {
   return text.replace(/^HearthError: /, '').replaceAll(/\s*\n\s*/g, ' ');
 }
 
-await main();
-
 // Handles arguments with very long lines. On Linux, ONNX Runtime 1.30 matches the process's command line with a recursive
 // expression, which overflows the stack at a line of about 14,000 characters. Such arguments are passed to a child process
 // in its environment.
@@ -141,3 +139,5 @@ async function runInChild(args: readonly string[]): Promise<number> {
   const [status] = await once(child, 'exit');
   return typeof status === 'number' ? status : 1;
 }
+
+await main();

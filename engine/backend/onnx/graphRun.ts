@@ -1,8 +1,9 @@
 /** Runs forward passes of the graph over the tokens of one sequence. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
+import type { SequenceSlice } from '../backend.ts';
 import { floats, KeyValueCache } from './keyValueCache.ts';
-import type { GraphInputs, RotationInputs } from './messages.ts';
+import type { CacheLayout, GraphInputs, RotationInputs } from './messages.ts';
 
 /** Limits on the bytes of attention scores in one pass. At long contexts, prompts are split into smaller chunks. */
 export interface ScoreBytes {
@@ -40,14 +41,19 @@ export class GraphRun {
     return new KeyValueCache(this.#inputs);
   }
 
-  /** Appends `tokens` to the cache, which has room for them. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
-  async run(cache: KeyValueCache, tokens: readonly number[], logits: 'none' | 'last' | 'all'): Promise<Float32Array> {
+  /** Appends `tokens` to the cache, in a layout with room for them. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
+  async run(
+    cache: KeyValueCache,
+    layout: CacheLayout,
+    tokens: readonly number[],
+    logits: SequenceSlice['logits'],
+  ): Promise<Float32Array> {
     const chunks: Float32Array[] = [];
     for (let first = 0; first < tokens.length; ) {
       const count = Math.min(tokens.length - first, this.#maxChunkTokens(cache));
       const isLast = first + count === tokens.length;
       const rows = logits === 'all' ? range(count) : logits === 'last' && isLast ? [count - 1] : [];
-      chunks.push(await this.#runChunk(cache, tokens.slice(first, first + count), rows));
+      chunks.push(await this.#runChunk(cache, layout, tokens.slice(first, first + count), rows));
       first += count;
     }
     return concatenated(chunks.filter(({ length }) => length > 0));
@@ -65,7 +71,7 @@ export class GraphRun {
     return Math.max(fitting(usual), Math.min(minChunkTokens, fitting(max)));
   }
 
-  async #runChunk(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {
+  async #runChunk(cache: KeyValueCache, layout: CacheLayout, tokens: readonly number[], rows: readonly number[]) {
     const count = tokens.length;
     const results = await this.#session.run({
       ids: int64(tokens, [1, count]),
@@ -74,6 +80,8 @@ export class GraphRun {
       ...this.#windowFeeds(cache, count),
       ...cache.feeds(),
     });
+    // Not before: this chunk would read the new columns too.
+    cache.arrange(layout, cache.length);
     cache.append(results['cached'], count);
     return floats(results['logits']);
   }

@@ -67,9 +67,7 @@ export class GraphThread {
     const values: Float32Array[] = [];
     try {
       for (const { sequence, layout, tokens, logits } of slices) {
-        const cache = this.#cache(sequence);
-        cache.arrange(layout, cache.length);
-        values.push(await this.#graphRun.run(cache, tokens, logits));
+        values.push(await this.#graphRun.run(this.#cache(sequence), layout, tokens, logits));
       }
     } catch (error) {
       for (const [i, { sequence }] of slices.entries()) this.#cache(sequence).length = before[i] ?? 0;

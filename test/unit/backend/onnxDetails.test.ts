@@ -176,13 +176,9 @@ describe('a prompt with attention scores beyond the memory limit', () => {
     const few = 6 * 4 * 500;
     const scoreBytes = { usual: few, max: few };
     const [whole, pieces] = [new GraphRun(session, graph.inputs), new GraphRun(session, graph.inputs, scoreBytes)];
-    const withRoom = (run: GraphRun) => {
-      const cache = run.emptyCache();
-      cache.arrange([[{ first: 0, columns: 128 }]], 0);
-      return cache;
-    };
-    const expected = await whole.run(withRoom(whole), tokens, 'all');
-    const actual = await pieces.run(withRoom(pieces), tokens, 'all');
+    const layout = [[{ first: 0, columns: 128 }]];
+    const expected = await whole.run(whole.emptyCache(), layout, tokens, 'all');
+    const actual = await pieces.run(pieces.emptyCache(), layout, tokens, 'all');
     expect(actual).toHaveLength(expected.length);
     expect(largestDifference(actual, expected)).toBeLessThan(1e-4);
     await session.release();
