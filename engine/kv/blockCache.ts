@@ -157,18 +157,22 @@ export class BlockCache implements SequenceSerializer {
     );
   }
 
+  /** @throws HearthError `out-of-memory` if the tokens about to be appended don't fit. */
+  requireRoom(demands: readonly CacheDemand[]): void {
+    if (this.hasRoom(demands)) return;
+    throw new HearthError(
+      'out-of-memory',
+      'The open conversations fill the KV cache. Nothing was changed. Close one, or load the model with a shorter context.',
+    );
+  }
+
   /**
    * Takes the blocks for the tokens about to be appended.
    * @returns for each group the blocks to copy before anything is written.
    * @throws HearthError `out-of-memory`; nothing is changed then.
    */
   prepare(demands: readonly CacheDemand[]): (readonly BlockCopy[])[] {
-    if (!this.hasRoom(demands)) {
-      throw new HearthError(
-        'out-of-memory',
-        'The open conversations fill the KV cache. Nothing was changed. Close one, or load the model with a shorter context.',
-      );
-    }
+    this.requireRoom(demands);
     return this.pools.map((_, group) =>
       demands.flatMap(({ sequence, tokens }) => {
         const { length, tables } = this.#require(sequence);

@@ -6,8 +6,7 @@ import { nameOf } from '../context/sources.ts';
 import { documentSymbols, uriOf } from '../context/workspace.ts';
 import { codeBlock } from './codeBlock.ts';
 import { type LineRange, place } from './placement.ts';
-import { chosenTarget, newFileUri } from './target.ts';
-import { putIntoTerminal } from './terminal.ts';
+import { chosenTarget, newFileUri, putIntoTerminal } from './target.ts';
 
 export const proposalScheme = 'hearth-proposal';
 

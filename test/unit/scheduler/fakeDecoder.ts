@@ -5,6 +5,8 @@ import type {
   DeviceSampling,
   SamplingSlice,
   SequenceSlice,
+  SubmittedPass,
+  Tuner,
 } from '../../../engine/backend/backend.ts';
 import { BlockPool, BlockTable } from '../../../engine/kv/blocks.ts';
 import type { CacheDemand, Sequence, SequenceSerializer } from '../../../engine/kv/sequence.ts';
@@ -88,6 +90,11 @@ export interface FakeDecoderOptions {
   readonly slidingWindow?: number;
   /** It samples the tokens itself, up to 16 a step. */
   readonly draws?: boolean;
+  /** It goes on sampling while the host takes the tokens; the log has steps and those ahead. */
+  readonly samplesAhead?: boolean;
+  readonly tuner?: Tuner;
+  /** It has `submit`: a pass is done when this resolves. */
+  readonly afterSubmit?: (batch: readonly SequenceSlice[]) => Promise<void>;
   /** `steps`: the passes of one call, if it samples the tokens itself. */
   readonly beforeRun?: (batch: readonly SequenceSlice[], steps: number) => void | Promise<void>;
 }
@@ -122,7 +129,11 @@ export class FakeDecoder implements Decoder {
   readonly pool: BlockPool;
   /** Steps of every call of `deviceSampling.sample`, in order. */
   readonly draws: number[] = [];
+  /** Steps ahead of every call. */
+  readonly ahead: number[] = [];
   readonly deviceSampling?: DeviceSampling;
+  readonly tuner?: Tuner;
+  readonly submit?: (batch: readonly SequenceSlice[]) => Promise<SubmittedPass>;
   /** Its tokens as 32-bit numbers, in two pieces. */
   readonly serializer: SequenceSerializer = {
     format: 'fake',
@@ -146,7 +157,17 @@ export class FakeDecoder implements Decoder {
     this.contextTokens = options.contextTokens ?? 256;
     this.maxTokensPerRun = options.maxTokensPerRun ?? 64;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
-    if (options.draws) this.deviceSampling = { maxSteps: 16, supports: () => true, sample: this.#sample.bind(this) };
+    const sample = this.#sample.bind(this);
+    const { samplesAhead = false, afterSubmit, tuner } = options;
+    if (tuner) this.tuner = tuner;
+    if (options.draws) this.deviceSampling = { maxSteps: 16, samplesAhead, supports: () => true, sample };
+    if (afterSubmit) {
+      this.submit = async (batch) => {
+        await options.beforeRun?.(batch, 1);
+        for (const slice of batch) this.#step(slice, batch.length);
+        return { done: afterSubmit(batch) };
+      };
+    }
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
   }
 
@@ -196,8 +217,13 @@ export class FakeDecoder implements Decoder {
   }
 
   /** Greedy whatever the rules, except for forbidden tokens. */
-  async #sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
+  async #sample(slices: readonly SamplingSlice[], steps: number, ahead = 0): Promise<number[][]> {
     this.draws.push(steps);
+    this.ahead.push(ahead);
+    for (const { sequence, uniforms } of slices) {
+      if (sequence.length + steps + ahead > this.contextTokens) throw new Error('The fake context has no room ahead.');
+      if (uniforms.length < steps + ahead) throw new Error('Too few random numbers.');
+    }
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     await this.#options.beforeRun?.(batch, steps);
     return slices.map(({ sequence, token, stopIds, forbidden }) => {
