@@ -9,16 +9,15 @@ import { cache } from './cli/cache.ts';
 import { chat } from './cli/chat.ts';
 import { type Command, commandHelp, commonOptions, optionTable, readArguments } from './cli/command.ts';
 import { complete, generate, summarise } from './cli/complete.ts';
+import { logits } from './cli/decoder.ts';
 import { devices } from './cli/devices.ts';
-import { doctor } from './cli/doctor.ts';
+import { doctor, tune } from './cli/doctor.ts';
 import { index, search } from './cli/indexFolder.ts';
 import { inspect } from './cli/inspect.ts';
-import { logits } from './cli/logits.ts';
 import { models } from './cli/models.ts';
 import { replay } from './cli/replay.ts';
 import { serve } from './cli/serve.ts';
 import type { Terminal } from './cli/terminal.ts';
-import { tune } from './cli/tune.ts';
 import { HearthError, invalidInput } from './errors.ts';
 
 const commands: readonly Command[] = [

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import type OpenAI from 'openai';
 import { z } from 'zod';
-import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
+import { checkSchemaBounds } from '../grammar/refusals.ts';
 import { limits } from '../limits.ts';
 import {
   type Delta,

@@ -1,6 +1,6 @@
 /** Chat: fits the conversation into the context, and separates thinking from the answer. */
 import { HearthError } from '../errors.ts';
-import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
+import { checkSchemaBounds } from '../grammar/refusals.ts';
 import type { ChatMessage, OutputPiece, Tool } from '../prompt/conversation.ts';
 import type { ChatPrompt, PromptFormat, PromptOptions } from '../prompt/formats/promptFormat.ts';
 import type { ThinkingMode } from '../prompt/thinking.ts';
