@@ -33,6 +33,14 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
 }
 
+/** The error for logits that are not numbers, though the weights are those of the file. */
+export const notFinite = (): HearthError =>
+  new HearthError(
+    'unsupported',
+    "The model's results are not numbers: its weights are damaged, or larger than this backend can compute with. " +
+      'Download the model again, or convert it again.',
+  );
+
 export interface Backend {
   readonly name: BackendName;
   /** @throws HearthError `unsupported`, `out-of-memory`, `invalid-input`, `cancelled`. */
@@ -192,6 +200,8 @@ export interface DecoderMemory {
   /** Bytes of keys and values in use, and the most that may be in use. */
   readonly cacheBytes: number;
   readonly cacheCapacityBytes: number;
+  /** Beyond this, sequences that nobody uses are given up even while there is room; absent: never. */
+  readonly idleLimitBytes?: number;
   /** Of one cached value, including its share of the scales. */
   readonly cacheBytesPerValue: number;
 }

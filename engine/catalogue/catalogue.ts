@@ -5,6 +5,7 @@ import { limits } from '../limits.ts';
 import type { Family } from '../model/spec/spec.ts';
 import { catalogueData } from './catalogueData.ts';
 import { isSafeFileName, isSha256 } from './paths.ts';
+import { places } from './userHelp.ts';
 
 const families = [
   'llama',
@@ -103,5 +104,5 @@ export function requireEntry(id: string, entries: readonly CatalogueEntry[] = ca
   const entry = findEntry(id, entries);
   if (entry) return entry;
   const shown = JSON.stringify(id.slice(0, 80));
-  throw notFound(`${shown} is not in the catalogue. Run \`hearth models list\` to see the available models.`);
+  throw notFound(`${shown} is not in the catalogue. ${places().list} has the available models.`);
 }

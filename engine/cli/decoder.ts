@@ -1,7 +1,6 @@
 /** Loads a decoder without the engine, for commands that work on token ids. */
 
 import { open, readFile, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { z } from 'zod';
 import type { Decoder } from '../backend/backend.ts';
 import { defaultModelId } from '../catalogue/catalogue.ts';
@@ -44,7 +43,7 @@ export async function withDecoder<Result>(
       contextTokens: contextOf(values, contextTokens),
       threads: values.count('threads'),
       cachePrecision: values.cachePrecision(),
-      cacheDirectory: join(store.directory, 'derived'),
+      storeDirectory: store.directory,
       onProgress: ({ doneBytes, totalBytes }) => progress.show('Loading', doneBytes, totalBytes, 'bytes'),
       signal: terminal.signal,
     });

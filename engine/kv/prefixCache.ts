@@ -10,6 +10,8 @@ export interface PrefixCacheOptions {
   readonly decoder: {
     createSequence(): Sequence;
     canAllocate(demands: readonly CacheDemand[]): boolean;
+    /** See `DecoderMemory`. */
+    memory(): { readonly cacheBytes: number; readonly idleLimitBytes?: number };
   };
   /** Most idle sequences of an owner. */
   readonly maxIdle: (owner: string) => number;
@@ -134,6 +136,17 @@ export class PrefixCache {
     const own = [...this.#idle].filter(({ owner }) => owner === idle.owner);
     const excess = own.length - this.#options.maxIdle(idle.owner);
     for (const oldest of own.slice(0, Math.max(0, excess))) this.#drop(oldest);
+    this.#shrink(idle);
+  }
+
+  /** Gives up idle sequences beyond the decoder's limit, but not the one that was just used. */
+  #shrink(newest: IdleSequence): void {
+    for (;;) {
+      const { cacheBytes, idleLimitBytes = Number.POSITIVE_INFINITY } = this.#options.decoder.memory();
+      const least = this.#nextToEvict();
+      if (cacheBytes <= idleLimitBytes || least === undefined || least === newest) return;
+      this.#drop(least);
+    }
   }
 
   #reuse(tokens: readonly number[], owner: string): Sequence | undefined {

@@ -6,8 +6,7 @@
 import { createHash } from 'node:crypto';
 import { HearthError } from '../errors.ts';
 import { limits } from '../limits.ts';
-import type { PrefixCache } from './prefixCache.ts';
-import { PrefixTree } from './prefixCache.ts';
+import { type PrefixCache, PrefixTree } from './prefixCache.ts';
 import type { Sequence, SequenceSerializer } from './sequence.ts';
 import {
   listSnapshots,

@@ -2,11 +2,11 @@
  * The loaded models by role: one that chats, and perhaps another one that completes code. Both share the device. A model
  * that has both roles is loaded once.
  */
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import type { z } from 'zod';
 import { findEntry } from '../catalogue/catalogue.ts';
 import { ModelDigest } from '../catalogue/modelDigest.ts';
-import { digestDirectory, snapshotDirectory } from '../catalogue/paths.ts';
+import { snapshotDirectory } from '../catalogue/paths.ts';
 import type { Store } from '../catalogue/store.ts';
 import { throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
@@ -132,7 +132,7 @@ export class ModelRoles {
   async #open(params: LoadParams, path: string, signal: AbortSignal): Promise<Pick<Held, 'loaded' | 'digest'>> {
     const { directory } = this.#options.store;
     const name = findEntry(params.model)?.name ?? basename(path);
-    const digest = await ModelDigest.of(path, digestDirectory(directory));
+    const digest = await ModelDigest.of(path, directory);
     const loaded = await loadModel({
       ...params,
       id: params.model,
@@ -140,7 +140,7 @@ export class ModelRoles {
       path,
       device: this.#device,
       ...(params.role === 'completion' && { mostContextTokens: limits.generation.completionContextTokens }),
-      cacheDirectory: join(directory, 'derived'),
+      storeDirectory: directory,
       snapshots: { directory: snapshotDirectory(directory), limitBytes: params.diskCacheBytes, digest },
       onProgress: ({ doneBytes, totalBytes }) =>
         this.#options.onProgress({

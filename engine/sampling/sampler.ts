@@ -3,7 +3,7 @@
  * logit bias, repetition penalty, presence penalty, temperature, top-k, top-p, min-p, sample. llama.cpp's default chain
  * applies the temperature last, so its top-p keeps another set; model cards publish values for this order.
  */
-import type { SamplingParams } from '../backend/backend.ts';
+import { notFinite, type SamplingParams } from '../backend/backend.ts';
 import type { OutputPiece } from '../prompt/conversation.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
@@ -87,9 +87,10 @@ export function argmax(logits: Float32Array): number {
     if (logit > bestLogit) {
       bestLogit = logit;
       best = id;
-    } else if (Number.isNaN(logit)) throw new Error(`The logit of token ${id} is not a number.`);
+    } else if (Number.isNaN(logit)) throw notFinite();
   }
-  if (!Number.isFinite(bestLogit)) throw new Error(`The largest of ${logits.length} logits is ${bestLogit}.`);
+  if (bestLogit === Number.POSITIVE_INFINITY) throw notFinite();
+  if (bestLogit === Number.NEGATIVE_INFINITY) throw new Error(`None of ${logits.length} tokens is allowed.`);
   return best;
 }
 

@@ -12,8 +12,14 @@ import { limits } from '../limits.ts';
 import { outputSize } from '../model/spec/spec.ts';
 import type { SchedulerStatistics } from '../protocol/statistics.ts';
 import { DeviceSampler, type DeviceStep } from './deviceSampling.ts';
-import type { RequestClass, StepLimits, StepSlice } from './job.ts';
-import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
+import {
+  Job,
+  type RequestClass,
+  type StepLimits,
+  type StepSlice,
+  type TokenOutcome,
+  type TokenRequest,
+} from './job.ts';
 import { MemoryRoom } from './memoryRoom.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
 import { type DeviceUser, SharedDevice } from './sharedDevice.ts';

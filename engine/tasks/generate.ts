@@ -13,8 +13,13 @@ import {
   without,
 } from '../sampling/logitsProcessor.ts';
 import { Uniforms } from '../sampling/random.ts';
-import type { LogprobRecorder, TokenLogprob } from '../sampling/sampler.ts';
-import { type SamplerSettings, sample, type TokenHistory } from '../sampling/sampler.ts';
+import {
+  type LogprobRecorder,
+  type SamplerSettings,
+  sample,
+  type TokenHistory,
+  type TokenLogprob,
+} from '../sampling/sampler.ts';
 import type { RequestClass, SamplingState, TokenOutcome } from '../scheduler/job.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 import type { Sliced } from '../tokenizer/tokenizer.ts';

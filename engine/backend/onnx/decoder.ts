@@ -8,7 +8,7 @@ import type { CacheDemand, Sequence, SequenceSerializer } from '../../kv/sequenc
 import { cacheBytesPerToken, type DecoderSpec, processorPrecision } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { checkedBatch, type Decoder, type DecoderMemory, fullContexts, type SequenceSlice } from '../backend.ts';
-import type { ModelNeeds } from '../memoryPlan.ts';
+import { type ModelNeeds, usualContextTokens } from '../memoryPlan.ts';
 import {
   bytesOf,
   type CacheLayout,
@@ -32,6 +32,10 @@ export interface LoadedGraph {
   readonly layers: readonly LayerCacheSpec[];
   readonly weightBytes: number;
   readonly thread: ThreadClient;
+  /** Whether another program wrote into the file that holds the weights. */
+  readonly weightsChanged: () => Promise<boolean>;
+  /** The error to throw if it did, or for logits that are not finite. */
+  readonly damage: (changed: boolean) => Promise<HearthError>;
   /** Removes temporary files of this decoder. */
   readonly cleanUp: () => Promise<void>;
 }
@@ -65,6 +69,7 @@ export class OnnxDecoder implements Decoder {
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
     const slices = checkedBatch(batch, this, (sequence) => this.#cache.own(sequence));
+    if (await this.#graph.weightsChanged()) throw await this.#graph.damage(true);
     this.#cache.prepare(slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })));
     const { values } = await this.#graph.thread.ask({
       kind: 'run',
@@ -73,6 +78,7 @@ export class OnnxDecoder implements Decoder {
       }),
     });
     for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
+    if (!values.every(isNumeric)) throw await this.#graph.damage(false);
     return [...values];
   }
 
@@ -85,13 +91,22 @@ export class OnnxDecoder implements Decoder {
     const { weightBytes, layers } = this.#graph;
     const [layer] = layers;
     const cacheBytesPerValue = layer ? bytesOf(layer) / rowsOf(layer) : 0;
-    return { weightBytes, cacheBytes, cacheCapacityBytes: storage.capacityBytes, cacheBytesPerValue };
+    const { groups, capacityBytes: cacheCapacityBytes } = storage;
+    const tokenBytes = groups.reduce((sum, { blockBytes }) => sum + blockBytes / blockTokens, 0);
+    // One usual context: what the list of models says that the model needs.
+    const idleLimitBytes = allocatedTokens(Math.min(this.contextTokens, usualContextTokens)) * tokenBytes;
+    return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue, idleLimitBytes };
   }
 
   dispose(): Promise<void> {
     this.#end ??= this.#graph.thread.end().finally(this.#graph.cleanUp);
     return this.#end;
   }
+}
+
+function isNumeric(logits: Float32Array): boolean {
+  for (const logit of logits) if (!Number.isFinite(logit)) return false;
+  return true;
 }
 
 /** Tokens of a block: columns are allocated in such steps. */

@@ -61,7 +61,7 @@ interface Unit {
 }
 
 /** @param root undefined if the language has no grammar; then the file is split at blank lines. */
-function chunksOf(lines: readonly string[], root: Node | undefined): Chunk[] {
+export function chunksOf(lines: readonly string[], root: Node | undefined): Chunk[] {
   const size = new LineSizes(lines);
   // A final line break does not start another line.
   const last = lines.length - (lines.at(-1) === '' ? 2 : 1);

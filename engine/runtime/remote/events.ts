@@ -206,5 +206,5 @@ async function* pieces(host: string, body: AsyncIterable<Uint8Array>, maxBytes: 
   }
 }
 
-const tooLong = (host: string): HearthError =>
+export const tooLong = (host: string): HearthError =>
   new HearthError('unavailable', `${host} sent more than an answer can be, so Hearth hung up. What came is kept.`);

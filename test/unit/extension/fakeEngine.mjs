@@ -94,7 +94,9 @@ rpc.onRequest('unload', ({ role }) => {
 });
 rpc.onRequest('clearCache', () => ({ files: 3, bytes: 2_500_000 }));
 rpc.onRequest('listModels', () => entries);
+let failedPulls = 0;
 rpc.onRequest('pullModel', async ({ model }, token) => {
+  if (failedPulls++ < Number(env.FAKE_PULL_FAILURES ?? 0)) throw fail('unavailable', 'There is no network.');
   for (let done = 1; done <= 4; done++) {
     if (token.isCancellationRequested) throw fail('cancelled', 'The request was cancelled.');
     rpc.sendNotification('progress', {

@@ -56,6 +56,20 @@ describe('the prefix cache', () => {
     expect(sequence?.tokens).toEqual([...range(40), 7, 7, 7]);
   });
 
+  it('gives up the least recently used beyond what idle sequences may take, never the last one', async () => {
+    const { decoder, cache, use } = setUp({ maxIdle: 8 });
+    const idleLimitBytes = 4 * blockTokens;
+    const memory = decoder.memory.bind(decoder);
+    // FakeDecoder counts a byte for each token of its blocks.
+    decoder.memory = () => ({ ...memory(), idleLimitBytes });
+    for (const first of [0, 1000, 2000, 3000]) await use(range(2 * blockTokens, first));
+    expect(decoder.memory().cacheBytes).toBeLessThanOrEqual(idleLimitBytes);
+    expect(cache.cachedPrefixTokens(range(2 * blockTokens, 0))).toBe(0);
+    expect(cache.cachedPrefixTokens(range(2 * blockTokens, 3000))).toBe(2 * blockTokens);
+    await use(range(5 * blockTokens, 500));
+    expect(cache.idleSequences).toBe(1);
+  });
+
   it('ignores a shared prefix that is too short', async () => {
     const { use } = setUp();
     await use(range(60));

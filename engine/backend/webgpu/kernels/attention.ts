@@ -17,8 +17,7 @@
 import { type AttentionSpec, type CacheRow, cacheRowOf } from '../../../model/spec/spec.ts';
 import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import type { SharedAccess } from './bindings.ts';
-import { declareBuffers, read, write } from './bindings.ts';
+import { declareBuffers, read, type SharedAccess, write } from './bindings.ts';
 import { type CacheReader, cacheReader, pageTokens, rowStruct } from './cacheCode.ts';
 
 export interface AttentionShape {

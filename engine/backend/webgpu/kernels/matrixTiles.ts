@@ -6,8 +6,7 @@
  */
 import type { TensorType } from '../../../formats/tensor.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
-import type { SharedAccess } from './bindings.ts';
-import { read } from './bindings.ts';
+import { read, type SharedAccess } from './bindings.ts';
 import type { TileCode } from './tiles.ts';
 
 // The size of a tile of a prompt's product, and the loading of its operands: the same for plain tiles and subgroup matrices.

@@ -4,8 +4,7 @@
  */
 import type { TensorType } from '../../../formats/tensor.ts';
 import type { GpuCapabilities } from '../device/adapter.ts';
-import type { SharedAccess } from './bindings.ts';
-import { type BufferDeclaration, read } from './bindings.ts';
+import { type BufferDeclaration, read, type SharedAccess } from './bindings.ts';
 import { loadStep, matrixTile, type TileProduct, tileColumns, tileRows, tileTokens } from './matrixTiles.ts';
 
 export interface TileCode {
