@@ -1,7 +1,7 @@
 /** The prompt of an inline completion: fill-in-the-middle if the vocabulary supports it, else a plain continuation. */
 import { importsIn } from '../index/question/imports.ts';
 import { limits } from '../limits.ts';
-import { fillInTheMiddlePrompt } from '../tokenizer/fillInTheMiddle.ts';
+import { fillInTheMiddlePrompt } from '../tokenizer/framingTokens.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface CompletionSource {
