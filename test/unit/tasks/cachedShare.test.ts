@@ -10,7 +10,7 @@ import { cachedShare } from '../../../scripts/completion/cachedShare.ts';
 import { type FileChange, type Key, typing } from '../../../scripts/completion/typing.ts';
 
 const projectFile = (path: string): string => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
-const files = ['kv/prefixCache.ts', 'kv/prefixTree.ts', 'scheduler/requestQueue.ts', 'kv/snapshots.ts'].map((name) => ({
+const files = ['kv/prefixCache.ts', 'kv/blocks.ts', 'scheduler/requestQueue.ts', 'kv/snapshots.ts'].map((name) => ({
   path: `engine/${name}`,
   text: readFileSync(projectFile(`engine/${name}`), 'utf8'),
 }));
