@@ -16,9 +16,9 @@ export const quoted = (text: string): string => JSON.stringify(text.length > 80 
 
 export class ByteReader {
   readonly #source: ByteSource;
-  /** Reads must end here; `#endReason` explains it in messages. */
+  /** Reads must end here; `#endReason` explains it in messages. Undefined: the file ends. */
   #end: number;
-  #endReason = 'the file ends';
+  #endReason: string | undefined;
   readonly #chunk: Buffer<ArrayBuffer>;
   readonly #view: DataView;
   #chunkStart = 0;
@@ -73,7 +73,14 @@ export class ByteReader {
   }
 
   failAtEnd(): HearthError {
-    return this.fail(`${this.#endReason} inside it`);
+    const reason = this.#endReason;
+    return reason === undefined ? this.failIncomplete('the file ends inside it') : this.fail(`${reason} inside it`);
+  }
+
+  failIncomplete(problem: string): HearthError {
+    return invalidInput(
+      `${this.#message(problem)} The file is incomplete, as after a broken download: download it again.`,
+    );
   }
 
   uint8(): number {

@@ -244,7 +244,11 @@ function readTensorType(reader: ByteReader): TensorType {
   const type = tensorTypesById.get(id);
   if (type !== undefined) return type;
   const unsupportedName = unsupportedTypesById.get(id);
-  if (unsupportedName !== undefined) throw reader.failUnsupported(`type ${unsupportedName} is not supported`);
+  if (unsupportedName !== undefined) {
+    throw reader.failUnsupported(
+      `Hearth doesn't compute with ${unsupportedName}. Take the model in another, such as Q4_K_M`,
+    );
+  }
   throw reader.fail(`${id} is no tensor type`);
 }
 
@@ -265,7 +269,9 @@ function placeTensors(
     if (offset !== expected) throw reader.fail(`its offset is ${offset}, but the tensors before it end at ${expected}`);
     const fileOffset = dataStart + offset;
     if (fileOffset + byteLength > fileBytes) {
-      throw reader.fail(`its ${byteLength} bytes at ${fileOffset} reach behind the end of the file (${fileBytes})`);
+      throw reader.failIncomplete(
+        `its ${byteLength} bytes at ${fileOffset} reach behind the end of the file (${fileBytes})`,
+      );
     }
     tensors.set(name, { name, type, shape, byteLength, part, fileOffset });
     expected = padded(offset + byteLength);

@@ -1,8 +1,9 @@
 /** Opens a checkpoint: finds its family, and its weights by role. */
 import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HearthError, invalidInput, unsupported } from '../errors.ts';
+import { HearthError, invalidInput } from '../errors.ts';
 import { openGguf } from '../formats/gguf.ts';
+import { requireFile } from '../formats/rangedFile.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor.ts';
 import { limits } from '../limits.ts';
@@ -20,6 +21,13 @@ import { qwen3Moe } from './families/qwen3Moe.ts';
 import type { Checkpoint, Model } from './model.ts';
 import { embeddingFromDirectory, embeddingFromGguf, withModelPrefix, withoutHead } from './spec/embedding.ts';
 import type { DecoderSpec } from './spec/spec.ts';
+import {
+  refuseUnusableConfig,
+  refuseUnusableFile,
+  refuseUnusableFolder,
+  refuseUnusableWeights,
+  unknownArchitecture,
+} from './unusable.ts';
 
 const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3, qwen3Moe, gptOss, deepseekV3];
 
@@ -52,9 +60,12 @@ export function specFromConfig(config: unknown): DecoderSpec {
 }
 
 async function openDirectory(path: string): Promise<Checkpoint> {
+  await refuseUnusableFolder(path);
   const config = await readConfig(join(path, 'config.json'));
+  refuseUnusableConfig(config, path);
   const family = familyOfConfig(config);
   const described = family.specFromConfig(config);
+  await refuseUnusableWeights(path);
   const embedding = await embeddingFromDirectory(path, described.family);
   const spec = embedding ? withoutHead(described) : described;
   return withOpenFile(await openSafetensors(path), async (file) => ({
@@ -68,13 +79,14 @@ async function openDirectory(path: string): Promise<Checkpoint> {
 }
 
 async function openGgufModel(path: string): Promise<Checkpoint> {
+  await requireFile(path);
+  await refuseUnusableFile(path);
   return withOpenFile(await openGguf(path), async (file) => {
     const keys = ggufKeys(file.metadata);
     const family = families.find(({ ggufArchitecture }) => ggufArchitecture === keys.architecture);
-    if (!family)
-      throw unsupported(
-        `GGUF key general.architecture: ${keys.architecture} is not one of ${known('ggufArchitecture')}.`,
-      );
+    if (!family) {
+      throw unknownArchitecture('GGUF key general.architecture', keys.architecture, known('ggufArchitecture'));
+    }
     const described = await family.specFromGguf(keys, file);
     const embedding = embeddingFromGguf(keys, described.family);
     const spec = embedding ? withoutHead(described) : described;
@@ -130,7 +142,7 @@ function familyOfConfig(config: unknown): FamilyBuilder {
   const type = typeof config === 'object' && config !== null && 'model_type' in config ? config.model_type : undefined;
   if (typeof type !== 'string') throw invalidInput('config.json, key model_type is missing.');
   const family = families.find(({ modelTypes }) => modelTypes.includes(type));
-  if (!family) throw unsupported(`config.json, key model_type: ${type} is not one of ${known('modelTypes')}.`);
+  if (!family) throw unknownArchitecture('config.json, key model_type', type, known('modelTypes'));
   return family;
 }
 
