@@ -56,14 +56,17 @@ const bytesPerSecondOfMemory = 25e9;
 /** Below this speed a completion of twenty tokens arrives too late. */
 const goodTokensPerSecond = 10;
 
+/** Sizes that decide whether a model fits and how fast it is. */
+export type Sizes = Pick<CatalogueEntry, 'downloadBytes' | 'bytesPerToken' | 'cacheBytesPerToken' | 'contextTokens'>;
+
 /** Memory for the weights, the KV cache of a usual context and the runtime. */
-export function memoryNeededBytes(entry: CatalogueEntry): number {
+export function memoryNeededBytes(entry: Sizes): number {
   const contextTokens = Math.min(usualContextTokens, entry.contextTokens);
   return entry.downloadBytes + contextTokens * entry.cacheBytesPerToken + overheadBytes;
 }
 
 /** KV cache grows by `cacheBytesPerToken` per token; sliding-window layers are not counted. */
-function needsOf(entry: CatalogueEntry): ModelNeeds {
+function needsOf(entry: Sizes): ModelNeeds {
   return {
     weightBytes: entry.downloadBytes,
     scratchBytes: overheadBytes,
@@ -86,7 +89,7 @@ function poolsOf({ gpu, totalMemoryBytes }: Hardware): { readonly host: MemoryPo
 }
 
 /** Whether a usual context fits. */
-function fits(entry: CatalogueEntry, pool: MemoryPool | undefined): boolean {
+function fits(entry: Sizes, pool: MemoryPool | undefined): boolean {
   const usual = Math.min(usualContextTokens, entry.contextTokens);
   return contextOn(needsOf(entry), pool, usual) === usual;
 }
@@ -116,12 +119,12 @@ export function memoryForModelBytes(hardware: Hardware): number {
 }
 
 /** Upper bound of the CPU's decode speed: each token reads `bytesPerToken` of weights from memory. */
-export function processorTokensPerSecond(entry: CatalogueEntry, hardware: Hardware): number {
+export function processorTokensPerSecond(entry: Sizes, hardware: Hardware): number {
   const bytesPerSecond = Math.min(hardware.cores * bytesPerSecondPerCore, bytesPerSecondOfMemory);
   return bytesPerSecond / entry.bytesPerToken;
 }
 
-export function judge(entry: CatalogueEntry, hardware: Hardware): Fit {
+export function judge(entry: Sizes, hardware: Hardware): Fit {
   const neededBytes = memoryNeededBytes(entry);
   const needs = `needs about ${showBytes(neededBytes)} of memory`;
   const gpu = hardware.gpu;
@@ -143,7 +146,7 @@ export function judge(entry: CatalogueEntry, hardware: Hardware): Fit {
 }
 
 /** Hardware recommendation that doesn't depend on this machine. */
-export function hardwareNeeds(entry: CatalogueEntry): string {
+export function hardwareNeeds(entry: Sizes): string {
   const needs = showBytes(memoryNeededBytes(entry));
   const speedOnFourCores = processorTokensPerSecond(entry, { totalMemoryBytes: 0, freeMemoryBytes: 0, cores: 4 });
   if (speedOnFourCores >= goodTokensPerSecond) return `About ${needs} of memory; a CPU is enough.`;

@@ -3,6 +3,7 @@ import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HearthError, invalidInput } from '../errors.ts';
 import { openGguf } from '../formats/gguf.ts';
+import { metadataString, optionalMetadata } from '../formats/ggufMetadata.ts';
 import { requireFile } from '../formats/rangedFile.ts';
 import { openSafetensors } from '../formats/safetensors.ts';
 import type { TensorFile } from '../formats/tensor.ts';
@@ -54,9 +55,25 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
   return found.isDirectory() ? openDirectory(path) : openGgufModel(path);
 }
 
+/** Reads headers only. @throws HearthError as `openCheckpoint` does. */
+export async function checkOpens(path: string): Promise<void> {
+  await (await openCheckpoint(path)).file.close();
+}
+
 /** The spec that a published config.json describes, without any weights. */
 export function specFromConfig(config: unknown): DecoderSpec {
   return familyOfConfig(config).specFromConfig(config);
+}
+
+/** @throws HearthError `unsupported` for a GGUF's architecture that no family has. */
+export function requireArchitecture(architecture: string | undefined): void {
+  if (architecture !== undefined) familyOfGguf(architecture);
+}
+
+function familyOfGguf(architecture: string): FamilyBuilder {
+  const family = families.find(({ ggufArchitecture }) => ggufArchitecture === architecture);
+  if (family) return family;
+  throw unknownArchitecture('GGUF key general.architecture', architecture, known('ggufArchitecture'));
 }
 
 async function openDirectory(path: string): Promise<Checkpoint> {
@@ -83,16 +100,15 @@ async function openGgufModel(path: string): Promise<Checkpoint> {
   await refuseUnusableFile(path);
   return withOpenFile(await openGguf(path), async (file) => {
     const keys = ggufKeys(file.metadata);
-    const family = families.find(({ ggufArchitecture }) => ggufArchitecture === keys.architecture);
-    if (!family) {
-      throw unknownArchitecture('GGUF key general.architecture', keys.architecture, known('ggufArchitecture'));
-    }
+    const family = familyOfGguf(keys.architecture);
     const described = await family.specFromGguf(keys, file);
     const embedding = embeddingFromGguf(keys, described.family);
     const spec = embedding ? withoutHead(described) : described;
     const weights = family.weightsFromGguf(spec, file);
     const readTokenizer = async () => fitting(spec, tokenizerFromGguf(file.metadata));
-    return { path, spec, weights, ...(embedding && { embedding }), file, readTokenizer };
+    const licence = optionalMetadata(file, 'general.license', metadataString);
+    const stated = { ...(embedding && { embedding }), ...(licence !== undefined && { licence }) };
+    return { path, spec, weights, ...stated, file, readTokenizer };
   });
 }
 

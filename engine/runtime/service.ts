@@ -1,12 +1,12 @@
 /** The engine: one loaded model at a time, and the requests to it. It knows no transport; rpc.ts adds one. */
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import type { z } from 'zod';
-import { findEntry } from '../catalogue/catalogue.ts';
 import { ModelDigest } from '../catalogue/modelDigest.ts';
 import { digestDirectory, snapshotDirectory } from '../catalogue/paths.ts';
 import { openStore, type Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { clearSnapshots } from '../kv/snapshotFile.ts';
+import { checkOpens } from '../model/open.ts';
 import { callId, firstFreeCall } from '../prompt/conversation.ts';
 import type { OutputPiece } from '../prompt/output.ts';
 import {
@@ -294,9 +294,10 @@ export class Engine {
 
   async #replace(params: z.output<typeof loadParams>, key: string, signal: AbortSignal): Promise<ModelCard> {
     throwIfAborted(signal);
-    const path = await this.#store.resolve(params.model);
+    const { path, name } = await this.#store.locate(params.model);
+    // A model that can't be opened must not cost the user the one that works.
+    await checkOpens(path);
     await this.#drop();
-    const name = findEntry(params.model)?.name ?? basename(path);
     const digest = await ModelDigest.of(path, digestDirectory(this.#store.directory));
     const loaded = await loadModel({
       ...params,
