@@ -6,6 +6,9 @@ import { remoteSettings, writeSetting } from './settings.ts';
 /** Addresses of this computer, to which nothing travels that others could read. */
 const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 
+/** Whose token the hub's downloads use; mirrors in HF_ENDPOINT get it too, as with huggingface_hub. */
+export const hubAddress = 'https://huggingface.co';
+
 /** The server that answers instead of this computer's engine: its address, its token, its model. */
 export class Remote {
   readonly #secrets: vscode.SecretStorage;
@@ -48,6 +51,21 @@ export class Remote {
     if (token === undefined || token === '') return;
     await this.#secrets.store(secretKey(remote.url), token);
     await (await this.#engine.client()).reconnect();
+  }
+
+  /** For gated and private repositories of Hugging Face. An empty token removes the stored one. */
+  async setHubToken(): Promise<void> {
+    const token = await vscode.window.showInputBox({
+      title: vscode.l10n.t('Access token of Hugging Face'),
+      prompt: vscode.l10n.t(
+        "From https://huggingface.co/settings/tokens, with permission to read. Stored in VS Code's secret storage. Leave empty to remove it.",
+      ),
+      password: true,
+      ignoreFocusOut: true,
+    });
+    if (token === undefined) return;
+    if (token.trim() === '') await this.#secrets.delete(secretKey(hubAddress));
+    else await this.#secrets.store(secretKey(hubAddress), token.trim());
   }
 
   async clearToken(): Promise<void> {

@@ -28,7 +28,7 @@ export interface EngineView {
   last: Statistics | undefined;
 }
 
-export const downloading = (entry: ModelEntry, step: Progress): EngineState => ({
+export const downloading = (entry: Pick<ModelEntry, 'id' | 'name' | 'downloadBytes'>, step: Progress): EngineState => ({
   kind: 'downloading',
   name: entry.name || fileName(entry.id),
   done: step.done,

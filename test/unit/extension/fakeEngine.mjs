@@ -37,6 +37,7 @@ const entry = (id, state) => ({
 let loaded;
 let entries = [entry('small', env.FAKE_MODEL_STATE ?? 'present'), entry('thinker', 'absent')];
 if (env.FAKE_EMBEDDING) entries.push(entry(env.FAKE_EMBEDDING, 'absent'));
+if (env.FAKE_BROKEN) entries.push(entry('broken', 'present'));
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const fail = (code, message) => new ResponseError(-32000, message, { code });
 
@@ -89,7 +90,17 @@ rpc.onRequest('unload', () => {
 });
 rpc.onRequest('clearCache', () => ({ files: 3, bytes: 2_500_000 }));
 rpc.onRequest('listModels', () => entries);
-rpc.onRequest('pullModel', async ({ model }, token) => {
+// A gated repository: the token that opens it is "hf_right".
+rpc.onRequest('hubOffers', ({ repository, token }) => {
+  if (token !== 'hf_right') throw fail('unavailable', `${repository} is gated.`);
+  const offer = (label, bytes) => ({ id: `${repository}:${label}`, label, bytes, files: 1, fit: entry('x').fit });
+  return [offer('Q4_K_M', 2e9), offer('Q8_0', 4e9)];
+});
+rpc.onRequest('pullModel', async ({ model, token: secret }, token) => {
+  if (model.includes('/')) {
+    if (secret !== 'hf_right') throw fail('unavailable', `${model} is gated.`);
+    entries = [...entries, entry(model, 'absent')];
+  }
   for (let done = 1; done <= 4; done++) {
     if (token.isCancellationRequested) throw fail('cancelled', 'The request was cancelled.');
     rpc.sendNotification('progress', {
