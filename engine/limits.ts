@@ -143,6 +143,8 @@ export const limits = {
     sliceMs: 10,
     // A longer prompt delays the first completion by seconds on a CPU.
     completionPromptTokens: 2048,
+    // Context of a model that only completes: prompt, answer, and room for long answers through the API.
+    completionContextTokens: 8192,
     // Compiled grammars to cache. An agent has about 60 tools.
     grammars: 256,
     // The longest schema of a published tool has about 20 KB.

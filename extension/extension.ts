@@ -177,7 +177,8 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
 
 const indexSettings = ['hearth.index.enabled', 'hearth.index.embeddings', 'files.exclude'];
 const loadSettings = [
-  'model',
+  'chat.model',
+  'completion.model',
   'backend',
   'contextTokens',
   'threads',

@@ -12,6 +12,8 @@ export type Confidence = 'eager' | 'balanced' | 'quiet';
 export interface EngineSettings {
   /** Catalogue id, absolute path, or '' for the automatic choice. */
   model: string;
+  /** The same for the model that completes; 'chat': the model that answers. */
+  completionModel: string;
   backend: Backend;
   /** Undefined: as trained, limited by memory. */
   contextTokens: number | undefined;
@@ -46,7 +48,8 @@ const orAutomatic = (value: number): number | undefined => (value > 0 ? Math.flo
 
 export function engineSettings(): EngineSettings {
   return {
-    model: read('model', '').trim(),
+    model: read('chat.model', '').trim(),
+    completionModel: read('completion.model', '').trim(),
     backend: read<Backend>('backend', 'auto'),
     contextTokens: orAutomatic(read('contextTokens', 0)),
     threads: orAutomatic(read('threads', 0)),

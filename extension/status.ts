@@ -41,13 +41,15 @@ export function statusText(view: EngineView, paused: boolean): StatusText {
   }
 }
 
-function readyText(view: EngineView, { name, host }: ModelCard, paused: boolean): StatusText {
+function readyText(view: EngineView, card: ModelCard, paused: boolean): StatusText {
+  const { name, host } = card;
   const icon = view.running > 0 ? 'loading~spin' : paused ? 'debug-pause' : host === undefined ? 'flame' : 'cloud';
   const speed = view.last === undefined ? '' : `  ${formatSpeed(view.last.tokensPerSecond)}`;
   const lines = [view.running > 0 ? vscode.l10n.t('{0} is working.', name) : vscode.l10n.t('{0} is ready.', name)];
   if (host !== undefined) {
     lines.push(vscode.l10n.t('{0} answers. Questions and attached code are sent there.', host));
   }
+  lines.push(...completionLines(view, card));
   if (paused) lines.push(vscode.l10n.t('Completions are paused.'));
   if (view.last !== undefined) {
     lines.push(
@@ -64,6 +66,21 @@ function readyText(view: EngineView, { name, host }: ModelCard, paused: boolean)
     tooltip: lines.join('\n\n'),
     problem: false,
   };
+}
+
+/** Which model completes, if the chat model does not or does it badly. */
+function completionLines({ completion }: EngineView, chat: ModelCard): string[] {
+  if (completion && 'card' in completion) return [vscode.l10n.t('{0} completes code.', completion.card.name)];
+  const lines = completion ? [vscode.l10n.t('The model for completions is not used: {0}', completion.problem)] : [];
+  if (!chat.fillInTheMiddle) {
+    lines.push(
+      vscode.l10n.t(
+        '{0} was not trained to fill in code: completions do not see what follows the cursor. Models has small ones that were.',
+        chat.name,
+      ),
+    );
+  }
+  return lines;
 }
 
 const share = (state: { name: string; done: number; total: number }): string => {

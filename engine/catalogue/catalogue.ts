@@ -86,6 +86,8 @@ const catalogueEntry = z.object({
   contextTokens: z.number().int().positive(),
   /** An embedding model has no other role. */
   roles: z.array(z.enum(['completion', 'chat', 'embedding'])).min(1),
+  /** Trained to fill in between what stands before and after the cursor. */
+  fillInTheMiddle: z.boolean().default(false),
   /** Quality at code. If two models run well, the higher rank is recommended. */
   rank: z.number().int(),
   files: z.array(catalogueFile).min(1).max(limits.store.filesPerModel),

@@ -32,7 +32,7 @@ export async function describeFiles(path: string, known: KnownAbout): Promise<Ca
     const largest = Object.entries(described.bytesByType).sort(([, a], [, b]) => b - a)[0]?.[0] ?? '';
     // Of a model that is used in place, no list of files is needed.
     const files = known.files ?? [{ name: 'model.gguf', bytes: sizes.bytes }];
-    if (known.readTokenizer) await readTokenizer();
+    const tokenizer = known.readTokenizer ? await readTokenizer() : undefined;
     return {
       id: known.id,
       name: known.name,
@@ -48,6 +48,7 @@ export async function describeFiles(path: string, known: KnownAbout): Promise<Ca
       // A model whose layers all have a sliding window doesn't grow; the schema wants a number above 0.
       cacheBytesPerToken: Math.max(1, cache.bytesPerToken),
       contextTokens: described.contextTokens,
+      fillInTheMiddle: tokenizer?.fillInTheMiddle !== undefined,
       roles: embedding ? ['embedding'] : ['completion', 'chat'],
       rank: 0,
       files,

@@ -455,6 +455,7 @@ function unknownEntry({ id, name, owner }: ForeignModel): ListedEntry {
     downloadBytes: 0,
     downloadEstimated: false,
     roles: ['chat'],
+    fillInTheMiddle: false,
     files: [],
     sources: [],
   };
@@ -482,6 +483,7 @@ export function toModelEntry(model: StoredModel) {
     licence: entry.licence.name,
     family: entry.family,
     embedding: entry.roles.includes('embedding'),
+    fillInTheMiddle: entry.fillInTheMiddle,
     contextTokens: entry.contextTokens,
     parameters: entry.parameters,
     downloadBytes: entry.downloadBytes,

@@ -22,6 +22,7 @@ import type { SamplerSettings } from '../sampling/sampler.ts';
 import { generationConfig, samplingDefaults } from '../sampling/samplingDefaults.ts';
 import { prepareHealing } from '../sampling/tokenHealing.ts';
 import { engineScheduler, type Machine, type Scheduler } from '../scheduler/scheduler.ts';
+import type { SharedDevice } from '../scheduler/sharedDevice.ts';
 import { Speculation } from '../scheduler/speculation.ts';
 import type { EmbeddingModel } from '../tasks/embed.ts';
 import { readOptionalJson } from '../tokenizer/readConfig.ts';
@@ -35,6 +36,8 @@ export interface LoadRequest {
   readonly path: string;
   readonly backend: BackendChoice;
   readonly contextTokens?: number | undefined;
+  /** Without `contextTokens`, the context is no longer than this. */
+  readonly mostContextTokens?: number | undefined;
   readonly threads?: number | undefined;
   readonly cachePrecision?: CachePrecision | undefined;
   /** Folder for files derived from the weights. */
@@ -44,6 +47,8 @@ export interface LoadRequest {
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
   /** Called when a lost device was replaced. */
   readonly onChange?: (change: { readonly message: string; readonly card: ModelCard }) => void;
+  /** The device that other loaded models use too. */
+  readonly device?: SharedDevice;
   readonly signal: AbortSignal;
 }
 
@@ -109,7 +114,7 @@ export async function decoderFor(
   request: Omit<LoadRequest, 'id' | 'name' | 'path'> & Pick<LoadOptions, 'meanwhile'>,
   among?: readonly Candidate[],
 ): Promise<LoadedDecoder> {
-  const spec = specFor(model, request.contextTokens);
+  const spec = specFor(model, request);
   const { threads, cachePrecision, cacheDirectory, onProgress, meanwhile, signal } = request;
   const digest = storedDigest(model.path);
   const options: LoadOptions = {
@@ -135,12 +140,15 @@ function withSuggestion(error: DoesNotFit): DoesNotFit {
   return new DoesNotFit(`${error.message}${suggestion}`, error.usableBytes, 0);
 }
 
-function specFor(model: Computed, contextTokens: number | undefined): DecoderSpec {
-  const longest = longestContextTokens(model.spec);
-  if (contextTokens !== undefined && contextTokens > longest) {
+function specFor(
+  { spec }: Computed,
+  { contextTokens, mostContextTokens = spec.contextTokens }: Pick<LoadRequest, 'contextTokens' | 'mostContextTokens'>,
+): DecoderSpec {
+  if (contextTokens === undefined) return { ...spec, contextTokens: Math.min(spec.contextTokens, mostContextTokens) };
+  const longest = longestContextTokens(spec);
+  if (contextTokens > longest)
     throw invalidInput(`The model supports a context of at most ${longest} tokens; ${contextTokens} were requested.`);
-  }
-  return contextTokens === undefined ? model.spec : withContext(model.spec, contextTokens);
+  return withContext(spec, contextTokens);
 }
 
 interface Parts {
@@ -161,7 +169,7 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
     request.onChange?.({ message: recovered.notice, card });
     return machine;
   });
-  const scheduler = engineScheduler(machine, { recover });
+  const scheduler = engineScheduler(machine, { recover, device: request.device });
   void machine.snapshots?.start();
   return {
     get card() {

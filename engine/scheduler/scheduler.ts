@@ -15,8 +15,9 @@ import { DeviceSampler, type DeviceStep } from './deviceSampling.ts';
 import { DraftTokens } from './draftTokens.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import { MemoryRoom } from './memoryRoom.ts';
-import type { StepLimits, StepSlice } from './nextStep.ts';
+import type { RequestClass, StepLimits, StepSlice } from './nextStep.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
+import { type DeviceUser, SharedDevice } from './sharedDevice.ts';
 import type { Speculation } from './speculation.ts';
 import { StatisticsRecorder } from './statistics.ts';
 
@@ -30,7 +31,9 @@ export interface Machine {
   readonly speculation?: Speculation;
 }
 
-export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits> {
+export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits | 'arrivals'> {
+  /** The device that other schedulers use too. Absent: this one is alone. */
+  readonly device?: SharedDevice | undefined;
   /** After `device-lost`, gives another machine, on which every request continues from its tokens. Absent: the requests fail. */
   readonly recover?: (loss: HearthError, lost: Decoder) => Promise<Machine>;
   /** Monotonic milliseconds. */
@@ -41,8 +44,9 @@ export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepL
 
 type Slice = StepSlice<Job>;
 
-export class Scheduler {
+export class Scheduler implements DeviceUser {
   readonly #options: SchedulerOptions;
+  readonly #device: SharedDevice;
   readonly #queue: RequestQueue<Job>;
   #machine: Machine;
   readonly #statistics = new StatisticsRecorder();
@@ -58,7 +62,8 @@ export class Scheduler {
     this.#options = options;
     this.#machine = options;
     this.#deviceSampler = new DeviceSampler(() => this.decoder);
-    this.#queue = new RequestQueue({ ...options, ...this.#stepLimits() });
+    this.#device = options.device ?? new SharedDevice(options);
+    this.#queue = new RequestQueue({ ...options, ...this.#stepLimits(), arrivals: this.#device.arrivals });
     this.#room = new MemoryRoom(this.#queue, () => this.#machine.cache, this.#statistics);
     this.#draftTokens = new DraftTokens(() => this.#machine, this.#queue, this.#statistics);
   }
@@ -69,6 +74,10 @@ export class Scheduler {
 
   get pending(): number {
     return this.#queue.size;
+  }
+
+  waitingClass(): RequestClass | undefined {
+    return this.#queue.bestClass();
   }
 
   statistics(): SchedulerStatistics {
@@ -110,10 +119,12 @@ export class Scheduler {
     await this.#options.yieldToEventLoop();
     await this.#machine.snapshots?.onRequest();
     for (;;) {
+      await this.#device.enter(this);
       const nowMs = this.#options.now();
       this.#endUnwanted(nowMs);
       const step = this.#queue.next(nowMs);
       if (!step) {
+        this.#device.leave(this);
         // Not in a `finally`: a request submitted before it ran would find a loop that has already ended.
         this.#working = undefined;
         if (!this.#closed) this.#machine.snapshots?.onIdle();
@@ -406,7 +417,7 @@ function work({ request, tokens, drafts, logits }: Slice) {
 
 export function engineScheduler(
   machine: Machine,
-  options: Partial<Pick<SchedulerOptions, 'recover' | 'now'>> = {},
+  options: Partial<Pick<SchedulerOptions, 'recover' | 'now' | 'device'>> = {},
 ): Scheduler {
   return new Scheduler({
     ...machine,

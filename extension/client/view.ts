@@ -22,6 +22,8 @@ export type EngineState =
 
 export interface EngineView {
   state: EngineState;
+  /** The model that completes beside the chat model, or why the chosen one does not. */
+  completion?: { card: ModelCard } | { problem: string };
   /** Requests that generate now. */
   running: number;
   /** Of the last request that generated. */
@@ -65,6 +67,12 @@ export class ViewKeeper {
 
   show(state: EngineState): void {
     this.#current = { ...this.#current, state };
+    this.#changed.fire(this.#current);
+  }
+
+  showCompletion(completion: EngineView['completion']): void {
+    const { completion: _, ...rest } = this.#current;
+    this.#current = { ...rest, ...(completion && { completion }) };
     this.#changed.fire(this.#current);
   }
 

@@ -53,7 +53,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     const invoked = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
     const selected = context.selectedCompletionInfo;
     const moment = momentAt(document, position, selected && insertion(selected));
-    const card = this.#engine.current?.warmModel;
+    const card = this.#engine.current?.completionModel;
     const place = placeOf(card?.id ?? '', document, moment, invoked);
     if (this.#running && !samePlace(this.#running.place, place)) this.#running.source.cancel();
     if (!invoked && !worthAsking(moment, card?.fillInTheMiddle ?? false)) return [];
@@ -72,7 +72,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
    * that it is there when VS Code asks, and after Enter too. The next key ends it like any other.
    */
   async computeAhead(editor: vscode.TextEditor | undefined): Promise<void> {
-    const card = this.#engine.current?.warmModel;
+    const card = this.#engine.current?.completionModel;
     const settings = completionSettings();
     if (!editor || !card || !this.#isOn(editor.document, settings)) return;
     const { document, selection } = editor;
@@ -99,7 +99,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
 
   #snippets(document: vscode.TextDocument, position: vscode.Position) {
     const { cpuContextChars, contextChars } = limits.completion;
-    const fast = readsFast(this.#engine.current?.warmModel);
+    const fast = readsFast(this.#engine.current?.completionModel);
     return this.#context.snippets(document, position, fast ? contextChars : cpuContextChars);
   }
 

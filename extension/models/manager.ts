@@ -67,12 +67,15 @@ export class ModelManager {
   #items(entries: readonly ModelEntry[]): ModelItem[] {
     const chosen = engineSettings().model;
     const used = this.#engine.current?.warmModel?.id;
+    const completes = this.#engine.current?.completionModel?.id;
     const present = entries.filter((entry) => entry.state === 'present');
     const absent = entries.filter((entry) => entry.state !== 'present');
     const heading = (label: string): ModelItem => ({ label, kind: vscode.QuickPickItemKind.Separator });
     return [
       ...(present.length > 0 ? [heading(vscode.l10n.t('On this computer'))] : []),
-      ...present.map((entry) => modelItem(entry, entry.id === used || entry.id === indexEmbeddings())),
+      ...present.map((entry) =>
+        modelItem(entry, entry.id === used || entry.id === indexEmbeddings(), entry.id === completes),
+      ),
       heading(vscode.l10n.t('To download')),
       ...absent.map((entry) => modelItem(entry, false)),
       heading(''),
@@ -125,6 +128,7 @@ export class ModelManager {
 
   async #press(client: EngineClient, entry: ModelEntry, button: vscode.QuickInputButton): Promise<void> {
     if (button === explainButton()) return this.#explain(client, [entry.id]);
+    if (button === completionButton()) return this.#completeWith(client, entry);
     if (button === verifyButton()) return this.#verify(client, entry);
     if (button === removeButton()) return this.#remove(client, entry);
     return this.#pullAndUse(client, entry, true);
@@ -151,7 +155,7 @@ export class ModelManager {
       if (before !== undefined) await client.ready().catch(() => {});
       throw error;
     }
-    await writeSetting('model', model);
+    await writeSetting('chat.model', model);
   }
 
   async #useHub(client: EngineClient): Promise<void> {
@@ -177,6 +181,11 @@ export class ModelManager {
     void vscode.window.showInformationMessage(
       vscode.l10n.t('{0} embeds the repository in the background for embedding search.', name),
     );
+  }
+
+  async #completeWith(client: EngineClient, { id }: ModelEntry): Promise<void> {
+    await writeSetting('completion.model', engineSettings().completionModel === id ? '' : id);
+    await withProgress(vscode.l10n.t('Loading the model'), false, () => client.ready());
   }
 
   async #useFile(client: EngineClient): Promise<void> {
@@ -213,7 +222,8 @@ export class ModelManager {
     );
     if (answer !== remove) return;
     await client.remove(entry);
-    if (engineSettings().model === entry.id) await writeSetting('model', undefined);
+    if (engineSettings().model === entry.id) await writeSetting('chat.model', undefined);
+    if (engineSettings().completionModel === entry.id) await writeSetting('completion.model', undefined);
     if (indexEmbeddings() === entry.id) await writeSetting('index.embeddings', undefined);
   }
 
@@ -233,12 +243,13 @@ function button(icon: string, tooltip: string): vscode.QuickInputButton {
   buttons.set(icon, known);
   return known;
 }
+const completionButton = () => button('edit', vscode.l10n.t('Use this model for completions, or no longer'));
 const verifyButton = () => button('verified', vscode.l10n.t('Verify digest'));
 const removeButton = () => button('trash', vscode.l10n.t('Remove from this computer'));
 const explainButton = () => button('info', vscode.l10n.t('Explain: architecture, memory, fit on this computer'));
 const downloadButton = () => button('cloud-download', vscode.l10n.t('Download'));
 
-function modelItem(entry: ModelEntry, used: boolean): ModelItem {
+function modelItem(entry: ModelEntry, used: boolean, completes = false): ModelItem {
   const icon = used
     ? 'check'
     : entry.fit.verdict === 'no'
@@ -254,13 +265,19 @@ function modelItem(entry: ModelEntry, used: boolean): ModelItem {
     ...(entry.state === 'partial' ? [vscode.l10n.t('partly downloaded')] : []),
     ...(entry.owner === undefined ? [] : [vscode.l10n.t('used in place from {0}', entry.owner)]),
     ...(entry.recommended ? [vscode.l10n.t('recommended')] : []),
+    ...(entry.fillInTheMiddle ? [vscode.l10n.t('fills in code')] : []),
+    ...(completes ? [vscode.l10n.t('completes code now')] : []),
   ].join(' · ');
   return {
     label: `$(${icon}) ${entry.name}`,
     description,
     detail: entry.fit.verdict === 'good' ? entry.description : entry.fit.reason,
     entry,
-    buttons: [explainButton(), ...changeButtons(entry)],
+    buttons: [
+      ...(entry.embedding || entry.state !== 'present' ? [] : [completionButton()]),
+      explainButton(),
+      ...changeButtons(entry),
+    ],
   };
 }
 

@@ -12,7 +12,7 @@ import { writeScriptedModel } from './scriptedModel.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-contrast-'));
 const model = join(folder, 'scripted');
-const machineSettings = { 'hearth.model': model, 'hearth.completion.enabled': false };
+const machineSettings = { 'hearth.chat.model': model, 'hearth.completion.enabled': false };
 const pictures = 'test/e2e/results/contrast';
 beforeAll(() => {
   writeScriptedModel(model, { thought: ' Hm.', answer: 'Yes.', report: 'Done.', done: '薪' });

@@ -20,7 +20,7 @@ const files = { 'sums.py': sums, 'src/lamp.py': lamp, 'broken.json': '{ "a": }\n
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-scripted-'));
 const model = join(folder, 'scripted');
-const machineSettings = { 'hearth.model': model, 'hearth.completion.enabled': false };
+const machineSettings = { 'hearth.chat.model': model, 'hearth.completion.enabled': false };
 // Only what a question names goes along.
 const settings = { 'hearth.chat.includeActiveFile': false, 'hearth.chat.searchWorkspace': false };
 

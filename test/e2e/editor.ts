@@ -13,7 +13,7 @@ export interface EditorOptions {
   /** Path within the workspace to content. */
   files: Readonly<Record<string, string>>;
   settings?: Readonly<Record<string, unknown>>;
-  /** Of machine scope: `hearth.model` and others that no folder may set. */
+  /** Of machine scope: `hearth.chat.model` and others that no folder may set. */
   machineSettings?: Readonly<Record<string, unknown>>;
   /** The folder is a git repository, and the files are committed. */
   git?: boolean;

@@ -10,7 +10,11 @@ import { answerText, ask, untilEnded } from './turns.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-agent-'));
 const model = join(folder, 'scripted');
-const machineSettings = { 'hearth.model': model, 'hearth.contextTokens': 65_536, 'hearth.completion.enabled': false };
+const machineSettings = {
+  'hearth.chat.model': model,
+  'hearth.contextTokens': 65_536,
+  'hearth.completion.enabled': false,
+};
 // Participants answer in ask mode; a new chat is in agent mode otherwise.
 const settings = { 'chat.newSession.defaultMode': 'ask' };
 const options = { files: { 'notes.txt': 'The word is [灶].\n' }, settings, machineSettings };

@@ -9,7 +9,7 @@ import { answered, answerText } from './turns.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-model-'));
 const model = join(folder, 'thinker.gguf');
-const options = { files: { 'a.py': 'x = 1\n' }, machineSettings: { 'hearth.model': model } };
+const options = { files: { 'a.py': 'x = 1\n' }, machineSettings: { 'hearth.chat.model': model } };
 
 describeInEditor('the thinking switch', options, (editor) => {
   beforeAll(() => writeThinkingModel(model));

@@ -7,7 +7,7 @@ import { answered } from './turns.ts';
 const plantedWords = 300;
 const planted = {
   // Of machine scope: no folder may ever set it.
-  'hearth.model': '/nowhere/planted.gguf',
+  'hearth.chat.model': '/nowhere/planted.gguf',
   'hearth.remote.url': 'http://127.0.0.1:9/v1',
   'hearth.server.enabled': true,
   // Counts in trusted folders only.

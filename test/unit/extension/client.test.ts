@@ -4,7 +4,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import type { ModelEntry } from '../../../engine/protocol/engineProtocol.ts';
 import { EngineFailure } from '../../../extension/client/failure.ts';
-import { chooseModel } from '../../../extension/models/choose.ts';
+import { chooseCompletionModel, chooseModel } from '../../../extension/models/choose.ts';
 import { clientOf, untilState } from './support.ts';
 import { settings, window } from './vscode.ts';
 
@@ -23,6 +23,7 @@ function entry(id: string, over: Partial<ModelEntry> = {}): ModelEntry {
     licence: 'MIT',
     family: 'llama',
     embedding: false,
+    fillInTheMiddle: false,
     contextTokens: 8192,
     parameters: 1,
     downloadBytes: 1,
@@ -77,6 +78,95 @@ describe('the choice of a model', () => {
   it('offers the quickest download and the best', () => {
     expect(chooseModel('', [best, small, huge])).toEqual({ kind: 'download', offers: [small, best] });
     expect(chooseModel('', [best])).toEqual({ kind: 'download', offers: [best] });
+  });
+});
+
+describe('the choice of a model that completes', () => {
+  const coder = (id: string, over: Partial<ModelEntry> = {}) =>
+    entry(id, { fillInTheMiddle: true, state: 'present', parameters: 1.5e9, ...over });
+  const chat = entry('chat', { state: 'present', parameters: 2e10 });
+
+  it('is the chat model if it was trained to fill in, or if nothing else was', () => {
+    expect(chooseCompletionModel('', coder('both'), [coder('both'), coder('other')])).toBeUndefined();
+    expect(chooseCompletionModel('', chat, [chat, coder('absent', { state: 'absent' })])).toBeUndefined();
+    expect(chooseCompletionModel('', undefined, [chat, coder('coder')])).toBeUndefined();
+  });
+
+  it('is otherwise the best on this computer that is quick enough', () => {
+    const [small, medium, large] = [
+      coder('small'),
+      coder('medium', { parameters: 7e9 }),
+      coder('large', { parameters: 3e10 }),
+    ];
+    expect(chooseCompletionModel('', chat, [chat, small, large, medium])).toMatchObject({ model: 'medium' });
+    expect(chooseCompletionModel('', chat, [chat, large])).toMatchObject({ model: 'large' });
+    const slow = coder('slow', { parameters: 7e9, fit: { verdict: 'slow', reason: '' } });
+    const huge = coder('huge', { fit: { verdict: 'no', reason: '' } });
+    expect(chooseCompletionModel('', chat, [chat, slow, small, huge])).toMatchObject({ model: 'small' });
+    expect(chooseCompletionModel('', chat, [chat, huge])).toBeUndefined();
+  });
+
+  it('is the one that the setting names, or the chat model if it says so', () => {
+    const coders = [chat, coder('coder')];
+    expect(chooseCompletionModel('coder', coder('both'), coders)).toMatchObject({ kind: 'use', model: 'coder' });
+    expect(chooseCompletionModel('chat', chat, coders)).toBeUndefined();
+    expect(chooseCompletionModel('/models/Own.gguf', chat, coders)).toMatchObject({ model: '/models/Own.gguf' });
+    expect(chooseCompletionModel('nonsense', chat, coders)).toMatchObject({ kind: 'unknown' });
+  });
+});
+
+describe('a model that completes beside the chat model', () => {
+  const who = async (client: ReturnType<typeof clientOf>): Promise<string> =>
+    (await client.complete({ prefix: 'WHO', suffix: '' }, never)).text;
+
+  it('is loaded by itself and answers completions alone', async () => {
+    const client = clientOf({ FAKE_CODER: 'present' });
+    settings.set('hearth.chat.model', 'small');
+    expect(await who(client)).toBe('coder');
+    expect((await client.ready()).id).toBe('small');
+    expect(client.completionModel?.id).toBe('coder');
+    expect(client.view).toMatchObject({ state: { card: { id: 'small' } }, completion: { card: { id: 'coder' } } });
+  });
+
+  it('ends when the settings want the chat model to complete', async () => {
+    const client = clientOf({ FAKE_CODER: 'present' });
+    settings.set('hearth.chat.model', 'small');
+    await client.ready();
+    settings.set('hearth.completion.model', 'chat');
+    await client.reload();
+    expect(await who(client)).toBe('small');
+    expect(client.view.completion).toBeUndefined();
+  });
+
+  it('leaves completions to the chat model if it cannot be loaded, and says why', async () => {
+    const client = clientOf();
+    settings.set('hearth.completion.model', 'nonsense');
+    expect(await who(client)).toBe('small');
+    expect(client.view.completion).toEqual({ problem: expect.stringContaining('hearth.completion.model') });
+    const absent = clientOf({ FAKE_CODER: 'absent' });
+    settings.set('hearth.completion.model', 'coder');
+    expect(await who(absent)).toBe('small');
+    expect(absent.view.completion).toEqual({ problem: expect.stringContaining('not on this computer') });
+  });
+
+  it('is there too beside a file and a server that were not trained for it', async () => {
+    const client = clientOf({ FAKE_CODER: 'present' });
+    settings.set('hearth.chat.model', '/models/own.gguf');
+    await client.ready();
+    expect(await who(client)).toBe('coder');
+    settings.set('hearth.remote.url', 'http://127.0.0.1:9/single/v1');
+    expect((await client.ready()).host).toBe('127.0.0.1:9');
+    expect(await who(client)).toBe('coder');
+  });
+
+  it('is loaded again after the engine was restarted, and unloaded when it is removed', async () => {
+    const client = clientOf({ FAKE_CODER: 'present' });
+    settings.set('hearth.chat.model', 'small');
+    await client.ready();
+    await client.restart();
+    expect(await who(client)).toBe('coder');
+    await client.remove(entry('coder', { state: 'present', fillInTheMiddle: true }));
+    expect(await who(client)).toBe('small');
   });
 });
 
@@ -171,13 +261,13 @@ describe("the engine's client", () => {
 
   it('shows why a model could not be loaded, and loads another when the setting changes', async () => {
     const client = clientOf();
-    settings.set('hearth.model', '/models/broken');
+    settings.set('hearth.chat.model', '/models/broken');
     // The scripted engine refuses the name 'broken'; a path stands for any file.
     expect(await codeOf(client.ready())).toBeUndefined();
-    settings.set('hearth.model', 'nonsense');
+    settings.set('hearth.chat.model', 'nonsense');
     expect(await codeOf(client.ready())).toBe('not-found');
     expect(client.view.state).toMatchObject({ kind: 'failed', remedy: 'choose-model' });
-    settings.set('hearth.model', 'small');
+    settings.set('hearth.chat.model', 'small');
     await client.reload();
     expect(client.warmModel?.id).toBe('small');
   });

@@ -107,7 +107,8 @@ describe('the manifest', () => {
   it('lets no folder name what is run, loaded or written: such settings are of the machine', () => {
     const { restrictedConfigurations } = manifest.capabilities.untrustedWorkspaces;
     const machine = [
-      'model',
+      'chat.model',
+      'completion.model',
       'backend',
       'contextTokens',
       'threads',

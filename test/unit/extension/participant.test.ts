@@ -63,7 +63,7 @@ describe('@hearth', () => {
 
   it("answers with the model that is chosen where it is one of Hearth's", async () => {
     const { ask, client } = open();
-    settings.set('hearth.model', 'small');
+    settings.set('hearth.chat.model', 'small');
     await ask({ prompt: 'Why?', model: { vendor: 'hearth', id: '/models/other.gguf' } });
     expect(client.warmModel?.id).toBe('/models/other.gguf');
   });

@@ -89,7 +89,7 @@ describe("the chat's panel", () => {
     const offers = [
       {
         ...{ id: 's', name: 'Small', description: 'Tiny.', licence: 'MIT', parameters: 1, downloadBytes: 98e6 },
-        ...{ family: 'llama', embedding: false, contextTokens: 8192 },
+        ...{ family: 'llama', embedding: false, fillInTheMiddle: false, contextTokens: 8192 },
         ...{ state: 'absent' as const, fit: { verdict: 'good' as const, reason: 'Fits.' }, recommended: true },
       },
     ];

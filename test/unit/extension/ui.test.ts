@@ -37,7 +37,7 @@ describe('the model manager', () => {
     user.wants.push('Download');
     await manager.open();
     await untilState(client, 'ready');
-    await until(() => settings.get('hearth.model') === 'small');
+    await until(() => settings.get('hearth.chat.model') === 'small');
     expect(user.progress.filter((line) => line.startsWith('Downloading Model small'))).toHaveLength(4);
   });
 
@@ -49,7 +49,7 @@ describe('the model manager', () => {
     user.wants.push('Download');
     await manager.open();
     await until(() => chosen.length === 1);
-    expect([chosen, settings.get('hearth.model')]).toEqual([['vectors'], undefined]);
+    expect([chosen, settings.get('hearth.chat.model')]).toEqual([['vectors'], undefined]);
     await until(() => user.asked.length === 2);
     expect(user.asked[1]?.message).toContain('embedding search');
   });
@@ -71,7 +71,7 @@ describe('the model manager', () => {
     const client = clientOf(absent);
     await (await managerOf(client)).download('small');
     expect(client.warmModel?.id).toBe('small');
-    expect([user.asked, settings.get('hearth.model')]).toEqual([[], undefined]);
+    expect([user.asked, settings.get('hearth.chat.model')]).toEqual([[], undefined]);
   });
 
   it('changes the setting only once the model is loaded, and goes back to the one before', async () => {
@@ -79,12 +79,12 @@ describe('the model manager', () => {
     const manager = await managerOf(client);
     user.picks = { label: 'Model small' };
     await manager.open();
-    await until(() => settings.get('hearth.model') === 'small');
+    await until(() => settings.get('hearth.chat.model') === 'small');
     user.picks = { label: 'Model broken' };
     await manager.open();
     await until(() => user.asked.length === 1);
     expect(user.asked[0]?.message).toContain('The model does not fit.');
-    expect(settings.get('hearth.model')).toBe('small');
+    expect(settings.get('hearth.chat.model')).toBe('small');
     await untilState(client, 'ready');
     expect(client.warmModel?.id).toBe('small');
   });
@@ -99,7 +99,7 @@ describe('the model manager', () => {
     await manager.open();
     await until(() => user.boxes.length === 1);
     user.picks = { label: 'Q4_K_M' };
-    await until(() => settings.get('hearth.model') === 'maker/Tiny-GGUF:Q4_K_M');
+    await until(() => settings.get('hearth.chat.model') === 'maker/Tiny-GGUF:Q4_K_M');
     expect(user.asked[0]).toMatchObject({ message: 'Download maker/Tiny-GGUF:Q4_K_M (2.0 GB)?' });
     expect(user.asked[0]?.detail).toBe('Fits.\nLicence: not stated');
     expect(client.warmModel?.id).toBe('maker/Tiny-GGUF:Q4_K_M');
@@ -112,7 +112,7 @@ describe('the model manager', () => {
     await manager.open();
     await until(() => user.asked.length === 1);
     expect(user.asked[0]?.message).toContain('gated');
-    expect(settings.get('hearth.model')).toBeUndefined();
+    expect(settings.get('hearth.chat.model')).toBeUndefined();
   });
 
   it('removes a model only after the user confirmed it', async () => {
@@ -142,10 +142,10 @@ describe('the model manager', () => {
     user.picks = { label: 'Model small' };
     await manager.open();
     await untilState(client, 'ready');
-    await until(() => settings.get('hearth.model') === 'small');
+    await until(() => settings.get('hearth.chat.model') === 'small');
     user.picks = { label: 'Automatic' };
     await manager.open();
-    await until(() => settings.get('hearth.model') === '');
+    await until(() => settings.get('hearth.chat.model') === '');
     await client.ready();
   });
 });
@@ -201,7 +201,7 @@ describe('the first run', () => {
 
 describe('the thinking command', () => {
   const thinkingOf = async (model: string) => {
-    settings.set('hearth.model', model);
+    settings.set('hearth.chat.model', model);
     const client = clientOf();
     const host = hostOf(client);
     await host.client();
