@@ -13,6 +13,7 @@ const families = [
   'qwen3-moe',
   'gpt-oss',
   'deepseek-v3',
+  'gemma3',
 ] as const satisfies readonly Family[];
 const digest = z.string().refine(isSha256, 'must be 64 lower-case hexadecimal digits');
 const fileName = z.string().refine(isSafeFileName, 'must be a plain file name');

@@ -225,7 +225,7 @@ const qwen3Dense: CatalogueEntryInput[] = [
     cacheBytesPerToken: 262_144,
     rank: 12,
     repository: 'Qwen/Qwen3-32B-GGUF',
-    revision: 'main',
+    revision: '938a7432affaec9157f883a87164e2646ae17555',
     file: {
       name: 'Qwen3-32B-Q4_K_M.gguf',
       bytes: 19_762_149_024,

@@ -13,6 +13,7 @@ import { tokenizerFromDirectory } from '../tokenizer/huggingFaceTokenizer.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import { deepseekV3 } from './families/deepseekV3.ts';
 import type { FamilyBuilder } from './families/family.ts';
+import { gemma3 } from './families/gemma3.ts';
 import { ggufKeys } from './families/ggufKeys.ts';
 import { gptOss, isOriginal } from './families/gptOss.ts';
 import { llama } from './families/llama.ts';
@@ -30,7 +31,7 @@ import {
   unknownArchitecture,
 } from './unusable.ts';
 
-const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3, qwen3Moe, gptOss, deepseekV3];
+const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3, qwen3Moe, gptOss, deepseekV3, gemma3];
 
 /** Opens a checkpoint and reads its tokenizer. @throws HearthError as `openCheckpoint` and `readTokenizer` do. */
 export async function openModel(path: string): Promise<Model> {

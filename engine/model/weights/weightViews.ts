@@ -4,6 +4,7 @@
  */
 import { invalidInput } from '../../errors.ts';
 import { blockLayout, byteLengthOf } from '../../formats/blocks.ts';
+import { dequantise } from '../../formats/dequantise.ts';
 import type { TensorFile, TensorType } from '../../formats/tensor.ts';
 import type { Weight } from './weights.ts';
 
@@ -100,6 +101,20 @@ function selectScaleRows(scale: BlockScale, selection: RowSelection, storedShape
 
 function greatestCommonDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestCommonDivisor(b, a % b);
+}
+
+/** Norm weights that their publisher stores as the difference from one (Gemma), as f32. */
+export function plusOne(weight: Weight): Weight {
+  const { name, shape } = weight;
+  return {
+    name,
+    shape,
+    type: 'F32',
+    async readRows(start, count) {
+      const values = dequantise(weight.type, await weight.readRows(start, count));
+      return new Uint8Array(Float32Array.from(values, (value) => value + 1).buffer);
+    },
+  };
 }
 
 /** The same elements with longer rows, each a whole multiple of the old ones: `[n, 1]` as `[rows, n / rows]`. */
