@@ -96,6 +96,10 @@ export const limits = {
     suggestions: 12,
     /** Definitions of one name; overloads and classes of the same name rarely have more. */
     symbols: 3,
+    /** Of rules for assistants; a longer file is no rule, or fills any context. */
+    ruleBytes: 64 * 1024,
+    /** Instructions and prompts of a folder that are looked at. */
+    ruleFiles: 100,
     /** Diagnostics of a mention; who has more has one cause. */
     problems: 100,
   },

@@ -36,6 +36,8 @@ export interface ChatSettings {
   instructions: string;
   includeActiveFile: boolean;
   searchWorkspace: boolean;
+  /** Rules that the repository gives to assistants go along. */
+  useRules: boolean;
   maxTokens: number | undefined;
   /** Undefined: as long as the mode and the model take. */
   thinkingTokens: number | undefined;
@@ -124,6 +126,7 @@ export function chatSettings(): ChatSettings {
     instructions: read('chat.instructions', '').trim(),
     includeActiveFile: read('chat.includeActiveFile', true),
     searchWorkspace: read('chat.searchWorkspace', true),
+    useRules: read('chat.useRules', true),
     maxTokens: orAutomatic(read('chat.maxTokens', 0)),
     thinkingTokens: orAutomatic(read('chat.thinkingTokens', 0)),
     sampling,

@@ -178,7 +178,8 @@ export const gptOss: CatalogueEntryInput[] = [
       parameters: 20_914_757_184,
       quantisation: 'MXFP4',
       cacheBytesPerToken: 24_576,
-      rank: 13,
+      // Below the publisher's own files, whose sizes are known.
+      rank: 8,
       repository: 'ggml-org/gpt-oss-20b-GGUF',
       file: 'gpt-oss-20b-mxfp4.gguf',
       bytes: 12_110_000_000,

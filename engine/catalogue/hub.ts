@@ -223,10 +223,13 @@ export function chooseOffer({ name, offers }: HubRepository, wanted: string | un
   throw notFound(`${name} has no ${wanted}. It has ${list}.`);
 }
 
-/** Estimate before the download, from the size alone: published models have a KV cache of about 1/40,000 of it a token. */
+/**
+ * Estimate before the download, from the size alone, for a dense model: five bits a weight, and a KV cache of 1/40,000 of
+ * the size a token, as published models of Q4_K_M have.
+ */
 export function fitOf({ bytes }: HubOffer, hardware: Hardware): Fit {
-  const cacheBytesPerToken = Math.min(bytes / 40_000, 262_144);
-  return judge({ downloadBytes: bytes, bytesPerToken: bytes, cacheBytesPerToken, contextTokens: 8192 }, hardware);
+  const sizes = { downloadBytes: bytes, bytesPerToken: bytes, activeParameters: (bytes * 8) / 5, contextTokens: 8192 };
+  return judge({ ...sizes, cacheBytesPerToken: Math.min(bytes / 40_000, 262_144) }, hardware);
 }
 
 export interface HubDownload extends Downloadable {

@@ -1,5 +1,6 @@
 import { citing, quote, title } from '../../engine/index/question/planner.ts';
 import type { ChatMessage } from '../../engine/protocol/engineProtocol.ts';
+import { isRule } from '../context/rules.ts';
 import { apply, type Conversation, emptyConversation, type StoredTurn } from './conversation.ts';
 
 /** The same for every turn, so that the prefix cache applies. */
@@ -36,6 +37,8 @@ export function beforeQuestion(turns: readonly StoredTurn[], instructions: strin
   return promptMessages(conversation.turns, instructions);
 }
 
+const ruleTitle = (path: string): string => `Follow what the repository says in ${path}:`;
+
 /** Sends an attachment once. A repeated attachment is only named. */
 function question(turn: StoredTurn, sent: Set<string>): string {
   const parts = turn.attachments
@@ -43,10 +46,11 @@ function question(turn: StoredTurn, sent: Set<string>): string {
     .map((attached) => {
       const key = `${attached.path}\n${attached.detail}\n${attached.text}`;
       const quoted = { ...attached, whole: attached.detail === '' };
-      if (sent.has(key)) return `${title(quoted)}, as above.`;
+      const known = sent.has(key);
       sent.add(key);
-      return quote(quoted);
+      if (isRule(attached)) return known ? '' : `${ruleTitle(attached.path)}\n\n${attached.text}`;
+      return known ? `${title(quoted)}, as above.` : quote(quoted);
     });
   const citable = turn.attachments.some(({ firstLine, text }) => firstLine > 0 && text !== '');
-  return [...parts, ...(citable ? [citing] : []), turn.view.question].join('\n\n');
+  return [...parts.filter((part) => part !== ''), ...(citable ? [citing] : []), turn.view.question].join('\n\n');
 }

@@ -15,6 +15,7 @@ import type { Chip } from '../messages.ts';
 import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
 import { chatSettings } from '../settings.ts';
 import { type Mention, parseMentions } from './mentions.ts';
+import { promptSource, ruleSources } from './rules.ts';
 import { focusSource, mentionSources } from './sources.ts';
 import type { ContextTracker, Focus } from './tracker.ts';
 
@@ -54,7 +55,7 @@ export class ContextGatherer {
     const focus = this.tracker.wanted(chatSettings().includeActiveFile);
     const own = focus === undefined || asked.some(({ path }) => path === focus.path) ? [] : [focusSource(focus)];
     const found = await this.found(question, mentions, focus, conversation);
-    const sources = distinct([...asked, ...own, ...found]);
+    const sources = distinct([...(await this.rules(question)), ...asked, ...own, ...found]);
     const counts = await countTokens(
       this.engine,
       sources.map(({ lines }) => lines.join('\n')),
@@ -91,6 +92,14 @@ export class ContextGatherer {
     const label = vscode.l10n.t('Repository');
     const found = this.searches(mentions, focus) && !mentions.some(({ kind }) => kind === 'repository');
     return [...asked, ...own, ...(found ? [{ id: repositoryId, label, detail: '', tokens: 0 }] : [])];
+  }
+
+  /** The repository's rules for the file in focus, and its prompt that the question names. */
+  private async rules(question: string): Promise<Source[]> {
+    const { focus } = this.tracker;
+    const prompt = await promptSource(question, focus);
+    const rules = chatSettings().useRules ? await ruleSources(focus) : [];
+    return [...rules.filter(({ id }) => !this.tracker.isRemoved(id)), ...(prompt ? [prompt] : [])];
   }
 
   /** Whether the repository is searched: when the user says so, or says nothing about what the question is about. */

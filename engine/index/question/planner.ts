@@ -35,8 +35,8 @@ export const readsFast = (reader: Pick<Reader, 'backend'> | undefined): boolean 
 
 export const estimatedTokens = (text: string): number => Math.ceil(text.length / limits.question.charsPerToken);
 
-/** What the user asked for, what they look at, what the repository is, what a search found: in the order they are served. */
-export const tiers = ['asked', 'editor', 'map', 'found'] as const;
+/** The repository's rules, what the user asked for, what they look at, what the repository is, what a search found: in the order they are served. */
+export const tiers = ['rules', 'asked', 'editor', 'map', 'found'] as const;
 export type Tier = (typeof tiers)[number];
 
 export interface Candidate {
@@ -78,7 +78,7 @@ export interface Plan {
 }
 
 /** Share of the budget that a tier may take while a later one has something to offer. */
-const caps: Readonly<Record<Tier, number>> = { asked: 1, editor: 0.25, map: 0.5, found: 1 };
+const caps: Readonly<Record<Tier, number>> = { rules: 0.25, asked: 1, editor: 0.25, map: 0.5, found: 1 };
 /** The editor's, where the question is about the open file. */
 const openFileCap = 0.6;
 /** A part smaller than this says nothing. */
