@@ -78,9 +78,8 @@ export class ByteReader {
   }
 
   failIncomplete(problem: string): HearthError {
-    return invalidInput(
-      `${this.#message(problem)} The file is incomplete, as after a broken download: download it again.`,
-    );
+    const cause = 'the file is incomplete, as after a broken download; download it again';
+    return invalidInput(`${this.#source.name}: ${cause} (${this.#place(problem)}).`);
   }
 
   uint8(): number {
@@ -201,8 +200,12 @@ export class ByteReader {
   }
 
   #message(problem: string): string {
+    return `${this.#source.name}: ${this.#place(problem)}.`;
+  }
+
+  #place(problem: string): string {
     const name = typeof this.#contextName === 'string' ? quoted(this.#contextName) : this.#contextName;
-    return `${this.#source.name}: ${this.#contextKind}${name === undefined ? '' : ` ${name}`}: ${problem}.`;
+    return `${this.#contextKind}${name === undefined ? '' : ` ${name}`}: ${problem}`;
   }
 
   #need(length: number): void {

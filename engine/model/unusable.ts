@@ -36,9 +36,9 @@ export async function refuseUnusableFile(path: string): Promise<void> {
     throw invalidInput(`${name} holds weights only. Name its folder, which has config.json too: ${dirname(path)}`);
   }
   // PyTorch's files are zip archives, and pickles before version 1.6.
-  if (/\.(bin|pt|pth|ckpt)$/.test(name) || text.startsWith('\x80\x02')) throw unsupported(pickled(name, path));
+  if (/\.(bin|pt|pth|ckpt)$/.test(name) || text.startsWith('\x80\x02')) throw unsupported(pickled(name, dirname(path)));
   if (name.endsWith('.onnx'))
-    throw unsupported(`${name} is an ONNX graph, which Hearth doesn't run. ${takeGguf(path)}`);
+    throw unsupported(`${name} is an ONNX graph, which Hearth doesn't run. ${takeGguf(dirname(path))}`);
   throw invalidInput(
     `${name} is not a GGUF file. Hearth opens GGUF files, and folders with config.json and safetensors.`,
   );
@@ -186,7 +186,7 @@ const quantisationError = (kind: string, path: string): HearthError =>
 export function unknownArchitecture(key: string, value: string, known: string): HearthError {
   if (value === 'clip' || value === 'mmproj') {
     return unsupported(
-      `This file is the image part of a model (GGUF key ${key} is ${value}). Choose the GGUF beside it that has the language model.`,
+      `This file is the image part of a model (${key} is ${value}). Choose the GGUF beside it that has the language model.`,
     );
   }
   return unsupported(

@@ -1,10 +1,11 @@
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { HearthError } from '../../../engine/errors.ts';
 import { limits } from '../../../engine/limits.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { describeModel } from '../../../engine/model/spec/describe.ts';
+import { familiesPath, sentenceTable } from '../../../scripts/families.ts';
 import { fixtureFile } from '../shared.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 import { unusableModels } from './unusableModels.ts';
@@ -67,6 +68,10 @@ describe('opening what is no model that Hearth runs', () => {
     expect(error).toMatchObject({ message: expect.stringMatching(cause) });
     expect(error).toMatchObject({ message: expect.stringMatching(wayOut) });
   });
+});
+
+it('docs/families.md quotes what Hearth says of them (node scripts/families.ts)', async () => {
+  expect(await readFile(familiesPath, 'utf8')).toContain((await sentenceTable()).join('\n'));
 });
 
 describe('describing a model', () => {

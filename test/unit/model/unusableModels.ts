@@ -2,7 +2,6 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ascii, concat, stringKey, text, u32, u64 } from '../formats/builders.ts';
-import { fixtureFile } from '../shared.ts';
 
 export interface UnusableModel {
   readonly kind: string;
@@ -52,7 +51,7 @@ const noWeights = concat(u64(2), ascii('{}'));
 const quantised = (name: string, more: object) =>
   folderOf(name, { 'config.json': config(more), 'model.safetensors': noWeights });
 
-const golden = (name: string): Promise<Buffer> => readFile(fixtureFile(`goldens/${name}`));
+const golden = (name: string): Promise<Buffer> => readFile(join(import.meta.dirname, '../../fixtures/goldens', name));
 const gguf = (keys: readonly Uint8Array[]) => concat(ascii('GGUF'), u32(3), u64(0), u64(keys.length), ...keys);
 
 const takesGguf = /GGUF of the same model.*hearth models pull OWNER\/REPOSITORY/;
@@ -87,13 +86,13 @@ export const unusableModels: readonly UnusableModel[] = [
   {
     kind: 'Truncated GGUF: the end is missing',
     write: async (folder) => file('model.gguf', (await golden('gguf/qwen2-bf16.gguf')).subarray(0, -5000))(folder),
-    cause: /The file is incomplete/,
+    cause: / is incomplete/,
     wayOut: downloadsAgain,
   },
   {
     kind: 'Truncated GGUF: the header is cut',
     write: async (folder) => file('model.gguf', (await golden('gguf/qwen2-bf16.gguf')).subarray(0, 900))(folder),
-    cause: /The file is incomplete/,
+    cause: / is incomplete/,
     wayOut: downloadsAgain,
   },
   {
@@ -109,7 +108,7 @@ export const unusableModels: readonly UnusableModel[] = [
         'config.json': await golden('qwen2/config.json'),
         'model.safetensors': (await golden('qwen2/model.safetensors')).subarray(0, -5000),
       })(folder),
-    cause: /The file is incomplete/,
+    cause: / is incomplete/,
     wayOut: downloadsAgain,
   },
   {
@@ -204,7 +203,13 @@ export const unusableModels: readonly UnusableModel[] = [
     cause: /before GGUF/,
     wayOut: /Take a GGUF/,
   },
-  { kind: 'PyTorch file', write: file('pytorch_model.bin', ascii('PK\x03\x04')), cause: /PyTorch/, wayOut: takesGguf },
+  {
+    kind: 'PyTorch file',
+    write: async (folder) =>
+      join(await folderOf('phi-1', { 'pytorch_model.bin': 'PK\x03\x04' })(folder), 'pytorch_model.bin'),
+    cause: /PyTorch/,
+    wayOut: takesGguf,
+  },
   {
     kind: 'Folder of PyTorch files',
     write: folderOf('phi-1', { 'config.json': config({}), 'pytorch_model.bin': 'PK\x03\x04' }),
