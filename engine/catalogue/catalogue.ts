@@ -14,6 +14,8 @@ const families = [
   'gpt-oss',
   'deepseek-v3',
   'gemma3',
+  'phi3',
+  'glm4-moe',
 ] as const satisfies readonly Family[];
 const digest = z.string().refine(isSha256, 'must be 64 lower-case hexadecimal digits');
 const fileName = z.string().refine(isSafeFileName, 'must be a plain file name');

@@ -15,8 +15,10 @@ import { deepseekV3 } from './families/deepseekV3.ts';
 import type { FamilyBuilder } from './families/family.ts';
 import { gemma3 } from './families/gemma3.ts';
 import { ggufKeys } from './families/ggufKeys.ts';
+import { glm4Moe } from './families/glm4Moe.ts';
 import { gptOss, isOriginal } from './families/gptOss.ts';
 import { llama } from './families/llama.ts';
+import { phi3 } from './families/phi3.ts';
 import { qwen2 } from './families/qwen2.ts';
 import { qwen3 } from './families/qwen3.ts';
 import { qwen3Moe } from './families/qwen3Moe.ts';
@@ -31,7 +33,7 @@ import {
   unknownArchitecture,
 } from './unusable.ts';
 
-const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3, qwen3Moe, gptOss, deepseekV3, gemma3];
+const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3, qwen3Moe, gptOss, deepseekV3, gemma3, phi3, glm4Moe];
 
 /** Opens a checkpoint and reads its tokenizer. @throws HearthError as `openCheckpoint` and `readTokenizer` do. */
 export async function openModel(path: string): Promise<Model> {

@@ -141,8 +141,8 @@ export function groupedQueryAttention(
   let [query, key, value] = headLinears(context, input, parts, headDim) as [Value, Value, Value];
   if (weights.queryNorm) query = rmsNorm(context, query, weights.queryNorm);
   if (weights.keyNorm) key = rmsNorm(context, key, weights.keyNorm);
-  query = rotate(context, inputs, query, spec.rope, softmaxScale);
-  key = rotate(context, inputs, key, spec.rope, 1);
+  query = rotatePart(context, inputs, query, spec, softmaxScale);
+  key = rotatePart(context, inputs, key, spec, 1);
   const group = numAttentionHeads / numKeyValueHeads;
   const mixed = attend(context, inputs, {
     query: graph.reshape(query, [numKeyValueHeads, group, 0, headDim]),
@@ -155,6 +155,21 @@ export function groupedQueryAttention(
   });
   const rows = graph.transpose(mixed, [2, 0, 1, 3]);
   return linear(context, graph.reshape(rows, [1, -1, numAttentionHeads * headDim]), weights.output);
+}
+
+/** Rotates the first `rope.dimensions` of each head; the rest is scaled alone. `[1, heads, tokens, headDim]` */
+function rotatePart(
+  context: GraphContext,
+  inputs: AttentionInputs,
+  value: Value,
+  { rope, headDim }: GroupedQueryAttentionSpec,
+  scale: number,
+): Value {
+  if (rope.dimensions === headDim) return rotate(context, inputs, value, rope, scale);
+  const { graph } = context;
+  const [turned, rest] = graph.split(value, [rope.dimensions, headDim - rope.dimensions]) as [Value, Value];
+  const scaled = scale === 1 ? rest : graph.op('Mul', [rest, graph.float32(scale)]);
+  return graph.op('Concat', [rotate(context, inputs, turned, rope, scale), scaled], { axis: -1 });
 }
 
 /** Applies RoPE. `[1, heads, tokens, headDim]` to the same shape; `scale` multiplies the result. */

@@ -108,6 +108,18 @@ export function headDimOf(config: DecoderConfig): number {
   return config.head_dim ?? config.hidden_size / config.num_attention_heads;
 }
 
+const rotaryShare = optional(z.number().positive().max(1));
+const rotaryConfig = z.looseObject({
+  partial_rotary_factor: rotaryShare,
+  rope_parameters: optional(z.looseObject({ partial_rotary_factor: rotaryShare })),
+});
+
+/** Rotated elements of a head, of which `partial_rotary_factor` is the share. */
+export function rotatedDimensions(config: unknown, headDim: number, usualShare: number): number {
+  const { partial_rotary_factor: share, rope_parameters: settings } = parseConfig(rotaryConfig, config);
+  return Math.floor(headDim * (settings?.partial_rotary_factor ?? share ?? usualShare));
+}
+
 function ropeSettings(config: RopeConfig): RopeScaling & { readonly rope_theta: number } {
   const settings: RopeScaling = config.rope_parameters ?? config.rope_scaling ?? ropeScaling.parse({});
   // 10000 is the paper's base and transformers' default; Llama 2 omits the key.

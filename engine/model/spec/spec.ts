@@ -5,7 +5,16 @@
  */
 import { invalidInput } from '../../errors.ts';
 
-export type Family = 'llama' | 'qwen2' | 'qwen3' | 'qwen3-moe' | 'gpt-oss' | 'deepseek-v3' | 'gemma3';
+export type Family =
+  | 'llama'
+  | 'qwen2'
+  | 'qwen3'
+  | 'qwen3-moe'
+  | 'gpt-oss'
+  | 'deepseek-v3'
+  | 'gemma3'
+  | 'phi3'
+  | 'glm4-moe';
 
 export interface DecoderSpec {
   readonly family: Family;
