@@ -18,6 +18,7 @@ import { replay } from './cli/replay.ts';
 import { serve } from './cli/serve.ts';
 import { summarise } from './cli/summarise.ts';
 import type { Terminal } from './cli/terminal.ts';
+import { tune } from './cli/tune.ts';
 import { HearthError, invalidInput } from './errors.ts';
 
 const commands: readonly Command[] = [
@@ -30,6 +31,7 @@ const commands: readonly Command[] = [
   logits,
   bench,
   inspect,
+  tune,
   devices,
   doctor,
   serve,

@@ -153,8 +153,11 @@ export const limits = {
     schemaDepth: 200,
     // A value takes at least about ten characters.
     schemaValues: 32 * 1024,
-    // A schema compiles in milliseconds. A slow one blocks all other grammar requests.
-    grammarMs: 5_000,
+    // A schema compiles in milliseconds. A slow one blocks all other grammar requests. A thousand steps take about a
+    // millisecond of CPU time, whatever else the machine computes.
+    grammarSteps: 5_000_000,
+    // By then the thread hangs.
+    grammarMs: 120_000,
     // Grace time for cancelled work: enough to finish a mask; starting a new thread takes a second.
     grammarCancelMs: 250,
     // The grammar thread needs under 100 MB for a vocabulary of 200,000 tokens.

@@ -8,6 +8,7 @@ import { commandTable } from './commands.ts';
 import { CompletionContext } from './completion/context.ts';
 import { CompletionProvider } from './completion/provider.ts';
 import { WarmUp } from './completion/warmUp.ts';
+import { InPlaceEdits } from './edits/inPlace.ts';
 import { Proposals } from './edits/proposals.ts';
 import { registerLanguageModels } from './languageModel/register.ts';
 import { limits } from './limits.ts';
@@ -31,9 +32,9 @@ import {
 import { StatusBar } from './status.ts';
 import { TaskActions } from './tasks.ts';
 import { Thinking } from './thinking.ts';
-import { showFirstWindow } from './welcome.ts';
 
 const chatViewId = 'hearth.chat';
+const firstWindowShown = 'hearth.firstWindowShown';
 
 let running: { engine: EngineHost; index: RepositoryIndex; chat: LazyChat } | undefined;
 
@@ -51,6 +52,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const completion = new CompletionProvider(engine, log, nearby, () => firstRun.warmUp());
   const status = new StatusBar(engine, thinking, () => completion.paused);
   const proposals = new Proposals(index);
+  const inPlace = new InPlaceEdits(engine, log);
   const nextEdit = new NextEdit();
   const parts: Parts = {
     context,
@@ -65,12 +67,13 @@ export function activate(context: vscode.ExtensionContext): void {
     index,
     nextEdit,
     proposals,
+    inPlace,
     status,
   };
   const chat = new LazyChat(parts);
   const warmUp = new WarmUp((token) => readAhead(completion, chat, token), log);
   running = { engine, index, chat };
-  context.subscriptions.push(log, engine, server, thinking, status, index, proposals);
+  context.subscriptions.push(log, engine, server, thinking, status, index, proposals, inPlace);
   context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
@@ -213,4 +216,13 @@ function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void 
   } else if (indexSettings.some((key) => event.affectsConfiguration(key))) {
     parts.index.reopen().catch(report);
   }
+}
+
+/** The first window that `npm start` opens, once a profile: the chat and the walkthrough, and not VS Code's own chat, which asks for an account. */
+async function showFirstWindow(extension: string, memory: vscode.Memento): Promise<void> {
+  if (process.env['HEARTH_FIRST_WINDOW'] !== '1' || memory.get(firstWindowShown) === true) return;
+  await memory.update(firstWindowShown, true);
+  await vscode.commands.executeCommand('workbench.action.closeAuxiliaryBar');
+  await vscode.commands.executeCommand('workbench.action.openWalkthrough', `${extension}#start`, false);
+  await vscode.commands.executeCommand('hearth.openChat');
 }

@@ -1,5 +1,9 @@
 /** Every cap of the extension's side, with its reason. The engine's own are in engine/limits.ts. */
 export const limits = {
+  inPlace: {
+    /** Lines before and after those that are edited, which the model reads too. */
+    around: 40,
+  },
   engine: {
     /** Waits before each restart after a crash; after the last one the user is asked. A run of bad luck passes within
      * seconds, a broken installation must not burn a core for ever. */

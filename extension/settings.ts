@@ -44,19 +44,20 @@ export interface ChatSettings {
   sampling: Sampling;
 }
 
-const read = <T>(key: string, fallback: T): T => vscode.workspace.getConfiguration(section).get(key, fallback) as T;
+/** package.json declares every setting, with its default. */
+const read = <T>(key: string): T => vscode.workspace.getConfiguration(section).get(key) as T;
 /** In package.json 0 stands for "the model's own" or "automatic", because a settings editor has no empty number. */
 const orAutomatic = (value: number): number | undefined => (value > 0 ? Math.floor(value) : undefined);
 
 export function engineSettings(): EngineSettings {
   return {
-    model: read('chat.model', '').trim(),
-    completionModel: read('completion.model', '').trim(),
-    backend: read<Backend>('backend', 'auto'),
-    contextTokens: orAutomatic(read('contextTokens', 0)),
-    threads: orAutomatic(read('threads', 0)),
-    cachePrecision: read<EngineSettings['cachePrecision']>('cachePrecision', 'f16'),
-    diskCacheBytes: Math.max(0, Math.floor(read('cache.diskMegabytes', 2048) * 2 ** 20)),
+    model: read<string>('chat.model').trim(),
+    completionModel: read<string>('completion.model').trim(),
+    backend: read<Backend>('backend'),
+    contextTokens: orAutomatic(read<number>('contextTokens')),
+    threads: orAutomatic(read<number>('threads')),
+    cachePrecision: read<EngineSettings['cachePrecision']>('cachePrecision'),
+    diskCacheBytes: Math.max(0, Math.floor(read<number>('cache.diskMegabytes') * 2 ** 20)),
   };
 }
 
@@ -68,8 +69,8 @@ export interface RemoteSettings {
 
 /** Undefined: this computer's engine answers. */
 export function remoteSettings(): RemoteSettings | undefined {
-  const url = read('remote.url', '').trim();
-  const model = read('remote.model', '').trim();
+  const url = read<string>('remote.url').trim();
+  const model = read<string>('remote.model').trim();
   return url === '' ? undefined : { url, model: model === '' ? undefined : model };
 }
 
@@ -79,7 +80,7 @@ export function networkEnvironment(): Record<string, string> {
   const isUsed = http.get<string>('proxySupport', 'override') !== 'off';
   const proxy = isUsed ? http.get('proxy', '').trim() : '';
   const noProxy = http.get<string[]>('noProxy', []).join(',');
-  const certificates = read('remote.certificates', '').trim();
+  const certificates = read<string>('remote.certificates').trim();
   return {
     HEARTH_CLIENT: 'vscode',
     ...(proxy !== '' && { HEARTH_PROXY: proxy }),
@@ -99,44 +100,44 @@ export const networkSettings = [
 
 /** Undefined: this computer serves no other programs. */
 export function serverSettings(): { port: number } | undefined {
-  const port = Math.floor(read('server.port', 8642));
-  return read('server.enabled', false) ? { port } : undefined;
+  const port = Math.floor(read<number>('server.port'));
+  return read<boolean>('server.enabled') ? { port } : undefined;
 }
 
-export const modelsDirectory = (): string => read('modelsDirectory', '').trim();
+export const modelsDirectory = (): string => read<string>('modelsDirectory').trim();
 
 export function completionSettings(): CompletionSettings {
   return {
-    enabled: read('completion.enabled', true),
-    debounceMs: Math.max(0, read('completion.debounce', 50)),
-    languages: read<Record<string, boolean>>('completion.languages', { '*': true }),
-    multiline: read<Multiline>('completion.multiline', 'auto'),
-    confidence: read<Confidence>('completion.confidence', 'balanced'),
-    maxTokens: Math.max(1, Math.floor(read('completion.maxTokens', 64))),
+    enabled: read<boolean>('completion.enabled'),
+    debounceMs: Math.max(0, read<number>('completion.debounce')),
+    languages: read<Record<string, boolean>>('completion.languages'),
+    multiline: read<Multiline>('completion.multiline'),
+    confidence: read<Confidence>('completion.confidence'),
+    maxTokens: Math.max(1, Math.floor(read<number>('completion.maxTokens'))),
   };
 }
 
 export function chatSettings(): ChatSettings {
   const sampling: Sampling = {};
-  const temperature = read<number | null>('chat.temperature', null);
-  const topP = read<number | null>('chat.topP', null);
+  const temperature = read<number | null>('chat.temperature');
+  const topP = read<number | null>('chat.topP');
   if (temperature !== null) sampling.temperature = temperature;
   if (topP !== null) sampling.topP = topP;
   return {
-    instructions: read('chat.instructions', '').trim(),
-    includeActiveFile: read('chat.includeActiveFile', true),
-    searchWorkspace: read('chat.searchWorkspace', true),
-    useRules: read('chat.useRules', true),
-    maxTokens: orAutomatic(read('chat.maxTokens', 0)),
-    thinkingTokens: orAutomatic(read('chat.thinkingTokens', 0)),
+    instructions: read<string>('chat.instructions').trim(),
+    includeActiveFile: read<boolean>('chat.includeActiveFile'),
+    searchWorkspace: read<boolean>('chat.searchWorkspace'),
+    useRules: read<boolean>('chat.useRules'),
+    maxTokens: orAutomatic(read<number>('chat.maxTokens')),
+    thinkingTokens: orAutomatic(read<number>('chat.thinkingTokens')),
     sampling,
   };
 }
 
-export const nextEditEnabled = (): boolean => read('nextEdit.enabled', true);
-export const indexEnabled = (): boolean => read('index.enabled', true);
+export const nextEditEnabled = (): boolean => read<boolean>('nextEdit.enabled');
+export const indexEnabled = (): boolean => read<boolean>('index.enabled');
 /** Catalogue id or absolute path; '': search by words alone. */
-export const indexEmbeddings = (): string => read('index.embeddings', '').trim();
+export const indexEmbeddings = (): string => read<string>('index.embeddings').trim();
 
 /** Whether suggestions are on for a language: its own entry, else that of '*'. */
 export function languageEnabled(languages: Readonly<Record<string, boolean>>, languageId: string): boolean {

@@ -51,7 +51,7 @@ function parseFigures(document: string): Figures {
   )) {
     const row: Partial<Record<Backend, Cell>> = {};
     for (const [index, backend] of Object.keys(backends).entries()) {
-      const [, deviation, date] = /^(\S+) \((\S+)\)$/.exec(cells[index] ?? '') ?? [];
+      const [, deviation, date] = /^([\d.e-]+) \(([\d-]+)\)$/.exec(cells[index] ?? '') ?? [];
       if (deviation !== undefined && date !== undefined && isBackend(backend)) {
         row[backend] = { deviation: Number(deviation), date };
       }
@@ -61,8 +61,16 @@ function parseFigures(document: string): Figures {
   return figures;
 }
 
+/** The GPU's figures of the last campaign (docs/proof.md, by scripts/proof-tables.ts). */
+function figuresOfProof(proof: string): Figures {
+  const date = /^\| lavapipe \| ([\d-]+)/m.exec(proof)?.[1] ?? 'undated';
+  const rows = proof.matchAll(/^\| ([\w-]+ (?:safetensors|GGUF)) \| [^|]+ \| [^|]+ \| ([\d.e-]+) \| same \|$/gm);
+  return new Map([...rows].map(([, golden = '', worst]) => [golden, { webgpu: { deviation: Number(worst), date } }]));
+}
+
 function goldenTable(figures: Figures): string[] {
-  const rows = [...figures].map(([golden, row]) => {
+  const sorted = [...figures].sort(([a], [b]) => (a < b ? -1 : 1));
+  const rows = sorted.map(([golden, row]) => {
     const [family = '', format = ''] = golden.split(' ');
     return [family, format, ...(Object.keys(backends) as Backend[]).map((backend) => cellText(row[backend]))];
   });
@@ -120,7 +128,8 @@ async function familiesDocument(figures: Figures): Promise<string> {
 
 if (import.meta.main) {
   const before = await readFile(familiesPath, 'utf8').catch(() => '');
-  const figures = parseFigures(before);
+  const figures = figuresOfProof(await readFile(join(projectRoot, 'docs', 'proof.md'), 'utf8'));
+  for (const [golden, row] of parseFigures(before)) figures.set(golden, { ...figures.get(golden), ...row });
   const today = new Date().toISOString().slice(0, 10);
   for (const path of process.argv.slice(2)) addFigures(figures, await readFile(path, 'utf8'), today);
   await writeFile(familiesPath, await familiesDocument(figures));

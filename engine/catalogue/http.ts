@@ -2,7 +2,7 @@
 import type { Headers, Response } from 'undici';
 import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { isLoopback } from './loopback.ts';
+import { isLoopback } from '../loopback.ts';
 import { certificateProblem } from './networkHelp.ts';
 
 /** A failed request. `retry` says whether the same request may succeed later. */

@@ -8,7 +8,7 @@ import { rootCertificates } from 'node:tls';
 import { Agent, type Dispatcher, EnvHttpProxyAgent, fetch } from 'undici';
 import { HearthError, invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { isLoopback } from './loopback.ts';
+import { isLoopback } from '../loopback.ts';
 import { type Environment, places } from './networkHelp.ts';
 
 export { fetch };

@@ -1,3 +1,5 @@
+import { join } from 'node:path';
+import { defaultStoreDirectory } from '../catalogue/paths.ts';
 import { discoverDevices } from '../runtime/backends.ts';
 import type { Command } from './command.ts';
 import { json } from './session.ts';
@@ -9,7 +11,7 @@ export const devices: Command = {
   options: [],
   async run(values, terminal) {
     values.none();
-    const found = await discoverDevices();
+    const found = await discoverDevices(join(defaultStoreDirectory(), 'derived'));
     if (values.switch('json')) {
       json(terminal, found);
       return;

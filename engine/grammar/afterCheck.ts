@@ -10,7 +10,8 @@ import { type Draft, isObject, SchemaDocument } from './schemaDocument.ts';
 const regExp = Object.assign(
   (pattern: string) => {
     const dfa = patternDfa(pattern);
-    return { test: (text: string): boolean => dfa.has(text) };
+    // ajv takes patterns that are printed alike for one.
+    return { test: (text: string): boolean => dfa.has(text), toString: () => pattern };
   },
   { code: 'patternDfa' },
 );

@@ -1,5 +1,5 @@
 /** Deterministic automata over code points: the sets of texts that patterns, numbers and names of properties may be. */
-import { GrammarLimit } from './refusals.ts';
+import { countSteps, GrammarLimit } from './refusals.ts';
 
 export interface Edge {
   readonly lo: number;
@@ -48,6 +48,7 @@ export class Dfa {
         numbers.set(key, known);
         return { lo, hi, to: known };
       });
+      countSteps(1 + own.length);
       if (states.length > maxStates) throw new GrammarLimit('states of an automaton', maxStates);
       const kept = joined(own);
       count += kept.length;

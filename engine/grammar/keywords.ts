@@ -1,8 +1,9 @@
 /** What each keyword of JSON Schema allows, as shapes. A keyword says nothing of values of other types. */
+import { HearthError } from '../errors.ts';
 import { Dfa } from './dfa.ts';
 import { anyInteger, anyNumber, bounded, multipleOf, numberLiterals, type Relation } from './numbers.ts';
 import { patternDfa } from './patterns.ts';
-import { GrammarLimit, invalidSchema } from './refusals.ts';
+import { invalidSchema } from './refusals.ts';
 import { type Draft, isObject, type SchemaObject } from './schemaDocument.ts';
 import type { Clause, Contained, Node, Nodes, ShapeAlgebra, Shapes } from './shapes.ts';
 import { formatDfa } from './textFormats.ts';
@@ -25,7 +26,8 @@ const integers = (shapes: Shapes): Shapes => ({ ...shapes, numbers: anyInteger()
 export function typeShapes({ schema, at, algebra }: KeywordContext): Shapes {
   const { type } = schema;
   if (type === undefined) return algebra.any;
-  const types: readonly unknown[] = Array.isArray(type) ? type : [type];
+  // OpenAPI 3.0 has no type `null`.
+  const types: readonly unknown[] = [type, schema['nullable'] === true ? 'null' : []].flat();
   const { any, nothing } = algebra;
   const kinds: Readonly<Record<string, Shapes>> = {
     null: { ...nothing, words: new Set(['null']) },
@@ -164,7 +166,7 @@ function patternAt(pattern: unknown, at: string, keyword: string): Dfa {
     patterns.set(pattern, dfa);
     return dfa;
   } catch (error) {
-    if (error instanceof GrammarLimit) throw error;
+    if (error instanceof HearthError) throw error;
     const reason = error instanceof Error ? error.message : String(error);
     throw invalidSchema(at, `${keyword} '${pattern.slice(0, 100)}' can't be followed (${reason.slice(0, 200)})`);
   }

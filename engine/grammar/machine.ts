@@ -6,6 +6,7 @@ import { liveEdges, type Read, readOn, readPlain, readQuoted } from './character
 import type { Dfa } from './dfa.ts';
 import { type NextNames, unknownName } from './objectPlan.ts';
 import { mark, type Of, type Place, type PropertyName, placeKey, type Thread, textPlace, widened } from './places.ts';
+import { countSteps } from './refusals.ts';
 import { SchemaShapes } from './schemaShapes.ts';
 import type { ArrayShape, Node, ObjectShape } from './shapes.ts';
 import { TextSet, textWithout } from './textSet.ts';
@@ -72,14 +73,17 @@ export class Machine {
 
   /** What bytes that were chosen lead to; `null`: the form does not take them. */
   take(state: State, bytes: Uint8Array): State | null {
-    this.#exact = true;
     let threads = state.threads;
-    for (const byte of bytes) {
-      const next: Thread[] = [];
-      for (const thread of threads) this.#step(thread, byte, next);
-      threads = next;
+    this.#exact = true;
+    try {
+      for (const byte of bytes) {
+        const next: Thread[] = [];
+        for (const thread of threads) this.#step(thread, byte, next);
+        threads = next;
+      }
+    } finally {
+      this.#exact = false;
     }
-    this.#exact = false;
     return threads.length === 0 ? null : this.state(threads);
   }
 
@@ -138,6 +142,7 @@ export class Machine {
   }
 
   #step(thread: Thread, byte: number, out: Thread[]): void {
+    countSteps(1);
     const { place } = thread;
     switch (place.kind) {
       case 'end':

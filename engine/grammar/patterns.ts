@@ -10,7 +10,7 @@ import {
   type Element as RefaElement,
 } from 'refa';
 import { Dfa, type Edge } from './dfa.ts';
-import { GrammarLimit } from './refusals.ts';
+import { countSteps, GrammarLimit } from './refusals.ts';
 
 type Concatenation = NoParent<RefaConcatenation>;
 type Element = NoParent<RefaElement>;
@@ -336,6 +336,7 @@ class Machine {
   }
 
   #count(): void {
+    countSteps(1);
     if (++this.#context.work.steps > bounds.steps) throw new GrammarLimit('steps for a pattern', bounds.steps);
   }
 

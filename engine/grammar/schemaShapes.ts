@@ -11,7 +11,7 @@ import {
   valueShapes,
 } from './keywords.ts';
 import { ObjectPlan } from './objectPlan.ts';
-import { GrammarLimit, invalidSchema, unsupportedSchema } from './refusals.ts';
+import { countSteps, GrammarLimit, invalidSchema, unsupportedSchema } from './refusals.ts';
 import { isObject, SchemaDocument, type SchemaObject } from './schemaDocument.ts';
 import {
   type ArrayShape,
@@ -201,6 +201,7 @@ export class SchemaShapes {
   #possible(node: Node, path: Map<Node, number>, depth: number): { possible: boolean; from: number } {
     const known = this.#satisfiable.get(node);
     if (known !== undefined) return { possible: known, from: Number.POSITIVE_INFINITY };
+    countSteps(1);
     const own = path.get(node);
     if (own !== undefined) return { possible: false, from: own };
     // Where it is not looked into, it is taken for possible.

@@ -1,7 +1,7 @@
 /** What a value may be, by its type: the form into which every schema is brought before a value of it is written. */
 import { Dfa } from './dfa.ts';
 import { anyNumber, otherNumber } from './numbers.ts';
-import { GrammarLimit } from './refusals.ts';
+import { countSteps, GrammarLimit } from './refusals.ts';
 import { TextSet } from './textSet.ts';
 
 /** A schema, or several of them joined; looked into when a value of it begins. Equal ones are one object. */
@@ -285,6 +285,7 @@ function cross<Shape>(
   join: (a: Shape, b: Shape) => Shape | undefined,
 ): Shape[] {
   if (first.length * second.length > 4 * maxAlternatives) throw new GrammarLimit('alternatives', maxAlternatives);
+  countSteps(first.length * second.length);
   return first.flatMap((a) => second.flatMap((b) => join(a, b) ?? []));
 }
 

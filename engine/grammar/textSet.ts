@@ -1,8 +1,10 @@
 /** Texts of a length, in code points, that an automaton takes. Lengths are counted beside it, which keeps it small. */
 import { Dfa } from './dfa.ts';
-import { GrammarLimit, invalidSchema } from './refusals.ts';
+import { countSteps, GrammarLimit, invalidSchema } from './refusals.ts';
 
 const maxTable = 8_000_000;
+/** Cells that take as long as one step elsewhere. */
+const cellsPerStep = 16;
 
 export class TextSet {
   readonly dfa: Dfa;
@@ -96,6 +98,7 @@ export class TextSet {
     const last = this.#counted - this.#spare;
     if ((last + 1) * edges.length > maxTable)
       throw new GrammarLimit('steps for a pattern beside minLength or maxLength', maxTable);
+    countSteps(((last + 1) * edges.length) / cellsPerStep);
     const alive = new Uint8Array((last + 1) * edges.length);
     const infinite = this.max === Number.POSITIVE_INFINITY;
     for (let count = last; count >= 0; count--) {

@@ -124,7 +124,8 @@ export async function decoderFor(
     ...(meanwhile && { meanwhile }),
     ...(threads !== undefined && { threads }),
     ...(cachePrecision !== undefined && { cachePrecision }),
-    ...(cacheDirectory !== undefined && digest !== undefined && { cacheDirectory, digest }),
+    ...(cacheDirectory !== undefined && { cacheDirectory }),
+    ...(digest !== undefined && { digest }),
   };
   try {
     return await loadDecoder(request.backend, spec, model.weights, options, among);
@@ -169,7 +170,7 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
     request.onChange?.({ message: recovered.notice, card });
     return machine;
   });
-  const scheduler = engineScheduler(machine, { recover, device: request.device });
+  const scheduler = engineScheduler(machine, { recover, device: request.device, tunesWhileIdle: true });
   void machine.snapshots?.start();
   return {
     get card() {

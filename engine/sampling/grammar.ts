@@ -1,7 +1,7 @@
 /** Grammars over a model's vocabulary. They run on their own thread, which is replaced if it fails. */
 import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { cancelled, HearthError, unsupported } from '../errors.ts';
+import { cancelled, HearthError } from '../errors.ts';
 import { checkSchemaBounds } from '../grammar/schemaBounds.ts';
 import type { Vocabulary } from '../grammar/tokenTrie.ts';
 import { limits } from '../limits.ts';
@@ -43,6 +43,7 @@ interface Followed {
 interface Ask {
   readonly walk: Followed;
   readonly request: Request;
+  readonly signal: AbortSignal | undefined;
   readonly resolve: (reply: Reply) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -61,12 +62,12 @@ export class Grammars {
   #hurry: (() => void) | undefined;
   #walks = 0;
 
-  readonly #answerMs: number;
+  readonly #steps: number;
 
-  /** @param answerMs time limit for compiling a schema or accepting a token. */
-  constructor(tokenizer: Tokenizer, answerMs: number = limits.generation.grammarMs) {
+  /** @param steps allowed for compiling a schema or accepting a token. */
+  constructor(tokenizer: Tokenizer, steps: number = limits.generation.grammarSteps) {
     this.#tokenizer = tokenizer;
-    this.#answerMs = answerMs;
+    this.#steps = steps;
   }
 
   /**
@@ -111,7 +112,7 @@ export class Grammars {
           signal?.removeEventListener('abort', cancel);
           done(value);
         };
-      const ask: Ask = { walk, request, resolve: settle(resolve), reject: settle(reject) };
+      const ask: Ask = { walk, request, signal, resolve: settle(resolve), reject: settle(reject) };
       if (signal?.aborted) return reject(cancelled());
       signal?.addEventListener('abort', cancel);
       this.#asks.push(ask);
@@ -139,8 +140,10 @@ export class Grammars {
     this.#current = undefined;
   }
 
-  async #answered({ walk, request }: Ask): Promise<Reply> {
+  async #answered({ walk, request, signal }: Ask): Promise<Reply> {
     const worker = await this.#running();
+    // Starting the thread takes a second.
+    if (signal?.aborted) throw cancelled();
     const isKnown = walk.worker === worker;
     const { form, last = false } = walk.grammar;
     const open = { kind: 'open', walk: walk.id, form, last, taken: walk.taken } as const;
@@ -168,9 +171,9 @@ export class Grammars {
 
   /** The thread keeps the process alive only while a reply is pending. */
   async #reply(worker: Worker, message: ToGrammarThread): Promise<FromGrammarThread> {
-    const { grammarCancelMs } = limits.generation;
+    const { grammarMs, grammarCancelMs } = limits.generation;
     const stop = new AbortController();
-    let clock = setTimeout(() => stop.abort(tooSlow(this.#answerMs)), this.#answerMs);
+    let clock = setTimeout(() => stop.abort(new HearthError('unavailable', threadFailed)), grammarMs);
     // Waits a little longer: a new thread would have to load the vocabulary again.
     this.#hurry = () => {
       clearTimeout(clock);
@@ -203,7 +206,7 @@ export class Grammars {
     // Without a listener, a failure between two requests would end the process.
     worker.on('error', () => this.#forget(worker));
     const { bytes, starts, special } = vocabulary;
-    worker.postMessage({ kind: 'vocabulary', vocabulary } satisfies ToGrammarThread, [
+    worker.postMessage({ kind: 'vocabulary', vocabulary, steps: this.#steps } satisfies ToGrammarThread, [
       bytes.buffer,
       starts.buffer,
       special.buffer,
@@ -238,9 +241,6 @@ function nextMessage(worker: Worker, signal?: AbortSignal): Promise<FromGrammarT
     signal?.addEventListener('abort', aborted);
   });
 }
-
-const tooSlow = (ms: number): HearthError =>
-  unsupported(`The JSON Schema takes longer than ${ms / 1000} s to follow; simplify it.`);
 
 /** The thread refuses a schema and continues. */
 class Refusal extends HearthError {}

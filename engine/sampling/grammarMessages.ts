@@ -4,7 +4,7 @@ import type { Form } from '../grammar/machine.ts';
 import type { Vocabulary } from '../grammar/tokenTrie.ts';
 
 export type ToGrammarThread =
-  | { readonly kind: 'vocabulary'; readonly vocabulary: Vocabulary }
+  | { readonly kind: 'vocabulary'; readonly vocabulary: Vocabulary; readonly steps: number }
   | {
       readonly kind: 'open';
       readonly walk: number;

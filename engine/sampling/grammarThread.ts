@@ -6,7 +6,7 @@ import { type MessagePort, parentPort } from 'node:worker_threads';
 import { HearthError } from '../errors.ts';
 import type { Form } from '../grammar/machine.ts';
 import { Machine, type State } from '../grammar/machine.ts';
-import { GrammarLimit } from '../grammar/refusals.ts';
+import { GrammarLimit, withinSteps } from '../grammar/refusals.ts';
 import type { Vocabulary } from '../grammar/tokenTrie.ts';
 import { TokenTrie } from '../grammar/tokenTrie.ts';
 import { limits } from '../limits.ts';
@@ -31,12 +31,15 @@ interface Walk {
 class GrammarThread {
   readonly #trie: TokenTrie;
   readonly #endIds: ReadonlySet<number>;
+  readonly #steps: number;
   readonly #compiled = new Map<string, Compiled>();
   readonly #walks = new Map<number, Walk>();
   /** Machines that keep their states, most recently used last. */
   readonly #warm = new Set<Compiled>();
 
-  constructor(vocabulary: Vocabulary) {
+  /** @param steps allowed for compiling a schema, and for taking a token. */
+  constructor(vocabulary: Vocabulary, steps: number) {
+    this.#steps = steps;
     this.#trie = new TokenTrie(vocabulary);
     this.#endIds = new Set(vocabulary.endIds);
   }
@@ -62,15 +65,15 @@ class GrammarThread {
     const { machine } = compiled;
     const opened: Walk = { compiled, last, written: [], state: machine.state(machine.start) };
     this.#keepWarm(compiled);
-    for (const token of taken) this.#move(opened, token);
+    for (const token of taken) withinSteps(this.#steps, () => this.#move(opened, token));
     this.#walks.set(walk, opened);
-    return this.#allowed(opened);
+    return withinSteps(this.#steps, () => this.#allowed(opened));
   }
 
   async #take(walk: Walk, token: number): Promise<FromGrammarThread> {
     if (walk.last && walk.state.mayEnd && this.#endIds.has(token)) return this.#ended(walk);
-    this.#move(walk, token);
-    return !walk.last && walk.state.mayEnd ? this.#ended(walk) : this.#allowed(walk);
+    withinSteps(this.#steps, () => this.#move(walk, token));
+    return !walk.last && walk.state.mayEnd ? this.#ended(walk) : withinSteps(this.#steps, () => this.#allowed(walk));
   }
 
   #move(walk: Walk, token: number): void {
@@ -127,7 +130,7 @@ class GrammarThread {
     const known = this.#compiled.get(key);
     if (known) return known;
     if (this.#compiled.size >= limits.generation.grammars) this.#compiled.clear();
-    const machine = new Machine(form);
+    const machine = withinSteps(this.#steps, () => new Machine(form));
     if (machine.loose.length > 0) (await import('../grammar/violation.ts')).prepareCheck(form, machine.loose);
     const compiled = { form, machine, masks: new Map() };
     this.#compiled.set(key, compiled);
@@ -150,7 +153,7 @@ function listen(port: MessagePort): void {
   port.on('message', (message: ToGrammarThread) => {
     previous = previous.then(async () => {
       if (message.kind === 'vocabulary') {
-        thread = new GrammarThread(message.vocabulary);
+        thread = new GrammarThread(message.vocabulary, message.steps);
         port.postMessage({ kind: 'ready' } satisfies FromGrammarThread);
         return;
       }

@@ -119,7 +119,9 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
 
   #chunkTokens(first: Request | undefined, nowMs: number): number {
     const isTyping = first !== undefined && this.isTypingBefore(first, nowMs);
-    return chunkTokens({ fullTokens: this.#limits.chunkTokens, msPerToken: this.#msPerToken, isTyping });
+    const { chunkTokens: fullTokens, passesInFlight = 1 } = this.#limits;
+    // While somebody types, passes are waited for one by one.
+    return chunkTokens({ fullTokens, msPerToken: this.#msPerToken * (isTyping ? 1 : passesInFlight), isTyping });
   }
 
   /** Call when the decoder is replaced. */

@@ -31,6 +31,11 @@ export class SharedDevice {
     this.#options = options;
   }
 
+  /** Another scheduler waits for a pass. */
+  get isWanted(): boolean {
+    return this.#waiting.length > 0;
+  }
+
   /** Gives the device back if `user` holds it, and waits for the next pass. */
   async enter(user: DeviceUser): Promise<void> {
     const isFree = this.#holder === undefined || this.#holder === user;

@@ -138,7 +138,7 @@ export async function completedText(
   const shaped = shape.shape(written, ended);
   const isCutOff = !ended && !shaped.complete;
   if (!isCutOff || !shaped.text.trimStart().includes('\n')) return withoutBreaking(shaped, place, isCutOff);
-  const text = shaped.text.slice(0, shaped.text.lastIndexOf('\n')).trimEnd();
+  const { text } = shape.shape(written.slice(0, written.lastIndexOf('\n')), true);
   return withoutBreaking({ text, complete: false }, place, isCutOff);
 }
 

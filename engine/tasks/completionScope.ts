@@ -2,8 +2,43 @@
 import { indentationOf, type Token } from '../index/syntax/lexer.ts';
 import type { Lexicon } from '../index/syntax/lexicons.ts';
 
-export const opensBlock = (line: string, { opensBlock: own }: Lexicon): boolean =>
-  /[{([]\s*$|=>\s*$/.test(line) || own?.test(line.trimEnd()) === true;
+export const opensBlock = (line: string, lexicon: Lexicon): boolean =>
+  /[{([]\s*$|=>\s*$/.test(line) || opensByWord(line, lexicon);
+
+/** `def x; end` opens nothing. */
+function opensByWord(line: string, { opensBlock: opens, closesBlock: closes }: Lexicon): boolean {
+  const last = /(?<=[\s;])\w+[^\S\n]*[)\]},;]*\s*$/.exec(line)?.[0];
+  return opens?.test(line.trimEnd()) === true && !(last !== undefined && closes?.test(last));
+}
+
+/** A block around the cursor that the file does not close. */
+export interface OpenBlock {
+  /** Of the line that opens it, in columns. */
+  readonly indentation: number;
+  /** Number of brackets around it; absent: words open and close it. */
+  readonly depth?: number;
+}
+
+/** The innermost block around the cursor, if words open it and the file does not close it. */
+export function openBlockAt(
+  cursor: { readonly prefix: string; readonly suffix: string },
+  lexicon: Lexicon,
+): OpenBlock | undefined {
+  const { closesBlock: closes, continuesBlock: continues } = lexicon;
+  if (!closes) return undefined;
+  const above = cursor.prefix.split('\n');
+  const own = indentationOf(above.pop() ?? '');
+  const head = above.findLast((line) => line.trim() !== '' && indentationOf(line) < own);
+  if (head === undefined || !opensByWord(head, lexicon)) return undefined;
+  const indentation = indentationOf(head);
+  const below = cursor.suffix.split('\n').slice(1);
+  const next = below.find(
+    (line) =>
+      line.trim() !== '' &&
+      (indentationOf(line) < indentation || (indentationOf(line) === indentation && !continues?.test(line))),
+  );
+  return next !== undefined && indentationOf(next) === indentation && closes.test(next) ? undefined : { indentation };
+}
 
 export interface ScopeOptions {
   readonly linePrefix: string;
@@ -14,6 +49,7 @@ export interface ScopeOptions {
   readonly isList: boolean;
   /** Lines as deep as the cursor belong to it, up to an empty one. */
   readonly takesSiblings: boolean;
+  readonly openBlock: OpenBlock | undefined;
 }
 
 /** Takes the lines of a completion one by one and says before which the cursor's scope is left. */
@@ -25,6 +61,7 @@ export class Scope {
   readonly #isList: boolean;
   #takesSiblings: boolean;
   #mayClose = false;
+  #openBlock: OpenBlock | undefined;
   #last: string;
   #isFirst = true;
   #hasOpened = false;
@@ -34,8 +71,10 @@ export class Scope {
   /** Where the text ends when it leaves the scope: after the last line that is not blank. */
   end = 0;
 
-  constructor(lexicon: Lexicon, { linePrefix, cursorDepth, depth, isList, takesSiblings }: ScopeOptions) {
+  constructor(lexicon: Lexicon, options: ScopeOptions) {
+    const { linePrefix, cursorDepth, depth, isList, takesSiblings, openBlock } = options;
     this.#lexicon = lexicon;
+    this.#openBlock = openBlock;
     this.#indentation = indentationOf(linePrefix);
     this.#last = linePrefix;
     this.#cursorDepth = cursorDepth;
@@ -54,6 +93,11 @@ export class Scope {
     if (this.#isBehindBlank) return;
     this.#hasText = true;
     this.#last = shown;
+    if (this.#openBlock && this.#closes(this.#openBlock, shown, lineBreak)) {
+      this.#indentation = Math.min(this.#indentation, this.#openBlock.indentation);
+      this.#openBlock = undefined;
+      this.#takesSiblings = false;
+    }
     // The text has closed what was open at the cursor: it goes on further out.
     if (lineBreak.depth < this.#cursorDepth) {
       this.#indentation = Math.min(this.#indentation, indentationOf(shown));
@@ -69,6 +113,8 @@ export class Scope {
     if (this.#isOpen || !this.#hasText || line.trim() === '') return false;
     if (this.#mayClose && /^\s*[)\]}]/.test(line)) return false;
     const indentation = indentationOf(line);
+    if (this.#openBlock?.depth === undefined && indentation === this.#openBlock?.indentation && this.#closesBlock(line))
+      return false;
     // The body of a head that has several lines.
     if (/^\s*\{\s*$/.test(line) && !this.#isList && !endsStatement.test(this.#last)) return false;
     if (indentation < this.#indentation) return true;
@@ -76,20 +122,44 @@ export class Scope {
     const isInBlock = this.#hasOpened || this.#takesSiblings;
     if (this.#isBehindBlank && !isInBlock) return true;
     if (indentation === this.#indentation)
-      return !(this.#endsBlock(line) || continuesBlock.test(line) || this.#goesOn(line));
+      return !(this.#endsBlock(line) || this.#continuesBlock(line) || this.#goesOn(line));
     // Within a block a line is deeper than the one above only if that one said so.
     const isIndented = indentation > indentationOf(this.#last);
     const mayBeIndented = !isIndented || this.#opensBlock(this.#last);
     return !((isInBlock && mayBeIndented) || this.#goesOn(line) || this.#isContinued(line));
   }
 
+  /** Whether the block around the cursor is still not closed. */
+  get isBlockOpen(): boolean {
+    return this.#openBlock !== undefined;
+  }
+
+  /** Whether the line belongs to that block. */
+  isInOpenBlock(line: string): boolean {
+    if (!this.#openBlock) return false;
+    const deeper = indentationOf(line) - this.#openBlock.indentation;
+    return deeper === 0 ? this.#continuesBlock(line) : deeper > 0;
+  }
+
+  #closes({ depth, indentation }: OpenBlock, line: string, { floor }: Token): boolean {
+    return depth === undefined ? indentationOf(line) === indentation && this.#closesBlock(line) : floor <= depth;
+  }
+
   #endsBlock(line: string): boolean {
-    const isEnded = indentationOf(this.#last) === this.#indentation && endsBlock.test(this.#last);
-    return this.#hasOpened && endsBlock.test(line) && !isEnded;
+    const isEnded = indentationOf(this.#last) === this.#indentation && this.#closesBlock(this.#last);
+    return this.#hasOpened && this.#closesBlock(line) && !isEnded;
   }
 
   #opensBlock(line: string): boolean {
-    return this.#lexicon.opensBlock?.test(line.trimEnd()) === true;
+    return opensByWord(line, this.#lexicon);
+  }
+
+  #closesBlock(line: string): boolean {
+    return this.#lexicon.closesBlock?.test(line) === true;
+  }
+
+  #continuesBlock(line: string): boolean {
+    return continuesBlock.test(line) || this.#lexicon.continuesBlock?.test(line) === true;
   }
 
   /** Whether the line goes on with the statement above, as deep as it. */
@@ -100,7 +170,7 @@ export class Scope {
     if (this.#mayClose && /,\s*$/.test(above)) return true;
     const isChain = chained.test(line) && chained.test(above);
     return (
-      openEnd.test(above) ||
+      (openEnd.test(above) && !(this.#lexicon.patterns && /\/\s*$/.test(above))) ||
       this.#lexicon.openEnd?.test(above) ||
       /^\s*@[\w.]+(?:\(.*\))?\s*$/.test(above) ||
       /^\s*(?:&&|\||\?\?)/.test(line) ||
@@ -132,8 +202,7 @@ const called = /^\s*\??\.\w+(?:\(|::|\?\.)/;
 const continuation = /^\s*(?:[?:&|+*/%=<>{-]|(?:and|or|is|in|as|implements|extends|throws|where)\b)/;
 
 /** Lines that belong to the block above them although they stand as far left as its head. */
-const endsBlock = /^\s*(end|fi|done|esac|until)\b/;
-const continuesBlock = /^\s*(\{|(else|elif|elsif|except|finally|catch|ensure|rescue|then|do)\b)/;
+const continuesBlock = /^\s*(\{|(else|elif|except|finally|catch|then|do)\b)/;
 
 /** Repetitions may cut tokens: `is_not_fixture_is_not_fixture_is_not_`. */
 const loop = /(\S[^\n]{9,79}?)\1{2,}[^\n]{0,79}$|(\S[^\n]{3,79}?)\2{3,}[^\n]{0,79}$/;
@@ -154,7 +223,7 @@ export function loopStart(text: string, tokens: readonly Token[], prefix: string
 /** Where the third copy of a line, and more to come, begins to say nothing new. */
 export function repeatedLines(lines: readonly string[], prefix: string): number | undefined {
   const third = lines.findIndex(
-    (line, i) => i > 1 && /\p{L}{2}/u.test(line) && line === lines[i - 1] && line === lines[i - 2],
+    (line, i) => i > 1 && /\p{L}{2}|^\s*\./u.test(line) && line === lines[i - 1] && line === lines[i - 2],
   );
   return third < 0 || prefix.includes(`${lines[third]}\n${lines[third]}\n`) ? undefined : third - 1;
 }

@@ -5,7 +5,7 @@
 import { type Frame, indentationOf, type Lexed, lex, type Token } from '../index/syntax/lexer.ts';
 import { type Lexicon, lexiconOf } from '../index/syntax/lexicons.ts';
 import { limits } from '../limits.ts';
-import { loopStart, opensBlock, repeatedLines, Scope } from './completionScope.ts';
+import { loopStart, type OpenBlock, openBlockAt, opensBlock, repeatedLines, Scope } from './completionScope.ts';
 
 /** The cursor's line, as many lines as its statement or block needs, or always a block. */
 export type Multiline = 'never' | 'auto' | 'always';
@@ -38,6 +38,8 @@ export class CompletionShape {
   readonly #linePrefix: string;
   /** Brackets open at the cursor that the text after it closes. */
   readonly #closedAfter: ReadonlySet<Frame>;
+  /** Brackets and strings that are open where the text after the cursor begins. */
+  readonly #depthAfter: number;
   /** The rest of the cursor's line, and the next line that is not blank. */
   readonly #rest: readonly Token[];
   readonly #nextLine: Line | undefined;
@@ -48,7 +50,8 @@ export class CompletionShape {
     this.#lexicon = lexiconOf(languageId);
     this.#before = lex(prefix, this.#lexicon);
     this.#linePrefix = prefix.slice(prefix.lastIndexOf('\n') + 1);
-    const [rest, below] = this.#lexedAfter();
+    const { rest, below, depth } = this.#lexedAfter();
+    this.#depthAfter = depth;
     const open = new Set(this.#frames);
     const closed = [...rest, ...below].flatMap(({ closes }) => (closes && open.has(closes) ? [closes] : []));
     this.#closedAfter = new Set(closed);
@@ -75,7 +78,7 @@ export class CompletionShape {
    */
   shape(written: string, ended: boolean): Shaped {
     const text = this.#withoutDoubledIndentation(written.replace(ended ? '' : /\r$/, '').replaceAll('\r\n', '\n'));
-    const all = lex(text, this.#lexicon, this.#frames, this.#linePrefix).tokens;
+    const all = lex(ended ? `${text}\n` : text, this.#lexicon, this.#frames, this.#linePrefix).tokens;
     // The last token may still grow, unless the model has ended.
     const tokens = ended || /^[\n()[\]{}]$/.test(all.at(-1)?.text ?? '') ? all : all.slice(0, -1);
     const ends = [this.#superfluousCloser(text, tokens), loopStart(text, all, this.#cursor.prefix)];
@@ -100,16 +103,20 @@ export class CompletionShape {
   }
 
   /** Tokens of the rest of the cursor's line, and of the lines below it, counted from the rest's end. */
-  #lexedAfter(): [readonly Token[], readonly Token[]] {
+  #lexedAfter(): { readonly rest: readonly Token[]; readonly below: readonly Token[]; readonly depth: number } {
     const { prefix, suffix } = this.#cursor;
     const end = endOfLine(suffix);
-    const rest = lex(suffix.slice(0, end), this.#lexicon, this.#frames, this.#linePrefix);
+    const line = suffix.slice(0, end);
+    const rest = lex(line, this.#lexicon, this.#frames, this.#linePrefix);
     // A string that was begun on this line and is not ended on it is unfinished, even where strings may have several lines.
+    // The rest of the line was written for what is around it.
     const lineStart = prefix.length - this.#linePrefix.length;
     const isUnfinished = (frame: Frame): boolean => frame.kind === 'string' && frame.start >= lineStart;
     const unfinished = rest.frames.findIndex((frame, i) => frame === this.#frames[i] && isUnfinished(frame));
-    const open = unfinished < 0 ? rest.frames : rest.frames.slice(0, unfinished);
-    return [rest.tokens, lex(suffix.slice(end), this.#lexicon, open, this.#linePrefix + suffix.slice(0, end)).tokens];
+    const depth = unfinished < 0 ? this.#frames.length : unfinished;
+    const after = unfinished < 0 ? rest : lex(line, this.#lexicon, this.#frames.slice(0, depth), this.#linePrefix);
+    const below = lex(suffix.slice(end), this.#lexicon, after.frames, this.#linePrefix + line);
+    return { rest: after.tokens, below: below.tokens, depth };
   }
 
   /** Blanks in front of the rest of the line belong to the text; others at its end do not. */
@@ -131,33 +138,49 @@ export class CompletionShape {
   /** Where the text leaves the cursor's line, statement or block; undefined: not yet. */
   #endOfScope(text: string, tokens: readonly Token[], end: number, ended: boolean): number | undefined {
     const breaks = tokens.filter((token) => token.text === '\n' && token.start < end);
-    const depth = this.#statementDepth;
-    const isList = this.#frames[depth - 1]?.isExpression === true;
-    const [linePrefix, takesSiblings] = [this.#linePrefix, this.#takesSiblings];
-    const scope = new Scope(this.#lexicon, {
-      linePrefix,
-      cursorDepth: this.#frames.length,
-      depth,
-      isList,
-      takesSiblings,
-    });
+    const scope = this.#scope();
+    let statement: number | undefined;
     const isInText = this.#frames.at(-1)?.kind !== 'bracket' && this.#frames.length > 0;
     const lines = text.split('\n');
     const whole = (this.#linePrefix + text).split('\n').slice(0, ended ? undefined : -1);
     const repeated = repeatedLines(whole, this.#cursor.prefix);
-    const isOneLine = this.#cursor.multiline === 'never' || (this.#isProse && !takesSiblings);
+    const isOneLine = this.#cursor.multiline === 'never' || (this.#isProse && !this.#takesSiblings);
     for (const [i, lineBreak] of breaks.entries()) {
-      if (isOneLine || i + 1 >= limits.generation.completionLines) return lineBreak.start;
-      if (i + 1 === repeated) return lineBreak.start;
+      if (isOneLine || i + 1 >= limits.generation.completionLines || i + 1 === repeated)
+        return statement ?? lineBreak.start;
       const goesOn = lineBreak.depth > this.#frames.length && (lineBreak.floor === this.#frames.length || !isInText);
       if ((this.#rest.length > 0 || (isInText && lineBreak.floor === this.#frames.length)) && !goesOn)
-        return lineBreak.start;
+        return statement ?? lineBreak.start;
       scope.take(lines[i] ?? '', lineBreak, this.#isMissingCloser(lineBreak));
       const next = lines[i + 1] ?? '';
       const isKnown = ended || i + 2 < lines.length || firstWordStands.test(next);
-      if (lineBreak.isCode && isKnown && scope.endsBefore(next)) return scope.end;
+      if (!lineBreak.isCode || !isKnown || !scope.endsBefore(next)) continue;
+      // A block that the file does not close is shown whole; a part of it beyond the statement would not help.
+      if (!scope.isInOpenBlock(next)) return (scope.isBlockOpen ? statement : undefined) ?? scope.end;
+      statement ??= scope.end;
     }
-    return undefined;
+    const last = tokens.find(({ start }) => start >= end);
+    if (statement === undefined || !last) return ended ? statement : undefined;
+    scope.take(text.slice(breaks.at(-1)?.end, end), last, false);
+    return scope.isBlockOpen ? statement : undefined;
+  }
+
+  #scope(): Scope {
+    return new Scope(this.#lexicon, {
+      linePrefix: this.#linePrefix,
+      cursorDepth: this.#frames.length,
+      depth: this.#statementDepth,
+      isList: this.#isList,
+      takesSiblings: this.#takesSiblings,
+      openBlock: this.#openBlock,
+    });
+  }
+
+  get #openBlock(): OpenBlock | undefined {
+    const depth = this.#frames.findLastIndex(({ kind, isExpression }) => kind === 'bracket' && isExpression === false);
+    const frame = this.#frames[depth];
+    if (frame && !this.#closedAfter.has(frame)) return { indentation: frame.indentation, depth };
+    return openBlockAt(this.#cursor, this.#lexicon);
   }
 
   /** Whether the innermost bracket was opened before the cursor and is closed nowhere. */
@@ -206,7 +229,7 @@ export class CompletionShape {
   /** What follows the cursor was written for what is open there, less what it does not close. */
   #isAsOpenAsAfter({ depth, floor }: Token): boolean {
     const closed = this.#frames.slice(depth);
-    return depth === floor && closed.every((frame) => !this.#closedAfter.has(frame));
+    return depth === floor && depth <= this.#depthAfter && closed.every((frame) => !this.#closedAfter.has(frame));
   }
 
   /** Parentheses and literals around the cursor that nothing closes are its statement's, whichever line they began on. */
@@ -220,13 +243,19 @@ export class CompletionShape {
     return depth;
   }
 
+  /** Whether the cursor's statement is an item between parentheses or of a literal. */
+  get #isList(): boolean {
+    return this.#frames[this.#statementDepth - 1]?.isExpression === true;
+  }
+
   /** Lines as deep as the cursor belong to the completion where a body or what a comment announces begins. */
   get #takesSiblings(): boolean {
     const { multiline } = this.#cursor;
     if (this.#linePrefix.trim() !== '' || this.#rest.length > 0) return false;
     const above = this.#lineAbove();
     if (multiline !== 'auto' || above === undefined) return multiline === 'always';
-    return opensBlock(above, this.#lexicon) || lex(above, this.#lexicon).frames.some(({ kind }) => kind === 'comment');
+    const isBelowComment = lex(above, this.#lexicon).frames.some(({ kind }) => kind === 'comment');
+    return opensBlock(above, this.#lexicon) || (isBelowComment && !this.#isList);
   }
 
   #lineAbove(): string | undefined {

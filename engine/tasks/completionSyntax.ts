@@ -44,7 +44,7 @@ async function fewestErrors(candidates: readonly string[], errorsWith: ErrorsWit
 }
 
 function candidatesOf({ text, uncut }: Shaped, prefix: string, isCutOff: boolean): string[] {
-  const whole = uncut === undefined ? [text] : [text, uncut];
+  const whole = uncut === undefined ? [text] : [text, uncut, ...between(text, uncut)];
   const lines = text.split('\n');
   const shorter = lines.slice(1).map((_, i) =>
     lines
@@ -58,6 +58,13 @@ function candidatesOf({ text, uncut }: Shaped, prefix: string, isCutOff: boolean
     ? [...whole, ...whole.map((own) => closed(own, prefix)), ...shorter.flatMap((own) => [own, closed(own, prefix)])]
     : [...whole, ...inLine.slice(0, 4), ...shorter, ...whole.map((own) => closed(own, prefix))];
   return [...new Set(all)].filter((own) => own.trim() !== '').slice(0, maxCandidates);
+}
+
+/** Texts from the shorter to the longer one that end with a bracket: some of those that were cut off may be missing. */
+function between(shorter: string, longer: string): string[] {
+  if (!longer.startsWith(shorter)) return [];
+  const marks = [...longer.slice(shorter.length).matchAll(/[)\]}]/g)].slice(0, 3);
+  return marks.map(({ index }) => longer.slice(0, shorter.length + index + 1));
 }
 
 const closers: Readonly<Record<string, string>> = { '(': ')', '[': ']', '{': '}' };

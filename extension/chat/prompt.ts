@@ -1,7 +1,7 @@
 import { citing, quote, title } from '../../engine/index/question/planner.ts';
 import type { ChatMessage } from '../../engine/protocol/engineProtocol.ts';
 import { isRule } from '../context/rules.ts';
-import { apply, type Conversation, emptyConversation, type StoredTurn } from './conversation.ts';
+import { apply, type Conversation, emptyConversation, isQueued, type StoredTurn } from './conversation.ts';
 
 /** The same for every turn, so that the prefix cache applies. */
 const system = [
@@ -11,9 +11,10 @@ const system = [
 
 /**
  * Builds the prompt of the last turn: earlier turns first, exactly as sent before. Leaves out turns
- * without an answer, because many templates require that question and answer alternate.
+ * without an answer, because many templates require that question and answer alternate, and queued ones.
  */
-export function promptMessages(turns: readonly StoredTurn[], instructions: string): ChatMessage[] {
+export function promptMessages(all: readonly StoredTurn[], instructions: string): ChatMessage[] {
+  const turns = all.filter((turn) => !isQueued(turn));
   const content = instructions === '' ? system : `${system}\n\n${instructions}`;
   const messages: ChatMessage[] = [{ role: 'system', content }];
   const sent = new Set<string>();

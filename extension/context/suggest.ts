@@ -5,7 +5,7 @@ import type { Repository } from './gather.ts';
 import { type MentionKind, mentionKinds, mentionText, mismatch, valued } from './mentions.ts';
 import { filesIn, findSymbols } from './workspace.ts';
 
-/** What a mention that is being typed may become. It remembers the workspace's files for some seconds. */
+/** Suggests completions of a mention. Caches the workspace's files for some seconds. */
 export class MentionSuggester {
   private readonly repository: Repository | undefined;
   private files: { paths: string[]; atMs: number } | undefined;
@@ -14,7 +14,7 @@ export class MentionSuggester {
     this.repository = repository;
   }
 
-  /** `query`: what stands after `@` or `#`, as far as it is typed. */
+  /** `query`: the text typed after `@` or `#`. */
   async suggest(query: string): Promise<Suggestion[]> {
     const [kind, value] = splitQuery(query);
     if (kind === 'symbol') return this.symbols(value);

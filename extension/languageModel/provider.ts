@@ -1,12 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
 import type { ChatParams, ChatResult, Delta } from '../../engine/protocol/engineProtocol.ts';
-import { answerOptions } from '../answerOptions.ts';
 import { EngineFailure, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
 import { chatSettings } from '../settings.ts';
-import type { Thinking } from '../thinking.ts';
+import { answerOptions, type Thinking } from '../thinking.ts';
 import { messageText, thinkingPart, toChatMessages, toTools, usagePart } from './hostMessages.ts';
 import type { InstalledModel, InstalledModels } from './installed.ts';
 

@@ -1,15 +1,15 @@
-/** Inline completion by the real model, as one types. */
+/** Inline completion by the real model, while typing. */
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 
 const typed = 'def add(a, b):\n    """Return the sum of a and b."""\n    return ';
 
 describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } }, (editor) => {
-  test('shows what the model would write next, and Tab puts it into the file', async () => {
+  test('shows a suggestion, which Tab accepts', async () => {
     const { page } = editor();
     await editor().openFile('sums.py');
     await page.keyboard.press('Control+End');
-    // The first key loads the model; completions come once it is there.
+    // The first key loads the model; completions follow.
     await page.keyboard.type('\n');
     await editor().statusItem('SmolLM2').waitFor();
     await page.keyboard.type(typed, { delay: 15 });
@@ -24,7 +24,7 @@ describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } },
     expect(offered.trim()).not.toBe('');
   });
 
-  test('offers nothing while completions are paused', async () => {
+  test('offers nothing while paused', async () => {
     const { page } = editor();
     await editor().command('Hearth: Pause or Resume Completions');
     await page.keyboard.press('Control+End');

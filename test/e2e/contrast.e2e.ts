@@ -1,4 +1,4 @@
-/** Every text of every scene can be read in VS Code's four kinds of themes, in the real view with the theme's real colours. */
+/** Measures the contrast of every text of every scene in VS Code's four kinds of themes, in the real view. */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -37,7 +37,7 @@ for (const [title, classes, settings] of [
     test.each(['dark', 'light'] as const)('can be read: %s', async (colorScheme) => {
       await editor().page.emulateMedia({ colorScheme });
       const chat = await editor().openChat();
-      // Nothing more is said by the extension once the model is there.
+      // The extension posts no more messages once the model is loaded.
       await editor().statusItem('scripted').waitFor();
       const body = chat.locator('body');
       await chat.locator(`body.${classes[colorScheme]}`).waitFor();

@@ -1,4 +1,4 @@
-/** The VSIX as a user gets it: what it weighs, what is in it, and that it needs nothing else. */
+/** The VSIX as a user gets it: its size, its content, and that it is self-contained. */
 import { execFile } from 'node:child_process';
 import { createWriteStream, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -37,7 +37,7 @@ describe('the packaged extension', () => {
     expect(statSync(vsix).size).toBeLessThan(maxPackageBytes);
   });
 
-  test('holds bundles, documents and pictures, and nothing else of the project', () => {
+  test('contains bundles, documents and pictures only', () => {
     const own = names.filter((name) => !name.startsWith('extension/dist/node_modules/'));
     const expected =
       /^(\[Content_Types\]\.xml|extension\.vsixmanifest|extension\/(package(\.nls)?\.json|readme\.md|changelog\.md|LICENSE\.txt|ThirdPartyNotices\.txt|dist\/[\w-]+\.(cjs|mjs|js|css|wasm)|dist\/grammars\/[\w-]+\.wasm|media\/[\w/.-]+\.(svg|png|md|css)|l10n\/[\w.-]+\.json))$/;
@@ -46,18 +46,18 @@ describe('the packaged extension', () => {
     expect(own).toContain('extension/dist/extension.cjs');
   });
 
-  test('holds the native modules of this platform alone', () => {
+  test('contains native modules of this platform only', () => {
     const binaries = names.filter((name) => name.endsWith('.node'));
     const onnxruntime = `onnxruntime-node/bin/napi-v6/${process.platform}/${process.arch}/onnxruntime_binding.node`;
     const dawn = `webgpu/dist/${process.platform}-${process.platform === 'darwin' ? 'universal' : process.arch}/dawn.node`;
     expect(binaries).toEqual([onnxruntime, dawn].map((path) => `extension/dist/node_modules/${path}`));
   });
 
-  test('holds no source, no typings and no source map', () => {
+  test('contains no source, typings or source maps', () => {
     expect(names.filter((name) => /\.(ts|map)$/.test(name))).toEqual([]);
   });
 
-  test('starts its engine from the unpacked files alone and tells a story by it', async () => {
+  test('runs its engine from the unpacked files alone', async () => {
     const engine = startEngine(join(folder, 'extension', 'dist', 'engine.mjs'));
     try {
       const card = await engine.requests.load({ model: 'smollm2-135m-instruct', backend: 'onnx' });
@@ -70,7 +70,7 @@ describe('the packaged extension', () => {
     }
   });
 
-  test('has a command line that works from the unpacked files alone', async () => {
+  test('runs its command line from the unpacked files alone', async () => {
     const cli = join(folder, 'extension', 'dist', 'cli.mjs');
     const { stdout } = await promisify(execFile)(process.execPath, [cli, 'models', 'list', '--json'], { cwd: folder });
     expect(JSON.parse(stdout)).toContainEqual(

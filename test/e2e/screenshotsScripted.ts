@@ -1,4 +1,4 @@
-/** Pictures with a model that thinks and answers as it is told. Run by `npm run screenshots`, not among the tests. */
+/** Pictures of a scripted model. Run by `npm run screenshots`, not with the tests. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

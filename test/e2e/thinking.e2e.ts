@@ -23,7 +23,7 @@ describeInEditor('the thinking switch', options, (editor) => {
     expect(await answerText(turn)).not.toBe('');
   });
 
-  test('makes the model think first, and shows what it thinks apart from the answer', async () => {
+  test('makes the model think first, and shows thinking apart from the answer', async () => {
     const chat = await editor().chat();
     await chat.locator('#thinking').click();
     await chat.locator('#thinking[aria-pressed=true]').waitFor();
@@ -34,7 +34,7 @@ describeInEditor('the thinking switch', options, (editor) => {
     expect(await turn.locator('.thoughts-text').textContent()).not.toBe('');
   });
 
-  test('stays where it was put when the window is reloaded, and is switched back in the status bar', async () => {
+  test('survives a reload, and is switched back in the status bar', async () => {
     await editor().reload();
     const chat = await editor().openChat();
     await chat.locator('#thinking[aria-pressed=true]').waitFor();

@@ -1,4 +1,5 @@
-/** The KV cache of a sequence: keys and values of every layer in f32, rounded to `q8` if that precision is chosen. */
+/** The KV cache of a sequence: keys and values of every layer in f32, rounded to `q8` or f16 if that precision is chosen. */
+import { float16Bits, float16Values, roundToEven } from '../../formats/blocks.ts';
 import { cacheRowOf } from '../../model/spec/cachePrecision.ts';
 import type { AttentionSpec, DecoderSpec } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
@@ -16,13 +17,12 @@ import {
 export class TokenRows {
   readonly width: number;
   values: Float32Array;
-  readonly #roundedBlock: number | undefined;
+  readonly #round: (rows: Float32Array) => Float32Array;
 
-  /** `roundedBlock`: elements that share a scale with `q8`; absent: no rounding. */
-  constructor(width: number, values = new Float32Array(0), roundedBlock?: number) {
+  constructor(width: number, values = new Float32Array(0), round = (rows: Float32Array) => rows) {
     this.width = width;
     this.values = values;
-    this.#roundedBlock = roundedBlock;
+    this.#round = round;
   }
 
   /** Writes whole rows from token `start` on. `rows`: `[tokens, width]` f32 */
@@ -33,16 +33,16 @@ export class TokenRows {
       grown.set(this.values);
       this.values = grown;
     }
-    this.values.set(
-      this.#roundedBlock === undefined ? rows : roundBlocks(rows, this.#roundedBlock),
-      start * this.width,
-    );
+    this.values.set(this.#round(rows), start * this.width);
   }
 
   copy(tokens: number): TokenRows {
-    return new TokenRows(this.width, this.values.slice(0, tokens * this.width), this.#roundedBlock);
+    return new TokenRows(this.width, this.values.slice(0, tokens * this.width), this.#round);
   }
 }
+
+const roundHalves = (values: Float32Array): Float32Array =>
+  values.map((value) => float16Values[float16Bits(value)] ?? Number.NaN);
 
 /** Rounds each value to a multiple of its block's largest magnitude / 127, in f32 as a GPU computes it. */
 export function roundBlocks(values: Float32Array, block: number): Float32Array {
@@ -57,12 +57,6 @@ export function roundBlocks(values: Float32Array, block: number): Float32Array {
   return rounded;
 }
 
-/** Rounds halves to even, like WGSL's `round`. */
-function roundToEven(value: number): number {
-  const nearest = Math.round(value);
-  return Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : nearest;
-}
-
 /**
  * Grouped-query attention: keys after RoPE `[tokens, kvHeads, headDim]` and values likewise. Latent attention: as keys
  * the shared rotated key `[tokens, ropeHeadDim]`, as values the normalised latents `[tokens, keyValueRank]`.
@@ -73,8 +67,13 @@ export interface LayerCache {
 }
 
 function emptyCache(attention: AttentionSpec, precision: CachePrecision): LayerCache {
-  const block = precision === 'q8' ? cacheRowOf(attention).block : undefined;
-  const rows = (width: number) => new TokenRows(width, undefined, block);
+  const { block } = cacheRowOf(attention);
+  const round = {
+    f32: undefined,
+    f16: roundHalves,
+    q8: (values: Float32Array) => roundBlocks(values, block),
+  }[precision];
+  const rows = (width: number) => new TokenRows(width, undefined, round);
   if (attention.kind === 'latent') return { keys: rows(attention.ropeHeadDim), values: rows(attention.keyValueRank) };
   const width = attention.numKeyValueHeads * attention.headDim;
   return { keys: rows(width), values: rows(width) };

@@ -47,6 +47,7 @@ export function lex(text: string, lexicon: Lexicon, frames: readonly Frame[] = [
 }
 
 const closerOf: Readonly<Record<string, string>> = { '(': ')', '[': ']', '{': '}' };
+const openerOf: Readonly<Record<string, string>> = { ')': '(', ']': '[', '}': '{', '>': '<' };
 const wordAt = /[\p{L}\p{N}_$]+/uy;
 const blanksAt = /[^\S\n]+/y;
 const patternAt = /\/(?![*/])(?:\\[^\n]|\[(?:\\[^\n]|[^\]\\\n])*\]|[^/\\\n[])+\/[a-z]*/y;
@@ -65,6 +66,8 @@ class Lexer {
   #indentation: number;
   /** True if the line has only whitespace so far. */
   #isLineStart: boolean;
+  /** Closing words of the heredocs that begin on the next line. */
+  #heredocs: string[];
   #lastCode = '\n';
 
   constructor(text: string, lexicon: Lexicon, frames: readonly Frame[], lineSoFar: string) {
@@ -74,6 +77,8 @@ class Lexer {
     this.#floor = frames.length;
     this.#isLineStart = lineSoFar.trim() === '';
     this.#indentation = indentationOf(this.#isLineStart ? lineSoFar + lineAt(text, 0) : lineSoFar);
+    const isText = frames.at(-1)?.kind === 'string' || frames.at(-1)?.kind === 'comment';
+    this.#heredocs = lineSoFar === '' || isText ? [] : heredocsOf(lex(lineSoFar, lexicon), lexicon);
   }
 
   run(): Lexed {
@@ -91,7 +96,9 @@ class Lexer {
   #newLine(top: Frame | undefined): void {
     const isInText = top?.kind === 'comment' ? top.closer !== '\n' : top?.form?.spansLines === true;
     if (top && top.kind !== 'bracket' && !isInText) this.#pop();
-    this.#emit('\n', { isCode: !isInText });
+    this.#emit('\n', { isCode: !isInText && this.#heredocs.length === 0 });
+    for (const closer of this.#heredocs.reverse()) this.#push({ kind: 'string', closer, form: this.#heredocForm });
+    this.#heredocs = [];
     this.#isLineStart = true;
     this.#indentation = indentationOf(lineAt(this.#text, this.#at));
   }
@@ -103,8 +110,10 @@ class Lexer {
 
   #inString(top: Frame): void {
     const escaped = top.form?.escape;
+    const opener = top.form?.nests ? openerOf[top.closer] : undefined;
     const twice = top.closer + top.closer;
     const interpolation = top.form?.interpolations?.find(([open]) => this.#startsWith(open));
+    const isHeredoc = top.form?.open === never;
     if (escaped === 'doubled' && this.#startsWith(twice)) this.#emit(twice, {});
     // A doubled brace in Python and C# strings is a literal brace.
     else if (interpolation?.[0] === '{' && this.#startsWith('{{')) this.#emit('{{', {});
@@ -114,12 +123,20 @@ class Lexer {
       this.#push({ kind: 'bracket', closer });
     } else if (escaped === 'backslash' && this.#text[this.#at] === '\\')
       this.#emit(this.#text.slice(this.#at, this.#at + 2), {});
-    else if (this.#startsWith(top.closer)) this.#close(top, top.closer);
+    else if (opener !== undefined && this.#startsWith(opener)) {
+      this.#emit(opener, {});
+      this.#push({ kind: 'string', closer: top.closer, ...(top.form && { form: top.form }) });
+    } else if (this.#startsWith(top.closer) && (!isHeredoc || this.#isAlone(top.closer))) this.#close(top, top.closer);
     else this.#plain(false);
   }
 
+  /** Whether the word begins the line and is one. */
+  #isAlone(word: string): boolean {
+    return this.#isLineStart && this.#match(wordAt)?.[0] === word;
+  }
+
   #inCode(top: Frame | undefined): void {
-    if (this.#opensComment() || this.#opensString() || this.#opensPattern()) return;
+    if (this.#opensComment() || this.#opensHeredoc() || this.#opensString() || this.#opensPattern()) return;
     const mark = this.#text[this.#at] ?? '';
     const closer = this.#lexicon.brackets ? closerOf[mark] : undefined;
     if (closer !== undefined) {
@@ -152,6 +169,20 @@ class Lexer {
     if (opening === '#' && before !== undefined && !/\s|[;)]/.test(before)) return false;
     this.#emit(opening, {});
     this.#push({ kind: 'comment', closer: block ? block[1] : '\n' });
+    return true;
+  }
+
+  get #heredocForm(): StringForm {
+    const { interpolations = [] } = this.#lexicon.strings.find((form) => form.interpolations) ?? {};
+    return { open: never, escape: 'none', interpolations, spansLines: true };
+  }
+
+  /** The heredoc itself begins on the next line. */
+  #opensHeredoc(): boolean {
+    const opening = this.#lexicon.heredoc && this.#match(this.#lexicon.heredoc);
+    if (!opening) return false;
+    this.#heredocs.push(opening.at(-1) ?? '');
+    this.#emit(opening[0], { isCode: true });
     return true;
   }
 
@@ -237,6 +268,18 @@ class Lexer {
     pattern.lastIndex = this.#at;
     return pattern.exec(this.#text);
   }
+}
+
+/** No mark opens a heredoc where it begins. */
+const never = /(?!)/y;
+
+function heredocsOf({ tokens }: Lexed, { heredoc }: Lexicon): string[] {
+  if (heredoc === undefined) return [];
+  return tokens.flatMap(({ text, isCode }) => {
+    heredoc.lastIndex = 0;
+    const closer = isCode ? heredoc.exec(text)?.at(-1) : undefined;
+    return closer === undefined ? [] : [closer];
+  });
 }
 
 const tabColumns = 4;

@@ -9,6 +9,8 @@ export interface StringForm {
   /** Opening and closing marks of interpolated code. */
   readonly interpolations?: readonly (readonly [string, string])[];
   readonly spansLines?: true;
+  /** Brackets of the closing mark's kind nest: `%r{a{2}}`. */
+  readonly nests?: true;
 }
 
 export interface Lexicon {
@@ -23,6 +25,11 @@ export interface Lexicon {
   readonly isData?: true;
   /** A line with this ending opens an indented block, in addition to lines that end with a bracket. */
   readonly opensBlock?: RegExp;
+  /** A line with this beginning closes such a block, and one with the second goes on with it. */
+  readonly closesBlock?: RegExp;
+  readonly continuesBlock?: RegExp;
+  /** Sticky pattern of what announces a heredoc. Its last group is the closing line. */
+  readonly heredoc?: RegExp;
   /** A line with this ending continues on the next line. */
   readonly openEnd?: RegExp;
 }
@@ -100,16 +107,28 @@ const python: Lexicon = {
   ],
   opensBlock: /:$/,
 };
+const percentClosers: Readonly<Record<string, string>> = { '(': ')', '[': ']', '{': '}', '<': '>' };
 const ruby: Lexicon = {
   ...hash,
   blockComments: [['\n=begin', '\n=end']],
   strings: [
-    { open: /(["`])/y, escape: 'backslash', interpolations: [['#{', '}']], spansLines: true },
-    { ...single, spansLines: true },
+    // `$'` and `` $` `` are variables, `?"` is a character.
+    { open: /(?<![$?])(["`])/y, escape: 'backslash', interpolations: [['#{', '}']], spansLines: true },
+    { open: /(?<![$?])(')/y, escape: 'backslash', spansLines: true },
+    {
+      open: /%(?:[qQwWiIrsx]|(?<=[=(,[{]\s*%))([([{<|!])/y,
+      close: ([, mark = '']) => percentClosers[mark] ?? mark,
+      escape: 'backslash',
+      spansLines: true,
+      nests: true,
+    },
   ],
   patterns: true,
+  heredoc: /(?<!<)<<[-~]?(["'`]?)([A-Z_][\p{L}\p{N}_]*)\1/uy,
   opensBlock:
-    /(^|\s)(do|then|else|begin|ensure)$|\bdo\s*\|[^|]*\|$|^\s*(def|class|module|if|unless|while|until|case|when|elsif|rescue)\b/,
+    /(^|\s)(do|then|else|begin|ensure)$|\bdo\s*\|[^|]*\|$|^\s*(\w+ )?def\s+(?![^\s(]+(\([^)]*\))?\s*=\s)|^\s*(class|module|unless|while|until|when|elsif|rescue)\b|(^|=)\s*(if|unless|case)\b/,
+  closesBlock: /^\s*end\b/,
+  continuesBlock: /^\s*(else|elsif|when|in|rescue|ensure)\b/,
 };
 const shell: Lexicon = {
   ...hash,
@@ -125,7 +144,10 @@ const shell: Lexicon = {
     },
     { open: /(')/y, escape: 'none', spansLines: true },
   ],
-  opensBlock: /(^|[\s;])(do|then|else)$/,
+  heredoc: /(?<!<)<<-?[^\S\n]*(["']?)([\p{L}_][\p{L}\p{N}_]*)\1/uy,
+  opensBlock: /(^|[\s;])(do|then|else)$|^\s*case\b.*\bin$/,
+  closesBlock: /^\s*(fi|done|esac)\b/,
+  continuesBlock: /^\s*(else|elif)\b/,
 };
 const lua: Lexicon = {
   lineComments: ['--'],
@@ -137,6 +159,8 @@ const lua: Lexicon = {
     { open: /\[(=*)\[/y, close: ([, mark = '']) => `]${mark}]`, escape: 'none', spansLines: true },
   ],
   opensBlock: /(^|\s)(do|then|else|repeat)$|\bfunction\b[^()]*\([^()]*\)$/,
+  closesBlock: /^\s*(end|until)\b/,
+  continuesBlock: /^\s*(else|elseif)\b/,
 };
 
 const lexicons: Readonly<Record<string, Lexicon>> = {
@@ -164,6 +188,8 @@ const lexicons: Readonly<Record<string, Lexicon>> = {
     ...hash,
     strings: [tripled([['#{', '}']]), { ...within(double, ['#{', '}']), spansLines: true }],
     opensBlock: /(^|\s)(do|else|->)$/,
+    closesBlock: /^\s*end\b/,
+    continuesBlock: /^\s*(else|rescue|after|catch)\b/,
   },
   erlang: { lineComments: ['%'], blockComments: [], strings: [{ ...double, spansLines: true }], brackets: true },
   go: { ...slashes, strings: [double, { open: /(`)/y, escape: 'none', spansLines: true }, character] },
@@ -194,12 +220,14 @@ const lexicons: Readonly<Record<string, Lexicon>> = {
   },
   perl: {
     ...hash,
+    heredoc: /<<~?(["']?)([A-Z_][A-Z0-9_]*)\1/y,
     strings: [
       { ...double, spansLines: true },
       { ...single, spansLines: true },
     ],
   },
   php: {
+    heredoc: /<<<[^\S\n]*(["']?)([\p{L}_][\p{L}\p{N}_]*)\1/uy,
     lineComments: ['//', '#'],
     blockComments: [['/*', '*/']],
     strings: [

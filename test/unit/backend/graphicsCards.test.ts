@@ -107,6 +107,8 @@ describe('the memory of the adapter that was opened', () => {
     maxWorkgroupInvocations: 1,
     maxWorkgroupBytes: 1,
     maxBindingsPerKernel: 1,
+    operationsPerSecond: 1e11,
+    tuning: { vectorThreads: 64, attentionGroups: 512 },
     notes: [],
     ...fields,
   });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { DraftedMessage, messageOf } from '../../../extension/commitMessage.ts';
+import { DraftedMessage, messageOf } from '../../../extension/commit.ts';
 
 describe('a commit message', () => {
   it.each([
@@ -13,7 +13,7 @@ describe('a commit message', () => {
     ['Fix: a\n\n* one\n* two', 'Fix: a\n\n* one\n* two'],
     ['Fix the message:\n\n```\na\n```', 'Fix the message:\n\n```\na\n```'],
     ['# 12: add a test', '# 12: add a test'],
-  ])('keeps the marks within it: %j', (answer, message) => {
+  ])('keeps its own Markdown: %j', (answer, message) => {
     expect(messageOf(answer)).toBe(message);
   });
 
@@ -31,7 +31,7 @@ describe('a commit message', () => {
     ['**Commit message:**\n\nAdd a test', 'Add a test'],
     ['Commit message: Add a test', 'Add a test'],
     ['', ''],
-  ])('is taken out of what a model puts around it: %j', (answer, message) => {
+  ])('is extracted from what a model writes around it: %j', (answer, message) => {
     expect(messageOf(answer)).toBe(message);
   });
 });
@@ -42,7 +42,7 @@ describe("the user's draft", () => {
     return { box, drafted: new DraftedMessage(box) };
   };
 
-  it('stays until the model has said something', () => {
+  it('stays until the model writes', () => {
     const { box, drafted } = boxWith('my draft');
     drafted.write('');
     expect(box.value).toBe('my draft');
@@ -51,14 +51,14 @@ describe("the user's draft", () => {
     expect(box.value).toBe('Add a test');
   });
 
-  it('comes back if no message is kept', () => {
+  it('comes back if no message is accepted', () => {
     const { box, drafted } = boxWith('my draft');
     drafted.write('Add');
     drafted.restore();
     expect(box.value).toBe('my draft');
   });
 
-  it('is what the user makes of it meanwhile', () => {
+  it('keeps what the user types meanwhile', () => {
     const { box, drafted } = boxWith('my draft');
     drafted.write('Add');
     box.value = 'I know better';

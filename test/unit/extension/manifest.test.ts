@@ -13,7 +13,7 @@ import {
   remoteSettings,
   serverSettings,
 } from '../../../extension/settings.ts';
-import { settings } from './vscode.ts';
+import { withSettings } from '../../../scripts/readme-settings.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const property = z.looseObject({ scope: z.string(), markdownDescription: z.string(), default: z.unknown() });
@@ -54,26 +54,26 @@ const source = readdirSync(`${root}extension`, { recursive: true, encoding: 'utf
   .map((name) => readFileSync(`${root}extension/${name}`, 'utf8'))
   .join('\n');
 
-/** Ids of items and keys of stored values, which look like commands in the source. */
+/** Ids of items and storage keys, which look like commands in the source. */
 const notCommands = ['status', 'chat', 'index', 'server', 'modelsDirectory', 'nextEdit', 'offerDeclined', 'svg'].map(
   (name) => `hearth.${name}`,
 );
 
 describe('the manifest', () => {
-  it('has every text it refers to, and no other', () => {
+  it('has every text that it refers to, and no others', () => {
     const used = [...readFileSync(`${root}package.json`, 'utf8').matchAll(/"%([^%"]+)%"/g)].map((match) => match[1]);
     expect([...new Set(used)].sort()).toEqual(Object.keys(texts).sort());
   });
 
   it('declares exactly the commands that the extension registers', () => {
-    // The table closes over its parts and touches none of them while it is made.
+    // Creating the table does not use its parts.
     const registered = Object.keys(commandTable({} as Parts, {} as LazyChat)).filter(
       (name) => name !== acceptedCommand,
     );
     expect(manifest.contributes.commands.map(({ command }) => command).sort()).toEqual(registered.sort());
   });
 
-  it('puts only declared commands into menus, and runs only declared ones', () => {
+  it('uses only declared commands in menus and code', () => {
     const declared = manifest.contributes.commands.map(({ command }) => command);
     for (const { command, submenu } of Object.values(manifest.contributes.menus).flat()) {
       if (submenu === undefined) expect(declared).toContain(command);
@@ -85,26 +85,30 @@ describe('the manifest', () => {
     }
   });
 
-  it('declares exactly the settings that the extension reads, with the defaults that it falls back to', () => {
-    const read = [...source.matchAll(/\bread(?:<[^(]+>)?\('([\w.]+)'/g)].map((match) => `hearth.${match[1]}`);
+  it('declares exactly the settings that the extension reads', () => {
+    const read = [...source.matchAll(/\bread<[^(]+>\('([\w.]+)'/g)].map((match) => `hearth.${match[1]}`);
     expect(Object.keys(properties).sort()).toEqual([...new Set(read)].sort());
-    const values = () => [
-      engineSettings(),
-      completionSettings(),
-      chatSettings(),
-      modelsDirectory(),
-      remoteSettings(),
-      serverSettings(),
-    ];
-    const fallbacks = values();
-    for (const [key, { default: value }] of Object.entries(properties)) settings.set(key, value);
-    // The languages' own defaults are VS Code's to merge.
-    settings.delete('hearth.completion.languages');
-    expect(values()).toEqual(fallbacks);
-    settings.clear();
   });
 
-  it('lets no folder name what is run, loaded or written: such settings are of the machine', () => {
+  it('alone has the defaults of settings, with the types that the extension reads', () => {
+    expect(remoteSettings()).toBeUndefined();
+    expect(serverSettings()).toBeUndefined();
+    expect(modelsDirectory()).toBe('');
+    expect(engineSettings()).toEqual({
+      ...{ model: '', completionModel: '', backend: 'auto', contextTokens: undefined, threads: undefined },
+      ...{ cachePrecision: 'f16', diskCacheBytes: 2 ** 31 },
+    });
+    expect(completionSettings()).toEqual({
+      ...{ enabled: true, debounceMs: 50, languages: { '*': true, plaintext: false, log: false } },
+      ...{ multiline: 'auto', confidence: 'balanced', maxTokens: 64 },
+    });
+    expect(chatSettings()).toEqual({
+      ...{ instructions: '', includeActiveFile: true, searchWorkspace: true, useRules: true, sampling: {} },
+      ...{ maxTokens: undefined, thinkingTokens: undefined },
+    });
+  });
+
+  it('gives machine scope to settings that name what is run, loaded or written', () => {
     const { restrictedConfigurations } = manifest.capabilities.untrustedWorkspaces;
     const machine = [
       'chat.model',
@@ -138,8 +142,20 @@ describe('the manifest', () => {
 });
 
 describe('the source of the extension', () => {
-  it('says nothing to a person outside of l10n', () => {
+  it('shows no message without l10n', () => {
     const shown = [...source.matchAll(/show(?:Information|Warning|Error)Message\(\s*(['"`])/g)];
     expect(shown.map((match) => match[0])).toEqual([]);
+  });
+});
+
+describe('the README', () => {
+  const readme = readFileSync(`${root}README.md`, 'utf8');
+
+  it('shows the settings of package.json', () => {
+    expect(readme).toBe(withSettings(readme));
+  });
+
+  it('has fewer than 200 lines', () => {
+    expect(readme.split('\n').length).toBeLessThan(200);
   });
 });

@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { ModelCard } from '../../../engine/protocol/engineProtocol.ts';
-import { failedOutcome } from '../../../extension/chat/outcome.ts';
 import { controlsOf, noticeOf } from '../../../extension/chat/panel.ts';
-import { EngineFailure, type FailureCode } from '../../../extension/client/failure.ts';
+import { EngineFailure, type FailureCode, failedOutcome } from '../../../extension/client/failure.ts';
 import type { EngineState, EngineView } from '../../../extension/client/view.ts';
 import { formatBytes, formatParameters, formatSpeed, percent } from '../../../extension/format.ts';
 import { controls, notice, outcome } from '../../../extension/messages.ts';
@@ -51,18 +50,18 @@ const engine = hostOf(clientOf());
 const thinking = new Thinking(new MemoryMemento(), engine);
 
 describe('the status bar', () => {
-  it.each(states.map((state) => [state.kind, state] as const))('says something of its own: %s', (_, state) => {
+  it.each(states.map((state) => [state.kind, state] as const))('has its own text: %s', (_, state) => {
     const { text, tooltip } = statusText(view(state), false);
     expect(text).toMatch(/^\$\([\w~-]+\) \S/);
     expect(tooltip).not.toBe('');
   });
 
-  it('shows how much of a download is done', () => {
+  it('shows the progress of a download', () => {
     const { text, tooltip } = statusText(view({ kind: 'downloading', name: 'M', done: 30e6, total: 100e6 }), false);
     expect([text, tooltip]).toEqual(['$(loading~spin) M 30%', 'Downloading M: 30 MB of 100 MB']);
   });
 
-  it('shows model and speed, that it works, and that completions are paused', () => {
+  it('shows model, speed, activity and paused completions', () => {
     const ready = { kind: 'ready', card } as const;
     expect(statusText(view(ready, { last }), false).text).toBe('$(flame) Model M  42 tokens/s');
     expect(statusText(view(ready, { running: 1 }), false).text).toBe('$(loading~spin) Model M');
@@ -70,7 +69,7 @@ describe('the status bar', () => {
     expect(statusText(view(ready, { last }), false).tooltip).toContain('100 prompt tokens, 80 from the cache');
   });
 
-  it('marks a failure as a problem and says what it is', () => {
+  it('marks a failure as an error and names it', () => {
     const { problem, tooltip } = statusText(
       view({ kind: 'failed', message: 'Out of memory.', remedy: 'restart' }),
       false,
@@ -80,12 +79,12 @@ describe('the status bar', () => {
 });
 
 describe("the chat's panel", () => {
-  it.each(states.map((state) => [state.kind, state] as const))('is of the protocol: %s', (_, state) => {
+  it.each(states.map((state) => [state.kind, state] as const))('follows the protocol: %s', (_, state) => {
     expect(notice.safeParse(noticeOf(view(state))).success).toBe(true);
     expect(controls.safeParse(controlsOf(view(state), thinking)).success).toBe(true);
   });
 
-  it('offers downloads with their size, and is quiet when all is well', () => {
+  it('offers downloads with their size, and shows nothing if all is well', () => {
     const offers = [
       {
         ...{ id: 's', name: 'Small', description: 'Tiny.', licence: 'MIT', parameters: 1, downloadBytes: 98e6 },
@@ -99,7 +98,7 @@ describe("the chat's panel", () => {
     expect(noticeOf(view({ kind: 'ready', card }))).toEqual({ kind: 'none' });
   });
 
-  it('tells what the model is, its notes included', () => {
+  it('describes the model, with its notes', () => {
     const { modelDetail, canThink: able, thinking: mode } = controlsOf(view({ kind: 'ready', card }), thinking);
     expect(modelDetail.split('\n')).toContain('Weights are rounded to 4 bits.');
     expect([able, mode]).toEqual([true, 'Off']);
@@ -119,7 +118,7 @@ describe('a failed answer', () => {
     ] as const),
     ...(['out-of-memory', 'context-overflow', 'device-lost', 'unavailable', 'internal'] as const),
   ];
-  it.each(codes)('has a sentence and at least one thing to do: %s', (code) => {
+  it.each(codes)('has a message and at least one action: %s', (code) => {
     const failed = outcome.parse(failedOutcome(new EngineFailure(code, 'It went wrong.'), true));
     expect(failed.kind).toBe('failed');
     if (failed.kind !== 'failed') return;
@@ -127,13 +126,13 @@ describe('a failed answer', () => {
     expect(failed.actions.length).toBeGreaterThan(0);
   });
 
-  it('is no failure when the user cancelled', () => {
+  it('is not a failure if the user cancelled', () => {
     expect(failedOutcome(new EngineFailure('cancelled', ''), false)).toEqual({ kind: 'stopped' });
   });
 });
 
 describe('the thinking switch', () => {
-  it('starts with answering at once where the model can, else with the middle', () => {
+  it('starts off if the model can, otherwise at medium', () => {
     expect(defaultMode(['off', 'on'])).toBe('off');
     expect(defaultMode(['low', 'medium', 'high'])).toBe('medium');
     expect([canThink(['off']), canThink(['off', 'on']), canThink([])]).toEqual([false, true, false]);
@@ -148,14 +147,14 @@ describe('the thinking switch', () => {
     expect(later.mode({ id: 'other', thinkingModes: ['off', 'on'] })).toBe('off');
   });
 
-  it('forgets a mode that the model no longer has', async () => {
+  it('ignores a stored mode that the model lacks', async () => {
     await thinking.set({ id: 'm' }, 'high');
     expect(thinking.mode(card)).toBe('off');
   });
 });
 
 describe('figures', () => {
-  it('are said in units that people use', () => {
+  it('are formatted in common units', () => {
     expect([formatBytes(98_362_432), formatBytes(12.1e9), formatBytes(10)]).toEqual(['98 MB', '12.1 GB', '1 kB']);
     expect([formatParameters(134_515_008), formatParameters(4e9), formatParameters(30.5e9)]).toEqual([
       '135 M',

@@ -88,6 +88,7 @@ describe('a completion in front of text on its line', () => {
     ['typescript', 'const ▮ = 1;', 'x = 1;', 'x'],
     ['typescript', 'class A ▮{\n}', 'extends B {\n', 'extends B '],
     ['html', '<p class="▮">', 'note">', 'note'],
+    ['php', 'if (f("($▮)', 'a)/", $b)', 'a)/", $b'],
     ['plaintext', 'the quick ▮ fox', 'brown fox jumps', 'brown'],
   ])('does not repeat the rest of the line: %s %s → %s', (language, file, written, expected) => {
     expect(shown(file, written, { language })).toBe(expected);
@@ -130,6 +131,41 @@ describe('a completion of several lines', () => {
         expect(shown(file, written, { language, multiline })).toBe(expected);
     },
   );
+
+  it.each([
+    ['java', 'switch (a) {\n  ▮\n\nint b;', 'case 1:\n    f();\n  default:\n    g();\n}', '\nint c;'],
+    ['rust', 'match a {\n    A => ▮\n', 'x,\n    B => y,\n}', '\nfn f() {}'],
+    ['ruby', 'begin\n  a(▮\nc\n', ')\n  b\nensure\n  d\nend', '\nc'],
+    ['ruby', 'def a\n  ▮\n\ndef e\nend\n', 'b = 1\n\n  b + 1\nend', '\n\ndef f\nend'],
+    ['lua', 'function a()\n  local b = ▮\n', '1\n  return b\nend', '\nprint(a())'],
+    ['shellscript', 'if a; then\n  ▮\n', 'b\nelse\n  c\nfi', '\nd'],
+    ['typescript', 'function f() {\n  const a = ▮\n', '1;\n  return a;\n}', '\nf();'],
+  ])('takes the rest of a block that the file does not close: %s %s', (language, file, truth, more) => {
+    for (const written of [truth, truth + more, `${truth})`])
+      expect(shown(file, written, { language, multiline: 'auto' })).toBe(truth);
+  });
+
+  it('takes only the statement where the model does not close that block either', () => {
+    const file = 'function f() {\n  const a = ▮\n';
+    for (const written of ['1;\n  return a;', '1;\n  return a;\nf();'])
+      expect(shown(file, written, { multiline: 'auto' })).toBe('1;');
+    expect(shown('def a\n  b = ▮\n', '1\n  b + 1', { language: 'ruby', multiline: 'auto' })).toBe('1');
+  });
+
+  it.each([
+    ['def a\n  ▮\nend\n', 'b = 1\n  c = 2\nend\n', 'b = 1\n  c = 2'],
+    ['if a\n  b = ▮\nelse\n  c\nend\n', '1\n  c\n', '1'],
+    ['def a; b; end\n▮\n', 'def c; d; end\n  e', 'def c; d; end'],
+    ['a = %w[b (]\nc = ▮\n', 'd(1)\ne', 'd(1)'],
+    ["a =~ %r{[']{2}}\nc = ▮\n", 'd(1)\ne', 'd(1)'],
+    ["a = <<~END\n  it's (\nEND\nc = ▮\n", 'd(1)\ne', 'd(1)'],
+    ['c = ▮\n', "<<~END\n  it's (\nEND\ne", "<<~END\n  it's (\nEND"],
+    ['c = <<~END\n  #{a[▮]}\nEND\n', "'x'] + 1", "'x'"],
+    ['c = ▮\n', 'd ? /^/ : /x/\ne = 1', 'd ? /^/ : /x/'],
+    ["c = <<~'END'▮\n", "\n  it's (\nEND\ne", "\n  it's (\nEND"],
+  ])('knows the words, literals and heredocs of Ruby: %s', (file, written, expected) => {
+    expect(shown(file, written, { language: 'ruby', multiline: 'auto' })).toBe(expected);
+  });
 
   it('ends after the statement that the cursor is in', () => {
     for (const multiline of ['auto', 'always'] as const) {
