@@ -6,6 +6,7 @@ import { constants } from 'node:fs';
 import { copyFile, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { invalidInput, notFound, throwIfAborted } from '../errors.ts';
+import { checkOpens } from '../model/open.ts';
 import type { CatalogueEntry, CatalogueFile } from './catalogue.ts';
 import { describeFiles } from './describeFiles.ts';
 import type { WorkOptions } from './files.ts';
@@ -30,6 +31,8 @@ export async function collect(path: string, entries: readonly CatalogueEntry[]):
   for (const entry of entries) {
     const pairs = pairUp(entry, path, folder, isFolder);
     if (pairs && (await sizesMatch(pairs))) {
+      // Without digests, only opening tells a model from something else under its names.
+      if (entry.files.some(({ sha256 }) => sha256 === undefined)) await checkOpens(path);
       return { entry, known: true, copyTo: (target, options) => copyAll(pairs, target, options) };
     }
   }
@@ -67,11 +70,11 @@ async function modelFiles(path: string, isFolder: boolean): Promise<string[]> {
 
 type Pair = readonly [file: CatalogueFile, path: string];
 
-/** Maps the entry's files to files on disk. A single file may have any name. */
+/** Maps the entry's files to files on disk. A single file may have any name, if its size is known. */
 function pairUp(entry: CatalogueEntry, path: string, folder: string, isFolder: boolean): readonly Pair[] | undefined {
   const [only] = entry.files;
   if (isFolder) return entry.files.map((file) => [file, join(folder, file.name)]);
-  return only && entry.files.length === 1 ? [[only, path]] : undefined;
+  return only?.bytes !== undefined && entry.files.length === 1 ? [[only, path]] : undefined;
 }
 
 async function sizesMatch(pairs: readonly Pair[]): Promise<boolean> {

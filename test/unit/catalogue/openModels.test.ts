@@ -2,6 +2,7 @@
 import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { catalogue } from '../../../engine/catalogue/catalogue.ts';
 import { type ForeignModel, listForeign } from '../../../engine/catalogue/foreign.ts';
 import { parseHubReference } from '../../../engine/catalogue/hub.ts';
 import { endpointsFrom } from '../../../engine/catalogue/sources.ts';
@@ -288,6 +289,18 @@ describe('a model that is imported', () => {
     expect((await failure(store.add(join(folder, 'mamba.gguf')))).message).toMatch(/mamba is not one of/);
     await mkdir(join(folder, 'empty'));
     expect((await failure(store.add(join(folder, 'empty')))).message).toContain('empty folder');
+  });
+
+  it('is not taken for a catalogue entry whose size and digest are not known', async () => {
+    const store = storeOn(await serve({}));
+    const folder = temporaryFolder();
+    for (const { id, files } of catalogue.filter((entry) => entry.files.some(({ sha256 }) => sha256 === undefined))) {
+      await mkdir(join(folder, id));
+      for (const { name } of files) await writeFile(join(folder, id, name), 'x');
+      await expect(store.add(join(folder, id)), id).rejects.toThrow();
+      await expect(store.add(join(folder, id, files[0]?.name ?? '')), id).rejects.toThrow();
+    }
+    expect((await store.list()).filter(({ state }) => state !== 'absent')).toEqual([]);
   });
 
   it('may be a checkpoint, or a split file by its first part', async () => {
