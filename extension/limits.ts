@@ -124,6 +124,8 @@ export const limits = {
   citations: {
     /** Files of one answer that are looked for in the workspace. Answers cite a dozen; each costs a search of it. */
     files: 100,
+    /** Places of one answer that are links or marked as missing; a page has under 50. */
+    places: 500,
   },
   markdown: {
     /** Quotes, lists and emphasis within each other. People write three or four levels; thousands overflow the stack. */

@@ -32,6 +32,14 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
 }
 
+/** The error for logits that are not numbers, though the weights are those of the file. */
+export const notFinite = (): HearthError =>
+  new HearthError(
+    'unsupported',
+    "The model's results are not numbers: its weights are damaged, or larger than this backend can compute with. " +
+      'Download the model again, or convert it again.',
+  );
+
 export interface Backend {
   readonly name: BackendName;
   /** @throws HearthError `unsupported`, `out-of-memory`, `invalid-input`, `cancelled`. */

@@ -1,6 +1,6 @@
 /** The models on this machine: list, download, import, verify and remove. */
 import { createHash } from 'node:crypto';
-import { mkdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, isAbsolute, join, resolve } from 'node:path';
 import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.ts';
 import { showBytes } from '../units.ts';
@@ -38,7 +38,7 @@ import { collect } from './importModel.ts';
 import { withLock } from './lock.ts';
 import { findInstalled, type Installed, install, listInstalled, manifestName, pathToLoad } from './manifest.ts';
 import { markFinished } from './partialFile.ts';
-import { defaultStoreDirectory, lockFile } from './paths.ts';
+import { defaultStoreDirectory, derivedDirectory, lockFile } from './paths.ts';
 import { type Endpoints, endpointsFrom, fetchModel, sourceName, stagedBytes, stagingFolder } from './sources.ts';
 
 export interface StoreOptions {
@@ -235,6 +235,7 @@ export class Store {
         // Removes the manifest first, so that a partly removed model counts as absent.
         if (installed) await rm(join(installed.folder, manifestName), { force: true });
         if (installed) await rm(installed.folder, { recursive: true, force: true });
+        await this.#removeDerived();
         for (const source of entry.sources) {
           await rm(stagingFolder(this.directory, entry, source), { recursive: true, force: true });
         }
@@ -411,12 +412,23 @@ export class Store {
     return damaged;
   }
 
+  /** Removes what was computed from models that are no longer there. */
+  async #removeDerived(): Promise<void> {
+    const digests = new Set((await listInstalled(this.directory)).map(({ manifest }) => manifest.digest));
+    const folder = derivedDirectory(this.directory);
+    for (const name of await readdir(folder).catch(() => [])) {
+      const digest = /^[0-9a-f]{64}(?=\.)/.exec(name)?.[0];
+      if (digest !== undefined && !digests.has(digest)) await rm(join(folder, name), { force: true });
+    }
+  }
+
   /** Turns an installed model back into a partial download without the damaged files. */
   async #removeDamaged(entry: CatalogueEntry, installed: Installed, damaged: readonly string[]) {
     const { folder, manifest } = installed;
     const [first] = entry.sources;
     await rm(join(folder, manifestName), { force: true });
     for (const name of damaged) await rm(join(folder, name), { force: true });
+    await this.#removeDerived();
     const intact = manifest.files.filter((file) => !damaged.includes(file.name));
     for (const file of intact) await markFinished(folder, file.name, file.bytes, file.sha256);
     if (first && intact.length > 0) {

@@ -1,5 +1,4 @@
 /** Loads a decoder without the engine, for commands that work on token ids. */
-import { join } from 'node:path';
 import type { Decoder } from '../backend/backend.ts';
 import { defaultModelId } from '../catalogue/catalogue.ts';
 import { openStore } from '../catalogue/store.ts';
@@ -38,7 +37,7 @@ export async function withDecoder<Result>(
       contextTokens: contextOf(values, contextTokens),
       threads: values.count('threads'),
       cachePrecision: values.cachePrecision(),
-      cacheDirectory: join(store.directory, 'derived'),
+      storeDirectory: store.directory,
       onProgress: ({ doneBytes, totalBytes }) => progress.show('Loading', doneBytes, totalBytes, 'bytes'),
       signal: terminal.signal,
     });

@@ -1,5 +1,4 @@
-import { join } from 'node:path';
-import { defaultStoreDirectory } from '../catalogue/paths.ts';
+import { defaultStoreDirectory, derivedDirectory } from '../catalogue/paths.ts';
 import { discoverDevices } from '../runtime/backends.ts';
 import type { Command } from './command.ts';
 import { json } from './session.ts';
@@ -11,7 +10,7 @@ export const devices: Command = {
   options: [],
   async run(values, terminal) {
     values.none();
-    const found = await discoverDevices(join(defaultStoreDirectory(), 'derived'));
+    const found = await discoverDevices(derivedDirectory(defaultStoreDirectory()));
     if (values.switch('json')) {
       json(terminal, found);
       return;

@@ -5,9 +5,8 @@
 import { constants } from 'node:fs';
 import { access, mkdir, statfs } from 'node:fs/promises';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
-import { join } from 'node:path';
 import packageJson from '../../package.json' with { type: 'json' };
-import { defaultStoreDirectory } from '../catalogue/paths.ts';
+import { defaultStoreDirectory, derivedDirectory } from '../catalogue/paths.ts';
 import { openStore } from '../catalogue/store.ts';
 import { createReader } from '../index/syntax/treeSitter.ts';
 import { discoverDevices } from '../runtime/backends.ts';
@@ -102,7 +101,7 @@ const checks: Readonly<Record<string, Check>> = {
   },
 };
 
-const devices = () => discoverDevices(join(defaultStoreDirectory(), 'derived'));
+const devices = () => discoverDevices(derivedDirectory(defaultStoreDirectory()));
 
 /** Removes absolute paths, because they often contain the user's name. */
 const withoutPaths = (text: string): string => text.replaceAll(/(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'"]+){2,}/g, '(path)');

@@ -1,5 +1,4 @@
 /** The embedding model of the index. It runs in the indexer process, beside the engine's model. */
-import { join } from 'node:path';
 import { openStore } from '../catalogue/store.ts';
 import { unsupported } from '../errors.ts';
 import type { Embedder } from '../index/repository/embeddings.ts';
@@ -26,8 +25,7 @@ export async function openEmbedder(
 ): Promise<Embedder> {
   const store = openStore(storeDirectory === undefined ? {} : { directory: storeDirectory });
   const { path, name } = await store.locate(model);
-  const cacheDirectory = join(store.directory, 'derived');
-  const request = { id: model, name, path, backend, contextTokens, threads, cacheDirectory, signal };
+  const request = { id: model, name, path, backend, contextTokens, threads, storeDirectory: store.directory, signal };
   const loaded = await loadModel({ ...request, onProgress: () => {} });
   const { embedding } = loaded;
   if (!embedding) {

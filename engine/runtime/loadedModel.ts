@@ -6,7 +6,8 @@ import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { catalogue } from '../catalogue/catalogue.ts';
 import { bestWithin } from '../catalogue/fit.ts';
 import { storedDigest } from '../catalogue/modelDigest.ts';
-import { HearthError, invalidInput, throwIfAborted } from '../errors.ts';
+import { derivedDirectory } from '../catalogue/paths.ts';
+import { firstIssue, HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import { PrefixCache } from '../kv/prefixCache.ts';
 import { type Digest, Snapshots } from '../kv/snapshots.ts';
 import { limits } from '../limits.ts';
@@ -40,8 +41,8 @@ export interface LoadRequest {
   readonly mostContextTokens?: number | undefined;
   readonly threads?: number | undefined;
   readonly cachePrecision?: CachePrecision | undefined;
-  /** Folder for files derived from the weights. */
-  readonly cacheDirectory?: string | undefined;
+  /** Root of the model store, for files that are computed from the weights. */
+  readonly storeDirectory?: string | undefined;
   /** For sequences that outlive the process, how many bytes of them, and what they are told apart by; absent or 0: none do. */
   readonly snapshots?: { readonly directory: string; readonly limitBytes: number; readonly digest: Digest };
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
@@ -115,8 +116,8 @@ export async function decoderFor(
   among?: readonly Candidate[],
 ): Promise<LoadedDecoder> {
   const spec = specFor(model, request);
-  const { threads, cachePrecision, cacheDirectory, onProgress, meanwhile, signal } = request;
-  const digest = storedDigest(model.path);
+  const { threads, cachePrecision, storeDirectory, onProgress, meanwhile, signal } = request;
+  const digest = storeDirectory === undefined ? undefined : storedDigest(model.path, storeDirectory);
   const options: LoadOptions = {
     onProgress,
     signal,
@@ -124,7 +125,7 @@ export async function decoderFor(
     ...(meanwhile && { meanwhile }),
     ...(threads !== undefined && { threads }),
     ...(cachePrecision !== undefined && { cachePrecision }),
-    ...(cacheDirectory !== undefined && { cacheDirectory }),
+    ...(storeDirectory !== undefined && { cacheDirectory: derivedDirectory(storeDirectory) }),
     ...(digest !== undefined && { digest }),
   };
   try {
@@ -270,7 +271,7 @@ async function readGenerationConfig(path: string): Promise<ReturnType<typeof gen
   if (json === undefined) return undefined;
   const parsed = generationConfig.safeParse(json);
   if (parsed.success) return parsed.data;
-  throw invalidInput(`${basename(directory)}/generation_config.json: ${parsed.error.issues[0]?.message ?? 'invalid'}`);
+  throw invalidInput(`${basename(directory)}/generation_config.json: ${firstIssue(parsed.error.issues)}.`);
 }
 
 // After a device loss the model is loaded on the same device once; after another loss soon, on the next backend.

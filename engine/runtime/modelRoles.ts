@@ -2,10 +2,9 @@
  * The loaded models by role: one that chats, and perhaps another one that completes code. Both share the device. A model
  * that has both roles is loaded once.
  */
-import { join } from 'node:path';
 import type { z } from 'zod';
 import { ModelDigest } from '../catalogue/modelDigest.ts';
-import { digestDirectory, snapshotDirectory } from '../catalogue/paths.ts';
+import { snapshotDirectory } from '../catalogue/paths.ts';
 import type { Store } from '../catalogue/store.ts';
 import { throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
@@ -137,7 +136,7 @@ export class ModelRoles {
     signal: AbortSignal,
   ): Promise<Pick<Held, 'loaded' | 'digest'>> {
     const { directory } = this.#options.store;
-    const digest = await ModelDigest.of(path, digestDirectory(directory));
+    const digest = await ModelDigest.of(path, directory);
     const loaded = await loadModel({
       ...params,
       id: params.model,
@@ -145,7 +144,7 @@ export class ModelRoles {
       path,
       device: this.#device,
       ...(params.role === 'completion' && { mostContextTokens: limits.generation.completionContextTokens }),
-      cacheDirectory: join(directory, 'derived'),
+      storeDirectory: directory,
       snapshots: { directory: snapshotDirectory(directory), limitBytes: params.diskCacheBytes, digest },
       onProgress: ({ doneBytes, totalBytes }) =>
         this.#options.onProgress({

@@ -81,7 +81,7 @@ export interface Checked {
 
 /** Looks up every citation, each file once. */
 export async function checkCitations(answer: string, find: FindPlace): Promise<Checked> {
-  const mentions = findCitations(answer);
+  const mentions = findCitations(answer).slice(0, limits.citations.places);
   const paths = [...new Set(mentions.map(({ path }) => path))].slice(0, limits.citations.files);
   const places = new Map<string, Place | undefined>();
   for (const path of paths) places.set(path, await find(path));
@@ -104,7 +104,7 @@ export function outlineCitations(summary: string, { path, lines }: Place): Citat
     endLine: Number(last ?? first),
   }));
   const existing = found.filter((citation) => exists(citation, { path, lines }));
-  return [...new Map(existing.map((citation) => [citation.text, citation])).values()];
+  return [...new Map(existing.map((citation) => [citation.text, citation])).values()].slice(0, limits.citations.places);
 }
 
 const exists = ({ line, endLine }: Citation, { lines }: Place): boolean =>

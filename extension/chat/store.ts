@@ -155,7 +155,7 @@ export class ChatStore {
 
   async #point(id: string): Promise<void> {
     try {
-      await mkdir(this.#folder, { recursive: true });
+      await mkdir(this.#folder, { recursive: true, mode: 0o700 });
       const file = join(this.#folder, pointer);
       await writeFile(`${file}.new`, id);
       await rename(`${file}.new`, file);
@@ -289,8 +289,8 @@ export class Journal {
 
 /** Ends a line that a crash cut, so that the next record starts on its own line. */
 async function openForAppend(path: string): Promise<FileHandle> {
-  await mkdir(dirname(path), { recursive: true });
-  const file = await open(path, 'a+');
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const file = await open(path, 'a+', 0o600);
   const { size } = await file.stat();
   if (size === 0) return file;
   const last = Buffer.alloc(1);

@@ -121,7 +121,7 @@ export class ChatView {
   }
 
   #handle(message: ToHost): unknown {
-    const { tracker, models } = this.#parts;
+    const { tracker } = this.#parts;
     switch (message.type) {
       case 'ready':
         return this.#onReady();
@@ -152,12 +152,22 @@ export class ChatView {
       case 'add-context':
         return tracker.add();
       case 'download':
-        return models.download(message.model);
+        return this.#download(message.model);
       case 'action':
         return this.#act(message.action, message.turn);
       case 'page-error':
         return this.#parts.log.error(`Chat page: ${message.message}`);
     }
+  }
+
+  /** Only what the page shows on its welcome card; the list of models asks before any other download. */
+  #download(id: string): Promise<void> | undefined {
+    const notice = noticeOf(this.#parts.engine.view);
+    if (notice.kind === 'no-model' && notice.offers.some((offer) => offer.id === id)) {
+      return this.#parts.models.download(id);
+    }
+    this.#parts.log.warn('The chat page asked for a model that it does not offer.');
+    return undefined;
   }
 
   #onReady(): Promise<void> {

@@ -1,6 +1,6 @@
 /** The VSIX as a user gets it: its size, its content, and that it is self-contained. */
 import { execFile } from 'node:child_process';
-import { createWriteStream, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -53,8 +53,37 @@ describe('the packaged extension', () => {
     expect(binaries).toEqual([onnxruntime, dawn].map((path) => `extension/dist/node_modules/${path}`));
   });
 
-  test('contains no source, typings or source maps', () => {
+  test('contains no source, typings or source maps, and refers to none', () => {
     expect(names.filter((name) => /\.(ts|map)$/.test(name))).toEqual([]);
+    const scripts = names.filter((name) => /\.(js|cjs|mjs|css)$/.test(name));
+    const naming = scripts.filter((name) =>
+      /^\/[/*]# sourceMappingURL=/m.test(readFileSync(join(folder, name), 'utf8')),
+    );
+    expect(naming).toEqual([]);
+  });
+
+  test('holds of the native packages what their import needs, file by file', () => {
+    const shipped = names
+      .filter((name) => name.startsWith('extension/dist/node_modules/'))
+      .map((name) => name.slice('extension/dist/node_modules/'.length));
+    const listed =
+      /^(webgpu\/(package\.json|index\.js|dist\/[\w-]+\/(dawn\.node|d3dcompiler_47\.dll|dxcompiler\.dll|dxcompiler-(LICENSE\.TXT|ThirdPartyNotices\.txt)))|onnxruntime-node\/(package\.json|dist\/(backend|binding|index|version)\.js|bin\/napi-v6\/\w+\/\w+\/(onnxruntime_binding\.node|libonnxruntime\.(so\.1|1\.dylib)|(onnxruntime|DirectML|dxcompiler|dxil)\.dll))|onnxruntime-common\/(package\.json|dist\/(cjs|esm)\/([\w-]+\.js|package\.json)))$/;
+    expect(shipped.filter((name) => !listed.test(name))).toEqual([]);
+  });
+
+  test('carries the licence of every part, also of what is linked into native libraries and grammars', () => {
+    const notices = readFileSync(join(folder, 'extension', 'ThirdPartyNotices.txt'), 'utf8');
+    for (const part of [
+      'tree-sitter-rust',
+      'Abseil',
+      'SPIRV-Tools',
+      'node-addon-api',
+      'ONNX Runtime',
+      'google/XNNPACK',
+      'marked',
+    ]) {
+      expect(notices, part).toContain(part);
+    }
   });
 
   test('runs its engine from the unpacked files alone', async () => {

@@ -1,4 +1,5 @@
 /** The decoder of this backend. Its graph runs on a worker thread. */
+import type { HearthError } from '../../errors.ts';
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import {
   type CacheDemand,
@@ -29,6 +30,10 @@ export interface LoadedGraph {
   readonly layers: readonly LayerCacheSpec[];
   readonly weightBytes: number;
   readonly thread: ThreadClient;
+  /** Whether another program wrote into the file that holds the weights. */
+  readonly weightsChanged: () => Promise<boolean>;
+  /** The error to throw if it did, or for logits that are not finite. */
+  readonly damage: (changed: boolean) => Promise<HearthError>;
   /** Removes temporary files of this decoder. */
   readonly cleanUp: () => Promise<void>;
 }
@@ -79,9 +84,11 @@ export class OnnxDecoder implements Decoder {
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
     const slices = checkedBatch(batch, this, (sequence) => this.#ownOf(sequence));
     const message = slices.map(({ sequence, tokens, logits }) => ({ sequence: sequence.id, tokens, logits }));
+    if (await this.#graph.weightsChanged()) throw await this.#graph.damage(true);
     try {
       const { values: logits, caches } = await this.#graph.thread.ask({ kind: 'run', slices: message });
       for (const [i, { sequence }] of slices.entries()) sequence.restore(caches[i]);
+      if (!logits.every(isNumeric)) throw await this.#graph.damage(false);
       return [...logits];
     } catch (error) {
       if (error instanceof RunFailure) {
@@ -118,6 +125,11 @@ export class OnnxDecoder implements Decoder {
     this.#end ??= this.#graph.thread.end().finally(this.#graph.cleanUp);
     return this.#end;
   }
+}
+
+function isNumeric(logits: Float32Array): boolean {
+  for (const logit of logits) if (!Number.isFinite(logit)) return false;
+  return true;
 }
 
 /** The decoder's copy of the thread's cache state. */

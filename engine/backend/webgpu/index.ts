@@ -59,7 +59,9 @@ async function loadOn(
   options: LoadOptions & { readonly precision: CachePrecision; readonly selfCheck: boolean },
 ): Promise<WebgpuDecoder> {
   const { contextTokens, budgetBytes, notes } = await planOn(gpu, spec, weights, options);
-  const uploader = new Uploader(gpu, options);
+  const stop = new AbortController();
+  const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
+  const uploader = new Uploader(gpu, { ...options, signal });
   const placed = await placeWeights(weights, uploader);
   const weightBytes = gpu.allocatedBytes;
   const buffers = await allocateRun(gpu.capabilities, spec, contextTokens, gpu);
@@ -90,8 +92,17 @@ async function loadOn(
   };
   // Nothing is read before all buffers are there, and what reading waits for is waited for while kernels are compiled.
   const meanwhile = async () => options.meanwhile?.();
-  const [decoder] = await Promise.all([start(), uploader.upload(), meanwhile()]);
-  return decoder;
+  const started = start();
+  const uploading = uploader.upload();
+  try {
+    const [decoder] = await Promise.all([started, uploading, meanwhile()]);
+    return decoder;
+  } catch (error) {
+    stop.abort();
+    // Nobody reads files or writes buffers of a load that failed.
+    await Promise.allSettled([started, uploading]);
+    throw error;
+  }
 }
 
 interface PlannedMemory {

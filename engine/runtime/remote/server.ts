@@ -137,10 +137,13 @@ const modelOf = ({
 }: z.output<typeof listed>) => ({
   id,
   llamaServer: owned_by === 'llamacpp',
-  contextTokens: max_model_len ?? meta?.n_ctx ?? undefined,
+  contextTokens: bounded(max_model_len ?? meta?.n_ctx ?? undefined),
   thinkingModes: thinking_modes ?? undefined,
   fillInTheMiddle: fill_in_the_middle ?? undefined,
 });
+
+const bounded = (tokens: number | undefined): number | undefined =>
+  tokens === undefined ? undefined : Math.min(tokens, limits.model.contextTokens);
 
 function explained(host: string, error: unknown): unknown {
   if (error instanceof APIUserAbortError) return new HearthError('cancelled', 'The request was cancelled.');

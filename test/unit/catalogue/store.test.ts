@@ -203,6 +203,19 @@ describe('removing', () => {
     expect(await filesBelow(store.directory)).toEqual(['models/other/keep', 'notes.txt']);
   });
 
+  it('removes what was computed from models that are no longer there', async () => {
+    const store = await open(await serveHub());
+    await store.pull('tiny');
+    const derived = join(store.directory, 'derived');
+    await mkdir(derived);
+    const gone = `${'a'.repeat(64)}.onnx2.weights`;
+    for (const name of [`${sha256(content)}.onnx2.weights`, gone, 'threads.json']) {
+      await writeFile(join(derived, name), 'computed');
+    }
+    await store.remove('tiny');
+    expect(await filesBelow(store.directory)).toEqual(['derived/threads.json']);
+  });
+
   it('does not follow a symbolic link out of the store', async () => {
     const store = await open(await serveHub());
     await store.pull('tiny');

@@ -62,6 +62,22 @@ describe('citations in an answer', () => {
     expect(findCitations(answer)[0]).toMatchObject({ text, certain: true });
   });
 
+  it('are looked up and listed in a number that a page can show, however many an answer holds', async () => {
+    let asked = 0;
+    const find = async (path: string) => {
+      asked++;
+      return { path, lines: 1e6 };
+    };
+    const existing = Array.from({ length: 20_000 }, (_, line) => `src/a.ts:${line + 1}`).join(' and ');
+    expect((await checkCitations(existing, find)).citations.length).toBeLessThanOrEqual(500);
+    expect(asked).toBe(1);
+    const gone = Array.from({ length: 20_000 }, (_, file) => `src/${file}.ts:1`).join(' and ');
+    const { missing } = await checkCitations(gone, async () => undefined);
+    expect(missing.length).toBeLessThanOrEqual(500);
+    const outline = Array.from({ length: 20_000 }, (_, line) => `line ${line + 1}`).join(', ');
+    expect(outlineCitations(outline, { path: 'a.ts', lines: 1e6 }).length).toBeLessThanOrEqual(500);
+  });
+
   it('are separated from missing ones, and the answer stays unchanged', async () => {
     const answer =
       'In `src/a.ts:10`, (README.md:1-3), `gone.ts:3`, src/a.ts:11, src/a.ts:5-3, [a](gone.ts:4) and src/a.ts:0.';

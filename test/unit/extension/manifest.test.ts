@@ -14,6 +14,7 @@ import {
   serverSettings,
 } from '../../../extension/settings.ts';
 import { withSettings } from '../../../scripts/readme-settings.ts';
+import { settings } from './vscode.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const property = z.looseObject({ scope: z.string(), markdownDescription: z.string(), default: z.unknown() });
@@ -86,7 +87,7 @@ describe('the manifest', () => {
   });
 
   it('declares exactly the settings that the extension reads', () => {
-    const read = [...source.matchAll(/\bread<[^(]+>\('([\w.]+)'/g)].map((match) => `hearth.${match[1]}`);
+    const read = [...source.matchAll(/\bread(?:<[^(]+>)?\('([\w.]+)'/g)].map((match) => `hearth.${match[1]}`);
     expect(Object.keys(properties).sort()).toEqual([...new Set(read)].sort());
   });
 
@@ -129,8 +130,46 @@ describe('the manifest', () => {
       expect(properties[key]?.scope).toBe('machine');
       expect(restrictedConfigurations).toContain(key);
     }
-    expect(restrictedConfigurations).toContain('hearth.chat.instructions');
+    // What goes to a model, which may be another computer's.
+    for (const key of ['instructions', 'includeActiveFile', 'searchWorkspace', 'useRules']) {
+      expect(restrictedConfigurations).toContain(`hearth.chat.${key}`);
+    }
     for (const key of restrictedConfigurations) expect(Object.keys(properties)).toContain(key);
+  });
+
+  it.each([5, null, true, [], { a: {} }, 'nonsense', Number.NaN, -1])(
+    'is read as it should be where settings.json holds %j for every key',
+    (value) => {
+      const values = () => ({ ...engineSettings(), ...completionSettings(), ...chatSettings(), ...remoteSettings() });
+      settings.clear();
+      const sound = values();
+      for (const key of Object.keys(properties)) settings.set(key, value);
+      const found: Record<string, unknown> = {
+        ...values(),
+        server: serverSettings()?.port ?? 0,
+        folder: modelsDirectory(),
+      };
+      settings.clear();
+      for (const [key, wanted] of Object.entries(sound)) {
+        if (wanted !== undefined && found[key] !== undefined) expect(typeof found[key], key).toBe(typeof wanted);
+      }
+      expect(['auto', 'webgpu', 'onnx', 'reference']).toContain(found['backend']);
+      for (const each of Object.values(found)) expect(each).not.toBeNaN();
+    },
+  );
+
+  it('lets no workspace turn on what its user turned off, and only off what is on', () => {
+    for (const key of ['includeActiveFile', 'searchWorkspace', 'useRules'] as const) {
+      settings.clear();
+      const name = `hearth.chat.${key}`;
+      expect(chatSettings()[key]).toBe(true);
+      settings.set(name, false);
+      expect(chatSettings()[key]).toBe(false);
+      settings.set(name, true);
+      settings.set(`user.${name}`, false);
+      expect(chatSettings()[key]).toBe(false);
+    }
+    settings.clear();
   });
 
   it('names files that exist', () => {

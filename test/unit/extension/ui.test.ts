@@ -297,6 +297,14 @@ describe('the chat view', () => {
     expect(webview.html).toContain("default-src 'none'");
   });
 
+  it('starts no download that the page does not offer', async () => {
+    const { client, say } = await open();
+    const pulled = vi.spyOn(client, 'pull');
+    for (const model of ['gpt-oss-120b', 'smollm2-135m-instruct', 'nonsense']) say({ type: 'download', model });
+    await new Promise((done) => setTimeout(done, 20));
+    expect(pulled).not.toHaveBeenCalled();
+  });
+
   it('shows everything when the page is ready, loads the model, and speaks the protocol', async () => {
     const { client, posted, say } = await open();
     say({ type: 'ready' });

@@ -432,7 +432,11 @@ export const workspace = {
   getConfiguration: (section = '') => ({
     get: <T>(key: string, fallback?: T): T => settingOf(`${section}.${key}`, fallback),
     has: (key: string) => defaults.has(`${section}.${key}`),
-    inspect: () => undefined,
+    inspect: <T>(key: string) => ({
+      key,
+      defaultValue: defaults.get(`${section}.${key}`) as T,
+      globalValue: settings.get(`user.${section}.${key}`) as T,
+    }),
     update(key: string, value: unknown): Promise<void> {
       settings.set(`${section}.${key}`, value);
       return Promise.resolve();

@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { ModelDigest } from '../../../engine/catalogue/modelDigest.ts';
-import { digestDirectory, snapshotDirectory } from '../../../engine/catalogue/paths.ts';
+import { snapshotDirectory } from '../../../engine/catalogue/paths.ts';
 import { listSnapshots } from '../../../engine/kv/snapshotFile.ts';
 import { completeParams, loadParams, warmParams } from '../../../engine/protocol/engineProtocol.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
@@ -99,7 +99,7 @@ describe("an engine with a user's own model", () => {
     const config = join(own.path, 'config.json');
     await writeFile(config, `${await readFile(config, 'utf8')}\n`);
     const third = await started({ model: own.path });
-    const digest = async () => (await ModelDigest.of(own.path, digestDirectory(store))).known;
+    const digest = async () => (await ModelDigest.of(own.path, store)).known;
     await vi.waitFor(async () => expect(await digest()).toBeDefined(), { timeout: 30_000 });
     expect((await complete(third)).statistics.cachedTokens).toBe(0);
     await third.unload();

@@ -182,14 +182,13 @@ export async function selfCheck(
   const records = verdictsIn(directory);
   const remembered = (await records.of(capabilities))[key];
   const found = remembered ?? (await firstCheck(gpu, model, precision));
+  if (!remembered) await records.keep(capabilities, key, found);
   if (!found.off) {
     throw new HearthError(
       'unavailable',
-      `${capabilities.description || capabilities.device} computes other results than the CPU (error ${found.error.toExponential(1)} in the self-check), so Hearth does not use it. A newer graphics driver may help.`,
+      `${capabilities.description || capabilities.device} computes other results than the CPU (error ${found.error.toExponential(1)} in the self-check), so Hearth does not use it for this model. It is checked again after an update of the graphics driver, the system or Hearth.`,
     );
   }
-  // A refusal is not kept: whoever tries again has changed something.
-  if (!remembered) await records.keep(capabilities, key, found);
   gpu.capabilities = without(capabilities, found.off);
   return found.off.length === 0 ? [] : [switchedOff(found.off)];
 }
@@ -209,9 +208,17 @@ const switchedOff = (off: readonly string[]): string =>
 export async function checkNotes(capabilities: GpuCapabilities, directory: string): Promise<string[]> {
   const found = Object.values(await verdictsIn(directory).of(capabilities));
   if (found.length === 0) return ['self-check: not run yet; it is when a model is first loaded.'];
-  const off = new Set(found.flatMap(({ off }) => off ?? []));
-  const kinds = found.length === 1 ? 'one kind of model' : `${found.length} kinds of models`;
-  const worst = Math.max(...found.map(({ error }) => error)).toExponential(1);
-  const result = `self-check: as the reference for ${kinds} (error of at most ${worst}).`;
-  return off.size === 0 ? [result] : [result, switchedOff([...off])];
+  const right = found.filter(({ off }) => off !== undefined);
+  const off = [...new Set(right.flatMap((each) => each.off ?? []))];
+  const worst = Math.max(...right.map(({ error }) => error)).toExponential(1);
+  const wrong = found.length - right.length;
+  return [
+    ...(right.length > 0
+      ? [`self-check: as the reference for ${kinds(right.length)} (error of at most ${worst}).`]
+      : []),
+    ...(off.length > 0 ? [switchedOff(off)] : []),
+    ...(wrong > 0 ? [`self-check: wrong results for ${kinds(wrong)}, which the CPU computes instead.`] : []),
+  ];
 }
+
+const kinds = (count: number): string => (count === 1 ? 'one kind of model' : `${count} kinds of models`);
