@@ -107,6 +107,7 @@ export class Store {
 
   async get(id: string): Promise<StoredModel> {
     const entry = await this.#ownEntry(id);
+    if (!entry && !isForeignId(id)) return this.#unknown(id);
     const hardware = await this.#hardware();
     if (entry) return this.#describe(entry, hardware, this.#choose(hardware), await listInstalled(this.directory));
     const foreign = (await this.#listForeign(hardware)).find((model) => model.entry.id === id);
