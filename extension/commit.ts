@@ -1,6 +1,6 @@
 import * as vscode from 'vscode';
 import { contextBudget, plan } from '../engine/index/question/planner.ts';
-import type { ChatResult } from '../engine/protocol/engineProtocol.ts';
+import type { ChatResult, ResponseFormat } from '../engine/protocol/engineProtocol.ts';
 import { lexMarkdown } from './answerMarkup.ts';
 import type { StreamHandlers } from './client/client.ts';
 import type { EngineHost } from './client/host.ts';
@@ -24,7 +24,8 @@ export async function writeCommitMessage(engine: EngineHost, view: unknown): Pro
     const client = await engine.client();
     await client.ready();
     const messages = [{ role: 'user' as const, content: question(await fitting(engine, diff)) }];
-    await writeInto(repository.inputBox, (handlers) => client.chat({ stream, messages, maxTokens }, handlers, token));
+    const params = { stream, messages, maxTokens, responseFormat: subjectFormat, thinking: 'off' as const };
+    await writeInto(repository.inputBox, (handlers) => client.chat(params, handlers, token));
   });
 }
 
@@ -37,10 +38,10 @@ async function writeInto(box: MessageBox, chat: (handlers: StreamHandlers) => Pr
       onDelta: (delta) => {
         if (delta.kind !== 'text') return;
         text += delta.text;
-        drafted.write(messageOf(text));
+        drafted.write(subjectOf(text));
       },
     });
-    const message = answer.finish === 'cancelled' ? '' : messageOf(answer.text);
+    const message = answer.finish === 'cancelled' ? '' : subjectOf(answer.text);
     if (message === '') drafted.restore();
     else drafted.write(message);
   } catch (error) {
@@ -80,6 +81,27 @@ const pairs = [
   ["'", "'"],
   ['“', '”'],
 ] as const;
+
+const subjectChars = 72;
+
+/** The form of the answer, which the sampler enforces: git's one line of at most 72 characters. */
+export const subjectFormat: ResponseFormat = {
+  kind: 'json-schema',
+  schema: {
+    type: 'object',
+    properties: { subject: { type: 'string', pattern: '^\\S(.*\\S)?$', minLength: 3, maxLength: subjectChars } },
+    required: ['subject'],
+    additionalProperties: false,
+  },
+};
+
+/** The subject as far as it is written. Servers that ignore the form answer as they like: the first line counts. */
+export function subjectOf(answer: string): string {
+  const [, written] = /^\s*\{\s*"subject"\s*:\s*"((?:[^"\\]|\\.)*)/.exec(answer) ?? [];
+  if (written === undefined) return answer.trimStart().startsWith('{') ? '' : (messageOf(answer).split('\n')[0] ?? '');
+  const whole = written.replace(/\\u[\da-f]{0,3}$/i, '');
+  return String(JSON.parse(`"${whole}"`)).trim();
+}
 
 /** The message alone, without what models put around it. Marks within it are the author's. */
 export function messageOf(answer: string): string {

@@ -32,6 +32,7 @@ import {
 import { StatusBar } from './status.ts';
 import { TaskActions } from './tasks.ts';
 import { Thinking } from './thinking.ts';
+import { done } from './walkthrough.ts';
 
 const chatViewId = 'hearth.chat';
 const firstWindowShown = 'hearth.firstWindowShown';
@@ -50,7 +51,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const firstRun = new FirstRun(engine, models, context.globalState, log);
   const nearby = new CompletionContext(index, log);
   const completion = new CompletionProvider(engine, log, nearby, () => firstRun.warmUp());
-  const status = new StatusBar(engine, thinking, () => completion.paused);
+  const status = new StatusBar(engine, thinking, () => completion.state(vscode.window.activeTextEditor?.document));
   const proposals = new Proposals(index);
   const inPlace = new InPlaceEdits(engine, log);
   const nextEdit = new NextEdit();
@@ -73,11 +74,19 @@ export function activate(context: vscode.ExtensionContext): void {
   const chat = new LazyChat(parts);
   const warmUp = new WarmUp((token) => readAhead(completion, chat, token), log);
   running = { engine, index, chat };
-  context.subscriptions.push(log, engine, server, thinking, status, index, proposals, inPlace);
+  context.subscriptions.push(log, engine, server, thinking, models, status, index, proposals, inPlace);
   context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
-    vscode.window.onDidChangeActiveTextEditor(() => warmUp.touch()),
+    vscode.window.onDidChangeActiveTextEditor(() => {
+      warmUp.moved();
+      status.refresh();
+    }),
+    vscode.window.onDidChangeTextEditorSelection(({ kind }) => {
+      // Typing moves the cursor too, with the keyboard's kind.
+      const { Mouse, Command } = vscode.TextEditorSelectionChangeKind;
+      if (kind === Mouse || kind === Command) warmUp.moved();
+    }),
     vscode.workspace.onDidChangeTextDocument(({ document }) => {
       if (document === vscode.window.activeTextEditor?.document) warmUp.touch();
     }),
@@ -88,7 +97,10 @@ export function activate(context: vscode.ExtensionContext): void {
     vscode.languages.registerCodeActionsProvider({ pattern: '**' }, new TaskActions()),
     registerLanguageModels(parts),
     engine.onView(() => status.refresh()),
-    onceReady(engine, () => warmUp.touch()),
+    onceReady(engine, () => {
+      warmUp.touch();
+      done('hasModel');
+    }),
     thinking.onChange(() => status.refresh()),
     vscode.workspace.onDidChangeConfiguration((event) => onSettings(event, parts)),
   );
@@ -200,6 +212,7 @@ function reloadSoon(parts: Parts, report: (error: unknown) => void): void {
 
 function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void {
   if (event.affectsConfiguration('hearth.server')) applyServer(parts);
+  if (event.affectsConfiguration('hearth.completion')) parts.status.refresh();
   const report = (error: unknown) => parts.log.warn(`Applying a changed setting failed: ${sentence(error)}`);
   if (event.affectsConfiguration('hearth.modelsDirectory')) {
     parts.firstRun.again();

@@ -36,6 +36,8 @@ export const limits = {
     debounceMs: 600,
     /** The engine warms up after this idle time, which is longer than pauses within typing. */
     idleMs: 1_500,
+    /** The same after the cursor was moved and nothing typed: the next key is about a second away. */
+    restMs: 300,
     /** Suggestions to cycle through when the user asks for them; each costs the time of one. */
     candidates: 3,
     /** Context from elsewhere is waited for this long at most; what comes later serves the next key. */
@@ -96,6 +98,8 @@ export const limits = {
     summaryFiles: 2_000,
     /** How long a list of the workspace's files is used. */
     listMs: 10_000,
+    /** That were open when a mention was typed, and come first. */
+    recentFiles: 50,
     /** Shown at once while a mention is typed. */
     suggestions: 12,
     /** Definitions of one name; overloads and classes of the same name rarely have more. */

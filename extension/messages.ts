@@ -100,6 +100,8 @@ export const notice = z.discriminatedUnion('kind', [
   z.object({
     kind: z.literal('no-model'),
     text: z.string(),
+    /** `text` says why the download of the first offer failed. */
+    failed: z.boolean().optional(),
     offers: z.array(z.object({ id: z.string(), label: z.string(), detail: z.string() })),
   }),
   z.object({ kind: z.literal('problem'), text: z.string(), actions: z.array(action) }),
@@ -299,6 +301,7 @@ export const texts = z.object({
   thinking: z.string(),
   thoughts: z.string(),
   thinkingMode: z.string(),
+  cannotAttach: z.string(),
   cannotThink: z.string(),
   chooseModel: z.string(),
   contextLabel: z.string(),

@@ -13,6 +13,8 @@ export class Composer {
   readonly #host: Host;
   readonly #notice: HTMLElement;
   readonly #restricted: HTMLElement;
+  /** Why what was pasted or dropped is not in the box. */
+  readonly #refused: HTMLElement;
   readonly #chips: ContextChips;
   readonly #mentions: MentionMenu;
   readonly #usage: UsageMeter;
@@ -64,7 +66,8 @@ export class Composer {
       this.#box,
       element('div', { class: 'composer-controls' }, controls),
     ]);
-    this.element = element('form', { class: 'composer-area' }, [this.#notice, this.#restricted, frame]);
+    this.#refused = element('p', { id: 'refused', attributes: { role: 'status' } });
+    this.element = element('form', { class: 'composer-area' }, [this.#notice, this.#restricted, frame, this.#refused]);
     this.element.addEventListener('submit', (event) => event.preventDefault());
     this.#listen();
     this.#onInput();
@@ -158,7 +161,11 @@ export class Composer {
   }
 
   #listen(): void {
+    this.#box.addEventListener('paste', (event) => this.#refuseFiles(event, event.clipboardData));
+    this.element.addEventListener('dragover', (event) => event.preventDefault());
+    this.element.addEventListener('drop', (event) => this.#refuseFiles(event, event.dataTransfer));
     this.#box.addEventListener('input', () => {
+      this.#refused.textContent = '';
       this.#onInput();
       this.#mentions.update();
     });
@@ -172,6 +179,15 @@ export class Composer {
         this.#submit();
       } else if (event.key === 'ArrowUp' && this.#box.value === '') this.#bringBack(event);
     });
+  }
+
+  /** The models read text: a picture or a file would be lost without a word. */
+  #refuseFiles(event: Event, data: DataTransfer | null): void {
+    const isFile = [...(data?.items ?? [])].some(({ kind }) => kind === 'file') || (data?.files.length ?? 0) > 0;
+    const isFromEditor = (data?.getData('text/uri-list') ?? '') !== '';
+    if (!isFile && !isFromEditor) return;
+    event.preventDefault();
+    this.#refused.textContent = this.#host.texts.cannotAttach;
   }
 
   #bringBack(event: KeyboardEvent): void {
@@ -224,7 +240,7 @@ export class Composer {
     if (notice.kind === 'progress') return [text, meterOrSweep(notice.share, notice.text)];
     const buttons = notice.kind === 'no-model' ? this.#offers(notice) : this.#remedies(notice);
     const body = element('div', { class: 'card-body' }, [text, element('div', { class: 'card-actions' }, buttons)]);
-    const problem = notice.kind === 'problem';
+    const problem = notice.kind === 'problem' || notice.failed === true;
     const icon = drawIcon(problem ? 'warning' : 'model');
     return [element('div', { class: problem ? 'card error' : 'card' }, [icon, body])];
   }
@@ -233,7 +249,7 @@ export class Composer {
     const { texts } = this.#host;
     const download = notice.offers.map((offer, index) =>
       textButton(
-        `${texts.download} ${offer.label}`,
+        index === 0 && notice.failed === true ? texts.actions.retry : `${texts.download} ${offer.label}`,
         index > 0,
         () => this.#host.send({ type: 'download', model: offer.id }),
         offer.detail,

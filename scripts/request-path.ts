@@ -100,7 +100,7 @@ const indexer: [number | undefined, string] = [index.pid, indexChild.observed];
 
 // ---- A completion ----
 
-const provider = new CompletionProvider(host, log, { snippets: async () => [] }, () => {});
+const provider = new CompletionProvider(host, log, { snippets: async () => [], refresh: async () => {} }, () => {});
 let typed = 0;
 const completion = await observe([engine], async () => {
   const lines = `${text}${'x'.repeat(++typed)} = `.split('\n');

@@ -257,6 +257,8 @@ export interface DecoderMemory {
   /** Bytes of keys and values in use, and the most that may be in use. */
   readonly cacheBytes: number;
   readonly cacheCapacityBytes: number;
+  /** Beyond this, sequences that nobody uses are given up even while there is room; absent: never. */
+  readonly idleLimitBytes?: number;
   /** Of one cached value, including its share of the scales. */
   readonly cacheBytesPerValue: number;
 }

@@ -34,6 +34,9 @@ export interface MemoryPlan {
   readonly isCrowded: boolean;
 }
 
+/** The context that a verdict on a machine assumes: enough for a file with related code, or for a conversation. */
+export const usualContextTokens = 8192;
+
 /** Of the machine's memory: the rest is the system's, the editor's and a browser's. */
 const usableShare = { shared: 1, host: 0.75 };
 /** Of what is available of it; the rest is for what opens meanwhile. */

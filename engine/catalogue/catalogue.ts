@@ -5,6 +5,7 @@ import { limits } from '../limits.ts';
 import type { Family } from '../model/spec/spec.ts';
 import { catalogueData } from './catalogueData.ts';
 import { isSafeFileName, isSha256 } from './paths.ts';
+import { places } from './userHelp.ts';
 
 const families = [
   'llama',
@@ -130,5 +131,5 @@ export function requireEntry(id: string, entries: readonly CatalogueEntry[] = ca
 }
 
 export const notInCatalogue = (id: string): string =>
-  `${JSON.stringify(id.slice(0, 80))} is not in the catalogue. Run \`hearth models list\` to see the available models, ` +
-  'or name a repository of the Hugging Face hub: `hearth models pull OWNER/REPOSITORY`.';
+  `${JSON.stringify(id.slice(0, 80))} is not in the catalogue. ${places().list} has the available models; ` +
+  `any other of the Hugging Face hub is downloaded ${places().pull('OWNER/REPOSITORY')}.`;

@@ -3,7 +3,14 @@
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { hostMemory } from '../backend/hostMemory.ts';
-import { DoesNotFit, type MemoryPool, type ModelNeeds, mostUsableBytes, planMemory } from '../backend/memoryPlan.ts';
+import {
+  DoesNotFit,
+  type MemoryPool,
+  type ModelNeeds,
+  mostUsableBytes,
+  planMemory,
+  usualContextTokens,
+} from '../backend/memoryPlan.ts';
 import { graphicsCards, memoryOf } from '../backend/webgpu/device/graphicsCards.ts';
 import { HearthError } from '../errors.ts';
 import { showBytes } from '../units.ts';
@@ -78,8 +85,6 @@ export interface Fit {
   readonly reason: string;
 }
 
-/** The context length that a verdict assumes: enough for a file with related code, or for a conversation. */
-const usualContextTokens = 8192;
 /** Of a card whose memory no interface tells. Fewer have less. */
 const unknownCardBytes = 4e9;
 /** Runtime, activations and buffers, in addition to weights and KV cache. */

@@ -88,7 +88,7 @@ async function sizesMatch(pairs: readonly Pair[]): Promise<boolean> {
 async function copyAll(pairs: readonly Pair[], folder: string, options: WorkOptions) {
   const sizes = await Promise.all(pairs.map(([, path]) => fileBytes(path)));
   const totalBytes = sizes.reduce<number>((sum, bytes) => sum + (bytes ?? 0), 0);
-  await requireSpace(folder, totalBytes);
+  await requireSpace(folder, [{ what: 'the copy', bytes: totalBytes }]);
   let doneBytes = 0;
   const copied: (FinishedFile & { readonly name: string })[] = [];
   for (const [file, origin] of pairs) {

@@ -40,6 +40,7 @@ import { findInstalled, type Installed, install, listInstalled, manifestName, pa
 import { markFinished } from './partialFile.ts';
 import { defaultStoreDirectory, derivedDirectory, lockFile } from './paths.ts';
 import { type Endpoints, endpointsFrom, fetchModel, sourceName, stagedBytes, stagingFolder } from './sources.ts';
+import { places } from './userHelp.ts';
 
 export interface StoreOptions {
   /** Root of the store. Default: `defaultStoreDirectory`. */
@@ -149,9 +150,7 @@ export class Store {
       const installed = await findInstalled(this.directory, entry.id);
       if (installed) return { path: pathToLoad(installed), name: entry.name };
       const size = showBytes(entry.downloadBytes);
-      throw notFound(
-        `${entry.name} is not on this machine. Download it with \`hearth models pull ${entry.id}\` (${size}).`,
-      );
+      throw notFound(`${entry.name} is not on this machine. Download it ${places().pull(entry.id)} (${size}).`);
     }
     const foreign = isForeignId(idOrPath) && (await this.#foreign()).find(({ id }) => id === idOrPath);
     if (foreign) return foreign;
@@ -159,9 +158,9 @@ export class Store {
     if (idOrPath !== '' && !idOrPath.includes('\0') && (await exists(path))) return { path, name: basename(path) };
     const shown = JSON.stringify(idOrPath.slice(0, 200));
     if (parseHubReference(idOrPath) && !isAbsolute(idOrPath)) {
-      throw notFound(`${shown}: not found on this machine. Download it with \`hearth models pull ${idOrPath}\`.`);
+      throw notFound(`${shown}: not found on this machine. Download it ${places().pull(idOrPath)}.`);
     }
-    throw notFound(`${shown}: not found. It is neither a model's id (\`hearth models list\`) nor a file or folder.`);
+    throw notFound(`${shown}: not found. It is neither a model's id (${places().list}) nor a file or folder.`);
   }
 
   /**
@@ -357,6 +356,7 @@ export class Store {
           root: this.directory,
           endpoints: this.#endpoints(options.token),
           retry: this.#options.retry ?? defaultRetry,
+          packedBytes: packedBytes(entry, await this.#hardware()),
           signal: options.signal,
           onBytes: reporter(name, options.onProgress),
         });
@@ -388,12 +388,12 @@ export class Store {
 
   async #downloadError(entry: Downloadable, failures: readonly string[]): Promise<HearthError> {
     const keptBytes = await stagedBytes(this.directory, entry);
-    const kept = keptBytes > 0 ? ` ${showBytes(keptBytes)} are kept; the next pull resumes there.` : '';
+    const kept = keptBytes > 0 ? ` ${showBytes(keptBytes)} are kept; the next download resumes there.` : '';
     const files = entry.files.length === 1 ? `the file ${entry.files[0]?.name ?? ''}` : 'a folder with its files';
     return new HearthError(
       'unavailable',
       `Could not download ${entry.name}. ${failures.join(' ')}${kept} ` +
-        `Without internet access, copy ${files} to this machine and run \`hearth models add PATH\`.`,
+        `Without internet access, copy ${files} to this machine and ${places().byFile}.`,
     );
   }
 
@@ -440,9 +440,7 @@ export class Store {
     } else {
       await rm(folder, { recursive: true, force: true });
     }
-    const again = first
-      ? `Download it again with \`hearth models pull ${entry.id}\`.`
-      : 'Import it again with `hearth models add PATH`.';
+    const again = first ? `Download it again ${places().pull(entry.id)}.` : `Import it again: ${places().byFile}.`;
     return invalidInput(`${damaged.join(', ')} of ${entry.name} was damaged and has been removed. ${again}`);
   }
 }
@@ -472,6 +470,15 @@ function unknownEntry({ id, name, owner }: ForeignModel): ListedEntry {
     files: [],
     sources: [],
   };
+}
+
+/**
+ * What the CPU backend writes at the first load, about: a scale of four bytes for each 32 values makes 4-bit weights a quarter
+ * larger (SmolLM2 Q4_1: 122 MB of 98 MB), and unquantised ones become f32. A GPU takes the file as it is.
+ */
+function packedBytes({ files, downloadBytes }: Downloadable, { gpu }: Hardware): number {
+  if (gpu) return 0;
+  return Math.ceil(downloadBytes * (files.every(({ name }) => name.endsWith('.gguf')) ? 1.3 : 2));
 }
 
 async function exists(path: string): Promise<boolean> {

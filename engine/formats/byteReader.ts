@@ -74,12 +74,11 @@ export class ByteReader {
 
   failAtEnd(): HearthError {
     const reason = this.#endReason;
-    return reason === undefined ? this.failIncomplete('the file ends inside it') : this.fail(`${reason} inside it`);
+    return reason === undefined ? this.failIncomplete('it ends inside it') : this.fail(`${reason} inside it`);
   }
 
   failIncomplete(problem: string): HearthError {
-    const cause = 'the file is incomplete, as after a broken download; download it again';
-    return invalidInput(`${this.#source.name}: ${cause} (${this.#place(problem)}).`);
+    return this.fail(`the file is incomplete: ${problem}. Download or copy it again`);
   }
 
   uint8(): number {
@@ -200,12 +199,8 @@ export class ByteReader {
   }
 
   #message(problem: string): string {
-    return `${this.#source.name}: ${this.#place(problem)}.`;
-  }
-
-  #place(problem: string): string {
     const name = typeof this.#contextName === 'string' ? quoted(this.#contextName) : this.#contextName;
-    return `${this.#contextKind}${name === undefined ? '' : ` ${name}`}: ${problem}`;
+    return `${this.#source.name}: ${this.#contextKind}${name === undefined ? '' : ` ${name}`}: ${problem}.`;
   }
 
   #need(length: number): void {

@@ -45,7 +45,7 @@ import type { Generated, GenerationStatistics } from '../tasks/generate.ts';
 import { continueText, requireShort } from '../tasks/rawText.ts';
 import { runInSlices } from '../tasks/slices.ts';
 import type { Summariser } from '../tasks/summarise.ts';
-import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
+import { CutAhead, completionToWarm, promptAfterCut, warmUp } from '../tasks/warmUp.ts';
 import type { LoadedModel } from './loadedModel.ts';
 import { EngineModels } from './modelRequests.ts';
 import { ModelRoles } from './modelRoles.ts';
@@ -68,6 +68,7 @@ export class Engine {
   #last: GenerationStatistics | undefined;
   /** Ends the thinking of running chats, by stream. */
   readonly #thinking = new Map<string, AbortController>();
+  readonly #cutAhead = new CutAhead();
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -134,7 +135,11 @@ export class Engine {
       if (stream !== undefined) this.#deliver(stream, { kind: 'text', text });
     };
     const request = { ...rest, stopStrings, onText, sampling, random, signal };
+    this.#cutAhead.pause();
     const completion = this.#note(await complete(scheduler, tokenizer, contextTokens, request));
+    if (!params.whole) {
+      this.#cutAhead.read(scheduler, promptAfterCut(tokenizer, contextTokens, params, params.maxTokens));
+    }
     // A partial completion is useless.
     if (completion.finish === 'cancelled') throw cancelled();
     return { ...completion, alternatives: [...completion.alternatives] };

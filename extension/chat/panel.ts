@@ -26,7 +26,8 @@ export function noticeOf({ state }: EngineView): Notice {
     case 'no-model':
       return {
         kind: 'no-model',
-        text: vscode.l10n.t('Hearth needs a model. It is downloaded once and stays on this computer.'),
+        text: state.problem ?? vscode.l10n.t('Hearth needs a model. It is downloaded once and stays on this computer.'),
+        failed: state.problem !== undefined,
         offers: state.offers.map(offer),
       };
     case 'failed':
@@ -141,6 +142,7 @@ export function pageTexts(): Texts {
     thinking: t('Thinking…'),
     thoughts: t('Thoughts'),
     thinkingMode: t('Thinking: {0}', '{0}'),
+    cannotAttach: t('Pictures and dropped files are not attached. Mention a file with @file:, or paste its text.'),
     cannotThink: t('This model cannot think'),
     chooseModel: t('Choose model'),
     contextLabel: t('Attached to your question'),

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
 import type { ModelCard, Statistics } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
-import { EngineFailure, failedOutcome, isCancelled, sentence } from '../client/failure.ts';
+import { EngineFailure, failedOutcome, isCancelled, progressNotes, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { Gathered } from '../context/gather.ts';
 import type { Log } from '../log.ts';
@@ -276,14 +276,17 @@ export class ChatSession {
     card: ModelCard,
     token: vscode.CancellationToken,
   ): Promise<Answer> {
+    const noteOf = progressNotes();
     const handlers: StreamHandlers = {
       onDelta: (delta) => {
         if (delta.kind === 'tool-call') return;
         const { kind, text, tokens } = delta;
         this.#tell({ type: 'delta', turn, kind, text, ...(tokens !== undefined && { tokens }) });
       },
-      onProgress: ({ message, done, total }) =>
-        this.showProgress(message, total > 0 ? Math.min(1, done / total) : undefined),
+      onProgress: (step) => {
+        const { note, share } = noteOf(step);
+        this.showProgress(note, share);
+      },
     };
     const summary = findTurn(this.conversation, turn)?.view.kind === 'summary';
     if (summary) return this.#summary(turn, client, handlers, token);

@@ -31,6 +31,7 @@ import type { Log } from '../log.ts';
 import { chooseCompletionModel, chooseModel } from '../models/choose.ts';
 import { hostOf, hubAddress } from '../remote.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
+import { done } from '../walkthrough.ts';
 import type { Launch } from './connection.ts';
 import { EngineFailure, isCancelled, sentence } from './failure.ts';
 import { EngineProcess, type ProcessState } from './process.ts';
@@ -204,19 +205,23 @@ export class EngineClient {
 
   async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {
     await this.#readyToComplete();
-    return this.#counting(() => this.#engine.complete(params, token));
+    const own = this.completionModel?.id === this.warmModel?.id;
+    return this.#counting(() => this.#engine.complete(params, token), own);
   }
 
-  /** Does nothing while no model is loaded: a warm-up is not worth loading one. */
-  async warm(params: WarmParams, token: CancellationToken): Promise<void> {
+  /** Does nothing while no model is loaded: a warm-up is not worth loading one. @returns whether all was read. */
+  async warm(params: WarmParams, token: CancellationToken): Promise<boolean> {
     const model = params.kind === 'completion' ? this.completionModel : this.warmModel;
-    if (model === undefined || this.view.running > 0) return;
+    if (model === undefined || this.view.running > 0) return false;
     const { promptTokens, cachedTokens, finish } = await this.#engine.warm(params, token);
     this.#log.debug(`Warm-up: ${promptTokens} tokens, ${cachedTokens} cached, ${finish}.`);
+    return finish === 'length';
   }
 
   async chat(params: ChatParams, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {
-    return this.#streaming(params.stream, handlers, () => this.#engine.chat(params, token));
+    const answer = await this.#streaming(params.stream, handlers, () => this.#engine.chat(params, token));
+    if (answer.finish !== 'cancelled') done('hasAsked');
+    return answer;
   }
 
   async summarise(
@@ -224,7 +229,9 @@ export class EngineClient {
     handlers: StreamHandlers,
     token: CancellationToken,
   ): Promise<SummariseResult> {
-    return this.#streaming(params.stream, handlers, () => this.#engine.summarise(params, token));
+    const summary = await this.#streaming(params.stream, handlers, () => this.#engine.summarise(params, token));
+    done('hasSummarised');
+    return summary;
   }
 
   /** Ends the thinking of running answers. False if none is running. */
@@ -253,11 +260,7 @@ export class EngineClient {
   }
 
   /** Downloads, or resumes; `onStep` gets the progress. */
-  async pull(
-    entry: Pick<ModelEntry, 'id' | 'name' | 'downloadBytes'>,
-    onStep: (step: Progress) => void,
-    token: CancellationToken,
-  ): Promise<ModelEntry> {
+  async pull(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
     const before = this.#state;
     this.#downloads.set(entry.id, (step) => {
       onStep(step);
@@ -268,9 +271,13 @@ export class EngineClient {
       const pulled = await this.#engine.pullModel({ model: entry.id, ...(await this.#hubToken()) }, token);
       after = { kind: 'idle' };
       return pulled;
+    } catch (error) {
+      const offers = before.kind === 'no-model' ? before.offers.filter(({ id }) => id !== entry.id) : [];
+      if (!isCancelled(error)) after = { kind: 'no-model', offers: [entry, ...offers], problem: sentence(error) };
+      throw error;
     } finally {
       this.#downloads.delete(entry.id);
-      if (this.#state.kind === 'downloading') this.#shown.show(after);
+      if (this.warmModel === undefined && isAboutDownload(this.#state)) this.#shown.show(after);
     }
   }
 
@@ -434,14 +441,18 @@ export class EngineClient {
     return this.#counting(run);
   }
 
-  async #counting<T extends { statistics: Statistics }>(run: () => Promise<T>): Promise<T> {
+  /** `ofChat`: by the model that answers questions, whose figures are shown. */
+  async #counting<T extends { statistics: Statistics }>(run: () => Promise<T>, ofChat = true): Promise<T> {
     this.#shown.count(1);
     let last: Statistics | undefined;
     try {
       const result = await run();
-      if (result.statistics.generatedTokens > 0) last = result.statistics;
+      if (ofChat && result.statistics.generatedTokens > 0) last = result.statistics;
+      if (ofChat) this.#shown.showAway(undefined);
       return result;
     } catch (error) {
+      const isAway = error instanceof EngineFailure && error.code === 'unavailable';
+      if (ofChat && isAway && this.warmModel?.host !== undefined) this.#shown.showAway(sentence(error));
       if (!isCancelled(error)) this.#log.warn(`A request failed: ${sentence(error)}`);
       throw error;
     } finally {
@@ -510,6 +521,10 @@ export class EngineClient {
     });
   }
 }
+
+/** A download that fails at once was never shown. */
+const isAboutDownload = ({ kind }: EngineState): boolean =>
+  kind === 'downloading' || kind === 'no-model' || kind === 'idle';
 
 function loadParams(model: string): LoadParams {
   const { backend, cachePrecision, diskCacheBytes, threads } = engineSettings();

@@ -1,5 +1,6 @@
 import * as vscode from 'vscode';
 import type { ErrorCode } from '../../engine/errors.ts';
+import type { Progress } from '../../engine/protocol/engineProtocol.ts';
 import type { Action, Outcome } from '../messages.ts';
 
 /** Why a request to the engine failed: the engine's own codes, and what only the extension can say. */
@@ -83,3 +84,25 @@ function failureText(code: FailureCode, error: unknown, partial: boolean): strin
   }
   return sentence(error);
 }
+
+interface Note {
+  note: string;
+  share: number | undefined;
+}
+
+/** Notes of one answer's progress: which part of how many, and, once a part is done, about how long it still takes. */
+export function progressNotes(nowMs: () => number = Date.now): (step: Progress) => Note {
+  const startMs = nowMs();
+  return ({ message, done, total, unit }) => {
+    const share = total > 0 ? Math.min(1, done / total) : undefined;
+    if (unit !== 'parts' || total === 0) return { note: message, share };
+    const part = vscode.l10n.t('Part {0} of {1}: {2}', Math.min(done + 1, total), total, message);
+    const leftMs = done > 0 ? ((nowMs() - startMs) / done) * (total - done) : undefined;
+    return { note: leftMs === undefined ? part : vscode.l10n.t('{0} (about {1} left)', part, duration(leftMs)), share };
+  };
+}
+
+const duration = (ms: number): string =>
+  ms < 90_000
+    ? vscode.l10n.t('{0} s', Math.max(1, Math.round(ms / 1000)))
+    : vscode.l10n.t('{0} min', Math.round(ms / 60_000));

@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { Source } from '../../engine/index/question/planner.ts';
+import { lineRange, type Source } from '../../engine/index/question/planner.ts';
 import { changesOf, gitRepository } from '../git.ts';
 import { limits } from '../limits.ts';
 import type { Repository } from './gather.ts';
@@ -15,7 +15,7 @@ export function focusSource(focus: Focus): Source {
   return {
     id: focusId(focus),
     tier: selection ? 'asked' : 'editor',
-    label: selection ? `${name}:${selection.start + 1}–${selection.end + 1}` : name,
+    label: selection ? `${name}:${lineRange(selection.start + 1, selection.end + 1)}` : name,
     path: focus.path,
     languageId: focus.languageId,
     lines: selection ? focus.lines.slice(start, selection.end + 1) : focus.lines,

@@ -13,12 +13,12 @@ import type { InstalledModel, InstalledModels } from './installed.ts';
 function hostError(error: unknown): Error {
   const code = error instanceof EngineFailure ? error.code : 'internal';
   if (code === 'cancelled') return new vscode.CancellationError();
-  if (code === 'no-model' || code === 'not-found') return vscode.LanguageModelError.NotFound(sentence(error));
-  const failure = new vscode.LanguageModelError(
+  const isAbsent = code === 'no-model' || code === 'not-found';
+  const text =
     code === 'context-overflow'
       ? vscode.l10n.t('{0} Raise hearth.contextTokens, or choose a model with a longer context.', sentence(error))
-      : sentence(error),
-  );
+      : sentence(error);
+  const failure = isAbsent ? vscode.LanguageModelError.NotFound(text) : new vscode.LanguageModelError(text);
   // VS Code shows the stack of an extension's error in its chat.
   delete failure.stack;
   return failure;

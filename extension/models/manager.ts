@@ -11,11 +11,16 @@ interface ModelItem extends vscode.QuickPickItem {
   action?: 'file' | 'hub' | 'automatic' | 'compare' | 'remote';
 }
 
-/** What is shown before a download. */
-type Offer = Pick<ModelEntry, 'id' | 'name' | 'downloadBytes' | 'fit' | 'licence' | 'state'>;
+/** Read-only pages about models. */
+const pageScheme = 'hearth-models';
 
 /** Lists, downloads, checks, removes and chooses models. */
 export class ModelManager {
+  #page = '';
+  readonly #pages = vscode.workspace.registerTextDocumentContentProvider(pageScheme, {
+    provideTextDocumentContent: () => this.#page,
+  });
+
   readonly #engine: EngineHost;
   readonly #searchWith: (model: string) => Promise<void>;
 
@@ -23,6 +28,10 @@ export class ModelManager {
   constructor(engine: EngineHost, searchWith: (model: string) => Promise<void>) {
     this.#engine = engine;
     this.#searchWith = searchWith;
+  }
+
+  dispose(): void {
+    this.#pages.dispose();
   }
 
   async open(): Promise<void> {
@@ -41,15 +50,22 @@ export class ModelManager {
     picker.onDidAccept(() => {
       const item = picker.selectedItems[0];
       picker.hide();
-      if (item !== undefined) void this.#report(this.#accept(client, item));
+      if (item !== undefined) void this.#report(() => this.#accept(client, item));
     });
     picker.onDidTriggerItemButton(({ item, button }) => {
       picker.hide();
-      if (item.entry !== undefined) void this.#report(this.#press(client, item.entry, button));
+      const { entry } = item;
+      if (entry !== undefined) void this.#report(() => this.#press(client, entry, button));
     });
     picker.show();
     try {
       picker.items = this.#items(await client.models());
+      // Enter must not offer to download the largest one.
+      const used = this.#engine.current?.warmModel?.id;
+      const advised =
+        picker.items.find(({ entry }) => entry !== undefined && entry.id === used) ??
+        picker.items.find(({ entry }) => entry?.recommended === true);
+      if (advised !== undefined) picker.activeItems = [advised];
     } catch (error) {
       picker.hide();
       void vscode.window.showErrorMessage(sentence(error));
@@ -61,7 +77,7 @@ export class ModelManager {
   async download(id: string): Promise<void> {
     const client = await this.#engine.client();
     const entry = (await client.models()).find((candidate) => candidate.id === id);
-    if (entry !== undefined) await this.#report(this.#pullAndUse(client, entry, false));
+    if (entry !== undefined) await this.#report(() => this.#pullAndUse(client, entry, false));
   }
 
   #items(entries: readonly ModelEntry[]): ModelItem[] {
@@ -69,7 +85,7 @@ export class ModelManager {
     const used = this.#engine.current?.warmModel?.id;
     const completes = this.#engine.current?.completionModel?.id;
     const present = entries.filter((entry) => entry.state === 'present');
-    const absent = entries.filter((entry) => entry.state !== 'present');
+    const absent = entries.filter((entry) => entry.state !== 'present').sort(byAdvice);
     const heading = (label: string): ModelItem => ({ label, kind: vscode.QuickPickItemKind.Separator });
     return [
       ...(present.length > 0 ? [heading(vscode.l10n.t('On this computer'))] : []),
@@ -142,8 +158,11 @@ export class ModelManager {
   }
 
   async #explain(client: EngineClient, models: string[]): Promise<void> {
-    const content = await client.inspect(models);
-    await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content, language: 'plaintext' }));
+    this.#page = await client.inspect(models);
+    // Another address each time: VS Code keeps the text of one that it has opened.
+    const title = models.length === 1 ? (models[0] ?? '') : vscode.l10n.t('Comparison of models');
+    const uri = vscode.Uri.from({ scheme: pageScheme, path: `/${title}`, query: String(Date.now()) });
+    await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(uri), { preview: true });
   }
 
   /** The setting changes only once the model is loaded; if it can't be, the one before answers again. */
@@ -195,7 +214,7 @@ export class ModelManager {
   }
 
   /** `ask`: not yet confirmed by a button that showed the size. Then it is also no wish for this model in particular. */
-  async #pullAndUse(client: EngineClient, entry: Offer, ask: boolean): Promise<void> {
+  async #pullAndUse(client: EngineClient, entry: ModelEntry, ask: boolean): Promise<void> {
     if (ask && !(await confirmDownload(entry))) return;
     const title = vscode.l10n.t('Downloading {0}', entry.name);
     const pulled = await withProgress(title, true, (onStep, token) => client.pull(entry, onStep, token));
@@ -227,11 +246,16 @@ export class ModelManager {
     if (indexEmbeddings() === entry.id) await writeSetting('index.embeddings', undefined);
   }
 
-  async #report(work: Promise<void>): Promise<void> {
+  /** A failure is shown with a button that does the work again. */
+  async #report(work: () => Promise<void>): Promise<void> {
     try {
-      await work;
+      await work();
     } catch (error) {
-      if (!isCancelled(error)) void vscode.window.showErrorMessage(sentence(error));
+      if (isCancelled(error)) return;
+      const retry = vscode.l10n.t('Retry');
+      void vscode.window.showErrorMessage(sentence(error), retry).then((answer) => {
+        if (answer === retry) void this.#report(work);
+      });
     }
   }
 }
@@ -286,6 +310,13 @@ function changeButtons({ state, owner }: ModelEntry): vscode.QuickInputButton[] 
   return state === 'present' ? [verifyButton(), removeButton()] : [downloadButton()];
 }
 
+/** What is recommended, then what runs well, then the smallest: a list read from its top. */
+function byAdvice(a: ModelEntry, b: ModelEntry): number {
+  const rank = ({ fit }: ModelEntry) => ['good', 'slow', 'no'].indexOf(fit.verdict);
+  const advice = Number(b.recommended) - Number(a.recommended);
+  return advice || rank(a) - rank(b) || a.downloadBytes - b.downloadBytes;
+}
+
 function fitLabel({ fit }: Pick<ModelEntry, 'fit'>): string {
   const labels: Record<ModelEntry['fit']['verdict'], string> = {
     good: vscode.l10n.t('runs well here'),
@@ -296,11 +327,24 @@ function fitLabel({ fit }: Pick<ModelEntry, 'fit'>): string {
 }
 
 function offerItem({ id, label, bytes, fit, licence = vscode.l10n.t('not stated') }: HubOffer) {
-  const offer: Offer = { id, name: id, downloadBytes: bytes, fit, licence, state: 'absent' };
+  // Only its files tell the rest.
+  const unknown = { description: '', family: '', contextTokens: 0, parameters: 0 };
+  const offer: ModelEntry = {
+    ...unknown,
+    id,
+    name: id,
+    downloadBytes: bytes,
+    fit,
+    licence,
+    state: 'absent',
+    embedding: false,
+    fillInTheMiddle: false,
+    recommended: false,
+  };
   return { label, description: `${formatBytes(bytes)} · ${fitLabel({ fit })}`, detail: fit.reason, offer };
 }
 
-async function confirmDownload(entry: Offer): Promise<boolean> {
+async function confirmDownload(entry: ModelEntry): Promise<boolean> {
   const download = entry.state === 'partial' ? vscode.l10n.t('Resume') : vscode.l10n.t('Download');
   const answer = await vscode.window.showInformationMessage(
     vscode.l10n.t('Download {0} ({1})?', entry.name, formatBytes(entry.downloadBytes)),

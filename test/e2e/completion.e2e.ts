@@ -24,6 +24,28 @@ describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } },
     expect(offered.trim()).not.toBe('');
   });
 
+  test('is accepted word by word, and the rest stays on offer', async () => {
+    const { page } = editor();
+    await editor().openFile('sums.py');
+    await page.keyboard.press('Control+End');
+    await page.keyboard.type('\n\ndef multiply(a, b):\n    """Return the product of a and b."""\n    return ', {
+      delay: 15,
+    });
+    const ghost = page.locator('.ghost-text-decoration, .ghost-text-decoration-preview').first();
+    await ghost.waitFor();
+    const offered = async () => ((await ghost.textContent()) ?? '').replaceAll('\u00a0', ' ');
+    const before = await offered();
+    await page.keyboard.press('Control+ArrowRight');
+    await expect.poll(async () => before.length - (await offered()).length).toBeGreaterThan(0);
+    const rest = await offered();
+    expect(before.endsWith(rest)).toBe(true);
+    await editor().screenshot('partial-accept');
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('Control+S');
+    const taken = before.slice(0, before.length - rest.length);
+    await expect.poll(() => editor().read('sums.py').trimEnd().endsWith(`return ${taken}`.trimEnd())).toBe(true);
+  });
+
   test('offers nothing while paused', async () => {
     const { page } = editor();
     await editor().command('Hearth: Pause or Resume Completions');
@@ -32,8 +54,16 @@ describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } },
     await page.waitForTimeout(3_000);
     expect(await page.locator('.ghost-text-decoration').count()).toBe(0);
     await editor().command('Hearth: Pause or Resume Completions');
-    await page.keyboard.type('a');
-    await page.keyboard.press('Backspace');
-    await page.locator('.ghost-text-decoration').first().waitFor();
+    // The palette closes before its command has run.
+    const offered = async () => {
+      await page.keyboard.type('a');
+      await page.keyboard.press('Backspace');
+      const ghost = page.locator('.ghost-text-decoration').first();
+      return ghost.waitFor({ timeout: 15_000 }).then(
+        () => true,
+        () => false,
+      );
+    };
+    await expect.poll(offered, { timeout: 60_000 }).toBe(true);
   });
 });

@@ -216,10 +216,12 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     await page.keyboard.press('Control+Shift+G');
     // A view shows its actions on hover or focus.
     await page.locator('.part.sidebar .pane-header').first().hover();
-    await page.locator('.part.sidebar a[aria-label="Write a Commit Message"]').first().click();
+    await page.locator('.part.sidebar a[aria-label="Hearth: Write a Commit Message"]').first().click();
     const message = page.locator('.scm-editor .view-lines').first();
     const written = async () => (await message.innerText()).replaceAll(/\s+/g, ' ').trim();
-    await expect.poll(written).toBe(answer);
+    // The sampler holds it to one subject line, whatever the model would say.
+    await expect.poll(written).toMatch(/^\S.{1,70}\S$/);
+    expect(await written()).not.toContain(answer);
   });
 
   test('summarises a folder from its files', async () => {
@@ -231,7 +233,7 @@ describeInEditor('a conversation', { files, settings, machineSettings, git: true
     await row.hover();
     await row.click({ button: 'right' });
     // A menu ignores clicks while it opens.
-    const item = page.getByRole('menuitem', { name: 'Summarise Folder' });
+    const item = page.getByRole('menuitem', { name: 'Hearth: Summarise Folder' });
     const chosen = async () => {
       await item.click({ timeout: 1_000 }).catch(() => undefined);
       return (await item.count()) === 0;

@@ -20,10 +20,11 @@ afterEach(() => vi.restoreAllMocks());
 /** Golden logits are transformers'. */
 const golden = await readGolden(fixtureFile('goldens/gpt-oss/golden.safetensors'));
 
+const open = Gpu.open.bind(Gpu);
+
 /** A decoder whose device has this tuning before anything is made for it. */
 async function load(tuning?: Tuning): Promise<{ decoder: Decoder; gpu: Gpu; tuned: Tuning }> {
   const opened: Gpu[] = [];
-  const open = Gpu.open.bind(Gpu);
   vi.spyOn(Gpu, 'open').mockImplementation(async (options) => {
     const gpu = await open(options);
     if (tuning) gpu.capabilities = { ...gpu.capabilities, tuning };
@@ -39,11 +40,14 @@ async function load(tuning?: Tuning): Promise<{ decoder: Decoder; gpu: Gpu; tune
   return { decoder, gpu, tuned: gpu.capabilities.tuning };
 }
 
+/** A prompt as long as a software GPU decodes in seconds. */
+const ids = golden.ids.slice(0, 6);
+
 /** The prompt token by token, by the kernels that decode. */
 async function lastLogits(decoder: Decoder): Promise<Float32Array> {
   const sequence = decoder.createSequence();
   let last = new Float32Array();
-  for (const id of golden.ids) {
+  for (const id of ids) {
     const [logits] = await decoder.run([{ sequence, tokens: [id], logits: 'last' }]);
     last = new Float32Array(logits ?? []);
   }
@@ -52,7 +56,7 @@ async function lastLogits(decoder: Decoder): Promise<Float32Array> {
 }
 
 const width = golden.logits.length / golden.ids.length;
-const expected = golden.logits.subarray(-width);
+const expected = golden.logits.subarray((ids.length - 1) * width, ids.length * width);
 
 it.each<Tuning>([
   { vectorThreads: 32, attentionGroups: 128 },
@@ -71,7 +75,7 @@ describe('the tuner', () => {
     // These adapters are software.
     expect(tuner.isDue).toBe(false);
     const sequence = decoder.createSequence();
-    await decoder.run([{ sequence, tokens: golden.ids.slice(0, -1), logits: 'none' }]);
+    await decoder.run([{ sequence, tokens: ids.slice(0, -1), logits: 'none' }]);
     const free = decoder.memory().cacheBytes;
     while (await tuner.ready()) await tuner.step();
     const { report } = tuner;
@@ -94,9 +98,7 @@ describe('the tuner', () => {
     const head = report?.kernels.find(({ name }) => name.startsWith('matrixVector BF16 512x128'));
     expect(head?.bytes).toBe(2 * 512 * 128);
     expect(decoder.memory().cacheBytes).toBe(free);
-    const [logits = new Float32Array()] = await decoder.run([
-      { sequence, tokens: golden.ids.slice(-1), logits: 'last' },
-    ]);
+    const [logits = new Float32Array()] = await decoder.run([{ sequence, tokens: ids.slice(-1), logits: 'last' }]);
     expect(largestDifference(logits, expected) / golden.deviation).toBeLessThan(1e-4);
     const now = gpu.capabilities.tuning;
     await decoder.dispose();

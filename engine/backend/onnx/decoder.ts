@@ -11,6 +11,7 @@ import {
   type SequenceSerializer,
   type SequenceSlice,
 } from '../backend.ts';
+import { usualContextTokens } from '../memoryPlan.ts';
 import { CacheBudget, CachedRanges, columnsFor, type SequenceBlocks } from './cachedRanges.ts';
 import { bytesOf, type LayerCacheSpec, rowsOf, type WindowGroup } from './graphInputs.ts';
 import type { CacheState } from './messages.ts';
@@ -48,6 +49,8 @@ export class OnnxDecoder implements Decoder {
   readonly serializer: SequenceSerializer;
   readonly #graph: LoadedGraph;
   readonly #budget: CacheBudget;
+  /** One usual context: what the list of models says that the model needs. */
+  readonly #idleLimitBytes: number;
   #sequences = 0;
   #end: Promise<void> | undefined;
 
@@ -59,6 +62,7 @@ export class OnnxDecoder implements Decoder {
     const { windowGroups, layers, contextTokens, cacheBudgetBytes } = graph;
     const tokenBytes = layers.reduce((sum, layer) => sum + bytesOf(layer), 0);
     const capacityBytes = Math.min(cacheBudgetBytes, fullContexts * columnsFor(contextTokens) * tokenBytes);
+    this.#idleLimitBytes = columnsFor(Math.min(contextTokens, usualContextTokens)) * tokenBytes;
     this.#budget = new CacheBudget(windowGroups.length, layers, capacityBytes);
     this.serializer = new OnnxSerializer(graph, this.#budget, {
       create: () => this.createSequence(),
@@ -118,7 +122,8 @@ export class OnnxDecoder implements Decoder {
     const { weightBytes, layers } = this.#graph;
     const [layer] = layers;
     const cacheBytesPerValue = layer ? bytesOf(layer) / rowsOf(layer) : 0;
-    return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue };
+    const idleLimitBytes = this.#idleLimitBytes;
+    return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue, idleLimitBytes };
   }
 
   dispose(): Promise<void> {

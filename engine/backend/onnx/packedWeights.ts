@@ -7,10 +7,11 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
-import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HearthError } from '../../errors.ts';
+import { showBytes } from '../../units.ts';
 import { type LoadOptions, notFinite } from '../backend.ts';
 import { isIntact, type WeightsLayout, weightsFileVersion } from './weightsFile.ts';
 
@@ -29,7 +30,7 @@ export async function placeOf({ cacheDirectory, digest }: LoadOptions): Promise<
   await mkdir(cacheDirectory, { recursive: true }).catch((error: unknown) => {
     throw new HearthError(
       'unavailable',
-      `The folder ${cacheDirectory} for packed weights cannot be created. Set HEARTH_HOME to another folder.`,
+      `The folder ${cacheDirectory} for packed weights cannot be created. Change its permissions, or keep models in another folder.`,
       { cause: error },
     );
   });
@@ -102,6 +103,7 @@ export async function provide(
       options.onProgress?.({ doneBytes, totalBytes });
     };
     try {
+      await requireRoom(directory, layout.byteLength);
       await layout.write(partial, onBytes, options.signal);
       // A file that another program cuts short while it is mapped ends the process: no way back from SIGBUS.
       await chmod(partial, 0o400);
@@ -115,6 +117,17 @@ export async function provide(
   options.onProgress?.({ doneBytes: totalBytes, totalBytes });
   if (found) return 'kept';
   return found === false ? 'repaired' : 'built';
+}
+
+/** So that a full disk is found out before minutes of writing. @throws HearthError `unavailable`. */
+async function requireRoom(directory: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(directory);
+  if (bavail * bsize >= bytes) return;
+  throw new HearthError(
+    'unavailable',
+    `The CPU's packed weights need ${showBytes(bytes)} in ${directory}, whose disk has ${showBytes(bavail * bsize)} free. ` +
+      `Nothing was written. Free ${showBytes(bytes - bavail * bsize)}, or choose a smaller model.`,
+  );
 }
 
 /**

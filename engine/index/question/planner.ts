@@ -33,6 +33,9 @@ export function contextBudget(reader: Reader | undefined, conversationTokens: nu
 export const readsFast = (reader: Pick<Reader, 'backend'> | undefined): boolean =>
   reader?.backend === 'webgpu' || reader?.backend === 'remote';
 
+/** Lines from 1, inclusive; one line is one number. */
+export const lineRange = (first: number, last: number): string => (first === last ? `${first}` : `${first}–${last}`);
+
 export const estimatedTokens = (text: string): number => Math.ceil(text.length / limits.question.charsPerToken);
 
 /** The repository's rules, what the user asked for, what they look at, what the repository is, what a search found: in the order they are served. */
@@ -235,7 +238,7 @@ export function passageSource({ path, firstLine, lastLine, text, within }: Passa
   return {
     id: `found:${path}:${firstLine}`,
     tier: 'found',
-    label: `${name}:${firstLine}–${lastLine}`,
+    label: `${name}:${lineRange(firstLine, lastLine)}`,
     path,
     languageId: /\.(\w+)$/.exec(path)?.[1] ?? '',
     lines: text.split('\n'),

@@ -1,7 +1,7 @@
 /** The HTTP side of a remote server: its address, its models, its failures in words for people. */
 import OpenAI, { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
 import { z } from 'zod';
-import { certificateProblem } from '../../catalogue/networkHelp.ts';
+import { certificateProblem } from '../../catalogue/userHelp.ts';
 import { type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { type RemoteModel, type RemoteServerParams, thinkingMode } from '../../protocol/engineProtocol.ts';

@@ -126,7 +126,7 @@ describe('the chat session', () => {
   it('warms up the conversation, except during an answer or if the model cannot chat', async () => {
     const { session, client } = await open(clientOf());
     const warmed: WarmParams[] = [];
-    client.warm = async (params) => void warmed.push(params);
+    client.warm = async (params) => warmed.push(params) > 0;
     const never = new CancellationTokenSource().token;
     await session.warm(never);
     expect(warmed).toEqual([]);

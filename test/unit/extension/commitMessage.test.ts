@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { DraftedMessage, messageOf } from '../../../extension/commit.ts';
+import { DraftedMessage, messageOf, subjectFormat, subjectOf } from '../../../extension/commit.ts';
+import { accepts, machineOf } from '../grammar/schemaSuite.ts';
 
 describe('a commit message', () => {
   it.each([
@@ -33,6 +34,30 @@ describe('a commit message', () => {
     ['', ''],
   ])('is extracted from what a model writes around it: %j', (answer, message) => {
     expect(messageOf(answer)).toBe(message);
+  });
+});
+
+describe('a subject', () => {
+  it.each([
+    ['{"subject": "Add a test"}', 'Add a test'],
+    ['{"subject":"Rename \\"a\\" to \\u0062"}', 'Rename "a" to b'],
+    // As it streams.
+    ['{"sub', ''],
+    ['{ "subject": "Add a', 'Add a'],
+    ['{"subject": "Say \\', 'Say'],
+    ['{"subject": "Say \\u00e', 'Say'],
+    // A server that does not enforce the form.
+    ['Here is the commit message:\n\n```\nAdd a test\n\nBecause.\n```', 'Add a test'],
+  ])('is read from %j', (answer, subject) => {
+    expect(subjectOf(answer)).toBe(subject);
+  });
+
+  it('is one line of at most 72 characters, which the engine enforces', () => {
+    if (subjectFormat.kind !== 'json-schema') throw new Error('The form is a schema.');
+    const machine = machineOf(subjectFormat.schema);
+    const isAccepted = (subject: string) => accepts(machine, JSON.stringify({ subject }));
+    const subjects = ['Add a test', 'x'.repeat(72), 'x'.repeat(73), 'Add\na', ' Add', '.'];
+    expect(subjects.map(isAccepted)).toEqual([true, true, false, false, false, false]);
   });
 });
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { AdaptiveDebounce, CompletionCache } from '../../../extension/completion/cache.ts';
-import { type Moment, momentAt, worthAsking } from '../../../extension/completion/moment.ts';
+import { joined, type Moment, momentAt, worthAsking } from '../../../extension/completion/moment.ts';
 import { limits } from '../../../extension/limits.ts';
 import { Position } from './vscode.ts';
 
@@ -17,6 +17,15 @@ const documentOf = (lines: string[], languageId = 'typescript') => ({
   languageId,
   lineCount: lines.length,
   lineAt: (line: number) => ({ text: lines[line] ?? '' }),
+});
+
+it('sees the other cells of a notebook', () => {
+  const cells = [['import os'], ['a = 1', 'b = '], ['print(b)']].map((lines) => documentOf(lines, 'python'));
+  const [, own] = cells;
+  if (own === undefined) throw new Error('there are three cells');
+  const { document, firstLine } = joined(cells, own);
+  const { prefix, suffix } = momentAt(document, new Position(firstLine + 1, 4));
+  expect([prefix, suffix]).toEqual(['import os\n\na = 1\nb = ', '\n\nprint(b)']);
 });
 
 describe("the cursor's position", () => {

@@ -27,7 +27,10 @@ function setUp(search: (around: string) => Promise<Passage[]> = () => Promise.re
   contexts.push(context);
   const snippets = (document: Document, line: number, maxChars = 10_000) =>
     context.snippets(document as never, new Position(line, 0) as never, maxChars);
-  return { snippets };
+  /** What a pause of typing does; `isRead`: the engine read the prompt with what was found. */
+  const pause = (document: Document, line: number, isRead = true) =>
+    context.refresh(document as never, new Position(line, 0) as never, 10_000, async () => isRead);
+  return { snippets, pause };
 }
 
 const visit = (document: Document) => events.activeEditor.fire({ document } as never);
@@ -99,17 +102,27 @@ describe('the context of a completion', () => {
     expect(asked).toEqual(['above\ncursor']);
   });
 
-  it('gathers once per line', async () => {
+  it('stays while keys are typed, and changes in a pause that the engine used to read it', async () => {
     let searches = 0;
-    const { snippets } = setUp(() => {
+    const { snippets, pause } = setUp(() => {
       searches += 1;
       return Promise.resolve([{ path: 'b.ts', text: `found ${searches}` }]);
     });
     const own = documentOf('a.ts', 'one\ntwo');
     await snippets(own, 0);
-    await snippets(own, 0);
-    expect(searches).toBe(1);
-    expect(await snippets(own, 1)).toEqual([{ path: 'b.ts', text: 'found 2' }]);
+    expect(await snippets(own, 1)).toEqual([{ path: 'b.ts', text: 'found 1' }]);
+    await pause(own, 1, false);
+    expect(await snippets(own, 1)).toEqual([{ path: 'b.ts', text: 'found 1' }]);
+    await pause(own, 1);
+    expect(await snippets(own, 0)).toEqual([{ path: 'b.ts', text: 'found 3' }]);
+  });
+
+  it('is of each file: who comes back finds what the engine has read', async () => {
+    const { snippets } = setUp((around) => Promise.resolve([{ path: 'b.ts', text: `for ${around}` }]));
+    const [first, second] = [documentOf('one.ts', 'one'), documentOf('two.ts', 'two')];
+    await snippets(first, 0);
+    expect(await snippets(second, 0)).toEqual([{ path: 'b.ts', text: 'for two' }]);
+    expect(await snippets(first, 0)).toEqual([{ path: 'b.ts', text: 'for one' }]);
   });
 
   it("keeps known snippets in place and appends new ones, so the prompt's prefix stays the same", async () => {
@@ -123,9 +136,10 @@ describe('the context of a completion', () => {
         { path: 'c.ts', text: 'c' },
       ],
     ];
-    const { snippets } = setUp(() => Promise.resolve(answers.shift() ?? []));
+    const { snippets, pause } = setUp(() => Promise.resolve(answers.shift() ?? []));
     const own = documentOf('a.ts', 'one\ntwo');
     await snippets(own, 0);
+    await pause(own, 1);
     expect((await snippets(own, 1)).map(({ path }) => path)).toEqual(['c.ts', 'd.ts']);
   });
 
@@ -161,12 +175,13 @@ describe('the context of a completion', () => {
 
   it('keeps the previous snippets if gathering fails', async () => {
     let fails = false;
-    const { snippets } = setUp(() =>
+    const { snippets, pause } = setUp(() =>
       fails ? Promise.reject(new Error('gone')) : Promise.resolve([{ path: 'b.ts', text: 'found' }]),
     );
     const own = documentOf('a.ts', 'one\ntwo');
     await snippets(own, 0);
     fails = true;
+    await expect(pause(own, 1)).rejects.toThrow('gone');
     expect(await snippets(own, 1)).toEqual([{ path: 'b.ts', text: 'found' }]);
   });
 });

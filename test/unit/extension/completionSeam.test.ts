@@ -37,7 +37,7 @@ async function shownAt({ path, languageId, prefix, suffix, written }: Place): Pr
       return complete(scheduler, tokenizer, 4096, request);
     },
   };
-  const context = { snippets: async () => [] };
+  const context = { snippets: async () => [], refresh: async () => {} };
   const provider = new CompletionProvider({ current: client } as never, log, context, () => {});
   const lines = (prefix + suffix).split('\n');
   const document = {

@@ -101,7 +101,9 @@ rpc.onRequest('hubOffers', ({ repository, token }) => {
   const offer = (label, bytes) => ({ id: `${repository}:${label}`, label, bytes, files: 1, fit: entry('x').fit });
   return [offer('Q4_K_M', 2e9), offer('Q8_0', 4e9)];
 });
+let failedPulls = 0;
 rpc.onRequest('pullModel', async ({ model, token: secret }, token) => {
+  if (failedPulls++ < Number(env.FAKE_PULL_FAILURES ?? 0)) throw fail('unavailable', 'There is no network.');
   if (model.includes('/')) {
     if (secret !== 'hf_right') throw fail('unavailable', `${model} is gated.`);
     entries = [...entries, entry(model, 'absent')];

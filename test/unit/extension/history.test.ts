@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { lineRange } from '../../../engine/index/question/planner.ts';
 import {
   apply,
   distinctLabels,
@@ -376,6 +377,7 @@ describe('labels of attachments', () => {
       label('lib/lamp.py', 'light'),
       label('map', 'Repository map'),
     ];
+    expect([lineRange(59, 59), lineRange(59, 60)]).toEqual(['59', '59–60']);
     expect(distinctLabels(items).map((item) => item.label)).toEqual([
       'a/src/index.ts:1–9',
       'a/src/index.ts:20–30',

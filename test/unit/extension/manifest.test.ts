@@ -55,10 +55,18 @@ const source = readdirSync(`${root}extension`, { recursive: true, encoding: 'utf
   .map((name) => readFileSync(`${root}extension/${name}`, 'utf8'))
   .join('\n');
 
-/** Ids of items and storage keys, which look like commands in the source. */
-const notCommands = ['status', 'chat', 'index', 'server', 'modelsDirectory', 'nextEdit', 'offerDeclined', 'svg'].map(
-  (name) => `hearth.${name}`,
-);
+/** Ids of items and keys of stored values, which look like commands in the source. */
+const notCommands = [
+  'status',
+  'chat',
+  'completion',
+  'index',
+  'server',
+  'modelsDirectory',
+  'nextEdit',
+  'offerDeclined',
+  'svg',
+].map((name) => `hearth.${name}`);
 
 describe('the manifest', () => {
   it('has every text that it refers to, and no others', () => {

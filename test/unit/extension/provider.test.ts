@@ -24,7 +24,7 @@ async function open(env: Record<string, string> = {}, warm = true) {
   await host.client();
   if (warm) await client.ready();
   let warmUps = 0;
-  const provider = new CompletionProvider(host, log, { snippets: async () => [] }, () => {
+  const provider = new CompletionProvider(host, log, { snippets: async () => [], refresh: async () => {} }, () => {
     warmUps += 1;
   });
   let requests = 0;

@@ -39,8 +39,8 @@ describe('a remote server', () => {
     expect(pageTexts().emptyText).toContain('Nothing you write is sent anywhere.');
     settings.set('hearth.remote.url', url);
     await client.ready();
-    expect(statusText(client.view, false)).toMatchObject({ text: '$(cloud) Model one @ team.example' });
-    expect(statusText(client.view, false).tooltip).toContain('are sent there');
+    expect(statusText(client.view, 'on')).toMatchObject({ text: '$(cloud) Model one @ team.example' });
+    expect(statusText(client.view, 'on').tooltip).toContain('are sent there');
     const controls = controlsOf(client.view, new Thinking(new MemoryMemento(), hostOf(client)));
     expect(controls.model).toBe('Model one @ team.example');
     expect(controls.modelDetail).not.toContain('parameters');

@@ -1,6 +1,6 @@
 /** Confirmations before anything large, external or final, and what the page can and cannot cause. */
 import { describe, expect, it, vi } from 'vitest';
-import { openLink } from '../../../extension/chat/panel.ts';
+import { noticeOf, openLink } from '../../../extension/chat/panel.ts';
 import { ChatSession } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import { ChatView } from '../../../extension/chat/view.ts';
@@ -39,6 +39,35 @@ describe('the model manager', () => {
     await untilState(client, 'ready');
     await until(() => settings.get('hearth.chat.model') === 'small');
     expect(user.progress.filter((line) => line.startsWith('Downloading Model small'))).toHaveLength(4);
+  });
+
+  it('lists what is recommended first, and has it chosen where no model is used', async () => {
+    const client = clientOf(absent);
+    const entry = (await client.models())[0];
+    if (entry === undefined) throw new Error('the scripted engine lists models');
+    const named = (name: string, over: object) => ({ ...entry, id: name, name, recommended: false, ...over });
+    client.models = async () => [
+      named('large', { downloadBytes: 65e9, fit: { verdict: 'slow', reason: '' } }),
+      named('medium', { downloadBytes: 5e9, fit: { verdict: 'good', reason: '' } }),
+      named('advised', { downloadBytes: 2e9, recommended: true, fit: { verdict: 'good', reason: '' } }),
+      named('small', { downloadBytes: 1e9, fit: { verdict: 'good', reason: '' } }),
+    ];
+    await (await managerOf(client)).open();
+    const names = user.offered.map((label) => label.replace(/^\$\([\w-]+\) /, ''));
+    expect(names.slice(0, 5)).toEqual(['To download', 'advised', 'small', 'medium', 'large']);
+    expect(user.active).toEqual(['$(cloud) advised']);
+  });
+
+  it('explains a model on a read-only page', async () => {
+    const client = clientOf();
+    client.inspect = async (models) => `About ${models.join()}.`;
+    const manager = await managerOf(client);
+    user.picks = { label: 'Model small', button: 'Explain: architecture, memory, fit on this computer' };
+    await manager.open();
+    await until(() => user.shown.length === 1);
+    const [page] = user.shown as { uri: Uri; text: string }[];
+    // Only a provider writes what has this scheme.
+    expect([page?.text, page?.uri.toString()]).toEqual(['About small.', 'hearth-models:/small']);
   });
 
   it('passes an embedding model to the index and keeps the chat model', async () => {
@@ -174,6 +203,24 @@ describe('the first run', () => {
     expect(user.asked.map(({ choices }) => choices)).toEqual([
       ['Download (100 MB)', 'Other models', "Don't ask again"],
     ]);
+  });
+
+  it('offers a failed download again, in the message and in the view', async () => {
+    const client = clientOf({ ...absent, FAKE_PULL_FAILURES: '1' });
+    const firstRun = await firstRunOf(client);
+    const notices: unknown[] = [];
+    client.onView((view) => notices.push(noticeOf(view)));
+    user.wants.push('Download (100 MB)', 'Retry');
+    firstRun.warmUp();
+    await untilState(client, 'ready');
+    expect(user.asked[1]).toMatchObject({ message: 'There is no network.', choices: ['Retry'] });
+    expect(notices).toContainEqual({
+      kind: 'no-model',
+      text: 'There is no network.',
+      failed: true,
+      offers: [expect.objectContaining({ id: 'small' })],
+    });
+    expect(notices.at(-1)).toEqual({ kind: 'none' });
   });
 
   it('does not download or ask again if the user closes the question', async () => {

@@ -178,6 +178,11 @@ export const user = {
   asked: [] as { message: string; detail: string; choices: string[] }[],
   opened: [] as string[],
   copied: [] as string[],
+  /** Documents that were shown. */
+  shown: [] as unknown[],
+  /** Labels of the last quick pick, and of its active item. */
+  offered: [] as string[],
+  active: [] as string[],
   commands: [] as string[],
   progress: [] as string[],
   wants: [] as string[],
@@ -192,6 +197,9 @@ export const user = {
       this.asked,
       this.opened,
       this.copied,
+      this.shown,
+      this.offered,
+      this.active,
       this.commands,
       this.progress,
       this.wants,
@@ -244,6 +252,12 @@ export const ConfigurationTarget = { Global: 1 } satisfies Partial<
 const isPicked = ({ label }: { label: string }): boolean =>
   user.picks !== undefined && label.includes(user.picks.label);
 
+function pickedOf<T extends string | real.QuickPickItem>(items: readonly T[]): T | undefined {
+  const labelOf = (item: string | real.QuickPickItem) => (typeof item === 'string' ? { label: item } : item);
+  user.offered.splice(0, user.offered.length, ...items.map((item) => labelOf(item).label));
+  return items.find((item) => isPicked(labelOf(item)));
+}
+
 class QuickPick<T extends real.QuickPickItem> implements real.QuickPick<T> {
   readonly #accepted = new EventEmitter<void>();
   readonly #pressed = new EventEmitter<real.QuickPickItemButtonEvent<T>>();
@@ -268,7 +282,12 @@ class QuickPick<T extends real.QuickPickItem> implements real.QuickPick<T> {
   matchOnDescription = false;
   matchOnDetail = false;
   buttons: readonly real.QuickInputButton[] = [];
-  activeItems: readonly T[] = [];
+  set activeItems(items: readonly T[]) {
+    user.active.splice(0, user.active.length, ...items.map(({ label }) => label));
+  }
+  get activeItems(): readonly T[] {
+    return [];
+  }
   selectedItems: readonly T[] = [];
   #all: readonly T[] = [];
   get items(): readonly T[] {
@@ -277,6 +296,7 @@ class QuickPick<T extends real.QuickPickItem> implements real.QuickPick<T> {
   /** Chooses as soon as there are items. */
   set items(items: readonly T[]) {
     this.#all = items;
+    user.offered.splice(0, user.offered.length, ...items.map(({ label }) => label));
     const item = items.find(isPicked);
     const button = item?.buttons?.find(({ tooltip }) => tooltip === user.picks?.button);
     queueMicrotask(() => {
@@ -295,8 +315,6 @@ class QuickPick<T extends real.QuickPickItem> implements real.QuickPick<T> {
 
 /** Tests set partial editors; the extension sees the real type. */
 const editors = { active: undefined as unknown, visible: [] as unknown[] };
-/** For results that no test uses. */
-const nothing = (): Promise<never> => Promise.resolve(undefined as never);
 
 export const window = {
   get activeTextEditor(): real.TextEditor | undefined {
@@ -315,7 +333,7 @@ export const window = {
   showWarningMessage: ask,
   showErrorMessage: ask,
   showQuickPick: async <T extends string | real.QuickPickItem>(items: readonly T[] | Thenable<readonly T[]>) =>
-    (await items).find((item) => isPicked(typeof item === 'string' ? { label: item } : item)) as never,
+    pickedOf(await items) as never,
   showInputBox({ title = '', prompt = '' }: real.InputBoxOptions = {}): Promise<string | undefined> {
     user.boxes.push(`${title}: ${prompt}`);
     return Promise.resolve(user.types.shift());
@@ -338,7 +356,11 @@ export const window = {
   onDidChangeActiveTextEditor: events.activeEditor.event,
   onDidChangeTextEditorSelection: events.selection.event,
   onDidChangeVisibleTextEditors: new EventEmitter<readonly real.TextEditor[]>().event,
-  showTextDocument: nothing,
+  tabGroups: { all: [] as readonly real.TabGroup[] } as real.TabGroups & { all: readonly real.TabGroup[] },
+  showTextDocument(document: unknown): Promise<never> {
+    user.shown.push(document);
+    return Promise.resolve(undefined as never);
+  },
   createTextEditorDecorationType: (options: real.DecorationRenderOptions) => ({
     key: '',
     options,
@@ -356,6 +378,7 @@ export const commands = {
 } satisfies Partial<typeof real.commands> & Record<'answers', unknown>;
 
 export const env = {
+  remoteName: undefined as string | undefined,
   language: 'en',
   clipboard: {
     readText: () => Promise.resolve(user.copied.at(-1) ?? ''),
@@ -369,6 +392,13 @@ export const env = {
     return Promise.resolve(true);
   },
 } satisfies Partial<typeof real.env>;
+
+export class TabInputText implements real.TabInputText {
+  readonly uri: Uri;
+  constructor(uri: Uri) {
+    this.uri = uri;
+  }
+}
 
 /** Without percent-encoding, which no test depends on. */
 export class Uri implements real.Uri {
@@ -394,8 +424,13 @@ export class Uri implements real.Uri {
   static file(path: string): Uri {
     return new Uri(`file://${path}`);
   }
+  static from({ scheme, path = '' }: { scheme: string; path?: string }): Uri {
+    return new Uri(`${scheme}:${path}`);
+  }
   static joinPath(base: real.Uri, ...parts: string[]): Uri {
-    return new Uri([base.toString(), ...parts].join('/'));
+    const segments = base.toString().split('/');
+    for (const part of parts.flatMap((own) => own.split('/'))) part === '..' ? segments.pop() : segments.push(part);
+    return new Uri(segments.join('/'));
   }
   get fsPath(): string {
     return this.path;
@@ -425,7 +460,22 @@ export const workspace = {
   onDidGrantWorkspaceTrust: new EventEmitter<void>().event,
   onDidChangeConfiguration: new EventEmitter<real.ConfigurationChangeEvent>().event,
   onDidChangeTextDocument: events.document.event,
-  openTextDocument: (uri?: unknown): Promise<never> => Promise.resolve(workspace.documents.get(String(uri)) as never),
+  async openTextDocument(uri?: unknown): Promise<never> {
+    const page = workspace.pages.get(String(uri).split(':')[0] ?? '');
+    if (page === undefined) return workspace.documents.get(String(uri)) as never;
+    return { uri, text: await page.provideTextDocumentContent(uri as real.Uri, undefined as never) } as never;
+  },
+  /** Providers of read-only documents, by scheme. */
+  pages: new Map<string, real.TextDocumentContentProvider>(),
+  registerTextDocumentContentProvider(scheme: string, provider: real.TextDocumentContentProvider) {
+    workspace.pages.set(scheme, provider);
+    return { dispose: () => workspace.pages.delete(scheme) };
+  },
+  /** Files that a search finds, all in the workspace. */
+  files: [] as real.Uri[],
+  findFiles: (): Promise<real.Uri[]> => Promise.resolve(workspace.files),
+  workspaceFolders: undefined as readonly real.WorkspaceFolder[] | undefined,
+  getWorkspaceFolder: (_: real.Uri): real.WorkspaceFolder | undefined => workspace.workspaceFolders?.[0],
   /** Documents that can be opened, by URI. */
   documents: new Map<string, unknown>(),
   asRelativePath: (uri: string | real.Uri) => uri.toString().replace(/^\w+:\/\/\//, ''),
@@ -442,7 +492,7 @@ export const workspace = {
       return Promise.resolve();
     },
   }),
-} satisfies Partial<typeof real.workspace> & Record<'documents', unknown>;
+} satisfies Partial<typeof real.workspace> & Record<'documents' | 'pages' | 'files', unknown>;
 
 export const LanguageModelChatMessageRole = { User: 1, Assistant: 2 } satisfies Record<
   keyof typeof real.LanguageModelChatMessageRole,

@@ -3,7 +3,7 @@ import { WarmUp } from '../../../extension/completion/warmUp.ts';
 import { limits } from '../../../extension/limits.ts';
 import { log } from './support.ts';
 
-const { idleMs } = limits.completion;
+const { idleMs, restMs } = limits.completion;
 
 describe('warm-up', () => {
   beforeEach(() => void vi.useFakeTimers());
@@ -32,6 +32,13 @@ describe('warm-up', () => {
     vi.advanceTimersByTime(idleMs - 1);
     expect(events).toEqual([]);
     vi.advanceTimersByTime(1);
+    expect(events).toEqual(['begun']);
+  });
+
+  it('begins sooner where the cursor was moved, since the next key is near', () => {
+    const { events, warmUp } = setUp();
+    warmUp.moved();
+    vi.advanceTimersByTime(restMs);
     expect(events).toEqual(['begun']);
   });
 

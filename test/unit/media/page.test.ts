@@ -457,12 +457,35 @@ describe('the chat page', () => {
     expect($('#usage').hidden).toBe(true);
   });
 
+  it('says that a pasted picture and a dropped file are not attached, until something is typed', () => {
+    const refusedOf = (event: Event, name: string, data: object): string => {
+      Object.defineProperty(event, name, { value: { items: [], files: [], getData: () => '', ...data } });
+      ($('#question') as HTMLElement).dispatchEvent(event);
+      return $('#refused').textContent ?? '';
+    };
+    const cancelable = { bubbles: true, cancelable: true };
+    expect(refusedOf(new Event('paste', cancelable), 'clipboardData', {})).toBe('');
+    const paste = new Event('paste', cancelable);
+    expect(refusedOf(paste, 'clipboardData', { items: [{ kind: 'file' }] })).toBe(pageTexts().cannotAttach);
+    expect(paste.defaultPrevented).toBe(true);
+    $('#question').dispatchEvent(new Event('input'));
+    expect($('#refused').textContent).toBe('');
+    const drop = new Event('drop', cancelable);
+    expect(refusedOf(drop, 'dataTransfer', { getData: () => 'file:///a.png' })).toBe(pageTexts().cannotAttach);
+  });
+
   it('offers downloads with their size', async () => {
     const offers = [{ id: 'small', label: 'Small (98 MB)', detail: '' }];
     await tell({ type: 'notice', notice: { kind: 'no-model', text: 'Hearth needs a model.', offers } });
     const button = $('#notice .button');
     expect(button.textContent).toBe('Download Small (98 MB)');
     button.click();
+    expect(sent.at(-1)).toEqual({ type: 'download', model: 'small' });
+    const failed = { kind: 'no-model', text: 'There is no network.', failed: true, offers } as const;
+    await tell({ type: 'notice', notice: failed });
+    expect($('#notice .card.error').textContent).toContain('There is no network.');
+    expect($('#notice .button').textContent).toBe('Try again');
+    $('#notice .button').click();
     expect(sent.at(-1)).toEqual({ type: 'download', model: 'small' });
     await tell({ type: 'notice', notice: { kind: 'none' } });
     expect($('#notice').children).toHaveLength(0);

@@ -55,7 +55,7 @@ const golden = (name: string): Promise<Buffer> => readFile(join(import.meta.dirn
 const gguf = (keys: readonly Uint8Array[]) => concat(ascii('GGUF'), u32(3), u64(0), u64(keys.length), ...keys);
 
 const takesGguf = /GGUF of the same model.*hearth models pull OWNER\/REPOSITORY/;
-const downloadsAgain = /[Dd]ownload it again/;
+const downloadsAgain = /[Dd]ownload (or copy )?it again/;
 
 export const unusableModels: readonly UnusableModel[] = [
   {

@@ -1,4 +1,4 @@
-/** What to change when the network does not work: VS Code's users have settings, others variables. */
+/** What a person can do about a problem: VS Code's users have settings and commands, others variables and a command line. */
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -13,6 +13,18 @@ export function places(env: Environment = process.env) {
     trust: editor
       ? 'name its certificate file in the setting hearth.remote.certificates'
       : 'name its certificate file in HEARTH_CERTIFICATES',
+    folder: editor
+      ? 'choose another folder in the setting hearth.modelsDirectory'
+      : 'set HEARTH_HOME to another folder',
+    list: editor ? '*Hearth: Models*' : '`hearth models list`',
+    /** Uses a model that is already on this computer. */
+    byFile: editor ? 'choose *A model file…* under *Hearth: Models*' : 'run `hearth models add PATH`',
+    credentials: editor
+      ? 'Ask whoever runs it for a way in.'
+      : 'Put them in HF_ENDPOINT or PIP_INDEX_URL (https://USER:PASSWORD@HOST).',
+    mirror: editor ? '' : ' Set HF_ENDPOINT or PIP_INDEX_URL to a mirror.',
+    pull: (id: string) => (editor ? 'under *Hearth: Models*' : `with \`hearth models pull ${id}\``),
+    withoutImport: editor ? 'choose *A model file…* under *Hearth: Models*' : 'pass `--model PATH`',
   };
 }
 
