@@ -1,8 +1,7 @@
 /** Describes a model that isn't in the catalogue from its own files, by opening it. */
 import { basename } from 'node:path';
 import { openCheckpoint } from '../model/open.ts';
-import { describeModel } from '../model/spec/describe.ts';
-import { inspectSpec } from '../model/spec/inspect.ts';
+import { describeModel, inspectSpec } from '../model/spec/describe.ts';
 import type { CatalogueEntry, HubSource } from './catalogue.ts';
 import { quantisationOf } from './hub.ts';
 

@@ -11,8 +11,8 @@ import { limits } from '../limits.ts';
 import { tokenizerFromGguf } from '../tokenizer/ggufTokenizer.ts';
 import { tokenizerFromDirectory } from '../tokenizer/huggingFaceTokenizer.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { FamilyBuilder } from './families/config.ts';
 import { deepseekV3 } from './families/deepseekV3.ts';
-import type { FamilyBuilder } from './families/family.ts';
 import { gemma3 } from './families/gemma3.ts';
 import { ggufKeys } from './families/ggufKeys.ts';
 import { glm4Moe } from './families/glm4Moe.ts';
@@ -22,8 +22,14 @@ import { phi3 } from './families/phi3.ts';
 import { qwen2 } from './families/qwen2.ts';
 import { qwen3 } from './families/qwen3.ts';
 import { qwen3Moe } from './families/qwen3Moe.ts';
-import type { Checkpoint, Model } from './model.ts';
-import { embeddingFromDirectory, embeddingFromGguf, withModelPrefix, withoutHead } from './spec/embedding.ts';
+import {
+  type Checkpoint,
+  embeddingFromDirectory,
+  embeddingFromGguf,
+  type Model,
+  withModelPrefix,
+  withoutHead,
+} from './model.ts';
 import type { DecoderSpec } from './spec/spec.ts';
 import {
   refuseUnusableConfig,

@@ -7,12 +7,14 @@ import {
   decoderWeights,
   denseTables,
   denseWeights,
+  expertsApart,
+  expertsOf,
+  ggufExperts,
   type LayerContext,
   type LayerTables,
+  routerOf,
 } from '../weights/decoderWeights.ts';
-import { expertsApart, expertsOf, ggufExperts, routerOf } from '../weights/expertWeights.ts';
-import { type DecoderNames, ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import { tensorTable } from '../weights/tensorTable.ts';
+import { type DecoderNames, ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
 import type { DecoderWeights, ExpertsWeights, FeedForwardWeights, LatentWeights, Weight } from '../weights/weights.ts';
 import { selectRows } from '../weights/weightViews.ts';
 import { fp8BlockOf } from './config.ts';

@@ -9,9 +9,15 @@ import { limits } from '../../limits.ts';
 import type { DecoderSpec, RopeSpec } from '../spec/spec.ts';
 import { checkedSpec } from '../spec/spec.ts';
 import { decoderWeights } from '../weights/decoderWeights.ts';
-import { type DecoderNames, ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import { type TensorTable, tensorTable } from '../weights/tensorTable.ts';
+import {
+  type DecoderNames,
+  ggufNames,
+  huggingFaceNames,
+  type TensorTable,
+  tensorTable,
+} from '../weights/tensorTable.ts';
 import { plusOne } from '../weights/weightViews.ts';
+import type { FamilyBuilder } from './config.ts';
 import {
   contextTokensOf,
   decoderFields,
@@ -23,7 +29,6 @@ import {
   ropeScaling,
   size,
 } from './config.ts';
-import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 
 const gemma3Config = z.looseObject({

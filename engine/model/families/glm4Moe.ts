@@ -6,7 +6,8 @@ import { z } from 'zod';
 import type { DecoderSpec, GroupedQueryAttentionSpec } from '../spec/spec.ts';
 import { checkedSpec } from '../spec/spec.ts';
 import { groupedQueryWeights } from '../weights/decoderWeights.ts';
-import { ggufNames } from '../weights/tensorNames.ts';
+import { ggufNames } from '../weights/tensorTable.ts';
+import type { FamilyBuilder } from './config.ts';
 import {
   contextTokensOf,
   decoderFields,
@@ -19,7 +20,6 @@ import {
 } from './config.ts';
 import { expertFields, feedForwardsFromConfig, feedForwardsFromGguf } from './deepseekV3.ts';
 import { deepseekLikeFromGguf, deepseekLikeFromHuggingFace } from './deepseekV3Weights.ts';
-import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 
 const glm4MoeConfig = z.looseObject({

@@ -8,10 +8,10 @@ import { limits } from '../../limits.ts';
 import type { DecoderSpec, GroupedQueryAttentionSpec } from '../spec/spec.ts';
 import { checkedSpec } from '../spec/spec.ts';
 import { decoderWeights, groupedQuery, type LayerContext, type LayerTables } from '../weights/decoderWeights.ts';
-import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import { tensorTable } from '../weights/tensorTable.ts';
+import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
 import type { Weight } from '../weights/weights.ts';
 import { selectRows } from '../weights/weightViews.ts';
+import type { FamilyBuilder } from './config.ts';
 import {
   contextTokensOf,
   decoderFields,
@@ -25,7 +25,6 @@ import {
   rotatedDimensions,
   size,
 } from './config.ts';
-import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufSizes, ropeFromGguf } from './ggufKeys.ts';
 
 const phi3Config = z.looseObject({
