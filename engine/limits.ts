@@ -251,6 +251,11 @@ export const limits = {
     filesPerModel: 1024,
     // PyPI's page of a project with hundreds of releases is about 1 MB.
     indexBytes: 16 * 1024 * 1024,
+    // The hub lists 1,000 files a page; no model's repository has 20,000.
+    hubPages: 20,
+    // Files and folders examined in the folders of other programs, and how deep: LM Studio's lie two folders down.
+    foreignFiles: 20_000,
+    foreignDepth: 5,
     // A manifest lists at most `filesPerModel` files of about 200 bytes.
     manifestBytes: 1024 * 1024,
     // Folders examined when listing the store.

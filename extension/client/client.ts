@@ -11,6 +11,7 @@ import {
   type EngineRequests,
   engineNodeOptions,
   engineRequests,
+  type HubOffer,
   type LoadParams,
   type ModelCard,
   type ModelChange,
@@ -28,7 +29,7 @@ import {
 import { type Client, Streams } from '../../engine/protocol/rpc.ts';
 import type { Log } from '../log.ts';
 import { chooseCompletionModel, chooseModel } from '../models/choose.ts';
-import { hostOf } from '../remote.ts';
+import { hostOf, hubAddress } from '../remote.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
 import { done } from '../walkthrough.ts';
 import type { Launch } from './connection.ts';
@@ -268,6 +269,16 @@ export class EngineClient {
     return this.#engine.listModels();
   }
 
+  /** The models of a repository on Hugging Face. */
+  async hubOffers(repository: string): Promise<HubOffer[]> {
+    return this.#engine.hubOffers({ repository, ...(await this.#hubToken()) });
+  }
+
+  async #hubToken(): Promise<{ token?: string }> {
+    const token = await this.#tokenFor(hubAddress);
+    return token === undefined ? {} : { token };
+  }
+
   /** Downloads, or resumes; `onStep` gets the progress. */
   async pull(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
     const before = this.#state;
@@ -277,7 +288,7 @@ export class EngineClient {
     });
     let after: EngineState = before;
     try {
-      const pulled = await this.#engine.pullModel({ model: entry.id }, token);
+      const pulled = await this.#engine.pullModel({ model: entry.id, ...(await this.#hubToken()) }, token);
       after = { kind: 'idle' };
       return pulled;
     } catch (error) {
