@@ -1,7 +1,7 @@
 /** Grouped-query attention in its kernels: heads prepared and cached, scores over pages, parts joined. To position 131071. */
 import { describe, expect, it } from 'vitest';
 import { groupedQueryAttention } from '../../engine/backend/reference/attention.ts';
-import { TokenRows } from '../../engine/backend/reference/cache.ts';
+import { roundBlocks, TokenRows } from '../../engine/backend/reference/cache.ts';
 import { linear, type Matrix, rmsNorm } from '../../engine/backend/reference/linear.ts';
 import { matrixLayout } from '../../engine/backend/webgpu/decoder/weightLayout.ts';
 import { attentionKernel, attentionShape, attentionTile } from '../../engine/backend/webgpu/kernels/attention.ts';
@@ -104,7 +104,7 @@ function expectedOf({ spec, start, tokens, precision }: Case, data: Data): Float
     ...(sinks && { sinks }),
   } as const;
   const block = precision === 'q8' ? cacheRowOf(spec).block : undefined;
-  const rows = () => new TokenRows(width, undefined, block);
+  const rows = () => new TokenRows(width, block === undefined ? undefined : (rows) => roundBlocks(rows, block));
   const cache = { keys: rows(), values: rows() };
   cache.keys.write(0, data.keys);
   cache.values.write(0, data.values);

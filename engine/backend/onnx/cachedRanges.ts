@@ -10,7 +10,7 @@ import type { CachedRangesState } from './messages.ts';
 /** Allocation granularity. Columns beyond the cached tokens are masked: at most one page or an eighth of the tokens. */
 const pageTokens = 64;
 /** FusedMatMul doesn't write its output if the summed dimension is empty. */
-const emptyColumns = 1;
+const emptyColumns = pageTokens;
 
 /** Columns allocated for so many tokens. */
 export function columnsFor(tokens: number): number {

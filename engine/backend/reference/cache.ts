@@ -1,4 +1,4 @@
-/** The KV cache of a sequence: keys and values of every layer in f32, rounded to `q8` if that precision is chosen. */
+/** The KV cache of a sequence: keys and values of every layer in f32, rounded to `f16` or `q8` if that precision is chosen. */
 import { cacheRowOf } from '../../model/spec/cachePrecision.ts';
 import type { AttentionSpec, DecoderSpec } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
@@ -16,13 +16,12 @@ import {
 export class TokenRows {
   readonly width: number;
   values: Float32Array;
-  readonly #roundedBlock: number | undefined;
+  readonly #rounded: (rows: Float32Array) => Float32Array;
 
-  /** `roundedBlock`: elements that share a scale with `q8`; absent: no rounding. */
-  constructor(width: number, values = new Float32Array(0), roundedBlock?: number) {
+  constructor(width: number, rounded = (rows: Float32Array): Float32Array => rows, values = new Float32Array(0)) {
     this.width = width;
     this.values = values;
-    this.#roundedBlock = roundedBlock;
+    this.#rounded = rounded;
   }
 
   /** Writes whole rows from token `start` on. `rows`: `[tokens, width]` f32 */
@@ -33,15 +32,19 @@ export class TokenRows {
       grown.set(this.values);
       this.values = grown;
     }
-    this.values.set(
-      this.#roundedBlock === undefined ? rows : roundBlocks(rows, this.#roundedBlock),
-      start * this.width,
-    );
+    this.values.set(this.#rounded(rows), start * this.width);
   }
 
   copy(tokens: number): TokenRows {
-    return new TokenRows(this.width, this.values.slice(0, tokens * this.width), this.#roundedBlock);
+    return new TokenRows(this.width, this.#rounded, this.values.slice(0, tokens * this.width));
   }
+}
+
+/** IEEE 754 binary16: 11 significant bits, multiples of 2⁻²⁴ at least, the even one of two that are as near. */
+export function nearestHalf(value: number): number {
+  if (value === 0) return 0;
+  const step = 2 ** (Math.max(Math.floor(Math.log2(Math.abs(value))), -14) - 10);
+  return step * roundToEven(value / step);
 }
 
 /** Rounds each value to a multiple of its block's largest magnitude / 127, in f32 as a GPU computes it. */
@@ -73,8 +76,13 @@ export interface LayerCache {
 }
 
 function emptyCache(attention: AttentionSpec, precision: CachePrecision): LayerCache {
-  const block = precision === 'q8' ? cacheRowOf(attention).block : undefined;
-  const rows = (width: number) => new TokenRows(width, undefined, block);
+  const { block } = cacheRowOf(attention);
+  const rounding: Readonly<Record<CachePrecision, (rows: Float32Array) => Float32Array>> = {
+    f32: (rows) => rows,
+    f16: (rows) => rows.map(nearestHalf),
+    q8: (rows) => roundBlocks(rows, block),
+  };
+  const rows = (width: number) => new TokenRows(width, rounding[precision]);
   if (attention.kind === 'latent') return { keys: rows(attention.ropeHeadDim), values: rows(attention.keyValueRank) };
   const width = attention.numKeyValueHeads * attention.headDim;
   return { keys: rows(width), values: rows(width) };

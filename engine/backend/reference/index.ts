@@ -49,13 +49,19 @@ export const referenceBackend: Backend = {
   },
 };
 
+const cacheNotes: Readonly<Record<CachePrecision, readonly string[]>> = {
+  f32: [],
+  f16: ['The KV cache is rounded to f16.'],
+  q8: ['The KV cache is rounded to 8 bits, with one scale for 32 values.'],
+};
+
 class ReferenceDecoder implements Decoder {
   readonly spec: DecoderSpec;
   readonly backend = 'reference';
   readonly contextTokens: number;
   readonly maxTokensPerRun = maxTokensPerRun;
   readonly maxSequencesPerRun = maxSequencesPerRun;
-  /** f32 holds every stored value exactly; only a q8 KV cache loses precision. */
+  /** f32 holds every stored value exactly; only an f16 or q8 KV cache loses precision. */
   readonly notes: readonly string[];
   readonly serializer: SequenceSerializer;
   readonly #weights: ReferenceWeights;
@@ -68,7 +74,7 @@ class ReferenceDecoder implements Decoder {
   constructor(weights: ReferenceWeights, weightBytes: number, options: LoadOptions & MemoryPlan) {
     const { contextTokens, cacheBudgetBytes, cachePrecision = 'f32' } = options;
     this.#precision = cachePrecision;
-    this.notes = cachePrecision === 'q8' ? ['The KV cache is rounded to 8 bits, with one scale for 32 values.'] : [];
+    this.notes = cacheNotes[cachePrecision];
     this.spec = weights.spec;
     this.#weights = weights;
     this.#weightBytes = weightBytes;
@@ -77,7 +83,7 @@ class ReferenceDecoder implements Decoder {
     this.#cacheCapacityBytes = Math.min(cacheBudgetBytes, fullContexts * contextTokens * this.#tokenBytes);
     this.serializer = new ReferenceSerializer(
       this,
-      cachePrecision === 'q8' ? 'q8 as f32 by token' : 'f32 by token',
+      cachePrecision === 'f32' ? 'f32 by token' : `${cachePrecision} as f32 by token`,
       (tokens) => this.#usedBytes() + tokens * this.#tokenBytes <= this.#cacheCapacityBytes,
     );
   }
