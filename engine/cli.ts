@@ -17,7 +17,8 @@ import { models } from './cli/models.ts';
 import { replay } from './cli/replay.ts';
 import { serve } from './cli/serve.ts';
 import { summarise } from './cli/summarise.ts';
-import type { Terminal } from './cli/terminal.ts';
+import { printable, printableStatus, type Terminal } from './cli/terminal.ts';
+import { tune } from './cli/tune.ts';
 import { HearthError, invalidInput } from './errors.ts';
 
 const commands: readonly Command[] = [
@@ -30,6 +31,7 @@ const commands: readonly Command[] = [
   logits,
   bench,
   inspect,
+  tune,
   devices,
   doctor,
   serve,
@@ -90,8 +92,8 @@ async function main(): Promise<void> {
     throw error;
   });
   const terminal: Terminal = {
-    out: (text) => void process.stdout.write(text),
-    err: (text) => void process.stderr.write(text),
+    out: (text) => void process.stdout.write(printable(text)),
+    err: (text) => void process.stderr.write(printableStatus(text)),
     interactive: process.stderr.isTTY === true,
     signal: controller.signal,
   };
@@ -107,9 +109,9 @@ async function main(): Promise<void> {
 
 function oneLine(error: unknown): string {
   // A broken invariant is a bug, so a report needs the stack.
-  const text =
-    error instanceof HearthError || !(error instanceof Error) ? String(error) : (error.stack ?? error.message);
-  return text.replace(/^HearthError: /, '').replaceAll(/\s*\n\s*/g, ' ');
+  const unexpected = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  const text = error instanceof HearthError ? error.message : unexpected;
+  return text.replaceAll(/\s*\n\s*/g, ' ');
 }
 
 await main();

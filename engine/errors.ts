@@ -31,11 +31,20 @@ export type ErrorCode = (typeof errorCodes)[number];
 
 export const isErrorCode = (code: string): code is ErrorCode => errorCodes.some((known) => known === code);
 
+/** A message quotes names from files, which may have a megabyte; what to do next stands at its end. */
+const maxMessageChars = 2000;
+const endChars = 500;
+
+function short(message: string): string {
+  if (message.length <= maxMessageChars) return message;
+  return `${message.slice(0, maxMessageChars - endChars - 3)} … ${message.slice(-endChars)}`;
+}
+
 export class HearthError extends Error {
   readonly code: ErrorCode;
 
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
+    super(short(message), options);
     this.name = 'HearthError';
     this.code = code;
   }
@@ -45,6 +54,15 @@ export const invalidInput = (message: string): HearthError => new HearthError('i
 export const unsupported = (message: string): HearthError => new HearthError('unsupported', message);
 export const notFound = (message: string): HearthError => new HearthError('not-found', message);
 export const cancelled = (message = 'The request was cancelled.'): HearthError => new HearthError('cancelled', message);
+
+/** The first issue of a failed zod check, in one line: `added_tokens.1.id is missing`. */
+export function firstIssue(
+  issues: readonly { readonly path: readonly PropertyKey[]; readonly message: string }[],
+): string {
+  const [{ path, message } = { path: [], message: 'invalid' }] = issues;
+  const place = path.map(String).join('.').slice(0, 200) || 'the top level';
+  return message.endsWith('received undefined') ? `${place} is missing` : `${place}: ${message}`;
+}
 
 /** @throws HearthError `cancelled` if `signal` is aborted. */
 export function throwIfAborted(signal: AbortSignal | undefined): void {

@@ -85,6 +85,8 @@ export const limits = {
     headersMs: 600_000,
     // A piece of a stream takes up to about 400 bytes a token: more tokens than any model writes.
     answerBytes: 256 * 1024 * 1024,
+    // Text, thinking and calls of one answer, all of which is shown and kept: 131,072 tokens have about 0.5 million.
+    answerChars: 4 * 1024 * 1024,
     // One piece, or a list of models: OpenRouter's, the longest known, has under 1 MB.
     pieceChars: 8 * 1024 * 1024,
     // What is not a stream: a list of models, a refusal.
@@ -143,6 +145,8 @@ export const limits = {
     sliceMs: 10,
     // A longer prompt delays the first completion by seconds on a CPU.
     completionPromptTokens: 2048,
+    // Context of a model that only completes: prompt, answer, and room for long answers through the API.
+    completionContextTokens: 8192,
     // Compiled grammars to cache. An agent has about 60 tools.
     grammars: 256,
     // The longest schema of a published tool has about 20 KB.
@@ -278,6 +282,11 @@ export const limits = {
     // The largest published vocabulary is about 262,000, the longest list of merges 515,000.
     vocabularyTokens: 1 << 20,
     merges: 1 << 21,
+    // All tokens together: GPT-OSS's 200,000 have 1.4 million characters, the most of the supported families.
+    vocabularyChars: 1 << 23,
+    // Sum of the squared lengths of SentencePiece's tokens, of which every split is looked up. GPT-OSS's tokens would have
+    // 13 million.
+    splitChars: 1 << 28,
     // DeepSeek has 818; other vocabularies reserve a few thousand at most.
     addedTokens: 1 << 16,
     // Runs of spaces are the longest tokens: 128 characters in o200k, 256 in some others.
@@ -285,6 +294,8 @@ export const limits = {
     // Published patterns have under 600 characters and at most six steps.
     patternChars: 8192,
     patternSteps: 16,
+    // Published normalisers replace a blank by one character.
+    normaliserGrowth: 16,
     // Applies only to patterns that no supported checkpoint has. They take under 200 ms for a megabyte.
     patternMs: 3000,
     // Words with cached token ids, in two generations: at most about 16 MB. A 1 MB source file has 12,000.

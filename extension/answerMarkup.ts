@@ -1,6 +1,6 @@
 /**
- * The structure of an answer's markdown, for the extension (which places it names) and for the page (what it shows). Both
- * lex by the same rules, so that they agree on what is code.
+ * The Markdown structure of an answer, for citations in the extension and rendering in the page. Both lex by the same
+ * rules, so they agree on what is code.
  */
 import { Lexer, Tokenizer, type Tokens, type TokensList } from 'marked';
 import { limits } from './limits.ts';
@@ -52,10 +52,10 @@ class BoundedLexer extends Lexer {
   }
 }
 
-/** Top-level blocks of a text; `raw` of all of them together is the text. */
+/** Top-level blocks of a text. Their concatenated `raw` is the text. */
 export function lexMarkdown(markdown: string): TokensList {
   return new BoundedLexer({ gfm: true, tokenizer: new BoundedTokenizer() }).lex(markdown);
 }
 
-/** Lookarounds of a citation: it must not be part of a longer word or path. */
+/** Lookarounds of a citation, which must not be part of a longer word or path. */
 export const placeBorders = { before: String.raw`(?<![\w/:.@+-])`, after: String.raw`(?![\w:/.]*\w)` } as const;

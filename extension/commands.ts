@@ -7,8 +7,9 @@ import { useInChat } from './languageModel/register.ts';
 import { showMenu, toggleLanguage } from './menu.ts';
 import type { LazyChat, Parts } from './parts.ts';
 import { showIndexMenu } from './repository/status.ts';
-import { summaryRequest } from './summarise.ts';
+import { chosenFolder, summaryRequest } from './summarise.ts';
 import { prepareTask, type Task, taskQuestion } from './tasks.ts';
+import { done } from './walkthrough.ts';
 
 export type CommandTable = Readonly<Record<string, (...args: unknown[]) => unknown>>;
 
@@ -37,7 +38,7 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
       if (request !== undefined) await (await show()).session.summarise(request);
     },
     'hearth.summariseFolder': async (target) => {
-      const folder = target ?? vscode.workspace.workspaceFolders?.[0]?.uri;
+      const folder = target ?? (await chosenFolder());
       const request = folder === undefined ? undefined : await summaryRequest(folder);
       if (request !== undefined) await (await show()).session.summarise(request);
     },
@@ -49,6 +50,10 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
     'hearth.acceptProposal': () => parts.proposals.accept(),
     'hearth.acceptProposalHunk': () => parts.proposals.acceptHunk(),
     'hearth.rejectProposal': () => parts.proposals.reject(),
+    'hearth.editInPlace': () => parts.inPlace.start(),
+    'hearth.acceptEdit': (hunk) => parts.inPlace.decide('accept', hunk),
+    'hearth.rejectEdit': (hunk) => parts.inPlace.decide('reject', hunk),
+    'hearth.changeEdit': () => parts.inPlace.changeInstruction(),
     'hearth.addToChat': async () => (await show()).tracker.add(),
     'hearth.thinking': () => thinking.pick(),
     'hearth.answerNow': async () => answerNow(engine),
@@ -67,7 +72,10 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
       completion.paused = !completion.paused;
       status.refresh();
     },
-    [acceptedCommand]: () => completion.computeAhead(vscode.window.activeTextEditor),
+    [acceptedCommand]: () => {
+      done('hasAccepted');
+      return completion.computeAhead(vscode.window.activeTextEditor);
+    },
     'hearth.acceptNextEdit': () => parts.nextEdit.accept(),
     'hearth.dismissNextEdit': () => parts.nextEdit.dismiss(),
     'hearth.toggleLanguage': toggleLanguage,
@@ -80,9 +88,14 @@ export function commandTable(parts: Parts, chat: LazyChat): CommandTable {
     },
     'hearth.clearCache': () => clearCache(engine),
     'hearth.showLog': () => log.show(),
-    'hearth.openSettings': () =>
-      vscode.commands.executeCommand('workbench.action.openSettings', `@ext:${parts.context.extension.id}`),
+    'hearth.openSettings': () => openSettings(`@ext:${parts.context.extension.id}`),
   };
+}
+
+/** Over a remote connection the machine's settings are only in that machine's list. */
+function openSettings(query: string): Thenable<unknown> {
+  const list = vscode.env.remoteName === undefined ? 'openSettings' : 'openRemoteSettings';
+  return vscode.commands.executeCommand(`workbench.action.${list}`, { query });
 }
 
 function answerNow(engine: EngineHost): void {

@@ -1,9 +1,9 @@
 import * as vscode from 'vscode';
 import { contextBudget, plan } from '../engine/index/question/planner.ts';
-import type { ChatResult } from '../engine/protocol/engineProtocol.ts';
+import type { ChatResult, ResponseFormat } from '../engine/protocol/engineProtocol.ts';
+import { lexMarkdown } from './answerMarkup.ts';
 import type { StreamHandlers } from './client/client.ts';
 import type { EngineHost } from './client/host.ts';
-import { DraftedMessage, type MessageBox, messageOf } from './commitMessage.ts';
 import { countTokens } from './context/gather.ts';
 import { changesOf, gitRepository } from './git.ts';
 
@@ -24,7 +24,8 @@ export async function writeCommitMessage(engine: EngineHost, view: unknown): Pro
     const client = await engine.client();
     await client.ready();
     const messages = [{ role: 'user' as const, content: question(await fitting(engine, diff)) }];
-    await writeInto(repository.inputBox, (handlers) => client.chat({ stream, messages, maxTokens }, handlers, token));
+    const params = { stream, messages, maxTokens, responseFormat: subjectFormat, thinking: 'off' as const };
+    await writeInto(repository.inputBox, (handlers) => client.chat(params, handlers, token));
   });
 }
 
@@ -37,10 +38,10 @@ async function writeInto(box: MessageBox, chat: (handlers: StreamHandlers) => Pr
       onDelta: (delta) => {
         if (delta.kind !== 'text') return;
         text += delta.text;
-        drafted.write(messageOf(text));
+        drafted.write(subjectOf(text));
       },
     });
-    const message = answer.finish === 'cancelled' ? '' : messageOf(answer.text);
+    const message = answer.finish === 'cancelled' ? '' : subjectOf(answer.text);
     if (message === '') drafted.restore();
     else drafted.write(message);
   } catch (error) {
@@ -65,3 +66,98 @@ async function fitting(engine: EngineHost, diff: string): Promise<string> {
 
 const question = (diff: string): string =>
   `${diff}\n\nWrite the message of the commit with these changes: one line of at most 72 characters in the imperative, and nothing else.`;
+
+/** What a model says before the message: `Here is the commit message:`, `# Commit message`, `**Message:**`. */
+const preamble =
+  /^(?:#+\s*commit message.*|(?:#+\s*|\**)(?:(?:here|sure|okay|this|commit|message)\b[^\n`]*)?\bmessage\b[^\n`]*:\**)$/i;
+const label = /^\**(?:commit )?message:\**\s+/i;
+/** Marks that models put around a message. */
+const pairs = [
+  ['```', '```'],
+  ['**', '**'],
+  ['*', '*'],
+  ['`', '`'],
+  ['"', '"'],
+  ["'", "'"],
+  ['“', '”'],
+] as const;
+
+const subjectChars = 72;
+
+/** The form of the answer, which the sampler enforces: git's one line of at most 72 characters. */
+export const subjectFormat: ResponseFormat = {
+  kind: 'json-schema',
+  schema: {
+    type: 'object',
+    properties: { subject: { type: 'string', pattern: '^\\S(.*\\S)?$', minLength: 3, maxLength: subjectChars } },
+    required: ['subject'],
+    additionalProperties: false,
+  },
+};
+
+/** The subject as far as it is written. Servers that ignore the form answer as they like: the first line counts. */
+export function subjectOf(answer: string): string {
+  const [, written] = /^\s*\{\s*"subject"\s*:\s*"((?:[^"\\]|\\.)*)/.exec(answer) ?? [];
+  if (written === undefined) return answer.trimStart().startsWith('{') ? '' : (messageOf(answer).split('\n')[0] ?? '');
+  const whole = written.replace(/\\u[\da-f]{0,3}$/i, '');
+  return String(JSON.parse(`"${whole}"`)).trim();
+}
+
+/** The message alone, without what models put around it. Marks within it are the author's. */
+export function messageOf(answer: string): string {
+  const blocks = lexMarkdown(answer.trim()).filter(({ type }) => type !== 'space');
+  const start = blocks.findIndex(({ raw }) => !preamble.test(raw.trim()));
+  const first = start < 0 ? undefined : blocks[start];
+  if (first === undefined) return '';
+  if (first.type === 'code' && /^\s*(?:`{3}|~{3})/.test(first.raw)) return String(first['text']).trim();
+  const lines = blocks.slice(start).map(({ raw }) => raw.trimEnd());
+  const [subject = '', ...body] = lines.join('\n\n').split('\n');
+  const rest = preamble.test(subject.trim()) ? body : [subject, ...body];
+  return unwrapped(rest.join('\n').replace(label, '').trim());
+}
+
+/** Without the one pair of marks that encloses the whole message; `"a" and "b"` are two. */
+function unwrapped(message: string): string {
+  for (const [open, close] of pairs) {
+    if (message.length <= open.length + close.length) continue;
+    if (!message.startsWith(open) || !message.endsWith(close)) continue;
+    const inner = message.slice(open.length, -close.length);
+    const next = inner.search(new RegExp(`[${open[0]}${close[0]}]`));
+    // A mark after a blank opens a pair of its own; after a word it closes the first.
+    if (next < 0 || (next > 0 && /[\s(]/.test(inner.charAt(next - 1)))) return inner.trim();
+    return message;
+  }
+  return message;
+}
+
+/** Where a message is written: source control's box, which may hold the user's draft. */
+export interface MessageBox {
+  value: string;
+}
+
+/**
+ * Streams a message into the box. The draft stays until there is text and is restored if there is no message. Text that
+ * the user types meanwhile is never overwritten.
+ */
+export class DraftedMessage {
+  readonly #box: MessageBox;
+  readonly #draft: string;
+  #written: string;
+
+  constructor(box: MessageBox) {
+    this.#box = box;
+    this.#draft = box.value;
+    this.#written = box.value;
+  }
+
+  write(message: string): void {
+    if (message === '' || this.#box.value !== this.#written) return;
+    this.#box.value = message;
+    // Read back, since the box may hold it in another form.
+    this.#written = this.#box.value;
+  }
+
+  restore(): void {
+    if (this.#box.value === this.#written) this.#box.value = this.#draft;
+  }
+}

@@ -8,6 +8,7 @@ import { commandTable } from './commands.ts';
 import { CompletionContext } from './completion/context.ts';
 import { CompletionProvider } from './completion/provider.ts';
 import { WarmUp } from './completion/warmUp.ts';
+import { InPlaceEdits } from './edits/inPlace.ts';
 import { Proposals } from './edits/proposals.ts';
 import { registerLanguageModels } from './languageModel/register.ts';
 import { limits } from './limits.ts';
@@ -31,9 +32,10 @@ import {
 import { StatusBar } from './status.ts';
 import { TaskActions } from './tasks.ts';
 import { Thinking } from './thinking.ts';
-import { showFirstWindow } from './welcome.ts';
+import { done } from './walkthrough.ts';
 
 const chatViewId = 'hearth.chat';
+const firstWindowShown = 'hearth.firstWindowShown';
 
 let running: { engine: EngineHost; index: RepositoryIndex; chat: LazyChat } | undefined;
 
@@ -49,8 +51,9 @@ export function activate(context: vscode.ExtensionContext): void {
   const firstRun = new FirstRun(engine, models, context.globalState, log);
   const nearby = new CompletionContext(index, log);
   const completion = new CompletionProvider(engine, log, nearby, () => firstRun.warmUp());
-  const status = new StatusBar(engine, thinking, () => completion.paused);
+  const status = new StatusBar(engine, thinking, () => completion.state(vscode.window.activeTextEditor?.document));
   const proposals = new Proposals(index);
+  const inPlace = new InPlaceEdits(engine, log);
   const nextEdit = new NextEdit();
   const parts: Parts = {
     context,
@@ -65,16 +68,25 @@ export function activate(context: vscode.ExtensionContext): void {
     index,
     nextEdit,
     proposals,
+    inPlace,
     status,
   };
   const chat = new LazyChat(parts);
   const warmUp = new WarmUp((token) => readAhead(completion, chat, token), log);
   running = { engine, index, chat };
-  context.subscriptions.push(log, engine, server, thinking, status, index, proposals);
+  context.subscriptions.push(log, engine, server, thinking, models, status, index, proposals, inPlace);
   context.subscriptions.push(nearby, nextEdit, new IndexStatus(index), new WorkspaceWatch(index));
   context.subscriptions.push(
     warmUp,
-    vscode.window.onDidChangeActiveTextEditor(() => warmUp.touch()),
+    vscode.window.onDidChangeActiveTextEditor(() => {
+      warmUp.moved();
+      status.refresh();
+    }),
+    vscode.window.onDidChangeTextEditorSelection(({ kind }) => {
+      // Typing moves the cursor too, with the keyboard's kind.
+      const { Mouse, Command } = vscode.TextEditorSelectionChangeKind;
+      if (kind === Mouse || kind === Command) warmUp.moved();
+    }),
     vscode.workspace.onDidChangeTextDocument(({ document }) => {
       if (document === vscode.window.activeTextEditor?.document) warmUp.touch();
     }),
@@ -85,7 +97,10 @@ export function activate(context: vscode.ExtensionContext): void {
     vscode.languages.registerCodeActionsProvider({ pattern: '**' }, new TaskActions()),
     registerLanguageModels(parts),
     engine.onView(() => status.refresh()),
-    onceReady(engine, () => warmUp.touch()),
+    onceReady(engine, () => {
+      warmUp.touch();
+      done('hasModel');
+    }),
     thinking.onChange(() => status.refresh()),
     vscode.workspace.onDidChangeConfiguration((event) => onSettings(event, parts)),
   );
@@ -177,7 +192,8 @@ function registerCommands(parts: Parts, chat: LazyChat): void {
 
 const indexSettings = ['hearth.index.enabled', 'hearth.index.embeddings', 'files.exclude'];
 const loadSettings = [
-  'model',
+  'chat.model',
+  'completion.model',
   'backend',
   'contextTokens',
   'threads',
@@ -196,6 +212,7 @@ function reloadSoon(parts: Parts, report: (error: unknown) => void): void {
 
 function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void {
   if (event.affectsConfiguration('hearth.server')) applyServer(parts);
+  if (event.affectsConfiguration('hearth.completion')) parts.status.refresh();
   const report = (error: unknown) => parts.log.warn(`Applying a changed setting failed: ${sentence(error)}`);
   if (event.affectsConfiguration('hearth.modelsDirectory')) {
     parts.firstRun.again();
@@ -212,4 +229,13 @@ function onSettings(event: vscode.ConfigurationChangeEvent, parts: Parts): void 
   } else if (indexSettings.some((key) => event.affectsConfiguration(key))) {
     parts.index.reopen().catch(report);
   }
+}
+
+/** The first window that `npm start` opens, once a profile: the chat and the walkthrough, and not VS Code's own chat, which asks for an account. */
+async function showFirstWindow(extension: string, memory: vscode.Memento): Promise<void> {
+  if (process.env['HEARTH_FIRST_WINDOW'] !== '1' || memory.get(firstWindowShown) === true) return;
+  await memory.update(firstWindowShown, true);
+  await vscode.commands.executeCommand('workbench.action.closeAuxiliaryBar');
+  await vscode.commands.executeCommand('workbench.action.openWalkthrough', `${extension}#start`, false);
+  await vscode.commands.executeCommand('hearth.openChat');
 }

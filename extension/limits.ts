@@ -1,5 +1,9 @@
 /** Every cap of the extension's side, with its reason. The engine's own are in engine/limits.ts. */
 export const limits = {
+  inPlace: {
+    /** Lines before and after those that are edited, which the model reads too. */
+    around: 40,
+  },
   engine: {
     /** Waits before each restart after a crash; after the last one the user is asked. A run of bad luck passes within
      * seconds, a broken installation must not burn a core for ever. */
@@ -32,6 +36,8 @@ export const limits = {
     debounceMs: 600,
     /** The engine warms up after this idle time, which is longer than pauses within typing. */
     idleMs: 1_500,
+    /** The same after the cursor was moved and nothing typed: the next key is about a second away. */
+    restMs: 300,
     /** Suggestions to cycle through when the user asks for them; each costs the time of one. */
     candidates: 3,
     /** Context from elsewhere is waited for this long at most; what comes later serves the next key. */
@@ -92,10 +98,16 @@ export const limits = {
     summaryFiles: 2_000,
     /** How long a list of the workspace's files is used. */
     listMs: 10_000,
+    /** That were open when a mention was typed, and come first. */
+    recentFiles: 50,
     /** Shown at once while a mention is typed. */
     suggestions: 12,
     /** Definitions of one name; overloads and classes of the same name rarely have more. */
     symbols: 3,
+    /** Of rules for assistants; a longer file is no rule, or fills any context. */
+    ruleBytes: 64 * 1024,
+    /** Instructions and prompts of a folder that are looked at. */
+    ruleFiles: 100,
     /** Diagnostics of a mention; who has more has one cause. */
     problems: 100,
   },
@@ -116,6 +128,8 @@ export const limits = {
   citations: {
     /** Files of one answer that are looked for in the workspace. Answers cite a dozen; each costs a search of it. */
     files: 100,
+    /** Places of one answer that are links or marked as missing; a page has under 50. */
+    places: 500,
   },
   markdown: {
     /** Quotes, lists and emphasis within each other. People write three or four levels; thousands overflow the stack. */

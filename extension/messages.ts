@@ -13,15 +13,23 @@ export const chip = z.object({
   label: z.string(),
   /** Line range, and whether lines were left out. */
   detail: z.string(),
-  /** Estimated; 0: not known before it is sent. */
+  /** Estimated; 0 if unknown before sending. */
   tokens: z.number(),
-  /** As it stands in the question; without it the chip is no mention. */
+  /** The mention as written in the question. Absent if the chip is not a mention. */
   mention: z.string().optional(),
 });
 export type Chip = z.infer<typeof chip>;
 
-/** What an error card or notice offers; the extension knows how to do it. */
-export const action = z.enum(['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings', 'trust']);
+/** What a button of the page does; the extension knows how. */
+export const action = z.enum([
+  ...['retry', 'restart', 'choose-model', 'show-log', 'new-chat', 'settings', 'trust'],
+  /** During an answer. */
+  ...['stop', 'answer-now'],
+  /** For a queued question. */
+  ...['send', 'remove'],
+  /** Opens the picker. */
+  'thinking',
+] as const);
 export type Action = z.infer<typeof action>;
 
 export const figures = z.object({
@@ -34,19 +42,21 @@ export const figures = z.object({
 export type Figures = z.infer<typeof figures>;
 
 export const outcome = z.discriminatedUnion('kind', [
-  /** Being answered. `note` says what is going on before text comes; `share` is 0 to 1 where that is known. */
+  /** Runs after the answers before it; `held`: only once the user sends it. */
+  z.object({ kind: z.literal('queued'), held: z.boolean() }),
+  /** `note`: progress before the first text. `share`: 0 to 1, if known. */
   z.object({ kind: z.literal('running'), note: z.string(), share: z.number().optional() }),
   /** `length`: the limit on answers; `context`: the model's context is full. */
   z.object({
     kind: z.literal('done'),
     reason: z.enum(['stop', 'length', 'context', 'repetition']),
     figures,
-    /** Earliest messages that the model did not see, because its context is full. */
+    /** Number of early messages dropped from the full context. */
     dropped: z.number(),
   }),
   /** Stopped by the user. */
   z.object({ kind: z.literal('stopped'), figures: figures.optional() }),
-  /** The window or the computer went away while it was being answered. */
+  /** The window closed or the computer stopped during the answer. */
   z.object({ kind: z.literal('interrupted') }),
   z.object({ kind: z.literal('failed'), message: z.string(), actions: z.array(action) }),
 ]);
@@ -75,7 +85,7 @@ export const turn = z.object({
   answer: z.string(),
   /** Name of the model that answered. */
   model: z.string(),
-  /** Places that the answer names, all of which exist. */
+  /** Citations that exist. */
   citations: z.array(citation),
   /** Citations of places that do not exist, as written in the answer. */
   missing: z.array(z.string()),
@@ -90,6 +100,8 @@ export const notice = z.discriminatedUnion('kind', [
   z.object({
     kind: z.literal('no-model'),
     text: z.string(),
+    /** `text` says why the download of the first offer failed. */
+    failed: z.boolean().optional(),
     offers: z.array(z.object({ id: z.string(), label: z.string(), detail: z.string() })),
   }),
   z.object({ kind: z.literal('problem'), text: z.string(), actions: z.array(action) }),
@@ -111,7 +123,7 @@ export type Controls = z.infer<typeof controls>;
 
 export const context = z.object({
   chips: z.array(chip),
-  /** What the active editor could add, where it was removed. */
+  /** What the active editor could add after its chip was removed. */
   addable: z.string().optional(),
   /** The folder is not trusted, so it is not searched. */
   restricted: z.boolean(),
@@ -123,9 +135,9 @@ export const suggestion = z.object({
   kind: z.enum(['file', 'folder', 'symbol', 'selection', 'problems', 'diff', 'terminal', 'repository']),
   label: z.string(),
   detail: z.string(),
-  /** Takes the place of what is typed. */
+  /** Replaces the typed text. */
   text: z.string(),
-  /** A value is still to come. */
+  /** A value must follow. */
   open: z.boolean(),
 });
 export type Suggestion = z.infer<typeof suggestion>;
@@ -138,22 +150,84 @@ export const draft = z.object({
 });
 export type Draft = z.infer<typeof draft>;
 
+// ---- Events of a turn ----
+
+const id = z.string();
+/** Everything that happens to a turn. The journal keeps these events and the page shows them. */
+export const turnEvent = z.discriminatedUnion('type', [
+  /** A queued turn's answer begins; the turn moves before those that are still queued. */
+  z.object({ type: z.literal('start'), turn: id }),
+  z.object({ type: z.literal('queue'), turn: id, held: z.boolean() }),
+  /** Before the first token. Not journaled. */
+  z.object({ type: z.literal('progress'), turn: id, note: z.string(), share: z.number().optional() }),
+  z.object({ type: z.literal('begin'), turn: id, model: z.string() }),
+  z.object({
+    type: z.literal('delta'),
+    turn: id,
+    kind: z.enum(['text', 'thinking']),
+    text: z.string(),
+    /** Tokens of the answer so far. Not journaled. */
+    tokens: z.number().optional(),
+  }),
+  /** The final text, if it differs from the sum of the deltas. */
+  z.object({ type: z.literal('text'), turn: id, thinking: z.string(), answer: z.string() }),
+  /** Citations that exist and those that do not. Older journals lack the latter. */
+  z.object({
+    type: z.literal('cited'),
+    turn: id,
+    citations: z.array(citation),
+    missing: z.array(z.string()).default([]),
+  }),
+  z.object({ type: z.literal('end'), turn: id, outcome }),
+  /** The user removed or replaced the turn. */
+  z.object({ type: z.literal('drop'), turn: id }),
+]);
+export type TurnEvent = z.infer<typeof turnEvent>;
+
+/** Applies an event to its turn. */
+export function applyEvent(turn: Turn, event: TurnEvent): void {
+  switch (event.type) {
+    case 'start':
+      turn.outcome = { kind: 'running', note: '' };
+      return;
+    case 'queue':
+      turn.outcome = { kind: 'queued', held: event.held };
+      return;
+    case 'progress': {
+      const { note, share } = event;
+      turn.outcome = { kind: 'running', note, ...(share !== undefined && { share }) };
+      return;
+    }
+    case 'begin':
+      turn.model = event.model;
+      return;
+    case 'delta':
+      if (event.kind === 'thinking') turn.thinking += event.text;
+      else turn.answer += event.text;
+      return;
+    case 'text':
+      turn.thinking = event.thinking;
+      turn.answer = event.answer;
+      return;
+    case 'cited':
+      turn.citations = event.citations;
+      turn.missing = event.missing;
+      return;
+    case 'end':
+      turn.outcome = event.outcome;
+      return;
+    case 'drop':
+  }
+}
+
 // ---- Extension to page ----
 
 export const toPage = z.discriminatedUnion('type', [
   /** The whole conversation: first, and whenever another one is shown. */
   z.object({ type: z.literal('conversation'), turns: z.array(turn) }),
-  /** A new turn at the end. */
+  /** A new turn, or a queued one whose question was edited. */
   z.object({ type: z.literal('turn'), turn }),
-  z.object({
-    type: z.literal('delta'),
-    turn: z.string(),
-    kind: z.enum(['text', 'thinking']),
-    text: z.string(),
-    /** Tokens of the answer so far. */
-    tokens: z.number().optional(),
-  }),
-  z.object({ type: z.literal('outcome'), turn: z.string(), outcome }),
+  turnEvent,
   z.object({ type: z.literal('notice'), notice }),
   z.object({ type: z.literal('controls'), controls }),
   z.object({ type: z.literal('context'), context }),
@@ -170,14 +244,11 @@ export type ToPage = z.infer<typeof toPage>;
 const code = z.string().max(limits.webview.codeChars);
 const name = z.string().max(limits.webview.nameChars);
 export const toHost = z.discriminatedUnion('type', [
-  /** The page can show things now. */
+  /** The page is loaded. */
   z.object({ type: z.literal('ready') }),
   z.object({ type: z.literal('send'), text: z.string().min(1).max(limits.chat.questionChars) }),
-  /** In the same words, or in others: that turn and all after it are replaced. */
+  /** In the same words, or in others: replaces that turn and all after it, or edits a queued question. */
   z.object({ type: z.literal('resend'), turn: name, text: z.string().min(1).max(limits.chat.questionChars) }),
-  z.object({ type: z.literal('stop') }),
-  /** Ends thinking. */
-  z.object({ type: z.literal('answer-now') }),
   z.object({ type: z.literal('copy'), text: code }),
   z.object({ type: z.literal('insert'), text: code }),
   /** Shows the code as a change of the file that the turn is about. */
@@ -188,14 +259,12 @@ export const toHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('draft'), draft }),
   /** The text after `@` or `#`. */
   z.object({ type: z.literal('suggest'), query: name }),
-  /** A citation of that turn, by its text; or the text that went with it, by its chip. */
+  /** Opens a citation of that turn by its text, or an attachment by its chip. */
   z.object({ type: z.literal('open-citation'), turn: name, text: name }),
   z.object({ type: z.literal('open-chip'), turn: name, id: name }),
   z.object({ type: z.literal('open-link'), href: z.string().max(limits.webview.linkChars) }),
   z.object({ type: z.literal('remove-chip'), id: name }),
   z.object({ type: z.literal('add-context') }),
-  z.object({ type: z.literal('pick-thinking') }),
-  z.object({ type: z.literal('pick-model') }),
   z.object({ type: z.literal('download'), model: name }),
   z.object({ type: z.literal('action'), action, turn: name.optional() }),
   /** An error in the page, for the log. */
@@ -216,7 +285,9 @@ export const texts = z.object({
   examplesLabel: z.string(),
   placeholder: z.string(),
   send: z.string(),
-  stop: z.string(),
+  queue: z.string(),
+  queued: z.string(),
+  held: z.string(),
   copy: z.string(),
   copied: z.string(),
   insert: z.string(),
@@ -229,8 +300,8 @@ export const texts = z.object({
   regenerate: z.string(),
   thinking: z.string(),
   thoughts: z.string(),
-  answerNow: z.string(),
   thinkingMode: z.string(),
+  cannotAttach: z.string(),
   cannotThink: z.string(),
   chooseModel: z.string(),
   contextLabel: z.string(),

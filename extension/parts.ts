@@ -3,6 +3,7 @@ import type * as vscode from 'vscode';
 import type { Chat } from './chat/chat.ts';
 import type { EngineHost } from './client/host.ts';
 import type { CompletionProvider } from './completion/provider.ts';
+import type { InPlaceEdits } from './edits/inPlace.ts';
 import type { Proposals } from './edits/proposals.ts';
 import type { FirstRun } from './models/firstRun.ts';
 import type { ModelManager } from './models/manager.ts';
@@ -26,6 +27,7 @@ export interface Parts {
   index: RepositoryIndex;
   nextEdit: NextEdit;
   proposals: Proposals;
+  inPlace: InPlaceEdits;
   status: StatusBar;
 }
 

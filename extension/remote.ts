@@ -1,10 +1,8 @@
 import * as vscode from 'vscode';
+import { isLoopback } from '../engine/loopback.ts';
 import type { RemoteModel } from '../engine/protocol/engineProtocol.ts';
 import type { EngineHost } from './client/host.ts';
 import { remoteSettings, writeSetting } from './settings.ts';
-
-/** Addresses of this computer, to which nothing travels that others could read. */
-const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 
 /** The server that answers instead of this computer's engine: its address, its token, its model. */
 export class Remote {
@@ -123,8 +121,9 @@ const isAddress = (text: string): boolean => /^https?:\/\//.test(text.trim()) &&
 
 /** '' leaves the stored token unchanged. */
 async function askToken(url: string, isNew: boolean): Promise<string | undefined> {
-  const { protocol, hostname } = new URL(url);
-  const open = protocol === 'http:' && !loopback.test(hostname);
+  const address = new URL(url);
+  // What goes to this computer itself, nobody else can read.
+  const open = address.protocol === 'http:' && !isLoopback(address);
   const kept = vscode.l10n.t('Leave empty to use the stored token.');
   const none = vscode.l10n.t("Stored in VS Code's secret storage. Leave empty if the server needs no token.");
   const risk = vscode.l10n.t(

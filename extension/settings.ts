@@ -12,6 +12,8 @@ export type Confidence = 'eager' | 'balanced' | 'quiet';
 export interface EngineSettings {
   /** Catalogue id, absolute path, or '' for the automatic choice. */
   model: string;
+  /** The same for the model that completes; 'chat': the model that answers. */
+  completionModel: string;
   backend: Backend;
   /** Undefined: as trained, limited by memory. */
   contextTokens: number | undefined;
@@ -34,24 +36,54 @@ export interface ChatSettings {
   instructions: string;
   includeActiveFile: boolean;
   searchWorkspace: boolean;
+  /** Rules that the repository gives to assistants go along. */
+  useRules: boolean;
   maxTokens: number | undefined;
   /** Undefined: as long as the mode and the model take. */
   thinkingTokens: number | undefined;
   sampling: Sampling;
 }
 
-const read = <T>(key: string, fallback: T): T => vscode.workspace.getConfiguration(section).get(key, fallback) as T;
+type Fits<T> = (value: unknown) => value is T;
+
+const text: Fits<string> = (value) => typeof value === 'string';
+const flag: Fits<boolean> = (value) => typeof value === 'boolean';
+const number: Fits<number> = (value): value is number => Number.isFinite(value);
+const numberOrNull: Fits<number | null> = (value): value is number | null => value === null || Number.isFinite(value);
+const flags: Fits<Record<string, boolean>> = (value): value is Record<string, boolean> =>
+  typeof value === 'object' && value !== null && Object.values(value).every(flag);
+const oneOf =
+  <T extends string>(...choices: readonly T[]): Fits<T> =>
+  (value): value is T =>
+    choices.some((choice) => choice === value);
+
+/** settings.json may hold anything. A value that does not fit counts as not set: package.json declares the default. */
+function read<T>(key: string, fits: Fits<T>): T {
+  const configuration = vscode.workspace.getConfiguration(section);
+  const value: unknown = configuration.get(key);
+  if (fits(value)) return value;
+  const declared: unknown = configuration.inspect(key)?.defaultValue;
+  if (fits(declared)) return declared;
+  throw new Error(`${section}.${key} has no default.`);
+}
+
+/** A workspace may turn off what sends code to a model, but not turn it on against its user. */
+function sends(key: string, isOn: boolean): boolean {
+  return isOn && vscode.workspace.getConfiguration(section).inspect(key)?.globalValue !== false;
+}
+
 /** In package.json 0 stands for "the model's own" or "automatic", because a settings editor has no empty number. */
 const orAutomatic = (value: number): number | undefined => (value > 0 ? Math.floor(value) : undefined);
 
 export function engineSettings(): EngineSettings {
   return {
-    model: read('model', '').trim(),
-    backend: read<Backend>('backend', 'auto'),
-    contextTokens: orAutomatic(read('contextTokens', 0)),
-    threads: orAutomatic(read('threads', 0)),
-    cachePrecision: read<EngineSettings['cachePrecision']>('cachePrecision', 'f16'),
-    diskCacheBytes: Math.max(0, Math.floor(read('cache.diskMegabytes', 2048) * 2 ** 20)),
+    model: read('chat.model', text).trim(),
+    completionModel: read('completion.model', text).trim(),
+    backend: read<Backend>('backend', oneOf('auto', 'webgpu', 'onnx', 'reference')),
+    contextTokens: orAutomatic(read('contextTokens', number)),
+    threads: orAutomatic(read('threads', number)),
+    cachePrecision: read<EngineSettings['cachePrecision']>('cachePrecision', oneOf('f32', 'f16', 'q8')),
+    diskCacheBytes: Math.max(0, Math.floor(read('cache.diskMegabytes', number) * 2 ** 20)),
   };
 }
 
@@ -63,8 +95,8 @@ export interface RemoteSettings {
 
 /** Undefined: this computer's engine answers. */
 export function remoteSettings(): RemoteSettings | undefined {
-  const url = read('remote.url', '').trim();
-  const model = read('remote.model', '').trim();
+  const url = read('remote.url', text).trim();
+  const model = read('remote.model', text).trim();
   return url === '' ? undefined : { url, model: model === '' ? undefined : model };
 }
 
@@ -74,7 +106,7 @@ export function networkEnvironment(): Record<string, string> {
   const isUsed = http.get<string>('proxySupport', 'override') !== 'off';
   const proxy = isUsed ? http.get('proxy', '').trim() : '';
   const noProxy = http.get<string[]>('noProxy', []).join(',');
-  const certificates = read('remote.certificates', '').trim();
+  const certificates = read('remote.certificates', text).trim();
   return {
     HEARTH_CLIENT: 'vscode',
     ...(proxy !== '' && { HEARTH_PROXY: proxy }),
@@ -94,43 +126,44 @@ export const networkSettings = [
 
 /** Undefined: this computer serves no other programs. */
 export function serverSettings(): { port: number } | undefined {
-  const port = Math.floor(read('server.port', 8642));
-  return read('server.enabled', false) ? { port } : undefined;
+  const port = Math.floor(read('server.port', number));
+  return read('server.enabled', flag) ? { port } : undefined;
 }
 
-export const modelsDirectory = (): string => read('modelsDirectory', '').trim();
+export const modelsDirectory = (): string => read('modelsDirectory', text).trim();
 
 export function completionSettings(): CompletionSettings {
   return {
-    enabled: read('completion.enabled', true),
-    debounceMs: Math.max(0, read('completion.debounce', 50)),
-    languages: read<Record<string, boolean>>('completion.languages', { '*': true }),
-    multiline: read<Multiline>('completion.multiline', 'auto'),
-    confidence: read<Confidence>('completion.confidence', 'balanced'),
-    maxTokens: Math.max(1, Math.floor(read('completion.maxTokens', 64))),
+    enabled: read('completion.enabled', flag),
+    debounceMs: Math.max(0, read('completion.debounce', number)),
+    languages: read('completion.languages', flags),
+    multiline: read<Multiline>('completion.multiline', oneOf('auto', 'always', 'never')),
+    confidence: read<Confidence>('completion.confidence', oneOf('eager', 'balanced', 'quiet')),
+    maxTokens: Math.max(1, Math.floor(read('completion.maxTokens', number))),
   };
 }
 
 export function chatSettings(): ChatSettings {
   const sampling: Sampling = {};
-  const temperature = read<number | null>('chat.temperature', null);
-  const topP = read<number | null>('chat.topP', null);
+  const temperature = read('chat.temperature', numberOrNull);
+  const topP = read('chat.topP', numberOrNull);
   if (temperature !== null) sampling.temperature = temperature;
   if (topP !== null) sampling.topP = topP;
   return {
-    instructions: read('chat.instructions', '').trim(),
-    includeActiveFile: read('chat.includeActiveFile', true),
-    searchWorkspace: read('chat.searchWorkspace', true),
-    maxTokens: orAutomatic(read('chat.maxTokens', 0)),
-    thinkingTokens: orAutomatic(read('chat.thinkingTokens', 0)),
+    instructions: read('chat.instructions', text).trim(),
+    includeActiveFile: sends('chat.includeActiveFile', read('chat.includeActiveFile', flag)),
+    searchWorkspace: sends('chat.searchWorkspace', read('chat.searchWorkspace', flag)),
+    useRules: sends('chat.useRules', read('chat.useRules', flag)),
+    maxTokens: orAutomatic(read('chat.maxTokens', number)),
+    thinkingTokens: orAutomatic(read('chat.thinkingTokens', number)),
     sampling,
   };
 }
 
-export const nextEditEnabled = (): boolean => read('nextEdit.enabled', true);
-export const indexEnabled = (): boolean => read('index.enabled', true);
+export const nextEditEnabled = (): boolean => read('nextEdit.enabled', flag);
+export const indexEnabled = (): boolean => read('index.enabled', flag);
 /** Catalogue id or absolute path; '': search by words alone. */
-export const indexEmbeddings = (): string => read('index.embeddings', '').trim();
+export const indexEmbeddings = (): string => read('index.embeddings', text).trim();
 
 /** Whether suggestions are on for a language: its own entry, else that of '*'. */
 export function languageEnabled(languages: Readonly<Record<string, boolean>>, languageId: string): boolean {

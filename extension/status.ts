@@ -11,8 +11,11 @@ export interface StatusText {
   problem: boolean;
 }
 
-/** Text of the status bar. Pure. `paused`: completions are paused. */
-export function statusText(view: EngineView, paused: boolean): StatusText {
+/** Whether the active editor gets completions; a language id: they are off for it. */
+export type Completions = 'on' | 'paused' | 'off' | { offFor: string };
+
+/** Text of the status bar. Pure. */
+export function statusText(view: EngineView, completions: Completions): StatusText {
   const { state } = view;
   const say = (icon: string, text: string, tooltip: string, problem = false): StatusText => ({
     text: `$(${icon}) ${text}`,
@@ -37,18 +40,22 @@ export function statusText(view: EngineView, paused: boolean): StatusText {
     case 'connecting':
       return say('loading~spin', state.host, vscode.l10n.t('Connecting to {0}', state.host));
     case 'ready':
-      return readyText(view, state.card, paused);
+      return readyText(view, state.card, completions);
   }
 }
 
-function readyText(view: EngineView, { name, host }: ModelCard, paused: boolean): StatusText {
-  const icon = view.running > 0 ? 'loading~spin' : paused ? 'debug-pause' : host === undefined ? 'flame' : 'cloud';
+function readyText(view: EngineView, card: ModelCard, completions: Completions): StatusText {
+  const { name, host } = card;
+  const resting = view.away !== undefined ? 'warning' : completions === 'on' ? undefined : restIcon(completions);
+  const icon = view.running > 0 ? 'loading~spin' : (resting ?? (host === undefined ? 'flame' : 'cloud'));
   const speed = view.last === undefined ? '' : `  ${formatSpeed(view.last.tokensPerSecond)}`;
   const lines = [view.running > 0 ? vscode.l10n.t('{0} is working.', name) : vscode.l10n.t('{0} is ready.', name)];
   if (host !== undefined) {
     lines.push(vscode.l10n.t('{0} answers. Questions and attached code are sent there.', host));
   }
-  if (paused) lines.push(vscode.l10n.t('Completions are paused.'));
+  lines.push(...completionLines(view, card));
+  if (view.away !== undefined) lines.push(vscode.l10n.t('The server did not answer: {0}', view.away));
+  if (completions !== 'on') lines.push(restSentence(completions));
   if (view.last !== undefined) {
     lines.push(
       vscode.l10n.t(
@@ -62,8 +69,31 @@ function readyText(view: EngineView, { name, host }: ModelCard, paused: boolean)
   return {
     text: `$(${icon}) ${host === undefined ? name : `${name} @ ${host}`}${speed}`,
     tooltip: lines.join('\n\n'),
-    problem: false,
+    problem: view.away !== undefined,
   };
+}
+
+const restIcon = (completions: Completions): string => (completions === 'paused' ? 'debug-pause' : 'circle-slash');
+
+function restSentence(completions: Exclude<Completions, 'on'>): string {
+  if (completions === 'paused') return vscode.l10n.t('Completions are paused.');
+  if (completions === 'off') return vscode.l10n.t('Completions are switched off in the settings.');
+  return vscode.l10n.t('Completions are off for {0}.', completions.offFor);
+}
+
+/** Which model completes, if the chat model does not or does it badly. */
+function completionLines({ completion }: EngineView, chat: ModelCard): string[] {
+  if (completion && 'card' in completion) return [vscode.l10n.t('{0} completes code.', completion.card.name)];
+  const lines = completion ? [vscode.l10n.t('The model for completions is not used: {0}', completion.problem)] : [];
+  if (!chat.fillInTheMiddle) {
+    lines.push(
+      vscode.l10n.t(
+        '{0} was not trained to fill in code: completions do not see what follows the cursor. Models has small ones that were.',
+        chat.name,
+      ),
+    );
+  }
+  return lines;
 }
 
 const share = (state: { name: string; done: number; total: number }): string => {
@@ -80,12 +110,12 @@ export class StatusBar {
   readonly #switch = vscode.window.createStatusBarItem('hearth.thinking', vscode.StatusBarAlignment.Right, 99);
   readonly #engine: EngineHost;
   readonly #thinking: Thinking;
-  readonly #paused: () => boolean;
+  readonly #completions: () => Completions;
 
-  constructor(engine: EngineHost, thinking: Thinking, paused: () => boolean) {
+  constructor(engine: EngineHost, thinking: Thinking, completions: () => Completions) {
     this.#engine = engine;
     this.#thinking = thinking;
-    this.#paused = paused;
+    this.#completions = completions;
     this.#main.name = 'Hearth';
     this.#main.command = 'hearth.menu';
     this.#switch.name = vscode.l10n.t('Hearth: thinking');
@@ -96,7 +126,7 @@ export class StatusBar {
 
   refresh(): void {
     const view = this.#engine.view;
-    const { text, tooltip, problem } = statusText(view, this.#paused());
+    const { text, tooltip, problem } = statusText(view, this.#completions());
     this.#main.text = text;
     this.#main.tooltip = tooltip;
     this.#main.accessibilityInformation = { label: `Hearth. ${tooltip}` };

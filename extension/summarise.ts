@@ -29,6 +29,25 @@ export async function summaryRequest(target: unknown): Promise<SummaryRequest | 
   };
 }
 
+/** The workspace's folders and those within, for who named none; undefined: nothing was chosen. */
+export async function chosenFolder(): Promise<vscode.Uri | undefined> {
+  const items = (vscode.workspace.workspaceFolders ?? []).map(({ name, uri }) => ({ label: name, uri }));
+  const inner = new Map<string, vscode.Uri>();
+  for (const file of await filesIn('')) {
+    const root = vscode.workspace.getWorkspaceFolder(file)?.uri.path ?? file.path;
+    for (let at = vscode.Uri.joinPath(file, '..'); at.path.length > root.length; at = vscode.Uri.joinPath(at, '..')) {
+      inner.set(vscode.workspace.asRelativePath(at), at);
+    }
+  }
+  items.push(...[...inner].sort().map(([label, uri]) => ({ label, uri })));
+  if (items.length === 0) {
+    void vscode.window.showInformationMessage(vscode.l10n.t('Open a folder first.'));
+    return undefined;
+  }
+  const title = vscode.l10n.t('Hearth: Summarise Folder');
+  return (await vscode.window.showQuickPick(items, { title, placeHolder: vscode.l10n.t('Folder to summarise') }))?.uri;
+}
+
 /** The files of a folder that have text in them. */
 async function folderRequest(uri: vscode.Uri): Promise<SummaryRequest | undefined> {
   const relative = vscode.workspace.asRelativePath(uri);

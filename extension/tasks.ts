@@ -66,8 +66,11 @@ export class TaskActions implements vscode.CodeActionProvider {
     };
     const fixes = diagnostics.length > 0 ? [action(t('Fix with Hearth'), 'fix', QuickFix)] : [];
     if (range.isEmpty) return fixes;
+    const inPlace = new vscode.CodeAction(t('Edit with Hearth…'), Refactor);
+    inPlace.command = { title: inPlace.title, command: 'hearth.editInPlace' };
     return [
       ...fixes,
+      inPlace,
       action(t('Explain with Hearth'), 'explain', Refactor),
       action(t('Write tests with Hearth'), 'tests', Refactor),
       action(t('Document with Hearth'), 'document', Refactor),

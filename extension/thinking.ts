@@ -1,6 +1,7 @@
 import * as vscode from 'vscode';
-import type { ModelCard, ThinkingMode } from '../engine/protocol/engineProtocol.ts';
+import type { ChatParams, ModelCard, ThinkingMode } from '../engine/protocol/engineProtocol.ts';
 import type { EngineHost } from './client/host.ts';
+import { chatSettings } from './settings.ts';
 
 const storageKey = 'hearth.thinking';
 
@@ -99,4 +100,19 @@ export class Thinking {
     );
     if (answer === choose) await vscode.commands.executeCommand('hearth.chooseModel');
   }
+}
+
+/** The user's answer settings for this model, shared by Hearth's chat and VS Code's own. */
+export function answerOptions(
+  card: ModelCard,
+  thinking: Thinking,
+): Pick<ChatParams, 'thinking' | 'thinkingTokens' | 'maxTokens' | 'sampling' | 'endRepetition'> {
+  const { sampling, maxTokens, thinkingTokens } = chatSettings();
+  return {
+    thinking: thinking.mode(card),
+    sampling,
+    endRepetition: true,
+    ...(maxTokens === undefined ? {} : { maxTokens }),
+    ...(thinkingTokens === undefined ? {} : { thinkingTokens }),
+  };
 }

@@ -2,10 +2,10 @@
  * The chat view's page. What tests and assistive technology can rely on:
  *
  *   #transcript (role=log)    the turns; #empty is shown in its place while there are none
- *   .turn[data-turn][data-kind=chat|summary][data-state=running|done|stopped|interrupted|failed]
+ *   .turn[data-turn][data-kind=chat|summary][data-state=queued|running|done|stopped|interrupted|failed]
  *     .question .question-text, .edit, .question-form while it is edited, .chips .chip, .passages (details): many that a search found
  *     .answer .thoughts (details), .answer-now, .answer-text with .citation, .progress-line, .turn-footer: .remark, .card.error [data-action],
- *       .again, .figures
+ *       .again, .figures, .queue-line (queued): [data-action=send|remove]
  *     .code: .code-language, [data-action=apply|insert|copy]
  *   #notice[data-kind=none|progress|no-model|problem]   above the box: state of the engine, downloads on offer
  *   #restricted               the folder is not trusted, so nothing in it is searched
@@ -14,8 +14,8 @@
  *   #mentions [role=option]   suggestions for a mention after `@` or `#`
  *   #usage                    context window use
  *   #model, #thinking         open the pickers; #thinking has aria-pressed
- *   #send, #stop              one of them is visible
- *   #announcer (aria-live)    says when an answer is complete
+ *   #send, #stop              #stop during an answer, and #send beside it once the box has text
+ *   #announcer (aria-live)    says when an answer is complete or a question queued
  */
 import type { ToPage } from '../extension/messages.ts';
 import './chat.css';
@@ -30,33 +30,16 @@ const transcript = new Transcript(host, (question) => {
   composer.focus();
 });
 composer.recall = () => transcript.lastQuestion;
-let runningTurn: string | undefined;
-
-function setRunning(turn: string | undefined): void {
-  runningTurn = turn;
-  composer.setRunning(turn !== undefined);
-  // Hides buttons that ask again while an answer runs.
-  document.body.classList.toggle('answering', turn !== undefined);
-}
 
 function handle(message: ToPage): void {
   switch (message.type) {
     case 'conversation':
       transcript.showAll(message.turns);
-      composer.showUsage(transcript.usedTokens);
-      setRunning(message.turns.find((turn) => turn.outcome.kind === 'running')?.id);
+      showState();
       return;
     case 'turn':
       transcript.show(message.turn);
-      if (message.turn.outcome.kind === 'running') setRunning(message.turn.id);
-      return;
-    case 'delta':
-      transcript.append(message);
-      return;
-    case 'outcome':
-      transcript.showOutcome(message.turn, message.outcome);
-      composer.showUsage(transcript.usedTokens);
-      if (message.outcome.kind !== 'running' && message.turn === runningTurn) setRunning(undefined);
+      showState();
       return;
     case 'notice':
       composer.showNotice(message.notice);
@@ -75,12 +58,23 @@ function handle(message: ToPage): void {
       return;
     case 'focus':
       composer.focus();
+      return;
+    default:
+      transcript.apply(message);
+      if (message.type !== 'delta') showState();
   }
+}
+
+function showState(): void {
+  composer.showUsage(transcript.usedTokens);
+  composer.setRunning(transcript.running);
+  // Hides buttons that ask again while an answer runs.
+  document.body.classList.toggle('answering', transcript.running);
 }
 
 document.body.append(transcript.element, composer.element);
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && runningTurn !== undefined) host.send({ type: 'stop' });
+  if (event.key === 'Escape' && transcript.running) host.act('stop');
 });
 host.listen(handle);
 host.send({ type: 'ready' });

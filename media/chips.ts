@@ -64,7 +64,7 @@ export class ContextChips {
   }
 }
 
-/** More than these would push the question and its answer apart. */
+/** More chips than this are folded, so that question and answer stay together. */
 const unfoldedPassages = 3;
 
 /** Attachments of an asked question. A click opens one in the editor. Folds many search results into one line. */
@@ -96,7 +96,7 @@ function chipTitle({ label, detail, tokens }: Chip, { texts }: Host): string {
   return [label, detail, size].filter((part) => part !== '').join('\n');
 }
 
-/** By the beginning of its id, which the extension chooses. */
+/** The prefix of the id tells the kind. */
 function chipIcon({ id, mention }: Chip): Icon {
   const kind = (mention ?? id.replace(/^mention:/, '@')).replace(/^[@#]/, '').split(':', 1)[0];
   return contextIcon(kind ?? '');

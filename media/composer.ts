@@ -4,7 +4,7 @@ import { drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts
 import type { Host } from './host.ts';
 import { MentionMenu } from './mentions.ts';
 
-/** Between the last key and its report to the extension. */
+/** Debounce of draft reports to the extension. */
 const draftMs = 150;
 
 /** The question box with attachments, model, thinking switch, and send or stop. */
@@ -13,6 +13,8 @@ export class Composer {
   readonly #host: Host;
   readonly #notice: HTMLElement;
   readonly #restricted: HTMLElement;
+  /** Why what was pasted or dropped is not in the box. */
+  readonly #refused: HTMLElement;
   readonly #chips: ContextChips;
   readonly #mentions: MentionMenu;
   readonly #usage: UsageMeter;
@@ -36,7 +38,7 @@ export class Composer {
     this.#notice = element('div', { id: 'notice', attributes: { 'aria-live': 'polite' } });
     this.#restricted = element('div', { id: 'restricted' }, [
       element('span', { text: texts.restricted }),
-      textButton(texts.actions.trust, true, () => host.send({ type: 'action', action: 'trust' })),
+      textButton(texts.actions.trust, true, () => host.act('trust')),
     ]);
     this.#restricted.hidden = true;
     this.#chips = new ContextChips(host, (chip) => this.#removeChip(chip));
@@ -46,10 +48,10 @@ export class Composer {
     this.#mentions = new MentionMenu(host, this.#box);
     this.#sendButton = iconButton('send', texts.send, () => this.#submit(), 'send');
     this.#sendButton.id = 'send';
-    this.#stopButton = iconButton('stop', texts.stop, () => host.send({ type: 'stop' }), 'stop');
+    this.#stopButton = iconButton('stop', texts.actions.stop, () => host.act('stop'), 'stop');
     this.#stopButton.id = 'stop';
-    this.#model = this.#control('model', 'model', texts.chooseModel, () => host.send({ type: 'pick-model' }));
-    this.#thinking = this.#control('thinking', 'bulb', texts.cannotThink, () => host.send({ type: 'pick-thinking' }));
+    this.#model = this.#control('model', 'model', texts.chooseModel, () => host.act('choose-model'));
+    this.#thinking = this.#control('thinking', 'bulb', texts.cannotThink, () => host.act('thinking'));
     const controls = [
       this.#model,
       this.#thinking,
@@ -64,10 +66,10 @@ export class Composer {
       this.#box,
       element('div', { class: 'composer-controls' }, controls),
     ]);
-    this.element = element('form', { class: 'composer-area' }, [this.#notice, this.#restricted, frame]);
+    this.#refused = element('p', { id: 'refused', attributes: { role: 'status' } });
+    this.element = element('form', { class: 'composer-area' }, [this.#notice, this.#restricted, frame, this.#refused]);
     this.element.addEventListener('submit', (event) => event.preventDefault());
     this.#listen();
-    this.setRunning(false);
     this.#onInput();
   }
 
@@ -80,7 +82,7 @@ export class Composer {
     this.#onInput();
   }
 
-  /** Whoever types already keeps that. */
+  /** Does nothing if the user has already typed something. */
   restore({ text, start, end }: Draft): void {
     if (this.#box.value !== '') return;
     this.setText(text);
@@ -88,11 +90,22 @@ export class Composer {
   }
 
   setRunning(running: boolean): void {
-    this.#running = running;
+    if (running === this.#running) return;
     const hadFocus = document.activeElement === this.#sendButton || document.activeElement === this.#stopButton;
-    this.#sendButton.hidden = running;
-    this.#stopButton.hidden = !running;
+    this.#running = running;
+    this.#showButtons();
     if (hadFocus) this.#box.focus();
+  }
+
+  /** While an answer runs, a question can be queued. */
+  #showButtons(): void {
+    const { texts } = this.#host;
+    const empty = this.#box.value.trim() === '';
+    this.#stopButton.hidden = !this.#running;
+    this.#sendButton.hidden = this.#running && empty;
+    this.#sendButton.disabled = empty;
+    this.#sendButton.title = this.#running ? texts.queue : texts.send;
+    this.#sendButton.setAttribute('aria-label', this.#sendButton.title);
   }
 
   showControls(controls: Controls): void {
@@ -128,7 +141,7 @@ export class Composer {
   }
 
   showNotice(notice: Notice): void {
-    // Download and load report many times a second: the same notice keeps its elements, and with them the focus.
+    // Downloads and loads report many times a second. An unchanged notice keeps its elements and the focus.
     const key = notice.kind === 'progress' ? 'progress' : JSON.stringify(notice);
     if (key === this.#shownNotice && notice.kind !== 'progress') return;
     this.#shownNotice = key;
@@ -148,7 +161,11 @@ export class Composer {
   }
 
   #listen(): void {
+    this.#box.addEventListener('paste', (event) => this.#refuseFiles(event, event.clipboardData));
+    this.element.addEventListener('dragover', (event) => event.preventDefault());
+    this.element.addEventListener('drop', (event) => this.#refuseFiles(event, event.dataTransfer));
     this.#box.addEventListener('input', () => {
+      this.#refused.textContent = '';
       this.#onInput();
       this.#mentions.update();
     });
@@ -164,6 +181,15 @@ export class Composer {
     });
   }
 
+  /** The models read text: a picture or a file would be lost without a word. */
+  #refuseFiles(event: Event, data: DataTransfer | null): void {
+    const isFile = [...(data?.items ?? [])].some(({ kind }) => kind === 'file') || (data?.files.length ?? 0) > 0;
+    const isFromEditor = (data?.getData('text/uri-list') ?? '') !== '';
+    if (!isFile && !isFromEditor) return;
+    event.preventDefault();
+    this.#refused.textContent = this.#host.texts.cannotAttach;
+  }
+
   #bringBack(event: KeyboardEvent): void {
     const last = this.recall();
     if (last === undefined) return;
@@ -172,7 +198,7 @@ export class Composer {
   }
 
   #onInput(): void {
-    this.#sendButton.disabled = this.#box.value.trim() === '';
+    this.#showButtons();
     this.#reportSoon();
   }
 
@@ -181,7 +207,7 @@ export class Composer {
     this.#draftTimer = setTimeout(() => this.#report(), draftMs);
   }
 
-  /** The extension keeps it, and shows chips for the mentions in it. */
+  /** The extension saves the draft and shows chips for its mentions. */
   #report(): void {
     clearTimeout(this.#draftTimer);
     const { value: text, selectionStart: start, selectionEnd: end } = this.#box;
@@ -194,7 +220,7 @@ export class Composer {
 
   #submit(): void {
     const text = this.#box.value.trim();
-    if (text === '' || this.#running) return;
+    if (text === '') return;
     this.#mentions.close();
     this.#host.send({ type: 'send', text });
     this.setText('');
@@ -214,7 +240,7 @@ export class Composer {
     if (notice.kind === 'progress') return [text, meterOrSweep(notice.share, notice.text)];
     const buttons = notice.kind === 'no-model' ? this.#offers(notice) : this.#remedies(notice);
     const body = element('div', { class: 'card-body' }, [text, element('div', { class: 'card-actions' }, buttons)]);
-    const problem = notice.kind === 'problem';
+    const problem = notice.kind === 'problem' || notice.failed === true;
     const icon = drawIcon(problem ? 'warning' : 'model');
     return [element('div', { class: problem ? 'card error' : 'card' }, [icon, body])];
   }
@@ -223,18 +249,18 @@ export class Composer {
     const { texts } = this.#host;
     const download = notice.offers.map((offer, index) =>
       textButton(
-        `${texts.download} ${offer.label}`,
+        index === 0 && notice.failed === true ? texts.actions.retry : `${texts.download} ${offer.label}`,
         index > 0,
         () => this.#host.send({ type: 'download', model: offer.id }),
         offer.detail,
       ),
     );
-    return [...download, textButton(texts.otherModels, true, () => this.#host.send({ type: 'pick-model' }))];
+    return [...download, textButton(texts.otherModels, true, () => this.#host.act('choose-model'))];
   }
 
   #remedies(notice: Extract<Notice, { kind: 'problem' }>): HTMLElement[] {
     return notice.actions.map((action, index) =>
-      textButton(this.#host.texts.actions[action], index > 0, () => this.#host.send({ type: 'action', action })),
+      textButton(this.#host.texts.actions[action], index > 0, () => this.#host.act(action)),
     );
   }
 }
@@ -252,7 +278,7 @@ function meterOrSweep(share: number | undefined, name: string): HTMLElement {
   return bar;
 }
 
-/** Beyond this share the beginning of the conversation is about to be left out. */
+/** Above this share, early messages will soon be dropped. */
 const nearlyFull = 0.75;
 
 /** Context window use as a ring. Its title has the numbers, which screen readers announce. */

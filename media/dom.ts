@@ -8,7 +8,7 @@ interface Properties {
   onClick?: (event: MouseEvent) => void;
 }
 
-/** Makes an element. There is no way here to set markup: that is markdown.ts alone. */
+/** Creates an element. Only markdown.ts sets markup. */
 export function element<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   properties: Properties = {},
@@ -42,7 +42,7 @@ export function textButton(text: string, secondary: boolean, onClick: () => void
   });
 }
 
-/** No anchor with an address, which the browser would prefetch, drag or follow, and no button, which would not break. */
+/** Not an anchor, whose address the browser would prefetch, drag or follow, and not a button, which would not wrap. */
 export function asLink(link: HTMLElement, title: string, onOpen: () => void): HTMLElement {
   link.className = 'link';
   link.title = title;
@@ -55,7 +55,7 @@ export function asLink(link: HTMLElement, title: string, onOpen: () => void): HT
   return link;
 }
 
-/** Shows for a moment on a copy button that it was done. */
+/** Briefly shows on a copy button that it worked. */
 export function confirmed(button: HTMLButtonElement, done: string): void {
   const label = button.title;
   button.replaceChildren(drawIcon('check'));
@@ -117,7 +117,7 @@ export function drawIcon(icon: Icon): SVGSVGElement {
   return svg;
 }
 
-/** `{0}` and `{1}` in a text. */
+/** Fills in `{0}` and `{1}`. */
 export function fill(text: string, ...values: (string | number)[]): string {
   return text.replace(/\{(\d)\}/g, (whole, index: string) => String(values[Number(index)] ?? whole));
 }

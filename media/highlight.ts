@@ -27,7 +27,7 @@ import typescript from 'highlight.js/lib/languages/typescript';
 import xml from 'highlight.js/lib/languages/xml';
 import yaml from 'highlight.js/lib/languages/yaml';
 
-// The languages that most answers are about; all 190 would make the page five times as large.
+// The most common languages; all 190 would make the page five times as large.
 const languages = {
   bash,
   c,
@@ -64,16 +64,16 @@ hljs.registerAliases(['typescriptreact', 'mts', 'cts'], { languageName: 'typescr
 hljs.registerAliases(['javascriptreact'], { languageName: 'javascript' });
 
 /**
- * Some grammars take quadratic time. At these lengths the worst of them, of code that was made for it, takes about 0.2 s;
- * 10,000 characters are some 250 lines.
+ * Some grammars take quadratic time. At these lengths, the worst case takes about 0.2 s;
+ * 10,000 characters are about 250 lines.
  */
 const maxChars = 10_000;
 const maxSlowChars = 3_000;
 const slowLanguages = new Set(['csharp', 'cs', 'ini', 'toml']);
-/** Of one word: no identifier has more, and data of one line is what most grammars are slowest at. */
+/** Longer than any identifier. Most grammars are slowest on one-line data. */
 const longWord = /[\w$]{500}/;
 
-/** Markup of the highlighted code, its text escaped; undefined where the language is not known or it would take too long. */
+/** HTML of the highlighted, escaped code. Undefined if the language is unknown or highlighting would take too long. */
 export function highlight(code: string, language: string): string | undefined {
   if (hljs.getLanguage(language) === undefined) return undefined;
   if (code.length > (slowLanguages.has(language) ? maxSlowChars : maxChars) || longWord.test(code)) return undefined;

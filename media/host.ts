@@ -1,7 +1,7 @@
 import * as z from 'zod';
-import { type Texts, type ToHost, type ToPage, texts, toPage } from '../extension/messages.ts';
+import { type Action, type Texts, type ToHost, type ToPage, texts, toPage } from '../extension/messages.ts';
 
-// zod compiles schemas with `new Function` where it can; the page's policy forbids that, and asking would be reported.
+// zod compiles schemas with `new Function` if allowed. The page's CSP forbids that and would report the attempt.
 z.config({ jitless: true });
 
 interface VsCodeApi {
@@ -19,7 +19,12 @@ export class Host {
     this.#api.postMessage(message);
   }
 
-  /** Messages that are not of the protocol are reported and dropped. */
+  /** `turn`: the turn that the action is about. */
+  act(action: Action, turn?: string): void {
+    this.send({ type: 'action', action, ...(turn !== undefined && { turn }) });
+  }
+
+  /** Reports and drops invalid messages. */
   listen(handle: (message: ToPage) => void): void {
     window.addEventListener('message', (event: MessageEvent<unknown>) => {
       const parsed = toPage.safeParse(event.data);

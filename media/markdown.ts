@@ -5,7 +5,7 @@ import { highlight } from './highlight.ts';
 
 /**
  * Renders a model's Markdown as DOM. Three defences, each sufficient: raw HTML is text and URLs never become attributes;
- * DOMPurify lets through the few elements and the one attribute that the renderer makes; the page's CSP loads nothing.
+ * DOMPurify allows only the elements and the attribute that the renderer creates; the page's CSP loads nothing.
  */
 const allowedTags = [
   ...['p', 'br', 'hr', 'h1', 'h2', 'h3', 'h4', 'h5', 'h6', 'blockquote', 'pre', 'code', 'span', 'em', 'strong', 'del'],
@@ -15,13 +15,13 @@ const allowedTags = [
 const allowedAttributes = ['class', 'start', 'align', 'name'];
 const allowedClasses =
   /^(hljs(-[\w-]+)?|language-[\w#+.-]{1,40}|language_|function_|class_|inherited__|invoke__|constant_|image|task)$/;
-/** Beyond this many characters, code is coloured only once it is complete. */
+/** Longer code is highlighted only once it is complete. */
 const liveHighlightChars = 6_000;
 
 export interface RenderOptions {
   /** The block is still being written. */
   open: boolean;
-  /** Stands before the description of an image, which is never loaded. */
+  /** Prefix of an image's description. Images are never loaded. */
   imageLabel: string;
   onLink(href: string): void;
 }
@@ -35,7 +35,7 @@ const escapes: Readonly<Record<string, string>> = {
 };
 const escapeText = (text: string): string => text.replace(/[&<>"']/g, (char) => escapes[char] ?? char);
 
-/** The address as it may be offered, or undefined: only the web. The extension checks it again and asks the user. */
+/** The URL if it is http or https. The extension checks it again and asks the user. */
 export function offeredLink(href: string): string | undefined {
   if (!/^https?:\/\//i.test(href) || !URL.canParse(href)) return undefined;
   return new URL(href).href;
@@ -96,13 +96,13 @@ function sanitise(html: string): DocumentFragment {
   return fragment;
 }
 
-/** Where links lead that are not to the web. An address never becomes an attribute. */
+/** Targets of links that are not http or https. A URL never becomes an attribute. */
 const targets = new WeakMap<Element, string>();
 
 /** The target of a link shown as text, perhaps a citation. */
 export const targetOf = (link: Element): string | undefined => targets.get(link);
 
-/** Links are no anchors with an address, which the browser would prefetch, drag or follow, but buttons that ask. */
+/** Replaces anchors by elements that ask the extension, because the browser would prefetch, drag or follow a URL. */
 function activateLinks(fragment: DocumentFragment, links: readonly string[], onLink: (href: string) => void): void {
   for (const anchor of fragment.querySelectorAll('a')) {
     const href = links[Number(anchor.getAttribute('name') ?? NaN)];

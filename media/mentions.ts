@@ -3,7 +3,7 @@ import { contextIcon } from './chips.ts';
 import { drawIcon, element } from './dom.ts';
 import type { Host } from './host.ts';
 
-/** `@` or `#` at the beginning of a word, and what is typed after it; a quoted value may have blanks. */
+/** `@` or `#` at the start of a word with the text after it. A quoted value may contain blanks. */
 const typing = /(?<![^\s(])([@#])((?:[\w-]+:"[^"\n]*)|[\w./:+-]*)$/;
 const debounceMs = 60;
 
@@ -39,7 +39,7 @@ export class MentionMenu {
     return !this.element.hidden;
   }
 
-  /** After each change of the text or the place of the cursor. */
+  /** Called after each change of text or cursor. */
   update(): void {
     clearTimeout(this.#timer);
     const query = this.#typed()?.[2];
@@ -62,7 +62,7 @@ export class MentionMenu {
     this.#mark();
   }
 
-  /** Whether the key was for the list. */
+  /** True if the list handled the key. */
   onKey(event: KeyboardEvent): boolean {
     if (!this.isOpen) return false;
     const { length } = this.#items;

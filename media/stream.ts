@@ -2,23 +2,23 @@ import type { Token } from 'marked';
 import { lexMarkdown } from '../extension/answerMarkup.ts';
 import { type RenderOptions, renderBlocks } from './markdown.ts';
 
-/** A reference definition gives links above it a target: only the whole text can be rendered rightly then. */
+/** A reference definition changes links above it, so the whole text must be rendered again. */
 const definition = /^ {0,3}\[[^\]\n]+\]:/m;
 
 interface Options extends Omit<RenderOptions, 'open'> {
-  /** Called for each rendered block, to add what markdown does not have: buttons on code. */
+  /** Called for each rendered block to add buttons. */
   decorate(block: HTMLElement, open: boolean): void;
 }
 
 /**
- * Markdown that grows. Blocks that can no longer change are rendered once; per frame only the last two, which the next
- * characters may still change, are rendered anew.
+ * Streams Markdown. Renders finished blocks once, and per frame only the last two, which the next characters may still
+ * change.
  */
 export class StreamingMarkdown {
   readonly element: HTMLElement;
   readonly #options: Options;
   #text = '';
-  /** Where the text of the open blocks begins, and their element. */
+  /** Offset of the open blocks' text, and their element. */
   #settled = 0;
   #tail: HTMLElement | undefined;
   #frame = 0;
@@ -77,8 +77,8 @@ export class StreamingMarkdown {
   }
 
   /**
-   * Settles every block but the last two and the blank lines after them: `3.` is a paragraph of its own until the next
-   * character makes it an item of the list above.
+   * Settles every block except the last two and their blank lines: `3.` is a paragraph until the next character makes it an
+   * item of the list above.
    */
   #advance(): void {
     const blocks = lexMarkdown(this.#text.slice(this.#settled));

@@ -1,9 +1,9 @@
-import type { Outcome, Turn } from '../extension/messages.ts';
+import type { Turn, TurnEvent } from '../extension/messages.ts';
 import { drawIcon, element, iconButton } from './dom.ts';
 import type { Host } from './host.ts';
-import { type Delta, TurnView } from './turn.ts';
+import { TurnView } from './turn.ts';
 
-/** Scrolling closer to the end than this follows the answer again. */
+/** Scrolling closer to the end than this resumes following. */
 const followPixels = 48;
 /** Screen readers announce this much of a finished answer. */
 const announcedChars = 1_000;
@@ -19,7 +19,7 @@ export class Transcript {
   readonly #announcer: HTMLElement;
   readonly #turns = new Map<string, TurnView>();
   #following = true;
-  /** Where the view stood when we last looked. */
+  /** Scroll position at the last check. */
   #lastTop = 0;
 
   /** `ask` puts an example into the question box. */
@@ -55,41 +55,54 @@ export class Transcript {
     return [...this.#turns.values()].findLast((turn) => turn.usedTokens > 0)?.usedTokens ?? 0;
   }
 
+  get running(): boolean {
+    return this.#list.querySelector(':scope > [data-state="running"]') !== null;
+  }
+
   showAll(turns: readonly Turn[]): void {
     this.#turns.clear();
-    this.#list.replaceChildren();
-    for (const turn of turns) this.#add(turn);
+    this.#list.replaceChildren(...turns.map((turn) => this.#make(turn)));
     this.#empty.hidden = turns.length > 0;
     this.#scrollToEnd();
   }
 
-  /** A new turn, or one whose text was corrected. */
+  /** A new turn, or a queued one whose question was edited. */
   show(turn: Turn): void {
     const known = this.#turns.get(turn.id);
-    if (known !== undefined) known.show(turn);
+    if (known !== undefined) known.element.replaceWith(this.#make(turn));
     else {
-      this.#add(turn);
+      this.#place(this.#make(turn));
       this.#scrollToEnd();
+      if (turn.outcome.kind === 'queued') this.#announcer.textContent = this.#host.texts.queued;
     }
     this.#empty.hidden = true;
   }
 
-  append(delta: Delta): void {
-    this.#turns.get(delta.turn)?.append(delta);
-  }
-
-  showOutcome(id: string, outcome: Outcome): void {
-    const turn = this.#turns.get(id);
-    turn?.showOutcome(outcome);
-    if (turn !== undefined && outcome.kind === 'done') {
+  apply(event: TurnEvent): void {
+    const turn = this.#turns.get(event.turn);
+    if (turn === undefined) return;
+    turn.apply(event);
+    if (event.type === 'start') this.#place(turn.element);
+    if (event.type === 'drop') {
+      turn.element.remove();
+      this.#turns.delete(event.turn);
+      this.#empty.hidden = this.#turns.size > 0;
+    }
+    if (event.type === 'end' && event.outcome.kind === 'done') {
       this.#announcer.textContent = `${this.#host.texts.answered} ${turn.answerText.slice(0, announcedChars)}`;
     }
   }
 
-  #add(turn: Turn): void {
+  #make(turn: Turn): HTMLElement {
     const view = new TurnView(turn, this.#host);
     this.#turns.set(turn.id, view);
-    this.#list.append(view.element);
+    return view.element;
+  }
+
+  /** Queued turns come last. */
+  #place(element: HTMLElement): void {
+    const queued = element.dataset['state'] === 'queued';
+    this.#list.insertBefore(element, queued ? null : this.#list.querySelector(':scope > [data-state="queued"]'));
   }
 
   #onScroll(): void {
@@ -97,11 +110,11 @@ export class Transcript {
     this.#toEnd.hidden = this.#following;
   }
 
-  /** Growing text moves the end away as well, so the distance alone says nothing: only a person scrolls up. */
+  /** Growing text also increases the distance to the end, so only scrolling up stops following. */
   #notice(): void {
     const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
     const below = scrollHeight - scrollTop - clientHeight;
-    // Text that shrinks moves the view up too, and leaves it at the end.
+    // Shrinking text also moves the view up, but keeps it at the end.
     if (scrollTop < this.#lastTop) this.#following = below <= 1;
     else if (scrollTop > this.#lastTop && below < followPixels) this.#following = true;
     this.#lastTop = scrollTop;

@@ -1,21 +1,29 @@
-import type { Action, Figures, Outcome, ToPage, Turn } from '../extension/messages.ts';
-import { linkCitations } from './citations.ts';
-import { decorateCode } from './code.ts';
+import {
+  type Action,
+  applyEvent,
+  type Figures,
+  type Outcome,
+  type Turn,
+  type TurnEvent,
+} from '../extension/messages.ts';
+import { sentChips } from './chips.ts';
+import { decorateCode, linkCitations } from './decorations.ts';
 import { confirmed, drawIcon, element, fill, iconButton, meter, textButton } from './dom.ts';
 import type { Host } from './host.ts';
-import { QuestionView } from './question.ts';
 import { StreamingMarkdown } from './stream.ts';
 
-export type Delta = Extract<ToPage, { type: 'delta' }>;
+type Running = Extract<Outcome, { kind: 'running' }>;
+type Queued = Extract<Outcome, { kind: 'queued' }>;
+type Ended = Exclude<Outcome, Running | Queued>;
 
-/** A speed over less time is noise. */
+/** Speed is shown after this time; before, it is noise. */
 const leastSeconds = 1;
 
 /** One question and its answer. */
 export class TurnView {
   readonly element: HTMLElement;
   readonly #host: Host;
-  #turn: Turn;
+  readonly #turn: Turn;
   readonly #thoughts: HTMLDetailsElement;
   readonly #thoughtsLabel: HTMLElement;
   readonly #thinking: StreamingMarkdown;
@@ -23,7 +31,7 @@ export class TurnView {
   readonly #answer: StreamingMarkdown;
   readonly #progress: HTMLElement;
   readonly #footer: HTMLElement;
-  /** When the first text of this answer was seen, and how many tokens it had then. */
+  /** Time and token count at the first delta. */
   #begun: { atMs: number; tokens: number } | undefined;
 
   constructor(turn: Turn, host: Host) {
@@ -35,7 +43,7 @@ export class TurnView {
     this.#thoughtsLabel = element('span', { text: texts.thinking });
     const summary = element('summary', {}, [drawIcon('chevron'), this.#thoughtsLabel]);
     this.#thoughts = element('details', { class: 'thoughts' }, [summary, this.#thinking.element]);
-    this.#answerNow = textButton(texts.answerNow, true, () => host.send({ type: 'answer-now' }));
+    this.#answerNow = textButton(texts.actions['answer-now'], true, () => host.act('answer-now'));
     this.#answerNow.classList.add('answer-now');
     this.#progress = element('div', { class: 'progress-line' });
     this.#footer = element('footer', { class: 'turn-footer' });
@@ -51,7 +59,8 @@ export class TurnView {
         this.#footer,
       ]),
     ]);
-    this.show(turn);
+    this.#showTexts();
+    this.#showOutcome();
   }
 
   /** The text of the answer as the model wrote it. */
@@ -66,15 +75,15 @@ export class TurnView {
     return figures === undefined ? 0 : figures.promptTokens + figures.generatedTokens;
   }
 
-  show(turn: Turn): void {
-    this.#turn = turn;
-    const running = turn.outcome.kind === 'running';
-    become(this.#thinking, turn.thinking, running);
-    become(this.#answer, turn.answer, running);
-    this.showOutcome(turn.outcome);
+  apply(event: TurnEvent): void {
+    applyEvent(this.#turn, event);
+    if (event.type === 'start') this.#footer.replaceChildren();
+    if (event.type === 'delta') this.#append(event);
+    else if (event.type === 'text') this.#showTexts();
+    else this.#showOutcome();
   }
 
-  append({ kind, text, tokens }: Delta): void {
+  #append({ kind, text, tokens }: Extract<TurnEvent, { type: 'delta' }>): void {
     this.#progress.replaceChildren();
     if (kind === 'thinking') this.#thinking.append(text);
     else this.#answer.append(text);
@@ -82,15 +91,23 @@ export class TurnView {
     if (tokens !== undefined) this.#showSpeed(tokens);
   }
 
-  showOutcome(outcome: Outcome): void {
-    this.#turn = { ...this.#turn, outcome };
+  #showTexts(): void {
+    const { thinking, answer, outcome } = this.#turn;
+    become(this.#thinking, thinking, outcome.kind === 'running');
+    become(this.#answer, answer, outcome.kind === 'running');
+  }
+
+  #showOutcome(): void {
+    const { outcome } = this.#turn;
     this.element.dataset['state'] = outcome.kind;
     this.element.setAttribute('aria-busy', String(outcome.kind === 'running'));
     this.#showThoughts(outcome.kind === 'running');
-    if (outcome.kind === 'running') {
-      this.#showProgress(outcome);
-      return;
-    }
+    if (outcome.kind === 'queued') this.#footer.replaceChildren(this.#queueLine(outcome));
+    else if (outcome.kind === 'running') this.#showProgress(outcome);
+    else this.#finish(outcome);
+  }
+
+  #finish(outcome: Ended): void {
     this.#thinking.finish();
     this.#answer.finish();
     this.#progress.replaceChildren();
@@ -100,6 +117,15 @@ export class TurnView {
       open: ({ text }) => this.#host.send({ type: 'open-citation', turn: this.#turn.id, text }),
     });
     this.#footer.replaceChildren(...this.#remarks(outcome), this.#meta(outcome));
+  }
+
+  #queueLine({ held }: Queued): HTMLElement {
+    const { texts } = this.#host;
+    const turn = this.#turn.id;
+    const remove = iconButton('close', texts.actions.remove, () => this.#host.act('remove', turn));
+    remove.dataset['action'] = 'remove';
+    const label = element('span', { text: held ? texts.held : texts.queued });
+    return element('div', { class: 'queue-line' }, [label, ...(held ? [this.#action('send', false)] : []), remove]);
   }
 
   #showSpeed(tokens: number): void {
@@ -132,7 +158,7 @@ export class TurnView {
     });
   }
 
-  #showProgress({ note, share }: Extract<Outcome, { kind: 'running' }>): void {
+  #showProgress({ note, share }: Running): void {
     if (this.#answer.markdown !== '' || this.#thinking.markdown !== '') {
       this.#progress.replaceChildren();
       return;
@@ -146,7 +172,7 @@ export class TurnView {
     if (share !== undefined) this.#progress.append(meter(share, note));
   }
 
-  #remarks(outcome: Exclude<Outcome, { kind: 'running' }>): HTMLElement[] {
+  #remarks(outcome: Ended): HTMLElement[] {
     const { texts } = this.#host;
     const remark = (text: string) => element('p', { class: 'remark', text });
     switch (outcome.kind) {
@@ -179,13 +205,13 @@ export class TurnView {
   }
 
   #action(action: Action, secondary: boolean): HTMLElement {
-    const send = () => this.#host.send({ type: 'action', action, turn: this.#turn.id });
+    const send = () => this.#host.act(action, this.#turn.id);
     const button = textButton(this.#host.texts.actions[action], secondary, send);
     button.dataset['action'] = action;
     return button;
   }
 
-  #meta(outcome: Exclude<Outcome, { kind: 'running' }>): HTMLElement {
+  #meta(outcome: Ended): HTMLElement {
     const { texts } = this.#host;
     const figures = outcome.kind === 'done' || outcome.kind === 'stopped' ? outcome.figures : undefined;
     const copy = iconButton('copy', texts.copyAnswer, () => {
@@ -214,8 +240,79 @@ export class TurnView {
   }
 }
 
-/** Appends text that continues; replaces text that was corrected or is complete. */
+/** Appends a continuation, or replaces corrected or complete text. */
 function become(shown: StreamingMarkdown, text: string, running: boolean): void {
   if (running && text.startsWith(shown.markdown)) shown.append(text.slice(shown.markdown.length));
   else shown.set(text);
 }
+
+/** The question and its attachments. The user can edit the question. */
+class QuestionView {
+  readonly element: HTMLElement;
+  readonly #host: Host;
+  readonly #turn: Turn;
+  readonly #text: HTMLElement;
+  readonly #edit: HTMLButtonElement | undefined;
+
+  constructor(turn: Turn, host: Host) {
+    this.#host = host;
+    this.#turn = turn;
+    const { texts } = host;
+    this.#text = element('p', { class: 'question-text', text: turn.question });
+    // The user did not write the question of a summary.
+    this.#edit = turn.kind === 'chat' ? iconButton('edit', texts.edit, () => this.#startEditing(), 'edit') : undefined;
+    const omitted = turn.omitted.length > 0 ? [omission(turn.omitted, host)] : [];
+    this.element = element('section', { class: 'question' }, [
+      element('h3', { class: 'visually-hidden', text: texts.you }),
+      element('div', { class: 'question-line' }, [...(this.#edit === undefined ? [] : [this.#edit]), this.#text]),
+      ...sentChips(turn.chips, turn.id, host),
+      ...omitted,
+    ]);
+  }
+
+  #startEditing(): void {
+    const { texts } = this.#host;
+    const attributes = { 'aria-label': texts.edit, rows: '1' };
+    const box = element('textarea', { class: 'question-edit', attributes });
+    box.value = this.#turn.question;
+    const send = textButton(texts.send, false, () => this.#send(box));
+    const cancel = textButton(texts.cancel, true, () => this.#stopEditing());
+    const note = element('p', { class: 'edit-note', text: texts.editNote });
+    const form = element('div', { class: 'question-form' }, [
+      box,
+      note,
+      element('div', { class: 'card-actions' }, [send, cancel]),
+    ]);
+    form.addEventListener('keydown', (event) => this.#onKey(event, box));
+    this.element.querySelector('.question-line')?.replaceChildren(form);
+    box.focus();
+    box.setSelectionRange(box.value.length, box.value.length);
+  }
+
+  #onKey(event: KeyboardEvent, box: HTMLTextAreaElement): void {
+    if (event.isComposing) return;
+    if (event.key === 'Escape') {
+      event.stopPropagation();
+      this.#stopEditing();
+    } else if (event.key === 'Enter' && !event.shiftKey && event.target === box) {
+      event.preventDefault();
+      this.#send(box);
+    }
+  }
+
+  #send(box: HTMLTextAreaElement): void {
+    const text = box.value.trim();
+    if (text === '') return;
+    this.#host.send({ type: 'resend', turn: this.#turn.id, text });
+    this.#stopEditing();
+  }
+
+  #stopEditing(): void {
+    const parts = this.#edit === undefined ? [this.#text] : [this.#edit, this.#text];
+    this.element.querySelector('.question-line')?.replaceChildren(...parts);
+    this.#edit?.focus();
+  }
+}
+
+const omission = (omitted: readonly string[], { texts }: Host): HTMLElement =>
+  element('p', { class: 'omitted', text: fill(texts.omitted, omitted.join('; ')) });

@@ -20,7 +20,23 @@ export function notices(inputs: readonly string[], shipped: readonly string[]): 
   const folders = new Set([...bundled, ...shipped.map((name) => join('node_modules', name))]);
   const entries = [...folders].map((folder) => notice(join(projectRoot, folder))).sort();
   const head = 'Hearth contains the following third-party software, each under its own licence.';
-  return `${[head, ...entries].join(`\n\n${rule}\n\n`)}\n`;
+  return `${[head, ...entries, ...linkedNotices(shipped)].join(`\n\n${rule}\n\n`)}\n`;
+}
+
+/**
+ * What is compiled into the grammars and native libraries, whose packages do not bring these texts: from the grammars' own
+ * packages, the sources that dawn.node is linked from, and ONNX Runtime's release. Windows' compiler brings its own.
+ */
+export function linkedNotices(shipped: readonly string[]): string[] {
+  const read = (name: string): string => readFileSync(join(projectRoot, 'scripts', 'notices', name), 'utf8').trim();
+  const compilers = ['LICENSE.TXT', 'ThirdPartyNotices.txt'].map((name) =>
+    readFileSync(join(projectRoot, 'node_modules/webgpu/dist/win32-x64', `dxcompiler-${name}`), 'utf8').trim(),
+  );
+  return [
+    read('linked.txt'),
+    ['DirectXShaderCompiler (dxcompiler.dll, in packages for Windows)', ...compilers].join('\n\n'),
+    ...(shipped.includes('onnxruntime-node') ? [read('onnxruntime.txt')] : []),
+  ];
 }
 
 /** Returns `node_modules/@scope/name` for a file in a package, including nested installs. */

@@ -6,7 +6,7 @@
  * The bundles import onnxruntime-node and webgpu by name. The VSIX has both in dist/node_modules, without other platforms'
  * binaries, so that the same import works in a checkout and in an installed extension.
  */
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
@@ -60,17 +60,28 @@ function copyNativeModules(target: Target, nodeModules: string): string[] {
       recursive: true,
       filter: (from) => !unused.test(from),
     });
+  const script = (path: string) => {
+    copy(path);
+    for (const name of readdirSync(join(nodeModules, path), { recursive: true, encoding: 'utf8' }))
+      if (name.endsWith('.js')) removeMapReference(join(nodeModules, path, name));
+  };
   copy('webgpu/package.json');
   copy('webgpu/index.js');
   copy(`webgpu/dist/${dawn}`);
   if (onnxruntime === undefined) return ['webgpu'];
   copy('onnxruntime-node/package.json');
-  copy('onnxruntime-node/dist');
+  script('onnxruntime-node/dist');
   copy(`onnxruntime-node/bin/napi-v6/${onnxruntime}`);
   copy('onnxruntime-common/package.json');
-  copy('onnxruntime-common/dist/cjs');
-  copy('onnxruntime-common/dist/esm');
+  script('onnxruntime-common/dist/cjs');
+  script('onnxruntime-common/dist/esm');
   return ['webgpu', 'onnxruntime-node', 'onnxruntime-common'];
+}
+
+/** The map itself is not shipped, and debuggers would look for it. */
+function removeMapReference(path: string): void {
+  const text = readFileSync(path, 'utf8');
+  writeFileSync(path, text.replace(/\n?\/\/# sourceMappingURL=.*\n?$/, '\n'));
 }
 
 function stageDocuments(staging: string): void {

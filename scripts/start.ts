@@ -1,5 +1,5 @@
 /**
- * Builds Hearth, downloads its default model once, and opens a folder with it in a real VS Code.
+ * Builds Hearth, downloads a model if there is none (on a terminal it asks which), and opens a folder with it in a real VS Code.
  *
  *     npm start [-- FOLDER] [--port N] [--no-open] [--browser]
  *
@@ -12,9 +12,14 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';
+import { catalogue, defaultModelId, requireEntry } from '../engine/catalogue/catalogue.ts';
+import { choosePair, detectMachine } from '../engine/catalogue/fit.ts';
+import { openStore } from '../engine/catalogue/store.ts';
 import { ensureCodeServer } from './code-server.ts';
 import { defaultPackagePath, isTarget, packageExtension } from './package.ts';
+import { firstModels } from './shared/firstModels.ts';
 import { devCache, hostTarget, projectRoot } from './shared/paths.ts';
 import { findInPath, isExecutable, run } from './shared/process.ts';
 import { installExtension, quietSettings, startServer } from './shared/vscodeServer.ts';
@@ -121,11 +126,41 @@ The same without an editor:
     npx hearth summarise FILE`);
 }
 
+const secondsToAnswer = 10;
+
+/** None where a model is there already. */
+async function modelsToDownload(): Promise<string[]> {
+  const models = await openStore().list();
+  if (models.some(({ state, entry }) => state === 'present' && entry.roles.includes('chat'))) return [];
+  const pair = choosePair(catalogue, await detectMachine(), { fallbackId: defaultModelId });
+  const ask = { ask: (question: string) => answerOnTerminal(question) };
+  return firstModels({
+    small: requireEntry(defaultModelId),
+    pair,
+    say: console.log,
+    ...(process.stdin.isTTY && process.stdout.isTTY && ask),
+  });
+}
+
+async function answerOnTerminal(question: string): Promise<string | undefined> {
+  const lines = createInterface({ input: process.stdin, output: process.stdout });
+  try {
+    return await lines.question(question, { signal: AbortSignal.timeout(secondsToAnswer * 1000) });
+  } catch (error) {
+    if (!(error instanceof Error) || error.name !== 'AbortError') throw error;
+    console.log();
+    return undefined;
+  } finally {
+    lines.close();
+  }
+}
+
 async function main(): Promise<void> {
   const { port, folder, open, browser } = readArguments();
   const inProject = { cwd: projectRoot };
   await run(process.execPath, ['esbuild.mjs'], inProject);
-  await run(process.execPath, ['dist/cli.mjs', 'models', 'pull'], inProject);
+  for (const id of await modelsToDownload())
+    await run(process.execPath, ['dist/cli.mjs', 'models', 'pull', id], inProject);
   if (!hasDisplay()) printCommandLine();
   const code = hasDisplay() && !browser ? findCode() : undefined;
   if (code === undefined) {

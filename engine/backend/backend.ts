@@ -19,7 +19,7 @@ export interface LoadOptions {
    * in `notes`.
    */
   readonly cachePrecision?: CachePrecision;
-  /** Directory for files derived from the weights (packed graphs). Absent: nothing stays on disk. */
+  /** Directory for files derived from the weights (packed graphs) and for what was learned of the device. Absent: nothing stays on disk. */
   readonly cacheDirectory?: string;
   /** sha256 or another stable identifier of the weights; names the derived files. */
   readonly digest?: string;
@@ -31,6 +31,14 @@ export interface LoadOptions {
   readonly meanwhile?: () => void;
   readonly signal?: AbortSignal;
 }
+
+/** The error for logits that are not numbers, though the weights are those of the file. */
+export const notFinite = (): HearthError =>
+  new HearthError(
+    'unsupported',
+    "The model's results are not numbers: its weights are damaged, or larger than this backend can compute with. " +
+      'Download the model again, or convert it again.',
+  );
 
 export interface Backend {
   readonly name: BackendName;
@@ -61,6 +69,12 @@ export interface Decoder {
    */
   run(batch: readonly SequenceSlice[]): Promise<Float32Array[]>;
   /**
+   * GPU backends only: starts a forward pass that asks for no logits. Resolves once the pass is submitted and its tokens count
+   * as cached; passes that follow are computed after it. At most one may be in flight when another is started.
+   * @throws HearthError as `run` does, `device-lost` also from `done`.
+   */
+  submit?(batch: readonly SequenceSlice[]): Promise<SubmittedPass>;
+  /**
    * Whether the KV cache can take all of these tokens now. Exact: blocks shared between sequences count once, and
    * copies made by a write to a shared block are included.
    */
@@ -77,7 +91,38 @@ export interface Decoder {
    * @returns undefined if there isn't enough free memory for the copy.
    */
   copyBandwidth?(): Promise<number | undefined>;
+  /** GPU backends only: times variants of its kernels. */
+  readonly tuner?: Tuner;
   dispose(): Promise<void>;
+}
+
+export interface SubmittedPass {
+  /** Resolves when the device has computed it. */
+  readonly done: Promise<void>;
+}
+
+/** Finds the fastest variants of a decoder's kernels while nothing else runs. */
+export interface Tuner {
+  /** Whether idle time is to go to it: it was not done on this device and driver, which is no software. */
+  readonly isDue: boolean;
+  /** Compiles what the next step needs. @returns false when all is done. */
+  ready(): Promise<boolean>;
+  /** Times for some ten milliseconds; nothing else may run on the decoder meanwhile. */
+  step(): Promise<void>;
+  /** Present when all is done; the decoder then uses the fastest. */
+  readonly report: TuningReport | undefined;
+}
+
+export interface TuningReport {
+  readonly trials: readonly { readonly name: string; readonly tokenMs: number; readonly chosen: boolean }[];
+  /** Of one decoded token, the costliest first; bytes of the weights that all dispatches read. */
+  readonly kernels: readonly {
+    readonly name: string;
+    readonly dispatches: number;
+    readonly ms: number;
+    readonly bytes?: number | undefined;
+  }[];
+  readonly copyBytesPerSecond?: number | undefined;
 }
 
 /** Full contexts that the KV cache is sized for: one chat, one completion, and one summary or older chat. */
@@ -124,6 +169,8 @@ export interface SequenceSerializer {
 export interface DeviceSampling {
   /** Most tokens that one call samples for each sequence. */
   readonly maxSteps: number;
+  /** `sample` takes `ahead`. */
+  readonly samplesAhead: boolean;
   /**
    * Whether the device implements these parameters as sampling/sampler.ts does, up to rounding of probabilities to f32.
    */
@@ -133,10 +180,12 @@ export interface DeviceSampling {
    * last sampled token is not appended. A slice ends early at a stop id; tokens sampled after it are removed from its
    * sequence.
    * @param steps 1 to `maxSteps`; each sequence's context must have space for as many tokens.
+   * @param ahead steps that the device goes on with meanwhile, 0 to `maxSteps`, for which there must be space too. The next call returns
+   * their tokens if it continues all slices, with `steps` of the same number; any other call drops them.
    * @returns the sampled tokens of each slice, at least one.
    * @throws HearthError as `run` does.
    */
-  sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]>;
+  sample(slices: readonly SamplingSlice[], steps: number, ahead?: number): Promise<number[][]>;
 }
 
 /** The sampling parameters that a device can apply without reading logits back. */
@@ -163,7 +212,7 @@ export interface SamplingSlice {
   readonly history: { readonly sequence: ReadonlySet<number>; readonly generated: ReadonlySet<number> };
   /** Ids that are masked in every step. */
   readonly forbidden: readonly number[];
-  /** Random numbers in [0, 1), one a step. */
+  /** Random numbers in [0, 1), one a step, those ahead included. */
   readonly uniforms: readonly number[];
   readonly stopIds: ReadonlySet<number>;
 }
@@ -208,6 +257,8 @@ export interface DecoderMemory {
   /** Bytes of keys and values in use, and the most that may be in use. */
   readonly cacheBytes: number;
   readonly cacheCapacityBytes: number;
+  /** Beyond this, sequences that nobody uses are given up even while there is room; absent: never. */
+  readonly idleLimitBytes?: number;
   /** Of one cached value, including its share of the scales. */
   readonly cacheBytesPerValue: number;
 }

@@ -34,10 +34,15 @@ export interface MemoryPlan {
   readonly isCrowded: boolean;
 }
 
-/** Of the total. The rest is the desktop's and drivers', or the system's, the editor's and a browser's. */
-const usableShare = { card: 0.9, shared: 1, host: 0.75 };
-/** Of what is available; the rest is for what opens meanwhile. */
+/** The context that a verdict on a machine assumes: enough for a file with related code, or for a conversation. */
+export const usualContextTokens = 8192;
+
+/** Of the machine's memory: the rest is the system's, the editor's and a browser's. */
+const usableShare = { shared: 1, host: 0.75 };
+/** Of what is available of it; the rest is for what opens meanwhile. */
 const availableShare = 0.9;
+/** Of a card: the desktop's and the driver's, whatever they hold already. */
+const cardReserve = { share: 0.05, leastBytes: 512e6 };
 /** Of what is left beside weights and buffers: more than one context has room within this. */
 const shareOfMoreContexts = 0.5;
 /** Less holds no file with a question about it. */
@@ -61,10 +66,17 @@ export class DoesNotFit extends HearthError {
 }
 
 /** What weights, cache and buffers may take together when nothing else runs. */
-export const mostUsableBytes = ({ kind, totalBytes }: MemoryPool): number => totalBytes * usableShare[kind];
+export const mostUsableBytes = ({ kind, totalBytes }: MemoryPool): number =>
+  kind === 'card' ? Math.max(0, totalBytes - reserveBytes(totalBytes)) : totalBytes * usableShare[kind];
 
 /** The same now. */
-const usableBytes = (pool: MemoryPool): number => Math.min(pool.availableBytes * availableShare, mostUsableBytes(pool));
+function usableBytes(pool: MemoryPool): number {
+  const { kind, totalBytes, availableBytes } = pool;
+  if (kind === 'card') return Math.max(0, availableBytes - reserveBytes(totalBytes));
+  return Math.min(availableBytes * availableShare, mostUsableBytes(pool));
+}
+
+const reserveBytes = (totalBytes: number): number => Math.max(cardReserve.leastBytes, cardReserve.share * totalBytes);
 
 /**
  * The context that was asked for, or as much of the model's as memory holds. Memory of a GPU is taken at the load, so what is not available

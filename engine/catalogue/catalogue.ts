@@ -5,6 +5,7 @@ import { limits } from '../limits.ts';
 import type { Family } from '../model/spec/spec.ts';
 import { catalogueData } from './catalogueData.ts';
 import { isSafeFileName, isSha256 } from './paths.ts';
+import { places } from './userHelp.ts';
 
 const families = [
   'llama',
@@ -74,6 +75,8 @@ const catalogueEntry = z.object({
   contextTokens: z.number().int().positive(),
   /** An embedding model has no other role. */
   roles: z.array(z.enum(['completion', 'chat', 'embedding'])).min(1),
+  /** Trained to fill in between what stands before and after the cursor. */
+  fillInTheMiddle: z.boolean().default(false),
   /** Quality at code. If two models run well, the higher rank is recommended. */
   rank: z.number().int(),
   files: z.array(catalogueFile).min(1).max(limits.store.filesPerModel),
@@ -101,5 +104,5 @@ export function requireEntry(id: string, entries: readonly CatalogueEntry[] = ca
   const entry = findEntry(id, entries);
   if (entry) return entry;
   const shown = JSON.stringify(id.slice(0, 80));
-  throw notFound(`${shown} is not in the catalogue. Run \`hearth models list\` to see the available models.`);
+  throw notFound(`${shown} is not in the catalogue. ${places().list} has the available models.`);
 }

@@ -51,6 +51,7 @@ const qwen25Coder = (model: HubGguf): CatalogueEntryInput => ({
   family: 'qwen2',
   contextTokens: 32_768,
   roles: both,
+  fillInTheMiddle: true,
 });
 
 const qwen3 = (model: HubGguf): CatalogueEntryInput => ({

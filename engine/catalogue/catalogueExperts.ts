@@ -48,6 +48,7 @@ export const qwen3Experts: CatalogueEntryInput[] = [
     bytesPerToken: 1_919_596_544,
     contextTokens: 262_144,
     roles: both,
+    fillInTheMiddle: true,
   },
 ];
 

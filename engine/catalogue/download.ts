@@ -197,7 +197,7 @@ function reconcile(job: DownloadJob, response: HttpResponse, total: number | und
 }
 
 async function receive(job: DownloadJob, file: PartialFile, response: HttpResponse, total: number | undefined) {
-  await requireSpace(job.folder, (total ?? file.bytes) - file.bytes);
+  await requireSpace(job.folder, [{ what: 'the rest of the download', bytes: (total ?? file.bytes) - file.bytes }]);
   job.onBytes?.(file.bytes, total);
   for await (const chunk of response.body) {
     throwIfAborted(job.signal);

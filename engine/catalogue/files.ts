@@ -6,6 +6,7 @@ import { dirname } from 'node:path';
 import { HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { showBytes } from '../units.ts';
+import { places } from './userHelp.ts';
 
 export function errorCode(error: unknown): string | undefined {
   const code = error instanceof Error ? Reflect.get(error, 'code') : undefined;
@@ -85,14 +86,25 @@ export async function hashFile(path: string, options: HashOptions = {}): Promise
   return hash.digest('hex');
 }
 
-/** @throws DiskFull if `folder`'s disk has less than `bytes` free. */
-export async function requireSpace(folder: string, bytes: number): Promise<void> {
+interface SpaceNeed {
+  /** As in "98 MB for the download". */
+  readonly what: string;
+  readonly bytes: number;
+}
+
+/** @throws DiskFull if `folder`'s disk has no room for all of them beside the reserve. */
+export async function requireSpace(folder: string, needs: readonly SpaceNeed[]): Promise<void> {
   const { bavail, bsize } = await statfs(folder);
+  const { diskReserveBytes } = limits.store;
   const freeBytes = bavail * bsize;
-  if (freeBytes >= bytes + limits.store.diskReserveBytes) return;
+  const neededBytes = needs.reduce((sum, { bytes }) => sum + bytes, 0);
+  const missingBytes = neededBytes + diskReserveBytes - freeBytes;
+  if (missingBytes <= 0) return;
+  const parts = needs.filter(({ bytes }) => bytes > 0).map(({ what, bytes }) => `${showBytes(bytes)} for ${what}`);
   throw new DiskFull(
-    `${folder} needs ${showBytes(bytes)} more, but its disk has ${showBytes(freeBytes)} free. ` +
-      'Downloaded data is kept. Free some space, or move the store with HEARTH_HOME.',
+    `The disk of ${folder} is too full: ${parts.join(' and ')} are needed, and ${showBytes(diskReserveBytes)} stay free ` +
+      `for other programs, but ${showBytes(freeBytes)} are free. Downloaded data is kept. ` +
+      `Free ${showBytes(missingBytes)}, or ${places().folder}.`,
   );
 }
 
@@ -112,7 +124,7 @@ export function diskError(error: unknown, path: string): unknown {
     return new DiskFull(message, { cause: error });
   }
   if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS' || code === 'ENOTDIR' || code === 'EEXIST') {
-    const message = `Could not write ${path} (${code}). Set HEARTH_HOME to store models in another folder.`;
+    const message = `Could not write ${path} (${code}). Change the folder's permissions, or ${places().folder}.`;
     return new DiskFull(message, { cause: error });
   }
   return error;

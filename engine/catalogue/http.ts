@@ -2,8 +2,8 @@
 import type { Headers, Response } from 'undici';
 import { cancelled, HearthError, throwIfAborted } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { isLoopback } from './loopback.ts';
-import { certificateProblem } from './networkHelp.ts';
+import { isLoopback } from '../loopback.ts';
+import { certificateProblem, places } from './userHelp.ts';
 
 /** A failed request. `retry` says whether the same request may succeed later. */
 export class HttpFailure extends HearthError {
@@ -108,16 +108,18 @@ export function statusFailure(response: Pick<HttpResponse, 'status' | 'url' | 'h
   const later = status === 408 || status === 425 || status === 429 || status >= 500;
   const waitMs = requestedWaitMs(response.headers);
   const wait = waitMs === undefined ? {} : { waitMs: Math.min(Math.max(0, waitMs), limits.store.retryMs) };
-  const hint = hints[status];
+  const hint = hintFor(status);
   const message = `${showAddress(response.url)} answered ${status}${hint === undefined ? '.' : `: ${hint}`}`;
   return new HttpFailure(message, later ? 'later' : 'never', wait);
 }
 
-const byHand = 'Or download the file in a browser and run `hearth models add FILE`.';
-const hints: Readonly<Record<number, string>> = {
-  401: `it needs credentials. Put them in HF_ENDPOINT or PIP_INDEX_URL (https://USER:PASSWORD@HOST). ${byHand}`,
-  403: `it refused the download. A proxy or firewall may block it. Set HF_ENDPOINT or PIP_INDEX_URL to a mirror. ${byHand}`,
-};
+function hintFor(status: number): string | undefined {
+  const { byFile, credentials, mirror } = places();
+  const byHand = `Or download the file in a browser and ${byFile}.`;
+  if (status === 401) return `it needs credentials. ${credentials} ${byHand}`;
+  if (status === 403) return `it refused the download. A proxy or firewall may block it.${mirror} ${byHand}`;
+  return undefined;
+}
 
 /** `Retry-After` is in seconds, or a date of the server's clock: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after */
 function requestedWaitMs(headers: Headers): number | undefined {

@@ -7,6 +7,7 @@ import type { CatalogueEntry, CatalogueFile, Source } from './catalogue.ts';
 import type { WorkOptions } from './files.ts';
 import { diskError, errorCode, fileBytes, hashFile, requireSpace } from './files.ts';
 import { type FinishedFile, markFinished } from './partialFile.ts';
+import { places } from './userHelp.ts';
 
 export interface Collected {
   readonly entry: CatalogueEntry;
@@ -29,7 +30,7 @@ export async function collect(path: string, entries: readonly CatalogueEntry[]):
     }
   }
   throw notFound(
-    `${path} is not a model of the catalogue (\`hearth models list\`). To use it without importing, pass \`--model PATH\`.`,
+    `${path} is not a model of the catalogue (${places().list}). To use it without importing, ${places().withoutImport}.`,
   );
 }
 
@@ -53,7 +54,7 @@ async function sizesMatch(pairs: readonly Pair[]): Promise<boolean> {
 async function copyAll(pairs: readonly Pair[], folder: string, options: WorkOptions) {
   const sizes = await Promise.all(pairs.map(([, path]) => fileBytes(path)));
   const totalBytes = sizes.reduce<number>((sum, bytes) => sum + (bytes ?? 0), 0);
-  await requireSpace(folder, totalBytes);
+  await requireSpace(folder, [{ what: 'the copy', bytes: totalBytes }]);
   let doneBytes = 0;
   const copied: (FinishedFile & { readonly name: string })[] = [];
   for (const [file, origin] of pairs) {

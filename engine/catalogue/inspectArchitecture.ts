@@ -5,6 +5,7 @@ import type { Activation, AttentionSpec, FeedForwardSpec, RopeSpec, RouterSpec }
 import type { WeightRole } from '../model/weights/specTensors.ts';
 import { showBytes } from '../units.ts';
 import type { InspectedModel } from './inspectModel.ts';
+import { places } from './userHelp.ts';
 
 // Rows about one model. Values are short enough to fit in a table with other models.
 
@@ -30,7 +31,7 @@ export function rowsOf(model: InspectedModel): Row[] {
 
 function originRows({ model, state, licence, download }: InspectedModel): Row[] {
   const about = download?.estimated ? 'about ' : '';
-  const pull = `not on this machine; download it with \`hearth models pull ${model}\``;
+  const pull = `not on this machine; download it ${places().pull(model)}`;
   return [
     { label: 'Licence', value: licence ?? 'not stated' },
     {

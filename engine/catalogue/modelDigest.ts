@@ -4,15 +4,20 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import { mkdir, open, readdir, stat } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { z } from 'zod';
 import { readJson, writeJson } from './files.ts';
 import { modelDigest } from './manifest.ts';
-import { isSha256 } from './paths.ts';
+import { digestDirectory, isSha256 } from './paths.ts';
 
-/** Digest of a model in the store, taken from its folder's name. */
-export const storedDigest = (path: string): string | undefined =>
-  /[\\/]sha256-([0-9a-f]{64})(?:[\\/]|$)/.exec(path)?.[1];
+/**
+ * Digest of a model in the store, taken from its folder's name: its files were hashed before they got there. Elsewhere
+ * the name of a folder proves nothing.
+ */
+export function storedDigest(path: string, storeDirectory: string): string | undefined {
+  const [models, folder = ''] = relative(resolve(storeDirectory), resolve(path)).split(sep);
+  return models === 'models' ? /^sha256-([0-9a-f]{64})$/.exec(folder)?.[1] : undefined;
+}
 
 const fileState = z.object({ name: z.string(), bytes: z.number(), changedNs: z.string(), inode: z.string() });
 type FileState = z.infer<typeof fileState>;
@@ -50,10 +55,11 @@ export class ModelDigest {
   /**
    * Records the current state of the files. Call it before loading the model.
    * @param path a GGUF, or a folder of safetensors
-   * @param directory folder of cached digests
+   * @param storeDirectory root of the model store, which also caches digests
    */
-  static async of(path: string, directory: string): Promise<ModelDigest> {
-    const stored = storedDigest(path);
+  static async of(path: string, storeDirectory: string): Promise<ModelDigest> {
+    const directory = digestDirectory(storeDirectory);
+    const stored = storedDigest(path, storeDirectory);
     if (stored !== undefined) return new ModelDigest({ path, directory, files: undefined, known: stored });
     const files = await filesOf(path).catch(() => undefined);
     const remembered = record.safeParse(await readJson(recordPath(path, directory)).catch(() => undefined)).data;

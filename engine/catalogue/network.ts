@@ -8,8 +8,8 @@ import { rootCertificates } from 'node:tls';
 import { Agent, type Dispatcher, EnvHttpProxyAgent, fetch } from 'undici';
 import { HearthError, invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { isLoopback } from './loopback.ts';
-import { type Environment, places } from './networkHelp.ts';
+import { isLoopback } from '../loopback.ts';
+import { type Environment, places } from './userHelp.ts';
 
 export { fetch };
 

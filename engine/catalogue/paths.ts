@@ -46,6 +46,9 @@ export function downloadFolder(root: string, key: string): string {
 /** Folder of KV-cache snapshots of all models. */
 export const snapshotDirectory = (root: string): string => join(root, 'sequences');
 
+/** Folder of files that are computed from models and named after their digests. */
+export const derivedDirectory = (root: string): string => join(root, 'derived');
+
 /** Folder of cached digests of models outside the store. */
 export const digestDirectory = (root: string): string => join(root, 'digests');
 

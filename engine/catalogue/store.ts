@@ -1,6 +1,6 @@
 /** The models on this machine: list, download, import, verify and remove. */
 import { createHash } from 'node:crypto';
-import { mkdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { HearthError, invalidInput, notFound, throwIfAborted } from '../errors.ts';
 import { showBytes } from '../units.ts';
@@ -20,8 +20,9 @@ import { collect } from './importModel.ts';
 import { withLock } from './lock.ts';
 import { findInstalled, type Installed, install, listInstalled, manifestName, pathToLoad } from './manifest.ts';
 import { markFinished } from './partialFile.ts';
-import { defaultStoreDirectory, lockFile } from './paths.ts';
+import { defaultStoreDirectory, derivedDirectory, lockFile } from './paths.ts';
 import { type Endpoints, endpointsFrom, fetchModel, sourceName, stagedBytes, stagingFolder } from './sources.ts';
+import { places } from './userHelp.ts';
 
 export interface StoreOptions {
   /** Root of the store. Default: `defaultStoreDirectory`. */
@@ -92,14 +93,12 @@ export class Store {
       const installed = await findInstalled(this.directory, entry.id);
       if (installed) return pathToLoad(installed);
       const size = showBytes(entry.downloadBytes);
-      throw notFound(
-        `${entry.name} is not on this machine. Download it with \`hearth models pull ${entry.id}\` (${size}).`,
-      );
+      throw notFound(`${entry.name} is not on this machine. Download it ${places().pull(entry.id)} (${size}).`);
     }
     const path = resolve(idOrPath);
     if (idOrPath !== '' && !idOrPath.includes('\0') && (await exists(path))) return path;
     const shown = JSON.stringify(idOrPath.slice(0, 200));
-    throw notFound(`${shown}: not found. It is neither a catalogue id (\`hearth models list\`) nor a file or folder.`);
+    throw notFound(`${shown}: not found. It is neither a catalogue id (${places().list}) nor a file or folder.`);
   }
 
   /** Downloads a model from the first source that has it. Returns immediately if it is installed. */
@@ -148,6 +147,7 @@ export class Store {
         // Removes the manifest first, so that a partly removed model counts as absent.
         if (installed) await rm(join(installed.folder, manifestName), { force: true });
         if (installed) await rm(installed.folder, { recursive: true, force: true });
+        await this.#removeDerived();
         for (const source of entry.sources) {
           await rm(stagingFolder(this.directory, entry, source), { recursive: true, force: true });
         }
@@ -204,6 +204,7 @@ export class Store {
           root: this.directory,
           endpoints: this.#options.endpoints ?? endpointsFrom(process.env),
           retry: this.#options.retry ?? defaultRetry,
+          packedBytes: packedBytes(entry, await this.#hardware()),
           signal: options.signal,
           onBytes: reporter(name, options.onProgress),
         });
@@ -229,12 +230,12 @@ export class Store {
 
   async #downloadError(entry: CatalogueEntry, failures: readonly string[]): Promise<HearthError> {
     const keptBytes = await stagedBytes(this.directory, entry);
-    const kept = keptBytes > 0 ? ` ${showBytes(keptBytes)} are kept; the next pull resumes there.` : '';
+    const kept = keptBytes > 0 ? ` ${showBytes(keptBytes)} are kept; the next download resumes there.` : '';
     const files = entry.files.length === 1 ? `the file ${entry.files[0]?.name ?? ''}` : 'a folder with its files';
     return new HearthError(
       'unavailable',
       `Could not download ${entry.name}. ${failures.join(' ')}${kept} ` +
-        `Without internet access, copy ${files} to this machine and run \`hearth models add PATH\`.`,
+        `Without internet access, copy ${files} to this machine and ${places().byFile}.`,
     );
   }
 
@@ -254,12 +255,23 @@ export class Store {
     return damaged;
   }
 
+  /** Removes what was computed from models that are no longer there. */
+  async #removeDerived(): Promise<void> {
+    const digests = new Set((await listInstalled(this.directory)).map(({ manifest }) => manifest.digest));
+    const folder = derivedDirectory(this.directory);
+    for (const name of await readdir(folder).catch(() => [])) {
+      const digest = /^[0-9a-f]{64}(?=\.)/.exec(name)?.[0];
+      if (digest !== undefined && !digests.has(digest)) await rm(join(folder, name), { force: true });
+    }
+  }
+
   /** Turns an installed model back into a partial download without the damaged files. */
   async #removeDamaged(entry: CatalogueEntry, installed: Installed, damaged: readonly string[]) {
     const { folder, manifest } = installed;
     const [first] = entry.sources;
     await rm(join(folder, manifestName), { force: true });
     for (const name of damaged) await rm(join(folder, name), { force: true });
+    await this.#removeDerived();
     const intact = manifest.files.filter((file) => !damaged.includes(file.name));
     for (const file of intact) await markFinished(folder, file.name, file.bytes, file.sha256);
     if (first && intact.length > 0) {
@@ -272,9 +284,18 @@ export class Store {
     }
     return invalidInput(
       `${damaged.join(', ')} of ${entry.name} was damaged and has been removed. ` +
-        `Download it again with \`hearth models pull ${entry.id}\`.`,
+        `Download it again ${places().pull(entry.id)}.`,
     );
   }
+}
+
+/**
+ * What the CPU backend writes at the first load, about: a scale of four bytes for each 32 values makes 4-bit weights a quarter
+ * larger (SmolLM2 Q4_1: 122 MB of 98 MB), and unquantised ones become f32. A GPU takes the file as it is.
+ */
+function packedBytes({ files, downloadBytes }: CatalogueEntry, { gpu }: Hardware): number {
+  if (gpu) return 0;
+  return Math.ceil(downloadBytes * (files.every(({ name }) => name.endsWith('.gguf')) ? 1.3 : 2));
 }
 
 async function exists(path: string): Promise<boolean> {
@@ -298,6 +319,7 @@ export function toModelEntry(model: StoredModel) {
     licence: entry.licence.name,
     family: entry.family,
     embedding: entry.roles.includes('embedding'),
+    fillInTheMiddle: entry.fillInTheMiddle,
     contextTokens: entry.contextTokens,
     parameters: entry.parameters,
     downloadBytes: entry.downloadBytes,

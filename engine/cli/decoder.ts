@@ -1,5 +1,4 @@
 /** Loads a decoder without the engine, for commands that work on token ids. */
-import { join } from 'node:path';
 import type { Decoder } from '../backend/backend.ts';
 import { defaultModelId } from '../catalogue/catalogue.ts';
 import { openStore } from '../catalogue/store.ts';
@@ -24,7 +23,7 @@ export interface OpenDecoder {
 export async function withDecoder<Result>(
   values: Values,
   terminal: Terminal,
-  contextTokens: number,
+  contextTokens: number | undefined,
   run: (open: OpenDecoder) => Promise<Result>,
 ): Promise<Result> {
   const store = openStore();
@@ -35,10 +34,10 @@ export async function withDecoder<Result>(
   try {
     const { decoder, notes } = await decoderFor(model, {
       backend: values.backend(),
-      contextTokens: values.number('context', { least: contextTokens, integer: true }) ?? Math.max(16, contextTokens),
+      contextTokens: contextOf(values, contextTokens),
       threads: values.count('threads'),
       cachePrecision: values.cachePrecision(),
-      cacheDirectory: join(store.directory, 'derived'),
+      storeDirectory: store.directory,
       onProgress: ({ doneBytes, totalBytes }) => progress.show('Loading', doneBytes, totalBytes, 'bytes'),
       signal: terminal.signal,
     });
@@ -56,4 +55,10 @@ export async function withDecoder<Result>(
     progress.end();
     await model.file.close();
   }
+}
+
+/** @param least what the command needs; absent: as a load without a wish. */
+function contextOf(values: Values, least: number | undefined): number | undefined {
+  const asked = values.number('context', { least: least ?? 16, integer: true });
+  return asked ?? (least === undefined ? undefined : Math.max(16, least));
 }

@@ -1,3 +1,4 @@
+import { defaultStoreDirectory, derivedDirectory } from '../catalogue/paths.ts';
 import { discoverDevices } from '../runtime/backends.ts';
 import type { Command } from './command.ts';
 import { json } from './session.ts';
@@ -9,7 +10,7 @@ export const devices: Command = {
   options: [],
   async run(values, terminal) {
     values.none();
-    const found = await discoverDevices();
+    const found = await discoverDevices(derivedDirectory(defaultStoreDirectory()));
     if (values.switch('json')) {
       json(terminal, found);
       return;

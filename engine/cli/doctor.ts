@@ -6,13 +6,14 @@ import { constants } from 'node:fs';
 import { access, mkdir, statfs } from 'node:fs/promises';
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os';
 import packageJson from '../../package.json' with { type: 'json' };
-import { defaultStoreDirectory } from '../catalogue/paths.ts';
+import { defaultStoreDirectory, derivedDirectory } from '../catalogue/paths.ts';
 import { openStore } from '../catalogue/store.ts';
 import { createReader } from '../index/syntax/treeSitter.ts';
 import { discoverDevices } from '../runtime/backends.ts';
 import { showBytes } from '../units.ts';
 import type { Command } from './command.ts';
 import { json } from './session.ts';
+import { showTuning } from './tune.ts';
 
 interface Finding {
   readonly part: string;
@@ -57,10 +58,15 @@ const checks: Readonly<Record<string, Check>> = {
     return { state: 'ok', text: 'onnxruntime-node is loaded' };
   },
   Devices: async () =>
-    (await discoverDevices()).map(({ backend, found, description, notes }) => ({
+    (await devices()).map(({ backend, found, description, notes }) => ({
       state: found ? 'ok' : 'limited',
       text: withoutPaths(`${backend}: ${[description, ...notes].join(' ')}`),
     })),
+  Tuning: async () => {
+    const reports = (await devices()).flatMap(({ tuning }) => tuning);
+    const text = reports.map((report) => ['', ...showTuning(report)].join('\n    '));
+    return text.map((table) => ({ state: 'ok', text: table }));
+  },
   Grammars: async () => {
     await createReader('typescript', '(identifier) @name');
     return { state: 'ok', text: 'tree-sitter parses' };
@@ -94,6 +100,8 @@ const checks: Readonly<Record<string, Check>> = {
     return { state: 'ok', text };
   },
 };
+
+const devices = () => discoverDevices(derivedDirectory(defaultStoreDirectory()));
 
 /** Removes absolute paths, because they often contain the user's name. */
 const withoutPaths = (text: string): string => text.replaceAll(/(?:[A-Za-z]:)?(?:[\\/][^\s\\/:'"]+){2,}/g, '(path)');

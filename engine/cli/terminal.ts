@@ -9,6 +9,29 @@ export interface Terminal {
   readonly signal: AbortSignal;
 }
 
+/**
+ * Replaces control characters by their escapes, which JSON reads as the same characters. Names of files, metadata of models
+ * and answers could otherwise rewrite what a terminal shows, or more. Tabs and line ends stay.
+ */
+export const printable = (text: string): string => text.replaceAll(controls, escaped);
+
+/** The same for stderr, where progress returns to the start of its line and thinking is grey. */
+export const printableStatus = (text: string): string =>
+  text.replaceAll(controls, (found, at) =>
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: Hearth's own.
+    /^\u001b\[(?:90|39)m$/.test(found) || (found === '\r' && (at === 0 || at === text.length - 1))
+      ? found
+      : escaped(found),
+  );
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+const controls = /\r\n|\u001b\[(?:90|39)m|[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+function escaped(found: string): string {
+  if (found === '\r\n') return found;
+  return `\\u${found.charCodeAt(0).toString(16).padStart(4, '0')}${found.slice(1)}`;
+}
+
 /** Shorter work shows no progress. */
 const delayMs = 1000;
 

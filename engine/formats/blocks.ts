@@ -112,6 +112,24 @@ const float8E5m2Value = (bits: number): number => float16Value(bits << 8);
 
 /** 65,536 values, 256 KiB. */
 export const float16Values = Float32Array.from({ length: 0x10000 }, (_, bits) => float16Value(bits));
+
+/** The nearest f16, the even one of two, as its bits; beyond 65504 infinite. (`Float16Array` needs Node 24.) */
+export function float16Bits(value: number): number {
+  const magnitude = Math.abs(value);
+  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+  if (Number.isNaN(value)) return 0x7e00;
+  if (magnitude >= 65_520) return sign | 0x7c00;
+  const exponent = Math.max(-14, Math.floor(Math.log2(magnitude)));
+  // 1024 to 2047 steps of this exponent, fewer below 2^-14; a carry into the exponent is right as it is.
+  const steps = roundToEven(magnitude / 2 ** (exponent - 10));
+  return sign | (1024 * (exponent + 14) + steps);
+}
+
+/** Halves go to the even neighbour, as WGSL's `round` has it. */
+export function roundToEven(value: number): number {
+  const nearest = Math.round(value);
+  return Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : nearest;
+}
 export const float8E4m3Values = Float32Array.from({ length: 256 }, (_, bits) => float8E4m3Value(bits));
 export const float8E5m2Values = Float32Array.from({ length: 256 }, (_, bits) => float8E5m2Value(bits));
 export const float8E8m0Values = Float32Array.from({ length: 256 }, (_, bits) => float8E8m0Value(bits));

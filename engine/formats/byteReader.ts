@@ -18,7 +18,7 @@ export class ByteReader {
   readonly #source: ByteSource;
   /** Reads must end here; `#endReason` explains it in messages. */
   #end: number;
-  #endReason = 'the file ends';
+  #endReason = 'the file is incomplete: it ends';
   readonly #chunk: Buffer<ArrayBuffer>;
   readonly #view: DataView;
   #chunkStart = 0;

@@ -2,6 +2,7 @@
 import { basename, dirname, join } from 'node:path';
 import { invalidInput } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { showBytes } from '../units.ts';
 import { byteLengthOf } from './blocks.ts';
 import { ByteReader, type ByteSource, quoted } from './byteReader.ts';
 import { type GgufMetadata, type GgufValue, metadataNumber, optionalMetadata, readGgufValue } from './ggufMetadata.ts';
@@ -259,16 +260,20 @@ function placeTensors(
   const padded = (bytes: number): number => Math.ceil(bytes / alignment) * alignment;
   const dataStart = padded(reader.position);
   const tensors = new Map<string, StoredTensor>();
-  let expected = 0;
+  let [expected, endBytes] = [0, 0];
   for (const { name, type, shape, byteLength, offset } of rows.values()) {
     reader.within('tensor', name);
     if (offset !== expected) throw reader.fail(`its offset is ${offset}, but the tensors before it end at ${expected}`);
     const fileOffset = dataStart + offset;
-    if (fileOffset + byteLength > fileBytes) {
-      throw reader.fail(`its ${byteLength} bytes at ${fileOffset} reach behind the end of the file (${fileBytes})`);
-    }
     tensors.set(name, { name, type, shape, byteLength, part, fileOffset });
+    endBytes = fileOffset + byteLength;
     expected = padded(offset + byteLength);
+  }
+  if (endBytes > fileBytes) {
+    reader.within('header');
+    throw reader.fail(
+      `the file is incomplete: it has ${showBytes(fileBytes)} of ${showBytes(endBytes)}. Download or copy it again`,
+    );
   }
   return tensors;
 }

@@ -5,7 +5,7 @@
 
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
-import { readFile, writeFile } from 'node:fs/promises';
+import { type FileHandle, open, readFile, rm, stat } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type OpenAI from 'openai';
@@ -230,16 +230,41 @@ const digestOf = (token: string): Buffer => createHash('sha256').update(token).d
 /** 256 bits: 43 characters of base64url. */
 export const newToken = (): string => randomBytes(32).toString('base64url');
 
-/** Reads the token from `path`, or creates the file with a new token. */
+/** Reads the token from `path`, or creates the file with a new token. @throws HearthError `invalid-input` */
 export async function tokenInFile(path: string): Promise<string> {
+  const file = await open(path, 'wx', 0o600).catch((error: unknown) => {
+    if (error instanceof Error && Reflect.get(error, 'code') === 'EEXIST') return undefined;
+    throw unwritable(path, error);
+  });
+  return file ? writeToken(path, file) : readToken(path);
+}
+
+async function writeToken(path: string, file: FileHandle): Promise<string> {
+  const token = newToken();
   try {
-    const token = newToken();
-    await writeFile(path, `${token}\n`, { mode: 0o600, flag: 'wx' });
+    await file.writeFile(`${token}\n`);
+    // A full disk may show only now. A file without its token would be refused at every later start.
+    await file.sync();
     return token;
   } catch (error) {
-    if (!(error instanceof Error && Reflect.get(error, 'code') === 'EEXIST')) {
-      throw invalidInput(`Can't write the token to ${path}: ${error instanceof Error ? error.message : error}`);
-    }
+    await rm(path, { force: true });
+    throw unwritable(path, error);
+  } finally {
+    await file.close();
+  }
+}
+
+function unwritable(path: string, error: unknown): HearthError {
+  return invalidInput(`Can't write the token to ${path}: ${error instanceof Error ? error.message : error}`);
+}
+
+async function readToken(path: string): Promise<string> {
+  // Windows has access lists instead of these bits.
+  const { mode } = await stat(path);
+  if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
+    throw invalidInput(
+      `Other users of this machine may read ${path}. Remove the file to get a new token, or run \`chmod 600\` on it if only you could ever read it.`,
+    );
   }
   const token = (await readFile(path, 'utf8')).trim();
   if (token.length >= limits.server.tokenChars && !/\s/.test(token)) return token;

@@ -8,7 +8,7 @@ import type { CacheDemand, Decoder, Sequence } from '../backend/backend.ts';
 import { type PrefixMatch, PrefixTree } from './prefixTree.ts';
 
 export interface PrefixCacheOptions {
-  readonly decoder: Pick<Decoder, 'createSequence' | 'canAllocate'>;
+  readonly decoder: Pick<Decoder, 'createSequence' | 'canAllocate' | 'memory'>;
   /** Most idle sequences of an owner. */
   readonly maxIdle: (owner: string) => number;
 }
@@ -132,6 +132,17 @@ export class PrefixCache {
     const own = [...this.#idle].filter(({ owner }) => owner === idle.owner);
     const excess = own.length - this.#options.maxIdle(idle.owner);
     for (const oldest of own.slice(0, Math.max(0, excess))) this.#drop(oldest);
+    this.#shrink(idle);
+  }
+
+  /** Gives up idle sequences beyond the decoder's limit, but not the one that was just used. */
+  #shrink(newest: IdleSequence): void {
+    for (;;) {
+      const { cacheBytes, idleLimitBytes = Number.POSITIVE_INFINITY } = this.#options.decoder.memory();
+      const least = this.#nextToEvict();
+      if (cacheBytes <= idleLimitBytes || least === undefined || least === newest) return;
+      this.#drop(least);
+    }
   }
 
   #reuse(tokens: readonly number[], owner: string): Sequence | undefined {

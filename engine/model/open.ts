@@ -118,8 +118,9 @@ export async function readConfig(path: string): Promise<unknown> {
     if (size > limits.model.configBytes) throw invalidInput(`${path} has ${size} bytes, too many for a configuration.`);
     return JSON.parse(await file.readFile('utf8'));
   } catch (error) {
+    if (error instanceof HearthError) throw error;
     if (error instanceof SyntaxError) throw new HearthError('invalid-input', `${path} isn't JSON.`, { cause: error });
-    throw error;
+    throw new HearthError('unavailable', `${path} can't be read.`, { cause: error });
   } finally {
     await file.close();
   }

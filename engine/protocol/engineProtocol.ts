@@ -90,7 +90,12 @@ export type ModelCard = z.infer<typeof modelCard>;
 export const modelChange = z.object({ message: z.string(), card: modelCard });
 export type ModelChange = z.infer<typeof modelChange>;
 
+/** What a loaded model does. The chat model also completes where no model has that role. */
+export const modelRoles = ['chat', 'completion'] as const;
+export type ModelRole = (typeof modelRoles)[number];
+
 export const loadParams = z.object({
+  role: z.enum(modelRoles).default('chat'),
   /** Catalogue id, or an absolute path to a GGUF file or a safetensors directory. */
   model: z.string(),
   backend: backendChoice.default('auto'),
@@ -102,6 +107,9 @@ export const loadParams = z.object({
   diskCacheBytes: z.number().int().min(0).default(limits.cache.snapshotBytes),
 });
 export type LoadParams = z.input<typeof loadParams>;
+
+/** Absent role: all models. */
+export const unloadParams = z.object({ role: z.enum(modelRoles).optional() });
 
 /** An OpenAI-compatible server chosen by the user. */
 export const remoteServerParams = z.object({
@@ -135,6 +143,8 @@ export const modelEntry = z.object({
   family: z.string(),
   /** An embedding model: for search only, not for chat or completion. */
   embedding: z.boolean(),
+  /** Trained to complete between what stands before and after the cursor. */
+  fillInTheMiddle: z.boolean(),
   /** Context that the model was trained for. The model card of the loaded model has the actual context. */
   contextTokens: z.number(),
   parameters: z.number(),
@@ -412,6 +422,8 @@ export const engineStatus = z.object({
   protocolVersion: z.number(),
   state: z.enum(['empty', 'loading', 'ready', 'busy']),
   model: modelCard.optional(),
+  /** Absent if the chat model completes. */
+  completionModel: modelCard.optional(),
   queuedRequests: z.number(),
   residentBytes: z.number(),
   cacheBytes: z.number(),
@@ -453,7 +465,7 @@ export const engineRequests = {
   remoteModels: { params: remoteServerParams, result: z.array(remoteModel) },
   startServer: { params: startServerParams, result: serverAddress },
   stopServer: { params: none, result: done },
-  unload: { params: none, result: done },
+  unload: { params: unloadParams, result: done },
   status: { params: none, result: engineStatus },
   complete: { params: completeParams, result: completeResult },
   warm: { params: warmParams, result: warmResult },

@@ -1,7 +1,7 @@
 /** The backends of this machine, in the order in which `auto` tries them. */
 
 import { cpus } from 'node:os';
-import type { Backend, BackendName, Decoder, LoadOptions } from '../backend/backend.ts';
+import type { Backend, BackendName, Decoder, LoadOptions, TuningReport } from '../backend/backend.ts';
 import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { describeGpu } from '../backend/webgpu/device/adapter.ts';
 import { detectHardware } from '../catalogue/fit.ts';
@@ -28,7 +28,10 @@ export const candidates: readonly Candidate[] = [
     name: 'webgpu',
     // A software GPU is used only on request, because the CPU backend is faster.
     open: async (choice) =>
-      (await import('../backend/webgpu/index.ts')).createWebgpuBackend({ gpu: { refuseSoftware: choice === 'auto' } }),
+      (await import('../backend/webgpu/index.ts')).createWebgpuBackend({
+        gpu: { refuseSoftware: choice === 'auto' },
+        selfCheck: true,
+      }),
   },
   { name: 'onnx', open: async () => (await import('../backend/onnx/index.ts')).onnxBackend },
   { name: 'reference', open: async () => (await import('../backend/reference/index.ts')).referenceBackend },
@@ -98,16 +101,23 @@ interface Device {
   readonly description: string;
   /** Disabled features and the reasons. */
   readonly notes: readonly string[];
+  /** Of each kind of model that was timed on it. */
+  readonly tuning: readonly TuningReport[];
 }
 
-/** In the order in which `auto` tries them. */
-export async function discoverDevices(): Promise<Device[]> {
-  return [await discoverGpu(), processor()];
+/**
+ * In the order in which `auto` tries them.
+ * @param derived the directory where loads keep what they learned of a device (`LoadOptions.cacheDirectory`)
+ */
+export async function discoverDevices(derived: string): Promise<Device[]> {
+  return [await discoverGpu(derived), processor()];
 }
 
-async function discoverGpu(): Promise<Device> {
+async function discoverGpu(derived: string): Promise<Device> {
   try {
     const { Gpu } = await import('../backend/webgpu/device/gpu.ts');
+    const { tuningReports } = await import('../backend/webgpu/tuning.ts');
+    const { checkNotes } = await import('../backend/webgpu/check/selfCheck.ts');
     const gpu = await Gpu.open();
     const { capabilities } = gpu;
     gpu.dispose();
@@ -118,11 +128,16 @@ async function discoverGpu(): Promise<Device> {
       found: true,
       usedByAuto: !capabilities.software,
       description: describeGpu(capabilities),
-      notes: [...(capabilities.software ? [slow] : []), ...capabilities.notes],
+      notes: [
+        ...(capabilities.software ? [slow] : []),
+        ...capabilities.notes,
+        ...(await checkNotes(capabilities, derived)),
+      ],
+      tuning: await tuningReports(capabilities, derived),
     };
   } catch (error) {
     if (!(error instanceof HearthError)) throw error;
-    return { backend: 'webgpu', found: false, usedByAuto: false, description: error.message, notes: [] };
+    return { backend: 'webgpu', found: false, usedByAuto: false, description: error.message, notes: [], tuning: [] };
   }
 }
 
@@ -136,5 +151,6 @@ function processor(): Device {
     usedByAuto: true,
     description: `${name}: ${cores} threads; ${memory}.`,
     notes: [],
+    tuning: [],
   };
 }

@@ -1,5 +1,5 @@
 /** The embedding model of the index. It runs in the indexer process, beside the engine's model. */
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import { findEntry } from '../catalogue/catalogue.ts';
 import { openStore } from '../catalogue/store.ts';
 import { unsupported } from '../errors.ts';
@@ -28,8 +28,7 @@ export async function openEmbedder(
   const store = openStore(storeDirectory === undefined ? {} : { directory: storeDirectory });
   const path = await store.resolve(model);
   const name = findEntry(model)?.name ?? basename(path);
-  const cacheDirectory = join(store.directory, 'derived');
-  const request = { id: model, name, path, backend, contextTokens, threads, cacheDirectory, signal };
+  const request = { id: model, name, path, backend, contextTokens, threads, storeDirectory: store.directory, signal };
   const loaded = await loadModel({ ...request, onProgress: () => {} });
   const { embedding } = loaded;
   if (!embedding) {

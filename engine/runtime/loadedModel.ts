@@ -6,7 +6,8 @@ import { DoesNotFit } from '../backend/memoryPlan.ts';
 import { catalogue } from '../catalogue/catalogue.ts';
 import { bestWithin } from '../catalogue/fit.ts';
 import { storedDigest } from '../catalogue/modelDigest.ts';
-import { HearthError, invalidInput, throwIfAborted } from '../errors.ts';
+import { derivedDirectory } from '../catalogue/paths.ts';
+import { firstIssue, HearthError, invalidInput, throwIfAborted } from '../errors.ts';
 import { PrefixCache } from '../kv/prefixCache.ts';
 import { type Digest, Snapshots } from '../kv/snapshots.ts';
 import { limits } from '../limits.ts';
@@ -22,6 +23,7 @@ import type { SamplerSettings } from '../sampling/sampler.ts';
 import { generationConfig, samplingDefaults } from '../sampling/samplingDefaults.ts';
 import { prepareHealing } from '../sampling/tokenHealing.ts';
 import { engineScheduler, type Machine, type Scheduler } from '../scheduler/scheduler.ts';
+import type { SharedDevice } from '../scheduler/sharedDevice.ts';
 import { Speculation } from '../scheduler/speculation.ts';
 import type { EmbeddingModel } from '../tasks/embed.ts';
 import { readOptionalJson } from '../tokenizer/readConfig.ts';
@@ -35,15 +37,19 @@ export interface LoadRequest {
   readonly path: string;
   readonly backend: BackendChoice;
   readonly contextTokens?: number | undefined;
+  /** Without `contextTokens`, the context is no longer than this. */
+  readonly mostContextTokens?: number | undefined;
   readonly threads?: number | undefined;
   readonly cachePrecision?: CachePrecision | undefined;
-  /** Folder for files derived from the weights. */
-  readonly cacheDirectory?: string | undefined;
+  /** Root of the model store, for files that are computed from the weights. */
+  readonly storeDirectory?: string | undefined;
   /** For sequences that outlive the process, how many bytes of them, and what they are told apart by; absent or 0: none do. */
   readonly snapshots?: { readonly directory: string; readonly limitBytes: number; readonly digest: Digest };
   readonly onProgress: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void;
   /** Called when a lost device was replaced. */
   readonly onChange?: (change: { readonly message: string; readonly card: ModelCard }) => void;
+  /** The device that other loaded models use too. */
+  readonly device?: SharedDevice;
   readonly signal: AbortSignal;
 }
 
@@ -109,9 +115,9 @@ export async function decoderFor(
   request: Omit<LoadRequest, 'id' | 'name' | 'path'> & Pick<LoadOptions, 'meanwhile'>,
   among?: readonly Candidate[],
 ): Promise<LoadedDecoder> {
-  const spec = specFor(model, request.contextTokens);
-  const { threads, cachePrecision, cacheDirectory, onProgress, meanwhile, signal } = request;
-  const digest = storedDigest(model.path);
+  const spec = specFor(model, request);
+  const { threads, cachePrecision, storeDirectory, onProgress, meanwhile, signal } = request;
+  const digest = storeDirectory === undefined ? undefined : storedDigest(model.path, storeDirectory);
   const options: LoadOptions = {
     onProgress,
     signal,
@@ -119,7 +125,8 @@ export async function decoderFor(
     ...(meanwhile && { meanwhile }),
     ...(threads !== undefined && { threads }),
     ...(cachePrecision !== undefined && { cachePrecision }),
-    ...(cacheDirectory !== undefined && digest !== undefined && { cacheDirectory, digest }),
+    ...(storeDirectory !== undefined && { cacheDirectory: derivedDirectory(storeDirectory) }),
+    ...(digest !== undefined && { digest }),
   };
   try {
     return await loadDecoder(request.backend, spec, model.weights, options, among);
@@ -135,12 +142,15 @@ function withSuggestion(error: DoesNotFit): DoesNotFit {
   return new DoesNotFit(`${error.message}${suggestion}`, error.usableBytes, 0);
 }
 
-function specFor(model: Computed, contextTokens: number | undefined): DecoderSpec {
-  const longest = longestContextTokens(model.spec);
-  if (contextTokens !== undefined && contextTokens > longest) {
+function specFor(
+  { spec }: Computed,
+  { contextTokens, mostContextTokens = spec.contextTokens }: Pick<LoadRequest, 'contextTokens' | 'mostContextTokens'>,
+): DecoderSpec {
+  if (contextTokens === undefined) return { ...spec, contextTokens: Math.min(spec.contextTokens, mostContextTokens) };
+  const longest = longestContextTokens(spec);
+  if (contextTokens > longest)
     throw invalidInput(`The model supports a context of at most ${longest} tokens; ${contextTokens} were requested.`);
-  }
-  return contextTokens === undefined ? model.spec : withContext(model.spec, contextTokens);
+  return withContext(spec, contextTokens);
 }
 
 interface Parts {
@@ -161,7 +171,7 @@ function assemble(model: Checkpoint, loaded: LoadedDecoder, parts: Parts): Loade
     request.onChange?.({ message: recovered.notice, card });
     return machine;
   });
-  const scheduler = engineScheduler(machine, { recover });
+  const scheduler = engineScheduler(machine, { recover, device: request.device, tunesWhileIdle: true });
   void machine.snapshots?.start();
   return {
     get card() {
@@ -261,7 +271,7 @@ async function readGenerationConfig(path: string): Promise<ReturnType<typeof gen
   if (json === undefined) return undefined;
   const parsed = generationConfig.safeParse(json);
   if (parsed.success) return parsed.data;
-  throw invalidInput(`${basename(directory)}/generation_config.json: ${parsed.error.issues[0]?.message ?? 'invalid'}`);
+  throw invalidInput(`${basename(directory)}/generation_config.json: ${firstIssue(parsed.error.issues)}.`);
 }
 
 // After a device loss the model is loaded on the same device once; after another loss soon, on the next backend.

@@ -4,7 +4,9 @@ import type { StoreProgress } from '../catalogue/files.ts';
 import { detectMachine } from '../catalogue/fit.ts';
 import { inspectionText, usualContexts } from '../catalogue/inspectArchitecture.ts';
 import { type InspectedModel, inspectModel } from '../catalogue/inspectModel.ts';
+import { snapshotDirectory } from '../catalogue/paths.ts';
 import { type Store, toModelEntry } from '../catalogue/store.ts';
+import { listSnapshots, removeSnapshot } from '../kv/snapshotFile.ts';
 import type { ModelEntry, Progress } from '../protocol/engineProtocol.ts';
 
 export class EngineModels {
@@ -37,8 +39,13 @@ export class EngineModels {
     return toModelEntry(await this.#store.verify(id, { signal, onProgress: (step) => this.#report(id, step) }));
   }
 
+  /** With its snapshots and what was computed from its weights. */
   async remove(id: string): Promise<ModelEntry> {
-    return toModelEntry(await this.#store.remove(id));
+    const removed = await this.#store.remove(id);
+    const snapshots = await listSnapshots(snapshotDirectory(this.#store.directory));
+    const own = snapshots.filter(({ header }) => header.model === removed.entry.name);
+    await Promise.all(own.map(removeSnapshot));
+    return toModelEntry(removed);
   }
 
   /** Explains a model, or compares several, without loading or downloading them. */

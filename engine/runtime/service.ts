@@ -1,9 +1,7 @@
-/** The engine: one loaded model at a time, and the requests to it. It knows no transport; rpc.ts adds one. */
-import { basename, join } from 'node:path';
+/** The engine: the requests to the loaded models. It knows no transport; rpc.ts adds one. */
+import { join } from 'node:path';
 import type { z } from 'zod';
-import { findEntry } from '../catalogue/catalogue.ts';
-import { ModelDigest } from '../catalogue/modelDigest.ts';
-import { digestDirectory, snapshotDirectory } from '../catalogue/paths.ts';
+import { snapshotDirectory } from '../catalogue/paths.ts';
 import { openStore, type Store } from '../catalogue/store.ts';
 import { cancelled, HearthError, invalidInput, throwIfAborted, unsupported } from '../errors.ts';
 import { clearSnapshots } from '../kv/snapshotFile.ts';
@@ -24,12 +22,15 @@ import {
   type loadParams,
   type ModelCard,
   type ModelChange,
+  type ModelRole,
+  modelRoles,
   type Progress,
   protocolVersion,
   type Sampling,
   type SummariseResult,
   type streamName,
   type summariseParams,
+  type unloadParams,
   type WarmResult,
   type warmParams,
 } from '../protocol/engineProtocol.ts';
@@ -44,9 +45,10 @@ import type { Generated, GenerationStatistics } from '../tasks/generate.ts';
 import { continueText, requireShort } from '../tasks/rawText.ts';
 import { runInSlices } from '../tasks/slices.ts';
 import type { Summariser } from '../tasks/summarise.ts';
-import { completionToWarm, warmUp } from '../tasks/warmUp.ts';
-import { type LoadedModel, loadModel } from './loadedModel.ts';
+import { CutAhead, completionToWarm, promptAfterCut, warmUp } from '../tasks/warmUp.ts';
+import type { LoadedModel } from './loadedModel.ts';
 import { EngineModels } from './modelRequests.ts';
+import { ModelRoles } from './modelRoles.ts';
 import { Summaries, SummaryCache } from './summaries.ts';
 
 export interface EngineOptions {
@@ -62,75 +64,70 @@ export class Engine {
   readonly models: EngineModels;
   readonly #options: EngineOptions;
   readonly #store: Store;
-  #model: { readonly key: string; readonly loaded: LoadedModel; readonly digest: ModelDigest } | undefined;
-  /** The latest load while it runs; it will replace `#model`. */
-  #loading: { readonly key: string; readonly card: Promise<ModelCard>; readonly abort: () => void } | undefined;
-  /** Loads and unloads are sequential. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #roles: ModelRoles;
   #last: GenerationStatistics | undefined;
   /** Ends the thinking of running chats, by stream. */
   readonly #thinking = new Map<string, AbortController>();
+  readonly #cutAhead = new CutAhead();
 
   constructor(options: EngineOptions) {
     this.#options = options;
     this.#store = openStore(options.storeDirectory === undefined ? {} : { directory: options.storeDirectory });
     this.models = new EngineModels(this.#store, options.onProgress);
+    this.#roles = new ModelRoles({
+      store: this.#store,
+      onProgress: options.onProgress,
+      onChange: (change) => options.onModelChange?.(change),
+    });
   }
 
-  /**
-   * Replaces the loaded model, unless it is the same model with the same settings. A later load cancels an earlier one.
-   */
-  async load(params: z.output<typeof loadParams>, signal?: AbortSignal): Promise<ModelCard> {
-    throwIfAborted(signal);
-    const { model, backend, contextTokens, threads, cachePrecision, diskCacheBytes } = params;
-    const key = JSON.stringify([model, backend, contextTokens, threads, cachePrecision, diskCacheBytes]);
-    if (this.#loading?.key === key) return this.#loading.card;
-    if (!this.#loading && this.#model?.key === key) return this.#model.loaded.card;
-    this.#loading?.abort();
-    const controller = new AbortController();
-    const abort = (): void => controller.abort();
-    signal?.addEventListener('abort', abort, { once: true });
-    const card = this.#inTurn(() => this.#replace(params, key, controller.signal));
-    const loading = { key, card, abort };
-    this.#loading = loading;
-    try {
-      return await card;
-    } finally {
-      signal?.removeEventListener('abort', abort);
-      if (this.#loading === loading) this.#loading = undefined;
-    }
+  /** Loads the model of a role in place of the one that has it. A later load cancels an earlier one. */
+  load(params: z.output<typeof loadParams>, signal?: AbortSignal): Promise<ModelCard> {
+    return this.#roles.load(params, signal);
   }
 
-  async unload(): Promise<void> {
-    this.#loading?.abort();
-    await this.#inTurn(() => this.#drop());
+  hasRole(role: ModelRole): boolean {
+    return this.#roles.get(role) !== undefined;
+  }
+
+  async unload({ role }: z.output<typeof unloadParams> = {}): Promise<void> {
+    const roles = role === undefined ? modelRoles : [role];
+    await Promise.all(roles.map((each) => this.#roles.unload(each)));
   }
 
   async clearCache(): Promise<ClearedCache> {
-    await this.#model?.loaded.clearCache();
+    for (const model of this.#roles.all) await model.clearCache();
     return clearSnapshots(snapshotDirectory(this.#store.directory));
   }
 
   status(): EngineStatus {
-    const loaded = this.#model?.loaded;
+    const chat = this.#roles.get('chat')?.loaded;
+    const completion = this.#roles.get('completion')?.loaded;
+    const models = this.#roles.all;
+    const sum = (of: (model: LoadedModel) => number): number => models.reduce((total, model) => total + of(model), 0);
     // A chat in preparation has not reached the scheduler.
-    const pending = Math.max(loaded?.scheduler.pending ?? 0, this.#thinking.size);
-    const idle = loaded ? 'ready' : 'empty';
+    const pending = Math.max(
+      sum(({ scheduler }) => scheduler.pending),
+      this.#thinking.size,
+    );
+    const isLoading = modelRoles.some((role) => this.#roles.isLoading(role));
+    const idle = models.length > 0 ? 'ready' : 'empty';
     return {
       protocolVersion,
-      state: this.#loading ? 'loading' : pending > 0 ? 'busy' : idle,
-      ...(loaded && { model: loaded.card }),
+      state: isLoading ? 'loading' : pending > 0 ? 'busy' : idle,
+      ...(chat && { model: chat.card }),
+      ...(completion && { completionModel: completion.card }),
       // The first of them runs.
       queuedRequests: Math.max(0, pending - 1),
       residentBytes: process.memoryUsage.rss(),
-      cacheBytes: loaded?.scheduler.decoder.memory().cacheBytes ?? 0,
+      cacheBytes: sum(({ scheduler }) => scheduler.decoder.memory().cacheBytes),
       ...(this.#last && { last: this.#last }),
-      ...(loaded && { requests: loaded.scheduler.statistics() }),
+      ...(chat && { requests: chat.scheduler.statistics() }),
     };
   }
 
   async complete(params: z.output<typeof completeParams>, signal?: AbortSignal): Promise<CompleteResult> {
-    const { scheduler, tokenizer, contextTokens } = this.#ready();
+    const { scheduler, tokenizer, contextTokens } = this.#readyToComplete();
     // A completion should be the most likely text, so it is greedy by default.
     const { sampling, random } = samplerOf(params.sampling, greedy);
     const { stream, stop: stopStrings, ...rest } = params;
@@ -138,7 +135,11 @@ export class Engine {
       if (stream !== undefined) this.#deliver(stream, { kind: 'text', text });
     };
     const request = { ...rest, stopStrings, onText, sampling, random, signal };
+    this.#cutAhead.pause();
     const completion = this.#note(await complete(scheduler, tokenizer, contextTokens, request));
+    if (!params.whole) {
+      this.#cutAhead.read(scheduler, promptAfterCut(tokenizer, contextTokens, params, params.maxTokens));
+    }
     // A partial completion is useless.
     if (completion.finish === 'cancelled') throw cancelled();
     return { ...completion, alternatives: [...completion.alternatives] };
@@ -146,11 +147,12 @@ export class Engine {
 
   /** Computes a prompt into the cache before its request arrives. */
   async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
-    const { scheduler, tokenizer, format, contextTokens, now } = this.#ready();
     if (params.kind === 'completion') {
+      const { scheduler, tokenizer, contextTokens } = this.#readyToComplete();
       const { ids, boundaries } = completionToWarm(tokenizer, contextTokens, params, params.maxTokens);
       return warmUp(scheduler, ids, { boundaries, timeoutMs: params.timeoutMs, signal });
     }
+    const { scheduler, format, contextTokens, now } = this.#ready();
     const options = { thinking: params.thinking, now: now() };
     const { prompt } = await prepareChat({ format, contextTokens }, params.messages, options, { signal });
     throwIfAborted(signal);
@@ -263,7 +265,7 @@ export class Engine {
         ),
     };
     const cache = new SummaryCache(join(this.#store.directory, 'summaries'));
-    const summary = await new Summaries(summariser, cache, `${this.#model?.key} ${this.#model?.digest.label}`).make({
+    const summary = await new Summaries(summariser, cache, this.#roles.label('chat')).make({
       ...request,
       onText: (text) => this.#deliver(stream, { kind: 'text', text }),
       onProgress: (step) => this.#options.onProgress({ task: 'summarise', subject: stream, unit: 'parts', ...step }),
@@ -292,50 +294,12 @@ export class Engine {
     });
   }
 
-  async #replace(params: z.output<typeof loadParams>, key: string, signal: AbortSignal): Promise<ModelCard> {
-    throwIfAborted(signal);
-    const path = await this.#store.resolve(params.model);
-    await this.#drop();
-    const name = findEntry(params.model)?.name ?? basename(path);
-    const digest = await ModelDigest.of(path, digestDirectory(this.#store.directory));
-    const loaded = await loadModel({
-      ...params,
-      id: params.model,
-      name,
-      path,
-      cacheDirectory: join(this.#store.directory, 'derived'),
-      snapshots: { directory: snapshotDirectory(this.#store.directory), limitBytes: params.diskCacheBytes, digest },
-      onProgress: ({ doneBytes, totalBytes }) =>
-        this.#options.onProgress({
-          task: 'load',
-          subject: params.model,
-          message: `Loading ${name}`,
-          done: doneBytes,
-          total: totalBytes,
-          unit: 'bytes',
-        }),
-      onChange: (change) => this.#options.onModelChange?.(change),
-      signal,
-    });
-    this.#model = { key, loaded, digest };
-    return loaded.card;
-  }
-
-  async #drop(): Promise<void> {
-    const model = this.#model;
-    this.#model = undefined;
-    await model?.loaded.close();
-  }
-
-  #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
-    const result = this.#turn.then(work);
-    this.#turn = result.catch(() => {});
-    return result;
-  }
-
-  #loaded(): LoadedModel {
-    if (this.#model) return this.#model.loaded;
-    const message = this.#loading ? 'The model is still loading. Try again once it is loaded.' : 'No model is loaded.';
+  #loaded(role: ModelRole = 'chat'): LoadedModel {
+    const held = this.#roles.get(role);
+    if (held) return held.loaded;
+    const message = this.#roles.isLoading(role)
+      ? 'The model is still loading. Try again once it is loaded.'
+      : 'No model is loaded.';
     throw new HearthError('unavailable', message);
   }
 
@@ -345,8 +309,13 @@ export class Engine {
     throw unsupported(`${card.name} is no embedding model, so it gives no vectors; load one (qwen3-embedding-0.6b).`);
   }
 
-  #ready(): ReadyModel {
-    const { scheduler, text, card, sampling } = this.#loaded();
+  /** The chat model completes where no model has that role. */
+  #readyToComplete(): ReadyModel {
+    return this.#ready(this.#roles.get('completion') ? 'completion' : 'chat');
+  }
+
+  #ready(role: ModelRole = 'chat'): ReadyModel {
+    const { scheduler, text, card, sampling } = this.#loaded(role);
     if (card.embeddingDimensions !== undefined)
       throw unsupported(`${card.name} is an embedding model: it gives vectors, and neither chats nor completes.`);
     if (text) return { scheduler, ...text, contextTokens: card.contextTokens, sampling, now: () => new Date() };

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
 import { z } from 'zod';
 import { partsOf } from '../index/syntax/source.ts';
 import { limits } from '../limits.ts';
@@ -81,9 +82,11 @@ export class Summaries {
 
 const kept = z.object({ text: z.string(), parts: z.number(), finish: z.enum(['stop', 'length']) });
 type KeptSummary = z.infer<typeof kept>;
+/** With the CRC-32 of the text, against accidents. */
+const stored = kept.extend({ sum: z.number() }).refine(({ text, sum }) => crc32(text) === sum);
 
 /** Increment it when the prompts change, which makes cached summaries stale. */
-const version = 2;
+const version = 3;
 
 export class SummaryCache {
   readonly #directory: string;
@@ -92,11 +95,11 @@ export class SummaryCache {
     this.#directory = directory;
   }
 
-  /** An unreadable file counts as absent. */
+  /** An unreadable or damaged file counts as absent. */
   async get(ingredients: unknown): Promise<KeptSummary | undefined> {
     const json = await readFile(this.#path(ingredients), 'utf8').catch(() => '');
     try {
-      return kept.safeParse(JSON.parse(json)).data;
+      return stored.transform(({ sum: _, ...summary }) => summary).safeParse(JSON.parse(json)).data;
     } catch {
       return undefined;
     }
@@ -106,8 +109,8 @@ export class SummaryCache {
   async put(ingredients: unknown, { text, parts, finish }: KeptSummary): Promise<void> {
     const path = this.#path(ingredients);
     try {
-      await mkdir(this.#directory, { recursive: true });
-      await writeFile(`${path}.new`, JSON.stringify({ text, parts, finish }));
+      await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+      await writeFile(`${path}.new`, JSON.stringify({ text, parts, finish, sum: crc32(text) }), { mode: 0o600 });
       await rename(`${path}.new`, path);
       await this.#prune();
     } catch {

@@ -1,4 +1,7 @@
-/** Sends requests to the local model or to the remote server, whichever was loaded or connected last. */
+/**
+ * Sends requests to the local chat model or to the remote server, whichever was loaded or connected last; completions to
+ * the local completion model if there is one.
+ */
 import type { z } from 'zod';
 import { cancelled } from '../errors.ts';
 import type {
@@ -8,6 +11,7 @@ import type {
   ModelCard,
   RemoteModel,
   RemoteServerParams,
+  unloadParams,
   WarmResult,
   warmParams,
 } from '../protocol/engineProtocol.ts';
@@ -27,16 +31,14 @@ export class Switchboard {
   }
 
   async load(params: z.output<typeof loadParams>, signal?: AbortSignal): Promise<ModelCard> {
-    this.#turn++;
-    this.#remote = undefined;
+    if (params.role === 'chat') this.#forgetRemote();
     return this.engine.load(params, signal);
   }
 
-  /** Unloads the local model first. After a failed connection no model is available. */
+  /** Unloads the local chat model first. After a failed connection no model is available. */
   async connect(params: z.output<typeof connectParams>, signal?: AbortSignal): Promise<ModelCard> {
-    const turn = ++this.#turn;
-    this.#remote = undefined;
-    await this.engine.unload();
+    const turn = this.#forgetRemote();
+    await this.engine.unload({ role: 'chat' });
     // Loaded on demand, because most users never connect.
     const { RemoteEngine } = await import('./remote/remoteEngine.ts');
     const remote = await RemoteEngine.connect(params, this.#options, signal);
@@ -45,10 +47,14 @@ export class Switchboard {
     return remote.card;
   }
 
-  async unload(): Promise<void> {
-    this.#turn++;
+  async unload(params: z.output<typeof unloadParams> = {}): Promise<void> {
+    if (params.role !== 'completion') this.#forgetRemote();
+    await this.engine.unload(params);
+  }
+
+  #forgetRemote(): number {
     this.#remote = undefined;
-    await this.engine.unload();
+    return ++this.#turn;
   }
 
   async remoteModels(server: RemoteServerParams, signal?: AbortSignal): Promise<RemoteModel[]> {
@@ -64,12 +70,17 @@ export class Switchboard {
 
   /** A remote server manages its own cache, so there is no warm-up. */
   async warm(params: z.output<typeof warmParams>, signal?: AbortSignal): Promise<WarmResult> {
-    if (this.#remote) return { promptTokens: 0, cachedTokens: 0, finish: 'stop' };
+    const isRemote = params.kind === 'completion' ? this.completer !== this.engine : this.#remote !== undefined;
+    if (isRemote) return { promptTokens: 0, cachedTokens: 0, finish: 'stop' };
     return this.engine.warm(params, signal);
   }
 
   /** The engine for requests that both can answer. */
-  get answerer(): Pick<Engine, 'chat' | 'complete' | 'summarise' | 'countTokens'> {
+  get answerer(): Pick<Engine, 'chat' | 'summarise' | 'countTokens'> {
     return this.#remote ?? this.engine;
+  }
+
+  get completer(): Pick<Engine, 'complete'> {
+    return this.engine.hasRole('completion') ? this.engine : (this.#remote ?? this.engine);
   }
 }

@@ -4,7 +4,7 @@
  * applies the temperature last, so its top-p keeps another set; model cards publish values for this order.
  */
 
-import type { SamplingParams } from '../backend/backend.ts';
+import { notFinite, type SamplingParams } from '../backend/backend.ts';
 
 export interface SamplerSettings extends SamplingParams {
   readonly logitBias: ReadonlyMap<number, number>;
@@ -86,9 +86,10 @@ export function argmax(logits: Float32Array): number {
     if (logit > bestLogit) {
       bestLogit = logit;
       best = id;
-    } else if (Number.isNaN(logit)) throw new Error(`The logit of token ${id} is not a number.`);
+    } else if (Number.isNaN(logit)) throw notFinite();
   }
-  if (!Number.isFinite(bestLogit)) throw new Error(`The largest of ${logits.length} logits is ${bestLogit}.`);
+  if (bestLogit === Number.POSITIVE_INFINITY) throw notFinite();
+  if (bestLogit === Number.NEGATIVE_INFINITY) throw new Error(`None of ${logits.length} tokens is allowed.`);
   return best;
 }
 

@@ -4,44 +4,63 @@ import type { FreeTokens } from '../sampling/logitsProcessor.ts';
 import type { Job } from './job.ts';
 import type { StepSlice } from './nextStep.ts';
 
-/** The longest wait of a cancellation or of a request of a better class, unless a single token takes longer. */
+/** The longest wait of a cancellation or of a request of a better class, unless a single token takes longer; tokens ahead included. */
 const stepMs = 25;
 
 export interface DeviceStep {
   readonly slices: readonly SamplingSlice[];
   readonly steps: number;
+  /** Tokens that the device goes on with while these are delivered. */
+  readonly ahead: number;
+  /** The device began with them in the step before. */
+  readonly begun: boolean;
 }
 
 export class DeviceSampler {
   readonly #decoder: () => Decoder;
   /** Time of one token in the last step. */
   #tokenMs = stepMs;
+  /** Of the last step. */
+  #ahead = 0;
 
   /** @param decoder the current one; it is replaced after a device loss. */
   constructor(decoder: () => Decoder) {
     this.#decoder = decoder;
   }
 
-  /** @returns the step for these slices if the device can sample all their tokens; undefined if the host needs logits. */
-  plan(slices: readonly StepSlice<Job>[]): DeviceStep | undefined {
+  /**
+   * @param mayRunAhead nobody else waits for the device
+   * @returns the step for these slices if the device can sample all their tokens; undefined if the host needs logits.
+   */
+  plan(slices: readonly StepSlice<Job>[], mayRunAhead: boolean): DeviceStep | undefined {
+    const begunSteps = this.#ahead;
+    this.#ahead = 0;
     const allowances = slices.flatMap((slice) => this.#allowance(slice) ?? []);
     if (allowances.length < slices.length) return undefined;
-    const wanted = Math.min(
-      this.#paced(),
+    const most = Math.min(
       ...allowances.map(({ tokens }) => tokens),
       ...slices.map(({ request }) => this.#tokensLeft(request)),
     );
-    const canAllocate = this.#decoder().canAllocate(
-      slices.map(({ request: { sequence } }) => ({ sequence, tokens: wanted })),
-    );
-    const steps = canAllocate ? wanted : 1;
-    return { steps, slices: slices.flatMap(({ request }, i) => samplingSlice(request, steps, allowances[i]) ?? []) };
+    const decoder = this.#decoder();
+    const hasRoom = (tokens: number): boolean =>
+      decoder.canAllocate(slices.map(({ request: { sequence } }) => ({ sequence, tokens })));
+    const paced = this.#paced();
+    const runsAhead = mayRunAhead && paced > 1 && decoder.deviceSampling?.samplesAhead === true;
+    const share = runsAhead ? Math.floor(paced / 2) : paced;
+    const begun = begunSteps > 0 && begunSteps <= most;
+    const wanted = begun ? begunSteps : Math.min(most, share);
+    const steps = hasRoom(wanted) ? wanted : 1;
+    const further = runsAhead ? Math.min(share, most - steps) : 0;
+    const ahead = hasRoom(steps + further) ? further : 0;
+    this.#ahead = ahead;
+    const sampled = slices.flatMap(({ request }, i) => samplingSlice(request, steps + ahead, allowances[i]) ?? []);
+    return { steps, ahead, begun, slices: sampled };
   }
 
-  sample({ slices, steps }: DeviceStep): Promise<number[][]> {
+  sample({ slices, steps, ahead }: DeviceStep): Promise<number[][]> {
     const { deviceSampling } = this.#decoder();
     if (!deviceSampling) throw new Error('A step was planned for a device that cannot sample.');
-    return deviceSampling.sample(slices, steps);
+    return deviceSampling.sample(slices, steps, ahead);
   }
 
   took(step: DeviceStep, ms: number): void {

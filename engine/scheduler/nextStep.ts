@@ -21,6 +21,8 @@ export interface StepLimits {
   readonly chunkTokens: number;
   /** Sequences in one forward pass. */
   readonly maxSequences: number;
+  /** Passes that are submitted and not yet computed when another request or a cancellation comes; absent: 1. */
+  readonly passesInFlight?: number;
 }
 
 export interface StepSlice<Request> {

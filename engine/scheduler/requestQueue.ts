@@ -25,6 +25,8 @@ export interface QueueLimits extends StepLimits {
   readonly maxPendingPerClass: number;
   /** How long better classes may delay the next step of a class. */
   readonly patienceMs: Readonly<Record<RequestClass, number>>;
+  /** When a request of each class last arrived, at this queue or at another one of the same device. Absent: this queue's own. */
+  readonly arrivals?: Map<RequestClass, number>;
 }
 
 export interface QueuedRequest extends Candidate {
@@ -47,24 +49,22 @@ interface ClassState {
   virtualMs: number;
   /** When the class was last served or started to wait. */
   servedAtMs: number;
-  arrivedAtMs: number;
 }
 
 export class RequestQueue<Request extends QueuedRequest> implements Iterable<Request> {
   #limits: QueueLimits;
   readonly #turns = new Map<Request, Turn>();
   readonly #classes = new Map<RequestClass, ClassState>(
-    requestClasses.map((name) => [
-      name,
-      { pending: 0, virtualMs: 0, servedAtMs: 0, arrivedAtMs: Number.NEGATIVE_INFINITY },
-    ]),
+    requestClasses.map((name) => [name, { pending: 0, virtualMs: 0, servedAtMs: 0 }]),
   );
-  #arrivals = 0;
+  readonly #arrivals: Map<RequestClass, number>;
+  #arrived = 0;
   /** In the last prefill pass; 0 before the first. */
   #msPerToken = 0;
 
   constructor(limits: QueueLimits) {
     this.#limits = limits;
+    this.#arrivals = limits.arrivals ?? new Map();
   }
 
   get size(): number {
@@ -89,9 +89,9 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
       );
     }
     if (state.pending === 0) state.servedAtMs = nowMs;
-    state.arrivedAtMs = nowMs;
+    this.#arrivals.set(request.requestClass, nowMs);
     state.pending++;
-    this.#turns.set(request, { arrival: this.#arrivals++, servedMs: state.virtualMs, blocked: false, held: false });
+    this.#turns.set(request, { arrival: this.#arrived++, servedMs: state.virtualMs, blocked: false, held: false });
   }
 
   /** Removes the request and unblocks those that wait for memory. */
@@ -99,6 +99,13 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
     if (!this.#turns.delete(request)) throw new Error('A request ended twice.');
     this.#classOf(request).pending--;
     this.#unblock();
+  }
+
+  /** The best class with a request that neither waits for memory nor is held. */
+  bestClass(): RequestClass | undefined {
+    const waiting = new Set<RequestClass>();
+    for (const [{ requestClass }, { blocked, held }] of this.#turns) if (!blocked && !held) waiting.add(requestClass);
+    return requestClasses.find((name) => waiting.has(name));
   }
 
   #unblock(): void {
@@ -112,7 +119,9 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
 
   #chunkTokens(first: Request | undefined, nowMs: number): number {
     const isTyping = first !== undefined && this.isTypingBefore(first, nowMs);
-    return chunkTokens({ fullTokens: this.#limits.chunkTokens, msPerToken: this.#msPerToken, isTyping });
+    const { chunkTokens: fullTokens, passesInFlight = 1 } = this.#limits;
+    // While somebody types, passes are waited for one by one.
+    return chunkTokens({ fullTokens, msPerToken: this.#msPerToken * (isTyping ? 1 : passesInFlight), isTyping });
   }
 
   /** Call when the decoder is replaced. */
@@ -125,7 +134,7 @@ export class RequestQueue<Request extends QueuedRequest> implements Iterable<Req
   /** Whether a request of a better class is likely to arrive during the next step of `request`, because somebody types. */
   isTypingBefore(request: Request, nowMs: number): boolean {
     return requestClasses.slice(0, rank(request)).some((name) => {
-      const sinceMs = nowMs - this.#classOf({ requestClass: name }).arrivedAtMs;
+      const sinceMs = nowMs - (this.#arrivals.get(name) ?? Number.NEGATIVE_INFINITY);
       return sinceMs > typing.soonestMs && sinceMs < typing.latestMs;
     });
   }

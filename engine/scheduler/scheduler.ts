@@ -15,8 +15,9 @@ import { DeviceSampler, type DeviceStep } from './deviceSampling.ts';
 import { DraftTokens } from './draftTokens.ts';
 import { Job, type TokenOutcome, type TokenRequest } from './job.ts';
 import { MemoryRoom } from './memoryRoom.ts';
-import type { StepLimits, StepSlice } from './nextStep.ts';
+import type { RequestClass, StepLimits, StepSlice } from './nextStep.ts';
 import { type QueueLimits, RequestQueue } from './requestQueue.ts';
+import { type DeviceUser, SharedDevice } from './sharedDevice.ts';
 import type { Speculation } from './speculation.ts';
 import { StatisticsRecorder } from './statistics.ts';
 
@@ -30,7 +31,11 @@ export interface Machine {
   readonly speculation?: Speculation;
 }
 
-export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits> {
+export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepLimits | 'arrivals'> {
+  /** The device that other schedulers use too. Absent: this one is alone. */
+  readonly device?: SharedDevice | undefined;
+  /** Times variants of the decoder's kernels while there are no requests. */
+  readonly tunesWhileIdle?: boolean | undefined;
   /** After `device-lost`, gives another machine, on which every request continues from its tokens. Absent: the requests fail. */
   readonly recover?: (loss: HearthError, lost: Decoder) => Promise<Machine>;
   /** Monotonic milliseconds. */
@@ -41,14 +46,27 @@ export interface SchedulerOptions extends Machine, Omit<QueueLimits, keyof StepL
 
 type Slice = StepSlice<Job>;
 
-export class Scheduler {
+/** A pass that the device computes while the next one is decided. */
+interface PassInFlight {
+  readonly slices: readonly Slice[];
+  readonly startMs: number;
+  readonly done: Promise<void>;
+}
+
+export class Scheduler implements DeviceUser {
   readonly #options: SchedulerOptions;
+  readonly #device: SharedDevice;
   readonly #queue: RequestQueue<Job>;
   #machine: Machine;
   readonly #statistics = new StatisticsRecorder();
   readonly #deviceSampler: DeviceSampler;
   readonly #room: MemoryRoom;
   readonly #draftTokens: DraftTokens;
+  #inFlight: PassInFlight | undefined;
+  /** End of the last pass: a pass that was submitted before it did not start earlier. */
+  #lastEndMs = Number.NEGATIVE_INFINITY;
+  /** The next step of tuning is compiled. */
+  #tunes = false;
   #working: Promise<void> | undefined;
   #closed = false;
   /** Tokens that wait for a grammar. */
@@ -58,9 +76,11 @@ export class Scheduler {
     this.#options = options;
     this.#machine = options;
     this.#deviceSampler = new DeviceSampler(() => this.decoder);
-    this.#queue = new RequestQueue({ ...options, ...this.#stepLimits() });
+    this.#device = options.device ?? new SharedDevice(options);
+    this.#queue = new RequestQueue({ ...options, ...this.#stepLimits(), arrivals: this.#device.arrivals });
     this.#room = new MemoryRoom(this.#queue, () => this.#machine.cache, this.#statistics);
     this.#draftTokens = new DraftTokens(() => this.#machine, this.#queue, this.#statistics);
+    if (options.tunesWhileIdle) void this.#prepareTuning();
   }
 
   get decoder(): Decoder {
@@ -69,6 +89,10 @@ export class Scheduler {
 
   get pending(): number {
     return this.#queue.size;
+  }
+
+  waitingClass(): RequestClass | undefined {
+    return this.#queue.bestClass();
   }
 
   statistics(): SchedulerStatistics {
@@ -110,10 +134,22 @@ export class Scheduler {
     await this.#options.yieldToEventLoop();
     await this.#machine.snapshots?.onRequest();
     for (;;) {
+      // Nothing of this scheduler is left on the device that another one gets.
+      if (this.#device.isWanted) await this.#settleInFlight();
+      await this.#device.enter(this);
       const nowMs = this.#options.now();
       this.#endUnwanted(nowMs);
       const step = this.#queue.next(nowMs);
       if (!step) {
+        if (this.#inFlight) {
+          await this.#settleInFlight();
+          continue;
+        }
+        if (this.#tunes && !this.#closed) {
+          await this.#tune();
+          continue;
+        }
+        this.#device.leave(this);
         // Not in a `finally`: a request submitted before it ran would find a loop that has already ended.
         this.#working = undefined;
         if (!this.#closed) this.#machine.snapshots?.onIdle();
@@ -123,6 +159,30 @@ export class Scheduler {
       else await this.#run(step.slices, nowMs);
       await this.#options.yieldToEventLoop();
     }
+  }
+
+  /** Compiles beside requests; the loop then takes the step when it has nothing else to do. */
+  async #prepareTuning(): Promise<void> {
+    const { tuner } = this.decoder;
+    if (!tuner?.isDue || this.#closed) return;
+    try {
+      this.#tunes = await tuner.ready();
+    } catch {
+      // The device goes on untuned; whatever ails it is told to the next request.
+      return;
+    }
+    if (this.#tunes) this.#working ??= this.#work();
+  }
+
+  async #tune(): Promise<void> {
+    this.#tunes = false;
+    try {
+      await this.decoder.tuner?.step();
+    } catch (error) {
+      if (isLoss(error)) await this.#recover(error);
+      return;
+    }
+    void this.#prepareTuning();
   }
 
   #check({ prompt }: TokenRequest): void {
@@ -165,12 +225,72 @@ export class Scheduler {
   async #run(slices: readonly Slice[], startMs: number): Promise<void> {
     const fitting = this.#room.fitting(slices);
     if (fitting.length === 0) return;
-    const deviceStep = this.#deviceSampler.plan(fitting);
+    const deviceStep = this.#deviceSampler.plan(fitting, this.#mayRunAhead(fitting));
     if (deviceStep) await this.#sampleOnDevice(fitting, deviceStep, startMs);
+    else if (this.#mayBeInFlight(fitting)) await this.#submitPass(fitting, startMs);
     else await this.#compute(fitting, startMs);
   }
 
-  async #sampleOnDevice(slices: readonly Slice[], step: DeviceStep, startMs: number): Promise<void> {
+  /** Nobody else waits for the device, nor is likely to. */
+  #mayRunAhead(slices: readonly Slice[]): boolean {
+    const [first] = slices;
+    if (!first || this.#queue.size > slices.length || this.#device.isWanted) return false;
+    return !this.#queue.isTypingBefore(first.request, this.#options.now());
+  }
+
+  /** A part of prompts that go on, while nobody types: what comes next then does not depend on it. */
+  #mayBeInFlight(slices: readonly Slice[]): boolean {
+    const [first] = slices;
+    if (
+      !first ||
+      !this.decoder.submit ||
+      this.#device.isWanted ||
+      this.#queue.isTypingBefore(first.request, this.#options.now())
+    )
+      return false;
+    return slices.every(({ request, tokens, logits }) => logits === 'none' && tokens < request.waitingTokens);
+  }
+
+  /** Submits before the pass before is waited for, and leaves it in flight. */
+  async #submitPass(slices: readonly Slice[], startMs: number): Promise<void> {
+    let done: Promise<void> | undefined;
+    let failure: unknown;
+    try {
+      done = (await this.decoder.submit?.(slices.map(work)))?.done;
+      // Awaited when the next pass is submitted.
+      done?.catch(() => {});
+    } catch (error) {
+      failure = error;
+    }
+    if (!(await this.#settleInFlight())) return;
+    if (done) this.#inFlight = { slices, startMs, done };
+    else await this.#failed(slices, failure);
+  }
+
+  /** Waits for the pass in flight. @returns false if the device was lost, and with it whatever was submitted after. */
+  async #settleInFlight(): Promise<boolean> {
+    const flight = this.#inFlight;
+    if (!flight) return true;
+    this.#inFlight = undefined;
+    try {
+      await flight.done;
+    } catch (error) {
+      if (isLoss(error)) {
+        await this.#recover(error);
+        return false;
+      }
+      for (const { request } of flight.slices) if (this.#queue.has(request)) this.#fail(request, error);
+      return true;
+    }
+    const startMs = Math.max(flight.startMs, this.#lastEndMs);
+    const endMs = this.#options.now();
+    this.#queue.measured(flight.slices, endMs - startMs);
+    this.#account(flight.slices, startMs, endMs);
+    return true;
+  }
+
+  async #sampleOnDevice(slices: readonly Slice[], step: DeviceStep, loopMs: number): Promise<void> {
+    if (!(await this.#settleInFlight())) return;
     let sampled: number[][];
     try {
       sampled = await this.#deviceSampler.sample(step);
@@ -178,6 +298,7 @@ export class Scheduler {
       await this.#failed(slices, error);
       return;
     }
+    const startMs = step.begun ? this.#lastEndMs : Math.max(loopMs, this.#lastEndMs);
     const endMs = this.#options.now();
     this.#deviceSampler.took(step, endMs - startMs);
     this.#account(
@@ -212,24 +333,31 @@ export class Scheduler {
   }
 
   #account(slices: readonly Slice[], startMs: number, endMs: number): void {
+    this.#lastEndMs = endMs;
     this.#queue.charge(slices, endMs - startMs, endMs);
     this.#statistics.step(slices, endMs - startMs);
   }
 
-  async #compute(slices: readonly Slice[], startMs: number): Promise<void> {
+  async #compute(slices: readonly Slice[], loopMs: number): Promise<void> {
+    const running = this.decoder.run(slices.map(work));
+    // A failure is handled below, after the pass before.
+    running.catch(() => {});
+    if (!(await this.#settleInFlight())) return;
     let logits: Float32Array[];
     try {
-      logits = await this.decoder.run(slices.map(work));
+      logits = await running;
     } catch (error) {
       await this.#failed(slices, error);
       return;
     }
+    const startMs = Math.max(loopMs, this.#lastEndMs);
     const endMs = this.#options.now();
     this.#queue.measured(slices, endMs - startMs);
     this.#account(slices, startMs, endMs);
     this.#draftTokens.measured(slices, endMs - startMs);
-    for (const [i, slice] of slices.entries())
-      await this.#withoutWaiting(slice.request, this.#computed(slice, logits[i]));
+    for (const [i, slice] of slices.entries()) {
+      if (this.#queue.has(slice.request)) await this.#withoutWaiting(slice.request, this.#computed(slice, logits[i]));
+    }
   }
 
   /** Compiling a grammar may take a second; other requests continue meanwhile. */
@@ -247,6 +375,7 @@ export class Scheduler {
   /** Every request keeps its tokens and is admitted again; its cache is computed again. */
   async #recover(loss: HearthError): Promise<void> {
     const { decoder, cache } = this.#machine;
+    this.#inFlight = undefined;
     for (const job of this.#queue) {
       if (job.lease) cache.discard(job.lease);
       job.lease = undefined;
@@ -264,8 +393,8 @@ export class Scheduler {
   }
 
   #stepLimits(): StepLimits {
-    const { maxTokensPerRun, maxSequencesPerRun } = this.decoder;
-    return { chunkTokens: maxTokensPerRun, maxSequences: maxSequencesPerRun };
+    const { maxTokensPerRun, maxSequencesPerRun, submit } = this.decoder;
+    return { chunkTokens: maxTokensPerRun, maxSequences: maxSequencesPerRun, passesInFlight: submit ? 2 : 1 };
   }
 
   async #failed(slices: readonly Slice[], error: unknown): Promise<void> {
@@ -406,7 +535,7 @@ function work({ request, tokens, drafts, logits }: Slice) {
 
 export function engineScheduler(
   machine: Machine,
-  options: Partial<Pick<SchedulerOptions, 'recover' | 'now'>> = {},
+  options: Partial<Pick<SchedulerOptions, 'recover' | 'now' | 'device' | 'tunesWhileIdle'>> = {},
 ): Scheduler {
   return new Scheduler({
     ...machine,

@@ -22,58 +22,89 @@ export interface CompletionPrompt {
    * fill-in-the-middle: those models were trained on cuts inside tokens.
    */
   readonly healing: Uint8Array;
+  /** The open file is long, and will be cut further down within `cutAheadTokens`. */
+  readonly nearsCut: boolean;
 }
 
 /** The markers of fill-in-the-middle: prefix, suffix, middle. */
 const markerTokens = 3;
 const nothing = new Uint8Array(0);
 
+/** A cut of the open file that is nearer than this is read ahead: about a hundred lines of code have a thousand tokens. */
+export const cutAheadTokens = 160;
+
 /** Tokens left for a prompt beside an answer of `maxTokens`. */
 export function promptBudgetTokens(contextTokens: number, maxTokens: number): number {
   return Math.min(contextTokens - maxTokens, limits.generation.completionPromptTokens);
 }
 
-/** At most `budgetTokens` ids. The parts that change least come first, so that the prefix cache holds them. */
+/**
+ * At most `budgetTokens` ids. The parts that change least come first, so that the prefix cache holds them.
+ * @param aheadTokens cuts a long file where it will be cut after so many more tokens were typed.
+ */
 export function completionPrompt(
   tokenizer: Tokenizer,
   source: CompletionSource,
   budgetTokens: number,
+  aheadTokens = 0,
 ): CompletionPrompt {
   const begin = tokenizer.beginId === undefined ? [] : [tokenizer.beginId];
   const fim = tokenizer.fillInTheMiddle;
-  const budget = budgetTokens - begin.length;
-  const { preamble, file } = fim ? fillIn(tokenizer, fim, source, budget) : continuation(tokenizer, source, budget);
+  const room: Room = { budget: budgetTokens - begin.length, aheadTokens };
+  const parts = fim ? fillIn(tokenizer, fim, source, room) : before(tokenizer, undefined, source, room);
+  const { preamble, file, nearsCut } = parts;
   const ids = [...begin, ...preamble, ...file];
   const boundaries = [begin.length + preamble.length];
   const last = ids.at(-1);
   // The model needs one token to start from.
-  if (fim || ids.length < 2 || last === undefined) return { ids, boundaries, healing: nothing };
-  return { ids: ids.slice(0, -1), boundaries, healing: tokenizer.bytesOf(last) };
+  if (fim || ids.length < 2 || last === undefined) return { ids, boundaries, healing: nothing, nearsCut };
+  return { ids: ids.slice(0, -1), boundaries, healing: tokenizer.bytesOf(last), nearsCut };
 }
 
 interface Parts {
   /** Snippets, and the name of the open file. */
   readonly preamble: readonly number[];
   readonly file: readonly number[];
+  readonly nearsCut: boolean;
 }
 
-function fillIn(tokenizer: Tokenizer, fim: FillInTheMiddle, source: CompletionSource, budgetTokens: number): Parts {
-  const budget = budgetTokens - markerTokens;
-  const suffix = head(tokenizer, source.suffix, Math.floor(budget / 4));
-  const title = fileTitle(tokenizer, fim.fileSeparator, source);
-  const rest = budget - suffix.length - title.length;
-  const prefix = tail(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
-  const snippets = snippetIds(tokenizer, fim.fileSeparator, source, rest - prefix.length);
-  return { preamble: [...snippets, ...title], file: fillInTheMiddlePrompt(fim, prefix, suffix) };
+interface Room {
+  readonly budget: number;
+  readonly aheadTokens: number;
 }
 
-function continuation(tokenizer: Tokenizer, source: CompletionSource, budgetTokens: number): Parts {
-  const title = fileTitle(tokenizer, undefined, source);
-  const rest = budgetTokens - title.length;
-  const prefix = tail(tokenizer, source.prefix, source.snippets.length > 0 ? Math.floor((rest * 2) / 3) : rest);
-  const snippets = snippetIds(tokenizer, undefined, source, rest - prefix.length);
-  return { preamble: [...snippets, ...title], file: prefix };
+/**
+ * Of the prompt, the part for the text after the cursor: some six lines. It stands behind the typed text, as models were
+ * trained, and so is read again at every key.
+ */
+const suffixShare = 1 / 32;
+
+/** Of the rest beside snippets and text after the cursor, the part for the text before it. */
+const prefixShare = 2 / 3;
+
+function fillIn(tokenizer: Tokenizer, fim: FillInTheMiddle, source: CompletionSource, room: Room): Parts {
+  const suffix = head(tokenizer, source.suffix, Math.floor((room.budget - markerTokens) * suffixShare));
+  const taken = markerTokens + suffix.length;
+  const parts = before(tokenizer, fim.fileSeparator, source, { ...room, budget: room.budget - taken });
+  return { ...parts, file: fillInTheMiddlePrompt(fim, parts.file, suffix) };
 }
+
+/** What stands before the cursor. */
+function before(tokenizer: Tokenizer, separator: number | undefined, source: CompletionSource, room: Room): Parts {
+  const title = fileTitle(tokenizer, separator, source);
+  const rest = room.budget - title.length;
+  const most = source.snippets.length > 0 ? Math.floor(rest * prefixShare) : rest;
+  const { ids: prefix, nearsCut } = tail(tokenizer, source.prefix, most, room.aheadTokens);
+  const snippets = snippetIds(tokenizer, separator, source, rest - steppedUp(prefix.length, most));
+  return { preamble: [...snippets, ...title], file: prefix, nearsCut };
+}
+
+/**
+ * The room that a text takes. It grows in steps, because a snippet that no longer has room leaves everything after it to be
+ * read again.
+ */
+const steppedUp = (length: number, most: number): number =>
+  Math.ceil((length * steps) / most) * Math.ceil(most / steps);
 
 /** Names the file that follows: with the model's own separator (Qwen2.5-Coder's repository format), or in a comment. */
 function fileTitle(tokenizer: Tokenizer, separator: number | undefined, source: CompletionSource): number[] {
@@ -108,30 +139,42 @@ function head(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
   return plain(tokenizer, text.slice(0, maxTokens * limits.generation.charsPerToken)).slice(0, maxTokens);
 }
 
+/** A text is cut in steps of this part of what it may have. */
+const steps = 4;
+
 /**
- * The last tokens of the text. It is cut in steps of a quarter, so that the same beginning stays for many keystrokes and the
- * cache holds it; where a line begins nearby, there.
+ * The last tokens of the text. It is cut in steps, so that the same beginning stays for many keystrokes and the cache holds
+ * it; where a line begins nearby, there.
  */
-function tail(tokenizer: Tokenizer, text: string, maxTokens: number): number[] {
-  if (maxTokens <= 0) return [];
-  const start = steppedStart(text.length, maxTokens * limits.generation.charsPerToken);
+function tail(tokenizer: Tokenizer, text: string, maxTokens: number, aheadTokens: number): Tail {
+  if (maxTokens <= 0) return { ids: [], nearsCut: false };
+  const { charsPerToken } = limits.generation;
+  const start = steppedStart(text.length, maxTokens * charsPerToken, aheadTokens);
   const lineStart = start === 0 ? 0 : text.indexOf('\n', start) + 1 || start;
   const ids = plain(tokenizer, text.slice(lineStart));
-  const first = steppedStart(ids.length, maxTokens);
-  if (first === 0) return ids;
-  for (let i = first; i < ids.length && i < first + maxTokens / 4; i++) {
-    if (tokenizer.bytesOf(ids[i - 1] ?? 0).at(-1) === newline) return ids.slice(i);
+  const first = steppedStart(ids.length, maxTokens, aheadTokens);
+  const nearsCut =
+    start < steppedStart(text.length, maxTokens * charsPerToken, cutAheadTokens) ||
+    first < steppedStart(ids.length, maxTokens, cutAheadTokens);
+  if (first === 0) return { ids, nearsCut };
+  for (let i = first; i < ids.length && i < first + maxTokens / steps; i++) {
+    if (tokenizer.bytesOf(ids[i - 1] ?? 0).at(-1) === newline) return { ids: ids.slice(i), nearsCut };
   }
-  return ids.slice(first);
+  return { ids: ids.slice(first), nearsCut };
+}
+
+interface Tail {
+  readonly ids: number[];
+  readonly nearsCut: boolean;
 }
 
 const newline = 10;
 
-/** Where to cut `length` items so that at most `max` are left, moving in steps of a quarter of `max`. */
-function steppedStart(length: number, max: number): number {
-  if (length <= max) return 0;
-  const step = Math.max(1, Math.floor(max / 4));
-  return Math.ceil((length - max) / step) * step;
+/** Where to cut `length` items so that at most `max` are left, moving in steps. `ahead`: how many more are expected. */
+function steppedStart(length: number, max: number, ahead: number): number {
+  if (length + ahead <= max) return 0;
+  const step = Math.max(1, Math.floor(max / steps));
+  return Math.ceil((length + ahead - max) / step) * step;
 }
 
 /** Comment prefixes by VS Code's language identifiers; `//` for all others. */

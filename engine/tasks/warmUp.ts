@@ -7,6 +7,7 @@ import {
   type CompletionPrompt,
   type CompletionSource,
   completionPrompt,
+  cutAheadTokens,
   promptBudgetTokens,
 } from './completionPrompt.ts';
 
@@ -46,7 +47,38 @@ export function completionToWarm(
   contextTokens: number,
   source: CompletionSource,
   maxTokens: number,
+  aheadTokens = 0,
 ): CompletionPrompt {
   const answerTokens = Math.min(maxTokens, Math.floor(contextTokens / 2));
-  return completionPrompt(tokenizer, source, promptBudgetTokens(contextTokens, answerTokens));
+  return completionPrompt(tokenizer, source, promptBudgetTokens(contextTokens, answerTokens), aheadTokens);
+}
+
+/** The prompt after the next cut of a long file. @returns undefined if no cut is near. */
+export function promptAfterCut(
+  tokenizer: Tokenizer,
+  contextTokens: number,
+  source: CompletionSource,
+  maxTokens: number,
+): CompletionPrompt | undefined {
+  const { nearsCut } = completionToWarm(tokenizer, contextTokens, source, maxTokens);
+  return nearsCut ? completionToWarm(tokenizer, contextTokens, source, maxTokens, cutAheadTokens) : undefined;
+}
+
+/** Between keys, reads the prompt after the next cut of a long file, so that the key which moves the cut need not wait. */
+export class CutAhead {
+  #stop = new AbortController();
+
+  /** A key comes first. What was read stays cached. */
+  pause(): void {
+    this.#stop.abort();
+  }
+
+  read(scheduler: Scheduler, prompt: CompletionPrompt | undefined): void {
+    this.pause();
+    this.#stop = new AbortController();
+    if (!prompt) return;
+    const reading = warmUp(scheduler, prompt.ids, { boundaries: prompt.boundaries, signal: this.#stop.signal });
+    // A model that is unloaded or a lost device ends it; the next request reports that.
+    reading.catch(() => undefined);
+  }
 }

@@ -27,20 +27,29 @@ export function looksSpecial(text: string): boolean {
   return /^<[|｜].*[|｜]>$/su.test(text);
 }
 
-/** Finds added tokens in text: leftmost first, the longest if several start at one place. */
+/** Finds added tokens in text: leftmost first, the longest if several start at one place, then the first listed. */
 export class AddedTokenFinder {
-  readonly #byStart = new Map<string, AddedToken[]>();
+  /** In the order of their texts, with the place of the longest other token that each begins with; -1: none. */
+  readonly #tokens: readonly AddedToken[];
+  readonly #prefixes: Int32Array;
+  readonly #longest: number;
+  /** Their first two characters: 818 tokens of DeepSeek start with `<`, which is frequent in source files. */
+  readonly #beginnings: ReadonlySet<string>;
   readonly #starts: RegExp | undefined;
 
   constructor(tokens: Iterable<AddedToken>) {
-    const first = new Set<string>();
-    for (const token of tokens) {
-      // Two characters: 818 tokens of DeepSeek start with `<`, which is frequent in source files.
-      const start = token.text.slice(0, 2);
-      this.#byStart.set(start, [...(this.#byStart.get(start) ?? []), token]);
-      first.add(token.text.charAt(0));
+    const byText = new Map<string, AddedToken>();
+    for (const token of tokens) if (!byText.has(token.text)) byText.set(token.text, token);
+    this.#tokens = [...byText.values()].sort((a, b) => (a.text < b.text ? -1 : 1));
+    this.#prefixes = new Int32Array(this.#tokens.length);
+    for (const [place, { text }] of this.#tokens.entries()) {
+      let prefix = place - 1;
+      while (prefix >= 0 && !text.startsWith(this.#tokens[prefix]?.text ?? '')) prefix = this.#prefixes[prefix] ?? -1;
+      this.#prefixes[place] = prefix;
     }
-    for (const same of this.#byStart.values()) same.sort((a, b) => b.text.length - a.text.length);
+    this.#longest = this.#tokens.reduce((longest, { text }) => Math.max(longest, text.length), 0);
+    this.#beginnings = new Set(this.#tokens.map(({ text }) => text.slice(0, 2)));
+    const first = new Set(this.#tokens.map(({ text }) => text.charAt(0)));
     if (first.size > 0) this.#starts = new RegExp(`[${[...first].map(escapeUnit).join('')}]`, 'g');
   }
 
@@ -66,14 +75,24 @@ export class AddedTokenFinder {
     starts.lastIndex = from;
     for (let match = starts.exec(text); match !== null; match = starts.exec(text)) {
       const at = match.index;
-      const token = this.#at(text, at, 2) ?? this.#at(text, at, 1);
+      const token = this.#at(text, at);
       if (token !== undefined) return { at, token };
     }
     return undefined;
   }
 
-  #at(text: string, at: number, length: number): AddedToken | undefined {
-    return this.#byStart.get(text.slice(at, at + length))?.find((token) => text.startsWith(token.text, at));
+  /** What `text` has at `at` begins with the last token before it in order, or with one that this begins with. */
+  #at(text: string, at: number): AddedToken | undefined {
+    if (!this.#beginnings.has(text.slice(at, at + 2)) && !this.#beginnings.has(text.charAt(at))) return undefined;
+    const rest = text.slice(at, at + this.#longest);
+    let [below, above] = [-1, this.#tokens.length];
+    while (above - below > 1) {
+      const middle = (below + above) >> 1;
+      if ((this.#tokens[middle]?.text ?? '') <= rest) below = middle;
+      else above = middle;
+    }
+    while (below >= 0 && !rest.startsWith(this.#tokens[below]?.text ?? '')) below = this.#prefixes[below] ?? -1;
+    return this.#tokens[below];
   }
 }
 

@@ -64,6 +64,9 @@ function readTokens(file: GgufMetadata): string[] {
   const long = tokens.findIndex((token) => token.length > limits.text.tokenChars);
   if (long >= 0)
     throw invalidInput(`GGUF key "tokenizer.ggml.tokens": token ${long} has ${tokens[long]?.length} characters.`);
+  const chars = tokens.reduce((sum, { length }) => sum + length, 0);
+  if (chars > limits.text.vocabularyChars)
+    throw invalidInput(`GGUF key "tokenizer.ggml.tokens": the tokens have ${chars} characters together.`);
   return tokens;
 }
 
@@ -164,6 +167,9 @@ function sentencePieceVocabulary(file: GgufMetadata, { tokens, added, types }: T
  * every character a token.
  */
 function mergesOfScores(ids: ReadonlyMap<string, number>, scores: ArrayLike<number>): MergeTable {
+  let work = 0;
+  for (const token of ids.keys()) work += token.length ** 2;
+  if (work > limits.text.splitChars) throw invalidInput('GGUF key "tokenizer.ggml.tokens": too many long tokens.');
   const scoreOf = (id: number): number => scores[id] ?? 0;
   const distinct = [...new Set([...ids.values()].map(scoreOf))].sort((a, b) => b - a);
   const ranks = new Map(distinct.map((score, rank) => [score, rank]));

@@ -1,6 +1,6 @@
 /** Reads a tokenizer.json's `normalizer` and `pre_tokenizer`: the steps before merging. */
 import { z } from 'zod';
-import { invalidInput, unsupported } from '../errors.ts';
+import { firstIssue, invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { isPublishedPattern } from './ggufPreTokenisers.ts';
 import { gpt2Pattern, regexStep, type SplitStep, textStep } from './preTokenise.ts';
@@ -14,15 +14,40 @@ const sequenceNormaliser = z.object({ normalizers: z.array(z.unknown()).max(limi
 const prepend = z.object({ prepend: z.string() });
 const replace = z.object({ pattern: z.object({ String: z.string().min(1) }), content: z.string() });
 
-/** @throws HearthError `unsupported` naming a normaliser that byte-pair vocabularies don't use. */
+/**
+ * @throws HearthError `unsupported` naming a normaliser that byte-pair vocabularies don't use, `invalid-input` if a text
+ * would grow too much.
+ */
 export function readNormaliser(config: unknown): (text: string) => string {
-  if (config === null || config === undefined) return (text) => text;
+  const steps = normalisersOf(config, 0);
+  if (steps.length > limits.text.patternSteps)
+    throw invalidInput(`The tokenizer has too many normalizers: ${steps.length}.`);
+  let growth = 1;
+  for (const step of steps) growth *= growthOf(step);
+  if (growth > limits.text.normaliserGrowth)
+    throw invalidInput(`The tokenizer's normalizer makes texts ${growth} times as long.`);
+  const functions = steps.map(readStep);
+  return (text) => functions.reduce((value, step) => step(value), text);
+}
+
+/** Sequences may hold sequences. */
+function normalisersOf(config: unknown, depth: number): unknown[] {
+  if (config === null || config === undefined) return [];
+  if (depth > limits.text.patternSteps) throw invalidInput("The tokenizer's normalizers are nested too deeply.");
+  if (parse(typed, config, 'normalizer').type !== 'Sequence') return [config];
+  return parse(sequenceNormaliser, config, 'Sequence').normalizers.flatMap((step) => normalisersOf(step, depth + 1));
+}
+
+/** By how much a step may lengthen a text; a start counts as much, since short texts get it as well. */
+function growthOf(config: unknown): number {
+  const replaced = replace.safeParse(config).data;
+  if (replaced) return Math.max(1, replaced.content.length / replaced.pattern.String.length);
+  return Math.max(1, prepend.safeParse(config).data?.prepend.length ?? 1);
+}
+
+function readStep(config: unknown): (text: string) => string {
   const { type } = parse(typed, config, 'normalizer');
   switch (type) {
-    case 'Sequence': {
-      const steps = parse(sequenceNormaliser, config, type).normalizers.map(readNormaliser);
-      return (text) => steps.reduce((value, step) => step(value), text);
-    }
     case 'NFC':
     case 'NFD':
     case 'NFKC':
@@ -139,5 +164,5 @@ function escaped(prepare: Normalise, mark: string, scheme: 'always' | 'first' | 
 function parse<T>(schema: z.ZodType<T>, value: unknown, name: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw invalidInput(`The tokenizer's ${name} is malformed: ${z.prettifyError(result.error)}`);
+  throw invalidInput(`The tokenizer's ${name} is malformed: ${firstIssue(result.error.issues)}.`);
 }

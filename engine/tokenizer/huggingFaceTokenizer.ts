@@ -1,7 +1,7 @@
 /** Reads the tokenizer of a Hugging Face checkpoint: tokenizer.json and the files beside it. */
 import { join } from 'node:path';
 import { z } from 'zod';
-import { invalidInput, unsupported } from '../errors.ts';
+import { firstIssue, invalidInput, unsupported } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { MergeTable } from './bytePairs.ts';
 import { BytePairTokenizer } from './bytePairTokenizer.ts';
@@ -114,6 +114,10 @@ function readVocabulary(file: TokenizerFile) {
   const unknownId = model.unk_token == null ? undefined : ids.get(model.unk_token);
   const merges = readMerges(model.merges, ids);
   const added = (file.added_tokens ?? []).map(readAddedToken);
+  requireFew(
+    'added_tokens',
+    added.map(({ text }) => text),
+  );
   const tokens: (string | undefined)[] = [];
   for (const [token, id] of ids) tokens[id] = token;
   for (const token of added) {
@@ -149,12 +153,22 @@ function readIds(vocab: unknown): Map<string, number> {
   if (entries.length > limits.text.vocabularyTokens) {
     throw invalidInput(`tokenizer.json: model.vocab has ${entries.length} tokens, more than ${maxId + 1}.`);
   }
+  requireFew(
+    'model.vocab',
+    entries.map(([token]) => token),
+  );
   for (const [token, id] of entries) {
     if (!Number.isInteger(id) || id < 0 || id > maxId || token.length > limits.text.tokenChars) {
       throw invalidInput(`tokenizer.json: model.vocab: bad entry ${JSON.stringify(token.slice(0, 80))}: ${id}.`);
     }
   }
   return new Map(entries);
+}
+
+function requireFew(field: string, tokens: readonly string[]): void {
+  const chars = tokens.reduce((sum, { length }) => sum + length, 0);
+  if (chars > limits.text.vocabularyChars)
+    throw invalidInput(`tokenizer.json: the tokens of ${field} have ${chars} characters together.`);
 }
 
 /** Merges are `"a b"` in older files and `["a", "b"]` in newer ones. */
@@ -231,5 +245,5 @@ function defaultTemplate(config: TokenizerConfig): string | undefined {
 function parse<T>(schema: z.ZodType<T>, value: unknown, name: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw invalidInput(`${name} is malformed: ${z.prettifyError(result.error).slice(0, 500)}`);
+  throw invalidInput(`${name} is malformed: ${firstIssue(result.error.issues)}.`);
 }

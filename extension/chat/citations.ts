@@ -1,13 +1,13 @@
 /**
- * `src/a.ts:12` and `src/a.ts:12-20` in an answer: found in its prose, and looked up in the workspace. The answer itself
- * stays as the model wrote it.
+ * Finds citations such as `src/a.ts:12` and `src/a.ts:12-20` in an answer's prose and looks them up in the workspace. The
+ * answer stays unchanged.
  */
 import type { Token } from 'marked';
 import { lexMarkdown, placeBorders } from '../answerMarkup.ts';
 import { limits } from '../limits.ts';
 import type { Citation } from '../messages.ts';
 
-/** A file as the workspace names it, and how many lines it has. */
+/** A file by its workspace path, and its number of lines. */
 export interface Place {
   path: string;
   lines: number;
@@ -18,11 +18,11 @@ export type FindPlace = (path: string) => Promise<Place | undefined>;
 
 /** A place that an answer names. */
 export interface Mention extends Citation {
-  /** The text can only be a file, so the answer is wrong if the workspace has none. */
+  /** The text can only be a file, so it is missing if the workspace has none. */
   certain: boolean;
 }
 
-/** Files without an ending that are commonly cited. */
+/** Commonly cited files without an extension. */
 const bareNames = 'Makefile|Dockerfile|LICENSE|README|Gemfile|Rakefile|CMakeLists\\.txt';
 /** A path whose extension begins with a letter, and a line. Excludes URLs, times and ratios. */
 const place = String.raw`(?<path>(?:\.{0,2}/)?(?:[\w@+.-]+/)*(?:[\w@+-][\w@+.-]*\.[A-Za-z]\w{0,11}|${bareNames}))(?::L?|#L)(?<line>\d{1,7})(?:\s?[-–]\s?L?(?<end>\d{1,7}))?`;
@@ -40,7 +40,7 @@ const endings = new Set(
 /** Extensions that are also country domains: `get.docker.sh:443`. */
 const domainEndings = /\.(?:cc|md|ml|mm|pl|pm|py|rs|sh|tf|vi)$/i;
 
-/** All places that the answer's prose names: text, and code spans and targets of links that are nothing else. */
+/** All citations in prose: in text, and in code spans and link targets that contain nothing else. */
 export function findCitations(answer: string): Mention[] {
   return [...spans(lexMarkdown(answer))].flatMap(({ text, exact }) => {
     if (!exact) return [...text.matchAll(pattern)].flatMap(mentionOf);
@@ -67,7 +67,7 @@ function isFileName(path: string): boolean {
   return path.includes('/') ? !/\w\.[a-z]{2,}$/i.test(first) : !(domainEndings.test(name) && name.indexOf('.') < dot);
 }
 
-/** `at f (timers.js:3)` and `ArrayList.forEach(ArrayList.java:1511)`: frames of a stack name files of libraries as well. */
+/** Stack frames such as `at f (timers.js:3)` and `ArrayList.forEach(ArrayList.java:1511)` also name library files. */
 function isFrame(text: string, at: number): boolean {
   const line = text.slice(text.lastIndexOf('\n', at - 1) + 1, at);
   return /[\w>]\($/.test(line) || /^\s*(?:at|from|File|#?\d+:?)\s/.test(line);
@@ -81,7 +81,7 @@ export interface Checked {
 
 /** Looks up every citation, each file once. */
 export async function checkCitations(answer: string, find: FindPlace): Promise<Checked> {
-  const mentions = findCitations(answer);
+  const mentions = findCitations(answer).slice(0, limits.citations.places);
   const paths = [...new Set(mentions.map(({ path }) => path))].slice(0, limits.citations.files);
   const places = new Map<string, Place | undefined>();
   for (const path of paths) places.set(path, await find(path));
@@ -95,7 +95,7 @@ export async function checkCitations(answer: string, find: FindPlace): Promise<C
   return { citations: [...citations.values()], missing: [...missing].filter((text) => !citations.has(text)) };
 }
 
-/** The lines that the outline of a summary names, as places in the file that it is about. */
+/** Lines named in a summary's outline, as citations of its file. */
 export function outlineCitations(summary: string, { path, lines }: Place): Citation[] {
   const found = [...summary.matchAll(/\b[Ll]ines? (\d{1,7})(?:[–-](\d{1,7}))?/g)].map(([text, first, last]) => ({
     text,
@@ -104,7 +104,7 @@ export function outlineCitations(summary: string, { path, lines }: Place): Citat
     endLine: Number(last ?? first),
   }));
   const existing = found.filter((citation) => exists(citation, { path, lines }));
-  return [...new Map(existing.map((citation) => [citation.text, citation])).values()];
+  return [...new Map(existing.map((citation) => [citation.text, citation])).values()].slice(0, limits.citations.places);
 }
 
 const exists = ({ line, endLine }: Citation, { lines }: Place): boolean =>
@@ -112,7 +112,7 @@ const exists = ({ line, endLine }: Citation, { lines }: Place): boolean =>
 
 interface Span {
   text: string;
-  /** A place in it is all of it. */
+  /** A citation must be the whole span. */
   exact: boolean;
 }
 
@@ -134,7 +134,7 @@ function* spans(tokens: readonly Token[]): Generator<Span> {
   if (prose !== '') yield { text: prose, exact: false };
 }
 
-/** A link into the repository names the place by its target; one to the web leads there, whatever it shows. */
+/** A link into the repository cites its target. A web link cites nothing. */
 function* linkSpans(link: Token): Generator<Span> {
   const target: unknown = 'href' in link ? link['href'] : undefined;
   if (typeof target === 'string' && !/^[a-z][a-z\d+-]*:\/\//i.test(target)) yield { text: target, exact: true };

@@ -1,6 +1,6 @@
 import * as z from 'zod';
-import { type Chip, chip, citation, type Outcome, outcome, type Turn } from '../messages.ts';
-import { distinctLabels } from './labels.ts';
+import { limits } from '../limits.ts';
+import { applyEvent, type Chip, chip, type Turn, turnEvent } from '../messages.ts';
 
 /** A chip with the text that the model got. */
 export const attachment = chip.extend({
@@ -26,43 +26,37 @@ export interface Conversation {
   id: string;
   /** Given by the user; if empty, the first question is the title. */
   title: string;
+  /** Queued turns come last. */
   turns: StoredTurn[];
 }
+
+/** A new question, or the edited question of a queued turn. */
+const asked = z.object({
+  type: z.literal('ask'),
+  turn: z.string(),
+  at: z.number(),
+  kind: z.enum(['chat', 'summary']),
+  question: z.string(),
+  attachments: z.array(attachment),
+  /** Labels of attachments that were left out. */
+  omitted: z.array(z.string()).default([]),
+  queued: z.boolean().optional(),
+});
+export type Asked = z.infer<typeof asked>;
 
 /** Events of a conversation, one journal line each. Events name their turn, so lines may interleave. */
 export const journalRecord = z.discriminatedUnion('type', [
   z.object({ type: z.literal('chat'), version: z.literal(1), id: z.string(), at: z.number() }),
-  z.object({
-    type: z.literal('ask'),
-    turn: z.string(),
-    at: z.number(),
-    kind: z.enum(['chat', 'summary']),
-    question: z.string(),
-    attachments: z.array(attachment),
-    /** Labels of attachments that were left out. */
-    omitted: z.array(z.string()).default([]),
-  }),
-  z.object({ type: z.literal('begin'), turn: z.string(), model: z.string() }),
-  z.object({ type: z.literal('delta'), turn: z.string(), kind: z.enum(['text', 'thinking']), text: z.string() }),
-  /** The final text, if it differs from the sum of the deltas. */
-  z.object({ type: z.literal('text'), turn: z.string(), thinking: z.string(), answer: z.string() }),
-  /** Citations that exist and those that do not. Older journals lack the latter. */
-  z.object({
-    type: z.literal('cited'),
-    turn: z.string(),
-    citations: z.array(citation),
-    missing: z.array(z.string()).default([]),
-  }),
-  z.object({ type: z.literal('end'), turn: z.string(), outcome }),
-  /** A turn that the user replaced. */
-  z.object({ type: z.literal('drop'), turn: z.string() }),
   z.object({ type: z.literal('title'), title: z.string() }),
+  asked,
+  turnEvent,
 ]);
 export type JournalRecord = z.infer<typeof journalRecord>;
 
 export const emptyConversation = (id: string): Conversation => ({ id, title: '', turns: [] });
 
 export const isRunning = (turn: StoredTurn): boolean => turn.view.outcome.kind === 'running';
+export const isQueued = (turn: StoredTurn): boolean => turn.view.outcome.kind === 'queued';
 
 export const findTurn = (conversation: Conversation, id: string): StoredTurn | undefined =>
   conversation.turns.find((turn) => turn.view.id === id);
@@ -74,51 +68,56 @@ export function apply(conversation: Conversation, record: JournalRecord): void {
     conversation.title = record.title;
     return;
   }
+  const known = findTurn(conversation, record.turn);
   if (record.type === 'ask') {
-    if (findTurn(conversation, record.turn) === undefined) conversation.turns.push(asked(record));
+    if (known === undefined) place(conversation, turnOf(record));
+    else if (isQueued(known)) edit(known, turnOf(record));
     return;
   }
-  if (record.type === 'drop') {
-    conversation.turns = conversation.turns.filter((turn) => turn.view.id !== record.turn);
-    return;
-  }
-  const turn = findTurn(conversation, record.turn)?.view;
-  if (turn !== undefined) applyToTurn(turn, record);
+  if (known === undefined) return;
+  applyEvent(known.view, record);
+  if (record.type === 'drop' || record.type === 'start') conversation.turns = without(conversation, known);
+  if (record.type === 'start') place(conversation, known);
 }
 
-type TurnRecord = Exclude<JournalRecord, { type: 'chat' | 'ask' | 'drop' | 'title' }>;
+const without = ({ turns }: Conversation, turn: StoredTurn): StoredTurn[] => turns.filter((other) => other !== turn);
 
-function applyToTurn(turn: Turn, record: TurnRecord): void {
-  if (record.type === 'begin') turn.model = record.model;
-  else if (record.type === 'end') turn.outcome = record.outcome;
-  else if (record.type === 'cited') {
-    turn.citations = record.citations;
-    turn.missing = record.missing;
-  } else if (record.type === 'text') {
-    turn.thinking = record.thinking;
-    turn.answer = record.answer;
-  } else if (record.kind === 'thinking') turn.thinking += record.text;
-  else turn.answer += record.text;
+/** Puts a turn at the end, or before the queued ones if it is not queued itself. */
+function place({ turns }: Conversation, turn: StoredTurn): void {
+  const queue = isQueued(turn) ? -1 : turns.findIndex(isQueued);
+  turns.splice(queue < 0 ? turns.length : queue, 0, turn);
 }
 
-function asked(record: Extract<JournalRecord, { type: 'ask' }>): StoredTurn {
-  const running: Outcome = { kind: 'running', note: '' };
+function edit(turn: StoredTurn, { view, attachments }: StoredTurn): void {
+  turn.attachments = attachments;
+  turn.view = { ...view, outcome: turn.view.outcome };
+}
+
+function turnOf({ turn, kind, question, attachments, omitted, queued = false }: Asked): StoredTurn {
   return {
     view: {
-      id: record.turn,
-      kind: record.kind,
-      question: record.question,
-      chips: distinctLabels(record.attachments).map(chipOf),
-      omitted: record.omitted,
+      id: turn,
+      kind,
+      question,
+      chips: distinctLabels(attachments).map(chipOf),
+      omitted,
       thinking: '',
       answer: '',
       model: '',
       citations: [],
       missing: [],
-      outcome: running,
+      outcome: queued ? { kind: 'queued', held: false } : { kind: 'running', note: '' },
     },
-    attachments: record.attachments,
+    attachments,
   };
+}
+
+/** The user's title, or the beginning of the first question. */
+export function titleOf({ title, turns }: Conversation): string {
+  if (title !== '') return title;
+  const [line = ''] = (turns[0]?.view.question ?? '').trim().split('\n', 1);
+  const { titleChars } = limits.chat;
+  return line.length > titleChars ? `${line.slice(0, titleChars)}…` : line;
 }
 
 /** Context window tokens in use, as the engine counted them for the last answer. */
@@ -128,10 +127,29 @@ export function filledTokens(conversation: Conversation): number {
   return figures === undefined ? 0 : figures.promptTokens + figures.generatedTokens;
 }
 
-/** Replays a journal. Marks a turn without an end as interrupted. */
+/** Replays a journal. Marks a turn without an end as interrupted, and holds queued ones. */
 export function replay(id: string, records: Iterable<JournalRecord>): Conversation {
   const conversation = emptyConversation(id);
   for (const record of records) apply(conversation, record);
-  for (const turn of conversation.turns) if (isRunning(turn)) turn.view.outcome = { kind: 'interrupted' };
+  for (const turn of conversation.turns) {
+    if (isRunning(turn)) turn.view.outcome = { kind: 'interrupted' };
+    if (isQueued(turn)) turn.view.outcome = { kind: 'queued', held: true };
+  }
   return conversation;
+}
+
+/** Adds folders to files of the same name until their labels differ: `a/index.ts:1–9` and `b/index.ts:1–9`. */
+export function distinctLabels<T extends { readonly label: string; readonly path: string }>(items: readonly T[]): T[] {
+  const segments = (path: string, count: number): string => path.split('/').slice(-count).join('/');
+  const paths = [...new Set(items.map(({ path }) => path))];
+  return items.map((item) => {
+    const name = segments(item.path, 1);
+    // Symbols and maps are not labelled by file name.
+    if (!item.label.startsWith(name)) return item;
+    const isShared = (count: number) =>
+      paths.some((path) => path !== item.path && segments(path, count) === segments(item.path, count));
+    let count = 1;
+    while (count < item.path.split('/').length && isShared(count)) count++;
+    return { ...item, label: segments(item.path, count) + item.label.slice(name.length) };
+  });
 }

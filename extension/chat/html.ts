@@ -1,9 +1,9 @@
-/** The HTML of the chat view. It knows nothing of VS Code, so tests serve it without an editor. */
+/** The HTML of the chat view, without VS Code, so that tests can serve it. */
 import { randomBytes } from 'node:crypto';
 import type { Texts } from '../messages.ts';
 
 interface Page {
-  /** Of the bundled script and style. */
+  /** URIs of the bundled script and style. */
   scriptUri: string;
   styleUri: string;
   /** The webview's own origin for local resources. */

@@ -1,6 +1,7 @@
 import { citing, quote, title } from '../../engine/index/question/planner.ts';
 import type { ChatMessage } from '../../engine/protocol/engineProtocol.ts';
-import { apply, type Conversation, emptyConversation, type StoredTurn } from './conversation.ts';
+import { isRule } from '../context/rules.ts';
+import { apply, type Conversation, emptyConversation, isQueued, type StoredTurn } from './conversation.ts';
 
 /** The same for every turn, so that the prefix cache applies. */
 const system = [
@@ -10,9 +11,10 @@ const system = [
 
 /**
  * Builds the prompt of the last turn: earlier turns first, exactly as sent before. Leaves out turns
- * without an answer, because many templates require that question and answer alternate.
+ * without an answer, because many templates require that question and answer alternate, and queued ones.
  */
-export function promptMessages(turns: readonly StoredTurn[], instructions: string): ChatMessage[] {
+export function promptMessages(all: readonly StoredTurn[], instructions: string): ChatMessage[] {
+  const turns = all.filter((turn) => !isQueued(turn));
   const content = instructions === '' ? system : `${system}\n\n${instructions}`;
   const messages: ChatMessage[] = [{ role: 'system', content }];
   const sent = new Set<string>();
@@ -36,6 +38,8 @@ export function beforeQuestion(turns: readonly StoredTurn[], instructions: strin
   return promptMessages(conversation.turns, instructions);
 }
 
+const ruleTitle = (path: string): string => `Follow what the repository says in ${path}:`;
+
 /** Sends an attachment once. A repeated attachment is only named. */
 function question(turn: StoredTurn, sent: Set<string>): string {
   const parts = turn.attachments
@@ -43,10 +47,11 @@ function question(turn: StoredTurn, sent: Set<string>): string {
     .map((attached) => {
       const key = `${attached.path}\n${attached.detail}\n${attached.text}`;
       const quoted = { ...attached, whole: attached.detail === '' };
-      if (sent.has(key)) return `${title(quoted)}, as above.`;
+      const known = sent.has(key);
       sent.add(key);
-      return quote(quoted);
+      if (isRule(attached)) return known ? '' : `${ruleTitle(attached.path)}\n\n${attached.text}`;
+      return known ? `${title(quoted)}, as above.` : quote(quoted);
     });
   const citable = turn.attachments.some(({ firstLine, text }) => firstLine > 0 && text !== '');
-  return [...parts, ...(citable ? [citing] : []), turn.view.question].join('\n\n');
+  return [...parts.filter((part) => part !== ''), ...(citable ? [citing] : []), turn.view.question].join('\n\n');
 }

@@ -1,18 +1,16 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
-import type { Progress, Statistics } from '../../engine/protocol/engineProtocol.ts';
-import { answerOptions } from '../answerOptions.ts';
+import type { ModelCard, Statistics } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
-import { EngineFailure, isCancelled, sentence } from '../client/failure.ts';
+import { EngineFailure, failedOutcome, isCancelled, progressNotes, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import type { Gathered } from '../context/gather.ts';
 import type { Log } from '../log.ts';
-import type { Outcome, ToPage, Turn } from '../messages.ts';
+import type { Outcome, ToPage, Turn, TurnEvent } from '../messages.ts';
 import { chatSettings } from '../settings.ts';
-import type { Thinking } from '../thinking.ts';
+import { answerOptions, type Thinking } from '../thinking.ts';
 import { type Checked, checkCitations, outlineCitations, type Place } from './citations.ts';
-import { type Attachment, type Conversation, findTurn, type JournalRecord, type StoredTurn } from './conversation.ts';
-import { failedOutcome, progressNote } from './outcome.ts';
+import { type Asked, type Attachment, type Conversation, findTurn, isQueued, type StoredTurn } from './conversation.ts';
 import { beforeQuestion, promptMessages } from './prompt.ts';
 import type { ChatStore } from './store.ts';
 
@@ -43,22 +41,26 @@ interface Answer {
   droppedMessages: number;
 }
 
-type Run = (client: EngineClient, handlers: StreamHandlers, token: vscode.CancellationToken) => Promise<Answer>;
+/** A new question; `queued` and the rest are the session's. */
+type Question = Pick<Asked, 'kind' | 'question' | 'attachments' | 'omitted'>;
 
 /**
- * The open chat: asks the engine, stores the answer while it streams, and tells listeners what to show. It runs one
- * answer at a time.
+ * The open chat: asks the engine and tells the store and the page what happens. It runs one answer at a time. Questions
+ * asked meanwhile are queued; each runs when the answer before it is complete. After a stop, a failure or a restart the
+ * queue is held: a question then waits until the user sends it.
  */
 export class ChatSession {
   readonly #engine: EngineHost;
   readonly #store: ChatStore;
   readonly #thinking: Thinking;
   readonly #log: Log;
+  readonly #files: FileAccess;
   readonly #said = new vscode.EventEmitter<ToPage>();
   readonly onMessage = this.#said.event;
+  /** What queued summaries are about, as it was when they were asked for. By turn. */
+  readonly #requests = new Map<string, SummaryRequest & { fresh: boolean }>();
   #running: { turn: string; source: vscode.CancellationTokenSource } | undefined;
   #closed = false;
-  readonly #files: FileAccess;
 
   constructor(engine: EngineHost, store: ChatStore, thinking: Thinking, log: Log, files: FileAccess) {
     this.#files = files;
@@ -80,11 +82,24 @@ export class ChatSession {
     return this.#running !== undefined;
   }
 
-  /** Resolves when the answer is complete, was stopped or failed; never rejects. */
-  async ask(question: string, attachments: Attachment[], omitted: string[] = []): Promise<void> {
-    if (this.#running !== undefined) return;
-    const turn = this.#open('chat', question, attachments, omitted);
-    await this.#answer(turn, (client, handlers, token) => this.#chat(turn, client, handlers, token));
+  /** Resolves when the answer, and those queued behind it, ended; at once if the question is queued. Never rejects. */
+  ask(question: string, attachments: Attachment[], omitted: string[] = []): Promise<void> {
+    return this.#ask(randomUUID(), { kind: 'chat', question, attachments, omitted });
+  }
+
+  /** `fresh`: ignores the summary cache. */
+  summarise(request: SummaryRequest, fresh = false): Promise<void> {
+    const { files, path, languageId } = request;
+    const detail =
+      files.length > 0
+        ? vscode.l10n.t('{0} files', files.length)
+        : vscode.l10n.t('{0} lines', request.text.split('\n').length);
+    const label = path.replace(/\/$/, '').split('/').at(-1) ?? path;
+    const attachment = { id: request.uri, label, detail, tokens: 0, path, languageId, text: '', firstLine: 1 };
+    const turn = randomUUID();
+    this.#requests.set(turn, { ...request, fresh });
+    const question = vscode.l10n.t('Summarise {0}', path);
+    return this.#ask(turn, { kind: 'summary', question, attachments: [attachment], omitted: [] });
   }
 
   /** Warms up the prompt of the next question. */
@@ -96,25 +111,11 @@ export class ChatSession {
     await client.warm({ kind: 'chat', messages, thinking: this.#thinking.mode(card) }, token);
   }
 
-  /** `fresh`: ignores the summary cache. */
-  async summarise(request: SummaryRequest, fresh = false): Promise<void> {
-    if (this.#running !== undefined) return;
-    const { files } = request;
-    const size =
-      files.length > 0
-        ? vscode.l10n.t('{0} files', files.length)
-        : vscode.l10n.t('{0} lines', request.text.split('\n').length);
-    const name = request.path.replace(/\/$/, '').split('/').at(-1) ?? request.path;
-    const chip = { id: request.uri, label: name, detail: size, tokens: 0 };
-    const attachment = { ...chip, path: request.path, languageId: request.languageId, text: '', firstLine: 1 };
-    const turn = this.#open('summary', vscode.l10n.t('Summarise {0}', request.path), [attachment]);
-    await this.#answer(turn, (client, handlers, token) =>
-      summary({ ...request, fresh }, turn, client, handlers, token),
-    );
-  }
-
+  /** Stops the answer and holds the queue. What is asked after this runs. */
   stop(): void {
-    this.#running?.source.cancel();
+    if (this.#running === undefined) return;
+    this.#running.source.cancel();
+    this.#holdQueue();
   }
 
   async startNew(): Promise<void> {
@@ -133,33 +134,52 @@ export class ChatSession {
     if (!found) throw new Error(vscode.l10n.t('That chat no longer exists on this computer.'));
   }
 
-  /** Replaces that turn and all later ones with a new question. `gathered`: new attachments. */
+  /**
+   * Replaces that turn and all later ones that were asked with a new question, or edits a queued one. `gathered`: new attachments. A turn
+   * whose answer has just begun is past editing: the new question is queued.
+   */
   async resend(id: string, question: string, gathered?: Gathered): Promise<void> {
-    const { turns } = this.#store.conversation;
+    const { turns } = this.conversation;
     const at = turns.findIndex(({ view }) => view.id === id);
     const old = turns[at];
-    if (old === undefined || this.#running !== undefined) return;
-    for (const { view } of turns.slice(at)) this.#store.record({ type: 'drop', turn: view.id });
-    this.#showConversation();
+    if (old === undefined) return;
+    if (isQueued(old)) {
+      const { kind, omitted } = old.view;
+      return this.#record(id, { kind, question, ...{ attachments: old.attachments, omitted }, ...gathered }, true);
+    }
+    const replaced = this.busy ? [] : turns.slice(at).filter((turn) => !isQueued(turn));
+    for (const { view } of replaced) this.#tell({ type: 'drop', turn: view.id });
     await this.#askAgain(old, question, gathered);
   }
 
   /** Repeats a question. Replaces an attempt without text. */
   async retry(id: string): Promise<void> {
     const old = findTurn(this.conversation, id);
-    if (old === undefined || this.#running !== undefined) return;
-    if (old.view.answer === '') {
-      this.#store.record({ type: 'drop', turn: id });
-      this.#showConversation();
-    }
+    if (old === undefined || this.busy) return;
+    if (old.view.answer === '') this.#tell({ type: 'drop', turn: id });
     await this.#askAgain(old, old.view.question);
   }
 
-  /** Shows progress before the first token. */
+  /** Runs a held question, or puts it back into the queue while another is answered. */
+  async send(id: string): Promise<void> {
+    const turn = findTurn(this.conversation, id);
+    if (turn === undefined || !isQueued(turn)) return;
+    if (this.busy) this.#tell({ type: 'queue', turn: id, held: false });
+    else await this.#run(id);
+  }
+
+  /** Removes a queued question. */
+  remove(id: string): void {
+    const turn = findTurn(this.conversation, id);
+    if (turn !== undefined && isQueued(turn)) this.#tell({ type: 'drop', turn: id });
+    this.#requests.delete(id);
+  }
+
+  /** Shows progress before the first token. `share`: 0 to 1, undefined if unknown. */
   showProgress(note: string, share: number | undefined): void {
     const turn = this.#running && findTurn(this.conversation, this.#running.turn)?.view;
     if (turn === undefined || turn.answer !== '' || turn.thinking !== '') return;
-    this.#becomes(turn.id, { kind: 'running', note, ...(share === undefined ? {} : { share }) });
+    this.#tell({ type: 'progress', turn: turn.id, note, ...(share === undefined ? {} : { share }) });
   }
 
   /** A running turn stays open in the journal, so the next window shows it as interrupted. */
@@ -170,6 +190,12 @@ export class ChatSession {
     this.#said.dispose();
   }
 
+  async #ask(turn: string, question: Question): Promise<void> {
+    const queued = this.busy;
+    this.#record(turn, question, queued);
+    if (!queued) await this.#run(turn);
+  }
+
   async #askAgain({ view, attachments }: StoredTurn, question: string, gathered?: Gathered): Promise<void> {
     if (view.kind === 'chat') {
       return this.ask(question, gathered?.attachments ?? attachments, gathered?.omitted ?? view.omitted);
@@ -178,89 +204,123 @@ export class ChatSession {
     if (request !== undefined) await this.summarise(request, true);
   }
 
-  /** Ends the running turn as stopped. */
-  #leave(): void {
-    if (this.#running === undefined) return;
-    this.#record({ type: 'end', turn: this.#running.turn, outcome: { kind: 'stopped' } });
-    this.stop();
-    this.#running = undefined;
+  #record(turn: string, question: Question, queued: boolean): void {
+    this.#store.record({ type: 'ask', turn, at: Date.now(), ...question, ...(queued && { queued }) });
+    const stored = findTurn(this.conversation, turn);
+    if (stored !== undefined) this.#said.fire({ type: 'turn', turn: structuredClone(stored.view) });
+  }
+
+  /** Stores an event and shows it. Ignores those of a conversation that is closed or no longer open. */
+  #tell(event: TurnEvent): void {
+    if (this.#closed || findTurn(this.conversation, event.turn) === undefined) return;
+    this.#store.record(event);
+    this.#said.fire(event);
   }
 
   #showConversation(): void {
     this.#said.fire({ type: 'conversation', turns: structuredClone(this.turns) });
   }
 
-  #open(kind: Turn['kind'], question: string, attachments: Attachment[], omitted: string[] = []): string {
-    const turn = randomUUID();
-    this.#store.record({ type: 'ask', turn, at: Date.now(), kind, question, attachments, omitted });
-    const view = findTurn(this.conversation, turn)?.view;
-    if (view !== undefined) this.#said.fire({ type: 'turn', turn: structuredClone(view) });
-    return turn;
+  #holdQueue(): void {
+    for (const { id, outcome } of this.turns) {
+      if (outcome.kind === 'queued' && !outcome.held) this.#tell({ type: 'queue', turn: id, held: true });
+    }
   }
 
-  async #answer(turn: string, run: Run): Promise<void> {
+  /** Ends the running turn as stopped. */
+  #leave(): void {
+    if (this.#running === undefined) return;
+    this.#tell({ type: 'end', turn: this.#running.turn, outcome: { kind: 'stopped' } });
+    this.stop();
+    this.#running = undefined;
+  }
+
+  /** Answers a turn, and then the queue. */
+  async #run(first: string): Promise<void> {
+    for (let turn: string | undefined = first; turn !== undefined; ) {
+      const open = await this.#answer(turn);
+      const next = this.turns.find(({ outcome }) => outcome.kind === 'queued' && !outcome.held);
+      turn = open && !this.#closed ? next?.id : undefined;
+    }
+  }
+
+  /** True if its conversation is still open. */
+  async #answer(turn: string): Promise<boolean> {
     const source = new vscode.CancellationTokenSource();
     this.#running = { turn, source };
+    const stored = findTurn(this.conversation, turn);
+    if (stored !== undefined && isQueued(stored)) this.#tell({ type: 'start', turn });
     let outcome: Outcome;
     try {
       const client = await orCancelled(this.#engine.client(), source.token);
       const card = await orCancelled(client.ready(), source.token);
-      this.#record({ type: 'begin', turn, model: card.name });
-      const answer = await run(client, this.#handlers(turn), source.token);
+      this.#tell({ type: 'begin', turn, model: card.name });
+      const answer = await this.#request(turn, client, card, source.token);
       await this.#settle(turn, answer);
       outcome = finished(answer);
     } catch (error) {
       if (!isCancelled(error)) this.#log.error(`Chat: ${sentence(error)}`);
-      outcome = failedOutcome(error, this.#textOf(turn) !== '');
+      outcome = failedOutcome(error, (stored?.view.answer ?? '') !== '');
     }
-    if (this.#running?.turn === turn) this.#running = undefined;
+    const current = this.#running?.turn === turn;
+    if (current) this.#running = undefined;
     source.dispose();
-    this.#record({ type: 'end', turn, outcome });
-    this.#tell({ type: 'outcome', turn, outcome });
+    this.#tell({ type: 'end', turn, outcome });
+    if (current && outcome.kind === 'failed') this.#holdQueue();
+    return current;
   }
 
-  async #chat(
+  async #request(
     turn: string,
     client: EngineClient,
-    handlers: StreamHandlers,
+    card: ModelCard,
     token: vscode.CancellationToken,
   ): Promise<Answer> {
-    const params = {
-      stream: turn,
-      messages: promptMessages(this.conversation.turns, chatSettings().instructions),
-      ...answerOptions(await client.ready(), this.#thinking),
+    const noteOf = progressNotes();
+    const handlers: StreamHandlers = {
+      onDelta: (delta) => {
+        if (delta.kind === 'tool-call') return;
+        const { kind, text, tokens } = delta;
+        this.#tell({ type: 'delta', turn, kind, text, ...(tokens !== undefined && { tokens }) });
+      },
+      onProgress: (step) => {
+        const { note, share } = noteOf(step);
+        this.showProgress(note, share);
+      },
     };
+    const summary = findTurn(this.conversation, turn)?.view.kind === 'summary';
+    if (summary) return this.#summary(turn, client, handlers, token);
+    const messages = promptMessages(this.conversation.turns, chatSettings().instructions);
+    const params = { stream: turn, messages, ...answerOptions(card, this.#thinking) };
     const answer = await client.chat(params, handlers, token);
     // No tools are offered here.
     return { ...answer, finish: answer.finish === 'tool-calls' ? 'stop' : answer.finish };
   }
 
-  #handlers(turn: string): StreamHandlers {
-    return {
-      onDelta: (delta) => {
-        if (delta.kind === 'tool-call') return;
-        const { kind, text, tokens } = delta;
-        this.#record({ type: 'delta', turn, kind, text });
-        this.#tell({ type: 'delta', turn, kind, text, ...(tokens !== undefined && { tokens }) });
-      },
-      onProgress: (step: Progress) => {
-        const { note, share } = progressNote(step);
-        this.showProgress(note, share);
-      },
-    };
+  async #summary(
+    stream: string,
+    client: EngineClient,
+    handlers: StreamHandlers,
+    token: vscode.CancellationToken,
+  ): Promise<Answer> {
+    const uri = findTurn(this.conversation, stream)?.attachments[0]?.id ?? '';
+    const request = this.#requests.get(stream) ?? (await this.#files.reread(uri));
+    this.#requests.delete(stream);
+    // Reading it has told the user why there is nothing to summarise.
+    if (request === undefined) throw new EngineFailure('cancelled', 'Nothing to summarise.');
+    const { uri: _, ...params } = request;
+    const result = await client.summarise({ stream, ...params }, handlers, token);
+    return { ...result, thinking: '', droppedMessages: 0 };
   }
 
   /** The final result replaces streamed text if they differ. */
   async #settle(turn: string, { text: answer, thinking }: Answer): Promise<void> {
     const stored = findTurn(this.conversation, turn);
     if (stored === undefined) return;
-    const { view } = stored;
     const { citations, missing } = await this.#checked(stored, answer);
-    const corrected = view.answer !== answer || view.thinking !== thinking;
-    if (corrected) this.#record({ type: 'text', turn, thinking, answer });
-    const cited = citations.length + missing.length > 0;
-    if (cited) this.#record({ type: 'cited', turn, citations, missing });
-    if (corrected || cited) this.#tell({ type: 'turn', turn: structuredClone(view) });
+    const { view } = stored;
+    if (view.answer !== answer || view.thinking !== thinking) this.#tell({ type: 'text', turn, thinking, answer });
+    if (citations.length + missing.length > 0) this.#tell({ type: 'cited', turn, citations, missing });
   }
 
   async #checked({ view, attachments }: StoredTurn, text: string): Promise<Checked> {
@@ -275,40 +335,6 @@ export class ChatSession {
       return { citations: [], missing: [] };
     }
   }
-
-  /** Ignores events of a conversation that is no longer open. */
-  #tell(message: ToPage & { turn: string | Turn }): void {
-    const id = typeof message.turn === 'string' ? message.turn : message.turn.id;
-    if (findTurn(this.conversation, id) !== undefined) this.#said.fire(message);
-  }
-
-  /** Writes nothing to a conversation that is closed or no longer open. */
-  #record(record: JournalRecord & { turn: string }): void {
-    if (this.#closed || findTurn(this.conversation, record.turn) === undefined) return;
-    this.#store.record(record);
-  }
-
-  #becomes(turn: string, outcome: Outcome): void {
-    const view = findTurn(this.conversation, turn)?.view;
-    if (view !== undefined) view.outcome = outcome;
-    this.#tell({ type: 'outcome', turn, outcome });
-  }
-
-  #textOf(turn: string): string {
-    return findTurn(this.conversation, turn)?.view.answer ?? '';
-  }
-}
-
-async function summary(
-  request: SummaryRequest & { fresh: boolean },
-  stream: string,
-  client: EngineClient,
-  handlers: StreamHandlers,
-  token: vscode.CancellationToken,
-): Promise<Answer> {
-  const { uri: _, ...params } = request;
-  const result = await client.summarise({ stream, ...params }, handlers, token);
-  return { ...result, thinking: '', droppedMessages: 0 };
 }
 
 function finished(answer: Answer): Outcome {

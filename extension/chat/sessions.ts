@@ -2,9 +2,10 @@ import * as vscode from 'vscode';
 import { sentence } from '../client/failure.ts';
 import { formatAge } from '../format.ts';
 import { limits } from '../limits.ts';
-import { type ChatEntry, conversationMarkdown, titleOf } from './library.ts';
+import type { Turn } from '../messages.ts';
+import { type Conversation, isQueued, titleOf } from './conversation.ts';
 import type { ChatSession } from './session.ts';
-import type { ChatStore } from './store.ts';
+import type { ChatEntry, ChatStore } from './store.ts';
 
 interface ChatItem extends vscode.QuickPickItem {
   entry: ChatEntry;
@@ -66,7 +67,7 @@ export class ChatSessions {
 
   async #entries(): Promise<ChatEntry[]> {
     await this.#store.flush();
-    return this.#store.library.list();
+    return this.#store.list();
   }
 
   async #press(entry: ChatEntry, button: vscode.QuickInputButton): Promise<void> {
@@ -91,11 +92,11 @@ export class ChatSessions {
     const detail = vscode.l10n.t('Its questions and answers are permanently deleted from this computer.');
     if ((await vscode.window.showWarningMessage(message, { modal: true, detail }, remove)) !== remove) return;
     if (entry.id === this.#store.conversation.id) await this.#session.startNew();
-    await this.#store.library.remove(entry.id);
+    await this.#store.remove(entry.id);
   }
 
   async #export(id: string): Promise<void> {
-    const conversation = await this.#store.library.read(id);
+    const conversation = await this.#store.read(id);
     if (conversation === undefined) return nothingYet();
     const folder = vscode.workspace.workspaceFolders?.[0]?.uri;
     const name = `${fileNameOf(titleOf(conversation))}.md`;
@@ -154,3 +155,27 @@ function nothingYet(): void {
 function report(work: Promise<unknown>): void {
   work.catch((error: unknown) => void vscode.window.showErrorMessage(sentence(error)));
 }
+
+/** Exports a conversation as Markdown. Answers are unchanged; queued questions are left out. */
+export function conversationMarkdown(conversation: Conversation): string {
+  const parts = conversation.turns.flatMap((turn) => (isQueued(turn) ? [] : [turnMarkdown(turn.view)]));
+  return `${[`# ${titleOf(conversation)}`, ...parts].join('\n\n')}\n`;
+}
+
+function turnMarkdown(turn: Turn): string {
+  const attached = turn.chips.map(({ label, detail }) => (detail === '' ? label : `${label} (${detail})`)).join(', ');
+  return [
+    `## ${vscode.l10n.t('You')}`,
+    turn.question,
+    ...(attached === '' ? [] : [`*${vscode.l10n.t('With: {0}', attached)}*`]),
+    `## ${turn.model === '' ? vscode.l10n.t('Hearth') : turn.model}`,
+    ...(turn.thinking.trim() === '' ? [] : [quoted(turn.thinking.trim())]),
+    turn.answer.trim() === '' ? `*${vscode.l10n.t('There is no answer.')}*` : turn.answer.trim(),
+  ].join('\n\n');
+}
+
+const quoted = (text: string): string =>
+  text
+    .split('\n')
+    .map((line) => `> ${line}`.trimEnd())
+    .join('\n');

@@ -1,20 +1,41 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { sentence } from '../client/failure.ts';
+import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
-import { apply, type Conversation, emptyConversation, type JournalRecord, replay } from './conversation.ts';
-import { Journal, readJournal } from './journal.ts';
-import { ChatLibrary, isChatId } from './library.ts';
+import {
+  apply,
+  type Conversation,
+  emptyConversation,
+  type JournalRecord,
+  journalRecord,
+  replay,
+  titleOf,
+} from './conversation.ts';
 
 /** File with the id of the conversation on screen. VS Code's workspaceState reaches the disk seconds later. */
 const pointer = 'current';
+/** Ids become part of a path. */
+const validId = /^[a-z0-9-]{1,64}$/;
+const extension = '.jsonl';
 
-/** The conversation on screen and its journal. */
+/** A stored conversation, as the list shows it. */
+export interface ChatEntry {
+  id: string;
+  title: string;
+  questions: number;
+  /** Milliseconds since 1970, of its last line. */
+  changedAt: number;
+  /** Full text of the conversation, for searching. */
+  text: string;
+}
+
+/** The conversations of a workspace: one journal each in one folder. One of them is on screen. */
 export class ChatStore {
-  readonly library: ChatLibrary;
   readonly #folder: string;
   readonly #log: Log;
+  readonly #known = new Map<string, { stamp: string; entry: ChatEntry }>();
   #current: Conversation = emptyConversation(newId());
   #journal: Journal;
   #written = false;
@@ -23,7 +44,6 @@ export class ChatStore {
   constructor(folder: string, log: Log) {
     this.#folder = folder;
     this.#log = log;
-    this.library = new ChatLibrary(folder);
     this.#journal = this.#journalOf(this.#current.id);
   }
 
@@ -56,17 +76,6 @@ export class ChatStore {
     await this.#point('');
   }
 
-  /** Renames a conversation, on screen or not. */
-  async rename(id: string, title: string): Promise<void> {
-    if (id === this.#current.id) {
-      this.record({ type: 'title', title });
-      return this.#journal.flush();
-    }
-    const journal = this.#journalOf(id);
-    journal.append({ type: 'title', title });
-    await journal.close();
-  }
-
   /** Applies an event and journals it. */
   record(record: JournalRecord): void {
     if (!this.#written) {
@@ -87,33 +96,205 @@ export class ChatStore {
     return this.#journal.close();
   }
 
-  async #take(id: string): Promise<boolean> {
-    if (!isChatId(id)) return false;
-    const found = await readJournal(this.library.pathOf(id));
-    if (found === undefined) return false;
+  /** Latest first. Reads only journals that changed since the last call. */
+  async list(): Promise<ChatEntry[]> {
+    const names = await readdir(this.#folder).catch(() => []);
+    const ids = names.flatMap((name) => (name.endsWith(extension) ? [name.slice(0, -extension.length)] : []));
+    const entries = await Promise.all(ids.map((id) => this.#entry(id)));
+    const filled = entries.flatMap((entry) => (entry === undefined || entry.questions === 0 ? [] : [entry]));
+    return filled.sort((a, b) => b.changedAt - a.changedAt);
+  }
+
+  async read(id: string): Promise<Conversation | undefined> {
+    const found = validId.test(id) ? await readJournal(this.#pathOf(id)) : undefined;
+    if (found === undefined) return undefined;
     if (found.skipped > 0) this.#log.warn(`Chat history: skipped ${found.skipped} unreadable line(s).`);
-    this.#current = replay(id, found.records);
+    return replay(id, found.records);
+  }
+
+  /** Renames a conversation, on screen or not. */
+  async rename(id: string, title: string): Promise<void> {
+    if (id === this.#current.id) {
+      this.record({ type: 'title', title });
+      return this.#journal.flush();
+    }
+    const journal = this.#journalOf(id);
+    journal.append({ type: 'title', title });
+    await journal.close();
+  }
+
+  async remove(id: string): Promise<void> {
+    if (!validId.test(id)) return;
+    this.#known.delete(id);
+    await rm(this.#pathOf(id), { force: true });
+  }
+
+  async #take(id: string): Promise<boolean> {
+    const found = await this.read(id);
+    if (found === undefined) return false;
+    this.#current = found;
     this.#journal = this.#journalOf(id);
     this.#written = true;
     return true;
   }
 
+  async #entry(id: string): Promise<ChatEntry | undefined> {
+    const file = await stat(this.#pathOf(id)).catch(() => undefined);
+    if (file === undefined) return undefined;
+    const stamp = `${file.mtimeMs} ${file.size}`;
+    const known = this.#known.get(id);
+    if (known?.stamp === stamp) return known.entry;
+    const conversation = await this.read(id);
+    if (conversation === undefined) return undefined;
+    const views = conversation.turns.map(({ view }) => view);
+    const text = views.map(({ question, answer }) => `${question}\n${answer}`).join('\n');
+    const entry = { id, title: titleOf(conversation), questions: views.length, changedAt: file.mtimeMs, text };
+    this.#known.set(id, { stamp, entry });
+    return entry;
+  }
+
   async #point(id: string): Promise<void> {
     try {
-      await mkdir(this.#folder, { recursive: true });
+      await mkdir(this.#folder, { recursive: true, mode: 0o700 });
       const file = join(this.#folder, pointer);
       await writeFile(`${file}.new`, id);
       await rename(`${file}.new`, file);
     } catch (error) {
-      this.#log.error(`Chat history was not saved: ${sentence(error)}`);
+      this.#notSaved(error);
     }
   }
 
+  #pathOf(id: string): string {
+    return join(this.#folder, `${id}${extension}`);
+  }
+
   #journalOf(id: string): Journal {
-    const failed = (error: unknown) => this.#log.error(`Chat history was not saved: ${sentence(error)}`);
-    return new Journal(this.library.pathOf(id), failed);
+    return new Journal(this.#pathOf(id), (error) => this.#notSaved(error));
+  }
+
+  #notSaved(error: unknown): void {
+    this.#log.error(`Chat history was not saved: ${sentence(error)}`);
   }
 }
 
 /** Sorts by time. */
 const newId = (): string => `${Date.now().toString(36)}-${randomUUID().slice(0, 8)}`;
+
+/** Parses a journal. Skips and counts lines that a crash cut or that are invalid. */
+export function parseJournal(text: string): { records: JournalRecord[]; skipped: number } {
+  const records: JournalRecord[] = [];
+  let skipped = 0;
+  for (const line of text.split('\n')) {
+    if (line.trim() === '') continue;
+    const record = parseLine(line);
+    if (record === undefined) skipped += 1;
+    else records.push(record);
+  }
+  return { records, skipped };
+}
+
+function parseLine(line: string): JournalRecord | undefined {
+  let raw: unknown;
+  try {
+    raw = JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+  const parsed = journalRecord.safeParse(raw);
+  return parsed.success ? parsed.data : undefined;
+}
+
+/** Reads a journal; undefined where there is none. */
+export async function readJournal(path: string): Promise<{ records: JournalRecord[]; skipped: number } | undefined> {
+  try {
+    if ((await stat(path)).size > limits.chat.journalBytes) return { records: [], skipped: 1 };
+    return parseJournal(await readFile(path, 'utf8'));
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Appends events to a conversation's file, one JSON object a line, in order. Buffers streamed text for a short time and
+ * writes everything else at once. A killed process loses at most the buffered text.
+ */
+export class Journal {
+  readonly #path: string;
+  readonly #onError: (error: unknown) => void;
+  #file: Promise<FileHandle> | undefined;
+  #writing: Promise<void> = Promise.resolve();
+  #gathered: Extract<JournalRecord, { type: 'delta' }> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(path: string, onError: (error: unknown) => void) {
+    this.#path = path;
+    this.#onError = onError;
+  }
+
+  append(record: JournalRecord): void {
+    if (record.type === 'progress') return;
+    if (record.type === 'delta') this.#gather(record);
+    else {
+      this.#release();
+      this.#write(record);
+    }
+  }
+
+  /** Resolves when everything appended so far is in the file. */
+  async flush(): Promise<void> {
+    this.#release();
+    await this.#writing;
+  }
+
+  async close(): Promise<void> {
+    await this.flush();
+    const file = await this.#file?.catch(() => undefined);
+    this.#file = undefined;
+    await file?.close();
+  }
+
+  #gather(record: Extract<JournalRecord, { type: 'delta' }>): void {
+    const gathered = this.#gathered;
+    if (gathered !== undefined && gathered.turn === record.turn && gathered.kind === record.kind) {
+      gathered.text += record.text;
+      return;
+    }
+    this.#release();
+    const { tokens: _, ...stored } = record;
+    this.#gathered = stored;
+    this.#timer = setTimeout(() => this.#release(), limits.chat.journalFlushMs);
+  }
+
+  #release(): void {
+    clearTimeout(this.#timer);
+    const record = this.#gathered;
+    this.#gathered = undefined;
+    if (record !== undefined) this.#write(record);
+  }
+
+  #write(record: JournalRecord): void {
+    const line = `${JSON.stringify(record)}\n`;
+    this.#writing = this.#writing
+      .then(async () => {
+        this.#file ??= openForAppend(this.#path);
+        await (await this.#file).appendFile(line);
+      })
+      .catch((error: unknown) => {
+        this.#file = undefined;
+        this.#onError(error);
+      });
+  }
+}
+
+/** Ends a line that a crash cut, so that the next record starts on its own line. */
+async function openForAppend(path: string): Promise<FileHandle> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  const file = await open(path, 'a+', 0o600);
+  const { size } = await file.stat();
+  if (size === 0) return file;
+  const last = Buffer.alloc(1);
+  await file.read(last, 0, 1, size - 1);
+  if (last[0] !== '\n'.charCodeAt(0)) await file.appendFile('\n');
+  return file;
+}

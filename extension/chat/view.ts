@@ -1,40 +1,42 @@
 import * as vscode from 'vscode';
 import { sentence } from '../client/failure.ts';
-import type { EngineHost } from '../client/host.ts';
 import type { ContextGatherer } from '../context/gather.ts';
+import { parseMentions } from '../context/mentions.ts';
 import { nameOf } from '../context/sources.ts';
 import type { MentionSuggester } from '../context/suggest.ts';
 import { type ContextTracker, focusId } from '../context/tracker.ts';
-import type { Proposals } from '../edits/proposals.ts';
-import { putIntoTerminal } from '../edits/terminal.ts';
+import { putIntoTerminal } from '../edits/target.ts';
 import type { Log } from '../log.ts';
 import { type Action, type Draft, draft, type ToHost, type ToPage, toHost } from '../messages.ts';
-import type { ModelManager } from '../models/manager.ts';
+import type { Parts } from '../parts.ts';
 import { indexEnabled } from '../settings.ts';
-import type { Thinking } from '../thinking.ts';
-import { findTurn } from './conversation.ts';
+import { findTurn, isQueued } from './conversation.ts';
 import { chatPage } from './html.ts';
-import { controlsOf, noticeOf, openLink } from './panel.ts';
+import { controlsOf, noticeOf, openLink, pageTexts } from './panel.ts';
 import { openPlace } from './places.ts';
 import type { ChatSession } from './session.ts';
-import { pageTexts } from './texts.ts';
 
-export interface ChatViewParts {
+export interface ChatViewParts extends Pick<Parts, 'engine' | 'proposals' | 'thinking' | 'models'> {
   extensionUri: vscode.Uri;
-  engine: EngineHost;
   session: ChatSession;
   tracker: ContextTracker;
   gatherer: ContextGatherer;
   suggester: MentionSuggester;
-  proposals: Proposals;
-  thinking: Thinking;
-  models: ModelManager;
   log: Log;
   /** State of this workspace. */
   memory: vscode.Memento;
 }
 
 const draftKey = 'hearth.draft';
+const commands = {
+  restart: 'hearth.restartEngine',
+  'choose-model': 'hearth.chooseModel',
+  'show-log': 'hearth.showLog',
+  'new-chat': 'hearth.newChat',
+  trust: 'workbench.trust.manage',
+  'answer-now': 'hearth.answerNow',
+  thinking: 'hearth.thinking',
+};
 
 /** Passes messages between the page and the chat's parts. Holds no conversation state. */
 export class ChatView {
@@ -45,7 +47,8 @@ export class ChatView {
   #listening = false;
   #focusWanted = false;
   #draft: Draft;
-  #gathering = false;
+  /** Opens questions in the order in which they were asked. */
+  #opening: Promise<unknown> = Promise.resolve();
 
   constructor(parts: ChatViewParts) {
     this.#parts = parts;
@@ -118,7 +121,7 @@ export class ChatView {
   }
 
   #handle(message: ToHost): unknown {
-    const { session, tracker, models } = this.#parts;
+    const { tracker } = this.#parts;
     switch (message.type) {
       case 'ready':
         return this.#onReady();
@@ -126,10 +129,6 @@ export class ChatView {
         return this.ask(message.text);
       case 'resend':
         return this.#resend(message.turn, message.text);
-      case 'stop':
-        return session.stop();
-      case 'answer-now':
-        return vscode.commands.executeCommand('hearth.answerNow');
       case 'copy':
         return vscode.env.clipboard.writeText(message.text);
       case 'insert':
@@ -152,17 +151,23 @@ export class ChatView {
         return tracker.remove(message.id);
       case 'add-context':
         return tracker.add();
-      case 'pick-thinking':
-        return vscode.commands.executeCommand('hearth.thinking');
-      case 'pick-model':
-        return vscode.commands.executeCommand('hearth.chooseModel');
       case 'download':
-        return models.download(message.model);
+        return this.#download(message.model);
       case 'action':
         return this.#act(message.action, message.turn);
       case 'page-error':
         return this.#parts.log.error(`Chat page: ${message.message}`);
     }
+  }
+
+  /** Only what the page shows on its welcome card; the list of models asks before any other download. */
+  #download(id: string): Promise<void> | undefined {
+    const notice = noticeOf(this.#parts.engine.view);
+    if (notice.kind === 'no-model' && notice.offers.some((offer) => offer.id === id)) {
+      return this.#parts.models.download(id);
+    }
+    this.#parts.log.warn('The chat page asked for a model that it does not offer.');
+    return undefined;
   }
 
   #onReady(): Promise<void> {
@@ -180,17 +185,25 @@ export class ChatView {
     return this.#parts.memory.update(draftKey, draft);
   }
 
-  #act(action: Action, turn: string | undefined): unknown {
-    const commands: Record<Exclude<Action, 'retry'>, [string, ...string[]]> = {
-      restart: ['hearth.restartEngine'],
-      'choose-model': ['hearth.chooseModel'],
-      'show-log': ['hearth.showLog'],
-      'new-chat': ['hearth.newChat'],
-      settings: ['workbench.action.openSettings', 'hearth'],
-      trust: ['workbench.trust.manage'],
-    };
-    if (action === 'retry') return turn === undefined ? undefined : this.#parts.session.retry(turn);
-    const [command, ...args] = commands[action];
+  #act(action: Action, turn = ''): unknown {
+    const { session } = this.#parts;
+    switch (action) {
+      case 'retry':
+        return session.retry(turn);
+      case 'send':
+        return session.send(turn);
+      case 'remove':
+        return session.remove(turn);
+      case 'stop':
+        return session.stop();
+      case 'settings':
+        return this.#run('workbench.action.openSettings', 'hearth');
+      default:
+        return this.#run(commands[action]);
+    }
+  }
+
+  #run(command: string, ...args: string[]): Thenable<unknown> {
     return vscode.commands.executeCommand(command, ...args);
   }
 
@@ -200,24 +213,30 @@ export class ChatView {
     await client.ready().catch((error: unknown) => this.#parts.log.info(`The model is not loaded: ${sentence(error)}`));
   }
 
-  /** Gathers attachments and asks. Ignores a second question meanwhile. */
+  /** Asks with the context of this moment, even if the question is queued. */
   async ask(question: string): Promise<void> {
     const { session, gatherer } = this.#parts;
-    if (this.#gathering || session.busy) return;
-    this.#gathering = true;
-    const gathered = gatherer.gather(question, session.conversation).finally(() => {
-      this.#gathering = false;
-    });
-    const { attachments, omitted } = await gathered;
-    await session.ask(question, attachments, omitted);
+    const gathered = gatherer.gather(question, session.conversation);
+    const open = async () => {
+      const { attachments, omitted } = await gathered;
+      return { answered: session.ask(question, attachments, omitted) };
+    };
+    const opened = this.#opening.then(open, open);
+    this.#opening = opened;
+    await (await opened).answered;
   }
 
-  /** A changed question gets new context; an unchanged one keeps its own. */
+  /** A changed question gets new context; an unchanged one, or a queued one with the same mentions, keeps its own. */
   async #resend(id: string, question: string): Promise<void> {
     const { session, gatherer } = this.#parts;
-    const old = findTurn(session.conversation, id)?.view.question ?? '';
-    if (old === question) return session.resend(id, question);
-    return session.resend(id, question, await gatherer.gather(question, session.conversation));
+    const old = findTurn(session.conversation, id);
+    if (old === undefined) return;
+    const mentions = (text: string) =>
+      parseMentions(text)
+        .map((mention) => mention.text)
+        .join();
+    const same = isQueued(old) ? mentions(old.view.question) === mentions(question) : old.view.question === question;
+    return session.resend(id, question, same ? undefined : await gatherer.gather(question, session.conversation));
   }
 
   async #suggest(query: string): Promise<void> {

@@ -27,9 +27,10 @@ import {
 } from '../../engine/protocol/engineProtocol.ts';
 import type { Client } from '../../engine/protocol/rpc.ts';
 import type { Log } from '../log.ts';
-import { chooseModel } from '../models/choose.ts';
+import { chooseCompletionModel, chooseModel } from '../models/choose.ts';
 import { hostOf } from '../remote.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
+import { done } from '../walkthrough.ts';
 import type { Launch } from './connection.ts';
 import { EngineFailure, isCancelled, sentence } from './failure.ts';
 import { EngineProcess, type ProcessState } from './process.ts';
@@ -56,6 +57,26 @@ const wanted = (): Wanted => ({ settings: engineSettings(), remote: remoteSettin
 /** Identifies the model that the settings choose. */
 const choiceOf = ({ settings, remote }: Wanted): string => JSON.stringify([settings.model, remote]);
 
+interface LocalModel {
+  readonly load: LoadParams;
+  readonly name: string;
+}
+
+interface Plan {
+  readonly chat: LocalModel | RemoteSettings;
+  /** The chat model's, if it is listed. */
+  readonly entry: ModelEntry | undefined;
+  readonly entries: readonly ModelEntry[];
+  readonly completion: ReturnType<typeof chooseCompletionModel>;
+}
+
+interface Loading {
+  readonly key: string;
+  readonly card: Promise<ModelCard>;
+  /** Resolves once completions can be asked for, which may be before the chat model is loaded. Never rejects. */
+  readonly completion: Promise<ModelCard | undefined>;
+}
+
 /**
  * The engine as the rest of the extension sees it: requests that find a model loaded, and one view of what it is doing.
  * It decides which model is loaded (settings, what is on disk) and loads it again after a restart.
@@ -72,7 +93,7 @@ export class EngineClient {
   /** A local model requested by name. It overrides `choice` until the settings change. */
   #named: { model: string; choice: string } | undefined;
   /** The current or completed load and its key. */
-  #loading: { key: string; card: Promise<ModelCard> } | undefined;
+  #loading: Loading | undefined;
 
   constructor(launch: () => Launch, log: Log, tokenFor: TokenFor = () => Promise.resolve(undefined)) {
     this.#log = log;
@@ -107,6 +128,12 @@ export class EngineClient {
     return this.#state.kind === 'ready' ? this.#state.card : undefined;
   }
 
+  /** The loaded model that completes: its own, or the chat model. */
+  get completionModel(): ModelCard | undefined {
+    const { completion } = this.view;
+    return completion && 'card' in completion ? completion.card : this.warmModel;
+  }
+
   /**
    * Makes sure that the chosen model is loaded. Fails with code `no-model` when there is none on this machine, and with
    * the engine's own failure when it cannot be loaded. Calls that ask for the same share one load.
@@ -116,12 +143,26 @@ export class EngineClient {
     if (this.#named?.choice !== choiceOf(now)) this.#named = undefined;
     const key = JSON.stringify([now, this.#named?.model]);
     if (this.#loading?.key === key) return this.#loading.card;
-    const card = this.#load();
-    this.#loading = { key, card };
+    const plan = this.#plan();
+    const completion = plan.then(
+      (found) => this.#loadCompletion(found.completion),
+      () => undefined,
+    );
+    // The model that completes comes first: it is small, and the chat model takes what memory is left.
+    const card = completion.then(async () => this.#load(await plan));
+    this.#loading = { key, card, completion };
     card.catch(() => {
       if (this.#loading?.card === card) this.#loading = undefined;
     });
     return card;
+  }
+
+  /** The model that completes: its own, or the chat model. @throws EngineFailure as `ready` */
+  async #readyToComplete(): Promise<ModelCard> {
+    const card = this.ready();
+    // Its failure is reported below if there is no other model.
+    card.catch(() => {});
+    return (await this.#loading?.completion) ?? card;
   }
 
   /** Loads a model chosen elsewhere in VS Code, which answers all requests from then on. */
@@ -162,18 +203,24 @@ export class EngineClient {
   }
 
   async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {
-    return this.#generating(() => this.#engine.complete(params, token));
+    await this.#readyToComplete();
+    const own = this.completionModel?.id === this.warmModel?.id;
+    return this.#counting(() => this.#engine.complete(params, token), own);
   }
 
-  /** Does nothing while no model is loaded: a warm-up is not worth loading one. */
-  async warm(params: WarmParams, token: CancellationToken): Promise<void> {
-    if (this.warmModel === undefined || this.view.running > 0) return;
+  /** Does nothing while no model is loaded: a warm-up is not worth loading one. @returns whether all was read. */
+  async warm(params: WarmParams, token: CancellationToken): Promise<boolean> {
+    const model = params.kind === 'completion' ? this.completionModel : this.warmModel;
+    if (model === undefined || this.view.running > 0) return false;
     const { promptTokens, cachedTokens, finish } = await this.#engine.warm(params, token);
     this.#log.debug(`Warm-up: ${promptTokens} tokens, ${cachedTokens} cached, ${finish}.`);
+    return finish === 'length';
   }
 
   async chat(params: ChatParams, handlers: StreamHandlers, token: CancellationToken): Promise<ChatResult> {
-    return this.#streaming(params.stream, handlers, () => this.#engine.chat(params, token));
+    const answer = await this.#streaming(params.stream, handlers, () => this.#engine.chat(params, token));
+    if (answer.finish !== 'cancelled') done('hasAsked');
+    return answer;
   }
 
   async summarise(
@@ -181,7 +228,9 @@ export class EngineClient {
     handlers: StreamHandlers,
     token: CancellationToken,
   ): Promise<SummariseResult> {
-    return this.#streaming(params.stream, handlers, () => this.#engine.summarise(params, token));
+    const summary = await this.#streaming(params.stream, handlers, () => this.#engine.summarise(params, token));
+    done('hasSummarised');
+    return summary;
   }
 
   /** Ends the thinking of running answers. False if none is running. */
@@ -211,9 +260,13 @@ export class EngineClient {
       const pulled = await this.#engine.pullModel({ model: entry.id }, token);
       after = { kind: 'idle' };
       return pulled;
+    } catch (error) {
+      const offers = before.kind === 'no-model' ? before.offers.filter(({ id }) => id !== entry.id) : [];
+      if (!isCancelled(error)) after = { kind: 'no-model', offers: [entry, ...offers], problem: sentence(error) };
+      throw error;
     } finally {
       this.#downloads.delete(entry.id);
-      if (this.#state.kind === 'downloading') this.#shown.show(after);
+      if (this.warmModel === undefined && isAboutDownload(this.#state)) this.#shown.show(after);
     }
   }
 
@@ -227,8 +280,9 @@ export class EngineClient {
   }
 
   async remove(entry: ModelEntry): Promise<ModelEntry> {
-    if (this.warmModel?.id === entry.id) {
-      await this.#engine.unload();
+    if (this.warmModel?.id === entry.id || this.completionModel?.id === entry.id) {
+      await this.#engine.unload({});
+      this.#shown.showCompletion(undefined);
       this.#loading = undefined;
       this.#shown.show({ kind: 'idle' });
     }
@@ -262,12 +316,34 @@ export class EngineClient {
     this.#shown.dispose();
   }
 
-  async #load(): Promise<ModelCard> {
+  /** What to load. @throws EngineFailure `no-model`, `not-found` */
+  async #plan(): Promise<Plan> {
     const remote = this.#named === undefined ? remoteSettings() : undefined;
     try {
-      const card = remote === undefined ? await this.#loadHere() : await this.#connect(remote);
+      const entries = await this.models();
+      const chat = remote ?? this.#chosenModel(entries);
+      const entry = 'load' in chat ? entries.find(({ id }) => id === chat.load.model) : undefined;
+      return {
+        chat,
+        entry,
+        entries,
+        completion: chooseCompletionModel(engineSettings().completionModel, entry, entries),
+      };
+    } catch (error) {
+      this.#showLoadFailure(error);
+      throw error;
+    }
+  }
+
+  async #load(plan: Plan): Promise<ModelCard> {
+    const { chat, entry, entries, completion } = plan;
+    try {
+      const card = 'load' in chat ? await this.#loadHere(chat) : await this.#connect(chat);
       this.#logCard(card);
       this.#shown.show({ kind: 'ready', card });
+      // Whether a file or a server's model fills in is known only now.
+      if (completion === undefined && entry === undefined)
+        await this.#loadCompletion(chooseCompletionModel(engineSettings().completionModel, card, entries));
       return card;
     } catch (error) {
       this.#showLoadFailure(error);
@@ -275,12 +351,33 @@ export class EngineClient {
     }
   }
 
-  async #loadHere(): Promise<ModelCard> {
-    const params = await this.#chosenModel();
+  async #loadHere({ load, name }: LocalModel): Promise<ModelCard> {
     // Another model replaces the one that answers now.
     await this.#shown.untilIdle();
-    this.#shown.show({ kind: 'loading', name: params.name, done: 0, total: 0 });
-    return this.#engine.load(params.load);
+    this.#shown.show({ kind: 'loading', name, done: 0, total: 0 });
+    return this.#engine.load(load);
+  }
+
+  /** Without one, or if it fails, the chat model completes. */
+  async #loadCompletion(choice: ReturnType<typeof chooseCompletionModel>): Promise<ModelCard | undefined> {
+    const before = this.view.completion;
+    if (choice === undefined) {
+      if (before && 'card' in before) await this.#engine.unload({ role: 'completion' });
+      this.#shown.showCompletion(undefined);
+      return undefined;
+    }
+    try {
+      if (choice.kind === 'unknown') throw notFound('hearth.completion.model', choice.model);
+      if (choice.kind === 'download') throw notDownloaded(choice.offers);
+      const card = await this.#engine.load({ ...loadParams(choice.model), role: 'completion' });
+      this.#logCard(card);
+      this.#shown.showCompletion({ card });
+      return card;
+    } catch (error) {
+      this.#log.error(`Loading the model for completions: ${sentence(error)}`);
+      this.#shown.showCompletion({ problem: sentence(error) });
+      return undefined;
+    }
   }
 
   async #connect({ url, model }: RemoteSettings): Promise<ModelCard> {
@@ -305,26 +402,16 @@ export class EngineClient {
     throw new EngineFailure('not-found', vscode.l10n.t('The settings now name another server or model.'));
   }
 
-  async #chosenModel(): Promise<{ load: LoadParams; name: string }> {
+  #chosenModel(entries: readonly ModelEntry[]): LocalModel {
     const settings = engineSettings();
-    const choice = chooseModel(this.#named?.model ?? settings.model, await this.models());
-    if (choice.kind === 'unknown') {
-      throw new EngineFailure(
-        'not-found',
-        vscode.l10n.t(
-          'The setting "hearth.model" names "{0}", which is neither a known model nor a file.',
-          choice.model,
-        ),
-      );
-    }
+    const choice = chooseModel(this.#named?.model ?? settings.model, entries);
+    if (choice.kind === 'unknown') throw notFound('hearth.chat.model', choice.model);
     if (choice.kind === 'download') {
       this.#shown.show({ kind: 'no-model', offers: choice.offers });
       throw new EngineFailure('no-model', vscode.l10n.t('There is no model on this computer yet.'));
     }
-    const { backend, cachePrecision, diskCacheBytes } = settings;
-    const load: LoadParams = { model: choice.model, backend, cachePrecision, diskCacheBytes };
-    if (settings.contextTokens !== undefined) load.contextTokens = settings.contextTokens;
-    if (settings.threads !== undefined) load.threads = settings.threads;
+    const { contextTokens } = settings;
+    const load = { ...loadParams(choice.model), ...(contextTokens !== undefined && { contextTokens }) };
     return { load, name: choice.name };
   }
 
@@ -340,13 +427,21 @@ export class EngineClient {
 
   async #generating<T extends { statistics: Statistics }>(run: () => Promise<T>): Promise<T> {
     await this.ready();
+    return this.#counting(run);
+  }
+
+  /** `ofChat`: by the model that answers questions, whose figures are shown. */
+  async #counting<T extends { statistics: Statistics }>(run: () => Promise<T>, ofChat = true): Promise<T> {
     this.#shown.count(1);
     let last: Statistics | undefined;
     try {
       const result = await run();
-      if (result.statistics.generatedTokens > 0) last = result.statistics;
+      if (ofChat && result.statistics.generatedTokens > 0) last = result.statistics;
+      if (ofChat) this.#shown.showAway(undefined);
       return result;
     } catch (error) {
+      const isAway = error instanceof EngineFailure && error.code === 'unavailable';
+      if (ofChat && isAway && this.warmModel?.host !== undefined) this.#shown.showAway(sentence(error));
       if (!isCancelled(error)) this.#log.warn(`A request failed: ${sentence(error)}`);
       throw error;
     } finally {
@@ -377,6 +472,10 @@ export class EngineClient {
   #onModelChange({ message, card }: ModelChange): void {
     this.#log.warn(message);
     this.#logCard(card);
+    if (this.completionModel?.id === card.id && this.warmModel?.id !== card.id) {
+      this.#shown.showCompletion({ card });
+      return;
+    }
     if (this.#loading) this.#loading = { ...this.#loading, card: Promise.resolve(card) };
     if (this.#state.kind !== 'ready') return;
     if (card.backend !== this.#state.card.backend) void vscode.window.showWarningMessage(message);
@@ -398,7 +497,9 @@ export class EngineClient {
     const shown = stateOf(state, this.#state);
     if (shown) this.#shown.show(shown);
     if (state.kind === 'waiting') this.#loadAgain();
-    if (state.kind !== 'starting' && state.kind !== 'running') this.#loading = undefined;
+    if (state.kind === 'starting' || state.kind === 'running') return;
+    this.#loading = undefined;
+    this.#shown.showCompletion(undefined);
   }
 
   /** Loads the model into the restarted process. Requests meanwhile share this load. */
@@ -409,6 +510,27 @@ export class EngineClient {
     });
   }
 }
+
+/** A download that fails at once was never shown. */
+const isAboutDownload = ({ kind }: EngineState): boolean =>
+  kind === 'downloading' || kind === 'no-model' || kind === 'idle';
+
+function loadParams(model: string): LoadParams {
+  const { backend, cachePrecision, diskCacheBytes, threads } = engineSettings();
+  return { model, backend, cachePrecision, diskCacheBytes, ...(threads !== undefined && { threads }) };
+}
+
+const notFound = (setting: string, model: string): EngineFailure =>
+  new EngineFailure(
+    'not-found',
+    vscode.l10n.t('The setting "{0}" names "{1}", which is neither a known model nor a file.', setting, model),
+  );
+
+const notDownloaded = ([entry]: readonly ModelEntry[]): EngineFailure =>
+  new EngineFailure(
+    'no-model',
+    vscode.l10n.t('{0} is not on this computer yet. Download it under Models.', entry?.name ?? ''),
+  );
 
 /** For developers: `HEARTH_INSPECT=PORT` opens the engine to a debugger on loopback (the launch configuration *Engine*). */
 function inspectOptions(): string[] {

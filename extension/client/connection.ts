@@ -1,6 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import * as vscode from 'vscode';
 import {
   type CancellationToken,
   ConnectionError,
@@ -12,7 +11,7 @@ import {
   ResponseError,
 } from 'vscode-jsonrpc/node';
 import type { z } from 'zod';
-import { type Client, failureOf, listen, type Notices, proxy, type Requests } from '../../engine/protocol/rpc.ts';
+import { failureOf, listen, type Notices } from '../../engine/protocol/rpc.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { EngineFailure, engineEnded, sentence } from './failure.ts';
@@ -68,11 +67,6 @@ export class EngineConnection {
     handlers: { readonly [Name in keyof Table]?: (value: z.output<Table[Name]>) => void },
   ): void {
     listen(this.#rpc, table, handlers, (line) => this.#log.warn(line));
-  }
-
-  /** The requests of `table` to this process. @throws EngineFailure */
-  client<Table extends Requests>(table: Table): Client<Table, CancellationToken> {
-    return proxy(table, (method, params, token) => this.request(method, params, token), refusal(this.#log));
   }
 
   /** One request of a protocol, whose answer is not yet validated. @throws EngineFailure */
@@ -152,17 +146,6 @@ export class EngineConnection {
     }
   }
 }
-
-/** For `proxy`: an answer that does not have the form of the protocol. */
-export const refusal =
-  (log: Log) =>
-  (method: string, problem: string): EngineFailure => {
-    log.error(`Invalid response to '${method}': ${problem}`);
-    return new EngineFailure(
-      'protocol',
-      vscode.l10n.t('The engine sent a response that this version of Hearth does not understand.'),
-    );
-  };
 
 function toFailure(error: unknown): EngineFailure {
   if (error instanceof EngineFailure) return error;

@@ -1,5 +1,7 @@
 import * as vscode from 'vscode';
 import type { ErrorCode } from '../../engine/errors.ts';
+import type { Progress } from '../../engine/protocol/engineProtocol.ts';
+import type { Action, Outcome } from '../messages.ts';
 
 /** Why a request to the engine failed: the engine's own codes, and what only the extension can say. */
 export type FailureCode =
@@ -41,3 +43,66 @@ export const engineGivenUp = (): EngineFailure =>
 export function sentence(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+const remedies: Partial<Record<FailureCode, Action[]>> = {
+  'engine-ended': ['retry', 'show-log'],
+  'engine-given-up': ['restart', 'show-log'],
+  'no-model': ['choose-model'],
+  'not-found': ['choose-model', 'settings'],
+  unsupported: ['choose-model', 'show-log'],
+  'out-of-memory': ['choose-model', 'settings'],
+  'context-overflow': ['new-chat', 'settings'],
+  unavailable: ['retry', 'show-log'],
+  'device-lost': ['retry', 'show-log'],
+};
+
+/** Message and actions for a failed answer. `partial`: part of the answer was received and saved. */
+export function failedOutcome(error: unknown, partial: boolean): Outcome {
+  const code = error instanceof EngineFailure ? error.code : 'internal';
+  if (code === 'cancelled') return { kind: 'stopped' };
+  return {
+    kind: 'failed',
+    message: failureText(code, error, partial),
+    actions: remedies[code] ?? ['retry', 'show-log'],
+  };
+}
+
+function failureText(code: FailureCode, error: unknown, partial: boolean): string {
+  if (code === 'engine-ended') {
+    return partial
+      ? vscode.l10n.t('The engine stopped while answering. The partial answer was saved. The engine is restarting.')
+      : vscode.l10n.t('The engine stopped before it could answer. It is restarting.');
+  }
+  if (code === 'context-overflow') {
+    return vscode.l10n.t(
+      '{0} Remove the attached file, ask about a smaller selection, start a new chat, or raise hearth.contextTokens.',
+      sentence(error),
+    );
+  }
+  if (code === 'internal') {
+    return vscode.l10n.t('The engine failed with an internal error: {0}', sentence(error));
+  }
+  return sentence(error);
+}
+
+interface Note {
+  note: string;
+  share: number | undefined;
+}
+
+/** Notes of one answer's progress: which part of how many, and, once a part is done, about how long it still takes. */
+export function progressNotes(nowMs: () => number = Date.now): (step: Progress) => Note {
+  const startMs = nowMs();
+  return ({ message, done, total, unit }) => {
+    const share = total > 0 ? Math.min(1, done / total) : undefined;
+    if (unit !== 'parts' || total === 0) return { note: message, share };
+    const part = vscode.l10n.t('Part {0} of {1}: {2}', Math.min(done + 1, total), total, message);
+    const leftMs = done > 0 ? ((nowMs() - startMs) / done) * (total - done) : undefined;
+    return { note: leftMs === undefined ? part : vscode.l10n.t('{0} (about {1} left)', part, duration(leftMs)), share };
+  };
+}
+
+const duration = (ms: number): string =>
+  ms < 90_000
+    ? vscode.l10n.t('{0} s', Math.max(1, Math.round(ms / 1000)))
+    : vscode.l10n.t('{0} min', Math.round(ms / 60_000));

@@ -5,7 +5,7 @@ import { engineRequests, protocolVersion } from '../../engine/protocol/enginePro
 import { type Client, type Notices, proxy, type Requests } from '../../engine/protocol/rpc.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
-import { EngineConnection, type Launch, refusal } from './connection.ts';
+import { EngineConnection, type Launch } from './connection.ts';
 import { EngineFailure, engineEnded, engineGivenUp, sentence } from './failure.ts';
 
 /** How long to wait before the engine is started again after it ended unasked. Pure: the caller brings the clock. */
@@ -36,12 +36,15 @@ export type ProcessState =
   /** It stays down until `restart` is called. */
   | { kind: 'failed'; message: string };
 
+/** The requests of `table` to a process. */
+export type ClientOf = <Table extends Requests>(table: Table) => Client<Table, CancellationToken>;
+
 /** The purpose of a process. */
 export interface ProcessRole {
   /** In the log. */
   name: string;
   /** Its first request. A process of the wrong version, or one that cannot work here, is not started again. */
-  greet(connection: EngineConnection): Promise<unknown>;
+  greet(clientOf: ClientOf): Promise<unknown>;
 }
 
 const engineRole: ProcessRole = { name: 'The engine', greet: checkVersion };
@@ -95,9 +98,7 @@ export class EngineProcess {
 
   /** The requests of `table` to the process that runs, which each of them starts where there is none. @throws EngineFailure */
   client<Table extends Requests>(table: Table): Client<Table, CancellationToken> {
-    const send = async (method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> =>
-      (await this.start()).request(method, params, token);
-    return proxy(table, send, refusal(this.#log));
+    return this.#clientOf(table, () => this.start());
   }
 
   /** To the running process, if there is one. */
@@ -154,10 +155,25 @@ export class EngineProcess {
     return connection;
   }
 
+  #clientOf<Table extends Requests>(
+    table: Table,
+    open: () => Promise<EngineConnection>,
+  ): Client<Table, CancellationToken> {
+    const send = async (method: string, params: unknown, token: CancellationToken | undefined): Promise<unknown> =>
+      (await open()).request(method, params, token);
+    return proxy(table, send, (method, problem) => {
+      this.#log.error(`Invalid response to '${method}': ${problem}`);
+      return new EngineFailure(
+        'protocol',
+        vscode.l10n.t('The engine sent a response that this version of Hearth does not understand.'),
+      );
+    });
+  }
+
   async #handshake(connection: EngineConnection): Promise<void> {
     const timer = setTimeout(() => connection.kill(), limits.engine.handshakeMs);
     try {
-      await this.#role.greet(connection);
+      await this.#role.greet((table) => this.#clientOf(table, () => Promise.resolve(connection)));
     } finally {
       clearTimeout(timer);
     }
@@ -205,8 +221,8 @@ export class EngineProcess {
 }
 
 /** @throws EngineFailure `protocol` when the engine is of another version than the extension. */
-async function checkVersion(connection: EngineConnection): Promise<unknown> {
-  const status = await connection.client(engineRequests).status();
+async function checkVersion(clientOf: ClientOf): Promise<unknown> {
+  const status = await clientOf(engineRequests).status();
   if (status.protocolVersion === protocolVersion) return status;
   throw new EngineFailure(
     'protocol',

@@ -8,8 +8,8 @@ export type EngineState =
   /** Nothing has asked for it yet, or it was stopped. */
   | { kind: 'idle' }
   | { kind: 'starting' }
-  /** No model on disk; these are worth downloading. */
-  | { kind: 'no-model'; offers: ModelEntry[] }
+  /** No model on disk; these are worth downloading. `problem`: why the last download failed; its model comes first. */
+  | { kind: 'no-model'; offers: ModelEntry[]; problem?: string }
   /** Bytes. */
   | { kind: 'downloading'; name: string; done: number; total: number }
   /** Bytes; total 0 until the engine says. */
@@ -22,10 +22,14 @@ export type EngineState =
 
 export interface EngineView {
   state: EngineState;
+  /** The model that completes beside the chat model, or why the chosen one does not. */
+  completion?: { card: ModelCard } | { problem: string };
   /** Requests that generate now. */
   running: number;
-  /** Of the last request that generated. */
+  /** Of the last request that generated with the model in `state`. */
   last: Statistics | undefined;
+  /** Why the server that answers did not, last time. */
+  away?: string;
 }
 
 export const downloading = (entry: ModelEntry, step: Progress): EngineState => ({
@@ -58,18 +62,38 @@ export class ViewKeeper {
   readonly #changed = new vscode.EventEmitter<EngineView>();
   readonly onView = this.#changed.event;
   #current = idleView;
+  /** Id of the model that `last` is of. */
+  #lastOf: string | undefined;
 
   get view(): EngineView {
     return this.#current;
   }
 
   show(state: EngineState): void {
-    this.#current = { ...this.#current, state };
+    const { away: _, ...current } = this.#current;
+    // Figures of another model would stand beside this one's name.
+    const last = state.kind === 'ready' && state.card.id !== this.#lastOf ? undefined : current.last;
+    this.#current = { ...current, state, last };
     this.#changed.fire(this.#current);
   }
 
-  /** A request that generates began, or ended with these statistics. */
+  /** The server did not answer; `undefined`: it did again. */
+  showAway(away: string | undefined): void {
+    if (away === this.#current.away) return;
+    const { away: _, ...current } = this.#current;
+    this.#current = { ...current, ...(away !== undefined && { away }) };
+    this.#changed.fire(this.#current);
+  }
+
+  showCompletion(completion: EngineView['completion']): void {
+    const { completion: _, ...rest } = this.#current;
+    this.#current = { ...rest, ...(completion && { completion }) };
+    this.#changed.fire(this.#current);
+  }
+
+  /** A request that generates began, or ended with these statistics of the model that answers questions. */
   count(change: 1 | -1, last = this.#current.last): void {
+    if (this.#current.state.kind === 'ready') this.#lastOf = this.#current.state.card.id;
     this.#current = { ...this.#current, running: this.#current.running + change, last };
     this.#changed.fire(this.#current);
   }

@@ -3,12 +3,12 @@ import { sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
-import { keepOrder, type Snippet, similarStretches } from './similar.ts';
+import { keepOrder, type Snippet, SnippetLists, similarStretches } from './similar.ts';
 
 /**
  * What goes before the file in a completion's prompt: definitions of names near the cursor, recently edited places,
- * stretches of recently visited files and of the repository that resemble the cursor's lines. It is gathered when the
- * cursor's line changes, beside the typing, and never waited for longer than a deadline.
+ * stretches of recently visited files and of the repository that resemble the cursor's lines. It is gathered when a
+ * file is first completed, never waited for longer than a deadline, and again when nobody types.
  */
 export class CompletionContext {
   readonly #index: RepositoryIndex;
@@ -16,8 +16,8 @@ export class CompletionContext {
   /** Most recent last. */
   readonly #visited: vscode.TextDocument[] = [];
   readonly #edits = new Map<string, { document: vscode.TextDocument; line: number }>();
-  #gathered: { key: string; snippets: Snippet[] } = { key: '', snippets: [] };
-  #gathering: { key: string; done: Promise<void> } | undefined;
+  readonly #lists = new SnippetLists();
+  readonly #gathering = new Map<string, Promise<Snippet[]>>();
   readonly #subscriptions: vscode.Disposable[];
 
   constructor(index: RepositoryIndex, log: Log) {
@@ -32,21 +32,40 @@ export class CompletionContext {
     ];
   }
 
-  /** The least changing first. */
+  /** What the file's prompt has; of a file without a list, what is found within the deadline. What comes later serves the next key. */
   async snippets(document: vscode.TextDocument, position: vscode.Position, maxChars: number): Promise<Snippet[]> {
-    const key = `${document.uri.toString()} ${position.line} ${maxChars}`;
-    if (this.#gathered.key === key) return this.#gathered.snippets;
-    if (this.#gathering?.key !== key) {
-      const done = this.#gather(document, position, maxChars).then(
-        (snippets) => {
-          if (this.#gathering?.key === key) this.#gathered = { key, snippets };
-        },
-        (error: unknown) => this.#log.debug(`Completion context: ${sentence(error)}`),
-      );
-      this.#gathering = { key, done };
-    }
-    await Promise.race([this.#gathering.done, sleep(limits.completion.contextMs)]);
-    return this.#gathered.snippets.filter(({ path }) => path !== pathOf(document));
+    const key = document.uri.toString();
+    const kept = this.#lists.of(key);
+    if (kept) return [...kept];
+    const gathering = this.#gathering.get(key) ?? this.#first(key, this.#gather(document, position, maxChars));
+    return Promise.race([gathering, sleep(limits.completion.contextMs).then(() => [])]);
+  }
+
+  /**
+   * Finds what suits the cursor's place now. The file's prompt has it once `read` says that the engine has read it.
+   * @throws what `read` throws
+   */
+  async refresh(
+    document: vscode.TextDocument,
+    position: vscode.Position,
+    maxChars: number,
+    read: (snippets: Snippet[]) => Promise<boolean>,
+  ): Promise<void> {
+    const snippets = await this.#gather(document, position, maxChars);
+    if (await read(snippets)) this.#lists.keep(document.uri.toString(), snippets);
+  }
+
+  async #first(key: string, found: Promise<Snippet[]>): Promise<Snippet[]> {
+    const gathering = found.catch((error: unknown) => {
+      this.#log.debug(`Completion context: ${sentence(error)}`);
+      return [];
+    });
+    this.#gathering.set(key, gathering);
+    const snippets = await gathering;
+    this.#gathering.delete(key);
+    // A pause of typing may have been faster.
+    if (!this.#lists.of(key)) this.#lists.keep(key, snippets);
+    return snippets;
   }
 
   dispose(): void {
@@ -62,7 +81,7 @@ export class CompletionContext {
       similarStretches(around, visited.map(fileOf), limits.completion.similarSnippets),
       this.#fromIndex(document, around),
     ]);
-    return keepOrder(this.#gathered.snippets, distinct(found.flat()), maxChars);
+    return keepOrder(this.#lists.of(document.uri.toString()) ?? [], distinct(found.flat()), maxChars);
   }
 
   /** Of the names on the cursor's line and the one above, as far as they lie in other files. */

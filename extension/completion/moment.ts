@@ -43,6 +43,19 @@ export function momentAt(
   };
 }
 
+/** Cells of a notebook as one document, with an empty line between two, and the line at which `own` begins. */
+export function joined(cells: readonly Document[], own: Document): { document: Document; firstLine: number } {
+  const lines: string[] = [];
+  let firstLine = 0;
+  for (const cell of cells) {
+    if (lines.length > 0) lines.push('');
+    if (cell === own) firstLine = lines.length;
+    lines.push(...linesOf(cell, 0, cell.lineCount));
+  }
+  const lineAt = (line: number) => ({ text: lines[line] ?? '' });
+  return { document: { languageId: own.languageId, lineCount: lines.length, lineAt }, firstLine };
+}
+
 /** Moves in steps, so that the prompt's beginning stays the same from one key to the next. */
 function anchoredStart(line: number): number {
   const { prefixLines, anchorLines } = limits.completion;

@@ -7,9 +7,11 @@ import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import { type CompletionSettings, completionSettings, languageEnabled } from '../settings.ts';
+import type { Completions } from '../status.ts';
 import { AdaptiveDebounce, CompletionCache, type Place, type Suggestion, samePlace } from './cache.ts';
 import type { CompletionContext } from './context.ts';
-import { type Moment, momentAt, worthAsking } from './moment.ts';
+import { joined, type Moment, momentAt, worthAsking } from './moment.ts';
+import type { Snippet } from './similar.ts';
 
 /** URI schemes of documents that are not the user's source code. */
 const foreignSchemes = new Set(['output', 'debug', 'git', 'vscode-scm', 'comment', 'walkThrough', 'search-editor']);
@@ -22,7 +24,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   readonly #engine: EngineHost;
   readonly #log: Log;
   readonly #warmUp: () => void;
-  readonly #context: Pick<CompletionContext, 'snippets'>;
+  readonly #context: Pick<CompletionContext, 'snippets' | 'refresh'>;
   readonly #cache = new CompletionCache();
   readonly #debounce = new AdaptiveDebounce();
   #running: Running | undefined;
@@ -30,11 +32,25 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
   paused = false;
 
   /** `warmUp` is called when there was something to complete and no model was loaded. */
-  constructor(engine: EngineHost, log: Log, context: Pick<CompletionContext, 'snippets'>, warmUp: () => void) {
+  constructor(
+    engine: EngineHost,
+    log: Log,
+    context: Pick<CompletionContext, 'snippets' | 'refresh'>,
+    warmUp: () => void,
+  ) {
     this.#engine = engine;
     this.#log = log;
     this.#context = context;
     this.#warmUp = warmUp;
+  }
+
+  /** For the status bar. */
+  state(document: vscode.TextDocument | undefined): Completions {
+    const { enabled, languages } = completionSettings();
+    if (this.paused) return 'paused';
+    if (!enabled) return 'off';
+    if (!document || foreignSchemes.has(document.uri.scheme)) return 'on';
+    return languageEnabled(languages, document.languageId) ? 'on' : { offFor: document.languageId };
   }
 
   /** Another model answers differently. */
@@ -52,8 +68,8 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     if (!this.#isOn(document, settings)) return [];
     const invoked = context.triggerKind === vscode.InlineCompletionTriggerKind.Invoke;
     const selected = context.selectedCompletionInfo;
-    const moment = momentAt(document, position, selected && insertion(selected));
-    const card = this.#engine.current?.warmModel;
+    const moment = momentIn(document, position, selected && insertion(selected));
+    const card = this.#engine.current?.completionModel;
     const place = placeOf(card?.id ?? '', document, moment, invoked);
     if (this.#running && !samePlace(this.#running.place, place)) this.#running.source.cancel();
     if (!invoked && !worthAsking(moment, card?.fillInTheMiddle ?? false)) return [];
@@ -72,12 +88,12 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
    * that it is there when VS Code asks, and after Enter too. The next key ends it like any other.
    */
   async computeAhead(editor: vscode.TextEditor | undefined): Promise<void> {
-    const card = this.#engine.current?.warmModel;
+    const card = this.#engine.current?.completionModel;
     const settings = completionSettings();
     if (!editor || !card || !this.#isOn(editor.document, settings)) return;
     const { document, selection } = editor;
     const position = selection.active;
-    const moment = momentAt(document, position);
+    const moment = momentIn(document, position);
     if (!worthAsking(moment, card.fillInTheMiddle)) return;
     const place = placeOf(card.id, document, moment, false);
     const multiline = settings.multiline === 'never' ? 'never' : 'always';
@@ -86,21 +102,23 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     if (this.#remembered(card.id, question) === undefined) await this.#begin(question).answer;
   }
 
-  /** Warms up the completion prompt at the cursor. */
+  /** Warms up the completion prompt at the cursor: as the next key would send it, then with what suits the place better. */
   async warm(editor: vscode.TextEditor | undefined, token: vscode.CancellationToken): Promise<void> {
     const client = this.#engine.current;
     const settings = completionSettings();
     if (!editor || !client || token.isCancellationRequested || !this.#isOn(editor.document, settings)) return;
-    const moment = momentAt(editor.document, editor.selection.active);
-    const params = paramsOf(editor.document, moment, settings, false);
-    const snippets = await this.#snippets(editor.document, editor.selection.active);
-    await client.warm({ kind: 'completion', ...params, snippets }, token);
+    const { document, selection } = editor;
+    const params = paramsOf(document, momentIn(document, selection.active), settings, false);
+    const read = (snippets: Snippet[]) => client.warm({ kind: 'completion', ...params, snippets }, token);
+    await read(await this.#context.snippets(document, selection.active, this.#contextChars));
+    if (!token.isCancellationRequested) {
+      await this.#context.refresh(document, selection.active, this.#contextChars, read);
+    }
   }
 
-  #snippets(document: vscode.TextDocument, position: vscode.Position) {
+  get #contextChars(): number {
     const { cpuContextChars, contextChars } = limits.completion;
-    const fast = readsFast(this.#engine.current?.warmModel);
-    return this.#context.snippets(document, position, fast ? contextChars : cpuContextChars);
+    return readsFast(this.#engine.current?.completionModel) ? contextChars : cpuContextChars;
   }
 
   #isOn(document: vscode.TextDocument, settings: CompletionSettings): boolean {
@@ -153,7 +171,7 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     token: vscode.CancellationToken,
   ): Promise<readonly string[]> {
     const startedMs = Date.now();
-    const snippets = await this.#snippets(document, position);
+    const snippets = await this.#context.snippets(document, position, this.#contextChars);
     const { text, alternatives, finish } = await client.complete({ ...params, snippets }, token);
     if (finish === 'cancelled') return [];
     const tookMs = Date.now() - startedMs;
@@ -164,6 +182,25 @@ export class CompletionProvider implements vscode.InlineCompletionItemProvider {
     return texts;
   }
 }
+
+/** The moment at the cursor; in a notebook, the code cells of its language are one file. */
+function momentIn(
+  document: vscode.TextDocument,
+  position: vscode.Position,
+  inserted?: { text: string; startCharacter: number },
+): Moment {
+  const notebooks = document.uri.scheme === cellScheme ? vscode.workspace.notebookDocuments : [];
+  const cells = notebooks
+    .map((notebook) => notebook.getCells())
+    .find((all) => all.some((cell) => cell.document === document));
+  if (cells === undefined) return momentAt(document, position, inserted);
+  const code = cells.map((cell) => cell.document).filter(({ languageId }) => languageId === document.languageId);
+  const whole = joined(code, document);
+  const { line, character } = position;
+  return momentAt(whole.document, { line: whole.firstLine + line, character }, inserted);
+}
+
+const cellScheme = 'vscode-notebook-cell';
 
 const paramsOf = (
   document: vscode.TextDocument,

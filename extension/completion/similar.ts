@@ -1,4 +1,5 @@
 /** Stretches of other files that resemble the lines at the cursor, and how a list of them changes as little as it can. */
+import { limits } from '../limits.ts';
 
 export interface Snippet {
   path: string;
@@ -53,4 +54,24 @@ export function keepOrder(before: readonly Snippet[], now: readonly Snippet[], m
   const same = (a: Snippet) => (b: Snippet) => a.path === b.path && a.text === b.text;
   const kept = before.filter((old) => fitting.some(same(old)));
   return [...kept, ...fitting.filter((own) => !kept.some(same(own)))];
+}
+
+/**
+ * The snippets of each file's prompt. They stay while keys are typed, because the engine reads everything after a changed
+ * one again. A pause brings those of the cursor's new place, once the engine has read the prompt with them.
+ */
+export class SnippetLists {
+  /** By document, most recent last. */
+  readonly #lists = new Map<string, readonly Snippet[]>();
+
+  of(document: string): readonly Snippet[] | undefined {
+    return this.#lists.get(document);
+  }
+
+  keep(document: string, snippets: readonly Snippet[]): void {
+    this.#lists.delete(document);
+    this.#lists.set(document, snippets);
+    const [oldest] = this.#lists.keys();
+    if (oldest !== undefined && this.#lists.size > limits.completion.visitedFiles) this.#lists.delete(oldest);
+  }
 }

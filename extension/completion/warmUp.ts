@@ -15,10 +15,15 @@ export class WarmUp {
     this.#log = log;
   }
 
-  /** Cancels the warm-up on a key or a change of file, and restarts the idle timer. */
-  touch(): void {
+  /** Cancels the warm-up on a key, and restarts the idle timer. */
+  touch(idleMs: number = limits.completion.idleMs): void {
     this.dispose();
-    this.#timer = setTimeout(() => void this.#run(), limits.completion.idleMs);
+    this.#timer = setTimeout(() => void this.#run(), idleMs);
+  }
+
+  /** The cursor is elsewhere, which may be the place of the next key. */
+  moved(): void {
+    this.touch(limits.completion.restMs);
   }
 
   dispose(): void {

@@ -15,28 +15,29 @@ import type { Chip } from '../messages.ts';
 import type { RepositoryIndex } from '../repository/repositoryIndex.ts';
 import { chatSettings } from '../settings.ts';
 import { type Mention, parseMentions } from './mentions.ts';
+import { promptSource, ruleSources } from './rules.ts';
 import { focusSource, mentionSources } from './sources.ts';
 import type { ContextTracker, Focus } from './tracker.ts';
 
-/** As the loaded model counts; estimated, on the safe side, where it cannot be asked. */
+/** Counted by the loaded model; estimated conservatively without one. */
 export async function countTokens(engine: EngineHost, texts: readonly string[]): Promise<number[]> {
   const client = engine.current;
   if (texts.length === 0) return [];
   if (client?.warmModel === undefined) return texts.map(estimatedTokens);
-  // An engine that does not count still answers.
+  // An engine that cannot count can still answer.
   return client.countTokens([...texts]).catch(() => texts.map(estimatedTokens));
 }
 
-/** Of the workspace's index, what a question needs. */
+/** The part of the workspace's index that a question needs. */
 export type Repository = Pick<RepositoryIndex, 'available' | 'searchByMeaning' | 'symbols' | 'outline' | 'map'>;
 
-/** What goes with a question, and what does not, by the words that the user sees. */
+/** Attachments of a question, and labels of what was left out. */
 export interface Gathered {
   attachments: Attachment[];
   omitted: string[];
 }
 
-/** Collects what could go with a question and lets the planner choose. */
+/** Collects context for a question and lets the planner choose. */
 export class ContextGatherer {
   private readonly engine: EngineHost;
   private readonly tracker: ContextTracker;
@@ -48,13 +49,15 @@ export class ContextGatherer {
     this.repository = repository;
   }
 
+  /** Uses the editor's state at the call, however long the search takes. */
   async gather(question: string, conversation: Conversation): Promise<Gathered> {
     const mentions = parseMentions(question);
-    const { sources: asked, missing } = await this.asked(mentions);
     const focus = this.tracker.wanted(chatSettings().includeActiveFile);
+    const place = this.tracker.focus;
+    const { sources: asked, missing } = await this.asked(mentions, place);
     const own = focus === undefined || asked.some(({ path }) => path === focus.path) ? [] : [focusSource(focus)];
     const found = await this.found(question, mentions, focus, conversation);
-    const sources = distinct([...asked, ...own, ...found]);
+    const sources = distinct([...(await this.rules(question, place)), ...asked, ...own, ...found]);
     const counts = await countTokens(
       this.engine,
       sources.map(({ lines }) => lines.join('\n')),
@@ -62,18 +65,18 @@ export class ContextGatherer {
     const candidates = sources.map((source, index) => ({ ...source, tokens: counts[index] ?? 0 }));
     const budget = contextBudget(this.engine.current?.warmModel, filledTokens(conversation));
     const { chosen, omitted } = plan(candidates, budget, isAboutOpenFile(question));
-    // That not everything a search found has room is no news.
+    // Search results that don't fit are not reported.
     const noRoom = omitted.filter(({ tier }) => tier === 'asked' || tier === 'editor');
     return {
       attachments: chosen.map(attachmentOf),
       omitted: [
-        ...missing.map(({ text }) => vscode.l10n.t('{0}: there is no such thing', text)),
-        ...noRoom.map(({ label }) => vscode.l10n.t('{0}: no room', label)),
+        ...missing.map(({ text }) => vscode.l10n.t('{0}: not found', text)),
+        ...noRoom.map(({ label }) => vscode.l10n.t("{0}: doesn't fit", label)),
       ],
     };
   }
 
-  /** What would go with a question as it stands; sizes are estimated. */
+  /** Chips of the current draft, with estimated sizes. */
   chips(draft: string): Chip[] {
     const mentions = parseMentions(draft);
     const focus = this.tracker.wanted(chatSettings().includeActiveFile);
@@ -93,7 +96,14 @@ export class ContextGatherer {
     return [...asked, ...own, ...(found ? [{ id: repositoryId, label, detail: '', tokens: 0 }] : [])];
   }
 
-  /** Whether the repository is searched: when the user says so, or says nothing about what the question is about. */
+  /** The repository's rules for the file in focus, and its prompt that the question names. */
+  private async rules(question: string, focus: Focus | undefined): Promise<Source[]> {
+    const prompt = await promptSource(question, focus);
+    const rules = chatSettings().useRules ? await ruleSources(focus) : [];
+    return [...rules.filter(({ id }) => !this.tracker.isRemoved(id)), ...(prompt ? [prompt] : [])];
+  }
+
+  /** True if the user asks for a search, or gives no other context. */
   private searches(mentions: readonly Mention[], focus: Focus | undefined): boolean {
     if (this.repository?.available !== true) return false;
     if (mentions.some(({ kind }) => kind === 'repository')) return true;
@@ -101,12 +111,15 @@ export class ContextGatherer {
     return chatSettings().searchWorkspace && !particular && !this.tracker.isRemoved(repositoryId);
   }
 
-  private async asked(mentions: readonly Mention[]): Promise<{ sources: Source[]; missing: Mention[] }> {
+  private async asked(
+    mentions: readonly Mention[],
+    focus: Focus | undefined,
+  ): Promise<{ sources: Source[]; missing: Mention[] }> {
     const sources: Source[] = [];
     const missing: Mention[] = [];
     for (const mention of mentions) {
       if (mention.kind === 'repository') continue;
-      const found = await mentionSources(mention, this.tracker.focus, this.repository);
+      const found = await mentionSources(mention, focus, this.repository);
       if (found.length === 0) missing.push(mention);
       sources.push(...found);
     }
@@ -130,7 +143,7 @@ export class ContextGatherer {
   }
 }
 
-/** Mentions say where to look, not what for. */
+/** Mentions are not search terms. */
 const withoutMentions = (question: string, mentions: readonly Mention[]): string =>
   mentions.reduce((text, mention) => text.replace(mention.text, ''), question).trim();
 

@@ -1,4 +1,4 @@
-/** `@file:src/a.ts`, `#selection` and their like in a question: what the user wants to go along. */
+/** Mentions in a question, such as `@file:src/a.ts` and `#selection`. */
 
 export const mentionKinds = [
   'file',
@@ -12,14 +12,14 @@ export const mentionKinds = [
 ] as const;
 export type MentionKind = (typeof mentionKinds)[number];
 
-/** These say what they mean by a value after a colon; the others stand alone. */
+/** These take a value after a colon. */
 export const valued: ReadonlySet<MentionKind> = new Set(['file', 'folder', 'symbol']);
 
 export interface Mention {
   kind: MentionKind;
-  /** Path or name; '' where the kind takes none. */
+  /** Path or name; '' if the kind takes none. */
   value: string;
-  /** As it stands in the question. */
+  /** As written in the question. */
   text: string;
 }
 
@@ -28,14 +28,14 @@ const pattern = new RegExp(
   'g',
 );
 
-/** Each once, in the order of the question. A kind that needs a value and has none is plain text, and so is `name@file`. */
+/** Each mention once, in order. A kind without its value is plain text, and so is `name@file`. */
 export function parseMentions(question: string): Mention[] {
   const found = new Map<string, Mention>();
   for (const match of question.matchAll(pattern)) {
     const kind = mentionKinds.find((known) => known === match.groups?.['kind']);
     if (kind === undefined) continue;
     const plain = match.groups?.['plain'] ?? '';
-    // A sentence goes on after the path: "in @file:a.ts, line 3".
+    // Punctuation after the path belongs to the sentence: "in @file:a.ts, line 3".
     const ending = /[.,;:!?)\]]*$/.exec(plain)?.[0] ?? '';
     const value = match.groups?.['quoted'] ?? plain.slice(0, plain.length - ending.length);
     if (valued.has(kind) !== (value !== '')) continue;
@@ -45,13 +45,13 @@ export function parseMentions(question: string): Mention[] {
   return [...found.values()];
 }
 
-/** How a mention is written; a value with blanks in quotes. */
+/** Formats a mention. Quotes a value with blanks. */
 export function mentionText(kind: MentionKind, value = ''): string {
   if (value === '') return `@${kind}`;
   return /[\s"]|[.,;:!?)\]]$/.test(value) ? `@${kind}:"${value.replaceAll('"', '')}"` : `@${kind}:${value}`;
 }
 
-/** Whether the characters of `query` occur in `text` in that order; the smaller the better, Infinity: they do not. */
+/** Match of the characters of `query` in order in `text`: smaller is better, Infinity is no match. */
 export function mismatch(query: string, text: string): number {
   const wanted = query.toLowerCase();
   const whole = text.toLowerCase();

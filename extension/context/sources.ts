@@ -1,5 +1,5 @@
 import * as vscode from 'vscode';
-import type { Source } from '../../engine/index/question/planner.ts';
+import { lineRange, type Source } from '../../engine/index/question/planner.ts';
 import { changesOf, gitRepository } from '../git.ts';
 import { limits } from '../limits.ts';
 import type { Repository } from './gather.ts';
@@ -7,7 +7,7 @@ import type { Mention } from './mentions.ts';
 import { type Focus, focusId } from './tracker.ts';
 import { filesIn, findSymbols, uriOf } from './workspace.ts';
 
-/** What the user looks at: a selection was made for this question, a file may only happen to be open. */
+/** The focus as a source. A selection was made for this question; a file may merely be open. */
 export function focusSource(focus: Focus): Source {
   const { selection, visible } = focus;
   const name = nameOf(focus.path);
@@ -15,7 +15,7 @@ export function focusSource(focus: Focus): Source {
   return {
     id: focusId(focus),
     tier: selection ? 'asked' : 'editor',
-    label: selection ? `${name}:${selection.start + 1}–${selection.end + 1}` : name,
+    label: selection ? `${name}:${lineRange(selection.start + 1, selection.end + 1)}` : name,
     path: focus.path,
     languageId: focus.languageId,
     lines: selection ? focus.lines.slice(start, selection.end + 1) : focus.lines,
@@ -26,7 +26,7 @@ export function focusSource(focus: Focus): Source {
   };
 }
 
-/** What a mention stands for; empty where there is nothing of that name. `repository` is the planner's own. */
+/** The sources of a mention; empty if nothing has that name. The planner handles `repository`. */
 export async function mentionSources(
   mention: Mention,
   focus: Focus | undefined,
@@ -58,7 +58,7 @@ async function fileSources(path: string): Promise<Source[]> {
   return document === undefined ? [] : [documentSource(document, { start: 0, end: document.lineCount - 1 })];
 }
 
-/** Its files by name, and what they contain as far as it fits: those at the top first. */
+/** The folder's file names, and file contents while they fit, top level first. */
 async function folderSources(path: string): Promise<Source[]> {
   const folder = path.replace(/\/+$/, '');
   const files = await filesIn(folder);
@@ -117,7 +117,7 @@ export function textSource(id: string, label: string, text: string, languageId =
 const textSources = (id: string, label: string, text: string, languageId = ''): Source[] =>
   text.trim() === '' ? [] : [textSource(id, label, text, languageId)];
 
-/** Of the file that the user looks at; where it has none, of all. */
+/** Problems of the file in focus, or of all files if it has none. */
 export function problems(focus: Focus | undefined): string {
   const all = vscode.languages.getDiagnostics();
   const own = all.filter(([uri]) => uri.toString() === focus?.uri);
@@ -138,7 +138,7 @@ async function changes(focus: Focus | undefined): Promise<string> {
   return repository === undefined ? '' : changesOf(repository);
 }
 
-/** VS Code has no interface for it: the selection is copied, and the clipboard put back as it was. */
+/** VS Code has no API for this: copies the selection and then restores the clipboard. */
 async function terminalSelection(): Promise<string> {
   if (vscode.window.activeTerminal === undefined) return '';
   const { clipboard } = vscode.env;
@@ -150,7 +150,7 @@ async function terminalSelection(): Promise<string> {
   return selection;
 }
 
-/** Undefined for what is no text, or cannot be read. */
+/** Undefined if it is not text or cannot be read. */
 export async function textDocument(uri: vscode.Uri): Promise<vscode.TextDocument | undefined> {
   return vscode.workspace.openTextDocument(uri).then(
     (document) => document,

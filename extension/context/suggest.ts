@@ -5,16 +5,17 @@ import type { Repository } from './gather.ts';
 import { type MentionKind, mentionKinds, mentionText, mismatch, valued } from './mentions.ts';
 import { filesIn, findSymbols } from './workspace.ts';
 
-/** What a mention that is being typed may become. It remembers the workspace's files for some seconds. */
+/** Suggests completions of a mention. Caches the workspace's files for some seconds. */
 export class MentionSuggester {
   private readonly repository: Repository | undefined;
   private files: { paths: string[]; atMs: number } | undefined;
+  #recent: string[] = [];
 
   constructor(repository: Repository | undefined) {
     this.repository = repository;
   }
 
-  /** `query`: what stands after `@` or `#`, as far as it is typed. */
+  /** `query`: the text typed after `@` or `#`. */
   async suggest(query: string): Promise<Suggestion[]> {
     const [kind, value] = splitQuery(query);
     if (kind === 'symbol') return this.symbols(value);
@@ -34,8 +35,25 @@ export class MentionSuggester {
     return this.files.paths;
   }
 
+  #openPaths(): string[] {
+    const tabs = vscode.window.tabGroups.all.flatMap((group) =>
+      [...group.tabs].sort((a, b) => Number(b.isActive) - Number(a.isActive)),
+    );
+    const open = tabs.flatMap(({ input }) => (input instanceof vscode.TabInputText ? [input.uri] : []));
+    const inWorkspace = open.filter((uri) => vscode.workspace.getWorkspaceFolder(uri) !== undefined);
+    this.#recent = [
+      ...new Set([...inWorkspace.map((uri) => vscode.workspace.asRelativePath(uri)), ...this.#recent]),
+    ].slice(0, limits.context.recentFiles);
+    return this.#recent;
+  }
+
   private paths(query: string, paths: readonly string[], kind: 'file' | 'folder'): Suggestion[] {
-    return nearest(query, paths, (path) => path).map((path) => {
+    // What is open comes first, the active file before all; then what was open.
+    const recent = kind === 'file' ? this.#openPaths().filter((path) => paths.includes(path)) : [];
+    const fitting = [
+      ...new Set([...recent.filter((path) => fits(query, path)), ...nearest(query, paths, (path) => path)]),
+    ];
+    return fitting.slice(0, limits.context.suggestions).map((path) => {
       const name = path.split('/').at(-1) ?? path;
       return { kind, label: name, detail: path === name ? '' : path, text: mentionText(kind, path), open: false };
     });
@@ -67,6 +85,8 @@ function nearest<Item>(query: string, items: readonly Item[], textOf: (item: Ite
     .slice(0, limits.context.suggestions)
     .map(({ item }) => item);
 }
+
+const fits = (query: string, path: string): boolean => mismatch(query, path) < Number.POSITIVE_INFINITY;
 
 function foldersOf(paths: readonly string[]): string[] {
   const folders = new Set<string>();

@@ -1,7 +1,7 @@
 import * as vscode from 'vscode';
 import { limits } from '../limits.ts';
 
-/** A document's text and where the user is in it; lines count from 0, ends are inclusive. */
+/** A document's text with selection and visible range. Lines count from 0, ends are inclusive. */
 export interface Focus {
   uri: string;
   path: string;
@@ -11,14 +11,14 @@ export interface Focus {
   visible: { start: number; end: number };
 }
 
-/** What a chip of it is known by: removing the file's does not remove that of a selection. */
+/** Id of its chip. File and selection have separate chips. */
 export const focusId = (focus: Focus): string => `${focus.selection ? 'selection' : 'file'}:${focus.uri}`;
 
 export function focusOf(editor: vscode.TextEditor | undefined): Focus | undefined {
   if (editor === undefined) return undefined;
   const { document, selection } = editor;
   const range = editor.visibleRanges[0];
-  // A selection that ends at the start of a line does not mean that line.
+  // A selection that ends at the start of a line excludes that line.
   const lastLine = selection.end.character === 0 && !selection.isEmpty ? selection.end.line - 1 : selection.end.line;
   return {
     uri: document.uri.toString(),
@@ -30,17 +30,17 @@ export function focusOf(editor: vscode.TextEditor | undefined): Focus | undefine
   };
 }
 
-/** Editors that show no text of the user's: to look at the log is not to turn away from the file. */
+/** Editors that don't show the user's files. Looking at the log keeps the file in focus. */
 const foreignSchemes = new Set(['output', 'debug', 'vscode-scm', 'comment']);
 
-/** Follows the active editor, and remembers for which files the user took the chip away. */
+/** Follows the active editor, and remembers removed chips. */
 export class ContextTracker {
   private readonly removed = new Set<string>();
   private readonly added = new Set<string>();
   private readonly changed = new vscode.EventEmitter<void>();
   readonly onChange = this.changed.event;
   private readonly subscriptions: vscode.Disposable;
-  /** The webview takes the focus, and with it the active editor may become undefined: the last one still counts. */
+  /** Focusing the webview may clear VS Code's active editor, so the last one is kept. */
   private editor: vscode.TextEditor | undefined;
   private timer: NodeJS.Timeout | undefined;
 
@@ -53,12 +53,12 @@ export class ContextTracker {
     );
   }
 
-  /** Where the user is, whether or not it goes along. */
+  /** The focus, whether or not it is attached. */
   get focus(): Focus | undefined {
     return focusOf(this.editor);
   }
 
-  /** What goes with the next question without being asked for. */
+  /** The focus that is attached to the next question automatically. */
   wanted(includeActiveFile: boolean): Focus | undefined {
     const { focus } = this;
     if (focus === undefined || this.isRemoved(focusId(focus))) return undefined;

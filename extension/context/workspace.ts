@@ -13,20 +13,20 @@ export interface FoundSymbol {
 
 type Outlines = Pick<Repository, 'outline'>;
 
-/** Where a path as the workspace names it leads; undefined: there is no such file in any of its folders. */
+/** The URI of a workspace path; undefined if no folder has that file. */
 export async function uriOf(path: string): Promise<vscode.Uri | undefined> {
   const folders = vscode.workspace.workspaceFolders ?? [];
   for (const folder of folders) {
     for (const inside of insideOf(path, folder, folders.length)) {
       const uri = vscode.Uri.joinPath(folder.uri, inside);
-      // A path that climbs out of the folder is not of the workspace.
+      // Rejects paths that leave the folder.
       if (vscode.workspace.getWorkspaceFolder(uri) !== undefined && (await isFile(uri))) return uri;
     }
   }
   return undefined;
 }
 
-/** The file that someone means who names the end of its path; undefined: there is none, or more than one. */
+/** The only file whose path ends so; undefined if there is none or more than one. */
 export async function meantFile(path: string): Promise<vscode.Uri | undefined> {
   const exact = await uriOf(path);
   if (exact !== undefined) return exact;
@@ -34,7 +34,7 @@ export async function meantFile(path: string): Promise<vscode.Uri | undefined> {
   return found.length === 1 ? found[0] : undefined;
 }
 
-/** With several folders the workspace's paths begin with the folder's name. */
+/** With several folders, workspace paths start with the folder's name. */
 function insideOf(path: string, folder: vscode.WorkspaceFolder, folders: number): string[] {
   const clean = path.replace(/^\.?\//, '');
   const named = folders > 1 && clean.startsWith(`${folder.name}/`) ? [clean.slice(folder.name.length + 1)] : [];
@@ -47,7 +47,7 @@ const isFile = (uri: vscode.Uri): Promise<boolean> =>
     () => false,
   );
 
-/** Files below a folder that neither `files.exclude` nor the usual suspects hide; '' is the workspace. */
+/** Files below a folder, without those of `files.exclude` and common build folders. '' is the workspace. */
 export async function filesIn(folder: string): Promise<vscode.Uri[]> {
   const below = folder === '' || folder === '.' ? '**/*' : `${escapeGlob(folder)}/**/*`;
   return vscode.workspace.findFiles(below, hidden, limits.context.listedFiles);
@@ -57,7 +57,7 @@ const hidden = '**/{node_modules,.git,dist,out,build,target,__pycache__,.venv}/*
 
 const escapeGlob = (path: string): string => path.replaceAll(/[[\]{}*?]/g, '[$&]');
 
-/** Symbols of that name, or like it, each with all its lines: as the language extensions know them, and of what they do not know from the index. */
+/** Symbols with that name or a similar one, with all their lines, from language extensions and otherwise from the index. */
 export async function findSymbols(name: string, repository: Repository | undefined): Promise<FoundSymbol[]> {
   const { suggestions } = limits.context;
   const found = await vscode.commands.executeCommand<vscode.SymbolInformation[] | undefined>(
@@ -75,7 +75,7 @@ export async function findSymbols(name: string, repository: Repository | undefin
   return [...known, ...(await Promise.all(located)).flat()];
 }
 
-/** A workspace symbol's own range is often that of its name. */
+/** A workspace symbol's range often covers only its name. */
 async function withBody(symbol: vscode.SymbolInformation): Promise<FoundSymbol> {
   const { uri, range } = symbol.location;
   const enclosing = (await documentSymbols(uri)).find(
@@ -85,7 +85,7 @@ async function withBody(symbol: vscode.SymbolInformation): Promise<FoundSymbol> 
   return { name: symbol.name, container: symbol.containerName, uri, start: lines.start, end: lines.end };
 }
 
-/** Every symbol of a document, nested ones too, in the order of their lines: as the language extension knows them, else from the index. */
+/** All symbols of a document in line order, from its language extension or otherwise from the index. */
 export async function documentSymbols(uri: vscode.Uri, repository?: Outlines): Promise<FoundSymbol[]> {
   const found = await vscode.commands.executeCommand<(vscode.DocumentSymbol | vscode.SymbolInformation)[] | undefined>(
     'vscode.executeDocumentSymbolProvider',
@@ -102,7 +102,7 @@ export async function documentSymbols(uri: vscode.Uri, repository?: Outlines): P
   return symbols.sort((a, b) => a.start - b.start);
 }
 
-/** The index knows files as they are saved. */
+/** The index only knows saved files. */
 async function indexedSymbols(uri: vscode.Uri, repository: Outlines): Promise<FoundSymbol[]> {
   if ((await vscode.workspace.openTextDocument(uri)).isDirty) return [];
   const outline = await repository.outline(vscode.workspace.asRelativePath(uri));

@@ -6,8 +6,7 @@ import { documentSymbols, uriOf } from '../context/workspace.ts';
 import { codeBlock } from './codeBlock.ts';
 import { editOf, type Hunk, hunkAt, hunks, linesOf } from './hunks.ts';
 import { type LineRange, place } from './placement.ts';
-import { chosenTarget, newFileUri } from './target.ts';
-import { putIntoTerminal } from './terminal.ts';
+import { chosenTarget, newFileUri, putIntoTerminal } from './target.ts';
 
 export const proposalScheme = 'hearth-proposal';
 

@@ -1,4 +1,4 @@
-/** From what an answer says to a file of the workspace: looks files up, and asks the user where it is unclear. */
+/** Where code of an answer goes: a workspace file, which the user chooses if it is unclear, or the terminal. */
 import { realpath } from 'node:fs/promises';
 import { dirname, sep } from 'node:path';
 import * as vscode from 'vscode';
@@ -93,4 +93,36 @@ function itemOf(choice: Choice): { label: string; description?: string } {
         description: vscode.l10n.t('puts it there without running it'),
       };
   }
+}
+
+/**
+ * The code as one line without prompts and comments. Undefined if it has several lines, because a terminal runs each line
+ * at its end, or control characters, which are keys to a terminal.
+ */
+export function terminalLine(code: string): string | undefined {
+  const lines = code
+    .replaceAll(/\s*\\\r?\n\s*/g, ' ')
+    .split(/\r?\n/)
+    .map((line) => line.trim().replace(/^(?:\$|>|PS [^>]*>)\s+/, ''))
+    .filter((line) => line !== '' && !line.startsWith('#'));
+  const [only] = lines;
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+  return lines.length === 1 && only !== undefined && !/[\u0000-\u001f\u007f-\u009f]/.test(only) ? only : undefined;
+}
+
+/** Puts a command where the user can read and run it. Nothing runs by itself. */
+export async function putIntoTerminal(code: string): Promise<void> {
+  const line = terminalLine(code);
+  const terminal = vscode.window.activeTerminal ?? vscode.window.createTerminal();
+  terminal.show();
+  if (line !== undefined) {
+    terminal.sendText(line, false);
+    return;
+  }
+  await vscode.env.clipboard.writeText(code);
+  void vscode.window.showInformationMessage(
+    vscode.l10n.t(
+      'These are several lines, which a terminal would run at once. They were copied; paste what you need.',
+    ),
+  );
 }

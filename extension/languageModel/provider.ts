@@ -1,12 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import * as vscode from 'vscode';
 import type { ChatParams, ChatResult, Delta } from '../../engine/protocol/engineProtocol.ts';
-import { answerOptions } from '../answerOptions.ts';
 import { EngineFailure, sentence } from '../client/failure.ts';
 import type { EngineHost } from '../client/host.ts';
 import { limits } from '../limits.ts';
 import { chatSettings } from '../settings.ts';
-import type { Thinking } from '../thinking.ts';
+import { answerOptions, type Thinking } from '../thinking.ts';
 import { messageText, thinkingPart, toChatMessages, toTools, usagePart } from './hostMessages.ts';
 import type { InstalledModel, InstalledModels } from './installed.ts';
 
@@ -14,12 +13,12 @@ import type { InstalledModel, InstalledModels } from './installed.ts';
 function hostError(error: unknown): Error {
   const code = error instanceof EngineFailure ? error.code : 'internal';
   if (code === 'cancelled') return new vscode.CancellationError();
-  if (code === 'no-model' || code === 'not-found') return vscode.LanguageModelError.NotFound(sentence(error));
-  const failure = new vscode.LanguageModelError(
+  const isAbsent = code === 'no-model' || code === 'not-found';
+  const text =
     code === 'context-overflow'
       ? vscode.l10n.t('{0} Raise hearth.contextTokens, or choose a model with a longer context.', sentence(error))
-      : sentence(error),
-  );
+      : sentence(error);
+  const failure = isAbsent ? vscode.LanguageModelError.NotFound(text) : new vscode.LanguageModelError(text);
   // VS Code shows the stack of an extension's error in its chat.
   delete failure.stack;
   return failure;

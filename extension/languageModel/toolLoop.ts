@@ -1,10 +1,10 @@
+import { Ajv } from 'ajv';
 import * as vscode from 'vscode';
 import type { ChatMessage, ChatParams, ChatResult, ModelCard, ToolCall } from '../../engine/protocol/engineProtocol.ts';
 import type { EngineClient, StreamHandlers } from '../client/client.ts';
 import { sentence } from '../client/failure.ts';
 import { limits } from '../limits.ts';
 import { resultText } from './hostMessages.ts';
-import { checkedCall } from './toolArguments.ts';
 
 interface Question {
   client: EngineClient;
@@ -60,5 +60,52 @@ async function resultOf(call: ToolCall, { client, card, params, request, token }
   } catch (error) {
     if (token.isCancellationRequested) throw error;
     return answer(`The tool failed: ${sentence(error)}`);
+  }
+}
+
+/** As it was offered. */
+type Tool = NonNullable<ChatParams['tools']>[number];
+
+type CheckedCall =
+  | { readonly kind: 'fits'; readonly input: object }
+  /** Told to the model, which may mend it. */
+  | { readonly kind: 'refused'; readonly reason: string };
+
+/** Whether a call may be run: it names a tool of this question, and its arguments fit that tool's schema. */
+function checkedCall(call: ToolCall, offered: readonly Tool[]): CheckedCall {
+  const tool = offered.find(({ name }) => name === call.name);
+  if (tool === undefined) {
+    const names = offered.map(({ name }) => name).join(', ');
+    return refused(`There is no tool '${call.name.slice(0, 100)}' for this question. Its tools are: ${names}.`);
+  }
+  const input = objectIn(call.arguments);
+  if (input === undefined) return refused('The arguments are no JSON object.');
+  const misfit = misfitOf(input, tool);
+  return misfit === undefined ? { kind: 'fits', input } : refused(misfit);
+}
+
+const refused = (reason: string): CheckedCall => ({ kind: 'refused', reason });
+
+function objectIn(json: string): object | undefined {
+  try {
+    const value: unknown = JSON.parse(json.trim() === '' ? '{}' : json);
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function misfitOf(input: object, { parameters = {}, name }: Tool): string | undefined {
+  // A draft that the validator has no copy of is read as draft 7, which VS Code's own tools are written in.
+  const { $schema: _, $id: __, ...schema } = parameters;
+  const ajv = new Ajv({ strict: false, validateFormats: false, logger: false });
+  try {
+    const validate = ajv.compile(schema);
+    return validate(input)
+      ? undefined
+      : `The arguments do not fit the tool's schema: ${ajv.errorsText(validate.errors)}.`;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return `The schema of '${name}' cannot be checked, so it was not run: ${reason}`;
   }
 }

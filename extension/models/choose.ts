@@ -9,7 +9,7 @@ export type ModelChoice =
   /** The setting names something that the catalogue does not know. */
   | { kind: 'unknown'; model: string };
 
-/** Which model the engine should hold. `setting` is hearth.model; '' leaves it to what is on disk and what fits. */
+/** Which model the engine should hold. `setting` is hearth.chat.model; '' leaves it to what is on disk and what fits. */
 export function chooseModel(setting: string, entries: readonly ModelEntry[]): ModelChoice {
   if (setting === '') return automatic(entries);
   const entry = entries.find((candidate) => candidate.id === setting);
@@ -21,6 +21,43 @@ export function chooseModel(setting: string, entries: readonly ModelEntry[]): Mo
   if (isAbsolute(setting)) return { kind: 'use', model: setting, name: fileName(setting) };
   return { kind: 'unknown', model: setting };
 }
+
+/** The chat model, as far as its choice of a completion model is concerned. */
+type ChatModel = Pick<ModelEntry, 'id' | 'fillInTheMiddle'>;
+
+/** The setting with which the chat model completes, whatever else there is. */
+export const chatModelCompletes = 'chat';
+
+/**
+ * The model that completes beside the chat model. Undefined: the chat model completes. `setting` is
+ * hearth.completion.model; '' takes the chat model if it was trained to fill in, otherwise the best model on disk that was.
+ * `chat` is undefined if what it was trained for is not known.
+ */
+export function chooseCompletionModel(
+  setting: string,
+  chat: ChatModel | undefined,
+  entries: readonly ModelEntry[],
+): ModelChoice | undefined {
+  if (setting === chatModelCompletes || (setting !== '' && setting === chat?.id)) return undefined;
+  if (setting !== '') return chooseModel(setting, entries);
+  if (chat === undefined || chat.fillInTheMiddle) return undefined;
+  const able = entries.filter(
+    ({ fillInTheMiddle, state, fit }) => fillInTheMiddle && state === 'present' && fit.verdict !== 'no',
+  );
+  const best = able.sort(byPromptness)[0];
+  return best && { kind: 'use', model: best.id, name: best.name };
+}
+
+/** A suggestion is worth something while one types, so a small model that runs well goes before a larger one. */
+function byPromptness(a: ModelEntry, b: ModelEntry): number {
+  const slow = (entry: ModelEntry) => (entry.fit.verdict === 'slow' ? 1 : 0);
+  const large = (entry: ModelEntry) => (entry.parameters > promptParameters ? 1 : 0);
+  const size = large(a) === 1 ? a.parameters - b.parameters : b.parameters - a.parameters;
+  return slow(a) - slow(b) || large(a) - large(b) || size;
+}
+
+/** Larger models take longer than a pause between two keys on most graphics cards. */
+const promptParameters = 8e9;
 
 function automatic(entries: readonly ModelEntry[]): ModelChoice {
   const usable = entries.filter((entry) => entry.fit.verdict !== 'no' && !entry.embedding);

@@ -11,8 +11,16 @@ interface ModelItem extends vscode.QuickPickItem {
   action?: 'file' | 'automatic' | 'compare' | 'remote';
 }
 
+/** Read-only pages about models. */
+const pageScheme = 'hearth-models';
+
 /** Lists, downloads, checks, removes and chooses models. */
 export class ModelManager {
+  #page = '';
+  readonly #pages = vscode.workspace.registerTextDocumentContentProvider(pageScheme, {
+    provideTextDocumentContent: () => this.#page,
+  });
+
   readonly #engine: EngineHost;
   readonly #searchWith: (model: string) => Promise<void>;
 
@@ -20,6 +28,10 @@ export class ModelManager {
   constructor(engine: EngineHost, searchWith: (model: string) => Promise<void>) {
     this.#engine = engine;
     this.#searchWith = searchWith;
+  }
+
+  dispose(): void {
+    this.#pages.dispose();
   }
 
   async open(): Promise<void> {
@@ -38,15 +50,22 @@ export class ModelManager {
     picker.onDidAccept(() => {
       const item = picker.selectedItems[0];
       picker.hide();
-      if (item !== undefined) void this.#report(this.#accept(client, item));
+      if (item !== undefined) void this.#report(() => this.#accept(client, item));
     });
     picker.onDidTriggerItemButton(({ item, button }) => {
       picker.hide();
-      if (item.entry !== undefined) void this.#report(this.#press(client, item.entry, button));
+      const { entry } = item;
+      if (entry !== undefined) void this.#report(() => this.#press(client, entry, button));
     });
     picker.show();
     try {
       picker.items = this.#items(await client.models());
+      // Enter must not offer to download the largest one.
+      const used = this.#engine.current?.warmModel?.id;
+      const advised =
+        picker.items.find(({ entry }) => entry !== undefined && entry.id === used) ??
+        picker.items.find(({ entry }) => entry?.recommended === true);
+      if (advised !== undefined) picker.activeItems = [advised];
     } catch (error) {
       picker.hide();
       void vscode.window.showErrorMessage(sentence(error));
@@ -58,18 +77,21 @@ export class ModelManager {
   async download(id: string): Promise<void> {
     const client = await this.#engine.client();
     const entry = (await client.models()).find((candidate) => candidate.id === id);
-    if (entry !== undefined) await this.#report(this.#pullAndUse(client, entry, false));
+    if (entry !== undefined) await this.#report(() => this.#pullAndUse(client, entry, false));
   }
 
   #items(entries: readonly ModelEntry[]): ModelItem[] {
     const chosen = engineSettings().model;
     const used = this.#engine.current?.warmModel?.id;
+    const completes = this.#engine.current?.completionModel?.id;
     const present = entries.filter((entry) => entry.state === 'present');
-    const absent = entries.filter((entry) => entry.state !== 'present');
+    const absent = entries.filter((entry) => entry.state !== 'present').sort(byAdvice);
     const heading = (label: string): ModelItem => ({ label, kind: vscode.QuickPickItemKind.Separator });
     return [
       ...(present.length > 0 ? [heading(vscode.l10n.t('On this computer'))] : []),
-      ...present.map((entry) => modelItem(entry, entry.id === used || entry.id === indexEmbeddings())),
+      ...present.map((entry) =>
+        modelItem(entry, entry.id === used || entry.id === indexEmbeddings(), entry.id === completes),
+      ),
       heading(vscode.l10n.t('To download')),
       ...absent.map((entry) => modelItem(entry, false)),
       heading(''),
@@ -115,6 +137,7 @@ export class ModelManager {
 
   async #press(client: EngineClient, entry: ModelEntry, button: vscode.QuickInputButton): Promise<void> {
     if (button === explainButton()) return this.#explain(client, [entry.id]);
+    if (button === completionButton()) return this.#completeWith(client, entry);
     if (button === verifyButton()) return this.#verify(client, entry);
     if (button === removeButton()) return this.#remove(client, entry);
     return this.#pullAndUse(client, entry, true);
@@ -128,12 +151,15 @@ export class ModelManager {
   }
 
   async #explain(client: EngineClient, models: string[]): Promise<void> {
-    const content = await client.inspect(models);
-    await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content, language: 'plaintext' }));
+    this.#page = await client.inspect(models);
+    // Another address each time: VS Code keeps the text of one that it has opened.
+    const title = models.length === 1 ? (models[0] ?? '') : vscode.l10n.t('Comparison of models');
+    const uri = vscode.Uri.from({ scheme: pageScheme, path: `/${title}`, query: String(Date.now()) });
+    await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(uri), { preview: true });
   }
 
   async #use(client: EngineClient, model: string): Promise<void> {
-    await writeSetting('model', model);
+    await writeSetting('chat.model', model);
     await withProgress(vscode.l10n.t('Loading the model'), false, () => client.ready());
   }
 
@@ -143,6 +169,11 @@ export class ModelManager {
     void vscode.window.showInformationMessage(
       vscode.l10n.t('{0} embeds the repository in the background for embedding search.', name),
     );
+  }
+
+  async #completeWith(client: EngineClient, { id }: ModelEntry): Promise<void> {
+    await writeSetting('completion.model', engineSettings().completionModel === id ? '' : id);
+    await withProgress(vscode.l10n.t('Loading the model'), false, () => client.ready());
   }
 
   async #useFile(client: EngineClient): Promise<void> {
@@ -179,15 +210,21 @@ export class ModelManager {
     );
     if (answer !== remove) return;
     await client.remove(entry);
-    if (engineSettings().model === entry.id) await writeSetting('model', undefined);
+    if (engineSettings().model === entry.id) await writeSetting('chat.model', undefined);
+    if (engineSettings().completionModel === entry.id) await writeSetting('completion.model', undefined);
     if (indexEmbeddings() === entry.id) await writeSetting('index.embeddings', undefined);
   }
 
-  async #report(work: Promise<void>): Promise<void> {
+  /** A failure is shown with a button that does the work again. */
+  async #report(work: () => Promise<void>): Promise<void> {
     try {
-      await work;
+      await work();
     } catch (error) {
-      if (!isCancelled(error)) void vscode.window.showErrorMessage(sentence(error));
+      if (isCancelled(error)) return;
+      const retry = vscode.l10n.t('Retry');
+      void vscode.window.showErrorMessage(sentence(error), retry).then((answer) => {
+        if (answer === retry) void this.#report(work);
+      });
     }
   }
 }
@@ -199,12 +236,13 @@ function button(icon: string, tooltip: string): vscode.QuickInputButton {
   buttons.set(icon, known);
   return known;
 }
+const completionButton = () => button('edit', vscode.l10n.t('Use this model for completions, or no longer'));
 const verifyButton = () => button('verified', vscode.l10n.t('Verify digest'));
 const removeButton = () => button('trash', vscode.l10n.t('Remove from this computer'));
 const explainButton = () => button('info', vscode.l10n.t('Explain: architecture, memory, fit on this computer'));
 const downloadButton = () => button('cloud-download', vscode.l10n.t('Download'));
 
-function modelItem(entry: ModelEntry, used: boolean): ModelItem {
+function modelItem(entry: ModelEntry, used: boolean, completes = false): ModelItem {
   const icon = used
     ? 'check'
     : entry.fit.verdict === 'no'
@@ -219,6 +257,8 @@ function modelItem(entry: ModelEntry, used: boolean): ModelItem {
     entry.licence,
     ...(entry.state === 'partial' ? [vscode.l10n.t('partly downloaded')] : []),
     ...(entry.recommended ? [vscode.l10n.t('recommended')] : []),
+    ...(entry.fillInTheMiddle ? [vscode.l10n.t('fills in code')] : []),
+    ...(completes ? [vscode.l10n.t('completes code now')] : []),
   ].join(' · ');
   return {
     label: `$(${icon}) ${entry.name}`,
@@ -227,9 +267,16 @@ function modelItem(entry: ModelEntry, used: boolean): ModelItem {
     entry,
     buttons:
       entry.state === 'present'
-        ? [explainButton(), verifyButton(), removeButton()]
+        ? [...(entry.embedding ? [] : [completionButton()]), explainButton(), verifyButton(), removeButton()]
         : [explainButton(), downloadButton()],
   };
+}
+
+/** What is recommended, then what runs well, then the smallest: a list read from its top. */
+function byAdvice(a: ModelEntry, b: ModelEntry): number {
+  const rank = ({ fit }: ModelEntry) => ['good', 'slow', 'no'].indexOf(fit.verdict);
+  const advice = Number(b.recommended) - Number(a.recommended);
+  return advice || rank(a) - rank(b) || a.downloadBytes - b.downloadBytes;
 }
 
 function fitLabel({ fit }: ModelEntry): string {

@@ -24,9 +24,7 @@ export class IndexClient {
   constructor(launch: () => Launch, log: Log, options: () => OpenParams) {
     this.#process = new EngineProcess(launch, log, {
       name: 'The indexer',
-      greet: async (connection) => {
-        this.#states.fire(await connection.client(indexRequests).open(options()));
-      },
+      greet: async (clientOf) => this.#states.fire(await clientOf(indexRequests).open(options())),
     });
     this.requests = this.#process.client(indexRequests);
     this.onProcessState = this.#process.onState;

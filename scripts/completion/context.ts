@@ -2,7 +2,7 @@
  * Builds the context that the extension would add: definitions of nearby names, similar chunks of visited files, and chunks
  * from the index. The index replaces VS Code's definition provider, and three files of the same folder replace visited files.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import type { Repository } from '../../engine/index/repository/repository.ts';
 import { keepOrder, type Snippet, similarStretches } from '../../extension/completion/similar.ts';
@@ -11,20 +11,25 @@ import type { HeldOut } from './heldOut.ts';
 
 const visitedFiles = 3;
 
-export function snippetsFor(repository: Repository, folder: string, held: HeldOut, maxChars: number): Snippet[] {
+type Place = Pick<HeldOut, 'path' | 'line' | 'lines'>;
+
+export const snippetsFor = (repository: Repository, folder: string, held: HeldOut, maxChars: number): Snippet[] =>
+  keepOrder([], foundSnippets(repository, folder, held), maxChars);
+
+/** The likeliest to help first. */
+export function foundSnippets(repository: Repository, folder: string, place: Place): Snippet[] {
   const { similarSnippets, aroundLines } = limits.completion;
-  const { path, line, lines } = held;
+  const { path, line, lines } = place;
   const around = lines.slice(Math.max(0, line - aroundLines), line + 1).join('\n');
   const passages = repository.search(around, similarSnippets + 1).filter((own) => own.path !== path);
-  const found = [
-    ...definitions(repository, folder, held),
+  return [
+    ...definitions(repository, folder, place),
     ...similarStretches(around, visited(folder, path), similarSnippets),
     ...passages.map(({ path, text }) => ({ path, text })),
   ];
-  return keepOrder([], found, maxChars);
 }
 
-function definitions(repository: Repository, folder: string, { path, line, lines }: HeldOut): Snippet[] {
+function definitions(repository: Repository, folder: string, { path, line, lines }: Place): Snippet[] {
   const near = lines.slice(Math.max(0, line - 1), line + 1).join('\n');
   const names = [...near.matchAll(/[\p{L}_$][\p{L}\p{N}_$]{2,}/gu)].map(([name]) => name);
   return names.slice(-limits.completion.definitions).flatMap((name) => {
@@ -44,7 +49,8 @@ function definitions(repository: Repository, folder: string, { path, line, lines
 }
 
 function visited(folder: string, path: string): Snippet[] {
-  const names = readdirSync(join(folder, dirname(path))).filter((name) => extname(name) === extname(path));
+  const directory = join(folder, dirname(path));
+  const names = (existsSync(directory) ? readdirSync(directory) : []).filter((name) => extname(name) === extname(path));
   const others = names.map((name) => join(dirname(path), name)).filter((other) => other !== path);
   return others.slice(0, visitedFiles).map((other) => ({
     path: other,

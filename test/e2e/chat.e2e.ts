@@ -1,15 +1,15 @@
-/** A conversation with the real model: streamed, stopped, kept. */
+/** A conversation with the real model: streaming, stopping, restoring. */
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 import { answered, answerLength, answerText, ask, untilEnded, untilStreaming } from './turns.ts';
 
 const longQuestion = 'Write a long story about a lighthouse keeper.';
 
-// A tiny model goes on for as long as it may; long enough to be stopped on the way.
+// A tiny model writes until its limit, which leaves time to stop it.
 const settings = { 'hearth.chat.maxTokens': 400 };
 
 describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }, (editor) => {
-  test('streams an answer word by word, and stops when told to', async () => {
+  test('streams an answer and stops it', async () => {
     const chat = await editor().openChat();
     const turn = await ask(chat, longQuestion);
     await untilStreaming(turn, 40);
@@ -19,12 +19,12 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
     await untilEnded(turn, 'stopped');
     const kept = await answerLength(turn);
     expect(kept).toBeGreaterThan(early);
-    // Nothing more comes.
+    // No more text arrives.
     await editor().page.waitForTimeout(1_000);
     expect(await answerLength(turn)).toBe(kept);
   });
 
-  test('answers the next question after a stop, and says how fast it was', async () => {
+  test('answers the next question after a stop and shows its speed', async () => {
     const chat = await editor().openChat();
     const turn = await answered(chat, 'What is the capital of France? One word.');
     expect(await answerText(turn)).toContain('Paris');
@@ -34,7 +34,7 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
       .waitFor();
   });
 
-  test('shows the history again after the window was reloaded', async () => {
+  test('restores the history after a reload', async () => {
     const before = await (await editor().openChat()).locator('.answer-text').allTextContents();
     expect(before.length).toBe(2);
     await editor().reload();
@@ -47,7 +47,7 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
     ]);
   });
 
-  test('keeps what was said when the engine is killed, and goes on with a new one', async () => {
+  test('keeps the text when the engine is killed, and goes on with a new one', async () => {
     const chat = await editor().openChat();
     const turn = await ask(chat, longQuestion);
     await untilStreaming(turn, 80);
@@ -64,7 +64,7 @@ describeInEditor('the chat', { files: { 'a.py': 'print("hello")\n' }, settings }
     expect(editor().enginePids()).not.toEqual(killed);
   });
 
-  test('says that this model cannot think when asked to', async () => {
+  test('says that the model cannot think', async () => {
     const chat = await editor().openChat();
     await expect(chat.locator('#thinking').getAttribute('aria-pressed')).resolves.toBe('false');
     await chat.locator('#thinking').click();

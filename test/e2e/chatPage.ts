@@ -1,4 +1,4 @@
-/** The chat's page served on loopback under its real policy, for tests that need no editor around it. */
+/** Serves the chat's page on loopback with its real CSP, for tests that need no editor. */
 import { createServer, type Server } from 'node:http';
 import { join } from 'node:path';
 import { build } from 'esbuild';
@@ -10,7 +10,7 @@ import { projectRoot } from '../../scripts/shared/paths.ts';
 export interface ServedPage {
   server: Server;
   origin: string;
-  /** Every path that was asked for. */
+  /** Every requested path. */
   asked: string[];
 }
 
@@ -39,7 +39,7 @@ export async function servePage(): Promise<ServedPage> {
   return { server, origin: `http://127.0.0.1:${address.port}`, asked };
 }
 
-/** What the page sends is kept in `window.sent`; its state lives as long as the browser's session, as a webview's does. */
+/** Messages of the page are in `window.sent`. Its state lives as long as the browser's session, like a webview's. */
 export async function openPage(browser: Browser, origin: string, onRequest?: (url: string) => void): Promise<Page> {
   const page = await browser.newPage();
   if (onRequest !== undefined) page.on('request', (request) => onRequest(request.url()));

@@ -1,15 +1,15 @@
-/** Inline completion by the real model, as one types. */
+/** Inline completion by the real model, while typing. */
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 
 const typed = 'def add(a, b):\n    """Return the sum of a and b."""\n    return ';
 
 describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } }, (editor) => {
-  test('shows what the model would write next, and Tab puts it into the file', async () => {
+  test('shows a suggestion, which Tab accepts', async () => {
     const { page } = editor();
     await editor().openFile('sums.py');
     await page.keyboard.press('Control+End');
-    // The first key loads the model; completions come once it is there.
+    // The first key loads the model; completions follow.
     await page.keyboard.type('\n');
     await editor().statusItem('SmolLM2').waitFor();
     await page.keyboard.type(typed, { delay: 15 });
@@ -24,7 +24,29 @@ describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } },
     expect(offered.trim()).not.toBe('');
   });
 
-  test('offers nothing while completions are paused', async () => {
+  test('is accepted word by word, and the rest stays on offer', async () => {
+    const { page } = editor();
+    await editor().openFile('sums.py');
+    await page.keyboard.press('Control+End');
+    await page.keyboard.type('\n\ndef multiply(a, b):\n    """Return the product of a and b."""\n    return ', {
+      delay: 15,
+    });
+    const ghost = page.locator('.ghost-text-decoration, .ghost-text-decoration-preview').first();
+    await ghost.waitFor();
+    const offered = async () => ((await ghost.textContent()) ?? '').replaceAll('\u00a0', ' ');
+    const before = await offered();
+    await page.keyboard.press('Control+ArrowRight');
+    await expect.poll(async () => before.length - (await offered()).length).toBeGreaterThan(0);
+    const rest = await offered();
+    expect(before.endsWith(rest)).toBe(true);
+    await editor().screenshot('partial-accept');
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('Control+S');
+    const taken = before.slice(0, before.length - rest.length);
+    await expect.poll(() => editor().read('sums.py').trimEnd().endsWith(`return ${taken}`.trimEnd())).toBe(true);
+  });
+
+  test('offers nothing while paused', async () => {
     const { page } = editor();
     await editor().command('Hearth: Pause or Resume Completions');
     await page.keyboard.press('Control+End');
@@ -32,8 +54,16 @@ describeInEditor('inline completion', { files: { 'sums.py': 'import math\n' } },
     await page.waitForTimeout(3_000);
     expect(await page.locator('.ghost-text-decoration').count()).toBe(0);
     await editor().command('Hearth: Pause or Resume Completions');
-    await page.keyboard.type('a');
-    await page.keyboard.press('Backspace');
-    await page.locator('.ghost-text-decoration').first().waitFor();
+    // The palette closes before its command has run.
+    const offered = async () => {
+      await page.keyboard.type('a');
+      await page.keyboard.press('Backspace');
+      const ghost = page.locator('.ghost-text-decoration').first();
+      return ghost.waitFor({ timeout: 15_000 }).then(
+        () => true,
+        () => false,
+      );
+    };
+    await expect.poll(offered, { timeout: 60_000 }).toBe(true);
   });
 });

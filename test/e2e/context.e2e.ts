@@ -1,4 +1,4 @@
-/** A question about a workspace: what goes along, and the chats that were held. */
+/** Questions about a workspace: context, and the list of chats. */
 import type { FrameLocator } from 'playwright-core';
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
@@ -11,14 +11,14 @@ const files = {
     'def light_the_lamp(keeper):\n    """Lights the lamp of the lighthouse."""\n    return keeper.match()\n',
 };
 
-// A tiny model goes on for as long as it may.
+// A tiny model writes until its limit.
 const settings = { 'hearth.chat.maxTokens': 100, 'hearth.chat.temperature': 0 };
 
 describeInEditor('the chat and the workspace', { files, settings }, (editor) => {
   const chat = () => editor().chat();
   const sent = (page: FrameLocator) => page.locator('.turn').last().locator('.question .chip');
 
-  test('completes a mention of a file, sends it along, and opens it', async () => {
+  test('completes a file mention, sends the file, and opens it', async () => {
     const page = await editor().openChat();
     await page.locator('#question').pressSequentially('Which functions are in @sum', { delay: 20 });
     await page.locator('#mentions [role=option]', { hasText: 'sums.py' }).waitFor();
@@ -34,7 +34,7 @@ describeInEditor('the chat and the workspace', { files, settings }, (editor) => 
     await editor().page.locator('.tab.active[data-resource-name="sums.py"]').waitFor();
   });
 
-  test('searches the repository when asked to, and says what it found', async () => {
+  test('searches the repository and shows the results', async () => {
     const page = await chat();
     await expect
       .poll(
@@ -48,7 +48,7 @@ describeInEditor('the chat and the workspace', { files, settings }, (editor) => 
     await editor().screenshot('repository');
   });
 
-  test('lists the chats, and finds one by what was said in it', async () => {
+  test('lists the chats and finds one by its text', async () => {
     const { page } = editor();
     await editor().command('Hearth: New Chat');
     await editor().command('Hearth: Chats');

@@ -1,4 +1,4 @@
-/** Every text of every scene can be read in VS Code's four kinds of themes, in the real view with the theme's real colours. */
+/** Measures the contrast of every text of every scene in VS Code's four kinds of themes, in the real view. */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ import { writeScriptedModel } from './scriptedModel.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-contrast-'));
 const model = join(folder, 'scripted');
-const machineSettings = { 'hearth.model': model, 'hearth.completion.enabled': false };
+const machineSettings = { 'hearth.chat.model': model, 'hearth.completion.enabled': false };
 const pictures = 'test/e2e/results/contrast';
 beforeAll(() => {
   writeScriptedModel(model, { thought: ' Hm.', answer: 'Yes.', report: 'Done.', done: '薪' });
@@ -37,7 +37,7 @@ for (const [title, classes, settings] of [
     test.each(['dark', 'light'] as const)('can be read: %s', async (colorScheme) => {
       await editor().page.emulateMedia({ colorScheme });
       const chat = await editor().openChat();
-      // Nothing more is said by the extension once the model is there.
+      // The extension posts no more messages once the model is loaded.
       await editor().statusItem('scripted').waitFor();
       const body = chat.locator('body');
       await chat.locator(`body.${classes[colorScheme]}`).waitFor();

@@ -6,14 +6,14 @@ export interface Faint {
   colours: string;
 }
 
-/** What falls below the least ratio. Runs in the page, so it can use nothing from outside of itself; `under` is what a webview without a background of its own lies on. */
+/** Parts below the required ratio. Runs in the page, so it is self-contained. `under`: the background below a transparent webview. */
 export function faintParts(body: Element, under: string): Faint[] {
   type Colour = readonly [red: number, green: number, blue: number, alpha: number];
   const leastText = 4.5;
   const leastIcon = 3;
   const context = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   if (context === null) throw new Error('There is no canvas to read colours with.');
-  // Computed colours come in many notations; a canvas knows them all.
+  // Computed colours have many notations; a canvas parses them all.
   const read = (text: string): Colour => {
     context.clearRect(0, 0, 1, 1);
     context.fillStyle = text;

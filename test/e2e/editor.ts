@@ -1,4 +1,4 @@
-/** A VS Code window on a workspace of its own, in a real browser, as the tests drive it. */
+/** A VS Code window with its own workspace in a real browser, driven by the tests. */
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -13,22 +13,22 @@ export interface EditorOptions {
   /** Path within the workspace to content. */
   files: Readonly<Record<string, string>>;
   settings?: Readonly<Record<string, unknown>>;
-  /** Of machine scope: `hearth.model` and others that no folder may set. */
+  /** Of machine scope: `hearth.chat.model` and others that no folder may set. */
   machineSettings?: Readonly<Record<string, unknown>>;
   /** The folder is a git repository, and the files are committed. */
   git?: boolean;
   /** True: VS Code asks whether it may trust the folder; it starts in restricted mode. */
   workspaceTrust?: boolean;
-  /** Of the server and all that it starts, on top of ours. */
+  /** Added to the environment of the server and its children. */
   environment?: Readonly<Record<string, string>>;
   /** True: an empty home with no model in it, the first window as `npm start` opens it, and VS Code's own defaults. */
   newUser?: boolean;
 }
 
 const readyMs = 60_000;
-/** For whatever is waited for without a limit of its own; small machines have busy moments. */
+/** Default timeout of actions; small machines can be slow. */
 const actionMs = 60_000;
-/** After a key, within which the input opens on the busiest machine, if it does. */
+/** The time in which the input opens after a key, on a busy machine. */
 const openMs = 10_000;
 /**
  * What a test that drives the keyboard needs to be steady: nothing takes the focus while the window opens, nothing but Hearth answers Tab, and a
@@ -47,7 +47,7 @@ const steadySettings = {
 export class Editor {
   readonly page: Page;
   readonly workspace: string;
-  /** Of a new user. */
+  /** The home of a new user. */
   readonly home: string;
   readonly #newUser: boolean;
   readonly #scratch: string;
@@ -78,7 +78,7 @@ export class Editor {
       userDataDir: join(scratch, 'user-data'),
       extensionsDir: prepared.extensionsDir,
       port: 0,
-      // On loopback for a minute, with a scratch folder behind it.
+      // It runs on loopback for a minute and serves a scratch folder.
       password: undefined,
       workspaceTrust: options.workspaceTrust ?? false,
       openBrowser: false,
@@ -116,12 +116,12 @@ export class Editor {
     await this.#untilReady();
   }
 
-  /** Runs the command of that title by the command palette. */
+  /** Runs the command with that title from the command palette. */
   async command(title: string): Promise<void> {
     await this.#quickInput('F1', `>${title}`, title);
   }
 
-  /** Opens a file of the workspace, or returns to it; the cursor is in its text then. */
+  /** Opens a workspace file and focuses its editor. */
   async openFile(path: string): Promise<void> {
     const name = path.split('/').at(-1) ?? path;
     await this.#quickInput('Control+P', path, name);
@@ -148,14 +148,14 @@ export class Editor {
     const state = async () => {
       if (await opened().catch(() => false)) await input.press('Enter', { timeout: openMs });
       else return 'not chosen';
-      // The command may ask something in the same input.
+      // The command may reuse the same input.
       await row.waitFor({ state: 'hidden', timeout: openMs });
       return 'chosen';
     };
     await expect.poll(() => state().catch(String), { timeout: actionMs, message: `${key} ${text}` }).toBe('chosen');
   }
 
-  /** The item of the status bar with that text. */
+  /** The status bar item with that text. */
   statusItem(text: string | RegExp): Locator {
     return this.page.locator('.statusbar-item', { hasText: text });
   }
@@ -165,9 +165,9 @@ export class Editor {
     return this.chat();
   }
 
-  /** The chat's page once it is there; what can be relied on in it is listed in media/chat.ts. */
+  /** The chat's page once it is loaded. media/chat.ts lists its stable selectors. */
   async chat(): Promise<FrameLocator> {
-    // A new user has the walkthrough's webviews as well.
+    // A new user also has the walkthrough's webviews.
     const own = this.#newUser ? '[src*="extensionId=hearth.hearth"][src*="purpose=webviewView"]' : '';
     const chat = this.page.frameLocator(`iframe.webview.ready${own}`).frameLocator('iframe#active-frame');
     await chat.locator('#question').waitFor();
@@ -178,7 +178,7 @@ export class Editor {
     await this.page.screenshot({ path: join(projectRoot, folder, `${name}.png`) });
   }
 
-  /** Leaves a picture and the logs of the server and its extensions in test/e2e/results. */
+  /** Saves a screenshot and the server's and extensions' logs in test/e2e/results. */
   async keepEvidence(name: string): Promise<void> {
     await this.screenshot(name);
     const logs = join(this.#scratch, 'user-data', 'logs');
@@ -189,14 +189,14 @@ export class Editor {
   enginePids(): number[] {
     const rows = execFileSync('ps', ['-A', '-o', 'pid=,pgid=,args='], { encoding: 'utf8' }).split('\n');
     const fields = rows.map((row) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(row) ?? []);
-    // The server leads a process group of its own; all that it starts is in it.
+    // The server leads a process group that contains its children.
     const ours = fields.filter(
       ([, , group, args]) => Number(group) === this.#server.pid && args?.includes('engine.mjs'),
     );
     return ours.map(([, pid]) => Number(pid));
   }
 
-  /** The saved text of a file of the workspace. */
+  /** The saved text of a workspace file. */
   read(path: string): string {
     return readFileSync(join(this.workspace, path), 'utf8');
   }
@@ -220,7 +220,7 @@ function commitAll(folder: string): void {
   git('commit', '--quiet', '--message', 'Begin');
 }
 
-/** A suite that shares one editor; skipped, with the reason, on a machine that cannot show one. */
+/** A suite with one shared editor. Skipped with a reason if no editor can run. */
 export function describeInEditor(name: string, options: EditorOptions, body: (editor: () => Editor) => void): void {
   const { unavailable } = inject('prepared');
   if (unavailable !== undefined) {

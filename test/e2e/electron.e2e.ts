@@ -1,4 +1,4 @@
-/** Activation in desktop VS Code, where it can be downloaded and has a display. */
+/** Activation in desktop VS Code, if it can be downloaded and there is a display. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

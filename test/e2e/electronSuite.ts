@@ -1,4 +1,4 @@
-/** Runs inside desktop VS Code's extension host: what must hold when a window opens and nothing has been asked yet. */
+/** Runs in desktop VS Code's extension host: checks a window that has just opened. */
 import assert from 'node:assert/strict';
 import * as vscode from 'vscode';
 

@@ -15,7 +15,7 @@ const fetched: FetchedModel = unavailable === undefined ? await fetchDefaultMode
 const skipped = fetched.unavailable === undefined ? '' : ` (skipped: ${fetched.unavailable})`;
 
 const sums = 'import math\n\n\ndef add(a, b):\n    """Return the sum of a and b."""\n    return a + b\n';
-/** Slow enough to be seen: ten seconds for the whole model. */
+/** Slow enough to observe: ten seconds for the whole model. */
 const bytesPerSecond = 10e6;
 
 describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skipped}`, () => {
@@ -35,7 +35,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
 
   const notification = (text: string | RegExp) => editor.page.locator('.notification-list-item', { hasText: text });
 
-  test('begin with the chat and the walkthrough, and nothing that asks for an account', async () => {
+  test('start with chat and walkthrough, and no sign-in', async () => {
     const { page } = editor;
     const chat = await editor.chat();
     await page.locator('.gettingStartedContainer', { hasText: 'Hearth' }).waitFor();
@@ -44,7 +44,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     await editor.screenshot('first-1-window');
   });
 
-  test('say that nothing is searched before the folder is trusted, and lead there', async () => {
+  test('show that search needs trust, and open the trust editor', async () => {
     const { page } = editor;
     const chat = await editor.chat();
     await chat.locator('#restricted', { hasText: 'Trust it to let Hearth search it' }).waitFor();
@@ -53,7 +53,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     await chat.locator('#restricted').waitFor({ state: 'hidden' });
   });
 
-  test('go on with the offer of a model as soon as something is typed, and its download', async () => {
+  test('offer a model at the first key, and download it', async () => {
     const { page } = editor;
     await editor.openFile('sums.py');
     await page.keyboard.press('Control+End');
@@ -70,7 +70,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     expect(models?.bytesSent()).toBeGreaterThan(90e6);
   });
 
-  test('bring the first completion, which Tab takes', async () => {
+  test('bring the first completion, which Tab accepts', async () => {
     const { page } = editor;
     await editor.openFile('sums.py');
     await page.keyboard.press('Control+End');
@@ -86,19 +86,19 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     expect(offered.trim()).not.toBe('');
   });
 
-  test('bring the first answer, and a link beside it leads to the file', async () => {
+  test('bring the first answer, with a link to the file', async () => {
     const chat = await editor.openChat();
     await chat.locator('#chips .chip', { hasText: 'sums.py' }).waitFor();
     const turn = await answered(chat, 'What is the capital of France? One word.');
     expect((await answerText(turn)).trim()).not.toBe('');
     await editor.screenshot('first-5-answer');
-    // What the smallest of models cites is chance: conversation.e2e.ts follows citations. What went along is always linked.
+    // A tiny model's citations are random, and conversation.e2e.ts tests citations. Attachments are always linked.
     await editor.statusItem(/^Ln (?!1,)/).waitFor();
     await turn.locator('.question .chip.sent', { hasText: 'sums.py' }).first().click();
     await editor.statusItem('Ln 1, Col 1').waitFor();
   });
 
-  test('are all there after the window was reloaded, with what was being typed', async () => {
+  test('survive a reload, with the draft', async () => {
     const { page } = editor;
     const before = await editor.openChat();
     const said = await answerText(before.locator('.turn'));
@@ -107,7 +107,7 @@ describe.skipIf(fetched.unavailable !== undefined)(`the first five minutes${skip
     await expect
       .poll(() => before.locator('#question').evaluate((box: HTMLTextAreaElement) => box.selectionStart))
       .toBe(10);
-    // What is typed is kept a moment later.
+    // The draft is saved after a short delay.
     await page.waitForTimeout(1_000);
     await editor.reload();
     const chat = await editor.chat();

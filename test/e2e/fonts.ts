@@ -1,14 +1,14 @@
-/** Fonts that the tests bring with them: a layout must not depend on those of one machine. */
+/** Fonts that ship with the tests, so that layout does not depend on the machine's fonts. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Page } from 'playwright-core';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 
-/** Of npm's @fontsource, each under the SIL Open Font License: a plain one, Debian's wide one, and one wider than any system's. */
+/** From npm's @fontsource (SIL Open Font License): a plain one, Debian's wide one, and one wider than any system font. */
 export const families = ['inter', 'dejavu-sans', 'opendyslexic'] as const;
 export type Family = (typeof families)[number];
 
-/** Loads the family, which needs no permission of the page's policy since it comes as bytes, and has the page use it. */
+/** Makes the page use the family. It is loaded from bytes, which the CSP allows. */
 export async function useFont(page: Page, family: Family): Promise<void> {
   const folder = join(projectRoot, 'node_modules', '@fontsource', family, 'files');
   for (const weight of ['400', '700']) {

@@ -12,7 +12,7 @@ import { scenes } from './scenes.ts';
 const { browser: executablePath } = inject('prepared');
 const reason = executablePath === '' ? ' (skipped: no Chromium, Chrome or Edge is installed)' : '';
 
-/** The classes that VS Code gives to a webview's body. */
+/** The classes of a webview's body in VS Code. */
 const themes = {
   dark: 'vscode-dark',
   light: 'vscode-light',
@@ -22,7 +22,7 @@ const themes = {
 const widths = [600, 320, 250, 170];
 const pictures = join(projectRoot, 'test', 'e2e', 'results', 'layout');
 
-/** What is cut off at the window's edge, has no name, or loses text without an ellipsis that says so. */
+/** Elements that are cut off, have no name, or lose text without an ellipsis. */
 function faults() {
   const seen =
     'button, textarea, summary, .chip, .remark, .omitted, .question-text, .link, .card, .figures, .control-label, h2, p';

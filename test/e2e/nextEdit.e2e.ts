@@ -13,10 +13,10 @@ describeInEditor(
   'the next edit',
   { files: { 'sums.js': text }, settings: { 'hearth.completion.enabled': false } },
   (editor) => {
-    test('is gone to and made by Tab, and dismissed by Escape', async () => {
+    test('is reached and applied by Tab, and dismissed by Escape', async () => {
       const { page } = editor();
       const { keyboard } = page;
-      // What decorations add is no text of the page: it is drawn by `::after`.
+      // Decorations draw their text with `::after`, so it is not in the DOM.
       const offers = (says: string, expected = true) =>
         page.waitForFunction(
           ([wanted, shown]) =>

@@ -1,4 +1,4 @@
-/** VS Code's own chat with a Hearth model that is told what to say: its model picker, @hearth, questions and agent mode. */
+/** VS Code's own chat with a scripted Hearth model: model picker, @hearth, questions and agent mode. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,12 +10,16 @@ import { answerText, ask, untilEnded } from './turns.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-agent-'));
 const model = join(folder, 'scripted');
-const machineSettings = { 'hearth.model': model, 'hearth.contextTokens': 65_536, 'hearth.completion.enabled': false };
-// Participants answer in ask mode; a new chat is in agent mode otherwise.
+const machineSettings = {
+  'hearth.chat.model': model,
+  'hearth.contextTokens': 65_536,
+  'hearth.completion.enabled': false,
+};
+// Participants answer in ask mode; a new chat would be in agent mode.
 const settings = { 'chat.newSession.defaultMode': 'ask' };
 const options = { files: { 'notes.txt': 'The word is [灶].\n' }, settings, machineSettings };
 
-describeInEditor('a model that is told what to say', options, (editor) => {
+describeInEditor('a scripted model', options, (editor) => {
   beforeAll(() => {
     const path = (name: string) => join(editor().workspace, name);
     writeScriptedModel(model, {
@@ -32,7 +36,7 @@ describeInEditor('a model that is told what to say', options, (editor) => {
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  test('is made to answer while it still thinks', async () => {
+  test('answers now while it thinks', async () => {
     const chat = await editor().openChat();
     await editor().statusItem('Off').waitFor();
     await chat.locator('#thinking').click();
@@ -48,9 +52,9 @@ describeInEditor('a model that is told what to say', options, (editor) => {
     await chat.locator('#thinking[aria-pressed=false]').waitFor();
   });
 
-  test('is in the model picker of the own chat of VS Code', async () => {
+  test("is in the model picker of VS Code's own chat", async () => {
     const { page } = editor();
-    // VS Code leaves its built-in chat extension disabled until somebody signs in.
+    // VS Code's built-in chat extension is disabled until the user signs in.
     await editor().command('Extensions: Enable All Extensions');
     await editor().command("Hearth: Use in VS Code's Own Chat");
     await pickModel(page, 'scripted');
@@ -59,7 +63,7 @@ describeInEditor('a model that is told what to say', options, (editor) => {
     await page.locator('.interactive-session .model-picker-split', { hasText: 'scripted' }).waitFor();
   });
 
-  test('answers there when @hearth is asked', async () => {
+  test('answers @hearth there', async () => {
     const answer = await askOwnChat(editor().page, '@hearth Who are you?');
     await answer.filter({ hasText: 'Hearth answers here.' }).waitFor();
     await editor().screenshot('participant');
@@ -77,7 +81,7 @@ describeInEditor('a model that is told what to say', options, (editor) => {
     const answer = await askOwnChat(editor().page, 'Copy the word of notes.txt.');
     await answer.filter({ hasText: 'The word was read and written.' }).waitFor();
     await editor().screenshot('agent');
-    // Only what stands in notes.txt makes the model write this file.
+    // The model writes this file only after reading notes.txt.
     expect(editor().read('written.txt')).toBe('[薪]');
   });
 });

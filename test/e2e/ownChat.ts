@@ -1,8 +1,8 @@
-/** Choosing a model and asking in VS Code's own chat. */
+/** Chooses a model and asks in VS Code's own chat. */
 import type { Locator, Page } from 'playwright-core';
 import { expect, vi } from 'vitest';
 
-/** Finds the model in the picker of VS Code's own chat, which lists nothing new while it is open. */
+/** Finds the model in VS Code's model picker, which is not updated while it is open. */
 export async function pickModel(page: Page, name: string): Promise<void> {
   const picker = page.locator('.action-widget');
   await vi.waitFor(
@@ -16,15 +16,15 @@ export async function pickModel(page: Page, name: string): Promise<void> {
   );
 }
 
-/** @returns the answer to come. */
+/** @returns the pending answer. */
 export async function askOwnChat(page: Page, question: string): Promise<Locator> {
   const chat = page.locator('.interactive-session');
   const before = await chat.locator('.interactive-response').count();
   await chat.locator('.chat-input-container .monaco-editor').first().click();
-  // Who was asked last is named there again.
+  // VS Code inserts the last participant again.
   await page.keyboard.press('Control+A');
   await page.keyboard.type(question);
-  // Closes what is suggested for `@`.
+  // Closes the suggestions for `@`.
   await page.keyboard.press('Escape');
   await page.keyboard.press('Enter');
   const asked = chat.locator('.interactive-request .value').nth(before);

@@ -1,6 +1,6 @@
-/** The VSIX as a user gets it: what it weighs, what is in it, and that it needs nothing else. */
+/** The VSIX as a user gets it: its size, its content, and that it is self-contained. */
 import { execFile } from 'node:child_process';
-import { createWriteStream, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -37,7 +37,7 @@ describe('the packaged extension', () => {
     expect(statSync(vsix).size).toBeLessThan(maxPackageBytes);
   });
 
-  test('holds bundles, documents and pictures, and nothing else of the project', () => {
+  test('contains bundles, documents and pictures only', () => {
     const own = names.filter((name) => !name.startsWith('extension/dist/node_modules/'));
     const expected =
       /^(\[Content_Types\]\.xml|extension\.vsixmanifest|extension\/(package(\.nls)?\.json|readme\.md|changelog\.md|LICENSE\.txt|ThirdPartyNotices\.txt|dist\/[\w-]+\.(cjs|mjs|js|css|wasm)|dist\/grammars\/[\w-]+\.wasm|media\/[\w/.-]+\.(svg|png|md|css)|l10n\/[\w.-]+\.json))$/;
@@ -46,18 +46,47 @@ describe('the packaged extension', () => {
     expect(own).toContain('extension/dist/extension.cjs');
   });
 
-  test('holds the native modules of this platform alone', () => {
+  test('contains native modules of this platform only', () => {
     const binaries = names.filter((name) => name.endsWith('.node'));
     const onnxruntime = `onnxruntime-node/bin/napi-v6/${process.platform}/${process.arch}/onnxruntime_binding.node`;
     const dawn = `webgpu/dist/${process.platform}-${process.platform === 'darwin' ? 'universal' : process.arch}/dawn.node`;
     expect(binaries).toEqual([onnxruntime, dawn].map((path) => `extension/dist/node_modules/${path}`));
   });
 
-  test('holds no source, no typings and no source map', () => {
+  test('contains no source, typings or source maps, and refers to none', () => {
     expect(names.filter((name) => /\.(ts|map)$/.test(name))).toEqual([]);
+    const scripts = names.filter((name) => /\.(js|cjs|mjs|css)$/.test(name));
+    const naming = scripts.filter((name) =>
+      /^\/[/*]# sourceMappingURL=/m.test(readFileSync(join(folder, name), 'utf8')),
+    );
+    expect(naming).toEqual([]);
   });
 
-  test('starts its engine from the unpacked files alone and tells a story by it', async () => {
+  test('holds of the native packages what their import needs, file by file', () => {
+    const shipped = names
+      .filter((name) => name.startsWith('extension/dist/node_modules/'))
+      .map((name) => name.slice('extension/dist/node_modules/'.length));
+    const listed =
+      /^(webgpu\/(package\.json|index\.js|dist\/[\w-]+\/(dawn\.node|d3dcompiler_47\.dll|dxcompiler\.dll|dxcompiler-(LICENSE\.TXT|ThirdPartyNotices\.txt)))|onnxruntime-node\/(package\.json|dist\/(backend|binding|index|version)\.js|bin\/napi-v6\/\w+\/\w+\/(onnxruntime_binding\.node|libonnxruntime\.(so\.1|1\.dylib)|(onnxruntime|DirectML|dxcompiler|dxil)\.dll))|onnxruntime-common\/(package\.json|dist\/(cjs|esm)\/([\w-]+\.js|package\.json)))$/;
+    expect(shipped.filter((name) => !listed.test(name))).toEqual([]);
+  });
+
+  test('carries the licence of every part, also of what is linked into native libraries and grammars', () => {
+    const notices = readFileSync(join(folder, 'extension', 'ThirdPartyNotices.txt'), 'utf8');
+    for (const part of [
+      'tree-sitter-rust',
+      'Abseil',
+      'SPIRV-Tools',
+      'node-addon-api',
+      'ONNX Runtime',
+      'google/XNNPACK',
+      'marked',
+    ]) {
+      expect(notices, part).toContain(part);
+    }
+  });
+
+  test('runs its engine from the unpacked files alone', async () => {
     const engine = startEngine(join(folder, 'extension', 'dist', 'engine.mjs'));
     try {
       const card = await engine.requests.load({ model: 'smollm2-135m-instruct', backend: 'onnx' });
@@ -70,7 +99,7 @@ describe('the packaged extension', () => {
     }
   });
 
-  test('has a command line that works from the unpacked files alone', async () => {
+  test('runs its command line from the unpacked files alone', async () => {
     const cli = join(folder, 'extension', 'dist', 'cli.mjs');
     const { stdout } = await promisify(execFile)(process.execPath, [cli, 'models', 'list', '--json'], { cwd: folder });
     expect(JSON.parse(stdout)).toContainEqual(

@@ -1,4 +1,4 @@
-/** The chat's page alone in a real browser, under its real policy: hostile answers, the keyboard, screen readers. */
+/** The chat's page in a real browser with its real CSP: hostile answers, keyboard, screen readers. */
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import type { ToHost, ToPage } from '../../extension/messages.ts';
@@ -17,7 +17,7 @@ declare global {
 const { browser: executablePath } = inject('prepared');
 const reason = executablePath === '' ? ' (skipped: no Chromium, Chrome or Edge is installed)' : '';
 
-/** One payload in every place that shows text, streamed in two halves; then everything is clicked and hovered. */
+/** Streams one payload in two halves into every place that shows text, then clicks and hovers everything. */
 async function suffer(page: Page, payload: string): Promise<void> {
   const half = Math.floor(payload.length / 2);
   const turn = 't';
@@ -35,7 +35,7 @@ async function suffer(page: Page, payload: string): Promise<void> {
   ];
   const after: ToPage[] = [
     { type: 'delta', turn, kind: 'text', text: payload.slice(half) },
-    { type: 'outcome', turn, outcome: { kind: 'failed', message: payload, actions: ['retry'] } },
+    { type: 'end', turn, outcome: { kind: 'failed', message: payload, actions: ['retry'] } },
   ];
   await page.evaluate(
     async ([first, second]) => {
@@ -72,7 +72,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     served?.server.close();
   });
 
-  test('loads nothing, runs nothing and offers only links of the web, whatever an answer holds', async () => {
+  test('loads and runs nothing and offers only web links, whatever an answer contains', async () => {
     const own = [`${served.origin}/`, `${served.origin}/chat.css`, `${served.origin}/chat.js`];
     expect(requests.sort()).toEqual(own);
     for (const payload of payloads) await suffer(page, payload);
@@ -91,7 +91,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
 
   const sent = () => page.evaluate(() => window.sent.splice(0));
 
-  test('tells screen readers what everything is, and when an answer is complete', async () => {
+  test('names everything for screen readers, and announces a complete answer', async () => {
     await page.setViewportSize({ width: 320, height: 700 });
     await post(page, everything);
     const log = page.getByRole('log', { name: 'conversation' });
@@ -109,10 +109,10 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     await page.getByRole('button', { name: 'chooseModel: A model with a long name' }).waitFor();
     await page.getByRole('button', { name: 'thinkingMode', pressed: true }).waitFor();
     const outcome = { kind: 'done', reason: 'stop', figures, dropped: 0 } as const;
-    await post(page, [{ type: 'outcome', turn: 'n', outcome }]);
+    await post(page, [{ type: 'end', turn: 'n', outcome }]);
     await expect.poll(() => page.locator('#announcer[aria-live=polite]').textContent()).toContain('answered In `');
     await post(page, [
-      { type: 'outcome', turn: 'n', outcome: { kind: 'failed', message: 'It broke.', actions: ['retry'] } },
+      { type: 'end', turn: 'n', outcome: { kind: 'failed', message: 'It broke.', actions: ['retry'] } },
     ]);
     await turn.getByRole('alert').getByRole('button', { name: 'retry' }).waitFor();
   });
@@ -125,7 +125,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
       }, theme);
       await post(page, everything);
       await page.locator('.figures').waitFor();
-      // Nothing can be sent while nothing is asked.
+      // Send is disabled while the box is empty.
       await page.locator('#question').fill('Why?');
       await page.evaluate(() => {
         document.documentElement.style.setProperty('--vscode-focusBorder', 'rgb(1, 2, 3)');
@@ -140,7 +140,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
           if (!(focused instanceof HTMLElement)) return ['', false] as const;
           const { outlineStyle, outlineColor } = getComputedStyle(focused);
           const frame = focused.id === 'question' ? focused.closest('.composer') : null;
-          // The box has no outline of its own: its frame has the colour.
+          // The box has no outline; its frame shows the focus.
           const mark =
             frame === null ? outlineStyle !== 'none' && outlineColor : getComputedStyle(frame).borderTopColor;
           const shown = mark === 'rgb(1, 2, 3)';
@@ -154,7 +154,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
       expect(walk).toEqual([
         ...['edit', 'file_with_a_long_name.ts', 'thoughts', `${longPath}:12`],
         ...['apply', 'insert', 'copy', `const a = '${'x'.repeat(90)}';`],
-        // What is wider than the view is scrolled by the keys.
+        // Wide code and tables scroll by keyboard.
         ...[expect.stringContaining('y'.repeat(80)), 'copyAnswer', 'regenerate'],
         ...['choose-model', 'show-log', 'trust', 'removeChip', 'addChip'],
         ...['placeholder', 'chooseModel: A model with a long name', 'thinkingMode', 'send'],
@@ -163,7 +163,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     },
   );
 
-  test('is used by the keyboard alone: asking, choosing a mention, recalling, editing, stopping', async () => {
+  test('works by keyboard alone: ask, mention, recall, edit, stop', async () => {
     await post(page, everything);
     const box = page.locator('#question');
     await box.fill('');
@@ -189,7 +189,7 @@ describe.skipIf(executablePath === '')(`the chat page in a browser${reason}`, ()
     await post(page, [{ type: 'conversation', turns: [{ ...answeredTurn, outcome: { kind: 'running', note: '' } }] }]);
     await page.locator('#stop').waitFor();
     await page.keyboard.press('Escape');
-    await expect.poll(sent).toContainEqual({ type: 'stop' });
+    await expect.poll(sent).toContainEqual({ type: 'action', action: 'stop' });
     await post(page, everything);
     await page.locator('.edit').focus();
     await page.keyboard.press('Enter');

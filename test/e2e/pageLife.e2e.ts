@@ -1,4 +1,4 @@
-/** What the chat's page does while time goes by: it follows what is written, however fast, and leaves a reader alone. */
+/** Scrolling of the chat's page: it follows an answer at any speed, and stays where the user scrolled to. */
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import type { ToPage } from '../../extension/messages.ts';
@@ -39,7 +39,7 @@ describe.skipIf(executablePath === '')(`the chat page over time${reason}`, () =>
     await post(page, [{ type: 'conversation', turns: [{ ...turn, outcome: { kind: 'running', note: '' } }] }]);
     await page.locator('.turn[data-state=running]').waitFor();
   };
-  /** Writes `text` by pieces of a token's size, so many a second, as the extension passes them on; `last` follows at once. */
+  /** Streams `text` in token-sized deltas at that speed; `last` follows at once. */
   const stream = (text: string, tokensPerSecond: number, last: readonly ToPage[] = []) =>
     page.evaluate(
       async ([whole, speed, after]) => {
@@ -58,14 +58,14 @@ describe.skipIf(executablePath === '')(`the chat page over time${reason}`, () =>
       [text, tokensPerSecond, last] as const,
     );
   const ended: ToPage = {
-    type: 'outcome',
+    type: 'end',
     turn: 'n',
     outcome: { kind: 'done', reason: 'length', figures, dropped: 3 },
   };
   const untilEnded = () => page.locator('.turn[data-state=done] .figures').waitFor();
 
-  // The last words, the remarks below them and the scrolling meet in one frame only now and then.
-  test.each([140, 380])('is at the end of each of eight answers of %i tokens a second', async (speed) => {
+  // Last text, remarks and scrolling rarely fall into one frame.
+  test.each([140, 380])('follows eight answers of %i tokens a second to their end', async (speed) => {
     const short: number[] = [];
     for (let index = 0; index < 8; index++) {
       await begin();
@@ -78,7 +78,7 @@ describe.skipIf(executablePath === '')(`the chat page over time${reason}`, () =>
     expect(short).toEqual([]);
   });
 
-  test('stays where a reader scrolled to while more is written, and follows again from the end', async () => {
+  test('stays where the user scrolled to, and follows again from the end', async () => {
     await begin();
     await stream(answer, 4_000);
     await expect.poll(below).toBeLessThanOrEqual(1);

@@ -1,10 +1,10 @@
-/** What scenes of pictures share. */
+/** Helpers of the screenshot scenes. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 import type { Editor } from './editor.ts';
 
-/** Of the README; all others are for who looks at them. */
+/** Pictures of the README. All others are for review. */
 const readme = 'docs/images';
 const results = 'test/e2e/results/screens';
 export const station = `"""A weather station that keeps its readings in memory."""
@@ -40,13 +40,13 @@ export async function inBothThemes(editor: Editor, name: string, inReadme = fals
   for (const colorScheme of ['light', 'dark'] as const) {
     await editor.page.emulateMedia({ colorScheme });
     await editor.page.locator(`.monaco-workbench.${colorScheme === 'dark' ? 'vs-dark' : 'vs'}`).waitFor();
-    // Webviews repaint a moment later.
+    // Webviews repaint with a delay.
     await editor.page.waitForTimeout(1_000);
     await editor.screenshot(`${name}-${colorScheme}`, images);
   }
 }
 
-/** The side bar starts with room for a file list, not for a conversation. */
+/** The side bar starts too narrow for a conversation. */
 export async function widenSideBar({ page }: Editor, pixels = 130): Promise<void> {
   const edge = await page.locator('.part.sidebar').boundingBox();
   if (edge === null) return;

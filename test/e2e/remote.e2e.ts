@@ -1,4 +1,4 @@
-/** A server in place of this computer's engine, set up as a user does it. */
+/** A remote server, set up as a user does it. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { HttpServer } from '../../engine/http/server.ts';
 import { ScriptedEngine, startScripted, token } from '../unit/http/support.ts';
@@ -20,7 +20,7 @@ describeInEditor('a remote server', { files: { 'a.ts': 'const a = 1;\n' } }, (ed
   });
   afterAll(() => server.close());
 
-  test('is connected by its address and token, answers, and is named in the status bar', async () => {
+  test('connects by address and token, answers, and is named in the status bar', async () => {
     const { host } = new URL(server.address);
     await editor().command('Hearth: Connect to a Server');
     await fillBox(editor(), 'Address of an OpenAI-compatible server', server.address);
@@ -34,7 +34,7 @@ describeInEditor('a remote server', { files: { 'a.ts': 'const a = 1;\n' } }, (ed
     expect(scripted.asked).toHaveLength(1);
   });
 
-  test('gives way to this computer again', async () => {
+  test('is disconnected again', async () => {
     await editor().command('Hearth: Use Models on This Computer Again');
     await editor().statusItem('SmolLM2').waitFor();
     const chat = await editor().chat();

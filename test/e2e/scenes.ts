@@ -1,19 +1,19 @@
-/** Everything that the chat's page can show, as scenes that layout and contrast are measured on. */
+/** Scenes with everything that the chat's page can show, for layout and contrast tests. */
 import type { Locator } from 'playwright-core';
 import type { Chip, Outcome, ToPage, Turn } from '../../extension/messages.ts';
 
-/** The page itself, or its frame in an editor. */
+/** The page, or its frame in an editor. */
 export interface Root {
   locator(selector: string): Locator;
 }
 
 export interface Scene {
   messages: readonly ToPage[];
-  /** Waited for before anything is measured. */
+  /** Must appear before measuring. */
   shows: string;
-  /** What a user does to get there. */
+  /** User actions to get there. */
   act?: (root: Root) => Promise<void>;
-  /** What the extension answers to that. */
+  /** The extension's messages after them. */
   after?: readonly ToPage[];
 }
 
@@ -53,7 +53,7 @@ const problem: ToPage = {
   notice: { kind: 'problem', text: 'The model does not fit.', actions: ['choose-model', 'show-log'] },
 };
 
-/** One of each thing that a finished answer shows. */
+/** A finished answer with everything that it can show. */
 export const everything: readonly ToPage[] = [conversation({}), problem, context, controls];
 
 const failed: Outcome = {
@@ -71,7 +71,7 @@ const noModel: ToPage = {
   },
 };
 
-/** What a search finds: many chips of one kind, twins in name. */
+/** Search results: many chips of one kind with the same file name. */
 export const passages = (count: number): Chip[] =>
   Array.from({ length: count }, (_, index) => ({
     id: `found:packages/${index}/src/index.ts:1`,
@@ -134,6 +134,23 @@ export const scenes: Readonly<Record<string, Scene>> = {
     messages: [conversation({ answer: '', citations: [], outcome: running('') }), quiet, context, controls],
     shows: '.answer-now',
     act: (root) => root.locator('.thoughts summary').click(),
+  },
+  queue: {
+    messages: [
+      {
+        type: 'conversation',
+        turns: [
+          { ...answeredTurn, outcome: running('') },
+          { ...answeredTurn, id: 'q1', answer: '', thinking: '', outcome: { kind: 'queued', held: false } },
+          { ...answeredTurn, id: 'q2', answer: '', thinking: '', outcome: { kind: 'queued', held: true } },
+        ],
+      },
+      quiet,
+      context,
+      controls,
+    ],
+    shows: '.queue-line [data-action=send]',
+    act: (root) => root.locator('#question').fill('Why?'),
   },
   failed: { messages: [conversation({ outcome: failed }), quiet, context, controls], shows: '.card.error' },
   interrupted: {

@@ -1,4 +1,4 @@
-/** Pictures of the real model at work. Run by `npm run screenshots`, not among the tests. */
+/** Pictures of the real model. Run by `npm run screenshots`, not with the tests. */
 import { test } from 'vitest';
 import { describeInEditor } from './editor.ts';
 import { files, inBothThemes, settings, widenSideBar } from './pictures.ts';
@@ -19,7 +19,7 @@ describeInEditor('pictures', { files, settings }, (editor) => {
     const { page } = editor();
     await editor().openFile('station.py');
     await page.keyboard.press('Control+End');
-    // The editor indents by itself.
+    // The editor indents automatically.
     await page.keyboard.type('    def coldest(self) -> Reading:\nreturn ', { delay: 20 });
     await page.locator('.ghost-text-decoration').first().waitFor();
     await inBothThemes(editor(), 'completion', true);

@@ -1,4 +1,4 @@
-/** Pictures with a model that thinks and answers as it is told. Run by `npm run screenshots`, not among the tests. */
+/** Pictures of a scripted model. Run by `npm run screenshots`, not with the tests. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,7 +11,11 @@ import { answered, ask, untilEnded } from './turns.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-pictures-'));
 const model = join(folder, 'Scripted');
-const machineSettings = { 'hearth.model': model, 'hearth.contextTokens': 65_536, 'hearth.completion.enabled': false };
+const machineSettings = {
+  'hearth.chat.model': model,
+  'hearth.contextTokens': 65_536,
+  'hearth.completion.enabled': false,
+};
 const script = {
   thought:
     ' The mean of no readings is asked for where none was added. The standard library raises StatisticsError then.',

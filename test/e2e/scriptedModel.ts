@@ -10,23 +10,23 @@ import { spellBytes } from '../../engine/tokenizer/byteAlphabet.ts';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 
 export interface Script {
-  /** Said again and again, until it is made to answer. */
+  /** Repeated as thinking until Answer now. */
   thought: string;
-  /** Said where no tools are offered. */
+  /** The answer if no tools are offered. */
   answer: string;
-  /** Said instead where `done` occurs. */
+  /** The answer if `done` occurs in the prompt. */
   report: string;
   done: string;
-  /** Where tools are offered. */
+  /** Used if tools are offered. */
   calls?: {
     first: ScriptedCall;
-    /** Where `seen` occurs in the conversation, which the result of the first call brings in; itself it brings in `done`. */
+    /** Called once `seen`, from the first call's result, is in the conversation. Its result contains `done`. */
     second: ScriptedCall;
     seen: string;
   };
 }
 
-/** Of texts and numbers, in the order of the tool's schema: the model is held to it. */
+/** Arguments are strings and numbers in the order of the tool's schema, which the grammar enforces. */
 export interface ScriptedCall {
   name: string;
   arguments: Readonly<Record<string, string | number>>;
@@ -41,11 +41,11 @@ const tokenizerFile = z.looseObject({
 const hidden = 64;
 const heads = 4;
 const headSize = 32;
-/** Every token has this direction: what the heads ask with, and the threshold of a decision. */
+/** Every token has this direction: it is the heads' query and the threshold of a decision. */
 const constant = hidden - 1;
-/** What head 0, 1 and 2 have seen is written to this direction and the next two. */
+/** Heads 0, 1 and 2 write to this direction and the next two. */
 const seenAt = hidden - 4;
-/** The pair of coordinates that rotates slowest, so that a position changes no score. */
+/** The pair of coordinates with the slowest RoPE rotation, so position does not change scores. */
 const still = headSize / 2 - 1;
 const next = 40;
 const decision = 16;
@@ -63,11 +63,11 @@ export function writeScriptedModel(folder: string, script: Script): void {
   writeFileSync(join(folder, 'model.safetensors'), safetensors(table.tensors(words.size)));
 }
 
-/** The script as steps from token to token. */
+/** Writes the script as transitions from token to token. */
 function write({ thought, answer, report, done, calls }: Script, words: Vocabulary, table: Table): void {
   const end = words.id('<|im_end|>');
   table.see(2, words.id(done));
-  // With thinking on, the prompt ends in a line break; with thinking off, or over, in an empty line.
+  // With thinking on, the prompt ends in a line break; with thinking off or finished, in an empty line.
   const thoughts = words.add(thought);
   table.chain([words.id('\n'), words.id('<think>'), ...thoughts, ...thoughts.slice(0, 1)]);
   const paragraph = words.id('\n\n');
@@ -81,7 +81,7 @@ function write({ thought, answer, report, done, calls }: Script, words: Vocabula
   table.see(1, words.id(calls.seen));
   table.step(paragraph, call);
   table.prefer(call, { 0: 1, 2: -2 });
-  // The engine itself writes what stands before the name.
+  // The engine forces the text before the name.
   const beforeName = words.id(' "');
   const callTokens = (scripted: ScriptedCall) => callTexts(scripted).map((text) => words.addWhole(text));
   const second = callTokens(calls.second);
@@ -89,7 +89,7 @@ function write({ thought, answer, report, done, calls }: Script, words: Vocabula
   table.prefer(second[0] ?? end, { 1: 1 });
 }
 
-/** Cut where one choice ends and the next begins: the name, and the arguments. */
+/** Split at the points of choice: the name, and the arguments. */
 function callTexts({ name, arguments: given }: ScriptedCall): string[] {
   const members = Object.entries(given).map(([key, value]) => `"${key}": ${JSON.stringify(value)}`);
   return [`${name}", "arguments": `, `{${members.join(', ')}}}\n`];
@@ -112,7 +112,7 @@ class Vocabulary {
     return id;
   }
 
-  /** One new token for each sentence, or what stands before a point: no text is read as such, so each leads to one next. */
+  /** One new token per sentence. No text is encoded to these tokens, so each has one successor. */
   add(text: string): number[] {
     return (text.match(/[^.]+\.?/g) ?? []).map((sentence) => this.addWhole(sentence));
   }
@@ -127,7 +127,7 @@ class Vocabulary {
 
 const spelled = (text: string): string => spellBytes(Buffer.from(text, 'utf8'));
 
-/** Which token leads to which, as the weights of embedding and head. */
+/** The transitions between tokens, as weights of embedding and head. */
 class Table {
   readonly #directions = new Map<number, number>();
   readonly #sought = new Map<number, number>();
@@ -144,13 +144,13 @@ class Table {
     this.#put(id, this.#direction(before), next);
   }
 
-  /** Head of attention `index` looks for this token. */
+  /** Attention head `index` looks for this token. */
   see(index: number, id: number): void {
     this.#sought.set(index, id);
     this.#direction(id);
   }
 
-  /** Among the tokens that one step leads to: the likelier, the more of what counts for it was seen. */
+  /** Chooses among the successors of a token by what the heads saw. */
   prefer(id: number, weights: Readonly<Record<number, number>>): void {
     for (const [head, weight] of Object.entries(weights)) this.#put(id, seenAt + Number(head), decision * weight);
     this.#put(id, constant, -decision / 2);
@@ -188,7 +188,7 @@ class Table {
     };
   }
 
-  /** Every token asks; the one that is sought answers in the still coordinate, the others in one that nobody asks for. */
+  /** Every token queries the still coordinate. The sought token's key is there; other keys are in a coordinate without queries. */
   #attention(): Record<'query' | 'key' | 'value' | 'output', Entry[]> {
     const entries = { query: [] as Entry[], key: [] as Entry[], value: [] as Entry[], output: [] as Entry[] };
     for (const [index, id] of this.#sought) {
@@ -220,7 +220,7 @@ interface Tensor {
   data: Uint16Array;
 }
 
-/** BF16, zero but for the entries. */
+/** BF16, zero except for the entries. */
 function matrix(shape: number[], entries: readonly Entry[]): Tensor {
   const data = new Uint16Array(shape.reduce((a, b) => a * b, 1));
   const bits = new DataView(new ArrayBuffer(4));

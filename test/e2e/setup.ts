@@ -1,4 +1,4 @@
-/** Before the first test: VS Code, a browser, the packaged extension installed, the default model in the store. */
+/** Global setup: VS Code, a browser, the packaged extension, and the default model. */
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ import { installExtension } from '../../scripts/shared/vscodeServer.ts';
 
 export interface Prepared {
   vsix: string;
-  /** Why there can be no editor here; then its tests are skipped. */
+  /** Why no editor can run here; its tests are then skipped. */
   unavailable: string | undefined;
   codeServer: string;
   browser: string;

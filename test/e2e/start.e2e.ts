@@ -26,7 +26,7 @@ describe.skipIf(unavailable !== undefined)(`npm start${skipped}`, () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  test('opens VS Code on the folder, to whoever has the password alone', async () => {
+  test('opens VS Code on the folder, only with the password', async () => {
     const url = /http:\/\/127\.0\.0\.1:\S+/.exec(output)?.[0] ?? '';
     const password = /password: (\S+)/.exec(output)?.[1] ?? '';
     const stranger = await fetch(url, { redirect: 'manual' });
@@ -42,7 +42,7 @@ describe.skipIf(unavailable !== undefined)(`npm start${skipped}`, () => {
     expect(await page.text()).toContain('vscode-workbench-web-configuration');
   });
 
-  test('ends with Ctrl-C and leaves nothing behind', async () => {
+  test('ends with Ctrl-C and leaves no process behind', async () => {
     const url = /http:\/\/127\.0\.0\.1:\d+/.exec(output)?.[0] ?? '';
     const exited = once(child, 'exit');
     child.kill('SIGINT');

@@ -9,7 +9,7 @@ import { answered, answerText } from './turns.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'hearth-model-'));
 const model = join(folder, 'thinker.gguf');
-const options = { files: { 'a.py': 'x = 1\n' }, machineSettings: { 'hearth.model': model } };
+const options = { files: { 'a.py': 'x = 1\n' }, machineSettings: { 'hearth.chat.model': model } };
 
 describeInEditor('the thinking switch', options, (editor) => {
   beforeAll(() => writeThinkingModel(model));
@@ -23,7 +23,7 @@ describeInEditor('the thinking switch', options, (editor) => {
     expect(await answerText(turn)).not.toBe('');
   });
 
-  test('makes the model think first, and shows what it thinks apart from the answer', async () => {
+  test('makes the model think first, and shows thinking apart from the answer', async () => {
     const chat = await editor().chat();
     await chat.locator('#thinking').click();
     await chat.locator('#thinking[aria-pressed=true]').waitFor();
@@ -34,7 +34,7 @@ describeInEditor('the thinking switch', options, (editor) => {
     expect(await turn.locator('.thoughts-text').textContent()).not.toBe('');
   });
 
-  test('stays where it was put when the window is reloaded, and is switched back in the status bar', async () => {
+  test('survives a reload, and is switched back in the status bar', async () => {
     await editor().reload();
     const chat = await editor().openChat();
     await chat.locator('#thinking[aria-pressed=true]').waitFor();

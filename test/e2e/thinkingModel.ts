@@ -1,6 +1,6 @@
 /**
  * The default model with a thinking switch in its chat template, as Qwen3's has one. It was not trained to think, and what
- * it writes there is no wiser for it; but it is a real model behind a real switch, and 100 MB.
+ * it writes there is not useful, but it is a real 100 MB model with a real switch.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { projectRoot } from '../../scripts/shared/paths.ts';
 
 const keyName = 'tokenizer.chat_template';
-/** A GGUF's tensor data starts on a multiple of this; lengths that change by a multiple of it leave all offsets right. */
+/** GGUF tensor data is aligned to this. Changing a length by a multiple of it keeps all offsets valid. */
 const alignmentBytes = 32;
 const assistant = "{{ '<|im_start|>assistant\n' }}";
 const thinking = "{% if enable_thinking %}{{ '<think>\n' }}{% endif %}";

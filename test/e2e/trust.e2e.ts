@@ -1,4 +1,4 @@
-/** In a folder that is not trusted, its settings decide nothing: what they say never reaches the model. */
+/** The settings of an untrusted folder are ignored and never reach the model. */
 import type { FrameLocator } from 'playwright-core';
 import { expect, test } from 'vitest';
 import { describeInEditor } from './editor.ts';
@@ -6,23 +6,23 @@ import { answered } from './turns.ts';
 
 const plantedWords = 300;
 const planted = {
-  // Of machine scope: no folder may ever set it.
-  'hearth.model': '/nowhere/planted.gguf',
+  // Machine scope: no folder may set it.
+  'hearth.chat.model': '/nowhere/planted.gguf',
   'hearth.remote.url': 'http://127.0.0.1:9/v1',
   'hearth.server.enabled': true,
-  // Counts in trusted folders only.
+  // Applies in trusted folders only.
   'hearth.chat.instructions': 'obey '.repeat(plantedWords),
 };
 const options = { files: { '.vscode/settings.json': JSON.stringify(planted) }, workspaceTrust: true };
 
-/** Asks in a new chat, with nothing attached, and returns how many tokens the prompt had. */
+/** Asks in a new chat without attachments. @returns the prompt's tokens. */
 async function promptTokens(chat: FrameLocator): Promise<number> {
   const turn = await answered(chat, 'Hello.');
   return Number(/(\d+) prompt/.exec((await turn.locator('.figures').textContent()) ?? '')?.[1]);
 }
 
 describeInEditor('an untrusted workspace', options, (editor) => {
-  test('gets chat by the default model, and its settings are not obeyed', async () => {
+  test('gets chat by the default model, and its settings are ignored', async () => {
     await editor().statusItem('Restricted Mode').waitFor();
     const chat = await editor().openChat();
     await editor().statusItem('SmolLM2').waitFor();
@@ -31,7 +31,7 @@ describeInEditor('an untrusted workspace', options, (editor) => {
     expect(await promptTokens(chat)).toBeLessThan(plantedWords);
   });
 
-  test('has its instructions to the model counted once it is trusted, and still not its model', async () => {
+  test('has its instructions used once it is trusted, but still not its model', async () => {
     await (await editor().chat()).locator('#restricted button').click();
     await editor().page.locator('.workspace-trust-editor').getByRole('button', { name: 'Trust', exact: true }).click();
     await editor().statusItem('Restricted Mode').waitFor({ state: 'detached' });

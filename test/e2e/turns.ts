@@ -1,10 +1,10 @@
-/** Asking in the chat, and waiting for what becomes of it. */
+/** Asks in the chat and waits for the outcome. */
 import type { FrameLocator, Locator } from 'playwright-core';
 import { expect } from 'vitest';
 
 const answerMs = 90_000;
 
-/** The new turn, which is being answered. */
+/** @returns the new, running turn. */
 export async function ask(chat: FrameLocator, question: string): Promise<Locator> {
   const before = await chat.locator('.turn').count();
   await chat.locator('#question').fill(question);
@@ -14,7 +14,7 @@ export async function ask(chat: FrameLocator, question: string): Promise<Locator
   return turn;
 }
 
-/** Waits until the turn is not being answered any more, and expects it to have ended so. */
+/** Waits until the turn has ended, and expects that outcome. */
 export async function untilEnded(turn: Locator, how: 'done' | 'stopped' | 'failed', timeout = answerMs): Promise<void> {
   await expect.poll(() => stateOf(turn), { timeout, interval: 50 }).not.toBe('running');
   const message = await turn.locator('.card.error').allTextContents();
@@ -27,7 +27,7 @@ export async function answered(chat: FrameLocator, question: string): Promise<Lo
   return turn;
 }
 
-/** Waits until it has that many characters while more are coming. */
+/** Waits until the running answer has that many characters. */
 export async function untilStreaming(turn: Locator, chars: number): Promise<void> {
   const streamedOrOver = async () => (await stateOf(turn)) !== 'running' || (await answerLength(turn)) > chars;
   await expect.poll(streamedOrOver, { timeout: answerMs, interval: 50 }).toBe(true);

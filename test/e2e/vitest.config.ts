@@ -6,13 +6,13 @@ export default defineConfig({
   test: {
     include: [process.env['HEARTH_SCREENSHOTS'] === undefined ? 'test/e2e/**/*.e2e.ts' : 'test/e2e/screenshots*.ts'],
     globalSetup: 'test/e2e/setup.ts',
-    // One editor at a time: each is a server, a browser and an engine.
+    // One editor at a time, because each is a server, a browser and an engine.
     fileParallelism: false,
     testTimeout: 120_000,
     hookTimeout: 120_000,
-    // Small machines have busy moments.
+    // Small machines can be slow.
     expect: { poll: { timeout: 30_000 } },
-    // A browser test that failed once has failed.
+    // No retries: a test that failed once has failed.
     retry: 0,
   },
 });

@@ -23,8 +23,8 @@ export function seededRandom(seed: number): Random {
   };
 }
 
-const below = (random: Random, bound: number): number => Math.floor(random() * bound);
-const pick = <T>(random: Random, items: readonly T[]): T => items[below(random, items.length)] as T;
+export const below = (random: Random, bound: number): number => Math.floor(random() * bound);
+export const pick = <T>(random: Random, items: readonly T[]): T => items[below(random, items.length)] as T;
 
 export type Format = 'gguf' | 'safetensors' | 'index';
 
@@ -293,6 +293,14 @@ const mutations: readonly Mutation[] = [
   },
 ];
 
+/** One to eight of the mutations above. */
+export function mutated(sound: Uint8Array, random: Random): Uint8Array {
+  let bytes = sound;
+  for (let left = 1 + below(random, random() < 0.5 ? 2 : 8); left > 0; left--)
+    bytes = pick(random, mutations)(bytes, random);
+  return bytes;
+}
+
 export interface Mutant {
   readonly format: Format;
   readonly seed: string;
@@ -303,9 +311,7 @@ export interface Mutant {
 export function makeMutant(campaign: number, number: number): Mutant {
   const random = seededRandom(Math.imul(campaign, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca6b));
   const { format, name, bytes: sound } = random() < 0.002 ? (seeds.at(-1) as Seed) : pick(random, seeds.slice(0, -1));
-  let bytes = sound;
-  for (let left = 1 + below(random, random() < 0.5 ? 2 : 8); left > 0; left--)
-    bytes = pick(random, mutations)(bytes, random);
+  let bytes = mutated(sound, random);
   if (format === 'safetensors' && random() < 0.5) bytes = mutations.at(-1)?.(bytes, random) ?? bytes;
   return { format, seed: name, bytes };
 }

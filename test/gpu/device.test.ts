@@ -6,7 +6,7 @@ import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { type LoadedModel, loadModel } from '../../engine/runtime/loadedModel.ts';
 import { argmax } from '../../engine/sampling/sampler.ts';
-import { readGolden } from '../unit/goldens.ts';
+import { largestDifference, readGolden } from '../unit/goldens.ts';
 import { fixtureFile } from '../unit/shared.ts';
 
 const path = fixtureFile('goldens/llama');
@@ -117,5 +117,34 @@ describe('a model that does not fit', () => {
     );
     await expect(gpu.allocate('a matrix', 1024, usage)).rejects.toMatchObject({ code: 'out-of-memory' });
     gpu.dispose();
+  });
+});
+
+describe('a device that is slow', () => {
+  it('takes a prompt in parts, none of which it is estimated to compute for long, with the same logits', async () => {
+    const opened = openedGpus();
+    const [fast, slow] = [await loadLlama({}), await loadLlama({ atMost: { operationsPerSecond: 1 } })];
+    const tokens = golden.ids.slice(0, 30);
+    const results: Float32Array[][] = [];
+    const submits: number[] = [];
+    for (const [i, decoder] of [fast, slow].entries()) {
+      const submit = vi.spyOn(opened[i]?.device.queue ?? ({} as GPUQueue), 'submit');
+      const [one, two] = [decoder.createSequence(), decoder.createSequence()];
+      results.push(
+        await decoder.run([
+          { sequence: one, tokens, logits: 'last' },
+          { sequence: two, tokens: tokens.slice(0, 7), logits: 'all' },
+        ]),
+      );
+      submits.push(submit.mock.calls.length);
+      expect([one.length, two.length]).toEqual([30, 7]);
+      await decoder.dispose();
+    }
+    // 37 tokens in sixteens; the first gives no logits, the others theirs.
+    expect(submits[1]).toBeGreaterThanOrEqual(3);
+    expect(submits[1]).toBeGreaterThan(submits[0] ?? 0);
+    for (const [i, expected] of (results[0] ?? []).entries()) {
+      expect(largestDifference(results[1]?.[i] ?? new Float32Array(), expected) / golden.deviation).toBeLessThan(1e-4);
+    }
   });
 });

@@ -1,5 +1,6 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Decoder, DeviceSampling, SamplingSlice, Sequence } from '../../engine/backend/backend.ts';
+import { Gpu } from '../../engine/backend/webgpu/device/gpu.ts';
 import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
@@ -11,6 +12,15 @@ import { fixtureFile } from '../unit/shared.ts';
 
 const backend = createWebgpuBackend({ gpu: { validate: true }, cachePrecision: 'f32' });
 const lavapipe = process.env['HEARTH_TEST_ADAPTER'] === 'lavapipe';
+
+/** Every device of this file. */
+const opened: Gpu[] = [];
+const open = Gpu.open.bind(Gpu);
+vi.spyOn(Gpu, 'open').mockImplementation(async (options) => {
+  const gpu = await open(options);
+  opened.push(gpu);
+  return gpu;
+});
 
 /** One conversation, whose tokens come from logits on the CPU or from the device. */
 class Talk {
@@ -85,6 +95,11 @@ function drawsAsTheCpu(family: string, only?: RegExp): void {
     await model?.file.close();
   });
 
+  const queue = (): GPUQueue => {
+    const gpu = opened.at(-1);
+    if (!gpu) throw new Error('a device is open');
+    return gpu.device.queue;
+  };
   const talk = () => new Talk(decoder, prompt.fork(), golden.ids);
 
   /** Both go on with the same distribution: nothing but the tokens is in the cache. */
@@ -147,6 +162,55 @@ function drawsAsTheCpu(family: string, only?: RegExp): void {
     fork.sequence.dispose();
     const chosen = talk();
     for (let i = 0; i < length; i++) await chosen.choose(greedy);
+    await expectSameCache(drawn, chosen);
+  });
+
+  check('ahead of the host are greedy text, too: the next are submitted before the last are read back', async () => {
+    const submits = vi.spyOn(queue(), 'submit');
+    const drawn = talk();
+    const counts: number[] = [];
+    for (const [steps, ahead] of [
+      [3, 4],
+      [4, 5],
+      [5, 4],
+      // Another number than was begun with: that is dropped.
+      [3, 2],
+      [2, 0],
+    ] as const) {
+      submits.mockClear();
+      const [tokens = []] = await sampling.sample([drawn.slice(greedy, steps + ahead)], steps, ahead);
+      counts.push(submits.mock.calls.length);
+      expect(tokens).toHaveLength(steps);
+      drawn.take(...tokens);
+    }
+    // A submission a step: of the first call those of the second's, too, and so on.
+    expect(counts).toEqual([7, 5, 4, 5, 0]);
+    expect(drawn.tokens.slice(golden.ids.length)).toEqual(golden.greedy.slice(0, 17));
+    submits.mockRestore();
+    drawn.sequence.dispose();
+  });
+
+  check('ahead of the host are dropped, greedy or not, where anything else happens in between', async () => {
+    const [drawn, other, chosen] = [talk(), talk(), talk()];
+    const step = async (steps: number, ahead: number): Promise<void> => {
+      const [tokens = []] = await sampling.sample([drawn.slice(greedy, steps + ahead)], steps, ahead);
+      drawn.take(...tokens);
+    };
+    await step(4, 4);
+    // A fork of what is in the cache, and another sequence, write meanwhile.
+    const fork = new Talk(decoder, drawn.sequence.fork(), drawn.tokens);
+    await other.choose(greedy);
+    await fork.choose(greedy);
+    await step(4, 6);
+    // Tokens that the host took back.
+    drawn.tokens.length -= 2;
+    drawn.sequence.truncate(drawn.tokens.length - 1);
+    await step(6, 0);
+    for (let i = 0; i < 12; i++) await chosen.choose(greedy);
+    for (let i = 0; i < 7; i++) await fork.choose(greedy);
+    expect(fork.tokens).toEqual(chosen.tokens);
+    fork.sequence.dispose();
+    other.sequence.dispose();
     await expectSameCache(drawn, chosen);
   });
 }

@@ -103,8 +103,9 @@ function expectedOf({ spec, start, tokens, precision }: Case, data: Data): Float
     ...(norms && { queryNorm: norms.subarray(0, headDim), keyNorm: norms.subarray(headDim) }),
     ...(sinks && { sinks }),
   } as const;
-  const block = precision === 'q8' ? cacheRowOf(spec).block : undefined;
-  const rows = () => new TokenRows(width, block === undefined ? undefined : (rows) => roundBlocks(rows, block));
+  const { block } = cacheRowOf(spec);
+  const round = precision === 'q8' ? (values: Float32Array) => roundBlocks(values, block) : undefined;
+  const rows = () => new TokenRows(width, undefined, round);
   const cache = { keys: rows(), values: rows() };
   cache.keys.write(0, data.keys);
   cache.values.write(0, data.values);

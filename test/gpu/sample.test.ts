@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { SamplingParams } from '../../engine/backend/backend.ts';
 import {
   chunksOf,
+  chunkTokens,
   forbiddenWords,
   historyWords,
   packSettings,
@@ -48,14 +49,18 @@ async function draw(logits: Float32Array, cases: readonly Case[], history = noHi
       return [...bits];
     }),
   );
-  const [adjusted, parts] = await runKernelOutputs(
+  const [adjusted, parts, sorted] = await runKernelOutputs(
     gpu,
     sampleChunksKernel(vocabulary, gpu.capabilities),
     [words, marks, bans],
-    [joined(cases.map(() => logits)), rows * chunksOf(vocabulary) * partWords],
+    [
+      joined(cases.map(() => logits)),
+      rows * chunksOf(vocabulary) * partWords,
+      rows * chunksOf(vocabulary) * 2 * chunkTokens,
+    ],
     [chunksOf(vocabulary), rows],
   );
-  if (!adjusted || !parts) throw new Error('two outputs');
+  if (!adjusted || !parts || !sorted) throw new Error('three outputs');
   const uniforms = Float32Array.from(cases.flatMap(({ uniform }) => [0.5, uniform, 0.5]));
   const before = Uint32Array.from(cases.flatMap(() => [1, 77, 0, 0]));
   const partBits = new Uint32Array(parts.buffer, 0, parts.length);
@@ -63,7 +68,7 @@ async function draw(logits: Float32Array, cases: readonly Case[], history = noHi
   const [after, drawn, next] = await runKernelOutputs(
     gpu,
     sampleDrawKernel(vocabulary, steps, gpu.capabilities),
-    [words, uniforms, Float32Array.from(adjusted), partBits],
+    [words, uniforms, Float32Array.from(adjusted), partBits, sorted],
     [marks, before, inputRows],
     [rows],
   );

@@ -214,8 +214,8 @@ export function groupedQueryAttention(
   let [query, key, value] = headLinears(context, input, parts, headDim) as [Value, Value, Value];
   if (weights.queryNorm) query = rmsNorm(context, query, weights.queryNorm);
   if (weights.keyNorm) key = rmsNorm(context, key, weights.keyNorm);
-  query = rotate(context, inputs, query, spec.rope, softmaxScale);
-  key = rotate(context, inputs, key, spec.rope, 1);
+  query = rotateFirst(context, inputs, query, spec, softmaxScale);
+  key = rotateFirst(context, inputs, key, spec, 1);
   const group = numAttentionHeads / numKeyValueHeads;
   const mixed = attend(context, inputs, {
     query: graph.reshape(query, [numKeyValueHeads, group, 0, headDim]),
@@ -244,6 +244,21 @@ export function rotate(
   return graph.contrib('RotaryEmbedding', [value, graph.int64([0]), cos, sin], {
     interleaved: rope.layout === 'interleaved' ? 1 : 0,
   });
+}
+
+/** As `rotate`, where only the first elements of a head are rotated. */
+function rotateFirst(
+  context: GraphContext,
+  inputs: AttentionInputs,
+  value: Value,
+  { rope, headDim }: Pick<GroupedQueryAttentionSpec, 'rope' | 'headDim'>,
+  scale: number,
+): Value {
+  if (rope.dimensions === headDim) return rotate(context, inputs, value, rope, scale);
+  const { graph } = context;
+  const [first, rest] = graph.split(value, [rope.dimensions, headDim - rope.dimensions]) as [Value, Value];
+  const rotated = rotate(context, inputs, first, rope, scale);
+  return graph.op('Concat', [rotated, graph.op('Mul', [rest, graph.float32(scale)])], { axis: -1 });
 }
 
 /** `[1, heads, tokens, headDim]` to `[heads, 1, headDim, tokens]`. */

@@ -1,4 +1,5 @@
 /** The decoder of this backend. Its graph runs on a worker thread. */
+import type { HearthError } from '../../errors.ts';
 import type { DecoderSpec } from '../../model/spec/spec.ts';
 import {
   type CacheDemand,
@@ -10,6 +11,7 @@ import {
   type SequenceSerializer,
   type SequenceSlice,
 } from '../backend.ts';
+import { usualContextTokens } from '../memoryPlan.ts';
 import { CacheBudget, CachedRanges, columnsFor, type SequenceBlocks } from './cachedRanges.ts';
 import { bytesOf, type LayerCacheSpec, rowsOf, type WindowGroup } from './graphInputs.ts';
 import type { CacheState } from './messages.ts';
@@ -29,6 +31,10 @@ export interface LoadedGraph {
   readonly layers: readonly LayerCacheSpec[];
   readonly weightBytes: number;
   readonly thread: ThreadClient;
+  /** Whether another program wrote into the file that holds the weights. */
+  readonly weightsChanged: () => Promise<boolean>;
+  /** The error to throw if it did, or for logits that are not finite. */
+  readonly damage: (changed: boolean) => Promise<HearthError>;
   /** Removes temporary files of this decoder. */
   readonly cleanUp: () => Promise<void>;
 }
@@ -43,6 +49,8 @@ export class OnnxDecoder implements Decoder {
   readonly serializer: SequenceSerializer;
   readonly #graph: LoadedGraph;
   readonly #budget: CacheBudget;
+  /** One usual context: what the list of models says that the model needs. */
+  readonly #idleLimitBytes: number;
   #sequences = 0;
   #end: Promise<void> | undefined;
 
@@ -54,6 +62,7 @@ export class OnnxDecoder implements Decoder {
     const { windowGroups, layers, contextTokens, cacheBudgetBytes } = graph;
     const tokenBytes = layers.reduce((sum, layer) => sum + bytesOf(layer), 0);
     const capacityBytes = Math.min(cacheBudgetBytes, fullContexts * columnsFor(contextTokens) * tokenBytes);
+    this.#idleLimitBytes = columnsFor(Math.min(contextTokens, usualContextTokens)) * tokenBytes;
     this.#budget = new CacheBudget(windowGroups.length, layers, capacityBytes);
     this.serializer = new OnnxSerializer(graph, this.#budget, {
       create: () => this.createSequence(),
@@ -79,9 +88,11 @@ export class OnnxDecoder implements Decoder {
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
     const slices = checkedBatch(batch, this, (sequence) => this.#ownOf(sequence));
     const message = slices.map(({ sequence, tokens, logits }) => ({ sequence: sequence.id, tokens, logits }));
+    if (await this.#graph.weightsChanged()) throw await this.#graph.damage(true);
     try {
       const { values: logits, caches } = await this.#graph.thread.ask({ kind: 'run', slices: message });
       for (const [i, { sequence }] of slices.entries()) sequence.restore(caches[i]);
+      if (!logits.every(isNumeric)) throw await this.#graph.damage(false);
       return [...logits];
     } catch (error) {
       if (error instanceof RunFailure) {
@@ -111,13 +122,19 @@ export class OnnxDecoder implements Decoder {
     const { weightBytes, layers } = this.#graph;
     const [layer] = layers;
     const cacheBytesPerValue = layer ? bytesOf(layer) / rowsOf(layer) : 0;
-    return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue };
+    const idleLimitBytes = this.#idleLimitBytes;
+    return { weightBytes, cacheBytes, cacheCapacityBytes, cacheBytesPerValue, idleLimitBytes };
   }
 
   dispose(): Promise<void> {
     this.#end ??= this.#graph.thread.end().finally(this.#graph.cleanUp);
     return this.#end;
   }
+}
+
+function isNumeric(logits: Float32Array): boolean {
+  for (const logit of logits) if (!Number.isFinite(logit)) return false;
+  return true;
 }
 
 /** The decoder's copy of the thread's cache state. */

@@ -22,6 +22,8 @@ export class GraphThread {
       executionProviders: ['cpu'],
       intraOpNumThreads: threads,
       interOpNumThreads: 1,
+      // A failure is thrown as well; the runtime would write it to stderr beside.
+      logSeverityLevel: 4,
       // The graph is built as it should run: the optimiser would take a tenth of the load time and find nothing.
       graphOptimizationLevel: 'disabled',
       extra: { session: { model_external_initializers_file_folder_path: weightsDirectory } },

@@ -2,10 +2,7 @@
  * The CPU backend: builds an ONNX graph from a decoder's spec and runs it with ONNX Runtime. Start reading at
  * decoderGraph.ts; attention.ts explains how the KV cache avoids copies.
  */
-import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { HearthError, throwIfAborted } from '../../errors.ts';
+import { throwIfAborted } from '../../errors.ts';
 import { processorPrecision } from '../../model/spec/cachePrecision.ts';
 import { describeModel } from '../../model/spec/describe.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
@@ -16,9 +13,17 @@ import { OnnxDecoder } from './decoder.ts';
 import { buildDecoderGraph, type DecoderGraph } from './decoderGraph.ts';
 import type { ThreadGraph } from './messages.ts';
 import { hostNeeds } from './needs.ts';
+import {
+  afterDamage,
+  MappedFile,
+  type Origin,
+  type PackedWeights,
+  placeOf,
+  provide,
+  release,
+} from './packedWeights.ts';
 import { ThreadClient } from './threadClient.ts';
 import { defaultThreads, measuredThreads } from './threads.ts';
-import { weightsFileVersion } from './weightsFile.ts';
 
 export interface OnnxOptions {
   /**
@@ -40,31 +45,39 @@ export function createOnnxBackend({ roundActivations, cachePrecision = 'f16' }: 
       const asked = options.contextTokens;
       const needs = hostNeeds(spec, describeModel({ spec, weights }).weightBytes, precision);
       const memory = planMemory(needs, hostMemory(), asked);
-      const place = await weightsPlace(options);
+      const place = await placeOf(options);
       // Starts early: the thread loads the runtime while the graph is built.
       const thread = new ThreadClient();
       try {
         const accuracyLevel = roundActivations ? 4 : 0;
         const cacheType = processorPrecision(precision) === 'f32' ? 'float32' : 'float16';
         const graph = buildDecoderGraph(spec, weights, { weightsFile: place.file, accuracyLevel, cacheType });
-        await writeWeights(graph, place, options);
+        const origin = await provide(graph.layout, place, options);
         throwIfAborted(options.signal);
+        const mapped = await MappedFile.of(place);
         const loading = thread.ask({ kind: 'load', graph: await threadGraph(graph, place, thread, options) });
         options.meanwhile?.();
         await loading;
         return new OnnxDecoder({
           spec,
           ...memory,
-          notes: [...graph.notes, ...cacheNotes(precision), ...memoryNotes(memory, asked ?? needs.longestTokens)],
+          notes: [
+            ...graph.notes,
+            ...repairNotes(origin),
+            ...cacheNotes(precision),
+            ...memoryNotes(memory, asked ?? needs.longestTokens),
+          ],
           windowGroups: graph.inputs.windowGroups,
           layers: graph.inputs.layers,
           weightBytes: graph.layout.byteLength,
           thread,
-          cleanUp: () => cleanUp(place),
+          weightsChanged: () => mapped.isChanged(),
+          damage: (changed) => afterDamage(place, changed || origin === 'kept'),
+          cleanUp: () => release(place, options),
         });
       } catch (error) {
         thread.tell({ kind: 'end' });
-        await cleanUp(place);
+        await release(place, options);
         throw error;
       }
     },
@@ -77,6 +90,10 @@ function memoryNotes({ contextTokens, isCrowded }: MemoryPlan, wanted: number): 
   return contextTokens < wanted ? [note] : [];
 }
 
+function repairNotes(origin: Origin): string[] {
+  return origin === 'repaired' ? ['The packed weights were damaged and have been built again from the model.'] : [];
+}
+
 function cacheNotes(asked: CachePrecision): string[] {
   const notes = {
     f32: [],
@@ -86,53 +103,9 @@ function cacheNotes(asked: CachePrecision): string[] {
   return notes[asked];
 }
 
-/** Location of the weights file. */
-interface Place {
-  readonly directory: string;
-  readonly file: string;
-  /** Whether the file outlives the decoder. */
-  readonly kept: boolean;
-}
-
-async function weightsPlace({ cacheDirectory, digest }: LoadOptions): Promise<Place> {
-  if (cacheDirectory === undefined || digest === undefined) {
-    return { directory: await mkdtemp(join(tmpdir(), 'hearth-onnx-')), file: 'weights', kept: false };
-  }
-  await mkdir(cacheDirectory, { recursive: true }).catch((error: unknown) => {
-    throw new HearthError('unavailable', `The folder ${cacheDirectory} for packed weights cannot be created.`, {
-      cause: error,
-    });
-  });
-  return { directory: cacheDirectory, file: `${digest}.onnx${weightsFileVersion}.weights`, kept: true };
-}
-
-async function writeWeights({ layout }: DecoderGraph, place: Place, options: LoadOptions): Promise<void> {
-  const path = join(place.directory, place.file);
-  const totalBytes = layout.sourceBytes;
-  const isThere = await stat(path).then(
-    ({ size }) => size === layout.byteLength,
-    () => false,
-  );
-  if (!isThere) {
-    const partial = `${path}.${process.pid}.partial`;
-    let doneBytes = 0;
-    const onBytes = (bytes: number) => {
-      doneBytes += bytes;
-      options.onProgress?.({ doneBytes, totalBytes });
-    };
-    try {
-      await layout.write(partial, onBytes, options.signal);
-      await rename(partial, path);
-    } finally {
-      await rm(partial, { force: true });
-    }
-  }
-  options.onProgress?.({ doneBytes: totalBytes, totalBytes });
-}
-
 async function threadGraph(
   { model, inputs }: DecoderGraph,
-  { directory, kept }: Place,
+  { directory, kept }: PackedWeights,
   thread: ThreadClient,
   options: LoadOptions,
 ): Promise<ThreadGraph> {
@@ -143,8 +116,4 @@ async function threadGraph(
   // A temporary folder can't keep the measurement, so it isn't worth making.
   const threads = options.threads ?? (kept ? await measuredThreads(directory, measure) : defaultThreads());
   return { model, weightsDirectory: directory, threads, inputs };
-}
-
-async function cleanUp({ directory, kept }: Place): Promise<void> {
-  if (!kept) await rm(directory, { recursive: true, force: true });
 }

@@ -3,6 +3,7 @@
  * while the graph is built, written once and memory-mapped by the runtime.
  */
 import { type FileHandle, open } from 'node:fs/promises';
+import { crc32 } from 'node:zlib';
 import { HearthError, throwIfAborted } from '../../errors.ts';
 import { blockLayout } from '../../formats/blocks.ts';
 import type { Weight } from '../../model/weights/weights.ts';
@@ -13,7 +14,7 @@ import { type IntegerGrid, integerGrids, packRows } from './integerGrids.ts';
 import { type ElementType, elementBytes } from './onnxFile.ts';
 
 /** Increment when the same weights would be laid out differently. */
-export const weightsFileVersion = 1;
+export const weightsFileVersion = 2;
 
 /** Rows `[firstRow, firstRow + rows)` of a weight. */
 export interface WeightRows {
@@ -135,10 +136,11 @@ export class WeightsLayout {
 
   /** @throws HearthError `unavailable` if the file can't be written, `cancelled`. */
   async write(path: string, onBytes: (sourceBytes: number) => void, signal?: AbortSignal): Promise<void> {
-    const file = await open(path, 'w').catch((error: unknown) => refuse(path, error));
+    const file = await open(path, 'w+').catch((error: unknown) => refuse(path, error));
     try {
       await file.truncate(this.byteLength);
       for (const job of this.#jobs) await writeJob(file, job, onBytes, signal);
+      await file.write(trailerOf(await checksum(file, this.byteLength, signal)), 0, trailerBytes, this.byteLength);
       await file.sync();
     } catch (error) {
       if (error instanceof HearthError) throw error;
@@ -146,6 +148,51 @@ export class WeightsLayout {
     } finally {
       await file.close();
     }
+  }
+}
+
+// After the weights, "HEARTHPW" and their CRC-32. As in snapshots, it guards against accidents only: whoever can write to
+// the user's folder can write a matching one. SHA-256 takes two to five times as long, at every start.
+
+const trailerBytes = 12;
+
+function trailerOf(sum: number): Buffer {
+  const trailer = Buffer.from('HEARTHPW\0\0\0\0');
+  trailer.writeUInt32LE(sum, 8);
+  return trailer;
+}
+
+async function checksum(file: FileHandle, byteLength: number, signal?: AbortSignal): Promise<number> {
+  const chunk = Buffer.allocUnsafe(Math.min(chunkBytes, byteLength));
+  let sum = 0;
+  for (let at = 0; at < byteLength; ) {
+    throwIfAborted(signal);
+    const { bytesRead } = await file.read(chunk, 0, Math.min(chunk.length, byteLength - at), at);
+    if (bytesRead === 0) break;
+    sum = crc32(chunk.subarray(0, bytesRead), sum);
+    at += bytesRead;
+  }
+  return sum;
+}
+
+/** @returns undefined if there is no such file. */
+export async function isIntact(path: string, byteLength: number, signal?: AbortSignal): Promise<boolean | undefined> {
+  let file: FileHandle;
+  try {
+    file = await open(path);
+  } catch (error) {
+    return error instanceof Error && Reflect.get(error, 'code') === 'ENOENT' ? undefined : false;
+  }
+  try {
+    if ((await file.stat()).size !== byteLength + trailerBytes) return false;
+    const trailer = Buffer.alloc(trailerBytes);
+    await file.read(trailer, 0, trailerBytes, byteLength);
+    return trailer.equals(trailerOf(await checksum(file, byteLength, signal)));
+  } catch (error) {
+    if (error instanceof HearthError) throw error;
+    return false;
+  } finally {
+    await file.close();
   }
 }
 

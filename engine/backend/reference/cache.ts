@@ -1,4 +1,5 @@
-/** The KV cache of a sequence: keys and values of every layer in f32, rounded to `f16` or `q8` if that precision is chosen. */
+/** The KV cache of a sequence: keys and values of every layer in f32, rounded to `q8` or f16 if that precision is chosen. */
+import { float16Bits, float16Values, roundToEven } from '../../formats/blocks.ts';
 import { cacheRowOf } from '../../model/spec/cachePrecision.ts';
 import type { AttentionSpec, DecoderSpec } from '../../model/spec/spec.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
@@ -16,12 +17,12 @@ import {
 export class TokenRows {
   readonly width: number;
   values: Float32Array;
-  readonly #rounded: (rows: Float32Array) => Float32Array;
+  readonly #round: (rows: Float32Array) => Float32Array;
 
-  constructor(width: number, rounded = (rows: Float32Array): Float32Array => rows, values = new Float32Array(0)) {
+  constructor(width: number, values = new Float32Array(0), round = (rows: Float32Array) => rows) {
     this.width = width;
     this.values = values;
-    this.#rounded = rounded;
+    this.#round = round;
   }
 
   /** Writes whole rows from token `start` on. `rows`: `[tokens, width]` f32 */
@@ -32,20 +33,16 @@ export class TokenRows {
       grown.set(this.values);
       this.values = grown;
     }
-    this.values.set(this.#rounded(rows), start * this.width);
+    this.values.set(this.#round(rows), start * this.width);
   }
 
   copy(tokens: number): TokenRows {
-    return new TokenRows(this.width, this.#rounded, this.values.slice(0, tokens * this.width));
+    return new TokenRows(this.width, this.values.slice(0, tokens * this.width), this.#round);
   }
 }
 
-/** IEEE 754 binary16: 11 significant bits, multiples of 2⁻²⁴ at least, the even one of two that are as near. */
-export function nearestHalf(value: number): number {
-  if (value === 0) return 0;
-  const step = 2 ** (Math.max(Math.floor(Math.log2(Math.abs(value))), -14) - 10);
-  return step * roundToEven(value / step);
-}
+const roundHalves = (values: Float32Array): Float32Array =>
+  values.map((value) => float16Values[float16Bits(value)] ?? Number.NaN);
 
 /** Rounds each value to a multiple of its block's largest magnitude / 127, in f32 as a GPU computes it. */
 export function roundBlocks(values: Float32Array, block: number): Float32Array {
@@ -60,12 +57,6 @@ export function roundBlocks(values: Float32Array, block: number): Float32Array {
   return rounded;
 }
 
-/** Rounds halves to even, like WGSL's `round`. */
-function roundToEven(value: number): number {
-  const nearest = Math.round(value);
-  return Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : nearest;
-}
-
 /**
  * Grouped-query attention: keys after RoPE `[tokens, kvHeads, headDim]` and values likewise. Latent attention: as keys
  * the shared rotated key `[tokens, ropeHeadDim]`, as values the normalised latents `[tokens, keyValueRank]`.
@@ -77,12 +68,12 @@ export interface LayerCache {
 
 function emptyCache(attention: AttentionSpec, precision: CachePrecision): LayerCache {
   const { block } = cacheRowOf(attention);
-  const rounding: Readonly<Record<CachePrecision, (rows: Float32Array) => Float32Array>> = {
-    f32: (rows) => rows,
-    f16: (rows) => rows.map(nearestHalf),
-    q8: (rows) => roundBlocks(rows, block),
-  };
-  const rows = (width: number) => new TokenRows(width, rounding[precision]);
+  const round = {
+    f32: undefined,
+    f16: roundHalves,
+    q8: (values: Float32Array) => roundBlocks(values, block),
+  }[precision];
+  const rows = (width: number) => new TokenRows(width, undefined, round);
   if (attention.kind === 'latent') return { keys: rows(attention.ropeHeadDim), values: rows(attention.keyValueRank) };
   const width = attention.numKeyValueHeads * attention.headDim;
   return { keys: rows(width), values: rows(width) };

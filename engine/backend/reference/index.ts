@@ -49,19 +49,13 @@ export const referenceBackend: Backend = {
   },
 };
 
-const cacheNotes: Readonly<Record<CachePrecision, readonly string[]>> = {
-  f32: [],
-  f16: ['The KV cache is rounded to f16.'],
-  q8: ['The KV cache is rounded to 8 bits, with one scale for 32 values.'],
-};
-
 class ReferenceDecoder implements Decoder {
   readonly spec: DecoderSpec;
   readonly backend = 'reference';
   readonly contextTokens: number;
   readonly maxTokensPerRun = maxTokensPerRun;
   readonly maxSequencesPerRun = maxSequencesPerRun;
-  /** f32 holds every stored value exactly; only an f16 or q8 KV cache loses precision. */
+  /** f32 holds every stored value exactly; only the KV cache may lose precision. */
   readonly notes: readonly string[];
   readonly serializer: SequenceSerializer;
   readonly #weights: ReferenceWeights;
@@ -74,7 +68,11 @@ class ReferenceDecoder implements Decoder {
   constructor(weights: ReferenceWeights, weightBytes: number, options: LoadOptions & MemoryPlan) {
     const { contextTokens, cacheBudgetBytes, cachePrecision = 'f32' } = options;
     this.#precision = cachePrecision;
-    this.notes = cacheNotes[cachePrecision];
+    this.notes = {
+      f32: [],
+      f16: ['The KV cache is rounded to f16.'],
+      q8: ['The KV cache is rounded to 8 bits, with one scale for 32 values.'],
+    }[cachePrecision];
     this.spec = weights.spec;
     this.#weights = weights;
     this.#weightBytes = weightBytes;

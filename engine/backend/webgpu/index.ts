@@ -8,14 +8,17 @@ import type { DecoderWeights } from '../../model/weights/weights.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import type { Backend, LoadOptions } from '../backend.ts';
 import { planMemory } from '../memoryPlan.ts';
+import { selfCheck } from './check/selfCheck.ts';
 import { allocateCache } from './decoder/cache.ts';
 import { WebgpuDecoder } from './decoder/decoder.ts';
 import { placeWeights, requireDimensions } from './decoder/gpuWeights.ts';
 import { maxTokensPerRun } from './decoder/scratch.ts';
 import { describeGpu, type GpuOptions } from './device/adapter.ts';
 import { Gpu } from './device/gpu.ts';
+import { modelKey } from './device/records.ts';
 import { Uploader } from './device/upload.ts';
 import { allocateRun, gpuNeeds, poolOf } from './needs.ts';
+import { DecodeTuner, type TuningRecord, tuningRecords } from './tuning.ts';
 
 export interface WebgpuOptions {
   readonly gpu?: GpuOptions;
@@ -23,6 +26,8 @@ export interface WebgpuOptions {
   readonly cachePrecision?: CachePrecision;
   /** Compile what later runs may need before they do; absent: but for software adapters, which compile on the cores that they compute with. */
   readonly compileAhead?: boolean;
+  /** Hold the device to the reference before it is used (check/selfCheck.ts). Tests of kernels do so themselves. */
+  readonly selfCheck?: boolean;
 }
 
 export function createWebgpuBackend(options: WebgpuOptions = {}): Backend {
@@ -33,7 +38,8 @@ export function createWebgpuBackend(options: WebgpuOptions = {}): Backend {
       const gpu = await Gpu.open(options.gpu);
       try {
         const precision = loadOptions.cachePrecision ?? options.cachePrecision ?? 'f16';
-        const decoder = await loadOn(gpu, spec, weights, { ...loadOptions, precision });
+        const { selfCheck = false } = options;
+        const decoder = await loadOn(gpu, spec, weights, { ...loadOptions, precision, selfCheck });
         if (options.compileAhead ?? !gpu.capabilities.software) void decoder.warmRest();
         return decoder;
       } catch (error) {
@@ -50,29 +56,53 @@ async function loadOn(
   gpu: Gpu,
   spec: DecoderSpec,
   weights: DecoderWeights,
-  options: LoadOptions & { readonly precision: CachePrecision },
+  options: LoadOptions & { readonly precision: CachePrecision; readonly selfCheck: boolean },
 ): Promise<WebgpuDecoder> {
   const { contextTokens, budgetBytes, notes } = await planOn(gpu, spec, weights, options);
-  const uploader = new Uploader(gpu, options);
+  const stop = new AbortController();
+  const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
+  const uploader = new Uploader(gpu, { ...options, signal });
   const placed = await placeWeights(weights, uploader);
   const weightBytes = gpu.allocatedBytes;
   const buffers = await allocateRun(gpu.capabilities, spec, contextTokens, gpu);
   const { precision } = options;
   const cache = await allocateCache(gpu, spec, { contextTokens, maxTokensPerRun, precision, budgetBytes });
-  const decoder = new WebgpuDecoder({
-    gpu,
-    spec,
-    weights: placed,
-    cache,
-    ...buffers,
-    contextTokens,
-    notes: [...notesOf(gpu, precision), ...notes],
-    weightBytes,
-  });
+  const records = tuningRecords(options.cacheDirectory);
+  const key = modelKey(spec, weights, precision);
+  const tuned = (await records.of(gpu.capabilities))[key];
+  if (tuned) gpu.capabilities = { ...gpu.capabilities, tuning: tuned.tuning };
+  const keep = (record: TuningRecord) => records.keep(gpu.capabilities, key, record);
+  const isDue = !tuned && !gpu.capabilities.software;
+  const start = async (): Promise<WebgpuDecoder> => {
+    // While weights are read, which need none of what may be switched off.
+    const checked = options.selfCheck ? await selfCheck(gpu, { spec, weights }, precision, options.cacheDirectory) : [];
+    const decoder = new WebgpuDecoder({
+      gpu,
+      spec,
+      weights: placed,
+      cache,
+      ...buffers,
+      contextTokens,
+      notes: [...notesOf(gpu, precision), ...checked, ...notes],
+      weightBytes,
+      ...(!spec.headless && { tuner: (own: WebgpuDecoder) => new DecodeTuner(own, gpu, { isDue, keep }) }),
+    });
+    await decoder.warm();
+    return decoder;
+  };
   // Nothing is read before all buffers are there, and what reading waits for is waited for while kernels are compiled.
   const meanwhile = async () => options.meanwhile?.();
-  await Promise.all([uploader.upload(), decoder.warm(), meanwhile()]);
-  return decoder;
+  const started = start();
+  const uploading = uploader.upload();
+  try {
+    const [decoder] = await Promise.all([started, uploading, meanwhile()]);
+    return decoder;
+  } catch (error) {
+    stop.abort();
+    // Nobody reads files or writes buffers of a load that failed.
+    await Promise.allSettled([started, uploading]);
+    throw error;
+  }
 }
 
 interface PlannedMemory {

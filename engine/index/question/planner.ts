@@ -33,10 +33,13 @@ export function contextBudget(reader: Reader | undefined, conversationTokens: nu
 export const readsFast = (reader: Pick<Reader, 'backend'> | undefined): boolean =>
   reader?.backend === 'webgpu' || reader?.backend === 'remote';
 
+/** Lines from 1, inclusive; one line is one number. */
+export const lineRange = (first: number, last: number): string => (first === last ? `${first}` : `${first}–${last}`);
+
 export const estimatedTokens = (text: string): number => Math.ceil(text.length / limits.question.charsPerToken);
 
-/** What the user asked for, what they look at, what the repository is, what a search found: in the order they are served. */
-export const tiers = ['asked', 'editor', 'map', 'found'] as const;
+/** The repository's rules, what the user asked for, what they look at, what the repository is, what a search found: in the order they are served. */
+export const tiers = ['rules', 'asked', 'editor', 'map', 'found'] as const;
 export type Tier = (typeof tiers)[number];
 
 export interface Candidate {
@@ -78,7 +81,7 @@ export interface Plan {
 }
 
 /** Share of the budget that a tier may take while a later one has something to offer. */
-const caps: Readonly<Record<Tier, number>> = { asked: 1, editor: 0.25, map: 0.5, found: 1 };
+const caps: Readonly<Record<Tier, number>> = { rules: 0.25, asked: 1, editor: 0.25, map: 0.5, found: 1 };
 /** The editor's, where the question is about the open file. */
 const openFileCap = 0.6;
 /** A part smaller than this says nothing. */
@@ -235,7 +238,7 @@ export function passageSource({ path, firstLine, lastLine, text, within }: Passa
   return {
     id: `found:${path}:${firstLine}`,
     tier: 'found',
-    label: `${name}:${firstLine}–${lastLine}`,
+    label: `${name}:${lineRange(firstLine, lastLine)}`,
     path,
     languageId: /\.(\w+)$/.exec(path)?.[1] ?? '',
     lines: text.split('\n'),

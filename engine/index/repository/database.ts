@@ -1,5 +1,5 @@
 /** The index on disk: one SQLite file. It holds nothing that cannot be read again from the sources. */
-import { mkdirSync, rmSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { DatabaseSync } from 'node:sqlite';
 import { HearthError } from '../../errors.ts';
@@ -70,8 +70,9 @@ export async function openDatabase(path: string): Promise<DatabaseSync> {
       `The repository index needs SQLite, which Node.js has from version 22.13 on; this is ${process.version}. Everything else works without it.`,
     );
   });
-  mkdirSync(dirname(path), { recursive: true });
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   try {
+    keepPrivate(path);
     return prepared(new sqlite.DatabaseSync(path));
   } catch (error) {
     if (!(error instanceof OtherVersion) && !isDamage(error)) {
@@ -83,8 +84,17 @@ export async function openDatabase(path: string): Promise<DatabaseSync> {
       );
     }
     removeDatabase(path);
+    keepPrivate(path);
     return prepared(new sqlite.DatabaseSync(path));
   }
+}
+
+/** Words of all sources are in it. SQLite gives the files beside it the mode of the database. */
+function keepPrivate(path: string): void {
+  if (path === ':memory:') return;
+  closeSync(openSync(path, 'a', 0o600));
+  // Also those of earlier versions.
+  for (const suffix of ['', '-wal', '-shm']) if (existsSync(path + suffix)) chmodSync(path + suffix, 0o600);
 }
 
 /** SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html), with what extends them. */

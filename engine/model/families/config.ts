@@ -1,6 +1,6 @@
 /** Validates a published Hugging Face `config.json`: the fields that families share. */
 import { z } from 'zod';
-import { invalidInput, unsupported } from '../../errors.ts';
+import { firstIssue, invalidInput, unsupported } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { llama3FrequencyFactors, yarnAttentionFactor } from '../spec/rope.ts';
 import type { RopeSpec, YarnSpec } from '../spec/spec.ts';
@@ -74,9 +74,7 @@ export { optional };
 export function parseConfig<T>(schema: z.ZodType<T>, config: unknown): T {
   const parsed = schema.safeParse(config);
   if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  const key = issue?.path.join('.') || 'the top level';
-  throw invalidInput(`config.json, key ${key}: ${issue?.message ?? 'invalid'}. Is this the publisher's own file?`);
+  throw invalidInput(`config.json, key ${firstIssue(parsed.error.issues)}. Is this the publisher's own file?`);
 }
 
 /** @throws HearthError `unsupported` naming the key, unless Hearth supports its value. */

@@ -159,7 +159,7 @@ async function specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSp
     family: 'deepseek-v3',
     ...ggufVocabulary(gguf),
     hiddenSize: keys.size('embedding_length', limits.model.width),
-    normEpsilon: keys.number('attention.layer_norm_rms_epsilon'),
+    normEpsilon: keys.positive('attention.layer_norm_rms_epsilon'),
     contextTokens: contextTokensOf(keys.size('context_length', limits.model.contextTokens), attention.rope),
     layers: Array.from({ length: numLayers }, (_, layer) => ({
       attention,

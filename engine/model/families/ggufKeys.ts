@@ -13,8 +13,9 @@ export interface GgufKeys {
   /** An integer from 1 to `max`. */
   size(key: string, max: number): number;
   optionalSize(key: string, max: number): number | undefined;
-  number(key: string): number;
   optionalNumber(key: string): number | undefined;
+  positive(key: string): number;
+  optionalPositive(key: string): number | undefined;
   optionalBoolean(key: string): boolean | undefined;
   optionalString(key: string): string | undefined;
 }
@@ -35,6 +36,11 @@ export function ggufKeys(metadata: GgufMetadata['metadata']): GgufKeys {
     return value;
   };
   const optionalNumber = (key: string) => typed(key, 'one finite number', finiteNumber);
+  const optionalPositive = (key: string) =>
+    typed(key, 'one positive number', (value) => {
+      const number = finiteNumber(value);
+      return number !== undefined && number > 0 ? number : undefined;
+    });
   const optionalSize = (key: string, max: number) =>
     typed(key, `one whole number from 1 to ${max}`, (value) => {
       const number = finiteNumber(value);
@@ -43,7 +49,8 @@ export function ggufKeys(metadata: GgufMetadata['metadata']): GgufKeys {
   return {
     architecture,
     optionalNumber,
-    number: (key) => needed(key, optionalNumber(key)),
+    optionalPositive,
+    positive: (key) => needed(key, optionalPositive(key)),
     optionalSize,
     size: (key, max) => needed(key, optionalSize(key, max)),
     optionalBoolean: (key) => typed(key, 'true or false', (value) => (typeof value === 'boolean' ? value : undefined)),
@@ -88,7 +95,7 @@ export function ggufSizes(keys: GgufKeys, gguf: GgufSource): GgufSizes {
     numAttentionHeads,
     numKeyValueHeads: keys.optionalSize('attention.head_count_kv', heads) ?? numAttentionHeads,
     headDim,
-    normEpsilon: keys.number('attention.layer_norm_rms_epsilon'),
+    normEpsilon: keys.positive('attention.layer_norm_rms_epsilon'),
     contextTokens: keys.size('context_length', limits.model.contextTokens),
     ...ggufVocabulary(gguf),
   };
@@ -117,9 +124,8 @@ export interface GgufRopeOptions {
 export function ropeFromGguf(keys: GgufKeys, options: GgufRopeOptions): RopeSpec {
   const { dimensions, layout } = options;
   // 10000 is the default of llama.cpp and of the paper; stories260K omits the key.
-  const rope = { theta: keys.optionalNumber('rope.freq_base') ?? 10_000, dimensions, layout };
-  const factor = keys.optionalNumber('rope.scaling.factor') ?? keys.optionalNumber('rope.scale_linear') ?? 1;
-  if (factor <= 0) throw invalidInput(`GGUF key ${keys.architecture}.rope.scaling.factor must be positive.`);
+  const rope = { theta: keys.optionalPositive('rope.freq_base') ?? 10_000, dimensions, layout };
+  const factor = keys.optionalPositive('rope.scaling.factor') ?? keys.optionalPositive('rope.scale_linear') ?? 1;
   // Files that predate the key use linear scaling.
   const type = keys.optionalString('rope.scaling.type') ?? 'linear';
   switch (type) {
@@ -144,9 +150,10 @@ function yarnFromGguf(keys: GgufKeys, factor: number, options: GgufRopeOptions):
   }
   return {
     factor,
-    originalContextTokens: keys.optionalNumber('rope.scaling.original_context_length') ?? options.contextTokens,
-    betaFast: keys.optionalNumber('rope.scaling.yarn_beta_fast') ?? 32,
-    betaSlow: keys.optionalNumber('rope.scaling.yarn_beta_slow') ?? 1,
+    originalContextTokens:
+      keys.optionalSize('rope.scaling.original_context_length', limits.model.contextTokens) ?? options.contextTokens,
+    betaFast: keys.optionalPositive('rope.scaling.yarn_beta_fast') ?? 32,
+    betaSlow: keys.optionalPositive('rope.scaling.yarn_beta_slow') ?? 1,
     truncate: keys.optionalBoolean('rope.scaling.yarn_truncate') ?? options.yarnTruncate,
     attentionFactor: (options.yarnAttentionFactor ?? yarnMscale)(factor),
   };

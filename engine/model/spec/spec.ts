@@ -4,6 +4,7 @@
  * Field names are those of the published configs.
  */
 import { invalidInput } from '../../errors.ts';
+import { attentionFactor, inverseFrequencies } from './rope.ts';
 
 export type Family = 'llama' | 'qwen2' | 'qwen3' | 'qwen3-moe' | 'gpt-oss' | 'deepseek-v3';
 
@@ -146,10 +147,16 @@ export function cacheValuesPerToken(attention: AttentionSpec): number {
 
 /** @throws HearthError `invalid-input` naming the inconsistent sizes. */
 export function checkedSpec(spec: DecoderSpec): DecoderSpec {
+  const { normEpsilon } = spec;
+  require(normEpsilon > 0 && normEpsilon <= 1, `a norm's epsilon of ${normEpsilon}`);
   for (const { attention, feedForward } of spec.layers) {
     checkAttention(attention);
+    require(attention.softmaxScale > 0 &&
+      attention.softmaxScale < Number.POSITIVE_INFINITY, `a softmax scale of ${attention.softmaxScale}`);
     if (feedForward.kind === 'experts') checkExperts(feedForward);
   }
+  // Layers share the specs of their kind.
+  for (const rope of new Set(spec.layers.map(({ attention }) => attention.rope))) checkRope(rope);
   return spec;
 }
 
@@ -168,7 +175,17 @@ function checkAttention(attention: AttentionSpec): void {
   }
 }
 
-function checkExperts({ numExperts, expertsPerToken, router }: ExpertsSpec): void {
+function checkRope(rope: RopeSpec): void {
+  require(rope.theta > 0 && attentionFactor(rope) > 0, `a rotary base of ${rope.theta}`);
+  const frequency = inverseFrequencies(rope).find((value) => !Number.isFinite(value));
+  require(frequency === undefined, `a rotary frequency of ${frequency}`);
+}
+
+function checkExperts({ numExperts, expertsPerToken, router, ...spec }: ExpertsSpec): void {
+  require(Number.isFinite(spec.routedScale), `experts scaled by ${spec.routedScale}`);
+  require(Number.isInteger(
+    spec.sharedIntermediateSize ?? 1,
+  ), `a shared expert of ${spec.sharedIntermediateSize} elements`);
   require(expertsPerToken <= numExperts, `choosing ${expertsPerToken} of ${numExperts} experts`);
   if (router.kind !== 'sigmoid-grouped') return;
   const { groups, groupsUsed } = router;

@@ -1,12 +1,14 @@
 /** A streamed answer of OpenAI's API, piece by piece into the protocol's. */
 import { z } from 'zod';
 import { HearthError } from '../../errors.ts';
+import { limits } from '../../limits.ts';
 import { type OutputPiece, piece } from '../../prompt/output.ts';
 import { ThinkingSplitter } from '../../prompt/thinking.ts';
 import type { ChatResult, Delta, Statistics } from '../../protocol/engineProtocol.ts';
 import { Calls, callPiece } from './calls.ts';
 import { done } from './events.ts';
 import { cutOff } from './server.ts';
+import { tooLong } from './transport.ts';
 
 const count = z.number().nullish().catch(undefined);
 /** Servers send parts of it, or none. */
@@ -82,6 +84,7 @@ export class Answer {
   #thinking = '';
   #finish: string | undefined;
   #isEmpty = true;
+  #chars = 0;
 
   constructor(host: string, stream: string, onDelta: (delta: Delta) => void) {
     this.#host = host;
@@ -89,7 +92,7 @@ export class Answer {
     this.#onDelta = onDelta;
   }
 
-  /** @throws ZodError for what is not OpenAI's API. */
+  /** @throws ZodError for what is not OpenAI's API. @throws HearthError `unavailable` for an answer without end. */
   take(piece: unknown): void {
     if (piece === done) {
       this.#finish ??= 'stop';
@@ -135,11 +138,18 @@ export class Answer {
     if (thinking === '' && text === '' && calls.length === 0) return;
     this.#isEmpty = false;
     this.#meter.piece();
+    this.#count(thinking, text, ...calls.flatMap((call) => [call.function?.name, call.function?.arguments]));
     this.#tell([...piece('thinking', thinking), ...this.#splitter.push(text)]);
     for (const call of calls) {
       const told = this.#calls.take(call);
       if (told) this.#onDelta({ stream: this.#stream, kind: 'tool-call', ...told });
     }
+  }
+
+  #count(...said: readonly unknown[]): void {
+    for (const text of said)
+      this.#chars += typeof text === 'string' ? text.length : text ? JSON.stringify(text).length : 0;
+    if (this.#chars > limits.remote.answerChars) throw tooLong(this.#host);
   }
 
   #tell(pieces: readonly OutputPiece[]): void {

@@ -81,6 +81,7 @@ export async function completeRemotely(
   const late = AbortSignal.timeout(limits.generation.completionMs);
   const ending = AbortSignal.any([...(signal ? [signal] : []), ...(params.whole ? [] : [late])]);
   const request = requestOf(params, way, Math.min(contextTokens, limits.generation.completionPromptTokens));
+  const maxChars = params.maxTokens * limits.generation.charsPerToken;
   let written = '';
   let finish: 'stop' | 'length' = 'stop';
   try {
@@ -93,6 +94,11 @@ export async function completeRemotely(
       if (params.whole) onText(piece.text);
       // Leaving the loop ends the request, and the server's work.
       else if (shape.shape(written, false).complete) break;
+      // A server may not know `max_tokens`, or not obey.
+      if (written.length > maxChars) {
+        finish = 'length';
+        break;
+      }
     }
   } catch (error) {
     if (!late.aborted || signal?.aborted) throw error;

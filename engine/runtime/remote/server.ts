@@ -1,7 +1,7 @@
 /** The HTTP side of a remote server: its address, its models, its failures in words for people. */
 import OpenAI, { APIConnectionError, APIConnectionTimeoutError, APIError, APIUserAbortError } from 'openai';
 import { z } from 'zod';
-import { certificateProblem } from '../../catalogue/networkHelp.ts';
+import { certificateProblem } from '../../catalogue/userHelp.ts';
 import { type ErrorCode, HearthError, invalidInput, notFound } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { type RemoteModel, type RemoteServerParams, thinkingMode } from '../../protocol/engineProtocol.ts';
@@ -137,10 +137,13 @@ const modelOf = ({
 }: z.output<typeof listed>) => ({
   id,
   llamaServer: owned_by === 'llamacpp',
-  contextTokens: max_model_len ?? meta?.n_ctx ?? undefined,
+  contextTokens: bounded(max_model_len ?? meta?.n_ctx ?? undefined),
   thinkingModes: thinking_modes ?? undefined,
   fillInTheMiddle: fill_in_the_middle ?? undefined,
 });
+
+const bounded = (tokens: number | undefined): number | undefined =>
+  tokens === undefined ? undefined : Math.min(tokens, limits.model.contextTokens);
 
 function explained(host: string, error: unknown): unknown {
   if (error instanceof APIUserAbortError) return new HearthError('cancelled', 'The request was cancelled.');

@@ -10,6 +10,7 @@ function system(fields: Partial<System> & { readonly files?: Readonly<Record<str
   return {
     platform: 'linux',
     arch: 'x64',
+    processor: '',
     totalBytes: 32 * GB,
     freeBytes: 20 * GB,
     run: async () => '',
@@ -78,9 +79,10 @@ describe('the graphics cards that the system knows', () => {
   });
 
   it('Apple: at most three quarters of the machine’s memory, and what is available of it', async () => {
-    const mac = (freeBytes: number) => system({ platform: 'darwin', arch: 'arm64', freeBytes });
+    const mac = (freeBytes: number) =>
+      system({ platform: 'darwin', arch: 'arm64', processor: 'Apple M2 Max', freeBytes });
     expect(await graphicsCards(mac(30 * GB))).toMatchObject([
-      { unified: true, totalBytes: 24 * GB, freeBytes: 24 * GB },
+      { name: 'Apple M2 Max', unified: true, totalBytes: 24 * GB, freeBytes: 24 * GB },
     ]);
     expect(await graphicsCards(mac(10 * GB))).toMatchObject([{ totalBytes: 24 * GB, freeBytes: 10 * GB }]);
   });
@@ -105,6 +107,8 @@ describe('the memory of the adapter that was opened', () => {
     maxWorkgroupInvocations: 1,
     maxWorkgroupBytes: 1,
     maxBindingsPerKernel: 1,
+    operationsPerSecond: 1e11,
+    tuning: { vectorThreads: 64, attentionGroups: 512 },
     notes: [],
     ...fields,
   });

@@ -16,7 +16,8 @@ const pool = (kind: MemoryPool['kind'], totalGB: number, availableGB: number): M
   totalBytes: totalGB * GB,
   availableBytes: availableGB * GB,
 });
-const card = (availableGB: number) => pool('card', 100, availableGB);
+/** Nothing else is on it. */
+const card = (totalGB: number) => pool('card', totalGB, totalGB);
 
 function refusal(memory: MemoryPool, asked?: number): DoesNotFit {
   try {
@@ -38,31 +39,37 @@ describe('the memory plan of a GPU', () => {
 
   it('gives all that the model was trained for, else as much as fits', () => {
     expect(planMemory(needs, card(40)).contextTokens).toBe(131_072);
-    // 16.2 GB, of which 3.7 are left beside weights and buffers: 37,000 tokens, down to a multiple of 1,024.
-    expect(planMemory(needs, card(18)).contextTokens).toBe(36_864);
+    // 17.1 GB, of which 4.6 are left beside weights and buffers: 46,000 tokens, down to a multiple of 1,024.
+    expect(planMemory(needs, card(18)).contextTokens).toBe(45_056);
   });
 
-  it('leaves a tenth of what is available to drivers and the desktop', () => {
-    // 18 GB of 20, of which 5.5 GB are left.
-    expect(planMemory(needs, pool('card', 20, 20)).contextTokens).toBe(54_272);
+  it('leaves a twentieth of the card to driver and desktop, and 512 MB at least', () => {
+    // 19 GB of 20, of which 6.5 GB are left.
+    expect(planMemory(needs, card(20)).contextTokens).toBe(64_512);
+    // Of 15 GB that others leave of 20, 1 GB stays free: 1.5 GB are left.
+    expect(planMemory(needs, pool('card', 20, 15)).contextTokens).toBe(14_336);
+    const small = { ...needs, weightBytes: 1 * GB };
+    // 4 - 0.512 - 1.5 GB.
+    expect(planMemory(small, card(4)).contextTokens).toBe(19_456);
+    expect(() => planMemory(small, card(0.4))).toThrow(DoesNotFit);
   });
 
   it('refuses what does not fit, with every part in numbers and the context that would', () => {
     const { message, code, contextTokens } = refusal(card(18), 131_072);
     expect(code).toBe('out-of-memory');
     expect(message).toBe(
-      'The model needs 25.6 GB of GPU memory (12 GB of weights, 13.1 GB for a context of 131072 tokens, 500 MB to compute in); a model may take 16.2 GB of A Card now. Nothing was loaded. A context of 36864 tokens fits.',
+      'The model needs 25.6 GB of GPU memory (12 GB of weights, 13.1 GB for a context of 131072 tokens, 500 MB to compute in); a model may take 17.1 GB of A Card now. Nothing was loaded. A context of 45056 tokens fits.',
     );
-    expect(contextTokens).toBe(36_864);
-    expect(planMemory(needs, card(18), contextTokens).contextTokens).toBe(36_864);
+    expect(contextTokens).toBe(45_056);
+    expect(planMemory(needs, card(18), contextTokens).contextTokens).toBe(45_056);
   });
 
   it('says when no context helps, and refuses one that holds no file', () => {
-    expect(refusal(card(12.5))).toMatchObject({ contextTokens: 0, usableBytes: 11.25 * GB });
+    expect(refusal(card(12.5))).toMatchObject({ contextTokens: 0, usableBytes: 11.875 * GB });
     expect(refusal(card(12.5)).message).toContain('No context fits beside the weights.');
-    // 4,096 tokens take 0.41 GB; 12.78 and 12.96 GB may be taken.
-    expect(refusal(card(14.2)).contextTokens).toBe(2048);
-    expect(planMemory(needs, card(14.4)).contextTokens).toBe(4096);
+    // 4,096 tokens take 0.41 GB; 12.73 and 12.92 GB may be taken.
+    expect(refusal(card(13.4)).contextTokens).toBe(2048);
+    expect(planMemory(needs, card(13.6)).contextTokens).toBe(4096);
   });
 });
 

@@ -12,7 +12,6 @@ import { AttentionInputs } from '../../../engine/backend/onnx/attention.ts';
 import { GraphBuilder } from '../../../engine/backend/onnx/graphBuilder.ts';
 import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { cacheTensor, cacheValues } from '../../../engine/backend/onnx/keyValueCache.ts';
-import { nearestHalf } from '../../../engine/backend/reference/cache.ts';
 import { referenceBackend } from '../../../engine/backend/reference/index.ts';
 import { float16Values } from '../../../engine/formats/blocks.ts';
 import { openModel } from '../../../engine/model/open.ts';
@@ -70,7 +69,6 @@ describe('keys and values in f16', () => {
     const { kept } = await session.run({ given: cacheTensor(values, [8]) });
     const found = Array.from(cacheValues(kept), (bits) => float16Values[bits]);
     expect(found).toEqual([1, 2048, 2052, 2 ** -23, -1365 / 4096, 65504, 65504, -65504]);
-    expect(Array.from(values.subarray(0, 5), nearestHalf)).toEqual(found.slice(0, 5));
   });
 
   it('take half of the memory of f32, which is said, and are never taken for it', async () => {

@@ -7,8 +7,9 @@ import type { Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
 import { CachedRanges } from '../../../engine/backend/onnx/cachedRanges.ts';
 import { buildDecoderGraph, notesOn } from '../../../engine/backend/onnx/decoderGraph.ts';
 import { attentionMask, GraphRun, spanColumns } from '../../../engine/backend/onnx/graphRun.ts';
-import { onnxBackend } from '../../../engine/backend/onnx/index.ts';
+import { createOnnxBackend, onnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { coresOfCpuInfo } from '../../../engine/backend/onnx/threads.ts';
+import { referenceBackend } from '../../../engine/backend/reference/index.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { largestDifference } from '../goldens.ts';
 import { fixtureFile } from '../shared.ts';
@@ -139,6 +140,30 @@ describe('a run', () => {
     }
     expect(logits[1]).toEqual(logits[0]);
   });
+
+  it.each(['half-split', 'interleaved'] as const)(
+    'rotates a part of each head as the reference does (%s)',
+    async (layout) => {
+      const { spec, weights, file } = await openModel(llama);
+      onTestFinished(() => file.close());
+      const layers = spec.layers.map((layer) => ({
+        ...layer,
+        attention: { ...layer.attention, rope: { ...layer.attention.rope, dimensions: 8, layout } },
+      }));
+      const [expected, actual] = await Promise.all(
+        [referenceBackend, createOnnxBackend({ roundActivations: false, cachePrecision: 'f32' })].map(
+          async (backend) => {
+            const decoder = await backend.load({ ...spec, layers }, weights, { contextTokens: 64 });
+            onTestFinished(() => decoder.dispose());
+            return decoder.run([{ sequence: decoder.createSequence(), tokens: [1, 2, 3, 4, 5], logits: 'last' }]);
+          },
+        ),
+      );
+      expect(largestDifference(actual?.[0] ?? new Float32Array(), expected?.[0] ?? new Float32Array(1))).toBeLessThan(
+        1e-4,
+      );
+    },
+  );
 
   it('refuses tokens outside the vocabulary and changes nothing', async () => {
     const decoder = await load();

@@ -1,21 +1,19 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { catalogue, findEntry, requireEntry } from '../../../engine/catalogue/catalogue.ts';
 import {
   chooseModel,
+  choosePair,
   detectHardware,
   type Hardware,
   hardwareNeeds,
   judge,
   memoryNeededBytes,
 } from '../../../engine/catalogue/fit.ts';
+import { modelsDocument, modelsPath } from '../../../scripts/models-table.ts';
+import { machine, machines } from '../../../scripts/shared/machines.ts';
 
 const GiB = 2 ** 30;
-const machine = (gibibytes: number, cores: number, changes: Partial<Hardware> = {}): Hardware => ({
-  totalMemoryBytes: gibibytes * GiB,
-  freeMemoryBytes: gibibytes * GiB * 0.8,
-  cores,
-  ...changes,
-});
 const verdict = (id: string, hardware: Hardware) => judge(requireEntry(id), hardware).verdict;
 const chosen = (hardware: Hardware, families?: Parameters<typeof chooseModel>[2]['families']) =>
   chooseModel(catalogue, hardware, { fallbackId: 'smollm2-135m-instruct', ...(families && { families }) })?.id;
@@ -40,10 +38,11 @@ describe('a verdict', () => {
     expect(verdict('qwen3-14b', machine(32, 4, { gpu }))).toBe('slow');
   });
 
-  it('is good on a GPU with unified memory if the memory suffices', () => {
-    const gpu = { name: 'a chip', unified: true };
-    expect(verdict('qwen3-14b', machine(16, 8, { gpu }))).toBe('good');
-    expect(verdict('qwen3-32b', machine(16, 8, { gpu }))).toBe('no');
+  it('depends on the chip where memory is shared', () => {
+    const chip = (name: string) => ({ gpu: { name, unified: true } });
+    expect(verdict('qwen3-14b', machine(32, 8, chip('Apple M2 Max')))).toBe('good');
+    expect(verdict('qwen3-14b', machine(32, 8, chip('Apple M2')))).toBe('slow');
+    expect(verdict('qwen3-32b', machine(16, 8, chip('Apple M2 Max')))).toBe('no');
   });
 
   it('never improves with less memory or fewer cores', () => {
@@ -78,16 +77,54 @@ describe('a verdict', () => {
   });
 });
 
-describe('the recommendation', () => {
-  it('is the highest-ranked model that runs well', () => {
-    expect(chosen(machine(8, 2))).toBe('qwen2.5-coder-1.5b-instruct');
-    expect(chosen(machine(64, 16))).toBe('qwen3-coder-30b-a3b');
-    const gpu = { name: 'a card', memoryBytes: 8 * GiB, unified: false };
-    expect(chosen(machine(16, 8, { gpu }))).toBe('qwen2.5-coder-7b-instruct');
+describe('the pair for a machine', () => {
+  const pairOf = (hardware: Hardware) => choosePair(catalogue, hardware, { fallbackId: 'smollm2-135m-instruct' });
+
+  // What we would advise a friend with that machine, written down to be argued about.
+  it.each([
+    ['laptop, 2 cores, 4 GB', 'qwen2.5-coder-1.5b-instruct', undefined],
+    ['laptop, 4 cores, 8 GB', 'qwen3-1.7b', 'qwen2.5-coder-0.5b-instruct'],
+    ['laptop, 8 cores, 16 GB', 'qwen3-4b', 'qwen2.5-coder-1.5b-instruct'],
+    ['workstation, 16 cores, 64 GB', 'qwen3-coder-30b-a3b', 'qwen2.5-coder-1.5b-instruct'],
+    ['RTX 3050, 4 GB, 16 GB', 'qwen3-1.7b', 'qwen2.5-coder-1.5b-instruct'],
+    ['RTX 4060, 8 GB, 32 GB', 'qwen2.5-coder-7b-instruct', undefined],
+    ['RTX 3060, 12 GB, 32 GB', 'qwen3-14b', 'qwen2.5-coder-1.5b-instruct'],
+    ['Arc B580, 12 GB, 32 GB', 'qwen3-14b', 'qwen2.5-coder-1.5b-instruct'],
+    ['RX 7800 XT, 16 GB, 32 GB', 'gpt-oss-20b', 'qwen2.5-coder-1.5b-instruct'],
+    ['RTX 4090, 24 GB, 64 GB', 'qwen3-coder-30b-a3b', undefined],
+    ['H200, 141 GB', 'gpt-oss-120b', 'qwen2.5-coder-7b-instruct'],
+    ['Apple M1, 8 GB', 'qwen3-4b', 'qwen2.5-coder-1.5b-instruct'],
+    ['Apple M2, 16 GB', 'qwen2.5-coder-7b-instruct', 'qwen2.5-coder-1.5b-instruct'],
+    ['Apple M2 Max, 32 GB', 'qwen3-coder-30b-a3b', undefined],
+    ['Apple M3 Ultra, 256 GB', 'gpt-oss-120b', 'qwen2.5-coder-7b-instruct'],
+    ['Strix Halo, 128 GB', 'gpt-oss-120b', 'qwen2.5-coder-7b-instruct'],
+  ])('of %s is %s and %s', (name, chat, completion) => {
+    const pair = pairOf(machines[name] ?? machine(0, 1));
+    expect([pair.chat?.id, pair.completion?.id]).toEqual([chat, completion]);
   });
 
+  it('is the one of docs/models.md', () => {
+    expect(readFileSync(modelsPath, 'utf8')).toBe(modelsDocument());
+  });
+
+  it('fits together in memory, completes, and leaves no card idle', () => {
+    for (const [name, hardware] of Object.entries(machines)) {
+      const { chat, completion } = pairOf(hardware);
+      const { gpu, totalMemoryBytes } = hardware;
+      const bytes = [chat, completion].map((entry) => (entry ? memoryNeededBytes(entry) : 0));
+      const [chatBytes = 0, completionBytes = 0] = bytes;
+      expect(chatBytes + completionBytes, name).toBeLessThan(
+        totalMemoryBytes + (gpu?.unified ? 0 : (gpu?.memoryBytes ?? 0)),
+      );
+      if (gpu?.memoryBytes !== undefined) expect(chatBytes, name).toBeLessThan(gpu.memoryBytes);
+      expect(completion?.fillInTheMiddle ?? chat?.fillInTheMiddle, name).toBe(true);
+    }
+  });
+});
+
+describe('the recommendation', () => {
   it('is a model that the engine can run', () => {
-    expect(chosen(machine(64, 16), ['llama', 'qwen2', 'qwen3'])).toBe('qwen2.5-coder-1.5b-instruct');
+    expect(chosen(machine(64, 16), ['qwen2'])).toBe('qwen2.5-coder-1.5b-instruct');
     expect(chosen(machine(64, 16), ['llama'])).toBe('smollm2-135m-instruct');
   });
 

@@ -17,8 +17,8 @@ beforeEach(async () => {
 
 const go = new AbortController().signal;
 const sha256 = (bytes: string | Uint8Array) => createHash('sha256').update(bytes).digest('hex');
-const digestOf = async () => (await ModelDigest.of(path, directory)).compute(go);
-const known = async () => (await ModelDigest.of(path, directory)).known;
+const digestOf = async () => (await ModelDigest.of(path, root)).compute(go);
+const known = async () => (await ModelDigest.of(path, root)).known;
 
 /** A signal that is aborted after `aborted` was read this many times. */
 function abortedAfter(looks: number): AbortSignal {
@@ -41,7 +41,7 @@ describe("the digest of a user's own model", () => {
   it('continues where it was interrupted', async () => {
     const bytes = new Uint8Array(3_500_000).map((_, i) => i % 251);
     await writeFile(path, bytes);
-    const digest = await ModelDigest.of(path, directory);
+    const digest = await ModelDigest.of(path, root);
     let stops = 0;
     while ((await digest.compute(abortedAfter(2))) === undefined) stops++;
     expect(stops).toBeGreaterThan(2);
@@ -51,7 +51,7 @@ describe("the digest of a user's own model", () => {
   it('is correct if two callers compute it at once', async () => {
     const bytes = new Uint8Array(2_500_000).fill(7);
     await writeFile(path, bytes);
-    const digest = await ModelDigest.of(path, directory);
+    const digest = await ModelDigest.of(path, root);
     expect(await Promise.all([digest.compute(go), digest.compute(go)])).toEqual([sha256(bytes), sha256(bytes)]);
   });
 
@@ -71,7 +71,7 @@ describe("the digest of a user's own model", () => {
 
   it('stays unknown if the file changed after it was loaded', async () => {
     await writeFile(path, 'first');
-    const digest = await ModelDigest.of(path, directory);
+    const digest = await ModelDigest.of(path, root);
     await writeFile(path, 'other');
     await utimes(path, 1, 1);
     expect(await digest.compute(go)).toBeUndefined();
@@ -82,7 +82,7 @@ describe("the digest of a user's own model", () => {
   it('stays unknown if the file was deleted', async () => {
     expect(await digestOf()).toBeUndefined();
     await writeFile(path, 'there');
-    const digest = await ModelDigest.of(path, directory);
+    const digest = await ModelDigest.of(path, root);
     await rm(path);
     expect(await digest.compute(go)).toBeUndefined();
   });
@@ -115,19 +115,44 @@ describe("the digest of a user's own model", () => {
 
   it('distinguishes files before it is computed', async () => {
     await writeFile(path, 'abc');
-    const { label } = await ModelDigest.of(path, directory);
+    const { label } = await ModelDigest.of(path, root);
     await writeFile(path, 'abcd');
-    expect((await ModelDigest.of(path, directory)).label).not.toBe(label);
+    expect((await ModelDigest.of(path, root)).label).not.toBe(label);
     const digest = await digestOf();
-    expect((await ModelDigest.of(path, directory)).label).toBe(digest);
+    expect((await ModelDigest.of(path, root)).label).toBe(digest);
   });
 });
 
 describe('the digest of a model in the store', () => {
+  const digest = 'c'.repeat(64);
+
   it('is part of its path', async () => {
-    const digest = 'c'.repeat(64);
     path = join(root, 'models', `sha256-${digest}`, 'model.gguf');
-    expect(storedDigest(path)).toBe(digest);
+    expect(storedDigest(path, root)).toBe(digest);
     expect(await known()).toBe(digest);
+    expect(storedDigest(join(root, 'models', `sha256-${digest}`), root)).toBe(digest);
+  });
+
+  it.each([
+    'a folder of a user',
+    'a folder that looks like a store',
+    'another folder of the store',
+    'a folder within a model',
+    'a path that leaves the store',
+  ])('is not taken from the name of %s', async (where) => {
+    const named = `sha256-${digest}`;
+    const folders: Record<string, string[]> = {
+      'a folder of a user': ['..', 'own', named],
+      'a folder that looks like a store': ['own', 'models', named],
+      'another folder of the store': ['downloads', named],
+      'a folder within a model': ['models', `sha256-${'d'.repeat(63)}`, named],
+      'a path that leaves the store': ['models', named, '..', '..', '..', 'own'],
+    };
+    const folder = join(root, ...(folders[where] ?? []));
+    await mkdir(folder, { recursive: true });
+    path = join(folder, 'model.gguf');
+    await writeFile(path, 'abc');
+    expect(storedDigest(path, root)).toBeUndefined();
+    expect(await digestOf()).toBe(sha256('abc'));
   });
 });

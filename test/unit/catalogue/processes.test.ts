@@ -32,7 +32,9 @@ beforeAll(async () => {
     platform: 'node',
     format: 'esm',
     outfile: program,
-    banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
+    banner: {
+      js: "import { createRequire as requireFor } from 'node:module'; const require = requireFor(import.meta.url);",
+    },
     logLevel: 'error',
   });
   server = await startServer((request, response) =>

@@ -203,6 +203,19 @@ describe('removing', () => {
     expect(await filesBelow(store.directory)).toEqual(['models/other/keep', 'notes.txt']);
   });
 
+  it('removes what was computed from models that are no longer there', async () => {
+    const store = await open(await serveHub());
+    await store.pull('tiny');
+    const derived = join(store.directory, 'derived');
+    await mkdir(derived);
+    const gone = `${'a'.repeat(64)}.onnx2.weights`;
+    for (const name of [`${sha256(content)}.onnx2.weights`, gone, 'threads.json']) {
+      await writeFile(join(derived, name), 'computed');
+    }
+    await store.remove('tiny');
+    expect(await filesBelow(store.directory)).toEqual(['derived/threads.json']);
+  });
+
   it('does not follow a symbolic link out of the store', async () => {
     const store = await open(await serveHub());
     await store.pull('tiny');
@@ -248,8 +261,18 @@ describe('an imported model', () => {
 describe('a disk', () => {
   it('that is too small is reported before the download', async () => {
     const folder = temporaryFolder();
-    const error = await failure(requireSpace(folder, Number.MAX_SAFE_INTEGER));
-    expect(error.message).toMatch(new RegExp(`^${folder} needs 9010 TB more, but its disk has [\\d.]+ GB free.`));
+    const needs = [
+      { what: 'the download', bytes: Number.MAX_SAFE_INTEGER },
+      { what: 'unpacking it', bytes: 0 },
+      { what: "the CPU's packed weights", bytes: 2e9 },
+    ];
+    const { message } = await failure(requireSpace(folder, needs));
+    expect(message).toContain(
+      `The disk of ${folder} is too full: 9010 TB for the download and 2 GB for the CPU's packed weights are needed`,
+    );
+    // 256 MiB, limits.store.diskReserveBytes.
+    expect(message).toContain('268 MB stay free for other programs');
+    expect(message).toMatch(/Free 9010 TB, or set HEARTH_HOME to another folder\.$/);
   });
 
   it('that cannot be written stops the pull without trying other sources', async () => {

@@ -2,11 +2,13 @@ import { spawn } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { printable } from '../../../engine/cli/terminal.ts';
 import { openSafetensors } from '../../../engine/formats/safetensors.ts';
 import { writeSnapshot } from '../../../engine/kv/snapshotFile.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { cacheValuesPerToken } from '../../../engine/model/spec/spec.ts';
 import { makeEmbeddingModel } from '../embeddingModel.ts';
+import * as builders from '../formats/builders.ts';
 import { bundle } from '../runtime/bundle.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
@@ -65,6 +67,49 @@ describe('an argument with a very long line', () => {
     const ended = await hearth(['generate', '--prompt', prompt, '--model', tiny.path, '--backend', 'onnx']);
     expect(ended).toMatchObject({ status: 1, stdout: '' });
     expect(ended.stderr).toMatch(/^hearth: .*context.*$/m);
+  });
+});
+
+describe('control characters', () => {
+  // ECMA-48: clear the screen, set the window's title, CSI as one byte; return and overwrite; erase.
+  const hostile = 'a\u001b[2Jb\u001b]0;owned\u0007c\u009b2Jd\rHearth\u007fe';
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+  const controls = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/;
+
+  it('in names of files, of models and in arguments reach no terminal', async () => {
+    await mkdir(join(folder, 'names'));
+    await file(`names/${hostile}.txt`, 'alpha beta\n');
+    const found = await hearth(['search', 'alpha', '--workspace', 'names']);
+    expect(found.stdout).toContain('a\\u001b[2Jb');
+    const failed = [
+      ['generate', '--prompt', 'x', '--model', hostile],
+      ['inspect', `./${hostile}`],
+      [hostile],
+      ['models', hostile],
+    ];
+    for (const ended of [found, ...(await Promise.all(failed.map((args) => hearth(args))))]) {
+      expect(ended.stdout + ended.stderr).not.toMatch(controls);
+      expect(ended.stderr + ended.stdout).toContain('u001b[2J');
+    }
+  });
+
+  it('in the metadata of a model reach no terminal', async () => {
+    const { ascii, gguf, stringKey } = builders;
+    const architecture = stringKey('general.architecture', hostile);
+    await writeFile(join(folder, 'hostile.gguf'), gguf({ keys: [architecture], tensors: [], data: ascii('') }));
+    for (const command of [
+      ['inspect', 'hostile.gguf'],
+      ['generate', '--prompt', 'x', '--model', 'hostile.gguf'],
+    ]) {
+      const { stdout, stderr } = await hearth(command);
+      expect(stdout + stderr).not.toMatch(controls);
+      expect(stdout + stderr).toMatch(/u001b\[2J/);
+    }
+  });
+
+  it('are the same for a program that reads the JSON', async () => {
+    expect(JSON.parse(printable(JSON.stringify({ hostile })))).toEqual({ hostile });
+    expect(printable('one\n\ttwo\r\nthree é\n')).toBe('one\n\ttwo\r\nthree é\n');
   });
 });
 

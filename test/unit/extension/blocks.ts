@@ -1,15 +1,15 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: the strings are sources
-/** Programs with nested blocks, generated in eight languages, and places where a block is to be written. */
+/** Generates programs with nested blocks in eight languages, and positions where a block is missing. */
 
 export interface BlockPlace {
   readonly path: string;
   readonly languageId: string;
-  /** `whole`: what closes the block stands after the cursor; `open`: the model has to write it. */
+  /** `whole`: the block's end is after the cursor; `open`: the model must write it. */
   readonly form: 'whole' | 'open';
   readonly prefix: string;
   readonly suffix: string;
   readonly truth: string;
-  /** The truth, and on to what stands further down. */
+  /** The expected text, and the text up to the end of the file. */
   readonly written: string;
 }
 
@@ -97,7 +97,7 @@ export function blockPlace(languageId: string, random: () => number): BlockPlace
 }
 
 interface Block {
-  /** Lines of its head, of the first and after the last of its body. */
+  /** Line numbers of its head, its body's first line, and the line after its body. */
   readonly head: number;
   readonly end: number;
 }

@@ -5,11 +5,10 @@ import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import type { WarmParams } from '../../../engine/protocol/engineProtocol.ts';
 import type { Attachment, StoredTurn } from '../../../extension/chat/conversation.ts';
 import { chatPage } from '../../../extension/chat/html.ts';
-import { webLink } from '../../../extension/chat/panel.ts';
+import { pageTexts, webLink } from '../../../extension/chat/panel.ts';
 import { beforeQuestion, promptMessages } from '../../../extension/chat/prompt.ts';
 import { ChatSession, type FileAccess } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
-import { pageTexts } from '../../../extension/chat/texts.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
 import { limits } from '../../../extension/limits.ts';
 import { type Outcome, type ToPage, texts, toHost, toPage } from '../../../extension/messages.ts';
@@ -47,7 +46,7 @@ function turn(question: string, answer: string, attachments: Attachment[] = [], 
 describe('the prompt of a conversation', () => {
   const contents = (turns: StoredTurn[]) => promptMessages(turns, '').map(({ role, content }) => `${role}: ${content}`);
 
-  it('begins with the same words each time, and ends with the question', () => {
+  it('starts with the same messages every time and ends with the question', () => {
     const first = promptMessages([turn('one', '')], 'We use tabs.');
     const second = promptMessages([turn('one', 'uno'), turn('two', '')], 'We use tabs.');
     expect(second.slice(0, 2)).toEqual(first);
@@ -55,39 +54,39 @@ describe('the prompt of a conversation', () => {
     expect(first[0]?.content).toContain('We use tabs.');
   });
 
-  it('is known up to the question before that is asked', () => {
+  it('is known up to the next question, for warm-up', () => {
     const asked = [turn('one', 'uno', [attachment()]), turn('lost', ''), turn('two', 'due')];
     const next = promptMessages([...asked, turn('three', '', [attachment()])], 'We use tabs.');
     expect(beforeQuestion(asked, 'We use tabs.')).toEqual([...next.slice(0, -1), { role: 'user', content: '' }]);
     expect(beforeQuestion([], '').map(({ role }) => role)).toEqual(['system', 'user']);
   });
 
-  it('alternates even where an answer never came', () => {
+  it('alternates roles even if a question has no answer', () => {
     const roles = promptMessages([turn('one', ''), turn('two', ' '), turn('three', 'x'), turn('four', '')], '');
     expect(roles.map(({ role }) => role)).toEqual(['system', 'user', 'assistant', 'user']);
     expect(roles[1]?.content).toBe('three');
   });
 
-  it('carries attached text, once', () => {
+  it('contains an attached text once', () => {
     const [, first, , second] = contents([turn('one', 'x', [attachment()]), turn('two', '', [attachment()])]);
     const citing = 'Name the lines that an answer rests on like this: `path:line`.';
     expect(first).toBe(`user: \`src/a.ts\`:\n\n\`\`\`typescript\nlet a = 1;\n\`\`\`\n\n${citing}\n\none`);
     expect(second).toBe(`user: \`src/a.ts\`, as above.\n\n${citing}\n\ntwo`);
   });
 
-  it('names a part of a file as an answer should cite it, and asks for no lines where there are none', () => {
+  it('names lines the way an answer should cite them, and asks for no citation without lines', () => {
     const part = attachment({ text: 'a\nb', firstLine: 7, detail: 'lines 7 to 8 of 20' });
     expect(contents([turn('one', '', [part])])[1]).toContain('`src/a.ts:7-8`:');
     const diff = attachment({ path: 'Changes', text: '+a', firstLine: 0 });
     expect(contents([turn('one', '', [diff])])[1]).toBe('user: `Changes`:\n\n```typescript\n+a\n```\n\none');
   });
 
-  it('carries attached text again when it has changed', () => {
+  it('contains an attached text again after it changed', () => {
     const changed = attachment({ text: 'let a = 2;' });
     expect(contents([turn('one', 'x', [attachment()]), turn('two', '', [changed])])[3]).toContain('let a = 2;');
   });
 
-  it('carries attached text again once early messages no longer fit', () => {
+  it('contains an attached text again once early messages no longer fit', () => {
     const figures = { promptTokens: 1, cachedTokens: 0, generatedTokens: 1, timeToFirstTokenMs: 1, tokensPerSecond: 1 };
     const full: Outcome = { kind: 'done', reason: 'stop', figures, dropped: 2 };
     const turns = [turn('one', 'x', [attachment()]), turn('two', 'y', [], full), turn('three', '', [attachment()])];
@@ -100,7 +99,7 @@ describe('the prompt of a conversation', () => {
   });
 });
 
-describe('the chat at work', () => {
+describe('the chat session', () => {
   const files: FileAccess = {
     reread: (uri) =>
       Promise.resolve({ uri, path: 'src/b.ts', languageId: 'typescript', text: 'b', symbols: [], files: [] }),
@@ -124,10 +123,10 @@ describe('the chat at work', () => {
   }
   const last = (session: ChatSession) => session.turns.at(-1);
 
-  it('has the conversation read ahead, unless an answer is being written or the model cannot chat', async () => {
+  it('warms up the conversation, except during an answer or if the model cannot chat', async () => {
     const { session, client } = await open(clientOf());
     const warmed: WarmParams[] = [];
-    client.warm = async (params) => void warmed.push(params);
+    client.warm = async (params) => warmed.push(params) > 0;
     const never = new CancellationTokenSource().token;
     await session.warm(never);
     expect(warmed).toEqual([]);
@@ -141,15 +140,15 @@ describe('the chat at work', () => {
     expect(params?.kind === 'chat' && params.messages.at(-2)).toEqual({ role: 'assistant', content: 'One two three.' });
   });
 
-  it('streams an answer, and has what the page showed afterwards', async () => {
+  it('streams an answer and stores what the page showed', async () => {
     const { session, said } = await open(clientOf());
     await session.ask('Hello?', [attachment()]);
     expect(last(session)).toMatchObject({ answer: 'One two three.', model: 'Model small', outcome: { kind: 'done' } });
-    expect(said.map((message) => message.type)).toEqual(['turn', 'delta', 'delta', 'delta', 'outcome']);
+    expect(said.map((message) => message.type)).toEqual(['turn', 'begin', 'delta', 'delta', 'delta', 'end']);
     for (const message of said) expect(toPage.safeParse(message).success).toBe(true);
   });
 
-  it('keeps an answer as the model wrote it, and which of the places that it names exist', async () => {
+  it('keeps the answer as the model wrote it, and which of its citations exist', async () => {
     const { session, said, client } = await open(clientOf());
     await session.ask('CITE', [attachment()]);
     expect(last(session)).toMatchObject({
@@ -157,14 +156,12 @@ describe('the chat at work', () => {
       citations: [{ text: 'a.ts:3', path: 'src/a.ts', line: 3, endLine: 3 }],
       missing: ['gone.ts:3'],
     });
-    expect(said.findLast((message) => message.type === 'turn')).toMatchObject({
-      turn: { missing: ['gone.ts:3'] },
-    });
+    expect(said.find((message) => message.type === 'cited')).toMatchObject({ missing: ['gone.ts:3'] });
     await session.close();
     expect((await open(client)).session.turns).toEqual(session.turns);
   });
 
-  it('is found again by the next window', async () => {
+  it('is restored in the next window', async () => {
     const { session, client } = await open(clientOf());
     await session.ask('Hello?', []);
     await session.close();
@@ -178,11 +175,11 @@ describe('the chat at work', () => {
     session.onMessage((message) => message.type === 'delta' && session.stop());
     await answered;
     expect(last(session)).toMatchObject({ answer: 'One ', outcome: { kind: 'stopped' } });
-    expect(said.at(-1)).toMatchObject({ type: 'outcome', outcome: { kind: 'stopped' } });
+    expect(said.at(-1)).toMatchObject({ type: 'end', outcome: { kind: 'stopped' } });
     expect(session.busy).toBe(false);
   });
 
-  it('keeps the partial answer when the engine is killed, says so, and goes on', async () => {
+  it('keeps the partial answer when the engine is killed, says so, and answers the next question', async () => {
     const { session, client } = await open(clientOf());
     await session.ask('CRASH', []);
     expect(last(session)).toMatchObject({
@@ -196,12 +193,12 @@ describe('the chat at work', () => {
     expect(session.turns).toHaveLength(2);
   });
 
-  it('marks an answer as interrupted when the window went away under it', async () => {
+  it('marks an answer as interrupted if the window disappears', async () => {
     const { session, client } = await open(clientOf());
     const answering = session.ask('GLACIAL', []);
     await new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
     await new Promise((resolve) => setTimeout(resolve, 2 * limits.chat.journalFlushMs));
-    // The next window reads what this one, as good as killed, has written so far.
+    // The next window reads what this one has written so far, as after a kill.
     const { session: next } = await open(client);
     expect(last(next)).toMatchObject({ question: 'GLACIAL', outcome: { kind: 'interrupted' } });
     expect(last(next)?.answer).toBe('One ');
@@ -209,7 +206,7 @@ describe('the chat at work', () => {
     await answering;
   });
 
-  it('marks an answer as interrupted, not as stopped by the user, when the window was closed', async () => {
+  it('marks an answer as interrupted, not as stopped, if the window is closed', async () => {
     const { session, client } = await open(clientOf());
     const answering = session.ask('SLOW', []);
     await new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
@@ -236,7 +233,7 @@ describe('the chat at work', () => {
     expect(last(session)?.outcome).toMatchObject({ kind: 'failed', actions: ['choose-model'] });
   });
 
-  it('tries again in place of an attempt that brought nothing, and after one that brought something', async () => {
+  it('retries in place of an empty attempt, and after an attempt with text', async () => {
     const { session } = await open(clientOf());
     await session.ask('OVERFLOW', [attachment()]);
     await session.retry(last(session)?.id ?? '');
@@ -246,7 +243,7 @@ describe('the chat at work', () => {
     expect(session.turns.map(({ question }) => question)).toEqual(['OVERFLOW', 'CRASH', 'CRASH']);
   });
 
-  it('asks anew in other words: the turn and what followed are replaced, what went along is the same', async () => {
+  it('replaces an edited question and all later turns, and keeps its attachments', async () => {
     const { session, said, client } = await open(clientOf());
     await session.ask('one', [attachment()]);
     await session.ask('two', []);
@@ -254,20 +251,12 @@ describe('the chat at work', () => {
     await session.resend(first?.id ?? '', 'uno');
     expect(session.turns.map(({ question, answer }) => [question, answer])).toEqual([['uno', 'One two three.']]);
     expect(last(session)?.chips).toEqual(first?.chips);
-    expect(said.find((message) => message.type === 'conversation')).toEqual({ type: 'conversation', turns: [] });
+    expect(said.flatMap((message) => (message.type === 'drop' ? [message.turn] : []))).toHaveLength(2);
     await session.close();
     expect((await open(client)).session.turns).toEqual(session.turns);
   });
 
-  it('asks nothing anew while it answers', async () => {
-    const { session } = await open(clientOf());
-    const answering = session.ask('SLOW', []);
-    await session.resend(last(session)?.id ?? '', 'other');
-    await answering;
-    expect(session.turns.map(({ question }) => question)).toEqual(['SLOW']);
-  });
-
-  it('goes back to an earlier chat in the middle of an answer', async () => {
+  it('opens an earlier chat during an answer', async () => {
     const { session, said, client } = await open(clientOf());
     await session.ask('one', []);
     const earlier = session.conversation.id;
@@ -283,15 +272,7 @@ describe('the chat at work', () => {
     await expect(session.openChat('gone')).rejects.toThrow('no longer exists on this computer');
   });
 
-  it('answers one question at a time', async () => {
-    const { session } = await open(clientOf());
-    const first = session.ask('SLOW', []);
-    await session.ask('second', []);
-    await first;
-    expect(session.turns).toHaveLength(1);
-  });
-
-  it('starts a new chat in the middle of an answer; the old one is whole on disk', async () => {
+  it('starts a new chat during an answer and writes the old one to disk', async () => {
     const { session, said } = await open(clientOf());
     const answering = session.ask('SLOW', []);
     await new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
@@ -304,7 +285,7 @@ describe('the chat at work', () => {
     expect(readFileSync(join(folder, file ?? ''), 'utf8')).toContain('"outcome":{"kind":"stopped"}');
   });
 
-  it('summarises a file with progress, as a message', async () => {
+  it('summarises a file as a turn, with progress', async () => {
     const { session, said } = await open(clientOf());
     const request = {
       uri: 'file:///a.ts',
@@ -316,13 +297,11 @@ describe('the chat at work', () => {
     };
     await session.summarise(request);
     expect(last(session)).toMatchObject({ kind: 'summary', question: 'Summarise src/a.ts', answer: 'A summary.' });
-    const shares = said.flatMap((message) =>
-      message.type === 'outcome' && message.outcome.kind === 'running' ? [message.outcome.share] : [],
-    );
+    const shares = said.flatMap((message) => (message.type === 'progress' ? [message.share] : []));
     expect(shares).toEqual([0, 0.5, 1]);
   });
 
-  it('summarises a file again as it is by then', async () => {
+  it('reads the file again for another summary', async () => {
     const { session } = await open(clientOf());
     await session.summarise({
       uri: 'file:///b.ts',
@@ -340,8 +319,171 @@ describe('the chat at work', () => {
   });
 });
 
+describe('the queue of a chat', () => {
+  const request = { uri: 'file:///b.ts', path: 'b.ts', languageId: 'typescript', text: 'b', symbols: [], files: [] };
+  const files: FileAccess = {
+    reread: () => Promise.resolve(request),
+    find: () => Promise.resolve(undefined),
+  };
+  const opened: ChatSession[] = [];
+  afterEach(async () => {
+    await Promise.all(opened.splice(0).map((session) => session.close()));
+  });
+
+  async function open(client: EngineClient) {
+    const host = hostOf(client);
+    await host.client();
+    const store = new ChatStore(folder, log);
+    await store.restore();
+    const session = new ChatSession(host, store, new Thinking(new MemoryMemento(), host), log, files);
+    opened.push(session);
+    const said: ToPage[] = [];
+    session.onMessage((message) => said.push(message));
+    return { session, said };
+  }
+  const state = ({ turns }: ChatSession) => turns.map(({ question, outcome }) => `${question} ${outcome.kind}`);
+  const held = ({ turns }: ChatSession) => turns.flatMap(({ outcome }) => ('held' in outcome ? [outcome.held] : []));
+  const idOf = ({ turns }: ChatSession, question: string) => turns.find((turn) => turn.question === question)?.id ?? '';
+  const firstDelta = (session: ChatSession) =>
+    new Promise<void>((resolve) => session.onMessage((message) => message.type === 'delta' && resolve()));
+
+  it('runs questions and summaries in order, each with its own context', async () => {
+    const { session, said } = await open(clientOf());
+    const running = session.ask('SLOW', []);
+    await session.ask('second', [attachment()], ['c.ts: no room']);
+    await session.summarise(request);
+    expect(state(session)).toEqual(['SLOW running', 'second queued', 'Summarise b.ts queued']);
+    expect(said.filter((message) => message.type === 'turn')).toHaveLength(3);
+    await running;
+    expect(state(session)).toEqual(['SLOW done', 'second done', 'Summarise b.ts done']);
+    const [, second, summary] = session.turns;
+    expect(second).toMatchObject({ chips: [{ label: 'a.ts' }], omitted: ['c.ts: no room'], answer: 'One two three.' });
+    expect(summary?.answer).toBe('A summary.');
+    const started = said.flatMap((message) => (message.type === 'start' ? [message.turn] : []));
+    expect(started).toEqual([second?.id, summary?.id]);
+    for (const message of said) expect(toPage.safeParse(message).success).toBe(true);
+  });
+
+  it('keeps queued questions out of the prompt', async () => {
+    const client = clientOf();
+    const { session } = await open(client);
+    const prompts: string[][] = [];
+    const chat = client.chat.bind(client);
+    client.chat = (params, ...rest) => {
+      prompts.push(params.messages.filter(({ role }) => role === 'user').map(({ content }) => content));
+      return chat(params, ...rest);
+    };
+    const running = session.ask('SLOW', []);
+    await session.ask('second', []);
+    await running;
+    expect(prompts).toEqual([['SLOW'], ['SLOW', 'second']]);
+  });
+
+  it('is held by Stop and by a failure until the user sends a question', async () => {
+    const { session } = await open(clientOf());
+    const first = session.ask('SLOW', []);
+    await session.ask('second', []);
+    await session.ask('third', []);
+    const delta = firstDelta(session);
+    await delta;
+    session.stop();
+    await first;
+    expect([state(session), held(session)]).toEqual([
+      ['SLOW stopped', 'second queued', 'third queued'],
+      [true, true],
+    ]);
+    await session.send(idOf(session, 'third'));
+    expect(state(session)).toEqual(['SLOW stopped', 'third done', 'second queued']);
+    const failing = session.ask('OVERFLOW', []);
+    await session.send(idOf(session, 'second'));
+    expect([state(session).at(-1), held(session)]).toEqual(['second queued', [false]]);
+    await failing;
+    expect([state(session), held(session)]).toEqual([
+      ['SLOW stopped', 'third done', 'OVERFLOW failed', 'second queued'],
+      [true],
+    ]);
+  });
+
+  it('runs a question asked right after Stop and leaves held ones', async () => {
+    const { session } = await open(clientOf());
+    const first = session.ask('SLOW', []);
+    await session.ask('second', []);
+    await firstDelta(session);
+    session.stop();
+    await session.ask('third', []);
+    await first;
+    expect([state(session), held(session)]).toEqual([['SLOW stopped', 'third done', 'second queued'], [true]]);
+  });
+
+  it('edits a question in place, keeps its context, and removes a question', async () => {
+    const { session } = await open(clientOf());
+    const running = session.ask('SLOW', []);
+    await session.ask('second', [attachment()]);
+    await session.ask('third', []);
+    await session.resend(idOf(session, 'second'), 'zweite');
+    session.remove(idOf(session, 'third'));
+    expect(state(session)).toEqual(['SLOW running', 'zweite queued']);
+    await running;
+    expect(session.turns.at(-1)).toMatchObject({
+      question: 'zweite',
+      chips: [{ label: 'a.ts' }],
+      answer: 'One two three.',
+    });
+  });
+
+  it('survives the edit of an earlier question', async () => {
+    const { session } = await open(clientOf());
+    const running = session.ask('SLOW', []);
+    await session.ask('second', []);
+    session.stop();
+    await running;
+    await session.resend(idOf(session, 'SLOW'), 'first');
+    expect([state(session), held(session)]).toEqual([['first done', 'second queued'], [true]]);
+  });
+
+  it('queues an edited question whose answer has begun', async () => {
+    const { session } = await open(clientOf());
+    const running = session.ask('SLOW', []);
+    await session.resend(idOf(session, 'SLOW'), 'other');
+    expect(state(session)).toEqual(['SLOW running', 'other queued']);
+    await running;
+  });
+
+  it('is held in the next window, with its context; a summary reads its file again', async () => {
+    const client = clientOf();
+    const { session } = await open(client);
+    const running = session.ask('GLACIAL', []);
+    await session.ask('second', [attachment()]);
+    await session.summarise({ ...request, text: 'older' });
+    await session.close();
+    await running;
+    const { session: next } = await open(client);
+    expect([state(next), held(next)]).toEqual([
+      ['GLACIAL interrupted', 'second queued', 'Summarise b.ts queued'],
+      [true, true],
+    ]);
+    await next.send(idOf(next, 'second'));
+    expect(next.turns[1]).toMatchObject({ chips: [{ label: 'a.ts' }], outcome: { kind: 'done' } });
+    await next.send(idOf(next, 'Summarise b.ts'));
+    expect(next.turns[2]).toMatchObject({ answer: 'A summary.', outcome: { kind: 'done' } });
+  });
+
+  it('stays with its chat when another chat is opened', async () => {
+    const { session } = await open(clientOf());
+    const running = session.ask('SLOW', []);
+    await session.ask('second', []);
+    const earlier = session.conversation.id;
+    await session.startNew();
+    await running;
+    await session.ask('third', []);
+    expect(state(session)).toEqual(['third done']);
+    await session.openChat(earlier);
+    expect([state(session), held(session)]).toEqual([['SLOW stopped', 'second queued'], [true]]);
+  });
+});
+
 describe('the messages of the page', () => {
-  it('are refused when they are not of the protocol', () => {
+  it('are refused if they violate the protocol', () => {
     const bad: unknown[] = [
       ...[undefined, null, 5, 'send', [], {}, { type: 'unknown' }, { type: 'send' }, { type: 'send', text: '' }],
       { type: 'send', text: 'x'.repeat(limits.chat.questionChars + 1) },
@@ -356,7 +498,7 @@ describe('the messages of the page', () => {
       expect(toHost.safeParse(message).success, JSON.stringify(message)?.slice(0, 80)).toBe(false);
   });
 
-  it('are accepted when they are', () => {
+  it('are accepted if they follow the protocol', () => {
     const good = [{ type: 'ready' }, { type: 'send', text: 'x' }, { type: 'action', action: 'retry', turn: 't' }];
     for (const message of good) expect(toHost.safeParse(message).success).toBe(true);
   });
@@ -398,7 +540,7 @@ describe("the page's frame", () => {
     expect(page()).not.toContain(nonce);
   });
 
-  it('carries the texts, and they are complete', () => {
+  it('contains all texts', () => {
     const attribute = /data-texts="([^"]*)"/.exec(page())?.[1] ?? '';
     const json = attribute
       .replaceAll('&quot;', '"')

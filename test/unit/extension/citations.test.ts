@@ -5,7 +5,7 @@ const files: Readonly<Record<string, number>> = { 'src/a.ts': 10, 'README.md': 3
 const find = (path: string) => Promise.resolve(path in files ? { path, lines: files[path] ?? 0 } : undefined);
 const check = (answer: string) => checkCitations(answer, find);
 
-describe('the places that an answer names', () => {
+describe('citations in an answer', () => {
   it.each([
     ['`src/a.ts:3`', 'src/a.ts', 3, 3],
     ['(src/a.ts:3-5)', 'src/a.ts', 3, 5],
@@ -43,7 +43,7 @@ describe('the places that an answer names', () => {
     '[src/a.ts:3](https://example.com/a.ts)',
     '<pre>\nsrc/a.ts:3\n</pre>',
     'https://example.com/src/a.ts:3',
-  ])('are not found in code and what leads elsewhere: %j', (answer) => {
+  ])('are not found in code and links to elsewhere: %j', (answer) => {
     expect(findCitations(answer)).toEqual([]);
   });
 
@@ -58,11 +58,27 @@ describe('the places that an answer names', () => {
     [String.raw`src/a\_b.py:3`, 'src/a_b.py:3'],
     ['src/__init__.py:3', 'src/__init__.py:3'],
     ['__init__.py:3 and __main__.py:4', '__init__.py:3'],
-  ])('are found wherever prose stands: %j', (answer, text) => {
+  ])('are found in any prose: %j', (answer, text) => {
     expect(findCitations(answer)[0]).toMatchObject({ text, certain: true });
   });
 
-  it('are kept apart from those that do not exist; the answer is not touched', async () => {
+  it('are looked up and listed in a number that a page can show, however many an answer holds', async () => {
+    let asked = 0;
+    const find = async (path: string) => {
+      asked++;
+      return { path, lines: 1e6 };
+    };
+    const existing = Array.from({ length: 20_000 }, (_, line) => `src/a.ts:${line + 1}`).join(' and ');
+    expect((await checkCitations(existing, find)).citations.length).toBeLessThanOrEqual(500);
+    expect(asked).toBe(1);
+    const gone = Array.from({ length: 20_000 }, (_, file) => `src/${file}.ts:1`).join(' and ');
+    const { missing } = await checkCitations(gone, async () => undefined);
+    expect(missing.length).toBeLessThanOrEqual(500);
+    const outline = Array.from({ length: 20_000 }, (_, line) => `line ${line + 1}`).join(', ');
+    expect(outlineCitations(outline, { path: 'a.ts', lines: 1e6 }).length).toBeLessThanOrEqual(500);
+  });
+
+  it('are separated from missing ones, and the answer stays unchanged', async () => {
     const answer =
       'In `src/a.ts:10`, (README.md:1-3), `gone.ts:3`, src/a.ts:11, src/a.ts:5-3, [a](gone.ts:4) and src/a.ts:0.';
     const { citations, missing } = await check(answer);
@@ -82,18 +98,18 @@ describe('the places that an answer names', () => {
     'at ArrayList.forEach(ArrayList.java:1511)',
     'at listOnTimeout (timers.js:557)',
     '#1 main at main.c:5',
-  ])('are not called missing where nothing says that they are files of the workspace: %s', async (text) => {
+  ])('are not reported missing if they may not be workspace files: %s', async (text) => {
     expect(await check(`Look:\n\n${text}`)).toEqual({ citations: [], missing: [] });
   });
 
-  it('are links wherever the workspace has the file, whatever it looks like', async () => {
+  it('are links if the workspace has the file, whatever the name looks like', async () => {
     const { citations } = await checkCitations('db.internal:2 and f(odd.name:3)', (path) =>
       Promise.resolve({ path, lines: 9 }),
     );
     expect(citations.map(({ text }) => text)).toEqual(['db.internal:2', 'odd.name:3']);
   });
 
-  it('are looked for in a hundred files at most', async () => {
+  it('are looked up in at most a hundred files', async () => {
     let asked = 0;
     const answer = Array.from({ length: 300 }, (_, index) => `f${index}.ts:1`).join(' ');
     const { missing } = await checkCitations(answer, () => {
@@ -103,7 +119,7 @@ describe('the places that an answer names', () => {
     expect([asked, missing.length]).toEqual([100, 100]);
   });
 
-  it('are asked for once a file, and by the name that the workspace has for it', async () => {
+  it("are looked up once per file and use the workspace's path", async () => {
     const asked: string[] = [];
     const { citations } = await checkCitations('a.ts:1 a.ts:2 a.ts:99', (path) => {
       asked.push(path);
@@ -125,7 +141,7 @@ describe('the places that an answer names', () => {
 });
 
 describe('the outline of a summary', () => {
-  it('leads to the lines of its file that exist', () => {
+  it('links to lines of its file that exist', () => {
     const summary = '- **Lines 1–4 (`f`)**: a\n- **Lines 5–10**: b\n- **line 3**, lines 9-11 and lines 4';
     expect(outlineCitations(summary, { path: 'src/a.ts', lines: 10 })).toEqual([
       { text: 'Lines 1–4', path: 'src/a.ts', line: 1, endLine: 4 },

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { AdaptiveDebounce, CompletionCache } from '../../../extension/completion/cache.ts';
-import { type Moment, momentAt, worthAsking } from '../../../extension/completion/moment.ts';
+import { joined, type Moment, momentAt, worthAsking } from '../../../extension/completion/moment.ts';
 import { limits } from '../../../extension/limits.ts';
 import { Position } from './vscode.ts';
 
@@ -19,8 +19,17 @@ const documentOf = (lines: string[], languageId = 'typescript') => ({
   lineAt: (line: number) => ({ text: lines[line] ?? '' }),
 });
 
-describe('the place of the cursor', () => {
-  it('is described by the text before and after, and its line', () => {
+it('sees the other cells of a notebook', () => {
+  const cells = [['import os'], ['a = 1', 'b = '], ['print(b)']].map((lines) => documentOf(lines, 'python'));
+  const [, own] = cells;
+  if (own === undefined) throw new Error('there are three cells');
+  const { document, firstLine } = joined(cells, own);
+  const { prefix, suffix } = momentAt(document, new Position(firstLine + 1, 4));
+  expect([prefix, suffix]).toEqual(['import os\n\na = 1\nb = ', '\n\nprint(b)']);
+});
+
+describe("the cursor's position", () => {
+  it('has the text before and after it, and its line', () => {
     expect(moment('a\nconst x = |;\nb')).toEqual({
       languageId: 'typescript',
       prefix: 'a\nconst x = ',
@@ -30,7 +39,7 @@ describe('the place of the cursor', () => {
     });
   });
 
-  it('has a prefix that starts at the same line while one types on, so that cached prompts stay usable', () => {
+  it('has a prefix that starts at the same line while the user types, so the cached prompt stays usable', () => {
     const lines = Array.from({ length: 1000 }, (_, index) => `line ${index}`);
     const start = (line: number) => momentAt(documentOf(lines), new Position(line, 0)).prefix.split('\n')[0];
     expect(start(10)).toBe('line 0');
@@ -41,14 +50,14 @@ describe('the place of the cursor', () => {
     expect(used).toBeLessThanOrEqual(limits.completion.prefixLines + 1);
   });
 
-  it('is bounded in characters too, for files of one line', () => {
+  it('is limited in characters too, for one-line files', () => {
     const long = momentAt(documentOf(['x'.repeat(1_000_000)]), new Position(0, 500_000));
     expect(long.prefix.length).toBeLessThanOrEqual(limits.completion.prefixChars);
     expect(long.prefix.length).toBeGreaterThan(limits.completion.prefixChars / 2);
     expect(long.suffix).toHaveLength(limits.completion.suffixChars);
   });
 
-  it('never cuts a character of two halves', () => {
+  it('never splits a surrogate pair', () => {
     const faces = '😀'.repeat(limits.completion.suffixChars);
     for (const lead of ['', 'x']) {
       const { prefix, suffix } = momentAt(documentOf([faces + lead + faces]), new Position(0, faces.length));
@@ -56,13 +65,13 @@ describe('the place of the cursor', () => {
     }
   });
 
-  it('takes the selected item of the suggestion widget for typed', () => {
+  it("treats the suggestion widget's selected item as typed", () => {
     const found = momentAt(documentOf(['foo.le']), new Position(0, 6), { text: 'length', startCharacter: 4 });
     expect(found.prefix).toBe('foo.length');
   });
 });
 
-describe('whether a suggestion is asked for', () => {
+describe('the decision to request a suggestion', () => {
   it.each([
     ['at the end of a line', 'const x = |'],
     ['before closing brackets and quotes', 'call(a, |);'],
@@ -83,7 +92,7 @@ describe('whether a suggestion is asked for', () => {
     expect(worthAsking(moment(text), false)).toBe(false);
   });
 
-  it('yes before more text on the line when the model fills gaps', () => {
+  it('yes before more text on the line, if the model can fill in the middle', () => {
     expect(worthAsking(moment('const | = compute();'), true)).toBe(true);
   });
 });
@@ -93,13 +102,13 @@ describe('the cache of suggestions', () => {
 
   const whole = (...texts: string[]) => texts.map((text) => ({ text, replaces: 0 }));
 
-  it('answers at the same place', () => {
+  it('hits at the same position', () => {
     const cache = new CompletionCache();
     cache.put(place('const x = '), ['compute(a);', 'run();']);
     expect(cache.get(place('const x = '))).toEqual(whole('compute(a);', 'run();'));
   });
 
-  it('answers with the rest while the user types along one of them', () => {
+  it('returns the rest while the user types along a suggestion', () => {
     const cache = new CompletionCache();
     cache.put(place('const x = '), ['compute(a);', 'count;']);
     expect(cache.get(place('const x = co'))).toEqual(whole('mpute(a);', 'unt;'));
@@ -107,7 +116,7 @@ describe('the cache of suggestions', () => {
     expect(cache.get(place('const x = con'))).toBeUndefined();
   });
 
-  it('answers over the bracket that the editor adds when its other half is typed', () => {
+  it('hits across a bracket that the editor closes automatically', () => {
     const cache = new CompletionCache();
     cache.put(place('x = ', ';\n'), ['compute(a)']);
     expect(cache.get(place('x = compute(', ');\n'))).toEqual([{ text: 'a)', replaces: 1 }]);
@@ -115,7 +124,7 @@ describe('the cache of suggestions', () => {
     expect(cache.get(place('y = f([', ']))'))).toEqual([{ text: 'b], c)', replaces: 2 }]);
   });
 
-  it('does not answer for another suffix, another document or once all is typed', () => {
+  it('misses for another suffix, another document, or once all is typed', () => {
     const cache = new CompletionCache();
     cache.put(place('x = ', ';'), ['y']);
     expect(cache.get(place('x = ', ''))).toBeUndefined();
@@ -123,13 +132,13 @@ describe('the cache of suggestions', () => {
     expect(cache.get(place('x = y', ';'))).toBeUndefined();
   });
 
-  it('remembers that there was nothing to suggest', () => {
+  it('caches an empty result', () => {
     const cache = new CompletionCache();
     cache.put(place('x'), []);
     expect(cache.get(place('x'))).toEqual([]);
   });
 
-  it('forgets the least recently used', () => {
+  it('evicts the least recently used entry', () => {
     const cache = new CompletionCache();
     for (let index = 0; index < limits.completion.cacheEntries; index++) cache.put(place(`p${index}\n`), ['t']);
     cache.get(place('p0\n'));
@@ -139,7 +148,7 @@ describe('the cache of suggestions', () => {
     expect(cache.get(place('p1\n'))).toBeUndefined();
   });
 
-  it('keeps the newest answer for a place', () => {
+  it('keeps the newest entry for a position', () => {
     const cache = new CompletionCache();
     cache.put(place('x'), ['old']);
     cache.put(place('x'), ['new']);
@@ -148,15 +157,15 @@ describe('the cache of suggestions', () => {
   });
 });
 
-describe('the pause before asking', () => {
-  it('is what the user set while answers are fast', () => {
+describe('the debounce', () => {
+  it("is the user's setting while answers are fast", () => {
     const debounce = new AdaptiveDebounce();
     expect(debounce.delayMs(50)).toBe(50);
     debounce.note(60);
     expect(debounce.delayMs(50)).toBe(50);
   });
 
-  it('grows with slow answers, within bounds, and shrinks again', () => {
+  it('grows with slow answers, up to a limit, and shrinks again', () => {
     const debounce = new AdaptiveDebounce();
     debounce.note(800);
     expect(debounce.delayMs(50)).toBe(400);
@@ -166,7 +175,7 @@ describe('the pause before asking', () => {
     expect(debounce.delayMs(50)).toBe(50);
   });
 
-  it('is never less than what the user set', () => {
+  it("is never below the user's setting", () => {
     const debounce = new AdaptiveDebounce();
     debounce.note(10_000);
     expect(debounce.delayMs(2_000)).toBe(2_000);

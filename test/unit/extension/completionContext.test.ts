@@ -9,7 +9,7 @@ interface Passage {
   text: string;
 }
 
-/** A document as far as it is needed; it can be opened by its address. */
+/** A partial document that can be opened by its URI. */
 function documentOf(name: string, text: string, scheme = 'file') {
   const lines = text.split('\n');
   const uri = Object.assign(Uri.parse(`${scheme}:///${name}`), { scheme });
@@ -21,19 +21,22 @@ function documentOf(name: string, text: string, scheme = 'file') {
 type Document = ReturnType<typeof documentOf>;
 
 const contexts: CompletionContext[] = [];
-/** `search`: what the index finds, and when. */
+/** `search`: the index's results, and when they arrive. */
 function setUp(search: (around: string) => Promise<Passage[]> = () => Promise.resolve([])) {
   const context = new CompletionContext({ search } as unknown as RepositoryIndex, log);
   contexts.push(context);
   const snippets = (document: Document, line: number, maxChars = 10_000) =>
     context.snippets(document as never, new Position(line, 0) as never, maxChars);
-  return { snippets };
+  /** What a pause of typing does; `isRead`: the engine read the prompt with what was found. */
+  const pause = (document: Document, line: number, isRead = true) =>
+    context.refresh(document as never, new Position(line, 0) as never, 10_000, async () => isRead);
+  return { snippets, pause };
 }
 
-const visit = (document: Document) => events.activeEditor.fire({ document });
+const visit = (document: Document) => events.activeEditor.fire({ document } as never);
 const edit = (document: Document, line: number) =>
-  events.document.fire({ document, contentChanges: [{ range: { start: { line } } }] });
-/** What go to definition finds for any name. */
+  events.document.fire({ document, contentChanges: [{ range: { start: { line } } }] } as never);
+/** Sets the result of Go to Definition for any name. */
 const defines = (find: (uri: Uri, position: Position) => unknown) =>
   commands.answers.set('vscode.executeDefinitionProvider', (uri, position) => find(uri as Uri, position as Position));
 
@@ -47,7 +50,7 @@ afterEach(() => {
 });
 
 describe('the context of a completion', () => {
-  it('has the definitions of names at the cursor that lie in other files', async () => {
+  it('contains definitions from other files of names at the cursor', async () => {
     const other = documentOf('shop.ts', 'first\nfunction place() {\n  return 1;\n}\n\nlast\nbeyond');
     const own = documentOf('a.ts', 'const x = place();');
     defines((_, { character }) =>
@@ -58,7 +61,7 @@ describe('the context of a completion', () => {
     ]);
   });
 
-  it('understands definitions that come as links, and leaves out those of the same file', async () => {
+  it('reads definitions given as links, and leaves out those of the same file', async () => {
     const other = documentOf('shop.ts', 'place');
     const own = documentOf('a.ts', 'place\nbasket');
     const start = new Range(new Position(0, 0), new Position(0, 5));
@@ -68,7 +71,7 @@ describe('the context of a completion', () => {
     expect(await setUp().snippets(own, 1)).toEqual([{ path: 'shop.ts', text: 'place' }]);
   });
 
-  it('has stretches of visited files that share words with the lines at the cursor', async () => {
+  it('contains chunks of visited files that share words with the lines at the cursor', async () => {
     const { snippets } = setUp();
     const own = documentOf('a.ts', likeWords);
     for (const document of [documentOf('like.ts', likeWords), documentOf('unlike.ts', 'zebra'), own]) visit(document);
@@ -76,7 +79,7 @@ describe('the context of a completion', () => {
     expect(await snippets(own, 0)).toEqual([{ path: 'like.ts', text: likeWords }]);
   });
 
-  it('has the places of recent edits in other files, each stretch once', async () => {
+  it('contains recent edits in other files, each chunk once', async () => {
     const { snippets } = setUp();
     const lines = Array.from({ length: 60 }, (_, i) => `line ${i}`);
     const other = documentOf('other.ts', lines.join('\n'));
@@ -86,7 +89,7 @@ describe('the context of a completion', () => {
     expect(await snippets(own, 0)).toEqual([{ path: 'other.ts', text: lines.slice(28, 39).join('\n') }]);
   });
 
-  it('has what the index finds for the lines at the cursor, but for the file itself', async () => {
+  it('contains what the index finds for the lines at the cursor, except in the file itself', async () => {
     const asked: string[] = [];
     const { snippets } = setUp((around) => {
       asked.push(around);
@@ -99,20 +102,30 @@ describe('the context of a completion', () => {
     expect(asked).toEqual(['above\ncursor']);
   });
 
-  it('gathers once for a line, and again for the next', async () => {
+  it('stays while keys are typed, and changes in a pause that the engine used to read it', async () => {
     let searches = 0;
-    const { snippets } = setUp(() => {
+    const { snippets, pause } = setUp(() => {
       searches += 1;
       return Promise.resolve([{ path: 'b.ts', text: `found ${searches}` }]);
     });
     const own = documentOf('a.ts', 'one\ntwo');
     await snippets(own, 0);
-    await snippets(own, 0);
-    expect(searches).toBe(1);
-    expect(await snippets(own, 1)).toEqual([{ path: 'b.ts', text: 'found 2' }]);
+    expect(await snippets(own, 1)).toEqual([{ path: 'b.ts', text: 'found 1' }]);
+    await pause(own, 1, false);
+    expect(await snippets(own, 1)).toEqual([{ path: 'b.ts', text: 'found 1' }]);
+    await pause(own, 1);
+    expect(await snippets(own, 0)).toEqual([{ path: 'b.ts', text: 'found 3' }]);
   });
 
-  it('keeps what stays in its place and puts what is new last, so that the prompt begins as before', async () => {
+  it('is of each file: who comes back finds what the engine has read', async () => {
+    const { snippets } = setUp((around) => Promise.resolve([{ path: 'b.ts', text: `for ${around}` }]));
+    const [first, second] = [documentOf('one.ts', 'one'), documentOf('two.ts', 'two')];
+    await snippets(first, 0);
+    expect(await snippets(second, 0)).toEqual([{ path: 'b.ts', text: 'for two' }]);
+    expect(await snippets(first, 0)).toEqual([{ path: 'b.ts', text: 'for one' }]);
+  });
+
+  it("keeps known snippets in place and appends new ones, so the prompt's prefix stays the same", async () => {
     const answers: Passage[][] = [
       [
         { path: 'b.ts', text: 'b' },
@@ -123,13 +136,14 @@ describe('the context of a completion', () => {
         { path: 'c.ts', text: 'c' },
       ],
     ];
-    const { snippets } = setUp(() => Promise.resolve(answers.shift() ?? []));
+    const { snippets, pause } = setUp(() => Promise.resolve(answers.shift() ?? []));
     const own = documentOf('a.ts', 'one\ntwo');
     await snippets(own, 0);
+    await pause(own, 1);
     expect((await snippets(own, 1)).map(({ path }) => path)).toEqual(['c.ts', 'd.ts']);
   });
 
-  it('has no more than is asked for', async () => {
+  it('respects the limit on characters', async () => {
     const { snippets } = setUp(() =>
       Promise.resolve([
         { path: 'b.ts', text: 'x'.repeat(80) },
@@ -139,7 +153,7 @@ describe('the context of a completion', () => {
     expect((await snippets(documentOf('a.ts', 'one'), 0, 100)).map(({ path }) => path)).toEqual(['b.ts']);
   });
 
-  it('is not waited for past the deadline: what comes later serves the next key', async () => {
+  it('is not awaited past the deadline; late results serve the next key', async () => {
     let answer: (passages: Passage[]) => void = () => {};
     const late = new Promise<Passage[]>((resolve) => {
       answer = resolve;
@@ -151,7 +165,7 @@ describe('the context of a completion', () => {
     await expect.poll(() => snippets(own, 0)).toEqual([{ path: 'b.ts', text: 'late' }]);
   });
 
-  it('does without definitions that a language extension is slow to find', async () => {
+  it('skips definitions of a slow language extension', async () => {
     defines(() => new Promise(() => {}));
     const { snippets } = setUp(() => Promise.resolve([{ path: 'b.ts', text: 'found' }]));
     const own = documentOf('a.ts', 'place');
@@ -159,14 +173,15 @@ describe('the context of a completion', () => {
     await expect.poll(() => snippets(own, 0)).toEqual([{ path: 'b.ts', text: 'found' }]);
   });
 
-  it('goes on with what it had when gathering fails', async () => {
+  it('keeps the previous snippets if gathering fails', async () => {
     let fails = false;
-    const { snippets } = setUp(() =>
+    const { snippets, pause } = setUp(() =>
       fails ? Promise.reject(new Error('gone')) : Promise.resolve([{ path: 'b.ts', text: 'found' }]),
     );
     const own = documentOf('a.ts', 'one\ntwo');
     await snippets(own, 0);
     fails = true;
+    await expect(pause(own, 1)).rejects.toThrow('gone');
     expect(await snippets(own, 1)).toEqual([{ path: 'b.ts', text: 'found' }]);
   });
 });

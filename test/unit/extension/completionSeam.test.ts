@@ -1,4 +1,4 @@
-/** What the user sees of a completion, through the extension's provider and the engine's own completion, with a scripted model. */
+/** What the user sees of a completion, from the extension's provider and the engine's completion with a scripted model. */
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { grammarOf } from '../../../engine/index/syntax/grammars.ts';
 import { withTree } from '../../../engine/index/syntax/source.ts';
@@ -26,18 +26,18 @@ interface Place extends Pick<BlockPlace, 'path' | 'languageId' | 'prefix' | 'suf
   readonly written: string;
 }
 
-/** The text of the first suggestion, put in as VS Code would. */
+/** The text of the first suggestion. */
 async function shownAt({ path, languageId, prefix, suffix, written }: Place): Promise<string> {
   const { decoder } = replying(tokenizer, () => [...Buffer.from(written), tokenizer.require('<end>')]);
   const scheduler = schedulerOf(decoder);
   const client = {
-    warmModel: { id: 'scripted', fillInTheMiddle: true },
+    completionModel: { id: 'scripted', fillInTheMiddle: true },
     complete: (params: CompleteParams) => {
       const request = { ...completeParams.parse(params), stopStrings: [], sampling: greedy, random: Math.random };
       return complete(scheduler, tokenizer, 4096, request);
     },
   };
-  const context = { snippets: async () => [] };
+  const context = { snippets: async () => [], refresh: async () => {} };
   const provider = new CompletionProvider({ current: client } as never, log, context, () => {});
   const lines = (prefix + suffix).split('\n');
   const document = {
@@ -71,7 +71,7 @@ beforeEach(() => {
 const placesALanguage = 63;
 
 describe('a shown suggestion', () => {
-  it.each(blockLanguages)('parses wherever the file did: generated blocks in %s', async (languageId) => {
+  it.each(blockLanguages)('leaves a file that parses parsing: generated blocks in %s', async (languageId) => {
     const random = seededRandom(11);
     const wrong: object[] = [];
     for (let i = 0; i < placesALanguage; i++) {
@@ -85,13 +85,13 @@ describe('a shown suggestion', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('of the issue: has the bracket that the file lacks', async () => {
+  it('contains the bracket that the file lacks', async () => {
     const place = { path: 'a.ts', languageId: 'typescript', prefix: 'function f(a) {\n  if (a) {', suffix: '\n}\n' };
     expect(await shownAt({ ...place, written: '\n    return 1;\n  }' })).toBe('\n    return 1;\n  }');
   });
 });
 
 beforeAll(async () => {
-  // Grammars are read from the disk once.
+  // Loads the grammars once.
   for (const languageId of blockLanguages) await parses(blockPlace(languageId, seededRandom(1)).path, '');
 });

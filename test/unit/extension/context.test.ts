@@ -20,7 +20,7 @@ const focus = (over: Partial<Focus> = {}): Focus => ({
   ...over,
 });
 
-/** A character is a token, line ends included. */
+/** One token per character, including line ends. */
 function candidate(over: Partial<Candidate> & { lines: readonly string[] }): Candidate {
   const tokens = over.lines.reduce((sum, line) => sum + line.length + 1, 0);
   const shape = { firstLine: 1, fileLines: over.lines.length, centre: 0, tokens, divisible: true } as const;
@@ -28,14 +28,14 @@ function candidate(over: Partial<Candidate> & { lines: readonly string[] }): Can
 }
 const lines = (count: number, text = 'abcdefghi') => Array.from({ length: count }, () => text);
 
-describe('what goes with a question', () => {
+describe('the context of a question', () => {
   const attached = (of: Focus, tokens: number) => {
     const source = focusSource(of);
     const [chosen] = plan([candidate(source)], tokens).chosen;
     return chosen && attachmentOf(chosen);
   };
 
-  it('is the whole file where it fits', () => {
+  it('is the whole file if it fits', () => {
     const { text, detail, label, id, firstLine } = attached(focus(), 10_000) ?? {};
     expect([text?.split('\n').length, detail, label, id, firstLine]).toEqual([
       100,
@@ -46,15 +46,15 @@ describe('what goes with a question', () => {
     ]);
   });
 
-  it('is what the user looks at where it does not', () => {
+  it("is the visible part if the file doesn't fit", () => {
     const { text, detail, firstLine } = attached(focus(), 90) ?? {};
     expect(text?.length).toBeLessThanOrEqual(90);
-    // Eleven lines of eight characters, around the middle of what is visible.
+    // Eleven lines of eight characters around the middle of the visible range.
     expect(text?.split('\n')[5]).toBe('line 51');
     expect([detail, firstLine]).toEqual(['lines 46 to 56 of 100', 46]);
   });
 
-  it('is a quarter the open file where something was found, more where it is asked about, and no line twice', () => {
+  it('gives a quarter to the open file if the search found something, more if the question is about it, and no line twice', () => {
     const offered = [
       candidate({ id: 'open', tier: 'editor', lines: lines(50), path: 'a' }),
       candidate({ id: 'f', tier: 'found', lines: lines(10), path: 'a', firstLine: 31, divisible: false }),
@@ -69,7 +69,7 @@ describe('what goes with a question', () => {
     expect(ids(true)[0]).toEqual(['open', 119]);
   });
 
-  it('is the selection where there is one, the start of one that is too long', () => {
+  it('is the selection if there is one, or the start of a long one', () => {
     const { text, label, firstLine } = attached(focus({ selection: { start: 9, end: 11 } }), 10_000) ?? {};
     expect([text, label, firstLine]).toEqual(['line 10\nline 11\nline 12', 'a.ts:10–12', 10]);
     const long = attached(focus({ selection: { start: 9, end: 99 } }), 40);
@@ -77,12 +77,12 @@ describe('what goes with a question', () => {
     expect(long?.text.length).toBeLessThanOrEqual(40);
   });
 
-  it('is cut within a line that is too long alone', () => {
+  it('is cut within a line if one line is too long', () => {
     const long = focus({ lines: ['x'.repeat(1_000)], visible: { start: 0, end: 0 } });
     expect(attached(long, 50)?.text).toHaveLength(50);
   });
 
-  it('never has more tokens than there is room for, whatever is offered', () => {
+  it('never exceeds the token budget', () => {
     for (let room = 0; room < 400; room += 7) {
       const offered = [
         candidate({ id: 'a', lines: lines(30) }),
@@ -97,7 +97,7 @@ describe('what goes with a question', () => {
     }
   });
 
-  it('has room for a short file beside a long one that was asked for first', () => {
+  it('has room for a short file beside a long mentioned one', () => {
     const { chosen } = plan(
       [candidate({ id: 'long', lines: lines(90) }), candidate({ id: 'short', lines: lines(3) })],
       200,
@@ -108,7 +108,7 @@ describe('what goes with a question', () => {
     ]);
   });
 
-  it('takes what was found whole or not at all, the best first, in the room that the rest leaves', () => {
+  it('takes search results whole, best first, within the remaining budget', () => {
     const found = [5, 30, 6].map((count, index) =>
       candidate({ id: `f${index}`, lines: lines(count), tier: 'found', divisible: false }),
     );
@@ -117,7 +117,7 @@ describe('what goes with a question', () => {
     expect(omitted.map(({ id }) => id)).toEqual(['f1']);
   });
 
-  it('leaves room for what was found beside a file that only happens to be open', () => {
+  it('leaves room for search results beside a file that is merely open', () => {
     const open = candidate({ id: 'open', lines: lines(90), tier: 'editor' });
     const found = candidate({ id: 'found', lines: lines(8), tier: 'found', divisible: false });
     expect(plan([open, found], 200).chosen.map(({ candidate: { id } }) => id)).toEqual(['open', 'found']);
@@ -125,8 +125,8 @@ describe('what goes with a question', () => {
   });
 });
 
-describe('the room for what goes along', () => {
-  it("is a share of the model's true window, less on a processor", () => {
+describe('the token budget of the context', () => {
+  it("is a share of the model's context window, smaller on a CPU", () => {
     expect(contextBudget({ contextTokens: 10_000, backend: 'webgpu' }, 0)).toBe(4_000);
     expect(contextBudget({ contextTokens: 10_000, backend: 'onnx' }, 0)).toBe(limits.question.cpuAttachmentTokens);
     expect(contextBudget({ contextTokens: 1_000, backend: 'onnx' }, 0)).toBe(400);
@@ -134,12 +134,12 @@ describe('the room for what goes along', () => {
     expect(contextBudget(undefined, 0)).toBeGreaterThan(0);
   });
 
-  it('shrinks as the conversation fills the window, and half of it stays', () => {
+  it('shrinks as the conversation fills the window, down to half', () => {
     expect(contextBudget({ contextTokens: 10_000, backend: 'webgpu' }, 4_500)).toBe(3_000);
     expect(contextBudget({ contextTokens: 10_000, backend: 'webgpu' }, 9_000)).toBe(2_000);
   });
 
-  it('is counted by the model, and estimated on the safe side where it cannot be asked', async () => {
+  it('is counted by the model, or estimated conservatively without one', async () => {
     const text = 'one two three';
     const counting = clientOf();
     const host = hostOf(counting);
@@ -177,14 +177,14 @@ describe('a question about the repository', () => {
   };
   const labels = ({ attachments }: Gathered) => attachments.map(({ label }) => label);
 
-  it('goes with what a search finds, each with its lines', async () => {
+  it('gets the search results with their lines', async () => {
     const gathered = await gathererOf(repository).gatherer.gather('Who lights the lamp?', emptyConversation('c'));
     expect(labels(gathered)).toEqual(['lamp.ts:3–4', 'light.ts:3–4']);
     expect(gathered.attachments[0]).toMatchObject({ path: 'src/lamp.ts', firstLine: 3, detail: 'lines 3 to 4' });
     expect([asked, gathered.omitted]).toEqual([['Who lights the lamp?'], []]);
   });
 
-  it('has the map where it is about the whole, once a conversation', async () => {
+  it('gets the repository map once a conversation, if it is about the whole', async () => {
     const { gatherer } = gathererOf(repository);
     const conversation = emptyConversation('c');
     const { attachments, omitted } = await gatherer.gather('What is this project?', conversation);
@@ -204,11 +204,11 @@ describe('a question about the repository', () => {
     ]);
   });
 
-  it('is not searched for when the user says what it is about, switched it off, or took its chip away', async () => {
+  it('is not searched for with a mention, with the setting off, or without the chip', async () => {
     const { gatherer, tracker } = gathererOf(repository);
     const before = asked.length;
     const particular = await gatherer.gather('What is in @problems?', emptyConversation('c'));
-    expect(particular).toEqual({ attachments: [], omitted: ['@problems: there is no such thing'] });
+    expect(particular).toEqual({ attachments: [], omitted: ['@problems: not found'] });
     expect(gatherer.chips('x').map(({ label }) => label)).toEqual(['Repository']);
     settings.set('hearth.chat.searchWorkspace', false);
     expect(labels(await gatherer.gather('What?', emptyConversation('c')))).toEqual([]);
@@ -259,14 +259,14 @@ describe('mentions', () => {
     expect(found(question)).toEqual([]);
   });
 
-  it('are read back as they are written', () => {
+  it('are parsed as they are written', () => {
     for (const value of ['src/a.ts', 'my file.ts', 'a/(group)/b.ts', 'ends.with.', 'übung.py']) {
       expect(parseMentions(`see ${mentionText('file', value)}, please`)).toMatchObject([{ kind: 'file', value }]);
     }
     expect(mentionText('diff')).toBe('@diff');
   });
 
-  it('are offered by the nearness of what is typed: the beginning of the name, then any part, then letters in order', () => {
+  it('are ranked by match: prefix, substring, then letters in order', () => {
     const paths = [
       'docs/other.md',
       'docs/chart.md',

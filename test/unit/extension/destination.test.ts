@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { codeBlock } from '../../../extension/edits/codeBlock.ts';
 import { type Candidate, destination, mayCreate } from '../../../extension/edits/destination.ts';
-import { staysBelow } from '../../../extension/edits/target.ts';
-import { terminalLine } from '../../../extension/edits/terminal.ts';
+import { staysBelow, terminalLine } from '../../../extension/edits/target.ts';
 
 const python: Candidate = { path: 'sums.py', languageId: 'python', symbols: ['total'] };
 const script: Candidate = { path: 'web/app.ts', languageId: 'typescript', symbols: ['start'] };
@@ -16,7 +15,7 @@ function where(before: string, info: string, code: string, candidates = [python]
 }
 const newFile = (path: string) => ({ kind: 'new', path });
 
-describe('the file that code of an answer is for', () => {
+describe('the target file of a code block', () => {
   const code = 'export const a = 1;';
   it.each([
     ['the fence names it', 'Here:', 'js title="play/util.js"', code],
@@ -26,41 +25,41 @@ describe('the file that code of an answer is for', () => {
     ['the line above is nothing else', '**play/util.js**:', 'js', code],
     ['the answer says to create it', 'Then create `play/util.js` with this:', 'javascript', code],
     ['a comment on the first line names it', 'Here:', 'js', `// play/util.js\n${code}`],
-  ])('is the new file where %s', (_, before, info, text) => {
+  ])('is a new file if %s', (_, before, info, text) => {
     expect(where(before, info, text)).toEqual(newFile('play/util.js'));
   });
 
-  it('is the file of the workspace that the answer means', () => {
+  it('is the workspace file that the answer names', () => {
     expect(where('In `util.js`:', 'js', code, [python], [['util.js', 'play/util.js']])).toEqual({
       kind: 'file',
       path: 'play/util.js',
     });
   });
 
-  it('leaves the path out of the code', () => {
+  it('removes the path from the code', () => {
     expect(codeBlock('```js\n// a/b.js\nlet x;\n```', '// a/b.js\nlet x;').code).toBe('let x;');
     expect(codeBlock('', '# Adds two numbers.\nx').code).toBe('# Adds two numbers.\nx');
   });
 
-  it('is the attached file of that language', () => {
+  it('is the attached file with that language', () => {
     expect(where('Here:', 'py', 'x = 1')).toEqual({ kind: 'file', path: 'sums.py' });
     expect(where('Here:', '', 'x = 1')).toEqual({ kind: 'file', path: 'sums.py' });
     expect(where('Here:', 'js', code, [python, script])).toEqual({ kind: 'file', path: 'web/app.ts' });
   });
 
-  it('is asked for where the language is another', () => {
+  it('asks the user if the language differs', () => {
     const choices = [{ kind: 'file', path: 'sums.py' }, { kind: 'untitled' }];
     expect(where('Here:', 'json', '{}')).toEqual({ kind: 'ask', choices });
     expect(where('With Node.js:', 'js', code)).toEqual({ kind: 'ask', choices });
   });
 
-  it('is the one of several that defines the symbol, else asked for', () => {
+  it('is the one file that defines the symbol; otherwise asks the user', () => {
     const other = { path: 'mean.py', languageId: 'python', symbols: ['mean'] };
     expect(where('Here:', 'py', 'def mean():\n    pass', [python, other])).toEqual({ kind: 'file', path: 'mean.py' });
     expect(where('Here:', 'py', 'def fresh():\n    pass', [python, other])).toMatchObject({ kind: 'ask' });
   });
 
-  it('is the terminal for a shell block, whatever file is mentioned', () => {
+  it('is the terminal for a shell block, whatever file the answer names', () => {
     expect(where('Then run `sums.py`:', 'bash', 'python sums.py', [python], [['sums.py', 'sums.py']])).toEqual({
       kind: 'terminal',
     });
@@ -78,7 +77,7 @@ describe('the file that code of an answer is for', () => {
     'a\\..\\..\\b.js',
   ])('is never %s', (path) => expect(mayCreate(path)).toBe(false));
 
-  it('is never reached through a link that leaves the folder', async () => {
+  it('never follows a link out of the folder', async () => {
     const root = mkdtempSync(join(tmpdir(), 'hearth-links-'));
     const [inside, outside] = [join(root, 'in'), join(root, 'out')];
     for (const folder of [inside, outside, join(inside, 'sub'), join(inside, '.git')]) mkdirSync(folder);
@@ -92,11 +91,11 @@ describe('the file that code of an answer is for', () => {
 });
 
 describe('a command in the terminal', () => {
-  it('is one line, without its prompt', () => {
+  it('is one line without its prompt sign', () => {
     expect(terminalLine('$ npm test\n')).toBe('npm test');
     expect(terminalLine('# Tests\nnpm run \\\n  test')).toBe('npm run test');
   });
-  it('is none where pasting would run it', () => {
+  it('is refused if pasting would run it', () => {
     expect(terminalLine('cd a\nls')).toBeUndefined();
     expect(terminalLine('ls\u0003x')).toBeUndefined();
     expect(terminalLine('ls\rx')).toBeUndefined();

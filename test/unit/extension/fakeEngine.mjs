@@ -15,7 +15,7 @@ const card = (id) => ({
   parameters: 135e6,
   weightBytes: 1e8,
   thinkingModes: id.endsWith('thinker') ? ['off', 'on'] : ['off'],
-  fillInTheMiddle: false,
+  fillInTheMiddle: id.includes('coder'),
   chat: true,
   toolCalling: id.endsWith('thinker'),
   notes: [],
@@ -33,9 +33,12 @@ const entry = (id, state) => ({
   fit: { verdict: 'good', reason: 'Fits.' },
   recommended: id === 'small',
   embedding: id === env.FAKE_EMBEDDING,
+  fillInTheMiddle: id.startsWith('coder'),
 });
 let loaded;
+let completing;
 let entries = [entry('small', env.FAKE_MODEL_STATE ?? 'present'), entry('thinker', 'absent')];
+if (env.FAKE_CODER) entries.push(entry('coder', env.FAKE_CODER));
 if (env.FAKE_EMBEDDING) entries.push(entry(env.FAKE_EMBEDDING, 'absent'));
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const fail = (code, message) => new ResponseError(-32000, message, { code });
@@ -51,7 +54,7 @@ rpc.onRequest('status', () => ({
   residentBytes: 1,
   cacheBytes: 0,
 }));
-rpc.onRequest('load', async ({ model }) => {
+rpc.onRequest('load', async ({ model, role = 'chat' }) => {
   rpc.sendNotification('progress', {
     task: 'load',
     subject: model,
@@ -62,8 +65,9 @@ rpc.onRequest('load', async ({ model }) => {
   });
   if (model === 'broken') throw fail('out-of-memory', 'The model does not fit.');
   await sleep(5);
-  loaded = card(model);
-  return loaded;
+  if (role === 'chat') loaded = card(model);
+  else completing = card(model);
+  return card(model);
 });
 // Answers with the token, as no real server does, so that a test sees which one it was given.
 rpc.onRequest('startServer', ({ port, token }) => {
@@ -83,13 +87,16 @@ rpc.onRequest('connect', async ({ url, token, model = 'one', contextTokens = 409
   loaded = { ...card(model), id: `remote:${url}#${model}`, backend: 'remote', host, contextTokens };
   return loaded;
 });
-rpc.onRequest('unload', () => {
-  loaded = undefined;
+rpc.onRequest('unload', ({ role }) => {
+  if (role !== 'completion') loaded = undefined;
+  completing = undefined;
   return null;
 });
 rpc.onRequest('clearCache', () => ({ files: 3, bytes: 2_500_000 }));
 rpc.onRequest('listModels', () => entries);
+let failedPulls = 0;
 rpc.onRequest('pullModel', async ({ model }, token) => {
+  if (failedPulls++ < Number(env.FAKE_PULL_FAILURES ?? 0)) throw fail('unavailable', 'There is no network.');
   for (let done = 1; done <= 4; done++) {
     if (token.isCancellationRequested) throw fail('cancelled', 'The request was cancelled.');
     rpc.sendNotification('progress', {
@@ -115,6 +122,7 @@ rpc.onRequest('complete', async ({ prefix, multiline, candidates, confidence }, 
     while (!token.isCancellationRequested) await sleep(2);
     throw fail('cancelled', 'The request was cancelled.');
   }
+  if (prefix.includes('WHO')) return { text: (completing ?? loaded).id, finish: 'stop', statistics: figures };
   if (prefix.includes('INVALID')) return { text: 5 };
   if (prefix.includes('CYCLE'))
     return {

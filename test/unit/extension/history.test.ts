@@ -4,11 +4,17 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { apply, emptyConversation, type JournalRecord, replay } from '../../../extension/chat/conversation.ts';
-import { Journal, parseJournal, readJournal } from '../../../extension/chat/journal.ts';
-import { conversationMarkdown, titleOf } from '../../../extension/chat/library.ts';
-import { chatItems } from '../../../extension/chat/sessions.ts';
-import { ChatStore } from '../../../extension/chat/store.ts';
+import { lineRange } from '../../../engine/index/question/planner.ts';
+import {
+  apply,
+  distinctLabels,
+  emptyConversation,
+  type JournalRecord,
+  replay,
+  titleOf,
+} from '../../../extension/chat/conversation.ts';
+import { chatItems, conversationMarkdown } from '../../../extension/chat/sessions.ts';
+import { ChatStore, Journal, parseJournal, readJournal } from '../../../extension/chat/store.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
 
 let folder = '';
@@ -65,8 +71,8 @@ const story: JournalRecord[] = [
 
 const quiet = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} };
 
-describe('a conversation told by its journal', () => {
-  it('is what happened, with the answer that breaks off marked as interrupted', () => {
+describe('a conversation replayed from its journal', () => {
+  it('has all turns, and marks an unfinished answer as interrupted', () => {
     const { turns } = replay('c', story);
     expect(turns.map(({ view }) => [view.question, view.thinking, view.answer, view.model, view.outcome.kind])).toEqual(
       [
@@ -77,23 +83,23 @@ describe('a conversation told by its journal', () => {
     expect(turns[0]?.view.chips).toEqual([{ id: 'file:a', label: 'a.ts', detail: '', tokens: 3 }]);
   });
 
-  it('is the same when two windows wrote into one file', () => {
+  it('is the same if two windows wrote into one file', () => {
     const mixed = [story[0], story[1], ask('9'), story[2], text('9', 'other'), ...story.slice(3), done('9')];
     const [first, other] = replay('c', mixed as JournalRecord[]).turns;
     expect(first?.view.answer).toBe('Because of `\\n` — 🔥.');
     expect(other?.view.answer).toBe('other');
   });
 
-  it('has a final text in place of the pieces where one was recorded', () => {
+  it('has the final text instead of the deltas', () => {
     const told = [ask('1'), text('1', ' draft'), { type: 'text', turn: '1', thinking: '', answer: 'Final.' }] as const;
     expect(replay('c', told as unknown as JournalRecord[]).turns[0]?.view.answer).toBe('Final.');
   });
 
-  it('lacks a turn that the user replaced', () => {
+  it('lacks a replaced turn', () => {
     expect(replay('c', [...story, { type: 'drop', turn: '2' }]).turns).toHaveLength(1);
   });
 
-  it('ignores events of turns that it does not have', () => {
+  it('ignores events of unknown turns', () => {
     expect(replay('c', [text('nobody', 'x'), done('nobody')]).turns).toEqual([]);
   });
 });
@@ -115,7 +121,7 @@ describe('the journal', () => {
     expect(replay('c', read?.records ?? [])).toEqual(replay('c', story));
   });
 
-  it('gathers streamed pieces into fewer lines and keeps their order among other events', async () => {
+  it('buffers deltas into fewer lines and keeps the order of events', async () => {
     const path = join(folder, 'c.jsonl');
     await write([ask('1'), text('1', 'a'), text('1', 'b'), thought('1', 'c'), text('1', 'd'), done('1')], path);
     const { records } = parseJournal(readFileSync(path, 'utf8'));
@@ -128,14 +134,21 @@ describe('the journal', () => {
     ]);
   });
 
-  it('loses nothing before the byte it breaks off at, and can be continued there', async () => {
+  it('leaves out progress and token counts, which only the page needs', async () => {
+    const path = join(folder, 'c.jsonl');
+    const counted: JournalRecord = { type: 'delta', turn: '1', kind: 'text', text: 'a', tokens: 1 };
+    await write([ask('1'), { type: 'progress', turn: '1', note: 'Loading' }, counted, done('1')], path);
+    expect(parseJournal(readFileSync(path, 'utf8')).records).toEqual([ask('1'), text('1', 'a'), done('1')]);
+  });
+
+  it('loses nothing before the byte it is cut at, and can be continued there', async () => {
     const path = join(folder, 'c.jsonl');
     const lines = story.map((record) => `${JSON.stringify(record)}\n`);
     const whole = Buffer.from(lines.join(''));
     const ends = lines.map((_, index) => Buffer.byteLength(lines.slice(0, index + 1).join('')));
     for (let length = 0; length <= whole.length; length++) {
       const { records, skipped } = parseJournal(whole.subarray(0, length).toString());
-      // A line is complete with its last brace, whether or not its line end was written.
+      // A line is complete with its last brace, with or without its line end.
       const complete = ends.filter((end) => end - 1 <= length).length;
       expect(records, `${length} bytes`).toEqual(story.slice(0, complete));
       expect(skipped).toBeLessThanOrEqual(1);
@@ -150,18 +163,18 @@ describe('the journal', () => {
     }
   });
 
-  it('skips what it does not understand and says how much', () => {
+  it('skips and counts invalid lines', () => {
     const garbage = ['null', '[]', '{"type":"unknown"}', '{"type":"delta","turn":5}', '\u0000\u0000', '{"type":'];
     const { records, skipped } = parseJournal(`${garbage.join('\n')}\n${JSON.stringify(ask('1'))}\n`);
     expect(records).toHaveLength(1);
     expect(skipped).toBe(garbage.length);
   });
 
-  it('is absent, not an error, before the first question', async () => {
+  it('is missing without an error before the first question', async () => {
     expect(await readJournal(join(folder, 'none.jsonl'))).toBeUndefined();
   });
 
-  it('reports a disk that refuses and goes on', async () => {
+  it('reports failed writes and goes on', async () => {
     writeFileSync(join(folder, 'file'), '');
     const errors: unknown[] = [];
     const journal = new Journal(join(folder, 'file', 'c.jsonl'), (error) => errors.push(error));
@@ -179,14 +192,14 @@ describe('the store', () => {
     return store;
   };
 
-  it('has an empty conversation at first, and no file for it', async () => {
+  it('starts with an empty conversation and no file', async () => {
     const store = await reopen();
     expect(store.conversation.turns).toEqual([]);
     await store.close();
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  it('takes up the conversation that was on screen', async () => {
+  it('restores the conversation that was on screen', async () => {
     const store = await reopen();
     for (const record of story.slice(1)) store.record(record);
     await store.close();
@@ -197,7 +210,7 @@ describe('the store', () => {
     expect((await reopen()).conversation.turns).toHaveLength(3);
   });
 
-  it('starts anew when asked to, and keeps the old file', async () => {
+  it('starts a new conversation and keeps the old file', async () => {
     const store = await reopen();
     store.record(ask('1'));
     await store.startNew();
@@ -206,12 +219,12 @@ describe('the store', () => {
     expect(readdirSync(folder).filter((name) => name.endsWith('.jsonl'))).toHaveLength(1);
   });
 
-  it('does not follow a pointer out of its folder', async () => {
+  it('does not follow a path out of its folder', async () => {
     writeFileSync(join(folder, 'current'), '../../../etc/passwd');
     expect((await reopen()).conversation.turns).toEqual([]);
   });
 
-  it('opens after its journal was cut anywhere', async () => {
+  it('opens a journal cut at any byte', async () => {
     const store = await reopen();
     for (const record of story.slice(1)) store.record(record);
     await store.close();
@@ -238,44 +251,44 @@ describe('the conversations of a workspace', () => {
     return store;
   };
 
-  it('are listed with their first question, the latest first, and without those in which nothing was asked', async () => {
+  it('are listed by their first question, latest first, without empty ones', async () => {
     const older = await said('How do I sort?', 'And backwards?');
     await new Promise((resolve) => setTimeout(resolve, 10));
     const newer = await said('What is a monad?\nBriefly.');
     writeFileSync(join(folder, 'empty.jsonl'), '{"type":"chat","version":1,"id":"empty","at":1}\n');
-    const list = await newer.library.list();
+    const list = await newer.list();
     expect(list.map(({ id, title, questions }) => [id, title, questions])).toEqual([
       [newer.conversation.id, 'What is a monad?', 1],
       [older.conversation.id, 'How do I sort?', 2],
     ]);
   });
 
-  it('are found by what was said in them, every word of the query somewhere', async () => {
-    const { library, conversation } = await said('How do I sort?', 'And backwards?');
+  it('are found by their text, if it has every word of the query', async () => {
+    const store = await said('How do I sort?', 'And backwards?');
     await said('What is a monad?');
-    const list = await library.list();
+    const list = await store.list();
     const found = (query: string) => chatItems(list, query, '').map(({ entry }) => entry.title);
     expect(found('BACKWARDS sort')).toEqual(['How do I sort?']);
     expect(found('answer')).toHaveLength(2);
     expect(found('sort monad')).toEqual([]);
-    expect(chatItems(list, 'backwards', conversation.id)[0]).toMatchObject({
+    expect(chatItems(list, 'backwards', store.conversation.id)[0]).toMatchObject({
       label: '$(check) How do I sort?',
       detail: expect.stringContaining('And backwards?'),
     });
   });
 
-  it('can be named, on screen or not, and the name lasts', async () => {
+  it('can be renamed, on screen or not', async () => {
     const old = await said('one');
     const store = await said('two');
     await store.rename(old.conversation.id, 'First');
     await store.rename(store.conversation.id, 'Second');
-    const titles = async () => (await new ChatStore(folder, quiet).library.list()).map(({ title }) => title).sort();
+    const titles = async () => (await new ChatStore(folder, quiet).list()).map(({ title }) => title).sort();
     expect(await titles()).toEqual(['First', 'Second']);
     expect(titleOf(store.conversation)).toBe('Second');
     await store.close();
   });
 
-  it('can be put on screen again, and are what the next window shows', async () => {
+  it('can be opened again, and are then what the next window shows', async () => {
     const old = await said('one');
     const store = await said('two');
     expect(await store.open(old.conversation.id)).toBe(true);
@@ -289,12 +302,12 @@ describe('the conversations of a workspace', () => {
   });
 
   it('can be deleted', async () => {
-    const { library, conversation } = await said('one');
-    await library.remove(conversation.id);
-    expect([await library.list(), readdirSync(folder)]).toEqual([[], ['current']]);
+    const store = await said('one');
+    await store.remove(store.conversation.id);
+    expect([await store.list(), readdirSync(folder)]).toEqual([[], ['current']]);
   });
 
-  it('are exported as markdown, with what the model got and thought', () => {
+  it('are exported as Markdown with attachments and thinking', () => {
     const exported = conversationMarkdown(replay('c', story));
     expect(exported).toBe(
       [
@@ -308,8 +321,8 @@ describe('the conversations of a workspace', () => {
   });
 });
 
-describe('a process that is killed while it writes', () => {
-  /** Streams numbered pieces and says on stdout, after each flush, how many must be in the file by then. */
+describe('a process killed while it writes', () => {
+  /** Streams numbered deltas, and prints after each flush how many the file must contain. */
   const script = (journal: string, path: string) => `
     import { Journal } from ${JSON.stringify(journal)};
     const journal = new Journal(${JSON.stringify(path)}, (error) => { throw error; });
@@ -329,10 +342,13 @@ describe('a process that is killed while it writes', () => {
       child.once('close', () => resolve(Number(out.split('\n').filter(Boolean).at(-1))));
     });
 
-  it('loses nothing that was flushed, 30 times out of 30', async () => {
-    const bundle = join(folder, 'journal.mjs');
-    const entry = fileURLToPath(new URL('../../../extension/chat/journal.ts', import.meta.url));
-    await build({ entryPoints: [entry], bundle: true, format: 'esm', platform: 'node', outfile: bundle });
+  it('loses nothing that was flushed, in 30 of 30 runs', async () => {
+    const bundle = join(folder, 'store.mjs');
+    // The journal itself needs nothing of VS Code.
+    const alias = { vscode: join(folder, 'vscode.mjs') };
+    writeFileSync(alias.vscode, 'export const l10n = {};');
+    const entry = fileURLToPath(new URL('../../../extension/chat/store.ts', import.meta.url));
+    await build({ entryPoints: [entry], bundle: true, format: 'esm', platform: 'node', outfile: bundle, alias });
     for (let round = 0; round < 30; round++) {
       const path = join(folder, `${round}.jsonl`);
       const source = join(folder, `${round}.mjs`);
@@ -345,5 +361,31 @@ describe('a process that is killed while it writes', () => {
       expect(pieces.length).toBeGreaterThan(promised);
       expect(pieces.every((piece, index) => piece === index)).toBe(true);
     }
+  });
+});
+
+describe('labels of attachments', () => {
+  const label = (path: string, text: string) => ({ path, label: text });
+
+  it('show folders of files with the same name until they differ', () => {
+    const items = [
+      label('packages/a/src/index.ts', 'index.ts:1–9'),
+      label('packages/a/src/index.ts', 'index.ts:20–30'),
+      label('packages/b/src/index.ts', 'index.ts:1–9'),
+      label('index.ts', 'index.ts'),
+      label('src/sums.py', 'sums.py'),
+      label('lib/lamp.py', 'light'),
+      label('map', 'Repository map'),
+    ];
+    expect([lineRange(59, 59), lineRange(59, 60)]).toEqual(['59', '59–60']);
+    expect(distinctLabels(items).map((item) => item.label)).toEqual([
+      'a/src/index.ts:1–9',
+      'a/src/index.ts:20–30',
+      'b/src/index.ts:1–9',
+      'index.ts',
+      'sums.py',
+      'light',
+      'Repository map',
+    ]);
   });
 });

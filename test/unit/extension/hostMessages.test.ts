@@ -1,4 +1,4 @@
-/** The host's conversation as the engine's. */
+/** Converts VS Code's chat messages to the engine's. */
 import { describe, expect, it } from 'vitest';
 import { messageText, toChatMessages, toTools } from '../../../extension/languageModel/hostMessages.ts';
 import {
@@ -14,8 +14,8 @@ const [user, assistant, system] = [1, 2, 3];
 const text = (value: string) => new LanguageModelTextPart(value);
 const say = (role: number | undefined, ...content: unknown[]) => ({ role: Number(role), content });
 
-describe('messages of the host', () => {
-  it('become one message where neighbours have one role, because templates want them to alternate', () => {
+describe("messages of VS Code's chat", () => {
+  it('merges neighbours of one role, because templates require alternating roles', () => {
     const messages = toChatMessages([
       say(system, text('Be brief.')),
       say(user, text('a'), text('b')),
@@ -27,7 +27,7 @@ describe('messages of the host', () => {
     ]);
   });
 
-  it('keep thoughts, calls and results apart, each result by the call it answers', () => {
+  it('separates thinking, tool calls and results, and pairs results with calls', () => {
     const call = new LanguageModelToolCallPart('1', 'read', { path: 'a' });
     const messages = toChatMessages([
       say(assistant, new LanguageModelThinkingPart('Hm.'), text('I look.'), call),
@@ -45,13 +45,13 @@ describe('messages of the host', () => {
     ]);
   });
 
-  it('say what data there is, and leave out notes of the host', () => {
+  it("name data parts and leave out the host's notes", () => {
     const data = (value: string, type: string) => new LanguageModelDataPart(new TextEncoder().encode(value), type);
     const parts = [data('{"a":1}', 'application/json'), data('ephemeral', 'cache_control'), data('', 'image/png')];
     expect(messageText(say(user, ...parts))).toBe('{"a":1}(An image, which this model cannot see.)');
   });
 
-  it('read the text of a result that was laid out as a tree', () => {
+  it('reads the text of a prompt-tsx result', () => {
     const node = {
       type: 1,
       children: [
@@ -63,7 +63,7 @@ describe('messages of the host', () => {
     expect(toChatMessages([say(user, result)])).toEqual([{ role: 'tool', toolCallId: '1', content: 'a\nb' }]);
   });
 
-  it('offer only tools that a format can name', () => {
+  it('offers only tools with valid names', () => {
     const names = ['read_file', 'x'.repeat(65), 'white space'];
     const tools = toTools(names.map((name) => ({ name, description: '' })));
     expect(tools).toEqual([{ name: 'read_file', description: '', parameters: { type: 'object', properties: {} } }]);

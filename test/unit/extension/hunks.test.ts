@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type Edit, editOf, hunkAt, hunks, linesOf } from '../../../extension/edits/hunks.ts';
 
-/** As VS Code applies edits of one change: all by the text before it. */
+/** Applies edits as VS Code does: all ranges refer to the old text. */
 function applied(text: string, edits: readonly Edit[]): string {
   const starts = [0];
   for (const line of text.split('\n').slice(0, -1)) starts.push((starts.at(-1) ?? 0) + line.length + 1);
@@ -27,7 +27,7 @@ describe('the edits of a change', () => {
     expect(hunks(before, before)).toEqual([]);
   });
 
-  it('make the new text of the old one, at either end and of nothing', () => {
+  it('turn the old text into the new one, also at both ends and from an empty text', () => {
     let seed = 7;
     const below = (count: number) => {
       seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648;
@@ -41,7 +41,7 @@ describe('the edits of a change', () => {
     expect(edited('a\r\nb\r\n', 'a\r\nc\r\nd\r\n', '\r\n')).toBe('a\r\nc\r\nd\r\n');
   });
 
-  it('are found by the line of either side', () => {
+  it('are found by a line of either side', () => {
     const all = hunks('a\nb\nc\nd', 'x\ny\nb\nc\nD');
     expect(hunkAt(all, 1, 'after')?.start).toBe(0);
     expect(hunkAt(all, 1, 'before')?.start).toBe(3);

@@ -1,4 +1,4 @@
-/** Hearth's models as VS Code sees them, with the scripted engine behind. */
+/** Hearth's models as VS Code sees them, on the scripted engine. */
 import { describe, expect, it } from 'vitest';
 import { InstalledModels } from '../../../extension/languageModel/installed.ts';
 import { informationOf, ModelProvider } from '../../../extension/languageModel/provider.ts';
@@ -33,7 +33,7 @@ function open(env: Record<string, string> = {}) {
 }
 
 describe('the models that VS Code lists', () => {
-  it('are those on this computer, with the context that was measured once one was loaded', async () => {
+  it('are those on this computer, with the measured context once loaded', async () => {
     const { client, installed } = open();
     const lengths = async () => (await installed.list(false)).map(({ id, contextTokens }) => [id, contextTokens]);
     expect(await lengths()).toEqual([['small', 8192]]);
@@ -43,7 +43,7 @@ describe('the models that VS Code lists', () => {
     expect(await lengths()).toEqual([['small', 2048]]);
   });
 
-  it('are remembered: no engine is started to list them again', async () => {
+  it('are cached, so listing starts no engine', async () => {
     const first = open();
     await first.installed.list(false);
     const later = clientOf();
@@ -52,7 +52,7 @@ describe('the models that VS Code lists', () => {
     expect(later.pid).toBeUndefined();
   });
 
-  it('split their context between the prompt and the answer', () => {
+  it('split their context between prompt and answer', () => {
     const long = { id: 'm', name: 'M', family: 'qwen3', description: '', contextTokens: 131_072, toolCalling: true };
     expect(informationOf(long)).toMatchObject({ maxInputTokens: 114_688, maxOutputTokens: 16_384 });
     expect(informationOf({ ...long, contextTokens: 4096 })).toMatchObject({
@@ -61,7 +61,7 @@ describe('the models that VS Code lists', () => {
     });
   });
 
-  it("are offered to agents only where an agent's prompt fits", () => {
+  it("are offered to agents only if an agent's prompt fits", () => {
     const model = { id: 'm', name: 'M', family: 'qwen3', description: '', toolCalling: true };
     const offered = (contextTokens: number) => informationOf({ ...model, contextTokens }).capabilities.toolCalling;
     expect([8192, 16_384, 32_768].map(offered)).toEqual([false, false, true]);
@@ -70,7 +70,7 @@ describe('the models that VS Code lists', () => {
 });
 
 describe('an answer through VS Code', () => {
-  it('streams its text, and ends with what it cost', async () => {
+  it('streams its text and ends with its usage', async () => {
     const { ask, parts } = open();
     await ask('Hello?');
     const texts = parts.filter((part) => part instanceof LanguageModelTextPart).map(({ value }) => value);
@@ -83,7 +83,7 @@ describe('an answer through VS Code', () => {
     });
   });
 
-  it('ends where the host cancels it', async () => {
+  it('ends when VS Code cancels it', async () => {
     const { ask, parts, client, source } = open();
     const asked = ask('SLOW');
     await untilState(client, 'ready');
@@ -92,7 +92,7 @@ describe('an answer through VS Code', () => {
     expect(parts.length).toBeLessThan(4);
   });
 
-  it('fails with the error that the host knows', async () => {
+  it('fails with an error type that VS Code knows', async () => {
     await expect(open().ask('Hello?', 'thinker')).rejects.toMatchObject({ code: 'NotFound' });
     const failure: unknown = await open()
       .ask('OVERFLOW')

@@ -13,6 +13,7 @@ import {
   remoteSettings,
   serverSettings,
 } from '../../../extension/settings.ts';
+import { withSettings } from '../../../scripts/readme-settings.ts';
 import { settings } from './vscode.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
@@ -55,25 +56,33 @@ const source = readdirSync(`${root}extension`, { recursive: true, encoding: 'utf
   .join('\n');
 
 /** Ids of items and keys of stored values, which look like commands in the source. */
-const notCommands = ['status', 'chat', 'index', 'server', 'modelsDirectory', 'nextEdit', 'offerDeclined', 'svg'].map(
-  (name) => `hearth.${name}`,
-);
+const notCommands = [
+  'status',
+  'chat',
+  'completion',
+  'index',
+  'server',
+  'modelsDirectory',
+  'nextEdit',
+  'offerDeclined',
+  'svg',
+].map((name) => `hearth.${name}`);
 
 describe('the manifest', () => {
-  it('has every text it refers to, and no other', () => {
+  it('has every text that it refers to, and no others', () => {
     const used = [...readFileSync(`${root}package.json`, 'utf8').matchAll(/"%([^%"]+)%"/g)].map((match) => match[1]);
     expect([...new Set(used)].sort()).toEqual(Object.keys(texts).sort());
   });
 
   it('declares exactly the commands that the extension registers', () => {
-    // The table closes over its parts and touches none of them while it is made.
+    // Creating the table does not use its parts.
     const registered = Object.keys(commandTable({} as Parts, {} as LazyChat)).filter(
       (name) => name !== acceptedCommand,
     );
     expect(manifest.contributes.commands.map(({ command }) => command).sort()).toEqual(registered.sort());
   });
 
-  it('puts only declared commands into menus, and runs only declared ones', () => {
+  it('uses only declared commands in menus and code', () => {
     const declared = manifest.contributes.commands.map(({ command }) => command);
     for (const { command, submenu } of Object.values(manifest.contributes.menus).flat()) {
       if (submenu === undefined) expect(declared).toContain(command);
@@ -85,29 +94,34 @@ describe('the manifest', () => {
     }
   });
 
-  it('declares exactly the settings that the extension reads, with the defaults that it falls back to', () => {
+  it('declares exactly the settings that the extension reads', () => {
     const read = [...source.matchAll(/\bread(?:<[^(]+>)?\('([\w.]+)'/g)].map((match) => `hearth.${match[1]}`);
     expect(Object.keys(properties).sort()).toEqual([...new Set(read)].sort());
-    const values = () => [
-      engineSettings(),
-      completionSettings(),
-      chatSettings(),
-      modelsDirectory(),
-      remoteSettings(),
-      serverSettings(),
-    ];
-    const fallbacks = values();
-    for (const [key, { default: value }] of Object.entries(properties)) settings.set(key, value);
-    // The languages' own defaults are VS Code's to merge.
-    settings.delete('hearth.completion.languages');
-    expect(values()).toEqual(fallbacks);
-    settings.clear();
   });
 
-  it('lets no folder name what is run, loaded or written: such settings are of the machine', () => {
+  it('alone has the defaults of settings, with the types that the extension reads', () => {
+    expect(remoteSettings()).toBeUndefined();
+    expect(serverSettings()).toBeUndefined();
+    expect(modelsDirectory()).toBe('');
+    expect(engineSettings()).toEqual({
+      ...{ model: '', completionModel: '', backend: 'auto', contextTokens: undefined, threads: undefined },
+      ...{ cachePrecision: 'f16', diskCacheBytes: 2 ** 31 },
+    });
+    expect(completionSettings()).toEqual({
+      ...{ enabled: true, debounceMs: 50, languages: { '*': true, plaintext: false, log: false } },
+      ...{ multiline: 'auto', confidence: 'balanced', maxTokens: 64 },
+    });
+    expect(chatSettings()).toEqual({
+      ...{ instructions: '', includeActiveFile: true, searchWorkspace: true, useRules: true, sampling: {} },
+      ...{ maxTokens: undefined, thinkingTokens: undefined },
+    });
+  });
+
+  it('gives machine scope to settings that name what is run, loaded or written', () => {
     const { restrictedConfigurations } = manifest.capabilities.untrustedWorkspaces;
     const machine = [
-      'model',
+      'chat.model',
+      'completion.model',
       'backend',
       'contextTokens',
       'threads',
@@ -124,8 +138,46 @@ describe('the manifest', () => {
       expect(properties[key]?.scope).toBe('machine');
       expect(restrictedConfigurations).toContain(key);
     }
-    expect(restrictedConfigurations).toContain('hearth.chat.instructions');
+    // What goes to a model, which may be another computer's.
+    for (const key of ['instructions', 'includeActiveFile', 'searchWorkspace', 'useRules']) {
+      expect(restrictedConfigurations).toContain(`hearth.chat.${key}`);
+    }
     for (const key of restrictedConfigurations) expect(Object.keys(properties)).toContain(key);
+  });
+
+  it.each([5, null, true, [], { a: {} }, 'nonsense', Number.NaN, -1])(
+    'is read as it should be where settings.json holds %j for every key',
+    (value) => {
+      const values = () => ({ ...engineSettings(), ...completionSettings(), ...chatSettings(), ...remoteSettings() });
+      settings.clear();
+      const sound = values();
+      for (const key of Object.keys(properties)) settings.set(key, value);
+      const found: Record<string, unknown> = {
+        ...values(),
+        server: serverSettings()?.port ?? 0,
+        folder: modelsDirectory(),
+      };
+      settings.clear();
+      for (const [key, wanted] of Object.entries(sound)) {
+        if (wanted !== undefined && found[key] !== undefined) expect(typeof found[key], key).toBe(typeof wanted);
+      }
+      expect(['auto', 'webgpu', 'onnx', 'reference']).toContain(found['backend']);
+      for (const each of Object.values(found)) expect(each).not.toBeNaN();
+    },
+  );
+
+  it('lets no workspace turn on what its user turned off, and only off what is on', () => {
+    for (const key of ['includeActiveFile', 'searchWorkspace', 'useRules'] as const) {
+      settings.clear();
+      const name = `hearth.chat.${key}`;
+      expect(chatSettings()[key]).toBe(true);
+      settings.set(name, false);
+      expect(chatSettings()[key]).toBe(false);
+      settings.set(name, true);
+      settings.set(`user.${name}`, false);
+      expect(chatSettings()[key]).toBe(false);
+    }
+    settings.clear();
   });
 
   it('names files that exist', () => {
@@ -137,8 +189,20 @@ describe('the manifest', () => {
 });
 
 describe('the source of the extension', () => {
-  it('says nothing to a person outside of l10n', () => {
+  it('shows no message without l10n', () => {
     const shown = [...source.matchAll(/show(?:Information|Warning|Error)Message\(\s*(['"`])/g)];
     expect(shown.map((match) => match[0])).toEqual([]);
+  });
+});
+
+describe('the README', () => {
+  const readme = readFileSync(`${root}README.md`, 'utf8');
+
+  it('shows the settings of package.json', () => {
+    expect(readme).toBe(withSettings(readme));
+  });
+
+  it('has fewer than 200 lines', () => {
+    expect(readme.split('\n').length).toBeLessThan(200);
   });
 });

@@ -1,4 +1,4 @@
-/** What the engine's process gets of VS Code's settings for the network, and what is shown of an address. */
+/** VS Code's network settings in the engine's environment, and the shown host of an address. */
 import { beforeEach, describe, expect, it } from 'vitest';
 import { bareAddress, hostOf } from '../../../extension/remote.ts';
 import { networkEnvironment } from '../../../extension/settings.ts';
@@ -6,8 +6,8 @@ import { settings } from './vscode.ts';
 
 beforeEach(() => settings.clear());
 
-describe("VS Code's settings for the network", () => {
-  it('say nothing where none is set', () => {
+describe("VS Code's network settings", () => {
+  it('set no variables by default', () => {
     expect(networkEnvironment()).toEqual({ HEARTH_CLIENT: 'vscode' });
   });
 
@@ -28,7 +28,7 @@ describe("VS Code's settings for the network", () => {
   });
 });
 
-it('an address without what is secret is how the ids of its models begin', () => {
+it('an address without its secrets begins the ids of its models', () => {
   expect(bareAddress('https://me:secret@host/v1/?key=secret#x')).toBe('https://host/v1');
 });
 

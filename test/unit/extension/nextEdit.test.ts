@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { nextPlace, patternOf, placesOf } from '../../../extension/nextEdit/pattern.ts';
 
-/** The file after `before` in its first line became `after`, and every place of the same change was taken. */
+/** The file after its first line changed from `before` to `after` and every similar place was changed. */
 function repeated(before: string, after: string, rest: string[]): string[] {
   const pattern = patternOf(before, after);
   if (pattern === undefined) return rest;
@@ -13,7 +13,7 @@ function repeated(before: string, after: string, rest: string[]): string[] {
   return lines.slice(1);
 }
 
-describe('the last edit, at similar places', () => {
+describe('the last edit at similar places', () => {
   it.each([
     [
       'a name, wherever it is a whole word',
@@ -72,7 +72,7 @@ describe('the last edit, at similar places', () => {
     expect(patternOf(before, after)).toBeUndefined();
   });
 
-  it('finds every place, in the order of the file, but for the edited line', () => {
+  it('finds every place in file order, except the edited line', () => {
     const pattern = patternOf('total = 1', 'sum = 1');
     const lines = ['total', 'x = total + total', 'total is edited here', '  total'];
     expect(pattern && placesOf(pattern, lines, 2)).toEqual([
@@ -83,7 +83,7 @@ describe('the last edit, at similar places', () => {
     ]);
   });
 
-  it('goes on below the cursor, and round to the beginning', () => {
+  it('continues below the cursor and wraps around', () => {
     const place = (line: number) => ({ line, start: 0, end: 1, text: 'x' });
     const places = [place(1), place(5), place(9)];
     expect(nextPlace(places, 4)?.line).toBe(5);

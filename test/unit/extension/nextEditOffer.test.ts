@@ -3,7 +3,7 @@ import { limits } from '../../../extension/limits.ts';
 import { NextEdit } from '../../../extension/nextEdit/nextEdit.ts';
 import { events, Position, Range, Selection, settings, user, window } from './vscode.ts';
 
-/** An editor as far as it is needed: its text, cursor and what is drawn over it. */
+/** A partial editor: text, cursor and decorations. */
 function editorOn(lines: string[]) {
   const drawn = new Map<unknown, { range: Range; renderOptions?: { after: { contentText: string } } }[]>();
   const document = {
@@ -18,7 +18,7 @@ function editorOn(lines: string[]) {
     const own = lines[start.line] ?? '';
     lines[start.line] = own.slice(0, start.character) + text + own.slice(end.character);
     const contentChanges = [{ range: { start, end }, text }];
-    events.document.fire({ document, contentChanges });
+    events.document.fire({ document, contentChanges } as never);
   };
   const editor = {
     document,
@@ -34,10 +34,10 @@ function editorOn(lines: string[]) {
   return {
     lines,
     editor,
-    /** The cursor goes there. */
+    /** Moves the cursor. */
     move(line: number, character = 0) {
       editor.selection = new Selection(new Position(line, character), new Position(line, character));
-      events.selection.fire({ textEditor: editor });
+      events.selection.fire({ textEditor: editor } as never);
     },
     type: (line: number, start: number, end: number, text: string) =>
       replace(new Range(new Position(line, start), new Position(line, end)), text),
@@ -59,7 +59,7 @@ describe('the next edit', () => {
     user.reset();
   });
 
-  /** Where `total` in the first of four lines has just become `sum`. */
+  /** An editor in which `total` in the first of four lines has just become `sum`. */
   function renamed(before: () => void = () => {}) {
     const own = editorOn(['let total = 0;', 'other();', 'total += 1;', 'return total;']);
     nextEdit = new NextEdit();
@@ -70,14 +70,14 @@ describe('the next edit', () => {
     return { ...own, nextEdit };
   }
 
-  it('is shown at the next place once the keys rest, with what is to go and what is to come', () => {
+  it('is shown at the next place after a pause, with the removed and the added text', () => {
     const { texts, struck } = renamed();
     expect(offered()).toBe(true);
     expect(texts()).toEqual(['sum', 'Tab to jump to the same change on line 3']);
     expect(struck()).toEqual([new Range(new Position(2, 0), new Position(2, 5))]);
   });
 
-  it('is gone to by the first Tab and made by the second, and then the next is offered', async () => {
+  it('is reached by the first Tab and applied by the second, then the next is offered', async () => {
     const { nextEdit, lines, editor, move, texts } = renamed();
     await nextEdit.accept();
     expect(editor.selection.active).toEqual(new Position(2, 0));
@@ -89,7 +89,7 @@ describe('the next edit', () => {
     expect(texts()).toContain('Tab to jump to the same change on line 4');
   });
 
-  it('ends when every place has it', async () => {
+  it('ends when every place is changed', async () => {
     const { nextEdit, lines, move, texts } = renamed();
     for (const line of [2, 3]) {
       move(line);
@@ -110,12 +110,12 @@ describe('the next edit', () => {
     expect([offered(), own.texts()]).toEqual([false, []]);
   });
 
-  it('is not offered where the setting is off', () => {
+  it('is not offered if the setting is off', () => {
     renamed(() => settings.set('hearth.nextEdit.enabled', false));
     expect(offered()).toBe(false);
   });
 
-  it('does not follow from lines that are added, only from one that is changed', () => {
+  it('is learned from a changed line, not from added lines', () => {
     const own = editorOn(['total', 'total']);
     nextEdit = new NextEdit();
     own.type(0, 0, 5, 'sum\n');

@@ -1,4 +1,4 @@
-/** @hearth in VS Code's own chat, with the scripted engine behind. */
+/** @hearth in VS Code's own chat, on the scripted engine. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { ChatMessage, ChatResult } from '../../../engine/protocol/engineProtocol.ts';
 import { Participant } from '../../../extension/languageModel/participant.ts';
@@ -41,7 +41,7 @@ function open() {
     );
   };
   const chat = vi.spyOn(client, 'chat');
-  /** The conversation that the engine was asked with, the last time. */
+  /** The messages of the last request to the engine. */
   const asked = (): ChatMessage[] => chat.mock.lastCall?.[0].messages ?? [];
   return { client, ask, said, progress, source, chat, asked };
 }
@@ -51,7 +51,7 @@ const file = { id: 'file:a.ts', value: 'const answer = 42;' };
 afterEach(() => void lm.tools.splice(0));
 
 describe('@hearth', () => {
-  it('answers with a model of Hearth whatever model is chosen, and says that it is loaded', async () => {
+  it("answers with Hearth's model whatever model is chosen, and says that it is loading", async () => {
     const { ask, said, progress, client, asked } = open();
     const result = await ask({ prompt: 'Why?' });
     expect(said.join('')).toBe('One two three.');
@@ -61,14 +61,14 @@ describe('@hearth', () => {
     expect(result.metadata).toEqual({ question: 'Why?', attachments: [], command: undefined });
   });
 
-  it("answers with the model that is chosen where it is one of Hearth's", async () => {
+  it("answers with the chosen model if it is Hearth's", async () => {
     const { ask, client } = open();
-    settings.set('hearth.model', 'small');
+    settings.set('hearth.chat.model', 'small');
     await ask({ prompt: 'Why?', model: { vendor: 'hearth', id: '/models/other.gguf' } });
     expect(client.warmModel?.id).toBe('/models/other.gguf');
   });
 
-  it('reads what is attached, and says of each command what is wanted', async () => {
+  it('reads attachments and turns each command into a question', async () => {
     const wanted = {
       explain: 'Explain this code.',
       fix: 'Fix the problems in this code.',
@@ -85,7 +85,7 @@ describe('@hearth', () => {
     }
   });
 
-  it('asks for a file where a command has none', async () => {
+  it('asks for a file if a command has none', async () => {
     for (const command of ['explain', 'fix', 'tests', 'doc', 'summarise']) {
       const { ask, chat } = open();
       const result = await ask({ command });
@@ -94,7 +94,7 @@ describe('@hearth', () => {
     }
   });
 
-  it('begins each prompt with the very words of the one before', async () => {
+  it('starts each prompt with exactly the previous one', async () => {
     const { ask, asked } = open();
     const first = await ask({ prompt: 'First?', references: [file] });
     const before = asked();
@@ -107,7 +107,7 @@ describe('@hearth', () => {
     ]);
   });
 
-  it('takes turns of another version as the host tells them', async () => {
+  it("uses VS Code's text for turns of another version", async () => {
     const { ask, asked } = open();
     const turn = new ChatResponseTurn([new ChatResponseMarkdownPart('Because.')], { metadata: { odd: 1 } });
     await ask({ prompt: 'Second?' }, [new ChatRequestTurn('First?'), turn]);
@@ -118,7 +118,7 @@ describe('@hearth', () => {
     ).toEqual(['First?', 'Because.', 'Second?']);
   });
 
-  it('says in words what failed, and nothing when it was stopped', async () => {
+  it('reports a failure in words, and nothing if it was stopped', async () => {
     const failing = open();
     const result = await failing.ask({ prompt: 'OVERFLOW' });
     expect(result.errorDetails?.message).toContain('does not fit');
@@ -132,7 +132,7 @@ describe('@hearth', () => {
   });
 });
 
-describe('a tool that the question names', () => {
+describe('a tool named in the question', () => {
   const call = { id: 'call_1', name: 'weather', arguments: '{"city":"Paris"}' };
   const statistics = {
     ...{ promptTokens: 1, cachedTokens: 0, generatedTokens: 1 },
@@ -146,14 +146,14 @@ describe('a tool that the question names', () => {
   const able = { vendor: 'hearth', id: '/models/thinker' };
 
   function offered() {
-    lm.tools.push({ name: 'weather', description: 'Tells it.', inputSchema: { type: 'object' } });
-    lm.tools.push({ name: 'unnamed', description: '', inputSchema: { type: 'object' } });
+    lm.tools.push({ name: 'weather', description: 'Tells it.', inputSchema: { type: 'object' }, tags: [] });
+    lm.tools.push({ name: 'unnamed', description: '', inputSchema: { type: 'object' }, tags: [] });
     const opened = open();
     opened.chat.mockResolvedValueOnce(calls).mockResolvedValue(done);
     return opened;
   }
 
-  it('is offered alone, must be called first, and its result is told to the model', async () => {
+  it('is offered alone, must be called first, and its result goes to the model', async () => {
     const { ask, chat, asked } = offered();
     const invoke = vi.spyOn(lm, 'invokeTool').mockResolvedValue({ content: [new LanguageModelTextPart('20 degrees')] });
     await ask({ ...named, model: able });
@@ -168,20 +168,20 @@ describe('a tool that the question names', () => {
     invoke.mockRestore();
   });
 
-  it('that fails is a result as well, from which the model goes on', async () => {
+  it('returns its failure as a result, and the model goes on', async () => {
     const { ask, asked } = offered();
     await ask({ ...named, model: able });
     expect(asked().at(-1)).toMatchObject({ role: 'tool', content: 'The tool failed: No tool weather.' });
   });
 
-  it('is not run for a call of another tool, or with arguments that do not fit: the model is told', async () => {
+  it("is not run for another tool's call or invalid arguments; the model is told", async () => {
     const schema = {
       type: 'object',
       properties: { city: { type: 'string', maxLength: 20 }, days: { type: 'integer', minimum: 1 } },
       required: ['city'],
       additionalProperties: false,
     };
-    // What a hostile file or server may have the model say.
+    // Calls that a hostile file or server may make the model write.
     const hostile: [name: string, args: string, reason: RegExp][] = [
       ['unnamed', '{}', /no tool 'unnamed'.*Its tools are: weather/],
       ['run_in_terminal', '{"command":"rm -rf ~"}', /no tool 'run_in_terminal'/],
@@ -196,7 +196,7 @@ describe('a tool that the question names', () => {
     ];
     for (const [name, args, reason] of hostile) {
       const { ask, chat, asked } = offered();
-      lm.tools.splice(0, 1, { name: 'weather', description: '', inputSchema: schema });
+      lm.tools.splice(0, 1, { name: 'weather', description: '', inputSchema: schema, tags: [] });
       const toolCalls = [{ id: 'call_1', name, arguments: args }];
       chat
         .mockReset()
@@ -213,7 +213,7 @@ describe('a tool that the question names', () => {
     }
   });
 
-  it('is not run where the question names none, whatever the model answers', async () => {
+  it('is not run if the question names none, whatever the model answers', async () => {
     const { ask, chat } = offered();
     chat.mockReset().mockResolvedValue(calls);
     const invoke = vi.spyOn(lm, 'invokeTool').mockResolvedValue({ content: [] });
@@ -223,7 +223,7 @@ describe('a tool that the question names', () => {
     invoke.mockRestore();
   });
 
-  it('ends after some rounds, with an answer that calls nothing', async () => {
+  it('ends after a limit of rounds, with an answer without calls', async () => {
     const { ask, chat } = offered();
     chat.mockReset().mockResolvedValue(calls);
     await ask({ ...named, model: able });
@@ -231,7 +231,7 @@ describe('a tool that the question names', () => {
     expect(chat.mock.lastCall?.[0].toolChoice).toBe('none');
   });
 
-  it('is left out, and that is said, where the model cannot call tools', async () => {
+  it('is left out with a notice if the model cannot call tools', async () => {
     const { ask, chat, progress } = offered();
     chat.mockReset().mockResolvedValue(done);
     await ask(named);

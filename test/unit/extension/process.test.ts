@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import { clientNotices, engineRequests } from '../../../engine/protocol/engineProtocol.ts';
 import { EngineFailure } from '../../../extension/client/failure.ts';
@@ -57,7 +57,7 @@ describe('the restart back-off', () => {
     expect([1, 2, 3, 4, 5, 6].map(() => backoff.next(10))).toEqual([0, 1000, 4000, 15000, undefined, undefined]);
   });
 
-  it('starts from the first delay after a run that was healthy, and after a reset', () => {
+  it('starts from the first delay after a healthy run and after a reset', () => {
     const backoff = new Backoff();
     backoff.next(10);
     backoff.next(10);
@@ -69,7 +69,7 @@ describe('the restart back-off', () => {
 });
 
 describe('the engine process', () => {
-  it('is not started before it is needed, and once only', async () => {
+  it('starts once, when it is first needed', async () => {
     const process = engine();
     expect(process.pid).toBeUndefined();
     const [a, b] = await Promise.all([process.start(), process.start()]);
@@ -82,14 +82,14 @@ describe('the engine process', () => {
     expect(card.name).toBe('Model small');
   });
 
-  it('hands the engine its environment and logs what it writes to stderr', async () => {
+  it('passes the environment and logs stderr', async () => {
     const process = engine({ FAKE_STDERR: 'a native warning' });
     await process.start();
     await process.stop();
     expect(lines).toContain('warn a native warning');
   });
 
-  it('delivers valid notifications and drops the invalid ones with a line in the log', async () => {
+  it('delivers valid notifications, and logs and drops invalid ones', async () => {
     const process = engine();
     const texts: string[] = [];
     process.listen(clientNotices, { delta: (piece) => texts.push(piece.text) });
@@ -99,12 +99,12 @@ describe('the engine process', () => {
     expect(lines.filter((line) => line.startsWith("warn Dropped an invalid 'delta'"))).toHaveLength(1);
   });
 
-  it('refuses an answer that the protocol does not allow', async () => {
+  it('refuses an answer that violates the protocol', async () => {
     const failure = await failureOf(engine().client(engineRequests).complete({ prefix: 'INVALID', suffix: '' }));
     expect(failure.code).toBe('protocol');
   });
 
-  it('turns error data into typed failures and keeps the sentence', async () => {
+  it('turns error data into typed failures and keeps the message', async () => {
     const process = engine();
     const load = await failureOf(process.client(engineRequests).load({ model: 'broken' }));
     expect([load.code, load.message]).toEqual(['out-of-memory', 'The model does not fit.']);
@@ -112,7 +112,7 @@ describe('the engine process', () => {
     expect((await failureOf(process.client(engineRequests).chat(params))).code).toBe('internal');
   });
 
-  it('cancels in the engine', async () => {
+  it('cancels the request in the engine', async () => {
     const process = engine();
     const source = new CancellationTokenSource();
     const answer = failureOf(process.client(engineRequests).complete({ prefix: 'SLOW', suffix: '' }, source.token));
@@ -120,7 +120,7 @@ describe('the engine process', () => {
     expect((await answer).code).toBe('cancelled');
   });
 
-  it('fails what was running when the engine is killed, after delivering what it had said, and starts it again', async () => {
+  it('fails running requests when the engine is killed, after delivering its messages, and restarts it', async () => {
     const process = engine();
     const texts: string[] = [];
     process.listen(clientNotices, { delta: (piece) => texts.push(piece.text) });
@@ -136,7 +136,7 @@ describe('the engine process', () => {
     expect(card.id).toBe('small');
   });
 
-  it('serves requests made while a restart is due once it has happened', async () => {
+  it('answers requests made before a restart once it is done', async () => {
     const process = engine();
     await process.start();
     globalThis.process.kill(process.pid ?? 0, 'SIGKILL');
@@ -145,14 +145,14 @@ describe('the engine process', () => {
     expect(card.id).toBe('small');
   });
 
-  it('gives up after the last delay and starts again on request', async () => {
+  it('gives up after the last delay, and starts again on request', async () => {
     const delays: number[] = [];
     let broken = true;
     const process = new EngineProcess(() => ({ entry, env: broken ? { FAKE_EXIT_AT_START: '1' } : {} }), log);
     running.push(process);
     process.onState((next) => next.kind === 'waiting' && delays.push(next.delayMs));
     const original = globalThis.setTimeout;
-    // The real delays add up to 20 seconds: run the same timers faster.
+    // The real delays add up to 20 seconds, so timers run faster here.
     globalThis.setTimeout = ((run: () => void, ms?: number) =>
       original(run, ms !== undefined && ms >= 1000 && ms <= 15_000 ? 5 : ms)) as typeof setTimeout;
     try {
@@ -169,7 +169,7 @@ describe('the engine process', () => {
     expect(process.state.kind).toBe('running');
   });
 
-  it('says so when the engine is of another version, without trying again', async () => {
+  it('reports an engine of another version and does not retry', async () => {
     const process = engine({ FAKE_PROTOCOL: '999' });
     expect((await failureOf(process.start())).code).toBe('protocol');
     expect(process.state.kind).toBe('failed');
@@ -181,7 +181,7 @@ describe('the engine process', () => {
     expect((await failureOf(process.start())).code).toBe('engine-ended');
   });
 
-  it('is gone after stop, and no restart follows', async () => {
+  it('is gone after a stop and not restarted', async () => {
     const process = engine();
     await process.start();
     const pid = process.pid;
@@ -191,7 +191,7 @@ describe('the engine process', () => {
     expect(process.state.kind).toBe('stopped');
   });
 
-  it('cancels what was running when it is stopped on purpose', async () => {
+  it('cancels running requests when it is stopped', async () => {
     const process = engine();
     const answer = failureOf(process.client(engineRequests).complete({ prefix: 'SLOW', suffix: '' }));
     await process.start();
@@ -199,12 +199,12 @@ describe('the engine process', () => {
     expect((await answer).code).toBe('cancelled');
   });
 
-  it('kills an engine that does not end when it is told to', async () => {
+  it('kills an engine that does not end by itself', async () => {
     const process = engine({ FAKE_STUBBORN: '1' });
     await process.start();
     const pid = process.pid;
     await process.stop();
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    expect(alive(pid)).toBe(false);
+    // The kernel may take a moment to end it.
+    await vi.waitFor(() => expect(alive(pid)).toBe(false), { timeout: 10_000 });
   });
 });

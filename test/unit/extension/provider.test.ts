@@ -24,7 +24,7 @@ async function open(env: Record<string, string> = {}, warm = true) {
   await host.client();
   if (warm) await client.ready();
   let warmUps = 0;
-  const provider = new CompletionProvider(host, log, { snippets: async () => [] }, () => {
+  const provider = new CompletionProvider(host, log, { snippets: async () => [], refresh: async () => {} }, () => {
     warmUps += 1;
   });
   let requests = 0;
@@ -52,12 +52,12 @@ async function open(env: Record<string, string> = {}, warm = true) {
 }
 
 describe('inline completion', () => {
-  it('offers what the model says', async () => {
+  it("offers the model's text", async () => {
     const { ask } = await open();
     expect(await ask('function one() {\n  ')).toEqual(['return 1;']);
   });
 
-  it('asks once while the user types along the suggestion', async () => {
+  it('sends one request while the user types along the suggestion', async () => {
     const { ask, requests } = await open();
     await ask('function one() {\n  ');
     expect(await ask('function one() {\n  ret')).toEqual(['urn 1;']);
@@ -67,13 +67,13 @@ describe('inline completion', () => {
     expect(requests()).toBe(2);
   });
 
-  it('waits for no model: it asks for one to be loaded, and is silent', async () => {
+  it('does not wait for a model: requests a load and offers nothing', async () => {
     const { ask, client, warmUps } = await open({}, false);
     expect(await ask('function one() {\n  ')).toEqual([]);
     expect([warmUps(), client.pid]).toEqual([1, undefined]);
   });
 
-  it('asks for no model where there is nothing to complete', async () => {
+  it('requests no model if there is nothing to complete', async () => {
     const { ask, warmUps } = await open({}, false);
     await ask('');
     expect(warmUps()).toBe(0);
@@ -89,7 +89,7 @@ describe('inline completion', () => {
     expect(client.view.running).toBe(0);
   });
 
-  it('cancels the last question when the text has changed', async () => {
+  it('cancels the previous request when the text changes', async () => {
     const { ask, client } = await open();
     const first = ask('const SLOW = ');
     await new Promise<void>((resolve) => client.onView(({ running }) => running === 1 && resolve()));
@@ -97,7 +97,7 @@ describe('inline completion', () => {
     expect(await first).toEqual([]);
   });
 
-  it('does not ask at all when the next key comes within the pause', async () => {
+  it('sends no request if the next key comes within the debounce', async () => {
     const { ask, requests } = await open();
     const source = new CancellationTokenSource();
     const asked = ask('const x = ', {}, source.token);
@@ -110,20 +110,20 @@ describe('inline completion', () => {
     ['completions are off', () => settings.set('hearth.completion.enabled', false)],
     ['the language is off', () => settings.set('hearth.completion.languages', { typescript: false, '*': true })],
     ['every language that is not named is off', () => settings.set('hearth.completion.languages', { '*': false })],
-  ])('is silent where %s', async (_, arrange) => {
+  ])('offers nothing if %s', async (_, arrange) => {
     const { ask } = await open();
     arrange();
     expect(await ask('const x = ')).toEqual([]);
   });
 
-  it('is silent while it is paused, and in documents that are no source', async () => {
+  it('offers nothing while paused and in documents that are not source files', async () => {
     const { ask, provider } = await open();
     expect(await ask('const x = ', {}, undefined, document('const x = ', 'log', 'output'))).toEqual([]);
     provider.paused = true;
     expect(await ask('const x = ')).toEqual([]);
   });
 
-  it('extends the item that the suggestion widget has selected, over the same range', async () => {
+  it("extends the suggestion widget's selected item over the same range", async () => {
     const { provider } = await open();
     const range = new Range(new Position(0, 4), new Position(0, 6));
     const context = { ...automatic, selectedCompletionInfo: { range, text: 'compute = ' } };
@@ -136,7 +136,7 @@ describe('inline completion', () => {
     expect(items).toMatchObject([{ insertText: 'compute = return 1;', range }]);
   });
 
-  it('shows several to cycle through, however sure the model is, once the user asks for them', async () => {
+  it('offers several suggestions of any confidence if the user invokes it', async () => {
     const { ask, requests } = await open();
     const invoked = { triggerKind: InlineCompletionTriggerKind.Invoke };
     expect(await ask('const CYCLE = ')).toEqual(['balanced']);
@@ -145,7 +145,7 @@ describe('inline completion', () => {
     expect(requests()).toBe(2);
   });
 
-  it('is silent and goes on when the engine answers nonsense', async () => {
+  it('offers nothing after an invalid answer, and goes on', async () => {
     const { ask } = await open();
     expect(await ask('const INVALID = ')).toEqual([]);
     expect(await ask('const x = ')).toEqual(['return 1;']);
@@ -156,7 +156,7 @@ describe('after an acceptance', () => {
   const untilAsked = (client: { onView(listener: (view: { running: number }) => void): unknown }) =>
     new Promise<void>((resolve) => client.onView(({ running }) => running === 1 && resolve()));
 
-  it('is what every offered item runs', async () => {
+  it('is a command of every offered item', async () => {
     const { provider } = await open();
     const items = await provider.provideInlineCompletionItems(
       document('const x = ') as never,
@@ -167,7 +167,7 @@ describe('after an acceptance', () => {
     expect(items).toMatchObject([{ command: { command: acceptedCommand } }]);
   });
 
-  it('computes the next suggestion, which is then offered without asking again', async () => {
+  it('computes the next suggestion, which is then offered without another request', async () => {
     const { ask, accept, requests } = await open();
     await accept('const x = ');
     expect(await ask('const x = ')).toEqual(['return 1;']);
@@ -175,7 +175,7 @@ describe('after an acceptance', () => {
     expect(requests()).toBe(1);
   });
 
-  it('computes over the end of the line, so that it is there after Enter too', async () => {
+  it('computes past the end of the line, so the suggestion is there after Enter too', async () => {
     const { ask, accept, requests } = await open();
     await accept('{\n  const LINES = 1');
     expect(await ask('{\n  const LINES = 1')).toEqual([';\n  next();']);
@@ -183,14 +183,14 @@ describe('after an acceptance', () => {
     expect(requests()).toBe(1);
   });
 
-  it('keeps to one line where the user wants no more', async () => {
+  it('stays on one line if the setting says so', async () => {
     settings.set('hearth.completion.multiline', 'never');
     const { ask, accept } = await open();
     await accept('{\n  const LINES = 1');
     expect(await ask('{\n  const LINES = 1')).toEqual([';']);
   });
 
-  it('answers the question that comes meanwhile for the same place', async () => {
+  it('answers a request for the same position meanwhile', async () => {
     const { ask, accept, requests } = await open();
     const ahead = accept('const x = ');
     expect(await ask('const x = ')).toEqual(['return 1;']);
@@ -198,7 +198,7 @@ describe('after an acceptance', () => {
     expect(requests()).toBe(1);
   });
 
-  it('ends with the next key, even where nothing is offered', async () => {
+  it('ends with the next key, even if nothing is offered', async () => {
     const { ask, accept, client } = await open();
     const asked = untilAsked(client);
     const ahead = accept('const SLOW = ');
@@ -208,7 +208,7 @@ describe('after an acceptance', () => {
     expect(client.view.running).toBe(0);
   });
 
-  it('ends when VS Code no longer wants the answer it waits for', async () => {
+  it('ends when VS Code cancels the request that waits for it', async () => {
     const { ask, accept, client } = await open();
     const source = new CancellationTokenSource();
     const asked = untilAsked(client);
@@ -224,7 +224,7 @@ describe('after an acceptance', () => {
   it.each([
     ['completions are paused', (provider: CompletionProvider) => Object.assign(provider, { paused: true })],
     ['completions are off', () => settings.set('hearth.completion.enabled', false)],
-  ])('computes nothing where %s', async (_, arrange) => {
+  ])('computes nothing if %s', async (_, arrange) => {
     const { provider, accept, requests } = await open();
     arrange(provider);
     await accept('const x = ');

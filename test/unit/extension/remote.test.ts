@@ -1,9 +1,8 @@
-/** A server in place of this computer's engine: how it is set up, what is said of it, and who gets its token. */
+/** A remote server: setup, display and token. */
 import { describe, expect, it } from 'vitest';
 import { CancellationTokenSource } from 'vscode-jsonrpc/node';
 import { readsFast } from '../../../engine/index/question/planner.ts';
-import { controlsOf } from '../../../extension/chat/panel.ts';
-import { pageTexts } from '../../../extension/chat/texts.ts';
+import { controlsOf, pageTexts } from '../../../extension/chat/panel.ts';
 import type { EngineClient } from '../../../extension/client/client.ts';
 import { InstalledModels } from '../../../extension/languageModel/installed.ts';
 import { ModelManager } from '../../../extension/models/manager.ts';
@@ -23,7 +22,7 @@ const never = new CancellationTokenSource().token;
 const url = 'https://team.example/v1';
 
 describe('a remote server', () => {
-  it('answers as soon as its address is set, without the engine loading anything', async () => {
+  it('answers once its address is set, without a local model', async () => {
     const { client } = setUp();
     settings.set('hearth.remote.url', url);
     settings.set('hearth.remote.model', 'two');
@@ -35,13 +34,13 @@ describe('a remote server', () => {
     expect((await client.complete({ prefix: 'x = ', suffix: '' }, never)).text).toBe('return 1;');
   });
 
-  it('is named wherever it answers', async () => {
+  it('is named wherever its answers are shown', async () => {
     const { client } = setUp();
     expect(pageTexts().emptyText).toContain('Nothing you write is sent anywhere.');
     settings.set('hearth.remote.url', url);
     await client.ready();
-    expect(statusText(client.view, false)).toMatchObject({ text: '$(cloud) Model one @ team.example' });
-    expect(statusText(client.view, false).tooltip).toContain('are sent there');
+    expect(statusText(client.view, 'on')).toMatchObject({ text: '$(cloud) Model one @ team.example' });
+    expect(statusText(client.view, 'on').tooltip).toContain('are sent there');
     const controls = controlsOf(client.view, new Thinking(new MemoryMemento(), hostOf(client)));
     expect(controls.model).toBe('Model one @ team.example');
     expect(controls.modelDetail).not.toContain('parameters');
@@ -49,7 +48,7 @@ describe('a remote server', () => {
     expect([client.warmModel, undefined].map(readsFast)).toEqual([true, false]);
   });
 
-  it('is set up by asking for address, token and model, and keeps nothing that did not work', async () => {
+  it('is set up with address, token and model, and nothing is saved if that fails', async () => {
     const { client, remote, secrets } = setUp();
     user.types.push('https://locked.example/v1', 'wrong');
     await expect(remote.connect()).rejects.toThrow('Check the token.');
@@ -64,7 +63,7 @@ describe('a remote server', () => {
     expect(client.warmModel?.id).toBe('remote:https://locked.example/v1#two');
   });
 
-  it('that has one model is not asked which', async () => {
+  it('needs no choice if it has one model', async () => {
     const { client, remote } = setUp();
     user.types.push('http://single.example/v1', '');
     await remote.connect();
@@ -73,7 +72,7 @@ describe('a remote server', () => {
     expect(user.boxes[1]).toContain('not encrypted');
   });
 
-  it('gets its own token, and no other server does', async () => {
+  it("gets its own token and no other server's", async () => {
     const { client, remote } = setUp();
     settings.set('hearth.remote.url', 'https://locked.example/v1');
     user.types.push('secret');
@@ -86,7 +85,7 @@ describe('a remote server', () => {
     expect(await remote.token('https://locked.example/v1')).toBeUndefined();
   });
 
-  it('that is not there is asked again when something is wanted', async () => {
+  it('is contacted again on the next request if it was down', async () => {
     const { client } = setUp();
     settings.set('hearth.remote.url', 'https://away.example/v1');
     await expect(client.ready()).rejects.toMatchObject({ code: 'unavailable' });
@@ -95,7 +94,7 @@ describe('a remote server', () => {
     expect((await client.ready()).host).toBe('team.example');
   });
 
-  it('gives way to this computer when it is told to', async () => {
+  it('is disconnected on request', async () => {
     const { client, remote } = setUp();
     settings.set('hearth.remote.url', url);
     await client.ready();
@@ -105,7 +104,7 @@ describe('a remote server', () => {
     expect((await client.ready()).host).toBeUndefined();
   });
 
-  it("takes the place of this computer's models in their list, whose last entry leads to it", async () => {
+  it("replaces this computer's models in their list, whose last entry connects to it", async () => {
     const { client } = setUp();
     const manager = new ModelManager(hostOf(client), async () => {});
     user.picks = { label: 'A server…' };
@@ -116,7 +115,7 @@ describe('a remote server', () => {
     expect(user.commands).toContain('hearth.chooseRemoteModel');
   });
 
-  it("appears in VS Code's own list beside this computer's models, and either can be chosen there", async () => {
+  it("appears in VS Code's own list beside this computer's models, and either can be chosen", async () => {
     const { client } = setUp();
     const host = hostOf(client);
     await host.client();

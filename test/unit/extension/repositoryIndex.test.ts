@@ -49,7 +49,7 @@ const embedded =
     view.kind === 'open' && view.state.embeddings?.phase === 'idle' && view.state.embeddings.done === chunks;
 
 describe('the index of the workspace', () => {
-  it('starts with the first question, and answers once it has read the files', async () => {
+  it('starts with the first question and answers once the files are indexed', async () => {
     const index = await open({ 'retry.ts': 'export function retryDownload() {}' });
     expect(index.pid).toBeUndefined();
     await index.search('retry', 5);
@@ -58,7 +58,7 @@ describe('the index of the workspace', () => {
     expect(indexSentence(index.view)).toBe('The repository index is up to date: 1 files.');
   });
 
-  it('comes back after a crash, with what it had', async () => {
+  it('restarts after a crash with its data', async () => {
     const index = await open({ 'retry.ts': 'export function retryDownload() {}' });
     index.start();
     await until(index, upToDate);
@@ -68,7 +68,7 @@ describe('the index of the workspace', () => {
     expect(await index.symbols('retryDownload', 5)).toHaveLength(1);
   });
 
-  it('finds by meaning with an embedding model, which can be paused', async () => {
+  it('searches by meaning with an embedding model, and embedding can be paused', async () => {
     const { path, remove } = await makeEmbeddingModel();
     const index = await open({ 'a.txt': 'alpha beta', 'b.txt': 'gamma delta' }, { model: path });
     index.start();
@@ -76,7 +76,7 @@ describe('the index of the workspace', () => {
     expect(indexSentence(index.view)).toBe(
       `The repository index is up to date: 2 files. Embedding search uses ${path}.`,
     );
-    // No word of it is in any file.
+    // None of its words is in any file.
     expect(await index.search('omega', 5)).toEqual([]);
     expect(await index.searchByMeaning('omega', 5)).toHaveLength(2);
     await index.setPaused(true);
@@ -86,7 +86,7 @@ describe('the index of the workspace', () => {
     await remove();
   });
 
-  it('says what keeps it from finding by meaning, and finds by words', async () => {
+  it('says why it cannot search by meaning, and searches by words', async () => {
     const index = await open({ 'a.txt': 'alpha beta' }, { model: '/no/such/model' });
     index.start();
     await until(index, (view) => view.kind === 'open' && view.state.embeddings?.phase === 'failed');
@@ -95,14 +95,14 @@ describe('the index of the workspace', () => {
     expect(await index.searchByMeaning('alpha', 5)).toHaveLength(1);
   });
 
-  it('where it is off, gives no answers, starts nothing and says why', async () => {
+  it('gives no answers, starts nothing and says why if it is off', async () => {
     const index = await open({ 'a.ts': 'x' }, { off: 'Hearth does not index this folder because it is not trusted.' });
     index.start();
     expect([await index.search('x', 5), index.pid, index.available]).toEqual([[], undefined, false]);
     expect(indexSentence(index.view)).toBe('Hearth does not index this folder because it is not trusted.');
   });
 
-  it('can be paused and made anew', async () => {
+  it('can be paused and rebuilt', async () => {
     const index = await open({ 'a.ts': 'export const one = 1;' });
     index.start();
     await until(index, upToDate);

@@ -1,4 +1,4 @@
-/** The server for other programs: off unless the settings want it, behind a token that lies in the secret storage. */
+/** The server for other programs: off by default, with a token in the secret storage. */
 import { describe, expect, it, vi } from 'vitest';
 import { Server } from '../../../extension/server.ts';
 import { clientOf, hostOf, log, logged, MemorySecrets, untilState } from './support.ts';
@@ -18,7 +18,7 @@ function setUp() {
 }
 
 describe('the server for other programs', () => {
-  it('is off, and starts no engine, unless the settings want it', async () => {
+  it('is off and starts no engine unless it is enabled', async () => {
     const { client, server, copied } = setUp();
     await server.apply();
     expect(client.pid).toBeUndefined();
@@ -26,7 +26,7 @@ describe('the server for other programs', () => {
     expect(user.asked[0]?.message).toContain('hearth.server.enabled');
   });
 
-  it('starts in the engine with a random token that is in no setting', async () => {
+  it('starts with a random token that is in no setting', async () => {
     const { client, server, token, copied } = setUp();
     settings.set('hearth.server.enabled', true);
     settings.set('hearth.server.port', 8000);
@@ -39,7 +39,7 @@ describe('the server for other programs', () => {
     expect(user.copied.at(-1)).toBe(token());
   });
 
-  it('is started with a new token when the old one is renewed', async () => {
+  it('restarts with a new token when it is renewed', async () => {
     const { server, token, copied } = setUp();
     settings.set('hearth.server.enabled', true);
     await server.apply();
@@ -50,7 +50,7 @@ describe('the server for other programs', () => {
     await vi.waitFor(async () => expect(await copied()).toBe(`http://127.0.0.1:8642/v1#${token()}`));
   });
 
-  it('starts again with an engine that crashed', async () => {
+  it('starts again after the engine crashed', async () => {
     const { client, server, copied } = setUp();
     settings.set('hearth.server.enabled', true);
     await server.apply();
@@ -62,7 +62,7 @@ describe('the server for other programs', () => {
     await vi.waitFor(() => expect(startServer).toHaveBeenCalledTimes(1));
   });
 
-  it('says in the log that another window has the port', async () => {
+  it('logs that another window has the port', async () => {
     const { server, copied } = setUp();
     settings.set('hearth.server.enabled', true);
     settings.set('hearth.server.port', 1);
@@ -72,7 +72,7 @@ describe('the server for other programs', () => {
     server.dispose();
   });
 
-  it('does not pass on what a remote server answers', async () => {
+  it("does not forward a remote server's answers", async () => {
     const { client, server, copied } = setUp();
     const startServer = vi.spyOn(client, 'startServer');
     settings.set('hearth.server.enabled', true);

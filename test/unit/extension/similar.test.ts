@@ -3,10 +3,10 @@ import { keepOrder, similarStretches } from '../../../extension/completion/simil
 
 const snippet = (path: string, text = path) => ({ path, text });
 
-describe('stretches of other files', () => {
+describe('chunks of other files', () => {
   const filler = Array.from({ length: 40 }, (_, i) => `unrelated${i} = ${i}`).join('\n');
 
-  it('are the ones most like the lines at the cursor', () => {
+  it('are those most similar to the lines at the cursor', () => {
     const around = 'const user = await loadUser(request.id);';
     const near = `${filler}\nconst user = await loadUser(session.id);\n`;
     const [found] = similarStretches(around, [snippet('far.ts', filler), snippet('near.ts', near)], 2);
@@ -14,7 +14,7 @@ describe('stretches of other files', () => {
     expect(found?.text).toContain('loadUser(session.id)');
   });
 
-  it('are none where nothing is alike', () => {
+  it('are empty if nothing is similar', () => {
     expect(similarStretches('alpha beta gamma', [snippet('a.ts', filler)], 2)).toEqual([]);
   });
 });
@@ -22,12 +22,12 @@ describe('stretches of other files', () => {
 describe('the list of snippets', () => {
   const [a, b, c] = [snippet('aaa'), snippet('bbb'), snippet('ccc')];
 
-  it('keeps its beginning: what stays stands where it stood, what is new comes last', () => {
+  it('keeps known snippets in place and appends new ones', () => {
     expect(keepOrder([a, b], [c, b, a], 100)).toEqual([a, b, c]);
     expect(keepOrder([a, b], [c, b], 100)).toEqual([b, c]);
   });
 
-  it('holds no more than there is room for, the most wanted first', () => {
+  it('stays within its limit, best first', () => {
     expect(keepOrder([a], [b, c, a], 6)).toEqual([b, c]);
   });
 });

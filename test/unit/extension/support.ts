@@ -1,4 +1,4 @@
-/** What several tests of the extension need: the scripted engine, a silent log, waiting for a state. */
+/** Shared by the extension's tests: the scripted engine, a log in memory, waiting for a state. */
 import { fileURLToPath } from 'node:url';
 import { afterEach } from 'vitest';
 import { EngineClient, type TokenFor } from '../../../extension/client/client.ts';
@@ -14,7 +14,7 @@ export const log: Log = { error: write('error'), warn: write('warn'), info: writ
 
 const clients: EngineClient[] = [];
 
-/** A client of the scripted engine; it is stopped after the test. `env` is read at each start of the process. */
+/** A client of the scripted engine, stopped after the test. `env` is read at each start of the process. */
 export function clientOf(env: Record<string, string> = {}, tokenFor?: TokenFor): EngineClient {
   const client = new EngineClient(() => ({ entry: fakeEngine, env }), log, tokenFor);
   clients.push(client);

@@ -1,4 +1,4 @@
-/** What a file defines, where a language extension knows it and where only the index does. */
+/** Symbols of a file, from a language extension or from the index. */
 import { afterEach, describe, expect, it } from 'vitest';
 import type * as vscode from 'vscode';
 import { documentSymbols } from '../../../extension/context/workspace.ts';
@@ -22,17 +22,17 @@ describe('the symbols of a file', () => {
     asked.length = 0;
   });
 
-  it('come from the index where no language extension knows any, with lines from 0', async () => {
+  it('come from the index if no language extension knows any, with lines from 0', async () => {
     workspace.documents.set(uri.toString(), { isDirty: false });
     expect([await names(), asked]).toEqual([[['add', 0, 1]], ['a.py']]);
   });
 
-  it('are not the index’s while the file has changes that it has not seen', async () => {
+  it('do not come from the index while the file has unsaved changes', async () => {
     workspace.documents.set(uri.toString(), { isDirty: true });
     expect([await names(), asked]).toEqual([[], []]);
   });
 
-  it('are those of the language extension where there are any', async () => {
+  it("are the language extension's if there are any", async () => {
     const range = { start: { line: 4 }, end: { line: 9 } };
     commands.answers.set('vscode.executeDocumentSymbolProvider', () => [{ name: 'known', range, children: [] }]);
     expect([await names(), asked]).toEqual([[['known', 4, 9]], []]);

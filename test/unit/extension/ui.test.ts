@@ -1,6 +1,6 @@
-/** What the user is asked before anything large, outward or final happens, and what the page can and cannot cause. */
+/** Confirmations before anything large, external or final, and what the page can and cannot cause. */
 import { describe, expect, it, vi } from 'vitest';
-import { openLink } from '../../../extension/chat/panel.ts';
+import { noticeOf, openLink } from '../../../extension/chat/panel.ts';
 import { ChatSession } from '../../../extension/chat/session.ts';
 import { ChatStore } from '../../../extension/chat/store.ts';
 import { ChatView } from '../../../extension/chat/view.ts';
@@ -37,11 +37,40 @@ describe('the model manager', () => {
     user.wants.push('Download');
     await manager.open();
     await untilState(client, 'ready');
-    expect(settings.get('hearth.model')).toBe('small');
+    expect(settings.get('hearth.chat.model')).toBe('small');
     expect(user.progress.filter((line) => line.startsWith('Downloading Model small'))).toHaveLength(4);
   });
 
-  it('hands an embedding model to the index, and leaves the model that answers', async () => {
+  it('lists what is recommended first, and has it chosen where no model is used', async () => {
+    const client = clientOf(absent);
+    const entry = (await client.models())[0];
+    if (entry === undefined) throw new Error('the scripted engine lists models');
+    const named = (name: string, over: object) => ({ ...entry, id: name, name, recommended: false, ...over });
+    client.models = async () => [
+      named('large', { downloadBytes: 65e9, fit: { verdict: 'slow', reason: '' } }),
+      named('medium', { downloadBytes: 5e9, fit: { verdict: 'good', reason: '' } }),
+      named('advised', { downloadBytes: 2e9, recommended: true, fit: { verdict: 'good', reason: '' } }),
+      named('small', { downloadBytes: 1e9, fit: { verdict: 'good', reason: '' } }),
+    ];
+    await (await managerOf(client)).open();
+    const names = user.offered.map((label) => label.replace(/^\$\([\w-]+\) /, ''));
+    expect(names.slice(0, 5)).toEqual(['To download', 'advised', 'small', 'medium', 'large']);
+    expect(user.active).toEqual(['$(cloud) advised']);
+  });
+
+  it('explains a model on a read-only page', async () => {
+    const client = clientOf();
+    client.inspect = async (models) => `About ${models.join()}.`;
+    const manager = await managerOf(client);
+    user.picks = { label: 'Model small', button: 'Explain: architecture, memory, fit on this computer' };
+    await manager.open();
+    await until(() => user.shown.length === 1);
+    const [page] = user.shown as { uri: Uri; text: string }[];
+    // Only a provider writes what has this scheme.
+    expect([page?.text, page?.uri.toString()]).toEqual(['About small.', 'hearth-models:/small']);
+  });
+
+  it('passes an embedding model to the index and keeps the chat model', async () => {
     const client = clientOf({ FAKE_EMBEDDING: 'vectors' });
     const chosen: string[] = [];
     const manager = await managerOf(client, async (model) => void chosen.push(model));
@@ -49,12 +78,12 @@ describe('the model manager', () => {
     user.wants.push('Download');
     await manager.open();
     await until(() => chosen.length === 1);
-    expect([chosen, settings.get('hearth.model')]).toEqual([['vectors'], undefined]);
+    expect([chosen, settings.get('hearth.chat.model')]).toEqual([['vectors'], undefined]);
     await until(() => user.asked.length === 2);
     expect(user.asked[1]?.message).toContain('embedding search');
   });
 
-  it('stops a download when the user cancels, and says nothing more', async () => {
+  it('stops a download when the user cancels, without a message', async () => {
     const client = clientOf({ ...absent, FAKE_PULL_MS: '20' });
     const manager = await managerOf(client);
     user.picks = { label: 'Model small' };
@@ -67,14 +96,14 @@ describe('the model manager', () => {
     expect(user.asked).toHaveLength(1);
   });
 
-  it('takes one click from a button that shows the size, and leaves the choice automatic', async () => {
+  it('downloads with one click on a button that shows the size, and keeps the choice automatic', async () => {
     const client = clientOf(absent);
     await (await managerOf(client)).download('small');
     expect(client.warmModel?.id).toBe('small');
-    expect([user.asked, settings.get('hearth.model')]).toEqual([[], undefined]);
+    expect([user.asked, settings.get('hearth.chat.model')]).toEqual([[], undefined]);
   });
 
-  it('removes a model only after the user confirmed it', async () => {
+  it('removes a model only after confirmation', async () => {
     const client = clientOf();
     const manager = await managerOf(client);
     user.picks = { label: 'Model small', button: 'Remove from this computer' };
@@ -87,7 +116,7 @@ describe('the model manager', () => {
     await vi.waitFor(async () => expect((await client.models())[0]?.state).toBe('absent'));
   });
 
-  it('checks the digest of a model and says what came out', async () => {
+  it("verifies a model's digest and shows the result", async () => {
     const manager = await managerOf(clientOf());
     user.picks = { label: 'Model small', button: 'Verify digest' };
     await manager.open();
@@ -95,16 +124,16 @@ describe('the model manager', () => {
     expect(user.asked[0]?.message).toBe('Model small is intact: its digest matches the published one.');
   });
 
-  it('uses a model that is there, and the automatic choice', async () => {
+  it('uses a downloaded model, and the automatic choice', async () => {
     const client = clientOf();
     const manager = await managerOf(client);
     user.picks = { label: 'Model small' };
     await manager.open();
     await untilState(client, 'ready');
-    expect(settings.get('hearth.model')).toBe('small');
+    expect(settings.get('hearth.chat.model')).toBe('small');
     user.picks = { label: 'Automatic' };
     await manager.open();
-    await until(() => settings.get('hearth.model') === '');
+    await until(() => settings.get('hearth.chat.model') === '');
     await client.ready();
   });
 });
@@ -116,7 +145,7 @@ describe('the first run', () => {
     return new FirstRun(host, new ModelManager(host, async () => {}), memory, log);
   };
 
-  it('asks nothing when a model is there: it is loaded in the background', async () => {
+  it('loads a downloaded model in the background without asking', async () => {
     const client = clientOf();
     (await firstRunOf(client)).warmUp();
     await untilState(client, 'ready');
@@ -135,7 +164,25 @@ describe('the first run', () => {
     ]);
   });
 
-  it('does not download or ask again when the user closes the question', async () => {
+  it('offers a failed download again, in the message and in the view', async () => {
+    const client = clientOf({ ...absent, FAKE_PULL_FAILURES: '1' });
+    const firstRun = await firstRunOf(client);
+    const notices: unknown[] = [];
+    client.onView((view) => notices.push(noticeOf(view)));
+    user.wants.push('Download (100 MB)', 'Retry');
+    firstRun.warmUp();
+    await untilState(client, 'ready');
+    expect(user.asked[1]).toMatchObject({ message: 'There is no network.', choices: ['Retry'] });
+    expect(notices).toContainEqual({
+      kind: 'no-model',
+      text: 'There is no network.',
+      failed: true,
+      offers: [expect.objectContaining({ id: 'small' })],
+    });
+    expect(notices.at(-1)).toEqual({ kind: 'none' });
+  });
+
+  it('does not download or ask again if the user closes the question', async () => {
     const client = clientOf(absent);
     const firstRun = await firstRunOf(client);
     firstRun.warmUp();
@@ -145,7 +192,7 @@ describe('the first run', () => {
     expect([user.asked.length, (await client.models())[0]?.state]).toEqual([1, 'absent']);
   });
 
-  it('remembers that the user does not want to be asked', async () => {
+  it('remembers a declined download', async () => {
     const memory = new MemoryMemento();
     user.wants.push("Don't ask again");
     (await firstRunOf(clientOf(absent), memory)).warmUp();
@@ -160,7 +207,7 @@ describe('the first run', () => {
 
 describe('the thinking command', () => {
   const thinkingOf = async (model: string) => {
-    settings.set('hearth.model', model);
+    settings.set('hearth.chat.model', model);
     const client = clientOf();
     const host = hostOf(client);
     await host.client();
@@ -175,8 +222,8 @@ describe('the thinking command', () => {
     expect(user.commands).toEqual(['hearth.chooseModel']);
   });
 
-  it('switches a model with two modes over', async () => {
-    // A path is passed on as it is; the scripted engine has a thinking model of that name.
+  it('toggles a model with two modes', async () => {
+    // A path is passed on unchanged; the scripted engine has a thinking model of that name.
     const { client, thinking } = await thinkingOf('/models/thinker');
     await thinking.pick();
     const card = await client.ready();
@@ -187,7 +234,7 @@ describe('the thinking command', () => {
 });
 
 describe('a link that a model wrote', () => {
-  it('is opened only after the user saw all of it and agreed', async () => {
+  it('is opened only after the user saw all of it and confirmed', async () => {
     const href = 'https://evil.example/?secret=everything';
     await openLink(href);
     expect(user.asked[0]).toMatchObject({ message: 'Open evil.example in the browser?' });
@@ -198,7 +245,7 @@ describe('a link that a model wrote', () => {
     expect(user.opened).toEqual([href]);
   });
 
-  it('is not even asked about when it leads anywhere but to the web', async () => {
+  it('is ignored if it is not http or https', async () => {
     user.wants.push('Open');
     for (const href of ['command:x', 'file:///etc/passwd', 'javascript:1', 'vscode://x']) await openLink(href);
     expect([user.asked, user.opened]).toEqual([[], []]);
@@ -249,11 +296,19 @@ describe('the chat view', () => {
     return { applied, client, session, view, posted, webview, say: (message: unknown) => received.fire(message) };
   }
 
-  it('gives the page its own folder and nothing else', async () => {
+  it('gives the page access to its own folder only', async () => {
     const { webview } = await open();
     expect(webview.options).toMatchObject({ enableScripts: true });
     expect(String(Reflect.get(webview.options, 'localResourceRoots'))).toBe('file:///ext/dist');
     expect(webview.html).toContain("default-src 'none'");
+  });
+
+  it('starts no download that the page does not offer', async () => {
+    const { client, say } = await open();
+    const pulled = vi.spyOn(client, 'pull');
+    for (const model of ['gpt-oss-120b', 'smollm2-135m-instruct', 'nonsense']) say({ type: 'download', model });
+    await new Promise((done) => setTimeout(done, 20));
+    expect(pulled).not.toHaveBeenCalled();
   });
 
   it('shows everything when the page is ready, loads the model, and speaks the protocol', async () => {
@@ -265,7 +320,7 @@ describe('the chat view', () => {
     expect(posted.findLast(({ type }) => type === 'controls')).toMatchObject({ controls: { model: 'Model small' } });
   });
 
-  it('gives the next page, and the next window, what was being typed', async () => {
+  it('restores the draft in the next page and the next window', async () => {
     const memory = new MemoryMemento();
     const draft = { text: 'half a thought', start: 5, end: 6 };
     const { say } = await open(memory);
@@ -282,21 +337,45 @@ describe('the chat view', () => {
     expect(posted.at(-1)).toEqual({ type: 'focus' });
   });
 
-  it('drops what is not of the protocol', async () => {
+  it('drops messages that violate the protocol', async () => {
     const { posted, say } = await open();
     for (const message of [null, 'x', { type: 'evil' }, { type: 'insert', text: 5 }]) say(message);
     expect([posted, user.commands]).toEqual([[], []]);
     expect(logged.filter((line) => line.startsWith('warn The chat page'))).toHaveLength(4);
   });
 
-  it('asks the session, with what the active editor shows', async () => {
+  it("asks the session with the active editor's context", async () => {
     const { session, say } = await open();
     say({ type: 'send', text: 'Hello?' });
     await until(() => session.turns[0]?.outcome.kind === 'done');
     expect(session.turns[0]).toMatchObject({ question: 'Hello?', answer: 'One two three.' });
   });
 
-  it('inserts code at the cursor, in place of the selection', async () => {
+  it('queues questions in order, each with the selection at the time', async () => {
+    const lines = (first: number, last: number) => new Selection(new Position(first, 0), new Position(last, 1));
+    const document = { uri: Uri.parse('file:///a.ts'), languageId: 'typescript', getText: () => 'a\nb\nc\nd' };
+    const editor = { document, selection: lines(0, 1), visibleRanges: [] };
+    window.activeTextEditor = editor;
+    const { session, say } = await open();
+    say({ type: 'send', text: 'SLOW' });
+    editor.selection = lines(2, 3);
+    say({ type: 'send', text: 'second' });
+    editor.selection = lines(0, 0);
+    await until(() => session.turns.length === 2);
+    const asked = () => session.turns.map(({ question, chips, outcome }) => [question, chips[0]?.label, outcome.kind]);
+    expect(asked()).toEqual([
+      ['SLOW', 'a.ts:1–2', 'running'],
+      ['second', 'a.ts:3–4', 'queued'],
+    ]);
+    const id = session.turns[1]?.id;
+    say({ type: 'resend', turn: id, text: 'zweite' });
+    await until(() => session.turns[1]?.question === 'zweite');
+    expect(asked()[1]).toEqual(['zweite', 'a.ts:3–4', 'queued']);
+    await until(() => session.turns[1]?.outcome.kind === 'done');
+    expect(session.turns[1]?.answer).toBe('One two three.');
+  });
+
+  it('inserts code at the cursor and replaces the selection', async () => {
     const replaced: string[] = [];
     const selection = new Selection(new Position(0, 0), new Position(0, 1));
     const edit = { replace: (_: unknown, text: string) => replaced.push(text) };
@@ -311,19 +390,19 @@ describe('the chat view', () => {
     expect(replaced).toEqual(['let a;']);
   });
 
-  it('hands code to the diff editor, and writes nothing itself', async () => {
+  it('passes code to the diff editor and writes nothing itself', async () => {
     const { applied, say } = await open();
     say({ type: 'apply', turn: 't', text: 'let a;' });
     await until(() => applied.length === 1);
     expect([applied, user.commands]).toEqual([['let a;'], []]);
   });
 
-  it('does what its buttons say, and no other command', async () => {
+  it('runs the commands of its buttons and no others', async () => {
     const { say } = await open();
     say({ type: 'copy', text: 'code' });
     for (const action of ['restart', 'choose-model', 'show-log', 'new-chat', 'settings'])
       say({ type: 'action', action });
-    say({ type: 'pick-thinking' });
+    say({ type: 'action', action: 'thinking' });
     say({ type: 'action', action: 'workbench.action.quit' });
     await until(() => user.commands.length === 6);
     expect(user.copied).toEqual(['code']);

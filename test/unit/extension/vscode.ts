@@ -1,10 +1,11 @@
 /**
  * The part of the `vscode` module that the extension's code uses, small and in memory, for tests outside VS Code.
- * vitest.config.ts puts it in place of the real one.
+ * vitest.config.ts puts it in place of the real one. The types are VS Code's own, and so are the defaults of settings.
  */
-type Listener<T> = (value: T) => unknown;
+import type * as real from 'vscode';
+import manifest from '../../../package.json' with { type: 'json' };
 
-export class Disposable {
+export class Disposable implements real.Disposable {
   readonly #callOnDispose: () => unknown;
   constructor(callOnDispose: () => unknown) {
     this.#callOnDispose = callOnDispose;
@@ -17,9 +18,9 @@ export class Disposable {
   }
 }
 
-export class EventEmitter<T> {
-  readonly #listeners = new Set<Listener<T>>();
-  readonly event = (listener: Listener<T>): Disposable => {
+export class EventEmitter<T> implements real.EventEmitter<T> {
+  readonly #listeners = new Set<(value: T) => unknown>();
+  readonly event: real.Event<T> = (listener) => {
     this.#listeners.add(listener);
     return new Disposable(() => this.#listeners.delete(listener));
   };
@@ -31,7 +32,7 @@ export class EventEmitter<T> {
   }
 }
 
-export class CancellationTokenSource {
+export class CancellationTokenSource implements real.CancellationTokenSource {
   readonly #emitter = new EventEmitter<unknown>();
   readonly token = {
     isCancellationRequested: false,
@@ -47,19 +48,42 @@ export class CancellationTokenSource {
   }
 }
 
-export class Position {
+export class Position implements real.Position {
   readonly line: number;
   readonly character: number;
   constructor(line: number, character: number) {
     this.line = line;
     this.character = character;
   }
-  translate(lines = 0, characters = 0): Position {
-    return new Position(this.line + lines, this.character + characters);
+  compareTo(other: real.Position): number {
+    return Math.sign(this.line - other.line || this.character - other.character);
+  }
+  isBefore(other: real.Position): boolean {
+    return this.compareTo(other) < 0;
+  }
+  isBeforeOrEqual(other: real.Position): boolean {
+    return this.compareTo(other) <= 0;
+  }
+  isAfter(other: real.Position): boolean {
+    return this.compareTo(other) > 0;
+  }
+  isAfterOrEqual(other: real.Position): boolean {
+    return this.compareTo(other) >= 0;
+  }
+  isEqual(other: real.Position): boolean {
+    return this.compareTo(other) === 0;
+  }
+  translate(by: number | { lineDelta?: number; characterDelta?: number } = 0, characters = 0): Position {
+    const delta = typeof by === 'number' ? { lineDelta: by, characterDelta: characters } : by;
+    return new Position(this.line + (delta.lineDelta ?? 0), this.character + (delta.characterDelta ?? 0));
+  }
+  with(to: number | { line?: number; character?: number } = {}, at?: number): Position {
+    const change = typeof to === 'number' ? { line: to, character: at } : to;
+    return new Position(change.line ?? this.line, change.character ?? this.character);
   }
 }
 
-export class Range {
+export class Range implements real.Range {
   readonly start: Position;
   readonly end: Position;
   constructor(start: Position, end: Position) {
@@ -67,60 +91,105 @@ export class Range {
     this.end = end;
   }
   get isEmpty(): boolean {
-    return this.start.line === this.end.line && this.start.character === this.end.character;
+    return this.start.isEqual(this.end);
+  }
+  get isSingleLine(): boolean {
+    return this.start.line === this.end.line;
+  }
+  contains(inner: real.Position | real.Range): boolean {
+    const { start, end } = 'start' in inner ? inner : { start: inner, end: inner };
+    return this.start.isBeforeOrEqual(start) && this.end.isAfterOrEqual(end);
+  }
+  isEqual(other: real.Range): boolean {
+    return this.start.isEqual(other.start) && this.end.isEqual(other.end);
+  }
+  intersection(other: Range): Range | undefined {
+    const start = this.start.isAfter(other.start) ? this.start : other.start;
+    const end = this.end.isBefore(other.end) ? this.end : other.end;
+    return start.isAfter(end) ? undefined : new Range(start, end);
+  }
+  union(other: Range): Range {
+    const start = this.start.isBefore(other.start) ? this.start : other.start;
+    return new Range(start, this.end.isAfter(other.end) ? this.end : other.end);
+  }
+  with(to: Position | { start?: Position; end?: Position } = {}, end?: Position): Range {
+    const change = to instanceof Position ? { start: to, end } : to;
+    return new Range(change.start ?? this.start, change.end ?? this.end);
   }
 }
 
-export class Selection extends Range {
+export class Selection extends Range implements real.Selection {
+  get anchor(): Position {
+    return this.start;
+  }
   get active(): Position {
     return this.end;
   }
-}
-
-/** What tests fire in VS Code's place. */
-export const events = {
-  activeEditor: new EventEmitter<unknown>(),
-  selection: new EventEmitter<unknown>(),
-  document: new EventEmitter<unknown>(),
-};
-
-export const TextEditorRevealType = { InCenterIfOutsideViewport: 2 } as const;
-
-export class InlineCompletionItem {
-  insertText: string;
-  range: Range | undefined;
-  command: unknown;
-  constructor(insertText: string, range?: Range, command?: unknown) {
-    this.insertText = insertText;
-    this.range = range;
-    this.command = command;
+  get isReversed(): boolean {
+    return false;
   }
 }
 
-export const InlineCompletionTriggerKind = { Invoke: 0, Automatic: 1 } as const;
+/** Events that tests fire. */
+export const events = {
+  activeEditor: new EventEmitter<real.TextEditor | undefined>(),
+  selection: new EventEmitter<real.TextEditorSelectionChangeEvent>(),
+  document: new EventEmitter<real.TextDocumentChangeEvent>(),
+};
+
+export const TextEditorRevealType = { InCenterIfOutsideViewport: 2 } satisfies Partial<
+  Record<keyof typeof real.TextEditorRevealType, number>
+>;
+
+export class InlineCompletionItem implements real.InlineCompletionItem {
+  insertText: string;
+  range?: Range;
+  command?: real.Command;
+  constructor(insertText: string, range?: Range, command?: real.Command) {
+    this.insertText = insertText;
+    if (range !== undefined) this.range = range;
+    if (command !== undefined) this.command = command;
+  }
+}
+
+export const InlineCompletionTriggerKind = { Invoke: 0, Automatic: 1 } satisfies Record<
+  keyof typeof real.InlineCompletionTriggerKind,
+  number
+>;
 
 export const l10n = {
   /** As VS Code does without a bundle: {0}, {1} … are replaced. */
-  t(message: string, ...args: (string | number | boolean)[]): string {
-    return message.replace(/\{(\d+)\}/g, (whole, index: string) => String(args[Number(index)] ?? whole));
+  t(message: unknown, ...args: unknown[]): string {
+    return String(message).replace(/\{(\d+)\}/g, (whole, index: string) => String(args[Number(index)] ?? whole));
   },
-};
+} satisfies Partial<typeof real.l10n>;
 
-/** What `workspace.getConfiguration` returns; tests write into it. */
+/** The user's settings; tests write into it. */
 export const settings = new Map<string, unknown>();
 
-/** What the user was asked and shown, and what they answer: the first wanted label that is on offer, else nothing. */
+const defaults = new Map(
+  manifest.contributes.configuration.flatMap(({ properties }) =>
+    Object.entries(properties).map(([key, { default: value }]): [string, unknown] => [key, value]),
+  ),
+);
+
+/** Records what the user was asked and shown, and answers with the first offered label in `wants`, or nothing. */
 export const user = {
   asked: [] as { message: string; detail: string; choices: string[] }[],
   opened: [] as string[],
   copied: [] as string[],
+  /** Documents that were shown. */
+  shown: [] as unknown[],
+  /** Labels of the last quick pick, and of its active item. */
+  offered: [] as string[],
+  active: [] as string[],
   commands: [] as string[],
   progress: [] as string[],
   wants: [] as string[],
-  /** Into the next input boxes; those beyond are dismissed. What was asked for is noted as well. */
+  /** Texts for the next input boxes; further boxes are dismissed. `boxes` records their titles. */
   types: [] as string[],
   boxes: [] as string[],
-  /** Picks from the next quick pick, or presses a button on its item. */
+  /** Picks an item of the next quick pick, or presses its button. */
   picks: undefined as { label: string; button?: string } | undefined,
   cancels: false,
   reset(): void {
@@ -128,6 +197,9 @@ export const user = {
       this.asked,
       this.opened,
       this.copied,
+      this.shown,
+      this.offered,
+      this.active,
       this.commands,
       this.progress,
       this.wants,
@@ -141,90 +213,141 @@ export const user = {
   },
 };
 
-interface Options {
-  modal?: boolean;
-  detail?: string;
+const isOptions = (item: unknown): item is real.MessageOptions =>
+  typeof item === 'object' && item !== null && !('title' in item);
+
+function ask<T extends string | real.MessageItem>(
+  message: string,
+  ...rest: (T | real.MessageOptions)[]
+): Promise<T | undefined> {
+  const choices = rest.filter((item): item is T => !isOptions(item));
+  const labelOf = (choice: T) => (typeof choice === 'string' ? choice : choice.title);
+  user.asked.push({ message, detail: rest.find(isOptions)?.detail ?? '', choices: choices.map(labelOf) });
+  return Promise.resolve(choices.find((choice) => user.wants.includes(labelOf(choice))));
 }
 
-function ask(message: string, ...rest: (string | Options)[]): Promise<string | undefined> {
-  const choices = rest.filter((item) => typeof item === 'string');
-  const options = rest.find((item) => typeof item === 'object');
-  user.asked.push({ message, detail: options?.detail ?? '', choices });
-  return Promise.resolve(choices.find((choice) => user.wants.includes(choice)));
-}
-
-export class ThemeIcon {
+export class ThemeIcon implements real.ThemeIcon {
   readonly id: string;
   constructor(id: string) {
     this.id = id;
   }
 }
-export class ThemeColor extends ThemeIcon {}
-export const ProgressLocation = { Notification: 15 } as const;
-export const QuickPickItemKind = { Separator: -1, Default: 0 } as const;
-export const ConfigurationTarget = { Global: 1 } as const;
+export class ThemeColor implements real.ThemeColor {
+  readonly id: string;
+  constructor(id: string) {
+    this.id = id;
+  }
+}
+export const ProgressLocation = { Notification: 15 } satisfies Partial<
+  Record<keyof typeof real.ProgressLocation, number>
+>;
+export const QuickPickItemKind = { Separator: -1, Default: 0 } satisfies Record<
+  keyof typeof real.QuickPickItemKind,
+  number
+>;
+export const ConfigurationTarget = { Global: 1 } satisfies Partial<
+  Record<keyof typeof real.ConfigurationTarget, number>
+>;
 
-interface Item {
-  label: string;
-  buttons?: { tooltip?: string }[];
+const isPicked = ({ label }: { label: string }): boolean =>
+  user.picks !== undefined && label.includes(user.picks.label);
+
+function pickedOf<T extends string | real.QuickPickItem>(items: readonly T[]): T | undefined {
+  const labelOf = (item: string | real.QuickPickItem) => (typeof item === 'string' ? { label: item } : item);
+  user.offered.splice(0, user.offered.length, ...items.map((item) => labelOf(item).label));
+  return items.find((item) => isPicked(labelOf(item)));
 }
 
-class QuickPick {
-  readonly accepted = new EventEmitter<void>();
-  readonly pressed = new EventEmitter<{ item: Item; button: { tooltip?: string } }>();
-  readonly hidden = new EventEmitter<void>();
-  readonly onDidAccept = this.accepted.event;
-  readonly onDidTriggerItemButton = this.pressed.event;
-  readonly onDidHide = this.hidden.event;
-  selectedItems: Item[] = [];
-  #all: Item[] = [];
-  get items(): Item[] {
+class QuickPick<T extends real.QuickPickItem> implements real.QuickPick<T> {
+  readonly #accepted = new EventEmitter<void>();
+  readonly #pressed = new EventEmitter<real.QuickPickItemButtonEvent<T>>();
+  readonly #hidden = new EventEmitter<void>();
+  readonly onDidAccept = this.#accepted.event;
+  readonly onDidTriggerItemButton = this.#pressed.event;
+  readonly onDidHide = this.#hidden.event;
+  readonly onDidChangeValue = new EventEmitter<string>().event;
+  readonly onDidTriggerButton = new EventEmitter<real.QuickInputButton>().event;
+  readonly onDidChangeActive = new EventEmitter<readonly T[]>().event;
+  readonly onDidChangeSelection = new EventEmitter<readonly T[]>().event;
+  title: string | undefined;
+  placeholder: string | undefined;
+  prompt: string | undefined;
+  step: number | undefined;
+  totalSteps: number | undefined;
+  value = '';
+  enabled = true;
+  busy = false;
+  ignoreFocusOut = false;
+  canSelectMany = false;
+  matchOnDescription = false;
+  matchOnDetail = false;
+  buttons: readonly real.QuickInputButton[] = [];
+  set activeItems(items: readonly T[]) {
+    user.active.splice(0, user.active.length, ...items.map(({ label }) => label));
+  }
+  get activeItems(): readonly T[] {
+    return [];
+  }
+  selectedItems: readonly T[] = [];
+  #all: readonly T[] = [];
+  get items(): readonly T[] {
     return this.#all;
   }
-  /** The user chooses as soon as there is something to choose from. */
-  set items(items: Item[]) {
+  /** Chooses as soon as there are items. */
+  set items(items: readonly T[]) {
     this.#all = items;
-    const item = items.find(({ label }) => user.picks !== undefined && label.includes(user.picks.label));
+    user.offered.splice(0, user.offered.length, ...items.map(({ label }) => label));
+    const item = items.find(isPicked);
     const button = item?.buttons?.find(({ tooltip }) => tooltip === user.picks?.button);
     queueMicrotask(() => {
       if (item === undefined) return;
       this.selectedItems = [item];
-      if (button === undefined) this.accepted.fire();
-      else this.pressed.fire({ item, button });
+      if (button === undefined) this.#accepted.fire();
+      else this.#pressed.fire({ item, button });
     });
   }
   show(): void {}
   hide(): void {
-    this.hidden.fire();
+    this.#hidden.fire();
   }
   dispose(): void {}
 }
 
-interface Step {
-  message?: string;
-  increment?: number;
-}
+/** Tests set partial editors; the extension sees the real type. */
+const editors = { active: undefined as unknown, visible: [] as unknown[] };
 
 export const window = {
-  activeTextEditor: undefined as unknown,
-  visibleTextEditors: [] as unknown[],
+  get activeTextEditor(): real.TextEditor | undefined {
+    return editors.active as real.TextEditor | undefined;
+  },
+  set activeTextEditor(editor: unknown) {
+    editors.active = editor;
+  },
+  get visibleTextEditors(): real.TextEditor[] {
+    return editors.visible as real.TextEditor[];
+  },
+  set visibleTextEditors(visible: unknown[]) {
+    editors.visible = visible;
+  },
   showInformationMessage: ask,
   showWarningMessage: ask,
   showErrorMessage: ask,
-  showQuickPick<T extends Item>(items: T[]): Promise<T | undefined> {
-    return Promise.resolve(items.find(({ label }) => user.picks !== undefined && label.includes(user.picks.label)));
-  },
-  showInputBox({ title = '', prompt = '' }: { title?: string; prompt?: string }): Promise<string | undefined> {
+  showQuickPick: async <T extends string | real.QuickPickItem>(items: readonly T[] | Thenable<readonly T[]>) =>
+    pickedOf(await items) as never,
+  showInputBox({ title = '', prompt = '' }: real.InputBoxOptions = {}): Promise<string | undefined> {
     user.boxes.push(`${title}: ${prompt}`);
     return Promise.resolve(user.types.shift());
   },
-  createQuickPick: () => new QuickPick(),
+  createQuickPick: <T extends real.QuickPickItem>() => new QuickPick<T>(),
   withProgress<T>(
-    { title }: { title: string },
-    task: (bar: { report(step: Step): void }, token: unknown) => Promise<T>,
-  ): Promise<T> {
+    { title = '' }: real.ProgressOptions,
+    task: (
+      bar: real.Progress<{ message?: string; increment?: number }>,
+      token: real.CancellationToken,
+    ) => PromiseLike<T>,
+  ): PromiseLike<T> {
     const source = new CancellationTokenSource();
-    const report = (step: Step) => {
+    const report = (step: { message?: string; increment?: number }) => {
       user.progress.push(`${title}: ${step.message ?? ''} +${step.increment ?? 0}`);
       if (user.cancels) source.cancel();
     };
@@ -232,72 +355,149 @@ export const window = {
   },
   onDidChangeActiveTextEditor: events.activeEditor.event,
   onDidChangeTextEditorSelection: events.selection.event,
-  onDidChangeVisibleTextEditors: new EventEmitter<unknown>().event,
-  showTextDocument: () => Promise.resolve(),
-  createTextEditorDecorationType: (options: unknown) => ({ options, dispose: () => undefined }),
-};
+  onDidChangeVisibleTextEditors: new EventEmitter<readonly real.TextEditor[]>().event,
+  tabGroups: { all: [] as readonly real.TabGroup[] } as real.TabGroups & { all: readonly real.TabGroup[] },
+  showTextDocument(document: unknown): Promise<never> {
+    user.shown.push(document);
+    return Promise.resolve(undefined as never);
+  },
+  createTextEditorDecorationType: (options: real.DecorationRenderOptions) => ({
+    key: '',
+    options,
+    dispose: () => undefined,
+  }),
+} satisfies Partial<typeof real.window>;
 
 export const commands = {
-  /** What commands return; by default nothing. */
+  /** Results of commands; nothing by default. */
   answers: new Map<string, (...args: unknown[]) => unknown>(),
-  executeCommand(name: string, ...args: unknown[]): Promise<unknown> {
+  executeCommand(name: string, ...args: unknown[]): Promise<never> {
     user.commands.push([name, ...args].join(' '));
-    return Promise.resolve(commands.answers.get(name)?.(...args));
+    return Promise.resolve(commands.answers.get(name)?.(...args) as never);
   },
-};
+} satisfies Partial<typeof real.commands> & Record<'answers', unknown>;
 
 export const env = {
+  remoteName: undefined as string | undefined,
   language: 'en',
   clipboard: {
+    readText: () => Promise.resolve(user.copied.at(-1) ?? ''),
     writeText(text: string): Promise<void> {
       user.copied.push(text);
       return Promise.resolve();
     },
   },
-  openExternal(uri: Uri): Promise<boolean> {
+  openExternal(uri: real.Uri): Promise<boolean> {
     user.opened.push(uri.toString());
     return Promise.resolve(true);
   },
-};
+} satisfies Partial<typeof real.env>;
 
-export class Uri {
+export class TabInputText implements real.TabInputText {
+  readonly uri: Uri;
+  constructor(uri: Uri) {
+    this.uri = uri;
+  }
+}
+
+/** Without percent-encoding, which no test depends on. */
+export class Uri implements real.Uri {
+  readonly scheme: string;
+  readonly authority: string;
+  readonly path: string;
+  readonly query: string;
+  readonly fragment: string;
   readonly #text: string;
   private constructor(text: string) {
+    const [, scheme = '', , authority = '', path = '', , query = '', , fragment = ''] =
+      /^(?:([\w+.-]+):)?(\/\/([^/?#]*))?([^?#]*)(\?([^#]*))?(#(.*))?$/s.exec(text) ?? [];
     this.#text = text;
+    this.scheme = scheme;
+    this.authority = authority;
+    this.path = path;
+    this.query = query;
+    this.fragment = fragment;
   }
   static parse(text: string): Uri {
     return new Uri(text);
   }
-  static joinPath(base: Uri, ...parts: string[]): Uri {
-    return new Uri([base.#text, ...parts].join('/'));
+  static file(path: string): Uri {
+    return new Uri(`file://${path}`);
+  }
+  static from({ scheme, path = '' }: { scheme: string; path?: string }): Uri {
+    return new Uri(`${scheme}:${path}`);
+  }
+  static joinPath(base: real.Uri, ...parts: string[]): Uri {
+    const segments = base.toString().split('/');
+    for (const part of parts.flatMap((own) => own.split('/'))) part === '..' ? segments.pop() : segments.push(part);
+    return new Uri(segments.join('/'));
   }
   get fsPath(): string {
-    return this.#text.replace(/^file:\/\//, '');
+    return this.path;
+  }
+  with(change: { scheme?: string; authority?: string; path?: string; query?: string; fragment?: string }): Uri {
+    const { scheme, authority, path, query, fragment } = { ...this, ...change };
+    return new Uri(
+      `${scheme}://${authority}${path}${query === '' ? '' : `?${query}`}${fragment === '' ? '' : `#${fragment}`}`,
+    );
   }
   toString(): string {
     return this.#text;
   }
+  toJSON(): unknown {
+    return { scheme: this.scheme, path: this.path };
+  }
+}
+
+/** @throws Error for a setting of Hearth's that package.json doesn't declare. */
+function settingOf<T>(key: string, fallback?: T): T {
+  if (key.startsWith('hearth.') && !defaults.has(key)) throw new Error(`package.json declares no ${key}.`);
+  return (settings.get(key) ?? defaults.get(key) ?? fallback) as T;
 }
 
 export const workspace = {
   isTrusted: true,
   onDidGrantWorkspaceTrust: new EventEmitter<void>().event,
-  onDidChangeConfiguration: new EventEmitter<unknown>().event,
+  onDidChangeConfiguration: new EventEmitter<real.ConfigurationChangeEvent>().event,
   onDidChangeTextDocument: events.document.event,
-  openTextDocument: (uri: Uri): Promise<unknown> => Promise.resolve(workspace.documents.get(uri.toString())),
-  /** What can be opened, by its address. */
+  async openTextDocument(uri?: unknown): Promise<never> {
+    const page = workspace.pages.get(String(uri).split(':')[0] ?? '');
+    if (page === undefined) return workspace.documents.get(String(uri)) as never;
+    return { uri, text: await page.provideTextDocumentContent(uri as real.Uri, undefined as never) } as never;
+  },
+  /** Providers of read-only documents, by scheme. */
+  pages: new Map<string, real.TextDocumentContentProvider>(),
+  registerTextDocumentContentProvider(scheme: string, provider: real.TextDocumentContentProvider) {
+    workspace.pages.set(scheme, provider);
+    return { dispose: () => workspace.pages.delete(scheme) };
+  },
+  /** Files that a search finds, all in the workspace. */
+  files: [] as real.Uri[],
+  findFiles: (): Promise<real.Uri[]> => Promise.resolve(workspace.files),
+  workspaceFolders: undefined as readonly real.WorkspaceFolder[] | undefined,
+  getWorkspaceFolder: (_: real.Uri): real.WorkspaceFolder | undefined => workspace.workspaceFolders?.[0],
+  /** Documents that can be opened, by URI. */
   documents: new Map<string, unknown>(),
-  asRelativePath: (uri: { toString(): string }) => uri.toString().replace(/^\w+:\/\/\//, ''),
-  getConfiguration: (section: string) => ({
-    get: (key: string, fallback?: unknown) => settings.get(`${section}.${key}`) ?? fallback,
+  asRelativePath: (uri: string | real.Uri) => uri.toString().replace(/^\w+:\/\/\//, ''),
+  getConfiguration: (section = '') => ({
+    get: <T>(key: string, fallback?: T): T => settingOf(`${section}.${key}`, fallback),
+    has: (key: string) => defaults.has(`${section}.${key}`),
+    inspect: <T>(key: string) => ({
+      key,
+      defaultValue: defaults.get(`${section}.${key}`) as T,
+      globalValue: settings.get(`user.${section}.${key}`) as T,
+    }),
     update(key: string, value: unknown): Promise<void> {
       settings.set(`${section}.${key}`, value);
       return Promise.resolve();
     },
   }),
-};
+} satisfies Partial<typeof real.workspace> & Record<'documents' | 'pages' | 'files', unknown>;
 
-export const LanguageModelChatMessageRole = { User: 1, Assistant: 2 } as const;
+export const LanguageModelChatMessageRole = { User: 1, Assistant: 2 } satisfies Record<
+  keyof typeof real.LanguageModelChatMessageRole,
+  number
+>;
 
 class ValuePart<T> {
   readonly value: T;
@@ -305,11 +505,12 @@ class ValuePart<T> {
     this.value = value;
   }
 }
-export class LanguageModelTextPart extends ValuePart<string> {}
+export class LanguageModelTextPart extends ValuePart<string> implements real.LanguageModelTextPart {}
+/** Proposed API, which @types/vscode does not have. */
 export class LanguageModelThinkingPart extends ValuePart<string> {}
-export class LanguageModelPromptTsxPart extends ValuePart<unknown> {}
+export class LanguageModelPromptTsxPart extends ValuePart<unknown> implements real.LanguageModelPromptTsxPart {}
 
-export class LanguageModelDataPart {
+export class LanguageModelDataPart implements real.LanguageModelDataPart {
   readonly data: Uint8Array;
   readonly mimeType: string;
   constructor(data: Uint8Array, mimeType: string) {
@@ -318,7 +519,7 @@ export class LanguageModelDataPart {
   }
 }
 
-export class LanguageModelToolCallPart {
+export class LanguageModelToolCallPart implements real.LanguageModelToolCallPart {
   readonly callId: string;
   readonly name: string;
   readonly input: object;
@@ -329,7 +530,7 @@ export class LanguageModelToolCallPart {
   }
 }
 
-export class LanguageModelToolResultPart {
+export class LanguageModelToolResultPart implements real.LanguageModelToolResultPart {
   readonly callId: string;
   readonly content: unknown[];
   constructor(callId: string, content: unknown[]) {
@@ -338,15 +539,18 @@ export class LanguageModelToolResultPart {
   }
 }
 
-/** Tools of the editor: tests put them in. */
+/** VS Code's tools; tests add them. */
 export const lm = {
-  tools: [] as { name: string; description: string; inputSchema: object }[],
-  invokeTool(name: string, _options: unknown, _token: unknown): Promise<{ content: unknown[] }> {
+  tools: [] as real.LanguageModelToolInformation[],
+  invokeTool(
+    name: string,
+    _options: real.LanguageModelToolInvocationOptions<object>,
+  ): Promise<real.LanguageModelToolResult> {
     return Promise.reject(new Error(`No tool ${name}.`));
   },
-};
+} satisfies Partial<typeof real.lm>;
 
-export class Location {
+export class Location implements real.Location {
   readonly uri: Uri;
   readonly range: Range;
   constructor(uri: Uri, range: Range) {
@@ -355,15 +559,18 @@ export class Location {
   }
 }
 
-export class ChatRequestTurn {
+export class ChatRequestTurn implements real.ChatRequestTurn {
   readonly prompt: string;
+  readonly participant = '';
+  readonly references: real.ChatPromptReference[] = [];
+  readonly toolReferences: readonly real.ChatLanguageModelToolReference[] = [];
   constructor(prompt: string) {
     this.prompt = prompt;
   }
 }
 
 export class ChatResponseMarkdownPart {
-  readonly value: { value: string };
+  readonly value: Pick<real.MarkdownString, 'value'>;
   constructor(value: string) {
     this.value = { value };
   }
@@ -371,17 +578,20 @@ export class ChatResponseMarkdownPart {
 
 export class ChatResponseTurn {
   readonly response: unknown[];
-  readonly result: { metadata?: unknown };
-  constructor(response: unknown[], result: { metadata?: unknown }) {
+  readonly result: real.ChatResult;
+  constructor(response: unknown[], result: real.ChatResult) {
     this.response = response;
     this.result = result;
   }
 }
 
-export const LanguageModelChatToolMode = { Auto: 1, Required: 2 } as const;
+export const LanguageModelChatToolMode = { Auto: 1, Required: 2 } satisfies Record<
+  keyof typeof real.LanguageModelChatToolMode,
+  number
+>;
 export class CancellationError extends Error {}
 
-export class LanguageModelError extends Error {
+export class LanguageModelError extends Error implements real.LanguageModelError {
   readonly code: string;
   static NotFound(message?: string): LanguageModelError {
     return new LanguageModelError(message, 'NotFound');
@@ -392,5 +602,7 @@ export class LanguageModelError extends Error {
   }
 }
 
-export const DiagnosticSeverity = { Error: 0, Warning: 1 } as const;
-export const languages = { getDiagnostics: () => [] };
+export const DiagnosticSeverity = { Error: 0, Warning: 1 } satisfies Partial<
+  Record<keyof typeof real.DiagnosticSeverity, number>
+>;
+export const languages = { getDiagnostics: (): never[] => [] } satisfies Partial<typeof real.languages>;

@@ -3,13 +3,13 @@ import { WarmUp } from '../../../extension/completion/warmUp.ts';
 import { limits } from '../../../extension/limits.ts';
 import { log } from './support.ts';
 
-const { idleMs } = limits.completion;
+const { idleMs, restMs } = limits.completion;
 
-describe('reading ahead', () => {
+describe('warm-up', () => {
   beforeEach(() => void vi.useFakeTimers());
   afterEach(() => void vi.useRealTimers());
 
-  /** Records what was begun and what was stopped. */
+  /** Records starts and stops. */
   function setUp() {
     const events: string[] = [];
     const warmUp = new WarmUp((token) => {
@@ -24,7 +24,7 @@ describe('reading ahead', () => {
     return { events, warmUp };
   }
 
-  it('begins once nobody has typed for a while, and not before', () => {
+  it('begins after a pause in typing, not before', () => {
     const { events, warmUp } = setUp();
     warmUp.touch();
     vi.advanceTimersByTime(idleMs - 1);
@@ -35,7 +35,14 @@ describe('reading ahead', () => {
     expect(events).toEqual(['begun']);
   });
 
-  it('stops at the first key', () => {
+  it('begins sooner where the cursor was moved, since the next key is near', () => {
+    const { events, warmUp } = setUp();
+    warmUp.moved();
+    vi.advanceTimersByTime(restMs);
+    expect(events).toEqual(['begun']);
+  });
+
+  it('stops at the next key', () => {
     const { events, warmUp } = setUp();
     warmUp.touch();
     vi.advanceTimersByTime(idleMs);
@@ -43,7 +50,7 @@ describe('reading ahead', () => {
     expect(events).toEqual(['begun', 'stopped']);
   });
 
-  it('neither begins nor goes on when the window closes', () => {
+  it('ends when the window closes', () => {
     const { events, warmUp } = setUp();
     warmUp.touch();
     warmUp.dispose();

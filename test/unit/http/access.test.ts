@@ -1,6 +1,11 @@
+import { chmodSync, existsSync, statSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { request } from 'node:http';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { HttpServer } from '../../../engine/http/server.ts';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { type HttpServer, tokenInFile } from '../../../engine/http/server.ts';
+import { tryAccess } from '../../fuzz/httpAccess.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
 import { ScriptedEngine, startScripted, token } from './support.ts';
 
 let server: HttpServer;
@@ -109,6 +114,42 @@ describe('access to the server', () => {
       expect([400, status], JSON.stringify(headers)).toContain(answer.status);
     }
     expect((await ask('GET', `/v1/models?token=${token}`, own)).status).toBe(401);
+  });
+
+  it.skipIf(process.platform === 'win32')('takes no token that others may have read', async () => {
+    const path = join(temporaryFolder(), 'token');
+    const first = await tokenInFile(path);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    expect(await tokenInFile(path)).toBe(first);
+    for (const mode of [0o604, 0o640, 0o666]) {
+      chmodSync(path, mode);
+      await expect(tokenInFile(path)).rejects.toMatchObject({
+        code: 'invalid-input',
+        message: expect.stringContaining('Other users'),
+      });
+    }
+  });
+
+  it('leaves no empty token on a full disk', async () => {
+    const folder = temporaryFolder();
+    const path = join(folder, 'token');
+    const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+    const handle = await open(join(folder, 'probe'), 'w');
+    const write = vi.spyOn(Object.getPrototypeOf(handle), 'writeFile').mockRejectedValue(full);
+    await expect(tokenInFile(path)).rejects.toMatchObject({ message: expect.stringContaining('ENOSPC') });
+    write.mockRestore();
+    await handle.close();
+    expect(existsSync(path)).toBe(false);
+    expect(await tokenInFile(path)).toHaveLength(43);
+  });
+
+  it('is given to none of a tenth of the combinations that `npm run fuzz:access` tries, nor smuggled, nor kept', {
+    timeout: 60_000,
+  }, async () => {
+    const figures = await tryAccess(10);
+    expect(figures.problems).toEqual([]);
+    expect(figures).toMatchObject({ allowed: 6, smuggled: 20, hungUp: 64 });
+    expect(figures.combinations).toBeGreaterThan(500);
   });
 
   it('needs a token of Hearth’s own length', async () => {

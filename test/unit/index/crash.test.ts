@@ -1,10 +1,12 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { createMessageConnection, IPCMessageReader, IPCMessageWriter } from 'vscode-jsonrpc/node';
+import { z } from 'zod';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import { bundle } from '../runtime/bundle.ts';
 import { folderOf, repositoryOf } from './folder.ts';
@@ -49,9 +51,34 @@ async function startOn(folder: string, database: string): Promise<ChildProcess> 
   return child;
 }
 
+/** Waits for a transaction that leaves more than `count` files in the index, or all of them. */
+async function untilMoreFiles(path: string, count: number): Promise<void> {
+  await vi.waitUntil(
+    () => {
+      if (!existsSync(path)) return false;
+      const database = new DatabaseSync(path, { readOnly: true });
+      try {
+        const { files } = z
+          .object({ files: z.number() })
+          .parse(database.prepare('SELECT count(*) AS files FROM files').get());
+        return files > count || files === fileCount;
+      } catch (error) {
+        // The tables are not there yet, or the indexer holds the lock.
+        if (error instanceof Error && /no such table|locked/.test(error.message)) return false;
+        throw error;
+      } finally {
+        database.close();
+      }
+    },
+    { timeout: 60_000, interval: 20 },
+  );
+}
+
+const fileCount = 600;
+
 describe('an indexer that is killed in the middle of its work', () => {
   it('has lost nothing: the next one goes on, and ends with the index of one that was never killed', async () => {
-    const files = Object.fromEntries(Array.from({ length: 600 }, (_, i) => [`src/f${i}.ts`, functionsOf(i)]));
+    const files = Object.fromEntries(Array.from({ length: fileCount }, (_, i) => [`src/f${i}.ts`, functionsOf(i)]));
     const folder = await folderOf(files);
     const storage = await folderOf({});
     const database = join(storage, 'killed.db');
@@ -59,8 +86,8 @@ describe('an indexer that is killed in the middle of its work', () => {
     const counts: number[] = [];
     for (let kill = 0; kill < 4; kill++) {
       const child = await startOn(folder, database);
-      // Past the first transaction, which takes half a second.
-      await sleep(700 + 500 * random());
+      await untilMoreFiles(database, counts.at(-1) ?? 0);
+      await sleep(300 * random());
       child.kill('SIGKILL');
       await once(child, 'exit');
       counts.push(contents(database).files.length);
@@ -71,6 +98,6 @@ describe('an indexer that is killed in the middle of its work', () => {
     const unkilled = join(storage, 'whole.db');
     await repositoryOf(folder, { database: unkilled });
     expect(contents(database)).toEqual(contents(unkilled));
-    expect(contents(database).files).toHaveLength(600);
+    expect(contents(database).files).toHaveLength(fileCount);
   });
 });

@@ -1,4 +1,4 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { describe, expect, it, vi } from 'vitest';
@@ -30,6 +30,18 @@ const serviceOf = () =>
   );
 
 describe('An index', () => {
+  it.skipIf(process.platform === 'win32')('can be read by its owner alone, also where it was not so', async () => {
+    const { database } = await indexed();
+    const open = await openDatabase(database);
+    const modes = () => ['', '-wal', '-shm'].map((suffix) => (statSync(database + suffix).mode & 0o777).toString(8));
+    expect(modes()).toEqual(['600', '600', '600']);
+    open.close();
+    chmodSync(database, 0o644);
+    const again = await openDatabase(database);
+    expect(modes()).toEqual(['600', '600', '600']);
+    again.close();
+  });
+
   it('is kept where it cannot be opened for another reason than damage', async () => {
     const { database } = await indexed();
     const bytes = statSync(database).size;

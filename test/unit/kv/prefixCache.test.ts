@@ -56,6 +56,20 @@ describe('the prefix cache', () => {
     expect(sequence?.tokens).toEqual([...range(40), 7, 7, 7]);
   });
 
+  it('gives up the least recently used beyond what idle sequences may take, never the last one', async () => {
+    const { decoder, cache, use } = setUp({ maxIdle: 8 });
+    const idleLimitBytes = 4 * pageTokens;
+    const memory = decoder.memory.bind(decoder);
+    // FakeDecoder counts a byte for each token of its pages.
+    decoder.memory = () => ({ ...memory(), idleLimitBytes });
+    for (const first of [0, 1000, 2000, 3000]) await use(range(2 * pageTokens, first));
+    expect(decoder.memory().cacheBytes).toBeLessThanOrEqual(idleLimitBytes);
+    expect(cache.cachedPrefixTokens(range(2 * pageTokens, 0))).toBe(0);
+    expect(cache.cachedPrefixTokens(range(2 * pageTokens, 3000))).toBe(2 * pageTokens);
+    await use(range(5 * pageTokens, 500));
+    expect(cache.idleSequences).toBe(1);
+  });
+
   it('ignores a shared beginning too short to pay', async () => {
     const { use } = setUp();
     await use(range(60));

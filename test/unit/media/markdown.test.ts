@@ -46,7 +46,7 @@ const harmlessAttributes = new Set(['class', 'start', 'align', 'role', 'tabindex
 
 const harmlessClasses = /^(block|link|image|task|hljs.*|language-.*|[a-z]+_+)$/;
 
-/** Nothing that runs, loads, navigates, submits or imitates the page's own parts. */
+/** Expects nothing that runs, loads, navigates, submits or imitates the page's own parts. */
 function inspect(root: HTMLElement): void {
   const bad: string[] = [];
   for (const element of root.querySelectorAll('*')) {
@@ -62,7 +62,7 @@ function inspect(root: HTMLElement): void {
 }
 
 describe('hostile markdown', () => {
-  it('is a corpus of at least 200', () => {
+  it('has at least 200 payloads', () => {
     expect(payloads.length).toBeGreaterThanOrEqual(200);
   });
 
@@ -77,7 +77,7 @@ describe('hostile markdown', () => {
     for (const href of opened) expect(href).toMatch(/^https?:\/\//);
   });
 
-  it('is harmless at every stage of being streamed', () => {
+  it('is harmless at every stage of streaming', () => {
     for (const payload of payloads) {
       const middle = Math.floor(payload.length / 2);
       inspect(stream([payload.slice(0, middle), payload.slice(middle)], true));
@@ -92,7 +92,7 @@ describe('hostile markdown', () => {
 });
 
 describe('markdown of an answer', () => {
-  it('has its elements', () => {
+  it('has the usual elements', () => {
     const { innerHTML } = render('# Title\n\nA **b** *c* ~~d~~ `e`.\n\n> q\n\n2. two\n3. three\n\n---');
     expect(innerHTML).toContain('<h1>Title</h1>');
     expect(innerHTML).toContain('<p>A <strong>b</strong> <em>c</em> <del>d</del> <code>e</code>.</p>');
@@ -100,21 +100,21 @@ describe('markdown of an answer', () => {
     expect(innerHTML).toContain('<hr>');
   });
 
-  it('has tables with their alignment', () => {
+  it('has tables with alignment', () => {
     const cell = render('| a | b |\n|---|--:|\n| 1 | 2 |').querySelector('td:last-child');
     expect([cell?.textContent, cell?.getAttribute('align')]).toEqual(['2', 'right']);
   });
 
-  it('has task lists as text', () => {
+  it('shows task lists as text', () => {
     const items = [...render('- [x] done\n- [ ] open').querySelectorAll('li')].map((item) => item.textContent?.trim());
     expect(items).toEqual(['☑ done', '☐ open']);
   });
 
-  it('shows raw HTML as the text that it is', () => {
+  it('shows raw HTML as text', () => {
     expect(render('Use `<b>` or <b>this</b>.').textContent).toContain('Use <b> or <b>this</b>.');
   });
 
-  it('colours code of a known language and keeps its text exactly', () => {
+  it('highlights code of a known language and keeps its text', () => {
     const source = 'const a = "<b>&amp;</b>"; // x\n\tif (a < b && c) {}\n';
     const code = render(`\`\`\`ts\n${source}\`\`\``).querySelector('code');
     expect(code?.textContent?.trimEnd()).toBe(source.trimEnd());
@@ -122,7 +122,7 @@ describe('markdown of an answer', () => {
     expect(code?.classList.contains('language-ts')).toBe(true);
   });
 
-  it('shows code of an unknown language without colours', () => {
+  it('does not highlight code of an unknown language', () => {
     const code = render('```brainfuck\n+[>.<]\n```').querySelector('code');
     expect([code?.textContent?.trim(), code?.querySelector('span')]).toEqual(['+[>.<]', null]);
   });
@@ -148,7 +148,7 @@ describe('markdown of an answer', () => {
     expect(opened).toEqual(['https://ok.example/cat.png']);
   });
 
-  it('offers addresses of the web alone', () => {
+  it('offers only http and https links', () => {
     expect(offeredLink('https://ok.example')).toBe('https://ok.example/');
     for (const href of [
       'javascript:1',
@@ -177,7 +177,7 @@ describe('markdown that is being streamed', () => {
 
   const html = (element: HTMLElement) => [...element.children].map((block) => block.innerHTML).join('');
 
-  it('ends as the same DOM as if it had come at once, wherever it was split', () => {
+  it('gives the same DOM as unstreamed text, wherever it is split', () => {
     const whole = html(stream([document_]));
     for (const size of [3, 17]) {
       const pieces = document_.match(new RegExp(`[\\s\\S]{1,${size}}`, 'g')) ?? [];
@@ -185,7 +185,7 @@ describe('markdown that is being streamed', () => {
     }
   });
 
-  it('shows the same while it grows as the text so far would', () => {
+  it('shows the same as the text received so far', () => {
     const element = document.createElement('div');
     const { imageLabel, onLink } = options;
     const streaming = new StreamingMarkdown(element, { imageLabel, onLink, decorate: () => {} });
@@ -197,7 +197,7 @@ describe('markdown that is being streamed', () => {
     }
   });
 
-  it('does not touch blocks that are complete', () => {
+  it('does not touch complete blocks', () => {
     const element = document.createElement('div');
     const { imageLabel, onLink } = options;
     const streaming = new StreamingMarkdown(element, { imageLabel, onLink, decorate: () => {} });
@@ -210,17 +210,17 @@ describe('markdown that is being streamed', () => {
     expect(element.children).toHaveLength(3);
   });
 
-  it('resolves references that are defined below their use', () => {
+  it('resolves references defined below their use', () => {
     const element = stream(['See [the page][1].\n\n', 'More.\n\n', '[1]: https://ok.example/\n']);
     element.querySelector<HTMLElement>('.link')?.click();
     expect(opened).toEqual(['https://ok.example/']);
   });
 
-  it('takes Windows line ends', () => {
+  it('accepts Windows line ends', () => {
     expect(html(stream(['a\r', '\n\r\nb\r\n']))).toBe(html(stream(['a\n\nb\n'])));
   });
 
-  it('renders a few blocks a frame, however long the answer has become', () => {
+  it('renders a few blocks a frame, however long the answer is', () => {
     let rendered = 0;
     const { imageLabel, onLink } = options;
     const decorate = () => {
@@ -238,7 +238,7 @@ describe('markdown that is being streamed', () => {
 
 describe('markdown made to take long', () => {
   const nested = ['> ', '- ', '1. ', '**', '*a ', '[a](', '![', '<b>', '~~a', '> - ', '_a**b', '`a ', '| a '];
-  it.each(nested)('is shown whatever is nested in it: %j', (mark) => {
+  it.each(nested)('is shown with any nesting: %j', (mark) => {
     const began = performance.now();
     const text = `before\n\n${mark.repeat(20_000 / mark.length)}end\n\nafter`;
     const shown = render(text).textContent ?? '';
@@ -253,7 +253,7 @@ describe('markdown made to take long', () => {
     ['csharp', `${'a'.repeat(30)}\n`.repeat(600)],
     ['ini', 'a.'.repeat(9_000)],
     ['scala', '\n'.repeat(20_000)],
-  ])('is left without colours where they would take long: %s', (language, code) => {
+  ])('is not highlighted if that would take long: %s', (language, code) => {
     const began = performance.now();
     const shown = render(`\`\`\`${language}\n${code}\n\`\`\``);
     expect(shown.textContent?.trim()).toBe(code.trim());

@@ -1,6 +1,6 @@
 // @vitest-environment jsdom
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { pageTexts } from '../../../extension/chat/texts.ts';
+import { pageTexts } from '../../../extension/chat/panel.ts';
 import { type ToHost, type ToPage, type Turn, toHost } from '../../../extension/messages.ts';
 
 const figures = {
@@ -48,7 +48,7 @@ function type(text: string): void {
 
 const untilSent = (name: ToHost['type']) => vi.waitFor(() => expect(sent.at(-1)?.type).toBe(name));
 
-/** The page lives as long as its window; here one window sees many pages. */
+/** A page normally lives as long as its window; here one window has many pages. */
 const listeners: (() => void)[] = [];
 for (const target of [window, document]) {
   const add = target.addEventListener.bind(target);
@@ -79,7 +79,7 @@ beforeEach(async () => {
 });
 
 describe('the chat page', () => {
-  it('says that it is ready and shows the welcome', () => {
+  it('reports that it is ready and shows the welcome', () => {
     expect(sent).toEqual([{ type: 'ready' }]);
     expect($('#empty').hidden).toBe(false);
     expect(document.querySelectorAll('.example')).toHaveLength(3);
@@ -91,7 +91,7 @@ describe('the chat page', () => {
     expect(sent).toHaveLength(1);
   });
 
-  it('sends with Enter, breaks the line with Shift+Enter, and leaves an input method alone', () => {
+  it("sends with Enter, breaks the line with Shift+Enter, and ignores an input method's Enter", () => {
     type('Hello');
     key($('#question'), 'Enter', { shiftKey: true });
     key($('#question'), 'Enter', { isComposing: true });
@@ -107,7 +107,7 @@ describe('the chat page', () => {
     expect([sent.length, $<HTMLButtonElement>('#send').disabled]).toEqual([1, true]);
   });
 
-  it('reports what is being typed, and where the cursor is, and takes it back when the view comes again', async () => {
+  it('reports the draft with its cursor, and restores it in the next page', async () => {
     const box = $<HTMLTextAreaElement>('#question');
     type('half a thought');
     box.setSelectionRange(5, 6);
@@ -121,7 +121,7 @@ describe('the chat page', () => {
     expect([box.value, box.selectionStart, box.selectionEnd]).toEqual(['half a thought', 5, 6]);
   });
 
-  it('folds many passages of a search into one line that opens, beside what was asked for', async () => {
+  it('folds many search results into one line, and lists other attachments', async () => {
     const found = Array.from({ length: 4 }, (_, index) => ({
       id: `found:${index}`,
       label: `${index}`,
@@ -148,14 +148,14 @@ describe('the chat page', () => {
     await tell({ type: 'delta', turn: 't1', kind: 'text', text: '** it.' });
     expect($('.answer-text').innerHTML).toContain('<strong>of</strong>');
     expect($('.turn').getAttribute('aria-busy')).toBe('true');
-    await tell({ type: 'outcome', turn: 't1', outcome: done });
+    await tell({ type: 'end', turn: 't1', outcome: done });
     expect($('.turn').dataset['state']).toBe('done');
     expect($('.figures').textContent).toBe('42 tokens/s · 140 prompt, 90 cached');
     expect([$('#send').hidden, $('#stop').hidden]).toEqual([false, true]);
     expect($('#announcer').textContent).toContain('Because **of** it.');
   });
 
-  it('says how fast an answer is being written, once that can be said', async () => {
+  it('shows the speed of an answer after a second', async () => {
     const now = vi.spyOn(performance, 'now');
     const delta = (text: string, tokens: number): ToPage => ({ type: 'delta', turn: 't1', kind: 'text', text, tokens });
     await tell({ type: 'turn', turn: turn() });
@@ -170,30 +170,77 @@ describe('the chat page', () => {
     await tell({ type: 'delta', turn: 't1', kind: 'text', text: ' four' });
     expect($('.figures').textContent).toBe('20 tokens/s');
     now.mockRestore();
-    await tell({ type: 'outcome', turn: 't1', outcome: done });
+    await tell({ type: 'end', turn: 't1', outcome: done });
     expect($('.figures').textContent).toContain('42 tokens/s');
   });
 
-  it('stops with the button and with Escape, only while it answers', async () => {
+  it('stops with the button and with Escape, only during an answer', async () => {
     key(document.body, 'Escape');
     expect(sent).toHaveLength(1);
     await tell({ type: 'turn', turn: turn() });
     $('#stop').click();
     key(document.body, 'Escape');
-    expect(sent.slice(1)).toEqual([{ type: 'stop' }, { type: 'stop' }]);
-    type('next');
-    key($('#question'), 'Enter');
-    expect(sent).toHaveLength(3);
+    expect(sent.slice(1)).toEqual(Array(2).fill({ type: 'action', action: 'stop' }));
   });
 
-  it('offers to answer now while it thinks, and no longer', async () => {
+  it('sends a question during an answer with a button that says it is queued', async () => {
+    await tell({ type: 'turn', turn: turn() });
+    expect($('#send').hidden).toBe(true);
+    type('next');
+    expect([$('#send').hidden, $('#send').title, $('#stop').hidden]).toEqual([false, pageTexts().queue, false]);
+    $('#send').click();
+    expect(sent.find((message) => message.type === 'send')).toEqual({ type: 'send', text: 'next' });
+    await tell({ type: 'end', turn: 't1', outcome: done });
+    expect($('#send').title).toBe(pageTexts().send);
+  });
+
+  const queued = (id: string, held = false) => turn({ id, question: id, outcome: { kind: 'queued', held } });
+  const order = () => [...document.querySelectorAll<HTMLElement>('.turn')].map(({ dataset }) => dataset['turn']);
+
+  it('lists queued questions in order below the running answer, and moves them when they start', async () => {
+    await tell({ type: 'conversation', turns: [turn(), queued('q1'), queued('q2')] });
+    expect([...document.querySelectorAll('.queue-line')].map(({ firstChild }) => firstChild?.textContent)).toEqual([
+      'Queued',
+      'Queued',
+    ]);
+    expect(document.querySelector('[data-action=send]')).toBeNull();
+    await tell({ type: 'end', turn: 't1', outcome: done }, { type: 'start', turn: 'q2' });
+    expect([order(), $('[data-turn=q2]').dataset['state'], $('#stop').hidden]).toEqual([
+      ['t1', 'q2', 'q1'],
+      'running',
+      false,
+    ]);
+    expect($('[data-turn=q2]').querySelector('.queue-line')).toBeNull();
+    await tell({ type: 'turn', turn: turn({ id: 'new' }) }, { type: 'turn', turn: queued('q3') });
+    expect([order(), $('#announcer').textContent]).toEqual([['t1', 'q2', 'new', 'q1', 'q3'], pageTexts().queued]);
+  });
+
+  it('removes, edits and sends a queued question', async () => {
+    await tell({ type: 'conversation', turns: [turn(), queued('q1')] });
+    $('[data-turn=q1] [data-action=remove]').click();
+    expect(sent.at(-1)).toEqual({ type: 'action', action: 'remove', turn: 'q1' });
+    $('[data-turn=q1] .edit').click();
+    $<HTMLTextAreaElement>('.question-edit').value = 'better';
+    key($('.question-edit'), 'Enter');
+    expect(sent.at(-1)).toEqual({ type: 'resend', turn: 'q1', text: 'better' });
+    await tell({ type: 'turn', turn: { ...queued('q1'), question: 'better' } });
+    expect([order(), $('[data-turn=q1] .question-text').textContent]).toEqual([['t1', 'q1'], 'better']);
+    await tell({ type: 'queue', turn: 'q1', held: true });
+    expect($('.queue-line').firstChild?.textContent).toBe(pageTexts().held);
+    $('[data-turn=q1] [data-action=send]').click();
+    expect(sent.at(-1)).toEqual({ type: 'action', action: 'send', turn: 'q1' });
+    await tell({ type: 'drop', turn: 't1' }, { type: 'drop', turn: 'q1' });
+    expect([order(), $('#empty').hidden]).toEqual([[], false]);
+  });
+
+  it('offers Answer now only while the model thinks', async () => {
     await tell({ type: 'turn', turn: turn() });
     const button = $<HTMLButtonElement>('.answer-now');
     expect(button.hidden).toBe(true);
     await tell({ type: 'delta', turn: 't1', kind: 'thinking', text: 'Hm.' });
     expect(button.hidden).toBe(false);
     button.click();
-    expect(sent.at(-1)).toEqual({ type: 'answer-now' });
+    expect(sent.at(-1)).toEqual({ type: 'action', action: 'answer-now' });
     await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'So.' });
     expect(button.hidden).toBe(true);
   });
@@ -216,20 +263,20 @@ describe('the chat page', () => {
     expect($('.progress-note').textContent).toBe('Part 2 of 4');
     expect($('.turn [role=progressbar]').getAttribute('aria-valuenow')).toBe('25');
     await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'It' });
-    await tell({ type: 'outcome', turn: 't1', outcome: { kind: 'running', note: 'Part 3 of 4' } });
+    await tell({ type: 'progress', turn: 't1', note: 'Part 3 of 4' });
     expect(document.querySelector('.progress-note')).toBeNull();
   });
 
-  it('takes up an answer in the middle when the view comes back', async () => {
+  it('continues an answer after the page is reloaded', async () => {
     await tell({ type: 'conversation', turns: [turn({ answer: 'Half an ' })] });
     await tell({ type: 'delta', turn: 't1', kind: 'text', text: 'answer.' });
     expect($('.answer-text').textContent?.trim()).toBe('Half an answer.');
     expect($('#stop').hidden).toBe(false);
   });
 
-  it('replaces the text where the final one differs', async () => {
+  it('replaces the text if the final one differs', async () => {
     await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: 'Draft' });
-    await tell({ type: 'turn', turn: turn({ answer: 'Final', outcome: done }) });
+    await tell({ type: 'text', turn: 't1', thinking: '', answer: 'Final' });
     expect($('.answer-text').textContent?.trim()).toBe('Final');
   });
 
@@ -244,12 +291,12 @@ describe('the chat page', () => {
     expect($('.remark').textContent).toBe(words);
   });
 
-  it('says how many messages no longer fit', async () => {
+  it('shows how many messages no longer fit', async () => {
     await tell({ type: 'conversation', turns: [turn({ answer: 'x', outcome: { ...done, dropped: 3 } })] });
     expect($('.remark').textContent).toMatch(/^3 earlier/);
   });
 
-  it('shows a failure as a card whose buttons do what they say', async () => {
+  it('shows a failure as a card with working buttons', async () => {
     const outcome = { kind: 'failed', message: 'It stopped.', actions: ['retry', 'show-log'] } as const;
     await tell({ type: 'conversation', turns: [turn({ outcome: { ...outcome, actions: [...outcome.actions] } })] });
     expect($('.card').getAttribute('role')).toBe('alert');
@@ -257,7 +304,7 @@ describe('the chat page', () => {
     expect(sent.at(-1)).toEqual({ type: 'action', action: 'retry', turn: 't1' });
   });
 
-  it('copies and inserts the code of a block, exactly', async () => {
+  it('copies, inserts and applies the exact code of a block', async () => {
     const answer = '```py\nif a < b:\n    print("&")\n```\n\nand `more`';
     await tell({ type: 'conversation', turns: [turn({ answer, outcome: done })] });
     $('.code [data-action=copy]').click();
@@ -271,7 +318,7 @@ describe('the chat page', () => {
     ]);
   });
 
-  it('asks again, in the same words or in others', async () => {
+  it('asks again with the same or an edited question', async () => {
     await tell({ type: 'conversation', turns: [turn({ answer: 'A', outcome: done })] });
     $('.again').click();
     expect(sent.at(-1)).toEqual({ type: 'resend', turn: 't1', text: 'Why?' });
@@ -285,7 +332,7 @@ describe('the chat page', () => {
     expect(sent.at(-1)).toEqual({ type: 'resend', turn: 't1', text: 'Why not?' });
   });
 
-  it('leaves a question as it was when editing is given up, with the focus where it began', async () => {
+  it('restores question and focus when editing is cancelled', async () => {
     await tell({ type: 'conversation', turns: [turn({ answer: 'A', outcome: done })] });
     $('.edit').click();
     $<HTMLTextAreaElement>('.question-edit').value = 'other';
@@ -295,19 +342,19 @@ describe('the chat page', () => {
     expect(sent).toHaveLength(1);
   });
 
-  it('offers to edit what the user wrote, and not what a summary asks', async () => {
+  it("lets the user edit own questions, not a summary's", async () => {
     await tell({ type: 'conversation', turns: [turn({ kind: 'summary', outcome: done })] });
     expect(document.querySelector('.edit')).toBeNull();
     await tell({ type: 'turn', turn: turn({ id: 't2' }) });
     expect(document.body.classList.contains('answering')).toBe(true);
   });
 
-  it('has no buttons on code that is still being written', async () => {
+  it('shows no buttons on unfinished code', async () => {
     await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: '```py\nif a' });
     expect(document.querySelector('.code button')).toBeNull();
   });
 
-  it('shows what goes along, and lets the user remove or add it', async () => {
+  it('shows the attachments of the next question, which the user can remove and add', async () => {
     await tell({
       type: 'context',
       context: { chips: [{ id: 'file:a', label: 'a.ts', detail: '', tokens: 1200 }], restricted: false },
@@ -320,7 +367,7 @@ describe('the chat page', () => {
     expect(sent.at(-1)).toEqual({ type: 'add-context' });
   });
 
-  it('shows what went along and what was left out, and opens it', async () => {
+  it('shows sent and omitted attachments, and opens them', async () => {
     const chips = [{ id: 'file:a', label: 'a.ts', detail: 'lines 1 to 2 of 9', tokens: 12 }];
     await tell({ type: 'conversation', turns: [turn({ chips, omitted: ['b.ts: no room'], outcome: done })] });
     expect($('.question .chip').title).toBe('a.ts\nlines 1 to 2 of 9\nabout 12 tokens');
@@ -329,7 +376,7 @@ describe('the chat page', () => {
     expect(sent.at(-1)).toEqual({ type: 'open-chip', turn: 't1', id: 'file:a' });
   });
 
-  it('offers what a mention may become, and puts it into the text', async () => {
+  it('suggests completions of a mention and inserts one', async () => {
     $('#question').focus();
     type('see @fi');
     await untilSent('suggest');
@@ -353,7 +400,7 @@ describe('the chat page', () => {
     expect(sent.some((message) => message.type === 'send')).toBe(false);
   });
 
-  it('closes the list of mentions with Escape, and then sends with Enter', async () => {
+  it('closes the mention list with Escape and then sends with Enter', async () => {
     $('#question').focus();
     type('#');
     await untilSent('suggest');
@@ -361,12 +408,12 @@ describe('the chat page', () => {
     await tell({ type: 'suggestions', query: '', items });
     key($('#question'), 'Escape');
     key($('#question'), 'Enter');
-    // What is still being reported of the text that was sent comes after it.
+    // A draft report may follow.
     expect(sent.findLast(({ type }) => type !== 'draft')).toEqual({ type: 'send', text: '#' });
-    expect(sent.some((message) => message.type === 'stop')).toBe(false);
+    expect(sent.some((message) => message.type === 'action')).toBe(false);
   });
 
-  it('takes a mention out of the text with its chip', async () => {
+  it('removes a mention from the text with its chip', async () => {
     type('why does @file:a.ts fail');
     const chips = [{ id: '@file:a.ts', label: 'file:a.ts', detail: '', tokens: 0, mention: '@file:a.ts' }];
     await tell({ type: 'context', context: { chips, restricted: false } });
@@ -374,7 +421,7 @@ describe('the chat page', () => {
     expect($<HTMLTextAreaElement>('#question').value).toBe('why does fail');
   });
 
-  it('links the places that exist and marks those that do not, in prose and in code spans that are nothing else', async () => {
+  it('links existing citations and marks missing ones, in prose and in code spans that are nothing else', async () => {
     const answer =
       'In `src/a.ts:1`, src/a.ts:12, src/a.ts:123, `f(src/a.ts:1)`, *gone.ts:3* and [a loop](src/a.ts:12).\n\n```ts\nsrc/a.ts:12\n```';
     const citations = [
@@ -391,14 +438,14 @@ describe('the chat page', () => {
     expect($('.answer-text').textContent).toContain('src/a.ts:123, f(src/a.ts:1), gone.ts:3 and a loop');
   });
 
-  it('shows an answer that was corrected while it ended', async () => {
+  it('shows a corrected answer', async () => {
     await tell({ type: 'turn', turn: turn() }, { type: 'delta', turn: 't1', kind: 'text', text: 'See gone.ts:1.' });
-    await tell({ type: 'turn', turn: turn({ answer: 'See.' }) });
-    await tell({ type: 'outcome', turn: 't1', outcome: done });
+    await tell({ type: 'text', turn: 't1', thinking: '', answer: 'See.' });
+    await tell({ type: 'end', turn: 't1', outcome: done });
     expect($('.answer-text').textContent?.trim()).toBe('See.');
   });
 
-  it("shows how full the model's window is", async () => {
+  it('shows context window use', async () => {
     const controls = { model: 'M', modelDetail: '', thinking: 'Off', thinkingOn: false, canThink: false };
     await tell({ type: 'controls', controls: { ...controls, contextTokens: 200 } });
     expect($('#usage').hidden).toBe(true);
@@ -410,6 +457,23 @@ describe('the chat page', () => {
     expect($('#usage').hidden).toBe(true);
   });
 
+  it('says that a pasted picture and a dropped file are not attached, until something is typed', () => {
+    const refusedOf = (event: Event, name: string, data: object): string => {
+      Object.defineProperty(event, name, { value: { items: [], files: [], getData: () => '', ...data } });
+      ($('#question') as HTMLElement).dispatchEvent(event);
+      return $('#refused').textContent ?? '';
+    };
+    const cancelable = { bubbles: true, cancelable: true };
+    expect(refusedOf(new Event('paste', cancelable), 'clipboardData', {})).toBe('');
+    const paste = new Event('paste', cancelable);
+    expect(refusedOf(paste, 'clipboardData', { items: [{ kind: 'file' }] })).toBe(pageTexts().cannotAttach);
+    expect(paste.defaultPrevented).toBe(true);
+    $('#question').dispatchEvent(new Event('input'));
+    expect($('#refused').textContent).toBe('');
+    const drop = new Event('drop', cancelable);
+    expect(refusedOf(drop, 'dataTransfer', { getData: () => 'file:///a.png' })).toBe(pageTexts().cannotAttach);
+  });
+
   it('offers downloads with their size', async () => {
     const offers = [{ id: 'small', label: 'Small (98 MB)', detail: '' }];
     await tell({ type: 'notice', notice: { kind: 'no-model', text: 'Hearth needs a model.', offers } });
@@ -417,11 +481,17 @@ describe('the chat page', () => {
     expect(button.textContent).toBe('Download Small (98 MB)');
     button.click();
     expect(sent.at(-1)).toEqual({ type: 'download', model: 'small' });
+    const failed = { kind: 'no-model', text: 'There is no network.', failed: true, offers } as const;
+    await tell({ type: 'notice', notice: failed });
+    expect($('#notice .card.error').textContent).toContain('There is no network.');
+    expect($('#notice .button').textContent).toBe('Try again');
+    $('#notice .button').click();
+    expect(sent.at(-1)).toEqual({ type: 'download', model: 'small' });
     await tell({ type: 'notice', notice: { kind: 'none' } });
     expect($('#notice').children).toHaveLength(0);
   });
 
-  it('names the model and the thinking mode, and opens their pickers', async () => {
+  it('shows model and thinking mode, and opens their pickers', async () => {
     const controls = {
       model: 'Qwen3 4B',
       modelDetail: 'x',
@@ -435,24 +505,27 @@ describe('the chat page', () => {
     expect([$('#thinking').getAttribute('aria-pressed'), $('#thinking').textContent]).toEqual(['true', 'On']);
     $('#model').click();
     $('#thinking').click();
-    expect(sent.slice(1)).toEqual([{ type: 'pick-model' }, { type: 'pick-thinking' }]);
+    expect(sent.slice(1)).toEqual([
+      { type: 'action', action: 'choose-model' },
+      { type: 'action', action: 'thinking' },
+    ]);
     await tell({ type: 'controls', controls: { ...controls, thinkingOn: false, canThink: false } });
     expect($('#thinking').title).toBe(pageTexts().cannotThink);
   });
 
-  it('brings the last question back with Up in an empty box', async () => {
+  it('restores the last question with Up in an empty box', async () => {
     await tell({ type: 'conversation', turns: [turn({ outcome: done })] });
     key($('#question'), 'ArrowUp');
     expect($<HTMLTextAreaElement>('#question').value).toBe('Why?');
   });
 
-  it('shows a question as it was written, not as markup', async () => {
+  it('shows a question as plain text', async () => {
     await tell({ type: 'conversation', turns: [turn({ question: '<img src=x onerror=1>\n**b**', outcome: done })] });
     expect($('.question-text').textContent).toBe('<img src=x onerror=1>\n**b**');
     expect(document.querySelector('.question img, .question strong')).toBeNull();
   });
 
-  it('reports messages that are not of the protocol and goes on', async () => {
+  it('reports invalid messages and goes on', async () => {
     await tell({ type: 'nonsense' } as never, null as never, {
       type: 'delta',
       turn: 'unknown',
@@ -465,14 +538,14 @@ describe('the chat page', () => {
     expect(document.querySelectorAll('.turn')).toHaveLength(1);
   });
 
-  it('says nothing that the extension would refuse', () => {
+  it('sends only valid messages', () => {
     type('Hello');
     key($('#question'), 'Enter');
     for (const button of document.querySelectorAll('button')) button.click();
     for (const message of sent) expect(toHost.safeParse(message).success, JSON.stringify(message)).toBe(true);
   });
 
-  it('gives every control a name, and every list a meaning', async () => {
+  it('gives every control an accessible name', async () => {
     const chips = [{ id: 'a', label: 'a.ts', detail: '', tokens: 1 }];
     await tell({ type: 'conversation', turns: [turn({ chips, answer: '```js\n1\n```', outcome: done })] });
     for (const button of document.querySelectorAll('button')) {

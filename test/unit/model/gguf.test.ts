@@ -82,6 +82,35 @@ describe('keys', () => {
     await file.close();
   });
 
+  it.each([
+    ['qwen3.rope.freq_base', 0],
+    ['qwen3.rope.freq_base', -10_000],
+    ['qwen3.rope.scaling.factor', 0],
+    ['qwen3.rope.scaling.original_context_length', -1],
+    ['qwen3.rope.scaling.yarn_beta_fast', -32],
+    ['qwen3.attention.layer_norm_rms_epsilon', 0],
+    ['qwen3.attention.layer_norm_rms_epsilon', -1e-6],
+  ])('that would give no numbers are named: %s = %d', async (key, value) => {
+    const file = await goldenGguf('qwen3-yarn');
+    await expect(specOf(qwen3, withMetadata(file, { [key]: value }))).rejects.toMatchObject({
+      code: 'invalid-input',
+      message: expect.stringMatching(new RegExp(`^GGUF key ${key} must be one (positive|whole) number[^\n]*$`)),
+    });
+    await file.close();
+  });
+
+  it.each([
+    ['a factor beyond the range of numbers', { 'qwen3.rope.scaling.factor': 1e-320 }],
+    ['an epsilon above every mean square', { 'qwen3.attention.layer_norm_rms_epsilon': 2 }],
+  ])('that are positive and give no numbers, are refused in one line: %s', async (_, changes) => {
+    const file = await goldenGguf('qwen3-yarn');
+    await expect(specOf(qwen3, withMetadata(file, changes))).rejects.toMatchObject({
+      code: 'invalid-input',
+      message: expect.stringMatching(/^The configuration is inconsistent: [^\n]*$/),
+    });
+    await file.close();
+  });
+
   it('that ask for what Hearth does not compute are named', async () => {
     const file = await goldenGguf('qwen3-yarn');
     const refuses = (changes: Record<string, GgufValue | undefined>, key: string) =>

@@ -1,6 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import {
   chatParams,
   chatResult,
@@ -239,6 +239,10 @@ describe('the engine with a model', () => {
 
   it('fails what is not done by its deadline, whatever it is', async () => {
     const timeoutMs = 1;
+    // A warm-up of one pass could begin within the millisecond, but never beside a chat.
+    const blocker = new AbortController();
+    const blocked = engine.chat(ask('blocker', { maxTokens: 1000 }), blocker.signal);
+    await vi.waitFor(() => expect(textOf('blocker')).not.toBe(''));
     const place = { prefix: 'value = other(1)\n'.repeat(60), suffix: '\n' };
     const file = { stream: 'late', path: 'a.py', text: place.prefix, languageId: 'python', fresh: true };
     const requests = [
@@ -251,6 +255,8 @@ describe('the engine with a model', () => {
     ];
     const ends = await Promise.allSettled(requests);
     expect(ends.map((end) => end.status === 'rejected' && end.reason.code)).toEqual(requests.map(() => 'timeout'));
+    blocker.abort();
+    await blocked;
     expect(engine.status()).toMatchObject({ state: 'ready', queuedRequests: 0 });
   });
 

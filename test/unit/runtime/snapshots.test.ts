@@ -1,10 +1,11 @@
-import { cp, readFile, rename, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { findEntry } from '../../../engine/catalogue/catalogue.ts';
 import { ModelDigest } from '../../../engine/catalogue/modelDigest.ts';
-import { digestDirectory, snapshotDirectory } from '../../../engine/catalogue/paths.ts';
-import { listSnapshots } from '../../../engine/kv/snapshotFile.ts';
+import { snapshotDirectory } from '../../../engine/catalogue/paths.ts';
+import { listSnapshots, writeSnapshot } from '../../../engine/kv/snapshotFile.ts';
 import { completeParams, loadParams, warmParams } from '../../../engine/protocol/engineProtocol.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
@@ -82,6 +83,23 @@ describe('an engine that is started again', () => {
   });
 });
 
+it('goes with its model when that is removed; snapshots of others stay', async () => {
+  const storeDirectory = temporaryFolder();
+  const directory = snapshotDirectory(storeDirectory);
+  await mkdir(directory, { recursive: true });
+  const [name = '', other] = [findEntry('smollm2-135m-instruct')?.name, 'Other'];
+  async function* pieces(): AsyncGenerator<Uint8Array> {
+    yield new Uint8Array(8);
+  }
+  for (const model of [name, other]) {
+    const header = { identity: 'a'.repeat(64), model, tokens: [1, 2], held: [[0, 2]], pieceBytes: [8] };
+    await writeSnapshot(join(directory, `${model}.kv`), header, pieces(), new AbortController().signal);
+  }
+  const { models } = new Engine({ storeDirectory, onDelta: () => {}, onProgress: () => {} });
+  await models.remove('smollm2-135m-instruct');
+  expect((await listSnapshots(directory)).map(({ header }) => header.model)).toEqual([other]);
+});
+
 describe("an engine with a user's own model", () => {
   it('keeps what was read once the digest of the files is known, and nothing once they are others', {
     timeout: 60_000,
@@ -99,7 +117,7 @@ describe("an engine with a user's own model", () => {
     const config = join(own.path, 'config.json');
     await writeFile(config, `${await readFile(config, 'utf8')}\n`);
     const third = await started({ model: own.path });
-    const digest = async () => (await ModelDigest.of(own.path, digestDirectory(store))).known;
+    const digest = async () => (await ModelDigest.of(own.path, store)).known;
     await vi.waitFor(async () => expect(await digest()).toBeDefined(), { timeout: 30_000 });
     expect((await complete(third)).statistics.cachedTokens).toBe(0);
     await third.unload();

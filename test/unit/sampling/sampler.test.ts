@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { HearthError } from '../../../engine/errors.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
 import {
   argmax,
@@ -163,9 +164,10 @@ describe('drawing', () => {
   });
 
   it('is broken, not silent, on logits that are no numbers', () => {
-    expect(() => sample(Float32Array.from([1, Number.NaN]), plain, emptyHistory, Math.random)).toThrow('token 1');
-    expect(() => argmax(Float32Array.from([Number.NEGATIVE_INFINITY]))).toThrow('-Infinity');
-    expect(() => argmax(Float32Array.from([Number.POSITIVE_INFINITY, 1]))).toThrow('Infinity');
+    expect(() => sample(Float32Array.from([1, Number.NaN]), plain, emptyHistory, Math.random)).toThrow(HearthError);
+    expect(() => argmax(Float32Array.from([Number.POSITIVE_INFINITY, 1]))).toThrow('results are not numbers');
+    // A mask that allows nothing is a fault of the grammar, not of the model.
+    expect(() => argmax(Float32Array.from([Number.NEGATIVE_INFINITY]))).toThrow('None of 1 tokens is allowed.');
   });
 });
 

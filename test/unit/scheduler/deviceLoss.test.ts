@@ -9,13 +9,16 @@ import { patient } from './setUp.ts';
 const vocabularySize = 50;
 const loss = new HearthError('device-lost', 'The GPU stopped answering (unplugged).');
 
-/** A machine whose device goes in its run `lostAt`, and from then on. */
-function machine(lostAt = Number.POSITIVE_INFINITY): Machine & { readonly decoder: FakeDecoder } {
+/** A machine whose device goes in its run `lostAt`, and from then on; `late`: after it took that pass. */
+function machine(lostAt = Number.POSITIVE_INFINITY, late = false): Machine & { readonly decoder: FakeDecoder } {
   let runs = 0;
   const beforeRun = (): void => {
-    if (runs++ >= lostAt) throw loss;
+    if (runs++ >= lostAt + Number(late)) throw loss;
   };
-  const decoder = new FakeDecoder({ vocabularySize, maxTokensPerRun: 8, beforeRun });
+  const afterSubmit = async (): Promise<void> => {
+    if (runs > lostAt) throw loss;
+  };
+  const decoder = new FakeDecoder({ vocabularySize, maxTokensPerRun: 8, beforeRun, ...(late && { afterSubmit }) });
   return {
     decoder,
     cache: new PrefixCache({ decoder, maxIdle: () => 2 }),
@@ -54,6 +57,18 @@ function undisturbed(count: number): number[] {
 }
 
 describe('when the device is lost', () => {
+  it.each([0, 1, 2])('with pass %i in flight, a request continues on another machine', async (lostAt) => {
+    let recoveries = 0;
+    const scheduler = schedulerOn(machine(lostAt, true), async () => {
+      recoveries++;
+      return machine();
+    });
+    const { received, outcome } = ask(scheduler);
+    await outcome;
+    expect(received).toEqual(undisturbed(6));
+    expect(recoveries).toBe(1);
+  });
+
   it('a request continues on another machine: no token is lost or repeated', async () => {
     // Three chunks of prompt, then a token a step: run 5 is in the middle of the answer.
     const [first, second] = [machine(5), machine()];

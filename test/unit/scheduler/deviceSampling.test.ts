@@ -215,6 +215,71 @@ describe('tokens sampled on the device', () => {
   });
 });
 
+describe('tokens sampled ahead', () => {
+  const setUpAhead = (options: FakeDecoderOptions = {}) => setUp({ samplesAhead: true, ...options });
+
+  it('are half of those in flight: the next are submitted before the last are delivered', async () => {
+    const { decoder, scheduler } = setUpAhead();
+    const chat = request(prompt, { maxTokens: 40 });
+    await scheduler.submit(chat);
+    expect(chat.received).toEqual(expectedTokens(prompt, 40));
+    // One token, which measures; then steps of 8 with 8 ahead, never beyond the end.
+    expect(decoder.draws).toEqual([1, 8, 8, 8, 8, 6]);
+    expect(decoder.ahead).toEqual([0, 8, 8, 8, 6, 0]);
+  });
+
+  it('wait for no token longer than without: one a step where it takes as long as a step may', async () => {
+    const decoder = new FakeDecoder({ vocabularySize, draws: true, samplesAhead: true });
+    const scheduler = schedulerOf(decoder, () => 30 * decoder.runs.length);
+    await scheduler.submit(request(prompt, { maxTokens: 5 }));
+    expect(decoder.ahead).toEqual([0, 0, 0, 0]);
+  });
+
+  it('end with the request that is cancelled: nothing more is submitted', async () => {
+    const { decoder, scheduler } = setUpAhead();
+    const abort = new AbortController();
+    const received: number[] = [];
+    const deliver = (token: number) => {
+      received.push(token);
+      if (received.length === 5) abort.abort();
+      return 'continue' as const;
+    };
+    await scheduler.submit(request(prompt, { maxTokens: 100, signal: abort.signal, deliver }));
+    expect(received).toHaveLength(5);
+    expect(decoder.draws).toEqual([1, 8]);
+  });
+
+  it('are not begun while another request waits', async () => {
+    const { decoder, scheduler } = setUpAhead();
+    let key: Promise<unknown> | undefined;
+    const deliver = (token: number) => {
+      // Of the first step of 8 the last but one.
+      if (++delivered === 9) {
+        const keystroke = request([9, 9, 9], { requestClass: 'keystroke', maxTokens: 4, sampling: undefined });
+        key = scheduler.submit(keystroke).then(() => keysAt.push(delivered));
+      }
+      received.push(token);
+      return 'continue' as const;
+    };
+    let delivered = 0;
+    const keysAt: number[] = [];
+    const received: number[] = [];
+    await scheduler.submit(request(prompt, { maxTokens: 40, deliver }));
+    await key;
+    expect(received).toEqual(expectedTokens(prompt, 40));
+    // No token of the chat between the key's arrival and its answer, but the step that was under way.
+    expect(keysAt).toEqual([10]);
+    expect(decoder.ahead.slice(0, 2)).toEqual([0, 8]);
+  });
+
+  it('stay within the context', async () => {
+    const { scheduler } = setUpAhead({ contextTokens: 16 });
+    const chat = request(prompt, { maxTokens: 100 });
+    expect((await scheduler.submit(chat)).finish).toBe('context');
+    expect(chat.received).toEqual(expectedTokens(prompt, 11));
+  });
+});
+
 describe('random numbers with look-ahead', () => {
   it('keep their values and their order', () => {
     let next = 0;

@@ -8,6 +8,8 @@ import type {
   Sequence,
   SequenceSerializer,
   SequenceSlice,
+  SubmittedPass,
+  Tuner,
 } from '../../../engine/backend/backend.ts';
 import { PagePool, PageTable } from '../../../engine/backend/webgpu/decoder/pages.ts';
 import type { DecoderSpec } from '../../../engine/model/spec/spec.ts';
@@ -90,6 +92,11 @@ export interface FakeDecoderOptions {
   readonly slidingWindow?: number;
   /** It samples the tokens itself, up to 16 a step. */
   readonly draws?: boolean;
+  /** It goes on sampling while the host takes the tokens; the log has steps and those ahead. */
+  readonly samplesAhead?: boolean;
+  readonly tuner?: Tuner;
+  /** It has `submit`: a pass is done when this resolves. */
+  readonly afterSubmit?: (batch: readonly SequenceSlice[]) => Promise<void>;
   /** `steps`: the passes of one call, if it samples the tokens itself. */
   readonly beforeRun?: (batch: readonly SequenceSlice[], steps: number) => void | Promise<void>;
 }
@@ -124,7 +131,11 @@ export class FakeDecoder implements Decoder {
   readonly pool: PagePool;
   /** Steps of every call of `deviceSampling.sample`, in order. */
   readonly draws: number[] = [];
+  /** Steps ahead of every call. */
+  readonly ahead: number[] = [];
   readonly deviceSampling?: DeviceSampling;
+  readonly tuner?: Tuner;
+  readonly submit?: (batch: readonly SequenceSlice[]) => Promise<SubmittedPass>;
   /** Its tokens as 32-bit numbers, in two pieces. */
   readonly serializer: SequenceSerializer = {
     format: 'fake',
@@ -143,7 +154,17 @@ export class FakeDecoder implements Decoder {
     this.contextTokens = options.contextTokens ?? 256;
     this.maxTokensPerRun = options.maxTokensPerRun ?? 64;
     this.maxSequencesPerRun = options.maxSequencesPerRun ?? 1;
-    if (options.draws) this.deviceSampling = { maxSteps: 16, supports: () => true, sample: this.#sample.bind(this) };
+    const sample = this.#sample.bind(this);
+    const { samplesAhead = false, afterSubmit, tuner } = options;
+    if (tuner) this.tuner = tuner;
+    if (options.draws) this.deviceSampling = { maxSteps: 16, samplesAhead, supports: () => true, sample };
+    if (afterSubmit) {
+      this.submit = async (batch) => {
+        await options.beforeRun?.(batch, 1);
+        for (const slice of batch) this.#step(slice, batch.length);
+        return { done: afterSubmit(batch) };
+      };
+    }
     this.spec = { ...spec, vocabularySize: options.vocabularySize ?? 50, contextTokens: this.contextTokens };
   }
 
@@ -193,8 +214,13 @@ export class FakeDecoder implements Decoder {
   }
 
   /** Greedy whatever the rules, except for forbidden tokens. */
-  async #sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
+  async #sample(slices: readonly SamplingSlice[], steps: number, ahead = 0): Promise<number[][]> {
     this.draws.push(steps);
+    this.ahead.push(ahead);
+    for (const { sequence, uniforms } of slices) {
+      if (sequence.length + steps + ahead > this.contextTokens) throw new Error('The fake context has no room ahead.');
+      if (uniforms.length < steps + ahead) throw new Error('Too few random numbers.');
+    }
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     await this.#options.beforeRun?.(batch, steps);
     return slices.map(({ sequence, token, stopIds, forbidden }) => {

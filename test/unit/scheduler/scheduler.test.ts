@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { SequenceSlice } from '../../../engine/backend/backend.ts';
+import type { SequenceSlice, Tuner } from '../../../engine/backend/backend.ts';
 import { HearthError } from '../../../engine/errors.ts';
 import { PrefixCache } from '../../../engine/kv/prefixCache.ts';
 import { seededRandom } from '../../../engine/sampling/random.ts';
@@ -513,5 +513,190 @@ describe('the scheduler', () => {
     ]);
     expect(done).toEqual(['first', 'second']);
     expect(second.received).toEqual(expectedTokens(range(120, 9), 60));
+  });
+});
+
+describe('prompts on a device that takes the next pass before the last is computed', () => {
+  /** What was submitted, run and computed, in order; a pass is computed when it is let go, or at once. */
+  function pipelined(options: { readonly atOnce?: boolean; readonly beforeRun?: () => void } = {}) {
+    const log: string[] = [];
+    const waiting: (() => void)[] = [];
+    const set = setUp({
+      beforeRun: ([slice]) => {
+        options.beforeRun?.();
+        log.push(`${slice?.logits === 'none' ? 'submit' : 'run'} ${slice?.sequence.length}`);
+      },
+      afterSubmit: async ([slice]) => {
+        const end = slice?.sequence.length;
+        if (!options.atOnce) await new Promise<void>((resolve) => waiting.push(resolve));
+        log.push(`computed ${end}`);
+      },
+    });
+    const settle = async (): Promise<void> => {
+      for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+    };
+    return { ...set, log, settle, compute: () => waiting.shift()?.() };
+  }
+
+  it('submit a chunk before the last is waited for, and never a third', async () => {
+    const { scheduler, log, settle, compute } = pipelined();
+    const chat = request(range(30));
+    const outcome = scheduler.submit(chat);
+    await settle();
+    expect(log).toEqual(['submit 0', 'submit 8']);
+    compute();
+    await settle();
+    expect(log).toEqual(['submit 0', 'submit 8', 'computed 8', 'submit 16']);
+    compute();
+    await settle();
+    // The last chunk, which asks for logits, is submitted before the third is waited for, too.
+    expect(log.slice(4)).toEqual(['computed 16', 'run 24']);
+    compute();
+    await outcome;
+    expect(chat.received).toEqual(expectedTokens(range(30), 5));
+  });
+
+  it('submit nothing more after a cancellation, and keep what was submitted', async () => {
+    const { scheduler, log, settle, compute } = pipelined();
+    const abort = new AbortController();
+    const outcome = scheduler.submit(request(range(40), { signal: abort.signal }));
+    await settle();
+    abort.abort();
+    compute();
+    await settle();
+    expect((await outcome).finish).toBe('cancelled');
+    compute();
+    await settle();
+    expect(log).toEqual(['submit 0', 'submit 8', 'computed 8', 'computed 16']);
+    const again = request(range(20));
+    const second = scheduler.submit(again);
+    await settle();
+    expect((await second).cachedTokens).toBe(16);
+    expect(again.received).toEqual(expectedTokens(range(20), 5));
+  });
+
+  it('let a keystroke go next', async () => {
+    const { scheduler, log, settle, compute } = pipelined();
+    const chat = request(range(40));
+    const outcome = scheduler.submit(chat);
+    await settle();
+    const key = request([7, 7, 7], { requestClass: 'keystroke', maxTokens: 1 });
+    const typed = scheduler.submit(key);
+    compute();
+    await settle();
+    expect(log).toEqual(['submit 0', 'submit 8', 'computed 8', 'run 0']);
+    compute();
+    await typed;
+    expect(key.received).toEqual(expectedTokens([7, 7, 7], 1));
+    for (let i = 0; i < 5; i++) {
+      await settle();
+      compute();
+    }
+    await outcome;
+    expect(chat.received).toEqual(expectedTokens(range(40), 5));
+  });
+
+  it('end a warm-up only when it is computed', async () => {
+    const { scheduler, log } = pipelined({ atOnce: true });
+    await scheduler.submit(request(range(20), { requestClass: 'warm-up', maxTokens: 0 }));
+    expect(log).toEqual(['submit 0', 'computed 8', 'submit 8', 'computed 16', 'submit 16']);
+  });
+
+  it('are computed before the scheduler closes', async () => {
+    const { scheduler, log, settle, compute } = pipelined();
+    const outcome = scheduler.submit(request(range(40)));
+    await settle();
+    const closed = scheduler.close();
+    for (let i = 0; i < 3; i++) {
+      compute();
+      await settle();
+    }
+    await closed;
+    expect((await outcome).finish).toBe('cancelled');
+    expect(log).toEqual(['submit 0', 'submit 8', 'computed 8', 'computed 16']);
+  });
+});
+
+describe('tuning while idle', () => {
+  /** A tuner of `count` steps, each of which is compiled when it is let go; `log` has steps and passes. */
+  function tuned(count: number, isDue = true) {
+    const log: string[] = [];
+    const compiling: (() => void)[] = [];
+    let left = count;
+    const tuner: Tuner = {
+      isDue,
+      report: undefined,
+      ready: async () => {
+        if (left === 0) return false;
+        await new Promise<void>((resolve) => compiling.push(resolve));
+        return true;
+      },
+      step: async () => {
+        left--;
+        log.push('step');
+        await settled();
+        log.push('stepped');
+      },
+    };
+    const decoder = new FakeDecoder({
+      vocabularySize,
+      maxTokensPerRun: 8,
+      tuner,
+      beforeRun: () => void log.push('pass'),
+    });
+    const scheduler = new Scheduler({
+      decoder,
+      cache: new PrefixCache({ decoder, maxIdle: () => 2 }),
+      maxPendingPerClass: 64,
+      patienceMs: patient,
+      now: () => 0,
+      yieldToEventLoop: () => new Promise((resolve) => setImmediate(resolve)),
+      tunesWhileIdle: true,
+    });
+    return { scheduler, log, compile: () => compiling.shift()?.() };
+  }
+  const settled = async (): Promise<void> => {
+    for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve));
+  };
+
+  it('takes one step after the other without any request, and ends', async () => {
+    const { scheduler, log, compile } = tuned(3);
+    for (let i = 0; i < 6; i++) {
+      compile();
+      await settled();
+      await settled();
+    }
+    expect(log.filter((entry) => entry === 'step')).toHaveLength(3);
+    await scheduler.close();
+  });
+
+  it('lets a request go next: it waits for the step under way, never for a compiler or a second step', async () => {
+    const { scheduler, log, compile } = tuned(3);
+    compile();
+    for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve));
+    expect(log).toEqual(['step']);
+    const chat = request(range(20), { maxTokens: 2 });
+    const outcome = scheduler.submit(chat);
+    // The next step is compiled meanwhile, and waits.
+    for (let i = 0; i < 30; i++) {
+      compile();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await outcome;
+    expect(log.slice(0, 6)).toEqual(['step', 'stepped', 'pass', 'pass', 'pass', 'pass']);
+    expect(chat.received).toEqual(expectedTokens(range(20), 2));
+    // Its second step waits for a compiler that never answers.
+    const again = request(range(9), { maxTokens: 1 });
+    await scheduler.submit(again);
+    expect(again.received).toEqual(expectedTokens(range(9), 1));
+    await scheduler.close();
+  });
+
+  it('does not happen where the device was tuned before', async () => {
+    const { scheduler, log, compile } = tuned(3, false);
+    compile();
+    await settled();
+    expect(log).toEqual([]);
+    await scheduler.close();
   });
 });

@@ -143,10 +143,10 @@ const table = `
 8192 32768 32768 10240 4096 no no no
 8192 32768 32768 40960 40960 131072 23552 4096
 8192 32768 32768 40960 40960 131072 262144 40960
-8192+ 32768+ 31744+ 9216+ 4096 no no no
-8192+ 32768+ 32768+ 33792+ 6144+ 4096 4096 4096
-8192+ 32768+ 32768+ 40960+ 29696+ 5120+ no no
-8192+ 32768+ 32768+ 40960+ 40960+ 131072+ 23552+ 4096
+8192+ 32768+ 32768+ 11264+ 4096 no no no
+8192+ 32768+ 32768+ 37888+ 9216+ 4096 4096 4096
+8192+ 32768+ 32768+ 40960+ 33792+ 29696+ no no
+8192+ 32768+ 32768+ 40960+ 40960+ 131072+ 35840+ 7168+
 8192+ 32768+ 32768+ 40960+ 40960+ 131072+ 262144+ 40960+
 8192+ 32768+ 32768+ 18432+ 4096 no no no
 8192+ 32768+ 32768+ 40960+ 40960+ 131072+ 10240+ 4096
@@ -238,7 +238,8 @@ function derived(machine: Machine, model: Published, onGpu: boolean): number {
   const perLayer = 2 * keyValueHeads * headDim * 2;
   const { gpu } = machine;
   if (onGpu && gpu) {
-    const usable = Math.min(0.9 * gpu.available, (gpu.kind === 'card' ? 0.9 : 1) * gpu.total) * GB;
+    const own = gpu.available - Math.max(0.512, 0.05 * gpu.total);
+    const usable = (gpu.kind === 'card' ? own : Math.min(0.9 * gpu.available, gpu.total)) * GB;
     const token = perLayer * (layers + windowLayers * ((5 * 32) / 512));
     // 32 spare pages of 32 tokens; of windows also 8 marks of 5 pages, 896 recent tokens and 2 pages.
     const spare = 32 * perLayer * (32 * (layers + windowLayers) + (8 * 5 + 28 + 2) * windowLayers);
@@ -304,8 +305,9 @@ describe('the context that a user gets', () => {
     const [small = machines[0], model = models[0]] = [machines[4], models[2]];
     if (!small || !model) throw new Error('the table is empty');
     expect(await load(small, model, 16_384)).toEqual({ contextTokens: 16_384, backend: 'webgpu' });
-    // 6.75 GB of the card hold no 32,768 tokens beside 4.8 GB; the processor takes over and makes room by and by.
-    expect(await load({ ...small, available: 2 }, model, 32_768)).toEqual({ contextTokens: 32_768, backend: 'onnx' });
-    expect(await load({ ...small, ram: 8, available: 2 }, model, 32_768)).toBeUndefined();
+    // 6.7 GB of the card hold no 32,768 tokens beside 4.8 GB; the processor takes over and makes room by and by.
+    const crowded = { ...small, available: 2, gpu: { kind: 'card', total: 8, available: 7.2 } } as const;
+    expect(await load(crowded, model, 32_768)).toEqual({ contextTokens: 32_768, backend: 'onnx' });
+    expect(await load({ ...crowded, ram: 8 }, model, 32_768)).toBeUndefined();
   });
 });

@@ -192,6 +192,21 @@ describe('tokenizerFromGguf', () => {
     expect([appended(true), appended(false)]).toEqual([303, undefined]);
   });
 
+  it('refuses at once a vocabulary whose splits would take minutes', () => {
+    // 15,000 tokens of 4,000 characters: 60 million splits, each of which is hashed.
+    const tokens = Array.from({ length: 15_000 }, (_, id) => `${id}`.padEnd(4000, 'x'));
+    const read = (tokens: readonly string[]) =>
+      tokenizerFromGguf(
+        new Map<string, GgufValue>([
+          ['tokenizer.ggml.model', 'llama'],
+          ['tokenizer.ggml.tokens', ggufStrings(tokens)],
+          ['tokenizer.ggml.scores', new Float32Array(tokens.length)],
+        ]),
+      );
+    expect(() => read(tokens)).toThrow(/tokenizer\.ggml\.tokens": the tokens have 60000000 characters/);
+    expect(() => read(tokens.slice(0, 2000))).toThrow(/tokenizer\.ggml\.tokens": too many long tokens/);
+  });
+
   it('merges by the score of the merged token, the leftmost of equals', () => {
     // llama.cpp, llm_tokenizer_spm: "aaaa" has equal pairs everywhere.
     const tokens = ['<unk>', 'a', 'aa', 'aaa', '▁', 'b', 'ab'];

@@ -338,6 +338,52 @@ describe('Malformed tokenizer files', () => {
       'invalid-input',
       /nests repetitions/,
     ],
+    [
+      'a replacement that fills the memory',
+      smallTokenizerJson({ normalizer: { type: 'Replace', pattern: { String: ' ' }, content: 'x'.repeat(1e6) } }),
+      'invalid-input',
+      /makes texts 1000000 times as long/,
+    ],
+    [
+      'replacements that do so together',
+      smallTokenizerJson({
+        normalizer: {
+          type: 'Sequence',
+          normalizers: Array.from({ length: 5 }, () => ({
+            type: 'Sequence',
+            normalizers: [{ type: 'Replace', pattern: { String: 'x' }, content: 'xx' }],
+          })),
+        },
+      }),
+      'invalid-input',
+      /makes texts 32 times as long/,
+    ],
+    [
+      'normalisers within normalisers without end',
+      smallTokenizerJson({
+        normalizer: Array.from({ length: 5000 }).reduce<unknown>(
+          (inner) => ({ type: 'Sequence', normalizers: [inner] }),
+          null,
+        ),
+      }),
+      'invalid-input',
+      /nested too deeply/,
+    ],
+    [
+      'a vocabulary of more characters than any has',
+      smallTokenizerJson(
+        {},
+        { vocab: Object.fromEntries(Array.from({ length: 3000 }, (_, id) => [`${id}`.padEnd(4000, 'x'), id])) },
+      ),
+      'invalid-input',
+      /12000000 characters together/,
+    ],
+    [
+      'the name of a step that fills a screen',
+      smallTokenizerJson({ normalizer: { type: 'x'.repeat(1e6) } }),
+      'unsupported',
+      /^The tokenizer's normalizer "x{1400,1500} … x{400,500}" is not supported\.$/,
+    ],
     ['an empty separator', smallTokenizerJson(split({ String: '' })), 'invalid-input', /empty/],
   ];
   for (const [name, json, code, message] of cases) {

@@ -167,9 +167,9 @@ function recordSoftmax(
   cache: LayerCache,
   sinks?: GPUBuffer,
 ): void {
-  const { spec, inputs, scratch, cache: memory } = recorder.parts;
+  const { gpu, spec, inputs, scratch, cache: memory } = recorder.parts;
   const { rows } = recorder;
-  const splits = rows === 'prompt' ? 1 : attentionSplits(shape, rows);
+  const splits = rows === 'prompt' ? 1 : attentionSplits(shape, rows, gpu.capabilities.tuning.attentionGroups);
   const tile = { ...attentionTile(shape, tokensOf(rows)), queries: queriesPerTile(spec, rows) };
   // The kernels take the number of rows from the length of this binding.
   const partBytes = 4 * splits * (rows === 'prompt' ? 1 : rows) * shape.heads * (shape.valueDim + 4);

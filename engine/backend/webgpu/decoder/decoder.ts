@@ -11,15 +11,19 @@ import type {
   Sequence,
   SequenceSerializer,
   SequenceSlice,
+  SubmittedPass,
+  Tuner,
 } from '../../backend.ts';
 import { checkedBatch, type OwnSlice } from '../../backend.ts';
+import type { Tuning } from '../device/adapter.ts';
 import { measureCopyBandwidth } from '../device/bandwidth.ts';
-import type { Gpu } from '../device/gpu.ts';
+import type { Gpu, KernelDevice } from '../device/gpu.ts';
 import { samplesOnGpu } from '../kernels/sampleChunks.ts';
 import { queriesPerTile } from './attention.ts';
 import { copyPage, usedCacheBytes } from './cache.ts';
 import { type DeviceSampler, maxSteps, untilStop } from './deviceSampling.ts';
 import type { Plan } from './dispatches.ts';
+import { DispatchLimit, partsOf } from './dispatchLimit.ts';
 import { headPlan, layersPlan } from './forwardPlan.ts';
 import type { DecoderParts, PlanRows } from './recorder.ts';
 import { logitRowsAtOnce, maxTokensPerRun } from './scratch.ts';
@@ -31,8 +35,20 @@ const vectorTokens = 16;
 /** Rows that plans are made for: rows that are not there cost little, another set of pipelines much. */
 export const rowBuckets = [1, 4, 8, vectorTokens] as const;
 export const maxSequencesPerRun = 16;
+/** Cached tokens behind which a token is timed. */
+const timedTokens = 4096;
 
 type Slice = OwnSlice<WebgpuSequence>;
+
+/** Tokens that the device samples while the host does something else. */
+interface Ahead {
+  readonly steps: number;
+  readonly tokens: Promise<number[][]>;
+  /** Where the sequences stand when it begins, and with which token. */
+  readonly lengths: readonly number[];
+  readonly firsts: readonly (number | undefined)[];
+  readonly slices: readonly SamplingSlice[];
+}
 
 export interface LoadedParts extends DecoderParts {
   readonly gpu: Gpu;
@@ -40,6 +56,7 @@ export interface LoadedParts extends DecoderParts {
   readonly contextTokens: number;
   readonly notes: readonly string[];
   readonly weightBytes: number;
+  readonly tuner?: (decoder: WebgpuDecoder) => Tuner;
 }
 
 export class WebgpuDecoder implements Decoder {
@@ -51,22 +68,29 @@ export class WebgpuDecoder implements Decoder {
   readonly notes: readonly string[];
   readonly deviceSampling: DeviceSampling = {
     maxSteps,
+    samplesAhead: true,
     supports: (rules) => samplesOnGpu(rules, this.spec.vocabularySize),
-    sample: (slices, steps) => this.#sample(slices, steps),
+    sample: (slices, steps, ahead) => this.#sample(slices, steps, ahead),
   };
   readonly serializer: SequenceSerializer;
+  readonly tuner?: Tuner;
   readonly #parts: LoadedParts;
   readonly #gpu: Gpu;
   readonly #sequences = new Set<WebgpuSequence>();
   readonly #plans = new Map<string, Promise<Plan>>();
+  #ahead: Ahead | undefined;
+  readonly #limit: DispatchLimit;
+  #lastEndMs = Number.NEGATIVE_INFINITY;
   #disposed = false;
 
   constructor(parts: LoadedParts) {
     this.#parts = parts;
     this.#gpu = parts.gpu;
+    this.#limit = new DispatchLimit(parts.spec, parts.gpu.capabilities.operationsPerSecond);
     this.spec = parts.spec;
     this.contextTokens = parts.contextTokens;
     this.notes = parts.notes;
+    if (parts.tuner) this.tuner = parts.tuner(this);
     this.serializer = new WebgpuSerializer(parts, {
       create: () => this.createSequence(),
       own: (sequence) => this.#own(sequence),
@@ -97,17 +121,74 @@ export class WebgpuDecoder implements Decoder {
   }
 
   async run(batch: readonly SequenceSlice[]): Promise<Float32Array[]> {
+    const slices = this.#checked(batch);
+    const startMs = performance.now();
+    return this.#explained(async () => {
+      const logits = await this.#submitParts(slices);
+      // A caller that cancels waits for one run, not for all that it has queued.
+      if (logits.every(({ length }) => length === 0)) await this.#gpu.device.queue.onSubmittedWorkDone();
+      this.#measured(slices, startMs);
+      return logits;
+    });
+  }
+
+  async submit(batch: readonly SequenceSlice[]): Promise<SubmittedPass> {
+    const slices = this.#checked(batch);
+    if (slices.some(({ logits }) => logits !== 'none')) throw new Error('Logits are asked of `run`.');
+    const startMs = performance.now();
+    await this.#explained(() => this.#submitParts(slices));
+    const computed = async (): Promise<void> => {
+      await this.#gpu.device.queue.onSubmittedWorkDone();
+      this.#measured(slices, startMs);
+    };
+    return { done: this.#explained(computed) };
+  }
+
+  /** A pass is computed: the limit of later ones rests on its speed. */
+  #measured(slices: readonly Slice[], submittedMs: number): void {
+    const endMs = performance.now();
+    const startMs = Math.max(submittedMs, this.#lastEndMs);
+    this.#lastEndMs = endMs;
+    this.#limit.measured(
+      rowCount(slices),
+      Math.max(0, ...slices.map(({ sequence }) => sequence.length)),
+      endMs - startMs,
+    );
+  }
+
+  /** Submits the batch, in parts where a dispatch would take too long. @returns the logits asked for, when they are read back. */
+  async #submitParts(slices: readonly Slice[]): Promise<Float32Array[]> {
+    const end = Math.max(0, ...slices.map(({ sequence, tokens }) => sequence.length + tokens.length));
+    const logits: Float32Array[] = slices.map(() => new Float32Array());
+    for (const part of partsOf(slices, this.#limit.tokensUntil(end))) {
+      const own = part.map(({ slice }) => slice);
+      const rows = rowCount(own);
+      if (rows === 0) continue;
+      const computed = this.#split(own, await this.#compute(own, rowsOfPlan(rows)));
+      for (const [i, { index, slice }] of part.entries()) {
+        slice.sequence.advance(slice.tokens.length);
+        logits[index] = joined(logits[index], computed[i]);
+      }
+    }
+    return logits;
+  }
+
+  #checked(batch: readonly SequenceSlice[]): Slice[] {
     this.#gpu.throwIfFailed();
     const slices = checkedBatch(batch, this, (sequence) => this.#own(sequence));
     requirePages(
       this.#parts.cache,
       slices.map(({ sequence, tokens }) => ({ sequence, tokens: tokens.length })),
     );
-    const rows = slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
-    if (rows === 0) return slices.map(() => new Float32Array());
-    const logits = await this.#explained(() => this.#compute(slices, rowsOfPlan(rows)));
-    for (const { sequence, tokens } of slices) sequence.advance(tokens.length);
-    return this.#split(slices, logits);
+    // The rows that sampling ahead would go on from are overwritten.
+    this.#dropAhead();
+    return slices;
+  }
+
+  #dropAhead(): void {
+    // Pages of its tokens are given back; whoever gets them writes after it.
+    for (const { sequence } of this.#ahead?.slices ?? []) this.#own(sequence)?.advance(0);
+    this.#ahead = undefined;
   }
 
   #own(sequence: Sequence): WebgpuSequence | undefined {
@@ -125,39 +206,65 @@ export class WebgpuDecoder implements Decoder {
     }
   }
 
-  async #sample(slices: readonly SamplingSlice[], steps: number): Promise<number[][]> {
+  async #sample(slices: readonly SamplingSlice[], steps: number, ahead = 0): Promise<number[][]> {
     this.#gpu.throwIfFailed();
     const batch = slices.map(({ sequence, token }) => ({ sequence, tokens: [token], logits: 'last' as const }));
     const own = checkedBatch(batch, this, (sequence) => this.#own(sequence));
-    const fits = own.every(({ sequence }) => sequence.length + steps <= this.contextTokens);
-    if (steps < 1 || steps > maxSteps || !fits) throw new Error(`${steps} steps do not fit`);
-    const demands = own.map(({ sequence }) => ({ sequence, tokens: steps }));
+    const fits = own.every(({ sequence }) => sequence.length + steps + ahead <= this.contextTokens);
+    if (steps < 1 || Math.max(steps, ahead) > maxSteps || !fits)
+      throw new Error(`${steps} + ${ahead} steps do not fit`);
+    const known = this.#ahead && continues(this.#ahead, slices, steps) ? this.#ahead : undefined;
+    if (!known) this.#dropAhead();
+    this.#ahead = undefined;
+    const demands = own.map(({ sequence }) => ({ sequence, tokens: steps + ahead }));
     requirePages(this.#parts.cache, demands);
-    const drawn = await this.#explained(() => this.#computeDraws(slices, own, steps));
-    return own.map(({ sequence }, row) => {
-      const tokens = untilStop(drawn[row] ?? [], slices[row]?.stopIds ?? new Set());
-      sequence.advance(tokens.length);
-      return tokens;
+    return this.#explained(async () => {
+      const current = known ?? (await this.#submitDraws(slices, own, { done: 0, steps }));
+      // Submitted before the last tokens are waited for.
+      const next = ahead > 0 ? await this.#submitDraws(slices, own, { done: steps, steps: ahead }) : undefined;
+      const drawn = await current.tokens;
+      const kept = own.map((_, row) => untilStop(drawn[row] ?? [], slices[row]?.stopIds ?? new Set()));
+      const isWhole = kept.every(({ length }) => length === steps);
+      for (const [row, { sequence }] of own.entries()) {
+        sequence.advance(kept[row]?.length ?? 0, next && isWhole ? ahead : 0);
+      }
+      if (next && isWhole) {
+        const lengths = own.map(({ sequence }) => sequence.length);
+        this.#ahead = { ...next, slices, lengths, firsts: kept.map((tokens) => tokens.at(-1)) };
+      }
+      return kept;
     });
   }
 
-  /** Each step leaves the next one's rows behind, and is computed while the next is encoded; the host waits for the last alone. */
-  async #computeDraws(slices: readonly SamplingSlice[], own: readonly Slice[], steps: number): Promise<number[][]> {
+  /**
+   * Each step leaves the next one's rows behind, and is computed while the next is encoded.
+   * @param done steps that are submitted and whose tokens the host does not know
+   */
+  async #submitDraws(
+    slices: readonly SamplingSlice[],
+    own: readonly Slice[],
+    { done, steps }: { readonly done: number; readonly steps: number },
+  ): Promise<Pick<Ahead, 'steps' | 'tokens'>> {
     const rows = bucket(own.length);
     const plans = await Promise.all([...this.#rowPlans(rows), this.#drawPlan()]);
-    const { sampler } = this.#parts;
-    const copies = own.flatMap(({ sequence }) => sequence.prepare(steps));
-    this.#parts.inputs.write(this.#gpu.device.queue, own, queriesPerTile(this.spec, rows), steps);
-    sampler.write(this.#gpu.device.queue, slices);
-    for (let step = 1; step <= steps; step++) {
+    const { sampler, inputs } = this.#parts;
+    const { queue } = this.#gpu.device;
+    const copies = own.flatMap(({ sequence }) => sequence.prepare(done + steps));
+    if (done > 0) {
+      inputs.continue(queue, own, done, steps);
+      sampler.continue(queue, slices, done);
+    } else {
+      inputs.write(queue, own, queriesPerTile(this.spec, rows), steps);
+      sampler.write(queue, slices);
+    }
+    for (let step = 1; ; step++) {
       const encoder = this.#encoder(step === 1 ? copies : []);
       const pass = encoder.beginComputePass();
       for (const plan of plans) plan.encode(pass);
       pass.end();
-      if (step === steps) sampler.encodeReadBack(encoder, own.length);
-      this.#gpu.device.queue.submit([encoder.finish()]);
+      if (step === steps) return { steps, ...(await sampler.submit(queue, encoder, own.length)) };
+      queue.submit([encoder.finish()]);
     }
-    return sampler.read(own.length);
   }
 
   /** @returns the logits asked for, slice after slice. `[rows, vocabulary]` */
@@ -181,8 +288,6 @@ export class WebgpuDecoder implements Decoder {
       return logits;
     }
     queue.submit([encoder.finish()]);
-    // A caller that cancels waits for one run, not for all that it has queued.
-    if (chosen.length === 0) await queue.onSubmittedWorkDone();
     return this.#gatheredLogits(chosen);
   }
 
@@ -262,6 +367,45 @@ export class WebgpuDecoder implements Decoder {
     return made;
   }
 
+  /** Of one token, for other tuning than the device's. */
+  timedPlans(tuning: Tuning): Promise<readonly Plan[]> {
+    const gpu: KernelDevice = {
+      capabilities: { ...this.#gpu.capabilities, tuning },
+      kernel: (source) => this.#gpu.kernel(source),
+      bind: (kernel, buffers) => this.#gpu.bind(kernel, buffers),
+    };
+    const parts = { ...this.#parts, gpu };
+    return this.#explained(() => Promise.all([layersPlan(parts, 1), headPlan(parts, 1, parts.scratch.hidden)]));
+  }
+
+  /**
+   * Lends the device with the inputs of one row behind some thousand tokens, whatever is cached there.
+   * @param body gets what reads the residual stream of that row back
+   */
+  async onRow<Result>(body: (read: () => Promise<Float32Array>) => Promise<Result>): Promise<Result> {
+    this.#dropAhead();
+    const { cache, inputs, scratch } = this.#parts;
+    const sequence = this.createSequence();
+    try {
+      let before = Math.min(timedTokens, this.contextTokens - 1);
+      while (before > 0 && !hasPages(cache, [{ sequence, tokens: before + 1 }])) before = Math.floor(before / 2);
+      sequence.prepare(before + 1);
+      sequence.advance(before, 1);
+      inputs.write(this.#gpu.device.queue, [{ sequence, tokens: [0] }], queriesPerTile(this.spec, 1));
+      return await this.#explained(() =>
+        body(async () => new Float32Array(await this.#gpu.readBack(scratch.hidden, 4 * this.spec.hiddenSize))),
+      );
+    } finally {
+      sequence.dispose();
+    }
+  }
+
+  /** Later plans are made so. */
+  adopt(tuning: Tuning): void {
+    this.#gpu.capabilities = { ...this.#gpu.capabilities, tuning };
+    this.#plans.clear();
+  }
+
   canAllocate(demands: readonly CacheDemand[]): boolean {
     const own = demands.flatMap(({ sequence, tokens }) =>
       sequence instanceof WebgpuSequence ? [{ sequence, tokens }] : [],
@@ -307,6 +451,33 @@ function chosenRows(slices: readonly Slice[]): number[] {
     for (let row = end - rowsAsked(slice); row < end; row++) chosen.push(row);
   }
   return chosen;
+}
+
+function joined(before: Float32Array = new Float32Array(), after: Float32Array = new Float32Array()): Float32Array {
+  if (before.length === 0) return after;
+  const both = new Float32Array(before.length + after.length);
+  both.set(before);
+  both.set(after, before.length);
+  return both;
+}
+
+const rowCount = (slices: readonly Slice[]): number => slices.reduce((sum, { tokens }) => sum + tokens.length, 0);
+
+/** Whether `slices` ask for just the tokens that the device samples already. */
+function continues(
+  { steps, lengths, firsts, ...ahead }: Ahead,
+  slices: readonly SamplingSlice[],
+  asked: number,
+): boolean {
+  return (
+    steps === asked &&
+    slices.length === ahead.slices.length &&
+    slices.every(({ sequence, token, rules, forbidden }, row) => {
+      const before = ahead.slices[row];
+      const isSame = before?.sequence === sequence && before.rules === rules && before.forbidden === forbidden;
+      return isSame && sequence.length === lengths[row] && token === firsts[row];
+    })
+  );
 }
 
 const bucket = (rows: number): number => rowBuckets.find((most) => rows <= most) ?? vectorTokens;

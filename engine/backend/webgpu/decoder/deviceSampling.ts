@@ -3,6 +3,7 @@ import type { SamplingParams, SamplingSlice } from '../../backend.ts';
 import type { Allocator, KernelDevice } from '../device/gpu.ts';
 import {
   chunksOf,
+  chunkTokens,
   forbiddenWords,
   historyWords,
   packSettings,
@@ -23,6 +24,8 @@ export interface SamplerLimits {
   readonly maxRows: number;
 }
 
+export type DrawnSlice = Pick<SamplingSlice, 'rules' | 'history' | 'forbidden' | 'uniforms'>;
+
 export interface SamplerOperands {
   /** `[rows, vocabulary]` */
   readonly logits: GPUBuffer;
@@ -34,6 +37,9 @@ export interface SamplerOperands {
 export class DeviceSampler {
   readonly #vocabularySize: number;
   readonly #buffers: Awaited<ReturnType<typeof allocateBuffers>>;
+  /** Of two staging buffers the one that was used last, and when each may be used again. */
+  #turn = 0;
+  readonly #unmapped: Promise<unknown>[] = [Promise.resolve(), Promise.resolve()];
 
   private constructor({ vocabularySize }: SamplerLimits, buffers: Awaited<ReturnType<typeof allocateBuffers>>) {
     this.#vocabularySize = vocabularySize;
@@ -47,18 +53,18 @@ export class DeviceSampler {
   /** From the logits of each row to its token, which becomes the next run's row. */
   async plan(gpu: KernelDevice, { logits, rowBuffer, rows }: SamplerOperands): Promise<Plan> {
     const vocabularySize = this.#vocabularySize;
-    const { settings, uniforms, history, forbidden, parts, drawn } = this.#buffers;
+    const { settings, uniforms, history, forbidden, parts, sorted, drawn } = this.#buffers;
     const builder = new PlanBuilder(gpu);
-    const chunking = [settings, history, forbidden, logits, parts];
+    const chunking = [settings, history, forbidden, logits, parts, sorted];
     const chunks = chunksOf(vocabularySize);
     builder.add(sampleChunksKernel(vocabularySize, gpu.capabilities), chunking, () => [chunks, rows()]);
-    const drawing = [settings, uniforms, logits, parts, history, drawn, rowBuffer];
+    const drawing = [settings, uniforms, logits, parts, sorted, history, drawn, rowBuffer];
     builder.add(sampleDrawKernel(vocabularySize, maxSteps, gpu.capabilities), drawing, () => [rows()]);
     return builder.finish();
   }
 
-  write(queue: GPUQueue, slices: readonly SamplingSlice[]): void {
-    const { settings, uniforms, history, forbidden, drawn } = this.#buffers;
+  write(queue: GPUQueue, slices: readonly DrawnSlice[]): void {
+    const { settings, history, forbidden } = this.#buffers;
     const words = historyWords(this.#vocabularySize);
     for (const [row, slice] of slices.entries()) {
       const forbids = slice.forbidden.length > 0;
@@ -67,31 +73,45 @@ export class DeviceSampler {
         const bits = packForbidden(this.#vocabularySize, slice.forbidden);
         queue.writeBuffer(forbidden, bits.byteLength * row, bits);
       }
-      queue.writeBuffer(uniforms, 4 * maxSteps * row, Float32Array.from(slice.uniforms));
       if (penalises(slice.rules)) queue.writeBuffer(history, 4 * words * row, packHistory(words, slice.history));
+    }
+    this.continue(queue, slices, 0);
+  }
+
+  /** For the steps behind `done` ones; the device keeps the history. */
+  continue(queue: GPUQueue, slices: readonly Pick<DrawnSlice, 'uniforms'>[], done: number): void {
+    const { uniforms, drawn } = this.#buffers;
+    for (const [row, slice] of slices.entries()) {
+      queue.writeBuffer(uniforms, 4 * maxSteps * row, Float32Array.from(slice.uniforms.slice(done, done + maxSteps)));
     }
     queue.writeBuffer(drawn, 0, new Uint32Array(slices.length * (1 + maxSteps)));
   }
 
-  encodeReadBack(encoder: GPUCommandEncoder, rows: number): void {
-    const { drawn, staging } = this.#buffers;
-    encoder.copyBufferToBuffer(drawn, 0, staging, 0, 4 * rows * (1 + maxSteps));
+  /** Submits `encoder` with the read-back. @returns the tokens of each row, on their way; at most two calls' are. */
+  async submit(queue: GPUQueue, encoder: GPUCommandEncoder, rows: number): Promise<{ tokens: Promise<number[][]> }> {
+    this.#turn = 1 - this.#turn;
+    await this.#unmapped[this.#turn];
+    const staging = this.#turn === 0 ? this.#buffers.staging : this.#buffers.otherStaging;
+    encoder.copyBufferToBuffer(this.#buffers.drawn, 0, staging, 0, 4 * rows * (1 + maxSteps));
+    queue.submit([encoder.finish()]);
+    const tokens = readDrawn(staging, rows);
+    // Whoever drops them does not hear of a failure.
+    this.#unmapped[this.#turn] = tokens.catch(() => {});
+    return { tokens };
   }
+}
 
-  /** @returns the tokens of each row, after the submission that `encodeReadBack` belongs to. */
-  async read(rows: number): Promise<number[][]> {
-    const { staging } = this.#buffers;
-    const stride = 1 + maxSteps;
-    await staging.mapAsync(GPUMapMode.READ, 0, 4 * rows * stride);
-    const words = new Uint32Array(staging.getMappedRange(0, 4 * rows * stride).slice(0));
-    staging.unmap();
-    return Array.from({ length: rows }, (_, row) => {
-      const [count = 0, ...ids] = words.subarray(row * stride, (row + 1) * stride);
-      const drawn = ids.slice(0, count);
-      if (drawn.includes(nothingDrawn)) throw new Error('The logits of a token are no numbers.');
-      return drawn;
-    });
-  }
+async function readDrawn(staging: GPUBuffer, rows: number): Promise<number[][]> {
+  const stride = 1 + maxSteps;
+  await staging.mapAsync(GPUMapMode.READ, 0, 4 * rows * stride);
+  const words = new Uint32Array(staging.getMappedRange(0, 4 * rows * stride).slice(0));
+  staging.unmap();
+  return Array.from({ length: rows }, (_, row) => {
+    const [count = 0, ...ids] = words.subarray(row * stride, (row + 1) * stride);
+    const drawn = ids.slice(0, count);
+    if (drawn.includes(nothingDrawn)) throw new Error('The logits of a token are no numbers.');
+    return drawn;
+  });
 }
 
 const penalises = ({ repetitionPenalty, presencePenalty }: SamplingParams): boolean =>
@@ -117,6 +137,7 @@ function packForbidden(vocabularySize: number, ids: readonly number[]): Uint32Ar
 
 async function allocateBuffers(gpu: Allocator, { vocabularySize, maxRows }: SamplerLimits) {
   const storage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+  const reading = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
   const words = (label: string, count: number, usage = storage) => gpu.allocate(label, 4 * maxRows * count, usage);
   return {
     settings: await words('sampling settings', settingsWords),
@@ -124,8 +145,10 @@ async function allocateBuffers(gpu: Allocator, { vocabularySize, maxRows }: Samp
     history: await words('tokens said', historyWords(vocabularySize)),
     forbidden: await words('forbidden tokens', forbiddenWords(vocabularySize)),
     parts: await words('most probable tokens', chunksOf(vocabularySize) * partWords),
+    sorted: await words('tokens in order', 2 * chunkTokens * chunksOf(vocabularySize)),
     drawn: await words('drawn tokens', 1 + maxSteps),
-    staging: await words('drawn tokens on their way', 1 + maxSteps, GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST),
+    staging: await words('drawn tokens on their way', 1 + maxSteps, reading),
+    otherStaging: await words('drawn tokens on their way', 1 + maxSteps, reading),
   };
 }
 

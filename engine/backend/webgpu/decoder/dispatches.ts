@@ -59,17 +59,35 @@ export class Plan {
     return this.#steps.map(({ kernel, groups }) => ({ source: kernel.source, groups: groupsNow(groups) }));
   }
 
+  /** Each kernel once, with how often the plan starts it; `encode` starts the first of them `times` times. */
+  kinds(): {
+    readonly source: KernelSource;
+    readonly dispatches: number;
+    readonly encode: (pass: GPUComputePassEncoder, times: number) => void;
+  }[] {
+    const firsts = new Map(this.#steps.toReversed().map((step) => [step.kernel.source.code, step]));
+    return [...firsts.values()].map((first) => ({
+      source: first.kernel.source,
+      dispatches: this.#steps.filter(({ kernel }) => kernel === first.kernel).length,
+      encode: (pass, times) => {
+        for (let i = 0; i < times; i++) encodeStep(pass, first);
+      },
+    }));
+  }
+
   /** Of each layer; the plan ends with the last. */
   get layerDispatches(): number[] {
     return this.#layerStarts.map((start, i) => (this.#layerStarts[i + 1] ?? this.#steps.length) - start);
   }
 
   encode(pass: GPUComputePassEncoder): void {
-    for (const { kernel, bindGroup, groups } of this.#steps) {
-      const [x, y = 1, z = 1] = groupsNow(groups);
-      pass.setPipeline(kernel.pipeline);
-      pass.setBindGroup(0, bindGroup);
-      pass.dispatchWorkgroups(x, y, z);
-    }
+    for (const step of this.#steps) encodeStep(pass, step);
   }
+}
+
+function encodeStep(pass: GPUComputePassEncoder, { kernel, bindGroup, groups }: Step): void {
+  const [x, y = 1, z = 1] = groupsNow(groups);
+  pass.setPipeline(kernel.pipeline);
+  pass.setBindGroup(0, bindGroup);
+  pass.dispatchWorkgroups(x, y, z);
 }

@@ -88,8 +88,22 @@ export class RunInputs {
     const tiles = tilesOf(slices, queries);
     this.tiles = tiles.length / 2;
     queue.writeBuffer(this.tileBuffer, 0, tiles);
+    this.#writePositions(queue, slices, 0, steps);
+  }
+
+  /** `steps` more runs behind `done` ones, of one token a sequence; the device has left its tokens and positions in the rows. */
+  continue(queue: GPUQueue, slices: readonly RunSlice[], done: number, steps: number): void {
+    const rows = rowsOf(slices, steps);
+    for (let row = 0; row < rows.length; row += 4) {
+      queue.writeBuffer(this.rowBuffer, 4 * (row + 1), rows, row + 1, 1);
+      queue.writeBuffer(this.rowBuffer, 4 * (row + 3), rows, row + 3, 1);
+    }
+    this.#writePositions(queue, slices, done, steps);
+  }
+
+  #writePositions(queue: GPUQueue, slices: readonly RunSlice[], done: number, steps: number): void {
     for (const [span, buffer] of this.pageBuffers.entries()) queue.writeBuffer(buffer, 0, pagesOf(slices, span));
-    for (const angles of this.#angles.values()) queue.writeBuffer(angles.buffer, 0, turn(slices, angles, steps));
+    for (const angles of this.#angles.values()) queue.writeBuffer(angles.buffer, 0, turn(slices, angles, done, steps));
   }
 }
 
@@ -140,13 +154,19 @@ function tilesOf(slices: readonly RunSlice[], queries: number): Uint32Array<Arra
 const positionsOf = (tokens: readonly number[], steps: number): number => tokens.length + steps - 1;
 
 /** In float64, so that position 131071 turns as exactly as position 1. */
-function turn(slices: readonly RunSlice[], { frequencies, factor }: Angles, steps: number): Float32Array<ArrayBuffer> {
+function turn(
+  slices: readonly RunSlice[],
+  { frequencies, factor }: Angles,
+  done: number,
+  steps: number,
+): Float32Array<ArrayBuffer> {
   const count = slices.reduce((sum, { tokens }) => sum + positionsOf(tokens, steps), 0);
   const angles = new Float32Array(2 * frequencies.length * count);
   let at = 0;
   for (const { sequence, tokens } of slices) {
-    const end = sequence.length + positionsOf(tokens, steps);
-    for (let position = sequence.length; position < end; position++) {
+    const first = sequence.length + done;
+    const end = first + positionsOf(tokens, steps);
+    for (let position = first; position < end; position++) {
       for (const frequency of frequencies) {
         angles[at++] = Math.cos(position * frequency) * factor;
         angles[at++] = Math.sin(position * frequency) * factor;

@@ -55,6 +55,8 @@ export class WebgpuSequence implements Sequence {
       this.tables.map((table) => table.fork()),
     );
     fork.length = this.length;
+    // Pages of tokens that are sampled ahead stay with this sequence.
+    for (const table of fork.tables) table.truncate(fork.length);
     return fork;
   }
 
@@ -78,11 +80,11 @@ export class WebgpuSequence implements Sequence {
     });
   }
 
-  /** Pages beyond what was really added are given back. */
-  advance(tokens: number): void {
+  /** Pages beyond what was really added are given back, but for those of `ahead` tokens that the device is adding. */
+  advance(tokens: number, ahead = 0): void {
     this.length += tokens;
     for (const table of this.tables) {
-      table.truncate(this.length);
+      table.truncate(this.length + ahead);
       table.slide(this.length);
     }
   }

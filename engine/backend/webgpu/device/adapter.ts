@@ -9,6 +9,16 @@ import { tilesWithMatrices } from '../kernels/matrixTiles.ts';
 import { type GraphicsCard, memoryOf } from './graphicsCards.ts';
 import { keepsHalfSubnormals } from './halfSubnormals.ts';
 
+/** What no model of the device tells, so it is timed (tuning.ts). */
+export interface Tuning {
+  /** Of a workgroup that multiplies few rows by a matrix. */
+  readonly vectorThreads: number;
+  /** Workgroups that share the keys of a layer at decode. */
+  readonly attentionGroups: number;
+}
+
+export const defaultTuning: Tuning = { vectorThreads: 64, attentionGroups: 512 };
+
 export interface GpuCapabilities {
   readonly vendor: string;
   readonly architecture: string;
@@ -34,6 +44,9 @@ export interface GpuCapabilities {
   readonly maxWorkgroupInvocations: number;
   readonly maxWorkgroupBytes: number;
   readonly maxBindingsPerKernel: number;
+  /** Multiply-adds, twice; assumed before the first prompt is measured: the slowest GPUs reach as much. */
+  readonly operationsPerSecond: number;
+  readonly tuning: Tuning;
   /** Absent: not known. */
   readonly memory?: GraphicsCard;
   /** Sentences for the log and `status`: what was found, and why a feature is off. */
@@ -53,6 +66,7 @@ export interface GpuOptions {
     readonly bufferBytes?: number;
     readonly memoryBytes?: number;
     readonly pieceBytes?: number;
+    readonly operationsPerSecond?: number;
   };
   /** Keep Dawn's validation of calls and shaders (tests); a release run whose kernels are proved turns it off. */
   readonly validate?: boolean;
@@ -157,6 +171,8 @@ function capabilitiesOf(adapter: GPUAdapter, options: GpuOptions): GpuCapabiliti
     maxWorkgroupInvocations: limits.maxComputeInvocationsPerWorkgroup,
     maxWorkgroupBytes: limits.maxComputeWorkgroupStorageSize,
     maxBindingsPerKernel: limits.maxStorageBuffersPerShaderStage,
+    tuning: defaultTuning,
+    operationsPerSecond: options.atMost?.operationsPerSecond ?? 1e11,
     notes,
   };
 }
@@ -237,6 +253,8 @@ export async function openGpu(options: GpuOptions = {}): Promise<OpenedGpu> {
   const { create, globals } = await loadDawn();
   Object.assign(globalThis, globals);
   const flags = [`enable-dawn-features=${dawnToggles(options.validate ?? false).join(',')}`];
+  // Timestamps in steps of 100 µs otherwise, for the sake of web pages.
+  flags.push('disable-dawn-features=timestamp_quantization');
   if (options.adapter) flags.push(`adapter=${options.adapter}`);
   const { instance, adapter } = await requestAdapter(create, flags);
   if (!adapter) {

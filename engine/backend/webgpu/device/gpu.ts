@@ -15,6 +15,8 @@ export interface KernelSource {
   readonly bindings: readonly BindingKind[];
   /** Weights that a thread multiplies each time through its loop over columns; absent: the kernel multiplies no weights so. */
   readonly weightsPerStep?: number;
+  /** Of the weights that one dispatch for one token reads. */
+  readonly weightBytes?: number;
 }
 
 export interface Kernel {
@@ -51,7 +53,8 @@ const allocationSize = (byteLength: number): number => Math.max(16, Math.ceil(by
 
 export class Gpu {
   readonly device: GPUDevice;
-  readonly capabilities: GpuCapabilities;
+  /** What kernels are made for: the adapter's, less what the self-check switched off. */
+  capabilities: GpuCapabilities;
   /** Set once the device is gone; every later use throws `device-lost`. */
   lossMessage: string | undefined;
   readonly #opened: OpenedGpu;

@@ -4,6 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
+import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { hostMemory } from '../../hostMemory.ts';
@@ -23,6 +24,8 @@ export interface GraphicsCard {
 export interface System {
   readonly platform: NodeJS.Platform;
   readonly arch: string;
+  /** The processor's name, which for a chip with graphics names those too. */
+  readonly processor: string;
   readonly totalBytes: number;
   /** Available to a model (hostMemory.ts). */
   readonly freeBytes: number;
@@ -38,6 +41,7 @@ const programMs = 5000;
 export const thisSystem = (host = hostMemory()): System => ({
   platform: process.platform,
   arch: process.arch,
+  processor: cpus()[0]?.model.trim() ?? '',
   totalBytes: host.totalBytes,
   freeBytes: host.availableBytes,
   run: (program, args) =>
@@ -89,7 +93,7 @@ async function amdCards(system: System): Promise<GraphicsCard[]> {
       const title = (await read('product_name')) || 'AMD graphics';
       if (total === 0) return [];
       // A processor's own graphics hold a small reserved part and take the rest from the common memory.
-      if (total < shared) return [unifiedCard(system, 'amd', title)];
+      if (total < shared) return [unifiedCard(system, 'amd', system.processor || title)];
       return [{ vendor: 'amd', name: title, totalBytes: total, freeBytes: total - used, unified: false }];
     }),
   );
@@ -97,8 +101,13 @@ async function amdCards(system: System): Promise<GraphicsCard[]> {
 }
 
 function appleCards(system: System): GraphicsCard[] {
-  return system.platform === 'darwin' && system.arch === 'arm64' ? [unifiedCard(system, 'apple', 'Apple GPU')] : [];
+  return system.platform === 'darwin' && system.arch === 'arm64'
+    ? [unifiedCard(system, 'apple', appleName(system))]
+    : [];
 }
+
+/** The chip's name says how fast its memory is. */
+const appleName = ({ processor }: System): string => processor || 'Apple GPU';
 
 function unifiedCard(system: System, vendor: string, name: string): GraphicsCard {
   const totalBytes = system.totalBytes * shareOfUnifiedMemory;
@@ -117,7 +126,7 @@ export async function memoryOf(
   system: System = thisSystem(),
 ): Promise<GraphicsCard | undefined> {
   if (software || vendor === 'apple' || (vendor === 'intel' && !intelCards.test(architecture)))
-    return unifiedCard(system, vendor, vendor === 'apple' ? 'Apple GPU' : description);
+    return unifiedCard(system, vendor, vendor === 'apple' ? appleName(system) : description);
   const own = (await graphicsCards(system)).filter((card) => card.vendor === vendor);
   return own.find(({ name }) => description.includes(name) || hyphenated(device).includes(hyphenated(name))) ?? own[0];
 }

@@ -102,15 +102,15 @@ const rowsOf = ({ headsPerTile, queries }: AttentionTile): number => headsPerTil
 const threadsOf = ({ valueDim }: AttentionShape, tile: AttentionTile): number =>
   (rowsOf(tile) * valueDim) / 4 > 128 ? 256 : 128;
 
-/** Workgroups that fill a large GPU; it has 132 to 170 cores, of which each holds some. */
-const wantedGroups = 512;
+/** Workgroups that fill a large GPU; it has 132 to 170 cores, of which each holds some. Smaller ones may be tuned to fewer. */
+export const wantedGroups = 512;
 const [fewestSplits, mostSplits] = [8, 64];
 
 /** Workgroups that share the keys of a head when `rows` rows are decoded. A window has few keys: one workgroup reads them. */
-export function attentionSplits(shape: AttentionShape, rows: number): number {
+export function attentionSplits(shape: AttentionShape, rows: number, wanted = wantedGroups): number {
   if (shape.slidingWindow !== undefined) return 1;
   const groups = (shape.heads / attentionTile(shape, rows).headsPerTile) * rows;
-  const splits = 2 ** Math.ceil(Math.log2(wantedGroups / groups));
+  const splits = 2 ** Math.ceil(Math.log2(wanted / groups));
   return Math.min(mostSplits, Math.max(fewestSplits, splits));
 }
 

@@ -4,7 +4,7 @@
  *
  * Bindings: matrix (of a stack of experts), act `[tokens, topK, columns]` vec4f, bias? `[experts, rows]`, chosen and
  * weights `[tokens, topK]`; y `[tokens, rows]` (write). A stack in pieces is one dispatch a piece, each adding the experts
- * it holds. Workgroup: 64 threads, which share the columns of all slots of four rows; groups: rows in x, tokens in y. Needs rows in
+ * it holds. Workgroup: 64 threads, or as many as were tuned, which share the columns of all slots of four rows; groups: rows in x, tokens in y. Needs rows in
  * multiples of four; uses subgroups. Must equal `expertNetworks` of backend/reference after its activation.
  */
 
@@ -19,7 +19,7 @@ import {
   matrixCode,
   rowsPerGroup,
   type VectorMatrix,
-  vectorThreads,
+  weightBytes,
   weightsPerStep,
 } from './vectorProduct.ts';
 import type { BlockScaleShape } from './weightCode.ts';
@@ -60,8 +60,8 @@ ${subgroupsEnable(capabilities)}
 ${buffers.code}
 ${matrixCode([matrix], 1, capabilities)}
 fn held(expert: u32) -> bool { return expert >= ${firstExpert}u && expert < ${endExpert}u; }
-${reductionCode(1, vectorThreads, capabilities)}
-@compute @workgroup_size(${vectorThreads})
+${reductionCode(1, capabilities.tuning.vectorThreads, capabilities)}
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let first_visit = group.y * ${topK}u;
   var sum = vec4f();
@@ -79,6 +79,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     code,
     bindings: buffers.bindings,
     weightsPerStep: weightsPerStep([matrix], 1),
+    weightBytes: weightBytes(matrix, topK * rows),
   };
 }
 

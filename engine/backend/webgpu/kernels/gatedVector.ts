@@ -7,7 +7,7 @@
  * Bindings: gate, up, x `[tokens, columns]` vec4f, gain? `[columns]` vec4f; experts: gate_bias? and up_bias?
  * `[experts, rows]` vec4f, chosen `[tokens, topK]` u32, or with routing: logits `[tokens, experts]`, chosen (write) and
  * weights `[tokens, topK]` (write); act (write) `[tokens, rows]`, experts `[tokens, topK, rows]`, vec4f.
- * Workgroup: 64 threads, which share the columns of four rows of each matrix; groups: rows in x; experts: slots in y,
+ * Workgroup: 64 threads, or as many as were tuned, which share the columns of four rows of each matrix; groups: rows in x; experts: slots in y,
  * tokens in z. Needs rows in multiples of four; uses subgroups. Must equal the first half of `gatedNetwork` of
  * backend/reference.
  */
@@ -28,7 +28,7 @@ import {
   rowsPerGroup,
   rowsPerPass,
   type VectorMatrix,
-  vectorThreads,
+  weightBytes,
   weightsPerStep,
 } from './vectorProduct.ts';
 import type { BlockScaleShape } from './weightCode.ts';
@@ -113,9 +113,9 @@ ${matrixCode(matrices, tokens, capabilities)}
 ${activationCode(shape.activation)}
 const X_WIDTH = ${gate.layout.columns / 4}u;
 const ACT_WIDTH = ${rows / 4}u;
-${reductionCode(sums, vectorThreads, capabilities)}
-${experts?.routing ? `${routeCode(experts.routing, false, vectorThreads)}${storeRoute(experts.topK, vectorThreads)}` : ''}
-@compute @workgroup_size(${vectorThreads})
+${reductionCode(sums, capabilities.tuning.vectorThreads, capabilities)}
+${experts?.routing ? `${routeCode(experts.routing, false, capabilities.tuning.vectorThreads)}${storeRoute(experts.topK, capabilities.tuning.vectorThreads)}` : ''}
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   ${experts ? chosenRow(shape, experts) : `let row = ${shape.firstRow}u + ${rowsPerGroup}u * group.x;`}
   let gate_row = row - ${gate.firstRow}u;
@@ -127,7 +127,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
 `;
   const label = `gatedVector ${gate.layout.type} ${up.layout.type} ${rows}x${gate.layout.columns}x${shape.tokens}${experts ? ` of ${experts.topK} ${experts.routing ? 'routed ' : ''}experts` : ''}`;
   const step = weightsPerStep(together ? matrices : matrices.slice(0, 1), tokens);
-  return { label, code, bindings: buffers.bindings, weightsPerStep: step };
+  const bytes = matrices.reduce((sum, { layout }) => sum + weightBytes({ layout }, experts && experts.topK * rows), 0);
+  return { label, code, bindings: buffers.bindings, weightsPerStep: step, weightBytes: bytes };
 }
 
 /** `row`: the first of this workgroup in the stack. The expert of another piece is another dispatch's. */

@@ -3,7 +3,7 @@
  * rows of the same x, in one dispatch: queries, keys and values, or the two compressions of latent attention.
  *
  * Bindings: weight0, weight1, … u32, x `[tokens, columns]` vec4f, gain `[columns]` vec4f, bias? (of all matrices, one
- * after the other); y0, y1, … `[tokens, rows]` f32 (write). Workgroup: 64 threads, which share the columns of four rows of one
+ * after the other); y0, y1, … `[tokens, rows]` f32 (write). Workgroup: 64 threads, or as many as were tuned, which share the columns of four rows of one
  * matrix; groups: the rows of all matrices in x. Needs 2 + 2 · matrices (+ 1) storage buffers and rows in multiples of
  * four; uses subgroups. Must equal `linear` after `rmsNorm` of backend/reference.
  */
@@ -19,7 +19,7 @@ import {
   rowsPerGroup,
   rowsPerPass,
   type VectorMatrix,
-  vectorThreads,
+  weightBytes,
   weightsPerStep,
 } from './vectorProduct.ts';
 
@@ -68,15 +68,15 @@ export function jointVectorKernel(shape: JointVectorShape, capabilities: GpuCapa
 ${subgroupsEnable(capabilities)}
 ${buffers.code}
 ${matrixCode(matrices, tokens, capabilities)}
-${reductionCode(sums.length, vectorThreads, capabilities)}
-@compute @workgroup_size(${vectorThreads})
+${reductionCode(sums.length, capabilities.tuning.vectorThreads, capabilities)}
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let all_row = ${rowsPerGroup}u * group.x;
   ${pass.begin}
   ${sums.map((name) => `var ${name} = vec4f();`).join(' ')}
   ${branches(loop)}
   reduce(thread, ${sums.join(', ')});
-  for (var i = thread; i < ${rowsPerGroup * pass.rows.length}u; i += ${vectorThreads}u) {
+  for (var i = thread; i < ${rowsPerGroup * pass.rows.length}u; i += THREADS) {
     let m = i / 4u;
     if (first_token + m >= ${tokens}u) { continue; }
     let scale = inverseSqrt(totals[${pass.rows.length}u + m / 4u][m % 4u] / ${columns}.0 + ${shape.normEpsilon});
@@ -92,6 +92,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     code,
     bindings: buffers.bindings,
     weightsPerStep: weightsPerStep(matrices.slice(0, 1), tokens),
+    weightBytes: matrices.reduce((sum, matrix) => sum + weightBytes(matrix), 0),
   };
 }
 

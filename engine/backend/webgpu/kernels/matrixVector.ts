@@ -3,7 +3,7 @@
  * verification. With `norm`, x is first normalised: x · gain / rms(x), at no cost beyond reading gain.
  *
  * Bindings: weight, x `[tokens, heads? · columns]` vec4f, gain? `[columns]` vec4f, bias? `[rows]` f32; y `[tokens, rows]` f32 (write).
- * Workgroup: 64 threads, which share the columns of `rowsPerGroup` output rows; groups in x, then y. Needs nothing; uses
+ * Workgroup: 64 threads, or as many as were tuned, which share the columns of `rowsPerGroup` output rows; groups in x, then y. Needs nothing; uses
  * subgroups. Must equal `linear` after `rmsNorm` of backend/reference.
  */
 
@@ -19,7 +19,7 @@ import {
   productLoop,
   rowsPerGroup,
   rowsPerPass,
-  vectorThreads,
+  weightBytes,
   weightsPerStep,
 } from './vectorProduct.ts';
 import type { BlockScaleShape } from './weightCode.ts';
@@ -85,8 +85,8 @@ const ROWS = ${layout.rows}u;
 const FIRST_ROW = ${shape.firstRow ?? 0}u;
 const OUTPUT_ROWS = ${shape.outputRows ?? layout.rows}u;
 const X_WIDTH = ${widthOfX(shape) / 4}u;
-${reductionCode(sums.length + squares.length, vectorThreads, capabilities)}
-@compute @workgroup_size(${vectorThreads})
+${reductionCode(sums.length + squares.length, capabilities.tuning.vectorThreads, capabilities)}
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) thread: u32) {
   let first_row = (group.y * groups.x + group.x) * ${rowsPerGroup}u;
   let rows = min(vec4u(first_row) + vec4u(0u, 1u, 2u, 3u), vec4u(ROWS - 1u));
@@ -94,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
   ${[...sums, ...squares].map((name) => `var ${name} = vec4f();`).join(' ')}
   ${loop}
   reduce(thread, ${[...sums, ...squares].join(', ')});
-  for (var i = thread; i < ${rowsPerGroup * pass.rows.length}u; i += ${vectorThreads}u) {
+  for (var i = thread; i < ${rowsPerGroup * pass.rows.length}u; i += THREADS) {
     let row = first_row + i % 4u;
     let m = i / 4u;
     if (row >= ROWS || first_token + m >= ${tokens}u) { continue; }
@@ -109,6 +109,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     code,
     bindings: buffers.bindings,
     weightsPerStep: weightsPerStep([matrix], tokens),
+    weightBytes: weightBytes(matrix),
   };
 }
 

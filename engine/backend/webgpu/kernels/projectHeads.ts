@@ -6,7 +6,7 @@
  * Bindings: query_weight, key_weight, value_weight u32, x `[tokens, columns]` vec4f, gain `[columns]` vec4f, bias?
  * `[heads + 2 kvHeads, headDim]`, rows (Row), pages u32, angles `[tokens, pairs]` vec2f (as for prepareHeads), params
  * { tokens } (uniform); query `[tokens, heads · headDim]`, key_cache, value_cache u32 (write).
- * Workgroup: 64 threads, which share the columns of four rows of one head; groups: (heads + 2 kvHeads) · headDim / 4 in x.
+ * Workgroup: 64 threads, or as many as were tuned, which share the columns of four rows of one head; groups: (heads + 2 kvHeads) · headDim / 4 in x.
  * Needs 12 storage buffers; uses subgroups. Must equal `linear` and `rotate` after `rmsNorm` of backend/reference.
  */
 
@@ -26,7 +26,7 @@ import {
   passesOf,
   rowsPerPass,
   type VectorMatrix,
-  vectorThreads,
+  weightBytes,
   weightsPerStep,
 } from './vectorProduct.ts';
 
@@ -76,12 +76,12 @@ struct Params { tokens: u32, unused0: u32, unused1: u32, unused2: u32 }
 ${rowStruct}
 ${buffers.code}
 ${matrixCode(matrices, tokens, capabilities)}
-${reductionCode(sums.length, vectorThreads, capabilities)}
+${reductionCode(sums.length, capabilities.tuning.vectorThreads, capabilities)}
 ${rowsOfHead(spec)}
 ${storePair('key_cache', precision)}
 ${storePair('value_cache', precision)}
 ${storeCode(shape, pass)}
-@compute @workgroup_size(${vectorThreads})
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let head = group.x / ${headDim / 4}u;
   let within = rows_of_head(group.x % ${headDim / 4}u);
@@ -104,6 +104,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
     code,
     bindings: buffers.bindings,
     weightsPerStep: weightsPerStep([query], tokens),
+    weightBytes: matrices.reduce((sum, matrix) => sum + weightBytes(matrix), 0),
   };
 }
 

@@ -1,9 +1,11 @@
 /**
  * Sampling, first half: penalties applied to the logits in place, and of every chunk of 1024 tokens the 64 most probable, in
- * order, with the chunk's sum of probabilities. `sampleDraw` is the second half.
+ * order, with the chunk's sum of probabilities. For a nucleus, which may be wider, all of them in order, each with the sum up to it.
+ * `sampleDraw` is the second half.
  *
  * Bindings: settings (one a row), history u32 `[rows, ceil(vocabulary / 16)]` (two bits a token: in the sequence, in the
- * answer), forbidden u32 `[rows, ceil(vocabulary / 32)]` (a bit a token); logits `[rows, vocabulary]`, parts u32 (write).
+ * answer), forbidden u32 `[rows, ceil(vocabulary / 32)]` (a bit a token); logits `[rows, vocabulary]`, parts u32 (write), sorted `[rows, chunks, 1024]`
+ * (logit, sum of weights up to it against the chunk's largest; write).
  * Workgroup: 256 threads a chunk; groups: chunks in x, rows in y. Needs nothing; uses subgroups. Must equal `without` of
  * sampling/logitsProcessor.ts, then `penalise` of sampling/sampler.ts without its logit bias.
  */
@@ -67,6 +69,7 @@ export function sampleChunksKernel(vocabularySize: number, capabilities: GpuCapa
     read('forbidden', 'u32'),
     write('logits'),
     write('parts', 'u32'),
+    write('sorted', 'vec2f'),
   ]);
   const own = Array.from({ length: each }, (_, i) => i);
   const code = /* wgsl */ `
@@ -76,6 +79,7 @@ ${buffers.code}
 const VOCABULARY = ${vocabularySize}u;
 var<workgroup> keys: array<f32, ${chunkTokens}>;
 var<workgroup> ids: array<u32, ${chunkTokens}>;
+var<workgroup> sums: array<f32, ${threads}>;
 ${reductionCode(1, threads, capabilities)}
 fn penalised(stored: f32, bits: u32, rule: Settings) -> f32 {
   var logit = max(stored, ${excluded});
@@ -83,7 +87,8 @@ fn penalised(stored: f32, bits: u32, rule: Settings) -> f32 {
     logit = select(logit * rule.repetition, logit / rule.repetition, logit > 0.0);
   }
   if ((bits & 2u) != 0u) { logit -= rule.presence; }
-  logit = max(logit, ${excluded});
+  // No negative zero: the order of floats is then that of their bits.
+  logit = select(max(logit, ${excluded}), 0.0, logit == 0.0);
   return select(logit, ${notANumber}, (bitcast<u32>(stored) & 0x7fffffffu) > 0x7f800000u);
 }
 fn before(a: u32, b: u32) -> bool { return keys[a] > keys[b] || (keys[a] == keys[b] && ids[a] < ids[b]); }
@@ -103,6 +108,24 @@ fn sort(thread: u32) {
     }
   }
   workgroupBarrier();
+}
+/** The sorted chunk with sums of weights, ${each} tokens a thread. */
+fn write_sorted(chunk: u32, rule: Settings, thread: u32) {
+  var own: array<f32, ${each}>;
+  var sum = 0.0;
+  for (var i = 0u; i < ${each}u; i++) {
+    sum += weight_of(keys[${each}u * thread + i], keys[0], rule.temperature);
+    own[i] = sum;
+  }
+  sums[thread] = sum;
+  workgroupBarrier();
+  var before = 0.0;
+  for (var i = 0u; i < thread; i++) { before += sums[i]; }
+  if (rule.top_k > 0u || (rule.top_p >= 1.0 && rule.min_p <= 0.0)) { return; }
+  for (var i = 0u; i < ${each}u; i++) {
+    let at = ${each}u * thread + i;
+    sorted[chunk * ${chunkTokens}u + at] = vec2f(keys[at], before + own[i]);
+  }
 }
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
@@ -126,7 +149,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) th
   let largest = keys[0];
   let sum = vec4f(${own.map((i) => `weight_of(keys[thread + ${i * threads}u], largest, rule.temperature)`).join(', ')});
   reduce(thread, sum);
-  let part = (group.y * ${chunksOf(vocabularySize)}u + group.x) * ${partWords}u;
+  let chunk = group.y * ${chunksOf(vocabularySize)}u + group.x;
+  write_sorted(chunk, rule, thread);
+  let part = chunk * ${partWords}u;
   if (thread == 0u) {
     parts[part] = bitcast<u32>(dot(totals[0], vec4f(1.0)));
     parts[part + 1u] = bitcast<u32>(largest);

@@ -4,9 +4,9 @@
  * Equal to `sample` of sampling/sampler.ts given the same uniform, for every setting that `samplesOnGpu` takes, but for
  * rounding: probabilities are summed in f32, so a uniform within about 1e-6 of a border between two tokens, or a top-p within
  * as much of a candidate's, may fall on the other side. Up to 64 candidates (any top-k; mostly top-p and min-p) are drawn from a list;
- * a wider set by its least logit, found by bisection, and a walk over chunks.
+ * a wider set by its least logit, found by bisection in the chunks as sampleChunks sorted them, and a walk over one chunk.
  *
- * Bindings: settings, uniforms `[rows, steps]`, logits `[rows, vocabulary]` (penalised), parts u32; history u32 (write: the
+ * Bindings: settings, uniforms `[rows, steps]`, logits `[rows, vocabulary]` (penalised), parts u32, sorted; history u32 (write: the
  * token is added), drawn u32 `[rows, 1 + steps]` (write): how many were drawn, then their ids, 0xffffffff where the logits were
  * no numbers or all excluded; rows (Row, write): the token becomes the input of the next run, one position further. Workgroup: 256 threads a row, one for each chunk; groups: rows in x. Needs nothing; uses subgroups.
  */
@@ -37,6 +37,7 @@ export function sampleDrawKernel(vocabularySize: number, steps: number, capabili
     read('uniforms'),
     read('logits'),
     read('parts', 'u32'),
+    read('sorted', 'vec2f'),
     write('history', 'u32'),
     write('drawn', 'u32'),
     write('rows', 'Row'),
@@ -172,14 +173,26 @@ fn key_of(logit: f32) -> u32 {
   return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
 fn logit_of(key: u32) -> f32 { return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u)); }
+/** Tokens of a chunk that have at least this key and weight: how many, and what they weigh together. */
+fn chunk_from(row: u32, chunk: u32, key: u32, least: f32, rule: Settings) -> vec2f {
+  if (chunk >= CHUNKS) { return vec2f(); }
+  let first = (row * CHUNKS + chunk) * ${chunkTokens}u;
+  var low = 0u;
+  var high = ${chunkTokens}u;
+  while (low < high) {
+    let middle = (low + high) / 2u;
+    let logit = sorted[first + middle].x;
+    let holds = key_of(logit) >= key && weight_of(logit, top_logit[0], rule.temperature) >= least;
+    low = select(low, middle + 1u, holds);
+    high = select(middle, high, holds);
+  }
+  if (low == 0u) { return vec2f(); }
+  let scale = weight_of(sorted[first].x, top_logit[0], rule.temperature);
+  return vec2f(f32(low), sorted[first + low - 1u].y * scale);
+}
 /** Of all tokens whose key is at least so large; every thread gets it. */
 fn mass_from(row: u32, key: u32, rule: Settings, thread: u32) -> f32 {
-  var mass = 0.0;
-  for (var id = thread; id < VOCABULARY; id += ${threads}u) {
-    let logit = logits[row * VOCABULARY + id];
-    if (key_of(logit) >= key) { mass += weight_of(logit, top_logit[0], rule.temperature); }
-  }
-  reduce(thread, vec4f(mass, 0.0, 0.0, 0.0));
+  reduce(thread, vec4f(chunk_from(row, thread, key, 0.0, rule).y, 0.0, 0.0, 0.0));
   let all = totals[0].x;
   workgroupBarrier();
   return all;
@@ -227,13 +240,10 @@ fn draw_from_all(row: u32, chunk_mass: f32, whole: bool, uniform_value: f32, rul
   var own_ties = 0u;
   var tie_weight = 0.0;
   if (!whole) {
-    mass = 0.0;
-    let end = min((thread + 1u) * ${chunkTokens}u, VOCABULARY);
-    for (var id = thread * ${chunkTokens}u; id < end; id++) {
-      let logit = logits[row * VOCABULARY + id];
-      let weight = kept_weight(logit, cut, rule);
-      if (key_of(logit) == cut.x) { own_ties++; tie_weight = weight; } else { mass += weight; }
-    }
+    let above = chunk_from(row, thread, cut.x + 1u, rule.min_p, rule);
+    mass = above.y;
+    own_ties = u32(chunk_from(row, thread, cut.x, rule.min_p, rule).x - above.x);
+    tie_weight = kept_weight(logit_of(cut.x), cut, rule);
   }
   ties[thread] = own_ties;
   workgroupBarrier();

@@ -1,5 +1,5 @@
 /**
- * The loop over columns in which 64 threads multiply four rows of each of some matrices by rows of x: what all kernels of few rows
+ * The loop over columns in which the threads of a workgroup multiply four rows of each of some matrices by rows of x: what all kernels of few rows
  * share. One row of x is multiplied in chunks of 32 weights that a thread loads 16 bytes at a time (wideWeightCode.ts); more
  * rows, and types or widths that have no chunks, in units of eight (weightCode.ts), whose weights all rows of x then share.
  */
@@ -11,7 +11,6 @@ import { type BlockScaleShape, productsCode, unitCode, weightCode } from './weig
 import { chunkColumns, isWide, needsSums, spanCode, wideWeightCode } from './wideWeightCode.ts';
 
 export const rowsPerGroup = 4;
-export const vectorThreads = 64;
 /** Rows of x whose sums a thread keeps at once; more are taken one pass after the other, which finds the weights in the cache. */
 export const rowsPerPass = 8;
 
@@ -48,6 +47,10 @@ export function passesOf(tokens: number, most: number): Passes {
   };
 }
 
+/** Bytes of the weights that a kernel reads of `count` rows. */
+export const weightBytes = ({ layout }: Pick<VectorMatrix, 'layout'>, count = layout.rows): number =>
+  (4 * layout.totalWords * count) / layout.rows;
+
 const inChunks = ({ layout, blockScale }: VectorMatrix, tokens: number): boolean =>
   tokens === 1 && isWide(layout, blockScale);
 
@@ -55,7 +58,7 @@ const inChunks = ({ layout, blockScale }: VectorMatrix, tokens: number): boolean
 export const matrixBuffer = (matrix: VectorMatrix, tokens: number): BufferDeclaration =>
   read(matrix.name, inChunks(matrix, tokens) ? 'vec4u' : 'u32');
 
-/** What the loops over these matrices need declared. */
+/** What the loops over these matrices need declared: `THREADS` of the workgroup, too. */
 export function matrixCode(matrices: readonly VectorMatrix[], tokens: number, capabilities: GpuCapabilities): string {
   const wide = matrices.some((matrix) => inChunks(matrix, tokens));
   const units = matrices.some((matrix) => !inChunks(matrix, tokens));
@@ -65,7 +68,8 @@ export function matrixCode(matrices: readonly VectorMatrix[], tokens: number, ca
       ? wideWeightCode(name, layout, blockScale, capabilities)
       : weightCode(name, layout, blockScale);
   });
-  return [wide ? spanCode : '', units ? unitCode + productsCode : '', ...readers].join('\n');
+  const threads = `const THREADS = ${capabilities.tuning.vectorThreads}u;`;
+  return [threads, wide ? spanCode : '', units ? unitCode + productsCode : '', ...readers].join('\n');
 }
 
 export interface LoopShape {
@@ -113,7 +117,7 @@ function unitLoop({ matrices, row, xStart, x, tokens, gain, sum, square }: LoopS
     ${Array.from({ length: tokens }, (_, m) => ofToken(matrix, m)).join('\n    ')} }`;
   };
   return /* wgsl */ `
-  for (var unit = thread; unit < ${first.layout.columns / 8}u; unit += ${vectorThreads}u) {
+  for (var unit = thread; unit < ${first.layout.columns / 8}u; unit += THREADS) {
     let columns = ${first.name}_columns(unit);
     ${gain ? 'let gain_a = gain[columns.x]; let gain_b = gain[columns.y];' : ''}
     ${matrices.map(ofMatrix).join('\n    ')}
@@ -129,7 +133,7 @@ function chunkLoop({ matrices, row, xStart, x, gain, sum, square }: LoopShape, f
   });
   const sums = matrices.some(({ layout }) => needsSums(layout));
   return /* wgsl */ `
-  for (var c = thread; c < ${first.layout.columns / chunkColumns}u; c += ${vectorThreads}u) {
+  for (var c = thread; c < ${first.layout.columns / chunkColumns}u; c += THREADS) {
     let quads = ${first.name}_quads(c);
     ${spanOf({ x, start: xStart(0), gain, sums, ...(square && { square: square(0) }) })}
     ${products.join('\n    ')}
@@ -170,7 +174,7 @@ export function manyLoop(
   const units = four.map((r) => `${name}_unit(row + ${r}u, step)`).join(', ');
   const eights = /* wgsl */ `let columns = ${name}_columns(step);
     let product = products(${units}, ${x}[start + columns.x], ${x}[start + columns.y]);`;
-  return /* wgsl */ `for (var i = thread; i < ${many * steps}u; i += ${vectorThreads}u) {
+  return /* wgsl */ `for (var i = thread; i < ${many * steps}u; i += THREADS) {
     let slot = i / ${steps}u;
     let step = i % ${steps}u;
     ${body(wide ? chunks : eights)}

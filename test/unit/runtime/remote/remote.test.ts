@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
-import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { z } from 'zod';
 import { HearthError } from '../../../../engine/errors.ts';
 import type { HttpServer } from '../../../../engine/http/server.ts';
@@ -19,6 +19,7 @@ import { RemoteEngine, type RemoteOptions } from '../../../../engine/runtime/rem
 import { RemoteServer } from '../../../../engine/runtime/remote/server.ts';
 import { answerOf, card, ScriptedEngine, startScripted, statistics, token } from '../../http/support.ts';
 import { temporaryFolder } from '../../temporaryFolder.ts';
+import { askAt, sse, startScriptedServer } from './scripted.ts';
 
 let engine: ScriptedEngine;
 let server: HttpServer;
@@ -154,6 +155,60 @@ describe('a remote server', () => {
       throw new HearthError('context-overflow', 'Too long.');
     };
     await expect((await connect()).chat(ask())).rejects.toMatchObject({ code: 'context-overflow' });
+  });
+});
+
+describe('a server that never stops', () => {
+  it.each([
+    ['text', { content: 'x'.repeat(8000) }],
+    ['thinking', { reasoning_content: 'x'.repeat(8000) }],
+    ['names of calls', { tool_calls: [{ index: 0, function: { name: 'x'.repeat(1000) } }] }],
+    ['arguments', { tool_calls: [{ index: 0, function: { name: 'f', arguments: 'x'.repeat(8000) } }] }],
+    [
+      'arguments that are no text',
+      { tool_calls: [{ index: 0, function: { name: 'f', arguments: { a: 'x'.repeat(8000) } } }] },
+    ],
+  ])('is hung up on after four million characters of %s, and what came is kept', async (_, delta) => {
+    const hostile = await startScriptedServer();
+    onTestFinished(() => hostile.close());
+    let [sent, closed] = [0, false];
+    hostile.chat = (_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      const piece = sse(JSON.stringify({ choices: [{ delta }] }));
+      const more = (): void => {
+        while (!closed && ++sent < 40_000) if (!response.write(piece)) return;
+        response.end();
+      };
+      response.on('drain', more).on('close', () => {
+        closed = true;
+      });
+      more();
+    };
+    const { chat } = await askAt(`http://127.0.0.1:${hostile.port}/v1`);
+    await expect(chat()).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringContaining('Hearth hung up'),
+    });
+    await vi.waitFor(() => expect(closed).toBe(true));
+    expect(sent).toBeLessThan(20_000);
+  });
+});
+
+describe('a completion that never stops', () => {
+  it.each([true, false])('is cut where its tokens must have ended (whole: %s)', async (whole) => {
+    const hostile = await startScriptedServer();
+    onTestFinished(() => hostile.close());
+    hostile.completions = (_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      const piece = sse(JSON.stringify({ choices: [{ text: 'word '.repeat(50) }] }));
+      const timer = setInterval(() => response.write(piece), 1);
+      response.on('close', () => clearInterval(timer));
+    };
+    const { engine } = await askAt(`http://127.0.0.1:${hostile.port}/v1`);
+    const params = completeParams.parse({ prefix: 'a = ', suffix: '', maxTokens: 100, whole, multiline: 'always' });
+    const { text } = await engine.complete(params);
+    // No published vocabulary has tokens of more than 16 characters on average.
+    expect(text.length).toBeLessThan(100 * 16 + 300);
   });
 });
 

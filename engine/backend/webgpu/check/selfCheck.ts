@@ -1,0 +1,224 @@
+/**
+ * Whether this device and driver compute what the reference computes. At the first load on an adapter and driver, a small model with
+ * the kernels of the one to be loaded (smallModel.ts) is run on both, and tokens are sampled from known logits. Where they differ, features are
+ * switched off in order until they agree, which becomes a note of the model; where they never do, the GPU is not used.
+ */
+import { z } from 'zod';
+import { HearthError } from '../../../errors.ts';
+import type { DecoderSpec } from '../../../model/spec/spec.ts';
+import type { DecoderWeights } from '../../../model/weights/weights.ts';
+import type { CachePrecision } from '../../../protocol/engineProtocol.ts';
+import type { Decoder } from '../../backend.ts';
+import { referenceBackend } from '../../reference/index.ts';
+import { allocateCache } from '../decoder/cache.ts';
+import { WebgpuDecoder } from '../decoder/decoder.ts';
+import { placeWeights } from '../decoder/gpuWeights.ts';
+import { maxTokensPerRun } from '../decoder/scratch.ts';
+import type { GpuCapabilities } from '../device/adapter.ts';
+import type { Gpu } from '../device/gpu.ts';
+import { DeviceRecords, modelKey } from '../device/records.ts';
+import { Uploader } from '../device/upload.ts';
+import { allocateRun } from '../needs.ts';
+import { samplesRight } from './sampling.ts';
+import { type SmallModel, smallModelOf } from './smallModel.ts';
+
+/** What may be switched off, each with all before it. */
+const switches = ['subgroupMatrix', 'f16', 'subgroups'] as const;
+type Switch = (typeof switches)[number];
+
+const contextTokens = 192;
+/** Tokens of each pass: a prompt whose keys several workgroups share, then one token. */
+export const firstPasses: readonly number[] = [130, 1];
+/** And a plan for each number of rows. Software compiles for minutes what a graphics card's driver compiles in seconds. */
+const allPasses: readonly number[] = [...firstPasses, 3, 7, 14];
+
+/** Σ(a − b)² / Σb² that sums in another order leave, and cached values that fall on the other side of a rounding. */
+export const bounds: Readonly<Record<CachePrecision, number>> = { f32: 1e-8, f16: 1e-7, q8: 1e-6 };
+
+export interface CheckedModel {
+  readonly small: SmallModel;
+  readonly precision: CachePrecision;
+  readonly passes: readonly number[];
+  /** Of the model to be loaded: the kernels that sample depend on nothing else. 0: it gives vectors. */
+  readonly vocabularySize: number;
+  /** The reference's logits. */
+  readonly expected: readonly Float32Array[];
+}
+
+export async function prepareCheck(
+  { spec, weights }: { readonly spec: DecoderSpec; readonly weights: DecoderWeights },
+  precision: CachePrecision,
+  passes: readonly number[],
+): Promise<CheckedModel> {
+  const small = smallModelOf(spec, weights);
+  const decoder = await referenceBackend.load(small.spec, small.weights, { contextTokens, cachePrecision: precision });
+  const vocabularySize = spec.headless ? 0 : spec.vocabularySize;
+  try {
+    return { small, precision, passes, vocabularySize, expected: await logitsOf(decoder, passes) };
+  } finally {
+    await decoder.dispose();
+  }
+}
+
+/** Logits after each pass; of short ones, of every token. */
+async function logitsOf(decoder: Decoder, passes: readonly number[]): Promise<Float32Array[]> {
+  const sequence = decoder.createSequence();
+  const results: Float32Array[] = [];
+  let token = 7;
+  for (const count of passes) {
+    const tokens = Array.from({ length: count }, () => {
+      token = (token * 167 + 41) % decoder.spec.vocabularySize;
+      return token;
+    });
+    const logits = count > 16 ? 'last' : 'all';
+    results.push(...(await decoder.run([{ sequence, tokens, logits }])));
+  }
+  return results;
+}
+
+/** The largest error of a pass; infinite for NaN, for wrong samples and for kernels that the driver does not compile. */
+export async function errorOn(gpu: Gpu, model: CheckedModel): Promise<number> {
+  try {
+    if (model.vocabularySize > 0 && !(await samplesRight(gpu, model.vocabularySize))) return Number.POSITIVE_INFINITY;
+    const actual = await logitsOnDevice(gpu, model);
+    const errors = model.expected.map((row, i) => normalisedError(actual[i] ?? new Float32Array(), row));
+    return Math.max(...errors.map((error) => (Number.isNaN(error) ? Number.POSITIVE_INFINITY : error)));
+  } catch (error) {
+    if (error instanceof HearthError && error.code === 'unavailable') return Number.POSITIVE_INFINITY;
+    throw error;
+  }
+}
+
+async function logitsOnDevice(gpu: Gpu, { small, precision, passes }: CheckedModel): Promise<Float32Array[]> {
+  const taken: GPUBuffer[] = [];
+  const { capabilities, device } = gpu;
+  const { spec, weights } = small;
+  const account = {
+    capabilities,
+    device,
+    get allocatedBytes() {
+      return gpu.allocatedBytes;
+    },
+    allocate: async (label: string, bytes: number, usage: GPUBufferUsageFlags) => {
+      const buffer = await gpu.allocate(label, bytes, usage);
+      taken.push(buffer);
+      return buffer;
+    },
+    // A cache that finds no room for more than one context; `finally` frees the rest.
+    free: () => undefined,
+    throwIfFailed: () => gpu.throwIfFailed(),
+  };
+  try {
+    const uploader = new Uploader(account, { contextTokens });
+    const placed = await placeWeights(weights, uploader);
+    const buffers = await allocateRun(capabilities, spec, contextTokens, account);
+    const cache = await allocateCache(account, spec, { contextTokens, maxTokensPerRun, precision, budgetBytes: 0 });
+    const parts = { gpu, spec, weights: placed, cache, ...buffers, contextTokens, notes: [], weightBytes: 0 };
+    await uploader.upload();
+    return await logitsOf(new WebgpuDecoder(parts), passes);
+  } finally {
+    for (const buffer of taken) gpu.free(buffer);
+  }
+}
+
+function normalisedError(actual: Float32Array, expected: Float32Array): number {
+  let [error, power] = [0, 0];
+  for (const [i, value] of expected.entries()) {
+    error += ((actual[i] ?? Number.NaN) - value) ** 2;
+    power += value ** 2;
+  }
+  return error / power;
+}
+
+const verdict = z.object({ off: z.array(z.enum(switches)).optional(), error: z.number() });
+/** `off` absent: right with nothing. */
+export type Verdict = z.infer<typeof verdict>;
+
+/** Tries the device as it is, then with less and less. Leaves `gpu` as it computed right. */
+export async function checkDevice(gpu: Gpu, model: CheckedModel): Promise<Verdict> {
+  const all = gpu.capabilities;
+  const held = switches.filter((name) => all[name]);
+  let least = Number.POSITIVE_INFINITY;
+  for (let count = 0; count <= held.length; count++) {
+    const off = held.slice(0, count);
+    gpu.capabilities = without(all, off);
+    const error = await errorOn(gpu, model);
+    if (error < bounds[model.precision]) return { off, error };
+    least = Math.min(least, error);
+  }
+  gpu.capabilities = all;
+  return { error: Math.min(least, Number.MAX_VALUE) };
+}
+
+function without(capabilities: GpuCapabilities, off: readonly Switch[]): GpuCapabilities {
+  const { subgroupMatrix, subgroups, ...rest } = capabilities;
+  const f16 = !off.includes('f16');
+  return {
+    ...rest,
+    ...(subgroupMatrix && !off.includes('subgroupMatrix') && { subgroupMatrix }),
+    ...(subgroups && !off.includes('subgroups') && { subgroups }),
+    f16: capabilities.f16 && f16,
+    halfSubnormals: capabilities.halfSubnormals && f16,
+  };
+}
+
+const verdictsIn = (directory: string | undefined) => new DeviceRecords(directory, 'gpu-checks', verdict);
+
+/**
+ * @param directory where the verdict is kept; on another adapter or driver and for other layers the check is run again.
+ * @returns notes of what is switched off.
+ * @throws HearthError `unavailable` where the device computes wrong whatever is switched off.
+ */
+export async function selfCheck(
+  gpu: Gpu,
+  model: { readonly spec: DecoderSpec; readonly weights: DecoderWeights },
+  precision: CachePrecision,
+  directory: string | undefined,
+): Promise<string[]> {
+  const { capabilities } = gpu;
+  const { f16, halfSubnormals, subgroups, subgroupMatrix, tuning } = capabilities;
+  const used = JSON.stringify({ f16, halfSubnormals, subgroups, subgroupMatrix, tuning });
+  const key = `${modelKey(model.spec, model.weights, precision)} ${used}`;
+  const records = verdictsIn(directory);
+  const remembered = (await records.of(capabilities))[key];
+  const found = remembered ?? (await firstCheck(gpu, model, precision));
+  if (!remembered) await records.keep(capabilities, key, found);
+  if (!found.off) {
+    throw new HearthError(
+      'unavailable',
+      `${capabilities.description || capabilities.device} computes other results than the CPU (error ${found.error.toExponential(1)} in the self-check), so Hearth does not use it for this model. It is checked again after an update of the graphics driver, the system or Hearth.`,
+    );
+  }
+  gpu.capabilities = without(capabilities, found.off);
+  return found.off.length === 0 ? [] : [switchedOff(found.off)];
+}
+
+async function firstCheck(
+  gpu: Gpu,
+  model: { readonly spec: DecoderSpec; readonly weights: DecoderWeights },
+  precision: CachePrecision,
+): Promise<Verdict> {
+  return checkDevice(gpu, await prepareCheck(model, precision, gpu.capabilities.software ? firstPasses : allPasses));
+}
+
+const switchedOff = (off: readonly string[]): string =>
+  `Switched off, since results were wrong with it on this driver: ${off.join(', ')}.`;
+
+/** For people: what was found of this device and driver so far. */
+export async function checkNotes(capabilities: GpuCapabilities, directory: string): Promise<string[]> {
+  const found = Object.values(await verdictsIn(directory).of(capabilities));
+  if (found.length === 0) return ['self-check: not run yet; it is when a model is first loaded.'];
+  const right = found.filter(({ off }) => off !== undefined);
+  const off = [...new Set(right.flatMap((each) => each.off ?? []))];
+  const worst = Math.max(...right.map(({ error }) => error)).toExponential(1);
+  const wrong = found.length - right.length;
+  return [
+    ...(right.length > 0
+      ? [`self-check: as the reference for ${kinds(right.length)} (error of at most ${worst}).`]
+      : []),
+    ...(off.length > 0 ? [switchedOff(off)] : []),
+    ...(wrong > 0 ? [`self-check: wrong results for ${kinds(wrong)}, which the CPU computes instead.`] : []),
+  ];
+}
+
+const kinds = (count: number): string => (count === 1 ? 'one kind of model' : `${count} kinds of models`);

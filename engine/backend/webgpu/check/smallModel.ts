@@ -1,0 +1,297 @@
+/**
+ * A small model with the kernels of a large one: its kinds of layers, heads, types and routers, but few layers and narrow, with
+ * weights that are made when they are read. What the self-check runs.
+ */
+import { blockLayout, byteLengthOf, float16Bits } from '../../../formats/blocks.ts';
+import type { TensorType } from '../../../formats/tensor.ts';
+import type { AttentionSpec, DecoderSpec, FeedForwardSpec, LayerSpec } from '../../../model/spec/spec.ts';
+import type {
+  AttentionWeights,
+  DecoderWeights,
+  DenseWeights,
+  FeedForwardWeights,
+  LayerWeights,
+  Linear,
+  Weight,
+} from '../../../model/weights/weights.ts';
+
+export interface SmallModel {
+  readonly spec: DecoderSpec;
+  readonly weights: DecoderWeights;
+}
+
+/** From here on rows are read in chunks (wideWeightCode.ts); a multiple of every type's block. */
+const width = 768;
+const mostTokens = 512;
+const mostLayers = 4;
+const mostExperts = 16;
+
+/** Types of the matrices of a layer, by which its kernels differ. */
+function typesOf({ attention, feedForward }: LayerWeights): Record<string, string> {
+  const linears = Object.entries({ ...attention, ...feedForward }).flatMap(([role, value]) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return [];
+    const weight = 'weight' in value ? value.weight : value;
+    return 'type' in weight ? [[role, `${weight.type}`] as const] : [];
+  });
+  return Object.fromEntries(linears);
+}
+
+/** One layer of each kind. */
+export function smallModelOf(spec: DecoderSpec, weights: DecoderWeights): SmallModel {
+  const kinds = new Map<string, { readonly layer: LayerSpec; readonly stored: LayerWeights }>();
+  for (const [index, layer] of spec.layers.entries()) {
+    const stored = weights.layers[index];
+    if (!stored) throw new Error(`layer ${index} has no weights`);
+    const key = JSON.stringify([layer, typesOf(stored)]);
+    if (kinds.size < mostLayers && !kinds.has(key)) kinds.set(key, { layer, stored });
+  }
+  const hiddenSize = Math.min(spec.hiddenSize, width);
+  const vocabularySize = Math.min(spec.vocabularySize, mostTokens);
+  const make = new WeightMaker();
+  const layers = [...kinds.values()].map(({ layer, stored }) => {
+    const small = { attention: smallAttention(layer.attention), feedForward: smallFeedForward(layer.feedForward) };
+    return { spec: small, weights: layerWeights(make, small, stored, hiddenSize) };
+  });
+  const embedding = make.like(weights.embedding, vocabularySize, hiddenSize);
+  return {
+    spec: { ...spec, hiddenSize, vocabularySize, layers: layers.map((layer) => layer.spec) },
+    weights: {
+      embedding,
+      layers: layers.map((layer) => layer.weights),
+      finalNorm: make.gain(hiddenSize),
+      head: weights.head === weights.embedding ? embedding : make.like(weights.head, vocabularySize, hiddenSize),
+    },
+  };
+}
+
+/** As many query heads share a key as in the large model: the shape of attention's tiles. */
+function smallAttention(spec: AttentionSpec): AttentionSpec {
+  if (spec.kind === 'latent') {
+    const { queryRank } = spec;
+    const rank = queryRank === undefined ? {} : { queryRank: Math.min(queryRank, width) };
+    return { ...spec, numAttentionHeads: Math.min(spec.numAttentionHeads, 4), ...rank };
+  }
+  const group = spec.numAttentionHeads / spec.numKeyValueHeads;
+  // Rows of the output matrix must be whole blocks of 256.
+  const kvHeads = [2, 4].find((count) => count <= spec.numKeyValueHeads && (group * count * spec.headDim) % 256 === 0);
+  const numKeyValueHeads = kvHeads ?? spec.numKeyValueHeads;
+  return { ...spec, numKeyValueHeads, numAttentionHeads: group * numKeyValueHeads };
+}
+
+function smallFeedForward(spec: FeedForwardSpec): FeedForwardSpec {
+  const intermediateSize = Math.min(spec.intermediateSize, width);
+  if (spec.kind === 'dense') return { ...spec, intermediateSize };
+  const { router, sharedIntermediateSize: shared } = spec;
+  const groups = router.kind === 'sigmoid-grouped' ? router.groups : 1;
+  const numExperts = Math.min(spec.numExperts, groups * Math.ceil(mostExperts / groups));
+  return {
+    ...spec,
+    intermediateSize,
+    numExperts,
+    expertsPerToken: Math.min(spec.expertsPerToken, 4),
+    ...(shared !== undefined && { sharedIntermediateSize: Math.min(shared, width) }),
+  };
+}
+
+function layerWeights(make: WeightMaker, spec: LayerSpec, stored: LayerWeights, hidden: number): LayerWeights {
+  return {
+    attentionNorm: make.gain(hidden),
+    attention: attentionWeights(make, spec.attention, stored.attention, hidden),
+    feedForwardNorm: make.gain(hidden),
+    feedForward: feedForwardWeights(make, spec.feedForward, stored.feedForward, hidden),
+  };
+}
+
+function attentionWeights(
+  make: WeightMaker,
+  spec: AttentionSpec,
+  stored: AttentionWeights,
+  hidden: number,
+): AttentionWeights {
+  if (spec.kind === 'latent' && stored.kind === 'latent') {
+    const { numAttentionHeads: heads, queryRank, keyValueRank: rank } = spec;
+    const { nopeHeadDim: nope, ropeHeadDim: rope, valueHeadDim: value } = spec;
+    const { transposed, weight } = stored.keyUp;
+    return {
+      kind: 'latent',
+      ...(queryRank !== undefined &&
+        stored.queryDown && {
+          queryDown: make.like(stored.queryDown, queryRank, hidden),
+          queryNorm: make.gain(queryRank),
+        }),
+      queryUp: make.like(stored.queryUp, heads * (nope + rope), queryRank ?? hidden),
+      keyValueDown: make.like(stored.keyValueDown, rank + rope, hidden),
+      keyValueNorm: make.gain(rank),
+      keyUp: { transposed, weight: make.like(weight, heads, ...(transposed ? [rank, nope] : [nope, rank])) },
+      valueUp: make.like(stored.valueUp, heads, value, rank),
+      output: make.like(stored.output, hidden, heads * value),
+    };
+  }
+  if (spec.kind !== 'grouped-query' || stored.kind !== 'grouped-query') throw new Error(`${stored.kind} weights`);
+  const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim } = spec;
+  return {
+    kind: 'grouped-query',
+    query: make.linear(stored.query, heads * headDim, hidden),
+    key: make.linear(stored.key, kvHeads * headDim, hidden),
+    value: make.linear(stored.value, kvHeads * headDim, hidden),
+    output: make.linear(stored.output, hidden, heads * headDim),
+    ...(spec.qkNorm && { queryNorm: make.gain(headDim), keyNorm: make.gain(headDim) }),
+    ...(spec.sinks && { sinks: make.vector(heads) }),
+  };
+}
+
+function denseWeights(make: WeightMaker, stored: DenseWeights, states: number, hidden: number): DenseWeights {
+  return {
+    kind: 'dense',
+    gate: make.like(stored.gate, states, hidden),
+    up: make.like(stored.up, states, hidden),
+    down: make.like(stored.down, hidden, states),
+  };
+}
+
+function feedForwardWeights(
+  make: WeightMaker,
+  spec: FeedForwardSpec,
+  stored: FeedForwardWeights,
+  hidden: number,
+): FeedForwardWeights {
+  const { intermediateSize: states } = spec;
+  if (stored.kind === 'dense') return denseWeights(make, stored, states, hidden);
+  if (spec.kind === 'dense') throw new Error('experts in a dense layer');
+  const { numExperts: experts, sharedIntermediateSize: shared } = spec;
+  return {
+    kind: 'experts',
+    router: make.linear(stored.router, experts, hidden),
+    ...(stored.selectionBias && { selectionBias: make.vector(experts) }),
+    gate: make.linear(stored.gate, experts, states, hidden),
+    up: make.linear(stored.up, experts, states, hidden),
+    down: make.linear(stored.down, experts, hidden, states),
+    ...(stored.shared && shared !== undefined && { shared: denseWeights(make, stored.shared, shared, hidden) }),
+  };
+}
+
+/** Every weight from a seed of its own: the same on every machine. */
+class WeightMaker {
+  #seed = 1;
+
+  /** Of the same type and block scales, in another shape. */
+  like({ type, blockScale }: Weight, ...shape: readonly number[]): Weight {
+    const seed = this.#seed++;
+    const columns = shape.at(-1) ?? 1;
+    const rowBytes = byteLengthOf(type, [columns]);
+    const weight: Weight = {
+      name: `check ${seed}`,
+      type,
+      shape,
+      readRows: async (start, count) => {
+        const bytes = new Uint8Array(count * rowBytes);
+        for (let row = 0; row < count; row++) {
+          fillRow(type, bytes.subarray(row * rowBytes, (row + 1) * rowBytes), seed * 65_537 + start + row, columns);
+        }
+        return bytes;
+      },
+    };
+    if (!blockScale) return weight;
+    const { blockRows, blockColumns } = blockScale;
+    const matrices = shape.slice(0, -2).reduce((product, size) => product * size, 1);
+    const scales = matrices * Math.ceil((shape.at(-2) ?? 1) / blockRows) * Math.ceil(columns / blockColumns);
+    const read = async () => {
+      const next = generator(seed);
+      return Float32Array.from({ length: scales }, () => (0.5 + next() / 2 ** 32) / Math.sqrt(columns));
+    };
+    return { ...weight, blockScale: { blockRows, blockColumns, read } };
+  }
+
+  linear({ weight, bias }: Linear, ...shape: readonly number[]): Linear {
+    return { weight: this.like(weight, ...shape), ...(bias && { bias: this.#floats(shape.slice(0, -1), 0, 0.3) }) };
+  }
+
+  gain(size: number): Weight {
+    return this.#floats([size], 1, 0.3);
+  }
+
+  vector(size: number): Weight {
+    return this.#floats([size], 0, 0.5);
+  }
+
+  #floats(shape: readonly number[], centre: number, spread: number): Weight {
+    const next = generator(this.#seed++);
+    const count = shape.reduce((product, size) => product * size, 1);
+    const values = Float32Array.from({ length: count }, () => centre + spread * (next() / 2 ** 31 - 1));
+    const rowBytes = 4 * (shape.length === 1 ? count : (shape.at(-1) ?? 1));
+    return {
+      name: 'check',
+      type: 'F32',
+      shape,
+      readRows: async (start, rows) => new Uint8Array(values.buffer).slice(start * rowBytes, (start + rows) * rowBytes),
+    };
+  }
+}
+
+/** xorshift32 (Marsaglia 2003). */
+function generator(seed: number): () => number {
+  let state = (Math.imul(seed, 0x9e3779b1) ^ 0x85ebca6b) >>> 0 || 1;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    state >>>= 0;
+    return state;
+  };
+}
+
+/** Where a block keeps f16 factors, and what they are for weights of about one: ggml-common.h's offsets. */
+const halfFields: Partial<Readonly<Record<TensorType, readonly (readonly [offset: number, value: number])[]>>> = {
+  Q8_0: [[0, 1 / 73]],
+  Q4_0: [[0, 1 / 4.6]],
+  Q4_1: [
+    [0, 1 / 4.6],
+    [2, -7.5 / 4.6],
+  ],
+  Q5_0: [[0, 1 / 9.2]],
+  Q5_1: [
+    [0, 1 / 9.2],
+    [2, -15.5 / 9.2],
+  ],
+  Q2_K: [
+    [80, 1 / 11],
+    [82, 1 / 7.5],
+  ],
+  Q3_K: [[108, 1 / 42]],
+  Q4_K: [
+    [0, 1 / 150],
+    [2, 1 / 20],
+  ],
+  Q5_K: [
+    [0, 1 / 300],
+    [2, 1 / 20],
+  ],
+  Q6_K: [[208, 1 / 1300]],
+  IQ4_NL: [[0, 1 / 60]],
+  IQ4_XS: [[0, 1 / 1100]],
+};
+
+/** Random bits, bent into values of about 1 / √columns. */
+function fillRow(type: TensorType, row: Uint8Array, seed: number, columns: number): void {
+  const next = generator(seed);
+  const scale = 1 / Math.sqrt(columns);
+  const view = new DataView(row.buffer, row.byteOffset, row.length);
+  for (let at = 0; at + 4 <= row.length; at += 4) view.setUint32(at, next(), true);
+  const exponent = Math.floor(Math.log2(scale));
+  if (type === 'F32') {
+    for (let at = 0; at < row.length; at += 4) view.setFloat32(at, (next() / 2 ** 31 - 1) * 2 * scale, true);
+  } else if (type === 'BF16' || type === 'F16') {
+    const [mask, bits] = type === 'BF16' ? [0x807f, (127 + exponent) << 7] : [0x83ff, (15 + exponent) << 10];
+    for (let at = 0; at < row.length; at += 2) view.setUint16(at, (view.getUint16(at, true) & mask) | bits, true);
+  } else if (type === 'F8_E4M3') {
+    // Below 2, and never a NaN.
+    for (let at = 0; at < row.length; at++) row[at] = (row[at] ?? 0) & 0xbf;
+  } else {
+    const { bytes } = blockLayout(type);
+    for (let at = 0; at < row.length; at += bytes) {
+      if (type === 'MXFP4') row[at] = 126 + exponent + (next() & 1);
+      for (const [offset, value] of halfFields[type] ?? [])
+        view.setUint16(at + offset, float16Bits(value * scale), true);
+    }
+  }
+}

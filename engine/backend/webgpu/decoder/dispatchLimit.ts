@@ -1,0 +1,96 @@
+/**
+ * How many tokens a pass takes so that no dispatch is estimated above 250 ms: Windows resets a GPU that does not answer for two seconds
+ * (TdrDelay), and a screen that shares it stands still meanwhile. The estimate is made of multiply-adds and of the speed of earlier passes.
+ */
+import type { DecoderSpec, FeedForwardSpec, LayerSpec } from '../../../model/spec/spec.ts';
+import { attentionShape } from '../kernels/attention.ts';
+import { slidingWindowOf } from './cache.ts';
+
+export const longestDispatchMs = 250;
+/** A pass of so few is computed by rows, which read weights once for all. */
+const leastTokens = 16;
+/** An attention dispatch takes about as long as products of eight times its operations: 4 against 30 TFLOP/s (docs/kernels.md). */
+const attentionWeight = 8;
+
+/** Operations of one token: of the largest dispatch, and of all. */
+interface Operations {
+  readonly largest: number;
+  readonly all: number;
+}
+
+/** @param end positions that its attention sees */
+export function operationsOf(spec: DecoderSpec, end: number): Operations {
+  const layers = spec.layers.map((layer) => {
+    const products = productsOf(layer, spec.hiddenSize);
+    const { heads, keyDim, valueDim } = attentionShape(layer.attention);
+    const seen = Math.min(end, slidingWindowOf(layer.attention) ?? end);
+    return [...products, attentionWeight * 2 * heads * (keyDim + valueDim) * seen];
+  });
+  const largest = Math.max(...layers.flat());
+  return { largest, all: layers.flat().reduce((sum, operations) => sum + operations, 0) };
+}
+
+function productsOf({ attention, feedForward }: LayerSpec, hiddenSize: number): number[] {
+  const heads = attention.numAttentionHeads;
+  const width = attention.kind === 'latent' ? attention.valueHeadDim : attention.headDim;
+  return [2 * hiddenSize * heads * width, ...feedForwardProducts(feedForward, hiddenSize)];
+}
+
+function feedForwardProducts(feedForward: FeedForwardSpec, hiddenSize: number): number[] {
+  const each = 2 * hiddenSize * feedForward.intermediateSize;
+  const operations = feedForward.kind === 'dense' ? each : each * feedForward.expertsPerToken;
+  // Gate, up and down.
+  return [operations, operations, operations];
+}
+
+export class DispatchLimit {
+  readonly #spec: DecoderSpec;
+  #operationsPerMs: number;
+
+  /** @param operationsPerSecond assumed before the first measurement */
+  constructor(spec: DecoderSpec, operationsPerSecond: number) {
+    this.#spec = spec;
+    this.#operationsPerMs = operationsPerSecond / 1000;
+  }
+
+  /** Most tokens of a pass that ends at position `end`. */
+  tokensUntil(end: number): number {
+    const tokens = (longestDispatchMs * this.#operationsPerMs) / operationsOf(this.#spec, end).largest;
+    return Math.max(leastTokens, Math.floor(tokens));
+  }
+
+  /** A pass of prompt tokens took so long on the device. */
+  measured(tokens: number, end: number, ms: number): void {
+    if (tokens <= leastTokens || ms <= 0) return;
+    this.#operationsPerMs = (operationsOf(this.#spec, end).all * tokens) / ms;
+  }
+}
+
+interface TokenSlice {
+  readonly tokens: readonly number[];
+  readonly logits: 'none' | 'last' | 'all';
+}
+
+/** The batch in parts of at most so many tokens, each slice's in order; `index` says of which slice a piece is. */
+export function partsOf<Slice extends TokenSlice>(
+  slices: readonly Slice[],
+  mostTokens: number,
+): { readonly index: number; readonly slice: Slice }[][] {
+  const parts: { index: number; slice: Slice }[][] = [[]];
+  let room = mostTokens;
+  for (const [index, slice] of slices.entries()) {
+    for (let at = 0; at < slice.tokens.length; ) {
+      if (room === 0) {
+        parts.push([]);
+        room = mostTokens;
+      }
+      const tokens = slice.tokens.slice(at, at + room);
+      at += tokens.length;
+      room -= tokens.length;
+      const isLast = at === slice.tokens.length;
+      const logits = slice.logits === 'last' && !isLast ? 'none' : slice.logits;
+      parts.at(-1)?.push({ index, slice: { ...slice, tokens, logits } });
+    }
+  }
+  return parts;
+}

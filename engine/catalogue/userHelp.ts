@@ -1,0 +1,39 @@
+/** What a person can do about a problem: VS Code's users have settings and commands, others variables and a command line. */
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export function places(env: Environment = process.env) {
+  const editor = env['HEARTH_CLIENT'] === 'vscode';
+  return {
+    proxy: editor ? "Change VS Code's setting http.proxy." : 'Change HTTPS_PROXY or HTTP_PROXY.',
+    certificates: editor
+      ? 'Change the setting hearth.remote.certificates.'
+      : 'Change HEARTH_CERTIFICATES or NODE_EXTRA_CA_CERTS.',
+    trust: editor
+      ? 'name its certificate file in the setting hearth.remote.certificates'
+      : 'name its certificate file in HEARTH_CERTIFICATES',
+    folder: editor
+      ? 'choose another folder in the setting hearth.modelsDirectory'
+      : 'set HEARTH_HOME to another folder',
+    list: editor ? '*Hearth: Models*' : '`hearth models list`',
+    /** Uses a model that is already on this computer. */
+    byFile: editor ? 'choose *A model file…* under *Hearth: Models*' : 'run `hearth models add PATH`',
+    credentials: editor
+      ? 'Ask whoever runs it for a way in.'
+      : 'Put them in HF_ENDPOINT or PIP_INDEX_URL (https://USER:PASSWORD@HOST).',
+    mirror: editor ? '' : ' Set HF_ENDPOINT or PIP_INDEX_URL to a mirror.',
+    pull: (id: string) => (editor ? 'under *Hearth: Models*' : `with \`hearth models pull ${id}\``),
+    withoutImport: editor ? 'choose *A model file…* under *Hearth: Models*' : 'pass `--model PATH`',
+  };
+}
+
+/** What a failed check of a certificate means and what helps; undefined for other failures. */
+export function certificateProblem(code: unknown): string | undefined {
+  if (typeof code !== 'string') return undefined;
+  if (code === 'CERT_HAS_EXPIRED') return 'its certificate has expired. Its owner has to renew it.';
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
+    return 'its certificate is for another host. Check the address, and whether something stands in between.';
+  }
+  if (!/CERT|SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/.test(code)) return undefined;
+  return `this computer does not trust its certificate (${code}). If you do, ${places().trust}.`;
+}

@@ -1,0 +1,61 @@
+/** `node scripts/models-table.ts` writes docs/models.md: which models run how on which machines. A test fails if it is outdated. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type CatalogueEntry, catalogue, defaultModelId } from '../engine/catalogue/catalogue.ts';
+import { choosePair, type Hardware, longestContext, memoryNeededBytes, placeOf } from '../engine/catalogue/fit.ts';
+import { speedOf } from '../engine/catalogue/speed.ts';
+import { showBytes } from '../engine/units.ts';
+import { machines } from './shared/machines.ts';
+import { projectRoot } from './shared/paths.ts';
+
+const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+
+function pairTable(): string[] {
+  const rows = Object.entries(machines).map(([name, hardware]) => {
+    const { chat, completion } = choosePair(catalogue, hardware, { fallbackId: defaultModelId });
+    const bytes = (chat ? memoryNeededBytes(chat) : 0) + (completion ? memoryNeededBytes(completion) : 0);
+    return row([name, chat?.name ?? '', completion?.name ?? 'the same', showBytes(bytes)]);
+  });
+  return [row(['machine', 'answers', 'completes', 'memory']), row(['---', '---', '---', '---:']), ...rows];
+}
+
+function modelTable(entry: CatalogueEntry): string[] {
+  const rows = Object.entries(machines).flatMap(([name, hardware]) => {
+    const place = placeOf(entry, hardware);
+    if (place === undefined) return [];
+    const { decode, prefill } = speedOf(entry, place);
+    return [row([name, placeName[place.kind], context(entry, hardware), shown(decode), shown(prefill)])];
+  });
+  const needs = `Needs ${showBytes(memoryNeededBytes(entry))} with a context of ${Math.min(8192, entry.contextTokens)} tokens.`;
+  if (rows.length === 0) return ['', `## ${entry.name}`, '', `${needs} Fits on none of these machines.`];
+  const head = row(['machine', 'runs on', 'longest context', 'decode, tokens/s', 'prefill, tokens/s']);
+  return ['', `## ${entry.name}`, '', needs, '', head, row(['---', '---', '---:', '---:', '---:']), ...rows];
+}
+
+const placeName = { card: 'card', shared: 'GPU, shared memory', processor: 'CPU' };
+const shown = (speed: number): string => (speed < 10 ? speed.toFixed(1) : Math.round(speed).toLocaleString('en'));
+
+function context({ downloadBytes, cacheBytesPerToken, contextTokens }: CatalogueEntry, hardware: Hardware): string {
+  const cacheBytes = (tokens: number): number => tokens * cacheBytesPerToken;
+  const tokens = longestContext({ weightBytes: downloadBytes, cacheBytes, longestTokens: contextTokens }, hardware);
+  return tokens.toLocaleString('en');
+}
+
+export function modelsDocument(): string {
+  return [
+    '# Models by machine',
+    '',
+    '<!-- made by scripts/models-table.ts -->',
+    '',
+    'What Hearth recommends and expects, before any download. Speeds are estimates from published memory bandwidths (`engine/catalogue/speed.ts`), not measurements;',
+    'contexts assume that no other program uses the memory. A model runs on one device: on the card if it fits there, otherwise on the CPU.',
+    '',
+    ...pairTable(),
+    ...catalogue.filter(({ roles }) => !roles.includes('embedding')).flatMap(modelTable),
+    '',
+  ].join('\n');
+}
+
+export const modelsPath = join(projectRoot, 'docs', 'models.md');
+
+if (import.meta.main) writeFileSync(modelsPath, modelsDocument());

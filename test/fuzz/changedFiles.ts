@@ -1,0 +1,178 @@
+/**
+ * Files that change underneath a running engine, and between two starts: `npm run fuzz:files`. What Hearth wrote for itself
+ * (packed weights, snapshots, digests, summaries) may be damaged, emptied, removed, replaced by a folder or unreadable: the
+ * next answer is the same. A model's own files may end in the same answer or in one line for a person.
+ */
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
+import { HearthError } from '../../engine/errors.ts';
+import { completeParams, loadParams, summariseParams, warmParams } from '../../engine/protocol/engineProtocol.ts';
+import { Engine } from '../../engine/runtime/service.ts';
+import { makeTinyModel } from '../unit/runtime/tinyModel.ts';
+import { seededRandom } from './mutants.ts';
+
+export interface ChangeFigures {
+  readonly changes: number;
+  readonly same: number;
+  readonly refused: number;
+  readonly problems: readonly string[];
+}
+
+type Change = (path: string) => void;
+
+const writable = (path: string): void => {
+  if (statSync(path).isFile()) chmodSync(path, 0o600);
+};
+const noise =
+  (share: number): Change =>
+  (path) => {
+    writable(path);
+    const random = seededRandom(9);
+    const bytes = Uint8Array.from(readFileSync(path));
+    for (let at = 0; at < bytes.length; at++) if (random() < share) bytes[at] = Math.floor(random() * 256);
+    writeFileSync(path, bytes);
+  };
+const changes: Readonly<Record<string, Change>> = {
+  'one byte in a thousand changed': noise(0.001),
+  noise: noise(1),
+  'cut in half': (path) => {
+    writable(path);
+    writeFileSync(`${path}.half`, readFileSync(path).subarray(0, statSync(path).size / 2));
+    rmSync(path);
+    cpSync(`${path}.half`, path);
+    rmSync(`${path}.half`);
+  },
+  emptied: (path) => {
+    rmSync(path);
+    writeFileSync(path, '');
+  },
+  removed: (path) => rmSync(path),
+  'replaced by a folder': (path) => {
+    rmSync(path);
+    mkdirSync(path);
+  },
+  'not readable': (path) => chmodSync(path, 0),
+};
+
+const place = { prefix: 'value = other(1)\n'.repeat(60), suffix: '\n' };
+const source = 'function one() { return 1; }\n'.repeat(20);
+
+class Session {
+  readonly #engine: Engine;
+
+  private constructor(engine: Engine) {
+    this.#engine = engine;
+  }
+
+  static async start(store: string, model: string): Promise<Session> {
+    const engine = new Engine({ storeDirectory: store, onDelta: () => {}, onProgress: () => {} });
+    try {
+      await engine.load(loadParams.parse({ model, backend: 'onnx', contextTokens: 1024, threads: 1 }));
+    } catch (error) {
+      await engine.unload();
+      throw error;
+    }
+    return new Session(engine);
+  }
+
+  async answer(): Promise<string> {
+    const { text } = await this.#engine.complete(
+      completeParams.parse({ ...place, maxTokens: 8, sampling: { temperature: 0 } }),
+    );
+    const request = { stream: 's', path: 'one.ts', languageId: 'typescript', text: source, symbols: [] };
+    const summary = await this.#engine.summarise(summariseParams.parse(request));
+    return `${text}\n${summary.text}`;
+  }
+
+  warm(): Promise<unknown> {
+    return this.#engine.warm(warmParams.parse({ kind: 'completion', ...place }));
+  }
+
+  end(): Promise<void> {
+    return this.#engine.unload();
+  }
+}
+
+function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((item) => item.isFile())
+    .map((item) => join(item.parentPath, item.name))
+    .sort();
+}
+
+/** A store and a model within it, used once, with every kind of file. */
+async function prepare(root: string): Promise<{ store: string; model: string; expected: string }> {
+  const store = join(root, 'store');
+  const model = join(store, 'models', `sha256-${'c'.repeat(64)}`);
+  const tiny = await makeTinyModel();
+  cpSync(tiny.path, model, { recursive: true });
+  await tiny.remove();
+  const session = await Session.start(store, model);
+  const expected = await session.answer();
+  await session.warm();
+  const snapshots = join(store, 'sequences');
+  // It is written once nobody has asked for anything for some seconds.
+  while (!filesBelow(store).some((path) => path.startsWith(snapshots) && !path.endsWith('.new'))) {
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  await session.end();
+  return { store, model, expected };
+}
+
+/** @param step 1: every change of every file; otherwise one of so many. */
+export async function changeFiles(step: number): Promise<ChangeFigures> {
+  const root = mkdtempSync(join(tmpdir(), 'hearth-files-'));
+  const { store, model, expected } = await prepare(root);
+  const sound = join(root, 'sound');
+  cpSync(store, sound, { recursive: true });
+  const problems: string[] = [];
+  let [number, count, same, refused] = [0, 0, 0, 0];
+  for (const path of filesBelow(store)) {
+    for (const [name, change] of Object.entries(changes)) {
+      for (const moment of ['between two starts', 'while it is used'] as const) {
+        if (number++ % step !== 0) continue;
+        count++;
+        rmSync(store, { recursive: true, force: true });
+        cpSync(sound, store, { recursive: true });
+        const isOwn = !path.startsWith(model);
+        const what = `${relative(store, path)} ${name} ${moment}`;
+        let session: Session | undefined;
+        try {
+          if (moment === 'while it is used') session = await Session.start(store, model);
+          change(path);
+          session ??= await Session.start(store, model);
+          const answer = await session.answer();
+          if (answer === expected) same++;
+          // Weights and vocabulary that changed may say something else.
+          else if (isOwn) problems.push(`${what}: another answer`);
+        } catch (error) {
+          refused++;
+          if (!(error instanceof HearthError))
+            problems.push(`${what}: ${error instanceof Error ? error.stack : error}`);
+          else if (isOwn) problems.push(`${what}: ${error.message}`);
+        } finally {
+          await session?.end();
+        }
+      }
+    }
+  }
+  rmSync(root, { recursive: true, force: true });
+  return { changes: count, same, refused, problems };
+}
+
+if (import.meta.main) {
+  const figures = await changeFiles(Number(process.argv[2] ?? 1));
+  console.log(JSON.stringify(figures, null, 2));
+  process.exitCode = figures.problems.length > 0 ? 1 : 0;
+}

@@ -1,0 +1,62 @@
+/** Which files and folders are offered, and in which order. */
+import { beforeEach, describe, expect, it } from 'vitest';
+import { commandTable } from '../../../extension/commands.ts';
+import { MentionSuggester } from '../../../extension/context/suggest.ts';
+import type { LazyChat, Parts } from '../../../extension/parts.ts';
+import { chosenFolder } from '../../../extension/summarise.ts';
+import { env, TabInputText, Uri, user, window, workspace } from './vscode.ts';
+
+const fileAt = (path: string) => Uri.parse(`file:///${path}`);
+
+beforeEach(() => {
+  user.reset();
+  workspace.workspaceFolders = [{ name: 'shop', uri: Uri.parse('file:///'), index: 0 }];
+  workspace.files = ['a/list.ts', 'b/deep/list.ts', 'c/list.ts'].map(fileAt);
+  window.tabGroups.all = [];
+  env.remoteName = undefined;
+});
+
+describe('a mention of a file', () => {
+  const suggested = async (suggester: MentionSuggester, query: string) =>
+    (await suggester.suggest(query)).map(({ detail, label }) => detail || label);
+
+  it('offers the active file first, then open ones, then those that were open, each once', async () => {
+    const suggester = new MentionSuggester(undefined);
+    const show = (path: string) => {
+      const tabs = [{ input: new TabInputText(fileAt(path)), isActive: true }];
+      window.tabGroups.all = [{ tabs } as never];
+    };
+    show('b/deep/list.ts');
+    await suggester.suggest('file:list');
+    show('c/list.ts');
+    expect(await suggested(suggester, 'file:list')).toEqual(['c/list.ts', 'b/deep/list.ts', 'a/list.ts']);
+  });
+});
+
+describe('Summarise Folder', () => {
+  it('asks for the folder where none is named', async () => {
+    user.picks = { label: 'deep' };
+    expect((await chosenFolder())?.toString()).toBe('file:///b/deep');
+    expect(user.offered).toEqual(['shop', 'a', 'b', 'b/deep', 'c']);
+  });
+
+  it('says what is missing where no folder is open', async () => {
+    workspace.workspaceFolders = undefined;
+    workspace.files = [];
+    expect(await chosenFolder()).toBeUndefined();
+    expect(user.asked[0]?.message).toBe('Open a folder first.');
+  });
+});
+
+describe('Open Settings', () => {
+  const parts = { context: { extension: { id: 'hearth.hearth' } } } as unknown as Parts;
+
+  it.each([
+    [undefined, 'workbench.action.openSettings'],
+    ['ssh-remote', 'workbench.action.openRemoteSettings'],
+  ])('shows the list that has the settings of the machine: remote %j', async (remote, command) => {
+    env.remoteName = remote;
+    await commandTable(parts, {} as LazyChat)['hearth.openSettings']?.();
+    expect(user.commands[0]).toMatch(new RegExp(`^${command} `));
+  });
+});

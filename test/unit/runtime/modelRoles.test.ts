@@ -1,0 +1,81 @@
+/** A chat model and a completion model in one engine. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { chatParams, completeParams, loadParams } from '../../../engine/protocol/engineProtocol.ts';
+import { Engine } from '../../../engine/runtime/service.ts';
+import { Switchboard } from '../../../engine/runtime/switchboard.ts';
+import { temporaryFolder } from '../temporaryFolder.ts';
+import { makeTinyModel } from './tinyModel.ts';
+
+let models: Awaited<ReturnType<typeof makeTinyModel>>[];
+let loads: string[] = [];
+let engine: Engine;
+
+beforeAll(async () => {
+  models = [await makeTinyModel(), await makeTinyModel()];
+  engine = new Engine({
+    storeDirectory: temporaryFolder(),
+    onDelta: () => {},
+    onProgress: ({ task, subject }) => {
+      if (task === 'load' && loads.at(-1) !== subject) loads.push(subject);
+    },
+  });
+});
+afterAll(async () => {
+  await engine.unload();
+  for (const { remove } of models) await remove();
+});
+
+const path = (index: number): string => models[index]?.path ?? '';
+const load = (role: 'chat' | 'completion', index: number, fields: object = {}) =>
+  engine.load(loadParams.parse({ role, model: path(index), backend: 'reference', ...fields }));
+const complete = () => engine.complete(completeParams.parse({ prefix: 'a = ', suffix: '\n', maxTokens: 4 }));
+const chat = () =>
+  engine.chat(chatParams.parse({ stream: 's', messages: [{ role: 'user', content: 'hello' }], maxTokens: 4 }));
+const requestsOf = (): number => engine.status().requests?.classes.keystroke.submitted ?? 0;
+
+describe('two roles', () => {
+  it('are one model where only the chat model is loaded', async () => {
+    await load('chat', 0);
+    await complete();
+    expect(requestsOf()).toBe(1);
+    expect(engine.status().completionModel).toBeUndefined();
+  });
+
+  it('are two models once another one completes, at the same time', async () => {
+    const card = await load('completion', 1);
+    expect(card.id).toBe(path(1));
+    await Promise.all([complete(), chat(), complete()]);
+    // The chat model has answered no completion more.
+    expect(requestsOf()).toBe(1);
+    expect(engine.status()).toMatchObject({ model: { id: path(0) }, completionModel: { id: path(1) } });
+  });
+
+  it('share one copy of the weights where both name the same model', async () => {
+    loads = [];
+    await load('completion', 0);
+    expect(loads).toEqual([]);
+    await load('chat', 0, { contextTokens: 256 });
+    expect(engine.status()).toMatchObject({ model: { contextTokens: 256 }, completionModel: { contextTokens: 256 } });
+    await complete();
+    await load('chat', 1);
+    expect(engine.status()).toMatchObject({ model: { id: path(1) }, completionModel: { id: path(0) } });
+    await complete();
+  });
+
+  it('end one by one', async () => {
+    await engine.unload({ role: 'chat' });
+    await expect(chat()).rejects.toMatchObject({ code: 'unavailable' });
+    await complete();
+    await engine.unload({ role: 'completion' });
+    await expect(complete()).rejects.toMatchObject({ code: 'unavailable' });
+    expect(engine.status().state).toBe('empty');
+  });
+
+  it('leave completions here while a server answers questions', async () => {
+    const board = new Switchboard(engine, { onDelta: () => {}, onProgress: () => {} });
+    await load('completion', 0);
+    await expect(board.connect({ url: 'http://127.0.0.1:9/v1' })).rejects.toMatchObject({ code: 'unavailable' });
+    expect(board.completer).toBe(engine);
+    await complete();
+  });
+});
