@@ -14,6 +14,7 @@ import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { cacheTensor, cacheValues } from '../../../engine/backend/onnx/keyValueCache.ts';
 import { referenceBackend } from '../../../engine/backend/reference/index.ts';
 import { float16Values } from '../../../engine/formats/blocks.ts';
+import type { Sequence } from '../../../engine/kv/sequence.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { readGolden } from '../goldens.ts';
 import { fixtureFile } from '../shared.ts';
@@ -71,7 +72,7 @@ describe('keys and values in f16', () => {
     expect(found).toEqual([1, 2048, 2052, 2 ** -23, -1365 / 4096, 65504, 65504, -65504]);
   });
 
-  it('take half of the memory of f32, which is said, and are never taken for it', async () => {
+  it('take half the memory of f32, say so, and have another format', async () => {
     const [halves, floats, bytes] = [
       await load(onnx, 'llama'),
       await load(onnx, 'llama', { cachePrecision: 'f32' }),
