@@ -4,7 +4,7 @@
  */
 import { specFromConfig } from '../model/open.ts';
 import type { DecoderSpec } from '../model/spec/spec.ts';
-import type { ThinkingMode } from '../prompt/thinkingModes.ts';
+import type { ThinkingMode } from '../prompt/thinking.ts';
 
 export interface Architecture {
   /** Fields of the publisher's config.json. */

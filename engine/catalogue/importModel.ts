@@ -4,8 +4,7 @@ import { copyFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { invalidInput, notFound, throwIfAborted } from '../errors.ts';
 import type { CatalogueEntry, CatalogueFile, Source } from './catalogue.ts';
-import type { WorkOptions } from './files.ts';
-import { diskError, errorCode, fileBytes, hashFile, requireSpace } from './files.ts';
+import { diskError, errorCode, fileBytes, hashFile, requireSpace, type WorkOptions } from './files.ts';
 import { type FinishedFile, markFinished } from './partialFile.ts';
 import { places } from './userHelp.ts';
 

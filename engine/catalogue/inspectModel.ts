@@ -6,21 +6,17 @@ import { openGguf } from '../formats/gguf.ts';
 import { metadataString, optionalMetadata } from '../formats/ggufMetadata.ts';
 import { limits } from '../limits.ts';
 import { openModel, readConfig, specFromConfig } from '../model/open.ts';
-import { cacheBytesPerValue } from '../model/spec/cachePrecision.ts';
-import { describeModel, type WeightGroup } from '../model/spec/describe.ts';
-import { cacheBytes, type Inspection, inspectSpec } from '../model/spec/inspect.ts';
-import type { DecoderSpec } from '../model/spec/spec.ts';
-import { plannedGroups, type Storage, storageOfConfig, storages } from '../model/weights/storedBytes.ts';
+import { cacheBytes, describeModel, type Inspection, inspectSpec, type WeightGroup } from '../model/spec/describe.ts';
+import { cacheBytesPerValue, type DecoderSpec } from '../model/spec/spec.ts';
+import { plannedGroups, type Storage, storageOfConfig, storages } from '../model/weights/specTensors.ts';
 import { compileChatTemplate } from '../prompt/formats/chatTemplate.ts';
 import { promptFormatOf } from '../prompt/formats/promptFormat.ts';
-import { type ThinkingMode, thinkingModes } from '../prompt/thinkingModes.ts';
+import { type ThinkingMode, thinkingModes } from '../prompt/thinking.ts';
 import type { CachePrecision } from '../protocol/engineProtocol.ts';
-import { readOptionalText } from '../tokenizer/readConfig.ts';
+import { readOptionalText } from '../tokenizer/huggingFaceTokenizer.ts';
 import { type Architecture, architectures, specOfArchitecture } from './architectures.ts';
-import type { CatalogueEntry } from './catalogue.ts';
-import { findEntry } from './catalogue.ts';
-import type { Hardware } from './fit.ts';
-import { longestContext, memoryForModelBytes } from './fit.ts';
+import { type CatalogueEntry, findEntry } from './catalogue.ts';
+import { type Hardware, longestContext, memoryForModelBytes } from './fit.ts';
 import type { Store } from './store.ts';
 
 export interface InspectedModel extends Inspection {

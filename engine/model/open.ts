@@ -9,16 +9,22 @@ import { limits } from '../limits.ts';
 import { tokenizerFromGguf } from '../tokenizer/ggufTokenizer.ts';
 import { tokenizerFromDirectory } from '../tokenizer/huggingFaceTokenizer.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
+import type { FamilyBuilder } from './families/config.ts';
 import { deepseekV3 } from './families/deepseekV3.ts';
-import type { FamilyBuilder } from './families/family.ts';
 import { ggufKeys } from './families/ggufKeys.ts';
 import { gptOss, isOriginal } from './families/gptOss.ts';
 import { llama } from './families/llama.ts';
 import { qwen2 } from './families/qwen2.ts';
 import { qwen3 } from './families/qwen3.ts';
 import { qwen3Moe } from './families/qwen3Moe.ts';
-import type { Checkpoint, Model } from './model.ts';
-import { embeddingFromDirectory, embeddingFromGguf, withModelPrefix, withoutHead } from './spec/embedding.ts';
+import {
+  type Checkpoint,
+  embeddingFromDirectory,
+  embeddingFromGguf,
+  type Model,
+  withModelPrefix,
+  withoutHead,
+} from './model.ts';
 import type { DecoderSpec } from './spec/spec.ts';
 
 const families: readonly FamilyBuilder[] = [llama, qwen2, qwen3, qwen3Moe, gptOss, deepseekV3];

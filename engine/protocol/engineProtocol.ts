@@ -4,7 +4,7 @@
  */
 import * as z from 'zod';
 import { limits } from '../limits.ts';
-import { done, type Notices, none, type Requests } from './rpc.ts';
+import { done, type Notices, none, type Requests, type Streams } from './rpc.ts';
 import { schedulerStatistics } from './statistics.ts';
 
 export const protocolVersion = 1;
@@ -406,6 +406,7 @@ export const delta = z.discriminatedUnion('kind', [
   }),
 ]);
 export type Delta = z.infer<typeof delta>;
+export type DeltaStreams = Streams<(delta: Delta) => void>;
 
 export const progress = z.object({
   task: z.enum(['load', 'download', 'verify', 'summarise']),

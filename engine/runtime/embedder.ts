@@ -4,9 +4,9 @@ import { findEntry } from '../catalogue/catalogue.ts';
 import { openStore } from '../catalogue/store.ts';
 import { unsupported } from '../errors.ts';
 import type { Embedder } from '../index/repository/embeddings.ts';
-import type { RequestClass } from '../scheduler/nextStep.ts';
+import type { RequestClass } from '../scheduler/job.ts';
 import { cutToContext, type EmbeddingModel, embedAll, embeddingTokens } from '../tasks/embed.ts';
-import { runInSlices } from '../tasks/slices.ts';
+import { runInSlices } from '../tasks/generate.ts';
 import type { BackendChoice } from './backends.ts';
 import { loadModel } from './loadedModel.ts';
 

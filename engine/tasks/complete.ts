@@ -1,8 +1,7 @@
 /** Inline completion: builds the prompt, generates, and trims the text that is offered. */
 import { limits } from '../limits.ts';
-import { free, type LogitsProcessor } from '../sampling/logitsProcessor.ts';
+import { free, HealedText, type LogitsProcessor } from '../sampling/logitsProcessor.ts';
 import type { SamplerSettings } from '../sampling/sampler.ts';
-import { HealedText } from '../sampling/tokenHealing.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 import type { Tokenizer } from '../tokenizer/tokenizer.ts';
 import {

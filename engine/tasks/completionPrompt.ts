@@ -1,6 +1,6 @@
 /** The prompt of an inline completion: fill-in-the-middle if the vocabulary supports it, else a plain continuation. */
 import { limits } from '../limits.ts';
-import { fillInTheMiddlePrompt } from '../tokenizer/fillInTheMiddle.ts';
+import { fillInTheMiddlePrompt } from '../tokenizer/framingTokens.ts';
 import type { FillInTheMiddle, Tokenizer } from '../tokenizer/tokenizer.ts';
 
 export interface CompletionSource {

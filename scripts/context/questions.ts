@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { IgnoreRules } from '../../engine/index/repository/ignored.ts';
 import { walk } from '../../engine/index/repository/walk.ts';
 import { grammarOf } from '../../engine/index/syntax/grammars.ts';
+import type { Definition } from '../../engine/index/syntax/source.ts';
 import { partsOf } from '../../engine/index/syntax/source.ts';
-import type { Definition } from '../../engine/index/syntax/symbols.ts';
 
 export const questionKinds = [
   'definition',

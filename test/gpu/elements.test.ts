@@ -82,7 +82,7 @@ describe('activations', () => {
 describe('embeddings', () => {
   const held = useGpu();
   for (const type of allTypes) {
-    it(`${type}: rows in any order, twice, and those of another piece left alone`, async () => {
+    it(`${type}: rows in any order and repeated; rows of another piece are kept`, async () => {
       const [rows, columns, firstRow] = [5, 512, 100];
       const { layout, words, values, blockScale } = await matrixOf(type, rows, columns);
       const ids = [104, 100, 99, 102, 104, 105];

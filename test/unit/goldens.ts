@@ -3,9 +3,10 @@
  * that Hugging Face transformers computes from them (test/fixtures/goldens/README.md).
  */
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
-import type { Backend, Decoder, LoadOptions, Sequence } from '../../engine/backend/backend.ts';
+import type { Backend, Decoder, LoadOptions } from '../../engine/backend/backend.ts';
 import { dequantise } from '../../engine/formats/dequantise.ts';
 import { openSafetensors } from '../../engine/formats/safetensors.ts';
+import type { Sequence } from '../../engine/kv/sequence.ts';
 import type { Model } from '../../engine/model/model.ts';
 import { openModel } from '../../engine/model/open.ts';
 import { figure } from '../figures.ts';

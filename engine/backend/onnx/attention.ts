@@ -8,10 +8,9 @@
  */
 import type { GroupedQueryAttentionSpec, LatentAttentionSpec, RopeSpec } from '../../model/spec/spec.ts';
 import type { GroupedQueryWeights, LatentWeights, Weight } from '../../model/weights/weights.ts';
-import type { GraphBuilder, Value } from './graphBuilder.ts';
-import type { CacheType, LayerCacheSpec, RotationInputs, WindowGroup } from './graphInputs.ts';
+import { elementTypes, type GraphBuilder, type Value } from './graphBuilder.ts';
 import { type GraphContext, headLinears, linear, linearRows, rmsNorm } from './linear.ts';
-import { elementTypes } from './onnxFile.ts';
+import type { CacheType, LayerCacheSpec, RotationInputs, WindowGroup } from './messages.ts';
 import { allRows } from './weightsFile.ts';
 
 /** Largest finite f16. */

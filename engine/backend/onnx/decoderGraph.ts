@@ -11,8 +11,8 @@ import type { DecoderWeights, LayerWeights } from '../../model/weights/weights.t
 import { AttentionInputs, groupedQueryAttention, latentAttention } from './attention.ts';
 import { feedForward } from './feedForward.ts';
 import { GraphBuilder, type Value } from './graphBuilder.ts';
-import type { CacheType, GraphInputs } from './graphInputs.ts';
 import { addAndNorm, type GraphContext, linear, lookUp, type Residual } from './linear.ts';
+import type { CacheType, GraphInputs } from './messages.ts';
 import { gridOf, WeightsLayout } from './weightsFile.ts';
 
 export interface DecoderGraph {

@@ -2,9 +2,8 @@
 import type { Activation, ExpertsSpec, FeedForwardSpec, RouterSpec } from '../../model/spec/spec.ts';
 import type { DenseWeights, ExpertsWeights, FeedForwardWeights, Linear } from '../../model/weights/weights.ts';
 import { columnsOf } from '../../model/weights/weightViews.ts';
-import type { GraphBuilder, Value } from './graphBuilder.ts';
+import { elementTypes, type GraphBuilder, type Value } from './graphBuilder.ts';
 import { type GraphContext, type LinearRows, linear, linearRows, linears } from './linear.ts';
-import { elementTypes } from './onnxFile.ts';
 import { allRows } from './weightsFile.ts';
 
 /** `input` and result: `[1, tokens, hidden]`. */

@@ -1,9 +1,9 @@
 /** Runs forward passes of the graph over the tokens of one sequence. */
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { attentionFactor, inverseFrequencies } from '../../model/spec/rope.ts';
-import { columnsFor } from './cachedRanges.ts';
-import type { GraphInputs, RotationInputs } from './graphInputs.ts';
+import type { SequenceSlice } from '../backend.ts';
 import { floats, KeyValueCache } from './keyValueCache.ts';
+import type { CacheLayout, GraphInputs, RotationInputs } from './messages.ts';
 
 /** Limits on the bytes of attention scores in one pass. At long contexts, prompts are split into smaller chunks. */
 export interface ScoreBytes {
@@ -38,43 +38,50 @@ export class GraphRun {
   }
 
   emptyCache(): KeyValueCache {
-    return KeyValueCache.empty(this.#inputs);
+    return new KeyValueCache(this.#inputs);
   }
 
-  /** Appends `tokens` to the cache. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
-  async run(cache: KeyValueCache, tokens: readonly number[], logits: 'none' | 'last' | 'all'): Promise<Float32Array> {
+  /** Appends `tokens` to the cache, in a layout with room for them. @returns logits of the requested rows, `[rows, vocabulary]` f32. */
+  async run(
+    cache: KeyValueCache,
+    layout: CacheLayout,
+    tokens: readonly number[],
+    logits: SequenceSlice['logits'],
+  ): Promise<Float32Array> {
     const chunks: Float32Array[] = [];
     for (let first = 0; first < tokens.length; ) {
       const count = Math.min(tokens.length - first, this.#maxChunkTokens(cache));
       const isLast = first + count === tokens.length;
       const rows = logits === 'all' ? range(count) : logits === 'last' && isLast ? [count - 1] : [];
-      chunks.push(await this.#runChunk(cache, tokens.slice(first, first + count), rows));
+      chunks.push(await this.#runChunk(cache, layout, tokens.slice(first, first + count), rows));
       first += count;
     }
     return concatenated(chunks.filter(({ length }) => length > 0));
   }
 
-  #maxChunkTokens({ ranges }: KeyValueCache): number {
+  #maxChunkTokens(cache: KeyValueCache): number {
+    const cached = Math.max(...this.#inputs.windowGroups.map((_, group) => cache.tail(group).columns));
     const fitting = (scoreBytes: number): number => {
       const bytesOfTokenPair = 4 * this.#inputs.numAttentionHeads;
       // A chunk of n tokens has n · (cached + n) scores a head.
       const pairs = scoreBytes / bytesOfTokenPair;
-      const cached = columnsFor(ranges.length);
       return Math.max(1, Math.floor((Math.sqrt(cached * cached + 4 * pairs) - cached) / 2));
     };
     const { usual, max } = this.#scoreBytes;
     return Math.max(fitting(usual), Math.min(minChunkTokens, fitting(max)));
   }
 
-  async #runChunk(cache: KeyValueCache, tokens: readonly number[], rows: readonly number[]) {
+  async #runChunk(cache: KeyValueCache, layout: CacheLayout, tokens: readonly number[], rows: readonly number[]) {
     const count = tokens.length;
     const results = await this.#session.run({
       ids: int64(tokens, [1, count]),
       rows: int64(rows, [rows.length]),
-      ...this.#rotationFeeds(cache.ranges.length, count),
+      ...this.#rotationFeeds(cache.length, count),
       ...this.#windowFeeds(cache, count),
       ...cache.feeds(),
     });
+    // Not before: this chunk would read the new columns too.
+    cache.arrange(layout, cache.length);
     cache.append(results['cached'], count);
     return floats(results['logits']);
   }
@@ -99,8 +106,8 @@ export class GraphRun {
   #windowFeeds(cache: KeyValueCache, count: number): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
     for (const [index, { slidingWindow }] of this.#inputs.windowGroups.entries()) {
-      const columns = cache.columns(index);
-      const cached = cache.ranges.cachedTokens(index);
+      const { first, columns } = cache.tail(index);
+      const cached = cache.length - first;
       const mask = attentionMask({ count, columns, cached, slidingWindow: slidingWindow ?? Number.POSITIVE_INFINITY });
       feeds[`mask.${index}`] = new Tensor('float32', mask, [count, columns + count]);
       feeds[`sizes.${index}`] = int64([columns, count], [2]);

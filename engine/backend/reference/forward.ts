@@ -1,11 +1,10 @@
 /** The forward pass, from token ids to hidden states. Read this file first. */
 
 import type { LayerSpec } from '../../model/spec/spec.ts';
-import { readValues } from '../../model/weights/weightValues.ts';
-import { groupedQueryAttention, type SequenceRows } from './attention.ts';
+import { readValues } from '../../model/weights/weightViews.ts';
+import { groupedQueryAttention, latentAttention, type SequenceRows } from './attention.ts';
 import type { ReferenceSequence } from './cache.ts';
 import { expertNetworks, gatedNetwork } from './feedForward.ts';
-import { latentAttention } from './latentAttention.ts';
 import { addTo, rmsNorm } from './linear.ts';
 import type { ReferenceLayer, ReferenceWeights } from './weights.ts';
 

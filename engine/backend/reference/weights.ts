@@ -11,8 +11,7 @@ import type {
   Linear,
   Weight,
 } from '../../model/weights/weights.ts';
-import { readValues } from '../../model/weights/weightValues.ts';
-import { columnsOf, rowsOf } from '../../model/weights/weightViews.ts';
+import { columnsOf, readValues, rowsOf } from '../../model/weights/weightViews.ts';
 import type { Matrix } from './linear.ts';
 
 // Dequantised experts, least recently used evicted first: a large model's experts don't all fit in memory.

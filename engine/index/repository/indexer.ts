@@ -12,8 +12,7 @@ import { limits } from '../../limits.ts';
 import { partsOf } from '../syntax/source.ts';
 import { isDamage } from './database.ts';
 import type { IndexPhase, IndexState } from './state.ts';
-import type { Root, Roots } from './walk.ts';
-import { type FoundFile, fileAt, isFolder, leadsThroughLink, walk } from './walk.ts';
+import { type FoundFile, fileAt, isFolder, leadsThroughLink, type Root, type Roots, walk } from './walk.ts';
 import { IndexWriter, type Skipped } from './writer.ts';
 
 export class Indexer {

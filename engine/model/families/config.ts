@@ -1,9 +1,27 @@
 /** Validates a published Hugging Face `config.json`: the fields that families share. */
 import { z } from 'zod';
 import { firstIssue, invalidInput, unsupported } from '../../errors.ts';
+import type { TensorFile } from '../../formats/tensor.ts';
 import { limits } from '../../limits.ts';
 import { llama3FrequencyFactors, yarnAttentionFactor } from '../spec/rope.ts';
-import type { RopeSpec, YarnSpec } from '../spec/spec.ts';
+import type { DecoderSpec, RopeSpec, YarnSpec } from '../spec/spec.ts';
+import type { DecoderWeights } from '../weights/weights.ts';
+import type { GgufKeys, GgufSource } from './ggufKeys.ts';
+
+// Interface of a family file: builds a `DecoderSpec` from either format, and finds its weights.
+
+export interface FamilyBuilder {
+  /** `model_type` values in config.json. */
+  readonly modelTypes: readonly string[];
+  /** `general.architecture` in a GGUF. */
+  readonly ggufArchitecture: string;
+  /** @throws HearthError `invalid-input` or `unsupported`, naming the key. */
+  specFromConfig(config: unknown): DecoderSpec;
+  specFromGguf(keys: GgufKeys, gguf: GgufSource): Promise<DecoderSpec>;
+  /** @throws HearthError `invalid-input` or `unsupported`, naming the tensor. */
+  weightsFromHuggingFace(spec: DecoderSpec, file: TensorFile, config: unknown): DecoderWeights;
+  weightsFromGguf(spec: DecoderSpec, file: TensorFile): DecoderWeights;
+}
 
 /** A size: an integer from 1 to `max`. */
 export const size = (max: number) => z.number().int().min(1).max(max);

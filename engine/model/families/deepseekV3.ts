@@ -7,12 +7,19 @@ import { z } from 'zod';
 import { invalidInput, unsupported } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { yarnMscale } from '../spec/rope.ts';
-import type { DecoderSpec, DenseSpec, ExpertsSpec, LatentAttentionSpec, RopeSpec } from '../spec/spec.ts';
-import { checkedSpec } from '../spec/spec.ts';
+import {
+  checkedSpec,
+  type DecoderSpec,
+  type DenseSpec,
+  type ExpertsSpec,
+  type LatentAttentionSpec,
+  type RopeSpec,
+} from '../spec/spec.ts';
 import {
   contextTokensOf,
   decoderFields,
   experts,
+  type FamilyBuilder,
   optional,
   parseConfig,
   requireSiluActivation,
@@ -22,7 +29,6 @@ import {
   width,
 } from './config.ts';
 import { deepseekFromGguf, deepseekFromHuggingFace } from './deepseekV3Weights.ts';
-import type { FamilyBuilder } from './family.ts';
 import { type GgufKeys, type GgufSource, ggufVocabulary, ropeFromGguf } from './ggufKeys.ts';
 
 const deepseekConfig = z.looseObject({

@@ -3,10 +3,17 @@
  */
 import type { TensorFile } from '../../formats/tensor.ts';
 import type { DecoderSpec, LatentAttentionSpec } from '../spec/spec.ts';
-import { decoderWeights, denseTables, denseWeights, type LayerContext } from '../weights/decoderWeights.ts';
-import { expertsApart, expertsOf, ggufExperts, routerOf } from '../weights/expertWeights.ts';
-import { ggufNames, huggingFaceNames } from '../weights/tensorNames.ts';
-import { tensorTable } from '../weights/tensorTable.ts';
+import {
+  decoderWeights,
+  denseTables,
+  denseWeights,
+  expertsApart,
+  expertsOf,
+  ggufExperts,
+  type LayerContext,
+  routerOf,
+} from '../weights/decoderWeights.ts';
+import { ggufNames, huggingFaceNames, tensorTable } from '../weights/tensorTable.ts';
 import type { DecoderWeights, ExpertsWeights, FeedForwardWeights, LatentWeights, Weight } from '../weights/weights.ts';
 import { selectRows } from '../weights/weightViews.ts';
 import { fp8BlockOf } from './config.ts';

@@ -7,13 +7,14 @@
  */
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import type { Backend, Decoder, LoadOptions, Sequence } from '../../../engine/backend/backend.ts';
+import type { Backend, Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
 import { AttentionInputs } from '../../../engine/backend/onnx/attention.ts';
 import { GraphBuilder } from '../../../engine/backend/onnx/graphBuilder.ts';
 import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { cacheTensor, cacheValues } from '../../../engine/backend/onnx/keyValueCache.ts';
 import { referenceBackend } from '../../../engine/backend/reference/index.ts';
 import { float16Values } from '../../../engine/formats/blocks.ts';
+import type { Sequence } from '../../../engine/kv/sequence.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { readGolden } from '../goldens.ts';
 import { fixtureFile } from '../shared.ts';
@@ -73,7 +74,7 @@ function squaredError(actual: Float32Array, expected: Float32Array): number {
 
 describe('keys and values in f16', () => {
   for (const family of ['llama', 'qwen3-moe', 'gpt-oss', 'deepseek-v3']) {
-    it(`${family}: the logits of the reference that rounds between runs`, { timeout: 60_000 }, async () => {
+    it(`${family}: the logits of the reference with rounding between passes`, { timeout: 60_000 }, async () => {
       const { ids } = await readGolden(fixtureFile(`goldens/${family}/golden.safetensors`));
       const reference = await load(referenceBackend, family);
       const plain = await logitsOf(reference, ids);
@@ -107,7 +108,7 @@ describe('keys and values in f16', () => {
     expect(kept).toEqual([1, 2048, 2052, 2 ** -23, -1365 / 4096, 65504, 65504, -65504]);
   });
 
-  it('take half of the memory of f32, which is said, and are never taken for it', async () => {
+  it('take half the memory of f32, say so, and have another format', async () => {
     const [halves, floats, bytes] = [
       await load(onnx, 'llama'),
       await load(onnx, 'llama', { cachePrecision: 'f32' }),

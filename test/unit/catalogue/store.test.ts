@@ -2,8 +2,7 @@ import { mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { CatalogueEntry } from '../../../engine/catalogue/catalogue.ts';
-import type { StoreProgress } from '../../../engine/catalogue/files.ts';
-import { requireSpace } from '../../../engine/catalogue/files.ts';
+import { requireSpace, type StoreProgress } from '../../../engine/catalogue/files.ts';
 import { stagingFolder } from '../../../engine/catalogue/sources.ts';
 import { openStore, type Store, toModelEntry } from '../../../engine/catalogue/store.ts';
 import { modelEntry } from '../../../engine/protocol/engineProtocol.ts';

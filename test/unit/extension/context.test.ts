@@ -2,8 +2,13 @@ import { describe, expect, it } from 'vitest';
 import { type Candidate, contextBudget, estimatedTokens, plan } from '../../../engine/index/question/planner.ts';
 import { limits } from '../../../engine/limits.ts';
 import { apply, emptyConversation } from '../../../extension/chat/conversation.ts';
-import type { Repository } from '../../../extension/context/gather.ts';
-import { attachmentOf, ContextGatherer, countTokens, type Gathered } from '../../../extension/context/gather.ts';
+import {
+  attachmentOf,
+  ContextGatherer,
+  countTokens,
+  type Gathered,
+  type Repository,
+} from '../../../extension/context/gather.ts';
 import { mentionText, mismatch, parseMentions } from '../../../extension/context/mentions.ts';
 import { focusSource } from '../../../extension/context/sources.ts';
 import { ContextTracker, type Focus } from '../../../extension/context/tracker.ts';

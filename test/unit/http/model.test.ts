@@ -2,8 +2,8 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type HttpServer, startHttpServer } from '../../../engine/http/server.ts';
-import { loadParams } from '../../../engine/protocol/engineProtocol.ts';
-import { DeltaRoutes } from '../../../engine/runtime/deltaRoutes.ts';
+import { type Delta, loadParams } from '../../../engine/protocol/engineProtocol.ts';
+import { Streams } from '../../../engine/protocol/rpc.ts';
 import { Engine } from '../../../engine/runtime/service.ts';
 import { makeTinyModel } from '../runtime/tinyModel.ts';
 import { temporaryFolder } from '../temporaryFolder.ts';
@@ -19,14 +19,14 @@ let model: string;
 beforeAll(async () => {
   tiny = await makeTinyModel();
   store = temporaryFolder();
-  const routes = new DeltaRoutes();
+  const streams = new Streams<(delta: Delta) => void>();
   engine = new Engine({
     storeDirectory: store,
-    onDelta: (delta) => void routes.deliver(delta),
+    onDelta: (delta) => streams.receiver(delta.stream)?.(delta),
     onProgress: () => {},
   });
   await engine.load(loadParams.parse({ model: tiny.path, backend: 'reference' }));
-  server = await startHttpServer({ engine, routes, port: 0, token, log: (line) => console.error(line) });
+  server = await startHttpServer({ engine, streams, port: 0, token, log: (line) => console.error(line) });
   client = new OpenAI({ baseURL: `${server.address}/v1`, apiKey: token, maxRetries: 0 });
   model = (await client.models.list()).data[0]?.id ?? '';
 });

@@ -11,7 +11,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Decoder, LoadOptions } from '../../../engine/backend/backend.ts';
 import { DoesNotFit, type MemoryPool, planMemory } from '../../../engine/backend/memoryPlan.ts';
-import { hostNeeds } from '../../../engine/backend/onnx/needs.ts';
+import { hostNeeds } from '../../../engine/backend/onnx/decoder.ts';
 import { gpuNeeds } from '../../../engine/backend/webgpu/needs.ts';
 import { architectures, specOfArchitecture } from '../../../engine/catalogue/architectures.ts';
 import { openModel } from '../../../engine/model/open.ts';

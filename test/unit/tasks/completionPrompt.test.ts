@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { bitsOf, onlyAllowed } from '../../../engine/sampling/logitsProcessor.ts';
-import { tokensTowards } from '../../../engine/sampling/tokenHealing.ts';
+import { bitsOf, onlyAllowed, tokensTowards } from '../../../engine/sampling/logitsProcessor.ts';
 import { completionPrompt } from '../../../engine/tasks/completionPrompt.ts';
 import { ByteTokenizer } from '../scheduler/byteTokenizer.ts';
 

@@ -1,4 +1,4 @@
-/** Records dispatches of one plan: the two ways to multiply and to normalise, chosen by how many rows a run has. */
+/** Records the dispatches of one plan. The number of rows decides how it multiplies and normalises. */
 import type { DecoderSpec } from '../../../model/spec/spec.ts';
 import type { KernelDevice, KernelSource } from '../device/gpu.ts';
 import { matrixMatrixGroups, matrixMatrixKernel } from '../kernels/matrixMatrix.ts';
@@ -11,7 +11,7 @@ import type { GpuLinear, GpuWeights } from './gpuWeights.ts';
 import type { RunInputs } from './inputs.ts';
 import type { Scratch } from './scratch.ts';
 
-/** Everything that a plan binds. */
+/** Everything that a plan may bind. */
 export interface DecoderParts {
   readonly gpu: KernelDevice;
   readonly spec: DecoderSpec;
@@ -27,7 +27,7 @@ export type PlanRows = number | 'prompt';
 export interface ProductOptions {
   /** x is normalised with it first. */
   readonly gain?: GPUBuffer;
-  /** Add to what y holds. */
+  /** Adds to y. */
   readonly accumulate?: boolean;
   readonly rowsPerHead?: number;
 }
@@ -36,7 +36,7 @@ export class Recorder {
   readonly parts: DecoderParts;
   readonly rows: PlanRows;
   readonly #builder: PlanBuilder;
-  /** Whose halves `scratch.halves` holds, until something is written to it. */
+  /** The buffer whose halves are in `scratch.halves`, until it is written to. */
   #halved: GPUBuffer | undefined;
 
   constructor(parts: DecoderParts, rows: PlanRows) {
@@ -59,7 +59,7 @@ export class Recorder {
   }
 
   /**
-   * What tiles bind for x, which has `rowsEach` rows of `width` a token: itself, or its halves and their scales for subgroup matrices.
+   * The binding of x for tiles, with `rowsEach` rows of `width` a token: x itself, or its halves and scales for subgroup matrices.
    */
   tileOperand(x: GPUBuffer, width: number, rowsEach = 1): readonly GPUBuffer[] {
     const { gpu, inputs, scratch } = this.parts;
@@ -72,7 +72,7 @@ export class Recorder {
     return halves;
   }
 
-  /** x, normalised: for few rows by the products themselves, which are handed the gain; for a prompt once, into `normed`. */
+  /** Normalises x: for few rows inside the matmuls, which get the gain; for a prompt once, into `normed`. */
   normalised(
     x: GPUBuffer,
     gain: GPUBuffer,

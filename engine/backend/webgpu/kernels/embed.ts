@@ -2,7 +2,7 @@
  * h[t, column] = E[id of row t, column]: the embedding rows of a batch.
  *
  * Bindings: weight, rows (Row), h `[tokens, hidden]` vec4f (write). Workgroup: 64 threads a token; groups: tokens in x.
- * A matrix in pieces is one dispatch a piece, each serving the ids it holds. Needs nothing. Must equal the reference's
+ * A matrix in pieces is one dispatch a piece, each serving the ids it holds. Needs no features. Must equal the reference's
  * embedding look-up.
  */
 

@@ -2,12 +2,11 @@
  * y[t] = x[t] · gain / √(mean(x[t]²) + epsilon), rows of `width` (a multiple of 4).
  *
  * Bindings: x vec4f, gain `[width]` vec4f, y `[tokens, width]` vec4f (write). Workgroup: 64 threads a row; groups: rows in x.
- * Needs nothing; uses subgroups. Must equal `rmsNorm` of backend/reference.
+ * Needs no features; uses subgroups. Must equal `rmsNorm` of backend/reference.
  */
 import type { GpuCapabilities } from '../device/adapter.ts';
 import type { KernelSource } from '../device/gpu.ts';
-import { declareBuffers, read, write } from './bindings.ts';
-import { reductionCode, subgroupsEnable } from './reduction.ts';
+import { declareBuffers, read, reductionCode, subgroupsEnable, write } from './bindings.ts';
 
 export function rmsNormKernel(width: number, epsilon: number, capabilities: GpuCapabilities): KernelSource {
   const buffers = declareBuffers([read('x', 'vec4f'), read('gain', 'vec4f'), write('y', 'vec4f')]);
