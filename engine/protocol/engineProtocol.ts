@@ -215,6 +215,8 @@ export const completeParams = z.object({
   prefix: z.string(),
   suffix: z.string(),
   path: z.string().optional(),
+  /** Name of the repository. */
+  repository: z.string().optional(),
   languageId: z.string().optional(),
   /** Related code, placed before the file. The least frequently changing comes first, for the prefix cache. */
   snippets: z.array(z.object({ path: z.string(), text: z.string() })).default([]),

@@ -93,6 +93,8 @@ export class EngineClient {
   readonly #shown = new ViewKeeper();
   readonly onView = this.#shown.onView;
   readonly #streams = new Streams<StreamHandlers>();
+  readonly #completing = new Map<string, (text: string) => void>();
+  #completions = 0;
   readonly #downloads = new Map<string, (step: Progress) => void>();
   /** A local model requested by name. It overrides `choice` until the settings change. */
   #named: { model: string; choice: string } | undefined;
@@ -108,7 +110,10 @@ export class EngineClient {
     );
     this.#engine = this.#process.client(engineRequests);
     this.#process.listen(clientNotices, {
-      delta: (piece) => this.#streams.receiver(piece.stream)?.onDelta(piece),
+      delta: (piece) => {
+        this.#streams.receiver(piece.stream)?.onDelta(piece);
+        this.#completing.get(piece.stream)?.(piece.text);
+      },
       progress: (step) => this.#onProgress(step),
       modelChange: (change) => this.#onModelChange(change),
     });
@@ -206,10 +211,21 @@ export class EngineClient {
     await this.#engine.stopServer();
   }
 
-  async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {
+  /** @param onText is called with pieces of the model's text, before it is cut. */
+  async complete(
+    params: CompleteParams,
+    token: CancellationToken,
+    onText: (text: string) => void = () => {},
+  ): Promise<CompleteResult> {
     await this.#readyToComplete();
     const own = this.completionModel?.id === this.warmModel?.id;
-    return this.#counting(() => this.#engine.complete(params, token), own);
+    const stream = `completion-${++this.#completions}`;
+    this.#completing.set(stream, onText);
+    try {
+      return await this.#counting(() => this.#engine.complete({ ...params, stream }, token), own);
+    } finally {
+      this.#completing.delete(stream);
+    }
   }
 
   /** Does nothing while no model is loaded: a warm-up is not worth loading one. @returns whether all was read. */

@@ -128,10 +128,18 @@ rpc.onRequest('removeModel', ({ model }) => {
   entries = entries.map((e) => (e.id === model ? { ...e, state: 'absent' } : e));
   return entries.find((e) => e.id === model);
 });
-rpc.onRequest('complete', async ({ prefix, multiline, candidates, confidence }, token) => {
+rpc.onRequest('complete', async ({ prefix, multiline, candidates, confidence, stream }, token) => {
   if (prefix.includes('SLOW')) {
     while (!token.isCancellationRequested) await sleep(2);
     throw fail('cancelled', 'The request was cancelled.');
+  }
+  if (prefix.includes('SPELL')) {
+    for (const text of ['ret', 'urn']) {
+      await sleep(30);
+      rpc.sendNotification('delta', { stream, kind: 'text', text });
+    }
+    await sleep(30);
+    if (token.isCancellationRequested) throw fail('cancelled', 'The request was cancelled.');
   }
   if (prefix.includes('WHO')) return { text: (completing ?? loaded).id, finish: 'stop', statistics: figures };
   if (prefix.includes('INVALID')) return { text: 5 };
