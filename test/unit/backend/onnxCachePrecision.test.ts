@@ -14,7 +14,6 @@ import { createOnnxBackend } from '../../../engine/backend/onnx/index.ts';
 import { cacheTensor, cacheValues } from '../../../engine/backend/onnx/keyValueCache.ts';
 import { referenceBackend } from '../../../engine/backend/reference/index.ts';
 import { float16Values } from '../../../engine/formats/blocks.ts';
-import type { Sequence } from '../../../engine/kv/sequence.ts';
 import { openModel } from '../../../engine/model/open.ts';
 import { readGolden } from '../goldens.ts';
 import { fixtureFile } from '../shared.ts';
