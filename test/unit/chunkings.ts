@@ -1,4 +1,4 @@
-/** What a backend promises of a prompt: its logits have the same bits however it was cut into passes. */
+/** What a backend promises of a prompt: its logits have the same bits, or nearly, however it was cut into passes. */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Decoder } from '../../engine/backend/backend.ts';
@@ -35,7 +35,11 @@ const chunkings: Readonly<Record<string, readonly number[]>> = {
 };
 const answered = 12;
 
-export function checkChunkings(backend: Backend): void {
+const distance = (some: Float32Array, others: Float32Array): number =>
+  some.reduce((most, value, i) => Math.max(most, Math.abs(value - (others[i] ?? Number.NaN))), 0);
+
+/** @param within largest difference of a logit. */
+export function checkChunkings(backend: Backend, within = 0): void {
   describe.each(shapes)(`A prompt on ${backend.name}, %s`, (name, own, type) => {
     let model: Model;
     let decoder: Decoder;
@@ -74,11 +78,8 @@ export function checkChunkings(backend: Backend): void {
       const others: string[] = [];
       for (const [cut, parts] of Object.entries(chunkings)) {
         const { logits, answer } = await answerOf(parts);
-        const difference = logits.reduce(
-          (most, value, i) => Math.max(most, Math.abs(value - (whole.logits[i] ?? 0))),
-          0,
-        );
-        if (difference > 0) others.push(`${cut}: logits differ by ${difference}`);
+        const difference = distance(logits, whole.logits);
+        if (!(difference <= within)) others.push(`${cut}: logits differ by ${difference}`);
         if (answer.join() !== whole.answer.join()) others.push(`${cut}: another answer`);
       }
       expect(others).toEqual([]);
@@ -104,7 +105,8 @@ export function checkChunkings(backend: Backend): void {
           { sequence: own, tokens: prompt.slice(first, end), logits: 'last' },
           ...beside,
         ]);
-        if (end === prompt.length) expect(logits).toEqual(alone.logits);
+        if (end === prompt.length)
+          expect(distance(logits ?? new Float32Array(1), alone.logits)).toBeLessThanOrEqual(within);
       }
     });
 
@@ -117,7 +119,8 @@ export function checkChunkings(backend: Backend): void {
       const fork = sequence.fork();
       await decoder.run([{ sequence, tokens: [9, 10], logits: 'none' }]);
       const [logits] = await decoder.run([{ sequence: fork, tokens: prompt.slice(190), logits: 'last' }]);
-      expect(logits).toEqual(whole.logits);
+      expect(logits).toHaveLength(512);
+      expect(distance(logits ?? new Float32Array(), whole.logits)).toBeLessThanOrEqual(within);
     });
   });
 }

@@ -21,15 +21,15 @@ class LayerRange implements Columns {
   readonly first: number;
   readonly columns: number;
   readonly rows: number;
+  /** Stands for the tokens of an empty cache; nobody accounts for it. */
+  readonly isEmpty: boolean;
   readonly keys: Tensor;
   readonly cachedValues: Tensor;
   refCount = 0;
 
-  constructor(
-    spec: LayerCacheSpec,
-    { first, columns }: TokenRange,
-    values = newValues(spec.type, rowsOf(spec) * columns),
-  ) {
+  constructor(spec: LayerCacheSpec, range: TokenRange, values = newValues(spec.type, rowsOf(spec) * range.columns)) {
+    const { first, columns } = range;
+    this.isEmpty = range === nothing;
     const { keyValueHeads, keyDim, valueDim, valuesInKeys } = spec;
     const keyRows = keyValueHeads * keyDim;
     const firstValueRow = valuesInKeys ? 0 : keyRows;
@@ -111,8 +111,10 @@ export class KeyValueCache {
   }
 
   #placed(layer: number, spec: LayerCacheSpec, wanted: TokenRange): LayerRange {
+    if (wanted === nothing) return new LayerRange(spec, nothing);
     const { first, columns } = wanted;
-    const source = this.#ranges(layer).find((range) => range.first <= first && first < range.first + range.columns);
+    const holds = (range: LayerRange): boolean => range.first <= first && first < range.first + range.columns;
+    const source = this.#ranges(layer).find((range) => !range.isEmpty && holds(range));
     if (source?.first === first && source.columns === columns) return source;
     const placed = new LayerRange(spec, wanted);
     if (source) {

@@ -57,10 +57,10 @@ class Caches {
     sequence.advance(tokens.length);
   }
 
-  /** Of all the memory that there is, except the single columns of empty caches. */
+  /** Of all the memory that there is, except what stands for empty caches. */
   bytes(): number {
     const ranges = new Set([...this.byId.values()].flatMap((cache) => cache.owned()));
-    return [...ranges].reduce((sum, { values, columns }) => sum + (columns > 1 ? values.byteLength : 0), 0);
+    return [...ranges].reduce((sum, { values, isEmpty }) => sum + (isEmpty ? 0 : values.byteLength), 0);
   }
 
   #tell(message: ToThread): void {
