@@ -258,6 +258,7 @@ function activation(feedForward: Inspection['feedForward']): string {
 }
 
 function activationName(spec: Activation): string {
+  if (spec.kind === 'gelu-gate') return 'GeGLU';
   return spec.kind === 'silu-gate' ? 'SwiGLU' : `SwiGLU clamped at ${count(spec.limit)}`;
 }
 

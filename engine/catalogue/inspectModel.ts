@@ -1,9 +1,6 @@
 /** Describes a model given by catalogue id (downloaded or not), file, folder or config.json. */
-import { stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HearthError } from '../errors.ts';
-import { openGguf } from '../formats/gguf.ts';
-import { metadataString, optionalMetadata } from '../formats/ggufMetadata.ts';
 import { limits } from '../limits.ts';
 import { openModel, readConfig, specFromConfig } from '../model/open.ts';
 import { cacheBytes, describeModel, type Inspection, inspectSpec, type WeightGroup } from '../model/spec/describe.ts';
@@ -121,8 +118,7 @@ async function ofPath(path: string): Promise<Known> {
 async function ofFile(path: string): Promise<Known> {
   const model = await openModel(path);
   try {
-    const { spec, tokenizer } = model;
-    const licence = (await stat(path)).isDirectory() ? undefined : await ggufLicence(path);
+    const { spec, tokenizer, licence } = model;
     return {
       name: basename(path),
       state: 'present',
@@ -134,15 +130,6 @@ async function ofFile(path: string): Promise<Known> {
     };
   } finally {
     await model.file.close();
-  }
-}
-
-async function ggufLicence(path: string): Promise<string | undefined> {
-  const gguf = await openGguf(path);
-  try {
-    return optionalMetadata(gguf, 'general.license', metadataString);
-  } finally {
-    await gguf.close();
   }
 }
 

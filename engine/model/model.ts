@@ -19,6 +19,8 @@ export interface Checkpoint {
   /** Present for embedding models, whose spec is `headless`. */
   readonly embedding?: EmbeddingSpec;
   readonly file: TensorFile;
+  /** As the file states it; absent if it doesn't. */
+  readonly licence?: string;
   /**
    * Takes as long as everything else that opening does. @returns undefined for test checkpoints without a vocabulary.
    * @throws HearthError `invalid-input` or `unsupported`, naming the fault.

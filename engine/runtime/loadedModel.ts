@@ -103,7 +103,7 @@ async function readText({ readTokenizer, embedding }: Checkpoint): Promise<Text>
   const tokenizer = await readTokenizer();
   if (!tokenizer) return {};
   if (embedding) return { tokenizer };
-  if (!tokenizer.fillInTheMiddle) prepareHealing(tokenizer);
+  prepareHealing(tokenizer);
   return { tokenizer, format: promptFormatOf(tokenizer) };
 }
 

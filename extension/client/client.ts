@@ -11,6 +11,7 @@ import {
   type EngineRequests,
   engineNodeOptions,
   engineRequests,
+  type HubOffer,
   type LoadParams,
   type ModelCard,
   type ModelChange,
@@ -28,7 +29,7 @@ import {
 import { type Client, Streams } from '../../engine/protocol/rpc.ts';
 import type { Log } from '../log.ts';
 import { chooseCompletionModel, chooseModel } from '../models/choose.ts';
-import { hostOf } from '../remote.ts';
+import { hostOf, hubAddress } from '../remote.ts';
 import { type EngineSettings, engineSettings, type RemoteSettings, remoteSettings } from '../settings.ts';
 import { done } from '../walkthrough.ts';
 import type { Launch } from './connection.ts';
@@ -92,6 +93,8 @@ export class EngineClient {
   readonly #shown = new ViewKeeper();
   readonly onView = this.#shown.onView;
   readonly #streams = new Streams<StreamHandlers>();
+  readonly #completing = new Map<string, (text: string) => void>();
+  #completions = 0;
   readonly #downloads = new Map<string, (step: Progress) => void>();
   /** A local model requested by name. It overrides `choice` until the settings change. */
   #named: { model: string; choice: string } | undefined;
@@ -107,7 +110,10 @@ export class EngineClient {
     );
     this.#engine = this.#process.client(engineRequests);
     this.#process.listen(clientNotices, {
-      delta: (piece) => this.#streams.receiver(piece.stream)?.onDelta(piece),
+      delta: (piece) => {
+        this.#streams.receiver(piece.stream)?.onDelta(piece);
+        this.#completing.get(piece.stream)?.(piece.text);
+      },
       progress: (step) => this.#onProgress(step),
       modelChange: (change) => this.#onModelChange(change),
     });
@@ -205,10 +211,21 @@ export class EngineClient {
     await this.#engine.stopServer();
   }
 
-  async complete(params: CompleteParams, token: CancellationToken): Promise<CompleteResult> {
+  /** @param onText is called with pieces of the model's text, before it is cut. */
+  async complete(
+    params: CompleteParams,
+    token: CancellationToken,
+    onText: (text: string) => void = () => {},
+  ): Promise<CompleteResult> {
     await this.#readyToComplete();
     const own = this.completionModel?.id === this.warmModel?.id;
-    return this.#counting(() => this.#engine.complete(params, token), own);
+    const stream = `completion-${++this.#completions}`;
+    this.#completing.set(stream, onText);
+    try {
+      return await this.#counting(() => this.#engine.complete({ ...params, stream }, token), own);
+    } finally {
+      this.#completing.delete(stream);
+    }
   }
 
   /** Does nothing while no model is loaded: a warm-up is not worth loading one. @returns whether all was read. */
@@ -252,6 +269,16 @@ export class EngineClient {
     return this.#engine.listModels();
   }
 
+  /** The models of a repository on Hugging Face. */
+  async hubOffers(repository: string): Promise<HubOffer[]> {
+    return this.#engine.hubOffers({ repository, ...(await this.#hubToken()) });
+  }
+
+  async #hubToken(): Promise<{ token?: string }> {
+    const token = await this.#tokenFor(hubAddress);
+    return token === undefined ? {} : { token };
+  }
+
   /** Downloads, or resumes; `onStep` gets the progress. */
   async pull(entry: ModelEntry, onStep: (step: Progress) => void, token: CancellationToken): Promise<ModelEntry> {
     const before = this.#state;
@@ -261,7 +288,7 @@ export class EngineClient {
     });
     let after: EngineState = before;
     try {
-      const pulled = await this.#engine.pullModel({ model: entry.id }, token);
+      const pulled = await this.#engine.pullModel({ model: entry.id, ...(await this.#hubToken()) }, token);
       after = { kind: 'idle' };
       return pulled;
     } catch (error) {

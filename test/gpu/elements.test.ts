@@ -88,7 +88,7 @@ describe('embeddings', () => {
       const ids = [104, 100, 99, 102, 104, 105];
       const batch = Uint32Array.from(ids.flatMap((id) => [0, 0, id, 0]));
       const before = new Float32Array(ids.length * columns).fill(-3);
-      const kernel = embedKernel(layout, firstRow, blockScale);
+      const kernel = embedKernel(layout, { firstRow, blockScale });
       const [h = new Float32Array()] = await runKernelOutputs(held.gpu, kernel, [words, batch], [before], [ids.length]);
       for (const [i, id] of ids.entries()) {
         const own = h.subarray(i * columns, (i + 1) * columns);

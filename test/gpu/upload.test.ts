@@ -39,7 +39,7 @@ describe('a matrix on the GPU', () => {
     gpu.device.queue.writeBuffer(rowBuffer, 0, Uint32Array.from(ids.flat()));
     const builder = new PlanBuilder(gpu);
     for (const { layout, firstRow, buffer } of pieces) {
-      builder.add(embedKernel(layout, firstRow, blockScale), [buffer, rowBuffer, output], [rows]);
+      builder.add(embedKernel(layout, { firstRow, blockScale }), [buffer, rowBuffer, output], [rows]);
     }
     const plan = await builder.finish();
     const encoder = gpu.device.createCommandEncoder();

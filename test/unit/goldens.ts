@@ -31,7 +31,19 @@ export interface GoldenBounds {
 
 export const float32Bounds: GoldenBounds = { maxDeviation: 1e-4, sameGreedyText: true };
 
-const families = ['llama', 'qwen2', 'qwen3', 'qwen3-yarn', 'qwen3-moe', 'gpt-oss', 'deepseek-v3', 'deepseek-v3-fp8'];
+const families = [
+  'llama',
+  'qwen2',
+  'qwen3',
+  'qwen3-yarn',
+  'qwen3-moe',
+  'gpt-oss',
+  'deepseek-v3',
+  'deepseek-v3-fp8',
+  'gemma3',
+  'phi3',
+  'glm4-moe',
+];
 
 function goldenCase(name: string, path: string, golden: string): GoldenCase {
   return { name, path: fixtureFile(`goldens/${path}`), golden: fixtureFile(`goldens/${golden}/golden.safetensors`) };

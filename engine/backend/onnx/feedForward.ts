@@ -34,6 +34,7 @@ export function gatedNetwork(
 
 export function activate(graph: GraphBuilder, activation: Activation, gate: Value, up: Value): Value {
   if (activation.kind === 'silu-gate') return graph.op('Mul', [sigmoidGate(graph, gate, 1), up]);
+  if (activation.kind === 'gelu-gate') return graph.op('Mul', [graph.op('Gelu', [gate], { approximate: 'tanh' }), up]);
   const { alpha, limit } = activation;
   // Only the upper end of the gate is clamped (openai/gpt-oss torch/model.py, swiglu).
   const clampedGate = graph.op('Min', [gate, graph.float32(limit)]);

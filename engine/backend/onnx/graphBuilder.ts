@@ -273,6 +273,10 @@ export class GraphBuilder {
     return this.#constant('float32', [], new Uint8Array(Float32Array.of(value).buffer), `float32 ${value}`);
   }
 
+  zero(type: 'float32' | 'float16'): Value {
+    return this.#constant(type, [], new Uint8Array(elementBytes[type]), `${type} zero`);
+  }
+
   #constant(type: ElementType, shape: readonly number[], data: Uint8Array, key: string): Value {
     const known = this.#constants.get(key);
     if (known !== undefined) return known;

@@ -15,6 +15,10 @@ export interface ScoreBytes {
 
 const defaultScoreBytes: ScoreBytes = { usual: 16 * 1024 * 1024, max: 256 * 1024 * 1024 };
 const minChunkTokens = 64;
+/** Positions whose keys and values are summed together. MLAS sums blocks of at least so many products. */
+const spanTokens = 128;
+/** With a column of zeros. */
+export const spanColumns = spanTokens + 1;
 
 interface Rotation {
   readonly frequencies: Float64Array;
@@ -50,7 +54,8 @@ export class GraphRun {
   ): Promise<Float32Array> {
     const chunks: Float32Array[] = [];
     for (let first = 0; first < tokens.length; ) {
-      const count = Math.min(tokens.length - first, this.#maxChunkTokens(cache));
+      const left = spanTokens - (cache.length % spanTokens);
+      const count = Math.min(tokens.length - first, left, this.#maxChunkTokens(cache));
       const isLast = first + count === tokens.length;
       const rows = logits === 'all' ? range(count) : logits === 'last' && isLast ? [count - 1] : [];
       chunks.push(await this.#runChunk(cache, layout, tokens.slice(first, first + count), rows));
@@ -106,11 +111,23 @@ export class GraphRun {
   #windowFeeds(cache: KeyValueCache, count: number): Record<string, Tensor> {
     const feeds: Record<string, Tensor> = {};
     for (const [index, { slidingWindow }] of this.#inputs.windowGroups.entries()) {
-      const { first, columns } = cache.tail(index);
-      const cached = cache.length - first;
-      const mask = attentionMask({ count, columns, cached, slidingWindow: slidingWindow ?? Number.POSITIVE_INFINITY });
-      feeds[`mask.${index}`] = new Tensor('float32', mask, [count, columns + count]);
-      feeds[`sizes.${index}`] = int64([columns, count], [2]);
+      const { first: start, columns } = cache.tail(index);
+      const dims = {
+        count,
+        columns,
+        length: cache.length,
+        start,
+        slidingWindow: slidingWindow ?? Number.POSITIVE_INFINITY,
+      };
+      const cached = dims.length - dims.start;
+      const first = spanStart(dims) - dims.start;
+      feeds[`mask.${index}`] = new Tensor('float32', attentionMask(dims), [count, dims.columns + spanColumns]);
+      feeds[`sizes.${index}`] = int64([dims.columns, spanColumns], [2]);
+      feeds[`first.${index}`] = int64([first], [1]);
+      feeds[`last.${index}`] = int64([cached], [1]);
+      feeds[`lacking.${index}`] = int64([spanTokens - (cached - first) - count], [1]);
+      feeds[`columns.${index}`] = int64([dims.columns], [1]);
+      feeds[`width.${index}`] = int64([dims.columns + spanColumns], [1]);
     }
     return feeds;
   }
@@ -119,25 +136,30 @@ export class GraphRun {
 interface MaskDims {
   readonly count: number;
   readonly columns: number;
-  readonly cached: number;
+  /** Tokens before the new ones, and the first of them that is cached. */
+  readonly length: number;
+  readonly start: number;
   readonly slidingWindow: number;
 }
 
+/** The first cached position of the span that the new tokens lie in. */
+const spanStart = ({ length, start }: Pick<MaskDims, 'length' | 'start'>): number =>
+  Math.max(start, length - (length % spanTokens));
+
 /**
- * 0 where the row's new token may attend to the column's cached or new token, −∞ elsewhere. `[count, columns + count]`
+ * 0 where the row's new token may attend to the cached token of the column, or to the cached or new one of its span, −∞
+ * elsewhere. `[count, columns + spanTokens]`
  */
-export function attentionMask({ count, columns, cached, slidingWindow }: MaskDims): Float32Array {
-  const width = columns + count;
-  const mask = new Float32Array(count * width);
-  const masked = Number.NEGATIVE_INFINITY;
+export function attentionMask({ count, columns, length, start, slidingWindow }: MaskDims): Float32Array {
+  const width = columns + spanColumns;
+  const mask = new Float32Array(count * width).fill(Number.NEGATIVE_INFINITY);
+  const border = spanStart({ length, start });
   for (let row = 0; row < count; row++) {
+    const position = length + row;
+    const least = Math.max(start, position - slidingWindow + 1);
     const at = row * width;
-    mask.fill(masked, at + cached, at + columns);
-    mask.fill(masked, at + columns + row + 1, at + width);
-    // Relative to the first cached token, this row is at position cached + row.
-    const unseen = cached + row - slidingWindow + 1;
-    if (unseen > 0) mask.fill(masked, at, at + Math.min(unseen, cached));
-    if (unseen > cached) mask.fill(masked, at + columns, at + columns + unseen - cached);
+    if (least < border) mask.fill(0, at + least - start, at + border - start);
+    mask.fill(0, at + columns + Math.max(0, least - border), at + columns + position - border + 1);
   }
   return mask;
 }

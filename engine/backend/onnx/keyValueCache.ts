@@ -12,8 +12,8 @@ interface Columns {
   readonly columns: number;
 }
 
-/** FusedMatMul doesn't write its output if the summed dimension is empty. */
-const nothing: TokenRange = { first: 0, columns: 1 };
+/** As wide as a block: attention.ts needs whole blocks, and FusedMatMul doesn't write its output if nothing is summed. */
+const nothing: TokenRange = { first: 0, columns: 64 };
 
 /** Keys, then values, of one layer: `[rows, columns]`, the first column for token `first`. Forks share it until one writes. */
 class LayerRange implements Columns {

@@ -90,6 +90,8 @@ export interface ReferenceLayer {
   readonly attention: GroupedQueryLayer | LatentLayer;
   readonly feedForwardNorm: Float32Array;
   readonly feedForward: GatedNetwork | ExpertsLayer;
+  readonly attentionPostNorm?: Float32Array;
+  readonly feedForwardPostNorm?: Float32Array;
 }
 
 export interface ReferenceWeights {
@@ -119,6 +121,8 @@ export async function loadDecoder(
       attention: await loadAttention(layer.attention, read),
       feedForwardNorm: await read(layer.feedForwardNorm),
       feedForward: await loadFeedForward(layer.feedForward, read, experts),
+      ...(layer.attentionPostNorm && { attentionPostNorm: await read(layer.attentionPostNorm) }),
+      ...(layer.feedForwardPostNorm && { feedForwardPostNorm: await read(layer.feedForwardPostNorm) }),
     });
   }
   return {

@@ -32,7 +32,7 @@ const positive = z.number().positive();
 /** A setting that a publisher may omit or set to null. */
 const optional = <T extends z.ZodType>(type: T) => type.nullish().transform((value) => value ?? undefined);
 
-const ropeScaling = z.looseObject({
+export const ropeScaling = z.looseObject({
   rope_type: optional(z.string()),
   /** The older name of `rope_type`. */
   type: optional(z.string()),
@@ -85,6 +85,7 @@ export function quantisationMethodOf(config: unknown): string | undefined {
 }
 
 export type DecoderConfig = z.infer<z.ZodObject<typeof decoderFields>>;
+type RopeConfig = Pick<DecoderConfig, 'rope_theta' | 'rope_scaling' | 'rope_parameters' | 'max_position_embeddings'>;
 
 export { optional };
 
@@ -123,7 +124,19 @@ export function headDimOf(config: DecoderConfig): number {
   return config.head_dim ?? config.hidden_size / config.num_attention_heads;
 }
 
-function ropeSettings(config: DecoderConfig): RopeScaling & { readonly rope_theta: number } {
+const rotaryShare = optional(z.number().positive().max(1));
+const rotaryConfig = z.looseObject({
+  partial_rotary_factor: rotaryShare,
+  rope_parameters: optional(z.looseObject({ partial_rotary_factor: rotaryShare })),
+});
+
+/** Rotated elements of a head, of which `partial_rotary_factor` is the share. */
+export function rotatedDimensions(config: unknown, headDim: number, usualShare: number): number {
+  const { partial_rotary_factor: share, rope_parameters: settings } = parseConfig(rotaryConfig, config);
+  return Math.floor(headDim * (settings?.partial_rotary_factor ?? share ?? usualShare));
+}
+
+function ropeSettings(config: RopeConfig): RopeScaling & { readonly rope_theta: number } {
   const settings: RopeScaling = config.rope_parameters ?? config.rope_scaling ?? ropeScaling.parse({});
   // 10000 is the paper's base and transformers' default; Llama 2 omits the key.
   return { ...settings, rope_theta: settings.rope_theta ?? config.rope_theta ?? 10_000 };
@@ -131,7 +144,7 @@ function ropeSettings(config: DecoderConfig): RopeScaling & { readonly rope_thet
 
 /** The rotary settings, from any of the keys that hold them. */
 export function ropeFromConfig(
-  config: DecoderConfig,
+  config: RopeConfig,
   head: { readonly dimensions: number; readonly layout: RopeSpec['layout'] },
 ): RopeSpec {
   const settings = ropeSettings(config);
@@ -153,7 +166,7 @@ export function ropeFromConfig(
 }
 
 /** transformers' `_compute_yarn_parameters`, with its defaults. */
-function yarnFromConfig(config: DecoderConfig, settings: RopeScaling): YarnSpec {
+function yarnFromConfig(config: RopeConfig, settings: RopeScaling): YarnSpec {
   const originalContextTokens = settings.original_max_position_embeddings ?? config.max_position_embeddings;
   const factor = required(settings.factor, 'rope_scaling.factor');
   return {

@@ -7,7 +7,16 @@ import { invalidInput } from '../../errors.ts';
 import type { CachePrecision } from '../../protocol/engineProtocol.ts';
 import { attentionFactor, inverseFrequencies } from './rope.ts';
 
-export type Family = 'llama' | 'qwen2' | 'qwen3' | 'qwen3-moe' | 'gpt-oss' | 'deepseek-v3';
+export type Family =
+  | 'llama'
+  | 'qwen2'
+  | 'qwen3'
+  | 'qwen3-moe'
+  | 'gpt-oss'
+  | 'deepseek-v3'
+  | 'gemma3'
+  | 'phi3'
+  | 'glm4-moe';
 
 export interface DecoderSpec {
   readonly family: Family;
@@ -23,6 +32,8 @@ export interface DecoderSpec {
    * Embedding models: a forward pass returns hidden states after the final norm, and no head is loaded. Absent: logits.
    */
   readonly headless?: true;
+  /** Multiplies the embeddings, not the head (Gemma). */
+  readonly embeddingScale?: number;
   readonly layers: readonly LayerSpec[];
 }
 
@@ -33,6 +44,8 @@ export function outputSize({ headless, hiddenSize, vocabularySize }: DecoderSpec
 
 /** Pre-norm block: `x += attention(norm(x)); x += feedForward(norm(x))`. */
 export interface LayerSpec {
+  /** `x += postNorm(attention(norm(x)))`, and so for the feed-forward block (Gemma). */
+  readonly postNorms?: true;
   readonly attention: AttentionSpec;
   readonly feedForward: FeedForwardSpec;
 }
@@ -100,6 +113,8 @@ export type FeedForwardSpec = DenseSpec | ExpertsSpec;
 
 export type Activation =
   | { readonly kind: 'silu-gate' }
+  /** GELU of the gate, in its tanh approximation (`gelu_pytorch_tanh`). */
+  | { readonly kind: 'gelu-gate' }
   /** GPT-OSS: gate = min(gate, limit); up = clamp(up, ±limit); (up + 1) · gate · sigmoid(alpha · gate). */
   | { readonly kind: 'swiglu-clamped'; readonly alpha: number; readonly limit: number };
 

@@ -46,10 +46,21 @@ export function decoderWeights(
         attention: tables.attention(context),
         feedForwardNorm: table.weight(context.names.feedForwardNorm, [hiddenSize]),
         feedForward: tables.feedForward(context),
+        ...(layer.postNorms && postNorms(context)),
       };
     }),
     finalNorm: table.weight(names.finalNorm, [hiddenSize]),
     head: spec.tiedEmbeddings ? embedding : table.weight(names.head, [vocabularySize, hiddenSize]),
+  };
+}
+
+function postNorms({ table, spec: { hiddenSize }, names: { attentionPostNorm, feedForwardPostNorm } }: LayerContext) {
+  if (attentionPostNorm === undefined || feedForwardPostNorm === undefined) {
+    throw new Error('A family with norms after its blocks must name them.');
+  }
+  return {
+    attentionPostNorm: table.weight(attentionPostNorm, [hiddenSize]),
+    feedForwardPostNorm: table.weight(feedForwardPostNorm, [hiddenSize]),
   };
 }
 

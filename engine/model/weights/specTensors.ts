@@ -33,8 +33,9 @@ export function listWeights(weights: DecoderWeights): ListedWeight[] {
     ...weights.layers.flatMap((layer) => [
       { role: 'norm', weight: layer.attentionNorm } as const,
       ...attentionWeights(layer.attention),
-      { role: 'norm', weight: layer.feedForwardNorm } as const,
+      ...as('norm', layer.attentionPostNorm, layer.feedForwardNorm),
       ...feedForwardWeights(layer.feedForward),
+      ...as('norm', layer.feedForwardPostNorm),
     ]),
     { role: 'norm', weight: weights.finalNorm },
     { role: 'head', weight: weights.head },
@@ -97,11 +98,11 @@ export function specTensors({ vocabularySize, hiddenSize, tiedEmbeddings, layers
   const norm = vector('norm', hiddenSize);
   return [
     ...(tiedEmbeddings ? [] : [{ role: 'embedding', ...matrix } as const]),
-    ...layers.flatMap(({ attention, feedForward }, layer) =>
-      [norm, ...attentionTensors(attention, hiddenSize), norm, ...feedForwardTensors(feedForward, hiddenSize)].map(
-        (tensor) => ({ ...tensor, layer }),
-      ),
-    ),
+    ...layers.flatMap(({ attention, feedForward, postNorms }, layer) => {
+      const norms = postNorms ? [norm, norm] : [norm];
+      const blocks = [...attentionTensors(attention, hiddenSize), ...feedForwardTensors(feedForward, hiddenSize)];
+      return [...norms, ...norms, ...blocks].map((tensor) => ({ ...tensor, layer }));
+    }),
     norm,
     { role: 'head', ...matrix },
   ];

@@ -95,6 +95,9 @@ export interface LayerNames {
   readonly keyNorm: string;
   readonly sinks: string;
   readonly feedForwardNorm: string;
+  /** Of families with `postNorms`. */
+  readonly attentionPostNorm?: string;
+  readonly feedForwardPostNorm?: string;
   readonly gate: string;
   readonly up: string;
   readonly down: string;
@@ -141,6 +144,8 @@ export const ggufNames: DecoderNames = {
       keyNorm: `${layer}.attn_k_norm.weight`,
       sinks: `${layer}.attn_sinks.weight`,
       feedForwardNorm: `${layer}.ffn_norm.weight`,
+      attentionPostNorm: `${layer}.post_attention_norm.weight`,
+      feedForwardPostNorm: `${layer}.post_ffw_norm.weight`,
       gate: `${layer}.ffn_gate`,
       up: `${layer}.ffn_up`,
       down: `${layer}.ffn_down`,

@@ -103,6 +103,20 @@ function greatestCommonDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestCommonDivisor(b, a % b);
 }
 
+/** Norm weights that their publisher stores as the difference from one (Gemma), as f32. */
+export function plusOne(weight: Weight): Weight {
+  const { name, shape } = weight;
+  return {
+    name,
+    shape,
+    type: 'F32',
+    async readRows(start, count) {
+      const values = dequantise(weight.type, await weight.readRows(start, count));
+      return new Uint8Array(Float32Array.from(values, (value) => value + 1).buffer);
+    },
+  };
+}
+
 /** The same elements with longer rows, each a whole multiple of the old ones: `[n, 1]` as `[rows, n / rows]`. */
 export function joinRows(weight: Weight, shape: readonly number[]): Weight {
   const joined = columnsOf(shape) / columnsOf(weight.shape);

@@ -245,13 +245,13 @@ describe('an imported model', () => {
     expect((await store.verify('tiny')).state).toBe('present');
   });
 
-  it('is rejected if it is damaged or not in the catalogue', async () => {
+  it('is rejected if it is damaged or no model', async () => {
     const store = await open(await serveHub());
     const folder = temporaryFolder();
     await writeFile(join(folder, 'damaged'), randomBytes(content.length, 77));
     await writeFile(join(folder, 'other'), 'x');
     expect((await failure(store.add(join(folder, 'damaged')))).message).toContain('damaged or a different file');
-    expect((await failure(store.add(join(folder, 'other')))).message).toContain('not a model of the catalogue');
+    expect((await failure(store.add(join(folder, 'other')))).message).toContain('not a GGUF file');
     expect((await failure(store.add(join(folder, 'absent')))).message).toContain(': not found');
     expect((await store.get('tiny')).state).toBe('absent');
   });

@@ -139,6 +139,18 @@ describe('the token budget of the context', () => {
     expect(contextBudget(undefined, 0)).toBeGreaterThan(0);
   });
 
+  it.each([
+    [135e6, 675],
+    [10e6, limits.question.leastAttachmentTokens],
+    [1.5e9, 7_500],
+    [30e9, 13_107],
+  ])('grows with the model: %d parameters', (parameters, tokens) => {
+    const reader = { contextTokens: 32_768, backend: 'webgpu', parameters };
+    expect(contextBudget(reader, 0)).toBe(tokens);
+    const onProcessor = Math.min(tokens, limits.question.cpuAttachmentTokens);
+    expect(contextBudget({ ...reader, backend: 'onnx' }, 0)).toBe(onProcessor);
+  });
+
   it('shrinks as the conversation fills the window, down to half', () => {
     expect(contextBudget({ contextTokens: 10_000, backend: 'webgpu' }, 4_500)).toBe(3_000);
     expect(contextBudget({ contextTokens: 10_000, backend: 'webgpu' }, 9_000)).toBe(2_000);

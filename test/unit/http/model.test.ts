@@ -62,6 +62,26 @@ describe('a model behind the server', () => {
     expect(again.usage?.prompt_tokens_details?.cached_tokens).toBeGreaterThan(0);
   });
 
+  it('writes the same with the same seed, alone and beside other answers, cold and from the cache', async () => {
+    const seeded = (content: string, seed: number) =>
+      client.chat.completions.create({
+        model,
+        messages: [{ role: 'user', content }],
+        temperature: 1,
+        max_tokens: 16,
+        seed,
+      });
+    const textOf = (answer: OpenAI.ChatCompletion): string => answer.choices[0]?.message.content ?? '';
+    const question = 'tell me a story of a seed '.repeat(4);
+    const alone = textOf(await seeded(question, 7));
+    expect(alone).not.toBe('');
+    const answers = await Promise.all([7, 8, 7, 9].map((seed, i) => seeded(i === 3 ? 'another' : question, seed)));
+    expect([answers[0], answers[2]].map((answer) => answer && textOf(answer))).toEqual([alone, alone]);
+    expect(answers[1] && textOf(answers[1])).not.toBe(alone);
+    const [again] = await Promise.all([seeded(question, 7), seeded('more', 1), seeded('others', 2)]);
+    expect(textOf(again)).toBe(alone);
+  });
+
   it('thinks when it is asked to', async () => {
     const thinking = await client.chat.completions.create({ model, messages, ...greedy, reasoning_effort: 'high' });
     const plain = await client.chat.completions.create({ model, messages, ...greedy });

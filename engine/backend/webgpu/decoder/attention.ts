@@ -28,13 +28,13 @@ export function recordGroupedQuery(
   recorder: Recorder,
   spec: GroupedQueryAttentionSpec,
   weights: GpuGroupedQuery,
-  norm: GPUBuffer,
+  { before: norm, after }: { readonly before: GPUBuffer; readonly after: GPUBuffer | undefined },
   cache: LayerCache,
 ): void {
   const { scratch } = recorder.parts;
   if (!recordProjection(recorder, spec, weights, norm, cache)) recordHeads(recorder, spec, weights, norm, cache);
   recordSoftmax(recorder, attentionShape(spec), [scratch.query, cache.keys, valuesOf(cache)], cache, weights.sinks);
-  recorder.product(weights.output, scratch.attended, scratch.hidden, { accumulate: true });
+  recorder.addOutput(weights.output, scratch.attended, after);
 }
 
 /** A matrix in one piece with its buffer; absent for a matrix in several pieces. */

@@ -18,10 +18,16 @@ import type { GpuDense, GpuExperts, GpuLinear } from './gpuWeights.ts';
 import type { Recorder } from './recorder.ts';
 import { maxTokensPerRun } from './scratch.ts';
 
-export function recordDense(recorder: Recorder, spec: DenseSpec, weights: GpuDense, norm: GPUBuffer): void {
+export function recordDense(
+  recorder: Recorder,
+  spec: DenseSpec,
+  weights: GpuDense,
+  norm: GPUBuffer,
+  postNorm: GPUBuffer | undefined,
+): void {
   const { scratch, spec: decoder } = recorder.parts;
   const { x, gain } = recorder.normalised(scratch.hidden, norm, decoder.hiddenSize, scratch.normed);
-  recordGated(recorder, spec.activation, weights, x, gain);
+  recordGated(recorder, spec.activation, weights, x, { ...gain, postNorm });
 }
 
 /** down(activation(gate · x) · (up · x)), added to the residual stream. */
@@ -30,7 +36,7 @@ function recordGated(
   activation: Activation,
   { gate, up, down }: GpuDense,
   x: GPUBuffer,
-  gain: { readonly gain?: GPUBuffer },
+  { postNorm, ...gain }: { readonly gain?: GPUBuffer; readonly postNorm?: GPUBuffer | undefined },
 ): void {
   const { inputs, scratch, gpu } = recorder.parts;
   const width = gate.weight.rows;
@@ -47,7 +53,7 @@ function recordGated(
       recorder.add(gatedVectorKernel(whole, gpu.capabilities), operands, gatedVectorGroups(whole));
     }
   }
-  recorder.product(down, scratch.up, scratch.hidden, { accumulate: true });
+  recorder.addOutput(down, scratch.up, postNorm);
 }
 
 /** The dispatches of a gated matmul: one, except for matrices in pieces. */

@@ -72,6 +72,8 @@ export interface GpuLayer {
   readonly attention: GpuGroupedQuery | GpuLatent;
   readonly feedForwardNorm: GPUBuffer;
   readonly feedForward: GpuDense | GpuExperts;
+  readonly attentionPostNorm?: GPUBuffer;
+  readonly feedForwardPostNorm?: GPUBuffer;
 }
 
 export interface GpuWeights {
@@ -92,6 +94,8 @@ export async function placeWeights(weights: DecoderWeights, uploader: Uploader):
       attention: await placeAttention(layer.attention, uploader),
       feedForwardNorm: await uploader.vector(layer.feedForwardNorm),
       feedForward: await placeFeedForward(layer.feedForward, uploader),
+      ...(layer.attentionPostNorm && { attentionPostNorm: await uploader.vector(layer.attentionPostNorm) }),
+      ...(layer.feedForwardPostNorm && { feedForwardPostNorm: await uploader.vector(layer.feedForwardPostNorm) }),
     });
   }
   return {

@@ -89,6 +89,19 @@ export class Recorder {
     this.add(rmsNormKernel(width, spec.normEpsilon, gpu.capabilities), [x, gain, normed], () => [inputs.tokens]);
   }
 
+  /** Adds a block's output `x · Wᵀ + bias` to the residual stream, normalised first where the model has a norm there. */
+  addOutput(linear: GpuLinear, x: GPUBuffer, postNorm: GPUBuffer | undefined): void {
+    const { gpu, spec, inputs, scratch } = this.parts;
+    if (!postNorm) {
+      this.product(linear, x, scratch.hidden, { accumulate: true });
+      return;
+    }
+    // `normed` is free: the block's own products have read it.
+    this.product(linear, x, scratch.normed);
+    const kernel = rmsNormKernel(spec.hiddenSize, spec.normEpsilon, gpu.capabilities, true);
+    this.add(kernel, [scratch.normed, postNorm, scratch.hidden], () => [inputs.tokens]);
+  }
+
   /** y (+)= x · Wᵀ + bias */
   product({ weight, bias }: GpuLinear, x: GPUBuffer, y: GPUBuffer, options: ProductOptions = {}): void {
     const { gpu, spec, inputs } = this.parts;

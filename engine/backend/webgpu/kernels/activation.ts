@@ -14,6 +14,14 @@ export function activationCode(activation: Activation): string {
     return /* wgsl */ `
 fn activate(g: vec4f, u: vec4f) -> vec4f { return g / (1.0 + exp(min(-g, vec4f(80.0)))) * u; }`;
   }
+  if (activation.kind === 'gelu-gate') {
+    // 0.5 · (1 + tanh(y)) is the sigmoid of 2y.
+    return /* wgsl */ `
+fn activate(g: vec4f, u: vec4f) -> vec4f {
+  let y = ${Math.sqrt(2 / Math.PI)} * (g + 0.044715 * g * g * g);
+  return g / (1.0 + exp(min(-2.0 * y, vec4f(80.0)))) * u;
+}`;
+  }
   const { alpha, limit } = activation;
   return /* wgsl */ `
 fn activate(all_g: vec4f, all_u: vec4f) -> vec4f {

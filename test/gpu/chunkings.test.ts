@@ -1,0 +1,4 @@
+import { createWebgpuBackend } from '../../engine/backend/webgpu/index.ts';
+import { checkChunkings } from '../unit/chunkings.ts';
+
+checkChunkings(createWebgpuBackend({ gpu: { validate: true } }));
